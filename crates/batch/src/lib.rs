@@ -1,0 +1,1 @@
+//! Many tasks: task files, scheduling, results.

@@ -1,0 +1,1 @@
+//! The event log: what happened, in order, before its effect; sessions on disk.

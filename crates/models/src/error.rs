@@ -1,0 +1,68 @@
+//! What can go wrong between us and a model server, and what to do about it.
+
+/// Whether the same request may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Yes, after a pause (the server's own delay in seconds, where it named one).
+    After(Option<u64>),
+    /// Not before the conversation has been made shorter.
+    Compact,
+    /// Never: a person has to change something.
+    Never,
+}
+
+/// A failed request. The text says what happened and, where we know it, what to do next.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// No connection, or it broke before the answer was complete.
+    #[error("{0}")]
+    Transport(String),
+    /// The server said it is busy, loading or failing (408, 429, 5xx).
+    #[error("{message}")]
+    Unavailable {
+        /// What it said.
+        message: String,
+        /// Seconds it asked us to wait.
+        retry_after: Option<u64>,
+    },
+    /// The prompt is longer than the window.
+    #[error("{message}")]
+    Overflow {
+        /// What the server said.
+        message: String,
+        /// The prompt's tokens, where told.
+        prompt_tokens: Option<u64>,
+        /// The window, where told.
+        window: Option<u64>,
+    },
+    /// Nothing came for longer than the first-byte or idle limit.
+    #[error("{0}")]
+    Timeout(String),
+    /// The model is not there.
+    #[error("{message}")]
+    MissingModel {
+        /// What to tell the user.
+        message: String,
+        /// Models that are there.
+        available: Vec<String>,
+    },
+    /// The server refused the request for good (400, 401, 402, 403, 404, 422, a redirect elsewhere).
+    #[error("{0}")]
+    Refused(String),
+    /// The answer is not what the protocol says (a line too long, not JSON).
+    #[error("{0}")]
+    Protocol(String),
+}
+
+impl Error {
+    /// Whether and when to try again: the one place that decides it.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Error::Transport(_) | Error::Timeout(_) | Error::Protocol(_) => Retry::After(None),
+            Error::Unavailable { retry_after, .. } => Retry::After(*retry_after),
+            Error::Overflow { .. } => Retry::Compact,
+            Error::MissingModel { .. } | Error::Refused(_) => Retry::Never,
+        }
+    }
+}

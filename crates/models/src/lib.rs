@@ -1,0 +1,157 @@
+//! One trait over model servers: Ollama, OpenAI-compatible endpoints, and recorded sessions.
+//!
+//! A [`Model`] is opened once per session with options that stay frozen (model, window, think switch), so that a server neither
+//! reloads the model nor loses its prefix cache. It is then fed one [`Request`] per turn and answers with a stream of [`Delta`]s.
+//! Dropping the stream closes the connection: that is how a generation is cut.
+
+mod error;
+pub use error::{Error, Retry};
+
+use std::pin::Pin;
+
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Who said a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The fixed instructions at the head of a conversation.
+    System,
+    /// The task, and what tools answered.
+    User,
+    /// The model, exactly the bytes it emitted (up to a cut).
+    Assistant,
+}
+
+/// One message of a conversation, in the form every server is given it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who said it.
+    pub role: Role,
+    /// What was said. Never empty for user and system.
+    pub content: String,
+    /// Reasoning that came beside an assistant message; sent back where a server demands it (DeepSeek, wire reference 2.3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<String>,
+}
+
+/// What may differ from one request of a session to the next without a reload or a lost prefix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// The conversation; each request repeats the previous one's messages and adds to their end.
+    pub messages: Vec<Message>,
+    /// Sampling temperature; `None` leaves the server's default.
+    pub temperature: Option<f32>,
+    /// Sampling seed; `None` leaves it to the server.
+    pub seed: Option<u64>,
+    /// The most tokens to generate, thinking included. Always bounded.
+    pub max_tokens: u32,
+    /// A JSON Schema that constrains decoding, where the server can.
+    pub format: Option<Value>,
+}
+
+/// A piece of an answer, in order of arrival.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Delta {
+    /// Visible text.
+    Text(String),
+    /// Reasoning, from a field of its own.
+    Thinking(String),
+    /// A tool call in the server's own form, complete.
+    ToolCall {
+        /// The tool.
+        name: String,
+        /// Its arguments, decoded.
+        arguments: Value,
+    },
+    /// Prompt evaluation under way: tokens done and in all (llama-server only).
+    Progress {
+        /// Prompt tokens evaluated or taken from the cache so far.
+        processed: u64,
+        /// Prompt tokens of the request.
+        total: u64,
+    },
+    /// Counts so far, from servers that report them with every chunk; the last one before a cut is what is known of the turn.
+    Usage(Usage),
+    /// The proof of normal completion; nothing comes after it.
+    End(End),
+}
+
+/// Why a generation ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The model was done.
+    Stop,
+    /// `max_tokens` or the window was reached: the answer is cut off.
+    Length,
+}
+
+/// The normal end of a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct End {
+    /// Why it ended.
+    pub reason: EndReason,
+    /// The server's own counts.
+    pub usage: Usage,
+}
+
+/// Counts of one request as the server reported them; `None` where it did not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Prompt tokens in all.
+    pub prompt_tokens: Option<u64>,
+    /// Prompt tokens taken from the prefix cache.
+    pub cached_tokens: Option<u64>,
+    /// Generated tokens, thinking included.
+    pub generated_tokens: Option<u64>,
+    /// Milliseconds of prompt evaluation.
+    pub prompt_ms: Option<f64>,
+    /// Milliseconds of generation.
+    pub generation_ms: Option<f64>,
+    /// Milliseconds of loading the model for this request.
+    pub load_ms: Option<f64>,
+}
+
+/// What is known of an opened model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// `ollama`, `deepseek`, `openai`, `llama-server`, `vllm`, `lm-studio`, `replay`.
+    pub server: String,
+    /// The server's version where it tells.
+    pub server_version: Option<String>,
+    /// The model's name as the server knows it.
+    pub model: String,
+    /// The model's family or architecture (`qwen2`, `deepseek2`), where told.
+    pub family: Option<String>,
+    /// Billions of parameters, where told or readable from the name.
+    pub parameters_b: Option<f32>,
+    /// The context window in force, in tokens; `None` where the server does not tell.
+    pub window: Option<u64>,
+    /// Whether the server runs on this machine or network, so that each token costs time and not money.
+    pub local: bool,
+    /// Whether thinking is on for this session.
+    pub thinking: bool,
+    /// Whether `Request::format` is honoured.
+    pub constrains: bool,
+    /// Dollars per million tokens: (prompt, cached prompt, generated), where known.
+    pub price: Option<(f64, f64, f64)>,
+}
+
+/// The deltas of one answer. Dropping it closes the connection and so ends the generation.
+pub type DeltaStream = Pin<Box<dyn Stream<Item = Result<Delta, Error>> + Send>>;
+
+/// An opened model: one server, one model, one frozen set of options.
+#[async_trait::async_trait]
+pub trait Model: Send + Sync {
+    /// What was found out when it was opened (and by `verify`).
+    fn identity(&self) -> Identity;
+    /// Sends one request. Returns when the response headers are there; the deltas follow.
+    async fn stream(&self, request: &Request) -> Result<DeltaStream, Error>;
+    /// Checks after the first answer that the server really uses the window that was asked for. Returns sentences worth a warning.
+    async fn verify(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,1 @@
+//! Patch dialects, matching, applying, previews: pure functions from bytes to bytes.

@@ -1,0 +1,1 @@
+//! The turn machine and its driver: prompts, budgets, guards, verification.

@@ -1,0 +1,1 @@
+//! Commands: confinement, limits, output capture.

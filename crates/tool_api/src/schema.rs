@@ -1,0 +1,113 @@
+//! JSON Schemas from argument types, made small (each byte is a prompt token on every task), and values made to fit them where
+//! only one reading is possible.
+
+use jsonschema::Validator;
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde_json::{Map, Value};
+
+/// The schema of an argument type: inlined, without titles, formats and nullable variants of optional arguments.
+pub(crate) fn of<T: JsonSchema>() -> Value {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.inline_subschemas = true;
+    settings.meta_schema = None;
+    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+    shrink(&mut schema);
+    schema
+}
+
+fn shrink(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else { return };
+    for key in ["title", "format", "$schema", "default"] {
+        object.remove(key);
+    }
+    // `Option<T>` is "may be left out"; saying also "may be null" would only cost tokens.
+    if let Some(Value::Array(types)) = object.get_mut("type") {
+        types.retain(|t| t != "null");
+        if types.len() == 1 {
+            let only = types.remove(0);
+            object.insert("type".into(), only);
+        }
+    }
+    if let Some(Value::Array(variants)) = object.get_mut("anyOf") {
+        variants.retain(|v| v["type"] != "null");
+        if variants.len() == 1
+            && let Value::Object(only) = variants.remove(0)
+        {
+            object.remove("anyOf");
+            for (key, value) in only {
+                object.entry(key).or_insert(value);
+            }
+        }
+    }
+    if let Some(Value::Object(properties)) = object.get_mut("properties") {
+        properties.values_mut().for_each(shrink);
+    }
+    if let Some(items) = object.get_mut("items") {
+        shrink(items);
+    }
+    if let Some(Value::Array(variants)) = object.get_mut("anyOf") {
+        variants.iter_mut().for_each(shrink);
+    }
+}
+
+/// Whether an object schema demands this property.
+pub(crate) fn required(schema: &Value, name: &str) -> bool {
+    schema["required"].as_array().is_some_and(|names| names.iter().any(|n| n == name))
+}
+
+/// Makes a value fit where the schema leaves one reading only: `"5"` for an integer, `"true"` for a boolean, a JSON array or
+/// object written as a string, a single item for an array of such items. Everything else stays as it is.
+pub(crate) fn coerce(value: Value, schema: &Value) -> Value {
+    let Some(wanted) = schema["type"].as_str() else { return value };
+    match (wanted, value) {
+        ("integer", Value::String(s)) => s.trim().parse::<i64>().map_or(Value::String(s), Value::from),
+        ("integer", Value::Number(n)) => match n.as_f64() {
+            Some(f) if n.as_i64().is_none() && f.fract() == 0.0 && f.abs() < 9e15 => Value::from(f as i64),
+            _ => Value::Number(n),
+        },
+        ("boolean", Value::String(s)) => match s.trim() {
+            "true" | "True" => Value::Bool(true),
+            "false" | "False" => Value::Bool(false),
+            _ => Value::String(s),
+        },
+        ("array" | "object", Value::String(s)) => match serde_json::from_str::<Value>(&s) {
+            Ok(v) if (wanted == "array" && v.is_array()) || (wanted == "object" && v.is_object()) => coerce(v, schema),
+            _ if wanted == "array" && schema["items"]["type"] == "string" => Value::Array(vec![Value::String(s)]),
+            _ => Value::String(s),
+        },
+        ("array", Value::Object(o)) if schema["items"]["type"] == "object" => {
+            Value::Array(vec![coerce(Value::Object(o), &schema["items"])])
+        }
+        ("array", Value::Array(items)) => {
+            Value::Array(items.into_iter().map(|v| coerce(v, &schema["items"])).collect())
+        }
+        ("object", Value::Object(fields)) => Value::Object(
+            fields
+                .into_iter()
+                .map(|(k, v)| {
+                    let v = coerce(v, &schema["properties"][k.as_str()]);
+                    (k, v)
+                })
+                .collect::<Map<_, _>>(),
+        ),
+        (_, value) => value,
+    }
+}
+
+/// Validates; the error names the place and what was expected, never the (possibly huge) value.
+pub(crate) fn check(validator: &Validator, value: &Value, place: &str) -> Result<(), String> {
+    let Some(error) = validator.iter_errors(value).next() else { return Ok(()) };
+    let path = error.instance_path().to_string();
+    Err(format!("{place}{path}: {}", error.masked_with("the value given")))
+}
+
+/// An object of the shape a schema asks for, for an error message.
+pub(crate) fn example(schema: &Value) -> String {
+    let mut fields = Map::new();
+    if let Some(properties) = schema["properties"].as_object() {
+        for (name, property) in properties.iter().filter(|(name, _)| required(schema, name)) {
+            fields.insert(name.clone(), Value::from(property["type"].as_str().unwrap_or("value")));
+        }
+    }
+    format!("such as {}", Value::Object(fields))
+}

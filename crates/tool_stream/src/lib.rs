@@ -1,0 +1,1 @@
+//! Bytes in, tool objects out, while they arrive.

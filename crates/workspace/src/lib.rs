@@ -1,0 +1,1 @@
+//! Confined access to a repository: reading, walking, the one write path, copies and diffs.
