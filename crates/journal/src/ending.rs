@@ -1,0 +1,80 @@
+//! How a run ended: the one type that decides the exit code, the JSON result, the batch status and the report.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// Requests to the model.
+    Turns,
+    /// Prompt and generated tokens together.
+    Tokens,
+    /// Wall-clock time.
+    Time,
+    /// Money.
+    Cost,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Ending {
+    /// Done, and the verification passed on the final tree.
+    Verified,
+    /// The model says it is done; there is nothing to verify with, or the verification does not pass.
+    Unverified,
+    /// The agent stopped by itself: it was getting nowhere.
+    GaveUp,
+    /// A budget was reached.
+    Budget {
+        /// Which one.
+        budget: Budget,
+    },
+    /// The model or its server could not be reached, or failed for good.
+    Unavailable,
+    /// Our own side could not go on (no sandbox, full disk), or was asked for something it refuses.
+    Refused,
+    /// A person or the system stopped it.
+    Interrupted,
+}
+
+impl Ending {
+    /// The process exit code. Also what `agent run --help` lists.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Ending::Verified => 0,
+            Ending::Unverified => 1,
+            Ending::Refused => 2,
+            Ending::GaveUp => 3,
+            Ending::Budget { .. } => 4,
+            Ending::Unavailable => 5,
+            Ending::Interrupted => 130,
+        }
+    }
+
+    /// One or two words for people and tables.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Ending::Verified => "verified",
+            Ending::Unverified => "unverified",
+            Ending::GaveUp => "gave up",
+            Ending::Budget { budget: Budget::Turns } => "turn budget reached",
+            Ending::Budget { budget: Budget::Tokens } => "token budget reached",
+            Ending::Budget { budget: Budget::Time } => "time budget reached",
+            Ending::Budget { budget: Budget::Cost } => "cost budget reached",
+            Ending::Unavailable => "model unavailable",
+            Ending::Refused => "refused",
+            Ending::Interrupted => "interrupted",
+        }
+    }
+
+    /// Whether the infrastructure failed rather than the agent, so that a batch may try the task again.
+    #[must_use]
+    pub fn is_infrastructure(&self) -> bool {
+        matches!(self, Ending::Unavailable | Ending::Refused | Ending::Interrupted)
+    }
+}
