@@ -4,8 +4,24 @@
 //! reloads the model nor loses its prefix cache. It is then fed one [`Request`] per turn and answers with a stream of [`Delta`]s.
 //! Dropping the stream closes the connection: that is how a generation is cut.
 
+pub mod host;
+pub mod lines;
+pub mod ndjson;
+pub mod ollama;
+pub mod sse;
+
+mod answer;
 mod error;
+mod failure;
+mod frames;
+mod http;
+mod shared;
+mod size;
+mod think;
+pub use answer::{Answer, collect};
 pub use error::{Error, Retry};
+pub use http::{Secret, Timeouts};
+pub use think::Think;
 
 use std::pin::Pin;
 

@@ -1,0 +1,267 @@
+//! What a server says when it refuses, and what that means for us: one reading for all of them.
+//!
+//! Bodies differ: `{"error":"text"}`, `{"error":{"message":…,"code":…}}`, the second as a string inside the first, plain text, HTML, nothing
+//! (wire reference 1.7, 2.6, 3.3). The statuses and overflow phrases are those of 1.7, 2.6 and 6.7.
+
+use serde_json::Value;
+
+use crate::Error;
+
+/// The longest server message passed on, in characters.
+const MAX_MESSAGE: usize = 600;
+
+/// How deep JSON may be wrapped in error strings.
+const MAX_WRAPS: usize = 4;
+
+const OVERFLOW: [&str; 8] = [
+    "exceed_context_size",
+    "exceeds the available context",
+    "longer than the context length",
+    "exceeds the context length",
+    "maximum context length",
+    "maximum model length",
+    "context size",
+    "too many tokens",
+];
+
+/// What the body of a failure says.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Body {
+    /// The innermost message; empty when there was none.
+    pub(crate) message: String,
+    /// `type` and `code`, for recognising overflow.
+    kind: String,
+    prompt_tokens: Option<u64>,
+    window: Option<u64>,
+    signin_url: Option<String>,
+    /// The status named in the body, for errors inside a 200.
+    code: Option<u16>,
+}
+
+impl Body {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        match serde_json::from_slice::<Value>(bytes) {
+            Ok(value) => Self::from_json(&value),
+            Err(_) => Self { message: shorten(&String::from_utf8_lossy(bytes)), ..Self::default() },
+        }
+    }
+
+    /// Reads an error object, or the object that has it under `error`.
+    pub(crate) fn from_json(value: &Value) -> Self {
+        let mut body = Self::default();
+        body.fill(value, 0);
+        body
+    }
+
+    fn fill(&mut self, value: &Value, depth: usize) {
+        match value {
+            Value::String(text) => match serde_json::from_str::<Value>(text) {
+                Ok(inner @ Value::Object(_)) if depth < MAX_WRAPS => self.fill(&inner, depth + 1),
+                _ => self.message = shorten(text),
+            },
+            Value::Object(object) => {
+                let number = |key: &str| object.get(key).and_then(Value::as_u64);
+                self.prompt_tokens = number("n_prompt_tokens").or(self.prompt_tokens);
+                self.window = number("n_ctx").or(self.window);
+                self.code = number("code").and_then(|code| u16::try_from(code).ok()).or(self.code);
+                for key in ["type", "code"] {
+                    if let Some(Value::String(kind)) = object.get(key) {
+                        self.kind.push_str(kind);
+                        self.kind.push(' ');
+                    }
+                }
+                if let Some(Value::String(url)) = object.get("signin_url") {
+                    self.signin_url = Some(url.clone());
+                }
+                // FastAPI (vLLM and others) writes `detail`.
+                let next = ["error", "message", "detail"].into_iter().find_map(|key| object.get(key));
+                match next {
+                    Some(inner) if depth < MAX_WRAPS => self.fill(inner, depth + 1),
+                    _ => self.message = shorten(&value.to_string()),
+                }
+            }
+            Value::Null => {}
+            other => self.message = shorten(&other.to_string()),
+        }
+    }
+
+    fn is_overflow(&self) -> bool {
+        let text = format!("{}{}", self.kind, self.message).to_lowercase();
+        OVERFLOW.iter().any(|phrase| text.contains(phrase))
+    }
+
+    fn overflow(self) -> Error {
+        let window = self.window.map(|window| format!(" (window: {window} tokens)")).unwrap_or_default();
+        Error::Overflow {
+            message: format!("the prompt does not fit the context window{window}: {}", self.message),
+            prompt_tokens: self.prompt_tokens,
+            window: self.window,
+        }
+    }
+
+    /// The meaning of an error that arrived inside a stream that had begun with status 200.
+    pub(crate) fn mid_stream(self) -> Error {
+        if self.is_overflow() {
+            return self.overflow();
+        }
+        match self.code {
+            Some(code @ 400..=499) if !matches!(code, 408 | 429) => {
+                Error::Refused(format!("the server refused the request: {}", self.message))
+            }
+            _ => Error::Unavailable {
+                message: format!("the server failed during the answer: {}", self.message),
+                retry_after: None,
+            },
+        }
+    }
+}
+
+/// A request that failed: with a status, or before there was one.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Failure {
+    /// The server answered with an error status.
+    Status {
+        status: u16,
+        url: String,
+        body: Body,
+        /// Seconds.
+        retry_after: Option<u64>,
+    },
+    /// Anything else.
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Other(error)
+    }
+}
+
+impl Failure {
+    /// Whether this is a refusal that names one of the request's fields (wire reference 3.1): then that field is dropped.
+    pub(crate) fn names(&self, words: &[&str]) -> bool {
+        match self {
+            // 500 is what Ollama answers for a field of the wrong form (wire reference 1.3).
+            Failure::Status { status: 400 | 422 | 500 | 501, body, .. } => {
+                let text = body.message.to_lowercase();
+                words.iter().any(|word| text.contains(word))
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Failure::Status { status, .. } => Some(*status),
+            Failure::Other(_) => None,
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let (status, url, body, retry_after) = match failure {
+            Failure::Other(error) => return error,
+            Failure::Status { status, url, body, retry_after } => (status, url, body, retry_after),
+        };
+        if matches!(status, 400 | 413 | 422 | 500) && body.is_overflow() {
+            return body.overflow();
+        }
+        let said = if body.message.is_empty() { String::from("no reason given") } else { body.message };
+        let refused = |hint: &str| Error::Refused(format!("{url} answered {status}: {said}{hint}"));
+        match status {
+            401 => match body.signin_url {
+                Some(url) => refused(&format!("; sign in at {url} or with `ollama signin`")),
+                None => refused("; check the API key"),
+            },
+            402 => refused("; the account has no balance left"),
+            403 if said == "no reason given" => refused(
+                "; a server bound to loopback refuses foreign host names: reach it as 127.0.0.1 or set OLLAMA_HOST on both sides",
+            ),
+            404 if said.to_lowercase().contains("model") => {
+                Error::MissingModel { message: said, available: Vec::new() }
+            }
+            408 | 429 | 499 | 500 | 502..=599 => {
+                Error::Unavailable { message: format!("{url} answered {status}: {said}"), retry_after }
+            }
+            _ => refused(""),
+        }
+    }
+}
+
+/// One line, bounded.
+fn shorten(text: &str) -> String {
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((at, _)) = line.char_indices().nth(MAX_MESSAGE) {
+        line.truncate(at);
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(status: u16, body: &str) -> Error {
+        Failure::Status {
+            status,
+            url: String::from("URL"),
+            body: Body::from_bytes(body.as_bytes()),
+            retry_after: Some(7),
+        }
+        .into()
+    }
+
+    #[test]
+    fn an_overflow_is_recognised_in_every_wording_and_wrapping() {
+        let wrapped = r#"{"error":"{\"error\":{\"code\":400,\"message\":\"request (750 tokens) exceeds the available context size (256 tokens), try increasing it\",\"type\":\"exceed_context_size_error\",\"n_prompt_tokens\":750,\"n_ctx\":256}}"}"#;
+        let Error::Overflow { message, prompt_tokens: Some(750), window: Some(256) } = error(400, wrapped)
+        else {
+            panic!("{:?}", error(400, wrapped));
+        };
+        assert!(!message.contains('{'), "the JSON is unwrapped: {message}");
+        for text in [
+            r#"{"error":"the prompt is longer than the context length currently available to the model; shorten"}"#,
+            r#"{"error":"the input length exceeds the context length"}"#,
+            r#"{"object":"error","message":"This model's maximum context length is 4096 tokens","code":400}"#,
+            r#"{"error":{"message":"m","type":"exceed_context_size_error"}}"#,
+        ] {
+            assert!(matches!(error(400, text), Error::Overflow { .. }), "{text}");
+            let value = serde_json::from_str(text).unwrap();
+            assert!(matches!(Body::from_json(&value).mid_stream(), Error::Overflow { .. }), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_status_has_one_meaning() {
+        for status in [408, 429, 499, 500, 502, 503, 504, 529] {
+            assert!(
+                matches!(error(status, "x"), Error::Unavailable { retry_after: Some(7), .. }),
+                "{status}"
+            );
+        }
+        for status in [400, 401, 402, 403, 404, 405, 422] {
+            assert!(matches!(error(status, "x"), Error::Refused(_)), "{status}");
+        }
+        assert!(matches!(error(404, r#"{"error":"model 'x' not found"}"#), Error::MissingModel { .. }));
+    }
+
+    #[test]
+    fn messages_say_what_to_do() {
+        let hint =
+            error(401, r#"{"error":"unauthorized","signin_url":"https://ollama.com/connect"}"#).to_string();
+        assert!(hint.contains("https://ollama.com/connect"), "{hint}");
+        assert!(error(403, "").to_string().contains("OLLAMA_HOST"));
+        let long = error(500, &"word ".repeat(10_000)).to_string();
+        assert!(long.len() < 1000 && long.ends_with('…'));
+    }
+
+    #[test]
+    fn an_error_inside_a_stream_is_read_by_the_code_it_carries() {
+        let body = |text: &str| Body::from_json(&serde_json::from_str(text).unwrap()).mid_stream();
+        assert!(matches!(body(r#"{"error":"unexpected EOF"}"#), Error::Unavailable { .. }));
+        assert!(matches!(body(r#"{"error":{"code":500,"message":"m"}}"#), Error::Unavailable { .. }));
+        assert!(matches!(body(r#"{"error":{"code":401,"message":"m"}}"#), Error::Refused(_)));
+    }
+}

@@ -1,0 +1,183 @@
+//! Response bytes in, JSON frames out, whatever the content type claims.
+//!
+//! Servers and proxies answer a streaming request with NDJSON, SSE or one plain JSON object, and label it as they like. The first
+//! byte that is not white space tells which it is, so that is what is believed.
+
+use serde_json::{Value, json};
+
+use crate::Error;
+use crate::lines::MAX_LINE;
+use crate::ndjson::{Ndjson, parse};
+use crate::sse::{Event, Sse};
+
+/// One unit of a response.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Frame {
+    /// A JSON value. An SSE event named `error` always comes as an object with an `error` member.
+    Json(Value),
+    /// The SSE end marker `[DONE]`.
+    Done,
+}
+
+/// An incremental decoder that finds out the framing by itself.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    mode: Mode,
+    /// Everything so far while undecided, or while the body may still be one JSON text over several lines.
+    whole: Vec<u8>,
+    /// How far `whole` has been searched for the end of its first line.
+    searched: usize,
+    finished: bool,
+}
+
+#[derive(Debug, Default)]
+enum Mode {
+    #[default]
+    Undecided,
+    Ndjson(Box<Ndjson>),
+    Sse(Box<Sse>),
+    /// One JSON text over several lines.
+    Whole,
+    Ended,
+}
+
+impl Frames {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        match &mut self.mode {
+            Mode::Ndjson(decoder) => decoder.push(bytes),
+            Mode::Sse(decoder) => decoder.push(bytes),
+            Mode::Undecided | Mode::Whole => {
+                self.whole.extend_from_slice(bytes);
+                self.decide();
+            }
+            Mode::Ended => {}
+        }
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.finished = true;
+        match &mut self.mode {
+            Mode::Ndjson(decoder) => decoder.finish(),
+            Mode::Sse(decoder) => decoder.finish(),
+            Mode::Undecided | Mode::Whole | Mode::Ended => {}
+        }
+    }
+
+    /// The next frame, or `None` until more bytes are fed.
+    pub(crate) fn next_frame(&mut self) -> Option<Result<Frame, Error>> {
+        match &mut self.mode {
+            Mode::Ndjson(decoder) => Some(decoder.next_value()?.map(Frame::Json)),
+            Mode::Sse(decoder) => Some(decoder.next_event()?.and_then(read_event)),
+            Mode::Undecided | Mode::Whole if self.whole.len() > MAX_LINE => {
+                self.mode = Mode::Ended;
+                Some(Err(Error::Protocol(format!(
+                    "the server sent one object of more than {MAX_LINE} bytes"
+                ))))
+            }
+            Mode::Undecided | Mode::Whole if self.finished => {
+                self.mode = Mode::Ended;
+                let whole = std::mem::take(&mut self.whole);
+                let text = whole.trim_ascii();
+                (!text.is_empty()).then(|| parse(text).map(Frame::Json))
+            }
+            Mode::Undecided | Mode::Whole | Mode::Ended => None,
+        }
+    }
+
+    fn decide(&mut self) {
+        if !matches!(self.mode, Mode::Undecided) {
+            return;
+        }
+        if self.searched > 0 && memchr::memchr2(b'\n', b'\r', &self.whole[self.searched..]).is_none() {
+            self.searched = self.whole.len();
+            return;
+        }
+        let text = self.whole.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.whole).trim_ascii_start();
+        let Some(first) = text.first() else { return };
+        // A lone first byte of a byte order mark is not a decision yet.
+        if b"\xef\xbb\xbf".starts_with(text) {
+            return;
+        }
+        if matches!(first, b'{' | b'[') {
+            // The first line tells NDJSON from one object printed over several lines.
+            let Some(end) = memchr::memchr2(b'\n', b'\r', text) else {
+                self.searched = self.whole.len();
+                return;
+            };
+            let cut =
+                serde_json::from_slice::<serde::de::IgnoredAny>(&text[..end]).is_err_and(|why| why.is_eof());
+            if cut {
+                self.mode = Mode::Whole;
+                return;
+            }
+            let mut decoder = Ndjson::default();
+            decoder.push(&self.whole);
+            self.mode = Mode::Ndjson(Box::new(decoder));
+        } else {
+            let mut decoder = Sse::default();
+            decoder.push(&self.whole);
+            self.mode = Mode::Sse(Box::new(decoder));
+        }
+        self.whole = Vec::new();
+    }
+}
+
+fn read_event(event: Event) -> Result<Frame, Error> {
+    if event.is_done() {
+        return Ok(Frame::Done);
+    }
+    let value = parse(event.data.as_bytes())?;
+    if event.name == "error" && value.get("error").is_none() {
+        return Ok(Frame::Json(json!({ "error": value })));
+    }
+    Ok(Frame::Json(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(bytes: &[u8]) -> Vec<Result<Frame, Error>> {
+        let decode = |size: usize| {
+            let mut decoder = Frames::default();
+            let mut out = Vec::new();
+            for piece in bytes.chunks(size) {
+                decoder.push(piece);
+                out.extend(std::iter::from_fn(|| decoder.next_frame()));
+            }
+            decoder.finish();
+            out.extend(std::iter::from_fn(|| decoder.next_frame()));
+            out
+        };
+        let expected = decode(bytes.len().max(1));
+        for size in 1..bytes.len() {
+            assert_eq!(decode(size), expected, "chunks of {size}");
+        }
+        expected
+    }
+
+    #[test]
+    fn the_framing_is_read_from_the_bytes() {
+        let one = || Ok(Frame::Json(json!({"a": 1})));
+        assert_eq!(frames(b"{\"a\":1}\n{\"a\":1}\n"), [one(), one()]);
+        assert_eq!(frames(b"\xef\xbb\xbf{\"a\":1}\n{\"a\":1}"), [one(), one()]);
+        assert_eq!(frames(b"data: {\"a\":1}\n\ndata: [DONE]\n\n"), [one(), Ok(Frame::Done)]);
+        assert_eq!(frames(b": queued\n\n\ndata: {\"a\":1}"), [one()]);
+        assert_eq!(frames(b"\n\n  {\n  \"a\": 1\n}\n"), [one()]);
+        assert_eq!(frames(b"{\"a\":1}"), [one()]);
+        assert_eq!(frames(b"   \n"), []);
+    }
+
+    #[test]
+    fn an_error_event_has_one_shape() {
+        let expected = Ok(Frame::Json(json!({"error": {"code": 500}})));
+        assert_eq!(frames(b"error: {\"code\":500}\n\n"), std::slice::from_ref(&expected));
+        assert_eq!(frames(b"event: error\ndata: {\"error\":{\"code\":500}}\n\n"), [expected]);
+    }
+
+    #[test]
+    fn a_cut_object_is_an_error() {
+        assert!(matches!(frames(b"{\"a\":")[..], [Err(Error::Protocol(_))]));
+        assert!(matches!(frames(b"{\n\"a\":\n")[..], [Err(Error::Protocol(_))]));
+    }
+}

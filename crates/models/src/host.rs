@@ -1,0 +1,210 @@
+//! Addresses of model servers: what the user or `OLLAMA_HOST` says, read into base URLs.
+//!
+//! Pure functions. The rules for `OLLAMA_HOST` are those of Ollama's own client (wire reference 1.2), so that both agree.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Ollama's default port.
+const OLLAMA_PORT: &str = "11434";
+
+/// The base URL that a value of `OLLAMA_HOST` means, without a trailing slash. Never fails: what cannot be a port is replaced by the
+/// scheme's default, as Ollama does.
+///
+/// ```
+/// use models::host::ollama_base;
+/// assert_eq!(ollama_base(""), "http://127.0.0.1:11434");
+/// assert_eq!(ollama_base("0.0.0.0"), "http://127.0.0.1:11434");
+/// assert_eq!(ollama_base("https://gpu.example/ollama/"), "https://gpu.example:443/ollama");
+/// ```
+#[must_use]
+pub fn ollama_base(value: &str) -> String {
+    let value = value.trim().trim_matches(['"', '\'']).trim();
+    let (scheme, rest, default_port) = match value.split_once("://") {
+        Some((scheme, rest)) => {
+            let scheme = if scheme.eq_ignore_ascii_case("https") { "https" } else { "http" };
+            (scheme, rest, if scheme == "https" { "443" } else { "80" })
+        }
+        None if value == "ollama.com" => ("https", value, "443"),
+        None => ("http", value, OLLAMA_PORT),
+    };
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = split_port(authority);
+    let port = port.filter(|port| port.parse::<u16>().is_ok()).unwrap_or(default_port);
+    let host = match host {
+        "" | "0.0.0.0" => String::from("127.0.0.1"),
+        host => match host.parse::<Ipv6Addr>() {
+            Ok(address) if address.is_unspecified() => String::from("[::1]"),
+            Ok(_) => format!("[{host}]"),
+            Err(_) => host.to_owned(),
+        },
+    };
+    let path = path.trim_matches('/');
+    let slash = if path.is_empty() { "" } else { "/" };
+    format!("{scheme}://{host}:{port}{slash}{path}")
+}
+
+/// Splits `host:port`, `[v6]:port`, bare IPv6 and plain hosts; the host comes without brackets.
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']').unwrap_or((rest, ""));
+        return (host, rest.strip_prefix(':'));
+    }
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+/// The base URL of an OpenAI-compatible endpoint as given with `--base-url`: a scheme is added where it is missing (`http` for
+/// local hosts and wherever a port is named, else `https`), a pasted `/chat/completions` and slashes at the end are removed.
+///
+/// ```
+/// use models::host::openai_base;
+/// assert_eq!(openai_base("localhost:8080/v1/"), "http://localhost:8080/v1");
+/// assert_eq!(openai_base("api.deepseek.com"), "https://api.deepseek.com");
+/// ```
+#[must_use]
+pub fn openai_base(value: &str) -> String {
+    let value = value.trim().trim_matches(['"', '\'']).trim_end_matches('/');
+    let value = value.strip_suffix("/chat/completions").unwrap_or(value).trim_end_matches('/');
+    if value.contains("://") {
+        return value.to_owned();
+    }
+    let authority = value.split('/').next().unwrap_or_default();
+    let (_, port) = split_port(authority);
+    let plain = format!("http://{value}");
+    let scheme = if port.is_some_and(|port| port != "443") || is_local(&plain) { "http" } else { "https" };
+    format!("{scheme}://{value}")
+}
+
+/// A base URL without a trailing `/v1`: where a server's own, non-OpenAI paths are.
+#[must_use]
+pub fn root(base: &str) -> &str {
+    let base = base.trim_end_matches('/');
+    base.strip_suffix("/v1").unwrap_or(base).trim_end_matches('/')
+}
+
+/// The host of a URL, lower case and without brackets; empty if there is none.
+#[must_use]
+pub fn host_of(base: &str) -> String {
+    let rest = base.split_once("://").map_or(base, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
+    split_port(authority).0.to_ascii_lowercase()
+}
+
+/// Whether a URL leads to this machine, so that no proxy may be in between.
+#[must_use]
+pub fn is_loopback(base: &str) -> bool {
+    let host = host_of(base);
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback() || address.is_unspecified(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
+/// Whether a URL leads to this machine or its network: tokens there cost time and no money, and a model may have to be loaded first.
+#[must_use]
+pub fn is_local(base: &str) -> bool {
+    if is_loopback(base) {
+        return true;
+    }
+    let host = host_of(base);
+    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(IpAddr::V4(address)) => {
+            let carrier_grade = address.octets()[0] == 100 && address.octets()[1] & 0xc0 == 64; // also Tailscale
+            address.is_private() || address.is_link_local() || carrier_grade
+        }
+        Ok(IpAddr::V6(address)) => address.is_unique_local() || address.is_unicast_link_local(),
+        // Single labels and these endings are not names of the public internet.
+        Err(_) => {
+            !host.is_empty()
+                && (!host.contains('.')
+                    || [".local", ".lan", ".internal", ".home.arpa"].iter().any(|end| host.ends_with(end)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ollama_host_is_read_as_ollama_reads_it() {
+        for (value, base) in [
+            ("", "http://127.0.0.1:11434"),
+            ("  'gpu' ", "http://gpu:11434"),
+            ("\"1.2.3.4\"", "http://1.2.3.4:11434"),
+            ("1.2.3.4:1234", "http://1.2.3.4:1234"),
+            (":8080", "http://127.0.0.1:8080"),
+            ("0.0.0.0", "http://127.0.0.1:11434"),
+            ("0.0.0.0:99", "http://127.0.0.1:99"),
+            ("http://0.0.0.0", "http://127.0.0.1:80"),
+            ("::", "http://[::1]:11434"),
+            ("[::]:5000", "http://[::1]:5000"),
+            ("::1", "http://[::1]:11434"),
+            ("[::1]", "http://[::1]:11434"),
+            ("fe80::1", "http://[fe80::1]:11434"),
+            ("http://gpu", "http://gpu:80"),
+            ("https://gpu", "https://gpu:443"),
+            ("HTTPS://gpu:8443/", "https://gpu:8443"),
+            ("ollama.com", "https://ollama.com:443"),
+            ("gpu/prefix/", "http://gpu:11434/prefix"),
+            ("https://gpu/a/b/", "https://gpu:443/a/b"),
+            ("gpu:70000", "http://gpu:11434"),
+            ("gpu:word", "http://gpu:11434"),
+            ("http://gpu:-1", "http://gpu:80"),
+        ] {
+            assert_eq!(ollama_base(value), base, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_base_url_may_be_given_loosely() {
+        for (value, base) in [
+            ("http://127.0.0.1:8080/v1/", "http://127.0.0.1:8080/v1"),
+            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("gpu.example:8000/v1", "http://gpu.example:8000/v1"),
+            ("api.deepseek.com", "https://api.deepseek.com"),
+            ("https://host/v1/chat/completions", "https://host/v1"),
+        ] {
+            assert_eq!(openai_base(value), base, "{value:?}");
+        }
+        assert_eq!(root("http://h:1/v1"), "http://h:1");
+        assert_eq!(root("http://h:1/"), "http://h:1");
+    }
+
+    #[test]
+    fn loopback_and_local_are_told_apart_from_the_rest() {
+        for url in [
+            "http://127.0.0.1:1",
+            "http://localhost/v1",
+            "http://[::1]:80",
+            "http://127.8.8.8",
+            "http://a.localhost",
+            "http://[::ffff:127.0.0.1]",
+        ] {
+            assert!(is_loopback(url) && is_local(url), "{url}");
+        }
+        for url in [
+            "http://192.168.1.5:11434",
+            "http://gpu:1",
+            "http://gpu.local",
+            "http://10.0.0.1",
+            "http://[fd00::1]",
+            "http://100.100.1.1",
+        ] {
+            assert!(!is_loopback(url) && is_local(url), "{url}");
+        }
+        for url in [
+            "https://api.deepseek.com",
+            "http://8.8.8.8",
+            "http://localhost.example",
+            "http://127.0.0.1@evil.example/",
+            "",
+            "https://[2001:db8::1]",
+        ] {
+            assert!(!is_loopback(url) && !is_local(url), "{url}");
+        }
+    }
+}

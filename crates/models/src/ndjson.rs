@@ -1,0 +1,132 @@
+//! Newline-delimited JSON: the framing of Ollama's native API (wire reference 1.7).
+
+use serde_json::Value;
+
+use crate::Error;
+use crate::lines::{Lines, MAX_LINE};
+
+/// The longest piece of unreadable input quoted in an error, in bytes.
+const QUOTED: usize = 200;
+
+/// An incremental decoder: bytes in, one JSON value per line out. Blank lines and a byte order mark at the start are skipped.
+///
+/// ```
+/// let mut decoder = models::ndjson::Ndjson::default();
+/// decoder.push(b"{\"done\":fal");
+/// assert!(decoder.next_value().is_none());
+/// decoder.push(b"se}\n");
+/// assert_eq!(decoder.next_value().unwrap().unwrap()["done"], false);
+/// ```
+#[derive(Debug)]
+pub struct Ndjson {
+    lines: Lines,
+    first: bool,
+}
+
+impl Default for Ndjson {
+    fn default() -> Self {
+        Self::with_limit(MAX_LINE)
+    }
+}
+
+impl Ndjson {
+    /// A decoder that refuses lines longer than `limit` bytes.
+    #[must_use]
+    pub fn with_limit(limit: usize) -> Self {
+        Self { lines: Lines::with_limit(limit), first: true }
+    }
+
+    /// Adds bytes as they came.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.lines.push(bytes);
+    }
+
+    /// Says that no more bytes come; a last line without newline is still delivered.
+    pub fn finish(&mut self) {
+        self.lines.finish();
+    }
+
+    /// The next value, or `None` until more bytes are fed.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] for a line that is too long (nothing follows) or is not JSON (decoding goes on with the next line).
+    pub fn next_value(&mut self) -> Option<Result<Value, Error>> {
+        loop {
+            let line = match self.lines.next_line()? {
+                Ok(line) => line,
+                Err(too_long) => return Some(Err(Error::Protocol(too_long.to_string()))),
+            };
+            let line = strip_bom(line, &mut self.first).trim_ascii();
+            if !line.is_empty() {
+                return Some(parse(line));
+            }
+        }
+    }
+}
+
+/// Removes a byte order mark from the first line of a stream.
+pub(crate) fn strip_bom<'a>(line: &'a [u8], first: &mut bool) -> &'a [u8] {
+    if std::mem::replace(first, false) { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line }
+}
+
+/// Parses one JSON text. Invalid UTF-8 becomes U+FFFD: a server that splits characters must not lose the whole turn.
+pub(crate) fn parse(text: &[u8]) -> Result<Value, Error> {
+    let parsed = match std::str::from_utf8(text) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_str(&String::from_utf8_lossy(text)),
+    };
+    parsed.map_err(|why| {
+        let quoted = String::from_utf8_lossy(&text[..text.len().min(QUOTED)]).into_owned();
+        Error::Protocol(format!("the server sent something that is not JSON ({why}): {quoted:?}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(bytes: &[u8], size: usize) -> Vec<Result<Value, Error>> {
+        let mut decoder = Ndjson::default();
+        let mut out = Vec::new();
+        for piece in bytes.chunks(size) {
+            decoder.push(piece);
+            out.extend(std::iter::from_fn(|| decoder.next_value()));
+        }
+        decoder.finish();
+        out.extend(std::iter::from_fn(|| decoder.next_value()));
+        out
+    }
+
+    #[test]
+    fn characters_split_over_reads_arrive_whole_in_every_chunking() {
+        let text = "\u{feff}{\"a\":\"é漢🦀\"}\r\n\n  \n{\"b\":1}\n[2]".as_bytes();
+        let expected = decode(text, text.len());
+        assert_eq!(expected.len(), 3);
+        assert_eq!(expected[0].as_ref().unwrap()["a"], "é漢🦀");
+        for size in 1..text.len() {
+            assert_eq!(decode(text, size), expected, "chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_json_is_reported_and_does_not_hide_the_next() {
+        let out = decode(b"<html>\n{\"a\":1}\n{\"a\":", 3);
+        assert!(matches!(&out[0], Err(Error::Protocol(why)) if why.contains("<html>")));
+        assert!(out[1].is_ok());
+        assert!(matches!(&out[2], Err(Error::Protocol(_))), "a cut line is not completed");
+    }
+
+    #[test]
+    fn invalid_utf8_does_not_lose_the_line() {
+        assert_eq!(decode(b"{\"a\":\"\xff\"}\n", 1)[0].as_ref().unwrap()["a"], "\u{fffd}");
+    }
+
+    #[test]
+    fn a_line_over_the_limit_says_so() {
+        let mut decoder = Ndjson::with_limit(8);
+        decoder.push(b"{\"a\":123456}");
+        let error = decoder.next_value().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "the server sent a line of more than 8 bytes");
+        assert!(decoder.next_value().is_none());
+    }
+}

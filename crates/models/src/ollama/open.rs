@@ -1,0 +1,422 @@
+//! Opening a model on an Ollama server, and talking to it.
+
+use reqwest::Method;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use super::server::{Server, full_name};
+use super::wire::{Chat, Frozen, Generate, OllamaAnswer, Options, STOPS, WireMessage, transcript};
+use crate::failure::Failure;
+use crate::http::{Secret, Timeouts};
+use crate::shared::Shared;
+use crate::size::parameters_in;
+use crate::{Answer, DeltaStream, Error, Identity, Model, Request, Think, answer, collect};
+
+/// The window asked for unless the user or the model's own parameters say otherwise, in tokens: room for real files, and a KV cache that fits
+/// beside a model on common hardware (wire reference 6.2).
+const DEFAULT_WINDOW: u64 = 32_768;
+
+/// Ollama uses this much at least.
+const MIN_WINDOW: u64 = 256;
+
+/// How long the server keeps the model after a request; longer than a test run (wire reference 1.9).
+const KEEP_ALIVE: &str = "30m";
+
+/// How to open a model. Everything in it is frozen for the session.
+#[derive(Debug, Clone)]
+pub struct OllamaOptions {
+    /// The server, see [`crate::host::ollama_base`].
+    pub base: String,
+    /// The model's name.
+    pub model: String,
+    /// A key, for ollama.com or a proxy that asks for one.
+    pub key: Option<Secret>,
+    /// The window wanted, in tokens; bounded by what the model was trained for.
+    pub num_ctx: Option<u64>,
+    /// Thinking.
+    pub think: Think,
+    /// A Go duration such as `30m`.
+    pub keep_alive: String,
+    /// Whether to have the model loaded while the first request is being prepared.
+    pub preload: bool,
+    /// `None`: what suits the host.
+    pub timeouts: Option<Timeouts>,
+}
+
+impl OllamaOptions {
+    /// The usual options for a model on a server.
+    #[must_use]
+    pub fn new(base: &str, model: &str) -> Self {
+        Self {
+            base: base.to_owned(),
+            model: model.to_owned(),
+            key: None,
+            num_ctx: None,
+            think: Think::Auto,
+            keep_alive: KEEP_ALIVE.to_owned(),
+            preload: true,
+            timeouts: None,
+        }
+    }
+}
+
+/// One prompt for [`Ollama::generate`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Prompt {
+    /// The prompt.
+    pub prompt: String,
+    /// Instructions, for models whose template has a place for them.
+    pub system: Option<String>,
+    /// What follows the gap to be filled (needs the capability `insert`).
+    pub suffix: Option<String>,
+    /// Whether the prompt is to reach the model exactly as it is.
+    pub raw: bool,
+}
+
+/// A model on an Ollama server.
+pub struct Ollama {
+    server: Server,
+    options: OllamaOptions,
+    /// Whether the server can apply a chat template; if not, `/api/generate` gets a plain transcript.
+    chat: bool,
+    /// Absent where the server must not see it (0.30.0 to 0.30.7 lose the prefix cache by it).
+    shift: Option<bool>,
+    counts_prompt: bool,
+    cloud: bool,
+    learned: Shared<Learned>,
+    preload: Option<JoinHandle<()>>,
+}
+
+/// What answers taught about the model.
+#[derive(Debug, Clone)]
+struct Learned {
+    num_ctx: Option<u64>,
+    halved: bool,
+    think: Option<Value>,
+    format: bool,
+    identity: Identity,
+}
+
+impl Drop for Ollama {
+    fn drop(&mut self) {
+        if let Some(preload) = &self.preload {
+            preload.abort();
+        }
+    }
+}
+
+impl Ollama {
+    /// Opens a model: one round trip to learn what it is, then loading it begins in the background.
+    ///
+    /// # Errors
+    /// No connection, a model that is not there, or one that cannot generate text.
+    pub async fn open(options: OllamaOptions) -> Result<Self, Error> {
+        let server = Server::new(&options.base, options.key.as_ref(), options.timeouts)?;
+        let (version, show) = tokio::join!(server.version(), server.show(&options.model));
+        let version = version.ok();
+        let named_cloud = is_cloud_name(&options.model);
+        let show = match show {
+            Ok(show) => Some(show),
+            // The server fetches these on first use.
+            Err(Error::MissingModel { .. }) if named_cloud => None,
+            Err(error) => return Err(error),
+        };
+        let show = show.as_ref();
+        if show.and_then(|show| show.can("completion")) == Some(false)
+            && show.and_then(|show| show.can("embedding")) == Some(true)
+        {
+            return Err(Error::Refused(format!(
+                "{} only makes embeddings; choose a model that writes text",
+                options.model
+            )));
+        }
+        let cloud =
+            named_cloud || show.is_some_and(|show| show.remote) || options.base.contains("//ollama.com");
+        let trained = show.and_then(|show| show.trained_window);
+        let wanted = options.num_ctx.or(show.and_then(|show| show.own_window)).unwrap_or(DEFAULT_WINDOW);
+        // A cloud model runs at its full window whatever is asked (wire reference 1.15).
+        let num_ctx = (!cloud).then(|| wanted.min(trained.unwrap_or(u64::MAX)).max(MIN_WINDOW));
+        let think = think_field(&options, show.and_then(|show| show.can("thinking")));
+        let thinking = think.as_ref().is_some_and(|think| *think != Value::Bool(false));
+        let identity = Identity {
+            server: String::from("ollama"),
+            server_version: version.clone(),
+            model: options.model.clone(),
+            family: show.and_then(|show| show.family.clone()),
+            parameters_b: show.and_then(|show| show.parameters_b).or_else(|| parameters_in(&options.model)),
+            window: num_ctx.or(trained),
+            local: !cloud && crate::host::is_local(&options.base),
+            thinking,
+            // With thinking on the schema is not enforced when the model skips its thoughts (wire reference 1.13).
+            constrains: !cloud && !thinking,
+            price: None,
+        };
+        let number = version.as_deref().map(version_number).unwrap_or_default();
+        let mut model = Self {
+            chat: show.is_none_or(|show| show.chat_template),
+            shift: (!((0, 30, 0)..=(0, 30, 7)).contains(&number)).then_some(false),
+            counts_prompt: number != (0, 30, 0),
+            cloud,
+            learned: Shared::new(Learned { num_ctx, halved: false, think, format: true, identity }),
+            server,
+            options,
+            preload: None,
+        };
+        if model.options.preload && !cloud {
+            model.preload = Some(model.spawn_preload());
+        }
+        Ok(model)
+    }
+
+    /// The server it runs on.
+    #[must_use]
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Loading starts on its own connection with the exact options of the requests to come. Nobody waits for it: a first request that
+    /// arrives meanwhile waits in the server for the same load.
+    fn spawn_preload(&self) -> JoinHandle<()> {
+        let http = self.server.http.clone();
+        let learned = self.learned.get();
+        let path = if self.chat { "/api/chat" } else { "/api/generate" };
+        let frozen = self.frozen(&learned, false);
+        let options = self.session_options(&learned);
+        let body = if self.chat {
+            encode(&Chat { frozen, messages: Vec::new(), options, format: None })
+        } else {
+            encode(&Generate {
+                frozen,
+                raw: false,
+                system: None,
+                prompt: "",
+                suffix: None,
+                options,
+                format: None,
+            })
+        };
+        let url = http.url(path);
+        tokio::spawn(async move {
+            if let Ok(body) = body {
+                let limit = http.timeouts.first_byte;
+                let answer = http.json(Method::POST, &url, Some(body), limit).await;
+                tracing::debug!(failed = answer.is_err(), "preload");
+            }
+        })
+    }
+
+    fn frozen(&self, learned: &Learned, stream: bool) -> Frozen<'_> {
+        Frozen {
+            model: &self.options.model,
+            stream,
+            keep_alive: &self.options.keep_alive,
+            truncate: false,
+            shift: self.shift,
+            think: learned.think.clone(),
+        }
+    }
+
+    fn session_options(&self, learned: &Learned) -> Options<'static> {
+        Options {
+            num_ctx: learned.num_ctx,
+            repeat_penalty: 1.0,
+            stop: if self.chat { &[] } else { &STOPS },
+            num_predict: None,
+            temperature: None,
+            seed: None,
+        }
+    }
+
+    fn request_options(&self, learned: &Learned, request: &Request) -> Options<'static> {
+        Options {
+            num_predict: Some(request.max_tokens),
+            temperature: request.temperature,
+            // The engine's seeds have 32 bits, and the server's decoder a sign.
+            seed: request.seed.map(|seed| (seed & 0x7fff_ffff) as u32),
+            ..self.session_options(learned)
+        }
+    }
+
+    /// The whole answer in one piece, with `stream: false`: for proxies that cannot stream.
+    ///
+    /// # Errors
+    /// As [`Model::stream`].
+    pub async fn complete(&self, request: &Request) -> Result<Answer, Error> {
+        collect(self.answer(request, false).await?).await
+    }
+
+    async fn answer(&self, request: &Request, stream: bool) -> Result<DeltaStream, Error> {
+        if !self.chat {
+            let prompt = Prompt { prompt: transcript(&request.messages), raw: true, ..Prompt::default() };
+            return self.generate(&prompt, request, stream).await;
+        }
+        self.send("/api/chat", request.format.is_some(), |learned| {
+            encode(&Chat {
+                frozen: self.frozen(learned, stream),
+                messages: request.messages.iter().map(WireMessage::from).collect(),
+                options: self.request_options(learned, request),
+                format: self.format(learned, request),
+            })
+        })
+        .await
+    }
+
+    /// Continues one prompt through `/api/generate`; of `request` everything but the messages counts.
+    ///
+    /// # Errors
+    /// As [`Model::stream`].
+    pub async fn generate(
+        &self,
+        prompt: &Prompt,
+        request: &Request,
+        stream: bool,
+    ) -> Result<DeltaStream, Error> {
+        self.send("/api/generate", request.format.is_some(), |learned| {
+            let mut frozen = self.frozen(learned, stream);
+            if prompt.raw {
+                frozen.think = None; // nothing parses thoughts out of raw output
+            }
+            encode(&Generate {
+                frozen,
+                raw: prompt.raw,
+                system: prompt.system.as_deref(),
+                prompt: &prompt.prompt,
+                suffix: prompt.suffix.as_deref(),
+                options: self.request_options(learned, request),
+                format: self.format(learned, request),
+            })
+        })
+        .await
+    }
+
+    fn format<'a>(&self, learned: &Learned, request: &'a Request) -> Option<&'a Value> {
+        request.format.as_ref().filter(|_| learned.format && !self.cloud)
+    }
+
+    /// Sends what `body` makes of the current knowledge; a refusal that teaches something is answered by another try.
+    async fn send(
+        &self,
+        path: &str,
+        constrained: bool,
+        body: impl Fn(&Learned) -> Result<Vec<u8>, Error>,
+    ) -> Result<DeltaStream, Error> {
+        loop {
+            let failure = match self.server.http.post(path, body(&self.learned.get())?).await {
+                Ok((response, first_byte)) => {
+                    let protocol = OllamaAnswer { counts_prompt: self.counts_prompt };
+                    let idle = self.server.http.timeouts.idle;
+                    return Ok(Box::pin(answer::items(response, first_byte, idle, protocol)));
+                }
+                Err(failure) => failure,
+            };
+            if self.learned.change(|learned| learned.adapt(&failure, constrained)) {
+                continue;
+            }
+            return Err(match Error::from(failure) {
+                Error::MissingModel { .. } => self.server.missing(&self.options.model).await,
+                error => error,
+            });
+        }
+    }
+}
+
+impl Learned {
+    /// Gives up what the server says it cannot do, for the rest of the session (wire reference 5). Returns whether anything changed.
+    fn adapt(&mut self, failure: &Failure, constrained: bool) -> bool {
+        if self.think.is_some()
+            && failure.names(&["support thinking", "think value", "invalid think", ".think", "\"think\""])
+        {
+            self.think = None;
+            self.identity.thinking = false;
+            return true;
+        }
+        if constrained && self.format && failure.names(&["format", "schema", "grammar"]) {
+            self.format = false;
+            self.identity.constrains = false;
+            return true;
+        }
+        // An explicit window is never lowered by the server: its load fails (wire reference 1.5).
+        if let Some(num_ctx) = self.num_ctx
+            && !self.halved
+            && num_ctx >= 2 * 2048
+            && failure.status() == Some(500)
+            && failure.names(&["memory", "oom"])
+        {
+            self.halved = true;
+            self.num_ctx = Some(num_ctx / 2);
+            self.identity.window = self.num_ctx;
+            return true;
+        }
+        false
+    }
+}
+
+#[async_trait::async_trait]
+impl Model for Ollama {
+    fn identity(&self) -> Identity {
+        self.learned.get().identity
+    }
+
+    async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
+        self.answer(request, true).await
+    }
+
+    async fn verify(&self) -> Vec<String> {
+        if self.cloud {
+            return Vec::new();
+        }
+        let learned = self.learned.get();
+        let name = full_name(&self.options.model);
+        let loaded = match self.server.ps().await {
+            Ok(models) => models.into_iter().find(|model| full_name(&model.name).eq_ignore_ascii_case(&name)),
+            Err(why) => return vec![format!("the window could not be checked: {why}")],
+        };
+        let Some(loaded) = loaded else {
+            return vec![format!("the window could not be checked: {name} is not among the loaded models")];
+        };
+        let mut warnings = Vec::new();
+        match (loaded.context_length, learned.num_ctx) {
+            (Some(real), Some(asked)) if real < asked => {
+                self.learned.change(|learned| learned.identity.window = Some(real));
+                warnings.push(format!("the server runs the model with a window of {real} tokens, not the {asked} asked for; the smaller one is used"));
+            }
+            (None, _) => warnings
+                .push(String::from("the server is too old to tell its window; the one asked for is assumed")),
+            _ => {}
+        }
+        if loaded.size_vram > 0 && loaded.size_vram < loaded.size {
+            let percent = 100 - loaded.size_vram.saturating_mul(100) / loaded.size;
+            warnings.push(format!("{percent} % of the model runs on the CPU and is slow; a smaller window or model would fit the GPU"));
+        }
+        warnings
+    }
+}
+
+/// The `think` field of a session: explicit wherever the model has the capability, absent where it has not.
+fn think_field(options: &OllamaOptions, capable: Option<bool>) -> Option<Value> {
+    // v3.1 puts all its output into the thinking field after the second user turn (wire reference 4).
+    let broken = options.model.contains("deepseek-v3.1");
+    match (options.think, capable) {
+        (_, Some(false)) | (Think::Auto, None) => None,
+        (Think::Auto, Some(true)) => Some(Value::Bool(!broken)),
+        (think, _) => Some(think.ollama()),
+    }
+}
+
+/// `m:cloud`, `m:671b-cloud` (wire reference 1.15).
+fn is_cloud_name(name: &str) -> bool {
+    name.rsplit_once(':').is_some_and(|(_, tag)| tag == "cloud" || tag.ends_with("-cloud"))
+}
+
+/// The three numbers of a version; what is missing or odd counts as 0.
+fn version_number(version: &str) -> (u32, u32, u32) {
+    let mut parts =
+        version.trim_start_matches('v').split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    (next(), next(), next())
+}
+
+fn encode(body: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(body)
+        .map_err(|why| Error::Refused(format!("the request cannot be written as JSON: {why}")))
+}

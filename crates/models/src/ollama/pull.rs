@@ -1,0 +1,161 @@
+//! Downloading a model: progress as the server reports it, success only by its last line (wire reference 1.10).
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use reqwest::Response;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::answer::{self, Protocol};
+use crate::failure::Body;
+use crate::frames::Frame;
+
+/// One file of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Layer {
+    /// `sha256:…`
+    pub digest: String,
+    /// Bytes there. May go down: a part that failed is fetched again.
+    pub completed: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// How a download stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PullProgress {
+    /// What the server is doing, in its own words.
+    pub status: String,
+    /// The layers named so far, in order. The server names one after the other, so that the sum of their totals grows.
+    pub layers: Vec<Layer>,
+    /// Whether the model is there. The last item of a successful pull, and no other, has it.
+    pub done: bool,
+}
+
+impl PullProgress {
+    /// Bytes there, of all layers named so far.
+    #[must_use]
+    pub fn completed(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.completed).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes in all, of all layers named so far.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.total).fold(0, u64::saturating_add)
+    }
+}
+
+/// The progress of one download.
+pub type PullStream = Pin<Box<dyn Stream<Item = Result<PullProgress, Error>> + Send>>;
+
+#[derive(Default)]
+struct Pull {
+    state: PullProgress,
+    model: String,
+}
+
+impl Protocol for Pull {
+    type Item = PullProgress;
+
+    fn frame(&mut self, frame: Frame, out: &mut VecDeque<PullProgress>) -> Result<(), Error> {
+        let Frame::Json(line) = frame else { return Ok(()) };
+        if line.get("error").is_some_and(|error| !error.is_null()) {
+            let body = Body::from_json(&line);
+            if body.message.contains("file does not exist") {
+                let message = format!("there is no model {} to pull", self.model);
+                return Err(Error::MissingModel { message, available: Vec::new() });
+            }
+            return Err(Error::Unavailable {
+                message: format!("pulling {} failed: {}", self.model, body.message),
+                retry_after: None,
+            });
+        }
+        self.state.status = line["status"].as_str().unwrap_or_default().to_owned();
+        if let (Some(digest), Some(total)) = (line["digest"].as_str(), line["total"].as_u64()) {
+            let completed = line["completed"].as_u64().unwrap_or(0).min(total);
+            match self.state.layers.iter_mut().find(|layer| layer.digest == digest) {
+                Some(layer) => (layer.completed, layer.total) = (completed, total),
+                None => self.state.layers.push(Layer { digest: digest.to_owned(), completed, total }),
+            }
+        }
+        // Only what ends the stream counts as success; an unknown status after it takes that back.
+        self.state.done = self.state.status == "success";
+        out.push_back(self.state.clone());
+        Ok(())
+    }
+
+    fn is_end(item: &PullProgress) -> bool {
+        item.done
+    }
+
+    fn settled(&self) -> Option<PullProgress> {
+        None
+    }
+}
+
+pub(super) fn progress(response: Response, first_byte: Instant, idle: Duration, model: &str) -> PullStream {
+    let pull = Pull { state: PullProgress::default(), model: model.to_owned() };
+    let unfinished = |error| match error {
+        Error::Transport(why) => {
+            Error::Transport(format!("the pull did not finish ({why}); run it again to continue it"))
+        }
+        other => other,
+    };
+    Box::pin(answer::items(response, first_byte, idle, pull).map(move |item| item.map_err(unfinished)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn run(lines: &[Value]) -> (Vec<PullProgress>, Result<(), Error>) {
+        let mut pull = Pull { model: String::from("m"), ..Pull::default() };
+        let mut out = VecDeque::new();
+        let result = lines.iter().try_for_each(|line| pull.frame(Frame::Json(line.clone()), &mut out));
+        (out.into(), result)
+    }
+
+    #[test]
+    fn layers_add_up_and_may_go_back() {
+        let (seen, result) = run(&[
+            json!({"status": "pulling manifest"}),
+            json!({"status": "pulling a", "digest": "a", "total": 100}),
+            json!({"status": "pulling a", "digest": "a", "total": 100, "completed": 60}),
+            json!({"status": "pulling a", "digest": "a", "total": 100, "completed": 40}),
+            json!({"status": "pulling b", "digest": "b", "total": 10, "completed": 10}),
+            json!({"status": "something new"}),
+            json!({"status": "success"}),
+        ]);
+        assert_eq!(result, Ok(()));
+        let sums: Vec<_> = seen.iter().map(|at| (at.completed(), at.total(), at.done)).collect();
+        assert_eq!(
+            sums,
+            [
+                (0, 0, false),
+                (0, 100, false),
+                (60, 100, false),
+                (40, 100, false),
+                (50, 110, false),
+                (50, 110, false),
+                (50, 110, true)
+            ]
+        );
+    }
+
+    #[test]
+    fn an_error_line_fails_the_pull() {
+        let (_, result) = run(&[
+            json!({"status": "pulling manifest"}),
+            json!({"error": "pull model manifest: file does not exist"}),
+        ]);
+        assert!(matches!(result, Err(Error::MissingModel { .. })));
+        let (_, result) = run(&[json!({"error": "max retries exceeded"})]);
+        assert!(matches!(result, Err(Error::Unavailable { .. })));
+    }
+}

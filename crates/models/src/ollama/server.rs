@@ -1,0 +1,291 @@
+//! What a server has: versions, models, metadata.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::pull::{self, PullStream};
+use crate::failure::Failure;
+use crate::http::{Http, Secret, Timeouts};
+use crate::size::billions;
+use crate::{Error, host};
+
+/// How long a metadata answer may take. It comes from disk, on a machine that may be evaluating a prompt.
+const METADATA: Duration = Duration::from_secs(30);
+
+/// An Ollama server.
+#[derive(Clone)]
+pub struct Server {
+    pub(super) http: Http,
+}
+
+/// A model on the server's disk, from `/api/tags`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LocalModel {
+    /// The name, always with a tag.
+    pub name: String,
+    /// Bytes on disk.
+    pub size: u64,
+    /// The architecture's family.
+    pub family: Option<String>,
+    /// As the server writes it: `7.6B`.
+    pub parameter_size: Option<String>,
+    /// As the server writes it: `Q4_K_M`.
+    pub quantization: Option<String>,
+    /// Whether it runs in the cloud, not here.
+    pub remote: bool,
+    /// RFC 3339.
+    pub modified_at: Option<String>,
+}
+
+/// A model in memory, from `/api/ps`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LoadedModel {
+    /// The name, always with a tag.
+    pub name: String,
+    /// Bytes of memory in all.
+    pub size: u64,
+    /// Bytes of it on a GPU.
+    pub size_vram: u64,
+    /// The window in force, in tokens; absent before 0.10.0.
+    pub context_length: Option<u64>,
+    /// When it will be unloaded, RFC 3339.
+    pub expires_at: Option<String>,
+}
+
+/// A model's metadata, from `/api/show` (wire reference 1.11).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Show {
+    /// `general.architecture`, else the family.
+    pub family: Option<String>,
+    /// Billions of parameters.
+    pub parameters_b: Option<f32>,
+    /// The window it was trained for, in tokens.
+    pub trained_window: Option<u64>,
+    /// `num_ctx` in the model's own parameters.
+    pub own_window: Option<u64>,
+    /// What it can do; `None` from servers before 0.6.4.
+    pub capabilities: Option<Vec<String>>,
+    /// Whether the server can turn messages into its prompt.
+    pub chat_template: bool,
+    /// Whether it runs in the cloud.
+    pub remote: bool,
+    /// Everything the server said.
+    pub raw: Value,
+}
+
+impl Show {
+    fn new(raw: Value) -> Self {
+        let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let info = &raw["model_info"];
+        let architecture = text(&info["general.architecture"]);
+        let trained =
+            architecture.as_ref().map(|name| &info[format!("{name}.context_length")]).and_then(whole);
+        let any_length = || {
+            let lengths = info.as_object().into_iter().flatten();
+            lengths.filter(|(key, _)| key.ends_with(".context_length")).find_map(|(_, value)| whole(value))
+        };
+        let count = info["general.parameter_count"].as_f64().map(|count| (count / 1e9) as f32);
+        let template = raw["template"].as_str().unwrap_or_default();
+        Self {
+            trained_window: trained.or_else(any_length),
+            family: architecture.or_else(|| text(&raw["details"]["family"])),
+            parameters_b: count.or_else(|| billions(raw["details"]["parameter_size"].as_str()?)),
+            own_window: raw["parameters"].as_str().and_then(own_window),
+            capabilities: raw["capabilities"].as_array().map(|list| list.iter().filter_map(text).collect()),
+            chat_template: text(&raw["renderer"]).is_some() || is_chat_template(template),
+            remote: text(&raw["remote_host"]).is_some(),
+            raw,
+        }
+    }
+
+    /// Whether it has a capability; `None` where the server does not tell.
+    #[must_use]
+    pub fn can(&self, capability: &str) -> Option<bool> {
+        Some(self.capabilities.as_ref()?.iter().any(|has| has == capability))
+    }
+}
+
+/// A template that only repeats the prompt has no notion of roles: the model was imported without one.
+fn is_chat_template(template: &str) -> bool {
+    let bare: String = template.split_whitespace().collect();
+    !bare.is_empty() && bare != "{{.Prompt}}"
+}
+
+/// Numbers may come as floats.
+fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_f64().filter(|number| *number >= 1.0).map(|number| number as u64))
+}
+
+fn own_window(parameters: &str) -> Option<u64> {
+    parameters.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("num_ctx")).then(|| words.next()?.trim_matches('"').parse().ok())?
+    })
+}
+
+/// A model's name with its tag, as `/api/tags` and `/api/ps` write it.
+#[must_use]
+pub fn full_name(name: &str) -> String {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
+}
+
+impl Server {
+    /// A client for the server at `base` (see [`host::ollama_base`]). Does not connect yet.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a base or key that cannot be used.
+    pub fn new(base: &str, key: Option<&Secret>, timeouts: Option<Timeouts>) -> Result<Self, Error> {
+        // A key goes over the wire encrypted or stays on this machine (wire reference 1.15).
+        let key = key.filter(|_| base.starts_with("https:") || host::is_loopback(base));
+        let timeouts = timeouts.unwrap_or_else(|| Timeouts::for_base(base));
+        Ok(Self { http: Http::new(base, key, timeouts)? })
+    }
+
+    /// Its base URL.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        self.http.base()
+    }
+
+    async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.http.json(Method::GET, &self.http.url(path), None, METADATA).await
+    }
+
+    /// The version, as it writes it: `0.12.3`, `0.33.0-rc2`; `0.0.0` is a development build.
+    ///
+    /// # Errors
+    /// No connection, or not an Ollama server.
+    pub async fn version(&self) -> Result<String, Error> {
+        let value = self.get("/api/version").await?;
+        let version = value["version"].as_str().map(str::to_owned);
+        version.ok_or_else(|| Error::Protocol(format!("{} is not an Ollama server", self.base())))
+    }
+
+    /// The models on its disk.
+    ///
+    /// # Errors
+    /// No connection, or a failing server.
+    pub async fn tags(&self) -> Result<Vec<LocalModel>, Error> {
+        let value = self.get("/api/tags").await?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let model = |value: &Value| {
+            Some(LocalModel {
+                name: text(&value["name"]).or_else(|| text(&value["model"]))?,
+                size: value["size"].as_u64().unwrap_or(0),
+                family: text(&value["details"]["family"]),
+                parameter_size: text(&value["details"]["parameter_size"]),
+                quantization: text(&value["details"]["quantization_level"]),
+                remote: value["remote_host"].as_str().is_some_and(|host| !host.is_empty()),
+                modified_at: text(&value["modified_at"]),
+            })
+        };
+        Ok(value["models"].as_array().into_iter().flatten().filter_map(model).collect())
+    }
+
+    /// The models in its memory.
+    ///
+    /// # Errors
+    /// No connection, or a failing server.
+    pub async fn ps(&self) -> Result<Vec<LoadedModel>, Error> {
+        let value = self.get("/api/ps").await?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let model = |value: &Value| {
+            Some(LoadedModel {
+                name: text(&value["name"]).or_else(|| text(&value["model"]))?,
+                size: value["size"].as_u64().unwrap_or(0),
+                size_vram: value["size_vram"].as_u64().unwrap_or(0),
+                context_length: value["context_length"].as_u64().filter(|length| *length > 0),
+                expires_at: text(&value["expires_at"]),
+            })
+        };
+        Ok(value["models"].as_array().into_iter().flatten().filter_map(model).collect())
+    }
+
+    /// A model's metadata.
+    ///
+    /// # Errors
+    /// [`Error::MissingModel`], with the models that are there, if it is not.
+    pub async fn show(&self, model: &str) -> Result<Show, Error> {
+        let body = json!({ "model": model, "verbose": false }).to_string().into_bytes();
+        let answer = self.http.json(Method::POST, &self.http.url("/api/show"), Some(body), METADATA).await;
+        match answer {
+            Ok(raw) => Ok(Show::new(raw)),
+            Err(failure) if failure.status() == Some(404) => Err(self.missing(model).await),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// The error for a model that is not there: says which are.
+    pub(super) async fn missing(&self, model: &str) -> Error {
+        let available: Vec<String> =
+            self.tags().await.unwrap_or_default().into_iter().map(|model| model.name).collect();
+        let list = if available.is_empty() { String::from("no models at all") } else { available.join(", ") };
+        let message = format!("Ollama at {} does not have the model {model}; it has {list}", self.base());
+        Error::MissingModel { message, available }
+    }
+
+    /// Removes a model from its disk.
+    ///
+    /// # Errors
+    /// [`Error::MissingModel`] if it is not there.
+    pub async fn delete(&self, model: &str) -> Result<(), Error> {
+        let body = json!({ "model": model }).to_string().into_bytes();
+        let url = self.http.url("/api/delete");
+        match self.http.json(Method::DELETE, &url, Some(body), METADATA).await {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.status() == Some(404) => Err(self.missing(model).await),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Downloads a model. Dropping the stream stops the download; what is there is kept by the server and continued next time.
+    ///
+    /// # Errors
+    /// No connection, or refused before it began. Most failures come in the stream (wire reference 1.10).
+    pub async fn pull(&self, model: &str) -> Result<PullStream, Error> {
+        let body = json!({ "model": model, "stream": true }).to_string().into_bytes();
+        let (response, first_byte) = self.http.post("/api/pull", body).await?;
+        Ok(pull::progress(response, first_byte, self.http.timeouts.idle, model))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_with_their_tag() {
+        assert_eq!(full_name("x"), "x:latest");
+        assert_eq!(full_name("x:7b"), "x:7b");
+        assert_eq!(full_name("host:5000/team/x"), "host:5000/team/x:latest");
+    }
+
+    #[test]
+    fn metadata_is_read_leniently() {
+        let show = Show::new(json!({
+            "model_info": {"general.architecture": "qwen2", "qwen2.context_length": 32768.0, "general.parameter_count": 1.54e9},
+            "parameters": "stop    \"<|im_end|>\"\nnum_ctx     49152\n",
+            "template": "{{ .System }} {{ .Prompt }}", "capabilities": ["completion", "tools"], "details": {"family": "x"},
+        }));
+        assert_eq!(show.trained_window, Some(32768));
+        assert_eq!(show.own_window, Some(49152));
+        assert_eq!(show.family.as_deref(), Some("qwen2"));
+        assert_eq!(show.parameters_b, Some(1.54));
+        assert_eq!((show.can("tools"), show.can("thinking")), (Some(true), Some(false)));
+        assert!(show.chat_template && !show.remote);
+
+        let old = Show::new(json!({
+            "details": {"family": "llama", "parameter_size": "6.7B"}, "model_info": {"odd.context_length": 16384},
+            "template": " {{ .Prompt }}\n",
+        }));
+        assert_eq!(old.trained_window, Some(16384));
+        assert_eq!(old.parameters_b, Some(6.7));
+        assert_eq!(old.can("tools"), None);
+        assert!(!old.chat_template);
+        assert_eq!(Show::new(Value::Null).trained_window, None);
+    }
+}

@@ -1,0 +1,199 @@
+//! The bodies of `/api/chat` and `/api/generate`, and how their answers read.
+//!
+//! The fields that never change in a session come first and the conversation after them, so that a request repeats the bytes of the one
+//! before it up to its new messages.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::answer::Protocol;
+use crate::failure::Body;
+use crate::frames::Frame;
+use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
+
+/// Options of every request (wire reference 1.5, 6.3). Only the last three may change within a session.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Options<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) num_ctx: Option<u64>,
+    /// 1.0: anything else penalises the repetition that is normal in code.
+    pub(super) repeat_penalty: f32,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) stop: &'a [&'a str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) num_predict: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) temperature: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seed: Option<u32>,
+}
+
+/// The fields that both endpoints share.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Frozen<'a> {
+    pub(super) model: &'a str,
+    pub(super) stream: bool,
+    pub(super) keep_alive: &'a str,
+    pub(super) truncate: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) shift: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) think: Option<Value>,
+}
+
+/// A message as Ollama takes it. Thinking is not sent back: the native path drops it, and templates strip old thoughts (1.6).
+#[derive(Debug, Serialize)]
+pub(super) struct WireMessage<'a> {
+    role: Role,
+    content: &'a str,
+}
+
+impl<'a> From<&'a Message> for WireMessage<'a> {
+    fn from(message: &'a Message) -> Self {
+        Self { role: message.role, content: &message.content }
+    }
+}
+
+/// `/api/chat`
+#[derive(Debug, Serialize)]
+pub(super) struct Chat<'a> {
+    #[serde(flatten)]
+    pub(super) frozen: Frozen<'a>,
+    pub(super) messages: Vec<WireMessage<'a>>,
+    pub(super) options: Options<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) format: Option<&'a Value>,
+}
+
+/// `/api/generate`
+#[derive(Debug, Serialize)]
+pub(super) struct Generate<'a> {
+    #[serde(flatten)]
+    pub(super) frozen: Frozen<'a>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) raw: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) system: Option<&'a str>,
+    pub(super) prompt: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) suffix: Option<&'a str>,
+    pub(super) options: Options<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) format: Option<&'a Value>,
+}
+
+/// The marks of a conversation for a model that has no chat template: those of the first DeepSeek coder, which many base
+/// models have seen (wire reference 4). Append-only, as messages are.
+pub(super) const STOPS: [&str; 2] = ["### Instruction:", "<|EOT|>"];
+
+/// A conversation as one raw prompt.
+pub(super) fn transcript(messages: &[Message]) -> String {
+    let mut prompt = String::new();
+    for message in messages {
+        match message.role {
+            Role::System => prompt.push_str(&message.content),
+            Role::User => {
+                prompt.push_str("### Instruction:\n");
+                prompt.push_str(&message.content);
+            }
+            Role::Assistant => {
+                prompt.push_str("### Response:\n");
+                prompt.push_str(&message.content);
+            }
+        }
+        prompt.push('\n');
+    }
+    prompt.push_str("### Response:\n");
+    prompt
+}
+
+/// The state of one answer.
+#[derive(Debug)]
+pub(super) struct OllamaAnswer {
+    /// 0.30.0 counted only the prompt tokens that were not cached (wire reference 1.7): no count is better than a wrong one.
+    pub(super) counts_prompt: bool,
+}
+
+impl Protocol for OllamaAnswer {
+    type Item = Delta;
+
+    fn frame(&mut self, frame: Frame, out: &mut VecDeque<Delta>) -> Result<(), Error> {
+        let Frame::Json(mut line) = frame else { return Ok(()) };
+        if line.get("error").is_some_and(|error| !error.is_null()) {
+            return Err(Body::from_json(&line).mid_stream());
+        }
+        if !line.is_object() {
+            return Err(Error::Protocol(format!("the server sent {line} where an object was due")));
+        }
+        // `/api/generate` has at the top what `/api/chat` has in `message`.
+        let in_message = line["message"].is_object();
+        let message = if in_message { &mut line["message"] } else { &mut line };
+        let calls = message["tool_calls"].take();
+        let thinking = message["thinking"].take();
+        let content = message[if in_message { "content" } else { "response" }].take();
+        if let Value::String(text) = thinking
+            && !text.is_empty()
+        {
+            out.push_back(Delta::Thinking(text));
+        }
+        if let Value::String(text) = content
+            && !text.is_empty()
+        {
+            out.push_back(Delta::Text(text));
+        }
+        if let Value::Array(calls) = calls {
+            out.extend(calls.into_iter().filter_map(read_call));
+        }
+        if line["done"] == true {
+            out.push_back(Delta::End(self.end(&line)?));
+        }
+        Ok(())
+    }
+
+    fn is_end(item: &Delta) -> bool {
+        matches!(item, Delta::End(_))
+    }
+
+    fn settled(&self) -> Option<Delta> {
+        None // `done: true` is the only proof
+    }
+}
+
+impl OllamaAnswer {
+    fn end(&self, line: &Value) -> Result<End, Error> {
+        let reason = match line["done_reason"].as_str() {
+            // Absent on servers that predate the field.
+            None | Some("stop") => EndReason::Stop,
+            Some("length") => EndReason::Length,
+            Some(other) => {
+                return Err(Error::Unavailable {
+                    message: format!("the server ended the answer for a reason of its own: {other:?}"),
+                    retry_after: None,
+                });
+            }
+        };
+        let milliseconds = |key: &str| line[key].as_f64().map(|nanoseconds| nanoseconds / 1e6);
+        let usage = Usage {
+            prompt_tokens: line["prompt_eval_count"].as_u64().filter(|_| self.counts_prompt),
+            cached_tokens: None,
+            generated_tokens: line["eval_count"].as_u64(),
+            prompt_ms: milliseconds("prompt_eval_duration"),
+            generation_ms: milliseconds("eval_duration"),
+            load_ms: milliseconds("load_duration"),
+        };
+        Ok(End { reason, usage })
+    }
+}
+
+fn read_call(mut call: Value) -> Option<Delta> {
+    let function = call.get_mut("function")?;
+    let name = function["name"].as_str()?.to_owned();
+    let arguments = match function["arguments"].take() {
+        // Some proxies write it as OpenAI does.
+        Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        other => other,
+    };
+    Some(Delta::ToolCall { name, arguments })
+}

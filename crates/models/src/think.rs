@@ -1,0 +1,62 @@
+//! The think switch: one setting for all servers.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Whether and how hard a model reasons before it answers. Fixed for a session: changing it costs the cached prefix (wire reference 6.3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Think {
+    /// What suits the model: on where it can, off where that is known to break it.
+    #[default]
+    Auto,
+    /// Off.
+    Off,
+    /// On, at the model's usual level.
+    On,
+    /// On, with little effort.
+    Low,
+    /// On, with medium effort.
+    Medium,
+    /// On, with high effort.
+    High,
+    /// On, with all the model has.
+    Max,
+}
+
+impl Think {
+    /// The level's name; `None` for the settings that are not levels.
+    pub(crate) fn level(self) -> Option<&'static str> {
+        match self {
+            Think::Auto | Think::Off | Think::On => None,
+            Think::Low => Some("low"),
+            Think::Medium => Some("medium"),
+            Think::High => Some("high"),
+            Think::Max => Some("max"),
+        }
+    }
+
+    /// Ollama's `think` field (wire reference 1.6).
+    pub(crate) fn ollama(self) -> Value {
+        self.level().map_or(json!(self != Think::Off), |level| json!(level))
+    }
+}
+
+impl FromStr for Think {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "auto" => Think::Auto,
+            "off" | "false" | "no" => Think::Off,
+            "on" | "true" | "yes" => Think::On,
+            "low" => Think::Low,
+            "medium" => Think::Medium,
+            "high" => Think::High,
+            "max" => Think::Max,
+            other => return Err(format!("{other:?} is not one of auto, off, on, low, medium, high, max")),
+        })
+    }
+}
