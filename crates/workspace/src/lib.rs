@@ -1,1 +1,40 @@
 //! Confined access to a repository: reading, walking, the one write path, copies and diffs.
+//!
+//! A [`Workspace`] is a handle on one folder. What models write as a path becomes a [`CleanPath`] (relative, `/`, no `..`), and
+//! every access goes through a directory handle (`openat2` by way of `cap-std`), so that no spelling and no symbolic link leads
+//! outside. All changes go through [`Workspace::commit`]: every file of a call or none, pre-images kept. [`Baseline`] remembers a
+//! tree to diff against without touching the user's `.git`; [`Workspace::copy_to`] makes the tree that a dry-run works in.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! std::fs::write(folder.path().join("a.txt"), "one\n")?;
+//! let ws = workspace::Workspace::open(folder.path())?;
+//! let path = ws.resolve("./a.txt")?;
+//! assert_eq!(ws.read(&path)?, b"one\n");
+//! assert!(ws.resolve("../etc/passwd").is_err());
+//! # Ok(())
+//! # }
+//! ```
+
+mod baseline;
+mod commit;
+mod copy;
+mod digest;
+mod git;
+mod nearest;
+mod path;
+mod place;
+mod read;
+mod root;
+mod store;
+mod walk;
+
+pub use baseline::{Baseline, BaselineError, Diff, DiffFile, FileStatus};
+pub use commit::{Change, Commit, CommitError, Committed, Expect};
+pub use copy::CopyReport;
+pub use digest::Digest;
+pub use path::{CleanPath, PathError};
+pub use read::{READ_LIMIT, ReadError};
+pub use root::{OpenError, Workspace};
+pub use walk::{Entry, Listing, WalkFilter};

@@ -1,0 +1,306 @@
+//! A tree as it was, to diff against later: git's own diff, with a private repository, so that nothing in the user's `.git` changes.
+//!
+//! The private repository lies in the state folder. It borrows the user's objects and starts from a copy of the user's index, whose
+//! cached file times spare reading every unchanged file. Untracked files that are not ignored belong to the tree; `.gitignore`,
+//! `.git/info/exclude` and the user's excludes file decide what is ignored. Where there is no git repository, or none yet with files, every file is
+//! read once.
+
+use std::{
+    fs::{self, File, FileTimes},
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::git;
+
+/// Settings that decide how files become blobs; taken over from the user, because with others every file might seem changed.
+const KEPT: &str = "^core\\.(excludesfile|autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
+
+/// Why there is no baseline or no diff.
+#[derive(Debug, thiserror::Error)]
+pub enum BaselineError {
+    /// There is no git binary.
+    #[error("git is not installed; it is needed to know what changed")]
+    NoGit,
+    /// Git failed, or the state folder could not be written.
+    #[error("cannot compare the tree: {0}")]
+    System(#[source] io::Error),
+}
+
+impl From<io::Error> for BaselineError {
+    fn from(e: io::Error) -> Self {
+        if e.kind() == io::ErrorKind::NotFound { Self::NoGit } else { Self::System(e) }
+    }
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileStatus {
+    /// It was not there.
+    Added,
+    /// Its content or its mode differs.
+    Modified,
+    /// It is gone.
+    Deleted,
+    /// It was called something else.
+    Renamed,
+}
+
+/// One file of a diff.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffFile {
+    /// Its name now (or last), relative to the root.
+    pub path: String,
+    /// Its name before, when it was renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// What became of it.
+    pub status: FileStatus,
+    /// Lines added; 0 for binary files.
+    pub added: u64,
+    /// Lines removed; 0 for binary files.
+    pub removed: u64,
+    /// Whether git takes it for binary.
+    pub binary: bool,
+}
+
+/// What changed since a baseline.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// The files, by path.
+    pub files: Vec<DiffFile>,
+    /// For `git apply`, binary changes included. Bytes, because files need not be UTF-8.
+    pub patch: Vec<u8>,
+}
+
+/// A tree as it was. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Baseline(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    work_tree: PathBuf,
+    git_dir: PathBuf,
+    tree: String,
+    diffs: AtomicU64,
+}
+
+/// Where the user's repository keeps what we start from.
+struct Users {
+    top: PathBuf,
+    index: PathBuf,
+    objects: PathBuf,
+    exclude: PathBuf,
+    format: String,
+}
+
+impl Baseline {
+    /// Remembers the tree under `root` as it is now. `state_dir` gets a folder `baseline`, replaced when it is there. Blocks until git is done:
+    /// run it beside something else.
+    ///
+    /// # Errors
+    /// When git is missing or fails, or the state folder cannot be written.
+    pub fn take(root: &Path, state_dir: &Path) -> Result<Self, BaselineError> {
+        fs::create_dir_all(state_dir).map_err(BaselineError::System)?;
+        let root = root.canonicalize().map_err(BaselineError::System)?;
+        let state_dir = state_dir.canonicalize().map_err(BaselineError::System)?;
+        let users = users(&root)?;
+        let settings = settings(&root)?;
+        let git_dir = state_dir.join("baseline");
+        prepare(&git_dir, users.as_ref(), &settings, &root, &state_dir).map_err(BaselineError::System)?;
+        let work_tree = users.map_or_else(|| root.clone(), |u| u.top);
+        let mut inner = Inner { root, work_tree, git_dir, tree: String::new(), diffs: AtomicU64::new(0) };
+        inner.tree = inner.snapshot(&inner.git_dir.join("index"))?;
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// What has changed since: files by git's rename detection, and the patch. Changes nothing but the private repository.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn diff(&self) -> Result<Diff, BaselineError> {
+        let inner = &self.0;
+        let index = inner.git_dir.join(format!("index.{}", inner.diffs.fetch_add(1, Ordering::Relaxed)));
+        copy_index(&inner.git_dir.join("index"), &index).map_err(BaselineError::System)?;
+        let now = inner.snapshot(&index);
+        let diff = now.and_then(|now| {
+            if now == inner.tree {
+                return Ok(Diff::default());
+            }
+            let files = parse(&inner.compare(&index, &now, &["--raw", "--numstat", "-z"])?);
+            let patch = inner.compare(&index, &now, &["-p", "--binary", "--full-index"])?;
+            Ok(Diff { files, patch })
+        });
+        // Only a copy: when it cannot be removed it is overwritten or goes with the session.
+        let _ = fs::remove_file(&index);
+        diff.map_err(BaselineError::from)
+    }
+}
+
+impl Inner {
+    fn command(&self, index: &Path) -> Command {
+        git::private(&self.root, &self.git_dir, &self.work_tree, index)
+    }
+
+    /// Adds the work tree to an index and writes its tree; returns the tree's name.
+    fn snapshot(&self, index: &Path) -> io::Result<String> {
+        let mut add = self.command(index);
+        add.args(["add", "--all", "--ignore-errors", "."]);
+        // Files that cannot be read are left as they are in the index, and git says so by its status: not a reason to have no diff.
+        match git::run(add, None) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e),
+            Ok(_) | Err(_) => {}
+        }
+        let mut write = self.command(index);
+        write.args(["write-tree", "--missing-ok"]);
+        Ok(String::from_utf8_lossy(&git::run(write, None)?).trim().to_owned())
+    }
+
+    fn compare(&self, index: &Path, now: &str, what: &[&str]) -> io::Result<Vec<u8>> {
+        let mut command = self.command(index);
+        command
+            .args(["diff-tree", "-r", "-M", "--relative", "--no-color", "--no-ext-diff", "--no-textconv"])
+            .args(["--src-prefix=a/", "--dst-prefix=b/"])
+            .args(what)
+            .args([&self.tree, now, "--"]);
+        git::run(command, None)
+    }
+}
+
+/// `None` outside a git repository.
+fn users(root: &Path) -> Result<Option<Users>, BaselineError> {
+    let mut ask = git::git(root);
+    ask.args(["rev-parse", "--path-format=absolute", "--show-toplevel", "--git-path", "index"]);
+    ask.args(["--git-path", "objects", "--git-path", "info/exclude", "--show-object-format"]);
+    let said = match git::run(ask, None) {
+        Ok(said) => said,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e.into()),
+        Err(_) => return Ok(None),
+    };
+    let said = String::from_utf8_lossy(&said);
+    let mut lines = said.lines().map(str::to_owned);
+    let mut next = || lines.next().unwrap_or_default();
+    let (top, index, objects, exclude) = (next().into(), next().into(), next().into(), next().into());
+    Ok(Some(Users { top, index, objects, exclude, format: next() }))
+}
+
+/// The user's settings of [`KEPT`], as `git config -z` prints them.
+fn settings(root: &Path) -> Result<Vec<(String, String)>, BaselineError> {
+    let mut ask = git::git(root);
+    ask.args(["config", "-z", "--includes", "--get-regexp", KEPT]);
+    let said = match git::run(ask, None) {
+        Ok(said) => said,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e.into()),
+        Err(_) => return Ok(Vec::new()), // status 1: none is set
+    };
+    let said = String::from_utf8_lossy(&said);
+    Ok(said
+        .split('\0')
+        .filter_map(|e| e.split_once('\n'))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect())
+}
+
+/// Makes the private repository: by hand, because `git init` costs more than the rest together.
+fn prepare(
+    git_dir: &Path,
+    users: Option<&Users>,
+    settings: &[(String, String)],
+    root: &Path,
+    state_dir: &Path,
+) -> io::Result<()> {
+    if git_dir.exists() {
+        fs::remove_dir_all(git_dir)?;
+    }
+    fs::create_dir_all(git_dir.join("objects/info"))?;
+    fs::create_dir_all(git_dir.join("refs"))?;
+    fs::create_dir_all(git_dir.join("info"))?;
+    fs::write(git_dir.join("HEAD"), "ref: refs/heads/none\n")?;
+    let sha256 = users.is_some_and(|u| u.format == "sha256");
+    let mut config = format!(
+        "[core]\nrepositoryformatversion = {}\nbare = false\nlooseCompression = 0\nsafecrlf = false\nquotePath = false\nfsync = none\n\
+         untrackedCache = false\nsplitIndex = false\n[gc]\nauto = 0\n[advice]\naddEmbeddedRepo = false\n",
+        u8::from(sha256)
+    );
+    if sha256 {
+        config += "[extensions]\nobjectFormat = sha256\n";
+    }
+    for (key, value) in settings {
+        let name = key.trim_start_matches("core.");
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        config += &format!("[core]\n{name} = \"{value}\"\n");
+    }
+    fs::write(git_dir.join("config"), config)?;
+    let mut exclude = Vec::new();
+    if let Some(users) = users {
+        let alternates = format!("{}\n", users.objects.display());
+        fs::write(git_dir.join("objects/info/alternates"), alternates)?;
+        exclude = fs::read(&users.exclude).unwrap_or_default();
+        if users.index.exists() {
+            copy_index(&users.index, &git_dir.join("index"))?;
+        }
+        if let Some(folder) = users.index.parent() {
+            for entry in fs::read_dir(folder)?.flatten() {
+                if entry.file_name().as_encoded_bytes().starts_with(b"sharedindex.") {
+                    fs::copy(entry.path(), git_dir.join(entry.file_name()))?;
+                }
+            }
+        }
+    }
+    let top = users.map_or(root, |u| &u.top);
+    if let Ok(inside) = state_dir.strip_prefix(top) {
+        exclude.extend_from_slice(format!("\n/{}/\n", inside.display()).as_bytes());
+    }
+    fs::write(git_dir.join("info/exclude"), exclude)
+}
+
+/// With its time: git takes entries as new as the index for possibly changed, and a copy that looked newer would hide a change.
+fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
+    let modified = match fs::metadata(from).and_then(|m| m.modified()) {
+        Ok(modified) => modified,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    fs::copy(from, to)?;
+    File::options().write(true).open(to)?.set_times(FileTimes::new().set_modified(modified))
+}
+
+/// Reads `--raw --numstat -z`: first `:modes names status NUL path NUL [path NUL]` for each file, then
+/// `added TAB removed TAB path NUL`, or, renamed, `added TAB removed TAB NUL path NUL path NUL`. Both in the same order.
+fn parse(output: &[u8]) -> Vec<DiffFile> {
+    let text = String::from_utf8_lossy(output);
+    let mut fields = text.split('\0').filter(|f| !f.is_empty()).peekable();
+    let mut files = Vec::new();
+    while let Some(raw) = fields.next_if(|f| f.starts_with(':')) {
+        let letter = raw.rsplit(' ').next().and_then(|s| s.chars().next()).unwrap_or('M');
+        let first = fields.next().unwrap_or_default().to_owned();
+        let (path, from, status) = match letter {
+            'R' | 'C' => (fields.next().unwrap_or_default().to_owned(), Some(first), FileStatus::Renamed),
+            'A' => (first, None, FileStatus::Added),
+            'D' => (first, None, FileStatus::Deleted),
+            _ => (first, None, FileStatus::Modified),
+        };
+        files.push(DiffFile { path, from, status, added: 0, removed: 0, binary: false });
+    }
+    for file in &mut files {
+        let Some(counts) = fields.next() else { break };
+        if file.from.is_some() {
+            fields.nth(1);
+        }
+        let mut counts = counts.split('\t');
+        let (added, removed) = (counts.next().unwrap_or_default(), counts.next().unwrap_or_default());
+        file.binary = added == "-";
+        file.added = added.parse().unwrap_or(0);
+        file.removed = removed.parse().unwrap_or(0);
+    }
+    files
+}

@@ -1,0 +1,111 @@
+//! The git binary, run so that neither the user's configuration nor the repository's can make it run anything else.
+
+use std::{
+    ffi::OsStr,
+    io::{self, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// Variables by which a surrounding git (a hook, an alias) would make ours work on something else.
+const INHERITED: &[&str] = &[
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_ATTR_SOURCE",
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_DEFAULT_HASH",
+    "GIT_DIFF_OPTS",
+    "GIT_DIR",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_GLOB_PATHSPECS",
+    "GIT_GRAFT_FILE",
+    "GIT_ICASE_PATHSPECS",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INDEX_VERSION",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_LITERAL_PATHSPECS",
+    "GIT_NAMESPACE",
+    "GIT_NOGLOB_PATHSPECS",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_TRACE",
+    "GIT_TRACE2",
+    "GIT_TRACE2_EVENT",
+    "GIT_WORK_TREE",
+];
+
+const SAFE: &[&str] = &[
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "protocol.allow=never",
+    "-c",
+    "safe.directory=*",
+];
+
+/// A git command in a folder, quiet and without a terminal.
+pub(crate) fn git(cwd: &Path) -> Command {
+    let mut command = Command::new("git");
+    command.current_dir(cwd).args(SAFE);
+    INHERITED.iter().for_each(|name| {
+        command.env_remove(name);
+    });
+    command
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_PAGER", "cat")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// A git command on a private repository whose work tree is the user's: no configuration but its own is read.
+pub(crate) fn private(cwd: &Path, git_dir: &Path, work_tree: &Path, index: &Path) -> Command {
+    let mut command = git(cwd);
+    command
+        .env("GIT_DIR", git_dir)
+        .env("GIT_WORK_TREE", work_tree)
+        .env("GIT_INDEX_FILE", index)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_ATTR_NOSYSTEM", "1");
+    command
+}
+
+/// Runs it and returns what it printed.
+///
+/// # Errors
+/// When it cannot be started (`NotFound`: git is not installed) or fails; the error is then what it said.
+pub(crate) fn run(mut command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>> {
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let name = command.get_args().skip(SAFE.len()).find(|a| !a.as_encoded_bytes().starts_with(b"-"));
+    let name = name.unwrap_or(OsStr::new("git")).to_string_lossy().into_owned();
+    let mut child = command.spawn()?;
+    let output = std::thread::scope(|scope| {
+        if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
+            // A child that ends without reading all of it says why by its status.
+            scope.spawn(move || pipe.write_all(input));
+        }
+        child.wait_with_output()
+    })?;
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(io::Error::other(format!("git {name}: {}", said.trim())))
+        }
+    }
+}

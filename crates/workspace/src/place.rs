@@ -1,0 +1,193 @@
+//! One file's place: its folder, held open, and its name in there. Whoever exchanges a folder for a link afterwards changes nothing.
+
+use std::{fs::File, io, io::Read as _, io::Write as _, os::fd::OwnedFd};
+
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat},
+    io::Errno,
+};
+
+use crate::{CleanPath, Digest, PathError, Workspace, path::is_git, root::id};
+
+/// A file as it is, or as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub(crate) bytes: Vec<u8>,
+    /// Permission bits.
+    pub(crate) mode: u32,
+}
+
+impl Image {
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Place {
+    folder: OwnedFd,
+    name: String,
+}
+
+/// What stands at a place.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Nothing,
+    File(Image, Stamp),
+    /// A folder, a link, a pipe.
+    Other,
+}
+
+/// Enough of a file's metadata to notice that it was written or exchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    id: (u64, u64),
+    size: i64,
+    modified: (i64, u64),
+    changed: (i64, u64),
+}
+
+impl Stamp {
+    fn of(stat: &Stat) -> Self {
+        Self {
+            id: id(stat),
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+}
+
+const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+impl Workspace {
+    /// Opens the folder of a path whose links have been followed ([`Workspace::target`]), component by component and following no link,
+    /// so that what was judged is what is opened. Folders that are missing are made when `made` is given, and named there.
+    /// `None` when the folder is missing and not to be made.
+    pub(crate) fn place(
+        &self,
+        path: &CleanPath,
+        mut made: Option<&mut Vec<CleanPath>>,
+    ) -> Result<Option<Place>, PathError> {
+        let error =
+            |e: Errno| PathError::System { path: path.to_string(), why: io::Error::from(e).to_string() };
+        let protected = |owner| PathError::Protected { path: path.to_string(), owner };
+        let Some((parent, name)) = path.split() else { return Err(PathError::NotAPath(path.to_string())) };
+        if path.as_str().split('/').any(is_git) {
+            return Err(protected("git"));
+        }
+        let mut folder = rustix::fs::openat(&self.0.dir, ".", FOLDER, Mode::empty()).map_err(error)?;
+        let mut so_far = String::new();
+        for part in parent.as_str().split('/').filter(|p| *p != ".") {
+            so_far = if so_far.is_empty() { part.into() } else { format!("{so_far}/{part}") };
+            let opened = rustix::fs::openat(&folder, part, FOLDER, Mode::empty());
+            folder = match (opened, made.as_deref_mut()) {
+                (Ok(next), _) => next,
+                (Err(Errno::NOENT), Some(made)) => {
+                    match rustix::fs::mkdirat(&folder, part, Mode::from_raw_mode(0o777)) {
+                        Ok(()) => made.push(CleanPath::new(so_far.clone())),
+                        Err(Errno::EXIST) => {}
+                        Err(e) => return Err(error(e)),
+                    }
+                    rustix::fs::openat(&folder, part, FOLDER, Mode::empty()).map_err(error)?
+                }
+                (Err(Errno::NOENT), None) => return Ok(None),
+                (Err(Errno::NOTDIR), _) => {
+                    let why = format!("{so_far} is not a directory");
+                    return Err(PathError::System { path: path.to_string(), why });
+                }
+                (Err(e), _) => return Err(error(e)),
+            };
+            if self.0.guarded.contains(&id(&rustix::fs::fstat(&folder).map_err(error)?)) {
+                return Err(protected("the agent itself"));
+            }
+        }
+        Ok(Some(Place { folder, name: name.into() }))
+    }
+
+    /// Removes folders that a commit made, innermost first, where they are empty again.
+    pub(crate) fn unmake(&self, made: &[CleanPath]) {
+        for path in made.iter().rev() {
+            if let Ok(Some(place)) = self.place(path, None) {
+                // Someone else may have put something there meanwhile: then it stays, rightly.
+                let _ = rustix::fs::unlinkat(&place.folder, &place.name, AtFlags::REMOVEDIR);
+            }
+        }
+    }
+}
+
+impl Place {
+    pub(crate) fn find(&self, limit: u64) -> io::Result<Found> {
+        let stat = match rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(Found::Nothing),
+            Err(e) => return Err(e.into()),
+        };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(Found::Other);
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(&self.folder, &self.name, flags, Mode::empty())?);
+        let stat = rustix::fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(Found::Other);
+        }
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > limit {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
+        }
+        Ok(Found::File(Image { bytes, mode: stat.st_mode & 0o7777 }, Stamp::of(&stat)))
+    }
+
+    /// What is there now, without reading it; `None` when nothing is.
+    pub(crate) fn stamp(&self) -> io::Result<Option<Stamp>> {
+        match rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Stamp::of(&stat))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Writes a new file beside it, synced to disk.
+    pub(crate) fn stage(&self, temp: &str, image: &Image) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.folder, temp, flags, Mode::from_raw_mode(0o600))?;
+        let mut file = File::from(fd);
+        file.write_all(&image.bytes)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(image.mode))?;
+        file.sync_all()
+    }
+
+    /// Puts the staged file here; what was here is then under `temp`. Nothing is ever missing in between.
+    pub(crate) fn exchange(&self, temp: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat_with(&self.folder, temp, &self.folder, &self.name, RenameFlags::EXCHANGE)?)
+    }
+
+    /// Puts the staged file here, where nothing may be.
+    pub(crate) fn appear(&self, temp: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat_with(&self.folder, temp, &self.folder, &self.name, RenameFlags::NOREPLACE)?)
+    }
+
+    /// Moves what is here to `temp`, where nothing may be.
+    pub(crate) fn vanish(&self, temp: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat_with(&self.folder, &self.name, &self.folder, temp, RenameFlags::NOREPLACE)?)
+    }
+
+    /// Removes the file under this name in the same folder; that there is none is fine.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes renames in this folder durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.folder)?)
+    }
+}

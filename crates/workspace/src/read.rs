@@ -1,0 +1,101 @@
+//! Reading files without ever waiting for one.
+
+use std::io::{self, Read as _};
+
+use cap_std::fs::{FileType, FileTypeExt as _, OpenOptions, OpenOptionsExt as _};
+use rustix::fs::OFlags;
+
+use crate::{CleanPath, PathError, Workspace};
+
+/// Largest file that is read, in bytes.
+pub const READ_LIMIT: u64 = 16 << 20;
+/// How much of a file is looked at to tell text from binary: what git looks at.
+const SNIFF: usize = 8000;
+
+/// Why a file was not read. Each is a sentence for the model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The path is not one that can be read.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A folder.
+    #[error("{0} is a directory; list it with list_files")]
+    Directory(CleanPath),
+    /// It holds zero bytes, as no text does.
+    #[error("{path} is a binary file of {size} bytes")]
+    Binary {
+        /// Which.
+        path: CleanPath,
+        /// In bytes.
+        size: u64,
+    },
+    /// More than the limit.
+    #[error("{path} is too large: {size} bytes, and the limit is {limit}")]
+    TooLarge {
+        /// Which.
+        path: CleanPath,
+        /// In bytes.
+        size: u64,
+        /// In bytes.
+        limit: u64,
+    },
+    /// A pipe, socket or device.
+    #[error("{path} is a {kind}, not a file")]
+    Special {
+        /// Which.
+        path: CleanPath,
+        /// What it is.
+        kind: &'static str,
+    },
+}
+
+impl Workspace {
+    /// Reads a text file of at most [`READ_LIMIT`] bytes: any bytes without zeros among the first 8,000.
+    ///
+    /// # Errors
+    /// When it is not a file, not text, or too large.
+    pub fn read(&self, path: &CleanPath) -> Result<Vec<u8>, ReadError> {
+        let bytes = self.read_bytes(path, READ_LIMIT)?;
+        match bytes.iter().take(SNIFF).any(|b| *b == 0) {
+            true => Err(ReadError::Binary { path: path.clone(), size: bytes.len() as u64 }),
+            false => Ok(bytes),
+        }
+    }
+
+    /// Reads any file of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// When it is not a file, or too large.
+    pub fn read_bytes(&self, path: &CleanPath, limit: u64) -> Result<Vec<u8>, ReadError> {
+        let system = |e: io::Error| ReadError::Path(self.path_error(path, &e));
+        let judge = |kind: FileType, size: u64| match special(kind) {
+            _ if kind.is_dir() => Err(ReadError::Directory(path.clone())),
+            Some(kind) => Err(ReadError::Special { path: path.clone(), kind }),
+            None if size > limit => Err(ReadError::TooLarge { path: path.clone(), size, limit }),
+            None => Ok(()),
+        };
+        // Asked before it is opened, because opening a device can have effects; asked again of the opened file, because it may have
+        // been exchanged, and opened without waiting, because a pipe would wait for its other end.
+        let found = self.0.dir.metadata(path).map_err(system)?;
+        judge(found.file_type(), found.len())?;
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32);
+        let file = self.0.dir.open_with(path, &options).map_err(system)?;
+        let found = file.metadata().map_err(system)?;
+        judge(found.file_type(), found.len())?;
+        let mut bytes = Vec::with_capacity(found.len() as usize);
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(system)?;
+        judge(found.file_type(), bytes.len() as u64)?;
+        Ok(bytes)
+    }
+}
+
+fn special(kind: FileType) -> Option<&'static str> {
+    match () {
+        () if kind.is_file() => None,
+        () if kind.is_fifo() => Some("named pipe"),
+        () if kind.is_socket() => Some("socket"),
+        () if kind.is_char_device() || kind.is_block_device() => Some("device"),
+        () => Some("special file"),
+    }
+}

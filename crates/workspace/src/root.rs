@@ -1,0 +1,111 @@
+//! The handle: one folder, opened once.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use cap_std::{ambient_authority, fs::Dir};
+use rustix::fs::Stat;
+
+use crate::{CleanPath, Digest, store::Store};
+
+/// Why a workspace could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The root is not a folder that can be opened.
+    #[error("{path}: {source}")]
+    Root {
+        /// The folder asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The folder for pre-images cannot be used, or a half-done commit in it could not be taken back.
+    #[error("{path}: {source}")]
+    State {
+        /// The state folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A repository, or any folder, that can be read and changed and not left. Clones share one state.
+#[derive(Clone, Debug)]
+pub struct Workspace(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) root: PathBuf,
+    pub(crate) dir: Dir,
+    pub(crate) store: Option<Store>,
+    /// Folders that are never written, by device and inode: the agent's own state.
+    pub(crate) guarded: Vec<(u64, u64)>,
+    seen: Mutex<HashMap<CleanPath, Digest>>,
+    pub(crate) writing: Mutex<()>,
+}
+
+impl Workspace {
+    /// Opens a folder without a place for pre-images: commits are atomic but leave nothing to undo from.
+    ///
+    /// # Errors
+    /// When the folder does not exist or cannot be read.
+    pub fn open(root: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::build(root.as_ref(), None)
+    }
+
+    /// Opens a folder; each commit keeps its pre-images under `state_dir`, which is created when it is not there. A commit that a
+    /// crash cut in the middle is taken back here.
+    ///
+    /// # Errors
+    /// When a folder cannot be used, or the half-done commit cannot be taken back.
+    pub fn open_with(root: impl AsRef<Path>, state_dir: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let state = state_dir.as_ref();
+        let error = |source| OpenError::State { path: state.to_owned(), source };
+        let store = Store::open(state).map_err(error)?;
+        let ws = Self::build(root.as_ref(), Some(store))?;
+        ws.recover().map_err(error)?;
+        Ok(ws)
+    }
+
+    fn build(root: &Path, store: Option<Store>) -> Result<Self, OpenError> {
+        let error = |source| OpenError::Root { path: root.to_owned(), source };
+        let canonical = root.canonicalize().map_err(error)?;
+        let dir = Dir::open_ambient_dir(&canonical, ambient_authority()).map_err(error)?;
+        let guarded = match &store {
+            Some(store) => vec![id(&rustix::fs::stat(store.dir()).map_err(|e| error(e.into()))?)],
+            None => Vec::new(),
+        };
+        let (seen, writing) = Default::default();
+        Ok(Self(Arc::new(Inner { root: canonical, dir, store, guarded, seen, writing })))
+    }
+
+    /// The folder, absolute and without symbolic links.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.0.root
+    }
+
+    /// Remembers what the model has seen of a file, so that an edit made against something else can be told apart.
+    pub fn saw(&self, path: &CleanPath, bytes: &[u8]) {
+        lock(&self.0.seen).insert(path.clone(), Digest::of(bytes));
+    }
+
+    /// What the model last saw of a file; `None` when it has not read it.
+    #[must_use]
+    pub fn seen(&self, path: &CleanPath) -> Option<Digest> {
+        lock(&self.0.seen).get(path).copied()
+    }
+}
+
+pub(crate) fn id(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// A panic of another thread leaves these maps whole, so its poison means nothing.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

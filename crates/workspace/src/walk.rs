@@ -1,0 +1,97 @@
+//! Which files there are: as ripgrep sees a repository.
+
+use std::path::Path;
+
+use ignore::{DirEntry, WalkBuilder};
+
+use crate::{CleanPath, Workspace};
+
+/// Hidden folders that belong to a project's own text; other hidden folders are caches and tools' state.
+const SHOWN: &[&str] =
+    &[".github", ".gitlab", ".circleci", ".cargo", ".config", ".devcontainer", ".storybook"];
+
+/// What to walk over.
+#[derive(Debug, Clone)]
+pub struct WalkFilter {
+    /// Where to start; the root when `None`.
+    pub under: Option<CleanPath>,
+    /// Most entries to return.
+    pub limit: usize,
+    /// Whether folders are listed as well as files.
+    pub folders: bool,
+    /// How deep to go; 1 is what stands directly under the start.
+    pub depth: Option<usize>,
+}
+
+impl Default for WalkFilter {
+    fn default() -> Self {
+        Self { under: None, limit: 20_000, folders: false, depth: None }
+    }
+}
+
+/// A file or folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it is.
+    pub path: CleanPath,
+    /// In bytes; 0 for folders.
+    pub size: u64,
+    /// Whether it is a folder.
+    pub folder: bool,
+}
+
+/// What a walk found, in the order of paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// Whether there is more than the limit let through.
+    pub cut: bool,
+}
+
+impl Workspace {
+    /// Lists files: what `.gitignore` leaves out is left out (also outside git repositories), `.git` always, hidden folders except a
+    /// few, symbolic links not followed, names that are not UTF-8 left out. Unreadable folders are passed over.
+    #[must_use]
+    pub fn walk(&self, filter: &WalkFilter) -> Listing {
+        let mut out = Listing::default();
+        for entry in self.walker(filter) {
+            let Ok(entry) = entry else { continue };
+            let Some(kind) = entry.file_type() else { continue };
+            if entry.depth() == 0 && kind.is_dir() || kind.is_dir() && !filter.folders {
+                continue;
+            }
+            if !(kind.is_dir() || kind.is_file() || kind.is_symlink()) {
+                continue;
+            }
+            let Some(path) = entry.path().strip_prefix(&self.0.root).ok().and_then(Path::to_str) else {
+                continue;
+            };
+            if out.entries.len() == filter.limit {
+                out.cut = true;
+                break;
+            }
+            let size = if kind.is_file() { entry.metadata().map_or(0, |m| m.len()) } else { 0 };
+            out.entries.push(Entry { path: CleanPath::new(path.into()), size, folder: kind.is_dir() });
+        }
+        out
+    }
+
+    fn walker(&self, filter: &WalkFilter) -> ignore::Walk {
+        let start = filter.under.as_ref().map_or_else(|| self.0.root.clone(), |p| self.0.root.join(p));
+        WalkBuilder::new(start)
+            .hidden(false)
+            .require_git(false)
+            .max_depth(filter.depth)
+            .sort_by_file_name(std::ffi::OsStr::cmp)
+            .filter_entry(shown)
+            .build()
+    }
+}
+
+fn shown(entry: &DirEntry) -> bool {
+    let name = entry.file_name().to_str().unwrap_or_default();
+    let hidden_folder =
+        entry.depth() > 0 && name.starts_with('.') && entry.file_type().is_some_and(|k| k.is_dir());
+    name != ".git" && (!hidden_folder || SHOWN.contains(&name))
+}
