@@ -1,0 +1,95 @@
+//! One generation: waits for a slot, takes the next reply of the script, and plays it with the counts that belong to the prompt.
+
+use crate::encode::{Counts, Encoder};
+use crate::http::{Closed, Connection};
+use crate::model::Loaded;
+use crate::play::{After, Player};
+use crate::record::{Outcome, Request};
+use crate::state::Shared;
+use crate::tokens;
+
+/// Loading a model, as reported; and what a warm one reports.
+const LOAD_NS: u64 = 2_000_000_000;
+const WARM_NS: u64 = 20_000_000;
+
+/// A request that was found to be in order.
+pub(crate) struct Generation {
+    pub(crate) encoder: Encoder,
+    /// The model's name for the cache.
+    pub(crate) model: String,
+    pub(crate) stream: bool,
+    /// The prompt as the model would see it.
+    pub(crate) prompt: String,
+    /// Prompt tokens if they are not what the prompt amounts to (after a silent cut).
+    pub(crate) prompt_tokens: Option<u64>,
+    /// Token limit of the request.
+    pub(crate) limit: Option<u64>,
+    /// With what the model has to be loaded (Ollama).
+    pub(crate) load: Option<Loaded>,
+}
+
+pub(crate) async fn generate(
+    connection: &mut Connection,
+    shared: &Shared,
+    request: &Request,
+    generation: Generation,
+    keep_alive: bool,
+) -> After {
+    let Generation { encoder, model, stream, prompt, prompt_tokens, limit, load } = generation;
+    let slot = match connection.wait(shared.slots.acquire()).await {
+        Ok(slot) => slot,
+        Err(Closed) => {
+            shared.record_end(request.index, Outcome::ClientClosed);
+            return After::Drop;
+        }
+    };
+    let load_ns = load.map_or(0, |load| if shared.load(load) { LOAD_NS } else { WARM_NS });
+    let prompt_count = prompt_tokens.unwrap_or_else(|| tokens::estimate(&prompt));
+    let cached = shared.read().cache.cached(&model, &prompt).min(prompt_count.saturating_sub(1));
+    shared.record(request.index, |record| {
+        record.prompt_tokens = prompt_count;
+        record.cached_tokens = cached;
+    });
+    let reply = shared.next_reply(request);
+    let refused = reply.status.is_some_and(|status| status != 200);
+    let mut player = Player::new(connection, shared, request.index, encoder, reply);
+    player.counts = Counts { prompt: prompt_count, cached, load_ns, ..Counts::default() };
+    player.stream = stream;
+    player.keep_alive = keep_alive;
+    player.limit = limit.filter(|_| !shared.config.ignore_limits);
+    let after = player.play().await;
+    if !refused {
+        let said = std::mem::take(&mut player.said);
+        shared.change(|inner| inner.cache.remember(&model, &prompt, &said, shared.parallel));
+    }
+    drop(slot);
+    after
+}
+
+impl Shared {
+    /// Makes the model loaded with these options; says whether that took a load (wire reference 1.5, the reload rule).
+    pub(crate) fn load(&self, load: Loaded) -> bool {
+        self.change(|inner| {
+            let held = inner.loaded.iter_mut().find(|held| held.model == load.model);
+            if let Some(held) = held {
+                if held.num_ctx == load.num_ctx && held.runner == load.runner {
+                    held.keep_alive = load.keep_alive;
+                    return false;
+                }
+                inner.loaded.retain(|held| held.model != load.model);
+            }
+            inner.cache.forget(&load.model);
+            inner.loads.push(load.clone());
+            inner.loaded.push(load);
+            true
+        })
+    }
+
+    /// Takes the model out of memory.
+    pub(crate) fn unload(&self, model: &str) {
+        self.change(|inner| {
+            inner.loaded.retain(|held| held.model != model);
+            inner.cache.forget(model);
+        });
+    }
+}

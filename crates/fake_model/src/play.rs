@@ -1,0 +1,479 @@
+//! Plays a [`Reply`] to a client: pieces into bytes, bytes onto the connection, stopping where the script says.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::encode::{Answer, Counts, Encoder, IdCall, error_body};
+use crate::http::{self, Closed, Connection};
+use crate::record::Outcome;
+use crate::reply::{Call, End, Endless, Reply, Step};
+use crate::state::Shared;
+use crate::tokens;
+
+/// What the connection is good for after a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The next request may come on it.
+    KeepAlive,
+    /// It is closed in order, or reset if that was asked for.
+    Close,
+    /// It is dropped as it is.
+    Drop,
+}
+
+/// A plain response: everything that is no generation.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) content_type: Option<&'static str>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) fn json(status: u16, body: &Value) -> Self {
+        Self {
+            status,
+            content_type: Some("application/json; charset=utf-8"),
+            body: body.to_string().into_bytes(),
+        }
+    }
+
+    pub(crate) fn text(status: u16, body: &str) -> Self {
+        Self { status, content_type: Some("text/plain; charset=utf-8"), body: body.as_bytes().to_vec() }
+    }
+
+    pub(crate) fn empty(status: u16) -> Self {
+        Self { status, content_type: None, body: Vec::new() }
+    }
+}
+
+/// A reply under way.
+pub(crate) struct Player<'a> {
+    pub(crate) connection: &'a mut Connection,
+    pub(crate) shared: &'a Shared,
+    /// Index of the request in the record.
+    pub(crate) index: usize,
+    pub(crate) keep_alive: bool,
+    pub(crate) encoder: Encoder,
+    pub(crate) stream: bool,
+    pub(crate) counts: Counts,
+    /// Token limit of the request, thinking included.
+    pub(crate) limit: Option<u64>,
+    reply: Reply,
+    head: Option<Vec<u8>>,
+    held: Vec<u8>,
+    answer: Answer,
+    /// What the model has said, as the prefix cache sees it.
+    pub(crate) said: String,
+}
+
+/// Why the steps came to an end before the last one.
+enum Stop {
+    Closed,
+    /// The dialect's error was sent.
+    Error(String),
+    /// The token limit.
+    Limit,
+}
+
+impl From<Closed> for Stop {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl<'a> Player<'a> {
+    pub(crate) fn new(
+        connection: &'a mut Connection,
+        shared: &'a Shared,
+        index: usize,
+        encoder: Encoder,
+        reply: Reply,
+    ) -> Self {
+        Self {
+            connection,
+            shared,
+            index,
+            keep_alive: true,
+            encoder,
+            stream: true,
+            counts: Counts::default(),
+            limit: None,
+            reply,
+            head: None,
+            held: Vec::new(),
+            answer: Answer::default(),
+            said: String::new(),
+        }
+    }
+
+    pub(crate) async fn play(&mut self) -> After {
+        let played = self.play_to_the_end().await;
+        let outcome = if played.is_ok() { Outcome::Complete } else { Outcome::ClientClosed };
+        let counts = self.counts;
+        self.shared.record(self.index, |record| record.generated_tokens = counts.generated);
+        self.shared.record_end(self.index, outcome);
+        match played {
+            Ok(After::KeepAlive) if !self.keep_alive => After::Close,
+            Ok(after) => after,
+            Err(Closed) => After::Drop,
+        }
+    }
+
+    async fn play_to_the_end(&mut self) -> Result<After, Closed> {
+        if let Some(gate) = self.reply.gate_before_headers.take() {
+            self.connection.wait(self.shared.pass_gate(&gate)).await?;
+        }
+        if let Some(wire) = self.reply.wire.take() {
+            self.send(wire.as_bytes()).await?;
+            return Ok(After::Close);
+        }
+        if self.reply.status.is_some() || self.reply.body.is_some() || self.reply.error.is_some() {
+            return self.plain().await;
+        }
+        if self.stream { self.streamed().await } else { self.whole().await }
+    }
+
+    async fn plain(&mut self) -> Result<After, Closed> {
+        let status = self.reply.status.unwrap_or(200);
+        let body = match (&self.reply.error, self.reply.body.take()) {
+            (Some(text), _) => Some(error_body(self.encoder.dialect, status, text)),
+            (None, body) => body,
+        };
+        let (content_type, bytes) = match body {
+            Some(Value::String(text)) => ("text/plain; charset=utf-8", text.into_bytes()),
+            Some(value) => ("application/json; charset=utf-8", value.to_string().into_bytes()),
+            None => ("text/plain; charset=utf-8", Vec::new()),
+        };
+        self.respond(status, content_type, &bytes).await
+    }
+
+    /// A response with a length.
+    async fn respond(&mut self, status: u16, content_type: &str, body: &[u8]) -> Result<After, Closed> {
+        self.shared.record(self.index, |record| record.status = status);
+        let content_type = self.reply.content_type.clone().unwrap_or_else(|| content_type.to_owned());
+        let headers: Vec<_> = self.reply.headers.clone().into_iter().collect();
+        let mut bytes = http::head(status, Some(&content_type), &headers, Some(body.len()), self.keep_alive);
+        bytes.extend_from_slice(body);
+        for piece in bytes.chunks(self.reply.split_bytes.unwrap_or(usize::MAX)) {
+            self.send(piece).await?;
+        }
+        self.count(1, body.len());
+        Ok(After::KeepAlive)
+    }
+
+    async fn streamed(&mut self) -> Result<After, Closed> {
+        self.shared.record(self.index, |record| record.status = 200);
+        let content_type =
+            self.reply.content_type.clone().unwrap_or_else(|| self.encoder.content_type(true).to_owned());
+        let headers: Vec<_> = self.reply.headers.clone().into_iter().collect();
+        self.head = Some(http::head(200, Some(&content_type), &headers, None, self.keep_alive));
+        if let Some(gate) = self.reply.gate_after_headers.take() {
+            self.flush_head().await?;
+            self.connection.wait(self.shared.pass_gate(&gate)).await?;
+        }
+        let mut pending = Vec::new();
+        let stopped = self.steps(&mut pending).await;
+        match stopped {
+            Err(Stop::Closed) => return Err(Closed),
+            Err(Stop::Error(text)) => {
+                let event = self.encoder.error(&text);
+                self.emit(vec![event]).await?;
+                return self.end_http().await;
+            }
+            Ok(()) | Err(Stop::Limit) => {}
+        }
+        let limited = matches!(stopped, Err(Stop::Limit));
+        if matches!(self.reply.end, End::Done | End::NoMarker) {
+            self.answer.calls.extend(pending.iter().cloned());
+            let reason = self.reason(limited);
+            let events = self.encoder.finish(
+                &reason,
+                &self.counts,
+                &pending,
+                self.reply.end == End::Done,
+                self.reply.usage_chunk,
+            );
+            self.emit(events).await?;
+        }
+        self.end_http().await
+    }
+
+    /// `stream: false`: the same steps, but nothing is sent before the last of them.
+    async fn whole(&mut self) -> Result<After, Closed> {
+        let mut pending = Vec::new();
+        let stopped = self.steps(&mut pending).await;
+        self.answer.calls.extend(pending);
+        let limited = matches!(stopped, Err(Stop::Limit));
+        match stopped {
+            Err(Stop::Closed) => return Err(Closed),
+            Err(Stop::Error(text)) => {
+                let body = error_body(self.encoder.dialect, 500, &text).to_string();
+                return self.respond(500, "application/json; charset=utf-8", body.as_bytes()).await;
+            }
+            Ok(()) | Err(Stop::Limit) => {}
+        }
+        let reason = self.reason(limited);
+        match self.reply.end {
+            End::Cut => return Ok(After::Close),
+            End::Reset => {
+                self.connection.reset_on_close();
+                return Ok(After::Drop);
+            }
+            End::Done | End::NoMarker | End::Eof => {}
+        }
+        let reason = (self.reply.end != End::Eof).then_some(reason.as_str());
+        let body = self.encoder.whole(&self.answer, reason, &self.counts).to_string();
+        let content_type = self.encoder.content_type(false);
+        self.respond(200, content_type, body.as_bytes()).await
+    }
+
+    fn reason(&self, limited: bool) -> String {
+        let openai = matches!(self.encoder.dialect, crate::encode::Dialect::OpenAi(_));
+        match &self.reply.done_reason {
+            Some(reason) => reason.clone(),
+            None if limited => "length".into(),
+            None if openai && !self.answer.calls.is_empty() => "tool_calls".into(),
+            None => "stop".into(),
+        }
+    }
+
+    async fn steps(&mut self, pending: &mut Vec<IdCall>) -> Result<(), Stop> {
+        if self.stream && !self.reply.steps.is_empty() {
+            let opening = self.encoder.open(&self.counts);
+            self.emit(opening).await?;
+        }
+        for step in std::mem::take(&mut self.reply.steps) {
+            match step {
+                Step::Text(text) => {
+                    for piece in tokens::split(&text) {
+                        self.say(piece).await?;
+                    }
+                }
+                Step::Chunks(chunks) => {
+                    for chunk in chunks {
+                        self.say(&chunk).await?;
+                    }
+                }
+                Step::Thinking(text) => {
+                    for piece in tokens::split(&text) {
+                        self.think(piece).await?;
+                    }
+                }
+                Step::ToolCall(call) => self.call(vec![call], pending).await?,
+                Step::ToolCalls(calls) => self.call(calls, pending).await?,
+                Step::Json(value) => {
+                    let event = self.encoder.json(&value);
+                    self.emit(vec![event]).await?;
+                }
+                Step::Raw(text) => self.emit(vec![text.into_bytes()]).await?,
+                Step::RawBytes(bytes) => self.emit(vec![bytes]).await?,
+                Step::Comment(text) => {
+                    let comment = self.encoder.comment(&text);
+                    self.emit(comment.into_iter().collect()).await?;
+                }
+                Step::Gate(name) => self.connection.wait(self.shared.pass_gate(&name)).await?,
+                Step::PauseMs(ms) => {
+                    self.connection.wait(tokio::time::sleep(Duration::from_millis(ms))).await?;
+                }
+                Step::Filler { ms, every_ms } => self.fill(ms, every_ms).await?,
+                Step::ErrorLine(text) => return Err(Stop::Error(text)),
+                Step::Endless(endless) => self.go_on_forever(&endless).await?,
+            }
+        }
+        // Calls that come together wait for each other; on the final chunk they stay pending.
+        if !pending.is_empty() && !self.reply.calls_in_final_chunk {
+            let calls = std::mem::take(pending);
+            self.emit_calls(&calls).await?;
+        }
+        Ok(())
+    }
+
+    async fn say(&mut self, piece: &str) -> Result<(), Stop> {
+        self.token(false)?;
+        self.said.push_str(piece);
+        self.answer.text.push_str(piece);
+        let event = self.encoder.text(piece);
+        Ok(self.emit(vec![event]).await?)
+    }
+
+    async fn think(&mut self, piece: &str) -> Result<(), Stop> {
+        self.token(true)?;
+        self.said.push_str(piece);
+        self.answer.thinking.push_str(piece);
+        let event = self.encoder.thinking(piece);
+        Ok(self.emit(vec![event]).await?)
+    }
+
+    async fn call(&mut self, calls: Vec<Call>, pending: &mut Vec<IdCall>) -> Result<(), Stop> {
+        let mut given = Vec::new();
+        for call in calls {
+            self.said.push_str(&crate::ollama::rendered_call(&call.name, &call.arguments));
+            for _ in tokens::split(&call.arguments.to_string()) {
+                self.token(false)?;
+            }
+            given.push(IdCall { id: self.shared.call_id(), call });
+        }
+        if self.reply.calls_together || self.reply.calls_in_final_chunk {
+            pending.extend(given);
+            return Ok(());
+        }
+        Ok(self.emit_calls(&given).await?)
+    }
+
+    async fn emit_calls(&mut self, calls: &[IdCall]) -> Result<(), Closed> {
+        self.answer.calls.extend(calls.iter().cloned());
+        if self.stream {
+            let events = self.encoder.calls(calls);
+            self.emit(events).await?;
+        }
+        Ok(())
+    }
+
+    fn token(&mut self, thinking: bool) -> Result<(), Stop> {
+        if self.limit.is_some_and(|limit| self.counts.generated >= limit) {
+            return Err(Stop::Limit);
+        }
+        self.counts.generated += 1;
+        self.counts.thinking += u64::from(thinking);
+        Ok(())
+    }
+
+    async fn fill(&mut self, ms: u64, every_ms: u64) -> Result<(), Stop> {
+        let end = Instant::now() + Duration::from_millis(ms);
+        while Instant::now() < end {
+            self.connection.wait(tokio::time::sleep(Duration::from_millis(every_ms.max(1)))).await?;
+            self.say(" filler").await?;
+        }
+        Ok(())
+    }
+
+    async fn go_on_forever(&mut self, endless: &Endless) -> Result<(), Closed> {
+        if !self.stream {
+            return self.connection.wait(std::future::pending()).await;
+        }
+        let piece = match endless {
+            Endless::Chunks(text) => self.encoder.text(text),
+            Endless::Line => {
+                let start = self.encoder.unfinished_line();
+                self.emit(vec![start]).await?;
+                vec![b'x'; 4096]
+            }
+        };
+        loop {
+            self.counts.generated += 1;
+            self.emit(vec![piece.clone()]).await?;
+        }
+    }
+
+    /// Sends protocol events, each in HTTP chunks of its own.
+    async fn emit(&mut self, events: Vec<Vec<u8>>) -> Result<(), Closed> {
+        if !self.stream {
+            return Ok(());
+        }
+        for event in events {
+            if self.reply.comments
+                && let Some(comment) = self.encoder.comment("keep-alive")
+            {
+                self.body(&comment).await?;
+            }
+            self.body(&event).await?;
+        }
+        Ok(())
+    }
+
+    async fn body(&mut self, event: &[u8]) -> Result<(), Closed> {
+        if event.is_empty() {
+            return Ok(()); // an empty HTTP chunk would be the end of the body
+        }
+        for piece in event.chunks(self.reply.split_bytes.unwrap_or(usize::MAX)) {
+            let mut bytes = self.head.take().unwrap_or_default();
+            http::frame(piece, &mut bytes);
+            if self.reply.late_burst {
+                self.held.extend(bytes);
+            } else {
+                self.send(&bytes).await?;
+            }
+        }
+        self.count(1, event.len());
+        Ok(())
+    }
+
+    async fn flush_head(&mut self) -> Result<(), Closed> {
+        match self.head.take() {
+            Some(head) => self.send(&head).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the body as the script says.
+    async fn end_http(&mut self) -> Result<After, Closed> {
+        let held = std::mem::take(&mut self.held);
+        let mut last = self.head.take().unwrap_or_default();
+        last.extend(held);
+        let after = match self.reply.end {
+            End::Cut => After::Close,
+            End::Reset => {
+                self.connection.reset_on_close();
+                After::Drop
+            }
+            End::Done | End::NoMarker | End::Eof => {
+                last.extend_from_slice(b"0\r\n\r\n");
+                After::KeepAlive
+            }
+        };
+        self.send(&last).await?;
+        Ok(after)
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Closed> {
+        self.connection.write(bytes).await?;
+        let now = Instant::now();
+        self.shared.record(self.index, |record| {
+            record.first_byte_at.get_or_insert(now);
+            record.last_byte_at = Some(now);
+        });
+        Ok(())
+    }
+
+    fn count(&self, chunks: usize, bytes: usize) {
+        let generated = self.counts.generated;
+        self.shared.record(self.index, |record| {
+            record.chunks += chunks;
+            record.bytes += bytes as u64;
+            record.generated_tokens = generated;
+        });
+    }
+}
+
+/// Sends a plain response and records it.
+pub(crate) async fn respond(
+    connection: &mut Connection,
+    shared: &Shared,
+    index: usize,
+    response: &Response,
+    keep_alive: bool,
+    with_body: bool,
+) -> After {
+    let mut bytes =
+        http::head(response.status, response.content_type, &[], Some(response.body.len()), keep_alive);
+    if with_body {
+        bytes.extend_from_slice(&response.body);
+    }
+    let written = connection.write(&bytes).await;
+    let now = Instant::now();
+    shared.record(index, |record| {
+        record.status = response.status;
+        record.chunks = 1;
+        record.bytes = response.body.len() as u64;
+        record.first_byte_at = Some(now);
+        record.last_byte_at = Some(now);
+    });
+    shared.record_end(index, if written.is_ok() { Outcome::Complete } else { Outcome::ClientClosed });
+    match written {
+        Err(Closed) => After::Drop,
+        Ok(()) if keep_alive => After::KeepAlive,
+        Ok(()) => After::Close,
+    }
+}

@@ -1,0 +1,139 @@
+//! What the server saw and did: requests as they came, and how each reply went.
+
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::http::{Incoming, find_header};
+
+/// A request as it was received.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Position among all requests of this server, from 0.
+    pub index: usize,
+    /// Which connection it came on, from 0: two requests with one number shared a connection.
+    pub connection: usize,
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// Path without the query.
+    pub path: String,
+    /// What stood after `?`, or nothing.
+    pub query: String,
+    /// Headers in order, names as sent.
+    pub headers: Vec<(String, String)>,
+    /// The body's bytes.
+    pub body: Vec<u8>,
+    /// The body as JSON; `Null` when it is none.
+    pub json: Value,
+    /// When the last byte of it was there.
+    pub received_at: Instant,
+}
+
+impl Request {
+    pub(crate) fn new(incoming: Incoming, index: usize, connection: usize) -> Self {
+        let (path, query) = incoming.target.split_once('?').unwrap_or((&incoming.target, ""));
+        Self {
+            index,
+            connection,
+            method: incoming.method,
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: incoming.headers,
+            json: serde_json::from_slice(&incoming.body).unwrap_or_default(),
+            body: incoming.body,
+            received_at: Instant::now(),
+        }
+    }
+
+    /// The first header of that name, compared without regard to case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        find_header(&self.headers, name)
+    }
+
+    /// The messages of a chat request; none for other requests.
+    pub fn messages(&self) -> &[Value] {
+        self.json["messages"].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    /// The content of the last message, or the prompt of a generate request.
+    pub fn last_content(&self) -> &str {
+        let last = self.messages().last().map_or(&self.json["prompt"], |message| &message["content"]);
+        last.as_str().unwrap_or_default()
+    }
+
+    /// Whether it asks for a generation (and not only to load or unload a model).
+    pub fn is_chat(&self) -> bool {
+        self.method == "POST"
+            && (self.path.ends_with("/chat")
+                || self.path.ends_with("/generate")
+                || self.path.ends_with("completions"))
+            && !self.last_content_is_missing()
+    }
+
+    fn last_content_is_missing(&self) -> bool {
+        self.messages().is_empty() && self.json["prompt"].as_str().unwrap_or_default().is_empty()
+    }
+
+    /// Method, path, headers and body as one JSON object: the form of `--record`.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "index": self.index,
+            "connection": self.connection,
+            "method": self.method,
+            "path": self.path,
+            "query": self.query,
+            "headers": self.headers,
+            "body": self.json,
+        })
+    }
+}
+
+/// How a reply came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Everything scripted was written.
+    Complete,
+    /// The client closed before that.
+    ClientClosed,
+}
+
+/// What became of a request. Counts are those of the body, without HTTP's own framing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReplyRecord {
+    /// HTTP status; 0 as long as no header was written.
+    pub status: u16,
+    /// Protocol events (lines, SSE events, comments) written so far.
+    pub chunks: usize,
+    /// Body bytes written so far.
+    pub bytes: u64,
+    /// Prompt tokens as estimated, cached ones included. 0 for what is no generation.
+    pub prompt_tokens: u64,
+    /// How many of them the prefix cache already held.
+    pub cached_tokens: u64,
+    /// Tokens generated so far.
+    pub generated_tokens: u64,
+    /// When the first byte of the response was written.
+    pub first_byte_at: Option<Instant>,
+    /// When the last byte so far was written.
+    pub last_byte_at: Option<Instant>,
+    /// How it ended and when the server knew; `None` while it goes on.
+    pub ended: Option<(Outcome, Instant)>,
+}
+
+impl ReplyRecord {
+    /// Counts and outcome as one JSON object.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "status": self.status, "chunks": self.chunks, "bytes": self.bytes,
+            "prompt_tokens": self.prompt_tokens, "cached_tokens": self.cached_tokens,
+            "generated_tokens": self.generated_tokens, "outcome": self.ended.map(|(outcome, _)| outcome),
+        })
+    }
+
+    /// Whether the client closed before the end of the reply.
+    pub fn client_closed(&self) -> bool {
+        matches!(self.ended, Some((Outcome::ClientClosed, _)))
+    }
+}

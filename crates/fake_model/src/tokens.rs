@@ -1,0 +1,135 @@
+//! Tokens without a tokenizer: pieces for streaming, an estimate for counting, and the prefix cache of a server's slots.
+
+/// Longest piece of a word, in characters.
+const PIECE: usize = 6;
+
+/// Cuts text into pieces the size of tokens; together they are the text again.
+pub fn split(text: &str) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    let mut length = 0;
+    let mut previous: Option<Kind> = None;
+    for (at, c) in text.char_indices() {
+        let kind = Kind::of(c);
+        let joins = match (previous, kind) {
+            (Some(Kind::Word), Kind::Word) => length < PIECE,
+            (Some(Kind::Space), Kind::Word) => length == 1,
+            (Some(Kind::Space), Kind::Space) => true,
+            _ => false,
+        };
+        if !joins && at > start {
+            pieces.push(&text[start..at]);
+            start = at;
+            length = 0;
+        }
+        length += 1;
+        previous = Some(kind);
+    }
+    if start < text.len() {
+        pieces.push(&text[start..]);
+    }
+    pieces
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Word,
+    Space,
+    Other,
+}
+
+impl Kind {
+    fn of(c: char) -> Self {
+        if c.is_alphanumeric() || c == '_' {
+            Self::Word
+        } else if c.is_whitespace() {
+            Self::Space
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// Tokens in a text, at four bytes each.
+pub fn estimate(text: &str) -> u64 {
+    (text.len() as u64).div_ceil(4)
+}
+
+/// The last prompts of a server's slots: what of the next one need not be evaluated again.
+#[derive(Debug, Default)]
+pub(crate) struct PrefixCache {
+    slots: Vec<(String, String)>,
+}
+
+impl PrefixCache {
+    /// Tokens at the start of `prompt` that a slot already holds for this model; never all of them, since the last one is always
+    /// evaluated.
+    pub(crate) fn cached(&self, model: &str, prompt: &str) -> u64 {
+        self.best(model, prompt)
+            .map_or(0, |(_, common)| (common as u64 / 4).min(estimate(prompt).saturating_sub(1)))
+    }
+
+    /// Puts a prompt with what was generated after it into the slot that fits best, or the oldest of `slots`.
+    pub(crate) fn remember(&mut self, model: &str, prompt: &str, generated: &str, slots: usize) {
+        let replaced = match self.best(model, prompt) {
+            Some((at, common)) if common > 0 => Some(at),
+            _ if self.slots.len() >= slots.max(1) => Some(0),
+            _ => None,
+        };
+        if let Some(at) = replaced {
+            self.slots.remove(at);
+        }
+        self.slots.push((model.to_owned(), format!("{prompt}{generated}")));
+    }
+
+    /// A reload of the model loses what it held.
+    pub(crate) fn forget(&mut self, model: &str) {
+        self.slots.retain(|(held, _)| held != model);
+    }
+
+    fn best(&self, model: &str, prompt: &str) -> Option<(usize, usize)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, (held, _))| held == model)
+            .map(|(at, (_, text))| (at, common_prefix(text, prompt)))
+            .max_by_key(|(_, common)| *common)
+    }
+}
+
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_small_and_make_the_text_again() {
+        let text = "fn main() {\n    println!(\"Größe: {}\", a_long_identifier_here);\n}\n\u{1F600}";
+        let pieces = split(text);
+        assert_eq!(pieces.concat(), text);
+        assert!(pieces.len() > 20, "{pieces:?}");
+        assert!(pieces.iter().all(|piece| piece.chars().count() <= PIECE + 1), "{pieces:?}");
+    }
+
+    #[test]
+    fn a_prompt_that_only_grew_is_cached_up_to_where_it_grew() {
+        let mut cache = PrefixCache::default();
+        cache.remember("m", "aaaabbbb", "cccc", 1);
+        assert_eq!(cache.cached("m", "aaaabbbbccccdddd"), 3);
+        assert_eq!(cache.cached("m", "aaaaXbbb"), 1);
+        assert_eq!(cache.cached("other", "aaaabbbb"), 0);
+    }
+
+    #[test]
+    fn one_slot_holds_one_conversation_and_two_hold_two() {
+        for (slots, expected) in [(1, 0), (2, 1)] {
+            let mut cache = PrefixCache::default();
+            cache.remember("m", "aaaabbbb", "", slots);
+            cache.remember("m", "zzzzzzzz", "", slots);
+            assert_eq!(cache.cached("m", "aaaacccc"), expected);
+        }
+    }
+}
