@@ -1,1 +1,168 @@
 //! Commands: confinement, limits, output capture.
+//!
+//! A [`Sandbox`] is made once per work tree from a [`Policy`] and runs any number of [`Command`]s. Each runs confined (it reads the
+//! system and the work tree, writes the work tree only, reaches nothing), limited (time, output, files, processes), without
+//! standard input or terminal, and is gone with everything it started when [`Sandbox::run`] returns.
+//!
+//! The confinement is what the system allows, in steps, and says so: [`Sandbox::probe`] tries the strongest form, proves from inside
+//! that what must fail fails, and reports in plain words. What the kernel refuses is never passed over in silence, and where nothing
+//! can be enforced no command runs.
+//!
+//! The confining is done by a launcher: the program's own binary, started again with a first argument that makes it call
+//! [`launcher_main`] before anything else.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), sandbox::SandboxError> {
+//! let policy = sandbox::Policy {
+//!     env: sandbox::clean_environment([("PATH".into(), "/usr/bin:/bin".into())], &[]),
+//!     ..sandbox::Policy::new("/repositories/one")
+//! };
+//! let sandbox = sandbox::Sandbox::new(policy, vec!["/proc/self/exe".into(), "__sandbox".into()])?;
+//! let done = sandbox.run(sandbox::Command::shell("make test")).await?;
+//! assert!(done.status.success());
+//! # Ok(()) }
+//! ```
+
+mod capture;
+mod command;
+mod confine;
+mod launcher;
+mod order;
+mod policy;
+mod probe;
+mod self_test;
+mod sys;
+mod view;
+
+use std::{ffi::OsString, io, path::Path, sync::Arc};
+
+pub use capture::{Capture, Captured, Omitted, OutputLimits, plain};
+pub use command::{Command, Finished, Status};
+pub use launcher::launcher_main;
+pub use policy::{Level, Network, Policy, ResourceLimits, clean_environment};
+pub use probe::Report;
+
+use order::{Order, Profile, Task};
+use view::View;
+
+/// Why a command did not run, or did not end.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The system allows no confinement at all.
+    #[error(
+        "commands cannot be confined on this system ({0}); to run them unconfined, give --dangerously-no-sandbox"
+    )]
+    Unavailable(String),
+    /// What was enforced did not hold.
+    #[error("the sandbox does not hold: {0}; to run commands unconfined, give --dangerously-no-sandbox")]
+    Broken(String),
+    /// The confinement could not be set up for a command.
+    #[error("the sandbox could not be set up: {0}")]
+    Setup(String),
+    /// A path of the policy is not there.
+    #[error("the sandbox's paths are not all there: {0}")]
+    Policy(io::Error),
+    /// The program could not be started. The only variant that is the caller's mistake.
+    #[error("{program:?} could not be started: {why}")]
+    Start {
+        /// The program.
+        program: String,
+        /// Whether it (or the directory to start in) does not exist.
+        missing: bool,
+        /// The system's reason.
+        why: String,
+    },
+    /// Processes are left that do not die.
+    #[error("a command could not be killed; processes of it may be left")]
+    Undead,
+}
+
+/// Runs commands under one policy. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Sandbox(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    policy: Policy,
+    launcher: Vec<OsString>,
+    view: View,
+    user_namespace: bool,
+    probed: tokio::sync::OnceCell<(Profile, Report)>,
+    /// Removed with the last clone.
+    _own_tmp: Option<tempfile::TempDir>,
+}
+
+impl Sandbox {
+    /// Prepares commands under a policy. `launcher` is the command line that leads to [`launcher_main`]; `/proc/self/exe` as its
+    /// program means the running binary, even if it has been replaced on disk.
+    ///
+    /// # Errors
+    /// When the work tree or another path of the policy does not exist.
+    pub fn new(policy: Policy, launcher: Vec<OsString>) -> Result<Self, SandboxError> {
+        let own_tmp = match &policy.tmp_dir {
+            Some(_) => None,
+            None => Some(tempfile::tempdir().map_err(SandboxError::Policy)?),
+        };
+        let tmp = policy.tmp_dir.as_deref().or(own_tmp.as_ref().map(tempfile::TempDir::path));
+        let root_user = rustix::process::geteuid().is_root();
+        let view = View::resolve(&policy, tmp.unwrap_or(Path::new("/tmp")), root_user)
+            .map_err(SandboxError::Policy)?;
+        let foreign = {
+            use std::os::unix::fs::MetadataExt;
+            std::fs::metadata(&policy.root).is_ok_and(|m| m.uid() != rustix::process::geteuid().as_raw())
+        };
+        if launcher.is_empty() {
+            return Err(SandboxError::Setup("no launcher was given".into()));
+        }
+        let user_namespace = !(root_user && foreign);
+        let probed = tokio::sync::OnceCell::new();
+        Ok(Self(Arc::new(Inner { policy, launcher, view, user_namespace, probed, _own_tmp: own_tmp })))
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.0.policy
+    }
+
+    pub(crate) fn root(&self) -> &std::ffi::OsStr {
+        &self.0.view.root
+    }
+
+    pub(crate) fn launcher(&self) -> &[OsString] {
+        &self.0.launcher
+    }
+
+    pub(crate) fn order(&self, profile: Profile, task: Task) -> Order {
+        Order {
+            profile,
+            view: self.0.view.clone(),
+            network: self.0.policy.network,
+            limits: self.0.policy.limits,
+            user_namespace: self.0.user_namespace,
+            task,
+        }
+    }
+
+    /// The policy's environment, and what follows from the confinement: where temporary files go, and that there is no network to wait for.
+    pub(crate) fn environment(&self, profile: Profile) -> Vec<(OsString, OsString)> {
+        let mut env = self.0.policy.env.clone();
+        let tmp = if profile.namespaces { "/tmp".into() } else { self.0.view.tmp.clone() };
+        let mut go_cache = tmp.clone();
+        go_cache.push("/go-build");
+        let mut set = |name: &str, value: OsString| {
+            if !env.iter().any(|(n, _)| n == name) {
+                env.push((name.into(), value));
+            }
+        };
+        set("GOCACHE", go_cache);
+        set("DOTNET_CLI_HOME", tmp.clone());
+        if self.0.policy.level == Level::On && self.0.policy.network != Network::Full {
+            set("CARGO_NET_OFFLINE", "true".into());
+            set("GOPROXY", "off".into());
+            set("NPM_CONFIG_OFFLINE", "true".into());
+        }
+        set("TMPDIR", tmp);
+        env
+    }
+}

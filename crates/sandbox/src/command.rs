@@ -1,0 +1,303 @@
+//! One command from start to end: started through the launcher, read to the end of its output, ended within its time, seen dead.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    path::PathBuf,
+    pin::Pin,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixStream, unix::pipe},
+    process::Child,
+    time::{Sleep, sleep},
+};
+
+use crate::{
+    Capture, Captured, OutputLimits, Sandbox, SandboxError,
+    order::{Event, Order, TERMINATE, Task},
+};
+
+/// How long a command has between being asked to end and being killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long what a command left behind in the background may still print.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// How long killed processes may take to be gone; only one stuck in the kernel takes longer.
+const BURIAL: Duration = Duration::from_secs(5);
+
+/// Bytes read at once: what a pipe holds.
+const PIECE: usize = 64 << 10;
+
+/// A command to run.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// The program: a path, or a name looked up in `PATH`.
+    pub program: OsString,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Where it starts; the root of the work tree if not given.
+    pub cwd: Option<PathBuf>,
+    /// Variables on top of those of the policy.
+    pub env: Vec<(OsString, OsString)>,
+    /// How long it may run.
+    pub timeout: Duration,
+    /// What is kept of its output.
+    pub output: OutputLimits,
+    /// A file for all of its output; directories are made as needed.
+    pub log: Option<PathBuf>,
+}
+
+impl Command {
+    /// A program with arguments.
+    pub fn new<S: Into<OsString>>(program: impl Into<OsString>, args: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            program: program.into(),
+            args: args.into_iter().map(Into::into).collect(),
+            cwd: None,
+            env: Vec::new(),
+            timeout: Duration::from_secs(120),
+            output: OutputLimits::default(),
+            log: None,
+        }
+    }
+
+    /// A line for `sh -c`.
+    pub fn shell(line: impl Into<OsString>) -> Self {
+        Self::new("/bin/sh", ["-c".into(), line.into()])
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By a signal that was not ours.
+    Signaled(i32),
+    /// It was stopped because its time was over.
+    TimedOut,
+    /// It was stopped because it printed too much.
+    LimitReached,
+}
+
+impl Status {
+    /// Whether it ended by itself with 0.
+    #[must_use]
+    pub fn success(self) -> bool {
+        self == Self::Exited(0)
+    }
+
+    /// The exit code, as a shell would give it: 128 plus the signal.
+    #[must_use]
+    pub fn code(self) -> Option<i32> {
+        match self {
+            Self::Exited(code) => Some(code),
+            Self::Signaled(signal) => Some(128 + signal),
+            Self::TimedOut | Self::LimitReached => None,
+        }
+    }
+}
+
+/// A command that has ended, with all its processes.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// How it ended.
+    pub status: Status,
+    /// What it printed, standard output and standard error in the order in which they were written.
+    pub output: Captured,
+    /// From start to end.
+    pub duration: Duration,
+}
+
+impl Sandbox {
+    /// Runs a command to its end. Dropping the future kills the command and everything it started.
+    ///
+    /// # Errors
+    /// When the confinement cannot be set up (the run must stop), or the program cannot be started ([`SandboxError::Start`], the
+    /// caller's mistake).
+    pub async fn run(&self, command: Command) -> Result<Finished, SandboxError> {
+        let profile = self.profile().await?;
+        let Command { program, args, cwd, env: more, timeout, output, log } = command;
+        let mut env = self.environment(profile);
+        env.retain(|(name, _)| !more.iter().any(|(n, _)| n == name));
+        env.extend(more);
+        let cwd = cwd.map_or_else(|| self.root().into(), Into::into);
+        let order = self.order(profile, Task::Run { program: program.clone(), args, cwd, env });
+        let capture = Capture::new(output, log.as_deref());
+        let (end, output, duration) = self.launch(&order, capture, timeout).await?;
+        let status = match end {
+            End::Event(Event::Exited(code)) => Status::Exited(code),
+            End::Event(Event::Signaled(signal)) => Status::Signaled(signal),
+            End::TimedOut => Status::TimedOut,
+            End::LimitReached => Status::LimitReached,
+            End::Event(Event::NotStarted { missing, why }) => {
+                return Err(SandboxError::Start {
+                    program: program.to_string_lossy().into_owned(),
+                    missing,
+                    why,
+                });
+            }
+            End::Event(Event::Setup(why)) => return Err(SandboxError::Setup(why)),
+            End::Event(Event::Violations(_)) => {
+                return Err(SandboxError::Setup("the launcher is of another version".into()));
+            }
+            End::Lost => {
+                return Err(SandboxError::Setup(
+                    "the launcher ended without saying how the command ended".into(),
+                ));
+            }
+        };
+        Ok(Finished { status, output, duration })
+    }
+
+    /// Starts a launcher with this order and stays with it to the end.
+    pub(crate) async fn launch(
+        &self,
+        order: &Order,
+        capture: Capture,
+        timeout: Duration,
+    ) -> Result<(End, Captured, Duration), SandboxError> {
+        let started = Instant::now();
+        let mut running = self
+            .start(order, capture)
+            .await
+            .map_err(|e| SandboxError::Setup(format!("starting the launcher: {e}")))?;
+        let end = running.attend(timeout).await?;
+        Ok((end, running.capture.finish(), started.elapsed()))
+    }
+
+    async fn start(&self, order: &Order, capture: Capture) -> io::Result<Running> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut control = UnixStream::from_std(ours)?;
+        let (reader, writer) = io::pipe()?;
+        let output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
+        let mut launcher = tokio::process::Command::new(&self.launcher()[0]);
+        launcher
+            .args(&self.launcher()[1..])
+            .env_clear()
+            .process_group(0)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::from(writer.try_clone()?))
+            .stderr(Stdio::from(writer));
+        let child = launcher.spawn()?;
+        drop(launcher); // and with it our copies of the command's ends
+        let order = serde_json::to_vec(order)?;
+        let length = u32::try_from(order.len()).map_err(io::Error::other)?;
+        let sent = async {
+            control.write_all(&length.to_le_bytes()).await?;
+            control.write_all(&order).await
+        };
+        // A launcher that fails at once closes the socket; what it says about it is more useful than "broken pipe".
+        let _ = sent.await;
+        Ok(Running { child, control, said: Vec::new(), output, capture })
+    }
+}
+
+/// Why the wait for a command was over.
+#[derive(Debug)]
+pub(crate) enum End {
+    Event(Event),
+    TimedOut,
+    LimitReached,
+    /// The launcher is gone and has said nothing.
+    Lost,
+}
+
+/// What happened next.
+enum Next {
+    Output(io::Result<usize>),
+    Said(io::Result<usize>),
+    Time,
+}
+
+struct Running {
+    child: Child,
+    control: UnixStream,
+    said: Vec<u8>,
+    output: pipe::Receiver,
+    capture: Capture,
+}
+
+impl Running {
+    /// Reads until the command has ended and its output too, stopping it when its time or its output is over.
+    async fn attend(&mut self, timeout: Duration) -> Result<End, SandboxError> {
+        let mut buffer = vec![0; PIECE];
+        let mut timer = Box::pin(sleep(timeout));
+        let (mut stopped, mut killed) = (None, false);
+        let (mut event, mut output_open, mut control_open) = (None, true, true);
+        while output_open || (control_open && event.is_none()) {
+            match self.next(&mut buffer, output_open, control_open, timer.as_mut()).await {
+                Next::Output(Ok(0) | Err(_)) => output_open = false,
+                Next::Output(Ok(n)) => {
+                    if !self.capture.feed(&buffer[..n]) && stopped.is_none() {
+                        stopped = Some(End::LimitReached);
+                        (killed, control_open) = (true, self.kill().await);
+                        timer.set(sleep(BURIAL));
+                    }
+                }
+                Next::Said(Ok(0) | Err(_)) => control_open = false,
+                Next::Said(Ok(_)) => {
+                    if event.is_none() {
+                        event = self.event();
+                        if event.is_some() && !killed {
+                            timer.set(sleep(LINGER));
+                        }
+                    }
+                }
+                Next::Time if killed => break,
+                Next::Time if stopped.is_none() && event.is_none() => {
+                    stopped = Some(End::TimedOut);
+                    let _ = self.control.write_all(&[TERMINATE]).await;
+                    timer.set(sleep(GRACE));
+                }
+                Next::Time => {
+                    self.kill().await;
+                    killed = true;
+                    timer.set(sleep(BURIAL));
+                }
+            }
+        }
+        self.bury().await?;
+        Ok(stopped.or(event.map(End::Event)).unwrap_or(End::Lost))
+    }
+
+    async fn next(&mut self, buffer: &mut [u8], output: bool, control: bool, timer: Pin<&mut Sleep>) -> Next {
+        tokio::select! {
+            biased;
+            read = self.output.read(buffer), if output => Next::Output(read),
+            read = self.control.read_buf(&mut self.said), if control => Next::Said(read),
+            () = timer => Next::Time,
+        }
+    }
+
+    /// The first event that was reported completely.
+    fn event(&self) -> Option<Event> {
+        let line = self.said.split_inclusive(|b| *b == b'\n').next().filter(|l| l.ends_with(b"\n"))?;
+        serde_json::from_slice(line).ok()
+    }
+
+    /// Tells the launcher to kill everything. Its side of the socket stays readable.
+    async fn kill(&mut self) -> bool {
+        let _ = self.control.shutdown().await;
+        true
+    }
+
+    /// Waits until the launcher, and with it every process of the command, is gone.
+    async fn bury(&mut self) -> Result<(), SandboxError> {
+        let _ = self.control.shutdown().await;
+        match tokio::time::timeout(BURIAL, self.child.wait()).await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let _ = self.child.start_kill();
+                Err(SandboxError::Undead)
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! How a process is confined: namespaces, mounts, Landlock, limits and capabilities, in the order in which the launcher applies them.
+//!
+//! Landlock decides which files can be opened. The mounts do what it cannot: `.git` read-only inside a writable tree, no `chmod` or
+//! `utime` outside, an own `/tmp`, `/proc` and `/dev/shm`, and no way to socket files of other programs.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetStatus, Scope,
+};
+use rustix::{
+    fs::CWD,
+    mount::{
+        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, move_mount,
+        open_tree,
+    },
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType},
+    process::{Resource, Rlimit, getgid, getrlimit, getuid, setrlimit},
+    thread::{CapabilitySet, UnshareFlags},
+};
+
+use crate::{Network, launcher::Doing, order::Order, sys, view::View};
+
+/// Devices that any program may use.
+const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+
+/// What the command keeps of root's powers: those over files, so that a container's root can work on files of other users.
+const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID);
+
+/// The supervisor's part: new namespaces, of which the process namespace begins with its first child.
+pub(crate) fn enter_namespaces(order: &Order) -> io::Result<()> {
+    let (user, group) = (getuid().as_raw(), getgid().as_raw());
+    let mut flags = UnshareFlags::NEWPID | UnshareFlags::NEWIPC;
+    if order.network != Network::Full {
+        flags |= UnshareFlags::NEWNET;
+    }
+    if order.user_namespace {
+        flags |= UnshareFlags::NEWUSER;
+    }
+    sys::unshare(flags).doing("namespaces")?;
+    if order.user_namespace {
+        fs::write("/proc/self/setgroups", "deny").doing("setgroups")?;
+        fs::write("/proc/self/uid_map", format!("{user} {user} 1")).doing("uid_map")?;
+        fs::write("/proc/self/gid_map", format!("{group} {group} 1")).doing("gid_map")?;
+    }
+    if order.network == Network::Loopback {
+        raise_loopback().doing("loopback")?;
+    }
+    Ok(())
+}
+
+/// Sets the loopback interface up, by a netlink message (rtnetlink(7), RTM_NEWLINK).
+fn raise_loopback() -> io::Result<()> {
+    const RTM_NEWLINK: u16 = 16;
+    const NLM_F_REQUEST_ACK: u16 = 1 | 4;
+    const IFF_UP: u32 = 1;
+    const LOOPBACK_INDEX: i32 = 1;
+    let mut message = Vec::with_capacity(32);
+    message.extend(32u32.to_ne_bytes()); // nlmsghdr: length, type, flags, sequence, port
+    message.extend(RTM_NEWLINK.to_ne_bytes());
+    message.extend(NLM_F_REQUEST_ACK.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend([0; 4]); // ifinfomsg: family, padding, device type, index, flags, which flags
+    message.extend(LOOPBACK_INDEX.to_ne_bytes());
+    message.extend(IFF_UP.to_ne_bytes());
+    message.extend(IFF_UP.to_ne_bytes());
+    let socket =
+        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    rustix::net::send(&socket, &message, SendFlags::empty())?;
+    let mut answer = [0; 64];
+    let (length, _) = rustix::net::recv(&socket, &mut answer, RecvFlags::empty())?;
+    match answer[..length].get(16..20).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])) {
+        Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(-code)),
+        None => Err(io::Error::other("netlink answered too short")),
+    }
+}
+
+/// A part of the file system that will be shown again after what lies over it has been hidden.
+struct Kept<'a> {
+    tree: OwnedFd,
+    at: &'a OsStr,
+    is_dir: bool,
+}
+
+fn keep(at: &OsStr) -> io::Result<Option<Kept<'_>>> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    match open_tree(CWD, at, flags) {
+        Ok(tree) => Ok(Some(Kept { tree, at, is_dir: Path::new(at).is_dir() })),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(e) => Err(e).doing(&at.to_string_lossy()),
+    }
+}
+
+impl Kept<'_> {
+    fn attach(&self, at: &OsStr) -> io::Result<()> {
+        move_mount(&self.tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .doing(&at.to_string_lossy())
+    }
+}
+
+/// Init's part: a mount namespace in which only what is in the view can be seen in the directories that programs share.
+pub(crate) fn arrange(order: &Order) -> io::Result<()> {
+    let view = &order.view;
+    sys::unshare(UnshareFlags::NEWNS).doing("mount namespace")?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .doing("mount propagation")?;
+    let tmp = keep(&view.tmp)?.ok_or(io::ErrorKind::NotFound).doing("the temporary directory")?;
+    let shown: Vec<_> = view.write.iter().map(|p| keep(p)).collect::<Result<_, _>>()?;
+    let hidden = |path: &OsStr| view.hide.iter().any(|dir| Path::new(path).starts_with(dir));
+    let readable = view.read.iter().chain(&view.protect);
+    let readable: Vec<_> = readable.filter(|p| hidden(p)).map(|p| keep(p)).collect::<Result<_, _>>()?;
+    let protected: Vec<_> = view.protect.iter().map(|p| keep(p)).collect::<Result<_, _>>()?;
+
+    sys::mount_read_only(CWD, c"/", true).doing("making mounts read-only")?;
+    // A container may forbid this; the outer /proc then stays, and Landlock keeps other processes' secrets unreadable.
+    let _ = mount("proc", "/proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None);
+    for dir in &view.hide {
+        let (mode, attach) = match dir.to_str() {
+            Some("/tmp" | "/var/tmp") => (c"mode=1777", true),
+            Some("/dev/shm") => (c"mode=1777", false),
+            _ => (c"mode=755", false),
+        };
+        if !(attach && dir == "/tmp" && tmp.attach(dir).is_ok()) {
+            mount("tmpfs", dir, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, mode)
+                .doing(&dir.to_string_lossy())?;
+        }
+    }
+    for kept in readable.iter().flatten() {
+        make_place(kept)?;
+        sys::mount_read_only(kept.tree.as_fd(), c"", true).doing("making a directory read-only")?;
+        kept.attach(kept.at)?;
+    }
+    for kept in shown.iter().flatten() {
+        make_place(kept)?;
+        kept.attach(kept.at)?;
+    }
+    for kept in protected.iter().flatten() {
+        sys::mount_read_only(kept.tree.as_fd(), c"", true).doing("protecting .git")?;
+        kept.attach(kept.at)?;
+    }
+    for (at, to) in view.links.iter().filter(|(at, _)| hidden(at)) {
+        let place = Path::new(at);
+        if let Some(parent) = place.parent() {
+            let _ = fs::create_dir_all(parent);
+        }
+        let _ = std::os::unix::fs::symlink(to, place);
+    }
+    own_terminals();
+    Ok(())
+}
+
+/// A place to attach to, in case it was hidden.
+fn make_place(kept: &Kept<'_>) -> io::Result<()> {
+    let place = Path::new(kept.at);
+    if place.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent).doing(&parent.to_string_lossy())?;
+    }
+    if kept.is_dir { fs::create_dir(place) } else { File::create(place).map(drop) }
+        .doing(&place.to_string_lossy())
+}
+
+/// An own set of pseudo-terminals: programs that need one find it, and nobody else's can be written to.
+fn own_terminals() {
+    let options = c"newinstance,ptmxmode=0666,mode=620";
+    if mount("devpts", "/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, options).is_ok()
+        && let Ok(Some(ptmx)) = keep(OsStr::new("/dev/pts/ptmx"))
+    {
+        let _ = ptmx.attach(OsStr::new("/dev/ptmx"));
+    }
+}
+
+/// The command's part, just before it becomes the program.
+pub(crate) fn restrict(order: &Order) -> io::Result<()> {
+    let limits = &order.limits;
+    limit(Resource::Core, 0)?;
+    limit(Resource::Fsize, limits.file_size)?;
+    limit(Resource::Nofile, limits.open_files)?;
+    if order.profile.namespaces && order.user_namespace {
+        // Counted per user namespace; elsewhere it would count everything else this user runs.
+        limit(Resource::Nproc, limits.processes)?;
+    }
+    if order.profile.namespaces {
+        drop_capabilities()?;
+    }
+    if order.profile.landlock {
+        landlock(order)?;
+    } else if order.profile.namespaces {
+        rustix::thread::set_no_new_privs(true).doing("no_new_privs")?;
+    }
+    sys::close_descriptors_on_exec().doing("close_range")
+}
+
+/// Lowers a limit; never raises one.
+fn limit(resource: Resource, value: u64) -> io::Result<()> {
+    let current = getrlimit(resource);
+    let lower = |old: Option<u64>| Some(old.map_or(value, |old| old.min(value)));
+    let new = Rlimit { current: lower(current.current), maximum: lower(current.maximum) };
+    setrlimit(resource, new).doing("setting a resource limit")
+}
+
+fn drop_capabilities() -> io::Result<()> {
+    for capability in CapabilitySet::all().difference(KEPT).iter() {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {} // this kernel does not know it
+            Err(e) => return Err(e).doing("dropping capabilities"),
+        }
+    }
+    Ok(())
+}
+
+fn landlock(order: &Order) -> io::Result<()> {
+    const KNOWN: ABI = ABI::V10;
+    let View { root: _, tmp, read, write, list, .. } = &order.view;
+    let read_access = AccessFs::from_read(KNOWN);
+    let write_access = AccessFs::from_all(KNOWN) & !(AccessFs::MakeChar | AccessFs::MakeBlock);
+    let file_access = AccessFs::from_file(KNOWN);
+    let own = if order.profile.namespaces {
+        &["/tmp", "/var/tmp", "/dev/shm", "/dev/pts", "/dev/ptmx"][..]
+    } else {
+        &[]
+    };
+
+    let rules = || -> Result<RulesetStatus, landlock::RulesetError> {
+        let mut ruleset =
+            Ruleset::default().handle_access(AccessFs::from_all(KNOWN))?.scope(Scope::from_all(KNOWN))?;
+        if !order.profile.namespaces && order.network != Network::Full {
+            ruleset = ruleset.handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?;
+        }
+        let mut ruleset = ruleset.create()?;
+        let writable = write
+            .iter()
+            .map(OsStr::new)
+            .chain(DEVICES.iter().chain(own).map(OsStr::new))
+            .chain([tmp.as_os_str()]);
+        let groups = [
+            (read.iter().map(OsStr::new).collect::<Vec<_>>(), read_access),
+            (list.iter().map(OsStr::new).collect(), AccessFs::ReadDir.into()),
+            (writable.collect(), write_access),
+        ];
+        for (paths, access) in groups {
+            for path in paths {
+                // What has gone since the view was made needs no rule.
+                let Ok(fd) = PathFd::new(path) else { continue };
+                let access = if Path::new(path).is_dir() { access } else { access & file_access };
+                ruleset = ruleset.add_rule(PathBeneath::new(fd, access))?;
+            }
+        }
+        Ok(ruleset.restrict_self()?.ruleset)
+    };
+    match rules() {
+        Ok(RulesetStatus::NotEnforced) => Err(io::Error::other("the kernel has no Landlock")),
+        Ok(_) => Ok(()),
+        Err(e) => Err(io::Error::other(format!("Landlock: {e}"))),
+    }
+}

@@ -1,0 +1,232 @@
+//! The launcher: the same binary, started again with one thread, that confines itself and becomes the command.
+//!
+//! Three processes, so that nothing can be left behind:
+//!
+//! ```text
+//! supervisor   listens to the agent; kills everything when told, or when the agent is gone
+//!  └─ init     process 1 of the process namespace (or a subreaper): inherits every orphan, reports how the command ended
+//!      └─ command   confined, then replaced by the program
+//! ```
+//!
+//! The supervisor ends only when no descendant is left, so whoever waits for it has seen all of them dead.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    process::{Command, ExitCode},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{
+        Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, pidfd_open,
+        set_child_subreaper, set_parent_process_death_signal, setsid, wait,
+    },
+};
+
+use crate::{
+    confine,
+    order::{Event, MAX_ORDER, Order, TERMINATE, Task},
+    self_test,
+    sys::{self, Fork},
+};
+
+/// The whole of a launcher process. Call it before anything else, while the process has one thread, and return its code from `main`.
+#[must_use]
+pub fn launcher_main() -> ExitCode {
+    let Ok(mut control) = take_control() else { return ExitCode::FAILURE };
+    match supervise(&mut control) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            report(&control, &Event::Setup(e.to_string()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Adds to an error what was being done.
+pub(crate) trait Doing<T> {
+    fn doing(self, what: &str) -> io::Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, what: &str) -> io::Result<T> {
+        self.map_err(|e| {
+            let e = e.into();
+            io::Error::new(e.kind(), format!("{what}: {e}"))
+        })
+    }
+}
+
+/// Moves the socket away from standard input, which becomes `/dev/null` for everything that follows.
+fn take_control() -> io::Result<UnixStream> {
+    let control = rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(UnixStream::from(control))
+}
+
+fn read_order(control: &mut UnixStream) -> io::Result<Order> {
+    let mut length = [0; 4];
+    control.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_ORDER {
+        return Err(io::Error::other("the order is too long"));
+    }
+    let mut order = vec![0; length];
+    control.read_exact(&mut order)?;
+    Ok(serde_json::from_slice(&order)?)
+}
+
+fn report(mut control: &UnixStream, event: &Event) {
+    if let Ok(mut line) = serde_json::to_vec(event) {
+        line.push(b'\n');
+        // The agent may be gone; then nobody needs to know.
+        let _ = control.write_all(&line);
+    }
+}
+
+/// Standard output and error belong to the command alone, so that their end means its end.
+fn let_go_of_output() -> io::Result<()> {
+    let null = File::options().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}
+
+fn supervise(control: &mut UnixStream) -> io::Result<()> {
+    let order = read_order(control).doing("reading the order")?;
+    if order.profile.namespaces {
+        confine::enter_namespaces(&order)?;
+    }
+    let namespaces = order.profile.namespaces;
+    set_child_subreaper(Some(rustix::process::getpid())).doing("becoming a subreaper")?;
+    let init = match sys::fork().doing("fork")? {
+        Fork::Child => return init(control, &order),
+        Fork::Parent(init) => init,
+    };
+    let_go_of_output()?;
+    drop(order);
+    let ended = pidfd_open(init, PidfdFlags::empty()).doing("pidfd_open")?;
+    while !listen(control, &ended, init)? {}
+    // SIGKILL to process 1 takes its whole namespace along; it can be reaped only when all of that is dead.
+    let _ = kill_process_group(init, Signal::KILL);
+    let _ = kill_process(init, Signal::KILL);
+    bury_all(!namespaces);
+    Ok(())
+}
+
+/// Waits for the next thing to happen; true when it is time to end.
+fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid) -> io::Result<bool> {
+    let mut fds = [PollFd::new(&*control, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
+    match poll(&mut fds, None) {
+        Err(rustix::io::Errno::INTR) => return Ok(false),
+        other => other?,
+    };
+    let [said, over] = fds.map(|fd| !fd.revents().is_empty());
+    if over {
+        return Ok(true);
+    }
+    let mut byte = [0];
+    match said.then(|| control.read(&mut byte)) {
+        Some(Ok(1)) if byte[0] == TERMINATE => {
+            let _ = kill_process_group(init, Signal::TERM);
+            Ok(false)
+        }
+        Some(Err(e)) if e.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Some(_) => Ok(true),
+        None => Ok(false),
+    }
+}
+
+/// Reaps until there is no descendant left. Without a process namespace it kills as well: killing a parent hands its children to us.
+fn bury_all(kill: bool) {
+    loop {
+        if kill {
+            children().for_each(|pid| {
+                let _ = kill_process(pid, Signal::KILL);
+            });
+        }
+        match wait(WaitOptions::empty()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The children of this process, as `/proc` knows them.
+fn children() -> impl Iterator<Item = Pid> {
+    let me = rustix::process::getpid().as_raw_nonzero().to_string();
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(move |entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // "PID (name) state PPID …", and the name may contain anything.
+        let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?;
+        (parent == me).then(|| Pid::from_raw(pid)).flatten()
+    })
+}
+
+/// Process 1 of the command's world: starts the command, reaps whatever ends, and reports how the command ended.
+fn init(control: &UnixStream, order: &Order) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL)).doing("asking to die with the supervisor")?;
+    set_child_subreaper(Some(rustix::process::getpid())).doing("becoming a subreaper")?;
+    setsid().doing("setsid")?;
+    if order.profile.namespaces {
+        confine::arrange(order)?;
+    }
+    let command = match sys::fork().doing("fork")? {
+        Fork::Child => return become_command(control, order),
+        Fork::Parent(pid) => pid,
+    };
+    // The command's group, which SIGTERM is sent to, is ours.
+    sys::ignore_sigterm();
+    let_go_of_output()?;
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == command => report_end(control, status),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return Ok(()), // no child is left
+        }
+    }
+}
+
+fn report_end(control: &UnixStream, status: WaitStatus) {
+    if let Some(signal) = status.terminating_signal() {
+        report(control, &Event::Signaled(signal));
+    } else if let Some(code) = status.exit_status() {
+        report(control, &Event::Exited(code));
+    }
+}
+
+/// Confines this process and replaces it by the program.
+fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL)).doing("asking to die with the launcher")?;
+    confine::restrict(order)?;
+    match &order.task {
+        Task::Run { program, args, cwd, env } => {
+            let error = Command::new(program)
+                .args(args)
+                .current_dir(cwd)
+                .env_clear()
+                .envs(env.iter().cloned())
+                .exec();
+            report(
+                control,
+                &Event::NotStarted {
+                    missing: error.kind() == io::ErrorKind::NotFound,
+                    why: error.to_string(),
+                },
+            );
+        }
+        Task::SelfTest { forbidden_write, forbidden_read, tcp, udp } => {
+            report(
+                control,
+                &Event::Violations(self_test::attempt(forbidden_write, forbidden_read, *tcp, *udp)),
+            );
+        }
+    }
+    Ok(())
+}

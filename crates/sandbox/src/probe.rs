@@ -1,0 +1,177 @@
+//! What can be enforced here: tried, proven from inside, and said in plain words.
+
+use std::{
+    io,
+    net::{Ipv4Addr, TcpListener, UdpSocket},
+    time::Duration,
+};
+
+use crate::{
+    Capture, Level, Network, OutputLimits, Sandbox, SandboxError,
+    command::End,
+    order::{Event, Profile, Task},
+    sys,
+};
+
+/// How long a self-test may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Confinements from strong to weak.
+const PROFILES: [Profile; 3] = [
+    Profile { namespaces: true, landlock: true },
+    Profile { namespaces: true, landlock: false },
+    Profile { namespaces: false, landlock: true },
+];
+
+/// What is enforced.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// Commands are confined.
+    pub enforced: bool,
+    /// The kernel's Landlock version, if it has Landlock.
+    pub landlock_abi: Option<u32>,
+    /// User, process, mount and network namespaces are in use.
+    pub user_namespaces: bool,
+    /// No packet leaves, of whatever protocol.
+    pub network_isolated: bool,
+    /// What is enforced and what is not, a sentence each.
+    pub lines: Vec<String>,
+}
+
+impl Sandbox {
+    /// What is enforced. The first call finds out, which takes as long as a command; later ones remember.
+    ///
+    /// # Errors
+    /// When nothing can be enforced, or what is enforced does not hold.
+    pub async fn probe(&self) -> Result<&Report, SandboxError> {
+        self.probed().await.map(|(_, report)| report)
+    }
+
+    /// Tries anew what a command must not be able to do: a forbidden read, a forbidden write, forbidden connections.
+    ///
+    /// # Errors
+    /// As [`Sandbox::probe`].
+    pub async fn self_test(&self) -> Result<Report, SandboxError> {
+        self.find_profile().await.map(|(_, report)| report)
+    }
+
+    pub(crate) async fn profile(&self) -> Result<Profile, SandboxError> {
+        self.probed().await.map(|(profile, _)| *profile)
+    }
+
+    async fn probed(&self) -> Result<&(Profile, Report), SandboxError> {
+        self.0.probed.get_or_try_init(|| self.find_profile()).await
+    }
+
+    async fn find_profile(&self) -> Result<(Profile, Report), SandboxError> {
+        let landlock_abi = sys::landlock_abi();
+        if self.policy().level == Level::Off {
+            let lines = vec!["Commands are not confined: they can do whatever you can.".to_owned()];
+            let report = Report {
+                enforced: false,
+                landlock_abi,
+                user_namespaces: false,
+                network_isolated: false,
+                lines,
+            };
+            return Ok((Profile::default(), report));
+        }
+        let mut reasons = Vec::new();
+        for profile in PROFILES.into_iter().filter(|p| !p.landlock || landlock_abi.is_some()) {
+            match self.try_out(profile).await? {
+                Tried::Refused(why) => reasons.push(why),
+                Tried::Holds { network_isolated } => {
+                    let lines = self.lines(profile, network_isolated, landlock_abi, &reasons);
+                    let user_namespaces = profile.namespaces;
+                    return Ok((
+                        profile,
+                        Report { enforced: true, landlock_abi, user_namespaces, network_isolated, lines },
+                    ));
+                }
+            }
+        }
+        if landlock_abi.is_none() {
+            reasons.push("the kernel has no Landlock".into());
+        }
+        Err(SandboxError::Unavailable(reasons.join("; ")))
+    }
+
+    async fn try_out(&self, profile: Profile) -> Result<Tried, SandboxError> {
+        let io_error = |e: io::Error| SandboxError::Setup(format!("preparing the self-test: {e}"));
+        let outside = tempfile::tempdir().map_err(io_error)?;
+        let secret = outside.path().join("secret");
+        std::fs::write(&secret, "secret").map_err(io_error)?;
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io_error)?;
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io_error)?;
+        udp.set_nonblocking(true).map_err(io_error)?;
+        let task = Task::SelfTest {
+            forbidden_write: outside.path().join("written").into(),
+            forbidden_read: secret.into(),
+            tcp: tcp.local_addr().map_err(io_error)?.port(),
+            udp: udp.local_addr().map_err(io_error)?.port(),
+        };
+        let capture = Capture::new(OutputLimits::default(), None);
+        let (end, ..) = self.launch(&self.order(profile, task), capture, PATIENCE).await?;
+        let mut violations = match end {
+            End::Event(Event::Violations(violations)) => violations,
+            End::Event(Event::Setup(why)) => return Ok(Tried::Refused(why)),
+            other => return Ok(Tried::Refused(format!("the self-test ended with {other:?}"))),
+        };
+        let open = self.policy().network == Network::Full;
+        let connected = violations.iter().any(|v| v.contains("TCP"));
+        let arrived = udp.recv(&mut [0; 8]).is_ok();
+        // Without a network namespace not everything can be stopped; that is reported, and not a failure.
+        if open || !profile.namespaces {
+            violations.retain(|v| !v.contains("TCP"));
+        } else if arrived {
+            violations.push("a UDP packet left the sandbox".into());
+        }
+        if violations.is_empty() {
+            Ok(Tried::Holds { network_isolated: !open && !connected && !arrived })
+        } else {
+            Err(SandboxError::Broken(violations.join("; ")))
+        }
+    }
+
+    fn lines(&self, profile: Profile, isolated: bool, abi: Option<u32>, refused: &[String]) -> Vec<String> {
+        let policy = self.policy();
+        let mut lines = Vec::new();
+        lines.push(match (policy.read_only, profile.namespaces) {
+            (true, _) => "Files: commands read the system, toolchains and the work tree, and write a private temporary directory.".to_owned(),
+            (false, true) => "Files: commands read the system, toolchains and the work tree, and write the work tree without .git and a private temporary directory.".to_owned(),
+            (false, false) => "Files: commands read the system, toolchains and the work tree, and write the work tree and a private temporary directory.".to_owned(),
+        });
+        lines.push(
+            match (policy.network, isolated) {
+                (Network::Full, _) => "Network: open, as asked for.",
+                (_, true) => "Network: nothing outside can be reached; loopback is the command's own.",
+                (_, false) if abi.is_some_and(|v| v >= 4) => {
+                    "Network: TCP is blocked, also on loopback; UDP and other protocols are NOT blocked."
+                }
+                (_, false) => "Network: NOT blocked.",
+            }
+            .to_owned(),
+        );
+        if profile.namespaces {
+            lines.push(
+                "Processes: commands see and signal only their own, and all of them end with the command."
+                    .into(),
+            );
+        } else {
+            lines.push("Processes: commands' processes are found and killed one by one; .git is writable and sockets of other programs can be reached.".into());
+        }
+        match (profile.landlock, abi) {
+            (true, Some(abi)) => lines.push(format!("Landlock: version {abi}.")),
+            _ => lines.push(
+                "Landlock: not in this kernel; files outside the shared directories are readable.".into(),
+            ),
+        }
+        lines.extend(refused.iter().map(|why| format!("Refused by this system: {why}.")));
+        lines
+    }
+}
+
+enum Tried {
+    Refused(String),
+    Holds { network_isolated: bool },
+}

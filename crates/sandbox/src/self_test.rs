@@ -1,0 +1,29 @@
+//! What a confined process must not be able to do, tried from inside.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+/// How long a forbidden connection may take to be refused.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Tries everything and returns what worked, in words. The UDP packet is judged by whether it arrives, which only the other side knows.
+pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16) -> Vec<String> {
+    let mut violations = Vec::new();
+    if File::create(write).is_ok() {
+        violations.push("a file outside the work tree could be written".to_owned());
+    }
+    if fs::read(read).is_ok() {
+        violations.push("a file outside the work tree could be read".to_owned());
+    }
+    if TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, tcp)), PATIENCE).is_ok() {
+        violations.push("a TCP connection out of the sandbox could be made".to_owned());
+    }
+    if let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
+        let _ = socket.send_to(b"escaped", (Ipv4Addr::LOCALHOST, udp));
+    }
+    violations
+}
