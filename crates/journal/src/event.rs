@@ -301,6 +301,8 @@ pub enum Event {
         call: u32,
         /// The tool.
         tool: String,
+        /// `read`, `write` or `execute`.
+        effect: String,
     },
     /// A tool has run.
     ToolFinished {
@@ -358,12 +360,8 @@ impl Event {
     #[must_use]
     pub fn precedes_effect(&self) -> bool {
         match self {
-            Event::Session { .. }
-            | Event::Call { .. }
-            | Event::ToolStarted { .. }
-            | Event::ToolFinished { .. }
-            | Event::CheckStarted { .. }
-            | Event::Finished { .. } => true,
+            Event::Session { .. } | Event::CheckStarted { .. } | Event::Finished { .. } => true,
+            Event::ToolStarted { effect, .. } => effect != "read",
             Event::Model(_)
             | Event::Message { .. }
             | Event::Rewound { .. }
@@ -372,9 +370,11 @@ impl Event {
             | Event::Thinking { .. }
             | Event::Text { .. }
             | Event::CallOpened { .. }
+            | Event::Call { .. }
             | Event::Refused { .. }
             | Event::Cut { .. }
             | Event::Output { .. }
+            | Event::ToolFinished { .. }
             | Event::Checked(_)
             | Event::Guard { .. }
             | Event::Warning { .. } => false,
