@@ -1,0 +1,89 @@
+//! Running calls: reads beside each other and beside the stream, everything else alone and in order.
+
+use std::collections::VecDeque;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tool_api::{Effect, Outcome, Registry, Status, ToolError};
+
+use crate::answer::ReadyCall;
+
+/// A call that has run.
+pub(crate) struct Acted {
+    pub(crate) call: ReadyCall,
+    pub(crate) result: Result<Outcome, ToolError>,
+    pub(crate) ms: u64,
+}
+
+type Running = Pin<Box<dyn Future<Output = Acted> + Send>>;
+
+/// The calls of one answer.
+pub(crate) struct Acting {
+    tools: Arc<Registry>,
+    queued: VecDeque<ReadyCall>,
+    running: FuturesUnordered<Running>,
+    /// Whether what runs now may change something, and so runs alone.
+    exclusive: bool,
+}
+
+impl Acting {
+    pub(crate) fn new(tools: Arc<Registry>) -> Self {
+        Self { tools, queued: VecDeque::new(), running: FuturesUnordered::new(), exclusive: false }
+    }
+
+    pub(crate) fn queue(&mut self, call: ReadyCall) {
+        self.queued.push_back(call);
+    }
+
+    /// The next call in order, if it may run now. The caller writes it down and hands it to [`Acting::start`].
+    pub(crate) fn startable(&mut self) -> Option<ReadyCall> {
+        let next = self.queued.front()?;
+        let free = self.running.is_empty() || (next.effect == Effect::Read && !self.exclusive);
+        if free { self.queued.pop_front() } else { None }
+    }
+
+    pub(crate) fn start(&mut self, call: ReadyCall) {
+        self.exclusive = call.effect != Effect::Read;
+        let tools = Arc::clone(&self.tools);
+        self.running.push(Box::pin(async move {
+            let begun = Instant::now();
+            let result = tools.call(&call.tool, call.arguments.clone()).await;
+            Acted { call, result, ms: begun.elapsed().as_millis() as u64 }
+        }));
+    }
+
+    /// The next call to end; never ready while none runs.
+    pub(crate) async fn next(&mut self) -> Acted {
+        match self.running.next().await {
+            Some(acted) => acted,
+            None => pending().await,
+        }
+    }
+
+    /// Whether there is nothing left to run.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queued.is_empty() && self.running.is_empty()
+    }
+}
+
+/// An effect's name in the journal.
+pub(crate) fn name(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Read => "read",
+        Effect::Write => "write",
+        Effect::Execute => "execute",
+    }
+}
+
+/// A status's name in the journal and for the model.
+pub(crate) fn status(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Failed => "failed",
+        Status::Refused => "refused",
+    }
+}

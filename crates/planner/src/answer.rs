@@ -1,0 +1,373 @@
+//! One answer of the model while it streams in: finds calls, judges them as they are written, and says when to cut.
+//!
+//! Pure: fed with [`Delta`]s, it reports what happened as [`Heard`]s. Nothing is dispatched here and nothing waits.
+
+use journal::{CutReason, EndedBy};
+use models::{Delta, End, EndReason, Usage};
+use serde_json::{Value, json};
+use tool_api::{Effect, Registry};
+use tool_stream::{Event, Options, Parser};
+
+use crate::guards::Degeneration;
+
+/// What came out of a piece of the stream.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Heard {
+    /// Reasoning, to show and to journal.
+    Thinking(String),
+    /// Prose.
+    Text(String),
+    /// A call has begun.
+    Opened { call: u32, tool: String },
+    /// A call is complete and valid.
+    Ready(ReadyCall),
+    /// A call will not be carried out. The sentence is for the model.
+    Refused(Refused),
+    /// Nothing more of this answer counts: close the stream.
+    Cut(CutReason),
+    /// It ended by itself.
+    Ended(EndedBy),
+}
+
+/// A validated call.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ReadyCall {
+    pub(crate) call: u32,
+    pub(crate) tool: String,
+    pub(crate) arguments: Value,
+    pub(crate) effect: Effect,
+    pub(crate) span: (u64, u64),
+    pub(crate) repairs: Vec<String>,
+}
+
+/// A refused call, or an answer that cannot be used.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Refused {
+    pub(crate) tool: Option<String>,
+    /// While it was still being written.
+    pub(crate) early: bool,
+    pub(crate) message: String,
+    /// Bytes of the call that had been written.
+    pub(crate) written: usize,
+}
+
+/// The file a whole-file answer is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Focus {
+    pub(crate) path: String,
+    pub(crate) content: String,
+}
+
+/// How to listen.
+pub(crate) struct Listening<'a> {
+    pub(crate) tools: &'a Registry,
+    /// Stop behind the first call.
+    pub(crate) first_call_only: bool,
+    /// Take a fenced block for the whole of this file.
+    pub(crate) focus: Option<&'a Focus>,
+}
+
+/// An answer under way.
+pub(crate) struct Answer<'a> {
+    how: Listening<'a>,
+    parser: Parser,
+    scratch: Vec<Event>,
+    /// The bytes that the model emitted, up to the cut.
+    pub(crate) content: String,
+    /// Its reasoning.
+    pub(crate) thinking: String,
+    /// The counts so far.
+    pub(crate) usage: Usage,
+    /// Chunks that held something.
+    pub(crate) pieces: u64,
+    /// The end of the last complete call, in bytes of `content`.
+    last_call_end: Option<usize>,
+    text_guard: Degeneration,
+    thinking_guard: Degeneration,
+    open: Option<(String, usize)>,
+    calls: u32,
+    refused: bool,
+    closed: bool,
+}
+
+impl<'a> Answer<'a> {
+    pub(crate) fn new(how: Listening<'a>) -> Self {
+        Self {
+            parser: Parser::new(parser_options(how.tools, how.focus.is_some())),
+            how,
+            scratch: Vec::new(),
+            content: String::new(),
+            thinking: String::new(),
+            usage: Usage::default(),
+            pieces: 0,
+            last_call_end: None,
+            text_guard: Degeneration::default(),
+            thinking_guard: Degeneration::default(),
+            open: None,
+            calls: 0,
+            refused: false,
+            closed: false,
+        }
+    }
+
+    /// Whether a call was complete: from then on a broken stream is as good as a cut.
+    pub(crate) fn has_call(&self) -> bool {
+        self.last_call_end.is_some()
+    }
+
+    /// The stream broke behind a complete call: what follows the call is dropped, as if we had cut there.
+    pub(crate) fn cut_behind_last_call(&mut self) {
+        if let Some(end) = self.last_call_end {
+            self.content.truncate(end);
+        }
+    }
+
+    /// Takes in a piece. After [`Heard::Cut`] or [`Heard::Ended`] nothing more is heard.
+    pub(crate) fn hear(&mut self, delta: Delta, heard: &mut Vec<Heard>) {
+        if self.closed {
+            return;
+        }
+        match delta {
+            Delta::Text(text) => self.text(&text, heard),
+            Delta::Thinking(text) => {
+                self.pieces += 1;
+                self.thinking.push_str(&text);
+                let cut = self.thinking_guard.feed(&text);
+                heard.push(Heard::Thinking(text));
+                if let Some(reason) = cut {
+                    self.refuse_answer(heard, "your reasoning repeats itself; stop thinking and answer with one JSON object");
+                    self.cut(reason, heard);
+                }
+            }
+            // The server's own form of a call joins the text in ours, so that the history tells the model what it did.
+            Delta::ToolCall { name, arguments } => self.text(&json!({"tool": name, "arguments": arguments}).to_string(), heard),
+            Delta::Progress { .. } => {}
+            Delta::Usage(usage) => self.usage = usage,
+            Delta::End(End { reason, usage }) => {
+                self.usage = usage;
+                self.end(reason, heard);
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str, heard: &mut Vec<Heard>) {
+        self.pieces += 1;
+        self.content.push_str(text);
+        let mut events = std::mem::take(&mut self.scratch);
+        self.parser.feed(text.as_bytes(), &mut events);
+        for event in events.drain(..) {
+            self.event(event, heard);
+            if self.closed {
+                break;
+            }
+        }
+        events.clear();
+        self.scratch = events;
+        if !self.closed
+            && let Some(reason) = self.text_guard.feed(text)
+        {
+            let what = if reason == CutReason::Whitespace { "is nothing but white space" } else { "repeats itself" };
+            self.refuse_answer(heard, &format!("your answer {what} and was cut; answer with one JSON object"));
+            self.cut(reason, heard);
+        }
+    }
+
+    fn end(&mut self, reason: EndReason, heard: &mut Vec<Heard>) {
+        let (end, ended_by) = match reason {
+            EndReason::Stop => (tool_stream::End::Stop, EndedBy::Stop),
+            EndReason::Length => (tool_stream::End::Length, EndedBy::Length),
+        };
+        let mut events = Vec::new();
+        self.parser.finish(end, &mut events);
+        for event in events {
+            self.event(event, heard);
+        }
+        if self.calls == 0 && !self.refused && self.content.trim().is_empty() {
+            self.salvage(heard);
+        }
+        if self.calls == 0 && !self.refused && ended_by == EndedBy::Length {
+            self.refuse_answer(heard, "your answer reached the token limit and was cut off, nothing was done; write less, in smaller edits");
+        }
+        if !self.closed {
+            self.closed = true;
+            heard.push(Heard::Ended(ended_by));
+        }
+    }
+
+    /// A model whose server takes all of its output for reasoning (DeepSeek V3.1 on Ollama, wire reference 4) wrote its call there.
+    fn salvage(&mut self, heard: &mut Vec<Heard>) {
+        let verdict = tool_stream::parse(
+            self.thinking.as_bytes(),
+            tool_stream::End::Stop,
+            parser_options(self.how.tools, false),
+        );
+        if let [call] = verdict.calls.as_slice() {
+            let call = ReadyCallDraft {
+                tool: call.tool.clone(),
+                arguments: call.arguments.clone(),
+                span: (0, 0),
+                repairs: vec!["found in the reasoning".into()],
+                certain: !call.repaired,
+            };
+            self.judge(call, false, heard);
+        }
+    }
+
+    fn event(&mut self, event: Event, heard: &mut Vec<Heard>) {
+        match event {
+            Event::Text(text) => heard.push(Heard::Text(text)),
+            Event::Thinking(text) => heard.push(Heard::Thinking(text)),
+            Event::CallOpened { tool, .. } => {
+                heard.push(Heard::Opened { call: self.calls, tool: tool.clone() });
+                let judged = self.how.tools.judge_tool(&tool);
+                self.open = Some((tool, self.content.len()));
+                if let Err(refusal) = judged {
+                    self.refuse_early(refusal.message, heard);
+                }
+            }
+            Event::FieldClosed { name, value, .. } => {
+                let Some((tool, _)) = &self.open else { return };
+                if self.how.focus.is_some() && (name == "path" || name == "content") {
+                    return; // a whole-file answer is judged when it is complete
+                }
+                if let Err(refusal) = self.how.tools.judge_field(tool, &name, &value) {
+                    self.refuse_early(refusal.message, heard);
+                }
+            }
+            Event::CallComplete(call) => {
+                self.open = None;
+                let draft = ReadyCallDraft {
+                    certain: call.unambiguous(),
+                    repairs: call.repairs.iter().map(ToString::to_string).collect(),
+                    tool: call.tool,
+                    arguments: call.arguments,
+                    span: (call.start as u64, call.end as u64),
+                };
+                self.judge(draft, true, heard);
+            }
+            Event::Malformed { why, .. } => {
+                self.open = None;
+                if self.calls == 0 {
+                    self.refuse_answer(heard, &why.to_string());
+                }
+            }
+            #[allow(unreachable_patterns, reason = "further kinds of events are for other users of the parser")]
+            _ => {}
+        }
+    }
+
+    /// Judges a complete call.
+    fn judge(&mut self, draft: ReadyCallDraft, in_text: bool, heard: &mut Vec<Heard>) {
+        let ReadyCallDraft { tool, mut arguments, span, repairs, certain } = draft;
+        if let Some(focus) = self.how.focus
+            && tool == "apply_patch"
+            && arguments.get("content").is_some()
+        {
+            match whole_file(focus, &mut arguments) {
+                WholeFile::Take => {}
+                WholeFile::Skip => return,
+                WholeFile::Unchanged => {
+                    self.refuse(Some(tool), "the file you sent is the one that is there, nothing was changed", false, 0, heard);
+                    self.cut(CutReason::Unchanged, heard);
+                    return;
+                }
+            }
+        }
+        let judged = self.how.tools.validate(&tool, &arguments).map_err(|r| r.message).and_then(|arguments| {
+            let effect = self.how.tools.spec(&tool).map_or(Effect::Execute, |s| s.effect);
+            if certain || effect == Effect::Read {
+                return Ok((arguments, effect));
+            }
+            Err(format!("the call could only be read by guessing ({}), so it was not carried out; send it again as valid JSON", repairs.join(", ")))
+        });
+        let end = span.1 as usize;
+        match judged {
+            Ok((arguments, effect)) => {
+                let call = ReadyCall { call: self.calls, tool, arguments, effect, span, repairs };
+                self.calls += 1;
+                if in_text {
+                    self.last_call_end = Some(end);
+                }
+                heard.push(Heard::Ready(call));
+                if self.how.first_call_only && in_text {
+                    self.content.truncate(end);
+                    self.cut(CutReason::Call, heard);
+                }
+            }
+            Err(message) => {
+                self.refuse(Some(tool), &message, false, 0, heard);
+                if in_text {
+                    self.content.truncate(end);
+                    self.cut(CutReason::Refused, heard);
+                }
+            }
+        }
+    }
+
+    fn refuse_early(&mut self, message: String, heard: &mut Vec<Heard>) {
+        let (tool, written) = match self.open.take() {
+            Some((tool, from)) => (Some(tool), self.content.len().saturating_sub(from)),
+            None => (None, 0),
+        };
+        self.refuse(tool, &message, true, written, heard);
+        self.cut(CutReason::Refused, heard);
+    }
+
+    fn refuse_answer(&mut self, heard: &mut Vec<Heard>, message: &str) {
+        self.refuse(None, message, false, 0, heard);
+    }
+
+    fn refuse(&mut self, tool: Option<String>, message: &str, early: bool, written: usize, heard: &mut Vec<Heard>) {
+        self.refused = true;
+        heard.push(Heard::Refused(Refused { tool, early, message: message.to_owned(), written }));
+    }
+
+    fn cut(&mut self, reason: CutReason, heard: &mut Vec<Heard>) {
+        self.closed = true;
+        heard.push(Heard::Cut(reason));
+    }
+}
+
+struct ReadyCallDraft {
+    tool: String,
+    arguments: Value,
+    span: (u64, u64),
+    repairs: Vec<String>,
+    certain: bool,
+}
+
+fn parser_options(tools: &Registry, whole_file: bool) -> Options {
+    Options {
+        known_tools: Some(tools.specs().map(|s| s.name.to_owned()).collect()),
+        whole_file,
+        ..Options::default()
+    }
+}
+
+enum WholeFile {
+    Take,
+    Skip,
+    Unchanged,
+}
+
+/// Decides whether a fenced block is the whole file that was asked for, and under which path it goes.
+fn whole_file(focus: &Focus, arguments: &mut Value) -> WholeFile {
+    let content = arguments["content"].as_str().unwrap_or_default();
+    let (old, new) = (focus.content.trim_end(), content.trim_end());
+    // A snippet that quotes the trouble, or a shell command, is not the file: read on, the file may follow.
+    if new.len() * 5 < old.len() * 2 {
+        return WholeFile::Skip;
+    }
+    if old.lines().map(str::trim_end).eq(new.lines().map(str::trim_end)) {
+        return WholeFile::Unchanged;
+    }
+    // The file keeps its end, whatever the fence made of it.
+    let mut content = new.to_owned();
+    content.push_str(&focus.content[old.len()..]);
+    if focus.content.contains("\r\n") && !content.contains("\r\n") {
+        content = content.replace('\n', "\r\n");
+    }
+    arguments["content"] = Value::from(content);
+    arguments["path"] = Value::from(focus.path.clone());
+    WholeFile::Take
+}

@@ -1,0 +1,258 @@
+//! Which files the first turn shows: a model that has to look for itself edits invented content, one that is shown the file and
+//! the failure solves half. Ranked by what the task says, where the failures point, and what the tests import.
+
+use std::collections::HashSet;
+
+use journal::Check;
+
+use crate::{FileEntry, Repository};
+
+/// Source files looked into when ranking; in larger repositories only names count.
+const MAX_READ: usize = 60;
+/// The largest file worth showing whole.
+pub(crate) const MAX_SHOWN_BYTES: u64 = 16 * 1024;
+
+/// A file with how strongly the task points at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) path: String,
+    pub(crate) score: u32,
+}
+
+/// Source files worth showing, the best first; empty when nothing points anywhere.
+pub(crate) fn rank(
+    files: &[FileEntry],
+    task: &str,
+    check: Option<&Check>,
+    read: impl Fn(&str) -> Option<String>,
+) -> Vec<Candidate> {
+    let sources: Vec<&FileEntry> = files.iter().filter(|f| is_source(&f.path)).collect();
+    let (tests, code): (Vec<&FileEntry>, Vec<&FileEntry>) = sources.into_iter().partition(|f| is_test(&f.path));
+    let failing = check.filter(|c| !c.passed).map(|c| format!("{}\n{}", c.text, c.facts)).unwrap_or_default();
+    let task_words = words(task);
+    let shown_tests: Vec<String> = tests
+        .iter()
+        .filter(|t| tests.len() <= 3 || failing.contains(stem(&t.path)))
+        .take(MAX_READ)
+        .filter_map(|t| read(&t.path))
+        .collect();
+    let tested: HashSet<String> = shown_tests.iter().flat_map(|text| imported(text)).collect();
+    let mut candidates: Vec<Candidate> = code
+        .iter()
+        .map(|file| {
+            let (name, stem) = (file_name(&file.path), stem(&file.path));
+            let mut score = 0;
+            if mentions(task, &file.path) {
+                score += 200;
+            } else if mentions(task, name) {
+                score += 120;
+            }
+            if failing.contains(&file.path) {
+                score += 100;
+            }
+            if tested.contains(&stem.to_lowercase()) {
+                score += 60;
+            }
+            if tests.iter().any(|t| is_test_of(&t.path, stem)) {
+                score += 30;
+            }
+            if task_words.contains(&stem.to_lowercase()) {
+                score += 25;
+            }
+            if code.len() == 1 && (!failing.is_empty() || !tests.is_empty()) {
+                score += 50;
+            }
+            Candidate { path: file.path.clone(), score }
+        })
+        .collect();
+    if code.len() <= MAX_READ {
+        for candidate in &mut candidates {
+            let Some(text) = read(&candidate.path) else { continue };
+            candidate.score += 8 * defined(&text).filter(|name| task_words.contains(&name.to_lowercase())).count().min(5) as u32;
+        }
+    }
+    candidates.retain(|c| c.score >= 25);
+    candidates.sort_by(|a, b| b.score.cmp(&a.score).then_with(|| a.path.cmp(&b.path)));
+    candidates
+}
+
+/// The candidates whose text fits, with their text.
+pub(crate) fn show(candidates: &[Candidate], repository: &dyn Repository, max_files: usize, max_bytes: u64) -> Vec<(String, String)> {
+    let mut left = max_bytes;
+    let mut shown = Vec::new();
+    for candidate in candidates {
+        if shown.len() == max_files {
+            break;
+        }
+        if let Some(text) = repository.read(&candidate.path, left.min(MAX_SHOWN_BYTES)) {
+            left -= (text.len() as u64).min(left);
+            shown.push((candidate.path.clone(), text));
+        }
+    }
+    shown
+}
+
+/// The one file that stands out, if one does: nothing else comes near it.
+pub(crate) fn standing_out(candidates: &[Candidate]) -> Option<&Candidate> {
+    match candidates {
+        [] => None,
+        [only] => Some(only),
+        [first, second, ..] => (first.score >= second.score + 30).then_some(first),
+    }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn stem(path: &str) -> &str {
+    let name = file_name(path);
+    name.split_once('.').map_or(name, |(stem, _)| stem)
+}
+
+fn extension(path: &str) -> &str {
+    file_name(path).rsplit_once('.').map_or("", |(_, e)| e)
+}
+
+/// The language of a file for a Markdown fence; empty for what is not source code.
+pub(crate) fn language(path: &str) -> &'static str {
+    match extension(path) {
+        "py" | "pyi" => "python",
+        "rs" => "rust",
+        "js" | "mjs" | "cjs" | "jsx" => "javascript",
+        "ts" | "tsx" | "mts" => "typescript",
+        "go" => "go",
+        "java" => "java",
+        "kt" => "kotlin",
+        "c" | "h" => "c",
+        "cc" | "cpp" | "cxx" | "hpp" | "hh" => "cpp",
+        "cs" => "csharp",
+        "rb" => "ruby",
+        "php" => "php",
+        "swift" => "swift",
+        "scala" => "scala",
+        "lua" => "lua",
+        "sh" | "bash" => "sh",
+        "pl" | "pm" => "perl",
+        "ex" | "exs" => "elixir",
+        "hs" => "haskell",
+        "ml" | "mli" => "ocaml",
+        "zig" => "zig",
+        "dart" => "dart",
+        "vue" | "svelte" => "html",
+        "sql" => "sql",
+        _ => "",
+    }
+}
+
+fn is_source(path: &str) -> bool {
+    !language(path).is_empty()
+}
+
+/// Whether a file holds tests, by the naming rules of the common runners.
+pub(crate) fn is_test(path: &str) -> bool {
+    let name = file_name(path);
+    let stem = name.rsplit_once('.').map_or(name, |(s, _)| s);
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    folder.split('/').any(|f| matches!(f, "test" | "tests" | "__tests__" | "spec" | "testing"))
+        || name.starts_with("test_")
+        || name == "conftest.py"
+        || ["_test", ".test", "-test", ".spec", "_spec", "Test", "Tests", "Spec"].iter().any(|e| stem.ends_with(e))
+}
+
+fn is_test_of(test: &str, stem_of_code: &str) -> bool {
+    let name = stem(test).to_lowercase();
+    let code = stem_of_code.to_lowercase();
+    [format!("test_{code}"), format!("{code}_test"), format!("{code}test"), format!("{code}tests"), format!("{code}-test"), code.clone()]
+        .contains(&name)
+}
+
+fn mentions(text: &str, what: &str) -> bool {
+    text.match_indices(what).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + what.len()..].chars().next();
+        let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
+        !part(before) && !part(after)
+    })
+}
+
+fn words(text: &str) -> HashSet<String> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| w.len() > 2).map(str::to_lowercase).collect()
+}
+
+/// The last parts of what a file imports, lower-cased: Python, JavaScript, Rust, Go, Java, C.
+fn imported(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for line in text.lines().map(str::trim_start) {
+        let import = ["import ", "from ", "use ", "#include", "mod ", "export "].iter().any(|k| line.starts_with(k))
+            || line.contains("require(")
+            || line.contains(" from ")
+            || line.contains("import(");
+        if import {
+            let parts = line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-');
+            names.extend(parts.filter(|p| p.len() > 1).map(str::to_lowercase));
+        }
+    }
+    names
+}
+
+/// Names that a file defines: the word behind a defining keyword.
+fn defined(text: &str) -> impl Iterator<Item = &str> {
+    const KEYWORDS: [&str; 10] = ["def", "class", "fn", "function", "func", "struct", "enum", "trait", "interface", "type"];
+    text.lines().filter_map(|line| {
+        let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty());
+        words.by_ref().take(4).find(|w| KEYWORDS.contains(w))?;
+        words.next().filter(|w| w.len() > 2)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranked(files: &[(&str, &str)], task: &str, failure: &str) -> Vec<Candidate> {
+        let entries: Vec<_> =
+            files.iter().map(|(path, text)| FileEntry { path: (*path).into(), bytes: text.len() as u64 }).collect();
+        let check = Check { command: "t".into(), passed: false, text: failure.into(), facts: serde_json::Value::Null, ms: 0 };
+        rank(&entries, task, Some(&check), |path| files.iter().find(|f| f.0 == path).map(|f| f.1.to_owned()))
+    }
+
+    #[test]
+    fn a_file_that_the_task_names_comes_first() {
+        let files = [("a/util.py", ""), ("a/parse.py", ""), ("tests/test_util.py", "from a import util")];
+        let ranked = ranked(&files, "Mend the date bug in a/parse.py.", "");
+        assert_eq!(standing_out(&ranked).unwrap().path, "a/parse.py");
+    }
+
+    #[test]
+    fn a_file_in_the_trace_of_a_failure_is_found() {
+        let files = [("x.py", ""), ("y.py", ""), ("tests/test_all.py", "import x\nimport y")];
+        let ranked = ranked(&files, "make the tests pass", "test_all: AssertionError at y.py:4");
+        assert_eq!(standing_out(&ranked).unwrap().path, "y.py");
+    }
+
+    #[test]
+    fn what_the_only_test_imports_is_found() {
+        let files = [("lib/slug.js", ""), ("lib/other.js", ""), ("slug.test.mjs", "import { slug } from './lib/slug.js'")];
+        assert_eq!(ranked(&files, "The tests fail.", "not ok 1")[0].path, "lib/slug.js");
+    }
+
+    #[test]
+    fn the_only_source_file_beside_a_test_is_found() {
+        let files = [("src/lib.rs", "pub fn x() {}"), ("tests/it.rs", "use demo::x;")];
+        assert_eq!(standing_out(&ranked(&files, "fix it", "1 failed")).unwrap().path, "src/lib.rs");
+    }
+
+    #[test]
+    fn nothing_is_shown_when_nothing_points_anywhere() {
+        let files = [("a.py", ""), ("b.py", ""), ("c.rs", "")];
+        assert_eq!(ranked(&files, "Say done.", ""), []);
+    }
+
+    #[test]
+    fn two_files_alike_do_not_stand_out() {
+        let files = [("a.py", ""), ("b.py", "")];
+        let ranked = ranked(&files, "compare a.py and b.py", "");
+        assert_eq!((ranked.len(), standing_out(&ranked)), (2, None));
+    }
+}

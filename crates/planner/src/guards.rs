@@ -1,0 +1,156 @@
+//! Guards on what the model writes: the same text over and over, white space without end, and calls that lead nowhere.
+//! All are incremental, and generous: they must never cut what a person would call a normal answer.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use journal::CutReason;
+
+/// White space in a row that no answer holds. DeepSeek's JSON mode and Ollama's `format` are known for it (wire reference 2.4, 5).
+const MAX_WHITESPACE: usize = 400;
+/// The same line in a row: tables and test data repeat lines, but not this often.
+const MAX_EQUAL_LINES: usize = 40;
+/// A tail of this many bytes that is one short phrase over and over is a loop.
+const LOOP_BYTES: usize = 1_600;
+/// The longest phrase looked for.
+const MAX_PERIOD: usize = 200;
+/// How many bytes arrive between two looks at the tail.
+const LOOK_EVERY: usize = 256;
+
+/// Watches one stream of text for degeneration.
+#[derive(Debug, Default)]
+pub(crate) struct Degeneration {
+    whitespace: usize,
+    line: u64,
+    line_len: usize,
+    last_line: u64,
+    equal_lines: usize,
+    tail: Vec<u8>,
+    since_look: usize,
+}
+
+impl Degeneration {
+    /// Feeds a piece; says why to stop, if there is a reason.
+    pub(crate) fn feed(&mut self, text: &str) -> Option<CutReason> {
+        for &byte in text.as_bytes() {
+            self.whitespace = if byte.is_ascii_whitespace() { self.whitespace + 1 } else { 0 };
+            if self.whitespace > MAX_WHITESPACE {
+                return Some(CutReason::Whitespace);
+            }
+            if byte == b'\n' {
+                if self.line_len > 0 {
+                    self.equal_lines = if self.line == self.last_line { self.equal_lines + 1 } else { 1 };
+                    self.last_line = self.line;
+                    if self.equal_lines > MAX_EQUAL_LINES {
+                        return Some(CutReason::Repetition);
+                    }
+                }
+                (self.line, self.line_len) = (0, 0);
+            } else {
+                self.line = self.line.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte); // FNV-1
+                self.line_len += 1;
+            }
+        }
+        self.tail.extend_from_slice(text.as_bytes());
+        self.since_look += text.len();
+        if self.since_look >= LOOK_EVERY {
+            self.since_look = 0;
+            if self.tail.len() > 4 * LOOP_BYTES {
+                self.tail.drain(..self.tail.len() - LOOP_BYTES);
+            }
+            if is_loop(&self.tail) {
+                return Some(CutReason::Repetition);
+            }
+        }
+        None
+    }
+}
+
+/// Whether the last [`LOOP_BYTES`] are one phrase of at most [`MAX_PERIOD`] bytes over and over.
+fn is_loop(tail: &[u8]) -> bool {
+    let Some(start) = tail.len().checked_sub(LOOP_BYTES) else { return false };
+    let tail = &tail[start..];
+    // A rule of dashes or equals signs is a period of one byte and quite normal up to a point; words are not.
+    (2..=MAX_PERIOD).any(|period| tail[period..] == tail[..tail.len() - period])
+        && tail.iter().any(u8::is_ascii_alphanumeric)
+}
+
+/// What the guard on equal calls says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeats {
+    /// Nothing unusual.
+    Fine,
+    /// Tell the model: this often now.
+    Warn(u32),
+    /// Stop.
+    Stop(u32),
+}
+
+/// Counts equal calls with equal results.
+#[derive(Debug, Default)]
+pub(crate) struct EqualCalls {
+    seen: HashMap<u64, u32>,
+}
+
+impl EqualCalls {
+    /// Notes a call and its result.
+    pub(crate) fn note(&mut self, call: impl Hash, result: &str, warn: u32, stop: u32) -> Repeats {
+        let mut hasher = DefaultHasher::new();
+        (call, result).hash(&mut hasher);
+        let count = self.seen.entry(hasher.finish()).or_insert(0);
+        *count += 1;
+        match *count {
+            n if n >= stop => Repeats::Stop(n),
+            n if n >= warn => Repeats::Warn(n),
+            _ => Repeats::Fine,
+        }
+    }
+
+    /// Forgets everything: the tree has changed, so an equal call asks something new.
+    pub(crate) fn forget(&mut self) {
+        self.seen.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed_all(text: &str, piece: usize) -> Option<CutReason> {
+        let mut guard = Degeneration::default();
+        let chars: Vec<char> = text.chars().collect();
+        chars.chunks(piece).find_map(|c| guard.feed(&c.iter().collect::<String>()))
+    }
+
+    #[test]
+    fn a_sentence_over_and_over_is_cut() {
+        assert_eq!(feed_all(&"Let me run the tests again. ".repeat(100), 3), Some(CutReason::Repetition));
+        assert_eq!(feed_all(&"Run.\n".repeat(100), 7), Some(CutReason::Repetition));
+    }
+
+    #[test]
+    fn white_space_without_end_is_cut() {
+        assert_eq!(feed_all(&" \n\t ".repeat(200), 1), Some(CutReason::Whitespace));
+    }
+
+    #[test]
+    fn code_tables_and_rules_are_left_alone() {
+        let table = (0..500).map(|i| format!("    ({i}, {}, {}),\n", i * 7 % 13, i * i)).collect::<String>();
+        assert_eq!(feed_all(&table, 5), None);
+        assert_eq!(feed_all(&"0, 0, 0, 0,\n".repeat(30), 5), None);
+        assert_eq!(feed_all(&format!("{}\n", "-".repeat(3000)), 9), None);
+    }
+
+    #[test]
+    fn equal_calls_are_counted_until_forgotten() {
+        let mut guard = EqualCalls::default();
+        assert_eq!(guard.note("a", "x", 3, 5), Repeats::Fine);
+        assert_eq!(guard.note("a", "y", 3, 5), Repeats::Fine);
+        assert_eq!(guard.note("a", "x", 3, 5), Repeats::Fine);
+        assert_eq!(guard.note("a", "x", 3, 5), Repeats::Warn(3));
+        assert_eq!(guard.note("a", "x", 3, 5), Repeats::Warn(4));
+        assert_eq!(guard.note("a", "x", 3, 5), Repeats::Stop(5));
+        guard.forget();
+        assert_eq!(guard.note("a", "x", 3, 5), Repeats::Fine);
+    }
+}

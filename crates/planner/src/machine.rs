@@ -1,0 +1,393 @@
+//! The turn machine: fed with what happened, it says what to do next. Owns the conversation; knows no socket, file or clock.
+//!
+//! Two approaches share it. With the JSON dialect the model works by tools until it calls `finish` and that is accepted. With the
+//! whole-file dialect, for small models, it is shown one file and asked for it back ([`crate::approach`]); as soon as it calls any
+//! other tool, or when no single file stands out, the run goes on by tools.
+//!
+//! Effect on the prompt cache: messages are only ever added at the end. The two exceptions, a fresh start and a compaction, are
+//! journaled as [`Event::Rewound`] and keep the longest head they can.
+
+use journal::{Check, CutReason, EndedBy, Ending, Event};
+use models::{Message, Role};
+use serde_json::Value;
+use tool_api::{Outcome, Status};
+
+use crate::answer::Focus;
+use crate::approach::{Attempts, Next};
+use crate::budget::Estimator;
+use crate::compaction;
+use crate::guards::{EqualCalls, Repeats};
+use crate::prompts::{Opening, Prompts};
+use crate::settings::Settings;
+
+/// What to do next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Send the conversation and carry out what comes.
+    Ask(Ask),
+    /// Put a file back to what it was, then ask, or stop trying.
+    Restore { focus: Focus, then: Option<Ask> },
+    /// The run is over.
+    Finish(Ending, String),
+}
+
+/// How to ask.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Ask {
+    pub(crate) temperature: f32,
+    pub(crate) seed: Option<u64>,
+    pub(crate) max_tokens: u32,
+    /// A fenced block is the whole of this file.
+    pub(crate) focus: Option<Focus>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// An answer was heard and acted on.
+    Answered(Turn),
+    /// The request does not fit the window.
+    Overflow { window: Option<u64> },
+}
+
+/// An answer and all that came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    pub(crate) content: String,
+    pub(crate) thinking: String,
+    pub(crate) ended_by: Option<EndedBy>,
+    pub(crate) cut: Option<CutReason>,
+    pub(crate) results: Vec<CallResult>,
+    /// What was refused, and why.
+    pub(crate) refused: Option<String>,
+    /// Run because something changed or `finish` was called.
+    pub(crate) check: Option<Check>,
+}
+
+/// A call and its outcome.
+#[derive(Debug)]
+pub(crate) struct CallResult {
+    pub(crate) tool: String,
+    pub(crate) arguments: Value,
+    pub(crate) outcome: Outcome,
+}
+
+/// The state of a run.
+pub(crate) struct Machine {
+    settings: Settings,
+    prompts: Prompts,
+    opening: Opening,
+    window: Option<u64>,
+    has_verifier: bool,
+    send_thinking: bool,
+    /// The conversation.
+    pub(crate) messages: Vec<Message>,
+    /// What the driver has to journal before it takes the next step.
+    pub(crate) log: Vec<Event>,
+    pub(crate) estimator: Estimator,
+    attempts: Option<Attempts>,
+    baseline: Option<Check>,
+    last_check: Option<Check>,
+    changed: bool,
+    equal_calls: EqualCalls,
+    corrections: u32,
+    finish_refusals: u32,
+    same_answers: u32,
+    last_answer: String,
+    compactions_in_a_row: u32,
+    turn: u32,
+}
+
+/// What a machine is made of.
+pub(crate) struct Begin {
+    pub(crate) settings: Settings,
+    pub(crate) prompts: Prompts,
+    pub(crate) opening: Opening,
+    pub(crate) window: Option<u64>,
+    pub(crate) has_verifier: bool,
+    /// The verification's result before anything was done.
+    pub(crate) baseline: Option<Check>,
+    /// Whether reasoning is sent back with the answers it led to (DeepSeek demands it; wire reference 2.3).
+    pub(crate) send_thinking: bool,
+    /// The file to ask for whole, where the dialect is that and one file stands out.
+    pub(crate) focus: Option<Focus>,
+}
+
+impl Machine {
+    pub(crate) fn new(begin: Begin) -> Self {
+        let attempts = begin.focus.map(|focus| Attempts::new(focus, begin.settings.fresh_starts));
+        Self {
+            settings: begin.settings,
+            prompts: begin.prompts,
+            opening: begin.opening,
+            window: begin.window,
+            has_verifier: begin.has_verifier,
+            send_thinking: begin.send_thinking,
+            messages: Vec::new(),
+            log: Vec::new(),
+            estimator: Estimator::default(),
+            attempts,
+            last_check: begin.baseline.clone(),
+            baseline: begin.baseline,
+            changed: false,
+            equal_calls: EqualCalls::default(),
+            corrections: 0,
+            finish_refusals: 0,
+            same_answers: 0,
+            last_answer: String::new(),
+            compactions_in_a_row: 0,
+            turn: 0,
+        }
+    }
+
+    /// What to do, now that this happened.
+    pub(crate) fn next(&mut self, input: Input) -> Step {
+        match input {
+            Input::Answered(turn) => {
+                self.turn += 1;
+                self.answered(turn)
+            }
+            Input::Overflow { window } => {
+                self.window = window.or(self.window).or(Some(self.estimator.messages(&self.messages) * 9 / 10));
+                self.compactions_in_a_row += 1;
+                if self.compactions_in_a_row > 2 || !self.compact() {
+                    return Step::Finish(
+                        Ending::GaveUp,
+                        "the conversation does not fit the model's window; give it a larger one (--num-ctx) or a smaller task".into(),
+                    );
+                }
+                Step::Ask(self.ask())
+            }
+        }
+    }
+
+    /// The first step: opens the conversation.
+    pub(crate) fn open(&mut self) -> Step {
+        let failing = self.baseline.as_ref().filter(|c| !c.passed);
+        if let Some(attempts) = &mut self.attempts {
+            attempts.begin(failing);
+            return self.attempt(None);
+        }
+        let system = self.prompts.system(&self.opening);
+        self.say(Role::System, system);
+        let first = self.prompts.first(&self.opening, self.baseline.as_ref());
+        self.say(Role::User, first);
+        Step::Ask(self.ask())
+    }
+
+    /// The next attempt of the whole-file approach, after putting back what the last one left.
+    fn attempt(&mut self, restore: Option<Focus>) -> Step {
+        let Some(attempts) = &self.attempts else { return Step::Ask(self.ask()) };
+        let (focus, number) = (attempts.focus().clone(), attempts.number());
+        let (temperature, seed) = attempts.sampling(self.settings.temperature);
+        let head = self.prompts.whole_file_system(&self.opening);
+        let body = self.prompts.whole_file(&self.opening, &focus, number, attempts.failing());
+        if number == 1 {
+            if !head.is_empty() {
+                self.say(Role::System, head); // an empty one leaves the chat template its own default
+            }
+        } else {
+            self.rewind(usize::from(!head.is_empty()), &format!("attempt {number}: afresh, in other words"));
+        }
+        self.say(Role::User, body);
+        let ask = Ask { temperature, seed, max_tokens: self.room(), focus: Some(focus) };
+        match restore {
+            Some(focus) => Step::Restore { focus, then: Some(ask) },
+            None => Step::Ask(ask),
+        }
+    }
+
+    fn answered(&mut self, turn: Turn) -> Step {
+        let Turn { content, thinking, results, refused, check, .. } = turn;
+        self.same_answers = if content == self.last_answer { self.same_answers + 1 } else { 0 };
+        self.last_answer.clone_from(&content);
+        let thinking = (self.send_thinking && !thinking.is_empty()).then_some(thinking);
+        self.messages.push(Message { role: Role::Assistant, content, thinking });
+        self.changed |= results.iter().any(|r| !r.outcome.changed.is_empty());
+        if check.is_some() {
+            self.last_check.clone_from(&check);
+        }
+        if let Some(step) = self.whole_file_answered(&results, check.as_ref()) {
+            return step;
+        }
+        if let Some(finish) = results.iter().find(|r| r.tool == "finish") {
+            return self.finish(&finish.outcome.text.clone());
+        }
+        if results.is_empty() {
+            self.correct(refused)
+        } else {
+            self.corrections = 0;
+            self.report(&results, check.as_ref(), refused)
+        }
+    }
+
+    /// The whole-file approach's view of a turn; `None` when the run goes on by tools.
+    fn whole_file_answered(&mut self, results: &[CallResult], check: Option<&Check>) -> Option<Step> {
+        let attempts = self.attempts.as_mut()?;
+        let looked = results.iter().any(|r| r.tool != "apply_patch" && r.tool != "finish");
+        if looked {
+            self.attempts = None;
+            let introduction = self.prompts.tools(&self.opening);
+            let text = self.prompts.results(results, check, None);
+            self.say(Role::User, format!("{text}\n\n{introduction}"));
+            return Some(Step::Ask(self.ask()));
+        }
+        let wrote = results.iter().rfind(|r| !r.outcome.changed.is_empty());
+        let wrote = wrote.map(|r| r.arguments["content"].as_str().unwrap_or_default());
+        Some(match attempts.judge(wrote, check) {
+            Next::Done if self.has_verifier => Step::Finish(Ending::Verified, "the verification passes".into()),
+            Next::Done => Step::Finish(
+                Ending::Unverified,
+                "the file was changed; there is no test command to verify it with (give one with --verify)".into(),
+            ),
+            Next::Again { restore } => self.attempt(restore),
+            // The tree is left as good as it was found.
+            Next::Enough { restore: Some(focus) } => Step::Restore { focus, then: None },
+            Next::Enough { restore: None } => self.exhausted(),
+        })
+    }
+
+    /// The end of the whole-file approach without success.
+    pub(crate) fn exhausted(&self) -> Step {
+        let number = self.attempts.as_ref().map_or(0, Attempts::number);
+        Step::Finish(Ending::GaveUp, format!("{number} attempts in different words did not make the verification pass"))
+    }
+
+    fn finish(&mut self, summary: &str) -> Step {
+        let Some(check) = self.last_check.clone() else {
+            let what = if self.changed { summary } else { "the model changed nothing" };
+            return Step::Finish(Ending::Unverified, non_empty(what, "the model says it is done"));
+        };
+        if check.passed {
+            return Step::Finish(Ending::Verified, non_empty(summary, "the verification passes"));
+        }
+        self.finish_refusals += 1;
+        if self.finish_refusals > self.settings.max_finish_refusals {
+            return Step::Finish(Ending::Unverified, "the model insists that it is done, but the verification fails".into());
+        }
+        let text = self.prompts.finish_refused(&check, self.changed);
+        self.go_on(text)
+    }
+
+    /// An answer without a call that could be carried out.
+    fn correct(&mut self, refused: Option<String>) -> Step {
+        self.corrections += 1;
+        if self.corrections > self.settings.max_corrections {
+            let why = refused.unwrap_or_else(|| "no tool call".into());
+            return Step::Finish(
+                Ending::GaveUp,
+                format!("{} answers in a row could not be used; the last: {why}", self.corrections),
+            );
+        }
+        let text = self.prompts.correction(refused.as_deref(), self.corrections);
+        self.go_on(text)
+    }
+
+    /// Tells the model what its calls led to.
+    fn report(&mut self, results: &[CallResult], check: Option<&Check>, refused: Option<String>) -> Step {
+        let mut note = refused;
+        if results.iter().any(|r| !r.outcome.changed.is_empty()) {
+            self.equal_calls.forget();
+        }
+        for result in results {
+            let call = (result.tool.as_str(), result.arguments.to_string());
+            match self.equal_calls.note(call, &result.outcome.text, self.settings.warn_repeats, self.settings.max_repeats) {
+                Repeats::Fine => {}
+                Repeats::Warn(n) => {
+                    let message = self.prompts.repeated(&result.tool, n);
+                    self.log.push(Event::Guard { message: message.clone() });
+                    note = Some(message);
+                }
+                Repeats::Stop(n) => {
+                    return Step::Finish(
+                        Ending::GaveUp,
+                        format!("the model made the same {} call {n} times with the same result", result.tool),
+                    );
+                }
+            }
+        }
+        let all_refused = results.iter().all(|r| r.outcome.status == Status::Refused);
+        self.corrections = if all_refused { self.corrections + 1 } else { 0 };
+        if self.corrections > self.settings.max_corrections {
+            return Step::Finish(Ending::GaveUp, format!("{} calls in a row were refused", self.corrections));
+        }
+        let text = self.prompts.results(results, check, note.as_deref());
+        self.go_on(text)
+    }
+
+    fn go_on(&mut self, text: String) -> Step {
+        self.say(Role::User, text);
+        if let Some(window) = self.window {
+            let reserve = u64::from(self.settings.max_answer_tokens).min(window / 4);
+            if self.estimator.messages(&self.messages) > (window - reserve) * 8 / 10 {
+                self.compactions_in_a_row += 1;
+                if self.compactions_in_a_row > 2 || !self.compact() {
+                    return Step::Finish(
+                        Ending::GaveUp,
+                        "the conversation cannot be made to fit the model's window; give it a larger one (--num-ctx)".into(),
+                    );
+                }
+            } else {
+                self.compactions_in_a_row = 0;
+            }
+        }
+        Step::Ask(self.ask())
+    }
+
+    /// Makes the conversation at most half of what may be used; `false` when that cannot be done.
+    fn compact(&mut self) -> bool {
+        let Some(window) = self.window else { return false };
+        let reserve = u64::from(self.settings.max_answer_tokens).min(window / 4);
+        let target = (window - reserve) / 2;
+        let estimator = self.estimator.clone();
+        let note = |dropped: &[String]| self.prompts.compacted(dropped);
+        let Some(compacted) = compaction::compact(&self.messages, target, |m| estimator.messages(m), note) else {
+            return false;
+        };
+        let keep = compacted.iter().zip(&self.messages).take_while(|(a, b)| a == b).count();
+        self.rewind(keep, "the conversation was made shorter to fit the model's window");
+        for message in compacted.into_iter().skip(keep) {
+            self.log.push(Event::Message { role: journal_role(message.role), content: message.content.clone() });
+            self.messages.push(message);
+        }
+        true
+    }
+
+    fn rewind(&mut self, keep: usize, why: &str) {
+        self.messages.truncate(keep);
+        self.log.push(Event::Rewound { keep: keep as u32, why: why.to_owned() });
+    }
+
+    fn say(&mut self, role: Role, content: String) {
+        self.log.push(Event::Message { role: journal_role(role), content: content.clone() });
+        self.messages.push(Message { role, content, thinking: None });
+    }
+
+    /// How to ask next: warmer when the model repeats itself, since the same bytes at temperature 0 never end.
+    fn ask(&self) -> Ask {
+        let stuck = self.same_answers.max(self.corrections.saturating_sub(1));
+        let temperature = (self.settings.temperature + 0.35 * stuck as f32).min(1.0);
+        let seed = (stuck > 0).then_some(u64::from(self.turn));
+        Ask { temperature, seed, max_tokens: self.room(), focus: None }
+    }
+
+    /// The most tokens the answer may have, so that prompt and answer stay within the window.
+    fn room(&self) -> u32 {
+        let most = self.settings.max_answer_tokens;
+        let Some(window) = self.window else { return most };
+        let left = window.saturating_sub(self.estimator.messages(&self.messages));
+        most.min(u32::try_from(left).unwrap_or(most)).max(256)
+    }
+}
+
+fn non_empty(text: &str, otherwise: &str) -> String {
+    if text.trim().is_empty() { otherwise.to_owned() } else { text.trim().to_owned() }
+}
+
+fn journal_role(role: Role) -> journal::Role {
+    match role {
+        Role::System => journal::Role::System,
+        Role::User => journal::Role::User,
+        Role::Assistant => journal::Role::Assistant,
+    }
+}

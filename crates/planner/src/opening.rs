@@ -1,0 +1,120 @@
+//! What the first turn shows: the tree in few words, instructions, and the files that the task is about.
+
+use std::collections::BTreeMap;
+
+use journal::Check;
+use models::Identity;
+use tool_api::Registry;
+
+use crate::answer::Focus;
+use crate::prompts::{Opening, break_special_tokens};
+use crate::settings::Dialect;
+use crate::{FileEntry, Instructions, Repository, focus};
+
+/// Bytes of the view of the tree.
+const MAX_TREE: usize = 1_600;
+/// Bytes of all instruction files together; the ones nearest to the work are kept.
+const MAX_INSTRUCTIONS: usize = 8 * 1024;
+/// The largest share of the window that shown files may take.
+const SHOWN_SHARE: u64 = 4;
+/// Models up to this many billions of parameters are asked for whole files. Measured at 0.5 and 1.5; above 4 nothing was measured
+/// yet, and there the field's experience is that models follow the JSON protocol.
+const SMALL_MODEL_B: f32 = 4.0;
+
+/// The dialect for a model, where none was set.
+pub(crate) fn dialect(set: Dialect, model: &Identity) -> Dialect {
+    match set {
+        Dialect::Auto if model.parameters_b.is_some_and(|b| b <= SMALL_MODEL_B) => Dialect::WholeFile,
+        Dialect::Auto => Dialect::Json,
+        set => set,
+    }
+}
+
+/// The parts of the first turn, and the one file to ask for whole where the dialect is that and one stands out.
+pub(crate) fn compose(
+    repository: &dyn Repository,
+    tools: &Registry,
+    task: String,
+    check: Option<&Check>,
+    dialect: Dialect,
+    window: Option<u64>,
+) -> (Opening, Option<Focus>) {
+    let (files, more) = repository.files();
+    let candidates = focus::rank(&files, &task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
+    // Three bytes a token is on the safe side.
+    let most = window.map_or(u64::MAX, |w| w * 3 / SHOWN_SHARE);
+    let shown = focus::show(&candidates, repository, 2, most.min(2 * focus::MAX_SHOWN_BYTES));
+    let whole = (dialect == Dialect::WholeFile)
+        .then(|| focus::standing_out(&candidates))
+        .flatten()
+        .and_then(|best| shown.iter().find(|(path, _)| *path == best.path))
+        // A file that holds control tokens cannot be shown as it is, so it cannot be asked for whole either.
+        .filter(|(_, text)| !text.trim().is_empty() && break_special_tokens(text) == *text)
+        .map(|(path, content)| Focus { path: path.clone(), content: content.clone() });
+    let tools = tools
+        .specs()
+        .map(|s| (s.name.to_owned(), s.description.trim_end_matches('.').to_owned(), s.schema.to_string()))
+        .collect();
+    let opening = Opening {
+        task,
+        tree: tree(&files, more),
+        instructions: budgeted(repository.instructions()),
+        files: shown,
+        tools,
+    };
+    (opening, whole)
+}
+
+/// The files by folder, a line each, within [`MAX_TREE`] bytes: when there are more, folders with counts.
+fn tree(files: &[FileEntry], more: bool) -> String {
+    let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for file in files {
+        let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+        folders.entry(folder).or_default().push(name);
+    }
+    let full: Vec<String> = folders
+        .iter()
+        .map(|(folder, names)| if folder.is_empty() { names.join(" ") } else { format!("{folder}/: {}", names.join(" ")) })
+        .collect();
+    let mut text = full.join("\n");
+    if text.len() > MAX_TREE {
+        let counted = folders.iter().map(|(folder, names)| format!("{}/ ({} files)", if folder.is_empty() { "." } else { folder }, names.len()));
+        text.clear();
+        for (i, line) in counted.enumerate() {
+            if text.len() + line.len() > MAX_TREE {
+                text.push_str(&format!("\n({} more folders)", folders.len() - i));
+                break;
+            }
+            if i > 0 {
+                text.push('\n');
+            }
+            text.push_str(&line);
+        }
+    }
+    if more {
+        text.push_str("\n(and more)");
+    }
+    break_special_tokens(&text.replace(['\r', '\x1b'], "?"))
+}
+
+/// The instructions that fit, those nearest to the work first in line for room, in their own order.
+fn budgeted(instructions: Vec<Instructions>) -> Vec<Instructions> {
+    let mut left = MAX_INSTRUCTIONS;
+    let mut kept: Vec<Instructions> = Vec::new();
+    for mut i in instructions.into_iter().rev() {
+        if left == 0 {
+            break;
+        }
+        if i.text.len() > left {
+            let end = (0..=left).rev().find(|e| i.text.is_char_boundary(*e)).unwrap_or(0);
+            i.text.truncate(end);
+            i.text.push_str("\n(cut here: the instructions are too long)");
+            left = 0;
+        } else {
+            left -= i.text.len();
+        }
+        kept.push(i);
+    }
+    kept.reverse();
+    kept
+}

@@ -1,0 +1,254 @@
+//! Every word that is sent to a model, rendered from the templates in `prompts/`.
+//!
+//! Effect on the prompt cache: the system prompt depends on the tools only, so it is the same for every session of a version;
+//! nothing here holds a clock, a counter that changes, or a path of the machine.
+
+use journal::Check;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, UndefinedBehavior};
+use serde_json::{Value, json};
+
+use crate::answer::Focus;
+use crate::machine::CallResult;
+use crate::{Instructions, focus};
+
+macro_rules! templates {
+    ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("../../../prompts/", $name)))),*] };
+}
+
+const TEMPLATES: [(&str, &str); 12] = templates![
+    "system.md",
+    "tools.md",
+    "first.md",
+    "results.md",
+    "correction.md",
+    "finish_refused.md",
+    "repeated.md",
+    "compacted.md",
+    "whole_file/system.md",
+    "whole_file/1.md",
+    "whole_file/2.md",
+    "whole_file/3.md",
+];
+
+/// What the first turn is made of.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Opening {
+    pub(crate) task: String,
+    /// A compact view of the tree.
+    pub(crate) tree: String,
+    pub(crate) instructions: Vec<Instructions>,
+    /// Files shown whole: path and text.
+    pub(crate) files: Vec<(String, String)>,
+    /// Name, description and schema of each tool.
+    pub(crate) tools: Vec<(String, String, String)>,
+}
+
+/// The templates, compiled.
+pub(crate) struct Prompts {
+    environment: Environment<'static>,
+}
+
+impl Prompts {
+    pub(crate) fn new() -> Result<Self, minijinja::Error> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+        environment.add_filter("data", |text: String| break_special_tokens(&text));
+        environment.add_filter("fence", |text: String| fence(&text));
+        for (name, source) in TEMPLATES {
+            environment.add_template(name, source)?;
+        }
+        Ok(Self { environment })
+    }
+
+    fn render(&self, name: &str, values: Value) -> String {
+        // A template that does not render is a mistake in this program, which the tests of this module find: each is rendered there.
+        let rendered = self.environment.get_template(name).and_then(|t| t.render(minijinja::value::Serde(&values)));
+        rendered.unwrap_or_else(|e| format!("[prompt {name}: {e}]")).trim().to_owned()
+    }
+
+    pub(crate) fn system(&self, opening: &Opening) -> String {
+        self.render("system.md", json!({ "tools": tools(opening) }))
+    }
+
+    /// The tools, for a conversation whose system prompt does not hold them.
+    pub(crate) fn tools(&self, opening: &Opening) -> String {
+        self.render("tools.md", json!({ "tools": tools(opening) }))
+    }
+
+    pub(crate) fn first(&self, opening: &Opening, check: Option<&Check>) -> String {
+        let files: Vec<_> = opening.files.iter().map(|(path, text)| file_value(path, text)).collect();
+        self.render(
+            "first.md",
+            json!({
+                "task": opening.task, "tree": opening.tree, "check": check_value(check),
+                "instructions": instructions(opening), "files": files,
+            }),
+        )
+    }
+
+    pub(crate) fn whole_file_system(&self, opening: &Opening) -> String {
+        self.render("whole_file/system.md", json!({ "tools": tools(opening) }))
+    }
+
+    pub(crate) fn whole_file(&self, opening: &Opening, shown: &Focus, attempt: u32, failing: Option<&Check>) -> String {
+        // Beyond the wordings there are, they come round again, warmer.
+        let name = format!("whole_file/{}.md", (attempt - 1) % crate::approach::WORDINGS + 1);
+        self.render(
+            &name,
+            json!({
+                "task": opening.task, "file": file_value(&shown.path, &shown.content),
+                "check": check_value(failing), "instructions": instructions(opening),
+            }),
+        )
+    }
+
+    pub(crate) fn results(&self, results: &[CallResult], check: Option<&Check>, note: Option<&str>) -> String {
+        let results: Vec<_> = results
+            .iter()
+            .map(|r| json!({ "tool": r.tool, "about": about(&r.arguments), "status": status(r.outcome.status), "text": r.outcome.text }))
+            .collect();
+        self.render("results.md", json!({ "results": results, "check": check_value(check), "note": note }))
+    }
+
+    pub(crate) fn correction(&self, refused: Option<&str>, number: u32) -> String {
+        self.render("correction.md", json!({ "refused": refused, "number": number }))
+    }
+
+    pub(crate) fn finish_refused(&self, check: &Check, changed: bool) -> String {
+        self.render("finish_refused.md", json!({ "check": check_value(Some(check)), "changed": changed }))
+    }
+
+    pub(crate) fn repeated(&self, tool: &str, times: u32) -> String {
+        self.render("repeated.md", json!({ "tool": tool, "times": times }))
+    }
+
+    pub(crate) fn compacted(&self, dropped: &[String]) -> String {
+        self.render("compacted.md", json!({ "dropped": dropped }))
+    }
+}
+
+fn tools(opening: &Opening) -> Vec<Value> {
+    let tool = |(name, description, schema): &(String, String, String)| {
+        json!({ "name": name, "description": description, "schema": schema })
+    };
+    opening.tools.iter().map(tool).collect()
+}
+
+fn instructions(opening: &Opening) -> Vec<Value> {
+    opening.instructions.iter().map(|i| json!({ "path": i.path, "text": i.text })).collect()
+}
+
+fn check_value(check: Option<&Check>) -> Value {
+    check.map_or(Value::Null, |c| json!({ "command": c.command, "passed": c.passed, "text": c.text }))
+}
+
+fn file_value(path: &str, text: &str) -> Value {
+    json!({ "path": path, "text": text, "language": focus::language(path) })
+}
+
+fn status(status: tool_api::Status) -> &'static str {
+    match status {
+        tool_api::Status::Ok => "ok",
+        tool_api::Status::Failed => "failed",
+        tool_api::Status::Refused => "refused",
+    }
+}
+
+/// What a call was about, in a few words: its path, pattern or command.
+fn about(arguments: &serde_json::Value) -> String {
+    let text = ["path", "pattern", "command"].iter().find_map(|key| arguments[key].as_str()).unwrap_or_default();
+    text.lines().next().unwrap_or_default().chars().take(80).collect()
+}
+
+/// A Markdown fence longer than any in the text.
+fn fence(text: &str) -> String {
+    let longest = text
+        .lines()
+        .map(|l| l.trim_start().bytes().take_while(|b| *b == b'`').count())
+        .max()
+        .unwrap_or(0);
+    "`".repeat(longest.max(2) + 1)
+}
+
+/// Breaks control tokens of chat templates that stand in data, visibly, so that a template cannot take them for its own
+/// (wire reference 4). Only the known spellings: `<|>` is an operator somewhere.
+pub(crate) fn break_special_tokens(text: &str) -> String {
+    const WORDS: [&str; 13] = [
+        "im_start", "im_end", "endoftext", "eot_id", "start_header_id", "end_header_id", "begin_of_text", "end_of_text", "system",
+        "user", "assistant", "EOT", "python_tag",
+    ];
+    if !text.contains('<') {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(at) = rest.find('<') {
+        let (before, tag) = rest.split_at(at);
+        out.push_str(before);
+        out.push('<');
+        rest = &tag[1..];
+        let special = rest.starts_with('\u{ff5c}')
+            || ["think>", "/think>", "start_of_turn>", "end_of_turn>"].iter().any(|t| rest.starts_with(t))
+            || rest.strip_prefix('|').is_some_and(|r| WORDS.iter().any(|w| r.strip_prefix(w).is_some_and(|r| r.starts_with("|>"))));
+        if special {
+            out.push(' ');
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_tokens_in_data_are_broken_and_operators_are_not() {
+        assert_eq!(break_special_tokens("a <|im_start|>system b"), "a < |im_start|>system b");
+        assert_eq!(break_special_tokens("<｜tool▁calls▁begin｜>"), "< ｜tool▁calls▁begin｜>");
+        assert_eq!(break_special_tokens("</think> x < y <|> z <div>"), "< /think> x < y <|> z <div>");
+    }
+
+    #[test]
+    fn a_fence_is_longer_than_those_inside() {
+        assert_eq!(fence("x"), "```");
+        assert_eq!(fence("```\nx\n```"), "````");
+    }
+
+    #[test]
+    fn every_template_renders() {
+        let prompts = Prompts::new().unwrap();
+        let opening = Opening {
+            task: "TASK".into(),
+            tree: "a.py".into(),
+            instructions: vec![Instructions { path: "AGENTS.md".into(), text: "be kind".into() }],
+            files: vec![("a.py".into(), "x = 1\n".into())],
+            tools: vec![("t".into(), "does".into(), "{}".into())],
+        };
+        let check = Check { command: "pytest".into(), passed: false, text: "1 failed".into(), facts: serde_json::Value::Null, ms: 1 };
+        let focus = Focus { path: "a.py".into(), content: "x = 1\n".into() };
+        let results = [CallResult { tool: "t".into(), arguments: serde_json::json!({"path": "p"}), outcome: tool_api::Outcome::ok("fine") }];
+        let all = [
+            prompts.system(&opening),
+            prompts.tools(&opening),
+            prompts.first(&opening, Some(&check)),
+            prompts.first(&Opening::default(), None),
+            prompts.whole_file_system(&opening),
+            prompts.whole_file(&opening, &focus, 1, Some(&check)),
+            prompts.whole_file(&opening, &focus, 2, Some(&check)),
+            prompts.whole_file(&opening, &focus, 3, None),
+            prompts.results(&results, Some(&check), Some("note")),
+            prompts.correction(None, 1),
+            prompts.correction(Some("why"), 2),
+            prompts.finish_refused(&check, false),
+            prompts.repeated("t", 3),
+            prompts.compacted(&["one".into()]),
+        ];
+        for text in all {
+            assert!(!text.starts_with("[prompt"), "{text}");
+        }
+    }
+}
