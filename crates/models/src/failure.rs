@@ -123,7 +123,7 @@ pub(crate) enum Failure {
     Status {
         status: u16,
         url: String,
-        body: Body,
+        body: Box<Body>,
         /// Seconds.
         retry_after: Option<u64>,
     },
@@ -207,7 +207,7 @@ mod tests {
         Failure::Status {
             status,
             url: String::from("URL"),
-            body: Body::from_bytes(body.as_bytes()),
+            body: Box::new(Body::from_bytes(body.as_bytes())),
             retry_after: Some(7),
         }
         .into()

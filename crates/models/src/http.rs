@@ -225,7 +225,7 @@ async fn refusal(response: Response) -> Failure {
     // The status alone is worth reporting when the body does not come.
     let body =
         timeout(Duration::from_secs(10), read(response)).await.ok().and_then(Result::ok).unwrap_or_default();
-    let body = Body::from_bytes(&body);
+    let body = Box::new(Body::from_bytes(&body));
     Failure::Status { status: StatusCode::as_u16(&status), url, body, retry_after }
 }
 

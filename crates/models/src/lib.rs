@@ -8,6 +8,7 @@ pub mod host;
 pub mod lines;
 pub mod ndjson;
 pub mod ollama;
+pub mod openai;
 pub mod sse;
 
 mod answer;

@@ -112,7 +112,7 @@ pub(super) fn progress(response: Response, first_byte: Instant, idle: Duration, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn run(lines: &[Value]) -> (Vec<PullProgress>, Result<(), Error>) {
         let mut pull = Pull { model: String::from("m"), ..Pull::default() };

@@ -1,0 +1,10 @@
+//! OpenAI-compatible servers over SSE: DeepSeek's platform (wire reference 2), vLLM, llama-server, LM Studio and whatever else speaks it (3).
+
+mod detect;
+mod open;
+mod prices;
+mod wire;
+
+pub use detect::Kind;
+pub use open::{OpenAi, OpenAiOptions, Opened};
+pub use prices::{PRICES_AS_OF, price};

@@ -1,0 +1,353 @@
+//! Opening a model on an OpenAI-compatible server, and talking to it.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::detect::{self, Found, Kind};
+use super::prices::price;
+use super::wire::{Chat, OpenAiAnswer, Reasoning, WireMessage};
+use crate::failure::Failure;
+use crate::http::{Http, Secret, Timeouts};
+use crate::shared::Shared;
+use crate::size::parameters_in;
+use crate::{Answer, DeltaStream, Error, Identity, Model, Request, Think, answer, collect, host};
+
+/// The one name of DeepSeek's that is assumed, when none is given (wire reference 2.1).
+const DEEPSEEK_MODEL: &str = "deepseek-flash";
+
+/// Fields that a server may do without, and the words by which a refusal names them (wire reference 3.1).
+const OPTIONAL: [(&str, &[&str]); 10] = [
+    ("stream_options", &["stream_options", "include_usage"]),
+    ("response_format", &["response_format", "json_schema", "json_object", "grammar"]),
+    ("reasoning_effort", &["reasoning_effort"]),
+    ("thinking", &["thinking"]),
+    ("chat_template_kwargs", &["chat_template_kwargs"]),
+    ("cache_prompt", &["cache_prompt"]),
+    ("return_progress", &["return_progress"]),
+    ("timings_per_token", &["timings_per_token"]),
+    ("seed", &["seed"]),
+    ("temperature", &["temperature"]),
+];
+
+/// How to open a model. Everything in it is frozen for the session.
+#[derive(Debug, Clone)]
+pub struct OpenAiOptions {
+    /// The endpoint, see [`host::openai_base`].
+    pub base: String,
+    /// The model's name; `None` takes the server's first.
+    pub model: Option<String>,
+    /// The API key.
+    pub key: Option<Secret>,
+    /// The window to assume where the server does not tell, and not to exceed where it does, in tokens.
+    pub window: Option<u64>,
+    /// Thinking.
+    pub think: Think,
+    /// `None`: what suits the host.
+    pub timeouts: Option<Timeouts>,
+}
+
+impl OpenAiOptions {
+    /// The usual options for an endpoint.
+    #[must_use]
+    pub fn new(base: &str) -> Self {
+        Self {
+            base: base.to_owned(),
+            model: None,
+            key: None,
+            window: None,
+            think: Think::Auto,
+            timeouts: None,
+        }
+    }
+}
+
+/// What opening an endpoint gave.
+pub enum Opened {
+    /// A model.
+    Model(Box<OpenAi>),
+    /// The server is an Ollama: its native API is the one to use (wire reference 1.14).
+    Ollama {
+        /// Its base URL, without `/v1`.
+        base: String,
+        /// Its version.
+        version: String,
+    },
+}
+
+/// A model on an OpenAI-compatible server.
+pub struct OpenAi {
+    http: Http,
+    kind: Kind,
+    options: OpenAiOptions,
+    /// Whether thinking is on and the server ignores the temperature then (wire reference 2.2).
+    ignores_temperature: bool,
+    learned: Shared<Learned>,
+}
+
+/// What answers taught about the endpoint.
+#[derive(Debug, Clone)]
+struct Learned {
+    dropped: BTreeSet<&'static str>,
+    completion_tokens: bool,
+    reasoning: Reasoning,
+    identity: Identity,
+}
+
+impl OpenAi {
+    /// Finds out what the server is and opens a model on it: one round trip, none for DeepSeek's platform.
+    ///
+    /// # Errors
+    /// No connection, a refused key, a server that is still loading, or a model that is not there.
+    pub async fn open(mut options: OpenAiOptions) -> Result<Opened, Error> {
+        options.base = detect::api_base(&options.base);
+        let timeouts = options.timeouts.unwrap_or_else(|| Timeouts::for_base(&options.base));
+        let http = Http::new(&options.base, options.key.as_ref(), timeouts)?;
+        let server = match detect::detect(&http).await? {
+            Found::Ollama { version } => {
+                return Ok(Opened::Ollama { base: host::root(&options.base).to_owned(), version });
+            }
+            Found::Server(server) => server,
+        };
+        let kind = server.kind;
+        let first = server.models.first().map(|model| model.id.clone());
+        let model = match (options.model.clone(), first) {
+            (Some(model), _) => model,
+            (None, _) if kind == Kind::DeepSeek => DEEPSEEK_MODEL.to_owned(),
+            (None, Some(first)) => first,
+            (None, None) => {
+                return Err(Error::Refused(format!("{} does not list its models; name one", options.base)));
+            }
+        };
+        let listed = server.models.iter().find(|listed| listed.id == model);
+        // llama-server serves its one model under any name, LM Studio loads on demand, lists of others may be partial.
+        if listed.is_none() && kind == Kind::Vllm {
+            return Err(missing(
+                &options.base,
+                &model,
+                server.models.into_iter().map(|model| model.id).collect(),
+            ));
+        }
+        let listed = listed.or(server.models.first().filter(|_| kind == Kind::LlamaServer));
+        let told = server.window.or(listed.and_then(|listed| listed.window));
+        let thinks = match options.think {
+            Think::Auto => server.thinks || is_reasoner(&model),
+            think => think != Think::Off,
+        };
+        let identity = Identity {
+            server: kind.name().to_owned(),
+            server_version: server.version,
+            family: None,
+            parameters_b: listed.and_then(|listed| listed.parameters_b).or_else(|| parameters_in(&model)),
+            window: told.into_iter().chain(options.window).min(),
+            local: host::is_local(&options.base),
+            thinking: thinks,
+            constrains: kind != Kind::DeepSeek,
+            price: if kind == Kind::DeepSeek { price(&model) } else { None },
+            model: model.clone(),
+        };
+        options.model = Some(model);
+        let reasoning = if kind == Kind::DeepSeek { Reasoning::Kept } else { Reasoning::Dropped };
+        let learned = Learned { dropped: BTreeSet::new(), completion_tokens: false, reasoning, identity };
+        Ok(Opened::Model(Box::new(Self {
+            http,
+            kind,
+            ignores_temperature: kind == Kind::DeepSeek && thinks,
+            options,
+            learned: Shared::new(learned),
+        })))
+    }
+
+    /// What kind of server it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The models that the server lists.
+    ///
+    /// # Errors
+    /// No connection, or a server that has no list.
+    pub async fn list(&self) -> Result<Vec<String>, Error> {
+        let url = self.http.url("/models");
+        let list = self.http.json(Method::GET, &url, None, std::time::Duration::from_secs(30)).await?;
+        let names = list["data"].as_array().into_iter().flatten().filter_map(|model| model["id"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// The whole answer in one piece, with `stream: false`: for proxies that cannot stream.
+    ///
+    /// # Errors
+    /// As [`Model::stream`].
+    pub async fn complete(&self, request: &Request) -> Result<Answer, Error> {
+        collect(self.send(request, false).await?).await
+    }
+
+    async fn send(&self, request: &Request, stream: bool) -> Result<DeltaStream, Error> {
+        loop {
+            let learned = self.learned.get();
+            let body = serde_json::to_vec(&self.body(&learned, request, stream))
+                .map_err(|why| Error::Refused(format!("the request cannot be written as JSON: {why}")))?;
+            let failure = match self.http.post("/chat/completions", body).await {
+                Ok((response, first_byte)) => {
+                    let idle = self.http.timeouts.idle;
+                    return Ok(Box::pin(answer::items(response, first_byte, idle, OpenAiAnswer::default())));
+                }
+                Err(failure) => failure,
+            };
+            let sent = self.sent(&learned, request, stream);
+            if self.learned.change(|learned| learned.adapt(&failure, &sent)) {
+                continue;
+            }
+            let unknown = ["model not exist", "model_not_found", "does not exist", "model not found"];
+            let missing_model = failure.names(&unknown) || failure.status() == Some(404);
+            let model = self.model();
+            return Err(match Error::from(failure) {
+                error @ (Error::MissingModel { .. } | Error::Refused(_)) if missing_model => match self
+                    .list()
+                    .await
+                {
+                    Ok(available) if !available.is_empty() && !available.iter().any(|name| name == model) => {
+                        missing(&self.options.base, model, available)
+                    }
+                    _ => error,
+                },
+                error => error,
+            });
+        }
+    }
+
+    fn model(&self) -> &str {
+        self.options.model.as_deref().unwrap_or_default()
+    }
+
+    fn body<'a>(&'a self, learned: &Learned, request: &'a Request, stream: bool) -> Chat<'a> {
+        let keep = |field: &str| !learned.dropped.contains(field);
+        let llama = |field: &str| (self.kind == Kind::LlamaServer && stream && keep(field)).then_some(true);
+        let (cap, completion_cap) = if learned.completion_tokens {
+            (None, Some(request.max_tokens))
+        } else {
+            (Some(request.max_tokens), None)
+        };
+        Chat {
+            model: self.model(),
+            stream,
+            stream_options: (stream && keep("stream_options")).then(|| json!({ "include_usage": true })),
+            thinking: self.thinking().filter(|_| keep("thinking")),
+            reasoning_effort: self.options.think.level().filter(|_| keep("reasoning_effort")),
+            chat_template_kwargs: self.template_switch().filter(|_| keep("chat_template_kwargs")),
+            cache_prompt: llama("cache_prompt"),
+            return_progress: llama("return_progress"),
+            timings_per_token: llama("timings_per_token"),
+            messages: request.messages.iter().map(|message| WireMessage::new(message, learned.reasoning)).collect(),
+            max_tokens: cap,
+            max_completion_tokens: completion_cap,
+            temperature: request.temperature.filter(|_| keep("temperature") && !self.ignores_temperature),
+            // Seeds have 32 bits in every engine, and a sign in some.
+            seed: request.seed.filter(|_| keep("seed")).map(|seed| (seed & 0x7fff_ffff) as u32),
+            response_format: request.format.as_ref().filter(|_| keep("response_format")).map(|schema| match self.kind {
+                Kind::DeepSeek => json!({ "type": "json_object" }),
+                _ => json!({ "type": "json_schema", "json_schema": { "name": "answer", "schema": schema } }),
+            }),
+        }
+    }
+
+    /// DeepSeek's switch: on by default, so only a wish is sent.
+    fn thinking(&self) -> Option<Value> {
+        let kind = match self.options.think {
+            _ if self.kind != Kind::DeepSeek => return None,
+            Think::Auto => return None,
+            Think::Off => "disabled",
+            _ => "enabled",
+        };
+        Some(json!({ "type": kind }))
+    }
+
+    /// The switch of templates: two names are in use (wire reference 3.2), each ignores the other's.
+    fn template_switch(&self) -> Option<Value> {
+        let switched =
+            matches!(self.kind, Kind::LlamaServer | Kind::Vllm) && self.options.think != Think::Auto;
+        let on = self.options.think != Think::Off;
+        switched.then(|| json!({ "enable_thinking": on, "thinking": on }))
+    }
+
+    /// The names of the optional fields that a request had.
+    fn sent(&self, learned: &Learned, request: &Request, stream: bool) -> Vec<&'static str> {
+        let body = serde_json::to_value(self.body(learned, request, stream)).unwrap_or_default();
+        OPTIONAL.iter().map(|(field, _)| *field).filter(|field| body.get(field).is_some()).collect()
+    }
+}
+
+impl Learned {
+    /// Gives up what the server says it cannot do, for the rest of the session. Returns whether anything changed.
+    fn adapt(&mut self, failure: &Failure, sent: &[&'static str]) -> bool {
+        if !self.completion_tokens && failure.names(&["max_completion_tokens"]) {
+            self.completion_tokens = true;
+            return true;
+        }
+        if failure.names(&["reasoning_content"]) {
+            let next = match self.reasoning {
+                _ if failure.names(&["passed back"]) => Reasoning::Everywhere,
+                _ => Reasoning::Dropped,
+            };
+            return std::mem::replace(&mut self.reasoning, next) != next;
+        }
+        let named = |(field, words): &&(&'static str, &[&str])| sent.contains(field) && failure.names(words);
+        let mut drop: Vec<&'static str> = OPTIONAL.iter().filter(named).map(|(field, _)| *field).collect();
+        if drop.is_empty() && failure.status() == Some(422) {
+            drop = sent.to_vec(); // it does not say which: only the portable fields are left
+        }
+        if drop.contains(&"response_format") {
+            self.identity.constrains = false;
+        }
+        let before = self.dropped.len();
+        self.dropped.extend(drop);
+        self.dropped.len() > before
+    }
+}
+
+fn missing(base: &str, model: &str, available: Vec<String>) -> Error {
+    let message = format!("{base} does not have the model {model}; it has {}", available.join(", "));
+    Error::MissingModel { message, available }
+}
+
+/// Models whose name says that they think, for servers that do not tell.
+fn is_reasoner(model: &str) -> bool {
+    let model = model.to_lowercase();
+    ["deepseek-r1", "reasoner", "thinking", "qwq"].iter().any(|word| model.contains(word))
+}
+
+#[async_trait::async_trait]
+impl Model for OpenAi {
+    fn identity(&self) -> Identity {
+        self.learned.get().identity
+    }
+
+    async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
+        self.send(request, true).await
+    }
+
+    /// LM Studio loads a model on its first request and only then has a window to tell.
+    async fn verify(&self) -> Vec<String> {
+        let known = self.learned.get().identity.window;
+        if self.kind == Kind::LmStudio
+            && let Ok(Found::Server(server)) = detect::detect(&self.http).await
+            && let Some(window) =
+                server.models.iter().find(|model| model.id == self.model()).and_then(|m| m.window)
+        {
+            let window = self.options.window.map_or(window, |wanted| wanted.min(window));
+            self.learned.change(|learned| learned.identity.window = Some(window));
+            if known.is_some_and(|known| window < known) {
+                return vec![format!("the server runs the model with a window of {window} tokens")];
+            }
+            return Vec::new();
+        }
+        if known.is_none() {
+            return vec![String::from(
+                "the server does not tell its context window; set it if answers forget the task",
+            )];
+        }
+        Vec::new()
+    }
+}

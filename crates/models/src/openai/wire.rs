@@ -1,0 +1,344 @@
+//! The body of `/chat/completions`, and how its answer reads.
+//!
+//! As with Ollama, what never changes in a session comes before the conversation and what may change comes after it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::answer::Protocol;
+use crate::failure::Body;
+use crate::frames::Frame;
+use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
+
+/// A request body. `None` is a field that is not sent.
+#[derive(Debug, Serialize)]
+pub(super) struct Chat<'a> {
+    pub(super) model: &'a str,
+    pub(super) stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stream_options: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) thinking: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reasoning_effort: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) chat_template_kwargs: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cache_prompt: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) return_progress: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) timings_per_token: Option<bool>,
+    pub(super) messages: Vec<WireMessage<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_completion_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) temperature: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seed: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) response_format: Option<Value>,
+}
+
+/// Whether an assistant message carries its reasoning back (wire reference 2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reasoning {
+    /// Never: templates drop it, the first reasoning API refused it.
+    Dropped,
+    /// Where there was some.
+    Kept,
+    /// On every assistant message, empty where there was none.
+    Everywhere,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct WireMessage<'a> {
+    role: Role,
+    content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+}
+
+impl<'a> WireMessage<'a> {
+    pub(super) fn new(message: &'a Message, reasoning: Reasoning) -> Self {
+        let thinking = message.thinking.as_deref();
+        let reasoning_content = match reasoning {
+            _ if message.role != Role::Assistant => None,
+            Reasoning::Dropped => None,
+            Reasoning::Kept => thinking,
+            Reasoning::Everywhere => Some(thinking.unwrap_or_default()),
+        };
+        Self { role: message.role, content: &message.content, reasoning_content }
+    }
+}
+
+/// The state of one answer.
+#[derive(Debug, Default)]
+pub(super) struct OpenAiAnswer {
+    finished: Option<EndReason>,
+    usage: Usage,
+    /// Tool calls being assembled, by index: name, arguments.
+    calls: BTreeMap<u64, (String, String)>,
+}
+
+impl Protocol for OpenAiAnswer {
+    type Item = Delta;
+
+    fn frame(&mut self, frame: Frame, out: &mut VecDeque<Delta>) -> Result<(), Error> {
+        let Frame::Json(mut chunk) = frame else {
+            // The marker alone proves nothing; a finish reason does (wire reference 6.4).
+            return match self.settled() {
+                Some(end) => {
+                    out.push_back(end);
+                    Ok(())
+                }
+                None => {
+                    Err(Error::Transport(String::from("the server ended the stream without a finish reason")))
+                }
+            };
+        };
+        if chunk.get("error").is_some_and(|error| !error.is_null()) || chunk["object"] == "error" {
+            return Err(Body::from_json(&chunk).mid_stream());
+        }
+        if !chunk.is_object() {
+            return Err(Error::Protocol(format!("the server sent {chunk} where an object was due")));
+        }
+        self.progress(&chunk["prompt_progress"], out);
+        let last_counts = self.count(&chunk, out);
+        if let Some(choice) = chunk["choices"].get_mut(0) {
+            let reason = choice["finish_reason"].take();
+            let part = if choice["delta"].is_object() { "delta" } else { "message" };
+            self.content(choice[part].take(), out);
+            if let Value::String(reason) = reason {
+                self.finish(&reason, out)?;
+            }
+        }
+        if last_counts && let Some(end) = self.settled() {
+            out.push_back(end);
+        }
+        Ok(())
+    }
+
+    fn is_end(item: &Delta) -> bool {
+        matches!(item, Delta::End(_))
+    }
+
+    fn settled(&self) -> Option<Delta> {
+        Some(Delta::End(End { reason: self.finished?, usage: self.usage }))
+    }
+}
+
+impl OpenAiAnswer {
+    /// llama-server's `return_progress`; what it takes from the cache counts as processed.
+    fn progress(&mut self, progress: &Value, out: &mut VecDeque<Delta>) {
+        if let (Some(processed), Some(total)) = (progress["processed"].as_u64(), progress["total"].as_u64()) {
+            self.usage.prompt_tokens = Some(total);
+            self.usage.cached_tokens = progress["cache"].as_u64().or(self.usage.cached_tokens);
+            out.push_back(Delta::Usage(self.usage));
+            out.push_back(Delta::Progress { processed, total });
+        }
+    }
+
+    /// Reads counts, which come before the text they go with, so that a cut after that text knows them. Returns whether these are the last ones.
+    fn count(&mut self, chunk: &Value, out: &mut VecDeque<Delta>) -> bool {
+        let before = self.usage;
+        let timings = &chunk["timings"];
+        // While the prompt is being evaluated they count only what is done of it.
+        if timings.is_object() && chunk["prompt_progress"].is_null() {
+            let cached = timings["cache_n"].as_u64();
+            let evaluated = timings["prompt_n"].as_u64();
+            self.usage.cached_tokens = cached.or(self.usage.cached_tokens);
+            // Without the cached part the sum is unknown (older servers).
+            self.usage.prompt_tokens = cached.zip(evaluated).map(|(c, e)| c + e).or(self.usage.prompt_tokens);
+            self.usage.generated_tokens = timings["predicted_n"].as_u64().or(self.usage.generated_tokens);
+            self.usage.prompt_ms = timings["prompt_ms"].as_f64().or(self.usage.prompt_ms);
+            self.usage.generation_ms = timings["predicted_ms"].as_f64().or(self.usage.generation_ms);
+        }
+        let counts = &chunk["usage"];
+        if counts.is_object() {
+            let cached = counts["prompt_cache_hit_tokens"].as_u64();
+            let cached = cached.or(counts["prompt_tokens_details"]["cached_tokens"].as_u64());
+            self.usage.cached_tokens = cached.or(self.usage.cached_tokens);
+            self.usage.prompt_tokens = counts["prompt_tokens"].as_u64().or(self.usage.prompt_tokens);
+            self.usage.generated_tokens =
+                counts["completion_tokens"].as_u64().or(self.usage.generated_tokens);
+        }
+        if self.usage != before {
+            out.push_back(Delta::Usage(self.usage));
+        }
+        counts.is_object()
+    }
+
+    fn content(&mut self, mut part: Value, out: &mut VecDeque<Delta>) {
+        // vLLM and Ollama call it `reasoning` (wire reference 2.3). A server that sends both sends the same twice.
+        let thoughts = ["reasoning_content", "reasoning"].iter().find_map(|key| text(part[*key].take()));
+        out.extend(thoughts.map(Delta::Thinking));
+        out.extend(text(part["content"].take()).map(Delta::Text));
+        let Value::Array(fragments) = part["tool_calls"].take() else { return };
+        for (position, fragment) in (0..).zip(fragments) {
+            let index = fragment["index"].as_u64().unwrap_or(position);
+            // A later index closes the ones before it.
+            while let Some(entry) = self.calls.first_entry().filter(|entry| *entry.key() < index) {
+                out.push_back(call(entry.remove()));
+            }
+            let (name, arguments) = self.calls.entry(index).or_default();
+            if let Some(part) = fragment["function"]["name"].as_str() {
+                // In pieces from some servers, repeated whole by others.
+                if name != part {
+                    name.push_str(part);
+                }
+            }
+            match &fragment["function"]["arguments"] {
+                Value::String(part) => arguments.push_str(part),
+                Value::Null => {}
+                whole => *arguments = whole.to_string(),
+            }
+        }
+    }
+
+    fn finish(&mut self, reason: &str, out: &mut VecDeque<Delta>) -> Result<(), Error> {
+        let failed =
+            |message: &str| Err(Error::Unavailable { message: message.to_owned(), retry_after: None });
+        let reason = match reason {
+            "length" => EndReason::Length,
+            "content_filter" => {
+                return Err(Error::Refused(String::from("the server's content filter stopped the answer")));
+            }
+            "insufficient_system_resource" => {
+                return failed("the server ran out of resources during the answer");
+            }
+            "abort" | "error" => return failed("the server gave up in the middle of the answer"),
+            _ => EndReason::Stop,
+        };
+        let calls = std::mem::take(&mut self.calls).into_values();
+        // A call that the limit cut off is not a call.
+        let whole = |arguments: &str| serde_json::from_str::<serde::de::IgnoredAny>(arguments).is_ok();
+        out.extend(calls.filter(|(_, arguments)| reason == EndReason::Stop || whole(arguments)).map(call));
+        self.finished = Some(reason);
+        Ok(())
+    }
+}
+
+/// A complete call. Arguments that are not JSON stay a string, for the model to be told.
+fn call((name, arguments): (String, String)) -> Delta {
+    let arguments = match arguments.trim() {
+        "" => json!({}),
+        text => serde_json::from_str(text).unwrap_or(Value::String(arguments)),
+    };
+    Delta::ToolCall { name, arguments }
+}
+
+/// A string, or the text parts of a content array; `None` if there is nothing in it.
+fn text(value: Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text,
+        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
+        _ => return None,
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(chunks: &[Value]) -> Result<Vec<Delta>, Error> {
+        let mut answer = OpenAiAnswer::default();
+        let mut out = VecDeque::new();
+        for chunk in chunks {
+            let frame = if chunk == "DONE" { Frame::Done } else { Frame::Json(chunk.clone()) };
+            answer.frame(frame, &mut out)?;
+        }
+        Ok(out.into())
+    }
+
+    fn delta(delta: Value) -> Value {
+        json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]})
+    }
+
+    #[test]
+    fn a_native_call_is_given_out_when_it_is_complete_and_never_cut() {
+        let first = delta(
+            json!({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{\"x\""}}]}),
+        );
+        let second = delta(json!({"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]}));
+        let other = delta(json!({"tool_calls": [{"index": 1, "function": {"name": "g", "arguments": ""}}]}));
+        let mut seen = run(&[first.clone(), second, other.clone()]).unwrap();
+        assert_eq!(seen, [Delta::ToolCall { name: String::from("f"), arguments: json!({"x": 1}) }]);
+
+        let finish = |reason: &str| json!({"choices": [{"delta": {}, "finish_reason": reason}]});
+        seen = run(&[other, finish("tool_calls")]).unwrap();
+        assert_eq!(seen, [Delta::ToolCall { name: String::from("g"), arguments: json!({}) }]);
+        assert_eq!(run(&[first, finish("length")]).unwrap(), [], "cut by the limit");
+    }
+
+    #[test]
+    fn the_end_comes_with_the_last_counts_or_with_the_marker() {
+        let finish =
+            json!({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}], "usage": null});
+        let usage = json!({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1, "prompt_cache_hit_tokens": 4}});
+        let seen = run(&[finish.clone(), usage]).unwrap();
+        let usage = Usage {
+            prompt_tokens: Some(5),
+            cached_tokens: Some(4),
+            generated_tokens: Some(1),
+            ..Usage::default()
+        };
+        let end = |usage| Delta::End(End { reason: EndReason::Stop, usage });
+        assert_eq!(seen, [Delta::Text(String::from("a")), Delta::Usage(usage), end(usage)]);
+
+        assert_eq!(run(&[finish, json!("DONE")]).unwrap().last(), Some(&end(Usage::default())));
+        assert!(matches!(run(&[delta(json!({"content": "a"})), json!("DONE")]), Err(Error::Transport(_))));
+    }
+
+    #[test]
+    fn reasoning_is_read_under_both_names_and_once() {
+        for part in [
+            json!({"reasoning_content": "r", "content": null}),
+            json!({"reasoning": "r"}),
+            json!({"reasoning": "r", "reasoning_content": "r", "content": ""}),
+        ] {
+            assert_eq!(run(&[delta(part)]).unwrap(), [Delta::Thinking(String::from("r"))]);
+        }
+    }
+
+    #[test]
+    fn counts_of_a_prompt_under_way_are_those_of_the_whole_prompt() {
+        // As a real llama-server sends them: `prompt_n` grows while the prompt is evaluated.
+        let under_way = json!({"choices": [{"delta": {"content": null}}], "prompt_progress": {"total": 3521, "cache": 10, "processed": 2048, "time_ms": 9},
+            "timings": {"cache_n": 10, "prompt_n": 2038, "prompt_ms": 9.0, "predicted_n": 0, "predicted_ms": 0.0}});
+        let known = Usage { prompt_tokens: Some(3521), cached_tokens: Some(10), ..Usage::default() };
+        assert_eq!(
+            run(&[under_way]).unwrap(),
+            [Delta::Usage(known), Delta::Progress { processed: 2048, total: 3521 }]
+        );
+
+        let mut token = delta(json!({"content": "x"}));
+        token["timings"] = json!({"cache_n": 10, "prompt_n": 3511, "prompt_ms": 20.0, "predicted_n": 1, "predicted_ms": 0.5});
+        let known =
+            Usage { generated_tokens: Some(1), prompt_ms: Some(20.0), generation_ms: Some(0.5), ..known };
+        assert_eq!(
+            run(&[token]).unwrap(),
+            [Delta::Usage(known), Delta::Text(String::from("x"))],
+            "counts come before the text"
+        );
+    }
+
+    #[test]
+    fn odd_chunks_do_not_stop_a_stream() {
+        for chunk in [
+            json!({}),
+            json!({"choices": null}),
+            json!({"choices": [null]}),
+            json!({"choices": [{"delta": 3}]}),
+            delta(json!({"tool_calls": [null, {"function": 1}]})),
+        ] {
+            run(std::slice::from_ref(&chunk)).unwrap_or_else(|why| panic!("{chunk}: {why}"));
+        }
+        assert!(run(&[json!([1])]).is_err());
+    }
+}
