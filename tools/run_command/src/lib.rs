@@ -1,1 +1,132 @@
-//! The run_command tool.
+//! The run_command tool: one line for the shell, run in the sandbox in the work tree.
+//!
+//! The model reads how it ended, then the beginning and the end of the output; all of it is in a log file.
+
+mod guard;
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sandbox::{Command, Finished, OutputLimits, Sandbox, SandboxError, Status};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tool_api::{Effect, Outcome, Tool, ToolError};
+
+/// What the model reads of the output: 4 KiB or 60 lines at each end, about 2,500 tokens at most.
+const SHOWN: OutputLimits = OutputLimits {
+    head_bytes: 4 << 10,
+    head_lines: 60,
+    tail_bytes: 4 << 10,
+    tail_lines: 60,
+    log_bytes: 16 << 20,
+    total_bytes: 256 << 20,
+};
+
+/// Arguments of `run_command`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Arguments {
+    /// For `sh -c`, in the repository root.
+    command: String,
+}
+
+/// How commands are run in a session.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the full output of each run is kept, as `command-N.log`.
+    pub log_dir: PathBuf,
+    /// How long a command may take.
+    pub timeout: Duration,
+}
+
+/// The tool.
+#[derive(Debug)]
+pub struct RunCommand {
+    sandbox: Sandbox,
+    options: Options,
+    runs: AtomicU32,
+}
+
+impl RunCommand {
+    /// For the work tree of a sandbox.
+    #[must_use]
+    pub fn new(sandbox: Sandbox, options: Options) -> Self {
+        Self { sandbox, options, runs: AtomicU32::new(0) }
+    }
+
+    fn outcome(&self, line: &str, finished: &Finished) -> Outcome {
+        let seconds = self.options.timeout.as_secs();
+        let how = match finished.status {
+            Status::Exited(0) => "Exit code 0.".to_owned(),
+            Status::Exited(code) => format!("Failed with exit code {code}."),
+            Status::Signaled(signal) => format!("Killed by signal {signal}."),
+            Status::TimedOut => format!(
+                "Stopped after {seconds} s. A command must end by itself and cannot read input; do not start servers or watchers."
+            ),
+            Status::LimitReached => {
+                "Stopped because it printed too much. Send the output to a file or filter it.".to_owned()
+            }
+        };
+        let output = &finished.output;
+        let mut text = how;
+        if output.total_bytes == 0 {
+            text.push_str(" No output.");
+        } else {
+            text.push('\n');
+            text.push_str(output.text().trim_end());
+        }
+        if let (Some(_), Some(log)) = (output.omitted, &output.log) {
+            text.push_str(&format!(
+                "\n[{} lines in all; the whole output is in {}]",
+                output.total_lines,
+                log.display()
+            ));
+        }
+        let outcome = if finished.status.success() { Outcome::ok(text) } else { Outcome::failed(text) };
+        let facts = json!({
+            "command": line,
+            "exit_code": finished.status.code(),
+            "timed_out": finished.status == Status::TimedOut,
+            "output_bytes": output.total_bytes,
+            "log": output.log,
+        });
+        Outcome { facts, ..outcome }
+    }
+}
+
+#[async_trait]
+impl Tool for RunCommand {
+    type Arguments = Arguments;
+    const NAME: &'static str = "run_command";
+    const DESCRIPTION: &'static str = "Runs a shell command, without network or input.";
+    const EFFECT: Effect = Effect::Execute;
+
+    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
+        match value.as_str().filter(|_| name == "command") {
+            Some(line) => guard::check(line),
+            None => Ok(()),
+        }
+    }
+
+    async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
+        let line = arguments.command;
+        guard::check(&line).map_err(ToolError::Model)?;
+        let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+        let command = Command {
+            timeout: self.options.timeout,
+            output: SHOWN,
+            log: Some(self.options.log_dir.join(format!("command-{run}.log"))),
+            ..Command::shell(&line)
+        };
+        match self.sandbox.run(command).await {
+            Ok(finished) => Ok(self.outcome(&line, &finished)),
+            Err(e @ SandboxError::Start { .. }) => Err(ToolError::Model(e.to_string())),
+            Err(e) => Err(ToolError::Run(e.to_string())),
+        }
+    }
+}

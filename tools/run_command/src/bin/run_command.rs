@@ -1,0 +1,33 @@
+//! `run_command DIRECTORY COMMAND`: runs a command there and prints what a model would read, for work on this tool.
+
+use std::{ffi::OsString, io::Write, process::ExitCode, time::Duration};
+
+use sandbox::{Policy, Sandbox, clean_environment};
+use serde_json::json;
+use tool_api::Registry;
+use tool_run_command::{Options, RunCommand};
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match arguments.as_slice() {
+        [first] if first == "__sandbox" => sandbox::launcher_main(),
+        [root, line] => run(root, &line.to_string_lossy()).unwrap_or_else(|e| {
+            let _ = writeln!(std::io::stderr(), "{e}");
+            ExitCode::from(2)
+        }),
+        _ => ExitCode::from(2),
+    }
+}
+
+fn run(root: &OsString, line: &str) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let env = clean_environment(std::env::vars_os(), &[]);
+    let sandbox =
+        Sandbox::new(Policy { env, ..Policy::new(root) }, vec!["/proc/self/exe".into(), "__sandbox".into()])?;
+    let logs = tempfile::tempdir()?.keep();
+    let tools = Registry::new()
+        .with(RunCommand::new(sandbox, Options { log_dir: logs, timeout: Duration::from_secs(60) }));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(tools.call("run_command", json!({ "command": line })))?;
+    writeln!(std::io::stdout(), "{}", outcome.text)?;
+    Ok(ExitCode::SUCCESS)
+}
