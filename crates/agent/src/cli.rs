@@ -1,0 +1,246 @@
+//! The command line: what was typed, as plain data. Nothing here looks at the environment or the disk; that is `layers`' work.
+//! Flags that are settings come from their definitions in `settings`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit;
+use crate::settings::{RunFlags, ServerFlags, ToolFlags};
+
+/// An autonomous coding agent for DeepSeek and other open models.
+#[derive(Debug, Parser)]
+#[command(
+    name = "agent",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    subcommand_required = true
+)]
+pub(crate) struct Cli {
+    /// Work as if started in this folder
+    #[arg(short = 'C', value_name = "DIR", global = true)]
+    pub(crate) directory: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Work on a task in this repository until it is done and verified
+    #[command(after_help = exit::table())]
+    Run(Run),
+    /// Work on many tasks, unattended
+    #[command(after_help = exit::table())]
+    Batch(Batch),
+    /// Look at past runs
+    #[command(subcommand)]
+    Sessions(Sessions),
+    /// Look after the models of an Ollama server
+    #[command(subcommand)]
+    Models(Models),
+    /// Look at the tools a model is given, or call one by hand
+    #[command(subcommand)]
+    Tools(Tools),
+    /// Show what the agent would make of a model's output
+    Parse(Parse),
+    /// Check that a run could start, and say how to mend what is wrong
+    Doctor(Doctor),
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(Config),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The task; `-` reads it from standard input
+    #[arg(required_unless_present = "task_file")]
+    pub(crate) task: Option<String>,
+
+    /// Read the task from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "task")]
+    pub(crate) task_file: Option<PathBuf>,
+
+    /// Work in a copy; leave the repository as it is and the patch to look at and apply
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Print the session's events on standard output as they happen, one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Show nothing on the way, only how it ended
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    #[command(flatten)]
+    pub(crate) settings: RunFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Batch {
+    /// A JSONL, YAML or SWE-bench file, or a folder of Markdown tasks
+    pub(crate) tasks: PathBuf,
+
+    /// Tasks at a time
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) jobs: u16,
+
+    /// Where results go [default: TASKS with `.results` added]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) settings: RunFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sessions {
+    /// List them, the newest last
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what happened in one
+    Show {
+        #[command(flatten)]
+        session: SessionId,
+        /// The recorded events, one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write one out as a file that `--model replay:FILE` takes
+    Export {
+        #[command(flatten)]
+        session: SessionId,
+        /// Where to; standard output without it
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Remove sessions with their logs
+    Rm {
+        /// Ids, prefixes of ids, or `last`
+        #[arg(required = true, value_name = "SESSION")]
+        sessions: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SessionId {
+    /// An id, a prefix of one, or `last`
+    #[arg(value_name = "SESSION", default_value = "last")]
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Models {
+    /// List the models that are there
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: ServerFlags,
+    },
+    /// Show what is known of a model
+    Show {
+        /// The model's name
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: ServerFlags,
+    },
+    /// Download a model
+    Pull {
+        /// The model's name
+        name: String,
+        #[command(flatten)]
+        settings: ServerFlags,
+    },
+    /// Delete a model
+    Rm {
+        /// The model's name
+        name: String,
+        #[command(flatten)]
+        settings: ServerFlags,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tools {
+    /// List them with what they do
+    List,
+    /// Print the JSON Schema of a tool's arguments, or of all
+    Schema {
+        /// The tool's name
+        name: Option<String>,
+    },
+    /// Call a tool in this repository, as a run would
+    Call {
+        /// The tool's name
+        name: String,
+        /// Its arguments as a JSON object; `-` reads them from standard input
+        #[arg(default_value = "{}")]
+        arguments: String,
+        /// The whole outcome as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: ToolFlags,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Parse {
+    /// The model's output, as raw text; `-` or nothing reads standard input
+    pub(crate) file: Option<PathBuf>,
+
+    /// Read JSON lines {"id", "chunks": [text or {"hex"}], "end": "stop" or "length"} and answer each with a line
+    #[arg(long)]
+    pub(crate) chunks: bool,
+
+    /// Answer in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// As one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) settings: RunFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Show each setting, its value and where it comes from
+    Show {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: RunFlags,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,115 @@
+//! `agent sessions list|show|export|rm`.
+
+use std::path::Path;
+
+use journal::{Event, Mode, Store};
+use serde_json::json;
+
+use crate::cli::Sessions;
+use crate::console::{self, Paint};
+use crate::context::Context;
+use crate::exit::{Exit, Failure, Result};
+use crate::render::{Detail, View, plural};
+use crate::sanitize;
+
+/// Carries out a command on sessions.
+pub(crate) fn run(command: Sessions, context: &Context) -> Result<Exit> {
+    let store = context.store()?;
+    match command {
+        Sessions::List { json } => list(&store, json),
+        Sessions::Show { session, json } => show(&store, &session.id, json),
+        Sessions::Export { session, output } => export(&store, &session.id, output.as_deref(), context),
+        Sessions::Rm { sessions } => remove(&store, &sessions),
+    }
+}
+
+fn list(store: &Store, json: bool) -> Result<Exit> {
+    let ids = store.ids()?;
+    if ids.is_empty() && !json {
+        console::say("no sessions yet");
+    }
+    for id in ids {
+        let line = match store.summary(&id) {
+            Ok(s) if json => json!({
+                "id": s.id,
+                "started_ms": s.started_ms,
+                "task": s.task,
+                "root": s.root,
+                "mode": s.mode,
+                "ending": s.ending,
+                "totals": s.totals,
+            })
+            .to_string(),
+            Ok(s) => {
+                let ending = s.ending.as_ref().map_or("unfinished", |e| e.label());
+                let turns = s.totals.map_or_else(String::new, |t| plural(u64::from(t.turns), "turn"));
+                let mode = if s.mode == Mode::DryRun { "dry run: " } else { "" };
+                format!("{}  {ending:<20}  {turns:>9}  {mode}{}", s.id, sanitize::short(&s.task, 60))
+            }
+            Err(e) if json => json!({"id": id, "error": e.to_string()}).to_string(),
+            Err(e) => format!("{id}  {}", sanitize::line(&e.to_string())),
+        };
+        console::print(line + "\n")?;
+    }
+    Ok(Exit::Success)
+}
+
+fn show(store: &Store, id: &str, json: bool) -> Result<Exit> {
+    let records = store.load(id)?;
+    if json {
+        let lines: serde_json::Result<Vec<String>> = records.iter().map(serde_json::to_string).collect();
+        console::print(lines.map_err(Failure::refused)?.join("\n") + "\n")?;
+        return Ok(Exit::Success);
+    }
+    let paint = Paint::stdout();
+    let mut text = Vec::new();
+    let mut view = View::new(&mut text, paint, Detail::Live);
+    let mut patch = None;
+    for record in &records {
+        view.show(record);
+        match &record.event {
+            Event::Session { task, root, .. } => view.task(task, root),
+            Event::Finished { diff, .. } => patch = Some(&diff.patch),
+            _ => {}
+        }
+    }
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    match patch {
+        Some(patch) if !patch.is_empty() => text.push_str(&format!("\n{}", console::diff(patch, paint))),
+        Some(_) => {}
+        None => text.push_str("unfinished: it is still running, or was killed\n"),
+    }
+    console::print(text)?;
+    Ok(Exit::Success)
+}
+
+fn export(store: &Store, id: &str, output: Option<&Path>, context: &Context) -> Result<Exit> {
+    let records = store.load(id)?;
+    let mut text = String::new();
+    for record in &records {
+        text.push_str(&serde_json::to_string(record).map_err(Failure::refused)?);
+        text.push('\n');
+    }
+    match output {
+        None => console::print(text)?,
+        Some(path) => std::fs::write(context.directory.join(path), text)
+            .map_err(|e| Failure::misuse(format!("cannot write {}: {e}", path.display())))?,
+    }
+    Ok(Exit::Success)
+}
+
+fn remove(store: &Store, wanted: &[String]) -> Result<Exit> {
+    // All are looked up before one is removed: `last` twice means one session, and a typing mistake removes nothing.
+    let mut ids = Vec::new();
+    for id in wanted {
+        let id = store.find(id)?;
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    for id in ids {
+        store.remove(&id)?;
+        console::say(format_args!("removed {id}"));
+    }
+    Ok(Exit::Success)
+}

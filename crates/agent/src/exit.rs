@@ -1,0 +1,133 @@
+//! How the program ends: one enum, mapped to a number in one place, and the table of those numbers for `--help`.
+
+use std::io;
+
+use journal::{Budget, Ending};
+
+/// What a command has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It did what was asked.
+    Success,
+    /// It worked, and the answer is no: nothing found, a check that fails.
+    Negative,
+    /// A run has ended.
+    Run(Ending),
+}
+
+impl Exit {
+    /// The exit code of the process.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Exit::Success => 0,
+            Exit::Negative => 1,
+            Exit::Run(ending) => ending.exit_code(),
+        }
+    }
+}
+
+/// Why a command could not be carried out: the sentence for people, what to do about it, and the exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The exit code's meaning, shared with the endings of a run.
+    pub(crate) ending: Ending,
+    /// What went wrong, outermost first.
+    pub(crate) error: anyhow::Error,
+    /// What to do next, printed after the error.
+    pub(crate) hints: Vec<String>,
+}
+
+/// The result of every command.
+pub(crate) type Result<T = Exit> = std::result::Result<T, Failure>;
+
+impl Failure {
+    /// Our own side refuses: misuse, bad settings, a file that cannot be read.
+    pub(crate) fn refused(error: impl Into<anyhow::Error>) -> Self {
+        Self { ending: Ending::Refused, error: error.into(), hints: Vec::new() }
+    }
+
+    /// A sentence as a refusal.
+    pub(crate) fn misuse(message: impl std::fmt::Display) -> Self {
+        Self::refused(anyhow::anyhow!("{message}"))
+    }
+
+    /// The model or its server failed.
+    pub(crate) fn unavailable(error: impl Into<anyhow::Error>) -> Self {
+        Self { ending: Ending::Unavailable, error: error.into(), hints: Vec::new() }
+    }
+
+    /// Adds what to do next.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Whether the reader of our output has simply gone away, which is no failure.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        self.error
+            .chain()
+            .filter_map(|e| e.downcast_ref::<io::Error>())
+            .any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::refused(error)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::refused(error)
+    }
+}
+
+impl From<journal::Error> for Failure {
+    fn from(error: journal::Error) -> Self {
+        Self::refused(error)
+    }
+}
+
+impl From<models::Error> for Failure {
+    fn from(error: models::Error) -> Self {
+        Self::unavailable(error)
+    }
+}
+
+/// The table of exit codes, as `agent run --help` ends with.
+pub(crate) fn table() -> String {
+    let rows = [
+        (Ending::Verified, "done, and the verification passed"),
+        (Ending::Unverified, "done, but not verified: no check to run, or it does not pass"),
+        (Ending::Refused, "refused or misused: bad flags, settings or files, no sandbox"),
+        (Ending::GaveUp, "gave up: the model was getting nowhere"),
+        (Ending::Budget { budget: Budget::Turns }, "a budget was reached: turns, tokens, seconds or cost"),
+        (Ending::Unavailable, "the model or its server is unavailable"),
+        (Ending::Interrupted, "interrupted by Ctrl-C or a termination signal"),
+    ];
+    let mut text = String::from("Exit codes:\n");
+    for (ending, meaning) in rows {
+        text.push_str(&format!("  {:>3}  {meaning}\n", ending.exit_code()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_pipe_is_recognised_below_other_words() {
+        let inner = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("cannot print");
+        assert!(Failure::from(inner).is_broken_pipe());
+        assert!(!Failure::misuse("no such file").is_broken_pipe());
+    }
+
+    #[test]
+    fn the_table_names_each_code_once() {
+        let text = table();
+        let codes: Vec<_> = text.lines().skip(1).filter_map(|l| l.split_whitespace().next()).collect();
+        assert_eq!(codes, ["0", "1", "2", "3", "4", "5", "130"]);
+    }
+}

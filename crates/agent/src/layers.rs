@@ -1,0 +1,423 @@
+//! Settings from their sources: flags, environment, the repository's `.agent.toml`, the user's `config.toml`, defaults, in that
+//! order; each value knows where it comes from.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use toml::Spanned;
+
+use crate::exit::{Failure, Result};
+use crate::settings::{DEFINITIONS, Definition, Kind, Settings, Trust, definition};
+
+/// The repository's file, beside `.git`.
+pub(crate) const REPOSITORY_FILE: &str = ".agent.toml";
+/// A settings file is a page of text; more is a mistake.
+const FILE_LIMIT: u64 = 64 * 1024;
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Flag(String),
+    Variable(String),
+    Repository(PathBuf),
+    User(PathBuf),
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Flag(name) => write!(f, "{name}"),
+            Origin::Variable(name) => write!(f, "{name}"),
+            Origin::Repository(path) | Origin::User(path) => write!(f, "{}", path.display()),
+            Origin::Default => write!(f, "default"),
+        }
+    }
+}
+
+/// The outside world as far as settings go; read once, in `main`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment {
+    /// The variables, where they are text.
+    pub(crate) variables: BTreeMap<String, String>,
+}
+
+impl Environment {
+    /// Takes the process's variables.
+    pub(crate) fn new(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
+        let text = |(k, v): (OsString, OsString)| Some((k.into_string().ok()?, v.into_string().ok()?));
+        Self { variables: variables.filter_map(text).collect() }
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        // An empty variable is an unset one: `OLLAMA_HOST= agent …` is how people switch one off.
+        self.variables.get(name).map(String::as_str).filter(|v| !v.trim().is_empty())
+    }
+
+    fn folder(&self, variable: &str, below_home: &str) -> Option<PathBuf> {
+        // The XDG base directory rules: a relative path there is invalid and ignored.
+        let set = self.get(variable).map(PathBuf::from).filter(|p| p.is_absolute());
+        set.or_else(|| Some(Path::new(self.get("HOME")?).join(below_home)))
+    }
+
+    /// The user's settings file.
+    pub(crate) fn user_file(&self) -> Option<PathBuf> {
+        Some(self.folder("XDG_CONFIG_HOME", ".config")?.join("agent").join("config.toml"))
+    }
+
+    /// Where sessions are kept, unless `AGENT_STATE_DIR` says otherwise.
+    pub(crate) fn state_dir(&self) -> Option<PathBuf> {
+        Some(self.folder("XDG_STATE_HOME", ".local/state")?.join("agent"))
+    }
+
+    /// Variables that look like a misspelt setting. Others that begin with `AGENT_` belong to other programs (some CI systems
+    /// set a dozen), so they are no error.
+    pub(crate) fn suspects(&self) -> Vec<String> {
+        let names: Vec<String> = DEFINITIONS.iter().flat_map(Definition::environment).collect();
+        let ours = self.variables.keys().filter(|k| k.starts_with("AGENT_") && !names.contains(k));
+        ours.filter_map(|k| {
+            let near = nearest(k, names.iter().map(String::as_str))?;
+            Some(format!("{k} is not a setting; did you mean {near}?"))
+        })
+        .collect()
+    }
+}
+
+/// All settings, each with its origin.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    /// By key, in the order of the definitions; null where nothing sets it.
+    pub(crate) values: Vec<(&'static Definition, Value, Origin)>,
+    /// What a person should know about them.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Resolved {
+    /// The settings as the program uses them.
+    ///
+    /// # Errors
+    /// Never for values that [`Definition::accept`] let through.
+    pub(crate) fn settings(&self) -> Result<Settings> {
+        let map: Map<_, _> = self.values.iter().map(|(d, v, _)| (d.key.to_owned(), v.clone())).collect();
+        serde_json::from_value(Value::Object(map)).map_err(Failure::refused)
+    }
+}
+
+/// Brings the layers together. `repository` is the root of the repository, where there is one.
+///
+/// # Errors
+/// A file that cannot be read, an unknown key, a value of the wrong kind, a key that its source may not set.
+pub(crate) fn resolve(
+    flags: &[(&'static str, String)],
+    environment: &Environment,
+    repository: Option<&Path>,
+) -> Result<Resolved> {
+    let user = match environment.user_file() {
+        Some(path) => read_file(&path)?.map(|text| (path, text)),
+        None => None,
+    };
+    let repository = match repository.map(|root| root.join(REPOSITORY_FILE)) {
+        Some(path) => read_file(&path)?.map(|text| (path, text)),
+        None => None,
+    };
+    let user_values = match &user {
+        Some((path, text)) => parse_file(path, text, false)?,
+        None => BTreeMap::new(),
+    };
+    let repository_values = match &repository {
+        Some((path, text)) => parse_file(path, text, true)?,
+        None => BTreeMap::new(),
+    };
+
+    let (mut values, mut notes) = (Vec::new(), environment.suspects());
+    for d in DEFINITIONS {
+        let mut value = match d.default {
+            Some(text) => d.parse(text).map_err(Failure::misuse)?,
+            None => Value::Null,
+        };
+        let mut origin = Origin::Default;
+        if let (Some((path, _)), Some(v)) = (&user, user_values.get(d.key)) {
+            (value, origin) = (v.clone(), Origin::User(path.clone()));
+        }
+        if let (Some((path, _)), Some(v)) = (&repository, repository_values.get(d.key)) {
+            let raises = d.trust == Trust::RepositoryMayLower
+                && value.as_f64().zip(v.as_f64()).is_some_and(|(had, asked)| asked > had);
+            if raises {
+                notes.push(format!(
+                    "{} asks for {} = {v}; a repository may only lower it, so it stays {value} ({origin})",
+                    path.display(),
+                    d.key,
+                ));
+            } else {
+                (value, origin) = (v.clone(), Origin::Repository(path.clone()));
+            }
+        }
+        if let Some((name, text)) = d.environment().find_map(|n| Some((environment.get(&n)?, n))).map(swap) {
+            value = d.parse(text).map_err(|why| {
+                let shown = if d.kind == Kind::Secret { String::new() } else { format!(", not {text:?}") };
+                Failure::misuse(format!("the environment variable {name} {why}{shown}"))
+            })?;
+            origin = Origin::Variable(name);
+        }
+        if let Some((_, text)) = flags.iter().find(|(key, _)| *key == d.key) {
+            let name = d.flag_name().unwrap_or_default();
+            value = d.parse(text).map_err(|why| Failure::misuse(format!("{name} {why}, not {text:?}")))?;
+            origin = Origin::Flag(name);
+        }
+        values.push((d, value, origin));
+    }
+    Ok(Resolved { values, notes })
+}
+
+fn swap<A, B>((a, b): (A, B)) -> (B, A) {
+    (b, a)
+}
+
+fn read_file(path: &Path) -> Result<Option<String>> {
+    let say = |e: &dyn fmt::Display| {
+        Failure::misuse(format!("cannot read the settings file {}: {e}", path.display()))
+    };
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(say(&e)),
+    };
+    if !metadata.is_file() {
+        return Err(say(&"it is not a regular file")); // opening a pipe would wait for ever
+    }
+    if metadata.len() > FILE_LIMIT {
+        return Err(say(&format_args!("it is larger than {FILE_LIMIT} bytes")));
+    }
+    let mut text = String::new();
+    let mut file = File::open(path).map_err(|e| say(&e))?.take(FILE_LIMIT);
+    file.read_to_string(&mut text).map_err(|e| say(&e))?;
+    Ok(Some(text))
+}
+
+fn parse_file(path: &Path, text: &str, is_repository: bool) -> Result<BTreeMap<String, Value>> {
+    let at = |offset: usize| {
+        let line = 1 + text.bytes().take(offset).filter(|b| *b == b'\n').count();
+        format!("{}:{line}", path.display())
+    };
+    let table: BTreeMap<Spanned<String>, toml::Value> = toml::from_str(text).map_err(|e| {
+        let place = at(e.span().map_or(0, |s| s.start));
+        Failure::misuse(format!("{place}: {}", e.message()))
+    })?;
+    let mut values = BTreeMap::new();
+    for (key, value) in table {
+        let place = at(key.span().start);
+        let key = key.into_inner();
+        let Some(d) = definition(&key) else {
+            let known = DEFINITIONS.iter().map(|d| d.key);
+            let hint = nearest(&key, known).map_or_else(
+                || "`agent config show` lists all settings".to_owned(),
+                |near| format!("did you mean {near:?}?"),
+            );
+            return Err(Failure::misuse(format!("{place}: unknown setting {key:?}; {hint}")));
+        };
+        match d.trust {
+            Trust::Environment => {
+                let name = d.environment().next().unwrap_or_default();
+                return Err(Failure::misuse(format!(
+                    "{place}: {key} is set by the environment only; use {name}"
+                )));
+            }
+            Trust::User if is_repository => {
+                return Err(Failure::misuse(format!(
+                    "{place}: a repository may not set {key}: it decides where code and keys go or what commands may do"
+                ))
+                .hint("remove that line, or set it in your own settings file, in the environment or by a flag"));
+            }
+            Trust::User | Trust::Repository | Trust::RepositoryMayLower => {}
+        }
+        let value = serde_json::to_value(&value).map_err(Failure::refused)?;
+        let shown = value.to_string();
+        let value =
+            d.accept(value).map_err(|why| Failure::misuse(format!("{place}: {key} {why}, not {shown}")))?;
+        values.insert(key, value);
+    }
+    Ok(values)
+}
+
+/// The known name that a misspelt one most likely means.
+pub(crate) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = 1 + wanted.chars().count() / 5;
+    known.map(|name| (distance(wanted, name), name)).filter(|(d, _)| *d <= limit).min().map(|(_, name)| name)
+}
+
+/// Edits (insert, delete, replace, swap of neighbours) that turn one word into the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let mut best = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    best = best.min(rows[i - 2][j - 2] + 1);
+                }
+                best
+            };
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct World {
+        folder: tempfile::TempDir,
+        environment: Environment,
+    }
+
+    fn world(repository: &str, user: &str, variables: &[(&str, &str)]) -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("config");
+        std::fs::create_dir_all(config.join("agent")).unwrap();
+        std::fs::write(folder.path().join(REPOSITORY_FILE), repository).unwrap();
+        std::fs::write(config.join("agent/config.toml"), user).unwrap();
+        let mut environment = Environment::default();
+        environment.variables.insert("XDG_CONFIG_HOME".into(), config.display().to_string());
+        for (k, v) in variables {
+            environment.variables.insert((*k).into(), (*v).into());
+        }
+        World { folder, environment }
+    }
+
+    impl World {
+        fn resolve(&self, flags: &[(&'static str, &str)]) -> Result<Resolved> {
+            let flags: Vec<_> = flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
+            resolve(&flags, &self.environment, Some(self.folder.path()))
+        }
+
+        fn refusal(&self) -> String {
+            let message = self.resolve(&[]).unwrap_err().error.to_string();
+            message.replace(&self.folder.path().display().to_string(), "FOLDER")
+        }
+    }
+
+    fn value(resolved: &Resolved, key: &str) -> (Value, String) {
+        let (_, v, origin) = resolved.values.iter().find(|(d, _, _)| d.key == key).unwrap();
+        let name = origin.to_string();
+        (v.clone(), name.rsplit('/').next().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn each_source_gives_way_to_the_one_before_it() {
+        let w = world(
+            "max_turns = 4\ndialect = 'json'\ncut = 'first'",
+            "max_turns = 30\nnum_ctx = 4096\ncut = 'read-on'\ndialect = 'whole-file'\ntemperature = 1",
+            &[("AGENT_CUT", "auto"), ("AGENT_NUM_CTX", "8192")],
+        );
+        let r = w.resolve(&[("num_ctx", "16384")]).unwrap();
+        assert_eq!(value(&r, "num_ctx"), (16384.into(), "--num-ctx".into()));
+        assert_eq!(value(&r, "cut"), ("auto".into(), "AGENT_CUT".into()));
+        assert_eq!(value(&r, "dialect"), ("json".into(), ".agent.toml".into()));
+        assert_eq!(value(&r, "max_turns"), (4.into(), ".agent.toml".into()));
+        assert_eq!(value(&r, "temperature"), (1.into(), "config.toml".into()));
+        assert_eq!(value(&r, "think"), ("auto".into(), "default".into()));
+        assert_eq!(r.settings().unwrap().max_turns, 4);
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_a_suggestion() {
+        assert_eq!(
+            world("", "# budgets\nmax_turn = 3", &[]).refusal(),
+            "FOLDER/config/agent/config.toml:2: unknown setting \"max_turn\"; did you mean \"max_turns\"?"
+        );
+        assert_eq!(
+            world("colour = 'blue'", "", &[]).refusal(),
+            "FOLDER/.agent.toml:1: unknown setting \"colour\"; `agent config show` lists all settings"
+        );
+    }
+
+    #[test]
+    fn a_repository_may_not_set_what_endangers_the_user() {
+        for line in [
+            "model = 'replay:evil.jsonl'",
+            "base_url = 'https://evil.example'",
+            "ollama_host = 'evil.example'",
+            "openai_base_url = 'https://evil.example'",
+            "sandbox = false",
+            "pull = true",
+        ] {
+            let message = world(line, "", &[]).refusal();
+            assert!(message.contains("a repository may not set"), "{line}: {message}");
+        }
+        for line in ["deepseek_api_key = 'k'", "openai_api_key = 'k'", "state_dir = '/'"] {
+            let message = world(line, "", &[]).refusal();
+            assert!(message.contains("is set by the environment only"), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_repository_may_lower_a_budget_and_not_raise_it() {
+        let w = world("max_cost = 5.0\nmax_seconds = 60\nmax_tokens = 100", "max_cost = 2.5", &[]);
+        let r = w.resolve(&[]).unwrap();
+        assert_eq!(value(&r, "max_cost"), (2.5.into(), "config.toml".into()));
+        assert_eq!(value(&r, "max_seconds"), (60.into(), ".agent.toml".into()));
+        assert_eq!(value(&r, "max_tokens"), (100.into(), ".agent.toml".into()), "no limit is the highest");
+        assert!(r.notes[0].contains("a repository may only lower it, so it stays 2.5"), "{:?}", r.notes);
+    }
+
+    #[test]
+    fn bad_values_are_named_with_their_place() {
+        assert_eq!(
+            world("\nmax_turns = 'many'", "", &[]).refusal(),
+            "FOLDER/.agent.toml:2: max_turns must be a whole number from 1, not \"many\""
+        );
+        assert_eq!(
+            world("", "", &[("AGENT_THINK", "hard")]).refusal(),
+            "the environment variable AGENT_THINK must be one of auto, on, off, low, medium, high, not \"hard\""
+        );
+        let syntax = world("max_turns = = 3", "", &[]).refusal();
+        assert!(syntax.starts_with("FOLDER/.agent.toml:1: "), "{syntax}");
+        let twice = world("cut = 'first'\ncut = 'auto'", "", &[]).refusal();
+        assert!(twice.starts_with("FOLDER/.agent.toml:2: "), "{twice}");
+    }
+
+    #[test]
+    fn an_empty_variable_is_an_unset_one() {
+        let w = world("", "", &[("OLLAMA_HOST", ""), ("AGENT_MODEL", " ")]);
+        let r = w.resolve(&[]).unwrap();
+        assert_eq!(value(&r, "model").0, Value::Null);
+        assert_eq!(value(&r, "ollama_host").0, Value::Null);
+    }
+
+    #[test]
+    fn only_near_misses_of_variables_are_mentioned() {
+        let w = world("", "", &[("AGENT_MODLE", "x"), ("AGENT_JOBNAME", "ci"), ("AGENT_ID", "7")]);
+        assert_eq!(
+            w.resolve(&[]).unwrap().notes,
+            ["AGENT_MODLE is not a setting; did you mean AGENT_MODEL?"]
+        );
+    }
+
+    #[test]
+    fn a_settings_file_that_is_no_file_is_refused_and_not_waited_for() {
+        let w = world("", "", &[]);
+        std::fs::remove_file(w.folder.path().join(REPOSITORY_FILE)).unwrap();
+        std::fs::create_dir(w.folder.path().join(REPOSITORY_FILE)).unwrap();
+        assert!(w.refusal().ends_with("it is not a regular file"));
+    }
+
+    #[test]
+    fn distance_counts_a_swap_as_one() {
+        assert_eq!(distance("modle", "model"), 1);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(nearest("temprature", ["temperature", "think"].into_iter()), Some("temperature"));
+        assert_eq!(nearest("xyz", ["model"].into_iter()), None);
+    }
+}

@@ -1,0 +1,561 @@
+//! What people see of a run: a view of the journal's records, the same for a run under way and for one long past. Everything that
+//! came from a model, a file or a server is made harmless on its way here.
+
+use std::io::Write;
+
+use journal::{Check, Counts, CutReason, Diff, EndedBy, Ending, Event, Mode, Record, Totals};
+use serde_json::Value;
+
+use crate::console::{Paint, Style};
+use crate::sanitize;
+
+/// How much is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Detail {
+    /// The session's id, what went wrong, and how it ended.
+    Quiet,
+    /// A line for each call, result and turn: for logs.
+    Plain,
+    /// Also thinking and text as they arrive: for people who watch.
+    Live,
+}
+
+/// Lines of bad news shown of a result.
+const NEWS_LINES: usize = 8;
+/// Characters of a one-line summary.
+const WIDTH: usize = 100;
+
+/// The line that is still being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Open {
+    Nothing,
+    Thinking,
+    Text,
+    Call(u32, u32),
+}
+
+/// Shows records on a stream, one after the other.
+pub(crate) struct View<W> {
+    out: W,
+    paint: Paint,
+    detail: Detail,
+    open: Open,
+    saved_in_turn: u64,
+    cut: Option<CutReason>,
+}
+
+impl<W: Write> View<W> {
+    /// A view on this stream.
+    pub(crate) fn new(out: W, paint: Paint, detail: Detail) -> Self {
+        Self { out, paint, detail, open: Open::Nothing, saved_in_turn: 0, cut: None }
+    }
+
+    /// Shows one record. A stream that is gone is no reason to stop a run, so errors end here.
+    pub(crate) fn show(&mut self, record: &Record) {
+        let _ = self.write(&record.event).and_then(|()| self.out.flush());
+    }
+
+    /// Shows what a past session was about.
+    pub(crate) fn task(&mut self, task: &str, root: &str) {
+        let text = format!("in {}: {}", sanitize::line(root), sanitize::text(task.trim()));
+        let _ = self.line(Detail::Quiet, text);
+    }
+
+    fn write(&mut self, event: &Event) -> std::io::Result<()> {
+        match event {
+            Event::Session { id, mode, .. } => {
+                let mode = if *mode == Mode::DryRun { " (dry run)" } else { "" };
+                self.line(Detail::Quiet, format_args!("session {}{mode}", self.paint.paint(Style::Bold, id)))
+            }
+            Event::Model(m) => {
+                let server =
+                    m.server_version.as_ref().map_or(m.server.clone(), |v| format!("{} {v}", m.server));
+                let window = m.window.map_or("window unknown".into(), |w| format!("window {}", thousands(w)));
+                let thinking = if m.thinking { " · thinking" } else { "" };
+                let text = format!(
+                    "{} · {server} · {window} · edits as {}{thinking} · {}",
+                    m.model, m.dialect, m.why
+                );
+                self.line(Detail::Plain, format_args!("model   {}", sanitize::line(&text)))
+            }
+            Event::Message { .. } | Event::Request { .. } | Event::ToolStarted { .. } => Ok(()),
+            Event::Rewound { why, .. } => self.note(Detail::Plain, Style::Dim, "↺", why),
+            Event::Retry { error, wait_ms, .. } => {
+                let text = format!("{error}; again in {}", duration(*wait_ms));
+                self.note(Detail::Plain, Style::Warn, "!", &text)
+            }
+            Event::Thinking { text, .. } => self.piece(Open::Thinking, text),
+            Event::Text { text, .. } => self.piece(Open::Text, text),
+            Event::CallOpened { turn, call, tool } => {
+                if self.detail < Detail::Live {
+                    return Ok(());
+                }
+                self.close()?;
+                self.open = Open::Call(*turn, *call);
+                write!(self.out, "{} ", self.arrow(tool))
+            }
+            Event::Call { turn, call, tool, arguments, repairs, .. } => {
+                let repaired = if repairs.is_empty() {
+                    String::new()
+                } else {
+                    format!(
+                        " {}",
+                        self.paint.paint(
+                            Style::Warn,
+                            format_args!("(repaired: {})", sanitize::short(&repairs.join(", "), WIDTH))
+                        )
+                    )
+                };
+                let summary = summarize(arguments);
+                if self.open == Open::Call(*turn, *call) {
+                    self.open = Open::Nothing;
+                    return writeln!(self.out, "{summary}{repaired}");
+                }
+                let arrow = self.arrow(tool);
+                self.line(Detail::Plain, format_args!("{arrow} {summary}{repaired}"))
+            }
+            Event::Refused { tool, early, message, saved_tokens, .. } => {
+                self.saved_in_turn += saved_tokens;
+                let what = tool.as_deref().unwrap_or("answer");
+                let when = if *early { "refused while it was being written" } else { "refused" };
+                self.note(Detail::Plain, Style::Warn, "✗", &format!("{what} {when}: {message}"))
+            }
+            Event::Cut { why, .. } => {
+                self.cut = Some(*why);
+                Ok(())
+            }
+            Event::Output { turn, ended_by, counts, .. } => {
+                let text = turn_line(*turn, *ended_by, self.cut.take(), counts, self.saved_in_turn);
+                self.saved_in_turn = 0;
+                let text = self.paint.paint(Style::Dim, text);
+                self.line(Detail::Plain, text)
+            }
+            Event::ToolFinished { status, text, changed, ms, .. } => {
+                self.result(status == "ok", text, changed, *ms)
+            }
+            Event::CheckStarted { command } => {
+                self.note(Detail::Live, Style::Dim, "·", &format!("checking: {command}"))
+            }
+            Event::Checked(check) => self.check(check),
+            Event::Guard { message } => self.note(Detail::Plain, Style::Warn, "!", message),
+            Event::Warning { message } => self.note(Detail::Quiet, Style::Warn, "warning:", message),
+            Event::Finished { ending, message, diff, totals } => self.end(ending, message, diff, totals),
+        }
+    }
+
+    fn arrow(&self, tool: &str) -> String {
+        self.paint.paint(Style::Call, format_args!("→ {}", sanitize::short(tool, 40)))
+    }
+
+    /// A piece of streamed text.
+    fn piece(&mut self, kind: Open, text: &str) -> std::io::Result<()> {
+        if self.detail < Detail::Live {
+            return Ok(());
+        }
+        // What comes before the first word of an answer is not worth an empty line.
+        let text = if self.open == kind { text } else { text.trim_start() };
+        if text.is_empty() {
+            return Ok(());
+        }
+        if self.open != kind {
+            self.close()?;
+            self.open = kind;
+        }
+        let (begin, end) = match kind {
+            Open::Thinking => (self.paint.begin(Style::Dim), self.paint.end()),
+            _ => ("", ""),
+        };
+        write!(self.out, "{begin}{}{end}", sanitize::text(text))
+    }
+
+    fn close(&mut self) -> std::io::Result<()> {
+        if std::mem::replace(&mut self.open, Open::Nothing) == Open::Nothing {
+            Ok(())
+        } else {
+            writeln!(self.out)
+        }
+    }
+
+    fn line(&mut self, from: Detail, text: impl std::fmt::Display) -> std::io::Result<()> {
+        if self.detail < from {
+            return Ok(());
+        }
+        self.close()?;
+        writeln!(self.out, "{text}")
+    }
+
+    /// A sign and a message; further lines of the message are indented below it.
+    fn note(&mut self, from: Detail, style: Style, sign: &str, message: &str) -> std::io::Result<()> {
+        let text = sanitize::text(message.trim_end()).replace('\n', "\n    ");
+        let sign = self.paint.paint(style, sign);
+        self.line(from, format_args!("  {sign} {text}"))
+    }
+
+    fn result(&mut self, ok: bool, text: &str, changed: &[String], ms: u64) -> std::io::Result<()> {
+        let sign =
+            if ok { self.paint.paint(Style::Good, "✓") } else { self.paint.paint(Style::Bad, "✗") };
+        let took = self.paint.paint(Style::Dim, format_args!("({})", duration(ms)));
+        let mut lines = text.lines().filter(|l| !l.trim().is_empty());
+        let first = lines.next().unwrap_or("no output");
+        let first =
+            if changed.is_empty() { first.to_owned() } else { format!("changed {}", changed.join(", ")) };
+        self.line(Detail::Plain, format_args!("  {sign} {} {took}", sanitize::short(&first, WIDTH)))?;
+        if !ok {
+            self.news(lines)?;
+        }
+        Ok(())
+    }
+
+    fn news<'a>(&mut self, lines: impl Iterator<Item = &'a str>) -> std::io::Result<()> {
+        for line in lines.take(NEWS_LINES) {
+            let line = self.paint.paint(Style::Dim, sanitize::short(line, WIDTH));
+            self.line(Detail::Plain, format_args!("    {line}"))?;
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, check: &Check) -> std::io::Result<()> {
+        let (sign, word) = if check.passed {
+            (self.paint.paint(Style::Good, "✓"), "check passed")
+        } else {
+            (self.paint.paint(Style::Bad, "✗"), "check failed")
+        };
+        let took = self.paint.paint(Style::Dim, format_args!("({})", duration(check.ms)));
+        let command = sanitize::short(&check.command, WIDTH);
+        self.line(Detail::Plain, format_args!("  {sign} {word}: {command} {took}"))?;
+        if !check.passed {
+            self.news(check.text.lines().filter(|l| !l.trim().is_empty()))?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, ending: &Ending, message: &str, diff: &Diff, totals: &Totals) -> std::io::Result<()> {
+        let style = match ending {
+            Ending::Verified => Style::Good,
+            Ending::Unverified | Ending::Interrupted | Ending::Budget { .. } => Style::Warn,
+            Ending::GaveUp | Ending::Unavailable | Ending::Refused => Style::Bad,
+        };
+        let label = self.paint.paint(style, ending.label());
+        let message = sanitize::text(message.trim()).replace('\n', "\n  ");
+        self.line(Detail::Quiet, format_args!("{label}: {message}"))?;
+        self.line(Detail::Quiet, changes(diff))?;
+        self.line(Detail::Quiet, self.paint.paint(Style::Dim, sums(totals)))
+    }
+}
+
+/// Files with their counts, one line.
+fn changes(diff: &Diff) -> String {
+    if diff.files.is_empty() {
+        return "no file changed".into();
+    }
+    let counts = counts_by_file(&diff.patch);
+    let each: Vec<String> = diff
+        .files
+        .iter()
+        .take(20)
+        .map(|file| {
+            let name = sanitize::line(file);
+            counts.iter().find(|(path, ..)| path == file).map_or_else(
+                || name.to_string(),
+                |(_, added, removed)| format!("{name} (+{added} -{removed})"),
+            )
+        })
+        .collect();
+    let more = diff.files.len().saturating_sub(each.len());
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("changed {}{more}", each.join(", "))
+}
+
+/// Lines added and removed per file of a git-style patch.
+fn counts_by_file(patch: &str) -> Vec<(String, u64, u64)> {
+    let mut counts: Vec<(String, u64, u64)> = Vec::new();
+    let mut old = "";
+    let (mut old_left, mut new_left) = (0u64, 0u64); // lines of the hunk still to come, so that "--- x" in one is a line of it
+    for line in patch.lines() {
+        if old_left + new_left > 0 {
+            let last = counts.last_mut();
+            match (line.as_bytes().first(), last) {
+                (Some(b'+'), Some(c)) => (c.1, new_left) = (c.1 + 1, new_left.saturating_sub(1)),
+                (Some(b'-'), Some(c)) => (c.2, old_left) = (c.2 + 1, old_left.saturating_sub(1)),
+                (Some(b'\\'), _) => {}
+                _ => (old_left, new_left) = (old_left.saturating_sub(1), new_left.saturating_sub(1)),
+            }
+        } else if let Some(path) = line.strip_prefix("--- ") {
+            old = path;
+        } else if let Some(path) = line.strip_prefix("+++ ") {
+            let path = if path == "/dev/null" { old } else { path };
+            let path = path.split('\t').next().unwrap_or(path);
+            let path = path.strip_prefix("a/").or_else(|| path.strip_prefix("b/")).unwrap_or(path);
+            counts.push((path.to_owned(), 0, 0));
+        } else if let Some(header) = line.strip_prefix("@@ -") {
+            let mut ranges = header.split(' ').map(|range| {
+                let range = range.trim_start_matches('+');
+                range.split_once(',').map_or(Some(1), |(_, n)| n.parse().ok()).unwrap_or(0)
+            });
+            (old_left, new_left) = (ranges.next().unwrap_or(0), ranges.next().unwrap_or(0));
+        }
+    }
+    counts
+}
+
+fn sums(t: &Totals) -> String {
+    let mut parts = vec![
+        plural(u64::from(t.turns), "turn"),
+        format!(
+            "{} prompt tokens ({} evaluated anew)",
+            thousands(t.prompt_tokens),
+            thousands(t.evaluated_tokens)
+        ),
+        format!("{} generated", thousands(t.generated_tokens)),
+    ];
+    if t.saved_tokens > 0 {
+        parts.push(format!("about {} not generated thanks to cuts", thousands(t.saved_tokens)));
+    }
+    if let Some(cost) = t.cost {
+        parts.push(format!("${cost:.4}"));
+    }
+    parts.push(duration(t.ms));
+    parts.join(", ")
+}
+
+fn turn_line(turn: u32, ended_by: EndedBy, cut: Option<CutReason>, c: &Counts, saved: u64) -> String {
+    let number = |n: Option<u64>| n.map_or("?".into(), thousands);
+    let mut text = format!(
+        "  turn {turn}: {} prompt tokens, {} evaluated anew, {} generated",
+        number(c.prompt_tokens),
+        number(c.evaluated_tokens),
+        number(c.generated_tokens)
+    );
+    if saved > 0 {
+        text.push_str(&format!(", about {} saved", thousands(saved)));
+    }
+    text.push_str(&format!(", {}", duration(c.total_ms)));
+    match (ended_by, cut) {
+        (EndedBy::Length, _) => text.push_str(", token limit reached"),
+        (EndedBy::Cut, Some(CutReason::Call)) => text.push_str(", cut after the call"),
+        (EndedBy::Cut, Some(CutReason::Refused)) => text.push_str(", cut: doomed call"),
+        (EndedBy::Cut, Some(CutReason::Repetition)) => text.push_str(", cut: repeating itself"),
+        (EndedBy::Cut, Some(CutReason::Whitespace)) => text.push_str(", cut: nothing but white space"),
+        (EndedBy::Cut, Some(CutReason::Thinking)) => text.push_str(", cut: thinking without end"),
+        (EndedBy::Cut, Some(CutReason::Unchanged)) => text.push_str(", cut: the file unchanged"),
+        (EndedBy::Cut, Some(CutReason::Stopped) | None) => text.push_str(", cut"),
+        (EndedBy::Stop, _) => {}
+    }
+    text
+}
+
+/// A call's arguments on one line: short values as they are, long ones by their size.
+fn summarize(arguments: &Value) -> String {
+    let Some(map) = arguments.as_object() else { return sanitize::short(&arguments.to_string(), WIDTH) };
+    let parts: Vec<String> = map
+        .iter()
+        .map(|(name, value)| match value {
+            Value::String(s) if s.contains('\n') => format!("{name}: {} lines", s.lines().count()),
+            Value::String(s) if matches!(name.as_str(), "path" | "command" | "pattern") => s.clone(),
+            Value::String(s) => format!("{name}={s}"),
+            Value::Array(items) => format!("{name}: {}", plural(items.len() as u64, "item")),
+            other => format!("{name}={other}"),
+        })
+        .collect();
+    sanitize::short(&parts.join(" "), WIDTH)
+}
+
+/// A duration for people.
+pub(crate) fn duration(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{:.1} s", ms as f64 / 1_000.0),
+        _ => format!("{} min {} s", ms / 60_000, ms / 1_000 % 60),
+    }
+}
+
+/// `12,345`.
+pub(crate) fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// `1 turn`, `2 turns`.
+pub(crate) fn plural(n: u64, word: &str) -> String {
+    format!("{} {word}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn show(detail: Detail, colour: bool, events: Vec<Event>) -> String {
+        let mut out = Vec::new();
+        let mut view = View::new(&mut out, Paint(colour), detail);
+        for (seq, event) in events.into_iter().enumerate() {
+            view.show(&Record { v: journal::VERSION, seq: seq as u64, time_ms: 0, event });
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    fn a_run() -> Vec<Event> {
+        let counts = Counts {
+            prompt_tokens: Some(1320),
+            evaluated_tokens: Some(212),
+            generated_tokens: Some(87),
+            first_token_ms: Some(400),
+            total_ms: 4120,
+        };
+        vec![
+            Event::Session {
+                id: "20261122-134405-ab12".into(),
+                version: "0.1.0".into(),
+                task: "mend it".into(),
+                root: "/r".into(),
+                mode: Mode::DryRun,
+            },
+            Event::Model(journal::ModelInfo {
+                server: "ollama".into(),
+                server_version: Some("0.32.15".into()),
+                model: "qwen2.5-coder:1.5b".into(),
+                window: Some(32768),
+                thinking: false,
+                dialect: "blocks".into(),
+                why: "the only model there".into(),
+            }),
+            Event::Thinking { turn: 1, text: "\nhm".into() },
+            Event::Thinking { turn: 1, text: "m\x1b[2J".into() },
+            Event::Text { turn: 1, text: "I will look.".into() },
+            Event::CallOpened { turn: 1, call: 0, tool: "read_file".into() },
+            Event::Call {
+                turn: 1,
+                call: 0,
+                tool: "read_file".into(),
+                arguments: json!({"path": "src/lib.rs", "start_line": 3}),
+                span: (0, 60),
+                repairs: vec![],
+            },
+            Event::Cut { turn: 1, why: CutReason::Call, at: 60 },
+            Event::Output {
+                turn: 1,
+                content: "x".into(),
+                thinking: String::new(),
+                ended_by: EndedBy::Cut,
+                counts,
+            },
+            Event::ToolFinished {
+                turn: 1,
+                call: 0,
+                tool: "read_file".into(),
+                status: "ok".into(),
+                text: "src/lib.rs, lines 3 to 9 of 9\n3 fn a".into(),
+                changed: vec![],
+                facts: Value::Null,
+                ms: 3,
+            },
+            Event::Checked(Check {
+                command: "cargo test".into(),
+                passed: false,
+                text: "1 failed, 2 passed\nsrc/lib.rs:3 wrong".into(),
+                facts: Value::Null,
+                ms: 1500,
+            }),
+            Event::Finished {
+                ending: Ending::Unverified,
+                message: "done, but cargo test does not pass".into(),
+                diff: Diff {
+                    files: vec!["src/lib.rs".into()],
+                    added: 2,
+                    removed: 1,
+                    patch: "--- a/src/lib.rs\n+++ b/src/lib.rs\n@@ -1,2 +1,3 @@\n-a\n+b\n+++ c\n d\n".into(),
+                },
+                totals: Totals {
+                    turns: 1,
+                    prompt_tokens: 1320,
+                    evaluated_tokens: 212,
+                    generated_tokens: 87,
+                    saved_tokens: 1000,
+                    cost: None,
+                    ms: 65_000,
+                },
+            },
+        ]
+    }
+
+    #[test]
+    fn a_run_is_shown_live() {
+        insta::assert_snapshot!(show(Detail::Live, false, a_run()), @r"
+        session 20261122-134405-ab12 (dry run)
+        model   qwen2.5-coder:1.5b · ollama 0.32.15 · window 32,768 · edits as blocks · the only model there
+        hmm␛[2J
+        I will look.
+        → read_file src/lib.rs start_line=3
+          turn 1: 1,320 prompt tokens, 212 evaluated anew, 87 generated, 4.1 s, cut after the call
+          ✓ src/lib.rs, lines 3 to 9 of 9 (3 ms)
+          ✗ check failed: cargo test (1.5 s)
+            1 failed, 2 passed
+            src/lib.rs:3 wrong
+        unverified: done, but cargo test does not pass
+        changed src/lib.rs (+2 -1)
+        1 turn, 1,320 prompt tokens (212 evaluated anew), 87 generated, about 1,000 not generated thanks to cuts, 1 min 5 s
+        ");
+    }
+
+    #[test]
+    fn a_log_leaves_out_what_streams() {
+        insta::assert_snapshot!(show(Detail::Plain, false, a_run()), @r"
+        session 20261122-134405-ab12 (dry run)
+        model   qwen2.5-coder:1.5b · ollama 0.32.15 · window 32,768 · edits as blocks · the only model there
+        → read_file src/lib.rs start_line=3
+          turn 1: 1,320 prompt tokens, 212 evaluated anew, 87 generated, 4.1 s, cut after the call
+          ✓ src/lib.rs, lines 3 to 9 of 9 (3 ms)
+          ✗ check failed: cargo test (1.5 s)
+            1 failed, 2 passed
+            src/lib.rs:3 wrong
+        unverified: done, but cargo test does not pass
+        changed src/lib.rs (+2 -1)
+        1 turn, 1,320 prompt tokens (212 evaluated anew), 87 generated, about 1,000 not generated thanks to cuts, 1 min 5 s
+        ");
+    }
+
+    #[test]
+    fn quiet_is_id_and_ending() {
+        insta::assert_snapshot!(show(Detail::Quiet, false, a_run()), @r"
+        session 20261122-134405-ab12 (dry run)
+        unverified: done, but cargo test does not pass
+        changed src/lib.rs (+2 -1)
+        1 turn, 1,320 prompt tokens (212 evaluated anew), 87 generated, about 1,000 not generated thanks to cuts, 1 min 5 s
+        ");
+    }
+
+    #[test]
+    fn only_our_own_escapes_reach_the_terminal() {
+        let shown = show(Detail::Live, true, a_run());
+        let codes: Vec<_> =
+            shown.split('\x1b').skip(1).map(|s| s.split('m').next().unwrap_or_default()).collect();
+        assert!(!codes.is_empty() && codes.iter().all(|c| c.starts_with('[') && c.len() <= 3), "{codes:?}");
+        assert!(shown.contains("␛[2J"));
+    }
+
+    #[test]
+    fn a_deleted_file_counts_under_its_old_name() {
+        let patch =
+            "--- a/x y\n+++ /dev/null\n@@ -1,2 +0,0 @@\n-a\n--- b\n--- a/z\n+++ b/z\n@@ -1 +1 @@\n-a\n+b\n";
+        assert_eq!(counts_by_file(patch), [("x y".into(), 0, 2), ("z".into(), 1, 1)]);
+    }
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(
+            (thousands(0), thousands(999), thousands(1_234_567)),
+            ("0".into(), "999".into(), "1,234,567".into())
+        );
+        assert_eq!(
+            (duration(999), duration(1_500), duration(61_000)),
+            ("999 ms".into(), "1.5 s".into(), "1 min 1 s".into())
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! Text from models, files and servers, made harmless for a terminal: what could move the cursor, change colours, set the
+//! clipboard, reverse the reading order or hide itself is shown as a visible sign in its place. Each character is judged by
+//! itself, so a stream may be cleaned piece by piece.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// Cleans text of several lines: newlines and tabs stay.
+pub(crate) fn text(raw: &str) -> Cow<'_, str> {
+    clean(raw, |c| c == '\n' || c == '\t')
+}
+
+/// Cleans text that must stay on one line.
+pub(crate) fn line(raw: &str) -> Cow<'_, str> {
+    clean(raw, |_| false)
+}
+
+/// Cleans text into one line of at most `width` characters.
+pub(crate) fn short(raw: &str, width: usize) -> String {
+    let head = raw.char_indices().nth(width).map_or(raw, |(end, _)| &raw[..end]);
+    let clean = line(head);
+    if head.len() == raw.len() && clean.chars().count() <= width {
+        return clean.into_owned();
+    }
+    let mut cut: String = clean.chars().take(width.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}
+
+fn clean(raw: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let harmful = |c: char| !keep(c) && is_harmful(c);
+    let Some(first) = raw.find(harmful) else { return Cow::Borrowed(raw) };
+    let mut out = String::with_capacity(raw.len() + 16);
+    out.push_str(&raw[..first]);
+    for c in raw[first..].chars() {
+        match c {
+            c if !harmful(c) => out.push(c),
+            // Each C0 control has its own picture: ␛ for ESC, ␍ for CR.
+            '\0'..='\u{1f}' => out.push(char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}')),
+            '\u{7f}' => out.push('␡'),
+            c => {
+                let _ = write!(out, "<U+{:04X}>", c as u32);
+            }
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn is_harmful(c: char) -> bool {
+    matches!(c,
+        '\0'..='\u{1f}' | '\u{7f}'
+        | '\u{80}'..='\u{9f}'                 // C1: a terminal may take U+009B for CSI
+        | '\u{61c}' | '\u{200e}' | '\u{200f}' // marks that turn the reading order
+        | '\u{202a}'..='\u{202e}'             // embeddings and overrides
+        | '\u{2066}'..='\u{2069}'             // isolates
+        | '\u{2028}' | '\u{2029}'             // line and paragraph separators
+        | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' // invisible
+        | '\u{fff9}'..='\u{fffb}'             // interlinear annotation
+        | '\u{e0000}'..='\u{e007f}'           // tags: invisible text
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_is_not_copied() {
+        assert!(matches!(text("fn main() {\n\tπ\n}"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn escape_sequences_lose_their_escape() {
+        assert_eq!(text("\x1b[31mred\x1b]0;title\x07"), "␛[31mred␛]0;title␇");
+        assert_eq!(text("\x1b]52;c;aGk=\x1b\\"), "␛]52;c;aGk=␛\\", "the clipboard stays the user's");
+        assert_eq!(text("a\u{9b}31m\u{9d}b\u{85}"), "a<U+009B>31m<U+009D>b<U+0085>");
+    }
+
+    #[test]
+    fn a_carriage_return_cannot_overwrite_a_line() {
+        assert_eq!(text("safe\rrm -rf\x08"), "safe␍rm -rf␈");
+    }
+
+    #[test]
+    fn reading_order_and_hidden_text_become_visible() {
+        assert_eq!(text("a\u{202e}b\u{2066}c\u{200b}d\u{e0041}"), "a<U+202E>b<U+2066>c<U+200B>d<U+E0041>");
+    }
+
+    #[test]
+    fn one_line_stays_one_line() {
+        assert_eq!(line("a\nb\tc\u{2028}"), "a␊b␉c<U+2028>");
+        assert_eq!(short("abcdef", 4), "abc…");
+        assert_eq!(short("abcd", 4), "abcd");
+        assert_eq!(short("\u{9b}\u{9b}", 4), "<U+…", "signs count as they are shown");
+        assert_eq!(short("ääää€", 4), "äää…");
+    }
+
+    #[test]
+    fn no_harmful_character_survives_whatever_comes() {
+        for c in (0..=0x10_ffff).filter_map(char::from_u32) {
+            let shown = line(&c.to_string()).into_owned();
+            assert!(!shown.chars().any(is_harmful), "U+{:04X}", c as u32);
+            assert!(!shown.chars().any(char::is_control), "U+{:04X}", c as u32);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Flags, help and exit codes.
