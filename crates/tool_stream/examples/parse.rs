@@ -1,0 +1,27 @@
+//! What would the agent make of this output? Raw text on stdin; `--stop`, `--length` say how it ended.
+use std::io::Read;
+
+fn main() -> std::io::Result<()> {
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes)?;
+    let end = if std::env::args().any(|a| a == "--length") {
+        tool_stream::End::Length
+    } else {
+        tool_stream::End::Stop
+    };
+    if std::env::args().any(|a| a == "--events") {
+        let mut parser = tool_stream::Parser::new(tool_stream::Options::default());
+        let mut out = Vec::new();
+        for b in bytes.chunks(1) {
+            parser.feed(b, &mut out);
+        }
+        parser.finish(end, &mut out);
+        for e in out {
+            println!("{e:?}");
+        }
+        return Ok(());
+    }
+    let verdict = tool_stream::parse(&bytes, end, tool_stream::Options::default());
+    println!("{}", serde_json::to_string(&verdict)?);
+    Ok(())
+}

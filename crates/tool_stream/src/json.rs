@@ -1,0 +1,552 @@
+//! An incremental JSON reader that builds values while their bytes arrive and understands the usual deformations.
+//!
+//! Strict JSON is read as strict JSON, always. Everything else is a [`Repair`], or the end of the object
+//! ([`Step::Bad`]). The state is explicit: nothing recurses, nothing is scanned twice except the few bytes behind a
+//! quote that decide whether it ends its string (`quote.rs`).
+
+use memchr::{memchr, memchr2, memmem};
+use serde_json::{Map, Value};
+
+use crate::event::{Malformed, Repair};
+use crate::quote::{Look, Quote, Text, Verdict};
+use crate::text::{Repairs, decode, utf8};
+use crate::window::Window;
+
+/// What the next bytes have brought.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// All bytes at hand are used up.
+    More,
+    /// A key and its colon; `depth` counts the open containers.
+    Key,
+    /// A container was opened (and is counted in `depth`).
+    Opened,
+    /// A value was added to the innermost container; `last` is its span.
+    Added,
+    /// The outermost container was closed; `last` is its span.
+    Done(Value),
+    /// Not JSON from here on.
+    Bad(Malformed),
+}
+
+/// An open container.
+#[derive(Debug)]
+pub(crate) enum Node {
+    Object { map: Map<String, Value>, key: String },
+    Array(Vec<Value>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) node: Node,
+    pub(crate) start: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A value must come; after a comma in an array, or at its start, it may be the bracket instead.
+    Value,
+    /// A key or the closing brace.
+    Key,
+    Colon,
+    /// A comma or a closing bracket.
+    After,
+    Text(Text),
+    BareKey(usize),
+    BareValue(usize),
+    LineComment,
+    BlockComment,
+}
+
+/// Reads one value that begins with `{` or `[`.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    /// Offset of the next byte to read.
+    pub(crate) pos: usize,
+    pub(crate) stack: Vec<Frame>,
+    pub(crate) repairs: Repairs,
+    /// Span of the last value that was completed.
+    pub(crate) last: (usize, usize),
+    state: State,
+    /// State to return to behind a comment.
+    behind: Option<Box<State>>,
+    comma: bool,
+    newline: bool,
+    max_depth: usize,
+    /// A quote inside a string was read as part of it: from here on brackets are only believed at the end of a line.
+    pub(crate) doubtful: bool,
+}
+
+impl Reader {
+    pub(crate) fn new(start: usize, max_depth: usize) -> Reader {
+        Reader {
+            pos: start,
+            stack: Vec::new(),
+            repairs: Repairs::default(),
+            last: (start, start),
+            state: State::Value,
+            behind: None,
+            comma: false,
+            newline: false,
+            max_depth,
+            doubtful: false,
+        }
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.stack.len()
+    }
+
+    /// The key being filled in the object at `depth` (1 is the outermost).
+    pub(crate) fn key_at(&self, depth: usize) -> Option<&str> {
+        match &self.stack.get(depth.checked_sub(1)?)?.node {
+            Node::Object { key, .. } => Some(key),
+            Node::Array(_) => None,
+        }
+    }
+
+    /// The members read so far of the object at `depth`.
+    pub(crate) fn map_at(&self, depth: usize) -> Option<&Map<String, Value>> {
+        match &self.stack.get(depth.checked_sub(1)?)?.node {
+            Node::Object { map, .. } => Some(map),
+            Node::Array(_) => None,
+        }
+    }
+
+    /// Takes the last element out of the innermost array.
+    pub(crate) fn take_element(&mut self) -> Option<Value> {
+        match &mut self.stack.last_mut()?.node {
+            Node::Array(items) => items.pop(),
+            Node::Object { .. } => None,
+        }
+    }
+
+    /// True if the bytes so far end inside a string.
+    pub(crate) fn in_string(&self) -> bool {
+        matches!(self.state, State::Text(_))
+    }
+
+    /// The string being read, if it is a value: its quote and body start. For pieces as they arrive.
+    pub(crate) fn open_text(&self) -> Option<&Text> {
+        match &self.state {
+            State::Text(text) if !text.is_key => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Reads on until something of interest has happened.
+    pub(crate) fn step(&mut self, win: Window<'_>) -> Step {
+        loop {
+            let step = match self.state {
+                State::Text(_) => self.text(win),
+                State::BareKey(start) => self.bare_key(win, start),
+                State::BareValue(start) => self.bare_value(win, start),
+                State::LineComment | State::BlockComment => self.comment(win),
+                _ => self.structure(win),
+            };
+            if let Some(step) = step {
+                return step;
+            }
+        }
+    }
+
+    fn structure(&mut self, win: Window<'_>) -> Option<Step> {
+        let Some(byte) = win.get(self.pos) else { return Some(Step::More) };
+        match byte {
+            b' ' | b'\t' | b'\r' => self.pos += 1,
+            b'\n' => {
+                self.newline = true;
+                self.pos += 1;
+            }
+            0 => {
+                self.repairs.add(Repair::StrayByte);
+                self.pos += 1;
+            }
+            0xC2 | 0xE2 | 0xE3 | 0xEF => match odd_space(win, self.pos) {
+                Odd::Space(len) => {
+                    self.repairs.add(Repair::StrayByte);
+                    self.pos += len;
+                }
+                Odd::More => return Some(Step::More),
+                Odd::No => return self.token(win, byte),
+            },
+            b'/' => match win.get(self.pos + 1) {
+                Some(b'/') => self.begin_comment(State::LineComment, 2),
+                Some(b'*') => self.begin_comment(State::BlockComment, 2),
+                None if !win.eof => return Some(Step::More),
+                _ => return Some(Step::Bad(Malformed::NotJson)),
+            },
+            b'#' if !self.stack.is_empty() => self.begin_comment(State::LineComment, 1),
+            _ => return self.token(win, byte),
+        }
+        None
+    }
+
+    fn begin_comment(&mut self, comment: State, skip: usize) {
+        self.repairs.add(Repair::Comment);
+        self.pos += skip;
+        self.behind = Some(Box::new(std::mem::replace(&mut self.state, comment)));
+    }
+
+    fn comment(&mut self, win: Window<'_>) -> Option<Step> {
+        let rest = win.from(self.pos);
+        let end = match self.state {
+            State::LineComment => memchr(b'\n', rest), // the newline is seen by the state behind
+            _ => memmem::find(rest, b"*/").map(|i| i + 2),
+        };
+        match end {
+            Some(end) => {
+                self.pos += end;
+                if let Some(state) = self.behind.take() {
+                    self.state = *state;
+                }
+                None
+            }
+            None => {
+                // A star may be the first half of the end.
+                let keep =
+                    usize::from(matches!(self.state, State::BlockComment) && rest.last() == Some(&b'*'));
+                self.pos = win.end() - keep;
+                Some(Step::More)
+            }
+        }
+    }
+
+    fn token(&mut self, win: Window<'_>, byte: u8) -> Option<Step> {
+        match self.state {
+            State::Value => self.value(win, byte),
+            State::Key => match byte {
+                b'}' => self.close(byte),
+                b'"' | b'\'' | 0xE2 => self.quote(win, byte, true),
+                b'_' | b'$' | b'a'..=b'z' | b'A'..=b'Z' => {
+                    self.state = State::BareKey(self.pos);
+                    None
+                }
+                _ => Some(Step::Bad(Malformed::NotJson)),
+            },
+            State::Colon => {
+                if byte != b':' {
+                    return Some(Step::Bad(Malformed::NotJson));
+                }
+                self.pos += 1;
+                self.state = State::Value;
+                self.comma = false;
+                Some(Step::Key)
+            }
+            _ => match byte {
+                b',' => {
+                    self.pos += 1;
+                    self.comma = true;
+                    self.expect_next();
+                    None
+                }
+                b'}' | b']' => self.close(byte),
+                b'"' if self.newline
+                    && matches!(self.stack.last(), Some(Frame { node: Node::Object { .. }, .. })) =>
+                {
+                    self.repairs.add(Repair::MissingComma);
+                    self.state = State::Key;
+                    None
+                }
+                _ => Some(Step::Bad(Malformed::NotJson)),
+            },
+        }
+    }
+
+    fn expect_next(&mut self) {
+        self.state = match self.stack.last() {
+            Some(Frame { node: Node::Array(_), .. }) => State::Value,
+            _ => State::Key,
+        };
+    }
+
+    fn value(&mut self, win: Window<'_>, byte: u8) -> Option<Step> {
+        match byte {
+            b'{' | b'[' => {
+                if self.stack.len() >= self.max_depth {
+                    return Some(Step::Bad(Malformed::TooDeep));
+                }
+                let node = if byte == b'{' {
+                    Node::Object { map: Map::new(), key: String::new() }
+                } else {
+                    Node::Array(Vec::new())
+                };
+                self.stack.push(Frame { node, start: self.pos });
+                self.pos += 1;
+                self.comma = false;
+                self.expect_next();
+                Some(Step::Opened)
+            }
+            b']' if matches!(self.stack.last(), Some(Frame { node: Node::Array(_), .. })) => self.close(byte),
+            b'"' | b'\'' | b'`' | 0xE2 => self.quote(win, byte, false),
+            b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
+                self.state = State::BareValue(self.pos);
+                None
+            }
+            _ => Some(Step::Bad(Malformed::NotJson)),
+        }
+    }
+
+    fn close(&mut self, byte: u8) -> Option<Step> {
+        let fits = match self.stack.last() {
+            Some(Frame { node: Node::Object { .. }, .. }) => byte == b'}',
+            Some(Frame { node: Node::Array(_), .. }) => byte == b']',
+            None => false,
+        };
+        if !fits {
+            return Some(Step::Bad(Malformed::NotJson));
+        }
+        if self.comma {
+            self.repairs.add(Repair::TrailingComma);
+        }
+        let frame = self.stack.pop()?;
+        self.pos += 1;
+        let value = match frame.node {
+            Node::Object { map, .. } => Value::Object(map),
+            Node::Array(items) => Value::Array(items),
+        };
+        self.last = (frame.start, self.pos);
+        if self.stack.is_empty() { Some(Step::Done(value)) } else { self.add(value) }
+    }
+
+    /// Puts a complete value into the innermost container.
+    fn add(&mut self, value: Value) -> Option<Step> {
+        self.comma = false;
+        self.newline = false;
+        self.state = State::After;
+        match &mut self.stack.last_mut()?.node {
+            Node::Object { map, key } => {
+                map.insert(key.clone(), value);
+            }
+            Node::Array(items) => items.push(value),
+        }
+        // Only the outer levels are anybody's business.
+        if self.stack.len() <= 4 { Some(Step::Added) } else { None }
+    }
+
+    fn set_key(&mut self, name: String) {
+        if let Some(Frame { node: Node::Object { key, .. }, .. }) = self.stack.last_mut() {
+            *key = name;
+        }
+        self.state = State::Colon;
+    }
+
+    /// A quote where a string may begin.
+    fn quote(&mut self, win: Window<'_>, byte: u8, is_key: bool) -> Option<Step> {
+        let rest = win.from(self.pos);
+        let quote = match byte {
+            b'"' | b'\'' if !is_key => {
+                let undecided = rest.iter().take(3).all(|b| *b == byte) && rest.len() < 3;
+                if undecided && !win.eof && rest.len() == 2 {
+                    return Some(Step::More);
+                }
+                if rest.len() == 1 && !win.eof {
+                    return Some(Step::More);
+                }
+                match (byte, rest.starts_with(&[byte; 3])) {
+                    (b'"', false) => Quote::Double,
+                    (b'"', true) => Quote::TripleDouble,
+                    (_, false) => Quote::Single,
+                    (_, true) => Quote::TripleSingle,
+                }
+            }
+            b'"' => Quote::Double,
+            b'\'' => Quote::Single,
+            b'`' => Quote::Backtick,
+            _ => match rest {
+                [0xE2, 0x80, 0x9C..=0x9F, ..] => Quote::SmartDouble,
+                [0xE2, 0x80, 0x98..=0x9B, ..] => Quote::SmartSingle,
+                [0xE2] | [0xE2, 0x80] if !win.eof => return Some(Step::More),
+                _ => return Some(Step::Bad(Malformed::NotJson)),
+            },
+        };
+        if let Some(repair) = quote.repair() {
+            self.repairs.add(repair);
+        }
+        let body = self.pos + quote.len();
+        let line_start = self.newline_before(win);
+        self.state = State::Text(Text::new(quote, is_key, body, line_start));
+        self.pos = body;
+        None
+    }
+
+    /// True if only blanks stand before the current byte on its line.
+    fn newline_before(&self, win: Window<'_>) -> bool {
+        let before = win.slice(win.base.max(self.pos.saturating_sub(64)), self.pos);
+        matches!(before.iter().rev().find(|b| !matches!(b, b' ' | b'\t')), Some(b'\n'))
+    }
+
+    fn text(&mut self, win: Window<'_>) -> Option<Step> {
+        let State::Text(text) = &mut self.state else { return None };
+        loop {
+            if let Some(mut look) = text.look.take() {
+                match look.run(win, &self.stack, self.doubtful || text.inner > 0, text) {
+                    Verdict::More => {
+                        text.look = Some(look);
+                        return Some(Step::More);
+                    }
+                    Verdict::Closes => break,
+                    Verdict::Inner => {
+                        self.pos = text.candidate + text.quote.len();
+                        text.inner += 1;
+                        if text.needs_lines(&self.stack) && !text.line_start {
+                            // In an array on one line nothing tells an inner quote from a closing one.
+                            return Some(Step::Bad(Malformed::NotJson));
+                        }
+                    }
+                }
+            }
+            let rest = win.from(self.pos);
+            let (a, b) = (text.quote.first_byte(), b'\\');
+            let Some(hit) = memchr2(a, b, rest) else {
+                if text.is_key && memchr(b'\n', rest).is_some() {
+                    return Some(Step::Bad(Malformed::NotJson));
+                }
+                self.pos = win.end();
+                return Some(Step::More);
+            };
+            if text.is_key && memchr(b'\n', &rest[..hit]).is_some() {
+                return Some(Step::Bad(Malformed::NotJson));
+            }
+            self.pos += hit;
+            if rest[hit] == b'\\' {
+                if hit + 1 >= rest.len() {
+                    return Some(Step::More);
+                }
+                self.pos += 2;
+                continue;
+            }
+            match text.quote.matches(&rest[hit..], win.eof) {
+                None => return Some(Step::More),
+                Some(false) => {
+                    self.pos += 1;
+                    continue;
+                }
+                Some(true) => {}
+            }
+            text.candidate = self.pos;
+            let body = win.slice(text.body, self.pos);
+            if text.is_key || (text.inner == 0 && plain(body)) {
+                break;
+            }
+            text.look = Some(Look::new(self.pos + text.quote.len()));
+        }
+        let body = win.slice(text.body, text.candidate);
+        let (is_key, quote, inner) = (text.is_key, text.quote, text.inner);
+        let start = text.body - quote.len();
+        let end = text.candidate + quote.len();
+        if inner > 0 {
+            self.repairs.add(Repair::InnerQuote);
+            self.doubtful = true;
+        }
+        self.pos = end;
+        let decoded = decode(body, &mut self.repairs);
+        if is_key {
+            self.set_key(decoded);
+            None
+        } else {
+            self.last = (start, end);
+            self.add(Value::String(decoded))
+        }
+    }
+
+    fn bare_key(&mut self, win: Window<'_>, start: usize) -> Option<Step> {
+        while let Some(byte) = win.get(self.pos) {
+            if !(byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'-' | b'.')) {
+                self.repairs.add(Repair::UnquotedKey);
+                let name = utf8(win.slice(start, self.pos).to_vec(), &mut self.repairs);
+                self.set_key(name);
+                return None;
+            }
+            self.pos += 1;
+        }
+        Some(Step::More)
+    }
+
+    fn bare_value(&mut self, win: Window<'_>, start: usize) -> Option<Step> {
+        while let Some(byte) = win.get(self.pos) {
+            if matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n') {
+                let word = win.slice(start, self.pos);
+                let Some((value, repair)) = bare_word(word) else {
+                    return Some(Step::Bad(Malformed::NotJson));
+                };
+                if let Some(repair) = repair {
+                    self.repairs.add(repair);
+                }
+                self.last = (start, self.pos);
+                return self.add(value);
+            }
+            if self.pos - start > MAX_BARE {
+                return Some(Step::Bad(Malformed::NotJson));
+            }
+            self.pos += 1;
+        }
+        Some(Step::More)
+    }
+}
+
+/// Bytes of a value without quotes, at most: longer ones are not numbers or literals of any use.
+const MAX_BARE: usize = 512;
+
+/// The value of a word that stands without quotes.
+fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
+    Some(match word {
+        b"true" => (Value::Bool(true), None),
+        b"false" => (Value::Bool(false), None),
+        b"null" => (Value::Null, None),
+        b"True" | b"TRUE" => (Value::Bool(true), Some(Repair::PythonLiteral)),
+        b"False" | b"FALSE" => (Value::Bool(false), Some(Repair::PythonLiteral)),
+        b"None" | b"NULL" | b"Null" | b"nil" => (Value::Null, Some(Repair::PythonLiteral)),
+        b"NaN" | b"nan" | b"Infinity" | b"-Infinity" | b"+Infinity" | b"inf" | b"-inf" | b"undefined" => {
+            (Value::Null, Some(Repair::NotANumber))
+        }
+        [b'a'..=b'z' | b'A'..=b'Z' | b'_', ..] => {
+            let name = word.iter().all(|b| b.is_ascii_alphanumeric() || b"_./-:@".contains(b));
+            (
+                Value::String(String::from_utf8(word.to_vec()).ok().filter(|_| name)?),
+                Some(Repair::UnquotedValue),
+            )
+        }
+        _ => match serde_json::from_slice::<serde_json::Number>(word) {
+            Ok(number) => (Value::Number(number), None),
+            Err(_) => {
+                let text = std::str::from_utf8(word).ok()?;
+                let (sign, digits) = match text.strip_prefix('-') {
+                    Some(digits) => ("-", digits),
+                    None => ("", text.strip_prefix('+').unwrap_or(text)),
+                };
+                let lead = if digits.starts_with('.') { "0" } else { "" };
+                let trail = if digits.ends_with('.') { "0" } else { "" };
+                let mended = format!("{sign}{lead}{digits}{trail}");
+                (Value::Number(serde_json::from_str(&mended).ok()?), Some(Repair::NumberFormat))
+            }
+        },
+    })
+}
+
+/// A short name, path or number: a quote behind it ends the string beyond doubt, and waiting for more would only
+/// delay the judgement of the field.
+fn plain(body: &[u8]) -> bool {
+    body.len() <= 256
+        && body.iter().all(|b| b.is_ascii_alphanumeric() || *b >= 0x80 || b"_-./\\:@~+*%".contains(b))
+}
+
+enum Odd {
+    Space(usize),
+    More,
+    No,
+}
+
+/// Spaces that are not ASCII: U+00A0, U+200B–200D, U+2028/9, U+202F, U+3000, U+FEFF.
+fn odd_space(win: Window<'_>, at: usize) -> Odd {
+    match win.from(at) {
+        [0xC2, 0xA0, ..] => Odd::Space(2),
+        [0xE2, 0x80, 0x80..=0x8D | 0xA8 | 0xA9 | 0xAF, ..]
+        | [0xE3, 0x80, 0x80, ..]
+        | [0xEF, 0xBB, 0xBF, ..] => Odd::Space(3),
+        [0xC2] | [0xE2] | [0xE2, 0x80] | [0xE3] | [0xE3, 0x80] | [0xEF] | [0xEF, 0xBB] if !win.eof => {
+            Odd::More
+        }
+        _ => Odd::No,
+    }
+}

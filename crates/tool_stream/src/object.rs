@@ -1,0 +1,322 @@
+//! An object being read that may be a call: opens the call as soon as that is certain, reports its fields, completes it.
+
+use serde_json::{Map, Value};
+
+use crate::event::{Call, Event, Malformed, Options};
+use crate::json::{Node, Reader, Step};
+use crate::shape::{self, Shape};
+use crate::text::Repairs;
+use crate::window::Window;
+
+/// A tool whose name stood before the object: the object is its arguments.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    pub(crate) tool: String,
+    /// First byte of the call.
+    pub(crate) start: usize,
+}
+
+/// What became of the object.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    More,
+    /// Closed at `reader.pos`. True if there was a call in it.
+    Closed {
+        called: bool,
+    },
+    /// Given up at `reader.pos`. True if a call had begun in it.
+    Failed {
+        why: Malformed,
+        called: bool,
+    },
+}
+
+/// The object and what is known of the call in it.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    pub(crate) start: usize,
+    pub(crate) reader: Reader,
+    /// It stands where a call may stand.
+    pub(crate) eligible: bool,
+    /// Something before it announced a call.
+    pub(crate) announced: bool,
+    named: Option<Named>,
+    /// Depth of the object that is the call: 1, or 3 inside `{"tool_calls": [`.
+    root: usize,
+    tool: Option<Tool>,
+    /// Number of the call that was opened, and the key its arguments stand under.
+    opened: Option<(usize, String)>,
+    fields: usize,
+    /// Calls completed.
+    done: usize,
+}
+
+#[derive(Debug)]
+struct Tool {
+    name: String,
+    explicit: bool,
+}
+
+impl Candidate {
+    pub(crate) fn new(
+        start: usize,
+        eligible: bool,
+        announced: bool,
+        named: Option<Named>,
+        max_depth: usize,
+    ) -> Self {
+        Candidate {
+            start,
+            reader: Reader::new(start, max_depth),
+            eligible,
+            announced,
+            root: usize::from(named.is_none()),
+            named,
+            tool: None,
+            opened: None,
+            fields: 0,
+            done: 0,
+        }
+    }
+
+    /// Reads what is at hand. `calls` counts the calls of the stream.
+    pub(crate) fn run(
+        &mut self,
+        win: Window<'_>,
+        options: &Options,
+        calls: &mut usize,
+        out: &mut Vec<Event>,
+    ) -> Outcome {
+        if let Some(named) = &self.named
+            && self.opened.is_none()
+        {
+            self.opened = Some((*calls, String::new()));
+            out.push(Event::CallOpened { call: *calls, tool: named.tool.clone() });
+            *calls += 1;
+        }
+        loop {
+            if self.reader.pos - self.start > options.max_call_bytes {
+                return self.failed(Malformed::TooLong);
+            }
+            match self.reader.step(win) {
+                Step::More => return Outcome::More,
+                Step::Bad(why) => return self.failed(why),
+                Step::Done(value) => return self.closed(value, options, calls, out),
+                _ if !self.eligible => {}
+                Step::Opened => self.container(),
+                Step::Key => self.key(options, calls, out),
+                Step::Added => {
+                    if let Err(why) = self.added(options, calls, out) {
+                        return self.failed(why);
+                    }
+                }
+            }
+        }
+    }
+
+    /// True if what has been read was meant as a call.
+    pub(crate) fn begun(&self) -> bool {
+        self.eligible
+            && (self.announced
+                || self.done > 0
+                || self.root == 3
+                || self.opened.is_some()
+                || self.tool.is_some())
+    }
+
+    fn failed(&self, why: Malformed) -> Outcome {
+        Outcome::Failed { why, called: self.begun() }
+    }
+
+    fn container(&mut self) {
+        let depth = self.reader.depth();
+        if self.root == 1 && depth == 2 && self.named.is_none() {
+            let list = matches!(self.reader.stack[1].node, Node::Array(_));
+            if list && self.reader.key_at(1).is_some_and(shape::is_list) && self.opened.is_none() {
+                self.root = 3;
+                self.tool = None;
+            }
+        } else if self.root == 3 && depth == 3 {
+            (self.tool, self.opened, self.fields) = (None, None, 0);
+        }
+    }
+
+    /// A key inside the arguments makes it certain that this is a call and not, say, a schema.
+    fn key(&mut self, options: &Options, calls: &mut usize, out: &mut Vec<Event>) {
+        if self.opened.is_some() || self.named.is_some() || self.reader.depth() != self.root + 1 {
+            return;
+        }
+        let Some(holder) = self.reader.key_at(self.root) else { return };
+        let Some(tool) = &self.tool else { return };
+        let certain = if tool.explicit { shape::is_arguments(holder) } else { holder == "arguments" };
+        let field = self.reader.key_at(self.root + 1).unwrap_or_default();
+        if certain && !shape::is_schema_key(field) {
+            let holder = holder.to_owned();
+            self.open(holder, options, calls, out);
+        }
+    }
+
+    fn open(&mut self, holder: String, options: &Options, calls: &mut usize, out: &mut Vec<Event>) {
+        let Some(tool) = &self.tool else { return };
+        out.push(Event::CallOpened { call: *calls, tool: options.bare_name(&tool.name) });
+        self.opened = Some((*calls, holder));
+        *calls += 1;
+    }
+
+    fn added(&mut self, options: &Options, calls: &mut usize, out: &mut Vec<Event>) -> Result<(), Malformed> {
+        let depth = self.reader.depth();
+        if depth == self.root && self.named.is_none() {
+            self.member(options, calls, out)
+        } else if depth == self.root + 1 {
+            if let Some((call, holder)) = &self.opened
+                && (self.named.is_some() || self.reader.key_at(self.root) == Some(holder.as_str()))
+                && let Some(name) = self.reader.key_at(depth)
+                && let Some(value) = self.reader.map_at(depth).and_then(|m| m.get(name))
+            {
+                out.push(Event::FieldClosed { call: *call, name: name.to_owned(), value: value.clone() });
+                self.fields += 1;
+            }
+            Ok(())
+        } else if self.root == 3 && depth == 2 && self.reader.key_at(1).is_some_and(shape::is_list) {
+            let span = self.reader.last;
+            if let Some(Value::Object(map)) = self.reader.take_element() {
+                self.complete(map, span, options, calls, out);
+            }
+            Ok(())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A member of the object that may be the call.
+    fn member(
+        &mut self,
+        options: &Options,
+        calls: &mut usize,
+        out: &mut Vec<Event>,
+    ) -> Result<(), Malformed> {
+        let Some(key) = self.reader.key_at(self.root) else { return Ok(()) };
+        if !shape::is_name(key) {
+            return Ok(());
+        }
+        let map = self.reader.map_at(self.root);
+        let first = map.is_some_and(|m| m.len() == 1);
+        let explicit = shape::is_explicit(key);
+        let Some(Value::String(name)) = map.and_then(|m| m.get(key)) else { return Ok(()) };
+        let name = name.clone();
+        match &self.tool {
+            // "tool" wins over "name", whichever comes first, as long as nothing was said.
+            Some(old) if old.explicit && !explicit => return Ok(()),
+            Some(old) if self.opened.is_some() => {
+                return if old.name == name { Ok(()) } else { Err(Malformed::TwoNames) };
+            }
+            _ => {}
+        }
+        if explicit && !shape::is_tool_name(&name) {
+            return Ok(());
+        }
+        let unknown = options.known_tools.is_some() && !options.knows(&options.bare_name(&name));
+        self.tool = Some(Tool { name, explicit });
+        // A tool that does not exist is refused whatever follows.
+        if explicit && first && unknown && self.opened.is_none() {
+            self.open(String::new(), options, calls, out);
+        }
+        Ok(())
+    }
+
+    fn closed(
+        &mut self,
+        value: Value,
+        options: &Options,
+        calls: &mut usize,
+        out: &mut Vec<Event>,
+    ) -> Outcome {
+        if !self.eligible {
+            return Outcome::Closed { called: false };
+        }
+        let span = self.reader.last;
+        let Value::Object(map) = value else { return Outcome::Closed { called: self.done > 0 } };
+        if let Some(named) = self.named.take() {
+            let shape = Shape { tool: named.tool, arguments: Value::Object(map) };
+            self.emit(shape, (named.start, span.1), self.reader.repairs, calls, out);
+        } else if self.root == 1 {
+            self.complete(map, span, options, calls, out);
+        }
+        Outcome::Closed { called: self.done > 0 }
+    }
+
+    fn complete(
+        &mut self,
+        mut map: Map<String, Value>,
+        span: (usize, usize),
+        options: &Options,
+        calls: &mut usize,
+        out: &mut Vec<Event>,
+    ) {
+        let mut repairs = self.reader.repairs;
+        let opened_under = self.opened.as_ref().map(|(_, holder)| holder.clone());
+        let shape = match (&self.tool, opened_under) {
+            (Some(tool), Some(holder)) if self.fields > 0 => {
+                let arguments = map.swap_remove(&holder).unwrap_or_default();
+                Some(Shape { tool: options.bare_name(&tool.name), arguments })
+            }
+            (Some(tool), Some(_)) => Some(
+                // Opened for its unknown name: a call whatever it holds.
+                shape::call_of(&map, options, &mut repairs).unwrap_or_else(|| Shape {
+                    tool: options.bare_name(&tool.name),
+                    arguments: Value::Object(Map::new()),
+                }),
+            ),
+            _ => shape::call_of(&map, options, &mut repairs),
+        };
+        if let Some(shape) = shape {
+            self.emit(shape, span, repairs, calls, out);
+        }
+        (self.tool, self.opened, self.fields) = (None, None, 0);
+    }
+
+    fn emit(
+        &mut self,
+        shape: Shape,
+        span: (usize, usize),
+        repairs: Repairs,
+        calls: &mut usize,
+        out: &mut Vec<Event>,
+    ) {
+        let call = match &self.opened {
+            Some((call, _)) => *call,
+            None => {
+                out.push(Event::CallOpened { call: *calls, tool: shape.tool.clone() });
+                *calls += 1;
+                *calls - 1
+            }
+        };
+        if self.fields == 0
+            && let Value::Object(fields) = &shape.arguments
+        {
+            for (name, value) in fields {
+                out.push(Event::FieldClosed { call, name: name.clone(), value: value.clone() });
+            }
+        }
+        self.done += 1;
+        let Shape { tool, arguments } = shape;
+        let repairs = repairs.list();
+        out.push(Event::CallComplete(Call { call, tool, arguments, start: span.0, end: span.1, repairs }));
+    }
+}
+
+impl Candidate {
+    /// Whether a cut-off object, of which no tool is known yet, was meant as a call: its first key may begin one.
+    pub(crate) fn may_begin(&self, win: Window<'_>) -> bool {
+        let rest = win.from(self.start + 1);
+        let rest = &rest[rest.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(rest.len())..];
+        match rest.first() {
+            None => true,
+            Some(q @ (b'"' | b'\'')) => match rest[1..].iter().position(|b| b == q) {
+                Some(end) => shape::may_begin(&String::from_utf8_lossy(&rest[1..=end]), true),
+                None => shape::may_begin(&String::from_utf8_lossy(&rest[1..]), false),
+            },
+            Some(_) => false,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Which quote ends a string.
+//!
+//! Models forget the backslash before a quote inside a string. A quote ends its string only if what follows fits the
+//! place: in an object a closing brace that is itself followed by something that fits, or a comma and the next key
+//! with its colon; in an array the bracket, or a comma and another element. In valid JSON every closing quote passes,
+//! so valid JSON is never read otherwise. Once a string is known to hold such quotes, more is asked: they must come in
+//! pairs, brackets inside must balance, and the object must end with its line. What passes none of that runs to the
+//! end of the stream and is refused.
+
+use crate::event::Repair;
+use crate::json::{Frame, Node};
+use crate::window::Window;
+
+/// How a string is delimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quote {
+    Double,
+    Single,
+    Backtick,
+    SmartDouble,
+    SmartSingle,
+    TripleDouble,
+    TripleSingle,
+}
+
+impl Quote {
+    pub(crate) fn repair(self) -> Option<Repair> {
+        match self {
+            Quote::Double => None,
+            Quote::Single => Some(Repair::SingleQuotes),
+            Quote::Backtick => Some(Repair::BacktickQuotes),
+            Quote::SmartDouble | Quote::SmartSingle => Some(Repair::SmartQuotes),
+            Quote::TripleDouble | Quote::TripleSingle => Some(Repair::TripleQuotes),
+        }
+    }
+
+    /// Bytes of the delimiter.
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Quote::Double | Quote::Single | Quote::Backtick => 1,
+            _ => 3,
+        }
+    }
+
+    pub(crate) fn first_byte(self) -> u8 {
+        match self {
+            Quote::Double | Quote::TripleDouble => b'"',
+            Quote::Single | Quote::TripleSingle => b'\'',
+            Quote::Backtick => b'`',
+            Quote::SmartDouble | Quote::SmartSingle => 0xE2,
+        }
+    }
+
+    /// Whether the delimiter stands at the start of `rest`; `None` if more bytes are needed to say.
+    pub(crate) fn matches(self, rest: &[u8], eof: bool) -> Option<bool> {
+        if self.len() == 1 {
+            return Some(true);
+        }
+        if rest.len() >= 3 {
+            return Some(match self {
+                Quote::SmartDouble => matches!(rest, [0xE2, 0x80, 0x9C..=0x9F, ..]),
+                Quote::SmartSingle => matches!(rest, [0xE2, 0x80, 0x98..=0x9B, ..]),
+                // Of four quotes in a row the last three end the string.
+                _ => rest[1] == rest[0] && rest[2] == rest[0] && rest.get(3) != Some(&rest[0]),
+            });
+        }
+        if eof { Some(false) } else { None }
+    }
+}
+
+/// A string being read.
+#[derive(Debug)]
+pub(crate) struct Text {
+    pub(crate) quote: Quote,
+    pub(crate) is_key: bool,
+    /// Offset of the first byte behind the opening quote.
+    pub(crate) body: usize,
+    /// The opening quote is the first thing on its line.
+    pub(crate) line_start: bool,
+    /// Quotes taken for part of the text so far.
+    pub(crate) inner: usize,
+    /// The quote being looked at.
+    pub(crate) candidate: usize,
+    pub(crate) look: Option<Look>,
+    balance: Balance,
+}
+
+impl Text {
+    pub(crate) fn new(quote: Quote, is_key: bool, body: usize, line_start: bool) -> Text {
+        let balance = Balance { upto: body, ..Balance::default() };
+        Text { quote, is_key, body, line_start, inner: 0, candidate: body, look: None, balance }
+    }
+
+    /// In arrays only the ends of lines tell inner quotes from closing ones.
+    pub(crate) fn needs_lines(&self, stack: &[Frame]) -> bool {
+        self.inner > 0 && matches!(stack.last(), Some(Frame { node: Node::Array(_), .. }))
+    }
+}
+
+/// Whether the brackets in a string balance, counted as far as `upto`.
+#[derive(Debug, Default)]
+struct Balance {
+    upto: usize,
+    depth: [i64; 3],
+    negative: bool,
+}
+
+impl Balance {
+    fn even(&mut self, win: Window<'_>, to: usize) -> bool {
+        for &b in win.slice(self.upto, to) {
+            let (kind, step) = match b {
+                b'{' => (0, 1),
+                b'}' => (0, -1),
+                b'[' => (1, 1),
+                b']' => (1, -1),
+                b'(' => (2, 1),
+                b')' => (2, -1),
+                _ => continue,
+            };
+            self.depth[kind] += step;
+            self.negative |= self.depth[kind] < 0;
+        }
+        self.upto = to;
+        !self.negative && self.depth == [0; 3]
+    }
+}
+
+/// What a quote turned out to be.
+pub(crate) enum Verdict {
+    More,
+    Closes,
+    Inner,
+}
+
+/// The bytes behind a quote, looked at one by one; resumes where it stopped.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pos: usize,
+    phase: Phase,
+    newline: bool,
+    /// Containers closed behind the quote.
+    closed: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    AfterQuote,
+    Slash,
+    AfterCloser,
+    AfterComma,
+    Key(u8),
+    KeyEscape(u8),
+    BareKey,
+    KeyEnd,
+    AfterElement,
+    AfterTop,
+}
+
+impl Look {
+    pub(crate) fn new(pos: usize) -> Look {
+        Look { pos, phase: Phase::AfterQuote, newline: false, closed: 0 }
+    }
+
+    /// `doubt`: quotes without backslash have been seen in this object, so more is asked.
+    pub(crate) fn run(&mut self, win: Window<'_>, stack: &[Frame], doubt: bool, text: &mut Text) -> Verdict {
+        loop {
+            let Some(byte) = win.get(self.pos) else {
+                // An object that closes with the last byte of the stream ends its line.
+                let ends = win.eof && matches!(self.phase, Phase::AfterTop);
+                return if ends { self.closing(win, doubt, text) } else { Verdict::More };
+            };
+            let done = self.byte(byte, stack, doubt, text);
+            self.pos += 1;
+            match done {
+                None => {}
+                Some(true) => return self.closing(win, doubt, text),
+                Some(false) => return Verdict::Inner,
+            }
+        }
+    }
+
+    /// What follows fits. In a string that has inner quotes the string itself must fit too.
+    fn closing(&self, win: Window<'_>, doubt: bool, text: &mut Text) -> Verdict {
+        let paired = matches!(text.quote, Quote::Single | Quote::SmartSingle) || text.inner % 2 == 0;
+        if doubt && text.inner > 0 && !(paired && text.balance.even(win, text.candidate)) {
+            return Verdict::Inner;
+        }
+        Verdict::Closes
+    }
+
+    /// `Some(true)`: what follows fits; `Some(false)`: it does not; `None`: not known yet.
+    fn byte(&mut self, byte: u8, stack: &[Frame], doubt: bool, text: &Text) -> Option<bool> {
+        if matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+            && !matches!(self.phase, Phase::Key(_) | Phase::KeyEscape(_))
+        {
+            return self.blank(byte, text, stack);
+        }
+        match self.phase {
+            Phase::AfterQuote => self.after_quote(byte, stack, doubt, text),
+            Phase::Slash => Some(matches!(byte, b'/' | b'*')),
+            Phase::AfterCloser => match byte {
+                b',' => Some(true),
+                b'}' | b']' => self.closer(byte, stack, doubt),
+                b'/' => self.to(Phase::Slash),
+                _ => Some(false),
+            },
+            Phase::AfterComma => match byte {
+                b'"' | b'\'' => self.to(Phase::Key(byte)),
+                0xE2 => self.to(Phase::Key(0xE2)),
+                b'}' | b'#' => Some(true),
+                b'/' => self.to(Phase::Slash),
+                b'_' | b'$' | b'a'..=b'z' | b'A'..=b'Z' => self.to(Phase::BareKey),
+                _ => Some(false),
+            },
+            Phase::Key(quote) => match byte {
+                b'\n' => Some(false),
+                b'\\' => self.to(Phase::KeyEscape(quote)),
+                // A typographic quote: its last byte, or the first of the closing one.
+                _ if byte == quote && quote != 0xE2 => self.to(Phase::KeyEnd),
+                b':' if quote == 0xE2 => Some(true),
+                _ => None,
+            },
+            Phase::KeyEscape(quote) => self.to(Phase::Key(quote)),
+            Phase::BareKey => match byte {
+                b':' => Some(true),
+                b'_' | b'$' | b'-' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => None,
+                _ => Some(false),
+            },
+            Phase::KeyEnd => Some(byte == b':'),
+            Phase::AfterElement if text.needs_lines(stack) => Some(false),
+            Phase::AfterElement => match byte {
+                b'/' => self.to(Phase::Slash),
+                b'"' | b'\'' | b'{' | b'[' | b']' | b'-' | b'0'..=b'9' | b'#' | 0xE2 => Some(true),
+                b't' | b'f' | b'n' | b'T' | b'F' | b'N' => Some(true),
+                _ => Some(false),
+            },
+            Phase::AfterTop => Some(matches!(byte, b'<' | b'`' | b']' | b'[' | b',' | b'}')),
+        }
+    }
+
+    fn to(&mut self, phase: Phase) -> Option<bool> {
+        self.phase = phase;
+        None
+    }
+
+    fn blank(&mut self, byte: u8, text: &Text, stack: &[Frame]) -> Option<bool> {
+        match self.phase {
+            Phase::BareKey => self.to(Phase::KeyEnd),
+            Phase::AfterTop if byte == b'\n' => Some(true),
+            // In an array of lines the comma ends the line.
+            Phase::AfterElement if byte == b'\n' && text.needs_lines(stack) => Some(true),
+            Phase::Slash => Some(false),
+            _ => {
+                self.newline |= byte == b'\n';
+                None
+            }
+        }
+    }
+
+    fn after_quote(&mut self, byte: u8, stack: &[Frame], doubt: bool, text: &Text) -> Option<bool> {
+        let in_object = matches!(stack.last(), Some(Frame { node: Node::Object { .. }, .. }));
+        match byte {
+            b',' => self.to(if in_object { Phase::AfterComma } else { Phase::AfterElement }),
+            b']' if !self.newline && text.needs_lines(stack) => Some(false),
+            b'}' | b']' => self.closer(byte, stack, doubt),
+            b'/' => self.to(Phase::Slash),
+            // A comma forgotten at the end of a line.
+            b'"' | b'\'' if in_object && self.newline => self.to(Phase::Key(byte)),
+            _ => Some(false),
+        }
+    }
+
+    /// A closing bracket behind the quote: it must close the innermost container that is still open.
+    fn closer(&mut self, byte: u8, stack: &[Frame], doubt: bool) -> Option<bool> {
+        let open = stack.len().checked_sub(1 + self.closed).and_then(|i| stack.get(i));
+        let fits = match open {
+            Some(Frame { node: Node::Object { .. }, .. }) => byte == b'}',
+            Some(Frame { node: Node::Array(_), .. }) => byte == b']',
+            None => false,
+        };
+        if !fits {
+            return Some(false);
+        }
+        self.closed += 1;
+        if self.closed == stack.len() {
+            return if doubt { self.to(Phase::AfterTop) } else { Some(true) };
+        }
+        if self.closed >= 2 && !doubt {
+            return Some(true);
+        }
+        self.to(Phase::AfterCloser)
+    }
+}

@@ -1,0 +1,135 @@
+//! Decoding: the bytes between two quotes become a `String`, with a note of what had to be mended.
+
+use memchr::memchr;
+
+use crate::event::Repair;
+
+/// The kinds of mending used, one bit each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Repairs(u32);
+
+const ALL: [Repair; 20] = [
+    Repair::ControlCharacter,
+    Repair::TrailingComma,
+    Repair::MissingComma,
+    Repair::SingleQuotes,
+    Repair::SmartQuotes,
+    Repair::TripleQuotes,
+    Repair::BacktickQuotes,
+    Repair::UnquotedKey,
+    Repair::UnquotedValue,
+    Repair::PythonLiteral,
+    Repair::NotANumber,
+    Repair::NumberFormat,
+    Repair::Comment,
+    Repair::InvalidEscape,
+    Repair::MixedEscapes,
+    Repair::LoneSurrogate,
+    Repair::InvalidUtf8,
+    Repair::InnerQuote,
+    Repair::StrayByte,
+    Repair::MissingCloser,
+];
+
+impl Repairs {
+    pub(crate) fn add(&mut self, repair: Repair) {
+        self.0 |= 1 << repair as u32;
+    }
+    pub(crate) fn merge(&mut self, other: Repairs) {
+        self.0 |= other.0;
+    }
+    pub(crate) fn list(self) -> Vec<Repair> {
+        ALL.into_iter().filter(|r| self.0 & (1 << *r as u32) != 0).collect()
+    }
+}
+
+/// The text of `bytes`, the body of a string literal without its quotes.
+pub(crate) fn decode(bytes: &[u8], repairs: &mut Repairs) -> String {
+    if bytes.iter().fold(false, |any, &b| any | (b < 0x20)) {
+        repairs.add(Repair::ControlCharacter);
+    }
+    let Some(first) = memchr(b'\\', bytes) else { return utf8(bytes.to_vec(), repairs) };
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    let mut next = Some(first);
+    let (mut unknown, mut pattern_like) = (false, false);
+    while let Some(at) = next {
+        out.extend_from_slice(&rest[..at]);
+        let tail = &rest[at + 1..];
+        let (plain, used) = match tail.first() {
+            Some(b'n') => (b'\n', 1),
+            Some(b'"') => (b'"', 1),
+            Some(b'\\') => (b'\\', 1),
+            Some(b't') => (b'\t', 1),
+            Some(b'r') => (b'\r', 1),
+            Some(b'/') => (b'/', 1),
+            Some(b'\'') => {
+                repairs.add(Repair::InvalidEscape);
+                (b'\'', 1)
+            }
+            Some(b'b') => {
+                pattern_like = true;
+                (8, 1)
+            }
+            Some(b'f') => {
+                pattern_like = true;
+                (12, 1)
+            }
+            Some(b'u') => match unicode(&tail[1..], repairs) {
+                Some((c, used)) => {
+                    out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                    rest = &tail[1 + used..];
+                    next = memchr(b'\\', rest);
+                    continue;
+                }
+                None => {
+                    unknown = true;
+                    (b'\\', 0)
+                }
+            },
+            _ => {
+                unknown = true;
+                (b'\\', 0)
+            }
+        };
+        out.push(plain);
+        rest = &tail[used..];
+        // A kept backslash must not be read together with what follows it.
+        next = memchr(b'\\', rest);
+    }
+    out.extend_from_slice(rest);
+    if unknown {
+        repairs.add(if pattern_like { Repair::MixedEscapes } else { Repair::InvalidEscape });
+    }
+    utf8(out, repairs)
+}
+
+/// The character of `XXXX` (after `\u`), joined with the other half of a surrogate pair; and the bytes used.
+fn unicode(bytes: &[u8], repairs: &mut Repairs) -> Option<(char, usize)> {
+    let first = hex4(bytes)?;
+    if let Some(c) = char::from_u32(first) {
+        return Some((c, 4));
+    }
+    if first < 0xDC00
+        && bytes.get(4..6) == Some(b"\\u")
+        && let Some(second) = bytes.get(6..).and_then(hex4)
+        && (0xDC00..0xE000).contains(&second)
+        && let Some(c) = char::from_u32(0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00))
+    {
+        return Some((c, 10));
+    }
+    repairs.add(Repair::LoneSurrogate);
+    Some((char::REPLACEMENT_CHARACTER, 4))
+}
+
+fn hex4(bytes: &[u8]) -> Option<u32> {
+    bytes.get(..4)?.iter().try_fold(0, |n, &b| Some(n << 4 | (b as char).to_digit(16)?))
+}
+
+/// `bytes` as text; what is not UTF-8 becomes U+FFFD.
+pub(crate) fn utf8(bytes: Vec<u8>, repairs: &mut Repairs) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|e| {
+        repairs.add(Repair::InvalidUtf8);
+        String::from_utf8_lossy(e.as_bytes()).into_owned()
+    })
+}
