@@ -2,7 +2,7 @@
 //!
 //! A [`Server`] listens on 127.0.0.1, refuses what the real one refuses (wire reference 1 to 3), and answers each generation with the
 //! next [`Reply`] of its script. It records what it was asked and how each reply went, down to the moment a client closed. It never
-//! sleeps and never consults a clock, except where a reply says `pause` or `filler_until`.
+//! sleeps, except where a reply says `pause` or `filler_until`.
 //!
 //! ```
 //! use fake_model::{Reply, Server};

@@ -144,7 +144,9 @@ fn ollama_route(shared: &Shared, request: &Request) -> Judged<Route> {
 
 fn openai_route(shared: &Shared, request: &Request) -> Judged<Route> {
     let personality = shared.config.personality;
-    let path = request.path.strip_prefix("/v1").unwrap_or(&request.path);
+    let beta = (personality == Personality::Deepseek).then_some("/beta");
+    let prefix = ["/v1"].into_iter().chain(beta).find(|prefix| request.path.starts_with(prefix));
+    let path = &request.path[prefix.map_or(0, str::len)..];
     // DeepSeek has its paths with and without /v1; the others have the server's own paths beside it.
     let under_v1 = path.len() < request.path.len();
     let completions = path == "/chat/completions"
@@ -172,6 +174,11 @@ fn openai_route(shared: &Shared, request: &Request) -> Judged<Route> {
         }
         (Personality::Vllm, "GET", "/health") => Ok(Response::empty(200)),
         (Personality::LmStudio, "GET", "/api/v1/models") => Ok(openai::lm_studio_models(shared)),
+        // So it is: an unknown path is an error with status 200.
+        (Personality::LmStudio, method, path) => {
+            let text = format!("Unexpected endpoint or method. ({method} {path})");
+            Ok(Response::json(200, &json!({"error": text})))
+        }
         _ => Err(Response::json(
             404,
             &json!({"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}}),
