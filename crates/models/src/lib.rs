@@ -4,11 +4,14 @@
 //! reloads the model nor loses its prefix cache. It is then fed one [`Request`] per turn and answers with a stream of [`Delta`]s.
 //! Dropping the stream closes the connection: that is how a generation is cut.
 
+pub mod choose;
 pub mod host;
 pub mod lines;
 pub mod ndjson;
 pub mod ollama;
 pub mod openai;
+pub mod replay;
+pub mod retry;
 pub mod sse;
 
 mod answer;

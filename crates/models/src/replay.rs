@@ -1,0 +1,221 @@
+//! A recorded session in place of a model: no network, no randomness.
+//!
+//! The recording is a list of [`Turn`]s, given out one per request. On disk it is JSON lines, one turn each:
+//! `{"content": "…", "thinking"?: "…", "end": "stop" | "length" | "cut" | {"failed": "…"}, "usage"?: {…}, "messages"?: […]}`.
+
+use std::collections::VecDeque;
+
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+
+use crate::shared::Shared;
+use crate::{Delta, DeltaStream, End, EndReason, Error, Identity, Message, Model, Request, Usage};
+
+/// How a recorded turn ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnEnd {
+    /// The model was done.
+    #[default]
+    Stop,
+    /// A limit was reached.
+    Length,
+    /// The reader cut it: whoever replays it has to cut it at the same place.
+    Cut,
+    /// It failed with this message, in a way that may be retried.
+    Failed(String),
+}
+
+/// One recorded answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Turn {
+    /// Visible text, up to the cut where there was one.
+    pub content: String,
+    /// Reasoning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<String>,
+    /// How it ended.
+    #[serde(default)]
+    pub end: TurnEnd,
+    /// The counts of then.
+    #[serde(default)]
+    pub usage: Usage,
+    /// The conversation it answered; checked where it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Vec<Message>>,
+}
+
+/// A model that repeats a recording.
+pub struct Replay {
+    identity: Identity,
+    total: usize,
+    left: Shared<VecDeque<Turn>>,
+}
+
+impl Replay {
+    /// A model that gives these turns, in order. It presents itself as `identity`, for what is done with answers may depend on it.
+    #[must_use]
+    pub fn new(turns: Vec<Turn>, identity: Identity) -> Self {
+        Self { identity, total: turns.len(), left: Shared::new(turns.into()) }
+    }
+
+    /// Reads a recording in JSON lines; `name` is what the model is called.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the number of the line that is not a turn.
+    pub fn from_jsonl(text: &str, name: &str) -> Result<Self, Error> {
+        let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+        let turns = lines.map(|(number, line)| {
+            serde_json::from_str(line)
+                .map_err(|why| Error::Refused(format!("{name}, line {number} is not a recorded turn: {why}")))
+        });
+        Ok(Self::new(turns.collect::<Result<_, _>>()?, Self::identity_named(name)))
+    }
+
+    /// How a replay presents itself when nothing is known of the model that was recorded.
+    #[must_use]
+    pub fn identity_named(name: &str) -> Identity {
+        Identity {
+            server: String::from("replay"),
+            server_version: None,
+            model: name.to_owned(),
+            family: None,
+            parameters_b: None,
+            window: None,
+            local: true,
+            thinking: false,
+            constrains: false,
+            price: None,
+        }
+    }
+
+    /// How many turns have not been asked for yet.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.left.change(|left| left.len())
+    }
+}
+
+#[async_trait::async_trait]
+impl Model for Replay {
+    fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+
+    async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
+        let total = self.total;
+        let next = self.left.change(|left| (total - left.len() + 1, left.pop_front()));
+        let (number, Some(turn)) = next else {
+            return Err(Error::Refused(format!(
+                "the recording has {total} turns and all of them have been replayed"
+            )));
+        };
+        if let Some(recorded) = &turn.messages
+            && *recorded != request.messages
+        {
+            return Err(Error::Refused(format!(
+                "turn {number} of the recording answers another conversation: {}",
+                difference(recorded, &request.messages)
+            )));
+        }
+        Ok(Box::pin(stream::iter(deltas(turn, number))))
+    }
+}
+
+fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
+    let usage = turn.usage;
+    let mut deltas = Vec::new();
+    if usage != Usage::default() {
+        deltas.push(Ok(Delta::Usage(usage)));
+    }
+    deltas.extend(turn.thinking.filter(|text| !text.is_empty()).map(|text| Ok(Delta::Thinking(text))));
+    deltas.extend(Some(turn.content).filter(|text| !text.is_empty()).map(|text| Ok(Delta::Text(text))));
+    deltas.push(match turn.end {
+        TurnEnd::Stop => Ok(Delta::End(End { reason: EndReason::Stop, usage })),
+        TurnEnd::Length => Ok(Delta::End(End { reason: EndReason::Length, usage })),
+        // Who reads on where the recorded reader stopped behaves differently: nothing true can follow.
+        TurnEnd::Cut => {
+            Err(Error::Refused(format!("turn {number} of the recording was cut here, but is being read on")))
+        }
+        TurnEnd::Failed(why) => Err(Error::Transport(why)),
+    });
+    deltas
+}
+
+/// Where two conversations part.
+fn difference(recorded: &[Message], asked: &[Message]) -> String {
+    let first = recorded.iter().zip(asked).position(|(recorded, asked)| recorded != asked);
+    match first {
+        Some(at) => {
+            let quote = |message: &Message| message.content.chars().take(80).collect::<String>();
+            format!("message {} was {:?} and now is {:?}", at + 1, quote(&recorded[at]), quote(&asked[at]))
+        }
+        None => format!("it had {} messages and now has {}", recorded.len(), asked.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Role, collect};
+
+    fn request(content: &str) -> Request {
+        let message = Message { role: Role::User, content: content.to_owned(), thinking: None };
+        Request { messages: vec![message], temperature: None, seed: None, max_tokens: 1, format: None }
+    }
+
+    #[tokio::test]
+    async fn turns_come_in_order_and_then_it_says_that_there_are_no_more() {
+        let text = "{\"content\":\"a\",\"thinking\":\"t\",\"usage\":{\"prompt_tokens\":3}}\n\n{\"content\":\"b\",\"end\":\"length\"}\n";
+        let replay = Replay::from_jsonl(text, "file").unwrap();
+        let first = collect(replay.stream(&request("x")).await.unwrap()).await.unwrap();
+        assert_eq!(
+            (first.text.as_str(), first.thinking.as_str(), first.end.usage.prompt_tokens),
+            ("a", "t", Some(3))
+        );
+        assert_eq!(replay.remaining(), 1);
+        let second = collect(replay.stream(&request("y")).await.unwrap()).await.unwrap();
+        assert_eq!((second.text.as_str(), second.end.reason), ("b", EndReason::Length));
+        let error = replay.stream(&request("z")).await.err().unwrap();
+        assert_eq!(
+            error,
+            Error::Refused(String::from("the recording has 2 turns and all of them have been replayed"))
+        );
+    }
+
+    #[tokio::test]
+    async fn another_conversation_than_the_recorded_one_is_refused_with_the_difference() {
+        let turn = || Turn {
+            content: String::from("a"),
+            messages: Some(request("old words").messages),
+            ..Turn::default()
+        };
+        let replay = Replay::new(vec![turn(), turn()], Replay::identity_named("r"));
+        assert!(replay.stream(&request("old words")).await.is_ok());
+        let error = replay.stream(&request("new words")).await.err().unwrap().to_string();
+        assert!(
+            error.contains("turn 2") && error.contains("old words") && error.contains("new words"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_recorded_cut_or_failure_is_not_a_normal_end() {
+        for (end, retried) in [(TurnEnd::Cut, false), (TurnEnd::Failed(String::from("reset")), true)] {
+            let replay = Replay::new(
+                vec![Turn { content: String::from("a"), end, ..Turn::default() }],
+                Replay::identity_named("r"),
+            );
+            let error = collect(replay.stream(&request("x")).await.unwrap()).await.unwrap_err();
+            assert_eq!(matches!(error, Error::Transport(_)), retried);
+        }
+    }
+
+    #[test]
+    fn a_broken_recording_names_its_line() {
+        let error =
+            Replay::from_jsonl("{\"content\":\"a\"}\n{\"contents\":\"b\"}", "file.jsonl").err().unwrap();
+        assert!(error.to_string().starts_with("file.jsonl, line 2"), "{error}");
+    }
+}
