@@ -8,8 +8,9 @@ use crate::generate::generate;
 use crate::http::{Connection, ReadError};
 use crate::ollama::{self, Answer, Judged};
 use crate::play::{After, Player, Response, respond};
-use crate::record::Request;
+use crate::record::{ReplyRecord, Request};
 use crate::reply::Reply;
+use crate::server::request_ended;
 use crate::state::{Personality, Shared};
 use crate::{ollama_models, openai};
 
@@ -32,7 +33,9 @@ pub(crate) async fn serve(stream: TcpStream, shared: std::sync::Arc<Shared>) {
             }
         };
         let keep_alive = incoming.keep_alive;
-        if let Some(response) = control(&shared, &incoming.method, &incoming.target, &incoming.body) {
+        if let Some(path) = incoming.target.strip_prefix("/__fake/") {
+            let control = control(&shared, &incoming.method, path, &incoming.body);
+            let Ok(response) = connection.wait(control).await else { return };
             let head = crate::http::head(
                 response.status,
                 response.content_type,
@@ -223,9 +226,8 @@ fn origin_is_local(origin: Option<&str>) -> bool {
 }
 
 /// What drives the server from outside, for scripts and other languages. None of it is recorded.
-fn control(shared: &Shared, method: &str, target: &str, body: &[u8]) -> Option<Response> {
-    let rest = target.strip_prefix("/__fake/")?;
-    Some(match (method, rest.split_once('/').unwrap_or((rest, ""))) {
+async fn control(shared: &Shared, method: &str, path: &str, body: &[u8]) -> Response {
+    match (method, path.split_once('/').unwrap_or((path, ""))) {
         ("POST", ("release", gate)) => {
             shared.change(|inner| inner.released.insert(gate.to_owned()));
             Response::json(200, &json!({"released": gate}))
@@ -243,11 +245,19 @@ fn control(shared: &Shared, method: &str, target: &str, body: &[u8]) -> Option<R
             Response::json(200, &Value::from(requests))
         }
         ("GET", ("replies", "")) => {
-            let replies: Vec<Value> = shared.read().replies.iter().map(|reply| reply.to_json()).collect();
+            let replies: Vec<Value> = shared.read().replies.iter().map(ReplyRecord::to_json).collect();
             Response::json(200, &Value::from(replies))
         }
+        ("GET", ("reached", gate)) => {
+            shared.until(|inner| inner.reached.contains(gate).then_some(())).await;
+            Response::json(200, &json!({"reached": gate}))
+        }
+        ("GET", ("ended", index)) => match index.parse() {
+            Ok(index) => Response::json(200, &shared.until(request_ended(index)).await.to_json()),
+            Err(_) => Response::text(400, "ended/INDEX: the index of a request"),
+        },
         _ => Response::text(404, "no such control path"),
-    })
+    }
 }
 
 impl Shared {

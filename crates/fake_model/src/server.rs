@@ -318,7 +318,7 @@ fn gate_reached(gate: &str) -> impl FnMut(&Inner) -> Option<()> + use<> {
     move |inner| inner.reached.contains(&gate).then_some(())
 }
 
-fn request_ended(index: usize) -> impl FnMut(&Inner) -> Option<ReplyRecord> {
+pub(crate) fn request_ended(index: usize) -> impl FnMut(&Inner) -> Option<ReplyRecord> {
     move |inner| inner.replies.get(index).filter(|reply| reply.ended.is_some()).cloned()
 }
 

@@ -144,11 +144,17 @@ fn a_script_file_says_everything_that_rust_can() {
     });
     let server = Script::parse(&script.to_string()).unwrap().start(0).unwrap();
     assert_eq!(answer(&server, "1"), "plain");
-    // The same gate, from outside.
+    // The gate, worked from outside.
+    let mut held = Client::post(&server, "/api/chat", &chat(MODEL, "2"));
     let mut control = Client::connect(&server);
+    control.send("GET", "/__fake/reached/g", "", "");
+    assert_eq!(control.json(), json!({"reached": "g"}));
+    assert!(!server.replies()[1].client_closed() && server.replies()[1].ended.is_none());
     control.send("POST", "/__fake/release/g", "", "");
     assert_eq!(control.json(), json!({"released": "g"}));
-    assert_eq!(answer(&server, "2"), "abc");
+    control.send("GET", "/__fake/ended/1", "", "");
+    assert_eq!(control.json()["outcome"], "complete");
+    assert_eq!(held.lines().last().unwrap()["eval_count"], 3);
     let mut busy = Client::post(&server, "/api/chat", &chat(MODEL, "3"));
     assert_eq!(busy.json()["error"], "busy");
     assert_eq!((busy.status, busy.header("retry-after")), (503, Some("1")));

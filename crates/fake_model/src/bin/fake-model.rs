@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `--record` appends each request as a line of JSON. Control paths: `POST /__fake/release/GATE`, `POST /__fake/replies` (a JSON array of
-//! further replies), `GET /__fake/requests`, `GET /__fake/replies` (how each reply went).
+//! further replies), `GET /__fake/requests`, `GET /__fake/replies` (how each reply went), and two that answer only when it is so:
+//! `GET /__fake/reached/GATE` (a reply stands at the gate), `GET /__fake/ended/INDEX` (the reply to that request has ended).
 
 use std::error::Error;
 use std::fs::{File, OpenOptions};
