@@ -1,1 +1,184 @@
-//! The apply_patch tool.
+//! The apply_patch tool: every form of edit, verified for all files, then committed for all files or none.
+
+mod arguments;
+
+use patch::{Action, Applied, Dialect, FilePatch, How, Rung};
+use serde_json::{Value, json};
+use tool_api::{Effect, Outcome, Tool, ToolError};
+use workspace::{Change, CleanPath, CommitError, Digest, Expect, PathError, ReadError, Workspace};
+
+pub use arguments::{Arguments, Edit, Text};
+
+/// Changes files of a workspace.
+#[derive(Debug, Clone)]
+pub struct ApplyPatch(Workspace);
+
+impl ApplyPatch {
+    /// Changes files in this workspace.
+    #[must_use]
+    pub fn new(workspace: Workspace) -> Self {
+        Self(workspace)
+    }
+}
+
+#[async_trait::async_trait]
+impl Tool for ApplyPatch {
+    type Arguments = Arguments;
+    const NAME: &'static str = "apply_patch";
+    const DESCRIPTION: &'static str = "Change files. Give one of: patch (unified diff, *** Begin Patch, or SEARCH/REPLACE blocks); \
+         edits (search: exact text that occurs once); path and content (a whole file); path and delete.";
+    const EFFECT: Effect = Effect::Write;
+
+    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
+        let target = |path: &str| self.0.target(path).map(|_| ()).map_err(|e| e.to_string());
+        match (name, value) {
+            ("path", Value::String(path)) => target(path),
+            ("edits", Value::Array(edits)) => {
+                edits.iter().filter_map(|e| e["path"].as_str()).try_for_each(target)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
+        let patches = arguments.patches().map_err(refuse)?;
+        let mut planned: Vec<Planned> = Vec::with_capacity(patches.len());
+        for patch in &patches {
+            planned.push(self.plan(patch).map_err(|why| self.refused(why))?);
+        }
+        let changes = planned.iter().map(|p| p.change.clone()).collect();
+        self.0.commit(changes).map_err(|e| match e {
+            e if e.is_system() => ToolError::Run(e.to_string()),
+            e => self.refused(match e {
+                CommitError::Twice(path) => Why {
+                    path: None,
+                    message: format!("{path} is changed by two parts of the patch; make them one"),
+                },
+                e => Why { path: None, message: e.to_string() },
+            }),
+        })?;
+        Ok(self.report(&planned))
+    }
+}
+
+/// One file's change, verified and not yet made.
+struct Planned {
+    path: CleanPath,
+    change: Change,
+    after: Option<Vec<u8>>,
+    dialect: Dialect,
+    verb: &'static str,
+    how: How,
+}
+
+/// Why a patch is refused, and for which file if for one.
+struct Why {
+    path: Option<CleanPath>,
+    message: String,
+}
+
+impl From<PathError> for Why {
+    fn from(e: PathError) -> Self {
+        Self { path: None, message: e.to_string() }
+    }
+}
+
+impl From<ReadError> for Why {
+    fn from(e: ReadError) -> Self {
+        Self { path: None, message: e.to_string() }
+    }
+}
+
+fn refuse(message: String) -> ToolError {
+    ToolError::Model(format!("nothing was applied: {message}"))
+}
+
+impl ApplyPatch {
+    fn plan(&self, patch: &FilePatch) -> Result<Planned, Why> {
+        let path = self.0.target(&patch.path)?;
+        let from = match &patch.from {
+            Some(from) => Some(self.0.target(from)?),
+            None => None,
+        }
+        .filter(|from| *from != path);
+        let source = from.as_ref().unwrap_or(&path);
+        let before = match self.0.read(source) {
+            Ok(bytes) => Some(bytes),
+            Err(ReadError::Path(e @ PathError::NotFound { .. })) => match patch.action {
+                Action::Update | Action::Delete if !creates(patch) => return Err(e.into()),
+                _ => None,
+            },
+            Err(ReadError::Binary { .. }) if matches!(patch.action, Action::Replace(_)) => {
+                Some(self.0.read_bytes(source, workspace::READ_LIMIT)?)
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let Applied { bytes, how } = patch::apply(before.as_deref(), patch)
+            .map_err(|refused| Why { path: Some(source.clone()), message: refused.to_string() })?;
+        let expect = match &before {
+            Some(bytes) => Expect::Content(Digest::of(bytes)),
+            None => Expect::Absent,
+        };
+        let (change, verb) = match (&bytes, from) {
+            (None, _) => (Change::Delete { path: path.clone(), expect }, "deleted"),
+            (Some(bytes), Some(from)) => {
+                let bytes = Some(bytes.clone());
+                (Change::Rename { from, to: path.clone(), bytes, expect }, "moved here")
+            }
+            (Some(bytes), None) => {
+                let verb = if before.is_some() { "changed" } else { "created" };
+                let (bytes, executable) = (bytes.clone(), patch.executable);
+                (Change::Write { path: path.clone(), bytes, executable, expect }, verb)
+            }
+        };
+        Ok(Planned { path, change, after: bytes, dialect: patch.dialect, verb, how })
+    }
+
+    /// A refusal, and whether the file is no longer what the model has seen.
+    fn refused(&self, why: Why) -> ToolError {
+        let Some(path) = why.path else { return refuse(why.message) };
+        let stale = match (self.0.seen(&path), self.0.read(&path)) {
+            (Some(seen), Ok(now)) => seen != Digest::of(&now),
+            _ => false,
+        };
+        let note = if stale { "\nThe file has changed since you read it." } else { "" };
+        refuse(format!("{path}: {}{note}", why.message))
+    }
+
+    fn report(&self, planned: &[Planned]) -> Outcome {
+        let mut lines = Vec::with_capacity(planned.len());
+        for p in planned {
+            if let Some(bytes) = &p.after {
+                self.0.saw(&p.path, bytes);
+            }
+            let how = match p.how.rung {
+                Rung::Indent | Rung::Tabs => ", indentation adjusted to the file's",
+                Rung::Numbered => ", line numbers removed",
+                Rung::Named | Rung::Exact | Rung::Text | Rung::Trailing => "",
+            };
+            lines.push(format!("{} {} +{} -{}{how}", p.verb, p.path, p.how.added, p.how.removed));
+        }
+        let sum = |count: fn(&How) -> usize| planned.iter().map(|p| count(&p.how)).sum::<usize>();
+        let mut outcome = Outcome::ok(lines.join("\n"));
+        for p in planned {
+            if let Change::Rename { from, .. } = &p.change {
+                outcome.changed.push(from.to_string());
+            }
+            outcome.changed.push(p.path.to_string());
+        }
+        outcome.facts = json!({
+            "added": sum(|h| h.added),
+            "removed": sum(|h| h.removed),
+            "dialect": planned.first().map(|p| p.dialect),
+            "rung": planned.iter().map(|p| p.how.rung).max(),
+        });
+        outcome
+    }
+}
+
+/// Whether a patch that changes a file makes sense without one: it only adds.
+fn creates(patch: &FilePatch) -> bool {
+    patch.action == Action::Update
+        && !patch.hunks.is_empty()
+        && patch.hunks.iter().flat_map(|h| &h.lines).all(|l| l.mark == patch::Mark::Add)
+}

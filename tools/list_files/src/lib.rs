@@ -1,1 +1,112 @@
-//! The list_files tool.
+//! The list_files tool: what there is, folded up until it fits.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tool_api::{Effect, Outcome, Tool, ToolError};
+use workspace::{CleanPath, Glob, WalkFilter, Workspace};
+
+/// Most lines shown.
+const LINES: usize = 200;
+/// Most files looked at.
+const LOOKED_AT: usize = 50_000;
+
+/// Lists files of a workspace.
+#[derive(Debug, Clone)]
+pub struct ListFiles(Workspace);
+
+/// What to list.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Arguments {
+    path: Option<String>,
+    glob: Option<String>,
+}
+
+impl ListFiles {
+    /// Lists in this workspace.
+    #[must_use]
+    pub fn new(workspace: Workspace) -> Self {
+        Self(workspace)
+    }
+}
+
+#[async_trait::async_trait]
+impl Tool for ListFiles {
+    type Arguments = Arguments;
+    const NAME: &'static str = "list_files";
+    const DESCRIPTION: &'static str = "List files, below path and matching glob.";
+    const EFFECT: Effect = Effect::Read;
+
+    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
+        match (name, value.as_str()) {
+            ("path", Some(path)) => self.0.resolve(path).map(|_| ()).map_err(|e| e.to_string()),
+            ("glob", Some(glob)) => Glob::new(glob).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
+        let under = match arguments.path.as_deref().filter(|p| !p.trim().is_empty()) {
+            Some(path) => Some(self.0.resolve(path).map_err(|e| ToolError::Model(e.to_string()))?),
+            None => None,
+        };
+        let glob = arguments.glob.as_deref().map(Glob::new).transpose().map_err(ToolError::Model)?;
+        let filter = WalkFilter { under: under.clone(), limit: LOOKED_AT, ..WalkFilter::default() };
+        let listing = self.0.walk(&filter);
+        let fits = |path: &CleanPath| glob.as_ref().is_none_or(|g| g.matches(path));
+        let files: Vec<&str> =
+            listing.entries.iter().filter(|e| fits(&e.path)).map(|e| e.path.as_str()).collect();
+        let start = under.as_ref().filter(|p| p.as_str() != ".").map_or(0, |p| p.as_str().split('/').count());
+        let mut text = match files.len() {
+            0 => "no files".to_owned(),
+            n => format!("{n}{} files", if listing.cut { "+" } else { "" }),
+        };
+        for (line, count) in fold(&files, start) {
+            text += "\n";
+            // A name is data: a newline in it must not look like another file.
+            text.extend(line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
+            if let Some(count) = count {
+                text += &format!("/ ({count} files)");
+            }
+        }
+        let mut outcome = Outcome::ok(text);
+        outcome.facts = json!({"files": files.len(), "more": listing.cut});
+        Ok(outcome)
+    }
+}
+
+/// The paths, or, when they are too many, the folders they are in with counts: as deep as there is room.
+fn fold(files: &[&str], start: usize) -> Vec<(String, Option<usize>)> {
+    if files.len() <= LINES {
+        return files.iter().map(|f| ((*f).to_owned(), None)).collect();
+    }
+    let at = |depth: usize| {
+        let mut out: BTreeMap<String, Option<usize>> = BTreeMap::new();
+        for file in files {
+            let parts: Vec<&str> = file.split('/').collect();
+            if parts.len() <= depth {
+                out.insert((*file).to_owned(), None);
+            } else {
+                *out.entry(parts[..depth].join("/")).or_insert(Some(0)).get_or_insert(0) += 1;
+            }
+        }
+        out
+    };
+    let mut best = at(start + 1);
+    for depth in start + 2..start + 10 {
+        let deeper = at(depth);
+        if deeper.len() > LINES {
+            break;
+        }
+        best = deeper;
+    }
+    let more = best.len().saturating_sub(LINES);
+    let mut out: Vec<_> = best.into_iter().take(LINES).collect();
+    if more > 0 {
+        out.push((format!("… {more} more; narrow it with path or glob"), None));
+    }
+    out
+}

@@ -1,1 +1,108 @@
-//! The read_file tool.
+//! The read_file tool: a text file as numbered lines, in pieces that fit a prompt.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tool_api::{Effect, Outcome, Tool, ToolError};
+use workspace::Workspace;
+
+/// Most lines shown at once.
+const LINES: usize = 500;
+/// Most bytes shown at once: about 6,000 tokens.
+const BYTES: usize = 24_000;
+/// Longest line shown, in characters.
+const WIDTH: usize = 1000;
+
+/// Reads files of a workspace.
+#[derive(Debug, Clone)]
+pub struct ReadFile(Workspace);
+
+/// What to read.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Arguments {
+    path: String,
+    start_line: Option<i64>,
+    end_line: Option<i64>,
+}
+
+impl ReadFile {
+    /// Reads in this workspace.
+    #[must_use]
+    pub fn new(workspace: Workspace) -> Self {
+        Self(workspace)
+    }
+}
+
+#[async_trait::async_trait]
+impl Tool for ReadFile {
+    type Arguments = Arguments;
+    const NAME: &'static str = "read_file";
+    const DESCRIPTION: &'static str = "Read a file, or a range of its lines, as NUMBER|TEXT.";
+    const EFFECT: Effect = Effect::Read;
+
+    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
+        match (name, value.as_str()) {
+            ("path", Some(path)) => self.0.resolve(path).map(|_| ()).map_err(|e| e.to_string()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
+        let path = self.0.resolve(&arguments.path).map_err(|e| ToolError::Model(e.to_string()))?;
+        let bytes = self.0.read(&path).map_err(|e| ToolError::Model(e.to_string()))?;
+        self.0.saw(&path, &bytes);
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let lines: Vec<&[u8]> = text.split(|b| *b == b'\n').collect();
+        let lines =
+            if text.ends_with(b"\n") || text.is_empty() { &lines[..lines.len() - 1] } else { &lines[..] };
+        let total = lines.len();
+        if total == 0 {
+            return Ok(Outcome::ok(format!("{path} is empty")));
+        }
+        let mut notes = String::new();
+        let (first, last) = range(arguments.start_line, arguments.end_line, total, &mut notes);
+        let (mut body, mut shown, mut cut) = (String::new(), first - 1, false);
+        for (i, line) in lines[first - 1..last].iter().enumerate() {
+            let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
+            let mut text: String = line.chars().take(WIDTH).collect();
+            if text.len() < line.len() {
+                text.push_str("…");
+                cut = true;
+            }
+            if i > 0 && (i >= LINES || body.len() + text.len() > BYTES) {
+                break;
+            }
+            body += &format!("\n{}|{text}", first + i);
+            shown = first + i;
+        }
+        if shown < last {
+            notes += &format!("; the rest with start_line {}", shown + 1);
+        }
+        if cut {
+            notes += &format!("; lines ending in … are cut at {WIDTH} characters");
+        }
+        if std::str::from_utf8(&bytes).is_err() {
+            notes += "; it is not all UTF-8, and � stands for other bytes";
+        }
+        let mut outcome = Outcome::ok(format!("{path} lines {first}-{shown} of {total}{notes}{body}"));
+        outcome.facts = json!({"path": path, "first": first, "last": shown, "lines": total});
+        Ok(outcome)
+    }
+}
+
+/// The lines asked for, inside the file, from 1.
+fn range(start: Option<i64>, end: Option<i64>, total: usize, notes: &mut String) -> (usize, usize) {
+    let inside = |line: i64| usize::try_from(line).unwrap_or(1).clamp(1, total);
+    let first = start.map_or(1, inside);
+    let last = end.filter(|e| *e > 0).map_or(total, inside);
+    if start.is_some_and(|s| s > total as i64) {
+        *notes += &format!("; there is no line {}", start.unwrap_or_default());
+        return (total.saturating_sub(20).max(1), total);
+    }
+    if last < first {
+        *notes += "; end_line is above start_line";
+        return (last, first);
+    }
+    (first, last)
+}

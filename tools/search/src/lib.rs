@@ -1,1 +1,185 @@
-//! The search tool.
+//! The search tool: ripgrep's matcher and line search over the files that git would track.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use grep_regex::{RegexMatcher, RegexMatcherBuilder};
+use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, sinks::Lossy};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tool_api::{Effect, Outcome, Tool, ToolError};
+use workspace::{CleanPath, Glob, WalkFilter, Workspace};
+
+/// Most matches shown.
+const MATCHES: usize = 100;
+/// Most matches shown of one file.
+const PER_FILE: usize = 20;
+/// Longest line shown, in characters.
+const WIDTH: usize = 200;
+/// Most files searched.
+const FILES: usize = 50_000;
+/// Most bytes searched.
+const BYTES: u64 = 1 << 30;
+
+/// Searches files of a workspace.
+#[derive(Debug, Clone)]
+pub struct Search(Workspace);
+
+/// What to search.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Arguments {
+    /// Regex
+    pattern: String,
+    path: Option<String>,
+    glob: Option<String>,
+}
+
+impl Search {
+    /// Searches in this workspace.
+    #[must_use]
+    pub fn new(workspace: Workspace) -> Self {
+        Self(workspace)
+    }
+}
+
+#[async_trait::async_trait]
+impl Tool for Search {
+    type Arguments = Arguments;
+    const NAME: &'static str = "search";
+    const DESCRIPTION: &'static str = "Find lines in files.";
+    const EFFECT: Effect = Effect::Read;
+
+    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
+        match (name, value.as_str()) {
+            ("pattern", Some("")) => Err("pattern is empty; give the text to find".into()),
+            ("path", Some(path)) => self.0.resolve(path).map(|_| ()).map_err(|e| e.to_string()),
+            ("glob", Some(glob)) => Glob::new(glob).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
+        let under = match arguments.path.as_deref().filter(|p| !p.trim().is_empty()) {
+            Some(path) => Some(self.0.resolve(path).map_err(|e| ToolError::Model(e.to_string()))?),
+            None => None,
+        };
+        let glob = arguments.glob.as_deref().map(Glob::new).transpose().map_err(ToolError::Model)?;
+        let (matcher, note) = matcher(&arguments.pattern).map_err(ToolError::Model)?;
+        // A call that is dropped (interrupted, out of time) stops the search it started.
+        let stop = Stop(Arc::default());
+        let job = Job { workspace: self.0.clone(), under, glob, matcher, stop: Arc::clone(&stop.0) };
+        let found = tokio::task::spawn_blocking(move || job.run()).await;
+        let found = found.map_err(|e| ToolError::Run(format!("the search ended unexpectedly: {e}")))?;
+        Ok(found.outcome(note))
+    }
+}
+
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Upper-case letters in the pattern make case matter. What is no regular expression is taken as it stands.
+fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
+    if pattern.is_empty() {
+        return Err("pattern is empty; give the text to find".into());
+    }
+    let build = |literal: bool| {
+        let mut builder = RegexMatcherBuilder::new();
+        builder.case_smart(true).fixed_strings(literal).line_terminator(Some(b'\n')).build(pattern)
+    };
+    if pattern.contains('\n') {
+        return Err("pattern has a newline; search finds single lines, so give the most telling one".into());
+    }
+    match build(false) {
+        Ok(matcher) => Ok((matcher, "")),
+        Err(_) => match build(true) {
+            Ok(matcher) => Ok((matcher, " (the pattern is not a valid regex and was taken literally)")),
+            Err(e) => Err(format!("the pattern cannot be searched: {e}")),
+        },
+    }
+}
+
+struct Job {
+    workspace: Workspace,
+    under: Option<CleanPath>,
+    glob: Option<Glob>,
+    matcher: RegexMatcher,
+    stop: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Matches {
+    text: String,
+    shown: usize,
+    total: usize,
+    files: usize,
+    cut: bool,
+}
+
+impl Job {
+    fn run(self) -> Matches {
+        let filter = WalkFilter { under: self.under, limit: FILES, ..WalkFilter::default() };
+        let listing = self.workspace.walk(&filter);
+        let mut found = Matches { cut: listing.cut, ..Matches::default() };
+        let mut left = BYTES;
+        let mut searcher = SearcherBuilder::new().binary_detection(BinaryDetection::quit(0)).build();
+        for entry in listing.entries.iter().filter(|e| self.glob.as_ref().is_none_or(|g| g.matches(&e.path)))
+        {
+            if self.stop.load(Ordering::Relaxed) || left < entry.size || found.total >= 100 * MATCHES {
+                found.cut = true;
+                break;
+            }
+            left -= entry.size;
+            if let Ok(bytes) = self.workspace.read(&entry.path) {
+                found.search(&mut searcher, &self.matcher, &entry.path, &bytes);
+            }
+        }
+        found
+    }
+}
+
+impl Matches {
+    fn search(&mut self, searcher: &mut Searcher, matcher: &RegexMatcher, path: &CleanPath, bytes: &[u8]) {
+        let mut here = 0;
+        let sink = Lossy(|number, line| {
+            here += 1;
+            if here <= PER_FILE && self.shown < MATCHES {
+                let line = line.trim_end_matches(['\n', '\r']);
+                let text: String = line.chars().take(WIDTH).collect();
+                let more = if text.len() < line.len() { "…" } else { "" };
+                self.text += &format!("\n{path}:{number}: {text}{more}");
+                self.shown += 1;
+            }
+            Ok(true)
+        });
+        // A slice does not fail to be read.
+        let _ = searcher.search_slice(matcher, bytes, sink);
+        self.total += here;
+        self.files += usize::from(here > 0);
+    }
+
+    fn outcome(self, note: &str) -> Outcome {
+        let Self { text, shown, total, files, cut } = self;
+        let plural = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+        let mut head = match total {
+            0 => "no matches".to_owned(),
+            _ => format!("{} in {}", plural(total, "match", "matches"), plural(files, "file", "files")),
+        };
+        if cut {
+            head += ", and not everything was searched: narrow it with path or glob";
+        } else if shown < total {
+            head += &format!(", {shown} shown: narrow it with path or glob");
+        }
+        let mut outcome = Outcome::ok(format!("{head}{note}{text}"));
+        outcome.facts = json!({"matches": total, "files": files, "shown": shown});
+        outcome
+    }
+}

@@ -1,0 +1,229 @@
+//! One file's bytes to its new bytes.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Action, Dialect, FilePatch, Hunk, Kind, Mark, Refused, Rung, feedback,
+    ladder::{Body, Index, Shift, old},
+    lines::{BOM, Lines},
+    place::{Spot, core, place, with_endings},
+    strict,
+};
+
+/// A file as the patch leaves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Its content; `None` when it is removed.
+    pub bytes: Option<Vec<u8>>,
+    /// How the hunks went in.
+    pub how: How,
+}
+
+/// How a patch went in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct How {
+    /// The furthest rung of the ladder that was needed.
+    pub rung: Rung,
+    /// Lines added.
+    pub added: usize,
+    /// Lines removed.
+    pub removed: usize,
+    /// The line each hunk went to in the old file, from 1.
+    pub lines: Vec<usize>,
+}
+
+/// Applies a patch to a file's content; `None` when there is no such file.
+///
+/// # Errors
+/// When it does not fit in one way only, changes nothing, or has been applied already. Never applied in part.
+pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refused> {
+    let refuse =
+        |kind, message: &str| Err(Refused { kind, hunk: 0, of: patch.hunks.len(), message: message.into() });
+    match (&patch.action, original) {
+        (Action::Create(content), Some(there)) if !there.is_empty() => {
+            if content == there {
+                return refuse(Kind::AlreadyApplied, "the file is there already, with this content");
+            }
+            refuse(Kind::Exists, "the file exists already; change it, or give its whole new content")
+        }
+        (Action::Create(content), there) => Ok(whole(there.unwrap_or_default(), content.clone(), true)),
+        (Action::Replace(content), there) => {
+            let content = in_style(there, content);
+            if there == Some(&content[..]) {
+                return refuse(Kind::NoChange, "the file has this content already; nothing would change");
+            }
+            Ok(whole(there.unwrap_or_default(), content, there.is_none()))
+        }
+        (Action::Update, None) if only_adds(&patch.hunks) => {
+            let content = patch.hunks.iter().flat_map(|h| &h.lines).fold(Vec::new(), |mut out, line| {
+                out.extend_from_slice(&line.text);
+                out.extend_from_slice(if line.newline { b"\n" } else { b"" });
+                out
+            });
+            Ok(whole(b"", content, true))
+        }
+        (Action::Update | Action::Delete, None) => refuse(Kind::Missing, "the file does not exist"),
+        (Action::Delete, Some(there)) => delete(there, patch),
+        (Action::Update, Some(there)) => update(there, patch),
+    }
+}
+
+fn only_adds(hunks: &[Hunk]) -> bool {
+    !hunks.is_empty() && hunks.iter().flat_map(|h| &h.lines).all(|l| l.mark == Mark::Add)
+}
+
+fn whole(before: &[u8], content: Vec<u8>, new: bool) -> Applied {
+    let (added, removed) =
+        if new { (Lines::of(&content).len(), 0) } else { crate::preview::counts(before, &content) };
+    let how = How { rung: Rung::Named, added, removed, lines: vec![1] };
+    Applied { bytes: Some(content), how }
+}
+
+/// New content with the byte order mark, the line endings and the final newline of what it replaces, where that has one kind of them.
+fn in_style(there: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
+    let Some(there) = there.filter(|t| !t.is_empty()) else { return content.to_vec() };
+    let index = Index::of(there);
+    let mut out = if content.contains(&b'\r') || !index.lines.all_crlf() {
+        content.to_vec()
+    } else {
+        with_endings(&index, content)
+    };
+    if there.starts_with(BOM) && !out.starts_with(BOM) {
+        out.splice(..0, BOM.iter().copied());
+    }
+    if !index.lines.unfinished() && !out.is_empty() && !out.ends_with(b"\n") {
+        out.extend_from_slice(index.lines.ending_near(index.lines.len()));
+    }
+    out
+}
+
+fn delete(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
+    let index = Index::of(there);
+    let all: Vec<_> = patch.hunks.iter().flat_map(|h| &h.lines).collect();
+    let body: Body<'_> = all.iter().map(|l| (l.mark, crate::lines::bare(&l.text))).collect();
+    let same = old(&body).iter().map(|l| l.trim_ascii_end()).eq(index
+        .lines
+        .texts
+        .iter()
+        .map(|l| l.trim_ascii_end()));
+    if !body.is_empty() && (!same || body.iter().any(|(m, _)| *m == Mark::Add)) {
+        let message = feedback::differs(&index, &body);
+        return Err(Refused { kind: Kind::NotFound, hunk: 0, of: patch.hunks.len(), message });
+    }
+    let how = How { rung: Rung::Named, added: 0, removed: index.lines.len(), lines: vec![1] };
+    Ok(Applied { bytes: None, how })
+}
+
+fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
+    let hunks = &patch.hunks;
+    let refuse = |kind, hunk, message: String| Err(Refused { kind, hunk, of: hunks.len(), message });
+    if hunks.is_empty() {
+        // A rename or a change of mode alone.
+        let how = How { rung: Rung::Named, added: 0, removed: 0, lines: Vec::new() };
+        return Ok(Applied { bytes: Some(there.to_vec()), how });
+    }
+    if !hunks.iter().any(Hunk::changes) && patch.from.is_none() {
+        return refuse(Kind::NoChange, 0, "it changes nothing: what it adds is what it removes".into());
+    }
+    let (added, removed) = hunks.iter().map(Hunk::counts).fold((0, 0), |(a, r), (x, y)| (a + x, r + y));
+    let index = Index::of(there);
+    if patch.dialect == Dialect::Unified
+        && let Some(bytes) = strict::apply(&index, hunks)
+    {
+        let lines = hunks.iter().filter_map(|h| h.start).collect();
+        let how = How { rung: Rung::Named, added, removed, lines };
+        return Ok(Applied { bytes: Some(bytes), how });
+    }
+    let spots = place(&index, hunks, patch.dialect)?;
+    let mut rung = Rung::Named;
+    let mut lines = Vec::with_capacity(spots.len());
+    let mut splices: Vec<(Range<usize>, Vec<u8>, usize)> = Vec::with_capacity(spots.len());
+    for (i, (spot, hunk)) in spots.iter().zip(hunks).enumerate() {
+        let (line, here, splice) = match spot {
+            Spot::Lines { at, rung, shift, body } => {
+                (*at, *rung, lines_splice(&index.lines, *at, shift, body, hunk))
+            }
+            Spot::Bytes(range) => {
+                let replace = hunk.text.as_ref().map(|(_, r)| with_endings(&index, r)).unwrap_or_default();
+                (index.lines.line_at(range.start), Rung::Text, (range.clone(), replace))
+            }
+        };
+        rung = rung.max(here);
+        lines.push(line + 1);
+        if hunk.changes() {
+            splices.push((splice.0, splice.1, i));
+        }
+    }
+    splices.sort_by_key(|(range, ..)| (range.start, range.end));
+    if let Some(pair) = splices.windows(2).find(|w| w[0].0.end > w[1].0.start || w[0].0 == w[1].0) {
+        let (a, b) = (pair[0].2.min(pair[1].2) + 1, pair[0].2.max(pair[1].2) + 1);
+        return refuse(Kind::Overlap, 0, format!("hunks {a} and {b} change the same lines; make them one"));
+    }
+    let mut bytes = Vec::with_capacity(there.len() + splices.iter().map(|s| s.1.len()).sum::<usize>());
+    let mut done = 0;
+    for (range, new, _) in &splices {
+        bytes.extend_from_slice(&there[done..range.start]);
+        bytes.extend_from_slice(new);
+        done = range.end;
+    }
+    bytes.extend_from_slice(&there[done..]);
+    if bytes == there && patch.from.is_none() {
+        return refuse(Kind::NoChange, 0, "it changes nothing: the file has these lines already".into());
+    }
+    let how = How { rung, added, removed, lines };
+    Ok(Applied { bytes: Some(bytes), how })
+}
+
+/// The bytes that a hunk replaces, and with what. Lines that it keeps are not touched; each new line ends as its neighbours do.
+fn lines_splice(
+    file: &Lines<'_>,
+    at: usize,
+    shift: &Shift,
+    body: &Body<'_>,
+    hunk: &Hunk,
+) -> (Range<usize>, Vec<u8>) {
+    let (skip, changed) = core(body);
+    let from = at + skip;
+    let mut line = from;
+    let mut out: Vec<(Vec<u8>, &[u8], bool)> = Vec::with_capacity(changed.len());
+    for (mark, text) in changed {
+        match mark {
+            Mark::Keep => {
+                out.push((file.texts[line].to_vec(), file.ends[line], false));
+                line += 1;
+            }
+            Mark::Remove => line += 1,
+            Mark::Add => out.push((shift.apply(text), file.ending_near(line), true)),
+        }
+    }
+    let mut range = file.start(from)..file.start(line);
+    let at_end = line == file.len();
+    let last = out.len().saturating_sub(1);
+    let mut bytes = Vec::new();
+    if from == file.len() && file.unfinished() {
+        // Lines are added below a last line that does not end: now it has to.
+        bytes.extend_from_slice(file.ending_near(from.saturating_sub(1)));
+        range = file.bytes.len()..file.bytes.len();
+    }
+    for (i, (text, end, new)) in out.iter().enumerate() {
+        bytes.extend_from_slice(text);
+        if at_end && i == last && *new && ends_without_newline(file, &hunk.lines) {
+            break;
+        }
+        let end = if end.is_empty() && !(at_end && i == last && !new) { file.ending_near(line) } else { end };
+        bytes.extend_from_slice(end);
+    }
+    (range, bytes)
+}
+
+/// Whether a new last line is to have no newline: what the patch says about it, else what the file has.
+fn ends_without_newline(file: &Lines<'_>, lines: &[crate::Line]) -> bool {
+    let said = |mark| lines.iter().rev().find(|l| l.mark == mark).map(|l| l.newline);
+    match (said(Mark::Add), said(Mark::Remove).or(said(Mark::Keep))) {
+        (Some(false), _) => true,
+        (Some(true), Some(false)) => false,
+        _ => file.unfinished(),
+    }
+}

@@ -1,0 +1,160 @@
+//! The `*** Begin Patch` envelope: add, update, delete, move; hunks under `@@` headers.
+
+use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError, unified};
+
+pub(crate) fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
+    let lines: Vec<&str> = text.split('\n').collect();
+    let lines = match lines.last() {
+        Some(&"") => &lines[..lines.len() - 1],
+        _ => &lines[..],
+    };
+    let mut out: Vec<FilePatch> = Vec::new();
+    let mut i = 0;
+    while i < lines.len() {
+        let start = i;
+        i += 1;
+        let Some((what, path)) = directive(lines[start]) else { continue };
+        let body_end = (i..lines.len()).find(|j| ends_file(lines[*j])).unwrap_or(lines.len());
+        let body = &lines[i..body_end];
+        let patch = |action, hunks| FilePatch {
+            dialect: Dialect::Envelope,
+            path: path.to_owned(),
+            from: None,
+            action,
+            hunks,
+            executable: None,
+        };
+        match what {
+            What::End => break,
+            What::Begin => {}
+            _ if path.is_empty() => return Err(ParseError::at(start, lines[start], "it names no file")),
+            What::Delete => out.push(patch(Action::Delete, Vec::new())),
+            What::Add => out.push(patch(Action::Create(content(body, i)?), Vec::new())),
+            What::Update => {
+                let moved = body.first().and_then(|l| l.trim().strip_prefix("*** Move to:")).map(str::trim);
+                let skip = usize::from(moved.is_some());
+                let hunks = hunks(&body[skip..], i + skip)?;
+                if hunks.is_empty() && moved.is_none() {
+                    return Err(ParseError::at(start, lines[start], "no lines to change follow"));
+                }
+                let mut patch = patch(Action::Update, hunks);
+                if let Some(to) = moved {
+                    patch.from = Some(std::mem::replace(&mut patch.path, to.to_owned()));
+                }
+                out.push(patch);
+            }
+        }
+        i = body_end;
+    }
+    if out.is_empty() { Err(ParseError::NotAPatch) } else { Ok(out) }
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Begin,
+    Add,
+    Update,
+    Delete,
+    End,
+}
+
+pub(crate) fn is_directive(line: &str) -> bool {
+    matches!(directive(line), Some((What::Begin | What::Add | What::Update | What::Delete, _)))
+}
+
+fn directive(line: &str) -> Option<(What, &str)> {
+    let rest = line.trim().strip_prefix("*** ")?;
+    let file = |prefix| rest.strip_prefix(prefix).map(str::trim);
+    if rest.starts_with("Begin Patch") {
+        Some((What::Begin, ""))
+    } else if rest.starts_with("End Patch") {
+        Some((What::End, ""))
+    } else if let Some(path) = file("Add File:") {
+        Some((What::Add, path))
+    } else if let Some(path) = file("Update File:") {
+        Some((What::Update, path))
+    } else {
+        file("Delete File:").map(|path| (What::Delete, path))
+    }
+}
+
+/// A directive in a body starts at the line's very beginning: a line to keep may be indented text that looks like one.
+fn ends_file(line: &str) -> bool {
+    line.starts_with("*** ") && directive(line).is_some()
+}
+
+fn content(body: &[&str], at: usize) -> Result<Vec<u8>, ParseError> {
+    let mut body = body;
+    while let [rest @ .., last] = body
+        && last.trim().is_empty()
+    {
+        body = rest;
+    }
+    let plain = body.iter().all(|l| !l.starts_with('+'));
+    let mut out = Vec::new();
+    for (i, line) in body.iter().enumerate() {
+        let text = match line.strip_prefix('+') {
+            Some(text) => text,
+            None if plain || line.trim().is_empty() => line,
+            None => return Err(ParseError::at(at + i, line, "every line of an added file starts with +")),
+        };
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'\n');
+    }
+    Ok(out)
+}
+
+fn hunks(body: &[&str], at: usize) -> Result<Vec<Hunk>, ParseError> {
+    let mut out: Vec<Hunk> = Vec::new();
+    let mut hunk = Hunk::default();
+    let trimmed: Vec<&str> = body.iter().map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
+    let mut i = 0;
+    while i < body.len() {
+        let (line, bare) = (body[i], trimmed[i]);
+        if hunk.lines.is_empty() && unified::is_header(&trimmed, i) {
+            i += 2; // a model that mixes both dialects
+            continue;
+        }
+        if let Some(header) = bare.strip_prefix("@@") {
+            close(&mut out, &mut hunk, false);
+            match unified::ranges(header) {
+                Some((start, _)) => hunk.start = Some(start),
+                None => {
+                    let header = header.trim().trim_end_matches("@@").trim();
+                    if header.chars().any(char::is_alphanumeric) {
+                        hunk.under.push(header.as_bytes().to_vec());
+                    }
+                }
+            }
+        } else if bare.trim() == "*** End of File" {
+            hunk.at_end = true;
+            close(&mut out, &mut hunk, false);
+        } else {
+            match line.as_bytes().first() {
+                Some(b' ') => hunk.lines.push(Line::new(Mark::Keep, &line[1..])),
+                Some(b'+') => hunk.lines.push(Line::new(Mark::Add, &line[1..])),
+                Some(b'-') => hunk.lines.push(Line::new(Mark::Remove, &line[1..])),
+                None | Some(b'\r') => hunk.lines.push(Line::new(Mark::Keep, "")),
+                Some(b'\\') => {}
+                Some(_) => {
+                    let why = "it starts with neither a blank (a line to keep), - nor +";
+                    return Err(ParseError::at(at + i, line, why));
+                }
+            }
+        }
+        i += 1;
+    }
+    close(&mut out, &mut hunk, true);
+    Ok(out)
+}
+
+/// Headers that stand one below the other belong to the hunk that follows them.
+fn close(out: &mut Vec<Hunk>, hunk: &mut Hunk, last: bool) {
+    // An empty line before the next directive is layout.
+    while last && hunk.lines.last().is_some_and(|l| l.mark == Mark::Keep && l.text.is_empty()) {
+        hunk.lines.pop();
+    }
+    if !hunk.lines.is_empty() {
+        out.push(std::mem::take(hunk));
+    }
+}

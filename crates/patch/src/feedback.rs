@@ -1,0 +1,223 @@
+//! What a model is told when a patch does not go in: what it needs for the next try, and nothing else.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Mark,
+    ladder::{Body, Index, new, old},
+    lines::trim,
+    place::{core, stands},
+};
+
+/// Longest line shown, in characters.
+const WIDTH: usize = 160;
+/// Most lines of the file shown.
+const SHOWN: usize = 30;
+/// Most places of an ambiguous hunk named.
+const PLACES: usize = 5;
+
+/// Why a patch was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Its old lines are nowhere.
+    NotFound,
+    /// Its old lines are in several places.
+    Ambiguous,
+    /// What it does has been done.
+    AlreadyApplied,
+    /// It only adds lines and does not say where.
+    NoContext,
+    /// Two of its hunks change the same lines.
+    Overlap,
+    /// It changes nothing.
+    NoChange,
+    /// It creates a file that is there.
+    Exists,
+    /// It changes a file that is not there.
+    Missing,
+}
+
+/// A patch that was not applied, and what the file really says. Its `Display` is what the model reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub kind: Kind,
+    /// Which hunk, from 1; 0 when it is about the whole file.
+    pub hunk: usize,
+    /// Of how many.
+    pub of: usize,
+    /// What is wrong, with the file's lines.
+    pub message: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.hunk > 0 && self.of > 1 {
+            write!(f, "hunk {} of {}: ", self.hunk, self.of)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+pub(crate) fn show(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let mut out: String = text.chars().take(WIDTH).collect();
+    if out.len() < text.len() {
+        out.push('…');
+    }
+    out
+}
+
+fn numbered(index: &Index<'_>, from: usize, to: usize) -> String {
+    let to = to.min(index.lines.len());
+    let mut out = String::new();
+    for i in from..to.min(from + SHOWN) {
+        out += &format!("\n{}|{}", i + 1, show(index.lines.texts[i]));
+    }
+    if to > from + SHOWN {
+        out += &format!("\n… to line {to}");
+    }
+    out
+}
+
+pub(crate) fn already(line: usize) -> String {
+    format!("this change is already in the file, at line {}", line + 1)
+}
+
+pub(crate) fn no_context() -> String {
+    "it only adds lines and does not say where; include an existing line before or after them".into()
+}
+
+pub(crate) fn ambiguous(index: &Index<'_>, places: &[usize]) -> String {
+    let mut message = format!("its old lines stand in {} places", places.len());
+    for at in places.iter().take(PLACES) {
+        let above = at.saturating_sub(1);
+        message += &numbered(index, above, at + 2);
+        message += "\n--";
+    }
+    message + "\ninclude more of the lines around the place that is meant"
+}
+
+/// Lines added at the very edge of a hunk, which stand there already: applying it again would add them twice.
+pub(crate) fn already_here(index: &Index<'_>, body: &Body<'_>, at: usize) -> Option<String> {
+    let leading = body.iter().take_while(|(m, _)| *m == Mark::Add).count();
+    let trailing = body.iter().rev().take_while(|(m, _)| *m == Mark::Add).count();
+    if leading == body.len() || body.iter().any(|(m, _)| *m == Mark::Remove) {
+        return None;
+    }
+    let blank = |lines: &[(Mark, &[u8])]| lines.iter().all(|(_, t)| trim(t).is_empty());
+    let below = trailing > 0 && !blank(&body[body.len() - trailing..]) && stands(index, body, at);
+    let above = leading > 0
+        && !blank(&body[..leading])
+        && at.checked_sub(leading).is_some_and(|at| stands(index, body, at));
+    (below || above).then(|| already(at))
+}
+
+/// A hunk whose old lines are gone and whose new lines are there.
+pub(crate) fn applied_elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<String> {
+    let new = new(body);
+    let (_, changed) = core(body);
+    let telling = changed.iter().any(|(m, t)| *m == Mark::Add && !trim(t).is_empty()) || new.len() > 1;
+    let at = *index.runs(&new).first()?;
+    (telling && changed.len() < body.len() + 1 && stands(index, body, at)).then(|| already(at))
+}
+
+/// The file's lines that are most like the ones that were looked for.
+pub(crate) fn not_found(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> String {
+    let n = index.lines.len();
+    if n == 0 {
+        return "its old lines are not in the file, which is empty".into();
+    }
+    let Some((at, missing)) = nearest(index, old, start) else {
+        let wanted = old.iter().find(|l| !trim(l).is_empty()).copied().unwrap_or_default();
+        let mut message = format!(
+            "its old lines are not in the file, which has {n} lines; there is no line like {:?}",
+            show(wanted)
+        );
+        if n <= SHOWN {
+            message += "; the file is:";
+            message += &numbered(index, 0, n);
+        }
+        return message;
+    };
+    let mut message = String::from("its old lines are not in the file");
+    if let Some(i) = missing {
+        message += &format!("; line {} is not\n{}\nbut", at + i + 1, show(old[i]));
+    } else {
+        message += "; the nearest are";
+    }
+    let from = at.saturating_sub(1).min(n.saturating_sub(1));
+    message + &numbered(index, from, (at + old.len() + 1).max(from + 3))
+}
+
+/// Where most of the old lines stand at their distance from each other (nearest to the line named, if several), and the first old line
+/// that differs there. Without any equal line: where the line stands that is most like the longest old line.
+fn nearest(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> Option<(usize, Option<usize>)> {
+    /// A line that stands in more places than this tells nothing.
+    const COMMON: usize = 1000;
+    let mut votes: std::collections::HashMap<usize, usize> = std::collections::HashMap::new();
+    for (i, text) in old.iter().enumerate().filter(|(_, t)| trim(t).len() > 1) {
+        let places = index.places_of(text);
+        for at in places.iter().take(COMMON).filter_map(|at| at.checked_sub(i)) {
+            *votes.entry(at).or_default() += 1;
+        }
+    }
+    let far = |at: usize| start.map_or(at, |s| at.abs_diff(s.saturating_sub(1)));
+    let best = votes.into_iter().max_by_key(|(at, votes)| (*votes, usize::MAX - far(*at)));
+    if let Some((at, _)) = best {
+        let differs = |i: &usize| index.lines.texts.get(at + i).is_none_or(|l| trim(l) != trim(old[*i]));
+        return Some((at, (0..old.len()).find(differs)));
+    }
+    let (i, wanted) = old.iter().enumerate().max_by_key(|(_, l)| trim(l).len())?;
+    let (line, _) = index
+        .lines
+        .texts
+        .iter()
+        .enumerate()
+        .map(|(at, l)| (at, alike(trim(l), trim(wanted))))
+        .filter(|(_, score)| *score >= 50)
+        .max_by_key(|(at, score)| (*score, usize::MAX - far(*at)))?;
+    Some((line.saturating_sub(i), Some(i)))
+}
+
+/// How many of a hundred of the letter pairs two lines have in common; cheap enough for every line of a large file.
+fn alike(a: &[u8], b: &[u8]) -> usize {
+    /// Longer lines are judged by their beginning.
+    const CUT: usize = 200;
+    let (a, b) = (&a[..a.len().min(CUT)], &b[..b.len().min(CUT)]);
+    if a.len() < 2 || b.len() < 2 || a.len() > 3 * b.len() || b.len() > 3 * a.len() {
+        return 0;
+    }
+    let slot = |pair: &[u8]| (usize::from(pair[0]) * 31 + usize::from(pair[1])) % 512;
+    let mut pairs = [0i16; 512];
+    a.windows(2).for_each(|p| pairs[slot(p)] += 1);
+    let mut common = 0;
+    for pair in b.windows(2) {
+        let left = &mut pairs[slot(pair)];
+        if *left > 0 {
+            *left -= 1;
+            common += 2;
+        }
+    }
+    common * 100 / (a.len() + b.len() - 2)
+}
+
+/// What a deletion takes to be in a file that holds something else.
+pub(crate) fn differs(index: &Index<'_>, body: &Body<'_>) -> String {
+    let old = old(body);
+    let at = old
+        .iter()
+        .zip(&index.lines.texts)
+        .position(|(a, b)| a != b)
+        .unwrap_or(old.len().min(index.lines.len()));
+    format!(
+        "the file does not hold what the patch removes; it differs at line {}:{}",
+        at + 1,
+        numbered(index, at, at + 3)
+    )
+}

@@ -1,0 +1,84 @@
+//! A file as lines, each with the ending it has.
+
+/// UTF-8's byte order mark.
+pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// A file's lines. `ends[i]` is `""` (only the last), `"\n"` or `"\r\n"`; `starts[i]` is where line `i` begins in the file.
+#[derive(Debug)]
+pub(crate) struct Lines<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) texts: Vec<&'a [u8]>,
+    pub(crate) ends: Vec<&'static [u8]>,
+    pub(crate) starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    /// The byte order mark is no part of the first line.
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        let mut lines = Self { bytes, texts: Vec::new(), ends: Vec::new(), starts: Vec::new() };
+        let mut start = if bytes.starts_with(BOM) { BOM.len() } else { 0 };
+        let newlines = memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]);
+        for newline in newlines.filter(|n| *n < bytes.len() || !bytes.ends_with(b"\n")) {
+            if start >= bytes.len() {
+                break;
+            }
+            let whole = &bytes[start..newline];
+            let (text, end): (_, &'static [u8]) = match whole.strip_suffix(b"\r") {
+                Some(text) if newline < bytes.len() => (text, b"\r\n"),
+                _ if newline < bytes.len() => (whole, b"\n"),
+                _ => (whole, b""),
+            };
+            lines.texts.push(text);
+            lines.ends.push(end);
+            lines.starts.push(start);
+            start = newline + 1;
+        }
+        lines
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Where line `i` begins; past the last line, where the file ends.
+    pub(crate) fn start(&self, i: usize) -> usize {
+        self.starts.get(i).copied().unwrap_or(self.bytes.len())
+    }
+
+    /// Whether the file does not end with a newline, though it has lines.
+    pub(crate) fn unfinished(&self) -> bool {
+        self.ends.last().is_some_and(|e| e.is_empty())
+    }
+
+    /// The ending for a line put in before line `i`: its upper neighbour's, else its lower one's.
+    pub(crate) fn ending_near(&self, i: usize) -> &'static [u8] {
+        let above = self.ends[..i.min(self.len())].last().filter(|e| !e.is_empty());
+        let below = || self.ends.get(i).filter(|e| !e.is_empty());
+        let anywhere = || self.ends.first().filter(|e| !e.is_empty());
+        above.or_else(below).or_else(anywhere).copied().unwrap_or(b"\n")
+    }
+
+    /// Which line a byte is on.
+    pub(crate) fn line_at(&self, byte: usize) -> usize {
+        self.starts.partition_point(|s| *s <= byte).saturating_sub(1)
+    }
+
+    /// Whether every line ends with `\r\n`.
+    pub(crate) fn all_crlf(&self) -> bool {
+        self.ends.iter().any(|e| *e == b"\r\n") && self.ends.iter().all(|e| *e != b"\n")
+    }
+}
+
+/// A line of a patch as its file has it: without the carriage return of a patch with such endings, and without a byte order mark.
+pub(crate) fn bare(text: &[u8]) -> &[u8] {
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    text.strip_prefix(BOM).unwrap_or(text)
+}
+
+pub(crate) fn trim(text: &[u8]) -> &[u8] {
+    text.trim_ascii()
+}
+
+pub(crate) fn indent(text: &[u8]) -> &[u8] {
+    &text[..text.len() - text.trim_ascii_start().len()]
+}

@@ -1,0 +1,137 @@
+//! What a patch says, whatever it was written in.
+
+use serde::{Deserialize, Serialize};
+
+/// The form a patch is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// `---`, `+++`, `@@`; with or without git's headers.
+    Unified,
+    /// `*** Begin Patch`.
+    Envelope,
+    /// `<<<<<<< SEARCH`, with the path before.
+    SearchReplace,
+    /// A JSON list of `{path, search, replace}`.
+    Edits,
+    /// The file as it is to be.
+    WholeFile,
+}
+
+/// What a hunk does with a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mark {
+    /// It is there and stays.
+    Keep,
+    /// It is there and goes.
+    Remove,
+    /// It is new.
+    Add,
+}
+
+/// One line of a hunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// What becomes of it.
+    pub mark: Mark,
+    /// Without its newline; a carriage return before that is part of it.
+    pub text: Vec<u8>,
+    /// `false` after `\ No newline at end of file`.
+    pub newline: bool,
+}
+
+/// Lines that belong together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hunk {
+    /// In order.
+    pub lines: Vec<Line>,
+    /// The line of the old file that it says it starts at, from 1; a hint.
+    pub start: Option<usize>,
+    /// Lines above it that tell where it is (`@@ class Foo`), outermost first; a hint.
+    pub under: Vec<Vec<u8>>,
+    /// It says that it ends where the file ends.
+    pub at_end: bool,
+    /// The text that was searched and what replaces it, where the dialect has it so.
+    pub text: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What becomes of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// It is made, with this content; it may not be there.
+    Create(Vec<u8>),
+    /// It gets this content, whether it is there or not.
+    Replace(Vec<u8>),
+    /// It is changed by the hunks.
+    Update,
+    /// It is removed. Hunks, if any, say what it held.
+    Delete,
+}
+
+/// What a patch does to one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePatch {
+    /// The form it was written in.
+    pub dialect: Dialect,
+    /// Where the file is afterwards (before, when it is removed). As written: not checked, not normalised but for the prefixes of diffs.
+    pub path: String,
+    /// Where it was before, when it is renamed.
+    pub from: Option<String>,
+    /// What becomes of it.
+    pub action: Action,
+    /// The changes, in the order written.
+    pub hunks: Vec<Hunk>,
+    /// Sets or clears the executable bits.
+    pub executable: Option<bool>,
+}
+
+/// Why a text is not a patch. A sentence for the model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// Nothing in it looks like a patch.
+    #[error(
+        "this is not a patch; give a unified diff (---, +++, @@), a \"*** Begin Patch\" envelope, or <<<<<<< SEARCH / ======= / >>>>>>> REPLACE \
+         blocks with the file's path on the line before"
+    )]
+    NotAPatch,
+    /// No file is named.
+    #[error("the patch does not say which file it changes; {0}")]
+    NoPath(&'static str),
+    /// A line that cannot be there.
+    #[error("line {line} of the patch, {text:?}: {why}")]
+    Line {
+        /// From 1.
+        line: usize,
+        /// The line, cut at 100 characters.
+        text: String,
+        /// What is wrong and what would be right.
+        why: &'static str,
+    },
+    /// A part of diffs that is not supported.
+    #[error("{0}")]
+    Unsupported(&'static str),
+}
+
+impl ParseError {
+    pub(crate) fn at(index: usize, text: &str, why: &'static str) -> Self {
+        Self::Line { line: index + 1, text: text.trim_end().chars().take(100).collect(), why }
+    }
+}
+
+impl Line {
+    pub(crate) fn new(mark: Mark, text: &str) -> Self {
+        Self { mark, text: text.as_bytes().to_vec(), newline: true }
+    }
+}
+
+impl Hunk {
+    pub(crate) fn changes(&self) -> bool {
+        self.lines.iter().any(|l| l.mark != Mark::Keep)
+    }
+
+    /// How many lines it adds and removes.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let count = |mark| self.lines.iter().filter(|l| l.mark == mark).count();
+        (count(Mark::Add), count(Mark::Remove))
+    }
+}

@@ -1,0 +1,303 @@
+//! Where all hunks of a file go: each against the original, none over another, and never by luck.
+
+use std::ops::Range;
+
+use memchr::memmem;
+
+use crate::{
+    Dialect, Hunk, Kind, Mark, Refused, Rung, feedback,
+    ladder::{Body, Fit, Index, Shift, new, old, unnumbered},
+    lines::bare,
+};
+
+/// Where a hunk goes.
+#[derive(Debug, Clone)]
+pub(crate) enum Spot<'a> {
+    /// On these lines.
+    Lines { at: usize, rung: Rung, shift: Shift, body: Body<'a> },
+    /// On these bytes.
+    Bytes(Range<usize>),
+}
+
+/// The places that a hunk could go to, all on one rung.
+enum Found<'a> {
+    Lines(Vec<Fit>, Body<'a>, Option<usize>),
+    Bytes(Vec<usize>, usize),
+}
+
+pub(crate) fn place<'a>(
+    index: &Index<'_>,
+    hunks: &'a [Hunk],
+    dialect: Dialect,
+) -> Result<Vec<Spot<'a>>, Refused> {
+    let mut found = Vec::with_capacity(hunks.len());
+    for (i, hunk) in hunks.iter().enumerate() {
+        let refuse = |kind, message| Refused { kind, hunk: i + 1, of: hunks.len(), message };
+        let candidates = candidates(index, hunk, dialect).map_err(|(kind, message)| refuse(kind, message))?;
+        found.push(candidates);
+    }
+    let mut chosen: Vec<Option<usize>> = found
+        .iter()
+        .zip(hunks)
+        .map(|(f, hunk)| match f {
+            Found::Bytes(at, _) => (at.len() == 1).then_some(0),
+            Found::Lines(fits, ..) if fits.len() == 1 => Some(0),
+            Found::Lines(fits, body, _) => {
+                at_end(index, fits, body, hunk).or_else(|| under(index, fits, hunk))
+            }
+        })
+        .collect();
+    by_named_line(&found, hunks, &mut chosen);
+    by_count(&found, hunks, &mut chosen);
+    if matches!(dialect, Dialect::Unified | Dialect::Envelope) {
+        by_order(&found, &mut chosen);
+    }
+    let mut spots = Vec::with_capacity(hunks.len());
+    for (i, (f, choice)) in found.into_iter().zip(&chosen).enumerate() {
+        let refuse = |kind, message| Err(Refused { kind, hunk: i + 1, of: hunks.len(), message });
+        let hunk = &hunks[i];
+        match (f, choice) {
+            (Found::Lines(fits, body, hint), Some(c)) => {
+                let fit = fits[*c].clone();
+                if let Some(message) = feedback::already_here(index, &body, fit.at) {
+                    return refuse(Kind::AlreadyApplied, message);
+                }
+                let named = fit.rung == Rung::Exact && hint.or(hunk.start).is_some_and(|s| s == fit.at + 1);
+                let rung = if named { Rung::Named } else { fit.rung };
+                spots.push(Spot::Lines { at: fit.at, rung, shift: fit.shift, body });
+            }
+            (Found::Bytes(at, len), Some(c)) => {
+                let range = at[*c]..at[*c] + len;
+                if already_replaced(index, hunk, &range) {
+                    return refuse(Kind::AlreadyApplied, feedback::already(index.lines.line_at(range.start)));
+                }
+                spots.push(Spot::Bytes(range));
+            }
+            (Found::Lines(fits, ..), None) => {
+                let places: Vec<usize> = fits.iter().map(|f| f.at).collect();
+                return refuse(Kind::Ambiguous, feedback::ambiguous(index, &places));
+            }
+            (Found::Bytes(at, _), None) => {
+                let places: Vec<usize> = at.iter().map(|b| index.lines.line_at(*b)).collect();
+                return refuse(Kind::Ambiguous, feedback::ambiguous(index, &places));
+            }
+        }
+    }
+    Ok(spots)
+}
+
+fn body(hunk: &Hunk) -> Body<'_> {
+    hunk.lines.iter().map(|l| (l.mark, bare(&l.text))).collect()
+}
+
+fn candidates<'a>(index: &Index<'_>, hunk: &'a Hunk, dialect: Dialect) -> Result<Found<'a>, (Kind, String)> {
+    let body = body(hunk);
+    if old(&body).is_empty() && hunk.text.as_ref().is_none_or(|(search, _)| search.is_empty()) {
+        return match insertion(index, hunk) {
+            Some(at) => Ok(Found::Lines(vec![Fit { at, rung: Rung::Exact, shift: Shift::None }], body, None)),
+            None => Err((Kind::NoContext, feedback::no_context())),
+        };
+    }
+    let fits = index.fits(&body);
+    let exact = fits.first().is_some_and(|f| f.rung == Rung::Exact);
+    // Edits are about text, so text comes first, unless only whole lines tell two places apart; blocks are about lines.
+    if !exact || dialect == Dialect::Edits {
+        let (at, len) = text_places(index, hunk);
+        let whole_lines_decide = exact && fits.len() == 1;
+        if at.len() == 1 || !at.is_empty() && !whole_lines_decide {
+            return Ok(Found::Bytes(at, len));
+        }
+    }
+    if !fits.is_empty() {
+        return Ok(Found::Lines(fits, body, None));
+    }
+    if let Some((body, first)) = unnumbered(&body) {
+        let mut fits = index.fits(&body);
+        if !fits.is_empty() {
+            fits.iter_mut().for_each(|f| f.rung = Rung::Numbered);
+            return Ok(Found::Lines(fits, body, Some(first)));
+        }
+    }
+    Err(match feedback::applied_elsewhere(index, &body) {
+        Some(message) => (Kind::AlreadyApplied, message),
+        None => (Kind::NotFound, feedback::not_found(index, &old(&body), hunk.start)),
+    })
+}
+
+/// Where lines go that have no old lines around them: an empty file, the end if it says so, below the header it names.
+fn insertion(index: &Index<'_>, hunk: &Hunk) -> Option<usize> {
+    match headers(index, hunk).as_deref() {
+        _ if index.lines.len() == 0 => Some(0),
+        _ if hunk.at_end => Some(index.lines.len()),
+        Some([header]) => Some(header + 1),
+        _ => None,
+    }
+}
+
+/// The searched text's places, and its length in the file.
+fn text_places(index: &Index<'_>, hunk: &Hunk) -> (Vec<usize>, usize) {
+    /// More places than this are as ambiguous as this many.
+    const ENOUGH: usize = 20;
+    let Some((search, _)) = &hunk.text else { return (Vec::new(), 0) };
+    if search.is_empty() {
+        return (Vec::new(), 0);
+    }
+    let search = with_endings(index, search);
+    let mut at: Vec<usize> = memmem::find_iter(index.lines.bytes, &search).take(ENOUGH).collect();
+    // find_iter does not see places that overlap one another, and those are ambiguous too.
+    if let [only] = at[..]
+        && let Some(overlapping) = memmem::find(&index.lines.bytes[only + 1..], &search)
+    {
+        at.push(only + 1 + overlapping);
+    }
+    (at, search.len())
+}
+
+/// Text from a patch with the line endings that the file has, when the file has one kind.
+pub(crate) fn with_endings(index: &Index<'_>, text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 16);
+    let crlf = index.lines.all_crlf();
+    for (i, byte) in text.iter().enumerate() {
+        match byte {
+            b'\r' if text.get(i + 1) == Some(&b'\n') => {}
+            b'\n' if crlf => out.extend_from_slice(b"\r\n"),
+            _ => out.push(*byte),
+        }
+    }
+    out
+}
+
+/// Whether the replacement contains what it replaces and stands there already.
+fn already_replaced(index: &Index<'_>, hunk: &Hunk, range: &Range<usize>) -> bool {
+    let Some((search, replace)) = &hunk.text else { return false };
+    let (search, replace) = (with_endings(index, search), with_endings(index, replace));
+    let bytes = index.lines.bytes;
+    search != replace
+        && memmem::find_iter(&replace, &search).any(|offset| {
+            let added =
+                &replace[..offset].trim_ascii().len() + replace[offset + search.len()..].trim_ascii().len();
+            let start = range.start.checked_sub(offset);
+            added > 0 && start.and_then(|s| bytes.get(s..s + replace.len())) == Some(&replace[..])
+        })
+}
+
+fn at_end(index: &Index<'_>, fits: &[Fit], body: &Body<'_>, hunk: &Hunk) -> Option<usize> {
+    if !hunk.at_end {
+        return None;
+    }
+    fits.iter().position(|f| f.at + old(body).len() == index.lines.len())
+}
+
+/// The lines that the hunk's headers lead to: each header below the one before. `None` when it has none or they are nowhere.
+fn headers(index: &Index<'_>, hunk: &Hunk) -> Option<Vec<usize>> {
+    let mut from: Option<Vec<usize>> = None;
+    for header in &hunk.under {
+        let all = index.places_of(header);
+        let below: Vec<usize> = match &from {
+            None => all.to_vec(),
+            Some(above) => {
+                let mut next: Vec<usize> =
+                    above.iter().filter_map(|a| all.iter().find(|b| *b > a).copied()).collect();
+                next.dedup();
+                next
+            }
+        };
+        if below.is_empty() {
+            return None;
+        }
+        from = Some(below);
+    }
+    from
+}
+
+/// The first place at or below the header, when all headers of that text lead to the same.
+fn under(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
+    let mut places = headers(index, hunk)?.into_iter().filter_map(|h| fits.iter().position(|f| f.at >= h));
+    let first = places.next()?;
+    places.all(|p| p == first).then_some(first)
+}
+
+/// The line named, moved by as much as the nearest hunk that has only one place.
+fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
+    let offset = |i: usize, choice: Option<usize>| match (&found[i], choice, hunks[i].start) {
+        (Found::Lines(fits, ..), Some(c), Some(start)) => Some(fits[c].at as isize + 1 - start as isize),
+        _ => None,
+    };
+    let fixed: Vec<Option<isize>> = chosen.iter().enumerate().map(|(i, c)| offset(i, *c)).collect();
+    for i in 0..found.len() {
+        let Found::Lines(fits, _, hint) = &found[i] else { continue };
+        let Some(start) = hint.or(hunks[i].start) else { continue };
+        if chosen[i].is_some() {
+            continue;
+        }
+        let nearest = fixed[..i].iter().rev().flatten().next().or(fixed[i + 1..].iter().flatten().next());
+        let line = start as isize - 1 + nearest.copied().unwrap_or(0);
+        chosen[i] = fits.iter().position(|f| f.at as isize == line);
+    }
+}
+
+/// As many hunks with the same old lines as there are places for them: one for each, in order.
+fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
+    for i in 0..found.len() {
+        let Found::Lines(fits, body, _) = &found[i] else { continue };
+        if chosen[i].is_some() {
+            continue;
+        }
+        let mine = old(body);
+        let same: Vec<usize> = (i..found.len())
+            .filter(|j| matches!(&found[*j], Found::Lines(f, b, _) if f == fits && old(b) == mine))
+            .collect();
+        let apart = fits.windows(2).all(|w| w[0].at + mine.len() <= w[1].at);
+        if same.len() == fits.len() && apart && same.iter().all(|j| hunks[*j].changes()) {
+            same.iter().enumerate().for_each(|(c, j)| chosen[*j] = Some(c));
+        }
+    }
+}
+
+/// Dialects that go from top to bottom: when the earliest and the latest way to keep that order are the same way.
+fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
+    let mut all: Vec<Vec<(usize, usize, usize)>> = Vec::with_capacity(found.len());
+    for (f, choice) in found.iter().zip(&*chosen) {
+        let Found::Lines(fits, body, _) = f else { return };
+        let len = old(body).len();
+        let one = |c: usize| (c, fits[c].at, fits[c].at + len);
+        all.push(match choice {
+            Some(c) => vec![one(*c)],
+            None => (0..fits.len()).map(one).collect(),
+        });
+    }
+    let mut earliest = Vec::with_capacity(all.len());
+    let mut end = 0;
+    for options in &all {
+        let Some((c, _, stop)) = options.iter().find(|(_, start, _)| *start >= end) else { return };
+        earliest.push(*c);
+        end = *stop;
+    }
+    let mut latest = Vec::with_capacity(all.len());
+    let mut start = usize::MAX;
+    for options in all.iter().rev() {
+        let Some((c, begin, _)) = options.iter().rev().find(|(_, _, stop)| *stop <= start) else { return };
+        latest.push(*c);
+        start = *begin;
+    }
+    latest.reverse();
+    for (i, (a, b)) in earliest.iter().zip(&latest).enumerate() {
+        if a == b {
+            chosen[i].get_or_insert(*a);
+        }
+    }
+}
+
+/// The part of a hunk that changes: how many lines to keep come first, and the rest without those that come last.
+pub(crate) fn core<'b, 'a>(body: &'b [(Mark, &'a [u8])]) -> (usize, &'b [(Mark, &'a [u8])]) {
+    let keep = |(mark, _): &(Mark, &[u8])| *mark == Mark::Keep;
+    let first = body.iter().take_while(|l| keep(l)).count();
+    let last = body[first..].iter().rev().take_while(|l| keep(l)).count();
+    (first, &body[first..body.len() - last])
+}
+
+/// Whether the new lines stand at this line already.
+pub(crate) fn stands(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
+    let new = new(body);
+    index.lines.texts.get(at..at + new.len()).is_some_and(|here| here == new)
+}

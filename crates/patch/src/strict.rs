@@ -1,0 +1,75 @@
+//! A unified diff whose every byte is right goes to `diffy`.
+//!
+//! diffy stops at a hunk when the counts in its header are met and takes what follows for junk, so the headers are written anew from the lines
+//! there are. It also moves hunks to the nearest place that fits, so it is asked only when every hunk stands at its own line.
+
+use crate::{
+    Hunk, Line, Mark, feedback,
+    ladder::{Body, Index},
+    lines::bare,
+};
+
+/// `None` when any hunk is not exactly at its line; the ladder decides then.
+pub(crate) fn apply(index: &Index<'_>, hunks: &[Hunk]) -> Option<Vec<u8>> {
+    let original = index.lines.bytes;
+    let starts = line_starts(original);
+    let mut text = b"--- a\n+++ b\n".to_vec();
+    let mut delta = 0isize;
+    let mut free = 0;
+    for hunk in hunks {
+        let first = hunk.start?.checked_sub(1)?;
+        if first < free || doubles(index, hunk, first) {
+            return None;
+        }
+        let (added, removed) = hunk.counts();
+        let kept = hunk.lines.len() - added - removed;
+        if kept + removed == 0 {
+            return None;
+        }
+        for (i, line) in hunk.lines.iter().filter(|l| l.mark != Mark::Add).enumerate() {
+            let start = *starts.get(first + i)?;
+            let end = starts.get(first + i + 1).copied().unwrap_or(original.len());
+            let here = &original[start..end];
+            let same = match here.strip_suffix(b"\n") {
+                Some(here) => line.newline && here == line.text,
+                None => !line.newline && here == line.text,
+            };
+            if !same {
+                return None;
+            }
+        }
+        free = first + kept + removed;
+        let new_start = (first + 1).checked_add_signed(delta)?;
+        // A range without lines is named by the line before it.
+        let new_start = if kept + added == 0 { new_start.checked_sub(1)? } else { new_start };
+        let header = format!("@@ -{},{} +{},{} @@\n", first + 1, kept + removed, new_start, kept + added);
+        text.extend_from_slice(header.as_bytes());
+        for line in &hunk.lines {
+            text.push(match line.mark {
+                Mark::Keep => b' ',
+                Mark::Remove => b'-',
+                Mark::Add => b'+',
+            });
+            text.extend_from_slice(&line.text);
+            text.extend_from_slice(if line.newline { b"\n" } else { b"\n\\ No newline at end of file\n" });
+        }
+        delta += added as isize - removed as isize;
+    }
+    let patch = diffy::Patch::from_bytes(&text).ok().filter(|p| p.hunks().len() == hunks.len())?;
+    diffy::apply_bytes(original, &patch).ok()
+}
+
+fn line_starts(bytes: &[u8]) -> Vec<usize> {
+    let after = memchr::memchr_iter(b'\n', bytes).map(|n| n + 1);
+    std::iter::once(0).chain(after).filter(|s| *s < bytes.len()).collect()
+}
+
+/// Whether the hunk may be one that has been applied: the ladder knows what to say.
+fn doubles(index: &Index<'_>, hunk: &Hunk, first: usize) -> bool {
+    let edge = |line: Option<&Line>| line.is_some_and(|l| l.mark == Mark::Add);
+    if !edge(hunk.lines.first()) && !edge(hunk.lines.last()) {
+        return false;
+    }
+    let body: Body<'_> = hunk.lines.iter().map(|l| (l.mark, bare(&l.text))).collect();
+    feedback::already_here(index, &body, first).is_some()
+}

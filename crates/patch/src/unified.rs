@@ -1,0 +1,320 @@
+//! Unified diffs, git's and plain ones, as models write them: counts wrong, line numbers invented, prefixes of blank lines lost.
+//!
+//! The counts of a hunk are believed only when what follows them looks like the end of a hunk. Otherwise a hunk goes on to its last line that
+//! starts with a blank, `+` or `-`; a line in between that starts with neither is taken for a line to keep, and has to stand in the file.
+
+use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError};
+
+/// One file's part, as it is being read.
+#[derive(Default)]
+struct Section {
+    old: Option<String>,
+    new: Option<String>,
+    created: bool,
+    deleted: bool,
+    renamed: Option<(String, String)>,
+    executable: Option<bool>,
+    hunks: Vec<Hunk>,
+    /// From `diff --git`, for files without `---`.
+    git: Option<(String, String)>,
+    named: bool,
+}
+
+pub(crate) fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
+    let lines: Vec<&str> = text.lines().map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
+    // `lines()` drops a carriage return before the newline; a hunk's lines keep theirs.
+    let raw: Vec<&str> = text.split('\n').collect();
+    let mut sections: Vec<Section> = Vec::new();
+    let mut i = 0;
+    while i < lines.len() {
+        let line = lines[i];
+        if let Some(names) = line.strip_prefix("diff --git ") {
+            sections.push(Section { git: git_names(names), ..Section::default() });
+        } else if is_header(&lines, i) {
+            let fresh = sections.last().is_some_and(|s| s.git.is_some() && !s.named && s.hunks.is_empty());
+            if !fresh {
+                sections.push(Section::default());
+            }
+            if let Some(section) = sections.last_mut() {
+                (section.old, section.new, section.named) =
+                    (name(&line[4..]), name(&lines[i + 1][4..]), true);
+            }
+            i += 2;
+            if i < lines.len() && !lines[i].starts_with("@@") && starts_body(lines[i]) {
+                let hunk = Header { start: None, under: None, counts: None };
+                i = read_hunk(&lines, &raw, i, hunk, &mut sections)?;
+            }
+            continue;
+        } else if let Some(header) = hunk_header(line) {
+            if sections.is_empty() {
+                sections.push(Section::default());
+            }
+            i = read_hunk(&lines, &raw, i + 1, header, &mut sections)?;
+            continue;
+        } else if let Some(section) = sections.last_mut().filter(|s| s.git.is_some() && s.hunks.is_empty()) {
+            extended(section, line)?;
+        }
+        i += 1;
+    }
+    sections.retain(|s| s.named || s.git.is_some() || !s.hunks.is_empty());
+    if sections.is_empty() {
+        return Err(ParseError::NotAPatch);
+    }
+    sections.into_iter().map(|s| finish(s, path)).collect()
+}
+
+pub(crate) fn is_header(lines: &[&str], i: usize) -> bool {
+    lines[i].starts_with("--- ") && lines.get(i + 1).is_some_and(|l| l.starts_with("+++ "))
+}
+
+fn starts_body(line: &str) -> bool {
+    line.starts_with([' ', '+', '-'])
+}
+
+fn extended(section: &mut Section, line: &str) -> Result<(), ParseError> {
+    let mode = |mode: &str| match mode.trim() {
+        "100755" => Ok(Some(true)),
+        "100644" => Ok(Some(false)),
+        "120000" => Err(ParseError::Unsupported("symbolic links cannot be made by a patch")),
+        "160000" => Err(ParseError::Unsupported("submodules cannot be changed by a patch")),
+        _ => Ok(None),
+    };
+    if let Some(m) = line.strip_prefix("new file mode ") {
+        section.created = true;
+        section.executable = mode(m)?;
+    } else if let Some(m) = line.strip_prefix("new mode ") {
+        section.executable = mode(m)?;
+    } else if line.starts_with("deleted file mode ") {
+        section.deleted = true;
+    } else if let Some(from) = line.strip_prefix("rename from ") {
+        section.renamed = Some((unquote(from), String::new()));
+    } else if let Some(to) = line.strip_prefix("rename to ") {
+        if let Some((_, target)) = &mut section.renamed {
+            *target = unquote(to);
+        }
+    } else if line.starts_with("copy from ") {
+        return Err(ParseError::Unsupported(
+            "the patch copies a file; create the new file with its content instead",
+        ));
+    } else if line.starts_with("GIT binary patch") || line.starts_with("Binary files ") {
+        return Err(ParseError::Unsupported("binary files cannot be changed by a patch"));
+    }
+    Ok(())
+}
+
+struct Header {
+    start: Option<usize>,
+    under: Option<String>,
+    counts: Option<(usize, usize)>,
+}
+
+/// `@@ -1,2 +3,4 @@`, bare `@@`, `@@ ... @@`, or `@@ def f():` as in envelopes.
+fn hunk_header(line: &str) -> Option<Header> {
+    let rest = line.strip_prefix("@@")?;
+    if let Some((start, counts)) = ranges(rest) {
+        return Some(Header { start: Some(start), under: None, counts });
+    }
+    let text = rest.trim().trim_end_matches("@@").trim();
+    let nothing = text.chars().all(|c| !c.is_alphanumeric()) || text.starts_with('-') && text.contains(" +");
+    Some(Header { start: None, under: (!nothing).then(|| text.to_owned()), counts: None })
+}
+
+/// The start of the old range, and both counts when both ranges can be read.
+pub(crate) fn ranges(rest: &str) -> Option<(usize, Option<(usize, usize)>)> {
+    let mut words = rest.split_whitespace();
+    let range = |word: &str| {
+        let (start, count) = word.split_once(',').unwrap_or((word, "1"));
+        Some((start.parse::<usize>().ok()?, count.parse::<usize>().ok()?))
+    };
+    let (start, old) = range(words.next()?.strip_prefix('-')?)?;
+    let new = words.next().and_then(|w| w.strip_prefix('+')).and_then(range);
+    Some((start, new.map(|(_, new)| (old, new))))
+}
+
+/// Reads a hunk's lines from `i`; returns the index of the first line after them.
+fn read_hunk(
+    lines: &[&str],
+    raw: &[&str],
+    i: usize,
+    header: Header,
+    sections: &mut [Section],
+) -> Result<usize, ParseError> {
+    let end = header.counts.and_then(|c| counted(lines, i, c)).unwrap_or_else(|| guessed(lines, i));
+    let mut hunk = Hunk { start: header.start, ..Hunk::default() };
+    hunk.under.extend(header.under.map(String::into_bytes));
+    for line in &raw[i..end] {
+        let (mark, text) = match line.as_bytes().first() {
+            Some(b' ') => (Mark::Keep, &line[1..]),
+            Some(b'+') => (Mark::Add, &line[1..]),
+            Some(b'-') => (Mark::Remove, &line[1..]),
+            Some(b'\\') => {
+                if let Some(last) = hunk.lines.last_mut() {
+                    last.newline = false;
+                }
+                continue;
+            }
+            _ => (Mark::Keep, *line),
+        };
+        hunk.lines.push(Line::new(mark, text));
+    }
+    if hunk.lines.is_empty() {
+        return Err(ParseError::at(
+            i.saturating_sub(1),
+            lines[i.saturating_sub(1)],
+            "no lines follow this header",
+        ));
+    }
+    if let Some(section) = sections.last_mut() {
+        section.hunks.push(hunk);
+    }
+    Ok(end)
+}
+
+/// Where a hunk with these counts ends; `None` when the counts do not fit what is there.
+fn counted(lines: &[&str], from: usize, (mut old, mut new): (usize, usize)) -> Option<usize> {
+    let mut i = from;
+    while old > 0 || new > 0 {
+        match lines.get(i)?.as_bytes().first() {
+            Some(b' ') | None => (old, new) = (old.checked_sub(1)?, new.checked_sub(1)?),
+            Some(b'-') => old = old.checked_sub(1)?,
+            Some(b'+') => new = new.checked_sub(1)?,
+            Some(b'\\') => {}
+            Some(_) => return None,
+        }
+        i += 1;
+    }
+    if lines.get(i).is_some_and(|l| l.starts_with('\\')) {
+        i += 1;
+    }
+    let next = (i..lines.len()).find(|j| !lines[*j].trim().is_empty());
+    let ends =
+        next.is_none_or(|j| is_header(lines, j) || lines[j].starts_with("-- ") || !starts_body(lines[j]));
+    // A signature line of mail ("-- ") is no line to remove; nothing is lost if it was one, for its hunk would say so in its counts.
+    ends.then_some(i)
+}
+
+fn guessed(lines: &[&str], from: usize) -> usize {
+    let over = |j: &usize| {
+        let line = lines[*j];
+        line.starts_with("@@")
+            || line.starts_with("diff --git ")
+            || line.starts_with("```")
+            || line.starts_with("*** ")
+            || line.starts_with("Index: ")
+            || is_header(lines, *j)
+    };
+    let stop = (from..lines.len()).find(over).unwrap_or(lines.len());
+    let last = (from..stop).rev().find(|j| lines[*j].starts_with([' ', '+', '-', '\\']));
+    last.map_or(from, |last| last + 1)
+}
+
+/// A file's name in a header: without a time stamp, `None` for `/dev/null`.
+fn name(text: &str) -> Option<String> {
+    let text = text.split('\t').next().unwrap_or_default().trim();
+    let name = unquote(text);
+    (name != "/dev/null").then_some(name)
+}
+
+/// `a/x b/x`, with the same name twice, or quoted.
+fn git_names(text: &str) -> Option<(String, String)> {
+    if text.starts_with('"') {
+        let end =
+            text[1..].match_indices('"').map(|(i, _)| i + 1).find(|i| text.as_bytes()[i - 1] != b'\\')?;
+        return Some((unquote(&text[..=end]), unquote(text[end + 1..].trim())));
+    }
+    let splits = text.match_indices(' ').map(|(i, _)| text.split_at(i));
+    let splits: Vec<(&str, &str)> = splits.map(|(a, b)| (a, b.trim_start())).collect();
+    let same = splits.iter().find(|(a, b)| a.split_once('/').map(|x| x.1) == b.split_once('/').map(|x| x.1));
+    same.or(splits.first()).map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+}
+
+/// git's quoting of names with control characters, quotes or bytes above 127.
+fn unquote(text: &str) -> String {
+    let Some(inner) = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')) else {
+        return text.to_owned();
+    };
+    let mut out = Vec::with_capacity(inner.len());
+    let mut bytes = inner.bytes().peekable();
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        match bytes.next() {
+            Some(b'n') => out.push(b'\n'),
+            Some(b't') => out.push(b'\t'),
+            Some(b'r') => out.push(b'\r'),
+            Some(digit @ b'0'..=b'3') => {
+                let mut value = digit - b'0';
+                while let Some(next) = bytes.next_if(|b| (b'0'..=b'7').contains(b)) {
+                    value = value.wrapping_mul(8).wrapping_add(next - b'0');
+                }
+                out.push(value);
+            }
+            Some(other) => out.push(other),
+            None => out.push(b'\\'),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Both names without the prefixes that diffs put before them; kept where the two do not show that they are prefixes.
+fn without_prefixes(old: Option<String>, new: Option<String>) -> (Option<String>, Option<String>) {
+    let strip = |name: &str, prefixes: &[&str]| {
+        let (first, rest) = name.split_once('/')?;
+        prefixes.contains(&first).then(|| rest.to_owned())
+    };
+    let a = old.as_deref().map(|n| strip(n, &["a", "i", "c", "o"]));
+    let b = new.as_deref().map(|n| strip(n, &["b", "w", "i", "a"]));
+    match (&a, &b) {
+        (Some(Some(_)), Some(Some(_))) if old != new => (a.flatten(), b.flatten()),
+        (Some(Some(_)), None) => (a.flatten(), None),
+        (None, Some(Some(_))) => (None, b.flatten()),
+        (Some(Some(stripped)), Some(None)) if Some(stripped) == new.as_ref() => (new.clone(), new),
+        (Some(None), Some(Some(stripped))) if Some(stripped) == old.as_ref() => (old.clone(), old),
+        _ => (old, new),
+    }
+}
+
+fn finish(section: Section, path: Option<&str>) -> Result<FilePatch, ParseError> {
+    let (named_old, named_new) = match (section.named, section.git) {
+        (true, _) => (section.old, section.new),
+        (false, Some((a, b))) => (Some(a), Some(b)),
+        (false, None) => (path.map(str::to_owned), path.map(str::to_owned)),
+    };
+    let created = section.created || section.named && named_old.is_none();
+    let deleted = section.deleted || section.named && named_new.is_none();
+    let (old, new) = without_prefixes(named_old, named_new);
+    let hunks = section.hunks;
+    let (from, path) = match section.renamed {
+        Some((from, to)) if !to.is_empty() => (Some(from), to),
+        _ if deleted => (None, old.ok_or(ParseError::NoPath("its --- line names none"))?),
+        _ => (None, new.or(old).ok_or(ParseError::NoPath("start it with --- and +++ lines"))?),
+    };
+    let lines = || hunks.iter().flat_map(|h| &h.lines);
+    let action = if created {
+        if lines().any(|l| l.mark != Mark::Add) {
+            return Err(ParseError::Unsupported(
+                "a file that is created has only + lines; --- /dev/null means that it is created",
+            ));
+        }
+        let mut content = Vec::new();
+        for line in lines() {
+            content.extend_from_slice(&line.text);
+            content.extend_from_slice(if line.newline { b"\n" } else { b"" });
+        }
+        Action::Create(content)
+    } else if deleted {
+        Action::Delete
+    } else if hunks.is_empty() && from.is_none() && section.executable.is_none() {
+        return Err(ParseError::Unsupported(
+            "the patch has no hunks: @@ and lines that start with a blank, + or -",
+        ));
+    } else {
+        Action::Update
+    };
+    let hunks = if matches!(action, Action::Create(_)) { Vec::new() } else { hunks };
+    // git's usual mode says nothing about a file's bits unless it changes them.
+    let executable = section.executable.filter(|x| *x || !created);
+    Ok(FilePatch { dialect: Dialect::Unified, path, from, action, hunks, executable })
+}

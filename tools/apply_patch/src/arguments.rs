@@ -1,0 +1,97 @@
+//! The arguments, and the patches they mean.
+
+use std::borrow::Cow;
+
+use patch::{Action, Dialect, FilePatch};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+
+/// What to change: one of `patch`, `edits`, `path` with `content`, `path` with `delete`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Arguments {
+    /// Or array of lines
+    patch: Option<Text>,
+    edits: Option<Vec<Edit>>,
+    path: Option<String>,
+    content: Option<Text>,
+    delete: Option<bool>,
+}
+
+/// One text exchanged for another.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Edit {
+    path: String,
+    search: String,
+    replace: String,
+}
+
+/// A text, or its lines.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Text {
+    /// As it is.
+    Whole(String),
+    /// One string for each line.
+    Lines(Vec<String>),
+}
+
+impl JsonSchema for Text {
+    fn schema_name() -> Cow<'static, str> {
+        "Text".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": ["string", "array"], "items": {"type": "string"}})
+    }
+}
+
+impl Text {
+    fn joined(self) -> String {
+        match self {
+            Self::Whole(text) => text,
+            Self::Lines(lines) => {
+                lines.iter().map(|l| format!("{}\n", l.strip_suffix('\n').unwrap_or(l))).collect()
+            }
+        }
+    }
+}
+
+impl Arguments {
+    /// The patches, one for each file; `Err` is a sentence for the model.
+    pub(crate) fn patches(self) -> Result<Vec<FilePatch>, String> {
+        let Self { patch, edits, path, content, delete } = self;
+        let edits = edits.filter(|e| !e.is_empty());
+        let patch = patch.map(Text::joined).filter(|p| !p.trim().is_empty());
+        let delete = delete.unwrap_or(false);
+        let given = [patch.is_some(), edits.is_some(), content.is_some(), delete];
+        if given.iter().filter(|g| **g).count() > 1 {
+            return Err("give only one of patch, edits, content and delete".into());
+        }
+        let path = path.as_deref();
+        match (patch, edits, content) {
+            (Some(text), ..) => patch::parse_for(&text, path).map_err(|e| e.to_string()),
+            (_, Some(edits), _) => Ok(patch::edits(
+                edits.iter().map(|e| (e.path.as_str(), e.search.as_str(), e.replace.as_str())),
+            )),
+            (.., Some(content)) => {
+                let path = path.ok_or("content needs a path: the file that is to have it")?;
+                Ok(vec![patch::whole(path, content.joined().as_bytes())])
+            }
+            _ if delete => Ok(vec![FilePatch {
+                dialect: Dialect::WholeFile,
+                path: path.ok_or("delete needs a path: the file to remove")?.to_owned(),
+                from: None,
+                action: Action::Delete,
+                hunks: Vec::new(),
+                executable: None,
+            }]),
+            _ => Err("give a patch, or edits, or a path with content or delete".into()),
+        }
+    }
+}
