@@ -3,13 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use reqwest::Response;
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::frames::{Frame, Frames};
-use crate::http::root;
 use crate::{Delta, DeltaStream, End, Error};
 
 /// How long a server may take to close a stream whose last content has come, before that is held to be its end.
@@ -30,9 +29,9 @@ pub(crate) trait Protocol: Send + 'static {
     fn settled(&self) -> Option<Self::Item>;
 }
 
-struct Reader<P: Protocol> {
+struct Reader<B, P: Protocol> {
     /// `None` when there is nothing more to read.
-    response: Option<Response>,
+    body: Option<B>,
     frames: Frames,
     protocol: P,
     ready: VecDeque<P::Item>,
@@ -43,15 +42,15 @@ struct Reader<P: Protocol> {
     over: bool,
 }
 
-/// The items of `response`, whose first byte must be there at `first_byte`.
+/// The items of a response's `body`, whose first byte must be there at `first_byte`.
 pub(crate) fn items<P: Protocol>(
-    response: Response,
+    body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin + 'static,
     first_byte: Instant,
     idle: Duration,
     protocol: P,
 ) -> impl Stream<Item = Result<P::Item, Error>> + Send {
     let reader = Reader {
-        response: Some(response),
+        body: Some(body),
         frames: Frames::default(),
         protocol,
         ready: VecDeque::new(),
@@ -66,7 +65,11 @@ pub(crate) fn items<P: Protocol>(
     })
 }
 
-impl<P: Protocol> Reader<P> {
+impl<B, P> Reader<B, P>
+where
+    B: Stream<Item = Result<Bytes, String>> + Send + Unpin + 'static,
+    P: Protocol,
+{
     async fn next(&mut self) -> Option<Result<P::Item, Error>> {
         loop {
             if let Some(item) = self.ready.pop_front() {
@@ -80,7 +83,7 @@ impl<P: Protocol> Reader<P> {
             }
             if let Some(error) = self.failed.take() {
                 self.over = true;
-                self.response = None;
+                self.body = None;
                 return Some(Err(error));
             }
             if self.over {
@@ -99,7 +102,7 @@ impl<P: Protocol> Reader<P> {
     }
 
     async fn read(&mut self) {
-        let Some(response) = &mut self.response else {
+        let Some(body) = &mut self.body else {
             self.fail(Error::Transport(String::from(
                 "the server closed the connection before the answer was complete",
             )));
@@ -107,24 +110,24 @@ impl<P: Protocol> Reader<P> {
         };
         let idle = if self.protocol.settled().is_some() { CLOSING.min(self.idle) } else { self.idle };
         let read = match self.first_byte {
-            Some(deadline) => timeout_at(deadline, response.chunk()).await,
-            None => timeout(idle, response.chunk()).await,
+            Some(deadline) => timeout_at(deadline, body.next()).await,
+            None => timeout(idle, body.next()).await,
         };
         match read {
-            Ok(Ok(Some(bytes))) => {
+            Ok(Some(Ok(bytes))) => {
                 // An empty chunk is no byte.
                 if !bytes.is_empty() {
                     self.first_byte = None;
                 }
                 self.frames.push(&bytes);
             }
-            Ok(Ok(None)) => {
-                self.response = None;
+            Ok(None) => {
+                self.body = None;
                 self.frames.finish();
-                // What finishing uncovers is read first; then the missing response is found.
+                // What finishing uncovers is read first; then the missing body is found.
             }
-            Ok(Err(why)) => {
-                self.fail(Error::Transport(format!("the connection broke during the answer: {}", root(&why))));
+            Ok(Some(Err(why))) => {
+                self.fail(Error::Transport(format!("the connection broke during the answer: {why}")));
             }
             Err(_) if self.first_byte.is_some() => self.fail(Error::Timeout(String::from(
                 "the server sent nothing within the first-byte limit; it may be loading, or busy with another client",
@@ -146,8 +149,8 @@ impl<P: Protocol> Reader<P> {
 
     /// Reads the little that follows the end, so that the connection can serve the next request.
     fn give_back(&mut self) {
-        if let Some(mut response) = self.response.take() {
-            tokio::spawn(timeout(CLOSING, async move { while let Ok(Some(_)) = response.chunk().await {} }));
+        if let Some(mut body) = self.body.take() {
+            tokio::spawn(timeout(CLOSING, async move { while let Some(Ok(_)) = body.next().await {} }));
         }
     }
 }
@@ -181,4 +184,112 @@ pub async fn collect(mut deltas: DeltaStream) -> Result<Answer, Error> {
         }
     }
     Err(Error::Transport(String::from("the answer stopped without an end")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EndReason, Usage};
+
+    /// Every frame is a text, except for `"end"`; `"settle"` proves the end without being it.
+    #[derive(Default)]
+    struct Plain {
+        settled: bool,
+    }
+
+    fn end() -> Delta {
+        Delta::End(End { reason: EndReason::Stop, usage: Usage::default() })
+    }
+
+    impl Protocol for Plain {
+        type Item = Delta;
+
+        fn frame(&mut self, frame: Frame, out: &mut VecDeque<Delta>) -> Result<(), Error> {
+            match frame {
+                Frame::Json(Value::Array(list)) if list[0] == "end" => out.push_back(end()),
+                Frame::Json(Value::Array(list)) if list[0] == "settle" => self.settled = true,
+                Frame::Json(value) => out.push_back(Delta::Text(value.to_string())),
+                Frame::Done => {}
+            }
+            Ok(())
+        }
+
+        fn is_end(item: &Delta) -> bool {
+            matches!(item, Delta::End(_))
+        }
+
+        fn settled(&self) -> Option<Delta> {
+            self.settled.then(end)
+        }
+    }
+
+    /// Plays pieces after pauses, in the test's own time, then stays silent or ends.
+    async fn play(pieces: &[(u64, &str)], silent: bool) -> Vec<Result<Delta, Error>> {
+        let pieces: Vec<_> =
+            pieces.iter().map(|(pause, text)| (*pause, Bytes::from(text.to_string()))).collect();
+        let body = stream::iter(pieces).then(|(pause, text)| async move {
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            if text == "broken" { Err(String::from("reset")) } else { Ok(text) }
+        });
+        let tail = stream::once(async move {
+            if silent {
+                std::future::pending::<()>().await;
+            }
+            Ok(Bytes::new())
+        });
+        let first_byte = Instant::now() + Duration::from_secs(600);
+        items(Box::pin(body.chain(tail)), first_byte, Duration::from_secs(300), Plain::default())
+            .collect()
+            .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_byte_and_the_silence_after_it_have_their_own_limits() {
+        assert!(matches!(
+            &play(&[(599, ": loading\n\n"), (299, "data: [\"end\"]\n\n")], true).await[..],
+            [Ok(Delta::End(_))]
+        ));
+        assert!(matches!(&play(&[(601, "[1]\n")], true).await[..], [Err(Error::Timeout(_))]));
+        assert!(matches!(
+            &play(&[(1, "[1]\n"), (301, "[2]\n")], true).await[..],
+            [Ok(_), Err(Error::Timeout(_))]
+        ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn comments_and_blank_lines_are_life() {
+        let pieces = [(290, ":\n\n"), (290, "\n"), (290, ": x\n"), (290, "data: [\"end\"]\n\n")];
+        assert!(matches!(&play(&pieces, true).await[..], [Ok(Delta::End(_))]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_no_limit_in_all() {
+        let long: Vec<_> = (0..100).map(|_| (299, "[1]\n")).chain([(1, "[\"end\"]\n")]).collect();
+        assert_eq!(play(&long, true).await.len(), 101);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_proved_its_end_is_complete_however_the_stream_ends() {
+        let settled = (1, "[\"settle\"]\n");
+        assert!(matches!(&play(&[settled], false).await[..], [Ok(Delta::End(_))]));
+        assert!(matches!(&play(&[settled, (1, "broken")], false).await[..], [Ok(Delta::End(_))]));
+        let before = Instant::now();
+        assert!(matches!(&play(&[settled], true).await[..], [Ok(Delta::End(_))]));
+        assert!(before.elapsed() < Duration::from_secs(10), "a server that stays open is not waited for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_that_proof_an_end_is_a_failure_and_what_came_before_it_is_kept() {
+        for pieces in [&[(1, "[1]\n")][..], &[(1, "[1]\n"), (1, "broken")]] {
+            assert!(
+                matches!(&play(pieces, false).await[..], [Ok(Delta::Text(_)), Err(Error::Transport(_))]),
+                "{pieces:?}"
+            );
+        }
+        assert!(matches!(
+            &play(&[(1, "[1]\n[2")], false).await[..],
+            [Ok(Delta::Text(_)), Err(Error::Protocol(_))]
+        ));
+        assert!(matches!(&play(&[], false).await[..], [Err(Error::Transport(_))]));
+    }
 }

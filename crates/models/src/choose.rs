@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::ollama::{LocalModel, Ollama, OllamaOptions, Server};
-use crate::openai::{OpenAi, OpenAiOptions, Opened};
+use crate::openai::{Kind, OpenAi, OpenAiOptions, Opened};
 use crate::replay::Replay;
 use crate::{Error, Model, Secret, Think, Timeouts, host};
 
@@ -232,7 +232,7 @@ async fn deepseek(name: Option<String>, around: &Surroundings, why: &str) -> Res
     else {
         return Err(Error::Refused(String::from("DeepSeek's platform needs a key: set DEEPSEEK_API_KEY")));
     };
-    endpoint(&base, name, Some(key), around, why).await
+    endpoint(&base, name, Some(key), Some(Kind::DeepSeek), around, why).await
 }
 
 async fn openai(base: &str, name: Option<String>, around: &Surroundings, why: &str) -> Result<Chosen, Error> {
@@ -244,19 +244,21 @@ async fn openai(base: &str, name: Option<String>, around: &Surroundings, why: &s
     } else {
         around.openai_key.clone()
     };
-    endpoint(&base, name, key, around, why).await
+    endpoint(&base, name, key, None, around, why).await
 }
 
 async fn endpoint(
     base: &str,
     name: Option<String>,
     key: Option<Secret>,
+    kind: Option<Kind>,
     around: &Surroundings,
     why: &str,
 ) -> Result<Chosen, Error> {
     let options = OpenAiOptions {
         model: name.clone(),
         key,
+        kind,
         window: around.window,
         think: around.think,
         timeouts: around.timeouts,

@@ -4,9 +4,12 @@
 //! the silence between bytes are bounded (wire reference 6.1). Redirects are never followed, so a key cannot travel to another host.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode, redirect};
 use serde_json::Value;
@@ -17,6 +20,9 @@ use crate::{Error, host};
 
 /// The most of an error body or a metadata answer that is read, in bytes. `/api/show` carries whole licences and vocabularies.
 const MAX_BODY: usize = 64 * 1024 * 1024;
+
+/// The bytes of an answer as they come. Dropping it closes the connection.
+pub(crate) type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 
 /// A key that `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
@@ -120,7 +126,7 @@ impl Http {
     }
 
     /// Sends a request and returns the response with a successful status, and the time by which its first byte has to be there.
-    pub(crate) async fn send(
+    async fn send(
         &self,
         method: Method,
         url: &str,
@@ -147,8 +153,11 @@ impl Http {
         Err(refusal(response).await)
     }
 
-    pub(crate) async fn post(&self, path: &str, body: Vec<u8>) -> Result<(Response, Instant), Failure> {
-        self.send(Method::POST, &self.url(path), Some(body), self.timeouts.first_byte).await
+    /// Sends a request whose answer is a stream.
+    pub(crate) async fn post(&self, path: &str, body: Vec<u8>) -> Result<(ByteStream, Instant), Failure> {
+        let first_byte = self.timeouts.first_byte;
+        let (response, deadline) = self.send(Method::POST, &self.url(path), Some(body), first_byte).await?;
+        Ok((Box::pin(response.bytes_stream().map_err(|why| root(&why))), deadline))
     }
 
     /// A metadata request: the whole JSON answer within `limit`.
@@ -235,7 +244,7 @@ fn whole_seconds(seconds: f64) -> u64 {
 }
 
 /// The innermost cause: the part of reqwest's chain that says something.
-pub(crate) fn root(error: &dyn std::error::Error) -> String {
+fn root(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

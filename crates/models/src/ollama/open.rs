@@ -113,14 +113,24 @@ impl Ollama {
     pub async fn open(options: OllamaOptions) -> Result<Self, Error> {
         let server = Server::new(&options.base, options.key.as_ref(), options.timeouts)?;
         let (version, show) = tokio::join!(server.version(), server.show(&options.model));
-        let version = version.ok();
         let named_cloud = is_cloud_name(&options.model);
         let show = match show {
             Ok(show) => Some(show),
             // The server fetches these on first use.
             Err(Error::MissingModel { .. }) if named_cloud => None,
+            Err(Error::MissingModel { .. }) if version.is_err() => {
+                return Err(Error::Refused(format!(
+                    "{} does not answer as an Ollama server does; for another kind name openai:{} and its --base-url",
+                    options.base, options.model
+                )));
+            }
+            Err(Error::Transport(why)) => {
+                let hint = "is Ollama running (`ollama serve`), and is OLLAMA_HOST right?";
+                return Err(Error::Transport(format!("{why}; {hint}")));
+            }
             Err(error) => return Err(error),
         };
+        let version = version.ok();
         let show = show.as_ref();
         if show.and_then(|show| show.can("completion")) == Some(false)
             && show.and_then(|show| show.can("embedding")) == Some(true)
@@ -302,10 +312,10 @@ impl Ollama {
     ) -> Result<DeltaStream, Error> {
         loop {
             let failure = match self.server.http.post(path, body(&self.learned.get())?).await {
-                Ok((response, first_byte)) => {
+                Ok((body, first_byte)) => {
                     let protocol = OllamaAnswer { counts_prompt: self.counts_prompt };
                     let idle = self.server.http.timeouts.idle;
-                    return Ok(Box::pin(answer::items(response, first_byte, idle, protocol)));
+                    return Ok(Box::pin(answer::items(body, first_byte, idle, protocol)));
                 }
                 Err(failure) => failure,
             };

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use reqwest::Response;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -13,6 +12,7 @@ use crate::Error;
 use crate::answer::{self, Protocol};
 use crate::failure::Body;
 use crate::frames::Frame;
+use crate::http::ByteStream;
 
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -98,7 +98,7 @@ impl Protocol for Pull {
     }
 }
 
-pub(super) fn progress(response: Response, first_byte: Instant, idle: Duration, model: &str) -> PullStream {
+pub(super) fn progress(body: ByteStream, first_byte: Instant, idle: Duration, model: &str) -> PullStream {
     let pull = Pull { state: PullProgress::default(), model: model.to_owned() };
     let unfinished = |error| match error {
         Error::Transport(why) => {
@@ -106,7 +106,7 @@ pub(super) fn progress(response: Response, first_byte: Instant, idle: Duration, 
         }
         other => other,
     };
-    Box::pin(answer::items(response, first_byte, idle, pull).map(move |item| item.map_err(unfinished)))
+    Box::pin(answer::items(body, first_byte, idle, pull).map(move |item| item.map_err(unfinished)))
 }
 
 #[cfg(test)]

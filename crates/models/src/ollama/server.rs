@@ -247,9 +247,9 @@ impl Server {
     /// # Errors
     /// No connection, or refused before it began. Most failures come in the stream (wire reference 1.10).
     pub async fn pull(&self, model: &str) -> Result<PullStream, Error> {
-        let body = json!({ "model": model, "stream": true }).to_string().into_bytes();
-        let (response, first_byte) = self.http.post("/api/pull", body).await?;
-        Ok(pull::progress(response, first_byte, self.http.timeouts.idle, model))
+        let request = json!({ "model": model, "stream": true }).to_string().into_bytes();
+        let (body, first_byte) = self.http.post("/api/pull", request).await?;
+        Ok(pull::progress(body, first_byte, self.http.timeouts.idle, model))
     }
 }
 

@@ -88,9 +88,9 @@ pub(super) fn is_deepseek(base: &str) -> bool {
 
 /// Finds out what answers at `http`'s base. A probe that fails says nothing; only a server that cannot be reached at all, is still loading or
 /// refuses the key is an error.
-pub(super) async fn detect(http: &Http) -> Result<Found, Error> {
+pub(super) async fn detect(http: &Http, known: Option<Kind>) -> Result<Found, Error> {
     let base = http.base();
-    if is_deepseek(base) {
+    if known == Some(Kind::DeepSeek) || is_deepseek(base) {
         return Ok(Found::Server(Server {
             kind: Kind::DeepSeek,
             version: None,
@@ -131,7 +131,9 @@ pub(super) async fn detect(http: &Http) -> Result<Found, Error> {
         Err(_) => Value::Null,
     };
     let props = props.unwrap_or(Value::Null);
-    Ok(Found::Server(read(&models, &props, &[studio, studio_before], &vllm)))
+    let mut server = read(&models, &props, &[studio, studio_before], &vllm);
+    server.kind = known.unwrap_or(server.kind);
+    Ok(Found::Server(server))
 }
 
 /// Reads the answers of the probes; `Null` where there was none.

@@ -40,6 +40,8 @@ pub struct OpenAiOptions {
     pub model: Option<String>,
     /// The API key.
     pub key: Option<Secret>,
+    /// What the server is, where that is known without asking: a proxy in front of DeepSeek's platform, for one.
+    pub kind: Option<Kind>,
     /// The window to assume where the server does not tell, and not to exceed where it does, in tokens.
     pub window: Option<u64>,
     /// Thinking.
@@ -56,6 +58,7 @@ impl OpenAiOptions {
             base: base.to_owned(),
             model: None,
             key: None,
+            kind: None,
             window: None,
             think: Think::Auto,
             timeouts: None,
@@ -104,7 +107,7 @@ impl OpenAi {
         options.base = detect::api_base(&options.base);
         let timeouts = options.timeouts.unwrap_or_else(|| Timeouts::for_base(&options.base));
         let http = Http::new(&options.base, options.key.as_ref(), timeouts)?;
-        let server = match detect::detect(&http).await? {
+        let server = match detect::detect(&http, options.kind).await? {
             Found::Ollama { version } => {
                 return Ok(Opened::Ollama { base: host::root(&options.base).to_owned(), version });
             }
@@ -190,9 +193,9 @@ impl OpenAi {
             let body = serde_json::to_vec(&self.body(&learned, request, stream))
                 .map_err(|why| Error::Refused(format!("the request cannot be written as JSON: {why}")))?;
             let failure = match self.http.post("/chat/completions", body).await {
-                Ok((response, first_byte)) => {
+                Ok((body, first_byte)) => {
                     let idle = self.http.timeouts.idle;
-                    return Ok(Box::pin(answer::items(response, first_byte, idle, OpenAiAnswer::default())));
+                    return Ok(Box::pin(answer::items(body, first_byte, idle, OpenAiAnswer::default())));
                 }
                 Err(failure) => failure,
             };
@@ -332,7 +335,7 @@ impl Model for OpenAi {
     async fn verify(&self) -> Vec<String> {
         let known = self.learned.get().identity.window;
         if self.kind == Kind::LmStudio
-            && let Ok(Found::Server(server)) = detect::detect(&self.http).await
+            && let Ok(Found::Server(server)) = detect::detect(&self.http, None).await
             && let Some(window) =
                 server.models.iter().find(|model| model.id == self.model()).and_then(|m| m.window)
         {
