@@ -3,8 +3,9 @@
 use crate::encode::{Counts, Encoder};
 use crate::http::{Closed, Connection};
 use crate::model::Loaded;
-use crate::play::{After, Player};
+use crate::play::Player;
 use crate::record::{Outcome, Request};
+use crate::respond::After;
 use crate::state::Shared;
 use crate::tokens;
 
@@ -43,6 +44,7 @@ pub(crate) async fn generate(
             return After::Drop;
         }
     };
+    let unload = load.as_ref().filter(|load| load.leaves_at_once()).map(|load| load.model.clone());
     let load_ns = load.map_or(0, |load| if shared.load(load) { LOAD_NS } else { WARM_NS });
     let prompt_count = prompt_tokens.unwrap_or_else(|| tokens::estimate(&prompt));
     let cached = shared.read().cache.cached(&model, &prompt).min(prompt_count.saturating_sub(1));
@@ -61,6 +63,9 @@ pub(crate) async fn generate(
     if !refused {
         let said = std::mem::take(&mut player.said);
         shared.change(|inner| inner.cache.remember(&model, &prompt, &said, shared.parallel));
+    }
+    if let Some(model) = unload {
+        shared.unload(&model);
     }
     drop(slot);
     after

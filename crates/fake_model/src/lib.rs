@@ -28,6 +28,7 @@ mod openai;
 mod play;
 mod record;
 mod reply;
+mod respond;
 mod routes;
 mod script;
 mod server;

@@ -126,3 +126,23 @@ pub struct Loaded {
     /// How long it stays, as the last request said; `None` for the server's default.
     pub keep_alive: Option<Value>,
 }
+
+impl Loaded {
+    /// Whether it is unloaded as soon as it is idle: `keep_alive` is 0, as a number or as a duration (`0`, `0s`).
+    pub(crate) fn leaves_at_once(&self) -> bool {
+        match &self.keep_alive {
+            Some(Value::String(text)) => text.trim_end_matches(|c: char| c.is_alphabetic()) == "0",
+            Some(value) => value.as_f64() == Some(0.0),
+            None => false,
+        }
+    }
+
+    /// Whether it never leaves by itself: `keep_alive` is negative.
+    pub(crate) fn stays_forever(&self) -> bool {
+        match &self.keep_alive {
+            Some(Value::String(text)) => text.starts_with('-'),
+            Some(value) => value.as_f64().is_some_and(|seconds| seconds < 0.0),
+            None => false,
+        }
+    }
+}

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use crate::encode::{Dialect, Encoder};
 use crate::generate::Generation;
 use crate::model::{Loaded, ModelSpec, with_tag};
-use crate::play::Response;
 use crate::record::Request;
+use crate::respond::Response;
 use crate::state::Shared;
 use crate::tokens;
 
@@ -187,8 +187,7 @@ pub(crate) fn overflow(needed: u64, window: u64) -> Value {
 /// Preload or unload: one object, no stream (wire reference 1.9).
 fn only_load(shared: &Shared, body: &Map<String, Value>, load: Loaded, field: &str) -> Response {
     let name = body.get("model").cloned().unwrap_or_default();
-    let unload =
-        matches!(body.get("keep_alive"), Some(value) if value.as_f64() == Some(0.0) || is_zero(value));
+    let unload = load.leaves_at_once();
     if unload {
         shared.unload(&load.model);
     } else {
@@ -202,10 +201,6 @@ fn only_load(shared: &Shared, body: &Map<String, Value>, load: Loaded, field: &s
             "done_reason": if unload { "unload" } else { "load" },
         }),
     )
-}
-
-fn is_zero(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| text.trim_end_matches(|c: char| c.is_alphabetic()) == "0")
 }
 
 /// Checks the options and works out with what the model has to be loaded.

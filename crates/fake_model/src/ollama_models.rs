@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 use crate::encode::NOW;
 use crate::model::{ModelSpec, with_tag};
 use crate::ollama::{Judged, body, error, find_model, flag, named_model};
-use crate::play::Response;
 use crate::record::Request;
 use crate::reply::Reply;
+use crate::respond::Response;
 use crate::state::Shared;
 
 pub(crate) fn tags(shared: &Shared) -> Response {
@@ -51,9 +51,7 @@ pub(crate) fn ps(shared: &Shared) -> Response {
         .iter()
         .filter_map(|loaded| {
             let model = inner.models.iter().find(|model| model.name == loaded.model)?;
-            let forever = loaded.keep_alive.as_ref().is_some_and(|value| {
-                value.as_f64().is_some_and(|n| n < 0.0) || value.as_str().is_some_and(|t| t.starts_with('-'))
-            });
+            let forever = loaded.stays_forever();
             Some(json!({
                 "name": model.name, "model": model.name, "size": model.size, "digest": model.digest(),
                 "details": model.details(), "size_vram": model.size, "context_length": loaded.num_ctx,

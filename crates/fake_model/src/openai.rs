@@ -6,8 +6,8 @@ use crate::encode::{Dialect, Encoder, error_body};
 use crate::generate::Generation;
 use crate::model::ModelSpec;
 use crate::ollama::{Answer, Judged, overflow, rendered_chat};
-use crate::play::Response;
 use crate::record::Request;
+use crate::respond::Response;
 use crate::state::{Personality, Shared};
 use crate::tokens;
 
@@ -121,8 +121,12 @@ pub(crate) fn chat(shared: &Shared, request: &Request) -> Judged<Answer> {
     let problem = match personality {
         Personality::Deepseek => deepseek_problem(body),
         Personality::Vllm => vllm_problem(body, stream, &model),
+        Personality::LmStudio if body["response_format"]["type"] == json!("json_object") => {
+            Some("'response_format.type' must be 'json_schema' or 'text'".into())
+        }
         _ => None,
     };
+    let problem = problem.or_else(|| schema_problem(body));
     if let Some(problem) = problem {
         return refuse(400, &problem);
     }
@@ -239,6 +243,13 @@ fn deepseek_problem(body: &Value) -> Option<String> {
         return Some("The `reasoning_content` in the thinking mode must be passed back to the API.".into());
     }
     None
+}
+
+/// A constraint that is no schema is refused by whoever has constraints.
+fn schema_problem(body: &Value) -> Option<String> {
+    let format = &body["response_format"];
+    let good = format["type"] != json!("json_schema") || format["json_schema"]["schema"].is_object();
+    (!good).then(|| "response_format.json_schema.schema: an object is required".to_owned())
 }
 
 /// vLLM's own rules (wire reference 3.2).

@@ -257,6 +257,9 @@ fn an_empty_chat_loads_and_keep_alive_zero_unloads() {
     assert_eq!(json["done_reason"], "unload");
     assert!(server.loaded().is_empty());
     assert!(server.chats().is_empty(), "neither asked for a generation");
+    server.enqueue("bye");
+    last(&server, &chat_with(PLAIN, json!({"keep_alive": "0s"})));
+    assert!(server.loaded().is_empty(), "unloaded after the answer");
 }
 
 #[test]

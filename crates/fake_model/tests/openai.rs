@@ -261,3 +261,20 @@ fn two_calls_in_one_chunk_are_whole_and_numbered() {
     assert_eq!(calls[0]["function"]["arguments"], r#"{"x":1}"#);
     assert_eq!((&calls[1]["index"], &calls[1]["function"]["arguments"]), (&json!(1), &json!("{broken")));
 }
+
+#[test]
+fn constraints_are_taken_as_schemas_and_lm_studio_takes_nothing_else() {
+    let schema =
+        json!({"type": "json_schema", "json_schema": {"name": "call", "schema": {"type": "object"}}});
+    for (personality, model, object) in
+        [(Personality::LmStudio, "deepseek-r1-distill-qwen-7b", 400), (Personality::LlamaServer, "m", 200)]
+    {
+        let server = Server::of(personality);
+        server.fallback("{}");
+        let status =
+            |format: Value| refused(&server, &chat_with(model, json!({"response_format": format}))).0;
+        assert_eq!(status(schema.clone()), 200);
+        assert_eq!(status(json!({"type": "json_schema"})), 400);
+        assert_eq!(status(json!({"type": "json_object"})), object);
+    }
+}

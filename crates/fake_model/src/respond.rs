@@ -1,0 +1,77 @@
+//! Plain responses: everything that is no generation.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::http::{self, Closed, Connection};
+use crate::record::Outcome;
+use crate::state::Shared;
+
+/// What the connection is good for after a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The next request may come on it.
+    KeepAlive,
+    /// It is closed in order, or reset if that was asked for.
+    Close,
+    /// It is dropped as it is.
+    Drop,
+}
+
+/// A plain response: everything that is no generation.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) content_type: Option<&'static str>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) fn json(status: u16, body: &Value) -> Self {
+        Self {
+            status,
+            content_type: Some("application/json; charset=utf-8"),
+            body: body.to_string().into_bytes(),
+        }
+    }
+
+    pub(crate) fn text(status: u16, body: &str) -> Self {
+        Self { status, content_type: Some("text/plain; charset=utf-8"), body: body.as_bytes().to_vec() }
+    }
+
+    pub(crate) fn empty(status: u16) -> Self {
+        Self { status, content_type: None, body: Vec::new() }
+    }
+}
+
+/// Sends a plain response and records it.
+pub(crate) async fn respond(
+    connection: &mut Connection,
+    shared: &Shared,
+    index: usize,
+    response: &Response,
+    keep_alive: bool,
+    with_body: bool,
+) -> After {
+    let mut bytes =
+        http::head(response.status, response.content_type, &[], Some(response.body.len()), keep_alive);
+    if with_body {
+        bytes.extend_from_slice(&response.body);
+    }
+    let written = connection.write(&bytes).await;
+    let now = Instant::now();
+    shared.record(index, |record| {
+        record.status = response.status;
+        record.chunks = 1;
+        record.bytes = response.body.len() as u64;
+        record.first_byte_at = Some(now);
+        record.last_byte_at = Some(now);
+    });
+    shared.record_end(index, if written.is_ok() { Outcome::Complete } else { Outcome::ClientClosed });
+    match written {
+        Err(Closed) => After::Drop,
+        Ok(()) if keep_alive => After::KeepAlive,
+        Ok(()) => After::Close,
+    }
+}
