@@ -14,39 +14,40 @@ fn median(mut times: Vec<Duration>) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1e3
 }
 
-fn sandbox(root: &std::path::Path, level: Level) -> Sandbox {
+fn sandbox(root: &std::path::Path, level: Level) -> Result<Sandbox, sandbox::SandboxError> {
     let env = clean_environment(std::env::vars_os(), &[]);
     let launcher = env!("CARGO_BIN_EXE_sandbox-launcher");
-    Sandbox::new(Policy { env, level, ..Policy::new(root) }, vec![launcher.into()]).unwrap()
+    Sandbox::new(Policy { env, level, ..Policy::new(root) }, vec![launcher.into()])
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() {
-    let root = tempfile::tempdir().unwrap();
-    let (on, off) = (sandbox(root.path(), Level::On), sandbox(root.path(), Level::Off));
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = tempfile::tempdir()?;
+    let (on, off) = (sandbox(root.path(), Level::On)?, sandbox(root.path(), Level::Off)?);
     let mut out = std::io::stdout().lock();
     let started = Instant::now();
-    for line in &on.probe().await.unwrap().lines {
-        writeln!(out, "{line}").unwrap();
+    for line in &on.probe().await?.lines {
+        writeln!(out, "{line}")?;
     }
-    off.probe().await.unwrap();
-    writeln!(out, "finding that out took {:.1} ms", started.elapsed().as_secs_f64() * 1e3).unwrap();
+    off.probe().await?;
+    writeln!(out, "finding that out took {:.1} ms", started.elapsed().as_secs_f64() * 1e3)?;
     let (mut bare, mut confined, mut unconfined) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        tokio::process::Command::new("/bin/true").current_dir(root.path()).output().await.unwrap();
+        tokio::process::Command::new("/bin/true").current_dir(root.path()).output().await?;
         bare.push(start.elapsed());
         let start = Instant::now();
-        on.run(Command::new("/bin/true", [""; 0])).await.unwrap();
+        on.run(Command::new("/bin/true", [""; 0])).await?;
         confined.push(start.elapsed());
         let start = Instant::now();
-        off.run(Command::new("/bin/true", [""; 0])).await.unwrap();
+        off.run(Command::new("/bin/true", [""; 0])).await?;
         unconfined.push(start.elapsed());
     }
     let bare = median(bare);
-    writeln!(out, "median of {ROUNDS}: bare spawn {bare:.2} ms").unwrap();
+    writeln!(out, "median of {ROUNDS}: bare spawn {bare:.2} ms")?;
     for (name, times) in [("sandbox on", confined), ("sandbox off (launcher only)", unconfined)] {
         let time = median(times);
-        writeln!(out, "  {name}: {time:.2} ms, {:+.2} ms", time - bare).unwrap();
+        writeln!(out, "  {name}: {time:.2} ms, {:+.2} ms", time - bare)?;
     }
+    Ok(())
 }

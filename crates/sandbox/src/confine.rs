@@ -4,7 +4,7 @@
 //! `utime` outside, an own `/tmp`, `/proc` and `/dev/shm`, and no way to socket files of other programs.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     io,
     os::fd::{AsFd, OwnedFd},
@@ -157,8 +157,21 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
         }
         let _ = std::os::unix::fs::symlink(to, place);
     }
+    view.secrets.iter().try_for_each(|p| mask(p))?;
     own_terminals();
     Ok(())
+}
+
+/// Puts something empty in front of a file or directory.
+fn mask(path: &OsStr) -> io::Result<()> {
+    if Path::new(path).is_dir() {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
+        return mount("tmpfs", path, "tmpfs", flags, c"mode=755").doing(&path.to_string_lossy());
+    }
+    match keep(OsStr::new("/dev/null"))? {
+        Some(null) => null.attach(path),
+        None => Err(io::Error::other("there is no /dev/null")),
+    }
 }
 
 /// A place to attach to, in case it was hidden.
@@ -225,7 +238,7 @@ fn drop_capabilities() -> io::Result<()> {
 
 fn landlock(order: &Order) -> io::Result<()> {
     const KNOWN: ABI = ABI::V10;
-    let View { root: _, tmp, read, write, list, .. } = &order.view;
+    let View { tmp, read, write, secrets, .. } = &order.view;
     let read_access = AccessFs::from_read(KNOWN);
     let write_access = AccessFs::from_all(KNOWN) & !(AccessFs::MakeChar | AccessFs::MakeBlock);
     let file_access = AccessFs::from_file(KNOWN);
@@ -233,6 +246,14 @@ fn landlock(order: &Order) -> io::Result<()> {
         &["/tmp", "/var/tmp", "/dev/shm", "/dev/pts", "/dev/ptmx"][..]
     } else {
         &[]
+    };
+    // Rules cannot take away what a rule for a parent gives: where nothing can be mounted over secrets, /etc is given file by file.
+    let leave_out = !order.profile.namespaces && !secrets.is_empty();
+    let etc: Vec<OsString> = if leave_out {
+        let entries = fs::read_dir("/etc").doing("/etc")?.flatten().map(|e| e.path().into_os_string());
+        entries.filter(|path| !secrets.contains(path)).collect()
+    } else {
+        Vec::new()
     };
 
     let rules = || -> Result<RulesetStatus, landlock::RulesetError> {
@@ -248,8 +269,12 @@ fn landlock(order: &Order) -> io::Result<()> {
             .chain(DEVICES.iter().chain(own).map(OsStr::new))
             .chain([tmp.as_os_str()]);
         let groups = [
-            (read.iter().map(OsStr::new).collect::<Vec<_>>(), read_access),
-            (list.iter().map(OsStr::new).collect(), AccessFs::ReadDir.into()),
+            (
+                read.iter().map(OsStr::new).filter(|p| !(leave_out && *p == "/etc")).collect::<Vec<_>>(),
+                read_access,
+            ),
+            (etc.iter().map(OsStr::new).collect(), read_access),
+            (leave_out.then_some(OsStr::new("/etc")).into_iter().collect(), AccessFs::ReadDir.into()),
             (writable.collect(), write_access),
         ];
         for (paths, access) in groups {

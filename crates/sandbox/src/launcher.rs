@@ -145,15 +145,16 @@ fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid) -> io::Result<bo
 /// Reaps until there is no descendant left. Without a process namespace it kills as well: killing a parent hands its children to us.
 fn bury_all(kill: bool) {
     loop {
-        if kill {
-            children().for_each(|pid| {
+        // What is dead already costs no search through all processes.
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) => continue,
+            Ok(None) if kill => children().for_each(|pid| {
                 let _ = kill_process(pid, Signal::KILL);
-            });
-        }
-        match wait(WaitOptions::empty()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            }),
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }
+        let _ = wait(WaitOptions::empty());
     }
 }
 

@@ -22,8 +22,8 @@ pub(crate) struct View {
     pub(crate) read: Vec<OsString>,
     /// Everything that can be done with files.
     pub(crate) write: Vec<OsString>,
-    /// Directories whose names may be listed, but not the files below them.
-    pub(crate) list: Vec<OsString>,
+    /// What file permissions do not protect in `/etc` because the agent runs as root.
+    pub(crate) secrets: Vec<OsString>,
     /// Read-only although inside a writable directory.
     pub(crate) protect: Vec<OsString>,
     /// Directories that are replaced by empty ones, where mounts are allowed; what is listed above stays visible in them.
@@ -208,19 +208,11 @@ impl View {
         let tmp = canonical(tmp)?;
         let home = policy.variable("HOME").map(Path::new).and_then(|h| fs::canonicalize(h).ok());
         let mut paths = Readable { home: home.clone(), read: BTreeSet::new(), links: Vec::new() };
-        let mut list = Vec::new();
 
         SYSTEM.iter().for_each(|p| paths.add(Path::new(p)));
-        if root_user {
-            list.push("/etc".into());
-            for entry in fs::read_dir("/etc").into_iter().flatten().flatten() {
-                if !ETC_SECRETS.iter().any(|s| entry.file_name() == *s) {
-                    paths.add(&entry.path());
-                }
-            }
-        } else {
-            paths.add(Path::new("/etc"));
-        }
+        paths.add(Path::new("/etc"));
+        let secrets =
+            ETC_SECRETS.iter().map(|name| Path::new("/etc").join(name)).filter(|p| root_user && p.exists());
         if policy.network == Network::Full {
             paths.add(Path::new("/run/systemd/resolve"));
         }
@@ -266,7 +258,7 @@ impl View {
             tmp: tmp.into(),
             read: strings(paths.read),
             write: strings(write),
-            list,
+            secrets: secrets.map(Into::into).collect(),
             protect: protect.into_iter().map(Into::into).collect(),
             hide: strings(hide),
             links: paths.links.into_iter().map(|(at, to)| (at.into(), to.into())).collect(),

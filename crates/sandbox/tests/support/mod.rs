@@ -1,6 +1,6 @@
 //! A work tree with a home directory around it, and sandboxes for it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sandbox::{Level, Policy, Sandbox, clean_environment};
 
@@ -11,7 +11,7 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// `home` with a secret and other people's work, `home/work` with a repository.
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir_in(place()).unwrap();
         for (file, text) in [
             ("home/.ssh/id_ed25519", "the key"),
             ("home/other/src.rs", "other"),
@@ -53,6 +53,39 @@ impl Fixture {
     }
 }
 
-pub(crate) fn launcher() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_sandbox-launcher"))
+/// Names another copy of the launcher, for tests that run as a user who cannot read the first.
+pub(crate) const LAUNCHER: &str = "SANDBOX_TEST_LAUNCHER";
+
+/// Names another place for work trees, for the same reason.
+pub(crate) const PLACE: &str = "SANDBOX_TEST_PLACE";
+
+/// Not `/tmp`, which commands see one of their own of.
+pub(crate) fn place() -> PathBuf {
+    std::env::var_os(PLACE).map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from)
+}
+
+pub(crate) fn launcher() -> PathBuf {
+    std::env::var_os(LAUNCHER).map_or_else(|| env!("CARGO_BIN_EXE_sandbox-launcher").into(), PathBuf::from)
+}
+
+impl Fixture {
+    /// Digits that no other test has in its command lines.
+    pub(crate) fn unique(&self) -> String {
+        use std::hash::{BuildHasher, RandomState};
+        format!("{:020}", RandomState::new().hash_one(self.dir.path()))
+    }
+}
+
+/// How many processes on this machine have this in their command lines.
+pub(crate) fn alive(mark: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|p| std::fs::read(p.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(mark)).count()
+}
+
+/// Waits for a condition of the outside world that nothing announces.
+pub(crate) async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::task::yield_now().await;
+    }
 }
