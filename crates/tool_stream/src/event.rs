@@ -205,6 +205,8 @@ pub enum Malformed {
     TooLong,
     /// The name of the tool is not a name.
     BadName,
+    /// Something announced a call, but the object names no tool.
+    NoName,
     /// Two different tools in one object.
     TwoNames,
 }
@@ -232,6 +234,9 @@ impl fmt::Display for Malformed {
             Malformed::TooLong => "The tool call is too long: split the work into several smaller calls.",
             Malformed::BadName => {
                 "The value of \"tool\" is not the name of a tool: give one name from the list, as a plain string."
+            }
+            Malformed::NoName => {
+                "The object names no tool: send {\"tool\": NAME, \"arguments\": {…}} with a name from the list."
             }
             Malformed::TwoNames => "The tool call names two different tools: send one object for each call.",
         })

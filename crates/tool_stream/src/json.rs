@@ -126,10 +126,11 @@ impl Reader {
         matches!(self.state, State::Text(_))
     }
 
-    /// The string being read, if it is a value: its quote and body start. For pieces as they arrive.
-    pub(crate) fn open_text(&self) -> Option<&Text> {
+    /// Where the key of the outermost object begins that is being read, if one is.
+    pub(crate) fn open_key(&self) -> Option<usize> {
         match &self.state {
-            State::Text(text) if !text.is_key => Some(text),
+            State::Text(text) if text.is_key && self.stack.len() == 1 => Some(text.body),
+            State::BareKey(start) if self.stack.len() == 1 => Some(*start),
             _ => None,
         }
     }
@@ -426,7 +427,7 @@ impl Reader {
             }
             text.candidate = self.pos;
             let body = win.slice(text.body, self.pos);
-            if text.is_key || (text.inner == 0 && plain(body)) {
+            if text.is_key || (text.inner == 0 && text.quote == Quote::Double && plain(body)) {
                 break;
             }
             text.look = Some(Look::new(self.pos + text.quote.len()));
@@ -452,6 +453,9 @@ impl Reader {
 
     fn bare_key(&mut self, win: Window<'_>, start: usize) -> Option<Step> {
         while let Some(byte) = win.get(self.pos) {
+            if self.pos - start > MAX_BARE {
+                return Some(Step::Bad(Malformed::NotJson));
+            }
             if !(byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'-' | b'.')) {
                 self.repairs.add(Repair::UnquotedKey);
                 let name = utf8(win.slice(start, self.pos).to_vec(), &mut self.repairs);

@@ -12,7 +12,9 @@
 //! parser.finish(End::Stop, &mut events);
 //! ```
 
+mod blocks;
 mod event;
+mod fence;
 mod json;
 mod markup;
 mod object;
@@ -22,7 +24,9 @@ mod quote;
 mod shape;
 mod tags;
 mod text;
+mod tokens;
 mod verdict;
+mod whole_file;
 mod window;
 
 pub use event::{Call, End, Event, Malformed, Options, Repair};

@@ -38,12 +38,16 @@ pub(crate) struct Candidate {
     pub(crate) reader: Reader,
     /// It stands where a call may stand.
     pub(crate) eligible: bool,
+    /// It begins its line.
+    pub(crate) line_start: bool,
     /// Something before it announced a call.
     pub(crate) announced: bool,
     named: Option<Named>,
     /// Depth of the object that is the call: 1, or 3 inside `{"tool_calls": [`.
     root: usize,
     tool: Option<Tool>,
+    /// A key for arguments has been seen.
+    arguments: bool,
     /// Number of the call that was opened, and the key its arguments stand under.
     opened: Option<(usize, String)>,
     fields: usize,
@@ -54,7 +58,14 @@ pub(crate) struct Candidate {
 #[derive(Debug)]
 struct Tool {
     name: String,
-    explicit: bool,
+    /// The key it stands under.
+    key: String,
+}
+
+impl Tool {
+    fn explicit(&self) -> bool {
+        shape::is_explicit(&self.key)
+    }
 }
 
 impl Candidate {
@@ -69,10 +80,12 @@ impl Candidate {
             start,
             reader: Reader::new(start, max_depth),
             eligible,
+            line_start: true,
             announced,
             root: usize::from(named.is_none()),
             named,
             tool: None,
+            arguments: false,
             opened: None,
             fields: 0,
             done: 0,
@@ -95,10 +108,13 @@ impl Candidate {
             *calls += 1;
         }
         loop {
-            if self.reader.pos - self.start > options.max_call_bytes {
+            let step = self.reader.step(win);
+            let limit = self.start + options.max_call_bytes;
+            if self.reader.pos > limit {
+                self.reader.pos = limit;
                 return self.failed(Malformed::TooLong);
             }
-            match self.reader.step(win) {
+            match step {
                 Step::More => return Outcome::More,
                 Step::Bad(why) => return self.failed(why),
                 Step::Done(value) => return self.closed(value, options, calls, out),
@@ -116,12 +132,9 @@ impl Candidate {
 
     /// True if what has been read was meant as a call.
     pub(crate) fn begun(&self) -> bool {
-        self.eligible
-            && (self.announced
-                || self.done > 0
-                || self.root == 3
-                || self.opened.is_some()
-                || self.tool.is_some())
+        let in_list = self.root == 3 && self.reader.key_at(1).is_some_and(shape::is_sure_list);
+        let named = self.tool.as_ref().is_some_and(|tool| tool.explicit() || self.arguments);
+        self.eligible && (self.announced || self.done > 0 || self.opened.is_some() || in_list || named)
     }
 
     fn failed(&self, why: Malformed) -> Outcome {
@@ -137,18 +150,22 @@ impl Candidate {
                 self.tool = None;
             }
         } else if self.root == 3 && depth == 3 {
-            (self.tool, self.opened, self.fields) = (None, None, 0);
+            (self.tool, self.opened, self.fields, self.arguments) = (None, None, 0, false);
         }
     }
 
     /// A key inside the arguments makes it certain that this is a call and not, say, a schema.
     fn key(&mut self, options: &Options, calls: &mut usize, out: &mut Vec<Event>) {
-        if self.opened.is_some() || self.named.is_some() || self.reader.depth() != self.root + 1 {
+        let depth = self.reader.depth();
+        if depth == self.root && self.reader.key_at(depth).is_some_and(shape::is_arguments) {
+            self.arguments = true;
+        }
+        if self.opened.is_some() || self.named.is_some() || depth != self.root + 1 {
             return;
         }
         let Some(holder) = self.reader.key_at(self.root) else { return };
         let Some(tool) = &self.tool else { return };
-        let certain = if tool.explicit { shape::is_arguments(holder) } else { holder == "arguments" };
+        let certain = if tool.explicit() { shape::is_arguments(holder) } else { holder == "arguments" };
         let field = self.reader.key_at(self.root + 1).unwrap_or_default();
         if certain && !shape::is_schema_key(field) {
             let holder = holder.to_owned();
@@ -199,24 +216,26 @@ impl Candidate {
         if !shape::is_name(key) {
             return Ok(());
         }
+        let key = key.to_owned();
+        let explicit = shape::is_explicit(&key);
         let map = self.reader.map_at(self.root);
         let first = map.is_some_and(|m| m.len() == 1);
-        let explicit = shape::is_explicit(key);
-        let Some(Value::String(name)) = map.and_then(|m| m.get(key)) else { return Ok(()) };
+        let Some(Value::String(name)) = map.and_then(|m| m.get(&key)) else { return Ok(()) };
         let name = name.clone();
-        match &self.tool {
-            // "tool" wins over "name", whichever comes first, as long as nothing was said.
-            Some(old) if old.explicit && !explicit => return Ok(()),
-            Some(old) if self.opened.is_some() => {
+        if let Some(old) = &self.tool {
+            // "tool" wins over "name", whichever comes first; of two such keys the first counts.
+            if old.key != key && (!explicit || old.explicit()) {
+                return Ok(());
+            }
+            if self.opened.is_some() {
                 return if old.name == name { Ok(()) } else { Err(Malformed::TwoNames) };
             }
-            _ => {}
         }
         if explicit && !shape::is_tool_name(&name) {
             return Ok(());
         }
         let unknown = options.known_tools.is_some() && !options.knows(&options.bare_name(&name));
-        self.tool = Some(Tool { name, explicit });
+        self.tool = Some(Tool { name, key });
         // A tool that does not exist is refused whatever follows.
         if explicit && first && unknown && self.opened.is_none() {
             self.open(String::new(), options, calls, out);
@@ -240,7 +259,12 @@ impl Candidate {
             let shape = Shape { tool: named.tool, arguments: Value::Object(map) };
             self.emit(shape, (named.start, span.1), self.reader.repairs, calls, out);
         } else if self.root == 1 {
+            let bad_name = shape::has_bad_name(&map);
             self.complete(map, span, options, calls, out);
+            if self.done == 0 && (self.announced || bad_name) {
+                let why = if bad_name { Malformed::BadName } else { Malformed::NoName };
+                return Outcome::Failed { why, called: true };
+            }
         }
         Outcome::Closed { called: self.done > 0 }
     }
@@ -272,7 +296,7 @@ impl Candidate {
         if let Some(shape) = shape {
             self.emit(shape, span, repairs, calls, out);
         }
-        (self.tool, self.opened, self.fields) = (None, None, 0);
+        (self.tool, self.opened, self.fields, self.arguments) = (None, None, 0, false);
     }
 
     fn emit(
@@ -306,17 +330,19 @@ impl Candidate {
 }
 
 impl Candidate {
-    /// Whether a cut-off object, of which no tool is known yet, was meant as a call: its first key may begin one.
+    /// Whether a cut-off object, of which no tool is known yet, was meant as a call: it has no key but those of calls.
     pub(crate) fn may_begin(&self, win: Window<'_>) -> bool {
-        let rest = win.from(self.start + 1);
-        let rest = &rest[rest.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(rest.len())..];
-        match rest.first() {
-            None => true,
-            Some(q @ (b'"' | b'\'')) => match rest[1..].iter().position(|b| b == q) {
-                Some(end) => shape::may_begin(&String::from_utf8_lossy(&rest[1..=end]), true),
-                None => shape::may_begin(&String::from_utf8_lossy(&rest[1..]), false),
-            },
-            Some(_) => false,
+        let Some(map) = self.reader.map_at(1) else { return false };
+        let key = match self.reader.open_key() {
+            Some(from) => String::from_utf8_lossy(win.from(from)).into_owned(),
+            None => String::new(),
+        };
+        let current = self.reader.key_at(1).unwrap_or_default();
+        if map.is_empty() && current.is_empty() && key.is_empty() && !self.line_start {
+            return false;
         }
+        map.keys().all(|k| shape::in_vocabulary(k, true))
+            && (current.is_empty() || shape::in_vocabulary(current, true))
+            && shape::in_vocabulary(&key, false)
     }
 }

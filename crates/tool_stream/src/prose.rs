@@ -63,7 +63,8 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
     // before it, which then must point forward.
     let text = tail.trim_end();
     let line = text.rsplit('\n').next().unwrap_or(text);
-    if !same_line && !(line.ends_with(':') || line.ends_with(": **")) {
+    let leads_on = line.trim_end_matches(['*', '_']).ends_with(':');
+    if !(same_line || leads_on) {
         return false;
     }
     let sentence = last_sentence(line);

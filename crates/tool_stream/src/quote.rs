@@ -181,7 +181,7 @@ impl Look {
 
     /// What follows fits. In a string that has inner quotes the string itself must fit too.
     fn closing(&self, win: Window<'_>, doubt: bool, text: &mut Text) -> Verdict {
-        let paired = matches!(text.quote, Quote::Single | Quote::SmartSingle) || text.inner % 2 == 0;
+        let paired = matches!(text.quote, Quote::Single | Quote::SmartSingle) || text.inner.is_multiple_of(2);
         if doubt && text.inner > 0 && !(paired && text.balance.even(win, text.candidate)) {
             return Verdict::Inner;
         }

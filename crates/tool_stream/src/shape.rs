@@ -61,11 +61,16 @@ const ARGUMENTS: [&str; 13] = [
 
 /// Keys whose array holds calls.
 pub(crate) fn is_list(key: &str) -> bool {
-    matches!(
-        key,
-        "tool_calls" | "toolCalls" | "function_calls" | "calls" | "actions" | "tool_uses" | "invocations"
-    )
+    LISTS.contains(&key)
 }
+
+/// List keys that mean nothing else.
+pub(crate) fn is_sure_list(key: &str) -> bool {
+    LISTS[..4].contains(&key)
+}
+
+const LISTS: [&str; 7] =
+    ["tool_calls", "toolCalls", "function_calls", "tool_uses", "calls", "actions", "invocations"];
 
 /// Keys whose object holds the call.
 const WRAPPERS: [&str; 7] =
@@ -98,16 +103,11 @@ pub(crate) fn is_schema_key(key: &str) -> bool {
     matches!(key, "type" | "properties" | "$schema" | "$defs" | "required" | "title")
 }
 
-/// True if `key`, perhaps cut off, can begin a call: what is cut off there was meant as one.
-pub(crate) fn may_begin(key: &str, whole: bool) -> bool {
+/// True if `key` is a word of the protocol's vocabulary; if it is cut off (`whole` is false), if it may become one.
+pub(crate) fn in_vocabulary(key: &str, whole: bool) -> bool {
     let known = |name: &str| if whole { name == key } else { name.starts_with(key) };
-    ["tool", "tool_name", "toolName", "tool_calls", "toolCalls", "function_calls", "actions", "calls"]
-        .into_iter()
-        .chain(NAMES)
-        .chain(ARGUMENTS)
-        .chain(WRAPPERS)
-        .chain(ASIDE)
-        .any(known)
+    let rest = ["tool_name", "toolName", "role"];
+    LISTS.into_iter().chain(NAMES).chain(ARGUMENTS).chain(WRAPPERS).chain(ASIDE).chain(rest).any(known)
 }
 
 /// A tool name: one word, as an identifier, a path or with dots.
@@ -132,6 +132,18 @@ impl Options {
             _ => tool.to_owned(),
         }
     }
+}
+
+/// True for `{"tool": X, "arguments": …}` where X is not a name. What stands in angle brackets or ends in dots is a
+/// template for a call, not a call.
+pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
+    let Some(name) = ["tool", "tool_name", "toolName"].iter().find_map(|k| map.get(*k)) else { return false };
+    let bad = match name {
+        Value::String(name) => !is_tool_name(name) && !name.contains(['<', '…']) && !name.contains("..."),
+        Value::Number(_) | Value::Array(_) | Value::Bool(_) => true,
+        Value::Null | Value::Object(_) => false,
+    };
+    bad && map.keys().any(|k| is_arguments(k))
 }
 
 /// The call that `map` is, if it is one.

@@ -188,7 +188,7 @@ fn attribute(rest: &str, wanted: &str) -> Option<String> {
         let (value, next) = match after.chars().next()? {
             q @ ('"' | '\'' | '“' | '”') => {
                 let body = &after[q.len_utf8()..];
-                let close = body.find(|c| c == q || matches!(c, '“' | '”'))?;
+                let close = body.find([q, '“', '”'])?;
                 let width = body[close..].chars().next().map_or(1, char::len_utf8);
                 (&body[..close], &body[close + width..])
             }

@@ -1,0 +1,162 @@
+//! The parser's part for Markdown: fences, inline code, and in whole-file mode the files in fences.
+
+use serde_json::{Map, Value};
+
+use crate::event::{Call, End, Event, Malformed};
+use crate::fence::{self, Fence};
+use crate::parser::{Flow, Mode, Parser};
+use crate::text::{Repairs, utf8};
+use crate::whole_file::{File, Outcome};
+use crate::window::Window;
+
+/// Bytes of a fence line, at most.
+const MAX_INFO: usize = 512;
+/// Bytes of a run of backticks, at most.
+const MAX_RUN: usize = 64;
+
+impl Parser {
+    /// A run of backticks or tildes.
+    pub(crate) fn ticks(&mut self, win: Window<'_>, byte: u8, out: &mut Vec<Event>) -> Flow {
+        let rest = win.from(self.pos);
+        let rest = &rest[..rest.len().min(MAX_RUN)];
+        let run = rest.iter().position(|b| *b != byte).unwrap_or(rest.len());
+        if run == rest.len() && run < MAX_RUN && !win.eof {
+            return Flow::More;
+        }
+        if let Some(fence) = &self.fence {
+            if byte == fence.byte && run >= fence.len && (self.line_blank || self.behind_call) {
+                return self.close_fence(win, run, out);
+            }
+            return self.plain(run);
+        }
+        if self.swallow_fence && run >= 3 && (self.line_blank || self.behind_call) {
+            self.swallow_fence = false;
+            self.skip(win, self.pos + run, out);
+            return Flow::Go;
+        }
+        if run >= 3 && (self.line_blank || byte == b'`' && self.inline == 0) {
+            return self.open_fence(win, byte, run, out);
+        }
+        if byte == b'`' {
+            self.inline = match self.inline {
+                0 => run,
+                open if open == run => 0,
+                open => open,
+            };
+        }
+        self.plain(run)
+    }
+
+    fn open_fence(&mut self, win: Window<'_>, byte: u8, run: usize, out: &mut Vec<Event>) -> Flow {
+        let info_start = self.pos + run;
+        let rest = win.from(info_start);
+        let stop = rest.iter().take(MAX_INFO).position(|b| matches!(b, b'\n' | b'{') || *b == byte);
+        let Some(stop) = stop else {
+            return if win.eof || rest.len() >= MAX_INFO { self.plain(run) } else { Flow::More };
+        };
+        let info = String::from_utf8_lossy(&rest[..stop]).into_owned();
+        let mid_line = !self.line_blank && !self.behind_call;
+        if rest[stop] == byte || mid_line && info.split_whitespace().count() > 1 {
+            // A run and its partner on one line are inline code, and so is a run in the midst of a sentence.
+            self.inline = run;
+            return self.plain(run);
+        }
+        self.behind_call = false;
+        self.show(win, self.pos, out);
+        let start = *self.hold.get_or_insert(self.pos);
+        let line_break = rest[stop] == b'\n';
+        let file = if self.options.whole_file && line_break && !mid_line && !self.foreign {
+            fence::file_info(&info, &self.tail)
+        } else {
+            None
+        };
+        let data = fence::is_data_label(&fence::label(&info));
+        let content = info_start + stop + usize::from(line_break);
+        self.fence = Some(Fence { byte, len: run, start, content, data, fresh: true, hidden: false, file });
+        self.line_blank = true;
+        self.pos = content;
+        Flow::Go
+    }
+
+    fn close_fence(&mut self, win: Window<'_>, run: usize, out: &mut Vec<Event>) -> Flow {
+        // Only blanks may follow on the line.
+        let rest = win.from(self.pos + run);
+        let rest = &rest[..rest.len().min(MAX_INFO)];
+        match rest.iter().find(|b| !matches!(b, b' ' | b'\t' | b'\r')) {
+            None if !win.eof && rest.len() < MAX_INFO => return Flow::More,
+            None | Some(b'\n' | b'<') => {}
+            Some(_) if self.behind_call => {}
+            Some(_) => return self.plain(run),
+        }
+        if self.fence.take().is_some_and(|f| f.hidden) {
+            self.skip(win, self.pos + run, out);
+            self.behind_call = true;
+            return Flow::Go;
+        }
+        self.plain(run)
+    }
+
+    // ---- whole files -----------------------------------------------------------------------------------------
+
+    /// True if the byte at hand, the first in a fence that is not blank, makes the fence a file.
+    pub(crate) fn file_begins(&mut self, win: Window<'_>, byte: u8, out: &mut Vec<Event>) -> bool {
+        let Some(Fence { fresh: true, file: Some(info), byte: tick, .. }) = &self.fence else { return false };
+        let may_be_call = info.may_be_call && matches!(byte, b'{' | b'[' | b'<');
+        if byte.is_ascii_whitespace() || may_be_call || byte == *tick && self.line_blank {
+            return false;
+        }
+        self.fence_is_file(win, out)
+    }
+
+    /// Turns the open fence into a file, if it can be one and holds no call.
+    pub(crate) fn fence_is_file(&mut self, _win: Window<'_>, out: &mut Vec<Event>) -> bool {
+        let Some(Fence { fresh: true, file: Some(info), .. }) = &self.fence else { return false };
+        let path = info.path.clone();
+        let Some(fence) = self.fence.take() else { return false };
+        let call = self.calls;
+        self.calls += 1;
+        out.push(Event::CallOpened { call, tool: FILE_TOOL.to_owned() });
+        if let Some(path) = path {
+            out.push(Event::FieldClosed { call, name: "path".into(), value: Value::String(path) });
+        }
+        self.hold = None;
+        self.shown = fence.start;
+        self.mode = Mode::File(Box::new(File::new(fence, call)));
+        true
+    }
+
+    /// Reads on in a file. `end`: nothing more will come.
+    pub(crate) fn file(&mut self, win: Window<'_>, end: Option<End>, out: &mut Vec<Event>) -> Flow {
+        let Mode::File(file) = &mut self.mode else { return Flow::Go };
+        let outcome = file.run(win, end == Some(End::Stop));
+        let (start, content) = (file.fence.start, file.fence.content);
+        let limit = start + self.options.max_call_bytes;
+        if file.read_upto() > limit {
+            self.fail(Malformed::TooLong, limit, out);
+            return Flow::Go;
+        }
+        let Outcome::Closed { content_end, end } = outcome else { return Flow::More };
+        let mut repairs = Repairs::default();
+        let text = utf8(win.slice(content, content_end).to_vec(), &mut repairs);
+        let (call, path) = (file.call, file.fence.file.take().and_then(|info| info.path));
+        out.push(Event::FieldClosed { call, name: "content".into(), value: Value::String(text.clone()) });
+        let mut arguments = Map::new();
+        if let Some(path) = path {
+            arguments.insert("path".into(), Value::String(path));
+        }
+        arguments.insert("content".into(), Value::String(text));
+        out.push(Event::CallComplete(Call {
+            call,
+            tool: FILE_TOOL.to_owned(),
+            arguments: Value::Object(arguments),
+            start,
+            end,
+            repairs: repairs.list(),
+        }));
+        self.called(end);
+        Flow::Go
+    }
+}
+
+/// The tool that a whole file is a call of.
+const FILE_TOOL: &str = "apply_patch";

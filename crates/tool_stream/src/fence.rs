@@ -1,0 +1,132 @@
+//! Markdown fences: their labels, and what a fence says about the file it holds.
+
+/// A fence that is open.
+#[derive(Debug, Clone)]
+pub(crate) struct Fence {
+    /// Backtick or tilde.
+    pub(crate) byte: u8,
+    /// Length of the opening run.
+    pub(crate) len: usize,
+    /// Offset of the opening run, and of the first byte behind its line.
+    pub(crate) start: usize,
+    pub(crate) content: usize,
+    /// Calls may begin on any line in it, not only with its first byte.
+    pub(crate) data: bool,
+    /// Nothing but blanks so far.
+    pub(crate) fresh: bool,
+    /// Its opening line is not shown, so its closing line is not either.
+    pub(crate) hidden: bool,
+    /// In whole-file mode: what it would be as a file.
+    pub(crate) file: Option<FileInfo>,
+}
+
+/// What the surroundings of a fence say about its file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct FileInfo {
+    pub(crate) path: Option<String>,
+    /// A first brace may begin a call.
+    pub(crate) may_be_call: bool,
+}
+
+/// True if a fence with this label may hold calls on any of its lines.
+pub(crate) fn is_data_label(label: &str) -> bool {
+    matches!(label, "" | "json" | "jsonc" | "json5" | "jsonl" | "xml")
+        || label.contains("tool")
+        || label.contains("call")
+        || label.starts_with("json")
+}
+
+/// The label of an info string: its first word, in lower case.
+pub(crate) fn label(info: &str) -> String {
+    let word = info.split(|c: char| c.is_whitespace() || c == ':').find(|w| !w.is_empty());
+    word.unwrap_or_default().to_ascii_lowercase()
+}
+
+/// Labels of what is run or printed. Without a path such a block is not a file.
+fn is_transcript(label: &str) -> bool {
+    ["bash", "sh", "shell", "zsh", "console", "terminal", "output", "shell-session", "diff", "patch"]
+        .contains(&label)
+}
+
+/// The file that a fence holds, judged by its info string and by the text before it.
+pub(crate) fn file_info(info: &str, before: &[u8]) -> Option<FileInfo> {
+    let label = label(info);
+    let path = path_in_info(info).or_else(|| path_on_line_before(before));
+    if path.is_none() && is_transcript(&label) {
+        return None;
+    }
+    let may_be_call = path.is_none() && is_data_label(&label);
+    Some(FileInfo { path, may_be_call })
+}
+
+/// ```` ```python src/a.py ````, ```` ```src/a.py ````, ```` ```python:src/a.py ````, `title="src/a.py"` and its like.
+fn path_in_info(info: &str) -> Option<String> {
+    let info = info.trim();
+    for key in ["title", "filename", "file", "path", "name"] {
+        for (at, _) in info.match_indices(key) {
+            let before = info[..at].chars().next_back();
+            let Some(value) = info[at + key.len()..].trim_start().strip_prefix(['=', ':']) else { continue };
+            if before.is_some_and(char::is_alphanumeric) {
+                continue;
+            }
+            let value = value.trim_start();
+            let value = match value.chars().next() {
+                Some(q @ ('"' | '\'')) => value[1..].split(q).next().unwrap_or_default(),
+                _ => value.split_whitespace().next().unwrap_or_default(),
+            };
+            if !value.is_empty() {
+                return Some(value.to_owned());
+            }
+        }
+    }
+    info.split_whitespace()
+        .map(|word| word.trim_matches(['{', '}', '(', ')', '`', '"', '\'', ',']))
+        .map(|word| {
+            word.split_once(':')
+                .filter(|(label, _)| !label.contains(['/', '.']))
+                .map_or(word, |(_, path)| path)
+        })
+        .find(|word| is_path(word))
+        .map(str::to_owned)
+}
+
+/// The last line of text before the fence, if it is nothing but a path.
+fn path_on_line_before(before: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(before);
+    let line = text.trim_end().rsplit('\n').next()?.trim();
+    let mut rest = line.trim_start_matches('#').trim().trim_end_matches(':');
+    loop {
+        let lower = rest.to_ascii_lowercase();
+        let shorter = rest.trim().trim_matches(['*', '`', '_', '"', '\'']).trim_end_matches(':').trim();
+        let word = ["file:", "filename:", "path:", "file name:", "file path:", "file"].iter().find(|w| {
+            lower.starts_with(*w) && (w.ends_with(':') || lower[w.len()..].starts_with([' ', '`']))
+        });
+        let shorter = match word {
+            Some(word) => rest[word.len()..].trim(),
+            None => shorter,
+        };
+        if shorter == rest {
+            break;
+        }
+        rest = shorter;
+    }
+    if is_path(rest) { Some(rest.to_owned()) } else { None }
+}
+
+/// A word that can only be a path: no blanks, and a slash or an extension.
+fn is_path(word: &str) -> bool {
+    let shape = !word.is_empty()
+        && word.len() <= 256
+        && word.chars().all(|c| c.is_alphanumeric() || "_-./+@~[]()$".contains(c))
+        && word.chars().any(char::is_alphanumeric)
+        && !word.ends_with(['.', '/'])
+        && !word.starts_with("//");
+    let name = word.rsplit('/').next().unwrap_or(word);
+    let extension = name.rsplit_once('.').is_some_and(|(_, ext)| {
+        (1..=10).contains(&ext.len())
+            && ext.chars().all(char::is_alphanumeric)
+            && ext.chars().any(char::is_alphabetic)
+    });
+    let known = ["Makefile", "Dockerfile", "Justfile", "Rakefile", "Gemfile"].contains(&name);
+    shape && (extension || known || word.contains('/') && word.chars().any(char::is_alphabetic))
+}

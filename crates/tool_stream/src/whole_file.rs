@@ -1,0 +1,73 @@
+//! Whole-file mode: the content of a fence, line by line, up to the fence that closes it.
+
+use memchr::memchr;
+
+use crate::fence::Fence;
+use crate::window::Window;
+
+/// A file being read.
+#[derive(Debug)]
+pub(crate) struct File {
+    pub(crate) fence: Fence,
+    /// Number of the call.
+    pub(crate) call: usize,
+    /// Start of the line being read.
+    line: usize,
+    /// How far that line has been searched for its end.
+    searched: usize,
+    /// Fences open inside the file.
+    nested: usize,
+}
+
+/// What the bytes brought.
+pub(crate) enum Outcome {
+    More,
+    /// The content ends at `content_end`, the closing run at `end`.
+    Closed {
+        content_end: usize,
+        end: usize,
+    },
+}
+
+impl File {
+    pub(crate) fn new(fence: Fence, call: usize) -> File {
+        let line = fence.content;
+        File { fence, call, line, searched: line, nested: 0 }
+    }
+
+    /// Where the bytes are that are still needed.
+    pub(crate) fn read_upto(&self) -> usize {
+        self.searched
+    }
+
+    pub(crate) fn run(&mut self, win: Window<'_>, ended_by_itself: bool) -> Outcome {
+        loop {
+            let line_end = match memchr(b'\n', win.from(self.searched)) {
+                Some(hit) => self.searched + hit,
+                // The last line may be the closing fence if nothing more will come.
+                None if win.eof && ended_by_itself => win.end(),
+                None => {
+                    self.searched = win.end();
+                    return Outcome::More;
+                }
+            };
+            let line = win.slice(self.line, line_end);
+            let run = line.iter().take_while(|b| **b == self.fence.byte).count();
+            if run >= self.fence.len {
+                let bare = line[run..].iter().all(u8::is_ascii_whitespace);
+                match (bare, self.nested) {
+                    (true, 0) => return Outcome::Closed { content_end: self.line, end: self.line + run },
+                    (true, _) => self.nested -= 1,
+                    // A label: a fence inside the file, of Markdown or of documentation.
+                    (false, _) if !line[run..].contains(&self.fence.byte) => self.nested += 1,
+                    _ => {}
+                }
+            }
+            if line_end == win.end() {
+                return Outcome::More;
+            }
+            self.line = line_end + 1;
+            self.searched = self.line;
+        }
+    }
+}
