@@ -2,7 +2,12 @@
 
 mod completions;
 mod config;
+mod doctor;
+pub(crate) mod models;
+mod parse;
+pub(crate) mod run;
 mod sessions;
+mod tools;
 
 use crate::cli::Command;
 use crate::context::Context;
@@ -14,9 +19,14 @@ use crate::exit::{Exit, Failure, Result};
 /// As the command says.
 pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     match command {
+        Command::Run(command) => run::run(command, context),
+        Command::Batch(_) => Err(Failure::misuse("batch is not there yet")),
         Command::Sessions(command) => sessions::run(command, context),
+        Command::Models(command) => models::run(command, context),
+        Command::Tools(command) => tools::run(command, context),
+        Command::Parse(command) => parse::run(&command),
+        Command::Doctor(command) => doctor::run(&command, context),
         Command::Config(command) => config::run(command, context),
         Command::Completions { shell } => completions::run(shell),
-        _ => Err(Failure::misuse("not there yet")),
     }
 }

@@ -22,15 +22,11 @@ impl Context {
     /// Looks around once.
     ///
     /// # Errors
-    /// When the folder is not there.
-    pub(crate) fn new(environment: Environment, directory: Option<&Path>) -> Result<Self> {
-        let given = directory.unwrap_or(Path::new("."));
-        let directory = given
-            .canonicalize()
-            .map_err(|e| Failure::misuse(format!("cannot work in {}: {e}", given.display())))?;
-        if !directory.is_dir() {
-            return Err(Failure::misuse(format!("cannot work in {}: it is not a folder", given.display())));
-        }
+    /// When the current folder is gone.
+    pub(crate) fn new(environment: Environment) -> Result<Self> {
+        let directory = std::env::current_dir()
+            .and_then(|d| d.canonicalize())
+            .map_err(|e| Failure::misuse(format!("cannot work in the current folder: {e}")))?;
         let repository = directory.ancestors().find(|d| d.join(".git").exists()).map(Path::to_owned);
         Ok(Self { environment, directory, repository })
     }

@@ -38,7 +38,7 @@ pub(crate) struct Failure {
 }
 
 /// The result of every command.
-pub(crate) type Result<T = Exit> = std::result::Result<T, Failure>;
+pub(crate) type Result<T = Exit, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
     /// Our own side refuses: misuse, bad settings, a file that cannot be read.

@@ -5,9 +5,14 @@ mod commands;
 mod console;
 mod context;
 mod exit;
+mod interrupt;
 mod layers;
+mod model;
+mod progress;
 mod render;
+mod repository;
 mod sanitize;
+mod session;
 mod settings;
 
 use std::process::ExitCode;
@@ -21,6 +26,10 @@ use crate::exit::{Exit, Failure, Result};
 use crate::layers::Environment;
 
 fn main() -> ExitCode {
+    // The sandbox starts this binary again for each command; nothing of what follows is wanted there.
+    if std::env::args_os().nth(1).is_some_and(|first| first == session::LAUNCHER) {
+        return sandbox::launcher_main();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -38,7 +47,11 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<Exit> {
     let environment = Environment::new(std::env::vars_os());
-    let context = Context::new(environment, cli.directory.as_deref())?;
+    if let Some(directory) = &cli.directory {
+        std::env::set_current_dir(directory)
+            .map_err(|e| Failure::misuse(format!("cannot work in {}: {e}", directory.display())))?;
+    }
+    let context = Context::new(environment)?;
     commands::dispatch(cli.command, &context)
 }
 

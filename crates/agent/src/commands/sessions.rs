@@ -18,7 +18,7 @@ pub(crate) fn run(command: Sessions, context: &Context) -> Result<Exit> {
     match command {
         Sessions::List { json } => list(&store, json),
         Sessions::Show { session, json } => show(&store, &session.id, json),
-        Sessions::Export { session, output } => export(&store, &session.id, output.as_deref(), context),
+        Sessions::Export { session, output } => export(&store, &session.id, output.as_deref()),
         Sessions::Rm { sessions } => remove(&store, &sessions),
     }
 }
@@ -83,7 +83,7 @@ fn show(store: &Store, id: &str, json: bool) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-fn export(store: &Store, id: &str, output: Option<&Path>, context: &Context) -> Result<Exit> {
+fn export(store: &Store, id: &str, output: Option<&Path>) -> Result<Exit> {
     let records = store.load(id)?;
     let mut text = String::new();
     for record in &records {
@@ -92,7 +92,7 @@ fn export(store: &Store, id: &str, output: Option<&Path>, context: &Context) -> 
     }
     match output {
         None => console::print(text)?,
-        Some(path) => std::fs::write(context.directory.join(path), text)
+        Some(path) => std::fs::write(path, text)
             .map_err(|e| Failure::misuse(format!("cannot write {}: {e}", path.display())))?,
     }
     Ok(Exit::Success)

@@ -1,0 +1,117 @@
+//! `agent models list|show|pull|rm`: the stock of an Ollama server; `list` also asks an OpenAI-compatible one.
+
+use models::host;
+use models::ollama::Server;
+use models::openai::{OpenAi, OpenAiOptions, Opened};
+use serde_json::json;
+
+use crate::cli::Models;
+use crate::console;
+use crate::context::Context;
+use crate::exit::{Exit, Failure, Result};
+use crate::interrupt::{self, Signals};
+use crate::model;
+use crate::progress::{self, bytes};
+use crate::sanitize;
+use crate::settings::{ServerFlags, Settings};
+
+/// Carries out a command on models.
+pub(crate) fn run(command: Models, context: &Context) -> Result<Exit> {
+    let settings = |flags: &ServerFlags| context.resolve(&flags.given)?.settings();
+    interrupt::block_on(async {
+        match command {
+            Models::List { json, settings: flags } => list(&settings(&flags)?, json).await,
+            Models::Show { name, json, settings: flags } => {
+                show(&server(&settings(&flags)?)?, &name, json).await
+            }
+            Models::Pull { name, settings: flags } => pull(&server(&settings(&flags)?)?, &name).await,
+            Models::Rm { name, settings: flags } => {
+                let server = server(&settings(&flags)?)?;
+                server.delete(&name).await?;
+                console::say(format_args!("removed {}", sanitize::line(&name)));
+                Ok(Exit::Success)
+            }
+        }
+    })
+}
+
+/// The Ollama server of the settings.
+pub(crate) fn server(settings: &Settings) -> Result<Server> {
+    let around = model::surroundings(settings);
+    let base = settings.base_url.as_deref().or(settings.ollama_host.as_deref()).unwrap_or_default();
+    Ok(Server::new(&host::ollama_base(host::root(base)), around.ollama_key.as_ref(), None)?)
+}
+
+async fn list(settings: &Settings, json: bool) -> Result<Exit> {
+    let around = model::surroundings(settings);
+    if let Some(base) = &settings.base_url {
+        let options =
+            OpenAiOptions { key: around.openai_key, ..OpenAiOptions::new(&host::openai_base(base)) };
+        if let Opened::Model(model) = OpenAi::open(options).await? {
+            for name in model.list().await? {
+                let line =
+                    if json { json!({"name": name}).to_string() } else { sanitize::line(&name).into_owned() };
+                console::print(line + "\n")?;
+            }
+            return Ok(Exit::Success);
+        }
+    }
+    let server = server(settings)?;
+    let (models, loaded) = tokio::join!(server.tags(), server.ps());
+    let (models, loaded) = (models?, loaded.unwrap_or_default());
+    if models.is_empty() && !json {
+        console::say(format_args!("{} has no models; `agent models pull NAME` gets one", server.base()));
+    }
+    let width = models.iter().map(|m| m.name.chars().count()).max().unwrap_or(0);
+    for m in models {
+        let now = loaded.iter().find(|l| l.name == m.name);
+        let line = if json {
+            json!({
+                "name": m.name, "size": m.size, "family": m.family, "parameter_size": m.parameter_size,
+                "quantization": m.quantization, "remote": m.remote, "modified_at": m.modified_at,
+                "loaded": now.is_some(), "window": now.and_then(|l| l.context_length),
+            })
+            .to_string()
+        } else {
+            let size = if m.remote { "cloud".into() } else { bytes(m.size) };
+            let details = [m.parameter_size.as_deref(), m.quantization.as_deref(), m.family.as_deref()];
+            let details: Vec<&str> = details.into_iter().flatten().collect();
+            let loaded = if now.is_some() { ", loaded" } else { "" };
+            let line = format!("{:width$}  {size:>8}  {}{loaded}", m.name, details.join(" "));
+            sanitize::line(&line).trim_end().to_owned()
+        };
+        console::print(line + "\n")?;
+    }
+    Ok(Exit::Success)
+}
+
+async fn show(server: &Server, name: &str, json: bool) -> Result<Exit> {
+    let show = server.show(name).await?;
+    if json {
+        console::print(format!("{:#}\n", show.raw))?;
+        return Ok(Exit::Success);
+    }
+    let number = |n: Option<u64>| n.map_or("unknown".into(), crate::render::thousands);
+    let rows = [
+        ("family", show.family.unwrap_or_else(|| "unknown".into())),
+        ("parameters", show.parameters_b.map_or("unknown".into(), |b| format!("{b} B"))),
+        ("trained window", number(show.trained_window)),
+        ("capabilities", show.capabilities.map_or("unknown".into(), |c| c.join(", "))),
+        ("chat template", if show.chat_template { "yes".into() } else { "no".into() }),
+        ("runs", if show.remote { "in the cloud".into() } else { "here".into() }),
+    ];
+    let text: String = rows.iter().map(|(k, v)| format!("{k:15} {}\n", sanitize::line(v))).collect();
+    console::print(text)?;
+    Ok(Exit::Success)
+}
+
+async fn pull(server: &Server, name: &str) -> Result<Exit> {
+    let signals = Signals::take()?;
+    tokio::select! {
+        pulled = progress::pull(server, name) => pulled.map(|()| Exit::Success).map_err(Failure::from),
+        () = signals.wait() => {
+            console::say("stopped; what is there is kept, pull again to go on");
+            Ok(Exit::Run(journal::Ending::Interrupted))
+        }
+    }
+}

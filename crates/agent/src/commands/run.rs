@@ -1,0 +1,170 @@
+//! `agent run`: one task, shown while it goes on.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use journal::{Diff, Ending, Event, Journal, Mode, Observer, Record, Totals};
+
+use crate::cli::Run;
+use crate::console::{self, Paint};
+use crate::context::Context;
+use crate::exit::{Exit, Failure, Result};
+use crate::interrupt::{self, Signals};
+use crate::render::{Detail, View};
+use crate::sanitize;
+use crate::session::{self, Done, Order};
+
+/// The longest task, in bytes: more cannot be a task for a context window.
+const TASK_LIMIT: u64 = 256 * 1024;
+
+/// Works on the task.
+pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
+    let task = task(command.task.as_deref(), command.task_file.as_deref())?;
+    let settings = context.resolve(&command.settings.given)?.settings()?;
+    let root = root(context)?;
+    let store = context.store()?;
+    let mode = if command.dry_run { Mode::DryRun } else { Mode::Run };
+    interrupt::block_on(async {
+        let signals = Signals::take()?;
+        let mut journal = store.create()?;
+        journal.observe(observer(command.json, command.quiet));
+        let order = Order {
+            task,
+            settings,
+            root: root.clone(),
+            directory: context.directory.clone(),
+            mode,
+            variables: std::env::vars_os().collect(),
+            interrupt: signals.asked(),
+        };
+        let done = tokio::select! {
+            done = session::run(order, &mut journal) => done?,
+            () = signals.insisted() => at_once(&mut journal)?,
+        };
+        if !command.json && !console::stdout_is_terminal() {
+            // A reader of the patch that has gone away changes nothing about how the run ended.
+            let _ = console::print(&done.patch);
+        }
+        if !command.quiet {
+            farewell(&done, mode, &root, journal.id());
+        }
+        Ok(Exit::Run(done.report.ending))
+    })
+}
+
+/// The task, from wherever it was said to be.
+fn task(given: Option<&str>, file: Option<&Path>) -> Result<String> {
+    let mut text = String::new();
+    match (given, file) {
+        (_, Some(path)) => {
+            let file = std::fs::File::open(path).map_err(|e| cannot_read(path, &e))?;
+            file.take(TASK_LIMIT + 1).read_to_string(&mut text).map_err(|e| cannot_read(path, &e))?;
+        }
+        (Some("-"), None) => {
+            let input = std::io::stdin().lock();
+            input
+                .take(TASK_LIMIT + 1)
+                .read_to_string(&mut text)
+                .map_err(|e| cannot_read(Path::new("standard input"), &e))?;
+        }
+        (given, None) => text.push_str(given.unwrap_or_default()),
+    }
+    if text.trim().is_empty() {
+        return Err(Failure::misuse("the task is empty; say what is to be done"));
+    }
+    if text.len() as u64 > TASK_LIMIT {
+        return Err(Failure::misuse(format!("the task is longer than {} KiB", TASK_LIMIT / 1024)));
+    }
+    Ok(text)
+}
+
+fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::misuse(format!("cannot read the task from {}: {error}", path.display()))
+}
+
+/// The tree to work on: the repository, or the folder itself where there is none. A whole home or file system is nobody's project.
+pub(crate) fn root(context: &Context) -> Result<PathBuf> {
+    let root = context.repository.as_ref().unwrap_or(&context.directory);
+    let home = context.environment.variables.get("HOME").and_then(|home| Path::new(home).canonicalize().ok());
+    if root.parent().is_none() || (context.repository.is_none() && Some(root) == home.as_ref()) {
+        return Err(Failure::misuse(format!("{} is no repository to work in", root.display()))
+            .hint("start in the folder of a project, or name it with -C DIR"));
+    }
+    Ok(root.clone())
+}
+
+/// The view: records as JSON lines on standard output, or text on standard error.
+fn observer(json: bool, quiet: bool) -> Observer {
+    if json {
+        let mut gone = false;
+        return Box::new(move |record| gone = gone || print_record(record).is_err());
+    }
+    let detail = match (quiet, console::stderr_is_terminal()) {
+        (true, _) => Detail::Quiet,
+        (false, true) => Detail::Live,
+        (false, false) => Detail::Plain,
+    };
+    let mut view = View::new(std::io::stderr(), Paint::stderr(), detail);
+    let on_terminal = console::stdout_is_terminal();
+    Box::new(move |record| {
+        if let (true, Event::Finished { diff, .. }) = (on_terminal, &record.event) {
+            let _ = console::print(console::diff(&diff.patch, Paint::stdout()));
+        }
+        view.show(record);
+    })
+}
+
+fn print_record(record: &Record) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(record)?;
+    line.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()
+}
+
+/// The second signal: what was under way has been dropped, and only the last event is missing.
+fn at_once(journal: &mut Journal) -> Result<Done> {
+    let message = "stopped at once by a second signal; what was done so far is kept".to_owned();
+    journal.append(Event::Finished {
+        ending: Ending::Interrupted,
+        message: message.clone(),
+        diff: Diff::default(),
+        totals: Totals::default(),
+    })?;
+    let report = planner::Report {
+        ending: Ending::Interrupted,
+        message,
+        diff: Diff::default(),
+        totals: Totals::default(),
+    };
+    Ok(Done { report, patch_file: None, patch: Vec::new(), hints: Vec::new() })
+}
+
+/// What to do next.
+fn farewell(done: &Done, mode: Mode, root: &Path, id: &str) {
+    let mut lines = done.hints.clone();
+    if let Some(patch) = &done.patch_file {
+        let (root, patch) = (quoted(root), quoted(patch));
+        match mode {
+            Mode::DryRun => lines.push(format!("apply it: git -C {root} apply {patch}")),
+            Mode::Run => lines.push(format!("undo it: git -C {root} apply -R {patch}")),
+        }
+    }
+    match done.report.ending {
+        Ending::Interrupted | Ending::Budget { .. } | Ending::GaveUp if mode == Mode::Run => {
+            lines.push("go on: run the task again; it begins with the files as they are now".into());
+        }
+        _ => {}
+    }
+    lines.push(format!("look again: agent sessions show {id}"));
+    for line in lines {
+        console::say(sanitize::text(&line));
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}

@@ -1,0 +1,95 @@
+//! `agent tools list|schema|call`.
+
+use serde_json::{Value, json};
+use tool_api::{Effect, Status, ToolError};
+
+use crate::cli::Tools;
+use crate::console;
+use crate::context::Context;
+use crate::exit::{Exit, Failure, Result};
+use crate::interrupt::{self, Signals};
+use crate::sanitize;
+use crate::session::{self, Toolbox};
+
+/// Carries out a command on tools.
+pub(crate) fn run(command: Tools, context: &Context) -> Result<Exit> {
+    match command {
+        Tools::List => {
+            let text: String = toolbox(context, &[])?
+                .registry
+                .specs()
+                .map(|s| {
+                    let effect = match s.effect {
+                        Effect::Read => "reads",
+                        Effect::Write => "writes",
+                        Effect::Execute => "executes",
+                    };
+                    format!("{:12} {effect:9} {}\n", s.name, s.description)
+                })
+                .collect();
+            console::print(text)?;
+            Ok(Exit::Success)
+        }
+        Tools::Schema { name } => schema(&toolbox(context, &[])?, name.as_deref()),
+        Tools::Call { name, arguments, json, settings } => {
+            call(&toolbox(context, &settings.given)?, &name, &arguments, json)
+        }
+    }
+}
+
+/// The tools on the repository, as a run would have them.
+fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbox> {
+    let settings = context.resolve(flags)?.settings()?;
+    let root = context.repository.as_ref().unwrap_or(&context.directory);
+    let folder = context.state_dir()?.join("tools");
+    session::toolbox(&settings, root, &folder, std::env::vars_os().collect())
+}
+
+fn schema(toolbox: &Toolbox, name: Option<&str>) -> Result<Exit> {
+    let value = match name {
+        Some(name) => {
+            toolbox.registry.judge_tool(name).map_err(|refusal| Failure::misuse(refusal.message))?;
+            toolbox.registry.spec(name).map_or(Value::Null, |s| s.schema.clone())
+        }
+        None => {
+            let all = toolbox.registry.specs().map(|s| {
+                json!({"name": s.name, "description": s.description, "effect": s.effect, "arguments": s.schema})
+            });
+            Value::Array(all.collect())
+        }
+    };
+    console::print(format!("{value:#}\n"))?;
+    Ok(Exit::Success)
+}
+
+fn call(toolbox: &Toolbox, name: &str, arguments: &str, json: bool) -> Result<Exit> {
+    let text = if arguments == "-" {
+        std::io::read_to_string(std::io::stdin().lock())?
+    } else {
+        arguments.to_owned()
+    };
+    let arguments: Value = serde_json::from_str(&text)
+        .map_err(|e| Failure::misuse(format!("the arguments are not JSON: {e}")))?;
+    let arguments =
+        toolbox.registry.validate(name, &arguments).map_err(|refusal| Failure::misuse(refusal.message))?;
+    interrupt::block_on(async {
+        let signals = Signals::take()?;
+        let outcome = tokio::select! {
+            outcome = toolbox.registry.call(name, arguments) => outcome,
+            () = signals.wait() => return Ok(Exit::Run(journal::Ending::Interrupted)),
+        };
+        let outcome = outcome.map_err(|e| match e {
+            ToolError::Model(message) | ToolError::Run(message) => Failure::misuse(message),
+        })?;
+        if json {
+            let value = serde_json::to_value(&outcome).map_err(Failure::refused)?;
+            console::print(format!("{value:#}\n"))?;
+        } else {
+            let text = outcome.text.trim_end();
+            // What is piped on is left as it is.
+            let text = if console::stdout_is_terminal() { sanitize::text(text) } else { text.into() };
+            console::print(format!("{text}\n"))?;
+        }
+        Ok(if outcome.status == Status::Ok { Exit::Success } else { Exit::Negative })
+    })
+}

@@ -1,0 +1,58 @@
+//! Ctrl-C and the system's wish to end. The first signal asks the run to stop; a second one ends it where it stands.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Signals of this process.
+pub(crate) struct Signals {
+    asked: watch::Sender<bool>,
+    insisted: watch::Sender<bool>,
+}
+
+impl Signals {
+    /// Takes over SIGINT, SIGTERM and SIGHUP. Needs a runtime.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub(crate) fn take() -> std::io::Result<Self> {
+        let (asked, insisted) = (watch::Sender::new(false), watch::Sender::new(false));
+        for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+            let mut signals = signal(kind)?;
+            let (asked, insisted) = (asked.clone(), insisted.clone());
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() {
+                    if asked.send_replace(true) {
+                        insisted.send_replace(true);
+                    }
+                }
+            });
+        }
+        Ok(Self { asked, insisted })
+    }
+
+    /// Becomes true with the first signal.
+    pub(crate) fn asked(&self) -> watch::Receiver<bool> {
+        self.asked.subscribe()
+    }
+
+    /// Returns with the first signal.
+    pub(crate) async fn wait(&self) {
+        let _ = self.asked().wait_for(|stop| *stop).await;
+    }
+
+    /// Returns with the second signal.
+    pub(crate) async fn insisted(&self) {
+        let _ = self.insisted.subscribe().wait_for(|stop| *stop).await;
+    }
+}
+
+/// Runs a future on this thread. What it leaves behind is not waited for.
+///
+/// # Errors
+/// When the runtime cannot be made, and what the future returns.
+pub(crate) fn block_on<T>(future: impl Future<Output = crate::exit::Result<T>>) -> crate::exit::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,145 @@
+//! What the planner sees of the work tree, and what decides whether the task is done.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use async_trait::async_trait;
+use journal::{Check, Diff};
+use planner::{FileEntry, Instructions};
+use tool_api::Status;
+use tool_run_tests::RunTests;
+use workspace::{Baseline, WalkFilter, Workspace};
+
+/// Files of the first turn's view; more would not be shown anyway.
+const FILES: usize = 2_000;
+/// The file that tells agents about a repository, in any of its folders.
+const INSTRUCTIONS: &str = "AGENTS.md";
+/// The most of one instruction file that is read, in bytes.
+const INSTRUCTIONS_LIMIT: u64 = 32 * 1024;
+
+/// The tree that is worked on.
+pub(crate) struct Tree {
+    workspace: Workspace,
+    /// Folders from the root down to where the person stands, relative, the root's own first.
+    folders: Vec<PathBuf>,
+    state: PathBuf,
+    baseline: OnceLock<Baseline>,
+    patch: Mutex<Vec<u8>>,
+}
+
+impl Tree {
+    /// The tree of a workspace; `inside` is where the person stands, relative to its root. The baseline is kept in `state`.
+    pub(crate) fn new(workspace: Workspace, inside: &Path, state: PathBuf) -> Self {
+        let mut folders: Vec<PathBuf> = inside.ancestors().map(Path::to_owned).collect();
+        folders.reverse();
+        Self { workspace, folders, state, baseline: OnceLock::new(), patch: Mutex::default() }
+    }
+
+    /// The last patch told, byte for byte: files need not be UTF-8.
+    pub(crate) fn patch(&self) -> Vec<u8> {
+        self.patch.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl planner::Repository for Tree {
+    fn files(&self) -> (Vec<FileEntry>, bool) {
+        let listing = self.workspace.walk(&WalkFilter { limit: FILES, ..WalkFilter::default() });
+        let entry = |e: workspace::Entry| FileEntry { path: e.path.as_str().to_owned(), bytes: e.size };
+        (listing.entries.into_iter().map(entry).collect(), listing.cut)
+    }
+
+    fn read(&self, path: &str, limit: u64) -> Option<String> {
+        let path = self.workspace.resolve(path).ok()?;
+        String::from_utf8(self.workspace.read_bytes(&path, limit).ok()?).ok()
+    }
+
+    fn instructions(&self) -> Vec<Instructions> {
+        let found = self.folders.iter().filter_map(|folder| {
+            let path = folder.join(INSTRUCTIONS).to_str()?.to_owned();
+            let text = self.read(&path, INSTRUCTIONS_LIMIT)?;
+            Some(Instructions { path, text })
+        });
+        found.collect()
+    }
+
+    fn remember(&self) -> Result<(), String> {
+        let baseline = Baseline::take(self.workspace.root(), &self.state).map_err(|e| e.to_string())?;
+        self.baseline.set(baseline).map_err(|_| "the tree has been remembered before".to_owned())
+    }
+
+    fn diff(&self) -> Result<Diff, String> {
+        let Some(baseline) = self.baseline.get() else { return Ok(Diff::default()) };
+        let diff = baseline.diff().map_err(|e| e.to_string())?;
+        let patch = String::from_utf8_lossy(&diff.patch).into_owned();
+        *self.patch.lock().unwrap_or_else(PoisonError::into_inner) = diff.patch;
+        Ok(Diff {
+            added: diff.files.iter().map(|f| f.added).sum(),
+            removed: diff.files.iter().map(|f| f.removed).sum(),
+            files: diff.files.into_iter().map(|f| f.path).collect(),
+            patch,
+        })
+    }
+}
+
+/// The verification: the configured command, else the detected one.
+pub(crate) struct Tests(RunTests);
+
+impl Tests {
+    /// `None` when there is nothing to verify with.
+    pub(crate) fn new(tests: RunTests) -> Option<Self> {
+        tests.command().is_some().then_some(Self(tests))
+    }
+}
+
+#[async_trait]
+impl planner::Verifier for Tests {
+    fn command(&self) -> String {
+        self.0.command().map_or_else(String::new, |c| c.display())
+    }
+
+    async fn verify(&self) -> Result<Check, String> {
+        let started = std::time::Instant::now();
+        let command = planner::Verifier::command(self);
+        let Some(outcome) = self.0.verify().await.map_err(|e| e.to_string())? else {
+            return Err("the test command has gone: what it was detected by is not there any more".into());
+        };
+        Ok(Check {
+            command,
+            passed: outcome.status == Status::Ok,
+            text: outcome.text,
+            facts: outcome.facts,
+            ms: started.elapsed().as_millis() as u64,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use planner::Repository;
+
+    #[test]
+    fn instructions_are_read_from_the_root_down_to_where_the_person_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        std::fs::create_dir_all(folder.path().join("c")).unwrap();
+        for (path, text) in [("AGENTS.md", "root"), ("a/b/AGENTS.md", "deep"), ("c/AGENTS.md", "aside")] {
+            std::fs::write(folder.path().join(path), text).unwrap();
+        }
+        let workspace = Workspace::open(folder.path()).unwrap();
+        let tree = Tree::new(workspace, Path::new("a/b"), folder.path().join("state"));
+        let found: Vec<_> = tree.instructions().into_iter().map(|i| (i.path, i.text)).collect();
+        assert_eq!(found, [("AGENTS.md".into(), "root".into()), ("a/b/AGENTS.md".into(), "deep".into())]);
+    }
+
+    #[test]
+    fn a_link_out_of_the_repository_is_not_followed_for_instructions() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("repo");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(folder.path().join("secret"), "key").unwrap();
+        std::os::unix::fs::symlink(folder.path().join("secret"), root.join("AGENTS.md")).unwrap();
+        let tree = Tree::new(Workspace::open(&root).unwrap(), Path::new(""), folder.path().join("state"));
+        assert!(tree.instructions().is_empty());
+    }
+}

@@ -1,0 +1,247 @@
+//! One task from beginning to end: settings become a model, a work tree, a sandbox and tools, and the planner is let loose on them.
+//! `agent run` and `agent batch` both come through here; nothing else wires parts together.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use journal::{Diff, Ending, Event, Journal, Mode, Totals};
+use planner::{Job, Limits, Parts, Report, Verifier};
+use sandbox::{Level, Policy, Sandbox};
+use tokio::sync::watch;
+use tool_api::Registry;
+use tool_apply_patch::ApplyPatch;
+use tool_list_files::ListFiles;
+use tool_read_file::ReadFile;
+use tool_run_command::RunCommand;
+use tool_run_tests::RunTests;
+use tool_search::Search;
+use workspace::Workspace;
+
+use crate::exit::{Failure, Result};
+use crate::model;
+use crate::repository::{Tests, Tree};
+use crate::settings::Settings;
+
+/// The first argument that makes this binary the sandbox's launcher.
+pub(crate) const LAUNCHER: &str = "__sandbox";
+
+/// What is to be done, and where.
+pub(crate) struct Order {
+    pub(crate) task: String,
+    pub(crate) settings: Settings,
+    /// The root of the repository.
+    pub(crate) root: PathBuf,
+    /// Where the person stands: the root, or a folder below it.
+    pub(crate) directory: PathBuf,
+    pub(crate) mode: Mode,
+    /// The program's own variables; commands get a part of them.
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    /// Becomes true when the run is to stop.
+    pub(crate) interrupt: watch::Receiver<bool>,
+}
+
+/// What came of it.
+pub(crate) struct Done {
+    pub(crate) report: Report,
+    /// Where the patch lies, when something was changed.
+    pub(crate) patch_file: Option<PathBuf>,
+    /// The patch byte for byte.
+    pub(crate) patch: Vec<u8>,
+    /// What to do about an ending that came before the first turn.
+    pub(crate) hints: Vec<String>,
+}
+
+/// Works on a task in a session of its own. Whatever happens is in the journal, the ending too.
+///
+/// # Errors
+/// Only when the journal cannot be written.
+pub(crate) async fn run(order: Order, journal: &mut Journal) -> Result<Done> {
+    journal.append(Event::Session {
+        id: journal.id().to_owned(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        task: order.task.clone(),
+        root: order.root.display().to_string(),
+        mode: order.mode,
+    })?;
+    let folder = journal.folder().to_owned();
+    let mut interrupt = order.interrupt.clone();
+    let prepared = tokio::select! {
+        prepared = prepare(order, &folder) => prepared,
+        _ = interrupt.wait_for(|stop| *stop) => Err(Failure {
+            ending: Ending::Interrupted,
+            error: anyhow::anyhow!("stopped by a signal before the first turn"),
+            hints: Vec::new(),
+        }),
+    };
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(failure) => return fail(failure, journal),
+    };
+    let report = planner::run(prepared.job, prepared.parts, journal).await.map_err(Failure::refused)?;
+    let patch = prepared.tree.patch();
+    let mut patch_file = None;
+    if !patch.is_empty() {
+        let path = folder.join("changes.patch");
+        std::fs::write(&path, &patch)?;
+        patch_file = Some(path);
+    }
+    drop(prepared.copy);
+    Ok(Done { report, patch_file, patch, hints: Vec::new() })
+}
+
+/// An ending before the first turn.
+fn fail(failure: Failure, journal: &mut Journal) -> Result<Done> {
+    let message = format!("{:#}", failure.error);
+    let report = Report { ending: failure.ending, message, diff: Diff::default(), totals: Totals::default() };
+    journal.append(Event::Finished {
+        ending: report.ending.clone(),
+        message: report.message.clone(),
+        diff: Diff::default(),
+        totals: report.totals,
+    })?;
+    Ok(Done { report, patch_file: None, patch: Vec::new(), hints: failure.hints })
+}
+
+struct Prepared {
+    job: Job,
+    parts: Parts,
+    tree: Arc<Tree>,
+    copy: Option<Copy>,
+}
+
+/// The copy a dry-run works in; gone with this value.
+struct Copy(PathBuf);
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn prepare(order: Order, folder: &Path) -> Result<Prepared> {
+    let settings = &order.settings;
+    let chosen = model::open(settings).await?;
+    let (root, copy) = match order.mode {
+        Mode::Run => (order.root.clone(), None),
+        Mode::DryRun => {
+            let target = folder.join("tree");
+            let copy = Copy(target.clone());
+            let original = Workspace::open(&order.root).map_err(Failure::refused)?;
+            let into = target.clone();
+            tokio::task::spawn_blocking(move || original.copy_to(&into))
+                .await
+                .map_err(Failure::refused)?
+                .map_err(|e| Failure::misuse(format!("cannot copy the repository for a dry run: {e}")))?;
+            (target, Some(copy))
+        }
+    };
+    let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
+    let toolbox = toolbox(settings, &root, folder, order.variables)?;
+    let tree = Arc::new(Tree::new(toolbox.workspace, inside, folder.join("state")));
+    let verifier = Tests::new(toolbox.tests).map(|tests| Arc::new(tests) as Arc<dyn Verifier>);
+    Ok(Prepared {
+        job: Job { task: order.task, settings: plan(settings)?, why_model: chosen.why },
+        parts: Parts {
+            model: chosen.model,
+            tools: toolbox.registry,
+            repository: Arc::clone(&tree) as Arc<dyn planner::Repository>,
+            verifier,
+            interrupt: order.interrupt,
+        },
+        tree,
+        copy,
+    })
+}
+
+/// The planner's part of the settings.
+///
+/// # Errors
+/// When a word of a setting is none the planner knows: a mistake of ours, found by a test.
+pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
+    let word = |text: &str| serde_json::Value::from(text);
+    Ok(planner::Settings {
+        limits: Limits {
+            turns: settings.max_turns,
+            tokens: settings.max_tokens,
+            seconds: Some(settings.max_seconds),
+            cost: settings.max_cost,
+        },
+        cut: serde_json::from_value(word(&settings.cut)).map_err(Failure::refused)?,
+        dialect: serde_json::from_value(word(&settings.dialect)).map_err(Failure::refused)?,
+        temperature: settings.temperature,
+        max_answer_tokens: settings.max_answer_tokens,
+        ..planner::Settings::default()
+    })
+}
+
+/// The tools on a work tree, and what they stand on.
+pub(crate) struct Toolbox {
+    pub(crate) registry: Registry,
+    pub(crate) workspace: Workspace,
+    pub(crate) sandbox: Sandbox,
+    /// The same tests as the tool's, with logs of their own.
+    pub(crate) tests: RunTests,
+}
+
+/// Makes the tools for a work tree. Pre-images and logs go to `folder`.
+///
+/// # Errors
+/// When the tree or the folder cannot be opened.
+pub(crate) fn toolbox(
+    settings: &Settings,
+    root: &Path,
+    folder: &Path,
+    variables: Vec<(OsString, OsString)>,
+) -> Result<Toolbox> {
+    let workspace = Workspace::open_with(root, folder.join("state")).map_err(Failure::refused)?;
+    let policy = Policy {
+        env: sandbox::clean_environment(variables, &[]),
+        level: if settings.sandbox { Level::default() } else { Level::Off },
+        ..Policy::new(workspace.root())
+    };
+    let launcher = vec!["/proc/self/exe".into(), LAUNCHER.into()];
+    let sandbox = Sandbox::new(policy, launcher).map_err(Failure::refused)?;
+    let timeout = Duration::from_secs(settings.command_seconds);
+    let tests = |logs: &str| {
+        let options =
+            tool_run_tests::Options { command: settings.verify.clone(), log_dir: folder.join(logs), timeout };
+        RunTests::new(sandbox.clone(), options)
+    };
+    let commands = tool_run_command::Options { log_dir: folder.join("logs"), timeout };
+    // The order is that of the prompt: what is used most comes first.
+    let registry = Registry::new()
+        .with(ReadFile::new(workspace.clone()))
+        .with(ApplyPatch::new(workspace.clone()))
+        .with(tests("logs"))
+        .with(ListFiles::new(workspace.clone()))
+        .with(Search::new(workspace.clone()))
+        .with(RunCommand::new(sandbox.clone(), commands));
+    Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::Environment;
+    use crate::settings::{DEFINITIONS, Kind};
+
+    #[test]
+    fn every_word_of_a_setting_means_something_to_the_planner() {
+        let resolve = |flags: &[(&'static str, String)]| {
+            crate::layers::resolve(flags, &Environment::default(), None).unwrap().settings().unwrap()
+        };
+        for d in DEFINITIONS.iter().filter(|d| ["cut", "dialect"].contains(&d.key)) {
+            let Kind::Choice(words) = d.kind else { panic!("{}", d.key) };
+            for word in words {
+                plan(&resolve(&[(d.key, (*word).to_owned())])).unwrap();
+            }
+        }
+        let plan = plan(&resolve(&[])).unwrap();
+        let default = planner::Settings::default();
+        assert_eq!(plan.limits.turns, default.limits.turns, "one default, in two crates");
+        assert_eq!(plan.temperature, default.temperature);
+        assert_eq!(plan.max_answer_tokens, default.max_answer_tokens);
+    }
+}
