@@ -3,7 +3,7 @@
 use crate::encode::{Counts, Encoder};
 use crate::http::{Closed, Connection};
 use crate::model::Loaded;
-use crate::play::Player;
+use crate::play::{Player, Turn};
 use crate::record::{Outcome, Request};
 use crate::respond::After;
 use crate::state::Shared;
@@ -44,7 +44,7 @@ pub(crate) async fn generate(
             return After::Drop;
         }
     };
-    let unload = load.as_ref().filter(|load| load.leaves_at_once()).map(|load| load.model.clone());
+    let unload = load.as_ref().is_some_and(Loaded::leaves_at_once);
     let load_ns = load.map_or(0, |load| if shared.load(load) { LOAD_NS } else { WARM_NS });
     let prompt_count = prompt_tokens.unwrap_or_else(|| tokens::estimate(&prompt));
     let cached = shared.read().cache.cached(&model, &prompt).min(prompt_count.saturating_sub(1));
@@ -59,14 +59,8 @@ pub(crate) async fn generate(
     player.stream = stream;
     player.keep_alive = keep_alive;
     player.limit = limit.filter(|_| !shared.config.ignore_limits);
+    player.turn = (!refused).then_some(Turn { model, prompt, unload });
     let after = player.play().await;
-    if !refused {
-        let said = std::mem::take(&mut player.said);
-        shared.change(|inner| inner.cache.remember(&model, &prompt, &said, shared.parallel));
-    }
-    if let Some(model) = unload {
-        shared.unload(&model);
-    }
     drop(slot);
     after
 }

@@ -25,11 +25,28 @@ pub(crate) struct Player<'a> {
     /// Token limit of the request, thinking included.
     pub(crate) limit: Option<u64>,
     reply: Reply,
-    head: Option<Vec<u8>>,
-    held: Vec<u8>,
+    /// The generation this reply belongs to; none for a reply scripted for a path.
+    pub(crate) turn: Option<Turn>,
+    out: Out,
     answer: Answer,
     /// What the model has said, as the prefix cache sees it.
-    pub(crate) said: String,
+    said: String,
+}
+
+/// What a generation leaves behind on the server.
+pub(crate) struct Turn {
+    pub(crate) model: String,
+    pub(crate) prompt: String,
+    /// The request asked for the model to leave afterwards.
+    pub(crate) unload: bool,
+}
+
+/// What is to be written next, and what it counts for in the record.
+#[derive(Default)]
+struct Out {
+    bytes: Vec<u8>,
+    chunks: usize,
+    body: usize,
 }
 
 /// Why the steps came to an end before the last one.
@@ -65,24 +82,36 @@ impl<'a> Player<'a> {
             counts: Counts::default(),
             limit: None,
             reply,
-            head: None,
-            held: Vec::new(),
+            turn: None,
+            out: Out::default(),
             answer: Answer::default(),
             said: String::new(),
         }
     }
 
     pub(crate) async fn play(&mut self) -> After {
-        let played = self.play_to_the_end().await;
-        let outcome = if played.is_ok() { Outcome::Complete } else { Outcome::ClientClosed };
-        let counts = self.counts;
-        self.shared.record(self.index, |record| record.generated_tokens = counts.generated);
-        self.shared.record_end(self.index, outcome);
-        match played {
+        match self.play_to_the_end().await {
             Ok(After::KeepAlive) if !self.keep_alive => After::Close,
             Ok(after) => after,
-            Err(Closed) => After::Drop,
+            Err(Closed) => {
+                self.settle(Outcome::ClientClosed);
+                After::Drop
+            }
         }
+    }
+
+    /// Leaves everything as it is after the reply. Done before the last write, so that a client that has read the end finds it so.
+    fn settle(&mut self, outcome: Outcome) {
+        if let Some(turn) = &self.turn {
+            let (said, slots) = (&self.said, self.shared.parallel);
+            self.shared.change(|inner| inner.cache.remember(&turn.model, &turn.prompt, said, slots));
+            if turn.unload {
+                self.shared.unload(&turn.model);
+            }
+        }
+        let generated = self.counts.generated;
+        self.shared.record(self.index, |record| record.generated_tokens = generated);
+        self.shared.record_end(self.index, outcome);
     }
 
     async fn play_to_the_end(&mut self) -> Result<After, Closed> {
@@ -90,7 +119,9 @@ impl<'a> Player<'a> {
             self.connection.wait(self.shared.pass_gate(&gate)).await?;
         }
         if let Some(wire) = self.reply.wire.take() {
-            self.send(wire.as_bytes()).await?;
+            self.out.bytes = wire.into_bytes();
+            self.settle(Outcome::Complete);
+            self.flush().await?;
             return Ok(After::Close);
         }
         if self.reply.status.is_some() || self.reply.body.is_some() || self.reply.error.is_some() {
@@ -120,10 +151,13 @@ impl<'a> Player<'a> {
         let headers: Vec<_> = self.reply.headers.clone().into_iter().collect();
         let mut bytes = http::head(status, Some(&content_type), &headers, Some(body.len()), self.keep_alive);
         bytes.extend_from_slice(body);
-        for piece in bytes.chunks(self.reply.split_bytes.unwrap_or(usize::MAX)) {
-            self.send(piece).await?;
+        self.settle(Outcome::Complete);
+        (self.out.chunks, self.out.body) = (1, body.len());
+        let pieces = bytes.chunks(self.reply.split_bytes.unwrap_or(usize::MAX));
+        for piece in pieces {
+            self.out.bytes.extend_from_slice(piece);
+            self.flush().await?;
         }
-        self.count(1, body.len());
         Ok(After::KeepAlive)
     }
 
@@ -132,9 +166,9 @@ impl<'a> Player<'a> {
         let content_type =
             self.reply.content_type.clone().unwrap_or_else(|| self.encoder.content_type(true).to_owned());
         let headers: Vec<_> = self.reply.headers.clone().into_iter().collect();
-        self.head = Some(http::head(200, Some(&content_type), &headers, None, self.keep_alive));
+        self.out.bytes = http::head(200, Some(&content_type), &headers, None, self.keep_alive);
         if let Some(gate) = self.reply.gate_after_headers.take() {
-            self.flush_head().await?;
+            self.flush().await?;
             self.connection.wait(self.shared.pass_gate(&gate)).await?;
         }
         let mut pending = Vec::new();
@@ -143,6 +177,7 @@ impl<'a> Player<'a> {
             Err(Stop::Closed) => return Err(Closed),
             Err(Stop::Error(text)) => {
                 let event = self.encoder.error(&text);
+                self.reply.late_burst = true;
                 self.emit(vec![event]).await?;
                 return self.end_http().await;
             }
@@ -159,6 +194,8 @@ impl<'a> Player<'a> {
                 self.reply.end == End::Done,
                 self.reply.usage_chunk,
             );
+            // Together with HTTP's own end: a client that closes on the done marker has had everything.
+            self.reply.late_burst = true;
             self.emit(events).await?;
         }
         self.end_http().await
@@ -351,31 +388,19 @@ impl<'a> Player<'a> {
         if event.is_empty() {
             return Ok(()); // an empty HTTP chunk would be the end of the body
         }
+        self.out.chunks += 1;
         for piece in event.chunks(self.reply.split_bytes.unwrap_or(usize::MAX)) {
-            let mut bytes = self.head.take().unwrap_or_default();
-            http::frame(piece, &mut bytes);
-            if self.reply.late_burst {
-                self.held.extend(bytes);
-            } else {
-                self.send(&bytes).await?;
+            http::frame(piece, &mut self.out.bytes);
+            self.out.body += piece.len();
+            if !self.reply.late_burst {
+                self.flush().await?;
             }
         }
-        self.count(1, event.len());
         Ok(())
-    }
-
-    async fn flush_head(&mut self) -> Result<(), Closed> {
-        match self.head.take() {
-            Some(head) => self.send(&head).await,
-            None => Ok(()),
-        }
     }
 
     /// Ends the body as the script says.
     async fn end_http(&mut self) -> Result<After, Closed> {
-        let held = std::mem::take(&mut self.held);
-        let mut last = self.head.take().unwrap_or_default();
-        last.extend(held);
         let after = match self.reply.end {
             End::Cut => After::Close,
             End::Reset => {
@@ -383,30 +408,33 @@ impl<'a> Player<'a> {
                 After::Drop
             }
             End::Done | End::NoMarker | End::Eof => {
-                last.extend_from_slice(b"0\r\n\r\n");
+                self.out.bytes.extend_from_slice(b"0\r\n\r\n");
                 After::KeepAlive
             }
         };
-        self.send(&last).await?;
+        self.settle(Outcome::Complete);
+        self.flush().await?;
         Ok(after)
     }
 
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), Closed> {
-        self.connection.write(bytes).await?;
-        let now = Instant::now();
-        self.shared.record(self.index, |record| {
+    /// Writes what is there. The record says so first, so that a client that has read it finds it recorded; if nobody takes it, the record
+    /// goes back to what it was.
+    async fn flush(&mut self) -> Result<(), Closed> {
+        let out = std::mem::take(&mut self.out);
+        let (now, generated) = (Instant::now(), self.counts.generated);
+        let before = self.shared.record(self.index, |record| {
+            let before = record.clone();
+            record.chunks += out.chunks;
+            record.bytes += out.body as u64;
+            record.generated_tokens = generated;
             record.first_byte_at.get_or_insert(now);
             record.last_byte_at = Some(now);
+            before
         });
-        Ok(())
-    }
-
-    fn count(&self, chunks: usize, bytes: usize) {
-        let generated = self.counts.generated;
-        self.shared.record(self.index, |record| {
-            record.chunks += chunks;
-            record.bytes += bytes as u64;
-            record.generated_tokens = generated;
-        });
+        let written = self.connection.write(&out.bytes).await;
+        if let (Err(Closed), Some(before)) = (written, before) {
+            self.shared.record(self.index, |record| *record = before);
+        }
+        written
     }
 }

@@ -120,7 +120,7 @@ pub struct Reply {
     /// Send the response headers alone, then wait for this gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate_after_headers: Option<String>,
-    /// Cut the body into pieces of so many bytes, wherever that falls; each is an HTTP chunk and a write of its own.
+    /// Cut the body into pieces of so many bytes, wherever that falls; each is an HTTP chunk of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split_bytes: Option<usize>,
     /// Keep everything back and send it in one write at the end, as a buffering proxy does.

@@ -59,7 +59,6 @@ pub(crate) async fn respond(
     if with_body {
         bytes.extend_from_slice(&response.body);
     }
-    let written = connection.write(&bytes).await;
     let now = Instant::now();
     shared.record(index, |record| {
         record.status = response.status;
@@ -68,7 +67,12 @@ pub(crate) async fn respond(
         record.first_byte_at = Some(now);
         record.last_byte_at = Some(now);
     });
-    shared.record_end(index, if written.is_ok() { Outcome::Complete } else { Outcome::ClientClosed });
+    // Before the write, so that a client that has read the answer finds it recorded.
+    shared.record_end(index, Outcome::Complete);
+    let written = connection.write(&bytes).await;
+    if written == Err(Closed) {
+        shared.record_end(index, Outcome::ClientClosed);
+    }
     match written {
         Err(Closed) => After::Drop,
         Ok(()) if keep_alive => After::KeepAlive,

@@ -188,12 +188,8 @@ impl Shared {
         Some(entry.reply(request))
     }
 
-    pub(crate) fn record(&self, index: usize, change: impl FnOnce(&mut ReplyRecord)) {
-        self.change(|inner| {
-            if let Some(record) = inner.replies.get_mut(index) {
-                change(record);
-            }
-        });
+    pub(crate) fn record<T>(&self, index: usize, change: impl FnOnce(&mut ReplyRecord) -> T) -> Option<T> {
+        self.change(|inner| inner.replies.get_mut(index).map(change))
     }
 
     pub(crate) fn record_end(&self, index: usize, outcome: Outcome) {

@@ -301,3 +301,16 @@ fn a_cut_generation_makes_room_for_the_next() {
     first.close();
     assert_eq!(content(&second.lines()), "second");
 }
+
+#[test]
+fn a_client_that_closes_on_the_done_marker_has_had_everything() {
+    let server = Server::start();
+    server.enqueue("hello");
+    let mut client = ask(&server);
+    client.read_head();
+    while !text(&client.chunk().unwrap()).contains("\"done\":true") {}
+    let reply = server.replies().remove(0);
+    client.close();
+    assert!(reply.ended.is_some() && !reply.client_closed(), "{reply:?}");
+    assert_eq!((reply.chunks, reply.generated_tokens), (2, 1));
+}
