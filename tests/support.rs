@@ -1,1 +1,188 @@
-//! A world of its own for each test: a home, a state folder, a git repository, and the binary run in it.
+//! A world of its own for each test: a home, a state folder, a git repository, and the binary run in it. What it did is one text,
+//! the [`World::observe`]d exit code, standard output and standard error together, so that a change of any shows as one difference.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Where a test takes place.
+pub(crate) struct World {
+    folder: TempDir,
+}
+
+impl World {
+    /// A world with an empty git repository.
+    pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// A world with a git repository that has these files, committed.
+    pub(crate) fn with(files: &[(&str, &str)]) -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap() };
+        fs::create_dir_all(world.path("home")).unwrap();
+        fs::create_dir_all(world.repo()).unwrap();
+        for (path, text) in files {
+            world.write(path, text);
+        }
+        world.git(&["init", "--quiet", "--initial-branch=main"]);
+        world.git(&["add", "--all"]);
+        world.git(&["commit", "--quiet", "--allow-empty", "--message=start"]);
+        world
+    }
+
+    /// A world whose one test fails: `add` subtracts.
+    pub(crate) fn with_a_bug() -> Self {
+        Self::with(&[
+            ("calc.py", "def add(a, b):\n    return a - b\n"),
+            (
+                "test_calc.py",
+                "import unittest\nfrom calc import add\n\n\nclass TestAdd(unittest.TestCase):\n    def test_add(self):\n        self.assertEqual(add(2, 3), 5)\n",
+            ),
+        ])
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(name)
+    }
+
+    /// The home folder.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.path("home")
+    }
+
+    /// The repository.
+    pub(crate) fn repo(&self) -> PathBuf {
+        self.path("repo")
+    }
+
+    /// Writes a file of the repository.
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        let path = self.repo().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Reads a file of the repository.
+    pub(crate) fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.repo().join(path)).unwrap()
+    }
+
+    /// Writes the user's settings file.
+    pub(crate) fn write_user_settings(&self, text: &str) {
+        let folder = self.home().join(".config/agent");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("config.toml"), text).unwrap();
+    }
+
+    fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command
+            .current_dir(self.repo())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", self.home())
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .envs([("GIT_AUTHOR_NAME", "Test"), ("GIT_AUTHOR_EMAIL", "test@example.org")])
+            .envs([("GIT_COMMITTER_NAME", "Test"), ("GIT_COMMITTER_EMAIL", "test@example.org")])
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs git in the repository.
+    pub(crate) fn git(&self, args: &[&str]) -> String {
+        let output = self.command("git").args(args).output().unwrap();
+        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The binary, in the repository, with nothing of the outer environment.
+    pub(crate) fn agent(&self, args: &[&str]) -> Command {
+        let mut command = self.command(env!("CARGO_BIN_EXE_agent"));
+        command.args(args);
+        command
+    }
+
+    /// Runs the binary and tells what could be seen.
+    pub(crate) fn observe(&self, args: &[&str]) -> String {
+        self.tell(&self.agent(args).output().unwrap())
+    }
+
+    /// The same, with something on standard input.
+    pub(crate) fn observe_with_input(&self, args: &[&str], input: &[u8]) -> String {
+        let mut child = self
+            .agent(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A child that does not read to the end closes the pipe: its business.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        self.tell(&child.wait_with_output().unwrap())
+    }
+
+    /// What could be seen of a run: exit code, standard output, standard error, with this world's folder as `[WORLD]`.
+    pub(crate) fn tell(&self, output: &Output) -> String {
+        let mut text = match output.status.code() {
+            Some(code) => format!("exit {code}\n"),
+            None => format!("{}\n", output.status),
+        };
+        for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+            if !bytes.is_empty() {
+                let shown = String::from_utf8_lossy(bytes);
+                text.push_str(&format!("--- {name}\n{shown}"));
+                if !shown.ends_with('\n') {
+                    text.push_str("<no newline>\n");
+                }
+            }
+        }
+        text.replace(&self.path("").display().to_string(), "[WORLD]/")
+    }
+
+    /// The journal of the only session.
+    pub(crate) fn journal(&self) -> Vec<Value> {
+        let sessions = self.home().join(".local/state/agent/sessions");
+        let mut folders: Vec<_> = fs::read_dir(sessions).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(folders.len(), 1, "{folders:?}");
+        json_lines(&fs::read_to_string(folders.remove(0).join("journal.jsonl")).unwrap())
+    }
+
+    /// The events of the only session, by name.
+    pub(crate) fn events(&self) -> Vec<String> {
+        self.journal().iter().map(|r| r["event"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// Each line as JSON.
+pub(crate) fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A tool call as the model is asked to write it.
+pub(crate) fn call(tool: &str, arguments: Value) -> String {
+    json!({"tool": tool, "arguments": arguments}).to_string()
+}
+
+/// What differs from one run to the next, and what stands for it.
+pub(crate) const FILTERS: [(&str, &str); 6] = [
+    (r"\b\d{8}-\d{6}-[0-9a-f]{4}\b", "[SESSION]"),
+    (r"127\.0\.0\.1:\d{4,5}", "[SERVER]"),
+    (r"\b\d+ min \d+ s\b", "[TIME]"),
+    (r"\b\d+(\.\d)? m?s\b", "[TIME]"),
+    (r"in \d+\.\d+s", "in [TIME]"),
+    (r"agent \d+\.\d+\.\d+", "agent [VERSION]"),
+];
+
+/// Compares an observation with what is written in the test.
+macro_rules! snapshot {
+    ($seen:expr, @$wanted:literal) => {
+        insta::with_settings!({ filters => crate::support::FILTERS.to_vec() }, {
+            insta::assert_snapshot!($seen, @$wanted)
+        })
+    };
+}
+pub(crate) use snapshot;

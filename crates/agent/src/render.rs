@@ -238,6 +238,9 @@ impl<W: Write> View<W> {
         let label = self.paint.paint(style, ending.label());
         let message = sanitize::text(message.trim()).replace('\n', "\n  ");
         self.line(Detail::Quiet, format_args!("{label}: {message}"))?;
+        if totals.turns == 0 && diff.files.is_empty() {
+            return Ok(()); // it never began: there is nothing to count
+        }
         self.line(Detail::Quiet, changes(diff))?;
         self.line(Detail::Quiet, self.paint.paint(Style::Dim, sums(totals)))
     }

@@ -37,12 +37,14 @@ pub(crate) fn run(command: Tools, context: &Context) -> Result<Exit> {
     }
 }
 
-/// The tools on the repository, as a run would have them.
+/// The tools on the repository, as a run would have them; with the planner's own.
 fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbox> {
     let settings = context.resolve(flags)?.settings()?;
     let root = context.repository.as_ref().unwrap_or(&context.directory);
     let folder = context.state_dir()?.join("tools");
-    session::toolbox(&settings, root, &folder, std::env::vars_os().collect())
+    let mut toolbox = session::toolbox(&settings, root, &folder, std::env::vars_os().collect())?;
+    toolbox.registry = toolbox.registry.with(planner::Finish);
+    Ok(toolbox)
 }
 
 fn schema(toolbox: &Toolbox, name: Option<&str>) -> Result<Exit> {

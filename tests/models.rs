@@ -1,0 +1,105 @@
+//! `agent models`, and what is said when a model is missing.
+
+use crate::support::{World, snapshot};
+use fake_model::{Config, ModelSpec, Personality, Server};
+
+fn server() -> Server {
+    Server::with_config(Config {
+        models: Some(vec![ModelSpec::new("qwen2.5-coder:1.5b"), ModelSpec::new("llama3:latest")]),
+        pullable: vec![ModelSpec::new("deepseek-coder:6.7b")],
+        ..Config::default()
+    })
+}
+
+fn observe(world: &World, server: &Server, args: &[&str]) -> String {
+    world.tell(&world.agent(args).env("OLLAMA_HOST", server.url()).output().unwrap())
+}
+
+#[test]
+fn models_are_listed_pulled_shown_and_removed() {
+    let (world, server) = (World::new(), server());
+    snapshot!(observe(&world, &server, &["models", "list"]), @r"
+    exit 0
+    --- stdout
+    qwen2.5-coder:1.5b    3.8 GB  6.7B Q4_0 llama
+    llama3:latest         3.8 GB  6.7B Q4_0 llama
+    ");
+    snapshot!(observe(&world, &server, &["models", "pull", "deepseek-coder:6.7b"]), @r"
+    exit 0
+    --- stderr
+    pulling manifest
+    pulling ce0a1587d404
+      20 % of 3.8 GB
+      40 % of 3.8 GB
+      70 % of 3.8 GB
+    pulling 7a1205d88448
+    verifying sha256 digest
+    writing manifest
+    removing unused layers
+    success
+    deepseek-coder:6.7b is there
+    ");
+    snapshot!(observe(&world, &server, &["models", "show", "deepseek-coder:6.7b"]), @r"
+    exit 0
+    --- stdout
+    family          llama
+    parameters      7.655669 B
+    trained window  16,384
+    capabilities    completion
+    chat template   yes
+    runs            here
+    ");
+    snapshot!(observe(&world, &server, &["models", "rm", "llama3"]), @r"
+    exit 0
+    --- stderr
+    removed llama3
+    ");
+    let left: Vec<_> = server.models().into_iter().map(|m| m.name).collect();
+    assert_eq!(left, ["qwen2.5-coder:1.5b", "deepseek-coder:6.7b"]);
+}
+
+#[test]
+fn a_pull_that_fails_says_so_though_the_status_was_200() {
+    let (world, server) = (World::new(), server());
+    snapshot!(observe(&world, &server, &["models", "pull", "no-such-model"]), @r"
+    exit 5
+    --- stderr
+    pulling manifest
+    error: there is no model no-such-model to pull
+    ");
+}
+
+#[test]
+fn a_server_that_is_down_is_named_with_what_to_do() {
+    let world = World::new();
+    let output = world.agent(&["models", "list"]).env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap();
+    snapshot!(world.tell(&output), @r"
+    exit 5
+    --- stderr
+    error: no connection to http://127.0.0.1:9: Connection refused (os error 111)
+    ");
+}
+
+#[test]
+fn models_of_another_kind_of_server_are_listed_too() {
+    let world = World::new();
+    let server = Server::of(Personality::LlamaServer);
+    snapshot!(world.observe(&["models", "list", "--base-url", &server.openai_url()]), @r"
+    exit 0
+    --- stdout
+    qwen2.5-coder-1.5b
+    ");
+}
+
+#[test]
+fn a_missing_model_is_answered_with_those_there_and_the_flag_that_pulls() {
+    let (world, server) = (World::new(), server());
+    snapshot!(observe(&world, &server, &["run", "--model", "deepseek-coder:6.7b", "x"]), @r"
+    exit 5
+    --- stderr
+    session [SESSION]
+    model unavailable: Ollama at http://[SERVER] does not have the model deepseek-coder:6.7b; it has qwen2.5-coder:1.5b, llama3:latest
+    `agent models pull deepseek-coder:6.7b` gets it, or add --pull
+    look again: agent sessions show [SESSION]
+    ");
+}

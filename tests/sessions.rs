@@ -1,0 +1,94 @@
+//! `agent sessions`: what is kept of past runs.
+
+use crate::support::{World, json_lines, snapshot};
+use fake_model::Server;
+
+/// A session that ended because no server was there.
+fn unlucky(world: &World) -> String {
+    world
+        .tell(&world.agent(&["run", "mend \u{1b}[31mit"]).env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap())
+}
+
+#[test]
+fn no_sessions_is_no_error() {
+    snapshot!(World::new().observe(&["sessions", "list"]), @r"
+    exit 0
+    --- stderr
+    no sessions yet
+    ");
+    snapshot!(World::new().observe(&["sessions", "show"]), @r#"
+    exit 2
+    --- stderr
+    error: there is no session "last"; `agent sessions list` shows those there are
+    "#);
+}
+
+#[test]
+fn a_session_is_listed_shown_exported_and_removed() {
+    let world = World::new();
+    unlucky(&world);
+    snapshot!(world.observe(&["sessions", "list"]), @r"
+    exit 0
+    --- stdout
+    [SESSION]  model unavailable       0 turns  mend ␛[31mit
+    ");
+    snapshot!(world.observe(&["sessions", "show"]), @r"
+    exit 0
+    --- stdout
+    session [SESSION]
+    in [WORLD]/repo: mend ␛[31mit
+    model unavailable: no model found: Ollama at http://127.0.0.1:9 is not there or has no models (try `ollama pull qwen2.5-coder:7b`), DEEPSEEK_API_KEY is not set, and no server listens at 127.0.0.1, ports 8080, 8000 or 1234; name one with --model and --base-url
+    ");
+    let exported = world.agent(&["sessions", "export", "last"]).output().unwrap();
+    assert_eq!(json_lines(&String::from_utf8(exported.stdout).unwrap()), world.journal());
+    let id = world.journal()[0]["id"].as_str().unwrap().to_owned();
+    let by_prefix = world.agent(&["sessions", "show", "--json", &id[..10]]).output().unwrap();
+    assert_eq!(json_lines(&String::from_utf8(by_prefix.stdout).unwrap()), world.journal());
+    snapshot!(world.observe(&["sessions", "rm", "nope"]), @r#"
+    exit 2
+    --- stderr
+    error: there is no session "nope"; `agent sessions list` shows those there are
+    "#);
+    snapshot!(world.observe(&["sessions", "rm", "last"]), @r"
+    exit 0
+    --- stderr
+    removed [SESSION]
+    ");
+    snapshot!(world.observe(&["sessions", "list"]), @r"
+    exit 0
+    --- stderr
+    no sessions yet
+    ");
+}
+
+#[test]
+fn a_prefix_that_fits_several_is_answered_with_them() {
+    let world = World::new();
+    unlucky(&world);
+    unlucky(&world);
+    let seen = world.observe(&["sessions", "show", "20"]);
+    assert!(seen.starts_with("exit 2\n") && seen.contains("fits 2 sessions"), "{seen}");
+}
+
+#[test]
+fn a_recorded_session_stands_in_for_the_model() {
+    let world = World::with(&[("a.txt", "one\n")]);
+    let server = Server::start();
+    for _ in 0..8 {
+        server.enqueue(r#"{"tool": "finish", "arguments": {}}"#);
+    }
+    let run = |model: &str| {
+        let output = world
+            .agent(&["run", "--model", model, "nothing to do"])
+            .env("OLLAMA_HOST", server.url())
+            .output();
+        let output = output.unwrap();
+        (output.status.code(), output.stdout)
+    };
+    let live = run("deepseek-coder:6.7b");
+    let export = world.repo().join("session.jsonl");
+    world.observe(&["sessions", "export", "last", "--output", export.to_str().unwrap()]);
+    let requests = server.requests().len();
+    assert_eq!(run(&format!("replay:{}", export.display())), live);
+    assert_eq!(server.requests().len(), requests, "a replay asks no server");
+}

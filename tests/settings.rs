@@ -1,0 +1,99 @@
+//! Where settings come from, and what is said about bad ones.
+
+use crate::support::{World, snapshot};
+
+#[test]
+fn every_setting_is_shown_with_its_origin() {
+    let world = World::with(&[(".agent.toml", "verify = 'make check'\nmax_turns = 10\n")]);
+    world.write_user_settings("num_ctx = 16384\nmax_turns = 20\n");
+    let output = world
+        .agent(&["config", "show", "--temperature", "0.5", "--think"])
+        .env("OLLAMA_HOST", "gpu.example:11434")
+        .env("DEEPSEEK_API_KEY", "sk-secret")
+        .output()
+        .unwrap();
+    snapshot!(world.tell(&output), @r"
+    exit 0
+    --- stdout
+    model              -                                        default
+    base_url           -                                        default
+    ollama_host        gpu.example:11434                        OLLAMA_HOST
+    openai_base_url    -                                        default
+    ollama_api_key     -                                        default
+    deepseek_api_key   (set)                                    DEEPSEEK_API_KEY
+    openai_api_key     -                                        default
+    pull               false                                    default
+    num_ctx            16384                                    [WORLD]/home/.config/agent/config.toml
+    temperature        0.5                                      --temperature
+    max_answer_tokens  4096                                     default
+    think              on                                       --think
+    verify             make check                               [WORLD]/repo/.agent.toml
+    dialect            auto                                     default
+    cut                auto                                     default
+    max_turns          10                                       [WORLD]/repo/.agent.toml
+    max_tokens         -                                        default
+    max_seconds        3600                                     default
+    max_cost           -                                        default
+    sandbox            true                                     default
+    command_seconds    300                                      default
+    state_dir          [WORLD]/home/.local/state/agent  default
+    ");
+}
+
+#[test]
+fn settings_are_shown_for_programs_too() {
+    let world = World::new();
+    let output =
+        world.agent(&["config", "show", "--json"]).env("OPENAI_API_KEY", "sk-secret").output().unwrap();
+    assert!(!world.tell(&output).contains("sk-secret"));
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["openai_api_key"]["value"], "(set)");
+    assert_eq!(value["openai_api_key"]["from"], "OPENAI_API_KEY");
+    assert_eq!(value["max_turns"], serde_json::json!({"value": 40, "origin": "default", "from": "default"}));
+}
+
+#[test]
+fn an_unknown_key_is_an_error_with_a_suggestion() {
+    let world = World::with(&[(".agent.toml", "verfy = 'make check'\n")]);
+    snapshot!(world.observe(&["run", "x"]), @r#"
+    exit 2
+    --- stderr
+    error: [WORLD]/repo/.agent.toml:1: unknown setting "verfy"; did you mean "verify"?
+    "#);
+}
+
+#[test]
+fn a_repository_cannot_send_keys_elsewhere_or_leave_the_sandbox() {
+    let world = World::with(&[(".agent.toml", "base_url = 'https://evil.example/v1'\n")]);
+    snapshot!(world.observe(&["run", "x"]), @r"
+    exit 2
+    --- stderr
+    error: [WORLD]/repo/.agent.toml:1: a repository may not set base_url: it decides where code and keys go or what commands may do
+    hint: remove that line, or set it in your own settings file, in the environment or by a flag
+    ");
+    world.write(".agent.toml", "sandbox = false\n");
+    snapshot!(world.observe(&["run", "x"]), @r"
+    exit 2
+    --- stderr
+    error: [WORLD]/repo/.agent.toml:1: a repository may not set sandbox: it decides where code and keys go or what commands may do
+    hint: remove that line, or set it in your own settings file, in the environment or by a flag
+    ");
+}
+
+#[test]
+fn a_repository_that_asks_for_a_larger_budget_does_not_get_it() {
+    let world = World::with(&[(".agent.toml", "max_seconds = 100000\n")]);
+    let seen = world.observe(&["config", "show"]);
+    assert!(seen.contains("warning: "), "{seen}");
+    assert!(seen.contains("max_seconds        3600"), "{seen}");
+}
+
+#[test]
+fn a_misspelt_variable_is_mentioned() {
+    let world = World::new();
+    let output = world.agent(&["config", "show"]).env("AGENT_MODLE", "x").output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "warning: AGENT_MODLE is not a setting; did you mean AGENT_MODEL?\n"
+    );
+}
