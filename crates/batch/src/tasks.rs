@@ -1,0 +1,191 @@
+//! Task files: JSON lines, a YAML (or JSON) list, Markdown files with front matter, SWE-bench instances.
+//!
+//! The format is told from the content; each object by itself, so that one with an `instance_id` is a SWE-bench instance wherever it
+//! stands. Everything wrong with a file is found in one pass and nothing is half-read: either all tasks, or all [`Problem`]s.
+//!
+//! | key | meaning |
+//! |---|---|
+//! | `id` | unique; letters, digits, `.`, `_`, `-`. A Markdown file's own name where it gives none |
+//! | `repo` | folder of the repository, relative to the task file |
+//! | `base_commit` | the commit to begin with; `HEAD` by default |
+//! | `task` | what to do. In Markdown, the text below the front matter |
+//! | `verify` | the command that decides whether it is done |
+//! | `limits` | `max_turns`, `max_tokens`, `max_seconds`, `max_cost` |
+//! | `model` | another model than that of the batch |
+//!
+//! Of a SWE-bench instance, `instance_id`, `repo`, `base_commit` and `problem_statement` are read, and `verify`, `limits` and `model`
+//! where somebody added them. What would give the solution away (`patch`, `test_patch`, `hints_text`, the lists of tests) is never
+//! looked at.
+
+mod entry;
+mod fields;
+mod swe_bench;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::task::{Task, unsafe_id};
+use entry::Entry;
+
+/// The largest file that is read as tasks, in bytes: the largest SWE-bench collections have a few hundred megabytes.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// Something wrong with a task file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// Counted from 1; 0 for the file as a whole.
+    pub line: usize,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file.display(), self.message),
+            line => write!(f, "{}:{line}: {}", self.file.display(), self.message),
+        }
+    }
+}
+
+/// Everything wrong with a task file; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(Problem::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Reads a task file, or a folder of Markdown files (`README.md` and hidden files are passed over, subfolders are not entered).
+/// `repos` is the folder with the clones that SWE-bench instances name: `owner/name` is looked for as `owner__name`, `owner/name`
+/// and `name`.
+///
+/// # Errors
+/// All that is wrong, at once, with files and lines.
+pub fn read(path: &Path, repos: Option<&Path>) -> Result<Vec<Task>, Problems> {
+    let mut reader = Reader { repos, missing: Vec::new(), problems: Vec::new() };
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let entries = reader.entries(&path);
+    let mut tasks = Vec::new();
+    let mut seen: HashMap<String, String> = HashMap::new();
+    for entry in entries {
+        let place = format!("{}:{}", entry.file.display(), entry.line);
+        let problem = |message| Problem { file: entry.file.clone(), line: entry.line, message };
+        let Some(task) = reader.task(&entry) else { continue };
+        if let Some(why) = unsafe_id(&task.id) {
+            reader.problems.push(problem(why));
+        } else if let Some(first) = seen.get(&task.id) {
+            reader.problems.push(problem(format!("the id {:?} is taken by {first}", task.id)));
+        } else {
+            seen.insert(task.id.clone(), place);
+            tasks.push(task);
+        }
+    }
+    reader.report_missing();
+    if tasks.is_empty() && reader.problems.is_empty() {
+        reader.problem(&path, 0, "there is no task in it");
+    }
+    match reader.problems.is_empty() {
+        true => Ok(tasks),
+        false => Err(Problems(reader.problems)),
+    }
+}
+
+struct Reader<'a> {
+    repos: Option<&'a Path>,
+    missing: Vec<swe_bench::Missing>,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, file: &Path, line: usize, message: impl Into<String>) {
+        self.problems.push(Problem { file: file.into(), line, message: message.into() });
+    }
+
+    fn entries(&mut self, path: &Path) -> Vec<Entry> {
+        if !path.is_dir() {
+            return self.file(path);
+        }
+        match markdown_files(path) {
+            Err(e) => {
+                self.problem(path, 0, e.to_string());
+                Vec::new()
+            }
+            Ok(files) => {
+                if files.is_empty() {
+                    self.problem(path, 0, "the folder holds no Markdown file (*.md)");
+                }
+                files.iter().flat_map(|file| self.file(file)).collect()
+            }
+        }
+    }
+
+    fn file(&mut self, path: &Path) -> Vec<Entry> {
+        let text = match text(path) {
+            Ok(text) => text,
+            Err((line, message)) => {
+                self.problem(path, line, message);
+                return Vec::new();
+            }
+        };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let mut entries = Vec::new();
+        let mut wrong = Vec::new();
+        let read = if path.extension().is_some_and(|e| e == "md") {
+            entry::markdown(path, text)
+        } else if text.trim_start().starts_with('{') {
+            entry::json_lines(path, text)
+        } else {
+            entry::list(path, text)
+        };
+        for entry in read {
+            match entry {
+                Ok(entry) => entries.push(entry),
+                Err(problem) => wrong.push(problem),
+            }
+        }
+        self.problems.extend(wrong);
+        entries
+    }
+
+    fn task(&mut self, entry: &Entry) -> Option<Task> {
+        if entry.field("instance_id").is_some() { self.swe_bench(entry) } else { self.native(entry) }
+    }
+}
+
+fn markdown_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let passed_over = name.starts_with('.') || name.eq_ignore_ascii_case("readme.md");
+        if path.extension().is_some_and(|e| e == "md") && path.is_file() && !passed_over {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn text(path: &Path) -> Result<String, (usize, String)> {
+    let whole = |e: io::Error| (0, e.to_string());
+    let found = fs::metadata(path).map_err(whole)?;
+    if found.len() > MAX_BYTES {
+        return Err((0, format!("is larger than {MAX_BYTES} bytes")));
+    }
+    String::from_utf8(fs::read(path).map_err(whole)?).map_err(|e| {
+        let valid = e.utf8_error().valid_up_to();
+        let line = e.as_bytes()[..valid].iter().filter(|b| **b == b'\n').count() + 1;
+        (line, "is not UTF-8 from here on".to_owned())
+    })
+}

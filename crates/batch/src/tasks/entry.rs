@@ -1,0 +1,148 @@
+//! From the text of a task file to the objects in it, with their lines. What their keys mean is not known here.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use serde_saphyr::Spanned;
+
+use super::Problem;
+
+/// One object of a task file.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) file: PathBuf,
+    /// Counted from 1.
+    pub(super) line: usize,
+    pub(super) fields: Vec<Field>,
+    /// The text below the front matter of a Markdown file.
+    pub(super) body: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) key: String,
+    pub(super) line: usize,
+    pub(super) value: Value,
+}
+
+impl Entry {
+    /// A field that says something: `null` is as good as absent.
+    pub(super) fn field(&self, key: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.key == key && !field.value.is_null())
+    }
+}
+
+type Read = Vec<Result<Entry, Problem>>;
+
+/// One JSON object a line; blank lines are passed over.
+pub(super) fn json_lines(file: &Path, text: &str) -> Read {
+    let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    let object = |(line, text): (usize, &str)| {
+        let problem = |message| Problem { file: file.into(), line, message };
+        let pairs: Pairs<Value> = serde_json::from_str(text).map_err(|e| {
+            let hint = if e.is_eof() { "; each line holds one whole object" } else { "" };
+            let said = e.to_string();
+            // serde_json counts lines within what it is given, which is always one.
+            problem(format!("{}{hint}", said.split(" at line ").next().unwrap_or(&said)))
+        })?;
+        let fields = pairs.0.into_iter().map(|(key, value)| Field { key, line, value }).collect();
+        let entry = Entry { file: file.into(), line, fields, body: None };
+        entry.repeated().map_or(Ok(entry), |key| Err(problem(format!("the key {key:?} is there twice"))))
+    };
+    numbered.filter(|(_, text)| !text.is_empty()).map(object).collect()
+}
+
+/// A YAML list of mappings. JSON arrays are YAML too.
+pub(super) fn list(file: &Path, text: &str) -> Read {
+    if text.trim().is_empty() {
+        return Vec::new();
+    }
+    match serde_saphyr::from_str::<Vec<Spanned<Pairs<Spanned<Value>>>>>(text) {
+        Err(e) => vec![Err(yaml_problem(file, 0, &e, "a list of tasks, each with keys and values"))],
+        Ok(items) => items
+            .into_iter()
+            .map(|item| {
+                let line = usize::try_from(item.referenced.line()).unwrap_or(0);
+                Ok(Entry { file: file.into(), line, fields: spanned(item.value, 0), body: None })
+            })
+            .collect(),
+    }
+}
+
+/// One task: YAML between two lines of `---`, then text.
+pub(super) fn markdown(file: &Path, text: &str) -> Read {
+    let problem = |line, message: &str| Problem { file: file.into(), line, message: message.into() };
+    let mut lines = text.split_inclusive('\n');
+    let is_fence = |line: &str| line.trim_end() == "---";
+    let Some(first) = lines.next().filter(|line| is_fence(line)) else {
+        let message = "begins with `---`, front matter (at least `repo: …`), and `---`; this one does not";
+        return vec![Err(problem(1, message))];
+    };
+    let start = first.len();
+    let mut end = start;
+    let Some(fence) = lines.find(|line| {
+        is_fence(line) || {
+            end += line.len();
+            false
+        }
+    }) else {
+        return vec![Err(problem(1, "the front matter is not closed by a line of `---`"))];
+    };
+    let (front, body) = (&text[start..end], &text[end + fence.len()..]);
+    let fields = if front.trim().is_empty() {
+        Ok(Vec::new())
+    } else {
+        let read = serde_saphyr::from_str::<Pairs<Spanned<Value>>>(front);
+        read.map(|pairs| spanned(pairs, 1)).map_err(|e| yaml_problem(file, 1, &e, "keys and values"))
+    };
+    vec![fields.map(|fields| Entry {
+        file: file.into(),
+        line: 1,
+        fields,
+        body: Some(body.trim().to_owned()),
+    })]
+}
+
+impl Entry {
+    fn repeated(&self) -> Option<String> {
+        let keys = || self.fields.iter().map(|field| &field.key);
+        keys().enumerate().find(|(at, key)| keys().take(*at).any(|k| k == *key)).map(|(_, key)| key.clone())
+    }
+}
+
+fn spanned(pairs: Pairs<Spanned<Value>>, lines_above: usize) -> Vec<Field> {
+    let line = |value: &Spanned<Value>| usize::try_from(value.referenced.line()).unwrap_or(0) + lines_above;
+    pairs.0.into_iter().map(|(key, value)| Field { key, line: line(&value), value: value.value }).collect()
+}
+
+fn yaml_problem(file: &Path, lines_above: usize, e: &serde_saphyr::Error, expected: &str) -> Problem {
+    let line = e.location().map_or(0, |at| usize::try_from(at.line()).unwrap_or(0) + lines_above);
+    let said = e.without_snippet().to_string();
+    let said = said.lines().next().unwrap_or_default();
+    Problem { file: file.into(), line, message: format!("is not {expected} in YAML: {said}") }
+}
+
+/// An object's keys and values in order, repeated ones too.
+struct Pairs<V>(Vec<(String, V)>);
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect<V>(std::marker::PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Collect<V> {
+            type Value = Pairs<V>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a task with keys and values")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Collect(std::marker::PhantomData))
+    }
+}

@@ -1,0 +1,158 @@
+//! What the keys of a task mean, in our own formats.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::entry::{Entry, Field};
+use super::{Problem, Reader};
+use crate::task::{Task, TaskLimits};
+
+const KEYS: &[&str] = &["id", "repo", "base_commit", "task", "verify", "limits", "model"];
+const LIMITS: &[&str] = &["max_turns", "max_tokens", "max_seconds", "max_cost"];
+
+/// How alike a wrong key must be to one of ours to be taken for it, from 0 to 1.
+pub(super) const ALIKE: f32 = 0.6;
+
+impl Reader<'_> {
+    pub(super) fn native(&mut self, entry: &Entry) -> Option<Task> {
+        let before = self.problems.len();
+        self.unknown_keys(entry);
+        let id = match (self.string(entry, "id"), &entry.body) {
+            (None, Some(_)) => entry.file.file_stem().map(|stem| stem.to_string_lossy().into_owned()),
+            (None, None) => self.missing(entry, "id"),
+            (id, _) => id,
+        };
+        let repo = self.string(entry, "repo").or_else(|| self.missing(entry, "repo"));
+        let text = match &entry.body {
+            None => self.string(entry, "task").or_else(|| self.missing(entry, "task")),
+            Some(body) if body.is_empty() => {
+                self.problem(&entry.file, entry.line, "there is no task below the front matter");
+                None
+            }
+            Some(body) => Some(body.clone()),
+        };
+        let base_commit = self.commit(entry);
+        let (verify, model) = (self.string(entry, "verify"), self.string(entry, "model"));
+        let limits = self.limits(entry);
+        if self.problems.len() > before {
+            return None; // a problem of any key leaves the task out; all of them have been named
+        }
+        let named_repo = repo?;
+        let repo = entry.file.parent().unwrap_or(Path::new("/")).join(&named_repo);
+        Some(Task { id: id?, repo, named_repo, base_commit, text: text?, verify, limits, model })
+    }
+
+    fn unknown_keys(&mut self, entry: &Entry) {
+        for field in &entry.fields {
+            let message = if entry.body.is_some() && field.key == "task" {
+                "the task of a Markdown file is the text below the front matter, not a key".to_owned()
+            } else if !KEYS.contains(&field.key.as_str()) {
+                unknown(&field.key, KEYS)
+            } else {
+                continue;
+            };
+            self.problem(&entry.file, field.line, message);
+        }
+    }
+
+    fn missing(&mut self, entry: &Entry, key: &str) -> Option<String> {
+        // One that is there and wrong has been named already.
+        if entry.field(key).is_none() {
+            self.problem(&entry.file, entry.line, format!("{key:?} is missing"));
+        }
+        None
+    }
+
+    /// A string that is not blank.
+    pub(super) fn string(&mut self, entry: &Entry, key: &str) -> Option<String> {
+        let field = entry.field(key)?;
+        let message = match &field.value {
+            Value::String(text) if text.trim().is_empty() => format!("{key:?} is empty"),
+            Value::String(text) if text.contains('\0') => format!("{key:?} contains a NUL character"),
+            Value::String(text) => return Some(text.clone()),
+            other => format!("{key:?} has to be a string, not {}; put it in quotes", kind(other)),
+        };
+        self.problem(&entry.file, field.line, message);
+        None
+    }
+
+    /// A revision that git cannot take for an option.
+    pub(super) fn commit(&mut self, entry: &Entry) -> Option<String> {
+        let commit = self.string(entry, "base_commit")?;
+        if !commit.starts_with('-') && !commit.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Some(commit);
+        }
+        let line = entry.field("base_commit").map_or(entry.line, |field| field.line);
+        self.problem(&entry.file, line, format!("{commit:?} cannot be a commit"));
+        None
+    }
+
+    pub(super) fn limits(&mut self, entry: &Entry) -> TaskLimits {
+        let mut limits = TaskLimits::default();
+        let Some(field) = entry.field("limits") else { return limits };
+        let Value::Object(given) = &field.value else {
+            let message = format!("\"limits\" has to be an object with {}", LIMITS.join(", "));
+            self.problem(&entry.file, field.line, message);
+            return limits;
+        };
+        for (key, value) in given.iter().filter(|(_, value)| !value.is_null()) {
+            let count = value.as_u64().filter(|n| *n > 0);
+            let taken = match key.as_str() {
+                "max_turns" => {
+                    limits.max_turns = count.and_then(|n| u32::try_from(n).ok());
+                    limits.max_turns.is_some()
+                }
+                "max_tokens" => {
+                    limits.max_tokens = count;
+                    count.is_some()
+                }
+                "max_seconds" => {
+                    limits.max_seconds = count;
+                    count.is_some()
+                }
+                "max_cost" => {
+                    limits.max_cost = value.as_f64().filter(|cost| cost.is_finite() && *cost > 0.0);
+                    limits.max_cost.is_some()
+                }
+                _ => {
+                    self.problem(&entry.file, field.line, format!("limits: {}", unknown(key, LIMITS)));
+                    continue;
+                }
+            };
+            if !taken {
+                self.problems.push(not_a_limit(entry, field, key, value));
+            }
+        }
+        limits
+    }
+}
+
+fn not_a_limit(entry: &Entry, field: &Field, key: &str, value: &Value) -> Problem {
+    let expected = if key == "max_cost" { "dollars above 0" } else { "a whole number above 0" };
+    let message = format!("limits: {key:?} has to be {expected}, not {value}");
+    Problem { file: entry.file.clone(), line: field.line, message }
+}
+
+fn unknown(key: &str, known: &[&str]) -> String {
+    match nearest(key, known) {
+        Some(near) => format!("unknown key {key:?}; did you mean {near:?}?"),
+        None => format!("unknown key {key:?}; there are {}", known.join(", ")),
+    }
+}
+
+/// The known key that a wrong one was probably meant to be.
+pub(super) fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    similar::get_close_matches(key, known, 1, ALIKE).first().copied()
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,128 @@
+//! SWE-bench instances: which clone they mean, and the few of their keys that an agent may see.
+
+use std::path::{Path, PathBuf};
+
+use super::entry::Entry;
+use super::fields::nearest;
+use super::{Problem, Reader};
+use crate::task::Task;
+
+/// Keys of ours that may stand in an instance. A key that is nearly one of them is a slip; any other is somebody's metadata.
+const ADDED: &[&str] = &["verify", "limits", "model"];
+
+/// A repository without a clone.
+pub(super) struct Missing {
+    repo: String,
+    first: (PathBuf, usize),
+    instances: usize,
+}
+
+impl Reader<'_> {
+    pub(super) fn swe_bench(&mut self, entry: &Entry) -> Option<Task> {
+        let before = self.problems.len();
+        for field in &entry.fields {
+            let slip =
+                nearest(&field.key, ADDED).filter(|near| *near != field.key && slipped(&field.key, near));
+            if let Some(near) = slip {
+                self.problem(
+                    &entry.file,
+                    field.line,
+                    format!("unknown key {:?}; did you mean {near:?}?", field.key),
+                );
+            }
+        }
+        let mut required = |key: &str| {
+            if entry.field(key).is_none() {
+                self.problem(
+                    &entry.file,
+                    entry.line,
+                    format!("a SWE-bench instance has {key:?}; this one does not"),
+                );
+            }
+            self.string(entry, key)
+        };
+        let (id, repo) = (required("instance_id"), required("repo"));
+        let (commit, text) = (required("base_commit"), required("problem_statement"));
+        let base_commit = commit.and_then(|_| self.commit(entry));
+        let (verify, model) = (self.string(entry, "verify"), self.string(entry, "model"));
+        let limits = self.limits(entry);
+        let clone = repo.as_deref().map(|repo| self.clone_of(entry, repo));
+        if self.problems.len() > before {
+            return None;
+        }
+        Some(Task {
+            id: id?,
+            repo: clone??,
+            named_repo: repo?,
+            base_commit,
+            text: text?,
+            verify,
+            limits,
+            model,
+        })
+    }
+
+    fn clone_of(&mut self, entry: &Entry, repo: &str) -> Option<PathBuf> {
+        let parts: Vec<&str> = repo.split('/').collect();
+        let plain = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.contains(['\\', '\0']);
+        let [owner, name] = parts[..] else {
+            self.problem(&entry.file, entry.line, format!("{repo:?} is not of the form owner/name"));
+            return None;
+        };
+        if ![owner, name].iter().all(plain) {
+            self.problem(&entry.file, entry.line, format!("{repo:?} is not of the form owner/name"));
+            return None;
+        }
+        let places = [format!("{owner}__{name}"), format!("{owner}/{name}"), name.to_owned()];
+        let absolute = |folder: &Path| std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        let found = self.repos.and_then(|repos| {
+            places.iter().map(|place| absolute(repos).join(place)).find(|path| path.is_dir())
+        });
+        if found.is_none() {
+            match self.missing.iter_mut().find(|missing| missing.repo == repo) {
+                Some(missing) => missing.instances += 1,
+                None => self.missing.push(Missing {
+                    repo: repo.into(),
+                    first: (entry.file.clone(), entry.line),
+                    instances: 1,
+                }),
+            }
+        }
+        found
+    }
+
+    /// Each repository without a clone is named once, however many instances want it.
+    pub(super) fn report_missing(&mut self) {
+        for Missing { repo, first: (file, line), instances } in std::mem::take(&mut self.missing) {
+            let wanted = if instances == 1 {
+                "1 instance wants it".into()
+            } else {
+                format!("{instances} instances want it")
+            };
+            let short = repo.replace('/', "__");
+            let message = match self.repos {
+                None => {
+                    format!("{repo} ({wanted}) is looked for in the folder given by --repos; none is given")
+                }
+                Some(repos) => {
+                    let repos = repos.display();
+                    format!("there is no clone of {repo} ({wanted}): clone it to {repos}/{short}")
+                }
+            };
+            self.problems.push(Problem { file, line, message });
+        }
+    }
+}
+
+/// Whether one slip of a finger lies between the two: a letter more, fewer, or other, or two swapped.
+fn slipped(key: &str, near: &str) -> bool {
+    let (a, b) = (key.as_bytes(), near.as_bytes());
+    if a.len().abs_diff(b.len()) > 1 {
+        return false;
+    }
+    let front = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+    let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(x, y)| x == y).count();
+    let (rest_a, rest_b) = (&a[front..a.len() - back], &b[front..b.len() - back]);
+    rest_a.len().max(rest_b.len()) <= 1
+        || matches!((rest_a, rest_b), ([x1, x2], [y1, y2]) if x1 == y2 && x2 == y1)
+}

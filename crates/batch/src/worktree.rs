@@ -1,0 +1,163 @@
+//! A tree for each attempt: a detached git worktree of a commit, or a plain copy of a folder that is no repository.
+//!
+//! Of the user's repository, only the entry of the worktree in its git folder is written, and it is taken back. Nothing is ever
+//! pruned: only what this batch made is removed.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::git::{self, Repository, git};
+use crate::task::Task;
+
+/// Where the tree of a task comes from, and from which commit.
+#[derive(Debug)]
+pub(crate) struct Source {
+    repo: PathBuf,
+    pub(crate) git: Option<(Repository, String)>,
+}
+
+impl Source {
+    /// Looks, and changes nothing. The error is a sentence for people.
+    pub(crate) async fn find(task: &Task) -> Result<Self, String> {
+        let repo = task.repo.clone();
+        if !repo.is_dir() {
+            return Err(format!("there is no folder {}", repo.display()));
+        }
+        let failed = |e: io::Error| format!("{}: {e}", repo.display());
+        let Some(found) = git::repository(&repo).await.map_err(failed)? else {
+            return match &task.base_commit {
+                None => Ok(Self { repo, git: None }),
+                Some(_) => Err(format!("{} is no git repository, so it has no base commit", repo.display())),
+            };
+        };
+        let wanted = task.base_commit.as_deref().unwrap_or("HEAD");
+        let spec = format!("{wanted}^{{commit}}");
+        let args = ["rev-parse", "--verify", "--quiet", "--end-of-options", &spec];
+        let Ok(commit) = git(&repo, &args).await else {
+            return Err(format!("{} has no commit {wanted}", repo.display()));
+        };
+        Ok(Self { repo, git: Some((found, commit)) })
+    }
+
+    pub(crate) fn git_dir(&self) -> Option<&Path> {
+        self.git.as_ref().map(|(repository, _)| repository.git_dir.as_path())
+    }
+
+    pub(crate) fn commit(&self) -> Option<&str> {
+        self.git.as_ref().map(|(_, commit)| commit.as_str())
+    }
+
+    /// What a person should know about the tree that will be worked on, if anything.
+    pub(crate) async fn note(&self, task: &Task) -> Option<String> {
+        let repo = self.repo.display();
+        match &self.git {
+            None => Some(format!("{repo} is no git repository: the task works in a copy of the folder")),
+            Some((found, _)) if found.bare || task.base_commit.is_some() => None,
+            Some(_) => {
+                let changes =
+                    git(&self.repo, &["status", "--porcelain", "--ignore-submodules=all"]).await.ok()?;
+                let left_out = !changes.is_empty();
+                left_out
+                    .then(|| format!("{repo} has uncommitted changes; the task works without them, on HEAD"))
+            }
+        }
+    }
+
+    /// Makes the tree, and returns the folder in it that stands for the task's.
+    pub(crate) async fn make(&self, tree: &Path) -> Result<PathBuf, String> {
+        if tree.symlink_metadata().is_ok() {
+            return Err(format!("{} is there, and this batch did not make it; move it away", tree.display()));
+        }
+        let Some((found, commit)) = &self.git else {
+            return self.copy(tree).await;
+        };
+        let args =
+            ["worktree".as_ref(), "add".as_ref(), "--detach".as_ref(), tree.as_os_str(), commit.as_ref()];
+        git(&self.repo, &args)
+            .await
+            .map_err(|e| format!("cannot make a worktree of {}: {e}", self.repo.display()))?;
+        let folder = tree.join(&found.prefix);
+        if !folder.is_dir() {
+            return Err(format!("commit {commit} does not hold the folder {}", found.prefix));
+        }
+        Ok(folder)
+    }
+
+    async fn copy(&self, tree: &Path) -> Result<PathBuf, String> {
+        let canonical = fs::canonicalize(&self.repo).map_err(|e| format!("{}: {e}", self.repo.display()))?;
+        if tree.starts_with(&canonical) {
+            let repo = self.repo.display();
+            return Err(format!(
+                "{repo} holds the folder of this batch and would be copied into itself; give a folder outside"
+            ));
+        }
+        let (repo, target) = (canonical, tree.to_owned());
+        let copied = tokio::task::spawn_blocking(move || {
+            let source = workspace::Workspace::open(&repo).map_err(|e| e.to_string())?;
+            source.copy_to(&target).map_err(|e| format!("cannot copy {}: {e}", repo.display()))
+        });
+        copied.await.map_err(|e| e.to_string())??;
+        Ok(tree.to_owned())
+    }
+}
+
+/// Removes a tree and its entry in the repository, in this order: the entry, then the folder, so that a folder that is still
+/// there tells that the work is unfinished.
+pub(crate) async fn remove(tree: &Path, git_dir: Option<&Path>) -> Result<(), String> {
+    let (tree, git_dir) = (tree.to_owned(), git_dir.map(Path::to_owned));
+    let shown = tree.display().to_string();
+    let removed = tokio::task::spawn_blocking(move || {
+        git_dir.map_or(Ok(()), |git_dir| remove_entry(&tree, &git_dir))?;
+        remove_folder(&tree)
+    });
+    let failed = |e: &dyn std::fmt::Display| format!("cannot remove {shown}: {e}");
+    removed.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))
+}
+
+/// Found by what the entry itself says, because a tree may have been tampered with, and because `git worktree prune` would also
+/// take entries of the user's whose disks are only unplugged.
+fn remove_entry(tree: &Path, git_dir: &Path) -> io::Result<()> {
+    let entries = git_dir.join("worktrees");
+    let listed = match fs::read_dir(&entries) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        listed => listed?,
+    };
+    let ours = tree.join(".git");
+    for entry in listed.filter_map(Result::ok) {
+        let says = fs::read_to_string(entry.path().join("gitdir")).unwrap_or_default();
+        if Path::new(says.trim_end_matches('\n')) == ours {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    // As git does behind the last one; it fails where there are others.
+    let _ = fs::remove_dir(&entries);
+    Ok(())
+}
+
+fn remove_folder(tree: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(tree) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            unlock(tree)?;
+            fs::remove_dir_all(tree)
+        }
+        removed => removed,
+    }
+}
+
+/// Makes folders writable that package managers write-protect. Links are not followed.
+fn unlock(folder: &Path) -> io::Result<()> {
+    let mut todo = vec![folder.to_owned()];
+    while let Some(folder) = todo.pop() {
+        let mode = fs::symlink_metadata(&folder)?.permissions().mode();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode | 0o700))?;
+        for entry in fs::read_dir(&folder)?.filter_map(Result::ok) {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                todo.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
