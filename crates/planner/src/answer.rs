@@ -135,12 +135,17 @@ impl<'a> Answer<'a> {
                 let cut = self.thinking_guard.feed(&text);
                 heard.push(Heard::Thinking(text));
                 if let Some(reason) = cut {
-                    self.refuse_answer(heard, "your reasoning repeats itself; stop thinking and answer with one JSON object");
+                    self.refuse_answer(
+                        heard,
+                        "your reasoning repeats itself; stop thinking and answer with one JSON object",
+                    );
                     self.cut(reason, heard);
                 }
             }
             // The server's own form of a call joins the text in ours, so that the history tells the model what it did.
-            Delta::ToolCall { name, arguments } => self.text(&json!({"tool": name, "arguments": arguments}).to_string(), heard),
+            Delta::ToolCall { name, arguments } => {
+                self.text(&json!({"tool": name, "arguments": arguments}).to_string(), heard)
+            }
             Delta::Progress { .. } => {}
             Delta::Usage(usage) => self.usage = usage,
             Delta::End(End { reason, usage }) => {
@@ -166,8 +171,12 @@ impl<'a> Answer<'a> {
         if !self.closed
             && let Some(reason) = self.text_guard.feed(text)
         {
-            let what = if reason == CutReason::Whitespace { "is nothing but white space" } else { "repeats itself" };
-            self.refuse_answer(heard, &format!("your answer {what} and was cut; answer with one JSON object"));
+            let what =
+                if reason == CutReason::Whitespace { "is nothing but white space" } else { "repeats itself" };
+            self.refuse_answer(
+                heard,
+                &format!("your answer {what} and was cut; answer with one JSON object"),
+            );
             self.cut(reason, heard);
         }
     }
@@ -238,7 +247,7 @@ impl<'a> Answer<'a> {
                 self.open = None;
                 let draft = ReadyCallDraft {
                     certain: call.unambiguous(),
-                    repairs: call.repairs.iter().map(ToString::to_string).collect(),
+                    repairs: call.repairs.iter().map(|r| words(*r)).collect(),
                     tool: call.tool,
                     arguments: call.arguments,
                     span: (call.start as u64, call.end as u64),
@@ -251,7 +260,10 @@ impl<'a> Answer<'a> {
                     self.refuse_answer(heard, &why.to_string());
                 }
             }
-            #[allow(unreachable_patterns, reason = "further kinds of events are for other users of the parser")]
+            #[allow(
+                unreachable_patterns,
+                reason = "further kinds of events are for other users of the parser"
+            )]
             _ => {}
         }
     }
@@ -267,7 +279,13 @@ impl<'a> Answer<'a> {
                 WholeFile::Take => {}
                 WholeFile::Skip => return,
                 WholeFile::Unchanged => {
-                    self.refuse(Some(tool), "the file you sent is the one that is there, nothing was changed", false, 0, heard);
+                    self.refuse(
+                        Some(tool),
+                        "the file you sent is the one that is there, nothing was changed",
+                        false,
+                        0,
+                        heard,
+                    );
                     self.cut(CutReason::Unchanged, heard);
                     return;
                 }
@@ -317,7 +335,14 @@ impl<'a> Answer<'a> {
         self.refuse(None, message, false, 0, heard);
     }
 
-    fn refuse(&mut self, tool: Option<String>, message: &str, early: bool, written: usize, heard: &mut Vec<Heard>) {
+    fn refuse(
+        &mut self,
+        tool: Option<String>,
+        message: &str,
+        early: bool,
+        written: usize,
+        heard: &mut Vec<Heard>,
+    ) {
         self.refused = true;
         heard.push(Heard::Refused(Refused { tool, early, message: message.to_owned(), written }));
     }
@@ -326,6 +351,16 @@ impl<'a> Answer<'a> {
         self.closed = true;
         heard.push(Heard::Cut(reason));
     }
+}
+
+/// A repair in words: its name in the verdict's JSON.
+fn words(repair: tool_stream::Repair) -> String {
+    serde_json::to_value(repair)
+        .ok()
+        .as_ref()
+        .and_then(Value::as_str)
+        .unwrap_or("repaired")
+        .replace(['_', '-'], " ")
 }
 
 struct ReadyCallDraft {

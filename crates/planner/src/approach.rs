@@ -109,9 +109,15 @@ mod tests {
     fn an_attempt_that_makes_things_no_better_is_put_back() {
         let mut attempts = Attempts::new(focus("old"), 3);
         attempts.begin(Some(&check(false, 2)));
-        assert_eq!(attempts.judge(Some("worse"), Some(&check(false, 2))), Next::Again { restore: Some(focus("old")) });
+        assert_eq!(
+            attempts.judge(Some("worse"), Some(&check(false, 2))),
+            Next::Again { restore: Some(focus("old")) }
+        );
         assert_eq!(attempts.judge(None, None), Next::Again { restore: None });
-        assert_eq!(attempts.judge(Some("worse"), Some(&check(false, 0))), Next::Enough { restore: Some(focus("old")) });
+        assert_eq!(
+            attempts.judge(Some("worse"), Some(&check(false, 0))),
+            Next::Enough { restore: Some(focus("old")) }
+        );
     }
 
     #[test]

@@ -151,7 +151,12 @@ mod tests {
 
     #[test]
     fn each_limit_is_reached_by_its_own_sum() {
-        let counts = Counts { prompt_tokens: Some(1_000_000), evaluated_tokens: Some(0), generated_tokens: Some(10), ..Counts::default() };
+        let counts = Counts {
+            prompt_tokens: Some(1_000_000),
+            evaluated_tokens: Some(0),
+            generated_tokens: Some(10),
+            ..Counts::default()
+        };
         let limits = Limits { turns: 2, tokens: Some(15), seconds: Some(9), cost: Some(0.5) };
         let mut accountant = Accountant::new(limits, Some((1.0, 0.1, 2.0)));
         assert_eq!(accountant.reached(0), None);

@@ -46,7 +46,8 @@ pub(crate) fn compact(
         // The note joins the task's message, so that user and model still take turns.
         let mut shorter = head.to_vec();
         if let Some(task) = shorter.last_mut() {
-            task.content = format!("{}\n\n{}", task.content, note(&dropped[dropped.len().saturating_sub(12)..]));
+            task.content =
+                format!("{}\n\n{}", task.content, note(&dropped[dropped.len().saturating_sub(12)..]));
         }
         shorter.extend_from_slice(&stubbed[drop..]);
         shorter.extend_from_slice(tail);
@@ -59,7 +60,8 @@ pub(crate) fn compact(
 
 fn first_line(text: &str) -> &str {
     let line = text.lines().next().unwrap_or_default();
-    let end = line.char_indices().map(|(i, c)| i + c.len_utf8()).take_while(|end| *end <= LONG).last().unwrap_or(0);
+    let end =
+        line.char_indices().map(|(i, c)| i + c.len_utf8()).take_while(|end| *end <= LONG).last().unwrap_or(0);
     &line[..end]
 }
 
@@ -69,7 +71,8 @@ mod tests {
 
     fn conversation(results: usize, size: usize) -> Vec<Message> {
         let message = |role, content: String| Message { role, content, thinking: None };
-        let mut messages = vec![message(Role::System, "rules".into()), message(Role::User, "the task".into())];
+        let mut messages =
+            vec![message(Role::System, "rules".into()), message(Role::User, "the task".into())];
         for i in 0..results {
             messages.push(message(Role::Assistant, format!("call {i}")));
             messages.push(message(Role::User, format!("read_file f{i}: ok\n{}", "x".repeat(size))));

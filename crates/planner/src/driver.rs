@@ -152,7 +152,8 @@ impl<'a> Driver<'a> {
             dialect,
             self.identity.window,
         );
-        let prompts = crate::prompts::Prompts::new().map_err(|e| refused(format!("a prompt template is broken: {e}")))?;
+        let prompts = crate::prompts::Prompts::new()
+            .map_err(|e| refused(format!("a prompt template is broken: {e}")))?;
         Ok(Machine::new(Begin {
             settings: job.settings,
             prompts,
@@ -200,27 +201,39 @@ impl<'a> Driver<'a> {
             };
             match error.retry() {
                 Retry::Compact => {
-                    let window = if let models::Error::Overflow { window, .. } = &error { *window } else { None };
+                    let window =
+                        if let models::Error::Overflow { window, .. } = &error { *window } else { None };
                     self.journal.append(Event::Warning { message: error.to_string() })?;
                     return Ok(Input::Overflow { window });
                 }
                 Retry::After(wait) if attempt <= self.max_retries => {
                     let wait = wait.map_or_else(|| backoff(attempt), Duration::from_secs);
                     let wait_ms = wait.as_millis() as u64;
-                    self.journal.append(Event::Retry { turn: self.turn, error: error.to_string(), wait_ms })?;
+                    self.journal.append(Event::Retry {
+                        turn: self.turn,
+                        error: error.to_string(),
+                        wait_ms,
+                    })?;
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         stop = stopped(self.interrupt.clone(), self.deadline) => return Err(stop),
                     }
                     attempt += 1;
                 }
-                Retry::After(_) | Retry::Never => return Err(Stop::Ended(Ending::Unavailable, error.to_string())),
+                Retry::After(_) | Retry::Never => {
+                    return Err(Stop::Ended(Ending::Unavailable, error.to_string()));
+                }
             }
         }
     }
 
     /// Streams one answer, acting on its calls as they become complete.
-    async fn listen(&mut self, machine: &mut Machine, request: &Request, ask: &Ask) -> Result<Listened, Stop> {
+    async fn listen(
+        &mut self,
+        machine: &mut Machine,
+        request: &Request,
+        ask: &Ask,
+    ) -> Result<Listened, Stop> {
         let sent = Instant::now();
         let mut first_token_ms = None;
         let stopped = stopped(self.interrupt.clone(), self.deadline);
@@ -234,8 +247,11 @@ impl<'a> Driver<'a> {
         };
         let tools = Arc::clone(&self.tools);
         let mut acting = Acting::new(Arc::clone(&tools));
-        let mut answer =
-            Answer::new(Listening { tools: &tools, first_call_only: self.first_call_only, focus: ask.focus.as_ref() });
+        let mut answer = Answer::new(Listening {
+            tools: &tools,
+            first_call_only: self.first_call_only,
+            focus: ask.focus.as_ref(),
+        });
         let mut turn = Turn::default();
         let mut heard = Vec::new();
         let mut reading = true;
@@ -277,7 +293,8 @@ impl<'a> Driver<'a> {
             self.start(&mut acting).await?;
         }
         drop(stream);
-        let counts = budget::counts(&answer.usage, answer.pieces, first_token_ms, sent.elapsed().as_millis() as u64);
+        let counts =
+            budget::counts(&answer.usage, answer.pieces, first_token_ms, sent.elapsed().as_millis() as u64);
         let (content, thinking) = (std::mem::take(&mut answer.content), std::mem::take(&mut answer.thinking));
         self.journal.append(Event::Output {
             turn: self.turn,
@@ -303,7 +320,13 @@ impl<'a> Driver<'a> {
     }
 
     /// Writes down what was heard, and queues calls.
-    fn heard(&mut self, heard: Heard, content: &str, turn: &mut Turn, acting: &mut Acting) -> Result<(), Stop> {
+    fn heard(
+        &mut self,
+        heard: Heard,
+        content: &str,
+        turn: &mut Turn,
+        acting: &mut Acting,
+    ) -> Result<(), Stop> {
         let n = self.turn;
         let event = match heard {
             Heard::Thinking(text) => Event::Thinking { turn: n, text },
@@ -328,7 +351,13 @@ impl<'a> Driver<'a> {
                 let saved_tokens = self.saved(&refused);
                 self.accountant.save(saved_tokens);
                 turn.refused = Some(refused.message.clone());
-                Event::Refused { turn: n, tool: refused.tool, early: refused.early, message: refused.message, saved_tokens }
+                Event::Refused {
+                    turn: n,
+                    tool: refused.tool,
+                    early: refused.early,
+                    message: refused.message,
+                    saved_tokens,
+                }
             }
             Heard::Cut(why) => {
                 turn.cut = Some(why);
@@ -346,7 +375,9 @@ impl<'a> Driver<'a> {
     /// Tokens that the rest of a refused call would have cost, going by complete calls of the same tool. A lower bound: nothing is
     /// claimed for the first of its kind.
     fn saved(&self, refused: &crate::answer::Refused) -> u64 {
-        let Some((bytes, calls)) = refused.tool.as_ref().and_then(|t| self.like_calls.get(t)) else { return 0 };
+        let Some((bytes, calls)) = refused.tool.as_ref().and_then(|t| self.like_calls.get(t)) else {
+            return 0;
+        };
         if !refused.early {
             return 0;
         }
@@ -411,7 +442,9 @@ impl<'a> Driver<'a> {
     }
 
     async fn check(&mut self) -> Result<Check, Stop> {
-        let Some(verifier) = self.verifier.clone() else { return Err(refused("there is nothing to verify with")) };
+        let Some(verifier) = self.verifier.clone() else {
+            return Err(refused("there is nothing to verify with"));
+        };
         self.remembered().await?;
         self.journal.append(Event::CheckStarted { command: verifier.command() })?;
         let check = tokio::select! {
@@ -426,7 +459,9 @@ impl<'a> Driver<'a> {
     /// Puts a file back to what it was, by the same way every change goes.
     async fn restore(&mut self, path: &str, content: &str) -> Result<(), Stop> {
         let arguments = serde_json::json!({ "path": path, "content": content });
-        self.journal.append(Event::Guard { message: format!("{path} is put back to what it was: the change made things no better") })?;
+        self.journal.append(Event::Guard {
+            message: format!("{path} is put back to what it was: the change made things no better"),
+        })?;
         let mut acting = Acting::new(Arc::clone(&self.tools));
         acting.queue(crate::answer::ReadyCall {
             call: u32::MAX,
@@ -447,7 +482,12 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn account(&mut self, machine: &mut Machine, sent: &[Message], counts: &journal::Counts) -> Result<(), Stop> {
+    fn account(
+        &mut self,
+        machine: &mut Machine,
+        sent: &[Message],
+        counts: &journal::Counts,
+    ) -> Result<(), Stop> {
         let estimated = machine.estimator.messages(sent);
         self.accountant.add(counts, estimated);
         if let Some(counted) = counts.prompt_tokens {
@@ -518,7 +558,10 @@ fn backoff(attempt: u32) -> Duration {
 }
 
 /// Becomes ready when the run has to stop: interrupted, or out of time.
-async fn stopped(mut interrupt: tokio::sync::watch::Receiver<bool>, deadline: Option<tokio::time::Instant>) -> Stop {
+async fn stopped(
+    mut interrupt: tokio::sync::watch::Receiver<bool>,
+    deadline: Option<tokio::time::Instant>,
+) -> Stop {
     let interrupted = async {
         if interrupt.wait_for(|stop| *stop).await.is_err() {
             pending::<()>().await; // nobody is left who could interrupt

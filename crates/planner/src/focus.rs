@@ -27,7 +27,8 @@ pub(crate) fn rank(
     read: impl Fn(&str) -> Option<String>,
 ) -> Vec<Candidate> {
     let sources: Vec<&FileEntry> = files.iter().filter(|f| is_source(&f.path)).collect();
-    let (tests, code): (Vec<&FileEntry>, Vec<&FileEntry>) = sources.into_iter().partition(|f| is_test(&f.path));
+    let (tests, code): (Vec<&FileEntry>, Vec<&FileEntry>) =
+        sources.into_iter().partition(|f| is_test(&f.path));
     let failing = check.filter(|c| !c.passed).map(|c| format!("{}\n{}", c.text, c.facts)).unwrap_or_default();
     let task_words = words(task);
     let shown_tests: Vec<String> = tests
@@ -68,7 +69,9 @@ pub(crate) fn rank(
     if code.len() <= MAX_READ {
         for candidate in &mut candidates {
             let Some(text) = read(&candidate.path) else { continue };
-            candidate.score += 8 * defined(&text).filter(|name| task_words.contains(&name.to_lowercase())).count().min(5) as u32;
+            candidate.score +=
+                8 * defined(&text).filter(|name| task_words.contains(&name.to_lowercase())).count().min(5)
+                    as u32;
         }
     }
     candidates.retain(|c| c.score >= 25);
@@ -77,7 +80,12 @@ pub(crate) fn rank(
 }
 
 /// The candidates whose text fits, with their text.
-pub(crate) fn show(candidates: &[Candidate], repository: &dyn Repository, max_files: usize, max_bytes: u64) -> Vec<(String, String)> {
+pub(crate) fn show(
+    candidates: &[Candidate],
+    repository: &dyn Repository,
+    max_files: usize,
+    max_bytes: u64,
+) -> Vec<(String, String)> {
     let mut left = max_bytes;
     let mut shown = Vec::new();
     for candidate in candidates {
@@ -157,14 +165,23 @@ pub(crate) fn is_test(path: &str) -> bool {
     folder.split('/').any(|f| matches!(f, "test" | "tests" | "__tests__" | "spec" | "testing"))
         || name.starts_with("test_")
         || name == "conftest.py"
-        || ["_test", ".test", "-test", ".spec", "_spec", "Test", "Tests", "Spec"].iter().any(|e| stem.ends_with(e))
+        || ["_test", ".test", "-test", ".spec", "_spec", "Test", "Tests", "Spec"]
+            .iter()
+            .any(|e| stem.ends_with(e))
 }
 
 fn is_test_of(test: &str, stem_of_code: &str) -> bool {
     let name = stem(test).to_lowercase();
     let code = stem_of_code.to_lowercase();
-    [format!("test_{code}"), format!("{code}_test"), format!("{code}test"), format!("{code}tests"), format!("{code}-test"), code.clone()]
-        .contains(&name)
+    [
+        format!("test_{code}"),
+        format!("{code}_test"),
+        format!("{code}test"),
+        format!("{code}tests"),
+        format!("{code}-test"),
+        code.clone(),
+    ]
+    .contains(&name)
 }
 
 fn mentions(text: &str, what: &str) -> bool {
@@ -177,17 +194,21 @@ fn mentions(text: &str, what: &str) -> bool {
 }
 
 fn words(text: &str) -> HashSet<String> {
-    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| w.len() > 2).map(str::to_lowercase).collect()
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|w| w.len() > 2)
+        .map(str::to_lowercase)
+        .collect()
 }
 
 /// The last parts of what a file imports, lower-cased: Python, JavaScript, Rust, Go, Java, C.
 fn imported(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     for line in text.lines().map(str::trim_start) {
-        let import = ["import ", "from ", "use ", "#include", "mod ", "export "].iter().any(|k| line.starts_with(k))
-            || line.contains("require(")
-            || line.contains(" from ")
-            || line.contains("import(");
+        let import =
+            ["import ", "from ", "use ", "#include", "mod ", "export "].iter().any(|k| line.starts_with(k))
+                || line.contains("require(")
+                || line.contains(" from ")
+                || line.contains("import(");
         if import {
             let parts = line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-');
             names.extend(parts.filter(|p| p.len() > 1).map(str::to_lowercase));
@@ -198,7 +219,8 @@ fn imported(text: &str) -> Vec<String> {
 
 /// Names that a file defines: the word behind a defining keyword.
 fn defined(text: &str) -> impl Iterator<Item = &str> {
-    const KEYWORDS: [&str; 10] = ["def", "class", "fn", "function", "func", "struct", "enum", "trait", "interface", "type"];
+    const KEYWORDS: [&str; 10] =
+        ["def", "class", "fn", "function", "func", "struct", "enum", "trait", "interface", "type"];
     text.lines().filter_map(|line| {
         let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty());
         words.by_ref().take(4).find(|w| KEYWORDS.contains(w))?;
@@ -211,9 +233,17 @@ mod tests {
     use super::*;
 
     fn ranked(files: &[(&str, &str)], task: &str, failure: &str) -> Vec<Candidate> {
-        let entries: Vec<_> =
-            files.iter().map(|(path, text)| FileEntry { path: (*path).into(), bytes: text.len() as u64 }).collect();
-        let check = Check { command: "t".into(), passed: false, text: failure.into(), facts: serde_json::Value::Null, ms: 0 };
+        let entries: Vec<_> = files
+            .iter()
+            .map(|(path, text)| FileEntry { path: (*path).into(), bytes: text.len() as u64 })
+            .collect();
+        let check = Check {
+            command: "t".into(),
+            passed: false,
+            text: failure.into(),
+            facts: serde_json::Value::Null,
+            ms: 0,
+        };
         rank(&entries, task, Some(&check), |path| files.iter().find(|f| f.0 == path).map(|f| f.1.to_owned()))
     }
 
@@ -233,7 +263,11 @@ mod tests {
 
     #[test]
     fn what_the_only_test_imports_is_found() {
-        let files = [("lib/slug.js", ""), ("lib/other.js", ""), ("slug.test.mjs", "import { slug } from './lib/slug.js'")];
+        let files = [
+            ("lib/slug.js", ""),
+            ("lib/other.js", ""),
+            ("slug.test.mjs", "import { slug } from './lib/slug.js'"),
+        ];
         assert_eq!(ranked(&files, "The tests fail.", "not ok 1")[0].path, "lib/slug.js");
     }
 

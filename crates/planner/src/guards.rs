@@ -48,7 +48,7 @@ impl Degeneration {
                 (self.line, self.line_len) = (0, 0);
             } else {
                 self.line = self.line.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte); // FNV-1
-                self.line_len += 1;
+                self.line_len += usize::from(!byte.is_ascii_whitespace());
             }
         }
         self.tail.extend_from_slice(text.as_bytes());

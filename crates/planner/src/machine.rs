@@ -148,7 +148,8 @@ impl Machine {
                 self.answered(turn)
             }
             Input::Overflow { window } => {
-                self.window = window.or(self.window).or(Some(self.estimator.messages(&self.messages) * 9 / 10));
+                self.window =
+                    window.or(self.window).or(Some(self.estimator.messages(&self.messages) * 9 / 10));
                 self.compactions_in_a_row += 1;
                 if self.compactions_in_a_row > 2 || !self.compact() {
                     return Step::Finish(
@@ -235,10 +236,13 @@ impl Machine {
         let wrote = results.iter().rfind(|r| !r.outcome.changed.is_empty());
         let wrote = wrote.map(|r| r.arguments["content"].as_str().unwrap_or_default());
         Some(match attempts.judge(wrote, check) {
-            Next::Done if self.has_verifier => Step::Finish(Ending::Verified, "the verification passes".into()),
+            Next::Done if self.has_verifier => {
+                Step::Finish(Ending::Verified, "the verification passes".into())
+            }
             Next::Done => Step::Finish(
                 Ending::Unverified,
-                "the file was changed; there is no test command to verify it with (give one with --verify)".into(),
+                "the file was changed; there is no test command to verify it with (give one with --verify)"
+                    .into(),
             ),
             Next::Again { restore } => self.attempt(restore),
             // The tree is left as good as it was found.
@@ -250,7 +254,10 @@ impl Machine {
     /// The end of the whole-file approach without success.
     pub(crate) fn exhausted(&self) -> Step {
         let number = self.attempts.as_ref().map_or(0, Attempts::number);
-        Step::Finish(Ending::GaveUp, format!("{number} attempts in different words did not make the verification pass"))
+        Step::Finish(
+            Ending::GaveUp,
+            format!("{number} attempts in different words did not make the verification pass"),
+        )
     }
 
     fn finish(&mut self, summary: &str) -> Step {
@@ -263,7 +270,10 @@ impl Machine {
         }
         self.finish_refusals += 1;
         if self.finish_refusals > self.settings.max_finish_refusals {
-            return Step::Finish(Ending::Unverified, "the model insists that it is done, but the verification fails".into());
+            return Step::Finish(
+                Ending::Unverified,
+                "the model insists that it is done, but the verification fails".into(),
+            );
         }
         let text = self.prompts.finish_refused(&check, self.changed);
         self.go_on(text)
@@ -291,7 +301,12 @@ impl Machine {
         }
         for result in results {
             let call = (result.tool.as_str(), result.arguments.to_string());
-            match self.equal_calls.note(call, &result.outcome.text, self.settings.warn_repeats, self.settings.max_repeats) {
+            match self.equal_calls.note(
+                call,
+                &result.outcome.text,
+                self.settings.warn_repeats,
+                self.settings.max_repeats,
+            ) {
                 Repeats::Fine => {}
                 Repeats::Warn(n) => {
                     let message = self.prompts.repeated(&result.tool, n);
@@ -301,7 +316,10 @@ impl Machine {
                 Repeats::Stop(n) => {
                     return Step::Finish(
                         Ending::GaveUp,
-                        format!("the model made the same {} call {n} times with the same result", result.tool),
+                        format!(
+                            "the model made the same {} call {n} times with the same result",
+                            result.tool
+                        ),
                     );
                 }
             }
@@ -341,13 +359,15 @@ impl Machine {
         let target = (window - reserve) / 2;
         let estimator = self.estimator.clone();
         let note = |dropped: &[String]| self.prompts.compacted(dropped);
-        let Some(compacted) = compaction::compact(&self.messages, target, |m| estimator.messages(m), note) else {
+        let Some(compacted) = compaction::compact(&self.messages, target, |m| estimator.messages(m), note)
+        else {
             return false;
         };
         let keep = compacted.iter().zip(&self.messages).take_while(|(a, b)| a == b).count();
         self.rewind(keep, "the conversation was made shorter to fit the model's window");
         for message in compacted.into_iter().skip(keep) {
-            self.log.push(Event::Message { role: journal_role(message.role), content: message.content.clone() });
+            self.log
+                .push(Event::Message { role: journal_role(message.role), content: message.content.clone() });
             self.messages.push(message);
         }
         true

@@ -74,11 +74,17 @@ fn tree(files: &[FileEntry], more: bool) -> String {
     }
     let full: Vec<String> = folders
         .iter()
-        .map(|(folder, names)| if folder.is_empty() { names.join(" ") } else { format!("{folder}/: {}", names.join(" ")) })
+        .map(
+            |(folder, names)| {
+                if folder.is_empty() { names.join(" ") } else { format!("{folder}/: {}", names.join(" ")) }
+            },
+        )
         .collect();
     let mut text = full.join("\n");
     if text.len() > MAX_TREE {
-        let counted = folders.iter().map(|(folder, names)| format!("{}/ ({} files)", if folder.is_empty() { "." } else { folder }, names.len()));
+        let counted = folders.iter().map(|(folder, names)| {
+            format!("{}/ ({} files)", if folder.is_empty() { "." } else { folder }, names.len())
+        });
         text.clear();
         for (i, line) in counted.enumerate() {
             if text.len() + line.len() > MAX_TREE {

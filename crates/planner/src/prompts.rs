@@ -65,7 +65,8 @@ impl Prompts {
 
     fn render(&self, name: &str, values: Value) -> String {
         // A template that does not render is a mistake in this program, which the tests of this module find: each is rendered there.
-        let rendered = self.environment.get_template(name).and_then(|t| t.render(minijinja::value::Serde(&values)));
+        let rendered =
+            self.environment.get_template(name).and_then(|t| t.render(minijinja::value::Serde(&values)));
         rendered.unwrap_or_else(|e| format!("[prompt {name}: {e}]")).trim().to_owned()
     }
 
@@ -93,7 +94,13 @@ impl Prompts {
         self.render("whole_file/system.md", json!({ "tools": tools(opening) }))
     }
 
-    pub(crate) fn whole_file(&self, opening: &Opening, shown: &Focus, attempt: u32, failing: Option<&Check>) -> String {
+    pub(crate) fn whole_file(
+        &self,
+        opening: &Opening,
+        shown: &Focus,
+        attempt: u32,
+        failing: Option<&Check>,
+    ) -> String {
         // Beyond the wordings there are, they come round again, warmer.
         let name = format!("whole_file/{}.md", (attempt - 1) % crate::approach::WORDINGS + 1);
         self.render(
@@ -105,7 +112,12 @@ impl Prompts {
         )
     }
 
-    pub(crate) fn results(&self, results: &[CallResult], check: Option<&Check>, note: Option<&str>) -> String {
+    pub(crate) fn results(
+        &self,
+        results: &[CallResult],
+        check: Option<&Check>,
+        note: Option<&str>,
+    ) -> String {
         let results: Vec<_> = results
             .iter()
             .map(|r| json!({ "tool": r.tool, "about": about(&r.arguments), "status": status(r.outcome.status), "text": r.outcome.text }))
@@ -131,9 +143,7 @@ impl Prompts {
 }
 
 fn tools(opening: &Opening) -> Vec<Value> {
-    let tool = |(name, description, schema): &(String, String, String)| {
-        json!({ "name": name, "description": description, "schema": schema })
-    };
+    let tool = |(name, description, schema): &(String, String, String)| json!({ "name": name, "description": description, "schema": schema });
     opening.tools.iter().map(tool).collect()
 }
 
@@ -159,17 +169,15 @@ fn status(status: tool_api::Status) -> &'static str {
 
 /// What a call was about, in a few words: its path, pattern or command.
 fn about(arguments: &serde_json::Value) -> String {
-    let text = ["path", "pattern", "command"].iter().find_map(|key| arguments[key].as_str()).unwrap_or_default();
+    let text =
+        ["path", "pattern", "command"].iter().find_map(|key| arguments[key].as_str()).unwrap_or_default();
     text.lines().next().unwrap_or_default().chars().take(80).collect()
 }
 
 /// A Markdown fence longer than any in the text.
 fn fence(text: &str) -> String {
-    let longest = text
-        .lines()
-        .map(|l| l.trim_start().bytes().take_while(|b| *b == b'`').count())
-        .max()
-        .unwrap_or(0);
+    let longest =
+        text.lines().map(|l| l.trim_start().bytes().take_while(|b| *b == b'`').count()).max().unwrap_or(0);
     "`".repeat(longest.max(2) + 1)
 }
 
@@ -177,8 +185,19 @@ fn fence(text: &str) -> String {
 /// (wire reference 4). Only the known spellings: `<|>` is an operator somewhere.
 pub(crate) fn break_special_tokens(text: &str) -> String {
     const WORDS: [&str; 13] = [
-        "im_start", "im_end", "endoftext", "eot_id", "start_header_id", "end_header_id", "begin_of_text", "end_of_text", "system",
-        "user", "assistant", "EOT", "python_tag",
+        "im_start",
+        "im_end",
+        "endoftext",
+        "eot_id",
+        "start_header_id",
+        "end_header_id",
+        "begin_of_text",
+        "end_of_text",
+        "system",
+        "user",
+        "assistant",
+        "EOT",
+        "python_tag",
     ];
     if !text.contains('<') {
         return text.to_owned();
@@ -192,7 +211,9 @@ pub(crate) fn break_special_tokens(text: &str) -> String {
         rest = &tag[1..];
         let special = rest.starts_with('\u{ff5c}')
             || ["think>", "/think>", "start_of_turn>", "end_of_turn>"].iter().any(|t| rest.starts_with(t))
-            || rest.strip_prefix('|').is_some_and(|r| WORDS.iter().any(|w| r.strip_prefix(w).is_some_and(|r| r.starts_with("|>"))));
+            || rest.strip_prefix('|').is_some_and(|r| {
+                WORDS.iter().any(|w| r.strip_prefix(w).is_some_and(|r| r.starts_with("|>")))
+            });
         if special {
             out.push(' ');
         }
@@ -228,9 +249,19 @@ mod tests {
             files: vec![("a.py".into(), "x = 1\n".into())],
             tools: vec![("t".into(), "does".into(), "{}".into())],
         };
-        let check = Check { command: "pytest".into(), passed: false, text: "1 failed".into(), facts: serde_json::Value::Null, ms: 1 };
+        let check = Check {
+            command: "pytest".into(),
+            passed: false,
+            text: "1 failed".into(),
+            facts: serde_json::Value::Null,
+            ms: 1,
+        };
         let focus = Focus { path: "a.py".into(), content: "x = 1\n".into() };
-        let results = [CallResult { tool: "t".into(), arguments: serde_json::json!({"path": "p"}), outcome: tool_api::Outcome::ok("fine") }];
+        let results = [CallResult {
+            tool: "t".into(),
+            arguments: serde_json::json!({"path": "p"}),
+            outcome: tool_api::Outcome::ok("fine"),
+        }];
         let all = [
             prompts.system(&opening),
             prompts.tools(&opening),

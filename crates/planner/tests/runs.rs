@@ -1,0 +1,335 @@
+//! Whole runs of the planner against a scripted model: what is asked, what is done, how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use journal::{Budget, CutReason, Ending, Event};
+use models::{Delta, Error};
+use planner::{Cut, Dialect, Instructions, Limits, Settings};
+use support::{Reply, says, text, world};
+
+const READ: &str = r#"{"tool": "read_file", "arguments": {"path": "calc.py"}}"#;
+const FIX: &str = r#"{"tool": "apply_patch", "arguments": {"path": "calc.py", "content": "def add(a, b):\n    return a + b\n"}}"#;
+const FINISH: &str = r#"{"tool": "finish", "arguments": {"summary": "added instead of subtracting"}}"#;
+const FIXED: &str = "def add(a, b):\n    return a + b\n";
+
+#[tokio::test]
+async fn a_session_by_tools_word_for_word() {
+    let mut world = world();
+    world.instructions = vec![Instructions { path: "AGENTS.md".into(), text: "Use four spaces.".into() }];
+    let ran = world.run("Mend the sum.", vec![says(READ), says(FIX), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::Verified);
+    assert_eq!(ran.report.message, "added instead of subtracting");
+    assert_eq!(ran.report.diff.files, ["calc.py"]);
+    assert!(ran.only_grew());
+    insta::assert_snapshot!(ran.conversation());
+}
+
+#[tokio::test]
+async fn a_session_by_whole_file_word_for_word() {
+    let mut world = world();
+    world.settings.dialect = Dialect::WholeFile;
+    let unchanged = "```python\ndef add(a, b):\n    return a - b\n```\n";
+    let wrong = "```python\ndef add(a, b):\n    return a * b\n```\n";
+    let right = "Here it is:\n```python\ndef add(a, b):\n    return a + b\n```\nDone.";
+    let ran = world.run("Mend the sum.", vec![says(unchanged), says(wrong), says(right)]).await;
+    assert_eq!(ran.report.ending, Ending::Verified);
+    assert_eq!(ran.files["calc.py"], FIXED);
+    insta::assert_snapshot!(ran.told().join("\n=======================\n"));
+}
+
+#[tokio::test]
+async fn an_answer_is_cut_behind_its_first_call_and_the_history_holds_the_bytes_up_to_there() {
+    let ran = world()
+        .run(
+            "t",
+            vec![says(&format!("{READ} and then I will\n{FIX}")), says(FINISH), says(FIX), says(FINISH)],
+        )
+        .await;
+    assert_eq!(ran.requests[1].messages[2].content, READ);
+    assert!(
+        ran.events()
+            .any(|e| matches!(e, Event::Cut { why: CutReason::Call, at, .. } if *at == READ.len() as u64))
+    );
+}
+
+#[tokio::test]
+async fn reading_on_runs_all_calls_of_an_answer_in_order() {
+    let mut world = world();
+    world.settings.cut = Cut::ReadOn;
+    let ran = world.run("t", vec![says(&format!("{READ}\n{FIX}\n{READ}")), says(FINISH)]).await;
+    let finished: Vec<_> = ran
+        .events()
+        .filter_map(|e| if let Event::ToolFinished { text, .. } = e { Some(text.as_str()) } else { None })
+        .collect();
+    assert_eq!(finished[..3], ["def add(a, b):\n    return a - b\n", "calc.py written", FIXED]);
+    assert_eq!(ran.report.ending, Ending::Verified);
+}
+
+#[tokio::test]
+async fn an_unknown_tool_is_refused_before_its_arguments_are_written() {
+    let ran = world()
+        .run(
+            "t",
+            vec![
+                says(r#"{"tool": "edit_file", "arguments": {"path": "calc.py", "text": "long"}}"#),
+                says(FINISH),
+                says(FIX),
+                says(FINISH),
+            ],
+        )
+        .await;
+    assert!(ran.told()[1].contains("the tools are read_file, apply_patch, finish"), "{}", ran.told()[1]);
+    let sent = &ran.requests[1].messages[2].content;
+    assert!(sent.len() < 45, "cut at once: {sent}");
+    assert!(ran.events().any(|e| matches!(e, Event::Refused { early: true, .. })));
+}
+
+#[tokio::test]
+async fn a_path_that_does_not_exist_is_refused_while_the_call_is_open() {
+    let ran = world()
+        .run(
+            "t",
+            vec![
+                says(r#"{"tool": "read_file", "arguments": {"path": "clac.py", "more": 1}}"#),
+                says(FIX),
+                says(FINISH),
+            ],
+        )
+        .await;
+    assert!(ran.told()[1].contains("the nearest is \"calc.py\""), "{}", ran.told()[1]);
+    assert!(!ran.requests[1].messages[2].content.contains("more"));
+}
+
+#[tokio::test]
+async fn what_a_refused_call_would_have_cost_is_counted_from_its_likes() {
+    let long = |path: &str| {
+        format!(
+            r#"{{"tool": "apply_patch", "arguments": {{"path": {path}, "content": "{}"}}}}"#,
+            "x = 1\\n".repeat(200)
+        )
+    };
+    let ran =
+        world().run("t", vec![says(&long("\"new.py\"")), says(&long("7")), says(FIX), says(FINISH)]).await;
+    assert!(ran.report.totals.saved_tokens > 200, "{:?}", ran.report.totals);
+}
+
+#[tokio::test]
+async fn prose_is_corrected_a_bounded_number_of_times() {
+    let ran = world().run("t", (0..9).map(|i| says(&format!("I think {i}."))).collect()).await;
+    assert_eq!((ran.report.ending, ran.requests.len()), (Ending::GaveUp, 5));
+    let ran = world().run("t", vec![says("Let me see."), says(READ), says(FIX), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::Verified);
+}
+
+#[tokio::test]
+async fn the_same_useless_answer_is_asked_for_again_at_another_temperature() {
+    let ran =
+        world().run("t", vec![says("Sure!"), says("Sure!"), says("Sure!"), says(FIX), says(FINISH)]).await;
+    let temperatures: Vec<_> = ran.requests.iter().map(|r| r.temperature.unwrap()).collect();
+    assert_eq!(temperatures[..2], [0.0, 0.0]);
+    assert!(temperatures[2] > 0.0 && temperatures[3] > temperatures[2], "{temperatures:?}");
+    assert_eq!(temperatures[4], 0.0);
+}
+
+#[tokio::test]
+async fn finish_is_turned_down_while_the_verification_fails_and_accepted_as_unverified_in_the_end() {
+    let ran = world().run("t", vec![says(FINISH), says(FINISH), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::Unverified);
+    assert!(ran.told()[1].contains("Not finished yet"), "{}", ran.told()[1]);
+    assert!(ran.told()[1].contains("test_add: 3 != -1"));
+}
+
+#[tokio::test]
+async fn without_a_verification_finish_ends_the_run_unverified() {
+    let mut world = world();
+    world.verified = false;
+    let ran = world.run("t", vec![says(FIX), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::Unverified);
+}
+
+#[tokio::test]
+async fn equal_calls_with_equal_results_are_pointed_out_and_then_stopped() {
+    let ran = world().run("t", (0..9).map(|_| says(READ)).collect()).await;
+    assert_eq!(ran.report.ending, Ending::GaveUp);
+    assert!(ran.told()[3].contains("3 times with the same result"), "{}", ran.told()[3]);
+    assert_eq!(ran.requests.len(), 5);
+}
+
+#[tokio::test]
+async fn whole_file_attempts_that_help_nothing_leave_the_tree_as_it_was() {
+    let mut world = world();
+    world.settings.dialect = Dialect::WholeFile;
+    let before = world.files.lock().unwrap().clone();
+    let wrong = |c: char| says(&format!("```python\ndef add(a, b):\n    return a {c} b\n```\n"));
+    let ran = world.run("t", vec![wrong('*'), wrong('/'), wrong('%'), wrong('^')]).await;
+    assert_eq!(ran.report.ending, Ending::GaveUp);
+    assert_eq!(ran.files, before);
+    assert!(ran.report.diff.files.is_empty());
+}
+
+#[tokio::test]
+async fn a_small_model_that_calls_a_tool_goes_on_by_tools() {
+    let mut world = world();
+    world.settings.dialect = Dialect::WholeFile;
+    let ran = world.run("t", vec![says(READ), says(FIX), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::Verified);
+    assert!(ran.told()[1].contains("Tools, with the JSON Schema"), "{}", ran.told()[1]);
+}
+
+#[tokio::test]
+async fn a_snippet_before_the_whole_file_is_passed_over() {
+    let mut world = world();
+    world.settings.dialect = Dialect::WholeFile;
+    let answer =
+        "The bug:\n```python\na - b\n```\nFixed:\n```python\ndef add(a, b):\n    return a + b\n```\n";
+    let ran = world.run("t", vec![says(answer)]).await;
+    assert_eq!((ran.report.ending, ran.files["calc.py"].as_str()), (Ending::Verified, FIXED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_stream_without_a_call_is_asked_for_again_with_the_same_request() {
+    let ran =
+        world().run("t", vec![Reply::Breaks(text("{\"tool\": \"apply_pa")), says(FIX), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::Verified);
+    assert_eq!(ran.requests[0], ran.requests[1]);
+    assert!(ran.events().any(|e| matches!(e, Event::Retry { .. })));
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_behind_a_complete_call_is_as_good_as_a_cut() {
+    let mut world = world();
+    world.settings.cut = Cut::ReadOn;
+    let ran =
+        world.run("t", vec![Reply::Breaks(text(&format!("{FIX}\n{{\"tool\": \"read"))), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::Verified);
+    assert_eq!(ran.requests[1].messages[2].content, FIX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stays_down_ends_the_run_as_unavailable() {
+    let down = || Reply::Fails(Error::Transport("connection refused".into()));
+    let ran = world().run("t", (0..9).map(|_| down()).collect()).await;
+    assert_eq!((ran.report.ending, ran.requests.len()), (Ending::Unavailable, 6));
+}
+
+#[tokio::test]
+async fn a_refused_request_is_not_sent_again() {
+    let ran = world().run("t", vec![Reply::Fails(Error::Refused("the key is wrong".into()))]).await;
+    assert_eq!((ran.report.ending, ran.requests.len()), (Ending::Unavailable, 1));
+    assert_eq!(ran.report.message, "the key is wrong");
+}
+
+#[tokio::test]
+async fn an_answer_cut_by_the_token_limit_is_never_carried_out() {
+    let cut_off = &FIX[..FIX.len() - 2];
+    let ran =
+        world().run("t", vec![Reply::RunsOut(text(cut_off)), says(READ), says(FIX), says(FINISH)]).await;
+    assert!(ran.told()[1].starts_with("Not done:"), "{}", ran.told()[1]);
+    assert_eq!(ran.files["calc.py"], FIXED);
+    let first_started = ran
+        .events()
+        .find_map(|e| if let Event::ToolStarted { tool, .. } = e { Some(tool.as_str()) } else { None });
+    assert_eq!(first_started, Some("read_file"));
+}
+
+#[tokio::test]
+async fn a_call_in_the_reasoning_is_salvaged_only_when_there_is_nothing_else() {
+    let thinking = Reply::Says(vec![Delta::Thinking(READ.into())]);
+    let ran = world().run("t", vec![thinking, says(FIX), says(FINISH)]).await;
+    assert!(ran.told()[1].starts_with("read_file calc.py: ok"), "{}", ran.told()[1]);
+    let both = Reply::Says(vec![Delta::Thinking(READ.into()), Delta::Text(FIX.into())]);
+    let ran = world().run("t", vec![both, says(FINISH)]).await;
+    assert!(!ran.events().any(|e| matches!(e, Event::ToolStarted { tool, .. } if tool == "read_file")));
+}
+
+#[tokio::test]
+async fn each_budget_ends_the_run_with_its_own_name_and_keeps_what_was_done() {
+    let limited = |limits| {
+        let mut world = world();
+        world.settings = Settings { limits, ..world.settings };
+        world
+    };
+    let turns = limited(Limits { turns: 1, ..Limits::default() });
+    let ran = turns.run("t", vec![says(FIX), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::Budget { budget: Budget::Turns });
+    assert_eq!(ran.report.diff.files, ["calc.py"]);
+    let tokens = limited(Limits { tokens: Some(10), ..Limits::default() });
+    assert_eq!(
+        tokens.run("t", vec![says(READ), says(FIX)]).await.report.ending,
+        Ending::Budget { budget: Budget::Tokens }
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_runs_out_also_while_the_server_is_silent() {
+    let mut world = world();
+    world.settings.limits.seconds = Some(60);
+    let ran = world.run("t", vec![says(FIX), Reply::Hangs(text("hm"))]).await;
+    assert_eq!(ran.report.ending, Ending::Budget { budget: Budget::Time });
+    assert_eq!(ran.report.diff.files, ["calc.py"]);
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_run_in_the_middle_of_an_answer() {
+    let world = world();
+    world.interrupt.send_replace(true);
+    let ran = world.run("t", vec![Reply::Hangs(text("hm"))]).await;
+    assert_eq!(ran.report.ending, Ending::Interrupted);
+    assert!(matches!(ran.events().last(), Some(Event::Finished { .. })));
+}
+
+#[tokio::test]
+async fn a_prompt_that_outgrows_the_window_is_compacted_once_and_keeps_the_task() {
+    let mut world = world();
+    world.identity.window = Some(4_096);
+    world.settings.max_answer_tokens = 512;
+    let big = "x = 1  # filler\n".repeat(200);
+    world.files.lock().unwrap().insert("big.py".into(), big);
+    world.files.lock().unwrap().insert("more.py".into(), "y = 2  # filler\n".repeat(180));
+    let read = |path: &str| says(&format!(r#"{{"tool": "read_file", "arguments": {{"path": "{path}"}}}}"#));
+    let ran = world
+        .run(
+            "Remember the task.",
+            vec![read("big.py"), read("more.py"), read("big.py"), read("more.py"), says(FIX), says(FINISH)],
+        )
+        .await;
+    assert_eq!(ran.report.ending, Ending::Verified, "{}", ran.report.message);
+    assert!(ran.events().any(|e| matches!(e, Event::Rewound { .. })));
+    assert!(ran.requests.iter().all(|r| r.messages[1].content.contains("Remember the task.")));
+}
+
+#[tokio::test]
+async fn an_overflow_that_cannot_be_mended_ends_the_run_with_advice() {
+    let overflow = || {
+        Reply::Fails(Error::Overflow {
+            message: "too long".into(),
+            prompt_tokens: Some(9000),
+            window: Some(4096),
+        })
+    };
+    let ran = world().run("t", vec![overflow(), overflow(), overflow(), overflow()]).await;
+    assert_eq!(ran.report.ending, Ending::GaveUp);
+    assert!(ran.report.message.contains("--num-ctx"), "{}", ran.report.message);
+}
+
+#[tokio::test]
+async fn a_loop_in_the_answer_is_cut() {
+    let ran =
+        world().run("t", vec![says(&"Let me run it again. ".repeat(200)), says(FIX), says(FINISH)]).await;
+    assert!(ran.events().any(|e| matches!(e, Event::Cut { why: CutReason::Repetition, .. })));
+    assert!(ran.told()[1].contains("repeats itself"));
+}
+
+#[tokio::test]
+async fn the_first_event_of_an_effect_comes_before_it() {
+    let ran = world().run("t", vec![says(FIX), says(FINISH)]).await;
+    let names: Vec<String> = ran
+        .records
+        .iter()
+        .map(|r| serde_json::to_value(&r.event).unwrap()["event"].as_str().unwrap().to_owned())
+        .filter(|n| n != "text")
+        .collect();
+    insta::assert_snapshot!(names.join(" "));
+}

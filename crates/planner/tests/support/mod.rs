@@ -1,0 +1,300 @@
+//! A world in memory for the planner: files, tools over them, a verifier that looks at them, and a model that follows a script.
+
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test fails by panicking; this module is shared by tests"
+)]
+#![allow(missing_docs, reason = "test code")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use journal::{Check, Diff, Event, Journal, Record, Store};
+use models::{Delta, DeltaStream, End, EndReason, Error, Identity, Model, Request, Usage};
+use planner::{FileEntry, Instructions, Job, Parts, Report, Repository, Settings, Verifier};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tool_api::{Effect, Outcome, Registry, Tool, ToolError};
+
+pub type Files = Arc<Mutex<BTreeMap<String, String>>>;
+
+/// What the model does with one request.
+pub enum Reply {
+    /// These pieces, then a normal end.
+    Says(Vec<Delta>),
+    /// These pieces, then the stream breaks.
+    Breaks(Vec<Delta>),
+    /// The request fails.
+    Fails(Error),
+    /// These pieces, then silence for ever.
+    Hangs(Vec<Delta>),
+    /// These pieces, then the token limit.
+    RunsOut(Vec<Delta>),
+}
+
+/// An answer in pieces of a few bytes, as a server sends it.
+pub fn text(answer: &str) -> Vec<Delta> {
+    let chars: Vec<char> = answer.chars().collect();
+    chars.chunks(7).map(|c| Delta::Text(c.iter().collect())).collect()
+}
+
+pub fn says(answer: &str) -> Reply {
+    Reply::Says(text(answer))
+}
+
+pub struct Script {
+    replies: Mutex<VecDeque<Reply>>,
+    requests: Arc<Mutex<Vec<Request>>>,
+    identity: Identity,
+}
+
+#[async_trait]
+impl Model for Script {
+    fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+
+    async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
+        self.requests.lock().unwrap().push(request.clone());
+        let reply = self.replies.lock().unwrap().pop_front();
+        let end = |reason| Ok(Delta::End(End { reason, usage: Usage::default() }));
+        let ok = |deltas: Vec<Delta>| deltas.into_iter().map(Ok);
+        Ok(match reply {
+            Some(Reply::Says(deltas)) => {
+                Box::pin(futures_util::stream::iter(ok(deltas).chain([end(EndReason::Stop)])))
+            }
+            Some(Reply::RunsOut(deltas)) => {
+                Box::pin(futures_util::stream::iter(ok(deltas).chain([end(EndReason::Length)])))
+            }
+            Some(Reply::Breaks(deltas)) => Box::pin(futures_util::stream::iter(ok(deltas))),
+            Some(Reply::Hangs(deltas)) => {
+                use futures_util::StreamExt;
+                Box::pin(futures_util::stream::iter(ok(deltas)).chain(futures_util::stream::pending()))
+            }
+            Some(Reply::Fails(error)) => return Err(error),
+            None => return Err(Error::Refused("the script is at its end".into())),
+        })
+    }
+}
+
+pub struct Tree {
+    pub files: Files,
+    before: Mutex<BTreeMap<String, String>>,
+    pub instructions: Vec<Instructions>,
+}
+
+impl Repository for Tree {
+    fn files(&self) -> (Vec<FileEntry>, bool) {
+        let files = self.files.lock().unwrap();
+        (files.iter().map(|(p, t)| FileEntry { path: p.clone(), bytes: t.len() as u64 }).collect(), false)
+    }
+
+    fn read(&self, path: &str, limit: u64) -> Option<String> {
+        self.files.lock().unwrap().get(path).filter(|t| t.len() as u64 <= limit).cloned()
+    }
+
+    fn instructions(&self) -> Vec<Instructions> {
+        self.instructions.clone()
+    }
+
+    fn remember(&self) -> Result<(), String> {
+        *self.before.lock().unwrap() = self.files.lock().unwrap().clone();
+        Ok(())
+    }
+
+    fn diff(&self) -> Result<Diff, String> {
+        let (before, now) = (self.before.lock().unwrap(), self.files.lock().unwrap());
+        let files = now.iter().filter(|(p, t)| before.get(*p) != Some(t)).map(|(p, _)| p.clone()).collect();
+        Ok(Diff { files, ..Diff::default() })
+    }
+}
+
+/// Passes when `calc.py` holds `a + b`.
+pub struct Passes(pub Files);
+
+#[async_trait]
+impl Verifier for Passes {
+    fn command(&self) -> String {
+        "python3 -m unittest".into()
+    }
+
+    async fn verify(&self) -> Result<Check, String> {
+        let text = self.0.lock().unwrap()["calc.py"].clone();
+        let passed = text.contains("a + b");
+        let passing = u64::from(text.contains("half")) + 2 * u64::from(passed);
+        Ok(Check {
+            command: self.command(),
+            passed,
+            text: if passed { "2 passed".into() } else { "1 failed: test_add: 3 != -1".into() },
+            facts: serde_json::json!({ "passed": passing, "failed": u64::from(!passed) }),
+            ms: 1,
+        })
+    }
+}
+
+struct ReadFile(Files);
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ReadArguments {
+    /// path of the file
+    path: String,
+}
+
+#[async_trait]
+impl Tool for ReadFile {
+    type Arguments = ReadArguments;
+    const NAME: &'static str = "read_file";
+    const DESCRIPTION: &'static str = "shows a file";
+    const EFFECT: Effect = Effect::Read;
+
+    fn check(&self, _name: &str, value: &serde_json::Value) -> Result<(), String> {
+        let path = value.as_str().unwrap_or_default();
+        if self.0.lock().unwrap().contains_key(path) {
+            Ok(())
+        } else {
+            Err(format!("there is no file {path:?}; the nearest is \"calc.py\""))
+        }
+    }
+
+    async fn call(&self, arguments: ReadArguments) -> Result<Outcome, ToolError> {
+        Ok(Outcome::ok(self.0.lock().unwrap()[&arguments.path].clone()))
+    }
+}
+
+struct ApplyPatch(Files);
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct PatchArguments {
+    /// file
+    path: String,
+    /// its new content
+    content: String,
+}
+
+#[async_trait]
+impl Tool for ApplyPatch {
+    type Arguments = PatchArguments;
+    const NAME: &'static str = "apply_patch";
+    const DESCRIPTION: &'static str = "writes a file";
+    const EFFECT: Effect = Effect::Write;
+
+    async fn call(&self, arguments: PatchArguments) -> Result<Outcome, ToolError> {
+        let mut files = self.0.lock().unwrap();
+        if files.get(&arguments.path) == Some(&arguments.content) {
+            return Err(ToolError::Model("nothing changed".into()));
+        }
+        files.insert(arguments.path.clone(), arguments.content);
+        Ok(Outcome {
+            changed: vec![arguments.path.clone()],
+            ..Outcome::ok(format!("{} written", arguments.path))
+        })
+    }
+}
+
+/// A run in memory: what goes in.
+pub struct World {
+    pub files: Files,
+    pub settings: Settings,
+    pub identity: Identity,
+    pub verified: bool,
+    pub instructions: Vec<Instructions>,
+    pub interrupt: tokio::sync::watch::Sender<bool>,
+}
+
+/// A run in memory: what came of it.
+pub struct Ran {
+    pub report: Report,
+    pub requests: Vec<Request>,
+    pub records: Vec<Record>,
+    pub files: BTreeMap<String, String>,
+}
+
+pub fn world() -> World {
+    let files = [
+        ("calc.py", "def add(a, b):\n    return a - b\n"),
+        ("README.md", "# Calc\n"),
+        ("test_calc.py", "from calc import add\n\nassert add(1, 2) == 3\n"),
+    ];
+    World {
+        files: Arc::new(Mutex::new(files.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect())),
+        settings: Settings { dialect: planner::Dialect::Json, ..Settings::default() },
+        identity: Identity {
+            server: "script".into(),
+            server_version: None,
+            model: "scripted".into(),
+            family: None,
+            parameters_b: Some(7.0),
+            window: Some(32_768),
+            local: true,
+            thinking: false,
+            constrains: false,
+            price: None,
+        },
+        verified: true,
+        instructions: Vec::new(),
+        interrupt: tokio::sync::watch::channel(false).0,
+    }
+}
+
+impl World {
+    pub async fn run(self, task: &str, replies: Vec<Reply>) -> Ran {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let mut journal: Journal = store.create().unwrap();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let model = Script {
+            replies: Mutex::new(replies.into()),
+            requests: Arc::clone(&requests),
+            identity: self.identity,
+        };
+        let parts = Parts {
+            model: Box::new(model),
+            tools: Registry::new()
+                .with(ReadFile(Arc::clone(&self.files)))
+                .with(ApplyPatch(Arc::clone(&self.files))),
+            repository: Arc::new(Tree {
+                files: Arc::clone(&self.files),
+                before: Mutex::default(),
+                instructions: self.instructions,
+            }),
+            verifier: self.verified.then(|| Arc::new(Passes(Arc::clone(&self.files))) as Arc<dyn Verifier>),
+            interrupt: self.interrupt.subscribe(),
+        };
+        let job = Job { task: task.into(), settings: self.settings, why_model: "the test says so".into() };
+        let report = planner::run(job, parts, &mut journal).await.unwrap();
+        let records = store.load(journal.id()).unwrap();
+        let requests = requests.lock().unwrap().clone();
+        let files = self.files.lock().unwrap().clone();
+        Ran { report, requests, records, files }
+    }
+}
+
+impl Ran {
+    /// The last request, which holds the whole conversation, as text.
+    pub fn conversation(&self) -> String {
+        let mut text = String::new();
+        for message in &self.requests.last().unwrap().messages {
+            write!(text, "[{:?}]\n{}\n\n", message.role, message.content).unwrap();
+        }
+        text
+    }
+
+    /// What the last message of each request says.
+    pub fn told(&self) -> Vec<String> {
+        self.requests.iter().map(|r| r.messages.last().unwrap().content.clone()).collect()
+    }
+
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.records.iter().map(|r| &r.event)
+    }
+
+    /// Whether each request only added to the end of the one before.
+    pub fn only_grew(&self) -> bool {
+        self.requests.windows(2).all(|w| w[1].messages.starts_with(&w[0].messages))
+    }
+}
