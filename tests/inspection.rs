@@ -105,19 +105,20 @@ fn the_schema_of_a_tool_is_json() {
 #[test]
 fn a_tool_is_called_as_a_run_would_call_it() {
     let world = World::with_a_bug();
-    snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "calc.py"}"#]), @r"
+    snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "add.sh"}"#]), @r"
     exit 0
     --- stdout
-    calc.py lines 1-2 of 2
-    1|def add(a, b):
-    2|    return a - b
+    add.sh lines 1-3 of 3
+    1|add() {
+    2|    echo $(($1 - $2))
+    3|}
     ");
     snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "../secret"}"#]), @r"
     exit 2
     --- stderr
     error: ../secret is outside the repository; use a path relative to its root
     ");
-    snapshot!(world.observe(&["tools", "call", "read_file", r#"{"pth": "calc.py"}"#]), @r#"
+    snapshot!(world.observe(&["tools", "call", "read_file", r#"{"pth": "add.sh"}"#]), @r#"
     exit 2
     --- stderr
     error: read_file has no argument "pth"; its arguments are end_line, path, start_line

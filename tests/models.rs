@@ -43,7 +43,7 @@ fn models_are_listed_pulled_shown_and_removed() {
     exit 0
     --- stdout
     family          llama
-    parameters      7.655669 B
+    parameters      7.7 B
     trained window  16,384
     capabilities    completion
     chat template   yes
@@ -77,6 +77,7 @@ fn a_server_that_is_down_is_named_with_what_to_do() {
     exit 5
     --- stderr
     error: no connection to http://127.0.0.1:9: Connection refused (os error 111)
+    hint: start it with `ollama serve`, or say where it listens with OLLAMA_HOST or --base-url
     ");
 }
 

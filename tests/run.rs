@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 /// Edits that mend [`World::with_a_bug`].
 fn mending() -> [String; 3] {
     [
-        call("read_file", json!({"path": "calc.py"})),
+        call("read_file", json!({"path": "add.sh"})),
         call(
             "apply_patch",
-            json!({"edits": [{"path": "calc.py", "search": "    return a - b", "replace": "    return a + b"}]}),
+            json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]}),
         ),
         call("finish", json!({})),
     ]
@@ -37,44 +37,39 @@ fn a_bug_is_mended_and_verified() {
     snapshot!(world.tell(&run(&world, &server, &["Make the tests pass."])), @r"
     exit 0
     --- stdout
-    diff --git a/calc.py b/calc.py
-    index 12ee7431b8e0e3e366c904c33ef3dee767b1bc20..4693ad3cf8b0903b98497fb89b8b524fbf1b93f4 100644
-    --- a/calc.py
-    +++ b/calc.py
-    @@ -1,2 +1,2 @@
-     def add(a, b):
-    -    return a - b
-    +    return a + b
+    diff --git a/add.sh b/add.sh
+    index bc5eb34ceed3858209466b8244e8362fc64010c3..63b5ee3ccea216c43a23a4fe6badcbeeb944cd10 100644
+    --- a/add.sh
+    +++ b/add.sh
+    @@ -1,3 +1,3 @@
+     add() {
+    -    echo $(($1 - $2))
+    +    echo $(($1 + $2))
+     }
     --- stderr
     session [SESSION]
     model   deepseek-coder:6.7b · ollama 0.32.15 · window 16,384 · edits as json · ollama:deepseek-coder:6.7b at http://[SERVER] (Ollama has it)
-      ✗ check failed: python3 -m unittest ([TIME])
-        The test command failed with exit code 1 (python3 -m unittest).
-        /root/.pyenv/libexec/pyenv-version-file-read: line 41: /root/.pyenv/version: Permission denied
-        /root/.pyenv/libexec/pyenv-version-file-read: line 41: /root/.pyenv/version: Permission denied
-        F
-        ======================================================================
-        FAIL: test_add (test_calc.TestAdd.test_add)
-        ----------------------------------------------------------------------
-        Traceback (most recent call last):
-    → read_file calc.py
-      turn 1: ? prompt tokens, ? evaluated anew, 27 generated, [TIME], cut after the call
-      ✓ calc.py lines 1-2 of 2 ([TIME])
+      ✗ check failed: sh check.sh ([TIME])
+        The test command failed with exit code 1 (sh check.sh).
+        add 2 3 is -1, not 5
+    → read_file add.sh
+      turn 1: about [N] prompt tokens, 27 generated, [TIME], cut after the call
+      ✓ add.sh lines 1-3 of 3 ([TIME])
     → apply_patch edits: 1 item
-      turn 2: ? prompt tokens, ? evaluated anew, 62 generated, [TIME], cut after the call
-      ✓ changed calc.py ([TIME])
-      ✓ check passed: python3 -m unittest ([TIME])
-    → finish 
-      turn 3: ? prompt tokens, ? evaluated anew, 17 generated, [TIME], cut after the call
-      ✓ no output ([TIME])
+      turn 2: about [N] prompt tokens, 64 generated, [TIME], cut after the call
+      ✓ changed add.sh ([TIME])
+      ✓ check passed: sh check.sh ([TIME])
+    → finish
+      turn 3: about [N] prompt tokens, 17 generated, [TIME], cut after the call
+      ✓ done ([TIME])
     verified: the verification passes
-    changed calc.py (+1 -1)
-    3 turns, 3,909 prompt tokens (3,909 evaluated anew), 106 generated, [TIME]
+    changed add.sh (+1 -1)
+    3 turns, [N] prompt tokens ([N] evaluated anew), 108 generated, [TIME]
     undo it: git -C [WORLD]/repo apply -R [WORLD]/home/.local/state/agent/sessions/[SESSION]/changes.patch
     look again: agent sessions show [SESSION]
     ");
-    assert_eq!(world.read("calc.py"), "def add(a, b):\n    return a + b\n");
-    assert_eq!(world.git(&["status", "--porcelain"]), " M calc.py\n");
+    assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
+    assert_eq!(world.git(&["status", "--porcelain"]), " M add.sh\n");
 }
 
 #[test]
@@ -87,7 +82,7 @@ fn the_patch_on_standard_output_can_be_undone_and_applied() {
     world.git(&["apply", "-R", patch.to_str().unwrap()]);
     assert_eq!(world.git(&["status", "--porcelain"]), "");
     world.git(&["apply", patch.to_str().unwrap()]);
-    assert_eq!(world.read("calc.py"), "def add(a, b):\n    return a + b\n");
+    assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
 }
 
 #[test]
@@ -96,9 +91,9 @@ fn a_dry_run_leaves_the_repository_as_it_is_and_a_patch() {
     script(&server, mending());
     let output = run(&world, &server, &["--dry-run", "Make the tests pass."]);
     let seen = world.tell(&output);
-    assert!(seen.starts_with("exit 0\n--- stdout\ndiff --git a/calc.py b/calc.py\n"), "{seen}");
+    assert!(seen.starts_with("exit 0\n--- stdout\ndiff --git a/add.sh b/add.sh\n"), "{seen}");
     assert!(seen.contains("(dry run)") && seen.contains("apply it: git -C [WORLD]/repo apply "), "{seen}");
-    assert_eq!(world.read("calc.py"), "def add(a, b):\n    return a - b\n");
+    assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 - $2))\n}\n");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
     let folder = world.home().join(".local/state/agent/sessions");
     let folder = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
@@ -114,7 +109,7 @@ fn the_same_by_an_openai_compatible_server() {
         ["run", "--base-url", &server.openai_url(), "--dialect", "json", "--quiet", "Make the tests pass."];
     let output = world.agent(&args).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    assert_eq!(world.read("calc.py"), "def add(a, b):\n    return a + b\n");
+    assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
 }
 
 #[test]
@@ -180,15 +175,15 @@ fn an_interrupt_ends_the_run_and_keeps_what_was_done() {
         .unwrap();
     server.block_for_gate("never released");
     let pid = child.id().to_string();
-    std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap();
     let output = child.wait_with_output().unwrap();
     let seen = world.tell(&output);
     assert!(seen.starts_with("exit 130\n"), "{seen}");
     assert!(seen.contains("go on: run the task again"), "{seen}");
-    assert_eq!(world.read("calc.py"), "def add(a, b):\n    return a + b\n");
+    assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
     let last: Value = world.journal().pop().unwrap();
     assert_eq!(last["ending"]["kind"], "interrupted");
-    assert_eq!(last["diff"]["files"], json!(["calc.py"]));
+    assert_eq!(last["diff"]["files"], json!(["add.sh"]));
 }
 
 #[test]

@@ -34,13 +34,14 @@ impl World {
         world
     }
 
-    /// A world whose one test fails: `add` subtracts.
+    /// A world whose one test fails: `add` subtracts. Nothing but a shell is needed to run it.
     pub(crate) fn with_a_bug() -> Self {
         Self::with(&[
-            ("calc.py", "def add(a, b):\n    return a - b\n"),
+            (".agent.toml", "verify = 'sh check.sh'\n"),
+            ("add.sh", "add() {\n    echo $(($1 - $2))\n}\n"),
             (
-                "test_calc.py",
-                "import unittest\nfrom calc import add\n\n\nclass TestAdd(unittest.TestCase):\n    def test_add(self):\n        self.assertEqual(add(2, 3), 5)\n",
+                "check.sh",
+                ". ./add.sh\nsum=$(add 2 3)\n[ \"$sum\" = 5 ] || { echo \"add 2 3 is $sum, not 5\"; exit 1; }\n",
             ),
         ])
     }
@@ -168,13 +169,15 @@ pub(crate) fn call(tool: &str, arguments: Value) -> String {
 }
 
 /// What differs from one run to the next, and what stands for it.
-pub(crate) const FILTERS: [(&str, &str); 6] = [
+pub(crate) const FILTERS: [(&str, &str); 8] = [
     (r"\b\d{8}-\d{6}-[0-9a-f]{4}\b", "[SESSION]"),
     (r"127\.0\.0\.1:\d{4,5}", "[SERVER]"),
     (r"\b\d+ min \d+ s\b", "[TIME]"),
     (r"\b\d+(\.\d)? m?s\b", "[TIME]"),
     (r"in \d+\.\d+s", "in [TIME]"),
     (r"agent \d+\.\d+\.\d+", "agent [VERSION]"),
+    (r"[\d,]+ prompt tokens \([\d,]+ evaluated", "[N] prompt tokens ([N] evaluated"),
+    (r"about [\d,]+ prompt tokens", "about [N] prompt tokens"),
 ];
 
 /// Compares an observation with what is written in the test.

@@ -16,7 +16,12 @@ impl Signals {
     /// When the system does not allow it.
     pub(crate) fn take() -> std::io::Result<Self> {
         let (asked, insisted) = (watch::Sender::new(false), watch::Sender::new(false));
+        let ignored = ignored();
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+            // What was started to ignore a signal (`nohup`, a script's background job) goes on ignoring it.
+            if ignored >> (kind.as_raw_value() - 1) & 1 == 1 {
+                continue;
+            }
             let mut signals = signal(kind)?;
             let (asked, insisted) = (asked.clone(), insisted.clone());
             tokio::spawn(async move {
@@ -44,6 +49,13 @@ impl Signals {
     pub(crate) async fn insisted(&self) {
         let _ = self.insisted.subscribe().wait_for(|stop| *stop).await;
     }
+}
+
+/// The signals that this process was started to ignore, a bit each; none where the system does not tell.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Runs a future on this thread. What it leaves behind is not waited for.

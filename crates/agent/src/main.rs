@@ -47,12 +47,21 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<Exit> {
     let environment = Environment::new(std::env::vars_os());
+    if let Some(filter) = environment.variables.get("AGENT_LOG") {
+        diagnostics(filter);
+    }
     if let Some(directory) = &cli.directory {
         std::env::set_current_dir(directory)
             .map_err(|e| Failure::misuse(format!("cannot work in {}: {e}", directory.display())))?;
     }
     let context = Context::new(environment)?;
     commands::dispatch(cli.command, &context)
+}
+
+/// Diagnostics of the libraries on standard error, as `AGENT_LOG` asks for (`debug`, `models=trace`).
+fn diagnostics(filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::new(filter);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 /// The failure, then what to do about it.

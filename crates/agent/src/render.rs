@@ -40,6 +40,7 @@ pub(crate) struct View<W> {
     paint: Paint,
     detail: Detail,
     open: Open,
+    estimated_tokens: u64,
     saved_in_turn: u64,
     cut: Option<CutReason>,
 }
@@ -47,7 +48,7 @@ pub(crate) struct View<W> {
 impl<W: Write> View<W> {
     /// A view on this stream.
     pub(crate) fn new(out: W, paint: Paint, detail: Detail) -> Self {
-        Self { out, paint, detail, open: Open::Nothing, saved_in_turn: 0, cut: None }
+        Self { out, paint, detail, open: Open::Nothing, estimated_tokens: 0, saved_in_turn: 0, cut: None }
     }
 
     /// Shows one record. A stream that is gone is no reason to stop a run, so errors end here.
@@ -78,7 +79,11 @@ impl<W: Write> View<W> {
                 );
                 self.line(Detail::Plain, format_args!("model   {}", sanitize::line(&text)))
             }
-            Event::Message { .. } | Event::Request { .. } | Event::ToolStarted { .. } => Ok(()),
+            Event::Message { .. } | Event::ToolStarted { .. } => Ok(()),
+            Event::Request { estimated_tokens, .. } => {
+                self.estimated_tokens = *estimated_tokens;
+                Ok(())
+            }
             Event::Rewound { why, .. } => self.note(Detail::Plain, Style::Dim, "↺", why),
             Event::Retry { error, wait_ms, .. } => {
                 let text = format!("{error}; again in {}", duration(*wait_ms));
@@ -92,7 +97,7 @@ impl<W: Write> View<W> {
                 }
                 self.close()?;
                 self.open = Open::Call(*turn, *call);
-                write!(self.out, "{} ", self.arrow(tool))
+                write!(self.out, "{}", self.arrow(tool))
             }
             Event::Call { turn, call, tool, arguments, repairs, .. } => {
                 let repaired = if repairs.is_empty() {
@@ -106,13 +111,16 @@ impl<W: Write> View<W> {
                         )
                     )
                 };
-                let summary = summarize(arguments);
+                let summary = match summarize(arguments) {
+                    none if none.is_empty() => none,
+                    some => format!(" {some}"),
+                };
                 if self.open == Open::Call(*turn, *call) {
                     self.open = Open::Nothing;
                     return writeln!(self.out, "{summary}{repaired}");
                 }
                 let arrow = self.arrow(tool);
-                self.line(Detail::Plain, format_args!("{arrow} {summary}{repaired}"))
+                self.line(Detail::Plain, format_args!("{arrow}{summary}{repaired}"))
             }
             Event::Refused { tool, early, message, saved_tokens, .. } => {
                 self.saved_in_turn += saved_tokens;
@@ -125,7 +133,14 @@ impl<W: Write> View<W> {
                 Ok(())
             }
             Event::Output { turn, ended_by, counts, .. } => {
-                let text = turn_line(*turn, *ended_by, self.cut.take(), counts, self.saved_in_turn);
+                let text = turn_line(
+                    *turn,
+                    *ended_by,
+                    self.cut.take(),
+                    counts,
+                    self.estimated_tokens,
+                    self.saved_in_turn,
+                );
                 self.saved_in_turn = 0;
                 let text = self.paint.paint(Style::Dim, text);
                 self.line(Detail::Plain, text)
@@ -196,7 +211,7 @@ impl<W: Write> View<W> {
             if ok { self.paint.paint(Style::Good, "✓") } else { self.paint.paint(Style::Bad, "✗") };
         let took = self.paint.paint(Style::Dim, format_args!("({})", duration(ms)));
         let mut lines = text.lines().filter(|l| !l.trim().is_empty());
-        let first = lines.next().unwrap_or("no output");
+        let first = lines.next().unwrap_or("done");
         let first =
             if changed.is_empty() { first.to_owned() } else { format!("changed {}", changed.join(", ")) };
         self.line(Detail::Plain, format_args!("  {sign} {} {took}", sanitize::short(&first, WIDTH)))?;
@@ -321,14 +336,23 @@ fn sums(t: &Totals) -> String {
     parts.join(", ")
 }
 
-fn turn_line(turn: u32, ended_by: EndedBy, cut: Option<CutReason>, c: &Counts, saved: u64) -> String {
-    let number = |n: Option<u64>| n.map_or("?".into(), thousands);
-    let mut text = format!(
-        "  turn {turn}: {} prompt tokens, {} evaluated anew, {} generated",
-        number(c.prompt_tokens),
-        number(c.evaluated_tokens),
-        number(c.generated_tokens)
-    );
+fn turn_line(
+    turn: u32,
+    ended_by: EndedBy,
+    cut: Option<CutReason>,
+    c: &Counts,
+    estimated: u64,
+    saved: u64,
+) -> String {
+    // Some servers tell their counts at the end only, and a cut answer has none.
+    let prompt = c.prompt_tokens.map_or_else(|| format!("about {}", thousands(estimated)), thousands);
+    let mut text = format!("  turn {turn}: {prompt} prompt tokens");
+    if let Some(n) = c.evaluated_tokens {
+        text.push_str(&format!(", {} evaluated anew", thousands(n)));
+    }
+    if let Some(n) = c.generated_tokens {
+        text.push_str(&format!(", {} generated", thousands(n)));
+    }
     if saved > 0 {
         text.push_str(&format!(", about {} saved", thousands(saved)));
     }

@@ -18,7 +18,7 @@ use crate::settings::{ServerFlags, Settings};
 /// Carries out a command on models.
 pub(crate) fn run(command: Models, context: &Context) -> Result<Exit> {
     let settings = |flags: &ServerFlags| context.resolve(&flags.given)?.settings();
-    interrupt::block_on(async {
+    let result = interrupt::block_on(async {
         match command {
             Models::List { json, settings: flags } => list(&settings(&flags)?, json).await,
             Models::Show { name, json, settings: flags } => {
@@ -32,6 +32,11 @@ pub(crate) fn run(command: Models, context: &Context) -> Result<Exit> {
                 Ok(Exit::Success)
             }
         }
+    });
+    result.map_err(|failure| match failure.error.downcast_ref() {
+        Some(models::Error::Transport(_)) => failure
+            .hint("start it with `ollama serve`, or say where it listens with OLLAMA_HOST or --base-url"),
+        _ => failure,
     })
 }
 
@@ -94,7 +99,7 @@ async fn show(server: &Server, name: &str, json: bool) -> Result<Exit> {
     let number = |n: Option<u64>| n.map_or("unknown".into(), crate::render::thousands);
     let rows = [
         ("family", show.family.unwrap_or_else(|| "unknown".into())),
-        ("parameters", show.parameters_b.map_or("unknown".into(), |b| format!("{b} B"))),
+        ("parameters", show.parameters_b.map_or("unknown".into(), |b| format!("{b:.1} B"))),
         ("trained window", number(show.trained_window)),
         ("capabilities", show.capabilities.map_or("unknown".into(), |c| c.join(", "))),
         ("chat template", if show.chat_template { "yes".into() } else { "no".into() }),

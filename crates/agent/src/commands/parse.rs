@@ -180,6 +180,6 @@ mod tests {
         let reply = judge(line).unwrap();
         assert_eq!(reply["id"], 7);
         assert_eq!(reply["calls"][0]["arguments"]["a"], "é");
-        assert_eq!(reply["calls"][0]["end"], 36);
+        assert_eq!(reply["calls"][0]["end"], 35);
     }
 }
