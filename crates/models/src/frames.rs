@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::lines::MAX_LINE;
+use crate::lines::{LineTooLong, MAX_LINE};
 use crate::ndjson::{Ndjson, parse};
 use crate::sse::{Event, Sse};
 
@@ -70,9 +70,7 @@ impl Frames {
             Mode::Sse(decoder) => Some(decoder.next_event()?.and_then(read_event)),
             Mode::Undecided | Mode::Whole if self.whole.len() > MAX_LINE => {
                 self.mode = Mode::Ended;
-                Some(Err(Error::Protocol(format!(
-                    "the server sent one object of more than {MAX_LINE} bytes"
-                ))))
+                Some(Err(Error::Protocol(LineTooLong { limit: MAX_LINE }.to_string())))
             }
             Mode::Undecided | Mode::Whole if self.finished => {
                 self.mode = Mode::Ended;

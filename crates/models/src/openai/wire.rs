@@ -10,7 +10,11 @@ use serde_json::{Value, json};
 use crate::answer::Protocol;
 use crate::failure::Body;
 use crate::frames::Frame;
+use crate::lines::MAX_LINE;
 use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
+
+/// The most tool calls that may be under construction at a time. Servers send one after the other.
+const MAX_CALLS: usize = 128;
 
 /// A request body. `None` is a field that is not sent.
 #[derive(Debug, Serialize)]
@@ -112,7 +116,7 @@ impl Protocol for OpenAiAnswer {
         if let Some(choice) = chunk["choices"].get_mut(0) {
             let reason = choice["finish_reason"].take();
             let part = if choice["delta"].is_object() { "delta" } else { "message" };
-            self.content(choice[part].take(), out);
+            self.content(choice[part].take(), out)?;
             if let Value::String(reason) = reason {
                 self.finish(&reason, out)?;
             }
@@ -173,12 +177,12 @@ impl OpenAiAnswer {
         counts.is_object()
     }
 
-    fn content(&mut self, mut part: Value, out: &mut VecDeque<Delta>) {
+    fn content(&mut self, mut part: Value, out: &mut VecDeque<Delta>) -> Result<(), Error> {
         // vLLM and Ollama call it `reasoning` (wire reference 2.3). A server that sends both sends the same twice.
         let thoughts = ["reasoning_content", "reasoning"].iter().find_map(|key| text(part[*key].take()));
         out.extend(thoughts.map(Delta::Thinking));
         out.extend(text(part["content"].take()).map(Delta::Text));
-        let Value::Array(fragments) = part["tool_calls"].take() else { return };
+        let Value::Array(fragments) = part["tool_calls"].take() else { return Ok(()) };
         for (position, fragment) in (0..).zip(fragments) {
             let index = fragment["index"].as_u64().unwrap_or(position);
             // A later index closes the ones before it.
@@ -197,7 +201,14 @@ impl OpenAiAnswer {
                 Value::Null => {}
                 whole => *arguments = whole.to_string(),
             }
+            let size: usize = self.calls.values().map(|(name, arguments)| name.len() + arguments.len()).sum();
+            if size > MAX_LINE || self.calls.len() > MAX_CALLS {
+                return Err(Error::Protocol(format!(
+                    "the server sent tool calls of more than {MAX_LINE} bytes or more than {MAX_CALLS} at a time"
+                )));
+            }
         }
+        Ok(())
     }
 
     fn finish(&mut self, reason: &str, out: &mut VecDeque<Delta>) -> Result<(), Error> {

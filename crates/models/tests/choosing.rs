@@ -1,0 +1,84 @@
+//! Choosing a model: by name, by base URL, or by what is there.
+
+mod common;
+
+use common::ask;
+use fake_model::{Config, ModelSpec, Personality, Server};
+use models::choose::{Chosen, Surroundings, open};
+use models::{Error, Secret};
+
+fn around(server: &Server) -> Surroundings {
+    Surroundings { ollama_host: Some(server.url()), ..Surroundings::default() }
+}
+
+async fn choose(text: &str, around: &Surroundings) -> Result<Chosen, Error> {
+    let choice = text.parse().map_err(Error::Refused)?;
+    open(Some(&choice), around).await
+}
+
+#[tokio::test]
+async fn a_loaded_model_is_preferred_and_then_one_for_code() {
+    let server = Server::start();
+    let chosen = open(None, &around(&server)).await.unwrap();
+    assert!(chosen.why.contains("coder"), "{}", chosen.why);
+    server.enqueue("ok");
+    let thinker = choose("deepseek-r1:8b", &around(&server)).await.unwrap();
+    ask(thinker.model.as_ref(), "x").await.unwrap();
+    let chosen = open(None, &around(&server)).await.unwrap();
+    assert_eq!(chosen.model.identity().model, "deepseek-r1:8b");
+    assert!(chosen.why.contains("loaded") && !chosen.why.contains('\n'), "{}", chosen.why);
+}
+
+#[tokio::test]
+async fn an_ollama_without_models_gives_way_to_deepseek() {
+    let server = Server::with_config(Config { models: Some(Vec::new()), ..Config::default() });
+    let around = Surroundings { deepseek_key: Some(Secret::new("sk")), ..around(&server) };
+    let chosen = open(None, &around).await.unwrap();
+    assert_eq!(chosen.model.identity().server, "deepseek");
+    assert!(chosen.why.contains("DEEPSEEK_API_KEY"), "{}", chosen.why);
+}
+
+#[tokio::test]
+async fn a_base_url_may_lead_to_any_kind_of_server() {
+    for (personality, kind) in [(Personality::LlamaServer, "llama-server"), (Personality::Ollama, "ollama")] {
+        let server = Server::of(personality);
+        let around = Surroundings { base_url: Some(server.openai_url()), ..Surroundings::default() };
+        assert_eq!(open(None, &around).await.unwrap().model.identity().server, kind);
+        let name = server.models().remove(0).name;
+        for text in [format!("openai:{name}"), name.clone()] {
+            let chosen = choose(&text, &around).await.unwrap();
+            assert_eq!(
+                (chosen.model.identity().server.as_str(), chosen.model.identity().model),
+                (kind, name.clone())
+            );
+        }
+    }
+    let server = Server::start();
+    let around = Surroundings { base_url: Some(server.url()), ..Surroundings::default() };
+    assert!(choose("ollama:deepseek-coder:6.7b", &around).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_bare_name_is_ollamas_or_else_deepseeks() {
+    let server =
+        Server::with_config(Config { models: Some(vec![ModelSpec::new("deepseek-x")]), ..Config::default() });
+    let keyed = Surroundings { deepseek_key: Some(Secret::new("sk")), ..around(&server) };
+    assert_eq!(choose("deepseek-x", &keyed).await.unwrap().model.identity().server, "ollama");
+    assert_eq!(choose("deepseek-flash", &keyed).await.unwrap().model.identity().server, "deepseek");
+    for (text, around) in [("deepseek-flash", around(&server)), ("deepseek-r1:8b", keyed)] {
+        assert!(matches!(choose(text, &around).await.err(), Some(Error::MissingModel { .. })), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_said() {
+    let server = Server::start();
+    for (text, part) in [
+        ("openai:x", "--base-url"),
+        ("deepseek:deepseek-flash", "DEEPSEEK_API_KEY"),
+        ("replay:/nowhere/x.jsonl", "/nowhere/x.jsonl"),
+    ] {
+        let error = choose(text, &around(&server)).await.err().unwrap();
+        assert!(matches!(&error, Error::Refused(why) if why.contains(part)), "{text}: {error:?}");
+    }
+}

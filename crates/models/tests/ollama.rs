@@ -1,0 +1,413 @@
+//! The Ollama client against a scripted server: what it sends, what it accepts, what it makes of trouble.
+
+mod common;
+
+use common::{ask, message, ollama, quiet, read_until, request};
+use fake_model::{Config, ModelSpec, Reply, Server};
+use futures_util::StreamExt;
+use models::ollama::{Ollama, OllamaOptions, Prompt};
+use models::{Delta, EndReason, Error, Model, Role, Think, collect};
+use serde_json::{Value, json};
+
+const CODER: &str = "deepseek-coder:6.7b";
+const THINKER: &str = "deepseek-r1:8b";
+
+#[tokio::test]
+async fn opening_takes_one_round_trip_and_the_window_is_the_smallest_of_three() {
+    let server = Server::start();
+    for (model, asked, window) in [
+        (CODER, None, 16_384),           // trained for
+        (THINKER, None, 32_768),         // the default
+        (THINKER, Some(65_536), 65_536), // configured
+        (CODER, Some(1_000_000), 16_384),
+        (CODER, Some(1), 256),
+    ] {
+        let options = OllamaOptions { num_ctx: asked, ..quiet(&server, model) };
+        let before = server.requests().len();
+        let identity = Ollama::open(options).await.unwrap().identity();
+        assert_eq!(identity.window, Some(window), "{model} {asked:?}");
+        assert_eq!(server.requests().len() - before, 2, "version and show, at the same time");
+    }
+    let identity = ollama(&server, CODER).await.identity();
+    assert_eq!(identity.server_version.as_deref(), Some("0.32.15"));
+    assert_eq!(identity.family.as_deref(), Some("llama"));
+    assert!(identity.parameters_b > Some(6.0));
+    assert!(identity.local && identity.constrains && !identity.thinking);
+}
+
+#[tokio::test]
+async fn the_session_options_are_the_same_in_every_request_and_in_the_preload() {
+    let server = Server::start();
+    let model = Ollama::open(OllamaOptions::new(&server.url(), THINKER)).await.unwrap();
+    server.wait_for_requests(3).await;
+    server.enqueue("one");
+    server.enqueue("two");
+    ask(&model, "a").await.unwrap();
+    ask(&model, "b").await.unwrap();
+    assert_eq!(server.loads().len(), 1, "nothing that was sent made the server load the model anew");
+    for sent in server.requests().iter().filter(|sent| sent.path == "/api/chat") {
+        let body = &sent.json;
+        assert_eq!(
+            (&body["truncate"], &body["shift"], &body["keep_alive"], &body["think"]),
+            (&json!(false), &json!(false), &json!("30m"), &json!(true))
+        );
+        assert_eq!(
+            (&body["options"]["num_ctx"], &body["options"]["repeat_penalty"]),
+            (&json!(32_768), &json!(1.0))
+        );
+    }
+    let chats = server.chats();
+    assert_eq!(chats[0].json["options"]["num_predict"], 500);
+    assert_eq!(chats[0].json["options"]["seed"], 7);
+}
+
+#[tokio::test]
+async fn a_request_repeats_the_bytes_of_the_one_before_it() {
+    let server = Server::start();
+    let model = ollama(&server, CODER).await;
+    server.fallback("ok");
+    let mut conversation = request("first");
+    collect(model.stream(&conversation).await.unwrap()).await.unwrap();
+    conversation.messages.push(message(Role::Assistant, "ok"));
+    conversation.messages.push(message(Role::User, "second"));
+    conversation.temperature = Some(0.9);
+    conversation.format = Some(json!({"type": "object"}));
+    collect(model.stream(&conversation).await.unwrap()).await.unwrap();
+    let chats = server.chats();
+    let first = String::from_utf8(chats[0].body.clone()).unwrap();
+    let second = String::from_utf8(chats[1].body.clone()).unwrap();
+    let shared = first.split(r#"],"options""#).next().unwrap();
+    assert!(shared.contains("first") && second.starts_with(shared), "{first}\n{second}");
+    assert_eq!(server.connections(), 2, "those that opening needed serve the session");
+}
+
+#[tokio::test]
+async fn thinking_text_and_native_calls_come_in_order_with_the_counts() {
+    let server = Server::start();
+    let model = ollama(&server, "deepseek-v3.1:671b").await;
+    server.enqueue(
+        Reply::empty().thinking("hm").more("é漢").tool_call("read_file", json!({"path": "a"})).split_bytes(1),
+    );
+    let answer = ask(&model, "x").await.unwrap();
+    assert_eq!((answer.thinking.as_str(), answer.text.as_str()), ("hm", "é漢"));
+    assert_eq!(answer.calls, [(String::from("read_file"), json!({"path": "a"}))]);
+    assert_eq!(answer.end.reason, EndReason::Stop);
+    let usage = answer.end.usage;
+    assert!(
+        usage.prompt_tokens > Some(0) && usage.generated_tokens > Some(0) && usage.prompt_ms.is_some(),
+        "{usage:?}"
+    );
+    assert_eq!(server.chats()[0].json["think"], false, "this model breaks with thinking on");
+}
+
+#[tokio::test]
+async fn an_answer_in_one_piece_reads_the_same() {
+    let server = Server::start();
+    let model = ollama(&server, THINKER).await;
+    server.enqueue(Reply::empty().thinking("hm").more("yes"));
+    let answer = model.complete(&request("x")).await.unwrap();
+    assert_eq!((answer.thinking.as_str(), answer.text.as_str()), ("hm", "yes"));
+    assert_eq!(server.chats()[0].json["stream"], false);
+}
+
+#[tokio::test]
+async fn the_proxy_may_mislabel_or_hold_back_what_it_likes() {
+    let server = Server::start();
+    let model = ollama(&server, CODER).await;
+    server.enqueue(Reply::text("one").content_type("text/event-stream"));
+    server.enqueue(Reply::text("two").late_burst());
+    let whole =
+        json!({"message": {"role": "assistant", "content": "three"}, "done": true, "done_reason": "stop"});
+    server.enqueue(Reply::status(200, json!(format!("{whole:#}"))).content_type("text/html"));
+    for wanted in ["one", "two", "three"] {
+        assert_eq!(ask(&model, "x").await.unwrap().text, wanted);
+    }
+}
+
+#[tokio::test]
+async fn a_line_of_ten_mebibytes_is_read_and_an_endless_one_is_not() {
+    let server = Server::start();
+    let model = ollama(&server, CODER).await;
+    server.enqueue(Reply::empty().big_line(10 << 20));
+    assert!(ask(&model, "x").await.unwrap().text.len() > 10_000_000);
+    server.enqueue(Reply::empty().endless_line());
+    let error = ask(&model, "x").await.unwrap_err();
+    assert_eq!(error, Error::Protocol(String::from("the server sent a line of more than 16777216 bytes")));
+}
+
+#[tokio::test]
+async fn only_done_true_ends_a_turn() {
+    let server = Server::start();
+    let model = ollama(&server, CODER).await;
+    for reply in
+        [Reply::text("half").eof_without_done(), Reply::text("half").cut(), Reply::text("half").reset()]
+    {
+        server.enqueue(reply);
+        let error = ask(&model, "x").await.unwrap_err();
+        assert!(matches!(error, Error::Transport(_)), "{error:?}");
+    }
+    server.enqueue(Reply::text("half").done_reason("unload"));
+    assert!(matches!(ask(&model, "x").await, Err(Error::Unavailable { .. })));
+    server.enqueue(Reply::text("long").done_reason("length"));
+    assert_eq!(ask(&model, "x").await.unwrap().end.reason, EndReason::Length);
+}
+
+#[tokio::test]
+async fn an_error_line_is_an_error_with_the_servers_words() {
+    let server = Server::start();
+    let model = ollama(&server, CODER).await;
+    server.enqueue(Reply::text("half").then_error_line("model runner has unexpectedly stopped"));
+    let mut deltas = model.stream(&request("x")).await.unwrap();
+    assert_eq!(read_until(&mut deltas, "half").await, "half");
+    let error = deltas.next().await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("unexpectedly stopped"), "{error}");
+    assert!(matches!(error, Error::Unavailable { .. }));
+    assert!(deltas.next().await.is_none());
+}
+
+#[tokio::test]
+async fn an_error_that_is_json_inside_a_string_is_unwrapped() {
+    let server = Server::start();
+    let model = Ollama::open(OllamaOptions { num_ctx: Some(256), ..quiet(&server, CODER) }).await.unwrap();
+    match ask(&model, &"word ".repeat(2000)).await {
+        Err(Error::Overflow { message, prompt_tokens: Some(tokens), window: Some(256) }) => {
+            assert!(tokens > 256 && !message.contains('{'), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // The same inside a stream that began well.
+    server.enqueue(Reply::text("a").then_error_line(
+        r#"{"error":{"code":400,"message":"m","type":"exceed_context_size_error","n_ctx":256}}"#,
+    ));
+    assert!(matches!(ask(&model, "x").await, Err(Error::Overflow { window: Some(256), .. })));
+}
+
+#[tokio::test]
+async fn dropping_the_stream_closes_the_connection_at_once() {
+    let server = Server::start();
+    let model = ollama(&server, CODER).await;
+    server.enqueue(Reply::text("{\"tool\": \"x\"}").hold().more("never"));
+    let mut deltas = model.stream(&request("x")).await.unwrap();
+    read_until(&mut deltas, "}").await;
+    drop(deltas);
+    assert!(server.wait_for_close(0).await.client_closed());
+    server.enqueue("next");
+    assert_eq!(ask(&model, "y").await.unwrap().text, "next");
+}
+
+#[tokio::test]
+async fn a_model_without_the_capability_is_never_asked_to_think() {
+    let server = Server::start();
+    let model = Ollama::open(OllamaOptions { think: Think::High, ..quiet(&server, CODER) }).await.unwrap();
+    server.enqueue("ok");
+    ask(&model, "x").await.unwrap();
+    assert!(server.chats()[0].json.get("think").is_none());
+    assert!(!model.identity().thinking);
+
+    let model = Ollama::open(OllamaOptions { think: Think::Off, ..quiet(&server, THINKER) }).await.unwrap();
+    server.enqueue("ok");
+    ask(&model, "x").await.unwrap();
+    assert_eq!(server.chats()[1].json["think"], false);
+}
+
+#[tokio::test]
+async fn a_field_the_server_refuses_is_dropped_once_and_for_all() {
+    let server = Server::start();
+    let model = ollama(&server, THINKER).await;
+    server.enqueue(Reply::error(400, "\"deepseek-r1:8b\" does not support thinking"));
+    server.enqueue("ok");
+    server.enqueue(Reply::error(500, "invalid format: expected a JSON schema"));
+    server.enqueue("ok");
+    server.enqueue("ok");
+    ask(&model, "x").await.unwrap();
+    let constrained = models::Request { format: Some(json!({"type": "object"})), ..request("y") };
+    collect(model.stream(&constrained).await.unwrap()).await.unwrap();
+    collect(model.stream(&constrained).await.unwrap()).await.unwrap();
+    let has =
+        |field: &str| server.chats().iter().map(|sent| sent.json.get(field).is_some()).collect::<Vec<_>>();
+    assert_eq!(has("think"), [true, false, false, false, false]);
+    assert_eq!(has("format"), [false, false, true, false, false]);
+    assert!(!model.identity().constrains && !model.identity().thinking);
+}
+
+#[tokio::test]
+async fn a_window_that_does_not_fit_memory_is_halved_once() {
+    let server = Server::start();
+    let model = ollama(&server, THINKER).await;
+    server.enqueue(Reply::error(
+        500,
+        "model requires more system memory (12.0 GiB) than is available (7.1 GiB)",
+    ));
+    server.enqueue("ok");
+    ask(&model, "x").await.unwrap();
+    assert_eq!(server.chats()[1].json["options"]["num_ctx"], 16_384);
+    assert_eq!(model.identity().window, Some(16_384));
+    server.enqueue(Reply::error(500, "out of memory"));
+    assert!(matches!(ask(&model, "x").await, Err(Error::Unavailable { .. })), "not again");
+}
+
+#[tokio::test]
+async fn refusals_are_told_apart() {
+    let server = Server::start();
+    let model = ollama(&server, CODER).await;
+    server.enqueue(Reply::error(503, "server busy").header("retry-after", "7"));
+    assert!(matches!(ask(&model, "x").await, Err(Error::Unavailable { retry_after: Some(7), .. })));
+    server.enqueue(Reply::error(429, "slow down").header("retry-after", "1.5"));
+    assert!(matches!(ask(&model, "x").await, Err(Error::Unavailable { retry_after: Some(2), .. })));
+    server.enqueue(Reply::redirect(307, "http://elsewhere.example/api/chat"));
+    let error = ask(&model, "x").await.unwrap_err();
+    assert!(matches!(&error, Error::Refused(why) if why.contains("http://elsewhere.example")), "{error}");
+    server.enqueue(Reply::status(403, json!("")));
+    assert!(matches!(ask(&model, "x").await, Err(Error::Refused(why)) if why.contains("OLLAMA_HOST")));
+    server.enqueue(Reply::status(200, json!("<html>Sign in</html>")).content_type("application/json"));
+    assert!(matches!(ask(&model, "x").await, Err(Error::Transport(_) | Error::Protocol(_))));
+}
+
+#[tokio::test]
+async fn a_missing_model_is_named_with_those_that_are_there() {
+    let server = Server::start();
+    let error = Ollama::open(quiet(&server, "nothing:7b")).await.err().unwrap();
+    let Error::MissingModel { message, available } = error else { panic!("{error:?}") };
+    assert!(message.contains("nothing:7b") && message.contains(CODER), "{message}");
+    assert_eq!(available.len(), 4);
+}
+
+#[tokio::test]
+async fn nobody_listening_is_said_in_plain_words() {
+    let server = Server::start();
+    let base = server.url();
+    drop(server);
+    let error = Ollama::open(OllamaOptions::new(&base, CODER)).await.err().unwrap().to_string();
+    assert!(error.contains(&base) && error.contains("refused") && error.contains("ollama serve"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_ollama_is_recognised() {
+    let server = Server::of(fake_model::Personality::Generic);
+    let error = Ollama::open(quiet(&server, "x")).await.err().unwrap();
+    assert!(matches!(&error, Error::Refused(why) if why.contains("--base-url")), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_model_without_a_chat_template_gets_a_plain_transcript() {
+    let server = Server::start();
+    server.enqueue_for(
+        "/api/show",
+        Reply::status(
+            200,
+            json!({"template": "{{ .Prompt }}", "capabilities": ["completion"], "model_info": {}}),
+        ),
+    );
+    let model = ollama(&server, CODER).await;
+    server.enqueue("ok");
+    assert_eq!(ask(&model, "Say ok.").await.unwrap().text, "ok");
+    let sent = &server.chats()[0];
+    assert_eq!(sent.path, "/api/generate");
+    assert_eq!(sent.json["raw"], true);
+    assert_eq!(sent.json["prompt"], "Be brief.\n### Instruction:\nSay ok.\n### Response:\n");
+    assert_eq!(sent.json["options"]["stop"][0], "### Instruction:");
+}
+
+#[tokio::test]
+async fn one_prompt_can_be_continued_streamed_and_whole() {
+    let server = Server::start();
+    let model = ollama(&server, "qwen2.5-coder:1.5b").await;
+    let prompt =
+        Prompt { prompt: String::from("fn main() {"), suffix: Some(String::from("}")), ..Prompt::default() };
+    for stream in [true, false] {
+        server.enqueue("todo!()");
+        let deltas = model.generate(&prompt, &request(""), stream).await.unwrap();
+        assert_eq!(collect(deltas).await.unwrap().text, "todo!()");
+    }
+    assert_eq!(server.chats()[0].json["suffix"], "}");
+}
+
+#[tokio::test]
+async fn the_window_in_force_is_checked_after_the_first_answer() {
+    let server = Server::start();
+    let model = ollama(&server, CODER).await;
+    assert!(model.verify().await[0].contains("not among the loaded models"));
+    server.enqueue("ok");
+    ask(&model, "x").await.unwrap();
+    assert_eq!(model.verify().await, [] as [String; 0]);
+    server.enqueue_for(
+        "/api/ps",
+        Reply::status(
+            200,
+            json!({"models": [
+        {"name": CODER, "size": 100, "size_vram": 60, "context_length": 4096}]}),
+        ),
+    );
+    let warnings = model.verify().await;
+    assert!(warnings[0].contains("4096") && warnings[0].contains("16384"), "{warnings:?}");
+    assert!(warnings[1].contains("40 %"), "{warnings:?}");
+    assert_eq!(model.identity().window, Some(4096));
+}
+
+#[tokio::test]
+async fn old_servers_are_met_half_way() {
+    for (version, shift, counted) in
+        [("0.30.0", None, false), ("0.30.7", None, true), ("0.9.0", Some(false), true)]
+    {
+        let server = Server::with_config(Config { version: Some(version.to_owned()), ..Config::default() });
+        let model = ollama(&server, CODER).await;
+        server.enqueue("ok");
+        let answer = ask(&model, "x").await.unwrap();
+        assert_eq!(server.chats()[0].json.get("shift"), shift.map(Value::Bool).as_ref(), "{version}");
+        assert_eq!(answer.end.usage.prompt_tokens.is_some(), counted, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_pull_reports_progress_and_is_done_only_by_its_last_line() {
+    let server =
+        Server::with_config(Config { pullable: vec![ModelSpec::new("smollm2:135m")], ..Config::default() });
+    let stock = models::ollama::Server::new(&server.url(), None, None).unwrap();
+    let seen: Vec<_> = stock.pull("smollm2:135m").await.unwrap().map(Result::unwrap).collect().await;
+    let last = seen.last().unwrap();
+    assert!(last.done && last.total() > 0 && last.completed() == last.total(), "{last:?}");
+    assert_eq!(seen.iter().filter(|progress| progress.done).count(), 1);
+    assert!(stock.tags().await.unwrap().iter().any(|model| model.name == "smollm2:135m"));
+    stock.delete("smollm2:135m").await.unwrap();
+    assert!(matches!(stock.delete("smollm2:135m").await, Err(Error::MissingModel { .. })));
+
+    let error = stock
+        .pull("nothing")
+        .await
+        .unwrap()
+        .filter_map(|item| async { item.err() })
+        .collect::<Vec<_>>()
+        .await;
+    assert!(matches!(&error[..], [Error::MissingModel { .. }]), "{error:?}");
+    server.enqueue_for(
+        "/api/pull",
+        Reply::empty().json(json!({"status": "pulling manifest"})).eof_without_done(),
+    );
+    let cut: Vec<_> = stock.pull("x").await.unwrap().collect().await;
+    assert!(
+        matches!(cut.last(), Some(Err(Error::Transport(why))) if why.contains("run it again")),
+        "{cut:?}"
+    );
+}
+
+#[tokio::test]
+async fn cloud_models_are_not_local_and_get_no_window() {
+    let server = Server::start();
+    server.enqueue_for(
+        "/api/show",
+        Reply::status(
+            200,
+            json!({"remote_host": "https://ollama.com:443", "capabilities": ["completion"],
+        "template": "x", "model_info": {"general.architecture": "d", "d.context_length": 1_048_576}}),
+        ),
+    );
+    server.fallback("ok");
+    let model = ollama(&server, CODER).await;
+    let identity = model.identity();
+    assert_eq!((identity.local, identity.window, identity.constrains), (false, Some(1_048_576), false));
+    let deltas = model.stream(&request("x")).await.unwrap();
+    let ended = deltas.any(|delta| async move { matches!(delta, Ok(Delta::End(_))) }).await;
+    assert!(ended && server.chats()[0].json["options"].get("num_ctx").is_none());
+    // Not listed, as long as it has not been used: no error.
+    assert!(!ollama(&server, "big:671b-cloud").await.identity().local);
+}
