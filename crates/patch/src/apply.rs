@@ -129,9 +129,13 @@ fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
     }
     let (added, removed) = hunks.iter().map(Hunk::counts).fold((0, 0), |(a, r), (x, y)| (a + x, r + y));
     let index = Index::of(there);
+    let unchanged = "it changes nothing: the file has these lines already";
     if patch.dialect == Dialect::Unified
         && let Some(bytes) = strict::apply(&index, hunks)
     {
+        if bytes == there && patch.from.is_none() {
+            return refuse(Kind::NoChange, 0, unchanged.into());
+        }
         let lines = hunks.iter().filter_map(|h| h.start).collect();
         let how = How { rung: Rung::Named, added, removed, lines };
         return Ok(Applied { bytes: Some(bytes), how });
@@ -170,7 +174,7 @@ fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
     }
     bytes.extend_from_slice(&there[done..]);
     if bytes == there && patch.from.is_none() {
-        return refuse(Kind::NoChange, 0, "it changes nothing: the file has these lines already".into());
+        return refuse(Kind::NoChange, 0, unchanged.into());
     }
     let how = How { rung, added, removed, lines };
     Ok(Applied { bytes: Some(bytes), how })
