@@ -27,6 +27,9 @@ impl Parser {
             if byte == fence.byte && run >= fence.len && (self.line_blank || self.behind_call) {
                 return self.close_fence(win, run, out);
             }
+            if self.fence_is_file(out) {
+                return Flow::Go;
+            }
             return self.plain(run);
         }
         if self.swallow_fence && run >= 3 && (self.line_blank || self.behind_call) {
@@ -86,6 +89,8 @@ impl Parser {
             None if !win.eof && rest.len() < MAX_INFO => return Flow::More,
             None | Some(b'\n' | b'<') => {}
             Some(_) if self.behind_call => {}
+            // A fence with a label: the first thing in a file.
+            Some(_) if self.fence_is_file(out) => return Flow::Go,
             Some(_) => return self.plain(run),
         }
         if self.fence.take().is_some_and(|f| f.hidden) {
@@ -99,17 +104,17 @@ impl Parser {
     // ---- whole files -----------------------------------------------------------------------------------------
 
     /// True if the byte at hand, the first in a fence that is not blank, makes the fence a file.
-    pub(crate) fn file_begins(&mut self, win: Window<'_>, byte: u8, out: &mut Vec<Event>) -> bool {
+    pub(crate) fn file_begins(&mut self, byte: u8, out: &mut Vec<Event>) -> bool {
         let Some(Fence { fresh: true, file: Some(info), byte: tick, .. }) = &self.fence else { return false };
         let may_be_call = info.may_be_call && matches!(byte, b'{' | b'[' | b'<');
         if byte.is_ascii_whitespace() || may_be_call || byte == *tick && self.line_blank {
             return false;
         }
-        self.fence_is_file(win, out)
+        self.fence_is_file(out)
     }
 
     /// Turns the open fence into a file, if it can be one and holds no call.
-    pub(crate) fn fence_is_file(&mut self, _win: Window<'_>, out: &mut Vec<Event>) -> bool {
+    pub(crate) fn fence_is_file(&mut self, out: &mut Vec<Event>) -> bool {
         let Some(Fence { fresh: true, file: Some(info), .. }) = &self.fence else { return false };
         let path = info.path.clone();
         let Some(fence) = self.fence.take() else { return false };

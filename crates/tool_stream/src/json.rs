@@ -121,9 +121,9 @@ impl Reader {
         }
     }
 
-    /// True if the bytes so far end inside a string.
+    /// True if the bytes so far end inside a string that is a value.
     pub(crate) fn in_string(&self) -> bool {
-        matches!(self.state, State::Text(_))
+        matches!(&self.state, State::Text(text) if !text.is_key)
     }
 
     /// Where the key of the outermost object begins that is being read, if one is.

@@ -187,7 +187,7 @@ impl Parser {
         if self.hold.is_some_and(|hold| self.pos - hold > MAX_HOLD) {
             self.hold = None;
         }
-        if self.file_begins(win, byte, out) {
+        if self.file_begins(byte, out) {
             return Flow::Go;
         }
         match byte {
@@ -412,7 +412,7 @@ impl Parser {
             Outcome::Failed { why, called: true } => self.fail(why, pos, out),
             Outcome::Closed { called: false } | Outcome::Failed { .. } => {
                 self.mode = Mode::Text;
-                if self.fence_is_file(win, out) {
+                if self.fence_is_file(out) {
                     return Flow::Go;
                 }
                 let closed = matches!(outcome, Outcome::Closed { .. });

@@ -56,7 +56,8 @@ impl Quote {
         if self.len() == 1 {
             return Some(true);
         }
-        if rest.len() >= 3 {
+        let triple = matches!(self, Quote::TripleDouble | Quote::TripleSingle);
+        if rest.len() >= 3 + usize::from(triple && !eof) {
             return Some(match self {
                 Quote::SmartDouble => matches!(rest, [0xE2, 0x80, 0x9C..=0x9F, ..]),
                 Quote::SmartSingle => matches!(rest, [0xE2, 0x80, 0x98..=0x9B, ..]),
@@ -199,7 +200,7 @@ impl Look {
             Phase::AfterQuote => self.after_quote(byte, stack, doubt, text),
             Phase::Slash => Some(matches!(byte, b'/' | b'*')),
             Phase::AfterCloser => match byte {
-                b',' => Some(true),
+                b',' | b'#' => Some(true),
                 b'}' | b']' => self.closer(byte, stack, doubt),
                 b'/' => self.to(Phase::Slash),
                 _ => Some(false),

@@ -1,0 +1,197 @@
+//! Every recorded stream in `fixtures/streams` is judged as written down, however its bytes are cut into chunks.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tool_stream::{End, Event, Options, Parser, verdict};
+
+struct Fixture {
+    id: String,
+    chunks: Vec<Vec<u8>>,
+    end: End,
+    options: Options,
+    expect: Value,
+}
+
+fn fixtures() -> Vec<Fixture> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/streams");
+    let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "jsonl"));
+    paths.sort();
+    let mut all = Vec::new();
+    for path in paths {
+        let text = fs::read_to_string(&path).unwrap();
+        for line in text.lines() {
+            let v: Value = serde_json::from_str(line).unwrap();
+            all.push(fixture(&v));
+        }
+    }
+    all
+}
+
+fn fixture(v: &Value) -> Fixture {
+    let chunks = v["chunks"].as_array().unwrap().iter().map(|c| match c {
+        Value::String(text) => text.clone().into_bytes(),
+        other => {
+            let hex = other["hex"].as_str().unwrap();
+            (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
+        }
+    });
+    let options = Options {
+        whole_file: v["whole_file"] == true,
+        starts_thinking: v["starts_thinking"] == true,
+        known_tools: v["tools"]
+            .as_array()
+            .map(|t| t.iter().map(|t| t.as_str().unwrap().to_owned()).collect()),
+        ..Options::default()
+    };
+    Fixture {
+        id: v["id"].as_str().unwrap().to_owned(),
+        chunks: chunks.collect(),
+        end: match v["end"].as_str().unwrap() {
+            "stop" => End::Stop,
+            "length" => End::Length,
+            _ => End::Cut,
+        },
+        options,
+        expect: v["expect"].clone(),
+    }
+}
+
+/// The events, with neighbouring pieces of text joined.
+fn events<'a>(fixture: &Fixture, chunks: impl Iterator<Item = &'a [u8]>) -> Vec<Event> {
+    let mut parser = Parser::new(fixture.options.clone());
+    let mut joined: Vec<Event> = Vec::new();
+    let mut out = Vec::new();
+    for chunk in chunks {
+        parser.feed(chunk, &mut out);
+        join(&mut joined, &mut out);
+    }
+    parser.finish(fixture.end, &mut out);
+    join(&mut joined, &mut out);
+    joined
+}
+
+fn join(joined: &mut Vec<Event>, out: &mut Vec<Event>) {
+    for event in out.drain(..) {
+        match (joined.last_mut(), event) {
+            (Some(Event::Text(a)), Event::Text(b)) | (Some(Event::Thinking(a)), Event::Thinking(b)) => {
+                a.push_str(&b)
+            }
+            (_, event) => joined.push(event),
+        }
+    }
+}
+
+/// What the fixture's `expect` says, as read from the events.
+fn observed(events: Vec<Event>, expect: &Value) -> Value {
+    let mut text = String::new();
+    let mut thinking = String::new();
+    for event in &events {
+        match event {
+            Event::Text(t) => text.push_str(t),
+            Event::Thinking(t) => thinking.push_str(t),
+            _ => {}
+        }
+    }
+    let verdict = verdict(events);
+    let mut seen = json!({"status": verdict.status, "calls": verdict.calls});
+    if let Some(want) = expect["why"].as_str() {
+        let why = verdict.why.unwrap_or_default();
+        seen["why"] = if why.contains(want) { want.into() } else { why.into() };
+    }
+    if expect.get("text").is_some() {
+        seen["text"] = text.into();
+    }
+    if expect.get("thinking").is_some() {
+        seen["thinking"] = thinking.into();
+    }
+    seen
+}
+
+/// A small deterministic generator of numbers.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+}
+
+#[test]
+fn every_stream_is_judged_as_written_down() {
+    let all = fixtures();
+    assert!(all.len() >= 200, "only {} fixtures", all.len());
+    let mut wrong = Vec::new();
+    for fixture in &all {
+        let seen = observed(events(fixture, fixture.chunks.iter().map(Vec::as_slice)), &fixture.expect);
+        if seen != fixture.expect {
+            wrong.push(format!("{}\n  expected {}\n  observed {seen}", fixture.id, fixture.expect));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} are judged otherwise:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+}
+
+#[test]
+fn chunk_borders_change_nothing() {
+    for fixture in fixtures() {
+        let whole = fixture.chunks.concat();
+        let reference = events(&fixture, std::iter::once(whole.as_slice()));
+        assert_eq!(events(&fixture, whole.chunks(1)), reference, "{} in one-byte chunks", fixture.id);
+        assert_eq!(
+            events(&fixture, fixture.chunks.iter().map(Vec::as_slice)),
+            reference,
+            "{} in its own chunks",
+            fixture.id
+        );
+        let mut random = Random(7);
+        for round in 0..20 {
+            let mut rest = whole.as_slice();
+            let mut chunks = Vec::new();
+            while !rest.is_empty() {
+                let (chunk, more) = rest.split_at(1 + random.below(rest.len().min(1 + 5 * round)));
+                chunks.push(chunk);
+                rest = more;
+            }
+            assert_eq!(events(&fixture, chunks.into_iter()), reference, "{} in random chunks", fixture.id);
+        }
+    }
+}
+
+/// What has been said early is never taken back: a call that is opened completes under that name or is malformed, and
+/// its fields are those of the call.
+#[test]
+fn early_events_are_never_contradicted() {
+    for fixture in fixtures() {
+        let mut open: Option<(usize, String, serde_json::Map<String, Value>)> = None;
+        for event in events(&fixture, fixture.chunks.iter().map(Vec::as_slice)) {
+            match event {
+                Event::CallOpened { call, tool } => {
+                    assert!(open.is_none(), "{}: opened twice", fixture.id);
+                    open = Some((call, tool, serde_json::Map::new()));
+                }
+                Event::FieldClosed { call, name, value } => {
+                    let (number, _, fields) =
+                        open.as_mut().unwrap_or_else(|| panic!("{}: field of no call", fixture.id));
+                    assert_eq!(*number, call, "{}", fixture.id);
+                    fields.insert(name, value);
+                }
+                Event::CallComplete(call) => {
+                    let (number, tool, fields) =
+                        open.take().unwrap_or_else(|| panic!("{}: never opened", fixture.id));
+                    assert_eq!((number, tool), (call.call, call.tool), "{}", fixture.id);
+                    if let Value::Object(arguments) = call.arguments
+                        && fixture.id != "clean/duplicate-arguments"
+                    {
+                        assert_eq!(fields, arguments, "{}", fixture.id);
+                    }
+                }
+                Event::Malformed { .. } => open = None,
+                _ => {}
+            }
+        }
+        assert!(open.is_none(), "{}: a call was opened and forgotten", fixture.id);
+    }
+}
