@@ -53,7 +53,7 @@ pub(crate) fn compose(
         .map(|(path, content)| Focus { path: path.clone(), content: content.clone() });
     let tools = tools
         .specs()
-        .map(|s| (s.name.to_owned(), s.description.trim_end_matches('.').to_owned(), s.schema.to_string()))
+        .map(|s| (s.name.to_owned(), s.description.trim_end_matches('.').to_owned(), s.shown_schema()))
         .collect();
     let opening = Opening {
         task,

@@ -21,6 +21,14 @@ pub struct Spec {
     pub schema: Value,
 }
 
+impl Spec {
+    /// The schema in the words of the prompt: each byte of it is paid for on every task.
+    #[must_use]
+    pub fn shown_schema(&self) -> String {
+        schema::shown(&self.schema).to_string()
+    }
+}
+
 /// Why a call was refused, for counts and reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {
@@ -163,7 +171,10 @@ impl Registry {
         let Some(given) = arguments.as_object() else {
             return Err(Refusal {
                 kind: RefusalKind::Schema,
-                message: format!("{tool}: \"arguments\" must be an object, {}", schema::example(&entry.spec.schema)),
+                message: format!(
+                    "{tool}: \"arguments\" must be an object, {}",
+                    schema::example(&entry.spec.schema)
+                ),
             });
         };
         let mut out = Map::new();

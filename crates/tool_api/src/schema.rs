@@ -12,13 +12,34 @@ pub(crate) fn of<T: JsonSchema>() -> Value {
     settings.meta_schema = None;
     let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
     shrink(&mut schema);
+    if let Some(root) = schema.as_object_mut() {
+        root.shift_remove("description"); // of the Rust type, not for the model
+    }
     schema
+}
+
+/// The schema as the model is shown it: without what it would do right anyway.
+pub(crate) fn shown(schema: &Value) -> Value {
+    let mut shown = schema.clone();
+    fn without(schema: &mut Value) {
+        let Some(object) = schema.as_object_mut() else { return };
+        object.shift_remove("additionalProperties");
+        for value in object.values_mut() {
+            match value {
+                Value::Object(_) => without(value),
+                Value::Array(items) => items.iter_mut().for_each(without),
+                _ => {}
+            }
+        }
+    }
+    without(&mut shown);
+    shown
 }
 
 fn shrink(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
     for key in ["title", "format", "$schema", "default"] {
-        object.remove(key);
+        object.shift_remove(key);
     }
     // `Option<T>` is "may be left out"; saying also "may be null" would only cost tokens.
     if let Some(Value::Array(types)) = object.get_mut("type") {
@@ -33,7 +54,7 @@ fn shrink(schema: &mut Value) {
         if variants.len() == 1
             && let Value::Object(only) = variants.remove(0)
         {
-            object.remove("anyOf");
+            object.shift_remove("anyOf");
             for (key, value) in only {
                 object.entry(key).or_insert(value);
             }
@@ -71,8 +92,12 @@ pub(crate) fn coerce(value: Value, schema: &Value) -> Value {
             _ => Value::String(s),
         },
         ("array" | "object", Value::String(s)) => match serde_json::from_str::<Value>(&s) {
-            Ok(v) if (wanted == "array" && v.is_array()) || (wanted == "object" && v.is_object()) => coerce(v, schema),
-            _ if wanted == "array" && schema["items"]["type"] == "string" => Value::Array(vec![Value::String(s)]),
+            Ok(v) if (wanted == "array" && v.is_array()) || (wanted == "object" && v.is_object()) => {
+                coerce(v, schema)
+            }
+            _ if wanted == "array" && schema["items"]["type"] == "string" => {
+                Value::Array(vec![Value::String(s)])
+            }
             _ => Value::String(s),
         },
         ("array", Value::Object(o)) if schema["items"]["type"] == "object" => {
