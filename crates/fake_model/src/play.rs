@@ -275,6 +275,9 @@ impl<'a> Player<'a> {
                     self.emit(comment.into_iter().collect()).await?;
                 }
                 Step::Gate(name) => self.connection.wait(self.shared.pass_gate(&name)).await?,
+                Step::Mark(name) => {
+                    self.shared.record(self.index, |record| record.marks.push((name, Instant::now())));
+                }
                 Step::PauseMs(ms) => {
                     self.connection.wait(tokio::time::sleep(Duration::from_millis(ms))).await?;
                 }
@@ -343,11 +346,13 @@ impl<'a> Player<'a> {
 
     async fn fill(&mut self, ms: u64, every_ms: u64) -> Result<(), Stop> {
         let end = Instant::now() + Duration::from_millis(ms);
-        while Instant::now() < end {
+        loop {
             self.connection.wait(tokio::time::sleep(Duration::from_millis(every_ms.max(1)))).await?;
             self.say(" filler").await?;
+            if Instant::now() >= end {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     async fn go_on_forever(&mut self, endless: &Endless) -> Result<(), Closed> {

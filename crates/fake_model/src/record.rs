@@ -75,11 +75,12 @@ impl Request {
         self.messages().is_empty() && self.json["prompt"].as_str().unwrap_or_default().is_empty()
     }
 
-    /// Method, path, headers and body as one JSON object: the form of `--record`.
-    pub fn to_json(&self) -> Value {
+    /// Method, path, headers and body as one JSON object: the form of `--record`. Times are milliseconds after `start`.
+    pub fn to_json(&self, start: Instant) -> Value {
         json!({
             "index": self.index,
             "connection": self.connection,
+            "received_ms": millis(start, self.received_at),
             "method": self.method,
             "path": self.path,
             "query": self.query,
@@ -118,17 +119,24 @@ pub struct ReplyRecord {
     pub first_byte_at: Option<Instant>,
     /// When the last byte so far was written.
     pub last_byte_at: Option<Instant>,
+    /// When each mark of the reply was reached.
+    pub marks: Vec<(String, Instant)>,
     /// How it ended and when the server knew; `None` while it goes on.
     pub ended: Option<(Outcome, Instant)>,
 }
 
 impl ReplyRecord {
-    /// Counts and outcome as one JSON object.
-    pub fn to_json(&self) -> Value {
+    /// Counts, times and outcome as one JSON object. Times are milliseconds after `start`.
+    pub fn to_json(&self, start: Instant) -> Value {
+        let marks: Vec<Value> =
+            self.marks.iter().map(|(name, at)| json!([name, millis(start, *at)])).collect();
         json!({
             "status": self.status, "chunks": self.chunks, "bytes": self.bytes,
             "prompt_tokens": self.prompt_tokens, "cached_tokens": self.cached_tokens,
             "generated_tokens": self.generated_tokens, "outcome": self.ended.map(|(outcome, _)| outcome),
+            "first_byte_ms": self.first_byte_at.map(|at| millis(start, at)),
+            "last_byte_ms": self.last_byte_at.map(|at| millis(start, at)),
+            "ended_ms": self.ended.map(|(_, at)| millis(start, at)), "marks": marks,
         })
     }
 
@@ -136,4 +144,8 @@ impl ReplyRecord {
     pub fn client_closed(&self) -> bool {
         matches!(self.ended, Some((Outcome::ClientClosed, _)))
     }
+}
+
+fn millis(start: Instant, at: Instant) -> f64 {
+    at.saturating_duration_since(start).as_secs_f64() * 1e3
 }

@@ -35,6 +35,8 @@ pub enum Step {
     Comment(String),
     /// Stop until `Server::release(name)`.
     Gate(String),
+    /// Note the time in the record, under this name.
+    Mark(String),
     /// Stop for a time. For benchmarks; tests use gates.
     PauseMs(u64),
     /// Text chunks at an interval for a time. For benchmarks.
@@ -232,6 +234,11 @@ impl Reply {
     /// Stops at the gate called `hold`.
     pub fn hold(self) -> Self {
         self.gate("hold")
+    }
+
+    /// Notes in the record when everything before it was written.
+    pub fn mark(self, name: impl Into<String>) -> Self {
+        self.step(Step::Mark(name.into()))
     }
 
     /// No byte at all, headers included, before the gate is released.

@@ -8,7 +8,7 @@ use crate::generate::generate;
 use crate::http::{Connection, ReadError};
 use crate::ollama::{self, Answer, Judged};
 use crate::play::Player;
-use crate::record::{ReplyRecord, Request};
+use crate::record::Request;
 use crate::reply::Reply;
 use crate::respond::{After, Response, respond};
 use crate::server::request_ended;
@@ -242,11 +242,12 @@ async fn control(shared: &Shared, method: &str, path: &str, body: &[u8]) -> Resp
             Err(problem) => Response::json(400, &json!({"error": problem.to_string()})),
         },
         ("GET", ("requests", "")) => {
-            let requests: Vec<Value> = shared.read().requests.iter().map(Request::to_json).collect();
+            let requests: Vec<Value> = shared.requests_json(0);
             Response::json(200, &Value::from(requests))
         }
         ("GET", ("replies", "")) => {
-            let replies: Vec<Value> = shared.read().replies.iter().map(ReplyRecord::to_json).collect();
+            let replies: Vec<Value> =
+                shared.read().replies.iter().map(|reply| reply.to_json(shared.started)).collect();
             Response::json(200, &Value::from(replies))
         }
         ("GET", ("reached", gate)) => {
@@ -254,7 +255,9 @@ async fn control(shared: &Shared, method: &str, path: &str, body: &[u8]) -> Resp
             Response::json(200, &json!({"reached": gate}))
         }
         ("GET", ("ended", index)) => match index.parse() {
-            Ok(index) => Response::json(200, &shared.until(request_ended(index)).await.to_json()),
+            Ok(index) => {
+                Response::json(200, &shared.until(request_ended(index)).await.to_json(shared.started))
+            }
             Err(_) => Response::text(400, "ended/INDEX: the index of a request"),
         },
         _ => Response::text(404, "no such control path"),

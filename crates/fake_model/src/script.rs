@@ -15,6 +15,10 @@
 //! }
 //! ```
 //!
+//! Steps: `text`, `chunks` (a list: these very borders), `thinking`, `tool_call {name, arguments}`, `tool_calls` (a list: one chunk), `json` (a
+//! line or event of its own), `raw` (body bytes), `comment`, `gate`, `mark` (notes the time), `pause_ms`, `filler {ms, every_ms}`,
+//! `error_line`, `endless` (`{"chunks": "text"}` or `"line"`). `end` is `done`, `no_marker`, `eof`, `cut` or `reset`.
+//!
 //! An array stands for an object with `replies` alone. The other keys are those of [`Config`]; a reply's are those of [`Reply`], and
 //! a string is a reply of that text. `"repeat": true` starts the replies over when they are used up.
 

@@ -274,9 +274,9 @@ impl Server {
         let _ = receiver.recv();
     }
 
-    /// All requests so far as JSON, in the form of `--record`.
-    pub fn requests_json(&self) -> Vec<Value> {
-        self.shared.read().requests.iter().map(Request::to_json).collect()
+    /// The requests from `first` on as JSON, in the form of `--record`.
+    pub fn requests_json(&self, first: usize) -> Vec<Value> {
+        self.shared.requests_json(first)
     }
 }
 

@@ -96,6 +96,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) slots: Semaphore,
     pub(crate) parallel: usize,
+    /// All times given out as numbers count from here.
+    pub(crate) started: Instant,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
 }
@@ -134,6 +136,7 @@ impl Shared {
             config,
             slots: Semaphore::new(parallel),
             parallel,
+            started: Instant::now(),
             inner: Mutex::new(Inner { models, ..Inner::default() }),
             changed: watch::Sender::new(0),
         }
@@ -202,5 +205,10 @@ impl Shared {
             inner.calls += 1;
             format!("call_{:08x}", inner.calls)
         })
+    }
+
+    /// The requests from `first` on as JSON.
+    pub(crate) fn requests_json(&self, first: usize) -> Vec<serde_json::Value> {
+        self.read().requests.iter().skip(first).map(|request| request.to_json(self.started)).collect()
     }
 }

@@ -276,6 +276,15 @@ fn comments_stand_before_every_event_and_have_no_place_in_ndjson() {
 }
 
 #[test]
+fn a_reply_for_benchmarks_pauses_and_talks_on() {
+    let server = Server::start();
+    let time = std::time::Duration::from_millis;
+    server.enqueue(Reply::text("a").pause(time(1)).filler_until(time(3), time(1)).more("b"));
+    let said = content(&ask(&server).lines());
+    assert!(said.starts_with("a filler") && said.ends_with(" fillerb"), "{said}");
+}
+
+#[test]
 fn one_generation_runs_at_a_time_and_the_next_waits_without_a_byte() {
     let server = Server::start();
     server.enqueue(Reply::text("first").gate("first"));
@@ -309,6 +318,7 @@ fn a_client_that_closes_on_the_done_marker_has_had_everything() {
     let mut client = ask(&server);
     client.read_head();
     while !text(&client.chunk().unwrap()).contains("\"done\":true") {}
+    assert_eq!(client.buffered(), b"0\r\n\r\n", "HTTP's end comes in the same write");
     let reply = server.replies().remove(0);
     client.close();
     assert!(reply.ended.is_some() && !reply.client_closed(), "{reply:?}");

@@ -286,6 +286,17 @@ fn a_history_that_only_grows_is_cached_up_to_its_new_end() {
 }
 
 #[test]
+fn a_reload_loses_the_cache() {
+    let server = Server::start();
+    server.fallback("ok");
+    for num_ctx in [4096, 4096, 8192] {
+        last(&server, &chat_with(PLAIN, json!({"options": {"num_ctx": num_ctx}})));
+    }
+    let cached: Vec<bool> = server.chat_replies().iter().map(|reply| reply.cached_tokens > 0).collect();
+    assert_eq!(cached, [false, true, false]);
+}
+
+#[test]
 fn a_reply_is_cut_at_num_predict() {
     let server = Server::start();
     server.enqueue("one two three four five");

@@ -56,6 +56,8 @@ fn a_chunked_request_body_and_one_that_comes_in_drops_are_read_whole() {
     client.write(b"\r\n0\r\nTrailer: x\r\n\r\n");
     client.body();
     assert_eq!(client.status, 200);
+    client.send("GET", "/api/version", "", "");
+    assert!(client.json()["version"].is_string(), "the trailer was read away");
     assert_eq!(server.requests()[0].body, body.as_bytes());
 }
 
@@ -188,4 +190,24 @@ fn a_wrong_script_is_refused_with_the_reply_that_is_wrong() {
         let problem = Script::parse(script).unwrap_err().to_string();
         assert!(problem.contains(part), "{script} → {problem}");
     }
+}
+
+#[test]
+fn times_are_recorded_in_the_order_of_events() {
+    let server = Server::start();
+    server.enqueue(Reply::text("a").mark("brace").gate("g").more("b"));
+    let mut client = Client::post(&server, "/api/chat", &chat(MODEL, "x"));
+    server.block_for_gate("g");
+    server.release("g");
+    client.body();
+    let request = server.requests().remove(0);
+    let reply = server.block_for_close(0);
+    let (name, brace) = &reply.marks[0];
+    assert_eq!(name, "brace");
+    let times = [request.received_at, reply.first_byte_at.unwrap(), *brace, reply.last_byte_at.unwrap()];
+    assert!(times.is_sorted(), "{times:?}");
+    let mut control = Client::connect(&server);
+    control.send("GET", "/__fake/replies", "", "");
+    let json = control.json();
+    assert!(json[0]["marks"][0][1].as_f64() >= json[0]["first_byte_ms"].as_f64(), "{json}");
 }

@@ -8,7 +8,7 @@
 //!
 //! `--record` appends each request as a line of JSON. Control paths: `POST /__fake/release/GATE`, `POST /__fake/replies` (a JSON array of
 //! further replies), `GET /__fake/requests`, `GET /__fake/replies` (how each reply went), and two that answer only when it is so:
-//! `GET /__fake/reached/GATE` (a reply stands at the gate), `GET /__fake/ended/INDEX` (the reply to that request has ended).
+//! `GET /__fake/reached/GATE` (a reply stands at the gate), `GET /__fake/ended/INDEX` (the reply to that request has ended). Times in all of these are milliseconds after the start.
 
 use std::error::Error;
 use std::fs::{File, OpenOptions};
@@ -74,7 +74,7 @@ fn write_requests(server: &fake_model::Server, mut file: File) -> Result<(), Box
     let mut written = 0;
     loop {
         server.block_until_requests(written + 1);
-        for request in server.requests_json().split_off(written) {
+        for request in server.requests_json(written) {
             writeln!(file, "{request}")?;
             written += 1;
         }

@@ -97,6 +97,11 @@ impl Client {
         (size > 0).then_some(chunk)
     }
 
+    /// What came with the last read and was not asked for yet.
+    pub(crate) fn buffered(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// All chunks to the end of the body.
     pub(crate) fn chunks(&mut self) -> Vec<Vec<u8>> {
         std::iter::from_fn(|| self.chunk()).collect()
