@@ -3,6 +3,8 @@
 //! Servers and proxies answer a streaming request with NDJSON, SSE or one plain JSON object, and label it as they like. The first
 //! byte that is not white space tells which it is, so that is what is believed.
 
+use std::collections::VecDeque;
+
 use serde_json::{Value, json};
 
 use crate::Error;
@@ -27,6 +29,8 @@ pub(crate) struct Frames {
     whole: Vec<u8>,
     /// How far `whole` has been searched for the end of its first line.
     searched: usize,
+    /// Frames of one event that follow the one given out.
+    joined: VecDeque<Frame>,
     finished: bool,
 }
 
@@ -67,7 +71,12 @@ impl Frames {
     pub(crate) fn next_frame(&mut self) -> Option<Result<Frame, Error>> {
         match &mut self.mode {
             Mode::Ndjson(decoder) => Some(decoder.next_value()?.map(Frame::Json)),
-            Mode::Sse(decoder) => Some(decoder.next_event()?.and_then(read_event)),
+            Mode::Sse(decoder) => {
+                if let Some(frame) = self.joined.pop_front() {
+                    return Some(Ok(frame));
+                }
+                Some(decoder.next_event()?.and_then(|event| read_event(event, &mut self.joined)))
+            }
             Mode::Undecided | Mode::Whole if self.whole.len() > MAX_LINE => {
                 self.mode = Mode::Ended;
                 Some(Err(Error::Protocol(LineTooLong { limit: MAX_LINE }.to_string())))
@@ -111,6 +120,10 @@ impl Frames {
             let mut decoder = Ndjson::default();
             decoder.push(&self.whole);
             self.mode = Mode::Ndjson(Box::new(decoder));
+        } else if !b":deir".contains(first) {
+            // No line of SSE begins so: a web page, say. It is read whole, to be quoted in the error.
+            self.mode = Mode::Whole;
+            return;
         } else {
             let mut decoder = Sse::default();
             decoder.push(&self.whole);
@@ -120,15 +133,27 @@ impl Frames {
     }
 }
 
-fn read_event(event: Event) -> Result<Frame, Error> {
-    if event.is_done() {
-        return Ok(Frame::Done);
-    }
-    let value = parse(event.data.as_bytes())?;
-    if event.name == "error" && value.get("error").is_none() {
-        return Ok(Frame::Json(json!({ "error": value })));
-    }
-    Ok(Frame::Json(value))
+/// Reads an event; if it holds several objects, the rest goes to `joined`.
+fn read_event(event: Event, joined: &mut VecDeque<Frame>) -> Result<Frame, Error> {
+    let read = |text: &str| match text.trim() {
+        "[DONE]" => Ok(Frame::Done),
+        text => parse(text.as_bytes()).map(Frame::Json),
+    };
+    let first = match read(&event.data) {
+        Ok(frame) => frame,
+        Err(error) => {
+            // Some servers leave out the blank line between events: each data line is then one.
+            let lines: Result<VecDeque<Frame>, Error> = event.data.lines().map(read).collect();
+            *joined = lines.map_err(|_| error.clone())?;
+            joined.pop_front().ok_or(error)?
+        }
+    };
+    Ok(match first {
+        Frame::Json(value) if event.name == "error" && value.get("error").is_none() => {
+            Frame::Json(json!({ "error": value }))
+        }
+        frame => frame,
+    })
 }
 
 #[cfg(test)]
@@ -161,6 +186,11 @@ mod tests {
         assert_eq!(frames(b"\xef\xbb\xbf{\"a\":1}\n{\"a\":1}"), [one(), one()]);
         assert_eq!(frames(b"data: {\"a\":1}\n\ndata: [DONE]\n\n"), [one(), Ok(Frame::Done)]);
         assert_eq!(frames(b": queued\n\n\ndata: {\"a\":1}"), [one()]);
+        assert_eq!(
+            frames(b"data: {\"a\":1}\ndata: {\"a\":1}\ndata: [DONE]\n\n"),
+            [one(), one(), Ok(Frame::Done)]
+        );
+        assert_eq!(frames(b"data: {\ndata: \"a\":1}\n\n"), [one()]);
         assert_eq!(frames(b"\n\n  {\n  \"a\": 1\n}\n"), [one()]);
         assert_eq!(frames(b"{\"a\":1}"), [one()]);
         assert_eq!(frames(b"   \n"), []);
@@ -171,6 +201,12 @@ mod tests {
         let expected = Ok(Frame::Json(json!({"error": {"code": 500}})));
         assert_eq!(frames(b"error: {\"code\":500}\n\n"), std::slice::from_ref(&expected));
         assert_eq!(frames(b"event: error\ndata: {\"error\":{\"code\":500}}\n\n"), [expected]);
+    }
+
+    #[test]
+    fn a_web_page_is_quoted() {
+        let page = frames(b"<html>\n<p>Sign in</p>");
+        assert!(matches!(&page[..], [Err(Error::Protocol(why))] if why.contains("Sign in")), "{page:?}");
     }
 
     #[test]

@@ -160,6 +160,23 @@ pub struct Identity {
     pub price: Option<(f64, f64, f64)>,
 }
 
+impl Identity {
+    /// What a request with these counts costs, in dollars; `None` where the price or the counts are unknown. Prompt tokens not known to be
+    /// cached are paid in full.
+    #[must_use]
+    pub fn cost(&self, usage: &Usage) -> Option<f64> {
+        let (prompt, cached, generated) = self.price?;
+        let all = usage.prompt_tokens?;
+        let from_cache = usage.cached_tokens.unwrap_or(0).min(all);
+        let dollars = |tokens: u64, price: f64| tokens as f64 * price / 1e6;
+        Some(
+            dollars(all - from_cache, prompt)
+                + dollars(from_cache, cached)
+                + dollars(usage.generated_tokens.unwrap_or(0), generated),
+        )
+    }
+}
+
 /// The deltas of one answer. Dropping it closes the connection and so ends the generation.
 pub type DeltaStream = Pin<Box<dyn Stream<Item = Result<Delta, Error>> + Send>>;
 

@@ -260,7 +260,7 @@ async fn refusals_are_told_apart() {
     server.enqueue(Reply::status(403, json!("")));
     assert!(matches!(ask(&model, "x").await, Err(Error::Refused(why)) if why.contains("OLLAMA_HOST")));
     server.enqueue(Reply::status(200, json!("<html>Sign in</html>")).content_type("application/json"));
-    assert!(matches!(ask(&model, "x").await, Err(Error::Transport(_) | Error::Protocol(_))));
+    assert!(matches!(ask(&model, "x").await, Err(Error::Protocol(_))));
 }
 
 #[tokio::test]
@@ -410,4 +410,21 @@ async fn cloud_models_are_not_local_and_get_no_window() {
     assert!(ended && server.chats()[0].json["options"].get("num_ctx").is_none());
     // Not listed, as long as it has not been used: no error.
     assert!(!ollama(&server, "big:671b-cloud").await.identity().local);
+}
+
+#[tokio::test]
+async fn the_first_request_does_not_wait_for_the_load_in_the_background() {
+    let server = Server::start();
+    server.enqueue_for("/api/chat", Reply::empty().delay_until_released("loaded"));
+    let model = Ollama::open(OllamaOptions::new(&server.url(), CODER)).await.unwrap();
+    let preload = server.wait_for_requests(3).await.remove(2);
+    assert_eq!(
+        (preload.path.as_str(), &preload.json["messages"], &preload.json["options"]["num_ctx"]),
+        ("/api/chat", &json!([]), &json!(16_384))
+    );
+    server.enqueue("ok");
+    assert_eq!(ask(&model, "x").await.unwrap().text, "ok");
+    // Whoever gives the model up gives the load up.
+    drop(model);
+    assert!(server.wait_for_end(2).await.client_closed());
 }

@@ -19,7 +19,7 @@ const DEEPSEEK_MODEL: &str = "deepseek-flash";
 
 /// Fields that a server may do without, and the words by which a refusal names them (wire reference 3.1).
 const OPTIONAL: [(&str, &[&str]); 10] = [
-    ("stream_options", &["stream_options", "include_usage"]),
+    ("stream_options", &["stream_options", "stream options", "include_usage", "continuous_usage"]),
     ("response_format", &["response_format", "json_schema", "json_object", "grammar"]),
     ("reasoning_effort", &["reasoning_effort"]),
     ("thinking", &["thinking"]),
@@ -195,7 +195,8 @@ impl OpenAi {
             let failure = match self.http.post("/chat/completions", body).await {
                 Ok((body, first_byte)) => {
                     let idle = self.http.timeouts.idle;
-                    return Ok(Box::pin(answer::items(body, first_byte, idle, OpenAiAnswer::default())));
+                    let protocol = OpenAiAnswer::new(self.kind == Kind::Vllm);
+                    return Ok(Box::pin(answer::items(body, first_byte, idle, protocol)));
                 }
                 Err(failure) => failure,
             };
@@ -236,7 +237,11 @@ impl OpenAi {
         Chat {
             model: self.model(),
             stream,
-            stream_options: (stream && keep("stream_options")).then(|| json!({ "include_usage": true })),
+            stream_options: (stream && keep("stream_options")).then(|| match self.kind {
+                // So that the counts of a turn are known when it is cut.
+                Kind::Vllm => json!({ "include_usage": true, "continuous_usage_stats": true }),
+                _ => json!({ "include_usage": true }),
+            }),
             thinking: self.thinking().filter(|_| keep("thinking")),
             reasoning_effort: self.options.think.level().filter(|_| keep("reasoning_effort")),
             chat_template_kwargs: self.template_switch().filter(|_| keep("chat_template_kwargs")),

@@ -16,3 +16,27 @@ const DEEPSEEK: [(&str, (f64, f64, f64)); 3] = [
 pub fn price(model: &str) -> Option<(f64, f64, f64)> {
     DEEPSEEK.iter().find(|(name, _)| *name == model).map(|(_, price)| *price)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Usage;
+    use crate::replay::Replay;
+
+    #[test]
+    fn cached_tokens_are_cheaper_and_unknown_prices_stay_unknown() {
+        let mut identity = Replay::identity_named("m");
+        let usage = |cached| Usage {
+            prompt_tokens: Some(1_000_000),
+            cached_tokens: cached,
+            generated_tokens: Some(1_000_000),
+            ..Usage::default()
+        };
+        assert_eq!(identity.cost(&usage(None)), None);
+        identity.price = price("deepseek-flash");
+        assert_eq!(identity.cost(&usage(None)), Some(1.5));
+        assert_eq!(identity.cost(&usage(Some(1_000_000))), Some(1.206));
+        assert_eq!(identity.cost(&Usage::default()), None);
+        assert_eq!(price("gpt"), None);
+    }
+}

@@ -83,6 +83,8 @@ impl<'a> WireMessage<'a> {
 /// The state of one answer.
 #[derive(Debug, Default)]
 pub(super) struct OpenAiAnswer {
+    /// Counts come with every chunk, so that only those in a chunk of their own are the last.
+    continuous: bool,
     finished: Option<EndReason>,
     usage: Usage,
     /// Tool calls being assembled, by index: name, arguments.
@@ -112,7 +114,8 @@ impl Protocol for OpenAiAnswer {
             return Err(Error::Protocol(format!("the server sent {chunk} where an object was due")));
         }
         self.progress(&chunk["prompt_progress"], out);
-        let last_counts = self.count(&chunk, out);
+        let has_counts = self.count(&chunk, out);
+        let has_choice = chunk["choices"].get(0).is_some();
         if let Some(choice) = chunk["choices"].get_mut(0) {
             let reason = choice["finish_reason"].take();
             let part = if choice["delta"].is_object() { "delta" } else { "message" };
@@ -121,6 +124,7 @@ impl Protocol for OpenAiAnswer {
                 self.finish(&reason, out)?;
             }
         }
+        let last_counts = has_counts && (!self.continuous || !has_choice);
         if last_counts && let Some(end) = self.settled() {
             out.push_back(end);
         }
@@ -137,6 +141,11 @@ impl Protocol for OpenAiAnswer {
 }
 
 impl OpenAiAnswer {
+    /// An answer that has not begun.
+    pub(super) fn new(continuous: bool) -> Self {
+        Self { continuous, ..Self::default() }
+    }
+
     /// llama-server's `return_progress`; what it takes from the cache counts as processed.
     fn progress(&mut self, progress: &Value, out: &mut VecDeque<Delta>) {
         if let (Some(processed), Some(total)) = (progress["processed"].as_u64(), progress["total"].as_u64()) {
@@ -147,7 +156,8 @@ impl OpenAiAnswer {
         }
     }
 
-    /// Reads counts, which come before the text they go with, so that a cut after that text knows them. Returns whether these are the last ones.
+    /// Reads counts, which come before the text they go with, so that a cut after that text knows them. Returns whether
+    /// there is a `usage`.
     fn count(&mut self, chunk: &Value, out: &mut VecDeque<Delta>) -> bool {
         let before = self.usage;
         let timings = &chunk["timings"];
@@ -304,6 +314,23 @@ mod tests {
 
         assert_eq!(run(&[finish, json!("DONE")]).unwrap().last(), Some(&end(Usage::default())));
         assert!(matches!(run(&[delta(json!({"content": "a"})), json!("DONE")]), Err(Error::Transport(_))));
+    }
+
+    #[test]
+    fn counts_with_every_chunk_do_not_end_the_stream_early() {
+        let with = |mut chunk: Value, generated: u64, cached: Option<u64>| {
+            chunk["usage"] = json!({"prompt_tokens": 5, "completion_tokens": generated, "prompt_tokens_details": cached.map(|c| json!({"cached_tokens": c}))});
+            chunk
+        };
+        let finish = json!({"choices": [{"delta": {"content": "b"}, "finish_reason": "stop"}]});
+        let mut answer = OpenAiAnswer::new(true);
+        let mut out = VecDeque::new();
+        for chunk in [with(delta(json!({"content": "a"})), 1, None), with(finish, 2, None)] {
+            answer.frame(Frame::Json(chunk), &mut out).unwrap();
+        }
+        assert!(!out.iter().any(OpenAiAnswer::is_end));
+        answer.frame(Frame::Json(with(json!({"choices": []}), 2, Some(4))), &mut out).unwrap();
+        assert!(matches!(out.back(), Some(Delta::End(End { usage, .. })) if usage.cached_tokens == Some(4)));
     }
 
     #[test]
