@@ -430,6 +430,11 @@ impl Reader {
             if text.is_key || (text.inner == 0 && text.quote == Quote::Double && plain(body)) {
                 break;
             }
+            // `","` between the elements of an array: by far the most frequent end.
+            let in_array = matches!(self.stack.last(), Some(Frame { node: Node::Array(_), .. }));
+            if in_array && text.inner == 0 && rest[hit..].starts_with(b"\",\"") {
+                break;
+            }
             text.look = Some(Look::new(self.pos + text.quote.len()));
         }
         let body = win.slice(text.body, text.candidate);

@@ -116,9 +116,27 @@ impl Parser {
         if self.finished {
             return;
         }
-        self.buf.extend_from_slice(bytes);
-        self.run(false, out);
-        self.compact();
+        if self.buf.is_empty() {
+            // Nothing is left over from before: read the bytes where they are and keep what is still needed.
+            self.run(Window { bytes, base: self.base, eof: false }, out);
+            let keep = self.needed();
+            self.buf.extend_from_slice(&bytes[keep - self.base..]);
+            self.base = keep;
+            return;
+        }
+        // The buffer steps aside so that the window does not borrow the parser.
+        let mut buf = std::mem::take(&mut self.buf);
+        buf.extend_from_slice(bytes);
+        self.run(Window { bytes: &buf, base: self.base, eof: false }, out);
+        let cut = self.needed() - self.base;
+        if cut == buf.len() {
+            buf.clear();
+            self.base += cut;
+        } else if cut > 4096 && cut > buf.len() / 2 {
+            buf.drain(..cut);
+            self.base += cut;
+        }
+        self.buf = buf;
     }
 
     /// The stream has ended. Whatever is still open is text or [`Event::Malformed`], never a call.
@@ -126,8 +144,10 @@ impl Parser {
         if self.finished {
             return;
         }
-        self.run(true, out);
-        self.end(end, out);
+        let buf = std::mem::take(&mut self.buf);
+        let win = Window { bytes: &buf, base: self.base, eof: true };
+        self.run(win, out);
+        self.end(win, end, out);
         self.finished = true;
     }
 
@@ -137,19 +157,15 @@ impl Parser {
         matches!(self.mode, Mode::Think)
     }
 
-    fn run(&mut self, eof: bool, out: &mut Vec<Event>) {
-        // The buffer steps aside so that the window does not borrow the parser.
-        let buf = std::mem::take(&mut self.buf);
-        let win = Window { bytes: &buf, base: self.base, eof };
+    fn run(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         while let Flow::Go = self.step(win, out) {}
         if matches!(self.mode, Mode::Text | Mode::Think | Mode::Result) {
             self.show(win, self.pos, out);
         }
-        self.buf = buf;
     }
 
-    /// Forgets the bytes that nothing needs any more.
-    fn compact(&mut self) {
+    /// Offset of the first byte that may be looked at again.
+    fn needed(&self) -> usize {
         let needed = match &self.mode {
             Mode::Object(candidate) => candidate.start,
             Mode::Naming(naming) => naming.start,
@@ -157,15 +173,7 @@ impl Parser {
             Mode::File(file) => file.fence.start,
             _ => self.pos,
         };
-        let keep = needed.min(self.shown).max(self.base);
-        let cut = keep - self.base;
-        if cut == self.buf.len() {
-            self.buf.clear();
-            self.base = keep;
-        } else if cut > 4096 && cut > self.buf.len() / 2 {
-            self.buf.drain(..cut);
-            self.base = keep;
-        }
+        needed.min(self.shown).max(self.base)
     }
 
     fn step(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
@@ -458,9 +466,7 @@ impl Parser {
 
     // ---- the end ---------------------------------------------------------------------------------------------
 
-    fn end(&mut self, end: End, out: &mut Vec<Event>) {
-        let buf = std::mem::take(&mut self.buf);
-        let win = Window { bytes: &buf, base: self.base, eof: true };
+    fn end(&mut self, win: Window<'_>, end: End, out: &mut Vec<Event>) {
         if matches!(self.mode, Mode::File(_)) {
             self.file(win, Some(end), out);
         }
@@ -494,7 +500,6 @@ impl Parser {
         }
         self.hold = None;
         self.show(win, win.end(), out);
-        self.buf = buf;
     }
 }
 
