@@ -169,7 +169,7 @@ fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value) -> Server
 fn listed(model: &Value) -> Option<Listed> {
     Some(Listed {
         id: model["id"].as_str()?.to_owned(),
-        window: model["max_model_len"].as_u64(),
+        window: model["max_model_len"].as_u64().or(model["meta"]["n_ctx"].as_u64()),
         parameters_b: model["meta"]["n_params"].as_f64().map(|count| (count / 1e9) as f32),
     })
 }

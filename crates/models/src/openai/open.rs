@@ -20,7 +20,7 @@ const DEEPSEEK_MODEL: &str = "deepseek-flash";
 /// Fields that a server may do without, and the words by which a refusal names them (wire reference 3.1).
 const OPTIONAL: [(&str, &[&str]); 10] = [
     ("stream_options", &["stream_options", "stream options", "include_usage", "continuous_usage"]),
-    ("response_format", &["response_format", "json_schema", "json_object", "grammar"]),
+    ("response_format", &["response_format", "json_schema", "json_object", "json schema", "grammar"]),
     ("reasoning_effort", &["reasoning_effort"]),
     ("thinking", &["thinking"]),
     ("chat_template_kwargs", &["chat_template_kwargs"]),
