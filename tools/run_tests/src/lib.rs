@@ -154,10 +154,20 @@ impl TestCommand {
                 self.argv = vec!["sh".into(), "-c".into(), line, "sh".into()];
             }
             [npm, test] if npm == "npm" && test == "test" => self.argv.push("--".into()),
+            // Discovery takes a folder; tests by name are found without it.
+            [python, m, unittest, discover, ..]
+                if unittest == "unittest" && discover == "discover" && names_a_test(&more) =>
+            {
+                self.argv = vec![python.clone(), m.clone(), unittest.clone()];
+            }
             _ => {}
         }
         self.argv.extend(more);
     }
+}
+
+fn names_a_test(arguments: &[String]) -> bool {
+    !arguments.iter().any(|a| a == "-k") && arguments.iter().any(|a| !a.starts_with('-'))
 }
 
 #[async_trait]

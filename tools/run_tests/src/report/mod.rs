@@ -1,25 +1,35 @@
 //! From the output of a test runner to what failed, where, and why.
+//!
+//! A runner is recognised by what it prints, not by the command: `make test` may run any of them. Each parser is a pure function
+//! from text to a [`TestReport`], or to nothing where the text is not its own. `fixtures/test_reports` holds a recorded output and
+//! the expected report for each kind.
 
-use std::{path::Path, time::Duration};
+mod cargo;
+mod compilers;
+mod node;
+mod others;
+mod python;
+mod render;
+mod text;
 
-use sandbox::{Finished, Status};
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use tool_api::Outcome;
 
-use crate::TestCommand;
+pub(crate) use render::{facts, outcome};
+use text::Places;
 
 /// What a run of tests said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TestReport {
-    /// Tests that passed.
+    /// Tests that passed. Where a runner names packages only (`go test` without `-v`), packages.
     pub passed: u32,
     /// Tests that failed.
     pub failed: u32,
-    /// Tests that were skipped.
+    /// Tests that were skipped, or failed as expected.
     #[serde(default)]
     pub skipped: u32,
-    /// Errors outside tests: files that could not be loaded, fixtures that broke.
+    /// Errors outside tests: files that cannot be loaded, code that does not compile, fixtures that broke.
     #[serde(default)]
     pub errors: u32,
     /// What failed, in the order of the output.
@@ -30,12 +40,20 @@ pub struct TestReport {
     pub could_not_run: Option<String>,
 }
 
+impl TestReport {
+    /// Tests that ran, and those that were meant to.
+    #[must_use]
+    pub fn found(&self) -> u32 {
+        self.passed + self.failed + self.errors + self.skipped
+    }
+}
+
 /// One failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The test, as the runner names it, or the kind of error.
     pub name: String,
-    /// The file, relative to the work tree where it lies in it.
+    /// The file in which it broke, relative to the work tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// The line, from 1.
@@ -43,41 +61,34 @@ pub struct Failure {
     pub line: Option<u32>,
     /// What was expected and what came.
     pub message: String,
+    /// The way there through files of the work tree, `file:line: source`, outermost first; for a compile error the marked lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trace: Vec<String>,
 }
 
-/// Lines of unrecognised output that are shown.
-const LAST_LINES: usize = 25;
+type Parser = fn(&str, &Places) -> Option<TestReport>;
 
-/// The answer to a call.
-pub(crate) fn outcome(test: &TestCommand, finished: &Finished, _root: &Path, timeout: Duration) -> Outcome {
-    let text = finished.output.text();
-    let timed_out = finished.status == Status::TimedOut;
-    let head = match finished.status {
-        Status::Exited(0) => "The test command succeeded".to_owned(),
-        Status::Exited(code) => format!("The test command failed with exit code {code}"),
-        Status::Signaled(signal) => format!("The test command was killed by signal {signal}"),
-        Status::TimedOut => format!("The test command was stopped after {} s", timeout.as_secs()),
-        Status::LimitReached => "The test command was stopped because it printed too much".to_owned(),
-    };
-    let lines: Vec<_> = text.lines().collect();
-    let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
-    let text = format!("{head} ({}).\n{last}", test.display());
-    let outcome = if finished.status.success() { Outcome::ok(text) } else { Outcome::failed(text) };
-    Outcome { facts: facts(test, finished.status.code(), None, timed_out), ..outcome }
-}
+/// In an order in which the more particular comes first.
+const PARSERS: [Parser; 14] = [
+    cargo::parse,
+    python::pytest,
+    python::unittest,
+    node::vitest,
+    node::jest,
+    node::tap,
+    node::spec,
+    node::mocha,
+    others::go,
+    others::maven,
+    others::gradle,
+    others::dotnet,
+    others::ctest,
+    compilers::parse,
+];
 
-/// Facts for programs.
-pub(crate) fn facts(
-    test: &TestCommand,
-    exit_code: Option<i32>,
-    report: Option<&TestReport>,
-    timed_out: bool,
-) -> Value {
-    let mut facts = json!({ "command": test.display(), "exit_code": exit_code, "timed_out": timed_out });
-    if let (Some(report), Some(object)) = (report, facts.as_object_mut())
-        && let Ok(Value::Object(more)) = serde_json::to_value(report)
-    {
-        object.extend(more);
-    }
-    facts
+/// Reads the output (plain text) of a test command that ran in `root`. `None` when it is nothing that is known.
+#[must_use]
+pub fn parse(output: &str, root: &Path) -> Option<TestReport> {
+    let places = Places::new(&root.to_string_lossy());
+    PARSERS.iter().find_map(|parser| parser(output, &places))
 }

@@ -1,0 +1,128 @@
+//! `cargo test`: the harness of Rust's standard library, and the compiler before it.
+
+use super::{
+    Failure, TestReport,
+    text::{Found, Places, several, value},
+};
+
+pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
+    let lines: Vec<&str> = output.lines().collect();
+    let mut report = TestReport::default();
+    let mut results = 0;
+    for line in lines.iter().filter(|l| l.starts_with("test result: ")) {
+        results += 1;
+        let count = |word: &str| super::text::counts(line).find(|(_, w)| *w == word).map_or(0, |(n, _)| n);
+        report.passed += count("passed");
+        report.failed += count("failed");
+        report.skipped += count("ignored");
+    }
+    let running = lines.iter().any(|l| l.starts_with("running ") && value(l, "running ").is_some());
+    let cargo_spoke = lines
+        .iter()
+        .any(|l| l.trim_start().starts_with("Compiling ") || l.starts_with("error: could not compile"));
+    let errors = compile_errors(&lines, places);
+    if results == 0 && !running && !cargo_spoke && errors.is_empty() {
+        return manifest_error(&lines);
+    }
+    report.failures = failures(&lines, places);
+    if let Some(at) =
+        lines.iter().position(|l| l.trim_start().starts_with("process didn't exit successfully"))
+    {
+        // The program of a target died: what it had not reported yet is lost. A plain failure exits with 101.
+        if let Some((_, how)) =
+            lines[at].split_once("` (").filter(|(_, how)| !how.starts_with("exit status: 101"))
+        {
+            let message = format!("the test program ended with {}", how.trim_end_matches(')'));
+            report.failures.push(Failure { name: "test program".to_owned(), message, ..Failure::default() });
+            report.errors += 1;
+        }
+    }
+    let failed_build = lines.iter().any(|l| l.starts_with("error: could not compile"))
+        || (!errors.is_empty() && results == 0);
+    if failed_build {
+        let what = if errors.is_empty() {
+            "it does not compile".to_owned()
+        } else {
+            format!("it does not compile, {}", several(errors.len(), "error"))
+        };
+        report.errors += errors.len() as u32;
+        report.could_not_run = Some(what);
+        report.failures.splice(0..0, errors);
+    }
+    Some(report)
+}
+
+fn failures(lines: &[&str], places: &Places) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(name) = line.strip_prefix("---- ").and_then(|l| l.strip_suffix(" ----")) else { continue };
+        let name = name.strip_suffix(" stdout").unwrap_or(name);
+        let body = &lines[at + 1..];
+        let end = body
+            .iter()
+            .position(|l| l.starts_with("---- ") || *l == "failures:" || l.starts_with("test result:"));
+        failures.push(failure(name, &body[..end.unwrap_or(body.len())], places));
+    }
+    failures
+}
+
+fn failure(name: &str, body: &[&str], places: &Places) -> Failure {
+    let mut found = Found::default();
+    let Some(at) = body.iter().position(|l| l.contains("panicked at ")) else {
+        found.message = body.iter().filter(|l| !l.is_empty()).map(|l| (*l).to_owned()).collect();
+        let place = found.message.iter().find_map(|l| places.place(l.rsplit_once(" at ")?.1));
+        found.frames.extend(place.map(|(file, line)| (file, line, String::new())));
+        return found.failure(name);
+    };
+    let place = body[at].split_once("panicked at ").map_or("", |(_, place)| place);
+    // Before Rust 1.73: panicked at 'message', file:line:column
+    let (message, place) = match place.strip_prefix('\'').and_then(|p| p.rsplit_once("', ")) {
+        Some((message, place)) => (Some(message), place),
+        None => (None, place.trim_end_matches(':')),
+    };
+    found.frames.extend(places.place(place).map(|(file, line)| (file, line, String::new())));
+    found.message.extend(message.map(str::to_owned));
+    let rest = body[at + 1..]
+        .iter()
+        .take_while(|l| !l.is_empty() && !l.starts_with("note: ") && !l.starts_with("stack backtrace"));
+    found.message.extend(rest.map(|l| (*l).to_owned()));
+    found.failure(name)
+}
+
+/// `error[E0308]: mismatched types` with its place and the marked source lines.
+pub(crate) fn compile_errors(lines: &[&str], places: &Places) -> Vec<Failure> {
+    let mut errors: Vec<Failure> = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some((kind, message)) =
+            line.split_once(": ").filter(|(k, _)| *k == "error" || k.starts_with("error["))
+        else {
+            continue;
+        };
+        let body = &lines[at + 1..];
+        let Some(place) =
+            body.first().and_then(|l| l.trim_start().strip_prefix("--> ")).and_then(|p| places.place(p))
+        else {
+            continue;
+        };
+        let marked = body[1..].iter().take_while(|l| l.contains('|')).filter(|l| l.trim() != "|").take(6);
+        let mut failure = Found { message: vec![message.to_owned()], frames: Vec::new() }.failure(kind);
+        (failure.file, failure.line) = (Some(place.0), Some(place.1));
+        failure.trace = marked.map(|l| (*l).to_owned()).collect();
+        // The library is compiled twice, once for its own tests.
+        if !errors.contains(&failure) {
+            errors.push(failure);
+        }
+    }
+    errors
+}
+
+/// Cargo stopped before it compiled anything.
+fn manifest_error(lines: &[&str]) -> Option<TestReport> {
+    let at = lines.iter().position(|l| l.starts_with("error: "))?;
+    let cargo = ["required by package", "Cargo.toml", "--offline", "cargo", "manifest", "toolchain"];
+    let text = lines[at..].iter().take(6).copied().collect::<Vec<_>>().join("\n");
+    cargo
+        .iter()
+        .any(|word| text.contains(word))
+        .then(|| TestReport { could_not_run: Some(text), ..TestReport::default() })
+}

@@ -1,0 +1,321 @@
+//! JavaScript: node's own runner (TAP and spec), vitest, jest, mocha.
+
+use super::{
+    Failure, TestReport,
+    text::{Found, Places, counts, indentation, message, several, value},
+};
+
+/// `at name (path:1:2)` or `at path:1:2`.
+fn frame(line: &str, places: &Places) -> Option<(String, u32, String)> {
+    let line = line.trim();
+    let place = line
+        .rsplit_once('(')
+        .map_or_else(|| line.rsplit(' ').next(), |(_, p)| Some(p.split(')').next().unwrap_or(p)))?;
+    let (file, number) = places.place(place)?;
+    Some((file, number, String::new()))
+}
+
+fn is_frame(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("at ") && (line.contains(':') || line.contains("<anonymous>"))
+}
+
+/// An error as node prints it: message, then frames innermost first.
+fn error(lines: &[&str], places: &Places) -> Found {
+    let first = lines.iter().position(|l| is_frame(l)).unwrap_or(lines.len());
+    let mut frames: Vec<_> = lines[first..].iter().filter_map(|l| frame(l, places)).collect();
+    frames.reverse();
+    Found { message: lines[..first].iter().map(|l| (*l).to_owned()).collect(), frames }
+}
+
+/// The totals that node's runner prints at the end, with `#` in TAP and `ℹ` otherwise.
+fn totals(output: &str, mark: &str) -> Option<TestReport> {
+    let count = |name: &str| {
+        let label = format!("{mark} {name} ");
+        output.lines().rev().find_map(|l| l.strip_prefix(&label).and_then(|n| n.trim().parse::<u32>().ok()))
+    };
+    Some(TestReport {
+        passed: count("pass")?,
+        failed: count("fail")? + count("cancelled").unwrap_or(0),
+        skipped: count("skipped").unwrap_or(0) + count("todo").unwrap_or(0),
+        ..TestReport::default()
+    })
+}
+
+/// Test files that could not be loaded fail as if they were tests.
+fn only_files_failed(report: &TestReport) -> Option<String> {
+    let files = report.failures.iter().filter(|f| f.name.ends_with("(cannot be loaded)")).count();
+    (files > 0 && report.passed == 0 && files == report.failures.len())
+        .then(|| format!("{} cannot be loaded", several(files, "test file")))
+}
+
+pub(crate) fn tap(output: &str, places: &Places) -> Option<TestReport> {
+    let mut report = totals(output, "#")?;
+    let lines: Vec<&str> = output.lines().collect();
+    let mut groups: Vec<(usize, &str)> = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let depth = indentation(line);
+        let text = line.trim_start();
+        if let Some(name) = text.strip_prefix("# Subtest: ") {
+            groups.retain(|(d, _)| *d < depth);
+            groups.push((depth, name));
+        } else if let Some((_, name)) = text.strip_prefix("not ok ").and_then(|t| t.split_once(" - ")) {
+            let body = &lines[at + 1..];
+            let end = body.iter().position(|l| l.trim() == "...").unwrap_or(0);
+            let body = &body[..end];
+            let field = |key: &str| body.iter().find_map(|l| l.trim_start().strip_prefix(key)).map(str::trim);
+            if name.contains("# TODO") || field("failureType:") == Some("'subtestsFailed'") {
+                continue;
+            }
+            let path = groups
+                .iter()
+                .filter(|(d, _)| *d < depth)
+                .map(|(_, g)| *g)
+                .chain([name])
+                .collect::<Vec<_>>()
+                .join(" > ");
+            let failure = match field("exitCode:") {
+                Some(_) => file_failure(&lines[..at], name, places),
+                None => yaml_failure(body, places).failure(&path),
+            };
+            report.failures.push(failure);
+        }
+    }
+    report.could_not_run = only_files_failed(&report);
+    Some(report)
+}
+
+/// The diagnostic block behind `not ok`.
+fn yaml_failure(body: &[&str], places: &Places) -> Found {
+    let block = |key: &str| -> Vec<&str> {
+        let Some(at) = body.iter().position(|l| l.trim_start().starts_with(key)) else { return Vec::new() };
+        let value = body[at].trim_start()[key.len()..].trim();
+        if value.starts_with('|') {
+            let depth = indentation(body[at]);
+            body[at + 1..]
+                .iter()
+                .copied()
+                .take_while(|l| l.trim().is_empty() || indentation(l) > depth)
+                .collect()
+        } else {
+            vec![value.trim_matches('\'')]
+        }
+    };
+    let mut frames: Vec<_> = block("stack:").iter().filter_map(|l| frame(l, places)).collect();
+    frames.reverse();
+    if frames.is_empty() {
+        let location = block("location:").first().and_then(|l| places.place(l));
+        frames.extend(location.map(|(file, line)| (file, line, String::new())));
+    }
+    let text = message(&block("error:"));
+    Found { message: text.lines().map(str::to_owned).collect(), frames }
+}
+
+/// A whole file failed: what it printed stands before it, as comments.
+fn file_failure(before: &[&str], name: &str, places: &Places) -> Failure {
+    let comments: Vec<&str> = before
+        .iter()
+        .rev()
+        .skip_while(|l| l.starts_with("# Subtest:"))
+        .take_while(|l| l.starts_with('#') && !l.starts_with("# Subtest:"))
+        .map(|l| l.trim_start_matches('#').strip_prefix(' ').unwrap_or(""))
+        .collect();
+    let comments: Vec<&str> = comments.into_iter().rev().collect();
+    let file = places.inside(name).unwrap_or_else(|| name.to_owned());
+    let Some(at) = comments.iter().position(|l| !l.starts_with(' ') && l.contains("Error")) else {
+        return error(&comments, places).failure(&file);
+    };
+    let mut found = error(&comments[at..], places);
+    // A syntax error names its place in a line of its own.
+    let place = comments[..at].iter().find_map(|l| places.place(l));
+    found.frames.extend(place.map(|(file, line)| (file, line, String::new())));
+    let name = if comments[at].contains("AssertionError") {
+        file.clone()
+    } else {
+        format!("{file} (cannot be loaded)")
+    };
+    let mut failure = found.failure(&name);
+    failure.file.get_or_insert(file);
+    failure
+}
+
+pub(crate) fn spec(output: &str, places: &Places) -> Option<TestReport> {
+    let mut report = totals(output, "ℹ")?;
+    let lines: Vec<&str> = output.lines().collect();
+    let start = lines.iter().rposition(|l| l.trim() == "✖ failing tests:").unwrap_or(lines.len());
+    let mut at = start;
+    while at < lines.len() {
+        let place = lines[at].strip_prefix("test at ").and_then(|p| places.place(p));
+        let name = lines.get(at + 1).and_then(|l| l.strip_prefix("✖ "));
+        if let (Some((file, line)), Some(name)) = (place, name) {
+            let body = &lines[at + 2..];
+            let end = body.iter().position(|l| l.starts_with("test at ")).unwrap_or(body.len());
+            let mut found = error(&body[..end], places);
+            if found.frames.is_empty() {
+                found.frames.push((file, line, String::new()));
+            }
+            let name = name.rsplit_once(" (").map_or(name, |(n, _)| n);
+            let cannot_load = name.ends_with("js")
+                && places.inside(name).is_some()
+                && found.message.iter().all(|m| m.contains("test failed") || m.is_empty());
+            let name = if cannot_load { format!("{name} (cannot be loaded)") } else { name.to_owned() };
+            report.failures.push(found.failure(&name));
+            at += end;
+        }
+        at += 1;
+    }
+    report.could_not_run = only_files_failed(&report);
+    Some(report)
+}
+
+pub(crate) fn vitest(output: &str, places: &Places) -> Option<TestReport> {
+    let lines: Vec<&str> = output.lines().collect();
+    if lines.iter().any(|l| l.starts_with("No test files found")) {
+        return Some(TestReport::default());
+    }
+    let files = lines.iter().rev().find(|l| l.trim_start().starts_with("Test Files "))?;
+    let tests = lines.iter().rev().find_map(|l| l.trim_start().strip_prefix("Tests "))?;
+    let mut report = TestReport::default();
+    for (number, word) in counts(tests) {
+        match word {
+            "passed" => report.passed = number,
+            "failed" => report.failed = number,
+            "skipped" | "todo" => report.skipped += number,
+            _ => {}
+        }
+    }
+    for (at, line) in lines.iter().enumerate() {
+        let Some(name) = line.strip_prefix(" FAIL  ") else { continue };
+        let body = &lines[at + 1..];
+        let end =
+            body.iter().position(|l| l.starts_with(" FAIL  ") || l.starts_with('⎯')).unwrap_or(body.len());
+        let body = &body[..end];
+        let text_end = body.iter().position(|l| l.trim_start().starts_with('❯')).unwrap_or(body.len());
+        let place = body
+            .iter()
+            .filter_map(|l| l.trim_start().strip_prefix("❯ "))
+            .find_map(|p| places.place(p.rsplit(' ').next()?));
+        let place =
+            place.or_else(|| body.iter().find_map(|l| places.place(l.trim_start().strip_prefix("File: ")?)));
+        let frames = place.map(|(file, line)| (file, line, String::new())).into_iter().collect();
+        let skipped = |l: &&&str| !matches!(l.trim(), "- Expected" | "+ Received");
+        let message = body[..text_end].iter().filter(skipped).map(|l| (*l).to_owned()).collect();
+        let name = name
+            .split_once(" [ ")
+            .map_or_else(|| name.to_owned(), |(file, _)| format!("{file} (cannot be loaded)"));
+        report.failures.push(Found { message, frames }.failure(&name));
+    }
+    let unloadable = report.failures.iter().filter(|f| f.name.ends_with("(cannot be loaded)")).count() as u32;
+    report.errors = unloadable.max(if report.failed == 0 {
+        value(files, "Test Files").filter(|_| files.contains("failed")).unwrap_or(0)
+    } else {
+        0
+    });
+    report.could_not_run = only_files_failed(&report);
+    Some(report)
+}
+
+pub(crate) fn jest(output: &str, places: &Places) -> Option<TestReport> {
+    let lines: Vec<&str> = output.lines().collect();
+    if lines.iter().any(|l| l.starts_with("No tests found, exiting")) {
+        return Some(TestReport::default());
+    }
+    let tests = lines.iter().rev().find_map(|l| l.strip_prefix("Tests:"))?;
+    lines.iter().find(|l| l.starts_with("Test Suites:"))?;
+    let mut report = TestReport::default();
+    for (number, word) in counts(tests) {
+        match word {
+            "passed" => report.passed = number,
+            "failed" => report.failed = number,
+            "skipped" | "todo" => report.skipped += number,
+            _ => {}
+        }
+    }
+    let mut file = "";
+    for (at, line) in lines.iter().enumerate() {
+        if let Some(name) = line.strip_prefix("FAIL ") {
+            file = name.split(" (").next().unwrap_or(name).trim_start_matches("./");
+        }
+        let Some(name) = line.strip_prefix("  ● ") else { continue };
+        let body = &lines[at + 1..];
+        let stop = |l: &&str| {
+            l.starts_with("  ● ")
+                || l.starts_with("FAIL ")
+                || l.starts_with("PASS ")
+                || l.starts_with("Test Suites:")
+        };
+        let body = &body[..body.iter().position(stop).unwrap_or(body.len())];
+        let mut found = error(body, places);
+        let code = found.message.iter().position(|l| is_code(l)).unwrap_or(found.message.len());
+        found.message.truncate(code);
+        let failure = if name == "Test suite failed to run" {
+            report.errors += 1;
+            if found.frames.is_empty() {
+                found
+                    .frames
+                    .extend(places.inside(file).map(|f| (f, marked_line(body).unwrap_or(1), String::new())));
+            }
+            found.failure(&format!("{file} (cannot be loaded)"))
+        } else {
+            found.failure(&name.replace(" › ", " > "))
+        };
+        // Long runs repeat all failures at the end.
+        if !report.failures.contains(&failure) {
+            report.failures.push(failure);
+        }
+    }
+    report.could_not_run = only_files_failed(&report);
+    Some(report)
+}
+
+/// A line of a code frame: `  > 4 |   it(…`, `    |  ^`.
+fn is_code(line: &str) -> bool {
+    let line = line.trim_start().trim_start_matches('>').trim_start();
+    let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());
+    rest.len() < line.len() && rest.starts_with(" |") || line.starts_with("| ")
+}
+
+/// The line that a code frame points at.
+fn marked_line(body: &[&str]) -> Option<u32> {
+    body.iter().find_map(|l| l.trim_start().strip_prefix("> ")?.split('|').next()?.trim().parse().ok())
+}
+
+pub(crate) fn mocha(output: &str, places: &Places) -> Option<TestReport> {
+    let lines: Vec<&str> = output.lines().collect();
+    let count = |word: &str| {
+        lines
+            .iter()
+            .find_map(|l| counts(l).find(|(_, w)| *w == word).filter(|_| l.starts_with("  ")).map(|(n, _)| n))
+    };
+    let passed = count("passing")?;
+    let mut report = TestReport {
+        passed,
+        failed: count("failing").unwrap_or(0),
+        skipped: count("pending").unwrap_or(0),
+        ..TestReport::default()
+    };
+    let start =
+        lines.iter().position(|l| l.trim_end().ends_with(" failing")).map_or(lines.len(), |at| at + 1);
+    let is_heading = |l: &str| {
+        l.trim_start().split_once(") ").is_some_and(|(n, _)| n.parse::<u32>().is_ok()) && indentation(l) == 2
+    };
+    let mut at = start;
+    while at < lines.len() {
+        if is_heading(lines[at]) {
+            let body = &lines[at..];
+            let end = body[1..].iter().position(|l| is_heading(l)).map_or(body.len(), |e| e + 1);
+            let title_end = body.iter().position(|l| l.trim_end().ends_with(':')).unwrap_or(0);
+            let title: Vec<&str> = body[..=title_end]
+                .iter()
+                .map(|l| l.trim().trim_end_matches(':'))
+                .filter(|l| !l.is_empty())
+                .collect();
+            let name = title.join(" > ");
+            let name = name.split_once(") ").map_or(name.as_str(), |(_, n)| n);
+            report.failures.push(error(&body[title_end + 1..end], places).failure(name));
+            at += end - 1;
+        }
+        at += 1;
+    }
+    Some(report)
+}

@@ -1,0 +1,164 @@
+//! A report as the model reads it, and as programs do.
+
+use std::{path::Path, time::Duration};
+
+use sandbox::{Finished, Status};
+use serde_json::{Value, json};
+use tool_api::Outcome;
+
+use super::{Failure, TestReport, parse};
+use crate::TestCommand;
+
+/// Characters of the whole text, about 500 tokens; the counts are always there, failures as far as they fit.
+const TEXT: usize = 2_000;
+
+/// Characters of one failure.
+const ONE_FAILURE: usize = 700;
+
+/// Lines and characters of output that no parser understands.
+const LAST_LINES: usize = 20;
+
+/// Failures in the facts.
+const FACTS: usize = 50;
+
+/// The answer to a call.
+pub(crate) fn outcome(test: &TestCommand, finished: &Finished, root: &Path, timeout: Duration) -> Outcome {
+    let output = finished.output.text();
+    let report = parse(&output, root);
+    let report = report.as_ref();
+    let timed_out = finished.status == Status::TimedOut;
+    let ran_something = report.is_none_or(|r| r.passed + r.failed > 0);
+    let ok = finished.status.success() && ran_something;
+    let mut text = headline(finished.status, report, timeout);
+    text.push_str(&format!(" Command: {}", test.display()));
+    match report {
+        Some(report) if !report.failures.is_empty() => add_failures(&mut text, report),
+        Some(report) if ok || report.found() == 0 && finished.status.success() => {}
+        _ if ok => {}
+        _ => add_last_lines(&mut text, &output),
+    }
+    if !ok && let Some(log) = &finished.output.log {
+        text.push_str(&format!("\n\nFull output: {}", log.display()));
+    }
+    let outcome = if ok { Outcome::ok(text) } else { Outcome::failed(text) };
+    Outcome { facts: facts(test, finished.status.code(), report, timed_out), ..outcome }
+}
+
+/// One or two sentences that say how it went.
+fn headline(status: Status, report: Option<&TestReport>, timeout: Duration) -> String {
+    let counts = report.map(counts).unwrap_or_default();
+    let why = report.and_then(|r| r.could_not_run.as_deref());
+    match (status, why, report) {
+        (Status::TimedOut, ..) => {
+            format!("The tests were stopped after {} s{}.", timeout.as_secs(), but(&counts))
+        }
+        (Status::LimitReached, ..) => {
+            format!("The tests were stopped because they printed too much{}.", but(&counts))
+        }
+        (Status::Signaled(signal), ..) => {
+            format!("The test command was killed by signal {signal}{}.", but(&counts))
+        }
+        (_, Some(why), _) => format!("The tests could not run: {}.", why.trim_end_matches('.')),
+        (Status::Exited(_), _, Some(report)) if report.found() == 0 => "No tests ran.".to_owned(),
+        (Status::Exited(0), _, Some(_)) => format!("{counts}."),
+        (Status::Exited(code), _, Some(report)) if report.failed + report.errors == 0 => {
+            format!("{counts}, but the command failed with exit code {code}.")
+        }
+        (Status::Exited(_), _, Some(_)) => format!("{counts}."),
+        (Status::Exited(0), _, None) => "The test command succeeded (exit code 0).".to_owned(),
+        (Status::Exited(code), _, None) => format!("The test command failed with exit code {code}."),
+    }
+}
+
+fn but(counts: &str) -> String {
+    if counts.is_empty() { String::new() } else { format!(" ({counts} so far)") }
+}
+
+/// "2 failed, 3 passed".
+fn counts(report: &TestReport) -> String {
+    let errors = if report.errors == 1 { "error" } else { "errors" };
+    let all = [
+        (report.failed, "failed"),
+        (report.errors, errors),
+        (report.passed, "passed"),
+        (report.skipped, "skipped"),
+    ];
+    let said: Vec<_> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    said.join(", ")
+}
+
+fn add_failures(text: &mut String, report: &TestReport) {
+    for (at, failure) in report.failures.iter().enumerate() {
+        let next = one(failure);
+        if text.chars().count() + next.chars().count() > TEXT && at > 0 {
+            let names: Vec<_> = report.failures[at..].iter().take(10).map(|f| f.name.as_str()).collect();
+            let more = report.failures.len() - at;
+            text.push_str(&format!(
+                "\n\n{more} more: {}{}",
+                shorten(&names.join(", "), 300),
+                if more > 10 { ", …" } else { "" }
+            ));
+            return;
+        }
+        text.push_str("\n\n");
+        text.push_str(&next);
+    }
+}
+
+/// Name and place, message, way there.
+fn one(failure: &Failure) -> String {
+    let mut text = failure.name.clone();
+    if let Some(file) = &failure.file {
+        text.push_str(&format!(" ({file}{})", failure.line.map(|l| format!(":{l}")).unwrap_or_default()));
+    }
+    for line in failure.message.lines() {
+        text.push_str("\n  ");
+        text.push_str(&shorten(line, 300));
+    }
+    let only_the_place =
+        failure.trace.len() == 1 && !failure.trace[0].contains(": ") && !failure.trace[0].contains('|');
+    if !only_the_place {
+        failure.trace.iter().for_each(|line| text.push_str(&format!("\n  {}", shorten(line, 200))));
+    }
+    shorten(&text, ONE_FAILURE)
+}
+
+fn add_last_lines(text: &mut String, output: &str) {
+    let lines: Vec<&str> = output.trim_end().lines().collect();
+    if lines.is_empty() {
+        text.push_str("\nIt printed nothing.");
+        return;
+    }
+    let last: Vec<String> =
+        lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|l| shorten(l, 200)).collect();
+    text.push_str("\nThe last lines of its output:\n");
+    let last = last.join("\n");
+    let excess = last.chars().count().saturating_sub(TEXT);
+    text.extend(last.chars().skip(excess));
+}
+
+/// Cuts to a number of characters and shows that it was cut.
+fn shorten(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        text.to_owned()
+    } else {
+        text.chars().take(limit).chain(['…']).collect()
+    }
+}
+
+/// Facts for programs.
+pub(crate) fn facts(
+    test: &TestCommand,
+    exit_code: Option<i32>,
+    report: Option<&TestReport>,
+    timed_out: bool,
+) -> Value {
+    let mut facts = json!({ "command": test.display(), "exit_code": exit_code, "timed_out": timed_out });
+    if let (Some(report), Some(object)) = (report, facts.as_object_mut()) {
+        let failures = report.failures[..report.failures.len().min(FACTS)].to_vec();
+        if let Ok(Value::Object(more)) = serde_json::to_value(TestReport { failures, ..report.clone() }) {
+            object.extend(more);
+        }
+    }
+    facts
+}

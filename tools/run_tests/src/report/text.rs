@@ -1,0 +1,125 @@
+//! Small pieces that the parsers share: places in files, counts, indentation.
+
+use super::Failure;
+
+/// Lines of a message that are kept.
+const MESSAGE_LINES: usize = 14;
+
+/// Stack frames of the work tree that are kept: where the test stands and where it broke.
+const FRAMES: usize = 3;
+
+/// Knows which paths belong to the work tree.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    root: String,
+}
+
+impl Places {
+    pub(crate) fn new(root: &str) -> Self {
+        Self { root: format!("{}/", root.trim_end_matches('/')) }
+    }
+
+    /// A path as the model knows it, if it is a file of the work tree and not of a library in it.
+    pub(crate) fn inside(&self, path: &str) -> Option<String> {
+        let path = path.trim().trim_start_matches("file://");
+        let path = path.strip_prefix(&self.root).unwrap_or(path).trim_start_matches("./");
+        let foreign = path.is_empty()
+            || path.starts_with(['/', '<', '~'])
+            || path.starts_with("../")
+            || path.starts_with("node:")
+            || path
+                .split('/')
+                .any(|part| matches!(part, "node_modules" | "site-packages" | ".venv" | "venv" | ".cargo"));
+        (!foreign && !path.contains(['\n', '\0'])).then(|| path.to_owned())
+    }
+
+    /// `path:line` or `path:line:column`, wherever the path lies.
+    pub(crate) fn split(text: &str) -> Option<(&str, u32)> {
+        let text = text.trim();
+        let (rest, last) = text.rsplit_once(':')?;
+        let last: u32 = last.parse().ok()?;
+        match rest.rsplit_once(':') {
+            Some((path, line)) if line.parse::<u32>().is_ok() => Some((path, line.parse().ok()?)),
+            _ => Some((rest, last)),
+        }
+        .filter(|(path, _)| !path.is_empty())
+    }
+
+    /// The same, if it lies in the work tree.
+    pub(crate) fn place(&self, text: &str) -> Option<(String, u32)> {
+        let (path, line) = Self::split(text)?;
+        Some((self.inside(path)?, line))
+    }
+}
+
+/// A failure while it is put together.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) message: Vec<String>,
+    /// File, line and source line, outermost first.
+    pub(crate) frames: Vec<(String, u32, String)>,
+}
+
+impl Found {
+    pub(crate) fn failure(mut self, name: &str) -> Failure {
+        self.frames.dedup_by(|a, b| (&a.0, a.1) == (&b.0, b.1));
+        let last = self.frames.last().map(|(file, line, _)| (file.clone(), *line));
+        if self.frames.len() > FRAMES {
+            let skipped = self.frames.len() - FRAMES;
+            self.frames.drain(1..=skipped);
+        }
+        let trace = self.frames.iter().map(|(file, line, source)| match source.trim() {
+            "" => format!("{file}:{line}"),
+            source => format!("{file}:{line}: {source}"),
+        });
+        Failure {
+            name: name.to_owned(),
+            file: last.as_ref().map(|(file, _)| file.clone()),
+            line: last.map(|(_, line)| line),
+            message: message(&self.message),
+            trace: trace.collect(),
+        }
+    }
+}
+
+/// Lines of a message without empty ones around it and without common indentation.
+pub(crate) fn message<S: AsRef<str>>(lines: &[S]) -> String {
+    let lines: Vec<&str> = lines.iter().map(|l| l.as_ref().trim_end()).collect();
+    let first = lines.iter().position(|l| !l.is_empty()).unwrap_or(lines.len());
+    let last = lines.iter().rposition(|l| !l.is_empty()).map_or(first, |at| at + 1);
+    let lines = &lines[first..last];
+    let indent = lines.iter().filter(|l| !l.is_empty()).map(|l| indentation(l)).min().unwrap_or(0);
+    let mut kept: Vec<&str> =
+        lines.iter().take(MESSAGE_LINES).map(|l| l.get(indent..).unwrap_or("")).collect();
+    if lines.len() > MESSAGE_LINES {
+        kept.push("…");
+    }
+    kept.join("\n")
+}
+
+/// Leading spaces.
+pub(crate) fn indentation(line: &str) -> usize {
+    line.len() - line.trim_start_matches(' ').len()
+}
+
+/// In a summary such as `3 failed, 1 passed`: each number with the word behind it.
+pub(crate) fn counts(text: &str) -> impl Iterator<Item = (u32, &str)> {
+    let words: Vec<&str> =
+        text.split([' ', ',', '|', '(', ')', '=', ';']).filter(|w| !w.is_empty()).collect();
+    (1..words.len())
+        .filter_map(move |at| Some((words[at - 1].parse().ok()?, words[at])))
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+/// The number behind a label: `value("Failures: 1, Errors: 2", "Errors:")` is 2.
+pub(crate) fn value(text: &str, label: &str) -> Option<u32> {
+    let rest = &text[text.find(label)? + label.len()..];
+    let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// A number as a count with its noun.
+pub(crate) fn several(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,318 @@
+//! The tool from outside: calls in, outcomes out, with real commands in the sandbox.
+
+#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use sandbox::{Policy, Sandbox, clean_environment};
+use serde_json::{Value, json};
+use tool_api::{Outcome, Registry, Status, ToolError};
+use tool_run_tests::{Options, RunTests, detect};
+
+struct Repository {
+    dir: tempfile::TempDir,
+    verify: Option<String>,
+    timeout: Duration,
+}
+
+impl Repository {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let repository = Self { dir, verify: None, timeout: Duration::from_secs(60) };
+        for (path, text) in files {
+            let path = repository.dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        fs::create_dir_all(repository.root()).unwrap();
+        repository
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("repo")
+    }
+
+    fn tool(&self) -> RunTests {
+        let env = clean_environment(std::env::vars_os(), &[]);
+        let launcher = vec![env!("CARGO_BIN_EXE_run_tests").into(), "__sandbox".into()];
+        let sandbox = Sandbox::new(Policy { env, ..Policy::new(self.root()) }, launcher).unwrap();
+        let log_dir = self.dir.path().join("logs");
+        RunTests::new(sandbox, Options { command: self.verify.clone(), log_dir, timeout: self.timeout })
+    }
+
+    async fn call(&self, arguments: Value) -> Result<Outcome, ToolError> {
+        let registry = Registry::new().with(self.tool());
+        let arguments =
+            registry.validate("run_tests", &arguments).map_err(|r| ToolError::Model(r.message))?;
+        registry.call("run_tests", arguments).await
+    }
+
+    fn detected(&self) -> String {
+        detect(&self.root(), "/usr/bin:/bin".as_ref()).map_or_else(|| "none".to_owned(), |c| c.display())
+    }
+}
+
+const UNITTEST: &str = "\
+import unittest
+from shop import total
+
+class ShopTest(unittest.TestCase):
+    def test_total(self):
+        self.assertEqual(total([1, 2, 3]), 6)
+
+    def test_empty(self):
+        self.assertEqual(total([]), 0)
+";
+
+fn shop(sum: &str) -> Repository {
+    Repository::new(&[
+        ("repo/test_shop.py", UNITTEST),
+        ("repo/shop.py", &format!("def total(prices):\n    return {sum}\n")),
+    ])
+}
+
+#[tokio::test]
+async fn a_failing_test_is_told_with_counts_first_and_where_it_failed() {
+    let repository = shop("sum(prices[1:])");
+    let outcome = repository.tool().verify().await.unwrap().unwrap();
+    let log = repository.dir.path().join("logs/tests-1.log");
+    assert_eq!(
+        outcome.text,
+        format!(
+            "1 failed, 1 passed. Command: python3 -m unittest
+
+test_total (test_shop.ShopTest.test_total) (test_shop.py:6)
+  AssertionError: 5 != 6
+  test_shop.py:6: self.assertEqual(total([1, 2, 3]), 6)
+
+Full output: {}",
+            log.display()
+        )
+    );
+    assert_eq!(outcome.status, Status::Failed);
+    assert!(fs::read_to_string(log).unwrap().contains("Ran 2 tests"));
+    assert_eq!(outcome.facts["failed"], 1);
+    assert_eq!(outcome.facts["exit_code"], 1);
+    assert_eq!(outcome.facts["failures"][0]["line"], 6);
+}
+
+#[tokio::test]
+async fn passing_tests_are_one_line() {
+    let repository = shop("sum(prices)");
+    let outcome = repository.call(json!({})).await.unwrap();
+    assert_eq!(outcome.text, "2 passed. Command: python3 -m unittest");
+    assert_eq!(outcome.status, Status::Ok);
+}
+
+#[tokio::test]
+async fn arguments_and_variables_reach_the_command() {
+    let repository = shop("len(prices) * int(__import__('os').environ.get('FACTOR', '0'))");
+    let outcome = repository
+        .call(json!({"args": ["test_shop.ShopTest.test_total"], "env": {"FACTOR": "2"}}))
+        .await
+        .unwrap();
+    assert_eq!(outcome.text, "1 passed. Command: python3 -m unittest test_shop.ShopTest.test_total");
+}
+
+#[tokio::test]
+async fn one_test_can_be_named_where_tests_are_discovered_in_a_folder() {
+    let files = [("repo/tests/test_shop.py", UNITTEST), ("repo/shop.py", "total = sum\n")];
+    let repository = Repository::new(&files);
+    assert_eq!(repository.call(json!({})).await.unwrap().facts["passed"], 2);
+    for name in ["tests.test_shop.ShopTest.test_empty", "tests/test_shop.py"] {
+        let outcome = repository.call(json!({"args": [name]})).await.unwrap();
+        assert_eq!(
+            (outcome.status, outcome.text.lines().last().unwrap().contains(name)),
+            (Status::Ok, true),
+            "{}",
+            outcome.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_command_of_the_call_counts_for_that_call_only() {
+    let repository = Repository { verify: Some("true".to_owned()), ..shop("0") };
+    let tool = Registry::new().with(repository.tool());
+    for command in [json!("echo one; exit 4"), json!(["sh", "-c", "exit 4"])] {
+        let outcome = tool.call("run_tests", json!({ "command": command })).await.unwrap();
+        assert_eq!(outcome.facts["exit_code"], 4);
+    }
+    let outcome = tool.call("run_tests", json!({})).await.unwrap();
+    assert_eq!(outcome.text, "The test command succeeded (exit code 0). Command: true");
+}
+
+#[tokio::test]
+async fn arguments_follow_a_shell_line_as_words() {
+    let repository =
+        Repository { verify: Some("printf '%s\\n'".to_owned()), ..Repository::new(&[("repo/a", "")]) };
+    let outcome = repository.call(json!({"args": ["two words", "$HOME"]})).await.unwrap();
+    let log = fs::read_to_string(repository.dir.path().join("logs/tests-1.log")).unwrap();
+    assert_eq!((outcome.status, log.as_str()), (Status::Ok, "two words\n$HOME\n"));
+}
+
+#[tokio::test]
+async fn output_that_no_parser_knows_ends_in_its_last_lines() {
+    let verify = "seq 1 1000; echo wrong; exit 3".to_owned();
+    let repository = Repository { verify: Some(verify), ..Repository::new(&[("repo/a", "")]) };
+    let outcome = repository.tool().verify().await.unwrap().unwrap();
+    assert!(
+        outcome.text.starts_with("The test command failed with exit code 3. Command: seq"),
+        "{}",
+        outcome.text
+    );
+    assert!(outcome.text.contains("\n999\n1000\nwrong\n") && !outcome.text.contains("\n500\n"));
+    assert!(outcome.text.len() < 2_500);
+}
+
+#[tokio::test]
+async fn no_test_is_no_success() {
+    let repository = Repository {
+        verify: Some("python3 -m unittest".to_owned()),
+        ..Repository::new(&[("repo/main.py", "")])
+    };
+    let outcome = repository.tool().verify().await.unwrap().unwrap();
+    assert_eq!(outcome.status, Status::Failed);
+    assert!(outcome.text.starts_with("No tests ran."), "{}", outcome.text);
+}
+
+#[tokio::test]
+async fn a_code_that_says_failure_is_believed_whatever_the_output_says() {
+    let repository = shop("sum(prices)");
+    let outcome = repository.call(json!({"command": "python3 -m unittest; exit 2"})).await.unwrap();
+    assert_eq!(outcome.status, Status::Failed);
+    assert!(
+        outcome.text.starts_with("2 passed, but the command failed with exit code 2."),
+        "{}",
+        outcome.text
+    );
+}
+
+#[tokio::test]
+async fn tests_that_hang_are_stopped_and_what_they_said_is_kept() {
+    let files =
+        [("repo/test_hang.py", "import unittest, time\nprint('starting', flush=True)\ntime.sleep(1000)\n")];
+    let repository = Repository { timeout: Duration::from_millis(500), ..Repository::new(&files) };
+    let outcome = repository.tool().verify().await.unwrap().unwrap();
+    assert_eq!((outcome.status, &outcome.facts["timed_out"]), (Status::Failed, &json!(true)));
+    assert!(
+        outcome.text.contains("were stopped after") && outcome.text.contains("starting"),
+        "{}",
+        outcome.text
+    );
+}
+
+#[tokio::test]
+async fn a_runner_that_is_not_installed_is_said_to_be_so() {
+    let repository = Repository::new(&[("repo/a", "")]);
+    let outcome = repository.call(json!({"command": ["no-such-runner", "test"]})).await.unwrap();
+    assert_eq!(
+        outcome.text,
+        "The tests could not be run: no-such-runner could not be started, it is not installed."
+    );
+    assert_eq!(outcome.status, Status::Failed);
+}
+
+#[tokio::test]
+async fn without_tests_there_is_nothing_to_verify_and_the_model_is_told_what_to_give() {
+    let repository = Repository::new(&[("repo/readme.md", "")]);
+    assert_eq!(repository.tool().verify().await.unwrap(), None);
+    let error = repository.call(json!({})).await.unwrap_err();
+    assert_eq!(
+        error,
+        ToolError::Model("no test command was found in this repository; give one as \"command\"".into())
+    );
+}
+
+#[tokio::test]
+async fn wrong_arguments_are_refused_in_words() {
+    let repository = shop("0");
+    for arguments in [json!({"command": 5}), json!({"env": {"A": 1}}), json!({"test": "x"})] {
+        assert!(matches!(repository.call(arguments).await, Err(ToolError::Model(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_failing_sandbox_stops_the_run() {
+    let repository = shop("0");
+    let sandbox = Sandbox::new(Policy::new(repository.root()), vec!["/bin/false".into()]).unwrap();
+    let options =
+        Options { command: None, log_dir: repository.dir.path().into(), timeout: Duration::from_secs(9) };
+    let error = RunTests::new(sandbox, options).verify().await.unwrap_err();
+    assert!(matches!(&error, ToolError::Run(why) if why.contains("--dangerously-no-sandbox")), "{error}");
+}
+
+#[test]
+fn the_command_is_found_from_the_files_that_are_there() {
+    let pytest = "python3 -m pytest -q --tb=short -p no:cacheprovider";
+    let npm_script = r#"{"scripts": {"test": "vitest"}}"#;
+    let no_script = r#"{"scripts": {"test": "echo \"Error: no test specified\" && exit 1"}}"#;
+    let cases: &[(&[(&str, &str)], &str)] = &[
+        (&[("Cargo.toml", "[package]")], "cargo test --no-fail-fast"),
+        (&[("go.mod", "module a")], "go test ./..."),
+        (&[("package.json", npm_script)], "npm test"),
+        (&[("package.json", no_script)], "none"),
+        (&[("package.json", "not json")], "none"),
+        (&[("package.json", r#"{"devDependencies": {"vitest": "1"}}"#)], "npx vitest run"),
+        (&[("package.json", r#"{"devDependencies": {"jest": "1"}}"#)], "npx jest"),
+        (&[("package.json", no_script), ("sum.test.mjs", "")], "node --test"),
+        (&[("sum.test.js", "")], "node --test"),
+        (&[("test/sum.js", "")], "node --test"),
+        (&[("node_modules/x/sum.test.js", "")], "none"),
+        (&[("pom.xml", "")], "mvn -B test"),
+        (&[("pom.xml", ""), ("mvnw", "")], "./mvnw -B test"),
+        (&[("build.gradle.kts", ""), ("gradlew", "")], "./gradlew --console=plain test"),
+        (&[("App.sln", ""), ("App.csproj", "")], "dotnet test"),
+        (
+            &[("CMakeLists.txt", "enable_testing()")],
+            "cmake -S . -B build && cmake --build build && ctest --test-dir build --output-on-failure",
+        ),
+        (&[("CMakeLists.txt", "project(a)")], "none"),
+        (&[("Makefile", "all:\n\ttrue\ntest: all\n\t./t\n")], "make test"),
+        (&[("Makefile", "check :\n\t./t\n")], "make check"),
+        (&[("Makefile", "test := 1\ntesting:\n")], "none"),
+        (&[("pyproject.toml", "[tool.pytest.ini_options]")], pytest),
+        (&[("test_a.py", "import unittest\nclass A(unittest.TestCase): pass")], "python3 -m unittest"),
+        (&[("test_a.py", "def test_x(): assert 1")], pytest),
+        (&[("test_a.py", "import unittest"), ("test_b.py", "import pytest")], pytest),
+        (&[("tests/test_a.py", "import unittest")], "python3 -m unittest discover -s tests"),
+        (
+            &[("tests/__init__.py", ""), ("tests/test_a.py", "import unittest")],
+            "python3 -m unittest discover -s tests -t .",
+        ),
+        (&[("a_test.py", "import unittest")], "python3 -m unittest discover -p '*_test.py'"),
+        (
+            &[("pkg/deep/tests/test_a.py", "import unittest")],
+            "python3 -m unittest discover -s pkg/deep/tests",
+        ),
+        (
+            &[(".venv/bin/python", ""), ("test_a.py", "import pytest")],
+            ".venv/bin/python -m pytest -q --tb=short -p no:cacheprovider",
+        ),
+        (&[("src/main.c", "int main;"), ("readme", "")], "none"),
+    ];
+    for (files, expected) in cases {
+        let files: Vec<_> = files.iter().map(|(path, text)| (format!("repo/{path}"), *text)).collect();
+        let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        assert_eq!(Repository::new(&files).detected(), *expected, "{files:?}");
+    }
+}
+
+#[test]
+fn hostile_files_do_not_stop_the_search() {
+    let repository = Repository::new(&[("repo/deep/readme", "")]);
+    let fifo = repository.root().join("test_fifo.py");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    std::os::unix::fs::symlink("..", repository.root().join("deep/loop")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", repository.root().join("package.json")).unwrap();
+    assert_eq!(repository.detected(), "none");
+}
+
+#[test]
+fn the_schema_is_small() {
+    let repository = shop("0");
+    let registry = Registry::new().with(repository.tool());
+    let spec = registry.spec("run_tests").unwrap();
+    let size = spec.description.len() + spec.schema.to_string().len();
+    assert!(size < 520, "{size}: {}", spec.schema);
+}
