@@ -536,7 +536,8 @@ fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
 /// A short name, path or number: a quote behind it ends the string beyond doubt, and waiting for more would only
 /// delay the judgement of the field.
 fn plain(body: &[u8]) -> bool {
-    body.len() <= 256
+    !body.is_empty()
+        && body.len() <= 256
         && body.iter().all(|b| b.is_ascii_alphanumeric() || *b >= 0x80 || b"_-./\\:@~+*%".contains(b))
 }
 

@@ -222,6 +222,7 @@ impl Parser {
             0xE2 => self.flower(win, out),
             b'a'..=b'z' if self.role_follows => self.role(win, out),
             b'f' if self.line_blank => self.functools(win, out),
+            b'#' if self.line_blank && self.fence.is_none() => self.instruction(win),
             _ => {
                 let stops = |b: &u8| matches!(b, b'\n' | b'`' | b'~' | b'{' | b'<' | b'[' | 0xE2);
                 let rest = win.from(self.pos);
@@ -370,6 +371,21 @@ impl Parser {
         }
     }
 
+    /// `### Instruction:` and `### Response:`, the turns of deepseek-coder v1.
+    fn instruction(&mut self, win: Window<'_>) -> Flow {
+        for (word, foreign) in [(&b"### Instruction:"[..], true), (b"### Response:", false)] {
+            match self.word_here(win, word) {
+                None => return Flow::More,
+                Some(false) => {}
+                Some(true) => {
+                    self.foreign = foreign;
+                    return self.plain(word.len());
+                }
+            }
+        }
+        self.plain(1)
+    }
+
     /// The role behind `<|im_start|>`: what is not the assistant's was invented by it.
     fn role(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let rest = win.from(self.pos);
@@ -400,7 +416,10 @@ impl Parser {
             && !self.foreign
             && !self.line_dead
             && (self.announced || self.behind_call || !prose::is_example(&self.tail, same_line));
-        self.begin(self.pos, eligible, None);
+        let named = prose::react(&self.tail)
+            .filter(|_| eligible && self.shown == self.pos)
+            .map(|(tool, back)| Named { tool: self.options.bare_name(&tool), start: self.pos - back });
+        self.begin(self.pos, eligible, named);
         Flow::Go
     }
 
@@ -477,7 +496,7 @@ impl Parser {
                 let in_string = candidate.reader.in_string();
                 Some(if in_string { Malformed::TruncatedInString } else { Malformed::Truncated })
             }
-            Mode::Naming(naming) if naming.certain => Some(Malformed::Truncated),
+            Mode::Naming(naming) if naming.certain || naming.is_empty(win) => Some(Malformed::Truncated),
             Mode::Invoke(invoke) => {
                 if end == End::Stop && invoke.only_closer_missing() {
                     invoke.repairs.add(Repair::MissingCloser);

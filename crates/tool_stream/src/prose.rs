@@ -3,8 +3,8 @@
 //! Judged by what stands before it alone, because a call is acted on at its closing brace: words that offer an example
 //! in the same sentence, a quote, a bracket or an equals sign directly before the brace, or a quoted line (`> `).
 
-/// Words that make what follows them in the sentence an example.
-const CUES: [&str; 34] = [
+/// Words that make what follows them in the sentence an example, or say that it is not being sent.
+const CUES: [&str; 60] = [
     "for example",
     "for instance",
     "e.g.",
@@ -12,16 +12,17 @@ const CUES: [&str; 34] = [
     "example:",
     "example call",
     "example of",
-    "an example",
-    "as an example",
     "example tool",
     "example usage",
     "example object",
     "example format",
+    "an example",
+    "as an example",
     "such as",
     "looks like",
     "look like",
     "looking like",
+    "looked like",
     "of the form",
     "in the form",
     "the format is",
@@ -29,16 +30,41 @@ const CUES: [&str; 34] = [
     "this format",
     "the format:",
     "the syntax",
+    "the schema",
     "something like",
     "instead of",
     "rather than",
     "would write",
     "would be written",
-    "would have to write",
+    "would have to",
+    "would be",
+    "would call",
+    "would use",
+    "would send",
     "could write",
+    "could be",
+    "could call",
+    "could use",
     "could send",
+    "might call",
+    "might use",
+    "might send",
+    "you can",
+    "you could",
+    "you would",
+    "you might",
+    "you may",
+    "you should",
+    "one can",
+    "one could",
+    "one would",
+    "if i wanted",
     "do not send",
     "don't send",
+    "do not call",
+    "don't call",
+    "not calling",
+    "never send",
 ];
 
 /// Bytes of text before an object that are looked at.
@@ -59,16 +85,34 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
             _ => {}
         }
     }
-    // The sentence that leads to the object: the last one of its line or, where it begins a line, of the last line
-    // before it, which then must point forward.
-    let text = tail.trim_end();
-    let line = text.rsplit('\n').next().unwrap_or(text);
-    let leads_on = line.trim_end_matches(['*', '_']).ends_with(':');
-    if !(same_line || leads_on) {
-        return false;
-    }
+    // The sentence that leads to the object: on its own line, or, where it begins a line, the one before it if that
+    // has not come to its end.
+    let line = if same_line {
+        &tail[line_start..]
+    } else {
+        let text = tail.trim_end();
+        let line = text.rsplit('\n').next().unwrap_or(text).trim_end_matches(['*', '_', ' ']);
+        if line.ends_with(['.', '!', '?']) {
+            return false;
+        }
+        // What an example before this one was is not said again.
+        line.rsplit('}').next().unwrap_or(line)
+    };
     let sentence = last_sentence(line);
     CUES.iter().any(|cue| contains_words(sentence, cue))
+}
+
+/// The tool that ReAct's lines `Action: NAME` and `Action Input:` announce at the end of the text before an object, and
+/// how far before the end of the text the first of them begins.
+pub(crate) fn react(before: &[u8]) -> Option<(String, usize)> {
+    let text = std::str::from_utf8(before).ok()?;
+    let trimmed = text.trim_end();
+    let lead = trimmed.strip_suffix("Action Input:")?.trim_end();
+    let line_start = lead.rfind('\n').map_or(0, |i| i + 1);
+    let name = lead[line_start..].trim().strip_prefix("Action:")?.trim();
+    let one_word = !name.is_empty() && !name.contains(char::is_whitespace);
+    let indent = lead[line_start..].len() - lead[line_start..].trim_start().len();
+    one_word.then(|| (name.to_owned(), text.len() - line_start - indent))
 }
 
 fn contains_words(text: &str, cue: &str) -> bool {

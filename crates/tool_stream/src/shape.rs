@@ -73,8 +73,8 @@ const LISTS: [&str; 7] =
     ["tool_calls", "toolCalls", "function_calls", "tool_uses", "calls", "actions", "invocations"];
 
 /// Keys whose object holds the call.
-const WRAPPERS: [&str; 7] =
-    ["function", "tool", "tool_call", "function_call", "toolCall", "call", "tool_use"];
+const WRAPPERS: [&str; 8] =
+    ["function", "tool", "tool_call", "function_call", "toolCall", "call", "tool_use", "action"];
 
 /// Members that a call has beside its arguments.
 const ASIDE: [&str; 8] =

@@ -131,13 +131,16 @@ fn special(token: &str, closing: bool) -> Option<Tag> {
 }
 
 fn element(text: &str, closing: bool) -> Option<Tag> {
-    let text = text.trim().trim_end_matches('/').trim_end();
+    let text = text.trim();
+    let empty = text.ends_with('/');
+    let text = text.trim_end_matches('/').trim_end();
     let end =
         text.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | ':' | '-'))).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     let name = name.rsplit(':').next().unwrap_or(name).to_ascii_lowercase();
     let plain = rest.trim().is_empty();
     Some(match (name.as_str(), closing) {
+        ("think" | "thinking" | "thought" | "thoughts" | "reasoning", false) if plain && empty => Tag::Noise,
         ("think" | "thinking" | "thought" | "thoughts" | "reasoning", false) if plain => Tag::ThinkOpen,
         ("think" | "thinking" | "thought" | "thoughts" | "reasoning", true) if plain => Tag::ThinkClose,
         ("tool_call" | "function_call" | "toolcall" | "tool_use", false) => Tag::Announce,

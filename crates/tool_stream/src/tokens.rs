@@ -30,6 +30,13 @@ pub(crate) struct Naming {
     key: Option<String>,
 }
 
+impl Naming {
+    /// True if nothing has come behind the tag or token.
+    pub(crate) fn is_empty(&self, win: Window<'_>) -> bool {
+        !self.separated && self.pairs.is_empty() && blank(win.from(self.segment))
+    }
+}
+
 /// Bytes between the name of a token call and its arguments, at most.
 const MAX_NAMING: usize = 512;
 
