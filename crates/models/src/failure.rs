@@ -170,6 +170,10 @@ impl From<Failure> for Error {
         let said = if body.message.is_empty() { String::from("no reason given") } else { body.message };
         let refused = |hint: &str| Error::Refused(format!("{url} answered {status}: {said}{hint}"));
         match status {
+            // The server counted before it tried: it will count the same next time.
+            500 if said.contains("requires more system memory") => {
+                refused("; take a smaller model or window")
+            }
             401 => match body.signin_url {
                 Some(url) => refused(&format!("; sign in at {url} or with `ollama signin`")),
                 None => refused("; check the API key"),
@@ -245,6 +249,8 @@ mod tests {
             assert!(matches!(error(status, "x"), Error::Refused(_)), "{status}");
         }
         assert!(matches!(error(404, r#"{"error":"model 'x' not found"}"#), Error::MissingModel { .. }));
+        let too_large = "model requires more system memory (12.0 GiB) than is available (7.1 GiB)";
+        assert!(matches!(error(500, too_large), Error::Refused(why) if why.contains("smaller")));
     }
 
     #[test]

@@ -21,6 +21,13 @@ use crate::{Error, host};
 /// The most of an error body or a metadata answer that is read, in bytes. `/api/show` carries whole licences and vocabularies.
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
+/// How long an idle connection is kept for the next request. Servers one runs oneself close theirs after 5 s (uvicorn), and a request
+/// on a closing one fails.
+const LOCAL_IDLE: Duration = Duration::from_secs(4);
+
+/// The same for hosted services, whose front ends wait a minute and more, and where a new connection costs several round trips.
+const REMOTE_IDLE: Duration = Duration::from_secs(45);
+
 /// The bytes of an answer as they come. Dropping it closes the connection.
 pub(crate) type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 
@@ -94,8 +101,7 @@ impl Http {
             .connect_timeout(timeouts.connect)
             .redirect(redirect::Policy::none())
             .tcp_nodelay(true)
-            // Servers close idle connections after 5 s (uvicorn, llama-server); a request on a closing one would fail.
-            .pool_idle_timeout(Duration::from_secs(4))
+            .pool_idle_timeout(if host::is_local(base) { LOCAL_IDLE } else { REMOTE_IDLE })
             .user_agent(concat!("agent/", env!("CARGO_PKG_VERSION")));
         if host::is_loopback(base) {
             builder = builder.no_proxy();

@@ -2,7 +2,25 @@
 //!
 //! A [`Model`] is opened once per session with options that stay frozen (model, window, think switch), so that a server neither
 //! reloads the model nor loses its prefix cache. It is then fed one [`Request`] per turn and answers with a stream of [`Delta`]s.
-//! Dropping the stream closes the connection: that is how a generation is cut.
+//! Dropping the stream closes the connection: that is how a generation is cut. (The connection belongs to a task of the runtime: on a
+//! single-threaded one it closes at the next `await`.)
+//!
+//! ```
+//! use models::{Message, Model, Request, Role, collect, replay::Replay};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), models::Error> {
+//! let model = Replay::from_jsonl(r#"{"content": "Hello."}"#, "recording")?;
+//! let question = Message { role: Role::User, content: "Say hello.".into(), thinking: None };
+//! let request = Request { messages: vec![question], temperature: None, seed: None, max_tokens: 100, format: None };
+//! let answer = collect(model.stream(&request).await?).await?;
+//! assert_eq!(answer.text, "Hello.");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Bytes become meaning in steps, each pure and tested by itself: [`lines`] → [`ndjson`] or [`sse`] → one server's protocol → [`Delta`].
+//! [`choose`] opens what `--model` names, [`retry`] says what to do after a failure.
 
 pub mod choose;
 pub mod host;

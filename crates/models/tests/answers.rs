@@ -1,5 +1,7 @@
 //! Every body in `fixtures/model_answers` means what the file beside it says, however its bytes arrive.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,6 @@
 //! Ollama through its native API (wire reference 1): [`Server`] is a server's stock of models, [`Ollama`] one opened model.
 
+mod learned;
 mod open;
 mod pull;
 mod server;

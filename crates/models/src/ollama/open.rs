@@ -4,9 +4,9 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
+use super::learned::Learned;
 use super::server::{Server, full_name};
 use super::wire::{Chat, Frozen, Generate, OllamaAnswer, Options, STOPS, WireMessage, transcript};
-use crate::failure::Failure;
 use crate::http::{Secret, Timeouts};
 use crate::shared::Shared;
 use crate::size::parameters_in;
@@ -85,16 +85,6 @@ pub struct Ollama {
     cloud: bool,
     learned: Shared<Learned>,
     preload: Option<JoinHandle<()>>,
-}
-
-/// What answers taught about the model.
-#[derive(Debug, Clone)]
-struct Learned {
-    num_ctx: Option<u64>,
-    halved: bool,
-    think: Option<Value>,
-    format: bool,
-    identity: Identity,
 }
 
 impl Drop for Ollama {
@@ -327,37 +317,6 @@ impl Ollama {
                 error => error,
             });
         }
-    }
-}
-
-impl Learned {
-    /// Gives up what the server says it cannot do, for the rest of the session (wire reference 5). Returns whether anything changed.
-    fn adapt(&mut self, failure: &Failure, constrained: bool) -> bool {
-        if self.think.is_some()
-            && failure.names(&["support thinking", "think value", "invalid think", ".think", "\"think\""])
-        {
-            self.think = None;
-            self.identity.thinking = false;
-            return true;
-        }
-        if constrained && self.format && failure.names(&["format", "schema", "grammar"]) {
-            self.format = false;
-            self.identity.constrains = false;
-            return true;
-        }
-        // An explicit window is never lowered by the server: its load fails (wire reference 1.5).
-        if let Some(num_ctx) = self.num_ctx
-            && !self.halved
-            && num_ctx >= 2 * 2048
-            && failure.status() == Some(500)
-            && failure.names(&["memory", "oom"])
-        {
-            self.halved = true;
-            self.num_ctx = Some(num_ctx / 2);
-            self.identity.window = self.num_ctx;
-            return true;
-        }
-        false
     }
 }
 
