@@ -517,6 +517,12 @@ fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
             )
         }
         _ => match serde_json::from_slice::<serde_json::Number>(word) {
+            // serde_json may be off by the last bit of a float, the standard library is not.
+            Ok(number) if number.is_f64() => {
+                let exact =
+                    std::str::from_utf8(word).ok()?.parse().ok().and_then(serde_json::Number::from_f64);
+                (Value::Number(exact.unwrap_or(number)), None)
+            }
             Ok(number) => (Value::Number(number), None),
             Err(_) => {
                 let text = std::str::from_utf8(word).ok()?;

@@ -29,8 +29,13 @@ pub struct Parser {
     pub(crate) calls: usize,
     /// Only blanks so far on this line.
     pub(crate) line_blank: bool,
-    /// Something failed on this line: no call begins on the rest of it.
+    /// No call begins on the rest of this line: a broken call ended on it, or may go on there.
     pub(crate) line_dead: bool,
+    /// A call broke. Where it ended is a guess, and what stands in its strings must not be taken for calls: from here
+    /// on only what begins in the first column counts, or what stands behind a closing tag or token.
+    wary: bool,
+    /// At the first byte of a line.
+    column_zero: bool,
     /// The end of the text shown so far.
     pub(crate) tail: Vec<u8>,
     pub(crate) fence: Option<Fence>,
@@ -96,6 +101,8 @@ impl Parser {
             calls: 0,
             line_blank: true,
             line_dead: false,
+            wary: false,
+            column_zero: true,
             tail: Vec::new(),
             fence: None,
             inline: 0,
@@ -198,13 +205,23 @@ impl Parser {
         if self.file_begins(byte, out) {
             return Flow::Go;
         }
+        if std::mem::take(&mut self.column_zero) && self.wary {
+            self.line_dead = !matches!(byte, b'{' | b'[' | b'<' | b'`' | b'~');
+        }
         match byte {
             b'\n' => {
                 self.pos += 1;
                 self.line_blank = true;
                 self.line_dead = false;
+                self.column_zero = true;
                 self.inline = 0;
                 Flow::Go
+            }
+            b'<' if self.line_dead => self.tag_on_dead_line(win, out),
+            _ if self.line_dead => {
+                let rest = win.from(self.pos);
+                let len = rest.iter().position(|b| matches!(b, b'\n' | b'<')).unwrap_or(rest.len());
+                self.plain(len.max(1))
             }
             b' ' | b'\t' | b'\r' => {
                 self.pos += 1;
@@ -414,7 +431,6 @@ impl Parser {
         let same_line = !self.line_blank && self.hold.is_none();
         let eligible = allowed
             && !self.foreign
-            && !self.line_dead
             && (self.announced || self.behind_call || !prose::is_example(&self.tail, same_line));
         let named = prose::react(&self.tail)
             .filter(|_| eligible && self.shown == self.pos)
@@ -464,7 +480,12 @@ impl Parser {
         self.mode = Mode::Text;
         self.announced = false;
         self.line_dead = true;
+        self.wary = true;
         self.line_blank = false;
+        if let Some(fence) = &mut self.fence {
+            fence.fresh = false;
+            fence.hidden = true;
+        }
     }
 
     /// Behind a complete call that ended at `pos`.
@@ -475,6 +496,7 @@ impl Parser {
         self.hold = None;
         self.announced = false;
         self.behind_call = true;
+        self.wary = false;
         self.line_blank = false;
         self.tail.clear();
         if let Some(fence) = &mut self.fence {

@@ -73,7 +73,6 @@ impl Parser {
                     self.tail.clear();
                 }
                 self.line_blank = true;
-                self.line_dead = false;
             }
             _ if self.foreign && !matches!(tag, Tag::Assistant | Tag::Turn) => self.skip(win, after, out),
             Tag::Announce => {
@@ -115,6 +114,17 @@ impl Parser {
             _ => self.skip(win, after, out),
         }
         Flow::Go
+    }
+
+    /// Behind a broken call its closing tag or token sets things right.
+    pub(crate) fn tag_on_dead_line(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
+        let tag = if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) };
+        if matches!(tag, Some(Tag::CallEnd | Tag::InvokeEnd | Tag::Foreign)) {
+            self.line_dead = false;
+            return self.tag(win, out);
+        }
+        self.plain(1)
     }
 
     pub(crate) fn name_follows(&mut self, start: usize, after: usize, certain: bool, bare: bool) {

@@ -1,0 +1,329 @@
+//! Properties that hold for any call: valid JSON is read as `serde_json` reads it, a deformed call is read as the same
+//! call or refused, a call that is cut off is never completed.
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use tool_stream::{End, Event, Options, Parser, Status, parse};
+
+/// Text as it stands in arguments: code, prose, paths, quotes, brackets, letters of all kinds.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z_./]{0,12}",
+        "[ -~\\n\\t]{0,40}",
+        "\\PC{0,12}",
+        Just("fn main() {\n    println!(\"hi, {}\", x);\n}\n".to_owned()),
+        Just("d = {\"a\": \"b\", 'c': [1, 2]}\n".to_owned()),
+        Just("</think> ```json\n{\"tool\": \"x\", \"arguments\": {}}\n``` <｜tool▁sep｜>".to_owned()),
+        Just("\\d+ \\\"x\\\" \u{8}\u{c}\u{0}".to_owned()),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-1e6..1e6f64).prop_map(Value::from),
+        text().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 24, 5, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::vec(("[a-z_ é:,]{1,8}", inner), 0..5)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+fn arguments() -> impl Strategy<Value = Value> {
+    prop::collection::vec(("[a-z_]{1,8}", value()), 0..5)
+        .prop_map(|members| Value::Object(members.into_iter().collect::<Map<_, _>>()))
+        .prop_filter("a schema is not a call", |v| {
+            v.get("properties").is_none() && v.get("$schema").is_none()
+        })
+}
+
+fn call(arguments: &Value) -> Value {
+    json!({"tool": "some_tool", "arguments": arguments})
+}
+
+fn judged(text: &str, end: End) -> tool_stream::Verdict {
+    parse(text.as_bytes(), end, Options::default())
+}
+
+/// The same call or none: never another one.
+fn same_or_refused(text: &str, arguments: &Value) -> Result<(), TestCaseError> {
+    for call in judged(text, End::Stop).calls {
+        prop_assert_eq!(&call.tool, "some_tool", "in {}", text);
+        prop_assert_eq!(&call.arguments, arguments, "in {}", text);
+    }
+    Ok(())
+}
+
+fn same(text: &str, arguments: &Value) -> Result<(), TestCaseError> {
+    let verdict = judged(text, End::Stop);
+    prop_assert_eq!(verdict.calls.len(), 1, "in {}: {:?}", text, verdict);
+    same_or_refused(text, arguments)
+}
+
+/// `text` with `f` applied to the parts outside of strings.
+fn outside_strings(text: &str, mut f: impl FnMut(char) -> String) -> String {
+    let (mut out, mut inside, mut escaped) = (String::new(), false, false);
+    for c in text.chars() {
+        if inside {
+            out.push(c);
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '"' => inside = false,
+                _ => {}
+            }
+        } else {
+            inside = c == '"';
+            out.push_str(&f(c));
+        }
+    }
+    out
+}
+
+fn python(value: &Value, out: &mut String) {
+    match value {
+        Value::Null => out.push_str("None"),
+        Value::Bool(b) => out.push_str(if *b { "True" } else { "False" }),
+        Value::Number(n) => out.push_str(&n.to_string()),
+        Value::String(s) => {
+            // As repr does: double quotes only where they save an escape.
+            let quote = if s.contains('\'') && !s.contains('"') { '"' } else { '\'' };
+            out.push(quote);
+            for c in s.chars() {
+                match c {
+                    '\n' => out.push_str("\\n"),
+                    '\t' => out.push_str("\\t"),
+                    '\r' => out.push_str("\\r"),
+                    '\\' => out.push_str("\\\\"),
+                    c if c == quote => {
+                        out.push('\\');
+                        out.push(c);
+                    }
+                    c => out.push(c),
+                }
+            }
+            out.push(quote);
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push_str(", ");
+                }
+                python(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(map) => {
+            out.push('{');
+            for (i, (key, item)) in map.iter().enumerate() {
+                if i > 0 {
+                    out.push_str(", ");
+                }
+                python(&Value::from(key.as_str()), out);
+                out.push_str(": ");
+                python(item, out);
+            }
+            out.push('}');
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn valid_json_is_read_as_serde_reads_it(args in arguments(), pretty: bool) {
+        let call = call(&args);
+        let text = if pretty { serde_json::to_string_pretty(&call).unwrap() } else { call.to_string() };
+        let verdict = judged(&text, End::Length);
+        prop_assert_eq!(verdict.calls.len(), 1, "{:?} {}", verdict, text);
+        prop_assert_eq!(&verdict.calls[0].arguments, &args);
+        prop_assert_eq!((verdict.calls[0].start, verdict.calls[0].end), (0, text.len()));
+        prop_assert!(!verdict.calls[0].repaired, "{:?} in {}", verdict.calls[0].repairs, text);
+    }
+
+    #[test]
+    fn unambiguous_deformations_lose_nothing(args in arguments()) {
+        let text = serde_json::to_string_pretty(&call(&args)).unwrap();
+        // Raw control characters in strings. (A raw newline behind an escaped backslash keeps its meaning.)
+        let mut raw = String::new();
+        let mut rest = text.as_str();
+        while let Some(at) = rest.find('\\') {
+            raw.push_str(&rest[..at]);
+            match &rest[at..at + 2] {
+                "\\n" => raw.push('\n'),
+                "\\t" => raw.push('\t'),
+                other => raw.push_str(other),
+            }
+            rest = &rest[at + 2..];
+        }
+        raw.push_str(rest);
+        same(&raw, &args)?;
+        let trailing = outside_strings(&text, |c| if matches!(c, '}' | ']') { format!(",{c}") } else { c.to_string() })
+            .replace("{,}", "{}").replace("[,]", "[]");
+        same_or_refused(&trailing, &args)?;
+        let commented = outside_strings(&text, |c| if matches!(c, '{' | ',' | '[') { format!("{c} // \"note\" }}\n/* , */ # x\n") } else { c.to_string() });
+        same(&commented, &args)?;
+        let mut repr = String::new();
+        python(&call(&args), &mut repr);
+        same_or_refused(&repr, &args)?;
+    }
+
+    #[test]
+    fn forgotten_backslashes_before_quotes_are_guessed_right_or_refused(args in arguments()) {
+        for text in [call(&args).to_string(), serde_json::to_string_pretty(&call(&args)).unwrap()] {
+            if !text.contains("\\\\") {
+                same_or_refused(&text.replace("\\\"", "\""), &args)?;
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_cut_off_is_never_completed(args in arguments(), single: bool) {
+        let mut text = call(&args).to_string();
+        if single {
+            text.clear();
+            python(&call(&args), &mut text);
+        }
+        for end in [End::Stop, End::Length, End::Cut] {
+            for at in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
+                let verdict = judged(&text[..at], end);
+                prop_assert!(verdict.calls.is_empty(), "{:?} from {}", verdict, &text[..at]);
+                let expected = if at == 0 { Status::None } else { Status::Malformed };
+                prop_assert_eq!(verdict.status, expected, "{}", &text[..at]);
+            }
+        }
+    }
+
+    #[test]
+    fn removing_or_repeating_any_byte_never_makes_another_call_silently(args in arguments(), at in 0..200usize, twice: bool) {
+        let text = call(&args).to_string();
+        let at = at % text.len();
+        if !text.is_ascii() {
+            return Ok(());
+        }
+        let mut bytes = text.into_bytes();
+        if twice { bytes.insert(at, bytes[at]) } else { bytes.remove(at); }
+        // What is still valid JSON is another call, and no parser can know; everything else is the call or no call.
+        if serde_json::from_slice::<Value>(&bytes).is_err() {
+            for call in parse(&bytes, End::Stop, Options::default()).calls {
+                prop_assert!(call.repaired || call.end - call.start < bytes.len(), "{:?}", String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn anything_goes_in_any_chunks(pieces in prop::collection::vec(piece(), 0..12), cut in 1..9usize, whole_file: bool) {
+        let bytes: Vec<u8> = pieces.concat();
+        let options = Options { whole_file, ..Options::default() };
+        let run = |size: usize| {
+            let mut parser = Parser::new(options.clone());
+            let mut all: Vec<Event> = Vec::new();
+            for chunk in bytes.chunks(size) {
+                let mut out = Vec::new();
+                parser.feed(chunk, &mut out);
+                all.extend(out);
+            }
+            parser.finish(End::Stop, &mut all);
+            let mut joined: Vec<Event> = Vec::new();
+            for event in all {
+                match (joined.last_mut(), event) {
+                    (Some(Event::Text(a)), Event::Text(b)) | (Some(Event::Thinking(a)), Event::Thinking(b)) => a.push_str(&b),
+                    (_, event) => joined.push(event),
+                }
+            }
+            joined
+        };
+        let whole = run(bytes.len().max(1));
+        prop_assert_eq!(&run(1), &whole);
+        prop_assert_eq!(&run(cut), &whole);
+    }
+}
+
+/// The stuff streams are made of, whole and broken.
+fn piece() -> impl Strategy<Value = Vec<u8>> {
+    let known = prop::sample::select(vec![
+        "{\"tool\": \"a\", \"arguments\": {\"x\": \"y z\"}}",
+        "{\"tool\": \"a\", ",
+        "\"arguments\": {\"x\": \"say \"hi\" now\"}}",
+        "{'tool': 'a', 'arguments': {'x': 'don't'}}",
+        "{\"tool_calls\": [{\"name\": \"a\", \"arguments\": \"{}\"}, ",
+        "```json\n",
+        "```\n",
+        "```",
+        "~~~\n",
+        "`",
+        "``",
+        "````md\n",
+        "src/a.py\n",
+        "<think>",
+        "</think>",
+        "<tool_call>",
+        "</tool_call>",
+        "<function=f>",
+        "<parameter=p>",
+        "</parameter>",
+        "</function>",
+        "<｜tool▁calls▁begin｜>",
+        "<｜tool▁call▁begin｜>",
+        "<｜tool▁sep｜>",
+        "<｜tool▁call▁end｜>",
+        "<｜User｜>",
+        "<｜Assistant｜>",
+        "<｜DSML｜invoke name=\"f\">",
+        "<｜DSML｜parameter name=\"p\" string=\"true\">",
+        "</｜DSML｜parameter>",
+        "</｜DSML｜invoke>",
+        "<arg_key>",
+        "</arg_key>",
+        "<arg_value>",
+        "</arg_value>",
+        "<|channel|>",
+        "<|message|>",
+        "<|im_start|>",
+        "user",
+        "assistant",
+        "[TOOL_CALLS]",
+        "[ARGS]",
+        "functools[",
+        "✿FUNCTION✿",
+        "✿ARGS✿",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        ":",
+        "\"",
+        "'",
+        "\"\"\"",
+        "“",
+        "”",
+        "\n",
+        "\r\n",
+        " ",
+        "\\",
+        "//",
+        "/*",
+        "*/",
+        "#",
+        "tool",
+        "For example: ",
+        "Action: f\nAction Input: ",
+        "True",
+        "1.",
+        "### Instruction:",
+    ]);
+    prop_oneof![
+        8 => known.prop_map(|s| s.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 1..6),
+        1 => "[a-z \n]{1,6}".prop_map(String::into_bytes),
+    ]
+}
