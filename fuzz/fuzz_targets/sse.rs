@@ -1,0 +1,25 @@
+//! Any bytes in any pieces: the SSE decoder does not panic, and how the bytes are cut changes nothing.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use models::sse::{Event, Sse};
+
+/// Small, so that the fuzzer reaches it.
+const LIMIT: usize = 64;
+
+fn decode(bytes: &[u8], size: usize) -> Vec<Result<Event, models::Error>> {
+    let mut decoder = Sse::with_limit(LIMIT);
+    let mut out = Vec::new();
+    for piece in bytes.chunks(size.max(1)) {
+        decoder.push(piece);
+        out.extend(std::iter::from_fn(|| decoder.next_event()));
+    }
+    decoder.finish();
+    out.extend(std::iter::from_fn(|| decoder.next_event()));
+    out
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((size, bytes)) = data.split_first() else { return };
+    assert_eq!(decode(bytes, usize::from(*size)), decode(bytes, bytes.len()));
+});
