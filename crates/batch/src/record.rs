@@ -22,8 +22,8 @@ pub struct Started {
     pub digest: String,
     /// Milliseconds since the Unix epoch.
     pub time_ms: u64,
-    /// The name of its folder in `worktrees/`.
-    pub worktree: String,
+    /// The name of its folder in `worktrees/`; `None` when it cannot be made.
+    pub worktree: Option<String>,
     /// Whether that folder is meant to stay.
     pub keep: bool,
     /// The repository's git folder; `None` for a folder that is no repository.

@@ -1,7 +1,7 @@
 //! The scheduler: which tasks are left, several at a time, each attempt written down before and after.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -103,7 +103,15 @@ pub async fn run<R: Runner>(
     let store = Store::open(&options.out)?;
     let (stop, stopped) = watch::channel(*interrupt.borrow_and_update());
     let (store, observer) = (RefCell::new(store), RefCell::new(observer));
-    let batch = Batch { options, runner, store, observer, stopped, trees: RefCell::default() };
+    let batch = Batch {
+        options,
+        runner,
+        store,
+        observer,
+        stopped,
+        trees: RefCell::default(),
+        noted: RefCell::default(),
+    };
 
     batch.clean_up().await;
     let mut queue = batch.plan(tasks);
@@ -172,6 +180,8 @@ struct Batch<'a, R, O> {
     stopped: watch::Receiver<bool>,
     /// One at a time may change the worktree entries of a repository: git reads the entries of others while they are half written.
     trees: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
+    /// Repositories that a person has been told about.
+    noted: RefCell<HashSet<PathBuf>>,
 }
 
 impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
@@ -182,43 +192,49 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
     /// Removes the trees that a killed batch left: only those that its attempts name.
     async fn clean_up(&self) {
         let worktrees = self.store.borrow().out.join("worktrees");
-        let left: Vec<Started> = {
+        let left: Vec<(String, PathBuf, Option<PathBuf>)> = {
             let store = self.store.borrow();
-            let left = |s: &&Started| {
-                let named = unsafe_id(s.worktree.split('@').next().unwrap_or_default()).is_none()
-                    && !s.worktree.contains('/');
-                named
-                    && !s.keep
-                    && (!store.ended(s) || worktrees.join(&s.worktree).symlink_metadata().is_ok())
+            let ended = store.ended();
+            let unfinished = |s: &Started, tree: &Path| {
+                !ended.contains(&(s.id.as_str(), s.attempt)) || tree.symlink_metadata().is_ok()
             };
-            store.started.iter().filter(left).cloned().collect()
+            let left = |s: &Started| {
+                let name = s.worktree.as_deref().filter(|name| worktree::is_name(name) && !s.keep)?;
+                let tree = worktrees.join(name);
+                unfinished(s, &tree).then(|| (s.id.clone(), tree, s.git_dir.clone()))
+            };
+            store.started.iter().filter_map(left).collect()
         };
-        for attempt in left {
-            let tree = worktrees.join(&attempt.worktree);
-            if let Err(message) = worktree::remove(&tree, attempt.git_dir.as_deref()).await {
-                self.tell(Event::Note { id: &attempt.id, message });
+        for (id, tree, git_dir) in left {
+            if let Err(message) = worktree::remove(&tree, git_dir.as_deref()).await {
+                self.tell(Event::Note { id: &id, message });
             }
         }
     }
 
     fn plan<'t>(&self, tasks: &'t [Task]) -> VecDeque<Due<'t>> {
         let store = self.store.borrow();
+        let ended = store.ended();
+        let mut last: HashMap<&str, u32> = HashMap::new();
+        for attempt in &store.started {
+            last.insert(&attempt.id, attempt.attempt);
+        }
+        let mut done: HashMap<&str, Vec<&str>> = HashMap::new();
+        for result in store.finished.iter().filter(|result| !result.infrastructure) {
+            done.entry(&result.id).or_default().push(&result.digest);
+        }
         let mut queue = VecDeque::new();
         let (mut changed, mut cut_off) = (Vec::new(), Vec::new());
         for task in tasks {
-            let digest = task.digest();
-            let mut done = store.finished.iter().filter(|f| f.id == task.id && !f.infrastructure).peekable();
-            let known = done.peek().is_some();
-            if done.any(|f| f.digest == digest) {
-                continue;
+            let (id, digest) = (task.id.as_str(), task.digest());
+            let last = last.get(id).copied();
+            match (done.get(id), last) {
+                (Some(digests), _) if digests.contains(&digest.as_str()) => continue,
+                (Some(_), _) => changed.push(task),
+                (None, Some(last)) if !ended.contains(&(id, last)) => cut_off.push((task, last)),
+                (None, _) => {}
             }
-            let attempts = || store.started.iter().filter(|s| s.id == task.id);
-            if known {
-                changed.push(task);
-            } else if let Some(last) = attempts().next_back().filter(|last| !store.ended(last)) {
-                cut_off.push((task, last.attempt));
-            }
-            let attempt = attempts().map(|s| s.attempt).max().unwrap_or(0) + 1;
+            let attempt = last.unwrap_or(0) + 1;
             queue.push_back(Due { task, digest, attempt, retries: self.options.retries });
         }
         self.tell(Event::Plan { tasks: tasks.len(), done: tasks.len() - queue.len() });
@@ -233,9 +249,9 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
     async fn attempt<'t>(&self, due: Due<'t>) -> Result<Option<Due<'t>>, Error> {
         let begun = Instant::now();
         let Due { task, attempt, .. } = due;
-        let name = if attempt == 1 { task.id.clone() } else { format!("{}@{attempt}", task.id) };
+        let name = worktree::name(&task.id, attempt);
         let tree = self.store.borrow().out.join("worktrees").join(&name);
-        let source = Source::find(task).await;
+        let source = Source::find(task, &tree).await;
         if *self.stopped.borrow() {
             return Ok(None); // not begun
         }
@@ -246,7 +262,7 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
             attempt,
             digest: due.digest.clone(),
             time_ms: now_ms(),
-            worktree: name,
+            worktree: source.is_ok().then_some(name),
             keep: self.options.keep_worktrees,
             git_dir: found.and_then(Source::git_dir).map(Path::to_owned),
             commit: found.and_then(Source::commit).map(str::to_owned),
@@ -280,7 +296,9 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
     }
 
     async fn work(&self, task: &Task, attempt: u32, source: &Source, tree: &Path) -> Outcome {
-        if let Some(message) = source.note(task).await {
+        if self.noted.borrow_mut().insert(task.repo.clone())
+            && let Some(message) = source.note(task).await
+        {
             self.tell(Event::Note { id: &task.id, message });
         }
         let made = {

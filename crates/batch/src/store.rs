@@ -1,5 +1,6 @@
 //! The folder of a batch: its lock, and two append-only logs that survive a kill at any instant.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::marker::PhantomData;
@@ -18,7 +19,7 @@ pub(crate) struct Store {
     pub(crate) finished: Vec<Finished>,
     attempts: Log<Started>,
     results: Log<Finished>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Store {
@@ -54,9 +55,9 @@ impl Store {
         Ok(())
     }
 
-    /// Whether an attempt has its result.
-    pub(crate) fn ended(&self, attempt: &Started) -> bool {
-        self.finished.iter().any(|f| f.id == attempt.id && f.attempt == attempt.attempt)
+    /// The attempts that have their result.
+    pub(crate) fn ended(&self) -> HashSet<(&str, u32)> {
+        self.finished.iter().map(|result| (result.id.as_str(), result.attempt)).collect()
     }
 
     /// Replaces a file of the folder as a whole: readers see the old one or the new one.
@@ -73,7 +74,17 @@ impl Store {
     }
 }
 
-fn lock(out: &Path) -> Result<File, Error> {
+/// Given up explicitly: a process that another thread is just starting holds a copy of the file until it executes its program, and
+/// closing ours would not release it.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(out: &Path) -> Result<Lock, Error> {
     let path = out.join("lock");
     let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
     let mut file = open.map_err(io_error("cannot open", &path))?;
@@ -90,7 +101,7 @@ fn lock(out: &Path) -> Result<File, Error> {
     file.set_len(0)
         .and_then(|()| write!(file, "process {}", std::process::id()))
         .map_err(io_error("cannot write", &path))?;
-    Ok(file)
+    Ok(Lock(file))
 }
 
 /// An append-only file of records, one JSON object a line.

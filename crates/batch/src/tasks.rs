@@ -95,10 +95,11 @@ pub fn read(path: &Path, repos: Option<&Path>) -> Result<Vec<Task>, Problems> {
     if tasks.is_empty() && reader.problems.is_empty() {
         reader.problem(&path, 0, "there is no task in it");
     }
-    match reader.problems.is_empty() {
-        true => Ok(tasks),
-        false => Err(Problems(reader.problems)),
+    if reader.problems.is_empty() {
+        return Ok(tasks);
     }
+    reader.problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    Err(Problems(reader.problems))
 }
 
 struct Reader<'a> {

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::git::{self, Repository, git};
-use crate::task::Task;
+use crate::task::{Task, unsafe_id};
 
 /// Where the tree of a task comes from, and from which commit.
 #[derive(Debug)]
@@ -19,8 +19,12 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Looks, and changes nothing. The error is a sentence for people.
-    pub(crate) async fn find(task: &Task) -> Result<Self, String> {
+    /// Looks, and changes nothing: neither may the repository be missing, nor may anything stand where the tree will. The error is
+    /// a sentence for people.
+    pub(crate) async fn find(task: &Task, tree: &Path) -> Result<Self, String> {
+        if tree.symlink_metadata().is_ok() {
+            return Err(format!("{} is there, and this batch did not make it; move it away", tree.display()));
+        }
         let repo = task.repo.clone();
         if !repo.is_dir() {
             return Err(format!("there is no folder {}", repo.display()));
@@ -65,11 +69,8 @@ impl Source {
         }
     }
 
-    /// Makes the tree, and returns the folder in it that stands for the task's.
+    /// Makes the tree, and returns the folder in it that stands for the task's. After an error, part of it may be there.
     pub(crate) async fn make(&self, tree: &Path) -> Result<PathBuf, String> {
-        if tree.symlink_metadata().is_ok() {
-            return Err(format!("{} is there, and this batch did not make it; move it away", tree.display()));
-        }
         let Some((found, commit)) = &self.git else {
             return self.copy(tree).await;
         };
@@ -101,6 +102,17 @@ impl Source {
         copied.await.map_err(|e| e.to_string())??;
         Ok(tree.to_owned())
     }
+}
+
+/// The name of an attempt's tree. `@` is in no id, so that no two attempts share one.
+pub(crate) fn name(id: &str, attempt: u32) -> String {
+    if attempt == 1 { id.to_owned() } else { format!("{id}@{attempt}") }
+}
+
+/// Whether a record names a tree as [`name`] does: what else stands there is not ours to remove.
+pub(crate) fn is_name(name: &str) -> bool {
+    let (id, attempt) = name.split_once('@').unwrap_or((name, "2"));
+    unsafe_id(id).is_none() && attempt.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Removes a tree and its entry in the repository, in this order: the entry, then the folder, so that a folder that is still

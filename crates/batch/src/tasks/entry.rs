@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
@@ -38,14 +38,16 @@ type Read = Vec<Result<Entry, Problem>>;
 
 /// One JSON object a line; blank lines are passed over.
 pub(super) fn json_lines(file: &Path, text: &str) -> Read {
+    if text.trim().lines().count() > 1 && serde_json::from_str::<IgnoredAny>(text).is_ok() {
+        let message = "one JSON object over several lines; write each task on one line, or all of them as a list in [ ]";
+        return vec![Err(Problem { file: file.into(), line: 1, message: message.into() })];
+    }
     let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     let object = |(line, text): (usize, &str)| {
         let problem = |message| Problem { file: file.into(), line, message };
         let pairs: Pairs<Value> = serde_json::from_str(text).map_err(|e| {
             let hint = if e.is_eof() { "; each line holds one whole object" } else { "" };
-            let said = e.to_string();
-            // serde_json counts lines within what it is given, which is always one.
-            problem(format!("{}{hint}", said.split(" at line ").next().unwrap_or(&said)))
+            problem(format!("is not a JSON object: {}{hint}", without_place(&e.to_string())))
         })?;
         let fields = pairs.0.into_iter().map(|(key, value)| Field { key, line, value }).collect();
         let entry = Entry { file: file.into(), line, fields, body: None };
@@ -77,7 +79,7 @@ pub(super) fn markdown(file: &Path, text: &str) -> Read {
     let mut lines = text.split_inclusive('\n');
     let is_fence = |line: &str| line.trim_end() == "---";
     let Some(first) = lines.next().filter(|line| is_fence(line)) else {
-        let message = "begins with `---`, front matter (at least `repo: …`), and `---`; this one does not";
+        let message = "a task in Markdown begins with `---`, front matter (at least `repo: …`) and `---`";
         return vec![Err(problem(1, message))];
     };
     let start = first.len();
@@ -120,8 +122,15 @@ fn spanned(pairs: Pairs<Spanned<Value>>, lines_above: usize) -> Vec<Field> {
 fn yaml_problem(file: &Path, lines_above: usize, e: &serde_saphyr::Error, expected: &str) -> Problem {
     let line = e.location().map_or(0, |at| usize::try_from(at.line()).unwrap_or(0) + lines_above);
     let said = e.without_snippet().to_string();
-    let said = said.lines().next().unwrap_or_default();
+    let said = without_place(said.lines().next().unwrap_or_default());
+    // Advice for programmers.
+    let said = said.split(", set DuplicateKeyPolicy").next().unwrap_or(said);
     Problem { file: file.into(), line, message: format!("is not {expected} in YAML: {said}") }
+}
+
+/// Both parsers count lines within what they were given, which is not what the reader counts.
+fn without_place(said: &str) -> &str {
+    said.split(" at line ").next().unwrap_or(said)
 }
 
 /// An object's keys and values in order, repeated ones too.

@@ -1,0 +1,9 @@
+//! The crate from outside: a scripted runner instead of an agent, real git, real files.
+
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+mod results;
+mod scheduling;
+mod support;
+mod task_files;
+mod worktrees;

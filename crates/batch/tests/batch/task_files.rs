@@ -1,0 +1,141 @@
+//! Task files, read from `fixtures/tasks`: what stands there right, and what is said about what stands there wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use batch::{Task, TaskLimits, tasks};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tasks").join(name)
+}
+
+/// Where a repository is differs with the depth of the file that names it.
+fn without_place(mut tasks: Vec<Task>) -> Vec<Task> {
+    for task in &mut tasks {
+        task.repo = fs::canonicalize(&task.repo).unwrap();
+        task.named_repo = String::new();
+    }
+    tasks
+}
+
+#[test]
+fn json_lines_say_everything_a_task_can_say() {
+    let tasks = tasks::read(&fixture("tasks.jsonl"), None).unwrap();
+    let [calculator, scores] = tasks.as_slice() else { panic!("{tasks:?}") };
+    assert_eq!(calculator.id, "calculator");
+    assert!(calculator.repo.is_absolute() && calculator.repo.join("calc.py").is_file());
+    assert_eq!(
+        calculator.text,
+        "10 - 3 - 2 gives 9 instead of 5.\nMultiplication and division in a row seem fine."
+    );
+    assert_eq!(calculator.verify.as_deref(), Some("python3 -m unittest"));
+    let limits = TaskLimits { max_turns: Some(20), max_cost: Some(0.5), ..TaskLimits::default() };
+    assert_eq!(calculator.limits, limits);
+    assert_eq!((&calculator.base_commit, &calculator.model), (&None, &None));
+    assert_eq!(scores.base_commit.as_deref(), Some("HEAD~1"));
+    assert_eq!(scores.model.as_deref(), Some("ollama:qwen2.5-coder:7b"));
+    assert_eq!((&scores.verify, scores.limits), (&None, TaskLimits::default()));
+}
+
+#[test]
+fn every_format_says_the_same() {
+    let read = |name| without_place(tasks::read(&fixture(name), None).unwrap());
+    let lines = read("tasks.jsonl");
+    for other in ["tasks.yaml", "tasks.json", "markdown"] {
+        assert_eq!(read(other), lines, "{other}");
+    }
+}
+
+#[test]
+fn limits_of_a_task_go_before_those_of_the_batch() {
+    let batch = planner::Limits { turns: 40, tokens: Some(9), seconds: None, cost: Some(1.0) };
+    let task = TaskLimits { max_turns: Some(3), max_cost: Some(0.1), ..TaskLimits::default() };
+    let expected = planner::Limits { turns: 3, tokens: Some(9), seconds: None, cost: Some(0.1) };
+    assert_eq!(task.over(batch), expected);
+}
+
+#[test]
+fn of_a_swe_bench_instance_nothing_is_read_that_gives_the_solution_away() {
+    let repos = tempfile::tempdir().unwrap();
+    fs::create_dir(repos.path().join("acme__bank")).unwrap();
+    fs::create_dir(repos.path().join("shop")).unwrap();
+    let tasks = tasks::read(&fixture("swe_bench.jsonl"), Some(repos.path())).unwrap();
+    assert!(!format!("{tasks:?}").contains("SECRET"), "{tasks:?}");
+    let [bank, shop] = tasks.as_slice() else { panic!("{tasks:?}") };
+    assert_eq!((bank.id.as_str(), bank.text.as_str()), ("acme__bank-17", "Deposits are subtracted."));
+    assert_eq!(bank.repo, repos.path().join("acme__bank"));
+    assert_eq!(bank.base_commit.as_deref(), Some("0123456789abcdef0123456789abcdef01234567"));
+    assert_eq!(shop.repo, repos.path().join("shop"));
+    assert_eq!((shop.verify.as_deref(), shop.limits.max_seconds), (Some("make test"), Some(600)));
+}
+
+#[test]
+fn an_array_of_swe_bench_instances_is_read_like_their_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("bank")).unwrap();
+    fs::create_dir(folder.path().join("shop")).unwrap();
+    let lines = fs::read_to_string(fixture("swe_bench.jsonl")).unwrap();
+    let array = format!("[{}]", lines.trim().replace('\n', ",\n"));
+    fs::write(folder.path().join("array.json"), array).unwrap();
+    let read = |path: &Path| tasks::read(path, Some(folder.path())).unwrap();
+    assert_eq!(read(&folder.path().join("array.json")), read(&fixture("swe_bench.jsonl")));
+}
+
+/// Each entry of `wrong/` has beside it what is said about it. Where that is wanted otherwise, edit it there.
+#[test]
+fn whatever_is_wrong_is_said_at_once_with_its_file_and_line() {
+    let wrong = fixture("wrong");
+    let repos = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for entry in fs::read_dir(&wrong).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "expected") {
+            continue;
+        }
+        let problems = tasks::read(&path, Some(repos.path())).unwrap_err();
+        let place = format!("{}/", wrong.display());
+        let said =
+            problems.to_string().replace(&place, "").replace(&repos.path().display().to_string(), "REPOS")
+                + "\n";
+        let expected = PathBuf::from(format!("{}.expected", path.display()));
+        assert_eq!(said, fs::read_to_string(&expected).unwrap_or_default(), "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 12, "{seen}");
+}
+
+#[test]
+fn swe_bench_without_clones_asks_for_the_folder() {
+    let said = tasks::read(&fixture("swe_bench.jsonl"), None).unwrap_err().to_string();
+    assert!(said.contains("acme/bank") && said.contains("acme/shop") && said.contains("--repos"), "{said}");
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(fixture("markdown/calculator.md")).unwrap().replace('\n', "\r\n");
+    fs::write(folder.path().join("calculator.md"), format!("\u{feff}{text}")).unwrap();
+    let tasks = tasks::read(folder.path(), None).unwrap();
+    assert_eq!(tasks[0].id, "calculator");
+    assert_eq!(tasks[0].verify.as_deref(), Some("python3 -m unittest"));
+    assert!(tasks[0].text.starts_with("10 - 3"), "{tasks:?}");
+}
+
+#[test]
+fn the_digest_notices_every_change_but_not_a_moved_folder() {
+    let task = tasks::read(&fixture("tasks.jsonl"), None).unwrap().remove(0);
+    let digest = task.digest();
+    assert_eq!(Task { repo: "/elsewhere".into(), ..task.clone() }.digest(), digest);
+    let changed = [
+        Task { id: "x".into(), ..task.clone() },
+        Task { named_repo: "x".into(), ..task.clone() },
+        Task { base_commit: Some("x".into()), ..task.clone() },
+        Task { text: "x".into(), ..task.clone() },
+        Task { verify: None, ..task.clone() },
+        Task { limits: TaskLimits::default(), ..task.clone() },
+        Task { model: Some("x".into()), ..task.clone() },
+    ];
+    for other in changed {
+        assert_ne!(other.digest(), digest, "{other:?}");
+    }
+}

@@ -1,0 +1,191 @@
+//! The trees that tasks work in, and the repository of the user, which nobody may notice anything in.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::rc::Rc;
+
+use crate::support::{Place, Script, attempt, git, run_with};
+use batch::BatchOptions;
+use journal::Ending;
+
+/// A runner that hands each worktree to a closure.
+fn looking(look: impl Fn(&std::path::Path) + 'static) -> Script {
+    let look = Rc::new(look);
+    Script::new(move |task, worktree, _| {
+        look(&worktree);
+        std::future::ready(attempt(Ending::Verified, &task.id))
+    })
+}
+
+#[tokio::test]
+async fn the_users_repository_is_as_it_was_whatever_is_done_in_the_worktrees() {
+    let place = Place::new();
+    let repo = place.path("repo");
+    fs::write(repo.join("file"), "stashed\n").unwrap();
+    git(&repo, &["stash", "-q"]);
+    fs::write(repo.join("file"), "staged\n").unwrap();
+    git(&repo, &["add", "file"]);
+    fs::write(repo.join("file"), "staged and changed\n").unwrap();
+    fs::write(repo.join("untracked"), "mine\n").unwrap();
+    let before = place.state();
+    let runner = looking(|worktree| {
+        assert_eq!(fs::read_to_string(worktree.join("file")).unwrap(), "first\n");
+        assert!(!worktree.join("untracked").exists());
+        fs::write(worktree.join("file"), "changed\n").unwrap();
+        fs::write(worktree.join("new"), "new\n").unwrap();
+        git(worktree, &["add", "."]);
+    });
+    let options = BatchOptions { jobs: 4, ..place.options() };
+    let ids = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let (summary, told) = run_with(&place.tasks(&ids), &options, &runner).await.unwrap();
+    assert_eq!(summary.exit_code(), 0, "{}", summary.to_text());
+    assert_eq!(place.state(), before);
+    assert_eq!(fs::read_to_string(repo.join("file")).unwrap(), "staged and changed\n");
+    assert_eq!(place.worktrees(), [""; 0]);
+    let notes = told.iter().filter(|t| t.contains("uncommitted changes")).count();
+    assert_eq!(notes, 1, "once for each repository: {told:?}");
+}
+
+#[tokio::test]
+async fn results_inside_the_repository_do_not_show_up_in_its_status() {
+    let place = Place::new();
+    let before = git(&place.path("repo"), &["status", "--porcelain"]);
+    let options = BatchOptions { out: place.path("repo/out"), ..place.options() };
+    let runner = Script::ending(|_| Ending::Verified);
+    let (summary, told) = run_with(&place.tasks(&["a", "b"]), &options, &runner).await.unwrap();
+    assert_eq!(summary.exit_code(), 0);
+    assert_eq!(git(&place.path("repo"), &["status", "--porcelain"]), before);
+    assert!(!told.iter().any(|t| t.starts_with("note")), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_worktree_holds_the_base_commit_or_says_that_there_is_none() {
+    let place = Place::new();
+    let repo = place.path("repo");
+    fs::write(repo.join("file"), "second\n").unwrap();
+    git(&repo, &["commit", "-qam", "second"]);
+    let mut tasks = place.tasks(&["old", "none"]);
+    tasks[0].base_commit = Some("HEAD~1".into());
+    tasks[1].base_commit = Some("deadbeef".into());
+    let runner =
+        looking(|worktree| assert_eq!(fs::read_to_string(worktree.join("file")).unwrap(), "first\n"));
+    place.run(&tasks, &runner).await;
+    assert_eq!(runner.take(), ["old"]);
+    let results = place.results();
+    assert!(results[1].infrastructure && results[1].message.contains("deadbeef"), "{:?}", results[1]);
+    let first = git(&repo, &["rev-parse", "HEAD~1"]);
+    assert!(place.lines("attempts.jsonl")[0].contains(first.trim()));
+}
+
+#[tokio::test]
+async fn a_subfolder_of_a_repository_is_worked_on_where_it_stands() {
+    let place = Place::new();
+    let mut tasks = place.tasks(&["inner"]);
+    tasks[0].repo = place.path("repo/sub");
+    let runner = looking(|worktree| {
+        assert!(worktree.ends_with("worktrees/inner/sub"), "{}", worktree.display());
+        assert_eq!(fs::read_to_string(worktree.join("inner")).unwrap(), "inner\n");
+    });
+    assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0);
+    assert_eq!(place.worktrees(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_bare_clone_will_do() {
+    let place = Place::new();
+    git(&place.path(""), &["clone", "-q", "--bare", "repo", "mirror"]);
+    let mut tasks = place.tasks(&["a"]);
+    tasks[0].repo = place.path("mirror");
+    let runner = looking(|worktree| assert!(worktree.join("file").is_file()));
+    assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0);
+}
+
+#[tokio::test]
+async fn hooks_of_the_repository_do_not_run() {
+    let place = Place::new();
+    let (hook, trace) = (place.path("repo/.git/hooks/post-checkout"), place.path("hook-ran"));
+    fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    fs::write(&hook, format!("#!/bin/sh\ntouch '{}'\n", trace.display())).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let runner = Script::ending(|_| Ending::Verified);
+    assert_eq!(place.run(&place.tasks(&["a"]), &runner).await.exit_code(), 0);
+    assert!(!trace.exists());
+}
+
+#[tokio::test]
+async fn a_folder_that_is_no_repository_is_copied_and_said_to_be() {
+    let place = Place::new();
+    let plain = place.path("plain");
+    fs::create_dir(&plain).unwrap();
+    fs::write(plain.join("file"), "plain\n").unwrap();
+    let mut tasks = place.tasks(&["a", "b"]);
+    tasks.iter_mut().for_each(|task| task.repo.clone_from(&plain));
+    tasks[1].base_commit = Some("HEAD".into());
+    let runner = looking(|worktree| fs::write(worktree.join("file"), "changed\n").unwrap());
+    let (_, told) = run_with(&tasks, &place.options(), &runner).await.unwrap();
+    assert_eq!(fs::read_to_string(plain.join("file")).unwrap(), "plain\n");
+    assert_eq!(runner.take(), ["a"]);
+    assert!(told.iter().any(|t| t.contains("copy of the folder")), "{told:?}");
+    let results = place.results();
+    assert!(results[1].message.contains("no git repository"), "{:?}", results[1]);
+    assert_eq!(place.worktrees(), [""; 0]);
+
+    let inside = BatchOptions { out: plain.join("out"), ..place.options() };
+    run_with(&tasks[..1], &inside, &runner).await.unwrap();
+    assert_eq!(runner.take(), [""; 0]);
+}
+
+#[tokio::test]
+async fn kept_worktrees_stay_also_through_the_next_invocation() {
+    let place = Place::new();
+    let tasks = place.tasks(&["a"]);
+    let options = BatchOptions { keep_worktrees: true, retries: 1, ..place.options() };
+    let runner = Script::new(|task, worktree, _| {
+        let mark = worktree.join("mark");
+        assert!(!mark.exists(), "each attempt has a tree of its own");
+        fs::write(mark, "").unwrap();
+        std::future::ready(attempt(Ending::Unavailable, &task.id))
+    });
+    run_with(&tasks, &options, &runner).await.unwrap();
+    let mut kept = place.worktrees();
+    kept.sort();
+    assert_eq!(kept, ["a", "a@2"]);
+    let runner = Script::ending(|_| Ending::Verified);
+    place.run(&tasks, &runner).await;
+    let mut kept = place.worktrees();
+    kept.sort();
+    assert_eq!(kept, ["a", "a@2"]);
+}
+
+#[tokio::test]
+async fn a_folder_that_the_batch_did_not_make_is_neither_used_nor_removed() {
+    let place = Place::new();
+    let foreign = place.out().join("worktrees/a");
+    fs::create_dir_all(&foreign).unwrap();
+    fs::write(foreign.join("precious"), "").unwrap();
+    let runner = Script::ending(|_| Ending::Verified);
+    for _ in 0..2 {
+        fs::remove_file(place.out().join("attempts.jsonl")).ok();
+        fs::remove_file(place.out().join("results.jsonl")).ok();
+        place.run(&place.tasks(&["a"]), &runner).await;
+        assert!(place.results()[0].message.contains("did not make"), "{:?}", place.results());
+        assert!(foreign.join("precious").is_file());
+    }
+    assert_eq!(runner.take(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_worktree_is_removed_even_if_its_link_to_the_repository_was_tampered_with() {
+    let place = Place::new();
+    let before = place.state();
+    let runner = looking(|worktree| {
+        fs::remove_file(worktree.join(".git")).unwrap();
+        let locked = worktree.join("locked");
+        fs::create_dir(&locked).unwrap();
+        fs::write(locked.join("file"), "").unwrap();
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o500)).unwrap();
+    });
+    place.run(&place.tasks(&["a"]), &runner).await;
+    assert_eq!(place.worktrees(), [""; 0]);
+    assert_eq!(place.state(), before);
+}
