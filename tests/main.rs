@@ -1,9 +1,10 @@
 //! End to end: the real binary as a child process, observed from outside.
 
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, reason = "what cannot be is a failed test")]
 
 mod support;
 
+mod batch;
 mod command_line;
 mod inspection;
 mod models;

@@ -32,7 +32,7 @@ pub(crate) enum Command {
     #[command(after_help = exit::table())]
     Run(Run),
     /// Work on many tasks, unattended
-    #[command(after_help = exit::table())]
+    #[command(after_help = exit::batch_table())]
     Batch(Batch),
     /// Look at past runs
     #[command(subcommand)]
@@ -92,9 +92,13 @@ pub(crate) struct Batch {
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) jobs: u16,
 
-    /// Where results go [default: TASKS with `.results` added]
+    /// Where results go; what has a result there is not done again [default: beside TASKS, as `.results`]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+
+    /// The folder with the clones that SWE-bench instances name
+    #[arg(long, value_name = "DIR")]
+    pub(crate) repos: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) settings: RunFlags,

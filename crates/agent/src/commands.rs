@@ -1,5 +1,6 @@
 //! One module per command.
 
+mod batch;
 mod completions;
 mod config;
 mod doctor;
@@ -11,7 +12,7 @@ mod tools;
 
 use crate::cli::Command;
 use crate::context::Context;
-use crate::exit::{Exit, Failure, Result};
+use crate::exit::{Exit, Result};
 
 /// Carries out what was asked for.
 ///
@@ -20,7 +21,7 @@ use crate::exit::{Exit, Failure, Result};
 pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     match command {
         Command::Run(command) => run::run(command, context),
-        Command::Batch(_) => Err(Failure::misuse("batch is not there yet")),
+        Command::Batch(command) => batch::run(&command, context),
         Command::Sessions(command) => sessions::run(command, context),
         Command::Models(command) => models::run(command, context),
         Command::Tools(command) => tools::run(command, context),

@@ -13,6 +13,8 @@ pub(crate) enum Exit {
     Negative,
     /// A run has ended.
     Run(Ending),
+    /// A batch has ended, with the code that its summary gives.
+    Batch(u8),
 }
 
 impl Exit {
@@ -22,6 +24,7 @@ impl Exit {
             Exit::Success => 0,
             Exit::Negative => 1,
             Exit::Run(ending) => ending.exit_code(),
+            Exit::Batch(code) => *code,
         }
     }
 }
@@ -106,11 +109,27 @@ pub(crate) fn table() -> String {
         (Ending::Unavailable, "the model or its server is unavailable"),
         (Ending::Interrupted, "interrupted by Ctrl-C or a termination signal"),
     ];
-    let mut text = String::from("Exit codes:\n");
-    for (ending, meaning) in rows {
-        text.push_str(&format!("  {:>3}  {meaning}\n", ending.exit_code()));
-    }
-    text
+    rows.iter().fold(String::from("Exit codes:\n"), |text, (ending, meaning)| {
+        format!("{text}  {:>3}  {meaning}\n", ending.exit_code())
+    })
+}
+
+/// What the same codes mean for a batch, as `agent batch --help` ends with.
+pub(crate) fn batch_table() -> String {
+    let rows = [
+        (Ending::Verified, "all tasks are verified"),
+        (Ending::Unverified, "a task is not verified"),
+        (Ending::Refused, "refused or misused: bad flags, settings or task files"),
+        (
+            Ending::Unavailable,
+            "a task has no result, because model, server or machine failed: run the batch again",
+        ),
+        (Ending::Interrupted, "interrupted: run the batch again to go on"),
+    ];
+    rows.iter()
+        .fold(String::from("Exit codes, the first that fits from below:\n"), |text, (ending, meaning)| {
+            format!("{text}  {:>3}  {meaning}\n", ending.exit_code())
+        })
 }
 
 #[cfg(test)]

@@ -1,0 +1,151 @@
+//! `agent batch`: many tasks, each in a worktree and a session of its own. Results are for standard output, progress for standard error.
+
+use std::path::{Path, PathBuf};
+
+use batch::{Attempt, BatchOptions, Event, Runner, Task};
+use journal::{Ending, Mode, Store};
+use tokio::sync::watch;
+
+use crate::cli::Batch;
+use crate::console::{self, Paint, Style};
+use crate::context::Context;
+use crate::exit::{Exit, Failure, Result};
+use crate::interrupt::{self, Signals};
+use crate::layers;
+use crate::render::plural;
+use crate::sanitize;
+use crate::session::{self, Order};
+use crate::settings::Settings;
+
+/// How often a task is tried again when the infrastructure failed.
+const RETRIES: u32 = 1;
+
+/// Works the tasks off.
+pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
+    // Bad flags and files are told before the first task, not once per task.
+    let settings = layers::resolve(&command.settings.given, &context.environment, None)?.settings()?;
+    let tasks = batch::tasks::read(&command.tasks, command.repos.as_deref())
+        .map_err(|problems| Failure::misuse(problems.to_string().trim_end()))?;
+    let out = command.out.clone().unwrap_or_else(|| beside(&command.tasks));
+    let options = BatchOptions {
+        out: out.clone(),
+        jobs: usize::from(command.jobs),
+        retries: RETRIES,
+        keep_worktrees: false,
+        model_name: settings.model.unwrap_or_else(|| "agent".into()),
+    };
+    let worker = Worker { context, flags: &command.settings.given, store: context.store()? };
+    interrupt::block_on(async {
+        let signals = Signals::take()?;
+        let summary = tokio::select! {
+            summary = batch::run(&tasks, &options, &worker, signals.asked(), show) => summary.map_err(Failure::refused)?,
+            () = signals.insisted() => {
+                console::say("stopped at once; the same command goes on");
+                return Ok(Exit::Run(Ending::Interrupted));
+            }
+        };
+        console::print(&*sanitize::text(&summary.to_text()))?;
+        console::say(format_args!("results are in {}", out.display()));
+        Ok(Exit::Batch(summary.exit_code()))
+    })
+}
+
+/// `tasks.jsonl` has its results in `tasks.results`.
+fn beside(tasks: &Path) -> PathBuf {
+    let absolute = std::path::absolute(tasks).unwrap_or_else(|_| tasks.to_owned());
+    absolute.with_extension("results")
+}
+
+struct Worker<'a> {
+    context: &'a Context,
+    flags: &'a [(&'static str, String)],
+    store: Store,
+}
+
+impl Worker<'_> {
+    /// The settings of one task: those of its repository too, and over all what the task itself says.
+    fn settings(&self, task: &Task, worktree: &Path) -> Result<Settings> {
+        let resolved = layers::resolve(self.flags, &self.context.environment, Some(worktree))?;
+        let mut settings = resolved.settings()?;
+        let limits = task.limits;
+        settings.max_turns = limits.max_turns.unwrap_or(settings.max_turns);
+        settings.max_tokens = limits.max_tokens.or(settings.max_tokens);
+        settings.max_seconds = limits.max_seconds.unwrap_or(settings.max_seconds);
+        settings.max_cost = limits.max_cost.or(settings.max_cost);
+        settings.verify = task.verify.clone().or(settings.verify);
+        settings.model = task.model.clone().or(settings.model);
+        Ok(settings)
+    }
+}
+
+impl Runner for Worker<'_> {
+    async fn run(&self, task: &Task, worktree: &Path, interrupt: watch::Receiver<bool>) -> Attempt {
+        let failed = |failure: Failure| Attempt::failed(failure.ending, format!("{:#}", failure.error));
+        let settings = match self.settings(task, worktree) {
+            Ok(settings) => settings,
+            Err(failure) => return failed(failure),
+        };
+        let mut journal = match self.store.create() {
+            Ok(journal) => journal,
+            Err(error) => return failed(error.into()),
+        };
+        let order = Order {
+            task: task.text.clone(),
+            settings,
+            root: worktree.to_owned(),
+            directory: worktree.to_owned(),
+            mode: Mode::Run,
+            variables: std::env::vars_os().collect(),
+            interrupt,
+        };
+        let id = journal.id().to_owned();
+        match Box::pin(session::run(order, &mut journal)).await {
+            Ok(done) => Attempt::reported(done.report, id),
+            Err(failure) => Attempt { session: Some(id), ..failed(failure) },
+        }
+    }
+}
+
+fn show(event: Event<'_>) {
+    let paint = Paint::stderr();
+    let line = match event {
+        Event::Plan { tasks, done: 0 } => plural(tasks as u64, "task"),
+        Event::Plan { tasks, done } => {
+            format!("{}, {done} of them done before", plural(tasks as u64, "task"))
+        }
+        Event::Changed { id } => format!("{id}: has changed since its result; it is done again"),
+        Event::CutOff { id, attempt } => format!("{id}: attempt {attempt} was cut off; it is done again"),
+        Event::Started { id, attempt: 1, .. } => paint.paint(Style::Call, format_args!("→ {id}")),
+        Event::Started { id, attempt, .. } => {
+            paint.paint(Style::Call, format_args!("→ {id} (attempt {attempt})"))
+        }
+        Event::Note { id, message } => format!("{id}: {}", sanitize::line(&message)),
+        Event::Finished { result, again } => {
+            let sign = match result.ending {
+                Ending::Verified => paint.paint(Style::Good, "✓"),
+                _ => paint.paint(Style::Bad, "✗"),
+            };
+            let again = if again { "; it is tried again" } else { "" };
+            let message = sanitize::short(&result.message, 120);
+            format!(
+                "{sign} {}: {}: {message} ({:.1} s){again}",
+                result.id,
+                result.ending.label(),
+                result.seconds
+            )
+        }
+        _ => return,
+    };
+    console::say(line);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_lie_beside_the_tasks() {
+        assert_eq!(beside(Path::new("/x/tasks.jsonl")), Path::new("/x/tasks.results"));
+        assert_eq!(beside(Path::new("/x/folder/")), Path::new("/x/folder.results"));
+    }
+}
