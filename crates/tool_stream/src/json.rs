@@ -387,6 +387,7 @@ impl Reader {
                         return Some(Step::More);
                     }
                     Verdict::Closes => break,
+                    Verdict::Unclear => return Some(Step::Bad(Malformed::NotJson)),
                     Verdict::Inner => {
                         self.pos = text.candidate + text.quote.len();
                         text.inner += 1;
@@ -399,16 +400,17 @@ impl Reader {
             }
             let rest = win.from(self.pos);
             let (a, b) = (text.quote.first_byte(), b'\\');
-            let Some(hit) = memchr2(a, b, rest) else {
-                if text.is_key && memchr(b'\n', rest).is_some() {
-                    return Some(Step::Bad(Malformed::NotJson));
-                }
+            let hit = memchr2(a, b, rest);
+            if text.is_key
+                && let Some(line_end) = memchr(b'\n', &rest[..hit.unwrap_or(rest.len())])
+            {
+                self.pos += line_end;
+                return Some(Step::Bad(Malformed::NotJson));
+            }
+            let Some(hit) = hit else {
                 self.pos = win.end();
                 return Some(Step::More);
             };
-            if text.is_key && memchr(b'\n', &rest[..hit]).is_some() {
-                return Some(Step::Bad(Malformed::NotJson));
-            }
             self.pos += hit;
             if rest[hit] == b'\\' {
                 if hit + 1 >= rest.len() {

@@ -3,9 +3,9 @@
 //! Models forget the backslash before a quote inside a string. A quote ends its string only if what follows fits the
 //! place: in an object a closing brace that is itself followed by something that fits, or a comma and the next key
 //! with its colon; in an array the bracket, or a comma and another element. In valid JSON every closing quote passes,
-//! so valid JSON is never read otherwise. Once a string is known to hold such quotes, more is asked: they must come in
-//! pairs, brackets inside must balance, and the object must end with its line. What passes none of that runs to the
-//! end of the stream and is refused.
+//! so valid JSON is never read otherwise. Once a string is known to hold such quotes, more is asked: brackets inside must
+//! balance, else the quote is one more of them; the quotes must come in pairs, else nobody can know and the call is
+//! refused; and the object must end with its line. In an array such an element must have a line of its own.
 
 use crate::event::Repair;
 use crate::json::{Frame, Node};
@@ -131,6 +131,8 @@ pub(crate) enum Verdict {
     More,
     Closes,
     Inner,
+    /// Either reading makes sense.
+    Unclear,
 }
 
 /// The bytes behind a quote, looked at one by one; resumes where it stopped.
@@ -168,25 +170,28 @@ impl Look {
             let Some(byte) = win.get(self.pos) else {
                 // An object that closes with the last byte of the stream ends its line.
                 let ends = win.eof && matches!(self.phase, Phase::AfterTop);
-                return if ends { self.closing(win, doubt, text) } else { Verdict::More };
+                return if ends { self.closing(win, text, stack) } else { Verdict::More };
             };
             let done = self.byte(byte, stack, doubt, text);
             self.pos += 1;
             match done {
                 None => {}
-                Some(true) => return self.closing(win, doubt, text),
+                Some(true) => return self.closing(win, text, stack),
                 Some(false) => return Verdict::Inner,
             }
         }
     }
 
     /// What follows fits. In a string that has inner quotes the string itself must fit too.
-    fn closing(&self, win: Window<'_>, doubt: bool, text: &mut Text) -> Verdict {
-        let paired = matches!(text.quote, Quote::Single | Quote::SmartSingle) || text.inner.is_multiple_of(2);
-        if doubt && text.inner > 0 && !(paired && text.balance.even(win, text.candidate)) {
+    fn closing(&self, win: Window<'_>, text: &mut Text, stack: &[Frame]) -> Verdict {
+        if text.inner == 0 || text.needs_lines(stack) {
+            return Verdict::Closes;
+        }
+        if !text.balance.even(win, text.candidate) {
             return Verdict::Inner;
         }
-        Verdict::Closes
+        let paired = matches!(text.quote, Quote::Single | Quote::SmartSingle) || text.inner.is_multiple_of(2);
+        if paired { Verdict::Closes } else { Verdict::Unclear }
     }
 
     /// `Some(true)`: what follows fits; `Some(false)`: it does not; `None`: not known yet.
@@ -264,7 +269,7 @@ impl Look {
             b',' => self.to(if in_object { Phase::AfterComma } else { Phase::AfterElement }),
             b']' if !self.newline && text.needs_lines(stack) => Some(false),
             b'}' | b']' => self.closer(byte, stack, doubt),
-            b'/' => self.to(Phase::Slash),
+            b'/' if text.inner == 0 => self.to(Phase::Slash),
             // A comma forgotten at the end of a line.
             b'"' | b'\'' if in_object && self.newline => self.to(Phase::Key(byte)),
             _ => Some(false),

@@ -45,13 +45,17 @@ impl Parser {
         let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
         let tag =
             if len == 0 || self.inline > 0 { None } else { classify(win.slice(self.pos, self.pos + len)) };
-        let Some(tag) = tag else { return self.plain(1) };
+        let Some(tag) = tag else { return if self.fence_is_file(out) { Flow::Go } else { self.plain(1) } };
         let (start, after) = (self.pos, self.pos + len);
         if let Some(fence) = &self.fence
             && !(fence.fresh || fence.data && self.line_blank || self.behind_call)
             && tag != Tag::ThinkClose
         {
             return self.plain(1);
+        }
+        if let Some(fence) = &mut self.fence {
+            // Around a call, then, not around a file.
+            fence.file = None;
         }
         match tag {
             Tag::ThinkOpen if self.line_blank || self.behind_call => {

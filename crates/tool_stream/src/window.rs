@@ -15,12 +15,20 @@ impl<'a> Window<'a> {
         self.base + self.bytes.len()
     }
     pub(crate) fn get(&self, at: usize) -> Option<u8> {
-        self.bytes.get(at - self.base).copied()
+        debug_assert!(at >= self.base, "byte {at} was forgotten");
+        self.bytes.get(at.checked_sub(self.base)?).copied()
     }
+    /// The bytes at hand from `at` on. Nothing if they were forgotten, which is a bug that tests catch.
     pub(crate) fn from(&self, at: usize) -> &'a [u8] {
-        &self.bytes[at - self.base..]
+        debug_assert!(at >= self.base && at <= self.end(), "byte {at} is not at hand");
+        at.checked_sub(self.base).and_then(|at| self.bytes.get(at..)).unwrap_or_default()
     }
     pub(crate) fn slice(&self, from: usize, to: usize) -> &'a [u8] {
-        &self.bytes[from - self.base..to - self.base]
+        debug_assert!(
+            from >= self.base && from <= to && to <= self.end(),
+            "bytes {from}..{to} are not at hand"
+        );
+        let range = from.checked_sub(self.base).zip(to.checked_sub(self.base));
+        range.and_then(|(from, to)| self.bytes.get(from..to)).unwrap_or_default()
     }
 }

@@ -220,8 +220,8 @@ proptest! {
     }
 
     #[test]
-    fn anything_goes_in_any_chunks(pieces in prop::collection::vec(piece(), 0..12), cut in 1..9usize, whole_file: bool) {
-        let bytes: Vec<u8> = pieces.concat();
+    fn anything_goes_in_any_chunks(pieces in prop::collection::vec(piece().prop_map(|b| String::from_utf8_lossy(&b).into_owned()), 0..12), cut in 1..9usize, whole_file: bool) {
+        let bytes: Vec<u8> = pieces.concat().into_bytes();
         let options = Options { whole_file, ..Options::default() };
         let run = |size: usize| {
             let mut parser = Parser::new(options.clone());
@@ -244,6 +244,26 @@ proptest! {
         let whole = run(bytes.len().max(1));
         prop_assert_eq!(&run(1), &whole);
         prop_assert_eq!(&run(cut), &whole);
+        // What is said early is kept.
+        let mut open: Option<(usize, String)> = None;
+        let mut end = 0;
+        for event in whole {
+            match event {
+                Event::CallOpened { call, tool } => {
+                    prop_assert!(open.is_none(), "opened twice");
+                    open = Some((call, tool));
+                }
+                Event::FieldClosed { call, .. } => prop_assert_eq!(open.as_ref().map(|o| o.0), Some(call)),
+                Event::CallComplete(call) => {
+                    prop_assert_eq!(open.take(), Some((call.call, call.tool)));
+                    prop_assert!(end <= call.start && call.start < call.end && call.end <= bytes.len());
+                    end = call.end;
+                }
+                Event::Malformed { .. } => open = None,
+                _ => {}
+            }
+        }
+        prop_assert!(open.is_none(), "opened and forgotten");
     }
 }
 
