@@ -127,7 +127,7 @@ impl Sandbox {
         let mut env = self.environment(profile);
         env.retain(|(name, _)| !more.iter().any(|(n, _)| n == name));
         env.extend(more);
-        let cwd = cwd.map_or_else(|| self.root().into(), Into::into);
+        let cwd = cwd.map_or_else(|| self.root().into(), PathBuf::into_os_string);
         let order = self.order(profile, Task::Run { program: program.clone(), args, cwd, env });
         let capture = Capture::new(output, log.as_deref());
         let (end, output, duration) = self.launch(&order, capture, timeout).await?;

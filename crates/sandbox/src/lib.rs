@@ -26,6 +26,7 @@
 mod capture;
 mod command;
 mod confine;
+pub mod guard;
 mod launcher;
 mod order;
 mod policy;
@@ -125,8 +126,10 @@ impl Sandbox {
         &self.0.policy
     }
 
-    pub(crate) fn root(&self) -> &std::ffi::OsStr {
-        &self.0.view.root
+    /// The work tree, as an absolute path without symbolic links: the one that programs in it see.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        Path::new(&self.0.view.root)
     }
 
     pub(crate) fn launcher(&self) -> &[OsString] {

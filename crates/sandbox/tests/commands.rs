@@ -11,7 +11,7 @@ use sandbox::{Command, Level, Network, OutputLimits, Policy, SandboxError, Statu
 use support::{Fixture, alive};
 
 /// For commands that are meant to run into it.
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn a_command_runs_in_the_work_tree_and_its_output_comes_back_in_order() {

@@ -2,8 +2,6 @@
 //!
 //! The model reads how it ended, then the beginning and the end of the output; all of it is in a log file.
 
-mod guard;
-
 use std::{
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
@@ -11,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sandbox::{Command, Finished, OutputLimits, Sandbox, SandboxError, Status};
+use sandbox::{Command, Finished, OutputLimits, Sandbox, SandboxError, Status, guard};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -99,6 +97,13 @@ impl RunCommand {
     }
 }
 
+fn check(line: &str) -> Result<(), String> {
+    if line.trim().is_empty() {
+        return Err("\"command\" is empty".into());
+    }
+    guard::check_line(line)
+}
+
 #[async_trait]
 impl Tool for RunCommand {
     type Arguments = Arguments;
@@ -108,14 +113,14 @@ impl Tool for RunCommand {
 
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
         match value.as_str().filter(|_| name == "command") {
-            Some(line) => guard::check(line),
+            Some(line) => check(line),
             None => Ok(()),
         }
     }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let line = arguments.command;
-        guard::check(&line).map_err(ToolError::Model)?;
+        check(&line).map_err(ToolError::Model)?;
         let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         let command = Command {
             timeout: self.options.timeout,

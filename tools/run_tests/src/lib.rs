@@ -15,7 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sandbox::{Command, OutputLimits, Sandbox, SandboxError};
+use sandbox::{Command, OutputLimits, Sandbox, SandboxError, guard};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tool_api::{Effect, Outcome, Tool, ToolError};
@@ -77,7 +77,7 @@ impl RunTests {
     pub fn command(&self) -> Option<TestCommand> {
         let configured =
             self.options.command.as_ref().map(|line| TestCommand::shell(line, "the configured command"));
-        configured.or_else(|| detect(&self.sandbox.policy().root, self.search_path()))
+        configured.or_else(|| detect(self.root(), self.search_path()))
     }
 
     fn search_path(&self) -> &OsStr {
@@ -119,11 +119,17 @@ impl RunTests {
     }
 
     fn root(&self) -> &Path {
-        &self.sandbox.policy().root
+        self.sandbox.root()
     }
 
     /// What a call asks for.
     fn asked(&self, arguments: Arguments) -> Result<TestCommand, ToolError> {
+        match &arguments.command {
+            Some(CommandLine::Shell(line)) => guard::check_line(line),
+            Some(CommandLine::Words(words)) => guard::check_words(words),
+            None => Ok(()),
+        }
+        .map_err(ToolError::Model)?;
         let mut test = match arguments.command {
             Some(CommandLine::Shell(line)) if !line.trim().is_empty() => {
                 TestCommand::shell(line.trim(), "the call")

@@ -81,7 +81,7 @@ async fn a_failing_test_is_told_with_counts_first_and_where_it_failed() {
         format!(
             "1 failed, 1 passed. Command: python3 -m unittest
 
-test_total (test_shop.ShopTest.test_total) (test_shop.py:6)
+test_shop.ShopTest.test_total
   AssertionError: 5 != 6
   test_shop.py:6: self.assertEqual(total([1, 2, 3]), 6)
 
@@ -94,6 +94,25 @@ Full output: {}",
     assert_eq!(outcome.facts["failed"], 1);
     assert_eq!(outcome.facts["exit_code"], 1);
     assert_eq!(outcome.facts["failures"][0]["line"], 6);
+}
+
+#[tokio::test]
+async fn a_place_in_the_work_tree_is_shown_with_its_line_and_one_outside_is_not() {
+    let repository = Repository::new(&[
+        ("repo/prog.c", "int main(void) {\n    assert(1 + 1 == 3);\n}\n"),
+        ("secret.c", "one\ntwo\n"),
+    ]);
+    std::os::unix::fs::symlink("../secret.c", repository.root().join("link.c")).unwrap();
+    let said = |file: &str| format!("echo \"prog: {file}:2: main: Assertion 'x' failed.\"; exit 1");
+    for (file, shown) in [
+        ("prog.c", "assert(1 + 1 == 3);"),
+        ("link.c", "two"),
+        ("../secret.c", "two"),
+        ("/etc/hosts", "localhost"),
+    ] {
+        let text = repository.call(json!({"command": said(file)})).await.unwrap().text;
+        assert_eq!(text.contains(shown), file == "prog.c", "{text}");
+    }
 }
 
 #[tokio::test]
@@ -190,9 +209,9 @@ async fn a_code_that_says_failure_is_believed_whatever_the_output_says() {
 
 #[tokio::test]
 async fn tests_that_hang_are_stopped_and_what_they_said_is_kept() {
-    let files =
-        [("repo/test_hang.py", "import unittest, time\nprint('starting', flush=True)\ntime.sleep(1000)\n")];
-    let repository = Repository { timeout: Duration::from_millis(500), ..Repository::new(&files) };
+    let verify = Some("echo starting; exec sleep 1000".to_owned());
+    let timeout = Duration::from_secs(1);
+    let repository = Repository { verify, timeout, ..Repository::new(&[("repo/a", "")]) };
     let outcome = repository.tool().verify().await.unwrap().unwrap();
     assert_eq!((outcome.status, &outcome.facts["timed_out"]), (Status::Failed, &json!(true)));
     assert!(
@@ -227,7 +246,12 @@ async fn without_tests_there_is_nothing_to_verify_and_the_model_is_told_what_to_
 #[tokio::test]
 async fn wrong_arguments_are_refused_in_words() {
     let repository = shop("0");
-    for arguments in [json!({"command": 5}), json!({"env": {"A": 1}}), json!({"test": "x"})] {
+    for arguments in [
+        json!({"command": 5}),
+        json!({"env": {"A": 1}}),
+        json!({"test": "x"}),
+        json!({"command": "rm -rf ."}),
+    ] {
         assert!(matches!(repository.call(arguments).await, Err(ToolError::Model(_))));
     }
 }

@@ -47,6 +47,19 @@ pub(crate) fn uncaught(output: &str, places: &Places) -> Option<Failure> {
     (!found.message.is_empty()).then(|| found.failure("uncaught exception"))
 }
 
+/// `test_a (module.Class.test_a) (n=2)`, before Python 3.11 `test_a (module.Class) (n=2)`, as the name that runs this test alone:
+/// `module.Class.test_a (n=2)`.
+fn dotted(name: &str) -> String {
+    let parts = name.split_once(" (").and_then(|(test, rest)| Some((test, rest.split_once(')')?)));
+    match parts {
+        Some((test, (class, rest))) if class.contains('.') && !test.contains(' ') => {
+            let class = class.strip_suffix(test).map_or(class, |c| c.trim_end_matches('.'));
+            format!("{class}.{test}{rest}")
+        }
+        _ => name.to_owned(),
+    }
+}
+
 pub(crate) fn unittest(output: &str, places: &Places) -> Option<TestReport> {
     let mut report = TestReport::default();
     let (mut ran, mut seen, mut outside) = (0, false, 0);
@@ -74,7 +87,7 @@ pub(crate) fn unittest(output: &str, places: &Places) -> Option<TestReport> {
             let start = body.iter().position(|l| l.starts_with("-----")).map_or(0, |s| s + 1);
             let end = body[start..].iter().position(|l| l.starts_with("=====") || l.starts_with("-----"));
             let body = &body[start..end.map_or(body.len(), |end| start + end)];
-            let mut failure = traceback(body, places).failure(name);
+            let mut failure = traceback(body, places).failure(&dotted(name));
             if let Some((module, _)) = name.split_once(" (unittest.loader._FailedTest") {
                 failure.name = format!("{module} (cannot be loaded)");
             }

@@ -1,6 +1,6 @@
 //! A report as the model reads it, and as programs do.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use sandbox::{Finished, Status};
 use serde_json::{Value, json};
@@ -18,13 +18,22 @@ const ONE_FAILURE: usize = 700;
 /// Lines and characters of output that no parser understands.
 const LAST_LINES: usize = 20;
 
+/// Failures for which source lines are looked up.
+const SHOWN_SOURCES: usize = 10;
+
+/// Largest file that a source line is taken from, in bytes.
+const SOURCE_FILE: u64 = 1 << 20;
+
 /// Failures in the facts.
 const FACTS: usize = 50;
 
 /// The answer to a call.
 pub(crate) fn outcome(test: &TestCommand, finished: &Finished, root: &Path, timeout: Duration) -> Outcome {
     let output = finished.output.text();
-    let report = parse(&output, root);
+    let mut report = parse(&output, root);
+    if let Some(report) = &mut report {
+        report.failures.iter_mut().take(SHOWN_SOURCES).for_each(|f| add_sources(f, root));
+    }
     let report = report.as_ref();
     let timed_out = finished.status == Status::TimedOut;
     let ran_something = report.is_none_or(|r| r.passed + r.failed > 0);
@@ -42,6 +51,30 @@ pub(crate) fn outcome(test: &TestCommand, finished: &Finished, root: &Path, time
     }
     let outcome = if ok { Outcome::ok(text) } else { Outcome::failed(text) };
     Outcome { facts: facts(test, finished.status.code(), report, timed_out), ..outcome }
+}
+
+/// Gives the lines of the trace that have none their source, for runners that name places only.
+fn add_sources(failure: &mut Failure, root: &Path) {
+    for entry in &mut failure.trace {
+        if let Some(source) =
+            entry.rsplit_once(':').and_then(|(file, line)| source_line(root, file, line.parse().ok()?))
+        {
+            entry.push_str(": ");
+            entry.push_str(source.trim());
+        }
+    }
+}
+
+/// A line of a file of the work tree. What the output names is untrusted: a link that leads out of the tree is not followed.
+fn source_line(root: &Path, file: &str, line: usize) -> Option<String> {
+    let path = fs::canonicalize(root.join(file)).ok()?;
+    let about = fs::metadata(&path).ok()?;
+    if !path.starts_with(root) || !about.is_file() || about.len() > SOURCE_FILE {
+        return None;
+    }
+    let text = fs::read(path).ok()?;
+    let line = text.split(|b| *b == b'\n').nth(line.checked_sub(1)?)?;
+    Some(sandbox::plain(line)).filter(|l| !l.trim().is_empty())
 }
 
 /// One or two sentences that say how it went.
@@ -108,7 +141,10 @@ fn add_failures(text: &mut String, report: &TestReport) {
 /// Name and place, message, way there.
 fn one(failure: &Failure) -> String {
     let mut text = failure.name.clone();
-    if let Some(file) = &failure.file {
+    let place = failure.file.as_ref().map(|file| format!("{file}:{}", failure.line.unwrap_or(0)));
+    let placed =
+        place.is_some_and(|p| failure.trace.last().is_some_and(|t| t.starts_with(&format!("{p}: "))));
+    if let Some(file) = failure.file.as_ref().filter(|_| !placed) {
         text.push_str(&format!(" ({file}{})", failure.line.map(|l| format!(":{l}")).unwrap_or_default()));
     }
     for line in failure.message.lines() {

@@ -25,11 +25,10 @@ impl Places {
         let path = path.strip_prefix(&self.root).unwrap_or(path).trim_start_matches("./");
         let foreign = path.is_empty()
             || path.starts_with(['/', '<', '~'])
-            || path.starts_with("../")
             || path.starts_with("node:")
-            || path
-                .split('/')
-                .any(|part| matches!(part, "node_modules" | "site-packages" | ".venv" | "venv" | ".cargo"));
+            || path.split('/').any(|part| {
+                matches!(part, ".." | "node_modules" | "site-packages" | ".venv" | "venv" | ".cargo")
+            });
         (!foreign && !path.contains(['\n', '\0'])).then(|| path.to_owned())
     }
 

@@ -1,0 +1,128 @@
+//! The tool from outside: calls in, outcomes out, with real commands in the sandbox.
+
+#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use sandbox::{Policy, Sandbox, clean_environment};
+use serde_json::{Value, json};
+use tool_api::{Outcome, Registry, Status, ToolError};
+use tool_run_command::{Options, RunCommand};
+
+struct Repository {
+    dir: tempfile::TempDir,
+    timeout: Duration,
+}
+
+impl Repository {
+    fn new() -> Self {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        fs::create_dir(dir.path().join("repo")).unwrap();
+        Self { dir, timeout: Duration::from_secs(60) }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("repo")
+    }
+
+    fn tools(&self, launcher: &str) -> Registry {
+        let env = clean_environment(std::env::vars_os(), &[]);
+        let launcher = vec![launcher.into(), "__sandbox".into()];
+        let sandbox = Sandbox::new(Policy { env, ..Policy::new(self.root()) }, launcher).unwrap();
+        let options = Options { log_dir: self.dir.path().join("logs"), timeout: self.timeout };
+        Registry::new().with(RunCommand::new(sandbox, options))
+    }
+
+    async fn run(&self, line: &str) -> Outcome {
+        self.call(json!({ "command": line })).await.unwrap()
+    }
+
+    async fn call(&self, arguments: Value) -> Result<Outcome, ToolError> {
+        self.tools(env!("CARGO_BIN_EXE_run_command")).call("run_command", arguments).await
+    }
+}
+
+#[tokio::test]
+async fn output_and_exit_code_come_back() {
+    let repository = Repository::new();
+    let outcome = repository.run("echo out; echo err >&2").await;
+    assert_eq!((outcome.status, outcome.text.as_str()), (Status::Ok, "Exit code 0.\nout\nerr"));
+    let outcome = repository.run("exit 7").await;
+    assert_eq!(
+        (outcome.status, outcome.text.as_str()),
+        (Status::Failed, "Failed with exit code 7. No output.")
+    );
+    assert_eq!(outcome.facts["exit_code"], 7);
+}
+
+#[tokio::test]
+async fn long_output_keeps_its_ends_and_says_where_the_rest_is() {
+    let repository = Repository::new();
+    let outcome = repository.run("seq 1 100000").await;
+    assert!(outcome.text.starts_with("Exit code 0.\n1\n2\n"), "{}", outcome.text);
+    assert!(
+        outcome.text.contains("lines left out …]\n")
+            && outcome.text.contains("\n100000\n[100000 lines in all")
+    );
+    assert!(outcome.text.len() < 9_000);
+    let log = repository.dir.path().join("logs/command-1.log");
+    assert!(outcome.text.ends_with(&format!("the whole output is in {}]", log.display())));
+    assert_eq!(fs::read_to_string(log).unwrap().lines().count(), 100_000);
+}
+
+#[tokio::test]
+async fn one_endless_line_is_cut_too() {
+    let outcome = Repository::new().run("head -c 1000000 /dev/zero | tr '\\0' x").await;
+    assert!(outcome.text.contains("bytes left out") && outcome.text.len() < 9_000, "{}", outcome.text.len());
+}
+
+#[tokio::test]
+async fn a_command_that_does_not_end_is_stopped_and_the_model_told_what_to_avoid() {
+    let repository = Repository { timeout: Duration::from_secs(1), ..Repository::new() };
+    let outcome = repository.run("echo serving; exec sleep 1000").await;
+    assert_eq!((outcome.status, &outcome.facts["timed_out"]), (Status::Failed, &json!(true)));
+    assert!(outcome.text.starts_with("Stopped after 1 s. A command must end by itself"), "{}", outcome.text);
+    assert!(outcome.text.ends_with("\nserving"));
+}
+
+#[tokio::test]
+async fn files_are_written_in_the_work_tree_and_nowhere_else() {
+    let repository = Repository::new();
+    let outcome = repository.run("echo a > file && echo b > ../outside").await;
+    assert_eq!(outcome.status, Status::Failed);
+    assert!(repository.root().join("file").exists() && !repository.dir.path().join("outside").exists());
+}
+
+#[tokio::test]
+async fn destructive_commands_are_refused_before_and_at_the_call() {
+    let repository = Repository::new();
+    let tools = repository.tools(env!("CARGO_BIN_EXE_run_command"));
+    let refusal =
+        tools.judge_field("run_command", "command", &json!("timeout 5 git reset --hard")).unwrap_err();
+    assert!(refusal.message.starts_with("git reset is refused in this form"), "{}", refusal.message);
+    for line in ["rm -rf .", "", "  "] {
+        assert!(
+            matches!(repository.call(json!({ "command": line })).await, Err(ToolError::Model(_))),
+            "{line:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_failing_sandbox_stops_the_run() {
+    let error = Repository::new()
+        .tools("/bin/false")
+        .call("run_command", json!({"command": "true"}))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ToolError::Run(_)), "{error}");
+}
+
+#[test]
+fn the_schema_is_small() {
+    let repository = Repository::new();
+    let tools = repository.tools("/bin/false");
+    let spec = tools.spec("run_command").unwrap();
+    let size = spec.description.len() + spec.schema.to_string().len();
+    assert!(size < 230, "{size}: {}", spec.schema);
+}
