@@ -7,6 +7,9 @@ use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError};
 /// The fewest characters of a marker.
 const SHORTEST: usize = 5;
 
+/// Lines of a search times lines of its replacement up to which the two are compared; beyond, all old lines go and all new ones come.
+const LARGEST: usize = 4_000_000;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Marker {
     Search,
@@ -129,17 +132,18 @@ pub(crate) fn add(out: &mut Vec<FilePatch>, path: &str, search: &str, replace: &
 /// Lines that are in both are kept, so that their bytes in the file stay whatever the patch has.
 fn hunk(search: &str, replace: &str) -> Hunk {
     let lines = |text: &str| -> Vec<String> {
-        let text = text.strip_suffix('\n').unwrap_or(text);
-        if text.is_empty() {
-            Vec::new()
-        } else {
-            text.split('\n').map(|l| l.trim_end_matches('\r').to_owned()).collect()
-        }
+        let bare = |l: &str| l.strip_suffix('\n').map_or(l, |l| l.strip_suffix('\r').unwrap_or(l)).to_owned();
+        text.split_inclusive('\n').map(bare).collect()
     };
     let (old, new) = (lines(search), lines(replace));
     let mut out = Vec::new();
-    for op in capture_diff_slices(Algorithm::Myers, &old, &new) {
-        for change in op.iter_changes(&old, &new) {
+    if old.len() * new.len() > LARGEST {
+        out.extend(old.iter().map(|l| Line::new(Mark::Remove, l)));
+        out.extend(new.iter().map(|l| Line::new(Mark::Add, l)));
+    }
+    let (a, b) = if out.is_empty() { (&old[..], &new[..]) } else { (&[][..], &[][..]) };
+    for op in capture_diff_slices(Algorithm::Myers, a, b) {
+        for change in op.iter_changes(a, b) {
             let mark = match change.tag() {
                 ChangeTag::Equal => Mark::Keep,
                 ChangeTag::Delete => Mark::Remove,

@@ -175,7 +175,7 @@ fn already_replaced(index: &Index<'_>, hunk: &Hunk, range: &Range<usize>) -> boo
     search != replace
         && memmem::find_iter(&replace, &search).any(|offset| {
             let added =
-                &replace[..offset].trim_ascii().len() + replace[offset + search.len()..].trim_ascii().len();
+                replace[..offset].trim_ascii().len() + replace[offset + search.len()..].trim_ascii().len();
             let start = range.start.checked_sub(offset);
             added > 0 && start.and_then(|s| bytes.get(s..s + replace.len())) == Some(&replace[..])
         })
@@ -196,8 +196,8 @@ fn headers(index: &Index<'_>, hunk: &Hunk) -> Option<Vec<usize>> {
         let below: Vec<usize> = match &from {
             None => all.to_vec(),
             Some(above) => {
-                let mut next: Vec<usize> =
-                    above.iter().filter_map(|a| all.iter().find(|b| *b > a).copied()).collect();
+                let first_below = |a: &usize| all.get(all.partition_point(|b| b <= a)).copied();
+                let mut next: Vec<usize> = above.iter().filter_map(first_below).collect();
                 next.dedup();
                 next
             }
@@ -212,7 +212,8 @@ fn headers(index: &Index<'_>, hunk: &Hunk) -> Option<Vec<usize>> {
 
 /// The first place at or below the header, when all headers of that text lead to the same.
 fn under(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
-    let mut places = headers(index, hunk)?.into_iter().filter_map(|h| fits.iter().position(|f| f.at >= h));
+    let at_or_below = |header| Some(fits.partition_point(|f| f.at < header)).filter(|p| *p < fits.len());
+    let mut places = headers(index, hunk)?.into_iter().filter_map(at_or_below);
     let first = places.next()?;
     places.all(|p| p == first).then_some(first)
 }

@@ -13,24 +13,49 @@ pub struct Preview {
     pub removed: usize,
 }
 
-/// Shows what changes from `old` to `new`; `None` for a file that is not there.
+/// Differing lines before times differing lines after up to which two files are compared; the time needed can grow with this.
+const LARGEST: usize = 50_000_000;
+
+/// Shows what changes from `old` to `new`; `None` for a file that is not there. Files of which too much differs are shown by their counts only.
 #[must_use]
 pub fn preview(old: Option<&[u8]>, new: Option<&[u8]>, path: &str) -> Preview {
     let name = |side: &str, there: bool| if there { format!("{side}/{path}") } else { "/dev/null".into() };
     let (a, b) = (old.unwrap_or_default(), new.unwrap_or_default());
+    let (from, to) = (name("a", old.is_some()), name("b", new.is_some()));
+    let (removed, added) = differing(a, b);
+    if removed * added > LARGEST {
+        let text = format!("--- {from}\n+++ {to}\n@@ {removed} lines are replaced by {added} @@\n");
+        return Preview { text, added, removed };
+    }
     let mut options = diffy::DiffOptions::new();
-    options.set_original_filename(name("a", old.is_some())).set_modified_filename(name("b", new.is_some()));
-    let text = String::from_utf8_lossy(&options.create_patch_bytes(a, b).to_bytes()).into_owned();
-    let (added, removed) = counts(a, b);
-    Preview { text, added, removed }
+    options.set_original_filename(from).set_modified_filename(to);
+    let patch = options.create_patch_bytes(a, b);
+    let (added, removed) = count(&patch);
+    Preview { text: String::from_utf8_lossy(&patch.to_bytes()).into_owned(), added, removed }
 }
 
 /// Lines added and removed.
 pub(crate) fn counts(old: &[u8], new: &[u8]) -> (usize, usize) {
-    let patch = diffy::create_patch_bytes(old, new);
+    let (removed, added) = differing(old, new);
+    if removed * added > LARGEST { (added, removed) } else { count(&diffy::create_patch_bytes(old, new)) }
+}
+
+fn count(patch: &diffy::Patch<'_, [u8]>) -> (usize, usize) {
     patch.hunks().iter().flat_map(|h| h.lines()).fold((0, 0), |(a, r), line| match line {
         diffy::Line::Insert(_) => (a + 1, r),
         diffy::Line::Delete(_) => (a, r + 1),
         diffy::Line::Context(_) => (a, r),
     })
+}
+
+/// How many lines each has between the lines at their beginning and at their end that are the same.
+fn differing(old: &[u8], new: &[u8]) -> (usize, usize) {
+    let lines = |bytes: &[u8]| bytes.split_inclusive(|b| *b == b'\n').count();
+    let same = |(a, b): &(&[u8], &[u8])| a == b;
+    let split = |bytes| <[u8]>::split_inclusive(bytes, |b: &u8| *b == b'\n');
+    let first = split(old).zip(split(new)).take_while(same).count();
+    let last = split(old).rev().zip(split(new).rev()).take_while(same).count();
+    let (old, new) = (lines(old), lines(new));
+    let common = (first + last).min(old).min(new);
+    (old - common, new - common)
 }

@@ -217,10 +217,9 @@ fn name(text: &str) -> Option<String> {
 
 /// `a/x b/x`, with the same name twice, or quoted.
 fn git_names(text: &str) -> Option<(String, String)> {
-    if text.starts_with('"') {
-        let end =
-            text[1..].match_indices('"').map(|(i, _)| i + 1).find(|i| text.as_bytes()[i - 1] != b'\\')?;
-        return Some((unquote(&text[..=end]), unquote(text[end + 1..].trim())));
+    if let Some(rest) = text.strip_prefix('"') {
+        let end = rest.match_indices('"').map(|(i, _)| i).find(|i| !rest[..*i].ends_with('\\'))?;
+        return Some((unquote(&text[..end + 2]), unquote(rest[end + 1..].trim())));
     }
     let splits = text.match_indices(' ').map(|(i, _)| text.split_at(i));
     let splits: Vec<(&str, &str)> = splits.map(|(a, b)| (a, b.trim_start())).collect();

@@ -1,5 +1,7 @@
 //! Every scenario of `fixtures/patches` through the pure engine.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -1,13 +1,12 @@
 //! A tree as it was, to diff against later: git's own diff, with a private repository, so that nothing in the user's `.git` changes.
 //!
 //! The private repository lies in the state folder. It borrows the user's objects and starts from a copy of the user's index, whose
-//! cached file times spare reading every unchanged file. Untracked files that are not ignored belong to the tree; `.gitignore`,
+//! cached file times spare reading every unchanged file. (Adding does not see the user's objects: git would set the time of each one it finds.) Untracked files that are not ignored belong to the tree; `.gitignore`,
 //! `.git/info/exclude` and the user's excludes file decide what is ignored. Where there is no git repository, or none yet with files, every file is
 //! read once.
 
 use std::{
-    fs::{self, File, FileTimes},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -18,7 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::git;
+use crate::git::{self, Repository};
 
 /// Settings that decide how files become blobs; taken over from the user, because with others every file might seem changed.
 const KEPT: &str = "^core\\.(excludesfile|autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
@@ -90,17 +89,10 @@ struct Inner {
     root: PathBuf,
     work_tree: PathBuf,
     git_dir: PathBuf,
+    /// The user's objects, to read from.
+    objects: Option<PathBuf>,
     tree: String,
     diffs: AtomicU64,
-}
-
-/// Where the user's repository keeps what we start from.
-struct Users {
-    top: PathBuf,
-    index: PathBuf,
-    objects: PathBuf,
-    exclude: PathBuf,
-    format: String,
 }
 
 impl Baseline {
@@ -113,12 +105,16 @@ impl Baseline {
         fs::create_dir_all(state_dir).map_err(BaselineError::System)?;
         let root = root.canonicalize().map_err(BaselineError::System)?;
         let state_dir = state_dir.canonicalize().map_err(BaselineError::System)?;
-        let users = users(&root)?;
+        let users = git::repository(&root)?;
         let settings = settings(&root)?;
         let git_dir = state_dir.join("baseline");
         prepare(&git_dir, users.as_ref(), &settings, &root, &state_dir).map_err(BaselineError::System)?;
-        let work_tree = users.map_or_else(|| root.clone(), |u| u.top);
-        let mut inner = Inner { root, work_tree, git_dir, tree: String::new(), diffs: AtomicU64::new(0) };
+        let (work_tree, objects) = match users {
+            Some(users) => (users.top, Some(users.objects)),
+            None => (root.clone(), None),
+        };
+        let mut inner =
+            Inner { root, work_tree, git_dir, objects, tree: String::new(), diffs: AtomicU64::new(0) };
         inner.tree = inner.snapshot(&inner.git_dir.join("index"))?;
         Ok(Self(Arc::new(inner)))
     }
@@ -130,7 +126,7 @@ impl Baseline {
     pub fn diff(&self) -> Result<Diff, BaselineError> {
         let inner = &self.0;
         let index = inner.git_dir.join(format!("index.{}", inner.diffs.fetch_add(1, Ordering::Relaxed)));
-        copy_index(&inner.git_dir.join("index"), &index).map_err(BaselineError::System)?;
+        git::copy_index(&inner.git_dir.join("index"), &index).map_err(BaselineError::System)?;
         let now = inner.snapshot(&index);
         let diff = now.and_then(|now| {
             if now == inner.tree {
@@ -171,26 +167,10 @@ impl Inner {
             .args(["diff-tree", "-r", "-M", "--relative", "--no-color", "--no-ext-diff", "--no-textconv"])
             .args(["--src-prefix=a/", "--dst-prefix=b/"])
             .args(what)
-            .args([&self.tree, now, "--"]);
+            .args([&self.tree, now, "--"])
+            .envs(self.objects.iter().map(|o| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", o)));
         git::run(command, None)
     }
-}
-
-/// `None` outside a git repository.
-fn users(root: &Path) -> Result<Option<Users>, BaselineError> {
-    let mut ask = git::git(root);
-    ask.args(["rev-parse", "--path-format=absolute", "--show-toplevel", "--git-path", "index"]);
-    ask.args(["--git-path", "objects", "--git-path", "info/exclude", "--show-object-format"]);
-    let said = match git::run(ask, None) {
-        Ok(said) => said,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e.into()),
-        Err(_) => return Ok(None),
-    };
-    let said = String::from_utf8_lossy(&said);
-    let mut lines = said.lines().map(str::to_owned);
-    let mut next = || lines.next().unwrap_or_default();
-    let (top, index, objects, exclude) = (next().into(), next().into(), next().into(), next().into());
-    Ok(Some(Users { top, index, objects, exclude, format: next() }))
 }
 
 /// The user's settings of [`KEPT`], as `git config -z` prints them.
@@ -213,7 +193,7 @@ fn settings(root: &Path) -> Result<Vec<(String, String)>, BaselineError> {
 /// Makes the private repository: by hand, because `git init` costs more than the rest together.
 fn prepare(
     git_dir: &Path,
-    users: Option<&Users>,
+    users: Option<&Repository>,
     settings: &[(String, String)],
     root: &Path,
     state_dir: &Path,
@@ -221,7 +201,7 @@ fn prepare(
     if git_dir.exists() {
         fs::remove_dir_all(git_dir)?;
     }
-    fs::create_dir_all(git_dir.join("objects/info"))?;
+    fs::create_dir_all(git_dir.join("objects"))?;
     fs::create_dir_all(git_dir.join("refs"))?;
     fs::create_dir_all(git_dir.join("info"))?;
     fs::write(git_dir.join("HEAD"), "ref: refs/heads/none\n")?;
@@ -242,11 +222,9 @@ fn prepare(
     fs::write(git_dir.join("config"), config)?;
     let mut exclude = Vec::new();
     if let Some(users) = users {
-        let alternates = format!("{}\n", users.objects.display());
-        fs::write(git_dir.join("objects/info/alternates"), alternates)?;
         exclude = fs::read(&users.exclude).unwrap_or_default();
         if users.index.exists() {
-            copy_index(&users.index, &git_dir.join("index"))?;
+            git::copy_index(&users.index, &git_dir.join("index"))?;
         }
         if let Some(folder) = users.index.parent() {
             for entry in fs::read_dir(folder)?.flatten() {
@@ -261,17 +239,6 @@ fn prepare(
         exclude.extend_from_slice(format!("\n/{}/\n", inside.display()).as_bytes());
     }
     fs::write(git_dir.join("info/exclude"), exclude)
-}
-
-/// With its time: git takes entries as new as the index for possibly changed, and a copy that looked newer would hide a change.
-fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
-    let modified = match fs::metadata(from).and_then(|m| m.modified()) {
-        Ok(modified) => modified,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e),
-    };
-    fs::copy(from, to)?;
-    File::options().write(true).open(to)?.set_times(FileTimes::new().set_modified(modified))
 }
 
 /// Reads `--raw --numstat -z`: first `:modes names status NUL path NUL [path NUL]` for each file, then

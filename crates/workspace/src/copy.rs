@@ -9,7 +9,7 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 
-use crate::Workspace;
+use crate::{Workspace, git};
 
 /// What a copy took.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,56 +26,92 @@ pub struct CopyReport {
 
 impl Workspace {
     /// Copies everything into a folder that does not exist yet: ignored files, `.git`, links as links; with permissions and times,
-    /// so that build caches stay valid. Blocks are shared where the file system can. It stays on the root's file system, and a folder
-    /// inside the root that holds the copy itself is passed over.
+    /// so that build caches stay valid. Blocks are shared where the file system can. A folder inside the root that holds the copy itself
+    /// is passed over. A worktree's or submodule's `.git`, which only points to a repository elsewhere, becomes a repository of its own, so that
+    /// git in the copy changes nothing there.
     ///
     /// # Errors
     /// When the folder exists, or something cannot be read or written; what has been copied is left there.
     pub fn copy_to(&self, dir: &Path) -> io::Result<CopyReport> {
         let mut report = CopyReport::default();
-        let mut share = true;
-        let from = fs::metadata(self.root())?;
-        fs::DirBuilder::new().mode(0o700).create(dir)?;
-        let itself = fs::metadata(dir)?;
-        let mut todo = vec![(self.root().to_owned(), dir.to_owned())];
-        // Times of folders are set last, because filling them changes them.
-        let mut folders: Vec<(PathBuf, Metadata)> = vec![(dir.to_owned(), from)];
-        while let Some((from, to)) = todo.pop() {
-            for entry in fs::read_dir(&from)? {
-                let entry = entry?;
-                let (source, target) = (entry.path(), to.join(entry.file_name()));
-                let found = entry.metadata()?;
-                let kind = found.file_type();
-                if kind.is_dir() {
-                    if (found.dev(), found.ino()) == (itself.dev(), itself.ino()) {
-                        continue;
-                    }
-                    fs::DirBuilder::new().mode(0o700).create(&target)?;
-                    folders.push((target.clone(), found));
-                    todo.push((source, target));
-                } else if kind.is_symlink() {
-                    std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
-                    rustix::fs::utimensat(CWD, &target, &times(&found), AtFlags::SYMLINK_NOFOLLOW)?;
-                    report.files += 1;
-                } else if kind.is_fifo()
-                    || kind.is_socket()
-                    || kind.is_char_device()
-                    || kind.is_block_device()
-                {
-                    report.left_out.push(source);
-                } else {
-                    report.reflinked += u64::from(copy_file(&source, &target, &found, &mut share)?);
-                    report.files += 1;
-                    report.bytes += found.len();
-                }
-            }
-        }
-        for (folder, found) in folders.iter().rev() {
-            rustix::fs::utimensat(CWD, folder, &times(found), AtFlags::empty())?;
-            fs::set_permissions(folder, fs::Permissions::from_mode(found.mode() & 0o7777))?;
+        copy_tree(self.root(), dir, &mut report)?;
+        let git_file = dir.join(".git");
+        if fs::symlink_metadata(&git_file).is_ok_and(|m| m.is_file()) {
+            let times = times(&fs::metadata(dir)?);
+            own_repository(self.root(), &git_file, &mut report)?;
+            rustix::fs::utimensat(CWD, dir, &times, AtFlags::empty())?;
         }
         Ok(report)
     }
+}
+
+fn copy_tree(from: &Path, to: &Path, report: &mut CopyReport) -> io::Result<()> {
+    let mut share = true;
+    let top = fs::metadata(from)?;
+    fs::DirBuilder::new().mode(0o700).create(to)?;
+    let itself = fs::metadata(to)?;
+    let mut todo = vec![(from.to_owned(), to.to_owned())];
+    // Times of folders are set last, because filling them changes them.
+    let mut folders: Vec<(PathBuf, Metadata)> = vec![(to.to_owned(), top)];
+    while let Some((from, to)) = todo.pop() {
+        for entry in fs::read_dir(&from)? {
+            let entry = entry?;
+            let (source, target) = (entry.path(), to.join(entry.file_name()));
+            let found = entry.metadata()?;
+            let kind = found.file_type();
+            if kind.is_dir() {
+                if (found.dev(), found.ino()) == (itself.dev(), itself.ino()) {
+                    continue;
+                }
+                fs::DirBuilder::new().mode(0o700).create(&target)?;
+                folders.push((target.clone(), found));
+                todo.push((source, target));
+            } else if kind.is_symlink() {
+                std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
+                rustix::fs::utimensat(CWD, &target, &times(&found), AtFlags::SYMLINK_NOFOLLOW)?;
+                report.files += 1;
+            } else if kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device() {
+                report.left_out.push(source);
+            } else {
+                report.reflinked += u64::from(copy_file(&source, &target, &found, &mut share)?);
+                report.files += 1;
+                report.bytes += found.len();
+            }
+        }
+    }
+    for (folder, found) in folders.iter().rev() {
+        rustix::fs::utimensat(CWD, folder, &times(found), AtFlags::empty())?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(found.mode() & 0o7777))?;
+    }
+    Ok(())
+}
+
+/// Without git, or when the file points nowhere, there is none: better than one that is somebody else's. Objects are copied, not borrowed: git
+/// sets the time of a borrowed object when it comes to need it again.
+fn own_repository(root: &Path, at: &Path, report: &mut CopyReport) -> io::Result<()> {
+    fs::remove_file(at)?;
+    let Ok(Some(other)) = git::repository(root) else { return Ok(()) };
+    for folder in ["refs/heads", "info"] {
+        fs::create_dir_all(at.join(folder))?;
+    }
+    let sha256 = other.format == "sha256";
+    let mut config =
+        format!("[core]\nrepositoryformatversion = {}\nbare = false\n[gc]\nauto = 0\n", u8::from(sha256));
+    if sha256 {
+        config += "[extensions]\nobjectFormat = sha256\n";
+    }
+    fs::write(at.join("config"), config)?;
+    fs::write(
+        at.join("HEAD"),
+        other.head.map_or_else(|| "ref: refs/heads/main\n".into(), |h| format!("{h}\n")),
+    )?;
+    copy_tree(&other.objects, &at.join("objects"), report)?;
+    for (from, to) in [(&other.exclude, "info/exclude"), (&other.packed_refs, "packed-refs")] {
+        if from.exists() {
+            fs::copy(from, at.join(to))?;
+        }
+    }
+    git::copy_index(&other.index, &at.join("index"))
 }
 
 /// Returns whether the blocks are shared. `share` becomes false when the file system cannot, so that it is asked once.

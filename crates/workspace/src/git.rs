@@ -2,8 +2,9 @@
 
 use std::{
     ffi::OsStr,
+    fs::{self, File, FileTimes},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -108,4 +109,62 @@ pub(crate) fn run(mut command: Command, input: Option<&[u8]>) -> io::Result<Vec<
             Err(io::Error::other(format!("git {name}: {}", said.trim())))
         }
     }
+}
+
+/// Where a repository keeps its parts; in a worktree or a submodule not all below its `.git`.
+pub(crate) struct Repository {
+    /// The top of the work tree.
+    pub(crate) top: PathBuf,
+    pub(crate) index: PathBuf,
+    pub(crate) objects: PathBuf,
+    pub(crate) exclude: PathBuf,
+    pub(crate) packed_refs: PathBuf,
+    /// `sha1` or `sha256`.
+    pub(crate) format: String,
+    /// The commit checked out; `None` before the first.
+    pub(crate) head: Option<String>,
+}
+
+/// The repository a folder is in; `None` outside.
+///
+/// # Errors
+/// When git is not installed.
+pub(crate) fn repository(folder: &Path) -> io::Result<Option<Repository>> {
+    let mut ask = git(folder);
+    ask.args([
+        "rev-parse",
+        "--path-format=absolute",
+        "--show-toplevel",
+        "--git-path",
+        "index",
+        "--git-path",
+        "objects",
+    ]);
+    ask.args(["--git-path", "info/exclude", "--git-path", "packed-refs", "--show-object-format"]);
+    // Last and allowed to fail, because it does before the first commit; what came before is printed all the same.
+    ask.args(["--verify", "--quiet", "HEAD"]);
+    let output = ask.output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut lines = said.lines().map(str::to_owned);
+    let mut next = || lines.next().filter(|l| !l.is_empty());
+    let parts = (next(), next(), next(), next(), next(), next());
+    let (Some(top), Some(index), Some(objects), Some(exclude), Some(packed_refs), Some(format)) = parts
+    else {
+        return Ok(None);
+    };
+    let [top, index, objects, exclude, packed_refs] =
+        [top, index, objects, exclude, packed_refs].map(PathBuf::from);
+    let head = next().filter(|_| output.status.success());
+    Ok(Some(Repository { top, index, objects, exclude, packed_refs, format, head }))
+}
+
+/// With its time: git takes entries as new as the index for possibly changed, and a copy that looked newer would hide a change.
+pub(crate) fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
+    let modified = match fs::metadata(from).and_then(|m| m.modified()) {
+        Ok(modified) => modified,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    fs::copy(from, to)?;
+    File::options().write(true).open(to)?.set_times(FileTimes::new().set_modified(modified))
 }

@@ -33,7 +33,8 @@ impl Workspace {
     }
 }
 
-/// The number of letters to insert, delete or exchange to get from one to the other; `None` when it is more than `most`.
+/// The number of letters to insert, delete, exchange or swap with their neighbour to get from one to the other; `None` when it is more
+/// than `most`.
 fn distance(a: &str, b: &str, most: usize) -> Option<usize> {
     /// Longer texts are cut here: enough to rank paths.
     const CUT: usize = 256;
@@ -41,15 +42,19 @@ fn distance(a: &str, b: &str, most: usize) -> Option<usize> {
     if a.len().abs_diff(b.len()) > most {
         return None;
     }
+    let mut above: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+        let mut next = Vec::with_capacity(row.len());
+        next.push(i + 1);
         for (j, y) in b.iter().enumerate() {
-            let exchanged = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = exchanged.min(diagonal + 1).min(row[j] + 1);
+            let mut least = (row[j] + usize::from(x != y)).min(row[j + 1] + 1).min(next[j] + 1);
+            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                least = least.min(above[j - 1] + 1);
+            }
+            next.push(least);
         }
+        above = std::mem::replace(&mut row, next);
     }
     Some(row[b.len()]).filter(|d| *d <= most)
 }

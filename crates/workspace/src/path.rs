@@ -157,6 +157,10 @@ impl Workspace {
                     parent => CleanPath::new(format!("{parent}/{name}")),
                 })
             }
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                let why = "a file stands where its directory would be".into();
+                Err(PathError::System { path: path.to_string(), why })
+            }
             Err(e) => Err(self.path_error(path, &e)),
         }
     }

@@ -18,7 +18,7 @@ pub struct Arguments {
     delete: Option<bool>,
 }
 
-/// One text exchanged for another.
+/// search: text that occurs once
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Edit {

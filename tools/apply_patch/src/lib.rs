@@ -25,8 +25,8 @@ impl ApplyPatch {
 impl Tool for ApplyPatch {
     type Arguments = Arguments;
     const NAME: &'static str = "apply_patch";
-    const DESCRIPTION: &'static str = "Change files. Give one of: patch (unified diff, *** Begin Patch, or SEARCH/REPLACE blocks); \
-         edits (search: exact text that occurs once); path and content (a whole file); path and delete.";
+    const DESCRIPTION: &'static str = "Change files by one of: patch (unified diff, *** Begin Patch, or SEARCH/REPLACE blocks); edits; \
+         path + content (whole file); path + delete.";
     const EFFECT: Effect = Effect::Write;
 
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {

@@ -1,5 +1,7 @@
 //! Every scenario of `fixtures/patches` through the tool, on a real folder: the tree is as it should be, or not a byte of it has changed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -1,0 +1,50 @@
+//! Prints what matching costs: `cargo run --release -p patch --example patch_cost`.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for a person at a terminal")]
+
+use std::time::Instant;
+
+fn main() {
+    let old: String = (0..100_000).map(|i| format!("    line {} of {i}\n", i % 97)).collect();
+    let lines: Vec<&str> = old.lines().collect();
+    let mut new = String::new();
+    for (i, line) in lines.iter().enumerate() {
+        if i % 500 == 250 {
+            new += &format!("    changed {i}\n    and more\n");
+        } else {
+            new += &format!("{line}\n");
+        }
+    }
+    let diff = diffy::create_patch(&old, &new).to_string();
+    let bare: Vec<&str> = diff.lines().map(|l| if l.starts_with("@@") { "@@" } else { l }).collect();
+    let shifted: Vec<String> = bare.iter().map(|l| l.replacen("    ", "  ", 1)).collect();
+    let numbers = |text: &str| {
+        let begin = Instant::now();
+        let patches = patch::parse(text).unwrap();
+        let outcome = patch::apply(Some(old.as_bytes()), &patches[0]);
+        let right = outcome.as_ref().ok().and_then(|a| a.bytes.as_deref()) == Some(new.as_bytes());
+        (begin.elapsed(), patches[0].hunks.len(), outcome.map(|a| a.how.rung).map_err(|e| e.kind), right)
+    };
+    println!("100,000 lines, exact: {:?}", numbers(&diff));
+    println!("100,000 lines, bare @@: {:?}", numbers(&bare.join("\n")));
+    println!("100,000 lines, other indentation: {:?}", numbers(&shifted.join("\n")));
+    let nowhere: String = (0..25_000).map(|i| format!("-    not there {i} at all, not here {i}\n")).collect();
+    println!(
+        "{} bytes that match nowhere: {:?}",
+        nowhere.len(),
+        numbers(&format!("--- a/x\n+++ b/x\n@@\n{nowhere}"))
+    );
+    let blank = "\n".repeat(100_000);
+    let begin = Instant::now();
+    let blanks = format!("--- a/x\n+++ b/x\n@@\n{}-x\n", " \n".repeat(1000));
+    let kind = patch::apply(Some(blank.as_bytes()), &patch::parse(&blanks).unwrap()[0])
+        .map(|_| ())
+        .map_err(|e| e.kind);
+    println!("blank lines everywhere: {:?} {kind:?}", begin.elapsed());
+    let begin = Instant::now();
+    let blanks = format!("--- a/x\n+++ b/x\n@@\n{}+x\n{}", " \n".repeat(1000), " \n".repeat(1000));
+    let kind = patch::apply(Some(blank.as_bytes()), &patch::parse(&blanks).unwrap()[0])
+        .map(|_| ())
+        .map_err(|e| e.kind);
+    println!("ambiguous blank lines: {:?} {kind:?}", begin.elapsed());
+}

@@ -1,0 +1,285 @@
+//! Nothing outside the root is read or written, by any spelling; and nothing waits.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use tempfile::TempDir;
+use workspace::{Change, CommitError, Expect, PathError, ReadError, WalkFilter, Workspace};
+
+/// `outer/root` with a few files, and `outer/secret` beside it.
+fn setting() -> (TempDir, Workspace) {
+    let outer = tempfile::tempdir().unwrap();
+    let root = outer.path().join("root");
+    fs::create_dir_all(root.join("src/deep")).unwrap();
+    fs::create_dir_all(root.join(".git/hooks")).unwrap();
+    fs::write(root.join("src/main.rs"), "fn main() {}\n").unwrap();
+    fs::write(root.join("src/deep/parser.rs"), "// parser\n").unwrap();
+    fs::write(root.join("README.md"), "# Read me\n").unwrap();
+    fs::write(outer.path().join("secret"), "secret\n").unwrap();
+    let ws = Workspace::open(&root).unwrap();
+    (outer, ws)
+}
+
+fn write(ws: &Workspace, path: &str) -> Result<(), String> {
+    let path = ws.target(path).map_err(|e| e.to_string())?;
+    let change = Change::Write { path, bytes: b"x\n".to_vec(), executable: None, expect: Expect::Any };
+    ws.commit(vec![change]).map(|_| ()).map_err(|e| e.to_string())
+}
+
+#[test]
+fn paths_are_understood_as_models_write_them() {
+    let (outer, ws) = setting();
+    let absolute = outer.path().canonicalize().unwrap().join("root/src/main.rs");
+    let absolute = absolute.to_str().unwrap();
+    let spellings = [
+        "src/main.rs",
+        "./src/main.rs",
+        "src//main.rs",
+        " src/main.rs ",
+        "\"src/main.rs\"",
+        "`src/main.rs`",
+        "src\\main.rs",
+        "a/src/main.rs",
+        "b/src/main.rs",
+        "src/deep/../main.rs",
+        absolute,
+    ];
+    for given in spellings {
+        assert_eq!(ws.resolve(given).unwrap().as_str(), "src/main.rs", "{given}");
+    }
+    assert_eq!(ws.resolve(".").unwrap().as_str(), ".");
+    assert_eq!(ws.resolve("src/").unwrap().as_str(), "src");
+}
+
+#[test]
+fn a_folder_called_a_is_not_taken_for_a_prefix_of_diffs() {
+    let (_outer, ws) = setting();
+    fs::create_dir_all(ws.root().join("a/src")).unwrap();
+    fs::write(ws.root().join("a/src/main.rs"), "other\n").unwrap();
+    assert_eq!(ws.resolve("a/src/main.rs").unwrap().as_str(), "a/src/main.rs");
+    assert_eq!(ws.target("a/new.rs").unwrap().as_str(), "a/new.rs");
+}
+
+#[test]
+fn a_wrong_path_is_answered_with_the_nearest_ones() {
+    let (_outer, ws) = setting();
+    let nearest = |given: &str| match ws.resolve(given) {
+        Err(PathError::NotFound { nearest, .. }) => nearest,
+        other => panic!("{given}: {other:?}"),
+    };
+    assert_eq!(nearest("parser.rs"), ["src/deep/parser.rs"]);
+    assert_eq!(nearest("src/mian.rs"), ["src/main.rs"]);
+    assert_eq!(nearest("readme.md"), ["README.md"]);
+    assert_eq!(nearest("src/main.py"), ["src/main.rs"]);
+    assert_eq!(nearest("nothing/like/it.c"), [""; 0]);
+    let said = ws.resolve("src/mian.rs").unwrap_err().to_string();
+    assert_eq!(said, "src/mian.rs does not exist; did you mean src/main.rs?");
+}
+
+#[test]
+fn no_spelling_leads_outside() {
+    let (outer, ws) = setting();
+    symlink("../secret", ws.root().join("link")).unwrap();
+    symlink(outer.path(), ws.root().join("up")).unwrap();
+    symlink("..", ws.root().join("dots")).unwrap();
+    symlink("/proc/self/root", ws.root().join("proc")).unwrap();
+    for given in [
+        "..",
+        "../secret",
+        "src/../../secret",
+        "/etc/passwd",
+        "/",
+        "link",
+        "up/secret",
+        "dots/secret",
+        "proc/etc/passwd",
+        "..\\secret",
+        "'../secret'",
+        "a/../../secret",
+        "./.././secret",
+    ] {
+        assert!(
+            matches!(ws.resolve(given), Err(PathError::Outside { .. })),
+            "{given}: {:?}",
+            ws.resolve(given)
+        );
+        assert!(write(&ws, given).is_err(), "{given}");
+    }
+    for given in ["up/new", "dots/new", "../new", "/new-file-of-a-test"] {
+        assert!(write(&ws, given).is_err(), "{given}");
+    }
+    assert_eq!(fs::read(outer.path().join("secret")).unwrap(), b"secret\n");
+    assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn what_is_no_path_is_refused_with_a_sentence() {
+    let (_outer, ws) = setting();
+    let long = "x".repeat(5000);
+    for given in ["", "  ", "a\nb", "a\0b", "\"\"", &long] {
+        assert!(matches!(ws.resolve(given), Err(PathError::NotAPath(_))), "{given:?}");
+    }
+    assert!(ws.target(".").is_err());
+}
+
+#[test]
+fn git_is_never_written_by_any_name() {
+    let (_outer, ws) = setting();
+    fs::write(ws.root().join(".git/config"), "[core]\n").unwrap();
+    symlink(".git", ws.root().join("innocent")).unwrap();
+    symlink(".git/config", ws.root().join("settings")).unwrap();
+    for given in [
+        ".git/config",
+        ".git/hooks/pre-commit",
+        ".GIT/config",
+        ".Git",
+        "sub/.git/config",
+        "./.git/x",
+        "innocent/config",
+        "innocent/new",
+        "settings",
+        ".g\u{200c}it/config",
+        "src/../.git/config",
+    ] {
+        assert!(matches!(ws.target(given), Err(PathError::Protected { owner: "git", .. })), "{given}");
+    }
+    assert!(ws.target(".gitignore").is_ok());
+    assert!(ws.target(".github/workflows/ci.yml").is_ok());
+}
+
+#[test]
+fn the_agents_own_state_is_never_written_even_inside_the_root() {
+    let (_outer, ws) = setting();
+    let state = ws.root().join(".agent/session");
+    let ws = Workspace::open_with(ws.root(), &state).unwrap();
+    symlink(".agent/session", ws.root().join("alias")).unwrap();
+    for given in [".agent/session/x", ".agent/session/commits/000001/0", "alias/x"] {
+        assert!(write(&ws, given).unwrap_err().contains("the agent itself"), "{given}");
+    }
+    assert!(!state.join("x").exists());
+}
+
+#[test]
+fn a_folder_exchanged_for_a_link_after_the_check_is_not_followed() {
+    let (outer, ws) = setting();
+    let path = ws.target("src/deep/new.rs").unwrap();
+    fs::remove_dir_all(ws.root().join("src/deep")).unwrap();
+    symlink(outer.path(), ws.root().join("src/deep")).unwrap();
+    let change = Change::Write { path, bytes: b"x".to_vec(), executable: None, expect: Expect::Any };
+    assert!(ws.commit(vec![change]).is_err());
+    assert!(!outer.path().join("new.rs").exists());
+}
+
+#[test]
+fn a_file_exchanged_for_a_link_after_the_check_is_not_followed() {
+    let (outer, ws) = setting();
+    let path = ws.target("README.md").unwrap();
+    fs::remove_file(ws.root().join("README.md")).unwrap();
+    symlink(outer.path().join("secret"), ws.root().join("README.md")).unwrap();
+    let change =
+        Change::Write { path: path.clone(), bytes: b"x".to_vec(), executable: None, expect: Expect::Any };
+    assert!(matches!(ws.commit(vec![change]), Err(CommitError::NotAFile(p)) if p == path));
+    assert_eq!(fs::read(outer.path().join("secret")).unwrap(), b"secret\n");
+}
+
+#[test]
+fn a_hard_link_to_a_file_outside_is_not_written_through() {
+    let (outer, ws) = setting();
+    fs::hard_link(outer.path().join("secret"), ws.root().join("shared")).unwrap();
+    write(&ws, "shared").unwrap();
+    assert_eq!(fs::read(outer.path().join("secret")).unwrap(), b"secret\n");
+    assert_eq!(fs::read(ws.root().join("shared")).unwrap(), b"x\n");
+}
+
+#[test]
+fn a_link_inside_stays_a_link_and_what_it_leads_to_is_written() {
+    let (_outer, ws) = setting();
+    symlink("src/main.rs", ws.root().join("entry")).unwrap();
+    write(&ws, "entry").unwrap();
+    assert!(ws.root().join("entry").symlink_metadata().unwrap().is_symlink());
+    assert_eq!(fs::read(ws.root().join("src/main.rs")).unwrap(), b"x\n");
+    symlink("nowhere", ws.root().join("dangling")).unwrap();
+    assert!(write(&ws, "dangling").is_err());
+}
+
+#[test]
+fn pipes_and_devices_never_block() {
+    let (_outer, ws) = setting();
+    let pipe = ws.root().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let path = ws.resolve("pipe").unwrap();
+    assert_eq!(ws.read(&path), Err(ReadError::Special { path: path.clone(), kind: "named pipe" }));
+    assert!(write(&ws, "pipe").is_err());
+    let dev = Workspace::open("/dev").unwrap();
+    assert!(matches!(
+        dev.read(&dev.resolve("zero").unwrap()),
+        Err(ReadError::Special { kind: "device", .. })
+    ));
+}
+
+#[test]
+fn reading_says_what_is_wrong() {
+    let (_outer, ws) = setting();
+    fs::write(ws.root().join("image.png"), b"\x89PNG\0\0").unwrap();
+    fs::File::create(ws.root().join("huge")).unwrap().set_len(1 << 40).unwrap();
+    let say = |p: &str| ws.read(&ws.resolve(p).unwrap()).unwrap_err().to_string();
+    assert_eq!(say("src"), "src is a directory; list it with list_files");
+    assert_eq!(say("image.png"), "image.png is a binary file of 6 bytes");
+    assert_eq!(say("huge"), "huge is too large: 1099511627776 bytes, and the limit is 16777216");
+    assert!(write(&ws, "src").unwrap_err().contains("not a regular file"));
+    assert!(write(&ws, "README.md/x").unwrap_err().contains("README.md"));
+}
+
+#[test]
+fn a_walk_sees_what_git_would_track() {
+    let (_outer, ws) = setting();
+    let put = |path: &str| {
+        let path = ws.root().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "x").unwrap();
+    };
+    fs::write(ws.root().join(".gitignore"), "target\n*.log\n").unwrap();
+    for path in [
+        "target/debug/x",
+        "a.log",
+        ".github/workflows/ci.yml",
+        ".venv/lib/x.py",
+        ".git/config",
+        "z/new\nline",
+    ] {
+        put(path);
+    }
+    symlink("/etc", ws.root().join("etc")).unwrap();
+    let listing = ws.walk(&WalkFilter::default());
+    let paths: Vec<_> = listing.entries.iter().map(|e| e.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            ".github/workflows/ci.yml",
+            ".gitignore",
+            "README.md",
+            "etc",
+            "src/deep/parser.rs",
+            "src/main.rs",
+            "z/new\nline"
+        ]
+    );
+    let cut = ws.walk(&WalkFilter { limit: 2, ..WalkFilter::default() });
+    assert!(cut.cut && cut.entries.len() == 2);
+    let under = WalkFilter {
+        under: Some(ws.resolve("src").unwrap()),
+        folders: true,
+        depth: Some(1),
+        ..WalkFilter::default()
+    };
+    let paths: Vec<_> = ws.walk(&under).entries.into_iter().map(|e| e.path.to_string()).collect();
+    assert_eq!(paths, ["src/deep", "src/main.rs"]);
+}
+
+#[test]
+fn a_root_that_is_not_there_is_an_error() {
+    assert!(Workspace::open(Path::new("/nonexistent/folder")).is_err());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    assert!(Workspace::open(file.path()).is_err());
+}

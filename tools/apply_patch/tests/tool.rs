@@ -1,0 +1,145 @@
+//! What a model can call, and what it reads when it calls wrongly.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+use std::fs;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tool_api::{Outcome, Registry, ToolError};
+use tool_apply_patch::ApplyPatch;
+use workspace::Workspace;
+
+fn setting() -> (TempDir, Workspace, Registry) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.txt"), "one\ntwo\nthree\n").unwrap();
+    let ws = Workspace::open(folder.path()).unwrap();
+    let registry = Registry::new().with(ApplyPatch::new(ws.clone()));
+    (folder, ws, registry)
+}
+
+/// As a session calls: validated first.
+async fn call(registry: &Registry, arguments: Value) -> Result<Outcome, String> {
+    let arguments = registry.validate("apply_patch", &arguments).map_err(|r| r.message)?;
+    registry.call("apply_patch", arguments).await.map_err(|e| match e {
+        ToolError::Model(why) => why,
+        ToolError::Run(why) => panic!("{why}"),
+    })
+}
+
+#[tokio::test]
+async fn a_patch_may_be_an_array_of_lines() {
+    let (folder, _, registry) = setting();
+    let patch = json!(["--- a/a.txt", "+++ b/a.txt", "@@ -1,3 +1,3 @@", " one", "-two", "+zwei", " three"]);
+    let outcome = call(&registry, json!({ "patch": patch })).await.unwrap();
+    assert_eq!(outcome.text, "changed a.txt +1 -1");
+    assert_eq!(outcome.changed, ["a.txt"]);
+    assert_eq!(outcome.facts, json!({"added": 1, "removed": 1, "dialect": "unified", "rung": "named"}));
+    assert_eq!(fs::read(folder.path().join("a.txt")).unwrap(), b"one\nzwei\nthree\n");
+}
+
+#[tokio::test]
+async fn whole_files_are_created_replaced_and_deleted() {
+    let (folder, _, registry) = setting();
+    let read = |p: &str| fs::read_to_string(folder.path().join(p)).ok();
+    let outcome = call(&registry, json!({"path": "new/x.txt", "content": "x\n"})).await.unwrap();
+    assert_eq!(outcome.text, "created new/x.txt +1 -0");
+    let outcome = call(&registry, json!({"path": "a.txt", "content": ["one", "two"]})).await.unwrap();
+    assert_eq!(outcome.text, "changed a.txt +0 -1");
+    assert_eq!(read("a.txt").as_deref(), Some("one\ntwo\n"));
+    let outcome = call(&registry, json!({"path": "new/x.txt", "delete": true})).await.unwrap();
+    assert_eq!(outcome.text, "deleted new/x.txt +0 -1");
+    assert_eq!(read("new/x.txt"), None);
+}
+
+#[tokio::test]
+async fn a_whole_file_keeps_the_endings_and_the_mark_of_the_one_it_replaces() {
+    let (folder, _, registry) = setting();
+    fs::write(folder.path().join("w.txt"), "\u{feff}a\r\nb\r\n").unwrap();
+    call(&registry, json!({"path": "w.txt", "content": "a\nc"})).await.unwrap();
+    assert_eq!(fs::read_to_string(folder.path().join("w.txt")).unwrap(), "\u{feff}a\r\nc\r\n");
+}
+
+#[tokio::test]
+async fn a_patch_that_names_no_file_is_for_the_path_given() {
+    let (folder, _, registry) = setting();
+    call(&registry, json!({"path": "a.txt", "patch": "@@ -2 +2 @@\n-two\n+2\n"})).await.unwrap();
+    assert_eq!(fs::read(folder.path().join("a.txt")).unwrap(), b"one\n2\nthree\n");
+}
+
+#[tokio::test]
+async fn every_wrong_call_is_answered_with_what_would_be_right() {
+    let (folder, _, registry) = setting();
+    let edit = json!([{"path": "a.txt", "search": "two", "replace": "2"}]);
+    let wrong = [
+        (json!({}), "nothing was applied: give a patch, or edits, or a path with content or delete"),
+        (json!({"content": "x"}), "nothing was applied: content needs a path: the file that is to have it"),
+        (json!({"delete": true}), "nothing was applied: delete needs a path: the file to remove"),
+        (
+            json!({"patch": "--- a", "edits": edit}),
+            "nothing was applied: give only one of patch, edits, content and delete",
+        ),
+        (
+            json!({"path": "a.txt", "content": "one\ntwo\nthree\n"}),
+            "nothing was applied: a.txt: the file has this content already; nothing would change",
+        ),
+        (
+            json!({"path": "b.txt", "delete": true}),
+            "nothing was applied: b.txt does not exist; did you mean a.txt?",
+        ),
+        (
+            json!({"path": "../x", "content": ""}),
+            "../x is outside the repository; use a path relative to its root",
+        ),
+        (json!({"path": ".git/config", "content": ""}), ".git/config may not be changed: it belongs to git"),
+        (
+            json!({"edits": [{"path": "/etc/passwd", "search": "a", "replace": "b"}]}),
+            "/etc/passwd is outside the repository; use a path relative to its root",
+        ),
+    ];
+    for (arguments, answer) in wrong {
+        assert_eq!(call(&registry, arguments).await.unwrap_err(), answer);
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_miss_shows_the_nearest_lines_and_that_the_file_has_changed() {
+    let (folder, ws, registry) = setting();
+    ws.saw(&ws.resolve("a.txt").unwrap(), b"one\ntwo\n3\n");
+    let edits = json!([{"path": "a.txt", "search": "one\ntwo\n3", "replace": "x"}]);
+    let said = call(&registry, json!({ "edits": edits })).await.unwrap_err();
+    let expected = "nothing was applied: a.txt: its old lines are not in the file; line 3 is not\n3\nbut\n1|one\n2|two\n3|three\n\
+                    The file has changed since you read it.";
+    assert_eq!(said, expected);
+    assert_eq!(fs::read(folder.path().join("a.txt")).unwrap(), b"one\ntwo\nthree\n");
+}
+
+#[tokio::test]
+async fn a_file_of_a_hundred_thousand_lines_is_edited() {
+    let (folder, _, registry) = setting();
+    let old: String = (0..100_000).map(|i| format!("line {i}\n")).collect();
+    fs::write(folder.path().join("big.txt"), &old).unwrap();
+    let edits: Vec<Value> = (0..200)
+        .map(|i| json!({"path": "big.txt", "search": format!("line {}\n", i * 450 + 7), "replace": "gone\n"}))
+        .collect();
+    let outcome = call(&registry, json!({ "edits": edits })).await.unwrap();
+    assert_eq!(outcome.text, "changed big.txt +200 -200");
+}
+
+#[tokio::test]
+async fn binary_files_are_not_patched_but_may_be_replaced() {
+    let (folder, _, registry) = setting();
+    fs::write(folder.path().join("x.bin"), b"\0\x01\x02").unwrap();
+    let edits = json!([{"path": "x.bin", "search": "a", "replace": "b"}]);
+    assert!(call(&registry, json!({ "edits": edits })).await.unwrap_err().contains("binary file"));
+    call(&registry, json!({"path": "x.bin", "content": "text\n"})).await.unwrap();
+}
+
+#[test]
+fn what_the_model_is_shown_is_short() {
+    let (_folder, _, registry) = setting();
+    let spec = registry.spec("apply_patch").unwrap();
+    let shown = format!("{}\n{}", spec.description, spec.schema);
+    assert!(shown.len() <= 700, "{} characters: {shown}", shown.len());
+}

@@ -1,0 +1,97 @@
+//! What a model finds.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+use std::fs;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tool_api::Registry;
+use tool_search::Search;
+use workspace::Workspace;
+
+fn setting(files: &[(&str, &[u8])]) -> (TempDir, Registry) {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, bytes) in files {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let registry = Registry::new().with(Search::new(Workspace::open(folder.path()).unwrap()));
+    (folder, registry)
+}
+
+async fn search(registry: &Registry, arguments: Value) -> String {
+    match registry.validate("search", &arguments) {
+        Err(refusal) => refusal.message,
+        Ok(arguments) => match registry.call("search", arguments).await {
+            Ok(outcome) => outcome.text,
+            Err(e) => e.to_string(),
+        },
+    }
+}
+
+#[tokio::test]
+async fn matches_come_as_path_line_and_text() {
+    let (_folder, registry) = setting(&[
+        ("src/a.rs", b"fn one() {}\r\nfn two() {}\r\n"),
+        ("b.txt", b"One\nfn x\n"),
+        ("c.bin", b"fn\0\n"),
+        ("d.txt", b"caf\xe9 fn\n"),
+    ]);
+    assert_eq!(
+        search(&registry, json!({"pattern": r"fn \w+\("})).await,
+        "2 matches in 1 file\nsrc/a.rs:1: fn one() {}\nsrc/a.rs:2: fn two() {}"
+    );
+    assert_eq!(
+        search(&registry, json!({"pattern": "one"})).await,
+        "2 matches in 2 files\nb.txt:1: One\nsrc/a.rs:1: fn one() {}"
+    );
+    assert_eq!(search(&registry, json!({"pattern": "One"})).await, "1 match in 1 file\nb.txt:1: One");
+    assert_eq!(
+        search(&registry, json!({"pattern": "fn", "glob": "*.txt"})).await,
+        "2 matches in 2 files\nb.txt:2: fn x\nd.txt:1: caf\u{fffd} fn"
+    );
+    assert_eq!(
+        search(&registry, json!({"pattern": "fn one", "path": "src"})).await,
+        "1 match in 1 file\nsrc/a.rs:1: fn one() {}"
+    );
+    assert_eq!(search(&registry, json!({"pattern": "nowhere"})).await, "no matches");
+}
+
+#[tokio::test]
+async fn what_is_no_regex_is_taken_as_it_stands_and_it_says_so() {
+    let (_folder, registry) = setting(&[("a.rs", b"call(x[0\n")]);
+    assert_eq!(
+        search(&registry, json!({"pattern": "call(x[0"})).await,
+        "1 match in 1 file (the pattern is not a valid regex and was taken literally)\na.rs:1: call(x[0"
+    );
+}
+
+#[tokio::test]
+async fn output_is_bounded_in_every_direction() {
+    let many = "match\n".repeat(1000);
+    let wide = format!("match {}\n", "é".repeat(5000));
+    let mut files: Vec<(String, &[u8])> =
+        (0..50).map(|i| (format!("f{i:02}.txt"), many.as_bytes())).collect();
+    files.push(("a-wide.txt".into(), wide.as_bytes()));
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(p, b)| (p.as_str(), *b)).collect();
+    let (_folder, registry) = setting(&files);
+    let text = search(&registry, json!({"pattern": "match"})).await;
+    assert_eq!(text.lines().count(), 101);
+    assert!(text.len() < 10_000);
+    assert!(text.lines().nth(1).unwrap().ends_with('…'));
+    assert!(text.lines().next().unwrap().contains("narrow it with path or glob"));
+    assert_eq!(text.lines().filter(|l| l.starts_with("f00.txt:")).count(), 20);
+}
+
+#[tokio::test]
+async fn wrong_arguments_are_answered_with_what_would_be_right() {
+    let (_folder, registry) = setting(&[("src/a.rs", b"x\n")]);
+    assert_eq!(search(&registry, json!({"pattern": ""})).await, "pattern is empty; give the text to find");
+    assert!(search(&registry, json!({"pattern": "a\nb"})).await.starts_with("pattern has a newline"));
+    assert!(search(&registry, json!({"pattern": "x", "path": "scr"})).await.contains("did you mean src?"));
+    assert!(
+        search(&registry, json!({"pattern": "x", "path": "/etc"})).await.contains("outside the repository")
+    );
+}
