@@ -216,8 +216,11 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
         let store = self.store.borrow();
         let ended = store.ended();
         let mut last: HashMap<&str, u32> = HashMap::new();
-        for attempt in &store.started {
-            last.insert(&attempt.id, attempt.attempt);
+        let started = store.started.iter().map(|attempt| (&attempt.id, attempt.attempt));
+        // Results count too: somebody may have removed the other file.
+        for (id, attempt) in started.chain(store.finished.iter().map(|result| (&result.id, result.attempt))) {
+            let last = last.entry(id).or_default();
+            *last = attempt.max(*last);
         }
         let mut done: HashMap<&str, Vec<&str>> = HashMap::new();
         for result in store.finished.iter().filter(|result| !result.infrastructure) {

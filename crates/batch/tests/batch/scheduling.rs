@@ -283,6 +283,19 @@ async fn a_second_batch_on_the_same_folder_is_refused_by_name_of_the_first() {
 }
 
 #[tokio::test]
+async fn without_the_file_of_attempts_the_results_still_count() {
+    let place = Place::new();
+    let tasks = place.tasks(&["a", "b"]);
+    let runner = Script::ending(|task| if task.id == "a" { Ending::Verified } else { Ending::Unavailable });
+    place.run(&tasks, &runner).await;
+    runner.take();
+    fs::remove_file(place.out().join("attempts.jsonl")).unwrap();
+    place.run(&tasks, &runner).await;
+    assert_eq!(runner.take(), ["b"]);
+    assert_eq!(place.results().last().map(|r| r.attempt), Some(2));
+}
+
+#[tokio::test]
 async fn a_task_that_changed_is_said_to_have_changed_and_done_again() {
     let place = Place::new();
     let mut tasks = place.tasks(&["a", "b"]);
