@@ -54,7 +54,8 @@ enum State {
     Text(Text),
     BareKey(usize),
     BareValue(usize),
-    LineComment,
+    /// From its offset to the end of the line.
+    LineComment(usize),
     BlockComment,
 }
 
@@ -142,7 +143,7 @@ impl Reader {
                 State::Text(_) => self.text(win),
                 State::BareKey(start) => self.bare_key(win, start),
                 State::BareValue(start) => self.bare_value(win, start),
-                State::LineComment | State::BlockComment => self.comment(win),
+                State::LineComment(_) | State::BlockComment => self.comment(win),
                 _ => self.structure(win),
             };
             if let Some(step) = step {
@@ -171,13 +172,17 @@ impl Reader {
                 Odd::More => return Some(Step::More),
                 Odd::No => return self.token(win, byte),
             },
+            // Glued to a string it is more likely a quote inside that string.
+            b'/' | b'#' if self.pos == self.last.1 && matches!(self.state, State::After) => {
+                return Some(Step::Bad(Malformed::NotJson));
+            }
             b'/' => match win.get(self.pos + 1) {
-                Some(b'/') => self.begin_comment(State::LineComment, 2),
+                Some(b'/') => self.begin_comment(State::LineComment(self.pos), 2),
                 Some(b'*') => self.begin_comment(State::BlockComment, 2),
                 None if !win.eof => return Some(Step::More),
                 _ => return Some(Step::Bad(Malformed::NotJson)),
             },
-            b'#' if !self.stack.is_empty() => self.begin_comment(State::LineComment, 1),
+            b'#' if !self.stack.is_empty() => self.begin_comment(State::LineComment(self.pos), 1),
             _ => return self.token(win, byte),
         }
         None
@@ -192,15 +197,21 @@ impl Reader {
     fn comment(&mut self, win: Window<'_>) -> Option<Step> {
         let rest = win.from(self.pos);
         let end = match self.state {
-            State::LineComment => memchr(b'\n', rest), // the newline is seen by the state behind
+            State::LineComment(_) => memchr(b'\n', rest), // the newline is seen by the state behind
             _ => memmem::find(rest, b"*/").map(|i| i + 2),
         };
         match end {
             Some(end) => {
                 self.pos += end;
-                if let Some(state) = self.behind.take() {
-                    self.state = *state;
+                let Some(state) = self.behind.take() else { return Some(Step::Bad(Malformed::NotJson)) };
+                if let (State::LineComment(start), State::After) = (&self.state, &*state) {
+                    // Half a pair of quotes: then it was no comment but the rest of a string.
+                    let quotes = memchr::memchr_iter(b'"', win.slice(*start, self.pos)).count();
+                    if !quotes.is_multiple_of(2) {
+                        return Some(Step::Bad(Malformed::NotJson));
+                    }
                 }
+                self.state = *state;
                 None
             }
             None => {
