@@ -29,6 +29,9 @@ fn help_names_the_commands() {
       -C <DIR>       Work as if started in this folder
       -h, --help     Print help
       -V, --version  Print version
+
+    Settings come from flags, AGENT_… variables, .agent.toml in the repository, the user's config.toml
+    and defaults: see `agent config show`. AGENT_LOG=debug prints diagnostics.
     ");
 }
 

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use crate::support::{World, call, json_lines, snapshot};
-use fake_model::{Personality, Reply, Server};
+use fake_model::{Config, ModelSpec, Personality, Reply, Server};
 use serde_json::{Value, json};
 
 /// Edits that mend [`World::with_a_bug`].
@@ -213,4 +213,83 @@ fn the_task_may_come_from_standard_input() {
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"Say nothing.\n").unwrap();
     child.wait().unwrap();
     assert_eq!(world.journal()[0]["task"], "Say nothing.\n");
+}
+
+#[test]
+fn a_missing_model_is_pulled_where_that_was_asked_for() {
+    let world = World::with(&[("a.txt", "one\n")]);
+    let server = Server::with_config(Config {
+        models: Some(Vec::new()),
+        pullable: vec![ModelSpec::new("deepseek-coder:6.7b")],
+        ..Config::default()
+    });
+    server.enqueue(Reply::text(call("finish", json!({}))));
+    let output = run(&world, &server, &["--pull", "Look."]);
+    let seen = world.tell(&output);
+    assert!(seen.starts_with("exit 1\n") && seen.contains("deepseek-coder:6.7b is there"), "{seen}");
+}
+
+#[test]
+fn a_reader_of_events_that_goes_away_does_not_stop_the_run() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    script(&server, mending());
+    let mut child = world
+        .agent(&[
+            "run",
+            "--json",
+            "--model",
+            "deepseek-coder:6.7b",
+            "--dialect",
+            "json",
+            "Make the tests pass.",
+        ])
+        .env("OLLAMA_HOST", server.url())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    assert_eq!(world.git(&["status", "--porcelain"]), " M add.sh\n");
+}
+
+#[test]
+fn a_place_for_sessions_that_cannot_be_written_is_named() {
+    let world = World::with(&[("not-a-folder", "")]);
+    let output = world.agent(&["run", "x"]).env("AGENT_STATE_DIR", "not-a-folder").output().unwrap();
+    snapshot!(world.tell(&output), @r"
+    exit 2
+    --- stderr
+    error: cannot create [WORLD]/repo/not-a-folder/sessions: Not a directory (os error 20)
+    ");
+}
+
+#[test]
+fn a_model_that_means_nothing_begins_no_session() {
+    let world = World::new();
+    snapshot!(world.observe(&["run", "--model", "ollama:", "x"]), @r"
+    exit 2
+    --- stderr
+    error: ollama: needs NAME, as in ollama:NAME
+    ");
+    snapshot!(world.observe(&["run", "--model", "replay:missing.jsonl", "x"]), @r"
+    exit 2
+    --- stderr
+    session [SESSION]
+    refused: cannot read the recording missing.jsonl: No such file or directory (os error 2)
+    look again: agent sessions show [SESSION]
+    ");
+}
+
+#[test]
+fn a_link_out_of_the_repository_is_not_read() {
+    let (world, server) = (World::with(&[("a.txt", "one\n")]), Server::start());
+    std::fs::write(world.home().join("secret"), "hunter2\n").unwrap();
+    std::os::unix::fs::symlink(world.home().join("secret"), world.repo().join("link")).unwrap();
+    server.enqueue(Reply::text(call("read_file", json!({"path": "link"}))));
+    server.enqueue(Reply::text(call("finish", json!({}))));
+    run(&world, &server, &["Look."]);
+    let sent: String = server.chats().iter().map(|r| json!(r.messages()).to_string()).collect();
+    assert!(sent.contains("read_file") && !sent.contains("hunter2"));
 }

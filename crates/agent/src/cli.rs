@@ -8,6 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::exit;
 use crate::settings::{RunFlags, ServerFlags, ToolFlags};
 
+const SOURCES: &str = "Settings come from flags, AGENT_… variables, .agent.toml in the repository, the user's \
+config.toml and defaults: see `agent config show`. AGENT_LOG=debug prints diagnostics.";
+
 /// An autonomous coding agent for DeepSeek and other open models.
 #[derive(Debug, Parser)]
 #[command(
@@ -15,7 +18,8 @@ use crate::settings::{RunFlags, ServerFlags, ToolFlags};
     version,
     max_term_width = 100,
     arg_required_else_help = true,
-    subcommand_required = true
+    subcommand_required = true,
+    after_help = SOURCES
 )]
 pub(crate) struct Cli {
     /// Work as if started in this folder

@@ -101,7 +101,8 @@ async fn agreed(message: &str, name: &str) -> bool {
 
 /// A model that repeats the answers of a session, where the file is an exported session; other recordings are `models`' own.
 fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
-    let Ok(text) = std::fs::read_to_string(path) else { return Ok(None) }; // `models` says it better
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Failure::misuse(format!("cannot read the recording {}: {e}", path.display())))?;
     let Some(Ok(_)) = text.lines().next().map(serde_json::from_str::<Record>) else { return Ok(None) };
     let (mut turns, mut identity) = (Vec::new(), Replay::identity_named(&path.display().to_string()));
     for (number, line) in (1..).zip(text.lines()) {

@@ -120,25 +120,32 @@ impl Drop for Copy {
     }
 }
 
+async fn copy(root: &Path, target: PathBuf) -> Result<Copy> {
+    let original = Workspace::open(root).map_err(Failure::refused)?;
+    let copy = Copy(target.clone());
+    tokio::task::spawn_blocking(move || original.copy_to(&target))
+        .await
+        .map_err(Failure::refused)?
+        .map_err(|e| Failure::misuse(format!("cannot copy the repository for a dry run: {e}")))?;
+    Ok(copy)
+}
+
 async fn prepare(order: Order, folder: &Path) -> Result<Prepared> {
     let settings = &order.settings;
-    let chosen = model::open(settings).await?;
-    let (root, copy) = match order.mode {
-        Mode::Run => (order.root.clone(), None),
+    let tools = |root: &Path| toolbox(settings, root, folder, order.variables.clone());
+    let (chosen, toolbox, copy) = match order.mode {
+        Mode::Run => {
+            // The tools are made while the server answers.
+            let (chosen, toolbox) = tokio::join!(model::open(settings), async { tools(&order.root) });
+            (chosen?, toolbox?, None)
+        }
         Mode::DryRun => {
-            let target = folder.join("tree");
-            let copy = Copy(target.clone());
-            let original = Workspace::open(&order.root).map_err(Failure::refused)?;
-            let into = target.clone();
-            tokio::task::spawn_blocking(move || original.copy_to(&into))
-                .await
-                .map_err(Failure::refused)?
-                .map_err(|e| Failure::misuse(format!("cannot copy the repository for a dry run: {e}")))?;
-            (target, Some(copy))
+            let chosen = model::open(settings).await?; // before the copy, which may take long
+            let copy = copy(&order.root, folder.join("tree")).await?;
+            (chosen, tools(&copy.0)?, Some(copy))
         }
     };
     let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
-    let toolbox = toolbox(settings, &root, folder, order.variables)?;
     let tree = Arc::new(Tree::new(toolbox.workspace, inside, folder.join("state")));
     let verifier = Tests::new(toolbox.tests).map(|tests| Arc::new(tests) as Arc<dyn Verifier>);
     Ok(Prepared {

@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
 use crate::layers;
+use crate::model;
 use crate::render::plural;
 use crate::sanitize;
 use crate::session::{self, Order};
@@ -24,6 +25,7 @@ const RETRIES: u32 = 1;
 pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     // Bad flags and files are told before the first task, not once per task.
     let settings = layers::resolve(&command.settings.given, &context.environment, None)?.settings()?;
+    model::choice(&settings)?;
     let tasks = batch::tasks::read(&command.tasks, command.repos.as_deref())
         .map_err(|problems| Failure::misuse(problems.to_string().trim_end()))?;
     let out = command.out.clone().unwrap_or_else(|| beside(&command.tasks));

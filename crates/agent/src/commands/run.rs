@@ -10,6 +10,7 @@ use crate::console::{self, Paint};
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
+use crate::model;
 use crate::render::{Detail, View};
 use crate::sanitize;
 use crate::session::{self, Done, Order};
@@ -21,6 +22,7 @@ const TASK_LIMIT: u64 = 256 * 1024;
 pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     let task = task(command.task.as_deref(), command.task_file.as_deref())?;
     let settings = context.resolve(&command.settings.given)?.settings()?;
+    model::choice(&settings)?; // a name that means nothing is misuse, and no session is begun for it
     let root = root(context)?;
     let store = context.store()?;
     let mode = if command.dry_run { Mode::DryRun } else { Mode::Run };
