@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit;
-use crate::settings::{RunFlags, ServerFlags, ToolFlags};
+use crate::flags::{RunFlags, ServerFlags, ToolFlags};
 
 const SOURCES: &str = "Settings come from flags, AGENT_… variables, .agent.toml in the repository, the user's \
 config.toml and defaults: see `agent config show`. AGENT_LOG=debug prints diagnostics.";

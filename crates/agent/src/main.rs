@@ -5,6 +5,8 @@ mod commands;
 mod console;
 mod context;
 mod exit;
+mod figures;
+mod flags;
 mod interrupt;
 mod layers;
 mod model;

@@ -8,6 +8,7 @@ use models::Error;
 use models::ollama::{PullProgress, Server};
 
 use crate::console;
+use crate::figures::bytes;
 use crate::sanitize;
 
 /// Pulls a model and shows how it goes on standard error.
@@ -75,7 +76,7 @@ impl View {
                     status.clone_from(&progress.status);
                     console::say(sanitize::short(status, 100));
                 }
-                let now = if total == 0 { 0 } else { completed.saturating_mul(10) / total };
+                let now = completed.saturating_mul(10).checked_div(total).unwrap_or(0);
                 if now > *tenth && now < 10 {
                     console::say(format_args!("  {}0 % of {}", now, bytes(total)));
                 }
@@ -88,15 +89,5 @@ impl View {
         if let View::Bar(bar) = self {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// `1.1 GB`, as shops and registries count.
-pub(crate) fn bytes(n: u64) -> String {
-    match n {
-        0..1_000 => format!("{n} B"),
-        1_000..1_000_000 => format!("{:.0} kB", n as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.0} MB", n as f64 / 1e6),
-        _ => format!("{:.1} GB", n as f64 / 1e9),
     }
 }

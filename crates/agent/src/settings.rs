@@ -5,7 +5,6 @@
 //! edits, sampling, lower budgets) and nothing that decides where code and keys are sent, what is downloaded, what is paid, or
 //! what commands may do: see [`Trust`].
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -100,7 +99,7 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    fn heading(self) -> &'static str {
+    pub(crate) fn heading(self) -> &'static str {
         match self {
             Group::Server | Group::Model => "Model",
             Group::Work => "Work",
@@ -420,77 +419,6 @@ impl Definition {
             Kind::Switch => "must be true or false".into(),
             Kind::Choice(words) => format!("must be one of {}", words.join(", ")),
         }
-    }
-
-    fn arg(&'static self) -> Option<Arg> {
-        let name = self.flag_name()?.trim_start_matches('-').to_owned();
-        let arg = Arg::new(self.key).long(name).help(self.help).help_heading(self.group.heading());
-        let arg = match self.flag {
-            Flag::Stands(..) => return Some(arg.action(ArgAction::SetTrue)),
-            Flag::Optional(value, missing) => {
-                arg.value_name(value).num_args(0..=1).require_equals(true).default_missing_value(missing)
-            }
-            Flag::Value(value) => arg.value_name(value),
-            Flag::None => arg,
-        };
-        let arg = match self.default {
-            Some(default) => arg.help(format!("{} [default: {default}]", self.help)),
-            None => arg,
-        };
-        let arg = if self.key == "model" { arg.short('m') } else { arg };
-        Some(match self.kind {
-            Kind::Choice(words) => arg.value_parser(clap::builder::PossibleValuesParser::new(words)),
-            _ => arg.value_parser(move |text: &str| self.parse(text).map(|_| text.to_owned())),
-        })
-    }
-}
-
-/// The settings given as flags: those of the groups in the mask `GROUPS`.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Flags<const GROUPS: u8> {
-    /// Key and text.
-    pub(crate) given: Vec<(&'static str, String)>,
-}
-
-/// Flags of commands that run or prepare a run.
-pub(crate) type RunFlags = Flags<0b1_1111>;
-/// Flags of commands that only talk to the model's server.
-pub(crate) type ServerFlags = Flags<0b1>;
-/// Flags of commands that run a tool.
-pub(crate) type ToolFlags = Flags<0b1_0100>;
-
-impl<const GROUPS: u8> clap::Args for Flags<GROUPS> {
-    fn augment_args(command: Command) -> Command {
-        let defined = DEFINITIONS.iter().filter(|d| GROUPS & d.group as u8 != 0);
-        command.args(defined.filter_map(Definition::arg))
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        Self::augment_args(command)
-    }
-}
-
-impl<const GROUPS: u8> clap::FromArgMatches for Flags<GROUPS> {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut given = Vec::new();
-        for d in DEFINITIONS.iter().filter(|d| GROUPS & d.group as u8 != 0) {
-            match d.flag {
-                Flag::None => {}
-                Flag::Stands(_, value) if matches.get_flag(d.key) => given.push((d.key, value.to_owned())),
-                Flag::Stands(..) => {}
-                Flag::Value(_) | Flag::Optional(..) => {
-                    if let Some(text) = matches.get_one::<String>(d.key) {
-                        given.push((d.key, text.clone()));
-                    }
-                }
-            }
-        }
-        Ok(Self { given })
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
     }
 }
 

@@ -9,11 +9,13 @@ use crate::cli::Models;
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
+use crate::figures::bytes;
+use crate::flags::ServerFlags;
 use crate::interrupt::{self, Signals};
 use crate::model;
-use crate::progress::{self, bytes};
+use crate::progress;
 use crate::sanitize;
-use crate::settings::{ServerFlags, Settings};
+use crate::settings::Settings;
 
 /// Carries out a command on models.
 pub(crate) fn run(command: Models, context: &Context) -> Result<Exit> {
@@ -96,7 +98,7 @@ async fn show(server: &Server, name: &str, json: bool) -> Result<Exit> {
         console::print(format!("{:#}\n", show.raw))?;
         return Ok(Exit::Success);
     }
-    let number = |n: Option<u64>| n.map_or("unknown".into(), crate::render::thousands);
+    let number = |n: Option<u64>| n.map_or("unknown".into(), crate::figures::thousands);
     let rows = [
         ("family", show.family.unwrap_or_else(|| "unknown".into())),
         ("parameters", show.parameters_b.map_or("unknown".into(), |b| format!("{b:.1} B"))),

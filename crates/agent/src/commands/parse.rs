@@ -12,7 +12,7 @@ use tool_stream::{End, Options, Parser, Status, Verdict};
 use crate::cli::Parse;
 use crate::console;
 use crate::exit::{Exit, Failure, Result};
-use crate::render::plural;
+use crate::figures::plural;
 use crate::sanitize;
 
 /// The most bytes of one output or one line of `--chunks`: several times the longest call that is accepted.

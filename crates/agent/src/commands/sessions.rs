@@ -9,7 +9,8 @@ use crate::cli::Sessions;
 use crate::console::{self, Paint};
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
-use crate::render::{Detail, View, plural};
+use crate::figures::plural;
+use crate::render::{Detail, View};
 use crate::sanitize;
 
 /// Carries out a command on sessions.

@@ -1,0 +1,78 @@
+//! Settings as flags: the part of the command line that comes from the definitions in `settings`.
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::settings::{DEFINITIONS, Definition, Flag, Kind};
+
+/// The settings given as flags: those of the groups in the mask `GROUPS`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Flags<const GROUPS: u8> {
+    /// Key and text.
+    pub(crate) given: Vec<(&'static str, String)>,
+}
+
+/// Flags of commands that run or prepare a run.
+pub(crate) type RunFlags = Flags<0b1_1111>;
+/// Flags of commands that only talk to the model's server.
+pub(crate) type ServerFlags = Flags<0b1>;
+/// Flags of commands that run a tool.
+pub(crate) type ToolFlags = Flags<0b1_0100>;
+
+impl<const GROUPS: u8> clap::Args for Flags<GROUPS> {
+    fn augment_args(command: Command) -> Command {
+        let defined = DEFINITIONS.iter().filter(|d| GROUPS & d.group as u8 != 0);
+        command.args(defined.filter_map(arg))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<const GROUPS: u8> clap::FromArgMatches for Flags<GROUPS> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut given = Vec::new();
+        for d in DEFINITIONS.iter().filter(|d| GROUPS & d.group as u8 != 0) {
+            match d.flag {
+                Flag::None => {}
+                Flag::Stands(_, value) if matches.get_flag(d.key) => given.push((d.key, value.to_owned())),
+                Flag::Stands(..) => {}
+                Flag::Value(_) | Flag::Optional(..) => {
+                    if let Some(text) = matches.get_one::<String>(d.key) {
+                        given.push((d.key, text.clone()));
+                    }
+                }
+            }
+        }
+        Ok(Self { given })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The flag of a setting, where it has one.
+fn arg(of: &'static Definition) -> Option<Arg> {
+    let name = of.flag_name()?.trim_start_matches('-').to_owned();
+    let arg = Arg::new(of.key).long(name).help(of.help).help_heading(of.group.heading());
+    let arg = match of.flag {
+        Flag::Stands(..) => return Some(arg.action(ArgAction::SetTrue)),
+        Flag::Optional(value, missing) => {
+            arg.value_name(value).num_args(0..=1).require_equals(true).default_missing_value(missing)
+        }
+        Flag::Value(value) => arg.value_name(value),
+        Flag::None => arg,
+    };
+    let arg = match of.default {
+        Some(default) => arg.help(format!("{} [default: {default}]", of.help)),
+        None => arg,
+    };
+    let arg = if of.key == "model" { arg.short('m') } else { arg };
+    Some(match of.kind {
+        Kind::Choice(words) => arg.value_parser(PossibleValuesParser::new(words)),
+        _ => arg.value_parser(move |text: &str| of.parse(text).map(|_| text.to_owned())),
+    })
+}
