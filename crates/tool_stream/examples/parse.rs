@@ -1,4 +1,5 @@
 //! What would the agent make of this output? Raw text on stdin; `--stop`, `--length` say how it ended.
+#![allow(clippy::print_stdout)]
 use std::io::Read;
 
 fn main() -> std::io::Result<()> {

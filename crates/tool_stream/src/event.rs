@@ -18,8 +18,6 @@ pub struct Options {
     pub whole_file: bool,
     /// The chat template has already opened the think block, so the stream begins inside it.
     pub starts_thinking: bool,
-    /// Also report pieces of string arguments as they arrive ([`Event::FieldText`]).
-    pub field_text: bool,
 }
 
 impl Default for Options {
@@ -30,7 +28,6 @@ impl Default for Options {
             known_tools: None,
             whole_file: false,
             starts_thinking: false,
-            field_text: false,
         }
     }
 }
@@ -47,7 +44,7 @@ pub enum End {
 }
 
 /// What the parser has seen. The sequence does not depend on how the bytes were cut into chunks, except that a
-/// [`Text`](Event::Text), [`Thinking`](Event::Thinking) or [`FieldText`](Event::FieldText) may come in several pieces.
+/// [`Text`](Event::Text) or [`Thinking`](Event::Thinking) may come in several pieces.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// Prose to show: without calls, the fences around them, think blocks and tool tokens.
@@ -66,15 +63,6 @@ pub enum Event {
         call: usize,
         /// The tool's name as the model wrote it.
         tool: String,
-    },
-    /// A piece of a string argument, decoded, while it arrives. Only if [`Options::field_text`] asks for it.
-    FieldText {
-        /// Number of the call.
-        call: usize,
-        /// Name of the argument.
-        name: String,
-        /// The next decoded characters.
-        text: String,
     },
     /// One argument is complete. A key given twice closes twice: the last one counts.
     FieldClosed {

@@ -1,5 +1,9 @@
 //! Bytes in, tool objects out, while they arrive.
 //!
+//! A model answers with JSON objects, one per step: `{"tool": "read_file", "arguments": {"path": "src/lib.rs"}}`. This
+//! crate finds them in the stream of its answer and says what is certain as soon as it is: the tool's name while the object
+//! is open, each argument when it closes, the call at its closing brace. It knows no tool, no file and no clock.
+//!
 //! ```
 //! use tool_stream::{End, Event, Options, Parser};
 //!
@@ -11,6 +15,61 @@
 //! assert_eq!((call.tool.as_str(), call.start), ("read_file", 13));
 //! parser.finish(End::Stop, &mut events);
 //! ```
+//!
+//! # The protocol as understood
+//!
+//! `fixtures/streams` holds an example of every rule; `tests/properties.rs` holds the rules that have no examples.
+//!
+//! **What is a call.** An object with a `"tool"`, or one of the wrappers of other model families (`shape.rs` has the
+//! table): `name` with `arguments` or `parameters`, `function`, `function_call`, `tool_calls`, `action` with
+//! `action_input`, MCP's `tools/call`. Several calls may follow each other, with or without an array around them. An
+//! unknown tool under `"tool"` is a call, so that it can be refused.
+//!
+//! **What is around it.** Prose, Markdown fences, a byte order mark, end tokens; `<tool_call>`, `<function_call>`,
+//! `[TOOL_CALLS]`, `[TOOL_REQUEST]`, `<|python_tag|>`, `functools[…]`, `✿FUNCTION✿`, ReAct's `Action:` lines, gpt-oss
+//! channels, Kimi's sections, GLM's pairs. DeepSeek's tokens (wire reference 4) in all spellings: R1, V3, V3.1 and DSML, with
+//! full-width, double or ASCII bars, with or without end tokens. Qwen's and Anthropic's tags with parameters.
+//!
+//! **What is never a call.** What stands in a think block; in a string or another object; in inline code; in quotes,
+//! brackets or behind an equals sign in prose; in a quoted line; in code; in a sentence that offers an example
+//! (`prose.rs` judges by the words before it); in a turn or a tool result that the model invents. A schema or a result that is
+//! echoed. An object that was cut off.
+//!
+//! **What is mended.** See [`Repair`]; each is classified as having one reading or several ([`Call::unambiguous`]). Valid
+//! JSON is never read otherwise. A forgotten backslash before a quote inside a string is told from what follows the quote
+//! (`quote.rs`); where two readings make sense the call is refused.
+//!
+//! **What is cut off** is [`Event::Malformed`], wherever it was cut and however the stream ended; nothing is closed by
+//! guessing. One exception, and it is not JSON: where calls are written as tags, the closing tag of the call may be missing at the
+//! end of an answer that the model ended itself ([`Repair::MissingCloser`], ambiguous); a value must have its own.
+//!
+//! **Behind a broken call** the parser does not know whether it is inside one of its strings. From there on a call counts
+//! only if it begins in the first column, or behind the broken call's closing tag or token.
+//!
+//! **Spans.** A call runs from its opening brace, or from the tag or token that names its tool, to just behind its closing
+//! brace, or behind the closing tag where there is none. In a list each call has its own span.
+//!
+//! **Early events** are never taken back by a later reading: a call that was opened completes under that name or is
+//! malformed, and its fields are those of its arguments. A known tool is opened with the first key of its arguments, an
+//! unknown one with the closing quote of its name. A string argument is closed at its quote if it is a name or a path, else when what
+//! follows has shown that the quote was its end. The one exception is [`Event::OrphanThink`].
+//!
+//! # Whole files
+//!
+//! With [`Options::whole_file`] a fence that holds no call is a call of `apply_patch` with `content` and, where it can be told,
+//! `path`: from the info string (```` ```python src/a.py ````, `title="src/a.py"`) or from the line before, if that is
+//! nothing but a path. It ends at a line with just a fence of the same kind; a fence with a label inside opens a nested one. An
+//! empty fence, and one of a shell or a diff without a path, is text. Without its closing fence the file is cut off.
+//!
+//! # Cost
+//!
+//! Linear in the bytes, whatever they are and however they are cut: no byte is looked at twice but for the few behind a
+//! quote, a tag's or a fence line's first few hundred, and a budget for looking again into what turned out not to be an object.
+//! Memory: the open call (at most [`Options::max_call_bytes`]) and its values. `benches/throughput.rs` measures both.
+//!
+//! Layers: `parser.rs`, with `tokens.rs` for tags and `blocks.rs` for Markdown, splits the stream into regions; `object.rs`
+//! makes calls of objects, which `json.rs`, `quote.rs` and `text.rs` read and `shape.rs` recognises; `markup.rs` reads calls
+//! written as tags, `whole_file.rs` files; `verdict.rs` judges a whole answer.
 
 mod blocks;
 mod event;

@@ -1,5 +1,6 @@
 //! Properties that hold for any call: valid JSON is read as `serde_json` reads it, a deformed call is read as the same
 //! call or refused, a call that is cut off is never completed.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};

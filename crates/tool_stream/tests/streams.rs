@@ -1,4 +1,5 @@
 //! Every recorded stream in `fixtures/streams` is judged as written down, however its bytes are cut into chunks.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;
