@@ -238,3 +238,35 @@ impl Drop for Outside {
         let _ = self.process.wait();
     }
 }
+
+/// Set in the process that runs this test where namespaces are refused.
+const REFUSED: &str = "SANDBOX_TEST_NAMESPACES_REFUSED";
+
+#[tokio::test]
+async fn where_namespaces_are_refused_landlock_holds_and_what_it_does_not_stop_is_said() {
+    if std::env::var_os(REFUSED).is_none() {
+        let name = "where_namespaces_are_refused_landlock_holds_and_what_it_does_not_stop_is_said";
+        let refuse = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+        let output = std::process::Command::new("unshare")
+            .args(["-U", "-r", "sh", "-c", refuse, "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(REFUSED, "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let fixture = Fixture::new();
+    let sandbox = fixture.on();
+    let report = sandbox.probe().await.unwrap();
+    assert!(report.enforced && !report.user_namespaces && !report.network_isolated, "{report:?}");
+    assert!(report.lines.iter().any(|l| l.contains("UDP") && l.contains("NOT")), "{report:?}");
+    let mark = fixture.unique();
+    let line = format!(
+        "echo in > inside; cat $HOME/.ssh/id_ed25519 && echo escaped; echo x > $HOME/new && echo escaped; setsid sleep 1000.{mark} &"
+    );
+    let text = sandbox.run(Command::shell(line)).await.unwrap().output.text();
+    assert!(!text.contains("escaped") && fixture.root().join("inside").exists(), "{text}");
+    assert_eq!(support::alive(&mark), 0);
+}
