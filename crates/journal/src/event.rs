@@ -79,6 +79,19 @@ pub struct Counts {
     pub total_ms: u64,
 }
 
+/// A place in an answer where the model might have written something else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Doubt {
+    /// Bytes into the answer.
+    pub at: u64,
+    /// The token there.
+    pub chosen: String,
+    /// The other token.
+    pub other: String,
+    /// The logarithm of its probability.
+    pub logprob: f32,
+}
+
 /// How an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -107,6 +120,8 @@ pub enum CutReason {
     Thinking,
     /// The file being written is the one that is there.
     Unchanged,
+    /// The line that was asked for is complete.
+    Line,
     /// The run is over.
     Stopped,
 }
@@ -290,6 +305,9 @@ pub enum Event {
         thinking: String,
         /// How it ended.
         ended_by: EndedBy,
+        /// Where the model might have written something else, where that was asked for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        doubts: Vec<Doubt>,
         /// Counts.
         counts: Counts,
     },

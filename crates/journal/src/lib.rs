@@ -22,6 +22,7 @@ mod store;
 
 pub use ending::{Budget, Ending};
 pub use event::{
-    Check, Counts, CutReason, Diff, EndedBy, Event, Mode, ModelInfo, Record, Role, Totals, VERSION, schema,
+    Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, Mode, ModelInfo, Record, Role, Totals, VERSION,
+    schema,
 };
 pub use store::{Error, Journal, Observer, Store, Summary};

@@ -237,7 +237,7 @@ pub struct Journal {
     file: File,
     seq: u64,
     observers: Vec<Observer>,
-    _lock: File,
+    lock: File,
 }
 
 impl Journal {
@@ -251,7 +251,7 @@ impl Journal {
             .write(true)
             .open(&path)
             .map_err(io_error("cannot open", &path))?;
-        Ok(Self { id, folder, path, file, seq: 0, observers: Vec::new(), _lock: held })
+        Ok(Self { id, folder, path, file, seq: 0, observers: Vec::new(), lock: held })
     }
 
     /// The session's id.
@@ -299,6 +299,13 @@ impl Journal {
             let _ = self.file.seek(SeekFrom::Start(before));
         }
         written
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // Closing alone does not release it while a child of another thread, not yet past its exec, shares the descriptor.
+        let _ = self.lock.unlock();
     }
 }
 

@@ -179,7 +179,7 @@ pub async fn collect(mut deltas: DeltaStream) -> Result<Answer, Error> {
             Delta::Text(piece) => text.push_str(&piece),
             Delta::Thinking(piece) => thinking.push_str(&piece),
             Delta::ToolCall { name, arguments } => calls.push((name, arguments)),
-            Delta::Progress { .. } | Delta::Usage(_) => {}
+            Delta::Progress { .. } | Delta::Usage(_) | Delta::Doubt { .. } => {}
             Delta::End(end) => return Ok(Answer { text, thinking, calls, end }),
         }
     }

@@ -33,6 +33,7 @@ pub mod retry;
 pub mod sse;
 
 mod answer;
+mod doubt;
 mod error;
 mod failure;
 mod frames;
@@ -75,7 +76,8 @@ pub struct Message {
     pub thinking: Option<String>,
 }
 
-/// What may differ from one request of a session to the next without a reload or a lost prefix.
+/// What may differ from one request of a session to the next without a reload or a lost prefix. Where the last message is the
+/// assistant's and [`Identity::branches`], the answer goes on from its last byte (some servers repeat the message first).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// The conversation; each request repeats the previous one's messages and adds to their end.
@@ -88,6 +90,10 @@ pub struct Request {
     pub max_tokens: u32,
     /// A JSON Schema that constrains decoding, where the server can.
     pub format: Option<Value>,
+    /// How many alternatives to report for each token ([`Delta::Doubt`]), where [`Identity::branches`]; 0 for none.
+    pub alternatives: u8,
+    /// Ends the answer before this text; `None` leaves it to the model.
+    pub stop: Option<String>,
 }
 
 /// A piece of an answer, in order of arrival.
@@ -103,6 +109,13 @@ pub enum Delta {
         name: String,
         /// Its arguments, decoded.
         arguments: Value,
+    },
+    /// What the model might have written in place of the next piece of text, with the logarithms of the probabilities.
+    Doubt {
+        /// The token that comes next.
+        chosen: String,
+        /// The others, the likeliest first.
+        others: Vec<(String, f32)>,
     },
     /// Prompt evaluation under way: tokens done and in all (llama-server only).
     Progress {
@@ -174,6 +187,8 @@ pub struct Identity {
     pub thinking: bool,
     /// Whether `Request::format` is honoured.
     pub constrains: bool,
+    /// Whether `Request::alternatives` is honoured and an answer can be continued from a place in its middle.
+    pub branches: bool,
     /// Dollars per million tokens: (prompt, cached prompt, generated), where known.
     pub price: Option<(f64, f64, f64)>,
 }

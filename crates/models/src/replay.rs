@@ -38,6 +38,10 @@ pub struct Turn {
     /// How it ended.
     #[serde(default)]
     pub end: TurnEnd,
+    /// Where the model might have written something else: bytes into `content`, the token there, the other one, and the logarithm of its
+    /// probability.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<(usize, String, String, f32)>,
     /// The counts of then.
     #[serde(default)]
     pub usage: Usage,
@@ -86,6 +90,7 @@ impl Replay {
             local: true,
             thinking: false,
             constrains: false,
+            branches: false,
             price: None,
         }
     }
@@ -130,7 +135,19 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
         deltas.push(Ok(Delta::Usage(usage)));
     }
     deltas.extend(turn.thinking.filter(|text| !text.is_empty()).map(|text| Ok(Delta::Thinking(text))));
-    deltas.extend(Some(turn.content).filter(|text| !text.is_empty()).map(|text| Ok(Delta::Text(text))));
+    let mut from = 0;
+    for (at, chosen, other, logprob) in turn.doubts {
+        // One doubt a token when they were recorded together; a place that the text does not have is passed over.
+        let Some(text) = turn.content.get(from..at) else { continue };
+        if !text.is_empty() {
+            deltas.push(Ok(Delta::Text(text.to_owned())));
+        }
+        from = at;
+        deltas.push(Ok(Delta::Doubt { chosen, others: vec![(other, logprob)] }));
+    }
+    deltas.extend(
+        turn.content.get(from..).filter(|text| !text.is_empty()).map(|text| Ok(Delta::Text(text.to_owned()))),
+    );
     deltas.push(match turn.end {
         TurnEnd::Stop => Ok(Delta::End(End { reason: EndReason::Stop, usage })),
         TurnEnd::Length => Ok(Delta::End(End { reason: EndReason::Length, usage })),
@@ -162,7 +179,15 @@ mod tests {
 
     fn request(content: &str) -> Request {
         let message = Message { role: Role::User, content: content.to_owned(), thinking: None };
-        Request { messages: vec![message], temperature: None, seed: None, max_tokens: 1, format: None }
+        Request {
+            messages: vec![message],
+            temperature: None,
+            seed: None,
+            max_tokens: 1,
+            format: None,
+            alternatives: 0,
+            stop: None,
+        }
     }
 
     #[tokio::test]

@@ -47,6 +47,7 @@ fn line(item: Result<Delta, Error>) -> Value {
         Ok(Delta::Text(text)) => json!({ "text": text }),
         Ok(Delta::Thinking(text)) => json!({ "thinking": text }),
         Ok(Delta::ToolCall { name, arguments }) => json!({ "call": name, "arguments": arguments }),
+        Ok(Delta::Doubt { chosen, others }) => json!({ "chosen": chosen, "others": others }),
         Ok(Delta::Progress { processed, total }) => json!({ "progress": processed, "of": total }),
         Ok(Delta::Usage(usage)) => json!({ "usage": usage }),
         Ok(Delta::End(End { reason, usage })) => json!({ "end": reason, "usage": usage }),

@@ -2,7 +2,7 @@
 //!
 //! Pure: fed with [`Delta`]s, it reports what happened as [`Heard`]s. Nothing is dispatched here and nothing waits.
 
-use journal::{CutReason, EndedBy};
+use journal::{CutReason, Doubt, EndedBy};
 use models::{Delta, End, EndReason, Usage};
 use serde_json::{Value, json};
 use tool_api::{Effect, Registry};
@@ -63,9 +63,32 @@ pub(crate) struct Listening<'a> {
     pub(crate) tools: &'a Registry,
     /// Stop behind the first call.
     pub(crate) first_call_only: bool,
-    /// Take a fenced block for the whole of this file.
-    pub(crate) focus: Option<&'a Focus>,
+    /// What was asked for.
+    pub(crate) wanted: &'a Wanted,
 }
+
+/// What an answer is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Tool calls.
+    #[default]
+    Calls,
+    /// This file, corrected, in a fenced block; or tool calls.
+    File(Focus),
+    /// The rest of a line that was begun. No calls.
+    Line,
+}
+
+impl Wanted {
+    fn file(&self) -> Option<&Focus> {
+        if let Wanted::File(focus) = self { Some(focus) } else { None }
+    }
+}
+
+/// Doubts below this probability (one half per cent) are noise.
+const LEAST_LOGPROB: f32 = -5.3;
+/// Lines of an answer that was asked for one line, when the server does not stop by itself. The prefix it may repeat is a file.
+const MOST_LINES: usize = 2_000;
 
 /// An answer under way.
 pub(crate) struct Answer<'a> {
@@ -80,6 +103,10 @@ pub(crate) struct Answer<'a> {
     pub(crate) usage: Usage,
     /// Chunks that held something.
     pub(crate) pieces: u64,
+    /// Where the model might have written something else.
+    pub(crate) doubts: Vec<Doubt>,
+    /// Where the fenced block begins that was taken for the file.
+    pub(crate) block: Option<usize>,
     /// The end of the last complete call, in bytes of `content`.
     last_call_end: Option<usize>,
     text_guard: Degeneration,
@@ -93,13 +120,15 @@ pub(crate) struct Answer<'a> {
 impl<'a> Answer<'a> {
     pub(crate) fn new(how: Listening<'a>) -> Self {
         Self {
-            parser: Parser::new(parser_options(how.tools, how.focus.is_some())),
+            parser: Parser::new(parser_options(how.tools, how.wanted.file().is_some())),
             how,
             scratch: Vec::new(),
             content: String::new(),
             thinking: String::new(),
             usage: Usage::default(),
             pieces: 0,
+            doubts: Vec::new(),
+            block: None,
             last_call_end: None,
             text_guard: Degeneration::default(),
             thinking_guard: Degeneration::default(),
@@ -147,6 +176,15 @@ impl<'a> Answer<'a> {
                 self.text(&json!({"tool": name, "arguments": arguments}).to_string(), heard)
             }
             Delta::Progress { .. } => {}
+            Delta::Doubt { chosen, others } => {
+                let at = self.content.len() as u64;
+                self.doubts.extend(
+                    others
+                        .into_iter()
+                        .filter(|(_, logprob)| *logprob > LEAST_LOGPROB)
+                        .map(|(other, logprob)| Doubt { at, chosen: chosen.clone(), other, logprob }),
+                );
+            }
             Delta::Usage(usage) => self.usage = usage,
             Delta::End(End { reason, usage }) => {
                 self.usage = usage;
@@ -158,6 +196,14 @@ impl<'a> Answer<'a> {
     fn text(&mut self, text: &str, heard: &mut Vec<Heard>) {
         self.pieces += 1;
         self.content.push_str(text);
+        if *self.how.wanted == Wanted::Line {
+            heard.push(Heard::Text(text.to_owned()));
+            // Servers that repeat what they go on from send whole lines before the one that counts: theirs end by the stop text.
+            if text.contains('\n') && self.content.matches('\n').count() > MOST_LINES {
+                self.cut(CutReason::Line, heard);
+            }
+            return;
+        }
         let mut events = std::mem::take(&mut self.scratch);
         self.parser.feed(text.as_bytes(), &mut events);
         for event in events.drain(..) {
@@ -191,10 +237,11 @@ impl<'a> Answer<'a> {
         for event in events {
             self.event(event, heard);
         }
-        if self.calls == 0 && !self.refused && self.content.trim().is_empty() {
+        let calls_wanted = *self.how.wanted != Wanted::Line;
+        if calls_wanted && self.calls == 0 && !self.refused && self.content.trim().is_empty() {
             self.salvage(heard);
         }
-        if self.calls == 0 && !self.refused && ended_by == EndedBy::Length {
+        if calls_wanted && self.calls == 0 && !self.refused && ended_by == EndedBy::Length {
             self.refuse_answer(heard, "your answer reached the token limit and was cut off, nothing was done; write less, in smaller edits");
         }
         if !self.closed {
@@ -236,7 +283,7 @@ impl<'a> Answer<'a> {
             }
             Event::FieldClosed { name, value, .. } => {
                 let Some((tool, _)) = &self.open else { return };
-                if self.how.focus.is_some() && (name == "path" || name == "content") {
+                if self.how.wanted.file().is_some() && (name == "path" || name == "content") {
                     return; // a whole-file answer is judged when it is complete
                 }
                 if let Err(refusal) = self.how.tools.judge_field(tool, &name, &value) {
@@ -271,11 +318,15 @@ impl<'a> Answer<'a> {
     /// Judges a complete call.
     fn judge(&mut self, draft: ReadyCallDraft, in_text: bool, heard: &mut Vec<Heard>) {
         let ReadyCallDraft { tool, mut arguments, span, repairs, certain } = draft;
-        if let Some(focus) = self.how.focus
+        if let Some(focus) = self.how.wanted.file()
             && tool == "apply_patch"
             && arguments.get("content").is_some()
         {
-            match whole_file(focus, &mut arguments) {
+            let taken = whole_file(focus, &mut arguments);
+            if !matches!(taken, WholeFile::Skip) {
+                self.block = Some(span.0 as usize);
+            }
+            match taken {
                 WholeFile::Take => {}
                 WholeFile::Skip => return,
                 WholeFile::Unchanged => {

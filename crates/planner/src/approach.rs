@@ -1,91 +1,193 @@
-//! The whole-file approach for small models: show one file, ask for it back corrected, verify, and begin afresh in other words.
+//! The whole-file approach for small models: show one file, ask for it back corrected, verify, and follow the model's own doubts.
 //!
-//! Measured on a 1.5B model: shown a file and asked for it whole it solves most one-file repairs; asked to work by tools it solves
-//! few, and no answer to feedback ever helped, while another wording of the same request did. So the first attempt is the plain
-//! request, and each further one starts from the head of the conversation with another wording. What an attempt wrote stays
-//! only if it left fewer failures than before; the tree is never worse than it was found.
+//! Measured on a 1.5B model: shown a file and asked for it whole it solves most short one-file repairs; asked to work by tools it
+//! solves few, and no answer to feedback ever helped. So the first attempt is the plain request, word for word the floor that an
+//! agent has to beat. When it fails, the places where the model doubted are tried ([`crate::branches`]); then the same request is sent
+//! again, warm. What an attempt wrote stays only if it made more tests pass; the tree is never left
+//! worse than it was found.
+//!
+//! Pure: told what happened, it says what to do.
 
-use journal::Check;
+use std::collections::VecDeque;
+
+use journal::{Check, Doubt};
 
 use crate::answer::Focus;
+use crate::branches::{self, Branch};
 
-/// What to do after an attempt.
+/// Verification time that branches may take, in milliseconds: each of them runs it up to twice.
+const BRANCH_CHECK_MS: u64 = 60_000;
+
+/// What to do next.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Next {
+pub(crate) enum Move {
+    /// Ask for the whole file.
+    Whole,
+    /// Ask for the rest of a line.
+    Line {
+        /// What the model goes on from.
+        prefix: String,
+    },
+    /// Write this and verify it.
+    Try(String),
     /// The verification passes, or there is none and the file was changed.
     Done,
-    /// Another attempt, after putting back what was there, if the last one made things no better.
-    Again { restore: Option<Focus> },
-    /// No attempt is left.
-    Enough { restore: Option<Focus> },
+    /// Nothing is left to try.
+    Enough,
+}
+
+/// What an answer to [`Move::Whole`] came to.
+pub(crate) struct Attempt<'a> {
+    pub(crate) answer: &'a str,
+    /// Where its fenced block begins, if it has one.
+    pub(crate) block: Option<usize>,
+    pub(crate) doubts: &'a [Doubt],
+    /// What was written to the file.
+    pub(crate) wrote: Option<&'a str>,
+    pub(crate) check: Option<&'a Check>,
 }
 
 /// The attempts of a run.
 #[derive(Debug)]
 pub(crate) struct Attempts {
-    focus: Focus,
+    /// The file as it is best known; what attempts start from.
+    base: Focus,
+    /// What stands in the tree.
+    in_tree: String,
     number: u32,
     most: u32,
-    /// What fails now, where anything is known to.
-    failing: Option<Check>,
+    branched: bool,
+    /// The verification's result on `base`.
+    best: Option<Check>,
+    branches: VecDeque<Branch>,
+    current: Option<Branch>,
+    candidates: VecDeque<String>,
 }
 
 impl Attempts {
-    pub(crate) fn new(focus: Focus, most: u32) -> Self {
-        Self { focus, number: 1, most: most.max(1), failing: None }
+    /// `most` requests for the whole file; `before` is what the verification says of it.
+    pub(crate) fn new(focus: Focus, most: u32, before: Option<Check>) -> Self {
+        Self {
+            in_tree: focus.content.clone(),
+            base: focus,
+            number: 1,
+            most: most.max(1),
+            branched: false,
+            best: before,
+            branches: VecDeque::new(),
+            current: None,
+            candidates: VecDeque::new(),
+        }
     }
 
-    /// Notes what fails before the first attempt.
-    pub(crate) fn begin(&mut self, failing: Option<&Check>) {
-        self.failing = failing.cloned();
+    /// The file as it is best known.
+    pub(crate) fn base(&self) -> &Focus {
+        &self.base
     }
 
-    /// The file as it is now.
-    pub(crate) fn focus(&self) -> &Focus {
-        &self.focus
+    /// Whether the tree holds something else than [`Attempts::base`].
+    pub(crate) fn strayed(&self) -> bool {
+        self.in_tree != self.base.content
     }
 
-    /// The attempt under way, from 1.
+    /// Notes that the tree holds the base again.
+    pub(crate) fn restored(&mut self) {
+        self.in_tree.clone_from(&self.base.content);
+    }
+
+    /// The request for the whole file under way, from 1.
     pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
-    /// What fails now.
-    pub(crate) fn failing(&self) -> Option<&Check> {
-        self.failing.as_ref()
-    }
-
-    /// Temperature and seed: as set for the first wordings, warm for the later ones, since a warm sample is what then still helps.
+    /// Temperature and seed: the first time as set, then warm, since the same request at the same temperature gives the same bytes.
     pub(crate) fn sampling(&self, base: f32) -> (f32, Option<u64>) {
-        if self.number <= WORDINGS { (base, None) } else { (base.max(0.7), Some(u64::from(self.number))) }
+        if self.number == 1 { (base, None) } else { (1.0, Some(u64::from(self.number - 1))) }
     }
 
-    /// Judges an attempt by what it wrote and what the verification then says.
-    pub(crate) fn judge(&mut self, wrote: Option<&str>, check: Option<&Check>) -> Next {
-        let restore = match (wrote, check) {
-            (None, _) => None,
-            (Some(_), None) => return Next::Done,
-            (Some(_), Some(check)) if check.passed => return Next::Done,
-            (Some(content), Some(check)) => {
-                if passing(check) > self.failing.as_ref().and_then(passing) {
-                    content.clone_into(&mut self.focus.content);
-                    self.failing = Some(check.clone());
-                    None
-                } else {
-                    Some(self.focus.clone())
-                }
+    /// After an answer with the whole file.
+    pub(crate) fn answered(&mut self, attempt: &Attempt<'_>) -> Move {
+        if let Some(content) = attempt.wrote {
+            let Some(check) = attempt.check else { return Move::Done };
+            let before = self.base.content.clone();
+            if self.wrote(content, check) {
+                return Move::Done;
             }
-        };
+            self.find_branches(attempt, &before);
+        } else {
+            let file = self.base.content.clone();
+            self.find_branches(attempt, &file);
+        }
+        self.next_branch()
+    }
+
+    /// After an answer with the rest of a line.
+    pub(crate) fn line(&mut self, rest: &str) -> Move {
+        if let Some(branch) = self.current.take() {
+            self.candidates = branches::candidates(&self.base.content, &branch, rest).into();
+        }
+        self.next_candidate()
+    }
+
+    /// After [`Move::Try`].
+    pub(crate) fn tried(&mut self, content: &str, check: &Check) -> Move {
+        let before = self.base.content.clone();
+        if self.wrote(content, check) {
+            return Move::Done;
+        }
+        if self.base.content != before {
+            // Better, not good: the bug may be in two places. The other doubts are followed from here.
+            self.candidates.clear();
+            self.branches = self
+                .branches
+                .iter()
+                .filter_map(|b| branches::moved(b, &before, &self.base.content))
+                .collect();
+        }
+        self.next_candidate()
+    }
+
+    /// Notes what stands in the tree and what the verification says of it; true when that is success.
+    fn wrote(&mut self, content: &str, check: &Check) -> bool {
+        content.clone_into(&mut self.in_tree);
+        if check.passed || passing(check) > self.best.as_ref().and_then(passing) {
+            content.clone_into(&mut self.base.content);
+            self.best = Some(check.clone());
+        }
+        check.passed
+    }
+
+    fn find_branches(&mut self, attempt: &Attempt<'_>, file: &str) {
+        let Some((block, best)) = attempt.block.zip(self.best.as_ref()) else { return };
+        if self.branched || self.base.content != file {
+            return;
+        }
+        let affordable = (BRANCH_CHECK_MS / (2 * best.ms).max(1)) as usize;
+        self.branches = branches::find(attempt.answer, block, file, attempt.doubts).into();
+        self.branches.truncate(affordable);
+        self.branched = !self.branches.is_empty();
+    }
+
+    fn next_candidate(&mut self) -> Move {
+        match self.candidates.pop_front() {
+            Some(content) => Move::Try(content),
+            None => self.next_branch(),
+        }
+    }
+
+    fn next_branch(&mut self) -> Move {
+        if let Some(branch) = self.branches.pop_front() {
+            let prefix = branch.prefix.clone();
+            self.current = Some(branch);
+            return Move::Line { prefix };
+        }
         if self.number >= self.most {
-            return Next::Enough { restore };
+            return Move::Enough;
         }
         self.number += 1;
-        Next::Again { restore }
+        Move::Whole
     }
 }
-
-/// Attempts at the run's own temperature, each in words of its own (`prompts/whole_file/`).
-pub(crate) const WORDINGS: u32 = 3;
 
 /// How many tests pass, where the report says. Passing tests, not failing ones: a file that no longer compiles fails only once.
 fn passing(check: &Check) -> Option<u64> {
@@ -98,34 +200,88 @@ mod tests {
 
     fn check(passed: bool, passing: u64) -> Check {
         let facts = serde_json::json!({ "passed": passing });
-        Check { command: "t".into(), passed, text: String::new(), facts, ms: 0 }
+        Check { command: "t".into(), passed, text: String::new(), facts, ms: 1 }
     }
 
-    fn focus(content: &str) -> Focus {
-        Focus { path: "a.py".into(), content: content.into() }
+    fn attempts() -> Attempts {
+        let focus = Focus { path: "a.py".into(), content: "a = 1\nb = 2\n".into() };
+        Attempts::new(focus, 3, Some(check(false, 2)))
+    }
+
+    fn wrote<'a>(content: &'a str, check: &'a Check) -> Attempt<'a> {
+        Attempt { answer: "", block: None, doubts: &[], wrote: Some(content), check: Some(check) }
+    }
+
+    const NOTHING: Attempt<'static> =
+        Attempt { answer: "", block: None, doubts: &[], wrote: None, check: None };
+
+    #[test]
+    fn the_request_is_repeated_warm_and_then_that_is_enough() {
+        let mut attempts = attempts();
+        assert_eq!(attempts.sampling(0.0), (0.0, None));
+        assert_eq!(attempts.answered(&NOTHING), Move::Whole);
+        assert_eq!(attempts.sampling(0.0), (1.0, Some(1)));
+        assert_eq!(attempts.answered(&wrote("worse", &check(false, 1))), Move::Whole);
+        assert!(attempts.strayed());
+        attempts.restored();
+        assert!(!attempts.strayed());
+        assert_eq!(attempts.answered(&NOTHING), Move::Enough);
     }
 
     #[test]
-    fn an_attempt_that_makes_things_no_better_is_put_back() {
-        let mut attempts = Attempts::new(focus("old"), 3);
-        attempts.begin(Some(&check(false, 2)));
-        assert_eq!(
-            attempts.judge(Some("worse"), Some(&check(false, 2))),
-            Next::Again { restore: Some(focus("old")) }
-        );
-        assert_eq!(attempts.judge(None, None), Next::Again { restore: None });
-        assert_eq!(
-            attempts.judge(Some("worse"), Some(&check(false, 0))),
-            Next::Enough { restore: Some(focus("old")) }
-        );
+    fn what_makes_more_tests_pass_is_where_the_next_attempt_starts() {
+        let mut attempts = attempts();
+        assert_eq!(attempts.answered(&wrote("better", &check(false, 3))), Move::Whole);
+        assert_eq!((attempts.base().content.as_str(), attempts.strayed()), ("better", false));
+        assert_eq!(attempts.answered(&wrote("best", &check(true, 9))), Move::Done);
     }
 
     #[test]
-    fn an_attempt_that_makes_more_tests_pass_is_what_the_next_one_starts_from() {
-        let mut attempts = Attempts::new(focus("old"), 3);
-        attempts.begin(Some(&check(false, 2)));
-        assert_eq!(attempts.judge(Some("better"), Some(&check(false, 3))), Next::Again { restore: None });
-        assert_eq!(attempts.focus().content, "better");
-        assert_eq!(attempts.judge(Some("best"), Some(&check(true, 9))), Next::Done);
+    fn doubts_of_an_unchanged_answer_are_followed_line_by_line() {
+        let mut attempts = attempts();
+        let answer = "```\na = 1\nb = 2\n```";
+        let doubt = |place: &str, other: &str, logprob| Doubt {
+            at: answer.find(place).unwrap() as u64,
+            chosen: String::new(),
+            other: other.into(),
+            logprob,
+        };
+        let doubts = [doubt("1", "3", -2.0), doubt("2", "4", -1.0)];
+        let unchanged = Attempt { answer, block: Some(0), doubts: &doubts, wrote: None, check: None };
+        assert_eq!(attempts.answered(&unchanged), Move::Line { prefix: "```\na = 1\nb = 4".into() });
+        assert_eq!(attempts.line(""), Move::Try("a = 1\nb = 4\n".into()));
+        assert_eq!(
+            attempts.tried("a = 1\nb = 4\n", &check(false, 2)),
+            Move::Line { prefix: "```\na = 3".into() }
+        );
+        assert_eq!(attempts.line(""), Move::Try("a = 3\nb = 2\n".into()));
+        assert_eq!(attempts.tried("a = 3\nb = 2\n", &check(true, 9)), Move::Done);
+    }
+
+    #[test]
+    fn a_line_that_makes_more_tests_pass_is_kept_while_the_other_doubts_are_followed() {
+        let mut attempts = attempts();
+        let answer = "```\na = 1\nb = 2\n```";
+        let doubt =
+            |at, other: &str, logprob| Doubt { at, chosen: String::new(), other: other.into(), logprob };
+        let doubts = [doubt(8, "3", -2.0), doubt(14, "4", -1.0)];
+        let unchanged = Attempt { answer, block: Some(0), doubts: &doubts, wrote: None, check: None };
+        assert_eq!(attempts.answered(&unchanged), Move::Line { prefix: "```\na = 1\nb = 4".into() });
+        assert_eq!(attempts.line(""), Move::Try("a = 1\nb = 4\n".into()));
+        assert_eq!(
+            attempts.tried("a = 1\nb = 4\n", &check(false, 3)),
+            Move::Line { prefix: "```\na = 3".into() }
+        );
+        assert_eq!(attempts.line(""), Move::Try("a = 3\nb = 4\n".into()), "from the better file");
+    }
+
+    #[test]
+    fn slow_verifications_leave_fewer_branches() {
+        let mut attempts = attempts();
+        attempts.best = Some(Check { ms: 40_000, ..check(false, 2) });
+        let answer = "```\na = 1\nb = 2\n```";
+        let doubts = [Doubt { at: 8, chosen: "1".into(), other: "3".into(), logprob: -1.0 }];
+        let unchanged = Attempt { answer, block: Some(0), doubts: &doubts, wrote: None, check: None };
+        assert_eq!(attempts.answered(&unchanged), Move::Whole);
     }
 }

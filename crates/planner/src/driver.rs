@@ -1,23 +1,23 @@
-//! The driver: does what the machine says, and the waiting. Streams answers, runs tools and verifications, journals each event
-//! before its effect, and keeps to the limits.
+//! The driver: does what the machine says, and the waiting. Sends requests (again), verifies, journals each event before its effect,
+//! keeps to the limits, and takes the final diff. What happens while one answer streams is in [`crate::turn`].
 
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
-use journal::{Check, CutReason, Diff, EndedBy, Ending, Event, Journal, ModelInfo};
-use models::{Identity, Message, Request, Retry};
+use journal::{Check, Diff, Ending, Event, Journal, ModelInfo};
+use models::retry::{Decision, Policy};
+use models::{Identity, Request};
 use tokio::task::JoinHandle;
 use tool_api::{Registry, Status};
 
-use crate::acting::{Acted, Acting};
-use crate::answer::{Answer, Heard, Listening};
-use crate::budget::{self, Accountant};
-use crate::machine::{Ask, Begin, CallResult, Input, Machine, Step, Turn};
+use crate::acting::Acting;
+use crate::budget::Accountant;
+use crate::machine::{Ask, Begin, Input, Machine, Step, Turn, Why};
 use crate::opening;
 use crate::settings::{Cut, Dialect};
+use crate::turn::Listened;
 use crate::{Error, Finish, Job, Parts, Report, Repository, Verifier};
 
 /// Works on a task until it ends, one way or another. The final diff is taken from the tree on every path.
@@ -35,7 +35,7 @@ pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report
 }
 
 /// Why the work cannot go on.
-enum Stop {
+pub(crate) enum Stop {
     Ended(Ending, String),
     Journal(Error),
 }
@@ -46,37 +46,32 @@ impl From<journal::Error> for Stop {
     }
 }
 
-fn refused(message: impl Into<String>) -> Stop {
+pub(crate) fn refused(message: impl Into<String>) -> Stop {
     Stop::Ended(Ending::Refused, message.into())
 }
 
-/// What came of one request.
-enum Listened {
-    Turn(Turn),
-    Failed(models::Error),
-}
-
-struct Driver<'a> {
-    model: Box<dyn models::Model>,
-    identity: Identity,
-    tools: Arc<Registry>,
-    repository: Arc<dyn Repository>,
-    verifier: Option<Arc<dyn Verifier>>,
-    interrupt: tokio::sync::watch::Receiver<bool>,
-    journal: &'a mut Journal,
-    started: Instant,
-    deadline: Option<tokio::time::Instant>,
-    accountant: Accountant,
-    first_call_only: bool,
-    max_retries: u32,
+/// A run under way.
+pub(crate) struct Driver<'a> {
+    pub(crate) model: Box<dyn models::Model>,
+    pub(crate) identity: Identity,
+    pub(crate) tools: Arc<Registry>,
+    pub(crate) repository: Arc<dyn Repository>,
+    pub(crate) verifier: Option<Arc<dyn Verifier>>,
+    pub(crate) interrupt: tokio::sync::watch::Receiver<bool>,
+    pub(crate) journal: &'a mut Journal,
+    pub(crate) started: Instant,
+    pub(crate) deadline: Option<tokio::time::Instant>,
+    pub(crate) accountant: Accountant,
+    pub(crate) first_call_only: bool,
+    pub(crate) retries: Policy,
     /// The tree being remembered in the background; awaited before the first effect.
-    remembering: Option<JoinHandle<Result<(), String>>>,
-    turn: u32,
+    pub(crate) remembering: Option<JoinHandle<Result<(), String>>>,
+    pub(crate) turn: u32,
     /// Whether something may have changed since the last verification.
-    dirty: bool,
-    verified_window: bool,
+    pub(crate) dirty: bool,
+    pub(crate) verified_window: bool,
     /// Bytes and number of complete calls by tool: what a refused one would have come to.
-    like_calls: HashMap<String, (usize, usize)>,
+    pub(crate) like_calls: HashMap<String, (usize, usize)>,
 }
 
 impl<'a> Driver<'a> {
@@ -92,7 +87,12 @@ impl<'a> Driver<'a> {
             },
             accountant: Accountant::new(limits, identity.price),
             deadline: limits.seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s)),
-            max_retries: job.settings.max_retries,
+            // Two agents that were refused together shall not come back together.
+            retries: Policy {
+                retries: job.settings.max_retries,
+                seed: u64::from(std::process::id()),
+                ..Policy::default()
+            },
             model: parts.model,
             identity,
             tools: Arc::new(parts.tools.with(Finish)),
@@ -120,9 +120,9 @@ impl<'a> Driver<'a> {
                     let input = self.ask(&mut machine, &ask).await?;
                     machine.next(input)
                 }
-                Step::Restore { focus, then } => {
-                    self.restore(&focus.path, &focus.content).await?;
-                    then.map_or_else(|| machine.exhausted(), Step::Ask)
+                Step::Write { focus, why } => {
+                    let check = self.write(&focus.path, &focus.content, &why).await?;
+                    machine.next(Input::Written { content: focus.content, check })
                 }
                 Step::Finish(ending, message) => return Ok((ending, message)),
             };
@@ -152,16 +152,23 @@ impl<'a> Driver<'a> {
             dialect,
             self.identity.window,
         );
+        let mut settings = job.settings;
+        if self.identity.thinking {
+            // Reasoning counts against the limit of an answer (wire reference 2.2), and cut-off reasoning is an answer lost.
+            let least = if self.identity.local { 8 << 10 } else { 32 << 10 };
+            settings.max_answer_tokens = settings.max_answer_tokens.max(least);
+        }
         let prompts = crate::prompts::Prompts::new()
             .map_err(|e| refused(format!("a prompt template is broken: {e}")))?;
         Ok(Machine::new(Begin {
-            settings: job.settings,
+            settings,
             prompts,
             opening,
             window: self.identity.window,
             has_verifier: self.verifier.is_some(),
             baseline,
             send_thinking: self.identity.server == "deepseek",
+            branches: self.identity.branches,
             focus,
         }))
     }
@@ -182,6 +189,8 @@ impl<'a> Driver<'a> {
             seed: ask.seed,
             max_tokens: ask.max_tokens,
             format: None,
+            alternatives: ask.alternatives,
+            stop: ask.stop.clone(),
         };
         let mut attempt = 1;
         loop {
@@ -199,15 +208,15 @@ impl<'a> Driver<'a> {
                 Listened::Turn(turn) => return Ok(Input::Answered(turn)),
                 Listened::Failed(error) => error,
             };
-            match error.retry() {
-                Retry::Compact => {
+            let left = self.deadline.map(|at| at.saturating_duration_since(tokio::time::Instant::now()));
+            match self.retries.decide(attempt - 1, &error, left) {
+                Decision::Compact => {
                     let window =
                         if let models::Error::Overflow { window, .. } = &error { *window } else { None };
                     self.journal.append(Event::Warning { message: error.to_string() })?;
                     return Ok(Input::Overflow { window });
                 }
-                Retry::After(wait) if attempt <= self.max_retries => {
-                    let wait = wait.map_or_else(|| backoff(attempt), Duration::from_secs);
+                Decision::Wait(wait) => {
                     let wait_ms = wait.as_millis() as u64;
                     self.journal.append(Event::Retry {
                         turn: self.turn,
@@ -215,233 +224,23 @@ impl<'a> Driver<'a> {
                         wait_ms,
                     })?;
                     tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
+                        () = tokio::time::sleep(wait) => attempt += 1,
                         stop = stopped(self.interrupt.clone(), self.deadline) => return Err(stop),
                     }
-                    attempt += 1;
                 }
-                Retry::After(_) | Retry::Never => {
-                    return Err(Stop::Ended(Ending::Unavailable, error.to_string()));
-                }
-            }
-        }
-    }
-
-    /// Streams one answer, acting on its calls as they become complete.
-    async fn listen(
-        &mut self,
-        machine: &mut Machine,
-        request: &Request,
-        ask: &Ask,
-    ) -> Result<Listened, Stop> {
-        let sent = Instant::now();
-        let mut first_token_ms = None;
-        let stopped = stopped(self.interrupt.clone(), self.deadline);
-        tokio::pin!(stopped);
-        let mut stream = tokio::select! {
-            stream = self.model.stream(request) => match stream {
-                Ok(stream) => stream,
-                Err(error) => return Ok(Listened::Failed(error)),
-            },
-            stop = &mut stopped => return Err(stop),
-        };
-        let tools = Arc::clone(&self.tools);
-        let mut acting = Acting::new(Arc::clone(&tools));
-        let mut answer = Answer::new(Listening {
-            tools: &tools,
-            first_call_only: self.first_call_only,
-            focus: ask.focus.as_ref(),
-        });
-        let mut turn = Turn::default();
-        let mut heard = Vec::new();
-        let mut reading = true;
-        while reading {
-            tokio::select! {
-                biased;
-                stop = &mut stopped => {
-                    self.journal.append(Event::Cut { turn: self.turn, why: CutReason::Stopped, at: answer.content.len() as u64 })?;
-                    return Err(stop);
-                }
-                acted = acting.next() => self.acted(acted, &mut turn)?,
-                delta = stream.next() => match delta {
-                    Some(Ok(delta)) => {
-                        first_token_ms.get_or_insert_with(|| sent.elapsed().as_millis() as u64);
-                        answer.hear(delta, &mut heard);
-                    }
-                    broken => {
-                        let error = match broken {
-                            Some(Err(error)) => error,
-                            _ => models::Error::Transport("the server closed the stream before the answer was complete".into()),
-                        };
-                        if !answer.has_call() {
-                            return Ok(Listened::Failed(error));
-                        }
-                        // What stands behind a complete call is lost, as if we had cut there; the call itself is whole.
-                        self.journal.append(Event::Warning { message: format!("{error}; going on with the calls that were complete") })?;
-                        answer.cut_behind_last_call();
-                        reading = false;
-                    }
-                },
-            }
-            for heard in heard.drain(..) {
-                reading &= !matches!(heard, Heard::Cut(_) | Heard::Ended(_));
-                self.heard(heard, &answer.content, &mut turn, &mut acting)?;
-            }
-            if self.first_call_only || !reading {
-                continue; // a tool starts once the stream is closed, so that nothing keeps the server generating
-            }
-            self.start(&mut acting).await?;
-        }
-        drop(stream);
-        let counts =
-            budget::counts(&answer.usage, answer.pieces, first_token_ms, sent.elapsed().as_millis() as u64);
-        let (content, thinking) = (std::mem::take(&mut answer.content), std::mem::take(&mut answer.thinking));
-        self.journal.append(Event::Output {
-            turn: self.turn,
-            content: content.clone(),
-            thinking: thinking.clone(),
-            ended_by: turn.ended_by.unwrap_or(EndedBy::Cut),
-            counts,
-        })?;
-        self.account(machine, &request.messages, &counts)?;
-        (turn.content, turn.thinking) = (content, thinking);
-        loop {
-            self.start(&mut acting).await?;
-            if acting.is_idle() {
-                break;
-            }
-            tokio::select! {
-                acted = acting.next() => self.acted(acted, &mut turn)?,
-                stop = &mut stopped => return Err(stop),
-            }
-        }
-        self.after_calls(&mut turn).await?;
-        Ok(Listened::Turn(turn))
-    }
-
-    /// Writes down what was heard, and queues calls.
-    fn heard(
-        &mut self,
-        heard: Heard,
-        content: &str,
-        turn: &mut Turn,
-        acting: &mut Acting,
-    ) -> Result<(), Stop> {
-        let n = self.turn;
-        let event = match heard {
-            Heard::Thinking(text) => Event::Thinking { turn: n, text },
-            Heard::Text(text) => Event::Text { turn: n, text },
-            Heard::Opened { call, tool } => Event::CallOpened { turn: n, call, tool },
-            Heard::Ready(call) => {
-                let size = (call.span.1 - call.span.0) as usize;
-                let seen = self.like_calls.entry(call.tool.clone()).or_default();
-                *seen = (seen.0 + size, seen.1 + 1);
-                let event = Event::Call {
-                    turn: n,
-                    call: call.call,
-                    tool: call.tool.clone(),
-                    arguments: call.arguments.clone(),
-                    span: call.span,
-                    repairs: call.repairs.clone(),
-                };
-                acting.queue(call);
-                event
-            }
-            Heard::Refused(refused) => {
-                let saved_tokens = self.saved(&refused);
-                self.accountant.save(saved_tokens);
-                turn.refused = Some(refused.message.clone());
-                Event::Refused {
-                    turn: n,
-                    tool: refused.tool,
-                    early: refused.early,
-                    message: refused.message,
-                    saved_tokens,
+                Decision::GiveUp(why) => {
+                    let again = if matches!(error.retry(), models::Retry::Never) {
+                        String::new()
+                    } else {
+                        format!(" ({why})")
+                    };
+                    return Err(Stop::Ended(Ending::Unavailable, format!("{error}{again}")));
                 }
             }
-            Heard::Cut(why) => {
-                turn.cut = Some(why);
-                turn.ended_by = Some(EndedBy::Cut);
-                Event::Cut { turn: n, why, at: content.len() as u64 }
-            }
-            Heard::Ended(ended_by) => {
-                turn.ended_by = Some(ended_by);
-                return Ok(());
-            }
-        };
-        Ok(self.journal.append(event)?)
-    }
-
-    /// Tokens that the rest of a refused call would have cost, going by complete calls of the same tool. A lower bound: nothing is
-    /// claimed for the first of its kind.
-    fn saved(&self, refused: &crate::answer::Refused) -> u64 {
-        let Some((bytes, calls)) = refused.tool.as_ref().and_then(|t| self.like_calls.get(t)) else {
-            return 0;
-        };
-        if !refused.early {
-            return 0;
         }
-        ((bytes / calls.max(&1)).saturating_sub(refused.written) / 4) as u64
     }
 
-    /// Starts the queued calls that may run now.
-    async fn start(&mut self, acting: &mut Acting) -> Result<(), Stop> {
-        while let Some(call) = acting.startable() {
-            if call.effect != tool_api::Effect::Read {
-                self.remembered().await?;
-                self.dirty = true;
-            }
-            self.journal.append(Event::ToolStarted {
-                turn: self.turn,
-                call: call.call,
-                tool: call.tool.clone(),
-                effect: crate::acting::name(call.effect).to_owned(),
-            })?;
-            acting.start(call);
-        }
-        Ok(())
-    }
-
-    fn acted(&mut self, acted: Acted, turn: &mut Turn) -> Result<(), Stop> {
-        let Acted { call, result, ms } = acted;
-        let outcome = match result {
-            Ok(outcome) => outcome,
-            Err(tool_api::ToolError::Model(message)) => {
-                tool_api::Outcome { status: Status::Refused, ..tool_api::Outcome::ok(message) }
-            }
-            Err(tool_api::ToolError::Run(message)) => return Err(refused(message)),
-        };
-        self.journal.append(Event::ToolFinished {
-            turn: self.turn,
-            call: call.call,
-            tool: call.tool.clone(),
-            status: crate::acting::status(outcome.status).to_owned(),
-            text: outcome.text.clone(),
-            changed: outcome.changed.clone(),
-            facts: outcome.facts.clone(),
-            ms,
-        })?;
-        turn.results.push(CallResult { tool: call.tool, arguments: call.arguments, outcome });
-        Ok(())
-    }
-
-    /// Verifies when files changed, or when the model says it is done and something may have changed since the last time.
-    async fn after_calls(&mut self, turn: &mut Turn) -> Result<(), Stop> {
-        let changed = turn.results.iter().any(|r| !r.outcome.changed.is_empty());
-        let finishing = turn.results.iter().any(|r| r.tool == "finish");
-        if self.verifier.is_some() && (changed || (finishing && self.dirty)) {
-            turn.check = Some(self.check().await?);
-        }
-        if !self.verified_window {
-            self.verified_window = true;
-            for message in self.model.verify().await {
-                self.journal.append(Event::Warning { message })?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn check(&mut self) -> Result<Check, Stop> {
+    pub(crate) async fn check(&mut self) -> Result<Check, Stop> {
         let Some(verifier) = self.verifier.clone() else {
             return Err(refused("there is nothing to verify with"));
         };
@@ -456,17 +255,18 @@ impl<'a> Driver<'a> {
         Ok(check)
     }
 
-    /// Puts a file back to what it was, by the same way every change goes.
-    async fn restore(&mut self, path: &str, content: &str) -> Result<(), Stop> {
-        let arguments = serde_json::json!({ "path": path, "content": content });
-        self.journal.append(Event::Guard {
-            message: format!("{path} is put back to what it was: the change made things no better"),
-        })?;
+    /// Writes a file for the machine, by the same way every change goes, and verifies it where that was asked for.
+    async fn write(&mut self, path: &str, content: &str, why: &Why) -> Result<Option<Check>, Stop> {
+        let message = match why {
+            Why::Restore => format!("{path} is put back to what it was: the change made things no better"),
+            Why::Try => format!("{path}: trying another line where the model was in doubt"),
+        };
+        self.journal.append(Event::Guard { message })?;
         let mut acting = Acting::new(Arc::clone(&self.tools));
         acting.queue(crate::answer::ReadyCall {
             call: u32::MAX,
             tool: "apply_patch".into(),
-            arguments,
+            arguments: serde_json::json!({ "path": path, "content": content }),
             effect: tool_api::Effect::Write,
             span: (0, 0),
             repairs: Vec::new(),
@@ -475,35 +275,17 @@ impl<'a> Driver<'a> {
         let acted = acting.next().await;
         let mut turn = Turn::default();
         self.acted(acted, &mut turn)?;
-        match turn.results.first() {
-            Some(result) if result.outcome.status == Status::Ok => Ok(()),
-            Some(result) => Err(refused(format!("{path} could not be put back: {}", result.outcome.text))),
-            None => Ok(()),
+        if let Some(result) = turn.results.first().filter(|r| r.outcome.status != Status::Ok) {
+            return Err(refused(format!("{path} could not be written: {}", result.outcome.text)));
         }
-    }
-
-    fn account(
-        &mut self,
-        machine: &mut Machine,
-        sent: &[Message],
-        counts: &journal::Counts,
-    ) -> Result<(), Stop> {
-        let estimated = machine.estimator.messages(sent);
-        self.accountant.add(counts, estimated);
-        if let Some(counted) = counts.prompt_tokens {
-            if counted * 2 < estimated && estimated > 1_000 {
-                let message = format!(
-                    "the server counted {counted} prompt tokens where about {estimated} were sent: it may have cut the prompt; check the model's window"
-                );
-                self.journal.append(Event::Warning { message })?;
-            }
-            machine.estimator.learn(sent, counted);
+        match why {
+            Why::Restore => Ok(None),
+            Why::Try => Ok(Some(self.check().await?)),
         }
-        Ok(())
     }
 
     /// Waits until the tree as it was found is remembered: before anything can change it.
-    async fn remembered(&mut self) -> Result<(), Stop> {
+    pub(crate) async fn remembered(&mut self) -> Result<(), Stop> {
         let Some(handle) = self.remembering.take() else { return Ok(()) };
         match handle.await {
             Ok(Ok(())) => Ok(()),
@@ -552,13 +334,8 @@ impl<'a> Driver<'a> {
     }
 }
 
-/// Half a second, doubled with each attempt up to 16 s; a server that is down for seconds is worth waiting for.
-fn backoff(attempt: u32) -> Duration {
-    Duration::from_millis(500 << (attempt - 1).min(5))
-}
-
 /// Becomes ready when the run has to stop: interrupted, or out of time.
-async fn stopped(
+pub(crate) async fn stopped(
     mut interrupt: tokio::sync::watch::Receiver<bool>,
     deadline: Option<tokio::time::Instant>,
 ) -> Stop {

@@ -1,7 +1,7 @@
 //! From a task to an [`Ending`]: prompts, turns, budgets, guards, verification.
 //!
 //! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine is fed what happened (a check's
-//! result, an answer, the results of calls) and says what to do next: ask, restore, finish. It knows no socket, file or clock.
+//! result, an answer, the results of calls) and says what to do next: ask, write, finish. It knows no socket, file or clock.
 //! The driver does the waiting: it streams an answer through [`answer`], which judges every call while it is being written and says
 //! when to cut, runs tools, and writes each event to the journal before its effect.
 //!
@@ -9,7 +9,7 @@
 //!      ┌──────────────────────── Input ────────────────────────────┐
 //!      ▼                                                           │
 //!    machine ──► Step::Ask ──► Model ► answer ► tools ► Verifier ──┘
-//!    (pure)      Step::Restore ──► tools
+//!    (pure)      Step::Write ────► tools ► Verifier
 //!                Step::Finish ───► Report
 //! ```
 //!
@@ -18,6 +18,7 @@
 mod acting;
 mod answer;
 mod approach;
+mod branches;
 mod budget;
 mod compaction;
 mod driver;
@@ -28,6 +29,7 @@ mod machine;
 mod opening;
 mod prompts;
 mod settings;
+mod turn;
 
 use std::sync::Arc;
 

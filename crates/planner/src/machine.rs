@@ -7,28 +7,41 @@
 //! Effect on the prompt cache: messages are only ever added at the end. The two exceptions, a fresh start and a compaction, are
 //! journaled as [`Event::Rewound`] and keep the longest head they can.
 
-use journal::{Check, CutReason, EndedBy, Ending, Event};
+use journal::{Check, CutReason, Doubt, EndedBy, Ending, Event};
 use models::{Message, Role};
 use serde_json::Value;
 use tool_api::{Outcome, Status};
 
-use crate::answer::Focus;
-use crate::approach::{Attempts, Next};
+use crate::answer::{Focus, Wanted};
+use crate::approach::{Attempt, Attempts, Move};
+use crate::branches;
 use crate::budget::Estimator;
 use crate::compaction;
 use crate::guards::{EqualCalls, Repeats};
 use crate::prompts::{Opening, Prompts};
 use crate::settings::Settings;
 
+/// Alternatives asked for at each token: the right one is among the first few or not to be had.
+const ALTERNATIVES: u8 = 6;
+
 /// What to do next.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Send the conversation and carry out what comes.
     Ask(Ask),
-    /// Put a file back to what it was, then ask, or stop trying.
-    Restore { focus: Focus, then: Option<Ask> },
+    /// Write a file.
+    Write { focus: Focus, why: Why },
     /// The run is over.
     Finish(Ending, String),
+}
+
+/// Why the machine itself writes a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// To put it back.
+    Restore,
+    /// To verify a candidate.
+    Try,
 }
 
 /// How to ask.
@@ -37,8 +50,11 @@ pub(crate) struct Ask {
     pub(crate) temperature: f32,
     pub(crate) seed: Option<u64>,
     pub(crate) max_tokens: u32,
-    /// A fenced block is the whole of this file.
-    pub(crate) focus: Option<Focus>,
+    pub(crate) wanted: Wanted,
+    /// Alternatives to report for each token.
+    pub(crate) alternatives: u8,
+    /// Where to end the answer.
+    pub(crate) stop: Option<String>,
 }
 
 /// What happened.
@@ -46,6 +62,8 @@ pub(crate) struct Ask {
 pub(crate) enum Input {
     /// An answer was heard and acted on.
     Answered(Turn),
+    /// A file was written, and verified where that was asked for.
+    Written { content: String, check: Option<Check> },
     /// The request does not fit the window.
     Overflow { window: Option<u64> },
 }
@@ -57,6 +75,9 @@ pub(crate) struct Turn {
     pub(crate) thinking: String,
     pub(crate) ended_by: Option<EndedBy>,
     pub(crate) cut: Option<CutReason>,
+    /// Where the fenced block begins that was taken for the file.
+    pub(crate) block: Option<usize>,
+    pub(crate) doubts: Vec<Doubt>,
     pub(crate) results: Vec<CallResult>,
     /// What was refused, and why.
     pub(crate) refused: Option<String>,
@@ -86,6 +107,9 @@ pub(crate) struct Machine {
     pub(crate) log: Vec<Event>,
     pub(crate) estimator: Estimator,
     attempts: Option<Attempts>,
+    branches: bool,
+    /// What to do once the file is put back.
+    after_restore: Option<Box<Step>>,
     baseline: Option<Check>,
     last_check: Option<Check>,
     changed: bool,
@@ -109,13 +133,16 @@ pub(crate) struct Begin {
     pub(crate) baseline: Option<Check>,
     /// Whether reasoning is sent back with the answers it led to (DeepSeek demands it; wire reference 2.3).
     pub(crate) send_thinking: bool,
+    /// Whether the server tells the model's doubts and can continue an answer.
+    pub(crate) branches: bool,
     /// The file to ask for whole, where the dialect is that and one file stands out.
     pub(crate) focus: Option<Focus>,
 }
 
 impl Machine {
     pub(crate) fn new(begin: Begin) -> Self {
-        let attempts = begin.focus.map(|focus| Attempts::new(focus, begin.settings.fresh_starts));
+        let baseline = begin.baseline.clone();
+        let attempts = begin.focus.map(|focus| Attempts::new(focus, begin.settings.fresh_starts, baseline));
         Self {
             settings: begin.settings,
             prompts: begin.prompts,
@@ -127,6 +154,8 @@ impl Machine {
             log: Vec::new(),
             estimator: Estimator::default(),
             attempts,
+            branches: begin.branches,
+            after_restore: None,
             last_check: begin.baseline.clone(),
             baseline: begin.baseline,
             changed: false,
@@ -147,6 +176,7 @@ impl Machine {
                 self.turn += 1;
                 self.answered(turn)
             }
+            Input::Written { content, check } => self.written(&content, check.as_ref()),
             Input::Overflow { window } => {
                 self.window =
                     window.or(self.window).or(Some(self.estimator.messages(&self.messages) * 9 / 10));
@@ -164,10 +194,8 @@ impl Machine {
 
     /// The first step: opens the conversation.
     pub(crate) fn open(&mut self) -> Step {
-        let failing = self.baseline.as_ref().filter(|c| !c.passed);
-        if let Some(attempts) = &mut self.attempts {
-            attempts.begin(failing);
-            return self.attempt(None);
+        if self.attempts.is_some() {
+            return self.whole_file(Move::Whole);
         }
         let system = self.prompts.system(&self.opening);
         self.say(Role::System, system);
@@ -176,30 +204,98 @@ impl Machine {
         Step::Ask(self.ask())
     }
 
-    /// The next attempt of the whole-file approach, after putting back what the last one left.
-    fn attempt(&mut self, restore: Option<Focus>) -> Step {
+    /// Carries out a move of the whole-file approach.
+    fn whole_file(&mut self, next: Move) -> Step {
         let Some(attempts) = &self.attempts else { return Step::Ask(self.ask()) };
-        let (focus, number) = (attempts.focus().clone(), attempts.number());
-        let (temperature, seed) = attempts.sampling(self.settings.temperature);
-        let head = self.prompts.whole_file_system(&self.opening);
-        let body = self.prompts.whole_file(&self.opening, &focus, number, attempts.failing());
-        if number == 1 {
-            if !head.is_empty() {
-                self.say(Role::System, head); // an empty one leaves the chat template its own default
+        let step = match next {
+            Move::Done if self.has_verifier => {
+                return Step::Finish(Ending::Verified, "the verification passes".into());
             }
-        } else {
-            self.rewind(usize::from(!head.is_empty()), &format!("attempt {number}: afresh, in other words"));
-        }
-        self.say(Role::User, body);
-        let ask = Ask { temperature, seed, max_tokens: self.room(), focus: Some(focus) };
-        match restore {
-            Some(focus) => Step::Restore { focus, then: Some(ask) },
-            None => Step::Ask(ask),
+            Move::Done => {
+                let message = "the file was changed; there is no test command to verify it with (give one with --verify)";
+                return Step::Finish(Ending::Unverified, message.into());
+            }
+            Move::Try(content) => {
+                let focus = Focus { content, ..attempts.base().clone() };
+                return Step::Write { focus, why: Why::Try };
+            }
+            Move::Line { prefix } => {
+                self.rewind(self.request_head(), "another line where the model was in doubt");
+                self.say(Role::Assistant, prefix);
+                let max_tokens = branches::LINE_TOKENS;
+                let ask = Ask {
+                    wanted: Wanted::Line,
+                    temperature: 0.0,
+                    seed: None,
+                    max_tokens,
+                    alternatives: 0,
+                    stop: Some("\n".into()),
+                };
+                return Step::Ask(ask);
+            }
+            Move::Whole => {
+                let (focus, number) = (attempts.base().clone(), attempts.number());
+                let (temperature, seed) = attempts.sampling(self.settings.temperature);
+                let body = self.prompts.whole_file(&self.opening, &focus);
+                if number > 1 {
+                    self.rewind(0, &format!("attempt {number}: afresh, at another temperature"));
+                }
+                self.say(Role::User, body);
+                let alternatives = if self.branches && number == 1 { ALTERNATIVES } else { 0 };
+                Step::Ask(Ask {
+                    wanted: Wanted::File(focus),
+                    temperature,
+                    seed,
+                    max_tokens: self.room(),
+                    alternatives,
+                    stop: None,
+                })
+            }
+            Move::Enough => {
+                let message = "what the model tried did not make the verification pass";
+                Step::Finish(Ending::GaveUp, message.into())
+            }
+        };
+        self.restored_first(step)
+    }
+
+    /// A step that is taken from the best known state of the file only.
+    fn restored_first(&mut self, step: Step) -> Step {
+        match &self.attempts {
+            Some(attempts) if attempts.strayed() => {
+                self.after_restore = Some(Box::new(step));
+                Step::Write { focus: attempts.base().clone(), why: Why::Restore }
+            }
+            _ => step,
         }
     }
 
+    fn written(&mut self, content: &str, check: Option<&Check>) -> Step {
+        let Some(attempts) = &mut self.attempts else { return Step::Ask(self.ask()) };
+        if let Some(check) = check {
+            self.changed = true;
+            let next = attempts.tried(content, check);
+            return self.whole_file(next);
+        }
+        attempts.restored();
+        match self.after_restore.take() {
+            Some(step) => *step,
+            None => Step::Ask(self.ask()),
+        }
+    }
+
+    /// The messages up to the request that asks for the file.
+    fn request_head(&self) -> usize {
+        self.messages.iter().take_while(|m| m.role != Role::Assistant).count()
+    }
+
     fn answered(&mut self, turn: Turn) -> Step {
-        let Turn { content, thinking, results, refused, check, .. } = turn;
+        let Turn { content, thinking, results, refused, check, block, doubts, .. } = turn;
+        if self.messages.last().is_some_and(|m| m.role == Role::Assistant) {
+            let Some(attempts) = &mut self.attempts else { return Step::Ask(self.ask()) };
+            let next = attempts.line(&content);
+            return self.whole_file(next);
+        }
         self.same_answers = if content == self.last_answer { self.same_answers + 1 } else { 0 };
         self.last_answer.clone_from(&content);
         let thinking = (self.send_thinking && !thinking.is_empty()).then_some(thinking);
@@ -208,7 +304,7 @@ impl Machine {
         if check.is_some() {
             self.last_check.clone_from(&check);
         }
-        if let Some(step) = self.whole_file_answered(&results, check.as_ref()) {
+        if let Some(step) = self.whole_file_answered(&results, check.as_ref(), block, &doubts) {
             return step;
         }
         if let Some(finish) = results.iter().find(|r| r.tool == "finish") {
@@ -223,7 +319,13 @@ impl Machine {
     }
 
     /// The whole-file approach's view of a turn; `None` when the run goes on by tools.
-    fn whole_file_answered(&mut self, results: &[CallResult], check: Option<&Check>) -> Option<Step> {
+    fn whole_file_answered(
+        &mut self,
+        results: &[CallResult],
+        check: Option<&Check>,
+        block: Option<usize>,
+        doubts: &[Doubt],
+    ) -> Option<Step> {
         let attempts = self.attempts.as_mut()?;
         let looked = results.iter().any(|r| r.tool != "apply_patch" && r.tool != "finish");
         if looked {
@@ -235,29 +337,9 @@ impl Machine {
         }
         let wrote = results.iter().rfind(|r| !r.outcome.changed.is_empty());
         let wrote = wrote.map(|r| r.arguments["content"].as_str().unwrap_or_default());
-        Some(match attempts.judge(wrote, check) {
-            Next::Done if self.has_verifier => {
-                Step::Finish(Ending::Verified, "the verification passes".into())
-            }
-            Next::Done => Step::Finish(
-                Ending::Unverified,
-                "the file was changed; there is no test command to verify it with (give one with --verify)"
-                    .into(),
-            ),
-            Next::Again { restore } => self.attempt(restore),
-            // The tree is left as good as it was found.
-            Next::Enough { restore: Some(focus) } => Step::Restore { focus, then: None },
-            Next::Enough { restore: None } => self.exhausted(),
-        })
-    }
-
-    /// The end of the whole-file approach without success.
-    pub(crate) fn exhausted(&self) -> Step {
-        let number = self.attempts.as_ref().map_or(0, Attempts::number);
-        Step::Finish(
-            Ending::GaveUp,
-            format!("{number} attempts in different words did not make the verification pass"),
-        )
+        let attempt = Attempt { answer: &self.last_answer, block, doubts, wrote, check };
+        let next = attempts.answered(&attempt);
+        Some(self.whole_file(next))
     }
 
     fn finish(&mut self, summary: &str) -> Step {
@@ -388,7 +470,7 @@ impl Machine {
         let stuck = self.same_answers.max(self.corrections.saturating_sub(1));
         let temperature = (self.settings.temperature + 0.35 * stuck as f32).min(1.0);
         let seed = (stuck > 0).then_some(u64::from(self.turn));
-        Ask { temperature, seed, max_tokens: self.room(), focus: None }
+        Ask { temperature, seed, max_tokens: self.room(), wanted: Wanted::Calls, alternatives: 0, stop: None }
     }
 
     /// The most tokens the answer may have, so that prompt and answer stay within the window.

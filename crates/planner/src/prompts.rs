@@ -16,7 +16,7 @@ macro_rules! templates {
     ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("../../../prompts/", $name)))),*] };
 }
 
-const TEMPLATES: [(&str, &str); 12] = templates![
+const TEMPLATES: [(&str, &str); 9] = templates![
     "system.md",
     "tools.md",
     "first.md",
@@ -25,10 +25,7 @@ const TEMPLATES: [(&str, &str); 12] = templates![
     "finish_refused.md",
     "repeated.md",
     "compacted.md",
-    "whole_file/system.md",
-    "whole_file/1.md",
-    "whole_file/2.md",
-    "whole_file/3.md",
+    "whole_file.md",
 ];
 
 /// What the first turn is made of.
@@ -90,26 +87,10 @@ impl Prompts {
         )
     }
 
-    pub(crate) fn whole_file_system(&self, opening: &Opening) -> String {
-        self.render("whole_file/system.md", json!({ "tools": tools(opening) }))
-    }
-
-    pub(crate) fn whole_file(
-        &self,
-        opening: &Opening,
-        shown: &Focus,
-        attempt: u32,
-        failing: Option<&Check>,
-    ) -> String {
-        // Beyond the wordings there are, they come round again, warmer.
-        let name = format!("whole_file/{}.md", (attempt - 1) % crate::approach::WORDINGS + 1);
-        self.render(
-            &name,
-            json!({
-                "task": opening.task, "file": file_value(&shown.path, &shown.content),
-                "check": check_value(failing), "instructions": instructions(opening),
-            }),
-        )
+    /// The plain request for one file, which is the whole conversation of the whole-file approach: no system prompt, so that the chat
+    /// template's own stands, and nothing beside the task and the file, since anything more was measured to cost answers.
+    pub(crate) fn whole_file(&self, opening: &Opening, shown: &Focus) -> String {
+        self.render("whole_file.md", json!({ "task": opening.task, "file": file_value(&shown.path, &shown.content), "instructions": instructions(opening) }))
     }
 
     pub(crate) fn results(
@@ -156,7 +137,7 @@ fn check_value(check: Option<&Check>) -> Value {
 }
 
 fn file_value(path: &str, text: &str) -> Value {
-    json!({ "path": path, "text": text, "language": focus::language(path) })
+    json!({ "path": path, "text": text.trim_end(), "language": focus::language(path) })
 }
 
 fn status(status: tool_api::Status) -> &'static str {
@@ -267,10 +248,7 @@ mod tests {
             prompts.tools(&opening),
             prompts.first(&opening, Some(&check)),
             prompts.first(&Opening::default(), None),
-            prompts.whole_file_system(&opening),
-            prompts.whole_file(&opening, &focus, 1, Some(&check)),
-            prompts.whole_file(&opening, &focus, 2, Some(&check)),
-            prompts.whole_file(&opening, &focus, 3, None),
+            prompts.whole_file(&opening, &focus),
             prompts.results(&results, Some(&check), Some("note")),
             prompts.correction(None, 1),
             prompts.correction(Some("why"), 2),

@@ -71,7 +71,7 @@ pub struct Settings {
     pub max_repeats: u32,
     /// How often `finish` is turned down while the verification fails.
     pub max_finish_refusals: u32,
-    /// Attempts from the same start with other words, for small models.
+    /// Requests for a whole file, for small models, where their doubts cannot be followed.
     pub fresh_starts: u32,
     /// Attempts at one request when the server fails.
     pub max_retries: u32,
@@ -89,7 +89,7 @@ impl Default for Settings {
             warn_repeats: 3,
             max_repeats: 5,
             max_finish_refusals: 2,
-            fresh_starts: 4,
+            fresh_starts: 2,
             max_retries: 5,
         }
     }

@@ -31,12 +31,68 @@ async fn a_session_by_whole_file_word_for_word() {
     let mut world = world();
     world.settings.dialect = Dialect::WholeFile;
     let unchanged = "```python\ndef add(a, b):\n    return a - b\n```\n";
-    let wrong = "```python\ndef add(a, b):\n    return a * b\n```\n";
     let right = "Here it is:\n```python\ndef add(a, b):\n    return a + b\n```\nDone.";
-    let ran = world.run("Mend the sum.", vec![says(unchanged), says(wrong), says(right)]).await;
+    let ran = world.run("Mend the sum.", vec![says(unchanged), says(right)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert_eq!(ran.files["calc.py"], FIXED);
+    assert!(
+        ran.requests[1].temperature > ran.requests[0].temperature,
+        "the same bytes again would help nothing"
+    );
     insta::assert_snapshot!(ran.told().join("\n=======================\n"));
+}
+
+/// The file unchanged, with a doubt at the minus.
+fn unchanged_in_doubt(others: &[(&str, f32)]) -> Reply {
+    let others = others.iter().map(|(other, logprob)| ((*other).to_owned(), *logprob)).collect();
+    let mut deltas = text("```python\ndef add(a, b):\n    return a");
+    deltas.push(Delta::Doubt { chosen: " -".into(), others });
+    deltas.extend(text(" - b\n```\n"));
+    Reply::Says(deltas)
+}
+
+fn world_with_branches() -> support::World {
+    let mut world = world();
+    world.settings.dialect = Dialect::WholeFile;
+    world.identity.branches = true;
+    world
+}
+
+#[tokio::test]
+async fn where_a_small_model_doubted_it_is_asked_for_the_other_line() {
+    let ran = world_with_branches()
+        .run("Mend the sum.", vec![unchanged_in_doubt(&[(" +", -0.8), (" #", -0.1)]), says(" b")])
+        .await;
+    assert_eq!(ran.report.ending, Ending::Verified);
+    assert_eq!(ran.files["calc.py"], FIXED);
+    assert_eq!(ran.requests[0].alternatives, 6);
+    let line = &ran.requests[1];
+    assert_eq!((line.stop.as_deref(), line.max_tokens), (Some("\n"), 60));
+    assert_eq!(line.messages.last().unwrap().content, "```python\ndef add(a, b):\n    return a +");
+    assert_eq!(line.messages[..1], ran.requests[0].messages[..1], "the prefix is in the server's cache");
+}
+
+#[tokio::test]
+async fn doubts_that_lead_nowhere_leave_the_tree_as_it_was() {
+    let world = world_with_branches();
+    let before = world.files.lock().unwrap().clone();
+    let ran = world
+        .run(
+            "t",
+            vec![unchanged_in_doubt(&[(" *", -0.8), (" /", -1.0)]), says(" b"), says(" b"), says("No.")],
+        )
+        .await;
+    assert_eq!((ran.report.ending, ran.files, ran.requests.len()), (Ending::GaveUp, before, 4));
+}
+
+#[tokio::test]
+async fn the_journal_tells_the_doubts_so_that_a_replay_can_follow_them() {
+    let ran = world_with_branches().run("t", vec![unchanged_in_doubt(&[(" +", -0.8)]), says(" b")]).await;
+    let doubts = ran
+        .events()
+        .find_map(|e| if let Event::Output { doubts, .. } = e { Some(doubts.clone()) } else { None })
+        .unwrap();
+    assert_eq!((doubts.len(), doubts[0].chosen.as_str(), doubts[0].other.as_str()), (1, " -", " +"));
 }
 
 #[tokio::test]

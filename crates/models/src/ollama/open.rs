@@ -149,6 +149,8 @@ impl Ollama {
             thinking,
             // With thinking on the schema is not enforced when the model skips its thoughts (wire reference 1.13).
             constrains: !cloud && !thinking,
+            // Servers before 0.12.11 ignore the wish for alternatives: then no doubt is reported.
+            branches: !cloud && !thinking && show.is_none_or(|show| show.chat_template),
             price: None,
         };
         let number = version.as_deref().map(version_number).unwrap_or_default();
@@ -183,7 +185,14 @@ impl Ollama {
         let frozen = self.frozen(&learned, false);
         let options = self.session_options(&learned);
         let body = if self.chat {
-            encode(&Chat { frozen, messages: Vec::new(), options, format: None })
+            encode(&Chat {
+                frozen,
+                messages: Vec::new(),
+                options,
+                format: None,
+                logprobs: None,
+                top_logprobs: None,
+            })
         } else {
             encode(&Generate {
                 frozen,
@@ -220,20 +229,22 @@ impl Ollama {
         Options {
             num_ctx: learned.num_ctx,
             repeat_penalty: 1.0,
-            stop: if self.chat { &[] } else { &STOPS },
+            stop: if self.chat { Vec::new() } else { STOPS.to_vec() },
             num_predict: None,
             temperature: None,
             seed: None,
         }
     }
 
-    fn request_options(&self, learned: &Learned, request: &Request) -> Options<'static> {
+    fn request_options<'a>(&self, learned: &Learned, request: &'a Request) -> Options<'a> {
+        let session = self.session_options(learned);
         Options {
+            stop: session.stop.iter().copied().chain(request.stop.as_deref()).collect(),
             num_predict: Some(request.max_tokens),
             temperature: request.temperature,
             // The engine's seeds have 32 bits, and the server's decoder a sign.
             seed: request.seed.map(|seed| (seed & 0x7fff_ffff) as u32),
-            ..self.session_options(learned)
+            ..session
         }
     }
 
@@ -256,6 +267,8 @@ impl Ollama {
                 messages: request.messages.iter().map(WireMessage::from).collect(),
                 options: self.request_options(learned, request),
                 format: self.format(learned, request),
+                logprobs: (request.alternatives > 0).then_some(true),
+                top_logprobs: (request.alternatives > 0).then_some(request.alternatives),
             })
         })
         .await

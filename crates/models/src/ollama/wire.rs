@@ -20,8 +20,8 @@ pub(super) struct Options<'a> {
     pub(super) num_ctx: Option<u64>,
     /// 1.0: anything else penalises the repetition that is normal in code.
     pub(super) repeat_penalty: f32,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    pub(super) stop: &'a [&'a str],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) stop: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) num_predict: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +65,10 @@ pub(super) struct Chat<'a> {
     pub(super) options: Options<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) format: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) logprobs: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) top_logprobs: Option<u8>,
 }
 
 /// `/api/generate`
@@ -138,6 +142,7 @@ impl Protocol for OllamaAnswer {
         {
             out.push_back(Delta::Thinking(text));
         }
+        out.extend(crate::doubt::read(&line["logprobs"], &content));
         if let Value::String(text) = content
             && !text.is_empty()
         {

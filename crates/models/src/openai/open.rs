@@ -18,7 +18,7 @@ use crate::{Answer, DeltaStream, Error, Identity, Model, Request, Think, answer,
 const DEEPSEEK_MODEL: &str = "deepseek-flash";
 
 /// Fields that a server may do without, and the words by which a refusal names them (wire reference 3.1).
-const OPTIONAL: [(&str, &[&str]); 10] = [
+const OPTIONAL: [(&str, &[&str]); 11] = [
     ("stream_options", &["stream_options", "stream options", "include_usage", "continuous_usage"]),
     ("response_format", &["response_format", "json_schema", "json_object", "json schema", "grammar"]),
     ("reasoning_effort", &["reasoning_effort"]),
@@ -27,6 +27,7 @@ const OPTIONAL: [(&str, &[&str]); 10] = [
     ("cache_prompt", &["cache_prompt"]),
     ("return_progress", &["return_progress"]),
     ("timings_per_token", &["timings_per_token"]),
+    ("logprobs", &["logprobs"]),
     ("seed", &["seed"]),
     ("temperature", &["temperature"]),
 ];
@@ -147,6 +148,7 @@ impl OpenAi {
             local: host::is_local(&options.base),
             thinking: thinks,
             constrains: kind != Kind::DeepSeek,
+            branches: kind == Kind::LlamaServer && !thinks,
             price: if kind == Kind::DeepSeek { price(&model) } else { None },
             model: model.clone(),
         };
@@ -258,6 +260,9 @@ impl OpenAi {
                 Kind::DeepSeek => json!({ "type": "json_object" }),
                 _ => json!({ "type": "json_schema", "json_schema": { "name": "answer", "schema": schema } }),
             }),
+            logprobs: (request.alternatives > 0 && keep("logprobs")).then_some(true),
+            top_logprobs: (request.alternatives > 0 && keep("logprobs")).then_some(request.alternatives),
+            stop: request.stop.as_deref(),
         }
     }
 

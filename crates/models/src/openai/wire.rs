@@ -46,6 +46,12 @@ pub(super) struct Chat<'a> {
     pub(super) seed: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) response_format: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) logprobs: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) top_logprobs: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stop: Option<&'a str>,
 }
 
 /// Whether an assistant message carries its reasoning back (wire reference 2.3).
@@ -119,6 +125,7 @@ impl Protocol for OpenAiAnswer {
         if let Some(choice) = chunk["choices"].get_mut(0) {
             let reason = choice["finish_reason"].take();
             let part = if choice["delta"].is_object() { "delta" } else { "message" };
+            out.extend(crate::doubt::read(&choice["logprobs"]["content"], &choice[part]["content"]));
             self.content(choice[part].take(), out)?;
             if let Value::String(reason) = reason {
                 self.finish(&reason, out)?;

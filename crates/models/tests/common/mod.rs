@@ -13,7 +13,15 @@ pub fn message(role: Role, content: &str) -> Message {
 
 pub fn request(content: &str) -> Request {
     let messages = vec![message(Role::System, "Be brief."), message(Role::User, content)];
-    Request { messages, temperature: Some(0.0), seed: Some(7), max_tokens: 500, format: None }
+    Request {
+        messages,
+        temperature: Some(0.0),
+        seed: Some(7),
+        max_tokens: 500,
+        format: None,
+        alternatives: 0,
+        stop: None,
+    }
 }
 
 /// Options without the background load, which would be one more request in every record.

@@ -233,6 +233,7 @@ pub fn world() -> World {
             local: true,
             thinking: false,
             constrains: false,
+            branches: false,
             price: None,
         },
         verified: true,
