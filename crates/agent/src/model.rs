@@ -115,7 +115,8 @@ fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
                 // The form of edits decides what the prompts say, and small models are asked for whole files.
                 identity.parameters_b = (m.dialect == "whole-file").then_some(1.5);
             }
-            Event::Output { content, thinking, ended_by, .. } => turns.push(Turn {
+            Event::Output { content, thinking, ended_by, doubts, .. } => turns.push(Turn {
+                doubts: doubts.into_iter().map(|d| (d.at as usize, d.chosen, d.other, d.logprob)).collect(),
                 content,
                 thinking: Some(thinking).filter(|t| !t.is_empty()),
                 end: match ended_by {
@@ -128,6 +129,7 @@ fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
             _ => {}
         }
     }
+    identity.branches = turns.iter().any(|turn| !turn.doubts.is_empty());
     let model = Replay::new(turns, identity);
     let why = format!("{} recorded turns of {}", model.remaining(), path.display());
     Ok(Some(Chosen { model: Box::new(model) as Box<dyn Model>, why }))
