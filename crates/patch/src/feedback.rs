@@ -93,6 +93,10 @@ pub(crate) fn no_context() -> String {
     "it only adds lines and does not say where; include an existing line before or after them".into()
 }
 
+pub(crate) fn too_many(places: usize) -> String {
+    format!("its old lines stand in {places} places; include lines that occur once")
+}
+
 pub(crate) fn ambiguous(index: &Index<'_>, places: &[usize]) -> String {
     let mut message = format!("its old lines stand in {} places", places.len());
     for at in places.iter().take(PLACES) {

@@ -55,6 +55,9 @@ pub(crate) struct Fit {
     pub(crate) shift: Shift,
 }
 
+/// Most lines compared for one hunk: enough for a hunk of a thousand lines that stands in ten thousand places.
+const COMPARED: usize = 10_000_000;
+
 /// A file's lines by content, blanks around them aside: every rung is a subset of that.
 #[derive(Debug)]
 pub(crate) struct Index<'a> {
@@ -101,11 +104,16 @@ impl<'a> Index<'a> {
         starts.filter(|at| self.ids.get(*at..*at + ids.len()).is_some_and(|here| here == ids)).collect()
     }
 
-    /// The places on the highest rung that has any, in file order. Empty when the old lines are nowhere, or there are none.
-    pub(crate) fn fits(&self, body: &Body<'_>) -> Vec<Fit> {
+    /// The places on the highest rung that has any, in file order. Empty when the old lines are nowhere, or there are none. `Err` when they
+    /// are in too many places to compare, as blank lines in blank lines are; how many.
+    pub(crate) fn fits(&self, body: &Body<'_>) -> Result<Vec<Fit>, usize> {
         let old: Vec<&[u8]> = old(body);
         let mut fits: Vec<Fit> = Vec::new();
-        for at in self.runs(&old) {
+        let runs = self.runs(&old);
+        if runs.len() > 1 && runs.len() * old.len() > COMPARED {
+            return Err(runs.len());
+        }
+        for at in runs {
             let here = &self.lines.texts[at..at + old.len()];
             let Some((rung, shift)) = fit(here, &old, body) else { continue };
             match fits.first().map(|f| f.rung) {
@@ -115,7 +123,7 @@ impl<'a> Index<'a> {
             }
             fits.push(Fit { at, rung, shift });
         }
-        fits
+        Ok(fits)
     }
 }
 

@@ -98,7 +98,8 @@ fn candidates<'a>(index: &Index<'_>, hunk: &'a Hunk, dialect: Dialect) -> Result
             None => Err((Kind::NoContext, feedback::no_context())),
         };
     }
-    let fits = index.fits(&body);
+    let too_many = |places| (Kind::Ambiguous, feedback::too_many(places));
+    let fits = index.fits(&body).map_err(too_many)?;
     let exact = fits.first().is_some_and(|f| f.rung == Rung::Exact);
     // Edits are about text, so text comes first, unless only whole lines tell two places apart; blocks are about lines.
     if !exact || dialect == Dialect::Edits {
@@ -112,7 +113,7 @@ fn candidates<'a>(index: &Index<'_>, hunk: &'a Hunk, dialect: Dialect) -> Result
         return Ok(Found::Lines(fits, body, None));
     }
     if let Some((body, first)) = unnumbered(&body) {
-        let mut fits = index.fits(&body);
+        let mut fits = index.fits(&body).map_err(too_many)?;
         if !fits.is_empty() {
             fits.iter_mut().for_each(|f| f.rung = Rung::Numbered);
             return Ok(Found::Lines(fits, body, Some(first)));

@@ -52,7 +52,7 @@ impl JsonSchema for Text {
 }
 
 impl Text {
-    fn joined(self) -> String {
+    pub(crate) fn joined(self) -> String {
         match self {
             Self::Whole(text) => text,
             Self::Lines(lines) => {

@@ -29,12 +29,29 @@ impl Tool for ApplyPatch {
          path + content (whole file); path + delete.";
     const EFFECT: Effect = Effect::Write;
 
+    /// Paths only: whether the lines fit is known when all of them are there.
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
         let target = |path: &str| self.0.target(path).map(|_| ()).map_err(|e| e.to_string());
+        let exists = |path: &str| self.0.resolve(path).map(|_| ()).map_err(|e| e.to_string());
         match (name, value) {
             ("path", Value::String(path)) => target(path),
-            ("edits", Value::Array(edits)) => {
-                edits.iter().filter_map(|e| e["path"].as_str()).try_for_each(target)
+            ("edits", Value::Array(edits)) => edits.iter().try_for_each(|edit| {
+                let path = edit["path"].as_str().unwrap_or_default();
+                let new = edit["search"].as_str().is_none_or(|s| s.trim().is_empty());
+                target(path).and_then(|()| if new { Ok(()) } else { exists(path) })
+            }),
+            ("patch", value) => {
+                let Ok(text) = serde_json::from_value::<Text>(value.clone()) else { return Ok(()) };
+                // One that cannot be read may still want the path that comes in another argument.
+                let patches = patch::parse(&text.joined()).unwrap_or_default();
+                patches.iter().try_for_each(|p| {
+                    target(&p.path)?;
+                    match (&p.from, &p.action) {
+                        (Some(from), _) => exists(from),
+                        (None, Action::Update | Action::Delete) if !creates(p) => exists(&p.path),
+                        (None, _) => Ok(()),
+                    }
+                })
             }
             _ => Ok(()),
         }

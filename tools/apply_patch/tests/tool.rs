@@ -137,6 +137,25 @@ async fn binary_files_are_not_patched_but_may_be_replaced() {
 }
 
 #[test]
+fn paths_are_judged_before_the_call_is_whole() {
+    let (_folder, _, registry) = setting();
+    let said =
+        |name: &str, value: Value| registry.judge_field("apply_patch", name, &value).map_err(|r| r.message);
+    let missing = Err("b.txt does not exist; did you mean a.txt?".to_owned());
+    assert_eq!(said("edits", json!([{"path": "b.txt", "search": "x", "replace": "y"}])), missing);
+    assert_eq!(said("patch", json!(["--- a/b.txt", "+++ b/b.txt", "@@ -1 +1 @@", "-x", "+y"])), missing);
+    assert_eq!(said("patch", json!("*** Begin Patch\n*** Delete File: b.txt\n*** End Patch\n")), missing);
+    assert!(
+        said("patch", json!("--- /dev/null\n+++ b/../x\n@@ -0,0 +1 @@\n+x\n"))
+            .unwrap_err()
+            .contains("outside")
+    );
+    assert_eq!(said("edits", json!([{"path": "new.txt", "search": "", "replace": "y"}])), Ok(()));
+    assert_eq!(said("patch", json!("@@ -1 +1 @@\n-x\n+y\n")), Ok(()));
+    assert_eq!(said("path", json!("new.txt")), Ok(()));
+}
+
+#[test]
 fn what_the_model_is_shown_is_short() {
     let (_folder, _, registry) = setting();
     let spec = registry.spec("apply_patch").unwrap();

@@ -67,7 +67,7 @@ impl Tool for ReadFile {
             let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
             let mut text: String = line.chars().take(WIDTH).collect();
             if text.len() < line.len() {
-                text.push_str("…");
+                text.push('…');
                 cut = true;
             }
             if i > 0 && (i >= LINES || body.len() + text.len() > BYTES) {
