@@ -293,3 +293,39 @@ fn a_link_out_of_the_repository_is_not_read() {
     let sent: String = server.chats().iter().map(|r| json!(r.messages()).to_string()).collect();
     assert!(sent.contains("read_file") && !sent.contains("hunter2"));
 }
+
+#[test]
+fn an_interrupt_ends_the_commands_too() {
+    let (world, server) = (World::new(), Server::start());
+    let pipe = world.repo().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let child = world
+        .agent(&["run", "--model", "deepseek-coder:6.7b", "--verify", "cat pipe", "x"])
+        .env("OLLAMA_HOST", server.url())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut writer = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap(); // waits for the command to read
+    std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", world.tell(&output));
+    let written = std::io::Write::write_all(&mut writer, b"is anybody there?");
+    assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe, "nobody reads any more");
+}
+
+#[test]
+fn instructions_reach_the_model_from_the_root_down_to_where_one_stands() {
+    let world = World::with(&[
+        ("AGENTS.md", "Use tabs.\n"),
+        ("part/AGENTS.md", "Parts are numbered.\n"),
+        ("other/AGENTS.md", "Others are not.\n"),
+    ]);
+    let server = Server::start();
+    script(&server, [call("finish", json!({}))]);
+    run(&world, &server, &["-C", "part", "Look."]);
+    let first: String = server.chats()[0].messages().iter().map(Value::to_string).collect();
+    let at = |text: &str| first.find(text).unwrap_or_else(|| panic!("{text}: {first}"));
+    assert!(at("Use tabs.") < at("Parts are numbered."));
+    assert!(!first.contains("Others are not."));
+}

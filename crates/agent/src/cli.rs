@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::exit;
 use crate::flags::{RunFlags, ServerFlags, ToolFlags};
+use crate::{exit, settings};
 
 const SOURCES: &str = "Settings come from flags, AGENT_… variables, .agent.toml in the repository, the user's \
 config.toml and defaults: see `agent config show`. AGENT_LOG=debug prints diagnostics.";
@@ -234,6 +234,7 @@ pub(crate) struct Doctor {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Show each setting, its value and where it comes from
+    #[command(after_help = settings::trust_help())]
     Show {
         /// As one JSON object
         #[arg(long)]

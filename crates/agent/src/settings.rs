@@ -353,6 +353,20 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
     },
 ];
 
+/// What a repository's file may set, as `agent config show --help` ends with.
+pub(crate) fn trust_help() -> String {
+    let those = |trust| {
+        let keys = DEFINITIONS.iter().filter(|d| d.trust == trust).map(|d| d.key);
+        keys.collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "A repository's .agent.toml is taken from whoever wrote the repository. It may set {}; it may lower, not raise, {}; \
+         everything else is the user's to set.",
+        those(Trust::Repository),
+        those(Trust::RepositoryMayLower)
+    )
+}
+
 /// The definition of a key.
 pub(crate) fn definition(key: &str) -> Option<&'static Definition> {
     DEFINITIONS.iter().find(|d| d.key == key)
