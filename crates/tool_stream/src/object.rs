@@ -20,6 +20,8 @@ pub(crate) struct Named {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     More,
+    /// [`Candidate::eligible`] must be known now.
+    Ask,
     /// Closed at `reader.pos`. True if there was a call in it.
     Closed {
         called: bool,
@@ -36,8 +38,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Candidate {
     pub(crate) start: usize,
     pub(crate) reader: Reader,
-    /// It stands where a call may stand.
-    pub(crate) eligible: bool,
+    /// Whether it stands where a call may stand. Looked into when its first key asks for it: most objects never do.
+    pub(crate) eligible: Option<bool>,
     /// It begins its line.
     pub(crate) line_start: bool,
     /// Something before it announced a call.
@@ -71,7 +73,7 @@ impl Tool {
 impl Candidate {
     pub(crate) fn new(
         start: usize,
-        eligible: bool,
+        eligible: Option<bool>,
         announced: bool,
         named: Option<Named>,
         max_depth: usize,
@@ -118,7 +120,13 @@ impl Candidate {
                 Step::More => return Outcome::More,
                 Step::Bad(why) => return self.failed(why),
                 Step::Done(value) => return self.closed(value, options, calls, out),
-                _ if !self.eligible => {}
+                Step::Key if self.eligible.is_none() => {
+                    let key = self.reader.key_at(1).unwrap_or_default();
+                    if self.reader.depth() == 1 && (shape::in_vocabulary(key, true) || options.knows(key)) {
+                        return Outcome::Ask;
+                    }
+                }
+                _ if self.eligible != Some(true) => {}
                 Step::Opened => self.container(),
                 Step::Key => self.key(options, calls, out),
                 Step::Added => {
@@ -130,11 +138,18 @@ impl Candidate {
         }
     }
 
+    /// The answer to [`Outcome::Ask`], which a key of the outermost object asked for.
+    pub(crate) fn answer(&mut self, eligible: bool) {
+        self.eligible = Some(eligible);
+        self.arguments |= self.reader.key_at(1).is_some_and(shape::is_arguments);
+    }
+
     /// True if what has been read was meant as a call.
     pub(crate) fn begun(&self) -> bool {
         let in_list = self.root == 3 && self.reader.key_at(1).is_some_and(shape::is_sure_list);
         let named = self.tool.as_ref().is_some_and(|tool| tool.explicit() || self.arguments);
-        self.eligible && (self.announced || self.done > 0 || self.opened.is_some() || in_list || named)
+        self.eligible == Some(true)
+            && (self.announced || self.done > 0 || self.opened.is_some() || in_list || named)
     }
 
     fn failed(&self, why: Malformed) -> Outcome {
@@ -250,7 +265,7 @@ impl Candidate {
         calls: &mut usize,
         out: &mut Vec<Event>,
     ) -> Outcome {
-        if !self.eligible {
+        if self.eligible != Some(true) {
             return Outcome::Closed { called: false };
         }
         let span = self.reader.last;

@@ -428,18 +428,26 @@ impl Parser {
             Some(fence) => fence.fresh || (fence.data && self.line_blank) || self.behind_call,
             None => self.inline == 0,
         };
-        let same_line = !self.line_blank && self.hold.is_none();
-        let eligible = allowed
-            && !self.foreign
-            && (self.announced || self.behind_call || !prose::is_example(&self.tail, same_line));
+        let eligible = match () {
+            () if !allowed || self.foreign => Some(false),
+            () if self.announced || self.behind_call => Some(true),
+            () => None,
+        };
         let named = prose::react(&self.tail)
-            .filter(|_| eligible && self.shown == self.pos)
+            .filter(|_| eligible.is_none() && self.shown == self.pos)
             .map(|(tool, back)| Named { tool: self.options.bare_name(&tool), start: self.pos - back });
+        let eligible = if named.is_some() { Some(true) } else { eligible };
         self.begin(self.pos, eligible, named);
         Flow::Go
     }
 
-    pub(crate) fn begin(&mut self, start: usize, eligible: bool, named: Option<Named>) {
+    /// Whether the text before the object at hand leaves it a call.
+    fn stands_alone(&self) -> bool {
+        let same_line = !self.line_blank && self.hold.is_none();
+        !prose::is_example(&self.tail, same_line)
+    }
+
+    pub(crate) fn begin(&mut self, start: usize, eligible: Option<bool>, named: Option<Named>) {
         let mut candidate = Candidate::new(start, eligible, self.announced, named, self.options.max_depth);
         candidate.line_start = self.line_blank || self.behind_call || self.hold.is_some();
         self.mode = Mode::Object(Box::new(candidate));
@@ -451,6 +459,12 @@ impl Parser {
         let (start, pos) = (candidate.start, candidate.reader.pos);
         match outcome {
             Outcome::More => return Flow::More,
+            Outcome::Ask => {
+                let alone = self.stands_alone();
+                if let Mode::Object(candidate) = &mut self.mode {
+                    candidate.answer(alone);
+                }
+            }
             Outcome::Closed { called: true } => self.called(pos),
             Outcome::Failed { why, called: true } => self.fail(why, pos, out),
             Outcome::Closed { called: false } | Outcome::Failed { .. } => {
@@ -511,9 +525,10 @@ impl Parser {
         if matches!(self.mode, Mode::File(_)) {
             self.file(win, Some(end), out);
         }
+        let alone = self.stands_alone();
         let why = match &mut self.mode {
             Mode::Object(candidate)
-                if candidate.begun() || candidate.eligible && candidate.may_begin(win) =>
+                if candidate.begun() || candidate.eligible.unwrap_or(alone) && candidate.may_begin(win) =>
             {
                 let in_string = candidate.reader.in_string();
                 Some(if in_string { Malformed::TruncatedInString } else { Malformed::Truncated })

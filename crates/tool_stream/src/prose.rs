@@ -105,6 +105,9 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
 /// The tool that ReAct's lines `Action: NAME` and `Action Input:` announce at the end of the text before an object, and
 /// how far before the end of the text the first of them begins.
 pub(crate) fn react(before: &[u8]) -> Option<(String, usize)> {
+    if !before.trim_ascii_end().ends_with(b"Action Input:") {
+        return None;
+    }
     let text = std::str::from_utf8(before).ok()?;
     let trimmed = text.trim_end();
     let lead = trimmed.strip_suffix("Action Input:")?.trim_end();

@@ -231,7 +231,7 @@ impl Parser {
         self.swallow_fence = segment.contains("```");
         self.shown = self.pos;
         let named = named.map(|tool| Named { tool: self.options.bare_name(&tool), start });
-        self.begin(self.pos, true, named);
+        self.begin(self.pos, Some(true), named);
         Flow::Go
     }
 
@@ -334,7 +334,7 @@ impl Parser {
             markup::Outcome::Object => {
                 let named = Named { tool: std::mem::take(&mut invoke.tool), start };
                 self.announced = true;
-                self.begin(pos, true, Some(named));
+                self.begin(pos, Some(true), Some(named));
             }
             markup::Outcome::Complete => self.complete_invoke(out),
             markup::Outcome::Failed(why) => self.fail(why, pos, out),
