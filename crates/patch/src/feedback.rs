@@ -122,13 +122,18 @@ pub(crate) fn already_here(index: &Index<'_>, body: &Body<'_>, at: usize) -> Opt
     (below || above).then(|| already(at))
 }
 
-/// A hunk whose old lines are gone and whose new lines are there.
+/// A hunk whose old lines are gone and whose new lines are there. Lines that tell nothing (blank ones, or only what stands on one side of a
+/// removal) are no proof.
 pub(crate) fn applied_elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<String> {
-    let new = new(body);
-    let (_, changed) = core(body);
-    let telling = changed.iter().any(|(m, t)| *m == Mark::Add && !trim(t).is_empty()) || new.len() > 1;
-    let at = *index.runs(&new).first()?;
-    (telling && changed.len() < body.len() + 1 && stands(index, body, at)).then(|| already(at))
+    let tells =
+        |lines: &[(Mark, &[u8])]| lines.iter().any(|(m, t)| *m != Mark::Remove && !trim(t).is_empty());
+    let (before, changed) = core(body);
+    let after = &body[before + changed.len()..];
+    let proof = tells(changed) || (tells(&body[..before]) && tells(after));
+    if !proof {
+        return None;
+    }
+    index.runs(&new(body)).into_iter().find(|at| stands(index, body, *at)).map(already)
 }
 
 /// The file's lines that are most like the ones that were looked for.
