@@ -334,6 +334,7 @@ fn turn_line(
         (EndedBy::Cut, Some(CutReason::Whitespace)) => text.push_str(", cut: nothing but white space"),
         (EndedBy::Cut, Some(CutReason::Thinking)) => text.push_str(", cut: thinking without end"),
         (EndedBy::Cut, Some(CutReason::Unchanged)) => text.push_str(", cut: the file unchanged"),
+        (EndedBy::Cut, Some(CutReason::Line)) => text.push_str(", cut after the line asked for"),
         (EndedBy::Cut, Some(CutReason::Stopped) | None) => text.push_str(", cut"),
         (EndedBy::Stop, _) => {}
     }
@@ -413,6 +414,7 @@ mod tests {
                 content: "x".into(),
                 thinking: String::new(),
                 ended_by: EndedBy::Cut,
+                doubts: Vec::new(),
                 counts,
             },
             Event::ToolFinished {
