@@ -77,12 +77,16 @@ fn main() {
     let hostile = |size: usize| "{\"a\":".repeat(size / 5).into_bytes();
     let blank = |size: usize| [b"{\"tool\": \"x y\"".as_slice(), &b" ".repeat(size)].concat();
     type Make<'a> = &'a dyn Fn(usize) -> Vec<u8>;
-    let kinds: [(&str, Make<'_>); 6] = [
+    let braces = |size: usize| "{tool:!".repeat(size / 7).into_bytes();
+    let quotes = |size: usize| [b"{\"tool\": \"x y".as_slice(), &b"\", \"".repeat(size / 4)].concat();
+    let kinds: [(&str, Make<'_>); 8] = [
         ("call", &|size| call(size, false)),
         ("call with lines", &|size| call(size, true)),
         ("call with inner quotes", &deformed),
         ("prose", &prose),
         ("objects in objects", &hostile),
+        ("objects that are none", &braces),
+        ("quotes that end nothing", &quotes),
         ("blanks behind a quote", &blank),
     ];
     for (name, make) in kinds {

@@ -212,6 +212,9 @@ impl Candidate {
         } else if self.root == 3 && depth == 2 && self.reader.key_at(1).is_some_and(shape::is_list) {
             let span = self.reader.last;
             if let Some(Value::Object(map)) = self.reader.take_element() {
+                if shape::has_broken_arguments(&map) {
+                    return Err(Malformed::NotJson);
+                }
                 self.complete(map, span, options, calls, out);
             }
             Ok(())
@@ -274,6 +277,9 @@ impl Candidate {
             let shape = Shape { tool: named.tool, arguments: Value::Object(map) };
             self.emit(shape, (named.start, span.1), self.reader.repairs, calls, out);
         } else if self.root == 1 {
+            if shape::has_broken_arguments(&map) {
+                return Outcome::Failed { why: Malformed::NotJson, called: true };
+            }
             let bad_name = shape::has_bad_name(&map);
             self.complete(map, span, options, calls, out);
             if self.done == 0 && (self.announced || bad_name) {

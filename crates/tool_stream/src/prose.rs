@@ -4,7 +4,7 @@
 //! in the same sentence, a quote, a bracket or an equals sign directly before the brace, or a quoted line (`> `).
 
 /// Words that make what follows them in the sentence an example, or say that it is not being sent.
-const CUES: [&str; 60] = [
+const CUES: [&str; 59] = [
     "for example",
     "for instance",
     "e.g.",
@@ -36,25 +36,16 @@ const CUES: [&str; 60] = [
     "rather than",
     "would write",
     "would be written",
-    "would have to",
-    "would be",
-    "would call",
-    "would use",
-    "would send",
     "could write",
-    "could be",
     "could call",
     "could use",
     "could send",
     "might call",
     "might use",
     "might send",
-    "you can",
     "you could",
     "you would",
     "you might",
-    "you may",
-    "you should",
     "one can",
     "one could",
     "one would",
@@ -65,6 +56,14 @@ const CUES: [&str; 60] = [
     "don't call",
     "not calling",
     "never send",
+    "call would be",
+    "object would be",
+    "you can use",
+    "you can call",
+    "you can send",
+    "you can write",
+    "you may use",
+    "you may call",
 ];
 
 /// Bytes of text before an object that are looked at.

@@ -146,6 +146,18 @@ pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
     bad && map.keys().any(|k| is_arguments(k))
 }
 
+/// True if the arguments are given as a string that begins an object and does not end it.
+pub(crate) fn has_broken_arguments(map: &Map<String, Value>) -> bool {
+    let broken = |map: &Map<String, Value>| {
+        let text = ARGUMENTS.iter().find_map(|k| map.get(*k)?.as_str());
+        map.keys().any(|k| is_name(k))
+            && text.is_some_and(|t| {
+                t.trim_start().starts_with('{') && object_in(t, &mut Repairs::default()).is_none()
+            })
+    };
+    broken(map) || WRAPPERS.iter().any(|k| map.get(*k).and_then(Value::as_object).is_some_and(broken))
+}
+
 /// The call that `map` is, if it is one.
 pub(crate) fn call_of(map: &Map<String, Value>, options: &Options, repairs: &mut Repairs) -> Option<Shape> {
     for key in ["tool", "tool_name", "toolName"] {
