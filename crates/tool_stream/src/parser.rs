@@ -56,6 +56,8 @@ pub struct Parser {
     pub(crate) channel_thought: bool,
     /// Bytes looked at again after a failed object.
     again: usize,
+    /// Objects for which the text before them was judged.
+    asked: usize,
     /// How far the tag at hand has been searched for its end.
     pub(crate) searched: usize,
     finished: bool,
@@ -81,6 +83,8 @@ pub(crate) enum Flow {
 
 /// Bytes held back around a possible call, at most.
 const MAX_HOLD: usize = 4096;
+/// Objects behind prose that may be calls, at most; whoever writes more of them is not calling tools.
+const MAX_ASKED: usize = 4096;
 /// Bytes that may be looked at again after failed objects, beside four times those read.
 const AGAIN: usize = 64 << 10;
 
@@ -113,6 +117,7 @@ impl Parser {
             role_follows: false,
             channel_thought: false,
             again: 0,
+            asked: 0,
             searched: 0,
             finished: false,
         }
@@ -460,7 +465,8 @@ impl Parser {
         match outcome {
             Outcome::More => return Flow::More,
             Outcome::Ask => {
-                let alone = self.stands_alone();
+                self.asked += 1;
+                let alone = self.asked <= MAX_ASKED && self.stands_alone();
                 if let Mode::Object(candidate) = &mut self.mode {
                     candidate.answer(alone);
                 }
