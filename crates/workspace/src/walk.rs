@@ -51,41 +51,76 @@ pub struct Listing {
 
 impl Workspace {
     /// Lists files: what `.gitignore` leaves out is left out (also outside git repositories), `.git` always, hidden folders except a
-    /// few, symbolic links not followed, names that are not UTF-8 left out. Unreadable folders are passed over.
+    /// few, symbolic links not followed, names that are not UTF-8 left out. Unreadable folders are passed over. A folder that is itself left out is
+    /// listed all the same when it is asked for.
     #[must_use]
     pub fn walk(&self, filter: &WalkFilter) -> Listing {
+        match &filter.under {
+            Some(under) if under.as_str() != "." => {
+                let deep = under.as_str().split('/').count();
+                let depth = filter.depth.map(|d| d + deep);
+                let (only, below) = (self.0.root.join(under), under.clone());
+                let shown = move |e: &DirEntry| {
+                    (e.path().starts_with(&only) || only.starts_with(e.path())) && shown(e)
+                };
+                let found =
+                    self.collect(self.walker(&self.0.root, depth).filter_entry(shown), filter, &below);
+                if !found.entries.is_empty() {
+                    return found;
+                }
+                let start = self.0.root.join(under);
+                self.collect(
+                    self.walker(&start, filter.depth).parents(false).filter_entry(self::shown),
+                    filter,
+                    &below,
+                )
+            }
+            _ => {
+                let root = CleanPath::new(String::new());
+                self.collect(self.walker(&self.0.root, filter.depth).filter_entry(shown), filter, &root)
+            }
+        }
+    }
+
+    fn collect(&self, walk: &WalkBuilder, filter: &WalkFilter, under: &CleanPath) -> Listing {
         let mut out = Listing::default();
-        for entry in self.walker(filter) {
+        for entry in walk.build() {
             let Ok(entry) = entry else { continue };
             let Some(kind) = entry.file_type() else { continue };
-            if entry.depth() == 0 && kind.is_dir() || kind.is_dir() && !filter.folders {
-                continue;
-            }
-            if !(kind.is_dir() || kind.is_file() || kind.is_symlink()) {
-                continue;
-            }
             let Some(path) = entry.path().strip_prefix(&self.0.root).ok().and_then(Path::to_str) else {
                 continue;
             };
+            let path = CleanPath::new(path.into());
+            let way = kind.is_dir()
+                && (path == *under || under.as_ref().starts_with(&path) || path.as_str() == ".");
+            if way
+                || kind.is_dir() && !filter.folders
+                || !(kind.is_dir() || kind.is_file() || kind.is_symlink())
+            {
+                continue;
+            }
             if out.entries.len() == filter.limit {
                 out.cut = true;
                 break;
             }
             let size = if kind.is_file() { entry.metadata().map_or(0, |m| m.len()) } else { 0 };
-            out.entries.push(Entry { path: CleanPath::new(path.into()), size, folder: kind.is_dir() });
+            out.entries.push(Entry { path, size, folder: kind.is_dir() });
         }
         out
     }
 
-    fn walker(&self, filter: &WalkFilter) -> ignore::Walk {
-        let start = filter.under.as_ref().map_or_else(|| self.0.root.clone(), |p| self.0.root.join(p));
-        WalkBuilder::new(start)
-            .hidden(false)
+    fn walker(&self, start: &Path, depth: Option<usize>) -> WalkBuilder {
+        // Rules from above the root count only where the root is a folder inside a repository. Elsewhere they are somebody else's: a copy
+        // in an ignored build folder would seem empty.
+        let top = self.0.root.join(".git").exists();
+        let inside = !top && self.0.root.ancestors().skip(1).any(|folder| folder.join(".git").exists());
+        let mut walk = WalkBuilder::new(start);
+        walk.hidden(false)
+            .parents(inside)
             .require_git(false)
-            .max_depth(filter.depth)
-            .sort_by_file_name(std::ffi::OsStr::cmp)
-            .filter_entry(shown)
-            .build()
+            .max_depth(depth)
+            .sort_by_file_name(std::ffi::OsStr::cmp);
+        walk
     }
 }
 

@@ -278,6 +278,40 @@ fn a_walk_sees_what_git_would_track() {
 }
 
 #[test]
+fn ignore_rules_from_above_count_only_inside_a_repository() {
+    let outer = tempfile::tempdir().unwrap();
+    let root = outer.path().join("target/copy");
+    fs::create_dir_all(root.join("build")).unwrap();
+    fs::write(outer.path().join(".gitignore"), "target\nbuild\n").unwrap();
+    fs::write(root.join("a.txt"), "a\n").unwrap();
+    fs::write(root.join("build/b.txt"), "b\n").unwrap();
+    let paths = || {
+        let listing = Workspace::open(&root).unwrap().walk(&WalkFilter::default());
+        listing.entries.into_iter().map(|e| e.path.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(paths(), ["a.txt", "build/b.txt"]);
+    fs::create_dir(outer.path().join(".git")).unwrap();
+    fs::write(outer.path().join(".gitignore"), "build\n").unwrap();
+    assert_eq!(paths(), ["a.txt"]);
+    fs::create_dir(root.join(".git")).unwrap();
+    assert_eq!(paths(), ["a.txt", "build/b.txt"]);
+}
+
+#[test]
+fn a_walk_below_a_folder_knows_the_rules_of_the_root() {
+    let (_outer, ws) = setting();
+    fs::write(ws.root().join(".gitignore"), "deep\n").unwrap();
+    let under = WalkFilter { under: Some(ws.resolve("src").unwrap()), ..WalkFilter::default() };
+    let paths: Vec<_> = ws.walk(&under).entries.into_iter().map(|e| e.path.to_string()).collect();
+    assert_eq!(paths, ["src/main.rs"]);
+    let asked = WalkFilter { under: Some(ws.resolve("src/deep").unwrap()), ..WalkFilter::default() };
+    let paths: Vec<_> = ws.walk(&asked).entries.into_iter().map(|e| e.path.to_string()).collect();
+    assert_eq!(paths, ["src/deep/parser.rs"]);
+    let file = WalkFilter { under: Some(ws.resolve("src/main.rs").unwrap()), ..WalkFilter::default() };
+    assert_eq!(ws.walk(&file).entries.len(), 1);
+}
+
+#[test]
 fn a_root_that_is_not_there_is_an_error() {
     assert!(Workspace::open(Path::new("/nonexistent/folder")).is_err());
     let file = tempfile::NamedTempFile::new().unwrap();
