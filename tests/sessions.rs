@@ -92,3 +92,35 @@ fn a_recorded_session_stands_in_for_the_model() {
     assert_eq!(run(&format!("replay:{}", export.display())), live);
     assert_eq!(server.requests().len(), requests, "a replay asks no server");
 }
+
+#[test]
+fn a_small_models_session_is_repeated_in_another_clone_with_the_same_patch() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    server.enqueue("```add.sh\nadd() {\n    echo $(($1 + $2))\n}\n```\n");
+    let live = world
+        .agent(&[
+            "run",
+            "--model",
+            "deepseek-coder:6.7b",
+            "--dialect",
+            "whole-file",
+            "Make the tests pass: mend add.sh",
+        ])
+        .env("OLLAMA_HOST", server.url())
+        .output()
+        .unwrap();
+    assert_eq!(live.status.code(), Some(0), "{}", world.tell(&live));
+    let recording = world.home().join("session.jsonl");
+    world.observe(&["sessions", "export", "--output", recording.to_str().unwrap()]);
+
+    let clone = World::with_a_bug();
+    let model = format!("replay:{}", recording.display());
+    let replayed =
+        clone.agent(&["run", "--model", &model, "Make the tests pass: mend add.sh"]).output().unwrap();
+    assert_eq!(
+        (replayed.status.code(), &replayed.stdout),
+        (Some(0), &live.stdout),
+        "{}",
+        clone.tell(&replayed)
+    );
+}

@@ -117,7 +117,8 @@ fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
             }
             Event::Output { content, thinking, ended_by, doubts, .. } => turns.push(Turn {
                 doubts: doubts.into_iter().map(|d| (d.at as usize, d.chosen, d.other, d.logprob)).collect(),
-                content,
+                // A closing fence is known by what follows it, which a cut leaves out of the answer.
+                content: if ended_by == EndedBy::Cut { content + "\n" } else { content },
                 thinking: Some(thinking).filter(|t| !t.is_empty()),
                 end: match ended_by {
                     EndedBy::Stop => TurnEnd::Stop,
