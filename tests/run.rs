@@ -262,6 +262,7 @@ fn a_place_for_sessions_that_cannot_be_written_is_named() {
     exit 2
     --- stderr
     error: cannot create [WORLD]/repo/not-a-folder/sessions: Not a directory (os error 20)
+    hint: sessions need a place that can be written; AGENT_STATE_DIR names another
     ");
 }
 
@@ -328,4 +329,15 @@ fn instructions_reach_the_model_from_the_root_down_to_where_one_stands() {
     let at = |text: &str| first.find(text).unwrap_or_else(|| panic!("{text}: {first}"));
     assert!(at("Use tabs.") < at("Parts are numbered."));
     assert!(!first.contains("Others are not."));
+}
+
+#[test]
+fn a_home_of_dotfiles_is_not_the_project_of_what_lies_below_it() {
+    let (world, server) = (World::new(), Server::start());
+    let project = world.home().join("project");
+    std::fs::create_dir_all(&project).unwrap();
+    std::fs::create_dir_all(world.home().join(".git")).unwrap();
+    script(&server, [call("finish", json!({}))]);
+    run(&world, &server, &["-C", project.to_str().unwrap(), "Look."]);
+    assert_eq!(world.journal()[0]["root"], project.display().to_string());
 }

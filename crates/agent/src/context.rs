@@ -27,7 +27,13 @@ impl Context {
         let directory = std::env::current_dir()
             .and_then(|d| d.canonicalize())
             .map_err(|e| Failure::misuse(format!("cannot work in the current folder: {e}")))?;
-        let repository = directory.ancestors().find(|d| d.join(".git").exists()).map(Path::to_owned);
+        // A home that is a repository itself (of dotfiles) is not the project of what lies below it.
+        let home = environment.variables.get("HOME").and_then(|home| Path::new(home).canonicalize().ok());
+        let repository = directory
+            .ancestors()
+            .take_while(|d| *d == directory || Some(*d) != home.as_deref())
+            .find(|d| d.join(".git").exists())
+            .map(Path::to_owned);
         Ok(Self { environment, directory, repository })
     }
 

@@ -28,7 +28,9 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     let mode = if command.dry_run { Mode::DryRun } else { Mode::Run };
     interrupt::block_on(async {
         let signals = Signals::take()?;
-        let mut journal = store.create()?;
+        let mut journal = store.create().map_err(|e| {
+            Failure::from(e).hint("sessions need a place that can be written; AGENT_STATE_DIR names another")
+        })?;
         journal.observe(observer(command.json, command.quiet));
         let order = Order {
             task,
