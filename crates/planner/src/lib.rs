@@ -40,6 +40,7 @@ use tool_api::Registry;
 
 pub use driver::run;
 pub use finish_tool::Finish;
+pub use opening::dialect;
 pub use settings::{Cut, Dialect, Limits, Settings};
 
 /// What to do.

@@ -22,7 +22,8 @@ const SHOWN_SHARE: u64 = 4;
 const SMALL_MODEL_B: f32 = 4.0;
 
 /// The dialect for a model, where none was set.
-pub(crate) fn dialect(set: Dialect, model: &Identity) -> Dialect {
+#[must_use]
+pub fn dialect(set: Dialect, model: &Identity) -> Dialect {
     match set {
         Dialect::Auto if model.parameters_b.is_some_and(|b| b <= SMALL_MODEL_B) => Dialect::WholeFile,
         Dialect::Auto => Dialect::Json,
