@@ -123,11 +123,16 @@ async fn server(settings: &Settings, findings: &mut Findings) {
             "say how large it is with --num-ctx, so that nothing is cut silently",
         ),
     }
-    let dialect = match settings.dialect.as_str() {
-        "auto" => "chosen for the model's family and size when a run starts",
-        other => other,
-    };
-    findings.ok("dialect", dialect);
+    match session::plan(&settings) {
+        Ok(plan) => findings.ok(
+            "dialect",
+            match planner::dialect(plan.dialect, &identity) {
+                planner::Dialect::WholeFile => "whole files, as small models do best",
+                planner::Dialect::Json | planner::Dialect::Auto => "JSON tool calls",
+            },
+        ),
+        Err(failure) => findings.failure("dialect", &failure),
+    }
 }
 
 /// The folder, git, the sandbox, the tests, the place for sessions.
