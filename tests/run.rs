@@ -154,15 +154,6 @@ fn a_server_that_is_down_is_its_own_exit_code() {
 }
 
 #[test]
-fn a_budget_that_is_reached_is_its_own_exit_code() {
-    let (world, server) = (World::with_a_bug(), Server::start());
-    script(&server, mending());
-    let output = run(&world, &server, &["--max-turns", "1", "--quiet", "Make the tests pass."]);
-    let seen = world.tell(&output);
-    assert!(seen.starts_with("exit 4\n") && seen.contains("turn budget reached"), "{seen}");
-}
-
-#[test]
 fn an_interrupt_ends_the_run_and_keeps_what_was_done() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let [_, edit, _] = mending();
@@ -340,4 +331,41 @@ fn a_home_of_dotfiles_is_not_the_project_of_what_lies_below_it() {
     script(&server, [call("finish", json!({}))]);
     run(&world, &server, &["-C", project.to_str().unwrap(), "Look."]);
     assert_eq!(world.journal()[0]["root"], project.display().to_string());
+}
+
+#[test]
+fn flags_of_the_model_reach_the_request() {
+    let (world, server) = (World::with(&[("a.txt", "one\n")]), Server::start());
+    script(&server, [call("finish", json!({}))]);
+    let flags = ["--num-ctx", "8192", "--temperature", "0.5", "--max-answer-tokens", "777", "Look."];
+    run(&world, &server, &flags);
+    let options = &server.chats()[0].json["options"];
+    assert_eq!((&options["num_ctx"], &options["num_predict"]), (&json!(8192), &json!(777)), "{options}");
+    assert_eq!(options["temperature"], 0.5);
+}
+
+#[test]
+fn each_budget_ends_a_run() {
+    for (flag, value, words) in
+        [("--max-turns", "1", "turn budget reached"), ("--max-tokens", "10", "token budget reached")]
+    {
+        let (world, server) = (World::with_a_bug(), Server::start());
+        script(&server, mending());
+        let seen = world.tell(&run(&world, &server, &[flag, value, "--quiet", "Make the tests pass."]));
+        assert!(seen.starts_with("exit 4\n") && seen.contains(words), "{flag}: {seen}");
+    }
+}
+
+#[test]
+fn commands_write_outside_the_repository_only_where_that_was_asked_for() {
+    for (flags, code) in [(&[][..], 1), (&["--dangerously-no-sandbox"], 0)] {
+        let (world, server) = (World::new(), Server::start());
+        server.fallback(Reply::text(call("finish", json!({}))));
+        let outside = world.home().join("outside");
+        let check = format!("touch '{}'", outside.display());
+        let args = [flags, &["--verify", &check, "Look."]].concat();
+        let output = run(&world, &server, &args);
+        assert_eq!(output.status.code(), Some(code), "{}", world.tell(&output));
+        assert_eq!(outside.exists(), code == 0);
+    }
 }

@@ -124,3 +124,16 @@ fn a_small_models_session_is_repeated_in_another_clone_with_the_same_patch() {
         clone.tell(&replayed)
     );
 }
+
+#[test]
+fn colour_is_where_it_can_be_seen_or_was_asked_for() {
+    let world = World::new();
+    unlucky(&world);
+    let coloured = |name: &str, value: &str| {
+        let output = world.agent(&["sessions", "show"]).env(name, value).output().unwrap();
+        output.stdout.contains(&0x1b)
+    };
+    assert!(!coloured("TERM", "xterm"), "not into a pipe");
+    assert!(coloured("CLICOLOR_FORCE", "1"));
+    assert!(!coloured("NO_COLOR", "1"));
+}
