@@ -369,3 +369,42 @@ fn commands_write_outside_the_repository_only_where_that_was_asked_for() {
         assert_eq!(outside.exists(), code == 0);
     }
 }
+
+#[test]
+fn a_second_interrupt_ends_the_run_where_it_stands() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    // A git that waits while there is a pipe: what the first interrupt still has to do, telling the diff, takes for ever.
+    let bin = world.home().join("bin");
+    let hold = world.home().join("hold");
+    std::fs::create_dir(&bin).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let wrapper = format!(
+        "#!/bin/sh\nPATH='{path}'\n[ -p '{0}' ] && read -r line < '{0}'\nexec git \"$@\"\n",
+        hold.display()
+    );
+    std::fs::write(bin.join("git"), wrapper).unwrap();
+    std::fs::set_permissions(bin.join("git"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let [_, edit, _] = mending();
+    server.enqueue(Reply::text(edit));
+    server.enqueue(Reply::text("Let me think").gate("never released"));
+    let child = world
+        .agent(&["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."])
+        .env("OLLAMA_HOST", server.url())
+        .env("PATH", format!("{}:{path}", bin.display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let terminate =
+        || std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    server.block_for_gate("never released");
+    assert!(std::process::Command::new("mkfifo").arg(&hold).status().unwrap().success());
+    terminate();
+    let writer = std::fs::OpenOptions::new().write(true).open(&hold).unwrap(); // git waits: the first one was heard
+    terminate();
+    let output = child.wait_with_output().unwrap();
+    drop(writer);
+    let seen = world.tell(&output);
+    assert!(seen.starts_with("exit 130\n") && seen.contains("a second signal"), "{seen}");
+    assert_eq!(world.journal().pop().unwrap()["ending"]["kind"], "interrupted");
+}
