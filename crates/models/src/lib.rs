@@ -12,7 +12,7 @@
 //! # async fn main() -> Result<(), models::Error> {
 //! let model = Replay::from_jsonl(r#"{"content": "Hello."}"#, "recording")?;
 //! let question = Message { role: Role::User, content: "Say hello.".into(), thinking: None };
-//! let request = Request { messages: vec![question], temperature: None, seed: None, max_tokens: 100, format: None };
+//! let request = Request { messages: vec![question], max_tokens: 100, ..Request::default() };
 //! let answer = collect(model.stream(&request).await?).await?;
 //! assert_eq!(answer.text, "Hello.");
 //! # Ok(())
@@ -78,7 +78,7 @@ pub struct Message {
 
 /// What may differ from one request of a session to the next without a reload or a lost prefix. Where the last message is the
 /// assistant's and [`Identity::branches`], the answer goes on from its last byte (some servers repeat the message first).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// The conversation; each request repeats the previous one's messages and adds to their end.
     pub messages: Vec<Message>,

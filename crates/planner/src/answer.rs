@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tool_api::{Effect, Registry};
 use tool_stream::{Event, Options, Parser};
 
+use crate::focus;
 use crate::guards::Degeneration;
 
 /// What came out of a piece of the stream.
@@ -120,7 +121,7 @@ pub(crate) struct Answer<'a> {
 impl<'a> Answer<'a> {
     pub(crate) fn new(how: Listening<'a>) -> Self {
         Self {
-            parser: Parser::new(parser_options(how.tools, how.wanted.file().is_some())),
+            parser: Parser::new(parser_options(how.tools, how.wanted.file())),
             how,
             scratch: Vec::new(),
             content: String::new(),
@@ -255,7 +256,7 @@ impl<'a> Answer<'a> {
         let verdict = tool_stream::parse(
             self.thinking.as_bytes(),
             tool_stream::End::Stop,
-            parser_options(self.how.tools, false),
+            parser_options(self.how.tools, None),
         );
         if let [call] = verdict.calls.as_slice() {
             let call = ReadyCallDraft {
@@ -422,10 +423,11 @@ struct ReadyCallDraft {
     certain: bool,
 }
 
-fn parser_options(tools: &Registry, whole_file: bool) -> Options {
+fn parser_options(tools: &Registry, file: Option<&Focus>) -> Options {
     Options {
         known_tools: Some(tools.specs().map(|s| s.name.to_owned()).collect()),
-        whole_file,
+        whole_file: file.is_some(),
+        scripts: file.is_some_and(|file| focus::language(&file.path) == "sh"),
         ..Options::default()
     }
 }

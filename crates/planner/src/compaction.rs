@@ -5,8 +5,6 @@
 
 use models::{Message, Role};
 
-/// Messages at the head that never go: the system prompt and the task.
-const HEAD: usize = 2;
 /// Messages at the end that never go: the last answer and its result.
 const TAIL: usize = 2;
 /// A result longer than this is cut down to its first line.
@@ -20,10 +18,12 @@ pub(crate) fn compact(
     tokens: impl Fn(&[Message]) -> u64,
     note: impl Fn(&[String]) -> String,
 ) -> Option<Vec<Message>> {
-    if messages.len() <= HEAD + TAIL {
+    // The head never goes: the system prompt, where there is one, and the task.
+    let head = messages.iter().take_while(|m| m.role != Role::Assistant).count();
+    if messages.len() <= head + TAIL {
         return None;
     }
-    let (head, rest) = messages.split_at(HEAD);
+    let (head, rest) = messages.split_at(head);
     let (middle, tail) = rest.split_at(rest.len() - TAIL);
     // First what costs most and is worth least: the text of old results, oldest first.
     let mut stubbed: Vec<Message> = middle.to_vec();

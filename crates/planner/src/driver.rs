@@ -17,7 +17,6 @@ use crate::budget::Accountant;
 use crate::machine::{Ask, Begin, Input, Machine, Step, Turn, Why};
 use crate::opening;
 use crate::settings::{Cut, Dialect};
-use crate::turn::Listened;
 use crate::{Error, Finish, Job, Parts, Report, Repository, Verifier};
 
 /// Works on a task until it ends, one way or another. The final diff is taken from the tree on every path.
@@ -157,6 +156,8 @@ impl<'a> Driver<'a> {
             // Reasoning counts against the limit of an answer (wire reference 2.2), and cut-off reasoning is an answer lost.
             let least = if self.identity.local { 8 << 10 } else { 32 << 10 };
             settings.max_answer_tokens = settings.max_answer_tokens.max(least);
+            // Reasoning at temperature 0 goes in circles; 0.6 is what the vendor of the distills advises (wire reference 4).
+            settings.temperature = if settings.temperature == 0.0 { 0.6 } else { settings.temperature };
         }
         let prompts = crate::prompts::Prompts::new()
             .map_err(|e| refused(format!("a prompt template is broken: {e}")))?;
@@ -205,8 +206,8 @@ impl<'a> Driver<'a> {
                 max_tokens: request.max_tokens,
             })?;
             let error = match self.listen(machine, &request, ask).await? {
-                Listened::Turn(turn) => return Ok(Input::Answered(turn)),
-                Listened::Failed(error) => error,
+                Ok(turn) => return Ok(Input::Answered(turn)),
+                Err(error) => error,
             };
             let left = self.deadline.map(|at| at.saturating_duration_since(tokio::time::Instant::now()));
             match self.retries.decide(attempt - 1, &error, left) {

@@ -242,11 +242,16 @@ impl Machine {
                 }
                 self.say(Role::User, body);
                 let alternatives = if self.branches && number == 1 { ALTERNATIVES } else { 0 };
+                // The answer is as long as the file, and a few words.
+                let file = Message { role: Role::User, content: focus.content.clone(), thinking: None };
+                let most = self.estimator.messages(&[file]) * 3 / 2 + 512;
+                let most = self.settings.max_answer_tokens.max(u32::try_from(most).unwrap_or(u32::MAX));
+                let max_tokens = self.room_for(most);
                 Step::Ask(Ask {
                     wanted: Wanted::File(focus),
                     temperature,
                     seed,
-                    max_tokens: self.room(),
+                    max_tokens,
                     alternatives,
                     stop: None,
                 })
@@ -475,7 +480,10 @@ impl Machine {
 
     /// The most tokens the answer may have, so that prompt and answer stay within the window.
     fn room(&self) -> u32 {
-        let most = self.settings.max_answer_tokens;
+        self.room_for(self.settings.max_answer_tokens)
+    }
+
+    fn room_for(&self, most: u32) -> u32 {
         let Some(window) = self.window else { return most };
         let left = window.saturating_sub(self.estimator.messages(&self.messages));
         most.min(u32::try_from(left).unwrap_or(most)).max(256)

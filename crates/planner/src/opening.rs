@@ -51,6 +51,8 @@ pub(crate) fn compose(
         .and_then(|best| shown.iter().find(|(path, _)| *path == best.path))
         // A file that holds control tokens cannot be shown as it is, so it cannot be asked for whole either.
         .filter(|(_, text)| !text.trim().is_empty() && break_special_tokens(text) == *text)
+        // It is in the prompt and again in the answer.
+        .filter(|(_, text)| window.is_none_or(|w| (text.len() as u64) * 2 / 3 + 1_024 < w))
         .map(|(path, content)| Focus { path: path.clone(), content: content.clone() });
     let tools = tools
         .specs()

@@ -14,11 +14,8 @@ use crate::budget;
 use crate::driver::{Driver, Stop, refused, stopped};
 use crate::machine::{Ask, CallResult, Machine, Turn};
 
-/// What came of one request.
-pub(crate) enum Listened {
-    Turn(Turn),
-    Failed(models::Error),
-}
+/// What came of one request: an answer and all that followed from it, or why there is none.
+pub(crate) type Listened = Result<Turn, models::Error>;
 
 impl Driver<'_> {
     /// Streams one answer, acting on its calls as they become complete.
@@ -35,7 +32,7 @@ impl Driver<'_> {
         let mut stream = tokio::select! {
             stream = self.model.stream(request) => match stream {
                 Ok(stream) => stream,
-                Err(error) => return Ok(Listened::Failed(error)),
+                Err(error) => return Ok(Err(error)),
             },
             stop = &mut stopped => return Err(stop),
         };
@@ -70,7 +67,7 @@ impl Driver<'_> {
                             _ => models::Error::Transport("the server closed the stream before the answer was complete".into()),
                         };
                         if !answer.has_call() {
-                            return Ok(Listened::Failed(error));
+                            return Ok(Err(error));
                         }
                         // What stands behind a complete call is lost, as if we had cut there; the call itself is whole.
                         self.journal.append(Event::Warning { message: format!("{error}; going on with the calls that were complete") })?;
@@ -115,7 +112,7 @@ impl Driver<'_> {
             }
         }
         self.after_calls(&mut turn).await?;
-        Ok(Listened::Turn(turn))
+        Ok(Ok(turn))
     }
 
     /// Writes down what was heard, and queues calls.

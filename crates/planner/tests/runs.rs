@@ -42,6 +42,17 @@ async fn a_session_by_whole_file_word_for_word() {
     insta::assert_snapshot!(ran.told().join("\n=======================\n"));
 }
 
+#[tokio::test]
+async fn a_shell_script_is_taken_from_a_block_labelled_as_shell() {
+    let mut world = world();
+    world.settings.dialect = Dialect::WholeFile;
+    world.verified = false;
+    world.files.lock().unwrap().clear();
+    world.files.lock().unwrap().insert("greet.sh".into(), "echo helo\n".into());
+    let ran = world.run("greet.sh misspells hello", vec![says("```sh\necho hello\n```\n")]).await;
+    assert_eq!(ran.files["greet.sh"], "echo hello\n");
+}
+
 /// The file unchanged, with a doubt at the minus.
 fn unchanged_in_doubt(others: &[(&str, f32)]) -> Reply {
     let others = others.iter().map(|(other, logprob)| ((*other).to_owned(), *logprob)).collect();

@@ -182,7 +182,8 @@ impl Registry {
             self.judge_field(tool, name, value)?;
             let property = &entry.spec.schema["properties"][name.as_str()];
             let value = schema::coerce(value.clone(), property);
-            if !(value.is_null() && !schema::required(&entry.spec.schema, name)) {
+            let left_out = value.is_null() && !schema::required(&entry.spec.schema, name);
+            if !left_out {
                 out.insert(name.clone(), value);
             }
         }

@@ -16,6 +16,8 @@ pub struct Options {
     pub known_tools: Option<Vec<String>>,
     /// A fenced block that holds no call is the whole text of a file: see the crate's documentation.
     pub whole_file: bool,
+    /// With `whole_file`: a block labelled as shell is a file too, for a script was asked for. Otherwise it is a command to look at.
+    pub scripts: bool,
     /// The chat template has already opened the think block, so the stream begins inside it.
     pub starts_thinking: bool,
 }
@@ -27,6 +29,7 @@ impl Default for Options {
             max_call_bytes: 16 << 20,
             known_tools: None,
             whole_file: false,
+            scripts: false,
             starts_thinking: false,
         }
     }

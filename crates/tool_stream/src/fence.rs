@@ -42,17 +42,17 @@ pub(crate) fn label(info: &str) -> String {
     word.unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Labels of what is run or printed. Without a path such a block is not a file.
-fn is_transcript(label: &str) -> bool {
-    ["bash", "sh", "shell", "zsh", "console", "terminal", "output", "shell-session", "diff", "patch"]
-        .contains(&label)
+/// Labels of what is run or printed. Without a path such a block is not a file, unless a script is what was asked for.
+fn is_transcript(label: &str, scripts: bool) -> bool {
+    let shell = ["bash", "sh", "shell", "zsh"].contains(&label);
+    shell && !scripts || ["console", "terminal", "output", "shell-session", "diff", "patch"].contains(&label)
 }
 
-/// The file that a fence holds, judged by its info string and by the text before it.
-pub(crate) fn file_info(info: &str, before: &[u8]) -> Option<FileInfo> {
+/// The file that a fence holds, judged by its info string and by the text before it; `scripts` if it may be a shell script.
+pub(crate) fn file_info(info: &str, before: &[u8], scripts: bool) -> Option<FileInfo> {
     let label = label(info);
     let path = path_in_info(info).or_else(|| path_on_line_before(before));
-    if path.is_none() && is_transcript(&label) {
+    if path.is_none() && is_transcript(&label, scripts) {
         return None;
     }
     let may_be_call = path.is_none() && is_data_label(&label);
