@@ -6,11 +6,10 @@ use std::str::FromStr;
 
 use journal::{EndedBy, Event, Record};
 use models::choose::{self, Choice, Chosen, Surroundings};
-use models::ollama::full_name;
+use models::ollama::{Server, full_name};
 use models::replay::{Replay, Turn, TurnEnd};
-use models::{Error, Model, Secret, Think};
+use models::{Error, Model, Secret, Think, host};
 
-use crate::commands::models::server;
 use crate::console;
 use crate::exit::{Failure, Result};
 use crate::progress;
@@ -36,6 +35,13 @@ pub(crate) fn surroundings(settings: &Settings) -> Surroundings {
         timeouts: None,
         preload: true,
     }
+}
+
+/// The Ollama server of the settings.
+pub(crate) fn server(settings: &Settings) -> Result<Server> {
+    let around = surroundings(settings);
+    let base = settings.base_url.as_deref().or(settings.ollama_host.as_deref()).unwrap_or_default();
+    Ok(Server::new(&host::ollama_base(host::root(base)), around.ollama_key.as_ref(), None)?)
 }
 
 /// The value of `--model`, read.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use serde_json::Value;
 use tool_api::{Effect, Outcome, Registry, Status, ToolError};
 
 use crate::answer::ReadyCall;
@@ -17,6 +18,14 @@ pub(crate) struct Acted {
     pub(crate) call: ReadyCall,
     pub(crate) result: Result<Outcome, ToolError>,
     pub(crate) ms: u64,
+}
+
+/// A call and its outcome.
+#[derive(Debug)]
+pub(crate) struct CallResult {
+    pub(crate) tool: String,
+    pub(crate) arguments: Value,
+    pub(crate) outcome: Outcome,
 }
 
 type Running = Pin<Box<dyn Future<Output = Acted> + Send>>;

@@ -7,22 +7,20 @@
 //! Effect on the prompt cache: messages are only ever added at the end. The two exceptions, a fresh start and a compaction, are
 //! journaled as [`Event::Rewound`] and keep the longest head they can.
 
+mod whole_file;
+
 use journal::{Check, CutReason, Doubt, EndedBy, Ending, Event};
 use models::{Message, Role};
-use serde_json::Value;
-use tool_api::{Outcome, Status};
+use tool_api::Status;
 
+use crate::acting::CallResult;
 use crate::answer::{Focus, Wanted};
-use crate::approach::{Attempt, Attempts, Move};
-use crate::branches;
+use crate::approach::{Attempts, Move};
 use crate::budget::Estimator;
 use crate::compaction;
 use crate::guards::{EqualCalls, Repeats};
 use crate::prompts::{Opening, Prompts};
 use crate::settings::Settings;
-
-/// Alternatives asked for at each token: the right one is among the first few or not to be had.
-const ALTERNATIVES: u8 = 6;
 
 /// What to do next.
 #[derive(Debug)]
@@ -83,14 +81,6 @@ pub(crate) struct Turn {
     pub(crate) refused: Option<String>,
     /// Run because something changed or `finish` was called.
     pub(crate) check: Option<Check>,
-}
-
-/// A call and its outcome.
-#[derive(Debug)]
-pub(crate) struct CallResult {
-    pub(crate) tool: String,
-    pub(crate) arguments: Value,
-    pub(crate) outcome: Outcome,
 }
 
 /// The state of a run.
@@ -204,96 +194,6 @@ impl Machine {
         Step::Ask(self.ask())
     }
 
-    /// Carries out a move of the whole-file approach.
-    fn whole_file(&mut self, next: Move) -> Step {
-        let Some(attempts) = &self.attempts else { return Step::Ask(self.ask()) };
-        let step = match next {
-            Move::Done if self.has_verifier => {
-                return Step::Finish(Ending::Verified, "the verification passes".into());
-            }
-            Move::Done => {
-                let message = "the file was changed; there is no test command to verify it with (give one with --verify)";
-                return Step::Finish(Ending::Unverified, message.into());
-            }
-            Move::Try(content) => {
-                let focus = Focus { content, ..attempts.base().clone() };
-                return Step::Write { focus, why: Why::Try };
-            }
-            Move::Line { prefix } => {
-                self.rewind(self.request_head(), "another line where the model was in doubt");
-                self.say(Role::Assistant, prefix);
-                let max_tokens = branches::LINE_TOKENS;
-                let ask = Ask {
-                    wanted: Wanted::Line,
-                    temperature: 0.0,
-                    seed: None,
-                    max_tokens,
-                    alternatives: 0,
-                    stop: Some("\n".into()),
-                };
-                return Step::Ask(ask);
-            }
-            Move::Whole => {
-                let (focus, number) = (attempts.base().clone(), attempts.number());
-                let (temperature, seed) = attempts.sampling(self.settings.temperature);
-                let body = self.prompts.whole_file(&self.opening, &focus);
-                if number > 1 {
-                    self.rewind(0, &format!("attempt {number}: afresh, at another temperature"));
-                }
-                self.say(Role::User, body);
-                let alternatives = if self.branches && number == 1 { ALTERNATIVES } else { 0 };
-                // The answer is as long as the file, and a few words.
-                let file = Message { role: Role::User, content: focus.content.clone(), thinking: None };
-                let most = self.estimator.messages(&[file]) * 3 / 2 + 512;
-                let most = self.settings.max_answer_tokens.max(u32::try_from(most).unwrap_or(u32::MAX));
-                let max_tokens = self.room_for(most);
-                Step::Ask(Ask {
-                    wanted: Wanted::File(focus),
-                    temperature,
-                    seed,
-                    max_tokens,
-                    alternatives,
-                    stop: None,
-                })
-            }
-            Move::Enough => {
-                let message = "what the model tried did not make the verification pass";
-                Step::Finish(Ending::GaveUp, message.into())
-            }
-        };
-        self.restored_first(step)
-    }
-
-    /// A step that is taken from the best known state of the file only.
-    fn restored_first(&mut self, step: Step) -> Step {
-        match &self.attempts {
-            Some(attempts) if attempts.strayed() => {
-                self.after_restore = Some(Box::new(step));
-                Step::Write { focus: attempts.base().clone(), why: Why::Restore }
-            }
-            _ => step,
-        }
-    }
-
-    fn written(&mut self, content: &str, check: Option<&Check>) -> Step {
-        let Some(attempts) = &mut self.attempts else { return Step::Ask(self.ask()) };
-        if let Some(check) = check {
-            self.changed = true;
-            let next = attempts.tried(content, check);
-            return self.whole_file(next);
-        }
-        attempts.restored();
-        match self.after_restore.take() {
-            Some(step) => *step,
-            None => Step::Ask(self.ask()),
-        }
-    }
-
-    /// The messages up to the request that asks for the file.
-    fn request_head(&self) -> usize {
-        self.messages.iter().take_while(|m| m.role != Role::Assistant).count()
-    }
-
     fn answered(&mut self, turn: Turn) -> Step {
         let Turn { content, thinking, results, refused, check, block, doubts, .. } = turn;
         if self.messages.last().is_some_and(|m| m.role == Role::Assistant) {
@@ -321,30 +221,6 @@ impl Machine {
             self.corrections = 0;
             self.report(&results, check.as_ref(), refused)
         }
-    }
-
-    /// The whole-file approach's view of a turn; `None` when the run goes on by tools.
-    fn whole_file_answered(
-        &mut self,
-        results: &[CallResult],
-        check: Option<&Check>,
-        block: Option<usize>,
-        doubts: &[Doubt],
-    ) -> Option<Step> {
-        let attempts = self.attempts.as_mut()?;
-        let looked = results.iter().any(|r| r.tool != "apply_patch" && r.tool != "finish");
-        if looked {
-            self.attempts = None;
-            let introduction = self.prompts.tools(&self.opening);
-            let text = self.prompts.results(results, check, None);
-            self.say(Role::User, format!("{text}\n\n{introduction}"));
-            return Some(Step::Ask(self.ask()));
-        }
-        let wrote = results.iter().rfind(|r| !r.outcome.changed.is_empty());
-        let wrote = wrote.map(|r| r.arguments["content"].as_str().unwrap_or_default());
-        let attempt = Attempt { answer: &self.last_answer, block, doubts, wrote, check };
-        let next = attempts.answered(&attempt);
-        Some(self.whole_file(next))
     }
 
     fn finish(&mut self, summary: &str) -> Step {

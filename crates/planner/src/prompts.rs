@@ -8,8 +8,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Value, json};
 
+use crate::acting::CallResult;
 use crate::answer::Focus;
-use crate::machine::CallResult;
 use crate::{Instructions, focus};
 
 macro_rules! templates {

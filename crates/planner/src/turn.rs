@@ -8,11 +8,11 @@ use journal::{CutReason, EndedBy, Event};
 use models::{Message, Request};
 use tool_api::Status;
 
-use crate::acting::{self, Acted, Acting};
+use crate::acting::{self, Acted, Acting, CallResult};
 use crate::answer::{Answer, Heard, Listening, Refused};
 use crate::budget;
 use crate::driver::{Driver, Stop, refused, stopped};
-use crate::machine::{Ask, CallResult, Machine, Turn};
+use crate::machine::{Ask, Machine, Turn};
 
 /// What came of one request: an answer and all that followed from it, or why there is none.
 pub(crate) type Listened = Result<Turn, models::Error>;

@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::figures::bytes;
 use crate::flags::ServerFlags;
 use crate::interrupt::{self, Signals};
-use crate::model;
+use crate::model::{self, server};
 use crate::progress;
 use crate::sanitize;
 use crate::settings::Settings;
@@ -40,13 +40,6 @@ pub(crate) fn run(command: Models, context: &Context) -> Result<Exit> {
             .hint("start it with `ollama serve`, or say where it listens with OLLAMA_HOST or --base-url"),
         _ => failure,
     })
-}
-
-/// The Ollama server of the settings.
-pub(crate) fn server(settings: &Settings) -> Result<Server> {
-    let around = model::surroundings(settings);
-    let base = settings.base_url.as_deref().or(settings.ollama_host.as_deref()).unwrap_or_default();
-    Ok(Server::new(&host::ollama_base(host::root(base)), around.ollama_key.as_ref(), None)?)
 }
 
 async fn list(settings: &Settings, json: bool) -> Result<Exit> {
