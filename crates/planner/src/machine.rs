@@ -218,7 +218,6 @@ impl Machine {
         if results.is_empty() {
             self.correct(refused)
         } else {
-            self.corrections = 0;
             self.report(&results, check.as_ref(), refused)
         }
     }
@@ -253,7 +252,7 @@ impl Machine {
             );
         }
         let text = self.prompts.correction(refused.as_deref(), self.corrections);
-        self.go_on(text)
+        self.forget_repeats(&text).unwrap_or_else(|| self.go_on(text))
     }
 
     /// Tells the model what its calls led to.
@@ -293,7 +292,26 @@ impl Machine {
             return Step::Finish(Ending::GaveUp, format!("{} calls in a row were refused", self.corrections));
         }
         let text = self.prompts.results(results, check, note.as_deref());
+        if all_refused && let Some(step) = self.forget_repeats(&text) {
+            return step;
+        }
         self.go_on(text)
+    }
+
+    /// A model that sees its own answer twice writes it a third time, at any temperature. So the repeats go from the conversation, and
+    /// what is wrong with them joins the message they answered. Effect on the prompt cache: it holds up to that message.
+    fn forget_repeats(&mut self, text: &str) -> Option<Step> {
+        if self.same_answers == 0 {
+            return None;
+        }
+        let same = |m: &Message| m.role == Role::Assistant && m.content == self.last_answer;
+        let pairs = self.messages.rchunks(2).take_while(|pair| pair.last().is_some_and(same)).count();
+        // The answers and what was said to all but the last of them.
+        let first = self.messages.len().checked_sub(2 * pairs - 1)?;
+        let asked = self.messages.get(first.checked_sub(1)?)?.content.clone();
+        let text = self.prompts.again(&asked, text);
+        self.rewind(first - 1, "the model repeats itself: its repeats are left out");
+        Some(self.go_on(text))
     }
 
     fn go_on(&mut self, text: String) -> Step {

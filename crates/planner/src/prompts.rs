@@ -16,7 +16,7 @@ macro_rules! templates {
     ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("../../../prompts/", $name)))),*] };
 }
 
-const TEMPLATES: [(&str, &str); 9] = templates![
+const TEMPLATES: [(&str, &str); 10] = templates![
     "system.md",
     "tools.md",
     "first.md",
@@ -24,6 +24,7 @@ const TEMPLATES: [(&str, &str); 9] = templates![
     "correction.md",
     "finish_refused.md",
     "repeated.md",
+    "again.md",
     "compacted.md",
     "whole_file.md",
 ];
@@ -112,6 +113,11 @@ impl Prompts {
 
     pub(crate) fn finish_refused(&self, check: &Check, changed: bool) -> String {
         self.render("finish_refused.md", json!({ "check": check_value(Some(check)), "changed": changed }))
+    }
+
+    /// A message again, with what became of the answers to it. `asked` has been rendered before.
+    pub(crate) fn again(&self, asked: &str, text: &str) -> String {
+        self.render("again.md", json!({ "asked": asked, "text": text }))
     }
 
     pub(crate) fn repeated(&self, tool: &str, times: u32) -> String {
@@ -253,6 +259,7 @@ mod tests {
             prompts.correction(None, 1),
             prompts.correction(Some("why"), 2),
             prompts.finish_refused(&check, false),
+            prompts.again("asked", "text"),
             prompts.repeated("t", 3),
             prompts.compacted(&["one".into()]),
         ];

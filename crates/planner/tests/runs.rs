@@ -201,6 +201,38 @@ async fn the_same_useless_answer_is_asked_for_again_at_another_temperature() {
 }
 
 #[tokio::test]
+async fn an_answer_given_twice_in_vain_is_taken_out_of_what_the_model_sees() {
+    // Seen with a 1.5B model: it copied its own refused call five times, the last at temperature 1.
+    let bad = r#"{"tool": "apply_patch", "arguments": {"path": "calc.py"}}"#;
+    let ran =
+        world().run("t", vec![says(READ), says(bad), says(bad), says(bad), says(FIX), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::Verified);
+    let last = &ran.requests[4].messages;
+    assert!(!last.iter().any(|m| m.content == bad), "{last:?}");
+    let told = &last.last().unwrap().content;
+    assert!(
+        told.starts_with("read_file calc.py: ok") && told.contains("\"content\" is a required property"),
+        "{told}"
+    );
+    assert_eq!(
+        ran.requests[3].messages[..3],
+        ran.requests[1].messages[..3],
+        "the prefix is in the server's cache"
+    );
+}
+
+#[tokio::test]
+async fn calls_that_are_refused_again_and_again_end_the_run() {
+    let bad = |i: usize| {
+        says(&format!(
+            r#"{{"tool": "apply_patch", "arguments": {{"path": "calc.py", "content": "{i}", "x{i}": 1}}}}"#
+        ))
+    };
+    let ran = world().run("t", (0..20).map(bad).collect()).await;
+    assert_eq!((ran.report.ending, ran.requests.len()), (Ending::GaveUp, 5));
+}
+
+#[tokio::test]
 async fn finish_is_turned_down_while_the_verification_fails_and_accepted_as_unverified_in_the_end() {
     let ran = world().run("t", vec![says(FINISH), says(FINISH), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Unverified);

@@ -69,6 +69,10 @@ impl Arguments {
         let edits = edits.filter(|e| !e.is_empty());
         let patch = patch.map(Text::joined).filter(|p| !p.trim().is_empty());
         let delete = delete.unwrap_or(false);
+        // Small models fill in every argument, those they do not mean with nothing. An empty file is only meant when nothing else is.
+        let meant = patch.is_some() || edits.is_some() || delete;
+        let content = content.filter(|text| !matches!(text, Text::Lines(lines) if lines.is_empty()));
+        let content = content.map(Text::joined).filter(|text| !(meant && text.is_empty()));
         let given = [patch.is_some(), edits.is_some(), content.is_some(), delete];
         if given.iter().filter(|g| **g).count() > 1 {
             return Err("give only one of patch, edits, content and delete".into());
@@ -81,7 +85,7 @@ impl Arguments {
             )),
             (.., Some(content)) => {
                 let path = path.ok_or("content needs a path: the file that is to have it")?;
-                Ok(vec![patch::whole(path, content.joined().as_bytes())])
+                Ok(vec![patch::whole(path, content.as_bytes())])
             }
             _ if delete => Ok(vec![FilePatch {
                 dialect: Dialect::WholeFile,

@@ -39,6 +39,20 @@ async fn a_patch_may_be_an_array_of_lines() {
 }
 
 #[tokio::test]
+async fn arguments_filled_in_with_nothing_are_arguments_not_given() {
+    // As a 1.5B model calls it.
+    let (folder, _, registry) = setting();
+    let edit = json!([{"path": "a.txt", "search": "two", "replace": "zwei"}]);
+    let all = json!({"patch": [], "edits": edit, "path": "a.txt", "content": [], "delete": false});
+    assert_eq!(call(&registry, all).await.unwrap().text, "changed a.txt +1 -1");
+    let nothing = json!({"patch": "", "edits": [], "path": "a.txt", "content": [], "delete": false});
+    assert!(call(&registry, nothing).await.unwrap_err().contains("give a patch"));
+    assert_eq!(fs::read_to_string(folder.path().join("a.txt")).unwrap(), "one\nzwei\nthree\n");
+    let empty = json!({"path": "empty.txt", "content": ""});
+    assert_eq!(call(&registry, empty).await.unwrap().text, "created empty.txt +0 -0");
+}
+
+#[tokio::test]
 async fn whole_files_are_created_replaced_and_deleted() {
     let (folder, _, registry) = setting();
     let read = |p: &str| fs::read_to_string(folder.path().join(p)).ok();
