@@ -1,6 +1,7 @@
 //! A work tree with a home directory around it, and sandboxes for it.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use sandbox::{Level, Policy, Sandbox, clean_environment};
 
@@ -59,9 +60,21 @@ pub(crate) const LAUNCHER: &str = "SANDBOX_TEST_LAUNCHER";
 /// Names another place for work trees, for the same reason.
 pub(crate) const PLACE: &str = "SANDBOX_TEST_PLACE";
 
-/// Not `/tmp`, which commands see one of their own of.
+/// The build folder, where that will do: not below `/tmp` and its like, which commands have of their own, and, for root, where an
+/// ordinary user gets to as well.
 pub(crate) fn place() -> PathBuf {
-    std::env::var_os(PLACE).map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from)
+    if let Some(place) = std::env::var_os(PLACE) {
+        return place.into();
+    }
+    let build = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let shared = ["/tmp", "/var/tmp", "/run", "/dev/shm"].iter().any(|dir| build.starts_with(dir));
+    let open = |dir: &Path| dir.metadata().is_ok_and(|m| m.permissions().mode() & 0o001 != 0);
+    match (shared, rustix::process::geteuid().is_root()) {
+        (false, false) => build,
+        (false, true) if build.ancestors().all(open) => build,
+        (_, true) => "/var/lib".into(),
+        (true, false) => std::env::home_dir().unwrap(),
+    }
 }
 
 pub(crate) fn launcher() -> PathBuf {
