@@ -88,8 +88,8 @@ async fn a_command_that_does_not_end_is_stopped_and_the_model_told_what_to_avoid
 #[tokio::test]
 async fn files_are_written_in_the_work_tree_and_nowhere_else() {
     let repository = Repository::new();
-    let outcome = repository.run("echo a > file && echo b > ../outside").await;
-    assert_eq!(outcome.status, Status::Failed);
+    // Below /tmp, which commands have of their own, the second may seem to them to succeed.
+    repository.run("echo a > file && echo b > ../outside").await;
     assert!(repository.root().join("file").exists() && !repository.dir.path().join("outside").exists());
 }
 
