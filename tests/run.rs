@@ -53,7 +53,6 @@ fn a_bug_is_mended_and_verified() {
         The test command failed with exit code 1. Command: sh check.sh
         The last lines of its output:
         add 2 3 is -1, not 5
-        Full output: [WORLD]/home/.local/state/agent/sessions/[SESSION]/logs/checks/test…
     → read_file add.sh
       turn 1: about [N] prompt tokens, 27 generated, [TIME], cut after the call
       ✓ add.sh lines 1-3 of 3 ([TIME])

@@ -78,11 +78,11 @@ impl RunCommand {
             text.push('\n');
             text.push_str(output.text().trim_end());
         }
-        if let (Some(_), Some(log)) = (output.omitted, &output.log) {
+        // Not where the whole output lies: the model cannot read it there. To see more it has to ask for less.
+        if output.omitted.is_some() {
             text.push_str(&format!(
-                "\n[{} lines in all; the whole output is in {}]",
-                output.total_lines,
-                log.display()
+                "\n[{} lines in all; to see others, narrow the command]",
+                output.total_lines
             ));
         }
         let outcome = if finished.status.success() { Outcome::ok(text) } else { Outcome::failed(text) };

@@ -46,11 +46,13 @@ pub(crate) fn outcome(test: &TestCommand, finished: &Finished, root: &Path, time
         _ if ok => {}
         _ => add_last_lines(&mut text, &output),
     }
-    if !ok && let Some(log) = &finished.output.log {
-        text.push_str(&format!("\n\nFull output: {}", log.display()));
-    }
     let outcome = if ok { Outcome::ok(text) } else { Outcome::failed(text) };
-    Outcome { facts: facts(test, finished.status.code(), report, timed_out), ..outcome }
+    let mut facts = facts(test, finished.status.code(), report, timed_out);
+    // For people and programs: a model cannot read it, and the path differs from session to session.
+    if let (Some(log), Some(facts)) = (&finished.output.log, facts.as_object_mut()) {
+        facts.insert("log".into(), log.display().to_string().into());
+    }
+    Outcome { facts, ..outcome }
 }
 
 /// Gives the lines of the trace that have none their source, for runners that name places only.
