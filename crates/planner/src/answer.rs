@@ -319,9 +319,10 @@ impl<'a> Answer<'a> {
     /// Judges a complete call.
     fn judge(&mut self, draft: ReadyCallDraft, in_text: bool, heard: &mut Vec<Heard>) {
         let ReadyCallDraft { tool, mut arguments, span, repairs, certain } = draft;
+        // A fenced block is about the file that was asked for; a call in JSON says itself what it is about.
+        let fenced = in_text && matches!(self.content.as_bytes().get(span.0 as usize), Some(b'`' | b'~'));
         if let Some(focus) = self.how.wanted.file()
-            && tool == "apply_patch"
-            && arguments.get("content").is_some()
+            && fenced
         {
             let taken = whole_file(focus, &mut arguments);
             if !matches!(taken, WholeFile::Skip) {
@@ -449,13 +450,8 @@ fn whole_file(focus: &Focus, arguments: &mut Value) -> WholeFile {
     if old.lines().map(str::trim_end).eq(new.lines().map(str::trim_end)) {
         return WholeFile::Unchanged;
     }
-    // The file keeps its end, whatever the fence made of it.
-    let mut content = new.to_owned();
-    content.push_str(&focus.content[old.len()..]);
-    if focus.content.contains("\r\n") && !content.contains("\r\n") {
-        content = content.replace('\n', "\r\n");
-    }
-    arguments["content"] = Value::from(content);
+    // Line endings, byte order mark and final newline are kept by the tool that replaces the file.
+    arguments["content"] = Value::from(format!("{new}\n"));
     arguments["path"] = Value::from(focus.path.clone());
     WholeFile::Take
 }

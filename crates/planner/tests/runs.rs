@@ -43,6 +43,18 @@ async fn a_session_by_whole_file_word_for_word() {
 }
 
 #[tokio::test]
+async fn a_json_call_in_place_of_the_whole_file_is_about_the_file_it_names() {
+    let mut world = world();
+    world.settings.dialect = Dialect::WholeFile;
+    let other = r#"{"tool": "apply_patch", "arguments": {"path": "notes.py", "content": "def notes_of_the_day():\n    return 'half'\n"}}"#;
+    let ran = world.run("t", vec![says(other), says(FIX), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::Verified);
+    assert_eq!(ran.files["calc.py"], FIXED);
+    assert!(ran.files["notes.py"].contains("notes_of_the_day"), "not written over the file that was shown");
+    assert!(ran.told()[1].contains("Tools, with the JSON Schema"), "the run goes on by tools");
+}
+
+#[tokio::test]
 async fn a_shell_script_is_taken_from_a_block_labelled_as_shell() {
     let mut world = world();
     world.settings.dialect = Dialect::WholeFile;

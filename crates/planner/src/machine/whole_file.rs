@@ -112,8 +112,11 @@ impl Machine {
         doubts: &[Doubt],
     ) -> Option<Step> {
         let attempts = self.attempts.as_mut()?;
-        let looked = results.iter().any(|r| r.tool != "apply_patch" && r.tool != "finish");
-        if looked {
+        let whole = |r: &CallResult| {
+            r.arguments["content"].is_string() && r.arguments["path"] == *attempts.base().path
+        };
+        let by_tools = results.iter().any(|r| r.tool != "finish" && !(r.tool == "apply_patch" && whole(r)));
+        if by_tools {
             self.attempts = None;
             let introduction = self.prompts.tools(&self.opening);
             let text = self.prompts.results(results, check, None);
