@@ -450,8 +450,9 @@ fn whole_file(focus: &Focus, arguments: &mut Value) -> WholeFile {
     if old.lines().map(str::trim_end).eq(new.lines().map(str::trim_end)) {
         return WholeFile::Unchanged;
     }
-    // Line endings, byte order mark and final newline are kept by the tool that replaces the file.
-    arguments["content"] = Value::from(format!("{new}\n"));
+    // Line endings and byte order mark are kept by the tool that replaces the file; the last line ends as it did.
+    let end = if focus.content.ends_with('\n') { "\n" } else { "" };
+    arguments["content"] = Value::from(format!("{new}{end}"));
     arguments["path"] = Value::from(focus.path.clone());
     WholeFile::Take
 }

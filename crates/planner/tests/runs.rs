@@ -55,6 +55,15 @@ async fn a_json_call_in_place_of_the_whole_file_is_about_the_file_it_names() {
 }
 
 #[tokio::test]
+async fn a_file_without_a_final_newline_stays_without() {
+    let mut world = world();
+    world.settings.dialect = Dialect::WholeFile;
+    world.files.lock().unwrap().insert("calc.py".into(), "def add(a, b):\n    return a - b".into());
+    let ran = world.run("t", vec![says("```python\ndef add(a, b):\n    return a + b\n```\n")]).await;
+    assert_eq!(ran.files["calc.py"], FIXED.trim_end());
+}
+
+#[tokio::test]
 async fn a_shell_script_is_taken_from_a_block_labelled_as_shell() {
     let mut world = world();
     world.settings.dialect = Dialect::WholeFile;

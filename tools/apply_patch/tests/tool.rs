@@ -176,3 +176,16 @@ fn what_the_model_is_shown_is_short() {
     let shown = format!("{}\n{}", spec.description, spec.schema);
     assert!(shown.len() <= 700, "{} characters: {shown}", shown.len());
 }
+
+#[tokio::test]
+async fn a_file_can_be_put_back_byte_for_byte_whatever_its_line_endings() {
+    for original in ["a\nb\n", "a\r\nb\r\n", "\u{feff}a\r\nb\r\n", "a\r\nb\nc\r\n", "a\nb", "a\r\nb"] {
+        let (folder, _, registry) = setting();
+        let path = folder.path().join("w.txt");
+        fs::write(&path, original).unwrap();
+        let end = if original.ends_with('\n') { "\n" } else { "" };
+        call(&registry, json!({"path": "w.txt", "content": format!("changed\nb\nc{end}")})).await.unwrap();
+        call(&registry, json!({"path": "w.txt", "content": original})).await.unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), original, "{original:?}");
+    }
+}
