@@ -58,34 +58,54 @@ impl Tool for ApplyPatch {
     }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
-        let patches = arguments.patches().map_err(refuse)?;
-        let mut planned: Vec<Planned> = Vec::with_capacity(patches.len());
-        for patch in &patches {
-            planned.push(self.plan(patch).map_err(|why| self.refused(why))?);
-        }
-        let changes = planned.iter().map(|p| p.change.clone()).collect();
-        self.0.commit(changes).map_err(|e| match e {
-            e if e.is_system() => ToolError::Run(e.to_string()),
-            e => self.refused(match e {
-                CommitError::Twice(path) => Why {
-                    path: None,
-                    message: format!("{path} is changed by two parts of the patch; make them one"),
-                },
-                e => Why { path: None, message: e.to_string() },
-            }),
-        })?;
-        Ok(self.report(&planned))
+        self.carry_out(&self.plan(arguments)?)
     }
 }
 
+/// What a call would do, verified and not yet done.
+#[derive(Debug)]
+pub struct Plan(Vec<Planned>);
+
 /// One file's change, verified and not yet made.
+#[derive(Debug)]
 struct Planned {
     path: CleanPath,
     change: Change,
+    before: Option<Vec<u8>>,
     after: Option<Vec<u8>>,
     dialect: Dialect,
     verb: &'static str,
     how: How,
+}
+
+/// One file before and after, for a preview.
+#[derive(Debug, Clone, Copy)]
+pub struct Preview<'a> {
+    /// Where it is afterwards, or was, when it is removed.
+    pub path: &'a CleanPath,
+    /// Where it was before, when it is renamed.
+    pub from: Option<&'a CleanPath>,
+    /// Its content before; `None` when it is created.
+    pub before: Option<&'a [u8]>,
+    /// Its content after; `None` when it is removed.
+    pub after: Option<&'a [u8]>,
+    /// Whether the executable bits are set or cleared; `None` keeps them.
+    pub executable: Option<bool>,
+}
+
+impl Plan {
+    /// The files, in the order of the patch.
+    pub fn files(&self) -> impl Iterator<Item = Preview<'_>> {
+        self.0.iter().map(|p| {
+            let (from, executable) = match &p.change {
+                Change::Rename { from, .. } => (Some(from), None),
+                Change::Write { executable, .. } => (None, *executable),
+                Change::Delete { .. } => (None, None),
+            };
+            let (before, after) = (p.before.as_deref(), p.after.as_deref());
+            Preview { path: &p.path, from, before, after, executable }
+        })
+    }
 }
 
 /// Why a patch is refused, and for which file if for one.
@@ -111,7 +131,36 @@ fn refuse(message: String) -> ToolError {
 }
 
 impl ApplyPatch {
-    fn plan(&self, patch: &FilePatch) -> Result<Planned, Why> {
+    /// Verifies a call for all its files; nothing is changed.
+    ///
+    /// # Errors
+    /// As the call would be refused.
+    pub fn plan(&self, arguments: Arguments) -> Result<Plan, ToolError> {
+        let patches = arguments.patches().map_err(refuse)?;
+        let planned = patches.iter().map(|patch| self.plan_file(patch).map_err(|why| self.refused(why)));
+        planned.collect::<Result<_, _>>().map(Plan)
+    }
+
+    /// Makes all the changes, or none.
+    ///
+    /// # Errors
+    /// When a file is no longer what the plan was made for, or the system fails.
+    pub fn carry_out(&self, plan: &Plan) -> Result<Outcome, ToolError> {
+        let changes = plan.0.iter().map(|p| p.change.clone()).collect();
+        self.0.commit(changes).map_err(|e| match e {
+            e if e.is_system() => ToolError::Run(e.to_string()),
+            e => self.refused(match e {
+                CommitError::Twice(path) => Why {
+                    path: None,
+                    message: format!("{path} is changed by two parts of the patch; make them one"),
+                },
+                e => Why { path: None, message: e.to_string() },
+            }),
+        })?;
+        Ok(self.report(&plan.0))
+    }
+
+    fn plan_file(&self, patch: &FilePatch) -> Result<Planned, Why> {
         let path = self.0.target(&patch.path)?;
         let from = match &patch.from {
             Some(from) => Some(self.0.target(from)?),
@@ -148,7 +197,7 @@ impl ApplyPatch {
                 (Change::Write { path: path.clone(), bytes, executable, expect }, verb)
             }
         };
-        Ok(Planned { path, change, after: bytes, dialect: patch.dialect, verb, how })
+        Ok(Planned { path, change, before, after: bytes, dialect: patch.dialect, verb, how })
     }
 
     /// A refusal, and whether the file is no longer what the model has seen.
