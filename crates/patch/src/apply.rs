@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, Dialect, FilePatch, Hunk, Kind, Mark, Refused, Rung, feedback,
-    ladder::{Body, Index, Shift, old},
+    index::Index,
+    ladder::{Body, old},
     lines::{BOM, Lines},
-    place::{Spot, core, place, with_endings},
+    place::{Spot, place, with_endings},
+    splice::splices as splices_of,
     strict,
 };
 
@@ -39,8 +41,7 @@ pub struct How {
 /// # Errors
 /// When it does not fit in one way only, changes nothing, or has been applied already. Never applied in part.
 pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refused> {
-    let refuse =
-        |kind, message: &str| Err(Refused { kind, hunk: 0, of: patch.hunks.len(), message: message.into() });
+    let refuse = |kind, message: &str| Err(Refused::new(kind, message.into()).hunk(0, patch.hunks.len()));
     match (&patch.action, original) {
         (Action::Create(content), Some(there)) if !there.is_empty() => {
             if content == there {
@@ -110,7 +111,7 @@ fn delete(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
         .map(|l| l.trim_ascii_end()));
     if !body.is_empty() && (!same || body.iter().any(|(m, _)| *m == Mark::Add)) {
         let message = feedback::differs(&index, &body);
-        return Err(Refused { kind: Kind::NotFound, hunk: 0, of: patch.hunks.len(), message });
+        return Err(Refused::new(Kind::NotFound, message).hunk(0, patch.hunks.len()));
     }
     let how = How { rung: Rung::Named, added: 0, removed: index.lines.len(), lines: vec![1] };
     Ok(Applied { bytes: None, how })
@@ -118,14 +119,14 @@ fn delete(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
 
 fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
     let hunks = &patch.hunks;
-    let refuse = |kind, hunk, message: String| Err(Refused { kind, hunk, of: hunks.len(), message });
+    let refuse = |kind, message: String| Err(Refused::new(kind, message).hunk(0, hunks.len()));
     if hunks.is_empty() {
         // A rename or a change of mode alone.
         let how = How { rung: Rung::Named, added: 0, removed: 0, lines: Vec::new() };
         return Ok(Applied { bytes: Some(there.to_vec()), how });
     }
     if !hunks.iter().any(Hunk::changes) && patch.from.is_none() {
-        return refuse(Kind::NoChange, 0, "it changes nothing: what it adds is what it removes".into());
+        return refuse(Kind::NoChange, "it changes nothing: what it adds is what it removes".into());
     }
     let (added, removed) = hunks.iter().map(Hunk::counts).fold((0, 0), |(a, r), (x, y)| (a + x, r + y));
     let index = Index::of(there);
@@ -134,7 +135,7 @@ fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
         && let Some(bytes) = strict::apply(&index, hunks)
     {
         if bytes == there && patch.from.is_none() {
-            return refuse(Kind::NoChange, 0, unchanged.into());
+            return refuse(Kind::NoChange, unchanged.into());
         }
         let lines = hunks.iter().filter_map(|h| h.start).collect();
         let how = How { rung: Rung::Named, added, removed, lines };
@@ -145,25 +146,23 @@ fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
     let mut lines = Vec::with_capacity(spots.len());
     let mut splices: Vec<(Range<usize>, Vec<u8>, usize)> = Vec::with_capacity(spots.len());
     for (i, (spot, hunk)) in spots.iter().zip(hunks).enumerate() {
-        let (line, here, splice) = match spot {
-            Spot::Lines { at, rung, shift, body } => {
-                (*at, *rung, lines_splice(&index.lines, *at, shift, body, hunk))
-            }
+        let (line, here, new) = match spot {
+            Spot::Lines(fit, body) => (fit.at, fit.rung, splices_of(&index, hunk, body, fit)),
             Spot::Bytes(range) => {
                 let replace = hunk.text.as_ref().map(|(_, r)| with_endings(&index, r)).unwrap_or_default();
-                (index.lines.line_at(range.start), Rung::Text, (range.clone(), replace))
+                (index.lines.line_at(range.start), Rung::Text, vec![(range.clone(), replace)])
             }
         };
         rung = rung.max(here);
         lines.push(line + 1);
         if hunk.changes() {
-            splices.push((splice.0, splice.1, i));
+            splices.extend(new.into_iter().map(|(range, bytes)| (range, bytes, i)));
         }
     }
     splices.sort_by_key(|(range, ..)| (range.start, range.end));
     if let Some(pair) = splices.windows(2).find(|w| w[0].0.end > w[1].0.start || w[0].0 == w[1].0) {
         let (a, b) = (pair[0].2.min(pair[1].2) + 1, pair[0].2.max(pair[1].2) + 1);
-        return refuse(Kind::Overlap, 0, format!("hunks {a} and {b} change the same lines; make them one"));
+        return refuse(Kind::Overlap, format!("hunks {a} and {b} change the same lines; make them one"));
     }
     let mut bytes = Vec::with_capacity(there.len() + splices.iter().map(|s| s.1.len()).sum::<usize>());
     let mut done = 0;
@@ -174,60 +173,8 @@ fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
     }
     bytes.extend_from_slice(&there[done..]);
     if bytes == there && patch.from.is_none() {
-        return refuse(Kind::NoChange, 0, unchanged.into());
+        return refuse(Kind::NoChange, unchanged.into());
     }
     let how = How { rung, added, removed, lines };
     Ok(Applied { bytes: Some(bytes), how })
-}
-
-/// The bytes that a hunk replaces, and with what. Lines that it keeps are not touched; each new line ends as its neighbours do.
-fn lines_splice(
-    file: &Lines<'_>,
-    at: usize,
-    shift: &Shift,
-    body: &Body<'_>,
-    hunk: &Hunk,
-) -> (Range<usize>, Vec<u8>) {
-    let (skip, changed) = core(body);
-    let from = at + skip;
-    let mut line = from;
-    let mut out: Vec<(Vec<u8>, &[u8], bool)> = Vec::with_capacity(changed.len());
-    for (mark, text) in changed {
-        match mark {
-            Mark::Keep => {
-                out.push((file.texts[line].to_vec(), file.ends[line], false));
-                line += 1;
-            }
-            Mark::Remove => line += 1,
-            Mark::Add => out.push((shift.apply(text), file.ending_near(line), true)),
-        }
-    }
-    let mut range = file.start(from)..file.start(line);
-    let at_end = line == file.len();
-    let last = out.len().saturating_sub(1);
-    let mut bytes = Vec::new();
-    if from == file.len() && file.unfinished() {
-        // Lines are added below a last line that does not end: now it has to.
-        bytes.extend_from_slice(file.ending_near(from.saturating_sub(1)));
-        range = file.bytes.len()..file.bytes.len();
-    }
-    for (i, (text, end, new)) in out.iter().enumerate() {
-        bytes.extend_from_slice(text);
-        if at_end && i == last && *new && ends_without_newline(file, &hunk.lines) {
-            break;
-        }
-        let end = if end.is_empty() && !(at_end && i == last && !new) { file.ending_near(line) } else { end };
-        bytes.extend_from_slice(end);
-    }
-    (range, bytes)
-}
-
-/// Whether a new last line is to have no newline: what the patch says about it, else what the file has.
-fn ends_without_newline(file: &Lines<'_>, lines: &[crate::Line]) -> bool {
-    let said = |mark| lines.iter().rev().find(|l| l.mark == mark).map(|l| l.newline);
-    match (said(Mark::Add), said(Mark::Remove).or(said(Mark::Keep))) {
-        (Some(false), _) => true,
-        (Some(true), Some(false)) => false,
-        _ => file.unfinished(),
-    }
 }

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Mark,
-    ladder::{Body, Index, new, old},
+    index::Index,
+    ladder::{Body, new, old},
     lines::trim,
     place::{core, stands},
+    similarity::alike,
 };
 
 /// Longest line shown, in characters.
@@ -64,6 +66,18 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+impl Refused {
+    /// About the whole file.
+    pub(crate) fn new(kind: Kind, message: String) -> Self {
+        Self { kind, hunk: 0, of: 0, message }
+    }
+
+    /// About a hunk, from 1.
+    pub(crate) fn hunk(self, hunk: usize, of: usize) -> Self {
+        Self { hunk, of, ..self }
+    }
+}
+
 pub(crate) fn show(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut out: String = text.chars().take(WIDTH).collect();
@@ -108,18 +122,18 @@ pub(crate) fn ambiguous(index: &Index<'_>, places: &[usize]) -> String {
 }
 
 /// Lines added at the very edge of a hunk, which stand there already: applying it again would add them twice.
-pub(crate) fn already_here(index: &Index<'_>, body: &Body<'_>, at: usize) -> Option<String> {
+pub(crate) fn already_here(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
     let leading = body.iter().take_while(|(m, _)| *m == Mark::Add).count();
     let trailing = body.iter().rev().take_while(|(m, _)| *m == Mark::Add).count();
     if leading == body.len() || body.iter().any(|(m, _)| *m == Mark::Remove) {
-        return None;
+        return false;
     }
     let blank = |lines: &[(Mark, &[u8])]| lines.iter().all(|(_, t)| trim(t).is_empty());
     let below = trailing > 0 && !blank(&body[body.len() - trailing..]) && stands(index, body, at);
     let above = leading > 0
         && !blank(&body[..leading])
         && at.checked_sub(leading).is_some_and(|at| stands(index, body, at));
-    (below || above).then(|| already(at))
+    below || above
 }
 
 /// A hunk whose old lines are gone and whose new lines are there. Lines that tell nothing (blank ones, or only what stands on one side of a
@@ -171,8 +185,7 @@ fn nearest(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> Option<(us
     const COMMON: usize = 1000;
     let mut votes: std::collections::HashMap<usize, usize> = std::collections::HashMap::new();
     for (i, text) in old.iter().enumerate().filter(|(_, t)| trim(t).len() > 1) {
-        let places = index.places_of(text);
-        for at in places.iter().take(COMMON).filter_map(|at| at.checked_sub(i)) {
+        for at in index.places_of(text).take(COMMON).filter_map(|at| at.checked_sub(i)) {
             *votes.entry(at).or_default() += 1;
         }
     }
@@ -188,32 +201,10 @@ fn nearest(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> Option<(us
         .texts
         .iter()
         .enumerate()
-        .map(|(at, l)| (at, alike(trim(l), trim(wanted))))
+        .map(|(at, l)| (at, alike(l, wanted)))
         .filter(|(_, score)| *score >= 50)
         .max_by_key(|(at, score)| (*score, usize::MAX - far(*at)))?;
     Some((line.saturating_sub(i), Some(i)))
-}
-
-/// How many of a hundred of the letter pairs two lines have in common; cheap enough for every line of a large file.
-fn alike(a: &[u8], b: &[u8]) -> usize {
-    /// Longer lines are judged by their beginning.
-    const CUT: usize = 200;
-    let (a, b) = (&a[..a.len().min(CUT)], &b[..b.len().min(CUT)]);
-    if a.len() < 2 || b.len() < 2 || a.len() > 3 * b.len() || b.len() > 3 * a.len() {
-        return 0;
-    }
-    let slot = |pair: &[u8]| (usize::from(pair[0]) * 31 + usize::from(pair[1])) % 512;
-    let mut pairs = [0i16; 512];
-    a.windows(2).for_each(|p| pairs[slot(p)] += 1);
-    let mut common = 0;
-    for pair in b.windows(2) {
-        let left = &mut pairs[slot(pair)];
-        if *left > 0 {
-            *left -= 1;
-            common += 2;
-        }
-    }
-    common * 100 / (a.len() + b.len() - 2)
 }
 
 /// What a deletion takes to be in a file that holds something else.

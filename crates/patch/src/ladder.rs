@@ -1,12 +1,13 @@
 //! Where a hunk's old lines stand in a file: the rungs of the ladder, for one hunk.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Mark,
-    lines::{Lines, indent, trim},
+    Mark, context,
+    indent::{Indents, Shift},
+    index::Index,
+    lines::trim,
+    units,
 };
 
 /// How closely a hunk fits where it was put; the first is the closest.
@@ -23,108 +24,89 @@ pub enum Rung {
     Trailing,
     /// But for an indentation that differs by the same amount everywhere.
     Indent,
-    /// But for tabs against spaces.
+    /// But for tabs against spaces, in the indentation or between words.
     Tabs,
+    /// But for typographic characters.
+    Typographic,
     /// Once pasted line numbers are taken off.
     Numbered,
+    /// But for a few lines to keep that are slightly wrong; the removed ones stand there.
+    Context,
 }
 
-/// How added lines are to be changed to fit in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Shift {
-    None,
-    /// The file is indented deeper, by this.
-    Deeper(Vec<u8>),
-    /// The file is indented less, by this.
-    Shallower(Vec<u8>),
-    /// The file has a tab where the patch has this many spaces.
-    Tabs(usize),
-    /// The file has this many spaces where the patch has a tab.
-    Spaces(usize),
-}
-
-/// A hunk's lines as the file would have them.
+/// A hunk's lines as the patch has them.
 pub(crate) type Body<'a> = Vec<(Mark, &'a [u8])>;
 
 /// A place where the old lines stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fit {
-    /// Index of the first line.
+    /// The first line it is about.
     pub(crate) at: usize,
+    /// The line below the last one it is about.
+    pub(crate) end: usize,
+    /// The file's line for each old line; `None` for a line to keep that has none there.
+    pub(crate) lines: Vec<Option<usize>>,
     pub(crate) rung: Rung,
     pub(crate) shift: Shift,
+}
+
+impl Fit {
+    fn whole(at: usize, len: usize, rung: Rung, shift: Shift) -> Self {
+        Self { at, end: at + len, lines: (at..at + len).map(Some).collect(), rung, shift }
+    }
+
+    fn aligned(lines: Vec<Option<usize>>, shift: Shift) -> Self {
+        let at = lines.iter().flatten().next().copied().unwrap_or_default();
+        let end = lines.iter().rev().flatten().next().map_or(at, |last| last + 1);
+        Self { at, end, lines, rung: Rung::Context, shift }
+    }
+
+    /// A place above line `at`, for a hunk without old lines.
+    pub(crate) fn above(at: usize) -> Self {
+        Self::whole(at, 0, Rung::Exact, Shift::None)
+    }
 }
 
 /// Most lines compared for one hunk: enough for a hunk of a thousand lines that stands in ten thousand places.
 const COMPARED: usize = 10_000_000;
 
-/// A file's lines by content, blanks around them aside: every rung is a subset of that.
+/// The old lines are in too many places to compare, as blank lines in blank lines are; how many.
 #[derive(Debug)]
-pub(crate) struct Index<'a> {
-    pub(crate) lines: Lines<'a>,
-    ids: Vec<u32>,
-    by_text: HashMap<&'a [u8], u32>,
-    places: Vec<Vec<usize>>,
+pub(crate) struct TooMany(pub(crate) usize);
+
+/// The places on the highest rung that has any, from above; empty when the old lines are nowhere, or there are none. Line numbers and slightly
+/// wrong context are not looked for.
+pub(crate) fn fits(index: &Index<'_>, body: &Body<'_>) -> Result<Vec<Fit>, TooMany> {
+    let old: Vec<&[u8]> = old(body);
+    let mut fits: Vec<Fit> = Vec::new();
+    let runs = index.runs(&old);
+    if runs.len() > 1 && runs.len() * old.len() > COMPARED {
+        return Err(TooMany(runs.len()));
+    }
+    for at in runs {
+        let here = &index.lines.texts[at..at + old.len()];
+        let Some((rung, shift)) = fit(here.iter().copied().zip(old.iter().copied()), body) else { continue };
+        match fits.first().map(|f| f.rung) {
+            Some(best) if best < rung => continue,
+            Some(best) if best > rung => fits.clear(),
+            _ => {}
+        }
+        fits.push(Fit::whole(at, old.len(), rung, shift));
+    }
+    Ok(fits)
 }
 
-impl<'a> Index<'a> {
-    pub(crate) fn of(bytes: &'a [u8]) -> Self {
-        let lines = Lines::of(bytes);
-        let mut by_text: HashMap<&[u8], u32> = HashMap::with_capacity(lines.len());
-        let mut places: Vec<Vec<usize>> = Vec::new();
-        let mut ids = Vec::with_capacity(lines.len());
-        for (i, text) in lines.texts.iter().enumerate() {
-            let id = *by_text.entry(trim(text)).or_insert(places.len() as u32);
-            if id as usize == places.len() {
-                places.push(Vec::new());
-            }
-            places[id as usize].push(i);
-            ids.push(id);
-        }
-        Self { lines, ids, by_text, places }
-    }
-
-    /// Where a line with this text stands, blanks around it aside.
-    pub(crate) fn places_of(&self, text: &[u8]) -> &[usize] {
-        self.by_text.get(trim(text)).map_or(&[], |id| &self.places[*id as usize])
-    }
-
-    /// Where these lines stand one after the other, blanks around each aside.
-    pub(crate) fn runs(&self, old: &[&[u8]]) -> Vec<usize> {
-        let mut ids = Vec::with_capacity(old.len());
-        for text in old {
-            match self.by_text.get(trim(text)) {
-                Some(id) => ids.push(*id),
-                None => return Vec::new(),
-            }
-        }
-        let rarest = ids.iter().enumerate().min_by_key(|(_, id)| self.places[**id as usize].len());
-        let Some((offset, rarest)) = rarest else { return Vec::new() };
-        let starts = self.places[*rarest as usize].iter().filter_map(|at| at.checked_sub(offset));
-        starts.filter(|at| self.ids.get(*at..*at + ids.len()).is_some_and(|here| here == ids)).collect()
-    }
-
-    /// The places on the highest rung that has any, in file order. Empty when the old lines are nowhere, or there are none. `Err` when they
-    /// are in too many places to compare, as blank lines in blank lines are; how many.
-    pub(crate) fn fits(&self, body: &Body<'_>) -> Result<Vec<Fit>, usize> {
-        let old: Vec<&[u8]> = old(body);
-        let mut fits: Vec<Fit> = Vec::new();
-        let runs = self.runs(&old);
-        if runs.len() > 1 && runs.len() * old.len() > COMPARED {
-            return Err(runs.len());
-        }
-        for at in runs {
-            let here = &self.lines.texts[at..at + old.len()];
-            let Some((rung, shift)) = fit(here, &old, body) else { continue };
-            match fits.first().map(|f| f.rung) {
-                Some(best) if best < rung => continue,
-                Some(best) if best > rung => fits.clear(),
-                _ => {}
-            }
-            fits.push(Fit { at, rung, shift });
-        }
-        Ok(fits)
-    }
+/// The places where the removed lines stand and the lines to keep are slightly wrong.
+pub(crate) fn loose_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
+    let old = old(body);
+    let fit = |lines: Vec<Option<usize>>| {
+        let pairs =
+            || lines.iter().zip(&old).filter_map(|(at, text)| Some((index.lines.texts[(*at)?], *text)));
+        let equal = pairs().filter(|(here, text)| units::same(here, text));
+        let (_, shift) = fit(equal, body)?;
+        Some(Fit::aligned(lines, shift))
+    };
+    context::alignments(index, body).into_iter().filter_map(fit).collect()
 }
 
 /// The lines that have to be there.
@@ -137,76 +119,36 @@ pub(crate) fn new<'a>(body: &Body<'a>) -> Vec<&'a [u8]> {
     body.iter().filter(|(mark, _)| *mark != Mark::Remove).map(|(_, text)| *text).collect()
 }
 
-fn fit(here: &[&[u8]], old: &[&[u8]], body: &Body<'_>) -> Option<(Rung, Shift)> {
-    if here == old {
+/// The rung on which lines of the file (first) fit those of the patch (second), which are the same but for blanks and typography, and how the
+/// indentation of added lines changes. `None` when it differs in a way that does not tell what theirs is to be.
+fn fit<'a>(
+    pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    body: &Body<'_>,
+) -> Option<(Rung, Shift)> {
+    let all = |same: fn(&[u8], &[u8]) -> bool| pairs.clone().all(|(a, b)| same(a, b));
+    if all(|a, b| a == b) {
         return Some((Rung::Exact, Shift::None));
     }
-    if here.iter().zip(old).all(|(a, b)| a.trim_ascii_end() == b.trim_ascii_end()) {
+    if all(|a, b| a.trim_ascii_end() == b.trim_ascii_end()) {
         return Some((Rung::Trailing, Shift::None));
     }
-    let indents: Vec<(&[u8], &[u8])> = here
-        .iter()
-        .zip(old)
-        .filter(|(_, b)| !trim(b).is_empty())
-        .map(|(a, b)| (indent(a), indent(b)))
-        .collect();
-    let added = || body.iter().filter(|(m, t)| *m == Mark::Add && !trim(t).is_empty()).map(|(_, t)| *t);
-    let (file, patch) = *indents.first()?;
-    if let Some(by) = file.strip_suffix(patch)
-        && indents.iter().all(|(a, b)| a.strip_prefix(by) == Some(b))
-    {
-        return Some((Rung::Indent, Shift::Deeper(by.to_vec())));
-    }
-    if let Some(by) = patch.strip_suffix(file)
-        && indents.iter().all(|(a, b)| b.strip_prefix(by) == Some(a))
-        && added().all(|t| t.starts_with(by))
-    {
-        return Some((Rung::Indent, Shift::Shallower(by.to_vec())));
-    }
-    let tabs = unit(indents.iter().copied()).filter(|_| added().all(|t| !indent(t).contains(&b'\t')));
-    let spaces = unit(indents.iter().map(|(a, b)| (*b, *a)))
-        .filter(|n| added().all(|t| *n > 0 && !indent(t).windows(2).any(|w| w == b" \t")));
-    tabs.map(Shift::Tabs).or(spaces.map(Shift::Spaces)).map(|shift| (Rung::Tabs, shift))
-}
-
-/// How many spaces on one side stand for each tab on the other; `None` unless it is the same number everywhere.
-fn unit<'a>(mut pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<usize> {
-    let mut unit = None;
-    let same = pairs.all(|(tabs, spaces)| {
-        if !tabs.iter().all(|b| *b == b'\t') || !spaces.iter().all(|b| *b == b' ') {
-            return false;
-        }
-        if tabs.is_empty() || spaces.is_empty() {
-            return tabs.is_empty() && spaces.is_empty();
-        }
-        let here = spaces.len() / tabs.len();
-        spaces.len() == here * tabs.len() && here > 0 && *unit.get_or_insert(here) == here
-    });
-    unit.filter(|_| same)
-}
-
-impl Shift {
-    /// An added line as it fits in.
-    pub(crate) fn apply(&self, text: &[u8]) -> Vec<u8> {
-        if trim(text).is_empty() {
-            return text.to_vec();
-        }
-        let rest = &text[indent(text).len()..];
-        match self {
-            Self::None => text.to_vec(),
-            Self::Deeper(by) => [by, text].concat(),
-            Self::Shallower(by) => text.strip_prefix(&by[..]).unwrap_or(text).to_vec(),
-            Self::Tabs(n) => {
-                let spaces = indent(text).len();
-                [vec![b'\t'; spaces / n], vec![b' '; spaces % n], rest.to_vec()].concat()
-            }
-            Self::Spaces(n) => {
-                let wide =
-                    indent(text).iter().flat_map(|b| if *b == b'\t' { vec![b' '; *n] } else { vec![*b] });
-                wide.chain(rest.iter().copied()).collect()
-            }
-        }
-    }
+    let words = if all(|a, b| trim(a) == trim(b)) {
+        Rung::Indent
+    } else if all(|a, b| {
+        a.split(u8::is_ascii_whitespace)
+            .filter(|w| !w.is_empty())
+            .eq(b.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()))
+    }) {
+        Rung::Tabs
+    } else {
+        Rung::Typographic
+    };
+    let mut indents = Indents::default();
+    pairs.clone().for_each(|(a, b)| indents.add(a, b));
+    let added = body.iter().filter(|(mark, _)| *mark == Mark::Add).map(|(_, text)| *text);
+    let shift = indents.shift(added)?;
+    let rung = if matches!(shift, Shift::Columns { .. }) { Rung::Tabs } else { Rung::Indent };
+    Some((words.max(rung), shift))
 }
 
 /// The hunk without line numbers pasted from `read_file`, and the first of them; `None` unless every old line has one and they count up.
@@ -229,7 +171,7 @@ pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
 }
 
 /// `12|text`, `12: text` or `12<tab>text`, perhaps after blanks.
-fn number(text: &[u8]) -> Option<(usize, &[u8])> {
+pub(crate) fn number(text: &[u8]) -> Option<(usize, &[u8])> {
     let text = text.trim_ascii_start();
     let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
     let n = std::str::from_utf8(&text[..digits]).ok()?.parse().ok()?;

@@ -11,11 +11,18 @@
 //! 3. for search/replace: as a piece of text within lines;
 //! 4. but for blanks at line ends;
 //! 5. but for an indentation that differs by the same amount on every line; added lines are shifted by as much;
-//! 6. but for tabs against spaces in the indentation; added lines are converted;
-//! 7. all of these after line numbers pasted from `read_file` (`12|`) have been taken off.
+//! 6. but for tabs against spaces, in the indentation or between words; added lines are converted;
+//! 7. but for typographic characters (curly quotes, dashes, no-break spaces); added lines get the file's;
+//! 8. all of these after line numbers pasted from `read_file` (`12|`) have been taken off;
+//! 9. but for up to three lines to keep that are a little wrong, missing or one too many, where the lines that go stand as the patch has them.
 //!
 //! Two places on the rung are told apart by the line that the hunk names, by the `@@` header above it, or by the order of the hunks;
-//! otherwise the patch is refused. Line endings, byte order mark and a missing final newline stay as the file has them, line by line.
+//! otherwise the patch is refused. Lines that are kept are never touched: their blanks, their endings and their typography stay. A new line ends
+//! as the one it replaces, else as its neighbour; byte order mark and a missing final newline stay.
+//!
+//! Where to look: the dialects are read by `unified`, `envelope`, `blocks` and `detect`; `units` says when two lines are the same, `index` where a
+//! file has a line, `ladder` and `context` where one hunk fits, `place` where all of them go, `splice` (with `indent` and `typography`) what that does
+//! to the bytes.
 //!
 //! ```
 //! let patches = patch::parse("--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n one\n-two\n+zwei\n").unwrap();
@@ -25,16 +32,23 @@
 
 mod apply;
 mod blocks;
+mod context;
 mod detect;
 mod envelope;
 mod feedback;
+mod indent;
+mod index;
 mod ladder;
 mod lines;
 mod model;
 mod place;
 mod preview;
+mod similarity;
+mod splice;
 mod strict;
+mod typography;
 mod unified;
+mod units;
 
 pub use apply::{Applied, How, apply};
 pub use detect::{detect, edits, parse, parse_for, whole};

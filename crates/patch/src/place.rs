@@ -6,21 +6,23 @@ use memchr::memmem;
 
 use crate::{
     Dialect, Hunk, Kind, Mark, Refused, Rung, feedback,
-    ladder::{Body, Fit, Index, Shift, new, old, unnumbered},
+    index::Index,
+    ladder::{Body, Fit, TooMany, fits, loose_fits, new, old, unnumbered},
     lines::bare,
+    splice,
 };
 
 /// Where a hunk goes.
 #[derive(Debug, Clone)]
 pub(crate) enum Spot<'a> {
     /// On these lines.
-    Lines { at: usize, rung: Rung, shift: Shift, body: Body<'a> },
+    Lines(Fit, Body<'a>),
     /// On these bytes.
     Bytes(Range<usize>),
 }
 
 /// The places that a hunk could go to, all on one rung.
-enum Found<'a> {
+pub(crate) enum Found<'a> {
     Lines(Vec<Fit>, Body<'a>, Option<usize>),
     Bytes(Vec<usize>, usize),
 }
@@ -32,8 +34,8 @@ pub(crate) fn place<'a>(
 ) -> Result<Vec<Spot<'a>>, Refused> {
     let mut found = Vec::with_capacity(hunks.len());
     for (i, hunk) in hunks.iter().enumerate() {
-        let refuse = |kind, message| Refused { kind, hunk: i + 1, of: hunks.len(), message };
-        let candidates = candidates(index, hunk, dialect).map_err(|(kind, message)| refuse(kind, message))?;
+        let candidates =
+            candidates(index, hunk, dialect).map_err(|refused| refused.hunk(i + 1, hunks.len()))?;
         found.push(candidates);
     }
     let mut chosen: Vec<Option<usize>> = found
@@ -42,9 +44,7 @@ pub(crate) fn place<'a>(
         .map(|(f, hunk)| match f {
             Found::Bytes(at, _) => (at.len() == 1).then_some(0),
             Found::Lines(fits, ..) if fits.len() == 1 => Some(0),
-            Found::Lines(fits, body, _) => {
-                at_end(index, fits, body, hunk).or_else(|| under(index, fits, hunk))
-            }
+            Found::Lines(fits, ..) => at_end(index, fits, hunk).or_else(|| under(index, fits, hunk)),
         })
         .collect();
     by_named_line(&found, hunks, &mut chosen);
@@ -54,17 +54,18 @@ pub(crate) fn place<'a>(
     }
     let mut spots = Vec::with_capacity(hunks.len());
     for (i, (f, choice)) in found.into_iter().zip(&chosen).enumerate() {
-        let refuse = |kind, message| Err(Refused { kind, hunk: i + 1, of: hunks.len(), message });
+        let refuse = |kind, message| Err(Refused::new(kind, message).hunk(i + 1, hunks.len()));
         let hunk = &hunks[i];
         match (f, choice) {
-            (Found::Lines(fits, body, hint), Some(c)) => {
-                let fit = fits[*c].clone();
-                if let Some(message) = feedback::already_here(index, &body, fit.at) {
-                    return refuse(Kind::AlreadyApplied, message);
+            (Found::Lines(mut fits, body, hint), Some(c)) => {
+                let mut fit = fits.swap_remove(*c);
+                if already_here(index, &body, &fit) {
+                    return refuse(Kind::AlreadyApplied, feedback::already(fit.at));
                 }
-                let named = fit.rung == Rung::Exact && hint.or(hunk.start).is_some_and(|s| s == fit.at + 1);
-                let rung = if named { Rung::Named } else { fit.rung };
-                spots.push(Spot::Lines { at: fit.at, rung, shift: fit.shift, body });
+                if fit.rung == Rung::Exact && hint.or(hunk.start) == Some(fit.at + 1) {
+                    fit.rung = Rung::Named;
+                }
+                spots.push(Spot::Lines(fit, body));
             }
             (Found::Bytes(at, len), Some(c)) => {
                 let range = at[*c]..at[*c] + len;
@@ -86,43 +87,56 @@ pub(crate) fn place<'a>(
     Ok(spots)
 }
 
-fn body(hunk: &Hunk) -> Body<'_> {
+pub(crate) fn body(hunk: &Hunk) -> Body<'_> {
     hunk.lines.iter().map(|l| (l.mark, bare(&l.text))).collect()
 }
 
-fn candidates<'a>(index: &Index<'_>, hunk: &'a Hunk, dialect: Dialect) -> Result<Found<'a>, (Kind, String)> {
+/// The places on the first rung that has any.
+pub(crate) fn candidates<'a>(
+    index: &Index<'_>,
+    hunk: &'a Hunk,
+    dialect: Dialect,
+) -> Result<Found<'a>, Refused> {
     let body = body(hunk);
     if old(&body).is_empty() && hunk.text.as_ref().is_none_or(|(search, _)| search.is_empty()) {
         return match insertion(index, hunk) {
-            Some(at) => Ok(Found::Lines(vec![Fit { at, rung: Rung::Exact, shift: Shift::None }], body, None)),
-            None => Err((Kind::NoContext, feedback::no_context())),
+            Some(at) => Ok(Found::Lines(vec![Fit::above(at)], body, None)),
+            None => Err(Refused::new(Kind::NoContext, feedback::no_context())),
         };
     }
-    let too_many = |places| (Kind::Ambiguous, feedback::too_many(places));
-    let fits = index.fits(&body).map_err(too_many)?;
-    let exact = fits.first().is_some_and(|f| f.rung == Rung::Exact);
+    let too_many = |TooMany(places)| Refused::new(Kind::Ambiguous, feedback::too_many(places));
+    let close = fits(index, &body).map_err(too_many)?;
+    let exact = close.first().is_some_and(|f| f.rung == Rung::Exact);
     // Edits are about text, so text comes first, unless only whole lines tell two places apart; blocks are about lines.
     if !exact || dialect == Dialect::Edits {
         let (at, len) = text_places(index, hunk);
-        let whole_lines_decide = exact && fits.len() == 1;
+        let whole_lines_decide = exact && close.len() == 1;
         if at.len() == 1 || !at.is_empty() && !whole_lines_decide {
             return Ok(Found::Bytes(at, len));
         }
     }
-    if !fits.is_empty() {
-        return Ok(Found::Lines(fits, body, None));
+    if !close.is_empty() {
+        return Ok(Found::Lines(close, body, None));
     }
-    if let Some((body, first)) = unnumbered(&body) {
-        let mut fits = index.fits(&body).map_err(too_many)?;
+    let bare = unnumbered(&body);
+    if let Some((body, first)) = &bare {
+        let mut fits = fits(index, body).map_err(too_many)?;
         if !fits.is_empty() {
             fits.iter_mut().for_each(|f| f.rung = Rung::Numbered);
-            return Ok(Found::Lines(fits, body, Some(first)));
+            return Ok(Found::Lines(fits, body.clone(), Some(*first)));
         }
     }
-    Err(match feedback::applied_elsewhere(index, &body) {
-        Some(message) => (Kind::AlreadyApplied, message),
-        None => (Kind::NotFound, feedback::not_found(index, &old(&body), hunk.start)),
-    })
+    if let Some(message) = feedback::applied_elsewhere(index, &body) {
+        return Err(Refused::new(Kind::AlreadyApplied, message));
+    }
+    let bodies = std::iter::once((body.clone(), None)).chain(bare.map(|(body, first)| (body, Some(first))));
+    for (body, first) in bodies {
+        let fits = loose_fits(index, &body);
+        if !fits.is_empty() {
+            return Ok(Found::Lines(fits, body, first));
+        }
+    }
+    Err(Refused::new(Kind::NotFound, feedback::not_found(index, &old(&body), hunk.start)))
 }
 
 /// Where lines go that have no old lines around them: an empty file, the end if it says so, below the header it names.
@@ -182,20 +196,29 @@ fn already_replaced(index: &Index<'_>, hunk: &Hunk, range: &Range<usize>) -> boo
         })
 }
 
-fn at_end(index: &Index<'_>, fits: &[Fit], body: &Body<'_>, hunk: &Hunk) -> Option<usize> {
+/// Whether lines that are only added stand there already. Where all the context is right that is known by the whole hunk; else by the lines alone.
+fn already_here(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
+    if fit.rung == Rung::Context {
+        splice::added_already(index, body, fit)
+    } else {
+        feedback::already_here(index, body, fit.at)
+    }
+}
+
+fn at_end(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
     if !hunk.at_end {
         return None;
     }
-    fits.iter().position(|f| f.at + old(body).len() == index.lines.len())
+    fits.iter().position(|f| f.end == index.lines.len())
 }
 
 /// The lines that the hunk's headers lead to: each header below the one before. `None` when it has none or they are nowhere.
 fn headers(index: &Index<'_>, hunk: &Hunk) -> Option<Vec<usize>> {
     let mut from: Option<Vec<usize>> = None;
     for header in &hunk.under {
-        let all = index.places_of(header);
+        let all: Vec<usize> = index.places_of(header).collect();
         let below: Vec<usize> = match &from {
-            None => all.to_vec(),
+            None => all,
             Some(above) => {
                 let first_below = |a: &usize| all.get(all.partition_point(|b| b <= a)).copied();
                 let mut next: Vec<usize> = above.iter().filter_map(first_below).collect();
@@ -249,7 +272,7 @@ fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
         let same: Vec<usize> = (i..found.len())
             .filter(|j| matches!(&found[*j], Found::Lines(f, b, _) if f == fits && old(b) == mine))
             .collect();
-        let apart = fits.windows(2).all(|w| w[0].at + mine.len() <= w[1].at);
+        let apart = fits.windows(2).all(|w| w[0].end <= w[1].at);
         if same.len() == fits.len() && apart && same.iter().all(|j| hunks[*j].changes()) {
             same.iter().enumerate().for_each(|(c, j)| chosen[*j] = Some(c));
         }
@@ -260,9 +283,8 @@ fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
 fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
     let mut all: Vec<Vec<(usize, usize, usize)>> = Vec::with_capacity(found.len());
     for (f, choice) in found.iter().zip(&*chosen) {
-        let Found::Lines(fits, body, _) = f else { return };
-        let len = old(body).len();
-        let one = |c: usize| (c, fits[c].at, fits[c].at + len);
+        let Found::Lines(fits, ..) = f else { return };
+        let one = |c: usize| (c, fits[c].at, fits[c].end);
         all.push(match choice {
             Some(c) => vec![one(*c)],
             None => (0..fits.len()).map(one).collect(),

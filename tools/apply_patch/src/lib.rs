@@ -1,6 +1,7 @@
 //! The apply_patch tool: every form of edit, verified for all files, then committed for all files or none.
 
 mod arguments;
+mod forms;
 
 use patch::{Action, Applied, Dialect, FilePatch, How, Rung};
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use tool_api::{Effect, Outcome, Tool, ToolError};
 use workspace::{Change, CleanPath, CommitError, Digest, Expect, PathError, ReadError, Workspace};
 
 pub use arguments::{Arguments, Edit, Text};
+pub use forms::{DESCRIBED, Described, Form, Shape};
 
 /// Changes files of a workspace.
 #[derive(Debug, Clone)]
@@ -25,8 +27,8 @@ impl ApplyPatch {
 impl Tool for ApplyPatch {
     type Arguments = Arguments;
     const NAME: &'static str = "apply_patch";
-    const DESCRIPTION: &'static str = "Change files by one of: patch (unified diff, *** Begin Patch, or SEARCH/REPLACE blocks); edits; \
-         path + content (whole file); path + delete.";
+    const DESCRIPTION: &'static str = "Change files by one of: edits (search: a few lines copied exactly from the file); patch (unified \
+         diff, *** Begin Patch, or SEARCH/REPLACE blocks); path + content (whole file); path + delete.";
     const EFFECT: Effect = Effect::Write;
 
     /// Paths only: whether the lines fit is known when all of them are there.
@@ -37,7 +39,8 @@ impl Tool for ApplyPatch {
             ("path", Value::String(path)) => target(path),
             ("edits", Value::Array(edits)) => edits.iter().try_for_each(|edit| {
                 let path = edit["path"].as_str().unwrap_or_default();
-                let new = edit["search"].as_str().is_none_or(|s| s.trim().is_empty());
+                let search = serde_json::from_value::<Text>(edit["search"].clone());
+                let new = search.is_ok_and(|text| text.joined().trim().is_empty());
                 target(path).and_then(|()| if new { Ok(()) } else { exists(path) })
             }),
             ("patch", value) => {
@@ -219,7 +222,9 @@ impl ApplyPatch {
             }
             let how = match p.how.rung {
                 Rung::Indent | Rung::Tabs => ", indentation adjusted to the file's",
+                Rung::Typographic => ", quotes and dashes adjusted to the file's",
                 Rung::Numbered => ", line numbers removed",
+                Rung::Context => ", though some unchanged lines of the patch are not as in the file",
                 Rung::Named | Rung::Exact | Rung::Text | Rung::Trailing => "",
             };
             lines.push(format!("{} {} +{} -{}{how}", p.verb, p.path, p.how.added, p.how.removed));

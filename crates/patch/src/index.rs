@@ -1,0 +1,93 @@
+//! A file's lines by what they say, to find where others stand.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::{lines::Lines, units};
+
+/// A file's lines, each with its [key](units::key), and for each key the lines that have it, as a chain from the first to the last.
+#[derive(Debug)]
+pub(crate) struct Index<'a> {
+    pub(crate) lines: Lines<'a>,
+    keys: Vec<u64>,
+    chains: HashMap<u64, Chain, BuildHasherDefault<Ready>>,
+    /// For each line the next one with its key; 0 when it is the last.
+    next: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Chain {
+    first: u32,
+    last: u32,
+    count: u32,
+}
+
+/// The keys are hashes already.
+#[derive(Debug, Default)]
+struct Ready(u64);
+
+impl Hasher for Ready {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.0 = self.0.rotate_left(8) ^ u64::from(*b));
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
+
+impl<'a> Index<'a> {
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        let lines = Lines::of(bytes);
+        let keys: Vec<u64> = lines.texts.iter().map(|text| units::key(text)).collect();
+        let mut chains: HashMap<u64, Chain, BuildHasherDefault<Ready>> =
+            HashMap::with_capacity_and_hasher(keys.len(), BuildHasherDefault::default());
+        let mut next = vec![0; keys.len()];
+        for (i, key) in (0u32..).zip(&keys) {
+            let chain = chains.entry(*key).or_insert(Chain { first: i, last: i, count: 0 });
+            if chain.count > 0 {
+                next[chain.last as usize] = i;
+            }
+            (chain.last, chain.count) = (i, chain.count + 1);
+        }
+        Self { lines, keys, chains, next }
+    }
+
+    /// Where a line stands, blanks and typography aside, from above.
+    pub(crate) fn places_of(&self, text: &[u8]) -> impl Iterator<Item = usize> + '_ {
+        let mut at = self.chains.get(&units::key(text)).map(|chain| chain.first as usize);
+        std::iter::from_fn(move || {
+            let here = at?;
+            at = Some(self.next[here] as usize).filter(|next| *next > 0);
+            Some(here)
+        })
+    }
+
+    /// In how many places a line stands, blanks and typography aside.
+    pub(crate) fn count_of(&self, text: &[u8]) -> usize {
+        self.chains.get(&units::key(text)).map_or(0, |chain| chain.count as usize)
+    }
+
+    /// Whether the line at `at` is this one, blanks and typography aside.
+    pub(crate) fn is(&self, at: usize, key: u64) -> bool {
+        self.keys.get(at) == Some(&key)
+    }
+
+    /// Where these lines stand one after the other, blanks and typography aside, from above.
+    pub(crate) fn runs(&self, old: &[&[u8]]) -> Vec<usize> {
+        let keys: Vec<u64> = old.iter().map(|text| units::key(text)).collect();
+        let count = |key: &u64| self.chains.get(key).map_or(0, |chain| chain.count);
+        let Some((offset, rarest)) = keys.iter().enumerate().min_by_key(|(_, key)| count(key)) else {
+            return Vec::new();
+        };
+        if count(rarest) == 0 {
+            return Vec::new();
+        }
+        let starts = self.places_of(old[offset]).filter_map(|at| at.checked_sub(offset));
+        starts.filter(|at| self.keys.get(*at..*at + keys.len()).is_some_and(|here| here == keys)).collect()
+    }
+}
