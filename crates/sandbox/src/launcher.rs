@@ -31,7 +31,7 @@ use rustix::{
 use crate::{
     confine,
     order::{Event, MAX_ORDER, Order, TERMINATE, Task},
-    self_test,
+    overlay_probe, self_test,
     sys::{self, Fork},
 };
 
@@ -99,6 +99,11 @@ fn let_go_of_output() -> io::Result<()> {
 
 fn supervise(control: &mut UnixStream) -> io::Result<()> {
     let order = read_order(control).doing("reading the order")?;
+    if let Task::Overlay { root, dir } = &order.task {
+        overlay_probe::rehearse(root, dir)?;
+        report(control, &Event::Exited(0));
+        return Ok(());
+    }
     if order.profile.namespaces {
         confine::enter_namespaces(&order)?;
     }
@@ -228,6 +233,8 @@ fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
                 &Event::Violations(self_test::attempt(forbidden_write, forbidden_read, *tcp, *udp)),
             );
         }
+        // Done before anything was confined.
+        Task::Overlay { .. } => {}
     }
     Ok(())
 }

@@ -29,6 +29,8 @@ mod confine;
 pub mod guard;
 mod launcher;
 mod order;
+pub mod overlay;
+mod overlay_probe;
 mod policy;
 mod probe;
 mod self_test;

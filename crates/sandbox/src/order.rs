@@ -41,6 +41,8 @@ pub(crate) enum Task {
     Run { program: OsString, args: Vec<OsString>, cwd: OsString, env: Vec<(OsString, OsString)> },
     /// Try what must fail.
     SelfTest { forbidden_write: OsString, forbidden_read: OsString, tcp: u16, udp: u16 },
+    /// Instead of all that, try whether an overlay can be made and used; ends with [`Event::Setup`] or exit code 0.
+    Overlay { root: OsString, dir: OsString },
 }
 
 /// What the launcher reports.
