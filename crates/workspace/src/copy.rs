@@ -24,7 +24,73 @@ pub struct CopyReport {
     pub left_out: Vec<PathBuf>,
 }
 
+/// What a copy would take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CopyCost {
+    /// Files, links included.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Whether the file system can share their blocks, so that the bytes cost nothing.
+    pub shared: bool,
+}
+
 impl Workspace {
+    /// What [`Workspace::copy_to`] into this folder, which need not exist, would take: the tree is walked, and one file is tried.
+    ///
+    /// # Errors
+    /// When something cannot be read, or no file made where the folder is to be.
+    pub fn copy_cost(&self, dir: &Path) -> io::Result<CopyCost> {
+        let mut cost = CopyCost::default();
+        let existing = dir.ancestors().find(|d| d.is_dir()).unwrap_or(Path::new("."));
+        let itself = fs::metadata(dir).ok().map(|m| (m.dev(), m.ino()));
+        let mut tried = false;
+        let mut todo = vec![self.root().to_owned()];
+        while let Some(folder) = todo.pop() {
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                let found = entry.metadata()?;
+                if found.is_dir() {
+                    if Some((found.dev(), found.ino())) != itself {
+                        todo.push(entry.path());
+                    }
+                } else if found.is_symlink() {
+                    cost.files += 1;
+                } else if found.is_file() {
+                    cost.files += 1;
+                    cost.bytes += found.len();
+                    if !tried && found.len() > 0 {
+                        tried = true;
+                        let trial = tempfile::tempfile_in(existing)?;
+                        cost.shared = rustix::fs::ioctl_ficlone(&trial, File::open(entry.path())?).is_ok();
+                    }
+                }
+            }
+        }
+        Ok(cost)
+    }
+
+    /// Where the `.git` of this tree only points to a repository elsewhere (a worktree, a submodule), gives `tree`, which shows the same
+    /// files (an overlay, also one at this very path), a repository of its own in its place, as [`Workspace::copy_to`] does. Returns
+    /// whether that was so.
+    ///
+    /// # Errors
+    /// When something cannot be read or written.
+    pub fn detach_git(&self, tree: &Path) -> io::Result<bool> {
+        self.detach(tree, &mut CopyReport::default())
+    }
+
+    fn detach(&self, tree: &Path, report: &mut CopyReport) -> io::Result<bool> {
+        let git_file = tree.join(".git");
+        if !fs::symlink_metadata(&git_file).is_ok_and(|m| m.is_file()) {
+            return Ok(false);
+        }
+        let times = times(&fs::metadata(tree)?);
+        own_repository(self.root(), &git_file, report)?;
+        rustix::fs::utimensat(CWD, tree, &times, AtFlags::empty())?;
+        Ok(true)
+    }
+
     /// Copies everything into a folder that does not exist yet: ignored files, `.git`, links as links; with permissions and times,
     /// so that build caches stay valid. Blocks are shared where the file system can. A folder inside the root that holds the copy itself
     /// is passed over. A worktree's or submodule's `.git`, which only points to a repository elsewhere, becomes a repository of its own, so that
@@ -35,12 +101,7 @@ impl Workspace {
     pub fn copy_to(&self, dir: &Path) -> io::Result<CopyReport> {
         let mut report = CopyReport::default();
         copy_tree(self.root(), dir, &mut report)?;
-        let git_file = dir.join(".git");
-        if fs::symlink_metadata(&git_file).is_ok_and(|m| m.is_file()) {
-            let times = times(&fs::metadata(dir)?);
-            own_repository(self.root(), &git_file, &mut report)?;
-            rustix::fs::utimensat(CWD, dir, &times, AtFlags::empty())?;
-        }
+        self.detach(dir, &mut report)?;
         Ok(report)
     }
 }
@@ -89,8 +150,9 @@ fn copy_tree(from: &Path, to: &Path, report: &mut CopyReport) -> io::Result<()> 
 /// Without git, or when the file points nowhere, there is none: better than one that is somebody else's. Objects are copied, not borrowed: git
 /// sets the time of a borrowed object when it comes to need it again.
 fn own_repository(root: &Path, at: &Path, report: &mut CopyReport) -> io::Result<()> {
+    let other = git::repository(root);
     fs::remove_file(at)?;
-    let Ok(Some(other)) = git::repository(root) else { return Ok(()) };
+    let Ok(Some(other)) = other else { return Ok(()) };
     for folder in ["refs/heads", "info"] {
         fs::create_dir_all(at.join(folder))?;
     }

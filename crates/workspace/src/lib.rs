@@ -33,7 +33,7 @@ mod walk;
 
 pub use baseline::{Baseline, BaselineError, Diff, DiffFile, FileStatus};
 pub use commit::{Change, Commit, CommitError, Committed, Expect};
-pub use copy::CopyReport;
+pub use copy::{CopyCost, CopyReport};
 pub use digest::Digest;
 pub use glob::Glob;
 pub use path::{CleanPath, PathError};
