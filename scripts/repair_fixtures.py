@@ -66,6 +66,15 @@ def read(folder):
     return Fixture(folder.name, folder, (folder / "task.md").read_text().strip(), (folder / "verify").read_text().strip(), solution, file)
 
 
+def restore_tests(fixture, path):
+    """Puts everything back but the faulty file: a repair counts only if the tests that were there pass."""
+    for source in (fixture.folder / "repo").rglob("*"):
+        relative = source.relative_to(fixture.folder / "repo")
+        if source.is_file() and str(relative) != fixture.file:
+            (path / relative).parent.mkdir(parents=True, exist_ok=True)
+            (path / relative).write_bytes(source.read_bytes())
+
+
 def verify(fixture, path):
     """(passed, output) of the fixture's check; a check that hangs has failed."""
     command = subprocess.Popen(

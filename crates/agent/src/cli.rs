@@ -187,10 +187,12 @@ pub(crate) enum Models {
 pub(crate) enum Tools {
     /// List them with what they do
     List,
-    /// Print the JSON Schema of a tool's arguments, or of all
+    /// Print the JSON Schema of a tool's arguments; without a name, of all tools, and what the model is shown of them
     Schema {
         /// The tool's name
         name: Option<String>,
+        #[command(flatten)]
+        settings: ToolFlags,
     },
     /// Call a tool in this repository, as a run would
     Call {

@@ -19,6 +19,7 @@ use tool_run_tests::RunTests;
 use tool_search::Search;
 use workspace::Workspace;
 
+use crate::edit_form;
 use crate::exit::{Failure, Result};
 use crate::model;
 use crate::repository::{Tests, Tree};
@@ -133,7 +134,7 @@ async fn copy(root: &Path, target: PathBuf) -> Result<Copy> {
 async fn prepare(order: Order, folder: &Path) -> Result<Prepared> {
     let settings = &order.settings;
     let tools = |root: &Path| toolbox(settings, root, folder, order.variables.clone());
-    let (chosen, toolbox, copy) = match order.mode {
+    let (chosen, mut toolbox, copy) = match order.mode {
         Mode::Run => {
             // The tools are made while the server answers.
             let (chosen, toolbox) = tokio::join!(model::open(settings), async { tools(&order.root) });
@@ -145,6 +146,7 @@ async fn prepare(order: Order, folder: &Path) -> Result<Prepared> {
             (chosen, tools(&copy.0)?, Some(copy))
         }
     };
+    edit_form::choose(settings, Some(&chosen.model.identity())).describe(&mut toolbox.registry);
     let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
     let tree = Arc::new(Tree::new(toolbox.workspace, inside, folder.join("state")));
     let verifier = Tests::new(toolbox.tests).map(|tests| Arc::new(tests) as Arc<dyn Verifier>);

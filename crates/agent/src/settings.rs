@@ -27,6 +27,7 @@ pub(crate) struct Settings {
     pub(crate) think: String,
     pub(crate) verify: Option<String>,
     pub(crate) dialect: String,
+    pub(crate) edit_form: String,
     pub(crate) cut: String,
     pub(crate) max_turns: u32,
     pub(crate) max_tokens: Option<u64>,
@@ -127,6 +128,20 @@ pub(crate) struct Definition {
 
 const THINK: &[&str] = &["auto", "on", "off", "low", "medium", "high"];
 const DIALECTS: &[&str] = &["auto", "json", "whole-file"];
+const EDIT_FORMS: &[&str] = &[
+    "auto",
+    "all",
+    "unified",
+    "unified-lines",
+    "envelope",
+    "envelope-lines",
+    "search-replace",
+    "search-replace-lines",
+    "edits",
+    "edits-lines",
+    "whole-file",
+    "whole-file-lines",
+];
 const CUTS: &[&str] = &["auto", "first", "read-on"];
 
 /// Every setting, in the order of `agent config show`.
@@ -270,6 +285,16 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         trust: Trust::Repository,
         group: Group::Work,
         help: "The form in which the model is asked to write edits",
+    },
+    Definition {
+        key: "edit_form",
+        kind: Kind::Choice(EDIT_FORMS),
+        default: Some("auto"),
+        flag: Flag::Value("FORM"),
+        variables: &[],
+        trust: Trust::Repository,
+        group: Group::Work,
+        help: "The form of edit that JSON calls are asked for; all are accepted. auto: by what was measured for the model's family",
     },
     Definition {
         key: "cut",
@@ -469,7 +494,7 @@ mod tests {
             DEFINITIONS.iter().filter(|d| d.trust == Trust::Repository).map(|d| d.key).collect();
         assert_eq!(
             open,
-            ["num_ctx", "temperature", "max_answer_tokens", "think", "verify", "dialect", "cut"]
+            ["num_ctx", "temperature", "max_answer_tokens", "think", "verify", "dialect", "edit_form", "cut"]
         );
     }
 }

@@ -1,5 +1,6 @@
 //! The tools of a session, by name: what the model is shown, how its calls are judged, and how they run.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
@@ -14,18 +15,20 @@ pub struct Spec {
     /// Its name.
     pub name: &'static str,
     /// One sentence.
-    pub description: &'static str,
+    pub description: Cow<'static, str>,
     /// What it may do.
     pub effect: Effect,
     /// The JSON Schema of its arguments, as validated against.
     pub schema: Value,
+    /// What the model is shown of that schema.
+    pub shown: Value,
 }
 
 impl Spec {
     /// The schema in the words of the prompt: each byte of it is paid for on every task.
     #[must_use]
     pub fn shown_schema(&self) -> String {
-        schema::shown(&self.schema).to_string()
+        self.shown.to_string()
     }
 }
 
@@ -104,9 +107,22 @@ impl Registry {
             .map(|p| p.iter().map(|(name, s)| (name.clone(), compile(s))).collect())
             .unwrap_or_default();
         let validator = compile(&schema);
-        let spec = Spec { name: T::NAME, description: T::DESCRIPTION, effect: T::EFFECT, schema };
+        let spec = Spec {
+            name: T::NAME,
+            description: T::DESCRIPTION.into(),
+            effect: T::EFFECT,
+            shown: schema::shown(&schema),
+            schema,
+        };
         self.entries.push(Entry { spec, validator, fields, tool: Box::new(tool) });
         self
+    }
+
+    /// Describes a tool to the model in other words than its own, and with less than all it accepts. What is accepted stays the same.
+    pub fn describe(&mut self, tool: &str, description: String, shown: Value) {
+        if let Some(entry) = self.entries.iter_mut().find(|e| e.spec.name == tool) {
+            (entry.spec.description, entry.spec.shown) = (description.into(), shown);
+        }
     }
 
     /// What each tool is, in order.

@@ -23,8 +23,8 @@ pub struct Arguments {
 #[serde(deny_unknown_fields)]
 pub struct Edit {
     path: String,
-    search: String,
-    replace: String,
+    search: Text,
+    replace: Text,
 }
 
 /// A text, or its lines.
@@ -80,9 +80,11 @@ impl Arguments {
         let path = path.as_deref();
         match (patch, edits, content) {
             (Some(text), ..) => patch::parse_for(&text, path).map_err(|e| e.to_string()),
-            (_, Some(edits), _) => Ok(patch::edits(
-                edits.iter().map(|e| (e.path.as_str(), e.search.as_str(), e.replace.as_str())),
-            )),
+            (_, Some(edits), _) => {
+                let edits: Vec<_> =
+                    edits.into_iter().map(|e| (e.path, e.search.joined(), e.replace.joined())).collect();
+                Ok(patch::edits(edits.iter().map(|(p, s, r)| (p.as_str(), s.as_str(), r.as_str()))))
+            }
             (.., Some(content)) => {
                 let path = path.ok_or("content needs a path: the file that is to have it")?;
                 Ok(vec![patch::whole(path, content.as_bytes())])

@@ -6,6 +6,7 @@ use tool_api::{Effect, Status, ToolError};
 use crate::cli::Tools;
 use crate::console;
 use crate::context::Context;
+use crate::edit_form;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
 use crate::sanitize;
@@ -30,7 +31,7 @@ pub(crate) fn run(command: Tools, context: &Context) -> Result<Exit> {
             console::print(text)?;
             Ok(Exit::Success)
         }
-        Tools::Schema { name } => schema(&toolbox(context, &[])?, name.as_deref()),
+        Tools::Schema { name, settings } => schema(&toolbox(context, &settings.given)?, name.as_deref()),
         Tools::Call { name, arguments, json, settings } => {
             call(&toolbox(context, &settings.given)?, &name, &arguments, json)
         }
@@ -44,6 +45,7 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
     let folder = context.state_dir()?.join("tools");
     let mut toolbox = session::toolbox(&settings, root, &folder, std::env::vars_os().collect())?;
     toolbox.registry = toolbox.registry.with(planner::Finish);
+    edit_form::choose(&settings, None).describe(&mut toolbox.registry);
     Ok(toolbox)
 }
 
@@ -55,7 +57,7 @@ fn schema(toolbox: &Toolbox, name: Option<&str>) -> Result<Exit> {
         }
         None => {
             let all = toolbox.registry.specs().map(|s| {
-                json!({"name": s.name, "description": s.description, "effect": s.effect, "arguments": s.schema})
+                json!({"name": s.name, "description": s.description, "effect": s.effect, "arguments": s.schema, "shown": s.shown})
             });
             Value::Array(all.collect())
         }

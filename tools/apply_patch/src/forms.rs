@@ -1,0 +1,162 @@
+//! How the tool is described to a model that is asked for one form of edit. What is accepted is the same whatever is described.
+//!
+//! Effect on the prompt cache: the description stands in the system prompt, so it may not change within a session.
+
+use serde_json::{Value, json};
+
+/// A form of edit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// A unified diff.
+    Unified,
+    /// `*** Begin Patch` … `*** End Patch`.
+    Envelope,
+    /// `<<<<<<< SEARCH` … `>>>>>>> REPLACE`.
+    SearchReplace,
+    /// A JSON list of searches and replacements.
+    Edits,
+    /// The file as it is to be.
+    WholeFile,
+}
+
+/// How a text of more than one line is written in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// One string, with `\n` in it.
+    Text,
+    /// An array with a string for each line.
+    Lines,
+}
+
+/// What a model is told of the tool, where that is one form in one shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Described {
+    /// The form.
+    pub form: Form,
+    /// The shape of its texts.
+    pub shape: Shape,
+}
+
+/// Every description of one form, by the word that stands for it in settings.
+pub const DESCRIBED: [(&str, Described); 10] = [
+    ("unified", Described { form: Form::Unified, shape: Shape::Text }),
+    ("unified-lines", Described { form: Form::Unified, shape: Shape::Lines }),
+    ("envelope", Described { form: Form::Envelope, shape: Shape::Text }),
+    ("envelope-lines", Described { form: Form::Envelope, shape: Shape::Lines }),
+    ("search-replace", Described { form: Form::SearchReplace, shape: Shape::Text }),
+    ("search-replace-lines", Described { form: Form::SearchReplace, shape: Shape::Lines }),
+    ("edits", Described { form: Form::Edits, shape: Shape::Text }),
+    ("edits-lines", Described { form: Form::Edits, shape: Shape::Lines }),
+    ("whole-file", Described { form: Form::WholeFile, shape: Shape::Text }),
+    ("whole-file-lines", Described { form: Form::WholeFile, shape: Shape::Lines }),
+];
+
+impl Described {
+    /// The description that a word of the settings stands for.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        DESCRIBED.iter().find(|(name, _)| *name == word).map(|(_, described)| *described)
+    }
+
+    /// What the tool does, for the model.
+    #[must_use]
+    pub fn description(self) -> String {
+        format!("{}, like {}", self.form.says(), self.form.example(self.shape))
+    }
+
+    /// The JSON Schema of the arguments that are described; not all that are accepted.
+    #[must_use]
+    pub fn schema(self) -> Value {
+        self.form.schema(self.shape)
+    }
+}
+
+/// A change as small as one that needs lines around it can be; the same in every form.
+const PATH: &str = "src/area.py";
+const SEARCH: [&str; 2] = ["def area(w, h):", "    return w + h"];
+const REPLACE: [&str; 2] = ["def area(w, h):", "    return w * h"];
+
+impl Form {
+    fn says(self) -> &'static str {
+        match self {
+            Self::Unified => "Change, create or delete files by a unified diff",
+            Self::Envelope => "Change files by a patch (Update File, Add File, Delete File)",
+            Self::SearchReplace => "Change files by blocks whose SEARCH lines are copied exactly from the file (none: a new file)",
+            Self::Edits => {
+                "Change files by edits whose \"search\" is a few lines copied exactly from the file (empty: a new file)"
+            }
+            Self::WholeFile => "Write a file: \"content\" is the whole file as it is to be",
+        }
+    }
+
+    /// The arguments of a small change.
+    fn example(self, shape: Shape) -> Value {
+        let [head, old] = SEARCH;
+        let [_, new] = REPLACE;
+        let lines: Vec<String> = match self {
+            Self::Unified => vec![
+                format!("--- a/{PATH}"),
+                format!("+++ b/{PATH}"),
+                "@@ -1,2 +1,2 @@".into(),
+                format!(" {head}"),
+                format!("-{old}"),
+                format!("+{new}"),
+            ],
+            Self::Envelope => vec![
+                "*** Begin Patch".into(),
+                format!("*** Update File: {PATH}"),
+                "@@".into(),
+                format!(" {head}"),
+                format!("-{old}"),
+                format!("+{new}"),
+                "*** End Patch".into(),
+            ],
+            Self::SearchReplace => {
+                let mut lines = vec![PATH.to_owned(), "<<<<<<< SEARCH".into()];
+                lines.extend(SEARCH.map(str::to_owned));
+                lines.push("=======".into());
+                lines.extend(REPLACE.map(str::to_owned));
+                lines.push(">>>>>>> REPLACE".into());
+                lines
+            }
+            Self::Edits => {
+                let (search, replace) = (shape.text(&SEARCH), shape.text(&REPLACE));
+                return json!({"edits": [{"path": PATH, "search": search, "replace": replace}]});
+            }
+            Self::WholeFile => return json!({"path": PATH, "content": shape.text(&REPLACE)}),
+        };
+        json!({"patch": shape.text(&lines.iter().map(String::as_str).collect::<Vec<_>>())})
+    }
+
+    fn schema(self, shape: Shape) -> Value {
+        let object = |properties: Value| {
+            let required: Vec<_> = properties.as_object().into_iter().flat_map(|p| p.keys().cloned()).collect();
+            json!({"type": "object", "properties": properties, "required": required})
+        };
+        let (path, text) = (json!({"type": "string"}), shape.schema());
+        match self {
+            Self::Unified | Self::Envelope | Self::SearchReplace => object(json!({"patch": text})),
+            Self::Edits => {
+                let edit = object(json!({"path": path, "search": text, "replace": text}));
+                object(json!({"edits": {"type": "array", "items": edit}}))
+            }
+            Self::WholeFile => object(json!({"path": path, "content": text})),
+        }
+    }
+}
+
+impl Shape {
+    fn text(self, lines: &[&str]) -> Value {
+        match self {
+            Self::Text => lines.iter().map(|line| format!("{line}\n")).collect::<String>().into(),
+            Self::Lines => lines.into(),
+        }
+    }
+
+    fn schema(self) -> Value {
+        match self {
+            Self::Text => json!({"type": "string"}),
+            Self::Lines => json!({"type": "array", "items": {"type": "string"}}),
+        }
+    }
+}
