@@ -18,25 +18,34 @@
 //! ```
 
 mod baseline;
+mod bring;
 mod commit;
 mod copy;
 mod digest;
 mod git;
 mod glob;
+mod history;
+mod links;
 mod nearest;
 mod path;
 mod place;
 mod read;
+mod recover;
 mod root;
 mod store;
+mod transaction;
 mod walk;
 
 pub use baseline::{Baseline, BaselineError, Diff, DiffFile, FileStatus};
+pub use bring::{BringError, Brought, Conflict};
 pub use commit::{Change, Commit, CommitError, Committed, Expect};
 pub use copy::{CopyCost, CopyReport};
 pub use digest::Digest;
 pub use glob::Glob;
+pub use history::{History, HistoryRecord, NetChange};
 pub use path::{CleanPath, PathError};
+pub use place::FileImage;
 pub use read::{READ_LIMIT, ReadError};
 pub use root::{OpenError, Workspace};
+pub use store::By;
 pub use walk::{Entry, Listing, WalkFilter};

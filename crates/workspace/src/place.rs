@@ -1,6 +1,12 @@
 //! One file's place: its folder, held open, and its name in there. Whoever exchanges a folder for a link afterwards changes nothing.
 
-use std::{fs::File, io, io::Read as _, io::Write as _, os::fd::OwnedFd};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io,
+    io::{Read as _, Write as _},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+};
 
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat},
@@ -9,15 +15,18 @@ use rustix::{
 
 use crate::{CleanPath, Digest, PathError, Workspace, path::is_git, root::id};
 
-/// A file as it is, or as it is to be.
+/// A file as it is, was, or is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Image {
-    pub(crate) bytes: Vec<u8>,
-    /// Permission bits.
-    pub(crate) mode: u32,
+pub struct FileImage {
+    /// Its content; of a symbolic link, where it leads.
+    pub bytes: Vec<u8>,
+    /// Permission bits; those of a link mean nothing.
+    pub mode: u32,
+    /// Whether it is a symbolic link.
+    pub link: bool,
 }
 
-impl Image {
+impl FileImage {
     pub(crate) fn digest(&self) -> Digest {
         Digest::of(&self.bytes)
     }
@@ -33,24 +42,35 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) enum Found {
     Nothing,
-    File(Image, Stamp),
-    /// A folder, a link, a pipe.
+    /// A regular file or a symbolic link.
+    File(FileImage, Stamp),
+    /// A folder, a pipe.
     Other,
 }
 
 /// Enough of a file's metadata to notice that it was written or exchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    id: (u64, u64),
+    pub(crate) id: (u64, u64),
+    /// Whether it has other names.
+    pub(crate) shared: bool,
     size: i64,
     modified: (i64, u64),
     changed: (i64, u64),
 }
 
 impl Stamp {
+    /// Whether `now` is this file, not written since. Moving one name of a file sets the change time seen under its others, so where there
+    /// are several it says nothing.
+    pub(crate) fn still(&self, now: &Self) -> bool {
+        (self.id, self.size, self.modified) == (now.id, now.size, now.modified)
+            && (self.shared || self.changed == now.changed)
+    }
+
     fn of(stat: &Stat) -> Self {
         Self {
             id: id(stat),
+            shared: stat.st_nlink > 1,
             size: stat.st_size,
             modified: (stat.st_mtime, stat.st_mtime_nsec),
             changed: (stat.st_ctime, stat.st_ctime_nsec),
@@ -118,16 +138,26 @@ impl Workspace {
 
 impl Place {
     pub(crate) fn find(&self, limit: u64) -> io::Result<Found> {
-        let stat = match rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+        self.find_as(&self.name, limit)
+    }
+
+    /// What stands under another name in the same folder.
+    pub(crate) fn find_as(&self, name: &str, limit: u64) -> io::Result<Found> {
+        let stat = match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(Found::Nothing),
             Err(e) => return Err(e.into()),
         };
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Ok(Found::Other);
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {}
+            FileType::Symlink => {
+                let bytes = rustix::fs::readlinkat(&self.folder, name, Vec::new())?.into_bytes();
+                return Ok(Found::File(FileImage { bytes, mode: 0o777, link: true }, Stamp::of(&stat)));
+            }
+            _ => return Ok(Found::Other),
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&self.folder, &self.name, flags, Mode::empty())?);
+        let file = File::from(rustix::fs::openat(&self.folder, name, flags, Mode::empty())?);
         let stat = rustix::fs::fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Ok(Found::Other);
@@ -137,7 +167,7 @@ impl Place {
         if bytes.len() as u64 > limit {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
         }
-        Ok(Found::File(Image { bytes, mode: stat.st_mode & 0o7777 }, Stamp::of(&stat)))
+        Ok(Found::File(FileImage { bytes, mode: stat.st_mode & 0o7777, link: false }, Stamp::of(&stat)))
     }
 
     /// What is there now, without reading it; `None` when nothing is.
@@ -150,13 +180,22 @@ impl Place {
     }
 
     /// Writes a new file beside it, synced to disk.
-    pub(crate) fn stage(&self, temp: &str, image: &Image) -> io::Result<()> {
+    pub(crate) fn stage(&self, temp: &str, image: &FileImage) -> io::Result<()> {
+        if image.link {
+            let to = OsStr::from_bytes(&image.bytes);
+            return Ok(rustix::fs::symlinkat(to, &self.folder, temp)?);
+        }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.folder, temp, flags, Mode::from_raw_mode(0o600))?;
         let mut file = File::from(fd);
         file.write_all(&image.bytes)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(image.mode))?;
         file.sync_all()
+    }
+
+    /// Gives a file staged beside another place a name beside this one too.
+    pub(crate) fn stage_link(&self, temp: &str, other: &Self, staged: &str) -> io::Result<()> {
+        Ok(rustix::fs::linkat(&other.folder, staged, &self.folder, temp, AtFlags::empty())?)
     }
 
     /// Puts the staged file here; what was here is then under `temp`. Nothing is ever missing in between.

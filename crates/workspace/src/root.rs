@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use cap_std::{ambient_authority, fs::Dir};
@@ -46,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) guarded: Vec<(u64, u64)>,
     seen: Mutex<HashMap<CleanPath, Digest>>,
     pub(crate) writing: Mutex<()>,
+    pub(crate) turn: AtomicU32,
 }
 
 impl Workspace {
@@ -79,14 +83,19 @@ impl Workspace {
             Some(store) => vec![id(&rustix::fs::stat(store.dir()).map_err(|e| error(e.into()))?)],
             None => Vec::new(),
         };
-        let (seen, writing) = Default::default();
-        Ok(Self(Arc::new(Inner { root: canonical, dir, store, guarded, seen, writing })))
+        let (seen, writing, turn) = Default::default();
+        Ok(Self(Arc::new(Inner { root: canonical, dir, store, guarded, seen, writing, turn })))
     }
 
     /// The folder, absolute and without symbolic links.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.0.root
+    }
+
+    /// The turn that the records which follow belong to; 0 before the first.
+    pub fn set_turn(&self, turn: u32) {
+        self.0.turn.store(turn, Ordering::Relaxed);
     }
 
     /// Remembers what the model has seen of a file, so that an edit made against something else can be told apart.

@@ -1,22 +1,22 @@
-//! What a commit keeps: the files as they were, and a record that tells a half-done commit from a done one.
+//! What a commit keeps: the files as they were and as they became, and a record that tells a half-done commit from a done one.
 //!
-//! `STATE/commits/000001/` holds `record.json`, the pre-images `0`, `1`, … and, once every file is in place, `done`.
+//! `STATE/commits/000001/` holds `record.json`, `images` (the contents of all files before and after, each once, one behind the other) and,
+//! once every file is in place, `done`.
 
 use std::{
+    borrow::Cow,
+    collections::HashSet,
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    CleanPath, Digest, Workspace,
-    place::{Found, Image},
-    root::lock,
-};
+use crate::{CleanPath, Digest, FileImage};
 
-/// Largest file that a commit replaces, in bytes.
+/// Largest file that a commit replaces and a record keeps, in bytes.
 pub(crate) const REPLACE_LIMIT: u64 = 64 << 20;
 
 #[derive(Debug)]
@@ -24,13 +24,51 @@ pub(crate) struct Store {
     dir: PathBuf,
 }
 
+/// Who made a change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// An edit ([`crate::Workspace::commit`]).
+    #[default]
+    Edit,
+    /// A command that the agent ran ([`crate::Workspace::watched`]).
+    Command,
+    /// The person: put back ([`crate::Workspace::put_back`]).
+    Undo,
+    /// The person: brought from another tree ([`crate::Workspace::bring`]).
+    Apply,
+}
+
 /// One commit, as kept on disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) version: u32,
+    #[serde(default)]
+    pub(crate) turn: u32,
+    #[serde(default)]
+    pub(crate) by: By,
+    /// The root of the work tree.
+    #[serde(default)]
+    pub(crate) tree: PathBuf,
     pub(crate) files: Vec<FileRecord>,
     /// Folders that were made, outermost first.
     pub(crate) made: Vec<CleanPath>,
+    /// Folders, made by earlier commits, that go if they are empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unmade: Vec<CleanPath>,
+    /// Files that were changed and are too large to keep.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) left_out: Vec<CleanPath>,
+    /// What `images` holds, in its order.
+    #[serde(default)]
+    pub(crate) images: Vec<Kept>,
+}
+
+/// One content in `images`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
 }
 
 /// One file of a commit.
@@ -40,6 +78,7 @@ pub(crate) struct FileRecord {
     pub(crate) before: Option<State>,
     pub(crate) after: Option<State>,
     /// The name, in the file's own folder, that its other version has while the commit is under way.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) temp: String,
 }
 
@@ -48,17 +87,25 @@ pub(crate) struct FileRecord {
 pub(crate) struct State {
     pub(crate) digest: Digest,
     pub(crate) mode: u32,
+    /// Whether it is a symbolic link.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) link: bool,
 }
 
 impl State {
-    pub(crate) fn of(image: &Image) -> Self {
-        Self { digest: image.digest(), mode: image.mode }
+    pub(crate) fn of(image: &FileImage) -> Self {
+        Self { digest: image.digest(), mode: image.mode, link: image.link }
     }
 }
 
 impl Store {
     pub(crate) fn open(state_dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(state_dir.join("commits"))?;
+        Self::existing(state_dir)
+    }
+
+    /// Makes nothing.
+    pub(crate) fn existing(state_dir: &Path) -> io::Result<Self> {
         Ok(Self { dir: state_dir.canonicalize()? })
     }
 
@@ -80,8 +127,12 @@ impl Store {
         Ok(ids)
     }
 
-    /// Writes pre-images and record, synced, before any of it takes effect. Returns the commit's number.
-    pub(crate) fn begin(&self, record: &Record, before: &[Option<&Image>]) -> io::Result<u64> {
+    /// Writes the contents and the record, synced, before any of it takes effect. Returns the commit's number.
+    pub(crate) fn begin<'a>(
+        &self,
+        mut record: Record,
+        images: impl Iterator<Item = io::Result<Cow<'a, [u8]>>>,
+    ) -> io::Result<u64> {
         let mut id = self.ids()?.last().map_or(1, |last| last + 1);
         let dir = loop {
             let dir = self.commit_dir(id);
@@ -91,16 +142,18 @@ impl Store {
                 Err(e) => return Err(e),
             }
         };
-        for (i, image) in before.iter().enumerate() {
-            if let Some(image) = image {
-                durable(&dir.join(i.to_string()), &image.bytes)?;
-            }
+        let written = (|| {
+            record.images = keep(&dir.join("images"), images)?;
+            durable(&dir.join("record.tmp"), &serde_json::to_vec(&record)?)?;
+            fs::rename(dir.join("record.tmp"), dir.join("record.json"))?;
+            File::open(&dir)?.sync_all()?;
+            File::open(self.dir.join("commits"))?.sync_all()
+        })();
+        if written.is_err() {
+            // A full disk is not left fuller. What cannot be removed has no effect: it is not done.
+            let _ = self.forget(id);
         }
-        durable(&dir.join("record.tmp"), &serde_json::to_vec(record)?)?;
-        fs::rename(dir.join("record.tmp"), dir.join("record.json"))?;
-        File::open(&dir)?.sync_all()?;
-        File::open(self.dir.join("commits"))?.sync_all()?;
-        Ok(id)
+        written.map(|()| id)
     }
 
     pub(crate) fn finish(&self, id: u64) -> io::Result<()> {
@@ -125,62 +178,56 @@ impl Store {
         }
     }
 
-    pub(crate) fn before(&self, id: u64, file: usize) -> io::Result<Vec<u8>> {
-        fs::read(self.commit_dir(id).join(file.to_string()))
+    /// Every commit that is done, ascending.
+    pub(crate) fn records(&self) -> io::Result<Vec<(u64, Record)>> {
+        let mut records = Vec::new();
+        for id in self.ids()?.into_iter().filter(|id| self.is_done(*id)) {
+            records.extend(self.record(id)?.map(|record| (id, record)));
+        }
+        Ok(records)
     }
+
+    /// A content that a commit has kept.
+    pub(crate) fn image(&self, id: u64, record: &Record, state: State) -> io::Result<FileImage> {
+        let damaged = || {
+            let path = self.commit_dir(id);
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: a content is missing", path.display()))
+        };
+        let mut offset = 0;
+        for kept in &record.images {
+            if kept.digest == state.digest {
+                let mut bytes = vec![0; usize::try_from(kept.size).map_err(io::Error::other)?];
+                let file = File::open(self.commit_dir(id).join("images"))?;
+                file.read_exact_at(&mut bytes, offset)?;
+                if Digest::of(&bytes) != state.digest {
+                    return Err(damaged());
+                }
+                return Ok(FileImage { bytes, mode: state.mode, link: state.link });
+            }
+            offset += kept.size;
+        }
+        Err(damaged())
+    }
+}
+
+/// Writes each content once; returns them in the order of the file.
+fn keep<'a>(path: &Path, images: impl Iterator<Item = io::Result<Cow<'a, [u8]>>>) -> io::Result<Vec<Kept>> {
+    let mut file = File::create(path)?;
+    let (mut kept, mut there) = (Vec::new(), HashSet::new());
+    for bytes in images {
+        let bytes = bytes?;
+        let digest = Digest::of(&bytes);
+        if there.insert(digest) {
+            file.write_all(&bytes)?;
+            kept.push(Kept { digest, size: bytes.len() as u64 });
+        }
+    }
+    file.sync_all()?;
+    Ok(kept)
 }
 
 fn durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
-}
-
-impl Workspace {
-    /// Takes back every commit that was begun and not finished. Files that somebody else has written since are left alone.
-    pub(crate) fn recover(&self) -> io::Result<()> {
-        let _writing = lock(&self.0.writing);
-        let Some(store) = &self.0.store else { return Ok(()) };
-        for id in store.ids()? {
-            if store.is_done(id) {
-                continue;
-            }
-            if let Some(record) = store.record(id)? {
-                for (i, file) in record.files.iter().enumerate().rev() {
-                    self.take_back(file, || store.before(id, i))?;
-                }
-                self.unmake(&record.made);
-            }
-            store.forget(id)?;
-        }
-        Ok(())
-    }
-
-    fn take_back(&self, file: &FileRecord, before: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<()> {
-        let Some(place) = self.place(&file.path, None).map_err(io::Error::other)? else { return Ok(()) };
-        let now = match place.find(REPLACE_LIMIT)? {
-            Found::File(image, _) => Some(State::of(&image)),
-            Found::Nothing => None,
-            Found::Other => return Ok(()),
-        };
-        if now == file.after && now != file.before {
-            match file.before {
-                None => place.remove(place.name())?,
-                Some(state) => {
-                    // Not under the commit's own temporary name: that may hold the only other copy until this is done.
-                    let temp = format!("{}.back", file.temp);
-                    place.remove(&temp)?;
-                    place.stage(&temp, &Image { bytes: before()?, mode: state.mode })?;
-                    if now.is_some() {
-                        place.exchange(&temp)?
-                    } else {
-                        place.appear(&temp)?
-                    }
-                    place.remove(&temp)?;
-                }
-            }
-        }
-        place.remove(&file.temp)?;
-        place.sync()
-    }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use workspace::{Change, CleanPath, CommitError, Digest, Expect, Workspace};
+use workspace::{Change, CleanPath, CommitError, Digest, Expect, History, Workspace};
 
 fn setting() -> (TempDir, Workspace) {
     let outer = tempfile::tempdir().unwrap();
@@ -137,24 +137,15 @@ fn permissions_survive_and_can_be_set() {
 
 #[test]
 fn undo_puts_back_every_byte_and_mode_and_removes_only_what_was_made() {
-    let (_outer, ws) = setting();
+    let (outer, ws) = setting();
     fs::set_permissions(ws.root().join("b.txt"), fs::Permissions::from_mode(0o700)).unwrap();
     let before = tree(ws.root());
     let changes = vec![write(&ws, "a.txt", "A\n"), write(&ws, "x/y/z.txt", "z\n"), delete(&ws, "b.txt")];
-    let id = ws.commit(changes).unwrap().id.unwrap();
+    ws.commit(changes).unwrap();
     assert_ne!(tree(ws.root()), before);
-    ws.undo(id).unwrap();
+    let made = History::open(&outer.path().join("state")).unwrap().standing(..).unwrap();
+    ws.put_back(&made).unwrap();
     assert_eq!(tree(ws.root()), before);
-}
-
-#[test]
-fn undo_does_not_overwrite_later_edits_by_others() {
-    let (_outer, ws) = setting();
-    let id = ws.commit(vec![write(&ws, "a.txt", "A\n"), write(&ws, "b.txt", "B\n")]).unwrap().id.unwrap();
-    fs::write(ws.root().join("b.txt"), "mine\n").unwrap();
-    assert!(matches!(ws.undo(id), Err(CommitError::Changed(p)) if p.as_str() == "b.txt"));
-    assert_eq!(fs::read(ws.root().join("a.txt")).unwrap(), b"A\n");
-    assert!(matches!(ws.undo(99), Err(CommitError::NoSuchCommit(99))));
 }
 
 /// Makes a commit look as if the process had died after `entered` of its files: without its `done` mark, with the other files as before.

@@ -1,0 +1,68 @@
+//! A commit that a crash cut in the middle is taken back.
+
+use std::io;
+
+use crate::{
+    Workspace,
+    place::{Found, Place},
+    root::lock,
+    store::{FileRecord, REPLACE_LIMIT, Record, State, Store},
+};
+
+impl Workspace {
+    /// Takes back every commit that was begun and not finished. Files that somebody else has written since are left alone.
+    pub(crate) fn recover(&self) -> io::Result<()> {
+        let _writing = lock(&self.0.writing);
+        let Some(store) = &self.0.store else { return Ok(()) };
+        for id in store.ids()? {
+            if store.is_done(id) {
+                continue;
+            }
+            if let Some(record) = store.record(id)? {
+                for file in record.files.iter().rev() {
+                    self.take_back(store, id, &record, file)?;
+                }
+                self.unmake(&record.made);
+            }
+            store.forget(id)?;
+        }
+        Ok(())
+    }
+
+    fn take_back(&self, store: &Store, id: u64, record: &Record, file: &FileRecord) -> io::Result<()> {
+        let Some(place) = self.place(&file.path, None).map_err(io::Error::other)? else { return Ok(()) };
+        let Some(now) = state(&place, place.name())? else { return Ok(()) };
+        if now == file.after && now != file.before {
+            match file.before {
+                None => place.remove(place.name())?,
+                // The old file itself, with its times and other names, when it is still there.
+                Some(_) if state(&place, &file.temp)? == Some(file.before) => {
+                    put(&place, &file.temp, now.is_some())?;
+                }
+                Some(state) => {
+                    // Not under the commit's own temporary name: that may hold something else.
+                    let temp = format!("{}.back", file.temp);
+                    place.remove(&temp)?;
+                    place.stage(&temp, &store.image(id, record, state)?)?;
+                    put(&place, &temp, now.is_some())?;
+                    place.remove(&temp)?;
+                }
+            }
+        }
+        place.remove(&file.temp)?;
+        place.sync()
+    }
+}
+
+fn put(place: &Place, temp: &str, replaces: bool) -> io::Result<()> {
+    if replaces { place.exchange(temp) } else { place.appear(temp) }
+}
+
+/// What stands there; the outer `None` when it is nothing that a commit makes.
+fn state(place: &Place, name: &str) -> io::Result<Option<Option<State>>> {
+    Ok(match place.find_as(name, REPLACE_LIMIT)? {
+        Found::File(image, _) => Some(Some(State::of(&image))),
+        Found::Nothing => Some(None),
+        Found::Other => None,
+    })
+}

@@ -1,0 +1,211 @@
+//! Steps that have been verified, carried out together: all of them or none.
+//!
+//! The contents are kept first, then each new file is written in full beside the old one, and only then do they change places, one rename
+//! each. A failure changes them back; a crash is found and taken back when the state folder is next opened.
+
+use std::{
+    borrow::Cow,
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    By, CleanPath, Commit, CommitError, Committed, FileImage, Workspace,
+    place::{Found, Place, Stamp},
+    store::{FileRecord, REPLACE_LIMIT, Record, State},
+};
+
+/// One file of a commit that is under way.
+pub(crate) struct Step {
+    pub(crate) path: CleanPath,
+    pub(crate) before: Option<FileImage>,
+    pub(crate) stamp: Option<Stamp>,
+    pub(crate) after: Option<FileImage>,
+    /// The file, by device and inode, whose other names become names of the new file.
+    pub(crate) names_of: Option<(u64, u64)>,
+    /// Which step stages the file that this name is to be another one of.
+    pub(crate) twin_of: Option<usize>,
+    pub(crate) temp: String,
+}
+
+/// What is said of a commit besides its files.
+#[derive(Default)]
+pub(crate) struct About {
+    pub(crate) by: By,
+    /// Folders of earlier commits that go if they are empty.
+    pub(crate) unmade: Vec<CleanPath>,
+}
+
+impl Workspace {
+    /// A step that starts from what is there and, as it stands, removes it.
+    pub(crate) fn look(&self, path: &CleanPath) -> Result<Step, CommitError> {
+        let system = |source| CommitError::System { path: path.clone(), source };
+        let found = match self.place(path, None)? {
+            Some(place) => place.find(REPLACE_LIMIT).map_err(system)?,
+            None => Found::Nothing,
+        };
+        let (before, stamp) = match found {
+            Found::Nothing => (None, None),
+            Found::File(image, stamp) => (Some(image), Some(stamp)),
+            Found::Other => return Err(CommitError::NotAFile(path.clone())),
+        };
+        let names_of = stamp.filter(|s| s.shared).map(|s| s.id);
+        let path = path.clone();
+        Ok(Step { path, before, stamp, after: None, names_of, twin_of: None, temp: temporary() })
+    }
+
+    pub(crate) fn carry_out(&self, mut steps: Vec<Step>, about: About) -> Result<Commit, CommitError> {
+        self.take_names_along(&mut steps)?;
+        let mut made = Vec::new();
+        let unmade = about.unmade.clone();
+        let result = self.carry_out_in(&steps, about, &mut made);
+        self.unmake(if result.is_ok() { &unmade } else { &made });
+        result
+    }
+
+    fn carry_out_in(
+        &self,
+        steps: &[Step],
+        about: About,
+        made: &mut Vec<CleanPath>,
+    ) -> Result<Commit, CommitError> {
+        let mut places = Vec::with_capacity(steps.len());
+        for step in steps {
+            match self.place(&step.path, step.after.is_some().then_some(&mut *made))? {
+                Some(place) => places.push(place),
+                None => return Err(CommitError::Changed(step.path.clone())),
+            }
+        }
+        let id = self.keep(steps, about, made)?;
+        let outcome = exchange_all(steps, &places, || match (&self.0.store, id) {
+            (Some(store), Some(id)) => store.finish(id),
+            _ => Ok(()),
+        });
+        // What could not be put back now is put back when the state folder is next opened; until then nothing may be lost.
+        if !matches!(outcome, Err(CommitError::Torn { .. })) {
+            for (step, place) in steps.iter().zip(&places) {
+                // After success the old versions, after failure the new ones. One that cannot be removed is only litter.
+                let _ = place.remove(&step.temp);
+            }
+            if let (Err(_), Some(store), Some(id)) = (&outcome, &self.0.store, id) {
+                let _ = store.forget(id);
+            }
+        }
+        outcome?;
+        Ok(Commit { id, files: steps.iter().map(Step::committed).collect() })
+    }
+
+    /// Keeps the contents, before anything is written.
+    fn keep(&self, steps: &[Step], about: About, made: &[CleanPath]) -> Result<Option<u64>, CommitError> {
+        let Some(store) = &self.0.store else { return Ok(None) };
+        let files = steps.iter().map(|s| FileRecord {
+            path: s.path.clone(),
+            before: s.before.as_ref().map(State::of),
+            after: s.after.as_ref().map(State::of),
+            temp: s.temp.clone(),
+        });
+        let record = Record {
+            by: about.by,
+            unmade: about.unmade,
+            files: files.collect(),
+            made: made.to_vec(),
+            ..self.record()
+        };
+        let images = steps.iter().flat_map(|s| [&s.before, &s.after]).flatten();
+        let id = store.begin(record, images.map(|image| Ok(Cow::Borrowed(image.bytes.as_slice()))));
+        let path = || steps.first().map_or(CleanPath::new(String::new()), |s| s.path.clone());
+        id.map(Some).map_err(|source| CommitError::System { path: path(), source })
+    }
+
+    /// An empty record of this turn in this tree.
+    pub(crate) fn record(&self) -> Record {
+        let turn = self.0.turn.load(Ordering::Relaxed);
+        Record { version: 2, turn, tree: self.0.root.clone(), ..Record::default() }
+    }
+}
+
+/// Stages every file, exchanges them one after the other, and then records that it is done. A failure takes all of it back.
+fn exchange_all(
+    steps: &[Step],
+    places: &[Place],
+    finish: impl FnOnce() -> io::Result<()>,
+) -> Result<(), CommitError> {
+    for (step, place) in steps.iter().zip(places) {
+        let staged = match (&step.after, step.twin_of) {
+            (Some(_), Some(first)) => place.stage_link(&step.temp, &places[first], &steps[first].temp),
+            (Some(image), None) => place.stage(&step.temp, image),
+            (None, _) => Ok(()),
+        };
+        staged.map_err(|source| step.system(source))?;
+    }
+    let mut entered = 0;
+    let outcome = (|| {
+        for (step, place) in steps.iter().zip(places) {
+            step.enter(place)?;
+            entered += 1;
+        }
+        for (step, place) in steps.iter().zip(places) {
+            place.sync().map_err(|source| step.system(source))?;
+        }
+        finish().map_err(|source| match steps.first() {
+            Some(step) => step.system(source),
+            None => CommitError::System { path: CleanPath::new(String::new()), source },
+        })
+    })();
+    let Err(error) = outcome else { return Ok(()) };
+    for (step, place) in steps.iter().zip(places).take(entered).rev() {
+        if step.leave(place).is_err() {
+            let why = error.to_string();
+            return Err(CommitError::Torn { why, left: step.path.clone() });
+        }
+    }
+    Err(error)
+}
+
+impl Step {
+    /// Makes the staged file the real one.
+    fn enter(&self, place: &Place) -> Result<(), CommitError> {
+        let now = place.stamp().map_err(|source| self.system(source))?;
+        let same = match (&self.stamp, &now) {
+            (Some(then), Some(now)) => then.still(now),
+            (then, now) => then.is_none() && now.is_none(),
+        };
+        if !same {
+            return Err(CommitError::Changed(self.path.clone()));
+        }
+        match (&self.before, &self.after) {
+            (Some(_), Some(_)) => place.exchange(&self.temp),
+            (None, Some(_)) => place.appear(&self.temp),
+            (Some(_), None) => place.vanish(&self.temp),
+            (None, None) => Ok(()),
+        }
+        .map_err(|source| self.system(source))
+    }
+
+    /// Undoes [`Step::enter`].
+    fn leave(&self, place: &Place) -> io::Result<()> {
+        match (&self.before, &self.after) {
+            (Some(_), Some(_)) => place.exchange(&self.temp),
+            (None, Some(_)) => place.vanish(&self.temp),
+            (Some(_), None) => place.appear(&self.temp),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn system(&self, source: io::Error) -> CommitError {
+        CommitError::System { path: self.path.clone(), source }
+    }
+
+    fn committed(&self) -> Committed {
+        let digest = |image: &Option<FileImage>| image.as_ref().map(FileImage::digest);
+        Committed { path: self.path.clone(), before: digest(&self.before), after: digest(&self.after) }
+    }
+}
+
+/// A name in the file's own folder that no project uses.
+fn temporary() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!(".agent-{}-{since:x}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
