@@ -196,7 +196,10 @@ fn new_namespaces(own_users: bool) -> io::Result<()> {
         flags |= UnshareFlags::NEWUSER;
     }
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    sys::unshare(flags).doing("namespaces")?;
+    sys::unshare(flags).doing(match own_users {
+        true => "a user namespace, which this user needs for an overlay",
+        false => "a mount namespace",
+    })?;
     if own_users {
         fs::write("/proc/self/setgroups", "deny").doing("setgroups")?;
         fs::write("/proc/self/uid_map", format!("{user} {user} 1")).doing("uid_map")?;

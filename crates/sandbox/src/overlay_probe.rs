@@ -86,17 +86,15 @@ fn ask(launcher: &[OsString], root: &Path, dir: &Path) -> io::Result<()> {
         .spawn()
         .doing("starting the launcher")?;
     let mut line = String::new();
-    let told = (|| {
-        ours.write_all(&u32::try_from(order.len()).map_err(io::Error::other)?.to_le_bytes())?;
-        ours.write_all(&order)?;
-        BufReader::new(&ours).read_line(&mut line)
-    })();
+    let length = u32::try_from(order.len()).map_err(io::Error::other)?;
+    // A launcher that fails at once closes the socket; what it says about it is more useful than "broken pipe".
+    let _ = ours.write_all(&length.to_le_bytes()).and_then(|()| ours.write_all(&order));
+    let told = BufReader::new(&ours).read_line(&mut line);
     if told.is_err() {
         // It may hang on a file system that does not answer.
         let _ = child.kill();
     }
     child.wait()?;
-    told.doing("trying out an overlay")?;
     match serde_json::from_str(&line) {
         Ok(Event::Exited(0)) => Ok(()),
         Ok(Event::Setup(why)) => Err(io::Error::other(why)),

@@ -1,0 +1,556 @@
+//! Work in an overlay never reaches the repository; as the user who runs the tests, and, where that is root, also as an ordinary one. Where
+//! the system has no overlays, the tests assert that this is said, and that a copy can be made instead.
+
+#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+
+#[allow(dead_code, reason = "each test file uses its part")]
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    net::{TcpListener, TcpStream},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, lchown, symlink},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use sandbox::{Policy, Sandbox, clean_environment, overlay};
+use workspace::{Baseline, Change, Expect, Workspace};
+
+/// A number that no user has.
+const ORDINARY: u32 = 54_321;
+
+/// Says to a test that it runs in an overlay, and where that is shown.
+const MERGED: &str = "OVERLAY_TEST_MERGED";
+
+/// The users to test as: the own, and for root an ordinary one.
+fn users() -> Vec<Option<u32>> {
+    match rustix::process::geteuid().is_root() {
+        true => vec![None, Some(ORDINARY)],
+        false => vec![None],
+    }
+}
+
+fn git(root: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.current_dir(root).env("GIT_OPTIONAL_LOCKS", "0").env("GIT_CONFIG_GLOBAL", "/dev/null").args([
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        "-c",
+        "init.defaultBranch=main",
+        "-c",
+        "safe.directory=*",
+    ]);
+    let out = command.args(arguments).output().unwrap();
+    assert!(out.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn put(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// A repository, everything an overlay of it needs, and a copy of this test and of the launcher that any user can start.
+struct Setting {
+    place: tempfile::TempDir,
+    user: Option<u32>,
+}
+
+impl Setting {
+    fn new(user: Option<u32>) -> Self {
+        let place = tempfile::tempdir_in(support::place()).unwrap();
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(env::current_exe().unwrap(), place.path().join("test")).unwrap();
+        fs::copy(support::launcher(), place.path().join("launcher")).unwrap();
+        let setting = Self { place, user };
+        let root = setting.root();
+        for folder in ["session", "tmp"] {
+            fs::create_dir_all(setting.place.path().join(folder)).unwrap();
+        }
+        for (path, text) in [
+            ("src/a.txt", "one\ntwo\nthree\n"),
+            ("src/deep/c.txt", "c\n"),
+            ("b.txt", "b\n"),
+            (".gitignore", "ignored/\n"),
+            ("fixed.sh", "#!/bin/sh\n"),
+        ] {
+            put(&root, path, text);
+        }
+        fs::set_permissions(root.join("fixed.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        symlink("src/a.txt", root.join("link")).unwrap();
+        git(&root, &["init", "-q"]);
+        git(&root, &["add", "-A"]);
+        git(&root, &["commit", "-qm", "first"]);
+        put(&root, "ignored/installed", "dependency\n");
+        put(&root, "b.txt", "changed before\n");
+        put(&root, "untracked.txt", "u\n");
+        setting.give();
+        setting
+    }
+
+    /// Everything belongs to the user.
+    fn give(&self) {
+        let Some(user) = self.user else { return };
+        for path in walk(self.place.path()) {
+            lchown(&path, Some(user), Some(user)).unwrap();
+        }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.place.path().join("home/work, with: odd \\ name")
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.place.path().join("session/overlay")
+    }
+
+    /// Where overlays are shown: over the repository, and elsewhere.
+    fn places(&self) -> [PathBuf; 2] {
+        [self.root(), self.place.path().join("session/tree")]
+    }
+
+    fn as_user(&self, mut command: Command) -> Command {
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", self.place.path().join("home"))
+            .env("TMPDIR", self.place.path().join("tmp"))
+            .env(support::PLACE, self.place.path())
+            .env(support::LAUNCHER, self.place.path().join("launcher"))
+            .current_dir(self.root());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        command
+    }
+
+    /// A program run in the overlay.
+    fn in_overlay(&self, merged: &Path, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(self.place.path().join("launcher"));
+        command.args([&self.root(), &self.dir(), merged, program.as_ref()]);
+        self.as_user(command)
+    }
+
+    /// One of these tests, run again in the overlay.
+    fn inside(&self, merged: &Path, test: &str) -> Command {
+        let mut command = self.in_overlay(merged, self.place.path().join("test"));
+        command.args(["--exact", test, "--nocapture"]).env(MERGED, merged);
+        command
+    }
+
+    /// What is said about an overlay here; `None` when one can be made.
+    fn probe(&self) -> Option<String> {
+        let mut command = Command::new(self.place.path().join("test"));
+        command.args(["--exact", "probe_says_why_not", "--nocapture"]);
+        let mut command = self.as_user(command);
+        command.env(ASK, self.root()).env(ASK_DIR, self.dir());
+        let said = succeeds(command);
+        assert!(!self.dir().join("upper").exists() && !self.dir().join("work").exists());
+        let said = said.lines().find_map(|l| l.split_once("overlay: ")).unwrap().1.to_owned();
+        (said != "yes").then_some(said)
+    }
+
+    /// Whether there are no overlays here. That answer has to be true: one cannot be entered, and a copy, which is what takes its place,
+    /// can be made.
+    fn refused(&self) -> bool {
+        let Some(said) = self.probe() else { return false };
+        let tried = self.in_overlay(&self.root(), "/bin/true").output().unwrap();
+        assert_eq!(tried.status.code(), Some(125), "probe says {said}, but it works");
+        let copy = self.place.path().join("session/copy");
+        Workspace::open(self.root()).unwrap().copy_to(&copy).unwrap();
+        assert!(copy.join("ignored/installed").exists());
+        true
+    }
+}
+
+fn succeeds(mut command: Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let said = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{status}: {said}");
+    said
+}
+
+fn ran_one(command: Command) {
+    let said = succeeds(command);
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// A folder and everything below it.
+fn walk(top: &Path) -> Vec<PathBuf> {
+    let mut found = vec![top.to_owned()];
+    let mut at = 0;
+    while let Some(path) = found.get(at).cloned() {
+        at += 1;
+        if path.symlink_metadata().unwrap().is_dir() {
+            found.extend(fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
+        }
+    }
+    found
+}
+
+/// Everything that can be seen of a tree, git's state and times of inodes included; access times aside.
+fn observe(root: &Path) -> BTreeMap<PathBuf, String> {
+    let of = |path: &Path| {
+        let m = path.symlink_metadata().unwrap();
+        let content = if m.is_file() { fs::read(path).unwrap() } else { Vec::new() };
+        let to = fs::read_link(path).unwrap_or_default();
+        let times = (m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
+        format!(
+            "{:o} {}:{} {} {} {} {times:?} {to:?} {}",
+            m.mode(),
+            m.uid(),
+            m.gid(),
+            m.ino(),
+            m.nlink(),
+            m.len(),
+            String::from_utf8_lossy(&content)
+        )
+    };
+    let mut seen: BTreeMap<_, _> = walk(root).into_iter().map(|path| (path.clone(), of(&path))).collect();
+    seen.insert("git status".into(), git(root, &["status", "--porcelain", "--ignored"]));
+    seen
+}
+
+fn same(now: &BTreeMap<PathBuf, String>, before: &BTreeMap<PathBuf, String>) {
+    let differ: Vec<_> = now.iter().filter(|(path, seen)| before.get(*path) != Some(seen)).collect();
+    assert!(differ.is_empty() && now.len() == before.len(), "{differ:#?}");
+}
+
+fn merged() -> Option<PathBuf> {
+    env::var_os(MERGED).map(PathBuf::from)
+}
+
+fn sandbox(root: &Path) -> Sandbox {
+    let env = clean_environment(env::vars_os(), &[]);
+    Sandbox::new(Policy { env, ..Policy::new(root) }, vec![support::launcher().into()]).unwrap()
+}
+
+const ASK: &str = "OVERLAY_TEST_ROOT";
+const ASK_DIR: &str = "OVERLAY_TEST_DIR";
+
+/// Asks on behalf of other tests; by itself it shows that the answer does not depend on there being a folder.
+#[test]
+fn probe_says_why_not() {
+    let launcher = [support::launcher().into_os_string()];
+    if let (Some(root), Some(dir)) = (env::var_os(ASK), env::var_os(ASK_DIR)) {
+        let said = overlay::probe(root.as_ref(), dir.as_ref(), &launcher);
+        println!("\noverlay: {}", said.err().unwrap_or_else(|| "yes".into()));
+        return;
+    }
+    let place = tempfile::tempdir_in(support::place()).unwrap();
+    let missing = place.path().join("missing");
+    let said = overlay::probe(&missing, place.path(), &launcher).unwrap_err();
+    assert!(said.contains("missing: No such file"), "{said}");
+    let root = place.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let said = overlay::probe(&root, &root.join(".agent/new"), &launcher).unwrap_err();
+    assert_eq!(said, "the folder for the changes lies inside the repository");
+    let said = overlay::probe(&root, &missing, &["/bin/true".into()]).unwrap_err();
+    assert!(said.contains("launcher"), "{said}");
+    let said = overlay::probe(&root, &missing, &["/nowhere/launcher".into()]).unwrap_err();
+    assert!(said.contains("starting the launcher"), "{said}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "something was left behind");
+}
+
+#[test]
+fn a_file_of_another_owner_is_named_because_an_ordinary_user_could_not_change_it_in_an_overlay() {
+    for user in users() {
+        let setting = Setting::new(user);
+        let because = "which an overlay without root's rights cannot keep";
+        if user.is_some() {
+            if setting.refused() {
+                continue;
+            }
+            let file = setting.root().join("src/a.txt");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+            lchown(&file, Some(0), None).unwrap();
+            let said = setting.probe().unwrap();
+            assert_eq!(said, format!("src/a.txt belongs to another user or group, {because}"));
+            let mut command = setting.in_overlay(&setting.root(), "/bin/sh");
+            command.args(["-c", "echo x >> src/a.txt"]);
+            assert!(String::from_utf8_lossy(&command.output().unwrap().stderr).contains("Value too large"));
+        } else if !rustix::process::geteuid().is_root() {
+            let launcher = [support::launcher().into_os_string()];
+            let said = overlay::probe(Path::new("/usr"), &setting.dir(), &launcher).unwrap_err();
+            assert_eq!(said, format!("/usr belongs to another user or group, {because}"));
+        }
+    }
+}
+
+#[test]
+fn where_ordinary_users_get_no_namespaces_that_is_the_answer() {
+    for user in users() {
+        let setting = Setting::new(user);
+        if setting.refused() {
+            continue;
+        }
+        // A user namespace in which no more can be made, and then, without capabilities, this test's question.
+        let forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-current-user", "--keep-caps", "sh", "-c", forbid, "sh"]);
+        command.arg(setting.place.path().join("test")).args(["--exact", "probe_says_why_not", "--nocapture"]);
+        let mut command = setting.as_user(command);
+        command.env(ASK, setting.root()).env(ASK_DIR, setting.dir());
+        let said = succeeds(command);
+        let why = "overlay: a user namespace, which this user needs for an overlay: No space left on device";
+        assert!(said.contains(why), "{said}");
+    }
+}
+
+#[test]
+fn mounts_and_overlays_in_overlays_are_seen() {
+    for user in users() {
+        let setting = Setting::new(user);
+        if setting.refused() {
+            continue;
+        }
+        let ask = |root: &Path, dir: &Path| {
+            let mut command = setting.inside(&setting.root(), "probe_says_why_not");
+            command.env(ASK, root).env(ASK_DIR, dir);
+            succeeds(command)
+        };
+        let above = setting.root().parent().unwrap().to_owned();
+        let said = ask(&above, &setting.dir().with_extension("2"));
+        let mount =
+            format!("overlay: {} is a mount of its own inside the repository", setting.root().display());
+        assert!(said.contains(&mount), "{said}");
+        let (other, in_overlay) =
+            (setting.place.path().join("session/other"), setting.root().join("changes"));
+        put(&other, "a", "a\n");
+        setting.give();
+        let said = ask(&other, &in_overlay);
+        assert!(said.contains("overlay: ") && !said.contains("overlay: yes"), "{said}");
+    }
+}
+
+#[test]
+fn nothing_that_happens_in_an_overlay_reaches_the_repository() {
+    for user in users() {
+        let setting = Setting::new(user);
+        if setting.refused() {
+            continue;
+        }
+        let before = observe(&setting.root());
+        for merged in setting.places() {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut command = setting.inside(&merged, "every_kind_of_work");
+            command.env("OVERLAY_TEST_PORT", listener.local_addr().unwrap().port().to_string());
+            ran_one(command);
+            same(&observe(&setting.root()), &before);
+            let left: Vec<_> = fs::read_dir(setting.dir()).unwrap().map(|e| e.unwrap().path()).collect();
+            assert!(left.is_empty(), "{left:?}");
+            assert!(merged == setting.root() || !merged.exists());
+        }
+    }
+}
+
+/// Work of every kind; run in overlays by the test above, and once in a copy, to show that it works anywhere.
+#[tokio::test]
+async fn every_kind_of_work() {
+    let (_setting, root) = match merged() {
+        Some(root) => {
+            let port = env::var("OVERLAY_TEST_PORT").unwrap().parse().unwrap();
+            TcpStream::connect(("127.0.0.1", port)).unwrap();
+            assert_eq!(fs::read_to_string(root.join("ignored/installed")).unwrap(), "dependency\n");
+            (None, root)
+        }
+        None => {
+            let setting = Setting::new(None);
+            let root = setting.root();
+            (Some(setting), root)
+        }
+    };
+    assert_eq!(git(&root, &["status", "--porcelain"]), " M b.txt\n?? untracked.txt\n");
+    let state = tempfile::tempdir().unwrap();
+    let baseline = Baseline::take(&root, &state.path().join("baseline")).unwrap();
+    let ws = Workspace::open_with(&root, state.path().join("state")).unwrap();
+    let path = |p: &str| ws.target(p).unwrap();
+    let write = |p: &str| Change::Write {
+        path: path(p),
+        bytes: b"new\n".to_vec(),
+        executable: None,
+        expect: Expect::Any,
+    };
+    let rename = |from: &str, to: &str| Change::Rename {
+        from: path(from),
+        to: path(to),
+        bytes: None,
+        expect: Expect::Any,
+    };
+    let delete = Change::Delete { path: path("b.txt"), expect: Expect::Any };
+    let changes = vec![
+        write("src/a.txt"),
+        write("made/x.txt"),
+        write("fixed.sh"),
+        delete,
+        rename("src/deep/c.txt", "made/c.txt"),
+    ];
+    let id = ws.commit(changes).unwrap().id.unwrap();
+    assert_eq!(fs::metadata(root.join("fixed.sh")).unwrap().mode() & 0o777, 0o755);
+    assert_eq!(baseline.diff().unwrap().files.len(), 5);
+    ws.undo(id).unwrap();
+    assert_eq!(baseline.diff().unwrap().files.len(), 0);
+    ws.commit(vec![write("src/a.txt")]).unwrap();
+
+    let done = sandbox(&root).run(sandbox::Command::shell("set -e; git status; git log; cat src/a.txt; echo x > by-command; rm -rf src/deep ignored; mkdir -p build/out; mv link moved-link; chmod 700 fixed.sh; ! touch .git/index")).await.unwrap();
+    assert!(done.status.success(), "{}", done.output.text());
+    assert!(done.output.text().contains("new\n"));
+    assert!(root.join("build/out").exists() && !root.join("src/deep").exists());
+
+    git(&root, &["add", "-A"]);
+    git(&root, &["commit", "-qm", "second"]);
+    git(&root, &["gc", "-q", "--prune=now"]);
+    git(&root, &["checkout", "-q", "-b", "other", "HEAD~1"]);
+    git(&root, &["config", "a.b", "c"]);
+    git(&root, &["update-index", "--refresh"]);
+    fs::write(root.join("src/a.txt"), "in place\n").unwrap();
+    fs::File::options().append(true).open(root.join("fixed.sh")).unwrap().set_len(0).unwrap();
+    fs::set_permissions(root.join("b.txt"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::File::open(root.join("src")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    fs::hard_link(root.join("b.txt"), root.join("hard")).unwrap();
+    fs::create_dir(root.join("closed")).unwrap();
+    fs::create_dir(root.join("closed/in")).unwrap();
+    fs::set_permissions(root.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+    if merged().is_some() {
+        fs::remove_dir_all(root.join(".git")).unwrap();
+    }
+}
+
+#[test]
+fn a_confined_command_reaches_the_overlay_and_neither_layer_of_it() {
+    for user in users() {
+        let setting = Setting::new(user);
+        if setting.refused() {
+            continue;
+        }
+        for merged in setting.places() {
+            let mut command = setting.inside(&merged, "a_command_tries_the_layers");
+            command.env(ASK, setting.root()).env(ASK_DIR, setting.dir());
+            ran_one(command);
+        }
+    }
+}
+
+/// Run in overlays by the test above; by itself it shows that each attempt succeeds without a sandbox.
+#[tokio::test]
+async fn a_command_tries_the_layers() {
+    let attempts = |root: &Path, dir: &Path| {
+        let quoted = |p: PathBuf| format!("'{}'", p.display());
+        vec![
+            format!("echo x > {} && echo escaped", quoted(dir.join("upper/evil"))),
+            format!("cat {} && echo escaped", quoted(dir.join("upper/written"))),
+            format!("ls {} && echo escaped", quoted(dir.join("work"))),
+            format!("echo x >> {} && echo escaped", quoted(root.join("b.txt"))),
+            format!("umount {}; grep -q overlay /proc/mounts || echo escaped", quoted(root.to_owned())),
+        ]
+    };
+    let Some(merged) = merged() else {
+        let place = tempfile::tempdir().unwrap();
+        put(place.path(), "upper/written", "");
+        put(place.path(), "work/work", "");
+        for line in &attempts(place.path(), place.path())[..4] {
+            let output = Command::new("sh").args(["-c", line]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap().lines().last(), Some("escaped"), "{line}");
+        }
+        return;
+    };
+    let (root, dir) =
+        (PathBuf::from(env::var_os(ASK).unwrap()), PathBuf::from(env::var_os(ASK_DIR).unwrap()));
+    let sandbox = sandbox(&merged);
+    let report = sandbox.probe().await.unwrap();
+    assert!(report.enforced && report.user_namespaces, "{report:?}");
+    let done = sandbox.run(sandbox::Command::shell("echo y > written && cat written b.txt")).await.unwrap();
+    assert_eq!(done.output.text(), "y\nchanged before\n");
+    assert_eq!(fs::read_to_string(dir.join("upper/written")).unwrap(), "y\n");
+    for line in attempts(&root, &dir) {
+        if merged == root && line.contains("b.txt") {
+            continue; // that is the overlay
+        }
+        let text = sandbox.run(sandbox::Command::shell(line.as_str())).await.unwrap().output.text();
+        assert!(!text.contains("escaped"), "{line}: {text}");
+    }
+}
+
+#[test]
+fn git_in_an_overlay_of_a_worktree_changes_nothing_in_the_repository_it_belongs_to() {
+    for user in users() {
+        let setting = Setting::new(user);
+        if setting.refused() {
+            continue;
+        }
+        let main = setting.place.path().join("home/main");
+        fs::rename(setting.root(), &main).unwrap();
+        git(&main, &["worktree", "add", "-q", "-b", "tree", setting.root().to_str().unwrap()]);
+        setting.give();
+        let before = (observe(&main), observe(&setting.root()));
+        for merged in setting.places() {
+            let mut command = setting.inside(&merged, "a_worktree_is_detached");
+            command.env(ASK, setting.root());
+            ran_one(command);
+            same(&observe(&main), &before.0);
+            same(&observe(&setting.root()), &before.1);
+        }
+    }
+}
+
+/// Run in overlays by the test above; by itself it shows that a repository of its own is left alone.
+#[test]
+fn a_worktree_is_detached() {
+    let Some(merged) = merged() else {
+        let setting = Setting::new(None);
+        assert!(!Workspace::open(setting.root()).unwrap().detach_git(&setting.root()).unwrap());
+        return;
+    };
+    let original = Workspace::open(env::var_os(ASK).unwrap()).unwrap();
+    assert!(original.detach_git(&merged).unwrap());
+    put(&merged, "b.txt", "B\n");
+    assert_eq!(git(&merged, &["status", "--porcelain"]), " M b.txt\n");
+    git(&merged, &["commit", "-qam", "in the overlay"]);
+    git(&merged, &["gc", "-q", "--prune=now"]);
+    assert_eq!(git(&merged, &["log", "--format=%s"]), "in the overlay\nfirst\n");
+}
+
+#[test]
+fn an_interrupted_overlay_goes_on_and_can_be_removed() {
+    for user in users() {
+        let setting = Setting::new(user);
+        if setting.refused() {
+            continue;
+        }
+        let shell = |line: &str| {
+            let mut command = setting.in_overlay(&setting.root(), "/bin/sh");
+            command.args(["-c", line]);
+            command
+        };
+        let killed = "echo x > made; rm b.txt; mkdir -p shut/in; chmod 0 shut/in shut; kill -9 $PPID";
+        let goes_on = "cat made; ls -d b.txt shut; exit 3";
+        assert_eq!(shell(killed).status().unwrap().code(), None);
+        assert!(!setting.root().join("made").exists() && setting.root().join("b.txt").exists());
+        let output = shell(goes_on).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "x\nshut\n");
+        assert_eq!(output.status.code(), Some(3));
+        assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);
+        // Removed by the next process, and not by an overlay's end.
+        assert_eq!(shell(killed).status().unwrap().code(), None);
+        overlay::remove(&setting.dir()).unwrap();
+        assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_process_with_several_threads_does_not_enter() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let said = overlay::enter(&root, &place.path().join("dir"), &root).unwrap_err();
+    assert_eq!(said.to_string(), "an overlay can only be entered while there is one thread");
+    assert!(!place.path().join("dir").exists());
+}
