@@ -16,6 +16,7 @@ fn help_names_the_commands() {
     Commands:
       run          Work on a task in this repository until it is done and verified
       batch        Work on many tasks, unattended
+      patch        Apply a patch, in any form a model writes, all of it or nothing
       sessions     Look at past runs
       models       Look after the models of an Ollama server
       tools        Look at the tools a model is given, or call one by hand

@@ -8,6 +8,7 @@ mod batch;
 mod command_line;
 mod inspection;
 mod models;
+mod patch;
 mod run;
 mod sessions;
 mod settings;

@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::flags::{RunFlags, ServerFlags, ToolFlags};
+use crate::preview::Form;
 use crate::{exit, settings};
 
 const SOURCES: &str = "Settings come from flags, AGENT_… variables, .agent.toml in the repository, the user's \
@@ -38,6 +39,9 @@ pub(crate) enum Command {
     /// Work on many tasks, unattended
     #[command(after_help = exit::batch_table())]
     Batch(Batch),
+    /// Apply a patch, in any form a model writes, all of it or nothing
+    #[command(after_help = exit::patch_table())]
+    Patch(Patch),
     /// Look at past runs
     #[command(subcommand)]
     Sessions(Sessions),
@@ -106,6 +110,56 @@ pub(crate) struct Batch {
 
     #[command(flatten)]
     pub(crate) settings: RunFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Patch {
+    /// The patch: unified diff, `*** Begin Patch`, SEARCH/REPLACE blocks, or JSON; `-` or nothing reads standard input
+    pub(crate) file: Option<String>,
+
+    /// The file that is meant where the patch names none
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) trial: Trial,
+
+    /// Answer in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Looking before leaping.
+#[derive(Debug, Args)]
+pub(crate) struct Trial {
+    /// Only verify that all of it could be done; change nothing
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// Show what would be done; change nothing. FORM is words, side-by-side, unified or none
+    #[arg(long, value_name = "FORM", num_args = 0..=1, default_missing_value = "")]
+    preview: Option<String>,
+}
+
+impl Trial {
+    /// Whether to show, and how; `positional` is the argument before or behind, which may have been taken for the form.
+    ///
+    /// # Errors
+    /// A word that is neither.
+    pub(crate) fn preview(&self, positional: &mut Option<String>) -> Result<Option<Option<Form>>, String> {
+        let Some(word) = self.preview.as_deref() else { return Ok(None) };
+        match (Form::from_str(word, false), &positional) {
+            _ if word.is_empty() => Ok(Some(None)),
+            (Ok(form), _) => Ok(Some(Some(form))),
+            (Err(_), None) => {
+                *positional = Some(word.to_owned());
+                Ok(Some(None))
+            }
+            (Err(_), Some(_)) => {
+                Err(format!("{word:?} is no form of preview: words, side-by-side, unified or none"))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

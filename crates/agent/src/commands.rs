@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 pub(crate) mod models;
 mod parse;
+mod patch;
 pub(crate) mod run;
 mod sessions;
 mod tools;
@@ -22,6 +23,7 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     match command {
         Command::Run(command) => run::run(command, context),
         Command::Batch(command) => batch::run(&command, context),
+        Command::Patch(command) => patch::run(command, context),
         Command::Sessions(command) => sessions::run(command, context),
         Command::Models(command) => models::run(command, context),
         Command::Tools(command) => tools::run(command, context),

@@ -3,6 +3,13 @@
 
 use std::io::{self, IsTerminal, Write};
 
+/// Columns where nothing tells how many there are.
+const WIDTH: usize = 80;
+/// Fewer columns are treated as this many.
+const NARROWEST: usize = 20;
+/// More are treated as this many.
+const WIDEST: usize = 400;
+
 /// Terminal styles by meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
@@ -12,6 +19,10 @@ pub(crate) enum Style {
     Bad,
     Warn,
     Call,
+    /// What came, within a line that came.
+    GoodStrong,
+    /// What went, within a line that went.
+    BadStrong,
 }
 
 impl Style {
@@ -23,6 +34,8 @@ impl Style {
             Style::Bad => "\x1b[31m",
             Style::Warn => "\x1b[33m",
             Style::Call => "\x1b[36m",
+            Style::GoodStrong => "\x1b[32;7m",
+            Style::BadStrong => "\x1b[31;7m",
         }
     }
 }
@@ -81,6 +94,19 @@ pub(crate) fn stderr_is_terminal() -> bool {
 /// Whether people look at standard output.
 pub(crate) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+/// Lines of the terminal that standard output is; `None` when it is none.
+pub(crate) fn height() -> Option<usize> {
+    let (_, height) = terminal_size::terminal_size_of(io::stdout()).filter(|_| stdout_is_terminal())?;
+    Some(usize::from(height.0))
+}
+
+/// Columns to draw in on standard output.
+pub(crate) fn width(variables: &std::collections::BTreeMap<String, String>) -> usize {
+    let said = variables.get("COLUMNS").and_then(|text| text.parse::<usize>().ok()).filter(|n| *n > 0);
+    let found = || Some(usize::from(terminal_size::terminal_size_of(io::stdout())?.0.0));
+    said.or_else(found).unwrap_or(WIDTH).clamp(NARROWEST, WIDEST)
 }
 
 /// A unified diff, made harmless and coloured.

@@ -132,6 +132,12 @@ pub(crate) fn batch_table() -> String {
         })
 }
 
+/// What the codes of `agent patch` mean.
+pub(crate) fn patch_table() -> &'static str {
+    "Exit codes:\n    0  applied (with --check or --preview: could be)\n    1  refused: it does not fit, and nothing was changed\n    \
+     2  not a patch, misuse, or a failure of the system; nothing was changed\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,8 @@ mod flags;
 mod interrupt;
 mod layers;
 mod model;
+mod pager;
+mod preview;
 mod progress;
 mod render;
 mod repository;

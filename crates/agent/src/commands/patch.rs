@@ -1,0 +1,191 @@
+//! `agent patch`: a patch in any form applied to the work tree, as a model's would be, by the same code. It needs no settings, no model
+//! and no session.
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tool_api::ToolError;
+use tool_apply_patch::{ApplyPatch, Arguments, Plan};
+use workspace::{Digest, Workspace};
+
+use crate::cli::Patch;
+use crate::console;
+use crate::context::Context;
+use crate::exit::{Exit, Failure, Result};
+use crate::preview::{self, FileChange, Form, Image};
+use crate::sanitize;
+
+/// The largest patch, in bytes: far more than one that changes every file of a large project.
+const LIMIT: u64 = 256 << 20;
+
+/// Applies a patch, or looks whether it could be.
+pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
+    let form = command.trial.preview(&mut command.file).map_err(Failure::misuse)?;
+    let text = read(command.file.as_deref())?;
+    let arguments = arguments(&text, command.path.as_deref())?;
+    let place = Place::open(context)?;
+    let tool = ApplyPatch::new(place.workspace.clone());
+    let dry = command.trial.check || form.is_some();
+    let done = tool.plan(arguments).and_then(|plan| {
+        let changes = changes(&plan, context);
+        let report = if dry { String::new() } else { tool.carry_out(&plan)?.text };
+        Ok((changes, report))
+    });
+    drop(tool);
+    place.leave();
+    match done {
+        Ok((changes, report)) => {
+            if command.json {
+                console::print(format!("{}\n", json!({"applied": !dry, "files": preview::facts(&changes)})))?;
+            } else if dry {
+                preview::show(&changes, form.unwrap_or(Some(Form::None)), context)?;
+            } else {
+                console::print(format!("{}\n", sanitize::text(report.trim_end())))?;
+            }
+            Ok(Exit::Success)
+        }
+        Err(ToolError::Run(message)) => Err(Failure::misuse(message)),
+        Err(ToolError::Model(message)) => {
+            // What is no patch is misuse; what is one and does not fit is the answer no.
+            let readable = patch::parse_for(&text, command.path.as_deref()).is_ok() || is_call(&text);
+            if command.json {
+                console::print(format!("{}\n", json!({"applied": false, "refused": message})))?;
+            } else {
+                console::say(sanitize::text(message.trim_end()));
+                if let (false, Err(patch::ParseError::NoPath(_))) = (readable, patch::parse(&text)) {
+                    console::say("hint: or name the file with --path PATH");
+                }
+            }
+            Ok(if readable { Exit::Negative } else { Exit::Run(journal::Ending::Refused) })
+        }
+    }
+}
+
+/// The patch, from wherever it was said to be.
+fn read(file: Option<&str>) -> Result<String> {
+    let mut bytes = Vec::new();
+    let (name, read) = match file {
+        None if io::stdin().is_terminal() => {
+            return Err(
+                Failure::misuse("there is no patch").hint("name a file, or send the patch to standard input")
+            );
+        }
+        None | Some("-") => ("standard input", io::stdin().lock().take(LIMIT + 1).read_to_end(&mut bytes)),
+        Some(path) => (path, File::open(path).and_then(|f| f.take(LIMIT + 1).read_to_end(&mut bytes))),
+    };
+    read.map_err(|e| Failure::misuse(format!("cannot read the patch from {name}: {e}")))?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(Failure::misuse(format!("the patch is longer than {} MiB", LIMIT >> 20)));
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Failure::misuse(format!("there is no patch: {name} is empty")));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        Failure::misuse(format!("the patch is not UTF-8 from line {line} on"))
+    })
+}
+
+/// What the tool is called with: the text as a patch, unless it is such a call itself.
+fn arguments(text: &str, path: Option<&str>) -> Result<Arguments> {
+    let mut call = match as_call(text) {
+        Some(call) => call,
+        None => json!({"patch": text}),
+    };
+    if let (Some(path), Some(map)) = (path, call.as_object_mut().filter(|map| !map.contains_key("edits"))) {
+        map.insert("path".into(), path.into());
+    }
+    serde_json::from_value(call)
+        .map_err(|e| Failure::misuse(format!("these are not the arguments of apply_patch: {e}")))
+}
+
+fn is_call(text: &str) -> bool {
+    as_call(text).is_some()
+}
+
+/// A call of apply_patch, its arguments alone, or a patch as an array of lines. Lists of edits are read where all patches are.
+fn as_call(text: &str) -> Option<Value> {
+    if !text.trim_start().starts_with(['{', '[']) {
+        return None;
+    }
+    match serde_json::from_str(text).ok()? {
+        Value::Object(mut call) => {
+            if call.contains_key("tool") && call.get("arguments").is_some_and(Value::is_object) {
+                return call.remove("arguments");
+            }
+            ["patch", "content", "delete"]
+                .iter()
+                .any(|key| call.contains_key(*key))
+                .then_some(Value::Object(call))
+        }
+        Value::Array(lines) if !lines.is_empty() && lines.iter().all(Value::is_string) => {
+            Some(json!({"patch": lines}))
+        }
+        _ => None,
+    }
+}
+
+/// The work tree, and where a half-done change is kept so that the next run can take it back.
+struct Place {
+    workspace: Workspace,
+    keeping: Option<(PathBuf, File)>,
+}
+
+impl Place {
+    /// The repository around the current folder, or the folder. Two patches at a time wait for each other.
+    fn open(context: &Context) -> Result<Self> {
+        let root = context.repository.as_ref().unwrap_or(&context.directory);
+        let keeping = context.state_dir().ok().and_then(|state| Self::keep(&state, root).ok());
+        let workspace = match &keeping {
+            Some((folder, _)) => Workspace::open_with(root, folder),
+            // Without a place to keep anything, only a kill in the very middle could leave a part.
+            None => Workspace::open(root),
+        };
+        Ok(Self { workspace: workspace.map_err(Failure::refused)?, keeping })
+    }
+
+    fn keep(state: &Path, root: &Path) -> io::Result<(PathBuf, File)> {
+        let name = Digest::of(root.as_os_str().as_encoded_bytes()).to_string();
+        let folder = state.join("patches").join(&name[..16]);
+        fs::create_dir_all(&folder)?;
+        let lock = File::create(folder.with_extension("lock"))?;
+        lock.lock()?;
+        fs::create_dir_all(&folder)?; // the one before may have removed it
+        Ok((folder, lock))
+    }
+
+    /// Nothing is left of a change that is whole.
+    fn leave(self) {
+        if let Some((folder, lock)) = self.keeping {
+            drop(self.workspace);
+            let _ = fs::remove_dir_all(folder);
+            let _ = lock.unlock();
+        }
+    }
+}
+
+/// The plan as a preview takes it.
+fn changes(plan: &Plan, context: &Context) -> Vec<FileChange> {
+    let root = context.repository.as_ref().unwrap_or(&context.directory);
+    let changes = plan.files().map(|file| {
+        let source = file.from.unwrap_or(file.path);
+        let mode = fs::symlink_metadata(root.join(source.as_str()))
+            .map_or(0o644, |m| m.permissions().mode() & 0o7777);
+        let image = |bytes: &[u8], mode| Image { bytes: bytes.to_vec(), mode, link: false };
+        let changed = match file.executable {
+            Some(true) => mode | 0o111,
+            Some(false) => mode & !0o111,
+            None => mode,
+        };
+        FileChange {
+            path: file.path.to_string(),
+            from: file.from.map(ToString::to_string),
+            before: file.before.map(|bytes| image(bytes, mode)),
+            after: file.after.map(|bytes| image(bytes, changed)),
+        }
+    });
+    changes.collect()
+}

@@ -1,0 +1,56 @@
+//! Long results, a screen at a time. As git does it: only where people look on, by `AGENT_PAGER` or `PAGER`, else `less`, which is told to leave
+//! at once when everything fits, and to pass colours on.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::console;
+use crate::context::Context;
+use crate::exit::Result;
+use crate::interrupt::{self, Signals};
+
+/// What a shell answers when it does not find a command.
+const NOT_FOUND: i32 = 127;
+
+/// Prints a text on standard output, through the pager where that makes sense. Not for use inside a runtime.
+///
+/// # Errors
+/// As the stream says.
+pub(crate) fn print(text: &str, context: &Context) -> Result<()> {
+    let Some(pager) = wanted(text, context) else { return Ok(console::print(text)?) };
+    let mut command = Command::new("sh");
+    command.args(["-c", &pager]).stdin(Stdio::piped());
+    for (name, value) in [("LESS", "FRX"), ("LV", "-c")] {
+        if !context.environment.variables.contains_key(name) {
+            command.env(name, value);
+        }
+    }
+    // Ctrl-C is the pager's while it runs: without it, it would be left alone with the terminal.
+    let status = interrupt::block_on(async {
+        let _signals = Signals::take()?;
+        let mut child = command.spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            // Whoever leaves the pager early has seen enough.
+            let _ = input.write_all(text.as_bytes());
+        }
+        Ok(child.wait()?)
+    })?;
+    if status.code() == Some(NOT_FOUND) {
+        console::print(text)?;
+    }
+    Ok(())
+}
+
+/// The pager's command line; `None` to print.
+fn wanted(text: &str, context: &Context) -> Option<String> {
+    let variable = |name: &str| context.environment.variables.get(name).map(String::as_str);
+    let height = console::height()?;
+    if variable("CI").is_some_and(|v| !v.is_empty()) || variable("TERM").is_none_or(|t| t == "dumb") {
+        return None;
+    }
+    if text.lines().count() < height && text.lines().all(|line| line.len() <= 80) {
+        return None;
+    }
+    let pager = variable("AGENT_PAGER").or_else(|| variable("PAGER")).unwrap_or("less").trim();
+    (!pager.is_empty() && pager != "cat").then(|| pager.to_owned())
+}

@@ -1,0 +1,189 @@
+//! A line as it takes up room on a screen: harmless characters with their widths, tabs as blanks, what differs set off.
+
+use std::ops::Range;
+
+use unicode_width::UnicodeWidthChar;
+
+use super::Surface;
+use crate::console::{Paint, Style};
+use crate::sanitize;
+
+/// Columns from one tab stop to the next.
+const TAB: usize = 4;
+
+/// One character on the screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cell {
+    sign: char,
+    width: usize,
+    strong: bool,
+}
+
+/// A line of a file, without its newline, made harmless.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Row(Vec<Cell>);
+
+/// What a line is, which decides its colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Same,
+    Old,
+    New,
+}
+
+impl Kind {
+    fn styles(self) -> Option<(Style, Style)> {
+        match self {
+            Kind::Same => None,
+            Kind::Old => Some((Style::Bad, Style::BadStrong)),
+            Kind::New => Some((Style::Good, Style::GoodStrong)),
+        }
+    }
+
+    /// The sign before the line.
+    pub(super) fn sign(self) -> char {
+        match self {
+            Kind::Same => ' ',
+            Kind::Old => '-',
+            Kind::New => '+',
+        }
+    }
+}
+
+impl Row {
+    /// The line; the places, in bytes, are set off.
+    pub(super) fn new(line: &str, strong: &[Range<usize>]) -> Self {
+        let mut row = Self(Vec::with_capacity(line.len()));
+        let mut column = 0;
+        for (at, c) in line.char_indices() {
+            let strong = strong.iter().any(|place| place.contains(&at));
+            if c == '\t' {
+                let width = TAB - column % TAB;
+                // A tab that came or went would not be seen.
+                let first = if strong { '→' } else { ' ' };
+                row.0.extend((0..width).map(|i| Cell {
+                    sign: if i == 0 { first } else { ' ' },
+                    width: 1,
+                    strong,
+                }));
+                column += width;
+                continue;
+            }
+            let mut buffer = [0; 4];
+            for sign in sanitize::line(c.encode_utf8(&mut buffer)).chars() {
+                let width = sign.width().unwrap_or(0);
+                row.0.push(Cell { sign, width, strong });
+                column += width;
+            }
+        }
+        row
+    }
+
+    /// In columns.
+    pub(super) fn width(&self) -> usize {
+        self.0.iter().map(|c| c.width).sum()
+    }
+
+    /// At most so many columns, from a little before what is set off; `…` where something is left out.
+    pub(super) fn cut(mut self, columns: usize) -> Self {
+        if self.width() <= columns {
+            return self;
+        }
+        let left_out = Cell { sign: '…', width: 1, strong: false };
+        let first = self.0.iter().position(|c| c.strong).unwrap_or(0);
+        let start = first.saturating_sub(columns / 3);
+        if start > 0 {
+            self.0.drain(..start);
+            self.0.insert(0, left_out);
+        }
+        if self.width() > columns {
+            let end = self.fitting(columns.saturating_sub(1));
+            self.0.truncate(end);
+            self.0.push(left_out);
+        }
+        self
+    }
+
+    /// How many cells fit into so many columns; at least one, so that whoever wraps gets ahead.
+    fn fitting(&self, columns: usize) -> usize {
+        let mut used = 0;
+        let fits = self.0.iter().take_while(|c| {
+            used += c.width;
+            used <= columns
+        });
+        fits.count().max(1)
+    }
+
+    /// Pieces of at most so many columns.
+    pub(super) fn wrap(mut self, columns: usize) -> Vec<Self> {
+        let mut out = Vec::new();
+        while self.width() > columns {
+            let rest = self.0.split_off(self.fitting(columns).min(self.0.len()));
+            out.push(std::mem::replace(&mut self, Self(rest)));
+        }
+        if out.is_empty() || !self.0.is_empty() {
+            out.push(self);
+        }
+        out
+    }
+
+    /// Writes it in the colours of its kind.
+    pub(super) fn draw(&self, kind: Kind, paint: Paint, out: &mut String) {
+        let Some((plain, strong)) = kind.styles().filter(|_| paint.0) else {
+            return out.extend(self.0.iter().map(|c| c.sign));
+        };
+        for run in self.0.chunk_by(|a, b| a.strong == b.strong) {
+            let style = if run.iter().any(|c| c.strong) { strong } else { plain };
+            out.push_str(paint.begin(style));
+            out.extend(run.iter().map(|c| c.sign));
+            out.push_str(paint.end());
+        }
+    }
+
+    /// Carets below what is set off, where there are no colours to do that; `None` when there is nothing, or all of it, to point at.
+    pub(super) fn carets(&self, surface: Surface) -> Option<String> {
+        let inside = |c: &Cell| c.strong || c.sign == ' ';
+        if surface.paint.0 || !self.0.iter().any(|c| c.strong) || self.0.iter().all(inside) {
+            return None;
+        }
+        let mut line = String::new();
+        for cell in &self.0 {
+            line.extend(std::iter::repeat_n(if cell.strong { '^' } else { ' ' }, cell.width));
+        }
+        line.truncate(line.trim_end().len());
+        Some(line)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "one place is set off")]
+mod tests {
+    use super::*;
+
+    fn text(row: &Row) -> String {
+        row.0.iter().map(|c| c.sign).collect()
+    }
+
+    #[test]
+    fn tabs_go_to_the_next_stop_and_escapes_are_signs() {
+        let row = Row::new("a\tb\x1b[2J\u{202e}", &[]);
+        assert_eq!(text(&row), "a   b␛[2J<U+202E>");
+        assert_eq!(text(&Row::new("\tx", &[0..1])), "→   x");
+    }
+
+    #[test]
+    fn wide_characters_are_not_split_by_a_column() {
+        let pieces = Row::new("日本語x", &[]).wrap(3);
+        assert_eq!(pieces.iter().map(text).collect::<Vec<_>>(), ["日", "本", "語x"]);
+        assert!(pieces.iter().all(|p| p.width() <= 3));
+        assert_eq!(Row::new("", &[]).wrap(3).len(), 1);
+        assert_eq!(Row::new("日", &[]).wrap(1).len(), 1, "too narrow for anything");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_to_where_it_differs() {
+        let line = format!("{}!{}", "a".repeat(100), "b".repeat(100));
+        let cut = Row::new(&line, &[100..101]).cut(30);
+        assert_eq!((text(&cut), cut.width()), (format!("…{}!{}…", "a".repeat(10), "b".repeat(17)), 30));
+    }
+}

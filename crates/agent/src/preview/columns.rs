@@ -1,0 +1,131 @@
+//! Before and after beside each other; lines that are versions of one stand in one row.
+
+use similar::DiffTag;
+
+use super::Surface;
+use super::cells::{Kind, Row};
+use super::compare::Comparison;
+use super::lines::shown;
+use super::words;
+use crate::console::Style;
+
+/// Rows that one line may take before it is cut.
+const ROWS: usize = 6;
+/// What stands between the columns.
+const BETWEEN: &str = " │ ";
+
+/// One side of a row: the line's number, what it is, its text.
+type Side = (usize, Kind, Row, bool);
+
+/// Draws every hunk.
+pub(super) fn draw(comparison: &Comparison<'_>, surface: Surface, out: &mut String) {
+    let page = Page::new(comparison, surface);
+    let mut first = true;
+    for hunk in &comparison.hunks {
+        if !std::mem::take(&mut first) {
+            let dots = format!("{:>1$}", "⋮", page.digits);
+            let line = format!("{dots}{}{BETWEEN}{dots}", " ".repeat(page.column - page.digits));
+            out.push_str(&surface.paint.paint(Style::Dim, line));
+            out.push('\n');
+        }
+        for op in hunk {
+            let (old, new) = (op.old_range(), op.new_range());
+            if op.tag() == DiffTag::Equal {
+                for (i, j) in old.zip(new) {
+                    let side = |n: usize, line| Some(page.side(n, Kind::Same, line, &[]));
+                    page.row(side(i, comparison.old[i]), side(j, comparison.new[j]), out);
+                }
+                continue;
+            }
+            page.block(old, new, out);
+        }
+    }
+}
+
+struct Page<'a> {
+    comparison: &'a Comparison<'a>,
+    surface: Surface,
+    digits: usize,
+    /// Columns of one side, number and sign included.
+    column: usize,
+    /// Columns of its text.
+    text: usize,
+}
+
+impl<'a> Page<'a> {
+    fn new(comparison: &'a Comparison<'a>, surface: Surface) -> Self {
+        let digits = comparison.digits();
+        let column = (surface.width - BETWEEN.chars().count()) / 2;
+        Self { comparison, surface, digits, column, text: column.saturating_sub(digits + 3).max(1) }
+    }
+
+    fn side(&self, index: usize, kind: Kind, line: &[u8], strong: &[std::ops::Range<usize>]) -> Side {
+        let (text, newline) = shown(line, self.comparison.crlf);
+        (index + 1, kind, Row::new(&text, strong).cut(self.text * ROWS), newline)
+    }
+
+    /// A changed block: pairs beside each other, the others beside nothing.
+    fn block(&self, old: std::ops::Range<usize>, new: std::ops::Range<usize>, out: &mut String) {
+        let text =
+            |lines: &[&[u8]]| lines.iter().map(|l| shown(l, self.comparison.crlf).0).collect::<Vec<_>>();
+        let (a, b) = (text(&self.comparison.old[old.clone()]), text(&self.comparison.new[new.clone()]));
+        let left = |i: usize, strong: &[_]| {
+            self.side(old.start + i, Kind::Old, self.comparison.old[old.start + i], strong)
+        };
+        let right = |j: usize, strong: &[_]| {
+            self.side(new.start + j, Kind::New, self.comparison.new[new.start + j], strong)
+        };
+        let (mut i, mut j) = (0, 0);
+        let ends = (a.len(), b.len());
+        for (x, y) in words::pairs(&a, &b).into_iter().chain([ends]) {
+            // What stands before the pair has no counterpart, but shares the rows.
+            for k in 0..(x - i).max(y - j) {
+                let old = (i + k < x).then(|| left(i + k, &[]));
+                let new = (j + k < y).then(|| right(j + k, &[]));
+                self.row(old, new, out);
+            }
+            if (x, y) != ends {
+                let (p, q) = words::emphasis(&a[x], &b[y]);
+                self.row(Some(left(x, &p)), Some(right(y, &q)), out);
+            }
+            (i, j) = (x + 1, y + 1);
+        }
+    }
+
+    /// One row; as many lines as the longer side needs.
+    fn row(&self, left: Option<Side>, right: Option<Side>, out: &mut String) {
+        let pieces = |side: Option<Side>| match side {
+            Some((number, kind, row, newline)) => {
+                let mut rows = row.wrap(self.text);
+                if !newline {
+                    rows.extend(Row::new("\\ no newline", &[]).wrap(self.text));
+                }
+                (number, kind, rows)
+            }
+            None => (0, Kind::Same, Vec::new()),
+        };
+        let (left, right) = (pieces(left), pieces(right));
+        for i in 0..left.2.len().max(right.2.len()) {
+            let used = self.half(&left, i, out);
+            out.extend(std::iter::repeat_n(' ', self.column.saturating_sub(used)));
+            out.push_str(&self.surface.paint.paint(Style::Dim, BETWEEN));
+            self.half(&right, i, out);
+            out.truncate(out.trim_end_matches(' ').len());
+            out.push('\n');
+        }
+    }
+
+    /// One side of one line of a row; returns the columns it took.
+    fn half(&self, (number, kind, rows): &(usize, Kind, Vec<Row>), i: usize, out: &mut String) -> usize {
+        let Some(row) = rows.get(i) else { return 0 };
+        let (paint, digits) = (self.surface.paint, self.digits);
+        let number = if i == 0 { number.to_string() } else { String::new() };
+        out.push_str(&paint.paint(Style::Dim, format_args!("{number:>digits$}")));
+        out.push(' ');
+        let sign = if i == 0 { kind.sign() } else { ' ' };
+        Row::new(&sign.to_string(), &[]).draw(*kind, paint, out);
+        out.push(' ');
+        row.draw(*kind, paint, out);
+        digits + 3 + row.width()
+    }
+}

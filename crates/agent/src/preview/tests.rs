@@ -1,0 +1,236 @@
+use super::*;
+
+fn image(text: &str) -> Option<Image> {
+    Some(Image { bytes: text.into(), mode: 0o644, link: false })
+}
+
+fn change(path: &str, before: Option<Image>, after: Option<Image>) -> FileChange {
+    FileChange { path: path.into(), from: None, before, after }
+}
+
+fn draw(changes: &[FileChange], form: Form, width: usize, colour: bool) -> String {
+    render(changes, form, Surface { width, paint: Paint(colour) })
+}
+
+const OLD: &str = "add() {\n    echo $(($1 - $2))\n}\n";
+const NEW: &str = "# adds\nadd() {\n    echo $(($1 + $2))\n}\n";
+
+fn add() -> FileChange {
+    change("add.sh", image(OLD), image(NEW))
+}
+
+#[test]
+fn words_that_differ_are_pointed_at_where_there_are_no_colours() {
+    insta::assert_snapshot!(draw(&[add()], Form::Words, 60, false), @r"
+     changed  add.sh      +2    -1  ++-
+     1 file, +2 -1
+
+    ─── add.sh ─────────────────────────────────────────────────
+      1 + # adds
+      2   add() {
+      2 -     echo $(($1 - $2))
+                         ^
+      3 +     echo $(($1 + $2))
+                         ^
+      4   }
+    ");
+}
+
+#[test]
+fn words_that_differ_are_set_off_by_colour() {
+    let shown = draw(&[add()], Form::Words, 60, true);
+    assert!(
+        shown.contains("\x1b[31m    echo $(($1 \x1b[0m\x1b[31;7m-\x1b[0m\x1b[31m $2))\x1b[0m\n"),
+        "{shown:?}"
+    );
+    assert!(
+        shown.contains("\x1b[32m    echo $(($1 \x1b[0m\x1b[32;7m+\x1b[0m\x1b[32m $2))\x1b[0m\n"),
+        "{shown:?}"
+    );
+    assert!(!shown.contains('^'));
+}
+
+#[test]
+fn two_columns_have_versions_of_a_line_side_by_side() {
+    let wide =
+        change("a", image("日本語日本語日本語 is long\nb\n"), image("日本語日本語日本語 is longer\nb\nc"));
+    insta::assert_snapshot!(draw(&[add(), wide], Form::SideBySide, 60, false), @r"
+     changed  add.sh      +2    -1  ++-
+     changed  a           +2    -1  ++-
+     2 files, +4 -2
+
+    ─── add.sh ─────────────────────────────────────────────────
+                                 │   1 + # adds
+      1   add() {                │   2   add() {
+      2 -     echo $(($1 - $2))  │   3 +     echo $(($1 + $2))
+      3   }                      │   4   }
+
+    ─── a ──────────────────────────────────────────────────────
+      1 - 日本語日本語日本語 is  │   1 + 日本語日本語日本語 is
+          long                   │       longer
+      2   b                      │   2   b
+                                 │   3 + c
+                                 │       \ no newline
+    ");
+}
+
+#[test]
+fn every_row_of_two_columns_fits_the_terminal() {
+    let old: String = (0..40).map(|i| format!("{i} 日本語\tlong {}\n", "word ".repeat(i))).collect();
+    let new = old.replace("long", "very long").replace("日", "\x1b[31m日\u{301}");
+    for width in [60, 61, 80, 140] {
+        let shown = draw(&[change("x", image(&old), image(&new))], Form::SideBySide, width, false);
+        for line in shown.lines() {
+            assert!(unicode_width::UnicodeWidthStr::width(line) <= width, "{width}: {line}");
+        }
+        let rows: Vec<_> = shown.lines().filter(|l| l.contains('│')).collect();
+        let bar = |l: &&str| unicode_width::UnicodeWidthStr::width(l.split('│').next().unwrap());
+        assert!(rows.len() > 40 && rows.iter().all(|l| bar(l) == bar(&rows[0])));
+    }
+    let narrow = draw(&[add()], Form::SideBySide, 40, false);
+    assert!(!narrow.contains('│'), "too narrow for two columns: {narrow}");
+}
+
+#[test]
+fn the_summary_says_what_becomes_of_each_file() {
+    let bytes = |bytes: &[u8]| Some(Image { bytes: bytes.to_vec(), mode: 0o644, link: false });
+    let (mut script, mut link) = (image(NEW), image("add.sh"));
+    script.as_mut().unwrap().mode = 0o755;
+    link.as_mut().unwrap().link = true;
+    let many: String = (0..400).map(|i| format!("{i}\n")).collect();
+    let changes = with_renames(vec![
+        add(),
+        change("src/old_name.rs", image("fn main() {}\n"), None),
+        change("src/new_name.rs", None, image("fn main() {}\n")),
+        change("run.sh", image(NEW), script),
+        change("empty", None, image("")),
+        change("link", None, link),
+        change("logo.png", bytes(b"\x89PNG\0"), bytes(&[0; 2000])),
+        change("gone.txt", image(&many), None),
+        change(&format!("{}/deep/file\x1b[2J.txt", "very".repeat(30)), None, image("x\n")),
+    ]);
+    insta::assert_snapshot!(draw(&changes, Form::None, 80, false), @r"
+    changed  add.sh                                        +2    -1  +-
+    moved    src/old_name.rs → src/new_name.rs
+    changed  run.sh  now executable
+    created  empty
+    created  link                                          +1        +  a link
+    changed  logo.png                                  binary, 5 B → 2 kB
+    deleted  gone.txt                                          -400  ------------------------
+    created  …yveryveryveryveryvery/deep/file␛[2J.txt      +1        +
+    8 files, +4 -401
+    ");
+    insta::assert_snapshot!(draw(&[], Form::Words, 80, false), @"no changes");
+}
+
+#[test]
+fn the_end_of_a_line_is_shown_where_it_differs_only() {
+    let crlf = change("crlf", image("a\r\nb\r\n"), image("a\r\nc\r\n"));
+    assert!(!draw(&[crlf], Form::Words, 60, false).contains('␍'));
+    let mixed = change("mixed", image("a\nb\n"), image("a\r\nb"));
+    insta::assert_snapshot!(draw(&[mixed], Form::Words, 60, false), @r"
+     changed  mixed      +2    -2  ++--
+     1 file, +2 -2
+
+    ─── mixed ──────────────────────────────────────────────────
+      1 - a
+      2 - b
+      1 + a␍
+           ^
+      2 + b
+          \ no newline at the end of the file
+    ");
+}
+
+#[test]
+fn no_escape_of_a_file_reaches_the_terminal() {
+    let hostile = "\x1b]0;owned\x07\u{9b}31m\u{202e}\r\n\x1b[2J";
+    let file = FileChange { from: Some(hostile.into()), ..change(hostile, image(hostile), image("x\n")) };
+    for form in [Form::Words, Form::SideBySide, Form::Unified, Form::None] {
+        let shown = draw(std::slice::from_ref(&file), form, 100, true);
+        for piece in shown.split('\x1b').skip(1) {
+            let code = piece.split('m').next().unwrap();
+            assert!(
+                ["[0", "[1", "[2", "[31", "[32", "[33", "[36", "[31;7", "[32;7"].contains(&code),
+                "{form:?}: {code:?}"
+            );
+        }
+        let others = |c: char| c.is_control() && c != '\n' && c != '\x1b';
+        assert!(!shown.contains(others) && !shown.contains('\u{202e}'), "{form:?}: {shown:?}");
+    }
+}
+
+#[test]
+fn large_files_and_long_lines_are_shown_in_part_of_a_line_and_at_once() {
+    let old: String = (0..100_000).map(|i| format!("old {i}\n")).collect();
+    let new: String = (0..100_000).map(|i| format!("other {}\n", i * 7)).collect();
+    let shown = draw(&[change("x", image(&old), image(&new))], Form::Words, 80, false);
+    assert!(shown.starts_with(" changed  x  +1"), "{}", &shown[..100]);
+    let line = "var a=1;".repeat(200_000);
+    let minified = change("min.js", image(&line), image(&line.replacen("a=1", "b=2", 1)));
+    assert!(draw(&[minified], Form::Words, 80, false).len() < 10_000);
+}
+
+/// Applies the patch with git in a folder that has the files as they were, and tells what it made of them.
+fn by_git(changes: &[FileChange]) -> Vec<Option<Image>> {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    for change in changes {
+        let Some(image) = &change.before else { continue };
+        let path = at(change.from.as_ref().unwrap_or(&change.path));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &image.bytes).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(image.mode)).unwrap();
+    }
+    std::fs::write(at("p.patch"), unified::patch(changes)).unwrap();
+    let run = std::process::Command::new("git")
+        .args(["apply", "p.patch"])
+        .current_dir(folder.path())
+        .env("GIT_CEILING_DIRECTORIES", folder.path().parent().unwrap())
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let read = |change: &FileChange| {
+        let found = std::fs::symlink_metadata(at(&change.path)).ok()?;
+        let link = found.is_symlink();
+        let bytes = if link {
+            std::fs::read_link(at(&change.path)).unwrap().into_os_string().into_encoded_bytes()
+        } else {
+            std::fs::read(at(&change.path)).unwrap()
+        };
+        Some(Image { bytes, mode: if link { 0o644 } else { found.permissions().mode() & 0o777 }, link })
+    };
+    changes.iter().map(read).collect()
+}
+
+#[test]
+fn git_makes_of_the_patch_what_was_meant() {
+    let mut script = image(NEW);
+    script.as_mut().unwrap().mode = 0o755;
+    let mut link = image("add.sh");
+    link.as_mut().unwrap().link = true;
+    let odd = "dir with blanks/quo\"te\\ tab\t ünï.txt";
+    let long: String = (0..50).map(|i| format!("line {i}\n")).collect();
+    let changes = [
+        add(),
+        change(odd, image("no newline"), image("still none")),
+        change("new/x y", None, image("a\nb")),
+        change("empty", None, image("")),
+        change("gone", image(&long), None),
+        change(
+            "latin",
+            Some(Image { bytes: b"caf\xe9\n".to_vec(), mode: 0o644, link: false }),
+            image("café\r\n"),
+        ),
+        change("run.sh", image(OLD), script),
+        change("link", None, link),
+        FileChange {
+            from: Some("was".into()),
+            ..change("is", image(&long), image(&long.replace("line 7", "LINE 7")))
+        },
+        change("far", image(&long), image(&long.replace("line 0\n", "").replace("line 49\n", "line 49"))),
+    ];
+    let wanted: Vec<_> = changes.iter().map(|c| c.after.clone()).collect();
+    assert_eq!(by_git(&changes), wanted);
+}

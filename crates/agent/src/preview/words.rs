@@ -1,0 +1,175 @@
+//! Which words differ: lines of a changed block find their counterparts, and within a pair the differing words are found.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use similar::{Algorithm, DiffTag};
+
+/// Lines before times lines after up to which every pairing of a block is weighed; beyond, lines are paired in order.
+const WEIGHED: usize = 2_500;
+/// Bytes of a line beyond which its words are not compared.
+const LONGEST: usize = 20_000;
+/// How alike two lines have to be to be two versions of one, from 0 to 1.
+const ALIKE: f32 = 0.5;
+
+/// Places in the line before and in the line after.
+pub(super) type Emphasis = (Vec<Range<usize>>, Vec<Range<usize>>);
+
+/// Pairs the lines of a changed block that are versions of each other, in order.
+pub(super) fn pairs(old: &[String], new: &[String]) -> Vec<(usize, usize)> {
+    let a: Vec<_> = old.iter().map(|line| Bag::of(line)).collect();
+    let b: Vec<_> = new.iter().map(|line| Bag::of(line)).collect();
+    if old.len() * new.len() > WEIGHED {
+        return (0..old.len().min(new.len()))
+            .filter(|i| a[*i].likeness(&b[*i]) >= ALIKE)
+            .map(|i| (i, i))
+            .collect();
+    }
+    // The heaviest pairing that keeps the order, by the lengths of the best ones of all the rests.
+    let mut best = vec![vec![0f32; b.len() + 1]; a.len() + 1];
+    let mut likeness = vec![vec![0f32; b.len()]; a.len()];
+    for i in (0..a.len()).rev() {
+        for j in (0..b.len()).rev() {
+            likeness[i][j] = a[i].likeness(&b[j]);
+            let paired = if likeness[i][j] >= ALIKE { likeness[i][j] + best[i + 1][j + 1] } else { 0.0 };
+            best[i][j] = paired.max(best[i + 1][j]).max(best[i][j + 1]);
+        }
+    }
+    let (mut i, mut j, mut out) = (0, 0, Vec::new());
+    while i < a.len() && j < b.len() {
+        if likeness[i][j] >= ALIKE && best[i][j] == likeness[i][j] + best[i + 1][j + 1] {
+            out.push((i, j));
+            (i, j) = (i + 1, j + 1);
+        } else if best[i][j] == best[i + 1][j] {
+            i += 1;
+        } else {
+            j += 1;
+        }
+    }
+    out
+}
+
+/// How often each word occurs in a line, and how much they weigh together.
+struct Bag<'a>(HashMap<&'a str, usize>, usize);
+
+impl<'a> Bag<'a> {
+    fn of(line: &'a str) -> Self {
+        let (mut words, mut weight) = (HashMap::new(), 0);
+        for word in tokens(line).filter(|w| !w.trim().is_empty()) {
+            *words.entry(word).or_default() += 1;
+            weight += word.len();
+        }
+        Self(words, weight)
+    }
+
+    /// The part of both that is common. Two lines without words are alike.
+    fn likeness(&self, other: &Self) -> f32 {
+        if self.1 + other.1 == 0 {
+            return 1.0;
+        }
+        let common = |(word, n): (&&str, &usize)| other.0.get(word).map_or(0, |m| *n.min(m) * word.len());
+        2.0 * self.0.iter().map(common).sum::<usize>() as f32 / (self.1 + other.1) as f32
+    }
+}
+
+/// The words that differ between two versions of a line.
+pub(super) fn emphasis(old: &str, new: &str) -> Emphasis {
+    if old.len().max(new.len()) > LONGEST {
+        return Default::default();
+    }
+    let (a, b): (Vec<_>, Vec<_>) = (tokens(old).collect(), tokens(new).collect());
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    let (mut at, mut to) = (0, 0);
+    for op in similar::capture_diff_slices(Algorithm::Myers, &a, &b) {
+        let length = |words: &[&str]| words.iter().map(|w| w.len()).sum::<usize>();
+        let (n, m) = (length(&a[op.old_range()]), length(&b[op.new_range()]));
+        if op.tag() != DiffTag::Equal {
+            join(&mut left, at..at + n, old);
+            join(&mut right, to..to + m, new);
+        }
+        (at, to) = (at + n, to + m);
+    }
+    (left, right)
+}
+
+/// Adds a place; only blanks between it and the one before make them one.
+fn join(places: &mut Vec<Range<usize>>, place: Range<usize>, line: &str) {
+    if place.is_empty() {
+        return;
+    }
+    match places.last_mut() {
+        Some(last) if line[last.end..place.start].trim().is_empty() => last.end = place.end,
+        _ => places.push(place),
+    }
+}
+
+/// Words, runs of blanks, and every other character by itself.
+fn tokens(line: &str) -> impl Iterator<Item = &str> {
+    let kind = |c: char| match c {
+        c if c.is_alphanumeric() || c == '_' => 1,
+        ' ' | '\t' => 2,
+        _ => 0,
+    };
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let first = rest.chars().next()?;
+        let same = |c: char| kind(first) != 0 && kind(c) == kind(first);
+        let end = rest.find(|c| !same(c)).filter(|end| *end > 0).unwrap_or(if kind(first) == 0 {
+            first.len_utf8()
+        } else {
+            rest.len()
+        });
+        let (word, tail) = rest.split_at(end);
+        rest = tail;
+        Some(word)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marked(line: &str, places: &[Range<usize>]) -> String {
+        let mut out = line.to_owned();
+        for place in places.iter().rev() {
+            out.insert(place.end, ']');
+            out.insert(place.start, '[');
+        }
+        out
+    }
+
+    fn emphasised(old: &str, new: &str) -> (String, String) {
+        let (left, right) = emphasis(old, new);
+        (marked(old, &left), marked(new, &right))
+    }
+
+    #[test]
+    fn words_are_words_blanks_and_single_signs() {
+        assert_eq!(
+            tokens("  fn añb_1(x)→\t").collect::<Vec<_>>(),
+            ["  ", "fn", " ", "añb_1", "(", "x", ")", "→", "\t"]
+        );
+    }
+
+    #[test]
+    fn the_words_that_differ_are_found() {
+        assert_eq!(emphasised("a - b;", "a + b;"), ("a [-] b;".into(), "a [+] b;".into()));
+        assert_eq!(emphasised("f(x)", "f(x, yes)"), ("f(x)".into(), "f(x[, yes])".into()));
+        assert_eq!(
+            emphasised("let one two = 3", "let uno due = 3"),
+            ("let [one two] = 3".into(), "let [uno due] = 3".into())
+        );
+        assert_eq!(emphasised("  x", "\tx"), ("[  ]x".into(), "[\t]x".into()));
+    }
+
+    #[test]
+    fn lines_find_their_counterparts_past_new_ones() {
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let (old, new) = (
+            lines("let a = first();\nlet b = second();"),
+            lines("// new\nlet a = first(1);\n\nlet b = second(2);"),
+        );
+        assert_eq!(pairs(&old, &new), [(0, 1), (1, 3)]);
+        assert_eq!(pairs(&lines("alpha beta"), &lines("gamma delta")), []);
+    }
+}

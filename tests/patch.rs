@@ -1,0 +1,275 @@
+//! `agent patch`: a patch by hand, from the input to the files, the exit code and what is said.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use crate::support::{World, snapshot};
+use serde_json::{Value, json};
+
+const ADD: &str = "add() {\n    echo $(($1 - $2))\n}\n";
+const MENDED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
+const UNIFIED: &str = "--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n }\n";
+
+fn world() -> World {
+    World::with(&[("add.sh", ADD), ("docs/notes.txt", "one\ntwo\n")])
+}
+
+#[test]
+fn a_patch_from_standard_input_is_applied() {
+    let world = world();
+    snapshot!(world.observe_with_input(&["patch"], UNIFIED.as_bytes()), @r"
+    exit 0
+    --- stdout
+    changed add.sh +1 -1
+    ");
+    assert_eq!(world.read("add.sh"), MENDED);
+    assert!(
+        !world
+            .home()
+            .join(".local/state/agent/patches")
+            .read_dir()
+            .unwrap()
+            .any(|e| e.unwrap().path().is_dir())
+    );
+}
+
+#[test]
+fn every_form_does_the_same() {
+    let edits = json!([{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]);
+    let forms = [
+        UNIFIED.to_owned(),
+        format!("Here is the fix:\n\n```diff\n{UNIFIED}```\n\nDone."),
+        "*** Begin Patch\n*** Update File: add.sh\n@@\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n*** End Patch\n".into(),
+        "add.sh\n<<<<<<< SEARCH\n    echo $(($1 - $2))\n=======\n    echo $(($1 + $2))\n>>>>>>> REPLACE\n".into(),
+        edits.to_string(),
+        json!({"edits": edits}).to_string(),
+        json!({"tool": "apply_patch", "arguments": {"edits": edits}}).to_string(),
+        json!({"path": "add.sh", "content": MENDED}).to_string(),
+        json!({"patch": UNIFIED.lines().collect::<Vec<_>>()}).to_string(),
+        json!(UNIFIED.lines().collect::<Vec<_>>()).to_string(),
+    ];
+    for form in forms {
+        let world = world();
+        let seen = world.observe_with_input(&["patch", "-"], form.as_bytes());
+        assert!(seen.starts_with("exit 0\n"), "{form}\n{seen}");
+        assert_eq!(world.read("add.sh"), MENDED, "{form}");
+    }
+}
+
+#[test]
+fn a_file_is_named_for_a_patch_that_names_none() {
+    let world = world();
+    let patch = "@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n }\n";
+    snapshot!(world.observe_with_input(&["patch"], patch.as_bytes()), @r"
+    exit 2
+    --- stderr
+    nothing was applied: the patch does not say which file it changes; start it with --- and +++ lines
+    hint: or name the file with --path PATH
+    ");
+    let seen = world.observe_with_input(&["patch", "--path", "add.sh"], patch.as_bytes());
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert_eq!(world.read("add.sh"), MENDED);
+}
+
+#[test]
+fn what_does_not_fit_changes_nothing_and_says_what_the_file_says() {
+    let world = world();
+    let patch = format!(
+        "{UNIFIED}--- a/docs/notes.txt\n+++ b/docs/notes.txt\n@@ -1,2 +1,2 @@\n one\n-three\n+drei\n"
+    );
+    snapshot!(world.observe_with_input(&["patch"], patch.as_bytes()), @r"
+    exit 1
+    --- stderr
+    nothing was applied: docs/notes.txt: its old lines are not in the file; line 2 is not
+    three
+    but
+    1|one
+    2|two
+    ");
+    assert_eq!(world.read("add.sh"), ADD, "nothing of the file that fits either");
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+}
+
+#[test]
+fn the_refusal_is_word_for_word_what_a_model_reads() {
+    let world = world();
+    let patch = UNIFIED.replace("$1 - $2", "$1 * $2");
+    let said = world.agent(&["patch", "-"]).stdin(stdin(&world, &patch)).output().unwrap();
+    let arguments = json!({"patch": patch}).to_string();
+    let told = world.agent(&["tools", "call", "apply_patch", &arguments]).output().unwrap();
+    let (said, told) = (String::from_utf8(said.stderr).unwrap(), String::from_utf8(told.stderr).unwrap());
+    assert_eq!(format!("error: {said}"), told);
+}
+
+fn stdin(world: &World, text: &str) -> Stdio {
+    let path = world.home().join("input");
+    std::fs::write(&path, text).unwrap();
+    std::fs::File::open(path).unwrap().into()
+}
+
+#[test]
+fn what_is_no_patch_is_misuse() {
+    let world = world();
+    snapshot!(world.observe_with_input(&["patch"], b"Make it add, please.\n"), @r#"
+    exit 2
+    --- stderr
+    nothing was applied: this is not a patch; give a unified diff (---, +++, @@), a "*** Begin Patch" envelope, or <<<<<<< SEARCH / ======= / >>>>>>> REPLACE blocks with the file's path on the line before
+    "#);
+    snapshot!(world.observe_with_input(&["patch"], b"--- a/add.sh\n\xff\xfe\n"), @r"
+    exit 2
+    --- stderr
+    error: the patch is not UTF-8 from line 2 on
+    ");
+    snapshot!(world.observe(&["patch"]), @r"
+    exit 2
+    --- stderr
+    error: there is no patch: standard input is empty
+    ");
+    snapshot!(world.observe(&["patch", "missing.patch"]), @r"
+    exit 2
+    --- stderr
+    error: cannot read the patch from missing.patch: No such file or directory (os error 2)
+    ");
+    snapshot!(world.observe(&["patch", "--preview", "sideways", "missing.patch"]), @r#"
+    exit 2
+    --- stderr
+    error: "sideways" is no form of preview: words, side-by-side, unified or none
+    "#);
+    snapshot!(world.observe_with_input(&["patch"], br#"{"patch": 3}"#), @r"
+    exit 2
+    --- stderr
+    error: these are not the arguments of apply_patch: data did not match any variant of untagged enum Text
+    ");
+}
+
+#[test]
+fn check_changes_nothing_and_exits_alike() {
+    let world = world();
+    snapshot!(world.observe_with_input(&["patch", "--check"], UNIFIED.as_bytes()), @r"
+    exit 0
+    --- stdout
+     changed  add.sh      +1    -1  +-
+     1 file, +1 -1
+    ");
+    let seen = world.observe_with_input(&["patch", "--check"], UNIFIED.replace("- $2", "/ $2").as_bytes());
+    assert!(seen.starts_with("exit 1\n--- stderr\n"), "{seen}");
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+}
+
+#[test]
+fn a_preview_changes_nothing_and_is_a_patch_for_programs() {
+    let world = world();
+    let file = world.home().join("fix.patch");
+    std::fs::write(&file, UNIFIED).unwrap();
+    let file = file.to_str().unwrap();
+    snapshot!(world.observe(&["patch", "--preview", file]), @r"
+    exit 0
+    --- stdout
+    diff --git a/add.sh b/add.sh
+    --- a/add.sh
+    +++ b/add.sh
+    @@ -1,3 +1,3 @@
+     add() {
+    -    echo $(($1 - $2))
+    +    echo $(($1 + $2))
+     }
+    ");
+    snapshot!(world.observe(&["patch", file, "--preview", "words"]), @r"
+    exit 0
+    --- stdout
+     changed  add.sh      +1    -1  +-
+     1 file, +1 -1
+
+    ─── add.sh ─────────────────────────────────────────────────────────────────────
+      1   add() {
+      2 -     echo $(($1 - $2))
+                         ^
+      2 +     echo $(($1 + $2))
+                         ^
+      3   }
+    ");
+    snapshot!(world.observe(&["patch", "--preview", "side-by-side", file]), @r"
+    exit 0
+    --- stdout
+     changed  add.sh      +1    -1  +-
+     1 file, +1 -1
+
+    ─── add.sh ─────────────────────────────────────────────────────────────────────
+      1   add() {                          │   1   add() {
+      2 -     echo $(($1 - $2))            │   2 +     echo $(($1 + $2))
+      3   }                                │   3   }
+    ");
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+}
+
+#[test]
+fn colour_is_for_those_who_want_it() {
+    let world = world();
+    let file = world.home().join("fix.patch");
+    std::fs::write(&file, UNIFIED).unwrap();
+    let args = ["patch", "--preview", file.to_str().unwrap()];
+    let forced = world.agent(&args).env("CLICOLOR_FORCE", "1").output().unwrap();
+    assert!(String::from_utf8(forced.stdout).unwrap().contains("\x1b[32;7m+\x1b[0m"));
+    let refused = world.agent(&args).env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1").output().unwrap();
+    assert!(!refused.stdout.contains(&0x1b));
+}
+
+#[test]
+fn programs_are_answered_in_json() {
+    let world = world();
+    let answer = |args: &[&str], patch: &str| {
+        let output = world.agent(args).stdin(stdin(&world, patch)).output().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), answer, String::from_utf8(output.stderr).unwrap())
+    };
+    let files = json!([{"path": "add.sh", "change": "changed", "added": 1, "removed": 1}]);
+    let (code, said, _) = answer(&["patch", "--json", "--check"], UNIFIED);
+    assert_eq!((code, said), (Some(0), json!({"applied": false, "files": files})));
+    let (code, said, _) = answer(&["patch", "--json"], UNIFIED);
+    assert_eq!((code, said), (Some(0), json!({"applied": true, "files": files})));
+    let (code, said, stderr) = answer(&["patch", "--json"], UNIFIED);
+    assert_eq!((code, stderr.as_str(), &said["applied"]), (Some(1), "", &json!(false)));
+    assert!(said["refused"].as_str().unwrap().contains("nothing was applied"), "{said}");
+    let (code, said, _) = answer(&["patch", "--json"], "hello");
+    assert_eq!((code, &said["applied"]), (Some(2), &json!(false)));
+}
+
+#[test]
+fn nothing_outside_is_written_and_nothing_of_git() {
+    let world = world();
+    let paths = ["../outside", ".git/hooks/pre-commit", "/etc/motd", "docs/../../x", ".GIT/config"];
+    for path in paths {
+        let patch = format!("{UNIFIED}--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n");
+        let seen = world.observe_with_input(&["patch"], patch.as_bytes());
+        assert!(seen.starts_with("exit 1\n--- stderr\nnothing was applied: "), "{path}: {seen}");
+        assert_eq!(world.git(&["status", "--porcelain"]), "", "{path}");
+    }
+    assert!(!world.repo().join("../outside").exists());
+}
+
+#[test]
+fn the_work_tree_is_the_repository_or_the_folder() {
+    let world = world();
+    let mut below = world.agent(&["patch"]);
+    let output = below.current_dir(world.repo().join("docs")).stdin(stdin(&world, UNIFIED)).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    assert_eq!(world.read("add.sh"), MENDED, "paths are the repository's");
+    let folder = world.home().join("plain");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("add.sh"), ADD).unwrap();
+    let seen = world.observe_with_input(&["-C", folder.to_str().unwrap(), "patch"], UNIFIED.as_bytes());
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert_eq!(std::fs::read_to_string(folder.join("add.sh")).unwrap(), MENDED);
+}
+
+#[test]
+fn it_works_without_a_home_and_keeps_modes() {
+    let world = world();
+    let script = world.repo().join("add.sh");
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o750)).unwrap();
+    let mut command = world.agent(&["patch"]);
+    let output = command.env_remove("HOME").stdin(stdin(&world, UNIFIED)).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    assert_eq!(world.read("add.sh"), MENDED);
+    assert_eq!(script.metadata().unwrap().permissions().mode() & 0o777, 0o750);
+}
