@@ -50,6 +50,39 @@ struct Way<'a> {
     barred: bool,
 }
 
+fn undoing(changes: &[NetChange]) -> impl Iterator<Item = Way<'_>> {
+    changes.iter().map(|c| Way {
+        path: &c.path,
+        from: c.after.as_ref(),
+        to: c.before.as_ref(),
+        barred: c.foreign,
+    })
+}
+
+fn applying(changes: &[NetChange]) -> impl Iterator<Item = Way<'_>> {
+    changes.iter().map(|c| Way {
+        path: &c.path,
+        from: c.before.as_ref(),
+        to: c.after.as_ref(),
+        barred: false,
+    })
+}
+
+/// What is to be done to all files.
+#[derive(Default)]
+struct Found {
+    steps: Vec<Step>,
+    merged: Vec<CleanPath>,
+    already: Vec<CleanPath>,
+}
+
+impl Found {
+    fn foreseen(self) -> Vec<NetChange> {
+        let change = |Step { path, before, after, .. }| NetChange { path, before, after, foreign: false };
+        self.steps.into_iter().map(change).collect()
+    }
+}
+
 /// What is to be done to a file.
 #[derive(Debug, PartialEq, Eq)]
 enum Fit {
@@ -66,13 +99,7 @@ impl Workspace {
     /// # Errors
     /// When files have been changed since, or between two of the agent's changes: all of these are named.
     pub fn put_back(&self, changes: &[NetChange]) -> Result<Commit, BringError> {
-        let ways = changes.iter().map(|c| Way {
-            path: &c.path,
-            from: c.after.as_ref(),
-            to: c.before.as_ref(),
-            barred: c.foreign,
-        });
-        Ok(self.go(ways, false, By::Undo)?.commit)
+        Ok(self.go(undoing(changes), false, By::Undo)?.commit)
     }
 
     /// Apply: the files must be as `before` and become as `after`, all of them or none. Files that are as `after` already are passed
@@ -81,13 +108,23 @@ impl Workspace {
     /// # Errors
     /// When files have been changed meanwhile, or, merging, where the same lines were: all of these are named.
     pub fn bring(&self, changes: &[NetChange], merge: bool) -> Result<Brought, BringError> {
-        let ways = changes.iter().map(|c| Way {
-            path: &c.path,
-            from: c.before.as_ref(),
-            to: c.after.as_ref(),
-            barred: false,
-        });
-        self.go(ways, merge, By::Apply)
+        self.go(applying(changes), merge, By::Apply)
+    }
+
+    /// What [`Workspace::put_back`] would write, with each file as it is now and as it would become. Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Workspace::put_back`].
+    pub fn would_put_back(&self, changes: &[NetChange]) -> Result<Vec<NetChange>, BringError> {
+        Ok(self.find(undoing(changes), false)?.foreseen())
+    }
+
+    /// What [`Workspace::bring`] would write, with each file as it is now and as it would become. Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Workspace::bring`].
+    pub fn would_bring(&self, changes: &[NetChange], merge: bool) -> Result<Vec<NetChange>, BringError> {
+        Ok(self.find(applying(changes), merge)?.foreseen())
     }
 
     fn go<'a>(
@@ -97,8 +134,19 @@ impl Workspace {
         by: By,
     ) -> Result<Brought, BringError> {
         let _writing = lock(&self.0.writing);
-        let (mut steps, mut conflicts) = (Vec::new(), Vec::new());
-        let (mut merged, mut already) = (Vec::new(), Vec::new());
+        let Found { steps, merged, already } = self.find(ways, merge)?;
+        let commit = if steps.is_empty() {
+            Commit { id: None, files: Vec::new() }
+        } else {
+            let unmade = if by == By::Undo { self.emptied(&steps)? } else { Vec::new() };
+            self.carry_out(steps, About { by, unmade })?
+        };
+        Ok(Brought { commit, merged, already })
+    }
+
+    /// Decides what becomes of every file.
+    fn find<'a>(&self, ways: impl Iterator<Item = Way<'a>>, merge: bool) -> Result<Found, BringError> {
+        let (mut found, mut conflicts) = (Found::default(), Vec::new());
         for way in ways {
             let path = way.path.clone();
             let step = match self.look(&path) {
@@ -115,25 +163,16 @@ impl Workspace {
                 Err(e) => return Err(e.into()),
             };
             match fit(step.before.as_ref(), &way, merge) {
-                Ok(Fit::Already) => already.push(path),
-                Ok(Fit::Becomes(after)) => steps.push(Step { after, ..step }),
+                Ok(Fit::Already) => found.already.push(path),
+                Ok(Fit::Becomes(after)) => found.steps.push(Step { after, ..step }),
                 Ok(Fit::Merged(after)) => {
-                    merged.push(path);
-                    steps.push(Step { after: Some(after), ..step });
+                    found.merged.push(path);
+                    found.steps.push(Step { after: Some(after), ..step });
                 }
                 Err(why) => conflicts.push(Conflict { path, why: why.into() }),
             }
         }
-        if !conflicts.is_empty() {
-            return Err(BringError::Conflicts(conflicts));
-        }
-        let commit = if steps.is_empty() {
-            Commit { id: None, files: Vec::new() }
-        } else {
-            let unmade = if by == By::Undo { self.emptied(&steps)? } else { Vec::new() };
-            self.carry_out(steps, About { by, unmade })?
-        };
-        Ok(Brought { commit, merged, already })
+        if conflicts.is_empty() { Ok(found) } else { Err(BringError::Conflicts(conflicts)) }
     }
 
     /// The folders that the agent made and that lose a file by these steps, outermost first.
