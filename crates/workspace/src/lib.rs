@@ -32,9 +32,12 @@ mod place;
 mod read;
 mod recover;
 mod root;
+mod shadow;
 mod store;
+mod tracked;
 mod transaction;
 mod walk;
+mod watch;
 
 pub use baseline::{Baseline, BaselineError, Diff, DiffFile, FileStatus};
 pub use bring::{BringError, Brought, Conflict};
@@ -49,3 +52,4 @@ pub use read::{READ_LIMIT, ReadError};
 pub use root::{OpenError, Workspace};
 pub use store::By;
 pub use walk::{Entry, Listing, WalkFilter};
+pub use watch::Watch;

@@ -14,8 +14,26 @@ const LONGEST: usize = 4096;
 /// A path inside the workspace: relative, `/` between components, no `.` and no `..`; the root itself is `"."`. That it stays inside is
 /// not decided by its text but by the directory handle it is used with.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct CleanPath(String);
+
+impl TryFrom<String> for CleanPath {
+    type Error = PathError;
+
+    /// What is written down may have been changed: only what is a clean path is taken for one.
+    fn try_from(text: String) -> Result<Self, PathError> {
+        match lexical(&text) {
+            Some(path) if path.0 == text && !text.contains('\0') => Ok(path),
+            _ => Err(PathError::NotAPath(text)),
+        }
+    }
+}
+
+impl From<CleanPath> for String {
+    fn from(path: CleanPath) -> Self {
+        path.0
+    }
+}
 
 impl CleanPath {
     /// As text.

@@ -54,9 +54,11 @@ pub(crate) struct Stamp {
     pub(crate) id: (u64, u64),
     /// Whether it has other names.
     pub(crate) shared: bool,
-    size: i64,
-    modified: (i64, u64),
-    changed: (i64, u64),
+    /// Permission bits.
+    pub(crate) mode: u32,
+    pub(crate) size: i64,
+    pub(crate) modified: (i64, u64),
+    pub(crate) changed: (i64, u64),
 }
 
 impl Stamp {
@@ -67,9 +69,10 @@ impl Stamp {
             && (self.shared || self.changed == now.changed)
     }
 
-    fn of(stat: &Stat) -> Self {
+    pub(crate) fn of(stat: &Stat) -> Self {
         Self {
             id: id(stat),
+            mode: stat.st_mode & 0o7777,
             shared: stat.st_nlink > 1,
             size: stat.st_size,
             modified: (stat.st_mtime, stat.st_mtime_nsec),

@@ -1,7 +1,7 @@
 //! The handle: one folder, opened once.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -13,7 +13,7 @@ use std::{
 use cap_std::{ambient_authority, fs::Dir};
 use rustix::fs::Stat;
 
-use crate::{CleanPath, Digest, store::Store};
+use crate::{CleanPath, Digest, shadow::Shadow, store::Store};
 
 /// Why a workspace could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,9 @@ pub(crate) struct Inner {
     seen: Mutex<HashMap<CleanPath, Digest>>,
     pub(crate) writing: Mutex<()>,
     pub(crate) turn: AtomicU32,
+    /// Files that commands are watched for although they may be ignored.
+    pub(crate) besides: Mutex<BTreeSet<CleanPath>>,
+    pub(crate) shadow: Mutex<Option<Shadow>>,
 }
 
 impl Workspace {
@@ -83,8 +86,9 @@ impl Workspace {
             Some(store) => vec![id(&rustix::fs::stat(store.dir()).map_err(|e| error(e.into()))?)],
             None => Vec::new(),
         };
-        let (seen, writing, turn) = Default::default();
-        Ok(Self(Arc::new(Inner { root: canonical, dir, store, guarded, seen, writing, turn })))
+        let (seen, writing, turn, besides, shadow) = Default::default();
+        let root = canonical;
+        Ok(Self(Arc::new(Inner { root, dir, store, guarded, seen, writing, turn, besides, shadow })))
     }
 
     /// The folder, absolute and without symbolic links.

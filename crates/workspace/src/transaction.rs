@@ -13,6 +13,7 @@ use std::{
 use crate::{
     By, CleanPath, Commit, CommitError, Committed, FileImage, Workspace,
     place::{Found, Place, Stamp},
+    root::lock,
     store::{FileRecord, REPLACE_LIMIT, Record, State},
 };
 
@@ -93,6 +94,7 @@ impl Workspace {
             }
         }
         outcome?;
+        lock(&self.0.besides).extend(steps.iter().map(|s| s.path.clone()));
         Ok(Commit { id, files: steps.iter().map(Step::committed).collect() })
     }
 

@@ -109,7 +109,7 @@ impl Workspace {
         out
     }
 
-    fn walker(&self, start: &Path, depth: Option<usize>) -> WalkBuilder {
+    pub(crate) fn walker(&self, start: &Path, depth: Option<usize>) -> WalkBuilder {
         // Rules from above the root count only where the root is a folder inside a repository. Elsewhere they are somebody else's: a copy
         // in an ignored build folder would seem empty.
         let top = self.0.root.join(".git").exists();

@@ -1,0 +1,126 @@
+//! Around a command: what it changes becomes a record of the history, with both contents.
+//!
+//! The tree is looked at before and after. What somebody else changed between two commands is taken note of before the next one, and is not
+//! the agent's; what somebody changes while the command runs cannot be told apart from what it does. Ignored files
+//! are not looked at, unless they are tracked or the agent has edited them.
+
+use std::{
+    borrow::Cow,
+    fs, io,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    By, CleanPath, FileImage, Workspace,
+    place::Stamp,
+    root::lock,
+    shadow::{Content, Difference, Known, Shadow},
+    store::{FileRecord, Record, State},
+    tracked::Tracked,
+};
+
+/// How far the clock of a file system may be behind the one that is asked here.
+const CLOCK: Duration = Duration::from_millis(50);
+
+/// The tree before a command.
+#[derive(Debug)]
+#[must_use = "what the command changes is told by Workspace::watched"]
+pub struct Watch {
+    began: SystemTime,
+    rules: (bool, Option<Stamp>),
+}
+
+impl Workspace {
+    /// Before a command: takes note of the tree. The first time it costs a few runs of git and reading the files that git does not have as they
+    /// are; after that one `lstat` for each file, and reading what was written since. One command at a time is watched.
+    ///
+    /// # Errors
+    /// When the state folder cannot be written, or the tree cannot be read.
+    pub fn watch(&self) -> io::Result<Watch> {
+        let _writing = lock(&self.0.writing);
+        let mut shadow = lock(&self.0.shadow);
+        if let Some(store) = &self.0.store {
+            match shadow.as_mut() {
+                None => *shadow = Some(Shadow::new(self, store.dir())?),
+                Some(shadow) => {
+                    let scan = self.with_besides(self.scan());
+                    shadow.update(self, scan, &Tracked::default(), |_| ())?;
+                }
+            }
+        }
+        Ok(Watch { began: SystemTime::now(), rules: self.rules() })
+    }
+
+    /// After the command: records what it changed and returns the record's number; `None` when that is nothing, or there is no state
+    /// folder.
+    ///
+    /// # Errors
+    /// When the state folder cannot be written, or the tree cannot be read.
+    pub fn watched(&self, before: Watch) -> io::Result<Option<u64>> {
+        let _writing = lock(&self.0.writing);
+        let mut shadow = lock(&self.0.shadow);
+        let (Some(store), Some(shadow)) = (&self.0.store, shadow.as_mut()) else { return Ok(None) };
+        let folders = shadow.folders.clone();
+        let mut differences = Vec::new();
+        let scan = self.with_besides(self.scan());
+        shadow.update(self, scan, &Tracked::default(), |difference| differences.push(difference))?;
+        let mut made: Vec<_> = shadow.folders.difference(&folders).cloned().collect();
+        // With other rules files come to light that were there before.
+        let rules = |d: &Difference| d.path.as_ref().file_name().is_some_and(|name| name == ".gitignore");
+        if before.rules != self.rules() || differences.iter().any(rules) {
+            let young = |path: &CleanPath| self.born_after(path, before.began);
+            differences.retain(|d| d.before.is_some() || young(&d.path));
+            made.retain(young);
+        }
+        differences.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut old: Vec<&mut Known> = differences.iter_mut().filter_map(|d| d.before.as_mut()).collect();
+        shadow.fetch(self.root(), &mut old)?;
+        let (files, contents, left_out) = states(shadow, differences)?;
+        if files.is_empty() && made.is_empty() && left_out.is_empty() {
+            return Ok(None);
+        }
+        let images = contents.iter().filter_map(|c| shadow.bytes(c).transpose());
+        let record = Record { by: By::Command, files, made, left_out, ..self.record() };
+        let id = store.begin(record, images.map(|bytes| bytes.map(Cow::Owned)))?;
+        store.finish(id)?;
+        Ok(Some(id))
+    }
+
+    /// Whether there is a repository, and what its own list of ignored files looks like.
+    fn rules(&self) -> (bool, Option<Stamp>) {
+        let exclude = rustix::fs::stat(self.root().join(".git/info/exclude")).ok();
+        (self.root().join(".git").exists(), exclude.map(|stat| Stamp::of(&stat)))
+    }
+
+    /// Where the file system does not say when a file was made, none was.
+    fn born_after(&self, path: &CleanPath, moment: SystemTime) -> bool {
+        let born = fs::symlink_metadata(self.root().join(path)).and_then(|m| m.created());
+        born.is_ok_and(|born| born + CLOCK > moment)
+    }
+}
+
+type States = (Vec<FileRecord>, Vec<Content>, Vec<CleanPath>);
+
+/// The files that differ, their contents, and those that are not known well enough.
+fn states(shadow: &Shadow, differences: Vec<Difference>) -> io::Result<States> {
+    let (mut files, mut contents, mut left_out) = States::default();
+    let unknown = |known: &Option<Known>| known.as_ref().is_some_and(|k| k.content == Content::Unknown);
+    for Difference { path, before, after } in differences {
+        if unknown(&before) || unknown(&after) {
+            left_out.push(path);
+            continue;
+        }
+        let [old, new] = [state(shadow, before.as_ref())?, state(shadow, after.as_ref())?];
+        if old != new {
+            contents.extend([before, after].into_iter().flatten().map(|known| known.content));
+            files.push(FileRecord { path, before: old, after: new, temp: String::new() });
+        }
+    }
+    Ok((files, contents, left_out))
+}
+
+fn state(shadow: &Shadow, known: Option<&Known>) -> io::Result<Option<State>> {
+    let Some(known) = known else { return Ok(None) };
+    let bytes = shadow.bytes(&known.content)?;
+    Ok(bytes.map(|bytes| State::of(&FileImage { bytes, mode: known.mode, link: known.link })))
+}

@@ -1,0 +1,242 @@
+//! What a session changed can be told, put back and brought elsewhere; and nothing that is somebody else's is touched.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::fs;
+
+use common::{Setting, tree};
+use workspace::{BringError, By, CleanPath, History, NetChange};
+
+fn names(changes: &[NetChange]) -> Vec<&str> {
+    changes.iter().map(|c| c.path.as_str()).collect()
+}
+
+fn conflicts(error: BringError) -> Vec<(String, String)> {
+    match error {
+        BringError::Conflicts(all) => all.into_iter().map(|c| (c.path.to_string(), c.why)).collect(),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn edits_and_commands_are_told_in_order_by_turn() {
+    let s = Setting::repository();
+    s.ws.set_turn(1);
+    s.edit("a.txt", "A\n");
+    s.ws.set_turn(2);
+    s.run("sed -i s/A/AA/ a.txt; rm b.txt; mkdir -p x/y; echo z > x/y/z.txt; chmod +x src/c.txt");
+    let history = s.history();
+    let told: Vec<_> = history
+        .records()
+        .iter()
+        .map(|r| (r.turn, r.by, r.files.iter().map(|f| f.path.to_string()).collect::<Vec<_>>().join(" ")))
+        .collect();
+    assert_eq!(
+        told,
+        [(1, By::Edit, "a.txt".to_owned()), (2, By::Command, "a.txt b.txt src/c.txt x/y/z.txt".to_owned())]
+    );
+    let net = history.net(2..).unwrap();
+    assert_eq!(names(&net), ["a.txt", "b.txt", "src/c.txt", "x/y/z.txt"]);
+    assert_eq!(net[0].before.as_ref().unwrap().bytes, b"A\n");
+    assert_eq!(net[0].after.as_ref().unwrap().bytes, b"AA\n");
+    assert_eq!(history.net(..).unwrap()[0].before.as_ref().unwrap().bytes, b"a\n");
+    assert!(net.iter().all(|c| !c.foreign));
+}
+
+#[test]
+fn an_undo_puts_back_every_byte_mode_link_and_folder() {
+    let s = Setting::repository();
+    let before = tree(s.ws.root());
+    s.ws.set_turn(1);
+    s.edit("a.txt", "A\n");
+    s.edit("new/deep/file.txt", "n\n");
+    s.run("rm link b.txt; ln -s elsewhere made; mkdir -p x/y; echo z > x/y/z; chmod 600 src/c.txt; printf '\\0\\377' > image.bin");
+    assert_ne!(tree(s.ws.root()), before);
+    s.ws.put_back(&s.history().standing(..).unwrap()).unwrap();
+    assert_eq!(tree(s.ws.root()), before);
+    assert_eq!(s.history().standing(..).unwrap(), []);
+    assert!(!s.history().net(..).unwrap().is_empty());
+}
+
+#[test]
+fn an_undo_to_a_turn_keeps_what_was_done_until_then() {
+    let s = Setting::repository();
+    for turn in 1..=3 {
+        s.ws.set_turn(turn);
+        s.edit("a.txt", &format!("{turn}\n"));
+        s.run(&format!("echo {turn} > of{turn}.txt"));
+    }
+    let at_two = {
+        let other = Setting::repository();
+        for turn in 1..=2 {
+            other.edit("a.txt", &format!("{turn}\n"));
+            other.run(&format!("echo {turn} > of{turn}.txt"));
+        }
+        tree(other.ws.root())
+    };
+    s.ws.put_back(&s.history().standing(3..).unwrap()).unwrap();
+    assert_eq!(tree(s.ws.root()), at_two);
+    assert_eq!(names(&s.history().standing(..).unwrap()), ["a.txt", "of1.txt", "of2.txt"]);
+    assert_eq!(s.history().standing(3..).unwrap(), []);
+    s.ws.put_back(&s.history().standing(..).unwrap()).unwrap();
+    assert_eq!(tree(s.ws.root()), tree(Setting::repository().ws.root()));
+}
+
+#[test]
+fn an_undo_names_every_file_that_somebody_else_has_changed_and_changes_nothing() {
+    let s = Setting::repository();
+    s.edit("a.txt", "A\n");
+    s.edit("b.txt", "B\n");
+    s.edit("n.txt", "n\n");
+    s.run("rm src/c.txt");
+    s.put("a.txt", "mine\n");
+    s.put("src/c.txt", "mine too\n");
+    fs::remove_file(s.ws.root().join("n.txt")).unwrap();
+    fs::create_dir(s.ws.root().join("n.txt")).unwrap();
+    let before = tree(s.ws.root());
+    let said = conflicts(s.ws.put_back(&s.history().standing(..).unwrap()).unwrap_err());
+    let expected = [
+        ("a.txt", "it has been changed since"),
+        ("n.txt", "something that is not a file stands there now"),
+        ("src/c.txt", "somebody else has made a file of this name"),
+    ];
+    assert_eq!(said, expected.map(|(p, w)| (p.to_owned(), w.to_owned())));
+    assert_eq!(tree(s.ws.root()), before);
+}
+
+#[test]
+fn what_somebody_else_changes_between_commands_is_not_the_agents() {
+    let s = Setting::repository();
+    s.run("echo x > x.txt");
+    s.put("a.txt", "mine\n");
+    s.put("mine.txt", "mine\n");
+    fs::remove_file(s.ws.root().join("b.txt")).unwrap();
+    s.run("echo y > y.txt");
+    let net = s.history().net(..).unwrap();
+    assert_eq!(names(&net), ["x.txt", "y.txt"]);
+    s.ws.put_back(&net).unwrap();
+    assert_eq!(fs::read(s.ws.root().join("mine.txt")).unwrap(), b"mine\n");
+    assert!(!s.ws.root().join("x.txt").exists());
+}
+
+#[test]
+fn a_file_changed_by_somebody_else_between_two_changes_is_not_put_back() {
+    let s = Setting::repository();
+    s.ws.set_turn(1);
+    s.edit("a.txt", "1\n");
+    s.put("a.txt", "mine\n");
+    s.ws.set_turn(2);
+    s.edit("a.txt", "2\n");
+    let all = s.history().standing(..).unwrap();
+    assert!(all[0].foreign);
+    let said = conflicts(s.ws.put_back(&all).unwrap_err());
+    assert_eq!(said[0].1, "somebody else changed it between two of the agent's changes");
+    s.ws.put_back(&s.history().standing(2..).unwrap()).unwrap();
+    assert_eq!(fs::read(s.ws.root().join("a.txt")).unwrap(), b"mine\n");
+}
+
+#[test]
+fn a_second_undo_finds_nothing_to_do() {
+    let s = Setting::repository();
+    s.edit("a.txt", "A\n");
+    let changes = s.history().standing(..).unwrap();
+    assert_eq!(s.ws.put_back(&changes).unwrap().files.len(), 1);
+    let again = s.ws.put_back(&changes).unwrap();
+    assert_eq!((again.id, again.files), (None, vec![]));
+    assert_eq!(s.history().standing(..).unwrap(), []);
+}
+
+#[test]
+fn what_a_dry_run_did_is_brought_to_the_repository_and_put_back_from_there() {
+    let s = Setting::repository();
+    let dry = s.dry_run();
+    dry.ws.set_turn(1);
+    dry.edit("a.txt", "A\n");
+    dry.ws.set_turn(2);
+    dry.run("rm b.txt; echo n > n.txt; ln -s a.txt l");
+    let before = tree(s.ws.root());
+    assert_eq!(dry.history().records().len(), 2);
+    let real = s.with_state_of(&dry);
+    let brought = real.bring(&dry.history().net(..).unwrap(), false).unwrap();
+    assert_eq!(brought.commit.files.len(), 4);
+    assert_eq!(tree(s.ws.root()), tree(dry.ws.root()));
+    let again = real.bring(&dry.history().net(..).unwrap(), false).unwrap();
+    assert_eq!((again.commit.files.len(), again.already.len()), (0, 4));
+    let later = dry.history().standing(2..).unwrap();
+    assert_eq!(names(&later), ["b.txt", "l", "n.txt"]);
+    real.put_back(&later).unwrap();
+    real.put_back(&dry.history().standing(..).unwrap()).unwrap();
+    assert_eq!(tree(s.ws.root()), before);
+    real.bring(&dry.history().net(..).unwrap(), false).unwrap();
+    assert_eq!(tree(s.ws.root()), tree(dry.ws.root()));
+}
+
+#[test]
+fn files_changed_meanwhile_are_named_or_merged_and_an_undo_leaves_what_was_merged_in() {
+    let s = Setting::repository();
+    let lines = |first: &str, last: &str| format!("{first}\n2\n3\n4\n5\n{last}\n");
+    s.put("m.txt", &lines("1", "6"));
+    let dry = s.dry_run();
+    dry.edit("m.txt", &lines("one", "6"));
+    dry.edit("a.txt", "A\n");
+    s.put("m.txt", &lines("1", "six"));
+    let net = dry.history().net(..).unwrap();
+    let real = s.with_state_of(&dry);
+    let before = tree(s.ws.root());
+    let said = conflicts(real.bring(&net, false).unwrap_err());
+    assert_eq!(said, [("m.txt".to_owned(), "it has been changed since".to_owned())]);
+    assert_eq!(tree(s.ws.root()), before);
+    let brought = real.bring(&net, true).unwrap();
+    assert_eq!(brought.merged.iter().map(|p| p.as_str()).collect::<Vec<_>>(), ["m.txt"]);
+    assert_eq!(fs::read_to_string(s.ws.root().join("m.txt")).unwrap(), lines("one", "six"));
+    real.put_back(&dry.history().standing(..).unwrap()).unwrap();
+    assert_eq!(tree(s.ws.root()), before);
+}
+
+#[test]
+fn lines_changed_on_both_sides_are_a_conflict_and_nothing_is_written() {
+    let s = Setting::repository();
+    let dry = s.dry_run();
+    dry.edit("a.txt", "A\n");
+    dry.edit("b.txt", "B\n");
+    s.put("a.txt", "mine\n");
+    let before = tree(s.ws.root());
+    let real = s.with_state_of(&dry);
+    let said = conflicts(real.bring(&dry.history().net(..).unwrap(), true).unwrap_err());
+    assert_eq!(said, [("a.txt".to_owned(), "the same lines have been changed since".to_owned())]);
+    assert_eq!(tree(s.ws.root()), before);
+}
+
+#[test]
+fn a_history_of_nothing_is_empty() {
+    let s = Setting::repository();
+    assert_eq!(s.history().records(), []);
+    assert_eq!(s.history().standing(..).unwrap(), []);
+    assert!(History::open(std::path::Path::new("/nonexistent/folder")).unwrap().records().is_empty());
+    s.run("cat a.txt > /dev/null; touch a.txt; echo more > ignored/more");
+    assert_eq!(s.history().records(), []);
+}
+
+#[test]
+fn what_is_put_back_stays_inside_the_root_and_out_of_git() {
+    let s = Setting::repository();
+    s.edit("src/c.txt", "C\n");
+    let mut changes = s.history().standing(..).unwrap();
+    fs::rename(s.ws.root().join("src"), s.outer().join("moved")).unwrap();
+    std::os::unix::fs::symlink(s.outer().join("moved"), s.ws.root().join("src")).unwrap();
+    assert!(s.ws.put_back(&changes).is_err());
+    assert_eq!(fs::read(s.outer().join("moved/c.txt")).unwrap(), b"C\n");
+    let path = |text: &str| serde_json::from_value::<CleanPath>(serde_json::json!(text));
+    for given in [".git/config", "sub/.GIT/config"] {
+        (changes[0].before, changes[0].after) =
+            (changes[0].after.clone().or(changes[0].before.clone()), None);
+        changes[0].path = path(given).unwrap();
+        let said = conflicts(s.ws.put_back(&changes).unwrap_err());
+        assert!(said[0].1.contains("belongs to git"), "{said:?}");
+    }
+    for given in ["../outside.txt", "/etc/hostname", "", "a/../../x", "./a", "a//b", "a/", "a\0b"] {
+        assert!(path(given).is_err(), "{given}");
+    }
+}
