@@ -10,7 +10,6 @@ use serde::Deserialize;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Arguments {
-    /// Or array of lines
     patch: Option<Text>,
     edits: Option<Vec<Edit>>,
     path: Option<String>,
@@ -18,7 +17,7 @@ pub struct Arguments {
     delete: Option<bool>,
 }
 
-/// search: text that occurs once
+/// search occurs once
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Edit {

@@ -61,7 +61,13 @@ impl Described {
     /// What the tool does, for the model.
     #[must_use]
     pub fn description(self) -> String {
-        format!("{}, like {}", self.form.says(), self.form.example(self.shape))
+        format!("{}, like {}", self.form.says(), self.example())
+    }
+
+    /// The arguments of a small change, as the description shows them.
+    #[must_use]
+    pub fn example(self) -> Value {
+        self.form.example(self.shape)
     }
 
     /// The JSON Schema of the arguments that are described; not all that are accepted.
@@ -72,7 +78,7 @@ impl Described {
 }
 
 /// A change as small as one that needs lines around it can be; the same in every form.
-const PATH: &str = "src/area.py";
+const PATH: &str = "area.py";
 const SEARCH: [&str; 2] = ["def area(w, h):", "    return w + h"];
 const REPLACE: [&str; 2] = ["def area(w, h):", "    return w * h"];
 
@@ -81,7 +87,9 @@ impl Form {
         match self {
             Self::Unified => "Change, create or delete files by a unified diff",
             Self::Envelope => "Change files by a patch (Update File, Add File, Delete File)",
-            Self::SearchReplace => "Change files by blocks whose SEARCH lines are copied exactly from the file (none: a new file)",
+            Self::SearchReplace => {
+                "Change files by blocks whose SEARCH lines are copied exactly from the file (none: a new file)"
+            }
             Self::Edits => {
                 "Change files by edits whose \"search\" is a few lines copied exactly from the file (empty: a new file)"
             }
@@ -89,7 +97,6 @@ impl Form {
         }
     }
 
-    /// The arguments of a small change.
     fn example(self, shape: Shape) -> Value {
         let [head, old] = SEARCH;
         let [_, new] = REPLACE;
@@ -130,7 +137,8 @@ impl Form {
 
     fn schema(self, shape: Shape) -> Value {
         let object = |properties: Value| {
-            let required: Vec<_> = properties.as_object().into_iter().flat_map(|p| p.keys().cloned()).collect();
+            let required: Vec<_> =
+                properties.as_object().into_iter().flat_map(|p| p.keys().cloned()).collect();
             json!({"type": "object", "properties": properties, "required": required})
         };
         let (path, text) = (json!({"type": "string"}), shape.schema());
