@@ -1,0 +1,159 @@
+//! Edits of files: what goes, what comes, and what is there afterwards.
+
+use crate::text::{End, Row, Text};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    Keep,
+    Remove,
+    Add,
+}
+
+/// Rows `at..at + remove` of the old file become `add`.
+#[derive(Debug, Clone)]
+pub(crate) struct Op {
+    pub(crate) at: usize,
+    pub(crate) remove: usize,
+    pub(crate) add: Vec<String>,
+}
+
+/// A row on its way from the old file to the new one.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) mark: Mark,
+    pub(crate) text: String,
+    /// How it ends in the old file, or in the new one when it is added.
+    pub(crate) end: End,
+    /// How it ends in the new file.
+    pub(crate) becomes: End,
+    /// Its index in the old file; for an added one, of the row it comes before.
+    pub(crate) old: usize,
+}
+
+/// What happens to one file.
+#[derive(Debug, Clone)]
+pub(crate) struct FileEdit {
+    pub(crate) path: String,
+    /// Its new name, when it gets one.
+    pub(crate) to: Option<String>,
+    /// `None` when it is created.
+    pub(crate) before: Option<Text>,
+    pub(crate) ops: Vec<Op>,
+    /// The content of a created file; `None` otherwise.
+    pub(crate) created: Option<Text>,
+    pub(crate) deleted: bool,
+    /// Whether the final newline is added or taken away.
+    pub(crate) final_newline: Option<bool>,
+    pub(crate) executable: bool,
+    pub(crate) executable_after: bool,
+}
+
+impl FileEdit {
+    pub(crate) fn change(path: &str, before: Text, ops: Vec<Op>) -> Self {
+        Self {
+            path: path.into(),
+            to: None,
+            before: Some(before),
+            ops,
+            created: None,
+            deleted: false,
+            final_newline: None,
+            executable: false,
+            executable_after: false,
+        }
+    }
+
+    pub(crate) fn create(path: &str, content: Text) -> Self {
+        let mut edit = Self::change(path, Text::default(), Vec::new());
+        (edit.before, edit.created) = (None, Some(content));
+        edit
+    }
+
+    pub(crate) fn delete(path: &str, before: Text) -> Self {
+        let mut edit = Self::change(path, before, Vec::new());
+        edit.deleted = true;
+        edit
+    }
+
+    /// Whether all it does is to change lines of a file that is there and stays where it is.
+    pub(crate) fn plain(&self) -> bool {
+        self.before.is_some()
+            && !self.deleted
+            && self.to.is_none()
+            && self.executable == self.executable_after
+    }
+
+    pub(crate) fn after_path(&self) -> &str {
+        self.to.as_deref().unwrap_or(&self.path)
+    }
+
+    /// Every row of both files, in order.
+    pub(crate) fn script(&self) -> Vec<Line> {
+        let line = |mark, text: &str, end, old| Line { mark, text: text.into(), end, becomes: end, old };
+        if let Some(created) = &self.created {
+            return created.rows.iter().map(|r| line(Mark::Add, &r.text, r.end, 0)).collect();
+        }
+        let Some(before) = &self.before else { return Vec::new() };
+        let old = &before.rows;
+        if self.deleted {
+            return old.iter().enumerate().map(|(i, r)| line(Mark::Remove, &r.text, r.end, i)).collect();
+        }
+        let mut out = Vec::with_capacity(old.len() + 8);
+        let mut next = 0;
+        for op in &self.ops {
+            let keep = old[next..op.at].iter().enumerate();
+            out.extend(keep.map(|(i, r)| line(Mark::Keep, &r.text, r.end, next + i)));
+            let gone = old[op.at..op.at + op.remove].iter().enumerate();
+            out.extend(gone.map(|(i, r)| line(Mark::Remove, &r.text, r.end, op.at + i)));
+            next = op.at + op.remove;
+            out.extend(op.add.iter().map(|t| line(Mark::Add, t, near(old, op.at), next)));
+        }
+        out.extend(old[next..].iter().enumerate().map(|(i, r)| line(Mark::Keep, &r.text, r.end, next + i)));
+        // Only the last row may be without a newline, and is if the file was so, unless its last row is simply gone.
+        let style = near(old, old.len());
+        let last = out.iter().rposition(|l| l.mark != Mark::Remove);
+        for (i, line) in out.iter_mut().enumerate() {
+            if line.mark == Mark::Remove {
+                continue;
+            }
+            if Some(i) != last {
+                line.becomes = if line.end == End::Nothing { style } else { line.end };
+            } else if line.mark == Mark::Add && before.unfinished() {
+                line.becomes = End::Nothing;
+            }
+            if let (true, Some(finished)) = (Some(i) == last, self.final_newline) {
+                line.becomes = if finished { style } else { End::Nothing };
+            }
+            if line.mark == Mark::Add {
+                line.end = line.becomes;
+            }
+        }
+        out
+    }
+
+    /// The file afterwards; `None` when it is gone.
+    pub(crate) fn after(&self) -> Option<Text> {
+        if self.deleted {
+            return None;
+        }
+        let stays = |l: &Line| l.mark != Mark::Remove;
+        let rows = self.script().into_iter().filter(stays).map(|l| Row { text: l.text, end: l.becomes });
+        let bom = self.before.as_ref().or(self.created.as_ref()).is_some_and(|t| t.bom);
+        Some(Text { bom, rows: rows.collect() })
+    }
+}
+
+/// How a row that comes in at `at` ends: as its upper neighbour, else as its lower one.
+fn near(rows: &[Row], at: usize) -> End {
+    let ends = |r: &&Row| r.end != End::Nothing;
+    let above = rows[..at].iter().rev().find(ends);
+    above.or_else(|| rows[at..].iter().find(ends)).map_or(End::Lf, |r| r.end)
+}
+
+/// Whether all neighbours of an operation end alike, so that there is only one way for its new rows to end.
+pub(crate) fn endings_agree(rows: &[Row], op: &Op) -> bool {
+    let from = op.at.saturating_sub(1);
+    let to = (op.at + op.remove + 1).min(rows.len());
+    let ends = || rows[from..to].iter().map(|r| r.end).filter(|e| *e != End::Nothing);
+    ends().all(|e| Some(e) == ends().next())
+}

@@ -1,0 +1,176 @@
+//! Whether a draft has one reading: by counting the places that its old lines could mean, never by asking an engine.
+
+use crate::{
+    Form,
+    edit::FileEdit,
+    hunk::Hunk,
+    write::{Draft, Header, landmark},
+};
+
+/// A line without anything that a deformation may have changed: blanks, typography, a pasted line number.
+pub(crate) fn fold(text: &str) -> String {
+    let text = unnumbered(text.trim()).unwrap_or(text);
+    text.chars()
+        .filter_map(|c| match c {
+            '\u{feff}' => None,
+            c if c.is_whitespace() => None,
+            '“' | '”' | '„' | '«' | '»' => Some('"'),
+            '‘' | '’' | '‚' => Some('\''),
+            '–' | '—' | '−' | '‐' | '‑' => Some('-'),
+            c => Some(c),
+        })
+        .collect::<String>()
+        .replace('…', "...")
+}
+
+/// `12|text`, `12: text` or `12<tab>text` without the number.
+pub(crate) fn unnumbered(text: &str) -> Option<&str> {
+    let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let rest = if rest.len() < text.len() { rest } else { return None };
+    rest.strip_prefix('|').or_else(|| rest.strip_prefix(':')).or_else(|| rest.strip_prefix('\t'))
+}
+
+/// Where these lines stand one after the other; blank lines around them do not count.
+fn places(rows: &[String], old: &[String]) -> Vec<usize> {
+    let blank = |l: &&String| l.is_empty();
+    let skip = old.iter().take_while(blank).count();
+    if skip == old.len() {
+        return (0..(rows.len() + 1).saturating_sub(old.len()))
+            .filter(|at| rows[*at..*at + old.len()] == *old)
+            .collect();
+    }
+    let old = &old[skip..old.len() - old.iter().rev().take_while(blank).count()];
+    (0..(rows.len() + 1).saturating_sub(old.len()))
+        .filter(|at| rows[*at..*at + old.len()] == *old)
+        .filter_map(|at| at.checked_sub(skip))
+        .collect()
+}
+
+/// Where lines stand exactly.
+pub(crate) fn exact_places(rows: &[&str], old: &[&str]) -> Vec<usize> {
+    (0..(rows.len() + 1).saturating_sub(old.len())).filter(|at| rows[*at..*at + old.len()] == *old).collect()
+}
+
+pub(crate) fn loose_places(rows: &[&str], old: &[&str]) -> Vec<usize> {
+    let fold = |all: &[&str]| all.iter().map(|t| fold(t)).collect::<Vec<_>>();
+    places(&fold(rows), &fold(old))
+}
+
+/// Whether a draft can only mean what it was made from.
+pub(crate) fn decided(draft: &Draft<'_>) -> bool {
+    if draft.vague {
+        return false;
+    }
+    let files = draft.base.edits.iter().zip(&draft.hunks);
+    draft.form == Form::Whole || files.into_iter().all(|(edit, hunks)| file_decided(draft, edit, hunks))
+}
+
+fn file_decided(draft: &Draft<'_>, edit: &FileEdit, hunks: &[Hunk]) -> bool {
+    let Some(before) = edit.before.as_ref().filter(|_| !edit.deleted) else { return true };
+    let rows = before.texts();
+    let numbered = draft.unified()
+        && matches!(draft.style.header, Header::Right | Header::WrongCounts | Header::NoCounts);
+    let named = numbered && draft.style.offset == 0;
+    let mut all = Vec::new();
+    for hunk in hunks {
+        let old = hunk.before();
+        if old.is_empty() {
+            if !rows.is_empty() {
+                return false;
+            }
+            all.push(vec![0]);
+            continue;
+        }
+        if hunk.wrong {
+            if !draft.exact || !anchored(&rows, hunk) {
+                return false;
+            }
+            all.push(vec![hunk.start]);
+            continue;
+        }
+        if draft.exact && named {
+            all.push(vec![hunk.start]);
+            continue;
+        }
+        if old.iter().all(|l| l.trim().is_empty()) {
+            return false;
+        }
+        let loose = loose_places(&rows, &old);
+        let texts = text_places(draft, &rows, hunk);
+        if !draft.exact {
+            if loose.len() != 1 || texts.iter().any(|line| *line != hunk.start) {
+                return false;
+            }
+            all.push(loose);
+            continue;
+        }
+        let mut exact = exact_places(&rows, &old);
+        if draft.form == Form::Edits && texts.len() != 1 {
+            return false;
+        }
+        // A number that is wrong may name another place as well.
+        if exact.len() > 1 && (numbered || matches!(draft.form, Form::Blocks | Form::Edits) || draft.shuffled)
+        {
+            return false;
+        }
+        if exact.len() > 1 && draft.form == Form::Envelope && draft.style.landmark == 1 {
+            let Some(only) = below_landmark(edit, hunk, &rows, &exact) else { return false };
+            exact = vec![only];
+        }
+        all.push(exact);
+    }
+    let lengths: Vec<usize> = hunks.iter().map(|h| h.before().len()).collect();
+    draft.shuffled || assignments(&all, &lengths, 0, 0) == 1
+}
+
+/// The removed lines alone tell where it is: each run of them stands once, and says something.
+fn anchored(rows: &[&str], hunk: &Hunk) -> bool {
+    let runs = hunk.removed();
+    let says = |run: &Vec<&str>| run.iter().any(|l| l.chars().filter(|c| c.is_alphanumeric()).count() >= 6);
+    !runs.is_empty() && runs.iter().all(|run| says(run) && loose_places(rows, run).len() == 1)
+}
+
+/// The rows on which the searched text begins somewhere, for forms that search texts.
+fn text_places(draft: &Draft<'_>, rows: &[&str], hunk: &Hunk) -> Vec<usize> {
+    let mut out = Vec::new();
+    if matches!(draft.form, Form::Blocks | Form::Edits) {
+        let search = hunk.before().join("\n");
+        let whole = rows.join("\n");
+        for (at, _) in whole.char_indices().filter(|(at, _)| whole[*at..].starts_with(&search)) {
+            out.push(whole[..at].matches('\n').count());
+        }
+    }
+    out
+}
+
+/// Whether a text that was deformed is still one that stands in the file, so that it may be meant literally.
+pub(crate) fn literal(draft: &Draft<'_>) -> bool {
+    let mut files = draft.base.edits.iter().zip(&draft.hunks);
+    draft.form == Form::Edits
+        && !draft.exact
+        && files.any(|(edit, hunks)| {
+            let rows = edit.before.as_ref().map(|t| t.texts()).unwrap_or_default();
+            hunks.iter().any(|h| !text_places(draft, &rows, h).is_empty())
+        })
+}
+
+/// The place that a header decides on: the header stands once, and no other place is below it before this one.
+fn below_landmark(edit: &FileEdit, hunk: &Hunk, rows: &[&str], exact: &[usize]) -> Option<usize> {
+    let text = landmark(edit, hunk)?;
+    let mut lines = (0..rows.len()).filter(|i| fold(rows[*i]) == fold(&text));
+    let (line, None) = (lines.next()?, lines.next()) else { return None };
+    exact.iter().copied().find(|at| *at >= line).filter(|at| *at == hunk.start)
+}
+
+/// In how many ways the hunks can be placed from top to bottom; 2 stands for more.
+fn assignments(places: &[Vec<usize>], lengths: &[usize], hunk: usize, from: usize) -> usize {
+    let Some(here) = places.get(hunk) else { return 1 };
+    let mut ways = 0;
+    for at in here.iter().filter(|at| **at >= from) {
+        ways += assignments(places, lengths, hunk + 1, at + lengths[hunk]);
+        if ways > 1 {
+            return 2;
+        }
+    }
+    ways
+}
