@@ -10,14 +10,14 @@ const SHORTEST: usize = 5;
 /// Lines of a search times lines of its replacement up to which the two are compared; beyond, all old lines go and all new ones come.
 const LARGEST: usize = 4_000_000;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Marker {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marker {
     Search,
     Divider,
     Replace,
 }
 
-fn marker(line: &str) -> Option<Marker> {
+pub(crate) fn marker(line: &str) -> Option<Marker> {
     let line = line.trim_end();
     let first = line.chars().next()?;
     let rest = line.trim_start_matches(first);
@@ -89,7 +89,7 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
 }
 
 /// The last line before a block that can be a path; `None` when there is none, as between the blocks of one file.
-fn path_before(lines: &[&str]) -> Option<String> {
+pub(crate) fn path_before(lines: &[&str]) -> Option<String> {
     let line = lines.iter().rev().map(|l| l.trim()).find(|l| !l.is_empty() && !l.starts_with("```"))?;
     let line = line.trim_start_matches(['#', '/', '*', '>', '-', ' ']).trim_end_matches([':', '*', ' ']);
     let labels = ["File:", "file:", "Path:", "path:", "Filename:", "filename:"];

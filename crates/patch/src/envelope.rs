@@ -49,8 +49,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
     if out.is_empty() { Err(ParseError::NotAPatch) } else { Ok(out) }
 }
 
-#[derive(Clone, Copy)]
-enum What {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum What {
     Begin,
     Add,
     Update,
@@ -62,7 +62,7 @@ pub(crate) fn is_directive(line: &str) -> bool {
     matches!(directive(line), Some((What::Begin | What::Add | What::Update | What::Delete, _)))
 }
 
-fn directive(line: &str) -> Option<(What, &str)> {
+pub(crate) fn directive(line: &str) -> Option<(What, &str)> {
     let rest = line.trim().strip_prefix("*** ")?;
     let file = |prefix| rest.strip_prefix(prefix).map(str::trim);
     if rest.starts_with("Begin Patch") {
@@ -79,7 +79,7 @@ fn directive(line: &str) -> Option<(What, &str)> {
 }
 
 /// A directive in a body starts at the line's very beginning: a line to keep may be indented text that looks like one.
-fn ends_file(line: &str) -> bool {
+pub(crate) fn ends_file(line: &str) -> bool {
     line.starts_with("*** ") && directive(line).is_some()
 }
 

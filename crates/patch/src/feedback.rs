@@ -150,6 +150,11 @@ pub(crate) fn applied_elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<St
     index.runs(&new(body)).into_iter().find(|at| stands(index, body, *at)).map(already)
 }
 
+/// Old lines that are nowhere.
+pub(crate) fn nowhere(index: &Index<'_>, body: &Body<'_>) -> Refused {
+    Refused::new(Kind::NotFound, not_found(index, &old(body), None))
+}
+
 /// The file's lines that are most like the ones that were looked for.
 pub(crate) fn not_found(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> String {
     let n = index.lines.len();

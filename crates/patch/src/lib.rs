@@ -49,6 +49,7 @@ mod strict;
 mod typography;
 mod unified;
 mod units;
+mod watch;
 
 pub use apply::{Applied, How, apply};
 pub use detect::{detect, edits, parse, parse_for, whole};
@@ -56,3 +57,4 @@ pub use feedback::{Kind, Refused};
 pub use ladder::Rung;
 pub use model::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError};
 pub use preview::{Preview, preview};
+pub use watch::{Look, Stop, Watch, Why};

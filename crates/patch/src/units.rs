@@ -56,7 +56,8 @@ fn next(text: &[u8]) -> Unit<'_> {
             Some(c) if len > 1 => keyboard(c).map_or(&text[end..end + len], str::as_bytes),
             _ => &text[end..end + len],
         };
-        if !normal.is_empty() && !here.is_empty() && !(normal == b" " && here == b" ") {
+        let blanks = normal == b" " && here == b" ";
+        if !blanks && !normal.is_empty() && !here.is_empty() {
             break;
         }
         if !here.is_empty() {

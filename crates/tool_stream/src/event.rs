@@ -20,6 +20,8 @@ pub struct Options {
     pub scripts: bool,
     /// The chat template has already opened the think block, so the stream begins inside it.
     pub starts_thinking: bool,
+    /// Tools whose arguments' texts are reported while they are written, as [`Event::FieldText`]. Others cost nothing.
+    pub followed: Vec<String>,
 }
 
 impl Default for Options {
@@ -31,6 +33,7 @@ impl Default for Options {
             whole_file: false,
             scripts: false,
             starts_thinking: false,
+            followed: Vec::new(),
         }
     }
 }
@@ -47,7 +50,7 @@ pub enum End {
 }
 
 /// What the parser has seen. The sequence does not depend on how the bytes were cut into chunks, except that a
-/// [`Text`](Event::Text) or [`Thinking`](Event::Thinking) may come in several pieces.
+/// [`Text`](Event::Text), [`Thinking`](Event::Thinking) or [`FieldText`](Event::FieldText) may come in several pieces.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// Prose to show: without calls, the fences around them, think blocks and tool tokens.
@@ -66,6 +69,18 @@ pub enum Event {
         call: usize,
         /// The tool's name as the model wrote it.
         tool: String,
+    },
+    /// More of a text in the arguments of a [followed](Options::followed) tool, at whole lines while it is being written. A text that has been
+    /// reported in part and is not reported as closed came out otherwise in the end: only the complete value counts then.
+    FieldText {
+        /// Number of the call.
+        call: usize,
+        /// Where it stands: the argument's name, and below it keys and positions, as `edits/0/search`.
+        path: String,
+        /// What has come since the last time.
+        text: String,
+        /// It is complete.
+        closed: bool,
     },
     /// One argument is complete. A key given twice closes twice: the last one counts.
     FieldClosed {

@@ -127,6 +127,24 @@ impl Reader {
         matches!(&self.state, State::Text(text) if !text.is_key)
     }
 
+    /// Where the text begins that is being read as a value, if nothing about it is a guess.
+    pub(crate) fn open_text(&self) -> Option<usize> {
+        match &self.state {
+            State::Text(text) if !text.is_key && text.inner == 0 && text.quote == Quote::Double => {
+                Some(text.body)
+            }
+            _ => None,
+        }
+    }
+
+    /// The value that was added last to the innermost container.
+    pub(crate) fn last_value(&self) -> Option<&Value> {
+        match &self.stack.last()?.node {
+            Node::Object { map, key } => map.get(key),
+            Node::Array(items) => items.last(),
+        }
+    }
+
     /// Where the key of the outermost object begins that is being read, if one is.
     pub(crate) fn open_key(&self) -> Option<usize> {
         match &self.state {
@@ -332,8 +350,8 @@ impl Reader {
             }
             Node::Array(items) => items.push(value),
         }
-        // Only the outer levels are anybody's business.
-        if self.stack.len() <= 4 { Some(Step::Added) } else { None }
+        // Only the outer levels are anybody's business: down to the lines of a text in a list of edits.
+        if self.stack.len() <= 5 { Some(Step::Added) } else { None }
     }
 
     fn set_key(&mut self, name: String) {

@@ -74,6 +74,7 @@
 mod blocks;
 mod event;
 mod fence;
+mod follow;
 mod json;
 mod markup;
 mod object;

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::event::{Call, Event, Malformed, Options};
+use crate::follow::Follow;
 use crate::json::{Node, Reader, Step};
 use crate::shape::{self, Shape};
 use crate::text::Repairs;
@@ -53,6 +54,8 @@ pub(crate) struct Candidate {
     /// Number of the call that was opened, and the key its arguments stand under.
     opened: Option<(usize, String)>,
     fields: usize,
+    /// The texts of its arguments, when they are reported while they are written.
+    follow: Option<Follow>,
     /// Calls completed.
     done: usize,
 }
@@ -90,6 +93,7 @@ impl Candidate {
             arguments: false,
             opened: None,
             fields: 0,
+            follow: None,
             done: 0,
         }
     }
@@ -106,6 +110,7 @@ impl Candidate {
             && self.opened.is_none()
         {
             self.opened = Some((*calls, String::new()));
+            self.follow = following(&named.tool, options);
             out.push(Event::CallOpened { call: *calls, tool: named.tool.clone() });
             *calls += 1;
         }
@@ -117,7 +122,12 @@ impl Candidate {
                 return self.failed(Malformed::TooLong);
             }
             match step {
-                Step::More => return Outcome::More,
+                Step::More => {
+                    self.followed(out, |follow, reader, call, root, out| {
+                        follow.open(reader, win, call, root, out)
+                    });
+                    return Outcome::More;
+                }
                 Step::Bad(why) => return self.failed(why),
                 Step::Done(value) => return self.closed(value, options, calls, out),
                 Step::Key if self.eligible.is_none() => {
@@ -130,6 +140,9 @@ impl Candidate {
                 Step::Opened => self.container(),
                 Step::Key => self.key(options, calls, out),
                 Step::Added => {
+                    self.followed(out, |follow, reader, call, root, out| {
+                        follow.added(reader, call, root, out)
+                    });
                     if let Err(why) = self.added(options, calls, out) {
                         return self.failed(why);
                     }
@@ -190,9 +203,25 @@ impl Candidate {
 
     fn open(&mut self, holder: String, options: &Options, calls: &mut usize, out: &mut Vec<Event>) {
         let Some(tool) = &self.tool else { return };
-        out.push(Event::CallOpened { call: *calls, tool: options.bare_name(&tool.name) });
+        let name = options.bare_name(&tool.name);
+        self.follow = following(&name, options);
+        out.push(Event::CallOpened { call: *calls, tool: name });
         self.opened = Some((*calls, holder));
         *calls += 1;
+    }
+
+    /// Does something with the texts of the open call's arguments, if somebody wants them and they are what is being read.
+    fn followed(
+        &mut self,
+        out: &mut Vec<Event>,
+        what: impl FnOnce(&mut Follow, &Reader, usize, usize, &mut Vec<Event>),
+    ) {
+        if let (Some(follow), Some((call, holder))) = (&mut self.follow, &self.opened)
+            && self.reader.depth() > self.root
+            && (self.named.is_some() || self.reader.key_at(self.root) == Some(holder.as_str()))
+        {
+            what(follow, &self.reader, *call, self.root, out);
+        }
     }
 
     fn added(&mut self, options: &Options, calls: &mut usize, out: &mut Vec<Event>) -> Result<(), Malformed> {
@@ -348,6 +377,10 @@ impl Candidate {
         let repairs = repairs.list();
         out.push(Event::CallComplete(Call { call, tool, arguments, start: span.0, end: span.1, repairs }));
     }
+}
+
+fn following(tool: &str, options: &Options) -> Option<Follow> {
+    options.followed.iter().any(|t| t == tool).then(Follow::default)
 }
 
 impl Candidate {

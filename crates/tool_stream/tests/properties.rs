@@ -353,3 +353,55 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         1 => "[a-z \n]{1,6}".prop_map(String::into_bytes),
     ]
 }
+
+/// The texts of the arguments by their paths, as they were reported; those that were closed.
+fn followed(text: &str, n: usize) -> std::collections::BTreeMap<String, String> {
+    let mut parser = Parser::new(Options { followed: vec!["edit".into()], ..Options::default() });
+    let mut events = Vec::new();
+    text.as_bytes().chunks(n).for_each(|chunk| parser.feed(chunk, &mut events));
+    parser.finish(End::Stop, &mut events);
+    let (mut open, mut closed) =
+        (std::collections::BTreeMap::<String, String>::new(), std::collections::BTreeMap::new());
+    for event in events {
+        if let Event::FieldText { path, text, closed: end, .. } = event {
+            open.entry(path.clone()).or_default().push_str(&text);
+            if end {
+                let text = open.remove(&path).unwrap_or_default();
+                assert!(closed.insert(path, text).is_none());
+            }
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+    closed
+}
+
+proptest! {
+    #[test]
+    fn texts_that_are_followed_are_the_texts_of_the_arguments(
+        texts in prop::collection::vec("[ab\\\\\"\n\té😀]{0,12}", 1..6), lines in prop::collection::vec("[ab\\\\\"\n]{0,6}", 0..4), n in 1usize..9,
+    ) {
+        let edits: Vec<Value> = texts.iter().map(|t| json!({"path": "x", "search": t, "replace": lines})).collect();
+        let call = json!({"tool": "edit", "arguments": {"patch": texts[0], "edits": edits, "lines": lines, "n": 1}}).to_string();
+        let found = followed(&format!("Well.\n{call}\n"), n);
+        let mut wanted = std::collections::BTreeMap::from([("patch".to_owned(), texts[0].clone())]);
+        for (i, text) in texts.iter().enumerate() {
+            wanted.insert(format!("edits/{i}/path"), "x".into());
+            wanted.insert(format!("edits/{i}/search"), text.clone());
+            wanted.extend(lines.iter().enumerate().map(|(k, line)| (format!("edits/{i}/replace/{k}"), line.clone())));
+        }
+        wanted.extend(lines.iter().enumerate().map(|(k, line)| (format!("lines/{k}"), line.clone())));
+        prop_assert_eq!(found, wanted);
+    }
+}
+
+#[test]
+fn a_text_is_followed_line_by_line_before_its_end() {
+    let mut parser = Parser::new(Options { followed: vec!["edit".into()], ..Options::default() });
+    let mut events = Vec::new();
+    parser.feed(br#"{"tool": "edit", "arguments": {"patch": "one\ntwo\nthr"#, &mut events);
+    let texts: Vec<&Event> = events.iter().filter(|e| matches!(e, Event::FieldText { .. })).collect();
+    assert_eq!(
+        texts,
+        [&Event::FieldText { call: 0, path: "patch".into(), text: "one\ntwo\n".into(), closed: false }]
+    );
+}

@@ -1,0 +1,168 @@
+//! A patch judged while it is written: never refused when, whole, it would have been applied.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeMap;
+
+use patch::{Look, Stop, Watch, apply, parse};
+use proptest::prelude::*;
+
+type Tree = BTreeMap<String, Vec<u8>>;
+
+/// What the engine makes of the whole patch.
+fn whole(tree: &Tree, text: &str) -> Result<(), String> {
+    for patch in parse(text).map_err(|e| e.to_string())? {
+        let source = patch.from.as_ref().unwrap_or(&patch.path);
+        apply(tree.get(source).map(Vec::as_slice), &patch).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// Feeds a patch in pieces; where it was refused, in bytes, and why.
+fn watched(tree: &Tree, pieces: &[&str]) -> Option<(usize, Stop)> {
+    let tree = tree.clone();
+    let look = move |path: &str| tree.get(path).map_or(Look::Nothing, |bytes| Look::File(bytes.clone()));
+    let mut watch = Watch::new(None, look);
+    let mut fed = 0;
+    for piece in pieces {
+        fed += piece.len();
+        if let Err(stop) = watch.feed(piece) {
+            return Some((fed, stop));
+        }
+    }
+    None
+}
+
+/// Cut after every `n`-th character.
+fn pieces(text: &str, n: usize) -> Vec<&str> {
+    let cuts: Vec<usize> = text.char_indices().map(|(i, _)| i).step_by(n).chain([text.len()]).collect();
+    cuts.windows(2).map(|w| &text[w[0]..w[1]]).collect()
+}
+
+/// Lines of few kinds, so that hunks often fit in several places.
+fn lines() -> impl Strategy<Value = Vec<&'static str>> {
+    const KINDS: &[&str] = &[
+        "a",
+        "b",
+        "  b",
+        "c",
+        "}",
+        "",
+        "    return x",
+        "\tx",
+        "é ü",
+        "--- a",
+        "+++ b",
+        "@@ x",
+        "*** y",
+        "=======",
+    ];
+    prop::collection::vec(prop::sample::select(KINDS), 1..20)
+}
+
+fn dialect_lines() -> impl Strategy<Value = Vec<&'static str>> {
+    const KINDS: &[&str] = &[
+        "diff --git a/x b/x",
+        "--- a/x",
+        "+++ b/x",
+        "--- a/y",
+        "+++ b/y",
+        "--- /dev/null",
+        "+++ /dev/null",
+        "@@ -1,3 +1,4 @@",
+        "@@ -2,1 +2,1 @@",
+        "@@",
+        "@@ a @@",
+        "+c",
+        "-a",
+        " a",
+        " b",
+        "-b",
+        "a",
+        "-- a",
+        "++ b",
+        "",
+        " ",
+        "\\ No newline at end of file",
+        "*** Begin Patch",
+        "*** Update File: x",
+        "*** Update File: y",
+        "*** Add File: z",
+        "*** Delete File: x",
+        "*** End of File",
+        "*** Move to: z",
+        "*** End Patch",
+        "x",
+        "<<<<<<< SEARCH",
+        "=======",
+        "=====",
+        ">>>>>>> REPLACE",
+        "```",
+        "```diff",
+        "Index: x",
+        "rename from x",
+        "rename to z",
+        "new file mode 100755",
+        "deleted file mode 100644",
+        "1|a",
+        "-1|a",
+        " 2|b",
+        "Some prose.",
+        " **bold**",
+        "- item",
+    ];
+    prop::collection::vec(prop::sample::select(KINDS), 0..24)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, max_global_rejects: 100_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_diff_of_two_files_is_refused_early(old in lines(), new in lines(), bare in any::<bool>(), wrong in 0usize..4) {
+        let (old, new) = (old.join("\n") + "\n", new.join("\n") + "\n");
+        prop_assume!(old != new);
+        let diff = diffy::create_patch(&old, &new).to_string().replace("--- original", "--- a/x").replace("+++ modified", "+++ b/x");
+        let text = diff.split('\n').map(|l| match l.starts_with("@@ -") {
+            true if bare => "@@".to_owned(),
+            true if wrong > 0 => l.replacen(|c: char| c.is_ascii_digit(), &wrong.to_string(), 3),
+            _ => l.to_owned(),
+        }).collect::<Vec<_>>().join("\n");
+        let tree = Tree::from([("x".to_owned(), old.into_bytes())]);
+        if let Some((at, stop)) = watched(&tree, &pieces(&text, 5)) {
+            prop_assert!(whole(&tree, &text).is_err(), "{stop:?} at {at} of\n{text}");
+        }
+    }
+
+    #[test]
+    fn no_text_is_refused_early_that_would_have_been_applied(x in lines(), text in dialect_lines()) {
+        let tree = Tree::from([("x".to_owned(), (x.join("\n") + "\n").into_bytes()), ("y".to_owned(), b"a\nb\nc\n".to_vec())]);
+        let text = text.join("\n");
+        if let Some((at, stop)) = watched(&tree, &pieces(&text, 3)) {
+            let all = parse(&text);
+            prop_assert!(whole(&tree, &text).is_err(), "{stop:?} at {at} of\n{text}\n{all:?}");
+        }
+    }
+}
+
+#[test]
+fn a_line_to_remove_that_is_nowhere_ends_the_patch_at_that_line() {
+    let tree = Tree::from([("x".to_owned(), b"one\ntwo\nthree\n".to_vec())]);
+    let text = "--- a/x\n+++ b/x\n@@ -1,3 +1,3 @@\n one\n-zwei\n+2\n three\n";
+    let (at, stop) = watched(&tree, &pieces(text, 1)).unwrap();
+    assert_eq!(&text[..at], "--- a/x\n+++ b/x\n@@ -1,3 +1,3 @@\n one\n-zwei\n");
+    assert_eq!(stop.path, "x");
+}
+
+#[test]
+fn a_path_that_may_not_be_written_ends_the_patch_at_its_header() {
+    for (text, read) in [
+        ("--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-a\n", 2),
+        ("*** Begin Patch\n*** Update File: ../x\n@@\n-a\n", 2),
+        ("*** Begin Patch\n*** Add File: ../x\n+a\n", 2),
+        ("../x\n<<<<<<< SEARCH\na\n", 2),
+    ] {
+        let mut watch = Watch::new(None, |path| Look::Refused(format!("{path} is outside")));
+        let stops = text.split_inclusive('\n').position(|line| watch.feed(line).is_err()).unwrap();
+        assert_eq!(stops + 1, read, "{text}");
+    }
+}

@@ -1,0 +1,106 @@
+//! The texts of a call's arguments while they are being written.
+
+use serde_json::Value;
+
+use crate::event::Event;
+use crate::json::{Node, Reader};
+use crate::text::{Repairs, decode};
+use crate::window::Window;
+
+/// How much of the innermost text has been reported.
+#[derive(Debug, Default)]
+pub(crate) struct Follow {
+    /// Offset of the text's first byte; tells texts apart.
+    body: usize,
+    /// Offset up to which it has been reported.
+    to: usize,
+    /// What has been reported of it.
+    said: String,
+}
+
+impl Follow {
+    /// Reports whole lines of a text that is still open. `root` is the depth of the call's object.
+    pub(crate) fn open(
+        &mut self,
+        reader: &Reader,
+        win: Window<'_>,
+        call: usize,
+        root: usize,
+        out: &mut Vec<Event>,
+    ) {
+        let Some(body) = reader.open_text() else { return };
+        if self.body != body {
+            *self = Self { body, to: body, said: String::new() };
+        }
+        let Some(end) = last_line_end(win.slice(self.to, reader.pos)) else { return };
+        let Some(path) = path(reader, root, false) else { return };
+        let text = decode(win.slice(self.to, self.to + end), &mut Repairs::default());
+        self.to += end;
+        self.said.push_str(&text);
+        out.push(Event::FieldText { call, path, text, closed: false });
+    }
+
+    /// Reports the rest of a text that was added to the innermost container just now.
+    pub(crate) fn added(&mut self, reader: &Reader, call: usize, root: usize, out: &mut Vec<Event>) {
+        let said = std::mem::take(&mut self.said);
+        let reported = std::mem::take(&mut self.body) > reader.last.0;
+        let Some(Value::String(value)) = reader.last_value() else { return };
+        let said = if reported { said } else { String::new() };
+        let (Some(rest), Some(path)) = (value.strip_prefix(said.as_str()), path(reader, root, true)) else {
+            return;
+        };
+        out.push(Event::FieldText { call, path, text: rest.to_owned(), closed: true });
+    }
+}
+
+/// Where the last line of a string's body ends, as `\\n` or as it is. Bytes behind an unfinished escape are not there yet.
+fn last_line_end(body: &[u8]) -> Option<usize> {
+    let (mut at, mut end) = (0, None);
+    while let Some(hit) = memchr::memchr2(b'\\', b'\n', &body[at..]) {
+        at += hit;
+        if body[at] == b'\n' {
+            at += 1;
+            end = Some(at);
+        } else {
+            let Some(escaped) = body.get(at + 1) else { break };
+            at += 2;
+            if *escaped == b'n' {
+                end = Some(at);
+            }
+        }
+    }
+    end
+}
+
+/// Keys and positions below the arguments, `a/0/b`.
+fn path(reader: &Reader, root: usize, added: bool) -> Option<String> {
+    let frames = reader.stack.get(root..)?;
+    let mut path = String::new();
+    for (i, frame) in frames.iter().enumerate() {
+        if i > 0 {
+            path.push('/');
+        }
+        match &frame.node {
+            Node::Object { key, .. } => path.push_str(key),
+            // An open element is not among them yet.
+            Node::Array(items) => {
+                let counted = usize::from(added && i + 1 == frames.len());
+                path.push_str(&items.len().saturating_sub(counted).to_string());
+            }
+        }
+    }
+    (!path.is_empty()).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_line_end;
+
+    #[test]
+    fn a_line_ends_behind_its_escape() {
+        assert_eq!(last_line_end(br"ab\\ncd\\n"), None, "a backslash that is escaped");
+        assert_eq!(last_line_end(br"ab\\ncd\nx\"), Some(9));
+        assert_eq!(last_line_end(b"a\nb\nc"), Some(4));
+        assert_eq!(last_line_end(br"ab\"), None);
+    }
+}
