@@ -10,28 +10,48 @@ use crate::{
 };
 
 impl Workspace {
-    /// Takes back every commit that was begun and not finished. Files that somebody else has written since are left alone.
+    /// Takes back every commit in this tree that was begun and not finished. Files that somebody else has written since are left alone.
     pub(crate) fn recover(&self) -> io::Result<()> {
         let _writing = lock(&self.0.writing);
         let Some(store) = &self.0.store else { return Ok(()) };
-        for id in store.ids()? {
-            if store.is_done(id) {
+        let ids = store.ids()?;
+        for &id in &ids {
+            let done = store.is_done(id);
+            if done && Some(&id) != ids.last() {
                 continue;
             }
-            if let Some(record) = store.record(id)? {
-                for file in record.files.iter().rev() {
-                    self.take_back(store, id, &record, file)?;
+            // What was begun in the tree of a dry-run, which may be gone, is nobody's business here.
+            match store.record(id)? {
+                Some(record) if record.tree != self.0.root => continue,
+                Some(record) if done => self.clear(&record),
+                Some(record) => {
+                    for file in record.files.iter().rev() {
+                        self.take_back(store, id, &record, file)?;
+                    }
+                    self.unmake(&record.made);
+                    store.forget(id)?;
                 }
-                self.unmake(&record.made);
+                None => store.forget(id)?,
             }
-            store.forget(id)?;
         }
         Ok(())
+    }
+
+    /// Removes what the last commit left behind when it was done and could not tidy up.
+    fn clear(&self, record: &Record) {
+        for file in record.files.iter().filter(|file| !file.temp.is_empty()) {
+            if let Ok(Some(place)) = self.place(&file.path, None) {
+                // Litter, if it cannot be removed.
+                let _ = place.remove(&file.temp);
+            }
+        }
+        self.unmake(&record.unmade);
     }
 
     fn take_back(&self, store: &Store, id: u64, record: &Record, file: &FileRecord) -> io::Result<()> {
         let Some(place) = self.place(&file.path, None).map_err(io::Error::other)? else { return Ok(()) };
         let Some(now) = state(&place, place.name())? else { return Ok(()) };
+        let back = format!("{}.back", file.temp);
         if now == file.after && now != file.before {
             match file.before {
                 None => place.remove(place.name())?,
@@ -41,14 +61,14 @@ impl Workspace {
                 }
                 Some(state) => {
                     // Not under the commit's own temporary name: that may hold something else.
-                    let temp = format!("{}.back", file.temp);
-                    place.remove(&temp)?;
-                    place.stage(&temp, &store.image(id, record, state)?)?;
-                    put(&place, &temp, now.is_some())?;
-                    place.remove(&temp)?;
+                    place.remove(&back)?;
+                    place.stage(&back, &store.image(id, record, state)?)?;
+                    put(&place, &back, now.is_some())?;
                 }
             }
         }
+        // Also what an earlier recovery, itself cut, has left.
+        place.remove(&back)?;
         place.remove(&file.temp)?;
         place.sync()
     }

@@ -157,7 +157,9 @@ impl Store {
     }
 
     pub(crate) fn finish(&self, id: u64) -> io::Result<()> {
-        durable(&self.commit_dir(id).join("done"), b"")
+        let done = self.commit_dir(id).join("done");
+        // Not left behind by a failure: the files change back.
+        durable(&done, b"").inspect_err(|_| drop(fs::remove_file(&done)))
     }
 
     /// Forgets a commit that has been taken back.
