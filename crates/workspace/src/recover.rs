@@ -45,7 +45,6 @@ impl Workspace {
                 let _ = place.remove(&file.temp);
             }
         }
-        self.unmake(&record.unmade);
     }
 
     fn take_back(&self, store: &Store, id: u64, record: &Record, file: &FileRecord) -> io::Result<()> {

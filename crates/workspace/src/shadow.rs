@@ -254,7 +254,8 @@ impl Workspace {
         let shown = move |e: &ignore::DirEntry| {
             let own = || rustix::fs::lstat(e.path()).is_ok_and(|stat| guarded.contains(&id(&stat)));
             let folder = e.file_type().is_some_and(|k| k.is_dir());
-            !e.file_name().to_str().is_some_and(is_git) && !(folder && own())
+            let git = e.file_name().to_str().is_some_and(is_git);
+            !(git || folder && own())
         };
         let mut walk: WalkBuilder = self.walker(&root, None);
         walk.filter_entry(shown).ignore(false);

@@ -5,6 +5,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     io,
     sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
@@ -58,48 +59,67 @@ impl Workspace {
 
     pub(crate) fn carry_out(&self, mut steps: Vec<Step>, about: About) -> Result<Commit, CommitError> {
         self.take_names_along(&mut steps)?;
-        let mut made = Vec::new();
         let unmade = about.unmade.clone();
-        let result = self.carry_out_in(&steps, about, &mut made);
-        self.unmake(if result.is_ok() { &unmade } else { &made });
-        result
+        // Folders are recorded before they are made, so that a crash right after leaves none.
+        let id = self.keep(&steps, about, self.missing_folders(&steps)?)?;
+        let store = self.0.store.as_ref().zip(id);
+        let mut made = Vec::new();
+        let outcome = self.places(&steps, &mut made).and_then(|places| {
+            let finish = || store.map_or(Ok(()), |(store, id)| store.finish(id));
+            let outcome = exchange_all(&steps, &places, finish);
+            if !matches!(outcome, Err(CommitError::Torn { .. })) {
+                for (step, place) in steps.iter().zip(&places) {
+                    // After success the old versions, after failure the new ones. One that cannot be removed is only litter.
+                    let _ = place.remove(&step.temp);
+                }
+            }
+            outcome
+        });
+        match outcome {
+            Ok(()) => {
+                self.unmake(&unmade);
+                lock(&self.0.besides).extend(steps.iter().map(|s| s.path.clone()));
+                Ok(Commit { id, files: steps.iter().map(Step::committed).collect() })
+            }
+            // What could not be put back now is put back when the state folder is next opened; until then nothing may be lost.
+            Err(torn @ CommitError::Torn { .. }) => Err(torn),
+            Err(e) => {
+                self.unmake(&made);
+                if let Some((store, id)) = store {
+                    // When it stays, the next start finds nothing to take back.
+                    let _ = store.forget(id);
+                }
+                Err(e)
+            }
+        }
     }
 
-    fn carry_out_in(
-        &self,
-        steps: &[Step],
-        about: About,
-        made: &mut Vec<CleanPath>,
-    ) -> Result<Commit, CommitError> {
-        let mut places = Vec::with_capacity(steps.len());
-        for step in steps {
-            match self.place(&step.path, step.after.is_some().then_some(&mut *made))? {
-                Some(place) => places.push(place),
-                None => return Err(CommitError::Changed(step.path.clone())),
+    fn places(&self, steps: &[Step], made: &mut Vec<CleanPath>) -> Result<Vec<Place>, CommitError> {
+        let place = |step: &Step| {
+            let made = step.after.is_some().then_some(&mut *made);
+            self.place(&step.path, made)?.ok_or_else(|| CommitError::Changed(step.path.clone()))
+        };
+        steps.iter().map(place).collect()
+    }
+
+    /// The folders that these steps need and that are not there, outermost first.
+    fn missing_folders(&self, steps: &[Step]) -> Result<Vec<CleanPath>, CommitError> {
+        let mut missing = BTreeSet::new();
+        for step in steps.iter().filter(|s| s.after.is_some()) {
+            let mut path = step.path.clone();
+            while let Some((folder, _)) = path.split().filter(|(folder, _)| folder.as_str() != ".") {
+                let there = self.place(&folder, None)?.and_then(|place| place.stamp().transpose());
+                if there.is_some() || !missing.insert(folder.clone()) {
+                    break;
+                }
+                path = folder;
             }
         }
-        let id = self.keep(steps, about, made)?;
-        let outcome = exchange_all(steps, &places, || match (&self.0.store, id) {
-            (Some(store), Some(id)) => store.finish(id),
-            _ => Ok(()),
-        });
-        // What could not be put back now is put back when the state folder is next opened; until then nothing may be lost.
-        if !matches!(outcome, Err(CommitError::Torn { .. })) {
-            for (step, place) in steps.iter().zip(&places) {
-                // After success the old versions, after failure the new ones. One that cannot be removed is only litter.
-                let _ = place.remove(&step.temp);
-            }
-            if let (Err(_), Some(store), Some(id)) = (&outcome, &self.0.store, id) {
-                let _ = store.forget(id);
-            }
-        }
-        outcome?;
-        lock(&self.0.besides).extend(steps.iter().map(|s| s.path.clone()));
-        Ok(Commit { id, files: steps.iter().map(Step::committed).collect() })
+        Ok(missing.into_iter().collect())
     }
 
     /// Keeps the contents, before anything is written.
-    fn keep(&self, steps: &[Step], about: About, made: &[CleanPath]) -> Result<Option<u64>, CommitError> {
+    fn keep(&self, steps: &[Step], about: About, made: Vec<CleanPath>) -> Result<Option<u64>, CommitError> {
         let Some(store) = &self.0.store else { return Ok(None) };
         let files = steps.iter().map(|s| FileRecord {
             path: s.path.clone(),
@@ -107,13 +127,8 @@ impl Workspace {
             after: s.after.as_ref().map(State::of),
             temp: s.temp.clone(),
         });
-        let record = Record {
-            by: about.by,
-            unmade: about.unmade,
-            files: files.collect(),
-            made: made.to_vec(),
-            ..self.record()
-        };
+        let record =
+            Record { by: about.by, unmade: about.unmade, files: files.collect(), made, ..self.record() };
         let images = steps.iter().flat_map(|s| [&s.before, &s.after]).flatten();
         let id = store.begin(record, images.map(|image| Ok(Cow::Borrowed(image.bytes.as_slice()))));
         let path = || steps.first().map_or(CleanPath::new(String::new()), |s| s.path.clone());
