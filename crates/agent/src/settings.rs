@@ -294,7 +294,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         variables: &[],
         trust: Trust::Repository,
         group: Group::Work,
-        help: "The form of edit that JSON calls are asked for; all are accepted. auto: by what was measured for the model's family",
+        help: "The form of edits in JSON calls that the model is told of; all are taken. auto: by its family",
     },
     Definition {
         key: "cut",

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::cli::Doctor;
 use crate::console::{self, Paint, Style};
 use crate::context::Context;
+use crate::edit_form;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::thousands;
 use crate::interrupt;
@@ -133,6 +134,8 @@ async fn server(settings: &Settings, findings: &mut Findings) {
         ),
         Err(failure) => findings.failure("dialect", &failure),
     }
+    let form = edit_form::choose(&settings, Some(&identity));
+    findings.ok("edits", format!("{} ({})", form.word, form.because));
 }
 
 /// The folder, git, the sandbox, the tests, the place for sessions.
