@@ -17,6 +17,9 @@ fn help_names_the_commands() {
       run          Work on a task in this repository until it is done and verified
       batch        Work on many tasks, unattended
       patch        Apply a patch, in any form a model writes, all of it or nothing
+      diff         Show what a session changed
+      apply        Bring what a dry run did to the repository
+      undo         Put back what a session changed
       sessions     Look at past runs
       models       Look after the models of an Ollama server
       tools        Look at the tools a model is given, or call one by hand
@@ -51,8 +54,11 @@ fn help_of_run_lists_every_flag_and_exit_code() {
     Options:
       -C <DIR>                Work as if started in this folder
           --task-file <FILE>  Read the task from a file
-          --dry-run           Work in a copy; leave the repository as it is and the patch to look at and
-                              apply
+          --dry-run[=<HOW>]   Work beside the repository, tests included, and leave it as it is: shows
+                              the changes, to be applied with `agent apply`; plan stops before the first
+                              command [possible values: run, plan]
+          --preview <FORM>    How the changes of a dry run are shown [default: words on a terminal, else
+                              the patch] [possible values: words, side-by-side, unified, none]
           --json              Print the session's events on standard output as they happen, one JSON
                               object a line
       -q, --quiet             Show nothing on the way, only how it ended
@@ -73,12 +79,17 @@ fn help_of_run_lists_every_flag_and_exit_code() {
                                         high]
 
     Work:
-          --verify <CMD>    The command that must succeed at the end; without it, the detected test
-                            command
-          --dialect <FORM>  The form in which the model is asked to write edits [default: auto]
-                            [possible values: auto, json, whole-file]
-          --cut <WHEN>      Cut the answer after its first call, or read on for more; auto: first for
-                            local models [default: auto] [possible values: auto, first, read-on]
+          --verify <CMD>      The command that must succeed at the end; without it, the detected test
+                              command
+          --dialect <FORM>    The form in which the model is asked to write edits [default: auto]
+                              [possible values: auto, json, whole-file]
+          --edit-form <FORM>  The form of edit that JSON calls are asked for; all are accepted. auto: by
+                              what was measured for the model's family [default: auto] [possible values:
+                              auto, all, unified, unified-lines, envelope, envelope-lines,
+                              search-replace, search-replace-lines, edits, edits-lines, whole-file,
+                              whole-file-lines]
+          --cut <WHEN>        Cut the answer after its first call, or read on for more; auto: first for
+                              local models [default: auto] [possible values: auto, first, read-on]
 
     Budgets:
           --max-turns <N>       Requests to the model [default: 40]

@@ -5,6 +5,7 @@
 mod support;
 
 mod batch;
+mod changes;
 mod command_line;
 mod inspection;
 mod models;

@@ -66,7 +66,7 @@ fn a_bug_is_mended_and_verified() {
     verified: the verification passes
     changed add.sh (+1 -1)
     3 turns, [N] prompt tokens ([N] evaluated anew), 108 generated, [TIME]
-    undo it: git -C [WORLD]/repo apply -R [WORLD]/home/.local/state/agent/sessions/[SESSION]/changes.patch
+    undo it: agent undo [SESSION]
     look again: agent sessions show [SESSION]
     ");
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
@@ -93,13 +93,13 @@ fn a_dry_run_leaves_the_repository_as_it_is_and_a_patch() {
     let output = run(&world, &server, &["--dry-run", "Make the tests pass."]);
     let seen = world.tell(&output);
     assert!(seen.starts_with("exit 0\n--- stdout\ndiff --git a/add.sh b/add.sh\n"), "{seen}");
-    assert!(seen.contains("(dry run)") && seen.contains("apply it: git -C [WORLD]/repo apply "), "{seen}");
+    assert!(seen.contains("(dry run)") && seen.contains("apply it: agent apply "), "{seen}");
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 - $2))\n}\n");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
     let folder = world.home().join(".local/state/agent/sessions");
     let folder = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
     assert!(folder.join("changes.patch").is_file());
-    assert!(!folder.join("tree").exists(), "the copy is gone");
+    assert!(!folder.join("tree").exists() && !folder.join("overlay/upper").exists(), "the tree is gone");
 }
 
 #[test]

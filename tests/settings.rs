@@ -29,6 +29,7 @@ fn every_setting_is_shown_with_its_origin() {
     think              on                                       --think
     verify             make check                               [WORLD]/repo/.agent.toml
     dialect            auto                                     default
+    edit_form          auto                                     default
     cut                auto                                     default
     max_turns          10                                       [WORLD]/repo/.agent.toml
     max_tokens         -                                        default

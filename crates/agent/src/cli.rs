@@ -42,6 +42,14 @@ pub(crate) enum Command {
     /// Apply a patch, in any form a model writes, all of it or nothing
     #[command(after_help = exit::patch_table())]
     Patch(Patch),
+    /// Show what a session changed
+    Diff(DiffSession),
+    /// Bring what a dry run did to the repository
+    #[command(after_help = exit::changes_table())]
+    Apply(Apply),
+    /// Put back what a session changed
+    #[command(after_help = exit::changes_table())]
+    Undo(Undo),
     /// Look at past runs
     #[command(subcommand)]
     Sessions(Sessions),
@@ -75,9 +83,14 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE", conflicts_with = "task")]
     pub(crate) task_file: Option<PathBuf>,
 
-    /// Work in a copy; leave the repository as it is and the patch to look at and apply
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    /// Work beside the repository, tests included, and leave it as it is: shows the changes, to be applied with `agent apply`;
+    /// plan stops before the first command
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "run")]
+    pub(crate) dry_run: Option<DryRun>,
+
+    /// How the changes of a dry run are shown [default: words on a terminal, else the patch]
+    #[arg(long, value_name = "FORM", requires = "dry_run")]
+    pub(crate) preview: Option<Form>,
 
     /// Print the session's events on standard output as they happen, one JSON object a line
     #[arg(long)]
@@ -89,6 +102,15 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     pub(crate) settings: RunFlags,
+}
+
+/// How far a dry run goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DryRun {
+    // To the end, commands and verification included.
+    Run,
+    // Until a command would run.
+    Plan,
 }
 
 #[derive(Debug, Args)]
@@ -127,6 +149,46 @@ pub(crate) struct Patch {
     /// Answer in JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffSession {
+    #[command(flatten)]
+    pub(crate) session: SessionId,
+
+    /// Only what this turn changed
+    #[arg(long, value_name = "N")]
+    pub(crate) turn: Option<u32>,
+
+    /// How [default: words on a terminal, else unified]
+    #[arg(long, value_name = "FORM")]
+    pub(crate) preview: Option<Form>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// An id, a prefix of one, or `last`
+    pub(crate) session: Option<String>,
+
+    /// Merge with what has been changed meanwhile, where that touches other lines
+    #[arg(long)]
+    pub(crate) merge: bool,
+
+    #[command(flatten)]
+    pub(crate) trial: Trial,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Undo {
+    /// An id, a prefix of one, or `last`
+    pub(crate) session: Option<String>,
+
+    /// Keep what was changed up to this turn
+    #[arg(long, value_name = "TURN")]
+    pub(crate) to: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) trial: Trial,
 }
 
 /// Looking before leaping.

@@ -1,6 +1,7 @@
 //! One module per command.
 
 mod batch;
+pub(crate) mod changes;
 mod completions;
 mod config;
 mod doctor;
@@ -24,6 +25,9 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Run(command) => run::run(command, context),
         Command::Batch(command) => batch::run(&command, context),
         Command::Patch(command) => patch::run(command, context),
+        Command::Diff(command) => changes::diff(&command, context),
+        Command::Apply(command) => changes::apply(command, context),
+        Command::Undo(command) => changes::undo(command, context),
         Command::Sessions(command) => sessions::run(command, context),
         Command::Models(command) => models::run(command, context),
         Command::Tools(command) => tools::run(command, context),

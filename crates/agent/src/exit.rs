@@ -138,6 +138,12 @@ pub(crate) fn patch_table() -> &'static str {
      2  not a patch, misuse, or a failure of the system; nothing was changed\n"
 }
 
+/// What the codes of `agent apply` and `agent undo` mean.
+pub(crate) fn changes_table() -> &'static str {
+    "Exit codes:\n    0  done, or nothing to do (with --check or --preview: could be done)\n    1  refused: files have been changed \
+     since, all of them are named, and nothing was changed\n    2  misuse, a session that is still running, or a failure of the system\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod console;
 mod context;
+mod dry_tree;
 mod edit_form;
 mod exit;
 mod figures;

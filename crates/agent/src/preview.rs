@@ -42,13 +42,13 @@ pub(crate) struct FileChange {
 /// How changes are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Form {
-    /// Line below line, with the words that differ set off
+    // Line below line, with the words that differ set off.
     Words,
-    /// Before and after in two columns
+    // Before and after in two columns.
     SideBySide,
-    /// A patch
+    // A patch.
     Unified,
-    /// Only what becomes of each file
+    // Only what becomes of each file.
     None,
 }
 

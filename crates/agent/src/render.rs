@@ -154,6 +154,10 @@ impl<W: Write> View<W> {
             }
             Event::Checked(check) => self.check(check),
             Event::Guard { message } => self.note(Detail::Plain, Style::Warn, "!", message),
+            Event::Tree { way, files, bytes, why } => {
+                let text = crate::dry_tree::describe(*way, *files, *bytes, why);
+                self.line(Detail::Plain, format_args!("tree    {}", sanitize::line(&text)))
+            }
             Event::Warning { message } => self.note(Detail::Quiet, Style::Warn, "warning:", message),
             Event::Finished { ending, message, diff, totals } => self.end(ending, message, diff, totals),
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use journal::{Diff, Ending, Event, Journal, Mode, Totals};
 use planner::{Job, Limits, Parts, Report, Verifier};
+use sandbox::overlay::Overlay;
 use sandbox::{Level, Policy, Sandbox};
 use tokio::sync::watch;
 use tool_api::Registry;
@@ -19,11 +20,15 @@ use tool_run_tests::RunTests;
 use tool_search::Search;
 use workspace::Workspace;
 
+use crate::dry_tree::DryTree;
 use crate::edit_form;
 use crate::exit::{Failure, Result};
 use crate::model;
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
+
+/// Where a session keeps what its tree's files were, in its folder.
+pub(crate) const STATE: &str = "state";
 
 /// The first argument that makes this binary the sandbox's launcher.
 pub(crate) const LAUNCHER: &str = "__sandbox";
@@ -36,7 +41,8 @@ pub(crate) struct Order {
     pub(crate) root: PathBuf,
     /// Where the person stands: the root, or a folder below it.
     pub(crate) directory: PathBuf,
-    pub(crate) mode: Mode,
+    /// The tree to work in instead of the repository.
+    pub(crate) dry: Option<DryTree>,
     /// The program's own variables; commands get a part of them.
     pub(crate) variables: Vec<(OsString, OsString)>,
     /// Becomes true when the run is to stop.
@@ -64,12 +70,12 @@ pub(crate) async fn run(order: Order, journal: &mut Journal) -> Result<Done> {
         version: env!("CARGO_PKG_VERSION").into(),
         task: order.task.clone(),
         root: order.root.display().to_string(),
-        mode: order.mode,
+        mode: if order.dry.is_some() { Mode::DryRun } else { Mode::Run },
     })?;
     let folder = journal.folder().to_owned();
     let mut interrupt = order.interrupt.clone();
     let prepared = tokio::select! {
-        prepared = prepare(order, &folder) => prepared,
+        prepared = begin(order, &folder, journal) => prepared,
         _ = interrupt.wait_for(|stop| *stop) => Err(Failure {
             ending: Ending::Interrupted,
             error: anyhow::anyhow!("stopped by a signal before the first turn"),
@@ -88,7 +94,7 @@ pub(crate) async fn run(order: Order, journal: &mut Journal) -> Result<Done> {
         std::fs::write(&path, &patch)?;
         patch_file = Some(path);
     }
-    drop(prepared.copy);
+    drop(prepared.kept);
     Ok(Done { report, patch_file, patch, hints: Vec::new() })
 }
 
@@ -109,7 +115,13 @@ struct Prepared {
     job: Job,
     parts: Parts,
     tree: Arc<Tree>,
-    copy: Option<Copy>,
+    /// What a dry run works in, to be removed at the end.
+    kept: Option<Kept>,
+}
+
+enum Kept {
+    Overlay { _overlay: Overlay },
+    Copy { _copy: Copy },
 }
 
 /// The copy a dry-run works in; gone with this value.
@@ -131,24 +143,38 @@ async fn copy(root: &Path, target: PathBuf) -> Result<Copy> {
     Ok(copy)
 }
 
+/// Says what a dry run will cost before it costs it, and gets everything ready.
+async fn begin(order: Order, folder: &Path, journal: &mut Journal) -> Result<Prepared> {
+    if let Some(dry) = &order.dry {
+        let event = dry.event(&order.root, folder).await?;
+        journal.append(event)?;
+    }
+    prepare(order, folder).await
+}
+
 async fn prepare(order: Order, folder: &Path) -> Result<Prepared> {
     let settings = &order.settings;
     let tools = |root: &Path| toolbox(settings, root, folder, order.variables.clone());
-    let (chosen, mut toolbox, copy) = match order.mode {
-        Mode::Run => {
+    let (chosen, mut toolbox, kept) = match order.dry {
+        dry @ (None | Some(DryTree::Overlay(_))) => {
+            // An overlay is where the repository was.
+            let kept = match dry {
+                Some(DryTree::Overlay(overlay)) => Some(Kept::Overlay { _overlay: overlay }),
+                _ => None,
+            };
             // The tools are made while the server answers.
             let (chosen, toolbox) = tokio::join!(model::open(settings), async { tools(&order.root) });
-            (chosen?, toolbox?, None)
+            (chosen?, toolbox?, kept)
         }
-        Mode::DryRun => {
+        Some(DryTree::Copy { .. }) => {
             let chosen = model::open(settings).await?; // before the copy, which may take long
             let copy = copy(&order.root, folder.join("tree")).await?;
-            (chosen, tools(&copy.0)?, Some(copy))
+            (chosen, tools(&copy.0)?, Some(Kept::Copy { _copy: copy }))
         }
     };
     edit_form::choose(settings, Some(&chosen.model.identity())).describe(&mut toolbox.registry);
     let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
-    let tree = Arc::new(Tree::new(toolbox.workspace, inside, folder.join("state")));
+    let tree = Arc::new(Tree::new(toolbox.workspace, inside, folder.join(STATE)));
     let verifier = Tests::new(toolbox.tests).map(|tests| Arc::new(tests) as Arc<dyn Verifier>);
     Ok(Prepared {
         job: Job { task: order.task, settings: plan(settings)?, why_model: chosen.why },
@@ -160,7 +186,7 @@ async fn prepare(order: Order, folder: &Path) -> Result<Prepared> {
             interrupt: order.interrupt,
         },
         tree,
-        copy,
+        kept,
     })
 }
 
@@ -194,6 +220,11 @@ pub(crate) struct Toolbox {
     pub(crate) tests: RunTests,
 }
 
+/// How the sandbox starts this binary again.
+pub(crate) fn launcher() -> Vec<OsString> {
+    vec!["/proc/self/exe".into(), LAUNCHER.into()]
+}
+
 /// Makes the tools for a work tree. Pre-images and logs go to `folder`.
 ///
 /// # Errors
@@ -204,14 +235,13 @@ pub(crate) fn toolbox(
     folder: &Path,
     variables: Vec<(OsString, OsString)>,
 ) -> Result<Toolbox> {
-    let workspace = Workspace::open_with(root, folder.join("state")).map_err(Failure::refused)?;
+    let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?;
     let policy = Policy {
         env: sandbox::clean_environment(variables, &[]),
         level: if settings.sandbox { Level::default() } else { Level::Off },
         ..Policy::new(workspace.root())
     };
-    let launcher = vec!["/proc/self/exe".into(), LAUNCHER.into()];
-    let sandbox = Sandbox::new(policy, launcher).map_err(Failure::refused)?;
+    let sandbox = Sandbox::new(policy, launcher()).map_err(Failure::refused)?;
     let timeout = Duration::from_secs(settings.command_seconds);
     let tests = |logs: &str| {
         let options =

@@ -33,6 +33,18 @@ pub enum Mode {
     DryRun,
 }
 
+/// How a dry run comes by the tree it works in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TreeWay {
+    /// Overlayfs: nothing is copied.
+    Overlay,
+    /// A copy that shares blocks with the original.
+    Reflinks,
+    /// A plain copy.
+    Copy,
+}
+
 /// Who said a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -190,6 +202,20 @@ pub enum Event {
         root: String,
         /// In the repository or in a copy.
         mode: Mode,
+    },
+    /// A dry run's tree is about to be made.
+    Tree {
+        /// How.
+        way: TreeWay,
+        /// Files that are copied.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        files: u64,
+        /// Bytes in them; they take room only where blocks are not shared.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        bytes: u64,
+        /// Why it is no overlay.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
     },
     /// The model was opened.
     Model(ModelInfo),
@@ -380,7 +406,8 @@ impl Event {
         match self {
             Event::Session { .. } | Event::CheckStarted { .. } | Event::Finished { .. } => true,
             Event::ToolStarted { effect, .. } => effect != "read",
-            Event::Model(_)
+            Event::Tree { .. }
+            | Event::Model(_)
             | Event::Message { .. }
             | Event::Rewound { .. }
             | Event::Request { .. }
@@ -398,6 +425,10 @@ impl Event {
             | Event::Warning { .. } => false,
         }
     }
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// The JSON Schema of a [`Record`], as committed in `events.schema.json`.

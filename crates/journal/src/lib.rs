@@ -22,7 +22,7 @@ mod store;
 
 pub use ending::{Budget, Ending};
 pub use event::{
-    Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, Mode, ModelInfo, Record, Role, Totals, VERSION,
-    schema,
+    Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, Mode, ModelInfo, Record, Role, Totals, TreeWay,
+    VERSION, schema,
 };
 pub use store::{Error, Journal, Observer, Store, Summary};

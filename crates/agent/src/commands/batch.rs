@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use batch::{Attempt, BatchOptions, Event, Runner, Task};
-use journal::{Ending, Mode, Store};
+use journal::{Ending, Store};
 use tokio::sync::watch;
 
 use crate::cli::Batch;
@@ -96,7 +96,7 @@ impl Runner for Worker<'_> {
             settings,
             root: worktree.to_owned(),
             directory: worktree.to_owned(),
-            mode: Mode::Run,
+            dry: None,
             variables: std::env::vars_os().collect(),
             interrupt,
         };

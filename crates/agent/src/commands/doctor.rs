@@ -1,10 +1,14 @@
 //! `agent doctor`: could a run start here, and if not, what is to be done? Every line is one finding.
 
+use std::path::Path;
+
+use journal::{Event, TreeWay};
 use serde::Serialize;
 
 use crate::cli::Doctor;
 use crate::console::{self, Paint, Style};
 use crate::context::Context;
+use crate::dry_tree;
 use crate::edit_form;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::thousands;
@@ -174,6 +178,9 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
     };
     findings.ok("state", format!("sessions are kept in {}", state.display()));
     let root = context.repository.as_ref().unwrap_or(&context.directory);
+    if root.is_dir() {
+        dry_run(root, &state.join("doctor"), findings);
+    }
     let toolbox = match session::toolbox(settings, root, &state.join("doctor"), std::env::vars_os().collect())
     {
         Ok(toolbox) => toolbox,
@@ -192,6 +199,24 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
             "no test command was found",
             "name the command that decides whether a task is done with --verify CMD, or in .agent.toml",
         ),
+    }
+}
+
+/// What a dry run would work in, and why.
+fn dry_run(root: &Path, folder: &Path, findings: &mut Findings) {
+    let Err(why) = sandbox::overlay::probe(root, &dry_tree::layers(folder), &session::launcher()) else {
+        return findings.ok("dry run", dry_tree::describe(TreeWay::Overlay, 0, 0, ""));
+    };
+    match dry_tree::cost(root, folder, why) {
+        Ok(Event::Tree { way, files, bytes, why }) => {
+            let found = dry_tree::describe(way, files, bytes, &why);
+            match way {
+                TreeWay::Copy => findings.bad(Health::Warn, "dry run", found, ""),
+                TreeWay::Overlay | TreeWay::Reflinks => findings.ok("dry run", found),
+            }
+        }
+        Ok(_) => {}
+        Err(failure) => findings.failure("dry run", &failure),
     }
 }
 

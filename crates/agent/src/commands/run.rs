@@ -5,12 +5,18 @@ use std::path::{Path, PathBuf};
 
 use journal::{Diff, Ending, Event, Journal, Mode, Observer, Record, Totals};
 
+use workspace::History;
+
 use crate::cli::Run;
+use crate::commands::changes;
 use crate::console::{self, Paint};
 use crate::context::Context;
+use crate::dry_tree::DryTree;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
 use crate::model;
+use crate::pager;
+use crate::preview::{self, Form};
 use crate::render::{Detail, View};
 use crate::sanitize;
 use crate::session::{self, Done, Order};
@@ -25,35 +31,52 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     model::choice(&settings)?; // a name that means nothing is misuse, and no session is begun for it
     let root = root(context)?;
     let store = context.store()?;
-    let mode = if command.dry_run { Mode::DryRun } else { Mode::Run };
-    interrupt::block_on(async {
+    let mut journal = store.create().map_err(|e| {
+        Failure::from(e).hint("sessions need a place that can be written; AGENT_STATE_DIR names another")
+    })?;
+    journal.observe(observer(command.json, command.quiet, command.dry_run.is_some()));
+    let dry = command.dry_run.map(|_| DryTree::enter(&root, journal.folder())).transpose()?;
+    let done = interrupt::block_on(async {
         let signals = Signals::take()?;
-        let mut journal = store.create().map_err(|e| {
-            Failure::from(e).hint("sessions need a place that can be written; AGENT_STATE_DIR names another")
-        })?;
-        journal.observe(observer(command.json, command.quiet));
         let order = Order {
             task,
             settings,
             root: root.clone(),
             directory: context.directory.clone(),
-            mode,
+            dry,
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
         };
-        let done = tokio::select! {
-            done = session::run(order, &mut journal) => done?,
-            () = signals.insisted() => at_once(&mut journal)?,
-        };
-        if !command.json && !console::stdout_is_terminal() {
-            // A reader of the patch that has gone away changes nothing about how the run ended.
-            let _ = console::print(&done.patch);
+        tokio::select! {
+            done = session::run(order, &mut journal) => done,
+            () = signals.insisted() => at_once(&mut journal),
         }
-        if !command.quiet {
-            farewell(&done, mode, &root, journal.id());
-        }
-        Ok(Exit::Run(done.report.ending))
-    })
+    })?;
+    // A reader that has gone away changes nothing about how the run ended.
+    let _ = if command.json {
+        Ok(())
+    } else if command.dry_run.is_some() && (command.preview.is_some() || console::stdout_is_terminal()) {
+        preview(&done, journal.folder(), command.preview, context)
+    } else if console::stdout_is_terminal() {
+        Ok(())
+    } else {
+        console::print(&done.patch).map_err(Failure::from)
+    };
+    if !command.quiet {
+        let mode = if command.dry_run.is_some() { Mode::DryRun } else { Mode::Run };
+        farewell(&done, mode, journal.id());
+    }
+    Ok(Exit::Run(done.report.ending))
+}
+
+/// What a dry run did, from what its session keeps: exactly what `agent apply` would bring.
+fn preview(done: &Done, folder: &Path, form: Option<Form>, context: &Context) -> Result<()> {
+    let changes = History::open(&folder.join(session::STATE))?.net(..)?;
+    if changes.is_empty() {
+        let patch = String::from_utf8_lossy(&done.patch);
+        return pager::print(&console::diff(&patch, Paint::stdout()), context);
+    }
+    preview::show(&changes::shown(changes), form, context)
 }
 
 /// The task, from wherever it was said to be.
@@ -98,7 +121,7 @@ pub(crate) fn root(context: &Context) -> Result<PathBuf> {
 }
 
 /// The view: records as JSON lines on standard output, or text on standard error.
-fn observer(json: bool, quiet: bool) -> Observer {
+fn observer(json: bool, quiet: bool, dry: bool) -> Observer {
     if json {
         let mut gone = false;
         return Box::new(move |record| gone = gone || print_record(record).is_err());
@@ -109,7 +132,7 @@ fn observer(json: bool, quiet: bool) -> Observer {
         (false, false) => Detail::Plain,
     };
     let mut view = View::new(std::io::stderr(), Paint::stderr(), detail);
-    let on_terminal = console::stdout_is_terminal();
+    let on_terminal = console::stdout_is_terminal() && !dry;
     Box::new(move |record| {
         if let (true, Event::Finished { diff, .. }) = (on_terminal, &record.event) {
             let _ = console::print(console::diff(&diff.patch, Paint::stdout()));
@@ -145,13 +168,15 @@ fn at_once(journal: &mut Journal) -> Result<Done> {
 }
 
 /// What to do next.
-fn farewell(done: &Done, mode: Mode, root: &Path, id: &str) {
+fn farewell(done: &Done, mode: Mode, id: &str) {
     let mut lines = done.hints.clone();
     if let Some(patch) = &done.patch_file {
-        let (root, patch) = (quoted(root), quoted(patch));
         match mode {
-            Mode::DryRun => lines.push(format!("apply it: git -C {root} apply {patch}")),
-            Mode::Run => lines.push(format!("undo it: git -C {root} apply -R {patch}")),
+            Mode::DryRun => {
+                lines.push(format!("the patch: {}", patch.display()));
+                lines.push(format!("apply it: agent apply {id}"));
+            }
+            Mode::Run => lines.push(format!("undo it: agent undo {id}")),
         }
     }
     match done.report.ending {
@@ -164,11 +189,4 @@ fn farewell(done: &Done, mode: Mode, root: &Path, id: &str) {
     for line in lines {
         console::say(sanitize::text(&line));
     }
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::cli::Sessions;
 use crate::console::{self, Paint};
 use crate::context::Context;
+use crate::dry_tree;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
 use crate::render::{Detail, View};
@@ -109,6 +110,12 @@ fn remove(store: &Store, wanted: &[String]) -> Result<Exit> {
         }
     }
     for id in ids {
+        let layers = dry_tree::layers(&store.folder(&id));
+        if layers.exists() {
+            // A dry run that was killed leaves folders without permissions. One that is not over holds the lock.
+            let (_lock, _) = store.open(&id)?;
+            sandbox::overlay::remove(&layers)?;
+        }
         store.remove(&id)?;
         console::say(format_args!("removed {id}"));
     }

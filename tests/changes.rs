@@ -1,0 +1,444 @@
+//! `agent run --dry-run`, and `agent diff|undo|apply`: what a session changed is looked at, brought, put back; nothing else is touched.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use crate::support::{World, call, snapshot};
+use fake_model::{Reply, Server};
+use serde_json::{Value, json};
+
+const ADD: &str = "add() {\n    echo $(($1 - $2))\n}\n";
+const MENDED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
+
+fn edit(path: &str, search: &str, replace: &str) -> String {
+    call("apply_patch", json!({"edits": [{"path": path, "search": search, "replace": replace}]}))
+}
+
+/// Mends the bug, makes a file in a new folder, removes one.
+fn answers() -> [String; 4] {
+    let patch = "*** Begin Patch\n*** Add File: docs/new/guide.md\n+# Guide\n*** Delete File: old.txt\n*** End Patch\n";
+    [
+        edit("add.sh", "$1 - $2", "$1 + $2"),
+        call("apply_patch", json!({"patch": patch})),
+        call("run_tests", json!({})),
+        call("finish", json!({})),
+    ]
+}
+
+fn world() -> World {
+    let world = World::with_a_bug();
+    world.write("old.txt", "old\n");
+    world.git(&["add", "--all"]);
+    world.git(&["commit", "--quiet", "--message=old"]);
+    world
+}
+
+fn session(world: &World, args: &[&str], answers: impl IntoIterator<Item = String>) -> Output {
+    let server = Server::start();
+    for answer in answers {
+        server.enqueue(Reply::text(answer));
+    }
+    let mut all = vec!["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."];
+    all.extend(args);
+    world.agent(&all).env("OLLAMA_HOST", server.url()).output().unwrap()
+}
+
+/// Everything about a tree that a dry run may not change: type, mode, owner, inode, links, sizes, times (but for the last look), content.
+fn everything(root: &Path) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(path) = todo.pop() {
+        let m = fs::symlink_metadata(&path).unwrap();
+        let content = if m.is_dir() {
+            todo.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+            Vec::new()
+        } else if m.is_symlink() {
+            fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+        } else {
+            fs::read(&path).unwrap()
+        };
+        let times = (m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
+        let known = format!(
+            "{:o} {} {} {} {} {} {times:?} {content:?}",
+            m.mode(),
+            m.uid(),
+            m.gid(),
+            m.ino(),
+            m.nlink(),
+            m.size()
+        );
+        out.insert(path.strip_prefix(root).unwrap().display().to_string(), known);
+    }
+    out
+}
+
+#[test]
+fn a_dry_run_changes_nothing_about_the_repository() {
+    let world = world();
+    world.write(".gitignore", "build/\n");
+    world.write("build/cache", "cached\n");
+    world.write("staged.txt", "staged\n");
+    world.git(&["add", "staged.txt"]);
+    std::os::unix::fs::symlink("add.sh", world.repo().join("link")).unwrap();
+    // What a test command may do: write beside and into files, ask git, which refreshes its index, and commit.
+    world.write(
+        ".agent.toml",
+        "verify = 'sh check.sh && test -f build/cache && echo x >> build/cache && echo y > made.txt && touch add.sh old && git status'\n",
+    );
+    let (before, status) = (everything(&world.repo()), world.git(&["status", "--porcelain=v2", "--branch"]));
+    // git itself may have refreshed the index just now.
+    let before = if before == everything(&world.repo()) { before } else { everything(&world.repo()) };
+    let output = session(&world, &["--dry-run"], answers());
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    let after = everything(&world.repo());
+    let differing: Vec<_> = before.iter().filter(|(path, known)| after.get(*path) != Some(*known)).collect();
+    assert!(before == after, "{differing:?}\n{:?}", after.keys().collect::<Vec<_>>());
+    assert_eq!(world.git(&["status", "--porcelain=v2", "--branch"]), status);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("+    echo $(($1 + $2))"));
+}
+
+#[test]
+fn a_dry_run_says_how_to_go_on_and_can_be_applied_and_undone() {
+    let world = world();
+    let output = session(&world, &["--dry-run", "--quiet"], answers());
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    let seen = world.observe(&["apply", "last", "--check"]);
+    snapshot!(seen, @r"
+    exit 0
+    --- stdout
+     changed  add.sh                 +1    -1  +-
+     created  docs/new/guide.md      +1        +
+     deleted  old.txt                      -1  -
+     3 files, +2 -2
+    ");
+    assert_eq!(world.git(&["status", "--porcelain"]), "", "a check changes nothing");
+    snapshot!(world.observe(&["undo", "last"]), @r"
+    exit 0
+    --- stderr
+    nothing to put back of session [SESSION]: it was a dry run that has not been applied
+    ");
+    snapshot!(world.observe(&["apply", "last"]), @r"
+    exit 0
+    --- stdout
+     changed  add.sh                 +1    -1  +-
+     created  docs/new/guide.md      +1        +
+     deleted  old.txt                      -1  -
+     3 files, +2 -2
+    --- stderr
+    applied in [WORLD]/repo: session [SESSION]
+    ");
+    assert_eq!(
+        (world.read("add.sh").as_str(), world.read("docs/new/guide.md").as_str()),
+        (MENDED, "# Guide\n")
+    );
+    assert!(!world.repo().join("old.txt").exists());
+    snapshot!(world.observe(&["apply", "last"]), @r"
+    exit 0
+    --- stderr
+    applied already: the files are as the session left them (session [SESSION])
+    ");
+    snapshot!(world.observe(&["undo", "last"]), @r"
+    exit 0
+    --- stdout
+     changed  add.sh                 +1    -1  +-
+     deleted  docs/new/guide.md            -1  -
+     created  old.txt                +1        +
+     3 files, +2 -2
+    --- stderr
+    put back in [WORLD]/repo: session [SESSION]
+    ");
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+    assert!(!world.repo().join("docs").exists(), "folders that were made go too");
+    snapshot!(world.observe(&["undo", "last"]), @r"
+    exit 0
+    --- stderr
+    nothing to put back of session [SESSION]: all of it has been put back before
+    ");
+    let again = world.observe(&["apply", "last"]);
+    assert!(again.starts_with("exit 0\n"), "{again}");
+    assert_eq!(world.read("add.sh"), MENDED);
+}
+
+#[test]
+fn the_end_of_a_dry_run_is_shown_as_asked() {
+    let world = world();
+    let output = session(&world, &["--dry-run", "--preview", "words"], answers());
+    let seen = world.tell(&output);
+    let shown = seen.split("--- stderr").next().unwrap();
+    snapshot!(shown, @r"
+    exit 0
+    --- stdout
+     changed  add.sh                 +1    -1  +-
+     created  docs/new/guide.md      +1        +
+     deleted  old.txt                      -1  -
+     3 files, +2 -2
+
+    ─── add.sh ─────────────────────────────────────────────────────────────────────
+      1   add() {
+      2 -     echo $(($1 - $2))
+                         ^
+      2 +     echo $(($1 + $2))
+                         ^
+      3   }
+
+    ─── docs/new/guide.md ──────────────────────────────────────────────────────────
+      1 + # Guide
+
+    ─── old.txt ────────────────────────────────────────────────────────────────────
+      1 - old
+    ");
+    let last: Vec<_> = seen.lines().rev().take(3).collect();
+    snapshot!(last.join("\n"), @r"
+    look again: agent sessions show [SESSION]
+    apply it: agent apply [SESSION]
+    the patch: [WORLD]/home/.local/state/agent/sessions/[SESSION]/changes.patch
+    ");
+}
+
+#[test]
+fn what_has_changed_meanwhile_is_not_overwritten_but_can_be_merged() {
+    let world = world();
+    session(&world, &["--dry-run", "--quiet"], answers());
+    world.write("add.sh", &format!("#!/bin/sh\n\n\n\n{ADD}"));
+    world.write("old.txt", "old, but new\n");
+    snapshot!(world.observe(&["apply", "last"]), @r"
+    exit 1
+    --- stderr
+    nothing was applied; these files are not as the session found them:
+      add.sh: it has been changed since
+      old.txt: it has been changed since
+    hint: agent apply [SESSION] --merge keeps both changes where they touch different lines
+    ");
+    snapshot!(world.observe(&["apply", "last", "--merge"]), @r"
+    exit 1
+    --- stderr
+    nothing was applied; these files cannot be merged:
+      old.txt: it has been changed since
+    ");
+    assert!(!world.repo().join("docs").exists(), "nothing of it was applied");
+    world.write("old.txt", "old\n");
+    snapshot!(world.observe(&["apply", "last", "--merge", "--preview=words"]), @r"
+    exit 0
+    --- stdout
+     changed  add.sh                 +1    -1  +-
+     created  docs/new/guide.md      +1        +
+     deleted  old.txt                      -1  -
+     3 files, +2 -2
+
+    ─── add.sh ─────────────────────────────────────────────────────────────────────
+      3
+      4
+      5   add() {
+      6 -     echo $(($1 - $2))
+                         ^
+      6 +     echo $(($1 + $2))
+                         ^
+      7   }
+
+    ─── docs/new/guide.md ──────────────────────────────────────────────────────────
+      1 + # Guide
+
+    ─── old.txt ────────────────────────────────────────────────────────────────────
+      1 - old
+    ");
+    snapshot!(world.observe(&["apply", "last", "--merge"]), @r"
+    exit 0
+    --- stdout
+     changed  add.sh                 +1    -1  +-
+     created  docs/new/guide.md      +1        +
+     deleted  old.txt                      -1  -
+     3 files, +2 -2
+    --- stderr
+    merged add.sh: it had been changed since the dry run
+    applied in [WORLD]/repo: session [SESSION]
+    ");
+    assert_eq!(world.read("add.sh"), format!("#!/bin/sh\n\n\n\n{MENDED}"));
+    let undone = world.observe(&["undo", "last"]);
+    assert!(undone.starts_with("exit 0\n"), "{undone}");
+    assert_eq!(world.read("add.sh"), format!("#!/bin/sh\n\n\n\n{ADD}"), "as it was when it was merged");
+}
+
+#[test]
+fn an_undo_puts_back_what_the_agent_changed_and_nothing_else() {
+    let world = world();
+    world.write("mine.txt", "not committed\n");
+    session(&world, &["--quiet"], answers());
+    world.write("docs/new/mine.txt", "mine\n");
+    snapshot!(world.observe(&["undo", "last", "--preview", "words"]), @r"
+    exit 0
+    --- stdout
+     changed  add.sh                 +1    -1  +-
+     deleted  docs/new/guide.md            -1  -
+     created  old.txt                +1        +
+     3 files, +2 -2
+
+    ─── add.sh ─────────────────────────────────────────────────────────────────────
+      1   add() {
+      2 -     echo $(($1 + $2))
+                         ^
+      2 +     echo $(($1 - $2))
+                         ^
+      3   }
+
+    ─── docs/new/guide.md ──────────────────────────────────────────────────────────
+      1 - # Guide
+
+    ─── old.txt ────────────────────────────────────────────────────────────────────
+      1 + old
+    ");
+    snapshot!(world.observe(&["undo", "last"]), @r"
+    exit 0
+    --- stdout
+     changed  add.sh                 +1    -1  +-
+     deleted  docs/new/guide.md            -1  -
+     created  old.txt                +1        +
+     3 files, +2 -2
+    --- stderr
+    put back in [WORLD]/repo: session [SESSION]
+    ");
+    assert_eq!((world.read("add.sh").as_str(), world.read("old.txt").as_str()), (ADD, "old\n"));
+    assert!(!world.repo().join("docs/new/guide.md").exists());
+    assert_eq!(
+        (world.read("mine.txt").as_str(), world.read("docs/new/mine.txt").as_str()),
+        ("not committed\n", "mine\n")
+    );
+    snapshot!(world.observe(&["undo", "last"]), @r"
+    exit 0
+    --- stderr
+    nothing to put back of session [SESSION]: all of it has been put back before
+    ");
+}
+
+#[test]
+fn an_undo_names_every_file_that_somebody_else_has_changed() {
+    let world = world();
+    session(&world, &["--quiet"], answers());
+    world.write("add.sh", "mine now\n");
+    world.write("old.txt", "mine too\n");
+    snapshot!(world.observe(&["undo", "last"]), @r"
+    exit 1
+    --- stderr
+    nothing was put back; these files are not as the agent left them:
+      add.sh: it has been changed since
+      old.txt: somebody else has made a file of this name
+    ");
+    assert_eq!(
+        (world.read("add.sh").as_str(), world.read("docs/new/guide.md").as_str()),
+        ("mine now\n", "# Guide\n")
+    );
+}
+
+#[test]
+fn a_diff_is_what_the_session_did() {
+    let world = world();
+    session(&world, &["--quiet"], answers());
+    snapshot!(world.observe(&["diff"]), @r"
+    exit 0
+    --- stdout
+    diff --git a/add.sh b/add.sh
+    --- a/add.sh
+    +++ b/add.sh
+    @@ -1,3 +1,3 @@
+     add() {
+    -    echo $(($1 - $2))
+    +    echo $(($1 + $2))
+     }
+    diff --git a/docs/new/guide.md b/docs/new/guide.md
+    new file mode 100644
+    --- /dev/null
+    +++ b/docs/new/guide.md
+    @@ -0,0 +1 @@
+    +# Guide
+    diff --git a/old.txt b/old.txt
+    deleted file mode 100644
+    --- a/old.txt
+    +++ /dev/null
+    @@ -1 +0,0 @@
+    -old
+    ");
+    snapshot!(world.observe(&["diff", "last", "--preview", "none"]), @r"
+    exit 0
+    --- stdout
+     changed  add.sh                 +1    -1  +-
+     created  docs/new/guide.md      +1        +
+     deleted  old.txt                      -1  -
+     3 files, +2 -2
+    ");
+    let output = world.agent(&["diff"]).output().unwrap();
+    let patch = world.home().join("x.patch");
+    fs::write(&patch, output.stdout).unwrap();
+    world.git(&["apply", "-R", patch.to_str().unwrap()]);
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+}
+
+#[test]
+fn sessions_that_are_not_there_or_changed_nothing_are_said_so() {
+    let world = world();
+    snapshot!(world.observe(&["undo"]), @r"
+    exit 2
+    --- stderr
+    error: which session? agent undo SESSION
+    hint: `agent sessions list` shows them; `last` is the newest
+    ");
+    snapshot!(world.observe(&["apply", "last"]), @r#"
+    exit 2
+    --- stderr
+    error: there is no session "last"; `agent sessions list` shows those there are
+    "#);
+    session(&world, &["--quiet"], [call("finish", json!({}))]);
+    for command in ["diff", "apply", "undo"] {
+        let seen = world.observe(&[command, "last"]);
+        assert!(seen.starts_with("exit 0\n--- stderr\n") && seen.contains("changed nothing"), "{seen}");
+    }
+}
+
+#[test]
+fn a_session_that_still_runs_is_left_alone() {
+    let (world, server) = (world(), Server::start());
+    let [edit, ..] = answers();
+    server.enqueue(Reply::text(edit));
+    server.enqueue(Reply::text("Let me think").gate("never released"));
+    let child = world
+        .agent(&["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."])
+        .env("OLLAMA_HOST", server.url())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    server.block_for_gate("never released");
+    for command in ["undo", "apply"] {
+        let seen = world.observe(&[command, "last"]);
+        assert!(
+            seen.starts_with("exit 2\n--- stderr\nerror: session ") && seen.contains("is in use by process"),
+            "{seen}"
+        );
+    }
+    let seen = world.observe(&["diff", "last"]);
+    assert!(seen.starts_with("exit 0\n") && seen.contains("+    echo $(($1 + $2))"), "{seen}");
+    let pid = child.id().to_string();
+    std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    child.wait_with_output().unwrap();
+    let seen = world.observe(&["undo", "last"]);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert_eq!(world.read("add.sh"), ADD);
+}
+
+#[test]
+fn the_tree_of_a_dry_run_is_in_the_journal_and_in_doctor() {
+    let world = world();
+    session(&world, &["--dry-run", "--quiet"], answers());
+    let journal = world.journal();
+    let tree: &Value = journal.iter().find(|r| r["event"] == "tree").unwrap();
+    let server = Server::start();
+    let doctor = world.agent(&["doctor", "--json"]).env("OLLAMA_HOST", server.url()).output().unwrap();
+    let doctor: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let finding = doctor["findings"].as_array().unwrap().iter().find(|f| f["subject"] == "dry run").unwrap();
+    let found = finding["found"].as_str().unwrap();
+    match tree["way"].as_str().unwrap() {
+        "overlay" => assert_eq!(found, "an overlay of the repository; nothing is copied"),
+        _ => assert!(found.starts_with("a copy of ") && found.contains("no overlay: "), "{found}"),
+    }
+}
