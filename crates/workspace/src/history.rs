@@ -13,13 +13,13 @@ use std::{
 
 use crate::{
     By, CleanPath, Committed, FileImage,
-    store::{FileRecord, Record, State, Store},
+    store::{FileRecord, Images, Record, State, Store},
 };
 
 /// What a session changed. Reads the state folder once; needs no work tree.
 #[derive(Debug)]
 pub struct History {
-    store: Option<Store>,
+    images: Vec<Images>,
     kept: Vec<(u64, Record)>,
     records: Vec<HistoryRecord>,
 }
@@ -71,7 +71,7 @@ impl History {
     /// When the state folder cannot be read.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         if !state_dir.join("commits").exists() {
-            return Ok(Self { store: None, kept: Vec::new(), records: Vec::new() });
+            return Ok(Self { images: Vec::new(), kept: Vec::new(), records: Vec::new() });
         }
         let store = Store::existing(state_dir)?;
         let kept = store.records()?;
@@ -83,7 +83,8 @@ impl History {
             left_out: record.left_out.clone(),
         };
         let records = kept.iter().map(record).collect();
-        Ok(Self { store: Some(store), kept, records })
+        let images = kept.iter().map(|(id, record)| store.images(*id, record)).collect();
+        Ok(Self { images, kept, records })
     }
 
     /// Every record, in order.
@@ -175,9 +176,7 @@ impl History {
     }
 
     fn image(&self, record: usize, state: Option<State>) -> io::Result<Option<FileImage>> {
-        let (Some(store), Some(state)) = (&self.store, state) else { return Ok(None) };
-        let (id, record) = &self.kept[record];
-        store.image(*id, record, state).map(Some)
+        state.map(|state| self.images[record].image(state)).transpose()
     }
 }
 

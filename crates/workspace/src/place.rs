@@ -35,6 +35,7 @@ impl FileImage {
 #[derive(Debug)]
 pub(crate) struct Place {
     folder: OwnedFd,
+    folder_id: (u64, u64),
     name: String,
 }
 
@@ -100,6 +101,7 @@ impl Workspace {
             return Err(protected("git"));
         }
         let mut folder = rustix::fs::openat(&self.0.dir, ".", FOLDER, Mode::empty()).map_err(error)?;
+        let mut folder_id = id(&rustix::fs::fstat(&folder).map_err(error)?);
         let mut so_far = String::new();
         for part in parent.as_str().split('/').filter(|p| *p != ".") {
             so_far = if so_far.is_empty() { part.into() } else { format!("{so_far}/{part}") };
@@ -121,11 +123,12 @@ impl Workspace {
                 }
                 (Err(e), _) => return Err(error(e)),
             };
-            if self.0.guarded.contains(&id(&rustix::fs::fstat(&folder).map_err(error)?)) {
+            folder_id = id(&rustix::fs::fstat(&folder).map_err(error)?);
+            if self.0.guarded.contains(&folder_id) {
                 return Err(protected("the agent itself"));
             }
         }
-        Ok(Some(Place { folder, name: name.into() }))
+        Ok(Some(Place { folder, folder_id, name: name.into() }))
     }
 
     /// Removes folders that a commit made, innermost first, where they are empty again.
@@ -182,8 +185,8 @@ impl Place {
         }
     }
 
-    /// Writes a new file beside it, synced to disk.
-    pub(crate) fn stage(&self, temp: &str, image: &FileImage) -> io::Result<()> {
+    /// Writes a new file beside it, on disk when this returns if `durable`.
+    pub(crate) fn stage(&self, temp: &str, image: &FileImage, durable: bool) -> io::Result<()> {
         if image.link {
             let to = OsStr::from_bytes(&image.bytes);
             return Ok(rustix::fs::symlinkat(to, &self.folder, temp)?);
@@ -193,7 +196,7 @@ impl Place {
         let mut file = File::from(fd);
         file.write_all(&image.bytes)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(image.mode))?;
-        file.sync_all()
+        if durable { file.sync_all() } else { Ok(()) }
     }
 
     /// Gives a file staged beside another place a name beside this one too.
@@ -224,8 +227,18 @@ impl Place {
         }
     }
 
+    /// The folder, by device and inode.
+    pub(crate) fn folder_id(&self) -> (u64, u64) {
+        self.folder_id
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Makes everything durable that was written to this file system.
+    pub(crate) fn sync_file_system(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.folder)?)
     }
 
     /// Makes renames in this folder durable.

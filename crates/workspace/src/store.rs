@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, Write as _},
     os::unix::fs::FileExt as _,
@@ -191,24 +191,41 @@ impl Store {
 
     /// A content that a commit has kept.
     pub(crate) fn image(&self, id: u64, record: &Record, state: State) -> io::Result<FileImage> {
-        let damaged = || {
-            let path = self.commit_dir(id);
-            io::Error::new(io::ErrorKind::InvalidData, format!("{}: a content is missing", path.display()))
+        self.images(id, record).image(state)
+    }
+
+    /// All contents that a commit has kept.
+    pub(crate) fn images(&self, id: u64, record: &Record) -> Images {
+        let mut at = 0;
+        let place = |kept: &Kept| {
+            at += kept.size;
+            (kept.digest, (at - kept.size, kept.size))
         };
-        let mut offset = 0;
-        for kept in &record.images {
-            if kept.digest == state.digest {
-                let mut bytes = vec![0; usize::try_from(kept.size).map_err(io::Error::other)?];
-                let file = File::open(self.commit_dir(id).join("images"))?;
-                file.read_exact_at(&mut bytes, offset)?;
-                if Digest::of(&bytes) != state.digest {
-                    return Err(damaged());
-                }
-                return Ok(FileImage { bytes, mode: state.mode, link: state.link });
-            }
-            offset += kept.size;
+        Images { path: self.commit_dir(id).join("images"), places: record.images.iter().map(place).collect() }
+    }
+}
+
+/// The contents that a commit has kept.
+#[derive(Debug)]
+pub(crate) struct Images {
+    path: PathBuf,
+    /// Offset and size of each.
+    places: HashMap<Digest, (u64, u64)>,
+}
+
+impl Images {
+    pub(crate) fn image(&self, state: State) -> io::Result<FileImage> {
+        let damaged = || {
+            let what = format!("{}: a content is missing or damaged", self.path.display());
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        };
+        let (at, size) = self.places.get(&state.digest).ok_or_else(damaged)?;
+        let mut bytes = vec![0; usize::try_from(*size).map_err(io::Error::other)?];
+        File::open(&self.path)?.read_exact_at(&mut bytes, *at)?;
+        if Digest::of(&bytes) != state.digest {
+            return Err(damaged());
         }
-        Err(damaged())
+        Ok(FileImage { bytes, mode: state.mode, link: state.link })
     }
 }
 

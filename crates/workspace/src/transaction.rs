@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     io,
     sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
@@ -17,6 +17,12 @@ use crate::{
     root::lock,
     store::{FileRecord, REPLACE_LIMIT, Record, State},
 };
+
+/// Up to this many files each is synced by itself; more are cheaper by syncing the file system once.
+const SYNCED_ONE_BY_ONE: usize = 32;
+
+/// Device and inode.
+type FolderId = (u64, u64);
 
 /// One file of a commit that is under way.
 pub(crate) struct Step {
@@ -64,13 +70,13 @@ impl Workspace {
         let id = self.keep(&steps, about, self.missing_folders(&steps)?)?;
         let store = self.0.store.as_ref().zip(id);
         let mut made = Vec::new();
-        let outcome = self.places(&steps, &mut made).and_then(|places| {
+        let outcome = self.places(&steps, &mut made).and_then(|folders| {
             let finish = || store.map_or(Ok(()), |(store, id)| store.finish(id));
-            let outcome = exchange_all(&steps, &places, finish);
+            let outcome = self.exchange_all(&steps, &folders, finish);
             if !matches!(outcome, Err(CommitError::Torn { .. })) {
-                for (step, place) in steps.iter().zip(&places) {
+                for (step, folder) in steps.iter().zip(&folders) {
                     // After success the old versions, after failure the new ones. One that cannot be removed is only litter.
-                    let _ = place.remove(&step.temp);
+                    let _ = self.at(step, *folder).map(|place| place.remove(&step.temp));
                 }
             }
             outcome
@@ -94,12 +100,21 @@ impl Workspace {
         }
     }
 
-    fn places(&self, steps: &[Step], made: &mut Vec<CleanPath>) -> Result<Vec<Place>, CommitError> {
+    /// Makes the folders that are missing; returns the folder of each step. They are opened each time anew, because there may be
+    /// more of them than files that a process may have open.
+    fn places(&self, steps: &[Step], made: &mut Vec<CleanPath>) -> Result<Vec<FolderId>, CommitError> {
         let place = |step: &Step| {
             let made = step.after.is_some().then_some(&mut *made);
-            self.place(&step.path, made)?.ok_or_else(|| CommitError::Changed(step.path.clone()))
+            let place = self.place(&step.path, made)?;
+            place.map(|p| p.folder_id()).ok_or_else(|| CommitError::Changed(step.path.clone()))
         };
         steps.iter().map(place).collect()
+    }
+
+    /// Where a step takes place; its folder has to be the one it was.
+    fn at(&self, step: &Step, folder: FolderId) -> Result<Place, CommitError> {
+        let place = self.place(&step.path, None)?.filter(|place| place.folder_id() == folder);
+        place.ok_or_else(|| CommitError::Changed(step.path.clone()))
     }
 
     /// The folders that these steps need and that are not there, outermost first.
@@ -140,44 +155,63 @@ impl Workspace {
         let turn = self.0.turn.load(Ordering::Relaxed);
         Record { version: 2, turn, tree: self.0.root.clone(), ..Record::default() }
     }
-}
 
-/// Stages every file, exchanges them one after the other, and then records that it is done. A failure takes all of it back.
-fn exchange_all(
-    steps: &[Step],
-    places: &[Place],
-    finish: impl FnOnce() -> io::Result<()>,
-) -> Result<(), CommitError> {
-    for (step, place) in steps.iter().zip(places) {
-        let staged = match (&step.after, step.twin_of) {
-            (Some(_), Some(first)) => place.stage_link(&step.temp, &places[first], &steps[first].temp),
-            (Some(image), None) => place.stage(&step.temp, image),
-            (None, _) => Ok(()),
-        };
-        staged.map_err(|source| step.system(source))?;
+    /// Stages every file, exchanges them one after the other, and then records that it is done. A failure takes all of it back.
+    fn exchange_all(
+        &self,
+        steps: &[Step],
+        folders: &[FolderId],
+        finish: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), CommitError> {
+        self.stage_all(steps, folders)?;
+        let all = || steps.iter().zip(folders.iter().copied());
+        let mut entered = 0;
+        let outcome = (|| {
+            for (step, folder) in all() {
+                step.enter(&self.at(step, folder)?)?;
+                entered += 1;
+            }
+            let mut synced = HashSet::new();
+            for (step, folder) in all().filter(|(_, folder)| synced.insert(*folder)) {
+                self.at(step, folder)?.sync().map_err(|source| step.system(source))?;
+            }
+            finish().map_err(|source| match steps.first() {
+                Some(step) => step.system(source),
+                None => CommitError::System { path: CleanPath::new(String::new()), source },
+            })
+        })();
+        let Err(error) = outcome else { return Ok(()) };
+        for (step, folder) in all().take(entered).rev() {
+            if !self.at(step, folder).is_ok_and(|place| step.leave(&place).is_ok()) {
+                let why = error.to_string();
+                return Err(CommitError::Torn { why, left: step.path.clone() });
+            }
+        }
+        Err(error)
     }
-    let mut entered = 0;
-    let outcome = (|| {
-        for (step, place) in steps.iter().zip(places) {
-            step.enter(place)?;
-            entered += 1;
+
+    /// Writes the new files beside the old ones. They are on disk when this returns.
+    fn stage_all(&self, steps: &[Step], folders: &[FolderId]) -> Result<(), CommitError> {
+        let one_by_one = steps.len() <= SYNCED_ONE_BY_ONE;
+        for (step, folder) in steps.iter().zip(folders) {
+            let place = self.at(step, *folder)?;
+            let staged = match (&step.after, step.twin_of) {
+                (Some(_), Some(first)) => {
+                    place.stage_link(&step.temp, &self.at(&steps[first], folders[first])?, &steps[first].temp)
+                }
+                (Some(image), None) => place.stage(&step.temp, image, one_by_one),
+                (None, _) => Ok(()),
+            };
+            staged.map_err(|source| step.system(source))?;
         }
-        for (step, place) in steps.iter().zip(places) {
-            place.sync().map_err(|source| step.system(source))?;
+        let mut synced = HashSet::new();
+        for (step, folder) in steps.iter().zip(folders).filter(|(_, (device, _))| synced.insert(*device)) {
+            if !one_by_one {
+                self.at(step, *folder)?.sync_file_system().map_err(|source| step.system(source))?;
+            }
         }
-        finish().map_err(|source| match steps.first() {
-            Some(step) => step.system(source),
-            None => CommitError::System { path: CleanPath::new(String::new()), source },
-        })
-    })();
-    let Err(error) = outcome else { return Ok(()) };
-    for (step, place) in steps.iter().zip(places).take(entered).rev() {
-        if step.leave(place).is_err() {
-            let why = error.to_string();
-            return Err(CommitError::Torn { why, left: step.path.clone() });
-        }
+        Ok(())
     }
-    Err(error)
 }
 
 impl Step {
