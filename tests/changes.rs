@@ -376,7 +376,7 @@ fn a_diff_is_what_the_session_did() {
 
 #[test]
 fn sessions_that_are_not_there_or_changed_nothing_are_said_so() {
-    let world = world();
+    let world = World::with(&[("a.txt", "one\n")]);
     snapshot!(world.observe(&["undo"]), @r"
     exit 2
     --- stderr
