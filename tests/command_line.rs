@@ -83,18 +83,10 @@ fn help_of_run_lists_every_flag_and_exit_code() {
                               command
           --dialect <FORM>    The form in which the model is asked to write edits [default: auto]
                               [possible values: auto, json, whole-file]
-<<<<<<< /tmp/h3/work
           --edit-form <FORM>  The form of edits in JSON calls that the model is told of; all are taken.
                               auto: by its family [default: auto] [possible values: auto, all, unified,
                               unified-lines, envelope, envelope-lines, search-replace,
                               search-replace-lines, edits, edits-lines, whole-file, whole-file-lines]
-=======
-          --edit-form <FORM>  The form of edit that JSON calls are asked for; all are accepted. auto: by
-                              what was measured for the model's family [default: auto] [possible values:
-                              auto, all, unified, unified-lines, envelope, envelope-lines,
-                              search-replace, search-replace-lines, edits, edits-lines, whole-file,
-                              whole-file-lines]
->>>>>>> /tmp/h3/mine
           --cut <WHEN>        Cut the answer after its first call, or read on for more; auto: first for
                               local models [default: auto] [possible values: auto, first, read-on]
 
