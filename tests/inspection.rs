@@ -150,7 +150,9 @@ fn doctor_is_content_where_a_run_could_start() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &report["ok"]), (Some(0), &json!(true)), "{report:#}");
     let subjects: Vec<_> = report["findings"].as_array().unwrap().iter().map(|f| &f["subject"]).collect();
-    for subject in ["settings", "server", "model", "window", "dialect", "edits", "sandbox", "git", "tests", "state"] {
+    for subject in
+        ["settings", "server", "model", "window", "dialect", "edits", "sandbox", "git", "tests", "state"]
+    {
         assert!(subjects.iter().any(|s| **s == subject), "{subject}: {report:#}");
     }
 }
