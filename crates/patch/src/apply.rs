@@ -1,6 +1,6 @@
 //! One file's bytes to its new bytes.
 
-use std::ops::Range;
+use std::{collections::VecDeque, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +82,42 @@ fn whole(before: &[u8], content: Vec<u8>, new: bool) -> Applied {
     Applied { bytes: Some(content), how }
 }
 
+/// A replacement within lines, of which the first is `line`: each line of it ends as the one that it keeps or replaces, else as the one above.
+fn endings_from(index: &Index<'_>, line: usize, hunk: &Hunk, text: &[u8]) -> Vec<u8> {
+    let own = |line: usize| index.lines.ends.get(line).filter(|end| !end.is_empty()).copied();
+    let (mut at, mut removed) = (line, VecDeque::new());
+    let mut above = index.lines.ending_near(line);
+    let mut endings = Vec::new();
+    for new in &hunk.lines {
+        let ending = match new.mark {
+            Mark::Keep => own(at),
+            Mark::Remove => {
+                removed.push_back(at);
+                None
+            }
+            Mark::Add => removed.pop_front().and_then(own),
+        };
+        if new.mark != Mark::Add {
+            at += 1;
+        }
+        if new.mark == Mark::Keep {
+            removed.clear();
+        }
+        if new.mark != Mark::Remove {
+            above = ending.unwrap_or(above);
+            endings.push(above);
+        }
+    }
+    let mut out = Vec::with_capacity(text.len() + endings.len());
+    for (i, part) in text.split(|b| *b == b'\n').enumerate() {
+        if i > 0 {
+            out.extend_from_slice(endings.get(i - 1).copied().unwrap_or(above));
+        }
+        out.extend_from_slice(part.strip_suffix(b"\r").unwrap_or(part));
+    }
+    out
+}
+
 /// New content with the byte order mark, the line endings and the final newline of what it replaces, where that has one kind of them.
 fn in_style(there: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
     let Some(there) = there.filter(|t| !t.is_empty()) else { return content.to_vec() };
@@ -149,8 +185,13 @@ fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
         let (line, here, new) = match spot {
             Spot::Lines(fit, body) => (fit.at, fit.rung, splices_of(&index, hunk, body, fit)),
             Spot::Bytes(range) => {
-                let replace = hunk.text.as_ref().map(|(_, r)| with_endings(&index, r)).unwrap_or_default();
-                (index.lines.line_at(range.start), Rung::Text, vec![(range.clone(), replace)])
+                let line = index.lines.line_at(range.start);
+                let replace = hunk
+                    .text
+                    .as_ref()
+                    .map(|(_, new)| endings_from(&index, line, hunk, new))
+                    .unwrap_or_default();
+                (line, Rung::Text, vec![(range.clone(), replace)])
             }
         };
         rung = rung.max(here);

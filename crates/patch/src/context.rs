@@ -17,7 +17,7 @@ use crate::{
 /// Most lines to keep that may be wrong.
 pub(crate) const MOST: usize = 3;
 /// A line to keep that stands for another has this much of it, of a hundred.
-const ALIKE: usize = 55;
+const ALIKE: usize = 40;
 /// Places of the rarest line that are looked at; in more the hunk would be ambiguous.
 const PLACES: usize = 100;
 /// Longest hunk aligned, in old lines.
@@ -29,6 +29,8 @@ struct Old<'b> {
     keys: Vec<u64>,
     /// Has to stand in the file.
     fixed: Vec<bool>,
+    /// Next to lines that are only added: may be a little wrong, if the one on the other side is right.
+    near: Vec<bool>,
     /// Stands right above the next one.
     tight: Vec<bool>,
 }
@@ -37,7 +39,8 @@ impl<'b> Old<'b> {
     fn of(body: &Body<'b>) -> Self {
         let texts = old(body);
         let keys = texts.iter().map(|text| units::key(text)).collect();
-        let (mut fixed, mut tight) = (vec![false; texts.len()], vec![false; texts.len()]);
+        let no = vec![false; texts.len()];
+        let (mut fixed, mut near, mut tight) = (no.clone(), no.clone(), no);
         let mut at = 0; // old lines so far
         let mut i = 0;
         while i < body.len() {
@@ -58,23 +61,29 @@ impl<'b> Old<'b> {
                 tight[line] = line + 1 < at + removed;
             }
             if removed == 0 {
-                // Only added: between lines that are right, one next to the other.
+                // Only added: between lines that stand one next to the other. One of the two may be wrong, if there are two.
+                let between = at > 0 && at < texts.len();
                 if at > 0 {
-                    fixed[at - 1] = true;
-                    tight[at - 1] = at < texts.len();
+                    (fixed[at - 1], near[at - 1], tight[at - 1]) = (true, between, between);
                 }
                 if at < texts.len() {
-                    fixed[at] = true;
+                    (fixed[at], near[at]) = (true, between);
                 }
             }
             at += removed;
             i += len;
         }
-        Self { texts, keys, fixed, tight }
+        Self { texts, keys, fixed, near, tight }
     }
 
     fn len(&self) -> usize {
         self.texts.len()
+    }
+
+    /// The line on the other side of what is added next to this one.
+    fn neighbour(&self, i: usize) -> Option<usize> {
+        let below = (self.near[i] && self.tight[i]).then_some(i + 1);
+        below.or_else(|| i.checked_sub(1).filter(|above| self.near[*above] && self.tight[*above]))
     }
 }
 
@@ -82,12 +91,13 @@ impl<'b> Old<'b> {
 pub(crate) fn alignments(index: &Index<'_>, body: &Body<'_>) -> Vec<Vec<Option<usize>>> {
     let old = Old::of(body);
     let keeps = old.fixed.iter().filter(|fixed| !**fixed).count();
-    let anchors = (0..old.len()).filter(|i| old.fixed[*i] && !old.texts[*i].is_empty());
+    let anchors = (0..old.len()).filter(|i| old.fixed[*i] && index.count_of(old.texts[*i]) > 0);
     let Some(anchor) = anchors.min_by_key(|i| index.count_of(old.texts[*i])) else { return Vec::new() };
-    if keeps == 0 || old.len() > LONGEST || index.count_of(old.texts[anchor]) > PLACES {
+    let loose = keeps + old.near.iter().filter(|near| **near).count();
+    if loose == 0 || old.len() > LONGEST || index.count_of(old.texts[anchor]) > PLACES {
         return Vec::new();
     }
-    let most = MOST.min((keeps / 2).max(1));
+    let most = MOST.min((loose / 2).max(1));
     let mut out: BTreeMap<Vec<Option<usize>>, ()> = BTreeMap::new();
     for at in index.places_of(old.texts[anchor]) {
         for late in [false, true] {
@@ -128,6 +138,10 @@ pub(crate) fn may_align(index: &Index<'_>, body: &Body<'_>) -> bool {
 /// Whether what does stand there says that this is the place.
 fn is_proof(index: &Index<'_>, old: &Old<'_>, lines: &[Option<usize>]) -> bool {
     let stands = |i: usize| lines[i].is_some_and(|at| index.is(at, old.keys[i]));
+    let held = |i: usize| !old.near[i] || stands(i) || old.neighbour(i).is_some_and(stands);
+    if !(0..old.len()).all(held) {
+        return false;
+    }
     let right = |i: &usize| stands(*i) && units::tells(old.texts[*i]);
     let keeps_right = (0..old.len()).filter(|i| !old.fixed[*i]).filter(right).count();
     let fixed_right = (0..old.len()).filter(|i| old.fixed[*i]).filter(right);
@@ -200,7 +214,7 @@ impl Aligner<'_, '_> {
                     if let Some(file) = file_at(col) {
                         if self.index.is(file, self.old.keys[i]) {
                             go(row + 1, k, here, Step::Match);
-                        } else if !self.old.fixed[i]
+                        } else if (self.old.near[i] || !self.old.fixed[i])
                             && alike(self.index.lines.texts[file], self.old.texts[i]) >= ALIKE
                         {
                             go(row + 1, k, here + 1, Step::Replace);

@@ -107,6 +107,8 @@ fn content(body: &[&str], at: usize) -> Result<Vec<u8>, ParseError> {
 fn hunks(body: &[&str], at: usize) -> Result<Vec<Hunk>, ParseError> {
     let mut out: Vec<Hunk> = Vec::new();
     let mut hunk = Hunk::default();
+    // Empty lines at its end so far: before the next directive they are layout. One with its blank is a line to keep.
+    let mut empty = 0;
     let trimmed: Vec<&str> = body.iter().map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
     let mut i = 0;
     while i < body.len() {
@@ -116,7 +118,7 @@ fn hunks(body: &[&str], at: usize) -> Result<Vec<Hunk>, ParseError> {
             continue;
         }
         if let Some(header) = bare.strip_prefix("@@") {
-            close(&mut out, &mut hunk, false);
+            close(&mut out, &mut hunk, 0);
             match unified::ranges(header) {
                 Some((start, _)) => hunk.start = Some(start),
                 None => {
@@ -128,8 +130,9 @@ fn hunks(body: &[&str], at: usize) -> Result<Vec<Hunk>, ParseError> {
             }
         } else if bare.trim() == "*** End of File" {
             hunk.at_end = true;
-            close(&mut out, &mut hunk, false);
+            close(&mut out, &mut hunk, 0);
         } else {
+            empty = if bare.is_empty() { empty + 1 } else { 0 };
             match line.as_bytes().first() {
                 Some(b' ') => hunk.lines.push(Line::new(Mark::Keep, &line[1..])),
                 Some(b'+') => hunk.lines.push(Line::new(Mark::Add, &line[1..])),
@@ -144,16 +147,13 @@ fn hunks(body: &[&str], at: usize) -> Result<Vec<Hunk>, ParseError> {
         }
         i += 1;
     }
-    close(&mut out, &mut hunk, true);
+    close(&mut out, &mut hunk, empty);
     Ok(out)
 }
 
 /// Headers that stand one below the other belong to the hunk that follows them.
-fn close(out: &mut Vec<Hunk>, hunk: &mut Hunk, last: bool) {
-    // An empty line before the next directive is layout.
-    while last && hunk.lines.last().is_some_and(|l| l.mark == Mark::Keep && l.text.is_empty()) {
-        hunk.lines.pop();
-    }
+fn close(out: &mut Vec<Hunk>, hunk: &mut Hunk, layout: usize) {
+    hunk.lines.truncate(hunk.lines.len().saturating_sub(layout));
     if !hunk.lines.is_empty() {
         out.push(std::mem::take(hunk));
     }

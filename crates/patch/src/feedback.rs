@@ -51,14 +51,19 @@ pub struct Refused {
     pub hunk: usize,
     /// Of how many.
     pub of: usize,
+    /// The line of the file that it is about, from 1: the nearest to what was looked for, or the first of several places.
+    pub line: Option<usize>,
     /// What is wrong, with the file's lines.
     pub message: String,
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.hunk > 0 && self.of > 1 {
-            write!(f, "hunk {} of {}: ", self.hunk, self.of)?;
+        match (self.hunk, self.of) {
+            // Refused while it was written: how many there would have been is not known.
+            (2.., 0) => write!(f, "hunk {}: ", self.hunk)?,
+            (1.., 2..) => write!(f, "hunk {} of {}: ", self.hunk, self.of)?,
+            _ => {}
         }
         f.write_str(&self.message)
     }
@@ -69,7 +74,12 @@ impl std::error::Error for Refused {}
 impl Refused {
     /// About the whole file.
     pub(crate) fn new(kind: Kind, message: String) -> Self {
-        Self { kind, hunk: 0, of: 0, message }
+        Self { kind, hunk: 0, of: 0, line: None, message }
+    }
+
+    /// About a line of the file, counted from 0.
+    pub(crate) fn at(self, line: Option<usize>) -> Self {
+        Self { line: line.map(|line| line + 1), ..self }
     }
 
     /// About a hunk, from 1.
@@ -151,17 +161,20 @@ pub(crate) fn applied_elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<St
 }
 
 /// Old lines that are nowhere.
-pub(crate) fn nowhere(index: &Index<'_>, body: &Body<'_>) -> Refused {
-    Refused::new(Kind::NotFound, not_found(index, &old(body), None))
+pub(crate) fn nowhere(index: &Index<'_>, body: &Body<'_>, start: Option<usize>) -> Refused {
+    let old = old(body);
+    let nearest = nearest(index, &old, start);
+    let line = nearest.map(|(at, differs)| at + differs.unwrap_or(0));
+    Refused::new(Kind::NotFound, not_found(index, &old, nearest)).at(line)
 }
 
 /// The file's lines that are most like the ones that were looked for.
-pub(crate) fn not_found(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> String {
+fn not_found(index: &Index<'_>, old: &[&[u8]], nearest: Option<(usize, Option<usize>)>) -> String {
     let n = index.lines.len();
     if n == 0 {
         return "its old lines are not in the file, which is empty".into();
     }
-    let Some((at, missing)) = nearest(index, old, start) else {
+    let Some((at, missing)) = nearest else {
         let wanted = old.iter().find(|l| !trim(l).is_empty()).copied().unwrap_or_default();
         let mut message = format!(
             "its old lines are not in the file, which has {n} lines; there is no line like {:?}",

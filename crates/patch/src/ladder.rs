@@ -61,6 +61,16 @@ impl Fit {
         Self { at, end, lines, rung: Rung::Context, shift }
     }
 
+    /// Whether the first old line stands at this line, and no other is out of its place by then.
+    pub(crate) fn stands_at(&self, line: isize) -> bool {
+        let right = |(i, at): (usize, &Option<usize>)| at.is_none_or(|at| at as isize - i as isize == line);
+        if self.rung == Rung::Context {
+            self.lines.iter().enumerate().all(right)
+        } else {
+            self.at as isize == line
+        }
+    }
+
     /// A place above line `at`, for a hunk without old lines.
     pub(crate) fn above(at: usize) -> Self {
         Self::whole(at, 0, Rung::Exact, Shift::None)
@@ -175,11 +185,13 @@ pub(crate) fn number(text: &[u8]) -> Option<(usize, &[u8])> {
     let text = text.trim_ascii_start();
     let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
     let n = std::str::from_utf8(&text[..digits]).ok()?.parse().ok()?;
-    let rest = text[digits..].trim_ascii_start();
-    let rest = match rest.first() {
-        Some(b'|') => &rest[1..],
-        Some(b':') => rest[1..].strip_prefix(b" ").unwrap_or(&rest[1..]),
-        _ => text[digits..].strip_prefix(b"\t")?,
+    let rest = &text[digits..];
+    let rest = match (rest.first(), rest.trim_ascii_start()) {
+        // A table's own bar may follow the tab.
+        (Some(b'\t'), _) => &rest[1..],
+        (_, [b'|', rest @ ..]) => rest,
+        (_, [b':', rest @ ..]) => rest.strip_prefix(b" ").unwrap_or(rest),
+        _ => return None,
     };
     Some((n, rest))
 }

@@ -54,13 +54,14 @@ pub(crate) fn place<'a>(
     }
     let mut spots = Vec::with_capacity(hunks.len());
     for (i, (f, choice)) in found.into_iter().zip(&chosen).enumerate() {
-        let refuse = |kind, message| Err(Refused::new(kind, message).hunk(i + 1, hunks.len()));
+        let refuse =
+            |kind, message, line| Err(Refused::new(kind, message).at(Some(line)).hunk(i + 1, hunks.len()));
         let hunk = &hunks[i];
         match (f, choice) {
             (Found::Lines(mut fits, body, hint), Some(c)) => {
                 let mut fit = fits.swap_remove(*c);
                 if already_here(index, &body, &fit) {
-                    return refuse(Kind::AlreadyApplied, feedback::already(fit.at));
+                    return refuse(Kind::AlreadyApplied, feedback::already(fit.at), fit.at);
                 }
                 if fit.rung == Rung::Exact && hint.or(hunk.start) == Some(fit.at + 1) {
                     fit.rung = Rung::Named;
@@ -70,17 +71,18 @@ pub(crate) fn place<'a>(
             (Found::Bytes(at, len), Some(c)) => {
                 let range = at[*c]..at[*c] + len;
                 if already_replaced(index, hunk, &range) {
-                    return refuse(Kind::AlreadyApplied, feedback::already(index.lines.line_at(range.start)));
+                    let line = index.lines.line_at(range.start);
+                    return refuse(Kind::AlreadyApplied, feedback::already(line), line);
                 }
                 spots.push(Spot::Bytes(range));
             }
             (Found::Lines(fits, ..), None) => {
                 let places: Vec<usize> = fits.iter().map(|f| f.at).collect();
-                return refuse(Kind::Ambiguous, feedback::ambiguous(index, &places));
+                return refuse(Kind::Ambiguous, feedback::ambiguous(index, &places), fits[0].at);
             }
             (Found::Bytes(at, _), None) => {
                 let places: Vec<usize> = at.iter().map(|b| index.lines.line_at(*b)).collect();
-                return refuse(Kind::Ambiguous, feedback::ambiguous(index, &places));
+                return refuse(Kind::Ambiguous, feedback::ambiguous(index, &places), places[0]);
             }
         }
     }
@@ -136,7 +138,7 @@ pub(crate) fn candidates<'a>(
             return Ok(Found::Lines(fits, body, first));
         }
     }
-    Err(Refused::new(Kind::NotFound, feedback::not_found(index, &old(&body), hunk.start)))
+    Err(feedback::nowhere(index, &body, hunk.start))
 }
 
 /// Where lines go that have no old lines around them: an empty file, the end if it says so, below the header it names.
@@ -257,7 +259,7 @@ fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize
         }
         let nearest = fixed[..i].iter().rev().flatten().next().or(fixed[i + 1..].iter().flatten().next());
         let line = start as isize - 1 + nearest.copied().unwrap_or(0);
-        chosen[i] = fits.iter().position(|f| f.at as isize == line);
+        chosen[i] = fits.iter().position(|f| f.stands_at(line));
     }
 }
 

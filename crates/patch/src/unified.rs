@@ -67,6 +67,15 @@ pub(crate) fn is_header(lines: &[&str], i: usize) -> bool {
     lines[i].starts_with("--- ") && lines.get(i + 1).is_some_and(|l| l.starts_with("+++ "))
 }
 
+/// A header that can hardly be two lines of a hunk: both name the same file, and a hunk follows.
+fn names_a_file(lines: &[&str], i: usize) -> bool {
+    let name = |line: &str| line.split_once('/').map(|(_, name)| name.trim().to_owned());
+    lines.get(i).is_some()
+        && is_header(lines, i)
+        && lines.get(i + 2).is_some_and(|l| hunk_header(l).is_some_and(|h| h.start.is_some()))
+        && name(&lines[i][4..]).is_some_and(|old| Some(old) == name(&lines[i + 1][4..]))
+}
+
 fn starts_body(line: &str) -> bool {
     line.starts_with([' ', '+', '-'])
 }
@@ -174,6 +183,9 @@ fn read_hunk(
 fn counted(lines: &[&str], from: usize, (mut old, mut new): (usize, usize)) -> Option<usize> {
     let mut i = from;
     while old > 0 || new > 0 {
+        if names_a_file(lines, i) {
+            return None;
+        }
         match lines.get(i)?.as_bytes().first() {
             Some(b' ') | None => (old, new) = (old.checked_sub(1)?, new.checked_sub(1)?),
             Some(b'-') => old = old.checked_sub(1)?,

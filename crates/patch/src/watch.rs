@@ -13,9 +13,10 @@ use std::collections::HashMap;
 use self_cell::self_cell;
 
 use crate::{
-    Dialect, FilePatch, Kind, Mark, Refused, context, detect,
+    Dialect, FilePatch, Kind, Mark, Refused, context, detect, edits, feedback,
     index::Index,
     ladder::{Body, old, unnumbered},
+    lines::bare,
     place::{body, candidates, with_endings},
 };
 
@@ -64,6 +65,10 @@ pub enum Why {
 pub struct Watch {
     look: Box<dyn FnMut(&str) -> Look + Send>,
     files: HashMap<String, Looked>,
+    /// Files that the patch makes by a search for nothing: what follows for them is about what is not there yet.
+    made: Vec<String>,
+    /// Hunks that are complete.
+    hunks: usize,
     /// The file that is meant where the patch names none.
     path: Option<String>,
     /// All complete lines, without their newlines.
@@ -101,6 +106,8 @@ impl Watch {
         Self {
             look: Box::new(look),
             files: HashMap::new(),
+            made: Vec::new(),
+            hunks: 0,
             path,
             lines: Vec::new(),
             rest: String::new(),
@@ -124,6 +131,48 @@ impl Watch {
             self.line()?;
         }
         Ok(())
+    }
+
+    /// Lines that one edit of a list searches for, so far; which of them stay is not known yet.
+    ///
+    /// # Errors
+    /// As [`Watch::feed`].
+    pub fn searched(&mut self, path: &str, search: &str) -> Result<(), Stop> {
+        self.open(path)?;
+        if search.trim().is_empty() || self.made.iter().any(|made| made == path) {
+            return Ok(());
+        }
+        let hunk = self.hunks + 1;
+        let stop = |why| Err(Stop { path: path.to_owned(), why });
+        match &self.files[path] {
+            Looked::Unknown => Ok(()),
+            Looked::Nothing => stop(Why::Missing),
+            Looked::File(file) => {
+                let index = file.borrow_dependent();
+                let body = search.split_terminator('\n').map(|l| (Mark::Keep, bare(l.as_bytes()))).collect();
+                if possible(index, &body, Some(search.as_bytes())) {
+                    return Ok(());
+                }
+                stop(Why::Lines(feedback::nowhere(index, &body, None).hunk(hunk, 0)))
+            }
+        }
+    }
+
+    /// One edit of a list.
+    ///
+    /// # Errors
+    /// As [`Watch::feed`].
+    pub fn edited(&mut self, path: &str, search: &str, replace: &str) -> Result<(), Stop> {
+        edits([(path, search, replace)]).iter().try_for_each(|patch| self.replaced(patch))
+    }
+
+    /// A search and its replacement.
+    fn replaced(&mut self, patch: &FilePatch) -> Result<(), Stop> {
+        self.open(&patch.path)?;
+        if patch.hunks.is_empty() {
+            self.made.push(patch.path.clone());
+        }
+        if self.made.contains(&patch.path) { Ok(()) } else { self.judge(patch) }
     }
 
     /// The last line is complete.
@@ -196,10 +245,11 @@ impl Watch {
             Looked::Nothing => stop(Why::Missing),
             Looked::File(file) => {
                 for hunk in &patch.hunks {
+                    self.hunks += 1;
                     match candidates(file.borrow_dependent(), hunk, patch.dialect) {
                         // In too many or in several places: other hunks may tell which.
                         Ok(_) | Err(Refused { kind: Kind::Ambiguous, .. }) => {}
-                        Err(refused) => return stop(Why::Lines(refused)),
+                        Err(refused) => return stop(Why::Lines(refused.hunk(self.hunks, 0))),
                     }
                 }
                 Ok(())

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use patch::{Look, Stop, Watch, apply, parse};
+use patch_corpus::{Case, Input};
 use proptest::prelude::*;
 
 type Tree = BTreeMap<String, Vec<u8>>;
@@ -37,6 +38,47 @@ fn watched(tree: &Tree, pieces: &[&str]) -> Option<(usize, Stop)> {
 fn pieces(text: &str, n: usize) -> Vec<&str> {
     let cuts: Vec<usize> = text.char_indices().map(|(i, _)| i).step_by(n).chain([text.len()]).collect();
     cuts.windows(2).map(|w| &text[w[0]..w[1]]).collect()
+}
+
+fn patch_text(case: &Case) -> Option<String> {
+    match &case.input {
+        Input::Text(text) => Some(text.clone()),
+        Input::Lines(lines) => {
+            Some(lines.iter().map(|l| format!("{}\n", l.strip_suffix('\n').unwrap_or(l))).collect())
+        }
+        _ => None,
+    }
+}
+
+fn before(case: &Case) -> Tree {
+    case.before.iter().map(|(path, (bytes, _))| (path.clone(), bytes.clone())).collect()
+}
+
+#[test]
+fn no_patch_of_the_corpus_is_refused_early_that_would_have_been_applied() {
+    let cases = patch_corpus::cases();
+    let (mut texts, mut refused, mut early, mut bytes, mut saved) = (0, 0, 0, 0, 0);
+    for case in &cases {
+        let Some(text) = patch_text(case) else { continue };
+        texts += 1;
+        let tree = before(case);
+        let outcome = whole(&tree, &text);
+        refused += usize::from(outcome.is_err());
+        let by_line = watched(&tree, &text.split_inclusive('\n').collect::<Vec<_>>());
+        if let Some((at, stop)) = &by_line {
+            assert!(outcome.is_err(), "{}: {stop:?}\nat byte {at} of\n{text}", case.name);
+            early += 1;
+            bytes += text.len();
+            saved += text.len() - at;
+        }
+        // However it is cut, it is refused for the same reason.
+        let in_pieces = watched(&tree, &pieces(&text, 7));
+        assert_eq!(by_line.map(|(_, stop)| stop), in_pieces.map(|(_, stop)| stop), "{}", case.name);
+    }
+    println!(
+        "{texts} patches, {refused} refused, {early} of them early: {saved} of their {bytes} bytes saved"
+    );
+    assert!(texts > 1000 && early > 100);
 }
 
 /// Lines of few kinds, so that hunks often fit in several places.

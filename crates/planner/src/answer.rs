@@ -5,7 +5,7 @@
 use journal::{CutReason, Doubt, EndedBy};
 use models::{Delta, End, EndReason, Usage};
 use serde_json::{Value, json};
-use tool_api::{Effect, Registry};
+use tool_api::{Effect, Follow, Registry};
 use tool_stream::{Event, Options, Parser};
 
 use crate::focus;
@@ -113,6 +113,8 @@ pub(crate) struct Answer<'a> {
     text_guard: Degeneration,
     thinking_guard: Degeneration,
     open: Option<(String, usize)>,
+    /// Judges the texts of the open call while they are written.
+    follow: Option<Box<dyn Follow>>,
     calls: u32,
     refused: bool,
     closed: bool,
@@ -134,6 +136,7 @@ impl<'a> Answer<'a> {
             text_guard: Degeneration::default(),
             thinking_guard: Degeneration::default(),
             open: None,
+            follow: None,
             calls: 0,
             refused: false,
             closed: false,
@@ -277,9 +280,16 @@ impl<'a> Answer<'a> {
             Event::CallOpened { tool, .. } => {
                 heard.push(Heard::Opened { call: self.calls, tool: tool.clone() });
                 let judged = self.how.tools.judge_tool(&tool);
+                self.follow = self.how.tools.follow(&tool);
                 self.open = Some((tool, self.content.len()));
                 if let Err(refusal) = judged {
                     self.refuse_early(refusal.message, heard);
+                }
+            }
+            Event::FieldText { path, text, closed, .. } => {
+                let judged = self.follow.as_mut().map_or(Ok(()), |follow| follow.text(&path, &text, closed));
+                if let Err(message) = judged {
+                    self.refuse_early(message, heard);
                 }
             }
             Event::FieldClosed { name, value, .. } => {
@@ -427,6 +437,11 @@ struct ReadyCallDraft {
 fn parser_options(tools: &Registry, file: Option<&Focus>) -> Options {
     Options {
         known_tools: Some(tools.specs().map(|s| s.name.to_owned()).collect()),
+        followed: tools
+            .specs()
+            .filter(|s| tools.follow(s.name).is_some())
+            .map(|s| s.name.to_owned())
+            .collect(),
         whole_file: file.is_some(),
         scripts: file.is_some_and(|file| focus::language(&file.path) == "sh"),
         ..Options::default()

@@ -76,6 +76,16 @@ pub enum ToolError {
     Run(String),
 }
 
+/// Follows one call while the texts in its arguments are being written.
+pub trait Follow: Send {
+    /// More of the text at `path` (`patch`, `edits/0/search`); `closed` when it is complete. `Err` is a sentence for the model: the call cannot
+    /// succeed, whatever follows. It must be one that would be refused when whole. Nothing is fed after that.
+    ///
+    /// # Errors
+    /// See above.
+    fn text(&mut self, path: &str, text: &str, closed: bool) -> Result<(), String>;
+}
+
 /// A tool with typed arguments.
 #[async_trait]
 pub trait Tool: Send + Sync + 'static {
@@ -92,6 +102,11 @@ pub trait Tool: Send + Sync + 'static {
     /// Called with values that already fit the schema. Must be quick and must not change anything.
     fn check(&self, _name: &str, _value: &Value) -> Result<(), String> {
         Ok(())
+    }
+
+    /// What follows a call of this tool while its texts are being written, if it wants to; once for each call.
+    fn follow(&self) -> Option<Box<dyn Follow>> {
+        None
     }
 
     /// Carries the call out.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
-use crate::{Effect, Outcome, Tool, ToolError, schema};
+use crate::{Effect, Follow, Outcome, Tool, ToolError, schema};
 
 /// What the model is shown of a tool.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +57,7 @@ pub struct Refusal {
 #[async_trait]
 trait Erased: Send + Sync {
     fn check(&self, name: &str, value: &Value) -> Result<(), String>;
+    fn follow(&self) -> Option<Box<dyn Follow>>;
     async fn call(&self, arguments: Value) -> Result<Outcome, ToolError>;
 }
 
@@ -64,6 +65,10 @@ trait Erased: Send + Sync {
 impl<T: Tool> Erased for T {
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
         Tool::check(self, name, value)
+    }
+
+    fn follow(&self) -> Option<Box<dyn Follow>> {
+        Tool::follow(self)
     }
 
     async fn call(&self, arguments: Value) -> Result<Outcome, ToolError> {
@@ -144,6 +149,12 @@ impl Registry {
                 message: format!("there is no tool {tool:?}; the tools are {}", names.join(", ")),
             }
         })
+    }
+
+    /// What follows a call of this tool while its texts are being written, if the tool wants to.
+    #[must_use]
+    pub fn follow(&self, tool: &str) -> Option<Box<dyn Follow>> {
+        self.entry(tool).ok()?.tool.follow()
     }
 
     /// Judges a tool name, as soon as it is known.

@@ -1,25 +1,31 @@
 //! The apply_patch tool: every form of edit, verified for all files, then committed for all files or none.
 
 mod arguments;
+mod follow;
 mod forms;
+mod refusal;
+
+use std::sync::Arc;
 
 use patch::{Action, Applied, Dialect, FilePatch, How, Rung};
 use serde_json::{Value, json};
-use tool_api::{Effect, Outcome, Tool, ToolError};
-use workspace::{Change, CleanPath, CommitError, Digest, Expect, PathError, ReadError, Workspace};
+use tool_api::{Effect, Follow, Outcome, Tool, ToolError};
+use workspace::{Change, CleanPath, Digest, Expect, PathError, ReadError, Workspace};
+
+use crate::refusal::{Misses, Why, refuse};
 
 pub use arguments::{Arguments, Edit, Text};
 pub use forms::{DESCRIBED, Described, Form, Shape};
 
-/// Changes files of a workspace.
+/// Changes files of a workspace. Clones share what they remember of misses.
 #[derive(Debug, Clone)]
-pub struct ApplyPatch(Workspace);
+pub struct ApplyPatch(Workspace, Arc<Misses>);
 
 impl ApplyPatch {
     /// Changes files in this workspace.
     #[must_use]
     pub fn new(workspace: Workspace) -> Self {
-        Self(workspace)
+        Self(workspace, Arc::default())
     }
 }
 
@@ -58,6 +64,10 @@ impl Tool for ApplyPatch {
             }
             _ => Ok(()),
         }
+    }
+
+    fn follow(&self) -> Option<Box<dyn Follow>> {
+        Some(Box::new(follow::Following::new(self.0.clone(), Arc::clone(&self.1))))
     }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
@@ -111,35 +121,13 @@ impl Plan {
     }
 }
 
-/// Why a patch is refused, and for which file if for one.
-struct Why {
-    path: Option<CleanPath>,
-    message: String,
-}
-
-impl From<PathError> for Why {
-    fn from(e: PathError) -> Self {
-        Self { path: None, message: e.to_string() }
-    }
-}
-
-impl From<ReadError> for Why {
-    fn from(e: ReadError) -> Self {
-        Self { path: None, message: e.to_string() }
-    }
-}
-
-fn refuse(message: String) -> ToolError {
-    ToolError::Model(format!("nothing was applied: {message}"))
-}
-
 impl ApplyPatch {
     /// Verifies a call for all its files; nothing is changed.
     ///
     /// # Errors
     /// As the call would be refused.
     pub fn plan(&self, arguments: Arguments) -> Result<Plan, ToolError> {
-        let patches = arguments.patches().map_err(refuse)?;
+        let patches = arguments.patches().map_err(|message| refuse(&message))?;
         let planned = patches.iter().map(|patch| self.plan_file(patch).map_err(|why| self.refused(why)));
         planned.collect::<Result<_, _>>().map(Plan)
     }
@@ -152,13 +140,7 @@ impl ApplyPatch {
         let changes = plan.0.iter().map(|p| p.change.clone()).collect();
         self.0.commit(changes).map_err(|e| match e {
             e if e.is_system() => ToolError::Run(e.to_string()),
-            e => self.refused(match e {
-                CommitError::Twice(path) => Why {
-                    path: None,
-                    message: format!("{path} is changed by two parts of the patch; make them one"),
-                },
-                e => Why { path: None, message: e.to_string() },
-            }),
+            e => self.refused(e.into()),
         })?;
         Ok(self.report(&plan.0))
     }
@@ -183,7 +165,7 @@ impl ApplyPatch {
             Err(e) => return Err(e.into()),
         };
         let Applied { bytes, how } = patch::apply(before.as_deref(), patch)
-            .map_err(|refused| Why { path: Some(source.clone()), message: refused.to_string() })?;
+            .map_err(|refused| Why::of(source.clone(), &refused, patch.dialect))?;
         let expect = match &before {
             Some(bytes) => Expect::Content(Digest::of(bytes)),
             None => Expect::Absent,
@@ -203,15 +185,8 @@ impl ApplyPatch {
         Ok(Planned { path, change, before, after: bytes, dialect: patch.dialect, verb, how })
     }
 
-    /// A refusal, and whether the file is no longer what the model has seen.
     fn refused(&self, why: Why) -> ToolError {
-        let Some(path) = why.path else { return refuse(why.message) };
-        let stale = match (self.0.seen(&path), self.0.read(&path)) {
-            (Some(seen), Ok(now)) => seen != Digest::of(&now),
-            _ => false,
-        };
-        let note = if stale { "\nThe file has changed since you read it." } else { "" };
-        refuse(format!("{path}: {}{note}", why.message))
+        refusal::refused(&self.0, &self.1, why)
     }
 
     fn report(&self, planned: &[Planned]) -> Outcome {
@@ -219,6 +194,7 @@ impl ApplyPatch {
         for p in planned {
             if let Some(bytes) = &p.after {
                 self.0.saw(&p.path, bytes);
+                self.1.landed(&p.path);
             }
             let how = match p.how.rung {
                 Rung::Indent | Rung::Tabs => ", indentation adjusted to the file's",

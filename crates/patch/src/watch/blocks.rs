@@ -1,18 +1,15 @@
 //! SEARCH/REPLACE blocks, line by line.
 
-use super::{Looked, Stop, Watch, Why, possible};
+use super::{Stop, Watch};
 use crate::{
-    Mark,
+    Dialect,
     blocks::{Marker, marker, parse, path_before},
-    lines::bare,
 };
 
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     /// The file of the last block.
     path: Option<String>,
-    /// Files that a block made: what follows for them is about what is not there yet.
-    made: Vec<String>,
     /// The line behind the last block.
     after: usize,
     /// The line of the open block's SEARCH marker.
@@ -50,38 +47,19 @@ impl Reader {
         Ok(true)
     }
 
-    /// Lines that are searched for; which of them stay is not known yet.
-    fn searched(&self, watch: &Watch, lines: std::ops::Range<usize>) -> Result<(), Stop> {
-        let Some(path) = self.path.as_ref().filter(|path| !self.made.contains(path)) else { return Ok(()) };
+    /// Lines that are searched for.
+    fn searched(&self, watch: &mut Watch, lines: std::ops::Range<usize>) -> Result<(), Stop> {
         let search = watch.text(lines);
-        if search.trim().is_empty() {
-            return Ok(());
-        }
-        let stop = |why| Err(Stop { path: path.clone(), why });
-        match &watch.files[path] {
-            Looked::Unknown => Ok(()),
-            Looked::Nothing => stop(Why::Missing),
-            Looked::File(file) => {
-                let index = file.borrow_dependent();
-                let body = search.lines().map(|l| (Mark::Keep, bare(l.as_bytes()))).collect();
-                if possible(index, &body, Some(search.as_bytes())) {
-                    return Ok(());
-                }
-                stop(Why::Lines(crate::feedback::nowhere(index, &body)))
-            }
-        }
+        self.path.as_ref().map_or(Ok(()), |path| watch.searched(path, &search))
     }
 
-    /// A complete block.
-    fn whole(&mut self, watch: &mut Watch, from: usize, to: usize) -> Result<(), Stop> {
-        let Some(path) = self.path.clone().filter(|path| !self.made.contains(path)) else { return Ok(()) };
-        for patch in parse(&watch.text(from..to), Some(&path)).unwrap_or_default() {
-            if patch.hunks.is_empty() {
-                self.made.push(path.clone());
-            } else {
-                watch.judge(&patch)?;
-            }
-        }
-        Ok(())
+    /// A complete block. One that cannot be read is judged when the patch is whole.
+    fn whole(&self, watch: &mut Watch, from: usize, to: usize) -> Result<(), Stop> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let patches = parse(&watch.text(from..to), Some(path)).unwrap_or_default();
+        patches
+            .iter()
+            .filter(|p| p.dialect == Dialect::SearchReplace)
+            .try_for_each(|patch| watch.replaced(patch))
     }
 }

@@ -1,0 +1,123 @@
+//! A call judged while it is being written: its paths, and whether its lines can stand in the files.
+
+use std::sync::Arc;
+
+use patch::{Dialect, Look, Stop, Watch, Why as Stopped};
+use tool_api::{Follow, ToolError};
+use workspace::{PathError, ReadError, Workspace};
+
+use crate::refusal::{Misses, Why, refused};
+
+/// Follows one call.
+pub(crate) struct Following {
+    workspace: Workspace,
+    misses: Arc<Misses>,
+    watch: Watch,
+    /// The element of an array that is being written.
+    line: String,
+    edit: Edit,
+}
+
+/// The edit of the list that is being written.
+#[derive(Default)]
+struct Edit {
+    number: String,
+    path: String,
+    search: String,
+    replace: String,
+    /// Those of path, search and replace that are complete.
+    known: (bool, bool, bool),
+}
+
+impl Following {
+    pub(crate) fn new(workspace: Workspace, misses: Arc<Misses>) -> Self {
+        let tree = workspace.clone();
+        let watch = Watch::new(None, move |path| look(&tree, path));
+        Self { workspace, misses, watch, line: String::new(), edit: Edit::default() }
+    }
+
+    fn stopped(&self, stop: &Stop, dialect: Dialect) -> String {
+        let why = match (&stop.why, self.workspace.target(&stop.path)) {
+            (Stopped::Path(message), _) => Why::plain(message.clone()),
+            (_, Err(e)) => e.into(),
+            (Stopped::Missing, Ok(path)) => match self.workspace.resolve(path.as_str()) {
+                Err(e) => e.into(),
+                Ok(path) => Why::plain(format!("{path} does not exist")),
+            },
+            (Stopped::Lines(why), Ok(path)) => Why::of(path, why, dialect),
+        };
+        match refused(&self.workspace, &self.misses, why) {
+            ToolError::Model(message) | ToolError::Run(message) => message,
+        }
+    }
+
+    /// A field of an edit, `search` or `search/0`.
+    fn edit(&mut self, number: &str, field: &str, text: &str, closed: bool) -> Result<(), Stop> {
+        if self.edit.number != number {
+            self.edit = Edit { number: number.to_owned(), ..Edit::default() };
+        }
+        let edit = &mut self.edit;
+        let (name, element) = field.split_once('/').map_or((field, false), |(name, _)| (name, true));
+        let (value, known) = match name {
+            "path" => (&mut edit.path, &mut edit.known.0),
+            "search" => (&mut edit.search, &mut edit.known.1),
+            "replace" => (&mut edit.replace, &mut edit.known.2),
+            _ => return Ok(()),
+        };
+        if element {
+            // Lines of an array: how many will come is not known, so that the edit is judged when the call is whole.
+            self.line.push_str(text);
+            if closed {
+                value.push_str(self.line.strip_suffix('\n').unwrap_or(&self.line));
+                value.push('\n');
+                self.line.clear();
+            }
+        } else {
+            value.push_str(text);
+            *known = closed;
+        }
+        match (name, edit.known) {
+            (_, (true, true, true)) => self.watch.edited(&edit.path, &edit.search, &edit.replace),
+            ("path" | "search", (true, ..)) => self.watch.searched(&edit.path, &edit.search),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Follow for Following {
+    fn text(&mut self, path: &str, text: &str, closed: bool) -> Result<(), String> {
+        let mut parts = path.splitn(3, '/');
+        let (judged, dialect) = match (parts.next(), parts.next(), parts.next()) {
+            (Some("patch"), None, None) => (self.watch.feed(text), Dialect::Unified),
+            (Some("patch"), Some(_), None) => {
+                self.line.push_str(text);
+                if !closed {
+                    return Ok(());
+                }
+                let line = std::mem::take(&mut self.line);
+                (
+                    self.watch.feed(&format!("{}\n", line.strip_suffix('\n').unwrap_or(&line))),
+                    Dialect::Unified,
+                )
+            }
+            (Some("edits"), Some(number), Some(field)) => {
+                (self.edit(number, field, text, closed), Dialect::Edits)
+            }
+            _ => return Ok(()),
+        };
+        judged.map_err(|stop| self.stopped(&stop, dialect))
+    }
+}
+
+/// What is at a path that a patch names.
+fn look(workspace: &Workspace, path: &str) -> Look {
+    let target = match workspace.target(path) {
+        Ok(target) => target,
+        Err(e) => return Look::Refused(e.to_string()),
+    };
+    match workspace.read(&target) {
+        Ok(bytes) => Look::File(bytes),
+        Err(ReadError::Path(PathError::NotFound { .. })) => Look::Nothing,
+        Err(_) => Look::Unknown,
+    }
+}

@@ -1,0 +1,123 @@
+//! What a model is told when its edit is refused, and what more when it misses the same place again.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use patch::{Dialect, Kind, Refused};
+use tool_api::ToolError;
+use workspace::{CleanPath, CommitError, Digest, PathError, ReadError, Workspace};
+
+/// A file of up to this many lines is shown whole at the second miss.
+const SMALL: usize = 100;
+/// Of a larger file, so many lines above and below the place.
+const AROUND: usize = 30;
+/// Longest line shown, in characters.
+const WIDTH: usize = 200;
+/// Two misses so many lines from each other are about the same place.
+const SAME: usize = 40;
+
+/// Why a patch is refused, and for which file if for one.
+pub(crate) struct Why {
+    pub(crate) path: Option<CleanPath>,
+    pub(crate) message: String,
+    /// The line it is about, where its lines do not fit, and the form it was written in.
+    missed: Option<(Option<usize>, Dialect)>,
+}
+
+impl Why {
+    pub(crate) fn plain(message: String) -> Self {
+        Self { path: None, message, missed: None }
+    }
+
+    /// The engine's refusal of a patch to this file.
+    pub(crate) fn of(path: CleanPath, refused: &Refused, dialect: Dialect) -> Self {
+        let missed =
+            matches!(refused.kind, Kind::NotFound | Kind::Ambiguous).then_some((refused.line, dialect));
+        Self { path: Some(path), message: refused.to_string(), missed }
+    }
+}
+
+impl From<PathError> for Why {
+    fn from(e: PathError) -> Self {
+        Self::plain(e.to_string())
+    }
+}
+
+impl From<ReadError> for Why {
+    fn from(e: ReadError) -> Self {
+        Self::plain(e.to_string())
+    }
+}
+
+impl From<CommitError> for Why {
+    fn from(e: CommitError) -> Self {
+        Self::plain(match e {
+            CommitError::Twice(path) => format!("{path} is changed by two parts of the patch; make them one"),
+            e => e.to_string(),
+        })
+    }
+}
+
+/// Where edits have missed since the last one of the file that went in.
+#[derive(Debug, Default)]
+pub(crate) struct Misses(Mutex<HashMap<CleanPath, Option<usize>>>);
+
+impl Misses {
+    /// Forgets the misses of a file: an edit of it went in.
+    pub(crate) fn landed(&self, path: &CleanPath) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+    }
+
+    /// Remembers a miss; whether the one before was in the same place.
+    fn again(&self, path: &CleanPath, line: Option<usize>) -> bool {
+        let mut misses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = misses.insert(path.clone(), line);
+        before.is_some_and(|before| before.zip(line).is_none_or(|(a, b)| a.abs_diff(b) <= SAME))
+    }
+}
+
+pub(crate) fn refuse(message: &str) -> ToolError {
+    ToolError::Model(format!("nothing was applied: {message}"))
+}
+
+/// The refusal, whether the file is no longer what the model has seen, and at the second miss in one place what stands there.
+pub(crate) fn refused(workspace: &Workspace, misses: &Misses, why: Why) -> ToolError {
+    let Some(path) = why.path else { return refuse(&why.message) };
+    let now = workspace.read(&path).ok();
+    let stale = match (workspace.seen(&path), &now) {
+        (Some(seen), Some(now)) => seen != Digest::of(now),
+        _ => false,
+    };
+    let mut message = format!("{path}: {}", why.message);
+    if stale {
+        message += "\nThe file has changed since you read it.";
+    }
+    if let (Some((line, dialect)), Some(now)) = (why.missed, now)
+        && misses.again(&path, line)
+    {
+        workspace.saw(&path, &now);
+        message += &region(&now, line, dialect);
+    }
+    refuse(&message)
+}
+
+/// The lines around a place, or the whole file if it is small, and the form that is the likeliest to fit next.
+fn region(file: &[u8], line: Option<usize>, dialect: Dialect) -> String {
+    let text = String::from_utf8_lossy(file);
+    let lines: Vec<&str> = text.lines().collect();
+    let small = lines.len() <= SMALL;
+    let at = line.unwrap_or(1).saturating_sub(1);
+    let (from, to) =
+        if small { (0, lines.len()) } else { (at.saturating_sub(AROUND), (at + AROUND).min(lines.len())) };
+    let mut out = match (small, dialect) {
+        (true, _) => "\nThis is the second miss here. Send the whole file by path and content. It is now:".to_owned(),
+        (false, Dialect::Edits) => "\nThis is the second miss here. Copy search from these lines, without the numbers and |, and make it as short as is unique:".to_owned(),
+        (false, _) => "\nThis is the second miss here. Use edits, with search copied from these lines, without the numbers and |:".to_owned(),
+    };
+    for (i, line) in lines.iter().enumerate().take(to).skip(from) {
+        let cut: String = line.chars().take(WIDTH).collect();
+        let dots = if cut.len() < line.len() { "…" } else { "" };
+        out += &format!("\n{}|{cut}{dots}", i + 1);
+    }
+    out
+}

@@ -1,0 +1,175 @@
+//! Cases of `patch_corpus` through the tool, on a real folder with a workspace: every security case, and a fixed sample of the others. The
+//! folder is as it should be, byte for byte, and nothing outside it has changed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+};
+
+use patch_corpus::{Case, Class, Expected, Plant, Tree};
+use tool_api::{Registry, Status, ToolError};
+use tool_apply_patch::ApplyPatch;
+use workspace::Workspace;
+
+/// One in this many of the other cases.
+const EVERY: usize = 11;
+
+/// What a name in a folder stands for.
+#[derive(Clone, PartialEq, Eq)]
+enum Entry {
+    File(Vec<u8>, bool),
+    Link(PathBuf),
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(bytes, true) => write!(f, "executable {:?}", String::from_utf8_lossy(bytes)),
+            Self::File(bytes, false) => write!(f, "{:?}", String::from_utf8_lossy(bytes)),
+            Self::Link(target) => write!(f, "link to {target:?}"),
+        }
+    }
+}
+
+/// Everything below a folder, but for what the workspace keeps for itself.
+fn everything(root: &Path, own: &Path) -> BTreeMap<PathBuf, Entry> {
+    let mut out = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(folder) = todo.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = path.symlink_metadata().unwrap();
+            let name = path.strip_prefix(root).unwrap().to_owned();
+            if meta.is_symlink() {
+                out.insert(name, Entry::Link(fs::read_link(&path).unwrap()));
+            } else if meta.is_dir() {
+                todo.push(path);
+            } else if !path.starts_with(own) || path.ends_with("kept.txt") {
+                out.insert(name, Entry::File(fs::read(&path).unwrap(), meta.mode() & 0o100 != 0));
+            }
+        }
+    }
+    out
+}
+
+fn write(path: &Path, bytes: &[u8], executable: bool) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+    if executable {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+/// The folder with everything in it, and the workspace's state folder.
+fn set_up(case: &Case, outer: &Path) -> (PathBuf, PathBuf) {
+    let root = outer.join("root");
+    let mut state = outer.join("state");
+    fs::create_dir(&root).unwrap();
+    for (path, (bytes, executable)) in &case.before {
+        write(&root.join(path), bytes, *executable);
+    }
+    for plant in &case.plants {
+        match plant {
+            Plant::Outside { path, bytes } => write(&outer.join(path), bytes, false),
+            Plant::Symlink { path, target } => symlink(target, root.join(path)).unwrap(),
+            Plant::HardLink { path, target } => fs::hard_link(root.join(target), root.join(path)).unwrap(),
+            Plant::State { path } => state = root.join(path),
+        }
+    }
+    (root, state)
+}
+
+/// Whether the files are those of the tree and nothing else is there but what was planted.
+fn is_tree(
+    all: &BTreeMap<PathBuf, Entry>,
+    before: &BTreeMap<PathBuf, Entry>,
+    case: &Case,
+    tree: &Tree,
+) -> bool {
+    let mut wanted = before.clone();
+    for path in case.before.keys() {
+        wanted.remove(&Path::new("root").join(path));
+    }
+    for (path, (bytes, executable)) in tree {
+        wanted.insert(Path::new("root").join(path), Entry::File(bytes.clone(), *executable));
+    }
+    *all == wanted
+}
+
+async fn judge(case: &Case) -> Result<(), String> {
+    let outer = tempfile::tempdir().unwrap();
+    let (root, state) = set_up(case, outer.path());
+    let tool = ApplyPatch::new(Workspace::open_with(&root, &state).unwrap());
+    let before = everything(outer.path(), &state);
+    let result = Registry::new().with(tool).call("apply_patch", case.input.arguments()).await;
+    let after = everything(outer.path(), &state);
+    let differs = || {
+        let changed = |(path, entry): &(&PathBuf, &Entry)| before.get(*path) != Some(entry);
+        let new: Vec<_> = after.iter().filter(changed).collect();
+        let gone: Vec<_> = before.keys().filter(|path| !after.contains_key(*path)).collect();
+        let mut text = format!("now {new:?}, gone {gone:?}");
+        text.truncate(text.char_indices().nth(400).map_or(text.len(), |(i, _)| i));
+        text
+    };
+    let refused = match result {
+        Ok(outcome) if outcome.status != Status::Ok => {
+            return Err(format!("neither done nor refused: {}", outcome.text));
+        }
+        Ok(_) => None,
+        Err(ToolError::Model(why)) => Some(why),
+        Err(ToolError::Run(why)) => return Err(format!("not the model's fault? {why}")),
+    };
+    match (&case.expected, refused) {
+        (_, Some(why)) if after != before => Err(format!("refused ({why}), and yet {}", differs())),
+        (Expected::Refused(_), None) => Err(format!("done: {}", differs())),
+        (Expected::Refused(_), Some(_)) => Ok(()),
+        (Expected::Tree(_), Some(_)) if matches!(case.class, Class::Either | Class::Security) => Ok(()),
+        (Expected::Tree(_), Some(why)) => Err(format!("refused: {why}")),
+        (Expected::Tree(tree), None) if is_tree(&after, &before, case, tree) => Ok(()),
+        (Expected::Tree(_), None) => Err(format!("otherwise than expected: {}", differs())),
+    }
+}
+
+/// What is wrong with some of the cases, on a thread of its own.
+fn judge_all(cases: &[&Case]) -> Vec<(Class, String)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let judged = cases.iter().filter_map(|case| {
+        let why = runtime.block_on(judge(case)).err()?;
+        Some((case.class, format!("{}: {why}", case.name).chars().take(700).collect()))
+    });
+    judged.collect()
+}
+
+#[test]
+fn a_folder_is_as_it_has_to_be_and_nothing_outside_it_changes() {
+    let cases = patch_corpus::cases();
+    let (security, others): (Vec<_>, Vec<_>) = cases.iter().partition(|c| c.class == Class::Security);
+    let sample: Vec<&Case> = others.into_iter().step_by(EVERY).chain(security).collect();
+    assert!(sample.len() >= 1000, "{}", sample.len());
+    let threads = std::thread::available_parallelism().map_or(1, Into::into);
+    let parts: Vec<&[&Case]> = sample.chunks(sample.len().div_ceil(threads)).collect();
+    let failures: Vec<(Class, String)> = std::thread::scope(|scope| {
+        let running: Vec<_> = parts.into_iter().map(|part| scope.spawn(|| judge_all(part))).collect();
+        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    // A deformed patch may be refused, one in a hundred.
+    let (refused, wrong): (Vec<_>, Vec<_>) = failures
+        .into_iter()
+        .partition(|(class, why)| *class == Class::Deformed && why.contains(": refused: "));
+    let wrong: Vec<String> = wrong.into_iter().map(|(_, why)| why).collect();
+    assert!(wrong.is_empty(), "{} of {} cases:\n\n{}", wrong.len(), sample.len(), wrong.join("\n\n"));
+    let deformed = sample.iter().filter(|c| c.class == Class::Deformed).count();
+    assert!(
+        refused.len() * 100 <= deformed,
+        "{} of {deformed} deformed patches refused: {refused:#?}",
+        refused.len()
+    );
+    assert!(
+        !Path::new("/tmp/patch-corpus-was-here.txt").exists()
+            && !Path::new("/etc/patch-corpus-was-here").exists()
+    );
+}
