@@ -128,8 +128,8 @@ const ALL: &[(D, &str, u32)] = &[
 ];
 
 /// Deformations alone, and several at once, made of each base edit in each form.
-const ALONE: usize = 3;
-const AT_ONCE: usize = 2;
+const ALONE: usize = 2;
+const AT_ONCE: usize = 1;
 
 pub(crate) const FORMS: &[(Form, &str)] = &[
     (Form::Unified, "unified"),

@@ -136,8 +136,13 @@ fn text_places(draft: &Draft<'_>, rows: &[&str], hunk: &Hunk) -> Vec<usize> {
     if matches!(draft.form, Form::Blocks | Form::Edits) {
         let search = hunk.before().join("\n");
         let whole = rows.join("\n");
-        for (at, _) in whole.char_indices().filter(|(at, _)| whole[*at..].starts_with(&search)) {
+        let mut from = 0;
+        while let Some(at) = whole[from..].find(&search).map(|n| from + n) {
             out.push(whole[..at].matches('\n').count());
+            from = at + whole[at..].chars().next().map_or(1, char::len_utf8);
+            if from > whole.len() {
+                break;
+            }
         }
     }
     out

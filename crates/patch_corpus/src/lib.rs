@@ -40,7 +40,8 @@ pub enum Class {
     MustRefuse,
     /// It may go in, if rightly so, or be refused.
     Either,
-    /// A path that is not the model's to write: through a workspace, nothing may change but what is expected.
+    /// A path that is not the model's to write, or leads to one. Through a workspace, nothing may change; where a tree is expected, that
+    /// or nothing.
     Security,
 }
 
@@ -127,6 +128,11 @@ pub enum Plant {
         path: String,
         /// An existing file, relative to the root; may be outside.
         target: String,
+    },
+    /// The workspace keeps its own state in this folder.
+    State {
+        /// Relative to the root.
+        path: String,
     },
     /// A file next to the root, which nobody may touch: `../NAME`.
     Outside {

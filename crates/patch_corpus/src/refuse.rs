@@ -1,3 +1,527 @@
-//! Patches that have to be refused.
-use crate::{Case, base::Base};
-pub(crate) fn cases(_bases: &[Base], _out: &mut Vec<Case>) {}
+//! Patches that have to be refused: what they take to be there is not, or is there twice, or is done already.
+
+use crate::{
+    Case, Class, Edit, Expected, Form, Input, Tree,
+    base::{Base, words},
+    deform::{FORMS, clean},
+    edit::{Line, Mark},
+    hunk::{Hunk, hunks},
+    judge::{exact_places, fold, loose_places},
+    random::Random,
+    text::TEXTS,
+    write::{Draft, Header},
+};
+
+/// Of how many base edits and forms each kind of refusal is made.
+const EVERY: usize = 5;
+
+type Kind = Option<&'static str>;
+
+pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
+    for (b, base) in bases.iter().enumerate() {
+        for (f, (form, label)) in FORMS.iter().enumerate().filter(|(_, (form, _))| base.fits(*form)) {
+            let mut random = Random::new((b * 10 + f) as u64 + 2_000_000);
+            let n = b + f;
+            let draft = clean(base, *form, &mut random);
+            let mut push = |why: &'static str, draft: Option<Draft<'_>>, before: Tree, kind: Kind| {
+                let Some(draft) = draft else { return };
+                let name = format!("{}/{label}/{why}", base.name);
+                out.push(refused(name, *form, why, before, draft.write(), kind));
+            };
+            if n % EVERY == 0 {
+                let (why, damage) = DAMAGES[(n / EVERY) % DAMAGES.len()];
+                push(why, damaged(&draft, damage, &mut random), base.before(), None);
+            }
+            if n % EVERY == 1 {
+                applied(&draft, n / EVERY % 2 == 1)
+                    .into_iter()
+                    .for_each(|(draft, kind)| push("already applied", Some(draft), base.after(), kind));
+            }
+            match n % (2 * EVERY) {
+                2 => push("two hunks change the same lines", overlapping(&draft), base.before(), None),
+                3 => push("nothing changes", unchanging(&draft), base.before(), None),
+                4 => push("context of another place", misplaced(&draft, b), base.before(), None),
+                5 => push("only context", only_context(&draft), base.before(), None),
+                _ => {}
+            }
+            files(base, &draft, n, &mut push);
+        }
+        ambiguous(base, b, out);
+    }
+    by_hand(out);
+}
+
+fn refused(name: String, form: Form, why: &'static str, before: Tree, input: Input, kind: Kind) -> Case {
+    let expected = Expected::Refused(kind);
+    Case {
+        name,
+        class: Class::MustRefuse,
+        form,
+        deformations: vec![why],
+        before,
+        plants: Vec::new(),
+        input,
+        expected,
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Digit,
+    Word,
+    Operator,
+    OtherLine,
+}
+
+const DAMAGES: &[(&str, Damage)] = &[
+    ("a digit differs", Damage::Digit),
+    ("a word differs", Damage::Word),
+    ("an operator differs", Damage::Operator),
+    ("a removed line is nowhere", Damage::OtherLine),
+];
+
+/// One removed line, of the last hunk that has one, is not what the file says.
+fn damaged<'a>(draft: &Draft<'a>, damage: Damage, random: &mut Random) -> Option<Draft<'a>> {
+    let mut out = draft.clone();
+    let files = draft.base.edits.iter().zip(&mut out.hunks).rev();
+    for (edit, hunks) in files {
+        let Some(before) = &edit.before else { continue };
+        if edit.deleted && draft.form == Form::Envelope {
+            continue;
+        }
+        let rows: Vec<String> = before.texts().into_iter().map(fold).collect();
+        let whole = before.texts().join("\n");
+        for hunk in hunks.iter_mut().rev() {
+            let added: Vec<String> =
+                hunk.lines.iter().filter(|l| l.mark == Mark::Add).map(|l| fold(&l.text)).collect();
+            let old = hunk.lines.iter_mut().filter(|l| l.mark == Mark::Remove);
+            for line in old.filter(|l| l.text.len() < 200) {
+                let Some(text) = changed(&line.text, damage, random) else { continue };
+                let folded = fold(&text);
+                if rows.contains(&folded) || added.contains(&folded) || whole.contains(text.trim()) {
+                    continue;
+                }
+                line.text = text;
+                return (draft.form != Form::Whole).then_some(out);
+            }
+        }
+    }
+    None
+}
+
+fn changed(text: &str, damage: Damage, random: &mut Random) -> Option<String> {
+    match damage {
+        Damage::Digit => {
+            let at = text.find(|c: char| c.is_ascii_digit())?;
+            let digit = (text.as_bytes()[at] - b'0' + 1 + random.below(8) as u8) % 10;
+            Some(format!("{}{digit}{}", &text[..at], &text[at + 1..]))
+        }
+        Damage::Word => {
+            let (at, word) = words(text).last()?;
+            Some(format!("{}{}{}", &text[..at], "mistaken", &text[at + word.len()..]))
+        }
+        Damage::Operator => {
+            let pairs = [
+                (" + ", " - "),
+                (" == ", " != "),
+                (" < ", " <= "),
+                (" > ", " >= "),
+                (" = ", " += "),
+                (" && ", " || "),
+                (" - ", " + "),
+                ("!", ""),
+            ];
+            let (from, to) = pairs.iter().find(|(from, _)| text.contains(from))?;
+            Some(text.replacen(from, to, 1))
+        }
+        Damage::OtherLine => {
+            let indent = &text[..text.len() - text.trim_start().len()];
+            words(text).next().map(|_| format!("{indent}a line that nobody has written{}", random.below(10)))
+        }
+    }
+}
+
+/// The same patch for the files it has been applied to; `None` where it could be applied again, and rightly so.
+fn applied<'a>(draft: &Draft<'a>, bare: bool) -> Option<(Draft<'a>, Kind)> {
+    let mut out = draft.clone();
+    if bare && draft.unified() {
+        out.style.header = Header::Bare;
+    }
+    let one = draft.base.edits.len() == 1;
+    let mut kind = one.then_some("already_applied");
+    let mut again = true;
+    for (edit, hunks) in draft.base.edits.iter().zip(&draft.hunks) {
+        let (Some(_), Some(after)) = (&edit.before, edit.after()) else {
+            again = false;
+            kind = kind.filter(|_| edit.created.is_some());
+            continue;
+        };
+        if edit.to.is_some() {
+            (again, kind) = (false, None);
+            continue;
+        }
+        if edit.ops.is_empty() {
+            return None;
+        }
+        let rows = after.texts();
+        for hunk in hunks {
+            let old = hunk.before();
+            let removed = hunk.removed();
+            let gone = removed.iter().any(|run| loose_places(&rows, run).is_empty());
+            let split = removed.is_empty() && loose_places(&rows, &old).is_empty() && !old.is_empty();
+            if gone || split {
+                again = false;
+            }
+            let new = hunk.after();
+            let told = hunk.lines.iter().any(|l| l.mark == Mark::Add && words(&l.text).count() > 0);
+            let stands = exact_places(&rows, &new).len() == 1;
+            kind = kind.filter(|_| told && stands && (gone || split));
+        }
+    }
+    if draft.form == Form::Whole {
+        let edit = &draft.base.edits[0];
+        let same = edit.before.is_some() && !edit.deleted;
+        return Some((out, same.then_some("no_change")));
+    }
+    (!again).then_some((out, kind))
+}
+
+/// A second hunk changes lines of the first in another way.
+fn overlapping<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
+    let mut out = draft.clone();
+    let plain = draft
+        .base
+        .edits
+        .iter()
+        .zip(&mut out.hunks)
+        .find(|(e, h)| e.plain() && !h.is_empty() && draft.form != Form::Whole)?;
+    let rows = plain.0.before.as_ref()?.texts();
+    let once = |h: &&Hunk| h.count(Mark::Remove) > 0 && loose_places(&rows, &h.before()).len() == 1;
+    let hunk = plain.1.iter().find(once)?.clone();
+    let mut other = Hunk { lines: Vec::new(), ..hunk.clone() };
+    for line in &hunk.lines {
+        if line.mark == Mark::Add {
+            continue;
+        }
+        other.lines.push(line.clone());
+        if line.mark == Mark::Remove {
+            other.lines.push(Line {
+                mark: Mark::Add,
+                text: format!("{} and otherwise", line.text),
+                ..line.clone()
+            });
+        }
+    }
+    plain.1.push(other);
+    Some(out)
+}
+
+/// What is added is what is removed.
+fn unchanging<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
+    let mut out = draft.clone();
+    let [edit] = &draft.base.edits[..] else { return None };
+    if !edit.plain() || draft.form == Form::Whole || edit.final_newline.is_some() {
+        return None;
+    }
+    for hunk in out.hunks.iter_mut().flatten() {
+        let removed: Vec<Line> = hunk.lines.iter().filter(|l| l.mark == Mark::Remove).cloned().collect();
+        let last = hunk.lines.iter().rposition(|l| l.mark == Mark::Remove)?;
+        hunk.lines.truncate(last + 1);
+        hunk.lines.retain(|l| l.mark != Mark::Add);
+        let at = hunk.lines.iter().position(|l| l.mark == Mark::Remove)?;
+        let contiguous = hunk.lines[at..].iter().all(|l| l.mark == Mark::Remove);
+        if !contiguous {
+            return None;
+        }
+        hunk.lines.extend(removed.into_iter().map(|l| Line { mark: Mark::Add, ..l }));
+    }
+    Some(out)
+}
+
+/// All context is from another file; the removed lines alone are right.
+fn misplaced<'a>(draft: &Draft<'a>, n: usize) -> Option<Draft<'a>> {
+    let mut out = draft.clone();
+    let (edit, hunks) =
+        draft.base.edits.iter().zip(&mut out.hunks).find(|(e, h)| e.plain() && !h.is_empty())?;
+    let rows: Vec<String> = edit.before.as_ref()?.texts().into_iter().map(fold).collect();
+    let (_, foreign) = TEXTS[(n * 5 + 3) % TEXTS.len()];
+    let mut foreign =
+        foreign.lines().filter(|l| words(l).count() > 1 && !rows.contains(&fold(l)) && l.len() < 100);
+    let hunk = hunks.first_mut()?;
+    if hunk.lines.iter().filter(|l| l.mark == Mark::Keep && words(&l.text).count() > 0).count() < 3
+        || draft.form == Form::Whole
+    {
+        return None;
+    }
+    for line in hunk.lines.iter_mut().filter(|l| l.mark == Mark::Keep) {
+        line.text = foreign.next()?.to_owned();
+    }
+    out.style.header = Header::Bare;
+    Some(out)
+}
+
+fn only_context<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
+    let [edit] = &draft.base.edits[..] else { return None };
+    let mut out = draft.clone();
+    for hunk in out.hunks.iter_mut().flatten() {
+        hunk.lines.retain(|l| l.mark != Mark::Add);
+        hunk.lines.iter_mut().for_each(|l| l.mark = Mark::Keep);
+    }
+    let lines = !out.hunks.is_empty() && out.hunks.iter().flatten().all(|h| !h.lines.is_empty());
+    (edit.plain() && lines && draft.form != Form::Whole && edit.final_newline.is_none()).then_some(out)
+}
+
+/// Files that are there and should not be, or the reverse.
+fn files<'a>(
+    base: &Base,
+    draft: &Draft<'a>,
+    n: usize,
+    push: &mut dyn FnMut(&'static str, Option<Draft<'a>>, Tree, Kind),
+) {
+    let last = base.edits.len() - 1;
+    let edit = &base.edits[last];
+    let draft = || Some(draft.clone());
+    let mut before = base.before();
+    if edit.created.is_some() {
+        if draft().is_some_and(|d| d.form == Form::Whole) {
+            return;
+        }
+        before.insert(edit.path.clone(), (b"there already\n".to_vec(), false));
+        push("the file exists", draft(), before, (last == 0).then_some("exists"));
+    } else if edit.to.is_some() {
+        before.insert(edit.after_path().to_owned(), (b"there already\n".to_vec(), false));
+        push("the new name is taken", draft(), before.clone(), None);
+        before.remove(edit.after_path());
+        before.remove(&edit.path);
+        push("the file does not exist", draft(), before, None);
+    } else if edit.deleted || n.is_multiple_of(8) {
+        // A whole file may be new, and a hunk without old lines makes one.
+        let whole = draft().is_some_and(|d| d.form == Form::Whole && !edit.deleted);
+        let adds = edit.before.as_ref().is_some_and(|t| t.rows.is_empty());
+        let bare = draft().is_some_and(|d| d.hunks[last].iter().all(|h| h.before().is_empty()));
+        if !whole && !adds && !bare {
+            before.remove(&edit.path);
+            push("the file does not exist", draft(), before, None);
+        }
+    }
+}
+
+/// Lines that stand in several places, with nothing to tell which are meant.
+fn ambiguous(base: &Base, n: usize, out: &mut Vec<Case>) {
+    let [edit] = &base.edits[..] else { return };
+    let Some(before) = edit.before.as_ref().filter(|t| edit.plain() && !t.mixed() && !t.bom) else { return };
+    let rows = before.texts();
+    let mut random = Random::new(n as u64 + 3_000_000);
+    let says = |t: &str| t.chars().filter(char::is_ascii_alphanumeric).count() >= 5;
+    let runs = (0..rows.len())
+        .flat_map(|at| (1..4).map(move |len| (at, len)))
+        .filter(|(at, len)| at + len < rows.len());
+    let twice: Vec<(usize, usize)> = runs
+        .filter(|(at, len)| says(rows[*at]) && exact_places(&rows, &rows[*at..at + len]).len() > 1)
+        .collect();
+    if twice.is_empty() {
+        return;
+    }
+    let (at, len) = *random.pick(&twice);
+    let mut changed = edit.clone();
+    let mut add: Vec<String> = rows[at..at + len].iter().map(|t| (*t).to_owned()).collect();
+    add[0] = format!("{} lilac{}", add[0], random.between(10, 99));
+    changed.ops = vec![crate::edit::Op { at, remove: len, add }];
+    changed.final_newline = None;
+    let base = Base { name: base.name.clone(), edits: vec![changed], others: base.others.clone() };
+    for (form, label) in FORMS.iter().filter(|(form, _)| *form != Form::Whole && base.fits(*form)) {
+        let mut draft = Draft::new(&base, *form, 0, true);
+        draft.hunks = vec![hunks(&base.edits[0], 0, false)];
+        draft.style.header = *random.pick(&[Header::Bare, Header::Dots, Header::Letters]);
+        draft.style.newline = n.is_multiple_of(2);
+        let name = format!("{}/{label}/two places", base.name);
+        out.push(refused(name, *form, "two places", base.before(), draft.write(), Some("ambiguous")));
+    }
+}
+
+const FILE: &str =
+    "alpha = 1\nbravo = 2\n\ndef charlie():\n    return alpha\n\ndef delta():\n    return alpha\n";
+
+/// What is no patch, or one that nobody can carry out.
+fn by_hand(out: &mut Vec<Case>) {
+    let before: Tree = [("x.py", FILE), ("y.py", "other = 1\n")]
+        .into_iter()
+        .map(|(p, t)| (p.to_owned(), (t.into(), false)))
+        .collect();
+    let mut push = |why: &'static str, form, input, kind| {
+        let name = format!("by hand/{why}/{}", out.len());
+        out.push(refused(name, form, why, before.clone(), input, kind));
+    };
+    let diffs: &[(&str, &str, Kind)] = &[
+        ("no patch at all", "", None),
+        ("no patch at all", "\n\n", None),
+        ("no patch at all", "I would change alpha to 2 in x.py.\n", None),
+        ("no patch at all", "```python\nalpha = 2\n```\n", None),
+        ("no patch at all", "- alpha = 1\n+ alpha = 2\n", None),
+        ("no hunks", "--- a/x.py\n+++ b/x.py\n", None),
+        ("no hunks", "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n", None),
+        ("no hunks", "diff --git a/x.py b/x.py\nindex 1..2 100644\n", None),
+        ("no lines", "--- a/x.py\n+++ b/x.py\n@@ -1,2 +1,2 @@\n", None),
+        ("no lines", "--- a/x.py\n+++ b/x.py\n@@\n```\n", None),
+        ("no file named", "@@ -1 +1 @@\n-alpha = 1\n+alpha = 2\n", None),
+        ("no file named", "--- /dev/null\n+++ /dev/null\n@@ -1 +1 @@\n-alpha = 1\n+alpha = 2\n", None),
+        ("binary", "diff --git a/x.py b/x.py\nGIT binary patch\nliteral 3\nKcmZQzU|\n", None),
+        ("binary", "diff --git a/x.py b/x.py\nBinary files a/x.py and b/x.py differ\n", None),
+        (
+            "symbolic link",
+            "diff --git a/l b/l\nnew file mode 120000\n--- /dev/null\n+++ b/l\n@@ -0,0 +1 @@\n+x.py\n\\ No newline at end of file\n",
+            None,
+        ),
+        (
+            "submodule",
+            "diff --git a/s b/s\nnew file mode 160000\n--- /dev/null\n+++ b/s\n@@ -0,0 +1 @@\n+Subproject commit 1234\n",
+            None,
+        ),
+        ("created with old lines", "--- /dev/null\n+++ b/z.py\n@@ -1 +1 @@\n-alpha = 1\n+alpha = 2\n", None),
+        (
+            "two places",
+            "--- a/x.py\n+++ b/x.py\n@@\n-    return alpha\n+    return bravo\n",
+            Some("ambiguous"),
+        ),
+        (
+            "two places",
+            "--- a/x.py\n+++ b/x.py\n@@ -40 +40 @@\n-    return alpha\n+    return bravo\n",
+            Some("ambiguous"),
+        ),
+        ("no place", "--- a/x.py\n+++ b/x.py\n@@\n+    echo = 3\n", Some("no_context")),
+        (
+            "one of two files wrong",
+            "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-alpha = 1\n+alpha = 3\n--- a/y.py\n+++ b/y.py\n@@ -1 +1 @@\n-other = 9\n+other = 2\n",
+            None,
+        ),
+        (
+            "one of two files wrong",
+            "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-alpha = 1\n+alpha = 3\n--- a/z.py\n+++ b/z.py\n@@ -1 +1 @@\n-other = 1\n+other = 2\n",
+            None,
+        ),
+        (
+            "one of two hunks wrong",
+            "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-alpha = 1\n+alpha = 3\n@@ -2 +2 @@\n-bravo = 3\n+bravo = 4\n",
+            None,
+        ),
+        (
+            "one file twice",
+            "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-alpha = 1\n+alpha = 3\n--- a/x.py\n+++ /dev/null\n",
+            None,
+        ),
+    ];
+    for (why, text, kind) in diffs {
+        push(why, Form::Unified, Input::Text((*text).to_owned()), *kind);
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        push(why, Form::Unified, Input::Lines(lines), *kind);
+    }
+    let envelopes: &[(&str, &str)] = &[
+        ("nothing in the envelope", "*** Begin Patch\n*** End Patch\n"),
+        ("no lines", "*** Begin Patch\n*** Update File: x.py\n*** End Patch\n"),
+        ("no lines", "*** Begin Patch\n*** Update File: x.py\n@@\n*** End Patch\n"),
+        ("no file named", "*** Begin Patch\n*** Update File:\n@@\n-alpha = 1\n+alpha = 2\n*** End Patch\n"),
+        (
+            "a line without a mark",
+            "*** Begin Patch\n*** Update File: x.py\n@@\n-alpha = 1\nalpha = 2\n*** End Patch\n",
+        ),
+        (
+            "a line without a mark",
+            "*** Begin Patch\n*** Add File: z.py\n+alpha = 1\nbravo = 2\n*** End Patch\n",
+        ),
+        ("the file exists", "*** Begin Patch\n*** Add File: y.py\n+alpha = 1\n*** End Patch\n"),
+        ("the file does not exist", "*** Begin Patch\n*** Delete File: z.py\n*** End Patch\n"),
+        ("no place", "*** Begin Patch\n*** Update File: x.py\n@@\n+echo = 3\n*** End Patch\n"),
+        (
+            "two places",
+            "*** Begin Patch\n*** Update File: x.py\n@@\n-    return alpha\n+    return bravo\n*** End Patch\n",
+        ),
+        (
+            "one file twice",
+            "*** Begin Patch\n*** Delete File: y.py\n*** Update File: y.py\n@@\n-other = 1\n+other = 2\n*** End Patch\n",
+        ),
+        (
+            "one file twice",
+            "*** Begin Patch\n*** Add File: z.py\n+a = 1\n*** Add File: z.py\n+a = 2\n*** End Patch\n",
+        ),
+        (
+            "one file twice",
+            "*** Begin Patch\n*** Update File: x.py\n*** Move to: z.py\n*** Update File: y.py\n*** Move to: z.py\n*** End Patch\n",
+        ),
+        (
+            "one of two files wrong",
+            "*** Begin Patch\n*** Update File: x.py\n@@\n-alpha = 1\n+alpha = 2\n*** Delete File: z.py\n*** End Patch\n",
+        ),
+        (
+            "the new name is taken",
+            "*** Begin Patch\n*** Update File: x.py\n*** Move to: y.py\n@@\n-alpha = 1\n+alpha = 2\n*** End Patch\n",
+        ),
+    ];
+    for (why, text) in envelopes {
+        push(why, Form::Envelope, Input::Text((*text).to_owned()), None);
+        push(why, Form::Envelope, Input::Text(format!("Here it is:\n\n```\n{text}```\n")), None);
+    }
+    let blocks: &[(&str, &str)] = &[
+        ("no file named", "<<<<<<< SEARCH\nalpha = 1\n=======\nalpha = 2\n>>>>>>> REPLACE\n"),
+        ("no divider", "x.py\n<<<<<<< SEARCH\nalpha = 1\n>>>>>>> REPLACE\n"),
+        (
+            "two dividers",
+            "x.py\n<<<<<<< SEARCH\nalpha = 1\n=======\nalpha = 2\n=======\nalpha = 3\n>>>>>>> REPLACE\n",
+        ),
+        ("no end", "x.py\n<<<<<<< SEARCH\nalpha = 1\n=======\nalpha = 2\n"),
+        (
+            "two places",
+            "x.py\n<<<<<<< SEARCH\n    return alpha\n=======\n    return bravo\n>>>>>>> REPLACE\n",
+        ),
+        ("the file exists", "x.py\n<<<<<<< SEARCH\n=======\nalpha = 9\n>>>>>>> REPLACE\n"),
+        ("nothing changes", "x.py\n<<<<<<< SEARCH\nalpha = 1\n=======\nalpha = 1\n>>>>>>> REPLACE\n"),
+        (
+            "one of two hunks wrong",
+            "x.py\n<<<<<<< SEARCH\nalpha = 1\n=======\nalpha = 2\n>>>>>>> REPLACE\n<<<<<<< SEARCH\nbravo = 7\n=======\nbravo = 3\n>>>>>>> REPLACE\n",
+        ),
+    ];
+    for (why, text) in blocks {
+        push(why, Form::Blocks, Input::Text((*text).to_owned()), None);
+    }
+    let edit = |path: &str, search: &str, replace: &str| Edit {
+        path: path.into(),
+        search: search.into(),
+        replace: replace.into(),
+    };
+    let lists: Vec<(&str, Vec<Edit>)> = vec![
+        ("two places", vec![edit("x.py", "return alpha", "return bravo")]),
+        ("two places", vec![edit("x.py", "alpha", "echo")]),
+        ("a removed line is nowhere", vec![edit("x.py", "alpha = 12", "alpha = 2")]),
+        ("nothing changes", vec![edit("x.py", "alpha = 1", "alpha = 1")]),
+        (
+            "two hunks change the same lines",
+            vec![edit("x.py", "alpha = 1", "alpha = 2"), edit("x.py", "pha = 1\nbra", "pha = 3\nbra")],
+        ),
+        (
+            "one of two files wrong",
+            vec![edit("x.py", "alpha = 1", "alpha = 2"), edit("y.py", "other = 2", "other = 3")],
+        ),
+        (
+            "one of two files wrong",
+            vec![edit("x.py", "alpha = 1", "alpha = 2"), edit("z.py", "other", "another")],
+        ),
+        ("the file exists", vec![edit("x.py", "", "alpha = 9\n")]),
+    ];
+    for (why, list) in lists {
+        push(why, Form::Edits, Input::Edits(list), None);
+    }
+    let texts = [
+        ("not JSON", "[{\"path\": \"x.py\", \"search\": \"alpha = 1\", \"replace\": \"alpha = 2\"}"),
+        ("not JSON", "[{\"path\": \"x.py\", \"search\": \"alpha = 1\"}]"),
+        ("no file named", "[{\"search\": \"alpha = 1\", \"replace\": \"alpha = 2\"}]"),
+    ];
+    for (why, text) in texts {
+        push(why, Form::Edits, Input::Text(text.to_owned()), None);
+    }
+    push(
+        "nothing changes",
+        Form::Whole,
+        Input::Whole { path: "x.py".into(), content: FILE.into() },
+        Some("no_change"),
+    );
+    push("the file does not exist", Form::Whole, Input::Delete { path: "z.py".into() }, Some("missing"));
+}
