@@ -99,7 +99,7 @@ impl Shadow {
             (scan, tracked.join().ok().and_then(Result::ok).unwrap_or_default())
         });
         // Tracked files can be ignored all the same.
-        let hidden = tracked.paths().filter(|path| !scan.files.contains_key(*path));
+        let hidden = tracked.paths().iter().filter(|path| !scan.files.contains_key(*path));
         let hidden: Vec<_> = hidden.filter(|path| ws.stamp(path).is_some()).cloned().collect();
         lock(&ws.0.besides).extend(hidden);
         let mut shadow = Self { kept, end: 0, files: HashMap::new(), folders: BTreeSet::new() };

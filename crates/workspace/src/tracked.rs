@@ -15,6 +15,8 @@ use crate::{CleanPath, git, place::Stamp};
 /// The tracked files below a folder; name of the blob and what the file looked like. Names that are not UTF-8 are left out.
 #[derive(Debug, Default)]
 pub(crate) struct Tracked {
+    paths: Vec<CleanPath>,
+    /// Those whose blob is what lies there.
     files: HashMap<CleanPath, (String, Looks)>,
 }
 
@@ -47,10 +49,11 @@ impl Tracked {
         let mut list = git::git(root);
         list.args(["ls-files", "--stage", "--debug", "-z"]);
         let mut files = parse(&git::run(list, None)?);
+        let paths = files.keys().cloned().collect();
         // What changed in the moment in which the index was written may have been changed once more.
         let written = (index.mtime() as u32, index.mtime_nsec() as u32);
         files.retain(|_, (_, looks)| looks.modified < written && looks.size > 0);
-        let mut tracked = Self { files };
+        let mut tracked = Self { paths, files };
         tracked.without_converted(root)?;
         Ok(tracked)
     }
@@ -61,8 +64,8 @@ impl Tracked {
         (*looks == Looks::of(stamp)).then_some(blob)
     }
 
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &CleanPath> {
-        self.files.keys()
+    pub(crate) fn paths(&self) -> &[CleanPath] {
+        &self.paths
     }
 
     fn without_converted(&mut self, root: &Path) -> io::Result<()> {

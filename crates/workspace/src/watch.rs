@@ -4,11 +4,7 @@
 //! the agent's; what somebody changes while the command runs cannot be told apart from what it does. Ignored files
 //! are not looked at, unless they are tracked or the agent has edited them.
 
-use std::{
-    borrow::Cow,
-    fs, io,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, fs, io, time::SystemTime};
 
 use crate::{
     By, CleanPath, FileImage, Workspace,
@@ -18,9 +14,6 @@ use crate::{
     store::{FileRecord, Record, State},
     tracked::Tracked,
 };
-
-/// How far the clock of a file system may be behind the one that is asked here.
-const CLOCK: Duration = Duration::from_millis(50);
 
 /// The tree before a command.
 #[derive(Debug)]
@@ -65,7 +58,7 @@ impl Workspace {
         let scan = self.with_besides(self.scan());
         shadow.update(self, scan, &Tracked::default(), |difference| differences.push(difference))?;
         let mut made: Vec<_> = shadow.folders.difference(&folders).cloned().collect();
-        // With other rules files come to light that were there before.
+        // With other rules files come to light that were there before; these are nobody's doing.
         let rules = |d: &Difference| d.path.as_ref().file_name().is_some_and(|name| name == ".gitignore");
         if before.rules != self.rules() || differences.iter().any(rules) {
             let young = |path: &CleanPath| self.born_after(path, before.began);
@@ -92,10 +85,10 @@ impl Workspace {
         (self.root().join(".git").exists(), exclude.map(|stat| Stamp::of(&stat)))
     }
 
-    /// Where the file system does not say when a file was made, none was.
+    /// For sure: where the file system does not say when a file was made, or it was in the same tick of its clock, it was not.
     fn born_after(&self, path: &CleanPath, moment: SystemTime) -> bool {
         let born = fs::symlink_metadata(self.root().join(path)).and_then(|m| m.created());
-        born.is_ok_and(|born| born + CLOCK > moment)
+        born.is_ok_and(|born| born > moment)
     }
 }
 
