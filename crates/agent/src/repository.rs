@@ -8,7 +8,7 @@ use journal::{Check, Diff};
 use planner::{FileEntry, Instructions};
 use tool_api::Status;
 use tool_run_tests::RunTests;
-use workspace::{Baseline, WalkFilter, Workspace};
+use workspace::{Baseline, WalkFilter, Watch, Workspace};
 
 /// Files of the first turn's view; more would not be shown anyway.
 const FILES: usize = 2_000;
@@ -25,6 +25,8 @@ pub(crate) struct Tree {
     state: PathBuf,
     baseline: OnceLock<Baseline>,
     patch: Mutex<Vec<u8>>,
+    /// The tree before the command that runs.
+    watch: Mutex<Option<Watch>>,
 }
 
 impl Tree {
@@ -32,7 +34,7 @@ impl Tree {
     pub(crate) fn new(workspace: Workspace, inside: &Path, state: PathBuf) -> Self {
         let mut folders: Vec<PathBuf> = inside.ancestors().map(Path::to_owned).collect();
         folders.reverse();
-        Self { workspace, folders, state, baseline: OnceLock::new(), patch: Mutex::default() }
+        Self { workspace, folders, state, baseline: OnceLock::new(), patch: Mutex::default(), watch: Mutex::default() }
     }
 
     /// The last patch told, byte for byte: files need not be UTF-8.
@@ -66,6 +68,21 @@ impl planner::Repository for Tree {
     fn remember(&self) -> Result<(), String> {
         let baseline = Baseline::take(self.workspace.root(), &self.state).map_err(|e| e.to_string())?;
         self.baseline.set(baseline).map_err(|_| "the tree has been remembered before".to_owned())
+    }
+
+    fn turn(&self, turn: u32) {
+        self.workspace.set_turn(turn);
+    }
+
+    fn before_command(&self) -> Result<(), String> {
+        let watch = self.workspace.watch().map_err(|e| e.to_string())?;
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+        Ok(())
+    }
+
+    fn after_command(&self) -> Result<(), String> {
+        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        watch.map_or(Ok(()), |watch| self.workspace.watched(watch).map(|_| ()).map_err(|e| e.to_string()))
     }
 
     fn diff(&self) -> Result<Diff, String> {

@@ -180,6 +180,9 @@ pub struct Totals {
     pub generated_tokens: u64,
     /// Tokens that were not generated thanks to cuts of doomed calls: an estimate, from the length of like calls.
     pub saved_tokens: u64,
+    /// The same in bytes of the model's text.
+    #[serde(default)]
+    pub saved_bytes: u64,
     /// Dollars, where prices are known.
     pub cost: Option<f64>,
     /// Wall-clock milliseconds.

@@ -76,9 +76,12 @@ impl Accountant {
         }
     }
 
-    /// Adds tokens that a cut saved.
-    pub(crate) fn save(&mut self, tokens: u64) {
+    /// Adds what a cut saved, in bytes; the tokens that are.
+    pub(crate) fn save(&mut self, bytes: u64) -> u64 {
+        let tokens = bytes / 4;
+        self.totals.saved_bytes += bytes;
         self.totals.saved_tokens += tokens;
+        tokens
     }
 
     /// The limit that is reached, if one is, `elapsed_ms` into the run.

@@ -66,6 +66,10 @@ pub(crate) struct Driver<'a> {
     /// The tree being remembered in the background; awaited before the first effect.
     pub(crate) remembering: Option<JoinHandle<Result<(), String>>>,
     pub(crate) turn: u32,
+    /// Nothing is to be run.
+    pub(crate) plan_only: bool,
+    /// A command runs, or did when the run was stopped.
+    pub(crate) commanding: bool,
     /// Whether something may have changed since the last verification.
     pub(crate) dirty: bool,
     pub(crate) verified_window: bool,
@@ -96,12 +100,14 @@ impl<'a> Driver<'a> {
             identity,
             tools: Arc::new(parts.tools.with(Finish)),
             repository: parts.repository,
-            verifier: parts.verifier,
+            verifier: parts.verifier.filter(|_| !job.settings.plan_only),
             interrupt: parts.interrupt,
             journal,
             started: Instant::now(),
             remembering: Some(tokio::task::spawn_blocking(move || repository.remember())),
             turn: 0,
+            plan_only: job.settings.plan_only,
+            commanding: false,
             dirty: false,
             verified_window: false,
             like_calls: HashMap::new(),
@@ -184,6 +190,7 @@ impl<'a> Driver<'a> {
     /// One request, sent again as long as that makes sense, and everything that its answer calls for.
     async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
         self.turn += 1;
+        self.repository.turn(self.turn);
         let request = Request {
             messages: machine.messages.clone(),
             temperature: Some(ask.temperature),
@@ -246,14 +253,32 @@ impl<'a> Driver<'a> {
             return Err(refused("there is nothing to verify with"));
         };
         self.remembered().await?;
+        self.before_command().await?;
         self.journal.append(Event::CheckStarted { command: verifier.command() })?;
         let check = tokio::select! {
             check = verifier.verify() => check.map_err(refused)?,
             stop = stopped(self.interrupt.clone(), self.deadline) => return Err(stop),
         };
+        self.after_command().await?;
         self.dirty = false;
         self.journal.append(Event::Checked(check.clone()))?;
         Ok(check)
+    }
+
+    /// Takes note of the tree before a command changes it.
+    pub(crate) async fn before_command(&mut self) -> Result<(), Stop> {
+        self.commanding = true;
+        let repository = Arc::clone(&self.repository);
+        noted(tokio::task::spawn_blocking(move || repository.before_command()).await)
+    }
+
+    /// Takes note of what a command changed.
+    pub(crate) async fn after_command(&mut self) -> Result<(), Stop> {
+        if !std::mem::take(&mut self.commanding) {
+            return Ok(());
+        }
+        let repository = Arc::clone(&self.repository);
+        noted(tokio::task::spawn_blocking(move || repository.after_command()).await)
     }
 
     /// Writes a file for the machine, by the same way every change goes, and verifies it where that was asked for.
@@ -275,7 +300,7 @@ impl<'a> Driver<'a> {
         self.start(&mut acting).await?;
         let acted = acting.next().await;
         let mut turn = Turn::default();
-        self.acted(acted, &mut turn)?;
+        self.acted(acted, &mut turn).await?;
         if let Some(result) = turn.results.first().filter(|r| r.outcome.status != Status::Ok) {
             return Err(refused(format!("{path} could not be written: {}", result.outcome.text)));
         }
@@ -311,6 +336,9 @@ impl<'a> Driver<'a> {
     }
 
     async fn finish(mut self, ending: Ending, mut message: String) -> Result<Report, Error> {
+        if let Err(Stop::Ended(_, why)) = self.after_command().await {
+            message = format!("{message}; {why}");
+        }
         let diff = if self.remembered().await.is_ok() {
             let repository = Arc::clone(&self.repository);
             match tokio::task::spawn_blocking(move || repository.diff()).await {
@@ -333,6 +361,15 @@ impl<'a> Driver<'a> {
         })?;
         Ok(Report { ending, message, diff, totals })
     }
+}
+
+fn noted(done: Result<Result<(), String>, tokio::task::JoinError>) -> Result<(), Stop> {
+    let why = match done {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(why)) => why,
+        Err(_) => "a thread broke".into(),
+    };
+    Err(refused(format!("what a command changes could not be recorded: {why}")))
 }
 
 /// Becomes ready when the run has to stop: interrupted, or out of time.

@@ -100,6 +100,22 @@ pub trait Repository: Send + Sync {
     /// # Errors
     /// When it cannot be done: the run stops before anything is changed.
     fn remember(&self) -> Result<(), String>;
+    /// What is changed from now on belongs to this turn.
+    fn turn(&self, _turn: u32) {}
+    /// A command is about to run: what it changes is to be recorded by [`Repository::after_command`], which follows always.
+    ///
+    /// # Errors
+    /// When it cannot be: the run stops before the command.
+    fn before_command(&self) -> Result<(), String> {
+        Ok(())
+    }
+    /// The command has ended, or was stopped.
+    ///
+    /// # Errors
+    /// When what it changed cannot be recorded: the run stops.
+    fn after_command(&self) -> Result<(), String> {
+        Ok(())
+    }
     /// What changed since [`Repository::remember`], from the tree itself.
     ///
     /// # Errors

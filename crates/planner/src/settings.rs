@@ -75,6 +75,8 @@ pub struct Settings {
     pub fresh_starts: u32,
     /// Attempts at one request when the server fails.
     pub max_retries: u32,
+    /// Nothing is run: no verification, and the first command that the model asks for ends the run.
+    pub plan_only: bool,
 }
 
 impl Default for Settings {
@@ -91,6 +93,7 @@ impl Default for Settings {
             max_finish_refusals: 2,
             fresh_starts: 2,
             max_retries: 5,
+            plan_only: false,
         }
     }
 }

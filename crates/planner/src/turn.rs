@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::StreamExt;
-use journal::{CutReason, EndedBy, Event};
+use journal::{CutReason, EndedBy, Ending, Event};
 use models::{Message, Request};
 use tool_api::Status;
 
@@ -53,7 +53,7 @@ impl Driver<'_> {
                     self.journal.append(Event::Cut { turn: self.turn, why: CutReason::Stopped, at: answer.content.len() as u64 })?;
                     return Err(stop);
                 }
-                acted = acting.next() => self.acted(acted, &mut turn)?,
+                acted = acting.next() => self.acted(acted, &mut turn).await?,
                 delta = stream.next() => match delta {
                     Some(Ok(delta)) => {
                         if matches!(delta, models::Delta::Text(_) | models::Delta::Thinking(_) | models::Delta::ToolCall { .. }) {
@@ -107,7 +107,7 @@ impl Driver<'_> {
                 break;
             }
             tokio::select! {
-                acted = acting.next() => self.acted(acted, &mut turn)?,
+                acted = acting.next() => self.acted(acted, &mut turn).await?,
                 stop = &mut stopped => return Err(stop),
             }
         }
@@ -144,8 +144,8 @@ impl Driver<'_> {
                 event
             }
             Heard::Refused(refused) => {
-                let saved_tokens = self.saved(&refused);
-                self.accountant.save(saved_tokens);
+                let saved = self.saved(&refused);
+                let saved_tokens = self.accountant.save(saved);
                 turn.refused = Some(refused.message.clone());
                 Event::Refused {
                     turn: n,
@@ -168,7 +168,7 @@ impl Driver<'_> {
         Ok(self.journal.append(event)?)
     }
 
-    /// Tokens that the rest of a refused call would have cost, going by complete calls of the same tool. A lower bound: nothing is
+    /// Bytes that the rest of a refused call would have cost, going by complete calls of the same tool. A lower bound: nothing is
     /// claimed for the first of its kind.
     fn saved(&self, refused: &Refused) -> u64 {
         let Some((bytes, calls)) = refused.tool.as_ref().and_then(|t| self.like_calls.get(t)) else {
@@ -177,7 +177,7 @@ impl Driver<'_> {
         if !refused.early {
             return 0;
         }
-        ((bytes / calls.max(&1)).saturating_sub(refused.written) / 4) as u64
+        (bytes / calls.max(&1)).saturating_sub(refused.written) as u64
     }
 
     /// Starts the queued calls that may run now.
@@ -186,6 +186,13 @@ impl Driver<'_> {
             if call.effect != tool_api::Effect::Read {
                 self.remembered().await?;
                 self.dirty = true;
+            }
+            if call.effect == tool_api::Effect::Execute {
+                if self.plan_only {
+                    let message = "a plan ends where the first command would run; what was changed by then is in the patch";
+                    return Err(Stop::Ended(Ending::Unverified, message.into()));
+                }
+                self.before_command().await?;
             }
             self.journal.append(Event::ToolStarted {
                 turn: self.turn,
@@ -198,8 +205,11 @@ impl Driver<'_> {
         Ok(())
     }
 
-    pub(crate) fn acted(&mut self, acted: Acted, turn: &mut Turn) -> Result<(), Stop> {
+    pub(crate) async fn acted(&mut self, acted: Acted, turn: &mut Turn) -> Result<(), Stop> {
         let Acted { call, result, ms } = acted;
+        if call.effect == tool_api::Effect::Execute {
+            self.after_command().await?;
+        }
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(tool_api::ToolError::Model(message)) => {
