@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    By, CleanPath, Commit, CommitError, Committed, FileImage, Workspace,
+    By, CleanPath, Commit, CommitError, Committed, FileImage, PathError, Workspace,
     place::{Found, Place, Stamp},
     root::lock,
     store::{FileRecord, REPLACE_LIMIT, Record, State},
@@ -32,6 +32,8 @@ pub(crate) struct Step {
     pub(crate) after: Option<FileImage>,
     /// The file, by device and inode, whose other names become names of the new file.
     pub(crate) names_of: Option<(u64, u64)>,
+    /// Where the file is whose owner and attributes the new one gets.
+    pub(crate) like: CleanPath,
     /// Which step stages the file that this name is to be another one of.
     pub(crate) twin_of: Option<usize>,
     pub(crate) temp: String,
@@ -59,8 +61,8 @@ impl Workspace {
             Found::Other => return Err(CommitError::NotAFile(path.clone())),
         };
         let names_of = stamp.filter(|s| s.shared).map(|s| s.id);
-        let path = path.clone();
-        Ok(Step { path, before, stamp, after: None, names_of, twin_of: None, temp: temporary() })
+        let (path, like) = (path.clone(), path.clone());
+        Ok(Step { path, like, before, stamp, after: None, names_of, twin_of: None, temp: temporary() })
     }
 
     pub(crate) fn carry_out(&self, mut steps: Vec<Step>, about: About) -> Result<Commit, CommitError> {
@@ -105,7 +107,11 @@ impl Workspace {
     fn places(&self, steps: &[Step], made: &mut Vec<CleanPath>) -> Result<Vec<FolderId>, CommitError> {
         let place = |step: &Step| {
             let made = step.after.is_some().then_some(&mut *made);
-            let place = self.place(&step.path, made)?;
+            let place = self.place(&step.path, made).map_err(|e| match e {
+                // What is wrong with the path itself has been found before; this is a full disk and its like.
+                PathError::System { why, .. } => step.system(io::Error::other(why)),
+                other => other.into(),
+            })?;
             place.map(|p| p.folder_id()).ok_or_else(|| CommitError::Changed(step.path.clone()))
         };
         steps.iter().map(place).collect()
@@ -199,7 +205,13 @@ impl Workspace {
                 (Some(_), Some(first)) => {
                     place.stage_link(&step.temp, &self.at(&steps[first], folders[first])?, &steps[first].temp)
                 }
-                (Some(image), None) => place.stage(&step.temp, image, one_by_one),
+                (Some(image), None) => {
+                    let like = match step.like == step.path {
+                        true => place.file(),
+                        false => self.place(&step.like, None)?.map_or(Ok(None), |place| place.file()),
+                    };
+                    like.and_then(|like| place.stage(&step.temp, image, like.as_ref(), one_by_one))
+                }
                 (None, _) => Ok(()),
             };
             staged.map_err(|source| step.system(source))?;
