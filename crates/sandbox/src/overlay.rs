@@ -265,7 +265,8 @@ pub(crate) fn first_of_others(root: &Path) -> io::Result<Option<PathBuf>> {
             if of_others(&entry.metadata()?) {
                 return Ok(Some(entry.path()));
             }
-            if entry.file_type()?.is_dir() {
+            // Git's objects, of which there can be more than files, are written once.
+            if entry.file_type()?.is_dir() && !entry.path().ends_with(".git/objects") {
                 todo.push(entry.path());
             }
         }
