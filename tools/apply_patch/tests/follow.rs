@@ -1,0 +1,132 @@
+//! A call judged while it is being written, as the stream parser hands it over: the same decision as on the whole call, only sooner.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+use std::{fs, path::Path};
+
+use patch_corpus::{Case, Class, Input};
+use serde_json::{Value, json};
+use tool_api::{Registry, ToolError};
+use tool_apply_patch::{ApplyPatch, Arguments};
+use tool_stream::{Event, Options, Parser};
+use workspace::Workspace;
+
+/// One in this many cases of the corpus.
+const EVERY: usize = 5;
+
+/// Feeds a call in pieces of `n` bytes; where it was refused and why.
+fn followed(registry: &Registry, call: &str, n: usize) -> Option<(usize, String)> {
+    let options = Options {
+        known_tools: Some(vec!["apply_patch".into()]),
+        followed: vec!["apply_patch".into()],
+        ..Options::default()
+    };
+    let (mut parser, mut events) = (Parser::new(options), Vec::new());
+    let mut follow = registry.follow("apply_patch").unwrap();
+    let mut fed = 0;
+    for chunk in call.as_bytes().chunks(n) {
+        parser.feed(chunk, &mut events);
+        fed += chunk.len();
+        for event in events.drain(..) {
+            if let Event::FieldText { path, text, closed, .. } = event
+                && let Err(why) = follow.text(&path, &text, closed)
+            {
+                return Some((fed, why));
+            }
+        }
+    }
+    None
+}
+
+fn call(arguments: &Value) -> String {
+    json!({"tool": "apply_patch", "arguments": arguments}).to_string()
+}
+
+fn tree(root: &Path, case: &Case) {
+    for (path, (bytes, _)) in &case.before {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn no_call_is_refused_while_it_is_written_that_would_be_carried_out() {
+    let cases = patch_corpus::cases();
+    let wanted = |c: &&Case| {
+        c.class != Class::Security && matches!(c.input, Input::Text(_) | Input::Lines(_) | Input::Edits(_))
+    };
+    let (mut early, mut calls) = (0, 0);
+    for case in cases.iter().filter(wanted).step_by(EVERY) {
+        let folder = tempfile::tempdir().unwrap();
+        tree(folder.path(), case);
+        let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap());
+        let registry = Registry::new().with(tool.clone());
+        let arguments = case.input.arguments();
+        calls += 1;
+        let Some((at, why)) = followed(&registry, &call(&arguments), 13) else { continue };
+        early += 1;
+        let whole = registry.validate("apply_patch", &arguments).map_err(|r| r.message);
+        let planned = whole.and_then(|arguments| {
+            let arguments: Arguments = serde_json::from_value(arguments).unwrap();
+            tool.plan(arguments).map(|_| ()).map_err(|e| e.to_string())
+        });
+        assert!(planned.is_err(), "{}: refused at byte {at}: {why}\n{arguments}", case.name);
+    }
+    assert!(calls > 1_000 && early > 100, "{early} of {calls}");
+}
+
+fn setting() -> (tempfile::TempDir, ApplyPatch, Registry) {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String = (1..=300).map(|i| format!("line {i}\n")).collect();
+    fs::write(folder.path().join("long.txt"), lines).unwrap();
+    fs::write(folder.path().join("short.txt"), "one\ntwo\nthree\n").unwrap();
+    let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap());
+    (folder, tool.clone(), Registry::new().with(tool))
+}
+
+#[test]
+fn an_edit_ends_where_what_it_searches_for_is_nowhere() {
+    let (_folder, _, registry) = setting();
+    let long = "something long\n".repeat(100);
+    for arguments in [
+        json!({"edits": [{"path": "short.txt", "search": "zwei\ndrei\nvier\nfuenf\n", "replace": long}]}),
+        json!({"edits": [{"path": "short.txt", "search": ["zwei", "drei", "vier", "fuenf"], "replace": long}]}),
+        json!({"patch": format!("short.txt\n<<<<<<< SEARCH\nzwei\ndrei\nvier\nfuenf\n=======\n{long}>>>>>>> REPLACE\n")}),
+        json!({"patch": format!("*** Begin Patch\n*** Update File: short.txt\n@@\n-zwei\n+{long}")}),
+        json!({"patch": ["--- a/short.txt", "+++ b/short.txt", "@@ -1,3 +1,3 @@", "-zwei", long]}),
+        json!({"patch": format!("--- a/nowhere.txt\n+++ b/nowhere.txt\n@@\n-a\n{long}")}),
+        json!({"patch": format!("--- a/../short.txt\n+++ b/../short.txt\n{long}")}),
+    ] {
+        let (at, why) = followed(&registry, &call(&arguments), 1).expect(&arguments.to_string());
+        assert!(at < 250, "{at} bytes of {arguments}: {why}");
+        assert!(why.starts_with("nothing was applied: "), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn the_second_miss_in_one_place_shows_it_and_a_success_forgets_it() {
+    let (_folder, _, registry) = setting();
+    let edit =
+        |path: &str, search: &str| json!({"edits": [{"path": path, "search": search, "replace": "x"}]});
+    let missed = async |arguments: Value| match registry.call("apply_patch", arguments).await {
+        Err(ToolError::Model(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    let first = missed(edit("short.txt", "one\ntwwo\nthree")).await;
+    assert!(!first.contains("second miss"), "{first}");
+    let second = missed(edit("short.txt", "one\ntwoo\nthree")).await;
+    assert!(second.ends_with("It is now:\n1|one\n2|two\n3|three"), "{second}");
+    assert!(second.contains("Send the whole file by path and content."), "{second}");
+
+    // In a large file the region, and one in another place is a first one.
+    missed(edit("long.txt", "line 20\nline 2l\nline 22\n")).await;
+    let elsewhere = missed(edit("long.txt", "line 200\nline 2ol\nline 202\n")).await;
+    assert!(!elsewhere.contains("second miss"), "{elsewhere}");
+    let again = missed(edit("long.txt", "line 200\nline 2Ol\nline 202\n")).await;
+    assert!(again.contains("\n200|line 200\n201|line 201\n"), "{again}");
+    assert!(!again.contains("\n90|") && !again.contains("\n290|"), "{again}");
+    registry.call("apply_patch", edit("long.txt", "line 201")).await.unwrap();
+    let after = missed(edit("long.txt", "line 200\nline 2Ol\nline 202\n")).await;
+    assert!(!after.contains("second miss"), "{after}");
+}
