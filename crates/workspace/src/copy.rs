@@ -47,12 +47,14 @@ impl Workspace {
         let mut tried = false;
         let mut todo = vec![self.root().to_owned()];
         while let Some(folder) = todo.pop() {
-            for entry in fs::read_dir(&folder)? {
+            let Some(entries) = unless_gone(&folder, fs::read_dir(&folder))? else { continue };
+            for entry in entries {
                 let entry = entry?;
-                let found = entry.metadata()?;
+                let path = entry.path();
+                let Some(found) = unless_gone(&path, entry.metadata())? else { continue };
                 if found.is_dir() {
                     if Some((found.dev(), found.ino())) != itself {
-                        todo.push(entry.path());
+                        todo.push(path);
                     }
                 } else if found.is_symlink() {
                     cost.files += 1;
@@ -62,7 +64,8 @@ impl Workspace {
                     if !tried && found.len() > 0 {
                         tried = true;
                         let trial = tempfile::tempfile_in(existing)?;
-                        cost.shared = rustix::fs::ioctl_ficlone(&trial, File::open(entry.path())?).is_ok();
+                        let file = unless_gone(&path, File::open(&path))?;
+                        cost.shared = file.is_some_and(|f| rustix::fs::ioctl_ficlone(&trial, f).is_ok());
                     }
                 }
             }
@@ -107,44 +110,74 @@ impl Workspace {
 }
 
 fn copy_tree(from: &Path, to: &Path, report: &mut CopyReport) -> io::Result<()> {
-    let mut share = true;
     let top = fs::metadata(from)?;
     fs::DirBuilder::new().mode(0o700).create(to)?;
     let itself = fs::metadata(to)?;
-    let mut todo = vec![(from.to_owned(), to.to_owned())];
-    // Times of folders are set last, because filling them changes them.
-    let mut folders: Vec<(PathBuf, Metadata)> = vec![(to.to_owned(), top)];
-    while let Some((from, to)) = todo.pop() {
-        for entry in fs::read_dir(&from)? {
+    let mut copying = Copying {
+        itself: (itself.dev(), itself.ino()),
+        todo: vec![(from.to_owned(), to.to_owned())],
+        folders: vec![(to.to_owned(), top)],
+        share: true,
+        report,
+    };
+    while let Some((from, to)) = copying.todo.pop() {
+        let Some(entries) = unless_gone(&from, fs::read_dir(&from))? else { continue };
+        for entry in entries {
             let entry = entry?;
-            let (source, target) = (entry.path(), to.join(entry.file_name()));
-            let found = entry.metadata()?;
-            let kind = found.file_type();
-            if kind.is_dir() {
-                if (found.dev(), found.ino()) == (itself.dev(), itself.ino()) {
-                    continue;
-                }
-                fs::DirBuilder::new().mode(0o700).create(&target)?;
-                folders.push((target.clone(), found));
-                todo.push((source, target));
-            } else if kind.is_symlink() {
-                std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
-                rustix::fs::utimensat(CWD, &target, &times(&found), AtFlags::SYMLINK_NOFOLLOW)?;
-                report.files += 1;
-            } else if kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device() {
-                report.left_out.push(source);
-            } else {
-                report.reflinked += u64::from(copy_file(&source, &target, &found, &mut share)?);
-                report.files += 1;
-                report.bytes += found.len();
-            }
+            unless_gone(&entry.path(), copying.entry(&entry, &to.join(entry.file_name())))?;
         }
     }
-    for (folder, found) in folders.iter().rev() {
+    for (folder, found) in copying.folders.iter().rev() {
         rustix::fs::utimensat(CWD, folder, &times(found), AtFlags::empty())?;
         fs::set_permissions(folder, fs::Permissions::from_mode(found.mode() & 0o7777))?;
     }
     Ok(())
+}
+
+/// `None` when it failed because the file is no longer there: builds, and git's own housekeeping, remove files at any time.
+fn unless_gone<T>(path: &Path, outcome: io::Result<T>) -> io::Result<Option<T>> {
+    let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+    match outcome {
+        Err(e) if missing(&e) && fs::symlink_metadata(path).is_err_and(|e| missing(&e)) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// A copy that is under way.
+struct Copying<'a> {
+    /// The folder copied into, which may lie in the one copied from.
+    itself: (u64, u64),
+    todo: Vec<(PathBuf, PathBuf)>,
+    /// Times of folders are set last, because filling them changes them.
+    folders: Vec<(PathBuf, Metadata)>,
+    /// Whether the file system can share blocks, as far as is known.
+    share: bool,
+    report: &'a mut CopyReport,
+}
+
+impl Copying<'_> {
+    fn entry(&mut self, entry: &fs::DirEntry, target: &Path) -> io::Result<()> {
+        let (source, found) = (entry.path(), entry.metadata()?);
+        let kind = found.file_type();
+        if kind.is_dir() {
+            if (found.dev(), found.ino()) != self.itself {
+                fs::DirBuilder::new().mode(0o700).create(target)?;
+                self.folders.push((target.to_owned(), found));
+                self.todo.push((source, target.to_owned()));
+            }
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&source)?, target)?;
+            rustix::fs::utimensat(CWD, target, &times(&found), AtFlags::SYMLINK_NOFOLLOW)?;
+            self.report.files += 1;
+        } else if kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device() {
+            self.report.left_out.push(source);
+        } else {
+            self.report.reflinked += u64::from(copy_file(&source, target, &found, &mut self.share)?);
+            self.report.files += 1;
+            self.report.bytes += found.len();
+        }
+        Ok(())
+    }
 }
 
 /// Without git, or when the file points nowhere, there is none: better than one that is somebody else's. Objects are copied, not borrowed: git

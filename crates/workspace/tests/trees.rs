@@ -271,6 +271,47 @@ fn a_copy_has_everything_with_modes_times_and_links() {
 }
 
 #[test]
+fn what_a_copy_will_take_is_known_before() {
+    let (outer, root) = repository();
+    symlink("nowhere", root.join("dangling")).unwrap();
+    let ws = Workspace::open(&root).unwrap();
+    for copy in [outer.path().join("made/later/copy"), root.join("inside")] {
+        let before = observe(&root);
+        let cost = ws.copy_cost(&copy).unwrap();
+        same(&observe(&root), &before);
+        assert!(!copy.exists());
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        let report = ws.copy_to(&copy).unwrap();
+        assert_eq!((cost.files, cost.bytes), (report.files, report.bytes));
+        assert_eq!(cost.shared, report.reflinked > 0);
+    }
+}
+
+#[test]
+fn files_that_come_and_go_while_a_copy_is_made_do_not_stop_it() {
+    let (outer, root) = repository();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                (0..50).for_each(|i| put(&root, &format!("build/part{i}/object"), "o"));
+                fs::remove_dir_all(root.join("build")).unwrap();
+            }
+        });
+        let ws = Workspace::open(&root).unwrap();
+        for i in 0..20 {
+            let done = ws
+                .copy_cost(&outer.path().join("copy"))
+                .and_then(|_| ws.copy_to(&outer.path().join(format!("copy{i}"))));
+            if i == 19 || done.is_err() {
+                over.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            done.unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_copy_into_the_root_does_not_copy_itself() {
     let (_outer, root) = repository();
     let copy = root.join("copy");
