@@ -187,6 +187,7 @@ impl Workspace {
                 });
                 // It stays the file that its other names are names of.
                 new.names_of = gone.names_of;
+                new.like = from;
                 vec![gone, new]
             }
         })

@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod attributes;
 mod baseline;
 mod bring;
 mod commit;

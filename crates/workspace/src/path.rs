@@ -252,8 +252,11 @@ fn lexical(text: &str) -> Option<CleanPath> {
     Some(CleanPath::new(parts.join("/")))
 }
 
-/// Whether a file system might take this name for `.git`: by case, or by the invisible characters that HFS+ leaves out.
+/// Whether a file system might take this name for `.git`: by case, by the invisible characters that HFS+ leaves out, or as Windows does
+/// (`git~1`, blanks and dots behind, `.git::$INDEX_ALLOCATION`). Repositories travel.
 pub(crate) fn is_git(name: &str) -> bool {
     let invisible = |c: &char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
-    name.chars().filter(|c| !invisible(c)).map(|c| c.to_ascii_lowercase()).eq(".git".chars())
+    let plain: String = name.chars().filter(|c| !invisible(c)).map(|c| c.to_ascii_lowercase()).collect();
+    let stem = plain.split([':', '\\']).next().unwrap_or_default().trim_end_matches(['.', ' ']);
+    matches!(stem, ".git" | "git~1")
 }

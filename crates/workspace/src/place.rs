@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{CleanPath, Digest, PathError, Workspace, path::is_git, root::id};
+use crate::{CleanPath, Digest, PathError, Workspace, attributes, path::is_git, root::id};
 
 /// A file as it is, was, or is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,8 +124,8 @@ impl Workspace {
                 (Err(e), _) => return Err(error(e)),
             };
             folder_id = id(&rustix::fs::fstat(&folder).map_err(error)?);
-            if self.0.guarded.contains(&folder_id) {
-                return Err(protected("the agent itself"));
+            if let Some((_, owner)) = self.0.guarded.iter().find(|(guarded, _)| *guarded == folder_id) {
+                return Err(protected(owner));
             }
         }
         Ok(Some(Place { folder, folder_id, name: name.into() }))
@@ -162,8 +162,7 @@ impl Place {
             }
             _ => return Ok(Found::Other),
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&self.folder, name, flags, Mode::empty())?);
+        let file = self.open(name)?;
         let stat = rustix::fs::fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Ok(Found::Other);
@@ -176,6 +175,23 @@ impl Place {
         Ok(Found::File(FileImage { bytes, mode: stat.st_mode & 0o7777, link: false }, Stamp::of(&stat)))
     }
 
+    fn open(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.folder, name, flags, Mode::empty())?.into())
+    }
+
+    /// The file that is there, to take over what it has besides its content; `None` for anything else.
+    pub(crate) fn file(&self) -> io::Result<Option<File>> {
+        let stat = rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW);
+        match stat {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                self.open(&self.name).map(Some)
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// What is there now, without reading it; `None` when nothing is.
     pub(crate) fn stamp(&self) -> io::Result<Option<Stamp>> {
         match rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -185,8 +201,14 @@ impl Place {
         }
     }
 
-    /// Writes a new file beside it, on disk when this returns if `durable`.
-    pub(crate) fn stage(&self, temp: &str, image: &FileImage, durable: bool) -> io::Result<()> {
+    /// Writes a new file beside it, with the owner and the attributes of `like`; on disk when this returns if `durable`.
+    pub(crate) fn stage(
+        &self,
+        temp: &str,
+        image: &FileImage,
+        like: Option<&File>,
+        durable: bool,
+    ) -> io::Result<()> {
         if image.link {
             let to = OsStr::from_bytes(&image.bytes);
             return Ok(rustix::fs::symlinkat(to, &self.folder, temp)?);
@@ -195,6 +217,7 @@ impl Place {
         let fd = rustix::fs::openat(&self.folder, temp, flags, Mode::from_raw_mode(0o600))?;
         let mut file = File::from(fd);
         file.write_all(&image.bytes)?;
+        like.map_or(Ok(()), |like| attributes::take_over(like, &file))?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(image.mode))?;
         if durable { file.sync_all() } else { Ok(()) }
     }

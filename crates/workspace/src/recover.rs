@@ -61,7 +61,7 @@ impl Workspace {
                 Some(state) => {
                     // Not under the commit's own temporary name: that may hold something else.
                     place.remove(&back)?;
-                    place.stage(&back, &store.image(id, record, state)?, true)?;
+                    place.stage(&back, &store.image(id, record, state)?, place.file()?.as_ref(), true)?;
                     put(&place, &back, now.is_some())?;
                 }
             }

@@ -36,6 +36,9 @@ pub enum OpenError {
     },
 }
 
+/// A `.git` that is a file names a folder and no more; in bytes.
+const GIT_FILE_LIMIT: u64 = 8 << 10;
+
 /// A repository, or any folder, that can be read and changed and not left. Clones share one state.
 #[derive(Clone, Debug)]
 pub struct Workspace(pub(crate) Arc<Inner>);
@@ -45,8 +48,8 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) dir: Dir,
     pub(crate) store: Option<Store>,
-    /// Folders that are never written, by device and inode: the agent's own state.
-    pub(crate) guarded: Vec<(u64, u64)>,
+    /// Folders that are never written, by device and inode, whatever they are called: git's, and the agent's own. With whose they are.
+    pub(crate) guarded: Vec<((u64, u64), &'static str)>,
     seen: Mutex<HashMap<CleanPath, Digest>>,
     pub(crate) writing: Mutex<()>,
     pub(crate) turn: AtomicU32,
@@ -82,10 +85,11 @@ impl Workspace {
         let error = |source| OpenError::Root { path: root.to_owned(), source };
         let canonical = root.canonicalize().map_err(error)?;
         let dir = Dir::open_ambient_dir(&canonical, ambient_authority()).map_err(error)?;
-        let guarded = match &store {
-            Some(store) => vec![id(&rustix::fs::stat(store.dir()).map_err(|e| error(e.into()))?)],
-            None => Vec::new(),
-        };
+        let mut guarded: Vec<_> = git_folders(&canonical).into_iter().map(|folder| (folder, "git")).collect();
+        if let Some(store) = &store {
+            let state = rustix::fs::stat(store.dir()).map_err(|e| error(e.into()))?;
+            guarded.push((id(&state), "the agent itself"));
+        }
         let (seen, writing, turn, besides, shadow) = Default::default();
         let root = canonical;
         Ok(Self(Arc::new(Inner { root, dir, store, guarded, seen, writing, turn, besides, shadow })))
@@ -112,6 +116,28 @@ impl Workspace {
     pub fn seen(&self, path: &CleanPath) -> Option<Digest> {
         lock(&self.0.seen).get(path).copied()
     }
+}
+
+/// Where the repository at this root is kept: what `.git` is, or leads to, or names.
+fn git_folders(root: &Path) -> Vec<(u64, u64)> {
+    // A pipe would wait, and a device never end.
+    let text = |path: &Path| {
+        let small = std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= GIT_FILE_LIMIT);
+        small.then(|| std::fs::read_to_string(path).ok()).flatten()
+    };
+    let git = root.join(".git");
+    let mut folders = vec![git.clone()];
+    if let Some(said) = text(&git)
+        && let Some(named) = said.strip_prefix("gitdir:")
+    {
+        let named = root.join(named.trim());
+        if let Some(common) = text(&named.join("commondir")) {
+            folders.push(named.join(common.trim()));
+        }
+        folders.push(named);
+    }
+    let folder = |path: PathBuf| rustix::fs::stat(path).ok().map(|stat| id(&stat));
+    folders.into_iter().filter_map(folder).collect()
 }
 
 pub(crate) fn id(stat: &Stat) -> (u64, u64) {

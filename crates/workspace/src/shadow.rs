@@ -252,7 +252,8 @@ impl Workspace {
         let root = self.0.root.clone();
         let found = Mutex::new(Scan::default());
         let shown = move |e: &ignore::DirEntry| {
-            let own = || rustix::fs::lstat(e.path()).is_ok_and(|stat| guarded.contains(&id(&stat)));
+            let own =
+                || rustix::fs::lstat(e.path()).is_ok_and(|stat| guarded.iter().any(|(g, _)| *g == id(&stat)));
             let folder = e.file_type().is_some_and(|k| k.is_dir());
             let git = e.file_name().to_str().is_some_and(is_git);
             !(git || folder && own())

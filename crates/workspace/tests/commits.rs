@@ -136,6 +136,35 @@ fn permissions_survive_and_can_be_set() {
 }
 
 #[test]
+fn attributes_survive_and_so_does_the_owner() {
+    let (_outer, ws) = setting();
+    let attribute = |p: &str| {
+        let mut room = [0; 64];
+        let size = rustix::fs::getxattr(ws.root().join(p), "user.note", &mut room).unwrap_or(0);
+        room[..size].to_vec()
+    };
+    let set = |p: &str| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(ws.root().join(p), "user.note", b"kept", flags).is_ok()
+    };
+    // A file system without attributes has none to lose, and only root may give a file away.
+    let kept = if set("a.txt") && set("b.txt") { b"kept".to_vec() } else { Vec::new() };
+    let owner = |p: &str| fs::metadata(ws.root().join(p)).map(|m| (m.uid(), m.gid())).unwrap();
+    let given = std::os::unix::fs::chown(ws.root().join("a.txt"), Some(1234), Some(4321)).is_ok();
+    let before = owner("a.txt");
+    assert_eq!(given, before == (1234, 4321));
+    let rename = Change::Rename {
+        from: path(&ws, "b.txt"),
+        to: path(&ws, "c/d.txt"),
+        bytes: None,
+        expect: Expect::Any,
+    };
+    ws.commit(vec![write(&ws, "a.txt", "A\n"), rename]).unwrap();
+    assert_eq!((attribute("a.txt"), attribute("c/d.txt")), (kept.clone(), kept));
+    assert_eq!(owner("a.txt"), before);
+}
+
+#[test]
 fn undo_puts_back_every_byte_and_mode_and_removes_only_what_was_made() {
     let (outer, ws) = setting();
     fs::set_permissions(ws.root().join("b.txt"), fs::Permissions::from_mode(0o700)).unwrap();

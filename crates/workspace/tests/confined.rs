@@ -140,12 +140,108 @@ fn git_is_never_written_by_any_name() {
         "innocent/new",
         "settings",
         ".g\u{200c}it/config",
+        "\u{feff}.git/config",
+        ".git\u{202e}/config",
+        "git~1/config",
+        "GIT~1",
+        ".git./config",
+        ".git /config",
+        ".git . ./config",
+        ".git::$INDEX_ALLOCATION/config",
+        "sub/.git. /hooks/x",
         "src/../.git/config",
     ] {
         assert!(matches!(ws.target(given), Err(PathError::Protected { owner: "git", .. })), "{given}");
     }
     assert!(ws.target(".gitignore").is_ok());
     assert!(ws.target(".github/workflows/ci.yml").is_ok());
+}
+
+#[test]
+fn names_that_only_look_like_git_are_files_as_any_other() {
+    let (_outer, ws) = setting();
+    for given in
+        [".gitignore", ".gitattributes", ".git-blame-ignore-revs", "git", "x.git", ".gitx", "git~2", "..git"]
+    {
+        assert!(write(&ws, given).is_ok(), "{given}");
+    }
+}
+
+#[test]
+fn a_repository_kept_under_another_name_is_never_written() {
+    let (_outer, ws) = setting();
+    let root = ws.root().to_owned();
+    fs::rename(root.join(".git"), root.join("data")).unwrap();
+    fs::create_dir_all(root.join("common/hooks")).unwrap();
+    fs::write(root.join("data/commondir"), "../common\n").unwrap();
+    for by_link in [true, false] {
+        if by_link {
+            symlink("data", root.join(".git")).unwrap();
+        } else {
+            fs::remove_file(root.join(".git")).unwrap();
+            fs::write(root.join(".git"), "gitdir: data\n").unwrap();
+        }
+        let ws = Workspace::open(&root).unwrap();
+        assert!(write(&ws, ".git").is_err());
+        for given in ["data/config", "data/hooks/pre-commit"] {
+            assert!(write(&ws, given).unwrap_err().contains("belongs to git"), "{by_link} {given}");
+        }
+        assert_eq!(write(&ws, "common/hooks/pre-commit").is_err(), !by_link);
+        assert!(write(&ws, "src/main.rs").is_ok());
+    }
+}
+
+#[test]
+fn a_git_that_is_a_pipe_or_a_device_never_blocks() {
+    let (_outer, ws) = setting();
+    let git = ws.root().join(".git");
+    fs::remove_dir_all(&git).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &git, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    assert!(write(&Workspace::open(ws.root()).unwrap(), ".git").is_err());
+    fs::remove_file(&git).unwrap();
+    symlink("/dev/zero", &git).unwrap();
+    assert!(write(&Workspace::open(ws.root()).unwrap(), "README.md").is_ok());
+}
+
+#[test]
+fn a_path_through_a_linked_folder_is_written_where_it_leads() {
+    let (outer, ws) = setting();
+    symlink("src/deep", ws.root().join("short")).unwrap();
+    symlink("short", ws.root().join("shorter")).unwrap();
+    write(&ws, "shorter/new.rs").unwrap();
+    assert_eq!(fs::read(ws.root().join("src/deep/new.rs")).unwrap(), b"x\n");
+    assert!(ws.root().join("short").symlink_metadata().unwrap().is_symlink());
+    // Led elsewhere between the check and the write: the path that was checked counts.
+    let path = ws.target("short/again.rs").unwrap();
+    fs::remove_file(ws.root().join("short")).unwrap();
+    symlink(outer.path(), ws.root().join("short")).unwrap();
+    let change = Change::Write { path, bytes: b"x".to_vec(), executable: None, expect: Expect::Any };
+    ws.commit(vec![change]).unwrap();
+    assert!(ws.root().join("src/deep/again.rs").exists() && !outer.path().join("again.rs").exists());
+}
+
+#[test]
+fn nothing_but_a_file_is_ever_replaced() {
+    let (outer, ws) = setting();
+    let root = ws.root();
+    rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+    symlink(outer.path().join("secret"), root.join("link")).unwrap();
+    let path = |text: &str| serde_json::from_value::<workspace::CleanPath>(serde_json::json!(text)).unwrap();
+    for name in ["pipe", "socket", "link", "src"] {
+        let changes = [
+            Change::Write { path: path(name), bytes: b"x".to_vec(), executable: None, expect: Expect::Any },
+            Change::Delete { path: path(name), expect: Expect::Any },
+            Change::Rename { from: path(name), to: path("moved"), bytes: None, expect: Expect::Any },
+            Change::Rename { from: path("README.md"), to: path(name), bytes: None, expect: Expect::Any },
+        ];
+        for change in changes {
+            assert!(matches!(ws.commit(vec![change]), Err(CommitError::NotAFile(p)) if p == path(name)));
+        }
+    }
+    assert_eq!(fs::read(outer.path().join("secret")).unwrap(), b"secret\n");
+    assert!(root.join("README.md").exists());
 }
 
 #[test]
