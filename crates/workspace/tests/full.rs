@@ -143,11 +143,18 @@ fn a_commit_on_a_full_disk_changes_nothing_and_says_so() {
     }
 }
 
+/// Made by a process of its own: a program cannot be started while any process, such as one that another test is just starting, has it open for
+/// writing.
+fn copy_of_this_program(to: &Path) {
+    let this = format!("/proc/{}/exe", std::process::id());
+    assert!(Command::new("cp").arg(this).arg(to).status().unwrap().success());
+}
+
 /// One of these tests again, in namespaces of its own.
 fn in_namespace(name: &str) {
     let place = tempfile::tempdir().unwrap();
     let test = place.path().join("test");
-    fs::copy("/proc/self/exe", &test).unwrap();
+    copy_of_this_program(&test);
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount"]).arg(test).args(["--exact", name, "--nocapture"]);
     let Output { status, stdout, stderr } = command.env(PLACE, place.path()).output().unwrap();
@@ -172,7 +179,7 @@ fn a_limit_on_file_size_changes_nothing_whether_it_is_an_error_or_kills() {
     let name = "a_limit_on_file_size_changes_nothing_whether_it_is_an_error_or_kills";
     let copied = tempfile::tempdir().unwrap();
     let test = copied.path().join("test");
-    fs::copy("/proc/self/exe", &test).unwrap();
+    copy_of_this_program(&test);
     for (how, signal) in [("trap '' XFSZ; ", None), ("", Some(libc::SIGXFSZ))] {
         let mut ends = Vec::new();
         for limit in [0, 1, 100, 1000, 2 * SIZE - 1, 2 * SIZE, 3 * SIZE - 1, 3 * SIZE, 4 * SIZE, 100 * SIZE] {

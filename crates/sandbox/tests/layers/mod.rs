@@ -1,0 +1,229 @@
+//! A repository and overlays of it, for any user.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, lchown, symlink},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use workspace::Workspace;
+
+use crate::support;
+
+/// Ask the test that is started again about these folders.
+pub(crate) const ASK: &str = "OVERLAY_TEST_ROOT";
+pub(crate) const ASK_DIR: &str = "OVERLAY_TEST_DIR";
+
+/// A number that no user has.
+pub(crate) const ORDINARY: u32 = 54_321;
+
+/// Says to a test that it runs in an overlay, and where that is shown.
+pub(crate) const MERGED: &str = "OVERLAY_TEST_MERGED";
+
+/// The users to test as: the own, and for root an ordinary one.
+pub(crate) fn users() -> Vec<Option<u32>> {
+    match rustix::process::geteuid().is_root() {
+        true => vec![None, Some(ORDINARY)],
+        false => vec![None],
+    }
+}
+
+pub(crate) fn git(root: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.current_dir(root).env("GIT_OPTIONAL_LOCKS", "0").env("GIT_CONFIG_GLOBAL", "/dev/null").args([
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        "-c",
+        "init.defaultBranch=main",
+        "-c",
+        "safe.directory=*",
+    ]);
+    let out = command.args(arguments).output().unwrap();
+    assert!(out.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+pub(crate) fn put(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// A repository, everything an overlay of it needs, and a copy of this test and of the launcher that any user can start.
+pub(crate) struct Setting {
+    pub(crate) place: tempfile::TempDir,
+    user: Option<u32>,
+}
+
+impl Setting {
+    pub(crate) fn new(user: Option<u32>) -> Self {
+        let place = tempfile::tempdir_in(support::place()).unwrap();
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        copy(Path::new(&format!("/proc/{}/exe", std::process::id())), &place.path().join("test"));
+        copy(&support::launcher(), &place.path().join("launcher"));
+        let setting = Self { place, user };
+        let root = setting.root();
+        for folder in ["session", "tmp"] {
+            fs::create_dir_all(setting.place.path().join(folder)).unwrap();
+        }
+        for (path, text) in [
+            ("src/a.txt", "one\ntwo\nthree\n"),
+            ("src/deep/c.txt", "c\n"),
+            ("b.txt", "b\n"),
+            (".gitignore", "ignored/\n"),
+            ("fixed.sh", "#!/bin/sh\n"),
+        ] {
+            put(&root, path, text);
+        }
+        fs::set_permissions(root.join("fixed.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        symlink("src/a.txt", root.join("link")).unwrap();
+        git(&root, &["init", "-q"]);
+        git(&root, &["add", "-A"]);
+        git(&root, &["commit", "-qm", "first"]);
+        put(&root, "ignored/installed", "dependency\n");
+        put(&root, "b.txt", "changed before\n");
+        put(&root, "untracked.txt", "u\n");
+        setting.give();
+        setting
+    }
+
+    /// Everything belongs to the user.
+    pub(crate) fn give(&self) {
+        let Some(user) = self.user else { return };
+        for path in walk(self.place.path()) {
+            lchown(&path, Some(user), Some(user)).unwrap();
+        }
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.place.path().join("home/work, with: odd \\ name")
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.place.path().join("session/overlay")
+    }
+
+    /// Where overlays are shown: over the repository, and elsewhere.
+    pub(crate) fn places(&self) -> [PathBuf; 2] {
+        [self.root(), self.place.path().join("session/tree")]
+    }
+
+    pub(crate) fn as_user(&self, mut command: Command) -> Command {
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", self.place.path().join("home"))
+            .env("TMPDIR", self.place.path().join("tmp"))
+            .env(support::PLACE, self.place.path())
+            .env(support::LAUNCHER, self.place.path().join("launcher"))
+            .current_dir(self.root());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        command
+    }
+
+    /// A program run in the overlay.
+    pub(crate) fn in_overlay(&self, merged: &Path, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(self.place.path().join("launcher"));
+        command.args([&self.root(), &self.dir(), merged, program.as_ref()]);
+        self.as_user(command)
+    }
+
+    /// One of these tests, run again in the overlay.
+    pub(crate) fn inside(&self, merged: &Path, test: &str) -> Command {
+        let mut command = self.in_overlay(merged, self.place.path().join("test"));
+        command.args(["--exact", test, "--nocapture"]).env(MERGED, merged);
+        command
+    }
+
+    /// What is said about an overlay here; `None` when one can be made.
+    pub(crate) fn probe(&self) -> Option<String> {
+        let mut command = Command::new(self.place.path().join("test"));
+        command.args(["--exact", "probe_says_why_not", "--nocapture"]);
+        let mut command = self.as_user(command);
+        command.env(ASK, self.root()).env(ASK_DIR, self.dir());
+        let said = succeeds(command);
+        assert!(!self.dir().join("upper").exists() && !self.dir().join("work").exists());
+        let said = said.lines().find_map(|l| l.split_once("overlay: ")).unwrap().1.to_owned();
+        (said != "yes").then_some(said)
+    }
+
+    /// Whether there are no overlays here. That answer has to be true: one cannot be entered, and a copy, which is what takes its place,
+    /// can be made.
+    pub(crate) fn refused(&self) -> bool {
+        let Some(said) = self.probe() else { return false };
+        let tried = self.in_overlay(&self.root(), "/bin/true").output().unwrap();
+        assert_eq!(tried.status.code(), Some(125), "probe says {said}, but it works");
+        let copy = self.place.path().join("session/copy");
+        Workspace::open(self.root()).unwrap().copy_to(&copy).unwrap();
+        assert!(copy.join("ignored/installed").exists());
+        true
+    }
+}
+
+pub(crate) fn succeeds(mut command: Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let said = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{status}: {said}");
+    said
+}
+
+pub(crate) fn ran_one(command: Command) {
+    let said = succeeds(command);
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// By a process of its own: a program cannot be started while any process, such as one that another test is just starting, has it open for
+/// writing.
+fn copy(program: &Path, to: &Path) {
+    assert!(Command::new("cp").args([program, to]).status().unwrap().success());
+}
+
+/// A folder and everything below it.
+pub(crate) fn walk(top: &Path) -> Vec<PathBuf> {
+    let mut found = vec![top.to_owned()];
+    let mut at = 0;
+    while let Some(path) = found.get(at).cloned() {
+        at += 1;
+        if path.symlink_metadata().unwrap().is_dir() {
+            found.extend(fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
+        }
+    }
+    found
+}
+
+/// Everything that can be seen of a tree, git's state and times of inodes included; access times aside.
+pub(crate) fn observe(root: &Path) -> BTreeMap<PathBuf, String> {
+    let of = |path: &Path| {
+        let m = path.symlink_metadata().unwrap();
+        let content = if m.is_file() { fs::read(path).unwrap() } else { Vec::new() };
+        let to = fs::read_link(path).unwrap_or_default();
+        let times = (m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
+        format!(
+            "{:o} {}:{} {} {} {} {times:?} {to:?} {}",
+            m.mode(),
+            m.uid(),
+            m.gid(),
+            m.ino(),
+            m.nlink(),
+            m.len(),
+            String::from_utf8_lossy(&content)
+        )
+    };
+    let mut seen: BTreeMap<_, _> = walk(root).into_iter().map(|path| (path.clone(), of(&path))).collect();
+    seen.insert("git status".into(), git(root, &["status", "--porcelain", "--ignored"]));
+    seen
+}
+
+pub(crate) fn same(now: &BTreeMap<PathBuf, String>, before: &BTreeMap<PathBuf, String>) {
+    let differ: Vec<_> = now.iter().filter(|(path, seen)| before.get(*path) != Some(seen)).collect();
+    assert!(differ.is_empty() && now.len() == before.len(), "{differ:#?}");
+}
