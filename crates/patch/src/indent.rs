@@ -14,6 +14,8 @@ pub(crate) enum Shift {
     Deeper(Vec<u8>),
     /// The file is indented less, by this.
     Shallower(Vec<u8>),
+    /// Each added line is indented as the one it replaces.
+    AsReplaced,
     /// The file's columns are the patch's and `more`, written with tabs or with spaces; a tab is `width` columns.
     Columns { width: usize, more: isize, tabs: bool },
 }
@@ -112,7 +114,7 @@ impl Shift {
             return Some(text.to_vec());
         }
         Some(match self {
-            Self::None => text.to_vec(),
+            Self::None | Self::AsReplaced => text.to_vec(),
             Self::Deeper(by) => [by, text].concat(),
             Self::Shallower(by) => text.strip_prefix(&by[..])?.to_vec(),
             Self::Columns { width, more, tabs } => {

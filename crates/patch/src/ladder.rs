@@ -6,7 +6,8 @@ use crate::{
     Mark, context,
     indent::{Indents, Shift},
     index::Index,
-    lines::trim,
+    lines::{indent, trim},
+    similarity::alike,
     units,
 };
 
@@ -77,6 +78,9 @@ impl Fit {
     }
 }
 
+/// An added line takes the indentation of the line in whose place it comes if it has this much of it, of a hundred.
+const REPLACED: usize = 60;
+
 /// Most lines compared for one hunk: enough for a hunk of a thousand lines that stands in ten thousand places.
 const COMPARED: usize = 10_000_000;
 
@@ -95,7 +99,10 @@ pub(crate) fn fits(index: &Index<'_>, body: &Body<'_>) -> Result<Vec<Fit>, TooMa
     }
     for at in runs {
         let here = &index.lines.texts[at..at + old.len()];
-        let Some((rung, shift)) = fit(here.iter().copied().zip(old.iter().copied()), body) else { continue };
+        let pairs = here.iter().copied().zip(old.iter().copied());
+        let Some((rung, shift)) = fit(pairs.clone(), body).or_else(|| fit_of_changes(pairs, body)) else {
+            continue;
+        };
         match fits.first().map(|f| f.rung) {
             Some(best) if best < rung => continue,
             Some(best) if best > rung => fits.clear(),
@@ -159,6 +166,27 @@ fn fit<'a>(
     let shift = indents.shift(added)?;
     let rung = if matches!(shift, Shift::Columns { .. }) { Rung::Tabs } else { Rung::Indent };
     Some((words.max(rung), shift))
+}
+
+/// The same by the removed lines alone, if they are indented as in the file, where lines to keep are not: they stay as they are anyhow. Or each added line is indented as the one it replaces, where it is much like that and indented alike in the patch.
+fn fit_of_changes<'a>(
+    pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    body: &Body<'_>,
+) -> Option<(Rung, Shift)> {
+    let marks = body.iter().filter(|(mark, _)| *mark != Mark::Add).map(|(mark, _)| *mark);
+    let removed = pairs.zip(marks).filter(|(_, mark)| *mark == Mark::Remove).map(|(pair, _)| pair);
+    if removed.clone().any(|(_, text)| units::tells(text))
+        && matches!(fit(removed, body), Some((_, Shift::None)))
+    {
+        return Some((Rung::Context, Shift::None));
+    }
+    let like = |(old, new): (&[u8], &[u8])| indent(old) == indent(new) && alike(old, new) >= REPLACED;
+    let blocks = body.split(|(mark, _)| *mark == Mark::Keep).filter(|block| !block.is_empty());
+    let all = blocks.clone().all(|block| {
+        let of = |wanted| block.iter().filter(move |(mark, _)| *mark == wanted).map(|(_, text)| *text);
+        of(Mark::Add).count() <= of(Mark::Remove).count() && of(Mark::Remove).zip(of(Mark::Add)).all(like)
+    });
+    all.then_some((Rung::Context, Shift::AsReplaced))
 }
 
 /// The hunk without line numbers pasted from `read_file`, and the first of them; `None` unless every old line has one and they count up.

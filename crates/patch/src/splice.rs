@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use crate::{
     Hunk, Mark, Rung,
+    indent::Shift,
     index::Index,
     ladder::{Body, Fit},
-    lines::{Lines, trim},
+    lines::{Lines, indent, trim},
     typography::Typography,
     units,
 };
@@ -114,7 +115,10 @@ fn splice(
     for (i, text) in block.added.iter().enumerate() {
         let replaced = (start + i < end).then(|| (file.texts[start + i], block.removed[i]));
         let blanks = (fit.rung >= Rung::Typographic).then(|| units::plain_indent(text)).flatten();
-        let text = fit.shift.apply(blanks.as_deref().unwrap_or(text));
+        let text = match (&fit.shift, replaced) {
+            (Shift::AsReplaced, Some((there, _))) => [indent(there), text.trim_ascii_start()].concat(),
+            (shift, _) => shift.apply(blanks.as_deref().unwrap_or(text)),
+        };
         bytes.extend(typography.apply(&text, replaced));
         if let Some(own) = file.ends[start..end].get(i).filter(|end| !end.is_empty()) {
             ending = own;

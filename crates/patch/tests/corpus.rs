@@ -1,117 +1,18 @@
 //! Every case of `patch_corpus` through the pure engine: what has to go in goes in byte for byte, what may not is refused, and never is
 //! there a wrong result.
 //!
-//! `cargo test -p patch --test corpus -- --nocapture` prints the table.
+//! `cargo test -p patch --test corpus -- --nocapture` prints the table. `CORPUS_SEED=7` judges by another corpus of the same make, and
+//! `CORPUS_FAILURES=FILE` writes down every case that failed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::print_stderr, reason = "the table is what the test is for")]
 
+mod judge;
+
 use std::collections::BTreeMap;
 
-use patch::{Action, Dialect, FilePatch, apply};
-use patch_corpus::{Case, Class, Expected, Input, Tree};
-
-/// What became of a case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
-    /// As it has to be.
-    Right,
-    /// Refused, and it should have gone in.
-    Refused,
-    /// It went in, and the bytes are others than expected, or it should not have gone in at all.
-    Wrong,
-    /// Refused rightly, but for another reason than the right one.
-    OtherKind,
-}
-
-fn patches(input: &Input) -> Result<Vec<FilePatch>, String> {
-    let file = |path: &str, action| FilePatch {
-        dialect: Dialect::WholeFile,
-        path: path.into(),
-        from: None,
-        action,
-        hunks: Vec::new(),
-        executable: None,
-    };
-    match input {
-        Input::Edits(edits) => {
-            let edits = edits.iter().map(|e| (e.path.as_str(), e.search.as_str(), e.replace.as_str()));
-            Ok(patch::edits(edits))
-        }
-        Input::Whole { path, content } => Ok(vec![patch::whole(path, content.as_bytes())]),
-        Input::WholeLines { path, lines } => {
-            Ok(vec![patch::whole(path, patch_corpus::joined(lines).as_bytes())])
-        }
-        Input::Delete { path } => Ok(vec![file(path, Action::Delete)]),
-        Input::Text(_) | Input::Lines(_) => {
-            patch::parse(&input.text().unwrap()).map_err(|e| format!("parse: {e}"))
-        }
-    }
-}
-
-/// The tree afterwards, or the kind of refusal and the feedback. What a workspace would see to is done here: no file is changed twice, or
-/// renamed onto another.
-fn run(case: &Case) -> Result<Tree, String> {
-    let mut out = case.before.clone();
-    let mut touched = Vec::new();
-    for patch in patches(&case.input)? {
-        let source = patch.from.as_ref().unwrap_or(&patch.path);
-        let before = case.before.get(source);
-        let applied = apply(before.map(|(bytes, _)| bytes.as_slice()), &patch)
-            .map_err(|e| format!("{}: {e}", serde_json::to_value(e.kind).unwrap().as_str().unwrap()))?;
-        if touched.contains(&patch.path) || patch.from.is_some() && case.before.contains_key(&patch.path) {
-            return Err(format!("twice: {}", patch.path));
-        }
-        touched.push(patch.path.clone());
-        if patch.from.is_some() {
-            out.remove(source);
-        }
-        let executable = patch.executable.unwrap_or(before.is_some_and(|(_, x)| *x));
-        match applied.bytes {
-            Some(bytes) => out.insert(patch.path.clone(), (bytes, executable)),
-            None => out.remove(&patch.path),
-        };
-    }
-    Ok(out)
-}
-
-fn judge(case: &Case) -> (Verdict, String) {
-    match (&case.expected, run(case)) {
-        (Expected::Tree(tree), Ok(after)) if after == *tree => (Verdict::Right, String::new()),
-        (Expected::Tree(tree), Ok(after)) => (Verdict::Wrong, difference(&after, tree)),
-        (Expected::Tree(_), Err(_)) if case.class == Class::Either => (Verdict::Right, String::new()),
-        (Expected::Tree(_), Err(why)) => (Verdict::Refused, why),
-        (Expected::Refused(_), Ok(after)) => (Verdict::Wrong, difference(&after, &case.before)),
-        (Expected::Refused(Some(kind)), Err(why)) if !why.starts_with(&format!("{kind}:")) => {
-            (Verdict::OtherKind, format!("{kind} is right, not {why}"))
-        }
-        (Expected::Refused(_), Err(_)) => (Verdict::Right, String::new()),
-    }
-}
-
-fn difference(got: &Tree, wanted: &Tree) -> String {
-    for path in got.keys().chain(wanted.keys()) {
-        let (got, wanted) = (got.get(path), wanted.get(path));
-        if got == wanted {
-            continue;
-        }
-        let (Some((got, x)), Some((wanted, y))) = (got, wanted) else {
-            return format!("{path}: there {} instead of {}", got.is_some(), wanted.is_some());
-        };
-        let (got, wanted): (Vec<_>, Vec<_>) = (
-            got.split_inclusive(|b| *b == b'\n').collect(),
-            wanted.split_inclusive(|b| *b == b'\n').collect(),
-        );
-        let at = got.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
-        let show = |lines: &[&[u8]]| {
-            let lines = &lines[at.min(lines.len())..(at + 3).min(lines.len())];
-            String::from_utf8_lossy(&lines.concat()).chars().take(200).collect::<String>()
-        };
-        let mode = if x == y { "" } else { "; the mode differs" };
-        return format!("{path}: line {} is {:?} instead of {:?}{mode}", at + 1, show(&got), show(&wanted));
-    }
-    "nothing differs".into()
-}
+use judge::{Verdict, judge};
+use patch_corpus::Class;
 
 #[derive(Default)]
 struct Count {
@@ -146,7 +47,8 @@ impl Count {
 
 #[test]
 fn the_corpus_goes_in_or_is_refused_as_it_has_to_be() {
-    let cases = patch_corpus::cases();
+    let seed = std::env::var("CORPUS_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_default();
+    let cases = patch_corpus::seeded(seed);
     let mut classes: BTreeMap<Class, Count> = BTreeMap::new();
     let mut alone: BTreeMap<String, Count> = BTreeMap::new();
     let mut at_once: BTreeMap<String, Count> = BTreeMap::new();
