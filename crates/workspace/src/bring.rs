@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    By, CleanPath, Commit, CommitError, FileImage, NetChange, Workspace,
+    By, CleanPath, Commit, CommitError, FileImage, NetChange, Workspace, git,
     root::lock,
     transaction::{About, Step},
 };
 
 /// Largest file that is merged, in bytes: the time it takes grows with the square of what differs.
-const MERGE_LIMIT: usize = 1 << 20;
+const MERGE_LIMIT: usize = 4 << 20;
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -228,8 +228,11 @@ fn merged(base: &FileImage, now: &FileImage, to: &FileImage) -> Result<FileImage
     if all.iter().any(|i| i.bytes.len() > MERGE_LIMIT) {
         return Err("it has been changed since, and it is too large to be merged");
     }
-    let bytes = diffy::merge_bytes(&base.bytes, &now.bytes, &to.bytes)
-        .map_err(|_| "the same lines have been changed since")?;
+    let bytes = match git::merge(&base.bytes, &now.bytes, &to.bytes) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err("the same lines have been changed since"),
+        Err(_) => return Err("it has been changed since, and git, which would merge it, cannot"),
+    };
     Ok(FileImage { bytes, mode: mode(base.mode, now.mode, to.mode)?, link: false })
 }
 

@@ -168,3 +168,23 @@ pub(crate) fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
     fs::copy(from, to)?;
     File::options().write(true).open(to)?.set_times(FileTimes::new().set_modified(modified))
 }
+
+/// Merges three ways, as git does when it merges branches; `None` when both sides changed the same lines.
+///
+/// # Errors
+/// When git is not installed, cannot do it, or its files cannot be written.
+pub(crate) fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let folder = tempfile::tempdir()?;
+    for (name, bytes) in [("base", base), ("ours", ours), ("theirs", theirs)] {
+        fs::write(folder.path().join(name), bytes)?;
+    }
+    let mut merge = git(folder.path());
+    merge.args(["merge-file", "-p", "-q", "ours", "base", "theirs"]);
+    let output = merge.output()?;
+    match output.status.code() {
+        Some(0) => Ok(Some(output.stdout)),
+        // The number of conflicts, at most 127.
+        Some(1..=127) => Ok(None),
+        _ => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
+    }
+}

@@ -196,6 +196,40 @@ fn files_changed_meanwhile_are_named_or_merged_and_an_undo_leaves_what_was_merge
 }
 
 #[test]
+fn a_merge_between_equal_lines_keeps_both_changes_and_nothing_else() {
+    let s = Setting::repository();
+    s.put("m.txt", "l1\nl1\nl1\nl0\nl0\nl1\nl1\nl1\nl1\nl1\nl0\n");
+    let dry = s.dry_run();
+    dry.edit("m.txt", "l1\nl1\nl1\nl0\nl0\nl1\na0\nl1\nl1\nl1\nl0\n");
+    s.put("m.txt", "l1\nl1\nl1\nl0\nl0\nl1\nl1\nl1\nb0\nl1\nl0\n");
+    s.ws.bring(&dry.history().net(..).unwrap(), true).unwrap();
+    assert_eq!(s.read("m.txt"), "l1\nl1\nl1\nl0\nl0\nl1\na0\nl1\nb0\nl1\nl0\n");
+}
+
+#[test]
+fn what_is_no_text_is_not_merged_and_permissions_are() {
+    let s = Setting::repository();
+    fs::write(s.ws.root().join("x.bin"), b"1\n2\n\0\n4\n5\n").unwrap();
+    let dry = s.dry_run();
+    dry.run(
+        "printf '1\\n2\\n\\0\\n4\\nfive\\n' > x.bin; rm b.txt; chmod +x a.txt; echo A > a.txt; rm src/c.txt",
+    );
+    fs::write(s.ws.root().join("x.bin"), b"one\n2\n\0\n4\n5\n").unwrap();
+    s.put("b.txt", "mine\n");
+    s.script("chmod 600 a.txt; rm src/c.txt");
+    let said = conflicts(s.ws.bring(&dry.history().net(..).unwrap(), true).unwrap_err());
+    let paths: Vec<_> = said.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["a.txt", "b.txt", "x.bin"]);
+    assert_eq!(said[0].1, "its permissions have been changed since");
+    assert_eq!(said[2].1, "it has been changed since, and it is no text that could be merged");
+    // Where only one side has changed the permissions, that change is kept.
+    s.script("chmod 755 a.txt; printf '1\\n2\\n\\0\\n4\\n5\\n' > x.bin; echo b > b.txt");
+    let brought = s.ws.bring(&dry.history().net(..).unwrap(), false).unwrap();
+    assert_eq!(brought.already.iter().map(|p| p.as_str()).collect::<Vec<_>>(), ["src/c.txt"]);
+    assert_eq!(s.read("a.txt"), "A\n");
+}
+
+#[test]
 fn lines_changed_on_both_sides_are_a_conflict_and_nothing_is_written() {
     let s = Setting::repository();
     let dry = s.dry_run();
