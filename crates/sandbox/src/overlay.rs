@@ -77,7 +77,8 @@ impl Drop for Overlay {
 /// only ones. Ask [`probe`] before: it finds what shows only later, such as files of other owners.
 ///
 /// # Errors
-/// When the system does not allow it, `dir` lies in `root`, or something is mounted below `root`, which an overlay would not show.
+/// When the system does not allow it, `dir` lies in `root`, or something is mounted below `root`, which an overlay would not show. The
+/// process may then be in namespaces of its own already, which show everything as it was.
 pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     if fs::read_dir("/proc/self/task").doing("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("an overlay can only be entered while there is one thread"));

@@ -125,6 +125,39 @@ fn mounts_and_overlays_in_overlays_are_seen() {
 }
 
 #[test]
+fn a_file_system_that_cannot_be_a_lower_layer_is_refused() {
+    let place = tempfile::tempdir_in(support::place()).unwrap();
+    let own = format!("/proc/{}/attr", std::process::id());
+    let said = overlay::probe(Path::new(&own), place.path(), &[support::launcher().into()]).unwrap_err();
+    assert!(said.starts_with("mounting the overlay: "), "{said}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_terminal_and_the_process_stay_what_they_were() {
+    for user in users() {
+        let setting = Setting::new(user);
+        if setting.refused() {
+            continue;
+        }
+        let quoted = |path: PathBuf| format!("'{}'", path.display());
+        let paths = [setting.root(), setting.dir(), setting.root()].map(quoted).join(" ");
+        // The launcher itself is the process that `script` started, so its number is what the shell there had.
+        let line = format!(
+            "echo before $$ $(tty); exec ./launcher {paths} /bin/sh -c 'echo inside $PPID $(tty) && : < /dev/tty'"
+        );
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]);
+        let mut command = setting.as_user(command);
+        command.current_dir(setting.place.path());
+        let said = succeeds(command);
+        let words = |name: &str| said.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
+        assert_eq!(words("before"), words("inside"), "{said}");
+        assert!(words("inside").contains("/dev/pts/"), "{said}");
+    }
+}
+
+#[test]
 fn nothing_that_happens_in_an_overlay_reaches_the_repository() {
     for user in users() {
         let setting = Setting::new(user);
