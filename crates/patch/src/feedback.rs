@@ -208,7 +208,7 @@ fn nearest(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> Option<(us
         }
     }
     let far = |at: usize| start.map_or(at, |s| at.abs_diff(s.saturating_sub(1)));
-    let best = votes.into_iter().max_by_key(|(at, votes)| (*votes, usize::MAX - far(*at)));
+    let best = votes.into_iter().max_by_key(|(at, votes)| (*votes, usize::MAX - far(*at), usize::MAX - at));
     if let Some((at, _)) = best {
         let differs = |i: &usize| index.lines.texts.get(at + i).is_none_or(|l| trim(l) != trim(old[*i]));
         return Some((at, (0..old.len()).find(differs)));

@@ -91,6 +91,13 @@ struct Planned {
     how: How,
 }
 
+impl Planned {
+    /// Where the file was before.
+    fn source(&self) -> &CleanPath {
+        if let Change::Rename { from, .. } = &self.change { from } else { &self.path }
+    }
+}
+
 /// One file before and after, for a preview.
 #[derive(Debug, Clone, Copy)]
 pub struct Preview<'a> {
@@ -192,6 +199,8 @@ impl ApplyPatch {
     fn report(&self, planned: &[Planned]) -> Outcome {
         let mut lines = Vec::with_capacity(planned.len());
         for p in planned {
+            let seen = self.0.seen(p.source());
+            let stale = seen.zip(p.before.as_ref()).is_some_and(|(seen, before)| seen != Digest::of(before));
             if let Some(bytes) = &p.after {
                 self.0.saw(&p.path, bytes);
                 self.1.landed(&p.path);
@@ -203,7 +212,8 @@ impl ApplyPatch {
                 Rung::Context => ", though some unchanged lines of the patch are not as in the file",
                 Rung::Named | Rung::Exact | Rung::Text | Rung::Trailing => "",
             };
-            lines.push(format!("{} {} +{} -{}{how}", p.verb, p.path, p.how.added, p.how.removed));
+            let stale = if stale { "; the file had changed since you read it" } else { "" };
+            lines.push(format!("{} {} +{} -{}{how}{stale}", p.verb, p.path, p.how.added, p.how.removed));
         }
         let sum = |count: fn(&How) -> usize| planned.iter().map(|p| count(&p.how)).sum::<usize>();
         let mut outcome = Outcome::ok(lines.join("\n"));
