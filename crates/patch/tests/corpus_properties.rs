@@ -27,7 +27,13 @@ fn changes(wanted: impl Fn(&Case) -> bool) -> Vec<Change> {
             if let Ok(applied) = apply(Some(before), &patch)
                 && let (Some(after), Action::Update) = (applied.bytes, &patch.action)
             {
-                out.push(Change { name: case.name.clone(), before: before.clone(), patch, after, how: applied.how });
+                out.push(Change {
+                    name: case.name.clone(),
+                    before: before.clone(),
+                    patch,
+                    after,
+                    how: applied.how,
+                });
             }
         }
     }
@@ -46,7 +52,12 @@ fn text(line: &[u8]) -> &[u8] {
 }
 
 fn failing(name: &str, wrong: Vec<&str>, all: usize) {
-    assert!(wrong.is_empty(), "{name}: {} of {all}:\n{}", wrong.len(), wrong[..wrong.len().min(30)].join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{name}: {} of {all}:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(30)].join("\n")
+    );
     assert!(all > 500, "{all}");
 }
 
@@ -116,7 +127,8 @@ fn each_hunk_stands_where_it_is_reported() {
         hunks.sort_by_key(|(line, _)| **line);
         let mut delta = 0isize;
         hunks.into_iter().all(|(line, hunk)| {
-            let side = |without: Mark| hunk.lines.iter().filter(move |l| l.mark != without).map(|l| text(&l.text));
+            let side =
+                |without: Mark| hunk.lines.iter().filter(move |l| l.mark != without).map(|l| text(&l.text));
             let at = |all: &[&[u8]], from: usize, texts: Vec<&[u8]>| {
                 all.get(from..from + texts.len()).is_some_and(|here| here.iter().map(|l| text(l)).eq(texts))
             };

@@ -14,12 +14,14 @@ pub(crate) struct Base {
     pub(crate) name: String,
     pub(crate) edits: Vec<FileEdit>,
     pub(crate) others: Vec<(String, Text)>,
+    /// Of the corpus that it is in.
+    pub(crate) seed: u64,
 }
 
 impl Base {
     fn new(name: String, edits: Vec<FileEdit>) -> Self {
         let others = vec![("notes/other.txt".to_owned(), Text::of("something else\nthat stays\n"))];
-        Self { name, edits, others }
+        Self { name, edits, others, seed: 0 }
     }
 
     fn unchanged(&self) -> Tree {
@@ -308,7 +310,10 @@ fn change(path: &str, mut text: Text, kind: Kind, random: &mut Random) -> Option
     if ops.iter().any(|op| op.at == 0 && (op.remove == 0 || op.add.is_empty())) {
         text.bom = false; // whose mark it then is, is a matter of opinion
     }
-    Some(FileEdit::change(path, text, ops))
+    let edit = FileEdit::change(path, text, ops);
+    // An empty last row that does not end is no row.
+    let ends = |t: &Text| t.rows.last().is_none_or(|r| r.end != End::Nothing || !r.text.is_empty());
+    edit.after().is_some_and(|t| ends(&t)).then_some(edit)
 }
 
 /// A change that exists, after some tries.
@@ -319,27 +324,28 @@ fn some_change(path: &str, base: &str, layout: Layout, kind: Kind, random: &mut 
     })
 }
 
-pub(crate) fn all() -> Vec<Base> {
+pub(crate) fn all(seed: u64) -> Vec<Base> {
     let mut out = Vec::new();
     for (t, (path, text)) in TEXTS.iter().enumerate() {
         for (k, (kind, name)) in KINDS.iter().enumerate() {
-            let layout = Layout::ALL[(t * 5 + k * 3) % Layout::ALL.len()];
-            let mut random = Random::new((t * 100 + k) as u64);
+            let layout = Layout::ALL[(t * 5 + k * 3 + seed as usize) % Layout::ALL.len()];
+            let mut random = Random::new(seed, t * 100 + k);
             let Some(edit) = some_change(path, text, layout, *kind, &mut random) else { continue };
             let stem = path.rsplit('/').next().unwrap_or(path);
             out.push(Base::new(format!("{stem}/{name}/{layout:?}"), vec![edit]));
         }
     }
-    whole_files(&mut out);
-    several_files(&mut out);
+    whole_files(seed, &mut out);
+    several_files(seed, &mut out);
     odd_files(&mut out);
+    out.iter_mut().for_each(|base| base.seed = seed);
     out
 }
 
 /// Created, deleted, moved, made executable.
-fn whole_files(out: &mut Vec<Base>) {
+fn whole_files(seed: u64, out: &mut Vec<Base>) {
     for (i, (path, text)) in TEXTS.iter().enumerate() {
-        let mut random = Random::new(10_000 + i as u64);
+        let mut random = Random::new(seed, 10_000 + i);
         let layout = [Layout::Plain, Layout::CrLf, Layout::Unfinished, Layout::Tabs][i % 4];
         let name = |what: &str| format!("{}/{what}", path.rsplit('/').next().unwrap_or(path));
         let moved = |edit: &mut FileEdit| edit.to = Some(format!("moved/{path}"));
@@ -397,9 +403,9 @@ fn whole_files(out: &mut Vec<Base>) {
 }
 
 /// Two to four files at once.
-fn several_files(out: &mut Vec<Base>) {
+fn several_files(seed: u64, out: &mut Vec<Base>) {
     for i in 0..36 {
-        let mut random = Random::new(20_000 + i as u64);
+        let mut random = Random::new(seed, 20_000 + i);
         let mut edits = Vec::new();
         for j in 0..2 + i % 3 {
             let (path, text) = TEXTS[(i * 7 + j * 5) % TEXTS.len()];

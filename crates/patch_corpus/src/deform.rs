@@ -5,7 +5,7 @@ use crate::{
     base::{Base, words},
     edit::{FileEdit, Line, Mark},
     hunk::Hunk,
-    judge::{decided, fold, literal, unnumbered},
+    judge::{decided, fold, misleads, unnumbered},
     random::Random,
     text::{End, Text},
     write::{Around, Draft, Header, Returns, Sent},
@@ -142,10 +142,10 @@ pub(crate) const FORMS: &[(Form, &str)] = &[
 
 pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     // Where the next deformation is taken from: each comes up equally often.
-    let mut turn = [0usize; 6];
+    let mut turn = [bases.first().map_or(0, |b| b.seed as usize * 13); 6];
     for (b, base) in bases.iter().enumerate() {
         for (f, (form, label)) in FORMS.iter().enumerate().filter(|(_, (form, _))| base.fits(*form)) {
-            let mut random = Random::new((b * 10 + f) as u64 + 1_000_000);
+            let mut random = Random::new(base.seed, b * 10 + f + 1_000_000);
             out.push(case(&clean(base, *form, &mut random), label, &[]));
             let mut done: Vec<Vec<D>> = Vec::new();
             for n in 0..ALONE + AT_ONCE {
@@ -153,7 +153,7 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
                 let Some((draft, made)) = deformed(base, *form, wanted, &mut turn[f], &mut random) else {
                     continue;
                 };
-                if made.len() < wanted.min(2) || done.contains(&made) || literal(&draft) {
+                if made.len() < wanted.min(2) || done.contains(&made) || misleads(&draft) {
                     continue;
                 }
                 out.push(case(&draft, label, &made));
@@ -547,6 +547,10 @@ fn context(deformation: D, draft: &mut Draft<'_>, random: &mut Random) -> bool {
                 let line = &mut hunk.lines[at];
                 let all: Vec<(usize, &str)> = words(&line.text).collect();
                 let (i, word) = *random.pick(&all);
+                // One word of several: a line of one word would be another line.
+                if deformation == D::ContextWord && all.len() < 2 && word.len() * 2 > line.text.trim().len() {
+                    continue;
+                }
                 let new = match deformation {
                     D::ContextTypo => format!("{}{}{}", &word[..1], &word[2..], &word[1..2]),
                     _ => "otherwise".into(),

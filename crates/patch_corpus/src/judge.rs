@@ -2,7 +2,7 @@
 
 use crate::{
     Form,
-    edit::FileEdit,
+    edit::{FileEdit, Mark},
     hunk::Hunk,
     write::{Draft, Header, landmark},
 };
@@ -148,8 +148,33 @@ fn text_places(draft: &Draft<'_>, rows: &[&str], hunk: &Hunk) -> Vec<usize> {
     out
 }
 
+/// Whether a draft means something else by rights than what it was made from, so that nobody can be blamed.
+pub(crate) fn misleads(draft: &Draft<'_>) -> bool {
+    literal(draft) || misdirected(draft) || draft.base.edits.iter().any(|edit| moved(draft, edit))
+}
+
+/// A line number is wrong, and there is more than one place for it to lead to.
+fn misdirected(draft: &Draft<'_>) -> bool {
+    let files = draft.base.edits.iter().zip(&draft.hunks);
+    let several = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {
+        let rows = edit.before.as_ref().map(|t| t.texts()).unwrap_or_default();
+        let runs = hunks.iter().flat_map(|h| if h.wrong { h.removed() } else { vec![h.before()] });
+        runs.into_iter().any(|run| loose_places(&rows, &run).len() > 1)
+    };
+    draft.unified() && draft.style.offset != 0 && files.into_iter().any(several)
+}
+
+/// What was moved past what cannot be told from two texts, so that a mistake in what stays may be read as one in what is new.
+fn moved(draft: &Draft<'_>, edit: &FileEdit) -> bool {
+    let script = edit.script();
+    let texts =
+        |mark| script.iter().filter(move |l| l.mark == mark && !l.text.trim().is_empty()).map(|l| &l.text);
+    let texts_only = matches!(draft.form, Form::Blocks | Form::Edits);
+    texts_only && !draft.exact && texts(Mark::Add).any(|new| texts(Mark::Remove).any(|old| old == new))
+}
+
 /// Whether a text that was deformed is still one that stands in the file, so that it may be meant literally.
-pub(crate) fn literal(draft: &Draft<'_>) -> bool {
+fn literal(draft: &Draft<'_>) -> bool {
     let mut files = draft.base.edits.iter().zip(&draft.hunks);
     draft.form == Form::Edits
         && !draft.exact

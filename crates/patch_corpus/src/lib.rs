@@ -201,7 +201,13 @@ pub fn joined(lines: &[String]) -> String {
 /// All cases, always the same ones in the same order.
 #[must_use]
 pub fn cases() -> Vec<Case> {
-    let bases = base::all();
+    seeded(0)
+}
+
+/// Another corpus made in the same way; [`cases`] is the one with seed 0.
+#[must_use]
+pub fn seeded(seed: u64) -> Vec<Case> {
+    let bases = base::all(seed);
     let mut out = Vec::new();
     deform::cases(&bases, &mut out);
     refuse::cases(&bases, &mut out);

@@ -4,8 +4,13 @@
 pub(crate) struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed)
+    /// The `n`th of the generators of a corpus.
+    pub(crate) fn new(seed: u64, n: usize) -> Self {
+        Self(
+            (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                ^ seed.wrapping_mul(0xd6e8_feb8_6659_fd93)
+                ^ 0x5eed,
+        )
     }
 
     /// splitmix64.

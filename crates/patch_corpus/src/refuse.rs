@@ -20,15 +20,15 @@ type Kind = Option<&'static str>;
 pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     for (b, base) in bases.iter().enumerate() {
         for (f, (form, label)) in FORMS.iter().enumerate().filter(|(_, (form, _))| base.fits(*form)) {
-            let mut random = Random::new((b * 10 + f) as u64 + 2_000_000);
-            let n = b + f;
+            let mut random = Random::new(base.seed, b * 10 + f + 2_000_000);
+            let n = b + f + base.seed as usize;
             let draft = clean(base, *form, &mut random);
             let mut push = |why: &'static str, draft: Option<Draft<'_>>, before: Tree, kind: Kind| {
                 let Some(draft) = draft else { return };
                 let name = format!("{}/{label}/{why}", base.name);
                 out.push(refused(name, *form, why, before, draft.write(), kind));
             };
-            if n % EVERY == 0 {
+            if n.is_multiple_of(EVERY) {
                 let (why, damage) = DAMAGES[(n / EVERY) % DAMAGES.len()];
                 push(why, damaged(&draft, damage, &mut random), base.before(), None);
             }
@@ -196,7 +196,8 @@ fn overlapping<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
         .zip(&mut out.hunks)
         .find(|(e, h)| e.plain() && !h.is_empty() && draft.form != Form::Whole)?;
     let rows = plain.0.before.as_ref()?.texts();
-    let once = |h: &&Hunk| h.count(Mark::Remove) > 0 && loose_places(&rows, &h.before()).len() == 1;
+    let says = |h: &Hunk| h.lines.iter().any(|l| l.mark == Mark::Remove && words(&l.text).count() > 0);
+    let once = |h: &&Hunk| says(h) && loose_places(&rows, &h.before()).len() == 1;
     let hunk = plain.1.iter().find(once)?.clone();
     let mut other = Hunk { lines: Vec::new(), ..hunk.clone() };
     for line in &hunk.lines {
@@ -309,9 +310,13 @@ fn files<'a>(
 /// Lines that stand in several places, with nothing to tell which are meant.
 fn ambiguous(base: &Base, n: usize, out: &mut Vec<Case>) {
     let [edit] = &base.edits[..] else { return };
-    let Some(before) = edit.before.as_ref().filter(|t| edit.plain() && !t.mixed() && !t.bom) else { return };
+    let Some(before) =
+        edit.before.as_ref().filter(|t| edit.plain() && !t.mixed() && !t.bom && !t.unfinished())
+    else {
+        return;
+    };
     let rows = before.texts();
-    let mut random = Random::new(n as u64 + 3_000_000);
+    let mut random = Random::new(base.seed, n + 3_000_000);
     let says = |t: &str| t.chars().filter(char::is_ascii_alphanumeric).count() >= 5;
     let runs = (0..rows.len())
         .flat_map(|at| (1..4).map(move |len| (at, len)))
@@ -328,7 +333,7 @@ fn ambiguous(base: &Base, n: usize, out: &mut Vec<Case>) {
     add[0] = format!("{} lilac{}", add[0], random.between(10, 99));
     changed.ops = vec![crate::edit::Op { at, remove: len, add }];
     changed.final_newline = None;
-    let base = Base { name: base.name.clone(), edits: vec![changed], others: base.others.clone() };
+    let base = Base { name: base.name.clone(), edits: vec![changed], ..base.clone() };
     for (form, label) in FORMS.iter().filter(|(form, _)| *form != Form::Whole && base.fits(*form)) {
         let mut draft = Draft::new(&base, *form, 0, true);
         draft.hunks = vec![hunks(&base.edits[0], 0, false)];

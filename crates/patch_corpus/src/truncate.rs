@@ -11,12 +11,12 @@ use crate::{
 
 pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     for (b, base) in bases.iter().enumerate() {
-        let (form, label) = FORMS[b % (FORMS.len() - 1)];
+        let (form, label) = FORMS[(b + base.seed as usize) % (FORMS.len() - 1)];
         let changes = base.edits.iter().all(|e| e.plain() && !e.ops.is_empty());
         if !base.fits(form) || !changes {
             continue;
         }
-        let mut random = Random::new(b as u64 + 4_000_000);
+        let mut random = Random::new(base.seed, b + 4_000_000);
         let draft = clean(base, form, &mut random);
         let text = match (draft.write(), form) {
             (Input::Text(text), _) => text,

@@ -1,5 +1,8 @@
 //! One case of `patch_corpus` through the pure engine: what becomes of the files, and whether that is right.
 
+#![allow(dead_code, reason = "each program that judges uses some of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use patch::{Action, Dialect, FilePatch, apply};
 use patch_corpus::{Case, Class, Expected, Input, Tree};
 

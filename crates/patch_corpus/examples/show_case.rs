@@ -1,0 +1,23 @@
+//! Shows the cases whose names contain a text: `cargo run -p patch_corpus --example show_case TEXT [SEED]`.
+
+use std::io::{self, Write as _};
+
+use patch_corpus::{Expected, seeded};
+
+fn main() -> io::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let part = arguments.next().ok_or_else(|| io::Error::other("usage: show_case TEXT [SEED]"))?;
+    let seed = arguments.next().and_then(|s| s.parse().ok()).unwrap_or_default();
+    let mut out = io::stdout().lock();
+    for case in seeded(seed).iter().filter(|c| c.name.contains(&part)) {
+        writeln!(out, "=== {} ({:?})", case.name, case.class)?;
+        match case.input.text() {
+            Some(text) => writeln!(out, "{text}")?,
+            None => writeln!(out, "{:#}", case.input.arguments())?,
+        }
+        if let Expected::Refused(kind) = &case.expected {
+            writeln!(out, "to be refused: {}", kind.unwrap_or("for any reason"))?;
+        }
+    }
+    Ok(())
+}
