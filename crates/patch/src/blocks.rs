@@ -91,8 +91,8 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
 /// The last line before a block that can be a path; `None` when there is none, as between the blocks of one file.
 pub(crate) fn path_before(lines: &[&str]) -> Option<String> {
     let line = lines.iter().rev().map(|l| l.trim()).find(|l| !l.is_empty() && !l.starts_with("```"))?;
-    // A comment's two slashes; a single one begins a path, which is not ours to change.
-    let line = line.strip_prefix("//").map_or(line, |rest| rest.trim_start_matches('/'));
+    // A comment's slashes have a blank behind them; others begin a path, which is not ours to change.
+    let line = line.trim_start_matches('/').strip_prefix(' ').unwrap_or(line);
     let line = line.trim_start_matches(['#', '*', '>', '-', ' ']).trim_end_matches([':', '*', ' ']);
     let labels = ["File:", "file:", "Path:", "path:", "Filename:", "filename:"];
     let line = labels.iter().find_map(|l| line.strip_prefix(l)).unwrap_or(line);
