@@ -374,6 +374,153 @@ fn a_diff_is_what_the_session_did() {
     assert_eq!(world.git(&["status", "--porcelain"]), "");
 }
 
+/// Three turns that change one file, the second by a command.
+fn three_turns() -> Vec<String> {
+    let command = "sed -i 's/^two$/zwei/' a.txt && echo made > made.txt";
+    let mut answers = vec![
+        edit("a.txt", "one", "eins"),
+        call("run_command", json!({"command": command})),
+        edit("a.txt", "three", "drei"),
+    ];
+    answers.extend(std::iter::repeat_n(call("finish", json!({})), 4));
+    answers
+}
+
+#[test]
+fn one_turn_can_be_looked_at_and_those_after_it_undone() {
+    let world = World::with(&[("a.txt", "one\ntwo\nthree\n")]);
+    session(&world, &["--quiet"], three_turns());
+    assert_eq!(world.read("a.txt"), "eins\nzwei\ndrei\n");
+    snapshot!(world.observe(&["diff", "last", "--turn", "2"]), @r"
+    exit 0
+    --- stdout
+    diff --git a/a.txt b/a.txt
+    --- a/a.txt
+    +++ b/a.txt
+    @@ -1,3 +1,3 @@
+     eins
+    -two
+    +zwei
+     three
+    diff --git a/made.txt b/made.txt
+    new file mode 100644
+    --- /dev/null
+    +++ b/made.txt
+    @@ -0,0 +1 @@
+    +made
+    ");
+    snapshot!(world.observe(&["diff", "last", "--turn", "9"]), @r"
+    exit 0
+    --- stderr
+    session [SESSION] changed nothing in turn 9
+    ");
+    let seen = world.observe(&["undo", "last", "--to", "2"]);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert_eq!(world.read("a.txt"), "eins\nzwei\nthree\n");
+    let seen = world.observe(&["undo", "last", "--to", "1"]);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert_eq!(world.read("a.txt"), "eins\ntwo\nthree\n");
+    assert!(!world.repo().join("made.txt").exists(), "what a command made goes with its turn");
+    let seen = world.observe(&["undo", "last"]);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+}
+
+#[test]
+fn turns_of_an_applied_dry_run_can_be_undone_too() {
+    let world = World::with(&[("a.txt", "one\ntwo\nthree\n")]);
+    session(&world, &["--dry-run", "--quiet"], three_turns());
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+    snapshot!(world.observe(&["apply", "last"]), @r"
+    exit 0
+    --- stdout
+     changed  a.txt         +3    -3  +++---
+     created  made.txt      +1        +
+     2 files, +4 -3
+    --- stderr
+    applied in [WORLD]/repo: session [SESSION]
+    ");
+    assert!(world.observe(&["undo", "last", "--to", "2"]).starts_with("exit 0\n"));
+    assert_eq!(world.read("a.txt"), "eins\nzwei\nthree\n");
+    snapshot!(world.observe(&["undo", "last", "--to", "1"]), @r"
+    exit 0
+    --- stdout
+     changed  a.txt         +1    -1  +-
+     deleted  made.txt            -1  -
+     2 files, +1 -2
+    --- stderr
+    put back in [WORLD]/repo: session [SESSION]
+    ");
+    assert_eq!(world.read("a.txt"), "eins\ntwo\nthree\n");
+    let seen = world.observe(&["undo", "last"]);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+}
+
+#[test]
+fn a_plan_stops_before_the_first_command() {
+    let world = world();
+    let output = session(&world, &["--dry-run=plan"], answers());
+    snapshot!(world.tell(&output).split("--- stderr").next().unwrap(), @r"
+    exit 1
+    --- stdout
+    diff --git a/add.sh b/add.sh
+    index bc5eb34ceed3858209466b8244e8362fc64010c3..63b5ee3ccea216c43a23a4fe6badcbeeb944cd10 100644
+    --- a/add.sh
+    +++ b/add.sh
+    @@ -1,3 +1,3 @@
+     add() {
+    -    echo $(($1 - $2))
+    +    echo $(($1 + $2))
+     }
+    diff --git a/docs/new/guide.md b/docs/new/guide.md
+    new file mode 100644
+    index 0000000000000000000000000000000000000000..8c0d02fadc02df29eefff5ad660a022b4a8e5efd
+    --- /dev/null
+    +++ b/docs/new/guide.md
+    @@ -0,0 +1 @@
+    +# Guide
+    diff --git a/old.txt b/old.txt
+    deleted file mode 100644
+    index 3367afdbbf91e638efe983616377c60477cc6612..0000000000000000000000000000000000000000
+    --- a/old.txt
+    +++ /dev/null
+    @@ -1 +0,0 @@
+    -old
+    ");
+    let events = world.events();
+    assert!(!events.contains(&"check_started".to_owned()), "{events:?}");
+    let executed = world.journal().iter().any(|r| r["event"] == "tool_started" && r["effect"] == "execute");
+    assert!(!executed && world.git(&["status", "--porcelain"]).is_empty());
+}
+
+#[test]
+fn a_copy_says_first_what_it_costs_and_why() {
+    let world = world();
+    let server = Server::start();
+    for answer in answers() {
+        server.enqueue(Reply::text(answer));
+    }
+    // Sessions inside the repository cannot be beside it: no overlay, whatever the system offers.
+    world.write(".gitignore", ".sessions/\n");
+    let state = world.repo().join(".sessions");
+    let args =
+        ["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "--dry-run", "Make the tests pass."];
+    let output =
+        world.agent(&args).env("OLLAMA_HOST", server.url()).env("AGENT_STATE_DIR", &state).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let tree = said.lines().position(|line| line.starts_with("tree    a copy of ")).unwrap();
+    let line = said.lines().nth(tree).unwrap();
+    assert!(line.ends_with("no overlay: the folder for the changes lies inside the repository"), "{line}");
+    assert!(tree < said.lines().position(|line| line.starts_with("model ")).unwrap(), "{said}");
+    assert_eq!(world.git(&["status", "--porcelain"]), "?? .gitignore\n");
+    assert_eq!(world.read("add.sh"), ADD);
+    let applied = world.agent(&["apply", "last"]).env("AGENT_STATE_DIR", &state).output().unwrap();
+    assert_eq!(applied.status.code(), Some(0), "{}", world.tell(&applied));
+    assert_eq!(world.read("add.sh"), MENDED);
+}
+
 #[test]
 fn sessions_that_are_not_there_or_changed_nothing_are_said_so() {
     let world = World::with(&[("a.txt", "one\n")]);

@@ -11,7 +11,8 @@ fn answers(world: &World) -> Vec<String> {
 }
 
 fn run(world: &World, server: &Server) -> Value {
-    let args = ["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "--json", "Make the tests pass."];
+    let args =
+        ["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "--json", "Make the tests pass."];
     let output = world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap();
     let last = String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned();
     serde_json::from_str(&last).unwrap()
@@ -36,14 +37,19 @@ fn a_patch_whose_lines_are_nowhere_is_cut_off_at_the_line_and_the_next_one_goes_
     let refused: Vec<Value> = world.journal().into_iter().filter(|r| r["event"] == "refused").collect();
     assert!(refused.iter().all(|r| r["early"] == true), "{refused:?}");
     let message = refused[1]["message"].as_str().unwrap();
-    assert!(message.contains("line 2 is not\n    echo $(($1 * $2))\nbut\n1|add() {\n2|    echo $(($1 - $2))"), "{message}");
+    assert!(
+        message.contains("line 2 is not\n    echo $(($1 * $2))\nbut\n1|add() {\n2|    echo $(($1 - $2))"),
+        "{message}"
+    );
 }
 
 #[test]
 fn what_was_not_written_is_told_in_bytes_and_tokens() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let comment = "# a comment\n".repeat(100);
-    let edit = |search: &str, replace: String| call("apply_patch", json!({"edits": [{"path": "add.sh", "search": search, "replace": replace}]}));
+    let edit = |search: &str, replace: String| {
+        call("apply_patch", json!({"edits": [{"path": "add.sh", "search": search, "replace": replace}]}))
+    };
     for answer in [
         edit("add() {", format!("{comment}add() {{")),
         edit("nowhere(a)\nnowhere(b)\nnowhere(c)\nnowhere(d)\n", comment.clone()),
@@ -53,6 +59,9 @@ fn what_was_not_written_is_told_in_bytes_and_tokens() {
         server.enqueue(Reply::text(answer).split_bytes(9));
     }
     let finished = run(&world, &server);
-    let (bytes, tokens) = (finished["totals"]["saved_bytes"].as_u64().unwrap(), finished["totals"]["saved_tokens"].as_u64().unwrap());
+    let (bytes, tokens) = (
+        finished["totals"]["saved_bytes"].as_u64().unwrap(),
+        finished["totals"]["saved_tokens"].as_u64().unwrap(),
+    );
     assert!(bytes > 1_000 && tokens == bytes / 4, "{finished}");
 }

@@ -96,17 +96,16 @@ pub(crate) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Lines of the terminal that standard output is; `None` when it is none.
-pub(crate) fn height() -> Option<usize> {
-    let (_, height) = terminal_size::terminal_size_of(io::stdout()).filter(|_| stdout_is_terminal())?;
-    Some(usize::from(height.0))
+/// Columns and lines of the terminal that standard output is; `None` when it is none.
+pub(crate) fn terminal() -> Option<(usize, usize)> {
+    let (columns, lines) = terminal_size::terminal_size_of(io::stdout()).filter(|_| stdout_is_terminal())?;
+    Some((usize::from(columns.0), usize::from(lines.0)))
 }
 
 /// Columns to draw in on standard output.
 pub(crate) fn width(variables: &std::collections::BTreeMap<String, String>) -> usize {
     let said = variables.get("COLUMNS").and_then(|text| text.parse::<usize>().ok()).filter(|n| *n > 0);
-    let found = || Some(usize::from(terminal_size::terminal_size_of(io::stdout())?.0.0));
-    said.or_else(found).unwrap_or(WIDTH).clamp(NARROWEST, WIDEST)
+    said.or_else(|| Some(terminal()?.0).filter(|n| *n > 0)).unwrap_or(WIDTH).clamp(NARROWEST, WIDEST)
 }
 
 /// A unified diff, made harmless and coloured.

@@ -4,6 +4,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use unicode_width::UnicodeWidthStr;
+
 use crate::console;
 use crate::context::Context;
 use crate::exit::Result;
@@ -20,7 +22,8 @@ pub(crate) fn print(text: &str, context: &Context) -> Result<()> {
     let Some(pager) = wanted(text, context) else { return Ok(console::print(text)?) };
     let mut command = Command::new("sh");
     command.args(["-c", &pager]).stdin(Stdio::piped());
-    for (name, value) in [("LESS", "FRX"), ("LV", "-c")] {
+    // What is printed is UTF-8, whatever the locale.
+    for (name, value) in [("LESS", "FRX"), ("LESSCHARSET", "utf-8"), ("LV", "-c")] {
         if !context.environment.variables.contains_key(name) {
             command.env(name, value);
         }
@@ -44,13 +47,34 @@ pub(crate) fn print(text: &str, context: &Context) -> Result<()> {
 /// The pager's command line; `None` to print.
 fn wanted(text: &str, context: &Context) -> Option<String> {
     let variable = |name: &str| context.environment.variables.get(name).map(String::as_str);
-    let height = console::height()?;
+    let (columns, height) = console::terminal()?;
     if variable("CI").is_some_and(|v| !v.is_empty()) || variable("TERM").is_none_or(|t| t == "dumb") {
         return None;
     }
-    if text.lines().count() < height && text.lines().all(|line| line.len() <= 80) {
+    let rows = |line: &str| columns_of(line).div_ceil(columns.max(1)).max(1);
+    if text.lines().map(rows).sum::<usize>() < height {
         return None;
     }
     let pager = variable("AGENT_PAGER").or_else(|| variable("PAGER")).unwrap_or("less").trim();
     (!pager.is_empty() && pager != "cat").then(|| pager.to_owned())
+}
+
+/// The columns that a line takes; colours take none.
+fn columns_of(line: &str) -> usize {
+    let pieces = line.split("\x1b[").enumerate();
+    pieces
+        .map(|(i, piece)| {
+            if i == 0 { piece } else { piece.split_once('m').map_or("", |(_, text)| text) }.width()
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_take_no_room() {
+        assert_eq!(columns_of("\x1b[31m- \x1b[0m日本\x1b[32;7mx\x1b[0m"), 7);
+    }
 }

@@ -34,7 +34,14 @@ impl Tree {
     pub(crate) fn new(workspace: Workspace, inside: &Path, state: PathBuf) -> Self {
         let mut folders: Vec<PathBuf> = inside.ancestors().map(Path::to_owned).collect();
         folders.reverse();
-        Self { workspace, folders, state, baseline: OnceLock::new(), patch: Mutex::default(), watch: Mutex::default() }
+        Self {
+            workspace,
+            folders,
+            state,
+            baseline: OnceLock::new(),
+            patch: Mutex::default(),
+            watch: Mutex::default(),
+        }
     }
 
     /// The last patch told, byte for byte: files need not be UTF-8.

@@ -43,6 +43,8 @@ pub(crate) struct Order {
     pub(crate) directory: PathBuf,
     /// The tree to work in instead of the repository.
     pub(crate) dry: Option<DryTree>,
+    /// Stop before the first command.
+    pub(crate) plan_only: bool,
     /// The program's own variables; commands get a part of them.
     pub(crate) variables: Vec<(OsString, OsString)>,
     /// Becomes true when the run is to stop.
@@ -177,7 +179,11 @@ async fn prepare(order: Order, folder: &Path) -> Result<Prepared> {
     let tree = Arc::new(Tree::new(toolbox.workspace, inside, folder.join(STATE)));
     let verifier = Tests::new(toolbox.tests).map(|tests| Arc::new(tests) as Arc<dyn Verifier>);
     Ok(Prepared {
-        job: Job { task: order.task, settings: plan(settings)?, why_model: chosen.why },
+        job: Job {
+            task: order.task,
+            settings: planner::Settings { plan_only: order.plan_only, ..plan(settings)? },
+            why_model: chosen.why,
+        },
         parts: Parts {
             model: chosen.model,
             tools: toolbox.registry,

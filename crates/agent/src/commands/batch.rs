@@ -97,6 +97,7 @@ impl Runner for Worker<'_> {
             root: worktree.to_owned(),
             directory: worktree.to_owned(),
             dry: None,
+            plan_only: false,
             variables: std::env::vars_os().collect(),
             interrupt,
         };

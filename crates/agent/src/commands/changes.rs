@@ -44,13 +44,12 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     let trial = Wish::of(&command.trial, &mut command.session)?;
     let (past, _lock) = Past::take(&context.store()?, command.session.as_deref(), "agent undo SESSION")?;
     let history = History::open(&past.stands())?;
-    let standing = history.standing(command.to.map_or(0, |turn| turn.saturating_add(1))..)?;
-    // What was applied belongs to no turn; what it consists of does.
     let changes = match command.to {
-        Some(turn) if past.mode == Mode::DryRun && !history.standing(..)?.is_empty() => {
-            History::open(&past.made())?.net(turn.saturating_add(1)..)?
+        // What was applied belongs to no turn; what it consists of does.
+        Some(turn) if past.mode == Mode::DryRun => {
+            back_to(turn, history.standing(..)?, &History::open(&past.made())?)?
         }
-        _ => standing,
+        to => history.standing(to.map_or(0, |turn| turn.saturating_add(1))..)?,
     };
     if changes.is_empty() {
         let why = match (past.mode, history.records().is_empty()) {
@@ -79,6 +78,26 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
         }
         Err(error) => Err(Failure::refused(error)),
     }
+}
+
+/// What leads from what stands of an applied dry run back to how its files were after a turn. A merged file is as no turn left it, so it goes
+/// back to how it was before.
+fn back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Result<Vec<NetChange>> {
+    let mut turns: Vec<u32> = made.records().iter().map(|r| r.turn).filter(|t| *t > turn).collect();
+    turns.dedup();
+    let wanted = made.net(..=turn)?;
+    let later = turns.iter().map(|t| made.net(..=*t)).collect::<std::io::Result<Vec<_>>>()?;
+    let after = |net: &[NetChange], change: &NetChange| {
+        let found = net.iter().find(|c| c.path == change.path);
+        found.map_or_else(|| change.before.clone(), |c| c.after.clone())
+    };
+    let back = standing.into_iter().filter_map(|change| {
+        let target = after(&wanted, &change);
+        let known = change.after == target || later.iter().any(|net| after(net, &change) == change.after);
+        let before = if known { target } else { change.before.clone() };
+        (before != change.after).then_some(NetChange { before, ..change })
+    });
+    Ok(back.collect())
 }
 
 /// Brings what a dry run did to the repository.

@@ -1,6 +1,7 @@
 //! `agent patch`: a patch in any form applied to the work tree, as a model's would be, by the same code. It needs no settings, no model
 //! and no session.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -43,7 +44,7 @@ pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
             } else if dry {
                 preview::show(&changes, form.unwrap_or(Some(Form::None)), context)?;
             } else {
-                console::print(format!("{}\n", sanitize::text(report.trim_end())))?;
+                console::print(format!("{}\n", harmless(report.trim_end(), console::stdout_is_terminal())))?;
             }
             Ok(Exit::Success)
         }
@@ -54,7 +55,7 @@ pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
             if command.json {
                 console::print(format!("{}\n", json!({"applied": false, "refused": message})))?;
             } else {
-                console::say(sanitize::text(message.trim_end()));
+                console::say(harmless(message.trim_end(), console::stderr_is_terminal()));
                 if let (false, Err(patch::ParseError::NoPath(_))) = (readable, patch::parse(&text)) {
                     console::say("hint: or name the file with --path PATH");
                 }
@@ -62,6 +63,11 @@ pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
             Ok(if readable { Exit::Negative } else { Exit::Run(journal::Ending::Refused) })
         }
     }
+}
+
+/// What is piped on is left as it is.
+fn harmless(text: &str, on_terminal: bool) -> Cow<'_, str> {
+    if on_terminal { sanitize::text(text) } else { text.into() }
 }
 
 /// The patch, from wherever it was said to be.

@@ -7,7 +7,7 @@ use journal::{Diff, Ending, Event, Journal, Mode, Observer, Record, Totals};
 
 use workspace::History;
 
-use crate::cli::Run;
+use crate::cli::{DryRun, Run};
 use crate::commands::changes;
 use crate::console::{self, Paint};
 use crate::context::Context;
@@ -44,6 +44,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
             root: root.clone(),
             directory: context.directory.clone(),
             dry,
+            plan_only: command.dry_run == Some(DryRun::Plan),
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
         };

@@ -10,8 +10,6 @@ use crate::sanitize;
 
 /// Columns of the longest bar.
 const BAR: usize = 24;
-/// Columns of a heading's rule.
-const RULE: usize = 100;
 
 /// The summary.
 pub(super) fn draw(compared: &[(&FileChange, Comparison<'_>)], surface: Surface) -> String {
@@ -72,7 +70,7 @@ pub(super) fn draw(compared: &[(&FileChange, Comparison<'_>)], surface: Surface)
 /// The line above a file's changes.
 pub(super) fn heading(change: &FileChange, surface: Surface, out: &mut String) {
     let name = format!("─── {} ", shortened(&name(change), surface.width.saturating_sub(8).max(20)));
-    let rule = "─".repeat(surface.width.min(RULE).saturating_sub(name.width()));
+    let rule = "─".repeat(surface.width.saturating_sub(name.width()));
     out.push_str(&surface.paint.paint(Style::Bold, name));
     out.push_str(&surface.paint.paint(Style::Dim, rule));
     out.push('\n');
