@@ -117,7 +117,7 @@ impl History {
         let mut turn = 0;
         for (record, (_, kept)) in self.kept.iter().enumerate() {
             turn = turn.max(kept.turn);
-            for file in kept.files.iter().filter(|_| kept.tree == last.tree) {
+            for file in changed(kept).filter(|_| kept.tree == last.tree) {
                 let chain = chains.entry(&file.path).or_default();
                 let foreign = chain.last().is_some_and(|e| e.file.after != file.before);
                 let entry = Entry { turn: kept.turn, record, file, foreign };
@@ -146,7 +146,7 @@ impl History {
         let mut chains = Chains::new();
         let mut last = HashMap::new();
         for (record, (_, kept)) in self.kept.iter().enumerate() {
-            for file in &kept.files {
+            for file in changed(kept) {
                 let before = last.insert((&kept.tree, &file.path), file.after);
                 if matches!(kept.by, By::Edit | By::Command) {
                     let foreign = before.is_some_and(|before| before != file.before);
@@ -178,6 +178,11 @@ impl History {
     fn image(&self, record: usize, state: Option<State>) -> io::Result<Option<FileImage>> {
         state.map(|state| self.images[record].image(state)).transpose()
     }
+}
+
+/// Without what was written and stayed the same.
+fn changed(record: &Record) -> impl Iterator<Item = &FileRecord> {
+    record.files.iter().filter(|file| file.before != file.after)
 }
 
 fn ends(chain: &[Entry<'_>]) -> Option<(Option<State>, Option<State>)> {
