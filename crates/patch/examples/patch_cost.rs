@@ -47,4 +47,22 @@ fn main() {
         .map(|_| ())
         .map_err(|e| e.kind);
     println!("ambiguous blank lines: {:?} {kind:?}", begin.elapsed());
+    for (name, text) in [
+        ("exact", &diff),
+        (
+            "25,000 new lines in one hunk",
+            &format!("--- a/x\n+++ b/x\n@@\n{}{}", "     line 0 of 0\n", "+more\n".repeat(25_000)),
+        ),
+    ] {
+        let content = old.clone().into_bytes();
+        let begin = Instant::now();
+        let mut watch = patch::Watch::new(None, move |_| patch::Look::File(content.clone()));
+        let stopped =
+            text.as_bytes().chunks(16).any(|piece| watch.feed(&String::from_utf8_lossy(piece)).is_err());
+        println!(
+            "judged while written, {name}, {} bytes in pieces of 16: {:?} {stopped}",
+            text.len(),
+            begin.elapsed()
+        );
+    }
 }

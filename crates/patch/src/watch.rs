@@ -20,6 +20,10 @@ use crate::{
     place::{body, candidates, with_endings},
 };
 
+/// Lines of a hunk that is not complete up to which it is judged at each of them; a longer one is judged when it is complete. Each judgement looks
+/// at all lines so far.
+const BEGINNING: usize = 200;
+
 self_cell!(
     struct File {
         owner: Vec<u8>,
@@ -139,7 +143,8 @@ impl Watch {
     /// As [`Watch::feed`].
     pub fn searched(&mut self, path: &str, search: &str) -> Result<(), Stop> {
         self.open(path)?;
-        if search.trim().is_empty() || self.made.iter().any(|made| made == path) {
+        let long = memchr::memchr_iter(b'\n', search.as_bytes()).nth(BEGINNING).is_some();
+        if long || search.trim().is_empty() || self.made.iter().any(|made| made == path) {
             return Ok(());
         }
         let hunk = self.hunks + 1;

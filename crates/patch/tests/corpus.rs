@@ -112,3 +112,20 @@ fn the_corpus_goes_in_or_is_refused_as_it_has_to_be() {
     );
     assert!(all(Class::Clean) >= 1000 && all(Class::Deformed) >= 2000);
 }
+
+#[test]
+fn whatever_the_corpus_could_hold_goes_in_rightly_or_is_refused() {
+    let from: u64 = std::env::var("CORPUS_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_default();
+    let count = std::env::var("CORPUS_COUNT").ok().and_then(|s| s.parse().ok()).unwrap_or(3000);
+    let cases = (from * count..(from + 1) * count).filter_map(patch_corpus::one);
+    let mut failures = Vec::new();
+    for case in cases {
+        match (case.class, judge(&case)) {
+            (_, (Verdict::Right, _)) | (Class::Deformed, (Verdict::Refused, _)) => {}
+            (class, (verdict, why)) => {
+                failures.push(format!("{verdict:?} {class:?} {}\n    {why}", case.name))
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+}

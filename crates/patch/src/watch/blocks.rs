@@ -1,6 +1,6 @@
 //! SEARCH/REPLACE blocks, line by line.
 
-use super::{Stop, Watch};
+use super::{BEGINNING, Stop, Watch};
 use crate::{
     Dialect,
     blocks::{Marker, marker, parse, path_before},
@@ -41,7 +41,7 @@ impl Reader {
                 (self.open, self.after) = (None, at + 1);
                 return self.whole(watch, open, at + 1).map(|()| true);
             }
-            None if !self.divided => self.searched(watch, open + 1..at + 1)?,
+            None if !self.divided && at - open <= BEGINNING => self.searched(watch, open + 1..at + 1)?,
             None => {}
         }
         Ok(true)

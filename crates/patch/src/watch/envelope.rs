@@ -1,6 +1,6 @@
 //! The `*** Begin Patch` envelope, line by line.
 
-use super::{Stop, Watch};
+use super::{BEGINNING, Stop, Watch};
 use crate::envelope::{What, directive, ends_file, parse};
 
 #[derive(Debug, Default)]
@@ -54,9 +54,9 @@ impl Reader {
             }
             self.hunk.get_or_insert(at);
         } else {
-            self.hunk.get_or_insert(at);
+            let from = *self.hunk.get_or_insert(at);
             self.lines = true;
-            if line.starts_with([' ', '-']) && !line.starts_with("--- ") {
+            if at - from < BEGINNING && line.starts_with([' ', '-']) && !line.starts_with("--- ") {
                 for patch in self.read(watch, at + 1) {
                     watch.judge_beginning(&patch)?;
                 }

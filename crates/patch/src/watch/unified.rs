@@ -3,7 +3,7 @@
 //! A line with `@@`, `diff --git`, a fence, `*** ` or `Index:` ends a hunk whatever its header counts, and so do a `---` and a `+++` line unless the
 //! counts say that they may be lines of the hunk.
 
-use super::{Stop, Watch};
+use super::{BEGINNING, Stop, Watch};
 use crate::{Dialect, FilePatch, unified};
 
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Reader {
             }
         }
         let Some(open) = &mut self.hunk else { return Ok(true) };
-        let inside = open.take(&line);
+        let inside = open.take(&line) && at - open.from < BEGINNING;
         // `--- ` may begin the next file's header.
         if inside && line.starts_with([' ', '-']) && !line.starts_with("--- ") {
             let patches = self.read(watch, at + 1);
