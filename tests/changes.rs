@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 use crate::support::{World, call, snapshot};
 use fake_model::{Reply, Server};
@@ -492,6 +492,53 @@ fn a_plan_stops_before_the_first_command() {
     assert!(!events.contains(&"check_started".to_owned()), "{events:?}");
     let executed = world.journal().iter().any(|r| r["event"] == "tool_started" && r["effect"] == "execute");
     assert!(!executed && world.git(&["status", "--porcelain"]).is_empty());
+}
+
+/// A dry run that has changed something and now waits for its model.
+fn waiting(world: &World, server: &Server) -> Child {
+    let [edit, ..] = answers();
+    server.enqueue(Reply::text(edit));
+    server.enqueue(Reply::text("Let me think").gate("never released"));
+    let args =
+        ["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "--dry-run", "Make the tests pass."];
+    let mut command = world.agent(&args);
+    let child =
+        command.env("OLLAMA_HOST", server.url()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    server.block_for_gate("never released");
+    child.unwrap()
+}
+
+fn only_session(world: &World) -> std::path::PathBuf {
+    let sessions = world.home().join(".local/state/agent/sessions");
+    fs::read_dir(sessions).unwrap().next().unwrap().unwrap().path()
+}
+
+#[test]
+fn a_dry_run_that_is_stopped_leaves_its_changes_and_no_tree() {
+    let (world, server) = (world(), Server::start());
+    let child = waiting(&world, &server);
+    std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", world.tell(&output));
+    let folder = only_session(&world);
+    assert!(!folder.join("overlay").exists() && !folder.join("tree").exists());
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+    assert!(world.observe(&["apply", "last"]).starts_with("exit 0\n"));
+    assert_eq!(world.read("add.sh"), MENDED);
+}
+
+#[test]
+fn a_dry_run_that_was_killed_can_be_applied_and_removed() {
+    let (world, server) = (world(), Server::start());
+    let mut child = waiting(&world, &server);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+    assert!(world.observe(&["apply", "last"]).starts_with("exit 0\n"));
+    assert_eq!(world.read("add.sh"), MENDED);
+    let folder = only_session(&world);
+    let removed = world.observe(&["sessions", "rm", "last"]);
+    assert!(removed.starts_with("exit 0\n") && !folder.exists(), "{removed}");
 }
 
 #[test]

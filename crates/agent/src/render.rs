@@ -7,7 +7,7 @@ use journal::{Check, Counts, CutReason, Diff, EndedBy, Ending, Event, Mode, Reco
 use serde_json::Value;
 
 use crate::console::{Paint, Style};
-use crate::figures::{counts_by_file, duration, plural, thousands};
+use crate::figures::{bytes, counts_by_file, duration, plural, thousands};
 use crate::sanitize;
 
 /// How much is shown.
@@ -300,7 +300,8 @@ fn sums(t: &Totals) -> String {
         format!("{} generated", thousands(t.generated_tokens)),
     ];
     if t.saved_tokens > 0 {
-        parts.push(format!("about {} not generated thanks to cuts", thousands(t.saved_tokens)));
+        let (tokens, size) = (thousands(t.saved_tokens), bytes(t.saved_bytes));
+        parts.push(format!("about {tokens} ({size}) not generated thanks to cuts"));
     }
     if let Some(cost) = t.cost {
         parts.push(format!("${cost:.4}"));
@@ -453,6 +454,7 @@ mod tests {
                     evaluated_tokens: 212,
                     generated_tokens: 87,
                     saved_tokens: 1000,
+                    saved_bytes: 3210,
                     cost: None,
                     ms: 65_000,
                 },
@@ -475,7 +477,7 @@ mod tests {
             src/lib.rs:3 wrong
         unverified: done, but cargo test does not pass
         changed src/lib.rs (+2 -1)
-        1 turn, 1,320 prompt tokens (212 evaluated anew), 87 generated, about 1,000 not generated thanks to cuts, 1 min 5 s
+        1 turn, 1,320 prompt tokens (212 evaluated anew), 87 generated, about 1,000 (3 kB) not generated thanks to cuts, 1 min 5 s
         ");
     }
 
@@ -492,7 +494,7 @@ mod tests {
             src/lib.rs:3 wrong
         unverified: done, but cargo test does not pass
         changed src/lib.rs (+2 -1)
-        1 turn, 1,320 prompt tokens (212 evaluated anew), 87 generated, about 1,000 not generated thanks to cuts, 1 min 5 s
+        1 turn, 1,320 prompt tokens (212 evaluated anew), 87 generated, about 1,000 (3 kB) not generated thanks to cuts, 1 min 5 s
         ");
     }
 
@@ -502,7 +504,7 @@ mod tests {
         session 20261122-134405-ab12 (dry run)
         unverified: done, but cargo test does not pass
         changed src/lib.rs (+2 -1)
-        1 turn, 1,320 prompt tokens (212 evaluated anew), 87 generated, about 1,000 not generated thanks to cuts, 1 min 5 s
+        1 turn, 1,320 prompt tokens (212 evaluated anew), 87 generated, about 1,000 (3 kB) not generated thanks to cuts, 1 min 5 s
         ");
     }
 

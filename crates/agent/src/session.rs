@@ -20,7 +20,7 @@ use tool_run_tests::RunTests;
 use tool_search::Search;
 use workspace::Workspace;
 
-use crate::dry_tree::DryTree;
+use crate::dry_tree::{self, DryTree};
 use crate::edit_form;
 use crate::exit::{Failure, Result};
 use crate::model;
@@ -97,6 +97,7 @@ pub(crate) async fn run(order: Order, journal: &mut Journal) -> Result<Done> {
         patch_file = Some(path);
     }
     drop(prepared.kept);
+    let _ = std::fs::remove_dir(dry_tree::layers(&folder)); // an overlay leaves it, empty
     Ok(Done { report, patch_file, patch, hints: Vec::new() })
 }
 
