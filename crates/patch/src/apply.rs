@@ -82,8 +82,11 @@ fn whole(before: &[u8], content: Vec<u8>, new: bool) -> Applied {
     Applied { bytes: Some(content), how }
 }
 
-/// A replacement within lines, of which the first is `line`: each line of it ends as the one that it keeps or replaces, else as the one above.
-fn endings_from(index: &Index<'_>, line: usize, hunk: &Hunk, text: &[u8]) -> Vec<u8> {
+/// A replacement within lines, from this byte of the file on: each line of it ends as the one that it keeps or replaces, else as the one above.
+fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec<u8> {
+    let line = index.lines.line_at(from);
+    // What was searched began with a newline, and the file's has a carriage return, which stays.
+    let halved = index.lines.bytes[..from].ends_with(b"\r");
     let own = |line: usize| index.lines.ends.get(line).filter(|end| !end.is_empty()).copied();
     let (mut at, mut removed) = (line, VecDeque::new());
     let mut above = index.lines.ending_near(line);
@@ -111,7 +114,8 @@ fn endings_from(index: &Index<'_>, line: usize, hunk: &Hunk, text: &[u8]) -> Vec
     let mut out = Vec::with_capacity(text.len() + endings.len());
     for (i, part) in text.split(|b| *b == b'\n').enumerate() {
         if i > 0 {
-            out.extend_from_slice(endings.get(i - 1).copied().unwrap_or(above));
+            let ending = endings.get(i - 1).copied().unwrap_or(above);
+            out.extend_from_slice(if halved && out.is_empty() { b"\n" } else { ending });
         }
         out.extend_from_slice(part.strip_suffix(b"\r").unwrap_or(part));
     }
@@ -189,7 +193,7 @@ fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
                 let replace = hunk
                     .text
                     .as_ref()
-                    .map(|(_, new)| endings_from(&index, line, hunk, new))
+                    .map(|(_, new)| endings_from(&index, range.start, hunk, new))
                     .unwrap_or_default();
                 (line, Rung::Text, vec![(range.clone(), replace)])
             }

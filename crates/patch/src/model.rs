@@ -29,6 +29,18 @@ pub enum Mark {
     Add,
 }
 
+impl Mark {
+    /// What it is when the change is taken back.
+    #[must_use]
+    pub fn inverse(self) -> Self {
+        match self {
+            Self::Keep => Self::Keep,
+            Self::Remove => Self::Add,
+            Self::Add => Self::Remove,
+        }
+    }
+}
+
 /// One line of a hunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {

@@ -9,7 +9,7 @@ use crate::{
     index::Index,
     ladder::{Body, Fit, TooMany, fits, loose_fits, new, old, unnumbered},
     lines::bare,
-    splice,
+    splice, units,
 };
 
 /// Where a hunk goes.
@@ -138,7 +138,20 @@ pub(crate) fn candidates<'a>(
             return Ok(Found::Lines(fits, body, first));
         }
     }
-    Err(feedback::nowhere(index, &body, hunk.start))
+    Err(match undone(index, &body) {
+        Some(at) => Refused::new(Kind::AlreadyApplied, feedback::already(at)).at(Some(at)),
+        None => feedback::nowhere(index, &body, hunk.start),
+    })
+}
+
+/// Where the change could be taken back, on some rung: there it has been made.
+fn undone(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
+    if !body.iter().any(|(mark, text)| *mark == Mark::Add && units::tells(text)) {
+        return None;
+    }
+    let inverse: Body<'_> = body.iter().map(|(mark, text)| (mark.inverse(), *text)).collect();
+    let close = fits(index, &inverse).unwrap_or_default();
+    close.into_iter().chain(loose_fits(index, &inverse)).next().map(|fit| fit.at)
 }
 
 /// Where lines go that have no old lines around them: an empty file, the end if it says so, below the header it names.
