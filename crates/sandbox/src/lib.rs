@@ -8,6 +8,8 @@
 //! that what must fail fails, and reports in plain words. What the kernel refuses is never passed over in silence, and where nothing
 //! can be enforced no command runs.
 //!
+//! What a dry-run works in is made here too: an [`overlay`] of the repository, which the program itself enters before it does anything.
+//!
 //! The confining is done by a launcher: the program's own binary, started again with a first argument that makes it call
 //! [`launcher_main`] before anything else.
 //!
