@@ -94,7 +94,7 @@ enum Fit {
 impl Workspace {
     /// Undo: the files must be as `after` and become as `before`, all of them or none. Files that are as `before` already are passed
     /// over; when all are, the commit has no files and no number. Folders that the agent made go when this empties them. Permissions that
-    /// the changes leave alone may have been changed since.
+    /// the changes leave alone may have been changed since. A file that became a folder, or the other way round, is a conflict.
     ///
     /// # Errors
     /// When files have been changed since, or between two of the agent's changes: all of these are named.

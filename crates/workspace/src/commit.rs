@@ -126,7 +126,8 @@ impl CommitError {
 }
 
 impl Workspace {
-    /// Makes all these changes, or none.
+    /// Makes all these changes, or none. A file with several names (hard links) keeps those inside the root, which are told too: they
+    /// are names of the new file. Names outside, and in `.git`, are left with the old one.
     ///
     /// # Errors
     /// When one of them cannot be made; then nothing has changed.

@@ -2,8 +2,10 @@
 //!
 //! A [`Workspace`] is a handle on one folder. What models write as a path becomes a [`CleanPath`] (relative, `/`, no `..`), and
 //! every access goes through a directory handle (`openat2` by way of `cap-std`), so that no spelling and no symbolic link leads
-//! outside. All changes go through [`Workspace::commit`]: every file of a call or none, pre-images kept. [`Baseline`] remembers a
-//! tree to diff against without touching the user's `.git`; [`Workspace::copy_to`] makes the tree that a dry-run works in.
+//! outside. All changes go through [`Workspace::commit`]: every file of a call or none, contents kept; what commands change is recorded
+//! by [`Workspace::watch`] and [`Workspace::watched`]. [`History`] tells what a session changed, [`Workspace::put_back`] undoes it, and
+//! [`Workspace::bring`] brings it to another tree. [`Baseline`] remembers a tree to diff against without touching the user's `.git`;
+//! [`Workspace::copy_to`] makes the tree that a dry-run works in.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -5,7 +5,7 @@
 //! names of one file, each of these becomes a file of its own. Removing a name leaves the others alone.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -58,6 +58,7 @@ impl Workspace {
 
 /// Every name of these files below a folder; not in `.git`.
 fn names<T>(root: &Path, of: &HashMap<(u64, u64), T>) -> io::Result<Vec<((u64, u64), CleanPath)>> {
+    let devices: HashSet<u64> = of.keys().map(|id| id.0).collect();
     let mut found = Vec::new();
     let mut todo: Vec<PathBuf> = vec![root.to_owned()];
     while let Some(folder) = todo.pop() {
@@ -67,14 +68,13 @@ fn names<T>(root: &Path, of: &HashMap<(u64, u64), T>) -> io::Result<Vec<((u64, u
             Err(_) => continue, // no name in there could be written
         };
         for entry in entries.flatten() {
-            let Ok(kind) = entry.file_type() else { continue };
-            let name = entry.file_name();
-            if kind.is_dir() {
-                if !name.to_str().is_some_and(is_git) {
+            let Ok(m) = entry.metadata() else { continue };
+            if m.is_dir() {
+                // A file has no names on other file systems.
+                if devices.contains(&m.dev()) && !entry.file_name().to_str().is_some_and(is_git) {
                     todo.push(entry.path());
                 }
-            } else if kind.is_file()
-                && let Ok(m) = entry.metadata()
+            } else if m.is_file()
                 && of.contains_key(&(m.dev(), m.ino()))
                 && let Some(path) = entry.path().strip_prefix(root).ok().and_then(Path::to_str)
             {

@@ -177,10 +177,7 @@ impl Workspace {
                 step.enter(&self.at(step, folder)?)?;
                 entered += 1;
             }
-            let mut synced = HashSet::new();
-            for (step, folder) in all().filter(|(_, folder)| synced.insert(*folder)) {
-                self.at(step, folder)?.sync().map_err(|source| step.system(source))?;
-            }
+            self.sync(steps, folders)?;
             finish().map_err(|source| match steps.first() {
                 Some(step) => step.system(source),
                 None => CommitError::System { path: CleanPath::new(String::new()), source },
@@ -216,10 +213,18 @@ impl Workspace {
             };
             staged.map_err(|source| step.system(source))?;
         }
+        if one_by_one { Ok(()) } else { self.sync(steps, folders) }
+    }
+
+    /// Makes durable what is in these folders: where they are many, by whole file systems.
+    fn sync(&self, steps: &[Step], folders: &[FolderId]) -> Result<(), CommitError> {
+        let many = steps.len() > SYNCED_ONE_BY_ONE;
         let mut synced = HashSet::new();
-        for (step, folder) in steps.iter().zip(folders).filter(|(_, (device, _))| synced.insert(*device)) {
-            if !one_by_one {
-                self.at(step, *folder)?.sync_file_system().map_err(|source| step.system(source))?;
+        for (step, &folder) in steps.iter().zip(folders) {
+            if synced.insert(if many { (folder.0, 0) } else { folder }) {
+                let place = self.at(step, folder)?;
+                let result = if many { place.sync_file_system() } else { place.sync() };
+                result.map_err(|source| step.system(source))?;
             }
         }
         Ok(())
