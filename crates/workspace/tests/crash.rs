@@ -1,6 +1,7 @@
 //! A commit that is killed at any system call, and a recovery that is killed at any system call, leave all of a commit or none.
 //!
-//! The test starts itself again under ptrace and kills that process where it enters or leaves its n-th call, for every n.
+//! The test starts itself again under ptrace and kills that process before its n-th call, for every n: what it leaves then is also what it
+//! would leave right after the call before.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -142,7 +143,7 @@ fn a_commit_killed_at_any_call_is_whole_or_nothing() {
     let (mut outcomes, mut wrong) = (Vec::new(), Vec::new());
     for n in 0.. {
         let place = setting();
-        let end = traced::kill_when(part("commits", place.path()), |stop| stop.n == n);
+        let end = traced::kill_when(part("commits", place.path()), |stop| stop.n == 2 * n);
         match check(place.path(), &old, &new) {
             Ok(is_new) => outcomes.push(is_new),
             Err(why) => wrong.push(format!("{end}: {why}")),

@@ -39,7 +39,7 @@ pub(crate) fn end() {
 /// Where a thread has stopped.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stop {
-    /// Counted from 0.
+    /// Counted from 0; even before a call, odd after it.
     pub(crate) n: usize,
     /// The system call's number.
     pub(crate) call: i64,
