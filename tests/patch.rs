@@ -44,6 +44,7 @@ fn every_form_does_the_same() {
         edits.to_string(),
         json!({"edits": edits}).to_string(),
         json!({"tool": "apply_patch", "arguments": {"edits": edits}}).to_string(),
+        format!("I mend it.\n```json\n{}\n```\n", json!({"tool": "apply_patch", "arguments": {"edits": edits}})),
         json!({"path": "add.sh", "content": MENDED}).to_string(),
         json!({"patch": UNIFIED.lines().collect::<Vec<_>>()}).to_string(),
         json!(UNIFIED.lines().collect::<Vec<_>>()).to_string(),
@@ -140,6 +141,18 @@ fn what_is_no_patch_is_misuse() {
     --- stderr
     error: these are not the arguments of apply_patch: data did not match any variant of untagged enum Text
     ");
+}
+
+#[test]
+fn several_calls_are_not_one() {
+    let world = world();
+    let call = json!({"tool": "apply_patch", "arguments": {"path": "add.sh", "content": MENDED}});
+    snapshot!(world.observe_with_input(&["patch"], format!("{call}\n{call}\n").as_bytes()), @r"
+    exit 2
+    --- stderr
+    error: these are 2 calls of apply_patch; each is all or nothing, so give one at a time
+    ");
+    assert_eq!(world.read("add.sh"), ADD);
 }
 
 #[test]

@@ -22,12 +22,7 @@ pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
         Some(turn) => history.net(turn..=turn)?,
         None => history.net(..)?,
     };
-    for record in history.records().iter().filter(|r| command.turn.is_none_or(|turn| turn == r.turn)) {
-        for path in &record.left_out {
-            let path = sanitize::line(path.as_str());
-            console::say(format_args!("warning: {path} was changed too; it was too large to keep"));
-        }
-    }
+    warn_of_left_out(&history, |turn| command.turn.is_none_or(|wanted| wanted == turn));
     if changes.is_empty() {
         match command.turn {
             Some(turn) => console::say(format_args!("session {} changed nothing in turn {turn}", past.id)),
@@ -51,6 +46,7 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
         }
         to => history.standing(to.map_or(0, |turn| turn.saturating_add(1))..)?,
     };
+    warn_of_left_out(&history, |turn| command.to.is_none_or(|to| turn > to));
     if changes.is_empty() {
         let why = match (past.mode, history.records().is_empty()) {
             (Mode::DryRun, true) => "it was a dry run that has not been applied",
@@ -104,7 +100,9 @@ fn back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Result<Vec<Ne
 pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
     let trial = Wish::of(&command.trial, &mut command.session)?;
     let (past, _lock) = Past::take(&context.store()?, command.session.as_deref(), "agent apply SESSION")?;
-    let changes = History::open(&past.made())?.net(..)?;
+    let history = History::open(&past.made())?;
+    let changes = history.net(..)?;
+    warn_of_left_out(&history, |_| true);
     if changes.is_empty() {
         console::say(format_args!("nothing to apply: session {} changed nothing", past.id));
         return Ok(Exit::Success);
@@ -142,6 +140,18 @@ pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
             Ok(Exit::Negative)
         }
         Err(error) => Err(Failure::refused(error)),
+    }
+}
+
+/// Says which files the session changed too that cannot be shown, brought or put back.
+fn warn_of_left_out(history: &History, wanted: impl Fn(u32) -> bool) {
+    let mut paths: Vec<_> =
+        history.records().iter().filter(|r| wanted(r.turn)).flat_map(|r| &r.left_out).collect();
+    paths.sort();
+    paths.dedup();
+    for path in paths {
+        let path = sanitize::line(path.as_str());
+        console::say(format_args!("warning: {path} was changed too; it was too large to keep"));
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tool_api::ToolError;
+use tool_api::{Tool, ToolError};
 use tool_apply_patch::{ApplyPatch, Arguments, Plan};
 use workspace::{Digest, Workspace};
 
@@ -26,7 +26,9 @@ const LIMIT: u64 = 256 << 20;
 pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
     let form = command.trial.preview(&mut command.file).map_err(Failure::misuse)?;
     let text = read(command.file.as_deref())?;
-    let arguments = arguments(&text, command.path.as_deref())?;
+    let call = call(&text)?;
+    let is_call = call.is_some();
+    let arguments = arguments(&text, call, command.path.as_deref())?;
     let place = Place::open(context)?;
     let tool = ApplyPatch::new(place.workspace.clone());
     let dry = command.trial.check || form.is_some();
@@ -51,7 +53,7 @@ pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
         Err(ToolError::Run(message)) => Err(Failure::misuse(message)),
         Err(ToolError::Model(message)) => {
             // What is no patch is misuse; what is one and does not fit is the answer no.
-            let readable = patch::parse_for(&text, command.path.as_deref()).is_ok() || is_call(&text);
+            let readable = patch::parse_for(&text, command.path.as_deref()).is_ok() || is_call;
             if command.json {
                 console::print(format!("{}\n", json!({"applied": false, "refused": message})))?;
             } else {
@@ -95,12 +97,9 @@ fn read(file: Option<&str>) -> Result<String> {
     })
 }
 
-/// What the tool is called with: the text as a patch, unless it is such a call itself.
-fn arguments(text: &str, path: Option<&str>) -> Result<Arguments> {
-    let mut call = match as_call(text) {
-        Some(call) => call,
-        None => json!({"patch": text}),
-    };
+/// What the tool is called with: the text as a patch, unless it is or holds such a call itself.
+fn arguments(text: &str, call: Option<Value>, path: Option<&str>) -> Result<Arguments> {
+    let mut call = call.unwrap_or_else(|| json!({"patch": text}));
     if let (Some(path), Some(map)) = (path, call.as_object_mut().filter(|map| !map.contains_key("edits"))) {
         map.insert("path".into(), path.into());
     }
@@ -108,29 +107,39 @@ fn arguments(text: &str, path: Option<&str>) -> Result<Arguments> {
         .map_err(|e| Failure::misuse(format!("these are not the arguments of apply_patch: {e}")))
 }
 
-fn is_call(text: &str) -> bool {
-    as_call(text).is_some()
+/// A call of apply_patch, as a model writes it, its arguments alone, or a patch as an array of lines. Lists of edits are read where all
+/// patches are.
+fn call(text: &str) -> Result<Option<Value>> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(mut call)) if call.contains_key("tool") => Ok(call.remove("arguments")),
+        Ok(Value::Object(call))
+            if ["patch", "content", "delete"].iter().any(|key| call.contains_key(*key)) =>
+        {
+            Ok(Some(Value::Object(call)))
+        }
+        Ok(Value::Array(lines)) if !lines.is_empty() && lines.iter().all(Value::is_string) => {
+            Ok(Some(json!({"patch": lines})))
+        }
+        Ok(_) => Ok(None),
+        Err(_) if patch::detect(text).is_some() => Ok(None),
+        Err(_) => call_within(text),
+    }
 }
 
-/// A call of apply_patch, its arguments alone, or a patch as an array of lines. Lists of edits are read where all patches are.
-fn as_call(text: &str) -> Option<Value> {
-    if !text.trim_start().starts_with(['{', '[']) {
-        return None;
-    }
-    match serde_json::from_str(text).ok()? {
-        Value::Object(mut call) => {
-            if call.contains_key("tool") && call.get("arguments").is_some_and(Value::is_object) {
-                return call.remove("arguments");
-            }
-            ["patch", "content", "delete"]
-                .iter()
-                .any(|key| call.contains_key(*key))
-                .then_some(Value::Object(call))
+/// The call in what a model has answered. What can only be read by guessing is not applied.
+fn call_within(text: &str) -> Result<Option<Value>> {
+    let answer = tool_stream::parse(text.as_bytes(), tool_stream::End::Stop, tool_stream::Options::default());
+    let mut calls = answer.calls.into_iter().filter(|call| call.tool == ApplyPatch::NAME);
+    match (calls.next(), calls.count()) {
+        (Some(call), 0) if call.repairs.iter().all(|repair| repair.unambiguous()) => Ok(Some(call.arguments)),
+        (Some(_), 0) => {
+            Err(Failure::misuse("the call could only be read by guessing, so it was not applied"))
         }
-        Value::Array(lines) if !lines.is_empty() && lines.iter().all(Value::is_string) => {
-            Some(json!({"patch": lines}))
-        }
-        _ => None,
+        (Some(_), more) => Err(Failure::misuse(format!(
+            "these are {} calls of apply_patch; each is all or nothing, so give one at a time",
+            more + 1
+        ))),
+        (None, _) => Ok(None),
     }
 }
 

@@ -35,7 +35,15 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         Failure::from(e).hint("sessions need a place that can be written; AGENT_STATE_DIR names another")
     })?;
     journal.observe(observer(command.json, command.quiet, command.dry_run.is_some()));
-    let dry = command.dry_run.map(|_| DryTree::enter(&root, journal.folder())).transpose()?;
+    let dry = match command.dry_run.map(|_| DryTree::enter(&root, journal.folder())).transpose() {
+        Ok(dry) => dry,
+        Err(failure) => {
+            let id = journal.id().to_owned();
+            drop(journal);
+            store.remove(&id)?; // it has not begun
+            return Err(failure);
+        }
+    };
     let done = interrupt::block_on(async {
         let signals = Signals::take()?;
         let order = Order {

@@ -51,12 +51,14 @@ impl Kind {
 }
 
 impl Row {
-    /// The line; the places, in bytes, are set off.
+    /// The line; the places, in bytes and in order, are set off.
     pub(super) fn new(line: &str, strong: &[Range<usize>]) -> Self {
         let mut row = Self(Vec::with_capacity(line.len()));
         let mut column = 0;
+        let mut places = strong.iter().peekable();
         for (at, c) in line.char_indices() {
-            let strong = strong.iter().any(|place| place.contains(&at));
+            while places.next_if(|place| place.end <= at).is_some() {}
+            let strong = places.peek().is_some_and(|place| place.contains(&at));
             if c == '\t' {
                 let width = TAB - column % TAB;
                 // A tab that came or went would not be seen.
