@@ -10,6 +10,8 @@ use crate::Workspace;
 const NEAREST: usize = 3;
 /// Longest path taken from a model, in bytes (Linux's own limit).
 const LONGEST: usize = 4096;
+/// Longest name of a file or folder in it, in bytes (that of Linux's file systems).
+const LONGEST_NAME: usize = 255;
 
 /// A path inside the workspace: relative, `/` between components, no `.` and no `..`; the root itself is `"."`. That it stays inside is
 /// not decided by its text but by the directory handle it is used with.
@@ -186,7 +188,8 @@ impl Workspace {
     /// What the text may mean, most literal first; each without `.` and `..`.
     fn readings(&self, given: &str) -> Result<Vec<CleanPath>, PathError> {
         let bare = unquote(given);
-        if bare.is_empty() || bare.len() > LONGEST || bare.chars().any(char::is_control) {
+        let long = bare.len() > LONGEST || bare.split('/').any(|name| name.len() > LONGEST_NAME);
+        if bare.is_empty() || long || bare.chars().any(char::is_control) {
             return Err(PathError::NotAPath(given.chars().take(200).collect()));
         }
         let outside = || PathError::Outside { path: bare.into(), nearest: self.nearest(bare, NEAREST) };
