@@ -1,4 +1,4 @@
-//! Shows the cases whose names contain a text: `cargo run -p patch_corpus --example show_case TEXT [SEED]`.
+//! Shows the cases whose names contain a text, or the one of `any/N`: `cargo run -p patch_corpus --example show_case TEXT [SEED]`.
 
 use std::io::{self, Write as _};
 
@@ -9,8 +9,16 @@ fn main() -> io::Result<()> {
     let part = arguments.next().ok_or_else(|| io::Error::other("usage: show_case TEXT [SEED]"))?;
     let seed = arguments.next().and_then(|s| s.parse().ok()).unwrap_or_default();
     let mut out = io::stdout().lock();
-    for case in seeded(seed).iter().filter(|c| c.name.contains(&part)) {
+    let one = part.strip_prefix("any/").and_then(|n| n.split('/').next()?.parse().ok());
+    let cases = match one {
+        Some(n) => patch_corpus::one(n).into_iter().collect(),
+        None => seeded(seed),
+    };
+    for case in cases.iter().filter(|c| one.is_some() || c.name.contains(&part)) {
         writeln!(out, "=== {} ({:?})", case.name, case.class)?;
+        for (path, (bytes, _)) in case.before.iter().filter(|_| one.is_some()) {
+            writeln!(out, "--- {path} before:\n{}", String::from_utf8_lossy(bytes))?;
+        }
         match case.input.text() {
             Some(text) => writeln!(out, "{text}")?,
             None => writeln!(out, "{:#}", case.input.arguments())?,

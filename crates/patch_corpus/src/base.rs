@@ -342,6 +342,32 @@ pub(crate) fn all(seed: u64) -> Vec<Base> {
     out
 }
 
+/// An edit like those of [`all`], any of them.
+pub(crate) fn any(seed: u64) -> Option<Base> {
+    let mut random = Random::new(seed, 30_000);
+    let count = if random.percent(15) { 2 + random.below(2) } else { 1 };
+    let mut edits: Vec<FileEdit> = Vec::new();
+    for _ in 0..count {
+        let (path, text) = *random.pick(TEXTS);
+        let layout = *random.pick(Layout::ALL);
+        let (kind, _) = *random.pick(KINDS);
+        let mut edit = match random.below(20) {
+            0 => FileEdit::create(path, make(text, Layout::Plain, &mut random)),
+            1 => FileEdit::delete(path, make(text, layout, &mut random)),
+            _ => some_change(path, text, layout, kind, &mut random)?,
+        };
+        if edit.before.is_some() && !edit.deleted && random.percent(8) {
+            edit.to = Some(format!("moved/{path}"));
+        }
+        if !edits.iter().any(|e| e.path == edit.path) {
+            edits.push(edit);
+        }
+    }
+    let mut base = Base::new(format!("any/{seed}"), edits);
+    base.seed = seed;
+    Some(base)
+}
+
 /// Created, deleted, moved, made executable.
 fn whole_files(seed: u64, out: &mut Vec<Base>) {
     for (i, (path, text)) in TEXTS.iter().enumerate() {

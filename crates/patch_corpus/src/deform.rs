@@ -163,6 +163,19 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     }
 }
 
+/// The edit in one form, with up to four deformations.
+pub(crate) fn any(base: &Base) -> Option<Case> {
+    let mut random = Random::new(base.seed, 31_000);
+    let fits: Vec<_> = FORMS.iter().filter(|(form, _)| base.fits(*form)).collect();
+    let (form, label) = **random.pick(&fits);
+    let (wanted, mut turn) = (random.below(5), random.below(ALL.len()));
+    if wanted == 0 {
+        return Some(case(&clean(base, form, &mut random), label, &[]));
+    }
+    let (draft, made) = deformed(base, form, wanted, &mut turn, &mut random)?;
+    (!misleads(&draft)).then(|| case(&draft, label, &made))
+}
+
 fn case(draft: &Draft<'_>, label: &str, made: &[D]) -> Case {
     let named = |d: &D| ALL.iter().find(|(e, ..)| e == d).map(|(_, name, _)| *name);
     let deformations: Vec<&str> = made.iter().filter_map(named).collect();

@@ -65,11 +65,14 @@ pub(crate) fn decided(draft: &Draft<'_>) -> bool {
     draft.form == Form::Whole || files.into_iter().all(|(edit, hunks)| file_decided(draft, edit, hunks))
 }
 
+fn numbered(draft: &Draft<'_>) -> bool {
+    matches!(draft.style.header, Header::Right | Header::WrongCounts | Header::NoCounts)
+}
+
 fn file_decided(draft: &Draft<'_>, edit: &FileEdit, hunks: &[Hunk]) -> bool {
     let Some(before) = edit.before.as_ref().filter(|_| !edit.deleted) else { return true };
     let rows = before.texts();
-    let numbered = draft.unified()
-        && matches!(draft.style.header, Header::Right | Header::WrongCounts | Header::NoCounts);
+    let numbered = draft.unified() && numbered(draft);
     let named = numbered && draft.style.offset == 0;
     let mut all = Vec::new();
     for hunk in hunks {
@@ -150,10 +153,13 @@ fn text_places(draft: &Draft<'_>, rows: &[&str], hunk: &Hunk) -> Vec<usize> {
 
 /// Whether a draft means something else by rights than what it was made from, so that nobody can be blamed.
 pub(crate) fn misleads(draft: &Draft<'_>) -> bool {
-    literal(draft) || misdirected(draft) || draft.base.edits.iter().any(|edit| moved(draft, edit))
+    literal(draft)
+        || misdirected(draft)
+        || closer_elsewhere(draft)
+        || !draft.exact && draft.base.edits.iter().any(|edit| moved(draft, edit))
 }
 
-/// A line number is wrong, and there is more than one place for it to lead to.
+/// A line number or the order of the hunks is wrong, and there is more than one place for it to lead to.
 fn misdirected(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let several = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {
@@ -161,16 +167,30 @@ fn misdirected(draft: &Draft<'_>) -> bool {
         let runs = hunks.iter().flat_map(|h| if h.wrong { h.removed() } else { vec![h.before()] });
         runs.into_iter().any(|run| loose_places(&rows, &run).len() > 1)
     };
-    draft.unified() && draft.style.offset != 0 && files.into_iter().any(several)
+    let numbered = draft.unified() && numbered(draft);
+    let wrong_order = draft.shuffled && !(numbered && draft.exact && draft.style.offset == 0);
+    (draft.unified() && draft.style.offset != 0 || wrong_order) && files.into_iter().any(several)
+}
+
+/// Lines that are not as in the file stand in several places that differ, so that another may be closer to what is written.
+fn closer_elsewhere(draft: &Draft<'_>) -> bool {
+    let files = draft.base.edits.iter().zip(&draft.hunks);
+    let closer = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {
+        let rows = edit.before.as_ref().map(|t| t.texts()).unwrap_or_default();
+        let old = |h: &Hunk| h.before().len();
+        let differs = |h: &Hunk, at: usize| rows.get(at..at + old(h)) != rows.get(h.start..h.start + old(h));
+        hunks.iter().any(|h| loose_places(&rows, &h.before()).into_iter().any(|at| differs(h, at)))
+    };
+    !draft.exact && draft.form != Form::Whole && files.into_iter().any(closer)
 }
 
 /// What was moved past what cannot be told from two texts, so that a mistake in what stays may be read as one in what is new.
-fn moved(draft: &Draft<'_>, edit: &FileEdit) -> bool {
+pub(crate) fn moved(draft: &Draft<'_>, edit: &FileEdit) -> bool {
     let script = edit.script();
     let texts =
         |mark| script.iter().filter(move |l| l.mark == mark && !l.text.trim().is_empty()).map(|l| &l.text);
     let texts_only = matches!(draft.form, Form::Blocks | Form::Edits);
-    texts_only && !draft.exact && texts(Mark::Add).any(|new| texts(Mark::Remove).any(|old| old == new))
+    texts_only && texts(Mark::Add).any(|new| texts(Mark::Remove).any(|old| old == new))
 }
 
 /// Whether a text that was deformed is still one that stands in the file, so that it may be meant literally.

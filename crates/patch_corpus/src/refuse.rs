@@ -6,7 +6,7 @@ use crate::{
     deform::{FORMS, clean},
     edit::{Line, Mark},
     hunk::{Hunk, hunks},
-    judge::{exact_places, fold, loose_places},
+    judge::{exact_places, fold, loose_places, moved},
     random::Random,
     text::TEXTS,
     write::{Draft, Header},
@@ -49,6 +49,25 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
         ambiguous(base, b, out);
     }
     by_hand(out);
+}
+
+/// A patch of this edit that has to be refused.
+pub(crate) fn any(base: &Base) -> Option<Case> {
+    let mut random = Random::new(base.seed, 32_000);
+    let fits: Vec<_> = FORMS.iter().filter(|(form, _)| base.fits(*form)).collect();
+    let (form, label) = **random.pick(&fits);
+    let draft = clean(base, form, &mut random);
+    let (why, damage) = *random.pick(DAMAGES);
+    let (why, draft, before, kind) = match random.below(8) {
+        0 | 1 => {
+            let (draft, kind) = applied(&draft, random.percent(50))?;
+            ("already applied", draft, base.after(), kind)
+        }
+        2 => ("two hunks change the same lines", overlapping(&draft)?, base.before(), None),
+        3 => ("context of another place", misplaced(&draft, random.below(100))?, base.before(), None),
+        _ => (why, damaged(&draft, damage, &mut random)?, base.before(), None),
+    };
+    Some(refused(format!("{}/{label}/{why}", base.name), form, why, before, draft.write(), kind))
 }
 
 fn refused(name: String, form: Form, why: &'static str, before: Tree, input: Input, kind: Kind) -> Case {
@@ -195,6 +214,9 @@ fn overlapping<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
         .iter()
         .zip(&mut out.hunks)
         .find(|(e, h)| e.plain() && !h.is_empty() && draft.form != Form::Whole)?;
+    if moved(draft, plain.0) {
+        return None;
+    }
     let rows = plain.0.before.as_ref()?.texts();
     let says = |h: &Hunk| h.lines.iter().any(|l| l.mark == Mark::Remove && words(&l.text).count() > 0);
     let once = |h: &&Hunk| says(h) && loose_places(&rows, &h.before()).len() == 1;

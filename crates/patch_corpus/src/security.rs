@@ -64,6 +64,8 @@ fn forbidden() -> Vec<(&'static str, String)> {
     ];
     let mut out: Vec<(&str, String)> = list.iter().map(|(why, path)| (*why, (*path).to_owned())).collect();
     out.push(("too long", long));
+    out.push(("too long", format!("fresh/{name}")));
+    out.push(("too long", format!("src/{name}/z.txt")));
     out.push(("too long", name));
     out.push(("too long", "z/".repeat(3000) + "z.txt"));
     out

@@ -1,0 +1,42 @@
+//! Cases of `patch_corpus` without end: right or refused, and what has to go in goes in. Then the same patch with some of its text
+//! damaged: whatever that makes of it, the engine does not panic.
+//!
+//! The first eight bytes choose the case; each three after them are a place in its text and what happens there.
+#![no_main]
+
+#[path = "../../crates/patch/tests/judge/mod.rs"]
+mod judge;
+
+use judge::Verdict;
+use libfuzzer_sys::fuzz_target;
+use patch_corpus::{Case, Class, Input};
+
+fn damaged(text: &str, damage: &[u8]) -> String {
+    let mut text: Vec<char> = text.chars().collect();
+    for change in damage.chunks_exact(3) {
+        let at = usize::from(u16::from_le_bytes([change[0], change[1]])) % (text.len() + 1);
+        let line =
+            |from: usize| text[from..].iter().position(|c| *c == '\n').map_or(text.len(), |n| from + n + 1);
+        match change[2] {
+            0..64 => drop(text.drain(at..line(at))),
+            64..96 => text.truncate(at),
+            96..128 => {
+                let again = text[at..line(at)].to_vec();
+                text.splice(at..at, again);
+            }
+            byte => text.insert(at, char::from(byte - 128)),
+        }
+    }
+    text.into_iter().collect()
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((seed, damage)) = data.split_first_chunk::<8>() else { return };
+    let Some(case) = patch_corpus::one(u64::from_le_bytes(*seed)) else { return };
+    let (verdict, why) = judge::judge(&case);
+    let refused = case.class == Class::Deformed && verdict == Verdict::Refused;
+    assert!(verdict == Verdict::Right || refused, "{verdict:?} {:?} {}: {why}", case.class, case.name);
+    if let Some(text) = case.input.text() {
+        let _ = judge::run(&Case { input: Input::Text(damaged(&text, damage)), ..case });
+    }
+});

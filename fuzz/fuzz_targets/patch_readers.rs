@@ -1,0 +1,55 @@
+//! Any text as a patch, in every dialect: neither the readers nor the engine panic, a file that is said to be changed is changed, and a patch
+//! that is refused while it is being written is one that would not have been applied.
+//!
+//! The first byte is the choice of a beginning, the second the size of the pieces; then the file up to a byte 255, and the patch.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use patch::{Look, Watch, apply, parse};
+
+const BEGINNINGS: [&str; 8] = [
+    "",
+    "--- a/x\n+++ b/x\n",
+    "diff --git a/x b/x\n",
+    "*** Begin Patch\n*** Update File: x\n",
+    "*** Begin Patch\n",
+    "x\n<<<<<<< SEARCH\n",
+    "[{\"path\": \"x\", ",
+    "```\n",
+];
+
+/// Whether the whole patch would be applied, every file of it being this one.
+fn applies(file: &[u8], text: &str) -> bool {
+    let Ok(patches) = parse(text) else { return false };
+    patches.iter().all(|patch| match apply(Some(file), patch) {
+        Ok(applied) => {
+            let same = applied.bytes.as_deref() == Some(file);
+            // An empty file may be made where one is.
+            let may = file.is_empty() || patch.from.is_some() || patch.executable.is_some();
+            assert!(!same || may, "nothing has changed");
+            true
+        }
+        Err(refused) => {
+            assert!(!refused.to_string().is_empty());
+            false
+        }
+    })
+}
+
+fuzz_target!(|data: &[u8]| {
+    let [choice, size, rest @ ..] = data else { return };
+    let cut = rest.iter().position(|b| *b == 255).unwrap_or(rest.len() / 2);
+    let (file, patch) = (&rest[..cut], &rest[(cut + 1).min(rest.len())..]);
+    let Ok(patch) = std::str::from_utf8(patch) else { return };
+    let text = format!("{}{patch}", BEGINNINGS[usize::from(*choice) % BEGINNINGS.len()]);
+    let applied = applies(file, &text);
+    let there = file.to_vec();
+    let mut watch = Watch::new(None, move |_| Look::File(there.clone()));
+    let characters: Vec<char> = text.chars().collect();
+    for piece in characters.chunks(usize::from(*size).max(1)) {
+        if let Err(stop) = watch.feed(&piece.iter().collect::<String>()) {
+            assert!(!applied, "refused early, though it applies: {stop:?}");
+            return;
+        }
+    }
+});
