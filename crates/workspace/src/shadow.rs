@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fs::File,
-    io::{self, Write as _},
+    io,
     os::unix::fs::FileExt as _,
     path::Path,
     sync::{Arc, Mutex},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Most bytes of files that git does not have, and of all that changes, that a process keeps.
-const KEEP_LIMIT: u64 = 1 << 30;
+const KEEP_LIMIT: u64 = 4 << 30;
 /// Within this time after a write a file may be written again and look the same: the clock of file systems moves in steps of up to 10 ms.
 const TICK: Duration = Duration::from_millis(50);
 /// The same where times are whole seconds.
@@ -41,7 +41,7 @@ pub(crate) enum Content {
     },
     /// In the user's repository.
     Blob(Arc<str>),
-    /// Nowhere: it is too large.
+    /// Nowhere: it is too large, or there was no room.
     Unknown,
 }
 
@@ -194,14 +194,20 @@ impl Shadow {
     }
 
     fn keep(&mut self, bytes: &[u8]) -> io::Result<Content> {
-        let size = bytes.len() as u64;
-        if self.end + size > KEEP_LIMIT {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let (at, size) = (self.end, bytes.len() as u64);
+        if at + size > KEEP_LIMIT {
             return Ok(Content::Unknown);
         }
-        let at = self.end;
-        self.kept.write_all(bytes)?;
-        self.end += size;
-        Ok(Content::Kept { at, size })
+        match self.kept.write_all_at(bytes, at) {
+            Ok(()) => {
+                self.end += size;
+                Ok(Content::Kept { at, size })
+            }
+            // The command can run all the same; what it changes in this file is told, and cannot be undone.
+            Err(e) if matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge) => Ok(Content::Unknown),
+            Err(e) => Err(e),
+        }
     }
 
     /// A content; `None` when it is not known. That of blobs is known after [`Shadow::fetch`].

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 
 use common::{Setting, tree};
-use workspace::{BringError, By, CleanPath, History, NetChange};
+use workspace::{BringError, By, CleanPath, History, NetChange, Workspace};
 
 fn names(changes: &[NetChange]) -> Vec<&str> {
     changes.iter().map(|c| c.path.as_str()).collect()
@@ -251,6 +251,25 @@ fn a_history_of_nothing_is_empty() {
     assert!(History::open(std::path::Path::new("/nonexistent/folder")).unwrap().records().is_empty());
     s.run("cat a.txt > /dev/null; touch a.txt; echo more > ignored/more");
     assert_eq!(s.history().records(), []);
+}
+
+/// Makes an undo look as if the process had died before it was marked as done.
+#[test]
+fn an_undo_cut_in_the_middle_is_taken_back_links_and_modes_included() {
+    let s = Setting::repository();
+    s.run(
+        "rm link b.txt; ln -s nowhere made; ln -sf b.txt a.txt; chmod 700 src/c.txt; mkdir x; echo y > x/y",
+    );
+    let before = tree(s.ws.root());
+    let id = s.ws.put_back(&s.history().standing(..).unwrap()).unwrap().id.unwrap();
+    assert_ne!(tree(s.ws.root()), before);
+    fs::remove_file(s.state().join(format!("commits/{id:06}/done"))).unwrap();
+    assert_eq!(s.history().records().len(), 1);
+    fs::create_dir_all(s.ws.root().join("x")).unwrap();
+    Workspace::open_with(s.ws.root(), s.state()).unwrap();
+    assert_eq!(tree(s.ws.root()), before);
+    s.ws.put_back(&s.history().standing(..).unwrap()).unwrap();
+    assert_eq!(tree(s.ws.root()), tree(Setting::repository().ws.root()));
 }
 
 #[test]

@@ -221,7 +221,10 @@ fn what_cannot_be_known_is_named_and_not_guessed() {
     let s = Setting::repository();
     settle(s.ws.root());
     s.put("b.txt", "B\n");
-    s.run("rm -rf .git; echo x > a.txt; echo x > b.txt; echo n > n.txt");
+    let watch = s.ws.watch().unwrap();
+    s.script("rm -rf .git; echo x > a.txt; echo x > b.txt");
+    put_later(&s.ws.root().join("n.txt"));
+    s.ws.watched(watch).unwrap();
     assert_eq!(told(&s), [changed("b.txt", b"B\n", b"x\n"), ("n.txt".into(), None, Some(b"n\n".to_vec()))]);
     assert_eq!(s.history().records()[0].left_out.iter().map(|p| p.as_str()).collect::<Vec<_>>(), ["a.txt"]);
 }
