@@ -26,6 +26,19 @@ pub struct Edit {
     replace: Text,
 }
 
+impl Edit {
+    /// Path, search and replacement. One line may be a part of a line, as it may be as a string; lines without a replacement go whole.
+    fn texts(self) -> (String, String, String) {
+        let Self { path, search, replace } = self;
+        match (search, replace) {
+            (Text::Lines(search), Text::Lines(replace)) if !search.is_empty() && !replace.is_empty() => {
+                (path, search.join("\n"), replace.join("\n"))
+            }
+            (search, replace) => (path, search.joined(), replace.joined()),
+        }
+    }
+}
+
 /// A text, or its lines.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
@@ -80,8 +93,7 @@ impl Arguments {
         match (patch, edits, content) {
             (Some(text), ..) => patch::parse_for(&text, path).map_err(|e| e.to_string()),
             (_, Some(edits), _) => {
-                let edits: Vec<_> =
-                    edits.into_iter().map(|e| (e.path, e.search.joined(), e.replace.joined())).collect();
+                let edits: Vec<_> = edits.into_iter().map(Edit::texts).collect();
                 Ok(patch::edits(edits.iter().map(|(p, s, r)| (p.as_str(), s.as_str(), r.as_str()))))
             }
             (.., Some(content)) => {

@@ -84,6 +84,8 @@ async fn edits_may_be_arrays_of_lines_with_none_for_nothing() {
     assert_eq!(read("new.py"), "a = 1\nb = 2\n");
     call(&registry, &edit("new.py", json!(["a = 1"]), json!([]))).await;
     assert_eq!(read("new.py"), "b = 2\n");
+    call(&registry, &edit("new.py", json!(["2"]), json!(["3"]))).await;
+    assert_eq!(read("new.py"), "b = 3\n", "a part of a line");
     let missing = edit("missing.py", json!(["a = 1"]), json!([]));
     let refused = registry.validate(ApplyPatch::NAME, &missing).unwrap_err().message;
     assert!(refused.contains("missing.py does not exist"), "{refused}");
