@@ -234,3 +234,56 @@ fn git_makes_of_the_patch_what_was_meant() {
     let wanted: Vec<_> = changes.iter().map(|c| c.after.clone()).collect();
     assert_eq!(by_git(&changes), wanted);
 }
+
+/// Numbers without pattern, the same on each run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+
+    fn text(&mut self) -> Vec<u8> {
+        let pieces: [&[u8]; 12] = [
+            b"a",
+            b"\n",
+            b"\n",
+            b"\r\n",
+            b"b c",
+            b"\t",
+            b"\xff",
+            "日".as_bytes(),
+            b"\x1b[2J",
+            b"}",
+            b"--- x",
+            b"\\",
+        ];
+        (0..self.below(60)).flat_map(|_| pieces[self.below(pieces.len())].to_vec()).collect()
+    }
+}
+
+#[test]
+fn whatever_the_two_sides_are_the_patch_leads_from_one_to_the_other() {
+    let mut dice = Dice(7);
+    for round in 0..2_000 {
+        let (before, mut after) = (dice.text(), dice.text());
+        if dice.below(2) == 0 {
+            // Mostly alike, as real edits are.
+            after = before.clone();
+            let (cut, rest) = (dice.below(before.len() + 1), dice.below(before.len() + 1));
+            after.splice(cut.., before[rest..].to_vec());
+        }
+        let side = |bytes: &[u8]| Some(Image { bytes: bytes.to_vec(), mode: 0o644, link: false });
+        let changes = [change("some file", side(&before), side(&after))];
+        for form in [Form::Words, Form::SideBySide, Form::Unified] {
+            draw(&changes, form, 20 + dice.below(100), dice.below(2) == 0);
+        }
+        let patch = unified::patch(&changes);
+        if before == after {
+            continue;
+        }
+        let applied = diffy::apply_bytes(&before, &diffy::Patch::from_bytes(&patch).unwrap());
+        assert!(applied.is_ok_and(|applied| applied == after), "round {round}: {before:?} {after:?}");
+    }
+}
