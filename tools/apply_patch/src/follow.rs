@@ -68,8 +68,11 @@ impl Following {
             // Lines of an array: how many will come is not known, so that the edit is judged when the call is whole.
             self.line.push_str(text);
             if closed {
+                // Without a last newline: a line may be a part of one.
+                if !value.is_empty() {
+                    value.push('\n');
+                }
                 value.push_str(self.line.strip_suffix('\n').unwrap_or(&self.line));
-                value.push('\n');
                 self.line.clear();
             }
         } else {

@@ -105,6 +105,14 @@ fn an_edit_ends_where_what_it_searches_for_is_nowhere() {
 }
 
 #[tokio::test]
+async fn a_part_of_a_line_given_as_lines_is_not_taken_for_a_line_that_is_nowhere() {
+    let (_folder, _, registry) = setting();
+    let arguments = json!({"edits": [{"path": "short.txt", "search": ["hre"], "replace": ["e"]}]});
+    assert_eq!(followed(&registry, &call(&arguments), 1), None);
+    assert_eq!(registry.call("apply_patch", arguments).await.unwrap().text, "changed short.txt +1 -1");
+}
+
+#[tokio::test]
 async fn the_second_miss_in_one_place_shows_it_and_a_success_forgets_it() {
     let (_folder, _, registry) = setting();
     let edit =
