@@ -13,6 +13,7 @@
 mod base;
 mod deform;
 mod edit;
+mod found;
 mod hunk;
 mod judge;
 mod random;
@@ -219,6 +220,7 @@ pub fn seeded(seed: u64) -> Vec<Case> {
     deform::cases(&bases, &mut out);
     refuse::cases(&bases, &mut out);
     truncate::cases(&bases, &mut out);
+    found::cases(&mut out);
     security::cases(&mut out);
     out
 }
