@@ -39,6 +39,7 @@ mod shadow;
 mod store;
 mod tracked;
 mod transaction;
+mod unhidden;
 mod walk;
 mod watch;
 

@@ -109,11 +109,16 @@ impl Workspace {
         out
     }
 
+    /// Whether the root is a folder below the top of a repository.
+    pub(crate) fn is_inside_a_repository(&self) -> bool {
+        let has_git = |folder: &Path| folder.join(".git").exists();
+        !has_git(&self.0.root) && self.0.root.ancestors().skip(1).any(has_git)
+    }
+
     pub(crate) fn walker(&self, start: &Path, depth: Option<usize>) -> WalkBuilder {
         // Rules from above the root count only where the root is a folder inside a repository. Elsewhere they are somebody else's: a copy
         // in an ignored build folder would seem empty.
-        let top = self.0.root.join(".git").exists();
-        let inside = !top && self.0.root.ancestors().skip(1).any(|folder| folder.join(".git").exists());
+        let inside = self.is_inside_a_repository();
         let mut walk = WalkBuilder::new(start);
         walk.hidden(false)
             .parents(inside)

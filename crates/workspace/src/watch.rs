@@ -8,19 +8,23 @@ use std::{borrow::Cow, fs, io, time::SystemTime};
 
 use crate::{
     By, CleanPath, FileImage, Workspace,
-    place::Stamp,
     root::lock,
     shadow::{Content, Difference, Known, Shadow},
     store::{FileRecord, Record, State},
     tracked::Tracked,
+    unhidden::ChangedRules,
 };
+
+/// Largest list of ignored files that is read, in bytes.
+const EXCLUDE_LIMIT: u64 = 1 << 20;
 
 /// The tree before a command.
 #[derive(Debug)]
 #[must_use = "what the command changes is told by Workspace::watched"]
 pub struct Watch {
     began: SystemTime,
-    rules: (bool, Option<Stamp>),
+    inside: bool,
+    exclude: Option<Vec<u8>>,
 }
 
 impl Workspace {
@@ -41,7 +45,8 @@ impl Workspace {
                 }
             }
         }
-        Ok(Watch { began: SystemTime::now(), rules: self.rules() })
+        let (inside, exclude) = (self.is_inside_a_repository(), self.exclude());
+        Ok(Watch { began: SystemTime::now(), inside, exclude })
     }
 
     /// After the command: records what it changed and returns the record's number; `None` when that is nothing, or there is no state
@@ -58,16 +63,15 @@ impl Workspace {
         let scan = self.with_besides(self.scan());
         shadow.update(self, scan, &Tracked::default(), |difference| differences.push(difference))?;
         let mut made: Vec<_> = shadow.folders.difference(&folders).cloned().collect();
-        // With other rules files come to light that were there before; these are nobody's doing.
-        let rules = |d: &Difference| d.path.as_ref().file_name().is_some_and(|name| name == ".gitignore");
-        if before.rules != self.rules() || differences.iter().any(rules) {
-            let young = |path: &CleanPath| self.born_after(path, before.began);
-            differences.retain(|d| d.before.is_some() || young(&d.path));
-            made.retain(young);
-        }
         differences.sort_by(|a, b| a.path.cmp(&b.path));
         let mut old: Vec<&mut Known> = differences.iter_mut().filter_map(|d| d.before.as_mut()).collect();
         shadow.fetch(self.root(), &mut old)?;
+        let rules = self.changed_rules(shadow, &differences, &before)?;
+        let made_now = |path: &CleanPath, folder| {
+            !rules.may_have_hidden(path, folder) || self.born_after(path, before.began)
+        };
+        differences.retain(|d| d.before.is_some() || made_now(&d.path, false));
+        made.retain(|folder| made_now(folder, true));
         let (files, contents, left_out) = states(shadow, differences)?;
         if files.is_empty() && made.is_empty() && left_out.is_empty() {
             return Ok(None);
@@ -79,10 +83,35 @@ impl Workspace {
         Ok(Some(id))
     }
 
-    /// Whether there is a repository, and what its own list of ignored files looks like.
-    fn rules(&self) -> (bool, Option<Stamp>) {
-        let exclude = rustix::fs::stat(self.root().join(".git/info/exclude")).ok();
-        (self.root().join(".git").exists(), exclude.map(|stat| Stamp::of(&stat)))
+    /// What is ignored since the command ran, and what no longer is.
+    fn changed_rules(
+        &self,
+        shadow: &Shadow,
+        differences: &[Difference],
+        before: &Watch,
+    ) -> io::Result<ChangedRules> {
+        let root = CleanPath::new(String::new());
+        let mut rules = ChangedRules::default();
+        if before.inside != self.is_inside_a_repository() {
+            rules.add_all(root.clone());
+        }
+        rules.add(root, before.exclude.as_deref(), self.exclude().as_deref());
+        for Difference { path, before, after } in differences {
+            let Some((folder, ".gitignore")) = path.split() else { continue };
+            if before.as_ref().is_some_and(|known| known.content == Content::Unknown) {
+                rules.add_all(folder.clone());
+            }
+            let text = |known: &Option<Known>| known.as_ref().map(|k| shadow.bytes(&k.content)).transpose();
+            rules.add(folder, text(before)?.flatten().as_deref(), text(after)?.flatten().as_deref());
+        }
+        Ok(rules)
+    }
+
+    /// The repository's own list of ignored files.
+    fn exclude(&self) -> Option<Vec<u8>> {
+        let path = self.root().join(".git/info/exclude");
+        let small = fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() <= EXCLUDE_LIMIT);
+        small.then(|| fs::read(&path).ok()).flatten()
     }
 
     /// For sure: where the file system does not say when a file was made, or it was in the same tick of its clock, it was not.

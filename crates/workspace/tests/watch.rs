@@ -129,12 +129,12 @@ fn a_tracked_file_is_looked_at_although_it_is_ignored_and_so_is_one_that_the_age
 fn other_rules_of_what_is_ignored_neither_make_nor_remove_files() {
     let s = Setting::repository();
     let watch = s.ws.watch().unwrap();
-    s.script("echo '*.txt' > .gitignore; echo more >> src/c.txt");
-    put_later(&s.ws.root().join("new.md"));
+    s.script("echo '*.txt' > .gitignore; echo more >> src/c.txt; echo n > new.md");
+    put_later(&s.ws.root().join("ignored/made"));
     s.ws.watched(watch).unwrap();
     assert_eq!(
         told(&s).into_iter().map(|(path, ..)| path).collect::<Vec<_>>(),
-        [".gitignore", "new.md", "src/c.txt"]
+        [".gitignore", "ignored/made", "new.md", "src/c.txt"]
     );
     assert_eq!(s.read("ignored/cache"), "cache\n");
     s.ws.put_back(&s.history().standing(..).unwrap()).unwrap();
@@ -143,6 +143,21 @@ fn other_rules_of_what_is_ignored_neither_make_nor_remove_files() {
     without.run("rm .gitignore");
     without.ws.put_back(&without.history().standing(..).unwrap()).unwrap();
     assert_eq!(without.read("ignored/cache"), "cache\n");
+}
+
+#[test]
+fn what_a_command_makes_together_with_the_rules_is_its_own() {
+    let s = Setting::repository();
+    there_and_back(
+        &s,
+        "mkdir app; echo '*.log' > app/.gitignore; echo x > app/main.rs; echo '*.tmp' >> .gitignore",
+    );
+    there_and_back(&s, "echo '# nothing' >> .git/info/exclude; echo x > new.txt");
+    // Files of others, brought to light by an exception to what a list above says.
+    s.put("keep.log", "log\n");
+    s.run("echo '!keep.log' >> .gitignore");
+    let standing = s.history().standing(..).unwrap();
+    assert_eq!(standing.iter().map(|c| c.path.as_str()).collect::<Vec<_>>(), [".gitignore"]);
 }
 
 #[test]
@@ -203,7 +218,7 @@ fn a_folder_without_git_is_watched_too_and_a_repository_made_meanwhile_changes_n
     let watch = ws.watch().unwrap();
     git(&root, &["init", "-q"]);
     fs::write(root.join("a.txt"), "b\n").unwrap();
-    put_later(&root.join("n.txt"));
+    fs::write(root.join("n.txt"), "n\n").unwrap();
     fs::write(root.join("x.log"), "log\n").unwrap();
     ws.watched(watch).unwrap().unwrap();
     let history = workspace::History::open(&root.join(".state")).unwrap();
@@ -221,10 +236,7 @@ fn what_cannot_be_known_is_named_and_not_guessed() {
     let s = Setting::repository();
     settle(s.ws.root());
     s.put("b.txt", "B\n");
-    let watch = s.ws.watch().unwrap();
-    s.script("rm -rf .git; echo x > a.txt; echo x > b.txt");
-    put_later(&s.ws.root().join("n.txt"));
-    s.ws.watched(watch).unwrap();
+    s.run("rm -rf .git; echo x > a.txt; echo x > b.txt; echo n > n.txt");
     assert_eq!(told(&s), [changed("b.txt", b"B\n", b"x\n"), ("n.txt".into(), None, Some(b"n\n".to_vec()))]);
     assert_eq!(s.history().records()[0].left_out.iter().map(|p| p.as_str()).collect::<Vec<_>>(), ["a.txt"]);
 }
