@@ -35,7 +35,8 @@ fn help_names_the_commands() {
       -V, --version  Print version
 
     Settings come from flags, AGENT_… variables, .agent.toml in the repository, the user's config.toml
-    and defaults: see `agent config show`. AGENT_LOG=debug prints diagnostics.
+    and defaults: see `agent config show`. AGENT_LOG=debug prints diagnostics. AGENT_PAGER, else PAGER,
+    shows what is longer than the terminal.
     ");
 }
 

@@ -10,7 +10,8 @@ use crate::preview::Form;
 use crate::{exit, settings};
 
 const SOURCES: &str = "Settings come from flags, AGENT_… variables, .agent.toml in the repository, the user's \
-config.toml and defaults: see `agent config show`. AGENT_LOG=debug prints diagnostics.";
+config.toml and defaults: see `agent config show`. AGENT_LOG=debug prints diagnostics. AGENT_PAGER, else PAGER, \
+shows what is longer than the terminal.";
 
 /// An autonomous coding agent for DeepSeek and other open models.
 #[derive(Debug, Parser)]
@@ -45,10 +46,10 @@ pub(crate) enum Command {
     /// Show what a session changed
     Diff(DiffSession),
     /// Bring what a dry run did to the repository
-    #[command(after_help = exit::changes_table())]
+    #[command(override_usage = "agent apply [OPTIONS] <SESSION>", after_help = exit::changes_table())]
     Apply(Apply),
     /// Put back what a session changed
-    #[command(after_help = exit::changes_table())]
+    #[command(override_usage = "agent undo [OPTIONS] <SESSION>", after_help = exit::changes_table())]
     Undo(Undo),
     /// Look at past runs
     #[command(subcommand)]
@@ -139,7 +140,7 @@ pub(crate) struct Patch {
     /// The patch: unified diff, `*** Begin Patch`, SEARCH/REPLACE blocks, or JSON; `-` or nothing reads standard input
     pub(crate) file: Option<String>,
 
-    /// The file that is meant where the patch names none
+    /// The file that is meant where the patch names none; from the repository's root, as all paths
     #[arg(long, value_name = "PATH")]
     pub(crate) path: Option<String>,
 

@@ -38,6 +38,10 @@ pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
 pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     let trial = Wish::of(&command.trial, &mut command.session)?;
     let (past, _lock) = Past::take(&context.store()?, command.session.as_deref(), "agent undo SESSION")?;
+    if past.stands().exists() {
+        // A commit that a kill has cut in the middle is taken back first.
+        past.workspace()?;
+    }
     let history = History::open(&past.stands())?;
     let changes = match command.to {
         // What was applied belongs to no turn; what it consists of does.
