@@ -23,6 +23,9 @@ pub(super) fn draw(compared: &[(&FileChange, Comparison<'_>)], surface: Surface)
         .collect();
     let widest = names.iter().map(|n| n.width()).max().unwrap_or(0);
     let most = compared.iter().map(|(_, c)| c.added + c.removed).max().unwrap_or(0).max(1);
+    // A sign, the digits of the largest, a blank before.
+    let column =
+        compared.iter().map(|(_, c)| c.added.max(c.removed)).max().unwrap_or(0).to_string().len().max(4) + 2;
     let mut out = String::new();
     for ((change, comparison), name) in compared.iter().zip(names) {
         let pad = " ".repeat(widest - name.width());
@@ -38,8 +41,9 @@ pub(super) fn draw(compared: &[(&FileChange, Comparison<'_>)], surface: Surface)
             let sizes: Vec<_> = [size(&change.before), size(&change.after)].into_iter().flatten().collect();
             out.push_str(&format!("binary, {}", sizes.join(" → ")));
         } else {
-            let count =
-                |sign, n: usize| format!("{:>6}", if n == 0 { String::new() } else { format!("{sign}{n}") });
+            let count = |sign, n: usize| {
+                format!("{:>column$}", if n == 0 { String::new() } else { format!("{sign}{n}") })
+            };
             let (added, removed) = (count('+', comparison.added), count('-', comparison.removed));
             let bar = |n: usize| if most <= BAR { n } else { (n * BAR).div_ceil(most) };
             out.push_str(&format!(
