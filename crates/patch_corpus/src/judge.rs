@@ -4,7 +4,8 @@ use crate::{
     Form,
     edit::{FileEdit, Mark},
     hunk::Hunk,
-    write::{Draft, Header, landmark},
+    style::Header,
+    write::{Draft, landmark},
 };
 
 /// A line without anything that a deformation may have changed: blanks, typography, a pasted line number.

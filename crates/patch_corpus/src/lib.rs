@@ -11,14 +11,20 @@
 //! ```
 
 mod base;
+mod by_hand;
 mod deform;
+mod deformation;
 mod edit;
 mod found;
 mod hunk;
 mod judge;
+mod lines;
+mod maker;
+mod mistakes;
 mod random;
 mod refuse;
 mod security;
+mod style;
 mod text;
 mod truncate;
 mod write;

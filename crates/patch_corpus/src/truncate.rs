@@ -3,9 +3,10 @@
 
 use crate::{
     Case, Class, Expected, Form, Input,
-    base::{Base, words},
+    base::Base,
     deform::{FORMS, clean},
     judge::fold,
+    maker::words,
     random::Random,
 };
 

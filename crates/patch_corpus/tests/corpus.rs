@@ -1,0 +1,57 @@
+//! The corpus itself: always the same, every form and every class in it, and nothing that judges nothing.
+
+use std::collections::BTreeSet;
+
+use patch_corpus::{Case, Class, Expected, Form, cases, one, seeded};
+
+#[test]
+fn the_corpus_is_the_same_each_time_and_another_one_for_another_seed() {
+    assert_eq!(cases(), seeded(0));
+    assert_ne!(cases(), seeded(1));
+    assert_eq!(one(12), one(12));
+}
+
+#[test]
+fn no_two_cases_have_one_name() {
+    let cases = cases();
+    let names: BTreeSet<&str> = cases.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names.len(), cases.len());
+}
+
+#[test]
+fn what_goes_in_changes_something_and_what_does_not_go_in_says_why() {
+    for case in cases().iter().filter(|c| c.class != Class::Security) {
+        match &case.expected {
+            Expected::Tree(after) => assert_ne!(*after, case.before, "{}", case.name),
+            Expected::Refused(_) => assert!(!case.deformations.is_empty(), "{}", case.name),
+        }
+    }
+}
+
+#[test]
+fn every_class_has_every_form_in_it_by_the_hundred() {
+    let cases = cases();
+    let count = |test: &dyn Fn(&&Case) -> bool| cases.iter().filter(test).count();
+    for form in [Form::Unified, Form::Git, Form::Envelope, Form::Blocks, Form::Edits, Form::Whole] {
+        assert!(count(&|c| c.form == form && c.class == Class::Clean) > 300, "{form:?}");
+        assert!(count(&|c| c.form == form && c.class == Class::Deformed) > 300, "{form:?}");
+        assert!(
+            form == Form::Whole || count(&|c| c.form == form && c.class == Class::MustRefuse) > 300,
+            "{form:?}"
+        );
+    }
+    assert!(count(&|c| c.class == Class::Security) > 500);
+    let deformations: BTreeSet<&str> = cases
+        .iter()
+        .filter(|c| c.class == Class::Deformed)
+        .flat_map(|c| c.deformations.iter().copied())
+        .collect();
+    for name in &deformations {
+        let of = count(&|c| c.class == Class::Deformed && c.deformations.contains(name));
+        assert!(
+            of >= 3 || cases.iter().any(|c| c.name.starts_with("found/") && c.deformations.contains(name)),
+            "{name}: {of}"
+        );
+    }
+    assert!(deformations.len() > 50, "{}", deformations.len());
+}
