@@ -122,7 +122,7 @@ pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
         Choice::DeepSeek(name) => deepseek(name.clone(), around, "as asked").await,
         Choice::OpenAi(name) => match &around.base_url {
             Some(base) => openai(base, name.clone(), around, "as asked").await,
-            None => Err(Error::Refused(String::from(
+            None => Err(Error::Settings(String::from(
                 "openai: needs the endpoint, as in --base-url http://127.0.0.1:8080/v1",
             ))),
         },
@@ -207,7 +207,7 @@ fn ollama_server(around: &Surroundings) -> Result<Server, Error> {
 async fn ollama(name: &str, around: &Surroundings, why: &str) -> Result<Chosen, Error> {
     // A base URL may also name an Ollama.
     let base = around.base_url.as_deref().or(around.ollama_host.as_deref()).unwrap_or_default();
-    native(&host::ollama_base(host::root(base)), name, around, why).await
+    native(&host::ollama_base(&host::root(base)), name, around, why).await
 }
 
 async fn native(base: &str, name: &str, around: &Surroundings, why: &str) -> Result<Chosen, Error> {
@@ -220,6 +220,7 @@ async fn native(base: &str, name: &str, around: &Surroundings, why: &str) -> Res
         ..OllamaOptions::new(base, name)
     };
     let model = Ollama::open(options).await?;
+    let base = host::shown(base);
     Ok(Chosen { why: format!("ollama:{name} at {base} ({why})"), model: Box::new(model) })
 }
 
@@ -230,7 +231,7 @@ async fn deepseek(name: Option<String>, around: &Surroundings, why: &str) -> Res
         .clone()
         .or_else(|| around.openai_key.clone().filter(|_| around.base_url.is_some()))
     else {
-        return Err(Error::Refused(String::from("DeepSeek's platform needs a key: set DEEPSEEK_API_KEY")));
+        return Err(Error::Settings(String::from("DeepSeek's platform needs a key: set DEEPSEEK_API_KEY")));
     };
     endpoint(&base, name, Some(key), Some(Kind::DeepSeek), around, why).await
 }
@@ -266,7 +267,7 @@ async fn endpoint(
     };
     match OpenAi::open(options).await? {
         Opened::Model(model) => {
-            let identity = model.identity();
+            let (identity, base) = (model.identity(), host::shown(base));
             Ok(Chosen { why: format!("{}:{} at {base} ({why})", identity.server, identity.model), model })
         }
         Opened::Ollama { base, .. } => {
@@ -279,7 +280,7 @@ async fn endpoint(
                     let on_disk = on_disk?;
                     running.or_else(|| preferred(&on_disk).map(|model| model.name.clone())).ok_or_else(
                         || Error::MissingModel {
-                            message: format!("Ollama at {base} has no models"),
+                            message: format!("Ollama at {} has no models", host::shown(&base)),
                             available: Vec::new(),
                         },
                     )?
@@ -294,7 +295,7 @@ async fn replay(path: &std::path::Path) -> Result<Chosen, Error> {
     let name = path.display().to_string();
     let text = tokio::fs::read_to_string(path)
         .await
-        .map_err(|why| Error::Refused(format!("the recording {name} cannot be read: {why}")))?;
+        .map_err(|why| Error::Settings(format!("the recording {name} cannot be read: {why}")))?;
     let model = Replay::from_jsonl(&text, &name)?;
     let why = format!("replay:{name} ({} recorded turns)", model.remaining());
     Ok(Chosen { model: Box::new(model), why })

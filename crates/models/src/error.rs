@@ -46,9 +46,13 @@ pub enum Error {
         /// Models that are there.
         available: Vec<String>,
     },
-    /// The server refused the request for good (400, 401, 402, 403, 404, 422, a redirect elsewhere).
+    /// The server refused the request for good (400, 402, 422), or cannot be trusted (its certificate).
     #[error("{0}")]
     Refused(String),
+    /// A setting cannot be used as it is: an address (404, 405, a redirect), a key (401, 403) or a name. A person has to change it, so a
+    /// program's exit code should not be the one that says "try again later".
+    #[error("{0}")]
+    Settings(String),
     /// The answer is not what the protocol says (a line too long, not JSON).
     #[error("{0}")]
     Protocol(String),
@@ -62,7 +66,7 @@ impl Error {
             Error::Transport(_) | Error::Timeout(_) | Error::Protocol(_) => Retry::After(None),
             Error::Unavailable { retry_after, .. } => Retry::After(*retry_after),
             Error::Overflow { .. } => Retry::Compact,
-            Error::MissingModel { .. } | Error::Refused(_) => Retry::Never,
+            Error::MissingModel { .. } | Error::Refused(_) | Error::Settings(_) => Retry::Never,
         }
     }
 }

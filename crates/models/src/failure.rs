@@ -13,6 +13,9 @@ const MAX_MESSAGE: usize = 600;
 /// How deep JSON may be wrapped in error strings.
 const MAX_WRAPS: usize = 4;
 
+/// What a refusal says that says nothing.
+const NO_REASON: &str = "no reason given";
+
 const OVERFLOW: [&str; 8] = [
     "exceed_context_size",
     "exceeds the available context",
@@ -105,6 +108,7 @@ impl Body {
             return self.overflow();
         }
         match self.code {
+            Some(401 | 403) => Error::Settings(format!("the server refused the key: {}", self.message)),
             Some(code @ 400..=499) if !matches!(code, 408 | 429) => {
                 Error::Refused(format!("the server refused the request: {}", self.message))
             }
@@ -167,24 +171,31 @@ impl From<Failure> for Error {
         if matches!(status, 400 | 413 | 422 | 500) && body.is_overflow() {
             return body.overflow();
         }
-        let said = if body.message.is_empty() { String::from("no reason given") } else { body.message };
-        let refused = |hint: &str| Error::Refused(format!("{url} answered {status}: {said}{hint}"));
+        let said = if body.message.is_empty() { NO_REASON.to_owned() } else { body.message };
+        let because = |hint: &str| format!("{url} answered {status}: {said}{hint}");
+        let refused = |hint: &str| Error::Refused(because(hint));
+        let settings = |hint: &str| Error::Settings(because(hint));
         match status {
             // The server counted before it tried: it will count the same next time.
             500 if said.contains("requires more system memory") => {
                 refused("; take a smaller model or window")
             }
             401 => match body.signin_url {
-                Some(url) => refused(&format!("; sign in at {url} or with `ollama signin`")),
-                None => refused("; check the API key"),
+                Some(url) => settings(&format!("; sign in at {url} or with `ollama signin`")),
+                None => settings("; check the API key"),
             },
             402 => refused("; the account has no balance left"),
-            403 if said == "no reason given" => refused(
+            403 if said == NO_REASON => settings(
                 "; a server bound to loopback refuses foreign host names: reach it as 127.0.0.1 or set OLLAMA_HOST on both sides",
             ),
+            403 => settings("; check the API key and what it is allowed"),
             404 if said.to_lowercase().contains("model") => {
                 Error::MissingModel { message: said, available: Vec::new() }
             }
+            404 | 405 => settings("; check the address, its path too"),
+            407 => settings(
+                "; the proxy wants credentials: http://user:password@proxy in HTTP_PROXY or HTTPS_PROXY",
+            ),
             408 | 429 | 499 | 500 | 502..=599 => {
                 Error::Unavailable { message: format!("{url} answered {status}: {said}"), retry_after }
             }
@@ -245,8 +256,11 @@ mod tests {
                 "{status}"
             );
         }
-        for status in [400, 401, 402, 403, 404, 405, 422] {
+        for status in [400, 402, 410, 422] {
             assert!(matches!(error(status, "x"), Error::Refused(_)), "{status}");
+        }
+        for status in [401, 403, 404, 405, 407] {
+            assert!(matches!(error(status, "x"), Error::Settings(_)), "{status}");
         }
         assert!(matches!(error(404, r#"{"error":"model 'x' not found"}"#), Error::MissingModel { .. }));
         let too_large = "model requires more system memory (12.0 GiB) than is available (7.1 GiB)";
@@ -268,6 +282,7 @@ mod tests {
         let body = |text: &str| Body::from_json(&serde_json::from_str(text).unwrap()).mid_stream();
         assert!(matches!(body(r#"{"error":"unexpected EOF"}"#), Error::Unavailable { .. }));
         assert!(matches!(body(r#"{"error":{"code":500,"message":"m"}}"#), Error::Unavailable { .. }));
-        assert!(matches!(body(r#"{"error":{"code":401,"message":"m"}}"#), Error::Refused(_)));
+        assert!(matches!(body(r#"{"error":{"code":401,"message":"m"}}"#), Error::Settings(_)));
+        assert!(matches!(body(r#"{"error":{"code":400,"message":"m"}}"#), Error::Refused(_)));
     }
 }

@@ -1,7 +1,9 @@
 //! Addresses of model servers: what the user or `OLLAMA_HOST` says, read into base URLs.
 //!
-//! Pure functions. The rules for `OLLAMA_HOST` are those of Ollama's own client (wire reference 1.2), so that both agree.
+//! Pure functions. The rules for `OLLAMA_HOST` are those of Ollama's own client (wire reference 1.2), so that both agree. An address may carry
+//! credentials, as `user:password@` or in a query: they are sent with each request, and [`shown`] is what people and journals see.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Ollama's default port.
@@ -27,7 +29,9 @@ pub fn ollama_base(value: &str) -> String {
         None if value == "ollama.com" => ("https", value, "443"),
         None => ("http", value, OLLAMA_PORT),
     };
+    let (rest, query) = split_query(rest);
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (user, authority) = split_user(authority);
     let (host, port) = split_port(authority);
     let port = port.filter(|port| port.parse::<u16>().is_ok()).unwrap_or(default_port);
     let host = match host {
@@ -40,7 +44,38 @@ pub fn ollama_base(value: &str) -> String {
     };
     let path = path.trim_matches('/');
     let slash = if path.is_empty() { "" } else { "/" };
-    format!("{scheme}://{host}:{port}{slash}{path}")
+    format!("{scheme}://{user}{host}:{port}{slash}{path}{query}")
+}
+
+/// Splits off a query, with its `?`; a fragment is dropped.
+pub(crate) fn split_query(url: &str) -> (&str, &str) {
+    let url = url.split('#').next().unwrap_or_default();
+    url.split_at(url.find('?').unwrap_or(url.len()))
+}
+
+/// Splits off `user:password@`, with its `@`.
+fn split_user(authority: &str) -> (&str, &str) {
+    authority.split_at(authority.rfind('@').map_or(0, |at| at + 1))
+}
+
+/// The `user:password@` of a URL; empty if there is none.
+pub(crate) fn user_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    split_user(rest.split(['/', '?', '#']).next().unwrap_or_default()).0
+}
+
+/// A URL without what may be a secret: credentials, query and fragment.
+///
+/// ```
+/// use models::host::shown;
+/// assert_eq!(shown("https://me:secret@host/v1?key=secret"), "https://host/v1");
+/// ```
+#[must_use]
+pub fn shown(url: &str) -> String {
+    let (url, _) = split_query(url);
+    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    format!("{scheme}{}{path}", split_user(authority).1)
 }
 
 /// Splits `host:port`, `[v6]:port`, bare IPv6 and plain hosts; the host comes without brackets.
@@ -65,23 +100,26 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 /// ```
 #[must_use]
 pub fn openai_base(value: &str) -> String {
-    let value = value.trim().trim_matches(['"', '\'']).trim_end_matches('/');
+    let (value, query) = split_query(value.trim().trim_matches(['"', '\'']));
+    let value = value.trim_end_matches('/');
     let value = value.strip_suffix("/chat/completions").unwrap_or(value).trim_end_matches('/');
     if value.contains("://") {
-        return value.to_owned();
+        return format!("{value}{query}");
     }
     let authority = value.split('/').next().unwrap_or_default();
-    let (_, port) = split_port(authority);
+    let (_, port) = split_port(split_user(authority).1);
     let plain = format!("http://{value}");
     let scheme = if port.is_some_and(|port| port != "443") || is_local(&plain) { "http" } else { "https" };
-    format!("{scheme}://{value}")
+    format!("{scheme}://{value}{query}")
 }
 
 /// A base URL without a trailing `/v1`: where a server's own, non-OpenAI paths are.
 #[must_use]
-pub fn root(base: &str) -> &str {
+pub fn root(base: &str) -> Cow<'_, str> {
+    let (base, query) = split_query(base);
     let base = base.trim_end_matches('/');
-    base.strip_suffix("/v1").unwrap_or(base).trim_end_matches('/')
+    let root = base.strip_suffix("/v1").unwrap_or(base).trim_end_matches('/');
+    if query.is_empty() { Cow::Borrowed(root) } else { Cow::Owned(format!("{root}{query}")) }
 }
 
 /// The host of a URL, lower case and without brackets; empty if there is none.
@@ -89,8 +127,7 @@ pub fn root(base: &str) -> &str {
 pub fn host_of(base: &str) -> String {
     let rest = base.split_once("://").map_or(base, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
-    split_port(authority).0.to_ascii_lowercase()
+    split_port(split_user(authority).1).0.to_ascii_lowercase()
 }
 
 /// Whether a URL leads to this machine, so that no proxy may be in between.
@@ -154,6 +191,8 @@ mod tests {
             ("gpu:70000", "http://gpu:11434"),
             ("gpu:word", "http://gpu:11434"),
             ("http://gpu:-1", "http://gpu:80"),
+            ("http://me:pass@gpu:1/p/?key=k#f", "http://me:pass@gpu:1/p?key=k"),
+            ("me@gpu", "http://me@gpu:11434"),
         ] {
             assert_eq!(ollama_base(value), base, "{value:?}");
         }
@@ -167,11 +206,29 @@ mod tests {
             ("gpu.example:8000/v1", "http://gpu.example:8000/v1"),
             ("api.deepseek.com", "https://api.deepseek.com"),
             ("https://host/v1/chat/completions", "https://host/v1"),
+            ("https://host/v1/chat/completions?api-version=2", "https://host/v1?api-version=2"),
+            ("me:pass@host:8000/v1", "http://me:pass@host:8000/v1"),
+            ("me:pass@host.example/v1", "https://me:pass@host.example/v1"),
         ] {
             assert_eq!(openai_base(value), base, "{value:?}");
         }
         assert_eq!(root("http://h:1/v1"), "http://h:1");
         assert_eq!(root("http://h:1/"), "http://h:1");
+        assert_eq!(root("http://u:p@h:1/v1?key=k"), "http://u:p@h:1?key=k");
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown() {
+        for (url, seen) in [
+            ("http://h:1/v1", "http://h:1/v1"),
+            ("http://u:p@h:1/v1?key=k", "http://h:1/v1"),
+            ("https://u:p@x@h/?a=b@c#d", "https://h/"),
+            ("u:p@h?k", "h"),
+            ("/path/a@b", "/path/a@b"),
+            ("", ""),
+        ] {
+            assert_eq!(shown(url), seen, "{url}");
+        }
     }
 
     #[test]

@@ -2,15 +2,21 @@
 //!
 //! There is no total timeout, since a local model may take minutes for a good answer; instead connecting, the first byte and
 //! the silence between bytes are bounded (wire reference 6.1). Redirects are never followed, so a key cannot travel to another host.
+//!
+//! Loopback addresses are reached directly. For the others reqwest follows `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`; a certificate is
+//! trusted if the system trusts it, or if its issuer is in the file named by `SSL_CERT_FILE`.
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION,
+    RETRY_AFTER,
+};
 use reqwest::{Method, Response, StatusCode, redirect};
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -88,15 +94,31 @@ impl Timeouts {
 #[derive(Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
-    /// Without a trailing slash.
+    /// Without a trailing slash, credentials and query: what messages show.
     base: Arc<str>,
-    authorization: Option<reqwest::header::HeaderValue>,
+    /// `user:password@`, sent as basic authentication.
+    user: Arc<str>,
+    /// `?key=…`, sent with every request.
+    query: Arc<str>,
+    authorization: Option<HeaderValue>,
+    /// What no message may repeat.
+    secrets: Arc<[String]>,
     pub(crate) timeouts: Timeouts,
 }
 
 impl Http {
     pub(crate) fn new(base: &str, key: Option<&Secret>, timeouts: Timeouts) -> Result<Self, Error> {
-        let authorization = key.map(bearer).transpose()?;
+        let (plain, query) = host::split_query(base);
+        let user = host::user_of(plain);
+        // Credentials in the address are meant for this very server, a key may have been set for all.
+        let authorization = key.filter(|_| user.is_empty()).map(bearer).transpose()?;
+        // `ollama` or a blank is what people give where any key will do: masking that would make messages unreadable.
+        let worth_masking = |secret: &&str| secret.len() >= 8;
+        let key = key.map(|key| key.0.as_str());
+        let password = user.trim_end_matches('@').split(':').next_back();
+        let asked = query.split(['?', '&']).filter_map(|pair| Some(pair.split_once('=')?.1));
+        let secrets = key.into_iter().chain(password).chain(asked).filter(worth_masking);
+        let secrets: Arc<[String]> = secrets.map(str::to_owned).collect();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(timeouts.connect)
             .redirect(redirect::Policy::none())
@@ -124,8 +146,12 @@ impl Http {
         let client = builder
             .build()
             .map_err(|why| Error::Refused(format!("the HTTP client could not be set up: {}", chain(&why))))?;
-        Ok(Self { client, base: base.trim_end_matches('/').into(), authorization, timeouts })
+        let shown = host::shown(base).trim_end_matches('/').into();
+        let (user, query) = (user.into(), query.into());
+        Ok(Self { client, base: shown, user, query, authorization, secrets, timeouts })
     }
+
+    /// The base as it may be shown.
 
     pub(crate) fn base(&self) -> &str {
         &self.base
@@ -140,7 +166,8 @@ impl Http {
         first_byte: Duration,
     ) -> Result<(Response, Instant), Failure> {
         let deadline = Instant::now() + first_byte;
-        let mut request = self.client.request(method, url);
+        // No answer is to be compressed, also not by a proxy: it would hold back what is to be read at once.
+        let mut request = self.client.request(method, self.whole(url)).header(ACCEPT_ENCODING, "identity");
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
@@ -152,11 +179,24 @@ impl Http {
             .map_err(|_| {
                 Error::Timeout(format!("{url} did not answer within {} s", first_byte.as_secs_f64()))
             })?
-            .map_err(|why| self.no_answer(&why))?;
-        if response.status().is_success() {
-            return Ok((response, deadline));
+            .map_err(|why| self.no_answer(why))?;
+        if !response.status().is_success() {
+            return Err(self.refusal(url, response).await);
         }
-        Err(refusal(response).await)
+        if let Some(coding) = header(response.headers(), &CONTENT_ENCODING)
+            && !coding.eq_ignore_ascii_case("identity")
+        {
+            return Err(Failure::Other(Error::Refused(format!(
+                "{url} sent its answer compressed ({coding}) though that was not asked for: switch it off in the server or the proxy before it"
+            ))));
+        }
+        Ok((response, deadline))
+    }
+
+    /// A URL as it is sent, with what is not shown of it.
+    fn whole(&self, url: &str) -> String {
+        let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
+        format!("{scheme}{}{rest}{}", self.user, self.query)
     }
 
     /// Sends a request whose answer is a stream.
@@ -190,21 +230,111 @@ impl Http {
         format!("{}{path}", self.base)
     }
 
-    fn no_answer(&self, why: &reqwest::Error) -> Error {
+    fn no_answer(&self, why: reqwest::Error) -> Error {
         let base = &self.base;
+        let why = why.without_url();
         if why.is_builder() {
-            return Error::Refused(format!("{base} is not a usable address: {}", chain(why)));
+            return Error::Settings(format!("{base} is not a usable address: {}", chain(&why)));
+        }
+        if let Some(tls) = tls_error(&why) {
+            return untrusted(base, tls);
         }
         if why.is_connect() {
-            return Error::Transport(format!("no connection to {base}: {}", root(why)));
+            return Error::Transport(format!("no connection to {base}: {}", root(&why)));
         }
-        Error::Transport(format!("the connection to {base} broke: {}", root(why)))
+        Error::Transport(format!("the connection to {base} broke: {}", root(&why)))
+    }
+
+    async fn refusal(&self, url: &str, response: Response) -> Failure {
+        let (status, headers) = (response.status(), response.headers());
+        if status.is_redirection() {
+            let target = header(headers, &LOCATION).map(host::shown);
+            let target = target.as_deref().unwrap_or("somewhere it does not say");
+            return Failure::Other(Error::Settings(format!(
+                "{url} redirects to {target}; redirects are not followed, so that no key goes astray: name the right address"
+            )));
+        }
+        let retry_after = retry_after(headers, SystemTime::now());
+        // The status alone is worth reporting when the body does not come.
+        let body = timeout(Duration::from_secs(10), read(response));
+        let body = body.await.ok().and_then(Result::ok).unwrap_or_default();
+        let body = Box::new(Body::from_bytes(&self.masked(body)));
+        Failure::Status { status: StatusCode::as_u16(&status), url: url.to_owned(), body, retry_after }
+    }
+
+    /// A body without our secrets: some servers repeat the key they refuse.
+    fn masked(&self, body: Vec<u8>) -> Vec<u8> {
+        match std::str::from_utf8(&body) {
+            Ok(text) if self.secrets.iter().any(|secret| text.contains(secret)) => self
+                .secrets
+                .iter()
+                .fold(text.to_owned(), |text, secret| text.replace(secret, "…"))
+                .into_bytes(),
+            _ => body,
+        }
     }
 }
 
-fn bearer(key: &Secret) -> Result<reqwest::header::HeaderValue, Error> {
-    let mut value = reqwest::header::HeaderValue::from_str(&format!("Bearer {}", key.0))
-        .map_err(|_| Error::Refused(String::from("the API key has characters that no key has; check it")))?;
+/// A failure of TLS, which hides in an I/O error.
+fn tls_error<'a>(why: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut cause = Some(why);
+    while let Some(error) = cause {
+        let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let found = inside.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(tls) = found.or_else(|| error.downcast_ref()) {
+            return Some(tls);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// What is wrong with the server's end of TLS, and what to do. None of it goes away by itself.
+fn untrusted(base: &str, tls: &rustls::Error) -> Error {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer,
+    };
+    use rustls::Error::{InvalidCertificate, InvalidMessage};
+    let hint = match tls {
+        InvalidCertificate(UnknownIssuer) => {
+            "this system does not trust who issued it; name its issuer's certificate, as PEM, in SSL_CERT_FILE"
+        }
+        InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
+            "it is for another host; reach the server by the name in its certificate"
+        }
+        InvalidCertificate(Expired | ExpiredContext { .. }) => {
+            "it has expired; renew it, or set this machine's clock right"
+        }
+        InvalidCertificate(_) => "it is not accepted",
+        InvalidMessage(_) => {
+            return Error::Settings(format!(
+                "{base} does not speak TLS; is its address http:// in place of https://?"
+            ));
+        }
+        // Cut off in the handshake, or no common version: that may be a passing fault of what stands before the server.
+        _ => return Error::Transport(format!("no TLS connection to {base}: {tls}")),
+    };
+    Error::Refused(format!("the certificate of {base} was refused: {hint} ({tls})"))
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+/// The seconds that a server asks us to wait: as a number, or as a date, which is read against the server's own clock where it tells the time.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
+    let value = header(headers, &RETRY_AFTER)?;
+    if let Ok(seconds) = value.parse::<f64>() {
+        return (!seconds.is_nan()).then(|| whole_seconds(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    let now = header(headers, &DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or(now);
+    Some(whole_seconds(date.duration_since(now).unwrap_or_default().as_secs_f64()))
+}
+
+fn bearer(key: &Secret) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.0))
+        .map_err(|_| Error::Settings(String::from("the API key has characters that no key has; check it")))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -222,26 +352,6 @@ async fn read(mut response: Response) -> Result<Vec<u8>, Error> {
             Err(why) => return Err(Error::Transport(format!("the answer broke off: {}", root(&why)))),
         }
     }
-}
-
-async fn refusal(response: Response) -> Failure {
-    let status = response.status();
-    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-    if status.is_redirection() {
-        let target = header(LOCATION).unwrap_or("somewhere it does not say").to_owned();
-        return Failure::Other(Error::Refused(format!(
-            "{} redirects to {target}; redirects are not followed, name the right address",
-            response.url()
-        )));
-    }
-    let retry_after =
-        header(RETRY_AFTER).and_then(|value| value.trim().parse::<f64>().ok()).map(whole_seconds);
-    let url = response.url().to_string();
-    // The status alone is worth reporting when the body does not come.
-    let body =
-        timeout(Duration::from_secs(10), read(response)).await.ok().and_then(Result::ok).unwrap_or_default();
-    let body = Box::new(Body::from_bytes(&body));
-    Failure::Status { status: StatusCode::as_u16(&status), url, body, retry_after }
 }
 
 fn whole_seconds(seconds: f64) -> u64 {
@@ -267,4 +377,35 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_asked_for_in_seconds_or_until_a_date() {
+        let seconds = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs.iter().map(|(name, value)| {
+                (reqwest::header::HeaderName::from_static(name), HeaderValue::from_static(value))
+            });
+            retry_after(&pairs.collect(), SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777))
+        };
+        let date = "Sun, 06 Nov 1994 08:49:50 GMT"; // 13 s after that moment
+        assert_eq!(seconds(&[]), None);
+        assert_eq!(seconds(&[("retry-after", " 7 ")]), Some(7));
+        assert_eq!(seconds(&[("retry-after", "1.2")]), Some(2));
+        assert_eq!(seconds(&[("retry-after", "-3")]), Some(0));
+        assert_eq!(seconds(&[("retry-after", "1e300")]), Some(u64::MAX));
+        assert_eq!(seconds(&[("retry-after", "NaN")]), None);
+        assert_eq!(seconds(&[("retry-after", "soon")]), None);
+        assert_eq!(seconds(&[("retry-after", date)]), Some(13));
+        assert_eq!(seconds(&[("retry-after", "Sunday, 06-Nov-94 08:49:50 GMT")]), Some(13));
+        assert_eq!(seconds(&[("retry-after", "Sun Nov  6 08:49:50 1994")]), Some(13));
+        // The server's clock is an hour ahead of ours, and so is what it says.
+        let ahead =
+            [("date", "Sun, 06 Nov 1994 09:49:30 GMT"), ("retry-after", "Sun, 06 Nov 1994 09:49:50 GMT")];
+        assert_eq!(seconds(&ahead), Some(20));
+        assert_eq!(seconds(&[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")]), Some(0), "over already");
+    }
 }

@@ -12,7 +12,7 @@ fn around(server: &Server) -> Surroundings {
 }
 
 async fn choose(text: &str, around: &Surroundings) -> Result<Chosen, Error> {
-    let choice = text.parse().map_err(Error::Refused)?;
+    let choice = text.parse().map_err(Error::Settings)?;
     open(Some(&choice), around).await
 }
 
@@ -79,6 +79,6 @@ async fn what_is_missing_is_said() {
         ("replay:/nowhere/x.jsonl", "/nowhere/x.jsonl"),
     ] {
         let error = choose(text, &around(&server)).await.err().unwrap();
-        assert!(matches!(&error, Error::Refused(why) if why.contains(part)), "{text}: {error:?}");
+        assert!(matches!(&error, Error::Settings(why) if why.contains(part)), "{text}: {error:?}");
     }
 }

@@ -256,9 +256,9 @@ async fn refusals_are_told_apart() {
     assert!(matches!(ask(&model, "x").await, Err(Error::Unavailable { retry_after: Some(2), .. })));
     server.enqueue(Reply::redirect(307, "http://elsewhere.example/api/chat"));
     let error = ask(&model, "x").await.unwrap_err();
-    assert!(matches!(&error, Error::Refused(why) if why.contains("http://elsewhere.example")), "{error}");
+    assert!(matches!(&error, Error::Settings(why) if why.contains("http://elsewhere.example")), "{error}");
     server.enqueue(Reply::status(403, json!("")));
-    assert!(matches!(ask(&model, "x").await, Err(Error::Refused(why)) if why.contains("OLLAMA_HOST")));
+    assert!(matches!(ask(&model, "x").await, Err(Error::Settings(why)) if why.contains("OLLAMA_HOST")));
     server.enqueue(Reply::status(200, json!("<html>Sign in</html>")).content_type("application/json"));
     assert!(matches!(ask(&model, "x").await, Err(Error::Protocol(_))));
 }
@@ -285,7 +285,7 @@ async fn nobody_listening_is_said_in_plain_words() {
 async fn a_server_that_is_no_ollama_is_recognised() {
     let server = Server::of(fake_model::Personality::Generic);
     let error = Ollama::open(quiet(&server, "x")).await.err().unwrap();
-    assert!(matches!(&error, Error::Refused(why) if why.contains("--base-url")), "{error:?}");
+    assert!(matches!(&error, Error::Settings(why) if why.contains("--base-url")), "{error:?}");
 }
 
 #[tokio::test]

@@ -327,7 +327,7 @@ async fn a_loading_server_is_waited_for_and_a_wrong_key_is_not() {
     .err()
     .unwrap();
     assert!(
-        matches!(&error, Error::Refused(why) if why.contains("API key") && !why.contains("bad")),
+        matches!(&error, Error::Settings(why) if why.contains("API key") && !why.contains("bad")),
         "{error:?}"
     );
 }
@@ -358,7 +358,7 @@ async fn a_redirect_is_not_followed_so_that_the_key_stays_here() {
     let model = on_deepseek(&server, Think::Auto).await;
     server.enqueue(Reply::redirect(307, format!("{}/chat/completions", other.url())));
     let error = ask(&model, "x").await.unwrap_err();
-    assert!(matches!(&error, Error::Refused(why) if why.contains(&other.url())), "{error:?}");
+    assert!(matches!(&error, Error::Settings(why) if why.contains(&other.url())), "{error:?}");
     assert_eq!(other.requests().len(), 0);
     assert_eq!(format!("{:?}", Secret::new("sk-secret")), "Secret(…)");
 }

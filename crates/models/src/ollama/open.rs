@@ -109,9 +109,10 @@ impl Ollama {
             // The server fetches these on first use.
             Err(Error::MissingModel { .. }) if named_cloud => None,
             Err(Error::MissingModel { .. }) if version.is_err() => {
-                return Err(Error::Refused(format!(
+                return Err(Error::Settings(format!(
                     "{} does not answer as an Ollama server does; for another kind name openai:{} and its --base-url",
-                    options.base, options.model
+                    server.base(),
+                    options.model
                 )));
             }
             Err(Error::Transport(why)) => {
@@ -125,7 +126,7 @@ impl Ollama {
         if show.and_then(|show| show.can("completion")) == Some(false)
             && show.and_then(|show| show.can("embedding")) == Some(true)
         {
-            return Err(Error::Refused(format!(
+            return Err(Error::Settings(format!(
                 "{} only makes embeddings; choose a model that writes text",
                 options.model
             )));

@@ -137,7 +137,7 @@ impl Server {
     /// A client for the server at `base` (see [`host::ollama_base`]). Does not connect yet.
     ///
     /// # Errors
-    /// [`Error::Refused`] for a base or key that cannot be used.
+    /// [`Error::Settings`] for a base or key that cannot be used.
     pub fn new(base: &str, key: Option<&Secret>, timeouts: Option<Timeouts>) -> Result<Self, Error> {
         // A key goes over the wire encrypted or stays on this machine (wire reference 1.15).
         let key = key.filter(|_| base.starts_with("https:") || host::is_loopback(base));
@@ -145,7 +145,7 @@ impl Server {
         Ok(Self { http: Http::new(base, key, timeouts)? })
     }
 
-    /// Its base URL.
+    /// Its base URL as it may be shown, without credentials.
     #[must_use]
     pub fn base(&self) -> &str {
         self.http.base()

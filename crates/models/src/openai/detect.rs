@@ -77,9 +77,11 @@ pub(super) struct Server {
 
 /// The URL under which the OpenAI paths are: a base without a path means the usual `/v1`.
 pub(super) fn api_base(base: &str) -> String {
+    let (base, query) = host::split_query(base);
     let base = base.trim_end_matches('/');
     let path = base.split_once("://").map_or(base, |(_, rest)| rest).split_once('/');
-    if path.is_none() && !is_deepseek(base) { format!("{base}/v1") } else { base.to_owned() }
+    let v1 = if path.is_none() && !is_deepseek(base) { "/v1" } else { "" };
+    format!("{base}{v1}{query}")
 }
 
 pub(super) fn is_deepseek(base: &str) -> bool {
@@ -127,7 +129,9 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>) -> Result<Found, Er
     let models = match models {
         Ok(models) => models,
         Err(failure @ Failure::Status { status: 401, .. }) => return Err(failure.into()),
-        Err(Failure::Other(error @ (Error::Transport(_) | Error::Refused(_)))) => return Err(error),
+        Err(Failure::Other(error @ (Error::Transport(_) | Error::Refused(_) | Error::Settings(_)))) => {
+            return Err(error);
+        }
         Err(_) => Value::Null,
     };
     let props = props.unwrap_or(Value::Null);
@@ -200,6 +204,7 @@ mod tests {
     fn a_base_without_a_path_means_v1() {
         assert_eq!(api_base("http://127.0.0.1:8080"), "http://127.0.0.1:8080/v1");
         assert_eq!(api_base("http://127.0.0.1:8080/"), "http://127.0.0.1:8080/v1");
+        assert_eq!(api_base("http://u:p@host:1/?key=k"), "http://u:p@host:1/v1?key=k");
         assert_eq!(api_base("https://host/api/v2"), "https://host/api/v2");
         assert_eq!(api_base("https://api.deepseek.com"), "https://api.deepseek.com");
         assert_eq!(api_base("https://api.deepseek.com/beta"), "https://api.deepseek.com/beta");

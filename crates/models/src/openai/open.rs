@@ -110,7 +110,7 @@ impl OpenAi {
         let http = Http::new(&options.base, options.key.as_ref(), timeouts)?;
         let server = match detect::detect(&http, options.kind).await? {
             Found::Ollama { version } => {
-                return Ok(Opened::Ollama { base: host::root(&options.base).to_owned(), version });
+                return Ok(Opened::Ollama { base: host::root(&options.base).into_owned(), version });
             }
             Found::Server(server) => server,
         };
@@ -121,14 +121,14 @@ impl OpenAi {
             (None, _) if kind == Kind::DeepSeek => DEEPSEEK_MODEL.to_owned(),
             (None, Some(first)) => first,
             (None, None) => {
-                return Err(Error::Refused(format!("{} does not list its models; name one", options.base)));
+                return Err(Error::Settings(format!("{} does not list its models; name one", http.base())));
             }
         };
         let listed = server.models.iter().find(|listed| listed.id == model);
         // llama-server serves its one model under any name, LM Studio loads on demand, lists of others may be partial.
         if listed.is_none() && kind == Kind::Vllm {
             return Err(missing(
-                &options.base,
+                http.base(),
                 &model,
                 server.models.into_iter().map(|model| model.id).collect(),
             ));
@@ -210,15 +210,18 @@ impl OpenAi {
             let missing_model = failure.names(&unknown) || failure.status() == Some(404);
             let model = self.model();
             return Err(match Error::from(failure) {
-                error @ (Error::MissingModel { .. } | Error::Refused(_)) if missing_model => match self
-                    .list()
-                    .await
+                error @ (Error::MissingModel { .. } | Error::Refused(_) | Error::Settings(_))
+                    if missing_model =>
                 {
-                    Ok(available) if !available.is_empty() && !available.iter().any(|name| name == model) => {
-                        missing(&self.options.base, model, available)
+                    match self.list().await {
+                        Ok(available)
+                            if !available.is_empty() && !available.iter().any(|name| name == model) =>
+                        {
+                            missing(self.http.base(), model, available)
+                        }
+                        _ => error,
                     }
-                    _ => error,
-                },
+                }
                 error => error,
             });
         }
