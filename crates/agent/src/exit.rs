@@ -94,7 +94,10 @@ impl From<journal::Error> for Failure {
 
 impl From<models::Error> for Failure {
     fn from(error: models::Error) -> Self {
-        Self::unavailable(error)
+        match error {
+            models::Error::Settings(_) => Self::refused(error),
+            _ => Self::unavailable(error),
+        }
     }
 }
 

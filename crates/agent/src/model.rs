@@ -41,7 +41,7 @@ pub(crate) fn surroundings(settings: &Settings) -> Surroundings {
 pub(crate) fn server(settings: &Settings) -> Result<Server> {
     let around = surroundings(settings);
     let base = settings.base_url.as_deref().or(settings.ollama_host.as_deref()).unwrap_or_default();
-    Ok(Server::new(&host::ollama_base(host::root(base)), around.ollama_key.as_ref(), None)?)
+    Ok(Server::new(&host::ollama_base(&host::root(base)), around.ollama_key.as_ref(), None)?)
 }
 
 /// The value of `--model`, read.

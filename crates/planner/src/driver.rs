@@ -242,7 +242,11 @@ impl<'a> Driver<'a> {
                     } else {
                         format!(" ({why})")
                     };
-                    return Err(Stop::Ended(Ending::Unavailable, format!("{error}{again}")));
+                    let ending = match error {
+                        models::Error::Settings(_) => Ending::Refused,
+                        _ => Ending::Unavailable,
+                    };
+                    return Err(Stop::Ended(ending, format!("{error}{again}")));
                 }
             }
         }
