@@ -209,6 +209,7 @@ async fn every_kind_of_work() {
         from: path(from),
         to: path(to),
         bytes: None,
+        executable: None,
         expect: Expect::Any,
     };
     let delete = Change::Delete { path: path("b.txt"), expect: Expect::Any };

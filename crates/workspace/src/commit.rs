@@ -50,6 +50,8 @@ pub enum Change {
         to: CleanPath,
         /// Its content from now on.
         bytes: Option<Vec<u8>>,
+        /// Sets or clears the executable bits; `None` keeps them.
+        executable: Option<bool>,
         /// What it has to be before.
         expect: Expect,
     },
@@ -175,7 +177,7 @@ impl Workspace {
                     None => return Err(CommitError::Missing(path)),
                 }
             }
-            Change::Rename { from, to, bytes, expect } => {
+            Change::Rename { from, to, bytes, executable, expect } => {
                 let gone = self.editable(&from)?;
                 gone.meets(expect)?;
                 let mut new = self.editable(&to)?;
@@ -183,7 +185,7 @@ impl Workspace {
                 let Some(image) = &gone.before else { return Err(CommitError::Missing(from)) };
                 new.after = Some(FileImage {
                     bytes: bytes.unwrap_or_else(|| image.bytes.clone()),
-                    mode: image.mode,
+                    mode: executable.map_or(image.mode, |x| executable_mode(image.mode, x)),
                     link: false,
                 });
                 // It stays the file that its other names are names of.

@@ -62,6 +62,7 @@ fn a_commit_changes_creates_removes_and_renames_together() {
         from: path(&ws, "src/c.txt"),
         to: path(&ws, "lib/deep/c.txt"),
         bytes: None,
+        executable: None,
         expect: Expect::Content(Digest::of(b"c\n")),
     };
     let changes =
@@ -94,6 +95,7 @@ fn a_failure_in_any_file_leaves_every_byte() {
             from: path(&ws, "b.txt"),
             to: path(&ws, "src/c.txt"),
             bytes: None,
+            executable: None,
             expect: Expect::Any,
         },
     ];
@@ -157,6 +159,7 @@ fn attributes_survive_and_so_does_the_owner() {
         from: path(&ws, "b.txt"),
         to: path(&ws, "c/d.txt"),
         bytes: None,
+        executable: None,
         expect: Expect::Any,
     };
     ws.commit(vec![write(&ws, "a.txt", "A\n"), rename]).unwrap();

@@ -233,8 +233,20 @@ fn nothing_but_a_file_is_ever_replaced() {
         let changes = [
             Change::Write { path: path(name), bytes: b"x".to_vec(), executable: None, expect: Expect::Any },
             Change::Delete { path: path(name), expect: Expect::Any },
-            Change::Rename { from: path(name), to: path("moved"), bytes: None, expect: Expect::Any },
-            Change::Rename { from: path("README.md"), to: path(name), bytes: None, expect: Expect::Any },
+            Change::Rename {
+                from: path(name),
+                to: path("moved"),
+                bytes: None,
+                executable: None,
+                expect: Expect::Any,
+            },
+            Change::Rename {
+                from: path("README.md"),
+                to: path(name),
+                bytes: None,
+                executable: None,
+                expect: Expect::Any,
+            },
         ];
         for change in changes {
             assert!(matches!(ws.commit(vec![change]), Err(CommitError::NotAFile(p)) if p == path(name)));

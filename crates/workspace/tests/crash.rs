@@ -62,6 +62,7 @@ fn changes(ws: &Workspace) -> Vec<Change> {
         from: path(from),
         to: path(to),
         bytes,
+        executable: None,
         expect: Expect::Any,
     };
     vec![

@@ -46,7 +46,7 @@ fn commit(ws: &Workspace) -> Result<Option<u64>, CommitError> {
     };
     let removed = Change::Delete { path: path("src/removed.txt"), expect: Expect::Any };
     let (from, to) = (path("src/renamed.txt"), path("lib/new.txt"));
-    let renamed = Change::Rename { from, to, bytes: None, expect: Expect::Any };
+    let renamed = Change::Rename { from, to, bytes: None, executable: None, expect: Expect::Any };
     ws.commit(vec![write("changed.txt"), write("made/deep/created.txt"), removed, renamed]).map(|c| c.id)
 }
 

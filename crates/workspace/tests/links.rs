@@ -125,7 +125,14 @@ fn a_renamed_file_keeps_its_other_names() {
     for (from, to, bytes) in [("a.txt", "renamed.txt", None), ("renamed.txt", "x/again.txt", Some("new\n"))] {
         let bytes = bytes.map(|b| b.as_bytes().to_vec());
         let (from, to) = (s.path(from), s.path(to));
-        s.ws.commit(vec![Change::Rename { from, to: to.clone(), bytes, expect: Expect::Any }]).unwrap();
+        s.ws.commit(vec![Change::Rename {
+            from,
+            to: to.clone(),
+            bytes,
+            executable: None,
+            expect: Expect::Any,
+        }])
+        .unwrap();
         for name in ["src/other.txt", "ignored/third"] {
             assert!(same_file(&s.ws.root().join(&to), &s.ws.root().join(name)), "{to} {name}");
         }

@@ -118,7 +118,7 @@ impl Plan {
     pub fn files(&self) -> impl Iterator<Item = Preview<'_>> {
         self.0.iter().map(|p| {
             let (from, executable) = match &p.change {
-                Change::Rename { from, .. } => (Some(from), None),
+                Change::Rename { from, executable, .. } => (Some(from), *executable),
                 Change::Write { executable, .. } => (None, *executable),
                 Change::Delete { .. } => (None, None),
             };
@@ -180,8 +180,8 @@ impl ApplyPatch {
         let (change, verb) = match (&bytes, from) {
             (None, _) => (Change::Delete { path: path.clone(), expect }, "deleted"),
             (Some(bytes), Some(from)) => {
-                let bytes = Some(bytes.clone());
-                (Change::Rename { from, to: path.clone(), bytes, expect }, "moved here")
+                let (bytes, executable) = (Some(bytes.clone()), patch.executable);
+                (Change::Rename { from, to: path.clone(), bytes, executable, expect }, "moved here")
             }
             (Some(bytes), None) => {
                 let verb = if before.is_some() { "changed" } else { "created" };
