@@ -49,8 +49,12 @@ impl Acting {
     }
 
     /// The next call in order, if it may run now. The caller writes it down and hands it to [`Acting::start`].
-    pub(crate) fn startable(&mut self) -> Option<ReadyCall> {
+    /// Beside a stream only reads are: an effect waits until the answer that asked for it is on record.
+    pub(crate) fn startable(&mut self, streaming: bool) -> Option<ReadyCall> {
         let next = self.queued.front()?;
+        if streaming && next.effect != Effect::Read {
+            return None;
+        }
         let free = self.running.is_empty() || (next.effect == Effect::Read && !self.exclusive);
         if free { self.queued.pop_front() } else { None }
     }

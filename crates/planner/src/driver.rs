@@ -301,7 +301,7 @@ impl<'a> Driver<'a> {
             span: (0, 0),
             repairs: Vec::new(),
         });
-        self.start(&mut acting).await?;
+        self.start(&mut acting, false).await?;
         let acted = acting.next().await;
         let mut turn = Turn::default();
         self.acted(acted, &mut turn).await?;

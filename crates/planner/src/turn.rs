@@ -83,7 +83,7 @@ impl Driver<'_> {
             if self.first_call_only || !reading {
                 continue; // a tool starts once the stream is closed, so that nothing keeps the server generating
             }
-            self.start(&mut acting).await?;
+            self.start(&mut acting, true).await?;
         }
         drop(stream);
         tokio::task::yield_now().await; // lets the connection really close before a tool keeps the thread busy
@@ -102,7 +102,7 @@ impl Driver<'_> {
         self.account(machine, &request.messages, &counts)?;
         (turn.content, turn.thinking) = (content, thinking);
         loop {
-            self.start(&mut acting).await?;
+            self.start(&mut acting, false).await?;
             if acting.is_idle() {
                 break;
             }
@@ -181,8 +181,8 @@ impl Driver<'_> {
     }
 
     /// Starts the queued calls that may run now.
-    pub(crate) async fn start(&mut self, acting: &mut Acting) -> Result<(), Stop> {
-        while let Some(call) = acting.startable() {
+    pub(crate) async fn start(&mut self, acting: &mut Acting, streaming: bool) -> Result<(), Stop> {
+        while let Some(call) = acting.startable(streaming) {
             if call.effect != tool_api::Effect::Read {
                 self.remembered().await?;
                 self.dirty = true;
