@@ -23,10 +23,18 @@ use rustix::{
     },
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType},
     process::{Resource, Rlimit, getgid, getrlimit, getuid, setrlimit},
-    thread::{CapabilitySet, UnshareFlags},
+    thread::{CapabilitySet, UnshareFlags, capabilities},
 };
 
-use crate::{Network, launcher::Doing, order::Order, sys, view::View};
+use crate::{
+    Network,
+    launcher::Doing,
+    order::{Order, Profile},
+    probe::UNIX_SOCKETS,
+    sys,
+    syscalls::{self, Sockets},
+    view::View,
+};
 
 /// Devices that any program may use.
 const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
@@ -207,7 +215,8 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
         // Counted per user namespace; elsewhere it would count everything else this user runs.
         limit(Resource::Nproc, limits.processes)?;
     }
-    if order.profile.namespaces {
+    let confined = order.profile != Profile::default();
+    if confined && capabilities(None).doing("capabilities")?.effective.contains(CapabilitySet::SETPCAP) {
         drop_capabilities()?;
     }
     if order.profile.landlock {
@@ -215,7 +224,21 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     } else if order.profile.namespaces {
         rustix::thread::set_no_new_privs(true).doing("no_new_privs")?;
     }
-    sys::close_descriptors_on_exec().doing("close_range")
+    sys::close_descriptors_on_exec().doing("close_range")?;
+    if order.profile.seccomp {
+        syscalls::refuse(sockets(order))?;
+    }
+    Ok(())
+}
+
+/// Without namespaces, what the filter does not stop reaches the machine's network, and any Unix socket that Landlock does not know of.
+fn sockets(order: &Order) -> Sockets {
+    let namespaces = order.profile.namespaces;
+    let landlock = order.profile.landlock && sys::landlock_abi() >= Some(UNIX_SOCKETS);
+    Sockets {
+        internet: order.network == Network::Full || (namespaces && order.network == Network::Loopback),
+        unix: namespaces || landlock,
+    }
 }
 
 /// Lowers a limit; never raises one.

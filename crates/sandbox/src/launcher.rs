@@ -228,10 +228,9 @@ fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
             );
         }
         Task::SelfTest { forbidden_write, forbidden_read, tcp, udp } => {
-            report(
-                control,
-                &Event::Violations(self_test::attempt(forbidden_write, forbidden_read, *tcp, *udp)),
-            );
+            let filtered = order.profile.seccomp;
+            let violations = self_test::attempt(forbidden_write, forbidden_read, *tcp, *udp, filtered);
+            report(control, &Event::Violations(violations));
         }
         // Done before anything was confined.
         Task::Overlay { .. } => {}

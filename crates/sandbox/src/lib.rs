@@ -37,6 +37,7 @@ mod policy;
 mod probe;
 mod self_test;
 mod sys;
+mod syscalls;
 mod view;
 
 use std::{ffi::OsString, io, path::Path, sync::Arc};

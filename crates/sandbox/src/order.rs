@@ -20,6 +20,8 @@ pub(crate) struct Profile {
     pub(crate) namespaces: bool,
     /// Landlock rules for files, and for TCP where there is no network namespace.
     pub(crate) landlock: bool,
+    /// A seccomp filter; where there is no network namespace it is what keeps packets in.
+    pub(crate) seccomp: bool,
 }
 
 /// One command and everything the launcher needs to know about it.

@@ -16,11 +16,17 @@ use crate::{
 /// How long a self-test may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Confinements from strong to weak.
-const PROFILES: [Profile; 3] = [
-    Profile { namespaces: true, landlock: true },
-    Profile { namespaces: true, landlock: false },
-    Profile { namespaces: false, landlock: true },
+/// The version of Landlock that decides which Unix sockets can be connected to by path.
+pub(crate) const UNIX_SOCKETS: u32 = 9;
+
+/// Confinements from strong to weak. System calls alone are no confinement.
+const PROFILES: [Profile; 6] = [
+    Profile { namespaces: true, landlock: true, seccomp: true },
+    Profile { namespaces: true, landlock: true, seccomp: false },
+    Profile { namespaces: true, landlock: false, seccomp: true },
+    Profile { namespaces: true, landlock: false, seccomp: false },
+    Profile { namespaces: false, landlock: true, seccomp: true },
+    Profile { namespaces: false, landlock: true, seccomp: false },
 ];
 
 /// What is enforced.
@@ -32,6 +38,8 @@ pub struct Report {
     pub landlock_abi: Option<u32>,
     /// User, process, mount and network namespaces are in use.
     pub user_namespaces: bool,
+    /// System calls that lead around the rest are refused.
+    pub seccomp: bool,
     /// No packet leaves, of whatever protocol.
     pub network_isolated: bool,
     /// What is enforced and what is not, a sentence each.
@@ -71,22 +79,28 @@ impl Sandbox {
                 enforced: false,
                 landlock_abi,
                 user_namespaces: false,
+                seccomp: false,
                 network_isolated: false,
                 lines,
             };
             return Ok((Profile::default(), report));
         }
-        let mut reasons = Vec::new();
+        let mut reasons: Vec<String> = Vec::new();
         for profile in PROFILES.into_iter().filter(|p| !p.landlock || landlock_abi.is_some()) {
             match self.try_out(profile).await? {
+                Tried::Refused(why) if reasons.contains(&why) => {}
                 Tried::Refused(why) => reasons.push(why),
                 Tried::Holds { network_isolated } => {
                     let lines = self.lines(profile, network_isolated, landlock_abi, &reasons);
-                    let user_namespaces = profile.namespaces;
-                    return Ok((
-                        profile,
-                        Report { enforced: true, landlock_abi, user_namespaces, network_isolated, lines },
-                    ));
+                    let report = Report {
+                        enforced: true,
+                        landlock_abi,
+                        user_namespaces: profile.namespaces,
+                        seccomp: profile.seccomp,
+                        network_isolated,
+                        lines,
+                    };
+                    return Ok((profile, report));
                 }
             }
         }
@@ -120,8 +134,8 @@ impl Sandbox {
         let open = self.policy().network == Network::Full;
         let connected = violations.iter().any(|v| v.contains("TCP"));
         let arrived = udp.recv(&mut [0; 8]).is_ok();
-        // Without a network namespace not everything can be stopped; that is reported, and not a failure.
-        if open || !profile.namespaces {
+        // With neither a network namespace nor a filter not everything can be stopped; that is reported, and not a failure.
+        if open || !(profile.namespaces || profile.seccomp) {
             violations.retain(|v| !v.contains("TCP"));
         } else if arrived {
             violations.push("a UDP packet left the sandbox".into());
@@ -135,6 +149,7 @@ impl Sandbox {
 
     fn lines(&self, profile: Profile, isolated: bool, abi: Option<u32>, refused: &[String]) -> Vec<String> {
         let policy = self.policy();
+        let own_sockets = profile.namespaces || abi >= Some(UNIX_SOCKETS);
         let mut lines = Vec::new();
         lines.push(match (policy.read_only, profile.namespaces) {
             (true, _) => "Files: commands read the system, toolchains and the work tree, and write a private temporary directory.".to_owned(),
@@ -144,7 +159,13 @@ impl Sandbox {
         lines.push(
             match (policy.network, isolated) {
                 (Network::Full, _) => "Network: open, as asked for.",
-                (_, true) => "Network: nothing outside can be reached; loopback is the command's own.",
+                (Network::None, true) => "Network: nothing can be reached, nor is there a loopback.",
+                (Network::Loopback, true) if profile.namespaces => {
+                    "Network: nothing outside can be reached; loopback is the command's own."
+                }
+                (_, true) => {
+                    "Network: nothing can be reached; tests that open sockets, on loopback too, fail."
+                }
                 (_, false) if abi.is_some_and(|v| v >= 4) => {
                     "Network: TCP is blocked, also on loopback; UDP and other protocols are NOT blocked."
                 }
@@ -158,8 +179,19 @@ impl Sandbox {
                     .into(),
             );
         } else {
-            lines.push("Processes: commands' processes are found and killed one by one; .git is writable and sockets of other programs can be reached.".into());
+            lines.push(
+                "Processes: commands' processes are found and killed one by one; .git is writable.".into(),
+            );
         }
+        lines.push(
+            match (profile.seccomp, own_sockets) {
+                (true, true) => "System calls: refused are tracing, mounts, namespaces, io_uring, keys, bpf and others that lead around this.",
+                (true, false) => "System calls: refused are tracing, mounts, namespaces, io_uring, keys, bpf and others that lead around this, and Unix sockets apart from pairs.",
+                (false, true) => "System calls: NOT filtered.",
+                (false, false) => "System calls: NOT filtered; sockets of other programs can be reached.",
+            }
+            .to_owned(),
+        );
         match (profile.landlock, abi) {
             (true, Some(abi)) => lines.push(format!("Landlock: version {abi}.")),
             _ => lines.push(

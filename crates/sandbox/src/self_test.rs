@@ -7,11 +7,21 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    net::{AddressFamily, SocketType, socket},
+    thread::UnshareFlags,
+};
+
+use crate::sys;
+
 /// How long a forbidden connection may take to be refused.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// A family of sockets (`AF_ALG`) that any user may make and no command needs.
+const ALG: u16 = 38;
+
 /// Tries everything and returns what worked, in words. The UDP packet is judged by whether it arrives, which only the other side knows.
-pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16) -> Vec<String> {
+pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16, filtered: bool) -> Vec<String> {
     let mut violations = Vec::new();
     if File::create(write).is_ok() {
         violations.push("a file outside the work tree could be written".to_owned());
@@ -24,6 +34,12 @@ pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16) -> Vec<St
     }
     if let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
         let _ = socket.send_to(b"escaped", (Ipv4Addr::LOCALHOST, udp));
+    }
+    if filtered && sys::unshare(UnshareFlags::NEWUSER).is_ok() {
+        violations.push("a user namespace could be made".to_owned());
+    }
+    if filtered && socket(AddressFamily::from_raw(ALG), SocketType::SEQPACKET, None).is_ok() {
+        violations.push("a socket of the kernel's cryptography could be made".to_owned());
     }
     violations
 }

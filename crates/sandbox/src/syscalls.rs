@@ -1,0 +1,185 @@
+//! What a command may not ask the kernel for, by a seccomp filter: what no build or test needs, and what would lead around the rest.
+//!
+//! A list of what is refused, not of what is allowed: a compiler of next year may use any new call. The kernel's newest ways around
+//! such a list are closed by name: calls by ring (`io_uring`), by the numbers of x32, and by those of another architecture, which end
+//! the process (SIGSYS).
+
+use std::{collections::BTreeMap, io};
+
+use libc::c_long;
+use seccompiler::{
+    SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, apply_filter, sock_filter,
+};
+
+/// What sockets may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sockets {
+    /// IPv4 and IPv6.
+    pub(crate) internet: bool,
+    /// Unix sockets that can be connected to a path. Pairs that know only each other are always allowed.
+    pub(crate) unix: bool,
+}
+
+/// Refused with "Operation not permitted", whatever the arguments.
+const REFUSED: &[c_long] = &[
+    // other processes
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    // mounts and namespaces
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    OPEN_TREE_ATTR,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_setns,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_fanotify_init,
+    // keys
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    // the kernel itself
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_kexec_load,
+    #[cfg(not(target_arch = "riscv64"))]
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_syslog,
+    libc::SYS_acct,
+    libc::SYS_reboot,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_vhangup,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+];
+
+/// The same number everywhere; newer than the `libc` crate's lists.
+const OPEN_TREE_ATTR: c_long = 467;
+
+/// "Function not implemented": programs then take the way that can be judged, or do without.
+const ABSENT: &[c_long] =
+    &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// Namespaces that a process could make for itself, and in which it would have all of root's powers over the kernel.
+const NAMESPACES: &[libc::c_int] = &[
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWCGROUP,
+];
+
+/// Requests that type into, or paste from, a terminal.
+const TERMINAL_REQUESTS: &[u64] = &[0x5412, 0x541c]; // TIOCSTI, TIOCLINUX
+
+/// What is refused, by the error a program sees.
+type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
+
+/// Puts the filter on this process for good. Also sets `no_new_privs`.
+///
+/// # Errors
+/// When the kernel has no seccomp filters.
+pub(crate) fn refuse(sockets: Sockets) -> io::Result<()> {
+    let problem = |e: &dyn std::fmt::Display| io::Error::other(format!("seccomp: {e}"));
+    for (errno, rules) in rules(sockets).map_err(|e| problem(&e))? {
+        let refuse = SeccompAction::Errno(errno.unsigned_abs());
+        let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| problem(&e))?;
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch);
+        let program: Vec<sock_filter> =
+            filter.and_then(TryInto::try_into).map_err(|e: seccompiler::BackendError| problem(&e))?;
+        let program = [&refuse_x32()[..], &program].concat();
+        apply_filter(&program).map_err(|e| problem(&e))?;
+    }
+    Ok(())
+}
+
+/// A filter for each error, because a filter knows one.
+fn rules(sockets: Sockets) -> Result<[(libc::c_int, Rules); 4], seccompiler::BackendError> {
+    use SeccompCmpOp::{Eq, MaskedEq, Ne};
+    let always = |calls: &[c_long]| calls.iter().map(|call| (*call, Vec::new())).collect::<Rules>();
+    let when = |argument, op, value: u64| SeccompCondition::new(argument, Dword, op, value);
+    let family = |number: libc::c_int| u64::from(number.unsigned_abs());
+
+    let mut not_permitted = always(REFUSED);
+    for (call, argument) in [(libc::SYS_unshare, 0), (libc::SYS_clone, 0)] {
+        let flags = NAMESPACES.iter().map(|flag| u64::from(flag.unsigned_abs()));
+        let rules = flags.map(|flag| SeccompRule::new(vec![when(argument, MaskedEq(flag), flag)?]));
+        not_permitted.insert(call, rules.collect::<Result<_, _>>()?);
+    }
+    let requests = TERMINAL_REQUESTS.iter().map(|request| SeccompRule::new(vec![when(1, Eq, *request)?]));
+    not_permitted.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
+
+    // Packet sockets, VSOCK to the host, Bluetooth, the kernel's cryptography and what else has a family of its own.
+    let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let other = known.iter().map(|f| when(0, Ne, family(*f))).collect::<Result<Vec<_>, _>>()?;
+    // Of netlink only what lists a machine's own addresses (NETLINK_ROUTE, 0), not firewalls or audit.
+    let netlink = vec![when(0, Eq, family(libc::AF_NETLINK))?, when(2, Ne, 0)?];
+    let other = vec![SeccompRule::new(other)?, SeccompRule::new(netlink)?];
+    let no_such_family = Rules::from([(libc::SYS_socket, other.clone()), (libc::SYS_socketpair, other)]);
+
+    let mut denied = Rules::new();
+    let mut families = Vec::new();
+    if !sockets.internet {
+        families.extend([libc::AF_INET, libc::AF_INET6]);
+    }
+    if !sockets.unix {
+        families.push(libc::AF_UNIX);
+        // A pair of datagram sockets can be sent elsewhere by address.
+        let datagrams = vec![when(1, MaskedEq(0xf), family(libc::SOCK_DGRAM))?];
+        denied.insert(libc::SYS_socketpair, vec![SeccompRule::new(datagrams)?]);
+    }
+    if !families.is_empty() {
+        let rules = families.iter().map(|f| SeccompRule::new(vec![when(0, Eq, family(*f))?]));
+        denied.insert(libc::SYS_socket, rules.collect::<Result<_, _>>()?);
+    }
+    Ok([
+        (libc::EPERM, not_permitted),
+        (libc::ENOSYS, always(ABSENT)),
+        (libc::EAFNOSUPPORT, no_such_family),
+        (libc::EACCES, denied),
+    ])
+}
+
+/// Instructions that go before a filter: calls by the numbers of x32, which would pass it by, do not exist.
+fn refuse_x32() -> Vec<sock_filter> {
+    const X32: u32 = 0x4000_0000;
+    const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, at offset 0 of seccomp_data
+    const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const ERROR: u32 = 0x0005_0000; // SECCOMP_RET_ERRNO
+    if !cfg!(target_arch = "x86_64") {
+        return Vec::new();
+    }
+    vec![
+        sock_filter { code: LOAD_NUMBER, jt: 0, jf: 0, k: 0 },
+        sock_filter { code: JUMP_IF_AT_LEAST, jt: 0, jf: 1, k: X32 },
+        sock_filter { code: RETURN, jt: 0, jf: 0, k: ERROR | libc::ENOSYS.unsigned_abs() },
+    ]
+}
