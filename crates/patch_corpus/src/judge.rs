@@ -5,6 +5,7 @@ use crate::{
     edit::{FileEdit, Mark},
     hunk::Hunk,
     style::Header,
+    text::Text,
     write::{Draft, landmark},
 };
 
@@ -157,7 +158,12 @@ pub(crate) fn misleads(draft: &Draft<'_>) -> bool {
     literal(draft)
         || misdirected(draft)
         || closer_elsewhere(draft)
-        || !draft.exact && draft.base.edits.iter().any(|edit| moved(draft, edit))
+        || draft.base.edits.iter().any(|edit| (!draft.exact || mixed(edit)) && moved(draft, edit))
+}
+
+/// Which lines moved past which decides how they end.
+fn mixed(edit: &FileEdit) -> bool {
+    edit.before.as_ref().is_some_and(Text::mixed)
 }
 
 /// A line number or the order of the hunks is wrong, and there is more than one place for it to lead to.
