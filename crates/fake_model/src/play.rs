@@ -171,6 +171,10 @@ impl<'a> Player<'a> {
             self.flush().await?;
             self.connection.wait(self.shared.pass_gate(&gate)).await?;
         }
+        if let Some(body) = self.reply.recorded.take() {
+            self.body(&body).await?;
+            return self.end_http().await;
+        }
         let mut pending = Vec::new();
         let stopped = self.steps(&mut pending).await;
         match stopped {

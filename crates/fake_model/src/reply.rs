@@ -138,6 +138,9 @@ pub struct Reply {
     /// `done_reason` or `finish_reason` in place of the usual one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub done_reason: Option<String>,
+    /// A recorded body in place of the steps, byte for byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Vec<u8>>,
     /// How the body ends.
     pub end: End,
     /// The bytes of the whole response in place of everything else; then the connection is closed.
@@ -179,6 +182,11 @@ impl Reply {
     /// The bytes of a whole response, HTTP head and all; then the connection is closed.
     pub fn wire(bytes: impl Into<String>) -> Self {
         Self { wire: Some(bytes.into()), ..Self::default() }
+    }
+
+    /// A streamed body byte for byte, or a part of it.
+    pub fn recorded(body: impl Into<Vec<u8>>) -> Self {
+        Self { recorded: Some(body.into()), ..Self::default() }
     }
 
     /// A reply worked out from the request.

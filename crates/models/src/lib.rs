@@ -220,7 +220,8 @@ pub trait Model: Send + Sync {
     fn identity(&self) -> Identity;
     /// Sends one request. Returns when the response headers are there; the deltas follow.
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error>;
-    /// Checks after the first answer that the server really uses the window that was asked for. Returns sentences worth a warning.
+    /// Checks, after an answer, that what was opened is still what answers: the same model, with the window that was asked for (what it
+    /// finds is in [`Model::identity`] then). At most one quick request. Returns sentences worth a warning, each only once.
     async fn verify(&self) -> Vec<String> {
         Vec::new()
     }

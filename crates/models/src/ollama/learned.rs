@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
+use super::server::LoadedModel;
 use crate::Identity;
 use crate::failure::Failure;
+use crate::shared::Said;
 
 /// What answers taught about the model.
 #[derive(Debug, Clone)]
@@ -13,9 +15,46 @@ pub(super) struct Learned {
     pub(super) think: Option<Value>,
     pub(super) format: bool,
     pub(super) identity: Identity,
+    /// What was loaded when it was last looked at.
+    pub(super) digest: Option<String>,
+    pub(super) said: Said,
 }
 
 impl Learned {
+    /// Compares what is loaded with what is to be; says what is worth a warning.
+    pub(super) fn look_at(&mut self, loaded: &LoadedModel) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(digest) = &loaded.digest {
+            let before = self.digest.replace(digest.clone());
+            if let Some(before) = before.filter(|before| before != digest) {
+                warnings.push(format!(
+                    "{} was replaced on the server during the run ({} is now {}): its answers may differ from here on",
+                    loaded.name,
+                    short(&before),
+                    short(digest)
+                ));
+            }
+        }
+        match (loaded.context_length, self.num_ctx) {
+            (Some(real), Some(asked)) => {
+                self.identity.window = Some(real.min(asked));
+                if real < asked {
+                    warnings.push(format!(
+                        "the server runs the model with a window of {real} tokens, not the {asked} asked for; what does not fit is refused, and the conversation then made shorter"
+                    ));
+                }
+            }
+            (None, _) => warnings
+                .push(String::from("the server is too old to tell its window; the one asked for is assumed")),
+            _ => {}
+        }
+        if loaded.size_vram > 0 && loaded.size_vram < loaded.size {
+            let percent = 100 - loaded.size_vram.saturating_mul(100) / loaded.size;
+            warnings.push(format!("{percent} % of the model runs on the CPU and is slow; a smaller window or model would fit the GPU"));
+        }
+        warnings
+    }
+
     /// Gives up what the server says it cannot do, for the rest of the session (wire reference 5). Returns whether anything changed.
     pub(super) fn adapt(&mut self, failure: &Failure, constrained: bool) -> bool {
         if self.think.is_some()
@@ -44,4 +83,9 @@ impl Learned {
         }
         false
     }
+}
+
+/// As many digits as Ollama shows.
+fn short(digest: &str) -> String {
+    digest.trim_start_matches("sha256:").chars().take(12).collect()
 }

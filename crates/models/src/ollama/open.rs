@@ -1,5 +1,7 @@
 //! Opening a model on an Ollama server, and talking to it.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -8,7 +10,7 @@ use super::learned::Learned;
 use super::server::{Server, full_name};
 use super::wire::{Chat, Frozen, Generate, OllamaAnswer, Options, STOPS, WireMessage, transcript};
 use crate::http::{Secret, Timeouts};
-use crate::shared::Shared;
+use crate::shared::{Said, Shared};
 use crate::size::parameters_in;
 use crate::{Answer, DeltaStream, Error, Identity, Model, Request, Think, answer, collect};
 
@@ -21,6 +23,9 @@ const MIN_WINDOW: u64 = 256;
 
 /// How long the server keeps the model after a request; longer than a test run (wire reference 1.9).
 const KEEP_ALIVE: &str = "30m";
+
+/// How long a look at the loaded models may take between two turns.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// How to open a model. Everything in it is frozen for the session.
 #[derive(Debug, Clone)]
@@ -160,7 +165,15 @@ impl Ollama {
             shift: (!((0, 30, 0)..=(0, 30, 7)).contains(&number)).then_some(false),
             counts_prompt: number != (0, 30, 0),
             cloud,
-            learned: Shared::new(Learned { num_ctx, halved: false, think, format: true, identity }),
+            learned: Shared::new(Learned {
+                num_ctx,
+                halved: false,
+                think,
+                format: true,
+                identity,
+                digest: None,
+                said: Said::default(),
+            }),
             server,
             options,
             preload: None,
@@ -348,30 +361,20 @@ impl Model for Ollama {
         if self.cloud {
             return Vec::new();
         }
-        let learned = self.learned.get();
         let name = full_name(&self.options.model);
-        let loaded = match self.server.ps().await {
-            Ok(models) => models.into_iter().find(|model| full_name(&model.name).eq_ignore_ascii_case(&name)),
-            Err(why) => return vec![format!("the window could not be checked: {why}")],
-        };
-        let Some(loaded) = loaded else {
-            return vec![format!("the window could not be checked: {name} is not among the loaded models")];
-        };
-        let mut warnings = Vec::new();
-        match (loaded.context_length, learned.num_ctx) {
-            (Some(real), Some(asked)) if real < asked => {
-                self.learned.change(|learned| learned.identity.window = Some(real));
-                warnings.push(format!("the server runs the model with a window of {real} tokens, not the {asked} asked for; the smaller one is used"));
-            }
-            (None, _) => warnings
-                .push(String::from("the server is too old to tell its window; the one asked for is assumed")),
-            _ => {}
-        }
-        if loaded.size_vram > 0 && loaded.size_vram < loaded.size {
-            let percent = 100 - loaded.size_vram.saturating_mul(100) / loaded.size;
-            warnings.push(format!("{percent} % of the model runs on the CPU and is slow; a smaller window or model would fit the GPU"));
-        }
-        warnings
+        let loaded = self.server.loaded(LOOK).await.map(|models| {
+            models.into_iter().find(|model| full_name(&model.name).eq_ignore_ascii_case(&name))
+        });
+        self.learned.change(|learned| {
+            let warnings = match loaded {
+                Ok(Some(loaded)) => learned.look_at(&loaded),
+                Ok(None) => {
+                    vec![format!("the window could not be checked: {name} is not among the loaded models")]
+                }
+                Err(why) => vec![format!("the window could not be checked: {why}")],
+            };
+            learned.said.news(warnings)
+        })
     }
 }
 

@@ -51,6 +51,8 @@ pub struct LoadedModel {
     pub size_vram: u64,
     /// The window in force, in tokens; absent before 0.10.0.
     pub context_length: Option<u64>,
+    /// What it was made of: another digest is another model under the same name.
+    pub digest: Option<String>,
     /// When it will be unloaded, RFC 3339.
     pub expires_at: Option<String>,
 }
@@ -191,7 +193,11 @@ impl Server {
     /// # Errors
     /// No connection, or a failing server.
     pub async fn ps(&self) -> Result<Vec<LoadedModel>, Error> {
-        let value = self.get("/api/ps").await?;
+        self.loaded(METADATA).await
+    }
+
+    pub(super) async fn loaded(&self, limit: Duration) -> Result<Vec<LoadedModel>, Error> {
+        let value = self.http.json(Method::GET, &self.http.url("/api/ps"), None, limit).await?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let model = |value: &Value| {
             Some(LoadedModel {
@@ -199,6 +205,7 @@ impl Server {
                 size: value["size"].as_u64().unwrap_or(0),
                 size_vram: value["size_vram"].as_u64().unwrap_or(0),
                 context_length: value["context_length"].as_u64().filter(|length| *length > 0),
+                digest: text(&value["digest"]).filter(|digest| !digest.is_empty()),
                 expires_at: text(&value["expires_at"]),
             })
         };

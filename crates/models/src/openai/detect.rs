@@ -73,6 +73,8 @@ pub(super) struct Server {
     pub(super) models: Vec<Listed>,
     /// Whether its template has a think switch.
     pub(super) thinks: bool,
+    /// The file its model came from (llama-server).
+    pub(super) file: Option<String>,
 }
 
 /// The URL under which the OpenAI paths are: a base without a path means the usual `/v1`.
@@ -99,6 +101,7 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>) -> Result<Found, Er
             window: Some(DEEPSEEK_WINDOW),
             models: Vec::new(),
             thinks: true,
+            file: None,
         }));
     }
     let root = host::root(base);
@@ -146,12 +149,18 @@ fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value) -> Server
         models["data"].as_array().into_iter().flatten().filter_map(listed).collect();
     let owner = models["data"][0]["owned_by"].as_str().unwrap_or_default();
     let version = vllm["version"].as_str().map(str::to_owned);
-    let mut server =
-        Server { kind: Kind::Generic, version: None, window: None, models: Vec::new(), thinks: false };
+    let mut server = Server {
+        kind: Kind::Generic,
+        version: None,
+        window: None,
+        models: Vec::new(),
+        thinks: false,
+        file: None,
+    };
     if props["default_generation_settings"].is_object() || owner == "llamacpp" {
         server.kind = Kind::LlamaServer;
         server.version = props["build_info"].as_str().map(str::to_owned);
-        server.window = props["default_generation_settings"]["n_ctx"].as_u64();
+        (server.window, server.file) = read_props(props);
         server.thinks =
             props["chat_template"].as_str().is_some_and(|template| template.contains("enable_thinking"));
     } else if owner == "vllm" {
@@ -168,6 +177,18 @@ fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value) -> Server
     }
     server.models = listed;
     server
+}
+
+/// The window and the model's file, as llama-server tells them.
+fn read_props(props: &Value) -> (Option<u64>, Option<String>) {
+    let window = props["default_generation_settings"]["n_ctx"].as_u64();
+    (window, props["model_path"].as_str().map(str::to_owned))
+}
+
+/// Asks llama-server for them again, in passing: no answer says nothing.
+pub(super) async fn props(http: &Http) -> Option<(Option<u64>, Option<String>)> {
+    let url = format!("{}/props", host::root(http.base()));
+    http.json(Method::GET, &url, None, LOCAL_PROBE).await.ok().map(|props| read_props(&props))
 }
 
 fn listed(model: &Value) -> Option<Listed> {

@@ -1,6 +1,7 @@
 //! Opening a model on an OpenAI-compatible server, and talking to it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use super::prices::price;
 use super::wire::{Chat, OpenAiAnswer, Reasoning, WireMessage};
 use crate::failure::Failure;
 use crate::http::{Http, Secret, Timeouts};
-use crate::shared::Shared;
+use crate::shared::{Said, Shared};
 use crate::size::parameters_in;
 use crate::{Answer, DeltaStream, Error, Identity, Model, Request, Think, answer, collect, host};
 
@@ -88,6 +89,8 @@ pub struct OpenAi {
     /// Whether thinking is on and the server ignores the temperature then (wire reference 2.2).
     ignores_temperature: bool,
     learned: Shared<Learned>,
+    /// The name by which the model that answered last calls itself.
+    answers: Arc<Shared<Option<String>>>,
 }
 
 /// What answers taught about the endpoint.
@@ -97,6 +100,10 @@ struct Learned {
     completion_tokens: bool,
     reasoning: Reasoning,
     identity: Identity,
+    /// What answered when it was last looked at: by the name in its answers, and on llama-server by its file.
+    answered: Option<String>,
+    file: Option<String>,
+    said: Said,
 }
 
 impl OpenAi {
@@ -154,13 +161,22 @@ impl OpenAi {
         };
         options.model = Some(model);
         let reasoning = if kind == Kind::DeepSeek { Reasoning::Kept } else { Reasoning::Dropped };
-        let learned = Learned { dropped: BTreeSet::new(), completion_tokens: false, reasoning, identity };
+        let learned = Learned {
+            dropped: BTreeSet::new(),
+            completion_tokens: false,
+            reasoning,
+            identity,
+            answered: None,
+            file: server.file,
+            said: Said::default(),
+        };
         Ok(Opened::Model(Box::new(Self {
             http,
             kind,
             ignores_temperature: kind == Kind::DeepSeek && thinks,
             options,
             learned: Shared::new(learned),
+            answers: Arc::new(Shared::new(None)),
         })))
     }
 
@@ -197,7 +213,7 @@ impl OpenAi {
             let failure = match self.http.post("/chat/completions", body).await {
                 Ok((body, first_byte)) => {
                     let idle = self.http.timeouts.idle;
-                    let protocol = OpenAiAnswer::new(self.kind == Kind::Vllm);
+                    let protocol = OpenAiAnswer::new(self.kind == Kind::Vllm, Arc::clone(&self.answers));
                     return Ok(Box::pin(answer::items(body, first_byte, idle, protocol)));
                 }
                 Err(failure) => failure,
@@ -295,7 +311,39 @@ impl OpenAi {
     }
 }
 
+/// What the server tells of itself between two turns.
+#[derive(Default)]
+struct Now {
+    window: Option<u64>,
+    file: Option<String>,
+}
+
 impl Learned {
+    /// Compares what answers with what answered before; says what is worth a warning.
+    fn look_at(&mut self, now: Now, answers: Option<String>, wanted: Option<u64>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (known, now) in [(&mut self.answered, answers), (&mut self.file, now.file)] {
+            let Some(now) = now else { continue };
+            let before = known.replace(now.clone()).filter(|before| *before != now);
+            warnings.extend(before.map(|before| {
+                format!("the server answers with {now} now, before it was {before}: its answers may differ from here on")
+            }));
+        }
+        if let Some(window) = now.window {
+            let window = wanted.map_or(window, |wanted| wanted.min(window));
+            let before = self.identity.window.replace(window);
+            if before.is_some_and(|before| window < before) {
+                warnings.push(format!("the server runs the model with a window of {window} tokens"));
+            }
+        }
+        if self.identity.window.is_none() {
+            warnings.push(String::from(
+                "the server does not tell its context window; set it if answers forget the task",
+            ));
+        }
+        self.said.news(warnings)
+    }
+
     /// Gives up what the server says it cannot do, for the rest of the session. Returns whether anything changed.
     fn adapt(&mut self, failure: &Failure, sent: &[&'static str]) -> bool {
         if !self.completion_tokens && failure.names(&["max_completion_tokens"]) {
@@ -344,26 +392,29 @@ impl Model for OpenAi {
         self.send(request, true).await
     }
 
-    /// LM Studio loads a model on its first request and only then has a window to tell.
     async fn verify(&self) -> Vec<String> {
         let known = self.learned.get().identity.window;
-        if self.kind == Kind::LmStudio
-            && let Ok(Found::Server(server)) = detect::detect(&self.http, None).await
-            && let Some(window) =
-                server.models.iter().find(|model| model.id == self.model()).and_then(|m| m.window)
-        {
-            let window = self.options.window.map_or(window, |wanted| wanted.min(window));
-            self.learned.change(|learned| learned.identity.window = Some(window));
-            if known.is_some_and(|known| window < known) {
-                return vec![format!("the server runs the model with a window of {window} tokens")];
-            }
-            return Vec::new();
-        }
-        if known.is_none() {
-            return vec![String::from(
-                "the server does not tell its context window; set it if answers forget the task",
-            )];
-        }
-        Vec::new()
+        let now = match self.kind {
+            // It loads a model on its first request and only then has a window to tell.
+            Kind::LmStudio if known.is_none() => match detect::detect(&self.http, None).await {
+                Ok(Found::Server(server)) => Now {
+                    window: server
+                        .models
+                        .iter()
+                        .find(|model| model.id == self.model())
+                        .and_then(|m| m.window),
+                    file: None,
+                },
+                _ => Now::default(),
+            },
+            // It can be started again with another model or window under the same name.
+            Kind::LlamaServer => match detect::props(&self.http).await {
+                Some((window, file)) => Now { window, file },
+                None => Now::default(),
+            },
+            _ => Now::default(),
+        };
+        let answers = self.answers.get();
+        self.learned.change(|learned| learned.look_at(now, answers, self.options.window))
     }
 }

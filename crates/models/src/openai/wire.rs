@@ -3,6 +3,7 @@
 //! As with Ollama, what never changes in a session comes before the conversation and what may change comes after it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use crate::answer::Protocol;
 use crate::failure::Body;
 use crate::frames::Frame;
 use crate::lines::MAX_LINE;
+use crate::shared::Shared;
 use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
 
 /// The most tool calls that may be under construction at a time. Servers send one after the other.
@@ -95,6 +97,8 @@ pub(super) struct OpenAiAnswer {
     usage: Usage,
     /// Tool calls being assembled, by index: name, arguments.
     calls: BTreeMap<u64, (String, String)>,
+    /// Where to leave the name of the model that answers, once.
+    name: Option<Arc<Shared<Option<String>>>>,
 }
 
 impl Protocol for OpenAiAnswer {
@@ -118,6 +122,11 @@ impl Protocol for OpenAiAnswer {
         }
         if !chunk.is_object() {
             return Err(Error::Protocol(format!("the server sent {chunk} where an object was due")));
+        }
+        if let Some(name) = chunk["model"].as_str().filter(|name| !name.is_empty())
+            && let Some(answers) = self.name.take()
+        {
+            answers.change(|answers| *answers = Some(name.to_owned()));
         }
         self.progress(&chunk["prompt_progress"], out);
         let has_counts = self.count(&chunk, out);
@@ -148,9 +157,9 @@ impl Protocol for OpenAiAnswer {
 }
 
 impl OpenAiAnswer {
-    /// An answer that has not begun.
-    pub(super) fn new(continuous: bool) -> Self {
-        Self { continuous, ..Self::default() }
+    /// An answer that has not begun; it leaves the name of the model that gives it in `name`.
+    pub(super) fn new(continuous: bool, name: Arc<Shared<Option<String>>>) -> Self {
+        Self { continuous, name: Some(name), ..Self::default() }
     }
 
     /// llama-server's `return_progress`; what it takes from the cache counts as processed.
@@ -330,7 +339,7 @@ mod tests {
             chunk
         };
         let finish = json!({"choices": [{"delta": {"content": "b"}, "finish_reason": "stop"}]});
-        let mut answer = OpenAiAnswer::new(true);
+        let mut answer = OpenAiAnswer { continuous: true, ..OpenAiAnswer::default() };
         let mut out = VecDeque::new();
         for chunk in [with(delta(json!({"content": "a"})), 1, None), with(finish, 2, None)] {
             answer.frame(Frame::Json(chunk), &mut out).unwrap();
