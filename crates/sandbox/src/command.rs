@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     Capture, Captured, OutputLimits, Sandbox, SandboxError,
+    census::Excess,
     order::{Event, Order, TERMINATE, Task},
 };
 
@@ -84,6 +85,10 @@ pub enum Status {
     TimedOut,
     /// It was stopped because it printed too much.
     LimitReached,
+    /// It was stopped because its processes together used too much memory.
+    OutOfMemory,
+    /// It was stopped because it had too many processes.
+    TooManyProcesses,
 }
 
 impl Status {
@@ -99,7 +104,7 @@ impl Status {
         match self {
             Self::Exited(code) => Some(code),
             Self::Signaled(signal) => Some(128 + signal),
-            Self::TimedOut | Self::LimitReached => None,
+            Self::TimedOut | Self::LimitReached | Self::OutOfMemory | Self::TooManyProcesses => None,
         }
     }
 }
@@ -136,6 +141,8 @@ impl Sandbox {
             End::Event(Event::Signaled(signal)) => Status::Signaled(signal),
             End::TimedOut => Status::TimedOut,
             End::LimitReached => Status::LimitReached,
+            End::Event(Event::Exceeded(Excess::Memory)) => Status::OutOfMemory,
+            End::Event(Event::Exceeded(Excess::Processes)) => Status::TooManyProcesses,
             End::Event(Event::NotStarted { missing, why }) => {
                 return Err(SandboxError::Start {
                     program: program.to_string_lossy().into_owned(),

@@ -4,7 +4,7 @@
 //! `utime` outside, an own `/tmp`, `/proc` and `/dev/shm`, and no way to socket files of other programs.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::{CString, OsStr, OsString},
     fs::{self, File},
     io,
     os::fd::{AsFd, OwnedFd},
@@ -124,7 +124,8 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     sys::unshare(UnshareFlags::NEWNS).doing("mount namespace")?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .doing("mount propagation")?;
-    let tmp = keep(&view.tmp)?.ok_or(io::ErrorKind::NotFound).doing("the temporary directory")?;
+    let temporary = || keep(&view.tmp)?.ok_or(io::ErrorKind::NotFound).doing("the temporary directory");
+    let (tmp, lasting_tmp) = (temporary()?, temporary()?);
     let shown: Vec<_> = view.write.iter().map(|p| keep(p)).collect::<Result<_, _>>()?;
     let hidden = |path: &OsStr| view.hide.iter().any(|dir| Path::new(path).starts_with(dir));
     let readable = view.read.iter().chain(&view.protect);
@@ -133,17 +134,31 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
 
     sys::mount_read_only(CWD, c"/", true).doing("making mounts read-only")?;
     // A container may forbid this; the outer /proc then stays, and Landlock keeps other processes' secrets unreadable.
-    let _ = mount("proc", "/proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None);
-    for dir in &view.hide {
-        let (mode, attach) = match dir.to_str() {
-            Some("/tmp" | "/var/tmp") => (c"mode=1777", true),
-            Some("/dev/shm") => (c"mode=1777", false),
-            _ => (c"mode=755", false),
-        };
-        if !(attach && dir == "/tmp" && tmp.attach(dir).is_ok()) {
-            mount("tmpfs", dir, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, mode)
-                .doing(&dir.to_string_lossy())?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    if mount("proc", "/proc", "proc", flags, None).is_ok() {
+        limit_processes(order);
+        if !order.profile.landlock {
+            // Root of a user namespace could change the whole machine's settings there.
+            sys::mount_read_only(CWD, c"/proc", false).doing("making /proc read-only")?;
         }
+    }
+    let shared_memory = CString::new(format!("mode=1777,size={}", order.limits.memory / 2))?;
+    for dir in &view.hide {
+        if dir == "/tmp" && tmp.attach(dir).is_ok() {
+            continue;
+        }
+        let options = match dir.to_str() {
+            Some("/dev/shm") => &shared_memory,
+            Some("/tmp" | "/var/tmp") => c"mode=1777",
+            _ => c"mode=755,size=1m",
+        };
+        mount("tmpfs", dir, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options)
+            .doing(&dir.to_string_lossy())?;
+    }
+    if view.hide.iter().any(|dir| dir == "/var") {
+        let kept = Kept { at: OsStr::new("/var/tmp"), ..lasting_tmp };
+        make_place(&kept)?;
+        kept.attach(kept.at)?;
     }
     for kept in readable.iter().flatten() {
         make_place(kept)?;
@@ -168,6 +183,19 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     view.secrets.iter().try_for_each(|p| mask(p))?;
     own_terminals();
     Ok(())
+}
+
+/// The highest process number: a setting of each process namespace from Linux 6.14 on. Before, it was the machine's.
+fn limit_processes(order: &Order) {
+    /// Numbers that the kernel gives only once, and the least it takes for the highest.
+    const RESERVED: u64 = 301;
+    let release = rustix::system::uname();
+    let mut numbers = release.release().to_str().unwrap_or_default().split(['.', '-']).map(str::parse::<u32>);
+    if let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next())
+        && (major, minor) >= (6, 14)
+    {
+        let _ = fs::write("/proc/sys/kernel/pid_max", (order.limits.processes + RESERVED).to_string());
+    }
 }
 
 /// Puts something empty in front of a file or directory.
@@ -211,6 +239,11 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     limit(Resource::Core, 0)?;
     limit(Resource::Fsize, limits.file_size)?;
     limit(Resource::Nofile, limits.open_files)?;
+    // SIGXCPU says what happened; SIGKILL follows for who ignores it.
+    limit(Resource::Cpu, limits.cpu_seconds.saturating_add(2))?;
+    let hard = getrlimit(Resource::Cpu).maximum;
+    let soft = Rlimit { current: Some(hard.unwrap_or(u64::MAX).min(limits.cpu_seconds)), maximum: hard };
+    setrlimit(Resource::Cpu, soft).doing("setting a resource limit")?;
     if order.profile.namespaces && order.user_namespace {
         // Counted per user namespace; elsewhere it would count everything else this user runs.
         limit(Resource::Nproc, limits.processes)?;

@@ -18,10 +18,11 @@ use std::{
         unix::{net::UnixStream, process::CommandExt},
     },
     process::{Command, ExitCode},
+    time::Duration,
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     process::{
         Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, pidfd_open,
         set_child_subreaper, set_parent_process_death_signal, setsid, wait,
@@ -29,6 +30,7 @@ use rustix::{
 };
 
 use crate::{
+    census::{Census, processes},
     confine,
     order::{Event, MAX_ORDER, Order, TERMINATE, Task},
     overlay_probe, self_test,
@@ -114,9 +116,15 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
         Fork::Parent(init) => init,
     };
     let_go_of_output()?;
+    let mut census = Census::new(std::process::id(), order.limits);
     drop(order);
     let ended = pidfd_open(init, PidfdFlags::empty()).doing("pidfd_open")?;
-    while !listen(control, &ended, init)? {}
+    while !listen(control, &ended, init, census.wait())? {
+        if let Some(excess) = census.look() {
+            report(control, &Event::Exceeded(excess));
+            break;
+        }
+    }
     // SIGKILL to process 1 takes its whole namespace along; it can be reaped only when all of that is dead.
     let _ = kill_process_group(init, Signal::KILL);
     let _ = kill_process(init, Signal::KILL);
@@ -125,9 +133,10 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
 }
 
 /// Waits for the next thing to happen; true when it is time to end.
-fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid) -> io::Result<bool> {
+fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, patience: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(&*control, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
-    match poll(&mut fds, None) {
+    let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) };
+    match poll(&mut fds, Some(&patience)) {
         Err(rustix::io::Errno::INTR) => return Ok(false),
         other => other?,
     };
@@ -165,14 +174,9 @@ fn bury_all(kill: bool) {
 
 /// The children of this process, as `/proc` knows them.
 fn children() -> impl Iterator<Item = Pid> {
-    let me = rustix::process::getpid().as_raw_nonzero().to_string();
-    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(move |entry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-        // "PID (name) state PPID …", and the name may contain anything.
-        let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?;
-        (parent == me).then(|| Pid::from_raw(pid)).flatten()
-    })
+    let me = std::process::id();
+    let mine = processes().filter(move |p| p.parent == me);
+    mine.filter_map(|p| Pid::from_raw(i32::try_from(p.id).ok()?))
 }
 
 /// Process 1 of the command's world: starts the command, reaps whatever ends, and reports how the command ended.
@@ -210,6 +214,8 @@ fn report_end(control: &UnixStream, status: WaitStatus) {
 /// Confines this process and replaces it by the program.
 fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).doing("asking to die with the launcher")?;
+    // Should memory run out, the kernel takes it from commands first.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
     confine::restrict(order)?;
     match &order.task {
         Task::Run { program, args, cwd, env } => {

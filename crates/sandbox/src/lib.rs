@@ -26,6 +26,7 @@
 //! ```
 
 mod capture;
+mod census;
 mod command;
 mod confine;
 pub mod guard;

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 
-use crate::{Network, ResourceLimits, view::View};
+use crate::{Network, ResourceLimits, census::Excess, view::View};
 
 /// Ask the command's process group to end.
 pub(crate) const TERMINATE: u8 = b'T';
@@ -60,4 +60,6 @@ pub(crate) enum Event {
     Exited(i32),
     /// The command was ended by a signal.
     Signaled(i32),
+    /// The command was ended because it used too much.
+    Exceeded(Excess),
 }

@@ -34,14 +34,21 @@ pub struct ResourceLimits {
     pub file_size: u64,
     /// Open files per process.
     pub open_files: u64,
-    /// Processes and threads at the same time. The kernel does not count those of root.
+    /// Processes and threads at the same time. Counted ten times a second; from Linux 6.14 on the kernel never makes more.
     pub processes: u64,
+    /// Memory of all processes together, in bytes. Counted ten times a second; what is beyond the machine's means the kernel takes from
+    /// commands first.
+    pub memory: u64,
+    /// Processor time of each process, in seconds.
+    pub cpu_seconds: u64,
 }
 
 impl Default for ResourceLimits {
-    /// Far above what builds and test suites need, far below what stops a machine.
+    /// Far above what builds and test suites need, below what stops a machine: of its memory three quarters.
     fn default() -> Self {
-        Self { file_size: 8 << 30, open_files: 65_536, processes: 4_096 }
+        let machine = rustix::system::sysinfo();
+        let memory = machine.totalram.saturating_mul(u64::from(machine.mem_unit)) / 4 * 3;
+        Self { file_size: 8 << 30, open_files: 65_536, processes: 4_096, memory, cpu_seconds: 4 * 3_600 }
     }
 }
 

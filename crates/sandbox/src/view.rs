@@ -49,6 +49,7 @@ const SYSTEM: &[&str] = &[
     "/var/lib/dpkg",
     "/var/lib/gems",
     "/var/lib/ghc",
+    "/var/lib/texmf",
     "/var/cache/fontconfig",
     "/run/current-system",
     "/proc",
@@ -247,6 +248,7 @@ impl View {
         }
 
         let mut hide: BTreeSet<PathBuf> = SHARED.iter().map(PathBuf::from).collect();
+        hide.extend(top_level_directories()?.filter(|dir| !paths.read.contains(dir)));
         hide.extend(home.map(|h| if h.starts_with("/home") { PathBuf::from("/home") } else { h }));
         hide.retain(|dir| dir.is_dir() && !dir.is_symlink() && dir.parent().is_some());
         // A hidden directory may contain the work tree, but not be a part of it.
@@ -264,6 +266,12 @@ impl View {
             links: paths.links.into_iter().map(|(at, to)| (at.into(), to.into())).collect(),
         })
     }
+}
+
+/// The directories of `/` that hold files, and with them sockets, of whatever kind.
+fn top_level_directories() -> io::Result<impl Iterator<Item = PathBuf>> {
+    let entries = fs::read_dir("/")?.flatten().map(|entry| entry.path());
+    Ok(entries.filter(|dir| !["/dev", "/proc", "/sys"].iter().any(|kept| dir == Path::new(kept))))
 }
 
 /// What may be read, while it is collected.

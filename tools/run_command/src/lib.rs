@@ -69,6 +69,8 @@ impl RunCommand {
             Status::LimitReached => {
                 "Stopped because it printed too much. Send the output to a file or filter it.".to_owned()
             }
+            Status::OutOfMemory => "Stopped because it used too much memory.".to_owned(),
+            Status::TooManyProcesses => "Stopped because it started too many processes.".to_owned(),
         };
         let output = &finished.output;
         let mut text = how;

@@ -90,6 +90,12 @@ fn headline(status: Status, report: Option<&TestReport>, timeout: Duration) -> S
         (Status::LimitReached, ..) => {
             format!("The tests were stopped because they printed too much{}.", but(&counts))
         }
+        (Status::OutOfMemory, ..) => {
+            format!("The tests were stopped because they used too much memory{}.", but(&counts))
+        }
+        (Status::TooManyProcesses, ..) => {
+            format!("The tests were stopped because they started too many processes{}.", but(&counts))
+        }
         (Status::Signaled(signal), ..) => {
             format!("The test command was killed by signal {signal}{}.", but(&counts))
         }

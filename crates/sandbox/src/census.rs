@@ -1,0 +1,148 @@
+//! How much a command uses, counted while it runs: its processes and threads, and their memory together. Limits of the kernel hold for
+//! single processes, or need control groups that an ordinary program is not given.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    time::{Duration, Instant},
+};
+
+use crate::policy::ResourceLimits;
+
+/// How long a command runs before it is looked at, and between two looks.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// A look at all processes of a large machine takes a while; this many times as long passes until the next.
+const PAUSE: u32 = 50;
+
+/// What a command used too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Excess {
+    Memory,
+    Processes,
+}
+
+/// Counts what descends from one process.
+pub(crate) struct Census {
+    top: u32,
+    limits: ResourceLimits,
+    /// Bytes in a page of memory.
+    page: u64,
+    due: Instant,
+}
+
+impl Census {
+    pub(crate) fn new(top: u32, limits: ResourceLimits) -> Self {
+        let page = rustix::param::page_size() as u64;
+        Self { top, limits, page, due: Instant::now() + PERIOD }
+    }
+
+    /// How long until the next look.
+    pub(crate) fn wait(&self) -> Duration {
+        self.due.saturating_duration_since(Instant::now())
+    }
+
+    /// Looks, if it is time to.
+    pub(crate) fn look(&mut self) -> Option<Excess> {
+        let now = Instant::now();
+        if now < self.due {
+            return None;
+        }
+        let excess = self.count();
+        self.due = Instant::now() + PERIOD.max(now.elapsed() * PAUSE);
+        excess
+    }
+
+    fn count(&self) -> Option<Excess> {
+        let mut children: BTreeMap<u32, Vec<Process>> = BTreeMap::new();
+        for process in processes() {
+            children.entry(process.parent).or_default().push(process);
+        }
+        let mut found = Vec::new();
+        let mut todo = vec![self.top];
+        while let Some(parent) = todo.pop() {
+            for process in children.remove(&parent).unwrap_or_default() {
+                todo.push(process.id);
+                found.push(process);
+            }
+        }
+        if found.iter().map(|p| p.threads).sum::<u64>() > self.limits.processes {
+            return Some(Excess::Processes);
+        }
+        // Resident memory counts pages more than once that processes share; only when that is too much, it is worth looking closer.
+        let resident: u64 = found.iter().map(|p| p.resident * self.page).sum();
+        let share = || {
+            let seen: BTreeSet<u32> = found.iter().map(|p| p.id).collect();
+            seen.into_iter().map(|id| self.memory(id)).sum::<u64>()
+        };
+        (resident > self.limits.memory && share() > self.limits.memory).then_some(Excess::Memory)
+    }
+
+    /// The part of memory that is this process's: of what it shares its share, or, where the kernel does not tell, what is its own.
+    fn memory(&self, id: u32) -> u64 {
+        let share = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok().and_then(|text| {
+            let line = text.lines().find_map(|l| l.strip_prefix("Pss:"))?;
+            Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+        });
+        let own = || {
+            let text = fs::read_to_string(format!("/proc/{id}/statm")).ok()?;
+            let mut pages = text.split(' ').skip(1).map(|n| n.parse::<u64>().ok());
+            Some(pages.next()??.saturating_sub(pages.next()??) * self.page)
+        };
+        share.or_else(own).unwrap_or(0)
+    }
+}
+
+/// A line of `/proc/PID/stat`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) id: u32,
+    pub(crate) parent: u32,
+    threads: u64,
+    /// In pages.
+    resident: u64,
+}
+
+/// All processes that can be seen.
+pub(crate) fn processes() -> impl Iterator<Item = Process> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        parse(id, &fs::read(entry.path().join("stat")).ok()?)
+    })
+}
+
+/// "PID (name) state PPID …", proc_pid_stat(5); the name may contain anything.
+fn parse(id: u32, stat: &[u8]) -> Option<Process> {
+    let end = stat.iter().rposition(|b| *b == b')')?;
+    let fields: Vec<&str> = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3)?.parse().ok();
+    Some(Process { id, parent: u32::try_from(field(4)?).ok()?, threads: field(20)?, resident: field(24)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_may_have_any_name() {
+        let rest = "S 17 1 1 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 3 0 5 1024 250 18446744073709551615";
+        let expected = Process { id: 20, parent: 17, threads: 3, resident: 250 };
+        for name in ["sh", "a) R 1 (b", "\n", ")))", ""] {
+            let stat = format!("20 ({name}) {rest}");
+            assert_eq!(parse(20, stat.as_bytes()).as_ref(), Some(&expected), "{name:?}");
+        }
+        assert_eq!(parse(20, b"20 (\xff) S"), None);
+    }
+
+    #[test]
+    fn this_process_is_among_all_and_uses_memory() {
+        let me = std::process::id();
+        let found = processes().find(|p| p.id == me).unwrap();
+        assert!(found.threads >= 1 && found.resident > 0, "{found:?}");
+        let census = Census::new(found.parent, ResourceLimits { memory: 1, ..ResourceLimits::default() });
+        assert_eq!(census.count(), Some(Excess::Memory));
+        let census = Census::new(found.parent, ResourceLimits { processes: 0, ..ResourceLimits::default() });
+        assert_eq!(census.count(), Some(Excess::Processes));
+        assert_eq!(Census::new(me, ResourceLimits::default()).count(), None);
+    }
+}
