@@ -4,7 +4,7 @@
 //! missing in the patch, or be one too many, [`MOST`] times at most. Lines that are removed, and those next to which lines are only added, have to
 //! stand there. A line to keep that is not there but stands elsewhere in the file says that another place is meant.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::{
     Mark,
@@ -87,8 +87,16 @@ impl<'b> Old<'b> {
     }
 }
 
-/// Where the old lines stand but for a few lines to keep: for each such place the file's line for every old one.
-pub(crate) fn alignments(index: &Index<'_>, body: &Body<'_>) -> Vec<Vec<Option<usize>>> {
+/// A place where the old lines stand but for a few lines to keep.
+pub(crate) struct Alignment {
+    /// The file's line for each old line.
+    pub(crate) lines: Vec<Option<usize>>,
+    /// Those of the lines that have to be right: alignments that differ in others only are the same place.
+    pub(crate) fixed: Vec<Option<usize>>,
+}
+
+/// Where the old lines stand but for a few lines to keep.
+pub(crate) fn alignments(index: &Index<'_>, body: &Body<'_>) -> Vec<Alignment> {
     let old = Old::of(body);
     let keeps = old.fixed.iter().filter(|fixed| !**fixed).count();
     let anchors = (0..old.len()).filter(|i| old.fixed[*i] && index.count_of(old.texts[*i]) > 0);
@@ -98,27 +106,19 @@ pub(crate) fn alignments(index: &Index<'_>, body: &Body<'_>) -> Vec<Vec<Option<u
         return Vec::new();
     }
     let most = MOST.min((loose / 2).max(1));
-    let mut out: BTreeMap<Vec<Option<usize>>, ()> = BTreeMap::new();
+    let mut out: BTreeSet<Vec<Option<usize>>> = BTreeSet::new();
     for at in index.places_of(old.texts[anchor]) {
         for late in [false, true] {
             let aligned = Aligner { index, old: &old, most, late }.align(anchor, at);
             if let Some(lines) = aligned.filter(|lines| is_proof(index, &old, lines)) {
-                out.insert(lines, ());
+                out.insert(lines);
             }
         }
     }
-    // Alignments that differ only in lines to keep are the same place.
-    let mut seen: Vec<Vec<Option<usize>>> = Vec::new();
-    let mut places = Vec::new();
-    for lines in out.into_keys() {
-        let fixed: Vec<Option<usize>> =
-            lines.iter().zip(&old.fixed).filter(|(_, fixed)| **fixed).map(|(line, _)| *line).collect();
-        if !seen.contains(&fixed) {
-            seen.push(fixed);
-            places.push(lines);
-        }
-    }
-    places
+    let fixed = |lines: &Vec<Option<usize>>| {
+        lines.iter().zip(&old.fixed).filter(|(_, fixed)| **fixed).map(|(line, _)| *line).collect()
+    };
+    out.into_iter().map(|lines| Alignment { fixed: fixed(&lines), lines }).collect()
 }
 
 /// Whether the first lines of a hunk can still become a hunk that is placed here: for one that is not all there yet. Lines of which it is not

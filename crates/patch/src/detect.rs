@@ -7,13 +7,15 @@ use crate::{Action, Dialect, FilePatch, ParseError, blocks, envelope, unified};
 /// The dialect of a text, by the first line that can only be one; `None` when there is no such line. Prose and fences around it do not matter.
 #[must_use]
 pub fn detect(text: &str) -> Option<Dialect> {
-    if text.trim_start().starts_with(['[', '{']) && read_edits(text).is_some() {
-        return Some(Dialect::Edits);
-    }
     let lines: Vec<&str> = text.lines().collect();
+    let mut tries = 0;
     (0..lines.len()).find_map(|i| {
         let line = lines[i];
-        if envelope::is_directive(line) {
+        if line.trim_start().starts_with(['[', '{']) && tries < TRIES {
+            tries += 1;
+            let from = line.as_ptr() as usize - text.as_ptr() as usize;
+            read_edits(&text[from..]).map(|_| Dialect::Edits)
+        } else if envelope::is_directive(line) {
             Some(Dialect::Envelope)
         } else if blocks::is_search(line) {
             Some(Dialect::SearchReplace)
@@ -48,7 +50,10 @@ fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
         Some(Dialect::SearchReplace) => blocks::parse(text, path),
         Some(Dialect::Unified) => unified::parse(text, path),
         Some(Dialect::Edits) => {
-            let list = read_edits(text).ok_or(ParseError::NotAPatch)?;
+            let starts = text.lines().filter(|line| line.trim_start().starts_with(['[', '{']));
+            let from = |line: &str| line.as_ptr() as usize - text.as_ptr() as usize;
+            let list = starts.take(TRIES).find_map(|line| read_edits(&text[from(line)..]));
+            let list = list.ok_or(ParseError::NotAPatch)?;
             let list: Option<Vec<_>> = list
                 .into_iter()
                 .map(|e| Some((e.path.or(path.map(str::to_owned))?, e.search, e.replace)))
@@ -105,8 +110,12 @@ struct Edit {
     replace: String,
 }
 
+/// Lines that may begin a list of edits that are looked at: prose and code may have others.
+const TRIES: usize = 20;
+
+/// The list of edits that a text begins with; a fence or prose may follow.
 fn read_edits(text: &str) -> Option<Vec<Edit>> {
-    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    let value = serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>().next()?.ok()?;
     let list = match value {
         serde_json::Value::Object(mut o) => match o.remove("edits") {
             Some(list) => list,
@@ -114,5 +123,5 @@ fn read_edits(text: &str) -> Option<Vec<Edit>> {
         },
         list => list,
     };
-    serde_json::from_value(list).ok()
+    serde_json::from_value(list).ok().filter(|list: &Vec<Edit>| !list.is_empty())
 }

@@ -120,10 +120,21 @@ pub(crate) fn loose_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
         let pairs =
             || lines.iter().zip(&old).filter_map(|(at, text)| Some((index.lines.texts[(*at)?], *text)));
         let equal = pairs().filter(|(here, text)| units::same(here, text));
-        let (_, shift) = fit(equal, body)?;
+        // A line that is a little wrong tells its indentation all the same.
+        let shift = shift(pairs(), body).or_else(|| shift(equal, body))?;
         Some(Fit::aligned(lines, shift))
     };
-    context::alignments(index, body).into_iter().filter_map(fit).collect()
+    let mut seen: Vec<Vec<Option<usize>>> = Vec::new();
+    let mut out = Vec::new();
+    for context::Alignment { lines, fixed } in context::alignments(index, body) {
+        if !seen.contains(&fixed)
+            && let Some(fit) = fit(lines)
+        {
+            seen.push(fixed);
+            out.push(fit);
+        }
+    }
+    out
 }
 
 /// The lines that have to be there.
@@ -160,12 +171,16 @@ fn fit<'a>(
     } else {
         Rung::Typographic
     };
-    let mut indents = Indents::default();
-    pairs.clone().for_each(|(a, b)| indents.add(a, b));
-    let added = body.iter().filter(|(mark, _)| *mark == Mark::Add).map(|(_, text)| *text);
-    let shift = indents.shift(added)?;
+    let shift = shift(pairs, body)?;
     let rung = if matches!(shift, Shift::Columns { .. }) { Rung::Tabs } else { Rung::Indent };
     Some((words.max(rung), shift))
+}
+
+/// How the indentation of added lines changes.
+fn shift<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>, body: &Body<'_>) -> Option<Shift> {
+    let mut indents = Indents::default();
+    pairs.for_each(|(a, b)| indents.add(a, b));
+    indents.shift(body.iter().filter(|(mark, _)| *mark == Mark::Add).map(|(_, text)| *text))
 }
 
 /// The same by the removed lines alone, if they are indented as in the file, where lines to keep are not: they stay as they are anyhow. Or each added line is indented as the one it replaces, where it is much like that and indented alike in the patch.
@@ -197,6 +212,11 @@ pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
         match (mark, number(text)) {
             (Mark::Add, Some((_, rest))) => out.push((*mark, rest)),
             (Mark::Add, None) => out.push((*mark, *text)),
+            // An empty line of the patch's own layout, or one whose number was lost.
+            (Mark::Keep, None) if trim(text).is_empty() => {
+                next = next.map(|n| n + 1);
+                out.push((*mark, *text));
+            }
             (_, Some((n, rest))) if next.is_none_or(|next| next == n) => {
                 first.get_or_insert(n);
                 next = Some(n + 1);

@@ -8,7 +8,7 @@ use crate::{
     Dialect, Hunk, Kind, Mark, Refused, Rung, feedback,
     index::Index,
     ladder::{Body, Fit, TooMany, fits, loose_fits, new, old, unnumbered},
-    lines::bare,
+    lines::{bare, indent, trim},
     splice, units,
 };
 
@@ -110,7 +110,7 @@ pub(crate) fn candidates<'a>(
     let close = fits(index, &body).map_err(too_many)?;
     let exact = close.first().is_some_and(|f| f.rung == Rung::Exact);
     // Edits are about text, so text comes first, unless only whole lines tell two places apart; blocks are about lines.
-    if !exact || dialect == Dialect::Edits {
+    if dialect == Dialect::Edits || close.is_empty() {
         let (at, len) = text_places(index, hunk);
         let whole_lines_decide = exact && close.len() == 1;
         if at.len() == 1 || !at.is_empty() && !whole_lines_decide {
@@ -249,12 +249,26 @@ fn headers(index: &Index<'_>, hunk: &Hunk) -> Option<Vec<usize>> {
     from
 }
 
-/// The first place at or below the header, when all headers of that text lead to the same.
+/// The place below the header, when all headers of that text lead to the same: the only one among the lines that are indented deeper, else the
+/// only one in the rest of the file.
 fn under(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
-    let at_or_below = |header| Some(fits.partition_point(|f| f.at < header)).filter(|p| *p < fits.len());
-    let mut places = headers(index, hunk)?.into_iter().filter_map(at_or_below);
-    let first = places.next()?;
-    places.all(|p| p == first).then_some(first)
+    let only = |header: usize| {
+        let below = fits.partition_point(|f| f.at < header);
+        let end = scope_end(index, header);
+        let inside = fits[below..].iter().take_while(|f| f.at < end).count();
+        (inside == 1 || inside == 0 && below + 1 == fits.len()).then_some(below)
+    };
+    let mut places = headers(index, hunk)?.into_iter().map(only);
+    let first = places.next()??;
+    places.all(|p| p == Some(first)).then_some(first)
+}
+
+/// The first line below a header that is not indented deeper than it.
+fn scope_end(index: &Index<'_>, header: usize) -> usize {
+    let texts = &index.lines.texts;
+    let depth = indent(texts[header]).len();
+    let out = |text: &&[u8]| !trim(text).is_empty() && indent(text).len() <= depth;
+    texts[header + 1..].iter().position(out).map_or(texts.len(), |below| header + 1 + below)
 }
 
 /// The line named, moved by as much as the nearest hunk that has only one place.

@@ -111,6 +111,10 @@ fn splice(
         range = file.bytes.len()..file.bytes.len();
     }
     let at_end = end == file.len();
+    if at_end && file.unfinished() && block.added.is_empty() && start > 0 && hunk.is_some_and(keeps_the_end) {
+        // What is the last line now ends as the last line did.
+        range.start -= file.ends[start - 1].len();
+    }
     let mut ending = file.ending_near(start);
     for (i, text) in block.added.iter().enumerate() {
         let replaced = (start + i < end).then(|| (file.texts[start + i], block.removed[i]));
@@ -129,6 +133,11 @@ fn splice(
         }
     }
     (range, bytes)
+}
+
+/// Whether a search and its replacement both go to the end of the file, without a word on its final newline.
+fn keeps_the_end(hunk: &Hunk) -> bool {
+    hunk.text.is_some() && hunk.lines.iter().any(|l| l.mark != Mark::Remove)
 }
 
 /// Whether a new last line is to have no newline: what the patch says about it, else what the file has.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
-use crate::units::{Unit, units};
+use crate::units::{Unit, plain, units};
 
 /// Units of a line times units of another up to which they are compared.
 const LARGEST: usize = 1_000_000;
@@ -18,12 +18,16 @@ pub(crate) struct Typography<'a> {
     /// `None` when the file has it in several ways.
     written: BTreeMap<&'a [u8], Option<&'a [u8]>>,
     differs: bool,
+    /// The patch has typographic characters where the file has those of a keyboard.
+    invented: bool,
 }
 
 impl<'a> Typography<'a> {
     /// A line of the file and the same line as the patch has it.
     pub(crate) fn add(&mut self, file: &'a [u8], patch: &'a [u8]) {
         let (file, patch) = (units(file), units(patch));
+        let typographic = |units: &[Unit<'_>]| units.iter().any(|u| !u.raw.is_ascii() && u.normal.is_ascii());
+        self.invented |= typographic(&patch) && !typographic(&file);
         if !same(&file, &patch) {
             return;
         }
@@ -39,7 +43,7 @@ impl<'a> Typography<'a> {
     /// An added line as the file would have it; `replaced` is the line in its place, in the file and in the patch.
     pub(crate) fn apply(&self, added: &[u8], replaced: Option<(&[u8], &[u8])>) -> Vec<u8> {
         let line = units(added);
-        if !self.differs || line.is_empty() {
+        if !(self.differs || self.invented) || line.is_empty() {
             return added.to_vec();
         }
         let (first, last) = (line[0].raw, line[line.len() - 1].raw);
@@ -72,10 +76,8 @@ impl<'a> Typography<'a> {
 
     /// A character that the old lines do not have: the keyboard's, if the patch has others where the file has those.
     fn unknown(&self, unit: &Unit<'_>) -> Vec<u8> {
-        let invented =
-            self.written.iter().any(|(patch, file)| !patch.is_ascii() && file.is_some_and(<[u8]>::is_ascii));
-        if invented && !unit.raw.is_ascii() && unit.normal.is_ascii() {
-            unit.normal.to_vec()
+        if self.invented && !unit.raw.is_ascii() && unit.normal.is_ascii() {
+            plain(unit.raw).unwrap_or_else(|| unit.raw.to_vec())
         } else {
             unit.raw.to_vec()
         }

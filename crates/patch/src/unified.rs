@@ -67,13 +67,17 @@ pub(crate) fn is_header(lines: &[&str], i: usize) -> bool {
     lines[i].starts_with("--- ") && lines.get(i + 1).is_some_and(|l| l.starts_with("+++ "))
 }
 
-/// A header that can hardly be two lines of a hunk: both name the same file, and a hunk follows.
+/// A header that can hardly be two lines of a hunk: both name the same file or one names none, and a hunk with numbers follows.
 fn names_a_file(lines: &[&str], i: usize) -> bool {
-    let name = |line: &str| line.split_once('/').map(|(_, name)| name.trim().to_owned());
-    lines.get(i).is_some()
-        && is_header(lines, i)
-        && lines.get(i + 2).is_some_and(|l| hunk_header(l).is_some_and(|h| h.start.is_some()))
-        && name(&lines[i][4..]).is_some_and(|old| Some(old) == name(&lines[i + 1][4..]))
+    let hunk = || lines.get(i + 2).is_some_and(|l| hunk_header(l).is_some_and(|h| h.start.is_some()));
+    if i >= lines.len() || !is_header(lines, i) || !hunk() {
+        return false;
+    }
+    let without = |name: String, prefix| name.strip_prefix(prefix).map_or(name.clone(), str::to_owned);
+    match (name(&lines[i][4..]), name(&lines[i + 1][4..])) {
+        (Some(old), Some(new)) => without(old, "a/") == without(new, "b/"),
+        (old, new) => old.is_some() || new.is_some(),
+    }
 }
 
 fn starts_body(line: &str) -> bool {
@@ -199,10 +203,14 @@ fn counted(lines: &[&str], from: usize, (mut old, mut new): (usize, usize)) -> O
         i += 1;
     }
     let next = (i..lines.len()).find(|j| !lines[*j].trim().is_empty());
-    let ends =
-        next.is_none_or(|j| is_header(lines, j) || lines[j].starts_with("-- ") || !starts_body(lines[j]));
-    // A signature line of mail ("-- ") is no line to remove; nothing is lost if it was one, for its hunk would say so in its counts.
+    let ends = next.is_none_or(|j| is_header(lines, j) || is_signature(lines, j) || !starts_body(lines[j]));
     ends.then_some(i)
+}
+
+/// What `git format-patch` puts below a patch: `-- ` and its version. It is no line to remove.
+fn is_signature(lines: &[&str], i: usize) -> bool {
+    let version = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
+    lines[i].trim_end() == "--" && lines.get(i + 1).is_some_and(version)
 }
 
 fn guessed(lines: &[&str], from: usize) -> usize {
@@ -214,6 +222,7 @@ fn guessed(lines: &[&str], from: usize) -> usize {
             || line.starts_with("*** ")
             || line.starts_with("Index: ")
             || is_header(lines, *j)
+            || is_signature(lines, *j)
     };
     let stop = (from..lines.len()).find(over).unwrap_or(lines.len());
     let last = (from..stop).rev().find(|j| lines[*j].starts_with([' ', '+', '-', '\\']));

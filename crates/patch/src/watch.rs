@@ -201,8 +201,7 @@ impl Watch {
 
     /// The dialect, by the lines so far: the first that can only be one.
     fn begin(&self) -> Reading {
-        let first = self.lines.iter().find(|line| !line.trim().is_empty());
-        if first.is_some_and(|line| line.trim_start().starts_with(['[', '{'])) {
+        if self.lines.iter().any(|line| line.trim_start().starts_with(['[', '{'])) {
             return Reading::Over; // perhaps a list of edits, which is one when it is whole
         }
         let last: Vec<&str> =
