@@ -80,7 +80,17 @@ impl<W: Write> View<W> {
                 );
                 self.line(Detail::Plain, format_args!("model   {}", sanitize::line(&text)))
             }
-            Event::Message { .. } | Event::ToolStarted { .. } => Ok(()),
+            Event::Message { .. }
+            | Event::ToolStarted { .. }
+            | Event::Begun { .. }
+            | Event::Overflow { .. } => Ok(()),
+            Event::Resumed { changed, .. } if changed.is_empty() => {
+                self.note(Detail::Plain, Style::Dim, "↻", "taken up again")
+            }
+            Event::Resumed { changed, .. } => {
+                let what = format!("taken up again; changed meanwhile by others: {}", changed.join(", "));
+                self.note(Detail::Plain, Style::Warn, "↻", &what)
+            }
             Event::Request { estimated_tokens, .. } => {
                 self.estimated_tokens = *estimated_tokens;
                 Ok(())

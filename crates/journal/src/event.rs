@@ -222,6 +222,26 @@ pub enum Event {
     },
     /// The model was opened.
     Model(ModelInfo),
+    /// What the run was begun with, for the planner that takes it up again.
+    Begun {
+        /// The planner's own.
+        plan: Value,
+    },
+    /// A request did not fit the window.
+    Overflow {
+        /// The turn.
+        turn: u32,
+        /// The window, where the server told.
+        window: Option<u64>,
+    },
+    /// The run was taken up again, by another process. What stands above it and led to nothing was dropped.
+    Resumed {
+        /// The agent's version.
+        version: String,
+        /// Files that somebody else has changed meanwhile.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        changed: Vec<String>,
+    },
     /// A message joined the conversation. Assistant messages join by `Output`.
     Message {
         /// Who says it.
@@ -334,6 +354,9 @@ pub enum Event {
         thinking: String,
         /// How it ended.
         ended_by: EndedBy,
+        /// Where the fenced block begins that was taken for the file.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        block: Option<u64>,
         /// Where the model might have written something else, where that was asked for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         doubts: Vec<Doubt>,
@@ -407,10 +430,15 @@ impl Event {
     #[must_use]
     pub fn precedes_effect(&self) -> bool {
         match self {
-            Event::Session { .. } | Event::CheckStarted { .. } | Event::Finished { .. } => true,
+            Event::Session { .. }
+            | Event::Begun { .. }
+            | Event::Resumed { .. }
+            | Event::CheckStarted { .. }
+            | Event::Finished { .. } => true,
             Event::ToolStarted { effect, .. } => effect != "read",
             Event::Tree { .. }
             | Event::Model(_)
+            | Event::Overflow { .. }
             | Event::Message { .. }
             | Event::Rewound { .. }
             | Event::Request { .. }

@@ -4,6 +4,7 @@
 
 use journal::{CutReason, Doubt, EndedBy};
 use models::{Delta, End, EndReason, Usage};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tool_api::{Effect, Follow, Registry};
 use tool_stream::{Event, Options, Parser};
@@ -53,7 +54,7 @@ pub(crate) struct Refused {
 }
 
 /// The file a whole-file answer is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Focus {
     pub(crate) path: String,
     pub(crate) content: String,

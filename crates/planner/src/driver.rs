@@ -72,7 +72,6 @@ pub(crate) struct Driver<'a> {
     pub(crate) commanding: bool,
     /// Whether something may have changed since the last verification.
     pub(crate) dirty: bool,
-    pub(crate) verified_window: bool,
     /// Bytes and number of complete calls by tool: what a refused one would have come to.
     pub(crate) like_calls: HashMap<String, (usize, usize)>,
 }
@@ -109,7 +108,6 @@ impl<'a> Driver<'a> {
             plan_only: job.settings.plan_only,
             commanding: false,
             dirty: false,
-            verified_window: false,
             like_calls: HashMap::new(),
         }
     }

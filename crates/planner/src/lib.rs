@@ -36,6 +36,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use journal::{Check, Diff, Ending, Totals};
 use models::Model;
+use serde::{Deserialize, Serialize};
 use tool_api::Registry;
 
 pub use driver::run;
@@ -78,7 +79,7 @@ pub struct FileEntry {
 }
 
 /// Instructions for agents found in the repository (`AGENTS.md`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instructions {
     /// Where they stand.
     pub path: String,

@@ -6,6 +6,7 @@
 use journal::Check;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::acting::CallResult;
@@ -30,7 +31,7 @@ const TEMPLATES: [(&str, &str); 10] = templates![
 ];
 
 /// What the first turn is made of.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Opening {
     pub(crate) task: String,
     /// A compact view of the tree.

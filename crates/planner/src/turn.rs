@@ -96,6 +96,7 @@ impl Driver<'_> {
             content: content.clone(),
             thinking: thinking.clone(),
             ended_by: turn.ended_by.unwrap_or(EndedBy::Cut),
+            block: turn.block.map(|at| at as u64),
             doubts: turn.doubts.clone(),
             counts,
         })?;
@@ -238,11 +239,8 @@ impl Driver<'_> {
         if self.verifier.is_some() && (changed || (finishing && self.dirty)) {
             turn.check = Some(self.check().await?);
         }
-        if !self.verified_window {
-            self.verified_window = true;
-            for message in self.model.verify().await {
-                self.journal.append(Event::Warning { message })?;
-            }
+        for message in self.model.verify().await {
+            self.journal.append(Event::Warning { message })?;
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 #![allow(
     clippy::unwrap_used,
     unreachable_pub,
-    reason = "a test fails by panicking; this module is shared by tests"
+    dead_code,
+    reason = "a test fails by panicking; this module is shared by tests, each of which uses its part"
 )]
 #![allow(missing_docs, reason = "test code")]
 
@@ -244,17 +245,27 @@ pub fn world() -> World {
 
 impl World {
     pub async fn run(self, task: &str, replies: Vec<Reply>) -> Ran {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(folder.path());
-        let mut journal: Journal = store.create().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let model = Script {
             replies: Mutex::new(replies.into()),
             requests: Arc::clone(&requests),
-            identity: self.identity,
+            identity: self.identity.clone(),
         };
+        self.run_with(task, Box::new(model), requests).await
+    }
+
+    /// The same with any model, which notes its requests.
+    pub async fn run_with(
+        self,
+        task: &str,
+        model: Box<dyn Model>,
+        requests: Arc<Mutex<Vec<Request>>>,
+    ) -> Ran {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let mut journal: Journal = store.create().unwrap();
         let parts = Parts {
-            model: Box::new(model),
+            model,
             tools: Registry::new()
                 .with(ReadFile(Arc::clone(&self.files)))
                 .with(ApplyPatch(Arc::clone(&self.files))),
