@@ -127,9 +127,10 @@ impl Sandbox {
     /// When the confinement cannot be set up (the run must stop), or the program cannot be started ([`SandboxError::Start`], the
     /// caller's mistake).
     pub async fn run(&self, command: Command) -> Result<Finished, SandboxError> {
-        let profile = self.profile().await?;
+        let (profile, report) = self.probed().await?;
+        let profile = *profile;
         let Command { program, args, cwd, env: more, timeout, output, log } = command;
-        let mut env = self.environment(profile);
+        let mut env = self.environment(profile, report);
         env.retain(|(name, _)| !more.iter().any(|(n, _)| n == name));
         env.extend(more);
         let cwd = cwd.map_or_else(|| self.root().into(), PathBuf::into_os_string);
@@ -151,7 +152,7 @@ impl Sandbox {
                 });
             }
             End::Event(Event::Setup(why)) => return Err(SandboxError::Setup(why)),
-            End::Event(Event::Violations(_)) => {
+            End::Event(Event::Tested { .. }) => {
                 return Err(SandboxError::Setup("the launcher is of another version".into()));
             }
             End::Lost => {

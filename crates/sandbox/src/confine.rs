@@ -27,7 +27,7 @@ use rustix::{
 };
 
 use crate::{
-    Network,
+    Network, caches,
     launcher::Doing,
     order::{Order, Profile},
     probe::UNIX_SOCKETS,
@@ -126,10 +126,15 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
         .doing("mount propagation")?;
     let temporary = || keep(&view.tmp)?.ok_or(io::ErrorKind::NotFound).doing("the temporary directory");
     let (tmp, lasting_tmp) = (temporary()?, temporary()?);
-    let shown: Vec<_> = view.write.iter().map(|p| keep(p)).collect::<Result<_, _>>()?;
+    let caches = caches::lay(view);
+    let shown = view.write.iter().map(OsString::as_os_str).chain(caches.iter().copied());
+    let shown: Vec<_> = shown.map(keep).collect::<Result<_, _>>()?;
     let hidden = |path: &OsStr| view.hide.iter().any(|dir| Path::new(path).starts_with(dir));
     let readable = view.read.iter().chain(&view.protect);
-    let readable: Vec<_> = readable.filter(|p| hidden(p)).map(|p| keep(p)).collect::<Result<_, _>>()?;
+    let readable: Vec<_> = readable
+        .filter(|p| hidden(p) && !caches.contains(&p.as_os_str()))
+        .map(|p| keep(p))
+        .collect::<Result<_, _>>()?;
     let protected: Vec<_> = view.protect.iter().map(|p| keep(p)).collect::<Result<_, _>>()?;
 
     sys::mount_read_only(CWD, c"/", true).doing("making mounts read-only")?;
@@ -295,6 +300,7 @@ fn drop_capabilities() -> io::Result<()> {
 fn landlock(order: &Order) -> io::Result<()> {
     const KNOWN: ABI = ABI::V10;
     let View { tmp, read, write, secrets, .. } = &order.view;
+    let caches = if order.profile.namespaces { &order.view.caches[..] } else { &[] };
     let read_access = AccessFs::from_read(KNOWN);
     let write_access = AccessFs::from_all(KNOWN) & !(AccessFs::MakeChar | AccessFs::MakeBlock);
     let file_access = AccessFs::from_file(KNOWN);
@@ -323,6 +329,7 @@ fn landlock(order: &Order) -> io::Result<()> {
             .iter()
             .map(OsStr::new)
             .chain(DEVICES.iter().chain(own).map(OsStr::new))
+            .chain(caches.iter().map(OsStr::new))
             .chain([tmp.as_os_str()]);
         let groups = [
             (

@@ -30,6 +30,7 @@ use rustix::{
 };
 
 use crate::{
+    caches,
     census::{Census, processes},
     confine,
     order::{Event, MAX_ORDER, Order, TERMINATE, Task},
@@ -236,7 +237,8 @@ fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
         Task::SelfTest { forbidden_write, forbidden_read, tcp, udp } => {
             let filtered = order.profile.seccomp;
             let violations = self_test::attempt(forbidden_write, forbidden_read, *tcp, *udp, filtered);
-            report(control, &Event::Violations(violations));
+            let read_only_caches = caches::read_only(&order.view.caches);
+            report(control, &Event::Tested { violations, read_only_caches });
         }
         // Done before anything was confined.
         Task::Overlay { .. } => {}

@@ -25,6 +25,7 @@
 //! # Ok(()) }
 //! ```
 
+mod caches;
 mod capture;
 mod census;
 mod command;
@@ -49,6 +50,7 @@ pub use launcher::launcher_main;
 pub use policy::{Level, Network, Policy, ResourceLimits, clean_environment};
 pub use probe::Report;
 
+use caches::Own;
 use order::{Order, Profile, Task};
 use view::View;
 
@@ -96,7 +98,7 @@ struct Inner {
     user_namespace: bool,
     probed: tokio::sync::OnceCell<(Profile, Report)>,
     /// Removed with the last clone.
-    _own_tmp: Option<tempfile::TempDir>,
+    _own: Own,
 }
 
 impl Sandbox {
@@ -106,14 +108,10 @@ impl Sandbox {
     /// # Errors
     /// When the work tree or another path of the policy does not exist.
     pub fn new(policy: Policy, launcher: Vec<OsString>) -> Result<Self, SandboxError> {
-        let own_tmp = match &policy.tmp_dir {
-            Some(_) => None,
-            None => Some(tempfile::tempdir().map_err(SandboxError::Policy)?),
-        };
-        let tmp = policy.tmp_dir.as_deref().or(own_tmp.as_ref().map(tempfile::TempDir::path));
+        let own = Own::new().map_err(SandboxError::Policy)?;
         let root_user = rustix::process::geteuid().is_root();
-        let view = View::resolve(&policy, tmp.unwrap_or(Path::new("/tmp")), root_user)
-            .map_err(SandboxError::Policy)?;
+        let tmp = policy.tmp_dir.clone().unwrap_or(own.tmp());
+        let view = View::resolve(&policy, &tmp, &own.layers(), root_user).map_err(SandboxError::Policy)?;
         let foreign = {
             use std::os::unix::fs::MetadataExt;
             std::fs::metadata(&policy.root).is_ok_and(|m| m.uid() != rustix::process::geteuid().as_raw())
@@ -123,7 +121,7 @@ impl Sandbox {
         }
         let user_namespace = !(root_user && foreign);
         let probed = tokio::sync::OnceCell::new();
-        Ok(Self(Arc::new(Inner { policy, launcher, view, user_namespace, probed, _own_tmp: own_tmp })))
+        Ok(Self(Arc::new(Inner { policy, launcher, view, user_namespace, probed, _own: own })))
     }
 
     /// The policy.
@@ -154,17 +152,24 @@ impl Sandbox {
     }
 
     /// The policy's environment, and what follows from the confinement: where temporary files go, and that there is no network to wait for.
-    pub(crate) fn environment(&self, profile: Profile) -> Vec<(OsString, OsString)> {
+    pub(crate) fn environment(&self, profile: Profile, report: &Report) -> Vec<(OsString, OsString)> {
         let mut env = self.0.policy.env.clone();
         let tmp = if profile.namespaces { "/tmp".into() } else { self.0.view.tmp.clone() };
-        let mut go_cache = tmp.clone();
-        go_cache.push("/go-build");
         let mut set = |name: &str, value: OsString| {
             if !env.iter().any(|(n, _)| n == name) {
                 env.push((name.into(), value));
             }
         };
-        set("GOCACHE", go_cache);
+        let warm = |cache: &OsString| Path::new(cache).ends_with(".cache/go-build");
+        if !self.0.view.caches.iter().any(warm) || report.read_only_caches.iter().any(warm) {
+            let mut go_cache = tmp.clone();
+            go_cache.push("/go-build");
+            set("GOCACHE", go_cache);
+        }
+        if profile.seccomp {
+            // The leak checker of sanitizers traces its own process.
+            set("ASAN_OPTIONS", "detect_leaks=0".into());
+        }
         set("DOTNET_CLI_HOME", tmp.clone());
         if self.0.policy.level == Level::On && self.0.policy.network != Network::Full {
             set("CARGO_NET_OFFLINE", "true".into());

@@ -54,8 +54,8 @@ pub(crate) enum Event {
     Setup(String),
     /// The confinement stands; the program could not be started.
     NotStarted { missing: bool, why: String },
-    /// What the self-test managed to do although it must not.
-    Violations(Vec<String>),
+    /// What the self-test managed to do although it must not, and which caches it could not write.
+    Tested { violations: Vec<String>, read_only_caches: Vec<OsString> },
     /// The command ended by itself.
     Exited(i32),
     /// The command was ended by a signal.

@@ -126,7 +126,7 @@ pub fn remove(dir: &Path) -> io::Result<()> {
     ["upper", "work"].iter().try_for_each(|part| remove_tree(&dir.join(part)))
 }
 
-fn remove_tree(tree: &Path) -> io::Result<()> {
+pub(crate) fn remove_tree(tree: &Path) -> io::Result<()> {
     match fs::remove_dir_all(tree) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
@@ -210,7 +210,8 @@ fn new_namespaces(own_users: bool) -> io::Result<()> {
         .doing("mount propagation")
 }
 
-fn mount_overlay(root: &Path, dir: &Path, merged: &Path) -> io::Result<()> {
+/// Mounts at `merged` what is in `root`, with changes going to `upper` in `dir`, where `work` has to be too.
+pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path) -> io::Result<()> {
     // By descriptors, because in mount options commas, colons and backslashes of a path would have to be escaped, in ways that
     // differ between kernels.
     let open = |path: &Path| {

@@ -1,6 +1,7 @@
 //! What can be enforced here: tried, proven from inside, and said in plain words.
 
 use std::{
+    ffi::OsString,
     io,
     net::{Ipv4Addr, TcpListener, UdpSocket},
     time::Duration,
@@ -42,6 +43,8 @@ pub struct Report {
     pub seccomp: bool,
     /// No packet leaves, of whatever protocol.
     pub network_isolated: bool,
+    /// Caches of toolchains that commands can only read.
+    pub read_only_caches: Vec<OsString>,
     /// What is enforced and what is not, a sentence each.
     pub lines: Vec<String>,
 }
@@ -63,11 +66,7 @@ impl Sandbox {
         self.find_profile().await.map(|(_, report)| report)
     }
 
-    pub(crate) async fn profile(&self) -> Result<Profile, SandboxError> {
-        self.probed().await.map(|(profile, _)| *profile)
-    }
-
-    async fn probed(&self) -> Result<&(Profile, Report), SandboxError> {
+    pub(crate) async fn probed(&self) -> Result<&(Profile, Report), SandboxError> {
         self.0.probed.get_or_try_init(|| self.find_profile()).await
     }
 
@@ -81,6 +80,7 @@ impl Sandbox {
                 user_namespaces: false,
                 seccomp: false,
                 network_isolated: false,
+                read_only_caches: Vec::new(),
                 lines,
             };
             return Ok((Profile::default(), report));
@@ -90,14 +90,19 @@ impl Sandbox {
             match self.try_out(profile).await? {
                 Tried::Refused(why) if reasons.contains(&why) => {}
                 Tried::Refused(why) => reasons.push(why),
-                Tried::Holds { network_isolated } => {
-                    let lines = self.lines(profile, network_isolated, landlock_abi, &reasons);
+                Tried::Holds { network_isolated, read_only_caches } => {
+                    let mut lines = self.lines(profile, network_isolated, landlock_abi, &reasons);
+                    if !read_only_caches.is_empty() {
+                        let names: Vec<_> = read_only_caches.iter().map(|p| p.to_string_lossy()).collect();
+                        lines.push(format!("Caches that can only be read: {}.", names.join(", ")));
+                    }
                     let report = Report {
                         enforced: true,
                         landlock_abi,
                         user_namespaces: profile.namespaces,
                         seccomp: profile.seccomp,
                         network_isolated,
+                        read_only_caches,
                         lines,
                     };
                     return Ok((profile, report));
@@ -126,8 +131,8 @@ impl Sandbox {
         };
         let capture = Capture::new(OutputLimits::default(), None);
         let (end, ..) = self.launch(&self.order(profile, task), capture, PATIENCE).await?;
-        let mut violations = match end {
-            End::Event(Event::Violations(violations)) => violations,
+        let (mut violations, read_only_caches) = match end {
+            End::Event(Event::Tested { violations, read_only_caches }) => (violations, read_only_caches),
             End::Event(Event::Setup(why)) => return Ok(Tried::Refused(why)),
             other => return Ok(Tried::Refused(format!("the self-test ended with {other:?}"))),
         };
@@ -141,7 +146,7 @@ impl Sandbox {
             violations.push("a UDP packet left the sandbox".into());
         }
         if violations.is_empty() {
-            Ok(Tried::Holds { network_isolated: !open && !connected && !arrived })
+            Ok(Tried::Holds { network_isolated: !open && !connected && !arrived, read_only_caches })
         } else {
             Err(SandboxError::Broken(violations.join("; ")))
         }
@@ -205,5 +210,5 @@ impl Sandbox {
 
 enum Tried {
     Refused(String),
-    Holds { network_isolated: bool },
+    Holds { network_isolated: bool, read_only_caches: Vec<OsString> },
 }

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Network, Policy};
+use crate::{Network, Policy, caches};
 
 /// Lists of absolute paths that exist. They are kept as `OsString`, which can be any bytes in JSON.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -20,6 +20,9 @@ pub(crate) struct View {
     pub(crate) tmp: OsString,
     /// Read and execute.
     pub(crate) read: Vec<OsString>,
+    /// Caches that get a layer of the session's own, and the folder for these layers.
+    pub(crate) caches: Vec<OsString>,
+    pub(crate) layers: OsString,
     /// Everything that can be done with files.
     pub(crate) write: Vec<OsString>,
     /// What file permissions do not protect in `/etc` because the agent runs as root.
@@ -196,12 +199,12 @@ const SHARED: &[&str] = &["/run", "/tmp", "/var/tmp", "/dev/shm"];
 const PATH_ENTRIES: usize = 1_000;
 
 impl View {
-    /// Resolves a policy. `tmp` is the private temporary directory, `root_user` says whether file permissions will not protect
+    /// Resolves a policy. `tmp` is the private temporary directory, `layers` the place for what is changed in caches, `root_user` says whether file permissions will not protect
     /// anything.
     ///
     /// # Errors
     /// When the work tree or a path that was asked for does not exist.
-    pub(crate) fn resolve(policy: &Policy, tmp: &Path, root_user: bool) -> io::Result<Self> {
+    pub(crate) fn resolve(policy: &Policy, tmp: &Path, layers: &Path, root_user: bool) -> io::Result<Self> {
         let canonical = |path: &Path| {
             fs::canonicalize(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
         };
@@ -235,6 +238,7 @@ impl View {
         for path in &policy.extra_read {
             paths.read.insert(canonical(path)?);
         }
+        let mut caches = caches::existing(policy);
         let protect = git_directories(&root, &mut paths);
 
         let mut write: BTreeSet<PathBuf> = BTreeSet::new();
@@ -246,6 +250,9 @@ impl View {
         for path in &policy.extra_write {
             write.insert(canonical(path)?);
         }
+
+        caches.retain(|cache| !write.iter().any(|shown| cache.starts_with(shown)));
+        paths.read.extend(caches.iter().cloned());
 
         let mut hide: BTreeSet<PathBuf> = SHARED.iter().map(PathBuf::from).collect();
         hide.extend(top_level_directories()?.filter(|dir| !paths.read.contains(dir)));
@@ -259,6 +266,8 @@ impl View {
             root: root.into(),
             tmp: tmp.into(),
             read: strings(paths.read),
+            caches: strings(caches),
+            layers: canonical(layers)?.into(),
             write: strings(write),
             secrets: secrets.map(Into::into).collect(),
             protect: protect.into_iter().map(Into::into).collect(),
@@ -356,7 +365,7 @@ mod tests {
     use super::*;
 
     fn view(policy: &Policy) -> View {
-        View::resolve(policy, Path::new("/tmp"), false).unwrap()
+        View::resolve(policy, Path::new("/tmp"), Path::new("/tmp"), false).unwrap()
     }
 
     fn home_with(files: &[&str]) -> tempfile::TempDir {

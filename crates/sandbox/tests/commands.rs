@@ -70,6 +70,7 @@ async fn the_environment_is_what_the_policy_says_and_nothing_else() {
     names.sort_unstable();
     let expected = [
         "A",
+        "ASAN_OPTIONS",
         "CARGO_NET_OFFLINE",
         "DOTNET_CLI_HOME",
         "GOCACHE",
