@@ -122,7 +122,8 @@ pub(crate) fn loose_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
         let equal = pairs().filter(|(here, text)| units::same(here, text));
         // A line that is a little wrong tells its indentation all the same.
         let shift = shift(pairs(), body).or_else(|| shift(equal, body))?;
-        Some(Fit::aligned(lines, shift))
+        let foreign = shift == Shift::None && is_foreign(index, body);
+        (!foreign).then(|| Fit::aligned(lines, shift))
     };
     let mut seen: Vec<Vec<Option<usize>>> = Vec::new();
     let mut out = Vec::new();
@@ -174,6 +175,15 @@ fn fit<'a>(
     let shift = shift(pairs, body)?;
     let rung = if matches!(shift, Shift::Columns { .. }) { Rung::Tabs } else { Rung::Indent };
     Some((words.max(rung), shift))
+}
+
+/// Whether added lines are indented by tabs where the file has blanks only, or the other way round: with context that is wrong as well it is
+/// anybody's guess what they should be.
+fn is_foreign(index: &Index<'_>, body: &Body<'_>) -> bool {
+    let by = |blank: u8| move |text: &[u8]| text.first() == Some(&blank) && !trim(text).is_empty();
+    let file = |blank| index.lines.texts.iter().any(|text| by(blank)(text));
+    let added = |blank| body.iter().any(|(mark, text)| *mark == Mark::Add && by(blank)(text));
+    added(b'\t') && !file(b'\t') && file(b' ') || added(b' ') && !file(b' ') && file(b'\t')
 }
 
 /// How the indentation of added lines changes.

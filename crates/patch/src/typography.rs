@@ -50,8 +50,12 @@ impl<'a> Typography<'a> {
         let start = first.as_ptr() as usize - added.as_ptr() as usize;
         let end = last.as_ptr() as usize - added.as_ptr() as usize + last.len();
         let mut out = crate::units::plain(&added[..start]).unwrap_or_else(|| added[..start].to_vec());
+        // A keyboard's own character may stand for itself, however the old lines happen to have it.
+        let means_itself = |unit: &Unit<'_>| unit.raw.is_ascii() && unit.normal != b" ";
+        let written = |unit: &Unit<'_>| self.written.get(unit.raw).copied().flatten().map(<[u8]>::to_vec);
         let other = |unit: &Unit<'_>| {
-            self.written.get(unit.raw).copied().flatten().map_or_else(|| self.unknown(unit), <[u8]>::to_vec)
+            let known = if means_itself(unit) { None } else { written(unit) };
+            known.unwrap_or_else(|| self.unknown(unit))
         };
         let pair = replaced.map(|(file, patch)| (units(file), units(patch)));
         match pair.filter(|(file, patch)| same(file, patch) && patch.len() * line.len() <= LARGEST) {
