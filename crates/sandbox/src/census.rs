@@ -12,8 +12,11 @@ use crate::policy::ResourceLimits;
 /// How long a command runs before it is looked at, and between two looks.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// A look at all processes of a large machine takes a while; this many times as long passes until the next.
-const PAUSE: u32 = 50;
+/// A look at all processes of a large machine takes a while; this many times as long passes until the next …
+const PAUSE: u32 = 20;
+
+/// … but not more than this: it also takes longer the more a command is out of hand.
+const LONGEST: Duration = Duration::from_millis(300);
 
 /// What a command used too much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -49,7 +52,7 @@ impl Census {
             return None;
         }
         let excess = self.count();
-        self.due = Instant::now() + PERIOD.max(now.elapsed() * PAUSE);
+        self.due = Instant::now() + (now.elapsed() * PAUSE).clamp(PERIOD, LONGEST);
         excess
     }
 

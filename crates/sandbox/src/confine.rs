@@ -95,23 +95,28 @@ fn raise_loopback() -> io::Result<()> {
 }
 
 /// A part of the file system that will be shown again after what lies over it has been hidden.
-struct Kept<'a> {
+pub(crate) struct Kept<'a> {
     tree: OwnedFd,
     at: &'a OsStr,
     is_dir: bool,
 }
 
 fn keep(at: &OsStr) -> io::Result<Option<Kept<'_>>> {
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    match open_tree(CWD, at, flags) {
-        Ok(tree) => Ok(Some(Kept { tree, at, is_dir: Path::new(at).is_dir() })),
-        Err(rustix::io::Errno::NOENT) => Ok(None),
-        Err(e) => Err(e).doing(&at.to_string_lossy()),
-    }
+    Kept::of(at, at)
 }
 
-impl Kept<'_> {
+impl<'a> Kept<'a> {
+    /// What is at `from` now, to be shown at `at`; nothing if there is nothing.
+    pub(crate) fn of(from: &OsStr, at: &'a OsStr) -> io::Result<Option<Self>> {
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        match open_tree(CWD, from, flags) {
+            Ok(tree) => Ok(Some(Self { tree, at, is_dir: Path::new(from).is_dir() })),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).doing(&from.to_string_lossy()),
+        }
+    }
+
     fn attach(&self, at: &OsStr) -> io::Result<()> {
         move_mount(&self.tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .doing(&at.to_string_lossy())
@@ -126,13 +131,12 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
         .doing("mount propagation")?;
     let temporary = || keep(&view.tmp)?.ok_or(io::ErrorKind::NotFound).doing("the temporary directory");
     let (tmp, lasting_tmp) = (temporary()?, temporary()?);
-    let caches = caches::lay(view);
-    let shown = view.write.iter().map(OsString::as_os_str).chain(caches.iter().copied());
-    let shown: Vec<_> = shown.map(keep).collect::<Result<_, _>>()?;
+    let caches = caches::lay(order);
+    let shown: Vec<_> = view.write.iter().map(|p| keep(p)).collect::<Result<_, _>>()?;
     let hidden = |path: &OsStr| view.hide.iter().any(|dir| Path::new(path).starts_with(dir));
     let readable = view.read.iter().chain(&view.protect);
     let readable: Vec<_> = readable
-        .filter(|p| hidden(p) && !caches.contains(&p.as_os_str()))
+        .filter(|p| hidden(p) && !caches.iter().any(|c| c.at == p.as_os_str()))
         .map(|p| keep(p))
         .collect::<Result<_, _>>()?;
     let protected: Vec<_> = view.protect.iter().map(|p| keep(p)).collect::<Result<_, _>>()?;
@@ -170,7 +174,7 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
         sys::mount_read_only(kept.tree.as_fd(), c"", true).doing("making a directory read-only")?;
         kept.attach(kept.at)?;
     }
-    for kept in shown.iter().flatten() {
+    for kept in shown.iter().flatten().chain(&caches) {
         make_place(kept)?;
         kept.attach(kept.at)?;
     }

@@ -102,7 +102,7 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
 
     let own_users = !capabilities(None).doing("capabilities")?.effective.contains(CapabilitySet::SYS_ADMIN);
     new_namespaces(own_users)?;
-    mount_overlay(&root, &dir, &merged)?;
+    mount_overlay(&root, &dir, &merged, may_mark_as_trusted(&dir.join("upper")))?;
     if own_users && !geteuid().is_root() {
         // They reach as far as the user's own files, and let this process read and write what their permissions forbid.
         let sets = capabilities(None).doing("capabilities")?;
@@ -211,17 +211,15 @@ fn new_namespaces(own_users: bool) -> io::Result<()> {
 }
 
 /// Mounts at `merged` what is in `root`, with changes going to `upper` in `dir`, where `work` has to be too.
-pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path) -> io::Result<()> {
+/// `trusted` says whether marks may be made that only root can make.
+pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path, trusted: bool) -> io::Result<()> {
     // By descriptors, because in mount options commas, colons and backslashes of a path would have to be escaped, in ways that
     // differ between kernels.
     let open = |path: &Path| {
         rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .doing(&path.to_string_lossy())
     };
-    let (upper, lower, work) = (dir.join("upper"), open(root)?, open(&dir.join("work"))?);
-    let trusted = may_mark_as_trusted(&upper);
-    let upper = open(&upper)?;
-    let [lower, upper, work] = [lower, upper, work];
+    let [lower, upper, work] = [open(root)?, open(&dir.join("upper"))?, open(&dir.join("work"))?];
     let path = |fd: &rustix::fd::OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let layers = format!("lowerdir={},upperdir={},workdir={}", path(&lower), path(&upper), path(&work));
     // With marks that only root may make, folders of the repository can be renamed; without, programs copy them instead (EXDEV).

@@ -20,6 +20,8 @@ pub(crate) struct View {
     pub(crate) tmp: OsString,
     /// Read and execute.
     pub(crate) read: Vec<OsString>,
+    /// The home directory, if there is one.
+    pub(crate) home: OsString,
     /// Caches that get a layer of the session's own, and the folder for these layers.
     pub(crate) caches: Vec<OsString>,
     pub(crate) layers: OsString,
@@ -256,7 +258,7 @@ impl View {
 
         let mut hide: BTreeSet<PathBuf> = SHARED.iter().map(PathBuf::from).collect();
         hide.extend(top_level_directories()?.filter(|dir| !paths.read.contains(dir)));
-        hide.extend(home.map(|h| if h.starts_with("/home") { PathBuf::from("/home") } else { h }));
+        hide.extend(home.clone().map(|h| if h.starts_with("/home") { PathBuf::from("/home") } else { h }));
         hide.retain(|dir| dir.is_dir() && !dir.is_symlink() && dir.parent().is_some());
         // A hidden directory may contain the work tree, but not be a part of it.
         hide.retain(|dir| !write.iter().chain(&policy.extra_read).any(|shown| dir.starts_with(shown)));
@@ -266,6 +268,7 @@ impl View {
             root: root.into(),
             tmp: tmp.into(),
             read: strings(paths.read),
+            home: home.clone().unwrap_or_default().into(),
             caches: strings(caches),
             layers: canonical(layers)?.into(),
             write: strings(write),
