@@ -15,6 +15,9 @@ const BODY_LIMIT: usize = 256 * 1024 * 1024;
 /// How much of a next, pipelined request is kept while a reply is still being written.
 const PIPELINE_LIMIT: usize = 1024 * 1024;
 
+/// How a client begins that expects TLS.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// The client went away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Closed;
@@ -66,6 +69,9 @@ impl Connection {
             }
             if self.buffer.len() > HEAD_LIMIT {
                 return Err(ReadError::Malformed("the request head is too long".into()));
+            }
+            if self.buffer.first() == Some(&TLS_HANDSHAKE) {
+                return Err(ReadError::Malformed("this is no HTTP".into()));
             }
             self.fill().await?;
         };

@@ -33,6 +33,7 @@ mod routes;
 mod script;
 mod server;
 mod state;
+mod tls;
 mod tokens;
 
 pub use model::{Loaded, ModelSpec, with_tag};
@@ -41,4 +42,5 @@ pub use reply::{Call, End, Endless, Entry, Reply, Step};
 pub use script::Script;
 pub use server::Server;
 pub use state::{Config, Personality};
+pub use tls::{Certificate, TlsServer};
 pub use tokens::{estimate, split};

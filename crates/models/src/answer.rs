@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::frames::{Frame, Frames};
-use crate::{Delta, DeltaStream, End, Error};
+use crate::{Delta, DeltaStream, End, EndReason, Error, Usage};
 
 /// How long a server may take to close a stream whose last content has come, before that is held to be its end.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -155,6 +155,36 @@ where
     }
 }
 
+/// How many pieces of text a server may send for each token it was allowed to generate. A piece is a token or more with every server we know; proxies that
+/// cut tokens up do not cut them smaller than into letters.
+const PIECES_PER_TOKEN: u64 = 8;
+
+/// Ends an answer, as one that reached its limit, whose server goes on far beyond the limit it was given.
+pub(crate) fn bounded(
+    deltas: impl Stream<Item = Result<Delta, Error>> + Send + 'static,
+    max_tokens: u32,
+) -> DeltaStream {
+    let most = u64::from(max_tokens) * PIECES_PER_TOKEN;
+    let (mut pieces, mut usage, mut over) = (0, Usage::default(), false);
+    Box::pin(
+        deltas
+            .map(move |delta| {
+                match &delta {
+                    Ok(Delta::Text(_) | Delta::Thinking(_)) => pieces += 1,
+                    Ok(Delta::Usage(known)) => usage = *known,
+                    _ => {}
+                }
+                if pieces > most { Ok(Delta::End(End { reason: EndReason::Length, usage })) } else { delta }
+            })
+            .take_while(move |delta| {
+                // The end is the last thing that comes; dropping the rest closes the connection.
+                let go_on = !over;
+                over = matches!(delta, Ok(Delta::End(_)));
+                std::future::ready(go_on)
+            }),
+    )
+}
+
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
@@ -189,7 +219,6 @@ pub async fn collect(mut deltas: DeltaStream) -> Result<Answer, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EndReason, Usage};
 
     /// Every frame is a text, except for `"end"`; `"settle"` proves the end without being it.
     #[derive(Default)]
@@ -266,6 +295,24 @@ mod tests {
     async fn there_is_no_limit_in_all() {
         let long: Vec<_> = (0..100).map(|_| (299, "[1]\n")).chain([(1, "[\"end\"]\n")]).collect();
         assert_eq!(play(&long, true).await.len(), 101);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_of_one_byte_a_second_is_an_answer() {
+        let text = format!("[\"{}\"]\n[\"end\"]\n", "slow ".repeat(400));
+        let letters: Vec<(u64, &str)> = (0..text.len()).map(|at| (1, &text[at..=at])).collect();
+        assert!(matches!(&play(&letters, true).await[..], [Ok(Delta::Text(_)), Ok(Delta::End(_))]));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_goes_on_far_beyond_the_limit_is_ended_as_by_the_limit() {
+        let endless = stream::iter((0_u32..).map(|n| Ok(Delta::Text(n.to_string()))));
+        let answer = collect(bounded(endless, 10)).await.unwrap();
+        assert_eq!(answer.end.reason, EndReason::Length);
+        assert!(answer.text.ends_with("7879"), "80 pieces: {}", answer.text);
+        let whole = stream::iter([Ok(Delta::Text(String::from("x"))), Ok(end())]);
+        let all: Vec<_> = bounded(whole, 10).collect().await;
+        assert_eq!(all.len(), 2, "nothing is lost of others: {all:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use crate::ollama::{LocalModel, Ollama, OllamaOptions, Server};
 use crate::openai::{Kind, OpenAi, OpenAiOptions, Opened};
 use crate::replay::Replay;
+use crate::retry::{Decision, Policy};
 use crate::{Error, Model, Secret, Think, Timeouts, host};
 
 /// Where OpenAI-compatible servers listen by default: llama-server, vLLM, LM Studio (wire reference 3.1).
@@ -106,11 +107,25 @@ pub struct Chosen {
     pub why: String,
 }
 
-/// Opens the model of `choice`, or of what is there.
+/// Opens the model of `choice`, or of what is there. A server that is busy or still loading its model is waited for, as [`Policy`] says.
 ///
 /// # Errors
 /// Whatever opening it met; [`Error::Refused`] with what to do when nothing was found.
 pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chosen, Error> {
+    let mut attempt = 0;
+    loop {
+        match open_now(choice, around).await {
+            Err(error @ Error::Unavailable { .. }) => match Policy::default().decide(attempt, &error, None) {
+                Decision::Wait(pause) => tokio::time::sleep(pause).await,
+                Decision::Compact | Decision::GiveUp(_) => return Err(error),
+            },
+            result => return result,
+        }
+        attempt += 1;
+    }
+}
+
+async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chosen, Error> {
     let Some(choice) = choice else {
         return match &around.base_url {
             Some(base) => openai(base, None, around, "the base URL was given").await,

@@ -152,7 +152,6 @@ impl Http {
     }
 
     /// The base as it may be shown.
-
     pub(crate) fn base(&self) -> &str {
         &self.base
     }
@@ -275,18 +274,16 @@ impl Http {
     }
 }
 
-/// A failure of TLS, which hides in an I/O error.
+/// A failure of TLS, which hides in I/O errors.
 fn tls_error<'a>(why: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut cause = Some(why);
-    while let Some(error) = cause {
-        let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let found = inside.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(tls) = found.or_else(|| error.downcast_ref()) {
-            return Some(tls);
-        }
-        cause = error.source();
+    if let Some(tls) = why.downcast_ref() {
+        return Some(tls);
     }
-    None
+    // The source of an I/O error is that of the error in it.
+    match why.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inside) => tls_error(inside),
+        None => tls_error(why.source()?),
+    }
 }
 
 /// What is wrong with the server's end of TLS, and what to do. None of it goes away by itself.

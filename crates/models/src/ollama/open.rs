@@ -275,7 +275,7 @@ impl Ollama {
             let prompt = Prompt { prompt: transcript(&request.messages), raw: true, ..Prompt::default() };
             return self.generate(&prompt, request, stream).await;
         }
-        self.send("/api/chat", request.format.is_some(), |learned| {
+        self.send("/api/chat", request, |learned| {
             encode(&Chat {
                 frozen: self.frozen(learned, stream),
                 messages: request.messages.iter().map(WireMessage::from).collect(),
@@ -298,7 +298,7 @@ impl Ollama {
         request: &Request,
         stream: bool,
     ) -> Result<DeltaStream, Error> {
-        self.send("/api/generate", request.format.is_some(), |learned| {
+        self.send("/api/generate", request, |learned| {
             let mut frozen = self.frozen(learned, stream);
             if prompt.raw {
                 frozen.think = None; // nothing parses thoughts out of raw output
@@ -324,15 +324,16 @@ impl Ollama {
     async fn send(
         &self,
         path: &str,
-        constrained: bool,
+        request: &Request,
         body: impl Fn(&Learned) -> Result<Vec<u8>, Error>,
     ) -> Result<DeltaStream, Error> {
+        let (constrained, max_tokens) = (request.format.is_some(), request.max_tokens);
         loop {
             let failure = match self.server.http.post(path, body(&self.learned.get())?).await {
                 Ok((body, first_byte)) => {
                     let protocol = OllamaAnswer { counts_prompt: self.counts_prompt };
                     let idle = self.server.http.timeouts.idle;
-                    return Ok(Box::pin(answer::items(body, first_byte, idle, protocol)));
+                    return Ok(answer::bounded(answer::items(body, first_byte, idle, protocol), max_tokens));
                 }
                 Err(failure) => failure,
             };

@@ -129,8 +129,11 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>) -> Result<Found, Er
             retry_after: None,
         });
     }
+    let silent = |answer: &Result<Value, Failure>| matches!(answer, Err(Failure::Other(Error::Timeout(_))));
+    let nobody = [&models, &ollama, &props].into_iter().all(silent);
     let models = match models {
         Ok(models) => models,
+        Err(Failure::Other(error)) if nobody => return Err(error),
         Err(failure @ Failure::Status { status: 401, .. }) => return Err(failure.into()),
         Err(Failure::Other(error @ (Error::Transport(_) | Error::Refused(_) | Error::Settings(_)))) => {
             return Err(error);

@@ -214,7 +214,10 @@ impl OpenAi {
                 Ok((body, first_byte)) => {
                     let idle = self.http.timeouts.idle;
                     let protocol = OpenAiAnswer::new(self.kind == Kind::Vllm, Arc::clone(&self.answers));
-                    return Ok(Box::pin(answer::items(body, first_byte, idle, protocol)));
+                    return Ok(answer::bounded(
+                        answer::items(body, first_byte, idle, protocol),
+                        request.max_tokens,
+                    ));
                 }
                 Err(failure) => failure,
             };

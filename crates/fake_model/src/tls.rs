@@ -1,0 +1,132 @@
+//! A server behind TLS, with a certificate made for it: good, expired, or for another host. It answers every request with status 401, which a
+//! client sees only if it took the certificate.
+
+use std::error::Error;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+const ANSWER: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// A client that says nothing more for so long is given up; no test should come to it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is wrong with a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certificate {
+    /// Nothing, for those who trust its issuer.
+    Good,
+    /// It was valid until 2001.
+    Expired,
+    /// It names another host.
+    OtherHost,
+}
+
+/// A server behind TLS on 127.0.0.1. It ends when it is dropped.
+pub struct TlsServer {
+    address: SocketAddr,
+    issuer: String,
+    requests: Arc<AtomicUsize>,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TlsServer {
+    /// A server with such a certificate, issued by an authority that was made for it.
+    ///
+    /// # Panics
+    /// When the machine has no free port or thread left: nothing a test could go on with.
+    pub fn start(certificate: Certificate) -> Self {
+        match Self::try_start(certificate) {
+            Ok(server) => server,
+            Err(problem) => panic!("the fake server behind TLS cannot start: {problem}"),
+        }
+    }
+
+    fn try_start(certificate: Certificate) -> Result<Self, Box<dyn Error>> {
+        let mut authority = CertificateParams::new(Vec::new())?;
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority_key = KeyPair::generate()?;
+        let issuer = authority.self_signed(&authority_key)?.pem();
+        let name = if certificate == Certificate::OtherHost { "elsewhere.example" } else { "127.0.0.1" };
+        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        if certificate == Certificate::Expired {
+            params.not_before = date_time_ymd(2000, 1, 1);
+            params.not_after = date_time_ymd(2001, 1, 1);
+        }
+        let key = KeyPair::generate()?;
+        let signed = params.signed_by(&key, &Issuer::new(authority, authority_key))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![signed.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
+
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let (requests, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, stop, config) = (Arc::clone(&requests), Arc::clone(&over), Arc::new(config));
+        let thread = std::thread::Builder::new().name("fake-tls".into()).spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                // A client that refuses the certificate closes: that is its answer.
+                if serve(stream, &config).is_ok() {
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        })?;
+        Ok(Self { address, issuer, requests, over, thread: Some(thread) })
+    }
+
+    /// `https://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// The certificate of the authority, as PEM: who trusts it trusts the server.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Requests that were answered so far.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(self.address)); // wakes the thread, so that it sees that
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One request, as far as its head goes, and the answer.
+fn serve(stream: TcpStream, config: &Arc<ServerConfig>) -> Result<(), Box<dyn Error>> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(config))?, stream);
+    let mut head = Vec::new();
+    let mut piece = [0; 4096];
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut piece)? {
+            0 => return Err("closed".into()),
+            read => head.extend_from_slice(&piece[..read]),
+        }
+    }
+    stream.write_all(ANSWER)?;
+    stream.conn.send_close_notify();
+    stream.flush()?;
+    Ok(())
+}
