@@ -177,13 +177,16 @@ fn fit<'a>(
     Some((words.max(rung), shift))
 }
 
-/// Whether added lines are indented by tabs where the file has blanks only, or the other way round: with context that is wrong as well it is
+/// Whether added lines are indented by tabs where the file has blanks only, or the other way round, or are typographic where the file is not: with context that is wrong as well it is
 /// anybody's guess what they should be.
 fn is_foreign(index: &Index<'_>, body: &Body<'_>) -> bool {
     let by = |blank: u8| move |text: &[u8]| text.first() == Some(&blank) && !trim(text).is_empty();
     let file = |blank| index.lines.texts.iter().any(|text| by(blank)(text));
     let added = |blank| body.iter().any(|(mark, text)| *mark == Mark::Add && by(blank)(text));
-    added(b'\t') && !file(b'\t') && file(b' ') || added(b' ') && !file(b' ') && file(b'\t')
+    let odd = |text: &[u8]| units::plain(text).is_some();
+    added(b'\t') && !file(b'\t') && file(b' ')
+        || added(b' ') && !file(b' ') && file(b'\t')
+        || body.iter().any(|(mark, text)| *mark == Mark::Add && odd(text)) && !odd(index.lines.bytes)
 }
 
 /// How the indentation of added lines changes.

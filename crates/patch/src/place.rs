@@ -1,6 +1,6 @@
 //! Where all hunks of a file go: each against the original, none over another, and never by luck.
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 use memchr::memmem;
 
@@ -133,6 +133,10 @@ pub(crate) fn candidates<'a>(
     }
     let bodies = std::iter::once((body.clone(), None)).chain(bare.map(|(body, first)| (body, Some(first))));
     for (body, first) in bodies {
+        // What a search and its replacement have in common is a guess where lines change places; with wrong lines it is one too many.
+        if hunk.text.is_some() && moves(&body) {
+            break;
+        }
         let fits = loose_fits(index, &body);
         if !fits.is_empty() {
             return Ok(Found::Lines(fits, body, first));
@@ -142,6 +146,13 @@ pub(crate) fn candidates<'a>(
         Some(at) => Refused::new(Kind::AlreadyApplied, feedback::already(at)).at(Some(at)),
         None => feedback::nowhere(index, &body, hunk.start),
     })
+}
+
+/// Whether a line is removed in one place and added in another.
+fn moves(body: &Body<'_>) -> bool {
+    let removed = body.iter().filter(|(mark, text)| *mark == Mark::Remove && units::tells(text));
+    let removed: HashSet<&[u8]> = removed.map(|(_, text)| *text).collect();
+    body.iter().any(|(mark, text)| *mark == Mark::Add && removed.contains(text))
 }
 
 /// Where the change could be taken back, on some rung: there it has been made.
