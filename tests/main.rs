@@ -10,6 +10,7 @@ mod command_line;
 mod dry_run;
 mod early;
 mod edit_forms;
+mod faults;
 mod inspection;
 mod models;
 mod patch;

@@ -32,13 +32,17 @@ pub struct Request {
 
 impl Request {
     pub(crate) fn new(incoming: Incoming, index: usize, connection: usize) -> Self {
-        let (path, query) = incoming.target.split_once('?').unwrap_or((&incoming.target, ""));
+        // A proxy is asked for whole URLs.
+        let target =
+            incoming.target.strip_prefix("http://").map(|rest| &rest[rest.find('/').unwrap_or(rest.len())..]);
+        let target = target.unwrap_or(&incoming.target);
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         Self {
             index,
             connection,
-            method: incoming.method,
             path: path.to_owned(),
             query: query.to_owned(),
+            method: incoming.method,
             headers: incoming.headers,
             json: serde_json::from_slice(&incoming.body).unwrap_or_default(),
             body: incoming.body,

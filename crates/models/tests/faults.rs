@@ -1,5 +1,5 @@
 //! Every fault of a model server, in both protocols: what it is taken for, whether the same request is sent again, and that nothing of ours goes
-//! where it does not belong. `fault_table` in the documentation lists what users see of each.
+//! where it does not belong. `docs/model-server-faults.md` says what users see of each.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -219,7 +219,7 @@ async fn credentials_in_an_address_are_sent_and_never_shown() {
         let echo = "there is no hunter2-hunter2, nor sesame-sesame";
         server.enqueue(Reply::error(401, echo));
         server.enqueue(Reply::error(500, echo));
-        server.enqueue(Reply::redirect(301, format!("https://me:hunter2-hunter2@h/?key=sesame-sesame")));
+        server.enqueue(Reply::redirect(301, "https://me:hunter2-hunter2@h/?key=sesame-sesame"));
         server.enqueue(Reply::text("x").cut());
         server.enqueue(Reply::status(404, "nothing here"));
         for _ in 0..5 {

@@ -1,0 +1,264 @@
+//! Faults of the model server as a user meets them: exit code, what is said, what stands in the journal, and what the server was sent. The table in
+//! `docs/model-server-faults.md` is made of these and of `crates/models/tests/faults.rs`.
+
+use crate::support::{World, call, snapshot};
+use fake_model::{Certificate, Config, Personality, Reply, Server, TlsServer};
+use serde_json::{Value, json};
+
+const KEY: &str = "sk-0123456789abcdef";
+const MENDED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
+
+fn mending() -> String {
+    call("apply_patch", json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]}))
+}
+
+fn finish() -> String {
+    call("finish", json!({}))
+}
+
+/// The command line of a run on such a server.
+fn args(server: &Server, personality: Personality) -> Vec<String> {
+    let mut args = ["run", "--dialect", "json", "Make the tests pass."].map(str::to_owned).to_vec();
+    match personality {
+        Personality::Ollama => args.extend(["--model", "deepseek-coder:6.7b"].map(str::to_owned)),
+        Personality::Deepseek => {
+            args.extend(["--model".to_owned(), "deepseek".into(), "--base-url".into(), server.openai_url()]);
+        }
+        _ => args.extend(["--base-url".to_owned(), server.openai_url()]),
+    }
+    args
+}
+
+/// Runs on such a server and tells what could be seen.
+fn run(world: &World, server: &Server, personality: Personality) -> String {
+    let args = args(server, personality);
+    let mut command = world.agent(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    if personality == Personality::Ollama {
+        command.env("OLLAMA_HOST", server.url());
+    }
+    if personality == Personality::Deepseek {
+        command.env("DEEPSEEK_API_KEY", KEY);
+    }
+    let output = command.output().unwrap();
+    let seen = world.tell(&output);
+    let journal = world.journal();
+    assert_eq!(output.status.code(), Some(code_of(journal.last().unwrap())), "{seen}");
+    seen
+}
+
+fn code_of(finished: &Value) -> i32 {
+    match finished["ending"]["kind"].as_str().unwrap() {
+        "verified" => 0,
+        "refused" => 2,
+        "unavailable" => 5,
+        other => panic!("{other}: {finished}"),
+    }
+}
+
+fn events(world: &World, name: &str) -> Vec<Value> {
+    world.journal().into_iter().filter(|record| record["event"] == name).collect()
+}
+
+#[test]
+fn a_server_that_stumbles_is_asked_the_same_again_and_the_run_ends_as_without() {
+    for personality in [Personality::Ollama, Personality::LlamaServer] {
+        let (world, server) = (World::with_a_bug(), Server::of(personality));
+        let half = mending()[..60].to_owned();
+        server.enqueue(Reply::error(503, "server busy, please try again"));
+        server.enqueue(Reply::text(&half).then_error_line("model runner has unexpectedly stopped"));
+        server.enqueue(Reply::text(mending()));
+        server.enqueue(Reply::text(&half).reset());
+        server.enqueue(Reply::text(finish()));
+        let seen = run(&world, &server, personality);
+        assert!(seen.starts_with("exit 0\n"), "{seen}");
+        for words in ["server busy", "unexpectedly stopped", "again in"] {
+            assert!(seen.contains(words), "{words}: {seen}");
+        }
+        assert_eq!(world.read("add.sh"), MENDED);
+        assert_eq!(events(&world, "retry").len(), 3, "{seen}");
+        let started: Vec<Value> =
+            events(&world, "tool_started").into_iter().map(|event| event["tool"].clone()).collect();
+        assert_eq!(started, ["apply_patch", "finish"], "once each: {seen}");
+        let sent = server.chats();
+        assert_eq!(sent.len(), 5);
+        for (one, other) in [(0, 1), (1, 2), (3, 4)] {
+            assert_eq!(sent[one].body, sent[other].body, "byte for byte");
+        }
+    }
+}
+
+#[test]
+fn a_wait_that_nobody_has_is_said_and_not_waited() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    server.enqueue(Reply::error(429, "quota exceeded").header("Retry-After", "86400"));
+    let seen = run(&world, &server, Personality::Ollama);
+    let end = seen.split("model unavailable: ").nth(1).unwrap_or_default();
+    snapshot!(end, @r"
+    http://[SERVER]/api/chat answered 429: quota exceeded (the server asks to wait [TIME])
+    look again: agent sessions show [SESSION]
+    ");
+    assert!(seen.starts_with("exit 5\n"), "{seen}");
+}
+
+#[test]
+fn faults_that_no_second_try_mends_end_the_run_at_once_with_what_to_do() {
+    let gzip = Reply::recorded("x").header("Content-Encoding", "gzip");
+    for (reply, code, words) in [
+        (Reply::error(401, format!("key {KEY} is wrong")), 2, "key … is wrong; check the API key"),
+        (Reply::error(402, "Insufficient Balance"), 5, "the account has no balance left"),
+        (Reply::status(404, "404 page not found"), 2, "check the address, its path too"),
+        (
+            Reply::redirect(308, "https://elsewhere.example/v1?key=x"),
+            2,
+            "redirects to https://elsewhere.example/v1;",
+        ),
+        (gzip, 5, "compressed (gzip)"),
+        (Reply::error(422, "no"), 5, "answered 422"),
+    ] {
+        let (world, server) = (World::with_a_bug(), Server::of(Personality::Deepseek));
+        server.enqueue(Reply::text(mending()));
+        server.fallback(reply);
+        let seen = run(&world, &server, Personality::Deepseek);
+        assert!(seen.starts_with(&format!("exit {code}\n")) && seen.contains(words), "{words}: {seen}");
+        assert_eq!(events(&world, "retry").len(), 0, "{seen}");
+        assert_eq!(world.read("add.sh"), MENDED, "what was done is kept");
+        let journal = json!(world.journal()).to_string();
+        assert!(!seen.contains(KEY) && !journal.contains(KEY), "{seen}");
+        assert!(
+            server.chats().iter().all(|sent| sent.header("authorization") == Some(&format!("Bearer {KEY}")))
+        );
+    }
+}
+
+#[test]
+fn a_key_does_not_travel_to_another_host() {
+    let (world, server, other) =
+        (World::with_a_bug(), Server::of(Personality::Deepseek), Server::of(Personality::Deepseek));
+    server.fallback(Reply::redirect(307, format!("{}/chat/completions", other.openai_url())));
+    let seen = run(&world, &server, Personality::Deepseek);
+    let end = seen.split("refused: ").nth(1).unwrap_or_default();
+    snapshot!(end, @r"
+    http://[SERVER]/v1/chat/completions redirects to http://[SERVER]/v1/chat/completions; redirects are not followed, so that no key goes astray: name the right address
+    look again: agent sessions show [SESSION]
+    ");
+    assert_eq!(other.connections(), 0);
+}
+
+#[test]
+fn credentials_in_an_address_are_sent_and_stand_nowhere() {
+    for personality in [Personality::Ollama, Personality::Vllm] {
+        let (world, server) = (World::with_a_bug(), Server::of(personality));
+        server.enqueue(Reply::text(mending()));
+        server.enqueue(Reply::text(finish()));
+        let address = format!("http://me:hunter2-hunter2@{}/?key=sesame-sesame", server.address());
+        let set = |args: &[&str]| {
+            let mut all = args.to_vec();
+            if personality == Personality::Ollama {
+                all.extend(["--model", "deepseek-coder:6.7b"]);
+            }
+            let mut command = world.agent(&all);
+            let variable = if personality == Personality::Ollama { "OLLAMA_HOST" } else { "AGENT_BASE_URL" };
+            command.env(variable, &address);
+            world.tell(&command.output().unwrap())
+        };
+        let ran = set(&["run", "--dialect", "json", "Make the tests pass."]);
+        assert!(ran.starts_with("exit 0\n"), "{ran}");
+        let looked = set(&["doctor"]);
+        server.fallback(Reply::error(400, "no"));
+        drop(server);
+        let down = set(&["doctor"]);
+        let journal = json!(world.journal()).to_string();
+        assert!(looked.contains("127.0.0.1") && down.contains("no connection to http://127.0.0.1"), "{down}");
+        for text in [ran, looked, down, journal] {
+            assert!(!text.contains("hunter2") && !text.contains("sesame"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn each_certificate_that_is_refused_says_what_to_do() {
+    for (certificate, trusted, code, words) in [
+        (Certificate::Good, false, 5, "name its issuer's certificate, as PEM, in SSL_CERT_FILE"),
+        (Certificate::Good, true, 2, "answered 401"),
+        (Certificate::Expired, true, 5, "it has expired"),
+        (Certificate::OtherHost, true, 5, "it is for another host"),
+    ] {
+        let (world, server) = (World::with_a_bug(), TlsServer::start(certificate));
+        let mut command = world.agent(&["run", "--base-url", &server.url(), "Make the tests pass."]);
+        if trusted {
+            let file = world.home().join("issuer.pem");
+            std::fs::write(&file, server.issuer()).unwrap();
+            command.env("SSL_CERT_FILE", file);
+        }
+        let output = command.output().unwrap();
+        let seen = world.tell(&output);
+        assert_eq!(output.status.code(), Some(code), "{certificate:?}: {seen}");
+        assert!(seen.contains(words), "{certificate:?}: {seen}");
+        assert_eq!(server.requests() > 0, code == 2, "only who is trusted is asked: {seen}");
+    }
+}
+
+#[test]
+fn a_model_replaced_during_a_run_is_named_in_a_warning() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    for digest in ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"] {
+        let model = json!({"name": "deepseek-coder:6.7b", "digest": digest, "context_length": 16384});
+        server.enqueue_for("/api/ps", Reply::status(200, json!({"models": [model]})));
+    }
+    server.enqueue(Reply::text(mending()));
+    server.enqueue(Reply::text(finish()));
+    let seen = run(&world, &server, Personality::Ollama);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    let warnings = events(&world, "warning");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let message = warnings[0]["message"].as_str().unwrap();
+    assert!(message.contains("was replaced") && seen.contains(message), "{seen}");
+}
+
+#[test]
+fn a_server_that_still_loads_its_model_is_waited_for() {
+    let config = Config { personality: Personality::LlamaServer, loading: true, ..Config::default() };
+    let (world, server) = (World::with_a_bug(), Server::with_config(config));
+    server.enqueue(Reply::text(mending()));
+    server.enqueue(Reply::text(finish()));
+    let all = args(&server, Personality::LlamaServer);
+    let child = world
+        .agent(&all.iter().map(String::as_str).collect::<Vec<_>>())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    server.block_for_requests(3);
+    server.release("loaded");
+    let seen = world.tell(&child.wait_with_output().unwrap());
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+}
+
+#[test]
+fn a_proxy_is_used_for_other_machines_and_never_for_this_one() {
+    // A name that nothing resolves: only the proxy can have answered.
+    let (world, proxy) = (World::with_a_bug(), Server::of(Personality::Vllm));
+    proxy.enqueue(Reply::text(mending()));
+    proxy.enqueue(Reply::text(finish()));
+    let output = world
+        .agent(&["run", "--base-url", "http://model.invalid/v1", "--dialect", "json", "Make the tests pass."])
+        .env("HTTP_PROXY", proxy.url())
+        .output()
+        .unwrap();
+    let seen = world.tell(&output);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert!(proxy.requests().iter().all(|sent| sent.header("host") == Some("model.invalid")));
+
+    let (world, server, proxy) = (World::with_a_bug(), Server::start(), Server::of(Personality::Generic));
+    server.enqueue(Reply::text(mending()));
+    server.enqueue(Reply::text(finish()));
+    let all = args(&server, Personality::Ollama);
+    let output = world
+        .agent(&all.iter().map(String::as_str).collect::<Vec<_>>())
+        .env("OLLAMA_HOST", server.url())
+        .envs(["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"].map(|name| (name, proxy.url())))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    assert_eq!(proxy.connections(), 0);
+}
