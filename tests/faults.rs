@@ -164,12 +164,14 @@ fn credentials_in_an_address_are_sent_and_stand_nowhere() {
         let ran = set(&["run", "--dialect", "json", "Make the tests pass."]);
         assert!(ran.starts_with("exit 0\n"), "{ran}");
         let looked = set(&["doctor"]);
+        let configured = set(&["config", "show"]);
+        assert!(configured.contains(&format!("http://{}/ ", server.address())), "{configured}");
         server.fallback(Reply::error(400, "no"));
         drop(server);
         let down = set(&["doctor"]);
         let journal = json!(world.journal()).to_string();
         assert!(looked.contains("127.0.0.1") && down.contains("no connection to http://127.0.0.1"), "{down}");
-        for text in [ran, looked, down, journal] {
+        for text in [ran, looked, configured, down, journal] {
             assert!(!text.contains("hunter2") && !text.contains("sesame"), "{text}");
         }
     }

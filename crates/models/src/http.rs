@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::failure::{Body, Failure};
-use crate::{Error, host};
+use crate::{Error, host, tls};
 
 /// The most of an error body or a metadata answer that is read, in bytes. `/api/show` carries whole licences and vocabularies.
 const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -235,8 +235,8 @@ impl Http {
         if why.is_builder() {
             return Error::Settings(format!("{base} is not a usable address: {}", chain(&why)));
         }
-        if let Some(tls) = tls_error(&why) {
-            return untrusted(base, tls);
+        if let Some(why) = tls::failure(&why) {
+            return tls::meaning(base, why);
         }
         if why.is_connect() {
             return Error::Transport(format!("no connection to {base}: {}", root(&why)));
@@ -272,46 +272,6 @@ impl Http {
             _ => body,
         }
     }
-}
-
-/// A failure of TLS, which hides in I/O errors.
-fn tls_error<'a>(why: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    if let Some(tls) = why.downcast_ref() {
-        return Some(tls);
-    }
-    // The source of an I/O error is that of the error in it.
-    match why.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-        Some(inside) => tls_error(inside),
-        None => tls_error(why.source()?),
-    }
-}
-
-/// What is wrong with the server's end of TLS, and what to do. None of it goes away by itself.
-fn untrusted(base: &str, tls: &rustls::Error) -> Error {
-    use rustls::CertificateError::{
-        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer,
-    };
-    use rustls::Error::{InvalidCertificate, InvalidMessage};
-    let hint = match tls {
-        InvalidCertificate(UnknownIssuer) => {
-            "this system does not trust who issued it; name its issuer's certificate, as PEM, in SSL_CERT_FILE"
-        }
-        InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
-            "it is for another host; reach the server by the name in its certificate"
-        }
-        InvalidCertificate(Expired | ExpiredContext { .. }) => {
-            "it has expired; renew it, or set this machine's clock right"
-        }
-        InvalidCertificate(_) => "it is not accepted",
-        InvalidMessage(_) => {
-            return Error::Settings(format!(
-                "{base} does not speak TLS; is its address http:// in place of https://?"
-            ));
-        }
-        // Cut off in the handshake, or no common version: that may be a passing fault of what stands before the server.
-        _ => return Error::Transport(format!("no TLS connection to {base}: {tls}")),
-    };
-    Error::Refused(format!("the certificate of {base} was refused: {hint} ({tls})"))
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Option<&'a str> {

@@ -41,6 +41,7 @@ mod http;
 mod shared;
 mod size;
 mod think;
+mod tls;
 pub use answer::{Answer, collect};
 pub use error::{Error, Retry};
 pub use http::{Secret, Timeouts};

@@ -125,6 +125,36 @@ async fn each_fault_has_one_meaning_and_the_next_try_is_the_same_request_byte_fo
 }
 
 #[tokio::test]
+async fn a_response_cut_off_in_its_head_or_in_the_frames_of_its_body_is_no_answer() {
+    let body = r#"{"message":{"role":"assistant","content":"fine"},"done":true}"#;
+    let whole = [
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()),
+        format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{:x}\r\n{}\r\n{:x}\r\n{}\r\n0\r\n\r\n",
+            20,
+            &body[..20],
+            body.len() - 20,
+            &body[20..]
+        ),
+    ];
+    let server = Server::start();
+    let model = ollama(&server, CODER).await;
+    for response in whole {
+        // A proof of the end is enough, whatever HTTP still owes; a line may also end with the body.
+        let proved = response.rfind('}').unwrap() + 1;
+        for at in 0..response.len() {
+            server.enqueue(Reply::wire(&response[..at]));
+            match ask(&model, "x").await {
+                Ok(answer) => assert!(at >= proved && answer.text == "fine", "cut at {at}: {answer:?}"),
+                Err(error) => assert_eq!(error.retry(), Retry::After(None), "cut at {at}: {error}"),
+            }
+        }
+        server.enqueue(Reply::wire(response));
+        assert_eq!(ask(&model, "x").await.unwrap().text, "fine");
+    }
+}
+
+#[tokio::test]
 async fn what_arrives_late_mislabelled_or_in_one_piece_is_an_answer() {
     for (server, model) in both().await {
         for reply in [

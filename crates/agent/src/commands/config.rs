@@ -19,6 +19,10 @@ pub(crate) fn run(command: Config, context: &Context) -> Result<Exit> {
         let value = match (d.kind, value) {
             (Kind::Secret, Value::String(_)) => Value::from("(set)"),
             _ if d.key == "state_dir" => Value::from(state_dir.as_str()),
+            // Addresses may carry credentials.
+            (_, Value::String(text)) if d.key.ends_with("base_url") || d.key == "ollama_host" => {
+                models::host::shown(text).into()
+            }
             (_, value) => value.clone(),
         };
         (d, value, origin)

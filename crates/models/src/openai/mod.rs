@@ -1,6 +1,7 @@
 //! OpenAI-compatible servers over SSE: DeepSeek's platform (wire reference 2), vLLM, llama-server, LM Studio and whatever else speaks it (3).
 
 mod detect;
+mod learned;
 mod open;
 mod prices;
 mod wire;
