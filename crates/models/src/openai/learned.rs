@@ -1,0 +1,96 @@
+//! What an endpoint's refusals and answers teach about it, kept for the rest of the session.
+
+use std::collections::BTreeSet;
+
+use super::wire::Reasoning;
+use crate::Identity;
+use crate::failure::Failure;
+use crate::shared::Said;
+
+/// Fields that a server may do without, and the words by which a refusal names them (wire reference 3.1).
+pub(super) const OPTIONAL: [(&str, &[&str]); 11] = [
+    ("stream_options", &["stream_options", "stream options", "include_usage", "continuous_usage"]),
+    ("response_format", &["response_format", "json_schema", "json_object", "json schema", "grammar"]),
+    ("reasoning_effort", &["reasoning_effort"]),
+    ("thinking", &["thinking"]),
+    ("chat_template_kwargs", &["chat_template_kwargs"]),
+    ("cache_prompt", &["cache_prompt"]),
+    ("return_progress", &["return_progress"]),
+    ("timings_per_token", &["timings_per_token"]),
+    ("logprobs", &["logprobs"]),
+    ("seed", &["seed"]),
+    ("temperature", &["temperature"]),
+];
+
+/// What answers taught about the endpoint.
+#[derive(Debug, Clone)]
+pub(super) struct Learned {
+    pub(super) dropped: BTreeSet<&'static str>,
+    pub(super) completion_tokens: bool,
+    pub(super) reasoning: Reasoning,
+    pub(super) identity: Identity,
+    /// What answered when it was last looked at: by the name in its answers, and on llama-server by its file.
+    pub(super) answered: Option<String>,
+    pub(super) file: Option<String>,
+    pub(super) said: Said,
+}
+
+/// What the server tells of itself between two turns.
+#[derive(Default)]
+pub(super) struct Now {
+    pub(super) window: Option<u64>,
+    pub(super) file: Option<String>,
+}
+
+impl Learned {
+    /// Compares what answers with what answered before; says what is worth a warning.
+    pub(super) fn look_at(&mut self, now: Now, answers: Option<String>, wanted: Option<u64>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (known, now) in [(&mut self.answered, answers), (&mut self.file, now.file)] {
+            let Some(now) = now else { continue };
+            let before = known.replace(now.clone()).filter(|before| *before != now);
+            warnings.extend(before.map(|before| {
+                format!("the server answers with {now} now, before it was {before}: its answers may differ from here on")
+            }));
+        }
+        if let Some(window) = now.window {
+            let window = wanted.map_or(window, |wanted| wanted.min(window));
+            let before = self.identity.window.replace(window);
+            if before.is_some_and(|before| window < before) {
+                warnings.push(format!("the server runs the model with a window of {window} tokens"));
+            }
+        }
+        if self.identity.window.is_none() {
+            warnings.push(String::from(
+                "the server does not tell its context window; set it if answers forget the task",
+            ));
+        }
+        self.said.news(warnings)
+    }
+
+    /// Gives up what the server says it cannot do, for the rest of the session. Returns whether anything changed.
+    pub(super) fn adapt(&mut self, failure: &Failure, sent: &[&'static str]) -> bool {
+        if !self.completion_tokens && failure.names(&["max_completion_tokens"]) {
+            self.completion_tokens = true;
+            return true;
+        }
+        if failure.names(&["reasoning_content"]) {
+            let next = match self.reasoning {
+                _ if failure.names(&["passed back"]) => Reasoning::Everywhere,
+                _ => Reasoning::Dropped,
+            };
+            return std::mem::replace(&mut self.reasoning, next) != next;
+        }
+        let named = |(field, words): &&(&'static str, &[&str])| sent.contains(field) && failure.names(words);
+        let mut drop: Vec<&'static str> = OPTIONAL.iter().filter(named).map(|(field, _)| *field).collect();
+        if drop.is_empty() && failure.status() == Some(422) {
+            drop = sent.to_vec(); // it does not say which: only the portable fields are left
+        }
+        if drop.contains(&"response_format") {
+            self.identity.constrains = false;
+        }
+        let before = self.dropped.len();
+        self.dropped.extend(drop);
+        self.dropped.len() > before
+    }
+}
