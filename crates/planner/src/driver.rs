@@ -6,7 +6,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use journal::{Check, Diff, Ending, Event, Journal, ModelInfo};
+use journal::{Check, Diff, Ending, Event, Journal, ModelInfo, Record};
 use models::retry::{Decision, Policy};
 use models::{Identity, Request};
 use tokio::task::JoinHandle;
@@ -16,6 +16,7 @@ use crate::acting::Acting;
 use crate::budget::Accountant;
 use crate::machine::{Ask, Begin, Input, Machine, Step, Turn, Why};
 use crate::opening;
+use crate::resume::{self, Answered, Heard, OWN_CALL, Own, Past, Plan};
 use crate::settings::{Cut, Dialect};
 use crate::{Error, Finish, Job, Parts, Report, Repository, Verifier};
 
@@ -24,8 +25,20 @@ use crate::{Error, Finish, Job, Parts, Report, Repository, Verifier};
 /// # Errors
 /// Only when the journal cannot be written: then nothing more may take effect.
 pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report, Error> {
-    let mut driver = Driver::new(&job, parts, journal);
-    let (ending, message) = match driver.work(job).await {
+    go(job, parts, journal, &[]).await
+}
+
+/// Takes up a run whose journal ends early; the job's limits count from its first beginning. The journal has been opened for appending.
+///
+/// # Errors
+/// As [`run`].
+pub async fn resume(job: Job, parts: Parts, journal: &mut Journal, past: &[Record]) -> Result<Report, Error> {
+    go(job, parts, journal, past).await
+}
+
+async fn go(job: Job, parts: Parts, journal: &mut Journal, past: &[Record]) -> Result<Report, Error> {
+    let mut driver = Driver::new(&job, parts, journal, past);
+    let (ending, message) = match driver.work(job, past).await {
         Ok(end) => end,
         Err(Stop::Ended(ending, message)) => (ending, message),
         Err(Stop::Journal(error)) => return Err(error),
@@ -59,6 +72,8 @@ pub(crate) struct Driver<'a> {
     pub(crate) interrupt: tokio::sync::watch::Receiver<bool>,
     pub(crate) journal: &'a mut Journal,
     pub(crate) started: Instant,
+    /// How long other processes worked on this run before.
+    earlier: Duration,
     pub(crate) deadline: Option<tokio::time::Instant>,
     pub(crate) accountant: Accountant,
     pub(crate) first_call_only: bool,
@@ -77,7 +92,8 @@ pub(crate) struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn new(job: &Job, parts: Parts, journal: &'a mut Journal) -> Self {
+    fn new(job: &Job, parts: Parts, journal: &'a mut Journal, past: &[Record]) -> Self {
+        let earlier = Duration::from_millis(worked_ms(past));
         let identity = parts.model.identity();
         let limits = job.settings.limits;
         let repository = Arc::clone(&parts.repository);
@@ -88,7 +104,9 @@ impl<'a> Driver<'a> {
                 Cut::ReadOn => false,
             },
             accountant: Accountant::new(limits, identity.price),
-            deadline: limits.seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s)),
+            deadline: limits
+                .seconds
+                .map(|s| tokio::time::Instant::now() + Duration::from_secs(s).saturating_sub(earlier)),
             // Two agents that were refused together shall not come back together.
             retries: Policy {
                 retries: job.settings.max_retries,
@@ -103,6 +121,7 @@ impl<'a> Driver<'a> {
             interrupt: parts.interrupt,
             journal,
             started: Instant::now(),
+            earlier,
             remembering: Some(tokio::task::spawn_blocking(move || repository.remember())),
             turn: 0,
             plan_only: job.settings.plan_only,
@@ -113,9 +132,15 @@ impl<'a> Driver<'a> {
     }
 
     /// The loop.
-    async fn work(&mut self, job: Job) -> Result<(Ending, String), Stop> {
-        let mut machine = self.begin(job).await?;
-        let mut step = machine.open();
+    async fn work(&mut self, job: Job, past: &[Record]) -> Result<(Ending, String), Stop> {
+        let (mut machine, mut step) = match resume::plan(past).map_err(refused)? {
+            Some(plan) => self.take_up(job, Past::new(past, plan)).await?,
+            None => {
+                let mut machine = self.begin(job).await?;
+                let step = machine.open();
+                (machine, step)
+            }
+        };
         loop {
             self.write_down(&mut machine)?;
             step = match step {
@@ -163,19 +188,116 @@ impl<'a> Driver<'a> {
             // Reasoning at temperature 0 goes in circles; 0.6 is what the vendor of the distills advises (wire reference 4).
             settings.temperature = if settings.temperature == 0.0 { 0.6 } else { settings.temperature };
         }
-        let prompts = crate::prompts::Prompts::new()
-            .map_err(|e| refused(format!("a prompt template is broken: {e}")))?;
-        Ok(Machine::new(Begin {
+        let plan = Plan {
             settings,
-            prompts,
             opening,
             window: self.identity.window,
             has_verifier: self.verifier.is_some(),
-            baseline,
             send_thinking: self.identity.server == "deepseek",
             branches: self.identity.branches,
             focus,
-        }))
+        };
+        let kept =
+            serde_json::to_value(&plan).map_err(|e| refused(format!("the plan cannot be kept: {e}")))?;
+        self.journal.append(Event::Begun { plan: kept })?;
+        machine(plan, baseline)
+    }
+
+    /// Leads a machine through what is on record, and finishes what the end of it leaves open.
+    async fn take_up(&mut self, job: Job, mut past: Past<'_>) -> Result<(Machine, Step), Stop> {
+        let mut plan = past.plan.clone();
+        plan.settings.limits = job.settings.limits;
+        let mut machine = machine(plan, past.baseline.clone())?;
+        self.accountant.save(past.saved);
+        self.dirty = past.dirty;
+        let mut step = machine.open();
+        let step = loop {
+            step = match step {
+                Step::Ask(ask) => match past.heard(self.turn + 1, &self.tools) {
+                    None => break Step::Ask(ask),
+                    Some(Heard::Overflow(window)) => {
+                        self.turn += 1;
+                        machine.next(Input::Overflow { window })
+                    }
+                    Some(Heard::Answer(answered)) => {
+                        self.turn += 1;
+                        self.recount(&mut machine, &answered)?;
+                        if answered.last {
+                            unsaid(&mut machine, &past)?;
+                            self.write_down(&mut machine)?;
+                            let turn = self.complete(*answered, &past).await?;
+                            let step = machine.next(Input::Answered(turn));
+                            return Ok((machine, step));
+                        }
+                        machine.next(Input::Answered(answered.turn))
+                    }
+                },
+                Step::Write { focus, why } => {
+                    let check = match past.written(why == Why::Try) {
+                        Own::Open => {
+                            self.take_back(past.edits(self.turn)).await?;
+                            break Step::Write { focus, why };
+                        }
+                        Own::Checked(check) => Some(check),
+                        Own::Written if why == Why::Try => {
+                            unsaid(&mut machine, &past)?;
+                            self.write_down(&mut machine)?;
+                            let check = Some(self.check().await?);
+                            let step = machine.next(Input::Written { content: focus.content, check });
+                            return Ok((machine, step));
+                        }
+                        Own::Written => None,
+                    };
+                    machine.next(Input::Written { content: focus.content, check })
+                }
+                end @ Step::Finish(..) => break end,
+            }
+        };
+        unsaid(&mut machine, &past)?;
+        Ok((machine, step))
+    }
+
+    /// Counts an answer on record as if it had just come.
+    fn recount(&mut self, machine: &mut Machine, answered: &Answered) -> Result<(), Stop> {
+        for (tool, size) in &answered.calls {
+            let seen = self.like_calls.entry(tool.clone()).or_default();
+            *seen = (seen.0 + size, seen.1 + 1);
+        }
+        self.account(machine, &machine.messages.clone(), &answered.counts)
+    }
+
+    /// Carries out what an answer on record asked for and what is not on record as done.
+    async fn complete(&mut self, answered: Answered, past: &Past<'_>) -> Result<Turn, Stop> {
+        self.repository.turn(self.turn);
+        let mut turn = answered.turn;
+        if answered.left.iter().any(|(call, begun)| *begun && call.effect == tool_api::Effect::Write) {
+            // It may have been made and not been written down: made again, it is made once.
+            self.take_back(past.edits(self.turn)).await?;
+        }
+        let mut acting = Acting::new(Arc::clone(&self.tools));
+        for (call, begun) in answered.left {
+            if begun && call.effect == tool_api::Effect::Execute && call.tool != "run_tests" {
+                let text =
+                    "interrupted: the agent was stopped while this ran; what it had done by then stands";
+                let outcome = tool_api::Outcome::failed(text);
+                let acted = crate::acting::Acted { call, result: Ok(outcome), ms: 0 };
+                self.acted(acted, &mut turn).await?;
+            } else {
+                acting.queue(call);
+            }
+        }
+        self.carry_out(&mut acting, &mut turn).await?;
+        if turn.check.is_none() {
+            self.after_calls(&mut turn).await?;
+        }
+        Ok(turn)
+    }
+
+    /// Puts back edits of this turn that are not on record as done.
+    async fn take_back(&mut self, done: usize) -> Result<(), Stop> {
+        self.remembered().await?;
+        let (repository, turn) = (Arc::clone(&self.repository), self.turn);
+        noted(tokio::task::spawn_blocking(move || repository.take_back(turn, done)).await)
     }
 
     fn write_down(&mut self, machine: &mut Machine) -> Result<(), Stop> {
@@ -219,6 +341,7 @@ impl<'a> Driver<'a> {
                 Decision::Compact => {
                     let window =
                         if let models::Error::Overflow { window, .. } = &error { *window } else { None };
+                    self.journal.append(Event::Overflow { turn: self.turn, window })?;
                     self.journal.append(Event::Warning { message: error.to_string() })?;
                     return Ok(Input::Overflow { window });
                 }
@@ -283,6 +406,22 @@ impl<'a> Driver<'a> {
         noted(tokio::task::spawn_blocking(move || repository.after_command()).await)
     }
 
+    /// Runs all queued calls to their end.
+    pub(crate) async fn carry_out(&mut self, acting: &mut Acting, turn: &mut Turn) -> Result<(), Stop> {
+        let stopped = stopped(self.interrupt.clone(), self.deadline);
+        tokio::pin!(stopped);
+        loop {
+            self.start(acting, false).await?;
+            if acting.is_idle() {
+                return Ok(());
+            }
+            tokio::select! {
+                acted = acting.next() => self.acted(acted, turn).await?,
+                stop = &mut stopped => return Err(stop),
+            }
+        }
+    }
+
     /// Writes a file for the machine, by the same way every change goes, and verifies it where that was asked for.
     async fn write(&mut self, path: &str, content: &str, why: &Why) -> Result<Option<Check>, Stop> {
         let message = match why {
@@ -292,7 +431,7 @@ impl<'a> Driver<'a> {
         self.journal.append(Event::Guard { message })?;
         let mut acting = Acting::new(Arc::clone(&self.tools));
         acting.queue(crate::answer::ReadyCall {
-            call: u32::MAX,
+            call: OWN_CALL,
             tool: "apply_patch".into(),
             arguments: serde_json::json!({ "path": path, "content": content }),
             effect: tool_api::Effect::Write,
@@ -334,7 +473,7 @@ impl<'a> Driver<'a> {
     }
 
     fn elapsed_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        (self.earlier + self.started.elapsed()).as_millis() as u64
     }
 
     async fn finish(mut self, ending: Ending, mut message: String) -> Result<Report, Error> {
@@ -363,6 +502,42 @@ impl<'a> Driver<'a> {
         })?;
         Ok(Report { ending, message, diff, totals })
     }
+}
+
+fn machine(plan: Plan, baseline: Option<Check>) -> Result<Machine, Stop> {
+    let prompts =
+        crate::prompts::Prompts::new().map_err(|e| refused(format!("a prompt template is broken: {e}")))?;
+    let Plan { settings, opening, window, has_verifier, send_thinking, branches, focus } = plan;
+    let begin =
+        Begin { settings, prompts, opening, window, has_verifier, baseline, send_thinking, branches, focus };
+    Ok(Machine::new(begin))
+}
+
+/// Leaves in the machine's log what is not on record; what is has to be the same.
+fn unsaid(machine: &mut Machine, past: &Past<'_>) -> Result<(), Stop> {
+    let says = |event: &Event| matches!(event, Event::Message { .. } | Event::Rewound { .. });
+    let mut log = std::mem::take(&mut machine.log).into_iter();
+    for (i, recorded) in past.said().enumerate() {
+        match log.by_ref().find(says) {
+            Some(event) if event == *recorded => {}
+            _ => {
+                let message = format!(
+                    "the session cannot be taken up: with this version, message {} of its conversation would be another",
+                    i + 1
+                );
+                return Err(refused(message));
+            }
+        }
+    }
+    machine.log = log.collect();
+    Ok(())
+}
+
+/// Milliseconds that were worked on a run, pauses between processes left out.
+fn worked_ms(records: &[Record]) -> u64 {
+    let segments = records.split(|r| matches!(r.event, Event::Resumed { .. }));
+    let span = |s: &[Record]| Some(s.last()?.time_ms.saturating_sub(s.first()?.time_ms));
+    segments.filter_map(span).sum()
 }
 
 fn noted(done: Result<Result<(), String>, tokio::task::JoinError>) -> Result<(), Stop> {

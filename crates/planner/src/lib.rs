@@ -28,6 +28,7 @@ mod guards;
 mod machine;
 mod opening;
 mod prompts;
+mod resume;
 mod settings;
 mod turn;
 
@@ -39,7 +40,7 @@ use models::Model;
 use serde::{Deserialize, Serialize};
 use tool_api::Registry;
 
-pub use driver::run;
+pub use driver::{resume, run};
 pub use finish_tool::Finish;
 pub use opening::dialect;
 pub use settings::{Cut, Dialect, Limits, Settings};
@@ -115,6 +116,13 @@ pub trait Repository: Send + Sync {
     /// # Errors
     /// When what it changed cannot be recorded: the run stops.
     fn after_command(&self) -> Result<(), String> {
+        Ok(())
+    }
+    /// Puts back the edits of a turn that came after the first `done`: the run was cut off before they were on record.
+    ///
+    /// # Errors
+    /// When one cannot be put back: somebody else has changed the file.
+    fn take_back(&self, _turn: u32, _done: usize) -> Result<(), String> {
         Ok(())
     }
     /// What changed since [`Repository::remember`], from the tree itself.

@@ -102,16 +102,7 @@ impl Driver<'_> {
         })?;
         self.account(machine, &request.messages, &counts)?;
         (turn.content, turn.thinking) = (content, thinking);
-        loop {
-            self.start(&mut acting, false).await?;
-            if acting.is_idle() {
-                break;
-            }
-            tokio::select! {
-                acted = acting.next() => self.acted(acted, &mut turn).await?,
-                stop = &mut stopped => return Err(stop),
-            }
-        }
+        self.carry_out(&mut acting, &mut turn).await?;
         self.after_calls(&mut turn).await?;
         Ok(Ok(turn))
     }
@@ -233,7 +224,7 @@ impl Driver<'_> {
     }
 
     /// Verifies when files changed, or when the model says it is done and something may have changed since the last time.
-    async fn after_calls(&mut self, turn: &mut Turn) -> Result<(), Stop> {
+    pub(crate) async fn after_calls(&mut self, turn: &mut Turn) -> Result<(), Stop> {
         let changed = turn.results.iter().any(|r| !r.outcome.changed.is_empty());
         let finishing = turn.results.iter().any(|r| r.tool == "finish");
         if self.verifier.is_some() && (changed || (finishing && self.dirty)) {
@@ -245,7 +236,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn account(
+    pub(crate) fn account(
         &mut self,
         machine: &mut Machine,
         sent: &[Message],

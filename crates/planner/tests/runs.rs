@@ -453,3 +453,62 @@ async fn the_first_event_of_an_effect_comes_before_it() {
         .collect();
     insta::assert_snapshot!(names.join(" "));
 }
+
+/// What a run did: its requests, its files, its ending.
+fn outcome(
+    ran: &support::Ran,
+) -> (Vec<Vec<models::Message>>, std::collections::BTreeMap<String, String>, Ending) {
+    (ran.requests.iter().map(|r| r.messages.clone()).collect(), ran.files.clone(), ran.report.ending.clone())
+}
+
+/// Runs to the end, then again from each cut of the journal.
+async fn ends_alike_from_every_cut(begin: fn() -> support::World, replies: fn() -> Vec<Reply>) {
+    let whole = begin().run("t", replies()).await;
+    let wanted = outcome(&whole);
+    for cut in 1..whole.records.len() {
+        let past = &whole.records[..cut];
+        let heard = past.iter().filter(|r| matches!(r.event, Event::Output { .. })).count();
+        let world = begin();
+        world.files.lock().unwrap().clone_from(&whole.states[cut - 1]);
+        let resumed = world.resume("t", replies().into_iter().skip(heard).collect(), past).await;
+        let (mut requests, files, ending) = outcome(&resumed);
+        let mut all = wanted.0[..heard].to_vec();
+        all.append(&mut requests);
+        assert_eq!(
+            (&all, &files, &ending),
+            (&wanted.0, &wanted.1, &wanted.2),
+            "after {cut}: {:?}",
+            past.last()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_run_cut_off_after_any_event_ends_as_the_whole_one_with_the_same_requests() {
+    ends_alike_from_every_cut(world, || {
+        let answers = [
+            READ,
+            "I think so.",
+            r#"{"tool": "read_file", "arguments": {"path": "nowhere.py"}}"#,
+            r#"{"tool": "apply_patch", "arguments": {"path": "calc.py", "content": "def add(a, b):\n    return a * b\n"}}"#,
+            FINISH,
+            FIX,
+            FINISH,
+        ];
+        answers.into_iter().map(says).collect()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_by_whole_files_and_doubts_cut_off_after_any_event_ends_as_the_whole_one() {
+    ends_alike_from_every_cut(world_with_branches, || {
+        vec![unchanged_in_doubt(&[(" *", -0.8), (" +", -1.0)]), says(" b"), says(" b")]
+    })
+    .await;
+    ends_alike_from_every_cut(world_with_branches, || {
+        let wrong = || says("```python\ndef add(a, b):\n    return a / b\n```\n");
+        vec![wrong(), unchanged_in_doubt(&[(" *", -0.8)]), says(" b"), wrong(), says("No.")]
+    })
+    .await;
+}

@@ -213,6 +213,8 @@ pub struct Ran {
     pub requests: Vec<Request>,
     pub records: Vec<Record>,
     pub files: BTreeMap<String, String>,
+    /// The files as they were when each record had been written.
+    pub states: Vec<BTreeMap<String, String>>,
 }
 
 pub fn world() -> World {
@@ -254,6 +256,17 @@ impl World {
         self.run_with(task, Box::new(model), requests).await
     }
 
+    /// Takes up a run whose journal ends as `past` does.
+    pub async fn resume(self, task: &str, replies: Vec<Reply>, past: &[Record]) -> Ran {
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let model = Script {
+            replies: Mutex::new(replies.into()),
+            requests: Arc::clone(&requests),
+            identity: self.identity.clone(),
+        };
+        self.go(task, Box::new(model), requests, past).await
+    }
+
     /// The same with any model, which notes its requests.
     pub async fn run_with(
         self,
@@ -261,9 +274,22 @@ impl World {
         model: Box<dyn Model>,
         requests: Arc<Mutex<Vec<Request>>>,
     ) -> Ran {
+        self.go(task, model, requests, &[]).await
+    }
+
+    async fn go(
+        self,
+        task: &str,
+        model: Box<dyn Model>,
+        requests: Arc<Mutex<Vec<Request>>>,
+        past: &[Record],
+    ) -> Ran {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
         let mut journal: Journal = store.create().unwrap();
+        let states = Arc::new(Mutex::new(Vec::new()));
+        let (seen, files) = (Arc::clone(&states), Arc::clone(&self.files));
+        journal.observe(Box::new(move |_| seen.lock().unwrap().push(files.lock().unwrap().clone())));
         let parts = Parts {
             model,
             tools: Registry::new()
@@ -278,11 +304,12 @@ impl World {
             interrupt: self.interrupt.subscribe(),
         };
         let job = Job { task: task.into(), settings: self.settings, why_model: "the test says so".into() };
-        let report = planner::run(job, parts, &mut journal).await.unwrap();
+        let report = planner::resume(job, parts, &mut journal, past).await.unwrap();
         let records = store.load(journal.id()).unwrap();
         let requests = requests.lock().unwrap().clone();
         let files = self.files.lock().unwrap().clone();
-        Ran { report, requests, records, files }
+        let states = std::mem::take(&mut *states.lock().unwrap());
+        Ran { report, requests, records, files, states }
     }
 }
 
