@@ -112,13 +112,20 @@ pub struct Chosen {
 /// # Errors
 /// Whatever opening it met; [`Error::Refused`] with what to do when nothing was found.
 pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chosen, Error> {
+    // Agents that were refused together shall not come back together.
+    let policy = Policy { seed: u64::from(std::process::id()), ..Policy::default() };
     let mut attempt = 0;
     loop {
         match open_now(choice, around).await {
-            Err(error @ Error::Unavailable { .. }) => match Policy::default().decide(attempt, &error, None) {
-                Decision::Wait(pause) => tokio::time::sleep(pause).await,
-                Decision::Compact | Decision::GiveUp(_) => return Err(error),
-            },
+            Err(error @ (Error::Unavailable { .. } | Error::Loading(_))) => {
+                match policy.decide(attempt, &error, None) {
+                    Decision::Wait(pause) => {
+                        tracing::warn!("{error}; again in {} s", pause.as_secs_f64());
+                        tokio::time::sleep(pause).await;
+                    }
+                    Decision::Compact | Decision::GiveUp(_) => return Err(error),
+                }
+            }
             result => return result,
         }
         attempt += 1;

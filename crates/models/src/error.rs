@@ -25,6 +25,9 @@ pub enum Error {
         /// Seconds it asked us to wait.
         retry_after: Option<u64>,
     },
+    /// The server is there, but still loading its model, which takes minutes for a large one.
+    #[error("{0}")]
+    Loading(String),
     /// The prompt is longer than the window.
     #[error("{message}")]
     Overflow {
@@ -63,7 +66,9 @@ impl Error {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Error::Transport(_) | Error::Timeout(_) | Error::Protocol(_) => Retry::After(None),
+            Error::Transport(_) | Error::Loading(_) | Error::Timeout(_) | Error::Protocol(_) => {
+                Retry::After(None)
+            }
             Error::Unavailable { retry_after, .. } => Retry::After(*retry_after),
             Error::Overflow { .. } => Retry::Compact,
             Error::MissingModel { .. } | Error::Refused(_) | Error::Settings(_) => Retry::Never,

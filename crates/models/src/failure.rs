@@ -196,6 +196,7 @@ impl From<Failure> for Error {
             407 => settings(
                 "; the proxy wants credentials: http://user:password@proxy in HTTP_PROXY or HTTPS_PROXY",
             ),
+            503 if said.to_lowercase().contains("loading model") => Error::Loading(because("")),
             408 | 429 | 499 | 500 | 502..=599 => {
                 Error::Unavailable { message: format!("{url} answered {status}: {said}"), retry_after }
             }
@@ -263,6 +264,8 @@ mod tests {
             assert!(matches!(error(status, "x"), Error::Settings(_)), "{status}");
         }
         assert!(matches!(error(404, r#"{"error":"model 'x' not found"}"#), Error::MissingModel { .. }));
+        let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
+        assert!(matches!(error(503, loading), Error::Loading(_)));
         let too_large = "model requires more system memory (12.0 GiB) than is available (7.1 GiB)";
         assert!(matches!(error(500, too_large), Error::Refused(why) if why.contains("smaller")));
     }

@@ -12,6 +12,8 @@ use crate::{Error, Retry};
 pub struct Policy {
     /// The most retries of one request.
     pub retries: u32,
+    /// The most retries while the server loads its model; with the longest pause, about ten minutes.
+    pub loading: u32,
     /// The first pause.
     pub first: Duration,
     /// The longest pause of our own choosing.
@@ -26,6 +28,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             retries: 5,
+            loading: 60,
             first: Duration::from_millis(500),
             longest: Duration::from_secs(10),
             patience: Duration::from_secs(300),
@@ -60,8 +63,8 @@ impl Policy {
             Retry::Compact => return Decision::Compact,
             Retry::After(asked) => asked.map(Duration::from_secs),
         };
-        if attempt >= self.retries {
-            let times = self.retries;
+        let times = if matches!(error, Error::Loading(_)) { self.loading } else { self.retries };
+        if attempt >= times {
             return Decision::GiveUp(format!("it failed again after {times} retries"));
         }
         if let Some(asked) = asked.filter(|asked| *asked > self.patience) {
@@ -134,6 +137,9 @@ mod tests {
             Decision::GiveUp(_)
         ));
         assert!(matches!(policy.decide(0, &Error::Refused(String::from("no")), None), Decision::GiveUp(_)));
+        let loading = Error::Loading(String::from("loading"));
+        assert!(matches!(policy.decide(59, &loading, None), Decision::Wait(pause) if pause.as_secs() >= 10));
+        assert!(matches!(policy.decide(60, &loading, None), Decision::GiveUp(_)));
         let overflow = Error::Overflow { message: String::new(), prompt_tokens: None, window: None };
         assert_eq!(policy.decide(9, &overflow, None), Decision::Compact);
     }

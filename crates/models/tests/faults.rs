@@ -29,6 +29,7 @@ fn kind(error: &Error) -> &'static str {
     match error {
         Error::Transport(_) => "transport",
         Error::Unavailable { .. } => "unavailable",
+        Error::Loading(_) => "loading",
         Error::Overflow { .. } => "overflow",
         Error::Timeout(_) => "timeout",
         Error::MissingModel { .. } => "missing",
@@ -79,6 +80,7 @@ async fn each_fault_has_one_meaning_and_the_next_try_is_the_same_request_byte_fo
         ("429 nonsense", busy().header("Retry-After", "soon"), "unavailable", again, "slow down"),
         ("500", Reply::error(500, "CUDA error"), "unavailable", again, "CUDA error"),
         ("502", Reply::status(502, page), "unavailable", again, "Please sign in"),
+        ("503 while loading", Reply::error(503, "Loading model"), "loading", again, "Loading model"),
         ("503", Reply::error(503, "busy"), "unavailable", again, "busy"),
         ("504", Reply::status(504, ""), "unavailable", again, "no reason given"),
         ("529", Reply::status(529, ""), "unavailable", again, "529"),

@@ -311,8 +311,8 @@ async fn a_loading_server_is_waited_for_and_a_wrong_key_is_not() {
     let error = OpenAi::open(OpenAiOptions::new(&server.openai_url())).await.err();
     // Both the list and the chat say so; whichever is met first.
     match error {
-        Some(error) => assert!(matches!(error, Error::Unavailable { .. }), "{error:?}"),
-        None => assert!(matches!(ask(&openai(&server).await, "x").await, Err(Error::Unavailable { .. }))),
+        Some(error) => assert!(matches!(error, Error::Loading(_)), "{error:?}"),
+        None => assert!(matches!(ask(&openai(&server).await, "x").await, Err(Error::Loading(_)))),
     }
     let server = Server::with_config(Config {
         personality: Personality::Vllm,

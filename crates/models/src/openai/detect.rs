@@ -123,11 +123,10 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>) -> Result<Found, Er
     if let Ok(Value::String(version)) = ollama.as_ref().map(|value| &value["version"]) {
         return Ok(Found::Ollama { version: version.clone() });
     }
-    if [&models, &props].iter().any(|answer| matches!(answer, Err(Failure::Status { status: 503, .. }))) {
-        return Err(Error::Unavailable {
-            message: format!("the server at {base} is still loading its model"),
-            retry_after: None,
-        });
+    for answer in [&models, &props] {
+        if let Err(failure @ Failure::Status { status: 503, .. }) = answer {
+            return Err(failure.clone().into());
+        }
     }
     let silent = |answer: &Result<Value, Failure>| matches!(answer, Err(Failure::Other(Error::Timeout(_))));
     let nobody = [&models, &ollama, &props].into_iter().all(silent);
