@@ -32,9 +32,12 @@ use crate::{
     order::{Order, Profile},
     probe::UNIX_SOCKETS,
     sys,
-    syscalls::{self, Sockets},
+    syscalls::{self, Surroundings},
     view::View,
 };
+
+/// Processes and threads that a user may have beside a command's.
+const OTHERS: u64 = 8_192;
 
 /// Devices that any program may use.
 const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
@@ -253,10 +256,9 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     let hard = getrlimit(Resource::Cpu).maximum;
     let soft = Rlimit { current: Some(hard.unwrap_or(u64::MAX).min(limits.cpu_seconds)), maximum: hard };
     setrlimit(Resource::Cpu, soft).doing("setting a resource limit")?;
-    if order.profile.namespaces && order.user_namespace {
-        // Counted per user namespace; elsewhere it would count everything else this user runs.
-        limit(Resource::Nproc, limits.processes)?;
-    }
+    // Counted per user namespace; elsewhere with everything else this user runs.
+    let others = if order.profile.namespaces && order.user_namespace { 0 } else { OTHERS };
+    limit(Resource::Nproc, limits.processes.saturating_add(others))?;
     let confined = order.profile != Profile::default();
     if confined && capabilities(None).doing("capabilities")?.effective.contains(CapabilitySet::SETPCAP) {
         drop_capabilities()?;
@@ -268,16 +270,17 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     }
     sys::close_descriptors_on_exec().doing("close_range")?;
     if order.profile.seccomp {
-        syscalls::refuse(sockets(order))?;
+        syscalls::refuse(surroundings(order))?;
     }
     Ok(())
 }
 
 /// Without namespaces, what the filter does not stop reaches the machine's network, and any Unix socket that Landlock does not know of.
-fn sockets(order: &Order) -> Sockets {
+fn surroundings(order: &Order) -> Surroundings {
     let namespaces = order.profile.namespaces;
     let landlock = order.profile.landlock && sys::landlock_abi() >= Some(UNIX_SOCKETS);
-    Sockets {
+    Surroundings {
+        namespaces,
         internet: order.network == Network::Full || (namespaces && order.network == Network::Loopback),
         unix: namespaces || landlock,
     }

@@ -4,11 +4,12 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    num::NonZero,
     time::Duration,
 };
 
 use rustix::{
-    net::{AddressFamily, SocketType, socket},
+    net::{AddressFamily, Protocol, SocketType, socket},
     thread::UnshareFlags,
 };
 
@@ -17,8 +18,8 @@ use crate::sys;
 /// How long a forbidden connection may take to be refused.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A family of sockets (`AF_ALG`) that any user may make and no command needs.
-const ALG: u16 = 38;
+/// The kernel's events (`NETLINK_KOBJECT_UEVENT`), which any user may listen to and no command needs.
+const EVENTS: u32 = 15;
 
 /// Tries everything and returns what worked, in words. The UDP packet is judged by whether it arrives, which only the other side knows.
 pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16, filtered: bool) -> Vec<String> {
@@ -38,8 +39,11 @@ pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16, filtered:
     if filtered && sys::unshare(UnshareFlags::NEWUSER).is_ok() {
         violations.push("a user namespace could be made".to_owned());
     }
-    if filtered && socket(AddressFamily::from_raw(ALG), SocketType::SEQPACKET, None).is_ok() {
-        violations.push("a socket of the kernel's cryptography could be made".to_owned());
+    if filtered
+        && socket(AddressFamily::NETLINK, SocketType::RAW, NonZero::new(EVENTS).map(Protocol::from_raw))
+            .is_ok()
+    {
+        violations.push("a socket for the kernel's events could be made".to_owned());
     }
     violations
 }

@@ -12,13 +12,15 @@ use seccompiler::{
     TargetArch, apply_filter, sock_filter,
 };
 
-/// What sockets may be made.
+/// What else is in force, and need not be refused here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sockets {
-    /// IPv4 and IPv6.
+pub(crate) struct Surroundings {
+    /// IPv4 and IPv6 sockets can be made.
     pub(crate) internet: bool,
-    /// Unix sockets that can be connected to a path. Pairs that know only each other are always allowed.
+    /// Unix sockets that can be connected to a path can be made. Pairs that know only each other always can.
     pub(crate) unix: bool,
+    /// Processes outside, and the memory and queues of System V that they share, are out of sight.
+    pub(crate) namespaces: bool,
 }
 
 /// Refused with "Operation not permitted", whatever the arguments.
@@ -82,8 +84,13 @@ const REFUSED: &[c_long] = &[
 const OPEN_TREE_ATTR: c_long = 467;
 
 /// "Function not implemented": programs then take the way that can be judged, or do without.
-const ABSENT: &[c_long] =
-    &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+const ABSENT: &[c_long] = &[
+    libc::SYS_clone3,
+    libc::SYS_openat2,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+];
 
 /// Namespaces that a process could make for itself, and in which it would have all of root's powers over the kernel.
 const NAMESPACES: &[libc::c_int] = &[
@@ -96,6 +103,46 @@ const NAMESPACES: &[libc::c_int] = &[
     libc::CLONE_NEWCGROUP,
 ];
 
+/// Ways to other processes of the same user that namespaces close.
+const SHARED: &[c_long] = &[
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+];
+
+/// Calls that give a file its mode, and the argument it is in. In `openat2` it is out of sight.
+const FILE_MODES: &[(c_long, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (FCHMODAT2, 2),
+    (libc::SYS_openat, 3),
+    (libc::SYS_mknodat, 2),
+];
+
+/// The same number everywhere; newer than the `libc` crate's lists.
+const FCHMODAT2: c_long = 452;
+
+/// The bit that makes a program run as the user whom its file belongs to.
+const SET_USER_ID: u64 = 0o4000;
+
 /// Requests that type into, or paste from, a terminal.
 const TERMINAL_REQUESTS: &[u64] = &[0x5412, 0x541c]; // TIOCSTI, TIOCLINUX
 
@@ -106,9 +153,9 @@ type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 ///
 /// # Errors
 /// When the kernel has no seccomp filters.
-pub(crate) fn refuse(sockets: Sockets) -> io::Result<()> {
+pub(crate) fn refuse(around: Surroundings) -> io::Result<()> {
     let problem = |e: &dyn std::fmt::Display| io::Error::other(format!("seccomp: {e}"));
-    for (errno, rules) in rules(sockets).map_err(|e| problem(&e))? {
+    for (errno, rules) in rules(around).map_err(|e| problem(&e))? {
         let refuse = SeccompAction::Errno(errno.unsigned_abs());
         let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| problem(&e))?;
         let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch);
@@ -121,7 +168,7 @@ pub(crate) fn refuse(sockets: Sockets) -> io::Result<()> {
 }
 
 /// A filter for each error, because a filter knows one.
-fn rules(sockets: Sockets) -> Result<[(libc::c_int, Rules); 4], seccompiler::BackendError> {
+fn rules(around: Surroundings) -> Result<[(libc::c_int, Rules); 4], seccompiler::BackendError> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
     let always = |calls: &[c_long]| calls.iter().map(|call| (*call, Vec::new())).collect::<Rules>();
     let when = |argument, op, value: u64| SeccompCondition::new(argument, Dword, op, value);
@@ -136,6 +183,12 @@ fn rules(sockets: Sockets) -> Result<[(libc::c_int, Rules); 4], seccompiler::Bac
     let requests = TERMINAL_REQUESTS.iter().map(|request| SeccompRule::new(vec![when(1, Eq, *request)?]));
     not_permitted.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
 
+    // A program of the agent's user that any other user may run as that user.
+    for (call, mode) in FILE_MODES {
+        let rule = SeccompRule::new(vec![when(*mode, MaskedEq(SET_USER_ID), SET_USER_ID)?])?;
+        not_permitted.insert(*call, vec![rule]);
+    }
+
     // Packet sockets, VSOCK to the host, Bluetooth, the kernel's cryptography and what else has a family of its own.
     let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
     let other = known.iter().map(|f| when(0, Ne, family(*f))).collect::<Result<Vec<_>, _>>()?;
@@ -146,14 +199,20 @@ fn rules(sockets: Sockets) -> Result<[(libc::c_int, Rules); 4], seccompiler::Bac
 
     let mut denied = Rules::new();
     let mut families = Vec::new();
-    if !sockets.internet {
+    if !around.internet {
         families.extend([libc::AF_INET, libc::AF_INET6]);
     }
-    if !sockets.unix {
+    if !around.unix {
         families.push(libc::AF_UNIX);
         // A pair of datagram sockets can be sent elsewhere by address.
         let datagrams = vec![when(1, MaskedEq(0xf), family(libc::SOCK_DGRAM))?];
         denied.insert(libc::SYS_socketpair, vec![SeccompRule::new(datagrams)?]);
+    }
+    if !around.namespaces {
+        denied.extend(always(SHARED));
+        // Limits of other processes; 0 is this one.
+        let of_others = vec![when(0, Ne, 0)?];
+        denied.insert(libc::SYS_prlimit64, vec![SeccompRule::new(of_others)?]);
     }
     if !families.is_empty() {
         let rules = families.iter().map(|f| SeccompRule::new(vec![when(0, Eq, family(*f))?]));

@@ -3,50 +3,74 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
 
+mod attempts;
 #[allow(dead_code, reason = "each test file uses its part")]
 mod support;
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    io::{Read, Write},
+    net::{TcpListener, UdpSocket},
     os::{
         fd::AsRawFd,
         linux::net::SocketAddrExt,
         unix::{
             fs::PermissionsExt,
-            net::{SocketAddr, UnixListener},
+            net::{SocketAddr, UnixDatagram, UnixListener},
             process::CommandExt,
         },
     },
 };
 
+use attempts::{ATTEMPTS, ATTEMPTS_OF_ROOT, SECRETS, THROUGH_WITHOUT_NAMESPACES};
 use sandbox::{Command, Level, Policy, Sandbox};
 use support::Fixture;
 
-/// Runs a line without and with the sandbox, each in a fresh place. It prints `escaped` where it gets through.
-async fn attempt(name: &str, line: &str) -> Option<String> {
-    let mut seen = Vec::new();
-    for level in [Level::Off, Level::On] {
-        let fixture = Fixture::new();
-        fs::write(fixture.home().join("other/victim"), "").unwrap();
-        let outside = Outside::new(&fixture);
-        let sandbox = fixture.with(Policy { level, ..fixture.policy() });
-        let command = Command { env: outside.env.clone(), ..Command::shell(line) };
-        let text = sandbox.run(command).await.unwrap().output.text();
-        seen.push((text.contains("escaped"), text));
+/// Runs a line in a fresh place, and says what it printed where that is not what was to be expected.
+async fn attempt(line: &str, level: Level, escapes: bool) -> Option<String> {
+    let fixture = Fixture::new();
+    fs::write(fixture.home().join("other/victim"), "").unwrap();
+    fs::write(fixture.root().join("calls.py"), include_str!("attempts/calls.py")).unwrap();
+    for secret in SECRETS {
+        let path = fixture.home().join(secret);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "secret").unwrap();
     }
-    match &seen[..] {
-        [(true, _), (false, _)] => None,
-        _ => Some(format!("{name}: (escaped, output) without and with the sandbox: {seen:#?}")),
-    }
+    let outside = Outside::new(&fixture);
+    let sandbox = fixture.with(Policy { level, ..fixture.policy() });
+    let line = match line.strip_prefix("calls ") {
+        Some(name) => format!("exec python3 -S calls.py {name}"),
+        None => line.to_owned(),
+    };
+    let command = Command { env: outside.env.clone(), ..Command::shell(line) };
+    let text = sandbox.run(command).await.unwrap().output.text();
+    (text.contains("escaped") != escapes).then_some(text)
 }
 
-async fn attempt_all(attempts: &[(&str, &str)]) {
-    let mut wrong = Vec::new();
+/// Each has to succeed without the sandbox, and to fail with it, apart from those that are listed as getting through.
+async fn attempt_all(attempts: impl Iterator<Item = (String, String)>, through: &[&str]) -> usize {
+    let (mut wrong, mut count) = (Vec::new(), 0);
     for (name, line) in attempts {
-        wrong.extend(attempt(name, line).await);
+        for (level, escapes) in [(Level::Off, true), (Level::On, through.contains(&name.as_str()))] {
+            if let Some(text) = attempt(&line, level, escapes).await {
+                let what = if escapes { "does not get through" } else { "gets through" };
+                wrong.push(format!("sandbox {level:?}: {name} {what}: {text}"));
+            }
+        }
+        count += 1;
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+    count
+}
+
+fn by_any_user() -> impl Iterator<Item = (String, String)> {
+    let secrets =
+        SECRETS.iter().map(|path| (format!("read ~/{path}"), format!("cat $HOME/{path} && echo escaped")));
+    named(ATTEMPTS).chain(secrets)
+}
+
+fn named(attempts: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    attempts.iter().map(|(name, line)| ((*name).to_owned(), (*line).to_owned()))
 }
 
 fn is_root() -> bool {
@@ -55,13 +79,13 @@ fn is_root() -> bool {
 
 #[tokio::test]
 async fn no_attempt_to_get_out_succeeds() {
-    attempt_all(ATTEMPTS).await;
+    assert!(attempt_all(by_any_user(), &[]).await >= 60);
 }
 
 #[tokio::test]
 async fn no_attempt_of_root_to_get_out_succeeds() {
     if is_root() {
-        attempt_all(ATTEMPTS_OF_ROOT).await;
+        attempt_all(named(ATTEMPTS_OF_ROOT), &[]).await;
     }
 }
 
@@ -123,150 +147,127 @@ async fn a_launcher_that_does_not_work_stops_the_run_and_names_the_flag() {
     assert!(!fixture.root().join("ran").exists());
 }
 
-/// Shell lines and what they try. `$HOME` is the fixture's home directory, the work tree lies in it.
-const ATTEMPTS: &[(&str, &str)] = &[
-    ("write into the home directory", "echo x > $HOME/new && echo escaped"),
-    ("append to a start-up file", "echo x >> $HOME/.bashrc && echo escaped"),
-    ("read a key", "cat $HOME/.ssh/id_ed25519 && echo escaped"),
-    ("list the home directory's secrets", "ls $HOME/.ssh && echo escaped"),
-    ("read another repository", "cat ../other/src.rs && echo escaped"),
-    ("read through a symbolic link", "ln -sf $HOME/.ssh link; cat link/id_ed25519 && echo escaped"),
-    ("write through a symbolic link", "ln -sf $HOME/other link2; echo x > link2/new && echo escaped"),
-    ("a hard link to a file outside", "ln $HOME/other/src.rs hard && echo escaped"),
-    ("a hard link out of the work tree", "ln a.txt $HOME/other/hard && echo escaped"),
-    ("move a file out", "echo x > moved; mv moved $HOME/other/moved && echo escaped"),
-    ("change permissions outside", "chmod 777 $HOME/other/src.rs && echo escaped"),
-    ("change times outside", "touch -d 2001-01-01 $HOME/other/src.rs && echo escaped"),
-    (
-        "delete a file outside",
-        "rm -f $HOME/other/victim; [ ! -e $HOME/other/victim ] && ls $HOME/other && echo escaped",
-    ),
-    ("truncate a file outside", "truncate -s 0 $HOME/other/src.rs && echo escaped"),
-    ("write a git hook", "mkdir -p .git/hooks && echo evil > .git/hooks/pre-commit && echo escaped"),
-    ("change git's configuration", "echo '[alias]' >> .git/config && echo escaped"),
-    ("replace .git", "mv .git dotgit && mkdir .git && echo escaped"),
-    ("delete .git", "rm -rf .git; [ ! -e .git ] && echo escaped"),
-    ("signal a process outside", "kill -0 $OUTSIDE && echo escaped"),
-    (
-        "see processes outside",
-        "[ -d /proc/$OUTSIDE ] && tr '\\0' ' ' < /proc/$OUTSIDE/cmdline | grep -q . && echo escaped",
-    ),
-    ("read another process's environment", "cat /proc/$OUTSIDE/environ && echo escaped"),
-    ("look into another process's root", "ls /proc/$OUTSIDE/root/ && echo escaped"),
-    (
-        "connect over TCP",
-        "python3 -c 'import socket, os; socket.create_connection((\"127.0.0.1\", int(os.environ[\"TCP\"])), 2); print(\"escaped\")'",
-    ),
-    (
-        "send a UDP packet",
-        "python3 -c '
-import socket, os
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(0.5)
-s.sendto(b\"ping\", (\"127.0.0.1\", int(os.environ[\"UDP\"])))
-s.recv(9); print(\"escaped\")'",
-    ),
-    (
-        "connect to a Unix socket outside",
-        "python3 -c 'import socket, os; socket.socket(socket.AF_UNIX).connect(os.environ[\"UNIX\"]); print(\"escaped\")'",
-    ),
-    (
-        "connect to an abstract Unix socket",
-        "python3 -c 'import socket, os; socket.socket(socket.AF_UNIX).connect(\"\\0\" + os.environ[\"ABSTRACT\"]); print(\"escaped\")'",
-    ),
-    (
-        "share memory with others",
-        "echo x > /dev/shm/escape-$OUTSIDE; [ -e /proc/$OUTSIDE/root/dev/shm/escape-$OUTSIDE ] && rm /dev/shm/escape-$OUTSIDE && echo escaped",
-    ),
-    (
-        "write where everybody may",
-        "echo x > /var/tmp/escape-$OUTSIDE; [ -e /proc/$OUTSIDE/root/var/tmp/escape-$OUTSIDE ] && rm /var/tmp/escape-$OUTSIDE && echo escaped",
-    ),
-];
-
-/// Attempts that need root's rights to succeed without the sandbox.
-const ATTEMPTS_OF_ROOT: &[(&str, &str)] = &[
-    ("read the password file", "grep -q root /etc/shadow && echo escaped"),
-    ("change the system", "echo x > /etc/escape-test && rm /etc/escape-test && echo escaped"),
-    ("change a kernel setting", "cat /proc/sys/vm/swappiness > /proc/sys/vm/swappiness && echo escaped"),
-    ("mount", "mkdir -p m && mount -t tmpfs none m && umount m && echo escaped"),
-    ("change the host name", "hostname $(hostname) && echo escaped"),
-    ("make a device", "mknod dev c 1 3 && rm dev && echo escaped"),
-    (
-        "trace a process outside",
-        "cat /proc/$OUTSIDE/mem > /dev/null; dd if=/proc/$OUTSIDE/maps count=1 status=none | grep -q . && echo escaped",
-    ),
-];
-
 /// The other side of the attempts: servers, and a process that does nothing.
 struct Outside {
     process: std::process::Child,
+    segment: String,
     env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
-    _listeners: (TcpListener, UnixListener, UnixListener),
 }
 
 impl Outside {
     fn new(fixture: &Fixture) -> Self {
         let process = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let path = fixture.home().join("agent.sock");
-        let unix = UnixListener::bind(&path).unwrap();
+        let made = std::process::Command::new("ipcmk").args(["-M", "16"]).output().unwrap();
+        let segment = String::from_utf8(made.stdout).unwrap().split_whitespace().last().unwrap().to_owned();
+        let (path, datagrams) = (fixture.home().join("agent.sock"), fixture.home().join("log.sock"));
         let name = fixture.unique();
         let address = SocketAddr::from_abstract_name(name.as_bytes()).unwrap();
-        let abstract_socket = UnixListener::bind_addr(&address).unwrap();
         let env = [
             ("OUTSIDE", process.id().to_string()),
-            ("TCP", tcp.local_addr().unwrap().port().to_string()),
-            ("UDP", udp.local_addr().unwrap().port().to_string()),
+            ("AGENT", std::process::id().to_string()),
+            ("TCP", serve_tcp("127.0.0.1:0").to_string()),
+            ("TCP6", serve_tcp("[::1]:0").to_string()),
+            ("UDP", serve_udp("127.0.0.1:0").to_string()),
+            ("UDP6", serve_udp("[::1]:0").to_string()),
             ("UNIX", path.display().to_string()),
+            ("UNIX_DATAGRAM", datagrams.display().to_string()),
             ("ABSTRACT", name),
+            ("SHARED", segment.clone()),
         ];
-        std::thread::spawn(move || {
-            let mut bytes = [0; 16];
-            while let Ok((_, from)) = udp.recv_from(&mut bytes) {
-                let _ = udp.send_to(b"pong", from);
-            }
-        });
-        let env = env.map(|(n, v)| (n.into(), v.into())).to_vec();
-        Self { process, env, _listeners: (tcp, unix, abstract_socket) }
+        serve_unix(UnixListener::bind(&path).unwrap());
+        serve_unix(UnixListener::bind_addr(&address).unwrap());
+        let datagrams = UnixDatagram::bind(datagrams).unwrap();
+        std::thread::spawn(move || datagrams.recv(&mut [0; 16]));
+        Self { process, segment, env: env.map(|(n, v)| (n.into(), v.into())).to_vec() }
     }
+}
+
+/// Servers that answer whoever gets to them, until this process ends.
+fn serve_tcp(address: &str) -> u16 {
+    let listener = TcpListener::bind(address).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
+    port
+}
+
+fn serve_udp(address: &str) -> u16 {
+    let socket = UdpSocket::bind(address).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        while let Ok((_, from)) = socket.recv_from(&mut [0; 16]) {
+            let _ = socket.send_to(b"pong", from);
+        }
+    });
+    port
+}
+
+fn answer(mut connection: impl Read + Write) {
+    let _ = connection.read(&mut [0; 16]);
+    let _ = connection.write_all(b"pong");
+}
+
+fn serve_unix(listener: UnixListener) {
+    std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
 }
 
 impl Drop for Outside {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        let _ = std::process::Command::new("ipcrm").args(["-m", &self.segment]).status();
     }
 }
 
 /// Set in the process that runs this test where namespaces are refused.
 const REFUSED: &str = "SANDBOX_TEST_NAMESPACES_REFUSED";
 
+/// Runs a test again where namespaces are refused, and returns whether this is there.
+fn namespaces_are_refused(test: &str) -> bool {
+    if std::env::var_os(REFUSED).is_some() {
+        return true;
+    }
+    let refuse = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let output = std::process::Command::new("unshare")
+        .args(["-U", "-r", "sh", "-c", refuse, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test])
+        .env(REFUSED, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
 #[tokio::test]
-async fn where_namespaces_are_refused_landlock_holds_and_what_it_does_not_stop_is_said() {
-    if std::env::var_os(REFUSED).is_none() {
-        let name = "where_namespaces_are_refused_landlock_holds_and_what_it_does_not_stop_is_said";
-        let refuse = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
-        let output = std::process::Command::new("unshare")
-            .args(["-U", "-r", "sh", "-c", refuse, "sh"])
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", name])
-            .env(REFUSED, "1")
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
+async fn where_namespaces_are_refused_landlock_and_seccomp_stop_all_but_what_is_listed() {
+    if namespaces_are_refused("where_namespaces_are_refused_landlock_and_seccomp_stop_all_but_what_is_listed")
+    {
+        // Namespaces cannot be made without the sandbox either.
+        let attempts = by_any_user().filter(|(name, _)| !name.contains("namespace"));
+        attempt_all(attempts, THROUGH_WITHOUT_NAMESPACES).await;
+    }
+}
+
+#[tokio::test]
+async fn where_namespaces_are_refused_what_does_not_work_is_said_and_nothing_is_left() {
+    if !namespaces_are_refused("where_namespaces_are_refused_what_does_not_work_is_said_and_nothing_is_left")
+    {
         return;
     }
     let fixture = Fixture::new();
     let sandbox = fixture.on();
     let report = sandbox.probe().await.unwrap();
-    assert!(report.enforced && !report.user_namespaces && report.network_isolated, "{report:?}");
-    assert!(report.lines.iter().any(|l| l.contains("loopback too")), "{report:?}");
-    let mark = fixture.unique();
-    let line = format!(
-        "echo in > inside; cat $HOME/.ssh/id_ed25519 && echo escaped; echo x > $HOME/new && echo escaped; setsid sleep 1000.{mark} &"
+    assert!(
+        report.enforced && report.seccomp && !report.user_namespaces && report.network_isolated,
+        "{report:?}"
     );
-    let text = sandbox.run(Command::shell(line)).await.unwrap().output.text();
-    assert!(!text.contains("escaped") && fixture.root().join("inside").exists(), "{text}");
+    for said in ["loopback too", ".git is writable", "Refused by this system"] {
+        assert!(report.lines.iter().any(|l| l.contains(said)), "{report:?}");
+    }
+    let mark = fixture.unique();
+    let line = format!("echo in > inside; setsid sleep 1000.{mark} &");
+    sandbox.run(Command::shell(line)).await.unwrap();
+    assert!(fixture.root().join("inside").exists());
     assert_eq!(support::alive(&mark), 0);
 }
