@@ -218,6 +218,28 @@ fn a_model_replaced_during_a_run_is_named_in_a_warning() {
 }
 
 #[test]
+fn a_window_smaller_than_asked_for_is_said_and_what_does_not_fit_is_made_shorter() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let model = json!({"name": "deepseek-coder:6.7b", "context_length": 8192});
+    server.enqueue_for("/api/ps", Reply::status(200, json!({"models": [model]})));
+    let read = call("read_file", json!({"path": "add.sh"}));
+    for answer in [&read, &read, &call("read_file", json!({"path": "check.sh"})), &read] {
+        server.enqueue(Reply::text(answer));
+    }
+    let too_long = json!({"error": {"code": 400, "type": "exceed_context_size_error", "message": "m",
+        "n_prompt_tokens": 9000, "n_ctx": 8192}});
+    server.enqueue(Reply::status(400, json!({"error": too_long.to_string()})));
+    server.enqueue(Reply::text(mending()));
+    server.enqueue(Reply::text(finish()));
+    let seen = run(&world, &server, Personality::Ollama);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert!(seen.contains("a window of 8192 tokens, not the 16384 asked for"), "{seen}");
+    let sent = server.chats();
+    assert!(sent[5].body.len() < sent[4].body.len(), "the conversation was made shorter: {seen}");
+    assert_eq!(events(&world, "retry").len(), 0);
+}
+
+#[test]
 fn a_server_that_still_loads_its_model_is_waited_for() {
     let config = Config { personality: Personality::LlamaServer, loading: true, ..Config::default() };
     let (world, server) = (World::with_a_bug(), Server::with_config(config));

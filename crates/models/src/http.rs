@@ -202,7 +202,7 @@ impl Http {
     pub(crate) async fn post(&self, path: &str, body: Vec<u8>) -> Result<(ByteStream, Instant), Failure> {
         let first_byte = self.timeouts.first_byte;
         let (response, deadline) = self.send(Method::POST, &self.url(path), Some(body), first_byte).await?;
-        Ok((Box::pin(response.bytes_stream().map_err(|why| root(&why))), deadline))
+        Ok((Box::pin(response.bytes_stream().map_err(|why| root(&why.without_url()))), deadline))
     }
 
     /// A metadata request: the whole JSON answer within `limit`.
@@ -306,7 +306,9 @@ async fn read(mut response: Response) -> Result<Vec<u8>, Error> {
             }
             Ok(Some(bytes)) => body.extend_from_slice(&bytes),
             Ok(None) => return Ok(body),
-            Err(why) => return Err(Error::Transport(format!("the answer broke off: {}", root(&why)))),
+            Err(why) => {
+                return Err(Error::Transport(format!("the answer broke off: {}", root(&why.without_url()))));
+            }
         }
     }
 }

@@ -372,6 +372,18 @@ async fn a_model_that_is_replaced_or_unloaded_between_turns_is_noticed_once() {
 }
 
 #[tokio::test]
+async fn a_model_that_is_removed_between_turns_is_named_with_those_that_are_left() {
+    let server = Server::start();
+    let model = ollama(&server, CODER).await;
+    server.enqueue("ok");
+    ask(&model, "x").await.unwrap();
+    model.server().delete(CODER).await.unwrap();
+    let error = ask(&model, "x").await.unwrap_err();
+    let Error::MissingModel { message, available } = &error else { panic!("{error:?}") };
+    assert!(message.contains(CODER) && available.len() == 3 && error.retry() == Retry::Never, "{message}");
+}
+
+#[tokio::test]
 async fn another_model_behind_a_compatible_server_is_noticed_by_its_name_or_its_file() {
     let server = Server::of(Personality::Vllm);
     let model = openai(&server).await;
