@@ -14,6 +14,8 @@ mod faults;
 mod inspection;
 mod models;
 mod patch;
+mod resume;
 mod run;
+mod sandbox;
 mod sessions;
 mod settings;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::flags::{RunFlags, ServerFlags, ToolFlags};
+use crate::flags::{RunFlags, SandboxFlags, ServerFlags, ToolFlags};
 use crate::preview::Form;
 use crate::{exit, settings};
 
@@ -37,6 +37,9 @@ pub(crate) enum Command {
     /// Work on a task in this repository until it is done and verified
     #[command(after_help = exit::table())]
     Run(Run),
+    /// Go on with a run that was killed, interrupted, or left by its server
+    #[command(after_help = exit::table())]
+    Resume(Resume),
     /// Work on many tasks, unattended
     #[command(after_help = exit::batch_table())]
     Batch(Batch),
@@ -62,6 +65,8 @@ pub(crate) enum Command {
     Tools(Tools),
     /// Show what the agent would make of a model's output
     Parse(Parse),
+    /// Run a command confined as those of a run are
+    Sandbox(RunInSandbox),
     /// Check that a run could start, and say how to mend what is wrong
     Doctor(Doctor),
     /// Look at the settings
@@ -92,6 +97,24 @@ pub(crate) struct Run {
     /// How the changes of a dry run are shown [default: words on a terminal, else the patch]
     #[arg(long, value_name = "FORM", requires = "dry_run")]
     pub(crate) preview: Option<Form>,
+
+    /// Print the session's events on standard output as they happen, one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Show nothing on the way, only how it ended
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    #[command(flatten)]
+    pub(crate) settings: RunFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Resume {
+    /// The session: its id, the beginning of it, or last
+    #[arg(default_value = "last")]
+    pub(crate) session: String,
 
     /// Print the session's events on standard output as they happen, one JSON object a line
     #[arg(long)]
@@ -338,6 +361,20 @@ pub(crate) struct Parse {
     /// Answer in JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunInSandbox {
+    /// The command and its arguments
+    #[arg(required_unless_present = "explain", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<std::ffi::OsString>,
+
+    /// Only say what is enforced here
+    #[arg(long)]
+    pub(crate) explain: bool,
+
+    #[command(flatten)]
+    pub(crate) settings: SandboxFlags,
 }
 
 #[derive(Debug, Args)]

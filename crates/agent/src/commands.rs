@@ -8,7 +8,9 @@ mod doctor;
 pub(crate) mod models;
 mod parse;
 mod patch;
+mod resume;
 pub(crate) mod run;
+mod sandbox;
 mod sessions;
 mod tools;
 
@@ -23,6 +25,7 @@ use crate::exit::{Exit, Result};
 pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     match command {
         Command::Run(command) => run::run(command, context),
+        Command::Resume(command) => resume::run(command, context),
         Command::Batch(command) => batch::run(&command, context),
         Command::Patch(command) => patch::run(command, context),
         Command::Diff(command) => changes::diff(&command, context),
@@ -32,6 +35,7 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Models(command) => models::run(command, context),
         Command::Tools(command) => tools::run(command, context),
         Command::Parse(command) => parse::run(&command),
+        Command::Sandbox(command) => sandbox::run(&command, context),
         Command::Doctor(command) => doctor::run(&command, context),
         Command::Config(command) => config::run(command, context),
         Command::Completions { shell } => completions::run(shell),

@@ -106,6 +106,19 @@ impl Resolved {
         let map: Map<_, _> = self.values.iter().map(|(d, v, _)| (d.key.to_owned(), v.clone())).collect();
         serde_json::from_value(Value::Object(map)).map_err(Failure::refused)
     }
+
+    /// What is not as by default, as the text of flags: without secrets, and without addresses that carry some.
+    pub(crate) fn chosen(&self) -> Vec<(String, String)> {
+        let chosen = self.values.iter().filter(|(d, v, o)| {
+            !matches!(o, Origin::Default)
+                && !v.is_null()
+                && !matches!(d.kind, Kind::Secret)
+                && d.key != "state_dir"
+        });
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let plain = |text: &String| models::host::shown(text) == *text;
+        chosen.map(|(d, v, _)| (d.key.to_owned(), text(v))).filter(|(_, text)| plain(text)).collect()
+    }
 }
 
 /// Brings the layers together. `repository` is the root of the repository, where there is one.

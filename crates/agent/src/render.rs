@@ -401,6 +401,7 @@ mod tests {
                 task: "mend it".into(),
                 root: "/r".into(),
                 mode: Mode::DryRun,
+                settings: Vec::new(),
             },
             Event::Model(journal::ModelInfo {
                 server: "ollama".into(),

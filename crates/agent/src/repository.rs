@@ -8,7 +8,7 @@ use journal::{Check, Diff};
 use planner::{FileEntry, Instructions};
 use tool_api::Status;
 use tool_run_tests::RunTests;
-use workspace::{Baseline, WalkFilter, Watch, Workspace};
+use workspace::{Baseline, By, History, WalkFilter, Watch, Workspace};
 
 /// Files of the first turn's view; more would not be shown anyway.
 const FILES: usize = 2_000;
@@ -73,7 +73,7 @@ impl planner::Repository for Tree {
     }
 
     fn remember(&self) -> Result<(), String> {
-        let baseline = Baseline::take(self.workspace.root(), &self.state).map_err(|e| e.to_string())?;
+        let baseline = Baseline::open(self.workspace.root(), &self.state).map_err(|e| e.to_string())?;
         self.baseline.set(baseline).map_err(|_| "the tree has been remembered before".to_owned())
     }
 
@@ -90,6 +90,17 @@ impl planner::Repository for Tree {
     fn after_command(&self) -> Result<(), String> {
         let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
         watch.map_or(Ok(()), |watch| self.workspace.watched(watch).map(|_| ()).map_err(|e| e.to_string()))
+    }
+
+    fn take_back(&self, turn: u32, done: usize) -> Result<(), String> {
+        let history = History::open(&self.state).map_err(|e| e.to_string())?;
+        let edits = history.records().iter().filter(|r| r.turn == turn && r.by == By::Edit);
+        let open: Vec<u64> = edits.skip(done).map(|r| r.id).collect();
+        for id in open.into_iter().rev() {
+            let changes = history.of(id).map_err(|e| e.to_string())?;
+            self.workspace.put_back(&changes).map_err(|e| e.to_string())?;
+        }
+        Ok(())
     }
 
     fn diff(&self) -> Result<Diff, String> {

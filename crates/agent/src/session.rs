@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use journal::{Diff, Ending, Event, Journal, Mode, Totals};
+use journal::{Diff, Ending, Event, Journal, Mode, Record, Totals};
 use planner::{Job, Limits, Parts, Report, Verifier};
 use sandbox::overlay::Overlay;
-use sandbox::{Level, Policy, Sandbox};
+use sandbox::Sandbox;
 use tokio::sync::watch;
 use tool_api::Registry;
 use tool_apply_patch::ApplyPatch;
@@ -18,8 +18,9 @@ use tool_read_file::ReadFile;
 use tool_run_command::RunCommand;
 use tool_run_tests::RunTests;
 use tool_search::Search;
-use workspace::Workspace;
+use workspace::{History, Workspace};
 
+use crate::confinement;
 use crate::dry_tree::{self, DryTree};
 use crate::edit_form;
 use crate::exit::{Failure, Result};
@@ -45,6 +46,8 @@ pub(crate) struct Order {
     pub(crate) dry: Option<DryTree>,
     /// Stop before the first command.
     pub(crate) plan_only: bool,
+    /// Settings that are not as by default, for who takes the session up again.
+    pub(crate) chosen: Vec<(String, String)>,
     /// The program's own variables; commands get a part of them.
     pub(crate) variables: Vec<(OsString, OsString)>,
     /// Becomes true when the run is to stop.
@@ -73,7 +76,35 @@ pub(crate) async fn run(order: Order, journal: &mut Journal) -> Result<Done> {
         task: order.task.clone(),
         root: order.root.display().to_string(),
         mode: if order.dry.is_some() { Mode::DryRun } else { Mode::Run },
+        settings: order.chosen.clone(),
     })?;
+    work(order, journal, &[]).await
+}
+
+/// Goes on with a session whose journal ends early.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn resume(order: Order, journal: &mut Journal, past: &[Record]) -> Result<Done> {
+    let changed = changed_meanwhile(&order.root, &journal.folder().join(STATE))?;
+    journal.append(Event::Resumed { version: env!("CARGO_PKG_VERSION").into(), changed })?;
+    work(order, journal, past).await
+}
+
+/// Files that the session changed and that are not as it left them.
+fn changed_meanwhile(root: &Path, state: &Path) -> Result<Vec<String>> {
+    // Opening takes back what was half done.
+    let workspace = Workspace::open_with(root, state).map_err(Failure::refused)?;
+    let standing = History::open(state)?.standing(..)?;
+    let as_left = |change: &&workspace::NetChange| {
+        let now = workspace.read_bytes(&change.path, workspace::READ_LIMIT).ok();
+        now.as_ref() == change.after.as_ref().map(|image| &image.bytes)
+    };
+    let others = standing.iter().filter(|c| !c.after.as_ref().is_some_and(|image| image.link) && !as_left(c));
+    Ok(others.map(|c| c.path.to_string()).collect())
+}
+
+async fn work(order: Order, journal: &mut Journal, past: &[Record]) -> Result<Done> {
     let folder = journal.folder().to_owned();
     let mut interrupt = order.interrupt.clone();
     let prepared = tokio::select! {
@@ -88,7 +119,8 @@ pub(crate) async fn run(order: Order, journal: &mut Journal) -> Result<Done> {
         Ok(prepared) => prepared,
         Err(failure) => return fail(failure, journal),
     };
-    let report = planner::run(prepared.job, prepared.parts, journal).await.map_err(Failure::refused)?;
+    let report =
+        planner::resume(prepared.job, prepared.parts, journal, past).await.map_err(Failure::refused)?;
     let patch = prepared.tree.patch();
     let mut patch_file = None;
     if !patch.is_empty() {
@@ -243,11 +275,7 @@ pub(crate) fn toolbox(
     variables: Vec<(OsString, OsString)>,
 ) -> Result<Toolbox> {
     let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?;
-    let policy = Policy {
-        env: sandbox::clean_environment(variables, &[]),
-        level: if settings.sandbox { Level::default() } else { Level::Off },
-        ..Policy::new(workspace.root())
-    };
+    let policy = confinement::policy(settings, workspace.root(), variables)?;
     let sandbox = Sandbox::new(policy, launcher()).map_err(Failure::refused)?;
     let timeout = Duration::from_secs(settings.command_seconds);
     let tests = |logs: &str| {

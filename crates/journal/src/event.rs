@@ -205,6 +205,9 @@ pub enum Event {
         root: String,
         /// In the repository or in a copy.
         mode: Mode,
+        /// Settings that are not as by default, without secrets: by these the run is taken up again.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        settings: Vec<(String, String)>,
     },
     /// A dry run's tree is about to be made.
     Tree {

@@ -116,6 +116,7 @@ fn a_summary_tells_the_task_and_how_it_ended() {
             task: "mend it".into(),
             root: "/r".into(),
             mode: Mode::DryRun,
+            settings: Vec::new(),
         })
         .unwrap();
     assert_eq!(store.summary(&id).unwrap().ending, None);

@@ -22,6 +22,9 @@ use crate::git::{self, Repository};
 /// Settings that decide how files become blobs; taken over from the user, because with others every file might seem changed.
 const KEPT: &str = "^core\\.(excludesfile|autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
 
+/// The file in the private repository that names the tree.
+const TREE: &str = "remembered";
+
 /// Why there is no baseline or no diff.
 #[derive(Debug, thiserror::Error)]
 pub enum BaselineError {
@@ -116,7 +119,27 @@ impl Baseline {
         let mut inner =
             Inner { root, work_tree, git_dir, objects, tree: String::new(), diffs: AtomicU64::new(0) };
         inner.tree = inner.snapshot(&inner.git_dir.join("index"))?;
+        // Last, and in one step: where it is, everything else is.
+        let kept = inner.git_dir.join(TREE);
+        fs::write(kept.with_extension("tmp"), &inner.tree).map_err(BaselineError::System)?;
+        fs::rename(kept.with_extension("tmp"), kept).map_err(BaselineError::System)?;
         Ok(Self(Arc::new(inner)))
+    }
+
+    /// The tree that was remembered in this state folder before, by a process that ended since; taken now when there is none.
+    ///
+    /// # Errors
+    /// As [`Baseline::take`].
+    pub fn open(root: &Path, state_dir: &Path) -> Result<Self, BaselineError> {
+        let git_dir = state_dir.join("baseline");
+        let Ok(tree) = fs::read_to_string(git_dir.join(TREE)) else { return Self::take(root, state_dir) };
+        let root = root.canonicalize().map_err(BaselineError::System)?;
+        let git_dir = git_dir.canonicalize().map_err(BaselineError::System)?;
+        let (work_tree, objects) = match git::repository(&root)? {
+            Some(users) => (users.top, Some(users.objects)),
+            None => (root.clone(), None),
+        };
+        Ok(Self(Arc::new(Inner { root, work_tree, git_dir, objects, tree, diffs: AtomicU64::new(0) })))
     }
 
     /// What has changed since: files by git's rename detection, and the patch. Changes nothing but the private repository.

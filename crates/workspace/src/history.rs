@@ -142,6 +142,19 @@ impl History {
         self.sum(&chains, turns)
     }
 
+    /// What one record changed; nothing when there is none of that number.
+    ///
+    /// # Errors
+    /// When a content cannot be read.
+    pub fn of(&self, id: u64) -> io::Result<Vec<NetChange>> {
+        let Some(record) = self.kept.iter().position(|(kept, _)| *kept == id) else { return Ok(Vec::new()) };
+        let change = |file: &FileRecord| {
+            let (before, after) = (self.image(record, file.before)?, self.image(record, file.after)?);
+            Ok(NetChange { path: file.path.clone(), before, after, foreign: false })
+        };
+        changed(&self.kept[record].1).map(change).collect()
+    }
+
     fn made(&self) -> Chains<'_> {
         let mut chains = Chains::new();
         let mut last = HashMap::new();

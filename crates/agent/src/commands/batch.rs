@@ -98,6 +98,7 @@ impl Runner for Worker<'_> {
             directory: worktree.to_owned(),
             dry: None,
             plan_only: false,
+            chosen: Vec::new(), // a task that was cut off is done again, in a tree of its own
             variables: std::env::vars_os().collect(),
             interrupt,
         };

@@ -27,7 +27,8 @@ const TASK_LIMIT: u64 = 256 * 1024;
 /// Works on the task.
 pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     let task = task(command.task.as_deref(), command.task_file.as_deref())?;
-    let settings = context.resolve(&command.settings.given)?.settings()?;
+    let resolved = context.resolve(&command.settings.given)?;
+    let settings = resolved.settings()?;
     model::choice(&settings)?; // a name that means nothing is misuse, and no session is begun for it
     let root = root(context)?;
     let store = context.store()?;
@@ -53,6 +54,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
             directory: context.directory.clone(),
             dry,
             plan_only: command.dry_run == Some(DryRun::Plan),
+            chosen: resolved.chosen(),
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
         };
@@ -130,7 +132,7 @@ pub(crate) fn root(context: &Context) -> Result<PathBuf> {
 }
 
 /// The view: records as JSON lines on standard output, or text on standard error.
-fn observer(json: bool, quiet: bool, dry: bool) -> Observer {
+pub(crate) fn observer(json: bool, quiet: bool, dry: bool) -> Observer {
     if json {
         let mut gone = false;
         return Box::new(move |record| gone = gone || print_record(record).is_err());
@@ -159,7 +161,7 @@ fn print_record(record: &Record) -> std::io::Result<()> {
 }
 
 /// The second signal: what was under way has been dropped, and only the last event is missing.
-fn at_once(journal: &mut Journal) -> Result<Done> {
+pub(crate) fn at_once(journal: &mut Journal) -> Result<Done> {
     let message = "stopped at once by a second signal; what was done so far is kept".to_owned();
     journal.append(Event::Finished {
         ending: Ending::Interrupted,
@@ -177,7 +179,7 @@ fn at_once(journal: &mut Journal) -> Result<Done> {
 }
 
 /// What to do next.
-fn farewell(done: &Done, mode: Mode, id: &str) {
+pub(crate) fn farewell(done: &Done, mode: Mode, id: &str) {
     let mut lines = done.hints.clone();
     if let Some(patch) = &done.patch_file {
         match mode {

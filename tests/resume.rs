@@ -1,0 +1,162 @@
+//! `agent resume`: a run that was killed goes on and ends as if nothing had happened.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Output, Stdio};
+
+use crate::support::{World, call};
+use fake_model::{Reply, Server};
+use serde_json::{Value, json};
+
+/// A server that answers by how far the conversation is, whoever asks.
+fn server(answers: Vec<String>) -> Server {
+    let server = Server::start();
+    server.fallback(Reply::from_fn(move |request| {
+        let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let messages = body["messages"].as_array().cloned().unwrap_or_default();
+        let said = messages.iter().filter(|m| m["role"] == "assistant").count();
+        Reply::text(answers.get(said).cloned().unwrap_or_else(|| call("finish", json!({}))))
+    }));
+    server
+}
+
+fn command(world: &World, server: &Server, args: &[&str]) -> std::process::Command {
+    let mut command = world.agent(args);
+    command.env("OLLAMA_HOST", server.url());
+    command
+}
+
+const RUN: [&str; 7] =
+    ["run", "--json", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."];
+
+/// Kills the run once it has told `lines` events; whether it was still there to be killed.
+fn killed(world: &World, server: &Server, lines: usize) -> bool {
+    let mut child =
+        command(world, server, &RUN).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let told = BufReader::new(child.stdout.take().unwrap()).lines().take(lines).count();
+    let _ = child.kill();
+    child.wait().unwrap();
+    told == lines
+}
+
+/// Every file of the repository, and git's view of it.
+fn tree(world: &World) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    for entry in std::fs::read_dir(world.repo()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            out.insert(name, std::fs::read_to_string(path).unwrap());
+        }
+    }
+    out
+}
+
+/// What the model was asked, word for word; the same request in a row counts once.
+fn asked(server: &Server) -> Vec<Value> {
+    let bodies = server.chats().into_iter().map(|r| serde_json::from_slice::<Value>(&r.body).unwrap());
+    let mut out: Vec<Value> = bodies.map(|body| body["messages"].clone()).collect();
+    out.dedup();
+    out
+}
+
+fn answers() -> Vec<String> {
+    let edit = |search: &str, replace: &str| json!({"path": "add.sh", "search": search, "replace": replace});
+    let patch = "*** Begin Patch\n*** Add File: notes.txt\n+mended\n*** Update File: add.sh\n@@\n-    echo $(($1 / $2))\n+    echo $(($1 + $2))\n*** End Patch\n";
+    vec![
+        call("read_file", json!({"path": "add.sh"})),
+        call("apply_patch", json!({"edits": [edit("$1 - $2", "$1 * $2")]})),
+        "I will look again.".into(),
+        call("apply_patch", json!({"edits": [edit("nowhere(a)\nnowhere(b)\nnowhere(c)\nnowhere(d)\n", "x")]})),
+        call("apply_patch", json!({"edits": [edit("$1 * $2", "$1 / $2")]})),
+        call("search", json!({"pattern": "echo"})),
+        call("apply_patch", json!({ "patch": patch })),
+        call("finish", json!({})),
+    ]
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_run_killed_after_any_event_is_taken_up_and_ends_with_the_same_tree_and_the_same_requests() {
+    let (world, whole) = (World::with_a_bug(), server(answers()));
+    let output = command(&world, &whole, &RUN).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let lines = output.stdout.iter().filter(|b| **b == b'\n').count();
+    let (wanted, requests) = (tree(&world), asked(&whole));
+    assert!(lines > 60 && requests.len() == 8, "{lines} {}", requests.len());
+    for cut in (1..lines).step_by(2) {
+        let (world, server) = (World::with_a_bug(), server(answers()));
+        assert!(killed(&world, &server, cut));
+        let output = command(&world, &server, &["resume"]).output().unwrap();
+        let last = world.journal().last().unwrap().clone();
+        if !text(&output).contains("has ended") {
+            assert_eq!(output.status.code(), Some(0), "after {cut}: {}", text(&output));
+        }
+        assert_eq!(last["ending"]["kind"], "verified", "after {cut}: {last}");
+        assert_eq!(tree(&world), wanted, "after {cut}");
+        assert_eq!(asked(&server), requests, "after {cut}");
+    }
+}
+
+#[test]
+fn a_command_that_was_cut_off_is_told_as_interrupted_and_not_run_again() {
+    let world = World::with_a_bug();
+    let server = server(vec![
+        call("run_command", json!({"command": "echo begun >> log.txt; sleep 1000"})),
+        call("apply_patch", json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]})),
+        call("finish", json!({})),
+    ]);
+    let mut child = command(&world, &server, &RUN).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let started = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+        .find(|line| line.contains("\"tool_started\"") && line.contains("run_command"));
+    assert!(started.is_some());
+    // Not before the command has begun.
+    while !world.repo().join("log.txt").exists() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let output = command(&world, &server, &["resume", "last"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!(world.read("log.txt"), "begun\n", "it was not run again");
+    let told = asked(&server)[1].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
+    assert!(told.contains("interrupted: the agent was stopped while this ran"), "{told}");
+}
+
+#[test]
+fn what_others_changed_meanwhile_is_said_and_not_overwritten() {
+    let world = World::with_a_bug();
+    let server = server(answers());
+    let mut lines = 0;
+    // Up to the first edit.
+    let mut child = command(&world, &server, &RUN).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        lines += usize::from(line.contains("\"tool_finished\"") && line.contains("apply_patch"));
+        if lines == 1 {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    world.write("add.sh", "# by hand\nadd() {\n    echo $(($1 * $2))\n}\n");
+    let output = command(&world, &server, &["resume"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("changed meanwhile by others: add.sh"), "{}", text(&output));
+    assert_eq!(world.read("add.sh"), "# by hand\nadd() {\n    echo $(($1 + $2))\n}\n");
+}
+
+#[test]
+fn only_what_has_not_come_to_its_end_goes_on() {
+    let (world, server) = (World::with_a_bug(), server(answers()));
+    let output = command(&world, &server, &["resume"]).output().unwrap();
+    assert!(text(&output).contains("there is no session"), "{}", text(&output));
+    command(&world, &server, &RUN).output().unwrap();
+    let output = command(&world, &server, &["resume"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).contains("the session has ended: verified"), "{}", text(&output));
+}
