@@ -24,6 +24,7 @@ fn help_names_the_commands() {
       models       Look after the models of an Ollama server
       tools        Look at the tools a model is given, or call one by hand
       parse        Show what the agent would make of a model's output
+      sandbox      Run a command confined as those of a run are
       doctor       Check that a run could start, and say how to mend what is wrong
       config       Look at the settings
       completions  Print a completion script for a shell
@@ -98,9 +99,19 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --max-cost <DOLLARS>  Money, where the server's prices are known
 
     Commands:
-          --dangerously-no-sandbox  Run commands with all your rights and the network: only where
-                                    something else confines them
-          --command-seconds <N>     The most one command or test run may take [default: 300]
+          --dangerously-no-sandbox     Run commands with all your rights and the network: only where
+                                       something else confines them
+          --command-read-only          Commands cannot write the work tree, only their temporary folder
+          --allow-read <PATHS>         What else commands may read: paths that begin with / or ~/,
+                                       separated by colons
+          --allow-write <PATHS>        What else commands may write
+          --dangerously-allow-network  Commands reach the network, and what they can read can leave
+          --command-seconds <N>        The most one command or test run may take [default: 300]
+          --command-memory <MIB>       The memory that all processes of a command may use; without it,
+                                       three quarters of the machine's
+          --command-processes <N>      The processes and threads that a command may have at a time
+                                       [default: 4096]
+          --command-file-size <MIB>    The largest file that a command may write [default: 8192]
 
     Exit codes:
         0  done, and the verification passed

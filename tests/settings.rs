@@ -36,7 +36,14 @@ fn every_setting_is_shown_with_its_origin() {
     max_seconds        3600                                     default
     max_cost           -                                        default
     sandbox            true                                     default
+    command_read_only  false                                    default
+    allow_read         -                                        default
+    allow_write        -                                        default
+    command_network    loopback                                 default
     command_seconds    300                                      default
+    command_memory     -                                        default
+    command_processes  4096                                     default
+    command_file_size  8192                                     default
     state_dir          [WORLD]/home/.local/state/agent  default
     ");
 }

@@ -13,6 +13,8 @@ pub(crate) enum Exit {
     Negative,
     /// A run has ended.
     Run(Ending),
+    /// A command that was run has ended, with this code.
+    Command(u8),
     /// A batch has ended, with the code that its summary gives.
     Batch(u8),
 }
@@ -24,7 +26,7 @@ impl Exit {
             Exit::Success => 0,
             Exit::Negative => 1,
             Exit::Run(ending) => ending.exit_code(),
-            Exit::Batch(code) => *code,
+            Exit::Command(code) | Exit::Batch(code) => *code,
         }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Flags<const GROUPS: u8> {
 pub(crate) type RunFlags = Flags<0b1_1111>;
 /// Flags of commands that only talk to the model's server.
 pub(crate) type ServerFlags = Flags<0b1>;
+/// Flags of the command that runs another.
+pub(crate) type SandboxFlags = Flags<0b1_0000>;
 /// Flags of commands that run a tool.
 pub(crate) type ToolFlags = Flags<0b1_0100>;
 

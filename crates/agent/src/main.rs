@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod confinement;
 mod console;
 mod context;
 mod dry_tree;

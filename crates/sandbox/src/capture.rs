@@ -113,6 +113,7 @@ pub struct Capture {
     newlines: u64,
     last: Option<u8>,
     log: Option<Log>,
+    echo: Option<fn(&[u8])>,
 }
 
 #[derive(Debug)]
@@ -167,13 +168,23 @@ impl Capture {
             newlines: 0,
             last: None,
             log: log.map(|path| Log::open(path, limits.log_bytes)),
+            echo: None,
         }
+    }
+
+    /// Also hands on each piece as it comes.
+    #[must_use]
+    pub fn echoing(self, echo: Option<fn(&[u8])>) -> Self {
+        Self { echo, ..self }
     }
 
     /// Takes the next bytes. False once more has come than a command may print.
     pub fn feed(&mut self, bytes: &[u8]) -> bool {
         if let Some(log) = &mut self.log {
             log.write(bytes);
+        }
+        if let Some(echo) = self.echo {
+            echo(bytes);
         }
         self.total_bytes += bytes.len() as u64;
         self.newlines += count_lines(bytes);

@@ -52,6 +52,8 @@ pub struct Command {
     pub output: OutputLimits,
     /// A file for all of its output; directories are made as needed.
     pub log: Option<PathBuf>,
+    /// Called with each piece of output as it comes.
+    pub echo: Option<fn(&[u8])>,
 }
 
 impl Command {
@@ -65,6 +67,7 @@ impl Command {
             timeout: Duration::from_secs(120),
             output: OutputLimits::default(),
             log: None,
+            echo: None,
         }
     }
 
@@ -129,13 +132,13 @@ impl Sandbox {
     pub async fn run(&self, command: Command) -> Result<Finished, SandboxError> {
         let (profile, report) = self.probed().await?;
         let profile = *profile;
-        let Command { program, args, cwd, env: more, timeout, output, log } = command;
+        let Command { program, args, cwd, env: more, timeout, output, log, echo } = command;
         let mut env = self.environment(profile, report);
         env.retain(|(name, _)| !more.iter().any(|(n, _)| n == name));
         env.extend(more);
         let cwd = cwd.map_or_else(|| self.root().into(), PathBuf::into_os_string);
         let order = self.order(profile, Task::Run { program: program.clone(), args, cwd, env });
-        let capture = Capture::new(output, log.as_deref());
+        let capture = Capture::new(output, log.as_deref()).echoing(echo);
         let (end, output, duration) = self.launch(&order, capture, timeout).await?;
         let status = match end {
             End::Event(Event::Exited(code)) => Status::Exited(code),

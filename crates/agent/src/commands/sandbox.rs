@@ -1,0 +1,63 @@
+//! `agent sandbox -- CMD`: any command, confined as a run's commands are.
+
+use std::time::Duration;
+
+use sandbox::{Command, OutputLimits, SandboxError, Status};
+
+use crate::cli::RunInSandbox;
+use crate::console;
+use crate::context::Context;
+use crate::exit::{Exit, Failure, Result};
+use crate::interrupt::{self, Signals};
+use crate::{commands, confinement, sanitize, session};
+
+/// Runs it, shows what it prints as it comes, and ends as it ends.
+pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
+    let settings = context.resolve(&command.settings.given)?.settings()?;
+    let root = commands::run::root(context)?;
+    let policy = confinement::policy(&settings, &root, std::env::vars_os().collect())?;
+    let sandbox = sandbox::Sandbox::new(policy, session::launcher()).map_err(Failure::refused)?;
+    let seconds = settings.command_seconds;
+    interrupt::block_on(async {
+        let signals = Signals::take()?;
+        let report = sandbox.probe().await.map_err(Failure::refused)?;
+        if command.explain {
+            console::print(format!("{}\n", report.lines.join("\n")))?;
+            return Ok(Exit::Success);
+        }
+        let [program, arguments @ ..] = &command.command[..] else {
+            return Err(Failure::misuse("there is no command to run"));
+        };
+        let order = Command {
+            cwd: Some(context.directory.clone()),
+            timeout: Duration::from_secs(seconds),
+            output: OutputLimits { total_bytes: u64::MAX, ..OutputLimits::bytes(0) },
+            // Whoever reads it may have gone; the command ends all the same.
+            echo: Some(|bytes| drop(console::print(bytes))),
+            ..Command::new(program, arguments.iter().cloned())
+        };
+        let finished = tokio::select! {
+            finished = sandbox.run(order) => finished,
+            () = signals.wait() => return Ok(Exit::Run(journal::Ending::Interrupted)),
+        };
+        let status = match finished {
+            Ok(finished) => finished.status,
+            Err(e @ SandboxError::Start { missing, .. }) => {
+                console::say(format_args!("error: {}", sanitize::text(&e.to_string())));
+                return Ok(Exit::Command(if missing { 127 } else { 126 }));
+            }
+            Err(e) => return Err(Failure::refused(e)),
+        };
+        let why = match status {
+            Status::Exited(_) | Status::Signaled(_) | Status::LimitReached => None,
+            Status::TimedOut => Some(format!("stopped after {seconds} s (--command-seconds)")),
+            Status::OutOfMemory => Some("stopped: too much memory (--command-memory)".to_owned()),
+            Status::TooManyProcesses => Some("stopped: too many processes (--command-processes)".to_owned()),
+        };
+        if let Some(why) = why {
+            console::say(why);
+        }
+        // 124 is what timeout(1) ends with.
+        Ok(Exit::Command(status.code().map_or(124, |code| u8::try_from(code).unwrap_or(u8::MAX))))
+    })
+}

@@ -1,0 +1,178 @@
+//! `agent sandbox`: what the sandbox does and is told, from outside.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use crate::support::{World, snapshot};
+
+impl World {
+    /// A shell line run by `agent sandbox`, with flags before it.
+    fn confined(&self, flags: &[&str], line: &str) -> String {
+        self.observe(&[&["sandbox"], flags, &["--", "sh", "-c", line]].concat())
+    }
+}
+
+#[test]
+fn a_command_prints_what_it_prints_and_ends_as_it_ends() {
+    let world = World::with(&[("a.txt", "a\n")]);
+    snapshot!(world.confined(&[], "cat a.txt; echo two >&2; printf three; exit 7"), @r"
+    exit 7
+    --- stdout
+    a
+    two
+    three<no newline>
+    ");
+    snapshot!(world.confined(&[], "kill -9 $$"), @"exit 137");
+    snapshot!(world.observe(&["sandbox", "no-such-program", "-x"]), @r#"
+    exit 127
+    --- stderr
+    error: "no-such-program" could not be started: No such file or directory (os error 2)
+    "#);
+    snapshot!(world.confined(&["--command-seconds", "1"], "echo begun; sleep 1000"), @r"
+    exit 124
+    --- stdout
+    begun
+    --- stderr
+    stopped after [TIME] (--command-seconds)
+    ");
+}
+
+#[test]
+fn it_can_only_be_explained() {
+    let seen = World::new().observe(&["sandbox", "--explain"]);
+    for line in
+        ["exit 0", "Files: ", "Network: nothing outside", "Processes: ", "System calls: ", "Landlock: "]
+    {
+        assert!(seen.contains(line), "{seen}");
+    }
+}
+
+#[test]
+fn the_home_folder_and_the_agents_own_state_are_out_of_reach() {
+    let world = World::new();
+    world.write_user_settings("max_turns = 3\n");
+    fs::create_dir_all(world.home().join(".ssh")).unwrap();
+    fs::write(world.home().join(".ssh/id"), "key\n").unwrap();
+    fs::create_dir_all(world.home().join(".local/state/agent/sessions/x")).unwrap();
+    let line = "cat $HOME/.ssh/id $HOME/.config/agent/config.toml 2>/dev/null; ls $HOME/.local/state/agent 2>/dev/null; \
+                (echo x > $HOME/x) 2>/dev/null; [ -z \"$DEEPSEEK_API_KEY\" ] && echo none";
+    let mut command = world.agent(&["sandbox", "--", "sh", "-c", line]);
+    let seen = world.tell(&command.env("DEEPSEEK_API_KEY", "sk-secret").output().unwrap());
+    assert!(seen.starts_with("exit 0\n--- stdout\nnone\n"), "{seen}");
+    assert!(!world.home().join("x").exists());
+}
+
+#[test]
+fn further_paths_are_opened_by_flags_and_by_the_users_settings() {
+    let world = World::new();
+    for folder in ["data", "out"] {
+        fs::create_dir_all(world.home().join(folder)).unwrap();
+    }
+    fs::write(world.home().join("data/a"), "data\n").unwrap();
+    let line = "cat ~/data/a > ~/out/a && echo x > ~/data/b";
+    assert!(!world.confined(&[], line).starts_with("exit 0"));
+    world.write_user_settings("allow_read = '~/data'\n");
+    let out = world.home().join("out").display().to_string();
+    let seen = world.confined(&["--allow-write", &out], line);
+    assert!(!seen.starts_with("exit 0"), "it is for reading only: {seen}");
+    assert_eq!(fs::read_to_string(world.home().join("out/a")).unwrap(), "data\n");
+    assert!(!world.home().join("data/b").exists());
+    snapshot!(world.confined(&["--allow-read", "data"], "true"), @r"
+    exit 2
+    --- stderr
+    error: data: a path that commands may use must begin with / or ~/
+    ");
+    snapshot!(world.confined(&["--allow-read", "/no/such/place"], "true"), @r"
+    exit 2
+    --- stderr
+    error: the sandbox's paths are not all there: /no/such/place: No such file or directory (os error 2)
+    ");
+}
+
+#[test]
+fn a_repository_opens_nothing_for_itself() {
+    let world = World::new();
+    for line in [
+        "allow_read = '/'",
+        "allow_write = '/'",
+        "command_network = 'full'",
+        "sandbox = false",
+        "command_memory = 16",
+    ] {
+        world.write(".agent.toml", &format!("{line}\n"));
+        let seen = world.confined(&[], "echo x > ~/x; true");
+        assert!(!world.home().join("x").exists(), "{line}: {seen}");
+        assert!(seen.contains(line.split(' ').next().unwrap()), "it is said: {seen}");
+    }
+}
+
+#[test]
+fn the_work_tree_can_be_for_reading_only() {
+    let world = World::with(&[("a.txt", "a\n")]);
+    let seen = world.confined(&["--command-read-only"], "cat a.txt && echo x > /tmp/x && echo x > a.txt");
+    assert!(seen.contains("\na\n") && !seen.starts_with("exit 0"), "{seen}");
+    assert_eq!(world.read("a.txt"), "a\n");
+}
+
+#[test]
+fn without_the_sandbox_everything_is_open_and_that_is_said() {
+    let world = World::new();
+    let seen = world.confined(&["--dangerously-no-sandbox"], "echo x > ~/x");
+    assert!(seen.starts_with("exit 0") && world.home().join("x").exists(), "{seen}");
+    let seen = world.observe(&["sandbox", "--dangerously-no-sandbox", "--explain"]);
+    assert!(seen.contains("Commands are not confined"), "{seen}");
+}
+
+#[test]
+fn limits_are_set_by_flags() {
+    let world = World::new();
+    let large = "python3 -c 'import time; b = b\"x\" * (200 << 20); time.sleep(1000)'";
+    snapshot!(world.confined(&["--command-memory", "100"], large), @r"
+    exit 124
+    --- stderr
+    stopped: too much memory (--command-memory)
+    ");
+    let seen = world.confined(&["--command-file-size", "1"], "head -c 3000000 /dev/zero > f");
+    assert!(!seen.starts_with("exit 0") && world.read("f").len() == 1 << 20, "{seen}");
+}
+
+/// What an untrusted repository may contain, looked at by a command.
+#[test]
+fn nothing_that_a_repository_contains_leads_out() {
+    let world = World::with(&[("src/a.txt", "a\n")]);
+    fs::write(world.home().join("secret"), "secret\n").unwrap();
+    symlink(world.home().join("secret"), world.repo().join("link")).unwrap();
+    symlink(world.home(), world.repo().join("folder")).unwrap();
+    fs::create_dir(world.repo().join("bin")).unwrap();
+    // Its own git, first in PATH only where it puts it there itself.
+    world.write("git", "#!/bin/sh\ncat ../home/secret\n");
+    let seen = world.confined(&[], "cat link folder/secret; PATH=.:$PATH sh git; echo x >> link; echo x > folder/new; ls -d folder/*; true");
+    assert!(seen.starts_with("exit 0") && !seen.contains("--- stdout\nsecret"), "{seen}");
+    assert_eq!(fs::read_to_string(world.home().join("secret")).unwrap(), "secret\n");
+    assert!(!world.home().join("new").exists());
+    // Hooks and settings of git that would run a program outside the sandbox later cannot be placed.
+    let plant = "echo 'touch planted' > .git/hooks/post-commit; chmod +x .git/hooks/post-commit; git config core.fsmonitor ./x; true";
+    world.confined(&[], plant);
+    assert!(!world.repo().join(".git/hooks/post-commit").exists());
+    assert!(!fs::read_to_string(world.repo().join(".git/config")).unwrap().contains("fsmonitor"));
+}
+
+#[test]
+fn a_signal_to_the_agent_ends_the_command_with_all_it_started() {
+    let world = World::new();
+    let mark = format!("1000.{:020}", std::process::id());
+    let line = format!("trap '' TERM; setsid sleep {mark} & echo ready > ready; sleep {mark}");
+    let mut child = world.agent(&["sandbox", "--", "sh", "-c", &line]).spawn().unwrap();
+    while !world.repo().join("ready").exists() {
+        std::thread::yield_now();
+    }
+    let kill = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(kill.success());
+    child.wait().unwrap();
+    let alive =
+        || Command::new("pgrep").args(["-f", &format!("^sleep {mark}")]).output().unwrap().status.success();
+    while alive() {
+        std::thread::yield_now();
+    }
+}
