@@ -72,6 +72,12 @@ impl Fit {
         }
     }
 
+    /// Whether it passes over no line of the file.
+    pub(crate) fn is_gapless(&self) -> bool {
+        let lines: Vec<usize> = self.lines.iter().flatten().copied().collect();
+        lines.windows(2).all(|w| w[1] == w[0] + 1)
+    }
+
     /// A place above line `at`, for a hunk without old lines.
     pub(crate) fn above(at: usize) -> Self {
         Self::whole(at, 0, Rung::Exact, Shift::None)

@@ -133,11 +133,11 @@ pub(crate) fn candidates<'a>(
     }
     let bodies = std::iter::once((body.clone(), None)).chain(bare.map(|(body, first)| (body, Some(first))));
     for (body, first) in bodies {
-        // What a search and its replacement have in common is a guess where lines change places; with wrong lines it is one too many.
+        let mut fits = loose_fits(index, &body);
+        // Where lines change places, nobody knows with which of them a line goes that the patch has forgotten.
         if hunk.text.is_some() && moves(&body) {
-            break;
+            fits.retain(Fit::is_gapless);
         }
-        let fits = loose_fits(index, &body);
         if !fits.is_empty() {
             return Ok(Found::Lines(fits, body, first));
         }
