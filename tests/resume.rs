@@ -67,7 +67,10 @@ fn answers() -> Vec<String> {
         call("read_file", json!({"path": "add.sh"})),
         call("apply_patch", json!({"edits": [edit("$1 - $2", "$1 * $2")]})),
         "I will look again.".into(),
-        call("apply_patch", json!({"edits": [edit("nowhere(a)\nnowhere(b)\nnowhere(c)\nnowhere(d)\n", "x")]})),
+        call(
+            "apply_patch",
+            json!({"edits": [edit("nowhere(a)\nnowhere(b)\nnowhere(c)\nnowhere(d)\n", "x")]}),
+        ),
         call("apply_patch", json!({"edits": [edit("$1 * $2", "$1 / $2")]})),
         call("search", json!({"pattern": "echo"})),
         call("apply_patch", json!({ "patch": patch })),
@@ -106,10 +109,14 @@ fn a_command_that_was_cut_off_is_told_as_interrupted_and_not_run_again() {
     let world = World::with_a_bug();
     let server = server(vec![
         call("run_command", json!({"command": "echo begun >> log.txt; sleep 1000"})),
-        call("apply_patch", json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]})),
+        call(
+            "apply_patch",
+            json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]}),
+        ),
         call("finish", json!({})),
     ]);
-    let mut child = command(&world, &server, &RUN).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        command(&world, &server, &RUN).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let started = BufReader::new(child.stdout.take().unwrap())
         .lines()
         .map_while(Result::ok)
@@ -134,7 +141,8 @@ fn what_others_changed_meanwhile_is_said_and_not_overwritten() {
     let server = server(answers());
     let mut lines = 0;
     // Up to the first edit.
-    let mut child = command(&world, &server, &RUN).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        command(&world, &server, &RUN).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
         lines += usize::from(line.contains("\"tool_finished\"") && line.contains("apply_patch"));
         if lines == 1 {
@@ -159,4 +167,27 @@ fn only_what_has_not_come_to_its_end_goes_on() {
     let output = command(&world, &server, &["resume"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("the session has ended: verified"), "{}", text(&output));
+}
+
+#[test]
+fn two_agents_do_not_work_on_one_tree() {
+    let world = World::with_a_bug();
+    let server = Server::start();
+    server.enqueue(Reply::empty().gate("answer").more(call("finish", json!({}))));
+    let mut first =
+        command(&world, &server, &RUN).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let asked = BufReader::new(first.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+        .any(|l| l.contains("\"request\""));
+    assert!(asked);
+    let second = command(&world, &server, &RUN).output().unwrap();
+    assert_eq!(second.status.code(), Some(2));
+    let said = text(&second);
+    assert!(said.contains("repo is being worked on by session ") && said.contains("(process "), "{said}");
+    let resumed = command(&world, &server, &["resume"]).output().unwrap();
+    assert!(text(&resumed).contains("is in use by process "), "{}", text(&resumed));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    server.release("answer");
 }

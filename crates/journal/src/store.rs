@@ -41,6 +41,14 @@ pub enum Error {
         /// Who holds it.
         holder: String,
     },
+    /// Another session works on the tree.
+    #[error("{} is being worked on by {holder}; wait for it to end, or work in another git worktree", root.display())]
+    TreeLocked {
+        /// The root of the tree.
+        root: PathBuf,
+        /// Who works on it.
+        holder: String,
+    },
     /// A line that is not an event, before the last one.
     #[error("{}: line {line} is not an event of version {VERSION}: {why}", path.display())]
     Corrupt {
@@ -210,6 +218,25 @@ impl Store {
         Ok(summary)
     }
 
+    /// Takes a work tree for a session of this process, until the value is dropped.
+    ///
+    /// # Errors
+    /// When another process has it: two agents would undo each other's work.
+    pub fn take_tree(&self, root: &Path, session: &str) -> Result<TreeLock, Error> {
+        /// Of a long path the end tells more.
+        const LONGEST: usize = 200;
+        let folder = self.root.with_file_name("trees");
+        fs::create_dir_all(&folder).map_err(io_error("cannot create", &folder))?;
+        let name = root.display().to_string().replace('%', "%%").replace('/', "%");
+        let cut =
+            (0..=name.len().saturating_sub(LONGEST)).rev().find(|i| name.is_char_boundary(*i)).unwrap_or(0);
+        let path = folder.join(&name[cut..]);
+        match hold(&path, &format!("session {session} (process {})", std::process::id()))? {
+            Ok(file) => Ok(TreeLock(file)),
+            Err(holder) => Err(Error::TreeLocked { root: root.to_owned(), holder }),
+        }
+    }
+
     /// Removes a session that nobody writes.
     ///
     /// # Errors
@@ -309,26 +336,39 @@ impl Drop for Journal {
     }
 }
 
+/// A work tree that is taken; given back when this is dropped.
+#[derive(Debug)]
+pub struct TreeLock(File);
+
+impl Drop for TreeLock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock(); // as for a journal
+    }
+}
+
 fn lock(id: &str, folder: &Path) -> Result<File, Error> {
-    let path = folder.join("lock");
+    let held = hold(&folder.join("lock"), &format!("process {}", std::process::id()))?;
+    held.map_err(|holder| Error::Locked { id: id.into(), holder })
+}
+
+/// Locks a file and writes down who did; otherwise who has it.
+fn hold(path: &Path, who: &str) -> Result<Result<File, String>, Error> {
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .read(true)
         .write(true)
-        .open(&path)
-        .map_err(io_error("cannot open", &path))?;
+        .open(path)
+        .map_err(io_error("cannot open", path))?;
     if file.try_lock().is_err() {
         let mut holder = String::new();
         let _ = file.read_to_string(&mut holder);
         let holder =
             if holder.trim().is_empty() { "another process".into() } else { holder.trim().to_owned() };
-        return Err(Error::Locked { id: id.into(), holder });
+        return Ok(Err(holder));
     }
-    file.set_len(0)
-        .and_then(|()| write!(file, "process {}", std::process::id()))
-        .map_err(io_error("cannot write", &path))?;
-    Ok(file)
+    file.set_len(0).and_then(|()| write!(file, "{who}")).map_err(io_error("cannot write", path))?;
+    Ok(Ok(file))
 }
 
 /// The records of a journal, and the length of what is whole.

@@ -22,6 +22,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     if !root.is_dir() {
         return Err(Failure::misuse(format!("{} is not there any more", root.display())));
     }
+    let _taken = store.take_tree(&root, journal.id())?;
     let mut given: Vec<(&'static str, String)> = command.settings.given;
     for (key, text) in begun.settings {
         if let Some(known) = definition(&key).filter(|d| given.iter().all(|(key, _)| *key != d.key)) {

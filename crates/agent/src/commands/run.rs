@@ -36,8 +36,14 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         Failure::from(e).hint("sessions need a place that can be written; AGENT_STATE_DIR names another")
     })?;
     journal.observe(observer(command.json, command.quiet, command.dry_run.is_some()));
-    let dry = match command.dry_run.map(|_| DryTree::enter(&root, journal.folder())).transpose() {
-        Ok(dry) => dry,
+    // A dry run has a tree of its own.
+    let taken = match command.dry_run {
+        None => store.take_tree(&root, journal.id()).map(Some).map_err(Failure::from),
+        Some(_) => Ok(None),
+    };
+    let dry = || command.dry_run.map(|_| DryTree::enter(&root, journal.folder())).transpose();
+    let (dry, _taken) = match taken.and_then(|taken| Ok((dry()?, taken))) {
+        Ok(begun) => begun,
         Err(failure) => {
             let id = journal.id().to_owned();
             drop(journal);
