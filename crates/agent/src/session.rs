@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use journal::{Diff, Ending, Event, Journal, Mode, Record, Totals};
 use planner::{Job, Limits, Parts, Report, Verifier};
-use sandbox::overlay::Overlay;
 use sandbox::Sandbox;
+use sandbox::overlay::Overlay;
 use tokio::sync::watch;
 use tool_api::Registry;
 use tool_apply_patch::ApplyPatch;
