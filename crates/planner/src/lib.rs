@@ -30,6 +30,7 @@ mod opening;
 mod prompts;
 mod resume;
 mod settings;
+mod taking_up;
 mod turn;
 
 use std::sync::Arc;
