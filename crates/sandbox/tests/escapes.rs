@@ -218,31 +218,11 @@ impl Drop for Outside {
     }
 }
 
-/// Set in the process that runs this test where namespaces are refused.
-const REFUSED: &str = "SANDBOX_TEST_NAMESPACES_REFUSED";
-
-/// Runs a test again where namespaces are refused, and returns whether this is there.
-fn namespaces_are_refused(test: &str) -> bool {
-    if std::env::var_os(REFUSED).is_some() {
-        return true;
-    }
-    let refuse = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
-    let output = std::process::Command::new("unshare")
-        .args(["-U", "-r", "sh", "-c", refuse, "sh"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test])
-        .env(REFUSED, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-    false
-}
-
 #[tokio::test]
 async fn where_namespaces_are_refused_landlock_and_seccomp_stop_all_but_what_is_listed() {
-    if namespaces_are_refused("where_namespaces_are_refused_landlock_and_seccomp_stop_all_but_what_is_listed")
-    {
+    if support::namespaces_are_refused(
+        "where_namespaces_are_refused_landlock_and_seccomp_stop_all_but_what_is_listed",
+    ) {
         // Namespaces cannot be made without the sandbox either.
         let attempts = by_any_user().filter(|(name, _)| !name.contains("namespace"));
         attempt_all(attempts, THROUGH_WITHOUT_NAMESPACES).await;
@@ -251,8 +231,9 @@ async fn where_namespaces_are_refused_landlock_and_seccomp_stop_all_but_what_is_
 
 #[tokio::test]
 async fn where_namespaces_are_refused_what_does_not_work_is_said_and_nothing_is_left() {
-    if !namespaces_are_refused("where_namespaces_are_refused_what_does_not_work_is_said_and_nothing_is_left")
-    {
+    if !support::namespaces_are_refused(
+        "where_namespaces_are_refused_what_does_not_work_is_said_and_nothing_is_left",
+    ) {
         return;
     }
     let fixture = Fixture::new();

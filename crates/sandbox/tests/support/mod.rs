@@ -102,3 +102,24 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
         tokio::task::yield_now().await;
     }
 }
+
+/// Set in the process that runs this test where namespaces are refused.
+const REFUSED: &str = "SANDBOX_TEST_NAMESPACES_REFUSED";
+
+/// Runs a test again where namespaces are refused, and returns whether this is there.
+pub(crate) fn namespaces_are_refused(test: &str) -> bool {
+    if std::env::var_os(REFUSED).is_some() {
+        return true;
+    }
+    let refuse = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let output = std::process::Command::new("unshare")
+        .args(["-U", "-r", "sh", "-c", refuse, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test])
+        .env(REFUSED, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    false
+}

@@ -1,0 +1,122 @@
+//! Commands that hang, hide or flood: each ends within its limit, nothing of it is left running, and what it printed before is kept.
+
+#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+
+#[allow(dead_code, reason = "each test file uses its part")]
+mod support;
+
+use std::time::Duration;
+
+use sandbox::{Command, Level, Policy, Status};
+use support::{Fixture, alive};
+
+/// For commands that are meant to run into it.
+const SHORT: Duration = Duration::from_millis(700);
+
+/// Shell lines, `MARK` being what is looked for afterwards, and how they have to end. All print `useful` first.
+const HANGS: &[(&str, &str, Status)] = &[
+    ("reads standard input", "cat; read x; python3 -c 'input()' 2>/dev/null; exit 0", Status::Exited(0)),
+    (
+        "asks at a terminal",
+        "python3 -c 'import getpass; getpass.getpass()' 2>/dev/null </dev/null; exit 0",
+        Status::Exited(0),
+    ),
+    ("never ends", "sleep MARK", Status::TimedOut),
+    ("is busy for ever", "while :; do : MARK; done", Status::TimedOut),
+    ("waits for children that never end", "sleep MARK & sleep MARK & wait", Status::TimedOut),
+    ("ignores signals", "trap '' TERM HUP INT QUIT; sleep MARK; sleep MARK", Status::TimedOut),
+    (
+        "has children that ignore signals",
+        "(trap '' TERM HUP; sleep MARK; sleep MARK) & wait",
+        Status::TimedOut,
+    ),
+    ("stops itself", "sleep MARK & kill -STOP $$", Status::TimedOut),
+    ("stops its children", "sleep MARK & kill -STOP $!; wait", Status::TimedOut),
+    ("closes its output and goes on", "exec >&- 2>&-; sleep MARK", Status::TimedOut),
+    ("leaves a child with its output", "sleep MARK &", Status::Exited(0)),
+    ("leaves a child in a session of its own", "setsid sleep MARK &", Status::Exited(0)),
+    ("leaves a grandchild", "(setsid sh -c 'sleep MARK & sleep MARK' &)", Status::Exited(0)),
+    (
+        "becomes a daemon",
+        "python3 -c '
+import os
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+os.chdir(\"/\"); os.closerange(0, 9)
+os.execvp(\"sleep\", [\"sleep\", \"MARK\"])'",
+        Status::Exited(0),
+    ),
+    ("leaves many", "for i in 1 2 3 4 5 6 7 8 9; do (setsid sleep MARK &) ; done", Status::Exited(0)),
+    (
+        "forks while it dies",
+        "trap 'sleep MARK & exit 3' TERM; sleep MARK & wait; sleep MARK",
+        Status::TimedOut,
+    ),
+    (
+        "leaves something that goes on printing",
+        "(while :; do echo MARK; sleep 0.01; done) &",
+        Status::Exited(0),
+    ),
+    ("opens a pipe that nobody writes to", "mkfifo pipe; cat pipe MARK", Status::TimedOut),
+];
+
+async fn hang_all(level: Level) {
+    for (name, line, end) in HANGS {
+        let fixture = Fixture::new();
+        let sandbox = fixture.with(Policy { level, ..fixture.policy() });
+        let mark = format!("1000.{}", fixture.unique());
+        let line = format!("echo useful; {}", line.replace("MARK", &mark));
+        let done = sandbox.run(Command { timeout: SHORT, ..Command::shell(line) }).await.unwrap();
+        assert_eq!(done.status, *end, "{name}: {}", done.output.text());
+        assert!(done.output.text().starts_with("useful\n"), "{name}");
+        assert_eq!(alive(&mark), 0, "{name} is still there");
+    }
+}
+
+#[tokio::test]
+async fn whatever_hangs_ends_and_nothing_of_it_is_left() {
+    hang_all(Level::On).await;
+}
+
+#[tokio::test]
+async fn also_without_the_sandbox() {
+    hang_all(Level::Off).await;
+}
+
+#[tokio::test]
+async fn also_where_namespaces_are_refused() {
+    if support::namespaces_are_refused("also_where_namespaces_are_refused") {
+        hang_all(Level::On).await;
+    }
+}
+
+/// What floods, and how much of it there has to be; the beginning and the end are kept, whatever it is.
+#[tokio::test]
+async fn a_flood_of_any_kind_is_stopped_at_its_limit_and_what_is_kept_is_small() {
+    let limit = Command::shell("").output.total_bytes;
+    for (name, line) in [
+        ("a gigabyte", "echo useful; head -c 1000000000 /dev/zero"),
+        ("a gigabyte of lines", "echo useful; yes useful"),
+        ("one line without end", "echo useful; tr '\\0' x < /dev/zero"),
+        ("binary", "echo useful; cat /dev/urandom"),
+        ("from many at once", "echo useful; yes a & yes b & setsid yes c & yes d >&2"),
+        ("control sequences", "echo useful; yes \"$(printf '\\033]0;title\\007\\033[2J')\""),
+    ] {
+        let fixture = Fixture::new();
+        let log = fixture.home().join("log");
+        let command = Command { log: Some(log.clone()), ..Command::shell(line) };
+        let done = fixture.on().run(command).await.unwrap();
+        assert_eq!(done.status, Status::LimitReached, "{name}");
+        let output = &done.output;
+        // More comes until the last process is dead.
+        assert!(
+            output.total_bytes > limit && output.total_bytes < limit + (64 << 20),
+            "{name}: {}",
+            output.total_bytes
+        );
+        assert!(output.head.len() + output.tail.len() <= 32 << 10, "{name}");
+        assert!(output.head.starts_with(b"useful\n") && !output.text().contains('\u{1b}'), "{name}");
+        assert!(std::fs::metadata(log).unwrap().len() < 20 << 20, "{name}");
+    }
+}
