@@ -24,11 +24,25 @@ pub(crate) fn marker(line: &str) -> Option<Marker> {
     let word = rest.trim().to_ascii_uppercase();
     let many = line.len() - rest.len() >= SHORTEST;
     match first {
-        '<' if many && (word.starts_with("SEARCH") || word == "ORIGINAL") => Some(Marker::Search),
+        '<' if many && (word.starts_with("SEARCH") || word == "ORIGINAL" || is_path(rest.trim())) => {
+            Some(Marker::Search)
+        }
         '=' if many && word.is_empty() => Some(Marker::Divider),
         '>' if many && (word.starts_with("REPLACE") || word == "UPDATED") => Some(Marker::Replace),
         _ => None,
     }
+}
+
+/// Some models write the file's path where the word SEARCH belongs.
+fn is_path(word: &str) -> bool {
+    !word.contains(char::is_whitespace)
+        && word.rsplit('/').next().is_some_and(|name| name.trim_matches('.').contains('.'))
+}
+
+/// The path that a block's first line names itself.
+pub(crate) fn path_within(marker: &str) -> Option<String> {
+    let word = marker.trim_end().trim_start_matches('<').trim();
+    is_path(word).then(|| word.to_owned())
 }
 
 pub(crate) fn is_search(line: &str) -> bool {
@@ -46,7 +60,7 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
             i += 1;
             continue;
         }
-        if let Some(named) = path_before(&lines[after..i]) {
+        if let Some(named) = path_within(lines[i]).or_else(|| path_before(&lines[after..i])) {
             path = Some(named);
         }
         let ends = |j: &usize, m| marker(lines[*j]) == Some(m);

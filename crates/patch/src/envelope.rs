@@ -33,7 +33,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
             What::Update => {
                 let moved = body.first().and_then(|l| l.trim().strip_prefix("*** Move to:")).map(str::trim);
                 let skip = usize::from(moved.is_some());
-                let hunks = hunks(&body[skip..], i + skip)?;
+                let hunks = hunks(&body[skip..]);
                 if hunks.is_empty() && moved.is_none() {
                     return Err(ParseError::at(start, lines[start], "no lines to change follow"));
                 }
@@ -104,7 +104,7 @@ fn content(body: &[&str], at: usize) -> Result<Vec<u8>, ParseError> {
     Ok(out)
 }
 
-fn hunks(body: &[&str], at: usize) -> Result<Vec<Hunk>, ParseError> {
+fn hunks(body: &[&str]) -> Vec<Hunk> {
     let mut out: Vec<Hunk> = Vec::new();
     let mut hunk = Hunk::default();
     // Empty lines at its end so far: before the next directive they are layout. One with its blank is a line to keep.
@@ -139,16 +139,13 @@ fn hunks(body: &[&str], at: usize) -> Result<Vec<Hunk>, ParseError> {
                 Some(b'-') => hunk.lines.push(Line::new(Mark::Remove, &line[1..])),
                 None | Some(b'\r') => hunk.lines.push(Line::new(Mark::Keep, "")),
                 Some(b'\\') => {}
-                Some(_) => {
-                    let why = "it starts with neither a blank (a line to keep), - nor +";
-                    return Err(ParseError::at(at + i, line, why));
-                }
+                Some(_) => hunk.lines.push(Line { marked: false, ..Line::new(Mark::Keep, line) }),
             }
         }
         i += 1;
     }
     close(&mut out, &mut hunk, empty);
-    Ok(out)
+    out
 }
 
 /// Headers that stand one below the other belong to the hunk that follows them.

@@ -50,6 +50,8 @@ pub struct Line {
     pub text: Vec<u8>,
     /// `false` after `\ No newline at end of file`.
     pub newline: bool,
+    /// `false` for a line that the patch gives no mark. It is taken for one to keep, and has to stand in the file.
+    pub marked: bool,
 }
 
 /// Lines that belong together.
@@ -132,7 +134,7 @@ impl ParseError {
 
 impl Line {
     pub(crate) fn new(mark: Mark, text: &str) -> Self {
-        Self { mark, text: text.as_bytes().to_vec(), newline: true }
+        Self { mark, text: text.as_bytes().to_vec(), newline: true, marked: true }
     }
 }
 

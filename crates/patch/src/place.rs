@@ -8,7 +8,7 @@ use crate::{
     Dialect, Hunk, Kind, Mark, Refused, Rung, feedback,
     index::Index,
     ladder::{Body, Fit, TooMany, fits, loose_fits, new, old, unnumbered},
-    lines::{bare, indent, trim},
+    lines::{bare as bare_line, indent, trim},
     splice, units,
 };
 
@@ -90,7 +90,7 @@ pub(crate) fn place<'a>(
 }
 
 pub(crate) fn body(hunk: &Hunk) -> Body<'_> {
-    hunk.lines.iter().map(|l| (l.mark, bare(&l.text))).collect()
+    hunk.lines.iter().map(|l| (l.mark, bare_line(&l.text))).collect()
 }
 
 /// The places on the first rung that has any.
@@ -132,7 +132,10 @@ pub(crate) fn candidates<'a>(
         return Err(Refused::new(Kind::AlreadyApplied, message));
     }
     let bodies = std::iter::once((body.clone(), None)).chain(bare.map(|(body, first)| (body, Some(first))));
-    for (body, first) in bodies {
+    // A line without a mark may be a new one: it is not passed over.
+    let unmarked = |l: &&crate::Line| !l.marked && index.count_of(bare_line(&l.text)) == 0;
+    let unknown = hunk.lines.iter().find(unmarked).is_some();
+    for (body, first) in bodies.filter(|_| !unknown) {
         let mut fits = loose_fits(index, &body);
         // Where lines change places, nobody knows with which of them a line goes that the patch has forgotten.
         if hunk.text.is_some() && moves(&body) {

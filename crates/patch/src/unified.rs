@@ -37,7 +37,7 @@ pub(crate) fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Pa
             }
             if let Some(section) = sections.last_mut() {
                 (section.old, section.new, section.named) =
-                    (name(&line[4..]), name(&lines[i + 1][4..]), true);
+                    (name(&line[4..]), name(new_name(lines[i + 1]).unwrap_or_default()), true);
             }
             i += 2;
             if i < lines.len() && !lines[i].starts_with("@@") && starts_body(lines[i]) {
@@ -63,8 +63,13 @@ pub(crate) fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Pa
     sections.into_iter().map(|s| finish(s, path)).collect()
 }
 
+/// What a header's second line names. Small models write it with the mark of an added line before it.
+pub(crate) fn new_name(line: &str) -> Option<&str> {
+    line.strip_prefix("+++ ").or_else(|| line.strip_prefix("++++ "))
+}
+
 pub(crate) fn is_header(lines: &[&str], i: usize) -> bool {
-    lines[i].starts_with("--- ") && lines.get(i + 1).is_some_and(|l| l.starts_with("+++ "))
+    lines[i].starts_with("--- ") && lines.get(i + 1).is_some_and(|l| new_name(l).is_some())
 }
 
 /// A header that can hardly be two lines of a hunk: both name the same file or one names none, and a hunk with numbers follows.
@@ -74,7 +79,7 @@ fn names_a_file(lines: &[&str], i: usize) -> bool {
         return false;
     }
     let without = |name: String, prefix| name.strip_prefix(prefix).map_or(name.clone(), str::to_owned);
-    match (name(&lines[i][4..]), name(&lines[i + 1][4..])) {
+    match (name(&lines[i][4..]), name(new_name(lines[i + 1]).unwrap_or_default())) {
         (Some(old), Some(new)) => without(old, "a/") == without(new, "b/"),
         (old, new) => old.is_some() || new.is_some(),
     }
@@ -166,7 +171,12 @@ fn read_hunk(
                 }
                 continue;
             }
-            _ => (Mark::Keep, *line),
+            other => {
+                // A line to keep that has lost its blank, or a new one that has lost its plus.
+                let line = Line { marked: other.is_none(), ..Line::new(Mark::Keep, line) };
+                hunk.lines.push(line);
+                continue;
+            }
         };
         hunk.lines.push(Line::new(mark, text));
     }

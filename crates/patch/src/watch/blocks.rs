@@ -3,7 +3,7 @@
 use super::{BEGINNING, Stop, Watch};
 use crate::{
     Dialect,
-    blocks::{Marker, marker, parse, path_before},
+    blocks::{Marker, marker, parse, path_before, path_within},
 };
 
 #[derive(Debug, Default)]
@@ -26,7 +26,8 @@ impl Reader {
         let Some(open) = self.open else {
             if found == Some(Marker::Search) {
                 let before: Vec<&str> = watch.lines[self.after..at].iter().map(String::as_str).collect();
-                self.path = path_before(&before).or_else(|| self.path.take()).or_else(|| watch.path.clone());
+                let named = path_within(&watch.lines[at]).or_else(|| path_before(&before));
+                self.path = named.or_else(|| self.path.take()).or_else(|| watch.path.clone());
                 (self.open, self.divided) = (Some(at), false);
                 if let Some(path) = &self.path {
                     watch.open(path)?;

@@ -40,7 +40,11 @@ impl Reader {
     pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, Stop> {
         let at = watch.lines.len() - 1;
         let line = watch.lines[at].trim_end_matches('\r').to_owned();
-        if line.starts_with("+++ ") && at > 0 && watch.lines[at - 1].starts_with("--- ") && at >= self.first {
+        if unified::new_name(&line).is_some()
+            && at > 0
+            && watch.lines[at - 1].starts_with("--- ")
+            && at >= self.first
+        {
             if let Some(open) = &self.hunk
                 && open.may_swallow()
             {
@@ -76,7 +80,8 @@ impl Reader {
             match &mut self.header {
                 // Lines right below a header without `@@` are a hunk.
                 Some((from, to)) if *to == at => {
-                    if watch.lines[at - 1].starts_with("+++ ") && line.starts_with([' ', '+', '-']) {
+                    if unified::new_name(&watch.lines[at - 1]).is_some() && line.starts_with([' ', '+', '-'])
+                    {
                         self.hunk =
                             Some(Open { title: None, from: at, left: None, guessed: true, over: false });
                     } else if watch.lines[*from].starts_with("diff --git ") {
