@@ -155,7 +155,8 @@ type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 /// When the kernel has no seccomp filters.
 pub(crate) fn refuse(around: Surroundings) -> io::Result<()> {
     let problem = |e: &dyn std::fmt::Display| io::Error::other(format!("seccomp: {e}"));
-    for (errno, rules) in rules(around).map_err(|e| problem(&e))? {
+    let all = rules(around).map_err(|e| problem(&e))?;
+    for (errno, rules) in all.into_iter().filter(|(_, rules)| !rules.is_empty()) {
         let refuse = SeccompAction::Errno(errno.unsigned_abs());
         let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| problem(&e))?;
         let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch);
