@@ -98,7 +98,8 @@ fn an_edit_ends_where_what_it_searches_for_is_nowhere() {
         json!({"patch": format!("--- a/nowhere.txt\n+++ b/nowhere.txt\n@@\n-a\n{long}")}),
         json!({"patch": format!("--- a/../short.txt\n+++ b/../short.txt\n{long}")}),
     ] {
-        let (at, why) = followed(&registry, &call(&arguments), 1).unwrap_or_else(|| panic!("not refused: {arguments}"));
+        let (at, why) =
+            followed(&registry, &call(&arguments), 1).unwrap_or_else(|| panic!("not refused: {arguments}"));
         assert!(at < 250, "{at} bytes of {arguments}: {why}");
         assert!(why.starts_with("nothing was applied: "), "{why}");
     }
