@@ -154,6 +154,9 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
             sys::mount_read_only(CWD, c"/proc", false).doing("making /proc read-only")?;
         }
     }
+    if !order.profile.landlock {
+        own_devices()?;
+    }
     let shared_memory = CString::new(format!("mode=1777,size={}", order.limits.memory / 2))?;
     for dir in &view.hide {
         if dir == "/tmp" && tmp.attach(dir).is_ok() {
@@ -194,6 +197,15 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     }
     view.secrets.iter().try_for_each(|p| mask(p))?;
     own_terminals();
+    if !order.profile.landlock {
+        // What stands for something hidden is empty, and stays so.
+        let own = ["/tmp", "/var/tmp", "/dev/shm"];
+        let emptied = view.hide.iter().map(OsString::as_os_str).filter(|dir| !own.iter().any(|o| dir == o));
+        for dir in emptied.chain([OsStr::new("/dev")]) {
+            sys::mount_read_only(CWD, &CString::new(dir.as_encoded_bytes())?, false)
+                .doing("making a directory read-only")?;
+        }
+    }
     Ok(())
 }
 
@@ -233,6 +245,23 @@ fn make_place(kept: &Kept<'_>) -> io::Result<()> {
     }
     if kept.is_dir { fs::create_dir(place) } else { File::create(place).map(drop) }
         .doing(&place.to_string_lossy())
+}
+
+/// Only the devices that any program may use; which others can be opened is otherwise Landlock's to say.
+fn own_devices() -> io::Result<()> {
+    let kept: Vec<_> = DEVICES.iter().map(|dev| keep(OsStr::new(dev))).collect::<Result<_, _>>()?;
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("tmpfs", "/dev", "tmpfs", flags, c"mode=755,size=64k").doing("/dev")?;
+    for device in kept.iter().flatten() {
+        make_place(device)?;
+        device.attach(device.at)?;
+    }
+    ["/dev/pts", "/dev/shm"].iter().try_for_each(fs::create_dir).doing("/dev")?;
+    File::create("/dev/ptmx").doing("/dev")?;
+    for (at, to) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {
+        std::os::unix::fs::symlink(format!("/proc/self/fd{to}"), format!("/dev/{at}")).doing("/dev")?;
+    }
+    Ok(())
 }
 
 /// An own set of pseudo-terminals: programs that need one find it, and nobody else's can be written to.

@@ -74,6 +74,8 @@ pub struct Policy {
     pub level: Level,
     /// Limits for every command.
     pub limits: ResourceLimits,
+    /// Landlock is used where the kernel has it. Tests see by `false` that the rest holds without.
+    pub landlock: bool,
 }
 
 impl Policy {
@@ -90,6 +92,7 @@ impl Policy {
             env: Vec::new(),
             level: Level::default(),
             limits: ResourceLimits::default(),
+            landlock: true,
         }
     }
 

@@ -71,7 +71,7 @@ impl Sandbox {
     }
 
     async fn find_profile(&self) -> Result<(Profile, Report), SandboxError> {
-        let landlock_abi = sys::landlock_abi();
+        let landlock_abi = sys::landlock_abi().filter(|_| self.policy().landlock);
         if self.policy().level == Level::Off {
             let lines = vec!["Commands are not confined: they can do whatever you can.".to_owned()];
             let report = Report {

@@ -27,7 +27,7 @@ use sandbox::{Command, Level, Policy, Sandbox};
 use support::Fixture;
 
 /// Runs a line in a fresh place, and says what it printed where that is not what was to be expected.
-async fn attempt(line: &str, level: Level, escapes: bool) -> Option<String> {
+async fn attempt(line: &str, level: Level, landlock: bool, escapes: bool) -> Option<String> {
     let fixture = Fixture::new();
     fs::write(fixture.home().join("other/victim"), "").unwrap();
     fs::write(fixture.root().join("calls.py"), include_str!("attempts/calls.py")).unwrap();
@@ -37,7 +37,7 @@ async fn attempt(line: &str, level: Level, escapes: bool) -> Option<String> {
         fs::write(path, "secret").unwrap();
     }
     let outside = Outside::new(&fixture);
-    let sandbox = fixture.with(Policy { level, ..fixture.policy() });
+    let sandbox = fixture.with(Policy { level, landlock, ..fixture.policy() });
     let line = match line.strip_prefix("calls ") {
         Some(name) => format!("exec python3 -S calls.py {name}"),
         None => line.to_owned(),
@@ -48,11 +48,15 @@ async fn attempt(line: &str, level: Level, escapes: bool) -> Option<String> {
 }
 
 /// Each has to succeed without the sandbox, and to fail with it, apart from those that are listed as getting through.
-async fn attempt_all(attempts: impl Iterator<Item = (String, String)>, through: &[&str]) -> usize {
+async fn attempt_all(
+    attempts: impl Iterator<Item = (String, String)>,
+    landlock: bool,
+    through: &[&str],
+) -> usize {
     let (mut wrong, mut count) = (Vec::new(), 0);
     for (name, line) in attempts {
         for (level, escapes) in [(Level::Off, true), (Level::On, through.contains(&name.as_str()))] {
-            if let Some(text) = attempt(&line, level, escapes).await {
+            if let Some(text) = attempt(&line, level, landlock, escapes).await {
                 let what = if escapes { "does not get through" } else { "gets through" };
                 wrong.push(format!("sandbox {level:?}: {name} {what}: {text}"));
             }
@@ -79,13 +83,13 @@ fn is_root() -> bool {
 
 #[tokio::test]
 async fn no_attempt_to_get_out_succeeds() {
-    assert!(attempt_all(by_any_user(), &[]).await >= 60);
+    assert!(attempt_all(by_any_user(), true, &[]).await >= 60);
 }
 
 #[tokio::test]
 async fn no_attempt_of_root_to_get_out_succeeds() {
     if is_root() {
-        attempt_all(named(ATTEMPTS_OF_ROOT), &[]).await;
+        attempt_all(named(ATTEMPTS_OF_ROOT), true, &[]).await;
     }
 }
 
@@ -219,13 +223,19 @@ impl Drop for Outside {
 }
 
 #[tokio::test]
+async fn where_there_is_no_landlock_namespaces_and_seccomp_stop_all_of_it() {
+    let of_root = named(if is_root() { ATTEMPTS_OF_ROOT } else { &[] });
+    attempt_all(by_any_user().chain(of_root), false, &[]).await;
+}
+
+#[tokio::test]
 async fn where_namespaces_are_refused_landlock_and_seccomp_stop_all_but_what_is_listed() {
     if support::namespaces_are_refused(
         "where_namespaces_are_refused_landlock_and_seccomp_stop_all_but_what_is_listed",
     ) {
         // Namespaces cannot be made without the sandbox either.
         let attempts = by_any_user().filter(|(name, _)| !name.contains("namespace"));
-        attempt_all(attempts, THROUGH_WITHOUT_NAMESPACES).await;
+        attempt_all(attempts, true, THROUGH_WITHOUT_NAMESPACES).await;
     }
 }
 
