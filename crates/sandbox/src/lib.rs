@@ -10,7 +10,7 @@
 //!
 //! What a dry-run works in is made here too: an [`overlay`] of the repository, which the program itself enters before it does anything.
 //!
-//! Which mechanism stops what, and what none of them stops, stands in the crate's `README.md`.
+//! Which mechanism stops what, and what none of them stops, stands in `docs/sandbox.md`.
 //!
 //! The confining is done by a launcher: the program's own binary, started again with a first argument that makes it call
 //! [`launcher_main`] before anything else.

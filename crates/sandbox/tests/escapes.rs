@@ -47,7 +47,8 @@ async fn attempt(line: &str, level: Level, landlock: bool, escapes: bool) -> Opt
     (text.contains("escaped") != escapes).then_some(text)
 }
 
-/// Each has to succeed without the sandbox, and to fail with it, apart from those that are listed as getting through.
+/// Each has to succeed without the sandbox, and to fail with it, apart from those that are listed as getting through. What the sandbox
+/// does with Landlock makes no difference to the first.
 async fn attempt_all(
     attempts: impl Iterator<Item = (String, String)>,
     landlock: bool,
@@ -56,6 +57,9 @@ async fn attempt_all(
     let (mut wrong, mut count) = (Vec::new(), 0);
     for (name, line) in attempts {
         for (level, escapes) in [(Level::Off, true), (Level::On, through.contains(&name.as_str()))] {
+            if level == Level::Off && !landlock {
+                continue;
+            }
             if let Some(text) = attempt(&line, level, landlock, escapes).await {
                 let what = if escapes { "does not get through" } else { "gets through" };
                 wrong.push(format!("sandbox {level:?}: {name} {what}: {text}"));
