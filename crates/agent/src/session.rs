@@ -189,7 +189,14 @@ async fn begin(order: Order, folder: &Path, journal: &mut Journal) -> Result<Pre
 
 async fn prepare(order: Order, folder: &Path) -> Result<Prepared> {
     let settings = &order.settings;
-    let tools = |root: &Path| toolbox(settings, root, folder, order.variables.clone());
+    let tools = async |root: &Path| -> Result<Toolbox> {
+        let toolbox = toolbox(settings, root, folder, order.variables.clone())?;
+        // A run whose commands cannot be confined stops now, not at its first command.
+        if !order.plan_only {
+            Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;
+        }
+        Ok(toolbox)
+    };
     let (chosen, mut toolbox, kept) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is where the repository was.
@@ -198,13 +205,13 @@ async fn prepare(order: Order, folder: &Path) -> Result<Prepared> {
                 _ => None,
             };
             // The tools are made while the server answers.
-            let (chosen, toolbox) = tokio::join!(model::open(settings), async { tools(&order.root) });
+            let (chosen, toolbox) = tokio::join!(model::open(settings), tools(&order.root));
             (chosen?, toolbox?, kept)
         }
         Some(DryTree::Copy { .. }) => {
             let chosen = model::open(settings).await?; // before the copy, which may take long
             let copy = copy(&order.root, folder.join("tree")).await?;
-            (chosen, tools(&copy.0)?, Some(Kept::Copy { _copy: copy }))
+            (chosen, tools(&copy.0).await?, Some(Kept::Copy { _copy: copy }))
         }
     };
     edit_form::choose(settings, Some(&chosen.model.identity())).describe(&mut toolbox.registry);
