@@ -47,11 +47,11 @@ impl Workspace {
         let mut tried = false;
         let mut todo = vec![self.root().to_owned()];
         while let Some(folder) = todo.pop() {
-            let Some(entries) = unless_gone(&folder, fs::read_dir(&folder))? else { continue };
+            let Some(entries) = unless_gone(fs::read_dir(&folder))? else { continue };
             for entry in entries {
                 let entry = entry?;
                 let path = entry.path();
-                let Some(found) = unless_gone(&path, entry.metadata())? else { continue };
+                let Some(found) = unless_gone(entry.metadata())? else { continue };
                 if found.is_dir() {
                     if Some((found.dev(), found.ino())) != itself {
                         todo.push(path);
@@ -64,7 +64,7 @@ impl Workspace {
                     if !tried && found.len() > 0 {
                         tried = true;
                         let trial = tempfile::tempfile_in(existing)?;
-                        let file = unless_gone(&path, File::open(&path))?;
+                        let file = unless_gone(File::open(&path))?;
                         cost.shared = file.is_some_and(|f| rustix::fs::ioctl_ficlone(&trial, f).is_ok());
                     }
                 }
@@ -121,10 +121,10 @@ fn copy_tree(from: &Path, to: &Path, report: &mut CopyReport) -> io::Result<()> 
         report,
     };
     while let Some((from, to)) = copying.todo.pop() {
-        let Some(entries) = unless_gone(&from, fs::read_dir(&from))? else { continue };
+        let Some(entries) = unless_gone(fs::read_dir(&from))? else { continue };
         for entry in entries {
             let entry = entry?;
-            unless_gone(&entry.path(), copying.entry(&entry, &to.join(entry.file_name())))?;
+            unless_gone(copying.entry(&entry, &to.join(entry.file_name())))?;
         }
     }
     for (folder, found) in copying.folders.iter().rev() {
@@ -134,11 +134,10 @@ fn copy_tree(from: &Path, to: &Path, report: &mut CopyReport) -> io::Result<()> 
     Ok(())
 }
 
-/// `None` when it failed because the file is no longer there: builds, and git's own housekeeping, remove files at any time.
-fn unless_gone<T>(path: &Path, outcome: io::Result<T>) -> io::Result<Option<T>> {
-    let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+/// `None` when it failed because a file was not there: builds, and git's own housekeeping, remove files at any time, and some come back.
+fn unless_gone<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     match outcome {
-        Err(e) if missing(&e) && fs::symlink_metadata(path).is_err_and(|e| missing(&e)) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         other => other.map(Some),
     }
 }
