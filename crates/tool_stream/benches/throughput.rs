@@ -17,7 +17,16 @@ fn call(size: usize, lines: bool) -> Vec<u8> {
 }
 
 fn run(bytes: &[u8], chunk: usize) -> usize {
-    let mut parser = Parser::new(Options::default());
+    run_with(Options::default(), bytes, chunk)
+}
+
+/// The same with the texts of the call reported while they are written.
+fn run_followed(bytes: &[u8], chunk: usize) -> usize {
+    run_with(Options { followed: vec!["apply_patch".into()], ..Options::default() }, bytes, chunk)
+}
+
+fn run_with(options: Options, bytes: &[u8], chunk: usize) -> usize {
+    let mut parser = Parser::new(options);
     let mut out = Vec::new();
     let mut calls = 0;
     for piece in bytes.chunks(chunk) {
@@ -79,17 +88,23 @@ fn main() {
     type Make<'a> = &'a dyn Fn(usize) -> Vec<u8>;
     let braces = |size: usize| "{tool:!".repeat(size / 7).into_bytes();
     let quotes = |size: usize| [b"{\"tool\": \"x y".as_slice(), &b"\", \"".repeat(size / 4)].concat();
-    let kinds: [(&str, Make<'_>); 8] = [
-        ("call", &|size| call(size, false)),
-        ("call with lines", &|size| call(size, true)),
-        ("call with inner quotes", &deformed),
-        ("prose", &prose),
-        ("objects in objects", &hostile),
-        ("objects that are none", &braces),
-        ("quotes that end nothing", &quotes),
-        ("blanks behind a quote", &blank),
+    let one_line = |size: usize| {
+        json!({"tool": "apply_patch", "arguments": {"patch": "x".repeat(size)}}).to_string().into_bytes()
+    };
+    type Run = fn(&[u8], usize) -> usize;
+    let kinds: [(&str, Make<'_>, Run); 10] = [
+        ("call", &|size| call(size, false), run),
+        ("call, followed", &|size| call(size, false), run_followed),
+        ("call of one long line, followed", &one_line, run_followed),
+        ("call with lines", &|size| call(size, true), run),
+        ("call with inner quotes", &deformed, run),
+        ("prose", &prose, run),
+        ("objects in objects", &hostile, run),
+        ("objects that are none", &braces, run),
+        ("quotes that end nothing", &quotes, run),
+        ("blanks behind a quote", &blank, run),
     ];
-    for (name, make) in kinds {
+    for (name, make, run) in kinds {
         for size in [1 << 10, 1 << 20, 16 << 20] {
             // Room for the wrapping: the limit of a call is 16 MiB.
             let bytes = make(size - size / 8);

@@ -14,6 +14,8 @@ pub(crate) struct Follow {
     body: usize,
     /// Offset up to which it has been reported.
     to: usize,
+    /// Offset up to which no further line ends: nothing is looked at twice, however long a line is.
+    seen: usize,
     /// What has been reported of it.
     said: String,
 }
@@ -30,12 +32,14 @@ impl Follow {
     ) {
         let Some(body) = reader.open_text() else { return };
         if self.body != body {
-            *self = Self { body, to: body, said: String::new() };
+            *self = Self { body, to: body, seen: body, said: String::new() };
         }
-        let Some(end) = last_line_end(win.slice(self.to, reader.pos)) else { return };
+        let end = last_line_end(win.slice(self.seen, reader.pos)).map(|end| self.seen + end);
+        self.seen = reader.pos;
+        let Some(end) = end else { return };
         let Some(path) = path(reader, root, false) else { return };
-        let text = decode(win.slice(self.to, self.to + end), &mut Repairs::default());
-        self.to += end;
+        let text = decode(win.slice(self.to, end), &mut Repairs::default());
+        self.to = end;
         self.said.push_str(&text);
         out.push(Event::FieldText { call, path, text, closed: false });
     }
