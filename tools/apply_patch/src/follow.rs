@@ -13,6 +13,8 @@ pub(crate) struct Following {
     workspace: Workspace,
     misses: Arc<Misses>,
     watch: Watch,
+    /// The patch has come to its end. A key that is given twice counts the last time: then another one begins.
+    over: bool,
     /// The element of an array that is being written.
     line: String,
     edit: Edit,
@@ -31,9 +33,16 @@ struct Edit {
 
 impl Following {
     pub(crate) fn new(workspace: Workspace, misses: Arc<Misses>) -> Self {
-        let tree = workspace.clone();
-        let watch = Watch::new(None, move |path| look(&tree, path));
-        Self { workspace, misses, watch, line: String::new(), edit: Edit::default() }
+        let watch = watch(&workspace);
+        Self { workspace, misses, watch, over: false, line: String::new(), edit: Edit::default() }
+    }
+
+    /// More of the patch; `first` where that is its beginning, if it is an array.
+    fn patch(&mut self, text: &str, first: bool, closed: bool) -> Result<(), Stop> {
+        if std::mem::replace(&mut self.over, closed) || first {
+            self.watch = watch(&self.workspace);
+        }
+        self.watch.feed(text)
     }
 
     fn stopped(&self, stop: &Stop, dialect: Dialect) -> String {
@@ -56,8 +65,21 @@ impl Following {
         if self.edit.number != number {
             self.edit = Edit { number: number.to_owned(), ..Edit::default() };
         }
-        let edit = &mut self.edit;
         let (name, element) = field.split_once('/').map_or((field, false), |(name, _)| (name, true));
+        // A key given twice, or a second list: what was known is of no use.
+        let again = match name {
+            "path" => self.edit.known.0,
+            "search" => {
+                self.edit.known.1
+                    || field == "search/0" && !self.edit.search.is_empty() && self.line.is_empty()
+            }
+            "replace" => self.edit.known.2,
+            _ => false,
+        };
+        if again {
+            self.edit = Edit { number: number.to_owned(), ..Edit::default() };
+        }
+        let edit = &mut self.edit;
         let (value, known) = match name {
             "path" => (&mut edit.path, &mut edit.known.0),
             "search" => (&mut edit.search, &mut edit.known.1),
@@ -91,17 +113,15 @@ impl Follow for Following {
     fn text(&mut self, path: &str, text: &str, closed: bool) -> Result<(), String> {
         let mut parts = path.splitn(3, '/');
         let (judged, dialect) = match (parts.next(), parts.next(), parts.next()) {
-            (Some("patch"), None, None) => (self.watch.feed(text), Dialect::Unified),
-            (Some("patch"), Some(_), None) => {
+            (Some("patch"), None, None) => (self.patch(text, false, closed), Dialect::Unified),
+            (Some("patch"), Some(element), None) => {
                 self.line.push_str(text);
                 if !closed {
                     return Ok(());
                 }
                 let line = std::mem::take(&mut self.line);
-                (
-                    self.watch.feed(&format!("{}\n", line.strip_suffix('\n').unwrap_or(&line))),
-                    Dialect::Unified,
-                )
+                let line = format!("{}\n", line.strip_suffix('\n').unwrap_or(&line));
+                (self.patch(&line, element == "0", false), Dialect::Unified)
             }
             (Some("edits"), Some(number), Some(field)) => {
                 (self.edit(number, field, text, closed), Dialect::Edits)
@@ -110,6 +130,11 @@ impl Follow for Following {
         };
         judged.map_err(|stop| self.stopped(&stop, dialect))
     }
+}
+
+fn watch(workspace: &Workspace) -> Watch {
+    let tree = workspace.clone();
+    Watch::new(None, move |path| look(&tree, path))
 }
 
 /// What is at a path that a patch names.

@@ -139,3 +139,46 @@ async fn the_second_miss_in_one_place_shows_it_and_a_success_forgets_it() {
     let after = missed(edit("long.txt", "line 200\nline 2Ol\nline 202\n")).await;
     assert!(!after.contains("second miss"), "{after}");
 }
+
+#[test]
+fn a_key_that_is_given_twice_is_judged_by_its_last_value_only() {
+    let (_folder, _, registry) = setting();
+    let (wrong, right) = ("nowhere\nat all\nnot here\nnor there\n", "one\ntwo\n");
+    let patch =
+        |old: &str| format!("*** Begin Patch\n*** Update File: short.txt\n@@\n-{old}\n+x\n*** End Patch\n");
+    let lines = |text: &str| json!(text.lines().collect::<Vec<_>>()).to_string();
+    let (text, list) = (|t: &str| json!(t).to_string(), |e: &str| format!("[{{{e}}}]"));
+    let edit = |path: &str, search: String| {
+        format!("\"path\": \"{path}\", \"search\": {search}, \"replace\": \"x\"")
+    };
+    for (early, last) in [
+        // What comes first may itself be enough to be refused; here it is not, and joined to the second it would be.
+        (
+            format!("\"patch\": {}", text("*** Begin Patch\n*** Update File: short.txt\n@@\n one\n")),
+            format!("\"patch\": {}", text(&patch("two"))),
+        ),
+        (
+            format!("\"patch\": {}", lines("short.txt\n<<<<<<< SEARCH\none")),
+            format!("\"patch\": {}", lines(&patch("two"))),
+        ),
+        (
+            format!("\"edits\": {}", list(&edit("short.txt", text("three\n")))),
+            format!("\"edits\": {}", list(&edit("short.txt", text(right)))),
+        ),
+        (
+            format!("\"edits\": {}", list(&edit("short.txt", lines("three")))),
+            format!("\"edits\": {}", list(&edit("short.txt", lines(right)))),
+        ),
+        (
+            format!("\"edits\": {}", list(&edit("long.txt", text("line 7\n")))),
+            format!("\"edits\": {}", list(&edit("short.txt", text(right)))),
+        ),
+    ] {
+        let call = format!("{{\"tool\": \"apply_patch\", \"arguments\": {{{early}, {last}}}}}");
+        assert_eq!(followed(&registry, &call, 3), None, "{call}");
+        let doomed = call.replace("two", wrong.trim_end().split('\n').next().unwrap());
+        if doomed.contains("-nowhere") {
+            assert!(followed(&registry, &doomed, 3).is_some(), "{doomed}");
+        }
+    }
+}
