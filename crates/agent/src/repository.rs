@@ -94,9 +94,16 @@ impl planner::Repository for Tree {
 
     fn take_back(&self, turn: u32, done: usize) -> Result<(), String> {
         let history = History::open(&self.state).map_err(|e| e.to_string())?;
-        let edits = history.records().iter().filter(|r| r.turn == turn && r.by == By::Edit);
-        let open: Vec<u64> = edits.skip(done).map(|r| r.id).collect();
-        for id in open.into_iter().rev() {
+        // An edit that an earlier process took back in this turn, to make it again, is none any more.
+        let mut edits: Vec<u64> = Vec::new();
+        for record in history.records().iter().filter(|r| r.turn == turn) {
+            match record.by {
+                By::Edit => edits.push(record.id),
+                By::Undo => drop(edits.pop()),
+                By::Command | By::Apply => {}
+            }
+        }
+        for id in edits.into_iter().skip(done).rev() {
             let changes = history.of(id).map_err(|e| e.to_string())?;
             self.workspace.put_back(&changes).map_err(|e| e.to_string())?;
         }
@@ -166,6 +173,32 @@ mod tests {
         let tree = Tree::new(workspace, Path::new("a/b"), folder.path().join("state"));
         let found: Vec<_> = tree.instructions().into_iter().map(|i| (i.path, i.text)).collect();
         assert_eq!(found, [("AGENTS.md".into(), "root".into()), ("a/b/AGENTS.md".into(), "deep".into())]);
+    }
+
+    #[test]
+    fn an_edit_that_was_taken_back_once_is_not_taken_for_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("repo");
+        std::fs::create_dir(&root).unwrap();
+        let read = || std::fs::read_to_string(root.join("a")).ok();
+        let workspace = Workspace::open_with(&root, folder.path().join("state")).unwrap();
+        let tree = Tree::new(workspace.clone(), Path::new(""), folder.path().join("state"));
+        let edit = |text: &str| {
+            let (path, expect) = (workspace.target("a").unwrap(), workspace::Expect::Any);
+            let change = workspace::Change::Write { path, bytes: text.into(), executable: None, expect };
+            workspace.commit(vec![change]).unwrap();
+        };
+        tree.turn(3);
+        edit("one");
+        tree.take_back(3, 0).unwrap();
+        assert_eq!(read(), None);
+        // Made again, and on record now; the next one is cut off as well.
+        edit("one");
+        edit("two");
+        tree.take_back(3, 1).unwrap();
+        assert_eq!(read().as_deref(), Some("one"));
+        tree.take_back(3, 1).unwrap();
+        assert_eq!(read().as_deref(), Some("one"), "there is nothing more to take back");
     }
 
     #[test]

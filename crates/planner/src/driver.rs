@@ -210,10 +210,15 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// One request, sent again as long as that makes sense, and everything that its answer calls for.
-    async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
+    /// From now on it is the next turn, for the history of the tree too.
+    pub(crate) fn next_turn(&mut self) {
         self.turn += 1;
         self.repository.turn(self.turn);
+    }
+
+    /// One request, sent again as long as that makes sense, and everything that its answer calls for.
+    async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
+        self.next_turn();
         let request = Request {
             messages: machine.messages.clone(),
             temperature: Some(ask.temperature),

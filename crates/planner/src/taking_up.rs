@@ -25,11 +25,11 @@ impl Driver<'_> {
                 Step::Ask(ask) => match past.heard(self.turn + 1, &self.tools) {
                     None => break Step::Ask(ask),
                     Some(Heard::Overflow(window)) => {
-                        self.turn += 1;
+                        self.next_turn();
                         machine.next(Input::Overflow { window })
                     }
                     Some(Heard::Answer(answered)) => {
-                        self.turn += 1;
+                        self.next_turn();
                         self.recount(&mut machine, &answered)?;
                         if answered.last {
                             unsaid(&mut machine, &past)?;
@@ -77,7 +77,6 @@ impl Driver<'_> {
 
     /// Carries out what an answer on record asked for and what is not on record as done.
     async fn complete(&mut self, answered: Answered, past: &Past<'_>) -> Result<Turn, Stop> {
-        self.repository.turn(self.turn);
         let mut turn = answered.turn;
         if answered.left.iter().any(|(call, begun)| *begun && call.effect == Effect::Write) {
             // It may have been made and not been written down: made again, it is made once.

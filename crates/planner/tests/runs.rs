@@ -4,7 +4,7 @@
 
 mod support;
 
-use journal::{Budget, CutReason, Ending, Event};
+use journal::{Budget, CutReason, Ending, Event, Record};
 use models::{Delta, Error};
 use planner::{Cut, Dialect, Instructions, Limits, Settings};
 use support::{Reply, says, text, world};
@@ -462,12 +462,16 @@ fn outcome(
 }
 
 /// Runs to the end, then again from each cut of the journal.
-async fn ends_alike_from_every_cut(begin: fn() -> support::World, replies: fn() -> Vec<Reply>) {
+async fn ends_alike_from_every_cut(
+    begin: fn() -> support::World,
+    replies: fn() -> Vec<Reply>,
+) -> support::Ran {
     let whole = begin().run("t", replies()).await;
     let wanted = outcome(&whole);
     for cut in 1..whole.records.len() {
         let past = &whole.records[..cut];
-        let heard = past.iter().filter(|r| matches!(r.event, Event::Output { .. })).count();
+        let answered = |r: &&Record| matches!(r.event, Event::Output { .. } | Event::Overflow { .. });
+        let heard = past.iter().filter(answered).count();
         let world = begin();
         world.files.lock().unwrap().clone_from(&whole.states[cut - 1]);
         let resumed = world.resume("t", replies().into_iter().skip(heard).collect(), past).await;
@@ -480,7 +484,10 @@ async fn ends_alike_from_every_cut(begin: fn() -> support::World, replies: fn() 
             "after {cut}: {:?}",
             past.last()
         );
+        // What was still to be changed belongs to the same turns.
+        assert!(whole.changed_in.ends_with(&resumed.changed_in), "after {cut}: {:?}", resumed.changed_in);
     }
+    whole
 }
 
 #[tokio::test]
@@ -511,4 +518,32 @@ async fn a_run_by_whole_files_and_doubts_cut_off_after_any_event_ends_as_the_who
         vec![wrong(), unchanged_in_doubt(&[(" *", -0.8)]), says(" b"), wrong(), says("No.")]
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_run_whose_conversation_was_made_shorter_is_taken_up_with_the_shorter_one() {
+    let begin = || {
+        let mut world = world();
+        world.identity.window = Some(8_192);
+        for name in ["big.py", "more.py"] {
+            world.files.lock().unwrap().insert(name.into(), "x = 1\n".repeat(600));
+        }
+        world
+    };
+    let whole = ends_alike_from_every_cut(begin, || {
+        let read = |path| says(&format!(r#"{{"tool": "read_file", "arguments": {{"path": "{path}"}}}}"#));
+        let overflow =
+            Error::Overflow { message: "too long".into(), prompt_tokens: Some(9_000), window: Some(6_000) };
+        vec![
+            read("big.py"),
+            read("more.py"),
+            Reply::Fails(overflow),
+            read("calc.py"),
+            says(FIX),
+            says(FINISH),
+        ]
+    })
+    .await;
+    assert!(whole.events().any(|e| matches!(e, Event::Rewound { .. })));
+    assert_eq!(whole.report.ending, Ending::Verified);
 }

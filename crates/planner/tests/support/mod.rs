@@ -81,13 +81,21 @@ impl Model for Script {
     }
 }
 
+/// The turn that changes belong to, as it was told last, and those of the changes made.
+type Turns = Arc<Mutex<(u32, Vec<u32>)>>;
+
 pub struct Tree {
     pub files: Files,
     before: Mutex<BTreeMap<String, String>>,
     pub instructions: Vec<Instructions>,
+    turns: Turns,
 }
 
 impl Repository for Tree {
+    fn turn(&self, turn: u32) {
+        self.turns.lock().unwrap().0 = turn;
+    }
+
     fn files(&self) -> (Vec<FileEntry>, bool) {
         let files = self.files.lock().unwrap();
         (files.iter().map(|(p, t)| FileEntry { path: p.clone(), bytes: t.len() as u64 }).collect(), false)
@@ -166,7 +174,7 @@ impl Tool for ReadFile {
     }
 }
 
-struct ApplyPatch(Files);
+struct ApplyPatch(Files, Turns);
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -190,6 +198,9 @@ impl Tool for ApplyPatch {
             return Err(ToolError::Model("nothing changed".into()));
         }
         files.insert(arguments.path.clone(), arguments.content);
+        let mut turns = self.1.lock().unwrap();
+        let turn = turns.0;
+        turns.1.push(turn);
         Ok(Outcome {
             changed: vec![arguments.path.clone()],
             ..Outcome::ok(format!("{} written", arguments.path))
@@ -215,6 +226,8 @@ pub struct Ran {
     pub files: BTreeMap<String, String>,
     /// The files as they were when each record had been written.
     pub states: Vec<BTreeMap<String, String>>,
+    /// The turn of each change.
+    pub changed_in: Vec<u32>,
 }
 
 pub fn world() -> World {
@@ -290,15 +303,17 @@ impl World {
         let states = Arc::new(Mutex::new(Vec::new()));
         let (seen, files) = (Arc::clone(&states), Arc::clone(&self.files));
         journal.observe(Box::new(move |_| seen.lock().unwrap().push(files.lock().unwrap().clone())));
+        let turns = Turns::default();
         let parts = Parts {
             model,
             tools: Registry::new()
                 .with(ReadFile(Arc::clone(&self.files)))
-                .with(ApplyPatch(Arc::clone(&self.files))),
+                .with(ApplyPatch(Arc::clone(&self.files), Arc::clone(&turns))),
             repository: Arc::new(Tree {
                 files: Arc::clone(&self.files),
                 before: Mutex::default(),
                 instructions: self.instructions,
+                turns: Arc::clone(&turns),
             }),
             verifier: self.verified.then(|| Arc::new(Passes(Arc::clone(&self.files))) as Arc<dyn Verifier>),
             interrupt: self.interrupt.subscribe(),
@@ -309,7 +324,8 @@ impl World {
         let requests = requests.lock().unwrap().clone();
         let files = self.files.lock().unwrap().clone();
         let states = std::mem::take(&mut *states.lock().unwrap());
-        Ran { report, requests, records, files, states }
+        let changed_in = turns.lock().unwrap().1.clone();
+        Ran { report, requests, records, files, states, changed_in }
     }
 }
 
