@@ -2,22 +2,8 @@
 //!
 //! Effect on the prompt cache: the description stands in the system prompt, so it may not change within a session.
 
+use patch::Dialect;
 use serde_json::{Value, json};
-
-/// A form of edit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Form {
-    /// A unified diff.
-    Unified,
-    /// `*** Begin Patch` … `*** End Patch`.
-    Envelope,
-    /// `<<<<<<< SEARCH` … `>>>>>>> REPLACE`.
-    SearchReplace,
-    /// A JSON list of searches and replacements.
-    Edits,
-    /// The file as it is to be.
-    WholeFile,
-}
 
 /// How a text of more than one line is written in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,23 +18,23 @@ pub enum Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Described {
     /// The form.
-    pub form: Form,
+    pub form: Dialect,
     /// The shape of its texts.
     pub shape: Shape,
 }
 
 /// Every description of one form, by the word that stands for it in settings.
 pub const DESCRIBED: [(&str, Described); 10] = [
-    ("unified", Described { form: Form::Unified, shape: Shape::Text }),
-    ("unified-lines", Described { form: Form::Unified, shape: Shape::Lines }),
-    ("envelope", Described { form: Form::Envelope, shape: Shape::Text }),
-    ("envelope-lines", Described { form: Form::Envelope, shape: Shape::Lines }),
-    ("search-replace", Described { form: Form::SearchReplace, shape: Shape::Text }),
-    ("search-replace-lines", Described { form: Form::SearchReplace, shape: Shape::Lines }),
-    ("edits", Described { form: Form::Edits, shape: Shape::Text }),
-    ("edits-lines", Described { form: Form::Edits, shape: Shape::Lines }),
-    ("whole-file", Described { form: Form::WholeFile, shape: Shape::Text }),
-    ("whole-file-lines", Described { form: Form::WholeFile, shape: Shape::Lines }),
+    ("unified", Described { form: Dialect::Unified, shape: Shape::Text }),
+    ("unified-lines", Described { form: Dialect::Unified, shape: Shape::Lines }),
+    ("envelope", Described { form: Dialect::Envelope, shape: Shape::Text }),
+    ("envelope-lines", Described { form: Dialect::Envelope, shape: Shape::Lines }),
+    ("search-replace", Described { form: Dialect::SearchReplace, shape: Shape::Text }),
+    ("search-replace-lines", Described { form: Dialect::SearchReplace, shape: Shape::Lines }),
+    ("edits", Described { form: Dialect::Edits, shape: Shape::Text }),
+    ("edits-lines", Described { form: Dialect::Edits, shape: Shape::Lines }),
+    ("whole-file", Described { form: Dialect::WholeFile, shape: Shape::Text }),
+    ("whole-file-lines", Described { form: Dialect::WholeFile, shape: Shape::Lines }),
 ];
 
 impl Described {
@@ -61,19 +47,19 @@ impl Described {
     /// What the tool does, for the model.
     #[must_use]
     pub fn description(self) -> String {
-        format!("{}, like {}", self.form.says(), self.example())
+        format!("{}, like {}", says(self.form), self.example())
     }
 
     /// The arguments of a small change, as the description shows them.
     #[must_use]
     pub fn example(self) -> Value {
-        self.form.example(self.shape)
+        example(self.form, self.shape)
     }
 
     /// The JSON Schema of the arguments that are described; not all that are accepted.
     #[must_use]
     pub fn schema(self) -> Value {
-        self.form.schema(self.shape)
+        schema(self.form, self.shape)
     }
 }
 
@@ -82,74 +68,71 @@ const PATH: &str = "area.py";
 const SEARCH: [&str; 2] = ["def area(w, h):", "    return w + h"];
 const REPLACE: [&str; 2] = ["def area(w, h):", "    return w * h"];
 
-impl Form {
-    fn says(self) -> &'static str {
-        match self {
-            Self::Unified => "Change, create or delete files by a unified diff",
-            Self::Envelope => "Change files by a patch (Update File, Add File, Delete File)",
-            Self::SearchReplace => {
-                "Change files by blocks whose SEARCH lines are copied exactly from the file (none: a new file)"
-            }
-            Self::Edits => {
-                "Change files by edits whose \"search\" is a few lines copied exactly from the file (empty: a new file)"
-            }
-            Self::WholeFile => "Write a file: \"content\" is the whole file as it is to be",
+fn says(form: Dialect) -> &'static str {
+    match form {
+        Dialect::Unified => "Change, create or delete files by a unified diff",
+        Dialect::Envelope => "Change files by a patch (Update File, Add File, Delete File)",
+        Dialect::SearchReplace => {
+            "Change files by blocks whose SEARCH lines are copied exactly from the file (none: a new file)"
         }
-    }
-
-    fn example(self, shape: Shape) -> Value {
-        let [head, old] = SEARCH;
-        let [_, new] = REPLACE;
-        let lines: Vec<String> = match self {
-            Self::Unified => vec![
-                format!("--- a/{PATH}"),
-                format!("+++ b/{PATH}"),
-                "@@ -1,2 +1,2 @@".into(),
-                format!(" {head}"),
-                format!("-{old}"),
-                format!("+{new}"),
-            ],
-            Self::Envelope => vec![
-                "*** Begin Patch".into(),
-                format!("*** Update File: {PATH}"),
-                "@@".into(),
-                format!(" {head}"),
-                format!("-{old}"),
-                format!("+{new}"),
-                "*** End Patch".into(),
-            ],
-            Self::SearchReplace => {
-                let mut lines = vec![PATH.to_owned(), "<<<<<<< SEARCH".into()];
-                lines.extend(SEARCH.map(str::to_owned));
-                lines.push("=======".into());
-                lines.extend(REPLACE.map(str::to_owned));
-                lines.push(">>>>>>> REPLACE".into());
-                lines
-            }
-            Self::Edits => {
-                let (search, replace) = (shape.text(&SEARCH), shape.text(&REPLACE));
-                return json!({"edits": [{"path": PATH, "search": search, "replace": replace}]});
-            }
-            Self::WholeFile => return json!({"path": PATH, "content": shape.text(&REPLACE)}),
-        };
-        json!({"patch": shape.text(&lines.iter().map(String::as_str).collect::<Vec<_>>())})
-    }
-
-    fn schema(self, shape: Shape) -> Value {
-        let object = |properties: Value| {
-            let required: Vec<_> =
-                properties.as_object().into_iter().flat_map(|p| p.keys().cloned()).collect();
-            json!({"type": "object", "properties": properties, "required": required})
-        };
-        let (path, text) = (json!({"type": "string"}), shape.schema());
-        match self {
-            Self::Unified | Self::Envelope | Self::SearchReplace => object(json!({"patch": text})),
-            Self::Edits => {
-                let edit = object(json!({"path": path, "search": text, "replace": text}));
-                object(json!({"edits": {"type": "array", "items": edit}}))
-            }
-            Self::WholeFile => object(json!({"path": path, "content": text})),
+        Dialect::Edits => {
+            "Change files by edits whose \"search\" is a few lines copied exactly from the file (empty: a new file)"
         }
+        Dialect::WholeFile => "Write a file: \"content\" is the whole file as it is to be",
+    }
+}
+
+fn example(form: Dialect, shape: Shape) -> Value {
+    let [head, old] = SEARCH;
+    let [_, new] = REPLACE;
+    let lines: Vec<String> = match form {
+        Dialect::Unified => vec![
+            format!("--- a/{PATH}"),
+            format!("+++ b/{PATH}"),
+            "@@ -1,2 +1,2 @@".into(),
+            format!(" {head}"),
+            format!("-{old}"),
+            format!("+{new}"),
+        ],
+        Dialect::Envelope => vec![
+            "*** Begin Patch".into(),
+            format!("*** Update File: {PATH}"),
+            "@@".into(),
+            format!(" {head}"),
+            format!("-{old}"),
+            format!("+{new}"),
+            "*** End Patch".into(),
+        ],
+        Dialect::SearchReplace => {
+            let mut lines = vec![PATH.to_owned(), "<<<<<<< SEARCH".into()];
+            lines.extend(SEARCH.map(str::to_owned));
+            lines.push("=======".into());
+            lines.extend(REPLACE.map(str::to_owned));
+            lines.push(">>>>>>> REPLACE".into());
+            lines
+        }
+        Dialect::Edits => {
+            let (search, replace) = (shape.text(&SEARCH), shape.text(&REPLACE));
+            return json!({"edits": [{"path": PATH, "search": search, "replace": replace}]});
+        }
+        Dialect::WholeFile => return json!({"path": PATH, "content": shape.text(&REPLACE)}),
+    };
+    json!({"patch": shape.text(&lines.iter().map(String::as_str).collect::<Vec<_>>())})
+}
+
+fn schema(form: Dialect, shape: Shape) -> Value {
+    let object = |properties: Value| {
+        let required: Vec<_> = properties.as_object().into_iter().flat_map(|p| p.keys().cloned()).collect();
+        json!({"type": "object", "properties": properties, "required": required})
+    };
+    let (path, text) = (json!({"type": "string"}), shape.schema());
+    match form {
+        Dialect::Unified | Dialect::Envelope | Dialect::SearchReplace => object(json!({"patch": text})),
+        Dialect::Edits => {
+            let edit = object(json!({"path": path, "search": text, "replace": text}));
+            object(json!({"edits": {"type": "array", "items": edit}}))
+        }
+        Dialect::WholeFile => object(json!({"path": path, "content": text})),
     }
 }
 

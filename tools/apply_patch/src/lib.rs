@@ -15,7 +15,7 @@ use workspace::{Change, CleanPath, Digest, Expect, PathError, ReadError, Workspa
 use crate::refusal::{Misses, Why, refuse};
 
 pub use arguments::{Arguments, Edit, Text};
-pub use forms::{DESCRIBED, Described, Form, Shape};
+pub use forms::{DESCRIBED, Described, Shape};
 
 /// Changes files of a workspace. Clones share what they remember of misses.
 #[derive(Debug, Clone)]

@@ -5,10 +5,11 @@
 use std::collections::HashSet;
 use std::fs;
 
+use patch::Dialect;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tool_api::{Registry, Tool};
-use tool_apply_patch::{ApplyPatch, DESCRIBED, Described, Form, Shape};
+use tool_apply_patch::{ApplyPatch, DESCRIBED, Described, Shape};
 use workspace::Workspace;
 
 const BEFORE: &str = "def area(w, h):\n    return w + h\n";
@@ -103,5 +104,5 @@ fn a_description_of_one_form_is_shorter_than_that_of_all() {
     for (word, described) in DESCRIBED {
         assert!(one(described.form, described.shape) < all, "{word}: {all}");
     }
-    assert!(one(Form::WholeFile, Shape::Text) * 2 < all);
+    assert!(one(Dialect::WholeFile, Shape::Text) * 2 < all);
 }
