@@ -194,8 +194,10 @@ fn closer_elsewhere(draft: &Draft<'_>) -> bool {
 /// What was moved past what cannot be told from two texts, so that a mistake in what stays may be read as one in what is new.
 pub(crate) fn moved(draft: &Draft<'_>, edit: &FileEdit) -> bool {
     let script = edit.script();
-    let texts =
-        |mark| script.iter().filter(move |l| l.mark == mark && !l.text.trim().is_empty()).map(|l| &l.text);
+    // As a patch has them that has lost the blanks at their ends.
+    let texts = |mark| {
+        script.iter().filter(move |l| l.mark == mark && !l.text.trim().is_empty()).map(|l| l.text.trim_end())
+    };
     let texts_only = matches!(draft.form, Form::Blocks | Form::Edits);
     texts_only && texts(Mark::Add).any(|new| texts(Mark::Remove).any(|old| old == new))
 }
