@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod traced;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
@@ -16,7 +14,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use traced::End;
+use traced::{End, Scope};
 use workspace::{Change, Expect, Workspace};
 
 /// Tells the process started again where its tree is.
@@ -144,7 +142,7 @@ fn a_commit_killed_at_any_call_is_whole_or_nothing() {
     let (mut outcomes, mut wrong) = (Vec::new(), Vec::new());
     for n in 0.. {
         let place = setting();
-        let end = traced::kill_when(part("commits", place.path()), |stop| stop.n == 2 * n);
+        let end = traced::kill_when(part("commits", place.path()), Scope::Marked, |stop| stop.n == 2 * n);
         match check(place.path(), &old, &new) {
             Ok(is_new) => outcomes.push(is_new),
             Err(why) => wrong.push(format!("{end}: {why}")),
@@ -186,12 +184,13 @@ fn a_recovery_killed_at_any_call_is_done_by_the_next() {
         for n in 0.. {
             let place = setting();
             let mut left = times;
-            let cut = traced::kill_when(part("commits", place.path()), |stop| {
+            let cut = traced::kill_when(part("commits", place.path()), Scope::Marked, |stop| {
                 left -= u32::from(stop.call == call && stop.done);
                 left == 0
             });
             assert!(cut != End::Finished, "there are no {times} calls {call}");
-            let end = traced::kill_when(part("recovers", place.path()), |stop| stop.n == 2 * n);
+            let end =
+                traced::kill_when(part("recovers", place.path()), Scope::Marked, |stop| stop.n == 2 * n);
             if let Err(why) = check(place.path(), &old, &new) {
                 wrong.push(format!("commit cut at {cut}, recovery at {end}: {why}"));
             }

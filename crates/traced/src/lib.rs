@@ -1,4 +1,8 @@
-//! A process that is killed at a system call of one's choice.
+//! A process that is killed at a system call of one's choice, for tests of what such a death leaves behind.
+//!
+//! Linux only, by ptrace. Programs that the process starts are not traced; they live on unless they see to it themselves.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
     collections::HashMap,
@@ -9,13 +13,48 @@ use std::{
 };
 
 /// How it ended.
-#[derive(PartialEq, Eq)]
-pub(crate) enum End {
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
     /// Killed; a text that says at which stop.
     Killed(String),
     /// There were no more stops.
     Finished,
 }
+
+/// Calls that change what files there are or what is in them, or that send something out.
+pub const CHANGES: &[i64] = &[
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_pwrite64,
+    libc::SYS_pwritev,
+    libc::SYS_pwritev2,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_copy_file_range,
+    libc::SYS_sendfile,
+    libc::SYS_fallocate,
+    libc::SYS_ftruncate,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_utimensat,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_mkdirat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mkdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rmdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+];
 
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,34 +65,43 @@ impl fmt::Display for End {
     }
 }
 
-/// From here on calls count, in the thread that calls this. A call that nothing else makes.
-pub(crate) fn begin() {
+/// Which calls stop the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Those between [`begin`] and [`end`], of the thread that calls these.
+    Marked,
+    /// Those of all its threads, from its first to its last.
+    Program,
+}
+
+/// From here on calls count, in the thread that calls this ([`Scope::Marked`]).
+pub fn begin() {
+    // A call that nothing else makes.
     rustix::process::getpriority_user(rustix::process::Uid::ROOT).ok();
 }
 
 /// They count no more.
-pub(crate) fn end() {
+pub fn end() {
     begin();
 }
 
 /// Where a thread has stopped.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stop {
+pub struct Stop {
     /// Counted from 0; even before a call, odd after it.
-    pub(crate) n: usize,
+    pub n: usize,
     /// The system call's number.
-    pub(crate) call: i64,
+    pub call: i64,
     /// Whether it has been carried out, or is about to be.
-    pub(crate) done: bool,
+    pub done: bool,
 }
 
-/// Starts a program, whose calls between [`begin`] and [`end`] stop it twice, before and after, and kills it at the first stop for which this
-/// says so.
+/// Starts a program, whose calls stop it twice, before and after, and kills it at the first stop for which this says so.
 ///
 /// # Panics
-/// When this process may not trace another, or the program fails.
+/// When this process may not trace another, or the program fails ([`Scope::Marked`] only: else its exit code is its business).
 #[expect(clippy::zombie_processes, reason = "it is waited for by its number")]
-pub(crate) fn kill_when(mut command: Command, mut when: impl FnMut(Stop) -> bool) -> End {
+pub fn kill_when(mut command: Command, scope: Scope, mut when: impl FnMut(Stop) -> bool) -> End {
     #[expect(unsafe_code, reason = "tracing begins between fork and exec")]
     // SAFETY: the closure makes one system call.
     unsafe {
@@ -80,7 +128,7 @@ pub(crate) fn kill_when(mut command: Command, mut when: impl FnMut(Stop) -> bool
         let (thread, status) = wait();
         if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
             if thread == pid {
-                assert_eq!(status, 0, "the traced program failed");
+                assert!(status == 0 || scope == Scope::Program, "the traced program failed: {status:x}");
                 return End::Finished;
             }
             continue;
@@ -95,11 +143,11 @@ pub(crate) fn kill_when(mut command: Command, mut when: impl FnMut(Stop) -> bool
                     }
                     None => (entered.get(&thread).copied().unwrap_or_default(), true),
                 };
-                if call == libc::SYS_getpriority {
+                if scope == Scope::Marked && call == libc::SYS_getpriority {
                     if done {
                         counting = if counting.is_none() { Some(thread) } else { None };
                     }
-                } else if counting == Some(thread) {
+                } else if scope == Scope::Program || counting == Some(thread) {
                     let stop = Stop { n: stops, call, done };
                     if when(stop) {
                         kill(pid);
