@@ -110,7 +110,7 @@ pub fn kill_when(mut command: Command, scope: Scope, mut when: impl FnMut(Stop) 
             _ => Ok(()),
         });
     }
-    let child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn();
+    let child = command.stdout(Stdio::null()).spawn();
     let child = child.unwrap_or_else(|e| {
         panic!(
             "this test has to trace a process of its own with ptrace, which this system does not allow: {e}"

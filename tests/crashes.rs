@@ -1,0 +1,272 @@
+//! A long session that is killed anywhere, and taken up: it ends with the same tree, having asked the model for the same.
+//!
+//! With `CRASHES=all` it is killed after every line of its journal and at every call that writes; without, at some of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
+
+use crate::support::{World, call};
+use fake_model::{Reply, Server};
+use serde_json::{Value, json};
+use traced::{CHANGES, End, Scope};
+
+const RUN: [&str; 8] = [
+    "run",
+    "--json",
+    "--model",
+    "deepseek-coder:6.7b",
+    "--dialect",
+    "json",
+    "--num-ctx=5200",
+    "Make the tests pass.",
+];
+
+/// Thirty answers: every tool, every form of edit, and what models do wrong.
+fn answers() -> Vec<String> {
+    let edit = |search: &str, replace: &str| json!({"edits": [{"path": "add.sh", "search": search, "replace": replace}]});
+    let patch = |patch: &str| call("apply_patch", json!({ "patch": patch }));
+    let command = |command: &str| call("run_command", json!({ "command": command }));
+    let make = "mkdir -p gen; for i in 1 2 3; do echo $i > gen/$i.txt; done; echo made";
+    vec![
+        call("read_file", json!({"path": "add.sh"})),
+        call("search", json!({"pattern": "echo"})),
+        call("list_files", json!({})),
+        call("apply_patch", edit("$1 - $2", "$1 * $2")),
+        "I will look at it again.".into(),
+        patch("--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n nowhere(a)\n-nowhere(b)\n-nowhere(c)\n+here\n"),
+        call("run_tests", json!({})),
+        patch(
+            "*** Begin Patch\n*** Add File: notes.txt\n+mended\n*** Update File: mul.sh\n@@\n-    echo $(($1 + $2))\n+    echo $(($1 * $2))\n*** Delete File: old/one.txt\n*** End Patch\n",
+        ),
+        patch(
+            "diff --git a/old/two.txt b/new/two.txt\nsimilarity index 50%\nrename from old/two.txt\nrename to new/two.txt\n--- a/old/two.txt\n+++ b/new/two.txt\n@@ -1,2 +1,2 @@\n two\n-lines\n+other lines\n",
+        ),
+        command(make),
+        // Once more: what the first left half done when it was killed is whole then.
+        command(make),
+        call("apply_patch", json!({"path": "README.md", "content": "# Sums\n\nAdds and multiplies.\n"})),
+        call("read_file", json!({"path": "docs/long.txt", "start_line": 40, "end_line": 60})),
+        "{\"tool\": \"read_file\", \"arguments\": {\"path\": }}".into(),
+        call(
+            "apply_patch",
+            json!({"edits": [
+                {"path": "README.md", "search": "Adds and", "replace": "Adds, and"},
+                {"path": "docs/long.txt", "search": "line 50\n", "replace": "line fifty\n"},
+            ]}),
+        ),
+        patch(
+            "--- a/docs/long.txt\n+++ b/docs/long.txt\n@@ -1,2 +1,2 @@\n-line 1\n+line one\n line 2\n@@ -99,2 +99,2 @@\n line 99\n-line 100\n+line hundred\n",
+        ),
+        patch("mul.sh\n<<<<<<< SEARCH\nmul() {\n=======\n# Multiplies.\nmul() {\n>>>>>>> REPLACE\n"),
+        patch(
+            "diff --git a/bin/tool.sh b/bin/tool.sh\nnew file mode 100755\n--- /dev/null\n+++ b/bin/tool.sh\n@@ -0,0 +1,2 @@\n+#!/bin/sh\n+echo tool\n",
+        ),
+        patch("--- a/notes.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-mended\n"),
+        call("apply_patch", json!({"path": ".git/config", "content": "[alias]\n"})),
+        call("finish", json!({"summary": "not yet"})),
+        call("read_file", json!({"path": "docs/long.txt"})),
+        call("apply_patch", edit("$1 * $2", "$1 / $2")),
+        call("list_files", json!({"path": "gen"})),
+        call("apply_patch", json!({"edits": [{"path": "dos.txt", "search": "two\n", "replace": "zwei\n"}]})),
+        command("git reset --hard"),
+        call("apply_patch", edit("$1 / $2", "$1 + $2")),
+        call("read_file", json!({"path": "add.sh"})),
+        call("run_tests", json!({})),
+        call("finish", json!({"summary": "mended"})),
+    ]
+}
+
+fn world() -> World {
+    let long: String = (1..=100).map(|n| format!("line {n}\n")).collect();
+    World::with(&[
+        (".agent.toml", "verify = 'sh check.sh'\n"),
+        ("add.sh", "add() {\n    echo $(($1 - $2))\n}\n"),
+        ("mul.sh", "mul() {\n    echo $(($1 + $2))\n}\n"),
+        ("dos.txt", "one\r\ntwo\r\nthree\r\n"),
+        ("docs/long.txt", &long),
+        ("old/one.txt", "one\n"),
+        ("old/two.txt", "two\nlines\n"),
+        (
+            "check.sh",
+            ". ./add.sh\n. ./mul.sh\n[ \"$(mul 2 3)\" = 6 ] || { echo \"mul 2 3 is $(mul 2 3), not 6\"; exit 1; }\n[ \"$(add 2 3)\" = 5 ] || { echo \"add 2 3 is $(add 2 3), not 5\"; exit 1; }\n",
+        ),
+    ])
+}
+
+/// A server that gives each answer to one request, and the same answer when the same request comes again.
+fn server() -> Server {
+    let server = Server::start();
+    let (answers, asked) = (answers(), Mutex::new((Vec::new(), 0)));
+    server.fallback(Reply::from_fn(move |request| {
+        let mut asked = asked.lock().unwrap();
+        if asked.0 != request.body {
+            *asked = (request.body.clone(), asked.1 + 1);
+        }
+        Reply::text(answers.get(asked.1 - 1).cloned().unwrap_or_else(|| call("finish", json!({}))))
+    }));
+    server
+}
+
+fn agent(world: &World, server: &Server, args: &[&str]) -> Command {
+    let mut command = world.agent(args);
+    command.env("OLLAMA_HOST", server.url()).stderr(Stdio::null());
+    command
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Every file of the repository with its mode, git's apart.
+fn tree(folder: &Path, prefix: &str, out: &mut BTreeMap<String, (u32, String)>) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        let meta = entry.metadata().unwrap();
+        if name == ".git" {
+        } else if meta.is_dir() {
+            tree(&entry.path(), &format!("{name}/"), out);
+        } else {
+            out.insert(name, (meta.permissions().mode(), fs::read_to_string(entry.path()).unwrap()));
+        }
+    }
+}
+
+/// What a session came to.
+#[derive(PartialEq)]
+struct Outcome {
+    tree: BTreeMap<String, (u32, String)>,
+    /// Word for word; the same request in a row counts once.
+    asked: Vec<Value>,
+}
+
+const INTERRUPTED: &str = "interrupted: the agent was stopped while this ran";
+
+impl Outcome {
+    fn of(world: &World, server: &Server) -> Self {
+        let mut files = BTreeMap::new();
+        tree(&world.repo(), "", &mut files);
+        let mut asked: Vec<Value> =
+            server.chats().into_iter().map(|r| serde_json::from_slice(&r.body).unwrap()).collect();
+        asked.dedup();
+        Self { tree: files, asked }
+    }
+
+    /// The first difference; that a command was told as interrupted is none.
+    fn difference(&self, wanted: &Self) -> Option<String> {
+        for (path, file) in wanted.tree.iter().chain(&self.tree) {
+            if self.tree.get(path) != wanted.tree.get(path) {
+                return Some(format!("{path}: {file:?}"));
+            }
+        }
+        if self.asked.len() != wanted.asked.len() {
+            return Some(format!("{} requests, not {}", self.asked.len(), wanted.asked.len()));
+        }
+        for (n, (asked, wanted)) in (1..).zip(self.asked.iter().zip(&wanted.asked)) {
+            let (Some(a), Some(b)) = (asked["messages"].as_array(), wanted["messages"].as_array()) else {
+                return Some(format!("request {n} has no messages"));
+            };
+            let told = |m: &Value| m["content"].as_str().is_some_and(|text| text.contains(INTERRUPTED));
+            if a.len() != b.len() || a.iter().zip(b).any(|(a, b)| a != b && !told(a)) {
+                return Some(format!("request {n}: {asked:#} instead of {wanted:#}"));
+            }
+        }
+        None
+    }
+}
+
+/// The session as nobody disturbs it, and the lines of its journal.
+fn whole() -> (Outcome, usize) {
+    let (world, server) = (world(), server());
+    let output = agent(&world, &server, &RUN).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let outcome = Outcome::of(&world, &server);
+    assert_eq!(outcome.asked.len(), answers().len(), "{}", text(&output));
+    (outcome, world.journal().len())
+}
+
+/// Takes the session up and compares what it came to.
+fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
+    let output = agent(world, server, &["resume"]).stderr(Stdio::piped()).output().unwrap();
+    let said = text(&output);
+    if said.contains("there is no session") || said.contains("has not begun") {
+        // Killed before there was anything: the tree is as it was, and the run is begun anew.
+        let output = agent(world, server, &RUN).stderr(Stdio::piped()).output().unwrap();
+        if output.status.code() != Some(0) {
+            return Some(text(&output));
+        }
+    } else if output.status.code() != Some(0) && !said.contains("the session has ended: verified") {
+        return Some(said);
+    }
+    Outcome::of(world, server).difference(wanted)
+}
+
+/// Every one of them, or every n-th.
+fn sample(n: usize) -> usize {
+    if std::env::var("CRASHES").is_ok_and(|how| how == "all") { 1 } else { n }
+}
+
+/// Starts it and kills it when it has told so many events; whether it was there to be killed.
+fn killed_after(mut command: Command, lines: usize) -> bool {
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let told = BufReader::new(child.stdout.take().unwrap()).lines().take(lines).count();
+    let _ = child.kill();
+    child.wait().unwrap();
+    told == lines
+}
+
+#[test]
+fn thirty_turns_killed_after_a_line_of_the_journal_end_as_if_nothing_had_been() {
+    let (wanted, lines) = whole();
+    let mut wrong = Vec::new();
+    for line in (1..lines).step_by(sample(11)) {
+        let (world, server) = (world(), server());
+        assert!(killed_after(agent(&world, &server, &RUN), line));
+        wrong.extend(resumed(&world, &server, &wanted).map(|why| format!("after line {line}: {why}")));
+    }
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn thirty_turns_killed_at_a_write_end_as_if_nothing_had_been() {
+    let (wanted, _) = whole();
+    let (mut wrong, mut kills) = (Vec::new(), 0);
+    let step = sample(37);
+    for n in (1..).step_by(step) {
+        let (world, server) = (world(), server());
+        let mut writes = 0;
+        // Before the call: the one before it has just been made.
+        let end = traced::kill_when(agent(&world, &server, &RUN), Scope::Program, |stop| {
+            writes += usize::from(!stop.done && CHANGES.contains(&stop.call));
+            writes == n
+        });
+        wrong.extend(resumed(&world, &server, &wanted).map(|why| format!("at write {n}, {end}: {why}")));
+        if end == End::Finished {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(kills * step > 800, "only {kills} places to kill it");
+}
+
+#[test]
+fn thirty_turns_killed_again_and_again_end_as_if_nothing_had_been() {
+    let (wanted, _) = whole();
+    let (world, server) = (world(), server());
+    let mut kills = 0;
+    // Each process gets a little further than what it takes to take up the run.
+    let mut alive = killed_after(agent(&world, &server, &RUN), 9);
+    while alive {
+        kills += 1;
+        alive = killed_after(agent(&world, &server, &["resume", "--json"]), 3 + kills % 11);
+        assert!(kills < 500, "it gets nowhere");
+    }
+    let difference = resumed(&world, &server, &wanted);
+    assert!(difference.is_none(), "{}", difference.unwrap_or_default());
+    assert!(kills > 20, "only {kills} kills");
+}
