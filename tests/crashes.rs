@@ -15,7 +15,7 @@ use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 use traced::{CHANGES, End, Scope};
 
-const RUN: [&str; 8] = [
+pub(crate) const RUN: [&str; 8] = [
     "run",
     "--json",
     "--model",
@@ -81,7 +81,7 @@ fn answers() -> Vec<String> {
     ]
 }
 
-fn world() -> World {
+pub(crate) fn world() -> World {
     let long: String = (1..=100).map(|n| format!("line {n}\n")).collect();
     World::with(&[
         (".agent.toml", "verify = 'sh check.sh'\n"),
@@ -99,7 +99,7 @@ fn world() -> World {
 }
 
 /// A server that gives each answer to one request, and the same answer when the same request comes again.
-fn server() -> Server {
+pub(crate) fn server() -> Server {
     let server = Server::start();
     let (answers, asked) = (answers(), Mutex::new((Vec::new(), 0)));
     server.fallback(Reply::from_fn(move |request| {
@@ -112,7 +112,7 @@ fn server() -> Server {
     server
 }
 
-fn agent(world: &World, server: &Server, args: &[&str]) -> Command {
+pub(crate) fn agent(world: &World, server: &Server, args: &[&str]) -> Command {
     let mut command = world.agent(args);
     command.env("OLLAMA_HOST", server.url()).stderr(Stdio::null());
     command
@@ -138,7 +138,7 @@ fn tree(folder: &Path, prefix: &str, out: &mut BTreeMap<String, (u32, String)>) 
 
 /// What a session came to.
 #[derive(PartialEq)]
-struct Outcome {
+pub(crate) struct Outcome {
     tree: BTreeMap<String, (u32, String)>,
     /// Word for word; the same request in a row counts once.
     asked: Vec<Value>,
@@ -147,7 +147,7 @@ struct Outcome {
 const INTERRUPTED: &str = "interrupted: the agent was stopped while this ran";
 
 impl Outcome {
-    fn of(world: &World, server: &Server) -> Self {
+    pub(crate) fn of(world: &World, server: &Server) -> Self {
         let mut files = BTreeMap::new();
         tree(&world.repo(), "", &mut files);
         let mut asked: Vec<Value> =
@@ -157,7 +157,7 @@ impl Outcome {
     }
 
     /// The first difference; that a command was told as interrupted is none.
-    fn difference(&self, wanted: &Self) -> Option<String> {
+    pub(crate) fn difference(&self, wanted: &Self) -> Option<String> {
         for (path, file) in wanted.tree.iter().chain(&self.tree) {
             if self.tree.get(path) != wanted.tree.get(path) {
                 return Some(format!("{path}: {file:?}"));
@@ -180,7 +180,7 @@ impl Outcome {
 }
 
 /// The session as nobody disturbs it, and the lines of its journal.
-fn whole() -> (Outcome, usize) {
+pub(crate) fn whole() -> (Outcome, usize) {
     let (world, server) = (world(), server());
     let output = agent(&world, &server, &RUN).stderr(Stdio::piped()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));

@@ -12,6 +12,7 @@ mod dry_run;
 mod early;
 mod edit_forms;
 mod faults;
+mod full_disk;
 mod inspection;
 mod models;
 mod patch;

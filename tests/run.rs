@@ -171,7 +171,7 @@ fn an_interrupt_ends_the_run_and_keeps_what_was_done() {
     let output = child.wait_with_output().unwrap();
     let seen = world.tell(&output);
     assert!(seen.starts_with("exit 130\n"), "{seen}");
-    assert!(seen.contains("go on: run the task again"), "{seen}");
+    assert!(seen.contains("go on: agent resume "), "{seen}");
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
     let last: Value = world.journal().pop().unwrap();
     assert_eq!(last["ending"]["kind"], "interrupted");

@@ -79,7 +79,8 @@ impl World {
         fs::write(folder.join("config.toml"), text).unwrap();
     }
 
-    fn command(&self, program: impl AsRef<Path>) -> Command {
+    /// A program, in the repository, with nothing of the outer environment but where programs are.
+    pub(crate) fn program(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command
             .current_dir(self.repo())
@@ -95,14 +96,14 @@ impl World {
 
     /// Runs git in the repository.
     pub(crate) fn git(&self, args: &[&str]) -> String {
-        let output = self.command("git").args(args).output().unwrap();
+        let output = self.program("git").args(args).output().unwrap();
         assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// The binary, in the repository, with nothing of the outer environment.
     pub(crate) fn agent(&self, args: &[&str]) -> Command {
-        let mut command = self.command(env!("CARGO_BIN_EXE_agent"));
+        let mut command = self.program(env!("CARGO_BIN_EXE_agent"));
         command.args(args);
         command
     }

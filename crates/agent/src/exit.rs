@@ -90,7 +90,13 @@ impl From<anyhow::Error> for Failure {
 
 impl From<journal::Error> for Failure {
     fn from(error: journal::Error) -> Self {
-        Self::refused(error)
+        let full = matches!(&error, journal::Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+        let failure = Self::refused(error);
+        if full {
+            failure.hint("make room on that disk; a run that has begun then goes on with agent resume")
+        } else {
+            failure
+        }
     }
 }
 

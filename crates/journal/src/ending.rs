@@ -72,6 +72,12 @@ impl Ending {
         }
     }
 
+    /// Whether the same run can go on: what stopped it lay outside of it.
+    #[must_use]
+    pub fn can_go_on(&self) -> bool {
+        matches!(self, Ending::Unavailable | Ending::Refused | Ending::Interrupted | Ending::Budget { .. })
+    }
+
     /// Whether the infrastructure failed rather than the agent, so that a batch may try the task again.
     #[must_use]
     pub fn is_infrastructure(&self) -> bool {

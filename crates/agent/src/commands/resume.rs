@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use journal::{Ending, Event, Mode, Record};
+use journal::{Event, Mode, Record};
 
 use crate::cli::Resume;
 use crate::commands::run;
@@ -80,7 +80,7 @@ fn begun(past: &[Record]) -> Result<Begun> {
         return Err(Failure::misuse("a dry run leaves nothing behind to go on with; run it again"));
     }
     if let Some(Event::Finished { ending, .. }) = past.last().map(|r| &r.event)
-        && !matches!(ending, Ending::Interrupted | Ending::Unavailable | Ending::Budget { .. })
+        && !ending.can_go_on()
     {
         return Err(Failure::misuse(format!("the session has ended: {}", ending.label()))
             .hint("look at it with agent sessions show; for more, run another task"));

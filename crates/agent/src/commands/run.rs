@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use journal::{Diff, Ending, Event, Journal, Mode, Observer, Record, Totals};
+use journal::{Budget, Diff, Ending, Event, Journal, Mode, Observer, Record, Totals};
 
 use workspace::History;
 
@@ -197,8 +197,22 @@ pub(crate) fn farewell(done: &Done, mode: Mode, id: &str) {
         }
     }
     match done.report.ending {
-        Ending::Interrupted | Ending::Budget { .. } | Ending::GaveUp if mode == Mode::Run => {
+        _ if mode == Mode::DryRun => {}
+        Ending::GaveUp => {
             lines.push("go on: run the task again; it begins with the files as they are now".into());
+        }
+        Ending::Budget { budget } => {
+            let more = match budget {
+                Budget::Turns => "--max-turns",
+                Budget::Tokens => "--max-tokens",
+                Budget::Time => "--max-seconds",
+                Budget::Cost => "--max-cost",
+            };
+            lines.push(format!("go on: agent resume {id} {more} N, with a larger N"));
+        }
+        // What has not got as far as an answer is as well begun anew.
+        ref e if e.can_go_on() && (done.report.totals.turns > 0 || *e == Ending::Interrupted) => {
+            lines.push(format!("go on: agent resume {id}"));
         }
         _ => {}
     }

@@ -1,0 +1,52 @@
+//! The disk of the agent's own state is full, for real: a run ends cleanly and says so, and goes on when there is room again.
+
+use std::process::Stdio;
+
+use crate::crashes::{Outcome, RUN, agent, server, whole, world};
+
+/// Runs the agent (`$@`) with so little room for its state, and takes the run up when there is enough.
+const SCRIPT: &str = r#"
+state="$HOME/.local/state"
+mkdir -p "$state" && mount -t tmpfs -o "size=$1" none "$state" || exit 99
+shift
+"$@" >"$HOME/first" 2>&1
+echo $? >"$HOME/code"
+mount -o remount,size=64m "$state" || exit 99
+"$1" resume 2>"$HOME/second" >/dev/null && exit
+grep -q 'there is no session\|has not begun' "$HOME/second" && exec "$@"
+"#;
+
+#[test]
+fn a_run_whose_state_folder_is_full_says_so_and_goes_on_when_there_is_room() {
+    let (wanted, _) = whole();
+    let (mut endings, mut room) = (Vec::new(), 4);
+    loop {
+        let (world, server) = (world(), server());
+        let command = agent(&world, &server, &RUN);
+        let output = world
+            .program("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", SCRIPT, "sh", &format!("{room}k")])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .env("OLLAMA_HOST", server.url())
+            .stdout(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_ne!(output.status.code(), Some(99), "this test needs user namespaces and mount: {said}");
+        let of = |name: &str| std::fs::read_to_string(world.home().join(name)).unwrap();
+        let (code, first, second) = (of("code"), of("first"), of("second"));
+        if code == "0\n" {
+            break;
+        }
+        assert_eq!(code, "2\n", "with {room} KiB: {first}");
+        assert!(first.contains("No space left on device"), "with {room} KiB: {first}");
+        assert!(!first.contains("panicked"), "with {room} KiB: {first}");
+        assert_eq!(output.status.code(), Some(0), "with {room} KiB: {first}\n{second}\n{said}");
+        let difference = Outcome::of(&world, &server).difference(&wanted);
+        assert!(difference.is_none(), "with {room} KiB: {}", difference.unwrap_or_default());
+        endings.push(second.contains("taken up again"));
+        room += 28;
+    }
+    assert!(endings.len() > 6 && endings.contains(&true), "{endings:?}");
+}
