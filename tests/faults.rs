@@ -240,6 +240,29 @@ fn a_window_smaller_than_asked_for_is_said_and_what_does_not_fit_is_made_shorter
 }
 
 #[test]
+fn a_window_smaller_than_asked_for_is_kept_to_before_anything_is_refused() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let lines: String = (1..=40).map(|n| format!("line {n} of a text that is read\n")).collect();
+    let model = json!({"name": "deepseek-coder:6.7b", "context_length": 2560});
+    for name in ["a", "b", "c", "d"] {
+        world.write(&format!("{name}.txt"), &lines);
+        server.enqueue(Reply::text(call("read_file", json!({"path": format!("{name}.txt")}))));
+    }
+    server.enqueue(Reply::text(mending()));
+    server.enqueue(Reply::text(finish()));
+    for _ in 0..8 {
+        server.enqueue_for("/api/ps", Reply::status(200, json!({"models": [model]})));
+    }
+    let seen = run(&world, &server, Personality::Ollama);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    let told: Vec<_> = events(&world, "window").iter().map(|e| e["tokens"].clone()).collect();
+    assert_eq!(told, [json!(2560)]);
+    assert!(!events(&world, "rewound").is_empty(), "{seen}");
+    let estimated = events(&world, "request").into_iter().map(|e| e["estimated_tokens"].as_u64().unwrap());
+    assert!(estimated.clone().all(|tokens| tokens < 2560), "{:?}", estimated.collect::<Vec<_>>());
+}
+
+#[test]
 fn a_server_that_still_loads_its_model_is_waited_for() {
     let config = Config { personality: Personality::LlamaServer, loading: true, ..Config::default() };
     let (world, server) = (World::with_a_bug(), Server::with_config(config));

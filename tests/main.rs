@@ -21,3 +21,4 @@ mod run;
 mod sandbox;
 mod sessions;
 mod settings;
+mod soak;

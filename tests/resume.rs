@@ -105,6 +105,34 @@ fn a_run_killed_after_any_event_is_taken_up_and_ends_with_the_same_tree_and_the_
 }
 
 #[test]
+fn a_run_goes_on_after_a_reboot_with_a_server_that_knows_nothing_of_it() {
+    let (world, whole) = (World::with_a_bug(), server(answers()));
+    command(&world, &whole, &RUN).output().unwrap();
+    let (wanted, requests) = (tree(&world), asked(&whole));
+    let (world, before) = (World::with_a_bug(), server(answers()));
+    let temporary = tempfile::tempdir().unwrap();
+    let mut run = command(&world, &before, &RUN);
+    run.env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = run.spawn().unwrap();
+    let told = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let finished = |line: &String| line.contains("\"tool_finished\"") && line.contains("apply_patch");
+    assert!(told.into_iter().any(|line| finished(&line)));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let first = asked(&before);
+    // What a reboot takes: temporary files, processes, the server's memory. What was written as the holder of a lock stays.
+    drop((temporary, before));
+    let after = server(answers());
+    let output = command(&world, &after, &["resume"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!(tree(&world), wanted);
+    let mut both = first;
+    both.extend(asked(&after));
+    both.dedup();
+    assert_eq!(both, requests);
+}
+
+#[test]
 fn a_command_that_was_cut_off_is_told_as_interrupted_and_not_run_again() {
     let world = World::with_a_bug();
     let server = server(vec![

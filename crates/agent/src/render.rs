@@ -83,7 +83,8 @@ impl<W: Write> View<W> {
             Event::Message { .. }
             | Event::ToolStarted { .. }
             | Event::Begun { .. }
-            | Event::Overflow { .. } => Ok(()),
+            | Event::Overflow { .. }
+            | Event::Window { .. } => Ok(()),
             Event::Resumed { changed, .. } if changed.is_empty() => {
                 self.note(Detail::Plain, Style::Dim, "↻", "taken up again")
             }

@@ -237,6 +237,13 @@ pub enum Event {
         /// The window, where the server told.
         window: Option<u64>,
     },
+    /// The server runs the model with another window than was thought.
+    Window {
+        /// The turn after which it was seen.
+        turn: u32,
+        /// Tokens.
+        tokens: u64,
+    },
     /// The run was taken up again, by another process. What stands above it and led to nothing was dropped.
     Resumed {
         /// The agent's version.
@@ -442,6 +449,7 @@ impl Event {
             Event::Tree { .. }
             | Event::Model(_)
             | Event::Overflow { .. }
+            | Event::Window { .. }
             | Event::Message { .. }
             | Event::Rewound { .. }
             | Event::Request { .. }

@@ -9,12 +9,33 @@ use models::{Message, Role};
 const TAIL: usize = 2;
 /// A result longer than this is cut down to its first line.
 const LONG: usize = 240;
+/// Of what was dropped so many results are still named, the newest.
+const NAMED: usize = 12;
 
-/// A conversation of at most `target` tokens by `tokens`, or `None` when head and tail alone are longer. `note` words the message
-/// that stands for what was dropped; it is given one line per dropped result.
+/// How long a conversation may be, in tokens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// What to come down to, so that it is long until the next time.
+    pub(crate) target: u64,
+    /// What will do when that cannot be reached.
+    pub(crate) limit: u64,
+}
+
+/// What has been dropped from a conversation.
+#[derive(Debug, Default)]
+pub(crate) struct Dropped {
+    /// A line for each result.
+    lines: Vec<String>,
+    /// What the task's message says of it, at its end.
+    note: String,
+}
+
+/// A shorter conversation by `tokens`, or `None` when head and tail alone do not fit. `note` words what is said of the results that were
+/// dropped, given a line for each.
 pub(crate) fn compact(
     messages: &[Message],
-    target: u64,
+    dropped: &mut Dropped,
+    room: Room,
     tokens: impl Fn(&[Message]) -> u64,
     note: impl Fn(&[String]) -> String,
 ) -> Option<Vec<Message>> {
@@ -31,27 +52,25 @@ pub(crate) fn compact(
     for i in 0..stubbed.len() {
         if stubbed[i].role == Role::User && stubbed[i].content.len() > LONG {
             stubbed[i].content = format!("{}\n[left out to save space]", first_line(&stubbed[i].content));
-            if tokens(&join(&stubbed)) <= target {
+            if tokens(&join(&stubbed)) <= room.target {
                 return Some(join(&stubbed));
             }
         }
     }
-    // Then whole exchanges, oldest first, behind one message that lists them.
+    // Then whole exchanges, oldest first, behind a note in the task's message, so that user and model still take turns.
+    let (task, before) = head.split_last()?;
+    let plain = task.content.strip_suffix(&dropped.note).unwrap_or(&task.content);
     for drop in (2..=stubbed.len()).step_by(2).chain([stubbed.len()]) {
-        let dropped: Vec<String> = stubbed[..drop]
-            .iter()
-            .filter(|m| m.role == Role::User)
-            .map(|m| first_line(&m.content).to_owned())
-            .collect();
-        // The note joins the task's message, so that user and model still take turns.
-        let mut shorter = head.to_vec();
-        if let Some(task) = shorter.last_mut() {
-            task.content =
-                format!("{}\n\n{}", task.content, note(&dropped[dropped.len().saturating_sub(12)..]));
-        }
-        shorter.extend_from_slice(&stubbed[drop..]);
-        shorter.extend_from_slice(tail);
-        if tokens(&shorter) <= target && tokens(&shorter) < tokens(messages) {
+        let results = stubbed[..drop].iter().filter(|m| m.role == Role::User);
+        let mut lines = dropped.lines.clone();
+        lines.extend(results.map(|m| first_line(&m.content).to_owned()));
+        lines.drain(..lines.len().saturating_sub(NAMED));
+        let said = if lines.is_empty() { String::new() } else { format!("\n\n{}", note(&lines)) };
+        let task = Message { content: format!("{plain}{said}"), ..task.clone() };
+        let shorter = [before, &[task], &stubbed[drop..], tail].concat();
+        let enough = if drop == stubbed.len() { room.limit } else { room.target };
+        if tokens(&shorter) <= enough && tokens(&shorter) < tokens(messages) {
+            *dropped = Dropped { lines, note: said };
             return Some(shorter);
         }
     }
@@ -88,10 +107,15 @@ mod tests {
         format!("done before: {}", dropped.join("; "))
     }
 
+    fn compact(messages: &[Message], target: u64) -> Option<Vec<Message>> {
+        let room = Room { target, limit: target };
+        super::compact(messages, &mut Dropped::default(), room, bytes, note)
+    }
+
     #[test]
     fn old_results_go_before_exchanges_and_the_task_and_last_result_stay() {
         let before = conversation(4, 1000);
-        let after = compact(&before, 2500, bytes, note).unwrap();
+        let after = compact(&before, 2500).unwrap();
         assert_eq!(after.len(), before.len());
         assert_eq!(after[..2], before[..2]);
         assert_eq!(after[3].content, "read_file f0: ok\n[left out to save space]");
@@ -103,7 +127,7 @@ mod tests {
         for results in 1..20 {
             for target in [50, 200, 400, 1200, 3000, 9000] {
                 let before = conversation(results, 500);
-                match compact(&before, target, bytes, note) {
+                match compact(&before, target) {
                     Some(after) => {
                         assert!(bytes(&after) <= target);
                         assert!(after[1].content.starts_with("the task"));
@@ -114,5 +138,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_conversation_made_shorter_again_and_again_keeps_one_note_of_the_newest_results() {
+        let (mut messages, mut dropped) = (conversation(1, 10), Dropped::default());
+        for i in 1..200 {
+            messages.extend(conversation(1, 100).split_off(2));
+            let last = messages.len() - 1;
+            messages[last].content = format!("result {i}\n{}", "x".repeat(100));
+            if bytes(&messages) > 2_000 {
+                let room = Room { target: 1_000, limit: 2_000 };
+                messages = super::compact(&messages, &mut dropped, room, bytes, note).unwrap();
+                assert_eq!(messages[1].content.matches("done before").count(), 1);
+            }
+        }
+        let named =
+            messages[1].content.split_once("done before: ").unwrap().1.split("; ").collect::<Vec<_>>();
+        assert_eq!(named.len(), NAMED);
+        let first: u32 = named[0].strip_prefix("result ").unwrap().parse().unwrap();
+        assert!(first > 150, "{named:?}");
+        assert_eq!(named[1], format!("result {}", first + 1));
+    }
+
+    #[test]
+    fn a_long_last_result_may_take_more_than_the_target() {
+        let before = conversation(3, 500);
+        let room = Room { target: 300, limit: 900 };
+        let after = super::compact(&before, &mut Dropped::default(), room, bytes, note).unwrap();
+        assert_eq!(after.len(), 4);
+        assert!(bytes(&after) > 500);
     }
 }

@@ -81,6 +81,8 @@ pub(crate) struct Driver<'a> {
     /// The tree being remembered in the background; awaited before the first effect.
     pub(crate) remembering: Option<JoinHandle<Result<(), String>>>,
     pub(crate) turn: u32,
+    /// The model's window in tokens, as the machine knows it.
+    pub(crate) window: Option<u64>,
     /// Nothing is to be run.
     pub(crate) plan_only: bool,
     /// A command runs, or did when the run was stopped.
@@ -124,6 +126,7 @@ impl<'a> Driver<'a> {
             earlier,
             remembering: Some(tokio::task::spawn_blocking(move || repository.remember())),
             turn: 0,
+            window: None,
             plan_only: job.settings.plan_only,
             commanding: false,
             dirty: false,
@@ -188,6 +191,7 @@ impl<'a> Driver<'a> {
             // Reasoning at temperature 0 goes in circles; 0.6 is what the vendor of the distills advises (wire reference 4).
             settings.temperature = if settings.temperature == 0.0 { 0.6 } else { settings.temperature };
         }
+        self.window = self.identity.window;
         let plan = Plan {
             settings,
             opening,

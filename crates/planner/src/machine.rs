@@ -17,7 +17,7 @@ use crate::acting::CallResult;
 use crate::answer::{Focus, Wanted};
 use crate::approach::{Attempts, Move};
 use crate::budget::Estimator;
-use crate::compaction;
+use crate::compaction::{self, Dropped, Room};
 use crate::guards::{EqualCalls, Repeats};
 use crate::prompts::{Opening, Prompts};
 use crate::settings::Settings;
@@ -81,6 +81,8 @@ pub(crate) struct Turn {
     pub(crate) refused: Option<String>,
     /// Run because something changed or `finish` was called.
     pub(crate) check: Option<Check>,
+    /// The model's window, where it turned out to be another.
+    pub(crate) window: Option<u64>,
 }
 
 /// The state of a run.
@@ -108,7 +110,8 @@ pub(crate) struct Machine {
     finish_refusals: u32,
     same_answers: u32,
     last_answer: String,
-    compactions_in_a_row: u32,
+    overflows_in_a_row: u32,
+    dropped: Dropped,
     turn: u32,
 }
 
@@ -154,7 +157,8 @@ impl Machine {
             finish_refusals: 0,
             same_answers: 0,
             last_answer: String::new(),
-            compactions_in_a_row: 0,
+            overflows_in_a_row: 0,
+            dropped: Dropped::default(),
             turn: 0,
         }
     }
@@ -164,14 +168,15 @@ impl Machine {
         match input {
             Input::Answered(turn) => {
                 self.turn += 1;
+                self.overflows_in_a_row = 0;
                 self.answered(turn)
             }
             Input::Written { content, check } => self.written(&content, check.as_ref()),
             Input::Overflow { window } => {
                 self.window =
                     window.or(self.window).or(Some(self.estimator.messages(&self.messages) * 9 / 10));
-                self.compactions_in_a_row += 1;
-                if self.compactions_in_a_row > 2 || !self.compact() {
+                self.overflows_in_a_row += 1;
+                if self.overflows_in_a_row > 2 || !self.compact() {
                     return Step::Finish(
                         Ending::GaveUp,
                         "the conversation does not fit the model's window; give it a larger one (--num-ctx) or a smaller task".into(),
@@ -195,7 +200,8 @@ impl Machine {
     }
 
     fn answered(&mut self, turn: Turn) -> Step {
-        let Turn { content, thinking, results, refused, check, block, doubts, .. } = turn;
+        let Turn { content, thinking, results, refused, check, block, doubts, window, .. } = turn;
+        self.window = window.or(self.window);
         if self.messages.last().is_some_and(|m| m.role == Role::Assistant) {
             let Some(attempts) = &mut self.attempts else { return Step::Ask(self.ask()) };
             let next = attempts.line(&content);
@@ -316,34 +322,31 @@ impl Machine {
 
     fn go_on(&mut self, text: String) -> Step {
         self.say(Role::User, text);
-        if let Some(window) = self.window {
-            let reserve = u64::from(self.settings.max_answer_tokens).min(window / 4);
-            if self.estimator.messages(&self.messages) > (window - reserve) * 8 / 10 {
-                self.compactions_in_a_row += 1;
-                if self.compactions_in_a_row > 2 || !self.compact() {
-                    return Step::Finish(
-                        Ending::GaveUp,
-                        "the conversation cannot be made to fit the model's window; give it a larger one (--num-ctx)".into(),
-                    );
-                }
-            } else {
-                self.compactions_in_a_row = 0;
-            }
+        let full = |usable| self.estimator.messages(&self.messages) > usable * 8 / 10;
+        if self.usable().is_some_and(full) && !self.compact() {
+            return Step::Finish(
+                Ending::GaveUp,
+                "the conversation cannot be made to fit the model's window; give it a larger one (--num-ctx)"
+                    .into(),
+            );
         }
         Step::Ask(self.ask())
     }
 
-    /// Makes the conversation at most half of what may be used; `false` when that cannot be done.
+    /// Tokens that the conversation may have: the window without what is kept for the answer.
+    fn usable(&self) -> Option<u64> {
+        let window = self.window?;
+        Some(window - u64::from(self.settings.max_answer_tokens).min(window / 4))
+    }
+
+    /// Makes the conversation at most half of what may be used, or as short as it gets; `false` when that is too long.
     fn compact(&mut self) -> bool {
-        let Some(window) = self.window else { return false };
-        let reserve = u64::from(self.settings.max_answer_tokens).min(window / 4);
-        let target = (window - reserve) / 2;
-        let estimator = self.estimator.clone();
+        let Some(usable) = self.usable() else { return false };
+        let room = Room { target: usable / 2, limit: usable * 8 / 10 };
+        let tokens = |m: &[Message]| self.estimator.messages(m);
         let note = |dropped: &[String]| self.prompts.compacted(dropped);
-        let Some(compacted) = compaction::compact(&self.messages, target, |m| estimator.messages(m), note)
-        else {
-            return false;
-        };
+        let compacted = compaction::compact(&self.messages, &mut self.dropped, room, tokens, note);
+        let Some(compacted) = compacted else { return false };
         let keep = compacted.iter().zip(&self.messages).take_while(|(a, b)| a == b).count();
         self.rewind(keep, "the conversation was made shorter to fit the model's window");
         for message in compacted.into_iter().skip(keep) {

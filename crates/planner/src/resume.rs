@@ -41,6 +41,8 @@ pub(crate) struct Past<'a> {
     pub(crate) dirty: bool,
     /// Bytes that refusals saved.
     pub(crate) saved: u64,
+    /// The model's window as it was known at the end.
+    pub(crate) window: Option<u64>,
 }
 
 /// What the journal has of a request.
@@ -92,16 +94,17 @@ impl<'a> Past<'a> {
             |r: &Record| if let Event::Checked(check) = &r.event { Some(check.clone()) } else { None };
         let baseline = records[..begun].iter().rev().find_map(check);
         let events: Vec<&Event> = records[begun + 1..].iter().map(|r| &r.event).collect();
-        let (mut dirty, mut saved) = (false, 0);
+        let (mut dirty, mut saved, mut window) = (false, 0, plan.window);
         for event in &events {
             match event {
                 Event::ToolStarted { effect, .. } => dirty |= effect != "read",
                 Event::Checked(_) => dirty = false,
+                Event::Window { tokens, .. } => window = Some(*tokens),
                 Event::Refused { saved_tokens, .. } => saved += saved_tokens * 4,
                 _ => {}
             }
         }
-        Self { events, at: 0, plan, baseline, dirty, saved }
+        Self { events, at: 0, plan, baseline, dirty, saved, window }
     }
 
     /// Messages and rewinds, as the machine logged them.
@@ -201,6 +204,7 @@ impl<'a> Past<'a> {
                     turn.results.push(CallResult { tool: tool.clone(), arguments, outcome });
                     finished.insert(*call, ());
                 }
+                Event::Window { turn: n, tokens } if *n == wanted => turn.window = Some(*tokens),
                 Event::Checked(check) if answer.is_some() => turn.check = Some(check.clone()),
                 // The machine has spoken about it: nothing of it was left to do.
                 Event::Message { .. } | Event::Rewound { .. } if answer.is_some() => {

@@ -15,6 +15,7 @@ impl Driver<'_> {
     /// Leads a machine through what is on record, and finishes what the end of it leaves open.
     pub(crate) async fn take_up(&mut self, job: Job, mut past: Past<'_>) -> Result<(Machine, Step), Stop> {
         let mut plan = past.plan.clone();
+        self.window = past.window;
         plan.settings.limits = job.settings.limits;
         let mut machine = machine(plan, past.baseline.clone())?;
         self.accountant.save(past.saved);

@@ -233,6 +233,11 @@ impl Driver<'_> {
         for message in self.model.verify().await {
             self.journal.append(Event::Warning { message })?;
         }
+        let window = self.model.identity().window;
+        if let Some(tokens) = window.filter(|_| window != self.window) {
+            self.journal.append(Event::Window { turn: self.turn, tokens })?;
+            (self.window, turn.window) = (window, window);
+        }
         Ok(())
     }
 
