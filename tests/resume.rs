@@ -151,7 +151,7 @@ fn a_command_that_was_cut_off_is_told_as_interrupted_and_not_run_again() {
         .find(|line| line.contains("\"tool_started\"") && line.contains("run_command"));
     assert!(started.is_some());
     // Not before the command has begun.
-    while !world.repo().join("log.txt").exists() {
+    while std::fs::read_to_string(world.repo().join("log.txt")).unwrap_or_default() != "begun\n" {
         std::thread::yield_now();
     }
     child.kill().unwrap();

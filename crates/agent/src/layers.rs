@@ -54,7 +54,7 @@ impl Environment {
         Self { variables: variables.filter_map(text).collect() }
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         // An empty variable is an unset one: `OLLAMA_HOST= agent …` is how people switch one off.
         self.variables.get(name).map(String::as_str).filter(|v| !v.trim().is_empty())
     }

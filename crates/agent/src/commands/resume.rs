@@ -25,7 +25,10 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     let _taken = store.take_tree(&root, journal.id())?;
     let mut given: Vec<(&'static str, String)> = command.settings.given;
     for (key, text) in begun.settings {
-        if let Some(known) = definition(&key).filter(|d| given.iter().all(|(key, _)| *key != d.key)) {
+        let Some(known) = definition(&key) else { continue };
+        // Where a server listens may have changed: what is said of it now holds.
+        let said_now = known.variables.iter().any(|name| context.environment.get(name).is_some());
+        if !said_now && given.iter().all(|(key, _)| *key != known.key) {
             given.push((known.key, text));
         }
     }
