@@ -9,7 +9,7 @@ use crate::{
     index::Index,
     ladder::{Body, old},
     lines::{BOM, Lines},
-    place::{Spot, place, with_endings},
+    place::{Spot, place, tells_endings, with_endings},
     splice::splices as splices_of,
     strict,
 };
@@ -82,6 +82,21 @@ fn whole(before: &[u8], content: Vec<u8>, new: bool) -> Applied {
     Applied { bytes: Some(content), how }
 }
 
+/// What replaces a searched text in the file.
+fn replacement(index: &Index<'_>, range: &Range<usize>, hunk: &Hunk) -> Vec<u8> {
+    match &hunk.text {
+        None => Vec::new(),
+        Some((search, new))
+            if tells_endings(search)
+                && tells_endings(new)
+                && index.lines.bytes[range.clone()] == **search =>
+        {
+            new.clone()
+        }
+        Some((_, new)) => endings_from(index, range.start, hunk, new),
+    }
+}
+
 /// A replacement within lines, from this byte of the file on: each line of it ends as the one that it keeps or replaces, else as the one above.
 fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec<u8> {
     let line = index.lines.line_at(from);
@@ -135,7 +150,12 @@ fn in_style(there: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
         out.splice(..0, BOM.iter().copied());
     }
     if !index.lines.unfinished() && !out.is_empty() && !out.ends_with(b"\n") {
-        out.extend_from_slice(index.lines.ending_near(index.lines.len()));
+        // The last line ends as it did before, or as the last one did.
+        let last = out.rsplit(|b| *b == b'\n').next().unwrap_or_default();
+        let before = index.lines.texts.iter().rposition(|text| *text == last);
+        let ending =
+            before.map_or_else(|| index.lines.ending_near(index.lines.len()), |at| index.lines.ends[at]);
+        out.extend_from_slice(ending);
     }
     out
 }
@@ -189,13 +209,8 @@ fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
         let (line, here, new) = match spot {
             Spot::Lines(fit, body) => (fit.at, fit.rung, splices_of(&index, hunk, body, fit)),
             Spot::Bytes(range) => {
-                let line = index.lines.line_at(range.start);
-                let replace = hunk
-                    .text
-                    .as_ref()
-                    .map(|(_, new)| endings_from(&index, range.start, hunk, new))
-                    .unwrap_or_default();
-                (line, Rung::Text, vec![(range.clone(), replace)])
+                let new = replacement(&index, range, hunk);
+                (index.lines.line_at(range.start), Rung::Text, vec![(range.clone(), new)])
             }
         };
         rung = rung.max(here);

@@ -149,7 +149,16 @@ fn is_proof(index: &Index<'_>, old: &Old<'_>, lines: &[Option<usize>]) -> bool {
     let enough = fixed_right.count() > 0 && (keeps_right > 0 || unique);
     // A line that is not here but elsewhere means elsewhere.
     let elsewhere = |i: usize| !stands(i) && units::tells(old.texts[i]) && index.count_of(old.texts[i]) > 0;
-    enough && !(0..old.len()).any(elsewhere)
+    // Where all that stands above the change, or below it, is wrong, it is another place that is meant.
+    let missing = |i: &usize| !old.fixed[*i] && lines[*i].is_none();
+    let beside = |at: &mut dyn Iterator<Item = usize>| {
+        let beside: Vec<usize> = at.take_while(|i| !old.fixed[*i]).collect();
+        beside.len() > 1 && beside.iter().all(missing)
+    };
+    enough
+        && !(0..old.len()).any(elsewhere)
+        && !beside(&mut (0..old.len()))
+        && !beside(&mut (0..old.len()).rev())
 }
 
 /// Aligns by costs, in a band around the anchor.

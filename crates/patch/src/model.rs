@@ -65,6 +65,8 @@ pub struct Hunk {
     pub under: Vec<Vec<u8>>,
     /// It says that it ends where the file ends.
     pub at_end: bool,
+    /// So many of its last lines are blank and have no mark: they may as well stand below it.
+    pub blank_tail: usize,
     /// The text that was searched and what replaces it, where the dialect has it so.
     pub text: Option<(Vec<u8>, Vec<u8>)>,
 }

@@ -106,6 +106,17 @@ pub(crate) fn candidates<'a>(
             None => Err(Refused::new(Kind::NoContext, feedback::no_context())),
         };
     }
+    if let Some(found) = without_tail(index, hunk, &body) {
+        return Ok(found);
+    }
+    // Kept lines and new ones end as the replacement says, if it tells endings apart as the file does.
+    let told = hunk.text.as_ref().is_some_and(|(search, new)| tells_endings(search) && tells_endings(new));
+    if told
+        && let (at, len) = text_places(index, hunk)
+        && at.len() == 1
+    {
+        return Ok(Found::Bytes(at, len));
+    }
     let too_many = |TooMany(places)| Refused::new(Kind::Ambiguous, feedback::too_many(places));
     let close = fits(index, &body).map_err(too_many)?;
     let exact = close.first().is_some_and(|f| f.rung == Rung::Exact);
@@ -151,6 +162,20 @@ pub(crate) fn candidates<'a>(
     })
 }
 
+/// The hunk without the blank lines that may stand below it rather than in it, where only so it fits the line that it names.
+fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Option<Found<'a>> {
+    let at = hunk.start.filter(|_| hunk.blank_tail > 0)?.checked_sub(1)?;
+    let named = |body: &Body<'_>| {
+        let fits = fits(index, body).unwrap_or_default();
+        fits.into_iter().find(|fit| fit.at == at && fit.rung == Rung::Exact)
+    };
+    let short = body[..body.len().checked_sub(hunk.blank_tail)?].to_vec();
+    if named(body).is_some() || old(&short).is_empty() {
+        return None;
+    }
+    named(&short).map(|fit| Found::Lines(vec![fit], short, None))
+}
+
 /// Whether a line is removed in one place and added in another.
 fn moves(body: &Body<'_>) -> bool {
     let removed = body.iter().filter(|(mark, text)| *mark == Mark::Remove && units::tells(text));
@@ -186,7 +211,7 @@ fn text_places(index: &Index<'_>, hunk: &Hunk) -> (Vec<usize>, usize) {
     if search.is_empty() {
         return (Vec::new(), 0);
     }
-    let search = with_endings(index, search);
+    let search = if tells_endings(search) { search.clone() } else { with_endings(index, search) };
     let mut at: Vec<usize> = memmem::find_iter(index.lines.bytes, &search).take(ENOUGH).collect();
     // find_iter does not see places that overlap one another, and those are ambiguous too.
     if let [only] = at[..]
@@ -195,6 +220,12 @@ fn text_places(index: &Index<'_>, hunk: &Hunk) -> (Vec<usize>, usize) {
         at.push(only + 1 + overlapping);
     }
     (at, search.len())
+}
+
+/// Whether some of a text's lines end with a carriage return and some do not.
+pub(crate) fn tells_endings(text: &[u8]) -> bool {
+    let mut returns = memchr::memchr_iter(b'\n', text).map(|at| text[..at].ends_with(b"\r"));
+    returns.next().is_some_and(|first| returns.any(|other| other != first))
 }
 
 /// Text from a patch with the line endings that the file has, when the file has one kind.

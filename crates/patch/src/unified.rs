@@ -187,6 +187,8 @@ fn read_hunk(
             "no lines follow this header",
         ));
     }
+    hunk.blank_tail =
+        raw[i..end].iter().rev().take_while(|line| line.trim_end_matches('\r').is_empty()).count();
     if let Some(section) = sections.last_mut() {
         section.hunks.push(hunk);
     }

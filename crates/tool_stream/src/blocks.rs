@@ -69,7 +69,7 @@ impl Parser {
         let start = *self.hold.get_or_insert(self.pos);
         let line_break = rest[stop] == b'\n';
         let file = if self.options.whole_file && line_break && !mid_line && !self.foreign {
-            fence::file_info(&info, &self.tail, self.options.scripts)
+            fence::file_info(&info, self.before(), self.options.scripts)
         } else {
             None
         };

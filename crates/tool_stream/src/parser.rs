@@ -254,6 +254,14 @@ impl Parser {
         }
     }
 
+    /// The text right before what comes now, as far as it is looked at, in whatever pieces it came: whole words.
+    pub(crate) fn before(&self) -> &[u8] {
+        let Some(cut) = self.tail.len().checked_sub(prose::REACH + 1) else { return &self.tail };
+        let reached = &self.tail[cut..];
+        let word = reached.iter().position(u8::is_ascii_whitespace).map_or(reached.len(), |at| at + 1);
+        &reached[word..]
+    }
+
     /// Prose: whatever was held back before it is prose too.
     pub(crate) fn plain(&mut self, len: usize) -> Flow {
         self.line_blank = false;
@@ -302,9 +310,11 @@ impl Parser {
             Some(Event::Text(last)) => last.push_str(&text),
             _ => out.push(Event::Text(text.into_owned())),
         }
-        self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(prose::REACH)..]);
-        if self.tail.len() > 4 * prose::REACH {
-            self.tail.drain(..self.tail.len() - prose::REACH);
+        // One byte more, which tells whether a word begins there.
+        let most = prose::REACH + 1;
+        self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(most)..]);
+        if self.tail.len() > 4 * most {
+            self.tail.drain(..self.tail.len() - most);
         }
     }
 
@@ -438,7 +448,7 @@ impl Parser {
             () if self.announced || self.behind_call => Some(true),
             () => None,
         };
-        let named = prose::react(&self.tail)
+        let named = prose::react(self.before())
             .filter(|_| eligible.is_none() && self.shown == self.pos)
             .map(|(tool, back)| Named { tool: self.options.bare_name(&tool), start: self.pos - back });
         let eligible = if named.is_some() { Some(true) } else { eligible };
@@ -449,7 +459,7 @@ impl Parser {
     /// Whether the text before the object at hand leaves it a call.
     fn stands_alone(&self) -> bool {
         let same_line = !self.line_blank && self.hold.is_none();
-        !prose::is_example(&self.tail, same_line)
+        !prose::is_example(self.before(), same_line)
     }
 
     pub(crate) fn begin(&mut self, start: usize, eligible: Option<bool>, named: Option<Named>) {
