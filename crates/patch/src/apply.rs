@@ -150,11 +150,15 @@ fn in_style(there: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
         out.splice(..0, BOM.iter().copied());
     }
     if !index.lines.unfinished() && !out.is_empty() && !out.ends_with(b"\n") {
-        // The last line ends as it did before, or as the last one did.
-        let last = out.rsplit(|b| *b == b'\n').next().unwrap_or_default();
-        let before = index.lines.texts.iter().rposition(|text| *text == last);
-        let ending =
-            before.map_or_else(|| index.lines.ending_near(index.lines.len()), |at| index.lines.ends[at]);
+        // The last line ends as it did before, at best below the same line; else as the last one did.
+        let mut lines = out.rsplit(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let (last, above) = (lines.next().unwrap_or_default(), lines.next());
+        let texts = &index.lines.texts;
+        let is_last = |at: &usize| texts[*at] == last;
+        let below = |at: &usize| is_last(at) && at.checked_sub(1).map(|above| texts[above]) == above;
+        let places = 0..texts.len();
+        let before = places.clone().rev().find(below).or_else(|| places.rev().find(is_last));
+        let ending = before.map_or_else(|| index.lines.ending_near(texts.len()), |at| index.lines.ends[at]);
         out.extend_from_slice(ending);
     }
     out
