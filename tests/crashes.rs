@@ -270,3 +270,54 @@ fn thirty_turns_killed_again_and_again_end_as_if_nothing_had_been() {
     assert!(difference.is_none(), "{}", difference.unwrap_or_default());
     assert!(kills > 20, "only {kills} kills");
 }
+
+/// A run that is killed at its n-th change of a name (a commit makes several), in the middle of an edit of three files.
+fn killed_in_an_edit(n: usize) -> (World, bool) {
+    let (world, server) = (world(), Server::start());
+    let edit = |path: &str, search: &str| json!({"path": path, "search": search, "replace": "changed"});
+    let edits = [edit("add.sh", "$1 - $2"), edit("mul.sh", "$1 + $2"), edit("old/one.txt", "one")];
+    server.enqueue(Reply::text(call("apply_patch", json!({ "edits": edits }))));
+    let mut renames = 0;
+    let end = traced::kill_when(agent(&world, &server, &RUN), Scope::Program, |stop| {
+        let rename = [libc::SYS_renameat2, libc::SYS_renameat].contains(&stop.call) && stop.done;
+        renames += usize::from(rename);
+        renames == n
+    });
+    (world, end != End::Finished)
+}
+
+#[test]
+fn whoever_comes_next_takes_back_what_was_half_done_by_the_one_that_was_killed() {
+    let whole = |world: &World| {
+        let changed = ["add.sh", "mul.sh", "old/one.txt"].map(|path| world.read(path).contains("changed"));
+        assert!(changed == [true; 3] || changed == [false; 3], "{changed:?}");
+        changed[0]
+    };
+    let mut half = 0;
+    for n in 1..7 {
+        let (world, killed) = killed_in_an_edit(n);
+        assert!(killed, "there is no change {n} of a name");
+        let changed = ["add.sh", "mul.sh", "old/one.txt"].map(|path| world.read(path).contains("changed"));
+        half += usize::from(changed != [true; 3] && changed != [false; 3]);
+        if n % 2 == 0 {
+            let server = Server::start();
+            server.enqueue("I give up.");
+            let mut next = agent(
+                &world,
+                &server,
+                &["run", "--model", "deepseek-coder:6.7b", "--max-turns=1", "Something else."],
+            );
+            let said = text(&next.stderr(Stdio::piped()).output().unwrap());
+            assert!(
+                said.contains("was killed while it worked here; to go on with it: agent resume "),
+                "{said}"
+            );
+        } else {
+            let patch = "--- a/README.md\n+++ b/README.md\n@@ -0,0 +1 @@\n+new\n";
+            let seen = world.observe_with_input(&["patch", "-"], patch.as_bytes());
+            assert!(seen.contains("was killed while it worked here"), "{seen}");
+        }
+        whole(&world);
+    }
+    assert!(half > 0, "it was never killed in the very middle");
+}

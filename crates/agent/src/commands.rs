@@ -7,7 +7,7 @@ mod config;
 mod doctor;
 pub(crate) mod models;
 mod parse;
-mod patch;
+pub(crate) mod patch;
 mod resume;
 pub(crate) mod run;
 mod sandbox;

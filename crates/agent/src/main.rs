@@ -12,6 +12,7 @@ mod figures;
 mod flags;
 mod interrupt;
 mod layers;
+mod leftover;
 mod model;
 mod pager;
 mod preview;

@@ -232,7 +232,10 @@ impl Store {
             (0..=name.len().saturating_sub(LONGEST)).rev().find(|i| name.is_char_boundary(*i)).unwrap_or(0);
         let path = folder.join(&name[cut..]);
         match hold(&path, &format!("session {session} (process {})", std::process::id()))? {
-            Ok(file) => Ok(TreeLock(file)),
+            Ok((file, before)) => {
+                let left = before.split_whitespace().nth(1).map(str::to_owned);
+                Ok(TreeLock { file, left_by: left.filter(|id| id != session) })
+            }
             Err(holder) => Err(Error::TreeLocked { root: root.to_owned(), holder }),
         }
     }
@@ -338,21 +341,33 @@ impl Drop for Journal {
 
 /// A work tree that is taken; given back when this is dropped.
 #[derive(Debug)]
-pub struct TreeLock(File);
+pub struct TreeLock {
+    file: File,
+    left_by: Option<String>,
+}
+
+impl TreeLock {
+    /// The session that had the tree before and was killed with it.
+    #[must_use]
+    pub fn left_by(&self) -> Option<&str> {
+        self.left_by.as_deref()
+    }
+}
 
 impl Drop for TreeLock {
     fn drop(&mut self) {
-        let _ = self.0.unlock(); // as for a journal
+        let _ = self.file.set_len(0); // given back, not left
+        let _ = self.file.unlock(); // as for a journal
     }
 }
 
 fn lock(id: &str, folder: &Path) -> Result<File, Error> {
     let held = hold(&folder.join("lock"), &format!("process {}", std::process::id()))?;
-    held.map_err(|holder| Error::Locked { id: id.into(), holder })
+    held.map(|(file, _)| file).map_err(|holder| Error::Locked { id: id.into(), holder })
 }
 
-/// Locks a file and writes down who did; otherwise who has it.
-fn hold(path: &Path, who: &str) -> Result<Result<File, String>, Error> {
+/// Locks a file and writes down who did, with what was written there before; otherwise who has it.
+fn hold(path: &Path, who: &str) -> Result<Result<(File, String), String>, Error> {
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -360,15 +375,17 @@ fn hold(path: &Path, who: &str) -> Result<Result<File, String>, Error> {
         .write(true)
         .open(path)
         .map_err(io_error("cannot open", path))?;
-    if file.try_lock().is_err() {
-        let mut holder = String::new();
-        let _ = file.read_to_string(&mut holder);
+    let locked = file.try_lock().is_ok();
+    let mut holder = String::new();
+    let _ = file.read_to_string(&mut holder);
+    if !locked {
         let holder =
             if holder.trim().is_empty() { "another process".into() } else { holder.trim().to_owned() };
         return Ok(Err(holder));
     }
-    file.set_len(0).and_then(|()| write!(file, "{who}")).map_err(io_error("cannot write", path))?;
-    Ok(Ok(file))
+    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{who}"));
+    written.map_err(io_error("cannot write", path))?;
+    Ok(Ok((file, holder)))
 }
 
 /// The records of a journal, and the length of what is whole.

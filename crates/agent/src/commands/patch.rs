@@ -16,6 +16,7 @@ use crate::cli::Patch;
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
+use crate::leftover;
 use crate::preview::{self, FileChange, Form, Image};
 use crate::sanitize;
 
@@ -144,15 +145,16 @@ fn call_within(text: &str) -> Result<Option<Value>> {
 }
 
 /// The work tree, and where a half-done change is kept so that the next run can take it back.
-struct Place {
+pub(crate) struct Place {
     workspace: Workspace,
     keeping: Option<(PathBuf, File)>,
 }
 
 impl Place {
     /// The repository around the current folder, or the folder. Two patches at a time wait for each other.
-    fn open(context: &Context) -> Result<Self> {
+    pub(crate) fn open(context: &Context) -> Result<Self> {
         let root = context.repository.as_ref().unwrap_or(&context.directory);
+        leftover::of_a_run(root, context)?;
         let keeping = context.state_dir().ok().and_then(|state| Self::keep(&state, root).ok());
         let workspace = match &keeping {
             Some((folder, _)) => Workspace::open_with(root, folder),
@@ -162,9 +164,22 @@ impl Place {
         Ok(Self { workspace: workspace.map_err(Failure::refused)?, keeping })
     }
 
-    fn keep(state: &Path, root: &Path) -> io::Result<(PathBuf, File)> {
+    /// Takes back what a patch that was killed here left half done.
+    pub(crate) fn settle(context: &Context, root: &Path) -> Result<()> {
+        let left = context.state_dir().is_ok_and(|state| Self::folder(&state, root).is_dir());
+        if left {
+            Self::open(context)?.leave();
+        }
+        Ok(())
+    }
+
+    fn folder(state: &Path, root: &Path) -> PathBuf {
         let name = Digest::of(root.as_os_str().as_encoded_bytes()).to_string();
-        let folder = state.join("patches").join(&name[..16]);
+        state.join("patches").join(&name[..16])
+    }
+
+    fn keep(state: &Path, root: &Path) -> io::Result<(PathBuf, File)> {
+        let folder = Self::folder(state, root);
         fs::create_dir_all(&folder)?;
         let lock = File::create(folder.with_extension("lock"))?;
         lock.lock()?;

@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::dry_tree::DryTree;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
+use crate::leftover;
 use crate::model;
 use crate::pager;
 use crate::preview::{self, Form};
@@ -42,7 +43,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         Some(_) => Ok(None),
     };
     let dry = || command.dry_run.map(|_| DryTree::enter(&root, journal.folder())).transpose();
-    let (dry, _taken) = match taken.and_then(|taken| Ok((dry()?, taken))) {
+    let (dry, tree) = match taken.and_then(|taken| Ok((dry()?, taken))) {
         Ok(begun) => begun,
         Err(failure) => {
             let id = journal.id().to_owned();
@@ -51,6 +52,9 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
             return Err(failure);
         }
     };
+    if let Some(tree) = &tree {
+        leftover::settle(&root, tree, &store, context)?;
+    }
     let done = interrupt::block_on(async {
         let signals = Signals::take()?;
         let order = Order {
