@@ -1,0 +1,338 @@
+//! Values that are secret because of the name they are given to: `DB_PASSWORD=…`, `"api_key": "…"`, `password: …`.
+//!
+//! Careful in the other direction: a value that is hidden for no reason hides code from the model. In code, only what looks random is
+//! taken; a line of a `.env` file is believed more.
+
+use std::ops::Range;
+
+use crate::scan::{run, word};
+
+/// Ends of names that say what they hold, in lower case.
+pub(crate) const NAMES: &[&str] = &[
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "_key",
+    "-key",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "accountkey",
+    "signingkey",
+    "encryptionkey",
+    "secretkey",
+    "masterkey",
+    "credential",
+    "credentials",
+    "_auth",
+    "_pass",
+    "pwd",
+];
+
+/// What may follow such an end and still be it.
+const ENDINGS: &[&str] = &["_base", "_value", "key", "_key", "-key", "_key_base"];
+const LONGEST_NAME: usize = 64;
+/// What may stand before the name in a line of a `.env` file: a line number, a mark of a patch, `export`.
+const LEAD: usize = 24;
+const LONGEST: usize = 1024;
+const SHORTEST: usize = 8;
+
+/// Words that stand where a value would.
+const WORDS: &[&str] = &[
+    "password",
+    "passwd",
+    "passphrase",
+    "changeme",
+    "postgres",
+    "postgresql",
+    "required",
+    "optional",
+    "disabled",
+    "enabled",
+    "undefined",
+    "username",
+    "development",
+    "production",
+    "localhost",
+    "default",
+    "password1",
+    "password123",
+    "secret123",
+    "testpass",
+    "testing",
+    "unknown",
+    "anonymous",
+    "userpass",
+    "mypassword",
+    "mysecret",
+    "secretkey",
+    "mysecretpassword",
+    "guest",
+];
+
+/// Parts of values that say that they are none.
+const PARTS: &[&str] = &[
+    "example",
+    "your",
+    "placeholder",
+    "change-me",
+    "changeme",
+    "change_me",
+    "xxxx",
+    "****",
+    "....",
+    "todo",
+    "redacted",
+    "replace",
+    "insert",
+    "dummy",
+    "sample",
+    "1234567890",
+    "abcdefgh",
+    "0000000",
+    "<",
+    "{",
+    "}",
+];
+
+/// Whether a value is one that documentation shows in place of a real one.
+pub(crate) fn placeholder_like(value: &[u8]) -> bool {
+    let value = String::from_utf8_lossy(value).to_ascii_lowercase();
+    let mut letters: Vec<u8> = value.bytes().collect();
+    letters.sort_unstable();
+    letters.dedup();
+    WORDS.contains(&value.as_str()) || PARTS.iter().any(|part| value.contains(part)) || letters.len() < 4
+}
+
+/// Whether it was not made of words: letters and digits in turn, or signs among them.
+pub(crate) fn random(value: &[u8]) -> bool {
+    let digit = |b: &u8| b.is_ascii_digit();
+    let digits = value.iter().filter(|b| digit(b)).count();
+    if digits == 0 || digits == value.len() || wordy(value) || placeholder_like(value) {
+        return false;
+    }
+    let turns = value
+        .windows(2)
+        .filter(|w| {
+            w[0].is_ascii_alphanumeric() && w[1].is_ascii_alphanumeric() && digit(&w[0]) != digit(&w[1])
+        })
+        .count();
+    let signs =
+        value.iter().any(|b| matches!(b, b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'*' | b'~' | b'?'));
+    turns >= 2 || signs
+}
+
+/// Words, numbers and names with a number at their end, whatever stands between them.
+fn wordy(value: &[u8]) -> bool {
+    value.split(|b| !b.is_ascii_alphanumeric()).all(|part| {
+        let letters = part.iter().take_while(|b| b.is_ascii_alphabetic()).count();
+        let digits = part[letters..].iter().take_while(|b| b.is_ascii_digit()).count();
+        let humps =
+            part.windows(2).filter(|w| w[0].is_ascii_lowercase() && w[1].is_ascii_uppercase()).count();
+        letters + digits == part.len() && digits <= 4 && humps * 4 <= part.len()
+    })
+}
+
+/// How much a line is believed.
+#[derive(Clone, Copy, PartialEq)]
+enum Belief {
+    /// A line of a `.env` file, with a name that can only mean a secret.
+    Environment,
+    /// Anything else.
+    Code,
+}
+
+/// The value of a name that ends at an anchor, where it has one and that looks real.
+pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
+    let mut end = at.end;
+    if text.get(end).is_some_and(|b| word(*b) || *b == b'-') {
+        let rest = &text[end..text.len().min(end + 12)];
+        let ending = ENDINGS
+            .iter()
+            .rev()
+            .find(|e| rest.len() >= e.len() && rest[..e.len()].eq_ignore_ascii_case(e.as_bytes()));
+        end += ending.map_or(0, |e| e.len());
+        // `API_KEY_2`
+        let joined =
+            usize::from(text.get(end) == Some(&b'_') && text.get(end + 1).is_some_and(u8::is_ascii_digit));
+        end += joined + run(text, end + joined, 3, |b| b.is_ascii_digit());
+        if text.get(end).is_some_and(|b| word(*b)) {
+            return None;
+        }
+    }
+    let before = text[..at.end]
+        .iter()
+        .rev()
+        .take(LONGEST_NAME)
+        .take_while(|b| word(**b) || matches!(b, b'-' | b'.'))
+        .count();
+    let start = at.end - before;
+    let name = &text[start..end];
+    let anchor = text[at.clone()].to_ascii_lowercase();
+    // `pwd` ends many a word, and is the name of a folder in a shell.
+    if anchor == b"pwd" && name.eq_ignore_ascii_case(b"pwd") && text.get(end) != Some(&b'=') {
+        return None;
+    }
+    let (value, quoted) = value(text, start, end)?;
+    let shown = &text[value.clone()];
+    if shown.len() < SHORTEST
+        || shown.iter().any(|b| !(0x21..0x7f).contains(b))
+        || memchr::memmem::find(shown, b"[secret-").is_some()
+    {
+        return None;
+    }
+    if anchor == b"pwd" && shown[0] == b'/' || shown.starts_with(b"./") || shown.starts_with(b"~/") {
+        return None; // a path
+    }
+    let taken = match belief(text, start, end, &anchor) {
+        Belief::Environment => believable(shown),
+        Belief::Code => {
+            let code = shown.iter().any(|b| {
+                matches!(
+                    b,
+                    b'[' | b']'
+                        | b'('
+                        | b')'
+                        | b'{'
+                        | b'}'
+                        | b'|'
+                        | b'\\'
+                        | b'<'
+                        | b'>'
+                        | b'$'
+                        | b'`'
+                        | b','
+                        | b';'
+                        | b' '
+                )
+            });
+            // `self.key`, without quotes.
+            let part = |b: &u8| word(*b) || *b == b'.';
+            let of_something =
+                !quoted && shown.contains(&b'.') && shown.iter().all(part) && !shown[0].is_ascii_digit();
+            let address = memchr::memmem::find(shown, b"://").is_some();
+            // A key that is not said to be one of something secret has to look like one.
+            let long =
+                !matches!(anchor.as_slice(), b"_key" | b"-key" | b"_auth" | b"credential" | b"credentials")
+                    || shown.len() >= 16;
+            let sure = quoted || shown.len() >= 12;
+            !code && !of_something && !address && long && sure && random(shown)
+        }
+    };
+    taken.then_some(value)
+}
+
+/// Whether a value of a `.env` file can be a real one.
+fn believable(value: &[u8]) -> bool {
+    let template = value.iter().any(|b| matches!(b, b'$' | b'(' | b')' | b'`' | b'<' | b'>' | b'{' | b'}'));
+    let address = memchr::memmem::find(value, b"://").is_some() || matches!(value[0], b'/' | b'.' | b'~');
+    let number = value.iter().all(|b| b.is_ascii_digit() || *b == b'.');
+    let name = value.iter().all(|b| b.is_ascii_uppercase() || *b == b'_');
+    let constant = value.iter().all(|b| b.is_ascii_lowercase()) && value.len() < 12;
+    !template && !address && !number && !name && !constant && !placeholder_like(value)
+}
+
+/// A line that begins with `NAME=`, as in a `.env` file: the name in capitals, no blanks.
+fn belief(text: &[u8], start: usize, end: usize, anchor: &[u8]) -> Belief {
+    let name = &text[start..end];
+    let telling = matches!(
+        anchor,
+        b"password" | b"passwd" | b"passphrase" | b"secret" | b"_pass" | b"token" | b"_key" | b"apikey"
+    );
+    let capitals = name.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_');
+    let line = text[..start].iter().rev().take(LEAD).take_while(|b| **b != b'\n').count();
+    let mut lead = &text[start - line..start];
+    if let Some(bar) = lead.iter().position(|b| *b == b'|') {
+        lead = &lead[bar + 1..]; // behind a line number
+    }
+    let lead = lead.trim_ascii_start();
+    let lead = lead.strip_prefix(b"+").or_else(|| lead.strip_prefix(b"-")).unwrap_or(lead).trim_ascii();
+    let first = lead.is_empty() || lead == b"export" || lead.ends_with(b".env:") || lead == b"ENV";
+    let whole = line < LEAD || start == line;
+    if telling && capitals && first && whole && text.get(end) == Some(&b'=') {
+        Belief::Environment
+    } else {
+        Belief::Code
+    }
+}
+
+/// Where the value of a name stands, and whether in quotes.
+fn value(text: &[u8], start: usize, end: usize) -> Option<(Range<usize>, bool)> {
+    let blank = |b: u8| b == b' ' || b == b'\t';
+    let mut at = end + run(text, end, 2, |b| b == b'\\');
+    let closing = run(text, at, 1, |b| matches!(b, b'"' | b'\'' | b'`'));
+    at += closing;
+    at += run(text, at, 1, |b| b == b']');
+    at += run(text, at, 32, blank);
+    let tight = at == end;
+    // A type, as in `let key: &str = …`.
+    if text.get(at) == Some(&b':') && text.get(at + 1) != Some(&b'=') {
+        let typed =
+            run(text, at + 1, 32, |b| word(b) || matches!(b, b' ' | b'&' | b'\'' | b'?' | b'<' | b'>'));
+        if text.get(at + 1 + typed) == Some(&b'=') && typed > 1 {
+            at += 1 + typed;
+        }
+    }
+    let sign = text.get(at)?;
+    at += match (sign, text.get(at + 1)) {
+        (b':', Some(b'=')) | (b'=', Some(b'=' | b'>' | b'~')) | (b'!', Some(b'=')) => 2,
+        (b'=' | b':', _) => 1,
+        (b',', _) if closing == 1 => 1,
+        (b'>', _) if tight => return element(text, at + 1).map(|value| (value, true)),
+        _ => return None,
+    };
+    at += run(text, at, 1, |b| b == b'='); // ===
+    let compact = tight && at == end + 1;
+    at += run(text, at, 32, blank);
+    at += run(text, at, 2, |b| matches!(b, b'r' | b'b' | b'u' | b'B' | b'@')).min(literal_prefix(text, at));
+    at += run(text, at, 2, |b| b == b'\\');
+    match text.get(at)? {
+        quote @ (b'"' | b'\'' | b'`') => {
+            let from = at + 1;
+            let length = run(text, from, LONGEST + 1, |b| b != *quote && b != b'\n');
+            let closed = text.get(from + length) == Some(quote) && length <= LONGEST;
+            let inner = &text[from..from + length];
+            let inner = inner.strip_suffix(b"\\").unwrap_or(inner); // the quote was an escaped one
+            closed.then_some((from..from + inner.len(), true))
+        }
+        _ => bare(text, start, at, compact).map(|value| (value, false)),
+    }
+}
+
+/// Letters before a quote that belong to the literal.
+fn literal_prefix(text: &[u8], at: usize) -> usize {
+    let letters = run(text, at, 2, |b| matches!(b, b'r' | b'b' | b'u' | b'B' | b'@'));
+    if matches!(text.get(at + letters), Some(b'"' | b'\'')) { letters } else { 0 }
+}
+
+/// `<password>…</password>`
+fn element(text: &[u8], from: usize) -> Option<Range<usize>> {
+    let length = run(text, from, LONGEST, |b| b != b'<' && !b.is_ascii_whitespace());
+    (text.get(from + length) == Some(&b'<')).then_some(from..from + length)
+}
+
+/// A value without quotes: to the end of a line, or in an address, a connection string, an option.
+fn bare(text: &[u8], start: usize, from: usize, compact: bool) -> Option<Range<usize>> {
+    let length = run(text, from, LONGEST, |b| {
+        !b.is_ascii_whitespace() && !matches!(b, b'"' | b'\'' | b'`' | b'&' | b';')
+    });
+    let end = text.get(from + length).copied().unwrap_or(b'\n');
+    let before = if start == 0 { b'\n' } else { text[start - 1] };
+    let before = if before == b'"' || before == b'\'' { b' ' } else { before };
+    let fits = match before {
+        b'?' | b'&' => compact && matches!(end, b'&' | b'"' | b'\'' | b'`' | b'\n' | b'\r' | b' '),
+        b';' => compact && matches!(end, b';' | b'"' | b'\'' | b'\n' | b'\r' | b' '),
+        _ => matches!(end, b'\n' | b'\r' | b' ' | b'\t') && (compact || line_begins(text, start)),
+    };
+    fits.then_some(from..from + length)
+}
+
+/// Whether a name is the first thing in its line, as in YAML.
+fn line_begins(text: &[u8], start: usize) -> bool {
+    let lead = text[..start].iter().rev().take(64).take_while(|b| **b != b'\n').count();
+    text[start - lead..start]
+        .iter()
+        .all(|b| matches!(b, b' ' | b'\t' | b'-' | b'+' | b'"' | b'\'' | b'|' | b'0'..=b'9'))
+}

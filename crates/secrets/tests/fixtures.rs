@@ -1,0 +1,52 @@
+//! What is masked and what is not, as `fixtures/secrets` has it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use secrets::Secrets;
+
+fn cases(name: &str) -> Vec<String> {
+    let path = format!("{}/../../fixtures/secrets/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines = text.lines().filter(|l| !l.starts_with("# One line"));
+    let cases: Vec<_> = lines
+        .map(|l| l.replace('¦', "").replace("\\\\", "\u{1}").replace("\\n", "\n").replace('\u{1}', "\\"))
+        .collect();
+    assert!(cases.len() > 30, "{name}");
+    cases
+}
+
+/// The text with everything that was masked as `⟦value⟧`.
+fn marked(text: &str) -> String {
+    let secrets = Secrets::new("test", Vec::new());
+    let masked = secrets.mask(text).into_owned();
+    let mut out = String::new();
+    let mut rest = masked.as_str();
+    while let Some(name) = secrets::first_placeholder(rest) {
+        let (before, after) = rest.split_once(name).unwrap();
+        out += &format!("{before}⟦{}⟧", secrets.restore(name, &[]).unwrap());
+        rest = after;
+    }
+    out + rest
+}
+
+#[test]
+fn what_has_the_shape_or_the_name_of_a_secret_is_masked_and_nothing_beside_it() {
+    let wrong: Vec<_> = cases("masked")
+        .into_iter()
+        .filter_map(|wanted| {
+            let seen = marked(&wanted.replace(['⟦', '⟧'], ""));
+            (seen != wanted).then(|| format!("wanted {wanted}\nseen   {seen}"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn code_prose_hashes_and_examples_stay_as_they_are() {
+    let wrong: Vec<_> = cases("kept")
+        .into_iter()
+        .map(|text| (marked(&text), text))
+        .filter(|(seen, text)| seen != text)
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.iter().map(|w| w.0.clone()).collect::<Vec<_>>().join("\n"));
+}

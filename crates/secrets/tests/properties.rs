@@ -1,0 +1,146 @@
+//! What holds for every text.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use proptest::prelude::*;
+use secrets::{Secrets, known};
+
+const KNOWN: [&str; 4] = ["Zx81-spectrum+9", "a\"quoted\\value", "Zx81-spectrum", "päßwörter-überall"];
+
+fn secrets() -> Secrets {
+    Secrets::new("session", KNOWN.map(str::to_owned).to_vec())
+}
+
+/// Text in which secrets are likely, whole and in parts, with everything that may stand around them.
+fn texts() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        4 => prop::sample::select(vec![
+            "ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv", "AKIA", "Q3VZLN5XKJWT7R2D", "sk-", "3f9a1c7e5b2d8f4a6c0e9b7d5f3a1c8e",
+            "eyJhbGciOiJIUzI1NiJ9", ".", "eyJzdWIiOiJhbGljZSJ9", "://", "app:", "@db", "DB_PASSWORD", "api_key", "token", "password",
+            "=", ": ", "\"", "'", "`", "hunter2-very-secret", "Zk3mQ7xRtVbLpW2s", "\n", "\r\n", " ", "\\n", "+", "-", "12|", ";", "&", "<", ">",
+            "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw", "q8Zk==", "Bearer ", "Basic ",
+            concat!("7283746501:", "AAFk3mQ7xRtVbLpW2sYcNdHfGjK4uXoEiTz"), "[secret-", "[secret-0a1b2c]", "0a1b2c]", "é", "🦀",
+        ]).prop_map(|s| s.as_bytes().to_vec()),
+        2 => prop::sample::select(KNOWN.to_vec()).prop_map(|s| s.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 0..8),
+        1 => "[a-zA-Z0-9+/=_.-]{0,80}".prop_map(String::into_bytes),
+    ];
+    prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+fn lines(text: &[u8]) -> Vec<&[u8]> {
+    text.split(|b| *b == b'\n').collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn masking_is_idempotent_and_keeps_lines_and_their_ends(text in texts()) {
+        let secrets = secrets();
+        let once = secrets.mask_bytes(&text).into_owned();
+        let twice = secrets.mask_bytes(&once).into_owned();
+        prop_assert_eq!(&twice, &once);
+        prop_assert_eq!(lines(&once).len(), lines(&text).len());
+        for (before, after) in lines(&text).into_iter().zip(lines(&once)) {
+            prop_assert_eq!(before.ends_with(b"\r"), after.ends_with(b"\r"));
+        }
+        prop_assert_eq!(std::str::from_utf8(&once).is_ok(), std::str::from_utf8(&text).is_ok());
+    }
+
+    #[test]
+    fn what_is_masked_is_put_back_by_a_process_that_knows_the_file_alone(text in texts()) {
+        let Ok(text) = String::from_utf8(text) else { return Ok(()) };
+        let masked = secrets().mask(&text).into_owned();
+        let other = secrets();
+        other.learn(text.as_bytes());
+        // What only begins like a placeholder is refused once there are some.
+        let whole = text.matches("[secret-").count() == text.matches("[secret-0a1b2c]").count();
+        match other.restore(&masked, &[text.as_bytes()]) {
+            Ok(restored) => prop_assert_eq!(restored.as_ref(), text.as_str()),
+            Err(why) => prop_assert!(!whole, "{}", why),
+        }
+    }
+
+    #[test]
+    fn no_known_value_is_left(text in texts()) {
+        let masked = secrets().mask_bytes(&text).into_owned();
+        // Behind a placeholder's own head a value would be a part of it.
+        for value in KNOWN {
+            prop_assert!(!masked.windows(value.len()).any(|w| w == value.as_bytes()), "{}", value);
+        }
+    }
+
+    #[test]
+    fn a_stream_says_the_same_however_it_is_cut(text in texts(), cuts in prop::collection::vec(1usize..9, 1..20)) {
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let secrets = secrets();
+        let whole = secrets.mask_known(text.as_bytes()).into_owned();
+        let mut stream = secrets.stream().unwrap();
+        let (mut out, mut rest, mut cuts) = (String::new(), text.as_str(), cuts.iter().cycle());
+        while !rest.is_empty() {
+            let at = rest.char_indices().nth(*cuts.next().unwrap()).map_or(rest.len(), |(at, _)| at);
+            out += &stream.feed(&rest[..at]);
+            rest = &rest[at..];
+        }
+        out += &stream.end();
+        prop_assert_eq!(out.as_bytes(), whole.as_slice());
+    }
+}
+
+#[test]
+fn a_value_is_found_in_every_usual_encoding() {
+    let value = "Zx81 spectrum+9/\"48k\"";
+    let secrets = Secrets::new("s", known::values([("DB_PASSWORD", value)]));
+    for text in [
+        "Zx81 spectrum+9/\"48k\"",
+        r#"{"x":"Zx81 spectrum+9/\"48k\""}"#,
+        "Zx81%20spectrum%2B9%2F%2248k%22",
+        "Wng4MSBzcGVjdHJ1bSs5LyI0OGsi",         // base64 of the value
+        "dXNlcjpaeDgxIHNwZWN0cnVtKzkvIjQ4ayI=", // of user:value
+    ] {
+        let masked = secrets.mask(text);
+        assert!(masked.contains("[secret-") && !masked.contains("spectrum"), "{text}: {masked}");
+        assert!(!masked.contains("zcGVjdHJ1bSs") && !masked.contains("HNwZWN0cnVt"), "{text}: {masked}");
+    }
+}
+
+#[test]
+fn sessions_have_placeholders_of_their_own_and_a_session_the_same_ones_again() {
+    let text = "DB_PASSWORD=hunter2-very-secret\n";
+    let mask = |session: &str| Secrets::new(session, Vec::new()).mask(text).into_owned();
+    assert_eq!(mask("a"), mask("a"));
+    assert_ne!(mask("a"), mask("b"));
+}
+
+#[test]
+fn what_was_found_once_is_masked_wherever_it_comes_up_again() {
+    let secrets = Secrets::new("s", Vec::new());
+    let trace = "AssertionError: 'hunter2-very-secret' != ''";
+    assert_eq!(secrets.mask(trace), trace);
+    let shown = secrets.mask("DB_PASSWORD=hunter2-very-secret\n").into_owned();
+    let name = shown.trim_start_matches("DB_PASSWORD=").trim_end();
+    assert_eq!(secrets.mask(trace), format!("AssertionError: '{name}' != ''"));
+}
+
+#[test]
+fn a_placeholder_that_was_not_copied_whole_is_refused_once_there_are_some() {
+    let secrets = Secrets::new("s", Vec::new());
+    assert!(secrets.restore("about [secret-…]", &[]).is_ok(), "a text about placeholders");
+    secrets.learn(b"DB_PASSWORD=hunter2-very-secret\n");
+    for broken in ["x = '[secret-…]'", "x = '[secret-12", "[secret-ABCDEF]"] {
+        assert!(secrets.restore(broken, &[]).unwrap_err().contains("not a whole placeholder"), "{broken}");
+    }
+    assert!(
+        secrets.restore("[secret-…]", &[b"it says [secret-\xe2\x80\xa6] here"]).is_ok(),
+        "the file has it as it is"
+    );
+    assert!(secrets.restore("[secret-123456]", &[]).unwrap_err().contains("stands for no value"));
+}
+
+#[test]
+fn nothing_is_masked_and_nothing_is_refused_when_masking_is_off() {
+    let (secrets, text) = (Secrets::off(), "DB_PASSWORD=hunter2-very-secret [secret-123456]");
+    assert_eq!(secrets.mask(text), text);
+    assert_eq!(secrets.restore(text, &[]).unwrap(), text);
+}

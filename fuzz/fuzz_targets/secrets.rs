@@ -1,0 +1,34 @@
+//! Any bytes: masking does not panic, changes nothing when done again, keeps the lines, and is undone by who knows the text alone. A stream that is
+//! cut anywhere says what the whole text says.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use secrets::Secrets;
+
+fn secrets() -> Secrets {
+    Secrets::new("session", vec!["Zx81-spectrum".into(), "Zx81-spectrum+9".into()])
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((size, bytes)) = data.split_first() else { return };
+    let secrets = secrets();
+    let masked = secrets.mask_bytes(bytes).into_owned();
+    assert_eq!(secrets.mask_bytes(&masked), masked);
+    let lines = |text: &[u8]| text.iter().filter(|b| **b == b'\n').count();
+    assert_eq!(lines(&masked), lines(bytes));
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let masked = String::from_utf8(masked).expect("UTF-8 stays so");
+    let other = self::secrets();
+    other.learn(bytes);
+    // What begins like a placeholder is refused, never put back as something else.
+    if let Ok(restored) = other.restore(&masked, &[bytes]) {
+        assert_eq!(restored, text);
+    }
+    let (mut stream, mut out) = (self::secrets().stream().expect("there are values"), String::new());
+    let letters: Vec<char> = text.chars().collect();
+    for piece in letters.chunks(usize::from(*size).max(1)) {
+        out += &stream.feed(&piece.iter().collect::<String>());
+    }
+    out += &stream.end();
+    assert_eq!(out.as_bytes(), self::secrets().mask_known(bytes).as_ref());
+});
