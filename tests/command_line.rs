@@ -102,6 +102,8 @@ fn help_of_run_lists_every_flag_and_exit_code() {
     Commands:
           --dangerously-no-sandbox     Run commands with all your rights and the network: only where
                                        something else confines them
+          --no-mask-secrets            Show keys, tokens and passwords to the model, the journal and the
+                                       screen as they are
           --command-read-only          Commands cannot write the work tree, only their temporary folder
           --allow-read <PATHS>         What else commands may read: paths that begin with / or ~/,
                                        separated by colons

@@ -19,6 +19,7 @@ mod patch;
 mod resume;
 mod run;
 mod sandbox;
+mod secrets;
 mod sessions;
 mod settings;
 mod soak;

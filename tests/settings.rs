@@ -36,6 +36,7 @@ fn every_setting_is_shown_with_its_origin() {
     max_seconds        3600                                     default
     max_cost           -                                        default
     sandbox            true                                     default
+    mask_secrets       true                                     default
     command_read_only  false                                    default
     allow_read         -                                        default
     allow_write        -                                        default

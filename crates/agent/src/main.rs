@@ -13,6 +13,7 @@ mod flags;
 mod interrupt;
 mod layers;
 mod leftover;
+mod masking;
 mod model;
 mod pager;
 mod preview;
@@ -83,9 +84,12 @@ fn report(failure: &Failure) -> ExitCode {
             text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
         }
     }
-    console::say(format_args!("{} {}", paint.paint(Style::Bad, "error:"), sanitize::text(&text)));
+    // Whatever failed may quote what it was given.
+    let secrets = masking::of_variables(&Environment::new(std::env::vars_os()));
+    let masked = |text: &str| sanitize::text(&masking::known_masked(&secrets, text)).into_owned();
+    console::say(format_args!("{} {}", paint.paint(Style::Bad, "error:"), masked(&text)));
     for hint in &failure.hints {
-        console::say(format_args!("{} {}", paint.paint(Style::Call, "hint:"), sanitize::text(hint)));
+        console::say(format_args!("{} {}", paint.paint(Style::Call, "hint:"), masked(hint)));
     }
     ExitCode::from(failure.ending.exit_code())
 }

@@ -10,6 +10,7 @@ use journal::{Diff, Ending, Event, Journal, Mode, Record, Totals};
 use planner::{Job, Limits, Parts, Report, Verifier};
 use sandbox::Sandbox;
 use sandbox::overlay::Overlay;
+use secrets::Secrets;
 use tokio::sync::watch;
 use tool_api::Registry;
 use tool_apply_patch::ApplyPatch;
@@ -24,6 +25,7 @@ use crate::confinement;
 use crate::dry_tree::{self, DryTree};
 use crate::edit_form;
 use crate::exit::{Failure, Result};
+use crate::masking::{self, Masked, MaskedModel, MaskedTree, MaskedVerifier};
 use crate::model;
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
@@ -61,15 +63,39 @@ pub(crate) struct Done {
     pub(crate) patch_file: Option<PathBuf>,
     /// The patch byte for byte.
     pub(crate) patch: Vec<u8>,
+    /// The same with placeholders for secrets, as it may be seen.
+    pub(crate) shown: Vec<u8>,
+    /// What was masked.
+    pub(crate) secrets: Secrets,
     /// What to do about an ending that came before the first turn.
     pub(crate) hints: Vec<String>,
+}
+
+impl Done {
+    /// Before there is anything to tell.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            report: Report {
+                ending: Ending::Interrupted,
+                message: String::new(),
+                diff: Diff::default(),
+                totals: Totals::default(),
+            },
+            patch_file: None,
+            patch: Vec::new(),
+            shown: Vec::new(),
+            secrets: Secrets::off(),
+            hints: Vec::new(),
+        }
+    }
 }
 
 /// Works on a task in a session of its own. Whatever happens is in the journal, the ending too.
 ///
 /// # Errors
 /// Only when the journal cannot be written.
-pub(crate) async fn run(order: Order, journal: &mut Journal) -> Result<Done> {
+pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done> {
+    let secrets = masked(&mut order, journal);
     journal.append(Event::Session {
         id: journal.id().to_owned(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -78,17 +104,30 @@ pub(crate) async fn run(order: Order, journal: &mut Journal) -> Result<Done> {
         mode: if order.dry.is_some() { Mode::DryRun } else { Mode::Run },
         settings: order.chosen.clone(),
     })?;
-    work(order, journal, &[]).await
+    work(order, secrets, journal, &[]).await
 }
 
 /// Goes on with a session whose journal ends early.
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) async fn resume(order: Order, journal: &mut Journal, past: &[Record]) -> Result<Done> {
+pub(crate) async fn resume(mut order: Order, journal: &mut Journal, past: &[Record]) -> Result<Done> {
+    let secrets = masked(&mut order, journal);
+    let met = |r: &Record| matches!(&r.event, Event::Message { content, .. } if secrets::first_placeholder(content).is_some());
+    if past.iter().any(met) {
+        let _ = secrets.untold(); // it has been told what a placeholder is
+    }
     let changed = changed_meanwhile(&order.root, &journal.folder().join(STATE))?;
     journal.append(Event::Resumed { version: env!("CARGO_PKG_VERSION").into(), changed })?;
-    work(order, journal, past).await
+    work(order, secrets, journal, past).await
+}
+
+/// From now on no secret is written down, and none stands in the task.
+fn masked(order: &mut Order, journal: &mut Journal) -> Secrets {
+    let secrets = masking::secrets(&order.settings, &order.variables, journal.id());
+    journal.filter(masking::filter(&secrets));
+    order.task = masking::task(&secrets, &order.task);
+    secrets
 }
 
 /// Files that the session changed and that are not as it left them.
@@ -104,11 +143,11 @@ fn changed_meanwhile(root: &Path, state: &Path) -> Result<Vec<String>> {
     Ok(others.map(|c| c.path.to_string()).collect())
 }
 
-async fn work(order: Order, journal: &mut Journal, past: &[Record]) -> Result<Done> {
+async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Record]) -> Result<Done> {
     let folder = journal.folder().to_owned();
     let mut interrupt = order.interrupt.clone();
     let prepared = tokio::select! {
-        prepared = begin(order, &folder, journal) => prepared,
+        prepared = begin(order, &secrets, &folder, journal) => prepared,
         _ = interrupt.wait_for(|stop| *stop) => Err(Failure {
             ending: Ending::Interrupted,
             error: anyhow::anyhow!("stopped by a signal before the first turn"),
@@ -117,7 +156,7 @@ async fn work(order: Order, journal: &mut Journal, past: &[Record]) -> Result<Do
     };
     let prepared = match prepared {
         Ok(prepared) => prepared,
-        Err(failure) => return fail(failure, journal),
+        Err(failure) => return fail(failure, &secrets, journal),
     };
     let report =
         planner::resume(prepared.job, prepared.parts, journal, past).await.map_err(Failure::refused)?;
@@ -130,12 +169,13 @@ async fn work(order: Order, journal: &mut Journal, past: &[Record]) -> Result<Do
     }
     drop(prepared.kept);
     let _ = std::fs::remove_dir(dry_tree::layers(&folder)); // an overlay leaves it, empty
-    Ok(Done { report, patch_file, patch, hints: Vec::new() })
+    let shown = secrets.mask_bytes(&patch).into_owned();
+    Ok(Done { report, patch_file, patch, shown, secrets, hints: Vec::new() })
 }
 
 /// An ending before the first turn.
-fn fail(failure: Failure, journal: &mut Journal) -> Result<Done> {
-    let message = format!("{:#}", failure.error);
+fn fail(failure: Failure, secrets: &Secrets, journal: &mut Journal) -> Result<Done> {
+    let message = secrets.mask(&format!("{:#}", failure.error)).into_owned();
     let report = Report { ending: failure.ending, message, diff: Diff::default(), totals: Totals::default() };
     journal.append(Event::Finished {
         ending: report.ending.clone(),
@@ -143,7 +183,7 @@ fn fail(failure: Failure, journal: &mut Journal) -> Result<Done> {
         diff: Diff::default(),
         totals: report.totals,
     })?;
-    Ok(Done { report, patch_file: None, patch: Vec::new(), hints: failure.hints })
+    Ok(Done { report, hints: failure.hints, ..Done::nothing() })
 }
 
 struct Prepared {
@@ -179,18 +219,18 @@ async fn copy(root: &Path, target: PathBuf) -> Result<Copy> {
 }
 
 /// Says what a dry run will cost before it costs it, and gets everything ready.
-async fn begin(order: Order, folder: &Path, journal: &mut Journal) -> Result<Prepared> {
+async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Journal) -> Result<Prepared> {
     if let Some(dry) = &order.dry {
         let event = dry.event(&order.root, folder).await?;
         journal.append(event)?;
     }
-    prepare(order, folder).await
+    prepare(order, secrets, folder).await
 }
 
-async fn prepare(order: Order, folder: &Path) -> Result<Prepared> {
+async fn prepare(order: Order, secrets: &Secrets, folder: &Path) -> Result<Prepared> {
     let settings = &order.settings;
     let tools = async |root: &Path| -> Result<Toolbox> {
-        let toolbox = toolbox(settings, root, folder, order.variables.clone())?;
+        let toolbox = toolbox(settings, secrets, root, folder, order.variables.clone())?;
         // A run whose commands cannot be confined stops now, not at its first command.
         if !order.plan_only {
             Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;
@@ -216,8 +256,10 @@ async fn prepare(order: Order, folder: &Path) -> Result<Prepared> {
     };
     edit_form::choose(settings, Some(&chosen.model.identity())).describe(&mut toolbox.registry);
     let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
+    masking::learn(secrets, &toolbox.workspace, &folder.join(STATE));
     let tree = Arc::new(Tree::new(toolbox.workspace, inside, folder.join(STATE)));
-    let verifier = Tests::new(toolbox.tests).map(|tests| Arc::new(tests) as Arc<dyn Verifier>);
+    let verifier = Tests::new(toolbox.tests)
+        .map(|tests| Arc::new(MaskedVerifier(Arc::new(tests), secrets.clone())) as Arc<dyn Verifier>);
     Ok(Prepared {
         job: Job {
             task: order.task,
@@ -225,9 +267,9 @@ async fn prepare(order: Order, folder: &Path) -> Result<Prepared> {
             why_model: chosen.why,
         },
         parts: Parts {
-            model: chosen.model,
+            model: Box::new(MaskedModel(chosen.model, secrets.clone())),
             tools: toolbox.registry,
-            repository: Arc::clone(&tree) as Arc<dyn planner::Repository>,
+            repository: Arc::new(MaskedTree::new(Arc::clone(&tree) as _, secrets.clone())),
             verifier,
             interrupt: order.interrupt,
         },
@@ -277,6 +319,7 @@ pub(crate) fn launcher() -> Vec<OsString> {
 /// When the tree or the folder cannot be opened.
 pub(crate) fn toolbox(
     settings: &Settings,
+    secrets: &Secrets,
     root: &Path,
     folder: &Path,
     variables: Vec<(OsString, OsString)>,
@@ -288,17 +331,18 @@ pub(crate) fn toolbox(
     let tests = |logs: &str| {
         let options =
             tool_run_tests::Options { command: settings.verify.clone(), log_dir: folder.join(logs), timeout };
-        RunTests::new(sandbox.clone(), options)
+        RunTests::new(sandbox.clone(), options).masking(secrets.clone())
     };
     let commands = tool_run_command::Options { log_dir: folder.join("logs"), timeout };
+    let own = || secrets.clone();
     // The order is that of the prompt: what is used most comes first.
     let registry = Registry::new()
-        .with(ReadFile::new(workspace.clone()))
-        .with(ApplyPatch::new(workspace.clone()))
-        .with(tests("logs"))
-        .with(ListFiles::new(workspace.clone()))
-        .with(Search::new(workspace.clone()))
-        .with(RunCommand::new(sandbox.clone(), commands));
+        .with(Masked(ReadFile::new(workspace.clone()).masking(own()), own()))
+        .with(Masked(ApplyPatch::new(workspace.clone()).masking(own()), own()))
+        .with(Masked(tests("logs"), own()))
+        .with(Masked(ListFiles::new(workspace.clone()), own()))
+        .with(Masked(Search::new(workspace.clone()).masking(own()), own()))
+        .with(Masked(RunCommand::new(sandbox.clone(), commands).masking(own()), own()));
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox })
 }
 

@@ -1,10 +1,14 @@
 //! Sessions on disk: a folder each, with a lock, an append-only journal, and room for logs.
 
-use std::fs::{self, File, OpenOptions};
+use std::borrow::Cow;
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
 
 use crate::event::{Event, Mode, Record, VERSION};
 use crate::{Ending, Totals};
@@ -113,7 +117,8 @@ impl Store {
         loop {
             let id = new_id(now_ms());
             let folder = self.folder(&id);
-            match fs::create_dir(&folder) {
+            // What commands print and what files were lies there as it is: nobody else's business.
+            match DirBuilder::new().mode(0o700).create(&folder) {
                 Ok(()) => return Journal::open(id, folder),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(io_error("cannot create", &folder)(e)),
@@ -259,6 +264,9 @@ const JOURNAL: &str = "journal.jsonl";
 /// A view that is shown each record right after it was written.
 pub type Observer = Box<dyn FnMut(&Record) + Send>;
 
+/// Replaces what must not be written in a text.
+pub type Filter = Box<dyn for<'a> Fn(&'a str) -> Cow<'a, str> + Send>;
+
 /// A session that this process writes.
 pub struct Journal {
     id: String,
@@ -267,6 +275,7 @@ pub struct Journal {
     file: File,
     seq: u64,
     observers: Vec<Observer>,
+    filter: Option<Filter>,
     lock: File,
 }
 
@@ -281,7 +290,7 @@ impl Journal {
             .write(true)
             .open(&path)
             .map_err(io_error("cannot open", &path))?;
-        Ok(Self { id, folder, path, file, seq: 0, observers: Vec::new(), lock: held })
+        Ok(Self { id, folder, path, file, seq: 0, observers: Vec::new(), filter: None, lock: held })
     }
 
     /// The session's id.
@@ -301,17 +310,31 @@ impl Journal {
         self.observers.push(observer);
     }
 
+    /// Every text of every event goes through this from now on, before it is written or shown.
+    pub fn filter(&mut self, filter: Filter) {
+        self.filter = Some(filter);
+    }
+
     /// Writes an event, in one write; those that precede an effect are on disk when this returns.
     ///
     /// # Errors
     /// When the disk is full or gone. The journal then holds whole records up to the failed one, and nothing may take effect.
     pub fn append(&mut self, event: Event) -> Result<(), Error> {
         let sync = event.precedes_effect();
-        let record = Record { v: VERSION, seq: self.seq, time_ms: now_ms(), event };
-        let mut line = serde_json::to_vec(&record)
-            .map_err(|e| io_error("cannot encode an event for", &self.path)(e.into()))?;
-        line.push(b'\n');
-        self.write(&line, sync).map_err(io_error("cannot write", &self.path))?;
+        let mut record = Record { v: VERSION, seq: self.seq, time_ms: now_ms(), event };
+        let encoded = |e: serde_json::Error| io_error("cannot encode an event for", &self.path)(e.into());
+        let mut line = serde_json::to_string(&record).map_err(encoded)?;
+        if let Some(filter) = self.filter.as_ref().filter(|f| matches!(f(&line), Cow::Owned(_))) {
+            let mut value = serde_json::to_value(&record).map_err(encoded)?;
+            filtered(&mut value, filter);
+            // A filter that eats a word of the format is wrong about it.
+            if let Ok(filtered) = serde_json::from_value(value) {
+                record = filtered;
+                line = serde_json::to_string(&record).map_err(encoded)?;
+            }
+        }
+        line.push('\n');
+        self.write(line.as_bytes(), sync).map_err(io_error("cannot write", &self.path))?;
         self.seq += 1;
         for observer in &mut self.observers {
             observer(&record);
@@ -329,6 +352,19 @@ impl Journal {
             let _ = self.file.seek(SeekFrom::Start(before));
         }
         written
+    }
+}
+
+fn filtered(value: &mut Value, filter: &Filter) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(other) = filter(text) {
+                *text = other;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| filtered(item, filter)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| filtered(field, filter)),
+        _ => {}
     }
 }
 

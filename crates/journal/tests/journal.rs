@@ -161,3 +161,24 @@ fn the_committed_event_schema_is_the_one_of_the_code() {
         "stale: cargo run -p journal --example event_schema > crates/journal/events.schema.json"
     );
 }
+
+#[test]
+fn what_is_filtered_is_neither_written_nor_shown_and_the_record_stays_whole() {
+    let (_folder, store) = store();
+    let mut journal = store.create().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let shown = Arc::clone(&seen);
+    journal.observe(Box::new(move |record| shown.lock().unwrap().push(record.event.clone())));
+    // It would eat a word of the format too, if it were let.
+    journal.filter(Box::new(|text| match text.contains("hidden") || text.contains("warning") {
+        true => text.replace("hidden", "[x]").replace("warning", "[y]").into(),
+        false => text.into(),
+    }));
+    journal.append(warning("a hidden \"word\"")).unwrap();
+    journal.append(Event::Guard { message: "a hidden \"word\"".into() }).unwrap();
+    journal.append(Event::Guard { message: "plain".into() }).unwrap();
+    let records = store.load(journal.id()).unwrap();
+    assert_eq!(records[0].event, warning("a hidden \"word\""), "a filter that breaks the record is left out");
+    assert_eq!(records[1].event, Event::Guard { message: "a [x] \"word\"".into() });
+    assert_eq!(*seen.lock().unwrap(), records.into_iter().map(|r| r.event).collect::<Vec<_>>());
+}

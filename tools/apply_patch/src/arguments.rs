@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 /// What to change: one of `patch`, `edits`, `path` with `content`, `path` with `delete`.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Arguments {
     patch: Option<Text>,
@@ -18,7 +18,7 @@ pub struct Arguments {
 }
 
 /// search occurs once
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Edit {
     path: String,
@@ -40,7 +40,7 @@ impl Edit {
 }
 
 /// A text, or its lines.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Text {
     /// As it is.
@@ -64,6 +64,13 @@ impl JsonSchema for Text {
 }
 
 impl Text {
+    fn strings(&mut self) -> &mut [String] {
+        match self {
+            Self::Whole(text) => std::slice::from_mut(text),
+            Self::Lines(lines) => lines,
+        }
+    }
+
     pub(crate) fn joined(self) -> String {
         match self {
             Self::Whole(text) => text,
@@ -75,6 +82,13 @@ impl Text {
 }
 
 impl Arguments {
+    /// Every text that goes into files, or is looked for in them.
+    pub(crate) fn strings(&mut self) -> impl Iterator<Item = &mut String> {
+        let Self { patch, edits, content, .. } = self;
+        let edits = edits.iter_mut().flatten().flat_map(|e| [&mut e.search, &mut e.replace]);
+        patch.iter_mut().chain(content).chain(edits).flat_map(Text::strings)
+    }
+
     /// The patches, one for each file; `Err` is a sentence for the model.
     pub(crate) fn patches(self) -> Result<Vec<FilePatch>, String> {
         let Self { patch, edits, path, content, delete } = self;

@@ -1,8 +1,10 @@
 //! A call judged while it is being written: its paths, and whether its lines can stand in the files.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use patch::{Dialect, Look, Stop, Watch, Why as Stopped};
+use secrets::Secrets;
 use tool_api::{Follow, ToolError};
 use workspace::{PathError, ReadError, Workspace};
 
@@ -12,6 +14,7 @@ use crate::refusal::{Misses, Why, refused};
 pub(crate) struct Following {
     workspace: Workspace,
     misses: Arc<Misses>,
+    secrets: Secrets,
     watch: Watch,
     /// The patch has come to its end. A key that is given twice counts the last time: then another one begins.
     over: bool,
@@ -32,15 +35,15 @@ struct Edit {
 }
 
 impl Following {
-    pub(crate) fn new(workspace: Workspace, misses: Arc<Misses>) -> Self {
-        let watch = watch(&workspace);
-        Self { workspace, misses, watch, over: false, line: String::new(), edit: Edit::default() }
+    pub(crate) fn new(workspace: Workspace, misses: Arc<Misses>, secrets: Secrets) -> Self {
+        let watch = watch(&workspace, &secrets);
+        Self { workspace, misses, secrets, watch, over: false, line: String::new(), edit: Edit::default() }
     }
 
     /// More of the patch; `first` where that is its beginning, if it is an array.
     fn patch(&mut self, text: &str, first: bool, closed: bool) -> Result<(), Stop> {
         if std::mem::replace(&mut self.over, closed) || first {
-            self.watch = watch(&self.workspace);
+            self.watch = watch(&self.workspace, &self.secrets);
         }
         self.watch.feed(text)
     }
@@ -55,7 +58,7 @@ impl Following {
             },
             (Stopped::Lines(why), Ok(path)) => Why::of(path, why, dialect),
         };
-        match refused(&self.workspace, &self.misses, why) {
+        match refused(&self.workspace, &self.misses, &self.secrets, why) {
             ToolError::Model(message) | ToolError::Run(message) => message,
         }
     }
@@ -132,18 +135,20 @@ impl Follow for Following {
     }
 }
 
-fn watch(workspace: &Workspace) -> Watch {
-    let tree = workspace.clone();
-    Watch::new(None, move |path| look(&tree, path))
+fn watch(workspace: &Workspace, secrets: &Secrets) -> Watch {
+    let (tree, secrets) = (workspace.clone(), secrets.clone());
+    Watch::new(None, move |path| look(&tree, &secrets, path))
 }
 
 /// What is at a path that a patch names.
-fn look(workspace: &Workspace, path: &str) -> Look {
+fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> Look {
     let target = match workspace.target(path) {
         Ok(target) => target,
         Err(e) => return Look::Refused(e.to_string()),
     };
     match workspace.read(&target) {
+        // The model may write a placeholder or the value that it stands for: which of them is known when the patch is whole.
+        Ok(bytes) if matches!(secrets.mask_bytes(&bytes), Cow::Owned(_)) => Look::Unknown,
         Ok(bytes) => Look::File(bytes),
         Err(ReadError::Path(PathError::NotFound { .. })) => Look::Nothing,
         Err(_) => Look::Unknown,

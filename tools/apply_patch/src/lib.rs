@@ -4,10 +4,12 @@ mod arguments;
 mod follow;
 mod forms;
 mod refusal;
+mod secrecy;
 
 use std::sync::Arc;
 
 use patch::{Action, Applied, Dialect, FilePatch, How, Rung};
+use secrets::Secrets;
 use serde_json::{Value, json};
 use tool_api::{Effect, Follow, Outcome, Tool, ToolError};
 use workspace::{Change, CleanPath, Digest, Expect, PathError, ReadError, Workspace};
@@ -19,13 +21,19 @@ pub use forms::{DESCRIBED, Described, Shape};
 
 /// Changes files of a workspace. Clones share what they remember of misses.
 #[derive(Debug, Clone)]
-pub struct ApplyPatch(Workspace, Arc<Misses>);
+pub struct ApplyPatch(Workspace, Arc<Misses>, Secrets);
 
 impl ApplyPatch {
     /// Changes files in this workspace.
     #[must_use]
     pub fn new(workspace: Workspace) -> Self {
-        Self(workspace, Arc::default())
+        Self(workspace, Arc::default(), Secrets::off())
+    }
+
+    /// For a model that is shown placeholders for these secrets: in what it writes, they mean the values. What it reads has them again.
+    #[must_use]
+    pub fn masking(self, secrets: Secrets) -> Self {
+        Self(self.0, self.1, secrets)
     }
 }
 
@@ -67,7 +75,7 @@ impl Tool for ApplyPatch {
     }
 
     fn follow(&self) -> Option<Box<dyn Follow>> {
-        Some(Box::new(follow::Following::new(self.0.clone(), Arc::clone(&self.1))))
+        Some(Box::new(follow::Following::new(self.0.clone(), Arc::clone(&self.1), self.2.clone())))
     }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
@@ -134,8 +142,12 @@ impl ApplyPatch {
     /// # Errors
     /// As the call would be refused.
     pub fn plan(&self, arguments: Arguments) -> Result<Plan, ToolError> {
-        let patches = arguments.patches().map_err(|message| refuse(&message))?;
-        let planned = patches.iter().map(|patch| self.plan_file(patch).map_err(|why| self.refused(why)));
+        let (patches, written) = self.with_values(arguments).map_err(|message| refuse(&message))?;
+        let written = written.as_deref().unwrap_or(&patches);
+        let planned = patches
+            .iter()
+            .zip(written)
+            .map(|(patch, written)| self.plan_file(patch, written).map_err(|why| self.refused(why)));
         planned.collect::<Result<_, _>>().map(Plan)
     }
 
@@ -152,7 +164,8 @@ impl ApplyPatch {
         Ok(self.report(&plan.0))
     }
 
-    fn plan_file(&self, patch: &FilePatch) -> Result<Planned, Why> {
+    /// `written` is the patch as the model wrote it, with placeholders.
+    fn plan_file(&self, patch: &FilePatch, written: &FilePatch) -> Result<Planned, Why> {
         let path = self.0.target(&patch.path)?;
         let from = match &patch.from {
             Some(from) => Some(self.0.target(from)?),
@@ -172,7 +185,7 @@ impl ApplyPatch {
             Err(e) => return Err(e.into()),
         };
         let Applied { bytes, how } = patch::apply(before.as_deref(), patch)
-            .map_err(|refused| Why::of(source.clone(), &refused, patch.dialect))?;
+            .map_err(|refused| self.told(source, before.as_deref(), refused, written))?;
         let expect = match &before {
             Some(bytes) => Expect::Content(Digest::of(bytes)),
             None => Expect::Absent,
@@ -193,7 +206,7 @@ impl ApplyPatch {
     }
 
     fn refused(&self, why: Why) -> ToolError {
-        refusal::refused(&self.0, &self.1, why)
+        refusal::refused(&self.0, &self.1, &self.2, why)
     }
 
     fn report(&self, planned: &[Planned]) -> Outcome {

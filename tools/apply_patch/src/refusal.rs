@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use patch::{Dialect, Kind, Refused};
+use secrets::Secrets;
 use tool_api::ToolError;
 use workspace::{CleanPath, CommitError, Digest, PathError, ReadError, Workspace};
 
@@ -81,7 +82,7 @@ pub(crate) fn refuse(message: &str) -> ToolError {
 }
 
 /// The refusal, whether the file is no longer what the model has seen, and at the second miss in one place what stands there.
-pub(crate) fn refused(workspace: &Workspace, misses: &Misses, why: Why) -> ToolError {
+pub(crate) fn refused(workspace: &Workspace, misses: &Misses, secrets: &Secrets, why: Why) -> ToolError {
     let Some(path) = why.path else { return refuse(&why.message) };
     let now = workspace.read(&path).ok();
     let stale = match (workspace.seen(&path), &now) {
@@ -96,7 +97,7 @@ pub(crate) fn refused(workspace: &Workspace, misses: &Misses, why: Why) -> ToolE
         && misses.again(&path, line)
     {
         workspace.saw(&path, &now);
-        message += &region(&now, line, dialect);
+        message += &region(&secrets.mask_bytes(&now), line, dialect);
     }
     refuse(&message)
 }

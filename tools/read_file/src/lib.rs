@@ -1,6 +1,7 @@
 //! The read_file tool: a text file as numbered lines, in pieces that fit a prompt.
 
 use schemars::JsonSchema;
+use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tool_api::{Effect, Outcome, Tool, ToolError};
@@ -15,7 +16,7 @@ const WIDTH: usize = 1000;
 
 /// Reads files of a workspace.
 #[derive(Debug, Clone)]
-pub struct ReadFile(Workspace);
+pub struct ReadFile(Workspace, Secrets);
 
 /// What to read.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -30,7 +31,13 @@ impl ReadFile {
     /// Reads in this workspace.
     #[must_use]
     pub fn new(workspace: Workspace) -> Self {
-        Self(workspace)
+        Self(workspace, Secrets::off())
+    }
+
+    /// With these secrets masked, before anything is cut.
+    #[must_use]
+    pub fn masking(self, secrets: Secrets) -> Self {
+        Self(self.0, secrets)
     }
 }
 
@@ -52,7 +59,8 @@ impl Tool for ReadFile {
         let path = self.0.resolve(&arguments.path).map_err(|e| ToolError::Model(e.to_string()))?;
         let bytes = self.0.read(&path).map_err(|e| ToolError::Model(e.to_string()))?;
         self.0.saw(&path, &bytes);
-        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let shown = self.1.mask_bytes(&bytes);
+        let text = shown.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&shown);
         let lines: Vec<&[u8]> = text.split(|b| *b == b'\n').collect();
         let lines =
             if text.ends_with(b"\n") || text.is_empty() { &lines[..lines.len() - 1] } else { &lines[..] };

@@ -94,3 +94,23 @@ async fn what_cannot_be_shown_is_said() {
         "../none is outside the repository; use a path relative to its root"
     );
 }
+
+#[tokio::test]
+async fn of_a_secret_no_part_is_shown_wherever_the_file_is_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let ws = Workspace::open(folder.path()).unwrap();
+    let registry =
+        Registry::new().with(ReadFile::new(ws.clone()).masking(secrets::Secrets::new("s", Vec::new())));
+    let key = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQDk3mQ7xRtVbLpW";
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{key}\n{key}\n-----END PRIVATE KEY-----\n");
+    fs::write(folder.path().join("key.pem"), &pem).unwrap();
+    // One line that is cut at 1,000 characters, in the middle of a key.
+    let token = ["ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv"].concat();
+    fs::write(folder.path().join("long.js"), format!("{}'{token}'", "x ".repeat(495))).unwrap();
+    let shown = read(&registry, json!({"path": "key.pem", "start_line": 3})).await;
+    assert!(shown.contains("\n3|[secret-") && shown.ends_with("\n4|-----END PRIVATE KEY-----"), "{shown}");
+    let shown = read(&registry, json!({"path": "long.js"})).await;
+    assert!(!shown.contains("ghp_") && shown.contains("'[secr"), "{shown}");
+    let seen = ws.seen(&ws.resolve("key.pem").unwrap());
+    assert_eq!(seen, Some(Digest::of(pem.as_bytes())), "what was seen is the file, not what was shown of it");
+}

@@ -9,8 +9,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sandbox::{Command, Finished, OutputLimits, Sandbox, SandboxError, Status, guard};
+use sandbox::{Captured, Command, Finished, OutputLimits, Sandbox, SandboxError, Status, guard};
 use schemars::JsonSchema;
+use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tool_api::{Effect, Outcome, Tool, ToolError};
@@ -48,13 +49,40 @@ pub struct RunCommand {
     sandbox: Sandbox,
     options: Options,
     runs: AtomicU32,
+    secrets: Secrets,
 }
 
 impl RunCommand {
     /// For the work tree of a sandbox.
     #[must_use]
     pub fn new(sandbox: Sandbox, options: Options) -> Self {
-        Self { sandbox, options, runs: AtomicU32::new(0) }
+        Self { sandbox, options, runs: AtomicU32::new(0), secrets: Secrets::off() }
+    }
+
+    /// With these secrets masked in what commands print, and no placeholders for them in commands.
+    #[must_use]
+    pub fn masking(self, secrets: Secrets) -> Self {
+        Self { secrets, ..self }
+    }
+
+    /// The output without secrets, nor a part of one at either side of what was left out: half of a key is known by nothing.
+    fn shown(&self, output: &Captured) -> String {
+        /// The longest word that is taken away.
+        const WORD: usize = 512;
+        if !self.secrets.is_on() || output.omitted.is_none() {
+            return self.secrets.mask(&output.text()).into_owned();
+        }
+        let mut output = output.clone();
+        let cut = |b: &u8| b.is_ascii_whitespace();
+        if let Some(word) = output.head.iter().rev().take(WORD).position(cut) {
+            output.head.truncate(output.head.len() - word);
+        }
+        if output.tail.len() >= SHOWN.tail_bytes
+            && let Some(word) = output.tail.iter().take(WORD).position(cut)
+        {
+            output.tail.drain(..word);
+        }
+        self.secrets.mask(&output.text()).into_owned()
     }
 
     fn outcome(&self, line: &str, finished: &Finished) -> Outcome {
@@ -78,7 +106,7 @@ impl RunCommand {
             text.push_str(" No output.");
         } else {
             text.push('\n');
-            text.push_str(output.text().trim_end());
+            text.push_str(self.shown(output).trim_end());
         }
         // Not where the whole output lies: the model cannot read it there. To see more it has to ask for less.
         if output.omitted.is_some() {

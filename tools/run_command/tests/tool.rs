@@ -33,6 +33,16 @@ impl Repository {
         Registry::new().with(RunCommand::new(sandbox, options))
     }
 
+    /// With secrets masked.
+    async fn run_masked(&self, line: &str) -> Outcome {
+        let env = clean_environment(std::env::vars_os(), &[]);
+        let launcher = vec![env!("CARGO_BIN_EXE_run_command").into(), "__sandbox".into()];
+        let sandbox = Sandbox::new(Policy { env, ..Policy::new(self.root()) }, launcher).unwrap();
+        let options = Options { log_dir: self.dir.path().join("logs"), timeout: self.timeout };
+        let tool = RunCommand::new(sandbox, options).masking(secrets::Secrets::new("s", Vec::new()));
+        Registry::new().with(tool).call("run_command", json!({ "command": line })).await.unwrap()
+    }
+
     async fn run(&self, line: &str) -> Outcome {
         self.call(json!({ "command": line })).await.unwrap()
     }
@@ -125,4 +135,19 @@ fn the_schema_is_small() {
     let spec = tools.spec("run_command").unwrap();
     let size = spec.description.len() + spec.schema.to_string().len();
     assert!(size < 230, "{size}: {}", spec.schema);
+}
+
+#[tokio::test]
+async fn a_secret_is_masked_also_where_the_output_was_cut_in_its_middle() {
+    let repository = Repository::new();
+    let token = ["ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv"].concat();
+    // What is kept at each end are 4,096 bytes: the first token is cut after 16 of its 40 letters, the second before its last 16.
+    let line = format!("printf '%4079s %s %20000s %s %4078s.' '' {token} '' {token} ''");
+    let plain = repository.run(&line).await.text;
+    assert!(plain.contains(&token[..8]) && plain.contains(&token[32..]), "{plain}");
+    let outcome = repository.run_masked(&line).await;
+    assert!(outcome.text.contains("left out"), "{}", outcome.text);
+    assert!(!outcome.text.contains(&token[..8]) && !outcome.text.contains(&token[32..]), "{}", outcome.text);
+    let outcome = repository.run_masked(&format!("echo it is {token}")).await;
+    assert!(outcome.text.starts_with("Exit code 0.\nit is [secret-"), "{}", outcome.text);
 }

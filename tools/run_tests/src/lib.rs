@@ -17,6 +17,7 @@ use std::{
 use async_trait::async_trait;
 use sandbox::{Command, OutputLimits, Sandbox, SandboxError, guard};
 use schemars::JsonSchema;
+use secrets::Secrets;
 use serde::Deserialize;
 use tool_api::{Effect, Outcome, Tool, ToolError};
 
@@ -63,13 +64,20 @@ pub struct RunTests {
     sandbox: Sandbox,
     options: Options,
     runs: AtomicU32,
+    secrets: Secrets,
 }
 
 impl RunTests {
     /// For the work tree of a sandbox.
     #[must_use]
     pub fn new(sandbox: Sandbox, options: Options) -> Self {
-        Self { sandbox, options, runs: AtomicU32::new(0) }
+        Self { sandbox, options, runs: AtomicU32::new(0), secrets: Secrets::off() }
+    }
+
+    /// With these secrets masked in what tests print, before anything of it is cut.
+    #[must_use]
+    pub fn masking(self, secrets: Secrets) -> Self {
+        Self { secrets, ..self }
     }
 
     /// The command that verifies the work tree: the configured one, else what the repository has now.
@@ -108,7 +116,9 @@ impl RunTests {
             ..Command::new(program, args)
         };
         match self.sandbox.run(command).await {
-            Ok(finished) => Ok(report::outcome(test, &finished, self.root(), self.options.timeout)),
+            Ok(finished) => {
+                Ok(report::outcome(test, &finished, self.root(), self.options.timeout, &self.secrets))
+            }
             Err(SandboxError::Start { program, missing, why }) => {
                 let why = if missing { "it is not installed".to_owned() } else { why };
                 let text = format!("The tests could not be run: {program} could not be started, {why}.");

@@ -8,6 +8,7 @@ use std::sync::{
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, sinks::Lossy};
 use schemars::JsonSchema;
+use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tool_api::{Effect, Outcome, Tool, ToolError};
@@ -26,7 +27,7 @@ const BYTES: u64 = 1 << 30;
 
 /// Searches files of a workspace.
 #[derive(Debug, Clone)]
-pub struct Search(Workspace);
+pub struct Search(Workspace, Secrets);
 
 /// What to search.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -42,7 +43,13 @@ impl Search {
     /// Searches in this workspace.
     #[must_use]
     pub fn new(workspace: Workspace) -> Self {
-        Self(workspace)
+        Self(workspace, Secrets::off())
+    }
+
+    /// With these secrets masked: what is searched is the file as it is shown, so that a pattern cannot ask what a secret is.
+    #[must_use]
+    pub fn masking(self, secrets: Secrets) -> Self {
+        Self(self.0, secrets)
     }
 }
 
@@ -71,7 +78,9 @@ impl Tool for Search {
         let (matcher, note) = matcher(&arguments.pattern).map_err(ToolError::Model)?;
         // A call that is dropped (interrupted, out of time) stops the search it started.
         let stop = Stop(Arc::default());
-        let job = Job { workspace: self.0.clone(), under, glob, matcher, stop: Arc::clone(&stop.0) };
+        let masked = secrets::first_placeholder(&arguments.pattern).is_some();
+        let (workspace, secrets) = (self.0.clone(), self.1.clone());
+        let job = Job { workspace, secrets, masked, under, glob, matcher, stop: Arc::clone(&stop.0) };
         let found = tokio::task::spawn_blocking(move || job.run()).await;
         let found = found.map_err(|e| ToolError::Run(format!("the search ended unexpectedly: {e}")))?;
         Ok(found.outcome(note))
@@ -109,6 +118,9 @@ fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
 
 struct Job {
     workspace: Workspace,
+    secrets: Secrets,
+    /// A placeholder is looked for: no file has it as it lies on disk.
+    masked: bool,
     under: Option<CleanPath>,
     glob: Option<Glob>,
     matcher: RegexMatcher,
@@ -138,12 +150,26 @@ impl Job {
                 break;
             }
             left -= entry.size;
-            if let Ok(bytes) = self.workspace.read(&entry.path) {
-                found.search(&mut searcher, &self.matcher, &entry.path, &bytes);
+            let Ok(bytes) = self.workspace.read(&entry.path) else { continue };
+            // Masking costs more than searching: it is left to the files that have something to show.
+            if self.masked || matches(&mut searcher, &self.matcher, &bytes) {
+                let shown = self.secrets.mask_bytes(&bytes);
+                found.search(&mut searcher, &self.matcher, &entry.path, &shown);
             }
         }
         found
     }
+}
+
+fn matches(searcher: &mut Searcher, matcher: &RegexMatcher, bytes: &[u8]) -> bool {
+    let mut any = false;
+    let sink = Lossy(|_, _| {
+        any = true;
+        Ok(false)
+    });
+    // A slice does not fail to be read.
+    let _ = searcher.search_slice(matcher, bytes, sink);
+    any
 }
 
 impl Matches {

@@ -95,3 +95,22 @@ async fn wrong_arguments_are_answered_with_what_would_be_right() {
         search(&registry, json!({"pattern": "x", "path": "/etc"})).await.contains("outside the repository")
     );
 }
+
+#[tokio::test]
+async fn a_pattern_cannot_ask_what_a_secret_is_and_a_placeholder_finds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(".env"), "DB_PASSWORD=hunter2-very-secret\n").unwrap();
+    fs::write(folder.path().join("a.py"), "connect('hunter2-very-secret')\n").unwrap();
+    let secrets = secrets::Secrets::new("s", Vec::new());
+    secrets.learn(&fs::read(folder.path().join(".env")).unwrap());
+    let tool = Search::new(Workspace::open(folder.path()).unwrap()).masking(secrets);
+    let registry = Registry::new().with(tool);
+    for asked in ["DB_PASSWORD=h", "PASSWORD=hunter[0-9]", "hunter2"] {
+        assert_eq!(search(&registry, json!({"pattern": asked})).await, "no matches", "{asked}");
+    }
+    let found = search(&registry, json!({"pattern": "connect"})).await;
+    let name = secrets::first_placeholder(&found).expect("the line is shown masked").to_owned();
+    assert_eq!(found, format!("1 match in 1 file\na.py:1: connect('{name}')"));
+    let found = search(&registry, json!({"pattern": name, "path": "a.py"})).await;
+    assert_eq!(found.lines().last(), Some(format!("a.py:1: connect('{name}')").as_str()));
+}

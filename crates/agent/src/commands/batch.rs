@@ -104,7 +104,11 @@ impl Runner for Worker<'_> {
         };
         let id = journal.id().to_owned();
         match Box::pin(session::run(order, &mut journal)).await {
-            Ok(done) => Attempt::reported(done.report, id),
+            Ok(mut done) => {
+                // Results are for programs that apply them.
+                done.report.diff.patch = String::from_utf8_lossy(&done.patch).into_owned();
+                Attempt::reported(done.report, id)
+            }
             Err(failure) => Attempt { session: Some(id), ..failed(failure) },
         }
     }

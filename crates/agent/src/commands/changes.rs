@@ -4,12 +4,14 @@
 use std::path::PathBuf;
 
 use journal::{Journal, Mode, Store};
+use secrets::Secrets;
 use workspace::{BringError, Conflict, FileImage, History, NetChange, Workspace};
 
 use crate::cli::{Apply, DiffSession, Trial, Undo};
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
+use crate::masking;
 use crate::preview::{self, FileChange, Form, Image};
 use crate::sanitize;
 use crate::session;
@@ -30,7 +32,8 @@ pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
         }
         return Ok(Exit::Success);
     }
-    preview::show(&shown(changes), command.preview, context)?;
+    let secrets = masking::for_display(context, &past.id);
+    preview::show(&masked(changes, &secrets), command.preview, context)?;
     Ok(Exit::Success)
 }
 
@@ -211,7 +214,7 @@ impl Past {
             console::say(format_args!("{nothing} (session {})", self.id));
             return Ok(Exit::Success);
         }
-        preview::show(&shown(foreseen), wish.form, context)?;
+        preview::show(&masked(foreseen, &masking::for_display(context, &self.id)), wish.form, context)?;
         if !wish.only_look {
             let root = self.root.display().to_string();
             console::say(format_args!("{done} in {}: session {}", sanitize::line(&root), self.id));
@@ -239,6 +242,16 @@ fn refuse(message: &str, conflicts: &[Conflict]) {
         let line = format!("{}: {}", conflict.path, conflict.why);
         console::say(format_args!("  {}", sanitize::line(&line)));
     }
+}
+
+/// Net changes as they may be seen.
+fn masked(changes: Vec<NetChange>, secrets: &Secrets) -> Vec<FileChange> {
+    let real = shown(changes);
+    let masked = masking::shown(real.clone(), secrets);
+    if masked != real {
+        console::say("secrets are shown as placeholders; with AGENT_MASK_SECRETS=false as they are");
+    }
+    masked
 }
 
 /// Net changes as a preview takes them.

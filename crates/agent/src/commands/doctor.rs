@@ -11,8 +11,9 @@ use crate::context::Context;
 use crate::dry_tree;
 use crate::edit_form;
 use crate::exit::{Exit, Failure, Result};
-use crate::figures::thousands;
+use crate::figures::{plural, thousands};
 use crate::interrupt;
+use crate::masking;
 use crate::sanitize;
 use crate::session;
 use crate::settings::Settings;
@@ -181,8 +182,21 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
     if root.is_dir() {
         dry_run(root, &state.join("doctor"), findings);
     }
-    let toolbox = match session::toolbox(settings, root, &state.join("doctor"), std::env::vars_os().collect())
-    {
+    let variables: Vec<_> = std::env::vars_os().collect();
+    let secrets = masking::secrets(settings, &variables, "doctor");
+    if settings.mask_secrets {
+        let values = plural(secrets.known() as u64, "value");
+        findings.ok("secrets", format!("masked: {values} of variables, and what has the look of a key"));
+    } else {
+        let found = "shown to the model, the journal and the screen";
+        findings.bad(
+            Health::Warn,
+            "secrets",
+            found,
+            "leave out --no-mask-secrets, or set mask_secrets = true",
+        );
+    }
+    let toolbox = match session::toolbox(settings, &secrets, root, &state.join("doctor"), variables) {
         Ok(toolbox) => toolbox,
         Err(failure) => return findings.failure("sandbox", &failure),
     };

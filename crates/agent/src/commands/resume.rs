@@ -57,7 +57,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     })?;
     if !command.json && !console::stdout_is_terminal() {
         // A reader that has gone away changes nothing about how the run ended.
-        let _ = console::print(&done.patch);
+        let _ = console::print(&done.shown);
     }
     if !command.quiet {
         run::farewell(&done, Mode::Run, journal.id());

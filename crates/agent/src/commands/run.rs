@@ -13,8 +13,10 @@ use crate::console::{self, Paint};
 use crate::context::Context;
 use crate::dry_tree::DryTree;
 use crate::exit::{Exit, Failure, Result};
+use crate::figures::plural;
 use crate::interrupt::{self, Signals};
 use crate::leftover;
+use crate::masking;
 use crate::model;
 use crate::pager;
 use crate::preview::{self, Form};
@@ -81,7 +83,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     } else if console::stdout_is_terminal() {
         Ok(())
     } else {
-        console::print(&done.patch).map_err(Failure::from)
+        console::print(&done.shown).map_err(Failure::from)
     };
     if !command.quiet {
         let mode = if command.dry_run.is_some() { Mode::DryRun } else { Mode::Run };
@@ -94,10 +96,10 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
 fn preview(done: &Done, folder: &Path, form: Option<Form>, context: &Context) -> Result<()> {
     let changes = History::open(&folder.join(session::STATE))?.net(..)?;
     if changes.is_empty() {
-        let patch = String::from_utf8_lossy(&done.patch);
+        let patch = String::from_utf8_lossy(&done.shown);
         return pager::print(&console::diff(&patch, Paint::stdout()), context);
     }
-    preview::show(&changes::shown(changes), form, context)
+    preview::show(&masking::shown(changes::shown(changes), &done.secrets), form, context)
 }
 
 /// The task, from wherever it was said to be.
@@ -185,12 +187,22 @@ pub(crate) fn at_once(journal: &mut Journal) -> Result<Done> {
         diff: Diff::default(),
         totals: Totals::default(),
     };
-    Ok(Done { report, patch_file: None, patch: Vec::new(), hints: Vec::new() })
+    Ok(Done { report, ..Done::nothing() })
 }
 
 /// What to do next.
 pub(crate) fn farewell(done: &Done, mode: Mode, id: &str) {
     let mut lines = done.hints.clone();
+    if done.secrets.count() > 0 {
+        let secrets = plural(done.secrets.count() as u64, "secret");
+        lines
+            .push(format!("{secrets} kept from the model, the journal and the screen (see docs/secrets.md)"));
+    }
+    if done.shown != done.patch {
+        lines.push(
+            "a patch that is shown has placeholders in it; the session's changes.patch has the values".into(),
+        );
+    }
     if let Some(patch) = &done.patch_file {
         match mode {
             Mode::DryRun => {

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::edit_form;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
+use crate::masking;
 use crate::sanitize;
 use crate::session::{self, Toolbox};
 
@@ -43,7 +44,10 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
     let settings = context.resolve(flags)?.settings()?;
     let root = context.repository.as_ref().unwrap_or(&context.directory);
     let folder = context.state_dir()?.join("tools");
-    let mut toolbox = session::toolbox(&settings, root, &folder, std::env::vars_os().collect())?;
+    let variables: Vec<_> = std::env::vars_os().collect();
+    // No session: the placeholders are the same from one call to the next.
+    let secrets = masking::secrets(&settings, &variables, "tools");
+    let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, variables)?;
     toolbox.registry = toolbox.registry.with(planner::Finish);
     edit_form::choose(&settings, None).describe(&mut toolbox.registry);
     Ok(toolbox)

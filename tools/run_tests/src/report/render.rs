@@ -3,6 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use sandbox::{Finished, Status};
+use secrets::Secrets;
 use serde_json::{Value, json};
 use tool_api::Outcome;
 
@@ -28,11 +29,18 @@ const SOURCE_FILE: u64 = 1 << 20;
 const FACTS: usize = 50;
 
 /// The answer to a call.
-pub(crate) fn outcome(test: &TestCommand, finished: &Finished, root: &Path, timeout: Duration) -> Outcome {
+pub(crate) fn outcome(
+    test: &TestCommand,
+    finished: &Finished,
+    root: &Path,
+    timeout: Duration,
+    secrets: &Secrets,
+) -> Outcome {
     let output = finished.output.text();
+    let output = secrets.mask(&output);
     let mut report = parse(&output, root);
     if let Some(report) = &mut report {
-        report.failures.iter_mut().take(SHOWN_SOURCES).for_each(|f| add_sources(f, root));
+        report.failures.iter_mut().take(SHOWN_SOURCES).for_each(|f| add_sources(f, root, secrets));
     }
     let report = report.as_ref();
     let timed_out = finished.status == Status::TimedOut;
@@ -56,13 +64,13 @@ pub(crate) fn outcome(test: &TestCommand, finished: &Finished, root: &Path, time
 }
 
 /// Gives the lines of the trace that have none their source, for runners that name places only.
-fn add_sources(failure: &mut Failure, root: &Path) {
+fn add_sources(failure: &mut Failure, root: &Path, secrets: &Secrets) {
     for entry in &mut failure.trace {
         if let Some(source) =
             entry.rsplit_once(':').and_then(|(file, line)| source_line(root, file, line.parse().ok()?))
         {
             entry.push_str(": ");
-            entry.push_str(source.trim());
+            entry.push_str(&secrets.mask(source.trim()));
         }
     }
 }

@@ -1,0 +1,405 @@
+//! Secrets are masked at the edges of a run: the planner, the journal and the screen see placeholders, the files keep the values.
+//!
+//! What comes in (tools, the tree, checks, the model's own words) is wrapped here, and what is written down goes through a filter as a last
+//! wall. The crate `secrets` decides what is one; here is only what it needs to know of the environment, and where it stands.
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use journal::{Check, Diff, Filter};
+use models::{Delta, DeltaStream, Error, Identity, Message, Model, Request};
+use planner::{FileEntry, Instructions, Repository, Verifier};
+use secrets::{Secrets, known};
+use serde_json::Value;
+use tool_api::{Effect, Follow, Outcome, Tool, ToolError};
+use workspace::{History, Workspace};
+
+use crate::context::Context;
+use crate::layers::Environment;
+use crate::preview::FileChange;
+use crate::settings::Settings;
+
+/// What a model is told when it first meets a placeholder.
+const TOLD: &str = include_str!("../../../prompts/secrets.md");
+/// Beginnings and ends of the names of files of the root that are there for secrets.
+const TELLING: ([&str; 6], [&str; 2]) =
+    ([".env", ".npmrc", ".netrc", ".pypirc", "id_", "credentials"], [".pem", ".key"]);
+/// Most of such files, and the largest, in bytes, that is looked at.
+const TELLING_FILES: usize = 20;
+const TELLING_FILE: u64 = 64 << 10;
+
+/// The secrets of a session: of its settings and of the program's own variables.
+pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], session: &str) -> Secrets {
+    if !settings.mask_secrets {
+        return Secrets::off();
+    }
+    let variables = variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
+    let own = [&settings.ollama_api_key, &settings.deepseek_api_key, &settings.openai_api_key];
+    let own = own.into_iter().flatten().map(|key| ("API_KEY", key.as_str()));
+    let addresses = [&settings.base_url, &settings.ollama_host, &settings.openai_base_url];
+    let addresses = addresses.into_iter().flatten().map(|address| ("URL", address.as_str()));
+    Secrets::new(session, known::values(variables.chain(own).chain(addresses)))
+}
+
+/// The values of the environment's variables, where there is no session.
+pub(crate) fn of_variables(environment: &Environment) -> Secrets {
+    let variables = environment.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    Secrets::new("", known::values(variables))
+}
+
+/// The secrets of a session that is over, for what is shown of it.
+pub(crate) fn for_display(context: &Context, session: &str) -> Secrets {
+    // Who cannot be asked what he wants gets the default.
+    let settings = context.resolve(&[]).and_then(|resolved| resolved.settings());
+    let variables: Vec<_> = context.environment.variables.iter().map(|(k, v)| (k.into(), v.into())).collect();
+    match settings {
+        Ok(settings) => secrets(&settings, &variables, session),
+        Err(_) => of_variables(&context.environment),
+    }
+}
+
+/// Masks the values of known variables in everything that is written down.
+pub(crate) fn filter(secrets: &Secrets) -> Filter {
+    let secrets = secrets.clone();
+    Box::new(move |text| known_masked(&secrets, text))
+}
+
+pub(crate) fn known_masked<'a>(secrets: &Secrets, text: &'a str) -> Cow<'a, str> {
+    match secrets.mask_known(text.as_bytes()) {
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+    }
+}
+
+/// Learns what is secret before anything is shown: files that are there for it, and what an earlier process of this session has changed.
+pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
+    let names = std::fs::read_dir(workspace.root()).into_iter().flatten().filter_map(Result::ok);
+    let mut names: Vec<String> = names
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| {
+            TELLING.0.iter().any(|begin| name.starts_with(begin))
+                || TELLING.1.iter().any(|end| name.ends_with(end))
+        })
+        .collect();
+    names.sort();
+    for name in names.into_iter().take(TELLING_FILES) {
+        if let Ok(path) = workspace.resolve(&name)
+            && let Ok(bytes) = workspace.read_bytes(&path, TELLING_FILE)
+        {
+            secrets.learn(&bytes);
+        }
+    }
+    let Ok(changes) = History::open(state).and_then(|history| history.net(..)) else { return };
+    for image in changes.iter().flat_map(|change| [&change.before, &change.after]).flatten() {
+        secrets.learn(&image.bytes);
+    }
+}
+
+/// The task with placeholders in place of secrets, and what they are.
+pub(crate) fn task(secrets: &Secrets, task: &str) -> String {
+    match secrets.mask(task) {
+        Cow::Owned(masked) if secrets.untold() => format!("{}\n\n{}", masked.trim_end(), TOLD.trim_end()),
+        masked => masked.into_owned(),
+    }
+}
+
+/// Changes as they are shown.
+pub(crate) fn shown(mut changes: Vec<FileChange>, secrets: &Secrets) -> Vec<FileChange> {
+    for change in &mut changes {
+        for image in [&mut change.before, &mut change.after].into_iter().flatten() {
+            if let Cow::Owned(masked) = secrets.mask_bytes(&image.bytes) {
+                image.bytes = masked;
+            }
+        }
+    }
+    changes
+}
+
+/// A tool whose results hold no secrets. Commands cannot be given placeholders: what they would do with the text is not known.
+pub(crate) struct Masked<T>(pub(crate) T, pub(crate) Secrets);
+
+#[async_trait]
+impl<T: Tool> Tool for Masked<T> {
+    type Arguments = T::Arguments;
+    const NAME: &'static str = T::NAME;
+    const DESCRIPTION: &'static str = T::DESCRIPTION;
+    const EFFECT: Effect = T::EFFECT;
+
+    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
+        if self.1.is_on()
+            && T::EFFECT == Effect::Execute
+            && let Some(placeholder) = secrets::first_placeholder(&value.to_string())
+        {
+            return Err(format!(
+                "{placeholder} stands for a value that is hidden; a command cannot be given it"
+            ));
+        }
+        self.0.check(name, value).map_err(|message| self.1.mask(&message).into_owned())
+    }
+
+    fn follow(&self) -> Option<Box<dyn Follow>> {
+        self.0.follow()
+    }
+
+    async fn call(&self, arguments: T::Arguments) -> Result<Outcome, ToolError> {
+        let text = |text: &str| self.1.mask(text).into_owned();
+        let mut outcome = match self.0.call(arguments).await {
+            Ok(outcome) => outcome,
+            Err(ToolError::Model(message)) => return Err(ToolError::Model(text(&message))),
+            Err(ToolError::Run(message)) => return Err(ToolError::Run(text(&message))),
+        };
+        outcome.text = text(&outcome.text);
+        mask_value(&self.1, &mut outcome.facts);
+        if secrets::first_placeholder(&outcome.text).is_some() && self.1.untold() {
+            outcome.text = format!("{}\n{}", outcome.text.trim_end(), TOLD.trim_end());
+        }
+        Ok(outcome)
+    }
+}
+
+fn mask_value(secrets: &Secrets, value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(masked) = secrets.mask(text) {
+                *text = masked;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| mask_value(secrets, item)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| mask_value(secrets, field)),
+        _ => {}
+    }
+}
+
+/// The tree as the planner sees it.
+pub(crate) struct MaskedTree {
+    tree: Arc<dyn Repository>,
+    secrets: Secrets,
+    /// A file with a secret was read.
+    met: AtomicBool,
+}
+
+impl MaskedTree {
+    pub(crate) fn new(tree: Arc<dyn Repository>, secrets: Secrets) -> Self {
+        Self { tree, secrets, met: AtomicBool::new(false) }
+    }
+}
+
+impl Repository for MaskedTree {
+    fn files(&self) -> (Vec<FileEntry>, bool) {
+        self.tree.files()
+    }
+
+    fn read(&self, path: &str, limit: u64) -> Option<String> {
+        let text = self.tree.read(path, limit)?;
+        if let Cow::Owned(masked) = self.secrets.mask(&text) {
+            self.met.store(true, Ordering::Relaxed);
+            return Some(masked);
+        }
+        Some(text)
+    }
+
+    /// The first turn asks for them last, when it is known what else it shows.
+    fn instructions(&self) -> Vec<Instructions> {
+        let mask = |i: Instructions| Instructions { text: self.secrets.mask(&i.text).into_owned(), ..i };
+        let mut all: Vec<_> = self.tree.instructions().into_iter().map(mask).collect();
+        let met = self.met.load(Ordering::Relaxed)
+            || all.iter().any(|i| secrets::first_placeholder(&i.text).is_some());
+        if met && self.secrets.untold() {
+            all.push(Instructions { path: "The agent".into(), text: TOLD.trim_end().into() });
+        }
+        all
+    }
+
+    fn remember(&self) -> Result<(), String> {
+        self.tree.remember()
+    }
+
+    fn turn(&self, turn: u32) {
+        self.tree.turn(turn);
+    }
+
+    fn before_command(&self) -> Result<(), String> {
+        self.tree.before_command()
+    }
+
+    fn after_command(&self) -> Result<(), String> {
+        self.tree.after_command()
+    }
+
+    fn take_back(&self, turn: u32, done: usize) -> Result<(), String> {
+        self.tree.take_back(turn, done)
+    }
+
+    fn diff(&self) -> Result<Diff, String> {
+        self.tree.diff().map(|diff| {
+            // A hunk may begin in the middle of a key; the files begin at their beginning.
+            for text in diff.files.iter().filter_map(|path| self.tree.read(path, workspace::READ_LIMIT)) {
+                self.secrets.learn(text.as_bytes());
+            }
+            Diff { patch: self.secrets.mask(&diff.patch).into_owned(), ..diff }
+        })
+    }
+}
+
+/// A verification whose results hold no secrets.
+pub(crate) struct MaskedVerifier(pub(crate) Arc<dyn Verifier>, pub(crate) Secrets);
+
+#[async_trait]
+impl Verifier for MaskedVerifier {
+    fn command(&self) -> String {
+        self.1.mask(&self.0.command()).into_owned()
+    }
+
+    async fn verify(&self) -> Result<Check, String> {
+        let mut check = self.0.verify().await.map_err(|why| self.1.mask(&why).into_owned())?;
+        check.command = self.1.mask(&check.command).into_owned();
+        check.text = self.1.mask(&check.text).into_owned();
+        mask_value(&self.1, &mut check.facts);
+        Ok(check)
+    }
+}
+
+/// A model that neither is told the values of known variables nor says them: it may know one from elsewhere.
+pub(crate) struct MaskedModel(pub(crate) Box<dyn Model>, pub(crate) Secrets);
+
+#[async_trait]
+impl Model for MaskedModel {
+    fn identity(&self) -> Identity {
+        self.0.identity()
+    }
+
+    async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
+        let (Some(text), Some(thinking)) = (self.1.stream(), self.1.stream()) else {
+            return self.0.stream(request).await.map_err(|e| masked_error(e, &self.1));
+        };
+        let masked = |message: &Message| Message {
+            role: message.role,
+            content: known_masked(&self.1, &message.content).into_owned(),
+            thinking: message.thinking.as_ref().map(|t| known_masked(&self.1, t).into_owned()),
+        };
+        let messages = request.messages.iter().map(masked).collect();
+        let request = Request { messages, ..request.clone() };
+        let stream = self.0.stream(&request).await.map_err(|e| masked_error(e, &self.1))?;
+        let secrets = self.1.clone();
+        let words = Words { secrets, text, thinking, waiting: Vec::new() };
+        // The end of the stream is a piece of its own, so that nothing stays behind.
+        let pieces = stream.map(Some).chain(futures_util::stream::iter([None]));
+        Ok(Box::pin(
+            pieces
+                .scan(words, |words, piece| std::future::ready(Some(words.hear(piece))))
+                .flat_map(futures_util::stream::iter),
+        ))
+    }
+
+    async fn verify(&self) -> Vec<String> {
+        self.0.verify().await
+    }
+}
+
+/// What a model says, a piece at a time.
+struct Words {
+    secrets: Secrets,
+    text: secrets::Stream,
+    thinking: secrets::Stream,
+    /// Pieces that came while the beginning of a value was held back; they keep their place behind it.
+    waiting: Vec<Delta>,
+}
+
+impl Words {
+    fn hear(&mut self, piece: Option<Result<Delta, Error>>) -> Vec<Result<Delta, Error>> {
+        let mut out = Vec::new();
+        match piece {
+            Some(Ok(Delta::Text(text))) => {
+                self.think_on(&mut out);
+                let ready = self.text.feed(&text);
+                self.say(Delta::Text(ready), self.text.holds(), &mut out);
+            }
+            Some(Ok(Delta::Thinking(text))) => {
+                let ready = self.thinking.feed(&text);
+                if !ready.is_empty() {
+                    out.push(Ok(Delta::Thinking(ready)));
+                }
+            }
+            Some(Ok(Delta::ToolCall { name, mut arguments })) => {
+                self.all(&mut out);
+                known_masked_value(&self.secrets, &mut arguments);
+                out.push(Ok(Delta::ToolCall { name, arguments }));
+            }
+            Some(Ok(delta @ Delta::End(_))) => {
+                self.all(&mut out);
+                out.push(Ok(delta));
+            }
+            Some(Ok(delta)) if self.text.holds() => self.waiting.push(delta),
+            Some(Ok(delta)) => out.push(Ok(delta)),
+            Some(Err(error)) => {
+                self.all(&mut out);
+                out.push(Err(masked_error(error, &self.secrets)));
+            }
+            None => self.all(&mut out),
+        }
+        out
+    }
+
+    /// Text that can be said; what waited behind it follows once nothing is held back.
+    fn say(&mut self, text: Delta, holds: bool, out: &mut Vec<Result<Delta, Error>>) {
+        if !matches!(&text, Delta::Text(text) if text.is_empty()) {
+            out.push(Ok(text));
+        }
+        if !holds {
+            out.extend(self.waiting.drain(..).map(Ok));
+        }
+    }
+
+    fn think_on(&mut self, out: &mut Vec<Result<Delta, Error>>) {
+        let rest = self.thinking.end();
+        if !rest.is_empty() {
+            out.push(Ok(Delta::Thinking(rest)));
+        }
+    }
+
+    fn all(&mut self, out: &mut Vec<Result<Delta, Error>>) {
+        self.think_on(out);
+        let rest = self.text.end();
+        self.say(Delta::Text(rest), false, out);
+    }
+}
+
+fn known_masked_value(secrets: &Secrets, value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(masked) = known_masked(secrets, text) {
+                *text = masked;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| known_masked_value(secrets, item)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| known_masked_value(secrets, field)),
+        _ => {}
+    }
+}
+
+/// A server that refuses a key may repeat it.
+fn masked_error(error: Error, secrets: &Secrets) -> Error {
+    let mask = |text: String| secrets.mask(&text).into_owned();
+    match error {
+        Error::Transport(text) => Error::Transport(mask(text)),
+        Error::Unavailable { message, retry_after } => {
+            Error::Unavailable { message: mask(message), retry_after }
+        }
+        Error::Loading(text) => Error::Loading(mask(text)),
+        Error::Overflow { message, prompt_tokens, window } => {
+            Error::Overflow { message: mask(message), prompt_tokens, window }
+        }
+        Error::Timeout(text) => Error::Timeout(mask(text)),
+        Error::MissingModel { message, available } => {
+            Error::MissingModel { message: mask(message), available }
+        }
+        Error::Refused(text) => Error::Refused(mask(text)),
+        Error::Settings(text) => Error::Settings(mask(text)),
+        Error::Protocol(text) => Error::Protocol(mask(text)),
+    }
+}
