@@ -18,6 +18,7 @@ mod pager;
 mod preview;
 mod progress;
 mod render;
+mod replay;
 mod repository;
 mod sanitize;
 mod session;

@@ -11,7 +11,7 @@ use planner::{Job, Limits, Parts, Report, Verifier};
 use sandbox::Sandbox;
 use sandbox::overlay::Overlay;
 use tokio::sync::watch;
-use tool_api::Registry;
+use tool_api::{Registry, Tool};
 use tool_apply_patch::ApplyPatch;
 use tool_list_files::ListFiles;
 use tool_read_file::ReadFile;
@@ -282,6 +282,35 @@ pub(crate) fn toolbox(
     variables: Vec<(OsString, OsString)>,
 ) -> Result<Toolbox> {
     let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?;
+    toolbox_on(workspace, settings, folder, variables, &Bare)
+}
+
+/// What is put around each tool.
+pub(crate) trait Around {
+    /// Adds the tool, with that around it.
+    fn add<T: Tool>(&self, registry: Registry, tool: T) -> Registry;
+}
+
+/// Nothing.
+struct Bare;
+
+impl Around for Bare {
+    fn add<T: Tool>(&self, registry: Registry, tool: T) -> Registry {
+        registry.with(tool)
+    }
+}
+
+/// Makes the tools on a workspace that is open.
+///
+/// # Errors
+/// When the sandbox cannot be made.
+pub(crate) fn toolbox_on(
+    workspace: Workspace,
+    settings: &Settings,
+    folder: &Path,
+    variables: Vec<(OsString, OsString)>,
+    around: &impl Around,
+) -> Result<Toolbox> {
     let policy = confinement::policy(settings, workspace.root(), variables)?;
     let sandbox = Sandbox::new(policy, launcher()).map_err(Failure::refused)?;
     let timeout = Duration::from_secs(settings.command_seconds);
@@ -292,13 +321,12 @@ pub(crate) fn toolbox(
     };
     let commands = tool_run_command::Options { log_dir: folder.join("logs"), timeout };
     // The order is that of the prompt: what is used most comes first.
-    let registry = Registry::new()
-        .with(ReadFile::new(workspace.clone()))
-        .with(ApplyPatch::new(workspace.clone()))
-        .with(tests("logs"))
-        .with(ListFiles::new(workspace.clone()))
-        .with(Search::new(workspace.clone()))
-        .with(RunCommand::new(sandbox.clone(), commands));
+    let registry = around.add(Registry::new(), ReadFile::new(workspace.clone()));
+    let registry = around.add(registry, ApplyPatch::new(workspace.clone()));
+    let registry = around.add(registry, tests("logs"));
+    let registry = around.add(registry, ListFiles::new(workspace.clone()));
+    let registry = around.add(registry, Search::new(workspace.clone()));
+    let registry = around.add(registry, RunCommand::new(sandbox.clone(), commands));
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox })
 }
 
