@@ -265,25 +265,25 @@ fn a_replay_that_is_killed_leaves_the_repository_as_it_was() {
     let world = world();
     with_much_ado(&world, &[]);
     let before = everything(&world.repo());
-    for args in [&["replay"][..], &["replay", "--run-commands"]] {
-        let mut child = world.agent(args).env("TMPDIR", world.home()).stdout(Stdio::null()).spawn().unwrap();
-        // Not before it has begun to make its tree.
-        while !std::fs::read_dir(world.home())
-            .unwrap()
-            .any(|e| e.unwrap().file_name().to_string_lossy().starts_with("agent-replay-"))
-        {
-            assert!(child.try_wait().unwrap().is_none(), "{args:?}: it ended too early");
-            std::thread::yield_now();
+    for (n, args) in [&["replay"][..], &["replay", "--run-commands"]].into_iter().enumerate() {
+        for attempt in 0.. {
+            let temporary = world.home().join(format!("tmp-{n}-{attempt}"));
+            std::fs::create_dir(&temporary).unwrap();
+            let mut child =
+                world.agent(args).env("TMPDIR", &temporary).stdout(Stdio::null()).spawn().unwrap();
+            // Not before it has begun to make its tree; it may end while nobody looks.
+            let mut ended = false;
+            while !ended && std::fs::read_dir(&temporary).unwrap().next().is_none() {
+                ended = child.try_wait().unwrap().is_some();
+                std::thread::yield_now();
+            }
+            child.kill().unwrap();
+            if child.wait().unwrap().code().is_none() {
+                break; // it was there to be killed
+            }
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
         assert!(before == everything(&world.repo()), "{args:?}");
         let seen = world.observe(args);
         assert!(seen.starts_with("exit 0\n"), "{seen}");
-        for entry in std::fs::read_dir(world.home()).unwrap().map(|e| e.unwrap().path()) {
-            if entry.file_name().unwrap().to_string_lossy().starts_with("agent-replay-") {
-                let _ = std::fs::remove_dir_all(entry);
-            }
-        }
     }
 }
