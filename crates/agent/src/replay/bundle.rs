@@ -1,5 +1,5 @@
-//! A session with what its replay needs of the repository, in one file: `docs/replay.md` describes the format. Written by `agent sessions export`, read by
-//! `agent replay`. What is read comes from anybody: each line is judged here, and nothing is written anywhere.
+//! A session with what its replay needs of the repository, in one file: `docs/replay.md` describes the format. Written by
+//! `agent sessions export`, read by `agent replay`. What is read comes from anybody: each line is judged here, and nothing is written anywhere.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,7 +1,7 @@
-//! What of a command's output differs from one run to the next although nothing has changed. The only place where a replay forgives anything, and only
-//! when commands are run again: what the model is asked is compared byte for byte.
+//! What of a command's output differs from one run to the next although nothing has changed. The only place where a replay forgives anything,
+//! and only when commands are run again: what the model is asked is compared byte for byte.
 
-/// A text with the volatile parts replaced: durations, times of day and dates, addresses of memory, process ids in brackets, names of temporary files.
+/// A text with the volatile parts replaced: durations, times of day and dates, addresses of memory, names of temporary files.
 pub(crate) fn normal(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut words = text
