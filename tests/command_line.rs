@@ -16,6 +16,8 @@ fn help_names_the_commands() {
     Commands:
       run          Work on a task in this repository until it is done and verified
       resume       Go on with a run that was killed, interrupted, or left by its server
+      replay       Run a session again offline, with the recorded answers of the model, and show the
+                   first difference
       batch        Work on many tasks, unattended
       patch        Apply a patch, in any form a model writes, all of it or nothing
       diff         Show what a session changed

@@ -171,7 +171,13 @@ impl Outcome {
                 return Some(format!("request {n} has no messages"));
             };
             let told = |m: &Value| m["content"].as_str().is_some_and(|text| text.contains(INTERRUPTED));
-            if a.len() != b.len() || a.iter().zip(b).any(|(a, b)| a != b && !told(a)) {
+            // Nor is that it is remembered so, among the steps that were left out.
+            let text = |m: &Value| -> Vec<String> {
+                let lines = m["content"].as_str().unwrap_or_default().lines();
+                lines.filter(|line| !line.starts_with("- run_command ")).map(str::to_owned).collect()
+            };
+            let same = |a: &Value, b: &Value| a["role"] == b["role"] && text(a) == text(b);
+            if a.len() != b.len() || a.iter().zip(b).any(|(a, b)| !same(a, b) && !told(a)) {
                 return Some(format!("request {n}: {asked:#} instead of {wanted:#}"));
             }
         }

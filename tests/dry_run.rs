@@ -12,7 +12,7 @@ use fake_model::{Reply, Server};
 use serde_json::Value;
 
 /// Everything about a tree that a dry run may not change: type, mode, owner, inode, links, sizes, times (but for the last look), content.
-fn everything(root: &Path) -> BTreeMap<String, String> {
+pub(crate) fn everything(root: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
     while let Some(path) = todo.pop() {

@@ -9,7 +9,7 @@ use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
 /// A server that answers by how far the conversation is, whoever asks.
-fn server(answers: Vec<String>) -> Server {
+pub(crate) fn server(answers: Vec<String>) -> Server {
     let server = Server::start();
     server.fallback(Reply::from_fn(move |request| {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();

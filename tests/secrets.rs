@@ -292,6 +292,39 @@ fn a_run_that_is_taken_up_again_asks_the_same_and_keeps_the_values() {
 }
 
 #[test]
+fn a_session_with_secrets_replays_and_its_export_holds_none_of_them_and_replays_too() {
+    let world = world();
+    let server = server(&[
+        &call("read_file", json!({"path": "app.py"})),
+        &call("search", json!({"pattern": "PASSWORD|KEY"})),
+        &call(
+            "apply_patch",
+            json!({"edits": [{"path": "app.py", "search": "RETRIES = 3", "replace": "RETRIES = 5"}]}),
+        ),
+        &call("finish", json!({})),
+    ]);
+    let output = run(&world, &server, &["Make the tests pass."]);
+    assert!(output.status.success(), "{}", world.tell(&output));
+    hidden(&world, &server, &output);
+    let file = world.home().join("session.jsonl");
+    let export = world
+        .agent(&["sessions", "export", "last", "-o", file.to_str().unwrap()])
+        .env("DEPLOY_TOKEN", VARIABLE)
+        .output()
+        .unwrap();
+    assert!(export.status.success(), "{}", world.tell(&export));
+    assert!(world.tell(&export).contains("placeholders stand there instead"), "{}", world.tell(&export));
+    let exported = std::fs::read_to_string(&file).unwrap();
+    for value in values() {
+        assert!(!exported.contains(&value), "{value} is in the export");
+    }
+    for session in ["last", file.to_str().unwrap()] {
+        let replay = world.agent(&["replay", session]).env("DEPLOY_TOKEN", VARIABLE).output().unwrap();
+        assert!(replay.status.success(), "{session}: {}", world.tell(&replay));
+    }
+}
+
+#[test]
 fn masking_can_be_turned_off_by_the_user_and_not_by_the_repository() {
     let world = world();
     let read = call("read_file", json!({"path": "app.py"}));

@@ -40,6 +40,9 @@ pub(crate) enum Command {
     /// Go on with a run that was killed, interrupted, or left by its server
     #[command(after_help = exit::table())]
     Resume(Resume),
+    /// Run a session again offline, with the recorded answers of the model, and show the first difference
+    #[command(after_help = exit::replay_table())]
+    Replay(Replay),
     /// Work on many tasks, unattended
     #[command(after_help = exit::batch_table())]
     Batch(Batch),
@@ -123,6 +126,32 @@ pub(crate) struct Resume {
     /// Show nothing on the way, only how it ended
     #[arg(short, long)]
     pub(crate) quiet: bool,
+
+    #[command(flatten)]
+    pub(crate) settings: RunFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// The session: its id, the beginning of it, or last; or an exported file
+    #[arg(default_value = "last", value_name = "SESSION|FILE")]
+    pub(crate) session: String,
+
+    /// Run commands and verifications too, in the sandbox and beside the repository; without it their results come from the record
+    #[arg(long)]
+    pub(crate) run_commands: bool,
+
+    /// Take what all tools answered from the record: only the agent itself is tested
+    #[arg(long, conflicts_with = "run_commands")]
+    pub(crate) recorded: bool,
+
+    /// With the settings of here and now in place of the recorded ones
+    #[arg(long)]
+    pub(crate) current_settings: bool,
+
+    /// Answer in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 
     #[command(flatten)]
     pub(crate) settings: RunFlags,
@@ -264,13 +293,18 @@ pub(crate) enum Sessions {
         #[arg(long)]
         json: bool,
     },
-    /// Write one out as a file that `--model replay:FILE` takes
+    /// Write one out as a file that replays anywhere, with the files that it looked at and changed; says what it holds
     Export {
         #[command(flatten)]
         session: SessionId,
-        /// Where to; standard output without it
-        #[arg(short, long, value_name = "FILE")]
+        /// Where to, a file that is not there yet; standard output without it
+        file: Option<PathBuf>,
+        /// The same
+        #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
         output: Option<PathBuf>,
+        /// Leave out the repository's files: it replays then with what tools answered
+        #[arg(long)]
+        no_contents: bool,
     },
     /// Remove sessions with their logs
     Rm {

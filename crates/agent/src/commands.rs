@@ -5,9 +5,11 @@ pub(crate) mod changes;
 mod completions;
 mod config;
 mod doctor;
+mod export;
 pub(crate) mod models;
 mod parse;
 pub(crate) mod patch;
+mod replay;
 mod resume;
 pub(crate) mod run;
 mod sandbox;
@@ -26,6 +28,7 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     match command {
         Command::Run(command) => run::run(command, context),
         Command::Resume(command) => resume::run(command, context),
+        Command::Replay(command) => replay::run(command, context),
         Command::Batch(command) => batch::run(&command, context),
         Command::Patch(command) => patch::run(command, context),
         Command::Diff(command) => changes::diff(&command, context),

@@ -155,6 +155,12 @@ pub(crate) fn changes_table() -> &'static str {
      since, all of them are named, and nothing was changed\n    2  misuse, a session that is still running, or a failure of the system\n"
 }
 
+/// What the codes of `agent replay` mean.
+pub(crate) fn replay_table() -> &'static str {
+    "Exit codes:\n    0  it went the same way\n    1  it went another way: the first difference is shown\n    2  misuse, a file that is no session, or a failure \
+     of the system\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

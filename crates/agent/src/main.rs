@@ -19,6 +19,7 @@ mod pager;
 mod preview;
 mod progress;
 mod render;
+mod replay;
 mod repository;
 mod sanitize;
 mod session;

@@ -76,15 +76,17 @@ pub(crate) fn known_masked<'a>(secrets: &Secrets, text: &'a str) -> Cow<'a, str>
     }
 }
 
+/// Whether a file of this name, in the root, is there for secrets.
+pub(crate) fn is_telling(name: &str) -> bool {
+    TELLING.0.iter().any(|begin| name.starts_with(begin)) || TELLING.1.iter().any(|end| name.ends_with(end))
+}
+
 /// Learns what is secret before anything is shown: files that are there for it, and what an earlier process of this session has changed.
 pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
     let names = std::fs::read_dir(workspace.root()).into_iter().flatten().filter_map(Result::ok);
     let mut names: Vec<String> = names
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| {
-            TELLING.0.iter().any(|begin| name.starts_with(begin))
-                || TELLING.1.iter().any(|end| name.ends_with(end))
-        })
+        .filter(|name| is_telling(name))
         .collect();
     names.sort();
     for name in names.into_iter().take(TELLING_FILES) {
@@ -227,7 +229,7 @@ impl Repository for MaskedTree {
         self.tree.before_command()
     }
 
-    fn after_command(&self) -> Result<(), String> {
+    fn after_command(&self) -> Result<Option<u64>, String> {
         self.tree.after_command()
     }
 

@@ -4,15 +4,17 @@ use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 use std::str::FromStr;
 
-use journal::{EndedBy, Event, Record};
+use journal::{Event, Record};
 use models::choose::{self, Choice, Chosen, Surroundings};
 use models::ollama::{Server, full_name};
-use models::replay::{Replay, Turn, TurnEnd};
-use models::{Error, Model, Secret, Think, host};
+use models::replay::{Replay, Turn};
+use models::{Error, Model, Secret, Think, Usage, host};
 
 use crate::console;
 use crate::exit::{Failure, Result};
 use crate::progress;
+use crate::replay::bundle::Bundle;
+use crate::replay::recording;
 use crate::sanitize;
 use crate::settings::Settings;
 
@@ -109,31 +111,23 @@ async fn agreed(message: &str, name: &str) -> bool {
 fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::misuse(format!("cannot read the recording {}: {e}", path.display())))?;
-    let Some(Ok(_)) = text.lines().next().map(serde_json::from_str::<Record>) else { return Ok(None) };
+    let exported =
+        |line: &str| line.starts_with("{\"export\":") || serde_json::from_str::<Record>(line).is_ok();
+    if !text.lines().next().is_some_and(exported) {
+        return Ok(None);
+    }
     let (mut turns, mut identity) = (Vec::new(), Replay::identity_named(&path.display().to_string()));
-    for (number, line) in (1..).zip(text.lines()) {
-        let record: Record = serde_json::from_str(line).map_err(|e| {
-            Failure::misuse(format!("{}, line {number} is not an event: {e}", path.display()))
-        })?;
-        match record.event {
+    for record in Bundle::read(path)?.records {
+        match &record.event {
             Event::Model(m) => {
-                (identity.model, identity.window, identity.thinking) = (m.model, m.window, m.thinking);
+                (identity.model, identity.window, identity.thinking) =
+                    (m.model.clone(), m.window, m.thinking);
                 // The form of edits decides what the prompts say, and small models are asked for whole files.
                 identity.parameters_b = (m.dialect == "whole-file").then_some(1.5);
             }
-            Event::Output { content, thinking, ended_by, doubts, .. } => turns.push(Turn {
-                doubts: doubts.into_iter().map(|d| (d.at as usize, d.chosen, d.other, d.logprob)).collect(),
-                // A closing fence is known by what follows it, which a cut leaves out of the answer.
-                content: if ended_by == EndedBy::Cut { content + "\n" } else { content },
-                thinking: Some(thinking).filter(|t| !t.is_empty()),
-                end: match ended_by {
-                    EndedBy::Stop => TurnEnd::Stop,
-                    EndedBy::Length => TurnEnd::Length,
-                    EndedBy::Cut => TurnEnd::Cut,
-                },
-                ..Turn::default()
-            }),
-            _ => {}
+            output => turns.extend(
+                recording::answer(output, true, "").map(|turn| Turn { usage: Usage::default(), ..turn }),
+            ),
         }
     }
     identity.branches = turns.iter().any(|turn| !turn.doubts.is_empty());

@@ -103,6 +103,15 @@ pub(crate) fn render(changes: &[FileChange], form: Form, surface: Surface) -> St
     out
 }
 
+/// Draws how one text differs from another; nothing when it does not.
+pub(crate) fn texts(before: &str, after: &str, surface: Surface) -> String {
+    let image = |text: &str| Some(Image { bytes: text.into(), mode: 0o644, link: false });
+    let change = FileChange { path: String::new(), from: None, before: image(before), after: image(after) };
+    let mut out = String::new();
+    lines::draw(&compare::compare(&change), surface, &mut out);
+    out
+}
+
 /// What becomes of each file, for programs.
 pub(crate) fn facts(changes: &[FileChange]) -> Vec<serde_json::Value> {
     changes.iter().map(|change| summary::facts(change, &compare::compare(change))).collect()

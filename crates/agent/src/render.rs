@@ -83,6 +83,7 @@ impl<W: Write> View<W> {
             Event::Message { .. }
             | Event::ToolStarted { .. }
             | Event::Begun { .. }
+            | Event::CommandChanged { .. }
             | Event::Overflow { .. }
             | Event::Window { .. } => Ok(()),
             Event::Resumed { changed, .. } if changed.is_empty() => {
@@ -412,6 +413,10 @@ mod tests {
                 thinking: false,
                 dialect: "blocks".into(),
                 why: "the only model there".into(),
+                family: None,
+                parameters_b: None,
+                local: None,
+                price: None,
             }),
             Event::Thinking { turn: 1, text: "\nhm".into() },
             Event::Thinking { turn: 1, text: "m\x1b[2J".into() },

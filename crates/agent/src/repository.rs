@@ -13,7 +13,7 @@ use workspace::{Baseline, By, History, WalkFilter, Watch, Workspace};
 /// Files of the first turn's view; more would not be shown anyway.
 const FILES: usize = 2_000;
 /// The file that tells agents about a repository, in any of its folders.
-const INSTRUCTIONS: &str = "AGENTS.md";
+pub(crate) const INSTRUCTIONS: &str = "AGENTS.md";
 /// The most of one instruction file that is read, in bytes.
 const INSTRUCTIONS_LIMIT: u64 = 32 * 1024;
 
@@ -87,9 +87,9 @@ impl planner::Repository for Tree {
         Ok(())
     }
 
-    fn after_command(&self) -> Result<(), String> {
+    fn after_command(&self) -> Result<Option<u64>, String> {
         let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
-        watch.map_or(Ok(()), |watch| self.workspace.watched(watch).map(|_| ()).map_err(|e| e.to_string()))
+        watch.map_or(Ok(None), |watch| self.workspace.watched(watch).map_err(|e| e.to_string()))
     }
 
     fn take_back(&self, turn: u32, done: usize) -> Result<(), String> {

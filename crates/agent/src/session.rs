@@ -12,7 +12,7 @@ use sandbox::Sandbox;
 use sandbox::overlay::Overlay;
 use secrets::Secrets;
 use tokio::sync::watch;
-use tool_api::Registry;
+use tool_api::{Registry, Tool};
 use tool_apply_patch::ApplyPatch;
 use tool_list_files::ListFiles;
 use tool_read_file::ReadFile;
@@ -325,6 +325,36 @@ pub(crate) fn toolbox(
     variables: Vec<(OsString, OsString)>,
 ) -> Result<Toolbox> {
     let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?;
+    toolbox_on(workspace, settings, secrets, folder, variables, &Bare)
+}
+
+/// What is put around each tool.
+pub(crate) trait Around {
+    /// Adds the tool, with that around it.
+    fn add<T: Tool>(&self, registry: Registry, tool: T) -> Registry;
+}
+
+/// Nothing.
+struct Bare;
+
+impl Around for Bare {
+    fn add<T: Tool>(&self, registry: Registry, tool: T) -> Registry {
+        registry.with(tool)
+    }
+}
+
+/// Makes the tools on a workspace that is open.
+///
+/// # Errors
+/// When the sandbox cannot be made.
+pub(crate) fn toolbox_on(
+    workspace: Workspace,
+    settings: &Settings,
+    secrets: &Secrets,
+    folder: &Path,
+    variables: Vec<(OsString, OsString)>,
+    around: &impl Around,
+) -> Result<Toolbox> {
     let policy = confinement::policy(settings, workspace.root(), variables)?;
     let sandbox = Sandbox::new(policy, launcher()).map_err(Failure::refused)?;
     let timeout = Duration::from_secs(settings.command_seconds);
@@ -336,13 +366,14 @@ pub(crate) fn toolbox(
     let commands = tool_run_command::Options { log_dir: folder.join("logs"), timeout };
     let own = || secrets.clone();
     // The order is that of the prompt: what is used most comes first.
-    let registry = Registry::new()
-        .with(Masked(ReadFile::new(workspace.clone()).masking(own()), own()))
-        .with(Masked(ApplyPatch::new(workspace.clone()).masking(own()), own()))
-        .with(Masked(tests("logs"), own()))
-        .with(Masked(ListFiles::new(workspace.clone()), own()))
-        .with(Masked(Search::new(workspace.clone()).masking(own()), own()))
-        .with(Masked(RunCommand::new(sandbox.clone(), commands).masking(own()), own()));
+    let registry =
+        around.add(Registry::new(), Masked(ReadFile::new(workspace.clone()).masking(own()), own()));
+    let registry = around.add(registry, Masked(ApplyPatch::new(workspace.clone()).masking(own()), own()));
+    let registry = around.add(registry, Masked(tests("logs"), own()));
+    let registry = around.add(registry, Masked(ListFiles::new(workspace.clone()), own()));
+    let registry = around.add(registry, Masked(Search::new(workspace.clone()).masking(own()), own()));
+    let commands = RunCommand::new(sandbox.clone(), commands).masking(own());
+    let registry = around.add(registry, Masked(commands, own()));
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox })
 }
 

@@ -74,6 +74,18 @@ pub struct ModelInfo {
     pub dialect: String,
     /// Why this model: one line.
     pub why: String,
+    /// Its family or architecture, where told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
+    /// Billions of parameters, where told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters_b: Option<f32>,
+    /// Whether it runs on this machine or network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<bool>,
+    /// Dollars per million tokens (prompt, cached prompt, generated), where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<(f64, f64, f64)>,
 }
 
 /// Counts of one request; null where the server did not tell.
@@ -405,6 +417,11 @@ pub enum Event {
         /// How long it took.
         ms: u64,
     },
+    /// The command that runs, of a tool or of a verification, has changed files.
+    CommandChanged {
+        /// The record of the tree's history that tells which and how.
+        record: u64,
+    },
     /// A verification is about to run.
     CheckStarted {
         /// The command.
@@ -462,6 +479,7 @@ impl Event {
             | Event::Cut { .. }
             | Event::Output { .. }
             | Event::ToolFinished { .. }
+            | Event::CommandChanged { .. }
             | Event::Checked(_)
             | Event::Guard { .. }
             | Event::Warning { .. } => false,

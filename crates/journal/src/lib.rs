@@ -19,6 +19,7 @@
 mod ending;
 mod event;
 mod store;
+mod trace;
 
 pub use ending::{Budget, Ending};
 pub use event::{
@@ -26,3 +27,4 @@ pub use event::{
     VERSION, schema,
 };
 pub use store::{Error, Filter, Journal, Observer, Store, Summary, TreeLock};
+pub use trace::{Step, Trace, uninterrupted};

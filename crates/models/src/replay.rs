@@ -1,7 +1,7 @@
 //! A recorded session in place of a model: no network, no randomness.
 //!
 //! The recording is a list of [`Turn`]s, given out one per request. On disk it is JSON lines, one turn each:
-//! `{"content": "…", "thinking"?: "…", "end": "stop" | "length" | "cut" | {"failed": "…"}, "usage"?: {…}, "messages"?: […]}`.
+//! `{"content": "…", "thinking"?: "…", "end": "stop" | "length" | "cut" | {"failed": "…"} | …, "usage"?: {…}, "messages"?: […]}`.
 
 use std::collections::VecDeque;
 
@@ -24,6 +24,17 @@ pub enum TurnEnd {
     Cut,
     /// It failed with this message, in a way that may be retried.
     Failed(String),
+    /// It failed with this message for good.
+    Refused(String),
+    /// It failed with this message, and a person has to change a setting.
+    Settings(String),
+    /// The request did not fit the window.
+    Overflow {
+        /// What the server said.
+        message: String,
+        /// The window, where told.
+        window: Option<u64>,
+    },
 }
 
 /// One recorded answer.
@@ -124,7 +135,15 @@ impl Model for Replay {
                 difference(recorded, &request.messages)
             )));
         }
-        Ok(Box::pin(stream::iter(deltas(turn, number))))
+        Ok(turn.play(number))
+    }
+}
+
+impl Turn {
+    /// The answer as a server would send it; `number` is for the message about a cut that does not come again.
+    #[must_use]
+    pub fn play(self, number: usize) -> DeltaStream {
+        Box::pin(stream::iter(deltas(self, number)))
     }
 }
 
@@ -148,6 +167,10 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
     deltas.extend(
         turn.content.get(from..).filter(|text| !text.is_empty()).map(|text| Ok(Delta::Text(text.to_owned()))),
     );
+    if turn.end == TurnEnd::Cut {
+        // A closing fence is known by what follows it, which a cut leaves out of the answer.
+        deltas.push(Ok(Delta::Text(String::from("\n"))));
+    }
     deltas.push(match turn.end {
         TurnEnd::Stop => Ok(Delta::End(End { reason: EndReason::Stop, usage })),
         TurnEnd::Length => Ok(Delta::End(End { reason: EndReason::Length, usage })),
@@ -156,6 +179,11 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
             Err(Error::Refused(format!("turn {number} of the recording was cut here, but is being read on")))
         }
         TurnEnd::Failed(why) => Err(Error::Transport(why)),
+        TurnEnd::Refused(why) => Err(Error::Refused(why)),
+        TurnEnd::Settings(why) => Err(Error::Settings(why)),
+        TurnEnd::Overflow { message, window } => {
+            Err(Error::Overflow { message, prompt_tokens: None, window })
+        }
     });
     deltas
 }

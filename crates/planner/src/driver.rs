@@ -25,7 +25,7 @@ use crate::{Error, Finish, Job, Parts, Report, Repository, Verifier};
 /// # Errors
 /// Only when the journal cannot be written: then nothing more may take effect.
 pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report, Error> {
-    go(job, parts, journal, &[]).await
+    resume(job, parts, journal, &[]).await
 }
 
 /// Takes up a run whose journal ends early; the job's limits count from its first beginning. The journal has been opened for appending.
@@ -33,11 +33,28 @@ pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report
 /// # Errors
 /// As [`run`].
 pub async fn resume(job: Job, parts: Parts, journal: &mut Journal, past: &[Record]) -> Result<Report, Error> {
-    go(job, parts, journal, past).await
+    let driver = Driver::new(&job, parts, journal, past);
+    go(driver, job, past).await
 }
 
-async fn go(job: Job, parts: Parts, journal: &mut Journal, past: &[Record]) -> Result<Report, Error> {
-    let mut driver = Driver::new(&job, parts, journal, past);
+/// As [`run`], with parts that repeat a recorded run: it does not pause before a request is sent again. With `begun`, the plan in a journal,
+/// the first turn shows what that one showed of the repository.
+///
+/// # Errors
+/// As [`run`].
+pub async fn replay(
+    job: Job,
+    parts: Parts,
+    journal: &mut Journal,
+    begun: Option<&serde_json::Value>,
+) -> Result<Report, Error> {
+    let mut driver = Driver::new(&job, parts, journal, &[]);
+    driver.retries = Policy { first: Duration::ZERO, longest: Duration::ZERO, ..driver.retries };
+    driver.shown = begun.and_then(|plan| serde_json::from_value(plan.clone()).ok());
+    go(driver, job, &[]).await
+}
+
+async fn go(mut driver: Driver<'_>, job: Job, past: &[Record]) -> Result<Report, Error> {
     let (ending, message) = match driver.work(job, past).await {
         Ok(end) => end,
         Err(Stop::Ended(ending, message)) => (ending, message),
@@ -78,6 +95,8 @@ pub(crate) struct Driver<'a> {
     pub(crate) accountant: Accountant,
     pub(crate) first_call_only: bool,
     pub(crate) retries: Policy,
+    /// What a recorded run was begun with, to be shown again.
+    shown: Option<Plan>,
     /// The tree being remembered in the background; awaited before the first effect.
     pub(crate) remembering: Option<JoinHandle<Result<(), String>>>,
     pub(crate) turn: u32,
@@ -115,6 +134,7 @@ impl<'a> Driver<'a> {
                 seed: u64::from(std::process::id()),
                 ..Policy::default()
             },
+            shown: None,
             model: parts.model,
             identity,
             tools: Arc::new(parts.tools.with(Finish)),
@@ -170,19 +190,26 @@ impl<'a> Driver<'a> {
             thinking: self.identity.thinking,
             dialect: if dialect == Dialect::WholeFile { "whole-file".into() } else { "json".into() },
             why: job.why_model,
+            family: self.identity.family.clone(),
+            parameters_b: self.identity.parameters_b,
+            local: Some(self.identity.local),
+            price: self.identity.price,
         }))?;
         let baseline = match &self.verifier {
             Some(_) => Some(self.check().await?),
             None => None,
         };
-        let (opening, focus) = opening::compose(
-            &*self.repository,
-            &self.tools,
-            job.task,
-            baseline.as_ref(),
-            dialect,
-            self.identity.window,
-        );
+        let (opening, focus) = match self.shown.take() {
+            Some(Plan { opening, focus, .. }) => (opening::again(opening, &self.tools, job.task), focus),
+            None => opening::compose(
+                &*self.repository,
+                &self.tools,
+                job.task,
+                baseline.as_ref(),
+                dialect,
+                self.identity.window,
+            ),
+        };
         let mut settings = job.settings;
         if self.identity.thinking {
             // Reasoning counts against the limit of an answer (wire reference 2.2), and cut-off reasoning is an answer lost.
@@ -315,7 +342,11 @@ impl<'a> Driver<'a> {
             return Ok(());
         }
         let repository = Arc::clone(&self.repository);
-        noted(tokio::task::spawn_blocking(move || repository.after_command()).await)
+        let changed = noted(tokio::task::spawn_blocking(move || repository.after_command()).await)?;
+        if let Some(record) = changed {
+            self.journal.append(Event::CommandChanged { record })?;
+        }
+        Ok(())
     }
 
     /// Runs all queued calls to their end.
@@ -432,9 +463,9 @@ fn worked_ms(records: &[Record]) -> u64 {
     segments.filter_map(span).sum()
 }
 
-pub(crate) fn noted(done: Result<Result<(), String>, tokio::task::JoinError>) -> Result<(), Stop> {
+pub(crate) fn noted<T>(done: Result<Result<T, String>, tokio::task::JoinError>) -> Result<T, Stop> {
     let why = match done {
-        Ok(Ok(())) => return Ok(()),
+        Ok(Ok(noted)) => return Ok(noted),
         Ok(Err(why)) => why,
         Err(_) => "a thread broke".into(),
     };

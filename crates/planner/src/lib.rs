@@ -41,9 +41,9 @@ use models::Model;
 use serde::{Deserialize, Serialize};
 use tool_api::Registry;
 
-pub use driver::{resume, run};
+pub use driver::{replay, resume, run};
 pub use finish_tool::Finish;
-pub use opening::dialect;
+pub use opening::{dialect, look};
 pub use settings::{Cut, Dialect, Limits, Settings};
 
 /// What to do.
@@ -112,12 +112,12 @@ pub trait Repository: Send + Sync {
     fn before_command(&self) -> Result<(), String> {
         Ok(())
     }
-    /// The command has ended, or was stopped.
+    /// The command has ended, or was stopped. Returns the number of the history's record where it changed something.
     ///
     /// # Errors
     /// When what it changed cannot be recorded: the run stops.
-    fn after_command(&self) -> Result<(), String> {
-        Ok(())
+    fn after_command(&self) -> Result<Option<u64>, String> {
+        Ok(None)
     }
     /// Puts back the edits of a turn that came after the first `done`: the run was cut off before they were on record.
     ///

@@ -54,18 +54,34 @@ pub(crate) fn compose(
         // It is in the prompt and again in the answer.
         .filter(|(_, text)| window.is_none_or(|w| (text.len() as u64) * 2 / 3 + 1_024 < w))
         .map(|(path, content)| Focus { path: path.clone(), content: content.clone() });
-    let tools = tools
-        .specs()
-        .map(|s| (s.name.to_owned(), s.description.trim_end_matches('.').to_owned(), s.shown_schema()))
-        .collect();
     let opening = Opening {
         task,
         tree: tree(&files, more),
         instructions: budgeted(repository.instructions()),
         files: shown,
-        tools,
+        tools: described(tools),
     };
     (opening, whole)
+}
+
+/// An opening with what a recorded one shows of the repository, and the tools of now.
+pub(crate) fn again(recorded: Opening, tools: &Registry, task: String) -> Opening {
+    Opening { task, tools: described(tools), ..recorded }
+}
+
+/// The files whose texts the first turn depends on are read, and that is all: for who watches `repository`.
+pub fn look(repository: &dyn Repository, task: &str, check: Option<&Check>) {
+    let (files, _) = repository.files();
+    let candidates = focus::rank(&files, task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
+    focus::show(&candidates, repository, 2, 2 * focus::MAX_SHOWN_BYTES);
+    repository.instructions();
+}
+
+fn described(tools: &Registry) -> Vec<(String, String, String)> {
+    let shown = |s: &tool_api::Spec| {
+        (s.name.to_owned(), s.description.trim_end_matches('.').to_owned(), s.shown_schema())
+    };
+    tools.specs().map(shown).collect()
 }
 
 /// The files by folder, a line each, within [`MAX_TREE`] bytes: when there are more, folders with counts.

@@ -17,7 +17,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::git::{self, Repository};
+use crate::{
+    FileImage,
+    git::{self, Repository},
+};
 
 /// Settings that decide how files become blobs; taken over from the user, because with others every file might seem changed.
 const KEPT: &str = "^core\\.(excludesfile|autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
@@ -140,6 +143,49 @@ impl Baseline {
             None => (root.clone(), None),
         };
         Ok(Self(Arc::new(Inner { root, work_tree, git_dir, objects, tree, diffs: AtomicU64::new(0) })))
+    }
+
+    /// A file or link of the remembered tree, as git has it; `None` when it is not there, or is neither.
+    ///
+    /// # Errors
+    /// When git fails: the user's repository may have lost it since.
+    pub fn file(&self, path: &str) -> io::Result<Option<FileImage>> {
+        let inner = &self.0;
+        let ask = |args: &[&str]| {
+            let mut command = inner.command(&inner.git_dir.join("index"));
+            command.env("GIT_LITERAL_PATHSPECS", "1").args(args);
+            command.envs(inner.objects.iter().map(|o| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", o)));
+            git::run(command, None)
+        };
+        let listed = ask(&["ls-tree", "-z", &inner.tree, "--", path])?;
+        let listed = String::from_utf8_lossy(&listed);
+        let mut fields = listed.split([' ', '\t']);
+        let (mode, kind, blob) = (fields.next(), fields.next(), fields.next());
+        match (mode, kind, blob) {
+            (Some(mode @ ("100644" | "100755" | "120000")), Some("blob"), Some(blob)) => {
+                let bits = if mode == "100644" { 0o644 } else { 0o755 };
+                let link = mode == "120000";
+                let mode = if link { 0o777 } else { bits };
+                Ok(Some(FileImage { bytes: ask(&["cat-file", "blob", blob])?, mode, link }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The paths of what has changed since, as git writes them, without a look into it: also where the user's repository has lost the contents.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn changed(&self) -> Result<Vec<String>, BaselineError> {
+        let inner = &self.0;
+        let index = inner.git_dir.join(format!("index.{}", inner.diffs.fetch_add(1, Ordering::Relaxed)));
+        git::copy_index(&inner.git_dir.join("index"), &index).map_err(BaselineError::System)?;
+        let now = inner.snapshot(&index)?;
+        let listed = inner.compare(&index, &now, &["--no-renames", "--name-only", "-z"])?;
+        // Only a copy, as below.
+        let _ = fs::remove_file(&index);
+        let listed = String::from_utf8_lossy(&listed);
+        Ok(listed.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect())
     }
 
     /// What has changed since: files by git's rename detection, and the patch. Changes nothing but the private repository.

@@ -198,10 +198,12 @@ impl Workspace {
         for text in [bare, &slashed] {
             let relative = match text.strip_prefix('/') {
                 None => text.to_owned(),
-                Some(_) => match Path::new(text).strip_prefix(&self.0.root).map(Path::to_str) {
-                    Ok(Some(inside)) => inside.to_owned(),
-                    _ => return Err(outside()),
-                },
+                Some(_) => {
+                    let roots = [Some(&self.0.root), self.0.original.as_ref()];
+                    let mut inside =
+                        roots.into_iter().flatten().filter_map(|r| Path::new(text).strip_prefix(r).ok());
+                    inside.next().and_then(Path::to_str).ok_or_else(outside)?.to_owned()
+                }
             };
             let path = lexical(&relative).ok_or_else(outside)?;
             let undiffed = path.as_str().strip_prefix("a/").or(path.as_str().strip_prefix("b/"));

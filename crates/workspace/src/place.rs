@@ -222,6 +222,10 @@ impl Place {
         if durable { file.sync_all() } else { Ok(()) }
     }
 
+    pub(crate) fn create(&self, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        Ok(rustix::fs::openat(&self.folder, &self.name, flags, mode)?)
+    }
+
     /// Gives a file staged beside another place a name beside this one too.
     pub(crate) fn stage_link(&self, temp: &str, other: &Self, staged: &str) -> io::Result<()> {
         Ok(rustix::fs::linkat(&other.folder, staged, &self.folder, temp, AtFlags::empty())?)

@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     /// Files that commands are watched for although they may be ignored.
     pub(crate) besides: Mutex<BTreeSet<CleanPath>>,
     pub(crate) shadow: Mutex<Option<Shadow>>,
+    /// The folder that this one stands in for.
+    pub(crate) original: Option<PathBuf>,
 }
 
 impl Workspace {
@@ -64,7 +66,16 @@ impl Workspace {
     /// # Errors
     /// When the folder does not exist or cannot be read.
     pub fn open(root: impl AsRef<Path>) -> Result<Self, OpenError> {
-        Self::build(root.as_ref(), None)
+        Self::build(root.as_ref(), None, None)
+    }
+
+    /// Opens a folder that stands in for another one, which need not exist here: absolute paths in `original` are understood as those of the folder,
+    /// and what is ignored is told by the folder's own rules, not by the user's. Commits keep no pre-images.
+    ///
+    /// # Errors
+    /// As [`Workspace::open`].
+    pub fn open_replica(root: impl AsRef<Path>, original: &Path) -> Result<Self, OpenError> {
+        Self::build(root.as_ref(), None, Some(original.to_owned()))
     }
 
     /// Opens a folder; each commit keeps its pre-images under `state_dir`, which is created when it is not there. A commit that a
@@ -76,12 +87,12 @@ impl Workspace {
         let state = state_dir.as_ref();
         let error = |source| OpenError::State { path: state.to_owned(), source };
         let store = Store::open(state).map_err(error)?;
-        let ws = Self::build(root.as_ref(), Some(store))?;
+        let ws = Self::build(root.as_ref(), Some(store), None)?;
         ws.recover().map_err(error)?;
         Ok(ws)
     }
 
-    fn build(root: &Path, store: Option<Store>) -> Result<Self, OpenError> {
+    fn build(root: &Path, store: Option<Store>, original: Option<PathBuf>) -> Result<Self, OpenError> {
         let error = |source| OpenError::Root { path: root.to_owned(), source };
         let canonical = root.canonicalize().map_err(error)?;
         let dir = Dir::open_ambient_dir(&canonical, ambient_authority()).map_err(error)?;
@@ -92,7 +103,18 @@ impl Workspace {
         }
         let (seen, writing, turn, besides, shadow) = Default::default();
         let root = canonical;
-        Ok(Self(Arc::new(Inner { root, dir, store, guarded, seen, writing, turn, besides, shadow })))
+        Ok(Self(Arc::new(Inner {
+            root,
+            dir,
+            store,
+            guarded,
+            seen,
+            writing,
+            turn,
+            besides,
+            shadow,
+            original,
+        })))
     }
 
     /// The folder, absolute and without symbolic links.

@@ -118,10 +118,12 @@ impl Workspace {
     pub(crate) fn walker(&self, start: &Path, depth: Option<usize>) -> WalkBuilder {
         // Rules from above the root count only where the root is a folder inside a repository. Elsewhere they are somebody else's: a copy
         // in an ignored build folder would seem empty.
-        let inside = self.is_inside_a_repository();
+        let stands_in = self.0.original.is_some();
+        let inside = !stands_in && self.is_inside_a_repository();
         let mut walk = WalkBuilder::new(start);
         walk.hidden(false)
             .parents(inside)
+            .git_global(!stands_in)
             .require_git(false)
             .max_depth(depth)
             .sort_by_file_name(std::ffi::OsStr::cmp);

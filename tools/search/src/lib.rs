@@ -51,6 +51,25 @@ impl Search {
     pub fn masking(self, secrets: Secrets) -> Self {
         Self(self.0, secrets)
     }
+
+    /// The files in which a call with these arguments finds something, as far as it looks; none where it would be refused.
+    #[must_use]
+    pub fn matching(&self, arguments: &Value) -> Vec<CleanPath> {
+        let Ok(arguments) = serde_json::from_value::<Arguments>(arguments.clone()) else { return Vec::new() };
+        self.job(&arguments).map(|(job, _)| job.run().found).unwrap_or_default()
+    }
+
+    fn job(&self, arguments: &Arguments) -> Result<(Job, &'static str), String> {
+        let under = match arguments.path.as_deref().filter(|p| !p.trim().is_empty()) {
+            Some(path) => Some(self.0.resolve(path).map_err(|e| e.to_string())?),
+            None => None,
+        };
+        let glob = arguments.glob.as_deref().map(Glob::new).transpose()?;
+        let (matcher, note) = matcher(&arguments.pattern)?;
+        let (workspace, secrets) = (self.0.clone(), self.1.clone());
+        let masked = secrets::first_placeholder(&arguments.pattern).is_some();
+        Ok((Job { workspace, secrets, masked, under, glob, matcher, stop: Arc::default() }, note))
+    }
 }
 
 #[async_trait::async_trait]
@@ -70,17 +89,9 @@ impl Tool for Search {
     }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
-        let under = match arguments.path.as_deref().filter(|p| !p.trim().is_empty()) {
-            Some(path) => Some(self.0.resolve(path).map_err(|e| ToolError::Model(e.to_string()))?),
-            None => None,
-        };
-        let glob = arguments.glob.as_deref().map(Glob::new).transpose().map_err(ToolError::Model)?;
-        let (matcher, note) = matcher(&arguments.pattern).map_err(ToolError::Model)?;
+        let (job, note) = self.job(&arguments).map_err(ToolError::Model)?;
         // A call that is dropped (interrupted, out of time) stops the search it started.
-        let stop = Stop(Arc::default());
-        let masked = secrets::first_placeholder(&arguments.pattern).is_some();
-        let (workspace, secrets) = (self.0.clone(), self.1.clone());
-        let job = Job { workspace, secrets, masked, under, glob, matcher, stop: Arc::clone(&stop.0) };
+        let _stop = Stop(Arc::clone(&job.stop));
         let found = tokio::task::spawn_blocking(move || job.run()).await;
         let found = found.map_err(|e| ToolError::Run(format!("the search ended unexpectedly: {e}")))?;
         Ok(found.outcome(note))
@@ -132,7 +143,7 @@ struct Matches {
     text: String,
     shown: usize,
     total: usize,
-    files: usize,
+    found: Vec<CleanPath>,
     cut: bool,
 }
 
@@ -189,11 +200,14 @@ impl Matches {
         // A slice does not fail to be read.
         let _ = searcher.search_slice(matcher, bytes, sink);
         self.total += here;
-        self.files += usize::from(here > 0);
+        if here > 0 {
+            self.found.push(path.clone());
+        }
     }
 
     fn outcome(self, note: &str) -> Outcome {
-        let Self { text, shown, total, files, cut } = self;
+        let Self { text, shown, total, found, cut } = self;
+        let files = found.len();
         let plural = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
         let mut head = match total {
             0 => "no matches".to_owned(),

@@ -59,6 +59,25 @@ async fn matches_come_as_path_line_and_text() {
     assert_eq!(search(&registry, json!({"pattern": "nowhere"})).await, "no matches");
 }
 
+#[test]
+fn the_files_in_which_something_is_found_are_told_without_what() {
+    let (folder, _) = setting(&[("src/a.rs", b"one\n"), ("b.txt", b"one\n"), ("c.bin", b"one\0\n")]);
+    let search = Search::new(Workspace::open(folder.path()).unwrap());
+    let matching = |arguments: Value| -> Vec<String> {
+        search.matching(&arguments).iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(matching(json!({"pattern": "one"})), ["b.txt", "src/a.rs"]);
+    assert_eq!(matching(json!({"pattern": "one", "path": "src"})), ["src/a.rs"]);
+    for nothing in [
+        json!({"pattern": "two"}),
+        json!({"pattern": ""}),
+        json!({"pattern": "o", "path": "../x"}),
+        json!({}),
+    ] {
+        assert_eq!(matching(nothing.clone()), [""; 0], "{nothing}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_regex_is_taken_as_it_stands_and_it_says_so() {
     let (_folder, registry) = setting(&[("a.rs", b"call(x[0\n")]);

@@ -1,11 +1,10 @@
 //! `agent sessions list|show|export|rm`.
 
-use std::path::Path;
-
 use journal::{Event, Mode, Store};
 use serde_json::json;
 
 use crate::cli::Sessions;
+use crate::commands::export;
 use crate::console::{self, Paint};
 use crate::context::Context;
 use crate::dry_tree;
@@ -20,7 +19,9 @@ pub(crate) fn run(command: Sessions, context: &Context) -> Result<Exit> {
     match command {
         Sessions::List { json } => list(&store, json),
         Sessions::Show { session, json } => show(&store, &session.id, json),
-        Sessions::Export { session, output } => export(&store, &session.id, output.as_deref()),
+        Sessions::Export { session, file, output, no_contents } => {
+            export::run(context, &session.id, file.or(output).as_deref(), !no_contents)
+        }
         Sessions::Rm { sessions } => remove(&store, &sessions),
     }
 }
@@ -82,21 +83,6 @@ fn show(store: &Store, id: &str, json: bool) -> Result<Exit> {
         None => text.push_str("unfinished: it is still running, or was killed\n"),
     }
     console::print(text)?;
-    Ok(Exit::Success)
-}
-
-fn export(store: &Store, id: &str, output: Option<&Path>) -> Result<Exit> {
-    let records = store.load(id)?;
-    let mut text = String::new();
-    for record in &records {
-        text.push_str(&serde_json::to_string(record).map_err(Failure::refused)?);
-        text.push('\n');
-    }
-    match output {
-        None => console::print(text)?,
-        Some(path) => std::fs::write(path, text)
-            .map_err(|e| Failure::misuse(format!("cannot write {}: {e}", path.display())))?,
-    }
     Ok(Exit::Success)
 }
 

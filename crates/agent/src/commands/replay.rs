@@ -1,0 +1,155 @@
+//! `agent replay`: a session again, offline, up to the first difference.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::cli::Replay;
+use crate::console::{self, Paint};
+use crate::context::Context;
+use crate::dry_tree::{self, DryTree};
+use crate::exit::{Exit, Result};
+use crate::figures::plural;
+use crate::interrupt::{self, Signals};
+use crate::layers::{self, Environment};
+use crate::preview::Surface;
+use crate::replay::bundle::Bundle;
+use crate::replay::gather::{self, Gathered};
+use crate::replay::{self, Outcome, Source, Wish};
+use crate::sanitize;
+use crate::settings::{Group, Settings, definition};
+
+/// Replays the session.
+pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
+    let scratch = tempfile::Builder::new().prefix("agent-replay-").tempdir()?;
+    let file = Some(Path::new(&command.session)).filter(|path| path.is_file());
+    let (bundle, remembered) = match file {
+        Some(path) => (Bundle::read(path)?, None),
+        None => {
+            let store = context.store()?;
+            let id = store.find(&command.session)?;
+            let records = store.load(&id)?;
+            if command.recorded {
+                (Bundle::bare(records), None)
+            } else {
+                let Gathered { bundle, remembered } =
+                    gather::gather(&store.folder(&id), records, scratch.path())?;
+                (bundle, Some(remembered))
+            }
+        }
+    };
+    let mut notes = bundle.notes.clone();
+    let source = match (command.recorded, command.run_commands) {
+        (true, _) => Source::Record,
+        (false, _) if !bundle.contents => {
+            notes.push("the file holds no contents of the repository: what tools answered comes from the record, as with --recorded".into());
+            Source::Record
+        }
+        (false, true) => Source::Commands,
+        (false, false) => Source::Files,
+    };
+    let settings = settings(&command, context, &bundle, file.is_some())?;
+    let folder = scratch.path().to_owned();
+    let (dry, ground) = match remembered.filter(|_| source == Source::Commands) {
+        Some(remembered) => {
+            let root = remembered.now().root().to_owned();
+            let dry = DryTree::enter(&root, &folder)?;
+            let tree = match &dry {
+                DryTree::Overlay(_) => root,
+                DryTree::Copy { why } => {
+                    notes.push(format!("the commands run in a copy of the repository; no overlay: {why}"));
+                    let copy = folder.join("copy");
+                    remembered.now().copy_to(&copy)?;
+                    copy
+                }
+            };
+            (Some(dry), Some((tree, remembered)))
+        }
+        None => (None, None),
+    };
+    let wish =
+        Wish { source, settings, variables: std::env::vars_os().collect(), ground, folder: folder.clone() };
+    let outcome = interrupt::block_on(async {
+        let signals = Signals::take()?;
+        tokio::select! {
+            outcome = replay::perform(bundle, wish) => outcome.map(Some),
+            () = signals.wait() => Ok(None),
+        }
+    });
+    drop(dry);
+    let layers = dry_tree::layers(&folder);
+    if layers.exists() {
+        sandbox::overlay::remove(&layers)?;
+    }
+    let Some(outcome) = outcome? else { return Ok(Exit::Run(journal::Ending::Interrupted)) };
+    tell(&outcome, &notes, command.json, context)?;
+    Ok(if outcome.followed.difference.is_none() { Exit::Success } else { Exit::Negative })
+}
+
+/// The settings of the session with those of the command line over them, or those of now.
+fn settings(command: &Replay, context: &Context, bundle: &Bundle, foreign: bool) -> Result<Settings> {
+    let mut given = command.settings.given.clone();
+    let now = context.resolve(&given)?;
+    if command.current_settings {
+        return now.settings();
+    }
+    let recorded = bundle.records.first().map(|r| &r.event);
+    let Some(journal::Event::Session { settings, .. }) = recorded else { return now.settings() };
+    // What commands may do is never decided by a file that somebody sent.
+    let safety = |key: &str| definition(key).is_some_and(|d| d.group == Group::Safety);
+    let ours: Vec<(String, String)> =
+        now.chosen().into_iter().filter(|(key, _)| foreign && safety(key)).collect();
+    let theirs = settings.iter().filter(|(key, _)| !(foreign && safety(key))).cloned();
+    for (key, text) in theirs.chain(ours) {
+        if let Some(known) = definition(&key).filter(|d| given.iter().all(|(key, _)| *key != d.key)) {
+            given.push((known.key, text));
+        }
+    }
+    layers::resolve(&given, &Environment::default(), None)?.settings()
+}
+
+fn tell(outcome: &Outcome, notes: &[String], json: bool, context: &Context) -> Result<()> {
+    let Outcome { followed, session, version, tree } = outcome;
+    let this = env!("CARGO_PKG_VERSION");
+    if json {
+        let value = json!({
+            "same": followed.difference.is_none(),
+            "session": session,
+            "recorded_by": version,
+            "replayed_by": this,
+            "events": followed.events,
+            "requests": followed.requests,
+            "calls": followed.calls,
+            "files": tree.as_ref().ok(),
+            "difference": followed.difference,
+            "notes": notes,
+        });
+        return Ok(console::print(format!("{value}\n"))?);
+    }
+    for note in notes {
+        console::say(format_args!("note: {}", sanitize::line(note)));
+    }
+    let [events, requests, calls] =
+        [(followed.events, "event"), (followed.requests, "request"), (followed.calls, "call")]
+            .map(|(n, word)| plural(n as u64, word));
+    let text = match &followed.difference {
+        None => {
+            let tree = match tree {
+                Ok(0) => "no file changed at the end".to_owned(),
+                Ok(n) => format!("{} as at the end", plural(*n as u64, "changed file")),
+                Err(why) => format!("the tree not compared: {why}"),
+            };
+            format!("same: {events}, {requests}, {calls}, {tree}\n")
+        }
+        Some(difference) => {
+            let surface =
+                Surface { width: console::width(&context.environment.variables), paint: Paint::stdout() };
+            let head = format!(
+                "the same up to there: {events}; recorded by agent {}, this is agent {this}\n",
+                sanitize::line(version)
+            );
+            difference.show(surface) + &head
+        }
+    };
+    Ok(console::print(text)?)
+}

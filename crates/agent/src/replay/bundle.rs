@@ -1,0 +1,400 @@
+//! A session with what its replay needs of the repository, in one file: `docs/replay.md` describes the format. Written by
+//! `agent sessions export`, read by `agent replay`. What is read comes from anybody: each line is judged here, and nothing is written anywhere.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use journal::Record;
+use secrets::Secrets;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use workspace::{CleanPath, FileImage, READ_LIMIT, Seed};
+
+use super::script::Changes;
+use crate::exit::{Failure, Result};
+
+/// The version of the format; it changes when a reader of old files would misread new ones.
+const VERSION: u32 = 1;
+/// The largest file that is read, in bytes.
+const FILE_LIMIT: u64 = 512 << 20;
+/// The most contents of files that one holds, in bytes: more belongs to a repository, not beside a test.
+pub(crate) const CONTENTS_LIMIT: u64 = 64 << 20;
+/// The most files it names, one more than the tools look at.
+pub(crate) const FILES_LIMIT: usize = 50_001;
+/// The largest file it may tell the size of, in bytes: 1 TiB.
+const SIZE_LIMIT: u64 = 1 << 40;
+/// How much of a file is looked at to tell text from binary, as tools do.
+const SNIFF: usize = 8_000;
+
+/// A session and what belongs to it.
+#[derive(Debug, Default)]
+pub(crate) struct Bundle {
+    /// Whether it holds anything of the repository.
+    pub(crate) contents: bool,
+    /// The files at the beginning; of those that no tool looked into only the size.
+    pub(crate) files: BTreeMap<CleanPath, Seed>,
+    /// What commands changed.
+    pub(crate) changes: Changes,
+    /// The files that the session changed, as they were at its end.
+    pub(crate) end: BTreeMap<CleanPath, Option<Seed>>,
+    /// What a person should know of it.
+    pub(crate) notes: Vec<String>,
+    pub(crate) records: Vec<Record>,
+}
+
+/// The first line: what is in it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    version: u32,
+    /// The agent that wrote it.
+    agent: String,
+    session: String,
+    contents: bool,
+    /// Lines of each kind, by which a file that was cut is known.
+    files: usize,
+    changes: usize,
+    end: usize,
+    records: usize,
+    /// Bytes of contents.
+    bytes: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+}
+
+/// A line that is no record.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Line {
+    Export(Head),
+    File(Entry),
+    Change(Change),
+    End(Entry),
+}
+
+/// A file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    path: CleanPath,
+    /// It is not there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    gone: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    /// Permission bits in octal, where they are not 644.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
+    /// Its content where that is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    /// Its content in hexadecimal digits where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hex: Option<String>,
+    /// Where it leads, of a symbolic link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    link: Option<String>,
+}
+
+/// A file that a command changed.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    /// The number of the record with the command's result.
+    by: u64,
+    file: Entry,
+}
+
+impl Entry {
+    fn of(path: &CleanPath, seed: Option<&Seed>) -> Self {
+        let mut entry = Self {
+            path: path.clone(),
+            gone: seed.is_none(),
+            size: None,
+            mode: None,
+            text: None,
+            hex: None,
+            link: None,
+        };
+        match seed {
+            None => {}
+            Some(Seed::Size(size)) => entry.size = Some(*size),
+            Some(Seed::Image(image)) if image.link => {
+                entry.link = Some(String::from_utf8_lossy(&image.bytes).into_owned())
+            }
+            Some(Seed::Image(image)) => {
+                entry.mode = (image.mode != 0o644).then(|| format!("{:o}", image.mode));
+                match std::str::from_utf8(&image.bytes) {
+                    Ok(text) => entry.text = Some(text.to_owned()),
+                    Err(_) => entry.hex = Some(hex(&image.bytes)),
+                }
+            }
+        }
+        entry
+    }
+
+    fn seed(self) -> Result<(CleanPath, Option<Seed>), String> {
+        let path = self.path;
+        let name = path.as_str().to_owned();
+        if name == "." || path.is_gits() {
+            return Err(format!("{name:?} is no file that a replay may make"));
+        }
+        let mode = match self.mode {
+            None => 0o644,
+            Some(text) => u32::from_str_radix(&text, 8)
+                .ok()
+                .filter(|m| *m <= 0o777)
+                .ok_or_else(|| format!("{name}: {text:?} is no mode of a file"))?,
+        };
+        let image = |bytes: Vec<u8>, link| {
+            Seed::Image(FileImage { bytes, mode: if link { 0o777 } else { mode }, link })
+        };
+        let seed = match (self.gone, self.size, self.text, self.hex, self.link) {
+            (true, None, None, None, None) => None,
+            (false, Some(size), None, None, None) if size <= SIZE_LIMIT => Some(Seed::Size(size)),
+            (false, Some(size), None, None, None) => {
+                return Err(format!("{name}: {size} bytes are more than a file may have here"));
+            }
+            (false, None, Some(text), None, None) => Some(image(text.into_bytes(), false)),
+            (false, None, None, Some(digits), None) => Some(image(
+                unhex(&digits).ok_or_else(|| format!("{name}: its content is no hexadecimal digits"))?,
+                false,
+            )),
+            (false, None, None, None, Some(to)) if !to.is_empty() && !to.contains('\0') => {
+                Some(image(to.into_bytes(), true))
+            }
+            _ => return Err(format!("{name}: a file has one of size, text, hex and link")),
+        };
+        match &seed {
+            Some(Seed::Image(image)) if image.bytes.len() as u64 > READ_LIMIT => {
+                Err(format!("{name} is larger than a tool reads"))
+            }
+            _ => Ok((path, seed)),
+        }
+    }
+}
+
+/// What is kept of a file: its content where a tool could read it, else its size.
+pub(crate) fn kept(image: FileImage) -> Seed {
+    let binary = image.bytes.iter().take(SNIFF).any(|b| *b == 0);
+    match image.link || (!binary && image.bytes.len() as u64 <= READ_LIMIT) {
+        true => Seed::Image(image),
+        false => Seed::Size(image.bytes.len() as u64),
+    }
+}
+
+impl Bundle {
+    /// Without anything of the repository.
+    pub(crate) fn bare(records: Vec<Record>) -> Self {
+        Self { records, ..Self::default() }
+    }
+
+    /// Files with their contents, and their bytes.
+    pub(crate) fn contained(&self) -> impl Iterator<Item = (&CleanPath, u64)> {
+        let of =
+            |seed: &Seed| if let Seed::Image(image) = seed { Some(image.bytes.len() as u64) } else { None };
+        let begun = self.files.iter().filter_map(move |(path, seed)| Some((path, of(seed)?)));
+        let ended = self.end.iter().filter(|(path, _)| !self.files.contains_key(*path));
+        begun.chain(ended.filter_map(move |(path, seed)| Some((path, of(seed.as_ref()?)?))))
+    }
+
+    /// Bytes of all contents.
+    pub(crate) fn bytes(&self) -> u64 {
+        let of = |seed: &Seed| if let Seed::Image(image) = seed { image.bytes.len() as u64 } else { 0 };
+        let changed = self.changes.values().flatten().filter_map(|(_, seed)| seed.as_ref());
+        self.files.values().chain(changed).chain(self.end.values().flatten()).map(of).sum()
+    }
+
+    /// With placeholders in place of secrets, in all contents; how many files had any.
+    pub(crate) fn mask(&mut self, secrets: &Secrets) -> usize {
+        let changed = self.changes.values_mut().flatten().filter_map(|(_, seed)| seed.as_mut());
+        let all = self.files.values_mut().chain(changed).chain(self.end.values_mut().flatten());
+        let mut contents: Vec<&mut Vec<u8>> = all
+            .filter_map(|seed| if let Seed::Image(image) = seed { Some(&mut image.bytes) } else { None })
+            .collect();
+        // What is told to be secret in one file is one in the others.
+        contents.iter().for_each(|bytes| secrets.learn(bytes));
+        let mut masked = 0;
+        for bytes in &mut contents {
+            if let Cow::Owned(without) = secrets.mask_bytes(bytes) {
+                **bytes = without;
+                masked += 1;
+            }
+        }
+        masked
+    }
+
+    /// As a file; the same session gives the same bytes.
+    pub(crate) fn write(&self, session: &str) -> Result<String> {
+        let mut out = String::new();
+        let mut line = |value: &dyn erased::Line| -> Result<()> {
+            out.push_str(&value.json().map_err(Failure::refused)?);
+            out.push('\n');
+            Ok(())
+        };
+        let mut changes: Vec<_> = self.changes.iter().collect();
+        changes.sort_by_key(|(by, _)| **by);
+        let changes: Vec<Line> = changes
+            .into_iter()
+            .flat_map(|(by, files)| {
+                files.iter().map(|(path, seed)| {
+                    Line::Change(Change { by: *by, file: Entry::of(path, seed.as_ref()) })
+                })
+            })
+            .collect();
+        line(&Line::Export(Head {
+            version: VERSION,
+            agent: env!("CARGO_PKG_VERSION").into(),
+            session: session.to_owned(),
+            contents: self.contents,
+            files: self.files.len(),
+            changes: changes.len(),
+            end: self.end.len(),
+            records: self.records.len(),
+            bytes: self.bytes(),
+            notes: self.notes.clone(),
+        }))?;
+        for (path, seed) in &self.files {
+            line(&Line::File(Entry::of(path, Some(seed))))?;
+        }
+        for change in &changes {
+            line(change)?;
+        }
+        for (path, seed) in &self.end {
+            line(&Line::End(Entry::of(path, seed.as_ref())))?;
+        }
+        for record in &self.records {
+            line(record)?;
+        }
+        Ok(out)
+    }
+
+    /// Reads a file from anybody. One that only holds records, as older versions wrote, is a bundle without contents.
+    ///
+    /// # Errors
+    /// One sentence on what is wrong with it.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let wrong = |why: String| Failure::misuse(format!("{}: {why}", path.display()));
+        let cannot = |e: std::io::Error| wrong(format!("it cannot be read: {e}"));
+        let mut text = String::new();
+        let file = File::open(path).map_err(cannot)?;
+        if !file.metadata().map_err(cannot)?.is_file() {
+            return Err(wrong("it is no file".into()));
+        }
+        let read = file.take(FILE_LIMIT + 1).read_to_string(&mut text).map_err(cannot)?;
+        if read as u64 > FILE_LIMIT {
+            return Err(wrong(format!("it is larger than {} MB", FILE_LIMIT >> 20)));
+        }
+        Self::parse(&text).map_err(wrong)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut bundle = Self::default();
+        let mut head: Option<Head> = None;
+        let mut changed = 0;
+        for (number, line) in (1..).zip(text.lines()) {
+            let at = |why: String| format!("line {number}: {why}");
+            let value: Value = serde_json::from_str(line).map_err(|e| at(format!("no JSON: {e}")))?;
+            if value.get("event").is_some() {
+                let record: Record = serde_json::from_value(value)
+                    .map_err(|e| at(format!("no event that is known here: {e}")))?;
+                if record.v != journal::VERSION {
+                    return Err(at(format!(
+                        "an event of version {}; this agent reads {}",
+                        record.v,
+                        journal::VERSION
+                    )));
+                }
+                bundle.records.push(record);
+                continue;
+            }
+            if let Some(version) = value["export"]["version"].as_u64().filter(|v| *v != u64::from(VERSION)) {
+                return Err(at(format!("it is of version {version}; this agent reads {VERSION}")));
+            }
+            let read: Line = serde_json::from_value(value)
+                .map_err(|e| at(format!("not a line of an exported session: {e}")))?;
+            let twice = |path: &CleanPath| at(format!("{path} is there twice"));
+            match read {
+                Line::Export(read) if number == 1 => head = Some(read),
+                Line::Export(_) => return Err(at("a second head".into())),
+                _ if head.is_none() => return Err(at("it has no head".into())),
+                Line::File(entry) => {
+                    let (path, seed) = entry.seed().map_err(at)?;
+                    let Some(seed) = seed else {
+                        return Err(at(format!("{path} is not there at the beginning")));
+                    };
+                    if bundle.files.insert(path.clone(), seed).is_some() {
+                        return Err(twice(&path));
+                    }
+                }
+                Line::End(entry) => {
+                    let (path, seed) = entry.seed().map_err(at)?;
+                    if bundle.end.insert(path.clone(), seed).is_some() {
+                        return Err(twice(&path));
+                    }
+                }
+                Line::Change(Change { by, file }) => {
+                    let (path, seed) = file.seed().map_err(at)?;
+                    let files = bundle.changes.entry(by).or_default();
+                    if files.iter().any(|(other, _)| *other == path) {
+                        return Err(twice(&path));
+                    }
+                    files.push((path, seed));
+                    changed += 1;
+                }
+            }
+        }
+        if let Some(head) = head {
+            let wanted = (head.files, head.changes, head.end, head.records);
+            if wanted != (bundle.files.len(), changed, bundle.end.len(), bundle.records.len()) {
+                return Err("it is not whole: it has other lines than its head says".into());
+            }
+            (bundle.contents, bundle.notes) = (head.contents, head.notes);
+        }
+        if bundle.records.is_empty() {
+            return Err("it holds no session".into());
+        }
+        if bundle.files.len() > FILES_LIMIT {
+            return Err(format!("it names {} files, and the most is {FILES_LIMIT}", bundle.files.len()));
+        }
+        if bundle.bytes() > CONTENTS_LIMIT {
+            return Err(format!(
+                "it holds {} MB of files, and the most is {} MB",
+                bundle.bytes() >> 20,
+                CONTENTS_LIMIT >> 20
+            ));
+        }
+        Ok(bundle)
+    }
+}
+
+/// Any line as JSON.
+mod erased {
+    pub(super) trait Line {
+        fn json(&self) -> serde_json::Result<String>;
+    }
+
+    impl<T: serde::Serialize> Line for T {
+        fn json(&self) -> serde_json::Result<String> {
+            serde_json::to_string(self)
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, b| {
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}
+
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let digits = digits.as_bytes();
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    (digits.len().is_multiple_of(2) && digits.iter().all(u8::is_ascii_hexdigit))
+        .then(|| digits.chunks(2).map(pair).collect())?
+}

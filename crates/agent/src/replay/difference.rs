@@ -1,0 +1,207 @@
+//! The first place where a replay goes another way than the record, for people and for programs.
+
+use journal::{Event, Role, Step};
+use serde::Serialize;
+
+use crate::preview::{self, Surface};
+use crate::sanitize;
+
+/// Lines of a shown difference; what is longer is cut.
+const LINES: usize = 60;
+/// Bytes of a text that are compared line by line.
+const LONGEST: usize = 1 << 20;
+
+/// What kind of difference it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    Asked,
+    Answered,
+    Tool,
+    Command,
+    Tree,
+    Ended,
+}
+
+impl Kind {
+    fn words(self) -> &'static str {
+        match self {
+            Kind::Asked => "the agent asked something else",
+            Kind::Answered => "the agent made something else of the answer",
+            Kind::Tool => "a tool answered something else",
+            Kind::Command => "a command's result differs",
+            Kind::Tree => "the tree differs",
+            Kind::Ended => "the run ended otherwise",
+        }
+    }
+}
+
+/// What was recorded, and what came now.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Difference {
+    pub(crate) kind: Kind,
+    /// 0 before the first request.
+    pub(crate) turn: u32,
+    /// The number of the recorded event; null where the record had come to its end.
+    pub(crate) event: Option<u64>,
+    /// What it is about, in a few words.
+    pub(crate) what: String,
+    pub(crate) recorded: String,
+    pub(crate) now: String,
+}
+
+impl Difference {
+    /// Between a step on record and one of now; `before` are those that were the same.
+    pub(crate) fn between(wanted: Option<&Step>, now: Option<&Step>, before: &[Step]) -> Self {
+        let recorded = wanted.map(|s| Described::of(&s.event, before));
+        let came = now.map(|s| Described::of(&s.event, before));
+        let nothing = || Described { kind: Kind::Ended, what: "nothing more".into(), text: String::new() };
+        let (recorded, came) = (recorded.unwrap_or_else(nothing), came.unwrap_or_else(nothing));
+        let turn = wanted.or(now).map_or(0, |s| s.turn);
+        let event = wanted.map(|s| s.seq);
+        if recorded.what == came.what {
+            let (kind, what) = (recorded.kind, recorded.what);
+            return Self { kind, turn, event, what, recorded: recorded.text, now: came.text };
+        }
+        // What the agent did decides; where it stopped early or went on, that does.
+        let kind =
+            if recorded.kind == Kind::Ended || came.kind == Kind::Ended { Kind::Ended } else { came.kind };
+        let what = format!("recorded was {}; now came {}", recorded.what, came.what);
+        Self { kind, turn, event, what, recorded: recorded.text, now: came.text }
+    }
+
+    /// The agent wanted something that the record does not have.
+    pub(crate) fn beyond(wanted: Option<&Step>, turn: u32, now: &str) -> Self {
+        let recorded = wanted.map(|s| Described::of(&s.event, &[]));
+        let what = match &recorded {
+            Some(recorded) => format!("recorded was {}; now {now}", recorded.what),
+            None => format!("now {now}"),
+        };
+        let recorded = recorded.map(|r| r.text).unwrap_or_default();
+        Self { kind: Kind::Answered, turn, event: wanted.map(|s| s.seq), what, recorded, now: String::new() }
+    }
+
+    /// A file that is not as it was at the end.
+    pub(crate) fn in_tree(turn: u32, path: &str, recorded: String, now: String) -> Self {
+        Self { kind: Kind::Tree, turn, event: None, what: path.to_owned(), recorded, now }
+    }
+
+    /// For people: a line on where and what, then the lines that differ.
+    pub(crate) fn show(&self, surface: Surface) -> String {
+        let place = match (self.turn, self.event) {
+            _ if self.kind == Kind::Tree => "at the end".to_owned(),
+            (0, Some(event)) => format!("before turn 1, event {event}"),
+            (turn, Some(event)) => format!("in turn {turn}, event {event}"),
+            (turn, None) => format!("after turn {turn}"),
+        };
+        let mut out = format!("different {place}: {}\n{}\n", self.kind.words(), sanitize::line(&self.what));
+        let cut = |text: &str| text.char_indices().nth(LONGEST).map_or(text.len(), |(at, _)| at);
+        let with_newline = |text: &str| {
+            let text = &text[..cut(text)];
+            if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
+        };
+        let drawn = preview::texts(&with_newline(&self.recorded), &with_newline(&self.now), surface);
+        let lines: Vec<&str> = drawn.lines().collect();
+        for line in lines.iter().take(LINES) {
+            out.push_str(line);
+            out.push('\n');
+        }
+        if lines.len() > LINES {
+            out.push_str(&format!("… {} more lines\n", lines.len() - LINES));
+        }
+        if drawn.is_empty() && self.recorded != self.now {
+            out.push_str("they differ only in how they end\n");
+        }
+        out
+    }
+}
+
+/// An event in words.
+struct Described {
+    kind: Kind,
+    what: String,
+    text: String,
+}
+
+impl Described {
+    fn of(event: &Event, before: &[Step]) -> Self {
+        let (kind, what, text) = match event {
+            Event::Message { role, content } => {
+                let said = before
+                    .iter()
+                    .filter(|s| matches!(s.event, Event::Message { .. } | Event::Output { .. }))
+                    .count();
+                let who = match role {
+                    Role::System => "the system prompt",
+                    Role::User => "the message",
+                    Role::Assistant => "the beginning of an answer",
+                };
+                (Kind::Asked, format!("{who} ({})", said + 1), content.clone())
+            }
+            Event::Rewound { keep, why } => {
+                (Kind::Asked, "a cut back of the conversation".into(), format!("to {keep} messages: {why}\n"))
+            }
+            Event::Request { attempt, messages, temperature, seed, max_tokens, .. } => {
+                let shown = |name: &str, value: Option<String>| {
+                    format!("{name} {}\n", value.unwrap_or_else(|| "none".into()))
+                };
+                let text = format!("attempt {attempt}\nmessages {messages}\n")
+                    + &shown("temperature", temperature.map(|t| t.to_string()))
+                    + &shown("seed", seed.map(|s| s.to_string()))
+                    + &shown("max_tokens", Some(max_tokens.to_string()));
+                (Kind::Asked, "the request".into(), text)
+            }
+            Event::Call { call, tool, arguments, span, repairs, .. } => {
+                let arguments = serde_json::to_string_pretty(arguments).unwrap_or_default();
+                let text = format!(
+                    "{tool} {arguments}\nat bytes {} to {}\nrepairs: {}\n",
+                    span.0,
+                    span.1,
+                    repairs.join(", ")
+                );
+                (Kind::Answered, format!("call {call}"), text)
+            }
+            Event::Refused { message, early, .. } => {
+                let when = if *early { "while it was being written" } else { "when it was complete" };
+                (Kind::Answered, "a refusal".into(), format!("{when}:\n{message}\n"))
+            }
+            Event::Cut { why, at, .. } => {
+                let why = serde_json::to_value(why)
+                    .ok()
+                    .and_then(|v| v.as_str().map(str::to_owned))
+                    .unwrap_or_default();
+                (Kind::Answered, "a cut".into(), format!("at byte {at}: {why}\n"))
+            }
+            Event::Output { content, thinking, ended_by, block, .. } => {
+                let text = format!("{thinking}{content}\nended by {ended_by:?}, block at {block:?}\n");
+                (Kind::Answered, "the answer as it was taken".into(), text)
+            }
+            Event::ToolFinished { tool, status, text, changed, .. } => {
+                let kind = if ["run_tests", "run_command"].contains(&tool.as_str()) {
+                    Kind::Command
+                } else {
+                    Kind::Tool
+                };
+                let changed = if changed.is_empty() {
+                    String::new()
+                } else {
+                    format!("\nchanged {}", changed.join(", "))
+                };
+                (kind, format!("the result of {tool}"), format!("{status}\n{text}{changed}\n"))
+            }
+            Event::Checked(check) => {
+                let how = if check.passed { "passed" } else { "failed" };
+                (
+                    Kind::Command,
+                    "the verification".into(),
+                    format!("{}: {how}\n{}\n", check.command, check.text),
+                )
+            }
+            Event::Finished { ending, message, .. } => {
+                (Kind::Ended, "the end".into(), format!("{}: {message}\n", ending.label()))
+            }
+            other => (Kind::Ended, "another event".into(), format!("{other:?}")),
+        };
+        Self { kind, what, text }
+    }
+}

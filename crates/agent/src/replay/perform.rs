@@ -1,0 +1,189 @@
+//! The performance: a tree, the parts, the planner, and what came of it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use journal::Store;
+use planner::{Job, Limits, Parts, Verifier};
+use serde_json::Value;
+use workspace::{Remembered, Seed, Workspace};
+
+use super::bundle::Bundle;
+use super::difference::Difference;
+pub(crate) use super::edges::Source;
+use super::edges::{Checks, Looked, OnStage, Recorded, Stage};
+use super::recording::Recording;
+use super::script::{Followed, Script};
+use crate::edit_form;
+use crate::exit::{Failure, Result};
+use crate::masking::{self, MaskedTree, MaskedVerifier};
+use crate::repository::Tests;
+use crate::session;
+use crate::settings::Settings;
+
+/// How to replay.
+pub(crate) struct Wish {
+    pub(crate) source: Source,
+    pub(crate) settings: Settings,
+    /// The program's own variables; commands get a part of them.
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    /// A tree that is there, to be put back to how it was; without one the bundle's is planted.
+    pub(crate) ground: Option<(PathBuf, Remembered)>,
+    /// A folder for this replay alone.
+    pub(crate) folder: PathBuf,
+}
+
+/// What came of it.
+pub(crate) struct Outcome {
+    pub(crate) followed: Followed,
+    pub(crate) session: String,
+    /// The version that recorded it.
+    pub(crate) version: String,
+    /// Whether the trees at the end were compared, and if not, why.
+    pub(crate) tree: std::result::Result<usize, &'static str>,
+}
+
+/// Replays a session to its end, or to the first difference.
+///
+/// # Errors
+/// When the tree cannot be made, or the record is none of a run.
+pub(crate) async fn perform(bundle: Bundle, wish: Wish) -> Result<Outcome> {
+    let Bundle { files, changes, end, records, .. } = bundle;
+    let mut recording = Recording::of(records)?;
+    let Wish { source, settings, variables, ground, folder } = wish;
+    let workspace = match ground {
+        Some((root, remembered)) => back(&root, &remembered)?,
+        None => plant(&folder, &recording.root, files)?,
+    };
+    // Placeholders belong to the session that was recorded.
+    let secrets = masking::secrets(&settings, &variables, &recording.id);
+    masking::learn(&secrets, &workspace, &folder.join(session::STATE));
+    if secrets::first_placeholder(&recording.task).is_some() {
+        let _ = secrets.untold(); // the task says what they are
+    }
+    let script = Arc::new(Script::new(&mut recording));
+    let stage = Arc::new(Stage {
+        script: Arc::clone(&script),
+        source,
+        workspace: Some(workspace.clone()).filter(|_| source == Source::Files),
+        changes,
+        roots: (workspace.root().display().to_string(), recording.root.display().to_string()),
+    });
+    let mut toolbox = session::toolbox_on(
+        workspace.clone(),
+        &settings,
+        &secrets,
+        &folder,
+        variables,
+        &OnStage(Arc::clone(&stage)),
+    )?;
+    let runs_commands = source == Source::Commands;
+    if runs_commands && !recording.plan_only() {
+        Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;
+    }
+    edit_form::choose(&settings, Some(&recording.identity)).describe(&mut toolbox.registry);
+    let real = Tests::new(toolbox.tests).filter(|_| runs_commands);
+    let real = real.map(|real| MaskedVerifier(Arc::new(real), secrets.clone()));
+    let verifier = Checks { stage: Arc::clone(&stage), real };
+    let verified = recording.plan["has_verifier"] == true;
+    let planned = session::plan(&settings)?;
+    let unlimited = Limits { turns: u32::MAX, tokens: None, seconds: None, cost: None };
+    // Time is not repeated; whoever took the session up may have given it more of everything.
+    let limits = if recording.resumed { unlimited } else { Limits { seconds: None, ..planned.limits } };
+    let parts = Parts {
+        model: Box::new(Recorded { identity: recording.identity.clone(), script: Arc::clone(&script) }),
+        tools: toolbox.registry,
+        repository: {
+            let looked = Looked::new(workspace.clone(), &inside(&recording.plan));
+            Arc::new(MaskedTree::new(Arc::new(looked), secrets.clone()))
+        },
+        verifier: verified.then(|| Arc::new(verifier) as Arc<dyn Verifier>),
+        interrupt: script.stop(),
+    };
+    let job = Job {
+        task: recording.task.clone(),
+        settings: planner::Settings { plan_only: recording.plan_only(), limits, ..planned },
+        why_model: "recorded".into(),
+    };
+    let mut journal = Store::new(&folder).create()?;
+    journal.filter(masking::filter(&secrets));
+    let observer = Arc::clone(&script);
+    journal.observe(Box::new(move |record| observer.observe(record)));
+    let begun = (source == Source::Record).then_some(&recording.plan);
+    planner::replay(job, parts, &mut journal, begun).await.map_err(Failure::refused)?;
+    let mut followed = script.finish();
+    let tree = match source {
+        Source::Record => Err("nothing was run in it"),
+        _ if !recording.whole => Err("something was under way when the session ended"),
+        _ => Ok(end.len()),
+    };
+    if followed.difference.is_none() && tree.is_ok() {
+        followed.difference =
+            end.iter().find_map(|(path, wanted)| differs(&workspace, path, wanted.as_ref()));
+    }
+    Ok(Outcome { followed, session: recording.id, version: recording.version, tree })
+}
+
+/// A tree of its own in the folder.
+fn plant(
+    folder: &Path,
+    original: &Path,
+    files: impl IntoIterator<Item = (workspace::CleanPath, Seed)>,
+) -> Result<Workspace> {
+    let root = folder.join("tree");
+    std::fs::create_dir(&root)?;
+    let workspace = Workspace::open_replica(&root, original).map_err(Failure::refused)?;
+    for (path, seed) in files {
+        workspace
+            .plant(&path, &seed)
+            .map_err(|e| Failure::misuse(format!("the session's tree cannot be made: {e}")))?;
+    }
+    Ok(workspace)
+}
+
+/// Puts a tree back to how it was when the session began.
+fn back(root: &Path, remembered: &Remembered) -> Result<Workspace> {
+    let workspace = Workspace::open(root).map_err(Failure::refused)?;
+    let then: Vec<_> = remembered.then().iter().map(|(path, image)| (path.clone(), image.clone())).collect();
+    workspace.put(&then).map_err(|e| Failure::misuse(format!("the session's tree cannot be made: {e}")))?;
+    Ok(workspace)
+}
+
+/// Where the person stood, as far as the instructions that were found tell.
+fn inside(plan: &Value) -> PathBuf {
+    let paths =
+        plan["opening"]["instructions"].as_array().into_iter().flatten().filter_map(|i| i["path"].as_str());
+    paths
+        .filter_map(|path| Path::new(path).parent())
+        .max_by_key(|folder| folder.components().count())
+        .map(Path::to_owned)
+        .unwrap_or_default()
+}
+
+/// How a file differs from how it was at the end.
+fn differs(workspace: &Workspace, path: &workspace::CleanPath, wanted: Option<&Seed>) -> Option<Difference> {
+    let now = workspace.image(path);
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (recorded, came) = match (wanted, &now) {
+        (None, None) => return None,
+        (Some(Seed::Image(wanted)), Some(now)) if wanted == now => return None,
+        (Some(Seed::Size(size)), Some(now)) if *size == now.bytes.len() as u64 => return None,
+        (Some(Seed::Image(wanted)), Some(now)) if wanted.bytes == now.bytes => {
+            (format!("mode {:o}\n", wanted.mode), format!("mode {:o}\n", now.mode))
+        }
+        (wanted, now) => {
+            let recorded = match wanted {
+                None => "there is no such file\n".to_owned(),
+                Some(Seed::Size(size)) => format!("{size} bytes\n"),
+                Some(Seed::Image(image)) => shown(&image.bytes),
+            };
+            (
+                recorded,
+                now.as_ref()
+                    .map_or_else(|| "there is no such file\n".to_owned(), |image| shown(&image.bytes)),
+            )
+        }
+    };
+    Some(Difference::in_tree(0, path.as_str(), recorded, came))
+}

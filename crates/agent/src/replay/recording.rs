@@ -1,0 +1,258 @@
+//! What a journal holds for a replay: how the run was begun, what the model answered to each request, what tools and verifications came to,
+//! and the steps that have to come again.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use journal::{Budget, Check, EndedBy, Ending, Event, Record, Step, Trace};
+use models::Identity;
+use models::replay::{Replay, Turn, TurnEnd};
+use serde_json::Value;
+use tool_api::{Outcome, Status};
+
+use crate::exit::{Failure, Result};
+
+/// Servers that are somebody else's, for journals that do not say it of a model.
+const REMOTE: [&str; 2] = ["deepseek", "openai"];
+
+/// A session, ready to be replayed.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    pub(crate) id: String,
+    /// The version of the agent that recorded it.
+    pub(crate) version: String,
+    pub(crate) task: String,
+    pub(crate) root: PathBuf,
+    pub(crate) identity: Identity,
+    /// What the planner was begun with.
+    pub(crate) plan: Value,
+    /// The answer to each request; `None` where none is on record.
+    pub(crate) heard: Vec<Option<Turn>>,
+    /// The window that was found after a turn, where it was another than before.
+    pub(crate) windows: HashMap<u32, u64>,
+    pub(crate) results: Vec<Done>,
+    pub(crate) checks: Vec<Checked>,
+    /// What has to come again.
+    pub(crate) steps: Vec<Step>,
+    /// It was ended from outside: nothing is said about what would have come.
+    pub(crate) open: bool,
+    /// More than one process worked on it.
+    pub(crate) resumed: bool,
+    /// Nothing was under way when it ended, so that the tree is as the record says.
+    pub(crate) whole: bool,
+}
+
+/// The result of a call.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// The number of its record.
+    pub(crate) seq: u64,
+    pub(crate) turn: u32,
+    pub(crate) tool: String,
+    /// `None` for what the planner itself wrote.
+    pub(crate) arguments: Option<Value>,
+    pub(crate) outcome: Outcome,
+}
+
+/// The result of a verification.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// The number of its record.
+    pub(crate) seq: u64,
+    pub(crate) check: Check,
+}
+
+impl Recording {
+    /// Reads a session's records.
+    ///
+    /// # Errors
+    /// When it ended before its first turn.
+    pub(crate) fn of(records: Vec<Record>) -> Result<Self> {
+        let resumed = records.iter().any(|r| matches!(r.event, Event::Resumed { .. }));
+        let records = journal::uninterrupted(records);
+        let Some(Event::Session { id, version, task, root, .. }) = records.first().map(|r| &r.event) else {
+            return Err(Failure::misuse("this is no session: its first event does not say what it is about"));
+        };
+        let plan = records.iter().find_map(|r| match &r.event {
+            Event::Begun { plan } => Some(plan.clone()),
+            _ => None,
+        });
+        let plan = plan.ok_or_else(|| {
+            Failure::misuse("the session ended before its first turn: there is nothing to replay")
+        })?;
+        let mut trace = Trace::default();
+        records.iter().for_each(|r| trace.push(r));
+        let mut steps = trace.finish();
+        let ending = records.iter().rev().find_map(|r| match &r.event {
+            Event::Finished { ending, .. } => Some(ending),
+            _ => None,
+        });
+        let open = match ending {
+            Some(Ending::Verified | Ending::Unverified | Ending::GaveUp) => false,
+            Some(Ending::Budget { budget: Budget::Turns | Budget::Tokens | Budget::Cost }) => resumed,
+            _ => true,
+        };
+        if open {
+            steps.retain(|s| !matches!(s.event, Event::Finished { .. }));
+        }
+        let (results, checks) = done(&records);
+        let heard = heard(&records);
+        Ok(Self {
+            id: id.clone(),
+            version: version.clone(),
+            task: task.clone(),
+            root: root.into(),
+            identity: identity(&records, &plan),
+            whole: ending.is_some() && nothing_under_way(&records),
+            plan,
+            heard,
+            windows: windows(&records),
+            results,
+            checks,
+            steps,
+            open,
+            resumed,
+        })
+    }
+
+    /// Whether the run was to stop before its first command.
+    pub(crate) fn plan_only(&self) -> bool {
+        self.plan["settings"]["plan_only"] == true
+    }
+}
+
+/// The model as it presented itself.
+fn identity(records: &[Record], plan: &Value) -> Identity {
+    let model =
+        records.iter().rev().find_map(|r| if let Event::Model(m) = &r.event { Some(m) } else { None });
+    let mut identity = Replay::identity_named("recorded");
+    let Some(m) = model else { return identity };
+    // The dialect decides what the prompts say; a size that leads to it stands in where none is told.
+    let small = (m.dialect == "whole-file").then_some(1.5);
+    identity.local = m.local.unwrap_or(!REMOTE.contains(&m.server.as_str()));
+    (identity.server, identity.server_version) = (m.server.clone(), m.server_version.clone());
+    (identity.model, identity.window, identity.thinking) = (m.model.clone(), m.window, m.thinking);
+    (identity.family, identity.parameters_b) = (m.family.clone(), m.parameters_b.or(small));
+    identity.price = m.price;
+    identity.branches = plan["branches"] == true;
+    identity
+}
+
+fn windows(records: &[Record]) -> HashMap<u32, u64> {
+    let found =
+        |r: &Record| if let Event::Window { turn, tokens } = r.event { Some((turn, tokens)) } else { None };
+    records.iter().filter_map(found).collect()
+}
+
+/// What came of each request.
+fn heard(records: &[Record]) -> Vec<Option<Turn>> {
+    let mut heard: Vec<Option<Turn>> = Vec::new();
+    let (mut cut, mut warning, mut overflow) = (false, "", None);
+    for record in records {
+        let turn = match &record.event {
+            Event::Request { .. } => {
+                heard.push(None);
+                (cut, warning, overflow) = (false, "", None);
+                continue;
+            }
+            Event::Cut { .. } => {
+                cut = true;
+                continue;
+            }
+            Event::Warning { message } => {
+                warning = message;
+                let Some(window) = overflow else { continue };
+                Turn { end: TurnEnd::Overflow { message: message.clone(), window }, ..Turn::default() }
+            }
+            Event::Overflow { window, .. } => {
+                overflow = Some(*window);
+                continue;
+            }
+            Event::Retry { error, .. } => Turn { end: TurnEnd::Failed(error.clone()), ..Turn::default() },
+            Event::Finished { ending: Ending::Unavailable, message, .. } => {
+                Turn { end: TurnEnd::Refused(message.clone()), ..Turn::default() }
+            }
+            Event::Finished { ending: Ending::Refused, message, .. } => {
+                Turn { end: TurnEnd::Settings(message.clone()), ..Turn::default() }
+            }
+            Event::Output { .. } => match answer(&record.event, cut, warning) {
+                Some(turn) => turn,
+                None => continue,
+            },
+            _ => continue,
+        };
+        if let Some(last @ None) = heard.last_mut() {
+            *last = Some(turn);
+        }
+    }
+    heard
+}
+
+/// An answer as a turn of a replay. Where it ended without a cut of ours, the stream broke behind a call; `warning` says by what.
+pub(crate) fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
+    let Event::Output { content, thinking, ended_by, doubts, counts, .. } = output else { return None };
+    let broken = || warning.split("; going on with").next().unwrap_or_default().to_owned();
+    Some(Turn {
+        content: content.clone(),
+        thinking: Some(thinking.clone()).filter(|t| !t.is_empty()),
+        end: match ended_by {
+            EndedBy::Stop => TurnEnd::Stop,
+            EndedBy::Length => TurnEnd::Length,
+            EndedBy::Cut if cut => TurnEnd::Cut,
+            EndedBy::Cut => TurnEnd::Failed(broken()),
+        },
+        doubts: doubts
+            .iter()
+            .map(|d| (d.at as usize, d.chosen.clone(), d.other.clone(), d.logprob))
+            .collect(),
+        usage: models::Usage {
+            prompt_tokens: counts.prompt_tokens,
+            cached_tokens: counts
+                .prompt_tokens
+                .zip(counts.evaluated_tokens)
+                .map(|(all, new)| all.saturating_sub(new)),
+            generated_tokens: counts.generated_tokens,
+            ..models::Usage::default()
+        },
+        messages: None,
+    })
+}
+
+fn done(records: &[Record]) -> (Vec<Done>, Vec<Checked>) {
+    let (mut results, mut checks) = (Vec::new(), Vec::new());
+    let mut calls: Vec<(u32, u32, Value)> = Vec::new();
+    for record in records {
+        match &record.event {
+            Event::Call { turn, call, arguments, .. } => calls.push((*turn, *call, arguments.clone())),
+            Event::Checked(check) => checks.push(Checked { seq: record.seq, check: check.clone() }),
+            Event::ToolFinished { turn, call, tool, status, text, changed, facts, .. } => {
+                let arguments =
+                    calls.iter().rev().find(|(t, c, _)| (t, c) == (turn, call)).map(|(.., a)| a.clone());
+                let status = match status.as_str() {
+                    "ok" => Status::Ok,
+                    "failed" => Status::Failed,
+                    _ => Status::Refused,
+                };
+                let outcome =
+                    Outcome { status, text: text.clone(), changed: changed.clone(), facts: facts.clone() };
+                results.push(Done { seq: record.seq, turn: *turn, tool: tool.clone(), arguments, outcome });
+            }
+            _ => {}
+        }
+    }
+    (results, checks)
+}
+
+/// Whether every effect that began is on record as done.
+fn nothing_under_way(records: &[Record]) -> bool {
+    let mut begun = false;
+    for record in records {
+        match &record.event {
+            Event::ToolStarted { effect, .. } => begun |= effect != "read",
+            Event::CheckStarted { .. } => begun = true,
+            Event::ToolFinished { .. } | Event::Checked(_) => begun = false,
+            _ => {}
+        }
+    }
+    !begun
+}

@@ -1,0 +1,269 @@
+//! What a replay goes by: every edge of the planner asks here what is on record, and every event comes by here to be held against it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use journal::{Check, Event, Record, Step, Trace};
+use models::replay::Turn;
+use serde_json::Value;
+use tokio::sync::watch;
+use tool_api::Outcome;
+use workspace::{CleanPath, Seed};
+
+use super::difference::Difference;
+use super::recording::{Checked, Done, Recording};
+
+/// What commands changed, by the number of the record of their result.
+pub(crate) type Changes = HashMap<u64, Vec<(CleanPath, Option<Seed>)>>;
+
+/// The record, and how far it has been followed.
+pub(crate) struct Script {
+    state: Mutex<State>,
+    stop: watch::Sender<bool>,
+}
+
+struct State {
+    wanted: Vec<Step>,
+    /// Nothing is said about what would come after the last of them.
+    open: bool,
+    trace: Trace,
+    /// Steps that have been found the same.
+    same: usize,
+    heard: VecDeque<Option<Turn>>,
+    asked: usize,
+    windows: HashMap<u32, u64>,
+    window: Option<u64>,
+    results: Vec<Option<Done>>,
+    checks: VecDeque<Checked>,
+    command: String,
+    /// Calls that the answer of this turn has begun, and refusals on record by turn: after how many calls, of which tool, what was said.
+    turn: u32,
+    begun: usize,
+    /// How many tools there are.
+    tools: usize,
+    refused: HashMap<u32, (usize, String, String)>,
+    found: Option<Difference>,
+    /// All there is has been followed.
+    over: bool,
+}
+
+/// How far it went.
+#[derive(Debug, Default)]
+pub(crate) struct Followed {
+    pub(crate) difference: Option<Difference>,
+    /// Events compared.
+    pub(crate) events: usize,
+    pub(crate) requests: usize,
+    pub(crate) calls: usize,
+}
+
+impl Script {
+    /// Takes what is to be followed out of a recording.
+    pub(crate) fn new(recording: &mut Recording) -> Self {
+        let wanted = std::mem::take(&mut recording.steps);
+        let mut refused = HashMap::new();
+        let mut calls = (0, 0);
+        for step in &wanted {
+            match &step.event {
+                Event::Call { turn, .. } => calls = (*turn, if calls.0 == *turn { calls.1 + 1 } else { 1 }),
+                Event::Refused { turn, tool: Some(tool), message, .. } => {
+                    let before = if calls.0 == *turn { calls.1 } else { 0 };
+                    refused.insert(*turn, (before, tool.clone(), message.clone()));
+                }
+                _ => {}
+            }
+        }
+        let checks: VecDeque<Checked> = std::mem::take(&mut recording.checks).into();
+        let state = State {
+            wanted,
+            open: recording.open,
+            trace: Trace::default(),
+            same: 0,
+            heard: std::mem::take(&mut recording.heard).into(),
+            asked: 0,
+            windows: std::mem::take(&mut recording.windows),
+            window: recording.identity.window,
+            results: std::mem::take(&mut recording.results).into_iter().map(Some).collect(),
+            command: checks.front().map(|c| c.check.command.clone()).unwrap_or_default(),
+            checks,
+            turn: 0,
+            begun: 0,
+            tools: 0,
+            refused,
+            found: None,
+            over: false,
+        };
+        Self { state: Mutex::new(state), stop: watch::Sender::new(false) }
+    }
+
+    /// Becomes true when there is no reason to go on.
+    pub(crate) fn stop(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds an event against the record.
+    pub(crate) fn observe(&self, record: &Record) {
+        let mut state = self.state();
+        if state.found.is_some() || state.over {
+            return;
+        }
+        if let Event::Request { turn, .. } = &record.event {
+            (state.turn, state.begun) = (*turn, 0);
+        }
+        state.trace.push(record);
+        state.compare();
+        if state.found.is_some() || state.over {
+            self.stop.send_replace(true);
+        }
+    }
+
+    /// The answer to the request just sent; `None` when there is none to be had.
+    pub(crate) fn answer(&self) -> Option<(usize, Turn)> {
+        let mut state = self.state();
+        if state.found.is_some() || state.over {
+            return None;
+        }
+        state.asked += 1;
+        let number = state.asked;
+        match state.heard.pop_front() {
+            Some(Some(turn)) => Some((number, turn)),
+            _ => {
+                self.end(&mut state, "the agent asks the model once more");
+                None
+            }
+        }
+    }
+
+    /// The model's window as it is known now.
+    pub(crate) fn window(&self) -> Option<u64> {
+        self.state().window
+    }
+
+    /// The turn is over: the server is looked at again.
+    pub(crate) fn look_at_server(&self) {
+        let mut state = self.state();
+        state.window = state.windows.get(&state.turn).copied().or(state.window);
+    }
+
+    /// The result of a call of this turn, and the number of its record.
+    pub(crate) fn result(&self, tool: &str, arguments: &Value) -> Option<(u64, Outcome)> {
+        let mut state = self.state();
+        let turn = state.turn;
+        let fits = |done: &Option<Done>, exactly: bool| {
+            let same = |d: &Done| d.arguments.as_ref().map_or(!exactly, |a| a == arguments);
+            done.as_ref().is_some_and(|d| d.turn == turn && d.tool == tool && same(d))
+        };
+        let exact = state.results.iter().position(|d| fits(d, true));
+        let at = exact.or_else(|| state.results.iter().position(|d| fits(d, false)));
+        match at.and_then(|at| state.results[at].take()) {
+            Some(done) => Some((done.seq, done.outcome)),
+            None => {
+                self.end(&mut state, &format!("{tool} is called, and what it answered is not on record"));
+                None
+            }
+        }
+    }
+
+    /// The next verification's result, and the number of its record.
+    pub(crate) fn check(&self) -> Option<(u64, Check)> {
+        let mut state = self.state();
+        match state.checks.pop_front() {
+            Some(Checked { seq, check }) => {
+                if let Some(next) = state.checks.front().map(|c| c.check.command.clone()) {
+                    state.command = next;
+                }
+                Some((seq, check))
+            }
+            None => {
+                self.end(&mut state, "the agent verifies once more");
+                None
+            }
+        }
+    }
+
+    /// The command of the next verification.
+    pub(crate) fn command(&self) -> String {
+        self.state().command.clone()
+    }
+
+    /// A tool takes part.
+    pub(crate) fn tool(&self) {
+        self.state().tools += 1;
+    }
+
+    /// A tool is asked to follow a call that begins. (Before an answer each is asked once whether it would.)
+    pub(crate) fn call_begins(&self) {
+        self.state().begun += 1;
+    }
+
+    /// What the call of this tool that is being written was refused with, if it was.
+    pub(crate) fn refusal(&self, tool: &str) -> Result<(), String> {
+        let state = self.state();
+        match state.refused.get(&state.turn) {
+            Some((before, refused, message)) if refused == tool && state.begun > before + state.tools => {
+                Err(message.clone())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// There is nothing on record to go on with.
+    fn end(&self, state: &mut State, what: &str) {
+        // What is certain by now counts; of the last answer's results some may be.
+        state.settle();
+        if state.found.is_none() {
+            let next = state.wanted.get(state.same).cloned();
+            match next {
+                None if state.open => state.over = true,
+                next => state.found = Some(Difference::beyond(next.as_ref(), state.turn, what)),
+            }
+        }
+        self.stop.send_replace(true);
+    }
+
+    /// What came of it; the run has ended.
+    pub(crate) fn finish(&self) -> Followed {
+        let mut state = self.state();
+        if state.found.is_none() && !state.over {
+            state.settle();
+        }
+        if state.found.is_none()
+            && let Some(step) = state.wanted.get(state.same)
+        {
+            state.found = Some(Difference::between(Some(step), None, &state.wanted[..state.same]));
+        }
+        let counted = |wanted: fn(&Event) -> bool| {
+            state.wanted[..state.same].iter().filter(|s| wanted(&s.event)).count()
+        };
+        Followed {
+            events: state.same,
+            requests: counted(|e| matches!(e, Event::Request { .. })),
+            calls: counted(|e| matches!(e, Event::ToolFinished { .. })),
+            difference: state.found.take(),
+        }
+    }
+}
+
+impl State {
+    fn settle(&mut self) {
+        self.trace.settle();
+        self.compare();
+    }
+
+    fn compare(&mut self) {
+        while self.found.is_none() && !self.over {
+            let Some(now) = self.trace.steps().get(self.same) else { return };
+            match self.wanted.get(self.same) {
+                Some(wanted) if wanted.event == now.event => self.same += 1,
+                None if self.open => self.over = true,
+                wanted => {
+                    self.found = Some(Difference::between(wanted, Some(now), &self.wanted[..self.same]))
+                }
+            }
+        }
+    }
+}

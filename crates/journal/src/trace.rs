@@ -1,0 +1,239 @@
+//! What of a session is decided, in a form in which two runs can be compared: a recorded one and its replay.
+//!
+//! In: records. Out: the events by which a run shows what it asked, what it made of the answers, and what came of it, without anything that
+//! the clock, the network or chance decide. Here, and nowhere else, is said what counts:
+//!
+//! - Left out altogether: pieces as they arrive (`thinking`, `text`, `call_opened`), announcements (`tool_started`, `check_started`), notes to people
+//!   (`guard`, `warning`), what the server did (`retry`, `overflow`, `window`), how the run came to be (`session`, `tree`, `model`, `begun`, `resumed`).
+//! - Left out of the others: durations, token counts and estimates, facts for programs (log files), the patch at the end (the tree is compared itself).
+//! - Order: the calls of an answer before their results, and results by the number of their call: reads run beside each other.
+//! - What led to nothing is left out: an attempt that failed, and what a resumed session had not on record as whole.
+
+use crate::{Counts, Event, Record};
+
+/// The number of the call by which the planner itself writes a file: these stand for themselves, in order.
+const OWN_CALL: u32 = u32::MAX;
+
+/// One decided event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The number of its record in the session.
+    pub seq: u64,
+    /// The turn it belongs to; 0 before the first.
+    pub turn: u32,
+    /// The event, without what does not count.
+    pub event: Event,
+}
+
+/// The decided events of a session, as its records come in.
+#[derive(Debug, Default)]
+pub struct Trace {
+    steps: Vec<Step>,
+    turn: u32,
+    /// What an answer that is not whole yet has led to.
+    heard: Vec<Step>,
+    /// Results of its calls.
+    results: Vec<(u32, Step)>,
+}
+
+impl Trace {
+    /// The steps that are certain by now.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// All steps, nothing more being to come.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<Step> {
+        self.settle();
+        self.steps
+    }
+
+    /// Takes in the next record.
+    pub fn push(&mut self, record: &Record) {
+        if let Event::Request { turn, .. } = &record.event {
+            self.turn = *turn;
+        }
+        let Some(event) = decided(&record.event) else { return };
+        let step = |event| Step { seq: record.seq, turn: self.turn, event };
+        match event {
+            Event::Call { .. } | Event::Refused { .. } | Event::Cut { .. } => self.heard.push(step(event)),
+            Event::ToolFinished { call, .. } if call != OWN_CALL => self.results.push((call, step(event))),
+            Event::Output { .. } => {
+                let output = step(event);
+                self.steps.append(&mut self.heard);
+                self.steps.push(output);
+            }
+            event => {
+                let step = step(event);
+                self.settle();
+                self.heard.clear();
+                self.steps.push(step);
+            }
+        }
+    }
+
+    /// Nothing more comes before the next message: results that are there count.
+    pub fn settle(&mut self) {
+        self.results.sort_by_key(|(call, _)| *call);
+        self.steps.extend(self.results.drain(..).map(|(_, step)| step));
+    }
+}
+
+/// An event without what does not count; `None` when nothing of it does.
+fn decided(event: &Event) -> Option<Event> {
+    let mut event = event.clone();
+    match &mut event {
+        Event::Message { .. } | Event::Rewound { .. } | Event::Call { .. } | Event::Cut { .. } => {}
+        Event::Request { estimated_tokens, .. } => *estimated_tokens = 0,
+        Event::Refused { saved_tokens, .. } => *saved_tokens = 0,
+        Event::Output { counts, doubts, .. } => {
+            *counts = Counts::default();
+            doubts.clear();
+        }
+        Event::ToolFinished { facts, ms, .. } => (*facts, *ms) = Default::default(),
+        Event::Checked(check) => (check.facts, check.ms) = Default::default(),
+        Event::Finished { diff, totals, .. } => (*diff, *totals) = Default::default(),
+        Event::Session { .. }
+        | Event::Tree { .. }
+        | Event::Model(_)
+        | Event::Begun { .. }
+        | Event::Overflow { .. }
+        | Event::Window { .. }
+        | Event::Resumed { .. }
+        | Event::Retry { .. }
+        | Event::Thinking { .. }
+        | Event::Text { .. }
+        | Event::CallOpened { .. }
+        | Event::ToolStarted { .. }
+        | Event::CommandChanged { .. }
+        | Event::CheckStarted { .. }
+        | Event::Guard { .. }
+        | Event::Warning { .. } => return None,
+    }
+    Some(event)
+}
+
+/// The records of a session as if it had never been interrupted: what stands before each [`Event::Resumed`] and led to nothing is dropped.
+#[must_use]
+pub fn uninterrupted(records: Vec<Record>) -> Vec<Record> {
+    let mut out: Vec<Record> = Vec::with_capacity(records.len());
+    for record in records {
+        if !matches!(record.event, Event::Resumed { .. }) {
+            out.push(record);
+            continue;
+        }
+        out.retain(|r| !matches!(r.event, Event::Finished { .. }));
+        if !out.iter().any(|r| matches!(r.event, Event::Begun { .. })) {
+            out.truncate(1);
+            continue;
+        }
+        let answered = |r: &Record| matches!(r.event, Event::Output { .. } | Event::Overflow { .. });
+        let from = out.iter().rposition(answered).map_or(0, |at| at + 1);
+        if let Some(at) = out[from..].iter().position(|r| matches!(r.event, Event::Request { .. })) {
+            out.truncate(from + at);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CutReason, EndedBy};
+    use serde_json::Value;
+
+    fn records(events: Vec<Event>) -> Vec<Record> {
+        (0..).zip(events).map(|(seq, event)| Record { v: 1, seq, time_ms: seq, event }).collect()
+    }
+
+    fn request(turn: u32, attempt: u32) -> Event {
+        Event::Request {
+            turn,
+            attempt,
+            messages: 2,
+            estimated_tokens: 7,
+            temperature: None,
+            seed: None,
+            max_tokens: 9,
+        }
+    }
+
+    fn output(turn: u32) -> Event {
+        Event::Output {
+            turn,
+            content: "x".into(),
+            thinking: String::new(),
+            ended_by: EndedBy::Stop,
+            block: None,
+            doubts: Vec::new(),
+            counts: Counts { total_ms: 5, ..Counts::default() },
+        }
+    }
+
+    fn result(turn: u32, call: u32) -> Event {
+        let (tool, status, text) = ("t".into(), "ok".into(), call.to_string());
+        Event::ToolFinished { turn, call, tool, status, text, changed: vec![], facts: Value::Null, ms: 3 }
+    }
+
+    fn names(steps: &[Step]) -> Vec<String> {
+        let name = |s: &Step| serde_json::to_value(&s.event).unwrap()["event"].as_str().unwrap().to_owned();
+        steps.iter().map(name).collect()
+    }
+
+    fn traced(records: &[Record]) -> Vec<Step> {
+        let mut trace = Trace::default();
+        records.iter().for_each(|r| trace.push(r));
+        trace.finish()
+    }
+
+    #[test]
+    fn results_come_by_the_number_of_their_call_whenever_they_were_there() {
+        let call = Event::Call {
+            turn: 1,
+            call: 0,
+            tool: "t".into(),
+            arguments: Value::Null,
+            span: (0, 1),
+            repairs: vec![],
+        };
+        let one = records(vec![request(1, 1), call.clone(), result(1, 1), output(1), result(1, 0)]);
+        let other = records(vec![request(1, 1), call, output(1), result(1, 0), result(1, 1)]);
+        let (one, other) = (traced(&one), traced(&other));
+        assert_eq!(names(&one), ["request", "call", "output", "tool_finished", "tool_finished"]);
+        let events = |steps: &[Step]| steps.iter().map(|s| s.event.clone()).collect::<Vec<_>>();
+        assert_eq!(events(&one), events(&other));
+    }
+
+    #[test]
+    fn what_a_failed_attempt_heard_does_not_count() {
+        let cut = Event::Cut { turn: 1, why: CutReason::Stopped, at: 3 };
+        let steps = traced(&records(vec![request(1, 1), cut, request(1, 2), output(1)]));
+        assert_eq!(names(&steps), ["request", "request", "output"]);
+    }
+
+    #[test]
+    fn an_interrupted_session_is_put_together() {
+        let resumed = || Event::Resumed { version: "1".into(), changed: vec![] };
+        let begun = || Event::Begun { plan: Value::Null };
+        let whole = records(vec![begun(), request(1, 1), output(1), result(1, 0), request(2, 1), output(2)]);
+        let torn = records(vec![
+            begun(),
+            request(1, 1),
+            resumed(),
+            request(1, 1),
+            output(1),
+            resumed(),
+            result(1, 0),
+            request(2, 1),
+            request(2, 2),
+            resumed(),
+            request(2, 1),
+            output(2),
+        ]);
+        let torn = traced(&uninterrupted(torn));
+        let events = |steps: Vec<Step>| steps.into_iter().map(|s| s.event).collect::<Vec<_>>();
+        assert_eq!(events(traced(&whole)), events(torn));
+    }
+}

@@ -1,0 +1,390 @@
+//! `agent replay` and `agent sessions export`: a session goes again as it went, here and elsewhere, and what differs is found where it first does.
+
+use std::path::PathBuf;
+use std::process::Output;
+
+use crate::changes::{answers, session, world};
+use crate::support::{World, call, snapshot};
+use fake_model::{Reply, Server};
+use serde_json::{Value, json};
+
+/// Runs a task against these answers.
+pub(crate) fn recorded(world: &World, args: &[&str], answers: &[Reply]) -> Output {
+    let server = Server::start();
+    for answer in answers {
+        server.enqueue(answer.clone());
+    }
+    let mut all = vec!["run", "--model", "deepseek-coder:6.7b"];
+    all.extend(args);
+    world.agent(&all).env("OLLAMA_HOST", server.url()).output().unwrap()
+}
+
+/// Exports the last session.
+pub(crate) fn exported(world: &World, args: &[&str]) -> PathBuf {
+    let file = world.home().join("session.jsonl");
+    let mut all = vec!["sessions", "export", "last", file.to_str().unwrap()];
+    all.extend(args);
+    let seen = world.observe(&all);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    file
+}
+
+/// Replays the last session in every way there is.
+pub(crate) fn goes_the_same_way(world: &World) {
+    for args in [&["replay"][..], &["replay", "--recorded"], &["replay", "--run-commands"]] {
+        let seen = world.observe(args);
+        assert!(seen.starts_with("exit 0\n--- stdout\nsame: "), "{args:?}: {seen}");
+    }
+    let file = exported(world, &[]);
+    let elsewhere = World::new();
+    for args in [&[][..], &["--recorded"]] {
+        let mut all = vec!["replay", file.to_str().unwrap()];
+        all.extend(args);
+        let seen = elsewhere.observe(&all);
+        assert!(seen.starts_with("exit 0\n--- stdout\nsame: "), "{args:?}: {seen}");
+    }
+}
+
+pub(crate) const JSON: [&str; 3] = ["--dialect", "json", "Make the tests pass."];
+
+pub(crate) fn edit(search: &str, replace: &str) -> String {
+    call("apply_patch", json!({"edits": [{"path": "add.sh", "search": search, "replace": replace}]}))
+}
+
+pub(crate) fn finish() -> String {
+    call("finish", json!({}))
+}
+
+pub(crate) fn texts(texts: &[String]) -> Vec<Reply> {
+    texts.iter().map(|text| Reply::text(text).split_bytes(9)).collect()
+}
+
+/// A run that mends the bug with much ado: of everything that a run can come across in its tools.
+pub(crate) fn with_much_ado(world: &World, args: &[&str]) -> Output {
+    much_ado(world, world.repo().join("add.sh").to_str().unwrap(), args)
+}
+
+/// The same, where the model calls the file as it is called here.
+pub(crate) fn much_ado(world: &World, name: &str, args: &[&str]) -> Output {
+    let answers = [
+        call("read_file", json!({"path": "add.sh"})),
+        call("read_file", json!({"path": "nowhere.sh"})),
+        call("list_files", json!({})),
+        call("search", json!({"pattern": "sum"})),
+        "I think I should look at the file first.".to_owned(),
+        edit("nowhere(a)\nnowhere(b)\nnowhere(c)\nnowhere(d)\n", "x"),
+        call(
+            "run_command",
+            json!({"command": "mkdir -p made && echo 'a sum of parts' > made/notes.txt && rm old.txt && echo $PWD"}),
+        ),
+        call("search", json!({"pattern": "sum"})),
+        call("read_file", json!({"path": "made/notes.txt"})),
+        edit("$1 - $2", "$1 * $2"),
+        finish(),
+        call("run_tests", json!({})),
+        call("read_file", json!({"path": name})),
+        edit("$1 * $2", "$1 + $2"),
+        finish(),
+    ];
+    let mut all = JSON.to_vec();
+    all.extend(args);
+    let output = recorded(world, &all, &texts(&answers));
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    output
+}
+
+#[test]
+fn a_session_goes_again_here_and_elsewhere() {
+    let world = world();
+    let output = session(&world, &[], answers());
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    snapshot!(world.observe(&["replay"]), @r"
+    exit 0
+    --- stdout
+    same: 30 events, 4 requests, 4 calls, 3 changed files as at the end
+    ");
+    goes_the_same_way(&world);
+}
+
+#[test]
+fn refusals_commands_that_change_files_and_searches_go_again() {
+    let world = world();
+    with_much_ado(&world, &[]);
+    goes_the_same_way(&world);
+}
+
+#[test]
+fn files_of_every_kind_go_again() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let world = world();
+    let repo = world.repo();
+    world.write(".gitignore", "ignored/\n*.log\n");
+    world.write("ignored/notes.txt", "a sum that git does not know\n");
+    world.write("größe/mit leer.txt", "eins\r\nzwei\r\n");
+    world.write("deep/er/first.txt", "first\nsecond\n");
+    world.write("deep/er/second.txt", "third\nfourth\n");
+    std::fs::write(repo.join("latin1.txt"), b"gr\xfc\xdfe und eine sum\n").unwrap();
+    std::fs::write(repo.join("picture.bin"), b"\0\x01\x02sum").unwrap();
+    world.write("tool.sh", "#!/bin/sh\necho tool\n");
+    std::fs::set_permissions(repo.join("tool.sh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    world.write("locked.txt", "locked\n");
+    std::fs::set_permissions(repo.join("locked.txt"), std::fs::Permissions::from_mode(0o444)).unwrap();
+    symlink("add.sh", repo.join("link.sh")).unwrap();
+    symlink("/etc/passwd", repo.join("out.txt")).unwrap();
+    world.git(&["add", "--all"]);
+    world.git(&["commit", "--quiet", "--message=more"]);
+    let read = |path: &str| call("read_file", json!({ "path": path }));
+    let blocks = "deep/er/first.txt\n<<<<<<< SEARCH\nfirst\n=======\n1st\n>>>>>>> REPLACE\ndeep/er/second.txt\n<<<<<<< SEARCH\nthird\n=======\n3rd\n>>>>>>> REPLACE\n";
+    let doomed = "*** Begin Patch\n*** Update File: deep/er/third.txt\n@@\n-nothing of it\n-is there\n-at all\n+x\n*** End Patch\n";
+    world.write("deep/er/third.txt", "fifth\nsixth\nseventh\neighth\n");
+    let replace = |path: &str, search: &str, replace: &str| {
+        call("apply_patch", json!({"edits": [{"path": path, "search": search, "replace": replace}]}))
+    };
+    let answers = [
+        call("list_files", json!({})),
+        call("search", json!({"pattern": "sum"})),
+        call("search", json!({"pattern": "SUM|zwei", "glob": "**/*.txt"})),
+        read("ignored/notes.txt"),
+        read("größe/mit leer.txt"),
+        read("latin1.txt"),
+        read("picture.bin"),
+        read("link.sh"),
+        read("out.txt"),
+        call("apply_patch", json!({"patch": blocks})),
+        call("apply_patch", json!({"patch": doomed})),
+        replace("größe/mit leer.txt", "zwei", "drei"),
+        replace("locked.txt", "locked", "open"),
+        replace("tool.sh", "tool", "hammer"),
+        call("apply_patch", json!({"patch": "--- a/old.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-old\n"})),
+        call(
+            "run_command",
+            json!({"command": "mv tool.sh moved.sh; printf '\\0\\1' > made.bin; ln -s moved.sh short; printf 'x\\n' >> latin1.txt"}),
+        ),
+        call("list_files", json!({"glob": "*"})),
+        replace("add.sh", "$1 - $2", "$1 + $2"),
+        finish(),
+    ];
+    let output = recorded(&world, &JSON, &texts(&answers));
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    goes_the_same_way(&world);
+}
+
+#[test]
+fn a_dry_run_and_a_plan_go_again() {
+    for args in [&["--dry-run"][..], &["--dry-run=plan"]] {
+        let world = world();
+        session(&world, args, answers());
+        goes_the_same_way(&world);
+    }
+}
+
+#[test]
+fn answers_that_are_read_to_their_end_with_reads_beside_them_go_again() {
+    let world = world();
+    let many = [
+        call("read_file", json!({"path": "add.sh"})),
+        call("read_file", json!({"path": "check.sh"})),
+        call("search", json!({"pattern": "echo"})),
+        call("read_file", json!({"path": "nowhere.sh"})),
+    ];
+    let both = [edit("$1 - $2", "$1 + $2"), call("run_tests", json!({}))];
+    let args = [&JSON[..], &["--cut", "read-on"]].concat();
+    let output = recorded(&world, &args, &texts(&[many.join("\n"), both.join("\n"), finish()]));
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    goes_the_same_way(&world);
+}
+
+#[test]
+fn a_whole_file_goes_again() {
+    let world = world();
+    let answers = [
+        "Here:\n```sh\nadd() {\n    echo $(($1 * $2))\n}\n```\n",
+        "```\nadd() {\n    echo $(($1 + $2))\n}\n```\n",
+    ];
+    let output =
+        recorded(&world, &["--dialect", "whole-file", "Mend add.sh"], &texts(&answers.map(str::to_owned)));
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    goes_the_same_way(&world);
+}
+
+#[test]
+fn the_lines_of_a_model_in_doubt_go_again() {
+    let world = world();
+    let model = json!({"server": "llama-server", "server_version": null, "model": "small", "window": null, "thinking": false,
+        "dialect": "whole-file", "why": "w", "event": "model"});
+    let unchanged = "```\nadd() {\n    echo $(($1 - $2))\n}\n```\n";
+    let at = unchanged.find("- $2").unwrap();
+    let doubt =
+        |other: &str, logprob: f64| json!({"at": at, "chosen": "-", "other": other, "logprob": logprob});
+    let output = |content: &str, doubts: Value| json!({"event": "output", "turn": 1, "content": content, "ended_by": "stop", "doubts": doubts, "counts": {"total_ms": 1}});
+    let events = [
+        model,
+        output(unchanged, json!([doubt("*", -0.5), doubt("+", -1.0)])),
+        output(" $2))", json!([])),
+        output(" $2))", json!([])),
+    ];
+    let lines = (0..).zip(events).map(|(seq, mut event)| {
+        (event["v"], event["seq"], event["time_ms"]) = (json!(1), json!(seq), json!(0));
+        event.to_string() + "\n"
+    });
+    let turns = world.home().join("turns.jsonl");
+    std::fs::write(&turns, lines.collect::<String>()).unwrap();
+    let seen = world.observe(&["run", "--model", &format!("replay:{}", turns.display()), "Mend add.sh"]);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert!(
+        world.journal().iter().any(|r| r["event"] == "message" && r["role"] == "assistant"),
+        "a line was asked for"
+    );
+    goes_the_same_way(&world);
+}
+
+#[test]
+fn stumbles_of_the_server_go_again_without_the_waiting() {
+    let world = world();
+    let half = edit("$1 - $2", "$1 + $2")[..40].to_owned();
+    let answers = [
+        Reply::error(503, "server busy, please try again"),
+        Reply::text(&half).then_error_line("model runner has unexpectedly stopped"),
+        Reply::text(edit("$1 - $2", "$1 + $2")),
+        Reply::text(&half).reset(),
+        Reply::text(finish()),
+    ];
+    let output = recorded(&world, &JSON, &answers);
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    goes_the_same_way(&world);
+}
+
+#[test]
+fn a_conversation_that_was_made_shorter_goes_again() {
+    let world = world();
+    let long = "a line of a file that is quite long and says nothing at all\n".repeat(300);
+    world.write("long.txt", &long);
+    let reads = (0..6).map(|i| {
+        call("read_file", json!({"path": "long.txt", "start_line": 1 + 40 * i, "end_line": 40 + 40 * i}))
+    });
+    let mut answers = texts(&reads.collect::<Vec<_>>());
+    let too_long = json!({"error": {"code": 400, "type": "exceed_context_size_error", "message": "m", "n_prompt_tokens": 13000, "n_ctx": 12000}});
+    answers.push(Reply::status(400, json!({"error": too_long.to_string()})));
+    answers.extend(texts(&[edit("$1 - $2", "$1 + $2"), finish()]));
+    let output = recorded(&world, &JSON, &answers);
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    assert!(
+        world.events().contains(&"overflow".to_owned()) && world.events().contains(&"rewound".to_owned())
+    );
+    goes_the_same_way(&world);
+}
+
+#[test]
+fn a_window_that_was_found_to_be_smaller_is_so_again() {
+    let (world, server) = (world(), Server::start());
+    let long = "a line of a file that is quite long and says nothing at all\n".repeat(300);
+    world.write("long.txt", &long);
+    let model = json!({"name": "deepseek-coder:6.7b", "context_length": 4096});
+    for _ in 0..8 {
+        server.enqueue_for("/api/ps", Reply::status(200, json!({"models": [model]})));
+    }
+    for i in 0..6 {
+        let range = json!({"path": "long.txt", "start_line": 1 + 40 * i, "end_line": 40 + 40 * i});
+        server.enqueue(Reply::text(call("read_file", range)));
+    }
+    server.enqueue(Reply::text(edit("$1 - $2", "$1 + $2")));
+    server.enqueue(Reply::text(finish()));
+    let args = [&["run", "--model", "deepseek-coder:6.7b"], &JSON[..]].concat();
+    let output = world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    assert!(
+        world.events().contains(&"window".to_owned()) && world.events().contains(&"rewound".to_owned()),
+        "{}",
+        world.tell(&output)
+    );
+    goes_the_same_way(&world);
+}
+
+#[test]
+fn runs_that_came_to_nothing_go_again_up_to_there() {
+    let same = vec![call("read_file", json!({"path": "add.sh"})); 6];
+    for (args, answers, code) in [
+        (&[][..], texts(&same), 3),
+        (&["--max-turns", "2"], texts(&same), 4),
+        (&[], vec![Reply::text(edit("$1 - $2", "$1 * $2")), Reply::error(402, "Insufficient Balance")], 5),
+        (&[], vec![Reply::text(edit("$1 - $2", "$1 * $2")), Reply::error(401, "no key")], 2),
+    ] {
+        let world = world();
+        let output = recorded(&world, &[&JSON[..], args].concat(), &answers);
+        assert_eq!(output.status.code(), Some(code), "{}", world.tell(&output));
+        goes_the_same_way(&world);
+    }
+}
+
+/// A run that has done these answers and waits for the next one.
+fn waiting(world: &World, server: &Server, answers: &[String]) -> std::process::Child {
+    for answer in answers {
+        server.enqueue(Reply::text(answer));
+    }
+    server.enqueue(Reply::text("Let me").gate("never released"));
+    let mut command = world.agent(&[&["run", "--model", "deepseek-coder:6.7b"], &JSON[..]].concat());
+    let child = command
+        .env("OLLAMA_HOST", server.url())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    server.block_for_gate("never released");
+    child.unwrap()
+}
+
+#[test]
+fn a_session_that_was_stopped_killed_or_taken_up_again_goes_again() {
+    for signal in ["-TERM", "-KILL"] {
+        let (world, server) = (world(), Server::start());
+        let mut child = waiting(
+            &world,
+            &server,
+            &[call("read_file", json!({"path": "add.sh"})), edit("$1 - $2", "$1 * $2")],
+        );
+        std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        child.wait().unwrap();
+        goes_the_same_way(&world);
+        std::fs::remove_file(world.home().join("session.jsonl")).unwrap();
+        for answer in [edit("$1 * $2", "$1 + $2"), finish()] {
+            server.enqueue(Reply::text(answer));
+        }
+        let resumed = world.agent(&["resume"]).env("OLLAMA_HOST", server.url()).output().unwrap();
+        assert_eq!(resumed.status.code(), Some(0), "{}", world.tell(&resumed));
+        goes_the_same_way(&world);
+    }
+}
+
+#[test]
+fn a_session_killed_after_any_event_goes_again_up_to_there_and_once_it_was_taken_up() {
+    use std::io::BufRead;
+    let answers = [
+        call("read_file", json!({"path": "add.sh"})),
+        call("run_command", json!({"command": "echo made > made.txt"})),
+        edit("nowhere(a)\nnowhere(b)\nnowhere(c)\nnowhere(d)\n", "x"),
+        edit("$1 - $2", "$1 + $2"),
+    ];
+    let mut begun = 0;
+    for cut in (1..).step_by(5) {
+        let (world, server) = (world(), crate::resume::server(answers.to_vec()));
+        let mut command =
+            world.agent(&[&["run", "--json", "--model", "deepseek-coder:6.7b"], &JSON[..]].concat());
+        let command = command.env("OLLAMA_HOST", server.url());
+        let mut child =
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let told = std::io::BufReader::new(child.stdout.take().unwrap()).lines().take(cut).count();
+        let _ = child.kill();
+        child.wait().unwrap();
+        if told < cut {
+            break;
+        }
+        let seen = world.observe(&["replay"]);
+        let early = seen.contains("there is nothing to replay") || seen.contains("this is no session");
+        begun += usize::from(!early);
+        assert!(early || seen.starts_with("exit 0\n--- stdout\nsame: "), "after {cut}: {seen}");
+        let resumed = world.observe(&["resume"]);
+        assert!(resumed.starts_with("exit 0\n") || resumed.contains("has ended"), "after {cut}: {resumed}");
+        let seen = world.observe(&["replay"]);
+        assert!(seen.starts_with("exit 0\n--- stdout\nsame: "), "after {cut}: {seen}");
+    }
+    assert!(begun > 5, "{begun}");
+}
