@@ -2,18 +2,22 @@
 
 use std::{
     ffi::OsString,
-    io,
+    io::{self, IoSliceMut},
+    mem::MaybeUninit,
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
     path::PathBuf,
     pin::Pin,
     process::Stdio,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{UnixStream, unix::pipe},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    net::{TcpListener, UnixStream, unix::pipe},
     process::Child,
+    task::JoinSet,
     time::{Sleep, sleep},
 };
 
@@ -21,6 +25,7 @@ use crate::{
     Capture, Captured, OutputLimits, Sandbox, SandboxError,
     census::Excess,
     order::{Event, Order, TERMINATE, Task},
+    proxy::Proxy,
 };
 
 /// How long a command has between being asked to end and being killed.
@@ -121,6 +126,8 @@ pub struct Finished {
     pub output: Captured,
     /// From start to end.
     pub duration: Duration,
+    /// Connections that were asked for and not made, where there are hosts to connect to: a line each.
+    pub network: Vec<String>,
 }
 
 impl Sandbox {
@@ -139,7 +146,7 @@ impl Sandbox {
         let cwd = cwd.map_or_else(|| self.root().into(), PathBuf::into_os_string);
         let order = self.order(profile, Task::Run { program: program.clone(), args, cwd, env });
         let capture = Capture::new(output, log.as_deref()).echoing(echo);
-        let (end, output, duration) = self.launch(&order, capture, timeout).await?;
+        let Launched { end, output, duration, network } = self.launch(&order, capture, timeout).await?;
         let status = match end {
             End::Event(Event::Exited(code)) => Status::Exited(code),
             End::Event(Event::Signaled(signal)) => Status::Signaled(signal),
@@ -155,7 +162,7 @@ impl Sandbox {
                 });
             }
             End::Event(Event::Setup(why)) => return Err(SandboxError::Setup(why)),
-            End::Event(Event::Tested { .. }) => {
+            End::Event(Event::Tested { .. } | Event::Listening) => {
                 return Err(SandboxError::Setup("the launcher is of another version".into()));
             }
             End::Lost => {
@@ -164,7 +171,7 @@ impl Sandbox {
                 ));
             }
         };
-        Ok(Finished { status, output, duration })
+        Ok(Finished { status, output, duration, network })
     }
 
     /// Starts a launcher with this order and stays with it to the end.
@@ -173,14 +180,15 @@ impl Sandbox {
         order: &Order,
         capture: Capture,
         timeout: Duration,
-    ) -> Result<(End, Captured, Duration), SandboxError> {
+    ) -> Result<Launched, SandboxError> {
         let started = Instant::now();
         let mut running = self
             .start(order, capture)
             .await
             .map_err(|e| SandboxError::Setup(format!("starting the launcher: {e}")))?;
         let end = running.attend(timeout).await?;
-        Ok((end, running.capture.finish(), started.elapsed()))
+        let network = running.proxy.map(|proxy| proxy.said()).unwrap_or_default();
+        Ok(Launched { end, output: running.capture.finish(), duration: started.elapsed(), network })
     }
 
     async fn start(&self, order: &Order, capture: Capture) -> io::Result<Running> {
@@ -199,6 +207,8 @@ impl Sandbox {
             .stderr(Stdio::from(writer));
         let child = launcher.spawn()?;
         drop(launcher); // and with it our copies of the command's ends
+        let policy = self.policy();
+        let proxy = order.proxy.then(|| Arc::new(Proxy::new(policy.hosts.clone(), policy.names.clone())));
         let order = serde_json::to_vec(order)?;
         let length = u32::try_from(order.len()).map_err(io::Error::other)?;
         let sent = async {
@@ -207,8 +217,16 @@ impl Sandbox {
         };
         // A launcher that fails at once closes the socket; what it says about it is more useful than "broken pipe".
         let _ = sent.await;
-        Ok(Running { child, control, said: Vec::new(), output, capture })
+        Ok(Running { child, control, said: Vec::new(), output, capture, proxy, serving: JoinSet::new() })
     }
+}
+
+/// What came of a launcher.
+pub(crate) struct Launched {
+    pub(crate) end: End,
+    output: Captured,
+    duration: Duration,
+    network: Vec<String>,
 }
 
 /// Why the wait for a command was over.
@@ -234,6 +252,9 @@ struct Running {
     said: Vec<u8>,
     output: pipe::Receiver,
     capture: Capture,
+    proxy: Option<Arc<Proxy>>,
+    /// The proxy at work; it ends with this value.
+    serving: JoinSet<()>,
 }
 
 impl Running {
@@ -280,18 +301,26 @@ impl Running {
     }
 
     async fn next(&mut self, buffer: &mut [u8], output: bool, control: bool, timer: Pin<&mut Sleep>) -> Next {
-        tokio::select! {
+        let heard = tokio::select! {
             biased;
-            read = self.output.read(buffer), if output => Next::Output(read),
-            read = self.control.read_buf(&mut self.said), if control => Next::Said(read),
-            () = timer => Next::Time,
-        }
+            read = self.output.read(buffer), if output => return Next::Output(read),
+            heard = hear(&self.control, &mut self.said), if control => heard,
+            () = timer => return Next::Time,
+        };
+        Next::Said(heard.and_then(|(length, descriptor)| {
+            if let (Some(descriptor), Some(proxy)) = (descriptor, &self.proxy) {
+                let listener = std::net::TcpListener::from(descriptor);
+                listener.set_nonblocking(true)?;
+                self.serving.spawn(Arc::clone(proxy).serve(TcpListener::from_std(listener)?));
+            }
+            Ok(length)
+        }))
     }
 
-    /// The first event that was reported completely.
+    /// The first event about the command that was reported completely.
     fn event(&self) -> Option<Event> {
-        let line = self.said.split_inclusive(|b| *b == b'\n').next().filter(|l| l.ends_with(b"\n"))?;
-        serde_json::from_slice(line).ok()
+        let lines = self.said.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n"));
+        lines.filter_map(|line| serde_json::from_slice(line).ok()).find(|event| *event != Event::Listening)
     }
 
     /// Tells the launcher to kill everything. Its side of the socket stays readable.
@@ -311,4 +340,23 @@ impl Running {
             }
         }
     }
+}
+
+/// Appends what the launcher says; how much that was, and the descriptor that came with it.
+async fn hear(control: &UnixStream, said: &mut Vec<u8>) -> io::Result<(usize, Option<OwnedFd>)> {
+    control
+        .async_io(Interest::READABLE, || {
+            let mut bytes = [0; 4 << 10];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut rights = RecvAncillaryBuffer::new(&mut space);
+            let into = &mut [IoSliceMut::new(&mut bytes)];
+            let length = recvmsg(control, into, &mut rights, RecvFlags::CMSG_CLOEXEC)?.bytes;
+            said.extend_from_slice(&bytes[..length]);
+            let descriptor = rights.drain().find_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+                _ => None,
+            });
+            Ok((length, descriptor))
+        })
+        .await
 }

@@ -12,7 +12,9 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, IoSlice, Read, Write},
+    mem::MaybeUninit,
+    net::{Ipv4Addr, TcpListener},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
@@ -23,6 +25,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
     process::{
         Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, pidfd_open,
         set_child_subreaper, set_parent_process_death_signal, setsid, wait,
@@ -34,7 +37,7 @@ use crate::{
     census::{Census, processes},
     confine,
     order::{Event, MAX_ORDER, Order, TERMINATE, Task},
-    overlay_probe, self_test,
+    overlay_probe, proxy, self_test,
     sys::{self, Fork},
 };
 
@@ -92,6 +95,19 @@ fn report(mut control: &UnixStream, event: &Event) {
     }
 }
 
+/// Makes the proxy's socket in the network of the command and gives it to the agent, which stays outside.
+fn hand_over_listener(control: &UnixStream) -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, proxy::PORT))?;
+    let mut line = serde_json::to_vec(&Event::Listening)?;
+    line.push(b'\n');
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [listener.as_fd()];
+    rights.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(control, &[IoSlice::new(&line)], &mut rights, SendFlags::empty())?;
+    Ok(())
+}
+
 /// Standard output and error belong to the command alone, so that their end means its end.
 fn let_go_of_output() -> io::Result<()> {
     let null = File::options().write(true).open("/dev/null")?;
@@ -109,6 +125,11 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
     }
     if order.profile.namespaces {
         confine::enter_namespaces(&order)?;
+        if order.proxy {
+            hand_over_listener(control).doing("the proxy's socket")?;
+        }
+    } else if order.proxy {
+        return Err(io::Error::other("without a network of its own a command has no proxy"));
     }
     let namespaces = order.profile.namespaces;
     set_child_subreaper(Some(rustix::process::getpid())).doing("becoming a subreaper")?;
@@ -236,7 +257,10 @@ fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
         }
         Task::SelfTest { forbidden_write, forbidden_read, tcp, udp } => {
             let filtered = order.profile.seccomp;
-            let violations = self_test::attempt(forbidden_write, forbidden_read, *tcp, *udp, filtered);
+            let mut violations = self_test::attempt(forbidden_write, forbidden_read, *tcp, *udp, filtered);
+            if order.proxy {
+                violations.extend(self_test::attempt_proxy(*tcp));
+            }
             let read_only_caches = caches::read_only(&order.view.caches);
             report(control, &Event::Tested { violations, read_only_caches });
         }

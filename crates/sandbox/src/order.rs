@@ -30,6 +30,8 @@ pub(crate) struct Order {
     pub(crate) profile: Profile,
     pub(crate) view: View,
     pub(crate) network: Network,
+    /// Make the socket of the proxy and hand it over.
+    pub(crate) proxy: bool,
     pub(crate) limits: ResourceLimits,
     /// Map the agent's own user into a user namespace. Not done for root working on files of others, who would lose its rights.
     pub(crate) user_namespace: bool,
@@ -50,6 +52,8 @@ pub(crate) enum Task {
 /// What the launcher reports.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Event {
+    /// With this line comes the descriptor of the proxy's socket. Another event follows.
+    Listening,
     /// The confinement could not be set up; nothing was run.
     Setup(String),
     /// The confinement stands; the program could not be started.

@@ -1,9 +1,13 @@
 //! What a command may do: the policy as the caller states it, and the environment a command is given.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
+    net::IpAddr,
     path::PathBuf,
 };
+
+use crate::Host;
 
 /// Whether commands are confined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,6 +69,11 @@ pub struct Policy {
     pub extra_write: Vec<PathBuf>,
     /// What may be reached.
     pub network: Network,
+    /// Hosts that may be reached with [`Network::Loopback`], through a proxy of the agent. Where commands cannot have a network of their
+    /// own nothing runs then.
+    pub hosts: Vec<Host>,
+    /// Names of hosts whose addresses are known; others are looked up. For tests.
+    pub names: BTreeMap<String, Vec<IpAddr>>,
     /// A directory that belongs to this session alone; commands see it as `/tmp`, or as `TMPDIR` where mounts are refused. Without
     /// one the sandbox makes its own and removes it in the end.
     pub tmp_dir: Option<PathBuf>,
@@ -88,6 +97,8 @@ impl Policy {
             extra_read: Vec::new(),
             extra_write: Vec::new(),
             network: Network::default(),
+            hosts: Vec::new(),
+            names: BTreeMap::new(),
             tmp_dir: None,
             env: Vec::new(),
             level: Level::default(),

@@ -86,7 +86,9 @@ impl Sandbox {
             return Ok((Profile::default(), report));
         }
         let mut reasons: Vec<String> = Vec::new();
-        for profile in PROFILES.into_iter().filter(|p| !p.landlock || landlock_abi.is_some()) {
+        let usable =
+            |p: &Profile| (!p.landlock || landlock_abi.is_some()) && (p.namespaces || !self.proxied());
+        for profile in PROFILES.into_iter().filter(usable) {
             match self.try_out(profile).await? {
                 Tried::Refused(why) if reasons.contains(&why) => {}
                 Tried::Refused(why) => reasons.push(why),
@@ -109,6 +111,9 @@ impl Sandbox {
                 }
             }
         }
+        if self.proxied() {
+            return Err(SandboxError::Hosts(reasons.join("; ")));
+        }
         if landlock_abi.is_none() {
             reasons.push("the kernel has no Landlock".into());
         }
@@ -130,8 +135,8 @@ impl Sandbox {
             udp: udp.local_addr().map_err(io_error)?.port(),
         };
         let capture = Capture::new(OutputLimits::default(), None);
-        let (end, ..) = self.launch(&self.order(profile, task), capture, PATIENCE).await?;
-        let (mut violations, read_only_caches) = match end {
+        let launched = self.launch(&self.order(profile, task), capture, PATIENCE).await?;
+        let (mut violations, read_only_caches) = match launched.end {
             End::Event(Event::Tested { violations, read_only_caches }) => (violations, read_only_caches),
             End::Event(Event::Setup(why)) => return Ok(Tried::Refused(why)),
             other => return Ok(Tried::Refused(format!("the self-test ended with {other:?}"))),
@@ -161,9 +166,15 @@ impl Sandbox {
             (false, true) => "Files: commands read the system, toolchains and the work tree, and write the work tree without .git and a private temporary directory.".to_owned(),
             (false, false) => "Files: commands read the system, toolchains and the work tree, and write the work tree and a private temporary directory.".to_owned(),
         });
+        let hosts: Vec<_> = policy.hosts.iter().map(ToString::to_string).collect();
+        let hosts = format!(
+            "Network: nothing outside can be reached but {} through the agent; loopback is the command's own.",
+            hosts.join(", ")
+        );
         lines.push(
             match (policy.network, isolated) {
                 (Network::Full, _) => "Network: open, as asked for.",
+                (Network::Loopback, true) if self.proxied() => &hosts,
                 (Network::None, true) => "Network: nothing can be reached, nor is there a loopback.",
                 (Network::Loopback, true) if profile.namespaces => {
                     "Network: nothing outside can be reached; loopback is the command's own."

@@ -28,6 +28,10 @@ use support::Fixture;
 
 /// Runs a line in a fresh place, and says what it printed where that is not what was to be expected.
 async fn attempt(line: &str, level: Level, landlock: bool, escapes: bool) -> Option<String> {
+    attempt_with(line, escapes, |policy| Policy { level, landlock, ..policy }).await
+}
+
+async fn attempt_with(line: &str, escapes: bool, policy: impl FnOnce(Policy) -> Policy) -> Option<String> {
     let fixture = Fixture::new();
     fs::write(fixture.home().join("other/victim"), "").unwrap();
     fs::write(fixture.root().join("calls.py"), include_str!("attempts/calls.py")).unwrap();
@@ -37,7 +41,7 @@ async fn attempt(line: &str, level: Level, landlock: bool, escapes: bool) -> Opt
         fs::write(path, "secret").unwrap();
     }
     let outside = Outside::new(&fixture);
-    let sandbox = fixture.with(Policy { level, landlock, ..fixture.policy() });
+    let sandbox = fixture.with(policy(fixture.policy()));
     let line = match line.strip_prefix("calls ") {
         Some(name) => format!("exec python3 -S calls.py {name}"),
         None => line.to_owned(),
@@ -224,6 +228,17 @@ impl Drop for Outside {
         let _ = self.process.wait();
         let _ = std::process::Command::new("ipcrm").args(["-m", &self.segment]).status();
     }
+}
+
+#[tokio::test]
+async fn where_single_hosts_are_allowed_nothing_else_is_open() {
+    let hosts = vec!["example.org".parse().unwrap()];
+    let mut through = Vec::new();
+    for (name, line) in by_any_user() {
+        let with_hosts = |policy| Policy { hosts: hosts.clone(), ..policy };
+        through.extend(attempt_with(&line, false, with_hosts).await.map(|text| format!("{name}: {text}")));
+    }
+    assert_eq!(through, Vec::<String>::new());
 }
 
 #[tokio::test]
