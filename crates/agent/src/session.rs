@@ -12,7 +12,7 @@ use sandbox::Sandbox;
 use sandbox::overlay::Overlay;
 use secrets::Secrets;
 use tokio::sync::watch;
-use tool_api::Registry;
+use tool_api::{Registry, Tool};
 use tool_apply_patch::ApplyPatch;
 use tool_list_files::ListFiles;
 use tool_read_file::ReadFile;
@@ -336,13 +336,18 @@ pub(crate) fn toolbox(
     let commands = tool_run_command::Options { log_dir: folder.join("logs"), timeout };
     let own = || secrets.clone();
     // The order is that of the prompt: what is used most comes first.
-    let registry = Registry::new()
+    let mut registry = Registry::new()
         .with(Masked(ReadFile::new(workspace.clone()).masking(own()), own()))
         .with(Masked(ApplyPatch::new(workspace.clone()).masking(own()), own()))
         .with(Masked(tests("logs"), own()))
         .with(Masked(ListFiles::new(workspace.clone()), own()))
         .with(Masked(Search::new(workspace.clone()).masking(own()), own()))
         .with(Masked(RunCommand::new(sandbox.clone(), commands).masking(own()), own()));
+    let words = tool_run_command::description(&sandbox);
+    if let (Some(words), Some(spec)) = (words, registry.spec(RunCommand::NAME)) {
+        let shown = spec.shown.clone();
+        registry.describe(RunCommand::NAME, words, shown);
+    }
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox })
 }
 

@@ -41,7 +41,10 @@ pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
             () = signals.wait() => return Ok(Exit::Run(journal::Ending::Interrupted)),
         };
         let status = match finished {
-            Ok(finished) => finished.status,
+            Ok(finished) => {
+                finished.network.iter().for_each(|line| console::say(sanitize::text(line)));
+                finished.status
+            }
             Err(e @ SandboxError::Start { missing, .. }) => {
                 console::say(format_args!("error: {}", sanitize::text(&e.to_string())));
                 return Ok(Exit::Command(if missing { 127 } else { 126 }));
