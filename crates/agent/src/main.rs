@@ -12,6 +12,7 @@ mod figures;
 mod flags;
 mod interrupt;
 mod layers;
+mod left_over;
 mod leftover;
 mod masking;
 mod model;

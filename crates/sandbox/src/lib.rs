@@ -48,6 +48,7 @@ mod view;
 
 use std::{ffi::OsString, io, path::Path, sync::Arc};
 
+pub use caches::remove_left;
 pub use capture::{Capture, Captured, Omitted, OutputLimits, plain};
 pub use command::{Command, Finished, Status};
 pub use hosts::Host;
@@ -119,10 +120,10 @@ impl Sandbox {
     /// # Errors
     /// When the work tree or another path of the policy does not exist.
     pub fn new(policy: Policy, launcher: Vec<OsString>) -> Result<Self, SandboxError> {
-        let own = Own::new().map_err(SandboxError::Policy)?;
+        let own = Own::new(&policy).map_err(SandboxError::Policy)?;
         let root_user = rustix::process::geteuid().is_root();
-        let tmp = policy.tmp_dir.clone().unwrap_or(own.tmp());
-        let view = View::resolve(&policy, &tmp, &own.layers(), root_user).map_err(SandboxError::Policy)?;
+        let view =
+            View::resolve(&policy, &own.tmp(), &own.layers(), root_user).map_err(SandboxError::Policy)?;
         let foreign = {
             use std::os::unix::fs::MetadataExt;
             std::fs::metadata(&policy.root).is_ok_and(|m| m.uid() != rustix::process::geteuid().as_raw())

@@ -74,9 +74,10 @@ pub struct Policy {
     pub hosts: Vec<Host>,
     /// Names of hosts whose addresses are known; others are looked up. For tests.
     pub names: BTreeMap<String, Vec<IpAddr>>,
-    /// A directory that belongs to this session alone; commands see it as `/tmp`, or as `TMPDIR` where mounts are refused. Without
-    /// one the sandbox makes its own and removes it in the end.
-    pub tmp_dir: Option<PathBuf>,
+    /// A folder of this session alone, for what the sandbox keeps: what commands see as `/tmp` (as `TMPDIR` where mounts are refused),
+    /// and what they change in caches. It is made, and removed in the end; what a killed run has left there is removed first. Without
+    /// one, and where its file system cannot hold that (network file systems, overlays), it is one of the system's temporary folders.
+    pub folder: Option<PathBuf>,
     /// The environment of commands, see [`clean_environment`]. `HOME` and `PATH` decide which toolchains may be read.
     pub env: Vec<(OsString, OsString)>,
     /// Whether commands are confined.
@@ -99,7 +100,7 @@ impl Policy {
             network: Network::default(),
             hosts: Vec::new(),
             names: BTreeMap::new(),
-            tmp_dir: None,
+            folder: None,
             env: Vec::new(),
             level: Level::default(),
             limits: ResourceLimits::default(),

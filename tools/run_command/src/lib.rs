@@ -9,7 +9,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sandbox::{Captured, Command, Finished, Level, Network, OutputLimits, Sandbox, SandboxError, Status, guard};
+use sandbox::{
+    Captured, Command, Finished, Level, Network, OutputLimits, Sandbox, SandboxError, Status, guard,
+};
 use schemars::JsonSchema;
 use secrets::Secrets;
 use serde::Deserialize;
