@@ -31,6 +31,39 @@ fn sessions(world: &World) -> Vec<PathBuf> {
 }
 
 #[test]
+fn the_head_of_a_run_says_what_holds_its_commands() {
+    for (flags, enforced, words) in [
+        (&[][..], true, "sandbox namespaces, Landlock "),
+        (&["--dangerously-no-sandbox"], false, "  sandbox off; "),
+    ] {
+        let (world, server) = (World::new(), Server::start());
+        let seen = world.tell(&run(&world, &server, flags, &[]).output().unwrap());
+        let lines: Vec<&str> = seen.lines().collect();
+        let at = |start: &str| lines.iter().position(|line| line.starts_with(start));
+        let (session, said, model) = (at("session "), at(words), at("model "));
+        assert!(session.is_some() && session < said && said < model, "{words}: {seen}");
+        let journal = world.journal();
+        let event = journal.iter().find(|record| record["event"] == "sandbox").unwrap();
+        assert_eq!(event["enforced"], enforced);
+        assert!(lines[said.unwrap()].ends_with(event["summary"].as_str().unwrap()), "{event}");
+        let shown = world.observe(&["sandbox", "--explain"]);
+        assert!(
+            !enforced
+                || event["lines"].as_array().unwrap().iter().all(|l| shown.contains(l.as_str().unwrap())),
+            "{event}"
+        );
+        assert!(world.observe(&["sessions", "show"]).contains(lines[said.unwrap()]));
+    }
+}
+
+#[test]
+fn what_is_left_of_a_plan_says_nothing_of_a_sandbox() {
+    let (world, server) = (World::new(), Server::start());
+    let seen = world.tell(&run(&world, &server, &["--dry-run=plan"], &[]).output().unwrap());
+    assert!(!seen.contains("sandbox") && !world.events().contains(&"sandbox".to_owned()), "{seen}");
+}
+
+#[test]
 fn a_host_that_is_refused_is_told_to_the_model_and_one_that_is_allowed_is_known_to_it() {
     let (world, server) = (World::new(), Server::start());
     let fetch = "python3 -Sc \"import urllib.request; urllib.request.urlopen('http://example.org/')\"";

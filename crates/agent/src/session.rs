@@ -224,13 +224,17 @@ async fn copy(root: &Path, target: PathBuf) -> Result<Copy> {
     Ok(copy)
 }
 
-/// Says what a dry run will cost before it costs it, and gets everything ready.
+/// Says what a dry run will cost before it costs it, and what holds commands, and gets everything ready.
 async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Journal) -> Result<Prepared> {
     if let Some(dry) = &order.dry {
         let event = dry.event(&order.root, folder).await?;
         journal.append(event)?;
     }
-    prepare(order, secrets, folder).await.map(|(prepared, _)| prepared)
+    let (prepared, report) = prepare(order, secrets, folder).await?;
+    if let Some(sandbox::Report { enforced, summary, lines, .. }) = report {
+        journal.append(Event::Sandbox { enforced, summary, lines })?;
+    }
+    Ok(prepared)
 }
 
 async fn prepare(

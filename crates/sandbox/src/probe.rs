@@ -47,6 +47,8 @@ pub struct Report {
     pub read_only_caches: Vec<OsString>,
     /// What is enforced and what is not, a sentence each.
     pub lines: Vec<String>,
+    /// The same in a line.
+    pub summary: String,
 }
 
 impl Sandbox {
@@ -82,6 +84,7 @@ impl Sandbox {
                 network_isolated: false,
                 read_only_caches: Vec::new(),
                 lines,
+                summary: "off; commands can do whatever you can".to_owned(),
             };
             return Ok((Profile::default(), report));
         }
@@ -106,6 +109,7 @@ impl Sandbox {
                         network_isolated,
                         read_only_caches,
                         lines,
+                        summary: self.summary(profile, network_isolated, landlock_abi),
                     };
                     return Ok((profile, report));
                 }
@@ -155,6 +159,27 @@ impl Sandbox {
         } else {
             Err(SandboxError::Broken(violations.join("; ")))
         }
+    }
+
+    fn summary(&self, profile: Profile, isolated: bool, abi: Option<u32>) -> String {
+        let landlock = abi.filter(|_| profile.landlock).map(|abi| format!("Landlock {abi}"));
+        let by = [
+            profile.namespaces.then(|| "namespaces".to_owned()),
+            landlock,
+            profile.seccomp.then(|| "seccomp".to_owned()),
+        ];
+        let by = by.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let hosts: Vec<_> = self.policy().hosts.iter().map(ToString::to_string).collect();
+        let network = match self.policy().network {
+            Network::Full => "open".to_owned(),
+            Network::Loopback if self.proxied() => hosts.join(", "),
+            Network::Loopback if profile.namespaces => "own loopback".to_owned(),
+            Network::None | Network::Loopback => "none".to_owned(),
+        };
+        let gaps = gaps(profile, isolated || self.policy().network == Network::Full, abi);
+        let gaps =
+            if gaps.is_empty() { String::new() } else { format!(" · not stopped: {}", gaps.join("; ")) };
+        format!("{by} · network: {network}{gaps}")
     }
 
     fn lines(&self, profile: Profile, isolated: bool, abi: Option<u32>, refused: &[String]) -> Vec<String> {
@@ -214,9 +239,28 @@ impl Sandbox {
                 "Landlock: not in this kernel; files outside the shared directories are readable.".into(),
             ),
         }
+        let gaps = gaps(profile, isolated || policy.network == Network::Full, abi);
+        if !gaps.is_empty() {
+            lines.push(format!("Not stopped here: {}.", gaps.join("; ")));
+        }
         lines.extend(refused.iter().map(|why| format!("Refused by this system: {why}.")));
         lines
     }
+}
+
+/// What the strongest confinement would stop, and this one does not.
+fn gaps(profile: Profile, isolated: bool, abi: Option<u32>) -> Vec<&'static str> {
+    let all = [
+        (!isolated, "packets other than TCP"),
+        (!profile.namespaces, "changes of mode and time outside, writes to .git, the list of processes"),
+        (!profile.landlock, "reading what permissions allow in /usr, /etc and /opt"),
+        (
+            profile.namespaces && abi < Some(UNIX_SOCKETS),
+            "connections to Unix sockets in /usr, /etc and /opt",
+        ),
+        (!profile.seccomp, "system calls that lead around the rest"),
+    ];
+    all.into_iter().filter_map(|(gap, words)| gap.then_some(words)).collect()
 }
 
 enum Tried {
