@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::{
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    process::{Pid, Signal, kill_process_group},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{TcpListener, UnixStream, unix::pipe},
@@ -22,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    Capture, Captured, OutputLimits, Sandbox, SandboxError,
+    Capture, Captured, OutputLimits, Sandbox, SandboxError, bubblewrap,
     census::Excess,
     order::{Event, Order, TERMINATE, Task},
     proxy::Proxy,
@@ -191,15 +194,30 @@ impl Sandbox {
         Ok(Launched { end, output: running.capture.finish(), duration: started.elapsed(), network })
     }
 
+    /// The launcher, in namespaces already where bubblewrap makes them.
+    fn launcher_command(&self, order: &Order) -> io::Result<tokio::process::Command> {
+        let [program, arguments @ ..] = self.launcher() else { return Err(io::ErrorKind::NotFound.into()) };
+        if !order.profile.bubblewrap {
+            let mut command = tokio::process::Command::new(program);
+            command.args(arguments);
+            return Ok(command);
+        }
+        // In there `/proc/self/exe` would be bubblewrap itself.
+        let program = std::fs::canonicalize(program)?;
+        let bubblewrap = bubblewrap::find().ok_or_else(|| io::Error::other("bubblewrap has gone"))?;
+        let mut command = tokio::process::Command::new(bubblewrap);
+        command.args(bubblewrap::arguments(order, program.as_os_str())).args(arguments);
+        Ok(command)
+    }
+
     async fn start(&self, order: &Order, capture: Capture) -> io::Result<Running> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut control = UnixStream::from_std(ours)?;
         let (reader, writer) = io::pipe()?;
         let output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
-        let mut launcher = tokio::process::Command::new(&self.launcher()[0]);
+        let mut launcher = self.launcher_command(order)?;
         launcher
-            .args(&self.launcher()[1..])
             .env_clear()
             .process_group(0)
             .stdin(OwnedFd::from(theirs))
@@ -209,22 +227,25 @@ impl Sandbox {
         drop(launcher); // and with it our copies of the command's ends
         let policy = self.policy();
         let proxy = order.proxy.then(|| Arc::new(Proxy::new(policy.hosts.clone(), policy.names.clone())));
-        let order = serde_json::to_vec(order)?;
-        let length = u32::try_from(order.len()).map_err(io::Error::other)?;
+        let text = serde_json::to_vec(order)?;
+        let length = u32::try_from(text.len()).map_err(io::Error::other)?;
         let sent = async {
             control.write_all(&length.to_le_bytes()).await?;
-            control.write_all(&order).await
+            control.write_all(&text).await
         };
         // A launcher that fails at once closes the socket; what it says about it is more useful than "broken pipe".
         let _ = sent.await;
-        Ok(Running { child, control, said: Vec::new(), output, capture, proxy, serving: JoinSet::new() })
+        let group =
+            child.id().filter(|_| order.profile.bubblewrap).and_then(|id| Pid::from_raw(id.cast_signed()));
+        let (said, serving) = (Vec::new(), JoinSet::new());
+        Ok(Running { child, control, said, output, capture, proxy, group, serving })
     }
 }
 
 /// What came of a launcher.
 pub(crate) struct Launched {
     pub(crate) end: End,
-    output: Captured,
+    pub(crate) output: Captured,
     duration: Duration,
     network: Vec<String>,
 }
@@ -253,6 +274,8 @@ struct Running {
     output: pipe::Receiver,
     capture: Capture,
     proxy: Option<Arc<Proxy>>,
+    /// The processes of bubblewrap, while it makes the namespaces.
+    group: Option<Pid>,
     /// The proxy at work; it ends with this value.
     serving: JoinSet<()>,
 }
@@ -306,6 +329,13 @@ impl Running {
             read = self.output.read(buffer), if output => return Next::Output(read),
             heard = hear(&self.control, &mut self.said), if control => heard,
             () = timer => return Next::Time,
+            _ = self.child.wait(), if control && self.group.is_some() => {
+                // bubblewrap may fail and leave a part of itself waiting, which holds our socket.
+                if let Some(group) = self.group.take() {
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+                return Next::Said(Ok(0));
+            }
         };
         Next::Said(heard.and_then(|(length, descriptor)| {
             if let (Some(descriptor), Some(proxy)) = (descriptor, &self.proxy) {

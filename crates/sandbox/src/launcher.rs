@@ -124,14 +124,16 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
         return Ok(());
     }
     if order.profile.namespaces {
-        confine::enter_namespaces(&order)?;
+        if !order.profile.bubblewrap {
+            confine::enter_namespaces(&order)?;
+        }
         if order.proxy {
             hand_over_listener(control).doing("the proxy's socket")?;
         }
     } else if order.proxy {
         return Err(io::Error::other("without a network of its own a command has no proxy"));
     }
-    let namespaces = order.profile.namespaces;
+    let alone = order.profile.namespaces && !order.profile.bubblewrap;
     set_child_subreaper(Some(rustix::process::getpid())).doing("becoming a subreaper")?;
     let init = match sys::fork().doing("fork")? {
         Fork::Child => return init(control, &order),
@@ -150,7 +152,7 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
     // SIGKILL to process 1 takes its whole namespace along; it can be reaped only when all of that is dead.
     let _ = kill_process_group(init, Signal::KILL);
     let _ = kill_process(init, Signal::KILL);
-    bury_all(!namespaces);
+    bury_all(!alone);
     Ok(())
 }
 
@@ -206,7 +208,7 @@ fn init(control: &UnixStream, order: &Order) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).doing("asking to die with the supervisor")?;
     set_child_subreaper(Some(rustix::process::getpid())).doing("becoming a subreaper")?;
     setsid().doing("setsid")?;
-    if order.profile.namespaces {
+    if order.profile.namespaces && !order.profile.bubblewrap {
         confine::arrange(order)?;
     }
     let command = match sys::fork().doing("fork")? {

@@ -27,6 +27,7 @@
 //! # Ok(()) }
 //! ```
 
+mod bubblewrap;
 mod caches;
 mod capture;
 mod census;

@@ -18,6 +18,8 @@ pub(crate) const MAX_ORDER: usize = 32 << 20;
 pub(crate) struct Profile {
     /// Own user, mount, process, network and IPC namespaces.
     pub(crate) namespaces: bool,
+    /// They are made by bubblewrap, and the launcher is in them from the start.
+    pub(crate) bubblewrap: bool,
     /// Landlock rules for files, and for TCP where there is no network namespace.
     pub(crate) landlock: bool,
     /// A seccomp filter; where there is no network namespace it is what keeps packets in.

@@ -86,6 +86,8 @@ pub struct Policy {
     pub limits: ResourceLimits,
     /// Landlock is used where the kernel has it. Tests see by `false` that the rest holds without.
     pub landlock: bool,
+    /// bubblewrap is used where it can make namespaces and this program cannot. Tests see by `false` that the rest holds without.
+    pub bubblewrap: bool,
 }
 
 impl Policy {
@@ -105,6 +107,7 @@ impl Policy {
             level: Level::default(),
             limits: ResourceLimits::default(),
             landlock: true,
+            bubblewrap: true,
         }
     }
 

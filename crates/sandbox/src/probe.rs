@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    Capture, Level, Network, OutputLimits, Sandbox, SandboxError,
+    Capture, Level, Network, OutputLimits, Sandbox, SandboxError, bubblewrap,
     command::End,
     order::{Event, Profile, Task},
     sys,
@@ -21,14 +21,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const UNIX_SOCKETS: u32 = 9;
 
 /// Confinements from strong to weak. System calls alone are no confinement.
-const PROFILES: [Profile; 6] = [
-    Profile { namespaces: true, landlock: true, seccomp: true },
-    Profile { namespaces: true, landlock: true, seccomp: false },
-    Profile { namespaces: true, landlock: false, seccomp: true },
-    Profile { namespaces: true, landlock: false, seccomp: false },
-    Profile { namespaces: false, landlock: true, seccomp: true },
-    Profile { namespaces: false, landlock: true, seccomp: false },
-];
+const PROFILES: [Profile; 7] = {
+    const fn own(namespaces: bool, landlock: bool, seccomp: bool) -> Profile {
+        Profile { namespaces, bubblewrap: false, landlock, seccomp }
+    }
+    [
+        own(true, true, true),
+        own(true, true, false),
+        own(true, false, true),
+        own(true, false, false),
+        Profile { bubblewrap: true, ..own(true, true, true) },
+        own(false, true, true),
+        own(false, true, false),
+    ]
+};
 
 /// What is enforced.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -89,8 +95,12 @@ impl Sandbox {
             return Ok((Profile::default(), report));
         }
         let mut reasons: Vec<String> = Vec::new();
-        let usable =
-            |p: &Profile| (!p.landlock || landlock_abi.is_some()) && (p.namespaces || !self.proxied());
+        let bubblewrap = self.policy().bubblewrap && bubblewrap::find().is_some();
+        let usable = |p: &Profile| {
+            (landlock_abi.is_some() || !p.landlock)
+                && (bubblewrap || !p.bubblewrap)
+                && (p.namespaces || !self.proxied())
+        };
         for profile in PROFILES.into_iter().filter(usable) {
             match self.try_out(profile).await? {
                 Tried::Refused(why) if reasons.contains(&why) => {}
@@ -143,6 +153,13 @@ impl Sandbox {
         let (mut violations, read_only_caches) = match launched.end {
             End::Event(Event::Tested { violations, read_only_caches }) => (violations, read_only_caches),
             End::Event(Event::Setup(why)) => return Ok(Tried::Refused(why)),
+            End::Lost if profile.bubblewrap => {
+                let said = launched.output.text();
+                return Ok(Tried::Refused(format!(
+                    "bubblewrap: {}",
+                    said.lines().next().unwrap_or("it does not work")
+                )));
+            }
             other => return Ok(Tried::Refused(format!("the self-test ended with {other:?}"))),
         };
         let open = self.policy().network == Network::Full;
@@ -164,7 +181,10 @@ impl Sandbox {
     fn summary(&self, profile: Profile, isolated: bool, abi: Option<u32>) -> String {
         let landlock = abi.filter(|_| profile.landlock).map(|abi| format!("Landlock {abi}"));
         let by = [
-            profile.namespaces.then(|| "namespaces".to_owned()),
+            profile.namespaces.then(|| match profile.bubblewrap {
+                true => "namespaces (bubblewrap)".to_owned(),
+                false => "namespaces".to_owned(),
+            }),
             landlock,
             profile.seccomp.then(|| "seccomp".to_owned()),
         ];
@@ -214,6 +234,9 @@ impl Sandbox {
             }
             .to_owned(),
         );
+        if profile.bubblewrap {
+            lines.push("Namespaces: made by bubblewrap, because this system refuses them to others.".into());
+        }
         if profile.namespaces {
             lines.push(
                 "Processes: commands see and signal only their own, and all of them end with the command."
