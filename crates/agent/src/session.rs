@@ -259,9 +259,8 @@ async fn prepare(
             };
             // The sandbox is tried out by other processes: first of all, so that the rest is done meanwhile.
             let sandbox = confined(&order.root)?;
-            let (report, chosen, toolbox) = tokio::join!(try_out(&sandbox), model::open(settings), async {
-                tools(&order.root, &sandbox)
-            },);
+            let making = async { tools(&order.root, &sandbox) };
+            let (report, chosen, toolbox) = tokio::join!(try_out(&sandbox), model::open(settings), making);
             (chosen?, toolbox?, kept, report?)
         }
         Some(DryTree::Copy { .. }) => {
