@@ -111,6 +111,8 @@ fn help_of_run_lists_every_flag_and_exit_code() {
                                        separated by colons
           --allow-write <PATHS>        What else commands may write
           --dangerously-allow-network  Commands reach the network, and what they can read can leave
+          --allow-host <HOST>          Hosts that commands may reach, separated by commas: NAME, *.NAME
+                                       or an address, with :PORT where it is not 443 or 80
           --command-seconds <N>        The most one command or test run may take [default: 300]
           --command-memory <MIB>       The memory that all processes of a command may use; without it,
                                        three quarters of the machine's

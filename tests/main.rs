@@ -7,6 +7,7 @@ mod support;
 mod batch;
 mod changes;
 mod command_line;
+mod confinement;
 mod crashes;
 mod dry_run;
 mod early;

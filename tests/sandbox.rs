@@ -1,6 +1,8 @@
 //! `agent sandbox`: what the sandbox does and is told, from outside.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
@@ -97,6 +99,7 @@ fn a_repository_opens_nothing_for_itself() {
         "allow_read = '/'",
         "allow_write = '/'",
         "command_network = 'full'",
+        "allow_hosts = 'example.org'",
         "sandbox = false",
         "command_memory = 16",
     ] {
@@ -105,6 +108,54 @@ fn a_repository_opens_nothing_for_itself() {
         assert!(!world.home().join("x").exists(), "{line}: {seen}");
         assert!(seen.contains(line.split(' ').next().unwrap()), "it is said: {seen}");
     }
+}
+
+/// A server that answers each connection with a page, and its address.
+fn page() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            let _ = connection.read(&mut [0; 4096]);
+            let _ = connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage");
+        }
+    });
+    address
+}
+
+const FETCH: &str = "import sys, urllib.request\ntry: print(urllib.request.urlopen(sys.argv[1]).read().decode())\nexcept Exception as e: print(e)\n";
+
+#[test]
+fn single_hosts_are_opened_by_the_user_and_what_else_was_asked_for_is_said() {
+    let world = World::with(&[("fetch.py", FETCH)]);
+    let address = page();
+    let line = format!("python3 -S fetch.py http://{address}/; python3 -S fetch.py http://example.org/");
+    snapshot!(world.confined(&["--allow-host", &address, "--allow-host", "docs.test,*.docs.test:81"], &line), @r"
+    exit 0
+    --- stdout
+    page
+    HTTP Error 403: Forbidden
+    --- stderr
+    network: refused example.org:80, not among the allowed hosts
+    ");
+    let seen = world.confined(&[], &line);
+    assert!(!seen.contains("page") && !seen.contains("network: "), "{seen}");
+    world.write_user_settings(&format!("allow_hosts = 'docs.test, {address}'\n"));
+    let seen = world.confined(&[], &line);
+    assert!(seen.contains("--- stdout\npage\n"), "{seen}");
+    let seen = world.observe(&["sandbox", "--explain"]);
+    assert!(seen.contains("nothing outside can be reached but docs.test, 127.0.0.1:"), "{seen}");
+    snapshot!(world.confined(&["--allow-host", "https://example.org/"], "true"), @r#"
+    exit 2
+    --- stderr
+    error: "https://example.org/" is no host: write NAME, *.NAME or an address, with :PORT where it is not 443 or 80
+    "#);
+    let mut command = world.agent(&["sandbox", "--", "true"]);
+    snapshot!(world.tell(&command.env("AGENT_COMMAND_NETWORK", "none").output().unwrap()), @r"
+    exit 2
+    --- stderr
+    error: commands cannot have no network at all (command_network) and hosts to reach (allow_hosts)
+    ");
 }
 
 #[test]

@@ -41,6 +41,7 @@ fn every_setting_is_shown_with_its_origin() {
     allow_read         -                                        default
     allow_write        -                                        default
     command_network    loopback                                 default
+    allow_hosts        -                                        default
     command_seconds    300                                      default
     command_memory     -                                        default
     command_processes  4096                                     default

@@ -170,7 +170,8 @@ pub(crate) fn call(tool: &str, arguments: Value) -> String {
 }
 
 /// What differs from one run to the next, and what stands for it.
-pub(crate) const FILTERS: [(&str, &str); 8] = [
+pub(crate) const FILTERS: [(&str, &str); 9] = [
+    (r"(?m)^sandbox (namespaces|Landlock).*\n", ""), // which kernel it is
     (r"\b\d{8}-\d{6}-[0-9a-f]{4}\b", "[SESSION]"),
     (r"127\.0\.0\.1:\d{4,5}", "[SERVER]"),
     (r"\b\d+ min \d+ s\b", "[TIME]"),

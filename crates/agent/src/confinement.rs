@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use sandbox::{Level, Network, Policy, ResourceLimits};
+use sandbox::{Host, Level, Network, Policy, ResourceLimits};
 
 use crate::exit::{Failure, Result};
 use crate::settings::Settings;
@@ -11,7 +11,7 @@ use crate::settings::Settings;
 /// The policy for a work tree. `variables` are the program's own; commands get a part of them.
 ///
 /// # Errors
-/// When a path of the settings is relative, or `~` leads nowhere.
+/// When a path of the settings is relative, or `~` leads nowhere; when a host is none, or there is to be no network to reach it by.
 pub(crate) fn policy(
     settings: &Settings,
     root: &Path,
@@ -22,6 +22,19 @@ pub(crate) fn policy(
         let given = given.as_deref().unwrap_or_default();
         given.split(':').filter(|p| !p.is_empty()).map(|p| absolute(p, home.as_deref())).collect()
     };
+    let network = match settings.command_network.as_str() {
+        "none" => Network::None,
+        "full" => Network::Full,
+        _ => Network::Loopback,
+    };
+    let hosts = settings.allow_hosts.as_deref().unwrap_or_default().split(',').map(str::trim);
+    let hosts = hosts.filter(|host| !host.is_empty()).map(str::parse);
+    let hosts: Vec<Host> = hosts.collect::<Result<_, _>>().map_err(Failure::misuse)?;
+    if network == Network::None && !hosts.is_empty() {
+        return Err(Failure::misuse(
+            "commands cannot have no network at all (command_network) and hosts to reach (allow_hosts)",
+        ));
+    }
     let default = ResourceLimits::default();
     let limits = ResourceLimits {
         memory: settings.command_memory.map_or(default.memory, |mebibytes| mebibytes << 20),
@@ -33,11 +46,8 @@ pub(crate) fn policy(
         read_only: settings.command_read_only,
         extra_read: paths(&settings.allow_read)?,
         extra_write: paths(&settings.allow_write)?,
-        network: match settings.command_network.as_str() {
-            "none" => Network::None,
-            "full" => Network::Full,
-            _ => Network::Loopback,
-        },
+        network,
+        hosts,
         env: sandbox::clean_environment(variables, &[]),
         level: if settings.sandbox { Level::default() } else { Level::Off },
         limits,

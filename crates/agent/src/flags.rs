@@ -40,6 +40,11 @@ impl<const GROUPS: u8> clap::FromArgMatches for Flags<GROUPS> {
                 Flag::None => {}
                 Flag::Stands(_, value) if matches.get_flag(d.key) => given.push((d.key, value.to_owned())),
                 Flag::Stands(..) => {}
+                Flag::Each(..) => {
+                    if let Some(texts) = matches.get_many::<String>(d.key) {
+                        given.push((d.key, texts.map(String::as_str).collect::<Vec<_>>().join(",")));
+                    }
+                }
                 Flag::Value(_) | Flag::Optional(..) => {
                     if let Some(text) = matches.get_one::<String>(d.key) {
                         given.push((d.key, text.clone()));
@@ -66,6 +71,7 @@ fn arg(of: &'static Definition) -> Option<Arg> {
             arg.value_name(value).num_args(0..=1).require_equals(true).default_missing_value(missing)
         }
         Flag::Value(value) => arg.value_name(value),
+        Flag::Each(_, value) => arg.value_name(value).action(ArgAction::Append),
         Flag::None => arg,
     };
     let arg = match of.default {

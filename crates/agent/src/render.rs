@@ -69,6 +69,10 @@ impl<W: Write> View<W> {
                 let mode = if *mode == Mode::DryRun { " (dry run)" } else { "" };
                 self.line(Detail::Quiet, format_args!("session {}{mode}", self.paint.paint(Style::Bold, id)))
             }
+            Event::Sandbox { enforced: true, summary, .. } => {
+                self.line(Detail::Plain, format_args!("sandbox {}", sanitize::line(summary)))
+            }
+            Event::Sandbox { summary, .. } => self.note(Detail::Plain, Style::Warn, "sandbox", summary),
             Event::Model(m) => {
                 let server =
                     m.server_version.as_ref().map_or(m.server.clone(), |v| format!("{} {v}", m.server));

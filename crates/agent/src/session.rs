@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use journal::{Diff, Ending, Event, Journal, Mode, Record, Totals};
 use planner::{Job, Limits, Parts, Report, Verifier};
-use sandbox::Sandbox;
 use sandbox::overlay::Overlay;
+use sandbox::{Policy, Sandbox};
 use secrets::Secrets;
 use tokio::sync::watch;
 use tool_api::{Registry, Tool};
@@ -27,11 +27,15 @@ use crate::edit_form;
 use crate::exit::{Failure, Result};
 use crate::masking::{self, Masked, MaskedModel, MaskedTree, MaskedVerifier};
 use crate::model;
+use crate::remains;
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
 
 /// Where a session keeps what its tree's files were, in its folder.
 pub(crate) const STATE: &str = "state";
+
+/// Where a session's sandbox keeps what is gone with the run, in its folder.
+pub(crate) const SANDBOX: &str = "sandbox";
 
 /// The first argument that makes this binary the sandbox's launcher.
 pub(crate) const LAUNCHER: &str = "__sandbox";
@@ -104,7 +108,7 @@ pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done>
         mode: if order.dry.is_some() { Mode::DryRun } else { Mode::Run },
         settings: order.chosen.clone(),
     })?;
-    work(order, secrets, journal, &[]).await
+    Box::pin(work(order, secrets, journal, &[])).await
 }
 
 /// Goes on with a session whose journal ends early.
@@ -119,7 +123,7 @@ pub(crate) async fn resume(mut order: Order, journal: &mut Journal, past: &[Reco
     }
     let changed = changed_meanwhile(&order.root, &journal.folder().join(STATE))?;
     journal.append(Event::Resumed { version: env!("CARGO_PKG_VERSION").into(), changed })?;
-    work(order, secrets, journal, past).await
+    Box::pin(work(order, secrets, journal, past)).await
 }
 
 /// From now on no secret is written down, and none stands in the task.
@@ -158,6 +162,7 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
         Ok(prepared) => prepared,
         Err(failure) => return fail(failure, &secrets, journal),
     };
+    let swept = remains::sweep(&folder);
     let report =
         planner::resume(prepared.job, prepared.parts, journal, past).await.map_err(Failure::refused)?;
     let patch = prepared.tree.patch();
@@ -168,6 +173,7 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
         patch_file = Some(path);
     }
     drop(prepared.kept);
+    let _ = swept.await;
     let _ = std::fs::remove_dir(dry_tree::layers(&folder)); // an overlay leaves it, empty
     let shown = secrets.mask_bytes(&patch).into_owned();
     Ok(Done { report, patch_file, patch, shown, secrets, hints: Vec::new() })
@@ -218,40 +224,51 @@ async fn copy(root: &Path, target: PathBuf) -> Result<Copy> {
     Ok(copy)
 }
 
-/// Says what a dry run will cost before it costs it, and gets everything ready.
+/// Says what a dry run will cost before it costs it, and what holds commands, and gets everything ready.
 async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Journal) -> Result<Prepared> {
     if let Some(dry) = &order.dry {
         let event = dry.event(&order.root, folder).await?;
         journal.append(event)?;
     }
-    prepare(order, secrets, folder).await
+    let (prepared, report) = prepare(order, secrets, folder).await?;
+    if let Some(sandbox::Report { enforced, summary, lines, .. }) = report {
+        journal.append(Event::Sandbox { enforced, summary, lines })?;
+    }
+    Ok(prepared)
 }
 
-async fn prepare(order: Order, secrets: &Secrets, folder: &Path) -> Result<Prepared> {
+async fn prepare(
+    order: Order,
+    secrets: &Secrets,
+    folder: &Path,
+) -> Result<(Prepared, Option<sandbox::Report>)> {
     let settings = &order.settings;
-    let tools = async |root: &Path| -> Result<Toolbox> {
-        let toolbox = toolbox(settings, secrets, root, folder, order.variables.clone())?;
-        // A run whose commands cannot be confined stops now, not at its first command.
-        if !order.plan_only {
-            Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;
-        }
-        Ok(toolbox)
+    let confined = |root: &Path| sandbox(settings, root, Some(folder.join(SANDBOX)), order.variables.clone());
+    // A run whose commands cannot be confined stops now, not at its first command.
+    let try_out = async |sandbox: &Sandbox| match order.plan_only {
+        true => Ok(None),
+        false => Box::pin(sandbox.probe()).await.cloned().map(Some).map_err(Failure::refused),
     };
-    let (chosen, mut toolbox, kept) = match order.dry {
+    let tools = |root: &Path, sandbox: &Sandbox| toolbox(settings, secrets, root, folder, sandbox.clone());
+    let (chosen, mut toolbox, kept, report) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is where the repository was.
             let kept = match dry {
                 Some(DryTree::Overlay(overlay)) => Some(Kept::Overlay { _overlay: overlay }),
                 _ => None,
             };
-            // The tools are made while the server answers.
-            let (chosen, toolbox) = tokio::join!(model::open(settings), tools(&order.root));
-            (chosen?, toolbox?, kept)
+            // The sandbox is tried out by other processes: first of all, so that the rest is done meanwhile.
+            let sandbox = confined(&order.root)?;
+            let making = async { tools(&order.root, &sandbox) };
+            let (report, chosen, toolbox) = tokio::join!(try_out(&sandbox), model::open(settings), making);
+            (chosen?, toolbox?, kept, report?)
         }
         Some(DryTree::Copy { .. }) => {
             let chosen = model::open(settings).await?; // before the copy, which may take long
             let copy = copy(&order.root, folder.join("tree")).await?;
-            (chosen, tools(&copy.0).await?, Some(Kept::Copy { _copy: copy }))
+            let sandbox = confined(&copy.0)?;
+            let (report, toolbox) = tokio::join!(try_out(&sandbox), async { tools(&copy.0, &sandbox) });
+            (chosen, toolbox?, Some(Kept::Copy { _copy: copy }), report?)
         }
     };
     edit_form::choose(settings, Some(&chosen.model.identity())).describe(&mut toolbox.registry);
@@ -260,7 +277,7 @@ async fn prepare(order: Order, secrets: &Secrets, folder: &Path) -> Result<Prepa
     let tree = Arc::new(Tree::new(toolbox.workspace, inside, folder.join(STATE)));
     let verifier = Tests::new(toolbox.tests)
         .map(|tests| Arc::new(MaskedVerifier(Arc::new(tests), secrets.clone())) as Arc<dyn Verifier>);
-    Ok(Prepared {
+    let prepared = Prepared {
         job: Job {
             task: order.task,
             settings: planner::Settings { plan_only: order.plan_only, ..plan(settings)? },
@@ -275,7 +292,8 @@ async fn prepare(order: Order, secrets: &Secrets, folder: &Path) -> Result<Prepa
         },
         tree,
         kept,
-    })
+    };
+    Ok((prepared, report))
 }
 
 /// The planner's part of the settings.
@@ -313,6 +331,20 @@ pub(crate) fn launcher() -> Vec<OsString> {
     vec!["/proc/self/exe".into(), LAUNCHER.into()]
 }
 
+/// Makes the sandbox for a work tree. What it keeps goes to `folder`, where one belongs to it alone.
+///
+/// # Errors
+/// When the settings do not fit together, or name what is not there.
+pub(crate) fn sandbox(
+    settings: &Settings,
+    root: &Path,
+    folder: Option<PathBuf>,
+    variables: Vec<(OsString, OsString)>,
+) -> Result<Sandbox> {
+    let policy = Policy { folder, ..confinement::policy(settings, root, variables)? };
+    Sandbox::new(policy, launcher()).map_err(Failure::refused)
+}
+
 /// Makes the tools for a work tree. Pre-images and logs go to `folder`.
 ///
 /// # Errors
@@ -322,10 +354,10 @@ pub(crate) fn toolbox(
     secrets: &Secrets,
     root: &Path,
     folder: &Path,
-    variables: Vec<(OsString, OsString)>,
+    sandbox: Sandbox,
 ) -> Result<Toolbox> {
     let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?;
-    toolbox_on(workspace, settings, secrets, folder, variables, &Bare)
+    toolbox_on(workspace, settings, secrets, folder, sandbox, &Bare)
 }
 
 /// What is put around each tool.
@@ -343,20 +375,15 @@ impl Around for Bare {
     }
 }
 
-/// Makes the tools on a workspace that is open.
-///
-/// # Errors
-/// When the sandbox cannot be made.
+/// Makes the tools on a workspace that is open, with a sandbox for its commands.
 pub(crate) fn toolbox_on(
     workspace: Workspace,
     settings: &Settings,
     secrets: &Secrets,
     folder: &Path,
-    variables: Vec<(OsString, OsString)>,
+    sandbox: Sandbox,
     around: &impl Around,
 ) -> Result<Toolbox> {
-    let policy = confinement::policy(settings, workspace.root(), variables)?;
-    let sandbox = Sandbox::new(policy, launcher()).map_err(Failure::refused)?;
     let timeout = Duration::from_secs(settings.command_seconds);
     let tests = |logs: &str| {
         let options =
@@ -373,7 +400,12 @@ pub(crate) fn toolbox_on(
     let registry = around.add(registry, Masked(ListFiles::new(workspace.clone()), own()));
     let registry = around.add(registry, Masked(Search::new(workspace.clone()).masking(own()), own()));
     let commands = RunCommand::new(sandbox.clone(), commands).masking(own());
-    let registry = around.add(registry, Masked(commands, own()));
+    let mut registry = around.add(registry, Masked(commands, own()));
+    let words = tool_run_command::description(&sandbox);
+    if let (Some(words), Some(spec)) = (words, registry.spec(RunCommand::NAME)) {
+        let shown = spec.shown.clone();
+        registry.describe(RunCommand::NAME, words, shown);
+    }
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox })
 }
 

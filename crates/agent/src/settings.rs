@@ -39,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) allow_read: Option<String>,
     pub(crate) allow_write: Option<String>,
     pub(crate) command_network: String,
+    pub(crate) allow_hosts: Option<String>,
     pub(crate) command_seconds: u64,
     pub(crate) command_memory: Option<u64>,
     pub(crate) command_processes: u64,
@@ -85,6 +86,8 @@ pub(crate) enum Flag {
     Value(&'static str),
     /// `--the-key[=VALUE]`, where the bare flag means this value.
     Optional(&'static str, &'static str),
+    /// `--name VALUE`, as often as there are values; they are joined by commas.
+    Each(&'static str, &'static str),
     /// A flag of this name, which stands for this value.
     Stands(&'static str, &'static str),
 }
@@ -416,6 +419,16 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         help: "Commands reach the network, and what they can read can leave",
     },
     Definition {
+        key: "allow_hosts",
+        kind: Kind::Text,
+        default: None,
+        flag: Flag::Each("allow-host", "HOST"),
+        variables: &[],
+        trust: Trust::User,
+        group: Group::Safety,
+        help: "Hosts that commands may reach, separated by commas: NAME, *.NAME or an address, with :PORT where it is not 443 or 80",
+    },
+    Definition {
         key: "command_seconds",
         kind: Kind::Whole(1, 86_400),
         default: Some("300"),
@@ -498,7 +511,7 @@ impl Definition {
     pub(crate) fn flag_name(&self) -> Option<String> {
         match self.flag {
             Flag::None => None,
-            Flag::Stands(name, _) => Some(format!("--{name}")),
+            Flag::Stands(name, _) | Flag::Each(name, _) => Some(format!("--{name}")),
             Flag::Value(_) | Flag::Optional(..) => Some(format!("--{}", self.key.replace('_', "-"))),
         }
     }

@@ -235,6 +235,15 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,
     },
+    /// The sandbox was tried out: what commands are held by from here on.
+    Sandbox {
+        /// They are confined.
+        enforced: bool,
+        /// How, and what is not stopped, in a line.
+        summary: String,
+        /// The same in sentences.
+        lines: Vec<String>,
+    },
     /// The model was opened.
     Model(ModelInfo),
     /// What the run was begun with, for the planner that takes it up again.
@@ -464,6 +473,7 @@ impl Event {
             | Event::Finished { .. } => true,
             Event::ToolStarted { effect, .. } => effect != "read",
             Event::Tree { .. }
+            | Event::Sandbox { .. }
             | Event::Model(_)
             | Event::Overflow { .. }
             | Event::Window { .. }

@@ -26,5 +26,5 @@ pub use event::{
     Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, Mode, ModelInfo, Record, Role, Totals, TreeWay,
     VERSION, schema,
 };
-pub use store::{Error, Filter, Journal, Observer, Store, Summary, TreeLock};
+pub use store::{Error, Filter, Journal, Observer, SessionLock, Store, Summary, TreeLock};
 pub use trace::{Step, Trace, uninterrupted};

@@ -245,6 +245,15 @@ impl Store {
         }
     }
 
+    /// Holds a session, so that nobody writes or removes it until the value is dropped.
+    ///
+    /// # Errors
+    /// When it does not exist or is in use.
+    pub fn hold(&self, id: &str) -> Result<SessionLock, Error> {
+        let id = self.find(id)?;
+        Ok(SessionLock(lock(&id, &self.folder(&id))?))
+    }
+
     /// Removes a session that nobody writes.
     ///
     /// # Errors
@@ -394,6 +403,16 @@ impl Drop for TreeLock {
     fn drop(&mut self) {
         let _ = self.file.set_len(0); // given back, not left
         let _ = self.file.unlock(); // as for a journal
+    }
+}
+
+/// A session that is held; let go of when this is dropped.
+#[derive(Debug)]
+pub struct SessionLock(File);
+
+impl Drop for SessionLock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock(); // as for a journal
     }
 }
 

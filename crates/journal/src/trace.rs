@@ -97,6 +97,7 @@ fn decided(event: &Event) -> Option<Event> {
         Event::Finished { diff, totals, .. } => (*diff, *totals) = Default::default(),
         Event::Session { .. }
         | Event::Tree { .. }
+        | Event::Sandbox { .. }
         | Event::Model(_)
         | Event::Begun { .. }
         | Event::Overflow { .. }

@@ -105,30 +105,77 @@ pub(crate) fn read_only(caches: &[OsString]) -> Vec<OsString> {
     caches.iter().filter(|cache| write(cache).is_err()).cloned().collect()
 }
 
+/// Removes what a killed run has left in the folder that it was given ([`Policy::folder`]), whatever permissions it was left with.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove_left(folder: &Path) -> io::Result<()> {
+    overlay::remove_tree(folder)
+}
+
 /// A sandbox's own folder: what commands see as `/tmp`, and the layers over caches. Removed with this value.
 #[derive(Debug)]
-pub(crate) struct Own(tempfile::TempDir);
+pub(crate) struct Own(PathBuf);
 
 impl Own {
-    pub(crate) fn new() -> io::Result<Self> {
-        let own = Self(tempfile::tempdir()?);
+    pub(crate) fn new(policy: &Policy) -> io::Result<Self> {
+        let own = match policy.folder.as_deref().filter(|folder| holds_layers(folder, policy)) {
+            Some(folder) => {
+                remove_left(folder)?;
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                Self(folder.to_owned())
+            }
+            None => Self(tempfile::tempdir()?.keep()),
+        };
         fs::create_dir(own.tmp())?;
         fs::create_dir(own.layers())?;
         Ok(own)
     }
 
     pub(crate) fn tmp(&self) -> PathBuf {
-        self.0.path().join("tmp")
+        self.0.join("tmp")
     }
 
     pub(crate) fn layers(&self) -> PathBuf {
-        self.0.path().join("layers")
+        self.0.join("layers")
     }
 }
 
 impl Drop for Own {
     fn drop(&mut self) {
         // Commands and overlays leave folders without permissions.
-        let _ = overlay::remove_tree(self.0.path());
+        let _ = remove_left(&self.0);
     }
+}
+
+/// File systems that cannot hold the upper layer of an overlay (overlayfs itself, FAT, eCryptfs), and those that are somewhere else,
+/// where a build's temporary files would be slow (statfs(2)).
+const UNFIT: &[u64] = &[
+    0x794c_7630, // overlayfs
+    0x4d44,      // FAT
+    0xf15f,      // eCryptfs
+    0x6969,      // NFS
+    0x517b,      // SMB
+    0xfe53_4d42, // SMB 2
+    0xff53_4d42, // CIFS
+    0x0102_1997, // 9p
+    0x00c3_6400, // Ceph
+    0x5346_414f, // AFS
+    0x6573_5546, // FUSE
+];
+
+/// Whether a folder, which may have to be made yet, is fit for it, and not where commands write.
+fn holds_layers(folder: &Path, policy: &Policy) -> bool {
+    let Some(existing) = folder.ancestors().find_map(|dir| fs::canonicalize(dir).ok()) else { return false };
+    let writable = std::iter::once(&policy.root).chain(&policy.extra_write);
+    let written = writable.flat_map(fs::canonicalize).any(|dir| existing.starts_with(dir));
+    let fit = rustix::fs::statfs(&existing).is_ok_and(|about| {
+        #[expect(
+            clippy::cast_sign_loss,
+            reason = "a number of 32 bits, in whatever type the architecture has for it"
+        )]
+        let kind = about.f_type as u64 & 0xffff_ffff;
+        !UNFIT.contains(&kind)
+    });
+    fit && !written
 }

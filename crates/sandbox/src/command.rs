@@ -2,25 +2,33 @@
 
 use std::{
     ffi::OsString,
-    io,
+    io::{self, IoSliceMut},
+    mem::MaybeUninit,
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
     path::PathBuf,
     pin::Pin,
     process::Stdio,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use rustix::{
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    process::{Pid, Signal, kill_process_group},
+};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{UnixStream, unix::pipe},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    net::{TcpListener, UnixStream, unix::pipe},
     process::Child,
+    task::JoinSet,
     time::{Sleep, sleep},
 };
 
 use crate::{
-    Capture, Captured, OutputLimits, Sandbox, SandboxError,
+    Capture, Captured, OutputLimits, Sandbox, SandboxError, bubblewrap,
     census::Excess,
     order::{Event, Order, TERMINATE, Task},
+    proxy::Proxy,
 };
 
 /// How long a command has between being asked to end and being killed.
@@ -121,6 +129,8 @@ pub struct Finished {
     pub output: Captured,
     /// From start to end.
     pub duration: Duration,
+    /// Connections that were asked for and not made, where there are hosts to connect to: a line each.
+    pub network: Vec<String>,
 }
 
 impl Sandbox {
@@ -139,7 +149,7 @@ impl Sandbox {
         let cwd = cwd.map_or_else(|| self.root().into(), PathBuf::into_os_string);
         let order = self.order(profile, Task::Run { program: program.clone(), args, cwd, env });
         let capture = Capture::new(output, log.as_deref()).echoing(echo);
-        let (end, output, duration) = self.launch(&order, capture, timeout).await?;
+        let Launched { end, output, duration, network } = self.launch(&order, capture, timeout).await?;
         let status = match end {
             End::Event(Event::Exited(code)) => Status::Exited(code),
             End::Event(Event::Signaled(signal)) => Status::Signaled(signal),
@@ -155,7 +165,7 @@ impl Sandbox {
                 });
             }
             End::Event(Event::Setup(why)) => return Err(SandboxError::Setup(why)),
-            End::Event(Event::Tested { .. }) => {
+            End::Event(Event::Tested { .. } | Event::Listening) => {
                 return Err(SandboxError::Setup("the launcher is of another version".into()));
             }
             End::Lost => {
@@ -164,7 +174,7 @@ impl Sandbox {
                 ));
             }
         };
-        Ok(Finished { status, output, duration })
+        Ok(Finished { status, output, duration, network })
     }
 
     /// Starts a launcher with this order and stays with it to the end.
@@ -173,14 +183,31 @@ impl Sandbox {
         order: &Order,
         capture: Capture,
         timeout: Duration,
-    ) -> Result<(End, Captured, Duration), SandboxError> {
+    ) -> Result<Launched, SandboxError> {
         let started = Instant::now();
         let mut running = self
             .start(order, capture)
             .await
             .map_err(|e| SandboxError::Setup(format!("starting the launcher: {e}")))?;
         let end = running.attend(timeout).await?;
-        Ok((end, running.capture.finish(), started.elapsed()))
+        let network = running.proxy.map(|proxy| proxy.said()).unwrap_or_default();
+        Ok(Launched { end, output: running.capture.finish(), duration: started.elapsed(), network })
+    }
+
+    /// The launcher, in namespaces already where bubblewrap makes them.
+    fn launcher_command(&self, order: &Order) -> io::Result<tokio::process::Command> {
+        let [program, arguments @ ..] = self.launcher() else { return Err(io::ErrorKind::NotFound.into()) };
+        if !order.profile.bubblewrap {
+            let mut command = tokio::process::Command::new(program);
+            command.args(arguments);
+            return Ok(command);
+        }
+        // In there `/proc/self/exe` would be bubblewrap itself.
+        let program = std::fs::canonicalize(program)?;
+        let bubblewrap = bubblewrap::find().ok_or_else(|| io::Error::other("bubblewrap has gone"))?;
+        let mut command = tokio::process::Command::new(bubblewrap);
+        command.args(bubblewrap::arguments(order, program.as_os_str())).args(arguments);
+        Ok(command)
     }
 
     async fn start(&self, order: &Order, capture: Capture) -> io::Result<Running> {
@@ -189,9 +216,8 @@ impl Sandbox {
         let mut control = UnixStream::from_std(ours)?;
         let (reader, writer) = io::pipe()?;
         let output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
-        let mut launcher = tokio::process::Command::new(&self.launcher()[0]);
+        let mut launcher = self.launcher_command(order)?;
         launcher
-            .args(&self.launcher()[1..])
             .env_clear()
             .process_group(0)
             .stdin(OwnedFd::from(theirs))
@@ -199,16 +225,29 @@ impl Sandbox {
             .stderr(Stdio::from(writer));
         let child = launcher.spawn()?;
         drop(launcher); // and with it our copies of the command's ends
-        let order = serde_json::to_vec(order)?;
-        let length = u32::try_from(order.len()).map_err(io::Error::other)?;
+        let policy = self.policy();
+        let proxy = order.proxy.then(|| Arc::new(Proxy::new(policy.hosts.clone(), policy.names.clone())));
+        let text = serde_json::to_vec(order)?;
+        let length = u32::try_from(text.len()).map_err(io::Error::other)?;
         let sent = async {
             control.write_all(&length.to_le_bytes()).await?;
-            control.write_all(&order).await
+            control.write_all(&text).await
         };
         // A launcher that fails at once closes the socket; what it says about it is more useful than "broken pipe".
         let _ = sent.await;
-        Ok(Running { child, control, said: Vec::new(), output, capture })
+        let group =
+            child.id().filter(|_| order.profile.bubblewrap).and_then(|id| Pid::from_raw(id.cast_signed()));
+        let (said, serving) = (Vec::new(), JoinSet::new());
+        Ok(Running { child, control, said, output, capture, proxy, group, serving })
     }
+}
+
+/// What came of a launcher.
+pub(crate) struct Launched {
+    pub(crate) end: End,
+    pub(crate) output: Captured,
+    duration: Duration,
+    network: Vec<String>,
 }
 
 /// Why the wait for a command was over.
@@ -234,6 +273,11 @@ struct Running {
     said: Vec<u8>,
     output: pipe::Receiver,
     capture: Capture,
+    proxy: Option<Arc<Proxy>>,
+    /// The processes of bubblewrap, while it makes the namespaces.
+    group: Option<Pid>,
+    /// The proxy at work; it ends with this value.
+    serving: JoinSet<()>,
 }
 
 impl Running {
@@ -280,18 +324,33 @@ impl Running {
     }
 
     async fn next(&mut self, buffer: &mut [u8], output: bool, control: bool, timer: Pin<&mut Sleep>) -> Next {
-        tokio::select! {
+        let heard = tokio::select! {
             biased;
-            read = self.output.read(buffer), if output => Next::Output(read),
-            read = self.control.read_buf(&mut self.said), if control => Next::Said(read),
-            () = timer => Next::Time,
-        }
+            read = self.output.read(buffer), if output => return Next::Output(read),
+            heard = hear(&self.control, &mut self.said), if control => heard,
+            () = timer => return Next::Time,
+            _ = self.child.wait(), if control && self.group.is_some() => {
+                // bubblewrap may fail and leave a part of itself waiting, which holds our socket.
+                if let Some(group) = self.group.take() {
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+                return Next::Said(Ok(0));
+            }
+        };
+        Next::Said(heard.and_then(|(length, descriptor)| {
+            if let (Some(descriptor), Some(proxy)) = (descriptor, &self.proxy) {
+                let listener = std::net::TcpListener::from(descriptor);
+                listener.set_nonblocking(true)?;
+                self.serving.spawn(Arc::clone(proxy).serve(TcpListener::from_std(listener)?));
+            }
+            Ok(length)
+        }))
     }
 
-    /// The first event that was reported completely.
+    /// The first event about the command that was reported completely.
     fn event(&self) -> Option<Event> {
-        let line = self.said.split_inclusive(|b| *b == b'\n').next().filter(|l| l.ends_with(b"\n"))?;
-        serde_json::from_slice(line).ok()
+        let lines = self.said.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n"));
+        lines.filter_map(|line| serde_json::from_slice(line).ok()).find(|event| *event != Event::Listening)
     }
 
     /// Tells the launcher to kill everything. Its side of the socket stays readable.
@@ -311,4 +370,23 @@ impl Running {
             }
         }
     }
+}
+
+/// Appends what the launcher says; how much that was, and the descriptor that came with it.
+async fn hear(control: &UnixStream, said: &mut Vec<u8>) -> io::Result<(usize, Option<OwnedFd>)> {
+    control
+        .async_io(Interest::READABLE, || {
+            let mut bytes = [0; 4 << 10];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut rights = RecvAncillaryBuffer::new(&mut space);
+            let into = &mut [IoSliceMut::new(&mut bytes)];
+            let length = recvmsg(control, into, &mut rights, RecvFlags::CMSG_CLOEXEC)?.bytes;
+            said.extend_from_slice(&bytes[..length]);
+            let descriptor = rights.drain().find_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+                _ => None,
+            });
+            Ok((length, descriptor))
+        })
+        .await
 }

@@ -286,7 +286,8 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     let soft = Rlimit { current: Some(hard.unwrap_or(u64::MAX).min(limits.cpu_seconds)), maximum: hard };
     setrlimit(Resource::Cpu, soft).doing("setting a resource limit")?;
     // Counted per user namespace; elsewhere with everything else this user runs.
-    let others = if order.profile.namespaces && order.user_namespace { 0 } else { OTHERS };
+    let own_users = order.profile.namespaces && !order.profile.bubblewrap && order.user_namespace;
+    let others = if own_users { 0 } else { OTHERS };
     limit(Resource::Nproc, limits.processes.saturating_add(others))?;
     let confined = order.profile != Profile::default();
     if confined && capabilities(None).doing("capabilities")?.effective.contains(CapabilitySet::SETPCAP) {
@@ -336,7 +337,8 @@ fn drop_capabilities() -> io::Result<()> {
 fn landlock(order: &Order) -> io::Result<()> {
     const KNOWN: ABI = ABI::V10;
     let View { tmp, read, write, secrets, .. } = &order.view;
-    let caches = if order.profile.namespaces { &order.view.caches[..] } else { &[] };
+    let caches =
+        if order.profile.namespaces && !order.profile.bubblewrap { &order.view.caches[..] } else { &[] };
     let read_access = AccessFs::from_read(KNOWN);
     let write_access = AccessFs::from_all(KNOWN) & !(AccessFs::MakeChar | AccessFs::MakeBlock);
     let file_access = AccessFs::from_file(KNOWN);

@@ -12,7 +12,9 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, IoSlice, Read, Write},
+    mem::MaybeUninit,
+    net::{Ipv4Addr, TcpListener},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
@@ -23,6 +25,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
     process::{
         Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, pidfd_open,
         set_child_subreaper, set_parent_process_death_signal, setsid, wait,
@@ -34,7 +37,7 @@ use crate::{
     census::{Census, processes},
     confine,
     order::{Event, MAX_ORDER, Order, TERMINATE, Task},
-    overlay_probe, self_test,
+    overlay_probe, proxy, self_test,
     sys::{self, Fork},
 };
 
@@ -92,6 +95,19 @@ fn report(mut control: &UnixStream, event: &Event) {
     }
 }
 
+/// Makes the proxy's socket in the network of the command and gives it to the agent, which stays outside.
+fn hand_over_listener(control: &UnixStream) -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, proxy::PORT))?;
+    let mut line = serde_json::to_vec(&Event::Listening)?;
+    line.push(b'\n');
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [listener.as_fd()];
+    rights.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(control, &[IoSlice::new(&line)], &mut rights, SendFlags::empty())?;
+    Ok(())
+}
+
 /// Standard output and error belong to the command alone, so that their end means its end.
 fn let_go_of_output() -> io::Result<()> {
     let null = File::options().write(true).open("/dev/null")?;
@@ -108,9 +124,16 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
         return Ok(());
     }
     if order.profile.namespaces {
-        confine::enter_namespaces(&order)?;
+        if !order.profile.bubblewrap {
+            confine::enter_namespaces(&order)?;
+        }
+        if order.proxy {
+            hand_over_listener(control).doing("the proxy's socket")?;
+        }
+    } else if order.proxy {
+        return Err(io::Error::other("without a network of its own a command has no proxy"));
     }
-    let namespaces = order.profile.namespaces;
+    let alone = order.profile.namespaces && !order.profile.bubblewrap;
     set_child_subreaper(Some(rustix::process::getpid())).doing("becoming a subreaper")?;
     let init = match sys::fork().doing("fork")? {
         Fork::Child => return init(control, &order),
@@ -129,7 +152,7 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
     // SIGKILL to process 1 takes its whole namespace along; it can be reaped only when all of that is dead.
     let _ = kill_process_group(init, Signal::KILL);
     let _ = kill_process(init, Signal::KILL);
-    bury_all(!namespaces);
+    bury_all(!alone);
     Ok(())
 }
 
@@ -185,7 +208,7 @@ fn init(control: &UnixStream, order: &Order) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).doing("asking to die with the supervisor")?;
     set_child_subreaper(Some(rustix::process::getpid())).doing("becoming a subreaper")?;
     setsid().doing("setsid")?;
-    if order.profile.namespaces {
+    if order.profile.namespaces && !order.profile.bubblewrap {
         confine::arrange(order)?;
     }
     let command = match sys::fork().doing("fork")? {
@@ -236,7 +259,10 @@ fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
         }
         Task::SelfTest { forbidden_write, forbidden_read, tcp, udp } => {
             let filtered = order.profile.seccomp;
-            let violations = self_test::attempt(forbidden_write, forbidden_read, *tcp, *udp, filtered);
+            let mut violations = self_test::attempt(forbidden_write, forbidden_read, *tcp, *udp, filtered);
+            if order.proxy {
+                violations.extend(self_test::attempt_proxy(*tcp));
+            }
             let read_only_caches = caches::read_only(&order.view.caches);
             report(control, &Event::Tested { violations, read_only_caches });
         }

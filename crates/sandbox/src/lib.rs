@@ -27,18 +27,21 @@
 //! # Ok(()) }
 //! ```
 
+mod bubblewrap;
 mod caches;
 mod capture;
 mod census;
 mod command;
 mod confine;
 pub mod guard;
+mod hosts;
 mod launcher;
 mod order;
 pub mod overlay;
 mod overlay_probe;
 mod policy;
 mod probe;
+mod proxy;
 mod self_test;
 mod sys;
 mod syscalls;
@@ -46,8 +49,10 @@ mod view;
 
 use std::{ffi::OsString, io, path::Path, sync::Arc};
 
+pub use caches::remove_left;
 pub use capture::{Capture, Captured, Omitted, OutputLimits, plain};
 pub use command::{Command, Finished, Status};
+pub use hosts::Host;
 pub use launcher::launcher_main;
 pub use policy::{Level, Network, Policy, ResourceLimits, clean_environment};
 pub use probe::Report;
@@ -64,6 +69,12 @@ pub enum SandboxError {
         "commands cannot be confined on this system ({0}); to run them unconfined, give --dangerously-no-sandbox"
     )]
     Unavailable(String),
+    /// Named hosts can only be reached where nothing else can.
+    #[error(
+        "single hosts cannot be opened to commands on this system, because their network cannot be kept apart ({0}); without \
+         --allow-host they reach nothing"
+    )]
+    Hosts(String),
     /// What was enforced did not hold.
     #[error("the sandbox does not hold: {0}; to run commands unconfined, give --dangerously-no-sandbox")]
     Broken(String),
@@ -110,10 +121,10 @@ impl Sandbox {
     /// # Errors
     /// When the work tree or another path of the policy does not exist.
     pub fn new(policy: Policy, launcher: Vec<OsString>) -> Result<Self, SandboxError> {
-        let own = Own::new().map_err(SandboxError::Policy)?;
+        let own = Own::new(&policy).map_err(SandboxError::Policy)?;
         let root_user = rustix::process::geteuid().is_root();
-        let tmp = policy.tmp_dir.clone().unwrap_or(own.tmp());
-        let view = View::resolve(&policy, &tmp, &own.layers(), root_user).map_err(SandboxError::Policy)?;
+        let view =
+            View::resolve(&policy, &own.tmp(), &own.layers(), root_user).map_err(SandboxError::Policy)?;
         let foreign = {
             use std::os::unix::fs::MetadataExt;
             std::fs::metadata(&policy.root).is_ok_and(|m| m.uid() != rustix::process::geteuid().as_raw())
@@ -142,8 +153,15 @@ impl Sandbox {
         &self.0.launcher
     }
 
+    /// Whether commands reach the policy's hosts, through the agent's proxy.
+    pub(crate) fn proxied(&self) -> bool {
+        let policy = &self.0.policy;
+        policy.level == Level::On && policy.network == Network::Loopback && !policy.hosts.is_empty()
+    }
+
     pub(crate) fn order(&self, profile: Profile, task: Task) -> Order {
         Order {
+            proxy: self.proxied(),
             profile,
             view: self.0.view.clone(),
             network: self.0.policy.network,
@@ -157,6 +175,10 @@ impl Sandbox {
     pub(crate) fn environment(&self, profile: Profile, report: &Report) -> Vec<(OsString, OsString)> {
         let mut env = self.0.policy.env.clone();
         let tmp = if profile.namespaces { "/tmp".into() } else { self.0.view.tmp.clone() };
+        if self.proxied() {
+            env.retain(|(name, _)| !PROXY_VARIABLES.iter().any(|own| name.eq_ignore_ascii_case(own)));
+            env.extend(self.proxy_variables());
+        }
         let mut set = |name: &str, value: OsString| {
             if !env.iter().any(|(n, _)| n == name) {
                 env.push((name.into(), value));
@@ -173,7 +195,7 @@ impl Sandbox {
             set("ASAN_OPTIONS", "detect_leaks=0".into());
         }
         set("DOTNET_CLI_HOME", tmp.clone());
-        if self.0.policy.level == Level::On && self.0.policy.network != Network::Full {
+        if self.0.policy.level == Level::On && self.0.policy.network != Network::Full && !self.proxied() {
             set("CARGO_NET_OFFLINE", "true".into());
             set("GOPROXY", "off".into());
             set("NPM_CONFIG_OFFLINE", "true".into());
@@ -181,4 +203,23 @@ impl Sandbox {
         set("TMPDIR", tmp);
         env
     }
+
+    /// Where programs find the proxy, and what they reach without it: their own servers, unless that name was given to a host.
+    fn proxy_variables(&self) -> impl Iterator<Item = (OsString, OsString)> {
+        let direct = ["localhost", "127.0.0.1", "::1"];
+        let direct = direct.into_iter().filter(|name| !self.0.policy.hosts.iter().any(|host| host.is(name)));
+        let direct = direct.collect::<Vec<_>>().join(",");
+        let both = |name: &str, value: &str| {
+            [(name.to_lowercase().into(), value.into()), (name.into(), value.into())]
+        };
+        let way = format!("http://127.0.0.1:{}", proxy::PORT);
+        PROXY_VARIABLES
+            .into_iter()
+            .flat_map(move |name| both(name, if name == NO_PROXY { &direct } else { &way }))
+    }
 }
+
+const NO_PROXY: &str = "NO_PROXY";
+
+/// Variables that tell programs of a proxy; each exists in small letters too.
+const PROXY_VARIABLES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", NO_PROXY];

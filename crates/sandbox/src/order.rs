@@ -18,6 +18,8 @@ pub(crate) const MAX_ORDER: usize = 32 << 20;
 pub(crate) struct Profile {
     /// Own user, mount, process, network and IPC namespaces.
     pub(crate) namespaces: bool,
+    /// They are made by bubblewrap, and the launcher is in them from the start.
+    pub(crate) bubblewrap: bool,
     /// Landlock rules for files, and for TCP where there is no network namespace.
     pub(crate) landlock: bool,
     /// A seccomp filter; where there is no network namespace it is what keeps packets in.
@@ -30,6 +32,8 @@ pub(crate) struct Order {
     pub(crate) profile: Profile,
     pub(crate) view: View,
     pub(crate) network: Network,
+    /// Make the socket of the proxy and hand it over.
+    pub(crate) proxy: bool,
     pub(crate) limits: ResourceLimits,
     /// Map the agent's own user into a user namespace. Not done for root working on files of others, who would lose its rights.
     pub(crate) user_namespace: bool,
@@ -50,6 +54,8 @@ pub(crate) enum Task {
 /// What the launcher reports.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Event {
+    /// With this line comes the descriptor of the proxy's socket. Another event follows.
+    Listening,
     /// The confinement could not be set up; nothing was run.
     Setup(String),
     /// The confinement stands; the program could not be started.

@@ -69,6 +69,7 @@ fn ask(launcher: &[OsString], root: &Path, dir: &Path) -> io::Result<()> {
     let order = serde_json::to_vec(&Order {
         profile: Profile::default(),
         view: View::default(),
+        proxy: false,
         network: Network::default(),
         limits: ResourceLimits::default(),
         user_namespace: false,

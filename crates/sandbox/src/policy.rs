@@ -1,9 +1,13 @@
 //! What a command may do: the policy as the caller states it, and the environment a command is given.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
+    net::IpAddr,
     path::PathBuf,
 };
+
+use crate::Host;
 
 /// Whether commands are confined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,9 +69,15 @@ pub struct Policy {
     pub extra_write: Vec<PathBuf>,
     /// What may be reached.
     pub network: Network,
-    /// A directory that belongs to this session alone; commands see it as `/tmp`, or as `TMPDIR` where mounts are refused. Without
-    /// one the sandbox makes its own and removes it in the end.
-    pub tmp_dir: Option<PathBuf>,
+    /// Hosts that may be reached with [`Network::Loopback`], through a proxy of the agent. Where commands cannot have a network of their
+    /// own nothing runs then.
+    pub hosts: Vec<Host>,
+    /// Names of hosts whose addresses are known; others are looked up. For tests.
+    pub names: BTreeMap<String, Vec<IpAddr>>,
+    /// A folder of this session alone, for what the sandbox keeps: what commands see as `/tmp` (as `TMPDIR` where mounts are refused),
+    /// and what they change in caches. It is made, and removed in the end; what a killed run has left there is removed first. Without
+    /// one, and where its file system cannot hold that (network file systems, overlays), it is one of the system's temporary folders.
+    pub folder: Option<PathBuf>,
     /// The environment of commands, see [`clean_environment`]. `HOME` and `PATH` decide which toolchains may be read.
     pub env: Vec<(OsString, OsString)>,
     /// Whether commands are confined.
@@ -76,6 +86,8 @@ pub struct Policy {
     pub limits: ResourceLimits,
     /// Landlock is used where the kernel has it. Tests see by `false` that the rest holds without.
     pub landlock: bool,
+    /// bubblewrap is used where it can make namespaces and this program cannot. Tests see by `false` that the rest holds without.
+    pub bubblewrap: bool,
 }
 
 impl Policy {
@@ -88,11 +100,14 @@ impl Policy {
             extra_read: Vec::new(),
             extra_write: Vec::new(),
             network: Network::default(),
-            tmp_dir: None,
+            hosts: Vec::new(),
+            names: BTreeMap::new(),
+            folder: None,
             env: Vec::new(),
             level: Level::default(),
             limits: ResourceLimits::default(),
             landlock: true,
+            bubblewrap: true,
         }
     }
 

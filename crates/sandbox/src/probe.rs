@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    Capture, Level, Network, OutputLimits, Sandbox, SandboxError,
+    Capture, Level, Network, OutputLimits, Sandbox, SandboxError, bubblewrap,
     command::End,
     order::{Event, Profile, Task},
     sys,
@@ -21,14 +21,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const UNIX_SOCKETS: u32 = 9;
 
 /// Confinements from strong to weak. System calls alone are no confinement.
-const PROFILES: [Profile; 6] = [
-    Profile { namespaces: true, landlock: true, seccomp: true },
-    Profile { namespaces: true, landlock: true, seccomp: false },
-    Profile { namespaces: true, landlock: false, seccomp: true },
-    Profile { namespaces: true, landlock: false, seccomp: false },
-    Profile { namespaces: false, landlock: true, seccomp: true },
-    Profile { namespaces: false, landlock: true, seccomp: false },
-];
+const PROFILES: [Profile; 7] = {
+    const fn own(namespaces: bool, landlock: bool, seccomp: bool) -> Profile {
+        Profile { namespaces, bubblewrap: false, landlock, seccomp }
+    }
+    [
+        own(true, true, true),
+        own(true, true, false),
+        own(true, false, true),
+        own(true, false, false),
+        Profile { bubblewrap: true, ..own(true, true, true) },
+        own(false, true, true),
+        own(false, true, false),
+    ]
+};
 
 /// What is enforced.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -47,6 +53,8 @@ pub struct Report {
     pub read_only_caches: Vec<OsString>,
     /// What is enforced and what is not, a sentence each.
     pub lines: Vec<String>,
+    /// The same in a line.
+    pub summary: String,
 }
 
 impl Sandbox {
@@ -82,11 +90,18 @@ impl Sandbox {
                 network_isolated: false,
                 read_only_caches: Vec::new(),
                 lines,
+                summary: "off; commands can do whatever you can".to_owned(),
             };
             return Ok((Profile::default(), report));
         }
         let mut reasons: Vec<String> = Vec::new();
-        for profile in PROFILES.into_iter().filter(|p| !p.landlock || landlock_abi.is_some()) {
+        let bubblewrap = self.policy().bubblewrap && bubblewrap::find().is_some();
+        let usable = |p: &Profile| {
+            (landlock_abi.is_some() || !p.landlock)
+                && (bubblewrap || !p.bubblewrap)
+                && (p.namespaces || !self.proxied())
+        };
+        for profile in PROFILES.into_iter().filter(usable) {
             match self.try_out(profile).await? {
                 Tried::Refused(why) if reasons.contains(&why) => {}
                 Tried::Refused(why) => reasons.push(why),
@@ -104,10 +119,14 @@ impl Sandbox {
                         network_isolated,
                         read_only_caches,
                         lines,
+                        summary: self.summary(profile, network_isolated, landlock_abi),
                     };
                     return Ok((profile, report));
                 }
             }
+        }
+        if self.proxied() {
+            return Err(SandboxError::Hosts(reasons.join("; ")));
         }
         if landlock_abi.is_none() {
             reasons.push("the kernel has no Landlock".into());
@@ -130,10 +149,17 @@ impl Sandbox {
             udp: udp.local_addr().map_err(io_error)?.port(),
         };
         let capture = Capture::new(OutputLimits::default(), None);
-        let (end, ..) = self.launch(&self.order(profile, task), capture, PATIENCE).await?;
-        let (mut violations, read_only_caches) = match end {
+        let launched = self.launch(&self.order(profile, task), capture, PATIENCE).await?;
+        let (mut violations, read_only_caches) = match launched.end {
             End::Event(Event::Tested { violations, read_only_caches }) => (violations, read_only_caches),
             End::Event(Event::Setup(why)) => return Ok(Tried::Refused(why)),
+            End::Lost if profile.bubblewrap => {
+                let said = launched.output.text();
+                return Ok(Tried::Refused(format!(
+                    "bubblewrap: {}",
+                    said.lines().next().unwrap_or("it does not work")
+                )));
+            }
             other => return Ok(Tried::Refused(format!("the self-test ended with {other:?}"))),
         };
         let open = self.policy().network == Network::Full;
@@ -152,6 +178,30 @@ impl Sandbox {
         }
     }
 
+    fn summary(&self, profile: Profile, isolated: bool, abi: Option<u32>) -> String {
+        let landlock = abi.filter(|_| profile.landlock).map(|abi| format!("Landlock {abi}"));
+        let by = [
+            profile.namespaces.then(|| match profile.bubblewrap {
+                true => "namespaces (bubblewrap)".to_owned(),
+                false => "namespaces".to_owned(),
+            }),
+            landlock,
+            profile.seccomp.then(|| "seccomp".to_owned()),
+        ];
+        let by = by.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let hosts: Vec<_> = self.policy().hosts.iter().map(ToString::to_string).collect();
+        let network = match self.policy().network {
+            Network::Full => "open".to_owned(),
+            Network::Loopback if self.proxied() => hosts.join(", "),
+            Network::Loopback if profile.namespaces => "own loopback".to_owned(),
+            Network::None | Network::Loopback => "none".to_owned(),
+        };
+        let gaps = gaps(profile, isolated || self.policy().network == Network::Full, abi);
+        let gaps =
+            if gaps.is_empty() { String::new() } else { format!(" · not stopped: {}", gaps.join("; ")) };
+        format!("{by} · network: {network}{gaps}")
+    }
+
     fn lines(&self, profile: Profile, isolated: bool, abi: Option<u32>, refused: &[String]) -> Vec<String> {
         let policy = self.policy();
         let own_sockets = profile.namespaces || abi >= Some(UNIX_SOCKETS);
@@ -161,9 +211,15 @@ impl Sandbox {
             (false, true) => "Files: commands read the system, toolchains and the work tree, and write the work tree without .git and a private temporary directory.".to_owned(),
             (false, false) => "Files: commands read the system, toolchains and the work tree, and write the work tree and a private temporary directory.".to_owned(),
         });
+        let hosts: Vec<_> = policy.hosts.iter().map(ToString::to_string).collect();
+        let hosts = format!(
+            "Network: nothing outside can be reached but {} through the agent; loopback is the command's own.",
+            hosts.join(", ")
+        );
         lines.push(
             match (policy.network, isolated) {
                 (Network::Full, _) => "Network: open, as asked for.",
+                (Network::Loopback, true) if self.proxied() => &hosts,
                 (Network::None, true) => "Network: nothing can be reached, nor is there a loopback.",
                 (Network::Loopback, true) if profile.namespaces => {
                     "Network: nothing outside can be reached; loopback is the command's own."
@@ -178,6 +234,9 @@ impl Sandbox {
             }
             .to_owned(),
         );
+        if profile.bubblewrap {
+            lines.push("Namespaces: made by bubblewrap, because this system refuses them to others.".into());
+        }
         if profile.namespaces {
             lines.push(
                 "Processes: commands see and signal only their own, and all of them end with the command."
@@ -203,9 +262,28 @@ impl Sandbox {
                 "Landlock: not in this kernel; files outside the shared directories are readable.".into(),
             ),
         }
+        let gaps = gaps(profile, isolated || policy.network == Network::Full, abi);
+        if !gaps.is_empty() {
+            lines.push(format!("Not stopped here: {}.", gaps.join("; ")));
+        }
         lines.extend(refused.iter().map(|why| format!("Refused by this system: {why}.")));
         lines
     }
+}
+
+/// What the strongest confinement would stop, and this one does not.
+fn gaps(profile: Profile, isolated: bool, abi: Option<u32>) -> Vec<&'static str> {
+    let all = [
+        (!isolated, "packets other than TCP"),
+        (!profile.namespaces, "changes of mode and time outside, writes to .git, the list of processes"),
+        (!profile.landlock, "reading what permissions allow in /usr, /etc and /opt"),
+        (
+            profile.namespaces && abi < Some(UNIX_SOCKETS),
+            "connections to Unix sockets in /usr, /etc and /opt",
+        ),
+        (!profile.seccomp, "system calls that lead around the rest"),
+    ];
+    all.into_iter().filter_map(|(gap, words)| gap.then_some(words)).collect()
 }
 
 enum Tried {

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
+    io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     num::NonZero,
     time::Duration,
@@ -13,10 +14,13 @@ use rustix::{
     thread::UnshareFlags,
 };
 
-use crate::sys;
+use crate::{proxy, sys};
 
 /// How long a forbidden connection may take to be refused.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long the proxy may take to answer, on a machine with much to do.
+const PROXY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The kernel's events (`NETLINK_KOBJECT_UEVENT`), which any user may listen to and no command needs.
 const EVENTS: u32 = 15;
@@ -46,4 +50,21 @@ pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16, filtered:
         violations.push("a socket for the kernel's events could be made".to_owned());
     }
     violations
+}
+
+/// Asks the proxy for a server of this machine, which it must refuse. Returns what is wrong, in words.
+pub(crate) fn attempt_proxy(tcp: u16) -> Option<String> {
+    let ask = || -> std::io::Result<String> {
+        let mut proxy = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy::PORT))?;
+        proxy.set_read_timeout(Some(PROXY_PATIENCE))?;
+        write!(proxy, "CONNECT 127.0.0.1:{tcp} HTTP/1.1\r\n\r\n")?;
+        let mut answer = String::new();
+        proxy.take(64).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    match ask() {
+        Ok(answer) if answer.starts_with("HTTP/1.1 403 ") => None,
+        Ok(_) => Some("the proxy for single hosts leads to others".to_owned()),
+        Err(e) => Some(format!("the proxy for single hosts does not work ({e})")),
+    }
 }

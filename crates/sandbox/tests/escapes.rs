@@ -28,6 +28,11 @@ use support::Fixture;
 
 /// Runs a line in a fresh place, and says what it printed where that is not what was to be expected.
 async fn attempt(line: &str, level: Level, landlock: bool, escapes: bool) -> Option<String> {
+    // Where namespaces are refused they are, to bubblewrap too; what it does is tried apart.
+    attempt_with(line, escapes, |policy| Policy { level, landlock, bubblewrap: false, ..policy }).await
+}
+
+async fn attempt_with(line: &str, escapes: bool, policy: impl FnOnce(Policy) -> Policy) -> Option<String> {
     let fixture = Fixture::new();
     fs::write(fixture.home().join("other/victim"), "").unwrap();
     fs::write(fixture.root().join("calls.py"), include_str!("attempts/calls.py")).unwrap();
@@ -37,7 +42,7 @@ async fn attempt(line: &str, level: Level, landlock: bool, escapes: bool) -> Opt
         fs::write(path, "secret").unwrap();
     }
     let outside = Outside::new(&fixture);
-    let sandbox = fixture.with(Policy { level, landlock, ..fixture.policy() });
+    let sandbox = fixture.with(policy(fixture.policy()));
     let line = match line.strip_prefix("calls ") {
         Some(name) => format!("exec python3 -S calls.py {name}"),
         None => line.to_owned(),
@@ -227,6 +232,17 @@ impl Drop for Outside {
 }
 
 #[tokio::test]
+async fn where_single_hosts_are_allowed_nothing_else_is_open() {
+    let hosts = vec!["example.org".parse().unwrap()];
+    let mut through = Vec::new();
+    for (name, line) in by_any_user() {
+        let with_hosts = |policy| Policy { hosts: hosts.clone(), ..policy };
+        through.extend(attempt_with(&line, false, with_hosts).await.map(|text| format!("{name}: {text}")));
+    }
+    assert_eq!(through, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn where_there_is_no_landlock_namespaces_and_seccomp_stop_all_of_it() {
     let of_root = named(if is_root() { ATTEMPTS_OF_ROOT } else { &[] });
     attempt_all(by_any_user().chain(of_root), false, &[]).await;
@@ -251,7 +267,7 @@ async fn where_namespaces_are_refused_what_does_not_work_is_said_and_nothing_is_
         return;
     }
     let fixture = Fixture::new();
-    let sandbox = fixture.on();
+    let sandbox = fixture.with(Policy { bubblewrap: false, ..fixture.policy() });
     let report = sandbox.probe().await.unwrap();
     assert!(
         report.enforced && report.seccomp && !report.user_namespaces && report.network_isolated,
@@ -265,4 +281,73 @@ async fn where_namespaces_are_refused_what_does_not_work_is_said_and_nothing_is_
     sandbox.run(Command::shell(line)).await.unwrap();
     assert!(fixture.root().join("inside").exists());
     assert_eq!(support::alive(&mark), 0);
+}
+
+#[tokio::test]
+async fn where_namespaces_are_refused_to_us_and_not_to_bubblewrap_nothing_gets_through() {
+    const TEST: &str = "where_namespaces_are_refused_to_us_and_not_to_bubblewrap_nothing_gets_through";
+    if !["/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap"]
+        .iter()
+        .any(|p| std::path::Path::new(p).exists())
+    {
+        // On the terminal, also where the output of tests is captured.
+        let _ = writeln!(
+            std::io::stderr(),
+            "NOT RUN: {TEST}, because there is no bwrap; apt-get install bubblewrap"
+        );
+        return;
+    }
+    if !support::namespaces_are_refused(TEST) {
+        return;
+    }
+    let report = Fixture::new().on().probe().await.unwrap().clone();
+    assert!(report.user_namespaces && report.seccomp && report.network_isolated, "{report:?}");
+    assert!(report.summary.starts_with("namespaces (bubblewrap), Landlock "), "{report:?}");
+    let mut through = Vec::new();
+    for (name, line) in by_any_user().filter(|(name, _)| !name.contains("namespace")) {
+        through
+            .extend(attempt_with(&line, false, |policy| policy).await.map(|text| format!("{name}: {text}")));
+    }
+    assert_eq!(through, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn where_bubblewrap_makes_the_namespaces_commands_work_as_elsewhere() {
+    const TEST: &str = "where_bubblewrap_makes_the_namespaces_commands_work_as_elsewhere";
+    if !["/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap"]
+        .iter()
+        .any(|p| std::path::Path::new(p).exists())
+    {
+        let _ = writeln!(
+            std::io::stderr(),
+            "NOT RUN: {TEST}, because there is no bwrap; apt-get install bubblewrap"
+        );
+        return;
+    }
+    if !support::namespaces_are_refused(TEST) {
+        return;
+    }
+    let fixture = Fixture::new();
+    let sandbox = fixture.with(Policy { hosts: vec!["example.org".parse().unwrap()], ..fixture.policy() });
+    let serve = "import http.server, threading, urllib.request as u\n\
+                 s = http.server.HTTPServer(('127.0.0.1', 0), http.server.SimpleHTTPRequestHandler)\n\
+                 threading.Thread(target=s.serve_forever, daemon=True).start()\n\
+                 print(u.urlopen(f'http://127.0.0.1:{s.server_port}/a.txt').read().decode())";
+    let done = sandbox.run(Command::new("python3", ["-Sc", serve])).await.unwrap();
+    assert!(done.output.text().contains("a\n"), "{}", done.output.text());
+    let asked =
+        "python3 -Sc \"import urllib.request as u; u.urlopen('http://127.0.0.1.example.org/')\"; true";
+    let done = sandbox.run(Command::shell(asked)).await.unwrap();
+    assert_eq!(done.network, ["network: refused 127.0.0.1.example.org:80, not among the allowed hosts"]);
+    let mark = fixture.unique();
+    let line = format!("echo in > inside; echo x > /tmp/x; cat /tmp/x; setsid sleep 1000.{mark} & exit 7");
+    let done = sandbox.run(Command::shell(line)).await.unwrap();
+    assert_eq!((done.status.code(), done.output.text().as_str()), (Some(7), "x\n"));
+    assert!(fixture.root().join("inside").exists());
+    assert_eq!(support::alive(&mark), 0);
+    let late = Command {
+        timeout: std::time::Duration::from_millis(300),
+        ..Command::shell("trap '' TERM; sleep 1000")
+    };
+    assert_eq!(sandbox.run(late).await.unwrap().status, sandbox::Status::TimedOut);
 }

@@ -61,10 +61,10 @@ os.execvp(\"sleep\", [\"sleep\", \"MARK\"])'",
     ("opens a pipe that nobody writes to", "mkfifo pipe; cat pipe MARK", Status::TimedOut),
 ];
 
-async fn hang_all(level: Level) {
+async fn hang_all(level: Level, bubblewrap: bool) {
     for (name, line, end) in HANGS {
         let fixture = Fixture::new();
-        let sandbox = fixture.with(Policy { level, ..fixture.policy() });
+        let sandbox = fixture.with(Policy { level, bubblewrap, ..fixture.policy() });
         let mark = format!("1000.{}", fixture.unique());
         let line = format!("echo useful; {}", line.replace("MARK", &mark));
         let done = sandbox.run(Command { timeout: SHORT, ..Command::shell(line) }).await.unwrap();
@@ -76,18 +76,20 @@ async fn hang_all(level: Level) {
 
 #[tokio::test]
 async fn whatever_hangs_ends_and_nothing_of_it_is_left() {
-    hang_all(Level::On).await;
+    hang_all(Level::On, false).await;
 }
 
 #[tokio::test]
 async fn also_without_the_sandbox() {
-    hang_all(Level::Off).await;
+    hang_all(Level::Off, false).await;
 }
 
 #[tokio::test]
 async fn also_where_namespaces_are_refused() {
     if support::namespaces_are_refused("also_where_namespaces_are_refused") {
-        hang_all(Level::On).await;
+        hang_all(Level::On, false).await;
+        // The same again where there is no bubblewrap.
+        hang_all(Level::On, true).await;
     }
 }
 

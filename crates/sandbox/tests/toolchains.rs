@@ -7,6 +7,7 @@ mod support;
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -36,22 +37,31 @@ async fn caches_are_seen_and_what_is_changed_in_them_is_the_sessions_own() {
 }
 
 #[tokio::test]
-async fn nothing_of_a_session_is_left_in_the_end() {
+async fn what_a_sandbox_keeps_lies_in_its_folder_out_of_sight_and_is_gone_with_it() {
     let fixture = Fixture::new();
-    let tmp = tempfile::tempdir().unwrap();
     fs::create_dir_all(fixture.home().join(".cache/pip/a")).unwrap();
-    let policy = Policy { tmp_dir: Some(tmp.path().into()), ..fixture.policy() };
-    let sandbox = fixture.with(policy);
-    let own = || {
-        let mounts = fs::read_dir(std::env::temp_dir()).unwrap().flatten();
-        mounts.filter(|e| e.path().join("layers/0").exists()).map(|e| e.path()).collect::<Vec<PathBuf>>()
-    };
-    let line = "echo x > $HOME/.cache/pip/a/b && mkdir /tmp/locked && echo x > /tmp/locked/x && chmod 0 /tmp/locked && echo done";
+    let session = fixture.home().join("sessions/1");
+    let folder = session.join("sandbox");
+    fs::create_dir_all(folder.join("tmp/of a killed run/deep")).unwrap();
+    fs::set_permissions(folder.join("tmp/of a killed run"), fs::Permissions::from_mode(0o000)).unwrap();
+    let sandbox = fixture.with(Policy { folder: Some(folder.clone()), ..fixture.policy() });
+    let line = "ls /tmp; echo x > $HOME/.cache/pip/a/b && mkdir /tmp/locked && echo x > /tmp/locked/x && chmod 0 /tmp/locked && echo done";
     assert_eq!(says(&sandbox, line).await, "done\n");
-    let before = own();
+    assert_eq!(says(&sandbox, "cat $HOME/.cache/pip/a/b; ls /tmp").await, "x\nlocked\n");
+    assert!(folder.join("tmp/locked").exists() && folder.join("layers/0/upper").exists());
+    let seen = says(&sandbox, &format!("ls {} || echo hidden", session.display())).await;
+    assert!(seen.ends_with("hidden\n"), "{seen}");
     drop(sandbox);
-    let after = own();
-    assert_eq!(before.iter().filter(|dir| !after.contains(dir)).count(), 1, "{before:?} {after:?}");
+    assert_eq!(fs::read_dir(session).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_folder_that_commands_write_is_not_taken() {
+    let fixture = Fixture::new();
+    let folder = fixture.root().join(".agent/sandbox");
+    let sandbox = fixture.with(Policy { folder: Some(folder.clone()), ..fixture.policy() });
+    assert_eq!(says(&sandbox, "echo x > /tmp/y && cat /tmp/y").await, "x\n");
+    assert!(!folder.exists());
 }
 
 #[tokio::test]

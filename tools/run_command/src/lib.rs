@@ -9,7 +9,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sandbox::{Captured, Command, Finished, OutputLimits, Sandbox, SandboxError, Status, guard};
+use sandbox::{
+    Captured, Command, Finished, Level, Network, OutputLimits, Sandbox, SandboxError, Status, guard,
+};
 use schemars::JsonSchema;
 use secrets::Secrets;
 use serde::Deserialize;
@@ -115,6 +117,9 @@ impl RunCommand {
                 output.total_lines
             ));
         }
+        for line in &finished.network {
+            text.push_str(&format!("\n[{line}]"));
+        }
         let outcome = if finished.status.success() { Outcome::ok(text) } else { Outcome::failed(text) };
         let facts = json!({
             "command": line,
@@ -125,6 +130,20 @@ impl RunCommand {
         });
         Outcome { facts, ..outcome }
     }
+}
+
+/// What the model is told the tool does, where that is more than usual: commands reach some of the network, or all of it.
+#[must_use]
+pub fn description(sandbox: &Sandbox) -> Option<String> {
+    let policy = sandbox.policy();
+    if policy.level == Level::Off || policy.network == Network::Full {
+        return Some("Runs a shell command, without input.".to_owned());
+    }
+    let hosts: Vec<_> = policy.hosts.iter().map(ToString::to_string).collect();
+    let those = || {
+        format!("Runs a shell command, without input. Of the network it reaches only {}.", hosts.join(", "))
+    };
+    (!hosts.is_empty()).then(those)
 }
 
 fn check(line: &str) -> Result<(), String> {

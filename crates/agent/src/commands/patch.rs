@@ -16,7 +16,7 @@ use crate::cli::Patch;
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
-use crate::leftover;
+use crate::half_done;
 use crate::preview::{self, FileChange, Form, Image};
 use crate::sanitize;
 
@@ -154,7 +154,7 @@ impl Place {
     /// The repository around the current folder, or the folder. Two patches at a time wait for each other.
     pub(crate) fn open(context: &Context) -> Result<Self> {
         let root = context.repository.as_ref().unwrap_or(&context.directory);
-        leftover::of_a_run(root, context)?;
+        half_done::of_a_run(root, context)?;
         let keeping = context.state_dir().ok().and_then(|state| Self::keep(&state, root).ok());
         let workspace = match &keeping {
             Some((folder, _)) => Workspace::open_with(root, folder),

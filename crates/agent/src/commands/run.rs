@@ -14,8 +14,8 @@ use crate::context::Context;
 use crate::dry_tree::DryTree;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
+use crate::half_done;
 use crate::interrupt::{self, Signals};
-use crate::leftover;
 use crate::masking;
 use crate::model;
 use crate::pager;
@@ -55,7 +55,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         }
     };
     if let Some(tree) = &tree {
-        leftover::settle(&root, tree, &store, context)?;
+        half_done::settle(&root, tree, &store, context)?;
     }
     let done = interrupt::block_on(async {
         let signals = Signals::take()?;

@@ -9,14 +9,13 @@ use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
-use crate::{commands, confinement, sanitize, session};
+use crate::{commands, sanitize, session};
 
 /// Runs it, shows what it prints as it comes, and ends as it ends.
 pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
     let settings = context.resolve(&command.settings.given)?.settings()?;
     let root = commands::run::root(context)?;
-    let policy = confinement::policy(&settings, &root, std::env::vars_os().collect())?;
-    let sandbox = sandbox::Sandbox::new(policy, session::launcher()).map_err(Failure::refused)?;
+    let sandbox = session::sandbox(&settings, &root, None, std::env::vars_os().collect())?;
     let seconds = settings.command_seconds;
     interrupt::block_on(async {
         let signals = Signals::take()?;
@@ -41,7 +40,10 @@ pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
             () = signals.wait() => return Ok(Exit::Run(journal::Ending::Interrupted)),
         };
         let status = match finished {
-            Ok(finished) => finished.status,
+            Ok(finished) => {
+                finished.network.iter().for_each(|line| console::say(sanitize::text(line)));
+                finished.status
+            }
             Err(e @ SandboxError::Start { missing, .. }) => {
                 console::say(format_args!("error: {}", sanitize::text(&e.to_string())));
                 return Ok(Exit::Command(if missing { 127 } else { 126 }));

@@ -12,6 +12,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
 use crate::render::{Detail, View};
 use crate::sanitize;
+use crate::session;
 
 /// Carries out a command on sessions.
 pub(crate) fn run(command: Sessions, context: &Context) -> Result<Exit> {
@@ -96,11 +97,13 @@ fn remove(store: &Store, wanted: &[String]) -> Result<Exit> {
         }
     }
     for id in ids {
-        let layers = dry_tree::layers(&store.folder(&id));
-        if layers.exists() {
-            // A dry run that was killed leaves folders without permissions. One that is not over holds the lock.
-            let (_lock, _) = store.open(&id)?;
+        let folder = store.folder(&id);
+        let (layers, kept) = (dry_tree::layers(&folder), folder.join(session::SANDBOX));
+        if layers.exists() || kept.exists() {
+            // A run that was killed leaves folders without permissions. One that is not over holds the lock.
+            let _held = store.hold(&id)?;
             sandbox::overlay::remove(&layers)?;
+            sandbox::remove_left(&kept)?;
         }
         store.remove(&id)?;
         console::say(format_args!("removed {id}"));

@@ -47,7 +47,8 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
     let variables: Vec<_> = std::env::vars_os().collect();
     // No session: the placeholders are the same from one call to the next.
     let secrets = masking::secrets(&settings, &variables, "tools");
-    let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, variables)?;
+    let sandbox = session::sandbox(&settings, root, None, variables)?;
+    let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox)?;
     toolbox.registry = toolbox.registry.with(planner::Finish);
     edit_form::choose(&settings, None).describe(&mut toolbox.registry);
     Ok(toolbox)

@@ -70,14 +70,12 @@ pub(crate) async fn perform(bundle: Bundle, wish: Wish) -> Result<Outcome> {
         changes,
         roots: (workspace.root().display().to_string(), recording.root.display().to_string()),
     });
-    let mut toolbox = session::toolbox_on(
-        workspace.clone(),
-        &settings,
-        &secrets,
-        &folder,
-        variables,
-        &OnStage(Arc::clone(&stage)),
-    )?;
+    // What it keeps goes with this replay.
+    let kept = folder.join("sandbox");
+    let sandbox = session::sandbox(&settings, workspace.root(), Some(kept), variables)?;
+    let stage_around = OnStage(Arc::clone(&stage));
+    let mut toolbox =
+        session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, &stage_around)?;
     let runs_commands = source == Source::Commands;
     if runs_commands && !recording.plan_only() {
         Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;

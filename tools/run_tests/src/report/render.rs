@@ -54,6 +54,9 @@ pub(crate) fn outcome(
         _ if ok => {}
         _ => add_last_lines(&mut text, &output),
     }
+    for line in &finished.network {
+        text.push_str(&format!("\n[{line}]"));
+    }
     let outcome = if ok { Outcome::ok(text) } else { Outcome::failed(text) };
     let mut facts = facts(test, finished.status.code(), report, timed_out);
     // For people and programs: a model cannot read it, and the path differs from session to session.

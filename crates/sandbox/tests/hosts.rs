@@ -1,0 +1,365 @@
+//! Named hosts: what was allowed is reached through the proxy, and nothing else is, however it is asked for.
+
+#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+
+#[allow(dead_code, reason = "each test file uses its part")]
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{IpAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+};
+
+use sandbox::{Command, Finished, Network, Policy, Sandbox, SandboxError};
+use support::Fixture;
+
+/// `python3 say.py FIRST [SECOND]`: says something to the proxy, something else when it has answered, and prints all answers, up to a pong.
+const SAY: &str = r#"
+import os, socket, sys
+host, port = os.environ["HTTP_PROXY"].removeprefix("http://").split(":")
+proxy = socket.create_connection((host, int(port)), 60)
+proxy.sendall(sys.argv[1].encode("latin-1"))
+if len(sys.argv) > 2:
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += proxy.recv(1) or sys.exit("no answer: " + repr(head))
+    print(head.decode())
+    proxy.sendall(sys.argv[2].encode("latin-1"))
+while piece := proxy.recv(65536):
+    print(piece.decode("latin-1"), end="")
+    if b"pong" in piece:
+        break
+"#;
+
+/// A server of this machine that answers "pong" to each connection, and what it was told.
+struct Server {
+    port: u16,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let told = Arc::<Mutex<Vec<String>>>::default();
+        let tell = Arc::clone(&told);
+        std::thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let tell = Arc::clone(&tell);
+                std::thread::spawn(move || serve(connection, &tell));
+            }
+        });
+        Self { port, told }
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.told.lock().unwrap().clone()
+    }
+}
+
+/// Reads a head and as much of a body as it tells of, and answers without closing first.
+fn serve(mut connection: TcpStream, tell: &Mutex<Vec<String>>) {
+    tell.lock().unwrap().push("connected".to_owned());
+    let (mut text, mut bytes) = (String::new(), [0; 65_536]);
+    let whole = |text: &str| {
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let length = head.split("Content-Length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+        (body.len() >= length.unwrap_or(0)).then_some(())
+    };
+    while whole(&text).is_none() {
+        match connection.read(&mut bytes) {
+            Ok(0) | Err(_) => return,
+            Ok(n) => text.push_str(&String::from_utf8_lossy(&bytes[..n])),
+        }
+    }
+    tell.lock().unwrap().push(text);
+    let _ =
+        connection.write_all(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\npong");
+    while let Ok(n @ 1..) = connection.read(&mut bytes) {
+        tell.lock().unwrap().push(format!("more: {}", String::from_utf8_lossy(&bytes[..n])));
+    }
+}
+
+/// Two servers, of which the first is allowed.
+struct World {
+    fixture: Fixture,
+    a: Server,
+    b: Server,
+}
+
+impl World {
+    fn new() -> Self {
+        let fixture = Fixture::new();
+        std::fs::write(fixture.root().join("say.py"), SAY).unwrap();
+        Self { fixture, a: Server::new(), b: Server::new() }
+    }
+
+    /// What is allowed by default: the first server, by name and address, and two names that lead elsewhere than their owners may.
+    fn hosts(&self) -> Vec<String> {
+        let (a, b) = (self.a.port, self.b.port);
+        vec![
+            format!("a.test:{a}"),
+            format!("127.0.0.1:{a}"),
+            format!("rebound.test:{b}"),
+            format!("*.star.test:{b}"),
+            "metadata.test:80".to_owned(),
+        ]
+    }
+
+    fn policy(&self, hosts: &[String]) -> Policy {
+        let here: Vec<IpAddr> = vec!["127.0.0.1".parse().unwrap()];
+        let mut names = BTreeMap::new();
+        for name in ["a.test", "b.test", "rebound.test", "x.star.test"] {
+            names.insert(name.to_owned(), here.clone());
+        }
+        names.insert("metadata.test".to_owned(), vec!["169.254.169.254".parse().unwrap()]);
+        Policy { hosts: hosts.iter().map(|h| h.parse().unwrap()).collect(), names, ..self.fixture.policy() }
+    }
+
+    fn sandbox(&self) -> Sandbox {
+        self.fixture.with(self.policy(&self.hosts()))
+    }
+
+    async fn say(&self, sandbox: &Sandbox, said: &[&str]) -> Finished {
+        let place = |text: &&str| {
+            text.replace("{a}", &self.a.port.to_string()).replace("{b}", &self.b.port.to_string())
+        };
+        let words = ["-S", "say.py"].map(str::to_owned).into_iter().chain(said.iter().map(place));
+        sandbox.run(Command::new("python3", words)).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_allowed_host_is_reached_by_a_tunnel_and_by_a_plain_request() {
+    let world = World::new();
+    let sandbox = world.sandbox();
+    let get = "GET / HTTP/1.1\r\nHost: a.test:{a}\r\n\r\n";
+    let done = world.say(&sandbox, &["CONNECT a.test:{a} HTTP/1.1\r\nHost: a.test:{a}\r\n\r\n", get]).await;
+    let text = done.output.text();
+    assert!(
+        text.starts_with("HTTP/1.1 200 Connection established") && text.ends_with("\n\npong"),
+        "{text:?}"
+    );
+    assert_eq!(done.network, Vec::<String>::new());
+    let post = "POST http://a.test:{a}/x HTTP/1.1\r\nProxy-Authorization: Basic c2VjcmV0\r\nContent-Length: 5\r\n\r\nhello";
+    let done = world.say(&sandbox, &[post]).await;
+    assert!(done.output.text().ends_with("Connection: close\n\npong"), "{:?}", done.output.text());
+    let told = world.a.told();
+    assert!(
+        told.iter()
+            .any(|t| t.starts_with("POST /x HTTP/1.1\r\nHost: a.test:") && t.ends_with("\r\n\r\nhello")),
+        "{told:?}"
+    );
+    assert!(!told.iter().any(|t| t.to_lowercase().contains("proxy-")), "{told:?}");
+}
+
+/// Ways to ask for the second server, which succeed where they are allowed.
+const PLACES: &[(&str, &str)] = &[
+    ("another port", "127.0.0.1:{b}"),
+    ("another name", "b.test:{b}"),
+    ("this machine by name", "localhost:{b}"),
+    ("this machine by name, with a dot", "LOCALHOST.:{b}"),
+    ("an address in brackets", "[::ffff:127.0.0.1]:{b}"),
+    ("an allowed name that leads to this machine", "rebound.test:{b}"),
+    ("a name below an allowed one that leads to this machine", "x.star.test:{b}"),
+];
+
+#[tokio::test]
+async fn what_is_not_allowed_is_refused_and_said_and_nobody_is_asked() {
+    let world = World::new();
+    let all =
+        ["127.0.0.1:{b}", "b.test:{b}", "localhost:{b}"].map(|h| h.replace("{b}", &world.b.port.to_string()));
+    let (open, sandbox) =
+        (world.fixture.with(world.policy(&[&world.hosts()[..], &all].concat())), world.sandbox());
+    for (name, place) in PLACES {
+        let tunnel = format!("CONNECT {place} HTTP/1.1\r\n\r\n");
+        let plain = format!("GET http://{place}/ HTTP/1.1\r\n\r\n");
+        let inside = "GET / HTTP/1.1\r\n\r\n";
+        for said in [&[tunnel.as_str(), inside][..], &[plain.as_str()]] {
+            let done = world.say(&open, said).await;
+            assert!(done.output.text().contains("pong"), "{name}, allowed: {}", done.output.text());
+        }
+    }
+    let before = world.b.told().len();
+    for (name, place) in PLACES {
+        for said in
+            [format!("CONNECT {place} HTTP/1.1\r\n\r\n"), format!("GET http://{place}/ HTTP/1.1\r\n\r\n")]
+        {
+            let done = world.say(&sandbox, &[&said]).await;
+            let text = done.output.text();
+            assert!(text.starts_with("HTTP/1.1 403 Forbidden\n"), "{name}: {text}");
+            let [line] = &done.network[..] else { panic!("{name}: {:?}", done.network) };
+            assert!(line.starts_with("network: refused ") && text.contains(line), "{name}: {line}");
+        }
+    }
+    assert_eq!(world.b.told().len(), before);
+}
+
+#[tokio::test]
+async fn what_leads_nowhere_good_whoever_asks_is_refused() {
+    let world = World::new();
+    let sandbox = world.sandbox();
+    for (place, why) in [
+        ("169.254.169.254:80", "not among the allowed hosts"),
+        ("metadata.test:80", "the name leads to 169.254.169.254, no address of the Internet"),
+        ("127.0.0.1:61080", "not among the allowed hosts"),
+        ("0.0.0.0:{b}", "not among the allowed hosts"),
+        ("[::1]:{b}", "not among the allowed hosts"),
+        ("[::]:{b}", "not among the allowed hosts"),
+        ("a.test.evil.test:{a}", "not among the allowed hosts"),
+        ("star.test:{b}", "not among the allowed hosts"),
+        ("127.1:{b}", "names no host"),
+        ("0x7f000001:{b}", "names no host"),
+        ("2130706433:{b}", "names no host"),
+        ("a.test@127.0.0.1:{b}", "names no host"),
+        ("127.0.0.1:{b}:{a}", "names no host"),
+        ("127.0.0.1%00.a.test:{a}", "names no host"),
+    ] {
+        let done = world.say(&sandbox, &[&format!("CONNECT {place} HTTP/1.1\r\n\r\n")]).await;
+        assert!(done.output.text().starts_with("HTTP/1.1 40"), "{place}: {}", done.output.text());
+        assert!(done.network.len() == 1 && done.network[0].contains(why), "{place}: {:?}", done.network);
+    }
+    assert_eq!(world.b.told(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_request_cannot_carry_another() {
+    let world = World::new();
+    let sandbox = world.sandbox();
+    let second = "GET http://b.test:{b}/ HTTP/1.1\r\nHost: b.test:{b}\r\n\r\n";
+    for (name, first) in [
+        ("another host in the field", "GET http://a.test:{a}/ HTTP/1.1\r\nHost: b.test:{b}\r\n\r\n"),
+        ("two hosts", "GET http://a.test:{a}/ HTTP/1.1\r\nHost: a.test:{a}\r\nHost: b.test:{b}\r\n\r\n"),
+        ("no host in the line", "GET / HTTP/1.1\r\nHost: a.test:{a}\r\n\r\n"),
+        (
+            "two lengths",
+            "POST http://a.test:{a}/ HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 9\r\n\r\nsmuggled!",
+        ),
+        (
+            "a length and chunks",
+            "POST http://a.test:{a}/ HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n",
+        ),
+        ("a bare line feed", "GET http://a.test:{a}/ HTTP/1.1\nHost: b.test\r\nX: y\r\n\r\n"),
+        ("something behind", "GET http://a.test:{a}/ HTTP/1.1\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n"),
+        ("a line in the path", "GET http://a.test:{a}/\rX: y HTTP/1.1\r\n\r\n"),
+        ("not HTTP", "\x16\x03\x01\r\n\r\n"),
+    ] {
+        let done = world.say(&sandbox, &[first]).await;
+        assert!(
+            done.output.text().starts_with("HTTP/1.1 400 Bad Request\n"),
+            "{name}: {}",
+            done.output.text()
+        );
+        assert_eq!(done.network.len(), 1, "{name}");
+    }
+    assert_eq!(world.a.told(), Vec::<String>::new());
+    // Nor can it be followed by one: the connection is its own.
+    world.say(&sandbox, &["GET http://a.test:{a}/ HTTP/1.1\r\n\r\n", second]).await;
+    assert!(!world.a.told().iter().any(|t| t.contains("b.test")), "{:?}", world.a.told());
+    assert_eq!(world.b.told(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn programs_find_the_proxy_and_their_own_servers_without_it() {
+    let world = World::new();
+    let script = r#"
+import http.server, threading, urllib.request, os
+class Own(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response_only(200); self.end_headers(); self.wfile.write(b"own")
+own = http.server.HTTPServer(("127.0.0.1", 0), Own)
+threading.Thread(target=own.serve_forever, daemon=True).start()
+print(urllib.request.urlopen(f"http://localhost:{own.server_port}/").read().decode())
+print(urllib.request.urlopen(f"http://a.test:{os.environ['A']}/").read().decode())
+print(sorted(n for n in os.environ if "PROXY" in n.upper()), "CARGO_NET_OFFLINE" in os.environ)
+"#;
+    std::fs::write(world.fixture.root().join("fetch.py"), script).unwrap();
+    let command = Command {
+        env: vec![("A".into(), world.a.port.to_string().into())],
+        ..Command::new("python3", ["-S", "fetch.py"])
+    };
+    let done = world.sandbox().run(command).await.unwrap();
+    let both = "['ALL_PROXY', 'HTTPS_PROXY', 'HTTP_PROXY', 'NO_PROXY', 'all_proxy', 'http_proxy', 'https_proxy', 'no_proxy'] False";
+    assert_eq!(done.output.text().trim_end(), format!("own\npong\n{both}"));
+}
+
+#[tokio::test]
+async fn many_connections_are_served_and_those_that_say_nothing_hold_nobody_up() {
+    let world = World::new();
+    let script = r#"
+import os, socket, threading
+where = ("127.0.0.1", int(os.environ["HTTP_PROXY"].rsplit(":", 1)[1]))
+idle = [socket.create_connection(where, 60) for _ in range(60)]
+pongs = []
+def ask():
+    one = socket.create_connection(where, 60)
+    one.sendall(b"GET http://a.test:%s/ HTTP/1.1\r\n\r\n" % os.environ["A"].encode())
+    text = b""
+    while b"pong" not in text:
+        text += one.recv(4096) or b"pong" * 0 or exit(1)
+    pongs.append(1)
+threads = [threading.Thread(target=ask) for _ in range(60)]
+for t in threads: t.start()
+for t in threads: t.join()
+print(len(pongs))
+"#;
+    std::fs::write(world.fixture.root().join("many.py"), script).unwrap();
+    let command = Command {
+        env: vec![("A".into(), world.a.port.to_string().into())],
+        ..Command::new("python3", ["-S", "many.py"])
+    };
+    let done = world.sandbox().run(command).await.unwrap();
+    assert_eq!(done.output.text().trim_end(), "60");
+}
+
+#[tokio::test]
+async fn a_body_of_any_size_goes_through_a_tunnel_whole() {
+    let world = World::new();
+    let script = r#"
+import os, socket
+a = os.environ["A"]
+one = socket.create_connection(("127.0.0.1", int(os.environ["HTTP_PROXY"].rsplit(":", 1)[1])), 60)
+one.sendall(f"CONNECT a.test:{a} HTTP/1.1\r\n\r\n".encode())
+assert one.recv(4096).endswith(b"\r\n\r\n")
+body = b"x" * (8 << 20)
+one.sendall(f"POST / HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+print(one.recv(4096).decode())
+"#;
+    std::fs::write(world.fixture.root().join("large.py"), script).unwrap();
+    let command = Command {
+        env: vec![("A".into(), world.a.port.to_string().into())],
+        ..Command::new("python3", ["-S", "large.py"])
+    };
+    let done = world.sandbox().run(command).await.unwrap();
+    assert!(done.output.text().ends_with("pong\n"), "{}", done.output.text());
+    assert!(world.a.told().iter().any(|t| t.len() > 8 << 20));
+}
+
+#[tokio::test]
+async fn what_is_allowed_is_said_and_holds_for_every_command() {
+    let world = World::new();
+    let sandbox = world.fixture.with(world.policy(&["example.org".into(), "*.example.net:8443".into()]));
+    let report = sandbox.probe().await.unwrap();
+    assert!(report.network_isolated, "{report:?}");
+    let said = "Network: nothing outside can be reached but example.org, *.example.net:8443 through the agent; loopback is the command's own.";
+    assert!(report.lines.iter().any(|line| line == said), "{report:?}");
+    // Without hosts, and with the network open, there is no proxy.
+    for policy in [world.policy(&[]), Policy { network: Network::Full, ..world.policy(&world.hosts()) }] {
+        let done = world.fixture.with(policy).run(Command::shell("env | grep -i proxy")).await.unwrap();
+        assert_eq!(done.output.text().replace("GOPROXY=off\n", ""), "");
+    }
+}
+
+#[tokio::test]
+async fn where_namespaces_are_refused_hosts_are_refused_with_them() {
+    if !support::namespaces_are_refused("where_namespaces_are_refused_hosts_are_refused_with_them") {
+        return;
+    }
+    let world = World::new();
+    let sandbox = world.fixture.with(Policy { bubblewrap: false, ..world.policy(&world.hosts()) });
+    let error = sandbox.run(Command::shell("echo > ran")).await.unwrap_err();
+    assert!(matches!(&error, SandboxError::Hosts(why) if why.contains("namespaces")), "{error}");
+    assert!(!world.fixture.root().join("ran").exists());
+}

@@ -1,0 +1,131 @@
+//! What a run says of its sandbox, what its commands are refused, and what is left of it when the agent is killed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use fake_model::{Reply, Server};
+use serde_json::{Value, json};
+
+use crate::support::{World, call};
+
+const RUN: [&str; 6] = ["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Look."];
+
+/// A run whose model runs these lines, one a turn, and has finished then.
+fn run(world: &World, server: &Server, flags: &[&str], lines: &[&str]) -> Command {
+    for line in lines {
+        server.enqueue(Reply::text(call("run_command", json!({"command": line}))));
+    }
+    server.fallback(Reply::text(call("finish", json!({}))));
+    let mut command = world.agent(&[&RUN[..], flags].concat());
+    command.env("OLLAMA_HOST", server.url());
+    command
+}
+
+/// The folders of all sessions, the oldest first.
+fn sessions(world: &World) -> Vec<PathBuf> {
+    let folders = fs::read_dir(world.home().join(".local/state/agent/sessions")).unwrap();
+    let mut folders: Vec<_> = folders.map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    folders
+}
+
+#[test]
+fn the_head_of_a_run_says_what_holds_its_commands() {
+    for (flags, enforced, words) in
+        [(&[][..], true, "sandbox "), (&["--dangerously-no-sandbox"], false, "  sandbox off; ")]
+    {
+        let (world, server) = (World::new(), Server::start());
+        let seen = world.tell(&run(&world, &server, flags, &[]).output().unwrap());
+        let lines: Vec<&str> = seen.lines().collect();
+        let at = |start: &str| lines.iter().position(|line| line.starts_with(start));
+        let (session, said, model) = (at("session "), at(words), at("model "));
+        assert!(session.is_some() && session < said && said < model, "{words}: {seen}");
+        let journal = world.journal();
+        let event = journal.iter().find(|record| record["event"] == "sandbox").unwrap();
+        assert_eq!(event["enforced"], enforced);
+        assert!(lines[said.unwrap()].ends_with(event["summary"].as_str().unwrap()), "{event}");
+        let shown = world.observe(&["sandbox", "--explain"]);
+        assert!(
+            !enforced
+                || event["lines"].as_array().unwrap().iter().all(|l| shown.contains(l.as_str().unwrap())),
+            "{event}"
+        );
+        assert!(world.observe(&["sessions", "show"]).contains(lines[said.unwrap()]));
+    }
+}
+
+#[test]
+fn what_is_left_of_a_plan_says_nothing_of_a_sandbox() {
+    let (world, server) = (World::new(), Server::start());
+    let seen = world.tell(&run(&world, &server, &["--dry-run=plan"], &[]).output().unwrap());
+    assert!(!seen.contains("sandbox") && !world.events().contains(&"sandbox".to_owned()), "{seen}");
+}
+
+#[test]
+fn a_host_that_is_refused_is_told_to_the_model_and_one_that_is_allowed_is_known_to_it() {
+    let (world, server) = (World::new(), Server::start());
+    let fetch = "python3 -Sc \"import urllib.request; urllib.request.urlopen('http://example.org/')\"";
+    let flags = ["--allow-host", "docs.test"];
+    let output = run(&world, &server, &flags, &[fetch]).output().unwrap();
+    let chats: Vec<Value> = server.chats().iter().map(|r| serde_json::from_slice(&r.body).unwrap()).collect();
+    let (first, second) = (chats[0]["messages"].to_string(), chats[1]["messages"].to_string());
+    assert!(first.contains("Of the network it reaches only docs.test"), "{first}");
+    let told = "[network: refused example.org:80, not among the allowed hosts]";
+    assert!(second.contains(told), "{second}\n{}", world.tell(&output));
+}
+
+/// Starts a run, kills the agent while a command of it runs that has filled `/tmp`, and returns the run's session.
+fn killed(world: &World, server: &Server) -> PathBuf {
+    let tmp = world.home().join("tmp");
+    fs::create_dir_all(&tmp).unwrap();
+    let line =
+        "mkdir /tmp/locked && echo x > /tmp/locked/x && chmod 0 /tmp/locked && touch ready && sleep 1000";
+    let mut command = run(world, server, &[], &[line]);
+    let mut child = command.env("TMPDIR", &tmp).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !world.repo().join("ready").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before its command ran");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::remove_file(world.repo().join("ready")).unwrap();
+    assert_eq!(fs::read_dir(tmp).unwrap().count(), 0, "all of it is in the session's folder");
+    let session = sessions(world).pop().unwrap();
+    assert!(session.join("sandbox/tmp/locked").exists());
+    session
+}
+
+#[test]
+fn what_a_killed_run_leaves_is_taken_away_by_the_next_one() {
+    let world = World::new();
+    let server = Server::start();
+    let session = killed(&world, &server);
+    assert!(run(&world, &server, &[], &[]).output().unwrap().status.code() == Some(1));
+    assert!(session.join("journal.jsonl").exists() && !session.join("sandbox").exists());
+    let state = world.home().join(".local/state/agent");
+    assert_eq!(fs::read_dir(state.join("left-over")).unwrap().count(), 0);
+    let kept = |session: &PathBuf| session.join("sandbox").exists();
+    assert!(
+        sessions(&world).len() == 2 && !sessions(&world).iter().any(kept),
+        "its own it takes away itself"
+    );
+}
+
+#[test]
+fn what_a_killed_run_leaves_is_taken_away_by_its_resumption() {
+    let world = World::new();
+    let server = Server::start();
+    let session = killed(&world, &server);
+    let resumed = world.agent(&["resume"]).env("OLLAMA_HOST", server.url()).output().unwrap();
+    assert_eq!(resumed.status.code(), Some(1), "{}", world.tell(&resumed));
+    assert!(!session.join("sandbox").exists());
+}
+
+#[test]
+fn what_a_killed_run_leaves_is_removed_with_its_session() {
+    let world = World::new();
+    let session = killed(&world, &Server::start());
+    let seen = world.observe(&["sessions", "rm", "last"]);
+    assert!(seen.starts_with("exit 0") && !session.exists(), "{seen}");
+}
