@@ -13,6 +13,7 @@ mod early;
 mod edit_forms;
 mod faults;
 mod full_disk;
+mod hostile;
 mod inspection;
 mod models;
 mod patch;
