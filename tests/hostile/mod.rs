@@ -1,7 +1,10 @@
 //! Repositories made to harm who lets the agent loose on them. Each attack is shown to work on other programs where it can be, and then
 //! to do nothing through the agent: nothing outside is read, written or run, nothing hangs, and what is refused is said.
 
+mod data;
 mod git;
+mod many;
+mod names;
 mod special;
 
 use std::fs;
