@@ -9,16 +9,7 @@ use crate::support::World;
 impl World {
     /// Plain git, as people call it in the repository; it may fail.
     fn plain_git(&self, args: &[&str]) {
-        let mut all = vec!["git"];
-        all.extend(args);
-        let mut command = self.limited(&[]);
-        command = {
-            let mut git = std::process::Command::new("git");
-            git.args(args).current_dir(self.repo()).env_clear();
-            git.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            git
-        };
-        command.output().unwrap();
+        self.program("git").args(args).output().unwrap();
     }
 
     /// All that the agent does with a repository, by hand and in a run.
@@ -40,7 +31,7 @@ impl World {
 #[test]
 fn programs_that_the_settings_of_a_repository_name_are_not_run() {
     let world = World::with(&[("a.txt", "one\n"), ("b.txt", "b\n")]);
-    let evil = world.program("evil");
+    let evil = world.attack("evil");
     world.write(".gitattributes", "* filter=evil diff=evil merge=evil\n");
     for (name, value) in [
         ("core.fsmonitor", evil.as_str()),
@@ -60,8 +51,8 @@ fn programs_that_the_settings_of_a_repository_name_are_not_run() {
     }
     world.write("more", &format!("[filter \"evil\"]\n\tprocess = {evil}\n"));
     for hook in ["pre-commit", "post-checkout", "post-index-change", "reference-transaction", "pre-auto-gc"] {
-        world.program(&format!("hooks/{hook}"));
-        world.program(&format!(".git/hooks/{hook}"));
+        world.attack(&format!("hooks/{hook}"));
+        world.attack(&format!(".git/hooks/{hook}"));
     }
     world.was_attacked();
     world.write("b.txt", "c\n");
@@ -78,7 +69,7 @@ fn what_a_submodule_names_is_not_run() {
     let world = World::with(&[("a.txt", "one\n")]);
     fs::create_dir(world.repo().join("sub")).unwrap();
     world.write("sub/b.txt", "b\n");
-    let evil = world.program("evil");
+    let evil = world.attack("evil");
     world.was_attacked();
     for args in [&["init", "--quiet"] as &[&str], &["add", "."], &["commit", "--quiet", "--message=sub"]] {
         world.git(&[&["-C", "sub"], args].concat());
@@ -99,7 +90,7 @@ fn what_a_submodule_names_is_not_run() {
 #[test]
 fn objects_that_are_missing_are_not_fetched_by_a_program_of_the_repository() {
     let world = World::with(&[("a.txt", "one\n"), ("b.txt", "b\n")]);
-    let evil = world.program("evil");
+    let evil = world.attack("evil");
     for (name, value) in [
         ("core.repositoryFormatVersion", "1"),
         ("extensions.partialClone", "origin"),
@@ -123,7 +114,7 @@ fn objects_that_are_missing_are_not_fetched_by_a_program_of_the_repository() {
 #[test]
 fn a_batch_runs_no_filter_of_a_repository_when_it_makes_a_work_tree() {
     let world = World::with(&[("a.txt", "one\n"), (".gitattributes", "* filter=evil\n")]);
-    let evil = world.program("evil");
+    let evil = world.attack("evil");
     world.was_attacked();
     for kind in ["smudge", "clean"] {
         world.git(&["config", &format!("filter.evil.{kind}"), &evil]);
@@ -148,8 +139,8 @@ fn a_batch_runs_no_filter_of_a_repository_when_it_makes_a_work_tree() {
 fn programs_of_a_repository_are_not_found_by_their_names() {
     let world = World::with(&[("a.txt", "one\n"), ("Makefile", "test:\n\ttrue\n"), ("bin/x", "x\n")]);
     for name in ["git", "sh", "less", "timeout", "bwrap", "make", "cargo", "python", "python3"] {
-        world.program(name);
-        world.program(&format!("bin/{name}"));
+        world.attack(name);
+        world.attack(&format!("bin/{name}"));
     }
     let usual = std::env::var("PATH").unwrap();
     let inside = world.repo().join("bin").display().to_string();

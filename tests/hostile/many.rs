@@ -73,8 +73,7 @@ fn a_folder_exchanged_for_a_link_again_and_again_leads_nowhere() {
     let outside = world.home().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("a.txt"), format!("one {MARK}\n")).unwrap();
-    let (folder, aside, link) =
-        (world.repo().join("d"), world.home().join("aside"), world.home().join("link"));
+    let (folder, link) = (world.repo().join("d"), world.home().join("link"));
     symlink(&outside, &link).unwrap();
     let over = AtomicBool::new(false);
     let (told, seen) = std::thread::scope(|scope| {

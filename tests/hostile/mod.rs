@@ -40,7 +40,7 @@ impl World {
     }
 
     /// A program in the repository that makes the trophy and does nothing else; its path.
-    pub(crate) fn program(&self, path: &str) -> String {
+    pub(crate) fn attack(&self, path: &str) -> String {
         self.write(
             path,
             &format!(

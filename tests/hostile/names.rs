@@ -97,7 +97,7 @@ fn strange_names_are_told_edited_shown_and_put_back() {
         edit(&"l".repeat(256), "one", "two"),
         edit("quo\"te'`$(touch x)", "one", "two"),
         edit("back\\slash", "one", "two"),
-        command("for f in * ' '*; do echo three >> \"./$f\"; done; rm -- ./--help"),
+        command("for f in * .git?*; do echo three >> \"./$f\"; done; rm -- ./--help"),
         finish(),
     ]);
     let seen = world.tell(&output);
@@ -112,7 +112,6 @@ fn strange_names_are_told_edited_shown_and_put_back() {
         &["sessions", "list"] as &[&str],
         &["sessions", "show"],
         &["diff", "--stat"],
-        &["tools", "call", "list_files", "{}"],
     ] {
         let output = world.limited(args).output().unwrap();
         is_harmless(&output.stderr)
