@@ -108,11 +108,7 @@ fn strange_names_are_told_edited_shown_and_put_back() {
         let now = fs::read_to_string(world.at(&name));
         assert_eq!(now.is_ok_and(|now| now.contains("three")), name != b"--help", "{name:?}: {seen}");
     }
-    for args in [
-        &["sessions", "list"] as &[&str],
-        &["sessions", "show"],
-        &["diff", "--stat"],
-    ] {
+    for args in [&["sessions", "list"] as &[&str], &["sessions", "show"], &["diff", "--stat"]] {
         let output = world.limited(args).output().unwrap();
         is_harmless(&output.stderr)
             .and(is_harmless(&output.stdout))
