@@ -22,7 +22,7 @@ pub(crate) const RUN: [&str; 8] = [
     "deepseek-coder:6.7b",
     "--dialect",
     "json",
-    "--num-ctx=5200",
+    "--num-ctx=5600",
     "Make the tests pass.",
 ];
 

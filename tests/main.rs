@@ -15,6 +15,7 @@ mod edit_forms;
 mod exports;
 mod faults;
 mod full_disk;
+mod hostile;
 mod inspection;
 mod models;
 mod patch;

@@ -20,8 +20,10 @@ const NOT_FOUND: i32 = 127;
 /// As the stream says.
 pub(crate) fn print(text: &str, context: &Context) -> Result<()> {
     let Some(pager) = wanted(text, context) else { return Ok(console::print(text)?) };
-    let mut command = Command::new("sh");
-    command.args(["-c", &pager]).stdin(Stdio::piped());
+    let mut command = Command::new("/bin/sh");
+    // A repository's own `less` is not the user's.
+    let outside = context.repository.as_ref().unwrap_or(&context.directory);
+    command.args(["-c", &pager]).env("PATH", workspace::search_path(outside)).stdin(Stdio::piped());
     // What is printed is UTF-8, whatever the locale.
     for (name, value) in [("LESS", "FRX"), ("LESSCHARSET", "utf-8"), ("LV", "-c")] {
         if !context.environment.variables.contains_key(name) {

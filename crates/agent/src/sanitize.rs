@@ -54,9 +54,10 @@ fn is_harmful(c: char) -> bool {
         | '\u{202a}'..='\u{202e}'             // embeddings and overrides
         | '\u{2066}'..='\u{2069}'             // isolates
         | '\u{2028}' | '\u{2029}'             // line and paragraph separators
-        | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' // invisible
+        | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{206a}'..='\u{206f}' | '\u{feff}' // invisible
+        | '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{3164}' | '\u{ffa0}' // as well
         | '\u{fff9}'..='\u{fffb}'             // interlinear annotation
-        | '\u{e0000}'..='\u{e007f}'           // tags: invisible text
+        | '\u{e0000}'..='\u{e01ef}'           // tags and variants: invisible text
     )
 }
 

@@ -1,58 +1,53 @@
-//! The git binary, run so that no hook, monitor or terminal gets in the way, and nothing is fetched.
+//! The git binary, run so that no hook, monitor, filter of the repository's own or terminal gets in the way, and nothing is fetched.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use tokio::process::Command;
 
-/// Variables by which a surrounding git (a hook, an alias) would make ours work on another repository: what
-/// `git rev-parse --local-env-vars` lists, and those that change what is shown.
-const INHERITED: &[&str] = &[
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_CONFIG",
-    "GIT_CONFIG_COUNT",
-    "GIT_CONFIG_PARAMETERS",
-    "GIT_DIR",
-    "GIT_GRAFT_FILE",
-    "GIT_IMPLICIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_INTERNAL_SUPER_PREFIX",
-    "GIT_NAMESPACE",
-    "GIT_NO_REPLACE_OBJECTS",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_PREFIX",
-    "GIT_REPLACE_REF_BASE",
-    "GIT_SHALLOW_FILE",
-    "GIT_WORK_TREE",
-];
-
 /// `useRelativePaths` would make the entry of a worktree harder to recognise as ours.
-const SAFE: &[&str] = &[
-    "core.hooksPath=/dev/null",
-    "core.fsmonitor=false",
-    "protocol.allow=never",
-    "safe.directory=*",
-    "worktree.useRelativePaths=false",
-    "advice.detachedHead=false",
-];
+const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedHead=false"];
 
-/// Runs git in a folder and returns what it printed, without the last newline.
+/// Runs git in a folder and returns what it printed, without the last newline. Filters (`filter.lfs.smudge`) are the user's, never those that the
+/// repository's own settings name.
 pub(crate) async fn git<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<String> {
-    let mut command = Command::new("git");
-    command.current_dir(cwd).args(SAFE.iter().flat_map(|setting| ["-c", setting])).args(args);
-    for name in INHERITED {
-        command.env_remove(name);
-    }
-    command.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
-    let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::piped()).output().await?;
+    workspace::readable(cwd)?;
+    let list = ["config", "--show-scope", "--includes", "-z", "--get-regexp", r"^filter\."];
+    // Status 1: there are none.
+    let filters = run(cwd, &[], &list).await.unwrap_or_default();
+    run(cwd, &users_filters(&filters), args).await
+}
+
+async fn run<S: AsRef<OsStr>>(cwd: &Path, settings: &[String], args: &[S]) -> io::Result<String> {
+    let settings = SETTINGS.iter().copied().chain(settings.iter().map(String::as_str));
+    let mut command = workspace::git(cwd);
+    command.args(settings.flat_map(|setting| ["-c", setting])).args(args);
+    let output = Command::from(command).output().await?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(io::Error::other(said.trim().trim_start_matches("fatal: ").to_owned()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
+}
+
+/// Settings that take back what the repository says about filters: `scope NUL name NEWLINE value NUL`, over and over, the strongest last.
+fn users_filters(said: &str) -> Vec<String> {
+    let mut users = BTreeMap::new();
+    let mut theirs = BTreeSet::new();
+    let mut fields = said.split('\0');
+    while let (Some(scope), Some(setting)) = (fields.next(), fields.next()) {
+        let (name, value) = setting.split_once('\n').unwrap_or((setting, "true"));
+        match scope {
+            "local" | "worktree" => drop(theirs.insert(name)),
+            _ => drop(users.insert(name, value)),
+        }
+    }
+    let value = |name: &str| {
+        users.get(name).copied().unwrap_or(if name.ends_with(".required") { "false" } else { "" })
+    };
+    theirs.into_iter().map(|name| format!("{name}={}", value(name))).collect()
 }
 
 /// What git knows of a folder.
@@ -82,4 +77,19 @@ pub(crate) async fn repository(folder: &Path) -> io::Result<Option<Repository>> 
     let bare = lines.next() == Some("true");
     let git_dir = PathBuf::from(lines.next().unwrap_or_default());
     Ok(Some(Repository { git_dir, bare, prefix: lines.next().unwrap_or_default().to_owned() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_the_users_own() {
+        let said = "global\0filter.lfs.smudge\ngit-lfs smudge -- %f\0global\0filter.lfs.required\ntrue\0\
+                    local\0filter.lfs.smudge\n./evil\0local\0filter.x.process\n./evil\0worktree\0filter.x.required\ntrue\0";
+        assert_eq!(
+            users_filters(said),
+            ["filter.lfs.smudge=git-lfs smudge -- %f", "filter.x.process=", "filter.x.required=false"]
+        );
+    }
 }

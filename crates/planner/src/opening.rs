@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use journal::Check;
 use models::Identity;
-use tool_api::Registry;
+use tool_api::{Registry, control_tokens::broken};
 
 use crate::answer::Focus;
-use crate::prompts::{Opening, break_special_tokens};
+use crate::prompts::Opening;
 use crate::settings::Dialect;
 use crate::{FileEntry, Instructions, Repository, focus};
 
@@ -50,7 +50,7 @@ pub(crate) fn compose(
         .flatten()
         .and_then(|best| shown.iter().find(|(path, _)| *path == best.path))
         // A file that holds control tokens cannot be shown as it is, so it cannot be asked for whole either.
-        .filter(|(_, text)| !text.trim().is_empty() && break_special_tokens(text) == *text)
+        .filter(|(_, text)| !text.trim().is_empty() && broken(text) == *text)
         // It is in the prompt and again in the answer.
         .filter(|(_, text)| window.is_none_or(|w| (text.len() as u64) * 2 / 3 + 1_024 < w))
         .map(|(path, content)| Focus { path: path.clone(), content: content.clone() });
@@ -87,8 +87,15 @@ fn described(tools: &Registry) -> Vec<(String, String, String)> {
 /// The files by folder, a line each, within [`MAX_TREE`] bytes: when there are more, folders with counts.
 fn tree(files: &[FileEntry], more: bool) -> String {
     let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut unspeakable = 0;
     for file in files {
         let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+        // A line of its own would say something.
+        let lines = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        if file.path.contains(lines) {
+            unspeakable += 1;
+            continue;
+        }
         folders.entry(folder).or_default().push(name);
     }
     let full: Vec<String> = folders
@@ -116,10 +123,13 @@ fn tree(files: &[FileEntry], more: bool) -> String {
             text.push_str(&line);
         }
     }
+    if unspeakable > 0 {
+        text.push_str(&format!("\n({unspeakable} with control characters in their names)"));
+    }
     if more {
         text.push_str("\n(and more)");
     }
-    break_special_tokens(&text.replace(['\r', '\x1b'], "?"))
+    text
 }
 
 /// The instructions that fit, those nearest to the work first in line for room, in their own order.

@@ -332,7 +332,12 @@ impl Readable {
 /// The repository's own data: readable wherever it lies, and what of it lies in the work tree must not be written.
 fn git_directories(root: &Path, paths: &mut Readable) -> Vec<PathBuf> {
     let git = root.join(".git");
-    if git.is_symlink() {
+    // A link could lead anywhere.
+    if git.is_symlink()
+        && git.join("HEAD").is_file()
+        && git.join("objects").is_dir()
+        && git.join("refs").is_dir()
+    {
         paths.add(&git);
     }
     if let Some(common) = common_directory(root, &git) {
@@ -344,6 +349,8 @@ fn git_directories(root: &Path, paths: &mut Readable) -> Vec<PathBuf> {
 /// The repository of a linked worktree, whose `.git` is a file. The repository must name the worktree in turn: a `.git` file that
 /// came with untrusted content could name any directory.
 fn common_directory(root: &Path, git: &Path) -> Option<PathBuf> {
+    // Neither a pipe nor a device.
+    git.is_file().then_some(())?;
     let text = fs::read_to_string(git).ok()?;
     let dir = fs::canonicalize(root.join(text.strip_prefix("gitdir:")?.trim())).ok()?;
     let back = fs::canonicalize(fs::read_to_string(dir.join("gitdir")).ok()?.trim()).ok()?;

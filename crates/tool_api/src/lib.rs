@@ -4,6 +4,7 @@
 //! shown and what its calls are validated against, so the two cannot drift apart. A tool holds what it works on (a workspace, a
 //! sandbox) from its construction; a call carries arguments only.
 
+pub mod control_tokens;
 mod registry;
 mod schema;
 

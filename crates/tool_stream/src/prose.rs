@@ -1,7 +1,7 @@
 //! Whether an object stands in prose as an example rather than as a call.
 //!
 //! Judged by what stands before it alone, because a call is acted on at its closing brace: words that offer an example
-//! in the same sentence, a quote, a bracket or an equals sign directly before the brace, or a quoted line (`> `).
+//! in the same sentence, a quote, a bracket or an equals sign directly before the brace, or a quoted line (`> `, `12|`).
 
 /// Words that make what follows them in the sentence an example, or say that it is not being sent.
 const CUES: [&str; 59] = [
@@ -78,6 +78,9 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         if line.trim_start().starts_with('>') {
             return true;
         }
+        if is_of_a_file(line) {
+            return true;
+        }
         match line.chars().next_back() {
             Some('"' | '\'' | '(' | '“' | '‘' | '`') => return true,
             _ if line.trim_end().ends_with('=') => return true,
@@ -99,6 +102,17 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
     };
     let sentence = last_sentence(line);
     CUES.iter().any(|cue| contains_words(sentence, cue))
+}
+
+/// `12|` and `src/a.rs:12:`, as lines of a file are shown: what stands behind is repeated, not said.
+fn is_of_a_file(line: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let line = line.trim();
+    line.strip_suffix('|').is_some_and(number)
+        || line
+            .strip_suffix(':')
+            .and_then(|l| l.rsplit_once(':'))
+            .is_some_and(|(path, n)| !path.is_empty() && number(n))
 }
 
 /// The tool that ReAct's lines `Action: NAME` and `Action Input:` announce at the end of the text before an object, and

@@ -2,28 +2,39 @@
 //!
 //! The private repository lies in the state folder. It borrows the user's objects and starts from a copy of the user's index, whose
 //! cached file times spare reading every unchanged file. (Adding does not see the user's objects: git would set the time of each one it finds.) Untracked files that are not ignored belong to the tree; `.gitignore`,
-//! `.git/info/exclude` and the user's excludes file decide what is ignored. Where there is no git repository, or none yet with files, every file is
+//! `.git/info/exclude` and the user's own list decide what is ignored. Where there is no git repository, or none yet with files, every file is
 //! read once.
+//!
+//! Git is told each file's name and looks for none itself: it would wait for pipes in the place of lists, and run what submodules are configured to
+//! run. Repositories inside are folders like others here, so that changes in them are told too. Files too large to be put back are left out.
 
 use std::{
+    ffi::OsStr,
     fs, io,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
+use rustix::fs::{Access, FileType, Stat};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    FileImage,
+    FileImage, Workspace,
     git::{self, Repository},
+    root::lock,
+    store::REPLACE_LIMIT,
 };
 
 /// Settings that decide how files become blobs; taken over from the user, because with others every file might seem changed.
-const KEPT: &str = "^core\\.(excludesfile|autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
+const KEPT: &str = "^core\\.(autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
+
+/// How often a tree that changes meanwhile is looked at again.
+const RETRIES: u32 = 3;
 
 /// The file in the private repository that names the tree.
 const TREE: &str = "remembered";
@@ -99,6 +110,8 @@ struct Inner {
     objects: Option<PathBuf>,
     tree: String,
     diffs: AtomicU64,
+    /// The tree to take attributes from, once a pipe stands in their place, for which git would wait: one without any.
+    attributes: OnceLock<String>,
 }
 
 impl Baseline {
@@ -114,13 +127,21 @@ impl Baseline {
         let users = git::repository(&root)?;
         let settings = settings(&root)?;
         let git_dir = state_dir.join("baseline");
-        prepare(&git_dir, users.as_ref(), &settings, &root, &state_dir).map_err(BaselineError::System)?;
+        prepare(&git_dir, users.as_ref(), &settings).map_err(BaselineError::System)?;
         let (work_tree, objects) = match users {
             Some(users) => (users.top, Some(users.objects)),
             None => (root.clone(), None),
         };
-        let mut inner =
-            Inner { root, work_tree, git_dir, objects, tree: String::new(), diffs: AtomicU64::new(0) };
+        let mut inner = Inner {
+            root,
+            work_tree,
+            git_dir,
+            objects,
+            tree: String::new(),
+            diffs: AtomicU64::new(0),
+            attributes: OnceLock::new(),
+        };
+        inner.without_pretences(&inner.git_dir.join("index"))?;
         inner.tree = inner.snapshot(&inner.git_dir.join("index"))?;
         // Last, and in one step: where it is, everything else is.
         let kept = inner.git_dir.join(TREE);
@@ -142,7 +163,15 @@ impl Baseline {
             Some(users) => (users.top, Some(users.objects)),
             None => (root.clone(), None),
         };
-        Ok(Self(Arc::new(Inner { root, work_tree, git_dir, objects, tree, diffs: AtomicU64::new(0) })))
+        Ok(Self(Arc::new(Inner {
+            root,
+            work_tree,
+            git_dir,
+            objects,
+            tree,
+            diffs: AtomicU64::new(0),
+            attributes: OnceLock::new(),
+        })))
     }
 
     /// A file or link of the remembered tree, as git has it; `None` when it is not there, or is neither.
@@ -213,21 +242,119 @@ impl Baseline {
 
 impl Inner {
     fn command(&self, index: &Path) -> Command {
-        git::private(&self.root, &self.git_dir, &self.work_tree, index)
+        let mut command = git::private(&self.root, &self.git_dir, &self.work_tree, index);
+        command.envs(self.attributes.get().map(|tree| ("GIT_ATTR_SOURCE", tree)));
+        command
     }
 
     /// Adds the work tree to an index and writes its tree; returns the tree's name.
     fn snapshot(&self, index: &Path) -> io::Result<String> {
-        let mut add = self.command(index);
-        add.args(["add", "--all", "--ignore-errors", "."]);
-        // Files that cannot be read are left as they are in the index, and git says so by its status: not a reason to have no diff.
-        match git::run(add, None) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e),
-            Ok(_) | Err(_) => {}
+        let mut tried = 0;
+        loop {
+            let (names, pipes) = self.names(index)?;
+            if pipes && self.attributes.get().is_none() {
+                let nothing = self.empty_tree(index)?;
+                let _ = self.attributes.set(nothing);
+            }
+            let mut update = self.command(index);
+            update.args([
+                "update-index",
+                "--add",
+                "--remove",
+                "--ignore-skip-worktree-entries",
+                "-z",
+                "--stdin",
+            ]);
+            match git::run(update, Some(&names)) {
+                Ok(_) => break,
+                // A file may become something else between being seen and being added.
+                Err(e) if e.kind() == io::ErrorKind::NotFound || tried == RETRIES => return Err(e),
+                Err(_) => tried += 1,
+            }
         }
         let mut write = self.command(index);
         write.args(["write-tree", "--missing-ok"]);
         Ok(String::from_utf8_lossy(&git::run(write, None)?).trim().to_owned())
+    }
+
+    /// The name of the tree without files, in the repository's format.
+    fn empty_tree(&self, index: &Path) -> io::Result<String> {
+        let mut hash = self.command(index);
+        hash.args(["hash-object", "-t", "tree", "--stdin"]);
+        Ok(String::from_utf8_lossy(&git::run(hash, Some(b""))?).trim().to_owned())
+    }
+
+    /// The files that are there and those that the index has, each followed by a zero; and whether a pipe stands in the place of attributes.
+    fn names(&self, index: &Path) -> io::Result<(Vec<u8>, bool)> {
+        let mut list = self.command(index);
+        list.args(["ls-files", "-z"]);
+        let known = git::run(list, None)?;
+        let workspace = Workspace::open(&self.root).map_err(io::Error::other)?;
+        let own = self.git_dir.parent().and_then(|own| own.strip_prefix(&self.root).ok());
+        let (names, pipes) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+        let take = |path: &Path, stat: &Stat| {
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            let small = stat.st_size as u64 <= REPLACE_LIMIT;
+            let readable = || rustix::fs::access(self.root.join(path), Access::READ_OK).is_ok();
+            if kind == FileType::Symlink || kind == FileType::RegularFile && small && readable() {
+                let mut names = lock(&names);
+                names.extend_from_slice(path.as_os_str().as_bytes());
+                names.push(0);
+            } else if kind != FileType::Directory && kind != FileType::RegularFile {
+                pipes.fetch_or(path.ends_with(".gitattributes"), Ordering::Relaxed);
+            }
+        };
+        workspace.each(|path, stat| {
+            if !own.is_some_and(|own| path.starts_with(own)) {
+                take(path, stat);
+            }
+        });
+        for name in known.split(|b| *b == 0).filter(|name| !name.is_empty()) {
+            let path = Path::new(OsStr::from_bytes(name));
+            match rustix::fs::lstat(self.root.join(path)) {
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                    take(path, &stat)
+                }
+                // Gone, or something else now: so it is told.
+                _ => lock(&names).extend([name, b"\0"].concat()),
+            }
+        }
+        Ok((names.into_inner().unwrap_or_default(), pipes.into_inner()))
+    }
+
+    /// Takes from an index what would hide changes: repositories inside, and marks by which git believes files unchanged.
+    fn without_pretences(&self, index: &Path) -> io::Result<()> {
+        let mut list = self.command(index);
+        list.args(["ls-files", "-v", "-s", "-z"]);
+        let said = git::run(list, None)?;
+        let (mut modules, mut assumed, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in said.split(|b| *b == 0) {
+            let Some((tab, tag)) = entry.iter().position(|b| *b == b'\t').zip(entry.first()) else {
+                continue;
+            };
+            let add = |to: &mut Vec<u8>| to.extend([&entry[tab + 1..], b"\0"].concat());
+            if entry[1..].starts_with(b" 160000 ") {
+                add(&mut modules);
+                continue;
+            }
+            if tag.is_ascii_lowercase() {
+                add(&mut assumed);
+            }
+            let there = || self.root.join(OsStr::from_bytes(&entry[tab + 1..])).symlink_metadata().is_ok();
+            if tag.eq_ignore_ascii_case(&b'S') && there() {
+                add(&mut skipped);
+            }
+        }
+        for (how, names) in
+            [("--force-remove", modules), ("--no-assume-unchanged", assumed), ("--no-skip-worktree", skipped)]
+        {
+            if !names.is_empty() {
+                let mut update = self.command(index);
+                update.args(["update-index", how, "-z", "--stdin"]);
+                git::run(update, Some(&names))?;
+            }
+        }
+        Ok(())
     }
 
     fn compare(&self, index: &Path, now: &str, what: &[&str]) -> io::Result<Vec<u8>> {
@@ -260,24 +387,18 @@ fn settings(root: &Path) -> Result<Vec<(String, String)>, BaselineError> {
 }
 
 /// Makes the private repository: by hand, because `git init` costs more than the rest together.
-fn prepare(
-    git_dir: &Path,
-    users: Option<&Repository>,
-    settings: &[(String, String)],
-    root: &Path,
-    state_dir: &Path,
-) -> io::Result<()> {
+fn prepare(git_dir: &Path, users: Option<&Repository>, settings: &[(String, String)]) -> io::Result<()> {
     if git_dir.exists() {
         fs::remove_dir_all(git_dir)?;
     }
     fs::create_dir_all(git_dir.join("objects"))?;
     fs::create_dir_all(git_dir.join("refs"))?;
-    fs::create_dir_all(git_dir.join("info"))?;
     fs::write(git_dir.join("HEAD"), "ref: refs/heads/none\n")?;
     let sha256 = users.is_some_and(|u| u.format == "sha256");
     let mut config = format!(
         "[core]\nrepositoryformatversion = {}\nbare = false\nlooseCompression = 0\nsafecrlf = false\nquotePath = false\nfsync = none\n\
-         untrackedCache = false\nsplitIndex = false\n[gc]\nauto = 0\n[advice]\naddEmbeddedRepo = false\n",
+         untrackedCache = false\nsplitIndex = false\n\
+         protectNTFS = false\nprotectHFS = false\n[gc]\nauto = 0\n[advice]\naddEmbeddedRepo = false\n",
         u8::from(sha256)
     );
     if sha256 {
@@ -289,25 +410,21 @@ fn prepare(
         config += &format!("[core]\n{name} = \"{value}\"\n");
     }
     fs::write(git_dir.join("config"), config)?;
-    let mut exclude = Vec::new();
     if let Some(users) = users {
-        exclude = fs::read(&users.exclude).unwrap_or_default();
         if users.index.exists() {
             git::copy_index(&users.index, &git_dir.join("index"))?;
         }
         if let Some(folder) = users.index.parent() {
             for entry in fs::read_dir(folder)?.flatten() {
-                if entry.file_name().as_encoded_bytes().starts_with(b"sharedindex.") {
+                if entry.file_name().as_encoded_bytes().starts_with(b"sharedindex.")
+                    && entry.file_type().is_ok_and(|kind| kind.is_file())
+                {
                     fs::copy(entry.path(), git_dir.join(entry.file_name()))?;
                 }
             }
         }
     }
-    let top = users.map_or(root, |u| &u.top);
-    if let Ok(inside) = state_dir.strip_prefix(top) {
-        exclude.extend_from_slice(format!("\n/{}/\n", inside.display()).as_bytes());
-    }
-    fs::write(git_dir.join("info/exclude"), exclude)
+    Ok(())
 }
 
 /// Reads `--raw --numstat -z`: first `:modes names status NUL path NUL [path NUL]` for each file, then

@@ -2,12 +2,12 @@
 
 use std::{
     fs::{self, File, FileTimes, Metadata},
-    io,
+    io::{self, Read as _, Seek as _},
     os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, SeekFrom, Timespec, Timestamps};
 
 use crate::{Workspace, git};
 
@@ -201,7 +201,7 @@ fn own_repository(root: &Path, at: &Path, report: &mut CopyReport) -> io::Result
     )?;
     copy_tree(&other.objects, &at.join("objects"), report)?;
     for (from, to) in [(&other.exclude, "info/exclude"), (&other.packed_refs, "packed-refs")] {
-        if from.exists() {
+        if from.is_file() {
             fs::copy(from, at.join(to))?;
         }
     }
@@ -215,11 +215,26 @@ fn copy_file(source: &Path, target: &Path, found: &Metadata, share: &mut bool) -
     let shared = *share && rustix::fs::ioctl_ficlone(&to, &from).is_ok();
     if !shared {
         *share = false;
-        io::copy(&mut from, &mut to)?; // copy_file_range inside
+        copy_data(&mut from, &mut to, found.len())?;
     }
     to.set_permissions(fs::Permissions::from_mode(found.mode() & 0o7777))?;
     to.set_times(FileTimes::new().set_accessed(found.accessed()?).set_modified(found.modified()?))?;
     Ok(shared)
+}
+
+/// Holes stay holes: a file of a size that no disk has can consist of them.
+fn copy_data(from: &mut File, to: &mut File, size: u64) -> io::Result<()> {
+    let mut at = 0;
+    while let Ok(start) = rustix::fs::seek(&*from, SeekFrom::Data(at)) {
+        let end = rustix::fs::seek(&*from, SeekFrom::Hole(start))?;
+        from.seek(io::SeekFrom::Start(start))?;
+        to.seek(io::SeekFrom::Start(start))?;
+        io::copy(&mut from.take(end - start), to)?; // copy_file_range inside
+        at = end;
+    }
+    // What was there when it was looked at, or what has been added since.
+    let length = to.metadata()?.len().max(size.min(from.metadata()?.len()));
+    to.set_len(length)
 }
 
 fn times(found: &Metadata) -> Timestamps {

@@ -1,7 +1,7 @@
 //! The git binary, run so that neither the user's configuration nor the repository's can make it run anything else.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{self, File, FileTimes},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -48,19 +48,45 @@ const SAFE: &[&str] = &[
     "-c",
     "core.fsmonitor=false",
     "-c",
-    "protocol.allow=never",
-    "-c",
     "safe.directory=*",
+    "-c",
+    "submodule.recurse=false",
 ];
 
-/// A git command in a folder, quiet and without a terminal.
-pub(crate) fn git(cwd: &Path) -> Command {
+/// Where a repository could make git wait forever or read without end, were there something else than a file; below its git folder.
+const READ_BY_GIT: &[&str] = &[
+    "HEAD",
+    "commondir",
+    "config",
+    "config.worktree",
+    "gitdir",
+    "index",
+    "info/attributes",
+    "info/exclude",
+    "info/grafts",
+    "info/sparse-checkout",
+    "objects/info/alternates",
+    "packed-refs",
+    "shallow",
+];
+
+/// A git command in a folder, quiet and without a terminal. No setting of a repository makes it fetch, run anything, or take another folder for
+/// the work tree; and it is a git from outside the repository. Filters that are configured do run, where files are checked out or added.
+#[must_use]
+pub fn git(cwd: &Path) -> Command {
+    let top = cwd.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
     let mut command = Command::new("git");
-    command.current_dir(cwd).args(SAFE);
+    command.current_dir(cwd).args(SAFE).env("PATH", search_path(top.unwrap_or(cwd)));
     INHERITED.iter().for_each(|name| {
         command.env_remove(name);
     });
+    if let Some(top) = top {
+        command.env("GIT_WORK_TREE", top); // stronger than core.worktree
+    }
     command
+        // No protocol is called that; stronger than what a repository allows itself.
+        .env("GIT_ALLOW_PROTOCOL", "none")
+        .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_OPTIONAL_LOCKS", "0")
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_PAGER", "cat")
@@ -69,6 +95,21 @@ pub(crate) fn git(cwd: &Path) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
+}
+
+/// The folders in which programs are looked for by their names, without those that a repository fills: relative ones, as `.`, and those below `outside`.
+/// The variable is read here, as starting a program would.
+#[must_use]
+pub fn search_path(outside: &Path) -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let real = |folder: &Path| folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let (outside, everything) = (real(outside), outside.parent().is_none());
+    let kept = std::env::split_paths(&path)
+        .filter(|folder| folder.is_absolute() && (everything || !real(folder).starts_with(&outside)));
+    match std::env::join_paths(kept) {
+        Ok(kept) if !kept.is_empty() => kept,
+        _ => "/usr/local/bin:/usr/bin:/bin".into(),
+    }
 }
 
 /// A git command on a private repository whose work tree is the user's: no configuration but its own is read.
@@ -128,8 +169,9 @@ pub(crate) struct Repository {
 /// The repository a folder is in; `None` outside.
 ///
 /// # Errors
-/// When git is not installed.
+/// When git is not installed, or the repository has a pipe or a device where git expects a file.
 pub(crate) fn repository(folder: &Path) -> io::Result<Option<Repository>> {
+    readable(folder)?;
     let mut ask = git(folder);
     ask.args([
         "rev-parse",
@@ -158,10 +200,32 @@ pub(crate) fn repository(folder: &Path) -> io::Result<Option<Repository>> {
     Ok(Some(Repository { top, index, objects, exclude, packed_refs, format, head }))
 }
 
+/// Whether git can look at the repository around a folder without waiting for anything.
+///
+/// # Errors
+/// Names what is in its way.
+pub fn readable(folder: &Path) -> io::Result<()> {
+    let Some(git) = folder.ancestors().map(|f| f.join(".git")).find(|git| git.symlink_metadata().is_ok())
+    else {
+        return Ok(());
+    };
+    let no_file = |path: &Path| {
+        let kind = fs::metadata(path).ok().map(|m| m.file_type())?;
+        (!kind.is_file() && !kind.is_dir()).then(|| {
+            let said = format!("{} is a pipe, socket or device, where git expects a file", path.display());
+            Err(io::Error::other(said))
+        })
+    };
+    let in_folder = READ_BY_GIT.iter().map(|name| git.join(name));
+    std::iter::once(git.clone()).chain(in_folder).find_map(|path| no_file(&path)).unwrap_or(Ok(()))
+}
+
 /// With its time: git takes entries as new as the index for possibly changed, and a copy that looked newer would hide a change.
 pub(crate) fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
-    let modified = match fs::metadata(from).and_then(|m| m.modified()) {
-        Ok(modified) => modified,
+    let modified = match fs::metadata(from) {
+        // A pipe would wait.
+        Ok(found) if !found.is_file() => return Ok(()),
+        Ok(found) => found.modified()?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e),
     };

@@ -221,7 +221,10 @@ impl Workspace {
         let text = path.to_string();
         match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                PathError::NotFound { nearest: self.nearest(&text, NEAREST), path: text }
+                // A link to nothing is there, and is not meant.
+                let mut nearest = self.nearest(&text, NEAREST);
+                nearest.retain(|other| *other != text);
+                PathError::NotFound { nearest, path: text }
             }
             // cap-std's own refusal carries no error number; the system's does.
             io::ErrorKind::PermissionDenied if e.raw_os_error().is_none() => {

@@ -167,10 +167,15 @@ impl Place {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Ok(Found::Other);
         }
-        let mut bytes = Vec::new();
+        let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes"));
+        if stat.st_size as u64 > limit {
+            return Err(too_large());
+        }
+        // It may grow meanwhile.
+        let mut bytes = Vec::with_capacity(stat.st_size as usize);
         file.take(limit + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
+            return Err(too_large());
         }
         Ok(Found::File(FileImage { bytes, mode: stat.st_mode & 0o7777, link: false }, Stamp::of(&stat)))
     }

@@ -12,7 +12,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ignore::{WalkBuilder, WalkState};
+use ignore::WalkState;
+use rustix::fs::{FileType, Stat};
 
 use crate::{
     CleanPath, FileImage, Workspace,
@@ -254,9 +255,24 @@ pub(crate) fn settled(stamp: &Stamp, now: SystemTime) -> bool {
 impl Workspace {
     /// Everything that is not ignored by git's rules, links as links, with one `lstat` each. Names that are not UTF-8 are left out.
     pub(crate) fn scan(&self) -> Scan {
+        let found = Mutex::new(Scan::default());
+        self.each(|path, stat| {
+            let Some(path) = path.to_str().map(|path| CleanPath::new(path.to_owned())) else { return };
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => drop(lock(&found).folders.insert(path)),
+                FileType::RegularFile | FileType::Symlink => {
+                    lock(&found).files.extend([(path, Stamp::of(stat))])
+                }
+                _ => {}
+            }
+        });
+        found.into_inner().unwrap_or_default()
+    }
+
+    /// Tells everything that is not ignored by git's rules, by several threads, with paths relative to the root; not git's own, nor the agent's.
+    pub(crate) fn each(&self, tell: impl Fn(&Path, &Stat) + Sync) {
         let guarded = self.0.guarded.clone();
         let root = self.0.root.clone();
-        let found = Mutex::new(Scan::default());
         let shown = move |e: &ignore::DirEntry| {
             let own =
                 || rustix::fs::lstat(e.path()).is_ok_and(|stat| guarded.iter().any(|(g, _)| *g == id(&stat)));
@@ -264,25 +280,17 @@ impl Workspace {
             let git = e.file_name().to_str().is_some_and(is_git);
             !(git || folder && own())
         };
-        let mut walk: WalkBuilder = self.walker(&root, None);
-        walk.filter_entry(shown).ignore(false);
-        walk.build_parallel().run(|| {
+        self.walker(&root, None, false, shown).build_parallel().run(|| {
             Box::new(|entry| {
-                let Ok(entry) = entry else { return WalkState::Continue };
-                let path = entry.path().strip_prefix(&root).ok().and_then(Path::to_str);
-                let (Some(path), Some(kind)) = (path, entry.file_type()) else { return WalkState::Continue };
-                let path = CleanPath::new(path.to_owned());
-                if kind.is_dir() {
-                    lock(&found).folders.insert(path);
-                } else if (kind.is_file() || kind.is_symlink())
+                if let Ok(entry) = entry
+                    && let Ok(path) = entry.path().strip_prefix(&root)
                     && let Ok(stat) = rustix::fs::lstat(entry.path())
                 {
-                    lock(&found).files.insert(path, Stamp::of(&stat));
+                    tell(path, &stat);
                 }
                 WalkState::Continue
             })
         });
-        found.into_inner().unwrap_or_default()
     }
 
     /// Adds files that are ignored and yet the agent's concern: tracked ones, and those that it has edited.

@@ -86,6 +86,13 @@ impl Tracked {
         if self.files.is_empty() || git::run(ask, None).is_err() {
             return Ok(HashSet::new());
         }
+        // Git would wait for a pipe in the place of a list.
+        let folders: HashSet<&Path> =
+            self.files.keys().flat_map(|path| path.as_ref().ancestors().skip(1)).collect();
+        let list = |folder: &&Path| fs::symlink_metadata(root.join(folder).join(".gitattributes"));
+        if folders.iter().any(|folder| list(folder).is_ok_and(|m| !m.is_file() && !m.is_symlink())) {
+            return Ok(self.files.keys().cloned().collect());
+        }
         let mut ask = git::git(root);
         ask.args(["check-attr", "-z", "--stdin", "filter"]);
         let mut input = Vec::new();
@@ -179,6 +186,6 @@ pub(crate) fn contents(root: &Path, blobs: &[&str]) -> io::Result<Vec<Option<Vec
 /// Git on the user's objects as they are, fetching none.
 fn objects(root: &Path) -> std::process::Command {
     let mut git = git::git(root);
-    git.env("GIT_NO_REPLACE_OBJECTS", "1").env("GIT_NO_LAZY_FETCH", "1");
+    git.env("GIT_NO_REPLACE_OBJECTS", "1");
     git
 }

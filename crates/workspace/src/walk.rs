@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ignore::{DirEntry, WalkBuilder};
 
-use crate::{CleanPath, Workspace};
+use crate::{CleanPath, Workspace, rules::Rules};
 
 /// Hidden folders that belong to a project's own text; other hidden folders are caches and tools' state.
 const SHOWN: &[&str] =
@@ -60,24 +60,24 @@ impl Workspace {
                 let deep = under.as_str().split('/').count();
                 let depth = filter.depth.map(|d| d + deep);
                 let (only, below) = (self.0.root.join(under), under.clone());
-                let shown = move |e: &DirEntry| {
+                let way = move |e: &DirEntry| {
                     (e.path().starts_with(&only) || only.starts_with(e.path())) && shown(e)
                 };
-                let found =
-                    self.collect(self.walker(&self.0.root, depth).filter_entry(shown), filter, &below);
+                let found = self.collect(&self.walker(&self.0.root, depth, true, way), filter, &below);
                 if !found.entries.is_empty() {
                     return found;
                 }
+                // A folder that is ignored: by its own rules only.
                 let start = self.0.root.join(under);
                 self.collect(
-                    self.walker(&start, filter.depth).parents(false).filter_entry(self::shown),
+                    &walker(&start, filter.depth, Rules::new(&start, true, self.0.original.is_none()), shown),
                     filter,
                     &below,
                 )
             }
             _ => {
                 let root = CleanPath::new(String::new());
-                self.collect(self.walker(&self.0.root, filter.depth).filter_entry(shown), filter, &root)
+                self.collect(&self.walker(&self.0.root, filter.depth, true, shown), filter, &root)
             }
         }
     }
@@ -111,24 +111,44 @@ impl Workspace {
 
     /// Whether the root is a folder below the top of a repository.
     pub(crate) fn is_inside_a_repository(&self) -> bool {
-        let has_git = |folder: &Path| folder.join(".git").exists();
         !has_git(&self.0.root) && self.0.root.ancestors().skip(1).any(has_git)
     }
 
-    pub(crate) fn walker(&self, start: &Path, depth: Option<usize>) -> WalkBuilder {
+    /// A walk over what is not ignored and `shown`.
+    pub(crate) fn walker(
+        &self,
+        start: &Path,
+        depth: Option<usize>,
+        dot_ignore: bool,
+        shown: impl Fn(&DirEntry) -> bool + Send + Sync + 'static,
+    ) -> WalkBuilder {
         // Rules from above the root count only where the root is a folder inside a repository. Elsewhere they are somebody else's: a copy
         // in an ignored build folder would seem empty.
-        let stands_in = self.0.original.is_some();
+        let (root, stands_in) = (&self.0.root, self.0.original.is_some());
         let inside = !stands_in && self.is_inside_a_repository();
-        let mut walk = WalkBuilder::new(start);
-        walk.hidden(false)
-            .parents(inside)
-            .git_global(!stands_in)
-            .require_git(false)
-            .max_depth(depth)
-            .sort_by_file_name(std::ffi::OsStr::cmp);
-        walk
+        let top = root.ancestors().find(|folder| has_git(folder)).filter(|_| inside);
+        walker(start, depth, Rules::new(top.unwrap_or(root), dot_ignore, !stands_in), shown)
     }
+}
+
+fn has_git(folder: &Path) -> bool {
+    folder.join(".git").exists()
+}
+
+fn walker(
+    start: &Path,
+    depth: Option<usize>,
+    rules: Rules,
+    shown: impl Fn(&DirEntry) -> bool + Send + Sync + 'static,
+) -> WalkBuilder {
+    let mut walk = WalkBuilder::new(start);
+    walk.standard_filters(false).max_depth(depth).sort_by_file_name(std::ffi::OsStr::cmp).filter_entry(
+        move |e| {
+            let folder = e.file_type().is_some_and(|kind| kind.is_dir());
+            e.depth() == 0 || shown(e) && !rules.ignore(e.path(), folder)
+        },
+    );
+    walk
 }
 
 fn shown(entry: &DirEntry) -> bool {

@@ -9,6 +9,7 @@ use std::{borrow::Cow, fs, io, time::SystemTime};
 use crate::{
     By, CleanPath, FileImage, Workspace,
     root::lock,
+    rules::small_file,
     shadow::{Content, Difference, Known, Shadow},
     store::{FileRecord, Record, State},
     tracked::Tracked,
@@ -109,9 +110,7 @@ impl Workspace {
 
     /// The repository's own list of ignored files.
     fn exclude(&self) -> Option<Vec<u8>> {
-        let path = self.root().join(".git/info/exclude");
-        let small = fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() <= EXCLUDE_LIMIT);
-        small.then(|| fs::read(&path).ok()).flatten()
+        small_file(&self.root().join(".git/info/exclude"), EXCLUDE_LIMIT)
     }
 
     /// For sure: where the file system does not say when a file was made, or it was in the same tick of its clock, it was not.

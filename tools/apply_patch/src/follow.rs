@@ -8,6 +8,7 @@ use secrets::Secrets;
 use tool_api::{Follow, ToolError};
 use workspace::{PathError, ReadError, Workspace};
 
+use crate::has_tokens;
 use crate::refusal::{Misses, Why, refused};
 
 /// Follows one call.
@@ -149,6 +150,8 @@ fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> Look {
     match workspace.read(&target) {
         // The model may write a placeholder or the value that it stands for: which of them is known when the patch is whole.
         Ok(bytes) if matches!(secrets.mask_bytes(&bytes), Cow::Owned(_)) => Look::Unknown,
+        // The model has seen the control tokens in it broken: judged when the patch is whole.
+        Ok(bytes) if has_tokens(&bytes) => Look::Unknown,
         Ok(bytes) => Look::File(bytes),
         Err(ReadError::Path(PathError::NotFound { .. })) => Look::Nothing,
         Err(_) => Look::Unknown,

@@ -6,12 +6,12 @@ mod forms;
 mod refusal;
 mod secrecy;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use patch::{Action, Applied, Dialect, FilePatch, How, Rung};
 use secrets::Secrets;
 use serde_json::{Value, json};
-use tool_api::{Effect, Follow, Outcome, Tool, ToolError};
+use tool_api::{Effect, Follow, Outcome, Tool, ToolError, control_tokens};
 use workspace::{Change, CleanPath, Digest, Expect, PathError, ReadError, Workspace};
 
 use crate::refusal::{Misses, Why, refuse};
@@ -184,7 +184,8 @@ impl ApplyPatch {
             }
             Err(e) => return Err(e.into()),
         };
-        let Applied { bytes, how } = patch::apply(before.as_deref(), patch)
+        let restored = before.as_deref().and_then(|bytes| with_tokens(bytes, patch));
+        let Applied { bytes, how } = patch::apply(before.as_deref(), restored.as_ref().unwrap_or(patch))
             .map_err(|refused| self.told(source, before.as_deref(), refused, written))?;
         let expect = match &before {
             Some(bytes) => Expect::Content(Digest::of(bytes)),
@@ -251,4 +252,31 @@ fn creates(patch: &FilePatch) -> bool {
     patch.action == Action::Update
         && !patch.hunks.is_empty()
         && patch.hunks.iter().flat_map(|h| &h.lines).all(|l| l.mark == patch::Mark::Add)
+}
+
+/// The patch as the model means it: what it saw of the file had the control tokens in it broken. Where the file has such broken ones itself,
+/// nobody can tell.
+fn with_tokens(file: &[u8], patch: &FilePatch) -> Option<FilePatch> {
+    if !has_tokens(file) || matches!(control_tokens::restored(file), Cow::Owned(_)) {
+        return None;
+    }
+    let restore = |text: &mut Vec<u8>| *text = control_tokens::restored(text).into_owned();
+    let mut patch = patch.clone();
+    if let Action::Replace(content) = &mut patch.action {
+        restore(content);
+    }
+    for hunk in &mut patch.hunks {
+        hunk.lines.iter_mut().for_each(|line| restore(&mut line.text));
+        hunk.under.iter_mut().for_each(restore);
+        if let Some((search, replace)) = &mut hunk.text {
+            restore(search);
+            restore(replace);
+        }
+    }
+    Some(patch)
+}
+
+/// Whether the model sees another file than there is.
+fn has_tokens(file: &[u8]) -> bool {
+    matches!(control_tokens::broken(&String::from_utf8_lossy(file)), Cow::Owned(_))
 }

@@ -12,7 +12,7 @@ use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tool_api::{Effect, Outcome, Tool, ToolError};
-use workspace::{CleanPath, Glob, WalkFilter, Workspace};
+use workspace::{CleanPath, Glob, READ_LIMIT, WalkFilter, Workspace};
 
 /// Most matches shown.
 const MATCHES: usize = 100;
@@ -156,6 +156,10 @@ impl Job {
         let mut searcher = SearcherBuilder::new().binary_detection(BinaryDetection::quit(0)).build();
         for entry in listing.entries.iter().filter(|e| self.glob.as_ref().is_none_or(|g| g.matches(&e.path)))
         {
+            // Not text, or too large to be read.
+            if entry.size > READ_LIMIT {
+                continue;
+            }
             if self.stop.load(Ordering::Relaxed) || left < entry.size || found.total >= 100 * MATCHES {
                 found.cut = true;
                 break;

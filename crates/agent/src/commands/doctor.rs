@@ -157,12 +157,7 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
     if let Err(failure) = commands::run::root(context) {
         findings.failure("folder", &failure);
     }
-    match tokio::process::Command::new("git")
-        .arg("--version")
-        .stdin(std::process::Stdio::null())
-        .output()
-        .await
-    {
+    match tokio::process::Command::from(workspace::git(&context.directory)).arg("--version").output().await {
         Ok(out) if out.status.success() => {
             findings.ok("git", String::from_utf8_lossy(&out.stdout).trim().to_owned());
         }

@@ -1,0 +1,202 @@
+//! What is ignored: by `.ignore`, `.gitignore`, `.git/info/exclude` and the user's own list, in this order, the list nearest to a file first.
+//!
+//! Lists are read here and not by the walker, because a repository may have anything by these names: a pipe would be waited for, and a
+//! device read until memory is full. As git does it, links are not followed.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use ignore::{
+    Match,
+    gitignore::{Gitignore, GitignoreBuilder},
+};
+use rustix::fs::{Mode, OFlags};
+
+use crate::root::lock;
+
+/// Largest list that is read, in bytes; what stands behind is nobody's list any more.
+const LIST_LIMIT: u64 = 1 << 20;
+
+/// The lists of a tree, read as they are needed.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// Lists of folders above are not looked for.
+    top: PathBuf,
+    /// Whether `.ignore` counts.
+    dot_ignore: bool,
+    user: Gitignore,
+    folders: Mutex<HashMap<PathBuf, Arc<Folder>>>,
+}
+
+/// The lists of a folder and of those above it that count in it.
+#[derive(Debug)]
+struct Folder {
+    above: Option<Arc<Folder>>,
+    /// Git's lists of folders above end where a repository begins.
+    is_repository: bool,
+    dot_ignore: Gitignore,
+    gitignore: Gitignore,
+    exclude: Gitignore,
+}
+
+impl Rules {
+    /// `users`: the user's own list counts.
+    pub(crate) fn new(top: &Path, dot_ignore: bool, users: bool) -> Self {
+        let user = if users { GitignoreBuilder::new(top).build_global().0 } else { Gitignore::empty() };
+        Self { top: top.to_owned(), dot_ignore, user, folders: Mutex::default() }
+    }
+
+    /// Whether a file or folder is ignored, when the folder that it is in is not.
+    pub(crate) fn ignore(&self, path: &Path, is_folder: bool) -> bool {
+        let Some(folder) = path.parent() else { return false };
+        let folder = self.folder(folder);
+        let judge = |list: &Gitignore| match list.matched(path, is_folder) {
+            Match::None => None,
+            Match::Ignore(_) => Some(true),
+            Match::Whitelist(_) => Some(false),
+        };
+        let all = || std::iter::successors(Some(&folder), |f| f.above.as_ref());
+        let inside = || {
+            let mut outside = false;
+            all().take_while(move |f| !std::mem::replace(&mut outside, f.is_repository))
+        };
+        all()
+            .find_map(|f| judge(&f.dot_ignore))
+            .or_else(|| inside().find_map(|f| judge(&f.gitignore)))
+            .or_else(|| inside().find_map(|f| judge(&f.exclude)))
+            .or_else(|| judge(&self.user))
+            .unwrap_or(false)
+    }
+
+    fn folder(&self, path: &Path) -> Arc<Folder> {
+        if let Some(known) = lock(&self.folders).get(path) {
+            return Arc::clone(known);
+        }
+        let above = path.parent().filter(|_| path != self.top && path.starts_with(&self.top));
+        let above = above.map(|above| self.folder(above));
+        let list = |from: &Path| list(path, from);
+        let folder = Arc::new(Folder {
+            above,
+            is_repository: path.join(".git").symlink_metadata().is_ok(),
+            dot_ignore: if self.dot_ignore { list(&path.join(".ignore")) } else { Gitignore::empty() },
+            gitignore: list(&path.join(".gitignore")),
+            exclude: exclude_file(path).map_or_else(Gitignore::empty, |from| list(&from)),
+        });
+        lock(&self.folders).insert(path.to_owned(), Arc::clone(&folder));
+        folder
+    }
+}
+
+/// The list of a folder's own repository, where it has one.
+fn exclude_file(folder: &Path) -> Option<PathBuf> {
+    let git = folder.join(".git");
+    let found = git.symlink_metadata().ok()?;
+    if found.is_dir() {
+        return Some(git.join("info/exclude"));
+    }
+    let text = |path: &Path| small_file(path, LIST_LIMIT).and_then(|text| String::from_utf8(text).ok());
+    let named = folder.join(text(&git)?.strip_prefix("gitdir:")?.trim());
+    let common =
+        text(&named.join("commondir")).map_or_else(|| named.clone(), |common| named.join(common.trim()));
+    Some(common.join("info/exclude"))
+}
+
+/// Lines that are no patterns are none for git either.
+fn list(folder: &Path, from: &Path) -> Gitignore {
+    let Some(text) = small_file(from, LIST_LIMIT) else { return Gitignore::empty() };
+    let mut rules = GitignoreBuilder::new(folder);
+    for line in String::from_utf8_lossy(&text).trim_start_matches('\u{feff}').lines() {
+        let _ = rules.add_line(None, line);
+    }
+    rules.build().unwrap_or_else(|_| Gitignore::empty())
+}
+
+/// A regular file up to a limit, without following a link or waiting for anything; `None` for all else.
+pub(crate) fn small_file(path: &Path, limit: u64) -> Option<Vec<u8>> {
+    if !path.symlink_metadata().ok()?.is_file() {
+        return None;
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let found = file.metadata().ok()?;
+    if !found.is_file() || found.len() > limit {
+        return None;
+    }
+    let mut text = Vec::new();
+    file.take(limit).read_to_end(&mut text).ok()?;
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    fn ignored(files: &[(&str, &str)], paths: &[&str]) -> Vec<bool> {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let rules = Rules::new(folder.path(), true, true);
+        let judge =
+            |path: &&str| rules.ignore(&folder.path().join(path.trim_end_matches('/')), path.ends_with('/'));
+        paths.iter().map(judge).collect()
+    }
+
+    #[test]
+    fn the_nearest_list_decides_and_the_kinds_have_an_order() {
+        let files = [
+            (".gitignore", "*.log\nbuild/\n/only\n"),
+            ("a/.gitignore", "!keep.log\n"),
+            (".git/info/exclude", "*.tmp\n!x.log\n"),
+            ("a/.ignore", "c.txt\n"),
+        ];
+        let paths = [
+            "x.log",
+            "a/keep.log",
+            "a/b/keep.log",
+            "build/",
+            "build",
+            "only",
+            "a/only",
+            "a/y.tmp",
+            "a/c.txt",
+            "c.txt",
+        ];
+        assert_eq!(
+            ignored(&files, &paths),
+            [true, false, false, true, false, true, false, true, true, false]
+        );
+    }
+
+    #[test]
+    fn a_repository_inside_has_its_own_lists() {
+        let files =
+            [(".gitignore", "*.log\n"), ("sub/.git/info/exclude", "*.tmp\n"), ("sub/.gitignore", "z\n")];
+        assert_eq!(
+            ignored(&files, &["sub/x.log", "sub/d/x.tmp", "sub/d/z", "x.tmp"]),
+            [false, true, true, false]
+        );
+    }
+
+    #[test]
+    fn what_is_no_list_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        symlink("/dev/zero", at(".gitignore")).unwrap();
+        symlink(at("list"), at(".ignore")).unwrap();
+        fs::write(at("list"), "x\n").unwrap();
+        fs::create_dir(at("sub")).unwrap();
+        File::create(at("sub/.gitignore")).unwrap().set_len(1 << 40).unwrap();
+        let rules = Rules::new(folder.path(), true, true);
+        assert!(!rules.ignore(&at("x"), false) && !rules.ignore(&at("sub/x"), false));
+    }
+}
