@@ -101,9 +101,11 @@ fn arguments(choice: u8, bytes: &[u8]) -> Value {
 fn allowed(path: &Path) -> bool {
     let inside = path.strip_prefix("root").is_ok_and(|p| !p.as_os_str().is_empty());
     let link = LINKS.iter().any(|(link, _)| path == Path::new("root").join(link));
+    // The agent's own is one folder; git's is any of that name.
     inside
         && !link
-        && !path.components().any(|c| c.as_os_str().eq_ignore_ascii_case(".git") || c.as_os_str() == ".own")
+        && !path.starts_with("root/.own")
+        && !path.components().any(|c| c.as_os_str().eq_ignore_ascii_case(".git"))
 }
 
 thread_local! {
