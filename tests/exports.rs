@@ -57,6 +57,15 @@ fn only_what_was_looked_at_is_in_an_export_and_nothing_with_no_contents() {
 }
 
 #[test]
+fn a_session_with_an_allowed_host_replays_where_none_is_allowed() {
+    let world = world();
+    session(&world, &["--allow-host", "docs.test"], answers());
+    let file = exported(&world, &[]);
+    let seen = World::new().observe(&["replay", file.to_str().unwrap()]);
+    assert!(seen.starts_with("exit 0\n--- stdout\nsame: "), "{seen}");
+}
+
+#[test]
 fn what_is_no_session_is_refused_with_a_sentence() {
     let world = world();
     with_much_ado(&world, &[]);

@@ -96,7 +96,9 @@ fn settings(command: &Replay, context: &Context, bundle: &Bundle, foreign: bool)
     let recorded = bundle.records.first().map(|r| &r.event);
     let Some(journal::Event::Session { settings, .. }) = recorded else { return now.settings() };
     // What commands may do is never decided by a file that somebody sent.
-    let safety = |key: &str| definition(key).is_some_and(|d| d.group == Group::Safety);
+    // Hosts are named in what the model is told; where no command runs they open nothing.
+    let words_only = |key: &str| key == "allow_hosts" && !command.run_commands;
+    let safety = |key: &str| definition(key).is_some_and(|d| d.group == Group::Safety) && !words_only(key);
     let ours: Vec<(String, String)> =
         now.chosen().into_iter().filter(|(key, _)| foreign && safety(key)).collect();
     let theirs = settings.iter().filter(|(key, _)| !(foreign && safety(key))).cloned();
