@@ -46,7 +46,7 @@ fn what_differs_is_found_where_it_first_does() {
     snapshot!(replayed(&world, &altered_file, &[]), @r#"
     exit 1
     --- stdout
-    different in turn 1, event 9: the agent made something else of the answer
+    different in turn 1, event 10: the agent made something else of the answer
     call 0
       1   read_file {
       2 -   "path": "add.sh"
@@ -70,7 +70,7 @@ fn what_differs_is_found_where_it_first_does() {
     snapshot!(replayed(&world, &altered_file, &[]), @r#"
     exit 1
     --- stdout
-    different before turn 1, event 6: the agent asked something else
+    different before turn 1, event 7: the agent asked something else
     the message (2)
       5   ```sh
       6   . ./add.sh
@@ -93,7 +93,7 @@ fn what_differs_is_found_where_it_first_does() {
     snapshot!(replayed(&world, &altered_file, &[]), @r#"
     exit 1
     --- stdout
-    different in turn 8, event 72: a tool answered something else
+    different in turn 8, event 73: a tool answered something else
     the result of search
       2   3 matches in 2 files
       3   check.sh:2: sum=$(add 2 3)
@@ -132,7 +132,7 @@ fn what_differs_is_found_where_it_first_does() {
     snapshot!(replayed(&world, &altered_file, &[]), @r"
     exit 1
     --- stdout
-    different in turn 15, event 133: the run ended otherwise
+    different in turn 15, event 134: the run ended otherwise
     the end
       1 - unverified: the verification passes
           ^^^^^^^^^^
@@ -144,7 +144,7 @@ fn what_differs_is_found_where_it_first_does() {
     snapshot!(replayed(&world, &file, &["--edit-form", "search-replace"]), @r#"
     exit 1
     --- stdout
-    different before turn 1, event 5: the agent asked something else
+    different before turn 1, event 6: the agent asked something else
     the system prompt (1)
       4
       5   Tools, with the JSON Schema of their arguments:
@@ -185,7 +185,7 @@ fn a_command_that_comes_to_something_else_is_found_when_it_is_run_again() {
     snapshot!(world.observe(&["replay", "--run-commands"]), @r"
     exit 1
     --- stdout
-    different in turn 1, event 13: a command's result differs
+    different in turn 1, event 14: a command's result differs
     the result of run_command
       1   ok
       2   Exit code 0.

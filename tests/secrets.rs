@@ -325,6 +325,25 @@ fn a_session_with_secrets_replays_and_its_export_holds_none_of_them_and_replays_
 }
 
 #[test]
+fn an_export_replays_where_only_a_file_that_the_first_turn_shows_has_a_secret() {
+    let world =
+        World::with(&[(".agent.toml", "verify = 'grep -q \"RETRIES = 5\" app.py'\n"), ("app.py", &app())]);
+    let server = server(&[
+        &call(
+            "apply_patch",
+            json!({"edits": [{"path": "app.py", "search": "RETRIES = 3", "replace": "RETRIES = 5"}]}),
+        ),
+        &call("finish", json!({})),
+    ]);
+    let output = run(&world, &server, &["Set the RETRIES of app.py to 5."]);
+    assert!(output.status.success(), "{}", world.tell(&output));
+    let file = world.home().join("session.jsonl");
+    world.observe(&["sessions", "export", "last", file.to_str().unwrap()]);
+    let seen = World::new().observe(&["replay", file.to_str().unwrap()]);
+    assert!(seen.starts_with("exit 0\n--- stdout\nsame: "), "{seen}");
+}
+
+#[test]
 fn masking_can_be_turned_off_by_the_user_and_not_by_the_repository() {
     let world = world();
     let read = call("read_file", json!({"path": "app.py"}));

@@ -198,11 +198,12 @@ impl Repository for MaskedTree {
 
     fn read(&self, path: &str, limit: u64) -> Option<String> {
         let text = self.tree.read(path, limit)?;
-        if let Cow::Owned(masked) = self.secrets.mask(&text) {
+        let masked = self.secrets.mask(&text).into_owned();
+        // Also where they stand in the file itself: in the tree of an exported session.
+        if secrets::first_placeholder(&masked).is_some() {
             self.met.store(true, Ordering::Relaxed);
-            return Some(masked);
         }
-        Some(text)
+        Some(masked)
     }
 
     /// The first turn asks for them last, when it is known what else it shows.
