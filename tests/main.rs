@@ -28,3 +28,4 @@ mod secrets;
 mod sessions;
 mod settings;
 mod soak;
+mod terminal;
