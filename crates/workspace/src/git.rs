@@ -6,7 +6,18 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
 };
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The longest that git may take for one thing. Far above what a large repository needs; a repository can make it read a pipe that nobody
+/// writes (`include.path`).
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Variables by which a surrounding git (a hook, an alias) would make ours work on something else.
 const INHERITED: &[&str] = &[
@@ -128,15 +139,30 @@ pub(crate) fn private(cwd: &Path, git_dir: &Path, work_tree: &Path, index: &Path
 /// Runs it and returns what it printed.
 ///
 /// # Errors
-/// When it cannot be started (`NotFound`: git is not installed) or fails; the error is then what it said.
-pub(crate) fn run(mut command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>> {
+/// When it cannot be started (`NotFound`: git is not installed) or fails; the error is then what it said. `TimedOut` after [`PATIENCE`].
+pub(crate) fn run(command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>> {
+    run_within(PATIENCE, command, input)
+}
+
+fn run_within(patience: Duration, mut command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>> {
     if input.is_some() {
         command.stdin(Stdio::piped());
     }
     let name = command.get_args().skip(SAFE.len()).find(|a| !a.as_encoded_bytes().starts_with(b"-"));
     let name = name.unwrap_or(OsStr::new("git")).to_string_lossy().into_owned();
     let mut child = command.spawn()?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let late = AtomicBool::new(false);
     let output = std::thread::scope(|scope| {
+        // Dropped when it has ended.
+        let (_running, ended) = mpsc::channel::<()>();
+        let late = &late;
+        scope.spawn(move || {
+            if ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+                late.store(true, Ordering::Relaxed);
+                let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+            }
+        });
         if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
             // A child that ends without reading all of it says why by its status.
             scope.spawn(move || pipe.write_all(input));
@@ -145,6 +171,10 @@ pub(crate) fn run(mut command: Command, input: Option<&[u8]>) -> io::Result<Vec<
     })?;
     match output.status.success() {
         true => Ok(output.stdout),
+        false if late.load(Ordering::Relaxed) => {
+            let message = format!("git {name} did not end within {} s and was stopped", patience.as_secs());
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        }
         false => {
             let said = String::from_utf8_lossy(&output.stderr);
             Err(io::Error::other(format!("git {name}: {}", said.trim())))
@@ -250,5 +280,18 @@ pub(crate) fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> io::Result<Optio
         // The number of conflicts, at most 127.
         Some(1..=127) => Ok(None),
         _ => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_end_is_stopped() {
+        let mut forever = Command::new("sleep");
+        forever.arg("1000").stdin(Stdio::null()).stdout(Stdio::piped());
+        let error = run_within(Duration::from_millis(1), forever, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
     }
 }
