@@ -135,6 +135,12 @@ pub(crate) fn candidates<'a>(
     if let Some((body, first)) = &bare {
         let mut fits = fits(index, body).map_err(too_many)?;
         if !fits.is_empty() {
+            if let Some(said) =
+                numbered_place(index, body, *first).filter(|at| fits.iter().all(|f| f.at != *at))
+            {
+                let places = [fits[0].at, said];
+                return Err(Refused::new(Kind::Ambiguous, feedback::ambiguous(index, &places)).at(Some(said)));
+            }
             fits.iter_mut().for_each(|f| f.rung = Rung::Numbered);
             return Ok(Found::Lines(fits, body.clone(), Some(*first)));
         }
@@ -174,6 +180,14 @@ fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Optio
         return None;
     }
     named(&short).map(|fit| Found::Lines(vec![fit], short, None))
+}
+
+/// Where the numbers pasted before its lines say that a hunk stands, if it does there but for its blanks.
+fn numbered_place(index: &Index<'_>, body: &Body<'_>, first: usize) -> Option<usize> {
+    let at = first.checked_sub(1)?;
+    let old = old(body);
+    let there = index.lines.texts.get(at..at + old.len())?;
+    there.iter().zip(&old).all(|(there, old)| there.trim_ascii() == old.trim_ascii()).then_some(at)
 }
 
 /// Whether a line is removed in one place and added in another.
