@@ -9,9 +9,9 @@
 //! run. Repositories inside are folders like others here, so that changes in them are told too. Files too large to be put back are left out.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs, io,
-    os::unix::ffi::OsStrExt as _,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -183,7 +183,7 @@ impl Baseline {
         let ask = |args: &[&str]| {
             let mut command = inner.command(&inner.git_dir.join("index"));
             command.env("GIT_LITERAL_PATHSPECS", "1").args(args);
-            command.envs(inner.objects.iter().map(|o| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", o)));
+            command.envs(inner.objects.iter().map(|o| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", in_list(o))));
             git::run(command, None)
         };
         let listed = ask(&["ls-tree", "-z", &inner.tree, "--", path])?;
@@ -364,9 +364,26 @@ impl Inner {
             .args(["--src-prefix=a/", "--dst-prefix=b/"])
             .args(what)
             .args([&self.tree, now, "--"])
-            .envs(self.objects.iter().map(|o| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", o)));
+            .envs(self.objects.iter().map(|o| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", in_list(o))));
         git::run(command, None)
     }
+}
+
+/// A folder as one entry of a list with colons between them, as git reads it: in double quotes where it has a colon itself.
+fn in_list(folder: &Path) -> OsString {
+    let bytes = folder.as_os_str().as_encoded_bytes();
+    if !bytes.contains(&b':') {
+        return folder.into();
+    }
+    let mut quoted = vec![b'"'];
+    for byte in bytes {
+        if matches!(byte, b'"' | b'\\') {
+            quoted.push(b'\\');
+        }
+        quoted.push(*byte);
+    }
+    quoted.push(b'"');
+    OsString::from_vec(quoted)
 }
 
 /// The user's settings of [`KEPT`], as `git config -z` prints them.

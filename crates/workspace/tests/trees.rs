@@ -84,6 +84,20 @@ fn observe(root: &Path) -> BTreeMap<String, String> {
 }
 
 #[test]
+fn a_repository_whose_path_has_a_colon_is_compared_like_any_other() {
+    let (outer, root) = repository();
+    // A committed file that is as it was: its content is in the user's objects only.
+    let odd = outer.path().join("with: \"odd\" \\ name");
+    fs::rename(&root, &odd).unwrap();
+    git(&odd, &["status", "--short"]);
+    let baseline = Baseline::take(&odd, &outer.path().join("state")).unwrap();
+    put(&odd, "src/a.txt", "one\n2\nthree\n");
+    let diff = baseline.diff().unwrap();
+    assert_eq!(diff.files.len(), 1);
+    assert!(String::from_utf8_lossy(&diff.patch).contains("-two\n+2\n"), "{:?}", diff.patch);
+}
+
+#[test]
 fn a_diff_shows_what_changed_since_and_nothing_before() {
     let (outer, root) = repository();
     let baseline = Baseline::take(&root, &outer.path().join("state")).unwrap();
