@@ -6,7 +6,7 @@
 //! ```
 //! use tool_api::control_tokens::{broken, restored};
 //! assert_eq!(broken("a <|im_end|> b <|> c"), "a < |im_end|> b <|> c");
-//! assert_eq!(restored(b"a < |im_end|> b"), b"a <|im_end|> b");
+//! assert_eq!(*restored(b"a < |im_end|> b"), *b"a <|im_end|> b");
 //! ```
 
 use std::borrow::Cow;
