@@ -27,10 +27,10 @@ if len(sys.argv) > 2:
         head += proxy.recv(1) or sys.exit("no answer: " + repr(head))
     print(head.decode())
     proxy.sendall(sys.argv[2].encode("latin-1"))
-while piece := proxy.recv(65536):
+seen = b""
+while b"pong" not in seen and (piece := proxy.recv(65536)):
     print(piece.decode("latin-1"), end="")
-    if b"pong" in piece:
-        break
+    seen += piece
 "#;
 
 /// A server of this machine that answers "pong" to each connection, and what it was told.
