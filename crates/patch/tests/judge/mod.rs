@@ -84,6 +84,18 @@ pub(crate) fn judge(case: &Case) -> (Verdict, String) {
     }
 }
 
+/// Whether a wrong result is right but for how lines end: a patch does not say which of two equal lines is the new one, where the file ends them
+/// differently.
+pub(crate) fn is_right_but_for_line_ends(case: &Case) -> bool {
+    let (Expected::Tree(wanted), Ok(after)) = (&case.expected, run(case)) else { return false };
+    let plain = |tree: &Tree| -> Vec<(String, Vec<Vec<u8>>, bool)> {
+        let lines =
+            |bytes: &[u8]| bytes.split(|b| *b == b'\n').map(|line| line.trim_ascii_end().to_vec()).collect();
+        tree.iter().map(|(path, (bytes, x))| (path.clone(), lines(bytes), *x)).collect()
+    };
+    plain(&after) == plain(wanted)
+}
+
 fn difference(got: &Tree, wanted: &Tree) -> String {
     for path in got.keys().chain(wanted.keys()) {
         let (got, wanted) = (got.get(path), wanted.get(path));
