@@ -85,9 +85,11 @@ impl Trace {
 fn decided(event: &Event) -> Option<Event> {
     let mut event = event.clone();
     match &mut event {
-        Event::Message { .. } | Event::Rewound { .. } | Event::Call { .. } | Event::Cut { .. } => {}
+        Event::Message { .. } | Event::Rewound { .. } | Event::Call { .. } => {}
+        // Where in a piece of the stream it was noticed goes by how the server cut the stream into pieces.
+        Event::Cut { at, .. } => *at = 0,
         Event::Request { estimated_tokens, .. } => *estimated_tokens = 0,
-        Event::Refused { saved_tokens, .. } => *saved_tokens = 0,
+        Event::Refused { saved_tokens, early, .. } => (*saved_tokens, *early) = (0, false),
         Event::Output { counts, doubts, .. } => {
             *counts = Counts::default();
             doubts.clear();
