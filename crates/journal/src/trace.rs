@@ -9,7 +9,7 @@
 //! - Order: the calls of an answer before their results, and results by the number of their call: reads run beside each other.
 //! - What led to nothing is left out: an attempt that failed, and what a resumed session had not on record as whole.
 
-use crate::{Counts, Event, Record};
+use crate::{Counts, EndedBy, Event, Record};
 
 /// The number of the call by which the planner itself writes a file: these stand for themselves, in order.
 const OWN_CALL: u32 = u32::MAX;
@@ -90,9 +90,13 @@ fn decided(event: &Event) -> Option<Event> {
         Event::Cut { at, .. } => *at = 0,
         Event::Request { estimated_tokens, .. } => *estimated_tokens = 0,
         Event::Refused { saved_tokens, early, .. } => (*saved_tokens, *early) = (0, false),
-        Event::Output { counts, doubts, .. } => {
+        Event::Output { content, ended_by, counts, doubts, .. } => {
             *counts = Counts::default();
             doubts.clear();
+            // A closing fence is known by what follows it, which a cut may leave out.
+            if *ended_by == EndedBy::Cut {
+                content.truncate(content.trim_end_matches('\n').len());
+            }
         }
         Event::ToolFinished { facts, ms, .. } => (*facts, *ms) = Default::default(),
         Event::Checked(check) => (check.facts, check.ms) = Default::default(),
