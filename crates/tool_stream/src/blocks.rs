@@ -73,10 +73,12 @@ impl Parser {
         } else {
             None
         };
-        let data = fence::is_data_label(&fence::label(&info));
+        let label = fence::label(&info);
+        let (data, output) = (fence::is_data_label(&label), fence::is_output_label(&label));
         let content = info_start + stop + usize::from(line_break);
-        self.fence = Some(Fence { byte, len: run, start, content, data, fresh: true, hidden: false, file });
+        self.fence = Some(Fence { byte, len: run, start, content, data, output, fresh: true, hidden: false, file });
         self.line_blank = true;
+        self.python = label == "tool_code";
         self.pos = content;
         Flow::Go
     }
@@ -157,6 +159,7 @@ impl Parser {
             start,
             end,
             repairs: repairs.list(),
+            native: false,
         }));
         self.called(end);
         Flow::Go

@@ -117,6 +117,8 @@ pub struct Call {
     pub end: usize,
     /// What had to be mended to read it. Empty for valid JSON, whatever stood around it.
     pub repairs: Vec<Repair>,
+    /// Announced by a token or tag of a model family, or written as such. Plain JSON is not.
+    pub native: bool,
 }
 
 impl Call {
@@ -157,8 +159,6 @@ pub enum Repair {
     UnquotedValue,
     /// `True`, `False`, `None`.
     PythonLiteral,
-    /// `NaN`, `Infinity`, `undefined`: read as null.
-    NotANumber,
     /// `+1`, `.5`, `1.`
     NumberFormat,
     /// A comment between tokens.
@@ -177,6 +177,14 @@ pub enum Repair {
     StrayByte,
     /// A closing tag that never came, at the end of an answer the model ended itself.
     MissingCloser,
+    /// A closing brace missing before the tag that closes the call.
+    MissingBrace,
+    /// `{{…}}` instead of `{…}`.
+    DoubledBraces,
+    /// The same, and a text holds braces, which may be doubled or not.
+    BracesInText,
+    /// A control token glued to the tool's name.
+    GluedToken,
 }
 
 impl Repair {
@@ -186,9 +194,10 @@ impl Repair {
         use Repair::*;
         match self {
             ControlCharacter | TrailingComma | SingleQuotes | SmartQuotes | TripleQuotes | UnquotedKey
-            | PythonLiteral | NumberFormat | Comment | InvalidEscape | StrayByte => true,
-            MissingComma | BacktickQuotes | UnquotedValue | NotANumber | MixedEscapes | LoneSurrogate
-            | InvalidUtf8 | InnerQuote | MissingCloser => false,
+            | PythonLiteral | NumberFormat | Comment | InvalidEscape | StrayByte | MissingBrace
+            | DoubledBraces | GluedToken => true,
+            MissingComma | BacktickQuotes | UnquotedValue | MixedEscapes | LoneSurrogate | InvalidUtf8
+            | InnerQuote | MissingCloser | BracesInText => false,
         }
     }
 }
@@ -205,6 +214,10 @@ pub enum Malformed {
     TruncatedFile,
     /// Something that is not JSON where a call had begun.
     NotJson,
+    /// An expression, such as two strings with a plus sign between them, where one value must stand.
+    Expression,
+    /// An argument without its name in a call written as Python.
+    Positional,
     /// Nested deeper than [`Options::max_depth`].
     TooDeep,
     /// Longer than [`Options::max_call_bytes`].
@@ -235,6 +248,13 @@ impl fmt::Display for Malformed {
             Malformed::NotJson => {
                 "The tool call is not valid JSON: send one object with every key and string in double quotes, and \
                  with quotes inside a string escaped as \\\"."
+            }
+            Malformed::Expression => {
+                "The tool call has an expression where a value must stand, so nothing was done: send each argument as \
+                 one literal value."
+            }
+            Malformed::Positional => {
+                "The tool call has an argument without its name, so nothing was done: name every argument."
             }
             Malformed::TooDeep => "The tool call is nested too deeply: send flat arguments.",
             Malformed::TooLong => "The tool call is too long: split the work into several smaller calls.",

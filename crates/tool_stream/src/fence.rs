@@ -12,6 +12,8 @@ pub(crate) struct Fence {
     pub(crate) content: usize,
     /// Calls may begin on any line in it, not only with its first byte.
     pub(crate) data: bool,
+    /// It says that it holds what a tool said.
+    pub(crate) output: bool,
     /// Nothing but blanks so far.
     pub(crate) fresh: bool,
     /// Its opening line is not shown, so its closing line is not either.
@@ -30,10 +32,13 @@ pub(crate) struct FileInfo {
 
 /// True if a fence with this label may hold calls on any of its lines.
 pub(crate) fn is_data_label(label: &str) -> bool {
-    matches!(label, "" | "json" | "jsonc" | "json5" | "jsonl" | "xml")
-        || label.contains("tool")
-        || label.contains("call")
-        || label.starts_with("json")
+    let named = label.contains("tool") || label.contains("call") || label.starts_with("json");
+    (label.is_empty() || label == "xml" || named) && !is_output_label(label)
+}
+
+/// True if a fence with this label holds what a tool said.
+pub(crate) fn is_output_label(label: &str) -> bool {
+    ["output", "result", "response"].iter().any(|word| label.contains(word))
 }
 
 /// The label of an info string: its first word, in lower case.

@@ -1,15 +1,17 @@
-//! An incremental JSON reader that builds values while their bytes arrive and understands the usual deformations.
+//! An incremental JSON reader that builds values while their bytes arrive and understands the usual
+//! deformations, Gemma's quotes, and the arguments of a Python call.
 //!
 //! Strict JSON is read as strict JSON, always. Everything else is a [`Repair`], or the end of the object
-//! ([`Step::Bad`]). The state is explicit: nothing recurses, nothing is scanned twice except the few bytes behind a
-//! quote that decide whether it ends its string (`quote.rs`).
+//! ([`Step::Bad`]). In [`Syntax::Python`] the outermost container is `(key=value, …)`, read as an object;
+//! strings follow Python's rules. The state is explicit: nothing recurses, nothing is scanned twice except
+//! the few bytes behind a quote that decide whether it ends its string (`quote.rs`).
 
 use memchr::{memchr, memchr2, memmem};
 use serde_json::{Map, Value};
 
 use crate::event::{Malformed, Repair};
 use crate::quote::{Look, Quote, Text, Verdict};
-use crate::text::{Repairs, decode, utf8};
+use crate::text::{Repairs, decode, decode_python, utf8};
 use crate::window::Window;
 
 /// What the next bytes have brought.
@@ -40,6 +42,24 @@ pub(crate) enum Node {
 pub(crate) struct Frame {
     pub(crate) node: Node,
     pub(crate) start: usize,
+    brackets: Brackets,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Brackets {
+    /// `{}` or `[]`, as the node says.
+    Plain,
+    /// `{{}}`, as templates escape braces.
+    Doubled,
+    /// `()` in Python: keyword arguments, or a tuple.
+    Round,
+}
+
+/// Whose rules hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Syntax {
+    Json,
+    Python,
 }
 
 #[derive(Debug)]
@@ -76,10 +96,13 @@ pub(crate) struct Reader {
     max_depth: usize,
     /// A quote inside a string was read as part of it: from here on brackets are only believed at the end of a line.
     pub(crate) doubtful: bool,
+    syntax: Syntax,
+    /// The string being read continues the one before it, as Python joins literals.
+    joined: bool,
 }
 
 impl Reader {
-    pub(crate) fn new(start: usize, max_depth: usize) -> Reader {
+    pub(crate) fn new(start: usize, max_depth: usize, syntax: Syntax) -> Reader {
         Reader {
             pos: start,
             stack: Vec::new(),
@@ -91,6 +114,8 @@ impl Reader {
             newline: false,
             max_depth,
             doubtful: false,
+            syntax,
+            joined: false,
         }
     }
 
@@ -130,11 +155,37 @@ impl Reader {
     /// Where the text begins that is being read as a value, if nothing about it is a guess.
     pub(crate) fn open_text(&self) -> Option<usize> {
         match &self.state {
-            State::Text(text) if !text.is_key && text.inner == 0 && text.quote == Quote::Double => {
+            State::Text(text)
+                if !text.is_key
+                    && text.inner == 0
+                    && text.quote == Quote::Double
+                    && self.syntax == Syntax::Json =>
+            {
                 Some(text.body)
             }
             _ => None,
         }
+    }
+
+    /// True if nothing is open but containers, and what comes next is a comma or a closing bracket.
+    pub(crate) fn behind_value(&self) -> bool {
+        matches!(self.state, State::After)
+            && self.stack.iter().all(|f| matches!(f.node, Node::Object { .. }))
+            && !self.comma
+    }
+
+    /// Closes what is open, as if its brackets were there. See [`Reader::behind_value`].
+    pub(crate) fn close_all(&mut self) -> Option<Value> {
+        let mut value = None;
+        while let Some(frame) = self.stack.pop() {
+            let Node::Object { mut map, key } = frame.node else { return None };
+            if let Some(value) = value.take() {
+                map.insert(key, value);
+            }
+            value = Some(Value::Object(map));
+            self.last = (frame.start, self.pos);
+        }
+        value
     }
 
     /// The value that was added last to the innermost container.
@@ -201,6 +252,7 @@ impl Reader {
                 _ => return Some(Step::Bad(Malformed::NotJson)),
             },
             b'#' if !self.stack.is_empty() => self.begin_comment(State::LineComment(self.pos), 1),
+            b'\\' if self.syntax == Syntax::Python && win.get(self.pos + 1) == Some(b'\n') => self.pos += 2,
             _ => return self.token(win, byte),
         }
         None
@@ -246,16 +298,19 @@ impl Reader {
         match self.state {
             State::Value => self.value(win, byte),
             State::Key => match byte {
-                b'}' => self.close(byte),
-                b'"' | b'\'' | 0xE2 => self.quote(win, byte, true),
+                b'}' | b')' => self.close(win, byte),
+                b'"' | b'\'' if self.round() => Some(Step::Bad(Malformed::Positional)),
+                b'"' | b'\'' | 0xE2 | b'<' => self.quote(win, byte, true),
                 b'_' | b'$' | b'a'..=b'z' | b'A'..=b'Z' => {
                     self.state = State::BareKey(self.pos);
                     None
                 }
+                _ if self.round() => Some(Step::Bad(Malformed::Positional)),
                 _ => Some(Step::Bad(Malformed::NotJson)),
             },
             State::Colon => {
-                if byte != b':' {
+                let colon = if self.round() { b'=' } else { b':' };
+                if byte != colon {
                     return Some(Step::Bad(Malformed::NotJson));
                 }
                 self.pos += 1;
@@ -270,7 +325,14 @@ impl Reader {
                     self.expect_next();
                     None
                 }
-                b'}' | b']' => self.close(byte),
+                b'}' | b']' | b')' => self.close(win, byte),
+                b'"' | b'\'' | b'+' | b'r' if self.syntax == Syntax::Python && self.behind_string() => {
+                    self.pos += usize::from(byte == b'+');
+                    self.joined = true;
+                    self.state = State::Value;
+                    None
+                }
+                b'+' if self.behind_string() => Some(Step::Bad(Malformed::Expression)),
                 b'"' if self.newline
                     && matches!(self.stack.last(), Some(Frame { node: Node::Object { .. }, .. })) =>
                 {
@@ -283,6 +345,15 @@ impl Reader {
         }
     }
 
+    /// The innermost container is a Python call's arguments.
+    fn round(&self) -> bool {
+        matches!(self.stack.last(), Some(Frame { node: Node::Object { .. }, brackets: Brackets::Round, .. }))
+    }
+
+    fn behind_string(&self) -> bool {
+        matches!(self.last_value(), Some(Value::String(_)))
+    }
+
     fn expect_next(&mut self) {
         self.state = match self.stack.last() {
             Some(Frame { node: Node::Array(_), .. }) => State::Value,
@@ -291,24 +362,32 @@ impl Reader {
     }
 
     fn value(&mut self, win: Window<'_>, byte: u8) -> Option<Step> {
+        if self.joined && !matches!(byte, b'"' | b'\'' | b'r') {
+            return Some(Step::Bad(Malformed::Expression));
+        }
         match byte {
-            b'{' | b'[' => {
-                if self.stack.len() >= self.max_depth {
-                    return Some(Step::Bad(Malformed::TooDeep));
-                }
-                let node = if byte == b'{' {
-                    Node::Object { map: Map::new(), key: String::new() }
-                } else {
-                    Node::Array(Vec::new())
-                };
-                self.stack.push(Frame { node, start: self.pos });
-                self.pos += 1;
-                self.comma = false;
-                self.expect_next();
-                Some(Step::Opened)
+            b'{' | b'[' => self.open(win, byte),
+            b'(' if self.syntax == Syntax::Python => self.open(win, byte),
+            b']' | b')' if matches!(self.stack.last(), Some(Frame { node: Node::Array(_), .. })) => {
+                self.close(win, byte)
             }
-            b']' if matches!(self.stack.last(), Some(Frame { node: Node::Array(_), .. })) => self.close(byte),
-            b'"' | b'\'' | b'`' | 0xE2 => self.quote(win, byte, false),
+            b'"' | b'\'' | b'`' | 0xE2 | b'<' => self.quote(win, byte, false),
+            b'r' if self.syntax == Syntax::Python => match win.get(self.pos + 1) {
+                None if !win.eof => Some(Step::More),
+                Some(quote @ (b'"' | b'\'')) => {
+                    self.pos += 1;
+                    let step = self.quote(win, quote, false);
+                    match &mut self.state {
+                        State::Text(text) => text.raw = true,
+                        _ => self.pos -= 1,
+                    }
+                    step
+                }
+                _ => {
+                    self.state = State::BareValue(self.pos);
+                    None
+                }
+            },
             b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
                 self.state = State::BareValue(self.pos);
                 None
@@ -317,22 +396,66 @@ impl Reader {
         }
     }
 
-    fn close(&mut self, byte: u8) -> Option<Step> {
-        let fits = match self.stack.last() {
-            Some(Frame { node: Node::Object { .. }, .. }) => byte == b'}',
-            Some(Frame { node: Node::Array(_), .. }) => byte == b']',
-            None => false,
+    fn open(&mut self, win: Window<'_>, byte: u8) -> Option<Step> {
+        if self.stack.len() >= self.max_depth {
+            return Some(Step::Bad(Malformed::TooDeep));
+        }
+        let (mut brackets, mut len) = (Brackets::Plain, 1);
+        // JSON has no object whose first key is an object.
+        if byte == b'{' && self.syntax == Syntax::Json {
+            match win.get(self.pos + 1) {
+                None if !win.eof => return Some(Step::More),
+                Some(b'{') => {
+                    self.repairs.add(Repair::DoubledBraces);
+                    (brackets, len) = (Brackets::Doubled, 2);
+                }
+                _ => {}
+            }
+        }
+        let keyed = byte == b'{' || byte == b'(' && self.stack.is_empty();
+        if byte == b'(' {
+            brackets = Brackets::Round;
+        }
+        let node = match keyed {
+            true => Node::Object { map: Map::new(), key: String::new() },
+            false => Node::Array(Vec::new()),
+        };
+        self.stack.push(Frame { node, start: self.pos, brackets });
+        self.pos += len;
+        self.comma = false;
+        self.expect_next();
+        Some(Step::Opened)
+    }
+
+    fn close(&mut self, win: Window<'_>, byte: u8) -> Option<Step> {
+        let Some(frame) = self.stack.last() else { return Some(Step::Bad(Malformed::NotJson)) };
+        let brackets = frame.brackets;
+        let fits = match (&frame.node, brackets) {
+            (_, Brackets::Round) => byte == b')',
+            (Node::Object { .. }, _) => byte == b'}',
+            (Node::Array(_), _) => byte == b']',
         };
         if !fits {
             return Some(Step::Bad(Malformed::NotJson));
         }
-        if self.comma {
+        if brackets == Brackets::Doubled {
+            match win.get(self.pos + 1) {
+                None if !win.eof => return Some(Step::More),
+                Some(b'}') => self.pos += 1,
+                _ => return Some(Step::Bad(Malformed::NotJson)),
+            }
+        }
+        if self.comma && self.syntax == Syntax::Json {
             self.repairs.add(Repair::TrailingComma);
         }
         let frame = self.stack.pop()?;
         self.pos += 1;
         let value = match frame.node {
             Node::Object { map, .. } => Value::Object(map),
+            // Python's `(x)` is x, and `(x,)` a tuple.
+            Node::Array(mut items) if brackets == Brackets::Round && items.len() == 1 && !self.comma => {
+                items.swap_remove(0)
+            }
             Node::Array(items) => Value::Array(items),
         };
         self.last = (frame.start, self.pos);
@@ -344,11 +467,22 @@ impl Reader {
         self.comma = false;
         self.newline = false;
         self.state = State::After;
-        match &mut self.stack.last_mut()?.node {
-            Node::Object { map, key } => {
+        let joined = std::mem::take(&mut self.joined);
+        match (&mut self.stack.last_mut()?.node, value) {
+            (Node::Object { map, key }, Value::String(more)) if joined => {
+                if let Some(Value::String(text)) = map.get_mut(key) {
+                    text.push_str(&more);
+                }
+            }
+            (Node::Array(items), Value::String(more)) if joined => {
+                if let Some(Value::String(text)) = items.last_mut() {
+                    text.push_str(&more);
+                }
+            }
+            (Node::Object { map, key }, value) => {
                 map.insert(key.clone(), value);
             }
-            Node::Array(items) => items.push(value),
+            (Node::Array(items), value) => items.push(value),
         }
         // Only the outer levels are anybody's business: down to the lines of a text in a list of edits.
         if self.stack.len() <= 5 { Some(Step::Added) } else { None }
@@ -383,6 +517,11 @@ impl Reader {
             b'"' => Quote::Double,
             b'\'' => Quote::Single,
             b'`' => Quote::Backtick,
+            b'<' => match Quote::token(rest, win.eof) {
+                Some(Some(quote)) => quote,
+                Some(None) => return Some(Step::Bad(Malformed::NotJson)),
+                None => return Some(Step::More),
+            },
             _ => match rest {
                 [0xE2, 0x80, 0x9C..=0x9F, ..] => Quote::SmartDouble,
                 [0xE2, 0x80, 0x98..=0x9B, ..] => Quote::SmartSingle,
@@ -390,7 +529,7 @@ impl Reader {
                 _ => return Some(Step::Bad(Malformed::NotJson)),
             },
         };
-        if let Some(repair) = quote.repair() {
+        if let Some(repair) = quote.repair().filter(|_| self.syntax == Syntax::Json) {
             self.repairs.add(repair);
         }
         let body = self.pos + quote.len();
@@ -429,7 +568,7 @@ impl Reader {
             }
             let rest = win.from(self.pos);
             let (a, b) = (text.quote.first_byte(), b'\\');
-            let hit = memchr2(a, b, rest);
+            let hit = if text.quote.escapes() { memchr2(a, b, rest) } else { memchr(a, rest) };
             if text.is_key
                 && let Some(line_end) = memchr(b'\n', &rest[..hit.unwrap_or(rest.len())])
             {
@@ -458,6 +597,9 @@ impl Reader {
             }
             text.candidate = self.pos;
             let body = win.slice(text.body, self.pos);
+            if self.syntax == Syntax::Python || !text.quote.escapes() {
+                break;
+            }
             if text.is_key || (text.inner == 0 && text.quote == Quote::Double && plain(body)) {
                 break;
             }
@@ -469,7 +611,7 @@ impl Reader {
             text.look = Some(Look::new(self.pos + text.quote.len()));
         }
         let body = win.slice(text.body, text.candidate);
-        let (is_key, quote, inner) = (text.is_key, text.quote, text.inner);
+        let (is_key, quote, inner, raw) = (text.is_key, text.quote, text.inner, text.raw);
         let start = text.body - quote.len();
         let end = text.candidate + quote.len();
         if inner > 0 {
@@ -477,7 +619,16 @@ impl Reader {
             self.doubtful = true;
         }
         self.pos = end;
-        let decoded = decode(body, &mut self.repairs);
+        if self.stack.iter().any(|f| f.brackets == Brackets::Doubled)
+            && memchr2(b'{', b'}', body).is_some()
+        {
+            self.repairs.add(Repair::BracesInText);
+        }
+        let decoded = match self.syntax {
+            _ if raw || !quote.escapes() => utf8(body.to_vec(), &mut self.repairs),
+            Syntax::Python => decode_python(body, &mut self.repairs),
+            Syntax::Json => decode(body, &mut self.repairs),
+        };
         if is_key {
             self.set_key(decoded);
             None
@@ -493,7 +644,9 @@ impl Reader {
                 return Some(Step::Bad(Malformed::NotJson));
             }
             if !(byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'-' | b'.')) {
-                self.repairs.add(Repair::UnquotedKey);
+                if self.syntax == Syntax::Json {
+                    self.repairs.add(Repair::UnquotedKey);
+                }
                 let name = utf8(win.slice(start, self.pos).to_vec(), &mut self.repairs);
                 self.set_key(name);
                 return None;
@@ -505,13 +658,19 @@ impl Reader {
 
     fn bare_value(&mut self, win: Window<'_>, start: usize) -> Option<Step> {
         while let Some(byte) = win.get(self.pos) {
-            if matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n') {
+            let round = byte == b')' && self.syntax == Syntax::Python;
+            if matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n') || round {
                 let word = win.slice(start, self.pos);
                 let Some((value, repair)) = bare_word(word) else {
                     return Some(Step::Bad(Malformed::NotJson));
                 };
-                if let Some(repair) = repair {
-                    self.repairs.add(repair);
+                match (repair, self.syntax) {
+                    // A name, and Python would look up what it holds.
+                    (Some(Repair::UnquotedValue), Syntax::Python) => {
+                        return Some(Step::Bad(Malformed::Expression));
+                    }
+                    (Some(repair), Syntax::Json) => self.repairs.add(repair),
+                    _ => {}
                 }
                 self.last = (start, self.pos);
                 return self.add(value);
@@ -537,8 +696,9 @@ fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
         b"True" | b"TRUE" => (Value::Bool(true), Some(Repair::PythonLiteral)),
         b"False" | b"FALSE" => (Value::Bool(false), Some(Repair::PythonLiteral)),
         b"None" | b"NULL" | b"Null" | b"nil" => (Value::Null, Some(Repair::PythonLiteral)),
+        // There is no value that these stand for.
         b"NaN" | b"nan" | b"Infinity" | b"-Infinity" | b"+Infinity" | b"inf" | b"-inf" | b"undefined" => {
-            (Value::Null, Some(Repair::NotANumber))
+            return None;
         }
         [b'a'..=b'z' | b'A'..=b'Z' | b'_', ..] => {
             let name = word.iter().all(|b| b.is_ascii_alphanumeric() || b"_./-:@".contains(b));
@@ -595,5 +755,35 @@ fn odd_space(win: Window<'_>, at: usize) -> Odd {
             Odd::More
         }
         _ => Odd::No,
+    }
+}
+
+/// The array or object that `bytes` hold, as JSON or as Python writes it; `None` if they hold anything
+/// else. What had to be fixed is noted.
+pub(crate) fn literal(bytes: &[u8], repairs: &mut Repairs) -> Option<Value> {
+    match bytes.first()? {
+        b'{' | b'[' => {}
+        _ => {
+            let (value, repair) = bare_word(bytes).filter(|(value, _)| !value.is_string())?;
+            repair.into_iter().for_each(|repair| repairs.add(repair));
+            return Some(value);
+        }
+    }
+    // Python's rules for strings where they are Python's, which its quotes show.
+    let python = memchr2(b'\'', b'"', bytes).is_some_and(|at| bytes[at] == b'\'');
+    let mut reader = Reader::new(0, 128, if python { Syntax::Python } else { Syntax::Json });
+    let win = Window { bytes, base: 0, eof: true };
+    loop {
+        match reader.step(win) {
+            Step::Done(value) if bytes[reader.pos..].trim_ascii().is_empty() => {
+                repairs.merge(reader.repairs);
+                if python {
+                    repairs.add(Repair::PythonLiteral);
+                }
+                return Some(value);
+            }
+            Step::Done(_) | Step::More | Step::Bad(_) => return None,
+            _ => {}
+        }
     }
 }

@@ -72,18 +72,24 @@
 //! written as tags, `whole_file.rs` files; `verdict.rs` judges a whole answer.
 
 mod blocks;
+mod dialects;
 mod event;
 mod fence;
 mod follow;
+mod harmony;
+mod head;
 mod json;
 mod markup;
+mod nested;
 mod object;
 mod parser;
 mod prose;
+mod python;
 mod quote;
 mod shape;
 mod tags;
 mod text;
+mod thoughts;
 mod tokens;
 mod verdict;
 mod whole_file;
@@ -91,4 +97,5 @@ mod window;
 
 pub use event::{Call, End, Event, Malformed, Options, Repair};
 pub use parser::Parser;
+pub use thoughts::call_at_end;
 pub use verdict::{Status, Verdict, VerdictCall, parse, verdict};

@@ -1,17 +1,25 @@
-//! Calls written as tags: DSML, Anthropic's `<invoke>`, Qwen's `<function=…><parameter=…>`.
+//! Calls whose arguments are elements: `<parameter=path>`, `<arg_key>path</arg_key><arg_value>`,
+//! `<path>`.
 //!
-//! A value runs to its closing tag. Where only the next opening tag shows that it has ended, the call is complete but
-//! its repair is noted; where the stream ends inside a value, the call is cut off.
+//! A value is text that nobody escapes, so code in it may hold the very tags that end it. A closing
+//! tag ends the value only if what follows it goes on with the call: another argument, the end of the
+//! call, or the end of the answer. Elements of the same kind inside a value are counted.
+//!
+//! When the answer ends inside a value, [`Invoke::resolve`] looks for the reading that is left: the
+//! last closing tag that could have ended the value, or a closing tag that the model left out
+//! ([`Repair::MissingCloser`]).
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 use serde_json::{Map, Value};
 
 use crate::event::{Event, Malformed, Repair};
-use crate::tags::{MAX_TAG, Tag, classify};
+use crate::json::literal;
+use crate::nested;
+use crate::tags::{Plain, Tag, classify, plain_element, tag_length};
 use crate::text::{Repairs, utf8};
 use crate::window::Window;
 
-/// A call being read from tags.
+/// A call being read from elements.
 #[derive(Debug)]
 pub(crate) struct Invoke {
     pub(crate) tool: String,
@@ -22,16 +30,69 @@ pub(crate) struct Invoke {
     pub(crate) call: Option<usize>,
     pub(crate) arguments: Map<String, Value>,
     pub(crate) repairs: Repairs,
-    param: Option<Param>,
+    closer: Closer,
+    state: State,
+    /// Closing tags may be missing from here on.
+    lenient: bool,
+    /// The tool's texts are reported while they are written.
+    followed: bool,
     /// How far the tag at `pos` has been searched for its end.
     searched: usize,
 }
 
+/// What closes the call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Closer {
+    /// `</invoke>`, `</function>`
+    Element,
+    /// The closing tag or token of the element around the call, `</tool_call>`.
+    Wrapper,
+    /// The tool's own name, `</read_file>`.
+    Tool,
+    /// Nothing: the opening tag was empty.
+    Empty,
+}
+
 #[derive(Debug)]
-struct Param {
+enum State {
+    Between,
+    /// In an argument's name, which begins at the offset.
+    Key(usize),
+    /// Behind it.
+    KeyEnd(String),
+    Value(Field),
+}
+
+/// A value being read.
+#[derive(Debug)]
+struct Field {
     name: String,
-    string: Option<bool>,
+    kind: Kind,
     body: usize,
+    /// Elements of the same kind that are open in it and begin a line.
+    depth: usize,
+    /// The last one that begins within a line, if it is open.
+    inline: Option<usize>,
+    /// The last closing tag that could have ended it.
+    closer: Option<usize>,
+    /// A closing tag may be missing before this offset.
+    split: Option<usize>,
+    /// How far its text has been reported, and what was.
+    told: usize,
+    said: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    Parameter {
+        string: Option<bool>,
+        equals: bool,
+        /// Written with Kimi's tokens.
+        kimi: bool,
+    },
+    Pair,
+    /// An element with the argument's own name.
+    Child,
 }
 
 /// What became of it.
@@ -43,8 +104,13 @@ pub(crate) enum Outcome {
     Failed(Malformed),
 }
 
+/// MiniMax M3 writes this token before each tag that is not part of a text.
+pub(crate) const MINIMAX: &[u8] = b"]<]minimax[>[";
+/// Elements that may stand around the arguments and mean nothing.
+pub(crate) const CONTAINERS: [&str; 7] = ["args", "arguments", "parameters", "params", "input", "file", "json"];
+
 impl Invoke {
-    pub(crate) fn new(tool: String, start: usize, pos: usize) -> Invoke {
+    pub(crate) fn new(tool: String, start: usize, pos: usize, closer: Closer, followed: bool) -> Invoke {
         Invoke {
             tool,
             start,
@@ -52,150 +118,480 @@ impl Invoke {
             call: None,
             arguments: Map::new(),
             repairs: Repairs::default(),
-            param: None,
+            closer,
+            state: State::Between,
+            lenient: false,
+            followed,
             searched: pos,
         }
     }
 
+    /// In the name of an argument that begins at `pos`.
+    pub(crate) fn in_key(mut self) -> Invoke {
+        self.state = State::Key(self.pos);
+        self
+    }
+
     /// True if nothing is missing but the closing tag.
     pub(crate) fn only_closer_missing(&self) -> bool {
-        self.param.is_none() && !self.arguments.is_empty()
+        matches!(self.state, State::Between) && !self.arguments.is_empty()
     }
 
     pub(crate) fn in_value(&self) -> bool {
-        self.param.is_some()
+        matches!(self.state, State::Value(_))
+    }
+
+    /// At the end of an answer that the model ended itself: goes back to the reading that is left of
+    /// an open value, if there is one. Then there is more to [`run`](Invoke::run).
+    pub(crate) fn resolve(&mut self) -> bool {
+        let State::Value(field) = &mut self.state else { return false };
+        if self.lenient {
+            return false;
+        }
+        match (field.closer, field.split) {
+            (Some(closer), None) => {
+                (self.pos, field.depth) = (closer, 0);
+            }
+            (_, Some(_)) => {
+                self.lenient = true;
+                (self.pos, field.depth) = (field.body, 0);
+            }
+            (None, None) => return false,
+        }
+        self.searched = self.pos;
+        true
     }
 
     pub(crate) fn run(&mut self, win: Window<'_>, calls: &mut usize, out: &mut Vec<Event>) -> Outcome {
+        if self.closer == Closer::Empty {
+            self.open(calls, out);
+            return Outcome::Complete;
+        }
         loop {
             let rest = win.from(self.pos);
-            if self.param.is_none() {
-                match rest.iter().position(|b| !b.is_ascii_whitespace()) {
-                    None => {
-                        self.pos = win.end();
-                        return Outcome::More;
-                    }
-                    Some(blanks) => {
-                        self.pos += blanks;
-                        match rest[blanks] {
-                            b'<' => {}
-                            b'{' if self.arguments.is_empty() => return Outcome::Object,
-                            _ => return Outcome::Failed(Malformed::NotJson),
+            if let State::Between | State::KeyEnd(_) = self.state {
+                let Some(blanks) = rest.iter().position(|b| !b.is_ascii_whitespace()) else {
+                    self.pos = win.end();
+                    return Outcome::More;
+                };
+                self.pos += blanks;
+                match rest[blanks] {
+                    b'<' => {}
+                    b']' => {
+                        let rest = win.from(self.pos);
+                        if rest.starts_with(MINIMAX) {
+                            self.pos += MINIMAX.len();
+                            continue;
                         }
+                        if MINIMAX.starts_with(rest) && !win.eof {
+                            return Outcome::More;
+                        }
+                        return Outcome::Failed(Malformed::NotJson);
                     }
+                    b'{' if self.arguments.is_empty() && matches!(self.state, State::Between) => {
+                        return Outcome::Object;
+                    }
+                    _ => return Outcome::Failed(Malformed::NotJson),
                 }
             } else {
-                match memchr(b'<', rest) {
-                    None => {
-                        self.pos = win.end();
-                        return Outcome::More;
-                    }
-                    Some(hit) => self.pos += hit,
+                let hit = memchr(b'<', rest);
+                self.pos = hit.map_or(win.end(), |hit| self.pos + hit);
+                self.tell(win, out);
+                if hit.is_none() {
+                    return Outcome::More;
                 }
             }
             let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Outcome::More };
-            let tag = if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) };
-            if self.call.is_none() {
-                self.call = Some(*calls);
-                out.push(Event::CallOpened { call: *calls, tool: self.tool.clone() });
-                *calls += 1;
-            }
-            match (&self.param, tag) {
-                (Some(_), Some(Tag::ParameterEnd)) => {
-                    self.close_param(win, out);
+            let bytes = win.slice(self.pos, self.pos + len);
+            let tag = if len == 0 { None } else { classify(bytes) };
+            self.open(calls, out);
+            let outcome = match &self.state {
+                State::Between => self.between(win, bytes, tag),
+                State::Key(body) => {
+                    match tag {
+                        Some(Tag::KeyEnd) => {
+                            let name = String::from_utf8_lossy(win.slice(*body, self.pos)).trim().to_owned();
+                            self.state = State::KeyEnd(name);
+                        }
+                        // Solar has one token between the two.
+                        Some(Tag::Value) => {
+                            let name = String::from_utf8_lossy(win.slice(*body, self.pos)).trim().to_owned();
+                            self.pos += len;
+                            self.begin(name, Kind::Pair);
+                            continue;
+                        }
+                        // GLM 5.3 writes `<arg_key>path=a.py</arg_value>`.
+                        Some(Tag::ValueEnd) => {
+                            let text = win.slice(*body, self.pos);
+                            let Some(at) = memchr(b'=', text) else {
+                                return Outcome::Failed(Malformed::NotJson);
+                            };
+                            let name = String::from_utf8_lossy(&text[..at]).trim().to_owned();
+                            let value = untyped(&name, &text[at + 1..], &mut self.repairs);
+                            self.repairs.add(Repair::MissingCloser);
+                            let call = self.call.unwrap_or_default();
+                            out.push(Event::FieldClosed { call, name: name.clone(), value: value.clone() });
+                            self.arguments.insert(name, value);
+                            self.state = State::Between;
+                        }
+                        _ => return Outcome::Failed(Malformed::NotJson),
+                    }
                     self.pos += len;
+                    None
                 }
-                (Some(_), Some(Tag::Parameter { name, string })) => {
-                    self.repairs.add(Repair::MissingCloser);
-                    self.close_param(win, out);
-                    self.pos += len;
-                    self.param = Some(Param { name, string, body: self.pos });
-                }
-                (Some(_), Some(Tag::InvokeEnd)) => {
-                    self.repairs.add(Repair::MissingCloser);
-                    self.close_param(win, out);
-                    self.pos += len;
-                    return Outcome::Complete;
-                }
-                (Some(_), _) => self.pos += len.max(1),
-                (None, Some(Tag::Parameter { name, string })) => {
-                    self.pos += len;
-                    self.param = Some(Param { name, string, body: self.pos });
-                }
-                (None, Some(Tag::InvokeEnd)) => {
-                    self.pos += len;
-                    return Outcome::Complete;
-                }
-                // The closing tag was left out before the next call or the end of the calls.
-                (None, Some(Tag::CallEnd | Tag::Noise | Tag::Invoke { .. })) => {
-                    self.repairs.add(Repair::MissingCloser);
-                    return Outcome::Complete;
-                }
-                (None, Some(Tag::ParameterEnd)) => self.pos += len,
-                (None, _) => return Outcome::Failed(Malformed::NotJson),
+                State::KeyEnd(name) => match tag {
+                    Some(Tag::Value) => {
+                        let name = name.clone();
+                        self.pos += len;
+                        self.begin(name, Kind::Pair);
+                        None
+                    }
+                    _ => return Outcome::Failed(Malformed::NotJson),
+                },
+                State::Value(_) => self.value(win, bytes, tag, out),
+            };
+            if let Some(outcome) = outcome {
+                return outcome;
             }
         }
     }
 
-    fn close_param(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
-        let Some(Param { name, string, body }) = self.param.take() else { return };
-        let bytes = win.slice(body, self.pos);
-        let value = match string {
-            Some(true) => Value::String(utf8(bytes.to_vec(), &mut self.repairs)),
-            Some(false) => serde_json::from_slice(bytes)
-                .unwrap_or_else(|_| Value::String(utf8(trim_line(bytes).to_vec(), &mut self.repairs))),
-            None => untyped(&name, trim_line(bytes), &mut self.repairs),
+    fn open(&mut self, calls: &mut usize, out: &mut Vec<Event>) {
+        if self.call.is_none() {
+            self.call = Some(*calls);
+            out.push(Event::CallOpened { call: *calls, tool: self.tool.clone() });
+            *calls += 1;
+        }
+    }
+
+    fn begin(&mut self, name: String, kind: Kind) {
+        let (body, closer, split) = (self.pos, None, None);
+        let (told, said) = (body, String::new());
+        let field = Field { name, kind, body, depth: 0, inline: None, closer, split, told, said };
+        self.state = State::Value(field);
+    }
+
+    /// A tag between two arguments.
+    fn between(&mut self, win: Window<'_>, bytes: &[u8], tag: Option<Tag>) -> Option<Outcome> {
+        let after = self.pos + bytes.len();
+        let container = plain_element(bytes).filter(|(name, _)| CONTAINERS.contains(name)).map(|c| c.1);
+        let tag = tag.filter(|tag| container.is_none() || *tag != Tag::Noise);
+        match tag {
+            Some(Tag::Parameter { name, string, equals }) => {
+                self.pos = after;
+                let kimi = is_kimi(bytes);
+                self.begin(name, Kind::Parameter { string, equals, kimi });
+            }
+            Some(Tag::Key) => {
+                self.pos = after;
+                self.state = State::Key(after);
+            }
+            Some(Tag::InvokeEnd) if self.closer == Closer::Element => {
+                self.pos = after;
+                return Some(Outcome::Complete);
+            }
+            Some(Tag::CallEnd) if self.closer == Closer::Wrapper => {
+                self.pos = after;
+                return Some(Outcome::Complete);
+            }
+            Some(Tag::ParameterEnd | Tag::ValueEnd | Tag::KeyEnd) => self.pos = after,
+            // The closing tag was left out before the next call or the end of the calls.
+            Some(
+                Tag::CallEnd | Tag::ListEnd | Tag::Noise | Tag::Invoke { .. } | Tag::Open { .. }
+                | Tag::InvokeEnd,
+            ) if self.closer != Closer::Tool => {
+                self.repairs.add(Repair::MissingCloser);
+                return Some(Outcome::Complete);
+            }
+            _ => {
+                let Some((name, plain)) = plain_element(bytes) else {
+                    return Some(Outcome::Failed(Malformed::NotJson));
+                };
+                match plain {
+                    Plain::Close if self.closer == Closer::Tool && name == self.tool => {
+                        self.pos = after;
+                        return Some(Outcome::Complete);
+                    }
+                    Plain::Close if CONTAINERS.contains(&name) => self.pos = after,
+                    Plain::Close => return Some(Outcome::Failed(Malformed::NotJson)),
+                    Plain::Empty => self.pos = after,
+                    Plain::Open => {
+                        if CONTAINERS.contains(&name) {
+                            let behind = win.from(after).iter().find(|b| !b.is_ascii_whitespace());
+                            let item = b"<item>";
+                            let rest = win.from(after).trim_ascii_start();
+                            let items = rest.starts_with(item);
+                            match behind {
+                                None if !win.eof => return Some(Outcome::More),
+                                Some(_) if item.starts_with(rest) && !win.eof => return Some(Outcome::More),
+                                Some(b'<' | b'{') if !items => {
+                                    self.pos = after;
+                                    return None;
+                                }
+                                _ => {}
+                            }
+                        }
+                        // Two files in one call, say: which of them is meant?
+                        if self.arguments.contains_key(name) {
+                            return Some(Outcome::Failed(Malformed::NotJson));
+                        }
+                        let name = name.to_owned();
+                        self.pos = after;
+                        self.begin(name, Kind::Child);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// A tag inside a value.
+    fn value(
+        &mut self,
+        win: Window<'_>,
+        bytes: &[u8],
+        tag: Option<Tag>,
+        out: &mut Vec<Event>,
+    ) -> Option<Outcome> {
+        let State::Value(field) = &mut self.state else { return None };
+        let (at, after) = (self.pos, self.pos + bytes.len());
+        let child = plain_element(bytes).filter(|(name, _)| *name == field.name).map(|(_, plain)| plain);
+        let (closes, opens) = match &field.kind {
+            Kind::Parameter { equals, kimi, .. } => {
+                let same = is_kimi(bytes) == *kimi;
+                (
+                    tag == Some(Tag::ParameterEnd) && same,
+                    matches!(&tag, Some(Tag::Parameter { equals: e, .. }) if e == equals && same),
+                )
+            }
+            Kind::Pair => (tag == Some(Tag::ValueEnd), tag == Some(Tag::Value)),
+            Kind::Child => (child == Some(Plain::Close), child == Some(Plain::Open)),
+        };
+        if closes {
+            let fits = self.lenient || match goes_on(win, after, &field.kind, &self.closer, &self.tool) {
+                Some(fits) => fits,
+                None => return Some(Outcome::More),
+            };
+            let nested = field.inline.take().is_some_and(|open| memchr(b'\n', win.slice(open, at)).is_none());
+            if fits && !nested {
+                field.closer = Some(at);
+                if field.depth == 0 {
+                    self.close(win, out);
+                    self.pos = after;
+                    return None;
+                }
+            }
+            field.depth = field.depth.saturating_sub(usize::from(!nested));
+            self.pos = after;
+            return None;
+        }
+        let line_start = begins_line(win, field.body, at);
+        let next = match field.kind {
+            Kind::Pair => tag == Some(Tag::Key),
+            _ => opens && line_start,
+        };
+        let ends = line_start && matches!(tag, Some(Tag::InvokeEnd | Tag::CallEnd | Tag::ListEnd))
+            || matches!(field.kind, Kind::Child)
+                && plain_element(bytes) == Some((self.tool.as_str(), Plain::Close));
+        if next || ends {
+            if self.lenient {
+                self.repairs.add(Repair::MissingCloser);
+                self.close(win, out);
+                return None;
+            }
+            if field.depth == 0 && field.closer.is_none() {
+                field.split.get_or_insert(at);
+            }
+        }
+        if opens && !self.lenient {
+            match line_start || field.kind == Kind::Pair {
+                true => field.depth += 1,
+                false => field.inline = Some(at),
+            }
+        }
+        self.pos += bytes.len().max(1);
+        None
+    }
+
+    fn close(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
+        let State::Value(field) = std::mem::replace(&mut self.state, State::Between) else { return };
+        let bytes = win.slice(field.body, self.pos);
+        let bytes = bytes.trim_ascii_end().strip_suffix(MINIMAX).unwrap_or(bytes);
+        let nested = if field.kind == Kind::Child { nested::value(bytes, &mut self.repairs) } else { None };
+        let cdata = bytes.strip_prefix(b"<![CDATA[").and_then(|bytes| bytes.strip_suffix(b"]]>"));
+        let raw = cdata.is_some() || matches!(field.kind, Kind::Parameter { string: Some(true), .. });
+        let value = match (&field.kind, cdata.unwrap_or(bytes)) {
+            _ if nested.is_some() => nested.unwrap_or_default(),
+            (_, text) if raw => Value::String(utf8(text.to_vec(), &mut self.repairs)),
+            // Without a closing tag of its own the line break before the next tag is not part of it.
+            (Kind::Pair, text) if self.lenient => untyped(&field.name, trim_end(text), &mut self.repairs),
+            (Kind::Pair, text) => untyped(&field.name, text, &mut self.repairs),
+            (_, text) => untyped(&field.name, trim_lines(text), &mut self.repairs),
         };
         if let Some(call) = self.call {
-            out.push(Event::FieldClosed { call, name: name.clone(), value: value.clone() });
+            if let (true, Value::String(text)) = (field.followed(self.followed), &value)
+                && let Some(rest) = text.strip_prefix(&field.said)
+            {
+                let (path, text) = (field.name.clone(), rest.to_owned());
+                out.push(Event::FieldText { call, path, text, closed: true });
+            }
+            out.push(Event::FieldClosed { call, name: field.name.clone(), value: value.clone() });
         }
-        self.arguments.insert(name, value);
+        self.arguments.insert(field.name, value);
+    }
+
+    /// Reports the whole lines before `pos` of a text that somebody follows.
+    fn tell(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
+        let (State::Value(field), Some(call)) = (&mut self.state, self.call) else { return };
+        if !field.followed(self.followed) || self.lenient || field.depth > 0 {
+            return;
+        }
+        let trimmed = match field.kind {
+            Kind::Parameter { string, .. } => string.is_none(),
+            Kind::Pair => false,
+            Kind::Child => true,
+        };
+        if field.told == field.body && trimmed {
+            match win.slice(field.body, self.pos) {
+                [] | [b'\r'] => return,
+                [b'\r', b'\n', ..] => field.told += 2,
+                [b'\n', ..] => field.told += 1,
+                _ => {}
+            }
+        }
+        // The line break before the closing tag is not part of the text, so one that nothing follows
+        // is not reported yet.
+        let news = win.slice(field.told, self.pos.max(field.told));
+        let Some(last) = news.len().checked_sub(1).and_then(|last| memrchr(b'\n', &news[..last])) else {
+            return;
+        };
+        let Ok(text) = std::str::from_utf8(&news[..=last]) else { return };
+        field.told += text.len();
+        field.said.push_str(text);
+        out.push(Event::FieldText { call, path: field.name.clone(), text: text.to_owned(), closed: false });
     }
 }
 
-/// A value without a type: numbers, literals and data are JSON, text is text. What is by its name the text of a file
-/// stays text even if it is JSON.
+impl Field {
+    /// Whether it is a text that is worth following.
+    fn followed(&self, followed: bool) -> bool {
+        let text = matches!(self.kind, Kind::Parameter { string: Some(true), .. });
+        followed && (text || is_textual(&self.name))
+    }
+}
+
+/// Whether it is one of Kimi K3's tags.
+fn is_kimi(tag: &[u8]) -> bool {
+    tag.starts_with(b"<|open|>") || tag.starts_with(b"<|close|>")
+}
+
+/// Whether the call goes on behind a closing tag that ends at `after`; `None` if more bytes are needed
+/// to say.
+fn goes_on(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, tool: &str) -> Option<bool> {
+    let blanks = win.from(after).iter().position(|b| !b.is_ascii_whitespace());
+    let Some(blanks) = blanks else { return win.eof.then_some(true) };
+    let mut at = after + blanks;
+    if win.from(at).starts_with(MINIMAX) {
+        at += MINIMAX.len();
+        let rest = win.from(at);
+        match rest.iter().position(|b| !b.is_ascii_whitespace()) {
+            Some(blanks) => at += blanks,
+            None => return win.eof.then_some(false),
+        }
+    } else if MINIMAX.starts_with(win.from(at)) && !win.eof {
+        return None;
+    }
+    if win.get(at) != Some(b'<') {
+        return Some(false);
+    }
+    let len = tag_length(win, at, &mut at.clone())?;
+    let bytes = win.slice(at, at + len);
+    let fits = match classify(bytes) {
+        Some(Tag::Parameter { equals, .. }) => {
+            matches!(kind, Kind::Parameter { equals: e, .. } if *e == equals)
+        }
+        Some(Tag::Key) => *kind == Kind::Pair,
+        Some(Tag::ParameterEnd | Tag::ValueEnd | Tag::KeyEnd) => false,
+        Some(Tag::InvokeEnd | Tag::CallEnd | Tag::ListEnd | Tag::Noise) => *closer != Closer::Tool,
+        Some(_) => false,
+        None => match plain_element(bytes) {
+            Some((name, Plain::Close)) => {
+                *closer == Closer::Tool && name == tool || *kind == Kind::Child && CONTAINERS.contains(&name)
+            }
+            Some((_, Plain::Open | Plain::Empty)) => *kind == Kind::Child,
+            None => false,
+        },
+    };
+    Some(fits)
+}
+
+/// True if only blanks stand between the start of the value, or of the line, and `at`.
+fn begins_line(win: Window<'_>, body: usize, at: usize) -> bool {
+    let before = win.slice(body.max(at.saturating_sub(64)), at);
+    let last = before.iter().rev().find(|b| !matches!(b, b' ' | b'\t'));
+    matches!(last, None | Some(b'\n'))
+}
+
+/// Arguments that are text even if the text is a number or JSON.
+const TEXTS: [&str; 30] = [
+    "body",
+    "cmd",
+    "code",
+    "command",
+    "content",
+    "contents",
+    "description",
+    "diff",
+    "file_path",
+    "file_text",
+    "input",
+    "message",
+    "new_str",
+    "new_string",
+    "new_text",
+    "newText",
+    "old_str",
+    "old_string",
+    "old_text",
+    "oldText",
+    "patch",
+    "path",
+    "pattern",
+    "query",
+    "regex",
+    "replace",
+    "script",
+    "search",
+    "summary",
+    "text",
+];
+
+fn is_textual(name: &str) -> bool {
+    TEXTS.contains(&name)
+}
+
+/// A value without a type: numbers, literals and data are what JSON or Python read in them, text is
+/// text. What is by its name the text of a file stays text even if it is JSON.
 pub(crate) fn untyped(name: &str, bytes: &[u8], repairs: &mut Repairs) -> Value {
-    let textual =
-        ["content", "contents", "text", "patch", "body", "code", "search", "replace", "file_text", "message"]
-            .contains(&name);
-    if !textual
-        && let Ok(value) = serde_json::from_slice::<Value>(bytes)
-        && !value.is_string()
-    {
-        return value;
+    let bare = bytes.trim_ascii();
+    if !is_textual(name) {
+        let value = serde_json::from_slice::<Value>(bare).ok();
+        if let Some(value) = value.or_else(|| literal(bare, repairs)).filter(|v| !v.is_string()) {
+            return value;
+        }
     }
     Value::String(utf8(bytes.to_vec(), repairs))
 }
 
-/// Without the line break behind the opening tag and the one before the closing tag.
-pub(crate) fn trim_line(bytes: &[u8]) -> &[u8] {
-    let bytes = bytes.strip_prefix(b"\r\n").or_else(|| bytes.strip_prefix(b"\n")).unwrap_or(bytes);
-    bytes.strip_suffix(b"\r\n").or_else(|| bytes.strip_suffix(b"\n")).unwrap_or(bytes)
+/// Without the line breaks that put the value on lines of its own: the one behind the opening tag and,
+/// if there is that one, the one before the closing tag.
+pub(crate) fn trim_lines(bytes: &[u8]) -> &[u8] {
+    match bytes.strip_prefix(b"\r\n").or_else(|| bytes.strip_prefix(b"\n")) {
+        Some(bytes) => trim_end(bytes),
+        None => bytes,
+    }
 }
 
-/// Length of the tag at `at` (a `<`), 0 if it is none, `None` if more bytes are needed. `searched` remembers how far
-/// its end has been looked for, so that no byte is looked at twice.
-pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Option<usize> {
-    let first = match win.get(at + 1) {
-        Some(b'/') => win.get(at + 2),
-        other => other,
-    };
-    match first {
-        None if !win.eof => return None,
-        Some(b'a'..=b'z' | b'A'..=b'Z' | b'|' | b'/' | 0xEF | 0xE2 | 0xC2) => {}
-        _ => return Some(0),
-    }
-    let from = (*searched).max(at + 1);
-    for (i, &b) in win.from(from).iter().enumerate() {
-        let len = from + i + 1 - at;
-        match b {
-            b'>' => return Some(len),
-            b'<' | b'\n' => return Some(0),
-            _ if len >= MAX_TAG => return Some(0),
-            _ => {}
-        }
-    }
-    *searched = win.end();
-    if win.eof { Some(0) } else { None }
+fn trim_end(bytes: &[u8]) -> &[u8] {
+    bytes.strip_suffix(b"\r\n").or_else(|| bytes.strip_suffix(b"\n")).unwrap_or(bytes)
 }

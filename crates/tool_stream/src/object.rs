@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::event::{Call, Event, Malformed, Options};
+use crate::event::{Call, Event, Malformed, Options, Repair};
 use crate::follow::Follow;
-use crate::json::{Node, Reader, Step};
+use crate::json::{Node, Reader, Step, Syntax};
 use crate::shape::{self, Shape};
+use crate::tags::{Tag, classify, tag_length};
 use crate::text::Repairs;
 use crate::window::Window;
 
@@ -80,10 +81,11 @@ impl Candidate {
         announced: bool,
         named: Option<Named>,
         max_depth: usize,
+        syntax: Syntax,
     ) -> Self {
         Candidate {
             start,
-            reader: Reader::new(start, max_depth),
+            reader: Reader::new(start, max_depth, syntax),
             eligible,
             line_start: true,
             announced,
@@ -96,6 +98,12 @@ impl Candidate {
             follow: None,
             done: 0,
         }
+    }
+
+    /// The call was opened before its object began.
+    pub(crate) fn opened_as(&mut self, call: usize, options: &Options) {
+        self.opened = Some((call, String::new()));
+        self.follow = self.named.as_ref().and_then(|named| following(&named.tool, options));
     }
 
     /// Reads what is at hand. `calls` counts the calls of the stream.
@@ -128,7 +136,11 @@ impl Candidate {
                     });
                     return Outcome::More;
                 }
-                Step::Bad(why) => return self.failed(why),
+                Step::Bad(why) => match self.closed_by_tag(win) {
+                    Some(Some(value)) => return self.closed(value, options, calls, out),
+                    Some(None) => return self.failed(why),
+                    None => return Outcome::More,
+                },
                 Step::Done(value) => return self.closed(value, options, calls, out),
                 Step::Key if self.eligible.is_none() => {
                     let key = self.reader.key_at(1).unwrap_or_default();
@@ -165,6 +177,22 @@ impl Candidate {
             && (self.announced || self.done > 0 || self.opened.is_some() || in_list || named)
     }
 
+    /// The value, if the tag that closes the call stands where one or two braces are missing. `None` if
+    /// more bytes are needed to say.
+    fn closed_by_tag(&mut self, win: Window<'_>) -> Option<Option<Value>> {
+        let at = self.reader.pos;
+        if win.get(at) != Some(b'<') || !self.announced || self.named.is_some() || !self.reader.behind_value() {
+            return Some(None);
+        }
+        let len = tag_length(win, at, &mut at.clone())?;
+        if classify(win.slice(at, at + len)) != Some(Tag::CallEnd) {
+            return Some(None);
+        }
+        let repair = if self.reader.depth() == 1 { Repair::MissingBrace } else { Repair::MissingCloser };
+        self.reader.repairs.add(repair);
+        Some(self.reader.close_all())
+    }
+
     fn failed(&self, why: Malformed) -> Outcome {
         Outcome::Failed { why, called: self.begun() }
     }
@@ -187,15 +215,27 @@ impl Candidate {
         let depth = self.reader.depth();
         if depth == self.root && self.reader.key_at(depth).is_some_and(shape::is_arguments) {
             self.arguments = true;
+            // A tool that does not exist is refused whatever its arguments are.
+            if self.opened.is_none()
+                && self.named.is_none()
+                && let Some(tool) = &self.tool
+                && tool.explicit()
+                && options.known_tools.is_some()
+                && !options.knows(&options.bare_name(&tool.name))
+            {
+                self.open(String::new(), options, calls, out);
+            }
         }
         if self.opened.is_some() || self.named.is_some() || depth != self.root + 1 {
             return;
         }
         let Some(holder) = self.reader.key_at(self.root) else { return };
         let Some(tool) = &self.tool else { return };
-        let certain = if tool.explicit() { shape::is_arguments(holder) } else { holder == "arguments" };
+        let certain =
+            if tool.explicit() { shape::is_arguments(holder) } else { shape::is_sure_arguments(holder) };
         let field = self.reader.key_at(self.root + 1).unwrap_or_default();
-        if certain && !shape::is_schema_key(field) {
+        let described = self.reader.map_at(self.root).is_some_and(|map| map.contains_key("description"));
+        if certain && !described && !shape::is_schema_key(field) {
             let holder = holder.to_owned();
             self.open(holder, options, calls, out);
         }
@@ -227,7 +267,7 @@ impl Candidate {
     fn added(&mut self, options: &Options, calls: &mut usize, out: &mut Vec<Event>) -> Result<(), Malformed> {
         let depth = self.reader.depth();
         if depth == self.root && self.named.is_none() {
-            self.member(options, calls, out)
+            self.member()
         } else if depth == self.root + 1 {
             if let Some((call, holder)) = &self.opened
                 && (self.named.is_some() || self.reader.key_at(self.root) == Some(holder.as_str()))
@@ -253,12 +293,7 @@ impl Candidate {
     }
 
     /// A member of the object that may be the call.
-    fn member(
-        &mut self,
-        options: &Options,
-        calls: &mut usize,
-        out: &mut Vec<Event>,
-    ) -> Result<(), Malformed> {
+    fn member(&mut self) -> Result<(), Malformed> {
         let Some(key) = self.reader.key_at(self.root) else { return Ok(()) };
         if !shape::is_name(key) {
             return Ok(());
@@ -266,7 +301,6 @@ impl Candidate {
         let key = key.to_owned();
         let explicit = shape::is_explicit(&key);
         let map = self.reader.map_at(self.root);
-        let first = map.is_some_and(|m| m.len() == 1);
         let Some(Value::String(name)) = map.and_then(|m| m.get(&key)) else { return Ok(()) };
         let name = name.clone();
         if let Some(old) = &self.tool {
@@ -278,15 +312,13 @@ impl Candidate {
                 return if old.name == name { Ok(()) } else { Err(Malformed::TwoNames) };
             }
         }
-        if explicit && !shape::is_tool_name(&name) {
+        if explicit && !shape::names_tool(&name) {
             return Ok(());
         }
-        let unknown = options.known_tools.is_some() && !options.knows(&options.bare_name(&name));
-        self.tool = Some(Tool { name, key });
-        // A tool that does not exist is refused whatever follows.
-        if explicit && first && unknown && self.opened.is_none() {
-            self.open(String::new(), options, calls, out);
+        if explicit && shape::unglued(&name).len() < name.trim().len() {
+            self.reader.repairs.add(Repair::GluedToken);
         }
+        self.tool = Some(Tool { name, key });
         Ok(())
     }
 
@@ -336,12 +368,12 @@ impl Candidate {
             }
             (Some(tool), Some(_)) => Some(
                 // Opened for its unknown name: a call whatever it holds.
-                shape::call_of(&map, options, &mut repairs).unwrap_or_else(|| Shape {
+                shape::call_of(&map, self.announced, options, &mut repairs).unwrap_or_else(|| Shape {
                     tool: options.bare_name(&tool.name),
                     arguments: Value::Object(Map::new()),
                 }),
             ),
-            _ => shape::call_of(&map, options, &mut repairs),
+            _ => shape::call_of(&map, self.announced, options, &mut repairs),
         };
         if let Some(shape) = shape {
             self.emit(shape, span, repairs, calls, out);
@@ -375,7 +407,9 @@ impl Candidate {
         self.done += 1;
         let Shape { tool, arguments } = shape;
         let repairs = repairs.list();
-        out.push(Event::CallComplete(Call { call, tool, arguments, start: span.0, end: span.1, repairs }));
+        let native = self.announced;
+        let (start, end) = span;
+        out.push(Event::CallComplete(Call { call, tool, arguments, start, end, repairs, native }));
     }
 }
 

@@ -3,12 +3,19 @@
 //! Every decision depends on the bytes up to a definite offset and waits until they are there; that is why the events
 //! do not depend on the chunks. What belongs to tags is in `tokens.rs`, what belongs to fences in `blocks.rs`.
 
+use std::mem::Discriminant;
+
+use crate::dialects::IMPLIED;
 use crate::event::{End, Event, Malformed, Options, Repair};
 use crate::fence::Fence;
+use crate::harmony::{self, Header, Raw};
+use crate::head::Head;
+use crate::json::Syntax;
 use crate::markup::Invoke;
 use crate::object::{Candidate, Named, Outcome};
-use crate::prose;
-use crate::tokens::Naming;
+use crate::tags::{Literal, Tag, literal};
+use crate::thoughts::Thinking;
+use crate::{prose, python};
 use crate::whole_file::File;
 use crate::window::Window;
 
@@ -52,8 +59,25 @@ pub struct Parser {
     /// The next word is the role whose turn begins.
     pub(crate) role_follows: bool,
     pub(crate) think_seen: bool,
-    /// The think block is a channel, which ends with a token.
-    pub(crate) channel_thought: bool,
+    pub(crate) thinking: Thinking,
+    /// Calls as Python writes them count here.
+    pub(crate) python: bool,
+    /// A tag has opened a list of calls.
+    pub(crate) listed: bool,
+    /// The tag that opened an example, which is text up to its end.
+    pub(crate) example: Option<Discriminant<Tag>>,
+    /// The answer ends in a tag behind one that opens calls.
+    pub(crate) cut_tag: bool,
+    /// A call in ReAct's lines was read.
+    reacted: bool,
+    /// The text so far of an answer that may be nothing but calls as Python writes them, and where it
+    /// begins.
+    pub(crate) answer: Vec<u8>,
+    answer_start: usize,
+    /// Something was said that is not blank.
+    answered: bool,
+    /// This parser looks for calls in a part of an answer.
+    pub(crate) innermost: bool,
     /// Bytes looked at again after a failed object.
     again: usize,
     /// Objects for which the text before them was judged.
@@ -71,7 +95,9 @@ pub(crate) enum Mode {
     /// Inside what a tool would have answered.
     Result,
     Object(Box<Candidate>),
-    Naming(Box<Naming>),
+    Head(Box<Head>),
+    Header(Box<Header>),
+    Raw(Box<Raw>),
     Invoke(Box<Invoke>),
     File(Box<File>),
 }
@@ -85,6 +111,8 @@ pub(crate) enum Flow {
 const MAX_HOLD: usize = 4096;
 /// Objects behind prose that may be calls, at most; whoever writes more of them is not calling tools.
 const MAX_ASKED: usize = 4096;
+/// Bytes of an answer that may be written in Python, at most.
+const MAX_ANSWER: usize = 1 << 20;
 /// Bytes that may be looked at again after failed objects, beside four times those read.
 const AGAIN: usize = 64 << 10;
 
@@ -92,16 +120,16 @@ impl Parser {
     /// A parser at the start of a stream.
     #[must_use]
     pub fn new(options: Options) -> Parser {
-        let mode = if options.starts_thinking { Mode::Think } else { Mode::Text };
-        Parser {
-            think_seen: options.starts_thinking,
+        let thinks = options.starts_thinking;
+        let mut parser = Parser {
+            think_seen: false,
             options,
             buf: Vec::new(),
             base: 0,
             pos: 0,
             shown: 0,
             hold: None,
-            mode,
+            mode: Mode::Text,
             calls: 0,
             line_blank: true,
             line_dead: false,
@@ -115,12 +143,25 @@ impl Parser {
             swallow_fence: false,
             foreign: false,
             role_follows: false,
-            channel_thought: false,
+            thinking: Thinking::default(),
+            python: false,
+            listed: false,
+            example: None,
+            answer: Vec::new(),
+            answer_start: 0,
+            answered: false,
+            cut_tag: false,
+            reacted: false,
+            innermost: false,
             again: 0,
             asked: 0,
             searched: 0,
             finished: false,
+        };
+        if thinks {
+            parser.begin_thought(IMPLIED);
         }
+        parser
     }
 
     /// Takes the next bytes of the stream, however they were cut, and appends what they bring to `out`.
@@ -163,7 +204,7 @@ impl Parser {
         self.finished = true;
     }
 
-    /// True if the stream so far ends inside a think block.
+    /// True if the stream so far ends inside a thought.
     #[must_use]
     pub fn thinking(&self) -> bool {
         matches!(self.mode, Mode::Think)
@@ -180,7 +221,9 @@ impl Parser {
     fn needed(&self) -> usize {
         let needed = match &self.mode {
             Mode::Object(candidate) => candidate.start,
-            Mode::Naming(naming) => naming.start,
+            Mode::Head(head) => head.start,
+            Mode::Header(header) => header.start,
+            Mode::Raw(raw) => raw.start,
             Mode::Invoke(invoke) => invoke.start,
             Mode::File(file) => file.fence.start,
             _ => self.pos,
@@ -194,7 +237,9 @@ impl Parser {
             Mode::Think => self.think(win, out),
             Mode::Result => self.result(win, out),
             Mode::Object(_) => self.object(win, out),
-            Mode::Naming(_) => self.naming(win, out),
+            Mode::Head(_) => self.head(win, out),
+            Mode::Header(_) => self.header(win, out),
+            Mode::Raw(_) => self.raw(win, out),
             Mode::Invoke(_) => self.invoke(win, out),
             Mode::File(_) => self.file(win, None, out),
         }
@@ -216,6 +261,9 @@ impl Parser {
         match byte {
             b'\n' => {
                 self.pos += 1;
+                if self.line_blank && !self.behind_call {
+                    self.example = None;
+                }
                 self.line_blank = true;
                 self.line_dead = false;
                 self.column_zero = true;
@@ -232,7 +280,8 @@ impl Parser {
                 self.pos += 1;
                 Flow::Go
             }
-            b',' | b';' | b']' | b'}' | b')' if self.behind_call => {
+            b']' => self.closing_bracket(win, out),
+            b',' | b';' | b'}' | b')' if self.behind_call => {
                 self.skip(win, self.pos + 1, out);
                 Flow::Go
             }
@@ -240,13 +289,22 @@ impl Parser {
             b'{' => self.brace(win, out),
             b'<' => self.tag(win, out),
             b'[' => self.bracket(win, out),
+            b'(' | b'"' | b'\'' if self.line_blank && self.fence.as_ref().is_none_or(|f| f.fresh) => {
+                self.without_brace(win, out)
+            }
             0xEF if self.pos == 0 => self.byte_order_mark(win),
-            0xE2 => self.flower(win, out),
+            0xE2 => self.literal(win, out),
             b'a'..=b'z' if self.role_follows => self.role(win, out),
-            b'f' if self.line_blank => self.functools(win, out),
+            b'a'..=b'z' | b'A'..=b'Z' | b'_'
+                if self.python && (self.line_blank || self.behind_call || self.hold.is_some()) =>
+            {
+                self.python_call(win, out)
+            }
+            b'f' | b'H' if self.line_blank => self.literal(win, out),
+            b'O' if self.line_blank && self.reacted => self.observation(win),
             b'#' if self.line_blank && self.fence.is_none() => self.instruction(win),
             _ => {
-                let stops = |b: &u8| matches!(b, b'\n' | b'`' | b'~' | b'{' | b'<' | b'[' | 0xE2);
+                let stops = |b: &u8| matches!(b, b'\n' | b'`' | b'~' | b'{' | b'<' | b'[' | b']' | 0xE2);
                 let rest = win.from(self.pos);
                 let len = rest.iter().position(stops).unwrap_or(rest.len());
                 self.plain(len.max(1))
@@ -267,6 +325,8 @@ impl Parser {
         self.line_blank = false;
         self.behind_call = false;
         self.role_follows = false;
+        self.python = false;
+        self.listed = false;
         self.hold = None;
         if let Some(fence) = &mut self.fence {
             fence.fresh = false;
@@ -300,6 +360,7 @@ impl Parser {
         self.shown += bytes.len();
         let text = String::from_utf8_lossy(bytes);
         if matches!(self.mode, Mode::Think) {
+            self.thinking.push(bytes);
             match out.last_mut() {
                 Some(Event::Thinking(last)) => last.push_str(&text),
                 _ => out.push(Event::Thinking(text.into_owned())),
@@ -310,11 +371,32 @@ impl Parser {
             Some(Event::Text(last)) => last.push_str(&text),
             _ => out.push(Event::Text(text.into_owned())),
         }
+        if !bytes.trim_ascii().is_empty() {
+            self.thinking.forget();
+        }
+        self.keep_answer(bytes);
         // One byte more, which tells whether a word begins there.
         let most = prose::REACH + 1;
         self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(most)..]);
         if self.tail.len() > 4 * most {
             self.tail.drain(..self.tail.len() - most);
+        }
+    }
+
+    /// Keeps an answer that may be written in Python. `bytes` were shown just now.
+    fn keep_answer(&mut self, bytes: &[u8]) {
+        let start = self.shown - bytes.len();
+        if !self.answered {
+            let blanks = bytes.iter().take_while(|b| b.is_ascii_whitespace()).count();
+            self.answer_start = start + blanks;
+            self.answer.extend_from_slice(&bytes[blanks..]);
+            self.answered = !self.answer.is_empty();
+        } else if !self.answer.is_empty() {
+            let whole = start == self.answer_start + self.answer.len() && self.answer.len() < MAX_ANSWER;
+            match whole {
+                true => self.answer.extend_from_slice(bytes),
+                false => self.answer.clear(),
+            }
         }
     }
 
@@ -338,33 +420,23 @@ impl Parser {
         Some(rest.starts_with(word))
     }
 
-    /// `[TOOL_CALLS]`, `[TOOL_REQUEST]`, `[END_TOOL_REQUEST]`, or a bracket around objects.
+    /// A token in square brackets, or a bracket around calls.
     fn bracket(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        const WORDS: [(&[u8], bool, bool); 4] = [
-            (b"[TOOL_CALLS]", true, true),
-            (b"[TOOL_REQUEST]", true, false),
-            (b"[END_TOOL_REQUEST]", false, false),
-            (b"[/TOOL_CALLS]", false, false),
-        ];
         if self.inline == 0 && self.fence.is_none() && !self.foreign {
-            for (word, announces, name) in WORDS {
-                match self.word_here(win, word) {
-                    None => return Flow::More,
-                    Some(false) => {}
-                    Some(true) => {
-                        let (start, after) = (self.pos, self.pos + word.len());
-                        self.skip(win, after, out);
-                        self.announced = announces;
-                        self.behind_call = !announces;
-                        if name {
-                            self.name_follows(start, after, false, true);
-                        }
-                        return Flow::Go;
-                    }
-                }
+            match literal(win.from(self.pos), win.eof) {
+                Literal::More => return Flow::More,
+                Literal::Found(..) => return self.literal(win, out),
+                Literal::None => {}
             }
         }
         if self.inline == 0 && (self.line_blank || self.behind_call || self.announced) {
+            if !(self.announced || self.behind_call || self.fence.is_some()) {
+                match self.names_tool(win) {
+                    None => return Flow::More,
+                    Some(true) => return self.without_brace(win, out),
+                    Some(false) => {}
+                }
+            }
             self.show(win, self.pos, out);
             self.hold.get_or_insert(self.pos);
             self.pos += 1;
@@ -373,39 +445,74 @@ impl Parser {
         self.plain(1)
     }
 
-    /// Qwen's `✿FUNCTION✿: name` and `✿ARGS✿:`.
-    fn flower(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        let word = "✿FUNCTION✿".as_bytes();
-        match self.word_here(win, word) {
+    /// A `]` that closes no call: the end of an empty list, or the start of a token.
+    fn closing_bracket(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        match literal(win.from(self.pos), win.eof) {
+            Literal::More => Flow::More,
+            Literal::Found(..) => self.literal(win, out),
+            Literal::None if self.announced || self.behind_call => {
+                self.announced = false;
+                self.skip(win, self.pos + 1, out);
+                Flow::Go
+            }
+            Literal::None => self.plain(1),
+        }
+    }
+
+    /// Whether `"tool":` follows the byte at hand; `None` if more bytes are needed to say.
+    fn names_tool(&self, win: Window<'_>) -> Option<bool> {
+        let bracket = usize::from(matches!(win.get(self.pos), Some(b'(' | b'[')));
+        let rest = win.from(self.pos + bracket).trim_ascii_start();
+        for word in [&b"\"tool\""[..], b"'tool'"] {
+            let Some(behind) = rest.strip_prefix(word) else {
+                if word.starts_with(rest) && !win.eof {
+                    return None;
+                }
+                continue;
+            };
+            return match behind.trim_ascii_start().first() {
+                None if !win.eof => None,
+                first => Some(first == Some(&b':')),
+            };
+        }
+        Some(false)
+    }
+
+    /// `("tool": …)`, `["tool": …]`, `"tool": …`: meant as a call, but without braces it is no object.
+    fn without_brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        match self.names_tool(win) {
             None => Flow::More,
-            Some(true) if self.inline == 0 && self.fence.is_none() && !self.foreign => {
-                let (start, after) = (self.pos, self.pos + word.len());
-                self.skip(win, after, out);
-                self.announced = true;
-                self.name_follows(start, after, false, false);
+            Some(true) if self.stands_alone() => {
+                self.show(win, self.pos, out);
+                self.fail(Malformed::NotJson, self.pos, out);
                 Flow::Go
             }
             Some(_) => self.plain(1),
         }
     }
 
-    /// `functools[{…}]`.
-    fn functools(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        let word = b"functools[";
-        match self.word_here(win, word) {
+    /// Behind a call in ReAct's lines: what the tool would have said, in the model's imagination, and
+    /// what it would do then.
+    fn observation(&mut self, win: Window<'_>) -> Flow {
+        match self.word_here(win, b"Observation:") {
             None => Flow::More,
-            Some(true) => {
-                self.skip(win, self.pos + word.len(), out);
-                self.announced = true;
-                Flow::Go
+            Some(invented) => {
+                self.foreign |= invented;
+                self.plain(1)
             }
-            Some(false) => self.plain(1),
         }
     }
 
     /// `### Instruction:` and `### Response:`, the turns of deepseek-coder v1.
     fn instruction(&mut self, win: Window<'_>) -> Flow {
-        for (word, foreign) in [(&b"### Instruction:"[..], true), (b"### Response:", false)] {
+        let turns = [
+            (&b"### Instruction:"[..], true),
+            (b"### User:", true),
+            (b"### Human:", true),
+            (b"### Response:", false),
+            (b"### Assistant:", false),
+        ];
+        for (word, foreign) in turns {
             match self.word_here(win, word) {
                 None => return Flow::More,
                 Some(false) => {}
@@ -426,8 +533,9 @@ impl Parser {
             return if rest.len() >= 16 || win.eof { self.plain(1) } else { Flow::More };
         };
         match &rest[..len] {
-            b"assistant" => self.foreign = false,
-            b"user" | b"system" | b"tool" | b"developer" => self.foreign = true,
+            b"assistant" | b"model" => self.foreign = false,
+            b"user" | b"system" | b"tool" | b"developer" | b"ipython" | b"environment" | b"function"
+            | b"observation" => self.foreign = true,
             _ => return self.plain(1),
         }
         self.role_follows = false;
@@ -439,31 +547,86 @@ impl Parser {
 
     fn brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         self.show(win, self.pos, out);
+        // In the tokens of a family that the table does not know: a value, for all that is known.
+        let unknown = self.before().ends_with(b"|>");
         let allowed = match &self.fence {
-            Some(fence) => fence.fresh || (fence.data && self.line_blank) || self.behind_call,
-            None => self.inline == 0,
+            Some(fence) => {
+                !fence.output && (fence.fresh || (fence.data && self.line_blank) || self.behind_call)
+            }
+            None => self.inline == 0 && !unknown,
         };
         let eligible = match () {
-            () if !allowed || self.foreign => Some(false),
-            () if self.announced || self.behind_call => Some(true),
+            () if !allowed || self.foreign || self.example.is_some() => Some(false),
+            () if self.announced || self.listed || self.behind_call => Some(true),
             () => None,
         };
-        let named = prose::react(self.before())
-            .filter(|_| eligible.is_none() && self.shown == self.pos)
-            .map(|(tool, back)| Named { tool: self.options.bare_name(&tool), start: self.pos - back });
+        let mut reacted = false;
+        let named = match eligible {
+            Some(_) => None,
+            None => {
+                let before = self.before();
+                let react = prose::react(before).filter(|(_, back)| {
+                    !prose::is_example(&before[..before.len().saturating_sub(*back)], false)
+                });
+                reacted = react.is_some();
+                let same = self.shown == self.pos;
+                let leaked = || harmony::leaked(before).filter(|_| same);
+                let bare = || self.bare_head(before, same);
+                react.or_else(leaked).or_else(bare)
+            }
+        };
+        if named.is_some() && !reacted {
+            // A brace behind a word: `search {` in a sentence is no call.
+            match win.from(self.pos + 1).trim_ascii_start().first() {
+                None if !win.eof => return Flow::More,
+                Some(b'"' | b'}' | b'\'' | b'<' | b'a'..=b'z' | b'A'..=b'Z' | b'_') => {}
+                _ => return self.plain(1),
+            }
+        }
+        self.reacted |= reacted;
+        let named = named.map(|(tool, back)| Named {
+            tool: self.options.bare_name(&tool),
+            start: self.shown - back,
+        });
         let eligible = if named.is_some() { Some(true) } else { eligible };
         self.begin(self.pos, eligible, named);
         Flow::Go
     }
 
+    /// The known tool that a line names right before an object, with nothing else on the line: what is
+    /// left of a family's call when the server has stripped its tokens.
+    fn bare_head(&self, before: &[u8], same: bool) -> Option<(String, usize)> {
+        let (word, back) = prose::last_word(before)?;
+        let alone = before.trim_ascii().len() == word.len();
+        let kind = before.len() >= back + 9 && before[..before.len() - back].ends_with(b"function ");
+        let (mut tool, mut sure) = (word.as_str(), kind);
+        for prefix in [">>>", "to=", "call:", "functions.", "function"] {
+            if let Some(rest) = tool.strip_prefix(prefix).filter(|rest| !rest.is_empty()) {
+                (tool, sure) = (rest, true);
+            }
+        }
+        let tool = crate::head::tool_name(tool)?;
+        // On a line before the object the name has to look like what a family writes.
+        let placed = same && !before.ends_with(b"\n") || sure || alone && same;
+        (placed && self.options.knows(&self.options.bare_name(&tool))).then_some((tool, back))
+    }
+
     /// Whether the text before the object at hand leaves it a call.
-    fn stands_alone(&self) -> bool {
+    pub(crate) fn stands_alone(&self) -> bool {
         let same_line = !self.line_blank && self.hold.is_none();
         !prose::is_example(self.before(), same_line)
     }
 
+    pub(crate) fn begin_python(&mut self, start: usize, named: Named) {
+        let depth = self.options.max_depth;
+        let candidate = Candidate::new(start, Some(true), true, Some(named), depth, Syntax::Python);
+        self.mode = Mode::Object(Box::new(candidate));
+    }
+
     pub(crate) fn begin(&mut self, start: usize, eligible: Option<bool>, named: Option<Named>) {
-        let mut candidate = Candidate::new(start, eligible, self.announced, named, self.options.max_depth);
+        let depth = self.options.max_depth;
+        let announced = self.announced || self.listed;
+        let mut candidate = Candidate::new(start, eligible, announced, named, depth, Syntax::Json);
         candidate.line_start = self.line_blank || self.behind_call || self.hold.is_some();
         self.mode = Mode::Object(Box::new(candidate));
     }
@@ -541,6 +704,11 @@ impl Parser {
         if matches!(self.mode, Mode::File(_)) {
             self.file(win, Some(end), out);
         }
+        while let (End::Stop, Mode::Invoke(invoke)) = (end, &mut self.mode)
+            && invoke.resolve()
+        {
+            self.run(win, out);
+        }
         let alone = self.stands_alone();
         let why = match &mut self.mode {
             Mode::Object(candidate)
@@ -549,7 +717,14 @@ impl Parser {
                 let in_string = candidate.reader.in_string();
                 Some(if in_string { Malformed::TruncatedInString } else { Malformed::Truncated })
             }
-            Mode::Naming(naming) if naming.certain || naming.is_empty(win) => Some(Malformed::Truncated),
+            Mode::Head(head) if head.certain || head.is_empty(win) => Some(Malformed::Truncated),
+            Mode::Head(head) if end != End::Stop && (self.cut_tag || head.one_word(win)) => {
+                Some(Malformed::Truncated)
+            }
+            Mode::Raw(_) => {
+                let whole = end == End::Stop && self.end_raw(win, out);
+                if whole { None } else { Some(Malformed::TruncatedInString) }
+            }
             Mode::Invoke(invoke) => {
                 if end == End::Stop && invoke.only_closer_missing() {
                     invoke.repairs.add(Repair::MissingCloser);
@@ -560,7 +735,9 @@ impl Parser {
                 }
             }
             Mode::File(_) => Some(Malformed::TruncatedFile),
+            Mode::Header(header) if header.announces(win) => Some(Malformed::Truncated),
             Mode::Text if self.announced => Some(Malformed::Truncated),
+            Mode::Text if self.cut_tag && end != End::Stop => Some(Malformed::Truncated),
             _ => None,
         };
         if let Some(why) = why {
@@ -572,6 +749,17 @@ impl Parser {
         }
         self.hold = None;
         self.show(win, win.end(), out);
+        if !self.innermost && self.calls == 0 {
+            self.call_in_thought(out);
+        }
+        let begun = out.iter().any(|e| matches!(e, Event::Malformed { .. }));
+        if !self.innermost && self.calls == 0 && !begun {
+            match python::calls(&self.answer, &self.options) {
+                Ok(calls) if end == End::Stop => self.emit_late(calls, self.answer_start, out),
+                Ok(_) => {}
+                Err(why) => out.push(Event::Malformed { why, at: win.end() }),
+            }
+        }
     }
 }
 

@@ -83,7 +83,8 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         }
         match line.chars().next_back() {
             Some('"' | '\'' | '(' | '“' | '‘' | '`') => return true,
-            _ if line.trim_end().ends_with('=') => return true,
+            // Behind `{{` and `{%` of a template as well.
+            _ if line.trim_end().ends_with(['=', '{', '%']) => return true,
             _ => {}
         }
     }
@@ -118,14 +119,18 @@ fn is_of_a_file(line: &str) -> bool {
 /// The tool that ReAct's lines `Action: NAME` and `Action Input:` announce at the end of the text before an object, and
 /// how far before the end of the text the first of them begins.
 pub(crate) fn react(before: &[u8]) -> Option<(String, usize)> {
-    if !before.trim_ascii_end().ends_with(b"Action Input:") {
+    let plain = |b: &u8| b.is_ascii_whitespace() || *b == b'*';
+    let end = before.iter().rposition(|b| !plain(b))?;
+    if !before[..=end].ends_with(b"Action Input:") {
         return None;
     }
     let text = std::str::from_utf8(before).ok()?;
-    let trimmed = text.trim_end();
-    let lead = trimmed.strip_suffix("Action Input:")?.trim_end();
+    let marks = |c: char| c.is_whitespace() || c == '*';
+    let trimmed = text.trim_end_matches(marks);
+    let lead = trimmed.strip_suffix("Action Input:")?.trim_end_matches(marks);
     let line_start = lead.rfind('\n').map_or(0, |i| i + 1);
-    let name = lead[line_start..].trim().strip_prefix("Action:")?.trim();
+    let name = lead[line_start..].trim_matches(marks).strip_prefix("Action:")?;
+    let name = name.trim_matches(|c: char| marks(c) || c == '`');
     let one_word = !name.is_empty() && !name.contains(char::is_whitespace);
     let indent = lead[line_start..].len() - lead[line_start..].trim_start().len();
     one_word.then(|| (name.to_owned(), text.len() - line_start - indent))
@@ -149,4 +154,15 @@ fn last_sentence(line: &str) -> &str {
         }
     }
     &line[start..]
+}
+
+/// The only word on the last line, and how far before the end of the text it begins.
+pub(crate) fn last_word(before: &[u8]) -> Option<(String, usize)> {
+    let text = std::str::from_utf8(before).ok()?;
+    let trimmed = text.trim_end();
+    let word = trimmed[trimmed.rfind('\n').map_or(0, |at| at + 1)..].trim_start();
+    // DeepSeek writes the kind of the tool before its name.
+    let word = word.strip_prefix("function ").unwrap_or(word);
+    let one = !word.is_empty() && !word.contains(char::is_whitespace);
+    one.then(|| (word.to_owned(), text.len() - trimmed.len() + word.len()))
 }

@@ -21,6 +21,10 @@ pub(crate) enum Quote {
     SmartSingle,
     TripleDouble,
     TripleSingle,
+    /// Gemma 4's `<|"|>`, a token.
+    Gemma,
+    /// FunctionGemma's `<escape>`, a token.
+    Escape,
 }
 
 impl Quote {
@@ -31,6 +35,31 @@ impl Quote {
             Quote::Backtick => Some(Repair::BacktickQuotes),
             Quote::SmartDouble | Quote::SmartSingle => Some(Repair::SmartQuotes),
             Quote::TripleDouble | Quote::TripleSingle => Some(Repair::TripleQuotes),
+            Quote::Gemma | Quote::Escape => None,
+        }
+    }
+
+    /// Whether a backslash escapes in such a string.
+    pub(crate) fn escapes(self) -> bool {
+        !matches!(self, Quote::Gemma | Quote::Escape)
+    }
+
+    /// The token that stands for a quote at the start of `rest`, if one does; `None` if more bytes are
+    /// needed to say.
+    pub(crate) fn token(rest: &[u8], eof: bool) -> Option<Option<Quote>> {
+        let quotes = [Quote::Gemma, Quote::Escape];
+        if let Some(quote) = quotes.into_iter().find(|q| rest.starts_with(q.spelling())) {
+            return Some(Some(quote));
+        }
+        let undecided = !eof && quotes.iter().any(|q| q.spelling().starts_with(rest));
+        if undecided { None } else { Some(None) }
+    }
+
+    fn spelling(self) -> &'static [u8] {
+        match self {
+            Quote::Gemma => b"<|\"|>",
+            Quote::Escape => b"<escape>",
+            _ => b"",
         }
     }
 
@@ -38,6 +67,7 @@ impl Quote {
     pub(crate) fn len(self) -> usize {
         match self {
             Quote::Double | Quote::Single | Quote::Backtick => 1,
+            Quote::Gemma | Quote::Escape => self.spelling().len(),
             _ => 3,
         }
     }
@@ -48,6 +78,7 @@ impl Quote {
             Quote::Single | Quote::TripleSingle => b'\'',
             Quote::Backtick => b'`',
             Quote::SmartDouble | Quote::SmartSingle => 0xE2,
+            Quote::Gemma | Quote::Escape => b'<',
         }
     }
 
@@ -55,6 +86,9 @@ impl Quote {
     pub(crate) fn matches(self, rest: &[u8], eof: bool) -> Option<bool> {
         if self.len() == 1 {
             return Some(true);
+        }
+        if !self.escapes() {
+            return Quote::token(rest, eof).map(|quote| quote == Some(self));
         }
         let triple = matches!(self, Quote::TripleDouble | Quote::TripleSingle);
         if rest.len() >= 3 + usize::from(triple && !eof) {
@@ -83,13 +117,15 @@ pub(crate) struct Text {
     /// The quote being looked at.
     pub(crate) candidate: usize,
     pub(crate) look: Option<Look>,
+    /// Python's `r"…"`: a backslash stays.
+    pub(crate) raw: bool,
     balance: Balance,
 }
 
 impl Text {
     pub(crate) fn new(quote: Quote, is_key: bool, body: usize, line_start: bool) -> Text {
         let balance = Balance { upto: body, ..Balance::default() };
-        Text { quote, is_key, body, line_start, inner: 0, candidate: body, look: None, balance }
+        Text { quote, is_key, body, line_start, inner: 0, candidate: body, look: None, raw: false, balance }
     }
 
     /// In arrays only the ends of lines tell inner quotes from closing ones.

@@ -1,75 +1,99 @@
-//! Tags and special tokens: everything between `<` and `>` that means something between model and agent.
+//! Tags and special tokens: what the rows of `dialects.rs` mean where they stand in the stream.
 //!
-//! DeepSeek's tokens arrive in many spellings (wire reference 4): full-width, double or ASCII bars, `▁`, `_` or a
-//! space between the words. All are folded to one before they are compared.
+//! Tokens arrive in many spellings (docs/model-apis.md has DeepSeek's): full-width, double or ASCII
+//! bars, `▁`, `_` or a space between the words. [`classify`] folds all to one before it compares.
+
+use crate::dialects::{DIALECTS, NOISE, THOUGHTS, TURNS, Turn};
+use crate::window::Window;
 
 /// Bytes of a tag, at most.
 pub(crate) const MAX_TAG: usize = 256;
 
-/// What a tag means.
+/// What a tag or token means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Tag {
-    /// `<think>` and its like.
-    ThinkOpen,
-    ThinkClose,
-    /// Something around calls, or a token of no meaning: not shown.
+    /// Opens a thought: its position in [`THOUGHTS`].
+    ThinkOpen(usize),
+    /// Closes a thought of that kind.
+    ThinkClose(usize),
+    /// A token of no meaning: not shown.
     Noise,
-    /// Announces a call: `<tool_call>`, `<|python_tag|>`.
-    Announce,
-    /// DeepSeek and Kimi: a call with its name before the arguments.
-    CallBegin,
-    /// Between name and arguments.
-    Separator,
+    /// Opens a call.
+    Open {
+        /// It cannot be anything else.
+        certain: bool,
+    },
+    /// Opens a list of calls.
+    List,
+    ListEnd,
+    /// Between the parts of a call's head.
+    Between,
     CallEnd,
     /// `<invoke name="f">`, `<function=f>`, in DSML or plain.
     Invoke {
         name: String,
+        /// The element is one that otherwise opens a call, so its closing tag is a [`Tag::CallEnd`].
+        wraps: bool,
+        /// `<invoke name="f"/>`
+        empty: bool,
     },
     InvokeEnd,
     /// `<parameter name="p" string="true">`, `<parameter=p>`.
     Parameter {
         name: String,
+        /// What the tag says of its value: whether it is text or JSON.
         string: Option<bool>,
+        /// Written with an equals sign behind the element's name.
+        equals: bool,
     },
     ParameterEnd,
-    /// `<arg_key>` and `<arg_value>` of GLM.
-    ArgKey,
-    ArgKeyEnd,
-    ArgValue,
-    ArgValueEnd,
-    /// What a tool answered, in the model's imagination.
-    ResultOpen,
-    ResultClose,
-    /// A turn of somebody else begins.
-    Foreign,
-    /// The assistant's turn begins.
-    Assistant,
-    /// `<|im_start|>`, `<|start|>`: the role follows as a word.
-    Turn,
-    /// `<|channel|>`: the channel follows as a word.
-    Channel,
+    /// An argument's name in an element of its own.
+    Key,
+    KeyEnd,
+    /// Its value in another.
+    Value,
+    ValueEnd,
+    /// See [`Turn`].
+    Turn(Turn),
 }
 
 /// The meaning of `tag`, which runs from `<` to `>`; `None` if it is ordinary text.
 pub(crate) fn classify(tag: &[u8]) -> Option<Tag> {
     let text = std::str::from_utf8(tag).ok()?;
-    let inner = text.strip_prefix('<')?.strip_suffix('>')?;
-    let folded = fold(inner);
-    let (folded, closing) = match folded.trim_start().strip_prefix('/') {
-        Some(rest) => (rest, true),
-        None => (folded.trim_start(), false),
+    let inner = fold(text.strip_prefix('<')?.strip_suffix('>')?);
+    let (inner, closing) = match inner.trim().strip_prefix('/') {
+        Some(rest) => (rest.trim_start(), true),
+        None => (inner.trim(), false),
     };
-    match folded.strip_prefix('|') {
-        Some(token) => special(token, closing),
-        None => match folded.strip_prefix("DSML|").or_else(|| folded.strip_prefix("dsml|")) {
-            Some(rest) => element(rest, closing),
-            None => element(folded, closing),
-        },
+    if let Some(rest) = after_dsml(inner) {
+        let (rest, closing) = match rest.strip_prefix('/') {
+            Some(rest) => (rest, true),
+            None => (rest, closing),
+        };
+        return match rest.trim_end_matches(['|', ' ']) {
+            "calls" if closing => Some(Tag::ListEnd),
+            "calls" => Some(Tag::List),
+            rest => element(rest, closing),
+        };
     }
+    if let Some((rest, closing)) = kimi(inner) {
+        let message = rest.strip_prefix("message ").filter(|_| !closing);
+        let role = message.and_then(|attributes| attribute(attributes, "role"));
+        return match role.as_deref() {
+            _ if rest == "tools" => Some(if closing { Tag::ListEnd } else { Tag::List }),
+            Some("assistant") => Some(Tag::Turn(Turn::Assistant)),
+            Some(_) => Some(Tag::Turn(Turn::Foreign)),
+            None => element(rest, closing).or(Some(Tag::Noise)),
+        };
+    }
+    if inner.starts_with('|') || inner.ends_with('|') {
+        return special(inner, closing);
+    }
+    element(inner, closing)
 }
 
-/// One bar for every run of bars, `_` for `▁`.
-fn fold(text: &str) -> String {
+/// One ASCII bar for every run of bars, `_` for `▁`, outside of quotes.
+pub(crate) fn fold(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut quoted = false;
     for c in text.chars() {
@@ -91,94 +115,144 @@ fn fold(text: &str) -> String {
     out
 }
 
-fn special(token: &str, closing: bool) -> Option<Tag> {
-    let lower = token.to_ascii_lowercase();
-    if let Some(rest) = lower.strip_prefix("dsml") {
-        let rest = &token[token.len() - rest.len()..];
-        let rest = rest.trim_start_matches(['|', ' ', '_']);
-        let (rest, closing) = match rest.strip_prefix('/') {
-            Some(rest) => (rest, true),
-            None => (rest, closing),
-        };
-        return element(rest.trim_end_matches(['|', ' ']), closing);
+/// The element that Kimi K3 writes as `<|open|>NAME ATTRIBUTES<|sep|>` or `<|close|>NAME<|sep|>`.
+fn kimi(inner: &str) -> Option<(&str, bool)> {
+    let inner = inner.strip_suffix("<|sep|")?;
+    match inner.strip_prefix("|open|>") {
+        Some(rest) => Some((rest, false)),
+        None => Some((inner.strip_prefix("|close|>")?, true)),
     }
-    let word = lower.trim_matches(['|', ' ', '_']).replace([' ', '-'], "_");
-    Some(match word.as_str() {
-        "tool_calls_begin"
-        | "tool_calls_end"
-        | "tool_calls_section_begin"
-        | "tool_calls_section_end"
-        | "function_calls_begin"
-        | "function_calls_end" => Tag::Noise,
-        "tool_call_begin" | "function_call_begin" => Tag::CallBegin,
-        "tool_sep" | "tool_call_sep" | "tool_call_argument_begin" | "constrain" | "message" => Tag::Separator,
-        "tool_call_end" | "function_call_end" | "call" => Tag::CallEnd,
-        "tool_outputs_begin" | "tool_output_begin" | "tool_response" | "tool_result" => Tag::ResultOpen,
-        "tool_outputs_end" | "tool_output_end" => Tag::ResultClose,
-        "user" | "system" => Tag::Foreign,
-        "assistant" => Tag::Assistant,
-        "im_start" | "start" | "start_header_id" => Tag::Turn,
-        "channel" => Tag::Channel,
-        "tool_call" | "python_tag" | "start_action" | "tool_call_start" => Tag::Announce,
-        "im_end" | "end_of_sentence" | "begin_of_sentence" | "eot" | "eot_id" | "eom_id" | "endoftext"
-        | "end" | "return" | "end_of_text" | "begin_of_text" | "end_header_id" | "end_action"
-        | "fim_begin" | "fim_hole" | "fim_end" | "end_of_turn" | "start_of_turn" | "sep" | "pad" => {
-            Tag::Noise
-        }
-        "tool_call_end_" => Tag::CallEnd,
-        _ => return None,
-    })
 }
 
+/// What follows DeepSeek's `｜DSML｜`.
+fn after_dsml(inner: &str) -> Option<&str> {
+    let word = inner.trim_start_matches('|');
+    let rest = word.get(..4).filter(|word| word.eq_ignore_ascii_case("dsml")).map(|_| &word[4..])?;
+    let bare = rest.trim_start_matches(['|', ' ', '_']);
+    (bare.len() < rest.len() && rest.starts_with(['|', ' ', '_'])).then_some(bare)
+}
+
+/// A token with a bar on either side, or on one.
+fn special(inner: &str, closing: bool) -> Option<Tag> {
+    let word = inner.trim_matches(['|', ' ', '_']);
+    let (word, closing) = match word.strip_prefix('/') {
+        Some(word) => (word, true),
+        None => (word, closing),
+    };
+    let word = word.to_ascii_lowercase().replace([' ', '-'], "_");
+    let slash = if closing { "/" } else { "" };
+    let bar = |there: bool| if there { "|" } else { "" };
+    let exact = format!("<{}{slash}{word}{}>", bar(inner.starts_with('|')), bar(inner.ends_with('|')));
+    token(&exact).or_else(|| token(&format!("<|{slash}{word}|>")))
+}
+
+/// An element: its name, without a namespace, and its attributes.
 fn element(text: &str, closing: bool) -> Option<Tag> {
     let text = text.trim();
     let empty = text.ends_with('/');
     let text = text.trim_end_matches('/').trim_end();
     let end =
-        text.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | ':' | '-'))).unwrap_or(text.len());
+        text.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | ':' | '-' | '|'))).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
-    let name = name.rsplit(':').next().unwrap_or(name).to_ascii_lowercase();
+    // A namespace before the name, or Hunyuan's suffix behind it.
+    let name = match name.split_once([':', '|']) {
+        Some((name, "opensource")) => name,
+        Some((_, name)) => name,
+        None => name,
+    };
+    let name = name.to_ascii_lowercase();
+    let of = |names: fn(&crate::dialects::Dialect) -> &[&str]| {
+        DIALECTS.iter().any(|d| names(d).contains(&name.as_str()))
+    };
     let plain = rest.trim().is_empty();
-    Some(match (name.as_str(), closing) {
-        ("think" | "thinking" | "thought" | "thoughts" | "reasoning", false) if plain && empty => Tag::Noise,
-        ("think" | "thinking" | "thought" | "thoughts" | "reasoning", false) if plain => Tag::ThinkOpen,
-        ("think" | "thinking" | "thought" | "thoughts" | "reasoning", true) if plain => Tag::ThinkClose,
-        ("tool_call" | "function_call" | "toolcall" | "tool_use", false) => Tag::Announce,
-        ("tool_call" | "function_call" | "toolcall" | "tool_use", true) if plain => Tag::CallEnd,
-        ("tool_calls" | "function_calls" | "toolcalls", _) if plain => Tag::Noise,
-        ("function" | "invoke", false) => Tag::Invoke { name: subject(rest)? },
-        ("function" | "invoke", true) => Tag::InvokeEnd,
-        ("parameter" | "param", false) => Tag::Parameter {
-            name: subject(rest)?,
-            string: attribute(rest, "string").map(|v| v.eq_ignore_ascii_case("true")),
-        },
-        ("parameter" | "param", true) => Tag::ParameterEnd,
-        ("arg_key", false) => Tag::ArgKey,
-        ("arg_key", true) => Tag::ArgKeyEnd,
-        ("arg_value", false) => Tag::ArgValue,
-        ("arg_value", true) => Tag::ArgValueEnd,
-        (
-            "tool_response" | "tool_result" | "tool_results" | "function_results" | "function_response"
-            | "tool_output",
-            false,
-        ) if plain => Tag::ResultOpen,
-        (
-            "tool_response" | "tool_result" | "tool_results" | "function_results" | "function_response"
-            | "tool_output",
-            true,
-        ) if plain => Tag::ResultClose,
-        ("s", true) => Tag::Noise,
-        ("end_of_turn" | "start_of_turn", false) if plain => Tag::Noise,
-        _ => return None,
-    })
+    if let Some(pair) = DIALECTS.iter().flat_map(|d| d.pairs).find_map(|(key, value)| match () {
+        () if *key == name => Some(if closing { Tag::KeyEnd } else { Tag::Key }),
+        () if *value == name => Some(if closing { Tag::ValueEnd } else { Tag::Value }),
+        () => None,
+    }) {
+        return Some(pair);
+    }
+    if of(|d| d.parameters) {
+        return Some(match closing {
+            true => Tag::ParameterEnd,
+            false => Tag::Parameter {
+                name: subject(rest)?,
+                string: attribute(rest, "string")
+                    .map(|v| v.eq_ignore_ascii_case("true"))
+                    .or_else(|| attribute(rest, "type").map(|v| v == "string")),
+                equals: rest.trim_start().starts_with('='),
+            },
+        });
+    }
+    let slash = if closing { "/" } else { "" };
+    let found = if plain { token(&format!("<{slash}{name}>")) } else { None };
+    if of(|d| d.calls) {
+        let wraps = token(&format!("<{name}>")).is_some();
+        return match (closing, subject(rest)) {
+            (true, _) if wraps => Some(Tag::CallEnd),
+            (true, _) => Some(Tag::InvokeEnd),
+            (false, Some(name)) => Some(Tag::Invoke { name, wraps, empty }),
+            // `<tool_call id="1">`
+            (false, None) if wraps => Some(Tag::Open { certain: false }),
+            (false, None) => None,
+        };
+    }
+    match found {
+        Some(Tag::ThinkOpen(_)) if empty => Some(Tag::Noise),
+        found => found,
+    }
+}
+
+/// The meaning of a token as `dialects.rs` spells it.
+pub(crate) fn token(token: &str) -> Option<Tag> {
+    let same = |known: &&str| known.eq_ignore_ascii_case(token);
+    let closing = token.contains('/') || token.contains("_end");
+    for dialect in DIALECTS {
+        for (key, value, end) in dialect.fields {
+            if let Some(tag) = match () {
+                () if same(key) => Some(Tag::Key),
+                () if same(value) => Some(Tag::Value),
+                () if same(end) => Some(Tag::ValueEnd),
+                () => None,
+            } {
+                return Some(tag);
+            }
+        }
+        if dialect.open.iter().any(|t| same(t)) {
+            // An element is a word that prose may hold as well.
+            return Some(Tag::Open { certain: !dialect.between.is_empty() && token.starts_with("<|") });
+        }
+        if dialect.list.iter().any(|t| same(t)) {
+            return Some(if closing { Tag::ListEnd } else { Tag::List });
+        }
+        if dialect.between.iter().any(|t| same(t)) {
+            return Some(Tag::Between);
+        }
+        if dialect.close.iter().any(|t| same(t)) {
+            return Some(Tag::CallEnd);
+        }
+    }
+    for (kind, thought) in THOUGHTS.iter().enumerate() {
+        if thought.open.iter().any(|t| same(t)) {
+            return Some(Tag::ThinkOpen(kind));
+        }
+        if thought.close.iter().any(|t| same(t)) {
+            return Some(Tag::ThinkClose(kind));
+        }
+    }
+    if let Some((_, turn)) = TURNS.iter().find(|(t, _)| same(t)) {
+        return Some(Tag::Turn(*turn));
+    }
+    NOISE.iter().any(same).then_some(Tag::Noise)
 }
 
 /// The name in `=NAME` or ` name="NAME"`.
 fn subject(rest: &str) -> Option<String> {
     let name = match rest.trim_start().strip_prefix('=') {
         Some(name) => name.trim().trim_matches(['"', '\'']).to_owned(),
-        None => attribute(rest, "name")?,
+        None => ["name", "tool", "key"].iter().find_map(|wanted| attribute(rest, wanted))?,
     };
+    let name = name.replace("&quot;", "\"").replace("&amp;", "&");
     if name.is_empty() { None } else { Some(name) }
 }
 
@@ -206,4 +280,168 @@ fn attribute(rest: &str, wanted: &str) -> Option<String> {
         rest = next.trim_start();
     }
     None
+}
+
+/// The name of `<name>`, `</name>` or `<name/>`, and which of the three it is.
+pub(crate) fn plain_element(tag: &[u8]) -> Option<(&str, Plain)> {
+    let inner = std::str::from_utf8(tag).ok()?.strip_prefix('<')?.strip_suffix('>')?;
+    if let Some((rest, closing)) = kimi(inner) {
+        let name = rest.split_whitespace().next()?;
+        return Some((name, if closing { Plain::Close } else { Plain::Open }));
+    }
+    let (inner, kind) = match (inner.strip_prefix('/'), inner.strip_suffix('/')) {
+        (Some(name), _) => (name, Plain::Close),
+        (None, Some(name)) => (name, Plain::Empty),
+        (None, None) => (inner, Plain::Open),
+    };
+    let name = inner.trim();
+    let word = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':'))
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    word.then_some((name, kind))
+}
+
+/// See [`plain_element`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plain {
+    Open,
+    Close,
+    Empty,
+}
+
+/// Length of the tag at `at` (a `<`), 0 if it is none, `None` if more bytes are needed. `searched`
+/// remembers how far its end has been looked for, so that no byte is looked at twice.
+pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Option<usize> {
+    let first = match win.get(at + 1) {
+        Some(b'/') => win.get(at + 2),
+        other => other,
+    };
+    match first {
+        None if !win.eof => return None,
+        Some(b'a'..=b'z' | b'A'..=b'Z' | b'|' | b'/' | b'_' | 0xEF | 0xE2 | 0xC2) => {}
+        _ => return Some(0),
+    }
+    // Kimi's elements end with a token.
+    for open in [&b"<|open|>"[..], b"<|close|>"] {
+        let rest = win.from(at);
+        if rest.starts_with(open) {
+            let rest = &rest[..rest.len().min(MAX_TAG)];
+            return match memchr::memmem::find(rest, b"<|sep|>") {
+                Some(end) => Some(end + b"<|sep|>".len()),
+                None if win.eof || rest.len() == MAX_TAG => Some(0),
+                None => None,
+            };
+        }
+        if open.starts_with(rest) && !win.eof {
+            return None;
+        }
+    }
+    let from = (*searched).max(at + 1);
+    for (i, &b) in win.from(from).iter().enumerate() {
+        let len = from + i + 1 - at;
+        match b {
+            b'>' => return Some(len),
+            b'<' | b'\n' => return Some(0),
+            _ if len >= MAX_TAG => return Some(0),
+            _ => {}
+        }
+    }
+    *searched = win.end();
+    if win.eof { Some(0) } else { None }
+}
+
+/// A tag or token as the tables spell it.
+fn spelled(tag: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(tag).ok()?;
+    let folded = fold(text).to_ascii_lowercase();
+    let inner = folded.strip_prefix('<').and_then(|t| t.strip_suffix('>'));
+    let Some(inner) = inner else { return Some(text.to_owned()) };
+    if let Some((name, closing)) = kimi(inner) {
+        return Some(format!("<{}{name}>", if closing { "/" } else { "" }));
+    }
+    if inner.starts_with('|') || inner.starts_with("/|") || inner.ends_with('|') {
+        return Some(folded);
+    }
+    let (slash, name) = match inner.trim().strip_prefix('/') {
+        Some(name) => ("/", name),
+        None => ("", inner),
+    };
+    let name = match name.trim().split_once([':', '|']) {
+        Some((name, "opensource")) => name,
+        Some((_, name)) => name,
+        None => name.trim(),
+    };
+    Some(format!("<{slash}{name}>"))
+}
+
+/// Whether `tag` is one of `marks`.
+pub(crate) fn is_one_of(tag: &[u8], marks: &[&str]) -> bool {
+    spelled(tag).is_some_and(|tag| marks.iter().any(|mark| mark.eq_ignore_ascii_case(&tag)))
+}
+
+/// A token that does not stand in angle brackets.
+pub(crate) enum Literal {
+    None,
+    /// More bytes are needed to say.
+    More,
+    Found(Tag, usize),
+}
+
+/// The token at the start of `rest` that is spelled out in the table and begins with another byte
+/// than `<`.
+pub(crate) fn literal(rest: &[u8], eof: bool) -> Literal {
+    let all = DIALECTS
+        .iter()
+        .flat_map(|d| [d.open, d.list, d.between, d.close])
+        .chain(THOUGHTS.iter().flat_map(|t| [t.open, t.close]))
+        .flatten()
+        .copied()
+        .chain(TURNS.iter().map(|(t, _)| *t))
+        .chain(NOISE.iter().copied())
+        .filter(|t| !t.starts_with('<'));
+    let mut undecided = false;
+    for word in all {
+        if rest.starts_with(word.as_bytes()) {
+            return token(word).map_or(Literal::None, |tag| Literal::Found(tag, word.len()));
+        }
+        undecided |= rest.len() < word.len() && word.as_bytes().starts_with(rest);
+    }
+    if undecided && !eof { Literal::More } else { Literal::None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_means_the_same_in_every_spelling() {
+        for tag in [
+            "<｜tool▁call▁begin｜>",
+            "<|tool_call_begin|>",
+            "<||tool call begin||>",
+            "<|Tool_Call_Begin|>",
+        ] {
+            assert_eq!(classify(tag.as_bytes()), Some(Tag::Open { certain: true }), "{tag}");
+        }
+        assert_eq!(classify(b"<|channel|>"), Some(Tag::Turn(Turn::Channel)));
+        assert!(matches!(classify(b"<|channel>"), Some(Tag::ThinkOpen(_))), "Gemma's, not harmony's");
+        assert_eq!(classify(b"<tool_call|>"), Some(Tag::CallEnd));
+        assert_eq!(classify(b"</minimax:tool_call>"), Some(Tag::CallEnd));
+        assert_eq!(classify(b"<div>"), None);
+    }
+
+    #[test]
+    fn every_mark_of_the_table_is_found_again() {
+        let marks = DIALECTS.iter().flat_map(|d| [d.open, d.list, d.between, d.close]);
+        let marks = marks.chain(THOUGHTS.iter().flat_map(|t| [t.open, t.close])).flatten();
+        for mark in marks.copied().chain(TURNS.iter().map(|(t, _)| *t)).chain(NOISE.iter().copied()) {
+            let found = match mark.starts_with('<') {
+                true => classify(mark.as_bytes()),
+                false => match literal(mark.as_bytes(), true) {
+                    Literal::Found(tag, _) => Some(tag),
+                    _ => None,
+                },
+            };
+            assert!(found.is_some(), "{mark}");
+        }
+    }
 }

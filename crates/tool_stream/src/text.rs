@@ -8,7 +8,7 @@ use crate::event::Repair;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Repairs(u32);
 
-const ALL: [Repair; 20] = [
+const ALL: [Repair; 23] = [
     Repair::ControlCharacter,
     Repair::TrailingComma,
     Repair::MissingComma,
@@ -19,7 +19,6 @@ const ALL: [Repair; 20] = [
     Repair::UnquotedKey,
     Repair::UnquotedValue,
     Repair::PythonLiteral,
-    Repair::NotANumber,
     Repair::NumberFormat,
     Repair::Comment,
     Repair::InvalidEscape,
@@ -29,6 +28,10 @@ const ALL: [Repair; 20] = [
     Repair::InnerQuote,
     Repair::StrayByte,
     Repair::MissingCloser,
+    Repair::MissingBrace,
+    Repair::DoubledBraces,
+    Repair::BracesInText,
+    Repair::GluedToken,
 ];
 
 impl Repairs {
@@ -132,4 +135,53 @@ pub(crate) fn utf8(bytes: Vec<u8>, repairs: &mut Repairs) -> String {
         repairs.add(Repair::InvalidUtf8);
         String::from_utf8_lossy(e.as_bytes()).into_owned()
     })
+}
+
+/// The text of a Python string literal's body.
+pub(crate) fn decode_python(bytes: &[u8], repairs: &mut Repairs) -> String {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(at) = memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        rest = &rest[at + 1..];
+        let digits = |most: usize, radix: u32, from: usize| {
+            let tail = rest.get(from..).unwrap_or_default();
+            let len = tail.iter().take(most).take_while(|b| (**b as char).is_digit(radix)).count();
+            let text = std::str::from_utf8(&tail[..len]).ok()?;
+            let code = u32::from_str_radix(text, radix).ok()?;
+            Some((char::from_u32(code)?, from + len, len == most))
+        };
+        let coded = match rest.first() {
+            Some(b'x') => digits(2, 16, 1).filter(|d| d.2),
+            Some(b'u') => digits(4, 16, 1).filter(|d| d.2),
+            Some(b'U') => digits(8, 16, 1).filter(|d| d.2),
+            Some(b'0'..=b'7') => digits(3, 8, 0),
+            _ => None,
+        };
+        if let Some((c, used, _)) = coded {
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            rest = &rest[used..];
+            continue;
+        }
+        let plain = match rest.first() {
+            Some(b'\n') => None,
+            Some(c @ (b'\\' | b'\'' | b'"')) => Some(*c),
+            Some(b'a') => Some(7),
+            Some(b'b') => Some(8),
+            Some(b'f') => Some(12),
+            Some(b'n') => Some(b'\n'),
+            Some(b'r') => Some(b'\r'),
+            Some(b't') => Some(b'\t'),
+            Some(b'v') => Some(11),
+            // Python keeps the backslash of an escape it does not know.
+            _ => {
+                out.push(b'\\');
+                continue;
+            }
+        };
+        out.extend(plain);
+        rest = &rest[1..];
+    }
+    out.extend_from_slice(rest);
+    utf8(out, repairs)
 }

@@ -1,71 +1,66 @@
-//! The parser's part for tags and tokens: think blocks, turns, and calls whose name stands before their arguments.
+//! The parser's part for tags and tokens in the text of an answer.
 
-use memchr::memchr;
 use serde_json::{Map, Value};
 
+use crate::dialects::{THOUGHTS, Turn};
 use crate::event::{Call, Event, Malformed};
-use crate::markup::{self, Invoke, tag_length, trim_line, untyped};
+use crate::head::Head;
+use crate::markup::{self, Closer, Invoke};
 use crate::object::Named;
 use crate::parser::{Flow, Mode, Parser};
-use crate::tags::{Tag, classify};
+use crate::prose;
+use crate::tags::{Literal, Plain, Tag, classify, literal, plain_element, tag_length};
 use crate::text::Repairs;
 use crate::window::Window;
 
-/// A call whose name stands before its arguments, until they begin.
-#[derive(Debug)]
-pub(crate) struct Naming {
-    /// First byte of the call.
-    pub(crate) start: usize,
-    /// Where the text behind the last separator begins.
-    segment: usize,
-    /// The text before the last separator.
-    before: String,
-    separated: bool,
-    /// Begun by a token that means nothing else; otherwise it may turn out to be prose.
-    pub(crate) certain: bool,
-    /// Nothing but the name may stand here.
-    bare: bool,
-    /// Pairs of GLM's `<arg_key>` and `<arg_value>`.
-    pairs: Map<String, Value>,
-    key: Option<String>,
-}
-
-impl Naming {
-    /// True if nothing has come behind the tag or token.
-    pub(crate) fn is_empty(&self, win: Window<'_>) -> bool {
-        !self.separated && self.pairs.is_empty() && blank(win.from(self.segment))
-    }
-}
-
-/// Bytes between the name of a token call and its arguments, at most.
-const MAX_NAMING: usize = 512;
-
 impl Parser {
+    /// A `<` in the text.
     pub(crate) fn tag(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
-        let tag =
-            if len == 0 || self.inline > 0 { None } else { classify(win.slice(self.pos, self.pos + len)) };
-        let Some(tag) = tag else { return if self.fence_is_file(out) { Flow::Go } else { self.plain(1) } };
+        let bytes = win.slice(self.pos, self.pos + len);
+        let tag = if len == 0 || self.inline > 0 { None } else { classify(bytes) };
+        // Behind an opening tag, a tag that the end of the answer cuts.
+        self.cut_tag = win.eof && len == 0 && (self.listed || self.announced);
+        let Some(tag) = tag else { return self.tool_element(win, len, out) };
+        self.mark(win, tag, len, out)
+    }
+
+    /// A token that does not begin with `<`.
+    pub(crate) fn literal(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        match literal(win.from(self.pos), win.eof) {
+            Literal::More => Flow::More,
+            Literal::Found(tag, len) if self.inline == 0 => self.mark(win, tag, len, out),
+            _ => self.plain(1),
+        }
+    }
+
+    /// A tag or token with a meaning, at `pos`.
+    fn mark(&mut self, win: Window<'_>, tag: Tag, len: usize, out: &mut Vec<Event>) -> Flow {
         let (start, after) = (self.pos, self.pos + len);
         if let Some(fence) = &self.fence
-            && !(fence.fresh || fence.data && self.line_blank || self.behind_call)
-            && tag != Tag::ThinkClose
+            && !(fence.data && (fence.fresh || self.line_blank) || self.behind_call)
+            && !matches!(tag, Tag::ThinkClose(_))
         {
-            return self.plain(1);
+            return if self.fence_is_file(out) { Flow::Go } else { self.plain(1) };
         }
         if let Some(fence) = &mut self.fence {
             // Around a call, then, not around a file.
             fence.file = None;
         }
         match tag {
-            Tag::ThinkOpen if self.line_blank || self.behind_call => {
-                self.hold = None;
+            Tag::ThinkOpen(kind) => {
+                self.show(win, self.pos, out);
+                if !self.may_think(win.slice(start, after)) {
+                    return self.plain(len);
+                }
                 self.skip(win, after, out);
-                self.think_seen = true;
-                self.mode = Mode::Think;
+                self.begin_thought(kind);
             }
-            Tag::ThinkOpen => return self.plain(len),
-            Tag::ThinkClose => {
+            Tag::ThinkClose(kind) => {
+                let prose = THOUGHTS[kind].close.iter().any(|mark| mark.contains(' '));
+                if prose && !self.think_seen {
+                    return self.plain(len);
+                }
                 self.hold = None;
                 self.skip(win, after, out);
                 if !self.think_seen {
@@ -75,251 +70,246 @@ impl Parser {
                     self.announced = false;
                     self.foreign = false;
                     self.tail.clear();
+                    self.answer.clear();
                 }
                 self.line_blank = true;
             }
-            _ if self.foreign && !matches!(tag, Tag::Assistant | Tag::Turn) => self.skip(win, after, out),
-            Tag::Announce => {
-                self.skip(win, after, out);
-                self.announced = true;
-                self.behind_call = false;
-                self.name_follows(start, after, false, true);
-            }
-            Tag::CallBegin | Tag::Channel => {
+            Tag::Turn(Turn::Header | Turn::Channel) => {
+                self.show(win, self.pos, out);
+                if self.in_example(&tag) {
+                    return self.plain(len);
+                }
                 self.hold = None;
                 self.skip(win, after, out);
-                self.announced = true;
-                self.name_follows(start, after, tag == Tag::CallBegin, false);
+                if let Tag::Turn(turn) = tag {
+                    self.begin_header(turn, start);
+                }
             }
-            Tag::Invoke { name } => {
-                self.hold = None;
-                self.skip(win, after, out);
+            Tag::Turn(turn) => self.turn(win, turn, after, out),
+            _ if self.foreign => self.skip(win, after, out),
+            Tag::Open { .. } | Tag::List | Tag::Invoke { .. } => {
+                self.show(win, self.pos, out);
+                let named = matches!(tag, Tag::Invoke { .. }) && !self.announced && !self.listed;
+                let placed = || self.may_think(win.slice(start, after)) || self.before().ends_with(b"function");
+                let placed = !named || placed();
+                if self.in_example(&tag) || !placed {
+                    return self.plain(len);
+                }
+                self.opening(win, tag, start, after, out);
+            }
+            Tag::CallEnd | Tag::ListEnd | Tag::InvokeEnd if self.example.take().is_some() => {
+                return self.plain(len);
+            }
+            Tag::CallEnd | Tag::ListEnd | Tag::InvokeEnd => {
                 self.announced = false;
-                self.mode = Mode::Invoke(Box::new(Invoke::new(self.options.bare_name(&name), start, after)));
-            }
-            Tag::ResultOpen => {
-                self.hold = None;
-                self.skip(win, after, out);
-                self.mode = Mode::Result;
-            }
-            Tag::Foreign | Tag::Assistant => {
-                self.skip(win, after, out);
-                self.foreign = tag == Tag::Foreign;
-            }
-            Tag::Turn => {
-                self.skip(win, after, out);
-                self.role_follows = true;
-            }
-            Tag::CallEnd => {
-                self.announced = false;
+                self.python = false;
                 self.skip(win, after, out);
                 self.behind_call = true;
+            }
+            Tag::Key => return self.key_without_opening(win, start, after, out),
+            // The name of a known tool before it, and the opening token was stripped.
+            Tag::Between => {
+                let named = prose::last_word(self.before_all(win, out));
+                let known = |tool: &str| self.options.knows(&self.options.bare_name(tool));
+                let Some((tool, back)) = named.filter(|(tool, _)| known(tool)) else {
+                    return self.plain(len);
+                };
+                self.shown = after;
+                self.pos = after;
+                self.mode = Mode::Head(Box::new(Head::named(start - back, after, tool)));
             }
             _ => self.skip(win, after, out),
         }
         Flow::Go
     }
 
+    /// The text before `pos`, all of it shown.
+    fn before_all(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> &[u8] {
+        self.show(win, self.pos, out);
+        self.before()
+    }
+
+    /// Whether an opening tag is one in an example. Then the rest of the example is text.
+    fn in_example(&mut self, tag: &Tag) -> bool {
+        let kind = std::mem::discriminant(tag);
+        let alone = || self.stands_alone();
+        let example = match self.example {
+            // Another call of the same kind may be a real one.
+            Some(open) if open == kind && self.line_blank => !alone(),
+            Some(_) => true,
+            None => !(self.behind_call || self.announced) && !alone(),
+        };
+        if example {
+            self.example.get_or_insert(kind);
+        } else {
+            self.example = None;
+        }
+        example
+    }
+
+    /// A tag that opens a call or a list of calls.
+    fn opening(&mut self, win: Window<'_>, tag: Tag, start: usize, after: usize, out: &mut Vec<Event>) {
+        if !matches!(tag, Tag::Open { certain: false } | Tag::List) {
+            self.hold = None;
+        }
+        self.skip(win, after, out);
+        match tag {
+            Tag::Invoke { name, wraps, empty } => {
+                self.announced = false;
+                let closer = match (empty, wraps) {
+                    (true, _) => Closer::Empty,
+                    (false, true) => Closer::Wrapper,
+                    (false, false) => Closer::Element,
+                };
+                self.begin_invoke(self.options.bare_name(&name), start, after, closer);
+            }
+            Tag::List => {
+                // What the list holds has tags of its own, or is JSON or Python.
+                self.python = true;
+                self.behind_call = false;
+                self.line_blank = true;
+                self.mode = Mode::Text;
+                self.listed = true;
+            }
+            Tag::Open { certain } => {
+                self.announced = true;
+                self.behind_call = false;
+                self.mode = Mode::Head(Box::new(Head::new(start, after, certain)));
+            }
+            _ => {}
+        }
+    }
+
+    fn begin_invoke(&mut self, tool: String, start: usize, pos: usize, closer: Closer) {
+        let followed = self.options.followed.contains(&tool);
+        self.mode = Mode::Invoke(Box::new(Invoke::new(tool, start, pos, closer, followed)));
+    }
+
+    /// GLM without its opening token: `read_file<arg_key>path</arg_key>…`.
+    fn key_without_opening(
+        &mut self,
+        win: Window<'_>,
+        start: usize,
+        after: usize,
+        out: &mut Vec<Event>,
+    ) -> Flow {
+        let named = prose::last_word(self.before_all(win, out));
+        let Some((tool, back)) = named.filter(|(tool, _)| self.options.known_tools.is_none() || self.options.knows(tool))
+        else {
+            return self.plain(1);
+        };
+        self.skip(win, after, out);
+        let tool = self.options.bare_name(&tool);
+        let followed = self.options.followed.contains(&tool);
+        let invoke = Invoke::new(tool, start - back, after, Closer::Wrapper, followed);
+        self.mode = Mode::Invoke(Box::new(invoke.in_key()));
+        Flow::Go
+    }
+
+    /// `<read_file>` and an argument's element behind it: the tag of a known tool, as Cline writes it.
+    fn tool_element(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) -> Flow {
+        let plain = if len == 0 || self.inline > 0 || self.foreign {
+            None
+        } else {
+            plain_element(win.slice(self.pos, self.pos + len))
+        };
+        let placed = match &self.fence {
+            Some(fence) => fence.data && (fence.fresh || self.line_blank),
+            None => self.line_blank || self.behind_call,
+        };
+        let (start, after) = (self.pos, self.pos + len);
+        if let Some((name, kind @ (Plain::Open | Plain::Empty))) = plain
+            && placed
+            && self.options.knows(name)
+        {
+            let tool = name.to_owned();
+            let closer = if kind == Plain::Empty { Closer::Empty } else { Closer::Tool };
+            if kind == Plain::Open {
+                let rest = win.from(after);
+                let Some(blanks) = rest.iter().position(|b| !b.is_ascii_whitespace()) else {
+                    return if win.eof { self.plain(len) } else { Flow::More };
+                };
+                let Some(inner) = tag_length(win, after + blanks, &mut (after + blanks)) else {
+                    return Flow::More;
+                };
+                let next = plain_element(&rest[blanks..blanks + inner]);
+                let argument = next.is_some_and(|(n, k)| k == Plain::Open || k == Plain::Close && n == tool);
+                if rest[blanks] != b'<' || !argument {
+                    return self.plain(len);
+                }
+            }
+            self.show(win, self.pos, out);
+            if self.behind_call || self.stands_alone() {
+                if let Some(fence) = &mut self.fence {
+                    fence.file = None;
+                }
+                self.hold = None;
+                self.skip(win, after, out);
+                self.begin_invoke(tool, start, after, closer);
+                return Flow::Go;
+            }
+        }
+        if self.fence_is_file(out) { Flow::Go } else { self.plain(1) }
+    }
+
+    fn turn(&mut self, win: Window<'_>, turn: Turn, after: usize, out: &mut Vec<Event>) {
+        match turn {
+            Turn::Foreign | Turn::Assistant => {
+                self.skip(win, after, out);
+                self.foreign = turn == Turn::Foreign;
+            }
+            Turn::Role => {
+                self.skip(win, after, out);
+                self.role_follows = true;
+            }
+            Turn::Header | Turn::Channel | Turn::Part | Turn::Message => self.skip(win, after, out),
+            Turn::Result => {
+                self.hold = None;
+                self.skip(win, after, out);
+                self.mode = Mode::Result;
+            }
+            Turn::ResultEnd => self.skip(win, after, out),
+        }
+    }
+
     /// Behind a broken call its closing tag or token sets things right.
     pub(crate) fn tag_on_dead_line(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
         let tag = if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) };
-        if matches!(tag, Some(Tag::CallEnd | Tag::InvokeEnd | Tag::Foreign)) {
+        if matches!(
+            tag,
+            Some(Tag::CallEnd | Tag::ListEnd | Tag::InvokeEnd | Tag::Turn(Turn::Foreign | Turn::Header))
+        ) {
             self.line_dead = false;
             return self.tag(win, out);
         }
         self.plain(1)
     }
 
-    pub(crate) fn name_follows(&mut self, start: usize, after: usize, certain: bool, bare: bool) {
-        self.mode = Mode::Naming(Box::new(Naming {
-            start,
-            segment: after,
-            before: String::new(),
-            separated: false,
-            certain,
-            bare,
-            pairs: Map::new(),
-            key: None,
-        }));
-    }
-
-    // ---- think blocks and imagined results ---------------------------------------------------------------------
-
-    pub(crate) fn think(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        let Some(tag) = self.next_tag(win) else { return Flow::More };
-        match tag {
-            (Some(Tag::ThinkClose), len) => self.leave_think(win, len, out),
-            (Some(Tag::Noise | Tag::Channel | Tag::Turn), len) if self.channel_thought => {
-                // The token that ends a channel belongs to what follows if it opens something.
-                let _ = len;
-                self.channel_thought = false;
-                self.leave_think(win, 0, out);
-            }
-            _ => self.pos += 1,
-        }
-        Flow::Go
-    }
-
-    fn leave_think(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) {
-        self.show(win, self.pos, out);
-        self.pos += len;
-        self.shown = self.pos;
-        self.mode = Mode::Text;
-        self.line_blank = true;
-    }
-
+    /// What a tool would have answered, in the model's imagination.
     pub(crate) fn result(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        let Some(tag) = self.next_tag(win) else { return Flow::More };
+        let Some(hit) = memchr::memchr2(b'<', b'[', win.from(self.pos)) else {
+            self.pos = win.end();
+            return Flow::More;
+        };
+        self.pos += hit;
+        let (tag, len) = if win.get(self.pos) == Some(b'<') {
+            let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
+            (if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) }, len)
+        } else {
+            match literal(win.from(self.pos), win.eof) {
+                Literal::More => return Flow::More,
+                Literal::None => (None, 0),
+                Literal::Found(tag, len) => (Some(tag), len),
+            }
+        };
         match tag {
-            (Some(Tag::ResultClose), len) => {
+            Some(Tag::Turn(Turn::ResultEnd)) => {
                 self.skip(win, self.pos + len, out);
                 self.mode = Mode::Text;
             }
             _ => self.pos += 1,
         }
-        Flow::Go
-    }
-
-    /// Goes to the next `<`; the tag there, if it is one, and its length.
-    fn next_tag(&mut self, win: Window<'_>) -> Option<(Option<Tag>, usize)> {
-        let Some(hit) = memchr(b'<', win.from(self.pos)) else {
-            self.pos = win.end();
-            return None;
-        };
-        self.pos += hit;
-        let len = tag_length(win, self.pos, &mut self.searched)?;
-        let tag = if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) };
-        Some((tag, len))
-    }
-
-    // ---- calls whose name stands before the arguments ------------------------------------------------------------
-
-    pub(crate) fn naming(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        let Mode::Naming(naming) = &mut self.mode else { return Flow::Go };
-        let Some(byte) = win.get(self.pos) else { return Flow::More };
-        if self.pos - naming.segment > MAX_NAMING {
-            return self.not_named(out);
-        }
-        match byte {
-            b'{' => self.arguments_begin(win, out),
-            b'[' if blank(win.slice(naming.segment, self.pos)) => {
-                // No name: an array of calls follows.
-                self.mode = Mode::Text;
-                Flow::Go
-            }
-            b'<' => self.tag_in_naming(win, out),
-            0xE2 if naming.segment == self.pos || win.from(self.pos).len() >= 3 || win.eof => {
-                self.pos += 1;
-                Flow::Go
-            }
-            _ => {
-                self.pos += 1;
-                Flow::Go
-            }
-        }
-    }
-
-    fn arguments_begin(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        let Mode::Naming(naming) = &mut self.mode else { return Flow::Go };
-        let segment = String::from_utf8_lossy(win.slice(naming.segment, self.pos)).into_owned();
-        if naming.bare && segment.split_whitespace().count() > 1 && !segment.contains("```") {
-            return self.not_named(out);
-        }
-        let named = tool_name(&segment).or_else(|| tool_name(&naming.before));
-        let start = naming.start;
-        self.swallow_fence = segment.contains("```");
-        self.shown = self.pos;
-        let named = named.map(|tool| Named { tool: self.options.bare_name(&tool), start });
-        self.begin(self.pos, Some(true), named);
-        Flow::Go
-    }
-
-    fn tag_in_naming(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
-        let tag = if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) };
-        let Mode::Naming(naming) = &mut self.mode else { return Flow::Go };
-        let segment = win.slice(naming.segment, self.pos);
-        let text = String::from_utf8_lossy(segment).into_owned();
-        let after = self.pos + len;
-        match tag {
-            None => self.pos += 1,
-            Some(Tag::Separator) => {
-                // Between two separators stands the format, not the name.
-                if !(naming.separated && tool_name(&naming.before).is_some()) {
-                    naming.before = text;
-                }
-                naming.separated = true;
-                naming.segment = after;
-                self.pos = after;
-                if !naming.certain && !naming.before.contains("to=") {
-                    self.channel_thought = naming.before.trim() == "analysis";
-                    self.announced = false;
-                    self.shown = after;
-                    self.mode = if self.channel_thought { Mode::Think } else { Mode::Text };
-                    self.think_seen |= self.channel_thought;
-                }
-            }
-            Some(Tag::ArgKey) => {
-                if naming.before.is_empty() {
-                    naming.before = text;
-                }
-                naming.segment = after;
-                self.pos = after;
-            }
-            Some(Tag::ArgKeyEnd) => {
-                naming.key = Some(text.trim().to_owned());
-                naming.segment = after;
-                self.pos = after;
-            }
-            Some(Tag::ArgValue) => {
-                naming.segment = after;
-                self.pos = after;
-            }
-            Some(Tag::ArgValueEnd) => {
-                if let Some(key) = naming.key.take() {
-                    let value = untyped(&key, trim_line(segment), &mut Repairs::default());
-                    naming.pairs.insert(key, value);
-                }
-                naming.segment = after;
-                self.pos = after;
-            }
-            Some(Tag::CallEnd) if !naming.pairs.is_empty() || naming.separated => {
-                return self.named_without_object(&text, after, out);
-            }
-            Some(Tag::Invoke { .. }) if blank(segment) => self.mode = Mode::Text,
-            Some(_) => return self.not_named(out),
-        }
-        Flow::Go
-    }
-
-    /// A call that ends without an object: GLM's pairs, or a tool without arguments.
-    fn named_without_object(&mut self, segment: &str, after: usize, out: &mut Vec<Event>) -> Flow {
-        let Mode::Naming(naming) = &mut self.mode else { return Flow::Go };
-        let name = if naming.pairs.is_empty() { tool_name(segment) } else { None };
-        let Some(tool) = name.or_else(|| tool_name(&naming.before)) else { return self.not_named(out) };
-        let tool = self.options.bare_name(&tool);
-        let (start, pairs) = (naming.start, std::mem::take(&mut naming.pairs));
-        let call = self.calls;
-        self.calls += 1;
-        out.push(Event::CallOpened { call, tool: tool.clone() });
-        for (name, value) in &pairs {
-            out.push(Event::FieldClosed { call, name: name.clone(), value: value.clone() });
-        }
-        let arguments = Value::Object(pairs);
-        out.push(Event::CallComplete(Call { call, tool, arguments, start, end: after, repairs: Vec::new() }));
-        self.called(after);
-        Flow::Go
-    }
-
-    fn not_named(&mut self, out: &mut Vec<Event>) -> Flow {
-        let Mode::Naming(naming) = &self.mode else { return Flow::Go };
-        if naming.certain || !naming.pairs.is_empty() {
-            out.push(Event::Malformed { why: Malformed::NotJson, at: self.pos });
-            self.shown = self.pos;
-        }
-        self.announced = false;
-        self.mode = Mode::Text;
         Flow::Go
     }
 
@@ -333,8 +323,12 @@ impl Parser {
             markup::Outcome::More => return Flow::More,
             markup::Outcome::Object => {
                 let named = Named { tool: std::mem::take(&mut invoke.tool), start };
+                let opened = invoke.call;
                 self.announced = true;
                 self.begin(pos, Some(true), Some(named));
+                if let (Some(call), Mode::Object(candidate)) = (opened, &mut self.mode) {
+                    candidate.opened_as(call, &self.options);
+                }
             }
             markup::Outcome::Complete => self.complete_invoke(out),
             markup::Outcome::Failed(why) => self.fail(why, pos, out),
@@ -348,25 +342,31 @@ impl Parser {
         let arguments = Value::Object(std::mem::take(&mut invoke.arguments));
         let tool = std::mem::take(&mut invoke.tool);
         let (start, end, repairs) = (invoke.start, invoke.pos, invoke.repairs.list());
-        out.push(Event::CallComplete(Call { call, tool, arguments, start, end, repairs }));
+        out.push(Event::CallComplete(Call { call, tool, arguments, start, end, repairs, native: true }));
         self.called(end);
     }
-}
 
-fn blank(bytes: &[u8]) -> bool {
-    bytes.iter().all(u8::is_ascii_whitespace)
-}
-
-/// The tool's name in the text before its arguments, without index and decoration.
-fn tool_name(text: &str) -> Option<String> {
-    let text = text.find("to=").map_or(text, |i| &text[i + 3..]);
-    let word = text.trim_start_matches(|c: char| c.is_whitespace() || c == ':');
-    let end = word.find(|c: char| !(c.is_alphanumeric() || "_-./:".contains(c))).unwrap_or(word.len());
-    let mut name = word[..end].trim_end_matches(':');
-    if let Some((bare, index)) = name.rsplit_once(':')
-        && index.chars().all(|c| c.is_ascii_digit())
-    {
-        name = bare;
+    /// A complete call that nothing was said of before.
+    pub(crate) fn emit_call(
+        &mut self,
+        tool: String,
+        arguments: Map<String, Value>,
+        span: (usize, usize),
+        repairs: Repairs,
+        out: &mut Vec<Event>,
+    ) {
+        let call = self.calls;
+        self.calls += 1;
+        out.push(Event::CallOpened { call, tool: tool.clone() });
+        let (arguments, repairs) = (Value::Object(arguments), repairs.list());
+        out.push(Event::CallComplete(Call {
+            call,
+            tool,
+            arguments,
+            start: span.0,
+            end: span.1,
+            repairs,
+            native: true,
+        }));
     }
-    if name.is_empty() { None } else { Some(name.to_owned()) }
 }

@@ -1,0 +1,268 @@
+//! The parser's part for gpt-oss: message headers and raw bodies.
+//!
+//! A header runs from `<|start|>` or `<|channel|>` to `<|message|>` and says, in any order, who speaks,
+//! in which channel and to whom. A recipient makes the message a call; the analysis channel without
+//! one is thought.
+
+use serde_json::{Map, Value};
+
+use crate::dialects::{ANALYSIS, Turn};
+use crate::event::{Call, Event};
+use crate::head::tool_name;
+use crate::object::Named;
+use crate::parser::{Flow, Mode, Parser};
+use crate::tags::{Tag, classify, tag_length};
+use crate::text::{Repairs, utf8};
+use crate::window::Window;
+
+/// A header being read.
+#[derive(Debug)]
+pub(crate) struct Header {
+    pub(crate) start: usize,
+    /// Where the text behind the last token begins.
+    segment: usize,
+    /// It begins with the role.
+    role: bool,
+    /// The channel follows as a word.
+    channel_follows: bool,
+    channel: String,
+    recipient: Option<String>,
+    foreign: bool,
+}
+
+/// A message whose text is the argument.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    pub(crate) start: usize,
+    body: usize,
+    tool: String,
+    call: usize,
+}
+
+/// Bytes of a header, at most.
+const MAX_HEADER: usize = 512;
+/// The tool that takes the text of a message as it is, and the argument that the text is.
+const RAW: (&str, &str) = ("apply_patch", "patch");
+
+impl Parser {
+    pub(crate) fn begin_header(&mut self, turn: Turn, start: usize) {
+        let channel = turn == Turn::Channel;
+        // The template has written the role, and the answer begins with the recipient.
+        let line = String::from_utf8_lossy(self.before()).into_owned();
+        let word = line.rsplit('\n').next().unwrap_or_default().trim();
+        let recipient = word.strip_prefix("to=").filter(|_| channel).and_then(tool_name);
+        self.mode = Mode::Header(Box::new(Header {
+            start,
+            segment: self.pos,
+            role: !channel,
+            channel_follows: channel,
+            channel: String::new(),
+            recipient,
+            foreign: false,
+        }));
+    }
+
+    pub(crate) fn header(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        let Mode::Header(header) = &mut self.mode else { return Flow::Go };
+        let rest = win.from(self.pos);
+        let stop = rest.iter().position(|b| matches!(b, b'<' | b'\n' | b'{'));
+        let at = self.pos + stop.unwrap_or(rest.len());
+        if at - header.start > MAX_HEADER {
+            self.mode = Mode::Text;
+            return Flow::Go;
+        }
+        self.pos = at;
+        let Some(stop) = stop else { return Flow::More };
+        let mut tag = None;
+        if rest[stop] == b'<' {
+            let Some(len) = tag_length(win, at, &mut self.searched) else { return Flow::More };
+            tag = classify(win.slice(at, at + len));
+            self.pos = at + len;
+        }
+        let words = String::from_utf8_lossy(win.slice(header.segment, at)).into_owned();
+        header.words(&words);
+        header.segment = self.pos;
+        match tag {
+            Some(Tag::Turn(Turn::Channel)) => {
+                header.channel_follows = true;
+                if header.recipient.is_none() {
+                    header.start = at;
+                }
+            }
+            Some(Tag::Turn(Turn::Part)) => {}
+            Some(Tag::Turn(Turn::Message)) => return self.message(win, out),
+            // `<|start|>assistant` alone, or a call whose `<|message|>` got lost.
+            _ => {
+                self.pos = at;
+                if rest[stop] == b'{' && header.recipient.is_some() {
+                    return self.message(win, out);
+                }
+                self.foreign = header.foreign;
+                self.shown = at;
+                self.mode = Mode::Text;
+            }
+        }
+        Flow::Go
+    }
+
+    /// Behind the header.
+    fn message(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        let Mode::Header(header) = &mut self.mode else { return Flow::Go };
+        let (start, foreign) = (header.start, header.foreign);
+        let recipient = header.recipient.take();
+        let analysis = header.channel == "analysis";
+        self.shown = self.pos;
+        self.announced = false;
+        self.foreign = foreign;
+        match recipient {
+            Some(tool) if !foreign => {
+                let tool = self.options.bare_name(&tool);
+                self.mode = Mode::Raw(Box::new(Raw { start, body: self.pos, tool, call: self.calls }));
+                self.raw(win, out)
+            }
+            _ if analysis && !foreign => {
+                self.begin_thought(ANALYSIS);
+                Flow::Go
+            }
+            _ => {
+                self.mode = Mode::Text;
+                self.line_blank = true;
+                Flow::Go
+            }
+        }
+    }
+
+    /// The body of a message to a tool: JSON, or the text that a tool takes as it is.
+    pub(crate) fn raw(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        let Mode::Raw(raw) = &mut self.mode else { return Flow::Go };
+        if self.calls == raw.call {
+            let rest = win.from(self.pos);
+            let Some(blanks) = rest.iter().position(|b| !b.is_ascii_whitespace()) else {
+                return Flow::More;
+            };
+            let (tool, start) = (raw.tool.clone(), raw.start);
+            match rest[blanks] {
+                b'{' => {
+                    self.pos += blanks;
+                    self.shown = self.pos;
+                    self.announced = true;
+                    self.begin(self.pos, Some(true), Some(Named { tool, start }));
+                    return Flow::Go;
+                }
+                b'<' => {
+                    let at = self.pos + blanks;
+                    let Some(len) = tag_length(win, at, &mut self.searched) else { return Flow::More };
+                    if matches!(classify(win.slice(at, at + len)), Some(Tag::CallEnd | Tag::Noise)) {
+                        self.emit_call(tool, Map::new(), (start, at + len), Repairs::default(), out);
+                        self.called(at + len);
+                        return Flow::Go;
+                    }
+                }
+                _ if tool == RAW.0 => {}
+                _ => {
+                    self.announced = true;
+                    self.mode = Mode::Text;
+                    self.fail(crate::Malformed::NotJson, self.pos + blanks, out);
+                    return Flow::Go;
+                }
+            }
+            out.push(Event::CallOpened { call: self.calls, tool });
+            self.calls += 1;
+        }
+        let Some(hit) = memchr::memchr(b'<', win.from(self.pos)) else {
+            self.pos = win.end();
+            return Flow::More;
+        };
+        self.pos += hit;
+        let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
+        let tag = classify(win.slice(self.pos, self.pos + len));
+        match tag {
+            Some(Tag::CallEnd | Tag::Noise | Tag::Turn(Turn::Header | Turn::Channel)) => {
+                let end = match tag {
+                    Some(Tag::CallEnd) => self.pos + len,
+                    _ => self.pos,
+                };
+                self.close_raw(win, self.pos, end, out);
+            }
+            _ => self.pos += 1,
+        }
+        Flow::Go
+    }
+
+    /// The text of a message that ends at `body_end`.
+    fn close_raw(&mut self, win: Window<'_>, body_end: usize, end: usize, out: &mut Vec<Event>) {
+        let Mode::Raw(raw) = &self.mode else { return };
+        let mut repairs = Repairs::default();
+        let text = utf8(win.slice(raw.body, body_end).to_vec(), &mut repairs);
+        let (call, tool, start) = (raw.call, raw.tool.clone(), raw.start);
+        let value = Value::String(text);
+        out.push(Event::FieldClosed { call, name: RAW.1.to_owned(), value: value.clone() });
+        let arguments = Value::Object(Map::from_iter([(RAW.1.to_owned(), value)]));
+        let repairs = repairs.list();
+        out.push(Event::CallComplete(Call { call, tool, arguments, start, end, repairs, native: true }));
+        self.called(end);
+    }
+
+    /// At the end of an answer that the model ended itself: servers strip the token that ends the
+    /// message, so the patch has to say itself that it is whole.
+    pub(crate) fn end_raw(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> bool {
+        let Mode::Raw(raw) = &self.mode else { return false };
+        if self.calls == raw.call {
+            let (tool, start) = (raw.tool.clone(), raw.start);
+            let blank = win.from(raw.body).iter().all(u8::is_ascii_whitespace);
+            if blank {
+                self.emit_call(tool, Map::new(), (start, win.end()), Repairs::default(), out);
+                self.called(win.end());
+            }
+            return blank;
+        }
+        let whole = win.from(raw.body).trim_ascii_end().ends_with(b"*** End Patch");
+        if whole {
+            self.close_raw(win, win.end(), win.end(), out);
+        }
+        whole
+    }
+}
+
+impl Header {
+    /// At the end of the answer: whether it names a recipient, or begins to.
+    pub(crate) fn announces(&self, win: Window<'_>) -> bool {
+        self.recipient.is_some() || memchr::memmem::find(win.from(self.segment), b"to=").is_some()
+    }
+
+    /// Reads the words between two tokens.
+    fn words(&mut self, words: &str) {
+        for word in words.split_whitespace() {
+            if let Some(to) = word.strip_prefix("to=") {
+                match to {
+                    // What a tool says to the model.
+                    "assistant" => self.foreign = true,
+                    _ => self.recipient = tool_name(to),
+                }
+            } else if std::mem::take(&mut self.channel_follows) {
+                word.clone_into(&mut self.channel);
+            } else if std::mem::take(&mut self.role) {
+                self.foreign = word != "assistant";
+            }
+        }
+        self.channel_follows = false;
+        self.role = false;
+    }
+}
+
+/// The tool that a header without its tokens announces right before an object, and how far before the
+/// end of the text it begins: `commentary to=functions.read_file json{…}`.
+pub(crate) fn leaked(before: &[u8]) -> Option<(String, usize)> {
+    let text = std::str::from_utf8(before).ok()?;
+    let line = &text[text.rfind('\n').map_or(0, |at| at + 1)..];
+    let at = line.rfind("to=")?;
+    let lead = line[..at].trim_end();
+    if !["commentary", "analysis", "assistant"].iter().any(|word| lead.ends_with(word)) {
+        return None;
+    }
+    let mut words = line[at + 3..].split_whitespace();
+    let tool = tool_name(words.next()?)?;
+    let format = words.next();
+    (format.is_none_or(|f| matches!(f, "json" | "code")) && words.next().is_none())
+        .then(|| (tool, line.len() - at))
+}

@@ -1,0 +1,296 @@
+//! The parser's part for the head of a call: what stands between an opening token and the arguments.
+
+use serde_json::Map;
+
+use crate::event::{Event, Malformed};
+use crate::markup::{CONTAINERS, Closer, Invoke};
+use crate::object::Named;
+use crate::parser::{Flow, Mode, Parser};
+use crate::python;
+use crate::tags::{Literal, Plain, Tag, classify, literal, plain_element, tag_length};
+use crate::text::Repairs;
+use crate::window::Window;
+
+/// A call that was opened, until its arguments begin.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// First byte of the call.
+    pub(crate) start: usize,
+    /// Where the text behind the last token begins.
+    segment: usize,
+    /// The text before it: the tool's name, if it is one.
+    before: String,
+    separated: bool,
+    /// Begun by a token that means nothing else; otherwise it may turn out to be prose.
+    pub(crate) certain: bool,
+}
+
+impl Head {
+    pub(crate) fn new(start: usize, segment: usize, certain: bool) -> Head {
+        Head { start, segment, before: String::new(), separated: false, certain }
+    }
+
+    /// A head of which the name was read before.
+    pub(crate) fn named(start: usize, segment: usize, tool: String) -> Head {
+        Head { before: tool, separated: true, ..Head::new(start, segment, false) }
+    }
+
+    /// True if a single word has come behind the opening token.
+    pub(crate) fn one_word(&self, win: Window<'_>) -> bool {
+        one_word(&String::from_utf8_lossy(win.from(self.segment)))
+    }
+
+    /// True if nothing has come behind the opening token.
+    pub(crate) fn is_empty(&self, win: Window<'_>) -> bool {
+        !self.separated && blank(win.from(self.segment))
+    }
+}
+
+/// Bytes between two tokens of a head, at most.
+const MAX_HEAD: usize = 512;
+
+impl Parser {
+    pub(crate) fn head(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        let Mode::Head(head) = &mut self.mode else { return Flow::Go };
+        let Some(byte) = win.get(self.pos) else { return Flow::More };
+        if self.pos - head.segment > MAX_HEAD {
+            return self.no_head(out);
+        }
+        match byte {
+            b'{' => self.arguments_begin(win, out),
+            b'(' => {
+                if let python::Head::Found { tool, open } = python::head(win, head.segment)
+                    && open == self.pos
+                {
+                    let start = head.start;
+                    self.python = true;
+                    return self.python_arguments(&tool, start, open);
+                }
+                self.pos += 1;
+                Flow::Go
+            }
+            b'[' if blank(win.slice(head.segment, self.pos)) => match literal(win.from(self.pos), win.eof) {
+                Literal::More => Flow::More,
+                Literal::Found(Tag::Between, len) => self.between(win, len),
+                // No name: a list of calls follows.
+                _ => {
+                    self.python = true;
+                    self.mode = Mode::Text;
+                    Flow::Go
+                }
+            },
+            b']' if blank(win.slice(head.segment, self.pos)) => match literal(win.from(self.pos), win.eof) {
+                Literal::More => Flow::More,
+                Literal::Found(Tag::Noise, len) => {
+                    self.pos += len;
+                    head.segment = self.pos;
+                    Flow::Go
+                }
+                _ => {
+                    self.pos += 1;
+                    Flow::Go
+                }
+            },
+            b'[' | 0xE2 => match literal(win.from(self.pos), win.eof) {
+                Literal::More => Flow::More,
+                Literal::Found(Tag::Between, len) => self.between(win, len),
+                _ => {
+                    self.pos += 1;
+                    Flow::Go
+                }
+            },
+            b'<' => self.tag_in_head(win, out),
+            _ => {
+                self.pos += 1;
+                Flow::Go
+            }
+        }
+    }
+
+    fn between(&mut self, win: Window<'_>, len: usize) -> Flow {
+        let Mode::Head(head) = &mut self.mode else { return Flow::Go };
+        // Between two separators stands the format or a number, not the name.
+        if tool_name(&head.before).is_none() || !head.separated {
+            head.before = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
+        }
+        head.separated = true;
+        self.pos += len;
+        head.segment = self.pos;
+        Flow::Go
+    }
+
+    fn arguments_begin(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        let Mode::Head(head) = &mut self.mode else { return Flow::Go };
+        let segment = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
+        // Words that announce nothing. DeepSeek R1 has the format of the arguments behind the name.
+        let words = segment.split_whitespace().count();
+        if !head.separated && words > 1 && !segment.contains("```") {
+            return self.no_head(out);
+        }
+        let named = tool_name(&segment).filter(|_| !head.separated || tool_name(&head.before).is_none());
+        let named = match (named, tool_name(&head.before)) {
+            // `function<sep>read_file`, but `read_file<sep>`.
+            (_, Some(before)) if head.separated && (before != "function" || segment.trim().is_empty()) => {
+                Some(before)
+            }
+            (Some(named), _) => Some(named),
+            (None, before) => tool_name(&segment).or(before),
+        };
+        let start = head.start;
+        self.swallow_fence = segment.contains("```");
+        self.shown = self.pos;
+        self.announced = true;
+        let named = named.map(|tool| Named { tool: self.options.bare_name(&tool), start });
+        self.begin(self.pos, Some(true), named);
+        Flow::Go
+    }
+
+    fn tag_in_head(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
+        let tag = if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) };
+        self.cut_tag = win.eof && len == 0;
+        let Mode::Head(head) = &mut self.mode else { return Flow::Go };
+        let segment = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
+        let after = self.pos + len;
+        match tag {
+            None => self.element_in_head(win, len, &segment),
+            Some(Tag::Between) => self.between(win, len),
+            Some(Tag::Key) => match tool_name(&segment).or_else(|| tool_name(&head.before)) {
+                Some(tool) => self.elements(&tool, after, true),
+                None => self.no_head(out),
+            },
+            // The opening tag of the first key was left out or is another one.
+            Some(Tag::KeyEnd) if tool_name(&head.before).is_some() && head.separated => {
+                let (tool, from) = (tool_name(&head.before).unwrap_or_default(), head.segment);
+                self.elements(&tool, from, true)
+            }
+            Some(Tag::KeyEnd) if segment.split_whitespace().count() == 2 => {
+                let tool = tool_name(&segment).unwrap_or_default();
+                let from = self.pos - segment.trim_start().len()
+                    + segment.trim_start().find(char::is_whitespace).unwrap_or(0);
+                self.elements(&tool, from, true)
+            }
+            // The key is glued to the name: `read_filepath</arg_key>`.
+            Some(Tag::KeyEnd) if one_word(&segment) => {
+                let word = segment.trim();
+                let known = self.options.known_tools.iter().flatten();
+                let tool = known.filter(|tool| word.starts_with(tool.as_str())).max_by_key(|tool| tool.len());
+                match tool.filter(|tool| tool.len() < word.len()).cloned() {
+                    Some(tool) => {
+                        let from = self.pos - segment.trim_start().len() + tool.len();
+                        self.elements(&tool, from, true)
+                    }
+                    None => self.no_head(out),
+                }
+            }
+            Some(Tag::Open { .. }) if tool_name(&segment).is_some() => self.between(win, len),
+            Some(Tag::CallEnd) => self.without_arguments(&segment, after, out),
+            Some(Tag::Invoke { .. } | Tag::Open { .. } | Tag::List | Tag::ListEnd) if blank_text(&segment) => {
+                self.mode = Mode::Text;
+                Flow::Go
+            }
+            Some(Tag::Parameter { .. }) if tool_name(&segment).is_some() && one_word(&segment) => {
+                let tool = tool_name(&segment).unwrap_or_default();
+                let at = self.pos;
+                self.elements(&tool, at, false)
+            }
+            Some(_) => self.no_head(out),
+        }
+    }
+
+    /// An element that is none of the table's: the name or the arguments in an element of their own, or
+    /// a tool's element inside another family's.
+    fn element_in_head(&mut self, win: Window<'_>, len: usize, segment: &str) -> Flow {
+        let Mode::Head(head) = &mut self.mode else { return Flow::Go };
+        let element = plain_element(win.slice(self.pos, self.pos + len));
+        let named = tool_name(&head.before).filter(|_| head.separated && blank_text(segment));
+        match (element, named) {
+            (Some(("name" | "tool_name" | "function_name", Plain::Open)), _) if blank_text(segment) => {
+                self.between(win, len)
+            }
+            (Some(("name" | "tool_name" | "function_name", Plain::Close)), _) => self.between(win, len),
+            (Some((name, Plain::Open)), Some(_)) if CONTAINERS.contains(&name) => self.between(win, len),
+            (Some((_, Plain::Open)), Some(tool)) => {
+                let at = self.pos;
+                self.elements(&tool, at, false)
+            }
+            (Some((name, Plain::Open | Plain::Empty)), None)
+                if blank_text(segment) && self.options.knows(name) =>
+            {
+                self.announced = false;
+                self.mode = Mode::Text;
+                self.line_blank = true;
+                Flow::Go
+            }
+            _ => {
+                self.pos += len.max(1);
+                Flow::Go
+            }
+        }
+    }
+
+    /// The arguments are elements, and the first begins at `pos`, or its key does.
+    fn elements(&mut self, tool: &str, pos: usize, in_key: bool) -> Flow {
+        let Mode::Head(head) = &self.mode else { return Flow::Go };
+        let tool = self.options.bare_name(tool);
+        let followed = self.options.followed.contains(&tool);
+        let invoke = Invoke::new(tool, head.start, pos, Closer::Wrapper, followed);
+        self.pos = pos;
+        self.mode = Mode::Invoke(Box::new(if in_key { invoke.in_key() } else { invoke }));
+        Flow::Go
+    }
+
+    /// A call that ends without arguments.
+    fn without_arguments(&mut self, segment: &str, after: usize, out: &mut Vec<Event>) -> Flow {
+        let Mode::Head(head) = &mut self.mode else { return Flow::Go };
+        let name = match tool_name(segment) {
+            Some(name) if one_word(segment) => Some(name),
+            None => tool_name(&head.before).filter(|_| one_word(&head.before)),
+            Some(_) => None,
+        };
+        let Some(tool) = name.filter(|name| name != "function") else { return self.no_head(out) };
+        let tool = self.options.bare_name(&tool);
+        let start = head.start;
+        self.emit_call(tool, Map::new(), (start, after), Repairs::default(), out);
+        self.called(after);
+        Flow::Go
+    }
+
+    fn no_head(&mut self, out: &mut Vec<Event>) -> Flow {
+        let Mode::Head(head) = &self.mode else { return Flow::Go };
+        if head.certain {
+            out.push(Event::Malformed { why: Malformed::NotJson, at: self.pos });
+            self.shown = self.pos;
+        }
+        self.announced = false;
+        self.python = false;
+        self.mode = Mode::Text;
+        Flow::Go
+    }
+}
+
+fn blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(u8::is_ascii_whitespace)
+}
+
+fn blank_text(text: &str) -> bool {
+    blank(text.as_bytes())
+}
+
+fn one_word(text: &str) -> bool {
+    text.split_whitespace().count() == 1
+}
+
+/// The tool's name in the text before its arguments, without index and decoration.
+pub(crate) fn tool_name(text: &str) -> Option<String> {
+    let word = text.trim_start_matches(|c: char| c.is_whitespace() || c == ':');
+    let word = word.strip_prefix("call:").unwrap_or(word);
+    let end = word.find(|c: char| !(c.is_alphanumeric() || "_-./:".contains(c))).unwrap_or(word.len());
+    let mut name = word[..end].trim_end_matches(':');
+    if let Some((bare, index)) = name.rsplit_once(':')
+        && (index.chars().all(|c| c.is_ascii_digit()) || index.starts_with("call"))
+    {
+        name = bare;
+    }
+    if name.is_empty() { None } else { Some(name.to_owned()) }
+}

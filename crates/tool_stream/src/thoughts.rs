@@ -1,0 +1,194 @@
+//! The parser's part for thoughts: nothing in them is a call.
+//!
+//! There is one exception. Some models begin a call without closing the thought, or close the thought
+//! behind the call, and say nothing else. Then a complete call in the family's own tokens that stands
+//! at the very end of the thoughts is the answer ([`call_at_end`]). JSON there is not: models think
+//! about JSON calls in prose.
+
+use memchr::{memchr, memchr3};
+
+use crate::dialects::{ANALYSIS, THOUGHTS, Turn};
+use crate::event::{Call, End, Event, Options};
+use crate::parser::{Flow, Mode, Parser};
+use crate::tags::{Literal, Tag, classify, is_one_of, literal, tag_length};
+use crate::window::Window;
+
+/// The thought that is open or was the last one.
+#[derive(Debug, Default)]
+pub(crate) struct Thinking {
+    /// Its position in [`THOUGHTS`].
+    kind: usize,
+    /// Blocks of that kind that are open.
+    depth: usize,
+    /// Offset of its first byte, and its text: what was said behind it empties it.
+    start: usize,
+    text: Vec<u8>,
+    /// The word that belongs to its opening mark was looked for.
+    labeled: bool,
+}
+
+/// Bytes of a thought that are searched for a call at its end.
+const MAX_KEPT: usize = 1 << 20;
+
+impl Thinking {
+    /// Takes in more of the thought.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.text.extend_from_slice(bytes);
+        if self.text.len() > 2 * MAX_KEPT {
+            let cut = self.text.len() - MAX_KEPT;
+            self.text.drain(..cut);
+            self.start += cut;
+        }
+    }
+
+    /// Something that is not blank was said outside.
+    pub(crate) fn forget(&mut self) {
+        self.text.clear();
+    }
+}
+
+impl Parser {
+    /// Begins a thought of that kind at `pos`.
+    pub(crate) fn begin_thought(&mut self, kind: usize) {
+        self.thinking = Thinking { kind, depth: 1, start: self.pos, ..Thinking::default() };
+        self.think_seen = true;
+        self.hold = None;
+        self.shown = self.pos;
+        self.mode = Mode::Think;
+    }
+
+    /// Whether an opening mark opens a thought where it stands. A token does, wherever it stands; an
+    /// element in the middle of a sentence is a word about thoughts.
+    pub(crate) fn may_think(&self, mark: &[u8]) -> bool {
+        let token = !mark.starts_with(b"<") || mark.contains(&b'|') || mark.contains(&0xBD);
+        let before = self.before().trim_ascii_end();
+        token
+            || self.line_blank
+            || self.behind_call
+            || matches!(before.last(), Some(b'.' | b'!' | b'?' | b':' | b'>'))
+    }
+
+    pub(crate) fn think(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        let kind = self.thinking.kind;
+        if !self.thinking.labeled {
+            let label = THOUGHTS[kind].label.as_bytes();
+            let rest = win.from(self.pos);
+            if rest.len() < label.len() && label.starts_with(rest) && !win.eof {
+                return Flow::More;
+            }
+            if rest.starts_with(label) {
+                self.pos += label.len();
+            }
+            self.shown = self.pos;
+            (self.thinking.start, self.thinking.labeled) = (self.pos, true);
+        }
+        let rest = win.from(self.pos);
+        let hit = match THOUGHTS[kind].close.first().and_then(|close| close.bytes().next()) {
+            Some(b'<') | None => memchr(b'<', rest),
+            // Literal marks of the other kinds are looked at for nothing.
+            Some(_) => memchr3(b'[', 0xE2, b'H', rest),
+        };
+        let Some(hit) = hit else {
+            self.pos = win.end();
+            return Flow::More;
+        };
+        self.pos += hit;
+        let close = THOUGHTS[kind].close;
+        let (tag, len) = if rest[hit] == b'<' {
+            let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
+            (if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) }, len)
+        } else {
+            match literal(win.from(self.pos), win.eof) {
+                Literal::More => return Flow::More,
+                Literal::None => (None, 0),
+                Literal::Found(tag, len) => (Some(tag), len),
+            }
+        };
+        match tag {
+            Some(_) if is_one_of(win.slice(self.pos, self.pos + len), close) => {
+                self.thinking.depth -= 1;
+                match self.thinking.depth {
+                    0 => self.leave_thought(win, len, out),
+                    _ => self.pos += len,
+                }
+            }
+            Some(Tag::ThinkOpen(opened)) if opened == kind && THOUGHTS[kind].nests => {
+                if self.nested_here(win, out) {
+                    self.thinking.depth += 1;
+                }
+                self.pos += len;
+            }
+            // The token that ends a channel belongs to what follows.
+            Some(Tag::Noise | Tag::CallEnd | Tag::Turn(Turn::Header | Turn::Channel | Turn::Role))
+                if kind == ANALYSIS =>
+            {
+                self.leave_thought(win, 0, out);
+            }
+            _ => self.pos += 1,
+        }
+        Flow::Go
+    }
+
+    /// An opening mark inside a thought opens one more if it begins a line; one at the start of the
+    /// thought says again what the chat template said.
+    fn nested_here(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> bool {
+        self.show(win, self.pos, out);
+        let before = self.thinking.text.as_slice();
+        let line = before.iter().rposition(|b| *b == b'\n').map_or(before, |at| &before[at..]);
+        line.trim_ascii().is_empty() && !before.trim_ascii().is_empty()
+    }
+
+    fn leave_thought(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) {
+        self.show(win, self.pos, out);
+        self.pos += len;
+        self.shown = self.pos;
+        self.mode = Mode::Text;
+        self.line_blank = true;
+    }
+
+    /// At the end of an answer without a call: the call at the end of its last thought.
+    pub(crate) fn call_in_thought(&mut self, out: &mut Vec<Event>) {
+        let text = std::mem::take(&mut self.thinking.text);
+        let calls = call_at_end(&text, &self.options);
+        self.emit_late(calls, self.thinking.start, out);
+    }
+
+    /// Calls that were found at the end of the answer, in a part of it that begins at `offset`.
+    pub(crate) fn emit_late(&mut self, calls: Vec<Call>, offset: usize, out: &mut Vec<Event>) {
+        for mut call in calls {
+            call.call = self.calls;
+            call.start += offset;
+            call.end += offset;
+            self.calls += 1;
+            out.push(Event::CallOpened { call: call.call, tool: call.tool.clone() });
+            for (name, value) in call.arguments.as_object().into_iter().flatten() {
+                out.push(Event::FieldClosed { call: call.call, name: name.clone(), value: value.clone() });
+            }
+            out.push(Event::CallComplete(call));
+        }
+    }
+}
+
+/// The calls that a model's thoughts end with, in the tokens or elements of its family, complete and
+/// with nothing behind them. For an answer that has no call outside of its thoughts: servers that send
+/// thoughts apart put such a call there.
+#[must_use]
+pub fn call_at_end(thoughts: &[u8], options: &Options) -> Vec<Call> {
+    let options =
+        Options { starts_thinking: false, whole_file: false, followed: Vec::new(), ..options.clone() };
+    let mut parser = Parser::new(options);
+    parser.innermost = true;
+    let mut events = Vec::new();
+    parser.feed(thoughts, &mut events);
+    parser.finish(End::Stop, &mut events);
+    let mut calls: Vec<Call> = Vec::new();
+    for event in events {
+        match event {
+            Event::CallComplete(call) if call.native => calls.push(call),
+            Event::CallComplete(_) | Event::Malformed { .. } => calls.clear(),
+            Event::Text(text) | Event::Thinking(text) if !text.trim().is_empty() => calls.clear(),
+            _ => {}
+        }
+    }
+    calls
+}
