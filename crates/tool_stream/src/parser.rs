@@ -749,7 +749,8 @@ impl Parser {
         }
         self.hold = None;
         self.show(win, win.end(), out);
-        if !self.innermost && self.calls == 0 {
+        // A thought that was cut off might have gone on.
+        if !self.innermost && self.calls == 0 && end == End::Stop {
             self.call_in_thought(out);
         }
         let begun = out.iter().any(|e| matches!(e, Event::Malformed { .. }));

@@ -185,7 +185,7 @@ fn element(text: &str, closing: bool) -> Option<Tag> {
         });
     }
     let slash = if closing { "/" } else { "" };
-    let found = if plain { token(&format!("<{slash}{name}>")) } else { None };
+    let found = token(&format!("<{slash}{name}>")).filter(|tag| plain || matches!(tag, Tag::ThinkOpen(_)));
     if of(|d| d.calls) {
         let wraps = token(&format!("<{name}>")).is_some();
         return match (closing, subject(rest)) {

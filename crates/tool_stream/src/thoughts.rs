@@ -7,7 +7,7 @@
 
 use memchr::{memchr, memchr3};
 
-use crate::dialects::{ANALYSIS, THOUGHTS, Turn};
+use crate::dialects::{ANALYSIS, ANALYSIS_END, THOUGHTS};
 use crate::event::{Call, End, Event, Options};
 use crate::parser::{Flow, Mode, Parser};
 use crate::tags::{Literal, Tag, classify, is_one_of, literal, tag_length};
@@ -119,9 +119,7 @@ impl Parser {
                 self.pos += len;
             }
             // The token that ends a channel belongs to what follows.
-            Some(Tag::Noise | Tag::CallEnd | Tag::Turn(Turn::Header | Turn::Channel | Turn::Role))
-                if kind == ANALYSIS =>
-            {
+            Some(_) if kind == ANALYSIS && is_one_of(win.slice(self.pos, self.pos + len), &ANALYSIS_END) => {
                 self.leave_thought(win, 0, out);
             }
             _ => self.pos += 1,

@@ -171,6 +171,7 @@ fn chunk_borders_change_nothing() {
 /// An answer that was cut off holds no call that the whole answer does not hold.
 #[test]
 fn a_cut_never_makes_a_call() {
+    let mut wrong = Vec::new();
     for fixture in fixtures() {
         let whole = fixture.chunks.concat();
         let calls = |bytes: &[u8], end| {
@@ -181,14 +182,18 @@ fn a_cut_never_makes_a_call() {
         let orphan = events(&fixture, std::iter::once(whole.as_slice()))
             .iter()
             .find_map(|event| if let Event::OrphanThink { at } = event { Some(*at) } else { None });
-        let from = orphan.map_or(0, |at| at + 1);
+        let from = orphan.map_or(0, |at| at + 32).min(whole.len());
         let all = calls(&whole, fixture.end);
-        let step = 1 + whole.len() / 400;
+        let step = 1 + whole.len() / 200;
         for cut in (from..whole.len()).step_by(step) {
             let some = calls(&whole[..cut], End::Length);
-            assert!(all.starts_with(&some), "{} cut at {cut}: {some:?}", fixture.id);
+            if !all.starts_with(&some) {
+                wrong.push(format!("{} cut at {cut}: {some:?}", fixture.id));
+                break;
+            }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// What has been said early is never taken back: a call that is opened completes under that name or is malformed, and
