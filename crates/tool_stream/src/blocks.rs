@@ -76,7 +76,8 @@ impl Parser {
         let label = fence::label(&info);
         let (data, output) = (fence::is_data_label(&label), fence::is_output_label(&label));
         let content = info_start + stop + usize::from(line_break);
-        self.fence = Some(Fence { byte, len: run, start, content, data, output, fresh: true, hidden: false, file });
+        self.fence =
+            Some(Fence { byte, len: run, start, content, data, output, fresh: true, hidden: false, file });
         self.line_blank = true;
         self.python = label == "tool_code";
         self.pos = content;

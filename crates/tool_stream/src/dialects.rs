@@ -316,8 +316,26 @@ pub(crate) const THOUGHTS: &[Thought] = &[
     },
     Thought {
         families: "DeepSeek, Qwen, GLM, MiniMax, Seed-OSS, Phi-4-reasoning, EXAONE, SmolLM3 and most others",
-        open: &["<think>", "<thinking>", "<thought>", "<thoughts>", "<reasoning>", "<reason>", "<think_fast>", "<|think|>"],
-        close: &["</think>", "</thinking>", "</thought>", "</thoughts>", "</reasoning>", "</reason>", "</think_fast>", "<|/think|>"],
+        open: &[
+            "<think>",
+            "<thinking>",
+            "<thought>",
+            "<thoughts>",
+            "<reasoning>",
+            "<reason>",
+            "<think_fast>",
+            "<|think|>",
+        ],
+        close: &[
+            "</think>",
+            "</thinking>",
+            "</thought>",
+            "</thoughts>",
+            "</reasoning>",
+            "</reason>",
+            "</think_fast>",
+            "<|/think|>",
+        ],
         nests: true,
         ..PLAIN
     },
@@ -330,7 +348,13 @@ pub(crate) const THOUGHTS: &[Thought] = &[
     },
     Thought {
         families: "Hermes 3, Claude prompts",
-        open: &["<scratch_pad>", "<scratchpad>", "<inner_monologue>", "<internal_monologue>", "<antthinking>"],
+        open: &[
+            "<scratch_pad>",
+            "<scratchpad>",
+            "<inner_monologue>",
+            "<internal_monologue>",
+            "<antthinking>",
+        ],
         close: &[
             "</scratch_pad>",
             "</scratchpad>",
@@ -362,20 +386,15 @@ pub(crate) const THOUGHTS: &[Thought] = &[
         close: &["<|end_of_thought|>"],
         ..PLAIN
     },
+    Thought { families: "Gemma 4", open: &["<|channel>"], close: &["<channel|>"], label: "thought", ..PLAIN },
     Thought {
-        families: "Gemma 4",
-        open: &["<|channel>"],
-        close: &["<channel|>"],
+        families: "MedGemma",
+        open: &["<unused94>"],
+        close: &["<unused95>"],
         label: "thought",
         ..PLAIN
     },
-    Thought { families: "MedGemma", open: &["<unused94>"], close: &["<unused95>"], label: "thought", ..PLAIN },
-    Thought {
-        families: "Apertus",
-        open: &["<|inner_prefix|>"],
-        close: &["<|inner_suffix|>"],
-        ..PLAIN
-    },
+    Thought { families: "Apertus", open: &["<|inner_prefix|>"], close: &["<|inner_suffix|>"], ..PLAIN },
     Thought {
         families: "PLaMo 3",
         open: &["<|plamo:begin_think:plamo|>"],
@@ -383,12 +402,7 @@ pub(crate) const THOUGHTS: &[Thought] = &[
         ..PLAIN
     },
     Thought { families: "openPangu", open: &["[unused16]"], close: &["[unused17]"], ..PLAIN },
-    Thought {
-        families: "Inkling",
-        open: &["<|content_thinking|>"],
-        close: &["<|end_message|>"],
-        ..PLAIN
-    },
+    Thought { families: "Inkling", open: &["<|content_thinking|>"], close: &["<|end_message|>"], ..PLAIN },
     Thought {
         families: "Apriel",
         open: &["Here are my reasoning steps:"],
@@ -532,7 +546,8 @@ mod tests {
         for dialect in DIALECTS {
             let options = Options { known_tools: Some(vec!["read_file".into()]), ..Options::default() };
             let verdict = parse(dialect.example.as_bytes(), End::Stop, options);
-            let calls: Vec<_> = verdict.calls.iter().map(|c| (c.tool.as_str(), c.arguments.to_string())).collect();
+            let calls: Vec<_> =
+                verdict.calls.iter().map(|c| (c.tool.as_str(), c.arguments.to_string())).collect();
             assert_eq!(calls, [("read_file", r#"{"path":"a.py"}"#.to_owned())], "{}", dialect.families);
         }
     }

@@ -7,13 +7,13 @@
 use serde_json::{Map, Value};
 
 use crate::dialects::{ANALYSIS, Turn};
-use crate::event::{Call, Event};
+use crate::event::{Call, Event, Malformed};
 use crate::head::tool_name;
 use crate::object::Named;
 use crate::parser::{Flow, Mode, Parser};
 use crate::tags::{Tag, classify, tag_length};
 use crate::text::{Repairs, utf8};
-use crate::window::Window;
+use crate::window::{Blanks, Window};
 
 /// A header being read.
 #[derive(Debug)]
@@ -136,21 +136,21 @@ impl Parser {
     pub(crate) fn raw(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Raw(raw) = &mut self.mode else { return Flow::Go };
         if self.calls == raw.call {
-            let rest = win.from(self.pos);
-            let Some(blanks) = rest.iter().position(|b| !b.is_ascii_whitespace()) else {
-                return Flow::More;
+            let at = match win.behind_blanks(self.pos) {
+                Blanks::Upto(at) => at,
+                Blanks::More | Blanks::End => return Flow::More,
+                Blanks::TooMany => self.pos,
             };
             let (tool, start) = (raw.tool.clone(), raw.start);
-            match rest[blanks] {
+            match win.get(at).unwrap_or_default() {
                 b'{' => {
-                    self.pos += blanks;
+                    self.pos = at;
                     self.shown = self.pos;
                     self.announced = true;
                     self.begin(self.pos, Some(true), Some(Named { tool, start }));
                     return Flow::Go;
                 }
                 b'<' => {
-                    let at = self.pos + blanks;
                     let Some(len) = tag_length(win, at, &mut self.searched) else { return Flow::More };
                     if matches!(classify(win.slice(at, at + len)), Some(Tag::CallEnd | Tag::Noise)) {
                         self.emit_call(tool, Map::new(), (start, at + len), Repairs::default(), out);
@@ -162,7 +162,7 @@ impl Parser {
                 _ => {
                     self.announced = true;
                     self.mode = Mode::Text;
-                    self.fail(crate::Malformed::NotJson, self.pos + blanks, out);
+                    self.fail(Malformed::NotJson, at, out);
                     return Flow::Go;
                 }
             }

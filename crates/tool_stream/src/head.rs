@@ -185,7 +185,9 @@ impl Parser {
             }
             Some(Tag::Open { .. }) if tool_name(&segment).is_some() => self.between(win, len),
             Some(Tag::CallEnd) => self.without_arguments(&segment, after, out),
-            Some(Tag::Invoke { .. } | Tag::Open { .. } | Tag::List | Tag::ListEnd) if blank_text(&segment) => {
+            Some(Tag::Invoke { .. } | Tag::Open { .. } | Tag::List | Tag::ListEnd)
+                if blank_text(&segment) =>
+            {
                 self.mode = Mode::Text;
                 Flow::Go
             }

@@ -619,9 +619,7 @@ impl Reader {
             self.doubtful = true;
         }
         self.pos = end;
-        if self.stack.iter().any(|f| f.brackets == Brackets::Doubled)
-            && memchr2(b'{', b'}', body).is_some()
-        {
+        if self.stack.iter().any(|f| f.brackets == Brackets::Doubled) && memchr2(b'{', b'}', body).is_some() {
             self.repairs.add(Repair::BracesInText);
         }
         let decoded = match self.syntax {

@@ -18,24 +18,36 @@
 //!
 //! # The protocol as understood
 //!
-//! `fixtures/streams` holds an example of every rule; `tests/properties.rs` holds the rules that have no examples.
+//! `fixtures/streams` holds an example of every rule; `tests/properties.rs` and the tests of
+//! `dialects.rs` hold the rules that have no examples.
 //!
-//! **What is a call.** An object with a `"tool"`, or one of the wrappers of other model families (`shape.rs` has the
-//! table): `name` with `arguments` or `parameters`, `function`, `function_call`, `tool_calls`, `action` with
-//! `action_input`, MCP's `tools/call`. Several calls may follow each other, with or without an array around them. An
-//! unknown tool under `"tool"` is a call, so that it can be refused.
+//! **What is a call.** An object with a `"tool"`, or one of the wrappers of other model families
+//! (`shape.rs` has the table): `name` with `arguments` or `parameters`, `function`, `function_call`,
+//! `tool_calls`, `action` with `action_input`, MCP's `tools/call`. Several calls may follow each other,
+//! with or without an array around them. An unknown tool under `"tool"` is a call if it has arguments,
+//! so that it can be refused; without arguments it is data.
 //!
-//! **What is around it.** Prose, Markdown fences, a byte order mark, end tokens; `<tool_call>`, `<function_call>`,
-//! `[TOOL_CALLS]`, `[TOOL_REQUEST]`, `<|python_tag|>`, `functools[…]`, `✿FUNCTION✿`, ReAct's `Action:` lines, gpt-oss
-//! channels, Kimi's sections, GLM's pairs. DeepSeek's tokens (wire reference 4) in all spellings: R1, V3, V3.1 and DSML, with
-//! full-width, double or ASCII bars, with or without end tokens. Qwen's and Anthropic's tags with parameters.
+//! **The dialects of model families.** `dialects.rs` has one row for each: its tokens, and a call
+//! written in it. Behind an opening token every form of arguments is read, since models mix the forms:
+//! JSON, elements with values as text, pairs of key and value, calls as Python writes them. Some forms
+//! need no token: ReAct's `Action:` lines, the element of a known tool (Cline), a call in Python that is
+//! the whole answer or stands in a fence of `tool_code`, and the name of a known tool right before an
+//! object, where the server has stripped the tokens.
 //!
-//! **What is never a call.** What stands in a think block; in a string or another object; in inline code; in quotes,
-//! brackets or behind an equals sign in prose; in a quoted line; in code; in a sentence that offers an example
-//! (`prose.rs` judges by the words before it); in a turn or a tool result that the model invents. A schema or a result that is
-//! echoed. An object that was cut off.
+//! **What is around it.** Prose, Markdown fences, a byte order mark, end tokens.
 //!
-//! **What is mended.** See [`Repair`]; each is classified as having one reading or several ([`Call::unambiguous`]). Valid
+//! **What is never a call.** What stands in a thought (below); in a string or another object; in inline
+//! code; in quotes, brackets or behind an equals sign in prose; in a quoted line; in code; in a sentence
+//! that offers an example (`prose.rs` judges by the words before it), up to the end of that example; in a
+//! turn or a tool result that the model invents; directly behind a token that no row knows. A schema or
+//! a result that is echoed. An object that was cut off.
+//!
+//! **Thoughts.** `dialects.rs` has the marks of all families. Nothing between them is a call, with one
+//! exception, which `thoughts.rs` explains: calls in a family's own tokens at the very end of the
+//! thoughts, when nothing stands outside. A closing mark that nothing opened makes everything before it a
+//! thought ([`Event::OrphanThink`]).
+//!
+//! **What is repaired.** See [`Repair`]; each is classified as having one reading or several ([`Call::unambiguous`]). Valid
 //! JSON is never read otherwise. A forgotten backslash before a quote inside a string is told from what follows the quote
 //! (`quote.rs`); where two readings make sense the call is refused.
 //!
@@ -67,9 +79,13 @@
 //! quote, a tag's or a fence line's first few hundred, and a budget for looking again into what turned out not to be an object.
 //! Memory: the open call (at most [`Options::max_call_bytes`]) and its values. `benches/throughput.rs` measures both.
 //!
-//! Layers: `parser.rs`, with `tokens.rs` for tags and `blocks.rs` for Markdown, splits the stream into regions; `object.rs`
-//! makes calls of objects, which `json.rs`, `quote.rs` and `text.rs` read and `shape.rs` recognises; `markup.rs` reads calls
-//! written as tags, `whole_file.rs` files; `verdict.rs` judges a whole answer.
+//! Layers: `parser.rs`, with `tokens.rs` for tags and `blocks.rs` for Markdown, splits the stream into
+//! regions; `dialects.rs` says what a token means, and `tags.rs` finds it in every spelling;
+//! `thoughts.rs` reads thoughts, `head.rs` what stands between an opening token and the arguments,
+//! `harmony.rs` the headers of gpt-oss, `markup.rs` and `nested.rs` arguments written as elements,
+//! `python.rs` calls written in Python; `object.rs` makes calls of objects, which `json.rs`, `quote.rs`
+//! and `text.rs` read and `shape.rs` recognizes; `whole_file.rs` reads files; `verdict.rs` judges a
+//! whole answer.
 
 mod blocks;
 mod dialects;

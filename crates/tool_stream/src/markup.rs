@@ -17,7 +17,7 @@ use crate::json::literal;
 use crate::nested;
 use crate::tags::{Plain, Tag, classify, plain_element, tag_length};
 use crate::text::{Repairs, utf8};
-use crate::window::Window;
+use crate::window::{Blanks, Window};
 
 /// A call being read from elements.
 #[derive(Debug)]
@@ -107,7 +107,8 @@ pub(crate) enum Outcome {
 /// MiniMax M3 writes this token before each tag that is not part of a text.
 pub(crate) const MINIMAX: &[u8] = b"]<]minimax[>[";
 /// Elements that may stand around the arguments and mean nothing.
-pub(crate) const CONTAINERS: [&str; 7] = ["args", "arguments", "parameters", "params", "input", "file", "json"];
+pub(crate) const CONTAINERS: [&str; 7] =
+    ["args", "arguments", "parameters", "params", "input", "file", "json"];
 
 impl Invoke {
     pub(crate) fn new(tool: String, start: usize, pos: usize, closer: Closer, followed: bool) -> Invoke {
@@ -297,7 +298,11 @@ impl Invoke {
             Some(Tag::ParameterEnd | Tag::ValueEnd | Tag::KeyEnd) => self.pos = after,
             // The closing tag was left out before the next call or the end of the calls.
             Some(
-                Tag::CallEnd | Tag::ListEnd | Tag::Noise | Tag::Invoke { .. } | Tag::Open { .. }
+                Tag::CallEnd
+                | Tag::ListEnd
+                | Tag::Noise
+                | Tag::Invoke { .. }
+                | Tag::Open { .. }
                 | Tag::InvokeEnd,
             ) if self.closer != Closer::Tool => {
                 self.repairs.add(Repair::MissingCloser);
@@ -317,18 +322,19 @@ impl Invoke {
                     Plain::Empty => self.pos = after,
                     Plain::Open => {
                         if CONTAINERS.contains(&name) {
-                            let behind = win.from(after).iter().find(|b| !b.is_ascii_whitespace());
+                            let rest = match win.behind_blanks(after) {
+                                Blanks::More => return Some(Outcome::More),
+                                Blanks::Upto(at) => win.from(at),
+                                Blanks::TooMany | Blanks::End => &[],
+                            };
+                            // An array is a value.
                             let item = b"<item>";
-                            let rest = win.from(after).trim_ascii_start();
-                            let items = rest.starts_with(item);
-                            match behind {
-                                None if !win.eof => return Some(Outcome::More),
-                                Some(_) if item.starts_with(rest) && !win.eof => return Some(Outcome::More),
-                                Some(b'<' | b'{') if !items => {
-                                    self.pos = after;
-                                    return None;
-                                }
-                                _ => {}
+                            if !rest.is_empty() && item.starts_with(rest) && !win.eof {
+                                return Some(Outcome::More);
+                            }
+                            if rest.starts_with(b"{") || rest.starts_with(b"<") && !rest.starts_with(item) {
+                                self.pos = after;
+                                return None;
                             }
                         }
                         // Two files in one call, say: which of them is meant?
@@ -368,10 +374,11 @@ impl Invoke {
             Kind::Child => (child == Some(Plain::Close), child == Some(Plain::Open)),
         };
         if closes {
-            let fits = self.lenient || match goes_on(win, after, &field.kind, &self.closer, &self.tool) {
-                Some(fits) => fits,
-                None => return Some(Outcome::More),
-            };
+            let fits = self.lenient
+                || match goes_on(win, after, &field.kind, &self.closer, &self.tool) {
+                    Some(fits) => fits,
+                    None => return Some(Outcome::More),
+                };
             let nested = field.inline.take().is_some_and(|open| memchr(b'\n', win.slice(open, at)).is_none());
             if fits && !nested {
                 field.closer = Some(at);
@@ -488,16 +495,18 @@ fn is_kimi(tag: &[u8]) -> bool {
 /// Whether the call goes on behind a closing tag that ends at `after`; `None` if more bytes are needed
 /// to say.
 fn goes_on(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, tool: &str) -> Option<bool> {
-    let blanks = win.from(after).iter().position(|b| !b.is_ascii_whitespace());
-    let Some(blanks) = blanks else { return win.eof.then_some(true) };
-    let mut at = after + blanks;
+    let mut at = match win.behind_blanks(after) {
+        Blanks::Upto(at) => at,
+        Blanks::More => return None,
+        Blanks::TooMany => return Some(false),
+        Blanks::End => return Some(true),
+    };
     if win.from(at).starts_with(MINIMAX) {
-        at += MINIMAX.len();
-        let rest = win.from(at);
-        match rest.iter().position(|b| !b.is_ascii_whitespace()) {
-            Some(blanks) => at += blanks,
-            None => return win.eof.then_some(false),
-        }
+        at = match win.behind_blanks(at + MINIMAX.len()) {
+            Blanks::Upto(at) => at,
+            Blanks::More => return None,
+            Blanks::TooMany | Blanks::End => return Some(false),
+        };
     } else if MINIMAX.starts_with(win.from(at)) && !win.eof {
         return None;
     }

@@ -181,7 +181,8 @@ impl Candidate {
     /// more bytes are needed to say.
     fn closed_by_tag(&mut self, win: Window<'_>) -> Option<Option<Value>> {
         let at = self.reader.pos;
-        if win.get(at) != Some(b'<') || !self.announced || self.named.is_some() || !self.reader.behind_value() {
+        if win.get(at) != Some(b'<') || !self.announced || self.named.is_some() || !self.reader.behind_value()
+        {
             return Some(None);
         }
         let len = tag_length(win, at, &mut at.clone())?;

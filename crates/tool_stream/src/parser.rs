@@ -15,9 +15,9 @@ use crate::markup::Invoke;
 use crate::object::{Candidate, Named, Outcome};
 use crate::tags::{Literal, Tag, literal};
 use crate::thoughts::Thinking;
-use crate::{prose, python};
 use crate::whole_file::File;
-use crate::window::Window;
+use crate::window::{Blanks, Window};
+use crate::{prose, python};
 
 /// The streaming parser. See the crate's documentation for what it understands.
 #[derive(Debug)]
@@ -393,7 +393,8 @@ impl Parser {
             self.answered = !self.answer.is_empty();
         } else if !self.answer.is_empty() {
             let whole = start == self.answer_start + self.answer.len() && self.answer.len() < MAX_ANSWER;
-            match whole {
+            let looked = self.answer.len() > python::MAX_HEAD;
+            match whole && (looked || python::may_begin(&self.answer)) {
                 true => self.answer.extend_from_slice(bytes),
                 false => self.answer.clear(),
             }
@@ -462,7 +463,12 @@ impl Parser {
     /// Whether `"tool":` follows the byte at hand; `None` if more bytes are needed to say.
     fn names_tool(&self, win: Window<'_>) -> Option<bool> {
         let bracket = usize::from(matches!(win.get(self.pos), Some(b'(' | b'[')));
-        let rest = win.from(self.pos + bracket).trim_ascii_start();
+        let at = match win.behind_blanks(self.pos + bracket) {
+            Blanks::Upto(at) => at,
+            Blanks::More => return None,
+            Blanks::TooMany | Blanks::End => return Some(false),
+        };
+        let rest = win.from(at);
         for word in [&b"\"tool\""[..], b"'tool'"] {
             let Some(behind) = rest.strip_prefix(word) else {
                 if word.starts_with(rest) && !win.eof {
@@ -470,9 +476,10 @@ impl Parser {
                 }
                 continue;
             };
-            return match behind.trim_ascii_start().first() {
-                None if !win.eof => None,
-                first => Some(first == Some(&b':')),
+            return match win.behind_blanks(win.end() - behind.len()) {
+                Blanks::Upto(at) => Some(win.get(at) == Some(b':')),
+                Blanks::More => None,
+                Blanks::TooMany | Blanks::End => Some(false),
             };
         }
         Some(false)
@@ -561,8 +568,12 @@ impl Parser {
             () => None,
         };
         let mut reacted = false;
+        // A name before the object ends with a letter or a digit, or a token or mark does.
+        let last = self.before().trim_ascii_end().last();
+        let may_name = last.is_some_and(|b| b.is_ascii_alphanumeric() || b"_:]*`)".contains(b));
         let named = match eligible {
             Some(_) => None,
+            None if !may_name => None,
             None => {
                 let before = self.before();
                 let react = prose::react(before).filter(|(_, back)| {
@@ -577,17 +588,19 @@ impl Parser {
         };
         if named.is_some() && !reacted {
             // A brace behind a word: `search {` in a sentence is no call.
-            match win.from(self.pos + 1).trim_ascii_start().first() {
-                None if !win.eof => return Flow::More,
+            let first = match win.behind_blanks(self.pos + 1) {
+                Blanks::Upto(at) => win.get(at),
+                Blanks::More => return Flow::More,
+                Blanks::TooMany | Blanks::End => None,
+            };
+            match first {
                 Some(b'"' | b'}' | b'\'' | b'<' | b'a'..=b'z' | b'A'..=b'Z' | b'_') => {}
                 _ => return self.plain(1),
             }
         }
         self.reacted |= reacted;
-        let named = named.map(|(tool, back)| Named {
-            tool: self.options.bare_name(&tool),
-            start: self.shown - back,
-        });
+        let named =
+            named.map(|(tool, back)| Named { tool: self.options.bare_name(&tool), start: self.shown - back });
         let eligible = if named.is_some() { Some(true) } else { eligible };
         self.begin(self.pos, eligible, named);
         Flow::Go

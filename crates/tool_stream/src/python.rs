@@ -21,7 +21,14 @@ pub(crate) enum Head {
 }
 
 /// Bytes from the start of a call to its bracket, at most.
-const MAX_HEAD: usize = 160;
+pub(crate) const MAX_HEAD: usize = 160;
+
+/// Whether an answer that begins so may be a call: by its first word, as far as it is there.
+pub(crate) fn may_begin(answer: &[u8]) -> bool {
+    let word = answer.strip_prefix(b"[").unwrap_or(answer).trim_ascii_start();
+    let len = word.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.')).count();
+    len < MAX_HEAD && word.get(len).is_none_or(|next| *next == b'(')
+}
 
 /// The head of the call that begins at `at`, behind blanks.
 pub(crate) fn head(win: Window<'_>, at: usize) -> Head {

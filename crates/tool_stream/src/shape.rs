@@ -145,8 +145,20 @@ const NOT_A_CALL: [&str; 14] = [
 
 /// Members of records that have a name or a tool among other data: packages, lines of logs.
 const RECORD: [&str; 14] = [
-    "author", "date", "dependencies", "homepage", "level", "license", "msg", "price", "scripts", "time",
-    "timestamp", "ts", "url", "version",
+    "author",
+    "date",
+    "dependencies",
+    "homepage",
+    "level",
+    "license",
+    "msg",
+    "price",
+    "scripts",
+    "time",
+    "timestamp",
+    "ts",
+    "url",
+    "version",
 ];
 
 /// Keys of a schema: `"arguments": {"type": …` may be one, so the call is not opened yet.
@@ -221,7 +233,8 @@ pub(crate) fn has_broken_arguments(map: &Map<String, Value>) -> bool {
                 t.trim_start().starts_with('{') && object_in(t, &mut Repairs::default()).is_none()
             })
     };
-    let inner = |(key, value): (&String, &Value)| among(key, &WRAPPERS) && value.as_object().is_some_and(broken);
+    let inner =
+        |(key, value): (&String, &Value)| among(key, &WRAPPERS) && value.as_object().is_some_and(broken);
     broken(map) || map.iter().any(inner)
 }
 
@@ -345,9 +358,7 @@ fn named(
         // A name and a number are an entry of some list.
         None if !announced && beside(map, key).is_empty() && map.keys().any(|k| folded(k) == "id") => None,
         None if (options.knows(&tool) || announced && beside(map, key).is_empty())
-            && !map.keys().any(|k| {
-                among(k, &NOT_A_CALL) || among(k, &RECORD) || k == "description"
-            }) =>
+            && !map.keys().any(|k| among(k, &NOT_A_CALL) || among(k, &RECORD) || k == "description") =>
         {
             Some(Shape { tool, arguments: Value::Object(beside(map, key)) })
         }

@@ -3,6 +3,9 @@
 //! Tokens arrive in many spellings (docs/model-apis.md has DeepSeek's): full-width, double or ASCII
 //! bars, `▁`, `_` or a space between the words. [`classify`] folds all to one before it compares.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use crate::dialects::{DIALECTS, NOISE, THOUGHTS, TURNS, Turn};
 use crate::window::Window;
 
@@ -151,8 +154,9 @@ fn element(text: &str, closing: bool) -> Option<Tag> {
     let text = text.trim();
     let empty = text.ends_with('/');
     let text = text.trim_end_matches('/').trim_end();
-    let end =
-        text.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | ':' | '-' | '|'))).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | ':' | '-' | '|')))
+        .unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     // A namespace before the name, or Hunyuan's suffix behind it.
     let name = match name.split_once([':', '|']) {
@@ -205,46 +209,48 @@ fn element(text: &str, closing: bool) -> Option<Tag> {
 
 /// The meaning of a token as `dialects.rs` spells it.
 pub(crate) fn token(token: &str) -> Option<Tag> {
-    let same = |known: &&str| known.eq_ignore_ascii_case(token);
-    let closing = token.contains('/') || token.contains("_end");
+    TOKENS.get(&token.to_ascii_lowercase()).cloned()
+}
+
+/// Every token of the tables, in lower case. Where two rows share one, the first decides.
+static TOKENS: LazyLock<HashMap<String, Tag>> = LazyLock::new(|| {
+    let mut all = HashMap::new();
+    let mut add = |token: &str, tag: Tag| {
+        all.entry(token.to_ascii_lowercase()).or_insert(tag);
+    };
     for dialect in DIALECTS {
         for (key, value, end) in dialect.fields {
-            if let Some(tag) = match () {
-                () if same(key) => Some(Tag::Key),
-                () if same(value) => Some(Tag::Value),
-                () if same(end) => Some(Tag::ValueEnd),
-                () => None,
-            } {
-                return Some(tag);
-            }
+            add(key, Tag::Key);
+            add(value, Tag::Value);
+            add(end, Tag::ValueEnd);
         }
-        if dialect.open.iter().any(|t| same(t)) {
+        for token in dialect.open {
             // An element is a word that prose may hold as well.
-            return Some(Tag::Open { certain: !dialect.between.is_empty() && token.starts_with("<|") });
+            add(token, Tag::Open { certain: !dialect.between.is_empty() && token.starts_with("<|") });
         }
-        if dialect.list.iter().any(|t| same(t)) {
-            return Some(if closing { Tag::ListEnd } else { Tag::List });
+        for token in dialect.list {
+            let closing = token.contains('/') || token.contains("_end") || token.contains(":end");
+            add(token, if closing { Tag::ListEnd } else { Tag::List });
         }
-        if dialect.between.iter().any(|t| same(t)) {
-            return Some(Tag::Between);
-        }
-        if dialect.close.iter().any(|t| same(t)) {
-            return Some(Tag::CallEnd);
-        }
+        dialect.between.iter().for_each(|token| add(token, Tag::Between));
+        dialect.close.iter().for_each(|token| add(token, Tag::CallEnd));
     }
     for (kind, thought) in THOUGHTS.iter().enumerate() {
-        if thought.open.iter().any(|t| same(t)) {
-            return Some(Tag::ThinkOpen(kind));
-        }
-        if thought.close.iter().any(|t| same(t)) {
-            return Some(Tag::ThinkClose(kind));
-        }
+        thought.open.iter().for_each(|token| add(token, Tag::ThinkOpen(kind)));
+        thought.close.iter().for_each(|token| add(token, Tag::ThinkClose(kind)));
     }
-    if let Some((_, turn)) = TURNS.iter().find(|(t, _)| same(t)) {
-        return Some(Tag::Turn(*turn));
-    }
-    NOISE.iter().any(same).then_some(Tag::Noise)
-}
+    TURNS.iter().for_each(|(token, turn)| add(token, Tag::Turn(*turn)));
+    NOISE.iter().for_each(|token| add(token, Tag::Noise));
+    all
+});
+
+/// The tokens that do not begin with `<`, as the tables spell them.
+static LITERALS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    let calls = DIALECTS.iter().flat_map(|d| [d.open, d.list, d.between, d.close]);
+    let thoughts = THOUGHTS.iter().flat_map(|t| [t.open, t.close]);
+    let all = calls.chain(thoughts).flatten().copied().chain(TURNS.iter().map(|(t, _)| *t));
+    all.chain(NOISE.iter().copied()).filter(|t| !t.starts_with('<')).collect()
+});
 
 /// The name in `=NAME` or ` name="NAME"`.
 fn subject(rest: &str) -> Option<String> {
@@ -389,17 +395,8 @@ pub(crate) enum Literal {
 /// The token at the start of `rest` that is spelled out in the table and begins with another byte
 /// than `<`.
 pub(crate) fn literal(rest: &[u8], eof: bool) -> Literal {
-    let all = DIALECTS
-        .iter()
-        .flat_map(|d| [d.open, d.list, d.between, d.close])
-        .chain(THOUGHTS.iter().flat_map(|t| [t.open, t.close]))
-        .flatten()
-        .copied()
-        .chain(TURNS.iter().map(|(t, _)| *t))
-        .chain(NOISE.iter().copied())
-        .filter(|t| !t.starts_with('<'));
     let mut undecided = false;
-    for word in all {
+    for word in LITERALS.iter().copied() {
         if rest.starts_with(word.as_bytes()) {
             return token(word).map_or(Literal::None, |tag| Literal::Found(tag, word.len()));
         }
@@ -414,12 +411,9 @@ mod tests {
 
     #[test]
     fn a_token_means_the_same_in_every_spelling() {
-        for tag in [
-            "<｜tool▁call▁begin｜>",
-            "<|tool_call_begin|>",
-            "<||tool call begin||>",
-            "<|Tool_Call_Begin|>",
-        ] {
+        for tag in
+            ["<｜tool▁call▁begin｜>", "<|tool_call_begin|>", "<||tool call begin||>", "<|Tool_Call_Begin|>"]
+        {
             assert_eq!(classify(tag.as_bytes()), Some(Tag::Open { certain: true }), "{tag}");
         }
         assert_eq!(classify(b"<|channel|>"), Some(Tag::Turn(Turn::Channel)));

@@ -11,7 +11,7 @@ use crate::parser::{Flow, Mode, Parser};
 use crate::prose;
 use crate::tags::{Literal, Plain, Tag, classify, literal, plain_element, tag_length};
 use crate::text::Repairs;
-use crate::window::Window;
+use crate::window::{Blanks, Window};
 
 impl Parser {
     /// A `<` in the text.
@@ -90,7 +90,8 @@ impl Parser {
             Tag::Open { .. } | Tag::List | Tag::Invoke { .. } => {
                 self.show(win, self.pos, out);
                 let named = matches!(tag, Tag::Invoke { .. }) && !self.announced && !self.listed;
-                let placed = || self.may_think(win.slice(start, after)) || self.before().ends_with(b"function");
+                let placed =
+                    || self.may_think(win.slice(start, after)) || self.before().ends_with(b"function");
                 let placed = !named || placed();
                 if self.in_example(&tag) || !placed {
                     return self.plain(len);
@@ -137,7 +138,7 @@ impl Parser {
             // Another call of the same kind may be a real one.
             Some(open) if open == kind && self.line_blank => !alone(),
             Some(_) => true,
-            None => !(self.behind_call || self.announced) && !alone(),
+            None => !(self.behind_call || self.announced || alone()),
         };
         if example {
             self.example.get_or_insert(kind);
@@ -194,7 +195,8 @@ impl Parser {
         out: &mut Vec<Event>,
     ) -> Flow {
         let named = prose::last_word(self.before_all(win, out));
-        let Some((tool, back)) = named.filter(|(tool, _)| self.options.known_tools.is_none() || self.options.knows(tool))
+        let Some((tool, back)) =
+            named.filter(|(tool, _)| self.options.known_tools.is_none() || self.options.knows(tool))
         else {
             return self.plain(1);
         };
@@ -225,16 +227,15 @@ impl Parser {
             let tool = name.to_owned();
             let closer = if kind == Plain::Empty { Closer::Empty } else { Closer::Tool };
             if kind == Plain::Open {
-                let rest = win.from(after);
-                let Some(blanks) = rest.iter().position(|b| !b.is_ascii_whitespace()) else {
-                    return if win.eof { self.plain(len) } else { Flow::More };
+                let at = match win.behind_blanks(after) {
+                    Blanks::Upto(at) => at,
+                    Blanks::More => return Flow::More,
+                    Blanks::TooMany | Blanks::End => return self.plain(len),
                 };
-                let Some(inner) = tag_length(win, after + blanks, &mut (after + blanks)) else {
-                    return Flow::More;
-                };
-                let next = plain_element(&rest[blanks..blanks + inner]);
+                let Some(inner) = tag_length(win, at, &mut at.clone()) else { return Flow::More };
+                let next = plain_element(win.slice(at, at + inner));
                 let argument = next.is_some_and(|(n, k)| k == Plain::Open || k == Plain::Close && n == tool);
-                if rest[blanks] != b'<' || !argument {
+                if win.get(at) != Some(b'<') || !argument {
                     return self.plain(len);
                 }
             }

@@ -31,4 +31,30 @@ impl<'a> Window<'a> {
         let range = from.checked_sub(self.base).zip(to.checked_sub(self.base));
         range.and_then(|(from, to)| self.bytes.get(from..to)).unwrap_or_default()
     }
+
+    /// Where the first byte stands at or behind `at` that is not blank.
+    pub(crate) fn behind_blanks(&self, at: usize) -> Blanks {
+        let rest = self.from(at);
+        let rest = &rest[..rest.len().min(MAX_BLANKS)];
+        match rest.iter().position(|b| !b.is_ascii_whitespace()) {
+            Some(blanks) => Blanks::Upto(at + blanks),
+            None if rest.len() == MAX_BLANKS => Blanks::TooMany,
+            None if self.eof => Blanks::End,
+            None => Blanks::More,
+        }
+    }
+}
+
+/// Bytes of blanks that are looked past, at most: they are looked at again with each chunk.
+const MAX_BLANKS: usize = 256;
+
+/// What stands behind blanks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blanks {
+    Upto(usize),
+    TooMany,
+    /// The end of the stream.
+    End,
+    /// More bytes are needed to say.
+    More,
 }
