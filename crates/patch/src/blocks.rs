@@ -49,6 +49,11 @@ pub(crate) fn is_search(line: &str) -> bool {
     marker(line) == Some(Marker::Search)
 }
 
+/// The line, of those that begin with a block, that ends it.
+pub(crate) fn close(lines: &[&str]) -> Option<usize> {
+    lines.iter().position(|line| marker(line) == Some(Marker::Replace))
+}
+
 pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     let lines: Vec<&str> = text.split('\n').collect();
     let mut out: Vec<FilePatch> = Vec::new();

@@ -30,12 +30,14 @@
 //! assert_eq!(applied.bytes.unwrap(), b"one\r\nzwei\r\n");
 //! ```
 
+mod answer;
 mod apply;
 mod blocks;
 mod context;
 mod detect;
 mod envelope;
 mod feedback;
+mod fence;
 mod indent;
 mod index;
 mod ladder;
@@ -43,6 +45,7 @@ mod lines;
 mod model;
 mod place;
 mod preview;
+mod shell;
 mod similarity;
 mod splice;
 mod strict;
@@ -51,6 +54,7 @@ mod unified;
 mod units;
 mod watch;
 
+pub use answer::whole_answer;
 pub use apply::{Applied, How, apply};
 pub use detect::{detect, edits, parse, parse_for, whole};
 pub use feedback::{Kind, Refused};
