@@ -8,6 +8,7 @@ use crate::{
     Action, Dialect, FilePatch, Hunk, Kind, Mark, Refused, Rung, feedback,
     index::Index,
     ladder::{Body, old},
+    lazy,
     lines::{BOM, Lines},
     place::{Spot, place, tells_endings, with_endings},
     splice::splices as splices_of,
@@ -42,6 +43,9 @@ pub struct How {
 /// When it does not fit in one way only, changes nothing, or has been applied already. Never applied in part.
 pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refused> {
     let refuse = |kind, message: &str| Err(Refused::new(kind, message.into()).hunk(0, patch.hunks.len()));
+    if let Some(refused) = lazy::refusal(original, patch) {
+        return Err(refused);
+    }
     match (&patch.action, original) {
         (Action::Create(content), Some(there)) if !there.is_empty() => {
             if content == there {

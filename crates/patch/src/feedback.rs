@@ -40,6 +40,8 @@ pub enum Kind {
     Exists,
     /// It changes a file that is not there.
     Missing,
+    /// It has a comment or dots where the file has code.
+    Placeholder,
 }
 
 /// A patch that was not applied, and what the file really says. Its `Display` is what the model reads.

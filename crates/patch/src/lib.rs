@@ -41,6 +41,7 @@ mod fence;
 mod indent;
 mod index;
 mod ladder;
+mod lazy;
 mod lines;
 mod model;
 mod place;

@@ -16,8 +16,10 @@ use crate::{
     Dialect, FilePatch, Kind, Mark, Refused, context, detect, edits, feedback,
     index::Index,
     ladder::{Body, old, unnumbered},
+    lazy,
     lines::bare,
     place::{body, candidates, with_endings},
+    whole,
 };
 
 /// Lines of a hunk that is not complete up to which it is judged at each of them; a longer one is judged when it is complete. Each judgement looks
@@ -171,9 +173,43 @@ impl Watch {
         edits([(path, search, replace)]).iter().try_for_each(|patch| self.replaced(patch))
     }
 
+    /// An edit whose replacement is still being written; only its complete lines count.
+    ///
+    /// # Errors
+    /// As [`Watch::feed`].
+    pub fn replacing(&mut self, path: &str, search: &str, replace: &str) -> Result<(), Stop> {
+        let Some(replace) = last_may_be_lazy(replace) else { return Ok(()) };
+        edits([(path, search, replace)]).iter().try_for_each(|patch| self.leaves_out(patch))
+    }
+
+    /// A whole file that is still being written; only its complete lines count.
+    ///
+    /// # Errors
+    /// As [`Watch::feed`].
+    pub fn writing(&mut self, path: &str, content: &str) -> Result<(), Stop> {
+        let Some(content) = last_may_be_lazy(content) else { return Ok(()) };
+        self.leaves_out(&whole(path, content.as_bytes()))
+    }
+
+    /// Refuses a patch whose lines so far stand for code that it leaves out.
+    fn leaves_out(&mut self, patch: &FilePatch) -> Result<(), Stop> {
+        let path = patch.from.as_ref().unwrap_or(&patch.path);
+        self.open(path)?;
+        let file = match &self.files[path] {
+            Looked::File(file) => Some(file.borrow_owner().as_slice()),
+            Looked::Nothing => None,
+            Looked::Unknown => return Ok(()),
+        };
+        let hunk = if patch.hunks.is_empty() { 0 } else { self.hunks + 1 };
+        match lazy::refusal(file, patch) {
+            Some(refused) => Err(Stop { path: path.clone(), why: Why::Lines(refused.hunk(hunk, 0)) }),
+            None => Ok(()),
+        }
+    }
+
     /// A search and its replacement.
     fn replaced(&mut self, patch: &FilePatch) -> Result<(), Stop> {
-        self.open(&patch.path)?;
+        self.leaves_out(patch)?;
         if patch.hunks.is_empty() {
             self.made.push(patch.path.clone());
         }
@@ -282,6 +318,14 @@ impl Watch {
             Looked::File(_) | Looked::Unknown => Ok(()),
         }
     }
+}
+
+/// The complete lines of a text, up to the last one that may be a placeholder.
+fn last_may_be_lazy(text: &str) -> Option<&str> {
+    let text = &text[..text.rfind('\n')? + 1];
+    let last = text.lines().rev().find(|line| lazy::may_be(line))?;
+    let end = last.as_ptr() as usize - text.as_ptr() as usize + last.len();
+    Some(&text[..end])
 }
 
 /// Whether a hunk that begins with these lines can stand anywhere on any rung. `text` is what is searched within lines so far.

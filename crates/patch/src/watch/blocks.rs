@@ -4,6 +4,7 @@ use super::{BEGINNING, Stop, Watch};
 use crate::{
     Dialect,
     blocks::{Marker, marker, parse, path_before, path_within},
+    lazy,
 };
 
 #[derive(Debug, Default)]
@@ -42,6 +43,7 @@ impl Reader {
                 (self.open, self.after) = (None, at + 1);
                 return self.whole(watch, open, at + 1).map(|()| true);
             }
+            None if self.divided && lazy::may_be(&watch.lines[at]) => self.replacing(watch, open, at + 1)?,
             None if !self.divided && at - open <= BEGINNING => self.searched(watch, open + 1..at + 1)?,
             None => {}
         }
@@ -52,6 +54,14 @@ impl Reader {
     fn searched(&self, watch: &mut Watch, lines: std::ops::Range<usize>) -> Result<(), Stop> {
         let search = watch.text(lines);
         self.path.as_ref().map_or(Ok(()), |path| watch.searched(path, &search))
+    }
+
+    /// A placeholder in a replacement that is not complete.
+    fn replacing(&self, watch: &mut Watch, from: usize, to: usize) -> Result<(), Stop> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let text = watch.text(from..to) + ">>>>>>> REPLACE\n";
+        let patches = parse(&text, Some(path)).unwrap_or_default();
+        patches.iter().try_for_each(|patch| watch.leaves_out(patch))
     }
 
     /// A complete block. One that cannot be read is judged when the patch is whole.

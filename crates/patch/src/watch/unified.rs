@@ -4,7 +4,7 @@
 //! counts say that they may be lines of the hunk.
 
 use super::{BEGINNING, Stop, Watch};
-use crate::{Dialect, FilePatch, unified};
+use crate::{Dialect, FilePatch, lazy, unified};
 
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -92,9 +92,14 @@ impl Reader {
             }
         }
         let Some(open) = &mut self.hunk else { return Ok(true) };
-        let inside = open.take(&line) && at - open.from < BEGINNING;
+        let inside = open.take(&line);
+        let first = inside && at - open.from < BEGINNING;
+        if inside && line.strip_prefix('+').is_some_and(lazy::may_be) {
+            let patches = self.read(watch, at + 1);
+            patches.iter().try_for_each(|patch| watch.leaves_out(patch))?;
+        }
         // `--- ` may begin the next file's header.
-        if inside && line.starts_with([' ', '-']) && !line.starts_with("--- ") {
+        if first && line.starts_with([' ', '-']) && !line.starts_with("--- ") {
             let patches = self.read(watch, at + 1);
             for patch in patches {
                 watch.judge_beginning(&patch)?;
