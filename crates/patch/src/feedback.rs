@@ -119,6 +119,10 @@ pub(crate) fn no_context() -> String {
     "it only adds lines and does not say where; include an existing line before or after them".into()
 }
 
+pub(crate) fn no_such_line(index: &Index<'_>, line: usize) -> String {
+    format!("there is no line {line} to insert below; the file has {} lines", index.lines.len())
+}
+
 pub(crate) fn too_many(places: usize) -> String {
     format!("its old lines stand in {places} places; include lines that occur once")
 }

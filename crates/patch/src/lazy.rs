@@ -9,7 +9,7 @@ mod comment;
 mod words;
 
 use crate::{
-    Action, FilePatch, Kind, Mark, Refused,
+    Action, FilePatch, Hunk, Kind, Mark, Refused,
     feedback::show,
     lines::{bare, indent},
     units,
@@ -56,18 +56,24 @@ impl Syntax {
 
 /// Why a patch is refused: the first line it adds that stands for code it leaves out. `file` is what it is applied to.
 pub(crate) fn refusal(file: Option<&[u8]>, patch: &FilePatch) -> Option<Refused> {
-    let (hunk, line, says) = match &patch.action {
+    match &patch.action {
         Action::Create(content) | Action::Replace(content) => {
             let added = content.split(|b| *b == b'\n').map(|line| (Mark::Add, bare(line)));
-            find(file, &patch.path, added).map(|(line, says)| (0, line, says))
+            let (line, says) = find(file, &patch.path, added)?;
+            Some(refused(file, line, says))
         }
-        Action::Update => patch.hunks.iter().enumerate().find_map(|(i, hunk)| {
-            let lines = hunk.lines.iter().map(|line| (line.mark, bare(&line.text)));
-            find(file, &patch.path, lines).map(|(line, says)| (i + 1, line, says))
-        }),
+        Action::Update => find_in(file, &patch.path, &patch.hunks),
         Action::Delete => None,
-    }?;
-    Some(refused(file, line, says).hunk(hunk, patch.hunks.len()))
+    }
+}
+
+/// The same for hunks. One that can be read in several ways is not judged.
+pub(crate) fn find_in(file: Option<&[u8]>, path: &str, hunks: &[Hunk]) -> Option<Refused> {
+    hunks.iter().enumerate().filter(|(_, hunk)| hunk.readings.is_empty()).find_map(|(i, hunk)| {
+        let lines = hunk.lines.iter().map(|line| (line.mark, bare(&line.text)));
+        let (line, says) = find(file, path, lines)?;
+        Some(refused(file, line, says).hunk(i + 1, hunks.len()))
+    })
 }
 
 /// The refusal of one placeholder line.

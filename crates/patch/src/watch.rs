@@ -19,6 +19,7 @@ use crate::{
     lazy,
     lines::bare,
     place::{body, candidates, with_endings},
+    readings::settle_one,
     whole,
 };
 
@@ -148,6 +149,9 @@ impl Watch {
         let long = memchr::memchr_iter(b'\n', search.as_bytes()).nth(BEGINNING).is_some();
         if long || search.trim().is_empty() || self.made.iter().any(|made| made == path) {
             return Ok(());
+        }
+        if search.lines().any(lazy::elides) {
+            return Ok(()); // what stands between its parts is known when it is whole
         }
         let hunk = self.hunks + 1;
         let stop = |why| Err(Stop { path: path.to_owned(), why });
@@ -279,14 +283,16 @@ impl Watch {
         let stop = |why| Err(Stop { path: path.clone(), why });
         match &self.files[path] {
             Looked::Unknown => Ok(()),
-            Looked::Nothing if patch.hunks.iter().flat_map(|h| &h.lines).all(|l| l.mark == Mark::Add) => {
-                Ok(())
-            }
+            Looked::Nothing if patch.creates() => Ok(()),
             Looked::Nothing => stop(Why::Missing),
             Looked::File(file) => {
                 for hunk in &patch.hunks {
                     self.hunks += 1;
-                    match candidates(file.borrow_dependent(), hunk, patch.dialect) {
+                    let index = file.borrow_dependent();
+                    let meant = settle_one(index, hunk, patch.dialect);
+                    let meant = meant.as_ref().map(|meant| meant.as_ref().unwrap_or(hunk));
+                    match meant.map_err(Clone::clone).and_then(|hunk| candidates(index, hunk, patch.dialect))
+                    {
                         // In too many or in several places: other hunks may tell which.
                         Ok(_) | Err(Refused { kind: Kind::Ambiguous, .. }) => {}
                         Err(refused) => return stop(Why::Lines(refused.hunk(self.hunks, 0))),
@@ -330,7 +336,12 @@ fn last_may_be_lazy(text: &str) -> Option<&str> {
 
 /// Whether a hunk that begins with these lines can stand anywhere on any rung. `text` is what is searched within lines so far.
 fn possible(index: &Index<'_>, body: &Body<'_>, text: Option<&[u8]>) -> bool {
-    let stands = |body: &Body<'_>| !index.runs(&old(body)).is_empty() || context::may_align(index, body);
+    let stands = |body: &Body<'_>| {
+        let lines = old(body);
+        !index.runs(&lines).is_empty()
+            || context::may_align(index, body)
+            || !index.squeezed_runs(&lines).is_empty()
+    };
     let within = |text: &[u8]| memchr::memmem::find(index.lines.bytes, &with_endings(index, text)).is_some();
     text.is_some_and(within) || stands(body) || unnumbered(body).is_some_and(|(body, _)| stands(&body))
 }

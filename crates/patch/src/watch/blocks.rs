@@ -27,7 +27,8 @@ impl Reader {
         let Some(open) = self.open else {
             if found == Some(Marker::Search) {
                 let before: Vec<&str> = watch.lines[self.after..at].iter().map(String::as_str).collect();
-                let named = path_within(&watch.lines[at]).or_else(|| path_before(&before));
+                let named =
+                    path_within(&watch.lines[at]).or_else(|| path_before(&before, watch.path.as_deref()));
                 self.path = named.or_else(|| self.path.take()).or_else(|| watch.path.clone());
                 (self.open, self.divided) = (Some(at), false);
                 if let Some(path) = &self.path {

@@ -66,7 +66,19 @@ impl Reader {
             return Ok(true);
         }
         if let Some(ranges) = line.strip_prefix("@@") {
-            self.close(watch, at)?;
+            let above: Vec<&str> =
+                watch.lines[at.saturating_sub(1)..].iter().map(|line| line.trim_end()).collect();
+            let named = at > 0 && at >= self.first && unified::lone_header(&above, 0).is_some();
+            let known = self.header.is_some_and(|(_, to)| to == at);
+            if named && !known {
+                if self.hunk.as_ref().is_some_and(|open| open.may_swallow()) {
+                    return Ok(false);
+                }
+                self.close(watch, at - 1)?;
+                self.header = Some((at - 1, at));
+            } else {
+                self.close(watch, at)?;
+            }
             let left = unified::ranges(ranges).and_then(|(_, counts)| counts);
             self.hunk =
                 Some(Open { title: Some(at), from: at + 1, left, guessed: left.is_none(), over: false });
