@@ -23,9 +23,18 @@ pub(crate) fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
             action,
             hunks,
             executable: None,
+            own_endings: false,
         };
         match what {
-            What::End => break,
+            What::End => {
+                // Another envelope may follow; prose after the last one is not read.
+                let begins = |j: &usize| matches!(directive(lines[*j]), Some((What::Begin, _)));
+                match (i..lines.len()).find(begins) {
+                    Some(next) => i = next,
+                    None => break,
+                }
+                continue;
+            }
             What::Begin => {}
             _ if path.is_empty() => return Err(ParseError::at(start, lines[start], "it names no file")),
             What::Delete => out.push(patch(Action::Delete, Vec::new())),

@@ -30,29 +30,37 @@
 //! assert_eq!(applied.bytes.unwrap(), b"one\r\nzwei\r\n");
 //! ```
 
+mod answer;
 mod apply;
 mod blocks;
 mod context;
 mod detect;
 mod envelope;
 mod feedback;
+mod fence;
 mod indent;
 mod index;
+mod json;
 mod ladder;
+mod lazy;
 mod lines;
 mod model;
 mod place;
 mod preview;
+mod readings;
+mod shell;
 mod similarity;
 mod splice;
 mod strict;
+mod tags;
 mod typography;
 mod unified;
 mod units;
 mod watch;
 
+pub use answer::whole_answer;
 pub use apply::{Applied, How, apply};
-pub use detect::{detect, edits, parse, parse_for, whole};
+pub use detect::{Change, changes, detect, edits, parse, parse_for, whole};
 pub use feedback::{Kind, Refused};
 pub use ladder::Rung;
 pub use model::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError};

@@ -16,8 +16,11 @@ use crate::{
     Dialect, FilePatch, Kind, Mark, Refused, context, detect, edits, feedback,
     index::Index,
     ladder::{Body, old, unnumbered},
+    lazy,
     lines::bare,
     place::{body, candidates, with_endings},
+    readings::settle_one,
+    whole,
 };
 
 /// Lines of a hunk that is not complete up to which it is judged at each of them; a longer one is judged when it is complete. Each judgement looks
@@ -147,6 +150,9 @@ impl Watch {
         if long || search.trim().is_empty() || self.made.iter().any(|made| made == path) {
             return Ok(());
         }
+        if search.lines().any(lazy::elides) {
+            return Ok(()); // what stands between its parts is known when it is whole
+        }
         let hunk = self.hunks + 1;
         let stop = |why| Err(Stop { path: path.to_owned(), why });
         match &self.files[path] {
@@ -171,9 +177,43 @@ impl Watch {
         edits([(path, search, replace)]).iter().try_for_each(|patch| self.replaced(patch))
     }
 
+    /// An edit whose replacement is still being written; only its complete lines count.
+    ///
+    /// # Errors
+    /// As [`Watch::feed`].
+    pub fn replacing(&mut self, path: &str, search: &str, replace: &str) -> Result<(), Stop> {
+        let Some(replace) = last_may_be_lazy(replace) else { return Ok(()) };
+        edits([(path, search, replace)]).iter().try_for_each(|patch| self.leaves_out(patch))
+    }
+
+    /// A whole file that is still being written; only its complete lines count.
+    ///
+    /// # Errors
+    /// As [`Watch::feed`].
+    pub fn writing(&mut self, path: &str, content: &str) -> Result<(), Stop> {
+        let Some(content) = last_may_be_lazy(content) else { return Ok(()) };
+        self.leaves_out(&whole(path, content.as_bytes()))
+    }
+
+    /// Refuses a patch whose lines so far stand for code that it leaves out.
+    fn leaves_out(&mut self, patch: &FilePatch) -> Result<(), Stop> {
+        let path = patch.from.as_ref().unwrap_or(&patch.path);
+        self.open(path)?;
+        let file = match &self.files[path] {
+            Looked::File(file) => Some(file.borrow_owner().as_slice()),
+            Looked::Nothing => None,
+            Looked::Unknown => return Ok(()),
+        };
+        let hunk = if patch.hunks.is_empty() { 0 } else { self.hunks + 1 };
+        match lazy::refusal(file, patch) {
+            Some(refused) => Err(Stop { path: path.clone(), why: Why::Lines(refused.hunk(hunk, 0)) }),
+            None => Ok(()),
+        }
+    }
+
     /// A search and its replacement.
     fn replaced(&mut self, patch: &FilePatch) -> Result<(), Stop> {
-        self.open(&patch.path)?;
+        self.leaves_out(patch)?;
         if patch.hunks.is_empty() {
             self.made.push(patch.path.clone());
         }
@@ -243,14 +283,16 @@ impl Watch {
         let stop = |why| Err(Stop { path: path.clone(), why });
         match &self.files[path] {
             Looked::Unknown => Ok(()),
-            Looked::Nothing if patch.hunks.iter().flat_map(|h| &h.lines).all(|l| l.mark == Mark::Add) => {
-                Ok(())
-            }
+            Looked::Nothing if patch.creates() => Ok(()),
             Looked::Nothing => stop(Why::Missing),
             Looked::File(file) => {
                 for hunk in &patch.hunks {
                     self.hunks += 1;
-                    match candidates(file.borrow_dependent(), hunk, patch.dialect) {
+                    let index = file.borrow_dependent();
+                    let meant = settle_one(index, hunk, patch.dialect);
+                    let meant = meant.as_ref().map(|meant| meant.as_ref().unwrap_or(hunk));
+                    match meant.map_err(Clone::clone).and_then(|hunk| candidates(index, hunk, patch.dialect))
+                    {
                         // In too many or in several places: other hunks may tell which.
                         Ok(_) | Err(Refused { kind: Kind::Ambiguous, .. }) => {}
                         Err(refused) => return stop(Why::Lines(refused.hunk(self.hunks, 0))),
@@ -284,9 +326,22 @@ impl Watch {
     }
 }
 
+/// The complete lines of a text, up to the last one that may be a placeholder.
+fn last_may_be_lazy(text: &str) -> Option<&str> {
+    let text = &text[..text.rfind('\n')? + 1];
+    let last = text.lines().rev().find(|line| lazy::may_be(line))?;
+    let end = last.as_ptr() as usize - text.as_ptr() as usize + last.len();
+    Some(&text[..end])
+}
+
 /// Whether a hunk that begins with these lines can stand anywhere on any rung. `text` is what is searched within lines so far.
 fn possible(index: &Index<'_>, body: &Body<'_>, text: Option<&[u8]>) -> bool {
-    let stands = |body: &Body<'_>| !index.runs(&old(body)).is_empty() || context::may_align(index, body);
+    let stands = |body: &Body<'_>| {
+        let lines = old(body);
+        !index.runs(&lines).is_empty()
+            || context::may_align(index, body)
+            || !index.squeezed_runs(&lines).is_empty()
+    };
     let within = |text: &[u8]| memchr::memmem::find(index.lines.bytes, &with_endings(index, text)).is_some();
     text.is_some_and(within) || stands(body) || unnumbered(body).is_some_and(|(body, _)| stands(&body))
 }

@@ -121,6 +121,7 @@ impl Arguments {
                 action: Action::Delete,
                 hunks: Vec::new(),
                 executable: None,
+                own_endings: false,
             }]),
             _ => Err("give a patch, or edits, or a path with content or delete".into()),
         }

@@ -65,7 +65,7 @@ impl Tool for ApplyPatch {
                     target(&p.path)?;
                     match (&p.from, &p.action) {
                         (Some(from), _) => exists(from),
-                        (None, Action::Update | Action::Delete) if !creates(p) => exists(&p.path),
+                        (None, Action::Update | Action::Delete) if !p.creates() => exists(&p.path),
                         (None, _) => Ok(()),
                     }
                 })
@@ -176,7 +176,7 @@ impl ApplyPatch {
         let before = match self.0.read(source) {
             Ok(bytes) => Some(bytes),
             Err(ReadError::Path(e @ PathError::NotFound { .. })) => match patch.action {
-                Action::Update | Action::Delete if !creates(patch) => return Err(e.into()),
+                Action::Update | Action::Delete if !patch.creates() => return Err(e.into()),
                 _ => None,
             },
             Err(ReadError::Binary { .. }) if matches!(patch.action, Action::Replace(_)) => {
@@ -245,13 +245,6 @@ impl ApplyPatch {
         });
         outcome
     }
-}
-
-/// Whether a patch that changes a file makes sense without one: it only adds.
-fn creates(patch: &FilePatch) -> bool {
-    patch.action == Action::Update
-        && !patch.hunks.is_empty()
-        && patch.hunks.iter().flat_map(|h| &h.lines).all(|l| l.mark == patch::Mark::Add)
 }
 
 /// The patch as the model means it: what it saw of the file had the control tokens in it broken. Where the file has such broken ones itself,
