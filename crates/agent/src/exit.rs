@@ -113,7 +113,7 @@ impl From<models::Error> for Failure {
 pub(crate) fn table() -> String {
     let rows = [
         (Ending::Verified, "done, and the verification passed"),
-        (Ending::Unverified, "done, but not verified: no check to run, or it does not pass"),
+        (Ending::Unverified, "not verified: no check to run, or it does not pass; or nothing was changed"),
         (Ending::Refused, "refused or misused: bad flags, settings or files, no sandbox"),
         (Ending::GaveUp, "gave up: the model was getting nowhere"),
         (Ending::Budget { budget: Budget::Turns }, "a budget was reached: turns, tokens, seconds or cost"),

@@ -20,6 +20,7 @@ impl Driver<'_> {
         let mut machine = machine(plan, past.baseline.clone())?;
         self.accountant.save(past.saved);
         self.dirty = past.dirty;
+        self.checked = past.checked();
         let mut step = machine.open();
         let step = loop {
             step = match step {

@@ -1,5 +1,7 @@
 //! The apply_patch tool: every form of edit, verified for all files, then committed for all files or none.
 
+mod aliases;
+mod answer;
 mod arguments;
 mod follow;
 mod forms;
@@ -11,7 +13,7 @@ use std::{borrow::Cow, sync::Arc};
 use patch::{Action, Applied, Dialect, FilePatch, How, Rung};
 use secrets::Secrets;
 use serde_json::{Value, json};
-use tool_api::{Effect, Follow, Outcome, Tool, ToolError, control_tokens};
+use tool_api::{Aliases, Effect, Follow, Outcome, Tool, ToolError, control_tokens};
 use workspace::{Change, CleanPath, Digest, Expect, PathError, ReadError, Workspace};
 
 use crate::refusal::{Misses, Why, refuse};
@@ -44,6 +46,7 @@ impl Tool for ApplyPatch {
     const DESCRIPTION: &'static str = "Change files by one of: edits (search: a few lines copied exactly from the file); patch (unified \
          diff, *** Begin Patch, or SEARCH/REPLACE blocks); path + content (whole file); path + delete.";
     const EFFECT: Effect = Effect::Write;
+    const ALIASES: &'static Aliases = aliases::ALIASES;
 
     /// Paths only: whether the lines fit is known when all of them are there.
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
@@ -76,6 +79,10 @@ impl Tool for ApplyPatch {
 
     fn follow(&self) -> Option<Box<dyn Follow>> {
         Some(Box::new(follow::Following::new(self.0.clone(), Arc::clone(&self.1), self.2.clone())))
+    }
+
+    fn whole_answer(&self, text: &str) -> Option<Result<Value, String>> {
+        answer::read(text)
     }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {

@@ -1,0 +1,266 @@
+//! What other agents call changing a file, and their forms of an edit as ours.
+
+use serde_json::{Map, Value, json};
+use tool_api::{Aliases, Take, aliases};
+
+pub(crate) const ALIASES: &Aliases = &Aliases {
+    tools: &[
+        "edit",
+        "edit_file",
+        "file_edit",
+        "edit_existing_file",
+        "update_file",
+        "modify_file",
+        "str_replace",
+        "string_replace",
+        "str_replace_editor",
+        "str_replace_based_edit_tool",
+        "text_editor",
+        "file_editor",
+        "replace",
+        "replace_in_file",
+        "replace_string",
+        "replace_string_in_file",
+        "search_replace",
+        "search_and_replace",
+        "find_and_replace",
+        "multi_edit",
+        "multi_edit_file",
+        "multi_replace_string_in_file",
+        "apply_diff",
+        "apply_edit",
+        "apply_edits",
+        "patch",
+        "patch_file",
+        "write",
+        "write_file",
+        "write_to_file",
+        "write_text_file",
+        "file_write",
+        "fs_write",
+        "create",
+        "create_file",
+        "create_new_file",
+        "new_file",
+        "save_file",
+        "overwrite_file",
+        "delete_file",
+        "remove_file",
+    ],
+    arguments: &[
+        (Aliases::FILE, Take::As("path")),
+        (
+            &["input", "diff", "patch_text", "patch_content", "patch_string", "unified_diff", "git_diff"],
+            Take::As("patch"),
+        ),
+        (
+            &[
+                "contents",
+                "text",
+                "file_text",
+                "file_content",
+                "file_contents",
+                "new_content",
+                "new_contents",
+                "full_content",
+                "code",
+                "code_content",
+            ],
+            Take::As("content"),
+        ),
+        (SEARCH, Take::Converted),
+        (REPLACE, Take::Converted),
+        (EDITS, Take::Converted),
+        (ALL, Take::Converted),
+        (&["command", "expected_replacements", "expected_occurrences", "overwrite", "code_edit"], Take::Converted),
+        (
+            &[
+                "line_count",
+                "create_dirs",
+                "create_directories",
+                "create_parents",
+                "make_dirs",
+                "mkdir",
+                "blocking",
+                "requires_approval",
+                "dry_run",
+            ],
+            Take::Only(&["true"], "leave it out"),
+        ),
+        (&["append"], Take::Only(&[], "text is not appended: send an edit that ends with it, or the whole file")),
+        (
+            &["mode", "write_mode"],
+            Take::Only(
+                &["w", "write", "overwrite", "rewrite", "create", "replace"],
+                "a file is written whole or changed by edits; leave it out",
+            ),
+        ),
+        (&["encoding"], Take::Only(&["utf-8", "utf8"], "a file keeps its encoding; leave it out")),
+        (
+            &["start_line", "end_line", "line", "line_number", "insert_line", "view_range", "line_range", "range"],
+            Take::Only(
+                &[],
+                "lines are not addressed by number; send edits whose search is a few lines copied from the file",
+            ),
+        ),
+        (
+            &["executable", "empty_file", "regex", "use_regex", "is_regex", "ignore_case"],
+            Take::Only(&[], "this cannot be done; send edits, or the whole file as content"),
+        ),
+    ],
+    convert: Some(convert),
+};
+
+const SEARCH: &[&str] = &[
+    "search",
+    "old_string",
+    "old_str",
+    "old_text",
+    "old_content",
+    "old_code",
+    "old",
+    "original",
+    "original_text",
+    "search_text",
+    "search_string",
+    "find",
+    "find_text",
+    "target_content",
+];
+const REPLACE: &[&str] = &[
+    "replace",
+    "new_string",
+    "new_str",
+    "new_text",
+    "new_code",
+    "new",
+    "replacement",
+    "replacement_text",
+    "replacement_content",
+    "replace_text",
+    "replace_with",
+    "updated",
+];
+const EDITS: &[&str] = &["edits", "changes", "replacements", "operations", "replacement_chunks"];
+const ALL: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
+
+/// Tools whose every call removes the file.
+const DELETES: [&str; 2] = ["deletefile", "removefile"];
+
+fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
+    command(arguments)?;
+    if aliases::take(arguments, &["code_edit"]).is_some_and(|value| !aliases::is_empty(&value)) {
+        let why = "code_edit leaves code out, which cannot be filled in; send edits (path, search, replace), or the \
+                   whole file as content";
+        return Err(why.into());
+    }
+    if aliases::truth(arguments, &["overwrite"])? == Some(false) {
+        return Err("a file that exists is always written over; leave overwrite out where that is meant".into());
+    }
+    if DELETES.contains(&aliases::plain(aliases::bare(tool)).as_str()) {
+        aliases::set(arguments, "delete", true)?;
+    }
+    let all = aliases::truth(arguments, ALL)? == Some(true);
+    match aliases::take(arguments, &["expected_replacements", "expected_occurrences"]) {
+        Some(count) if !all && count != 1 && count != "1" && !aliases::is_empty(&count) => {
+            return Err("each edit changes one place; send one edit for each, with more lines around it".into());
+        }
+        _ => {}
+    }
+    let mut edits = listed(arguments, notes)?;
+    edits.extend(single(arguments, notes)?);
+    if all {
+        for edit in edits.iter_mut().filter_map(Value::as_object_mut) {
+            edit.entry("replace_all").or_insert(Value::Bool(true));
+        }
+    }
+    if !edits.is_empty() {
+        arguments.insert("edits".into(), Value::Array(edits));
+    }
+    Ok(())
+}
+
+/// The command of an editor with several has to be one that changes files, and its other arguments say which.
+fn command(arguments: &mut Map<String, Value>) -> Result<(), String> {
+    let Some(command) = aliases::take(arguments, &["command"]) else { return Ok(()) };
+    match command.as_str() {
+        Some("create" | "str_replace" | "write" | "replace" | "edit" | "apply_patch") => Ok(()),
+        Some("insert") => {
+            Err("text is not inserted by line number; send edits whose search is the line before, with replace \
+                 being that line and the new ones"
+                .into())
+        }
+        Some("view") => Err("view reads a file, which read_file does".into()),
+        _ => Err(format!("there is no command {command}; send edits, or path and content")),
+    }
+}
+
+/// The edits of a list, each with its path.
+fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Vec<Value>, String> {
+    let Some(list) = aliases::take(arguments, EDITS) else { return Ok(Vec::new()) };
+    let list = match list {
+        Value::String(text) => serde_json::from_str(&text).map_err(|_| "edits is not a list of edits".to_owned())?,
+        list => list,
+    };
+    let mut list = match list {
+        Value::Array(list) => list,
+        Value::Object(edit) => vec![Value::Object(edit)],
+        _ => return Err("edits is not a list of edits".into()),
+    };
+    let mut path = None;
+    for edit in &mut list {
+        let Some(edit) = edit.as_object_mut() else { return Err("edits is not a list of edits".into()) };
+        for (names, own) in [(SEARCH, "search"), (REPLACE, "replace"), (Aliases::FILE, "path")] {
+            rename(edit, names, own, notes)?;
+        }
+        if !edit.contains_key("path") {
+            path = path.or_else(|| arguments.get("path").cloned());
+            let path = path.clone().ok_or("each edit needs a path")?;
+            edit.insert("path".into(), path);
+        }
+    }
+    if path.is_some() {
+        notes.push("path put into each edit".into());
+        arguments.shift_remove("path");
+    }
+    Ok(list)
+}
+
+/// An edit whose parts stand beside the path.
+fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Option<Value>, String> {
+    let (search, replace) = (aliases::take(arguments, SEARCH), aliases::take(arguments, REPLACE));
+    let nothing = |part: &Option<Value>| part.as_ref().is_none_or(aliases::is_empty);
+    // Small models fill in every argument, those they do not mean with nothing.
+    let other = ["patch", "content", "edits", "delete"].iter().any(|name| {
+        arguments.get(*name).is_some_and(|value| !aliases::is_empty(value))
+    });
+    if search.is_none() && replace.is_none() || other && nothing(&search) && nothing(&replace) {
+        return Ok(None);
+    }
+    let (Some(search), Some(replace)) = (search, replace) else {
+        return Err("an edit needs search (the lines as they are) and replace (as they are to be)".into());
+    };
+    let path = aliases::take(arguments, &["path"]).ok_or("an edit needs a path")?;
+    notes.push("search and replace read as an edit".into());
+    Ok(Some(json!({ "path": path, "search": search, "replace": replace })))
+}
+
+fn rename(
+    edit: &mut Map<String, Value>,
+    names: &[&str],
+    own: &str,
+    notes: &mut Vec<String>,
+) -> Result<(), String> {
+    let wanted: Vec<String> = names.iter().map(|name| aliases::plain(name)).collect();
+    let found: Vec<String> =
+        edit.keys().filter(|name| *name != own && wanted.contains(&aliases::plain(name))).cloned().collect();
+    for name in found {
+        let value = edit.shift_remove(&name).unwrap_or_default();
+        let note = format!("{name} read as {own}");
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+        aliases::set(edit, own, value)?;
+    }
+    Ok(())
+}
