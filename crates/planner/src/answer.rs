@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tool_api::{Accepted, Effect, Follow, Registry};
 use tool_stream::{Event, Options, Parser};
 
+use crate::branches::Echo;
 use crate::focus;
 use crate::guards::Degeneration;
 
@@ -67,6 +68,8 @@ pub(crate) struct Listening<'a> {
     pub(crate) first_call_only: bool,
     /// What was asked for.
     pub(crate) wanted: &'a Wanted,
+    /// The message that the answer goes on from, where it does.
+    pub(crate) continues: Option<&'a str>,
 }
 
 /// What an answer is asked for.
@@ -97,6 +100,7 @@ pub(crate) struct Answer<'a> {
     how: Listening<'a>,
     parser: Parser,
     scratch: Vec<Event>,
+    echo: Echo,
     /// The bytes that the model emitted, up to the cut.
     pub(crate) content: String,
     /// Its reasoning.
@@ -126,6 +130,7 @@ pub(crate) struct Answer<'a> {
 impl<'a> Answer<'a> {
     pub(crate) fn new(how: Listening<'a>) -> Self {
         Self {
+            echo: how.continues.map(Echo::of).unwrap_or_default(),
             parser: Parser::new(parser_options(how.tools, how.wanted.file())),
             how,
             scratch: Vec::new(),
@@ -203,15 +208,12 @@ impl<'a> Answer<'a> {
 
     fn text(&mut self, text: &str, heard: &mut Vec<Heard>) {
         self.pieces += 1;
-        self.content.push_str(text);
         if *self.how.wanted == Wanted::Line {
-            heard.push(Heard::Text(text.to_owned()));
-            // Servers that repeat what they go on from send whole lines before the one that counts: theirs end by the stop text.
-            if text.contains('\n') && self.content.matches('\n').count() > MOST_LINES {
-                self.cut(CutReason::Line, heard);
-            }
+            let text = self.echo.new_in(text);
+            self.line(text, heard);
             return;
         }
+        self.content.push_str(text);
         let mut events = std::mem::take(&mut self.scratch);
         self.parser.feed(text.as_bytes(), &mut events);
         for event in events.drain(..) {
@@ -235,11 +237,27 @@ impl<'a> Answer<'a> {
         }
     }
 
+    /// More of the rest of a line.
+    fn line(&mut self, text: String, heard: &mut Vec<Heard>) {
+        if text.is_empty() {
+            return;
+        }
+        self.content.push_str(&text);
+        let lines = text.contains('\n');
+        heard.push(Heard::Text(text));
+        // A server that repeats what it goes on from in other words sends whole lines before the one that counts.
+        if lines && self.content.matches('\n').count() > MOST_LINES {
+            self.cut(CutReason::Line, heard);
+        }
+    }
+
     fn end(&mut self, reason: EndReason, heard: &mut Vec<Heard>) {
         let (end, ended_by) = match reason {
             EndReason::Stop => (tool_stream::End::Stop, EndedBy::Stop),
             EndReason::Length => (tool_stream::End::Length, EndedBy::Length),
         };
+        let held = self.echo.rest();
+        self.line(held, heard);
         let mut events = Vec::new();
         self.parser.finish(end, &mut events);
         for event in events {

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tool_api::{Registry, Status};
 
 use crate::acting::Acting;
-use crate::budget::Accountant;
+use crate::budget::{Accountant, worked_ms};
 use crate::machine::{Ask, Begin, Input, Machine, Step, Turn, Why};
 use crate::opening;
 use crate::resume::{self, OWN_CALL, Past, Plan};
@@ -470,13 +470,6 @@ pub(crate) fn machine(plan: Plan, baseline: Option<Check>) -> Result<Machine, St
     let begin =
         Begin { settings, prompts, opening, window, has_verifier, baseline, send_thinking, branches, focus };
     Ok(Machine::new(begin))
-}
-
-/// Milliseconds that were worked on a run, pauses between processes left out.
-fn worked_ms(records: &[Record]) -> u64 {
-    let segments = records.split(|r| matches!(r.event, Event::Resumed { .. }));
-    let span = |s: &[Record]| Some(s.last()?.time_ms.saturating_sub(s.first()?.time_ms));
-    segments.filter_map(span).sum()
 }
 
 pub(crate) fn noted<T>(done: Result<Result<T, String>, tokio::task::JoinError>) -> Result<T, Stop> {

@@ -42,6 +42,7 @@ use models::Model;
 use serde::{Deserialize, Serialize};
 use tool_api::Registry;
 
+pub use budget::totals;
 pub use driver::{replay, resume, run};
 pub use finish_tool::Finish;
 pub use opening::{dialect, look};

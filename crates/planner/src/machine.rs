@@ -108,6 +108,8 @@ pub(crate) struct Machine {
     changed: bool,
     /// An edit was refused.
     refused_edit: bool,
+    /// A command changed files since the last verification.
+    unchecked: bool,
     /// The summary of a `finish` before which nothing was changed; the model was told so.
     told_unchanged: Option<String>,
     equal_calls: EqualCalls,
@@ -158,6 +160,7 @@ impl Machine {
             baseline: begin.baseline,
             changed: false,
             refused_edit: false,
+            unchecked: false,
             told_unchanged: None,
             equal_calls: EqualCalls::default(),
             corrections: 0,
@@ -220,8 +223,10 @@ impl Machine {
         self.messages.push(Message { role: Role::Assistant, content, thinking });
         self.changed |= results.iter().any(|r| !r.outcome.changed.is_empty() || r.changed_by_command());
         self.refused_edit |= results.iter().any(|r| r.outcome.status == Status::Refused) || refused.is_some();
+        self.unchecked |= results.iter().any(CallResult::changed_by_command);
         if check.is_some() {
             self.last_check.clone_from(&check);
+            self.unchecked = false;
         }
         if let Some(step) = self.whole_file_answered(&results, check.as_ref(), block, &doubts) {
             return step;
@@ -270,6 +275,14 @@ impl Machine {
         Step::Finish(Ending::NoChange, message)
     }
 
+    /// The model is getting nowhere. What it has done by then may be all there is to do: then the verification, which failed before, passes.
+    fn stuck(&self, why: String) -> Step {
+        if self.healed() && !self.unchecked {
+            return Step::Finish(Ending::Verified, format!("the verification passes now ({why})"));
+        }
+        Step::Finish(Ending::GaveUp, why)
+    }
+
     /// The verification failed before and passes now: that is a change, whoever made it.
     pub(crate) fn healed(&self) -> bool {
         self.baseline.as_ref().is_some_and(|check| !check.passed)
@@ -286,10 +299,8 @@ impl Machine {
         self.corrections += 1;
         if self.corrections > self.settings.max_corrections {
             let why = refused.unwrap_or_else(|| "no tool call".into());
-            return Step::Finish(
-                Ending::GaveUp,
-                format!("{} answers in a row could not be used; the last: {why}", self.corrections),
-            );
+            let why = format!("{} answers in a row could not be used; the last: {why}", self.corrections);
+            return self.stuck(why);
         }
         let text = self.prompts.correction(refused.as_deref(), self.corrections);
         self.forget_repeats(&text).unwrap_or_else(|| self.go_on(text))
@@ -316,20 +327,15 @@ impl Machine {
                     note = Some(message);
                 }
                 Repeats::Stop(n) => {
-                    return Step::Finish(
-                        Ending::GaveUp,
-                        format!(
-                            "the model made the same {} call {n} times with the same result",
-                            result.tool
-                        ),
-                    );
+                    let tool = &result.tool;
+                    return self.stuck(format!("the model made the same {tool} call {n} times with the same result"));
                 }
             }
         }
         let all_refused = results.iter().all(|r| r.outcome.status == Status::Refused);
         self.corrections = if all_refused { self.corrections + 1 } else { 0 };
         if self.corrections > self.settings.max_corrections {
-            return Step::Finish(Ending::GaveUp, format!("{} calls in a row were refused", self.corrections));
+            return self.stuck(format!("{} calls in a row were refused", self.corrections));
         }
         let text = self.prompts.results(results, check, note.as_deref());
         if all_refused && let Some(step) = self.forget_repeats(&text) {

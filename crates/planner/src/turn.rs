@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures_util::StreamExt;
 use journal::{CutReason, EndedBy, Ending, Event};
-use models::{Message, Request};
+use models::{Message, Request, Role};
 use tool_api::Status;
 
 use crate::acting::{self, Acted, Acting, CallResult};
@@ -42,6 +42,7 @@ impl Driver<'_> {
             tools: &tools,
             first_call_only: self.first_call_only,
             wanted: &ask.wanted,
+            continues: request.messages.last().filter(|m| m.role == Role::Assistant).map(|m| m.content.as_str()),
         });
         let mut turn = Turn::default();
         let mut heard = Vec::new();
