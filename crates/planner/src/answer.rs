@@ -460,7 +460,7 @@ impl<'a> Answer<'a> {
 }
 
 /// How a call is noted that a whole answer stands for.
-pub(crate) const WHOLE_ANSWER: &str = "the whole answer read as a call";
+pub(crate) const WHOLE_ANSWER: &str = "the whole answer taken as a call";
 
 /// What becomes of a complete call: as it is run, with its effect, or a sentence for the model. `certain` where the call had one reading.
 pub(crate) fn judge(

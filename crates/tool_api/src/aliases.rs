@@ -29,7 +29,8 @@ pub enum Take {
     As(&'static str),
     /// Left out, whatever its value: it changes nothing about what the call does.
     LeftOut,
-    /// Left out where its value asks for nothing: null, false, empty, or one of these. Any other value is refused with the sentence.
+    /// Left out where its value is empty or one of these; false too, unless true is one of them. Any other value is refused with the
+    /// sentence.
     Only(&'static [&'static str], &'static str),
     /// Kept for [`Aliases::convert`].
     Converted,
@@ -73,7 +74,6 @@ impl Aliases {
         "absolute_path",
         "path_to_file",
         "full_path",
-        "uri",
     ];
     /// What the path of a folder is called elsewhere.
     pub const FOLDER: &'static [&'static str] = &[
@@ -155,7 +155,7 @@ pub fn one(
         };
         arguments.shift_remove(&name);
         if !is_empty(&value) {
-            notes.push(format!("{name} read as {own}"));
+            notes.push(if name == own { format!("{own}: a list of one") } else { format!("{name} taken as {own}") });
             set(arguments, own, value)?;
         }
     }
@@ -231,7 +231,8 @@ pub(crate) fn asks_nothing(value: &Value, allowed: &[&str]) -> bool {
         Value::String(text) => text.trim().to_lowercase(),
         other => other.to_string(),
     };
-    is_empty(value) || allowed.contains(&text.as_str())
+    let denied = allowed.contains(&"true") && text == "false";
+    !denied && (is_empty(value) || allowed.contains(&text.as_str()))
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub struct Accepted {
     pub tool: &'static str,
     /// Its arguments, as its schema has them.
     pub arguments: Value,
-    /// What was read otherwise than it was written, a few words each: `file_path read as path`.
+    /// What was read otherwise than it was written, a few words each: `file_path taken as path`.
     pub notes: Vec<String>,
 }
 
@@ -256,13 +256,11 @@ impl Registry {
             let message = format!("{tool} could mean {}; call one of them by its name", fitting.join(" or "));
             return Err(Refusal { kind: RefusalKind::UnknownTool, message });
         }
-        // None fits: what is wrong for the first is said.
-        let nothing = Refusal { kind: RefusalKind::UnknownTool, message: String::new() };
-        let (entry, fit) = match fits.iter().position(|(_, fit)| fit.is_ok()) {
-            Some(at) => fits.into_iter().nth(at).ok_or(nothing)?,
-            None => fits.into_iter().next().ok_or(nothing)?,
-        };
-        let (given, mut notes) = fit?;
+        let refusals = fits.iter().filter_map(|(_, fit)| fit.as_ref().err());
+        let kind = refusals.clone().next().map_or(RefusalKind::UnknownTool, |refusal| refusal.kind);
+        let message = refusals.map(|refusal| refusal.message.as_str()).collect::<Vec<_>>().join("; ");
+        let fit = fits.into_iter().find_map(|(entry, fit)| Some((entry, fit.ok()?)));
+        let (entry, (given, mut notes)) = fit.ok_or(Refusal { kind, message })?;
         let mut out = Map::new();
         for (name, value) in given {
             let judged = entry.judge(&name, &value)?;
@@ -276,7 +274,7 @@ impl Registry {
         schema::check(&entry.validator, &out, entry.spec.name)
             .map_err(|message| Refusal { kind: RefusalKind::Schema, message })?;
         if tool != entry.spec.name {
-            notes.insert(0, format!("{tool} read as {}", entry.spec.name));
+            notes.insert(0, format!("{tool} taken as {}", entry.spec.name));
         }
         Ok(Accepted { tool: entry.spec.name, arguments: out, notes })
     }
@@ -364,7 +362,7 @@ impl Entry {
                 if value.is_null() {
                     continue;
                 }
-                notes.push(format!("{name} read as {own}"));
+                notes.push(format!("{name} taken as {own}"));
             }
             if out.get(&own).is_some_and(|known: &Value| !known.is_null() && known != value) {
                 let other = from.get(&own).map_or(own.as_str(), |name: &&String| name.as_str());

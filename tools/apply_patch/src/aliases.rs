@@ -44,6 +44,9 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         "new_file",
         "save_file",
         "overwrite_file",
+        "insert",
+        "insert_text",
+        "insert_lines",
         "delete_file",
         "remove_file",
     ],
@@ -72,7 +75,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         (REPLACE, Take::Converted),
         (EDITS, Take::Converted),
         (ALL, Take::Converted),
-        (&["command", "expected_replacements", "expected_occurrences", "overwrite", "code_edit"], Take::Converted),
+        (&["insert_line", "insert_text", "command", "expected_replacements", "expected_occurrences", "overwrite", "code_edit"], Take::Converted),
         (
             &[
                 "line_count",
@@ -81,12 +84,11 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
                 "create_parents",
                 "make_dirs",
                 "mkdir",
-                "blocking",
                 "requires_approval",
-                "dry_run",
             ],
-            Take::Only(&["true"], "leave it out"),
+            Take::LeftOut,
         ),
+        (&["dry_run", "preview"], Take::Only(&[], "a call changes files; leave this out")),
         (&["append"], Take::Only(&[], "text is not appended: send an edit that ends with it, or the whole file")),
         (
             &["mode", "write_mode"],
@@ -97,7 +99,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         ),
         (&["encoding"], Take::Only(&["utf-8", "utf8"], "a file keeps its encoding; leave it out")),
         (
-            &["start_line", "end_line", "line", "line_number", "insert_line", "view_range", "line_range", "range"],
+            &["start_line", "end_line", "line", "line_number", "view_range", "line_range", "range"],
             Take::Only(
                 &[],
                 "lines are not addressed by number; send edits whose search is a few lines copied from the file",
@@ -148,7 +150,7 @@ const ALL: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
 const DELETES: [&str; 2] = ["deletefile", "removefile"];
 
 fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
-    command(arguments)?;
+    let inserts = command(arguments)?;
     if aliases::take(arguments, &["code_edit"]).is_some_and(|value| !aliases::is_empty(&value)) {
         let why = "code_edit leaves code out, which cannot be filled in; send edits (path, search, replace), or the \
                    whole file as content";
@@ -159,6 +161,10 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
     }
     if DELETES.contains(&aliases::plain(aliases::bare(tool)).as_str()) {
         aliases::set(arguments, "delete", true)?;
+    }
+    if insertion(arguments, inserts)? {
+        notes.push("text to insert taken as content".into());
+        return Ok(());
     }
     let all = aliases::truth(arguments, ALL)? == Some(true);
     match aliases::take(arguments, &["expected_replacements", "expected_occurrences"]) {
@@ -175,24 +181,44 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
         }
     }
     if !edits.is_empty() {
+        if arguments.get("content").is_some_and(aliases::is_empty) {
+            arguments.shift_remove("content");
+        }
         arguments.insert("edits".into(), Value::Array(edits));
     }
     Ok(())
 }
 
-/// The command of an editor with several has to be one that changes files, and its other arguments say which.
-fn command(arguments: &mut Map<String, Value>) -> Result<(), String> {
-    let Some(command) = aliases::take(arguments, &["command"]) else { return Ok(()) };
+/// The command of an editor with several has to be one that changes files. Whether it is to insert, where there is one.
+fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
+    let Some(command) = aliases::take(arguments, &["command"]) else { return Ok(None) };
     match command.as_str() {
-        Some("create" | "str_replace" | "write" | "replace" | "edit" | "apply_patch") => Ok(()),
-        Some("insert") => {
-            Err("text is not inserted by line number; send edits whose search is the line before, with replace \
-                 being that line and the new ones"
-                .into())
-        }
+        Some("create" | "str_replace" | "write" | "replace" | "edit" | "apply_patch") => Ok(Some(false)),
+        Some("insert") => Ok(Some(true)),
         Some("view") => Err("view reads a file, which read_file does".into()),
         _ => Err(format!("there is no command {command}; send edits, or path and content")),
     }
+}
+
+/// Text to go behind a line; `inserts` is what a command says of it. Whether it is that.
+fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Result<bool, String> {
+    let line = aliases::take(arguments, &["insert_line"]).filter(|line| !aliases::is_empty(line));
+    let Some(line) = line.filter(|_| inserts != Some(false)) else {
+        return if inserts == Some(true) { Err("insert needs insert_line".into()) } else { Ok(false) };
+    };
+    if aliases::take(arguments, SEARCH).is_some_and(|search| !aliases::is_empty(&search)) {
+        return Err("text is either inserted behind a line or takes the place of other text".into());
+    }
+    let text = aliases::take(arguments, &["insert_text"]).or_else(|| aliases::take(arguments, REPLACE));
+    if let Some(text) = text {
+        let empty = arguments.get("content").is_some_and(aliases::is_empty);
+        if empty {
+            arguments.shift_remove("content");
+        }
+        aliases::set(arguments, "content", text)?;
+    }
+    arguments.insert("insert_line".into(), line);
+    Ok(true)
 }
 
 /// The edits of a list, each with its path.
@@ -241,7 +267,7 @@ fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
         return Err("an edit needs search (the lines as they are) and replace (as they are to be)".into());
     };
     let path = aliases::take(arguments, &["path"]).ok_or("an edit needs a path")?;
-    notes.push("search and replace read as an edit".into());
+    notes.push("search and replace taken as an edit".into());
     Ok(Some(json!({ "path": path, "search": search, "replace": replace })))
 }
 
@@ -256,7 +282,7 @@ fn rename(
         edit.keys().filter(|name| *name != own && wanted.contains(&aliases::plain(name))).cloned().collect();
     for name in found {
         let value = edit.shift_remove(&name).unwrap_or_default();
-        let note = format!("{name} read as {own}");
+        let note = format!("{name} taken as {own}");
         if !notes.contains(&note) {
             notes.push(note);
         }

@@ -149,6 +149,10 @@ impl ApplyPatch {
     /// # Errors
     /// As the call would be refused.
     pub fn plan(&self, arguments: Arguments) -> Result<Plan, ToolError> {
+        let arguments = match arguments.insertion() {
+            None => arguments,
+            Some(parts) => self.inserted(parts).map_err(|message| refuse(&message))?,
+        };
         let (patches, written) = self.with_values(arguments).map_err(|message| refuse(&message))?;
         let written = written.as_deref().unwrap_or(&patches);
         let planned = patches
@@ -156,6 +160,31 @@ impl ApplyPatch {
             .zip(written)
             .map(|(patch, written)| self.plan_file(patch, written).map_err(|why| self.refused(why)));
         planned.collect::<Result<_, _>>().map(Plan)
+    }
+
+    /// The whole file with text put in behind a line.
+    fn inserted(&self, parts: Result<(u64, String, String), String>) -> Result<Arguments, String> {
+        let (line, path, text) = parts?;
+        let found = self.0.resolve(&path).map_err(|e| e.to_string())?;
+        let bytes = self.0.read(&found).map_err(|e| e.to_string())?;
+        let file = String::from_utf8(bytes.clone())
+            .map_err(|_| format!("{found} is not UTF-8; send edits instead of insert_line"))?;
+        let lines: Vec<&str> = file.split_inclusive('\n').collect();
+        let line = usize::try_from(line).ok().filter(|line| *line <= lines.len());
+        let line = line.ok_or_else(|| format!("{found} has {} lines; insert_line is beyond them", lines.len()))?;
+        let (before, after) = lines.split_at(line);
+        let end = if file.contains("\r\n") { "\r\n" } else { "\n" };
+        let text = if end == "\n" || text.contains('\r') { text } else { text.replace('\n', end) };
+        let mut content = before.concat();
+        if !content.is_empty() && !content.ends_with('\n') {
+            content.push_str(end);
+        }
+        content.push_str(&text);
+        if !text.ends_with('\n') && (!after.is_empty() || file.ends_with('\n') || file.is_empty()) {
+            content.push_str(end);
+        }
+        content.push_str(&after.concat());
+        Ok(Arguments::whole(found.to_string(), content))
     }
 
     /// Makes all the changes, or none.

@@ -54,7 +54,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
             return Err("query looks for text in files, which search does".into());
         }
         let glob = if text.contains(['*', '?', '[', '{', '/', '.']) { text } else { format!("*{text}*") };
-        notes.push(format!("query read as glob {glob}"));
+        notes.push(format!("query taken as glob {glob}"));
         aliases::set(arguments, "glob", glob)?;
     }
     Ok(())

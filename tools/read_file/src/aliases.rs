@@ -106,21 +106,21 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
     if let Some(range) = aliases::take(arguments, &["view_range", "line_range", "lines", "range"])
         && let Some((first, last)) = range_of(&range)?
     {
-        notes.push("a range of lines read as start_line and end_line".into());
+        notes.push("a range of lines taken as start_line and end_line".into());
         aliases::set(arguments, "start_line", first)?;
         if last > 0 {
             aliases::set(arguments, "end_line", last)?;
         }
     }
     if let Some(offset) = aliases::take(arguments, &["offset"]) {
-        notes.push("offset read as start_line".into());
+        notes.push("offset taken as start_line".into());
         aliases::set(arguments, "start_line", number("offset", &offset)?.max(1))?;
     }
     if let Some(limit) = aliases::take(arguments, &["limit", "max_lines", "head"]) {
         let limit = number("limit", &limit)?;
         if limit > 0 && arguments.get("end_line").is_none_or(Value::is_null) {
             let first = arguments.get("start_line").map_or(Ok(1), |v| number("start_line", v))?.max(1);
-            notes.push("limit read as end_line".into());
+            notes.push("limit taken as end_line".into());
             aliases::set(arguments, "end_line", first.saturating_add(limit - 1))?;
         }
     }

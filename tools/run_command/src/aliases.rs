@@ -107,7 +107,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         (&["env", "environment"], Take::Only(&[], "write variables into the command itself: NAME=value COMMAND")),
         (
             &["shell", "shell_type"],
-            Take::Only(&["sh", "bash", "/bin/sh", "/bin/bash", "true", "default"], "commands run by sh; leave this out"),
+            Take::Only(&["sh", "bash", "/bin/sh", "/bin/bash", "default"], "commands run by sh; leave this out"),
         ),
     ],
     convert: Some(convert),
@@ -144,7 +144,7 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
             return Ok(());
         }
     };
-    notes.push(format!("an array read as the line {line}"));
+    notes.push(format!("an array taken as the line {line}"));
     arguments.insert("command".into(), line.into());
     here(arguments);
     Ok(())
