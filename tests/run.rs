@@ -143,7 +143,8 @@ fn a_patch_that_is_the_whole_answer_is_applied() {
         let (world, server) = (World::with_a_bug(), Server::start());
         script(&server, [answer.clone(), mending()[1].clone(), call("finish", json!({}))]);
         run(&world, &server, &["Make the tests pass."]);
-        let told = server.requests()[1].body_text();
+        let told = world.journal().into_iter().filter(|e| e["event"] == "message" && e["role"] == "user").nth(1);
+        let told = told.unwrap()["content"].as_str().unwrap().to_owned();
         assert_eq!(told.contains("has a patch in it"), !answer.contains("<think>"), "{told}");
         assert!(!world.journal().iter().any(|e| e["event"] == "call" && e["turn"] == 1), "{answer}");
     }

@@ -12,19 +12,12 @@ const ALIASES: &Aliases = &Aliases {
         "task_completed",
         "complete_task",
         "mark_complete",
-        "complete",
-        "completed",
         "finish_task",
-        "finished",
         "task_done",
-        "done",
-        "submit",
         "submit_answer",
         "final_answer",
-        "exit",
-        "stop",
-        "terminate",
     ],
+    words: &["complete", "completed", "finished", "done", "submit", "exit", "stop", "terminate"],
     arguments: &[
         (
             &[
@@ -46,7 +39,17 @@ const ALIASES: &Aliases = &Aliases {
         (
             &["status", "success", "task_completed", "completed", "done", "final"],
             Take::Only(
-                &["true", "success", "successful", "succeeded", "complete", "completed", "done", "finished", "ok"],
+                &[
+                    "true",
+                    "success",
+                    "successful",
+                    "succeeded",
+                    "complete",
+                    "completed",
+                    "done",
+                    "finished",
+                    "ok",
+                ],
                 "finish says that the task is done; while it is not, go on",
             ),
         ),

@@ -333,7 +333,7 @@ async fn a_whole_file_sent_back_unchanged_where_the_verification_passes_is_no_ch
     deltas.extend(text(" + b\n```\n"));
     let unchanged = "```python\ndef add(a, b):\n    return a + b\n```\n";
     let ran = world.run("t", vec![Reply::Says(deltas), says(unchanged)]).await;
-    assert_eq!((ran.report.ending, ran.files["calc.py"].as_str()), (Ending::NoChange, FIXED));
+    assert_eq!((&ran.report.ending, ran.files["calc.py"].as_str()), (&Ending::NoChange, FIXED));
     assert_eq!(ran.requests.len(), 2, "no doubt is followed where the verification cannot tell");
     assert!(ran.told()[1].contains("Nothing in the repository was changed"), "{:?}", ran.told());
 }
@@ -342,7 +342,7 @@ async fn a_whole_file_sent_back_unchanged_where_the_verification_passes_is_no_ch
 async fn what_a_server_repeats_of_a_continued_line_is_not_on_record() {
     let repeated = "```python\ndef add(a, b):\n    return a + b";
     let ran = world_with_branches().run("t", vec![unchanged_in_doubt(&[(" +", -0.8)]), says(repeated)]).await;
-    assert_eq!((ran.report.ending, ran.files["calc.py"].as_str()), (Ending::Verified, FIXED));
+    assert_eq!((&ran.report.ending, ran.files["calc.py"].as_str()), (&Ending::Verified, FIXED));
     let content = |e: &Event| if let Event::Output { content, .. } = e { Some(content.clone()) } else { None };
     assert_eq!(ran.events().filter_map(content).last().as_deref(), Some(" b"));
     let shown: String =

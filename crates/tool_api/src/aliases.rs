@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 pub struct Aliases {
     /// Names of tools of other agents whose calls this tool may carry out, in snake case.
     pub tools: &'static [&'static str],
+    /// More of them that are plain words, so that data may have them as names: taken where it is certain that a tool is called.
+    pub words: &'static [&'static str],
     /// Other names of arguments, in snake case.
     pub arguments: &'static [(&'static [&'static str], Take)],
     /// Turns the arguments marked [`Take::Converted`], and values of the tool's own that have another form elsewhere, into the tool's
@@ -20,7 +22,8 @@ pub struct Aliases {
 }
 
 /// See [`Aliases::convert`].
-pub type Convert = fn(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String>;
+pub type Convert =
+    fn(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String>;
 
 /// What becomes of an argument that the tool does not have under this name.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +62,7 @@ const ASIDES: &[&str] = &[
 
 impl Aliases {
     /// No aliases.
-    pub const NONE: &'static Aliases = &Aliases { tools: &[], arguments: &[], convert: None };
+    pub const NONE: &'static Aliases = &Aliases { tools: &[], words: &[], arguments: &[], convert: None };
 
     /// What the path of a file is called elsewhere.
     pub const FILE: &'static [&'static str] = &[
@@ -103,7 +106,7 @@ impl Aliases {
 
     pub(crate) fn names_tool(&self, name: &str) -> bool {
         let name = plain(name);
-        self.tools.iter().any(|n| plain(n) == name)
+        self.tools.iter().chain(self.words).any(|n| plain(n) == name)
     }
 }
 
@@ -155,7 +158,11 @@ pub fn one(
         };
         arguments.shift_remove(&name);
         if !is_empty(&value) {
-            notes.push(if name == own { format!("{own}: a list of one") } else { format!("{name} taken as {own}") });
+            notes.push(if name == own {
+                format!("{own}: a list of one")
+            } else {
+                format!("{name} taken as {own}")
+            });
             set(arguments, own, value)?;
         }
     }
@@ -244,6 +251,9 @@ mod tests {
         assert_eq!(plain("filePath"), plain("FILE-PATH"));
         assert_eq!((bare("functions.bash"), bare("functions.bash:0")), ("bash", "bash"));
         assert_eq!(bare("mcp__files__read_file"), "read_file");
-        assert_eq!(spellings("list_dir"), ["LIST_DIR", "ListDir", "list-dir", "listDir", "list_dir", "listdir"]);
+        assert_eq!(
+            spellings("list_dir"),
+            ["LIST_DIR", "ListDir", "list-dir", "listDir", "list_dir", "listdir"]
+        );
     }
 }

@@ -366,7 +366,10 @@ impl Entry {
             }
             if out.get(&own).is_some_and(|known: &Value| !known.is_null() && known != value) {
                 let other = from.get(&own).map_or(own.as_str(), |name: &&String| name.as_str());
-                let message = format!("{}: {other} and {name} mean the same argument; give one of them", self.spec.name);
+                let message = format!(
+                    "{}: {other} and {name} mean the same argument; give one of them",
+                    self.spec.name
+                );
                 return Err(refusal(RefusalKind::Schema, message));
             }
             from.insert(own.clone(), name);
@@ -380,7 +383,8 @@ impl Entry {
             return Err(refusal(RefusalKind::UnknownArgument, self.unknown(unknown)));
         }
         let missing = |name: &&str| !out.contains_key(*name);
-        let required = self.spec.schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let required =
+            self.spec.schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
         match required.clone().find(missing) {
             // In the words of the validator.
             Some(name) => {

@@ -17,7 +17,6 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         "str_replace_based_edit_tool",
         "text_editor",
         "file_editor",
-        "replace",
         "replace_in_file",
         "replace_string",
         "replace_string_in_file",
@@ -30,7 +29,6 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         "apply_diff",
         "apply_edit",
         "apply_edits",
-        "patch",
         "patch_file",
         "write",
         "write_file",
@@ -38,18 +36,17 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         "write_text_file",
         "file_write",
         "fs_write",
-        "create",
         "create_file",
         "create_new_file",
         "new_file",
         "save_file",
         "overwrite_file",
-        "insert",
         "insert_text",
         "insert_lines",
         "delete_file",
         "remove_file",
     ],
+    words: &["replace", "patch", "create", "insert"],
     arguments: &[
         (Aliases::FILE, Take::As("path")),
         (
@@ -75,7 +72,18 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         (REPLACE, Take::Converted),
         (EDITS, Take::Converted),
         (ALL, Take::Converted),
-        (&["insert_line", "insert_text", "command", "expected_replacements", "expected_occurrences", "overwrite", "code_edit"], Take::Converted),
+        (
+            &[
+                "insert_line",
+                "insert_text",
+                "command",
+                "expected_replacements",
+                "expected_occurrences",
+                "overwrite",
+                "code_edit",
+            ],
+            Take::Converted,
+        ),
         (
             &[
                 "line_count",
@@ -89,7 +97,10 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
             Take::LeftOut,
         ),
         (&["dry_run", "preview"], Take::Only(&[], "a call changes files; leave this out")),
-        (&["append"], Take::Only(&[], "text is not appended: send an edit that ends with it, or the whole file")),
+        (
+            &["append"],
+            Take::Only(&[], "text is not appended: send an edit that ends with it, or the whole file"),
+        ),
         (
             &["mode", "write_mode"],
             Take::Only(
@@ -157,7 +168,9 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
         return Err(why.into());
     }
     if aliases::truth(arguments, &["overwrite"])? == Some(false) {
-        return Err("a file that exists is always written over; leave overwrite out where that is meant".into());
+        return Err(
+            "a file that exists is always written over; leave overwrite out where that is meant".into()
+        );
     }
     if DELETES.contains(&aliases::plain(aliases::bare(tool)).as_str()) {
         aliases::set(arguments, "delete", true)?;
@@ -169,7 +182,9 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
     let all = aliases::truth(arguments, ALL)? == Some(true);
     match aliases::take(arguments, &["expected_replacements", "expected_occurrences"]) {
         Some(count) if !all && count != 1 && count != "1" && !aliases::is_empty(&count) => {
-            return Err("each edit changes one place; send one edit for each, with more lines around it".into());
+            return Err(
+                "each edit changes one place; send one edit for each, with more lines around it".into()
+            );
         }
         _ => {}
     }
@@ -225,7 +240,9 @@ fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Resul
 fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Vec<Value>, String> {
     let Some(list) = aliases::take(arguments, EDITS) else { return Ok(Vec::new()) };
     let list = match list {
-        Value::String(text) => serde_json::from_str(&text).map_err(|_| "edits is not a list of edits".to_owned())?,
+        Value::String(text) => {
+            serde_json::from_str(&text).map_err(|_| "edits is not a list of edits".to_owned())?
+        }
         list => list,
     };
     let mut list = match list {
@@ -257,9 +274,9 @@ fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
     let (search, replace) = (aliases::take(arguments, SEARCH), aliases::take(arguments, REPLACE));
     let nothing = |part: &Option<Value>| part.as_ref().is_none_or(aliases::is_empty);
     // Small models fill in every argument, those they do not mean with nothing.
-    let other = ["patch", "content", "edits", "delete"].iter().any(|name| {
-        arguments.get(*name).is_some_and(|value| !aliases::is_empty(value))
-    });
+    let other = ["patch", "content", "edits", "delete"]
+        .iter()
+        .any(|name| arguments.get(*name).is_some_and(|value| !aliases::is_empty(value)));
     if search.is_none() && replace.is_none() || other && nothing(&search) && nothing(&replace) {
         return Ok(None);
     }

@@ -171,7 +171,8 @@ impl ApplyPatch {
             .map_err(|_| format!("{found} is not UTF-8; send edits instead of insert_line"))?;
         let lines: Vec<&str> = file.split_inclusive('\n').collect();
         let line = usize::try_from(line).ok().filter(|line| *line <= lines.len());
-        let line = line.ok_or_else(|| format!("{found} has {} lines; insert_line is beyond them", lines.len()))?;
+        let line =
+            line.ok_or_else(|| format!("{found} has {} lines; insert_line is beyond them", lines.len()))?;
         let (before, after) = lines.split_at(line);
         let end = if file.contains("\r\n") { "\r\n" } else { "\n" };
         let text = if end == "\n" || text.contains('\r') { text } else { text.replace('\n', end) };

@@ -9,7 +9,6 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         "cat",
         "view",
         "view_file",
-        "open",
         "open_file",
         "show_file",
         "get_file",
@@ -26,6 +25,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         "text_editor",
         "file_editor",
     ],
+    words: &["open"],
     arguments: &[
         (Aliases::FILE, Take::As("path")),
         (
@@ -72,7 +72,10 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
             Take::Converted,
         ),
         (&["show_line_numbers", "line_numbers", "number_lines"], Take::LeftOut),
-        (&["encoding"], Take::Only(&["utf-8", "utf8", "auto"], "files are read in their own encoding; leave it out")),
+        (
+            &["encoding"],
+            Take::Only(&["utf-8", "utf8", "auto"], "files are read in their own encoding; leave it out"),
+        ),
         // What an editor's other commands are given.
         (
             &["file_text", "old_str", "new_str", "insert_line", "insert_text"],

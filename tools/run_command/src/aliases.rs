@@ -9,13 +9,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         "sh",
         "shell",
         "zsh",
-        "cmd",
-        "terminal",
-        "command",
-        "console",
         "exec",
-        "execute",
-        "run",
         "bash_tool",
         "run_bash",
         "execute_bash",
@@ -35,6 +29,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         "launch_process",
         "run_commands",
     ],
+    words: &["cmd", "terminal", "command", "console", "execute", "run"],
     arguments: &[
         (
             &[
@@ -88,26 +83,50 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
             Take::LeftOut,
         ),
         (
-            &["background", "is_background", "run_in_background", "in_background", "detach", "detached", "daemon", "async"],
-            Take::Only(&[], "a command cannot stay in the background: it has to end by itself; leave this out"),
+            &[
+                "background",
+                "is_background",
+                "run_in_background",
+                "in_background",
+                "detach",
+                "detached",
+                "daemon",
+                "async",
+            ],
+            Take::Only(
+                &[],
+                "a command cannot stay in the background: it has to end by itself; leave this out",
+            ),
         ),
         (
             &["blocking", "wait"],
-            Take::Only(&["true"], "a command cannot stay in the background: it has to end by itself; leave this out"),
+            Take::Only(
+                &["true"],
+                "a command cannot stay in the background: it has to end by itself; leave this out",
+            ),
         ),
         (
             &["interactive", "is_input", "tty", "pty", "stdin"],
             Take::Only(&[], "a command is given no input and no terminal; leave this out"),
         ),
-        (&["restart", "reset"], Take::Only(&[], "each command runs in a shell of its own: nothing is to be restarted")),
+        (
+            &["restart", "reset"],
+            Take::Only(&[], "each command runs in a shell of its own: nothing is to be restarted"),
+        ),
         (
             &["with_escalated_permissions", "sandbox_permissions", "dangerously_disable_sandbox", "sudo"],
             Take::Only(&["use_default"], "commands run in the sandbox; leave this out"),
         ),
-        (&["env", "environment"], Take::Only(&[], "write variables into the command itself: NAME=value COMMAND")),
+        (
+            &["env", "environment"],
+            Take::Only(&[], "write variables into the command itself: NAME=value COMMAND"),
+        ),
         (
             &["shell", "shell_type"],
-            Take::Only(&["sh", "bash", "/bin/sh", "/bin/bash", "default"], "commands run by sh; leave this out"),
+            Take::Only(
+                &["sh", "bash", "/bin/sh", "/bin/bash", "default"],
+                "commands run by sh; leave this out",
+            ),
         ),
     ],
     convert: Some(convert),
@@ -118,14 +137,16 @@ const OPERATORS: [&str; 11] = ["&&", "||", "|", ";", "&", ">", ">>", "<", "2>", 
 
 /// Words that a shell takes for its own where a command begins.
 const RESERVED: [&str; 16] = [
-    "if", "then", "else", "elif", "fi", "do", "done", "case", "esac", "while", "until", "for", "in", "function",
-    "select", "time",
+    "if", "then", "else", "elif", "fi", "do", "done", "case", "esac", "while", "until", "for", "in",
+    "function", "select", "time",
 ];
 
 fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
-    aliases::one(arguments, &["commands"], "command", notes)
-        .map_err(|_| "send one command with each call; several that depend on each other are joined by &&".to_owned())?;
-    let more = aliases::take(arguments, &["args", "arguments", "argv"]).filter(|value| !aliases::is_empty(value));
+    aliases::one(arguments, &["commands"], "command", notes).map_err(|_| {
+        "send one command with each call; several that depend on each other are joined by &&".to_owned()
+    })?;
+    let more =
+        aliases::take(arguments, &["args", "arguments", "argv"]).filter(|value| !aliases::is_empty(value));
     let line = match (arguments.get("command"), more) {
         (Some(Value::Array(words)), None) => match words.as_slice() {
             [Value::String(line)] => line.clone(),

@@ -79,7 +79,9 @@ impl RunCommand {
         match (real(root), real(&root.join(given.trim()))) {
             (Some(root), Some(folder)) if folder.starts_with(&root) && folder.is_dir() => Ok(folder),
             (_, None) => Err(format!("workdir: there is no folder {given:?}")),
-            _ => Err(format!("workdir: {given:?} is not a folder of the repository; commands run in its root")),
+            _ => {
+                Err(format!("workdir: {given:?} is not a folder of the repository; commands run in its root"))
+            }
         }
     }
 
@@ -188,7 +190,8 @@ impl Tool for RunCommand {
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let line = arguments.command;
         check(&line).map_err(ToolError::Model)?;
-        let cwd = arguments.workdir.map(|folder| self.folder(&folder)).transpose().map_err(ToolError::Model)?;
+        let cwd =
+            arguments.workdir.map(|folder| self.folder(&folder)).transpose().map_err(ToolError::Model)?;
         let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         let command = Command {
             cwd,

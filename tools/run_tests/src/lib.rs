@@ -29,15 +29,13 @@ const KEPT: usize = 512 << 10;
 
 /// What other agents call it.
 const ALIASES: &Aliases = &Aliases {
-    tools: &["test", "tests", "run_test", "execute_tests", "test_runner", "verify"],
+    tools: &["run_test", "execute_tests", "test_runner"],
+    words: &["test", "tests", "verify"],
     arguments: &[
         (&["cmd", "test_command", "command_line"], Take::As("command")),
         (&["arguments", "extra_args", "argv"], Take::As("args")),
         (&["environment", "env_vars"], Take::As("env")),
-        (
-            &["timeout", "timeout_ms", "timeout_secs", "timeout_seconds", "verbose", "coverage"],
-            Take::LeftOut,
-        ),
+        (&["timeout", "timeout_ms", "timeout_secs", "timeout_seconds", "verbose", "coverage"], Take::LeftOut),
         (
             &["cwd", "workdir", "dir", "directory", "working_directory"],
             Take::Only(&[".", "./"], "tests run in the repository root; name a folder in command or args"),
