@@ -149,6 +149,12 @@ pub(crate) fn patch_table() -> &'static str {
      2  not a patch, misuse, or a failure of the system; nothing was changed\n"
 }
 
+/// What the codes of `agent parse` mean.
+pub(crate) fn parse_table() -> &'static str {
+    "Exit codes:\n    0  a run in this repository would carry out a call of it\n    1  it would not: there is no call, or each \
+     is refused\n    2  misuse, or a failure of the system\n\nWith --chunks, 0 means that every line was a case.\n"
+}
+
 /// What the codes of `agent apply` and `agent undo` mean.
 pub(crate) fn changes_table() -> &'static str {
     "Exit codes:\n    0  done, or nothing to do (with --check or --preview: could be done)\n    1  refused: files have been changed \

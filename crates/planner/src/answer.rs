@@ -450,6 +450,9 @@ impl<'a> Answer<'a> {
         heard: &mut Vec<Heard>,
     ) {
         self.refused = true;
+        // On record under the tool's own name, as a call that is accepted is.
+        let own = |tool: String| self.how.tools.named(&tool).map(|spec| spec.name.to_owned()).unwrap_or(tool);
+        let tool = tool.map(own);
         heard.push(Heard::Refused(Refused { tool, early, message: message.to_owned(), written }));
     }
 

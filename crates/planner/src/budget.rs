@@ -113,7 +113,8 @@ impl Accountant {
 /// The sums of a session by its journal, for whoever has no run at hand.
 #[must_use]
 pub fn totals(records: &[Record]) -> Totals {
-    let price = records.iter().find_map(|r| if let Event::Model(model) = &r.event { model.price } else { None });
+    let price =
+        records.iter().find_map(|r| if let Event::Model(model) = &r.event { model.price } else { None });
     let mut accountant = Accountant::new(Limits::default(), price);
     let mut estimated = 0;
     for record in records {

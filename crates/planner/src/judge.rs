@@ -59,7 +59,8 @@ pub fn answer<'a>(tools: &Registry, pieces: impl IntoIterator<Item = &'a [u8]>, 
     // A run reads no further than a call that it refuses.
     if let Some(at) = calls.iter().position(|call| call.judged.is_err()) {
         for call in calls.iter_mut().skip(at + 1).filter(|call| call.judged.is_ok()) {
-            call.judged = Err("it is not read: the answer is cut at the call before it, which is refused".into());
+            call.judged =
+                Err("it is not read: the answer is cut at the call before it, which is refused".into());
         }
     }
     Judged { status, why, calls }
@@ -75,6 +76,7 @@ fn judged(tools: &Registry, found: VerdictCall) -> JudgedCall {
 fn whole(tools: &Registry, tool: &str, arguments: Value, end: usize) -> JudgedCall {
     let repairs = vec![WHOLE_ANSWER.to_owned()];
     let judged = judge(tools, tool, &arguments, &repairs, true).map(|(accepted, _)| accepted);
-    let found = VerdictCall { tool: tool.to_owned(), arguments, start: 0, end, repaired: true, repairs: Vec::new() };
+    let found =
+        VerdictCall { tool: tool.to_owned(), arguments, start: 0, end, repaired: true, repairs: Vec::new() };
     JudgedCall { found, repairs, judged }
 }

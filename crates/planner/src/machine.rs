@@ -328,7 +328,9 @@ impl Machine {
                 }
                 Repeats::Stop(n) => {
                     let tool = &result.tool;
-                    return self.stuck(format!("the model made the same {tool} call {n} times with the same result"));
+                    return self.stuck(format!(
+                        "the model made the same {tool} call {n} times with the same result"
+                    ));
                 }
             }
         }

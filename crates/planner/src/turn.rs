@@ -42,7 +42,11 @@ impl Driver<'_> {
             tools: &tools,
             first_call_only: self.first_call_only,
             wanted: &ask.wanted,
-            continues: request.messages.last().filter(|m| m.role == Role::Assistant).map(|m| m.content.as_str()),
+            continues: request
+                .messages
+                .last()
+                .filter(|m| m.role == Role::Assistant)
+                .map(|m| m.content.as_str()),
         });
         let mut turn = Turn::default();
         let mut heard = Vec::new();

@@ -42,15 +42,19 @@ pub enum Take {
 /// Notes about a call, which change nothing about what it does.
 const ASIDES: &[&str] = &[
     "description",
+    "display_description",
     "explanation",
     "instruction",
+    "instruction_reminder",
     "instructions",
+    "instructions_reminder",
     "justification",
     "purpose",
     "rationale",
     "reason",
     "reasoning",
     "security_risk",
+    "summary",
     "task_progress",
     "thinking",
     "thought",
@@ -99,9 +103,7 @@ impl Aliases {
     pub(crate) fn take(&self, name: &str) -> Option<Take> {
         let name = plain(name);
         let found = self.arguments.iter().find(|(names, _)| names.iter().any(|n| plain(n) == name));
-        found
-            .map(|(_, take)| *take)
-            .or_else(|| ASIDES.iter().any(|aside| plain(aside) == name).then_some(Take::LeftOut))
+        found.map(|(_, take)| *take).or_else(|| is_aside(&name).then_some(Take::LeftOut))
     }
 
     pub(crate) fn names_tool(&self, name: &str) -> bool {
@@ -196,6 +198,12 @@ pub fn bare(name: &str) -> &str {
     let parts = name.trim().rsplit(['.', ':', '/']);
     let name = parts.filter(|part| !number(part)).next().unwrap_or(name);
     name.rsplit("__").next().unwrap_or(name)
+}
+
+/// Whether an argument is a note about a call.
+#[must_use]
+pub fn is_aside(name: &str) -> bool {
+    ASIDES.iter().any(|aside| plain(aside) == plain(name))
 }
 
 /// The usual spellings of a name in snake case.

@@ -190,6 +190,12 @@ impl Registry {
         Ok(found)
     }
 
+    /// What the one tool is that a name stands for, where that does not depend on the arguments.
+    #[must_use]
+    pub fn named(&self, tool: &str) -> Option<&Spec> {
+        self.only(tool).map(|entry| &entry.spec)
+    }
+
     /// The one tool that a name stands for, where that does not depend on the arguments.
     fn only(&self, tool: &str) -> Option<&Entry> {
         match self.candidates(tool).ok()?.as_slice() {

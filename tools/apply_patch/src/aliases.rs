@@ -74,6 +74,8 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         (ALL, Take::Converted),
         (
             &[
+                "start_line",
+                "end_line",
                 "insert_line",
                 "insert_text",
                 "command",
@@ -110,7 +112,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         ),
         (&["encoding"], Take::Only(&["utf-8", "utf8"], "a file keeps its encoding; leave it out")),
         (
-            &["start_line", "end_line", "line", "line_number", "view_range", "line_range", "range"],
+            &["line", "line_number", "view_range", "line_range", "range"],
             Take::Only(
                 &[],
                 "lines are not addressed by number; send edits whose search is a few lines copied from the file",
@@ -178,6 +180,13 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
     if insertion(arguments, inserts)? {
         notes.push("text to insert taken as content".into());
         return Ok(());
+    }
+    // Beside a patch they are only where it is expected to fit.
+    let hints = [aliases::take(arguments, &["start_line"]), aliases::take(arguments, &["end_line"])];
+    if !arguments.contains_key("patch") && hints.iter().flatten().any(|line| !aliases::is_empty(line)) {
+        let why =
+            "lines are not addressed by number; send edits whose search is a few lines copied from the file";
+        return Err(why.into());
     }
     let all = aliases::truth(arguments, ALL)? == Some(true);
     match aliases::take(arguments, &["expected_replacements", "expected_occurrences"]) {

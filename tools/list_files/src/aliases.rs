@@ -19,6 +19,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         "find_file",
         "find_files",
         "find_by_name",
+        "find_path",
         "file_search",
         "search_files",
     ],
@@ -42,6 +43,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         (
             &[
                 "recursive",
+                "case_sensitive",
                 "depth",
                 "max_depth",
                 "levels",

@@ -73,6 +73,14 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         ),
         (&["show_line_numbers", "line_numbers", "number_lines"], Take::LeftOut),
         (
+            &["mode", "type"],
+            Take::Only(&["line", "lines", "file", "text"], "files are read as lines; leave it out"),
+        ),
+        (
+            &["include", "exclude", "recursive", "use_default_excludes"],
+            Take::Only(&["true"], "read one file with each call"),
+        ),
+        (
             &["encoding"],
             Take::Only(&["utf-8", "utf8", "auto"], "files are read in their own encoding; leave it out"),
         ),

@@ -49,6 +49,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         (
             &[
                 "cwd",
+                "cd",
                 "dir",
                 "directory",
                 "dir_path",

@@ -167,8 +167,11 @@ fn lines(tools: &Registry, mut input: impl BufRead) -> Result<Exit> {
         } else if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let judged =
-            if too_long { Err(format!("it is longer than {} MiB", LIMIT >> 20)) } else { judge(tools, &line) };
+        let judged = if too_long {
+            Err(format!("it is longer than {} MiB", LIMIT >> 20))
+        } else {
+            judge(tools, &line)
+        };
         let reply = judged.unwrap_or_else(|why| {
             bad = true;
             // The id helps to find the line, where there is one.

@@ -177,11 +177,15 @@ pub(crate) fn at_once(journal: &mut Journal, store: &Store) -> Result<Done> {
     let records = store.load(journal.id())?;
     let report = match records.last().map(|r| &r.event) {
         // The signal came when all was over.
-        Some(Event::Finished { ending, message, diff, totals }) => {
-            planner::Report { ending: ending.clone(), message: message.clone(), diff: diff.clone(), totals: *totals }
-        }
+        Some(Event::Finished { ending, message, diff, totals }) => planner::Report {
+            ending: ending.clone(),
+            message: message.clone(),
+            diff: diff.clone(),
+            totals: *totals,
+        },
         _ => {
-            let changed = History::open(&journal.folder().join(session::STATE)).and_then(|history| history.net(..));
+            let changed =
+                History::open(&journal.folder().join(session::STATE)).and_then(|history| history.net(..));
             let files = changed.unwrap_or_default().iter().map(|change| change.path.to_string()).collect();
             let report = planner::Report {
                 ending: Ending::Interrupted,

@@ -59,7 +59,9 @@ fn schema(toolbox: &Toolbox, name: Option<&str>) -> Result<Exit> {
         Some(name) => {
             let names = || toolbox.registry.specs().map(|s| s.name).collect::<Vec<_>>().join(", ");
             let spec = toolbox.registry.spec(name);
-            let spec = spec.ok_or_else(|| Failure::misuse(format!("there is no tool {name:?}; the tools are {}", names())))?;
+            let spec = spec.ok_or_else(|| {
+                Failure::misuse(format!("there is no tool {name:?}; the tools are {}", names()))
+            })?;
             spec.schema.clone()
         }
         None => {

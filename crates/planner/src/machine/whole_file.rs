@@ -133,6 +133,7 @@ impl Machine {
         let by_tools = results.iter().any(|r| r.tool != "finish" && !(r.tool == "apply_patch" && whole(r)));
         if by_tools {
             self.attempts = None;
+            self.told_unchanged = None;
             let introduction = self.prompts.tools(&self.opening);
             let text = self.prompts.results(results, check, None);
             self.say(Role::User, format!("{text}\n\n{introduction}"));
