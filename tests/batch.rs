@@ -28,6 +28,22 @@ fn run(world: &World, server: &Server, tasks: &str) -> std::process::Output {
 }
 
 #[test]
+fn a_task_in_which_nothing_was_changed_is_not_solved() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["idle"]);
+    let text = std::fs::read_to_string(&tasks).unwrap().replace("sh check.sh", "true");
+    std::fs::write(&tasks, text).unwrap();
+    for _ in 0..2 {
+        server.enqueue(Reply::text(call("finish", json!({"summary": "All good."}))));
+    }
+    let output = run(&world, &server, &tasks);
+    let seen = world.tell(&output);
+    assert!(seen.starts_with("exit 1\n") && seen.contains("1 no change"), "{seen}");
+    let results = std::fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
+    assert!(results.contains(r#""kind":"no_change""#), "{results}");
+}
+
+#[test]
 fn tasks_are_worked_off_and_the_repository_stays_as_it_is() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one", "two"]);

@@ -6,16 +6,28 @@ use serde_json::json;
 
 #[test]
 fn an_output_is_judged_for_people() {
-    let world = World::new();
+    let world = World::with(&[("a.rs", "x\n")]);
     let text =
         format!("I will look.\n```json\n{}\n```\n", call("read_file", json!({"path": "a\u{1b}[31m.rs"})));
     snapshot!(world.observe_with_input(&["parse"], text.as_bytes()), @r#"
-    exit 0
+    exit 1
     --- stdout
     1 call
     read_file at bytes 21 to 79
       {
         "path": "a\u001b[31m.rs"
+      }
+      refused: "a\u{1b}[31m.rs" is not a file path; give one relative to the repository root, like "src/main.rs"
+    "#);
+    let text = r#"{"name": "Read", "arguments": {"file_path": "a.rs", "offset": "1"}}"#;
+    snapshot!(world.observe_with_input(&["parse"], text.as_bytes()), @r#"
+    exit 0
+    --- stdout
+    1 call
+    read_file at bytes 0 to 67, repaired: Read taken as read_file, file_path taken as path, offset taken as start_line
+      {
+        "path": "a.rs",
+        "start_line": 1
       }
     "#);
     snapshot!(world.observe_with_input(&["parse"], b"All done, nothing to call."), @r"
@@ -34,12 +46,47 @@ fn an_output_is_judged_for_people() {
 fn an_output_is_read_from_a_file() {
     let world = World::with(&[("out.txt", r#"{"tool": "x", "arguments": {}}"#)]);
     let seen = world.observe(&["parse", "out.txt", "--json"]);
-    assert!(seen.starts_with("exit 0\n") && seen.contains(r#""end":30"#), "{seen}");
+    assert!(seen.starts_with("exit 1\n") && seen.contains(r#""end":30"#), "{seen}");
+    assert!(seen.contains(r#""refused":"there is no tool \"x\"; the tools are read_file, "#), "{seen}");
     snapshot!(world.observe(&["parse", "missing.txt"]), @r"
     exit 2
     --- stderr
     error: cannot open missing.txt: No such file or directory (os error 2)
     ");
+}
+
+#[test]
+fn an_output_is_judged_as_a_run_would_judge_it() {
+    let world = World::with_a_bug();
+    let judged = |text: &str| -> serde_json::Value {
+        let output = world.agent_with_input(&["parse", "--json"], text.as_bytes());
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let runs = value["calls"].as_array().unwrap().iter().any(|call| call["refused"].is_null());
+        assert_eq!(output.status.code(), Some(i32::from(!runs)), "{text}: {value}");
+        value
+    };
+    for (text, why) in [
+        (call("teleport", json!({})), "there is no tool"),
+        (call("read_file", json!({})), "required"),
+        (call("read_file", json!({"path": "add.sh", "wings": 2})), "no argument"),
+        (call("read_file", json!({"path": "add.sh", "start_line": "first"})), "start_line"),
+        (call("bash", json!({"command": "sleep 9", "background": true})), "background"),
+        (r#"{"tool": "run_command", "arguments": {"command": `ls`}}"#.to_owned(), "guessing"),
+    ] {
+        let value = judged(&text);
+        let refused = value["calls"][0]["refused"].as_str().unwrap_or_default();
+        assert!(refused.contains(why), "{text}: {value}");
+    }
+    let value = judged(&call("read_file", json!({"path": "add.sh", "start_line": "2"})));
+    assert_eq!(value["calls"][0]["arguments"], json!({"path": "add.sh", "start_line": 2}), "as it would be run");
+    assert_eq!(value["calls"][0]["repairs"], json!(["start_line coerced"]));
+    assert_eq!(value["calls"][0]["written"]["arguments"]["start_line"], "2");
+    let patch = "--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n }\n";
+    let value = judged(&format!("I fix it.\n\n```diff\n{patch}```\n"));
+    assert_eq!(value["calls"][0]["tool"], "apply_patch", "{value}");
+    assert_eq!(value["calls"][0]["repairs"], json!(["the whole answer taken as a call"]));
+    let value = judged(&format!("```diff\n{patch}```\nThis fixes it. Shall I go on?"));
+    assert!(value["why"].as_str().unwrap().contains("not the last thing in it"), "{value}");
 }
 
 #[test]
@@ -55,8 +102,8 @@ fn chunks_are_answered_line_by_line() {
     snapshot!(world.observe_with_input(&["parse", "--chunks"], input.as_bytes()), @r#"
     exit 0
     --- stdout
-    {"id":"a","status":"calls","calls":[{"tool":"t","arguments":{"n":1},"start":2,"end":38,"repaired":false}],"why":null}
-    {"id":2,"status":"calls","calls":[{"tool":"t","arguments":{},"start":0,"end":27,"repaired":false}],"why":null}
+    {"id":"a","status":"calls","calls":[{"tool":"t","arguments":{"n":1},"start":2,"end":38,"repaired":false,"refused":"there is no tool \"t\"; the tools are read_file, apply_patch, run_tests, list_files, search, run_command, finish"}],"why":null}
+    {"id":2,"status":"calls","calls":[{"tool":"t","arguments":{},"start":0,"end":27,"repaired":false,"refused":"there is no tool \"t\"; the tools are read_file, apply_patch, run_tests, list_files, search, run_command, finish"}],"why":null}
     {"id":"c","status":"none","calls":[],"why":null}
     {"id":"d","status":"malformed","calls":[],"why":"The answer ended inside a string of the tool call, so nothing was done: send the whole call again, in smaller pieces if it is long."}
     "#);

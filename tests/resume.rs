@@ -105,6 +105,32 @@ fn a_run_killed_after_any_event_is_taken_up_and_ends_with_the_same_tree_and_the_
 }
 
 #[test]
+fn a_run_that_changed_nothing_is_resumed_and_replayed_as_one() {
+    let done = || call("finish", json!({"summary": "It adds."}));
+    let answers = || vec![call("Read", json!({"file_path": "add.sh"})), done(), done()];
+    let run: Vec<&str> = RUN.iter().copied().chain(["--verify", "true"]).collect();
+    let (world, whole) = (World::with_a_bug(), server(answers()));
+    let output = command(&world, &whole, &run).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert_eq!(world.journal().pop().unwrap()["ending"]["kind"], "no_change");
+    assert!(world.observe(&["replay", "last"]).starts_with("exit 0\n"));
+    let lines = output.stdout.iter().filter(|b| **b == b'\n').count();
+    let requests = asked(&whole);
+    for cut in (4..lines).step_by(5) {
+        let (world, server) = (World::with_a_bug(), server(answers()));
+        let mut child =
+            command(&world, &server, &run).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        BufReader::new(child.stdout.take().unwrap()).lines().take(cut).count();
+        let _ = child.kill();
+        child.wait().unwrap();
+        command(&world, &server, &["resume"]).output().unwrap();
+        let last = world.journal().pop().unwrap();
+        assert_eq!((&last["ending"]["kind"], &last["message"]), (&json!("no_change"), &json!("It adds.")), "{cut}");
+        assert_eq!(asked(&server), requests, "after {cut}");
+    }
+}
+
+#[test]
 fn a_run_goes_on_after_a_reboot_with_a_server_that_knows_nothing_of_it() {
     let (world, whole) = (World::with_a_bug(), server(answers()));
     command(&world, &whole, &RUN).output().unwrap();

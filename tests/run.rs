@@ -86,6 +86,70 @@ fn the_patch_on_standard_output_can_be_undone_and_applied() {
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
 }
 
+/// The name of the ending of the last session, and how often the model was asked.
+fn ended(world: &World) -> (String, u64) {
+    let last = world.journal().pop().unwrap();
+    (last["ending"]["kind"].as_str().unwrap().to_owned(), last["totals"]["turns"].as_u64().unwrap())
+}
+
+#[test]
+fn a_run_that_changed_nothing_is_not_verified_though_the_check_passes() {
+    let refused = call("apply_patch", json!({"edits": [{"path": "add.sh", "search": "nowhere", "replace": "x"}]}));
+    let done = call("finish", json!({"summary": "It adds."}));
+    let looks = call("run_tests", json!({}));
+    for (answers, turns) in [
+        (vec![done.clone(), done.clone()], 2),
+        (vec![refused, done.clone(), done.clone()], 3),
+        (vec![looks, done.clone(), done], 3),
+    ] {
+        let (world, server) = (World::with_a_bug(), Server::start());
+        script(&server, answers);
+        let output = run(&world, &server, &["--verify", "true", "What does add do?"]);
+        let seen = world.tell(&output);
+        assert!(seen.starts_with("exit 1\n") && seen.contains("no change: It adds."), "{seen}");
+        assert_eq!(ended(&world), ("no_change".into(), turns));
+    }
+}
+
+#[test]
+fn what_only_a_command_changed_is_a_change() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let command = call("bash", json!({"cmd": "echo '# adds' >> add.sh", "timeout": 5}));
+    script(&server, [command, call("attempt_completion", json!({"result": "done"}))]);
+    let output = run(&world, &server, &["--verify", "true", "Comment it."]);
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    assert_eq!(ended(&world), ("verified".into(), 2));
+}
+
+#[test]
+fn a_patch_that_is_the_whole_answer_is_applied() {
+    let diff = "--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n }\n";
+    let blocks = "add.sh\n```sh\n<<<<<<< SEARCH\n    echo $(($1 - $2))\n=======\n    echo $(($1 + $2))\n>>>>>>> REPLACE\n```\n";
+    let envelope = "*** Begin Patch\n*** Update File: add.sh\n@@\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n*** End Patch\n";
+    for patch in [format!("```diff\n{diff}```\n"), blocks.to_owned(), envelope.to_owned()] {
+        let (world, server) = (World::with_a_bug(), Server::start());
+        script(&server, [format!("I will fix it.\n\n{patch}"), call("finish", json!({}))]);
+        let output = run(&world, &server, &["Make the tests pass."]);
+        assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+        assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
+        let seen = world.observe(&["replay", "last"]);
+        assert!(seen.starts_with("exit 0\n"), "{seen}");
+    }
+    for answer in [
+        format!("```diff\n{diff}```\nShall I apply this?"),
+        diff.replace(" }\n", ""),
+        format!("<think>\n{diff}\n</think>\nI am not sure."),
+    ] {
+        let (world, server) = (World::with_a_bug(), Server::start());
+        script(&server, [answer.clone(), mending()[1].clone(), call("finish", json!({}))]);
+        run(&world, &server, &["Make the tests pass."]);
+        let told = world.journal().into_iter().filter(|e| e["event"] == "message" && e["role"] == "user").nth(1);
+        let told = told.unwrap()["content"].as_str().unwrap().to_owned();
+        assert_eq!(told.contains("has a patch in it"), !answer.contains("<think>"), "{told}");
+        assert!(!world.journal().iter().any(|e| e["event"] == "call" && e["turn"] == 1), "{answer}");
+    }
+}
+
 #[test]
 fn a_dry_run_leaves_the_repository_as_it_is_and_a_patch() {
     let (world, server) = (World::with_a_bug(), Server::start());
@@ -129,7 +193,7 @@ fn the_stream_is_cut_behind_the_call() {
     server.enqueue(
         Reply::text(call("read_file", json!({"path": "a.txt"}))).gate("never released").more("chatter"),
     );
-    server.enqueue(Reply::text(call("finish", json!({}))));
+    script(&server, [call("finish", json!({})), call("finish", json!({}))]);
     let output = run(&world, &server, &["Look at a.txt."]);
     assert_eq!(output.status.code(), Some(1), "{}", world.tell(&output));
     assert!(server.chat_replies()[0].client_closed());
@@ -213,7 +277,7 @@ fn a_missing_model_is_pulled_where_that_was_asked_for() {
         pullable: vec![ModelSpec::new("deepseek-coder:6.7b")],
         ..Config::default()
     });
-    server.enqueue(Reply::text(call("finish", json!({}))));
+    script(&server, [call("finish", json!({})), call("finish", json!({}))]);
     let output = run(&world, &server, &["--pull", "Look."]);
     let seen = world.tell(&output);
     assert!(seen.starts_with("exit 1\n") && seen.contains("deepseek-coder:6.7b is there"), "{seen}");
@@ -357,15 +421,15 @@ fn each_budget_ends_a_run() {
 
 #[test]
 fn commands_write_outside_the_repository_only_where_that_was_asked_for() {
-    for (flags, code) in [(&[][..], 1), (&["--dangerously-no-sandbox"], 0)] {
+    for (flags, written) in [(&[][..], false), (&["--dangerously-no-sandbox"], true)] {
         let (world, server) = (World::new(), Server::start());
         server.fallback(Reply::text(call("finish", json!({}))));
         let outside = world.home().join("outside");
         let check = format!("touch '{}'", outside.display());
         let args = [flags, &["--verify", &check, "Look."]].concat();
         let output = run(&world, &server, &args);
-        assert_eq!(output.status.code(), Some(code), "{}", world.tell(&output));
-        assert_eq!(outside.exists(), code == 0);
+        assert_eq!(output.status.code(), Some(1), "nothing was changed in it: {}", world.tell(&output));
+        assert_eq!(outside.exists(), written);
     }
 }
 
@@ -405,5 +469,9 @@ fn a_second_interrupt_ends_the_run_where_it_stands() {
     drop(writer);
     let seen = world.tell(&output);
     assert!(seen.starts_with("exit 130\n") && seen.contains("a second signal"), "{seen}");
-    assert_eq!(world.journal().pop().unwrap()["ending"]["kind"], "interrupted");
+    let finished = world.journal().pop().unwrap();
+    assert_eq!(finished["ending"]["kind"], "interrupted");
+    assert_eq!(finished["totals"]["turns"], 1, "what was counted by then is kept: {finished}");
+    assert!(finished["totals"]["generated_tokens"].as_u64() > Some(0), "{finished}");
+    assert_eq!(finished["diff"]["files"], json!(["add.sh"]));
 }

@@ -115,6 +115,11 @@ impl World {
 
     /// The same, with something on standard input.
     pub(crate) fn observe_with_input(&self, args: &[&str], input: &[u8]) -> String {
+        self.tell(&self.agent_with_input(args, input))
+    }
+
+    /// What the program gives back, with something on its standard input.
+    pub(crate) fn agent_with_input(&self, args: &[&str], input: &[u8]) -> Output {
         let mut child = self
             .agent(args)
             .stdin(Stdio::piped())
@@ -124,7 +129,7 @@ impl World {
             .unwrap();
         // A child that does not read to the end closes the pipe: its business.
         let _ = child.stdin.take().unwrap().write_all(input);
-        self.tell(&child.wait_with_output().unwrap())
+        child.wait_with_output().unwrap()
     }
 
     /// What could be seen of a run: exit code, standard output, standard error, with this world's folder as `[WORLD]`.

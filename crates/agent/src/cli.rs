@@ -67,6 +67,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Tools(Tools),
     /// Show what the agent would make of a model's output
+    #[command(after_help = exit::parse_table())]
     Parse(Parse),
     /// Run a command confined as those of a run are
     Sandbox(RunInSandbox),

@@ -37,7 +37,7 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Sessions(command) => sessions::run(command, context),
         Command::Models(command) => models::run(command, context),
         Command::Tools(command) => tools::run(command, context),
-        Command::Parse(command) => parse::run(&command),
+        Command::Parse(command) => parse::run(&command, context),
         Command::Sandbox(command) => sandbox::run(&command, context),
         Command::Doctor(command) => doctor::run(&command, context),
         Command::Config(command) => config::run(command, context),

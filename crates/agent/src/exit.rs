@@ -113,7 +113,7 @@ impl From<models::Error> for Failure {
 pub(crate) fn table() -> String {
     let rows = [
         (Ending::Verified, "done, and the verification passed"),
-        (Ending::Unverified, "done, but not verified: no check to run, or it does not pass"),
+        (Ending::Unverified, "not verified: no check to run, or it does not pass; or nothing was changed"),
         (Ending::Refused, "refused or misused: bad flags, settings or files, no sandbox"),
         (Ending::GaveUp, "gave up: the model was getting nowhere"),
         (Ending::Budget { budget: Budget::Turns }, "a budget was reached: turns, tokens, seconds or cost"),
@@ -147,6 +147,12 @@ pub(crate) fn batch_table() -> String {
 pub(crate) fn patch_table() -> &'static str {
     "Exit codes:\n    0  applied (with --check or --preview: could be)\n    1  refused: it does not fit, and nothing was changed\n    \
      2  not a patch, misuse, or a failure of the system; nothing was changed\n"
+}
+
+/// What the codes of `agent parse` mean.
+pub(crate) fn parse_table() -> &'static str {
+    "Exit codes:\n    0  a run in this repository would carry out a call of it\n    1  it would not: there is no call, or each \
+     is refused\n    2  misuse, or a failure of the system\n\nWith --chunks, 0 means that every line was a case.\n"
 }
 
 /// What the codes of `agent apply` and `agent undo` mean.

@@ -16,7 +16,7 @@ use models::{Delta, DeltaStream, Error, Identity, Message, Model, Request};
 use planner::{FileEntry, Instructions, Repository, Verifier};
 use secrets::{Secrets, known};
 use serde_json::Value;
-use tool_api::{Effect, Follow, Outcome, Tool, ToolError};
+use tool_api::{Aliases, Effect, Follow, Outcome, Tool, ToolError};
 use workspace::{History, Workspace};
 
 use crate::context::Context;
@@ -131,6 +131,7 @@ impl<T: Tool> Tool for Masked<T> {
     const NAME: &'static str = T::NAME;
     const DESCRIPTION: &'static str = T::DESCRIPTION;
     const EFFECT: Effect = T::EFFECT;
+    const ALIASES: &'static Aliases = T::ALIASES;
 
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
         if self.1.is_on()
@@ -146,6 +147,10 @@ impl<T: Tool> Tool for Masked<T> {
 
     fn follow(&self) -> Option<Box<dyn Follow>> {
         self.0.follow()
+    }
+
+    fn whole_answer(&self, text: &str) -> Option<Result<Value, String>> {
+        self.0.whole_answer(text)
     }
 
     async fn call(&self, arguments: T::Arguments) -> Result<Outcome, ToolError> {
@@ -232,6 +237,10 @@ impl Repository for MaskedTree {
 
     fn after_command(&self) -> Result<Option<u64>, String> {
         self.tree.after_command()
+    }
+
+    fn changed(&self) -> bool {
+        self.tree.changed()
     }
 
     fn take_back(&self, turn: u32, done: usize) -> Result<(), String> {

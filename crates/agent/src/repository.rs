@@ -110,6 +110,11 @@ impl planner::Repository for Tree {
         Ok(())
     }
 
+    fn changed(&self) -> bool {
+        let edited = || History::open(&self.state).and_then(|history| history.net(..));
+        self.diff().is_ok_and(|diff| !diff.files.is_empty()) || edited().is_ok_and(|net| !net.is_empty())
+    }
+
     fn diff(&self) -> Result<Diff, String> {
         let Some(baseline) = self.baseline.get() else { return Ok(Diff::default()) };
         let diff = baseline.diff().map_err(|e| e.to_string())?;

@@ -360,6 +360,20 @@ pub(crate) fn toolbox(
     toolbox_on(workspace, settings, secrets, folder, sandbox, &Bare)
 }
 
+/// The tools for a work tree whose calls are judged and never run: nothing is kept anywhere.
+///
+/// # Errors
+/// When the tree cannot be opened.
+pub(crate) fn judges(
+    settings: &Settings,
+    secrets: &Secrets,
+    root: &Path,
+    sandbox: Sandbox,
+) -> Result<Registry> {
+    let workspace = Workspace::open(root).map_err(Failure::refused)?;
+    toolbox_on(workspace, settings, secrets, Path::new(""), sandbox, &Bare).map(|toolbox| toolbox.registry)
+}
+
 /// What is put around each tool.
 pub(crate) trait Around {
     /// Adds the tool, with that around it.

@@ -25,6 +25,8 @@ pub enum Ending {
     Verified,
     /// The model says it is done; there is nothing to verify with, or the verification does not pass.
     Unverified,
+    /// The model says it is done, and nothing was changed. A check that passes passed before, so it says nothing about the task.
+    NoChange,
     /// The agent stopped by itself: it was getting nowhere.
     GaveUp,
     /// A budget was reached.
@@ -46,7 +48,7 @@ impl Ending {
     pub fn exit_code(&self) -> u8 {
         match self {
             Ending::Verified => 0,
-            Ending::Unverified => 1,
+            Ending::Unverified | Ending::NoChange => 1,
             Ending::Refused => 2,
             Ending::GaveUp => 3,
             Ending::Budget { .. } => 4,
@@ -61,6 +63,7 @@ impl Ending {
         match self {
             Ending::Verified => "verified",
             Ending::Unverified => "unverified",
+            Ending::NoChange => "no change",
             Ending::GaveUp => "gave up",
             Ending::Budget { budget: Budget::Turns } => "turn budget reached",
             Ending::Budget { budget: Budget::Tokens } => "token budget reached",

@@ -28,6 +28,26 @@ pub(crate) struct CallResult {
     pub(crate) outcome: Outcome,
 }
 
+/// The fact of an outcome by which a command says that it changed files.
+const CHANGED: &str = "changed_files";
+
+impl CallResult {
+    /// Whether it is a command that changed files.
+    pub(crate) fn changed_by_command(&self) -> bool {
+        self.outcome.facts[CHANGED] == true
+    }
+}
+
+/// Notes in the outcome of a command that it changed files: what the machine decides by has to be on record.
+pub(crate) fn note_change(outcome: &mut Outcome) {
+    if outcome.facts.is_null() {
+        outcome.facts = Value::Object(serde_json::Map::new());
+    }
+    if let Some(facts) = outcome.facts.as_object_mut() {
+        facts.insert(CHANGED.into(), true.into());
+    }
+}
+
 type Running = Pin<Box<dyn Future<Output = Acted> + Send>>;
 
 /// The calls of one answer.

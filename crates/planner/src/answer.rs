@@ -6,9 +6,10 @@ use journal::{CutReason, Doubt, EndedBy};
 use models::{Delta, End, EndReason, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tool_api::{Effect, Follow, Registry};
+use tool_api::{Accepted, Effect, Follow, Registry};
 use tool_stream::{Event, Options, Parser};
 
+use crate::branches::Echo;
 use crate::focus;
 use crate::guards::Degeneration;
 
@@ -67,6 +68,8 @@ pub(crate) struct Listening<'a> {
     pub(crate) first_call_only: bool,
     /// What was asked for.
     pub(crate) wanted: &'a Wanted,
+    /// The message that the answer goes on from, where it does.
+    pub(crate) continues: Option<&'a str>,
 }
 
 /// What an answer is asked for.
@@ -97,10 +100,13 @@ pub(crate) struct Answer<'a> {
     how: Listening<'a>,
     parser: Parser,
     scratch: Vec<Event>,
+    echo: Echo,
     /// The bytes that the model emitted, up to the cut.
     pub(crate) content: String,
     /// Its reasoning.
     pub(crate) thinking: String,
+    /// What of `content` is neither a call nor reasoning.
+    shown: String,
     /// The counts so far.
     pub(crate) usage: Usage,
     /// Chunks that held something.
@@ -124,11 +130,13 @@ pub(crate) struct Answer<'a> {
 impl<'a> Answer<'a> {
     pub(crate) fn new(how: Listening<'a>) -> Self {
         Self {
+            echo: how.continues.map(Echo::of).unwrap_or_default(),
             parser: Parser::new(parser_options(how.tools, how.wanted.file())),
             how,
             scratch: Vec::new(),
             content: String::new(),
             thinking: String::new(),
+            shown: String::new(),
             usage: Usage::default(),
             pieces: 0,
             doubts: Vec::new(),
@@ -200,15 +208,12 @@ impl<'a> Answer<'a> {
 
     fn text(&mut self, text: &str, heard: &mut Vec<Heard>) {
         self.pieces += 1;
-        self.content.push_str(text);
         if *self.how.wanted == Wanted::Line {
-            heard.push(Heard::Text(text.to_owned()));
-            // Servers that repeat what they go on from send whole lines before the one that counts: theirs end by the stop text.
-            if text.contains('\n') && self.content.matches('\n').count() > MOST_LINES {
-                self.cut(CutReason::Line, heard);
-            }
+            let text = self.echo.new_in(text);
+            self.line(text, heard);
             return;
         }
+        self.content.push_str(text);
         let mut events = std::mem::take(&mut self.scratch);
         self.parser.feed(text.as_bytes(), &mut events);
         for event in events.drain(..) {
@@ -232,11 +237,27 @@ impl<'a> Answer<'a> {
         }
     }
 
+    /// More of the rest of a line.
+    fn line(&mut self, text: String, heard: &mut Vec<Heard>) {
+        if text.is_empty() {
+            return;
+        }
+        self.content.push_str(&text);
+        let lines = text.contains('\n');
+        heard.push(Heard::Text(text));
+        // A server that repeats what it goes on from in other words sends whole lines before the one that counts.
+        if lines && self.content.matches('\n').count() > MOST_LINES {
+            self.cut(CutReason::Line, heard);
+        }
+    }
+
     fn end(&mut self, reason: EndReason, heard: &mut Vec<Heard>) {
         let (end, ended_by) = match reason {
             EndReason::Stop => (tool_stream::End::Stop, EndedBy::Stop),
             EndReason::Length => (tool_stream::End::Length, EndedBy::Length),
         };
+        let held = self.echo.rest();
+        self.line(held, heard);
         let mut events = Vec::new();
         self.parser.finish(end, &mut events);
         for event in events {
@@ -245,6 +266,10 @@ impl<'a> Answer<'a> {
         let calls_wanted = *self.how.wanted != Wanted::Line;
         if calls_wanted && self.calls == 0 && !self.refused && self.content.trim().is_empty() {
             self.salvage(heard);
+        }
+        let nothing = self.calls == 0 && !self.refused && self.block.is_none();
+        if calls_wanted && nothing && ended_by == EndedBy::Stop {
+            self.whole_answer(heard);
         }
         if calls_wanted && self.calls == 0 && !self.refused && ended_by == EndedBy::Length {
             self.refuse_answer(heard, "your answer reached the token limit and was cut off, nothing was done; write less, in smaller edits");
@@ -276,7 +301,11 @@ impl<'a> Answer<'a> {
 
     fn event(&mut self, event: Event, heard: &mut Vec<Heard>) {
         match event {
-            Event::Text(text) => heard.push(Heard::Text(text)),
+            Event::Text(text) => {
+                self.shown.push_str(&text);
+                heard.push(Heard::Text(text));
+            }
+            Event::OrphanThink { .. } => self.shown.clear(),
             Event::Thinking(text) => heard.push(Heard::Thinking(text)),
             Event::CallOpened { tool, .. } => {
                 heard.push(Heard::Opened { call: self.calls, tool: tool.clone() });
@@ -355,16 +384,11 @@ impl<'a> Answer<'a> {
                 }
             }
         }
-        let judged = self.how.tools.validate(&tool, &arguments).map_err(|r| r.message).and_then(|arguments| {
-            let effect = self.how.tools.spec(&tool).map_or(Effect::Execute, |s| s.effect);
-            if certain || effect == Effect::Read {
-                return Ok((arguments, effect));
-            }
-            Err(format!("the call could only be read by guessing ({}), so it was not carried out; send it again as valid JSON", repairs.join(", ")))
-        });
         let end = span.1 as usize;
-        match judged {
-            Ok((arguments, effect)) => {
+        match judge(self.how.tools, &tool, &arguments, &repairs, certain) {
+            Ok((accepted, effect)) => {
+                let repairs = repairs.into_iter().chain(accepted.notes).collect();
+                let (tool, arguments) = (accepted.tool.to_owned(), accepted.arguments);
                 let call = ReadyCall { call: self.calls, tool, arguments, effect, span, repairs };
                 self.calls += 1;
                 if in_text {
@@ -382,6 +406,24 @@ impl<'a> Answer<'a> {
                     self.content.truncate(end);
                     self.cut(CutReason::Refused, heard);
                 }
+            }
+        }
+    }
+
+    /// An answer without a call may stand for one: a patch and nothing behind it.
+    fn whole_answer(&mut self, heard: &mut Vec<Heard>) {
+        match self.how.tools.whole_answer(&self.shown) {
+            None => {}
+            Some(Err(why)) => self.refuse_answer(heard, &why),
+            Some(Ok((tool, arguments))) => {
+                let draft = ReadyCallDraft {
+                    tool: tool.to_owned(),
+                    arguments,
+                    span: (0, self.content.len() as u64),
+                    repairs: vec![WHOLE_ANSWER.into()],
+                    certain: true,
+                };
+                self.judge(draft, false, heard);
             }
         }
     }
@@ -408,6 +450,9 @@ impl<'a> Answer<'a> {
         heard: &mut Vec<Heard>,
     ) {
         self.refused = true;
+        // On record under the tool's own name, as a call that is accepted is.
+        let own = |tool: String| self.how.tools.named(&tool).map(|spec| spec.name.to_owned()).unwrap_or(tool);
+        let tool = tool.map(own);
         heard.push(Heard::Refused(Refused { tool, early, message: message.to_owned(), written }));
     }
 
@@ -417,8 +462,30 @@ impl<'a> Answer<'a> {
     }
 }
 
+/// How a call is noted that a whole answer stands for.
+pub(crate) const WHOLE_ANSWER: &str = "the whole answer taken as a call";
+
+/// What becomes of a complete call: as it is run, with its effect, or a sentence for the model. `certain` where the call had one reading.
+pub(crate) fn judge(
+    tools: &Registry,
+    tool: &str,
+    arguments: &Value,
+    repairs: &[String],
+    certain: bool,
+) -> Result<(Accepted, Effect), String> {
+    let accepted = tools.accept(tool, arguments).map_err(|refusal| refusal.message)?;
+    let effect = tools.spec(accepted.tool).map_or(Effect::Execute, |spec| spec.effect);
+    if certain || effect == Effect::Read {
+        return Ok((accepted, effect));
+    }
+    Err(format!(
+        "the call could only be read by guessing ({}), so it was not carried out; send it again as valid JSON",
+        repairs.join(", ")
+    ))
+}
+
 /// A repair in words: its name in the verdict's JSON.
-fn words(repair: tool_stream::Repair) -> String {
+pub(crate) fn words(repair: tool_stream::Repair) -> String {
     serde_json::to_value(repair)
         .ok()
         .as_ref()
@@ -435,14 +502,13 @@ struct ReadyCallDraft {
     certain: bool,
 }
 
-fn parser_options(tools: &Registry, file: Option<&Focus>) -> Options {
+/// How an answer is parsed. Whoever was asked for a file was shown no tools: there, an object that merely has another agent's tool's name
+/// in it is data.
+pub(crate) fn parser_options(tools: &Registry, file: Option<&Focus>) -> Options {
+    let own = || tools.specs().map(|s| s.name.to_owned()).collect();
     Options {
-        known_tools: Some(tools.specs().map(|s| s.name.to_owned()).collect()),
-        followed: tools
-            .specs()
-            .filter(|s| tools.follow(s.name).is_some())
-            .map(|s| s.name.to_owned())
-            .collect(),
+        known_tools: Some(if file.is_some() { own() } else { tools.names() }),
+        followed: tools.followed(),
         whole_file: file.is_some(),
         scripts: file.is_some_and(|file| focus::language(&file.path) == "sh"),
         ..Options::default()

@@ -62,6 +62,8 @@ pub(crate) struct Attempts {
     branches: VecDeque<Branch>,
     current: Option<Branch>,
     candidates: VecDeque<String>,
+    /// Something was written.
+    wrote: bool,
 }
 
 impl Attempts {
@@ -77,6 +79,7 @@ impl Attempts {
             branches: VecDeque::new(),
             current: None,
             candidates: VecDeque::new(),
+            wrote: false,
         }
     }
 
@@ -88,6 +91,16 @@ impl Attempts {
     /// Whether the tree holds something else than [`Attempts::base`].
     pub(crate) fn strayed(&self) -> bool {
         self.in_tree != self.base.content
+    }
+
+    /// Whether nothing was ever written.
+    pub(crate) fn untouched(&self) -> bool {
+        !self.wrote
+    }
+
+    /// Whether the verification fails on the file as it is best known.
+    pub(crate) fn fails(&self) -> bool {
+        self.best.as_ref().is_some_and(|check| !check.passed)
     }
 
     /// Notes that the tree holds the base again.
@@ -150,6 +163,7 @@ impl Attempts {
     /// Notes what stands in the tree and what the verification says of it; true when that is success.
     fn wrote(&mut self, content: &str, check: &Check) -> bool {
         content.clone_into(&mut self.in_tree);
+        self.wrote = true;
         if check.passed || passing(check) > self.best.as_ref().and_then(passing) {
             content.clone_into(&mut self.base.content);
             self.best = Some(check.clone());
@@ -159,7 +173,8 @@ impl Attempts {
 
     fn find_branches(&mut self, attempt: &Attempt<'_>, file: &str) {
         let Some((block, best)) = attempt.block.zip(self.best.as_ref()) else { return };
-        if self.branched || self.base.content != file {
+        // A verification that passes cannot tell a good line from a bad one.
+        if self.branched || best.passed || self.base.content != file {
             return;
         }
         let affordable = (BRANCH_CHECK_MS / (2 * best.ms).max(1)) as usize;

@@ -68,7 +68,7 @@ fn starts_line(file: &str, at: usize) -> bool {
 
 /// The files a branch leads to, now that the model has finished the line: the new line in place of the old one, or before it.
 pub(crate) fn candidates(file: &str, branch: &Branch, rest: &str) -> Vec<String> {
-    // Some servers repeat what they go on from.
+    // Sessions of earlier versions have what the server repeated.
     let rest = rest.strip_prefix(branch.prefix.as_str()).unwrap_or(rest);
     let rest = rest.split('\n').next().unwrap_or_default().trim_end();
     let Some(before) = file.get(..branch.at) else { return Vec::new() };
@@ -84,6 +84,38 @@ pub(crate) fn candidates(file: &str, branch: &Branch, rest: &str) -> Vec<String>
     }
     let inserted = format!("{}{line}\n{}", &file[..start], &file[start..]);
     vec![replaced, inserted]
+}
+
+/// Takes out of a continued message what some servers repeat of it, however that is cut into pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Echo {
+    /// What may be repeated.
+    expected: String,
+    /// What has come of it.
+    held: String,
+}
+
+impl Echo {
+    /// For an answer that goes on from `message`.
+    pub(crate) fn of(message: &str) -> Self {
+        Self { expected: message.to_owned(), held: String::new() }
+    }
+
+    /// What of the next piece is new.
+    pub(crate) fn new_in(&mut self, piece: &str) -> String {
+        self.held.push_str(piece);
+        if let Some(new) = self.held.strip_prefix(self.expected.as_str()) {
+            let new = new.to_owned();
+            *self = Self::default();
+            return new;
+        }
+        if self.expected.starts_with(self.held.as_str()) { String::new() } else { self.rest() }
+    }
+
+    /// What was held back and is no repetition after all.
+    pub(crate) fn rest(&mut self) -> String {
+        std::mem::take(self).held
+    }
 }
 
 /// The branch after a change of the file behind or before it; `None` when the change is where the branch was.
@@ -146,6 +178,20 @@ mod tests {
         let branches = find(&answer, answer.find("```").unwrap(), FILE, &[doubt(&answer, "- b", "+", -0.8)]);
         let repeated = format!("{} b", branches[0].prefix);
         assert_eq!(candidates(FILE, &branches[0], &repeated), candidates(FILE, &branches[0], " b"));
+    }
+
+    #[test]
+    fn what_a_server_repeats_is_taken_out_however_it_is_cut() {
+        let (message, answer) = ("```\na = 1\nb", "```\na = 1\nb = 2");
+        for size in 1..=answer.len() {
+            let mut echo = Echo::of(message);
+            let pieces = answer.as_bytes().chunks(size).map(|piece| std::str::from_utf8(piece).unwrap());
+            let new: String = pieces.map(|piece| echo.new_in(piece)).collect();
+            assert_eq!((new.as_str(), echo.rest().as_str()), (" = 2", ""), "{size}");
+        }
+        let mut echo = Echo::of(message);
+        assert_eq!((echo.new_in("``"), echo.rest()), (String::new(), "``".into()), "an answer of its own");
+        assert_eq!(Echo::of(message).new_in("b"), "b");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a run uses up: token estimates calibrated by the server's own counts, sums, and limits. Fed with numbers; knows no clock.
 
-use journal::{Budget, Counts, Totals};
+use journal::{Budget, Counts, Event, Record, Totals};
 use models::{Message, Usage};
 
 use crate::settings::Limits;
@@ -108,6 +108,33 @@ impl Accountant {
     pub(crate) fn totals(&self, elapsed_ms: u64) -> Totals {
         Totals { ms: elapsed_ms, ..self.totals }
     }
+}
+
+/// The sums of a session by its journal, for whoever has no run at hand.
+#[must_use]
+pub fn totals(records: &[Record]) -> Totals {
+    let price =
+        records.iter().find_map(|r| if let Event::Model(model) = &r.event { model.price } else { None });
+    let mut accountant = Accountant::new(Limits::default(), price);
+    let mut estimated = 0;
+    for record in records {
+        match &record.event {
+            Event::Request { estimated_tokens, .. } => estimated = *estimated_tokens,
+            Event::Output { counts, .. } => accountant.add(counts, estimated),
+            Event::Refused { saved_tokens, .. } => {
+                accountant.save(saved_tokens * 4);
+            }
+            _ => {}
+        }
+    }
+    accountant.totals(worked_ms(records))
+}
+
+/// Milliseconds that were worked on a run, pauses between processes left out.
+pub(crate) fn worked_ms(records: &[Record]) -> u64 {
+    let segments = records.split(|r| matches!(r.event, Event::Resumed { .. }));
+    let span = |s: &[Record]| Some(s.last()?.time_ms.saturating_sub(s.first()?.time_ms));
+    segments.filter_map(span).sum()
 }
 
 /// The journal's counts from a server's usage and what we saw ourselves. `pieces` is the number of chunks with text: most servers

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tool_api::{Registry, Status};
 
 use crate::acting::Acting;
-use crate::budget::Accountant;
+use crate::budget::{Accountant, worked_ms};
 use crate::machine::{Ask, Begin, Input, Machine, Step, Turn, Why};
 use crate::opening;
 use crate::resume::{self, OWN_CALL, Past, Plan};
@@ -108,6 +108,8 @@ pub(crate) struct Driver<'a> {
     pub(crate) commanding: bool,
     /// Whether something may have changed since the last verification.
     pub(crate) dirty: bool,
+    /// Whether there was a verification.
+    pub(crate) checked: bool,
     /// Bytes and number of complete calls by tool: what a refused one would have come to.
     pub(crate) like_calls: HashMap<String, (usize, usize)>,
 }
@@ -150,6 +152,7 @@ impl<'a> Driver<'a> {
             plan_only: job.settings.plan_only,
             commanding: false,
             dirty: false,
+            checked: false,
             like_calls: HashMap::new(),
         }
     }
@@ -175,9 +178,21 @@ impl<'a> Driver<'a> {
                     let check = self.write(&focus.path, &focus.content, &why).await?;
                     machine.next(Input::Written { content: focus.content, check })
                 }
-                Step::Finish(ending, message) => return Ok((ending, message)),
+                Step::Finish(ending, message) => return Ok((self.real(ending, &machine).await?, message)),
             };
         }
+    }
+
+    /// An ending by what the tree says: changes that were taken back in the end are none.
+    async fn real(&mut self, ending: Ending, machine: &Machine) -> Result<Ending, Stop> {
+        let done = matches!(ending, Ending::Verified | Ending::Unverified);
+        if !done || machine.healed() || machine.fails() {
+            return Ok(ending);
+        }
+        self.remembered().await?;
+        let repository = Arc::clone(&self.repository);
+        let changed = tokio::task::spawn_blocking(move || repository.changed()).await.unwrap_or(true);
+        Ok(if changed { ending } else { Ending::NoChange })
     }
 
     async fn begin(&mut self, job: Job) -> Result<Machine, Stop> {
@@ -325,6 +340,7 @@ impl<'a> Driver<'a> {
         };
         self.after_command().await?;
         self.dirty = false;
+        self.checked = true;
         self.journal.append(Event::Checked(check.clone()))?;
         Ok(check)
     }
@@ -336,17 +352,17 @@ impl<'a> Driver<'a> {
         noted(tokio::task::spawn_blocking(move || repository.before_command()).await)
     }
 
-    /// Takes note of what a command changed.
-    pub(crate) async fn after_command(&mut self) -> Result<(), Stop> {
+    /// Takes note of what a command changed; whether it did.
+    pub(crate) async fn after_command(&mut self) -> Result<bool, Stop> {
         if !std::mem::take(&mut self.commanding) {
-            return Ok(());
+            return Ok(false);
         }
         let repository = Arc::clone(&self.repository);
         let changed = noted(tokio::task::spawn_blocking(move || repository.after_command()).await)?;
         if let Some(record) = changed {
             self.journal.append(Event::CommandChanged { record })?;
         }
-        Ok(())
+        Ok(changed.is_some())
     }
 
     /// Runs all queued calls to their end.
@@ -454,13 +470,6 @@ pub(crate) fn machine(plan: Plan, baseline: Option<Check>) -> Result<Machine, St
     let begin =
         Begin { settings, prompts, opening, window, has_verifier, baseline, send_thinking, branches, focus };
     Ok(Machine::new(begin))
-}
-
-/// Milliseconds that were worked on a run, pauses between processes left out.
-fn worked_ms(records: &[Record]) -> u64 {
-    let segments = records.split(|r| matches!(r.event, Event::Resumed { .. }));
-    let span = |s: &[Record]| Some(s.last()?.time_ms.saturating_sub(s.first()?.time_ms));
-    segments.filter_map(span).sum()
 }
 
 pub(crate) fn noted<T>(done: Result<Result<T, String>, tokio::task::JoinError>) -> Result<T, Stop> {

@@ -3,7 +3,61 @@
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tool_api::{Effect, Outcome, Tool, ToolError};
+use tool_api::{Aliases, Effect, Outcome, Take, Tool, ToolError};
+
+const ALIASES: &Aliases = &Aliases {
+    tools: &[
+        "attempt_completion",
+        "task_complete",
+        "task_completed",
+        "complete_task",
+        "mark_complete",
+        "finish_task",
+        "task_done",
+        "submit_answer",
+        "final_answer",
+    ],
+    words: &["complete", "completed", "finished", "done", "submit", "exit", "stop", "terminate"],
+    arguments: &[
+        (
+            &[
+                "result",
+                "results",
+                "message",
+                "answer",
+                "final_answer",
+                "text",
+                "output",
+                "response",
+                "content",
+                "conclusion",
+                "description",
+                "outputs",
+            ],
+            Take::As("summary"),
+        ),
+        (
+            &["status", "success", "task_completed", "completed", "done", "final"],
+            Take::Only(
+                &[
+                    "true",
+                    "success",
+                    "successful",
+                    "succeeded",
+                    "complete",
+                    "completed",
+                    "done",
+                    "finished",
+                    "ok",
+                ],
+                "finish says that the task is done; while it is not, go on",
+            ),
+        ),
+        // What a person might run to look at the result.
+        (&["command"], Take::LeftOut),
+    ],
+    convert: None,
+};
 
 /// The `finish` tool.
 pub struct Finish;
@@ -22,6 +76,7 @@ impl Tool for Finish {
     const NAME: &'static str = "finish";
     const DESCRIPTION: &'static str = "the task is done";
     const EFFECT: Effect = Effect::Read;
+    const ALIASES: &'static Aliases = ALIASES;
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         Ok(Outcome::ok(arguments.summary.unwrap_or_default()))

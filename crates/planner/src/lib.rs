@@ -25,6 +25,7 @@ mod driver;
 mod finish_tool;
 mod focus;
 mod guards;
+pub mod judge;
 mod machine;
 mod opening;
 mod prompts;
@@ -41,6 +42,7 @@ use models::Model;
 use serde::{Deserialize, Serialize};
 use tool_api::Registry;
 
+pub use budget::totals;
 pub use driver::{replay, resume, run};
 pub use finish_tool::Finish;
 pub use opening::{dialect, look};
@@ -125,6 +127,10 @@ pub trait Repository: Send + Sync {
     /// When one cannot be put back: somebody else has changed the file.
     fn take_back(&self, _turn: u32, _done: usize) -> Result<(), String> {
         Ok(())
+    }
+    /// Whether anything is other than it was at [`Repository::remember`], ignored files that were edited included.
+    fn changed(&self) -> bool {
+        self.diff().is_ok_and(|diff| !diff.files.is_empty())
     }
     /// What changed since [`Repository::remember`], from the tree itself.
     ///

@@ -104,7 +104,14 @@ pub(crate) struct Machine {
     after_restore: Option<Box<Step>>,
     baseline: Option<Check>,
     last_check: Option<Check>,
+    /// An edit landed, or a command changed files.
     changed: bool,
+    /// An edit was refused.
+    refused_edit: bool,
+    /// A command changed files since the last verification.
+    unchecked: bool,
+    /// The summary of a `finish` before which nothing was changed; the model was told so.
+    told_unchanged: Option<String>,
     equal_calls: EqualCalls,
     corrections: u32,
     finish_refusals: u32,
@@ -152,6 +159,9 @@ impl Machine {
             last_check: begin.baseline.clone(),
             baseline: begin.baseline,
             changed: false,
+            refused_edit: false,
+            unchecked: false,
+            told_unchanged: None,
             equal_calls: EqualCalls::default(),
             corrections: 0,
             finish_refusals: 0,
@@ -211,14 +221,19 @@ impl Machine {
         self.last_answer.clone_from(&content);
         let thinking = (self.send_thinking && !thinking.is_empty()).then_some(thinking);
         self.messages.push(Message { role: Role::Assistant, content, thinking });
-        self.changed |= results.iter().any(|r| !r.outcome.changed.is_empty());
+        self.changed |= results.iter().any(|r| !r.outcome.changed.is_empty() || r.changed_by_command());
+        self.refused_edit |= results.iter().any(|r| r.outcome.status == Status::Refused) || refused.is_some();
+        self.unchecked |= results.iter().any(CallResult::changed_by_command);
         if check.is_some() {
             self.last_check.clone_from(&check);
+            self.unchecked = false;
         }
         if let Some(step) = self.whole_file_answered(&results, check.as_ref(), block, &doubts) {
             return step;
         }
-        if let Some(finish) = results.iter().find(|r| r.tool == "finish") {
+        // Who says "done" beside a call that is refused has not seen the refusal.
+        let unseen = refused.is_some() || results.iter().any(|r| r.outcome.status == Status::Refused);
+        if let Some(finish) = results.iter().find(|r| r.tool == "finish").filter(|_| !unseen) {
             return self.finish(&finish.outcome.text.clone());
         }
         if results.is_empty() {
@@ -229,9 +244,11 @@ impl Machine {
     }
 
     fn finish(&mut self, summary: &str) -> Step {
+        if !self.changed && !self.healed() && !self.fails() {
+            return self.finish_unchanged(summary);
+        }
         let Some(check) = self.last_check.clone() else {
-            let what = if self.changed { summary } else { "the model changed nothing" };
-            return Step::Finish(Ending::Unverified, non_empty(what, "the model says it is done"));
+            return Step::Finish(Ending::Unverified, non_empty(summary, "the model says it is done"));
         };
         if check.passed {
             return Step::Finish(Ending::Verified, non_empty(summary, "the verification passes"));
@@ -247,15 +264,43 @@ impl Machine {
         self.go_on(text)
     }
 
+    /// `finish`, and nothing was changed: the model is told once. A check that passes passed before.
+    fn finish_unchanged(&mut self, summary: &str) -> Step {
+        let Some(before) = self.told_unchanged.take() else {
+            self.told_unchanged = Some(summary.trim().to_owned());
+            let text = self.prompts.no_change(self.refused_edit, false);
+            return self.go_on(text);
+        };
+        let message = non_empty(summary, &non_empty(&before, "the model changed nothing"));
+        Step::Finish(Ending::NoChange, message)
+    }
+
+    /// The model is getting nowhere. What it has done by then may be all there is to do: then the verification, which failed before, passes.
+    fn stuck(&self, why: String) -> Step {
+        if self.healed() && !self.unchecked {
+            return Step::Finish(Ending::Verified, format!("the verification passes now ({why})"));
+        }
+        Step::Finish(Ending::GaveUp, why)
+    }
+
+    /// The verification failed before and passes now: that is a change, whoever made it.
+    pub(crate) fn healed(&self) -> bool {
+        self.baseline.as_ref().is_some_and(|check| !check.passed)
+            && self.last_check.as_ref().is_some_and(|check| check.passed)
+    }
+
+    /// The verification fails.
+    pub(crate) fn fails(&self) -> bool {
+        self.last_check.as_ref().is_some_and(|check| !check.passed)
+    }
+
     /// An answer without a call that could be carried out.
     fn correct(&mut self, refused: Option<String>) -> Step {
         self.corrections += 1;
         if self.corrections > self.settings.max_corrections {
             let why = refused.unwrap_or_else(|| "no tool call".into());
-            return Step::Finish(
-                Ending::GaveUp,
-                format!("{} answers in a row could not be used; the last: {why}", self.corrections),
-            );
+            let why = format!("{} answers in a row could not be used; the last: {why}", self.corrections);
+            return self.stuck(why);
         }
         let text = self.prompts.correction(refused.as_deref(), self.corrections);
         self.forget_repeats(&text).unwrap_or_else(|| self.go_on(text))
@@ -282,20 +327,17 @@ impl Machine {
                     note = Some(message);
                 }
                 Repeats::Stop(n) => {
-                    return Step::Finish(
-                        Ending::GaveUp,
-                        format!(
-                            "the model made the same {} call {n} times with the same result",
-                            result.tool
-                        ),
-                    );
+                    let tool = &result.tool;
+                    return self.stuck(format!(
+                        "the model made the same {tool} call {n} times with the same result"
+                    ));
                 }
             }
         }
         let all_refused = results.iter().all(|r| r.outcome.status == Status::Refused);
         self.corrections = if all_refused { self.corrections + 1 } else { 0 };
         if self.corrections > self.settings.max_corrections {
-            return Step::Finish(Ending::GaveUp, format!("{} calls in a row were refused", self.corrections));
+            return self.stuck(format!("{} calls in a row were refused", self.corrections));
         }
         let text = self.prompts.results(results, check, note.as_deref());
         if all_refused && let Some(step) = self.forget_repeats(&text) {

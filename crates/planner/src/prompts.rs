@@ -19,13 +19,14 @@ macro_rules! templates {
     ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("../../../prompts/", $name)))),*] };
 }
 
-const TEMPLATES: [(&str, &str); 10] = templates![
+const TEMPLATES: [(&str, &str); 11] = templates![
     "system.md",
     "tools.md",
     "first.md",
     "results.md",
     "correction.md",
     "finish_refused.md",
+    "no_change.md",
     "repeated.md",
     "again.md",
     "compacted.md",
@@ -122,6 +123,11 @@ impl Prompts {
 
     pub(crate) fn finish_refused(&self, check: &Check, changed: bool) -> String {
         self.render("finish_refused.md", json!({ "check": check_value(Some(check)), "changed": changed }))
+    }
+
+    /// The model says that it is done, and nothing was changed. `refused`: it tried; `whole`: it was asked for a whole file.
+    pub(crate) fn no_change(&self, refused: bool, whole: bool) -> String {
+        self.render("no_change.md", json!({ "refused": refused, "whole": whole }))
     }
 
     /// A message again, with what became of the answers to it. `asked` has been rendered before.
@@ -271,6 +277,8 @@ mod tests {
             prompts.correction(None, 1),
             prompts.correction(Some("why"), 2),
             prompts.finish_refused(&check, false),
+            prompts.no_change(true, false),
+            prompts.no_change(false, true),
             prompts.again("asked", "text"),
             prompts.repeated("t", 3),
             prompts.compacted(&["one".into()]),

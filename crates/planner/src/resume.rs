@@ -112,6 +112,11 @@ impl<'a> Past<'a> {
         self.events.iter().copied().filter(|e| matches!(e, Event::Message { .. } | Event::Rewound { .. }))
     }
 
+    /// Whether there was a verification.
+    pub(crate) fn checked(&self) -> bool {
+        self.baseline.is_some() || self.events.iter().any(|e| matches!(e, Event::Checked(_)))
+    }
+
     /// Edits of a turn that are on record as done.
     pub(crate) fn edits(&self, wanted: u32) -> usize {
         let edit = |e: &&&Event| matches!(e, Event::ToolFinished { turn, changed, status, .. } if *turn == wanted && !changed.is_empty() && status == "ok");

@@ -6,7 +6,7 @@ use journal::Event;
 use tool_api::{Effect, Outcome};
 
 use crate::Job;
-use crate::acting::{Acted, Acting};
+use crate::acting::{Acted, Acting, note_change};
 use crate::driver::{Driver, Stop, machine, noted, refused};
 use crate::machine::{Input, Machine, Step, Turn, Why};
 use crate::resume::{Answered, Heard, Own, Past};
@@ -20,6 +20,7 @@ impl Driver<'_> {
         let mut machine = machine(plan, past.baseline.clone())?;
         self.accountant.save(past.saved);
         self.dirty = past.dirty;
+        self.checked = past.checked();
         let mut step = machine.open();
         let step = loop {
             step = match step {
@@ -88,7 +89,8 @@ impl Driver<'_> {
             if begun && call.effect == Effect::Execute && call.tool != "run_tests" {
                 let text =
                     "interrupted: the agent was stopped while this ran; what it had done by then stands";
-                let outcome = Outcome::failed(text);
+                let mut outcome = Outcome::failed(text);
+                note_change(&mut outcome); // it may have
                 let acted = Acted { call, result: Ok(outcome), ms: 0 };
                 self.acted(acted, &mut turn).await?;
             } else {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures_util::StreamExt;
 use journal::{CutReason, EndedBy, Ending, Event};
-use models::{Message, Request};
+use models::{Message, Request, Role};
 use tool_api::Status;
 
 use crate::acting::{self, Acted, Acting, CallResult};
@@ -42,6 +42,11 @@ impl Driver<'_> {
             tools: &tools,
             first_call_only: self.first_call_only,
             wanted: &ask.wanted,
+            continues: request
+                .messages
+                .last()
+                .filter(|m| m.role == Role::Assistant)
+                .map(|m| m.content.as_str()),
         });
         let mut turn = Turn::default();
         let mut heard = Vec::new();
@@ -199,16 +204,19 @@ impl Driver<'_> {
 
     pub(crate) async fn acted(&mut self, acted: Acted, turn: &mut Turn) -> Result<(), Stop> {
         let Acted { call, result, ms } = acted;
-        if call.effect == tool_api::Effect::Execute {
-            self.after_command().await?;
-        }
-        let outcome = match result {
+        let changed = call.effect == tool_api::Effect::Execute && self.after_command().await?;
+        let mut outcome = match result {
             Ok(outcome) => outcome,
             Err(tool_api::ToolError::Model(message)) => {
                 tool_api::Outcome { status: Status::Refused, ..tool_api::Outcome::ok(message) }
             }
             Err(tool_api::ToolError::Run(message)) => return Err(refused(message)),
         };
+        // What running the known tests leaves behind is nobody's work.
+        let tests = call.tool == "run_tests" && call.arguments["command"].is_null();
+        if changed && !tests {
+            acting::note_change(&mut outcome);
+        }
         self.journal.append(Event::ToolFinished {
             turn: self.turn,
             call: call.call,
@@ -223,11 +231,11 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Verifies when files changed, or when the model says it is done and something may have changed since the last time.
+    /// Verifies when files changed, or when the model says it is done and something may have changed since the last time, if there was one.
     pub(crate) async fn after_calls(&mut self, turn: &mut Turn) -> Result<(), Stop> {
         let changed = turn.results.iter().any(|r| !r.outcome.changed.is_empty());
         let finishing = turn.results.iter().any(|r| r.tool == "finish");
-        if self.verifier.is_some() && (changed || (finishing && self.dirty)) {
+        if self.verifier.is_some() && (changed || (finishing && (self.dirty || !self.checked))) {
             turn.check = Some(self.check().await?);
         }
         for message in self.model.verify().await {

@@ -161,7 +161,7 @@ async fn an_unknown_tool_is_refused_before_its_arguments_are_written() {
         .run(
             "t",
             vec![
-                says(r#"{"tool": "edit_file", "arguments": {"path": "calc.py", "text": "long"}}"#),
+                says(r#"{"tool": "teleport", "arguments": {"path": "calc.py", "text": "long"}}"#),
                 says(FINISH),
                 says(FIX),
                 says(FINISH),
@@ -267,6 +267,87 @@ async fn without_a_verification_finish_ends_the_run_unverified() {
     world.verified = false;
     let ran = world.run("t", vec![says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Unverified);
+}
+
+fn green() -> support::World {
+    let world = world();
+    world.files.lock().unwrap().insert("calc.py".into(), FIXED.into());
+    world
+}
+
+#[tokio::test]
+async fn a_run_that_changed_nothing_is_told_so_once_and_is_not_verified() {
+    let refused = r#"{"tool": "read_file", "arguments": {"path": "nowhere.py"}}"#;
+    for answers in [vec![says(FINISH), says(FINISH)], vec![says(refused), says(FINISH), says(FINISH)]] {
+        let asked = answers.len();
+        let ran = green().run("t", answers).await;
+        assert_eq!((ran.report.ending.clone(), ran.requests.len()), (Ending::NoChange, asked));
+        assert_eq!(ran.report.ending.exit_code(), 1);
+        assert_eq!(ran.report.message, "added instead of subtracting", "an answer to a question is kept");
+        let told = ran.told();
+        assert!(told.last().unwrap().starts_with("Nothing in the repository was changed"), "{told:?}");
+    }
+    let mut unverified = green();
+    unverified.verified = false;
+    let ran = unverified.run("t", vec![says(FINISH), says(r#"{"tool": "finish", "arguments": {}}"#)]).await;
+    assert_eq!(ran.report.ending, Ending::NoChange);
+    assert_eq!(ran.report.message, "added instead of subtracting", "said the first time");
+}
+
+#[tokio::test]
+async fn who_is_told_that_nothing_was_changed_may_still_change_it() {
+    let more = FIX.replace("a + b\\n", "a + b  # half\\n");
+    let ran = green().run("t", vec![says(FINISH), says(&more), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::Verified);
+}
+
+#[tokio::test]
+async fn a_change_that_is_taken_back_is_none() {
+    let more = FIX.replace("a + b\\n", "a + b  # half\\n");
+    let ran = green().run("t", vec![says(&more), says(FIX), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::NoChange);
+}
+
+#[tokio::test]
+async fn done_beside_a_refused_call_is_not_accepted() {
+    let mut world = green();
+    world.settings.cut = Cut::ReadOn;
+    let ran = world.run("t", vec![says(&format!("{FIX}\n{FINISH}")), says(FINISH), says(FINISH)]).await;
+    assert_eq!((ran.report.ending, ran.requests.len()), (Ending::NoChange, 3));
+}
+
+#[tokio::test]
+async fn a_model_that_goes_in_circles_after_the_verification_passes_has_done_it() {
+    let ran = world().run("t", vec![says(FIX), says(FIX), says(FIX), says(FIX), says(FIX), says(FIX)]).await;
+    assert_eq!(ran.report.ending, Ending::Verified, "{}", ran.report.message);
+    assert!(ran.report.message.starts_with("the verification passes now"), "{}", ran.report.message);
+}
+
+#[tokio::test]
+async fn a_whole_file_sent_back_unchanged_where_the_verification_passes_is_no_change() {
+    let mut world = green();
+    world.settings.dialect = Dialect::WholeFile;
+    world.identity.branches = true;
+    let mut deltas = text("```python\ndef add(a, b):\n    return a");
+    deltas.push(Delta::Doubt { chosen: " +".into(), others: vec![(" *".into(), -0.1)] });
+    deltas.extend(text(" + b\n```\n"));
+    let unchanged = "```python\ndef add(a, b):\n    return a + b\n```\n";
+    let ran = world.run("t", vec![Reply::Says(deltas), says(unchanged)]).await;
+    assert_eq!((&ran.report.ending, ran.files["calc.py"].as_str()), (&Ending::NoChange, FIXED));
+    assert_eq!(ran.requests.len(), 2, "no doubt is followed where the verification cannot tell");
+    assert!(ran.told()[1].contains("Nothing in the repository was changed"), "{:?}", ran.told());
+}
+
+#[tokio::test]
+async fn what_a_server_repeats_of_a_continued_line_is_not_on_record() {
+    let repeated = "```python\ndef add(a, b):\n    return a + b";
+    let ran = world_with_branches().run("t", vec![unchanged_in_doubt(&[(" +", -0.8)]), says(repeated)]).await;
+    assert_eq!((&ran.report.ending, ran.files["calc.py"].as_str()), (&Ending::Verified, FIXED));
+    let content = |e: &Event| if let Event::Output { content, .. } = e { Some(content.clone()) } else { None };
+    assert_eq!(ran.events().filter_map(content).last().as_deref(), Some(" b"));
+    let shown: String =
+        ran.events().filter_map(|e| if let Event::Text { turn: 2, text } = e { Some(text.as_str()) } else { None }).collect();
+    assert_eq!(shown, " b");
 }
 
 #[tokio::test]

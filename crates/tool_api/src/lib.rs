@@ -4,11 +4,13 @@
 //! shown and what its calls are validated against, so the two cannot drift apart. A tool holds what it works on (a workspace, a
 //! sandbox) from its construction; a call carries arguments only.
 
+pub mod aliases;
 pub mod control_tokens;
 mod registry;
 mod schema;
 
-pub use registry::{Refusal, RefusalKind, Registry, Spec};
+pub use aliases::{Aliases, Convert, Take};
+pub use registry::{Accepted, Refusal, RefusalKind, Registry, Spec};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -98,6 +100,8 @@ pub trait Tool: Send + Sync + 'static {
     const DESCRIPTION: &'static str;
     /// What a call may do.
     const EFFECT: Effect;
+    /// What other agents call the tool and its arguments.
+    const ALIASES: &'static Aliases = Aliases::NONE;
 
     /// Judges one argument as soon as it is complete, while the rest is still being written. `Err` says what would have been right.
     /// Called with values that already fit the schema. Must be quick and must not change anything.
@@ -107,6 +111,12 @@ pub trait Tool: Send + Sync + 'static {
 
     /// What follows a call of this tool while its texts are being written, if it wants to; once for each call.
     fn follow(&self) -> Option<Box<dyn Follow>> {
+        None
+    }
+
+    /// The call that a whole answer without one stands for: its arguments, or a sentence for the model on how to send the call that was
+    /// meant. `None` for an answer that means nothing to the tool. The text comes without the model's reasoning.
+    fn whole_answer(&self, _text: &str) -> Option<Result<Value, String>> {
         None
     }
 

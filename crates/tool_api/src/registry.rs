@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
+use crate::aliases::{self, Aliases, Take};
 use crate::{Effect, Follow, Outcome, Tool, ToolError, schema};
 
 /// What the model is shown of a tool.
@@ -54,10 +55,22 @@ pub struct Refusal {
     pub message: String,
 }
 
+/// A call as it will be run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// The tool that carries it out.
+    pub tool: &'static str,
+    /// Its arguments, as its schema has them.
+    pub arguments: Value,
+    /// What was read otherwise than it was written, a few words each: `file_path taken as path`.
+    pub notes: Vec<String>,
+}
+
 #[async_trait]
 trait Erased: Send + Sync {
     fn check(&self, name: &str, value: &Value) -> Result<(), String>;
     fn follow(&self) -> Option<Box<dyn Follow>>;
+    fn whole_answer(&self, text: &str) -> Option<Result<Value, String>>;
     async fn call(&self, arguments: Value) -> Result<Outcome, ToolError>;
 }
 
@@ -71,6 +84,10 @@ impl<T: Tool> Erased for T {
         Tool::follow(self)
     }
 
+    fn whole_answer(&self, text: &str) -> Option<Result<Value, String>> {
+        Tool::whole_answer(self, text)
+    }
+
     async fn call(&self, arguments: Value) -> Result<Outcome, ToolError> {
         let arguments = serde_json::from_value(arguments)
             .map_err(|e| ToolError::Model(format!("the arguments of {} do not fit: {e}", T::NAME)))?;
@@ -80,6 +97,7 @@ impl<T: Tool> Erased for T {
 
 struct Entry {
     spec: Spec,
+    aliases: &'static Aliases,
     validator: Validator,
     fields: BTreeMap<String, Validator>,
     tool: Box<dyn Erased>,
@@ -119,7 +137,7 @@ impl Registry {
             shown: schema::shown(&schema),
             schema,
         };
-        self.entries.push(Entry { spec, validator, fields, tool: Box::new(tool) });
+        self.entries.push(Entry { spec, aliases: T::ALIASES, validator, fields, tool: Box::new(tool) });
         self
     }
 
@@ -141,20 +159,71 @@ impl Registry {
         self.entries.iter().map(|e| &e.spec).find(|s| s.name == tool)
     }
 
-    fn entry(&self, tool: &str) -> Result<&Entry, Refusal> {
-        self.entries.iter().find(|e| e.spec.name == tool).ok_or_else(|| {
+    /// The names under which a call of these tools may come, in the usual spellings: those of the tools, then those of other agents.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let own = self.entries.iter().map(|e| e.spec.name);
+        let others = self.entries.iter().flat_map(|e| e.aliases.tools.iter().copied());
+        let mut names: Vec<String> = own.clone().map(str::to_owned).collect();
+        names.extend(own.chain(others).flat_map(aliases::spellings));
+        let mut seen = std::collections::HashSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        names
+    }
+
+    /// The tools that a name may stand for: the one of that name, else those that take calls of another agent's tool of that name.
+    fn candidates(&self, tool: &str) -> Result<Vec<&Entry>, Refusal> {
+        if let Some(entry) = self.entries.iter().find(|e| e.spec.name == tool) {
+            return Ok(vec![entry]);
+        }
+        let bare = aliases::bare(tool);
+        let own = |e: &&Entry| aliases::plain(e.spec.name) == aliases::plain(bare);
+        let mut found: Vec<&Entry> = self.entries.iter().filter(own).collect();
+        if found.is_empty() {
+            found = self.entries.iter().filter(|e| e.aliases.names_tool(bare)).collect();
+        }
+        if found.is_empty() {
             let names: Vec<_> = self.entries.iter().map(|e| e.spec.name).collect();
-            Refusal {
-                kind: RefusalKind::UnknownTool,
-                message: format!("there is no tool {tool:?}; the tools are {}", names.join(", ")),
-            }
-        })
+            let message = format!("there is no tool {tool:?}; the tools are {}", names.join(", "));
+            return Err(Refusal { kind: RefusalKind::UnknownTool, message });
+        }
+        Ok(found)
+    }
+
+    /// What the one tool is that a name stands for, where that does not depend on the arguments.
+    #[must_use]
+    pub fn named(&self, tool: &str) -> Option<&Spec> {
+        self.only(tool).map(|entry| &entry.spec)
+    }
+
+    /// The one tool that a name stands for, where that does not depend on the arguments.
+    fn only(&self, tool: &str) -> Option<&Entry> {
+        match self.candidates(tool).ok()?.as_slice() {
+            [entry] => Some(entry),
+            _ => None,
+        }
     }
 
     /// What follows a call of this tool while its texts are being written, if the tool wants to.
     #[must_use]
     pub fn follow(&self, tool: &str) -> Option<Box<dyn Follow>> {
-        self.entry(tool).ok()?.tool.follow()
+        let entry = self.only(tool)?;
+        let follow = entry.tool.follow()?;
+        Some(Box::new(Renamed { aliases: entry.aliases, follow }))
+    }
+
+    /// The names of tools whose calls are followed.
+    #[must_use]
+    pub fn followed(&self) -> Vec<String> {
+        let followed = |e: &&Entry| e.tool.follow().is_some();
+        self.entries.iter().filter(followed).map(|e| e.spec.name.to_owned()).collect()
+    }
+
+    /// The call that a whole answer without one stands for: tool and arguments, or a sentence for the model.
+    #[must_use]
+    pub fn whole_answer(&self, text: &str) -> Option<Result<(&'static str, Value), String>> {
+        let read = |e: &Entry| Some(e.tool.whole_answer(text)?.map(|arguments| (e.spec.name, arguments)));
+        self.entries.iter().find_map(read)
     }
 
     /// Judges a tool name, as soon as it is known.
@@ -162,62 +231,66 @@ impl Registry {
     /// # Errors
     /// When there is no such tool; the message lists those there are.
     pub fn judge_tool(&self, tool: &str) -> Result<(), Refusal> {
-        self.entry(tool).map(|_| ())
+        self.candidates(tool).map(|_| ())
     }
 
-    /// Judges one argument, as soon as its value is complete. The same judgement is part of [`Registry::validate`], so refusing
-    /// early never refuses what would have been accepted later.
+    /// Judges one argument, as soon as its value is complete. The same judgment is part of [`Registry::accept`], so refusing
+    /// early never refuses what would have been accepted later. What depends on other arguments is not judged here.
     ///
     /// # Errors
     /// When the argument is unknown, of the wrong type, or one that the tool objects to.
     pub fn judge_field(&self, tool: &str, name: &str, value: &Value) -> Result<(), Refusal> {
-        let entry = self.entry(tool)?;
-        let Some(validator) = entry.fields.get(name) else {
-            let known: Vec<_> = entry.fields.keys().map(String::as_str).collect();
-            return Err(Refusal {
-                kind: RefusalKind::UnknownArgument,
-                message: format!("{tool} has no argument {name:?}; its arguments are {}", known.join(", ")),
-            });
-        };
-        let Some(property) = entry.spec.schema["properties"].get(name) else { return Ok(()) };
-        let value = schema::coerce(value.clone(), property);
-        if value.is_null() && !schema::required(&entry.spec.schema, name) {
-            return Ok(()); // null for an optional argument means "not given"; `validate` drops it
+        let candidates = self.candidates(tool)?;
+        let [entry] = candidates.as_slice() else { return Ok(()) };
+        match entry.take(name, value)? {
+            Taken::Own(own) => entry.judge(&own, value).map(|_| ()),
+            Taken::LeftOut | Taken::Converted => Ok(()),
         }
-        schema::check(validator, &value, &format!("{tool}: {name}"))
-            .map_err(|message| Refusal { kind: RefusalKind::Schema, message })?;
-        entry.tool.check(name, &value).map_err(|message| Refusal { kind: RefusalKind::Value, message })
     }
 
-    /// Validates a whole call and returns its arguments as they will be run: coerced where the schema leaves one reading only.
+    /// Validates a whole call and returns it as it will be run: with the tool's own names, and coerced where the schema leaves one
+    /// reading only.
     ///
     /// # Errors
-    /// What [`Registry::judge_field`] refuses, and missing arguments.
-    pub fn validate(&self, tool: &str, arguments: &Value) -> Result<Value, Refusal> {
-        let entry = self.entry(tool)?;
-        let Some(given) = arguments.as_object() else {
-            return Err(Refusal {
-                kind: RefusalKind::Schema,
-                message: format!(
-                    "{tool}: \"arguments\" must be an object, {}",
-                    schema::example(&entry.spec.schema)
-                ),
-            });
-        };
+    /// What [`Registry::judge_field`] refuses, missing arguments, and calls of another agent's tool that fit several tools or none.
+    pub fn accept(&self, tool: &str, arguments: &Value) -> Result<Accepted, Refusal> {
+        let candidates = self.candidates(tool)?;
+        let fits: Vec<_> = candidates.iter().map(|entry| (*entry, entry.fit(tool, arguments))).collect();
+        let fitting: Vec<&str> =
+            fits.iter().filter(|(_, fit)| fit.is_ok()).map(|(entry, _)| entry.spec.name).collect();
+        if fitting.len() > 1 {
+            let message = format!("{tool} could mean {}; call one of them by its name", fitting.join(" or "));
+            return Err(Refusal { kind: RefusalKind::UnknownTool, message });
+        }
+        let refusals = fits.iter().filter_map(|(_, fit)| fit.as_ref().err());
+        let kind = refusals.clone().next().map_or(RefusalKind::UnknownTool, |refusal| refusal.kind);
+        let message = refusals.map(|refusal| refusal.message.as_str()).collect::<Vec<_>>().join("; ");
+        let fit = fits.into_iter().find_map(|(entry, fit)| Some((entry, fit.ok()?)));
+        let (entry, (given, mut notes)) = fit.ok_or(Refusal { kind, message })?;
         let mut out = Map::new();
         for (name, value) in given {
-            self.judge_field(tool, name, value)?;
-            let property = &entry.spec.schema["properties"][name.as_str()];
-            let value = schema::coerce(value.clone(), property);
-            let left_out = value.is_null() && !schema::required(&entry.spec.schema, name);
-            if !left_out {
-                out.insert(name.clone(), value);
+            let judged = entry.judge(&name, &value)?;
+            let Some(judged) = judged else { continue };
+            if judged != value {
+                notes.push(format!("{name} coerced"));
             }
+            out.insert(name, judged);
         }
         let out = Value::Object(out);
-        schema::check(&entry.validator, &out, tool)
+        schema::check(&entry.validator, &out, entry.spec.name)
             .map_err(|message| Refusal { kind: RefusalKind::Schema, message })?;
-        Ok(out)
+        if tool != entry.spec.name {
+            notes.insert(0, format!("{tool} taken as {}", entry.spec.name));
+        }
+        Ok(Accepted { tool: entry.spec.name, arguments: out, notes })
+    }
+
+    /// The arguments of [`Registry::accept`].
+    ///
+    /// # Errors
+    /// As [`Registry::accept`].
+    pub fn validate(&self, tool: &str, arguments: &Value) -> Result<Value, Refusal> {
+        self.accept(tool, arguments).map(|accepted| accepted.arguments)
     }
 
     /// Runs a call whose arguments came from [`Registry::validate`].
@@ -225,9 +298,140 @@ impl Registry {
     /// # Errors
     /// As the tool says: a sentence for the model, or a reason to stop the run.
     pub async fn call(&self, tool: &str, arguments: Value) -> Result<Outcome, ToolError> {
-        match self.entry(tool) {
-            Ok(entry) => entry.tool.call(arguments).await,
-            Err(refusal) => Err(ToolError::Model(refusal.message)),
+        match self.entries.iter().find(|e| e.spec.name == tool) {
+            Some(entry) => entry.tool.call(arguments).await,
+            None => Err(ToolError::Model(format!("there is no tool {tool:?}"))),
+        }
+    }
+}
+
+/// What an argument of a call is to the tool.
+enum Taken {
+    /// Its argument of this name.
+    Own(String),
+    LeftOut,
+    /// Only the whole call tells.
+    Converted,
+}
+
+impl Entry {
+    fn take(&self, name: &str, value: &Value) -> Result<Taken, Refusal> {
+        let refusal = |message| Err(Refusal { kind: RefusalKind::UnknownArgument, message });
+        let take = self.aliases.take(name);
+        if let Some(validator) = self.fields.get(name) {
+            // A value that another agent's form of this argument may have.
+            let property = &self.spec.schema["properties"][name];
+            let odd = matches!(take, Some(Take::Converted))
+                && !validator.is_valid(&schema::coerce(value.clone(), property));
+            return Ok(if odd { Taken::Converted } else { Taken::Own(name.to_owned()) });
+        }
+        match take {
+            Some(Take::As(own)) => Ok(Taken::Own(own.to_owned())),
+            Some(Take::LeftOut) => Ok(Taken::LeftOut),
+            Some(Take::Converted) => Ok(Taken::Converted),
+            Some(Take::Only(allowed, _)) if aliases::asks_nothing(value, allowed) => Ok(Taken::LeftOut),
+            Some(Take::Only(_, sentence)) => refusal(format!("{}: {name}: {sentence}", self.spec.name)),
+            None => match self.fields.keys().find(|own| aliases::plain(own) == aliases::plain(name)) {
+                Some(own) => Ok(Taken::Own(own.clone())),
+                None => refusal(self.unknown(name)),
+            },
+        }
+    }
+
+    fn unknown(&self, name: &str) -> String {
+        let shown = |name: &&String| !schema::is_hidden(&self.spec.schema["properties"][name.as_str()]);
+        let known: Vec<_> = self.fields.keys().filter(shown).map(String::as_str).collect();
+        format!("{} has no argument {name:?}; its arguments are {}", self.spec.name, known.join(", "))
+    }
+
+    /// The arguments under the tool's own names, and what was done to them; values are not judged yet.
+    fn fit(&self, tool: &str, arguments: &Value) -> Result<(Map<String, Value>, Vec<String>), Refusal> {
+        let refusal = |kind, message| Refusal { kind, message };
+        let Some(given) = arguments.as_object() else {
+            let example = schema::example(&self.spec.schema);
+            let message = format!("{}: \"arguments\" must be an object, {example}", self.spec.name);
+            return Err(refusal(RefusalKind::Schema, message));
+        };
+        let (mut out, mut notes, mut from) = (Map::new(), Vec::new(), BTreeMap::new());
+        for (name, value) in given {
+            let own = match self.take(name, value)? {
+                Taken::Own(own) => own,
+                Taken::Converted => name.clone(),
+                Taken::LeftOut => {
+                    if !aliases::is_empty(value) {
+                        notes.push(format!("{name} left out"));
+                    }
+                    continue;
+                }
+            };
+            if own != *name {
+                if value.is_null() {
+                    continue;
+                }
+                notes.push(format!("{name} taken as {own}"));
+            }
+            if out.get(&own).is_some_and(|known: &Value| !known.is_null() && known != value) {
+                let other = from.get(&own).map_or(own.as_str(), |name: &&String| name.as_str());
+                let message = format!(
+                    "{}: {other} and {name} mean the same argument; give one of them",
+                    self.spec.name
+                );
+                return Err(refusal(RefusalKind::Schema, message));
+            }
+            from.insert(own.clone(), name);
+            out.insert(own, value.clone());
+        }
+        if let Some(convert) = self.aliases.convert {
+            convert(tool, &mut out, &mut notes)
+                .map_err(|why| refusal(RefusalKind::Schema, format!("{}: {why}", self.spec.name)))?;
+        }
+        if let Some(unknown) = out.keys().find(|name| !self.fields.contains_key(*name)) {
+            return Err(refusal(RefusalKind::UnknownArgument, self.unknown(unknown)));
+        }
+        let missing = |name: &&str| !out.contains_key(*name);
+        let required =
+            self.spec.schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        match required.clone().find(missing) {
+            // In the words of the validator.
+            Some(name) => {
+                let message = format!("{}: {name:?} is a required property", self.spec.name);
+                Err(refusal(RefusalKind::Schema, message))
+            }
+            None => Ok((out, notes)),
+        }
+    }
+
+    /// One argument of the tool's own as it will be run; `None` when null says that it is not given.
+    fn judge(&self, name: &str, value: &Value) -> Result<Option<Value>, Refusal> {
+        let (Some(validator), Some(property)) =
+            (self.fields.get(name), self.spec.schema["properties"].get(name))
+        else {
+            return Err(Refusal { kind: RefusalKind::UnknownArgument, message: self.unknown(name) });
+        };
+        let value = schema::coerce(value.clone(), property);
+        if value.is_null() && !schema::required(&self.spec.schema, name) {
+            return Ok(None);
+        }
+        schema::check(validator, &value, &format!("{}: {name}", self.spec.name))
+            .map_err(|message| Refusal { kind: RefusalKind::Schema, message })?;
+        let judged = self.tool.check(name, &value);
+        judged.map_err(|message| Refusal { kind: RefusalKind::Value, message })?;
+        Ok(Some(value))
+    }
+}
+
+/// Follows a call whose arguments may go by other names.
+struct Renamed {
+    aliases: &'static Aliases,
+    follow: Box<dyn Follow>,
+}
+
+impl Follow for Renamed {
+    fn text(&mut self, path: &str, text: &str, closed: bool) -> Result<(), String> {
+        let (name, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+        match self.aliases.take(name) {
+            Some(Take::As(own)) => self.follow.text(&format!("{own}{rest}"), text, closed),
+            _ => self.follow.text(path, text, closed),
         }
     }
 }

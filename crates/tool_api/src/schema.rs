@@ -24,6 +24,9 @@ pub(crate) fn shown(schema: &Value) -> Value {
     fn without(schema: &mut Value) {
         let Some(object) = schema.as_object_mut() else { return };
         object.shift_remove("additionalProperties");
+        if let Some(Value::Object(properties)) = object.get_mut("properties") {
+            properties.retain(|_, property| !is_hidden(property));
+        }
         for value in object.values_mut() {
             match value {
                 Value::Object(_) => without(value),
@@ -34,6 +37,11 @@ pub(crate) fn shown(schema: &Value) -> Value {
     }
     without(&mut shown);
     shown
+}
+
+/// Whether an argument is taken and not shown: `#[schemars(extend("hidden" = true))]`.
+pub(crate) fn is_hidden(property: &Value) -> bool {
+    property["hidden"] == true
 }
 
 fn shrink(schema: &mut Value) {

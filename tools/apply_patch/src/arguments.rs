@@ -15,6 +15,9 @@ pub struct Arguments {
     path: Option<String>,
     content: Option<Text>,
     delete: Option<bool>,
+    /// The line behind which `content` goes, 0 for the beginning. Taken, not shown: models that know other agents send it.
+    #[schemars(extend("hidden" = true))]
+    insert_line: Option<u64>,
 }
 
 /// search occurs once
@@ -82,6 +85,20 @@ impl Text {
 }
 
 impl Arguments {
+    /// The line to insert behind, the path and the text, where that is what is asked for.
+    pub(crate) fn insertion(&self) -> Option<Result<(u64, String, String), String>> {
+        let line = self.insert_line?;
+        let text = self.content.clone().map(Text::joined).filter(|text| !text.is_empty());
+        let parts = self.path.clone().zip(text).filter(|_| self.patch.is_none() && self.edits.is_none());
+        let why = "insert_line needs a path and content, the text to go behind that line, and nothing else";
+        Some(parts.map(|(path, text)| (line, path, text)).ok_or_else(|| why.to_owned()))
+    }
+
+    /// A whole file.
+    pub(crate) fn whole(path: String, content: String) -> Self {
+        Self { path: Some(path), content: Some(Text::Whole(content)), ..Self::default() }
+    }
+
     /// Every text that goes into files, or is looked for in them.
     pub(crate) fn strings(&mut self) -> impl Iterator<Item = &mut String> {
         let Self { patch, edits, content, .. } = self;
@@ -91,7 +108,7 @@ impl Arguments {
 
     /// The patches, one for each file; `Err` is a sentence for the model.
     pub(crate) fn patches(self) -> Result<Vec<FilePatch>, String> {
-        let Self { patch, edits, path, content, delete } = self;
+        let Self { patch, edits, path, content, delete, insert_line: _ } = self;
         let edits = edits.filter(|e| !e.is_empty());
         let patch = patch.map(Text::joined).filter(|p| !p.trim().is_empty());
         let delete = delete.unwrap_or(false);

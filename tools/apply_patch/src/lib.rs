@@ -1,5 +1,7 @@
 //! The apply_patch tool: every form of edit, verified for all files, then committed for all files or none.
 
+mod aliases;
+mod answer;
 mod arguments;
 mod follow;
 mod forms;
@@ -11,7 +13,7 @@ use std::{borrow::Cow, sync::Arc};
 use patch::{Action, Applied, Dialect, FilePatch, How, Rung};
 use secrets::Secrets;
 use serde_json::{Value, json};
-use tool_api::{Effect, Follow, Outcome, Tool, ToolError, control_tokens};
+use tool_api::{Aliases, Effect, Follow, Outcome, Tool, ToolError, control_tokens};
 use workspace::{Change, CleanPath, Digest, Expect, PathError, ReadError, Workspace};
 
 use crate::refusal::{Misses, Why, refuse};
@@ -44,6 +46,7 @@ impl Tool for ApplyPatch {
     const DESCRIPTION: &'static str = "Change files by one of: edits (search: a few lines copied exactly from the file); patch (unified \
          diff, *** Begin Patch, or SEARCH/REPLACE blocks); path + content (whole file); path + delete.";
     const EFFECT: Effect = Effect::Write;
+    const ALIASES: &'static Aliases = aliases::ALIASES;
 
     /// Paths only: whether the lines fit is known when all of them are there.
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
@@ -76,6 +79,10 @@ impl Tool for ApplyPatch {
 
     fn follow(&self) -> Option<Box<dyn Follow>> {
         Some(Box::new(follow::Following::new(self.0.clone(), Arc::clone(&self.1), self.2.clone())))
+    }
+
+    fn whole_answer(&self, text: &str) -> Option<Result<Value, String>> {
+        answer::read(text)
     }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
@@ -142,6 +149,10 @@ impl ApplyPatch {
     /// # Errors
     /// As the call would be refused.
     pub fn plan(&self, arguments: Arguments) -> Result<Plan, ToolError> {
+        let arguments = match arguments.insertion() {
+            None => arguments,
+            Some(parts) => self.inserted(parts).map_err(|message| refuse(&message))?,
+        };
         let (patches, written) = self.with_values(arguments).map_err(|message| refuse(&message))?;
         let written = written.as_deref().unwrap_or(&patches);
         let planned = patches
@@ -149,6 +160,32 @@ impl ApplyPatch {
             .zip(written)
             .map(|(patch, written)| self.plan_file(patch, written).map_err(|why| self.refused(why)));
         planned.collect::<Result<_, _>>().map(Plan)
+    }
+
+    /// The whole file with text put in behind a line.
+    fn inserted(&self, parts: Result<(u64, String, String), String>) -> Result<Arguments, String> {
+        let (line, path, text) = parts?;
+        let found = self.0.resolve(&path).map_err(|e| e.to_string())?;
+        let bytes = self.0.read(&found).map_err(|e| e.to_string())?;
+        let file = String::from_utf8(bytes.clone())
+            .map_err(|_| format!("{found} is not UTF-8; send edits instead of insert_line"))?;
+        let lines: Vec<&str> = file.split_inclusive('\n').collect();
+        let line = usize::try_from(line).ok().filter(|line| *line <= lines.len());
+        let line =
+            line.ok_or_else(|| format!("{found} has {} lines; insert_line is beyond them", lines.len()))?;
+        let (before, after) = lines.split_at(line);
+        let end = if file.contains("\r\n") { "\r\n" } else { "\n" };
+        let text = if end == "\n" || text.contains('\r') { text } else { text.replace('\n', end) };
+        let mut content = before.concat();
+        if !content.is_empty() && !content.ends_with('\n') {
+            content.push_str(end);
+        }
+        content.push_str(&text);
+        if !text.ends_with('\n') && (!after.is_empty() || file.ends_with('\n') || file.is_empty()) {
+            content.push_str(end);
+        }
+        content.push_str(&after.concat());
+        Ok(Arguments::whole(found.to_string(), content))
     }
 
     /// Makes all the changes, or none.

@@ -1,11 +1,13 @@
 //! The list_files tool: what there is, folded up until it fits.
 
+mod aliases;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tool_api::{Effect, Outcome, Tool, ToolError};
+use tool_api::{Aliases, Effect, Outcome, Tool, ToolError};
 use workspace::{CleanPath, Glob, WalkFilter, Workspace};
 
 /// Most lines shown.
@@ -39,6 +41,7 @@ impl Tool for ListFiles {
     const NAME: &'static str = "list_files";
     const DESCRIPTION: &'static str = "List files, below path and matching glob.";
     const EFFECT: Effect = Effect::Read;
+    const ALIASES: &'static Aliases = aliases::ALIASES;
 
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
         match (name, value.as_str()) {

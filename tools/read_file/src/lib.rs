@@ -1,10 +1,12 @@
 //! The read_file tool: a text file as numbered lines, in pieces that fit a prompt.
 
+mod aliases;
+
 use schemars::JsonSchema;
 use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tool_api::{Effect, Outcome, Tool, ToolError};
+use tool_api::{Aliases, Effect, Outcome, Tool, ToolError};
 use workspace::Workspace;
 
 /// Most lines shown at once.
@@ -47,6 +49,7 @@ impl Tool for ReadFile {
     const NAME: &'static str = "read_file";
     const DESCRIPTION: &'static str = "Read a file, or a range of its lines, as NUMBER|TEXT.";
     const EFFECT: Effect = Effect::Read;
+    const ALIASES: &'static Aliases = aliases::ALIASES;
 
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
         match (name, value.as_str()) {

@@ -2,8 +2,10 @@
 //!
 //! The model reads how it ended, then the beginning and the end of the output; all of it is in a log file.
 
+mod aliases;
+
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -16,7 +18,7 @@ use schemars::JsonSchema;
 use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tool_api::{Effect, Outcome, Tool, ToolError};
+use tool_api::{Aliases, Effect, Outcome, Tool, ToolError};
 
 /// What the model reads of the output: 4 KiB or 60 lines at each end, about 2,500 tokens at most.
 const SHOWN: OutputLimits = OutputLimits {
@@ -34,6 +36,9 @@ const SHOWN: OutputLimits = OutputLimits {
 pub struct Arguments {
     /// For `sh -c`, in the repository root.
     command: String,
+    /// A folder of the repository to run it in. Taken, not shown: models that know other agents send it.
+    #[schemars(extend("hidden" = true))]
+    workdir: Option<String>,
 }
 
 /// How commands are run in a session.
@@ -65,6 +70,19 @@ impl RunCommand {
     #[must_use]
     pub fn masking(self, secrets: Secrets) -> Self {
         Self { secrets, ..self }
+    }
+
+    /// A folder of the work tree to run a command in.
+    fn folder(&self, given: &str) -> Result<PathBuf, String> {
+        let root = self.sandbox.root();
+        let real = |path: &Path| path.canonicalize().ok();
+        match (real(root), real(&root.join(given.trim()))) {
+            (Some(root), Some(folder)) if folder.starts_with(&root) && folder.is_dir() => Ok(folder),
+            (_, None) => Err(format!("workdir: there is no folder {given:?}")),
+            _ => {
+                Err(format!("workdir: {given:?} is not a folder of the repository; commands run in its root"))
+            }
+        }
     }
 
     /// The output without secrets, nor a part of one at either side of what was left out: half of a key is known by nothing.
@@ -159,19 +177,24 @@ impl Tool for RunCommand {
     const NAME: &'static str = "run_command";
     const DESCRIPTION: &'static str = "Runs a shell command, without network or input.";
     const EFFECT: Effect = Effect::Execute;
+    const ALIASES: &'static Aliases = aliases::ALIASES;
 
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
-        match value.as_str().filter(|_| name == "command") {
-            Some(line) => check(line),
-            None => Ok(()),
+        match (name, value.as_str()) {
+            ("command", Some(line)) => check(line),
+            ("workdir", Some(folder)) => self.folder(folder).map(|_| ()),
+            _ => Ok(()),
         }
     }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let line = arguments.command;
         check(&line).map_err(ToolError::Model)?;
+        let cwd =
+            arguments.workdir.map(|folder| self.folder(&folder)).transpose().map_err(ToolError::Model)?;
         let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         let command = Command {
+            cwd,
             timeout: self.options.timeout,
             output: SHOWN,
             log: Some(self.options.log_dir.join(format!("command-{run}.log"))),

@@ -19,13 +19,34 @@ use sandbox::{Command, OutputLimits, Sandbox, SandboxError, guard};
 use schemars::JsonSchema;
 use secrets::Secrets;
 use serde::Deserialize;
-use tool_api::{Effect, Outcome, Tool, ToolError};
+use tool_api::{Aliases, Effect, Outcome, Take, Tool, ToolError};
 
 pub use detect::{TestCommand, detect};
 pub use report::{Failure, TestReport};
 
 /// Output kept at each end for parsing. Failures and summaries stand at the end; compile errors at the beginning.
 const KEPT: usize = 512 << 10;
+
+/// What other agents call it.
+const ALIASES: &Aliases = &Aliases {
+    tools: &["run_test", "execute_tests", "test_runner"],
+    words: &["test", "tests", "verify"],
+    arguments: &[
+        (&["cmd", "test_command", "command_line"], Take::As("command")),
+        (&["arguments", "extra_args", "argv"], Take::As("args")),
+        (&["environment", "env_vars"], Take::As("env")),
+        (&["timeout", "timeout_ms", "timeout_secs", "timeout_seconds", "verbose", "coverage"], Take::LeftOut),
+        (
+            &["cwd", "workdir", "dir", "directory", "working_directory"],
+            Take::Only(&[".", "./"], "tests run in the repository root; name a folder in command or args"),
+        ),
+        (
+            &["background", "is_background", "run_in_background", "watch"],
+            Take::Only(&[], "tests have to end by themselves; leave this out"),
+        ),
+    ],
+    convert: None,
+};
 
 /// Arguments of `run_tests`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -192,6 +213,7 @@ impl Tool for RunTests {
     const NAME: &'static str = "run_tests";
     const DESCRIPTION: &'static str = "Runs the tests.";
     const EFFECT: Effect = Effect::Execute;
+    const ALIASES: &'static Aliases = ALIASES;
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let test = self.asked(arguments)?;

@@ -1,5 +1,7 @@
 //! The search tool: ripgrep's matcher and line search over the files that git would track.
 
+mod aliases;
+
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -11,7 +13,7 @@ use schemars::JsonSchema;
 use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tool_api::{Effect, Outcome, Tool, ToolError};
+use tool_api::{Aliases, Effect, Outcome, Tool, ToolError};
 use workspace::{CleanPath, Glob, READ_LIMIT, WalkFilter, Workspace};
 
 /// Most matches shown.
@@ -78,6 +80,7 @@ impl Tool for Search {
     const NAME: &'static str = "search";
     const DESCRIPTION: &'static str = "Find lines in files.";
     const EFFECT: Effect = Effect::Read;
+    const ALIASES: &'static Aliases = aliases::ALIASES;
 
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
         match (name, value.as_str()) {

@@ -1,25 +1,33 @@
-//! `agent parse`: what the agent would make of a model's output. For people who debug a model, and for tests of the parser from
-//! outside: `--chunks` reads JSON lines and answers each with one line, as soon as it has it.
+//! `agent parse`: what a run in this repository would make of a model's output. For people who debug a model, and for tests of the
+//! parser from outside: `--chunks` reads JSON lines and answers each with one line, as soon as it has it.
+//!
+//! The tools, the parser's options and the judgment of a call are those of a run ([`planner::judge`]).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
+use planner::judge::{self, Judged, JudgedCall};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tool_stream::{End, Options, Parser, Status, Verdict};
+use tool_api::Registry;
+use tool_stream::{End, Status};
 
 use crate::cli::Parse;
 use crate::console;
+use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
+use crate::masking;
 use crate::sanitize;
+use crate::session;
 
 /// The most bytes of one output or one line of `--chunks`: several times the longest call that is accepted.
 const LIMIT: u64 = 128 << 20;
 
 /// Judges a file, standard input, or lines of chunks.
-pub(crate) fn run(command: &Parse) -> Result<Exit> {
+pub(crate) fn run(command: &Parse, context: &Context) -> Result<Exit> {
+    let tools = tools(context)?;
     let path = command.file.as_deref().filter(|path| *path != Path::new("-"));
     let mut input: Box<dyn Read> = match path {
         None => Box::new(io::stdin().lock()),
@@ -28,47 +36,92 @@ pub(crate) fn run(command: &Parse) -> Result<Exit> {
         ),
     };
     if command.chunks {
-        return lines(BufReader::new(input));
+        return lines(&tools, BufReader::new(input));
     }
     let mut bytes = Vec::new();
     input.by_ref().take(LIMIT + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LIMIT {
         return Err(Failure::misuse(format!("the output is longer than {} MiB", LIMIT >> 20)));
     }
-    let verdict = tool_stream::parse(&bytes, End::Stop, Options::default());
-    let text = if command.json { format!("{}\n", answer(&verdict)) } else { describe(&verdict) };
+    let judged = judge::answer(&tools, [bytes.as_slice()], End::Stop);
+    let text = if command.json { format!("{}\n", answer(&judged)) } else { describe(&judged) };
     console::print(text)?;
-    Ok(if verdict.status == Status::Calls { Exit::Success } else { Exit::Negative })
+    Ok(if judged.calls.iter().any(|call| call.judged.is_ok()) { Exit::Success } else { Exit::Negative })
 }
 
-fn answer(verdict: &Verdict) -> Value {
-    json!({"status": verdict.status, "calls": verdict.calls, "why": verdict.why})
+/// The tools of a run here. Nothing is run, so nothing is kept anywhere.
+fn tools(context: &Context) -> Result<Registry> {
+    let settings = context.resolve(&[])?.settings()?;
+    let root = context.repository.as_ref().unwrap_or(&context.directory);
+    let variables: Vec<_> = std::env::vars_os().collect();
+    let secrets = masking::secrets(&settings, &variables, "parse");
+    let sandbox = session::sandbox(&settings, root, None, variables)?;
+    Ok(session::judges(&settings, &secrets, root, sandbox)?.with(planner::Finish))
 }
 
-fn describe(verdict: &Verdict) -> String {
-    let mut text = match verdict.status {
-        Status::Calls => format!("{}\n", plural(verdict.calls.len() as u64, "call")),
+fn answer(judged: &Judged) -> Value {
+    let calls: Vec<Value> = judged.calls.iter().map(call).collect();
+    json!({"status": judged.status, "calls": calls, "why": judged.why})
+}
+
+/// A call as it would be run, and as it was written where that differs; or as it was written, and why it is refused.
+fn call(call: &JudgedCall) -> Value {
+    let JudgedCall { found, repairs, judged } = call;
+    let mut value = json!({
+        "tool": found.tool, "arguments": found.arguments, "start": found.start, "end": found.end,
+        "repaired": found.repaired,
+    });
+    match judged {
+        Ok(accepted) => {
+            if (accepted.tool, &accepted.arguments) != (found.tool.as_str(), &found.arguments) {
+                value["written"] = json!({"tool": found.tool, "arguments": found.arguments});
+                value["tool"] = accepted.tool.into();
+                value["arguments"] = accepted.arguments.clone();
+            }
+            let notes: Vec<&String> = repairs.iter().chain(&accepted.notes).collect();
+            if !notes.is_empty() {
+                value["repaired"] = true.into();
+                value["repairs"] = json!(notes);
+            }
+        }
+        Err(why) => {
+            if !repairs.is_empty() {
+                value["repairs"] = json!(repairs);
+            }
+            value["refused"] = why.as_str().into();
+        }
+    }
+    value
+}
+
+fn describe(judged: &Judged) -> String {
+    let mut text = match judged.status {
+        Status::Calls => format!("{}\n", plural(judged.calls.len() as u64, "call")),
         Status::None => "no call\n".to_owned(),
         Status::Malformed => "malformed\n".to_owned(),
     };
-    for call in &verdict.calls {
-        let repairs: Vec<String> = call
-            .repairs
-            .iter()
-            .filter_map(|r| serde_json::to_value(r).ok()?.as_str().map(str::to_owned))
-            .collect();
+    for JudgedCall { found, repairs, judged } in &judged.calls {
+        let (tool, arguments, notes) = match judged {
+            Ok(accepted) => (accepted.tool, &accepted.arguments, accepted.notes.as_slice()),
+            Err(_) => (found.tool.as_str(), &found.arguments, &[][..]),
+        };
+        let notes: Vec<&str> = repairs.iter().chain(notes).map(String::as_str).collect();
         let repaired =
-            if repairs.is_empty() { String::new() } else { format!(", repaired: {}", repairs.join(", ")) };
-        let arguments = format!("{:#}", call.arguments).replace('\n', "\n  ");
+            if notes.is_empty() { String::new() } else { format!(", repaired: {}", notes.join(", ")) };
+        let arguments = format!("{arguments:#}").replace('\n', "\n  ");
         text.push_str(&format!(
-            "{} at bytes {} to {}{repaired}\n  {}\n",
-            sanitize::line(&call.tool),
-            call.start,
-            call.end,
+            "{} at bytes {} to {}{}\n  {}\n",
+            sanitize::line(tool),
+            found.start,
+            found.end,
+            sanitize::line(&repaired),
             sanitize::text(&arguments)
         ));
+        if let Err(why) = judged {
+            text.push_str(&format!("  refused: {}\n", sanitize::line(why)));
+        }
     }
-    if let Some(why) = &verdict.why {
+    if let Some(why) = &judged.why {
         text.push_str(&format!("why: {}\n", sanitize::line(why)));
     }
     text
@@ -99,7 +152,7 @@ enum CaseEnd {
     Length,
 }
 
-fn lines(mut input: impl BufRead) -> Result<Exit> {
+fn lines(tools: &Registry, mut input: impl BufRead) -> Result<Exit> {
     let mut out = io::stdout().lock();
     let (mut line, mut number, mut bad) = (Vec::new(), 0u64, false);
     loop {
@@ -114,8 +167,11 @@ fn lines(mut input: impl BufRead) -> Result<Exit> {
         } else if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let judged =
-            if too_long { Err(format!("it is longer than {} MiB", LIMIT >> 20)) } else { judge(&line) };
+        let judged = if too_long {
+            Err(format!("it is longer than {} MiB", LIMIT >> 20))
+        } else {
+            judge(tools, &line)
+        };
         let reply = judged.unwrap_or_else(|why| {
             bad = true;
             // The id helps to find the line, where there is one.
@@ -132,23 +188,18 @@ fn lines(mut input: impl BufRead) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-fn judge(line: &[u8]) -> Result<Value, String> {
+fn judge(tools: &Registry, line: &[u8]) -> Result<Value, String> {
     let case: Case = serde_json::from_slice(line).map_err(|e| format!("not a case: {e}"))?;
     let end = match case.end {
         CaseEnd::Stop => End::Stop,
         CaseEnd::Length => End::Length,
     };
-    let mut parser = Parser::new(Options::default());
-    let mut events = Vec::new();
-    for chunk in &case.chunks {
-        match chunk {
-            Chunk::Text(text) => parser.feed(text.as_bytes(), &mut events),
-            Chunk::Hex { hex } => parser.feed(&unhex(hex)?, &mut events),
-        }
-    }
-    parser.finish(end, &mut events);
-    let verdict = tool_stream::verdict(events);
-    let mut reply = answer(&verdict);
+    let chunks = case.chunks.into_iter().map(|chunk| match chunk {
+        Chunk::Text(text) => Ok(text.into_bytes()),
+        Chunk::Hex { hex } => unhex(&hex),
+    });
+    let chunks = chunks.collect::<Result<Vec<_>, String>>()?;
+    let mut reply = answer(&judge::answer(tools, chunks.iter().map(Vec::as_slice), end));
     if let Value::Object(map) = &mut reply {
         map.shift_insert(0, "id".into(), case.id);
     }
@@ -177,7 +228,7 @@ mod tests {
     fn a_chunk_border_inside_a_character_is_no_matter() {
         // "é" in two pieces, in a string of a call
         let line = br#"{"id":7,"chunks":["{\"tool\":\"t\",\"arguments\":{\"a\":\"",{"hex":"c3"},{"hex":"a9"},"\"}}"]}"#;
-        let reply = judge(line).unwrap();
+        let reply = judge(&Registry::new(), line).unwrap();
         assert_eq!(reply["id"], 7);
         assert_eq!(reply["calls"][0]["arguments"]["a"], "é");
         assert_eq!(reply["calls"][0]["end"], 35);

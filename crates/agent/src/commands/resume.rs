@@ -52,7 +52,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
         };
         tokio::select! {
             done = session::resume(order, &mut journal, &past) => done,
-            () = signals.insisted() => run::at_once(&mut journal),
+            () = signals.insisted() => run::at_once(&mut journal, &store),
         }
     })?;
     if !command.json && !console::stdout_is_terminal() {

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use journal::{Budget, Diff, Ending, Event, Journal, Mode, Observer, Record, Totals};
+use journal::{Budget, Diff, Ending, Event, Journal, Mode, Observer, Record, Store};
 
 use workspace::History;
 
@@ -72,7 +72,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         };
         tokio::select! {
             done = session::run(order, &mut journal) => done,
-            () = signals.insisted() => at_once(&mut journal),
+            () = signals.insisted() => at_once(&mut journal, &store),
         }
     })?;
     // A reader that has gone away changes nothing about how the run ended.
@@ -172,20 +172,35 @@ fn print_record(record: &Record) -> std::io::Result<()> {
     out.flush()
 }
 
-/// The second signal: what was under way has been dropped, and only the last event is missing.
-pub(crate) fn at_once(journal: &mut Journal) -> Result<Done> {
-    let message = "stopped at once by a second signal; what was done so far is kept".to_owned();
-    journal.append(Event::Finished {
-        ending: Ending::Interrupted,
-        message: message.clone(),
-        diff: Diff::default(),
-        totals: Totals::default(),
-    })?;
-    let report = planner::Report {
-        ending: Ending::Interrupted,
-        message,
-        diff: Diff::default(),
-        totals: Totals::default(),
+/// The second signal: what was under way has been dropped, and only the last event is missing. Its sums and files are those on record.
+pub(crate) fn at_once(journal: &mut Journal, store: &Store) -> Result<Done> {
+    let records = store.load(journal.id())?;
+    let report = match records.last().map(|r| &r.event) {
+        // The signal came when all was over.
+        Some(Event::Finished { ending, message, diff, totals }) => planner::Report {
+            ending: ending.clone(),
+            message: message.clone(),
+            diff: diff.clone(),
+            totals: *totals,
+        },
+        _ => {
+            let changed =
+                History::open(&journal.folder().join(session::STATE)).and_then(|history| history.net(..));
+            let files = changed.unwrap_or_default().iter().map(|change| change.path.to_string()).collect();
+            let report = planner::Report {
+                ending: Ending::Interrupted,
+                message: "stopped at once by a second signal; what was done so far is kept".to_owned(),
+                diff: Diff { files, ..Diff::default() },
+                totals: planner::totals(&records),
+            };
+            journal.append(Event::Finished {
+                ending: report.ending.clone(),
+                message: report.message.clone(),
+                diff: report.diff.clone(),
+                totals: report.totals,
+            })?;
+            report
+        }
     };
     Ok(Done { report, ..Done::nothing() })
 }

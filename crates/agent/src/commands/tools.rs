@@ -57,8 +57,12 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
 fn schema(toolbox: &Toolbox, name: Option<&str>) -> Result<Exit> {
     let value = match name {
         Some(name) => {
-            toolbox.registry.judge_tool(name).map_err(|refusal| Failure::misuse(refusal.message))?;
-            toolbox.registry.spec(name).map_or(Value::Null, |s| s.schema.clone())
+            let names = || toolbox.registry.specs().map(|s| s.name).collect::<Vec<_>>().join(", ");
+            let spec = toolbox.registry.spec(name);
+            let spec = spec.ok_or_else(|| {
+                Failure::misuse(format!("there is no tool {name:?}; the tools are {}", names()))
+            })?;
+            spec.schema.clone()
         }
         None => {
             let all = toolbox.registry.specs().map(|s| {
@@ -79,12 +83,15 @@ fn call(toolbox: &Toolbox, name: &str, arguments: &str, json: bool) -> Result<Ex
     };
     let arguments: Value = serde_json::from_str(&text)
         .map_err(|e| Failure::misuse(format!("the arguments are not JSON: {e}")))?;
-    let arguments =
-        toolbox.registry.validate(name, &arguments).map_err(|refusal| Failure::misuse(refusal.message))?;
+    let accepted =
+        toolbox.registry.accept(name, &arguments).map_err(|refusal| Failure::misuse(refusal.message))?;
+    for note in &accepted.notes {
+        console::say(sanitize::line(note));
+    }
     interrupt::block_on(async {
         let signals = Signals::take()?;
         let outcome = tokio::select! {
-            outcome = toolbox.registry.call(name, arguments) => outcome,
+            outcome = toolbox.registry.call(accepted.tool, accepted.arguments) => outcome,
             () = signals.wait() => return Ok(Exit::Run(journal::Ending::Interrupted)),
         };
         let outcome = outcome.map_err(|e| match e {

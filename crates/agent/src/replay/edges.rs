@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use tool_api::{Effect, Follow, Outcome, Registry, Status, Tool, ToolError};
+use tool_api::{Aliases, Effect, Follow, Outcome, Registry, Status, Tool, ToolError};
 use workspace::{Seed, Workspace};
 
 use super::script::{Changes, Script};
@@ -147,6 +147,7 @@ impl<T: Tool> Tool for Played<T> {
     const NAME: &'static str = T::NAME;
     const DESCRIPTION: &'static str = T::DESCRIPTION;
     const EFFECT: Effect = T::EFFECT;
+    const ALIASES: &'static Aliases = T::ALIASES;
 
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
         // Without the tree nobody can judge; what was refused then is refused again.
@@ -166,6 +167,10 @@ impl<T: Tool> Tool for Played<T> {
         followed.then(|| {
             Box::new(Refusing { script: Arc::clone(&self.stage.script), tool: T::NAME }) as Box<dyn Follow>
         })
+    }
+
+    fn whole_answer(&self, text: &str) -> Option<Result<Value, String>> {
+        self.tool.whole_answer(text)
     }
 
     async fn call(&self, arguments: Self::Arguments) -> Result<Outcome, ToolError> {
@@ -254,29 +259,37 @@ impl Verifier for Checks {
 }
 
 /// The tree of a replay: looked at as a run looks at it; nothing needs to be remembered of it.
-pub(super) struct Looked(pub(super) Tree);
+pub(super) struct Looked {
+    tree: Tree,
+    /// Whether the recorded run left anything changed. What this one leaves is compared file by file.
+    changed: bool,
+}
 
 impl Looked {
-    pub(super) fn new(workspace: Workspace, inside: &std::path::Path) -> Self {
-        Self(Tree::new(workspace, inside, PathBuf::new()))
+    pub(super) fn new(workspace: Workspace, inside: &std::path::Path, changed: bool) -> Self {
+        Self { tree: Tree::new(workspace, inside, PathBuf::new()), changed }
     }
 }
 
 impl Repository for Looked {
     fn files(&self) -> (Vec<FileEntry>, bool) {
-        self.0.files()
+        self.tree.files()
     }
 
     fn read(&self, path: &str, limit: u64) -> Option<String> {
-        self.0.read(path, limit)
+        self.tree.read(path, limit)
     }
 
     fn instructions(&self) -> Vec<Instructions> {
-        self.0.instructions()
+        self.tree.instructions()
     }
 
     fn remember(&self) -> Result<(), String> {
         Ok(())
+    }
+
+    fn changed(&self) -> bool {
+        self.changed
     }
 
     fn diff(&self) -> Result<Diff, String> {

@@ -93,7 +93,7 @@ pub(crate) async fn perform(bundle: Bundle, wish: Wish) -> Result<Outcome> {
         model: Box::new(Recorded { identity: recording.identity.clone(), script: Arc::clone(&script) }),
         tools: toolbox.registry,
         repository: {
-            let looked = Looked::new(workspace.clone(), &inside(&recording.plan));
+            let looked = Looked::new(workspace.clone(), &inside(&recording.plan), recording.changed);
             Arc::new(MaskedTree::new(Arc::new(looked), secrets.clone()))
         },
         verifier: verified.then(|| Arc::new(verifier) as Arc<dyn Verifier>),

@@ -38,6 +38,8 @@ pub(crate) struct Recording {
     pub(crate) open: bool,
     /// More than one process worked on it.
     pub(crate) resumed: bool,
+    /// Whether it left anything changed, as far as it ended.
+    pub(crate) changed: bool,
     /// Nothing was under way when it ended, so that the tree is as the record says.
     pub(crate) whole: bool,
 }
@@ -87,8 +89,9 @@ impl Recording {
             Event::Finished { ending, .. } => Some(ending),
             _ => None,
         });
+        let changed = ending != Some(&Ending::NoChange);
         let open = match ending {
-            Some(Ending::Verified | Ending::Unverified | Ending::GaveUp) => false,
+            Some(Ending::Verified | Ending::Unverified | Ending::NoChange | Ending::GaveUp) => false,
             Some(Ending::Budget { budget: Budget::Turns | Budget::Tokens | Budget::Cost }) => resumed,
             _ => true,
         };
@@ -112,6 +115,7 @@ impl Recording {
             steps,
             open,
             resumed,
+            changed,
         })
     }
 

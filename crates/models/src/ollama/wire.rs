@@ -142,10 +142,17 @@ impl Protocol for OllamaAnswer {
         {
             out.push_back(Delta::Thinking(text));
         }
-        out.extend(crate::doubt::read(&line["logprobs"], &content));
-        if let Value::String(text) = content
+        if let Value::String(mut text) = content
             && !text.is_empty()
         {
+            if let Some((at, doubt)) = crate::doubt::placed(&line["logprobs"], &text) {
+                let token = text.split_off(at);
+                if at > 0 {
+                    out.push_back(Delta::Text(text));
+                }
+                out.push_back(doubt);
+                text = token;
+            }
             out.push_back(Delta::Text(text));
         }
         if let Value::Array(calls) = calls {

@@ -3,7 +3,7 @@
 use journal::{Check, Doubt, Ending};
 use models::{Message, Role};
 
-use super::{Ask, Machine, Step, Why};
+use super::{Ask, Machine, Step, Why, non_empty};
 use crate::acting::CallResult;
 use crate::answer::{Focus, Wanted};
 use crate::approach::{Attempt, Move};
@@ -46,10 +46,15 @@ impl Machine {
                 let (focus, number) = (attempts.base().clone(), attempts.number());
                 let (temperature, seed) = attempts.sampling(self.settings.temperature);
                 let body = self.prompts.whole_file(&self.opening, &focus);
-                if number > 1 {
-                    self.rewind(0, &format!("attempt {number}: afresh, at another temperature"));
+                if number > 1 && attempts.untouched() && !attempts.fails() {
+                    let text = self.prompts.no_change(false, true);
+                    self.say(Role::User, text);
+                } else {
+                    if number > 1 {
+                        self.rewind(0, &format!("attempt {number}: afresh, at another temperature"));
+                    }
+                    self.say(Role::User, body);
                 }
-                self.say(Role::User, body);
                 let alternatives = if self.branches && number == 1 { ALTERNATIVES } else { 0 };
                 // The answer is as long as the file, and a few words.
                 let file = Message { role: Role::User, content: focus.content.clone(), thinking: None };
@@ -64,6 +69,16 @@ impl Machine {
                     alternatives,
                     stop: None,
                 })
+            }
+            Move::Enough if !attempts.fails() => {
+                let message = match (attempts.untouched(), &self.told_unchanged) {
+                    (_, Some(summary)) => non_empty(summary, "the model changed nothing"),
+                    (true, None) => "the model sent the file back unchanged".into(),
+                    (false, None) => {
+                        "what the model tried made the verification fail, so it was put back".into()
+                    }
+                };
+                Step::Finish(Ending::NoChange, message)
             }
             Move::Enough => {
                 let message = "what the model tried did not make the verification pass";
@@ -118,10 +133,17 @@ impl Machine {
         let by_tools = results.iter().any(|r| r.tool != "finish" && !(r.tool == "apply_patch" && whole(r)));
         if by_tools {
             self.attempts = None;
+            self.told_unchanged = None;
             let introduction = self.prompts.tools(&self.opening);
             let text = self.prompts.results(results, check, None);
             self.say(Role::User, format!("{text}\n\n{introduction}"));
             return Some(Step::Ask(self.ask()));
+        }
+        // A question is answered in words.
+        let finish = results.iter().find(|r| r.tool == "finish").map(|r| r.outcome.text.clone());
+        let words = || block.is_none() && results.is_empty() && !self.last_answer.trim().is_empty();
+        if let Some(answer) = finish.or_else(|| words().then(|| self.last_answer.trim().to_owned())) {
+            self.told_unchanged = Some(answer);
         }
         let wrote = results.iter().rfind(|r| !r.outcome.changed.is_empty());
         let wrote = wrote.map(|r| r.arguments["content"].as_str().unwrap_or_default());

@@ -1,0 +1,267 @@
+//! What other agents call a tool and its arguments, as data that stands beside the tool.
+//!
+//! Models are trained on the tools of many agents and fall back on those names. An alias is taken only where it has one meaning. What a
+//! tool cannot honor (a command in the background, text to append) is refused with a sentence, never dropped.
+//!
+//! Names compare without case, `_` and `-`: `filePath`, `file-path` and `FILE_PATH` are `file_path`.
+
+use serde_json::{Map, Value};
+
+/// The aliases of one tool.
+#[derive(Debug, Clone, Copy)]
+pub struct Aliases {
+    /// Names of tools of other agents whose calls this tool may carry out, in snake case.
+    pub tools: &'static [&'static str],
+    /// More of them that are plain words, so that data may have them as names: taken where it is certain that a tool is called.
+    pub words: &'static [&'static str],
+    /// Other names of arguments, in snake case.
+    pub arguments: &'static [(&'static [&'static str], Take)],
+    /// Turns the arguments marked [`Take::Converted`], and values of the tool's own that have another form elsewhere, into the tool's
+    /// arguments. It is given the name of the called tool and adds a note for each change. What it leaves is validated.
+    pub convert: Option<Convert>,
+}
+
+/// See [`Aliases::convert`].
+pub type Convert =
+    fn(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String>;
+
+/// What becomes of an argument that the tool does not have under this name.
+#[derive(Debug, Clone, Copy)]
+pub enum Take {
+    /// The tool's argument of this name.
+    As(&'static str),
+    /// Left out, whatever its value: it changes nothing about what the call does.
+    LeftOut,
+    /// Left out where its value is empty or one of these; false too, unless true is one of them. Any other value is refused with the
+    /// sentence.
+    Only(&'static [&'static str], &'static str),
+    /// Kept for [`Aliases::convert`].
+    Converted,
+}
+
+/// Notes about a call, which change nothing about what it does.
+const ASIDES: &[&str] = &[
+    "description",
+    "display_description",
+    "explanation",
+    "instruction",
+    "instruction_reminder",
+    "instructions",
+    "instructions_reminder",
+    "justification",
+    "purpose",
+    "rationale",
+    "reason",
+    "reasoning",
+    "security_risk",
+    "summary",
+    "task_progress",
+    "thinking",
+    "thought",
+    "thoughts",
+    "tool_action",
+    "tool_summary",
+    "wait_for_previous_tools",
+];
+
+impl Aliases {
+    /// No aliases.
+    pub const NONE: &'static Aliases = &Aliases { tools: &[], words: &[], arguments: &[], convert: None };
+
+    /// What the path of a file is called elsewhere.
+    pub const FILE: &'static [&'static str] = &[
+        "file_path",
+        "filename",
+        "file_name",
+        "file",
+        "target_file",
+        "target_path",
+        "relative_path",
+        "relative_workspace_path",
+        "absolute_path",
+        "path_to_file",
+        "full_path",
+    ];
+    /// What the path of a folder is called elsewhere.
+    pub const FOLDER: &'static [&'static str] = &[
+        "directory",
+        "directory_path",
+        "dir",
+        "dir_path",
+        "folder",
+        "folder_path",
+        "target_directory",
+        "relative_path",
+        "relative_workspace_path",
+        "absolute_path",
+        "search_path",
+        "search_directory",
+        "root",
+    ];
+
+    /// What becomes of an argument; `None` when nothing is known of the name.
+    pub(crate) fn take(&self, name: &str) -> Option<Take> {
+        let name = plain(name);
+        let found = self.arguments.iter().find(|(names, _)| names.iter().any(|n| plain(n) == name));
+        found.map(|(_, take)| *take).or_else(|| is_aside(&name).then_some(Take::LeftOut))
+    }
+
+    pub(crate) fn names_tool(&self, name: &str) -> bool {
+        let name = plain(name);
+        self.tools.iter().chain(self.words).any(|n| plain(n) == name)
+    }
+}
+
+/// Takes out the first argument of one of these names, in any spelling; null is as good as absent.
+pub fn take(arguments: &mut Map<String, Value>, names: &[&str]) -> Option<Value> {
+    let wanted: Vec<String> = names.iter().map(|name| plain(name)).collect();
+    let name = arguments.keys().find(|name| wanted.contains(&plain(name))).cloned()?;
+    arguments.shift_remove(&name).filter(|value| !value.is_null())
+}
+
+/// Sets an argument.
+///
+/// # Errors
+/// When it has another value already.
+pub fn set(arguments: &mut Map<String, Value>, name: &str, value: impl Into<Value>) -> Result<(), String> {
+    let value = value.into();
+    match arguments.get(name) {
+        Some(known) if !known.is_null() && *known != value => {
+            Err(format!("{name} is given twice, with different values"))
+        }
+        _ => {
+            arguments.insert(name.to_owned(), value);
+            Ok(())
+        }
+    }
+}
+
+/// Takes a list of one, under any of these names, for the argument `own`. Nothing happens to a value that is no list and has its own name.
+///
+/// # Errors
+/// When there are several.
+pub fn one(
+    arguments: &mut Map<String, Value>,
+    names: &[&str],
+    own: &str,
+    notes: &mut Vec<String>,
+) -> Result<(), String> {
+    let wanted: Vec<String> = names.iter().map(|name| plain(name)).collect();
+    let names: Vec<String> = arguments.keys().filter(|name| wanted.contains(&plain(name))).cloned().collect();
+    for name in names {
+        let value = match arguments.get(&name) {
+            Some(Value::Array(list)) => match list.as_slice() {
+                [] => Value::Null,
+                [one] => one.clone(),
+                _ => return Err(format!("give one {own} with each call")),
+            },
+            Some(value) if name != own => value.clone(),
+            _ => continue,
+        };
+        arguments.shift_remove(&name);
+        if !is_empty(&value) {
+            notes.push(if name == own {
+                format!("{own}: a list of one")
+            } else {
+                format!("{name} taken as {own}")
+            });
+            set(arguments, own, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes out what is true or false, under any of these names.
+///
+/// # Errors
+/// When it is neither.
+pub fn truth(arguments: &mut Map<String, Value>, names: &[&str]) -> Result<Option<bool>, String> {
+    match take(arguments, names) {
+        None => Ok(None),
+        Some(Value::Bool(yes)) => Ok(Some(yes)),
+        Some(Value::String(text)) if text.trim().eq_ignore_ascii_case("true") => Ok(Some(true)),
+        Some(Value::String(text)) if text.trim().eq_ignore_ascii_case("false") => Ok(Some(false)),
+        Some(_) => Err(format!("{} is neither true nor false", names.join(" or "))),
+    }
+}
+
+/// A name without what its spelling adds.
+#[must_use]
+pub fn plain(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
+}
+
+/// A tool's name without the namespace that a chat template puts before it: `functions.bash`, `default_api.bash`, `mcp__files__read_file`.
+#[must_use]
+pub fn bare(name: &str) -> &str {
+    let number = |part: &&str| part.bytes().all(|b| b.is_ascii_digit());
+    let parts = name.trim().rsplit(['.', ':', '/']);
+    let name = parts.filter(|part| !number(part)).next().unwrap_or(name);
+    name.rsplit("__").next().unwrap_or(name)
+}
+
+/// Whether an argument is a note about a call.
+#[must_use]
+pub fn is_aside(name: &str) -> bool {
+    ASIDES.iter().any(|aside| plain(aside) == plain(name))
+}
+
+/// The usual spellings of a name in snake case.
+pub(crate) fn spellings(name: &str) -> Vec<String> {
+    let words: Vec<&str> = name.split('_').filter(|w| !w.is_empty()).collect();
+    let pascal: String = words.iter().map(|w| capitalized(w)).collect();
+    let mut camel = pascal.clone();
+    if let Some(first) = camel.get(..1).map(str::to_lowercase) {
+        camel.replace_range(..1, &first);
+    }
+    let mut all = vec![name.to_owned(), words.join("-"), words.concat(), camel, pascal, name.to_uppercase()];
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn capitalized(word: &str) -> String {
+    let mut chars = word.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// Whether a value asks for nothing.
+#[must_use]
+pub fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(_) | Value::Bool(true) => false,
+        Value::String(text) => {
+            let text = text.trim().to_lowercase();
+            text.is_empty() || text == "false" || text == "none" || text == "null"
+        }
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    }
+}
+
+/// Whether [`Take::Only`] leaves a value out.
+pub(crate) fn asks_nothing(value: &Value, allowed: &[&str]) -> bool {
+    let text = match value {
+        Value::String(text) => text.trim().to_lowercase(),
+        other => other.to_string(),
+    };
+    let denied = allowed.contains(&"true") && text == "false";
+    !denied && (is_empty(value) || allowed.contains(&text.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_compare_without_case_and_separators() {
+        assert_eq!(plain("filePath"), plain("FILE-PATH"));
+        assert_eq!((bare("functions.bash"), bare("functions.bash:0")), ("bash", "bash"));
+        assert_eq!(bare("mcp__files__read_file"), "read_file");
+        assert_eq!(
+            spellings("list_dir"),
+            ["LIST_DIR", "ListDir", "list-dir", "listDir", "list_dir", "listdir"]
+        );
+    }
+}

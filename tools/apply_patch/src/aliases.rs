@@ -1,0 +1,318 @@
+//! What other agents call changing a file, and their forms of an edit as ours.
+
+use serde_json::{Map, Value, json};
+use tool_api::{Aliases, Take, aliases};
+
+pub(crate) const ALIASES: &Aliases = &Aliases {
+    tools: &[
+        "edit",
+        "edit_file",
+        "file_edit",
+        "edit_existing_file",
+        "update_file",
+        "modify_file",
+        "str_replace",
+        "string_replace",
+        "str_replace_editor",
+        "str_replace_based_edit_tool",
+        "text_editor",
+        "file_editor",
+        "replace_in_file",
+        "replace_string",
+        "replace_string_in_file",
+        "search_replace",
+        "search_and_replace",
+        "find_and_replace",
+        "multi_edit",
+        "multi_edit_file",
+        "multi_replace_string_in_file",
+        "apply_diff",
+        "apply_edit",
+        "apply_edits",
+        "patch_file",
+        "write",
+        "write_file",
+        "write_to_file",
+        "write_text_file",
+        "file_write",
+        "fs_write",
+        "create_file",
+        "create_new_file",
+        "new_file",
+        "save_file",
+        "overwrite_file",
+        "insert_text",
+        "insert_lines",
+        "delete_file",
+        "remove_file",
+    ],
+    words: &["replace", "patch", "create", "insert"],
+    arguments: &[
+        (Aliases::FILE, Take::As("path")),
+        (
+            &["input", "diff", "patch_text", "patch_content", "patch_string", "unified_diff", "git_diff"],
+            Take::As("patch"),
+        ),
+        (
+            &[
+                "contents",
+                "text",
+                "file_text",
+                "file_content",
+                "file_contents",
+                "new_content",
+                "new_contents",
+                "full_content",
+                "code",
+                "code_content",
+            ],
+            Take::As("content"),
+        ),
+        (SEARCH, Take::Converted),
+        (REPLACE, Take::Converted),
+        (EDITS, Take::Converted),
+        (ALL, Take::Converted),
+        (
+            &[
+                "start_line",
+                "end_line",
+                "insert_line",
+                "insert_text",
+                "command",
+                "expected_replacements",
+                "expected_occurrences",
+                "overwrite",
+                "code_edit",
+            ],
+            Take::Converted,
+        ),
+        (
+            &[
+                "line_count",
+                "create_dirs",
+                "create_directories",
+                "create_parents",
+                "make_dirs",
+                "mkdir",
+                "requires_approval",
+            ],
+            Take::LeftOut,
+        ),
+        (&["dry_run", "preview"], Take::Only(&[], "a call changes files; leave this out")),
+        (
+            &["append"],
+            Take::Only(&[], "text is not appended: send an edit that ends with it, or the whole file"),
+        ),
+        (
+            &["mode", "write_mode"],
+            Take::Only(
+                &["w", "write", "overwrite", "rewrite", "create", "replace"],
+                "a file is written whole or changed by edits; leave it out",
+            ),
+        ),
+        (&["encoding"], Take::Only(&["utf-8", "utf8"], "a file keeps its encoding; leave it out")),
+        (
+            &["line", "line_number", "view_range", "line_range", "range"],
+            Take::Only(
+                &[],
+                "lines are not addressed by number; send edits whose search is a few lines copied from the file",
+            ),
+        ),
+        (
+            &["executable", "empty_file", "regex", "use_regex", "is_regex", "ignore_case"],
+            Take::Only(&[], "this cannot be done; send edits, or the whole file as content"),
+        ),
+    ],
+    convert: Some(convert),
+};
+
+const SEARCH: &[&str] = &[
+    "search",
+    "old_string",
+    "old_str",
+    "old_text",
+    "old_content",
+    "old_code",
+    "old",
+    "original",
+    "original_text",
+    "search_text",
+    "search_string",
+    "find",
+    "find_text",
+    "target_content",
+];
+const REPLACE: &[&str] = &[
+    "replace",
+    "new_string",
+    "new_str",
+    "new_text",
+    "new_code",
+    "new",
+    "replacement",
+    "replacement_text",
+    "replacement_content",
+    "replace_text",
+    "replace_with",
+    "updated",
+];
+const EDITS: &[&str] = &["edits", "changes", "replacements", "operations", "replacement_chunks"];
+const ALL: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
+
+/// Tools whose every call removes the file.
+const DELETES: [&str; 2] = ["deletefile", "removefile"];
+
+fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
+    let inserts = command(arguments)?;
+    if aliases::take(arguments, &["code_edit"]).is_some_and(|value| !aliases::is_empty(&value)) {
+        let why = "code_edit leaves code out, which cannot be filled in; send edits (path, search, replace), or the \
+                   whole file as content";
+        return Err(why.into());
+    }
+    if aliases::truth(arguments, &["overwrite"])? == Some(false) {
+        return Err(
+            "a file that exists is always written over; leave overwrite out where that is meant".into()
+        );
+    }
+    if DELETES.contains(&aliases::plain(aliases::bare(tool)).as_str()) {
+        aliases::set(arguments, "delete", true)?;
+    }
+    if insertion(arguments, inserts)? {
+        notes.push("text to insert taken as content".into());
+        return Ok(());
+    }
+    // Beside a patch they are only where it is expected to fit.
+    let hints = [aliases::take(arguments, &["start_line"]), aliases::take(arguments, &["end_line"])];
+    if !arguments.contains_key("patch") && hints.iter().flatten().any(|line| !aliases::is_empty(line)) {
+        let why =
+            "lines are not addressed by number; send edits whose search is a few lines copied from the file";
+        return Err(why.into());
+    }
+    let all = aliases::truth(arguments, ALL)? == Some(true);
+    match aliases::take(arguments, &["expected_replacements", "expected_occurrences"]) {
+        Some(count) if !all && count != 1 && count != "1" && !aliases::is_empty(&count) => {
+            return Err(
+                "each edit changes one place; send one edit for each, with more lines around it".into()
+            );
+        }
+        _ => {}
+    }
+    let mut edits = listed(arguments, notes)?;
+    edits.extend(single(arguments, notes)?);
+    if all {
+        for edit in edits.iter_mut().filter_map(Value::as_object_mut) {
+            edit.entry("replace_all").or_insert(Value::Bool(true));
+        }
+    }
+    if !edits.is_empty() {
+        if arguments.get("content").is_some_and(aliases::is_empty) {
+            arguments.shift_remove("content");
+        }
+        arguments.insert("edits".into(), Value::Array(edits));
+    }
+    Ok(())
+}
+
+/// The command of an editor with several has to be one that changes files. Whether it is to insert, where there is one.
+fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
+    let Some(command) = aliases::take(arguments, &["command"]) else { return Ok(None) };
+    match command.as_str() {
+        Some("create" | "str_replace" | "write" | "replace" | "edit" | "apply_patch") => Ok(Some(false)),
+        Some("insert") => Ok(Some(true)),
+        Some("view") => Err("view reads a file, which read_file does".into()),
+        _ => Err(format!("there is no command {command}; send edits, or path and content")),
+    }
+}
+
+/// Text to go behind a line; `inserts` is what a command says of it. Whether it is that.
+fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Result<bool, String> {
+    let line = aliases::take(arguments, &["insert_line"]).filter(|line| !aliases::is_empty(line));
+    let Some(line) = line.filter(|_| inserts != Some(false)) else {
+        return if inserts == Some(true) { Err("insert needs insert_line".into()) } else { Ok(false) };
+    };
+    if aliases::take(arguments, SEARCH).is_some_and(|search| !aliases::is_empty(&search)) {
+        return Err("text is either inserted behind a line or takes the place of other text".into());
+    }
+    let text = aliases::take(arguments, &["insert_text"]).or_else(|| aliases::take(arguments, REPLACE));
+    if let Some(text) = text {
+        let empty = arguments.get("content").is_some_and(aliases::is_empty);
+        if empty {
+            arguments.shift_remove("content");
+        }
+        aliases::set(arguments, "content", text)?;
+    }
+    arguments.insert("insert_line".into(), line);
+    Ok(true)
+}
+
+/// The edits of a list, each with its path.
+fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Vec<Value>, String> {
+    let Some(list) = aliases::take(arguments, EDITS) else { return Ok(Vec::new()) };
+    let list = match list {
+        Value::String(text) => {
+            serde_json::from_str(&text).map_err(|_| "edits is not a list of edits".to_owned())?
+        }
+        list => list,
+    };
+    let mut list = match list {
+        Value::Array(list) => list,
+        Value::Object(edit) => vec![Value::Object(edit)],
+        _ => return Err("edits is not a list of edits".into()),
+    };
+    let mut path = None;
+    for edit in &mut list {
+        let Some(edit) = edit.as_object_mut() else { return Err("edits is not a list of edits".into()) };
+        for (names, own) in [(SEARCH, "search"), (REPLACE, "replace"), (Aliases::FILE, "path")] {
+            rename(edit, names, own, notes)?;
+        }
+        if !edit.contains_key("path") {
+            path = path.or_else(|| arguments.get("path").cloned());
+            let path = path.clone().ok_or("each edit needs a path")?;
+            edit.insert("path".into(), path);
+        }
+    }
+    if path.is_some() {
+        notes.push("path put into each edit".into());
+        arguments.shift_remove("path");
+    }
+    Ok(list)
+}
+
+/// An edit whose parts stand beside the path.
+fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Option<Value>, String> {
+    let (search, replace) = (aliases::take(arguments, SEARCH), aliases::take(arguments, REPLACE));
+    let nothing = |part: &Option<Value>| part.as_ref().is_none_or(aliases::is_empty);
+    // Small models fill in every argument, those they do not mean with nothing.
+    let other = ["patch", "content", "edits", "delete"]
+        .iter()
+        .any(|name| arguments.get(*name).is_some_and(|value| !aliases::is_empty(value)));
+    if search.is_none() && replace.is_none() || other && nothing(&search) && nothing(&replace) {
+        return Ok(None);
+    }
+    let (Some(search), Some(replace)) = (search, replace) else {
+        return Err("an edit needs search (the lines as they are) and replace (as they are to be)".into());
+    };
+    let path = aliases::take(arguments, &["path"]).ok_or("an edit needs a path")?;
+    notes.push("search and replace taken as an edit".into());
+    Ok(Some(json!({ "path": path, "search": search, "replace": replace })))
+}
+
+fn rename(
+    edit: &mut Map<String, Value>,
+    names: &[&str],
+    own: &str,
+    notes: &mut Vec<String>,
+) -> Result<(), String> {
+    let wanted: Vec<String> = names.iter().map(|name| aliases::plain(name)).collect();
+    let found: Vec<String> =
+        edit.keys().filter(|name| *name != own && wanted.contains(&aliases::plain(name))).cloned().collect();
+    for name in found {
+        let value = edit.shift_remove(&name).unwrap_or_default();
+        let note = format!("{name} taken as {own}");
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+        aliases::set(edit, own, value)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! What other agents call running a command.
+
+use serde_json::{Map, Value};
+use tool_api::{Aliases, Take, aliases};
+
+pub(crate) const ALIASES: &Aliases = &Aliases {
+    tools: &[
+        "bash",
+        "sh",
+        "shell",
+        "zsh",
+        "exec",
+        "bash_tool",
+        "run_bash",
+        "execute_bash",
+        "run_shell",
+        "run_shell_command",
+        "shell_command",
+        "execute_shell",
+        "execute_shell_command",
+        "local_shell",
+        "exec_command",
+        "execute_command",
+        "run_terminal_cmd",
+        "run_terminal_command",
+        "run_in_terminal",
+        "terminal_command",
+        "container_exec",
+        "launch_process",
+        "run_commands",
+    ],
+    words: &["cmd", "terminal", "command", "console", "execute", "run"],
+    arguments: &[
+        (
+            &[
+                "cmd",
+                "script",
+                "command_line",
+                "shell_command",
+                "bash_command",
+                "terminal_command",
+                "full_command",
+                "code",
+                "input",
+            ],
+            Take::As("command"),
+        ),
+        (&["command", "commands", "args", "arguments", "argv"], Take::Converted),
+        (
+            &[
+                "cwd",
+                "cd",
+                "dir",
+                "directory",
+                "dir_path",
+                "folder",
+                "working_dir",
+                "working_directory",
+                "work_dir",
+                "current_directory",
+            ],
+            Take::As("workdir"),
+        ),
+        (
+            &[
+                "timeout",
+                "timeout_ms",
+                "timeout_s",
+                "timeout_sec",
+                "timeout_secs",
+                "timeout_seconds",
+                "max_timeout",
+                "max_wait_seconds",
+                "wait_ms_before_async",
+                "yield_time_ms",
+                "max_output_tokens",
+                "max_output_chars",
+                "requires_approval",
+                "require_user_approval",
+                "safe_to_auto_run",
+                "login",
+                "goal",
+            ],
+            Take::LeftOut,
+        ),
+        (
+            &[
+                "background",
+                "is_background",
+                "run_in_background",
+                "in_background",
+                "detach",
+                "detached",
+                "daemon",
+                "async",
+            ],
+            Take::Only(
+                &[],
+                "a command cannot stay in the background: it has to end by itself; leave this out",
+            ),
+        ),
+        (
+            &["blocking", "wait"],
+            Take::Only(
+                &["true"],
+                "a command cannot stay in the background: it has to end by itself; leave this out",
+            ),
+        ),
+        (
+            &["interactive", "is_input", "tty", "pty", "stdin"],
+            Take::Only(&[], "a command is given no input and no terminal; leave this out"),
+        ),
+        (
+            &["restart", "reset"],
+            Take::Only(&[], "each command runs in a shell of its own: nothing is to be restarted"),
+        ),
+        (
+            &["with_escalated_permissions", "sandbox_permissions", "dangerously_disable_sandbox", "sudo"],
+            Take::Only(&["use_default"], "commands run in the sandbox; leave this out"),
+        ),
+        (
+            &["env", "environment"],
+            Take::Only(&[], "write variables into the command itself: NAME=value COMMAND"),
+        ),
+        (
+            &["shell", "shell_type"],
+            Take::Only(
+                &["sh", "bash", "/bin/sh", "/bin/bash", "default"],
+                "commands run by sh; leave this out",
+            ),
+        ),
+    ],
+    convert: Some(convert),
+};
+
+/// What in an array can only be meant for a shell.
+const OPERATORS: [&str; 11] = ["&&", "||", "|", ";", "&", ">", ">>", "<", "2>", "2>&1", "<<"];
+
+/// Words that a shell takes for its own where a command begins.
+const RESERVED: [&str; 16] = [
+    "if", "then", "else", "elif", "fi", "do", "done", "case", "esac", "while", "until", "for", "in",
+    "function", "select", "time",
+];
+
+fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
+    aliases::one(arguments, &["commands"], "command", notes).map_err(|_| {
+        "send one command with each call; several that depend on each other are joined by &&".to_owned()
+    })?;
+    let more =
+        aliases::take(arguments, &["args", "arguments", "argv"]).filter(|value| !aliases::is_empty(value));
+    let line = match (arguments.get("command"), more) {
+        (Some(Value::Array(words)), None) => match words.as_slice() {
+            [Value::String(line)] => line.clone(),
+            words => quoted(words)?,
+        },
+        (None | Some(Value::Null), Some(Value::Array(words))) => quoted(&words)?,
+        (Some(Value::String(program)), Some(Value::Array(words))) => {
+            if !program.split(' ').all(is_plain) {
+                return Err("send the command with its arguments as one line for the shell".into());
+            }
+            format!("{program} {}", quoted_words(&words)?)
+        }
+        (_, Some(_)) => return Err("send the command with its arguments as one line for the shell".into()),
+        (_, None) => {
+            here(arguments);
+            return Ok(());
+        }
+    };
+    notes.push(format!("an array taken as the line {line}"));
+    arguments.insert("command".into(), line.into());
+    here(arguments);
+    Ok(())
+}
+
+/// The root is where commands run anyway.
+fn here(arguments: &mut Map<String, Value>) {
+    if matches!(arguments.get("workdir"), Some(Value::String(dir)) if matches!(dir.trim(), "" | "." | "./")) {
+        arguments.shift_remove("workdir");
+    }
+}
+
+/// A program and its arguments as a line that means exactly them.
+fn quoted(words: &[Value]) -> Result<String, String> {
+    let line = quoted_words(words)?;
+    match words.first().and_then(Value::as_str) {
+        Some(first) if RESERVED.contains(&first) || first.contains('=') => {
+            Ok(line.replacen(first, &format!("'{first}'"), usize::from(is_plain(first))))
+        }
+        _ => Ok(line),
+    }
+}
+
+fn quoted_words(words: &[Value]) -> Result<String, String> {
+    let words = words.iter().map(|word| match word {
+        Value::String(word) if OPERATORS.contains(&word.as_str()) => {
+            Err(format!("{word:?} is no argument but for a shell; send the command as one line"))
+        }
+        Value::String(word) if is_plain(word) => Ok(word.clone()),
+        Value::String(word) => Ok(format!("'{}'", word.replace('\'', r"'\''"))),
+        Value::Number(number) => Ok(number.to_string()),
+        _ => Err("the words of a command are strings; or send it as one line".into()),
+    });
+    Ok(words.collect::<Result<Vec<String>, String>>()?.join(" "))
+}
+
+/// Whether the shell reads a word as it stands.
+fn is_plain(word: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
+    !word.is_empty() && word.chars().all(plain)
+}
