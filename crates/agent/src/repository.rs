@@ -60,7 +60,7 @@ impl planner::Repository for Tree {
     fn read(&self, path: &str, limit: u64) -> Option<String> {
         // `resolve` forgives what models write (`a/lib.rs` for `lib.rs`); here the path is meant as it stands.
         let path = self.workspace.resolve(path).ok().filter(|found| found.as_str() == path)?;
-        String::from_utf8(self.workspace.read_bytes(&path, limit).ok()?).ok()
+        String::from_utf8(self.workspace.read_up_to(&path, limit).ok()?.text().to_vec()).ok()
     }
 
     fn instructions(&self) -> Vec<Instructions> {

@@ -13,7 +13,7 @@
 //! std::fs::write(folder.path().join("a.txt"), "one\n")?;
 //! let ws = workspace::Workspace::open(folder.path())?;
 //! let path = ws.resolve("./a.txt")?;
-//! assert_eq!(ws.read(&path)?, b"one\n");
+//! assert_eq!(ws.read(&path)?.text(), b"one\n");
 //! assert!(ws.resolve("../etc/passwd").is_err());
 //! # Ok(())
 //! # }
