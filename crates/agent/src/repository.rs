@@ -73,7 +73,7 @@ impl planner::Repository for Tree {
     }
 
     fn remember(&self) -> Result<(), String> {
-        let baseline = Baseline::open(self.workspace.root(), &self.state).map_err(|e| e.to_string())?;
+        let baseline = Baseline::of(&self.workspace, &self.state).map_err(|e| e.to_string())?;
         self.baseline.set(baseline).map_err(|_| "the tree has been remembered before".to_owned())
     }
 

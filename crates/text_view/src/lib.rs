@@ -174,6 +174,20 @@ impl View {
         }
     }
 
+    /// Other bytes, a patch of this file, as text: their lines are UTF-8 or in the file's encoding, of one byte or more for a character. `None`
+    /// where some are neither.
+    #[must_use]
+    pub fn decode(&self, bytes: &[u8]) -> Option<String> {
+        let Kind::Encoded(coding, _) = &self.kind else { return None };
+        let encoding = coding.stray.unwrap_or(coding.encoding);
+        if matches!(encoding, encoding::Encoding::Utf16 { .. } | encoding::Encoding::Utf8) {
+            return None;
+        }
+        let mixed = Coding { encoding: encoding::Encoding::Utf8, stray: Some(encoding), ..*coding };
+        let text = units::text(Coding { carriage_returns: false, ..mixed }, bytes);
+        (!text.contains('\u{fffd}')).then_some(text)
+    }
+
     /// The file with this text instead.
     ///
     /// # Errors
