@@ -151,7 +151,8 @@ impl Sandbox {
         let cwd = cwd.map_or_else(|| self.root().into(), PathBuf::into_os_string);
         let order = self.order(profile, Task::Run { program: program.clone(), args, cwd, env });
         let capture = Capture::new(output, log.as_deref()).echoing(echo);
-        let Launched { end, output, duration, network: mut refused } = self.launch(&order, capture, timeout).await?;
+        let Launched { end, output, duration, network: mut refused } =
+            self.launch(&order, capture, timeout).await?;
         let status = match end {
             End::Event(Event::Exited(code)) => Status::Exited(code),
             End::Event(Event::Signaled(signal)) => Status::Signaled(signal),

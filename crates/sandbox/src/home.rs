@@ -5,8 +5,15 @@ use std::path::{Path, PathBuf};
 use crate::Policy;
 
 /// What programs print where they were refused.
-const REFUSED: &[&str] =
-    &["permission denied", "permissionerror", "permissiondenied", "eacces", "erofs", "read-only file system", "accessdenied"];
+const REFUSED: &[&str] = &[
+    "permission denied",
+    "permissionerror",
+    "permissiondenied",
+    "eacces",
+    "erofs",
+    "read-only file system",
+    "accessdenied",
+];
 /// What they print where the folder is not there: what of the home directory is out of sight seems not to be.
 const MISSING: &[&str] = &["no such file or directory", "enoent", "filenotfounderror", "nosuchfile"];
 
@@ -47,7 +54,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(home.path().join(".cache")).unwrap();
         let at = home.path().to_str().unwrap();
-        let policy = Policy { env: vec![("HOME".into(), at.into())], ..Policy::new(home.path().join("work")) };
+        let policy =
+            Policy { env: vec![("HOME".into(), at.into())], ..Policy::new(home.path().join("work")) };
         for (line, told) in [
             ("mkdir: cannot create directory 'HOME/.config': Permission denied", true),
             ("sh: 1: cannot create HOME/x.txt: Permission denied", true),

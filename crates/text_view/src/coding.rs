@@ -2,11 +2,13 @@
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{
-    ISO_2022_JP, ISO_8859_2, ISO_8859_13, WINDOWS_1250, WINDOWS_1252, WINDOWS_1254, WINDOWS_1257,
+    BIG5, EUC_JP, EUC_KR, GBK, IBM866, ISO_2022_JP, ISO_8859_2, ISO_8859_5, ISO_8859_13, KOI8_R, KOI8_U,
+    SHIFT_JIS, WINDOWS_1250, WINDOWS_1251, WINDOWS_1252, WINDOWS_1254, WINDOWS_1257,
 };
 
 use crate::declared::declared;
 use crate::encoding::{Encoding, LATIN_1, LATIN_5};
+use crate::western;
 
 /// How much of a file is looked at to tell text from binary: what git looks at.
 const SNIFF: usize = 8000;
@@ -21,21 +23,35 @@ const ALIKE: &[(&encoding_rs::Encoding, Encoding)] = &[
     (WINDOWS_1257, Encoding::Other(ISO_8859_13)),
 ];
 
+/// Encodings that are taken for one another where a file has so few bytes beyond ASCII.
+const CONFUSED: &[(usize, &[&'static encoding_rs::Encoding])] = &[
+    (12, &[GBK, BIG5, EUC_KR, EUC_JP, SHIFT_JIS]),
+    (4, &[WINDOWS_1251, KOI8_R, KOI8_U, ISO_8859_5, IBM866]),
+];
+
+/// Encodings that a file may be in besides the likeliest.
+pub(crate) type Others = [Option<Encoding>; 4];
+
 /// A file's encoding and line ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Coding {
     pub(crate) encoding: Encoding,
     /// Lines that are not UTF-8 in a file that otherwise is.
     pub(crate) stray: Option<Encoding>,
-    /// Other encodings in which the file says the same.
-    pub(crate) others: [Option<Encoding>; 2],
+    /// Other encodings that it may be in: the file says the same in them, or too little to tell.
+    pub(crate) others: Others,
     /// Lines end as on old Macs, by a carriage return alone.
     pub(crate) carriage_returns: bool,
 }
 
 impl Coding {
     const UTF_8: Self =
-        Self { encoding: Encoding::Utf8, stray: None, others: [None; 2], carriage_returns: false };
+        Self { encoding: Encoding::Utf8, stray: None, others: [None; 4], carriage_returns: false };
+
+    /// Every encoding that the file may be in, the likeliest first.
+    pub(crate) fn all(self) -> impl Iterator<Item = Encoding> + Clone {
+        std::iter::once(self.encoding).chain(self.others.into_iter().flatten())
+    }
 
     /// Whether the bytes are the text.
     pub(crate) fn is_plain(self) -> bool {
@@ -100,10 +116,12 @@ impl Encoding {
 }
 
 /// The likeliest encoding, and others that nothing speaks against.
-fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, [Option<Encoding>; 2]) {
+fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Others) {
     let (mut detector, mut left) = (EncodingDetector::new(Iso2022JpDetection::Deny), GUESSED_FROM);
     let mut high = Vec::new();
+    let mut all = Vec::new();
     for text in texts {
+        all.extend_from_slice(text);
         // From the first byte that tells something: it may stand behind a long beginning.
         let from = text.iter().position(|b| *b >= 0x80).unwrap_or(0).saturating_sub(SNIFF);
         let part = &text[from..text.len().min(from + left)];
@@ -115,18 +133,26 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, [Option<Enco
     let guess = detector.guess(None, Utf8Detection::Deny);
     // Where the characters that Windows has more are not there, nothing says that it is Windows'.
     let western = if high.iter().any(|b| *b < 0xa0) { Encoding::Other(WINDOWS_1252) } else { LATIN_1 };
-    if guess == WINDOWS_1252 {
-        return (western, [None; 2]);
+    if guess == WINDOWS_1252 || western::is_likelier(guess, &all, high.len()) {
+        return (western, [None; 4]);
+    }
+    if let Some((_, family)) =
+        CONFUSED.iter().find(|(few, family)| family.contains(&guess) && high.len() <= *few)
+    {
+        let reads = |other: &Encoding| *other != Encoding::Other(guess) && other.reads(&all);
+        let mut others = family.iter().copied().map(Encoding::Other).filter(reads);
+        return (Encoding::Other(guess), std::array::from_fn(|_| others.next()));
     }
     let guess = Encoding::Other(guess);
     let family = ALIKE.iter().map(|(windows, iso)| [Encoding::Other(windows), *iso]);
     let Some(family) = family.filter(|family| family.contains(&guess)).next() else {
-        return (guess, [None; 2]);
+        return (guess, [None; 4]);
     };
     let says = |encoding: Encoding| high.iter().map(move |b| encoding.first(&[*b]).map(|(text, _)| text));
     let same = |other: &Encoding| *other != guess && says(*other).eq(says(guess));
     let [windows, iso] = family;
-    (guess, [Some(if guess == iso { windows } else { iso }).filter(same), Some(western).filter(same)])
+    let twin = if guess == iso { windows } else { iso };
+    (guess, [Some(twin).filter(same), Some(western).filter(same), None, None])
 }
 
 /// UTF-16 without a byte order mark, where it is unmistakable: nothing but characters, and most of them ASCII.

@@ -16,6 +16,7 @@ mod declared;
 mod encoding;
 mod notebook;
 mod units;
+mod western;
 
 use crate::{coding::Coding, notebook::Notebook};
 
@@ -153,8 +154,8 @@ impl View {
             Kind::Encoded(coding, _) => {
                 let mut notes = Vec::new();
                 if coding.encoding != encoding::Encoding::Utf8 {
-                    let others = coding.others.iter().flatten().map(|other| format!(" or {}", other.name()));
-                    notes.push(format!("encoded in {}{}", coding.encoding.name(), others.collect::<String>()));
+                    let names: Vec<&str> = coding.all().map(encoding::Encoding::name).collect();
+                    notes.push(format!("encoded in {}", names.join(" or ")));
                 }
                 if let Some(stray) = coding.stray {
                     notes.push(format!("not all UTF-8: some lines are read as {}", stray.name()));

@@ -69,9 +69,8 @@ pub(crate) fn write(coding: Coding, bytes: &[u8], new: &str) -> Result<Vec<u8>, 
         }
     }
     let written = out.out;
-    let all = [Some(coding.encoding), coding.others[0], coding.others[1]];
     let reads_so = |encoding| text(Coding { encoding, ..coding }, &written) == new;
-    match all.into_iter().flatten().any(reads_so) {
+    match coding.all().any(reads_so) {
         true => Ok(written),
         false => Err(Unwritable::Ambiguous { encoding: coding.encoding.name() }),
     }
@@ -202,7 +201,7 @@ impl Writer<'_, '_> {
                 self.line += 1;
             }
             let bytes = match self.coding.others {
-                [None, None] => encoding.write(part).map_err(|c| self.unwritable(c, encoding)),
+                [None, None, None, None] => encoding.write(part).map_err(|c| self.unwritable(c, encoding)),
                 _ => self.write_as_any(part),
             };
             self.out.extend_from_slice(&bytes?);
@@ -215,18 +214,14 @@ impl Writer<'_, '_> {
         let main = self.coding.encoding;
         let mut bytes = Vec::with_capacity(text.len());
         for c in text.chars() {
-            let all = [Some(main), self.coding.others[0], self.coding.others[1]];
+            let all = self.coding.all();
             let written = |e: Encoding| Some((e, e.write(c.encode_utf8(&mut [0; 4])).ok()?));
-            let mut ways = all.into_iter().flatten().filter_map(written);
+            let mut ways = all.clone().filter_map(written);
             let Some((encoding, own)) = ways.next() else { return Err(self.unwritable(c, main)) };
             // What ISO leaves to control characters, Windows alone has.
             let windows = matches!(own[..], [0x80..=0x9f]);
             let other = ways.find(|(_, other)| *other != own).map(|(other, _)| other);
-            let iso = || {
-                all.into_iter()
-                    .flatten()
-                    .find(|e| *e != encoding && e.write(c.encode_utf8(&mut [0; 4])).is_err())
-            };
+            let iso = || all.clone().find(|e| *e != encoding && e.write(c.encode_utf8(&mut [0; 4])).is_err());
             if let Some(other) = other.or_else(|| windows.then(iso).flatten()) {
                 let (line, encoding, twin) = (self.line, encoding.name(), other.name());
                 return Err(Unwritable::Twins { c, line, encoding, twin });

@@ -90,6 +90,71 @@ fn a_letter_that_western_and_eastern_europe_share_decides_for_neither() {
 }
 
 #[test]
+fn a_single_sign_or_letter_of_western_europe_is_read_as_it_is_meant() {
+    for word in [
+        "más",
+        "señor",
+        "café",
+        "naïve",
+        "ação",
+        "œuvre",
+        "smörgås",
+        "høj",
+        "così",
+        "£5",
+        "25°C",
+        "© 2020",
+        "½",
+        "µm",
+        "±5",
+        "§ 3",
+        "¿Qué?",
+        "¡hola!",
+        "«bonjour»",
+        "ñ",
+        "ø",
+        "x²",
+        "Straße",
+        "don’t",
+        "5 €",
+        "1 – 2",
+    ] {
+        let content = format!("// {word}\nint x = 1;\n");
+        let view = view("a.c", &encoded("windows-1252", &content));
+        assert_eq!(text(&view), content);
+    }
+    for (label, word) in [
+        ("windows-1250", "žluťoučký"),
+        ("iso-8859-2", "źródło"),
+        ("windows-1250", "Łódź"),
+        ("windows-1250", "świat"),
+        ("shift_jis", "日本語テスト"),
+        ("gbk", "这是测试文件"),
+        ("big5", "這是測試檔案"),
+        ("euc-kr", "한글 주석입니다"),
+        ("windows-1251", "Привет"),
+        ("koi8-r", "Привет"),
+    ] {
+        let content = format!("// {word}\nint x = 1;\n");
+        let view = view("a.c", &encoded(label, &content));
+        assert_eq!(text(&view), content, "{label}");
+    }
+}
+
+#[test]
+fn of_a_few_characters_of_east_asia_nobody_knows_the_encoding() {
+    // Two characters, which are others in GBK and in EUC-KR.
+    let view = view("a.c", &encoded("big5", "// 測試\nint x = 1;\n"));
+    let new = format!("{}// 中文\n", text(&view));
+    assert!(matches!(view.write(new.as_bytes()), Err(Unwritable::Twins { .. })), "{:?}", view.note());
+    let ascii = text(&view).replace("x = 1", "x = 2");
+    assert_eq!(view.write(ascii.as_bytes()).unwrap(), encoded("big5", "// 測試\nint x = 2;\n"));
+    let korean = self::view("a.c", &encoded("euc-kr", "// 한국어입\nint x;\n"));
+    let new = format!("{}// 주석\n", text(&korean));
+    assert_eq!(korean.write(new.as_bytes()).unwrap(), encoded("euc-kr", &new), "only one has these letters");
+}
+
+#[test]
 fn of_two_encodings_that_the_file_may_be_in_none_is_guessed() {
     let polish = encoded("windows-1250", "# łóż żółw łąk ęół\n");
     // Every letter of it but ą is at the same place in ISO-8859-2.

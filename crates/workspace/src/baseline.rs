@@ -210,7 +210,8 @@ impl Baseline {
             git::run(command, None)
         };
         let [list, zeros, end] = ["ls-tree", "-z", "--"].map(OsStr::new);
-        let listed = ask(&[list, zeros, OsStr::new(&inner.tree), end, AsRef::<Path>::as_ref(path).as_os_str()])?;
+        let listed =
+            ask(&[list, zeros, OsStr::new(&inner.tree), end, AsRef::<Path>::as_ref(path).as_os_str()])?;
         let listed = String::from_utf8_lossy(&listed);
         let mut fields = listed.split([' ', '\t']);
         let (mode, kind, blob) = (fields.next(), fields.next(), fields.next());

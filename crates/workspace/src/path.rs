@@ -1,6 +1,10 @@
 //! Paths as models write them, made into paths that can be used.
 
-use std::{fmt, io, os::unix::ffi::OsStrExt as _, path::{Path, PathBuf}};
+use std::{
+    fmt, io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 

@@ -2,11 +2,11 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    path::Path,
     fs::File,
     io,
     io::{Read as _, Write as _},
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    path::Path,
 };
 
 use rustix::{

@@ -188,11 +188,13 @@ impl ApplyPatch {
         };
         let shown = before.as_ref().map(Before::shown);
         let restored = shown.and_then(|text| with_tokens(text, patch));
-        let Applied { bytes, how } = written::apply(before.as_ref(), restored.as_ref().unwrap_or(patch), &path)
-            .map_err(|refused| match refused {
-            Refusal::Engine(refused) => self.told(source, shown, refused, written),
-            Refusal::Unwritable(why) => Why::unwritable(source.clone(), &why),
-        })?;
+        let Applied { bytes, how } =
+            written::apply(before.as_ref(), restored.as_ref().unwrap_or(patch), &path).map_err(
+                |refused| match refused {
+                    Refusal::Engine(refused) => self.told(source, shown, refused, written),
+                    Refusal::Unwritable(why) => Why::unwritable(source.clone(), &why),
+                },
+            )?;
         let before = before.map(Before::into_bytes);
         let expect = match &before {
             Some(bytes) => Expect::Content(Digest::of(bytes)),

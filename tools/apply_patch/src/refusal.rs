@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use patch::{Dialect, Kind, Refused};
 use secrets::Secrets;
-use tool_api::ToolError;
 use text_view::Unwritable;
+use tool_api::ToolError;
 use workspace::{CleanPath, CommitError, Digest, PathError, ReadError, Workspace};
 
 /// A file of up to this many lines is shown whole at the second miss.
