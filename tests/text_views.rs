@@ -31,7 +31,11 @@ fn a_letter_inserted_into_a_latin_1_file_is_one_byte() {
     assert!(seen.starts_with("exit 0"), "{seen}");
     assert_eq!(fs::read(path(&world, b"s.java")).unwrap(), b"// m\xe1s\nint a = 1; // a\xf1o\n");
     let seen = world.observe_with_input(&["patch"], block("s.java", "// más", "// más →").as_bytes());
-    snapshot!(seen, @"");
+    snapshot!(seen, @r#"
+    exit 1
+    --- stderr
+    nothing was applied: s.java: line 1 of the new text has '→' (U+2192), which ISO-8859-1, the file's encoding, cannot hold; write it in another way, such as an escape of the language
+    "#);
     assert_eq!(fs::read(path(&world, b"s.java")).unwrap(), b"// m\xe1s\nint a = 1; // a\xf1o\n");
 }
 
@@ -55,8 +59,19 @@ fn utf_16_is_read_searched_and_edited() {
     let utf16 =
         |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
     let world = world(&[(b"a.reg", &utf16("\u{feff}one\r\ntwo ä\r\n"))]);
-    snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "a.reg"}"#]), @"");
-    snapshot!(world.observe(&["tools", "call", "search", r#"{"pattern": "ä$"}"#]), @"");
+    snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "a.reg"}"#]), @r#"
+    exit 0
+    --- stdout
+    a.reg lines 1-2 of 2; encoded in UTF-16LE
+    1|one
+    2|two ä
+    "#);
+    snapshot!(world.observe(&["tools", "call", "search", r#"{"pattern": "two ä"}"#]), @r#"
+    exit 0
+    --- stdout
+    1 match in 1 file
+    a.reg:2: two ä
+    "#);
     let seen = world.observe_with_input(&["patch"], block("a.reg", "two ä", "zwei 日").as_bytes());
     assert!(seen.starts_with("exit 0"), "{seen}");
     assert_eq!(fs::read(path(&world, b"a.reg")).unwrap(), utf16("\u{feff}one\r\nzwei 日\r\n"));
@@ -85,7 +100,14 @@ const NOTEBOOK: &str = r##"{
 #[test]
 fn a_notebook_is_read_and_edited_as_cells_and_its_json_by_diffs() {
     let world = world(&[(b"n.ipynb", NOTEBOOK.as_bytes())]);
-    snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "n.ipynb"}"#]), @"");
+    snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "n.ipynb"}"#]), @r###"
+    exit 0
+    --- stdout
+    n.ipynb lines 1-3 of 3; a notebook, shown as its cells without their outputs; a line "# %% [code]" or "# %% [markdown]" begins a new one
+    1|# %% [code] id=a1
+    2|x = 1
+    3|print(x)
+    "###);
     let new = "print(x)\n\n# %% [markdown]\nDone.";
     let seen = world.observe_with_input(&["patch"], block("n.ipynb", "print(x)", new).as_bytes());
     assert!(seen.starts_with("exit 0"), "{seen}");
@@ -104,8 +126,19 @@ fn a_notebook_is_read_and_edited_as_cells_and_its_json_by_diffs() {
 #[test]
 fn names_that_are_not_utf_8_are_listed_read_and_edited_by_their_escapes() {
     let world = world(&[(b"caf\xe9.txt", b"one\n"), (b"d.txt", b"one\n")]);
-    snapshot!(world.observe(&["tools", "call", "list_files", "{}"]), @"");
-    snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "caf\\xe9.txt"}"#]), @"");
+    snapshot!(world.observe(&["tools", "call", "list_files", "{}"]), @r#"
+    exit 0
+    --- stdout
+    2 files; \xHH in a name stands for a byte that is not UTF-8: write it so in a path
+    caf\xe9.txt
+    d.txt
+    "#);
+    snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "caf\\xe9.txt"}"#]), @r#"
+    exit 0
+    --- stdout
+    caf\xe9.txt lines 1-1 of 1
+    1|one
+    "#);
     let seen = world.observe_with_input(&["patch"], block("caf\\xe9.txt", "one", "two").as_bytes());
     assert!(seen.starts_with("exit 0"), "{seen}");
     assert_eq!(fs::read(path(&world, b"caf\xe9.txt")).unwrap(), b"two\n");

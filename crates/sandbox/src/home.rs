@@ -15,7 +15,7 @@ const REFUSED: &[&str] = &[
     "accessdenied",
 ];
 /// What they print where the folder is not there: what of the home directory is out of sight seems not to be.
-const MISSING: &[&str] = &["no such file or directory", "enoent", "filenotfounderror", "nosuchfile"];
+const MISSING: &[&str] = &["no such file or directory", "directory nonexistent", "enoent", "filenotfounderror", "nosuchfile"];
 
 /// A sentence for the model and the person, if a path below the home directory stands beside a refusal.
 pub(crate) fn refused(policy: &Policy, output: &str) -> Option<String> {

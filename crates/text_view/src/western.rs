@@ -6,10 +6,10 @@ use encoding_rs::{
     ISO_8859_14, ISO_8859_16, SHIFT_JIS, WINDOWS_1250, WINDOWS_1252, WINDOWS_1257, WINDOWS_1258,
 };
 
-/// So many characters decide nothing among languages with Latin letters.
-const FEW: usize = 8;
-/// So many bytes may be one character of two bytes by accident.
-const ONE: usize = 2;
+/// Signs that read well are what they seem, up to so many: a text that is meant otherwise has letters too.
+const SIGNS: usize = 8;
+/// So many bytes decide nothing among languages with Latin letters, or may be one character of two bytes by accident.
+const FEW: usize = 2;
 
 /// Whether a text with `high` bytes beyond ASCII is likelier Western European than what was guessed.
 pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], high: usize) -> bool {
@@ -26,9 +26,9 @@ pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], hi
     let two_bytes = [BIG5, GBK, GB18030, SHIFT_JIS, EUC_JP, EUC_KR];
     let (few, letters) = match guess {
         _ if rare.contains(&guess) => (FEW, true),
-        _ if two_bytes.contains(&guess) => (ONE, true),
+        _ if two_bytes.contains(&guess) => (FEW, true),
         // In these languages letters tell.
-        _ if [WINDOWS_1250, ISO_8859_2].contains(&guess) => (FEW, false),
+        _ if [WINDOWS_1250, ISO_8859_2].contains(&guess) => (SIGNS, false),
         _ => return false,
     };
     if high > few {
