@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use journal::Store;
+use workspace::Own;
 
 use crate::exit::{Failure, Result};
 use crate::layers::{self, Environment, Resolved};
@@ -60,6 +61,36 @@ impl Context {
         })
     }
 
+    /// The tree to work in: the repository, or the folder itself where there is none.
+    ///
+    /// # Errors
+    /// Where that is a bare repository, which has no files of its own.
+    pub(crate) fn tree(&self) -> Result<&Path> {
+        let repository = self.repository.as_deref();
+        let below = self.directory.ancestors().take_while(|dir| Some(*dir) != repository);
+        let mut bare = below.filter(|dir| is_bare(dir));
+        match bare.next() {
+            Some(dir) => Err(Failure::misuse(format!(
+                "{} is a bare repository: it has no files to work on",
+                dir.display()
+            ))
+            .hint("make a work tree with `git worktree add DIR BRANCH`, or clone it, and start there")),
+            None => Ok(repository.unwrap_or(&self.directory)),
+        }
+    }
+
+    /// What of the tree belongs to this process: where its output goes, and where it keeps its state. Asked once there is a state folder, and before
+    /// an overlay is entered.
+    pub(crate) fn own(&self) -> Own {
+        let mut own = Own::default();
+        own.add_open(std::io::stdout());
+        own.add_open(std::io::stderr());
+        if let Ok(state) = self.state_dir() {
+            own.add_folder(&state);
+        }
+        own
+    }
+
     /// The sessions.
     ///
     /// # Errors
@@ -67,4 +98,10 @@ impl Context {
     pub(crate) fn store(&self) -> Result<Store> {
         Ok(Store::new(self.state_dir()?))
     }
+}
+
+/// Whether a folder is a repository without a work tree. A `.git` belongs to the tree around it.
+fn is_bare(dir: &Path) -> bool {
+    let parts = dir.join("HEAD").is_file() && dir.join("objects").is_dir() && dir.join("refs").is_dir();
+    parts && !dir.join(".git").exists() && !dir.components().any(|part| part.as_os_str() == ".git")
 }

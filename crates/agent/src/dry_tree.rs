@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use journal::{Event, TreeWay};
 use sandbox::overlay::{self, Overlay};
-use workspace::Workspace;
+use workspace::{Own, Workspace};
 
 use crate::exit::{Failure, Result};
 use crate::figures::{bytes, thousands};
@@ -46,14 +46,14 @@ impl DryTree {
     ///
     /// # Errors
     /// When that is not possible.
-    pub(crate) async fn event(&self, root: &Path, folder: &Path) -> Result<Event> {
+    pub(crate) async fn event(&self, root: &Path, folder: &Path, own: &Own) -> Result<Event> {
         match self {
             Self::Overlay(_) => {
                 Ok(Event::Tree { way: TreeWay::Overlay, files: 0, bytes: 0, why: String::new() })
             }
             Self::Copy { why } => {
-                let (root, folder, why) = (root.to_owned(), folder.to_owned(), why.clone());
-                tokio::task::spawn_blocking(move || cost(&root, &folder, why))
+                let (root, folder, why, own) = (root.to_owned(), folder.to_owned(), why.clone(), own.clone());
+                tokio::task::spawn_blocking(move || cost(&root, &folder, &own, why))
                     .await
                     .map_err(Failure::refused)?
             }
@@ -67,8 +67,8 @@ pub(crate) fn layers(folder: &Path) -> PathBuf {
 }
 
 /// What a copy would cost.
-pub(crate) fn cost(root: &Path, folder: &Path, why: String) -> Result<Event> {
-    let workspace = Workspace::open(root).map_err(Failure::refused)?;
+pub(crate) fn cost(root: &Path, folder: &Path, own: &Own, why: String) -> Result<Event> {
+    let workspace = Workspace::open(root).map_err(Failure::refused)?.without(own);
     let cost = workspace
         .copy_cost(&folder.join("tree"))
         .map_err(|e| Failure::misuse(format!("cannot tell what a copy for a dry run would cost: {e}")))?;

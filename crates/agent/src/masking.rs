@@ -117,6 +117,13 @@ pub(crate) fn shown(mut changes: Vec<FileChange>, secrets: &Secrets) -> Vec<File
             if let Cow::Owned(masked) = secrets.mask_bytes(&image.bytes) {
                 image.bytes = masked;
             }
+            // As text, which may hold what the bytes do not show.
+            if let Ok(view) = text_view::View::of(&change.path, image.bytes.clone())
+                && !view.is_plain()
+                && let Cow::Owned(masked) = secrets.mask_bytes(view.text())
+            {
+                image.bytes = masked;
+            }
         }
     }
     changes

@@ -7,6 +7,7 @@ mod columns;
 mod compare;
 mod lines;
 mod summary;
+mod text;
 mod unified;
 mod words;
 
@@ -83,6 +84,7 @@ pub(crate) fn show(changes: &[FileChange], form: Option<Form>, context: &Context
 
 /// Draws the changes.
 pub(crate) fn render(changes: &[FileChange], form: Form, surface: Surface) -> String {
+    let changes: &[FileChange] = &changes.iter().map(text::readable).collect::<Vec<_>>();
     let compared: Vec<_> = changes.iter().map(|change| (change, compare::compare(change))).collect();
     let mut out = summary::draw(&compared, surface);
     if form == Form::Unified {
@@ -114,7 +116,7 @@ pub(crate) fn texts(before: &str, after: &str, surface: Surface) -> String {
 
 /// What becomes of each file, for programs.
 pub(crate) fn facts(changes: &[FileChange]) -> Vec<serde_json::Value> {
-    changes.iter().map(|change| summary::facts(change, &compare::compare(change))).collect()
+    changes.iter().map(text::readable).map(|change| summary::facts(&change, &compare::compare(&change))).collect()
 }
 
 /// A file that goes and one that comes with the same content are one file that moved.

@@ -60,7 +60,7 @@ impl planner::Repository for Tree {
     fn read(&self, path: &str, limit: u64) -> Option<String> {
         // `resolve` forgives what models write (`a/lib.rs` for `lib.rs`); here the path is meant as it stands.
         let path = self.workspace.resolve(path).ok().filter(|found| found.as_str() == path)?;
-        String::from_utf8(self.workspace.read_bytes(&path, limit).ok()?).ok()
+        String::from_utf8(self.workspace.read_up_to(&path, limit).ok()?.text().to_vec()).ok()
     }
 
     fn instructions(&self) -> Vec<Instructions> {
@@ -73,7 +73,7 @@ impl planner::Repository for Tree {
     }
 
     fn remember(&self) -> Result<(), String> {
-        let baseline = Baseline::open(self.workspace.root(), &self.state).map_err(|e| e.to_string())?;
+        let baseline = Baseline::of(&self.workspace, &self.state).map_err(|e| e.to_string())?;
         self.baseline.set(baseline).map_err(|_| "the tree has been remembered before".to_owned())
     }
 

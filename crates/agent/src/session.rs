@@ -19,7 +19,7 @@ use tool_read_file::ReadFile;
 use tool_run_command::RunCommand;
 use tool_run_tests::RunTests;
 use tool_search::Search;
-use workspace::{History, Workspace};
+use workspace::{History, Own, Workspace};
 
 use crate::confinement;
 use crate::dry_tree::{self, DryTree};
@@ -54,6 +54,8 @@ pub(crate) struct Order {
     pub(crate) plan_only: bool,
     /// Settings that are not as by default, for who takes the session up again.
     pub(crate) chosen: Vec<(String, String)>,
+    /// Files of the run itself, which may lie in the tree.
+    pub(crate) own: Own,
     /// The program's own variables; commands get a part of them.
     pub(crate) variables: Vec<(OsString, OsString)>,
     /// Becomes true when the run is to stop.
@@ -214,8 +216,8 @@ impl Drop for Copy {
     }
 }
 
-async fn copy(root: &Path, target: PathBuf) -> Result<Copy> {
-    let original = Workspace::open(root).map_err(Failure::refused)?;
+async fn copy(root: &Path, target: PathBuf, own: &Own) -> Result<Copy> {
+    let original = Workspace::open(root).map_err(Failure::refused)?.without(own);
     let copy = Copy(target.clone());
     tokio::task::spawn_blocking(move || original.copy_to(&target))
         .await
@@ -227,7 +229,7 @@ async fn copy(root: &Path, target: PathBuf) -> Result<Copy> {
 /// Says what a dry run will cost before it costs it, and what holds commands, and gets everything ready.
 async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Journal) -> Result<Prepared> {
     if let Some(dry) = &order.dry {
-        let event = dry.event(&order.root, folder).await?;
+        let event = dry.event(&order.root, folder, &order.own).await?;
         journal.append(event)?;
     }
     let (prepared, report) = prepare(order, secrets, folder).await?;
@@ -249,7 +251,7 @@ async fn prepare(
         true => Ok(None),
         false => Box::pin(sandbox.probe()).await.cloned().map(Some).map_err(Failure::refused),
     };
-    let tools = |root: &Path, sandbox: &Sandbox| toolbox(settings, secrets, root, folder, sandbox.clone());
+    let tools = |root: &Path, sandbox: &Sandbox| toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own);
     let (chosen, mut toolbox, kept, report) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is where the repository was.
@@ -265,7 +267,7 @@ async fn prepare(
         }
         Some(DryTree::Copy { .. }) => {
             let chosen = model::open(settings).await?; // before the copy, which may take long
-            let copy = copy(&order.root, folder.join("tree")).await?;
+            let copy = copy(&order.root, folder.join("tree"), &order.own).await?;
             let sandbox = confined(&copy.0)?;
             let (report, toolbox) = tokio::join!(try_out(&sandbox), async { tools(&copy.0, &sandbox) });
             (chosen, toolbox?, Some(Kept::Copy { _copy: copy }), report?)
@@ -355,8 +357,9 @@ pub(crate) fn toolbox(
     root: &Path,
     folder: &Path,
     sandbox: Sandbox,
+    own: &Own,
 ) -> Result<Toolbox> {
-    let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?;
+    let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?.without(own);
     toolbox_on(workspace, settings, secrets, folder, sandbox, &Bare)
 }
 

@@ -312,7 +312,8 @@ fn unquote(text: &str) -> String {
             Some(b'r') => out.push(b'\r'),
             Some(digit @ b'0'..=b'3') => {
                 let mut value = digit - b'0';
-                while let Some(next) = bytes.next_if(|b| (b'0'..=b'7').contains(b)) {
+                for _ in 0..2 {
+                    let Some(next) = bytes.next_if(|b| (b'0'..=b'7').contains(b)) else { break };
                     value = value.wrapping_mul(8).wrapping_add(next - b'0');
                 }
                 out.push(value);
@@ -321,7 +322,11 @@ fn unquote(text: &str) -> String {
             None => out.push(b'\\'),
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    // What is not UTF-8 is written as paths have it elsewhere.
+    let escaped = |byte: &u8| format!("\\x{byte:02x}");
+    out.utf8_chunks()
+        .flat_map(|chunk| [chunk.valid().to_owned(), chunk.invalid().iter().map(escaped).collect()])
+        .collect()
 }
 
 /// Both names without the prefixes that diffs put before them; kept where the two do not show that they are prefixes.

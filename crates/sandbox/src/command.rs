@@ -25,8 +25,9 @@ use tokio::{
 };
 
 use crate::{
-    Capture, Captured, OutputLimits, Sandbox, SandboxError, bubblewrap,
+    Capture, Captured, Level, OutputLimits, Sandbox, SandboxError, bubblewrap,
     census::Excess,
+    home,
     order::{Event, Order, TERMINATE, Task},
     proxy::Proxy,
 };
@@ -129,8 +130,9 @@ pub struct Finished {
     pub output: Captured,
     /// From start to end.
     pub duration: Duration,
-    /// Connections that were asked for and not made, where there are hosts to connect to: a line each.
-    pub network: Vec<String>,
+    /// What the confinement refused and can be told, a line each: connections that were asked for and not made, where there are hosts to connect
+    /// to; a path below the home directory.
+    pub refused: Vec<String>,
 }
 
 impl Sandbox {
@@ -149,7 +151,8 @@ impl Sandbox {
         let cwd = cwd.map_or_else(|| self.root().into(), PathBuf::into_os_string);
         let order = self.order(profile, Task::Run { program: program.clone(), args, cwd, env });
         let capture = Capture::new(output, log.as_deref()).echoing(echo);
-        let Launched { end, output, duration, network } = self.launch(&order, capture, timeout).await?;
+        let Launched { end, output, duration, network: mut refused } =
+            self.launch(&order, capture, timeout).await?;
         let status = match end {
             End::Event(Event::Exited(code)) => Status::Exited(code),
             End::Event(Event::Signaled(signal)) => Status::Signaled(signal),
@@ -174,7 +177,10 @@ impl Sandbox {
                 ));
             }
         };
-        Ok(Finished { status, output, duration, network })
+        if !status.success() && self.policy().level == Level::On {
+            refused.extend(home::refused(self.policy(), &output.text()));
+        }
+        Ok(Finished { status, output, duration, refused })
     }
 
     /// Starts a launcher with this order and stays with it to the end.

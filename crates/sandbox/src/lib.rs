@@ -34,6 +34,7 @@ mod census;
 mod command;
 mod confine;
 pub mod guard;
+mod home;
 mod hosts;
 mod launcher;
 mod order;

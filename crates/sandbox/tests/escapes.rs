@@ -338,7 +338,7 @@ async fn where_bubblewrap_makes_the_namespaces_commands_work_as_elsewhere() {
     let asked =
         "python3 -Sc \"import urllib.request as u; u.urlopen('http://127.0.0.1.example.org/')\"; true";
     let done = sandbox.run(Command::shell(asked)).await.unwrap();
-    assert_eq!(done.network, ["network: refused 127.0.0.1.example.org:80, not among the allowed hosts"]);
+    assert_eq!(done.refused, ["network: refused 127.0.0.1.example.org:80, not among the allowed hosts"]);
     let mark = fixture.unique();
     let line = format!("echo in > inside; echo x > /tmp/x; cat /tmp/x; setsid sleep 1000.{mark} & exit 7");
     let done = sandbox.run(Command::shell(line)).await.unwrap();

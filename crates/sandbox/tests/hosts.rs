@@ -142,7 +142,7 @@ async fn an_allowed_host_is_reached_by_a_tunnel_and_by_a_plain_request() {
         text.starts_with("HTTP/1.1 200 Connection established") && text.ends_with("\n\npong"),
         "{text:?}"
     );
-    assert_eq!(done.network, Vec::<String>::new());
+    assert_eq!(done.refused, Vec::<String>::new());
     let post = "POST http://a.test:{a}/x HTTP/1.1\r\nProxy-Authorization: Basic c2VjcmV0\r\nContent-Length: 5\r\n\r\nhello";
     let done = world.say(&sandbox, &[post]).await;
     assert!(done.output.text().ends_with("Connection: close\n\npong"), "{:?}", done.output.text());
@@ -190,7 +190,7 @@ async fn what_is_not_allowed_is_refused_and_said_and_nobody_is_asked() {
             let done = world.say(&sandbox, &[&said]).await;
             let text = done.output.text();
             assert!(text.starts_with("HTTP/1.1 403 Forbidden\n"), "{name}: {text}");
-            let [line] = &done.network[..] else { panic!("{name}: {:?}", done.network) };
+            let [line] = &done.refused[..] else { panic!("{name}: {:?}", done.refused) };
             assert!(line.starts_with("network: refused ") && text.contains(line), "{name}: {line}");
         }
     }
@@ -219,7 +219,7 @@ async fn what_leads_nowhere_good_whoever_asks_is_refused() {
     ] {
         let done = world.say(&sandbox, &[&format!("CONNECT {place} HTTP/1.1\r\n\r\n")]).await;
         assert!(done.output.text().starts_with("HTTP/1.1 40"), "{place}: {}", done.output.text());
-        assert!(done.network.len() == 1 && done.network[0].contains(why), "{place}: {:?}", done.network);
+        assert!(done.refused.len() == 1 && done.refused[0].contains(why), "{place}: {:?}", done.refused);
     }
     assert_eq!(world.b.told(), Vec::<String>::new());
 }
@@ -252,7 +252,7 @@ async fn a_request_cannot_carry_another() {
             "{name}: {}",
             done.output.text()
         );
-        assert_eq!(done.network.len(), 1, "{name}");
+        assert_eq!(done.refused.len(), 1, "{name}");
     }
     assert_eq!(world.a.told(), Vec::<String>::new());
     // Nor can it be followed by one: the connection is its own.

@@ -24,9 +24,10 @@ use rustix::fs::{Access, FileType, Stat};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    FileImage, Workspace,
+    CleanPath, FileImage, Own, Workspace,
     git::{self, Repository},
-    root::lock,
+    names::shown,
+    root::{id, lock},
     store::REPLACE_LIMIT,
 };
 
@@ -38,6 +39,8 @@ const RETRIES: u32 = 3;
 
 /// The file in the private repository that names the tree.
 const TREE: &str = "remembered";
+/// The file in it with the paths that were left out, each followed by a zero.
+const OWN: &str = "own";
 
 /// Why there is no baseline or no diff.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +109,8 @@ struct Inner {
     root: PathBuf,
     work_tree: PathBuf,
     git_dir: PathBuf,
+    /// Files of the run itself, and of the runs before it in this session.
+    own: Own,
     /// The user's objects, to read from.
     objects: Option<PathBuf>,
     tree: String,
@@ -121,6 +126,10 @@ impl Baseline {
     /// # Errors
     /// When git is missing or fails, or the state folder cannot be written.
     pub fn take(root: &Path, state_dir: &Path) -> Result<Self, BaselineError> {
+        Self::take_without(root, state_dir, Own::default())
+    }
+
+    fn take_without(root: &Path, state_dir: &Path, own: Own) -> Result<Self, BaselineError> {
         fs::create_dir_all(state_dir).map_err(BaselineError::System)?;
         let root = root.canonicalize().map_err(BaselineError::System)?;
         let state_dir = state_dir.canonicalize().map_err(BaselineError::System)?;
@@ -136,6 +145,7 @@ impl Baseline {
             root,
             work_tree,
             git_dir,
+            own,
             objects,
             tree: String::new(),
             diffs: AtomicU64::new(0),
@@ -145,6 +155,7 @@ impl Baseline {
         inner.tree = inner.snapshot(&inner.git_dir.join("index"))?;
         // Last, and in one step: where it is, everything else is.
         let kept = inner.git_dir.join(TREE);
+        inner.keep_own().map_err(BaselineError::System)?;
         fs::write(kept.with_extension("tmp"), &inner.tree).map_err(BaselineError::System)?;
         fs::rename(kept.with_extension("tmp"), kept).map_err(BaselineError::System)?;
         Ok(Self(Arc::new(inner)))
@@ -155,38 +166,52 @@ impl Baseline {
     /// # Errors
     /// As [`Baseline::take`].
     pub fn open(root: &Path, state_dir: &Path) -> Result<Self, BaselineError> {
+        Self::open_without(root, state_dir, Own::default())
+    }
+
+    /// The same for the tree of a workspace, without what is left out of it.
+    ///
+    /// # Errors
+    /// As [`Baseline::take`].
+    pub fn of(workspace: &Workspace, state_dir: &Path) -> Result<Self, BaselineError> {
+        Self::open_without(workspace.root(), state_dir, workspace.own().clone())
+    }
+
+    fn open_without(root: &Path, state_dir: &Path, mut own: Own) -> Result<Self, BaselineError> {
         let git_dir = state_dir.join("baseline");
-        let Ok(tree) = fs::read_to_string(git_dir.join(TREE)) else { return Self::take(root, state_dir) };
+        let Ok(tree) = fs::read_to_string(git_dir.join(TREE)) else {
+            return Self::take_without(root, state_dir, own);
+        };
         let root = root.canonicalize().map_err(BaselineError::System)?;
         let git_dir = git_dir.canonicalize().map_err(BaselineError::System)?;
         let (work_tree, objects) = match git::repository(&root)? {
             Some(users) => (users.top, Some(users.objects)),
             None => (root.clone(), None),
         };
-        Ok(Self(Arc::new(Inner {
-            root,
-            work_tree,
-            git_dir,
-            objects,
-            tree,
-            diffs: AtomicU64::new(0),
-            attributes: OnceLock::new(),
-        })))
+        let kept = fs::read(git_dir.join(OWN)).unwrap_or_default();
+        let kept = kept.split(|b| *b == 0).filter(|path| !path.is_empty());
+        kept.for_each(|path| own.add(&root, Path::new(OsStr::from_bytes(path))));
+        let (diffs, attributes) = Default::default();
+        let inner = Inner { root, work_tree, git_dir, own, objects, tree, diffs, attributes };
+        inner.keep_own().map_err(BaselineError::System)?;
+        Ok(Self(Arc::new(inner)))
     }
 
     /// A file or link of the remembered tree, as git has it; `None` when it is not there, or is neither.
     ///
     /// # Errors
     /// When git fails: the user's repository may have lost it since.
-    pub fn file(&self, path: &str) -> io::Result<Option<FileImage>> {
+    pub fn file(&self, path: &CleanPath) -> io::Result<Option<FileImage>> {
         let inner = &self.0;
-        let ask = |args: &[&str]| {
+        let ask = |args: &[&OsStr]| {
             let mut command = inner.command(&inner.git_dir.join("index"));
             command.env("GIT_LITERAL_PATHSPECS", "1").args(args);
             command.envs(inner.objects.iter().map(|o| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", in_list(o))));
             git::run(command, None)
         };
-        let listed = ask(&["ls-tree", "-z", &inner.tree, "--", path])?;
+        let [list, zeros, end] = ["ls-tree", "-z", "--"].map(OsStr::new);
+        let listed =
+            ask(&[list, zeros, OsStr::new(&inner.tree), end, AsRef::<Path>::as_ref(path).as_os_str()])?;
         let listed = String::from_utf8_lossy(&listed);
         let mut fields = listed.split([' ', '\t']);
         let (mode, kind, blob) = (fields.next(), fields.next(), fields.next());
@@ -195,13 +220,14 @@ impl Baseline {
                 let bits = if mode == "100644" { 0o644 } else { 0o755 };
                 let link = mode == "120000";
                 let mode = if link { 0o777 } else { bits };
-                Ok(Some(FileImage { bytes: ask(&["cat-file", "blob", blob])?, mode, link }))
+                let bytes = ask(&["cat-file", "blob", blob].map(OsStr::new))?;
+                Ok(Some(FileImage { bytes, mode, link }))
             }
             _ => Ok(None),
         }
     }
 
-    /// The paths of what has changed since, as git writes them, without a look into it: also where the user's repository has lost the contents.
+    /// The paths of what has changed since, without a look into it: also where the user's repository has lost the contents.
     ///
     /// # Errors
     /// When git fails.
@@ -213,8 +239,7 @@ impl Baseline {
         let listed = inner.compare(&index, &now, &["--no-renames", "--name-only", "-z"])?;
         // Only a copy, as below.
         let _ = fs::remove_file(&index);
-        let listed = String::from_utf8_lossy(&listed);
-        Ok(listed.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect())
+        Ok(listed.split(|b| *b == 0).filter(|path| !path.is_empty()).map(shown).collect())
     }
 
     /// What has changed since: files by git's rename detection, and the patch. Changes nothing but the private repository.
@@ -277,6 +302,15 @@ impl Inner {
         Ok(String::from_utf8_lossy(&git::run(write, None)?).trim().to_owned())
     }
 
+    /// Keeps what is left out, for who goes on with the session: the files are still there then, and not open any more.
+    fn keep_own(&self) -> io::Result<()> {
+        let paths: Vec<&[u8]> = self.own.paths(&self.root).map(|path| path.as_os_str().as_bytes()).collect();
+        match paths.is_empty() {
+            true => Ok(()),
+            false => fs::write(self.git_dir.join(OWN), paths.join(&0)),
+        }
+    }
+
     /// The name of the tree without files, in the repository's format.
     fn empty_tree(&self, index: &Path) -> io::Result<String> {
         let mut hash = self.command(index);
@@ -289,7 +323,7 @@ impl Inner {
         let mut list = self.command(index);
         list.args(["ls-files", "-z"]);
         let known = git::run(list, None)?;
-        let workspace = Workspace::open(&self.root).map_err(io::Error::other)?;
+        let workspace = Workspace::open(&self.root).map_err(io::Error::other)?.without(&self.own);
         let own = self.git_dir.parent().and_then(|own| own.strip_prefix(&self.root).ok());
         let (names, pipes) = (Mutex::new(Vec::new()), AtomicBool::new(false));
         let take = |path: &Path, stat: &Stat| {
@@ -311,7 +345,11 @@ impl Inner {
         });
         for name in known.split(|b| *b == 0).filter(|name| !name.is_empty()) {
             let path = Path::new(OsStr::from_bytes(name));
-            match rustix::fs::lstat(self.root.join(path)) {
+            let found = rustix::fs::lstat(self.root.join(path));
+            if workspace.is_own(&CleanPath::of(path), found.as_ref().ok().map(id)) {
+                continue;
+            }
+            match found {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                     take(path, &stat)
                 }
@@ -447,8 +485,8 @@ fn prepare(git_dir: &Path, users: Option<&Repository>, settings: &[(String, Stri
 /// Reads `--raw --numstat -z`: first `:modes names status NUL path NUL [path NUL]` for each file, then
 /// `added TAB removed TAB path NUL`, or, renamed, `added TAB removed TAB NUL path NUL path NUL`. Both in the same order.
 fn parse(output: &[u8]) -> Vec<DiffFile> {
-    let text = String::from_utf8_lossy(output);
-    let mut fields = text.split('\0').filter(|f| !f.is_empty()).peekable();
+    let texts: Vec<String> = output.split(|b| *b == 0).filter(|f| !f.is_empty()).map(shown).collect();
+    let mut fields = texts.iter().map(String::as_str).peekable();
     let mut files = Vec::new();
     while let Some(raw) = fields.next_if(|f| f.starts_with(':')) {
         let letter = raw.rsplit(' ').next().and_then(|s| s.chars().next()).unwrap_or('M');

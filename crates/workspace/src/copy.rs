@@ -9,7 +9,7 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, SeekFrom, Timespec, Timestamps};
 
-use crate::{Workspace, git};
+use crate::{CleanPath, Own, Workspace, git};
 
 /// What a copy took.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,8 +52,13 @@ impl Workspace {
                 let entry = entry?;
                 let path = entry.path();
                 let Some(found) = unless_gone(entry.metadata())? else { continue };
+                let id = (found.dev(), found.ino());
+                let inside = path.strip_prefix(self.root()).map(CleanPath::of);
+                if inside.is_ok_and(|path| self.is_own(&path, Some(id))) {
+                    continue;
+                }
                 if found.is_dir() {
-                    if Some((found.dev(), found.ino())) != itself {
+                    if Some(id) != itself {
                         todo.push(path);
                     }
                 } else if found.is_symlink() {
@@ -96,20 +101,20 @@ impl Workspace {
 
     /// Copies everything into a folder that does not exist yet: ignored files, `.git`, links as links; with permissions and times,
     /// so that build caches stay valid. Blocks are shared where the file system can. A folder inside the root that holds the copy itself
-    /// is passed over. A worktree's or submodule's `.git`, which only points to a repository elsewhere, becomes a repository of its own, so that
+    /// and files of the run itself are passed over. A worktree's or submodule's `.git`, which only points to a repository elsewhere, becomes a repository of its own, so that
     /// git in the copy changes nothing there.
     ///
     /// # Errors
     /// When the folder exists, or something cannot be read or written; what has been copied is left there.
     pub fn copy_to(&self, dir: &Path) -> io::Result<CopyReport> {
         let mut report = CopyReport::default();
-        copy_tree(self.root(), dir, &mut report)?;
+        copy_tree(self.root(), dir, self.own(), &mut report)?;
         self.detach(dir, &mut report)?;
         Ok(report)
     }
 }
 
-fn copy_tree(from: &Path, to: &Path, report: &mut CopyReport) -> io::Result<()> {
+fn copy_tree(from: &Path, to: &Path, own: &Own, report: &mut CopyReport) -> io::Result<()> {
     let top = fs::metadata(from)?;
     fs::DirBuilder::new().mode(0o700).create(to)?;
     let itself = fs::metadata(to)?;
@@ -120,10 +125,17 @@ fn copy_tree(from: &Path, to: &Path, report: &mut CopyReport) -> io::Result<()> 
         share: true,
         report,
     };
-    while let Some((from, to)) = copying.todo.pop() {
-        let Some(entries) = unless_gone(fs::read_dir(&from))? else { continue };
+    let is_own = |entry: &fs::DirEntry| {
+        let found = entry.metadata().is_ok_and(|m| own.has_id((m.dev(), m.ino())));
+        found || entry.path().strip_prefix(from).is_ok_and(|path| own.has(from, path))
+    };
+    while let Some((folder, to)) = copying.todo.pop() {
+        let Some(entries) = unless_gone(fs::read_dir(&folder))? else { continue };
         for entry in entries {
             let entry = entry?;
+            if !own.is_empty() && is_own(&entry) {
+                continue;
+            }
             unless_gone(copying.entry(&entry, &to.join(entry.file_name())))?;
         }
     }
@@ -199,7 +211,7 @@ fn own_repository(root: &Path, at: &Path, report: &mut CopyReport) -> io::Result
         at.join("HEAD"),
         other.head.map_or_else(|| "ref: refs/heads/main\n".into(), |h| format!("{h}\n")),
     )?;
-    copy_tree(&other.objects, &at.join("objects"), report)?;
+    copy_tree(&other.objects, &at.join("objects"), &Own::default(), report)?;
     for (from, to) in [(&other.exclude, "info/exclude"), (&other.packed_refs, "packed-refs")] {
         if from.is_file() {
             fs::copy(from, at.join(to))?;

@@ -13,7 +13,7 @@
 //! std::fs::write(folder.path().join("a.txt"), "one\n")?;
 //! let ws = workspace::Workspace::open(folder.path())?;
 //! let path = ws.resolve("./a.txt")?;
-//! assert_eq!(ws.read(&path)?, b"one\n");
+//! assert_eq!(ws.read(&path)?.text(), b"one\n");
 //! assert!(ws.resolve("../etc/passwd").is_err());
 //! # Ok(())
 //! # }
@@ -29,7 +29,9 @@ mod git;
 mod glob;
 mod history;
 mod links;
+mod names;
 mod nearest;
+mod own;
 mod path;
 mod place;
 mod plant;
@@ -54,6 +56,7 @@ pub use digest::Digest;
 pub use git::{git, readable, search_path};
 pub use glob::Glob;
 pub use history::{History, HistoryRecord, NetChange};
+pub use own::Own;
 pub use path::{CleanPath, PathError};
 pub use place::FileImage;
 pub use plant::Seed;

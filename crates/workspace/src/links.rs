@@ -76,9 +76,9 @@ fn names<T>(root: &Path, of: &HashMap<(u64, u64), T>) -> io::Result<Vec<((u64, u
                 }
             } else if m.is_file()
                 && of.contains_key(&(m.dev(), m.ino()))
-                && let Some(path) = entry.path().strip_prefix(root).ok().and_then(Path::to_str)
+                && let Ok(path) = entry.path().strip_prefix(root)
             {
-                found.push(((m.dev(), m.ino()), CleanPath::new(path.to_owned())));
+                found.push(((m.dev(), m.ino()), CleanPath::of(path)));
             }
         }
     }

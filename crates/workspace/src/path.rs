@@ -1,10 +1,16 @@
 //! Paths as models write them, made into paths that can be used.
 
-use std::{fmt, io, path::Path};
+use std::{
+    fmt, io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Workspace;
+use unicode_normalization::UnicodeNormalization as _;
+
+use crate::{Workspace, names};
 
 /// How many existing paths a "not found" names.
 const NEAREST: usize = 3;
@@ -14,10 +20,14 @@ const LONGEST: usize = 4096;
 const LONGEST_NAME: usize = 255;
 
 /// A path inside the workspace: relative, `/` between components, no `.` and no `..`; the root itself is `"."`. That it stays inside is
-/// not decided by its text but by the directory handle it is used with.
+/// not decided by its text but by the directory handle it is used with. Bytes that are not UTF-8 are written `\xHH` in its text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct CleanPath(String);
+pub struct CleanPath {
+    text: String,
+    /// The path itself, where the text is not it.
+    raw: Option<PathBuf>,
+}
 
 impl TryFrom<String> for CleanPath {
     type Error = PathError;
@@ -25,7 +35,7 @@ impl TryFrom<String> for CleanPath {
     /// What is written down may have been changed: only what is a clean path is taken for one.
     fn try_from(text: String) -> Result<Self, PathError> {
         match lexical(&text) {
-            Some(path) if path.0 == text && !text.contains('\0') => Ok(path),
+            Some(path) if path.text == text && !text.contains('\0') => Ok(path),
             _ => Err(PathError::NotAPath(text)),
         }
     }
@@ -33,7 +43,7 @@ impl TryFrom<String> for CleanPath {
 
 impl From<CleanPath> for String {
     fn from(path: CleanPath) -> Self {
-        path.0
+        path.text
     }
 }
 
@@ -41,32 +51,63 @@ impl CleanPath {
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
+    /// Whether its text stands for bytes that are not UTF-8.
+    #[must_use]
+    pub fn is_escaped(&self) -> bool {
+        self.raw.is_some()
+    }
+
+    /// From its text.
     pub(crate) fn new(text: String) -> Self {
-        Self(if text.is_empty() { ".".into() } else { text })
+        match names::meant(&text) {
+            Some(raw) => Self::of(&raw),
+            None => Self { text: if text.is_empty() { ".".into() } else { text }, raw: None },
+        }
+    }
+
+    /// From a path of the tree, relative to its root.
+    pub(crate) fn of(path: &Path) -> Self {
+        let bytes = path.as_os_str().as_bytes();
+        match path.to_str() {
+            Some(text) if !text.contains("\\x") => Self::new(text.to_owned()),
+            _ => {
+                let text = names::shown(bytes);
+                let raw = (text.as_bytes() != bytes).then(|| path.to_owned());
+                Self { text, raw }
+            }
+        }
     }
 
     /// The folder it is in and its last component; `None` for the root.
     pub(crate) fn split(&self) -> Option<(Self, &str)> {
-        match self.0.rsplit_once('/') {
-            Some((parent, name)) => Some((Self(parent.into()), name)),
-            None if self.0 == "." => None,
-            None => Some((Self(".".into()), &self.0)),
+        match self.text.rsplit_once('/') {
+            Some((parent, name)) => Some((Self::new(parent.into()), name)),
+            None if self.text == "." => None,
+            None => Some((Self::new(String::new()), &self.text)),
+        }
+    }
+
+    /// A name in this folder.
+    fn join(&self, name: &str) -> Self {
+        match self.as_str() {
+            "." => Self::new(name.into()),
+            folder => Self::new(format!("{folder}/{name}")),
         }
     }
 }
 
 impl fmt::Display for CleanPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl AsRef<Path> for CleanPath {
     fn as_ref(&self) -> &Path {
-        Path::new(&self.0)
+        self.raw.as_deref().unwrap_or(Path::new(&self.text))
     }
 }
 
@@ -130,6 +171,10 @@ impl Workspace {
                 }
             }
         }
+        let mut alike = self.readings(given)?.into_iter().filter_map(|path| self.in_another_form(&path));
+        if let Some(path) = alike.next() {
+            return Ok(path);
+        }
         let Some((path, e)) = first else { return Err(PathError::NotAPath(given.into())) };
         Err(self.path_error(&path, &e))
     }
@@ -143,7 +188,7 @@ impl Workspace {
         let path = match self.resolve(given) {
             Ok(path) => path,
             Err(PathError::NotFound { .. }) => match self.readings(given)?.into_iter().next() {
-                Some(path) => path,
+                Some(path) => self.in_existing_folders(path),
                 None => return Err(PathError::NotAPath(given.into())),
             },
             Err(e) => return Err(e),
@@ -158,24 +203,55 @@ impl Workspace {
         Ok(path)
     }
 
+    /// The one existing path whose name differs only in composed and decomposed letters, as file systems of other systems write them.
+    fn in_another_form(&self, path: &CleanPath) -> Option<CleanPath> {
+        if path.as_str().is_ascii() {
+            return None;
+        }
+        let mut so_far = CleanPath::new(String::new());
+        for name in path.as_str().split('/') {
+            let there = so_far.join(name);
+            if self.0.dir.symlink_metadata(&there).is_ok() {
+                so_far = there;
+                continue;
+            }
+            let entries = self.0.dir.read_dir(&so_far).ok()?.flatten();
+            let mut alike = entries
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .filter(|other| other.nfc().eq(name.nfc()));
+            match (alike.next(), alike.next()) {
+                (Some(only), None) => so_far = so_far.join(&only),
+                _ => return None,
+            }
+        }
+        Some(so_far)
+    }
+
+    /// A path that does not exist, in the folders that do.
+    fn in_existing_folders(&self, path: CleanPath) -> CleanPath {
+        let mut missing = Vec::new();
+        let mut above = path.clone();
+        while let Some((folder, name)) = above.split() {
+            missing.push(name.to_owned());
+            if let Some(found) = self.in_another_form(&folder) {
+                return missing.iter().rev().fold(found, |folder, name| folder.join(name));
+            }
+            above = folder;
+        }
+        path
+    }
+
     /// The same path with every symbolic link in it followed. What does not exist yet is kept as it is.
     fn follow(&self, path: &CleanPath) -> Result<CleanPath, PathError> {
         match self.0.dir.canonicalize(path) {
-            Ok(real) => match real.to_str() {
-                Some(real) => Ok(CleanPath::new(real.into())),
-                None => Err(PathError::NotAPath(path.to_string())),
-            },
+            Ok(real) => Ok(CleanPath::of(&real)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let Some((parent, name)) = path.split() else { return Err(self.path_error(path, &e)) };
                 if self.0.dir.symlink_metadata(path).is_ok() {
                     let why = "it is a symbolic link to something that does not exist".into();
                     return Err(PathError::System { path: path.to_string(), why });
                 }
-                let parent = self.follow(&parent)?;
-                Ok(match parent.as_str() {
-                    "." => CleanPath::new(name.into()),
-                    parent => CleanPath::new(format!("{parent}/{name}")),
-                })
+                Ok(self.follow(&parent)?.join(name))
             }
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
                 let why = "a file stands where its directory would be".into();
@@ -194,8 +270,9 @@ impl Workspace {
         }
         let outside = || PathError::Outside { path: bare.into(), nearest: self.nearest(bare, NEAREST) };
         let mut out: Vec<CleanPath> = Vec::with_capacity(2);
+        let octal = names::from_octal(bare);
         let slashed = bare.replace('\\', "/");
-        for text in [bare, &slashed] {
+        for text in [Some(bare), octal.as_deref(), Some(&slashed)].into_iter().flatten() {
             let relative = match text.strip_prefix('/') {
                 None => text.to_owned(),
                 Some(_) => {

@@ -1,16 +1,18 @@
 //! One file's place: its folder, held open, and its name in there. Whoever exchanges a folder for a link afterwards changes nothing.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::File,
     io,
     io::{Read as _, Write as _},
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    path::Path,
 };
 
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat},
     io::Errno,
+    path::Arg,
 };
 
 use crate::{CleanPath, Digest, PathError, Workspace, attributes, path::is_git, root::id};
@@ -36,7 +38,7 @@ impl FileImage {
 pub(crate) struct Place {
     folder: OwnedFd,
     folder_id: (u64, u64),
-    name: String,
+    name: OsString,
 }
 
 /// What stands at a place.
@@ -96,15 +98,18 @@ impl Workspace {
         let error =
             |e: Errno| PathError::System { path: path.to_string(), why: io::Error::from(e).to_string() };
         let protected = |owner| PathError::Protected { path: path.to_string(), owner };
-        let Some((parent, name)) = path.split() else { return Err(PathError::NotAPath(path.to_string())) };
+        let Some((parent, _)) = path.split() else { return Err(PathError::NotAPath(path.to_string())) };
+        let on_disk: &Path = path.as_ref();
+        let name = on_disk.file_name().unwrap_or_default().to_owned();
         if path.as_str().split('/').any(is_git) {
             return Err(protected("git"));
         }
         let mut folder = rustix::fs::openat(&self.0.dir, ".", FOLDER, Mode::empty()).map_err(error)?;
         let mut folder_id = id(&rustix::fs::fstat(&folder).map_err(error)?);
         let mut so_far = String::new();
-        for part in parent.as_str().split('/').filter(|p| *p != ".") {
-            so_far = if so_far.is_empty() { part.into() } else { format!("{so_far}/{part}") };
+        let texts = parent.as_str().split('/').filter(|p| *p != ".");
+        for (text, part) in texts.zip(on_disk.iter()) {
+            so_far = if so_far.is_empty() { text.into() } else { format!("{so_far}/{text}") };
             let opened = rustix::fs::openat(&folder, part, FOLDER, Mode::empty());
             folder = match (opened, made.as_deref_mut()) {
                 (Ok(next), _) => next,
@@ -124,11 +129,14 @@ impl Workspace {
                 (Err(e), _) => return Err(error(e)),
             };
             folder_id = id(&rustix::fs::fstat(&folder).map_err(error)?);
+            if self.own().has_id(folder_id) {
+                return Err(protected("the run itself"));
+            }
             if let Some((_, owner)) = self.0.guarded.iter().find(|(guarded, _)| *guarded == folder_id) {
                 return Err(protected(owner));
             }
         }
-        Ok(Some(Place { folder, folder_id, name: name.into() }))
+        Ok(Some(Place { folder, folder_id, name }))
     }
 
     /// Removes folders that a commit made, innermost first, where they are empty again.
@@ -144,11 +152,11 @@ impl Workspace {
 
 impl Place {
     pub(crate) fn find(&self, limit: u64) -> io::Result<Found> {
-        self.find_as(&self.name, limit)
+        self.find_as(&*self.name, limit)
     }
 
     /// What stands under another name in the same folder.
-    pub(crate) fn find_as(&self, name: &str, limit: u64) -> io::Result<Found> {
+    pub(crate) fn find_as(&self, name: impl Arg + Copy, limit: u64) -> io::Result<Found> {
         let stat = match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(Found::Nothing),
@@ -180,17 +188,17 @@ impl Place {
         Ok(Found::File(FileImage { bytes, mode: stat.st_mode & 0o7777, link: false }, Stamp::of(&stat)))
     }
 
-    fn open(&self, name: &str) -> io::Result<File> {
+    fn open(&self, name: impl Arg) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.folder, name, flags, Mode::empty())?.into())
     }
 
     /// The file that is there, to take over what it has besides its content; `None` for anything else.
     pub(crate) fn file(&self) -> io::Result<Option<File>> {
-        let stat = rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = rustix::fs::statat(&self.folder, &*self.name, AtFlags::SYMLINK_NOFOLLOW);
         match stat {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-                self.open(&self.name).map(Some)
+                self.open(&*self.name).map(Some)
             }
             Ok(_) | Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e.into()),
@@ -199,7 +207,7 @@ impl Place {
 
     /// What is there now, without reading it; `None` when nothing is.
     pub(crate) fn stamp(&self) -> io::Result<Option<Stamp>> {
-        match rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::statat(&self.folder, &*self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Stamp::of(&stat))),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e.into()),
@@ -209,7 +217,7 @@ impl Place {
     /// Writes a new file beside it, with the owner and the attributes of `like`; on disk when this returns if `durable`.
     pub(crate) fn stage(
         &self,
-        temp: &str,
+        temp: impl Arg + Copy,
         image: &FileImage,
         like: Option<&File>,
         durable: bool,
@@ -252,7 +260,7 @@ impl Place {
     }
 
     /// Removes the file under this name in the same folder; that there is none is fine.
-    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: impl Arg) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(e.into()),
@@ -264,7 +272,7 @@ impl Place {
         self.folder_id
     }
 
-    pub(crate) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &OsStr {
         &self.name
     }
 

@@ -4,13 +4,12 @@ use std::io::{self, Read as _};
 
 use cap_std::fs::{FileType, FileTypeExt as _, OpenOptions, OpenOptionsExt as _};
 use rustix::fs::OFlags;
+use text_view::View;
 
 use crate::{CleanPath, PathError, Workspace};
 
 /// Largest file that is read, in bytes.
 pub const READ_LIMIT: u64 = 16 << 20;
-/// How much of a file is looked at to tell text from binary: what git looks at.
-const SNIFF: usize = 8000;
 
 /// Why a file was not read. Each is a sentence for the model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +20,7 @@ pub enum ReadError {
     /// A folder.
     #[error("{0} is a directory; list it with list_files")]
     Directory(CleanPath),
-    /// It holds zero bytes, as no text does.
+    /// It holds zero bytes, as no text does but UTF-16.
     #[error("{path} is a binary file of {size} bytes")]
     Binary {
         /// Which.
@@ -50,16 +49,22 @@ pub enum ReadError {
 }
 
 impl Workspace {
-    /// Reads a text file of at most [`READ_LIMIT`] bytes: any bytes without zeros among the first 8,000.
+    /// Reads a text file of at most [`READ_LIMIT`] bytes: the bytes, and the text that is shown and edited.
     ///
     /// # Errors
     /// When it is not a file, not text, or too large.
-    pub fn read(&self, path: &CleanPath) -> Result<Vec<u8>, ReadError> {
-        let bytes = self.read_bytes(path, READ_LIMIT)?;
-        match bytes.iter().take(SNIFF).any(|b| *b == 0) {
-            true => Err(ReadError::Binary { path: path.clone(), size: bytes.len() as u64 }),
-            false => Ok(bytes),
-        }
+    pub fn read(&self, path: &CleanPath) -> Result<View, ReadError> {
+        self.read_up_to(path, READ_LIMIT)
+    }
+
+    /// The same, of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`Workspace::read`].
+    pub fn read_up_to(&self, path: &CleanPath, limit: u64) -> Result<View, ReadError> {
+        let bytes = self.read_bytes(path, limit)?;
+        View::of(path.as_str(), bytes)
+            .map_err(|bytes| ReadError::Binary { path: path.clone(), size: bytes.len() as u64 })
     }
 
     /// Reads any file of at most `limit` bytes.

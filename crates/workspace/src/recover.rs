@@ -78,7 +78,7 @@ fn put(place: &Place, temp: &str, replaces: bool) -> io::Result<()> {
 }
 
 /// What stands there; the outer `None` when it is nothing that a commit makes.
-fn state(place: &Place, name: &str) -> io::Result<Option<Option<State>>> {
+fn state(place: &Place, name: impl rustix::path::Arg + Copy) -> io::Result<Option<Option<State>>> {
     Ok(match place.find_as(name, REPLACE_LIMIT)? {
         Found::File(image, _) => Some(Some(State::of(&image))),
         Found::Nothing => Some(None),

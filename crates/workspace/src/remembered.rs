@@ -37,7 +37,7 @@ impl Remembered {
                 if then.contains_key(&path) {
                     continue;
                 }
-                match baseline.file(path.as_str()) {
+                match baseline.file(&path) {
                     // A repository in the repository is neither file nor link.
                     Ok(None) if now.root().join(&path).is_dir() => {}
                     Ok(image) => drop(then.insert(path, image)),

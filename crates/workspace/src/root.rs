@@ -5,7 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -13,7 +13,7 @@ use std::{
 use cap_std::{ambient_authority, fs::Dir};
 use rustix::fs::Stat;
 
-use crate::{CleanPath, Digest, shadow::Shadow, store::Store};
+use crate::{CleanPath, Digest, Own, shadow::Shadow, store::Store};
 
 /// Why a workspace could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     /// Files that commands are watched for although they may be ignored.
     pub(crate) besides: Mutex<BTreeSet<CleanPath>>,
     pub(crate) shadow: Mutex<Option<Shadow>>,
+    /// Files of the run itself.
+    pub(crate) own: OnceLock<Own>,
     /// The folder that this one stands in for.
     pub(crate) original: Option<PathBuf>,
 }
@@ -101,7 +103,7 @@ impl Workspace {
             let state = rustix::fs::stat(store.dir()).map_err(|e| error(e.into()))?;
             guarded.push((id(&state), "the agent itself"));
         }
-        let (seen, writing, turn, besides, shadow) = Default::default();
+        let (seen, writing, turn, besides, shadow, own) = Default::default();
         let root = canonical;
         Ok(Self(Arc::new(Inner {
             root,
@@ -113,6 +115,7 @@ impl Workspace {
             turn,
             besides,
             shadow,
+            own,
             original,
         })))
     }

@@ -253,11 +253,11 @@ pub(crate) fn settled(stamp: &Stamp, now: SystemTime) -> bool {
 }
 
 impl Workspace {
-    /// Everything that is not ignored by git's rules, links as links, with one `lstat` each. Names that are not UTF-8 are left out.
+    /// Everything that is not ignored by git's rules, links as links, with one `lstat` each.
     pub(crate) fn scan(&self) -> Scan {
         let found = Mutex::new(Scan::default());
         self.each(|path, stat| {
-            let Some(path) = path.to_str().map(|path| CleanPath::new(path.to_owned())) else { return };
+            let path = CleanPath::of(path);
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => drop(lock(&found).folders.insert(path)),
                 FileType::RegularFile | FileType::Symlink => {
@@ -269,7 +269,8 @@ impl Workspace {
         found.into_inner().unwrap_or_default()
     }
 
-    /// Tells everything that is not ignored by git's rules, by several threads, with paths relative to the root; not git's own, nor the agent's.
+    /// Tells everything that is not ignored by git's rules, by several threads, with paths relative to the root; not git's own, nor
+    /// those of the agent or of the run itself.
     pub(crate) fn each(&self, tell: impl Fn(&Path, &Stat) + Sync) {
         let guarded = self.0.guarded.clone();
         let root = self.0.root.clone();
@@ -285,6 +286,7 @@ impl Workspace {
                 if let Ok(entry) = entry
                     && let Ok(path) = entry.path().strip_prefix(&root)
                     && let Ok(stat) = rustix::fs::lstat(entry.path())
+                    && !self.own().has_id(id(&stat))
                 {
                     tell(path, &stat);
                 }
@@ -306,6 +308,7 @@ impl Workspace {
     }
 
     fn stamp(&self, path: &CleanPath) -> Option<Stamp> {
-        self.place(path, None).ok().flatten()?.stamp().ok().flatten()
+        let stamp = self.place(path, None).ok().flatten()?.stamp().ok().flatten()?;
+        (!self.is_own(path, Some(stamp.id))).then_some(stamp)
     }
 }

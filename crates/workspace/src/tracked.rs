@@ -104,7 +104,7 @@ impl Tracked {
         let said = String::from_utf8_lossy(&said);
         let fields: Vec<&str> = said.split('\0').collect();
         let set = fields.chunks_exact(3).filter(|f| f[2] != "unspecified" && f[2] != "unset");
-        Ok(set.map(|f| CleanPath::new(f[0].to_owned())).collect())
+        Ok(set.map(|f| CleanPath::of(Path::new(f[0]))).collect())
     }
 }
 
@@ -124,7 +124,7 @@ fn parse(said: &[u8]) -> HashMap<CleanPath, (String, Looks)> {
             continue;
         };
         if let Some(looks) = looks(debug).filter(|_| mode.starts_with("100")) {
-            files.insert(CleanPath::new(path.to_owned()), (blob.to_owned(), looks));
+            files.insert(CleanPath::of(Path::new(path)), (blob.to_owned(), looks));
         }
     }
     files

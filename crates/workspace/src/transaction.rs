@@ -60,6 +60,10 @@ impl Workspace {
             Found::File(image, stamp) => (Some(image), Some(stamp)),
             Found::Other => return Err(CommitError::NotAFile(path.clone())),
         };
+        if self.is_own(path, stamp.map(|stamp| stamp.id)) {
+            let (path, owner) = (path.to_string(), "the run itself");
+            return Err(PathError::Protected { path, owner }.into());
+        }
         let names_of = stamp.filter(|s| s.shared).map(|s| s.id);
         let (path, like) = (path.clone(), path.clone());
         Ok(Step { path, like, before, stamp, after: None, names_of, twin_of: None, temp: temporary() })

@@ -1,6 +1,6 @@
 //! Which files there are: as ripgrep sees a repository.
 
-use std::path::Path;
+use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 use ignore::{DirEntry, WalkBuilder};
 
@@ -51,7 +51,7 @@ pub struct Listing {
 
 impl Workspace {
     /// Lists files: what `.gitignore` leaves out is left out (also outside git repositories), `.git` always, hidden folders except a
-    /// few, symbolic links not followed, names that are not UTF-8 left out. Unreadable folders are passed over. A folder that is itself left out is
+    /// few, files of the run itself, symbolic links not followed. Unreadable folders are passed over. A folder that is itself left out is
     /// listed all the same when it is asked for.
     #[must_use]
     pub fn walk(&self, filter: &WalkFilter) -> Listing {
@@ -87,10 +87,8 @@ impl Workspace {
         for entry in walk.build() {
             let Ok(entry) = entry else { continue };
             let Some(kind) = entry.file_type() else { continue };
-            let Some(path) = entry.path().strip_prefix(&self.0.root).ok().and_then(Path::to_str) else {
-                continue;
-            };
-            let path = CleanPath::new(path.into());
+            let Ok(path) = entry.path().strip_prefix(&self.0.root) else { continue };
+            let path = CleanPath::of(path);
             let way = kind.is_dir()
                 && (path == *under || under.as_ref().starts_with(&path) || path.as_str() == ".");
             if way
@@ -99,11 +97,15 @@ impl Workspace {
             {
                 continue;
             }
+            let found = if kind.is_file() { entry.metadata().ok() } else { None };
+            if self.is_own(&path, found.as_ref().map(|m| (m.dev(), m.ino()))) {
+                continue;
+            }
             if out.entries.len() == filter.limit {
                 out.cut = true;
                 break;
             }
-            let size = if kind.is_file() { entry.metadata().map_or(0, |m| m.len()) } else { 0 };
+            let size = found.map_or(0, |m| m.len());
             out.entries.push(Entry { path, size, folder: kind.is_dir() });
         }
         out
@@ -127,6 +129,11 @@ impl Workspace {
         let (root, stands_in) = (&self.0.root, self.0.original.is_some());
         let inside = !stands_in && self.is_inside_a_repository();
         let top = root.ancestors().find(|folder| has_git(folder)).filter(|_| inside);
+        let (own, top_folder) = (self.own().clone(), root.clone());
+        let shown = move |e: &DirEntry| {
+            let path = e.path().strip_prefix(&top_folder);
+            shown(e) && (own.is_empty() || !path.is_ok_and(|path| own.has(&top_folder, path)))
+        };
         walker(start, depth, Rules::new(top.unwrap_or(root), dot_ignore, !stands_in), shown)
     }
 }

@@ -193,11 +193,14 @@ fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> Look {
         Err(e) => return Look::Refused(e.to_string()),
     };
     match workspace.read(&target) {
+        // It may be changed as cells or as JSON: which of them is known when the patch is whole.
+        Ok(file) if file.is_notebook() => Look::Unknown,
         // The model may write a placeholder or the value that it stands for: which of them is known when the patch is whole.
-        Ok(bytes) if matches!(secrets.mask_bytes(&bytes), Cow::Owned(_)) => Look::Unknown,
+        Ok(file) if matches!(secrets.mask_bytes(file.text()), Cow::Owned(_)) => Look::Unknown,
         // The model has seen the control tokens in it broken: judged when the patch is whole.
-        Ok(bytes) if has_tokens(&bytes) => Look::Unknown,
-        Ok(bytes) => Look::File(bytes),
+        Ok(file) if has_tokens(file.text()) => Look::Unknown,
+        Ok(file) if file.is_plain() => Look::File(file.into_bytes()),
+        Ok(file) => Look::File(file.text().to_vec()),
         Err(ReadError::Path(PathError::NotFound { .. })) => Look::Nothing,
         Err(_) => Look::Unknown,
     }

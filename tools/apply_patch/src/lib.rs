@@ -7,6 +7,7 @@ mod follow;
 mod forms;
 mod refusal;
 mod secrecy;
+mod written;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -17,6 +18,7 @@ use tool_api::{Aliases, Effect, Follow, Outcome, Tool, ToolError, control_tokens
 use workspace::{Change, CleanPath, Digest, Expect, PathError, ReadError, Workspace};
 
 use crate::refusal::{Misses, Why, refuse};
+use crate::written::{Before, Refusal};
 
 pub use arguments::{Arguments, Edit, Text};
 pub use forms::{DESCRIBED, Described, Shape};
@@ -211,19 +213,26 @@ impl ApplyPatch {
         .filter(|from| *from != path);
         let source = from.as_ref().unwrap_or(&path);
         let before = match self.0.read(source) {
-            Ok(bytes) => Some(bytes),
+            Ok(file) => Some(Before::Text(file)),
             Err(ReadError::Path(e @ PathError::NotFound { .. })) => match patch.action {
                 Action::Update | Action::Delete if !patch.creates() => return Err(e.into()),
                 _ => None,
             },
             Err(ReadError::Binary { .. }) if matches!(patch.action, Action::Replace(_)) => {
-                Some(self.0.read_bytes(source, workspace::READ_LIMIT)?)
+                Some(Before::Binary(self.0.read_bytes(source, workspace::READ_LIMIT)?))
             }
             Err(e) => return Err(e.into()),
         };
-        let restored = before.as_deref().and_then(|bytes| with_tokens(bytes, patch));
-        let Applied { bytes, how } = patch::apply(before.as_deref(), restored.as_ref().unwrap_or(patch))
-            .map_err(|refused| self.told(source, before.as_deref(), refused, written))?;
+        let shown = before.as_ref().map(Before::shown);
+        let restored = shown.and_then(|text| with_tokens(text, patch));
+        let Applied { bytes, how } =
+            written::apply(before.as_ref(), restored.as_ref().unwrap_or(patch), &path).map_err(
+                |refused| match refused {
+                    Refusal::Engine(refused) => self.told(source, shown, refused, written),
+                    Refusal::Unwritable(why) => Why::unwritable(source.clone(), &why),
+                },
+            )?;
+        let before = before.map(Before::into_bytes);
         let expect = match &before {
             Some(bytes) => Expect::Content(Digest::of(bytes)),
             None => Expect::Absent,

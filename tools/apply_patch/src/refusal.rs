@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use patch::{Dialect, Kind, Refused};
 use secrets::Secrets;
+use text_view::Unwritable;
 use tool_api::ToolError;
 use workspace::{CleanPath, CommitError, Digest, PathError, ReadError, Workspace};
 
@@ -28,6 +29,11 @@ pub(crate) struct Why {
 impl Why {
     pub(crate) fn plain(message: String) -> Self {
         Self { path: None, message, missed: None }
+    }
+
+    /// A text that the file cannot hold.
+    pub(crate) fn unwritable(path: CleanPath, why: &Unwritable) -> Self {
+        Self { path: Some(path), message: why.to_string(), missed: None }
     }
 
     /// The engine's refusal of a patch to this file.
@@ -86,7 +92,7 @@ pub(crate) fn refused(workspace: &Workspace, misses: &Misses, secrets: &Secrets,
     let Some(path) = why.path else { return refuse(&why.message) };
     let now = workspace.read(&path).ok();
     let stale = match (workspace.seen(&path), &now) {
-        (Some(seen), Some(now)) => seen != Digest::of(now),
+        (Some(seen), Some(now)) => seen != Digest::of(now.bytes()),
         _ => false,
     };
     let mut message = format!("{path}: {}", why.message);
@@ -96,8 +102,8 @@ pub(crate) fn refused(workspace: &Workspace, misses: &Misses, secrets: &Secrets,
     if let (Some((line, dialect)), Some(now)) = (why.missed, now)
         && misses.again(&path, line)
     {
-        workspace.saw(&path, &now);
-        message += &region(&secrets.mask_bytes(&now), line, dialect);
+        workspace.saw(&path, now.bytes());
+        message += &region(&secrets.mask_bytes(now.text()), line, dialect);
     }
     refuse(&message)
 }

@@ -27,7 +27,10 @@ impl ApplyPatch {
         let paths = written.iter().flat_map(|p| [Some(&p.path), p.from.as_ref()]).flatten();
         let files: Vec<Vec<u8>> = paths
             .filter_map(|path| self.0.target(path).ok())
-            .filter_map(|path| self.0.read_bytes(&path, workspace::READ_LIMIT).ok())
+            .filter_map(|path| match self.0.read(&path) {
+                Ok(file) => Some(file.text().to_vec()),
+                Err(_) => self.0.read_bytes(&path, workspace::READ_LIMIT).ok(),
+            })
             .collect();
         files.iter().for_each(|file| self.2.learn(file));
         let literal: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();

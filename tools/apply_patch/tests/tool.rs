@@ -194,7 +194,7 @@ async fn a_file_can_be_put_back_byte_for_byte_whatever_its_line_endings() {
 async fn an_edit_of_a_file_that_somebody_else_has_changed_says_so() {
     let (folder, ws, registry) = setting();
     let path = ws.resolve("a.txt").unwrap();
-    ws.saw(&path, &ws.read(&path).unwrap());
+    ws.saw(&path, ws.read(&path).unwrap().bytes());
     fs::write(folder.path().join("a.txt"), "zero\none\ntwo\nthree\n").unwrap();
     let edit = |search: &str| json!({"edits": [{"path": "a.txt", "search": search, "replace": "zwei"}]});
     let outcome = call(&registry, edit("two")).await.unwrap();

@@ -67,6 +67,9 @@ impl Tool for ListFiles {
             0 => "no files".to_owned(),
             n => format!("{n}{} files", if listing.cut { "+" } else { "" }),
         };
+        if listing.entries.iter().any(|e| e.path.is_escaped()) {
+            text += "; \\xHH in a name stands for a byte that is not UTF-8: write it so in a path";
+        }
         for (line, count) in fold(&files, start) {
             text += "\n";
             // A name is data: a newline in it must not look like another file.

@@ -60,9 +60,9 @@ impl Tool for ReadFile {
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let path = self.0.resolve(&arguments.path).map_err(|e| ToolError::Model(e.to_string()))?;
-        let bytes = self.0.read(&path).map_err(|e| ToolError::Model(e.to_string()))?;
-        self.0.saw(&path, &bytes);
-        let shown = self.1.mask_bytes(&bytes);
+        let file = self.0.read(&path).map_err(|e| ToolError::Model(e.to_string()))?;
+        self.0.saw(&path, file.bytes());
+        let shown = self.1.mask_bytes(file.text());
         let text = shown.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&shown);
         let lines: Vec<&[u8]> = text.split(|b| *b == b'\n').collect();
         let lines =
@@ -93,8 +93,8 @@ impl Tool for ReadFile {
         if cut {
             notes += &format!("; lines ending in … are cut at {WIDTH} characters");
         }
-        if std::str::from_utf8(&bytes).is_err() {
-            notes += "; it is not all UTF-8, and � stands for other bytes";
+        if let Some(note) = file.note() {
+            notes += &format!("; {note}");
         }
         let mut outcome = Outcome::ok(format!("{path} lines {first}-{shown} of {total}{notes}{body}"));
         outcome.facts = json!({"path": path, "first": first, "last": shown, "lines": total});

@@ -86,7 +86,7 @@ async fn what_cannot_be_shown_is_said() {
     assert_eq!(read(&registry, json!({"path": "src"})).await, "src is a directory; list it with list_files");
     assert_eq!(
         read(&registry, json!({"path": "latin"})).await,
-        "latin lines 1-1 of 1; it is not all UTF-8, and � stands for other bytes\n1|caf�"
+        "latin lines 1-1 of 1; encoded in ISO-8859-1\n1|café"
     );
     assert_eq!(read(&registry, json!({"path": "emtpy"})).await, "emtpy does not exist; did you mean empty?");
     assert_eq!(

@@ -135,7 +135,7 @@ impl RunCommand {
                 output.total_lines
             ));
         }
-        for line in &finished.network {
+        for line in &finished.refused {
             text.push_str(&format!("\n[{line}]"));
         }
         let outcome = if finished.status.success() { Outcome::ok(text) } else { Outcome::failed(text) };

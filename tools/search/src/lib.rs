@@ -168,10 +168,10 @@ impl Job {
                 break;
             }
             left -= entry.size;
-            let Ok(bytes) = self.workspace.read(&entry.path) else { continue };
+            let Ok(file) = self.workspace.read(&entry.path) else { continue };
             // Masking costs more than searching: it is left to the files that have something to show.
-            if self.masked || matches(&mut searcher, &self.matcher, &bytes) {
-                let shown = self.secrets.mask_bytes(&bytes);
+            if self.masked || matches(&mut searcher, &self.matcher, file.text()) {
+                let shown = self.secrets.mask_bytes(file.text());
                 found.search(&mut searcher, &self.matcher, &entry.path, &shown);
             }
         }

@@ -99,6 +99,7 @@ impl Runner for Worker<'_> {
             dry: None,
             plan_only: false,
             chosen: Vec::new(), // a task that was cut off is done again, in a tree of its own
+            own: self.context.own(),
             variables: std::env::vars_os().collect(),
             interrupt,
         };

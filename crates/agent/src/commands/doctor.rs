@@ -192,7 +192,7 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
         );
     }
     let toolbox = session::sandbox(settings, root, None, variables)
-        .and_then(|sandbox| session::toolbox(settings, &secrets, root, &state.join("doctor"), sandbox));
+        .and_then(|sandbox| session::toolbox(settings, &secrets, root, &state.join("doctor"), sandbox, &workspace::Own::default()));
     let toolbox = match toolbox {
         Ok(toolbox) => toolbox,
         Err(failure) => return findings.failure("sandbox", &failure),
@@ -218,7 +218,7 @@ fn dry_run(root: &Path, folder: &Path, findings: &mut Findings) {
     let Err(why) = sandbox::overlay::probe(root, &dry_tree::layers(folder), &session::launcher()) else {
         return findings.ok("dry run", dry_tree::describe(TreeWay::Overlay, 0, 0, ""));
     };
-    match dry_tree::cost(root, folder, why) {
+    match dry_tree::cost(root, folder, &workspace::Own::default(), why) {
         Ok(Event::Tree { way, files, bytes, why }) => {
             let found = dry_tree::describe(way, files, bytes, &why);
             match way {

@@ -20,17 +20,20 @@ use crate::half_done;
 use crate::preview::{self, FileChange, Form, Image};
 use crate::sanitize;
 
+mod decoded;
+
 /// The largest patch, in bytes: far more than one that changes every file of a large project.
 const LIMIT: u64 = 256 << 20;
 
 /// Applies a patch, or looks whether it could be.
 pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
     let form = command.trial.preview(&mut command.file).map_err(Failure::misuse)?;
-    let text = read(command.file.as_deref())?;
+    let bytes = read(command.file.as_deref())?;
+    let place = Place::open(context)?;
+    let text = decoded::text(bytes, &place.workspace)?;
     let call = call(&text)?;
     let is_call = call.is_some();
     let arguments = arguments(&text, call, command.path.as_deref())?;
-    let place = Place::open(context)?;
     let tool = ApplyPatch::new(place.workspace.clone());
     let dry = command.trial.check || form.is_some();
     let done = tool.plan(arguments).and_then(|plan| {
@@ -74,7 +77,7 @@ fn harmless(text: &str, on_terminal: bool) -> Cow<'_, str> {
 }
 
 /// The patch, from wherever it was said to be.
-fn read(file: Option<&str>) -> Result<String> {
+fn read(file: Option<&str>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let (name, read) = match file {
         None if io::stdin().is_terminal() => {
@@ -92,10 +95,7 @@ fn read(file: Option<&str>) -> Result<String> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Failure::misuse(format!("there is no patch: {name} is empty")));
     }
-    String::from_utf8(bytes).map_err(|e| {
-        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
-        Failure::misuse(format!("the patch is not UTF-8 from line {line} on"))
-    })
+    Ok(bytes)
 }
 
 /// What the tool is called with: the text as a patch, unless it is or holds such a call itself.
@@ -153,7 +153,7 @@ pub(crate) struct Place {
 impl Place {
     /// The repository around the current folder, or the folder. Two patches at a time wait for each other.
     pub(crate) fn open(context: &Context) -> Result<Self> {
-        let root = context.repository.as_ref().unwrap_or(&context.directory);
+        let root = context.tree()?;
         half_done::of_a_run(root, context)?;
         let keeping = context.state_dir().ok().and_then(|state| Self::keep(&state, root).ok());
         let workspace = match &keeping {
@@ -202,7 +202,7 @@ fn changes(plan: &Plan, context: &Context) -> Vec<FileChange> {
     let root = context.repository.as_ref().unwrap_or(&context.directory);
     let changes = plan.files().map(|file| {
         let source = file.from.unwrap_or(file.path);
-        let mode = fs::symlink_metadata(root.join(source.as_str()))
+        let mode = fs::symlink_metadata(root.join(source))
             .map_or(0o644, |m| m.permissions().mode() & 0o7777);
         let image = |bytes: &[u8], mode| Image { bytes: bytes.to_vec(), mode, link: false };
         let changed = match file.executable {

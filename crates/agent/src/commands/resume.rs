@@ -47,6 +47,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
             dry: None,
             plan_only: false,
             chosen: Vec::new(),
+            own: context.own(),
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
         };

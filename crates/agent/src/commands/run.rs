@@ -39,6 +39,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         Failure::from(e).hint("sessions need a place that can be written; AGENT_STATE_DIR names another")
     })?;
     journal.observe(observer(command.json, command.quiet, command.dry_run.is_some()));
+    let own = context.own();
     // A dry run has a tree of its own.
     let taken = match command.dry_run {
         None => store.take_tree(&root, journal.id()).map(Some).map_err(Failure::from),
@@ -67,6 +68,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
             dry,
             plan_only: command.dry_run == Some(DryRun::Plan),
             chosen: resolved.chosen(),
+            own,
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
         };
@@ -134,13 +136,13 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
 
 /// The tree to work on: the repository, or the folder itself where there is none. A whole home or file system is nobody's project.
 pub(crate) fn root(context: &Context) -> Result<PathBuf> {
-    let root = context.repository.as_ref().unwrap_or(&context.directory);
+    let root = context.tree()?;
     let home = context.environment.variables.get("HOME").and_then(|home| Path::new(home).canonicalize().ok());
-    if root.parent().is_none() || (context.repository.is_none() && Some(root) == home.as_ref()) {
+    if root.parent().is_none() || (context.repository.is_none() && Some(root) == home.as_deref()) {
         return Err(Failure::misuse(format!("{} is no repository to work in", root.display()))
             .hint("start in the folder of a project, or name it with -C DIR"));
     }
-    Ok(root.clone())
+    Ok(root.to_owned())
 }
 
 /// The view: records as JSON lines on standard output, or text on standard error.

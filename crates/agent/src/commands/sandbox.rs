@@ -41,7 +41,7 @@ pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
         };
         let status = match finished {
             Ok(finished) => {
-                finished.network.iter().for_each(|line| console::say(sanitize::text(line)));
+                finished.refused.iter().for_each(|line| console::say(sanitize::text(line)));
                 finished.status
             }
             Err(e @ SandboxError::Start { missing, .. }) => {

@@ -42,13 +42,13 @@ pub(crate) fn run(command: Tools, context: &Context) -> Result<Exit> {
 /// The tools on the repository, as a run would have them; with the planner's own.
 fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbox> {
     let settings = context.resolve(flags)?.settings()?;
-    let root = context.repository.as_ref().unwrap_or(&context.directory);
+    let root = context.tree()?;
     let folder = context.state_dir()?.join("tools");
     let variables: Vec<_> = std::env::vars_os().collect();
     // No session: the placeholders are the same from one call to the next.
     let secrets = masking::secrets(&settings, &variables, "tools");
     let sandbox = session::sandbox(&settings, root, None, variables)?;
-    let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox)?;
+    let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox, &context.own())?;
     toolbox.registry = toolbox.registry.with(planner::Finish);
     edit_form::choose(&settings, None).describe(&mut toolbox.registry);
     Ok(toolbox)

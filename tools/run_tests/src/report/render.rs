@@ -54,7 +54,7 @@ pub(crate) fn outcome(
         _ if ok => {}
         _ => add_last_lines(&mut text, &output),
     }
-    for line in &finished.network {
+    for line in &finished.refused {
         text.push_str(&format!("\n[{line}]"));
     }
     let outcome = if ok { Outcome::ok(text) } else { Outcome::failed(text) };

@@ -1,0 +1,25 @@
+//! The text of a patch that is not UTF-8, such as git makes of files in other encodings: it is in the encoding of the files that it changes.
+
+use workspace::Workspace;
+
+use crate::exit::{Failure, Result};
+
+/// A patch as text: lines that are not UTF-8 are read as the first file with another encoding is that the patch names.
+///
+/// # Errors
+/// When there is no such file.
+pub(crate) fn text(bytes: Vec<u8>, workspace: &Workspace) -> Result<String> {
+    let bytes = match String::from_utf8(bytes) {
+        Ok(text) => return Ok(text),
+        Err(e) => e.into_bytes(),
+    };
+    let patches = patch::parse(&String::from_utf8_lossy(&bytes)).unwrap_or_default();
+    let paths = patches.iter().flat_map(|p| p.from.iter().chain([&p.path]));
+    let files = paths.filter_map(|path| workspace.read(&workspace.resolve(path).ok()?).ok());
+    let decoded = files.filter(|file| !file.is_plain()).find_map(|file| file.decode(&bytes));
+    decoded.ok_or_else(|| {
+        let wrong = |line: &&[u8]| std::str::from_utf8(line).is_err();
+        let line = bytes.split(|b| *b == b'\n').take_while(|line| !wrong(line)).count() + 1;
+        Failure::misuse(format!("the patch is not UTF-8 from line {line} on"))
+    })
+}

@@ -1,0 +1,20 @@
+//! Files in other encodings and notebooks, as people read them.
+
+use text_view::View;
+
+use super::{FileChange, Image};
+
+/// The change of the text that the files hold, where that is not the bytes themselves.
+pub(super) fn readable(change: &FileChange) -> FileChange {
+    let mut change = change.clone();
+    let path = change.path.clone();
+    for image in [&mut change.before, &mut change.after].into_iter().flatten().filter(|image| !image.link) {
+        let Image { bytes, .. } = image;
+        *bytes = match View::of(&path, std::mem::take(bytes)) {
+            Ok(view) if view.is_plain() => view.into_bytes(),
+            Ok(view) => view.text().to_vec(),
+            Err(bytes) => bytes,
+        };
+    }
+    change
+}

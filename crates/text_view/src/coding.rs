@@ -1,0 +1,210 @@
+//! How a whole file is written: its encoding, and what ends its lines. Told from its bytes, which no one has to declare.
+
+use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
+use encoding_rs::{
+    BIG5, EUC_JP, EUC_KR, GBK, IBM866, ISO_2022_JP, ISO_8859_2, ISO_8859_5, ISO_8859_13, KOI8_R, KOI8_U,
+    SHIFT_JIS, WINDOWS_1250, WINDOWS_1251, WINDOWS_1252, WINDOWS_1254, WINDOWS_1257,
+};
+
+use crate::declared::declared;
+use crate::encoding::{Encoding, LATIN_1, LATIN_5};
+use crate::western;
+
+/// How much of a file is looked at to tell text from binary: what git looks at.
+const SNIFF: usize = 8000;
+/// How much of a file a guess is made from.
+const GUESSED_FROM: usize = 256 << 10;
+
+/// Encodings of languages that share many letters, at the same places. Which of them a file is in, only the other letters tell. The second is the
+/// first as ISO has it.
+const ALIKE: &[(&encoding_rs::Encoding, Encoding)] = &[
+    (WINDOWS_1250, Encoding::Other(ISO_8859_2)),
+    (WINDOWS_1254, LATIN_5),
+    (WINDOWS_1257, Encoding::Other(ISO_8859_13)),
+];
+
+/// Encodings that are taken for one another where a file has so few bytes beyond ASCII.
+const CONFUSED: &[(usize, &[&'static encoding_rs::Encoding])] = &[
+    (12, &[GBK, BIG5, EUC_KR, EUC_JP, SHIFT_JIS]),
+    (4, &[WINDOWS_1251, KOI8_R, KOI8_U, ISO_8859_5, IBM866]),
+];
+
+/// Encodings that a file may be in besides the likeliest.
+pub(crate) type Others = [Option<Encoding>; 4];
+
+/// A file's encoding and line ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Coding {
+    pub(crate) encoding: Encoding,
+    /// Lines that are not UTF-8 in a file that otherwise is.
+    pub(crate) stray: Option<Encoding>,
+    /// Other encodings that it may be in: the file says the same in them, or too little to tell.
+    pub(crate) others: Others,
+    /// Lines end as on old Macs, by a carriage return alone.
+    pub(crate) carriage_returns: bool,
+}
+
+impl Coding {
+    const UTF_8: Self =
+        Self { encoding: Encoding::Utf8, stray: None, others: [None; 4], carriage_returns: false };
+
+    /// Every encoding that the file may be in, the likeliest first.
+    pub(crate) fn all(self) -> impl Iterator<Item = Encoding> + Clone {
+        std::iter::once(self.encoding).chain(self.others.into_iter().flatten())
+    }
+
+    /// Whether the bytes are the text.
+    pub(crate) fn is_plain(self) -> bool {
+        self == Self::UTF_8
+    }
+
+    /// What this file is written in; `None` when it is no text.
+    pub(crate) fn of(path: &str, bytes: &[u8]) -> Option<Self> {
+        let encoding = |encoding| Self { encoding, ..Self::UTF_8 };
+        let coding = match bytes {
+            [0xff, 0xfe, rest @ ..] if !rest.starts_with(&[0, 0]) => encoding(Encoding::Utf16 { big: false }),
+            [0xfe, 0xff, ..] => encoding(Encoding::Utf16 { big: true }),
+            _ if bytes.iter().take(SNIFF).any(|b| *b == 0) => encoding(unmarked_utf16(bytes)?),
+            _ => Self::of_bytes(path, bytes),
+        };
+        let wide = matches!(coding.encoding, Encoding::Utf16 { .. });
+        if wide && has_zeros(coding.encoding, bytes) {
+            return None;
+        }
+        Some(Self { carriage_returns: ends_with_carriage_returns(coding.encoding, bytes), ..coding })
+    }
+
+    fn of_bytes(path: &str, bytes: &[u8]) -> Self {
+        let as_declared = || declared(path, bytes).filter(|d| d.reads(bytes));
+        if bytes.is_ascii() {
+            let encoding = match as_declared() {
+                Some(encoding) => encoding,
+                None if is_iso_2022_jp(bytes) => Encoding::Other(ISO_2022_JP),
+                None => Encoding::Utf8,
+            };
+            return Self { encoding, ..Self::UTF_8 };
+        }
+        if std::str::from_utf8(bytes).is_ok() {
+            return Self::UTF_8;
+        }
+        if let Some(encoding) = as_declared() {
+            return Self { encoding, ..Self::UTF_8 };
+        }
+        // Of the lines that are not ASCII: if most are UTF-8, that is not by accident.
+        let lines = || bytes.split_inclusive(|b| *b == b'\n').filter(|line| !line.is_ascii());
+        let strays: Vec<&[u8]> = lines().filter(|line| std::str::from_utf8(line).is_err()).collect();
+        if 2 * strays.len() < lines().count() || bytes.starts_with(b"\xef\xbb\xbf") {
+            let (stray, _) = guessed(strays.into_iter());
+            return Self { stray: Some(stray), ..Self::UTF_8 };
+        }
+        let (encoding, others) = guessed([bytes].into_iter());
+        Self { encoding, others, ..Self::UTF_8 }
+    }
+}
+
+impl Encoding {
+    /// Whether these bytes can be in it: a slip in a hundred does not speak against what a file declares.
+    fn reads(self, mut bytes: &[u8]) -> bool {
+        let (mut characters, mut slips) = (0_usize, 0_usize);
+        while let Some((text, n)) = self.first(bytes) {
+            characters += usize::from(!text.is_ascii());
+            slips += usize::from(text.contains('\u{fffd}'));
+            bytes = &bytes[n..];
+        }
+        100 * slips <= characters
+    }
+}
+
+/// The likeliest encoding, and others that nothing speaks against.
+fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Others) {
+    let (mut detector, mut left) = (EncodingDetector::new(Iso2022JpDetection::Deny), GUESSED_FROM);
+    let mut high = Vec::new();
+    let mut all = Vec::new();
+    for text in texts {
+        all.extend_from_slice(text);
+        // From the first byte that tells something: it may stand behind a long beginning.
+        let from = text.iter().position(|b| *b >= 0x80).unwrap_or(0).saturating_sub(SNIFF);
+        let part = &text[from..text.len().min(from + left)];
+        left -= part.len();
+        detector.feed(part, false);
+        high.extend(text.iter().filter(|b| **b >= 0x80));
+    }
+    detector.feed(b"", true);
+    let guess = detector.guess(None, Utf8Detection::Deny);
+    // Where the characters that Windows has more are not there, nothing says that it is Windows'.
+    let western = if high.iter().any(|b| *b < 0xa0) { Encoding::Other(WINDOWS_1252) } else { LATIN_1 };
+    if guess == WINDOWS_1252 || western::is_likelier(guess, &all, high.len()) {
+        return (western, [None; 4]);
+    }
+    if let Some((_, family)) =
+        CONFUSED.iter().find(|(few, family)| family.contains(&guess) && high.len() <= *few)
+    {
+        let reads = |other: &Encoding| *other != Encoding::Other(guess) && other.reads(&all);
+        let mut others = family.iter().copied().map(Encoding::Other).filter(reads);
+        return (Encoding::Other(guess), std::array::from_fn(|_| others.next()));
+    }
+    let guess = Encoding::Other(guess);
+    let family = ALIKE.iter().map(|(windows, iso)| [Encoding::Other(windows), *iso]);
+    let Some(family) = family.filter(|family| family.contains(&guess)).next() else {
+        return (guess, [None; 4]);
+    };
+    let says = |encoding: Encoding| high.iter().map(move |b| encoding.first(&[*b]).map(|(text, _)| text));
+    let same = |other: &Encoding| *other != guess && says(*other).eq(says(guess));
+    let [windows, iso] = family;
+    let twin = if guess == iso { windows } else { iso };
+    (guess, [Some(twin).filter(same), Some(western).filter(same), None, None])
+}
+
+/// UTF-16 without a byte order mark, where it is unmistakable: nothing but characters, and most of them ASCII.
+fn unmarked_utf16(bytes: &[u8]) -> Option<Encoding> {
+    if bytes.len() < 4 || bytes.len() % 2 != 0 {
+        return None;
+    }
+    [false, true].into_iter().map(|big| Encoding::Utf16 { big }).find(|encoding| {
+        let (mut all, mut ascii, mut rest) = (0, 0, bytes);
+        while let Some((text, n)) = encoding.first(rest) {
+            rest = &rest[n..];
+            all += 1;
+            let c = text.chars().next().unwrap_or_default();
+            if matches!(c, '\u{fffd}'..='\u{ffff}') || c.is_control() && !c.is_ascii_whitespace() {
+                return false;
+            }
+            ascii += usize::from(c.is_ascii());
+        }
+        4 * ascii >= 3 * all
+    })
+}
+
+fn has_zeros(encoding: Encoding, bytes: &[u8]) -> bool {
+    let zero = encoding.newline(0);
+    bytes.chunks_exact(2).take(SNIFF).any(|unit| unit == zero)
+}
+
+/// More lines end so than by newlines.
+fn ends_with_carriage_returns(encoding: Encoding, bytes: &[u8]) -> bool {
+    if !bytes.contains(&b'\r') {
+        return false;
+    }
+    let (mut alone, mut newlines, mut returned) = (0_usize, 0_usize, false);
+    let mut next = |c: u8| {
+        alone += usize::from(returned && c != b'\n');
+        newlines += usize::from(c == b'\n');
+        returned = c == b'\r';
+    };
+    match encoding {
+        Encoding::Utf16 { big } => {
+            bytes.chunks_exact(2).for_each(|unit| {
+                let [high, low] = if big { [unit[0], unit[1]] } else { [unit[1], unit[0]] };
+                next(if high == 0 { low } else { 0 });
+            });
+        }
+        _ => bytes.iter().for_each(|b| next(*b)),
+    }
+    next(0);
+    alone > newlines
+}
+
+fn is_iso_2022_jp(bytes: &[u8]) -> bool {
+    let switches = bytes.windows(3).any(|w| matches!(w, b"\x1b$B" | b"\x1b$@"));
+    switches && ISO_2022_JP.decode_without_bom_handling_and_without_replacement(bytes).is_some()
+}

@@ -1,0 +1,240 @@
+//! A file in another encoding as text, and what an edit of this text does to its bytes.
+//!
+//! A unit is a character (a few encodings write two as one) with the bytes it has in the file. An edit copies the bytes of all units that stay, whatever they are,
+//! and only what is new is encoded: what was guessed wrongly, or is no text at all, is not touched.
+
+use std::{borrow::Cow, ops::Range};
+
+use similar::{Algorithm, DiffOp, capture_diff_slices};
+
+use crate::{Unwritable, coding::Coding, encoding::Encoding};
+
+/// A comparison of more (old times new) is not made: all in between is taken for new.
+const COMPARED: usize = 4_000_000;
+
+/// The text, as UTF-8.
+pub(crate) fn text(coding: Coding, bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() + bytes.len() / 4);
+    each(coding, bytes, |text, _, _| out.push_str(text));
+    out
+}
+
+/// Tells every unit: its text, its bytes, and the encoding it is in.
+fn each<'a>(coding: Coding, bytes: &'a [u8], mut tell: impl FnMut(&str, &'a [u8], Encoding)) {
+    let mut at = 0;
+    let mut line_end = 0;
+    let mut encoding = coding.encoding;
+    while at < bytes.len() {
+        if let Some(stray) = coding.stray
+            && at >= line_end
+        {
+            line_end = bytes[at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |n| at + n + 1);
+            let line = &bytes[at..line_end];
+            encoding = if std::str::from_utf8(line).is_ok() { coding.encoding } else { stray };
+        }
+        let Some((text, n)) = encoding.first(&bytes[at..]) else { break };
+        let own = &bytes[at..at + n];
+        at += n;
+        let returned = coding.carriage_returns && text == "\r";
+        let halved = || encoding.first(&bytes[at..]).is_some_and(|(next, _)| next == "\n");
+        tell(if returned && !halved() { "\n" } else { &text }, own, encoding);
+    }
+}
+
+/// The bytes of a file whose text is edited.
+///
+/// # Errors
+/// When its encoding has no such characters.
+pub(crate) fn write(coding: Coding, bytes: &[u8], new: &str) -> Result<Vec<u8>, Unwritable> {
+    let new = match coding.carriage_returns {
+        true => Cow::Owned(new.replace("\r\n", "\n")),
+        false => Cow::Borrowed(new),
+    };
+    let old = Lines::of(coding, bytes);
+    let new_lines: Vec<&str> = new.split_inclusive('\n').collect();
+    let mut out = Writer { coding, old: &old, out: Vec::with_capacity(bytes.len()), line: 1 };
+    for op in compare(&old.texts(), &new_lines) {
+        match op {
+            DiffOp::Equal { old_index, len, .. } => out.keep(old.lines(old_index..old_index + len)),
+            DiffOp::Delete { .. } => {}
+            DiffOp::Insert { new_index, new_len, .. } => {
+                new_lines[new_index..new_index + new_len]
+                    .iter()
+                    .try_for_each(|line| out.write(line, coding.encoding))?;
+            }
+            DiffOp::Replace { old_index, old_len, new_index, new_len } => {
+                let units = old.lines(old_index..old_index + old_len);
+                out.replace(units, &new_lines[new_index..new_index + new_len].concat())?;
+            }
+        }
+    }
+    let written = out.out;
+    let reads_so = |encoding| text(Coding { encoding, ..coding }, &written) == new;
+    match coding.all().any(reads_so) {
+        true => Ok(written),
+        false => Err(Unwritable::Ambiguous { encoding: coding.encoding.name() }),
+    }
+}
+
+/// From old to new. Compared is only what lies between the beginning and the end that are the same.
+fn compare<T: Eq + std::hash::Hash + Ord>(old: &[T], new: &[T]) -> Vec<DiffOp> {
+    let same = |pairs: &mut dyn Iterator<Item = (&T, &T)>| pairs.take_while(|(a, b)| a == b).count();
+    let head = same(&mut old.iter().zip(new));
+    let tail = same(&mut old[head..].iter().rev().zip(new[head..].iter().rev()));
+    let (old_end, new_end) = (old.len() - tail, new.len() - tail);
+    let (a, b) = (&old[head..old_end], &new[head..new_end]);
+    let mut ops = vec![DiffOp::Equal { old_index: 0, new_index: 0, len: head }];
+    if a.len().saturating_mul(b.len()) > COMPARED {
+        let (old_len, new_len) = (a.len(), b.len());
+        ops.push(DiffOp::Replace { old_index: head, old_len, new_index: head, new_len });
+    } else {
+        ops.extend(capture_diff_slices(Algorithm::Myers, a, b).into_iter().map(|op| moved(op, head)));
+    }
+    ops.push(DiffOp::Equal { old_index: old_end, new_index: new_end, len: tail });
+    ops
+}
+
+fn moved(op: DiffOp, by: usize) -> DiffOp {
+    match op {
+        DiffOp::Equal { old_index, new_index, len } => {
+            DiffOp::Equal { old_index: old_index + by, new_index: new_index + by, len }
+        }
+        DiffOp::Delete { old_index, old_len, new_index } => {
+            DiffOp::Delete { old_index: old_index + by, old_len, new_index: new_index + by }
+        }
+        DiffOp::Insert { old_index, new_index, new_len } => {
+            DiffOp::Insert { old_index: old_index + by, new_index: new_index + by, new_len }
+        }
+        DiffOp::Replace { old_index, old_len, new_index, new_len } => {
+            DiffOp::Replace { old_index: old_index + by, old_len, new_index: new_index + by, new_len }
+        }
+    }
+}
+
+/// A unit of a file.
+struct Unit<'a> {
+    /// In the text.
+    text: Range<usize>,
+    bytes: &'a [u8],
+    encoding: Encoding,
+}
+
+/// A file as units, by lines.
+struct Lines<'a> {
+    text: String,
+    units: Vec<Unit<'a>>,
+    /// Where each line begins among the units; the last is the end.
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(coding: Coding, bytes: &'a [u8]) -> Self {
+        let mut lines = Self { text: String::new(), units: Vec::new(), starts: vec![0] };
+        each(coding, bytes, |text, bytes, encoding| {
+            let from = lines.text.len();
+            lines.text.push_str(text);
+            lines.units.push(Unit { text: from..lines.text.len(), bytes, encoding });
+            if text == "\n" {
+                lines.starts.push(lines.units.len());
+            }
+        });
+        if lines.starts.last() != Some(&lines.units.len()) {
+            lines.starts.push(lines.units.len());
+        }
+        lines
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        self.text.split_inclusive('\n').collect()
+    }
+
+    fn lines(&self, lines: Range<usize>) -> &[Unit<'a>] {
+        let start = |line: usize| self.starts.get(line).copied().unwrap_or(self.units.len());
+        &self.units[start(lines.start)..start(lines.end)]
+    }
+}
+
+struct Writer<'o, 'a> {
+    coding: Coding,
+    old: &'o Lines<'a>,
+    out: Vec<u8>,
+    /// Of the new text, from 1.
+    line: usize,
+}
+
+impl Writer<'_, '_> {
+    fn keep(&mut self, units: &[Unit<'_>]) {
+        for unit in units {
+            self.out.extend_from_slice(unit.bytes);
+            self.line += self.old.text[unit.text.clone()].matches('\n').count();
+        }
+    }
+
+    fn replace(&mut self, units: &[Unit<'_>], new: &str) -> Result<(), Unwritable> {
+        let old: Vec<&str> = units.iter().map(|unit| &self.old.text[unit.text.clone()]).collect();
+        let mut room: Vec<usize> = new.char_indices().map(|(at, _)| at).collect();
+        room.push(new.len());
+        let chars: Vec<&str> = room.windows(2).map(|w| &new[w[0]..w[1]]).collect();
+        for op in compare(&old, &chars) {
+            let encoding = |old_index: usize| {
+                units.get(old_index).or(units.last()).map_or(self.coding.encoding, |unit| unit.encoding)
+            };
+            match op {
+                DiffOp::Equal { old_index, len, .. } => self.keep(&units[old_index..old_index + len]),
+                DiffOp::Delete { .. } => {}
+                DiffOp::Insert { old_index, new_index, new_len }
+                | DiffOp::Replace { old_index, new_index, new_len, .. } => {
+                    let encoding = encoding(old_index);
+                    self.write(&chars[new_index..new_index + new_len].concat(), encoding)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// New text.
+    fn write(&mut self, text: &str, encoding: Encoding) -> Result<(), Unwritable> {
+        for (i, part) in text.split('\n').enumerate() {
+            if i > 0 {
+                let newline = if self.coding.carriage_returns { b'\r' } else { b'\n' };
+                self.out.extend_from_slice(&encoding.newline(newline));
+                self.line += 1;
+            }
+            let bytes = match self.coding.others {
+                [None, None, None, None] => encoding.write(part).map_err(|c| self.unwritable(c, encoding)),
+                _ => self.write_as_any(part),
+            };
+            self.out.extend_from_slice(&bytes?);
+        }
+        Ok(())
+    }
+
+    /// Where the file may be in several encodings: as all of them have it that have it.
+    fn write_as_any(&self, text: &str) -> Result<Vec<u8>, Unwritable> {
+        let main = self.coding.encoding;
+        let mut bytes = Vec::with_capacity(text.len());
+        for c in text.chars() {
+            let all = self.coding.all();
+            let written = |e: Encoding| Some((e, e.write(c.encode_utf8(&mut [0; 4])).ok()?));
+            let mut ways = all.clone().filter_map(written);
+            let Some((encoding, own)) = ways.next() else { return Err(self.unwritable(c, main)) };
+            // What ISO leaves to control characters, Windows alone has.
+            let windows = matches!(own[..], [0x80..=0x9f]);
+            let other = ways.find(|(_, other)| *other != own).map(|(other, _)| other);
+            let iso = || all.clone().find(|e| *e != encoding && e.write(c.encode_utf8(&mut [0; 4])).is_err());
+            if let Some(other) = other.or_else(|| windows.then(iso).flatten()) {
+                let (line, encoding, twin) = (self.line, encoding.name(), other.name());
+                return Err(Unwritable::Twins { c, line, encoding, twin });
+            }
+            bytes.extend_from_slice(&own);
+        }
+        Ok(bytes)
+    }
+
+    fn unwritable(&self, c: char, encoding: Encoding) -> Unwritable {
+        match c {
+            '\u{fffd}' => Unwritable::Unreadable { line: self.line, encoding: encoding.name() },
+            _ => Unwritable::Character { c, line: self.line, encoding: encoding.name() },
+        }
+    }
+}

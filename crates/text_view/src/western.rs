@@ -1,0 +1,68 @@
+//! Where a file has very few characters beyond ASCII, a guess by frequencies means little: a pound sign is taken for a Polish letter. Such a file is
+//! Western European if it reads well so.
+
+use encoding_rs::{
+    BIG5, EUC_JP, EUC_KR, GB18030, GBK, ISO_8859_2, ISO_8859_3, ISO_8859_4, ISO_8859_10, ISO_8859_13,
+    ISO_8859_14, ISO_8859_16, SHIFT_JIS, WINDOWS_1250, WINDOWS_1252, WINDOWS_1257, WINDOWS_1258,
+};
+
+/// Signs that read well are what they seem, up to so many: a text that is meant otherwise has letters too.
+const SIGNS: usize = 8;
+/// So many bytes decide nothing among languages with Latin letters, or may be one character of two bytes by accident.
+const FEW: usize = 2;
+
+/// Whether a text with `high` bytes beyond ASCII is likelier Western European than what was guessed.
+pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], high: usize) -> bool {
+    let rare = [
+        ISO_8859_3,
+        ISO_8859_4,
+        ISO_8859_10,
+        ISO_8859_13,
+        ISO_8859_14,
+        ISO_8859_16,
+        WINDOWS_1257,
+        WINDOWS_1258,
+    ];
+    let two_bytes = [BIG5, GBK, GB18030, SHIFT_JIS, EUC_JP, EUC_KR];
+    let (few, letters) = match guess {
+        _ if rare.contains(&guess) => (FEW, true),
+        _ if two_bytes.contains(&guess) => (FEW, true),
+        // In these languages letters tell.
+        _ if [WINDOWS_1250, ISO_8859_2].contains(&guess) => (SIGNS, false),
+        _ => return false,
+    };
+    if high > few {
+        return false;
+    }
+    let text = WINDOWS_1252.decode_without_bom_handling(text).0;
+    let chars: Vec<char> = text.chars().collect();
+    let at = |i: usize| chars.get(i).copied().unwrap_or(' ');
+    chars.iter().enumerate().filter(|(_, c)| !c.is_ascii()).all(|(i, c)| {
+        let (before, after) = (if i == 0 { ' ' } else { at(i - 1) }, at(i + 1));
+        reads_well(before, *c, after, letters)
+    })
+}
+
+fn reads_well(before: char, c: char, after: char, letters: bool) -> bool {
+    let number = |c: char| c.is_ascii_digit() || c.is_whitespace() || ".,-+(".contains(c);
+    match c {
+        '£' | '±' | '¥' | '€' => !before.is_alphabetic() && number(after),
+        '«' | '¿' | '¡' | '“' | '„' => {
+            !before.is_alphanumeric() && (after.is_alphanumeric() || after.is_whitespace() || after == '¡')
+        }
+        '»' | '”' => {
+            !after.is_alphanumeric() && !before.is_whitespace()
+                || before.is_whitespace() && !after.is_alphanumeric()
+        }
+        '’' | '‘' => before.is_alphabetic() || after.is_alphabetic(),
+        'µ' => !before.is_alphabetic() && "msgAVFHWlL ".contains(after),
+        '°' => !before.is_alphabetic() && (!after.is_alphabetic() || "CFK".contains(after)),
+        '§' | '©' | '®' | '…' | '–' | '—' | '•' | '·' | '×' | '÷' | '™' => true,
+        '²' | '³' => before.is_alphanumeric() && !after.is_alphabetic(),
+        '½' | '¼' | '¾' => !before.is_alphabetic() && !after.is_alphabetic(),
+        'ª' | 'º' => before.is_alphanumeric() && !after.is_alphabetic(),
+        'œ' | 'Œ' => "uUiI".contains(after),
+        c if c.is_alphabetic() => letters && !(before.is_lowercase() && c.is_uppercase()),
+        _ => false,
+    }
+}

@@ -1,0 +1,86 @@
+//! Files of the run itself that lie in the tree: what its output goes to, and the folder where it keeps its state. They belong to nobody's work, so they are
+//! neither listed nor searched, no change of a run and no part of a copy.
+
+use std::{
+    os::fd::{AsFd, AsRawFd as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::FileType;
+
+use crate::{CleanPath, Workspace, root::id};
+
+/// Files and folders to leave out. They are told before a dry run's overlay is entered: there the same file has another inode.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Device and inode.
+    ids: Vec<(u64, u64)>,
+    /// Absolute, without symbolic links.
+    paths: Vec<PathBuf>,
+}
+
+impl Own {
+    /// Adds a file that is open, such as standard output. Pipes and terminals are in no tree.
+    pub fn add_open(&mut self, file: impl AsFd) {
+        let file = file.as_fd();
+        let Ok(stat) = rustix::fs::fstat(file) else { return };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || self.ids.contains(&id(&stat)) {
+            return;
+        }
+        self.ids.push(id(&stat));
+        let named = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let is_there = |path: &PathBuf| rustix::fs::stat(path).is_ok_and(|found| id(&found) == id(&stat));
+        self.paths.extend(named.ok().filter(is_there));
+    }
+
+    /// Adds a folder with all that is in it, if it is there.
+    pub fn add_folder(&mut self, folder: &Path) {
+        if let Ok(folder) = folder.canonicalize() {
+            self.ids.extend(rustix::fs::stat(&folder).map(|stat| id(&stat)));
+            self.paths.push(folder);
+        }
+    }
+
+    /// Adds a path of the tree under `root`.
+    pub(crate) fn add(&mut self, root: &Path, path: &Path) {
+        self.paths.push(root.join(path));
+    }
+
+    /// The paths inside a tree, relative to it. A tree that lies in such a folder itself is not part of it.
+    pub(crate) fn paths<'a>(&'a self, root: &'a Path) -> impl Iterator<Item = &'a Path> {
+        let inside = self.paths.iter().filter_map(move |own| own.strip_prefix(root).ok());
+        inside.filter(|own| !own.as_os_str().is_empty())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.paths.is_empty()
+    }
+
+    /// Whether a path, relative to the root, is one of these, or below one.
+    pub(crate) fn has(&self, root: &Path, path: &Path) -> bool {
+        self.paths(root).any(|own| path.starts_with(own))
+    }
+
+    pub(crate) fn has_id(&self, id: (u64, u64)) -> bool {
+        self.ids.contains(&id)
+    }
+}
+
+impl Workspace {
+    /// Leaves these files out of all that is done with the tree from now on; for a workspace that has just been opened.
+    #[must_use]
+    pub fn without(self, own: &Own) -> Self {
+        // Set once: what is known of the tree is known without these files.
+        let _ = self.0.own.set(own.clone());
+        self
+    }
+
+    pub(crate) fn own(&self) -> &Own {
+        self.0.own.get_or_init(Own::default)
+    }
+
+    pub(crate) fn is_own(&self, path: &CleanPath, id: Option<(u64, u64)>) -> bool {
+        let own = self.own();
+        !own.is_empty() && (own.has(&self.0.root, path.as_ref()) || id.is_some_and(|id| own.has_id(id)))
+    }
+}

@@ -1,0 +1,105 @@
+//! Where output and state of a run lie in the repository, they are no part of what it works on.
+
+use std::fs::{self, File};
+
+use crate::changes::{ADD, MENDED};
+use crate::support::{World, call, json_lines};
+use fake_model::{Reply, Server};
+use serde_json::json;
+
+fn answers() -> [String; 5] {
+    [
+        call(
+            "apply_patch",
+            json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]}),
+        ),
+        call("run_command", json!({"command": "echo hi > made.txt"})),
+        call("list_files", json!({})),
+        call("search", json!({"pattern": "echo"})),
+        call("finish", json!({})),
+    ]
+}
+
+/// Runs a session with output going to these files of the repository; returns its events.
+fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&str>) {
+    let server = Server::start();
+    answers().into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
+    let mut all =
+        vec!["run", "--json", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."];
+    all.extend(args);
+    let mut run = world.agent(&all);
+    run.env("OLLAMA_HOST", server.url()).stdout(out).stderr(err);
+    if let Some(state) = state {
+        run.env("AGENT_STATE_DIR", state);
+    }
+    assert!(run.status().unwrap().success());
+}
+
+/// What the run says it changed, and what its tools showed.
+fn judge(events: &str, never: &[&str]) {
+    // Standard error may go to the same file.
+    let events: Vec<&str> = events.lines().filter(|line| line.starts_with('{')).collect();
+    let events = json_lines(&events.join("\n"));
+    let finished = events.last().unwrap();
+    assert_eq!(finished["diff"]["files"], json!(["add.sh", "made.txt"]), "{finished}");
+    for event in events.iter().filter(|e| e["event"] == "tool_finished" || e["event"] == "finished") {
+        let text = format!("{}{}", event["text"], event["diff"]);
+        never.iter().for_each(|name| assert!(!text.contains(name), "{name}: {text}"));
+    }
+}
+
+#[test]
+fn a_file_that_output_goes_to_is_no_change_and_does_not_stand_in_the_way_of_undo() {
+    // Beside each other, and both into one file, which git tracks.
+    for (out, err) in [("events.jsonl", "err.log"), ("both.log", "both.log")] {
+        let world = World::with_a_bug();
+        world.write("both.log", "");
+        world.git(&["add", "--all"]);
+        world.git(&["commit", "--quiet", "--message=log"]);
+        let open = |name: &str| {
+            File::options().create(true).append(true).open(world.repo().join(name)).unwrap()
+        };
+        session(&world, &[], open(out), open(err), None);
+        judge(&world.read(out), &[out, err]);
+        assert_eq!(world.read("add.sh"), MENDED);
+        let undone = world.observe(&["undo", "last"]);
+        assert!(undone.starts_with("exit 0"), "{undone}");
+        assert_eq!(world.read("add.sh"), ADD);
+        assert!(!world.repo().join("made.txt").exists() && world.repo().join(out).exists());
+    }
+}
+
+#[test]
+fn a_dry_run_neither_copies_nor_tells_the_files_that_its_output_goes_to() {
+    for state in [None, Some(".agent-state")] {
+        let world = World::with_a_bug();
+        let open = |name: &str| File::create(world.repo().join(name)).unwrap();
+        // With the state inside, it is a copy.
+        session(&world, &["--dry-run"], open("events.jsonl"), open("err.log"), state);
+        judge(&world.read("events.jsonl"), &["events.jsonl", "err.log", ".agent-state"]);
+        assert_eq!(world.read("add.sh"), ADD);
+    }
+}
+
+#[test]
+fn a_state_folder_inside_the_repository_is_no_part_of_it() {
+    let world = World::with_a_bug();
+    let state = "state";
+    let out = world.home().join("events.jsonl");
+    session(&world, &[], File::create(&out).unwrap(), File::create(world.home().join("err")).unwrap(), Some(state));
+    judge(&fs::read_to_string(out).unwrap(), &["journal.jsonl", "state/"]);
+    let undone = world.agent(&["undo", "last"]).env("AGENT_STATE_DIR", state).status().unwrap();
+    assert!(undone.success());
+    assert_eq!(world.read("add.sh"), ADD);
+}
+
+#[test]
+fn the_file_that_output_goes_to_cannot_be_edited() {
+    let world = World::with_a_bug();
+    let out = world.repo().join("out.txt");
+    let edit = json!({"path": "out.txt", "content": "x\n"}).to_string();
+    let mut call = world.agent(&["tools", "call", "apply_patch", &edit]);
+    let done = call.stdout(File::create(&out).unwrap()).output().unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("out.txt may not be changed"), "{done:?}");
+}
