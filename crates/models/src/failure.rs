@@ -27,6 +27,29 @@ const OVERFLOW: [&str; 8] = [
     "too many tokens",
 ];
 
+/// Words of a 429 that no waiting helps: the account is at its end.
+const USED_UP: [&str; 7] = [
+    "insufficient_quota",
+    "exceeded your current quota",
+    "insufficient credits",
+    "insufficient balance",
+    "credit balance is too low",
+    "billing_hard_limit",
+    "out of credits",
+];
+
+/// Words of a chat template that failed while it was rendered.
+const TEMPLATE: [&str; 8] = [
+    "jinja",
+    "chat template",
+    "chat_template",
+    "template error",
+    "templateerror",
+    "raise_exception",
+    "applying prompt template",
+    "rendering prompt",
+];
+
 /// What the body of a failure says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Body {
@@ -83,6 +106,12 @@ impl Body {
                     _ => self.message = shorten(&value.to_string()),
                 }
             }
+            // Google's layer wraps the object in a list; FastAPI lists its complaints, and those stay whole.
+            Value::Array(list) if list.first().is_some_and(|first| first.get("error").is_some()) => {
+                if let Some(first) = list.first() {
+                    self.fill(first, depth + 1);
+                }
+            }
             Value::Null => {}
             other => self.message = shorten(&other.to_string()),
         }
@@ -91,6 +120,19 @@ impl Body {
     fn is_overflow(&self) -> bool {
         let text = format!("{}{}", self.kind, self.message).to_lowercase();
         OVERFLOW.iter().any(|phrase| text.contains(phrase))
+    }
+
+    fn is_template(&self) -> bool {
+        // A field of this name may be refused without any template failing.
+        let text = self.message.to_lowercase().replace("chat_template_kwargs", "");
+        TEMPLATE.iter().any(|phrase| text.contains(phrase))
+            // llama.cpp's engine: "… at row 12, column 40".
+            || (text.contains("at row ") && text.contains(", column "))
+    }
+
+    fn is_used_up(&self) -> bool {
+        let text = format!("{}{}", self.kind, self.message).to_lowercase();
+        USED_UP.iter().any(|phrase| text.contains(phrase))
     }
 
     fn overflow(self) -> Error {
@@ -106,6 +148,9 @@ impl Body {
     pub(crate) fn mid_stream(self) -> Error {
         if self.is_overflow() {
             return self.overflow();
+        }
+        if self.is_template() {
+            return Error::Refused(template(&format!("the server refused the request: {}", self.message)));
         }
         match self.code {
             Some(401 | 403) => Error::Settings(format!("the server refused the key: {}", self.message)),
@@ -130,6 +175,8 @@ pub(crate) enum Failure {
         body: Box<Body>,
         /// Seconds.
         retry_after: Option<u64>,
+        /// Whether a key or other credentials were sent.
+        keyed: bool,
     },
     /// Anything else.
     Other(Error),
@@ -154,6 +201,28 @@ impl Failure {
         }
     }
 
+    /// The words of a refusal of the request itself, in lower case; `None` for other failures, and for a prompt that is too long.
+    pub(crate) fn refusing(&self) -> Option<String> {
+        match self {
+            Failure::Status { status: 400 | 422 | 500 | 501, body, .. } if !body.is_overflow() => {
+                Some(format!("{}{}", body.kind, body.message).to_lowercase())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the model's chat template failed on the conversation.
+    pub(crate) fn is_template(&self) -> bool {
+        matches!(self, Failure::Status { status: 400 | 422 | 500 | 501, body, .. } if body.is_template())
+    }
+
+    /// The error that began an answer with status 200, as the refusal that it is.
+    pub(crate) fn of_stream(error: &Error) -> Option<Self> {
+        let (Error::Refused(message) | Error::Unavailable { message, .. }) = error else { return None };
+        let body = Box::new(Body { message: message.clone(), ..Body::default() });
+        Some(Failure::Status { status: 500, url: String::new(), body, retry_after: None, keyed: true })
+    }
+
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Failure::Status { status, .. } => Some(*status),
@@ -164,14 +233,21 @@ impl Failure {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let (status, url, body, retry_after) = match failure {
+        let (status, url, body, retry_after, keyed) = match failure {
             Failure::Other(error) => return error,
-            Failure::Status { status, url, body, retry_after } => (status, url, body, retry_after),
+            Failure::Status { status, url, body, retry_after, keyed } => {
+                (status, url, body, retry_after, keyed)
+            }
         };
         if matches!(status, 400 | 413 | 422 | 500) && body.is_overflow() {
             return body.overflow();
         }
-        let said = if body.message.is_empty() { NO_REASON.to_owned() } else { body.message };
+        if matches!(status, 400 | 422 | 500 | 501) && body.is_template() {
+            return Error::Refused(template(&format!("{url} answered {status}: {}", body.message)));
+        }
+        let used_up = body.is_used_up();
+        let retry_after = retry_after.or_else(|| asked_in(&body.message));
+        let said = if body.message.is_empty() { NO_REASON.to_owned() } else { body.message.clone() };
         let because = |hint: &str| format!("{url} answered {status}: {said}{hint}");
         let refused = |hint: &str| Error::Refused(because(hint));
         let settings = |hint: &str| Error::Settings(because(hint));
@@ -182,8 +258,12 @@ impl From<Failure> for Error {
             }
             401 => match body.signin_url {
                 Some(url) => settings(&format!("; sign in at {url} or with `ollama signin`")),
+                None if !keyed => settings(
+                    "; no API key was sent: set OPENAI_API_KEY, or api_key_file in your settings",
+                ),
                 None => settings("; check the API key"),
             },
+            429 if used_up => refused("; the account's quota is used up: check its plan and billing"),
             402 => refused("; the account has no balance left"),
             403 if said == NO_REASON => settings(
                 "; a server bound to loopback refuses foreign host names: reach it as 127.0.0.1 or set OLLAMA_HOST on both sides",
@@ -193,9 +273,7 @@ impl From<Failure> for Error {
                 Error::MissingModel { message: said, available: Vec::new() }
             }
             404 | 405 => settings("; check the address, its path too"),
-            407 => settings(
-                "; the proxy wants credentials: http://user:password@proxy in HTTP_PROXY or HTTPS_PROXY",
-            ),
+            407 => settings(&format!("; {}", crate::http::PROXY_CREDENTIALS)),
             503 if said.to_lowercase().contains("loading model") => Error::Loading(because("")),
             408 | 429 | 499 | 500 | 502..=599 => {
                 Error::Unavailable { message: format!("{url} answered {status}: {said}"), retry_after }
@@ -203,6 +281,32 @@ impl From<Failure> for Error {
             _ => refused(""),
         }
     }
+}
+
+/// What to do about a chat template that fails.
+fn template(said: &str) -> String {
+    format!(
+        "{said}; the model's chat template cannot render the conversation: start the server with another template, or \
+         choose another model"
+    )
+}
+
+/// The seconds that a message asks to wait: "Please try again in 1.2s", "retry in 34.07s", "in 500ms".
+fn asked_in(message: &str) -> Option<u64> {
+    let text = message.to_lowercase();
+    let after = text.split_once("try again in ").or_else(|| text.split_once("retry in "))?.1;
+    let digits = after.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(after.len());
+    let (number, unit) = after.split_at(digits);
+    let number: f64 = number.parse().ok()?;
+    let unit = unit.trim_start();
+    let factor = match unit {
+        _ if unit.starts_with("ms") || unit.starts_with("milli") => 0.001,
+        _ if unit.starts_with('s') => 1.0,
+        _ if unit.starts_with('m') => 60.0,
+        _ if unit.starts_with('h') => 3600.0,
+        _ => return None,
+    };
+    Some((number * factor).ceil() as u64)
 }
 
 /// One line, bounded.
@@ -225,6 +329,7 @@ mod tests {
             url: String::from("URL"),
             body: Box::new(Body::from_bytes(body.as_bytes())),
             retry_after: Some(7),
+            keyed: true,
         }
         .into()
     }
@@ -268,6 +373,29 @@ mod tests {
         assert!(matches!(error(503, loading), Error::Loading(_)));
         let too_large = "model requires more system memory (12.0 GiB) than is available (7.1 GiB)";
         assert!(matches!(error(500, too_large), Error::Refused(why) if why.contains("smaller")));
+    }
+
+    #[test]
+    fn a_wait_may_stand_in_the_message_and_a_used_up_account_is_not_waited_for() {
+        for (text, seconds) in [
+            ("Rate limit reached. Please try again in 1.2s.", Some(2)),
+            ("Please try again in 6m0s.", Some(360)),
+            ("Please retry in 34.07s.", Some(35)),
+            ("try again in 500 ms", Some(1)),
+            ("try again later", None),
+        ] {
+            assert_eq!(asked_in(text), seconds, "{text}");
+        }
+        let quota = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
+        assert!(matches!(error(429, quota), Error::Refused(why) if why.contains("billing")));
+    }
+
+    #[test]
+    fn a_template_that_fails_is_not_asked_again() {
+        let text = r#"{"error":{"code":500,"message":"Value is not callable: null at row 12, column 40"}}"#;
+        assert!(matches!(error(500, text), Error::Refused(why) if why.contains("chat template")));
+        let list = r#"[{"error":{"code":400,"message":"Developer instruction is not enabled"}}]"#;
+        assert!(matches!(error(400, list), Error::Refused(why) if why.contains(": Developer instruction")));
     }
 
     #[test]

@@ -362,7 +362,7 @@ async fn old_servers_are_met_half_way() {
 async fn a_pull_reports_progress_and_is_done_only_by_its_last_line() {
     let server =
         Server::with_config(Config { pullable: vec![ModelSpec::new("smollm2:135m")], ..Config::default() });
-    let stock = models::ollama::Server::new(&server.url(), None, None).unwrap();
+    let stock = models::ollama::Server::new(&server.url(), None, &models::Access::default()).unwrap();
     let seen: Vec<_> = stock.pull("smollm2:135m").await.unwrap().map(Result::unwrap).collect().await;
     let last = seen.last().unwrap();
     assert!(last.done && last.total() > 0 && last.completed() == last.total(), "{last:?}");

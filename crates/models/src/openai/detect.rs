@@ -1,4 +1,7 @@
-//! What kind of server is behind a base URL (wire reference 3.1): found out once, in one round trip.
+//! What kind of server is behind a base URL (wire reference 3.1): detected in one round trip, and remembered.
+//!
+//! A server is taken for what the shape of its own answers says. Gateways answer any path with status 200, so a status proves nothing, and neither
+//! does one answer that comes back for every path.
 
 use std::time::Duration;
 
@@ -7,6 +10,7 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::http::Http;
+use crate::memory::Memory;
 use crate::{Error, host};
 
 /// DeepSeek's documented window, in tokens (wire reference 2.1).
@@ -55,6 +59,8 @@ pub(super) struct Listed {
     pub(super) window: Option<u64>,
     /// Billions.
     pub(super) parameters_b: Option<f32>,
+    /// Whether the server says that it is in memory.
+    pub(super) loaded: bool,
 }
 
 /// What the probes found.
@@ -73,8 +79,27 @@ pub(super) struct Server {
     pub(super) models: Vec<Listed>,
     /// Whether its template has a think switch.
     pub(super) thinks: bool,
+    /// Whether it shows its template.
+    pub(super) templated: bool,
     /// The file its model came from (llama-server).
     pub(super) file: Option<String>,
+    /// Whether it refused to list its models for want of a key. Keys may be good for chat only.
+    pub(super) keyless: bool,
+}
+
+impl Server {
+    fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            version: None,
+            window: None,
+            models: Vec::new(),
+            thinks: false,
+            templated: false,
+            file: None,
+            keyless: false,
+        }
+    }
 }
 
 /// The URL under which the OpenAI paths are: a base without a path means the usual `/v1`.
@@ -90,79 +115,217 @@ pub(super) fn is_deepseek(base: &str) -> bool {
     host::host_of(base) == "api.deepseek.com"
 }
 
-/// Finds out what answers at `http`'s base. A probe that fails says nothing; only a server that cannot be reached at all, is still loading or
-/// refuses the key is an error.
-pub(super) async fn detect(http: &Http, known: Option<Kind>) -> Result<Found, Error> {
+/// The name by which an Ollama is remembered.
+const OLLAMA: &str = "ollama";
+
+/// Asks the paths that tell servers apart.
+struct Probes<'a> {
+    http: &'a Http,
+    root: String,
+    local: bool,
+}
+
+impl Probes<'_> {
+    async fn get(&self, url: String) -> Result<Value, Failure> {
+        let limit = if self.local { LOCAL_PROBE } else { REMOTE_PROBE };
+        self.http.json(Method::GET, &url, None, limit).await
+    }
+
+    async fn models(&self) -> Result<Value, Failure> {
+        self.get(self.http.url("/models")).await
+    }
+
+    /// A path beside the API's own.
+    async fn at(&self, path: &str) -> Result<Value, Failure> {
+        self.get(format!("{}{path}", self.root)).await
+    }
+
+    /// The same, where a hosted service is spared the question: LM Studio and a bare vLLM are programs of one's own network.
+    async fn at_local(&self, path: &str) -> Value {
+        if self.local { self.at(path).await.unwrap_or(Value::Null) } else { Value::Null }
+    }
+}
+
+/// Finds out what answers at `http`'s base, or checks that it still is what is remembered. A probe that fails says nothing; only a server that
+/// cannot be reached at all or is still loading is an error.
+pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) -> Result<Found, Error> {
     let base = http.base();
     if known == Some(Kind::DeepSeek) || is_deepseek(base) {
         return Ok(Found::Server(Server {
-            kind: Kind::DeepSeek,
-            version: None,
             window: Some(DEEPSEEK_WINDOW),
-            models: Vec::new(),
             thinks: true,
-            file: None,
+            ..Server::of(Kind::DeepSeek)
         }));
     }
-    let root = host::root(base);
-    let local = host::is_local(base);
-    let limit = if local { LOCAL_PROBE } else { REMOTE_PROBE };
-    let get = |url: String| async move { http.json(Method::GET, &url, None, limit).await };
-    let get_local = |url: String| async move {
-        // LM Studio and a bare vLLM are programs of one's own network; a hosted service is spared the questions.
-        if local { get(url).await.unwrap_or(Value::Null) } else { Value::Null }
-    };
-    let (models, ollama, props, studio, studio_before, vllm) = tokio::join!(
-        get(format!("{base}/models")),
-        get(format!("{root}/api/version")),
-        get(format!("{root}/props")),
-        get_local(format!("{root}/api/v1/models")),
-        get_local(format!("{root}/api/v0/models")),
-        get_local(format!("{root}/version")),
-    );
-    if let Ok(Value::String(version)) = ollama.as_ref().map(|value| &value["version"]) {
-        return Ok(Found::Ollama { version: version.clone() });
-    }
-    for answer in [&models, &props] {
-        if let Err(failure @ Failure::Status { status: 503, .. }) = answer {
-            return Err(failure.clone().into());
+    let probes = Probes { http, root: host::root(base).into_owned(), local: host::is_local(base) };
+    if let Some(remembered) = memory.recall(base) {
+        if let Some(found) = again(&probes, &remembered.server, remembered.version).await? {
+            return Ok(found);
         }
+        memory.forget(base);
     }
-    let silent = |answer: &Result<Value, Failure>| matches!(answer, Err(Failure::Other(Error::Timeout(_))));
-    let nobody = [&models, &ollama, &props].into_iter().all(silent);
-    let models = match models {
-        Ok(models) => models,
-        Err(Failure::Other(error)) if nobody => return Err(error),
-        Err(failure @ Failure::Status { status: 401, .. }) => return Err(failure.into()),
-        Err(Failure::Other(error @ (Error::Transport(_) | Error::Refused(_) | Error::Settings(_)))) => {
+    let found = afresh(&probes).await?;
+    match &found {
+        Found::Ollama { version } => memory.detected(base, OLLAMA, Some(version.clone())),
+        // A server that says nothing of itself, or wants another key, may say more next time.
+        Found::Server(server) if server.models.is_empty() => {}
+        Found::Server(server) => memory.detected(base, server.kind.name(), server.version.clone()),
+    }
+    Ok(match (found, known) {
+        (Found::Server(server), Some(kind)) => Found::Server(Server { kind, ..server }),
+        (found, _) => found,
+    })
+}
+
+/// Asks only what a server of the remembered kind knows; `None` if it does not answer like one.
+async fn again(
+    probes: &Probes<'_>,
+    remembered: &str,
+    version: Option<String>,
+) -> Result<Option<Found>, Error> {
+    let none = Value::Null;
+    if remembered == OLLAMA {
+        let answer = probes.at("/api/version").await;
+        return match answer {
+            Ok(answer) => Ok(ollama_version(&answer).map(|version| Found::Ollama { version })),
+            Err(Failure::Other(error @ Error::Transport(_))) => Err(error),
+            Err(_) => Ok(None),
+        };
+    }
+    let (models, props, studio) = match remembered {
+        "llama-server" => {
+            let (models, props) = tokio::join!(probes.models(), probes.at("/props"));
+            (models, props, Value::Null)
+        }
+        "lm-studio" => {
+            let (models, studio) = tokio::join!(probes.models(), probes.at_local("/api/v1/models"));
+            (models, Ok(Value::Null), studio)
+        }
+        _ => (probes.models().await, Ok(Value::Null), Value::Null),
+    };
+    let Some(models) = listed_or_error(&[&models, &props], models.clone())? else { return Ok(None) };
+    let server = read(&models, &props.unwrap_or_default(), &[studio], &none);
+    // What is not asked cannot contradict, so the owner named in the list has a say.
+    let stranger = server.kind == Kind::Generic && matches!(owner(&models), "library" | "organization_owner");
+    let same = server.kind.name() == remembered && !server.models.is_empty() && !stranger;
+    let version = server.version.clone().or(version);
+    Ok(same.then_some(Found::Server(Server { version, ..server })))
+}
+
+/// The model list; an error where the server cannot be reached or is loading, `None` where the list is refused or is none.
+fn listed_or_error(
+    answers: &[&Result<Value, Failure>],
+    models: Result<Value, Failure>,
+) -> Result<Option<Value>, Error> {
+    for answer in answers {
+        if let Err(failure @ Failure::Status { status: 503, .. }) = answer
+            && let error @ Error::Loading(_) = Error::from(failure.clone())
+        {
             return Err(error);
         }
-        Err(_) => Value::Null,
-    };
-    let props = props.unwrap_or(Value::Null);
-    let mut server = read(&models, &props, &[studio, studio_before], &vllm);
-    server.kind = known.unwrap_or(server.kind);
+    }
+    let silent = |answer: &&Result<Value, Failure>| matches!(answer, Err(Failure::Other(Error::Timeout(_))));
+    match models {
+        Ok(models) => Ok(Some(models)),
+        Err(Failure::Other(error)) if answers.iter().all(silent) => Err(error),
+        // Nobody there, a wrong certificate, a redirect. A path that alone breaks the connection says nothing.
+        Err(Failure::Other(error @ (Error::Transport(_) | Error::Refused(_) | Error::Settings(_))))
+            if !answers.iter().any(|answer| matches!(answer, Ok(_) | Err(Failure::Status { .. }))) =>
+        {
+            Err(error)
+        }
+        Err(Failure::Other(error @ Error::Settings(_))) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+async fn afresh(probes: &Probes<'_>) -> Result<Found, Error> {
+    let (models, ollama, props, studio, studio_before, vllm) = tokio::join!(
+        probes.models(),
+        probes.at("/api/version"),
+        probes.at("/props"),
+        probes.at_local("/api/v1/models"),
+        probes.at_local("/api/v0/models"),
+        probes.at_local("/version"),
+    );
+    let keyless = matches!(&models, Err(Failure::Status { status: 401 | 403, .. }));
+    let listed = listed_or_error(&[&models, &ollama, &props], models.clone())?.unwrap_or_default();
+    let mut answers = [ollama.unwrap_or_default(), props.unwrap_or_default(), studio, studio_before, vllm];
+    // A gateway that answers every path alike says nothing by it.
+    let alike = |answer: &Value| !answer.is_null() && answers.iter().filter(|other| *other == answer).count() > 2;
+    if answers.iter().any(alike) {
+        answers = Default::default();
+    }
+    let [ollama, props, studio, studio_before, vllm] = answers;
+    let mut server = read(&listed, &props, &[studio, studio_before], &vllm);
+    server.keyless = keyless;
+    // Others answer as Ollama does to please its clients; they name themselves in their list.
+    let names_itself = !matches!(owner(&listed), "" | "library") && !has_ollama_models(&listed);
+    if let Some(version) = ollama_version(&ollama)
+        && server.kind == Kind::Generic
+        && !names_itself
+        && probes.at("/api/tags").await.is_ok_and(|tags| is_ollama_tags(&tags))
+    {
+        return Ok(Found::Ollama { version });
+    }
     Ok(Found::Server(server))
+}
+
+/// The version in Ollama's own form: nothing else in the object, and three numbers.
+fn ollama_version(answer: &Value) -> Option<String> {
+    let object = answer.as_object().filter(|object| object.len() == 1)?;
+    let version = object.get("version")?.as_str()?;
+    let numbers = version.trim_start_matches('v').split(['.', '-', '+']).take(3);
+    (numbers.filter(|part| part.parse::<u32>().is_ok()).count() == 3).then(|| version.to_owned())
+}
+
+/// Ollama's list of the models on its disk. KoboldCpp has one model there, of its own name.
+fn is_ollama_tags(tags: &Value) -> bool {
+    let whole = |model: &Value| {
+        model["name"].as_str().is_some_and(|name| name != "koboldcpp")
+            && model["details"].is_object()
+            && (model["digest"].is_string() || model["remote_host"].is_string())
+    };
+    match &tags["models"] {
+        Value::Array(models) => models.iter().all(whole),
+        Value::Null => tags.as_object().is_some_and(|object| object.len() == 1 && object.contains_key("models")),
+        _ => false,
+    }
+}
+
+/// Ollama names as owner the account in a model's name, and `library` where there is none.
+fn has_ollama_models(list: &Value) -> bool {
+    list["data"].as_array().is_some_and(|models| {
+        let own = |model: &Value| {
+            let (id, owner) = (model["id"].as_str().unwrap_or_default(), model["owned_by"].as_str().unwrap_or_default());
+            owner == "library" || id.contains(&format!("{owner}/"))
+        };
+        !models.is_empty() && models.iter().all(own)
+    })
+}
+
+fn owner(models: &Value) -> &str {
+    let list = if models.is_array() { models } else { &models["data"] };
+    list[0]["owned_by"].as_str().unwrap_or_default()
+}
+
+/// A model list: `{"data": […]}`, and from some servers a bare list or `{"models": […]}`.
+pub(super) fn listing(models: &Value) -> Vec<Listed> {
+    let lists = [&models["data"], models, &models["models"]];
+    lists.into_iter().filter_map(Value::as_array).flatten().filter_map(listed).collect()
 }
 
 /// Reads the answers of the probes; `Null` where there was none.
 fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value) -> Server {
-    let mut listed: Vec<Listed> =
-        models["data"].as_array().into_iter().flatten().filter_map(listed).collect();
-    let owner = models["data"][0]["owned_by"].as_str().unwrap_or_default();
+    let mut listed = listing(models);
+    let owner = owner(models);
     let version = vllm["version"].as_str().map(str::to_owned);
-    let mut server = Server {
-        kind: Kind::Generic,
-        version: None,
-        window: None,
-        models: Vec::new(),
-        thinks: false,
-        file: None,
-    };
+    let mut server = Server::of(Kind::Generic);
     if props["default_generation_settings"].is_object() || owner == "llamacpp" {
         server.kind = Kind::LlamaServer;
         server.version = props["build_info"].as_str().map(str::to_owned);
         (server.window, server.file) = read_props(props);
+        server.templated = props["chat_template"].as_str().is_some_and(|template| !template.is_empty());
         server.thinks =
             props["chat_template"].as_str().is_some_and(|template| template.contains("enable_thinking"));
     } else if owner == "vllm" {
@@ -171,7 +334,9 @@ fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value) -> Server
     } else if let Some(known) = studio.iter().map(studio_models).find(|known| !known.is_empty()) {
         server.kind = Kind::LmStudio;
         for model in &mut listed {
-            model.window = known.iter().find(|known| known.id == model.id).and_then(|known| known.window);
+            let same = known.iter().find(|known| known.id == model.id);
+            model.window = same.and_then(|known| known.window);
+            model.loaded = model.window.is_some();
         }
         if listed.is_empty() {
             listed = known;
@@ -183,7 +348,8 @@ fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value) -> Server
 
 /// The window and the model's file, as llama-server tells them.
 fn read_props(props: &Value) -> (Option<u64>, Option<String>) {
-    let window = props["default_generation_settings"]["n_ctx"].as_u64();
+    // A router of several models says 0.
+    let window = props["default_generation_settings"]["n_ctx"].as_u64().filter(|window| *window > 0);
     (window, props["model_path"].as_str().map(str::to_owned))
 }
 
@@ -198,6 +364,8 @@ fn listed(model: &Value) -> Option<Listed> {
         id: model["id"].as_str()?.to_owned(),
         window: model["max_model_len"].as_u64().or(model["meta"]["n_ctx"].as_u64()),
         parameters_b: model["meta"]["n_params"].as_f64().map(|count| (count / 1e9) as f32),
+        // llama-server's router.
+        loaded: model["status"]["value"] == "loaded",
     })
 }
 
@@ -209,9 +377,13 @@ pub(super) fn studio_models(list: &Value) -> Vec<Listed> {
             id: model["key"].as_str().or(model["id"].as_str())?.to_owned(),
             window: loaded.as_u64().or(model["loaded_context_length"].as_u64()),
             parameters_b: None,
+            loaded: false,
         })
     };
-    let current = list["models"].as_array();
+    // Gateways have lists under this name too; LM Studio's says of each model which instances are loaded.
+    let current = list["models"].as_array().filter(|list| {
+        list.iter().any(|model| model["key"].is_string() && model["loaded_instances"].is_array())
+    });
     // Others answer such a path with their plain model list; LM Studio's older one is known by its members.
     let before =
         list["data"].as_array().filter(|list| list.iter().any(|model| model["max_context_length"].is_u64()));
