@@ -25,6 +25,7 @@ mod resume;
 mod run;
 mod sandbox;
 mod secrets;
+mod servers;
 mod sessions;
 mod settings;
 mod soak;

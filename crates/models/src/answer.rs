@@ -213,16 +213,12 @@ pub struct Answer {
     pub end: End,
 }
 
-/// Waits for the first piece of an answer and gives it back with the rest, so that a refusal inside a response of status 200 is met
-/// before anything was passed on.
-pub(crate) async fn begun(mut deltas: DeltaStream) -> Result<DeltaStream, Error> {
-    match deltas.next().await {
-        Some(first) => {
-            let first = first?;
-            Ok(Box::pin(stream::once(std::future::ready(Ok(first))).chain(deltas)))
-        }
-        None => Ok(deltas),
-    }
+/// Waits for the first piece of an answer, and gives the whole answer back with the error that it begins with, if it does: a refusal
+/// inside a response of status 200 is met before anything was passed on.
+pub(crate) async fn peeked(mut deltas: DeltaStream) -> (Option<Error>, DeltaStream) {
+    let first = deltas.next().await;
+    let failed = first.as_ref().and_then(|first| first.as_ref().err().cloned());
+    (failed, Box::pin(stream::iter(first).chain(deltas)))
 }
 
 /// Whether a piece is content: text, thoughts, a call, or the end.

@@ -325,6 +325,36 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_private_authority_and_a_client_certificate_are_taken_from_the_settings() {
+    let server = TlsServer::start(Certificate::Mutual);
+    let (certificate, key) = server.client();
+    let both = format!("{certificate}\n{key}");
+    let open = async |authorities: Option<&str>, certificate: Option<&str>| {
+        let access = Access {
+            authorities: authorities.map(|pem| pem.as_bytes().to_vec()),
+            certificate: certificate.map(Secret::new),
+            ..Access::default()
+        };
+        let options = OpenAiOptions { access, ..OpenAiOptions::new(&server.url()) };
+        OpenAi::open(options).await.err().unwrap()
+    };
+    let error = open(Some(server.issuer()), Some(&both)).await;
+    assert!(matches!(&error, Error::Settings(why) if why.contains("answered 401")), "{error}");
+    assert!(server.requests() > 0);
+    let before = server.requests();
+    for (authorities, certificate, words) in [
+        (Some(server.issuer()), None, "client_cert_file"),
+        (None, Some(both.as_str()), "ca_file"),
+        (Some("nonsense"), None, "no certificate in PEM form"),
+        (Some(server.issuer()), Some("nonsense"), "private key"),
+    ] {
+        let error = open(authorities, certificate).await;
+        assert!(matches!(&error, Error::Settings(why) | Error::Refused(why) if why.contains(words)), "{error}");
+    }
+    assert_eq!(server.requests(), before, "nothing was sent");
+}
+
+#[tokio::test]
 async fn plain_and_encrypted_servers_are_told_apart() {
     let plain = Server::of(Personality::Generic);
     let base = format!("https://{}/v1", plain.address());

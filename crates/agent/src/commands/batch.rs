@@ -16,6 +16,7 @@ use crate::layers;
 use crate::model;
 use crate::sanitize;
 use crate::session::{self, Order};
+use crate::waiting::Waits;
 use crate::settings::Settings;
 
 /// How often a task is tried again when the infrastructure failed.
@@ -101,6 +102,7 @@ impl Runner for Worker<'_> {
             chosen: Vec::new(), // a task that was cut off is done again, in a tree of its own
             variables: std::env::vars_os().collect(),
             interrupt,
+            waits: Waits::Unseen,
         };
         let id = journal.id().to_owned();
         match Box::pin(session::run(order, &mut journal)).await {

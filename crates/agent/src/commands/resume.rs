@@ -10,6 +10,7 @@ use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
+use crate::waiting::Waits;
 use crate::session::{self, Order};
 use crate::settings::definition;
 
@@ -49,6 +50,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
             chosen: Vec::new(),
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
+            waits: Waits::for_people(command.quiet),
         };
         tokio::select! {
             done = session::resume(order, &mut journal, &past) => done,

@@ -22,6 +22,7 @@ use crate::pager;
 use crate::preview::{self, Form};
 use crate::render::{Detail, View};
 use crate::sanitize;
+use crate::waiting::Waits;
 use crate::session::{self, Done, Order};
 
 /// The longest task, in bytes: more cannot be a task for a context window.
@@ -69,6 +70,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
             chosen: resolved.chosen(),
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
+            waits: Waits::for_people(command.quiet),
         };
         tokio::select! {
             done = session::run(order, &mut journal) => done,

@@ -14,6 +14,8 @@ pub(super) struct Learned {
     pub(super) num_ctx: Option<u64>,
     pub(super) halved: bool,
     pub(super) think: Option<Value>,
+    /// Whether it was the user who wanted thoughts.
+    pub(super) asked_to_think: bool,
     pub(super) format: bool,
     pub(super) roles: Roles,
     /// Sentences for the next time that warnings are asked for.
@@ -66,7 +68,9 @@ impl Learned {
         {
             self.think = None;
             self.identity.thinking = false;
-            self.news.push(format!("{} has no thinking; the run goes on without it", self.identity.model));
+            if self.asked_to_think {
+                self.news.push(format!("{} has no thinking; the run goes on without it", self.identity.model));
+            }
             return true;
         }
         if constrained && self.format && failure.names(&["format", "schema", "grammar"]) {

@@ -195,6 +195,7 @@ impl Ollama {
                 num_ctx,
                 halved: false,
                 think,
+                asked_to_think: !matches!(options.think, Think::Auto | Think::Off),
                 format: true,
                 roles: Roles::default(),
                 news: Vec::new(),
@@ -369,14 +370,13 @@ impl Ollama {
                 Ok((body, waits)) => {
                     let protocol = OllamaAnswer { counts_prompt: self.counts_prompt };
                     let deltas = answer::bounded(answer::items(body, waits, protocol), max_tokens);
-                    match answer::begun(deltas).await {
-                        Ok(deltas) => return Ok(deltas),
-                        // Before its first piece an error is a refusal, whatever the status was.
-                        Err(error) => match Failure::of_stream(&error) {
-                            Some(failure) if self.adapt(&failure, request, constrained) => continue,
-                            _ => return Err(error),
-                        },
+                    let (failed, deltas) = answer::peeked(deltas).await;
+                    // Before its first piece an error is a refusal, whatever the status was.
+                    let refusal = failed.as_ref().and_then(Failure::of_stream);
+                    if refusal.is_some_and(|refusal| self.adapt(&refusal, request, constrained)) {
+                        continue;
                     }
+                    return Ok(deltas);
                 }
                 Err(failure) => failure,
             };

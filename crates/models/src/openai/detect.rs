@@ -83,8 +83,8 @@ pub(super) struct Server {
     pub(super) templated: bool,
     /// The file its model came from (llama-server).
     pub(super) file: Option<String>,
-    /// Whether it refused to list its models for want of a key. Keys may be good for chat only.
-    pub(super) keyless: bool,
+    /// The refusal, if it did not list its models for want of a key. Keys may be good for chat only.
+    pub(super) locked: Option<Error>,
 }
 
 impl Server {
@@ -97,7 +97,7 @@ impl Server {
             thinks: false,
             templated: false,
             file: None,
-            keyless: false,
+            locked: None,
         }
     }
 }
@@ -248,7 +248,10 @@ async fn afresh(probes: &Probes<'_>) -> Result<Found, Error> {
         probes.at_local("/api/v0/models"),
         probes.at_local("/version"),
     );
-    let keyless = matches!(&models, Err(Failure::Status { status: 401 | 403, .. }));
+    let locked = match &models {
+        Err(failure @ Failure::Status { status: 401 | 403, .. }) => Some(failure.clone().into()),
+        _ => None,
+    };
     let listed = listed_or_error(&[&models, &ollama, &props], models.clone())?.unwrap_or_default();
     let mut answers = [ollama.unwrap_or_default(), props.unwrap_or_default(), studio, studio_before, vllm];
     // A gateway that answers every path alike says nothing by it.
@@ -258,7 +261,7 @@ async fn afresh(probes: &Probes<'_>) -> Result<Found, Error> {
     }
     let [ollama, props, studio, studio_before, vllm] = answers;
     let mut server = read(&listed, &props, &[studio, studio_before], &vllm);
-    server.keyless = keyless;
+    server.locked = locked;
     // Others answer as Ollama does to please its clients; they name themselves in their list.
     let names_itself = !matches!(owner(&listed), "" | "library") && !has_ollama_models(&listed);
     if let Some(version) = ollama_version(&ollama)

@@ -106,13 +106,10 @@ impl OpenAi {
             (Some(model), _) => model,
             (None, _) if kind == Kind::DeepSeek => DEEPSEEK_MODEL.to_owned(),
             (None, Some(first)) => first,
-            (None, None) if server.keyless => {
-                return Err(Error::Settings(format!(
-                    "{} does not list its models without a valid API key: set OPENAI_API_KEY, or name a model",
-                    http.base()
-                )));
-            }
             (None, None) => {
+                if let Some(refusal) = server.locked {
+                    return Err(refusal);
+                }
                 return Err(Error::Settings(format!("{} does not list its models; name one", http.base())));
             }
         };
@@ -228,17 +225,16 @@ impl OpenAi {
                 Ok((body, waits)) => {
                     let protocol = OpenAiAnswer::new(self.kind == Kind::Vllm, Arc::clone(&self.answers));
                     let deltas = answer::bounded(answer::items(body, waits, protocol), request.max_tokens);
-                    match answer::begun(deltas).await {
-                        Ok(deltas) => {
-                            self.remember(&learned);
-                            return Ok(deltas);
-                        }
-                        // LM Studio and some gateways refuse inside a response that has begun well.
-                        Err(error) => match Failure::of_stream(&error) {
-                            Some(failure) if self.adapt(&failure, &learned, request, stream) => continue,
-                            _ => return Err(error),
-                        },
+                    let (failed, deltas) = answer::peeked(deltas).await;
+                    // LM Studio and some gateways refuse inside a response that has begun well.
+                    let refusal = failed.as_ref().and_then(Failure::of_stream);
+                    if refusal.is_some_and(|refusal| self.adapt(&refusal, &learned, request, stream)) {
+                        continue;
                     }
+                    if failed.is_none() {
+                        self.remember(&learned);
+                    }
+                    return Ok(deltas);
                 }
                 Err(failure) => failure,
             };
