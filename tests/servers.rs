@@ -206,8 +206,9 @@ fn totals_say_nothing_of_evaluated_tokens_where_the_server_does_not() {
 fn an_ollama_without_models_is_answered_with_how_to_get_one() {
     let world = World::with_a_bug();
     let server = Server::with_config(Config { models: Some(Vec::new()), ..Config::default() });
-    let output = world.agent(&run(&["--model", "qwen2.5-coder:7b"])).env("OLLAMA_HOST", server.url());
-    snapshot!(world.tell(&output.output().unwrap()), @r"
+    let mut command = world.agent(&run(&["--model", "qwen2.5-coder:7b"]));
+    let output = command.env("OLLAMA_HOST", server.url()).output().unwrap();
+    snapshot!(world.tell(&output), @r"
     exit 5
     --- stderr
     session [SESSION]

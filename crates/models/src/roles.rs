@@ -29,11 +29,11 @@ const ALTERNATE: [&str; 8] = [
     "consecutive",
     "same role",
     "must start with a user",
-    "first message must be",
+    "first message must",
 ];
 
 /// How they name the system role.
-const SYSTEM: [&str; 12] = [
+const SYSTEM: [&str; 14] = [
     "system role",
     "role 'system'",
     "role \"system\"",
@@ -46,6 +46,9 @@ const SYSTEM: [&str; 12] = [
     "system prompt",
     "system instruction",
     "developer instruction",
+    // "system is not supported as a role", in Chinese.
+    "system 角色",
+    "system角色",
 ];
 
 /// How they say what they take instead, or that a role is none of theirs.
@@ -168,6 +171,8 @@ mod tests {
             (400, "This model does not support system messages."),
             (400, "system prompt is not allowed for this model"),
             (400, "Invalid role in messages"),
+            (400, "不支持 system 角色"),
+            (400, "first message must use role \"user\""),
             (500, "jinja2.exceptions.TemplateError: System role not supported"),
             (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
         ] {

@@ -33,6 +33,10 @@ pub(super) struct Learned {
     pub(super) roles: Roles,
     /// Whether a message's content has to be a list of parts.
     pub(super) content_parts: bool,
+    /// Whether the server cannot stream.
+    pub(super) whole: bool,
+    /// The most tokens that the server allows an answer.
+    pub(super) cap: Option<u32>,
     pub(super) identity: Identity,
     /// What answered when it was last looked at: by the name in its answers, and on llama-server by its file.
     pub(super) answered: Option<String>,
@@ -102,6 +106,7 @@ impl Learned {
         failure: &Failure,
         sent: &[&'static str],
         messages: &[Message],
+        asked: u32,
     ) -> bool {
         if !self.completion_tokens && failure.names(&["max_completion_tokens"]) {
             self.completion_tokens = true;
@@ -115,6 +120,14 @@ impl Learned {
                 _ => Reasoning::Dropped,
             };
             return std::mem::replace(&mut self.reasoning, next) != next;
+        }
+        if !self.whole && failure.refuses_stream() {
+            self.whole = true;
+            return true;
+        }
+        if let Some(cap) = failure.cap(self.cap.unwrap_or(asked)).filter(|_| failure.room().is_none()) {
+            self.cap = Some(cap);
+            return true;
         }
         if !self.content_parts && wants_parts(failure) {
             self.content_parts = true;

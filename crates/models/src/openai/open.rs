@@ -21,6 +21,12 @@ use crate::{Access, Answer, DeltaStream, Error, Identity, Message, Model, Reques
 /// The one name of DeepSeek's that is assumed, when none is given (wire reference 2.1).
 const DEEPSEEK_MODEL: &str = "deepseek-flash";
 
+/// Tokens that a server may count beside those of the prompt.
+const ROOM_MARGIN: u64 = 16;
+
+/// An answer of fewer tokens is worth nothing; the conversation has to be made shorter.
+const LEAST_ROOM: u32 = 256;
+
 /// How to open a model. Everything in it is frozen for the session.
 #[derive(Debug, Clone)]
 pub struct OpenAiOptions {
@@ -162,6 +168,8 @@ impl OpenAi {
             reasoning,
             roles: Roles::default(),
             content_parts: false,
+            whole: false,
+            cap: None,
             identity,
             answered: None,
             file: server.file,
@@ -216,8 +224,14 @@ impl OpenAi {
 
     /// Sends a request; a refusal that teaches something about the server is answered by another try.
     async fn send(&self, request: &Request, stream: bool) -> Result<DeltaStream, Error> {
+        // Tokens that are left for the answer, where the server said that the rest is taken.
+        let mut room = None;
         loop {
             let learned = self.learned.get();
+            let stream = stream && !learned.whole;
+            let limits = [Some(request.max_tokens), learned.cap, room];
+            let limit = limits.into_iter().flatten().min().unwrap_or(request.max_tokens);
+            let request = &Request { max_tokens: limit, ..request.clone() };
             let messages = learned.roles.shape(&request.messages);
             let body = serde_json::to_vec(&self.body(&learned, request, &messages, stream))
                 .map_err(|why| Error::Refused(format!("the request cannot be written as JSON: {why}")))?;
@@ -240,6 +254,15 @@ impl OpenAi {
             };
             if self.adapt(&failure, &learned, request, stream) {
                 continue;
+            }
+            if let Some((window, prompt)) = failure.room().filter(|_| room.is_none()) {
+                self.learned.change(|learned| learned.identity.window = Some(window));
+                // A few tokens less: templates add some that the count leaves out.
+                let left = window.saturating_sub(prompt + ROOM_MARGIN);
+                room = u32::try_from(left).ok().filter(|left| *left >= LEAST_ROOM);
+                if room.is_some() {
+                    continue;
+                }
             }
             if matches!(failure.status(), Some(404 | 405)) {
                 self.options.access.memory.forget(self.http.base());
@@ -267,7 +290,7 @@ impl OpenAi {
 
     fn adapt(&self, failure: &Failure, learned: &Learned, request: &Request, stream: bool) -> bool {
         let sent = self.sent(learned, request, stream);
-        self.learned.change(|learned| learned.adapt(failure, &sent, &request.messages))
+        self.learned.change(|learned| learned.adapt(failure, &sent, &request.messages, request.max_tokens))
     }
 
     /// Keeps for later runs what a request that succeeded was like.

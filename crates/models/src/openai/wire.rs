@@ -250,12 +250,20 @@ impl OpenAiAnswer {
         // vLLM and Ollama call it `reasoning` (wire reference 2.3). A server that sends both sends the same twice.
         let fields = ["reasoning_content", "reasoning", "reasoning_details"];
         let beside = fields.iter().map(|key| thoughts(&part[*key])).find(|text| !text.is_empty());
-        let (text, inside) = content(part["content"].take());
+        let (mut text, inside) = content(part["content"].take());
+        if text.is_empty() {
+            text = content(part["text"].take()).0;
+        }
         out.extend(beside.or(Some(inside)).filter(|text| !text.is_empty()).map(Delta::Thinking));
         if !text.is_empty() {
             out.push_back(Delta::Text(text));
         }
-        let Value::Array(fragments) = part["tool_calls"].take() else { return Ok(()) };
+        let fragments = match (part["tool_calls"].take(), part["function_call"].take()) {
+            (Value::Array(fragments), _) => fragments,
+            // What came before `tool_calls`, from servers that never moved on.
+            (_, function @ Value::Object(_)) => vec![json!({ "index": 0, "function": function })],
+            _ => return Ok(()),
+        };
         for (position, fragment) in (0..).zip(fragments) {
             let index = fragment["index"].as_u64().unwrap_or(position);
             // A later index closes the ones before it.
@@ -392,6 +400,11 @@ mod tests {
         assert_eq!(seen, [Delta::ToolCall { name: String::from("f"), arguments: json!({"x": 1}) }]);
 
         let finish = |reason: &str| json!({"choices": [{"delta": {}, "finish_reason": reason}]});
+        let old = |part: Value| delta(json!({ "function_call": part }));
+        let pieces = [old(json!({"name": "f", "arguments": "{\"x\""})), old(json!({"arguments": ": 1}"}))];
+        seen = run(&[&pieces[..], &[finish("function_call")]].concat()).unwrap();
+        assert_eq!(seen, [Delta::ToolCall { name: String::from("f"), arguments: json!({"x": 1}) }]);
+
         seen = run(&[other, finish("tool_calls")]).unwrap();
         assert_eq!(seen, [Delta::ToolCall { name: String::from("g"), arguments: json!({}) }]);
         assert_eq!(run(&[first, finish("length")]).unwrap(), [], "cut by the limit");
@@ -461,6 +474,7 @@ mod tests {
             json!({"text": "x", "delta": {}}),
             json!({"text": "x", "delta": {"role": "assistant", "content": ""}}),
             json!({"text": "x", "delta": {"content": "x"}}),
+            json!({"delta": {"text": "x"}}),
         ] {
             assert_eq!(run(&[json!({"choices": [choice]})]).unwrap(), [text("x")]);
         }
