@@ -236,7 +236,10 @@ fn a_cloud_model_of_a_daemon_is_used_as_a_hosted_one() {
     let server = Server::with_config(Config { models, ..Config::default() });
     let show = || {
         let info = json!({"general.architecture": "gptoss", "gptoss.context_length": 131_072});
-        Reply::status(200, json!({"remote_host": "https://ollama.com:443", "model_info": info, "template": "{{ .System }}", "capabilities": ["completion"]}))
+        Reply::status(
+            200,
+            json!({"remote_host": "https://ollama.com:443", "model_info": info, "template": "{{ .System }}", "capabilities": ["completion"]}),
+        )
     };
     let agent = |args: &[&str]| {
         server.enqueue_for("/api/show", show());

@@ -43,8 +43,7 @@ pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], s
     let own = own.into_iter().flatten().map(|key| ("API_KEY", key.as_str()));
     let headers = settings.headers.iter().flatten().filter_map(|header| header.split_once(": "));
     let own_headers = headers.map(|(_, value)| ("API_KEY", value));
-    let addresses =
-        [&settings.base_url, &settings.ollama_host, &settings.openai_base_url, &settings.proxy];
+    let addresses = [&settings.base_url, &settings.ollama_host, &settings.openai_base_url, &settings.proxy];
     let addresses = addresses.into_iter().flatten().map(|address| ("URL", address.as_str()));
     Secrets::new(session, known::values(variables.chain(own).chain(own_headers).chain(addresses)))
 }

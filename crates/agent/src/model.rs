@@ -54,9 +54,8 @@ pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
 /// How servers are reached.
 fn access(settings: &Settings) -> Result<Access> {
     let seconds = |n: Option<u64>| n.map(Duration::from_secs);
-    let pem = |key: &str, file: &Option<String>| {
-        file.as_deref().map(|file| read(key, file, PEM_LIMIT)).transpose()
-    };
+    let pem =
+        |key: &str, file: &Option<String>| file.as_deref().map(|file| read(key, file, PEM_LIMIT)).transpose();
     let authorities = pem("ca_file", &settings.ca_file)?;
     let certificate = pem("client_cert_file", &settings.client_cert_file)?;
     let key = pem("client_key_file", &settings.client_key_file)?;
@@ -79,7 +78,10 @@ fn access(settings: &Settings) -> Result<Access> {
         certificate: certificate.as_deref().map(Secret::new),
         proxy: settings.proxy.as_deref().map(|url| Proxy {
             url: Secret::new(url),
-            exceptions: ["NO_PROXY", "no_proxy"].iter().find_map(|name| environment.get(name)).map(str::to_owned),
+            exceptions: ["NO_PROXY", "no_proxy"]
+                .iter()
+                .find_map(|name| environment.get(name))
+                .map(str::to_owned),
         }),
         memory: state
             .or_else(|| environment.state_dir())

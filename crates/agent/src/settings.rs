@@ -692,7 +692,10 @@ fn headers(value: &Value) -> Option<Vec<String>> {
         let (name, value) = text.split_once(':')?;
         let (name, value) = (name.trim(), value.trim());
         let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-        let fits = !name.is_empty() && name.bytes().all(token) && !value.is_empty() && !value.contains(char::is_control);
+        let fits = !name.is_empty()
+            && name.bytes().all(token)
+            && !value.is_empty()
+            && !value.contains(char::is_control);
         fits.then(|| format!("{name}: {value}"))
     };
     match value {

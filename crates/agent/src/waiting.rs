@@ -139,11 +139,7 @@ impl Drop for Wait {
 
 /// The seconds of a wait at which something is shown.
 fn moments(live: bool) -> Box<dyn Iterator<Item = u64> + Send> {
-    if live {
-        Box::new(FIRST..)
-    } else {
-        Box::new(LINES.into_iter().chain((1..).map(|n| 600 + n * 600)))
-    }
+    if live { Box::new(FIRST..) } else { Box::new(LINES.into_iter().chain((1..).map(|n| 600 + n * 600))) }
 }
 
 /// What is waited for.
@@ -243,8 +239,7 @@ mod tests {
             models::Message { role: models::Role::User, content: "word ".repeat(800), thinking: None };
         let request = Request { messages: vec![message], max_tokens: 9, ..Request::default() };
         models::collect(model.stream(&request).await.unwrap()).await.unwrap();
-        let seen = seen.lock().unwrap().clone();
-        seen
+        seen.lock().unwrap().clone()
     }
 
     #[tokio::test(start_paused = true)]

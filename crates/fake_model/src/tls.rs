@@ -76,13 +76,14 @@ impl TlsServer {
         client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let client = (client.signed_by(&client_key, &authority)?.pem(), client_key.serialize_pem());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config =
-            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
         let config = match certificate {
             Certificate::Mutual => {
                 let mut roots = RootCertStore::empty();
                 roots.add(root)?;
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
                 config.with_client_cert_verifier(verifier)
             }
             _ => config.with_no_client_auth(),

@@ -45,7 +45,9 @@ pub struct Proxy {
 
 /// Receives one sentence for each wait before a model is open.
 #[derive(Clone, Default)]
-pub struct Notices(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub struct Notices(Option<Tell>);
+
+type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl Notices {
     /// Calls `tell` with each sentence.
@@ -91,7 +93,8 @@ impl Access {
         let mut map = HeaderMap::new();
         for (name, value) in &self.headers {
             let bad = |what: &str| Error::Settings(format!("the header {name:?} has {what}"));
-            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("a name that no header has"))?;
+            let key =
+                HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("a name that no header has"))?;
             let mut value = HeaderValue::from_str(value.text())
                 .map_err(|_| bad("a value with characters that no header may have"))?;
             value.set_sensitive(true);
@@ -140,8 +143,9 @@ impl Access {
                 "cannot use the proxy {shown}: only http:// and https:// proxies are supported"
             )));
         }
-        let made = reqwest::Proxy::all(url)
-            .map_err(|_| Error::Settings(format!("cannot use the proxy {shown}: it is not a valid address")))?;
+        let made = reqwest::Proxy::all(url).map_err(|_| {
+            Error::Settings(format!("cannot use the proxy {shown}: it is not a valid address"))
+        })?;
         let exceptions = proxy.exceptions.as_deref().and_then(reqwest::NoProxy::from_string);
         Ok(builder.proxy(made.no_proxy(exceptions)))
     }
@@ -149,7 +153,8 @@ impl Access {
     /// What no message may repeat: header values, and the proxy's password.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
         let proxy = self.proxy.iter().map(|proxy| host::user_of(proxy.url.text()));
-        let password = proxy.filter_map(|user| user.trim_end_matches('@').split_once(':')).map(|(_, word)| word);
+        let password =
+            proxy.filter_map(|user| user.trim_end_matches('@').split_once(':')).map(|(_, word)| word);
         self.headers.iter().map(|(_, value)| value.text()).chain(password)
     }
 }

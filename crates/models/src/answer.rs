@@ -149,7 +149,9 @@ where
             }
             Err(_) => {
                 let seconds = idle.as_secs_f64();
-                self.fail(Error::Timeout(format!("the server fell silent for {seconds} s in the middle of the answer")));
+                self.fail(Error::Timeout(format!(
+                    "the server fell silent for {seconds} s in the middle of the answer"
+                )));
             }
         }
     }
@@ -298,9 +300,7 @@ mod tests {
         let first_byte = Duration::from_secs(600);
         let deadline = Instant::now() + first_byte;
         let waits = Waits { deadline, first_byte, idle: Duration::from_secs(300), patient: true };
-        items(Box::pin(body.chain(tail)), waits, Plain::default())
-            .collect()
-            .await
+        items(Box::pin(body.chain(tail)), waits, Plain::default()).collect().await
     }
 
     #[tokio::test(start_paused = true)]

@@ -145,10 +145,10 @@ pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
             Err(error @ (Error::Unavailable { .. } | Error::Loading(_))) => {
                 match policy.decide(attempt, &error, None) {
                     Decision::Wait(pause) => {
-                        around.access.notices.tell(&format!(
-                            "{error}; trying again in {:.1} s",
-                            pause.as_secs_f64()
-                        ));
+                        around
+                            .access
+                            .notices
+                            .tell(&format!("{error}; trying again in {:.1} s", pause.as_secs_f64()));
                         tokio::time::sleep(pause).await;
                     }
                     Decision::Compact | Decision::GiveUp(_) => return Err(error),

@@ -77,7 +77,7 @@ impl Error {
             Error::Overflow { .. } => Retry::Compact,
             Error::MissingModel { .. } | Error::Slow(_) | Error::Refused(_) | Error::Settings(_) => {
                 Retry::Never
-            },
+            }
         }
     }
 }

@@ -219,27 +219,49 @@ impl Failure {
         let Failure::Status { status: 400 | 422, body, .. } = self else { return None };
         let text = body.message.to_lowercase();
         let window = number_after(&text, &["maximum context length is ", "maximum context length of "])?;
-        let prompt = number_before(&text, &[" in the messages", " input tokens", " tokens from the input", " of text input"])?;
+        let prompt = number_before(
+            &text,
+            &[" in the messages", " input tokens", " tokens from the input", " of text input"],
+        )?;
         (prompt < window).then_some((window, prompt))
     }
 
     /// The most tokens that an answer may have, where `asked` were refused as too many.
     pub(crate) fn cap(&self, asked: u32) -> Option<u32> {
         let text = self.refusing()?;
-        let names = ["max_tokens", "max_completion_tokens", "max_new_tokens", "max_output_tokens", "completion tokens"];
-        let large =
-            ["too large", "at most", "less than", "<=", "exceed", "maximum", "range", "up to", "cannot be greater"];
+        let names = [
+            "max_tokens",
+            "max_completion_tokens",
+            "max_new_tokens",
+            "max_output_tokens",
+            "completion tokens",
+        ];
+        let large = [
+            "too large",
+            "at most",
+            "less than",
+            "<=",
+            "exceed",
+            "maximum",
+            "range",
+            "up to",
+            "cannot be greater",
+        ];
         if !names.iter().any(|name| text.contains(name)) || !large.iter().any(|word| text.contains(word)) {
             return None;
         }
-        let numbers = text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<u32>().ok());
+        let numbers =
+            text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<u32>().ok());
         numbers.filter(|number| (LEAST_ANSWER..asked).contains(number)).max()
     }
 
     /// Whether the server cannot stream.
     pub(crate) fn refuses_stream(&self) -> bool {
         self.refusing().is_some_and(|text| {
-            (text.contains("streaming") || text.contains("'stream'") || text.contains("\"stream\"") || text.contains("stream=true"))
+            (text.contains("streaming")
+                || text.contains("'stream'")
+                || text.contains("\"stream\"")
+                || text.contains("stream=true"))
                 && ["not support", "unsupported", "not allowed", "must be false", "disabled", "not available"]
                     .iter()
                     .any(|word| text.contains(word))
@@ -293,9 +315,9 @@ impl From<Failure> for Error {
             }
             401 => match body.signin_url {
                 Some(url) => settings(&format!("; sign in at {url} or with `ollama signin`")),
-                None if !keyed => settings(
-                    "; no API key was sent: set OPENAI_API_KEY, or api_key_file in your settings",
-                ),
+                None if !keyed => {
+                    settings("; no API key was sent: set OPENAI_API_KEY, or api_key_file in your settings")
+                }
                 None => settings("; check the API key"),
             },
             429 if used_up => refused("; the account's quota is used up: check its plan and billing"),
@@ -448,7 +470,10 @@ mod tests {
             keyed: true,
         };
         for (text, cap) in [
-            ("max_tokens is too large: 4096. This model supports at most 1024 completion tokens, whereas you provided 4096.", Some(1024)),
+            (
+                "max_tokens is too large: 4096. This model supports at most 1024 completion tokens, whereas you provided 4096.",
+                Some(1024),
+            ),
             ("Invalid max_tokens value, the valid range of max_tokens is [1, 2048]", Some(2048)),
             ("`max_completion_tokens` must be less than or equal to `512`", Some(512)),
             ("max_tokens must be at least 5000", None),
@@ -457,9 +482,18 @@ mod tests {
             assert_eq!(failure(text).cap(4096), cap, "{text}");
         }
         for (text, room) in [
-            ("This model's maximum context length is 4096 tokens. However, you requested 5596 tokens (1500 in the messages, 4096 in the completion).", Some((4096, 1500))),
-            ("'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context length is 4096 tokens and your request has 1500 input tokens (4096 > 4096 - 1500).", Some((4096, 1500))),
-            ("This model's maximum context length is 4096 tokens. However, your request has 5000 input tokens.", None),
+            (
+                "This model's maximum context length is 4096 tokens. However, you requested 5596 tokens (1500 in the messages, 4096 in the completion).",
+                Some((4096, 1500)),
+            ),
+            (
+                "'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context length is 4096 tokens and your request has 1500 input tokens (4096 > 4096 - 1500).",
+                Some((4096, 1500)),
+            ),
+            (
+                "This model's maximum context length is 4096 tokens. However, your request has 5000 input tokens.",
+                None,
+            ),
             ("This model's maximum context length is 4096 tokens", None),
         ] {
             assert_eq!(failure(text).room(), room, "{text}");

@@ -263,7 +263,13 @@ impl Http {
         }
         let words = chain(&why);
         if words.contains("proxy auth") {
-            return Error::Settings(format!("no connection to {base}: {words}; {PROXY_CREDENTIALS}"));
+            return Error::Settings(format!("no connection to {base}: {PROXY_CREDENTIALS}"));
+        }
+        if words.contains("unsupported scheme") {
+            return Error::Settings(format!(
+                "no connection to {base}: only http:// and https:// proxies are supported ({})",
+                root(&why)
+            ));
         }
         if words.contains("tunnel error") {
             return Error::Transport(format!("no connection to {base} through the proxy: {}", root(&why)));
@@ -330,8 +336,7 @@ pub(crate) fn slow(why: String, patient: bool) -> Error {
 }
 
 /// What to do when a proxy asks who is there.
-pub(crate) const PROXY_CREDENTIALS: &str =
-    "the proxy wants credentials: set http://user:password@proxy in HTTP_PROXY, HTTPS_PROXY or your settings' `proxy`";
+pub(crate) const PROXY_CREDENTIALS: &str = "the proxy wants credentials: set http://user:password@proxy in HTTP_PROXY, HTTPS_PROXY or your settings' `proxy`";
 
 /// Ollama's own programs read `11434` as a host, which nobody means.
 fn no_port_as_host(base: &str) -> Result<(), Error> {
@@ -339,9 +344,7 @@ fn no_port_as_host(base: &str) -> Result<(), Error> {
     if host.is_empty() || !host.bytes().all(|b| b.is_ascii_digit()) || host.parse::<u16>().is_err() {
         return Ok(());
     }
-    Err(Error::Settings(format!(
-        "the address {host:?} is a host name without a port; did you mean :{host}?"
-    )))
+    Err(Error::Settings(format!("the address {host:?} is a host name without a port; did you mean :{host}?")))
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Option<&'a str> {
@@ -350,7 +353,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Opt
 
 /// The seconds that a server asks us to wait: as a number, or as a date, which is read against the server's own clock where it tells the time.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
-    let milliseconds = headers.get("retry-after-ms").and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
+    let milliseconds =
+        headers.get("retry-after-ms").and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
     if let Some(milliseconds) = milliseconds.filter(|number| number.is_finite()) {
         return Some(whole_seconds(milliseconds / 1000.0));
     }

@@ -211,10 +211,9 @@ mod tests {
     #[test]
     fn a_template_that_breaks_gets_the_plainest_conversation() {
         let mut roles = Roles::default();
-        assert!(roles.learn(
-            &refusal(500, "Value is not callable: null at row 12, column 40"),
-            &conversation()
-        ));
+        assert!(
+            roles.learn(&refusal(500, "Value is not callable: null at row 12, column 40"), &conversation())
+        );
         assert_eq!(text(roles), ["User: S||a||b", "Assistant: c", "User: d"]);
     }
 }

@@ -16,11 +16,11 @@ pub(crate) fn failure<'a>(why: &'a (dyn std::error::Error + 'static)) -> Option<
 
 /// What is wrong with the server's end of TLS, and what to do. None of it goes away by itself.
 pub(crate) fn meaning(base: &str, tls: &rustls::Error) -> Error {
-    use rustls::CertificateError::{
-        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer,
-    };
     use rustls::AlertDescription::{
         AccessDenied, BadCertificate, CertificateRequired, HandshakeFailure, UnknownCA,
+    };
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer,
     };
     use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
     let hint = match tls {

@@ -87,10 +87,16 @@ async fn what_is_missing_is_said() {
 async fn an_ollama_without_models_is_told_apart_from_one_that_is_not_running() {
     let server = Server::with_config(Config { models: Some(Vec::new()), ..Config::default() });
     let error = choose("ollama:x", &around(&server)).await.err().unwrap();
-    assert!(matches!(&error, Error::MissingModel { message, .. } if message.contains("no models at all")), "{error}");
+    assert!(
+        matches!(&error, Error::MissingModel { message, .. } if message.contains("no models at all")),
+        "{error}"
+    );
     let base = Surroundings { base_url: Some(server.openai_url()), ..Surroundings::default() };
     let error = open(None, &base).await.err().unwrap();
-    assert!(matches!(&error, Error::MissingModel { message, .. } if message.contains("agent models pull")), "{error}");
+    assert!(
+        matches!(&error, Error::MissingModel { message, .. } if message.contains("agent models pull")),
+        "{error}"
+    );
     let gone = around(&server);
     drop(server);
     let error = choose("ollama:x", &gone).await.err().unwrap();

@@ -26,7 +26,8 @@ fn folder(name: &str) -> std::path::PathBuf {
 fn asked(server: &Server, from: &mut usize) -> Vec<String> {
     let paths: Vec<String> = server.requests()[*from..].iter().map(|sent| sent.path.clone()).collect();
     *from += paths.len();
-    let mut paths: Vec<String> = paths.into_iter().filter(|path| !path.ends_with("/chat/completions")).collect();
+    let mut paths: Vec<String> =
+        paths.into_iter().filter(|path| !path.ends_with("/chat/completions")).collect();
     paths.sort();
     paths
 }
@@ -148,7 +149,10 @@ async fn what_a_server_refuses_is_learned_once_and_remembered_for_the_next_run()
     let refusals = [
         Reply::error(400, "System role not supported"),
         Reply::error(500, "System role not supported at row 1, column 60"),
-        Reply::status(200, json!({"error": {"message": "Error rendering prompt with jinja template: \"System role not supported\""}})),
+        Reply::status(
+            200,
+            json!({"error": {"message": "Error rendering prompt with jinja template: \"System role not supported\""}}),
+        ),
     ];
     for refusal in refusals {
         let (server, folder) = (Server::of(Personality::Generic), folder("refused"));

@@ -205,7 +205,11 @@ async fn headers_may_come_late_but_not_for_ever() {
         for (server, model) in models {
             server.enqueue(reply.clone());
             let error = ask(&*model, "x").await.unwrap_err();
-            assert_eq!((kind(&error), error.retry()), ("slow", Retry::Never), "a server of one's own may still be working: {error}");
+            assert_eq!(
+                (kind(&error), error.retry()),
+                ("slow", Retry::Never),
+                "a server of one's own may still be working: {error}"
+            );
             assert!(server.wait_for_close(0).await.client_closed());
         }
     }
@@ -349,7 +353,10 @@ async fn a_private_authority_and_a_client_certificate_are_taken_from_the_setting
         (Some(server.issuer()), Some("nonsense"), "private key"),
     ] {
         let error = open(authorities, certificate).await;
-        assert!(matches!(&error, Error::Settings(why) | Error::Refused(why) if why.contains(words)), "{error}");
+        assert!(
+            matches!(&error, Error::Settings(why) | Error::Refused(why) if why.contains(words)),
+            "{error}"
+        );
     }
     assert_eq!(server.requests(), before, "nothing was sent");
 }

@@ -444,8 +444,7 @@ async fn a_cloud_model_is_asked_without_the_settings_of_a_runner() {
         let models = Some(vec![fake_model::ModelSpec::new(name).thinking()]);
         let server = Server::with_config(fake_model::Config { models, ..fake_model::Config::default() });
         server.enqueue_for("/api/show", show());
-        let options =
-            OllamaOptions { num_ctx: Some(4096), ..OllamaOptions::new(&server.url(), name) };
+        let options = OllamaOptions { num_ctx: Some(4096), ..OllamaOptions::new(&server.url(), name) };
         let model = Ollama::open(options).await.unwrap();
         let identity = model.identity();
         assert_eq!((identity.local, identity.window), (false, Some(131_072)), "{name}");
@@ -458,7 +457,10 @@ async fn a_cloud_model_is_asked_without_the_settings_of_a_runner() {
         assert!(sent["options"].get("num_ctx").is_none(), "{sent}");
         let paths: Vec<String> = server.requests().iter().map(|sent| sent.path.clone()).collect();
         assert!(!paths.contains(&String::from("/api/ps")), "{paths:?}");
-        server.enqueue_for("/api/me", Reply::status(401, json!({"error": "unauthorized", "signin_url": "https://ollama.com/connect"})));
+        server.enqueue_for(
+            "/api/me",
+            Reply::status(401, json!({"error": "unauthorized", "signin_url": "https://ollama.com/connect"})),
+        );
         server.enqueue_for("/api/show", show());
     }
 }
@@ -466,14 +468,13 @@ async fn a_cloud_model_is_asked_without_the_settings_of_a_runner() {
 #[tokio::test]
 async fn what_a_model_cannot_follow_is_said_once_with_what_is_done_instead() {
     let server = Server::start();
-    let options = OllamaOptions {
-        think: Think::On,
-        num_ctx: Some(1 << 20),
-        ..quiet(&server, CODER)
-    };
+    let options = OllamaOptions { think: Think::On, num_ctx: Some(1 << 20), ..quiet(&server, CODER) };
     let model = Ollama::open(options).await.unwrap();
     let said = model.unheeded().join("; ");
-    assert!(said.contains("trained for a window of 16384 tokens; that is requested, not the 1048576"), "{said}");
+    assert!(
+        said.contains("trained for a window of 16384 tokens; that is requested, not the 1048576"),
+        "{said}"
+    );
     assert!(said.contains("has no thinking; the run goes on without it"), "{said}");
     assert_eq!(model.unheeded().len(), 2);
     server.enqueue("ok");

@@ -16,8 +16,8 @@ use crate::layers;
 use crate::model;
 use crate::sanitize;
 use crate::session::{self, Order};
-use crate::waiting::Waits;
 use crate::settings::Settings;
+use crate::waiting::Waits;
 
 /// How often a task is tried again when the infrastructure failed.
 const RETRIES: u32 = 1;

@@ -10,9 +10,9 @@ use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
-use crate::waiting::Waits;
 use crate::session::{self, Order};
 use crate::settings::definition;
+use crate::waiting::Waits;
 
 /// Goes on with the session.
 pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {

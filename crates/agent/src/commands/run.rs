@@ -22,8 +22,8 @@ use crate::pager;
 use crate::preview::{self, Form};
 use crate::render::{Detail, View};
 use crate::sanitize;
-use crate::waiting::Waits;
 use crate::session::{self, Done, Order};
+use crate::waiting::Waits;
 
 /// The longest task, in bytes: more cannot be a task for a context window.
 const TASK_LIMIT: u64 = 256 * 1024;

@@ -69,7 +69,8 @@ impl Learned {
             self.think = None;
             self.identity.thinking = false;
             if self.asked_to_think {
-                self.news.push(format!("{} has no thinking; the run goes on without it", self.identity.model));
+                self.news
+                    .push(format!("{} has no thinking; the run goes on without it", self.identity.model));
             }
             return true;
         }

@@ -144,7 +144,8 @@ impl Ollama {
             )));
         }
         // What runs in the cloud has no file on this machine, whatever its name.
-        let here = show.is_some_and(|show| !show.remote && show.raw["model_info"]["general.architecture"].is_string());
+        let here = show
+            .is_some_and(|show| !show.remote && show.raw["model_info"]["general.architecture"].is_string());
         let cloud = server.is_cloud() || show.is_some_and(|show| show.remote) || (named_cloud && !here);
         if cloud {
             server.hosted(&options.access);
@@ -444,7 +445,9 @@ impl Model for Ollama {
         let wanted_now = format!("{} will be requested; verified at the first run", thousands(wanted));
         Ok(Some(match now {
             Some(now) if now == wanted => format!("{}, loaded so already", tokens(now)),
-            Some(now) => format!("{wanted_now} (loaded with {} now, so the server will reload it)", thousands(now)),
+            Some(now) => {
+                format!("{wanted_now} (loaded with {} now, so the server will reload it)", thousands(now))
+            }
             None => wanted_now,
         }))
     }

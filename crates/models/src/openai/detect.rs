@@ -83,8 +83,8 @@ pub(super) struct Server {
     pub(super) templated: bool,
     /// The file its model came from (llama-server).
     pub(super) file: Option<String>,
-    /// The refusal, if it did not list its models for want of a key. Keys may be good for chat only.
-    pub(super) locked: Option<Error>,
+    /// The refusal, if it did not list its models. Keys may be good for chat only, and gateways may have no list.
+    pub(super) unlisted: Option<Error>,
 }
 
 impl Server {
@@ -97,7 +97,7 @@ impl Server {
             thinks: false,
             templated: false,
             file: None,
-            locked: None,
+            unlisted: None,
         }
     }
 }
@@ -107,7 +107,11 @@ pub(super) fn api_base(base: &str) -> String {
     let (base, query) = host::split_query(base);
     let base = base.trim_end_matches('/');
     let path = base.split_once("://").map_or(base, |(_, rest)| rest).split_once('/');
-    let v1 = if path.is_none() && !is_deepseek(base) { "/v1" } else { "" };
+    let v1 = match path {
+        None if base.ends_with(":12434") => "/engines/v1", // Docker Model Runner
+        None if !is_deepseek(base) => "/v1",
+        _ => "",
+    };
     format!("{base}{v1}{query}")
 }
 
@@ -217,6 +221,9 @@ fn listed_or_error(
     answers: &[&Result<Value, Failure>],
     models: Result<Value, Failure>,
 ) -> Result<Option<Value>, Error> {
+    if let Err(failure @ Failure::Status { status: 407, .. }) = &models {
+        return Err(failure.clone().into());
+    }
     for answer in answers {
         if let Err(failure @ Failure::Status { status: 503, .. }) = answer
             && let error @ Error::Loading(_) = Error::from(failure.clone())
@@ -248,20 +255,23 @@ async fn afresh(probes: &Probes<'_>) -> Result<Found, Error> {
         probes.at_local("/api/v0/models"),
         probes.at_local("/version"),
     );
-    let locked = match &models {
-        Err(failure @ Failure::Status { status: 401 | 403, .. }) => Some(failure.clone().into()),
+    let unlisted = match &models {
+        // Without a list there is nothing to say about its absence.
+        Err(Failure::Status { status: 404 | 405, .. }) => None,
+        Err(failure @ Failure::Status { .. }) => Some(failure.clone().into()),
         _ => None,
     };
     let listed = listed_or_error(&[&models, &ollama, &props], models.clone())?.unwrap_or_default();
     let mut answers = [ollama.unwrap_or_default(), props.unwrap_or_default(), studio, studio_before, vllm];
     // A gateway that answers every path alike says nothing by it.
-    let alike = |answer: &Value| !answer.is_null() && answers.iter().filter(|other| *other == answer).count() > 2;
+    let alike =
+        |answer: &Value| !answer.is_null() && answers.iter().filter(|other| *other == answer).count() > 2;
     if answers.iter().any(alike) {
         answers = Default::default();
     }
     let [ollama, props, studio, studio_before, vllm] = answers;
     let mut server = read(&listed, &props, &[studio, studio_before], &vllm);
-    server.locked = locked;
+    server.unlisted = unlisted;
     // Others answer as Ollama does to please its clients; they name themselves in their list.
     let names_itself = !matches!(owner(&listed), "" | "library") && !has_ollama_models(&listed);
     if let Some(version) = ollama_version(&ollama)
@@ -291,7 +301,9 @@ fn is_ollama_tags(tags: &Value) -> bool {
     };
     match &tags["models"] {
         Value::Array(models) => models.iter().all(whole),
-        Value::Null => tags.as_object().is_some_and(|object| object.len() == 1 && object.contains_key("models")),
+        Value::Null => {
+            tags.as_object().is_some_and(|object| object.len() == 1 && object.contains_key("models"))
+        }
         _ => false,
     }
 }
@@ -300,7 +312,8 @@ fn is_ollama_tags(tags: &Value) -> bool {
 fn has_ollama_models(list: &Value) -> bool {
     list["data"].as_array().is_some_and(|models| {
         let own = |model: &Value| {
-            let (id, owner) = (model["id"].as_str().unwrap_or_default(), model["owned_by"].as_str().unwrap_or_default());
+            let (id, owner) =
+                (model["id"].as_str().unwrap_or_default(), model["owned_by"].as_str().unwrap_or_default());
             owner == "library" || id.contains(&format!("{owner}/"))
         };
         !models.is_empty() && models.iter().all(own)
@@ -404,6 +417,7 @@ mod tests {
         assert_eq!(api_base("http://127.0.0.1:8080/"), "http://127.0.0.1:8080/v1");
         assert_eq!(api_base("http://u:p@host:1/?key=k"), "http://u:p@host:1/v1?key=k");
         assert_eq!(api_base("https://host/api/v2"), "https://host/api/v2");
+        assert_eq!(api_base("http://localhost:12434"), "http://localhost:12434/engines/v1");
         assert_eq!(api_base("https://api.deepseek.com"), "https://api.deepseek.com");
         assert_eq!(api_base("https://api.deepseek.com/beta"), "https://api.deepseek.com/beta");
     }

@@ -153,6 +153,8 @@ impl Learned {
 /// Whether a refusal says that a message's content has to be a list.
 fn wants_parts(failure: &Failure) -> bool {
     let Some(text) = failure.refusing() else { return false };
-    let list = ["a list", "valid list", "an array", "list of parts", "array of"].iter().any(|word| text.contains(word));
+    let list = ["a list", "valid list", "an array", "list of parts", "array of"]
+        .iter()
+        .any(|word| text.contains(word));
     text.contains("content") && list && !text.contains("string or")
 }

@@ -10,13 +10,15 @@ use super::detect::{self, Found, Kind};
 use super::learned::{Learned, Now, OPTIONAL};
 use super::prices::price;
 use super::wire::{Chat, OpenAiAnswer, Reasoning, WireMessage};
-use crate::http::{Http, Secret};
 use crate::failure::Failure;
+use crate::http::{Http, Secret};
 use crate::memory::Kept;
 use crate::roles::Roles;
 use crate::shared::{Said, Shared};
 use crate::size::parameters_in;
-use crate::{Access, Answer, DeltaStream, Error, Identity, Message, Model, Request, Think, answer, collect, host};
+use crate::{
+    Access, Answer, DeltaStream, Error, Identity, Message, Model, Request, Think, answer, collect, host,
+};
 
 /// The one name of DeepSeek's that is assumed, when none is given (wire reference 2.1).
 const DEEPSEEK_MODEL: &str = "deepseek-flash";
@@ -113,7 +115,7 @@ impl OpenAi {
             (None, _) if kind == Kind::DeepSeek => DEEPSEEK_MODEL.to_owned(),
             (None, Some(first)) => first,
             (None, None) => {
-                if let Some(refusal) = server.locked {
+                if let Some(refusal) = server.unlisted {
                     return Err(refusal);
                 }
                 return Err(Error::Settings(format!("{} does not list its models; name one", http.base())));
@@ -178,7 +180,9 @@ impl OpenAi {
         };
         let known = options.access.memory.recall(http.base());
         let known = known.filter(|known| known.server == kind.name());
-        if let Some(kept) = known.and_then(|known| known.models.get(&remembered_as(&learned, &model)).cloned()) {
+        if let Some(kept) =
+            known.and_then(|known| known.models.get(&remembered_as(&learned, &model)).cloned())
+        {
             learned.recall(&kept);
         }
         Ok(Opened::Model(Box::new(Self {
@@ -414,17 +418,19 @@ impl Model for OpenAi {
         let known = self.learned.get().identity.window;
         let now = match self.kind {
             // It loads a model on its first request and only then has a window to tell.
-            Kind::LmStudio if known.is_none() => match detect::detect(&self.http, None, &self.options.access.memory).await {
-                Ok(Found::Server(server)) => Now {
-                    window: server
-                        .models
-                        .iter()
-                        .find(|model| model.id == self.model())
-                        .and_then(|m| m.window),
-                    file: None,
-                },
-                _ => Now::default(),
-            },
+            Kind::LmStudio if known.is_none() => {
+                match detect::detect(&self.http, None, &self.options.access.memory).await {
+                    Ok(Found::Server(server)) => Now {
+                        window: server
+                            .models
+                            .iter()
+                            .find(|model| model.id == self.model())
+                            .and_then(|m| m.window),
+                        file: None,
+                    },
+                    _ => Now::default(),
+                }
+            }
             // It can be started again with another model or window under the same name.
             Kind::LlamaServer => match detect::props(&self.http).await {
                 Some((window, file)) => Now { window, file },

@@ -237,8 +237,7 @@ impl OpenAiAnswer {
                 .or(whole(&counts["cached_tokens"]));
             self.usage.cached_tokens = cached.or(self.usage.cached_tokens);
             self.usage.prompt_tokens = whole(&counts["prompt_tokens"]).or(self.usage.prompt_tokens);
-            self.usage.generated_tokens =
-                whole(&counts["completion_tokens"]).or(self.usage.generated_tokens);
+            self.usage.generated_tokens = whole(&counts["completion_tokens"]).or(self.usage.generated_tokens);
         }
         if self.usage != before {
             out.push_back(Delta::Usage(self.usage));
@@ -296,7 +295,11 @@ impl OpenAiAnswer {
         let failed =
             |message: &str| Err(Error::Unavailable { message: message.to_owned(), retry_after: None });
         let reason = match reason.to_ascii_lowercase().as_str() {
-            "length" | "max_tokens" | "max_output_tokens" | "max_completion_tokens" | "model_length"
+            "length"
+            | "max_tokens"
+            | "max_output_tokens"
+            | "max_completion_tokens"
+            | "model_length"
             | "token_limit" => EndReason::Length,
             "content_filter" => {
                 return Err(Error::Refused(String::from("the server's content filter stopped the answer")));
@@ -427,7 +430,11 @@ mod tests {
 
         assert_eq!(run(&[finish, json!("DONE")]).unwrap().last(), Some(&end(Usage::default())));
         let bare = run(&[delta(json!({"content": "a"})), json!("DONE")]).unwrap();
-        assert_eq!(bare.last(), Some(&end(Usage::default())), "the marker ends an answer without a finish reason");
+        assert_eq!(
+            bare.last(),
+            Some(&end(Usage::default())),
+            "the marker ends an answer without a finish reason"
+        );
         assert!(matches!(run(&[delta(json!({"content": ""})), json!("DONE")]), Err(Error::Transport(_))));
     }
 
@@ -463,7 +470,8 @@ mod tests {
     fn content_in_parts_and_text_beside_the_delta_are_read_and_thoughts_in_parts_stay_thoughts() {
         let text = |text: &str| Delta::Text(text.to_owned());
         let thinking = |text: &str| Delta::Thinking(text.to_owned());
-        let parts = json!([{"type": "text", "text": "a"}, "b", {"type": "output_text", "text": {"value": "c"}}]);
+        let parts =
+            json!([{"type": "text", "text": "a"}, "b", {"type": "output_text", "text": {"value": "c"}}]);
         assert_eq!(run(&[delta(json!({"content": parts}))]).unwrap(), [text("abc")]);
         let thought = json!([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "x"}]);
         assert_eq!(run(&[delta(json!({"content": thought}))]).unwrap(), [thinking("hm"), text("x")]);
