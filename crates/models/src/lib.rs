@@ -40,6 +40,7 @@ mod failure;
 mod frames;
 mod http;
 mod memory;
+mod refusal;
 mod roles;
 mod shared;
 mod size;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::detect::{self, Found, Kind};
 use super::learned::{Learned, Now, OPTIONAL};
 use super::prices::price;
+use super::shape;
 use super::wire::{Chat, OpenAiAnswer, Reasoning, WireMessage};
 use crate::failure::Failure;
 use crate::http::{Http, Secret};
@@ -215,7 +216,7 @@ impl OpenAi {
     pub async fn list(&self) -> Result<Vec<String>, Error> {
         let url = self.http.url("/models");
         let list = self.http.json(Method::GET, &url, None, std::time::Duration::from_secs(30)).await?;
-        Ok(detect::listing(&list).into_iter().map(|model| model.id).collect())
+        Ok(shape::listing(&list).into_iter().map(|model| model.id).collect())
     }
 
     /// The whole answer in one piece, with `stream: false`: for proxies that cannot stream.
