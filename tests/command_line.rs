@@ -73,6 +73,11 @@ fn help_of_run_lists_every_flag_and_exit_code() {
       -m, --model <MODEL>               ollama:NAME, deepseek:NAME, openai:NAME, replay:FILE or a bare
                                         NAME; without it, what is there
           --base-url <URL>              The server's address, in place of OLLAMA_HOST or OPENAI_BASE_URL
+          --api-key-file <FILE>         Read the server's API key from a file
+          --header <NAME: VALUE>        Send this HTTP header with every request to the server; may be
+                                        repeated
+          --first-byte-seconds <N>      Wait this long for an answer to begin; without it, 1800 for
+                                        local servers and 300 for hosted ones
           --pull                        Pull the model without asking when Ollama does not have it
           --num-ctx <TOKENS>            The context window to ask for; without it, the model's own up to
                                         32768

@@ -26,6 +26,7 @@ mod resume;
 mod run;
 mod sandbox;
 mod secrets;
+mod servers;
 mod sessions;
 mod settings;
 mod soak;

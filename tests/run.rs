@@ -65,7 +65,7 @@ fn a_bug_is_mended_and_verified() {
       ✓ done ([TIME])
     verified: the verification passes
     changed add.sh (+1 -1)
-    3 turns, [N] prompt tokens ([N] evaluated anew), 108 generated, [TIME]
+    3 turns, [N] prompt tokens, 108 generated, [TIME]
     undo it: agent undo [SESSION]
     look again: agent sessions show [SESSION]
     ");

@@ -37,7 +37,7 @@ fn a_session_is_listed_shown_exported_and_removed() {
     --- stdout
     session [SESSION]
     in [WORLD]/repo: mend ␛[31mit
-    model unavailable: no model found: Ollama at http://127.0.0.1:9 is not there or has no models (try `ollama pull qwen2.5-coder:7b`), DEEPSEEK_API_KEY is not set, and no server listens at 127.0.0.1, ports 8080, 8000 or 1234; name one with --model and --base-url
+    model unavailable: no model found: Ollama is not running at http://127.0.0.1:9 (start it with `ollama serve`); DEEPSEEK_API_KEY is not set; no other model server was found on this machine (ports 9931, 8080, 8000, 1234, 12434, 30000, 1337, 5001, 5000); name a model with --model and --base-url
     ");
     let exported = world.agent(&["sessions", "export", "last"]).output().unwrap();
     // Behind a head that says what is in it.

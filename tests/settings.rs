@@ -15,38 +15,48 @@ fn every_setting_is_shown_with_its_origin() {
     snapshot!(world.tell(&output), @r"
     exit 0
     --- stdout
-    model              -                                        default
-    base_url           -                                        default
-    ollama_host        gpu.example:11434                        OLLAMA_HOST
-    openai_base_url    -                                        default
-    ollama_api_key     -                                        default
-    deepseek_api_key   (set)                                    DEEPSEEK_API_KEY
-    openai_api_key     -                                        default
-    pull               false                                    default
-    num_ctx            16384                                    [WORLD]/home/.config/agent/config.toml
-    temperature        0.5                                      --temperature
-    max_answer_tokens  4096                                     default
-    think              on                                       --think
-    verify             make check                               [WORLD]/repo/.agent.toml
-    dialect            auto                                     default
-    edit_form          auto                                     default
-    cut                auto                                     default
-    max_turns          10                                       [WORLD]/repo/.agent.toml
-    max_tokens         -                                        default
-    max_seconds        3600                                     default
-    max_cost           -                                        default
-    sandbox            true                                     default
-    mask_secrets       true                                     default
-    command_read_only  false                                    default
-    allow_read         -                                        default
-    allow_write        -                                        default
-    command_network    loopback                                 default
-    allow_hosts        -                                        default
-    command_seconds    300                                      default
-    command_memory     -                                        default
-    command_processes  4096                                     default
-    command_file_size  8192                                     default
-    state_dir          [WORLD]/home/.local/state/agent  default
+    model               -                                        default
+    base_url            -                                        default
+    ollama_host         gpu.example:11434                        OLLAMA_HOST
+    openai_base_url     -                                        default
+    ollama_api_key      -                                        default
+    deepseek_api_key    (set)                                    DEEPSEEK_API_KEY
+    openai_api_key      -                                        default
+    api_key_file        -                                        default
+    api_key_command     -                                        default
+    headers             -                                        default
+    ca_file             -                                        default
+    client_cert_file    -                                        default
+    client_key_file     -                                        default
+    proxy               -                                        default
+    connect_seconds     -                                        default
+    first_byte_seconds  -                                        default
+    idle_seconds        -                                        default
+    pull                false                                    default
+    num_ctx             16384                                    [WORLD]/home/.config/agent/config.toml
+    temperature         0.5                                      --temperature
+    max_answer_tokens   4096                                     default
+    think               on                                       --think
+    verify              make check                               [WORLD]/repo/.agent.toml
+    dialect             auto                                     default
+    edit_form           auto                                     default
+    cut                 auto                                     default
+    max_turns           10                                       [WORLD]/repo/.agent.toml
+    max_tokens          -                                        default
+    max_seconds         3600                                     default
+    max_cost            -                                        default
+    sandbox             true                                     default
+    mask_secrets        true                                     default
+    command_read_only   false                                    default
+    allow_read          -                                        default
+    allow_write         -                                        default
+    command_network     loopback                                 default
+    allow_hosts         -                                        default
+    command_seconds     300                                      default
+    command_memory      -                                        default
+    command_processes   4096                                     default
+    command_file_size   8192                                     default
+    state_dir           [WORLD]/home/.local/state/agent  default
     ");
 }
 
@@ -95,7 +105,7 @@ fn a_repository_that_asks_for_a_larger_budget_does_not_get_it() {
     let world = World::with(&[(".agent.toml", "max_seconds = 100000\n")]);
     let seen = world.observe(&["config", "show"]);
     assert!(seen.contains("warning: "), "{seen}");
-    assert!(seen.contains("max_seconds        3600"), "{seen}");
+    assert!(seen.contains("max_seconds         3600"), "{seen}");
 }
 
 #[test]

@@ -175,7 +175,7 @@ pub(crate) fn call(tool: &str, arguments: Value) -> String {
 }
 
 /// What differs from one run to the next, and what stands for it.
-pub(crate) const FILTERS: [(&str, &str); 9] = [
+pub(crate) const FILTERS: [(&str, &str); 10] = [
     (r"(?m)^sandbox (namespaces|Landlock).*\n", ""), // which kernel it is
     (r"\b\d{8}-\d{6}-[0-9a-f]{4}\b", "[SESSION]"),
     (r"127\.0\.0\.1:\d{4,5}", "[SERVER]"),
@@ -184,6 +184,7 @@ pub(crate) const FILTERS: [(&str, &str); 9] = [
     (r"in \d+\.\d+s", "in [TIME]"),
     (r"agent \d+\.\d+\.\d+", "agent [VERSION]"),
     (r"[\d,]+ prompt tokens \([\d,]+ evaluated", "[N] prompt tokens ([N] evaluated"),
+    (r"(turns?), [\d,]+ prompt tokens, ", "$1, [N] prompt tokens, "),
     (r"about [\d,]+ prompt tokens", "about [N] prompt tokens"),
 ];
 

@@ -42,7 +42,8 @@ impl<const GROUPS: u8> clap::FromArgMatches for Flags<GROUPS> {
                 Flag::Stands(..) => {}
                 Flag::Each(..) => {
                     if let Some(texts) = matches.get_many::<String>(d.key) {
-                        given.push((d.key, texts.map(String::as_str).collect::<Vec<_>>().join(",")));
+                        let separator = if d.kind == Kind::Headers { "\n" } else { "," };
+                        given.push((d.key, texts.map(String::as_str).collect::<Vec<_>>().join(separator)));
                     }
                 }
                 Flag::Value(_) | Flag::Optional(..) => {
@@ -81,6 +82,8 @@ fn arg(of: &'static Definition) -> Option<Arg> {
     let arg = if of.key == "model" { arg.short('m') } else { arg };
     Some(match of.kind {
         Kind::Choice(words) => arg.value_parser(PossibleValuesParser::new(words)),
+        // A mistake in one is said where its text is not repeated.
+        Kind::Headers => arg,
         _ => arg.value_parser(move |text: &str| of.parse(text).map(|_| text.to_owned())),
     })
 }

@@ -112,7 +112,7 @@ impl Resolved {
         let chosen = self.values.iter().filter(|(d, v, o)| {
             !matches!(o, Origin::Default)
                 && !v.is_null()
-                && !matches!(d.kind, Kind::Secret)
+                && !matches!(d.kind, Kind::Secret | Kind::Headers)
                 && d.key != "state_dir"
         });
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -172,14 +172,17 @@ pub(crate) fn resolve(
         }
         if let Some((name, text)) = d.environment().find_map(|n| Some((environment.get(&n)?, n))).map(swap) {
             value = d.parse(text).map_err(|why| {
-                let shown = if d.kind == Kind::Secret { String::new() } else { format!(", not {text:?}") };
+                let shown = if d.may_be_shown() { format!(", not {text:?}") } else { String::new() };
                 Failure::misuse(format!("the environment variable {name} {why}{shown}"))
             })?;
             origin = Origin::Variable(name);
         }
         if let Some((_, text)) = flags.iter().find(|(key, _)| *key == d.key) {
             let name = d.flag_name().unwrap_or_default();
-            value = d.parse(text).map_err(|why| Failure::misuse(format!("{name} {why}, not {text:?}")))?;
+            value = d.parse(text).map_err(|why| {
+                let shown = if d.may_be_shown() { format!(", not {text:?}") } else { String::new() };
+                Failure::misuse(format!("{name} {why}{shown}"))
+            })?;
             origin = Origin::Flag(name);
         }
         values.push((d, value, origin));
@@ -251,9 +254,8 @@ fn parse_file(path: &Path, text: &str, is_repository: bool) -> Result<BTreeMap<S
             Trust::User | Trust::Repository | Trust::RepositoryMayLower => {}
         }
         let value = serde_json::to_value(&value).map_err(Failure::refused)?;
-        let shown = value.to_string();
-        let value =
-            d.accept(value).map_err(|why| Failure::misuse(format!("{place}: {key} {why}, not {shown}")))?;
+        let shown = if d.may_be_shown() { format!(", not {value}") } else { String::new() };
+        let value = d.accept(value).map_err(|why| Failure::misuse(format!("{place}: {key} {why}{shown}")))?;
         values.insert(key, value);
     }
     Ok(values)

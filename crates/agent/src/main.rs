@@ -25,6 +25,7 @@ mod repository;
 mod sanitize;
 mod session;
 mod settings;
+mod waiting;
 
 use std::process::ExitCode;
 

@@ -41,9 +41,11 @@ pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], s
     let variables = variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
     let own = [&settings.ollama_api_key, &settings.deepseek_api_key, &settings.openai_api_key];
     let own = own.into_iter().flatten().map(|key| ("API_KEY", key.as_str()));
-    let addresses = [&settings.base_url, &settings.ollama_host, &settings.openai_base_url];
+    let headers = settings.headers.iter().flatten().filter_map(|header| header.split_once(": "));
+    let own_headers = headers.map(|(_, value)| ("API_KEY", value));
+    let addresses = [&settings.base_url, &settings.ollama_host, &settings.openai_base_url, &settings.proxy];
     let addresses = addresses.into_iter().flatten().map(|address| ("URL", address.as_str()));
-    Secrets::new(session, known::values(variables.chain(own).chain(addresses)))
+    Secrets::new(session, known::values(variables.chain(own).chain(own_headers).chain(addresses)))
 }
 
 /// The values of the environment's variables, where there is no session.
@@ -318,6 +320,10 @@ impl Model for MaskedModel {
     async fn verify(&self) -> Vec<String> {
         self.0.verify().await
     }
+
+    async fn outlook(&self) -> Result<Option<String>, Error> {
+        self.0.outlook().await
+    }
 }
 
 /// What a model says, a piece at a time.
@@ -414,6 +420,7 @@ fn masked_error(error: Error, secrets: &Secrets) -> Error {
             Error::Overflow { message: mask(message), prompt_tokens, window }
         }
         Error::Timeout(text) => Error::Timeout(mask(text)),
+        Error::Slow(text) => Error::Slow(mask(text)),
         Error::MissingModel { message, available } => {
             Error::MissingModel { message: mask(message), available }
         }

@@ -1,49 +1,166 @@
 //! From settings to an opened model: addresses and keys, pulling what is missing, recorded sessions as models.
 
 use std::io::{BufRead, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use journal::{Event, Record};
 use models::choose::{self, Choice, Chosen, Surroundings};
 use models::ollama::{Server, full_name};
 use models::replay::{Replay, Turn};
-use models::{Error, Model, Secret, Think, Usage, host};
+use models::{Access, Error, Memory, Model, Notices, Proxy, Secret, Think, Usage, host};
 
 use crate::console;
 use crate::exit::{Failure, Result};
+use crate::layers::Environment;
 use crate::progress;
 use crate::replay::bundle::Bundle;
 use crate::replay::recording;
 use crate::sanitize;
 use crate::settings::Settings;
 
+/// The longest that a command may take to print a key: it may wait for a person's password manager.
+const KEY_COMMAND: Duration = Duration::from_secs(60);
+
+/// Where what was learned about servers is kept, in the folder of all sessions.
+const SERVERS: &str = "servers";
+
 /// What the models crate needs to know of the settings.
-pub(crate) fn surroundings(settings: &Settings) -> Surroundings {
+///
+/// # Errors
+/// When a file that they name cannot be read, or the command for the key fails.
+pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
     let secret = |key: &Option<String>| key.as_deref().map(Secret::new);
     // The endpoint that other programs use is taken where an OpenAI-compatible server is meant, or where nothing else is said.
     let model = settings.model.as_deref().unwrap_or_default();
     let wants_openai = model.starts_with("openai")
         || (model.is_empty() && settings.ollama_host.is_none() && settings.deepseek_api_key.is_none());
     let fallback = settings.openai_base_url.clone().filter(|_| wants_openai);
-    Surroundings {
+    Ok(Surroundings {
         ollama_host: settings.ollama_host.clone(),
         ollama_key: secret(&settings.ollama_api_key),
         deepseek_key: secret(&settings.deepseek_api_key),
         openai_key: secret(&settings.openai_api_key),
+        own_key: own_key(settings).await?,
         base_url: settings.base_url.clone().or(fallback),
         window: settings.num_ctx.map(u64::from),
         think: Think::from_str(&settings.think).unwrap_or_default(),
-        timeouts: None,
+        access: access(settings)?,
         preload: true,
+    })
+}
+
+/// How servers are reached.
+fn access(settings: &Settings) -> Result<Access> {
+    let seconds = |n: Option<u64>| n.map(Duration::from_secs);
+    let pem =
+        |key: &str, file: &Option<String>| file.as_deref().map(|file| read(key, file, PEM_LIMIT)).transpose();
+    let authorities = pem("ca_file", &settings.ca_file)?;
+    let certificate = pem("client_cert_file", &settings.client_cert_file)?;
+    let key = pem("client_key_file", &settings.client_key_file)?;
+    if key.is_some() && certificate.is_none() {
+        return Err(Failure::misuse("client_key_file needs client_cert_file beside it"));
+    }
+    let certificate = certificate.map(|certificate| match key {
+        Some(key) => format!("{}\n{key}", certificate.trim_end()),
+        None => certificate,
+    });
+    let headers = settings.headers.iter().flatten().filter_map(|header| header.split_once(": "));
+    let state = settings.state_dir.as_ref().map(PathBuf::from);
+    let environment = Environment::new(std::env::vars_os());
+    Ok(Access {
+        connect: seconds(settings.connect_seconds),
+        first_byte: seconds(settings.first_byte_seconds),
+        idle: seconds(settings.idle_seconds),
+        headers: headers.map(|(name, value)| (name.to_owned(), Secret::new(value))).collect(),
+        authorities: authorities.map(String::into_bytes),
+        certificate: certificate.as_deref().map(Secret::new),
+        proxy: settings.proxy.as_deref().map(|url| Proxy {
+            url: Secret::new(url),
+            exceptions: ["NO_PROXY", "no_proxy"]
+                .iter()
+                .find_map(|name| environment.get(name))
+                .map(str::to_owned),
+        }),
+        memory: state
+            .or_else(|| environment.state_dir())
+            .map(|state| Memory::in_folder(state.join(SERVERS)))
+            .unwrap_or_default(),
+        notices: Notices::default(),
+    })
+}
+
+/// The largest PEM file, in bytes: all of a system's authorities come to a quarter of it.
+const PEM_LIMIT: u64 = 1 << 20;
+/// The largest file that holds a key, in bytes.
+const KEY_LIMIT: u64 = 64 << 10;
+
+/// Reads a small text file that a setting names; `~/` is the home folder.
+fn read(key: &str, file: &str, limit: u64) -> Result<String> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    let path = match (file.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => PathBuf::from(file),
+    };
+    let cannot = |why: &dyn std::fmt::Display| {
+        Failure::misuse(format!("cannot read the file that {key} names, {}: {why}", path.display()))
+    };
+    let metadata = std::fs::metadata(&path).map_err(|e| cannot(&e))?;
+    if !metadata.is_file() && limit != KEY_LIMIT {
+        return Err(cannot(&"it is not a regular file"));
+    }
+    if metadata.len() > limit {
+        return Err(cannot(&format_args!("it is larger than {limit} bytes")));
+    }
+    std::fs::read_to_string(&path).map_err(|e| cannot(&e))
+}
+
+/// The key of the user's own file or command, where one is set.
+async fn own_key(settings: &Settings) -> Result<Option<Secret>> {
+    let text = match (&settings.api_key_file, &settings.api_key_command) {
+        (Some(_), Some(_)) => {
+            return Err(Failure::misuse("api_key_file and api_key_command are both set; keep one of them"));
+        }
+        (Some(file), None) => read("api_key_file", file, KEY_LIMIT)?,
+        (None, Some(command)) => printed_key(command).await?,
+        (None, None) => return Ok(None),
+    };
+    let named = if settings.api_key_file.is_some() { "api_key_file" } else { "api_key_command" };
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    match (lines.next(), lines.next()) {
+        (Some(key), None) => Ok(Some(Secret::new(key))),
+        (None, _) => Err(Failure::misuse(format!("{named} gave no key: its text is empty"))),
+        (Some(_), Some(_)) => {
+            Err(Failure::misuse(format!("{named} gave more than one line; the key alone is expected")))
+        }
     }
 }
 
+async fn printed_key(command: &str) -> Result<String> {
+    let child = tokio::process::Command::new("sh")
+        .args(["-c", command])
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::inherit())
+        .kill_on_drop(true)
+        .output();
+    let failed = |why: String| Failure::misuse(format!("api_key_command gave no key: {why}"));
+    let output = tokio::time::timeout(KEY_COMMAND, child)
+        .await
+        .map_err(|_| failed(format!("it did not end within {} s", KEY_COMMAND.as_secs())))?
+        .map_err(|e| failed(e.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(output.status.to_string()));
+    }
+    String::from_utf8(output.stdout).map_err(|_| failed("what it printed is not text".into()))
+}
+
 /// The Ollama server of the settings.
-pub(crate) fn server(settings: &Settings) -> Result<Server> {
-    let around = surroundings(settings);
+pub(crate) async fn server(settings: &Settings) -> Result<Server> {
+    let around = surroundings(settings).await?;
     let base = settings.base_url.as_deref().or(settings.ollama_host.as_deref()).unwrap_or_default();
-    Ok(Server::new(&host::ollama_base(&host::root(base)), around.ollama_key.as_ref(), None)?)
+    let key = around.ollama_key.as_ref().or(around.own_key.as_ref());
+    Ok(Server::new(&host::ollama_base(&host::root(base)), key, &around.access)?)
 }
 
 /// The value of `--model`, read.
@@ -55,18 +172,19 @@ pub(crate) fn choice(settings: &Settings) -> Result<Option<Choice>> {
 }
 
 /// Opens the model of the settings, or what is there. A model that Ollama does not have is pulled where that was asked for, or
-/// where a person at the terminal says so.
+/// where a person at the terminal says so. With `preload` a local server begins to load it; waits are told to `notices`.
 ///
 /// # Errors
 /// As [`choose::open`].
-pub(crate) async fn open(settings: &Settings) -> Result<Chosen> {
+pub(crate) async fn open(settings: &Settings, preload: bool, notices: Notices) -> Result<Chosen> {
     let choice = choice(settings)?;
     if let Some(Choice::Replay(path)) = &choice
         && let Some(chosen) = recorded_session(path)?
     {
         return Ok(chosen);
     }
-    let around = surroundings(settings);
+    let around = surroundings(settings).await?;
+    let around = Surroundings { preload, access: Access { notices, ..around.access.clone() }, ..around };
     match choose::open(choice.as_ref(), &around).await {
         Ok(chosen) => Ok(chosen),
         Err(Error::MissingModel { message, available }) => {
@@ -78,7 +196,7 @@ pub(crate) async fn open(settings: &Settings) -> Result<Chosen> {
                 let failure = missing(message, &available);
                 return Err(failure.hint(format!("`agent models pull {name}` gets it, or add --pull")));
             }
-            progress::pull(&server(settings)?, &name).await?;
+            progress::pull(&server(settings).await?, &name).await?;
             Ok(choose::open(choice.as_ref(), &around).await?)
         }
         Err(error) => Err(error.into()),
@@ -133,5 +251,5 @@ fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
     identity.branches = turns.iter().any(|turn| !turn.doubts.is_empty());
     let model = Replay::new(turns, identity);
     let why = format!("{} recorded turns of {}", model.remaining(), path.display());
-    Ok(Some(Chosen { model: Box::new(model) as Box<dyn Model>, why }))
+    Ok(Some(Chosen { model: Box::new(model) as Box<dyn Model>, why, warnings: Vec::new() }))
 }

@@ -308,11 +308,12 @@ fn changes(diff: &Diff) -> String {
 fn sums(t: &Totals) -> String {
     let mut parts = vec![
         plural(u64::from(t.turns), "turn"),
-        format!(
-            "{} prompt tokens ({} evaluated anew)",
-            thousands(t.prompt_tokens),
-            thousands(t.evaluated_tokens)
-        ),
+        match t.evaluated_tokens {
+            Some(anew) => {
+                format!("{} prompt tokens ({} evaluated anew)", thousands(t.prompt_tokens), thousands(anew))
+            }
+            None => plural(t.prompt_tokens, "prompt token"),
+        },
         format!("{} generated", thousands(t.generated_tokens)),
     ];
     if t.saved_tokens > 0 {
@@ -473,7 +474,7 @@ mod tests {
                 totals: Totals {
                     turns: 1,
                     prompt_tokens: 1320,
-                    evaluated_tokens: 212,
+                    evaluated_tokens: Some(212),
                     generated_tokens: 87,
                     saved_tokens: 1000,
                     saved_bytes: 3210,

@@ -30,6 +30,7 @@ use crate::model;
 use crate::remains;
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
+use crate::waiting::Waits;
 
 /// Where a session keeps what its tree's files were, in its folder.
 pub(crate) const STATE: &str = "state";
@@ -60,6 +61,8 @@ pub(crate) struct Order {
     pub(crate) variables: Vec<(OsString, OsString)>,
     /// Becomes true when the run is to stop.
     pub(crate) interrupt: watch::Receiver<bool>,
+    /// Whether and how waits for the server are shown.
+    pub(crate) waits: Waits,
 }
 
 /// What came of it.
@@ -200,6 +203,8 @@ struct Prepared {
     tree: Arc<Tree>,
     /// What a dry run works in, to be removed at the end.
     kept: Option<Kept>,
+    /// What the model cannot follow of the settings.
+    warnings: Vec<String>,
 }
 
 enum Kept {
@@ -236,6 +241,9 @@ async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Jou
     if let Some(sandbox::Report { enforced, summary, lines, .. }) = report {
         journal.append(Event::Sandbox { enforced, summary, lines })?;
     }
+    for message in &prepared.warnings {
+        journal.append(Event::Warning { message: message.clone() })?;
+    }
     Ok(prepared)
 }
 
@@ -251,6 +259,7 @@ async fn prepare(
         true => Ok(None),
         false => Box::pin(sandbox.probe()).await.cloned().map(Some).map_err(Failure::refused),
     };
+    let open = || model::open(settings, true, order.waits.notices());
     let tools = |root: &Path, sandbox: &Sandbox| toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own);
     let (chosen, mut toolbox, kept, report) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
@@ -262,11 +271,11 @@ async fn prepare(
             // The sandbox is tried out by other processes: first of all, so that the rest is done meanwhile.
             let sandbox = confined(&order.root)?;
             let making = async { tools(&order.root, &sandbox) };
-            let (report, chosen, toolbox) = tokio::join!(try_out(&sandbox), model::open(settings), making);
+            let (report, chosen, toolbox) = tokio::join!(try_out(&sandbox), open(), making);
             (chosen?, toolbox?, kept, report?)
         }
         Some(DryTree::Copy { .. }) => {
-            let chosen = model::open(settings).await?; // before the copy, which may take long
+            let chosen = open().await?; // before the copy, which may take long
             let copy = copy(&order.root, folder.join("tree"), &order.own).await?;
             let sandbox = confined(&copy.0)?;
             let (report, toolbox) = tokio::join!(try_out(&sandbox), async { tools(&copy.0, &sandbox) });
@@ -286,7 +295,7 @@ async fn prepare(
             why_model: chosen.why,
         },
         parts: Parts {
-            model: Box::new(MaskedModel(chosen.model, secrets.clone())),
+            model: order.waits.explain(Box::new(MaskedModel(chosen.model, secrets.clone()))),
             tools: toolbox.registry,
             repository: Arc::new(MaskedTree::new(Arc::clone(&tree) as _, secrets.clone())),
             verifier,
@@ -294,6 +303,7 @@ async fn prepare(
         },
         tree,
         kept,
+        warnings: chosen.warnings,
     };
     Ok((prepared, report))
 }

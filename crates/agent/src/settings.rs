@@ -20,6 +20,16 @@ pub(crate) struct Settings {
     pub(crate) ollama_api_key: Option<String>,
     pub(crate) deepseek_api_key: Option<String>,
     pub(crate) openai_api_key: Option<String>,
+    pub(crate) api_key_file: Option<String>,
+    pub(crate) api_key_command: Option<String>,
+    pub(crate) headers: Option<Vec<String>>,
+    pub(crate) ca_file: Option<String>,
+    pub(crate) client_cert_file: Option<String>,
+    pub(crate) client_key_file: Option<String>,
+    pub(crate) proxy: Option<String>,
+    pub(crate) connect_seconds: Option<u64>,
+    pub(crate) first_byte_seconds: Option<u64>,
+    pub(crate) idle_seconds: Option<u64>,
     pub(crate) pull: bool,
     pub(crate) num_ctx: Option<u32>,
     pub(crate) temperature: f32,
@@ -54,6 +64,8 @@ pub(crate) enum Kind {
     Text,
     /// Text that is never shown.
     Secret,
+    /// HTTP headers, `Name: value` each, whose values are never shown. In files also a table of names and values.
+    Headers,
     /// A whole number in this range.
     Whole(u64, u64),
     /// A number in this range.
@@ -227,6 +239,106 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         trust: Trust::Environment,
         group: Group::Server,
         help: "The key for an OpenAI-compatible server",
+    },
+    Definition {
+        key: "api_key_file",
+        kind: Kind::Text,
+        default: None,
+        flag: Flag::Value("FILE"),
+        variables: &[],
+        trust: Trust::User,
+        group: Group::Server,
+        help: "Read the server's API key from a file",
+    },
+    Definition {
+        key: "api_key_command",
+        kind: Kind::Secret,
+        default: None,
+        flag: Flag::None,
+        variables: &["AGENT_API_KEY_COMMAND"],
+        trust: Trust::User,
+        group: Group::Server,
+        help: "A shell command that prints the server's API key",
+    },
+    Definition {
+        key: "headers",
+        kind: Kind::Headers,
+        default: None,
+        flag: Flag::Each("header", "NAME: VALUE"),
+        variables: &[],
+        trust: Trust::User,
+        group: Group::Server,
+        help: "Send this HTTP header with every request to the server; may be repeated",
+    },
+    Definition {
+        key: "ca_file",
+        kind: Kind::Text,
+        default: None,
+        flag: Flag::None,
+        variables: &[],
+        trust: Trust::User,
+        group: Group::Server,
+        help: "A PEM file of authorities to trust beside the system's",
+    },
+    Definition {
+        key: "client_cert_file",
+        kind: Kind::Text,
+        default: None,
+        flag: Flag::None,
+        variables: &[],
+        trust: Trust::User,
+        group: Group::Server,
+        help: "A PEM file with the certificate that this client shows the server",
+    },
+    Definition {
+        key: "client_key_file",
+        kind: Kind::Text,
+        default: None,
+        flag: Flag::None,
+        variables: &[],
+        trust: Trust::User,
+        group: Group::Server,
+        help: "A PEM file with that certificate's private key, where it is not in the same file",
+    },
+    Definition {
+        key: "proxy",
+        kind: Kind::Text,
+        default: None,
+        flag: Flag::None,
+        variables: &[],
+        trust: Trust::User,
+        group: Group::Server,
+        help: "The proxy for servers on other machines, in place of HTTP_PROXY and HTTPS_PROXY; NO_PROXY holds",
+    },
+    Definition {
+        key: "connect_seconds",
+        kind: Kind::Whole(1, 3_600),
+        default: None,
+        flag: Flag::None,
+        variables: &[],
+        trust: Trust::User,
+        group: Group::Server,
+        help: "The most a connection to the server may take; without it, 10",
+    },
+    Definition {
+        key: "first_byte_seconds",
+        kind: Kind::Whole(1, 86_400),
+        default: None,
+        flag: Flag::Value("N"),
+        variables: &[],
+        trust: Trust::User,
+        group: Group::Server,
+        help: "Wait this long for an answer to begin; without it, 1800 for local servers and 300 for hosted ones",
+    },
+    Definition {
+        key: "idle_seconds",
+        kind: Kind::Whole(1, 86_400),
+        default: None,
+        flag: Flag::None,
+        variables: &[],
+        trust: Trust::User,
+        group: Group::Server,
+        help: "The longest silence in the middle of an answer; without it, 300",
     },
     Definition {
         key: "pull",
@@ -516,6 +628,11 @@ impl Definition {
         }
     }
 
+    /// Whether messages may repeat a value of it.
+    pub(crate) fn may_be_shown(&self) -> bool {
+        !matches!(self.kind, Kind::Secret | Kind::Headers) && self.key != "proxy"
+    }
+
     /// Reads a value from text.
     ///
     /// # Errors
@@ -523,6 +640,7 @@ impl Definition {
     pub(crate) fn parse(&self, text: &str) -> Result<Value, String> {
         let value = match self.kind {
             Kind::Text | Kind::Secret | Kind::Choice(_) => Value::from(text),
+            Kind::Headers => text.lines().filter(|line| !line.trim().is_empty()).collect(),
             Kind::Whole(..) => text.parse::<u64>().map_or(Value::from(text), Value::from),
             Kind::Decimal(..) => text.parse::<f64>().map_or(Value::from(text), Value::from),
             Kind::Switch => match text {
@@ -539,12 +657,16 @@ impl Definition {
     /// # Errors
     /// Says what it must be.
     pub(crate) fn accept(&self, value: Value) -> Result<Value, String> {
+        if self.kind == Kind::Headers {
+            return headers(&value).map(Value::from).ok_or_else(|| self.demand());
+        }
         let fits = match self.kind {
             Kind::Text | Kind::Secret => value.as_str().is_some_and(|s| !s.trim().is_empty()),
             Kind::Whole(min, max) => value.as_u64().is_some_and(|n| (min..=max).contains(&n)),
             Kind::Decimal(min, max) => value.as_f64().is_some_and(|n| (min..=max).contains(&n)),
             Kind::Switch => value.is_boolean(),
             Kind::Choice(words) => value.as_str().is_some_and(|s| words.contains(&s)),
+            Kind::Headers => false,
         };
         if fits { Ok(value) } else { Err(self.demand()) }
     }
@@ -552,6 +674,7 @@ impl Definition {
     fn demand(&self) -> String {
         match self.kind {
             Kind::Text | Kind::Secret => "must be text and not empty".into(),
+            Kind::Headers => "must be \"Name: value\", or a list or a table of such headers".into(),
             Kind::Whole(min, max) if max >= u64::from(u32::MAX) => {
                 format!("must be a whole number from {min}")
             }
@@ -560,6 +683,28 @@ impl Definition {
             Kind::Switch => "must be true or false".into(),
             Kind::Choice(words) => format!("must be one of {}", words.join(", ")),
         }
+    }
+}
+
+/// Headers from a list of `Name: value`, one such text, or a table of names and values; `None` if one of them is no header.
+fn headers(value: &Value) -> Option<Vec<String>> {
+    let header = |text: &str| {
+        let (name, value) = text.split_once(':')?;
+        let (name, value) = (name.trim(), value.trim());
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        let fits = !name.is_empty()
+            && name.bytes().all(token)
+            && !value.is_empty()
+            && !value.contains(char::is_control);
+        fits.then(|| format!("{name}: {value}"))
+    };
+    match value {
+        Value::String(text) => Some(vec![header(text)?]),
+        Value::Array(list) => list.iter().map(|text| header(text.as_str()?)).collect(),
+        Value::Object(table) => {
+            table.iter().map(|(name, value)| header(&format!("{name}: {}", value.as_str()?))).collect()
+        }
+        _ => None,
     }
 }
 

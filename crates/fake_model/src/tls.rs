@@ -9,9 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
+};
 use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 const ANSWER: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
@@ -27,12 +30,15 @@ pub enum Certificate {
     Expired,
     /// It names another host.
     OtherHost,
+    /// Nothing, and clients have to show one of the same issuer.
+    Mutual,
 }
 
 /// A server behind TLS on 127.0.0.1. It ends when it is dropped.
 pub struct TlsServer {
     address: SocketAddr,
     issuer: String,
+    client: (String, String),
     requests: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -54,7 +60,8 @@ impl TlsServer {
         let mut authority = CertificateParams::new(Vec::new())?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority_key = KeyPair::generate()?;
-        let issuer = authority.self_signed(&authority_key)?.pem();
+        let own = authority.self_signed(&authority_key)?;
+        let (issuer, root) = (own.pem(), own.der().clone());
         let name = if certificate == Certificate::OtherHost { "elsewhere.example" } else { "127.0.0.1" };
         let mut params = CertificateParams::new(vec![name.to_owned()])?;
         if certificate == Certificate::Expired {
@@ -62,11 +69,26 @@ impl TlsServer {
             params.not_after = date_time_ymd(2001, 1, 1);
         }
         let key = KeyPair::generate()?;
-        let signed = params.signed_by(&key, &Issuer::new(authority, authority_key))?;
+        let authority = Issuer::new(authority, authority_key);
+        let signed = params.signed_by(&key, &authority)?;
+        let client_key = KeyPair::generate()?;
+        let mut client = CertificateParams::new(vec!["client.example".to_owned()])?;
+        client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let client = (client.signed_by(&client_key, &authority)?.pem(), client_key.serialize_pem());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
+        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
+        let config = match certificate {
+            Certificate::Mutual => {
+                let mut roots = RootCertStore::empty();
+                roots.add(root)?;
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+                config.with_client_cert_verifier(verifier)
+            }
+            _ => config.with_no_client_auth(),
+        };
+        let config = config
             .with_single_cert(vec![signed.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -84,7 +106,7 @@ impl TlsServer {
                 }
             }
         })?;
-        Ok(Self { address, issuer, requests, over, thread: Some(thread) })
+        Ok(Self { address, issuer, client, requests, over, thread: Some(thread) })
     }
 
     /// `https://127.0.0.1:PORT`.
@@ -95,6 +117,11 @@ impl TlsServer {
     /// The certificate of the authority, as PEM: who trusts it trusts the server.
     pub fn issuer(&self) -> &str {
         &self.issuer
+    }
+
+    /// A certificate of that authority for a client, and its key, as PEM.
+    pub fn client(&self) -> (&str, &str) {
+        (&self.client.0, &self.client.1)
     }
 
     /// Requests that were answered so far.

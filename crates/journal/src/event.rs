@@ -186,8 +186,9 @@ pub struct Totals {
     pub turns: u32,
     /// Prompt tokens sent, as counted by the server or estimated.
     pub prompt_tokens: u64,
-    /// Of those, evaluated anew, where the server tells.
-    pub evaluated_tokens: u64,
+    /// Of those, evaluated anew; absent where the server did not tell for every request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluated_tokens: Option<u64>,
     /// Tokens generated.
     pub generated_tokens: u64,
     /// Tokens that were not generated thanks to cuts of doomed calls: an estimate, from the length of like calls.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use serde_json::Value;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
 use crate::frames::{Frame, Frames};
+use crate::http::{Waits, slow};
 use crate::{Delta, DeltaStream, End, EndReason, Error, Usage};
 
 /// How long a server may take to close a stream whose last content has come, before that is held to be its end.
@@ -25,6 +26,11 @@ pub(crate) trait Protocol: Send + 'static {
     /// Whether an item proves the normal end, so that the stream ends with it.
     fn is_end(item: &Self::Item) -> bool;
 
+    /// Whether an item is content, so that the server has begun to answer.
+    fn is_content(_item: &Self::Item) -> bool {
+        true
+    }
+
     /// The item that proves the normal end, if what came so far does so although the server has not ended the stream properly.
     fn settled(&self) -> Option<Self::Item>;
 }
@@ -37,16 +43,18 @@ struct Reader<B, P: Protocol> {
     ready: VecDeque<P::Item>,
     /// What follows `ready`.
     failed: Option<Error>,
-    first_byte: Option<Instant>,
-    idle: Duration,
+    waits: Waits,
+    /// Whether any byte has come.
+    begun: bool,
+    /// Whether any content has come.
+    content: bool,
     over: bool,
 }
 
-/// The items of a response's `body`, whose first byte must be there at `first_byte`.
+/// The items of a response's `body`, read within these limits.
 pub(crate) fn items<P: Protocol>(
     body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin + 'static,
-    first_byte: Instant,
-    idle: Duration,
+    waits: Waits,
     protocol: P,
 ) -> impl Stream<Item = Result<P::Item, Error>> + Send {
     let reader = Reader {
@@ -55,8 +63,9 @@ pub(crate) fn items<P: Protocol>(
         protocol,
         ready: VecDeque::new(),
         failed: None,
-        first_byte: Some(first_byte),
-        idle,
+        waits,
+        begun: false,
+        content: false,
         over: false,
     };
     stream::unfold(reader, |mut reader| async move {
@@ -73,6 +82,7 @@ where
     async fn next(&mut self) -> Option<Result<P::Item, Error>> {
         loop {
             if let Some(item) = self.ready.pop_front() {
+                self.content |= P::is_content(&item);
                 if P::is_end(&item) {
                     self.over = true;
                     self.ready.clear();
@@ -108,17 +118,20 @@ where
             )));
             return;
         };
-        let idle = if self.protocol.settled().is_some() { CLOSING.min(self.idle) } else { self.idle };
-        let read = match self.first_byte {
-            Some(deadline) => timeout_at(deadline, body.next()).await,
-            None => timeout(idle, body.next()).await,
+        let idle = match self.protocol.settled() {
+            Some(_) => CLOSING.min(self.waits.idle),
+            None if self.content => self.waits.idle,
+            // Some servers send a head or comments at once and evaluate the prompt then.
+            None => self.waits.first_byte,
+        };
+        let read = match self.begun {
+            false => timeout_at(self.waits.deadline, body.next()).await,
+            true => timeout(idle, body.next()).await,
         };
         match read {
             Ok(Some(Ok(bytes))) => {
                 // An empty chunk is no byte.
-                if !bytes.is_empty() {
-                    self.first_byte = None;
-                }
+                self.begun |= !bytes.is_empty();
                 self.frames.push(&bytes);
             }
             Ok(None) => {
@@ -129,12 +142,16 @@ where
             Ok(Some(Err(why))) => {
                 self.fail(Error::Transport(format!("the connection broke during the answer: {why}")));
             }
-            Err(_) if self.first_byte.is_some() => self.fail(Error::Timeout(String::from(
-                "the server sent nothing within the first-byte limit; it may be loading, or busy with another client",
-            ))),
+            Err(_) if !self.content && self.protocol.settled().is_none() => {
+                let seconds = self.waits.first_byte.as_secs_f64();
+                let why = format!("the server did not begin its answer within {seconds} s");
+                self.fail(slow(why, self.waits.patient));
+            }
             Err(_) => {
                 let seconds = idle.as_secs_f64();
-                self.fail(Error::Timeout(format!("the server fell silent for {seconds} s in the middle of the answer")));
+                self.fail(Error::Timeout(format!(
+                    "the server fell silent for {seconds} s in the middle of the answer"
+                )));
             }
         }
     }
@@ -198,6 +215,19 @@ pub struct Answer {
     pub end: End,
 }
 
+/// Waits for the first piece of an answer, and gives the whole answer back with the error that it begins with, if it does: a refusal
+/// inside a response of status 200 is met before anything was passed on.
+pub(crate) async fn peeked(mut deltas: DeltaStream) -> (Option<Error>, DeltaStream) {
+    let first = deltas.next().await;
+    let failed = first.as_ref().and_then(|first| first.as_ref().err().cloned());
+    (failed, Box::pin(stream::iter(first).chain(deltas)))
+}
+
+/// Whether a piece is content: text, thoughts, a call, or the end.
+pub(crate) fn is_content(delta: &Delta) -> bool {
+    !matches!(delta, Delta::Progress { .. } | Delta::Usage(_))
+}
+
 /// Reads a stream to its end.
 ///
 /// # Errors
@@ -219,6 +249,7 @@ pub async fn collect(mut deltas: DeltaStream) -> Result<Answer, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::Instant;
 
     /// Every frame is a text, except for `"end"`; `"settle"` proves the end without being it.
     #[derive(Default)]
@@ -266,10 +297,10 @@ mod tests {
             }
             Ok(Bytes::new())
         });
-        let first_byte = Instant::now() + Duration::from_secs(600);
-        items(Box::pin(body.chain(tail)), first_byte, Duration::from_secs(300), Plain::default())
-            .collect()
-            .await
+        let first_byte = Duration::from_secs(600);
+        let deadline = Instant::now() + first_byte;
+        let waits = Waits { deadline, first_byte, idle: Duration::from_secs(300), patient: true };
+        items(Box::pin(body.chain(tail)), waits, Plain::default()).collect().await
     }
 
     #[tokio::test(start_paused = true)]
@@ -278,7 +309,16 @@ mod tests {
             &play(&[(599, ": loading\n\n"), (299, "data: [\"end\"]\n\n")], true).await[..],
             [Ok(Delta::End(_))]
         ));
-        assert!(matches!(&play(&[(601, "[1]\n")], true).await[..], [Err(Error::Timeout(_))]));
+        assert!(matches!(&play(&[(601, "[1]\n")], true).await[..], [Err(Error::Slow(_))]));
+        // A head or a comment is no answer yet: the prompt may still be under evaluation.
+        assert!(matches!(
+            &play(&[(1, ": hello\n\n"), (599, "data: [\"end\"]\n\n")], true).await[..],
+            [Ok(Delta::End(_))]
+        ));
+        assert!(matches!(
+            &play(&[(1, ": hello\n\n"), (601, "data: [1]\n\n")], true).await[..],
+            [Err(Error::Slow(_))]
+        ));
         assert!(matches!(
             &play(&[(1, "[1]\n"), (301, "[2]\n")], true).await[..],
             [Ok(_), Err(Error::Timeout(_))]

@@ -2,18 +2,19 @@
 //!
 //! Nothing here reads the environment: the program passes in what it found as [`Surroundings`].
 
+mod look;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::ollama::{LocalModel, Ollama, OllamaOptions, Server};
+use crate::ollama::{LocalModel, Ollama, OllamaOptions, Server, is_cloud_host, is_cloud_name};
 use crate::openai::{Kind, OpenAi, OpenAiOptions, Opened};
 use crate::replay::Replay;
 use crate::retry::{Decision, Policy};
-use crate::{Error, Model, Secret, Think, Timeouts, host};
+use crate::{Access, Error, Model, Secret, Think, host};
 
-/// Where OpenAI-compatible servers listen by default: llama-server, vLLM, LM Studio (wire reference 3.1).
-const USUAL_PORTS: [u16; 3] = [8080, 8000, 1234];
+const OLLAMA_CLOUD: &str = "https://ollama.com";
 
 const DEEPSEEK: &str = "https://api.deepseek.com";
 
@@ -85,16 +86,19 @@ pub struct Surroundings {
     pub ollama_key: Option<Secret>,
     /// `DEEPSEEK_API_KEY`
     pub deepseek_key: Option<Secret>,
-    /// `OPENAI_API_KEY`, or a key given for the base URL.
+    /// `OPENAI_API_KEY`
     pub openai_key: Option<Secret>,
+    /// A key from the user's own file or command, for the server that is named, of whatever kind. The variables of one provider win over it
+    /// on that provider's servers.
+    pub own_key: Option<Secret>,
     /// `--base-url`
     pub base_url: Option<String>,
     /// The window wanted, in tokens.
     pub window: Option<u64>,
     /// Thinking.
     pub think: Think,
-    /// Time limits in place of the usual ones.
-    pub timeouts: Option<Timeouts>,
+    /// How servers are reached.
+    pub access: Access,
     /// Whether Ollama is to load the model at once.
     pub preload: bool,
 }
@@ -105,6 +109,8 @@ pub struct Chosen {
     pub model: Box<dyn Model>,
     /// Such as `ollama:qwen2.5-coder:7b (already loaded)`.
     pub why: String,
+    /// Sentences about settings that the model cannot follow, and what is done instead.
+    pub warnings: Vec<String>,
 }
 
 /// Opens the model of `choice`, or of what is there. A server that is busy or still loading its model is waited for, as [`Policy`] says.
@@ -120,7 +126,10 @@ pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
             Err(error @ (Error::Unavailable { .. } | Error::Loading(_))) => {
                 match policy.decide(attempt, &error, None) {
                     Decision::Wait(pause) => {
-                        tracing::warn!("{error}; again in {} s", pause.as_secs_f64());
+                        around
+                            .access
+                            .notices
+                            .tell(&format!("{error}; trying again in {:.1} s", pause.as_secs_f64()));
                         tokio::time::sleep(pause).await;
                     }
                     Decision::Compact | Decision::GiveUp(_) => return Err(error),
@@ -136,7 +145,7 @@ async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
     let Some(choice) = choice else {
         return match &around.base_url {
             Some(base) => openai(base, None, around, "the base URL was given").await,
-            None => look(around).await,
+            None => look::look(around).await,
         };
     };
     match choice {
@@ -169,7 +178,7 @@ async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     {
         return deepseek(
             Some(name.to_owned()),
-            around,
+            &unnamed(around),
             "Ollama does not have it, and DEEPSEEK_API_KEY is set",
         )
         .await;
@@ -177,35 +186,9 @@ async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     Err(error)
 }
 
-/// Nothing was said: Ollama, then DeepSeek's platform, then local servers at their usual ports.
-async fn look(around: &Surroundings) -> Result<Chosen, Error> {
-    let server = ollama_server(around)?;
-    let (loaded, on_disk) = tokio::join!(server.ps(), server.tags());
-    let on_disk: Vec<LocalModel> = on_disk.unwrap_or_default();
-    if let Some(running) = loaded.unwrap_or_default().first() {
-        return ollama(&running.name, around, "Ollama has it loaded").await;
-    }
-    if let Some(model) = preferred(&on_disk) {
-        return ollama(&model.name, around, "the best of the models Ollama has").await;
-    }
-    if around.deepseek_key.is_some() {
-        return deepseek(None, around, "DEEPSEEK_API_KEY is set").await;
-    }
-    for port in USUAL_PORTS {
-        let base = format!("http://127.0.0.1:{port}/v1");
-        // A key meant for another endpoint is not shown to whatever listens here.
-        let stranger = Surroundings { openai_key: None, ..around.clone() };
-        if let Ok(chosen) =
-            openai(&base, None, &stranger, &format!("a server was found at port {port}")).await
-        {
-            return Ok(chosen);
-        }
-    }
-    let base = server.base();
-    Err(Error::Refused(format!(
-        "no model found: Ollama at {base} is not there or has no models (try `ollama pull qwen2.5-coder:7b`), DEEPSEEK_API_KEY is not set, \
-         and no server listens at 127.0.0.1, ports 8080, 8000 or 1234; name one with --model and --base-url"
-    )))
+/// The surroundings for a server that nobody named: what was given for another one is not shown to it.
+fn unnamed(around: &Surroundings) -> Surroundings {
+    Surroundings { own_key: None, access: around.access.for_strangers(), ..around.clone() }
 }
 
 /// The model to take from Ollama's disk: one made for code before others, of those the largest file that a usual machine runs.
@@ -223,27 +206,50 @@ fn preferred(models: &[LocalModel]) -> Option<&LocalModel> {
 
 fn ollama_server(around: &Surroundings) -> Result<Server, Error> {
     let base = host::ollama_base(around.ollama_host.as_deref().unwrap_or_default());
-    Server::new(&base, around.ollama_key.as_ref(), around.timeouts)
+    Server::new(&base, ollama_key(around), &around.access)
+}
+
+fn ollama_key(around: &Surroundings) -> Option<&Secret> {
+    around.ollama_key.as_ref().or(around.own_key.as_ref())
 }
 
 async fn ollama(name: &str, around: &Surroundings, why: &str) -> Result<Chosen, Error> {
     // A base URL may also name an Ollama.
-    let base = around.base_url.as_deref().or(around.ollama_host.as_deref()).unwrap_or_default();
-    native(&host::ollama_base(&host::root(base)), name, around, why).await
+    let named = around.base_url.as_deref().or(around.ollama_host.as_deref());
+    let base = host::ollama_base(&host::root(named.unwrap_or_default()));
+    let key = ollama_key(around).cloned();
+    match native(&base, name, key.clone(), around, why).await {
+        // A cloud model needs no daemon where there is a key.
+        Err(Error::Transport(_)) if named.is_none() && is_cloud_name(name) && key.is_some() => {
+            let base = host::ollama_base(OLLAMA_CLOUD);
+            native(&base, name, key, around, &format!("{why}; no Ollama runs here")).await
+        }
+        result => result,
+    }
 }
 
-async fn native(base: &str, name: &str, around: &Surroundings, why: &str) -> Result<Chosen, Error> {
+async fn native(
+    base: &str,
+    name: &str,
+    key: Option<Secret>,
+    around: &Surroundings,
+    why: &str,
+) -> Result<Chosen, Error> {
     let options = OllamaOptions {
-        key: around.ollama_key.clone(),
+        key,
         num_ctx: around.window,
         think: around.think,
-        timeouts: around.timeouts,
+        access: around.access.clone(),
         preload: around.preload,
         ..OllamaOptions::new(base, name)
     };
     let model = Ollama::open(options).await?;
-    let base = host::shown(base);
-    Ok(Chosen { why: format!("ollama:{name} at {base} ({why})"), model: Box::new(model) })
+    let (name, base) = (model.identity().model, host::shown(base));
+    Ok(Chosen {
+        why: format!("ollama:{name} at {base} ({why})"),
+        warnings: model.unheeded().to_vec(),
+        model: Box::new(model),
+    })
 }
 
 async fn deepseek(name: Option<String>, around: &Surroundings, why: &str) -> Result<Chosen, Error> {
@@ -251,9 +257,12 @@ async fn deepseek(name: Option<String>, around: &Surroundings, why: &str) -> Res
     let Some(key) = around
         .deepseek_key
         .clone()
+        .or_else(|| around.own_key.clone())
         .or_else(|| around.openai_key.clone().filter(|_| around.base_url.is_some()))
     else {
-        return Err(Error::Settings(String::from("DeepSeek's platform needs a key: set DEEPSEEK_API_KEY")));
+        return Err(Error::Settings(String::from(
+            "DeepSeek's platform needs a key: set DEEPSEEK_API_KEY, or api_key_file in your settings",
+        )));
     };
     endpoint(&base, name, Some(key), Some(Kind::DeepSeek), around, why).await
 }
@@ -261,12 +270,17 @@ async fn deepseek(name: Option<String>, around: &Surroundings, why: &str) -> Res
 async fn openai(base: &str, name: Option<String>, around: &Surroundings, why: &str) -> Result<Chosen, Error> {
     let base = host::openai_base(base);
     // DeepSeek's key goes to DeepSeek only.
-    let own = host::host_of(&base) == "api.deepseek.com";
-    let key = if own {
-        around.deepseek_key.clone().or_else(|| around.openai_key.clone())
-    } else {
-        around.openai_key.clone()
+    let own = around.own_key.clone().or_else(|| around.openai_key.clone());
+    let key = match host::host_of(&base).as_str() {
+        "api.deepseek.com" => around.deepseek_key.clone().or(own),
+        _ if is_cloud_host(&base) => around.ollama_key.clone().or(own),
+        _ => own,
     };
+    if is_cloud_host(&base)
+        && let Some(name) = &name
+    {
+        return native(&host::ollama_base(&host::root(&base)), name, key, around, why).await;
+    }
     endpoint(&base, name, key, None, around, why).await
 }
 
@@ -280,35 +294,45 @@ async fn endpoint(
 ) -> Result<Chosen, Error> {
     let options = OpenAiOptions {
         model: name.clone(),
-        key,
+        key: key.clone(),
         kind,
         window: around.window,
         think: around.think,
-        timeouts: around.timeouts,
+        access: around.access.clone(),
         ..OpenAiOptions::new(base)
     };
     match OpenAi::open(options).await? {
         Opened::Model(model) => {
             let (identity, base) = (model.identity(), host::shown(base));
-            Ok(Chosen { why: format!("{}:{} at {base} ({why})", identity.server, identity.model), model })
+            let warnings = model.unheeded().to_vec();
+            Ok(Chosen {
+                why: format!("{}:{} at {base} ({why})", identity.server, identity.model),
+                warnings,
+                model,
+            })
         }
         Opened::Ollama { base, .. } => {
+            let key = around.ollama_key.clone().or(key);
             let name = match name {
                 Some(name) => name,
                 None => {
-                    let server = Server::new(&base, around.ollama_key.as_ref(), around.timeouts)?;
+                    let server = Server::new(&base, key.as_ref(), &around.access)?;
                     let (loaded, on_disk) = tokio::join!(server.ps(), server.tags());
                     let running = loaded.unwrap_or_default().into_iter().next().map(|model| model.name);
                     let on_disk = on_disk?;
                     running.or_else(|| preferred(&on_disk).map(|model| model.name.clone())).ok_or_else(
                         || Error::MissingModel {
-                            message: format!("Ollama at {} has no models", host::shown(&base)),
+                            message: format!(
+                                "Ollama at {} has no models: get one with `agent models pull qwen2.5-coder:7b`",
+                                host::shown(&base)
+                            ),
                             available: Vec::new(),
                         },
                     )?
                 }
             };
-            native(&base, &name, around, &format!("{why}; it is an Ollama, so its native API is used")).await
+            let why = format!("{why}; it is an Ollama, so its native API is used");
+            native(&base, &name, key, around, &why).await
         }
     }
 }
@@ -320,7 +344,7 @@ async fn replay(path: &std::path::Path) -> Result<Chosen, Error> {
         .map_err(|why| Error::Settings(format!("the recording {name} cannot be read: {why}")))?;
     let model = Replay::from_jsonl(&text, &name)?;
     let why = format!("replay:{name} ({} recorded turns)", model.remaining());
-    Ok(Chosen { model: Box::new(model), why })
+    Ok(Chosen { model: Box::new(model), why, warnings: Vec::new() })
 }
 
 #[cfg(test)]

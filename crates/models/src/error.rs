@@ -41,6 +41,10 @@ pub enum Error {
     /// Nothing came for longer than the first-byte or idle limit.
     #[error("{0}")]
     Timeout(String),
+    /// A server of one's own did not begin its answer within the first-byte limit. It may still be loading or evaluating, and the same
+    /// request again would only start that over.
+    #[error("{0}")]
+    Slow(String),
     /// The model is not there.
     #[error("{message}")]
     MissingModel {
@@ -71,7 +75,9 @@ impl Error {
             }
             Error::Unavailable { retry_after, .. } => Retry::After(*retry_after),
             Error::Overflow { .. } => Retry::Compact,
-            Error::MissingModel { .. } | Error::Refused(_) | Error::Settings(_) => Retry::Never,
+            Error::MissingModel { .. } | Error::Slow(_) | Error::Refused(_) | Error::Settings(_) => {
+                Retry::Never
+            }
         }
     }
 }

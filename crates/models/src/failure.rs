@@ -27,13 +27,37 @@ const OVERFLOW: [&str; 8] = [
     "too many tokens",
 ];
 
+/// Words of a 429 that no waiting helps: the account is at its end.
+const USED_UP: [&str; 8] = [
+    "insufficient_quota",
+    "exceeded your current quota",
+    "insufficient credits",
+    "insufficient balance",
+    "credit balance is too low",
+    "billing_hard_limit",
+    "out of credits",
+    "usage limit", // Ollama's cloud, by the hour or the week
+];
+
+/// Words of a chat template that failed while it was rendered.
+const TEMPLATE: [&str; 8] = [
+    "jinja",
+    "chat template",
+    "chat_template",
+    "template error",
+    "templateerror",
+    "raise_exception",
+    "applying prompt template",
+    "rendering prompt",
+];
+
 /// What the body of a failure says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Body {
     /// The innermost message; empty when there was none.
     pub(crate) message: String,
     /// `type` and `code`, for recognising overflow.
-    kind: String,
+    pub(crate) kind: String,
     prompt_tokens: Option<u64>,
     window: Option<u64>,
     signin_url: Option<String>,
@@ -83,14 +107,33 @@ impl Body {
                     _ => self.message = shorten(&value.to_string()),
                 }
             }
+            // Google's layer wraps the object in a list; FastAPI lists its complaints, and those stay whole.
+            Value::Array(list) if list.first().is_some_and(|first| first.get("error").is_some()) => {
+                if let Some(first) = list.first() {
+                    self.fill(first, depth + 1);
+                }
+            }
             Value::Null => {}
             other => self.message = shorten(&other.to_string()),
         }
     }
 
-    fn is_overflow(&self) -> bool {
+    pub(crate) fn is_overflow(&self) -> bool {
         let text = format!("{}{}", self.kind, self.message).to_lowercase();
         OVERFLOW.iter().any(|phrase| text.contains(phrase))
+    }
+
+    pub(crate) fn is_template(&self) -> bool {
+        // A field of this name may be refused without any template failing.
+        let text = self.message.to_lowercase().replace("chat_template_kwargs", "");
+        TEMPLATE.iter().any(|phrase| text.contains(phrase))
+            // llama.cpp's engine: "… at row 12, column 40".
+            || (text.contains("at row ") && text.contains(", column "))
+    }
+
+    fn is_used_up(&self) -> bool {
+        let text = format!("{}{}", self.kind, self.message).to_lowercase();
+        USED_UP.iter().any(|phrase| text.contains(phrase))
     }
 
     fn overflow(self) -> Error {
@@ -106,6 +149,9 @@ impl Body {
     pub(crate) fn mid_stream(self) -> Error {
         if self.is_overflow() {
             return self.overflow();
+        }
+        if self.is_template() {
+            return Error::Refused(template(&format!("the server refused the request: {}", self.message)));
         }
         match self.code {
             Some(401 | 403) => Error::Settings(format!("the server refused the key: {}", self.message)),
@@ -130,6 +176,8 @@ pub(crate) enum Failure {
         body: Box<Body>,
         /// Seconds.
         retry_after: Option<u64>,
+        /// Whether a key or other credentials were sent.
+        keyed: bool,
     },
     /// Anything else.
     Other(Error),
@@ -142,18 +190,6 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    /// Whether this is a refusal that names one of the request's fields (wire reference 3.1): then that field is dropped.
-    pub(crate) fn names(&self, words: &[&str]) -> bool {
-        match self {
-            // 500 is what Ollama answers for a field of the wrong form (wire reference 1.3).
-            Failure::Status { status: 400 | 422 | 500 | 501, body, .. } => {
-                let text = body.message.to_lowercase();
-                words.iter().any(|word| text.contains(word))
-            }
-            _ => false,
-        }
-    }
-
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Failure::Status { status, .. } => Some(*status),
@@ -164,14 +200,21 @@ impl Failure {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let (status, url, body, retry_after) = match failure {
+        let (status, url, body, retry_after, keyed) = match failure {
             Failure::Other(error) => return error,
-            Failure::Status { status, url, body, retry_after } => (status, url, body, retry_after),
+            Failure::Status { status, url, body, retry_after, keyed } => {
+                (status, url, body, retry_after, keyed)
+            }
         };
         if matches!(status, 400 | 413 | 422 | 500) && body.is_overflow() {
             return body.overflow();
         }
-        let said = if body.message.is_empty() { NO_REASON.to_owned() } else { body.message };
+        if matches!(status, 400 | 422 | 500 | 501) && body.is_template() {
+            return Error::Refused(template(&format!("{url} answered {status}: {}", body.message)));
+        }
+        let used_up = body.is_used_up();
+        let retry_after = retry_after.or_else(|| asked_in(&body.message));
+        let said = if body.message.is_empty() { NO_REASON.to_owned() } else { body.message.clone() };
         let because = |hint: &str| format!("{url} answered {status}: {said}{hint}");
         let refused = |hint: &str| Error::Refused(because(hint));
         let settings = |hint: &str| Error::Settings(because(hint));
@@ -182,8 +225,12 @@ impl From<Failure> for Error {
             }
             401 => match body.signin_url {
                 Some(url) => settings(&format!("; sign in at {url} or with `ollama signin`")),
+                None if !keyed => {
+                    settings("; no API key was sent: set OPENAI_API_KEY, or api_key_file in your settings")
+                }
                 None => settings("; check the API key"),
             },
+            429 if used_up => refused("; the account's quota is used up: check its plan and billing"),
             402 => refused("; the account has no balance left"),
             403 if said == NO_REASON => settings(
                 "; a server bound to loopback refuses foreign host names: reach it as 127.0.0.1 or set OLLAMA_HOST on both sides",
@@ -193,9 +240,7 @@ impl From<Failure> for Error {
                 Error::MissingModel { message: said, available: Vec::new() }
             }
             404 | 405 => settings("; check the address, its path too"),
-            407 => settings(
-                "; the proxy wants credentials: http://user:password@proxy in HTTP_PROXY or HTTPS_PROXY",
-            ),
+            407 => settings(&format!("; {}", crate::http::PROXY_CREDENTIALS)),
             503 if said.to_lowercase().contains("loading model") => Error::Loading(because("")),
             408 | 429 | 499 | 500 | 502..=599 => {
                 Error::Unavailable { message: format!("{url} answered {status}: {said}"), retry_after }
@@ -203,6 +248,32 @@ impl From<Failure> for Error {
             _ => refused(""),
         }
     }
+}
+
+/// What to do about a chat template that fails.
+fn template(said: &str) -> String {
+    format!(
+        "{said}; the model's chat template cannot render the conversation: start the server with another template, or \
+         choose another model"
+    )
+}
+
+/// The seconds that a message asks to wait: "Please try again in 1.2s", "retry in 34.07s", "in 500ms".
+fn asked_in(message: &str) -> Option<u64> {
+    let text = message.to_lowercase();
+    let after = text.split_once("try again in ").or_else(|| text.split_once("retry in "))?.1;
+    let digits = after.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(after.len());
+    let (number, unit) = after.split_at(digits);
+    let number: f64 = number.parse().ok()?;
+    let unit = unit.trim_start();
+    let factor = match unit {
+        _ if unit.starts_with("ms") || unit.starts_with("milli") => 0.001,
+        _ if unit.starts_with('s') => 1.0,
+        _ if unit.starts_with('m') => 60.0,
+        _ if unit.starts_with('h') => 3600.0,
+        _ => return None,
+    };
+    Some((number * factor).ceil() as u64)
 }
 
 /// One line, bounded.
@@ -225,6 +296,7 @@ mod tests {
             url: String::from("URL"),
             body: Box::new(Body::from_bytes(body.as_bytes())),
             retry_after: Some(7),
+            keyed: true,
         }
         .into()
     }
@@ -268,6 +340,29 @@ mod tests {
         assert!(matches!(error(503, loading), Error::Loading(_)));
         let too_large = "model requires more system memory (12.0 GiB) than is available (7.1 GiB)";
         assert!(matches!(error(500, too_large), Error::Refused(why) if why.contains("smaller")));
+    }
+
+    #[test]
+    fn a_wait_may_stand_in_the_message_and_a_used_up_account_is_not_waited_for() {
+        for (text, seconds) in [
+            ("Rate limit reached. Please try again in 1.2s.", Some(2)),
+            ("Please try again in 6m0s.", Some(360)),
+            ("Please retry in 34.07s.", Some(35)),
+            ("try again in 500 ms", Some(1)),
+            ("try again later", None),
+        ] {
+            assert_eq!(asked_in(text), seconds, "{text}");
+        }
+        let quota = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
+        assert!(matches!(error(429, quota), Error::Refused(why) if why.contains("billing")));
+    }
+
+    #[test]
+    fn a_template_that_fails_is_not_asked_again() {
+        let text = r#"{"error":{"code":500,"message":"Value is not callable: null at row 12, column 40"}}"#;
+        assert!(matches!(error(500, text), Error::Refused(why) if why.contains("chat template")));
+        let list = r#"[{"error":{"code":400,"message":"Developer instruction is not enabled"}}]"#;
+        assert!(matches!(error(400, list), Error::Refused(why) if why.contains(": Developer instruction")));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! There is no total timeout, since a local model may take minutes for a good answer; instead connecting, the first byte and
 //! the silence between bytes are bounded (wire reference 6.1). Redirects are never followed, so a key cannot travel to another host.
 //!
-//! Loopback addresses are reached directly. For the others reqwest follows `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`; a certificate is
-//! trusted if the system trusts it, or if its issuer is in the file named by `SSL_CERT_FILE`.
+//! Loopback addresses are reached directly. For the others the proxy of [`Access`] holds; without one reqwest follows `HTTP_PROXY`, `HTTPS_PROXY`,
+//! `ALL_PROXY` and `NO_PROXY`. A certificate is trusted if the system trusts it, if its issuer is in the file named by `SSL_CERT_FILE`, or
+//! if [`Access`] has its issuer.
 
 use std::fmt;
 use std::pin::Pin;
@@ -22,7 +23,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::failure::{Body, Failure};
-use crate::{Error, host, tls};
+use crate::{Access, Error, host, tls};
 
 /// The most of an error body or a metadata answer that is read, in bytes. `/api/show` carries whole licences and vocabularies.
 const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -47,6 +48,12 @@ impl Secret {
     pub fn new(key: &str) -> Self {
         Self(key.trim().to_owned())
     }
+
+    /// The key itself.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -60,19 +67,21 @@ impl fmt::Debug for Secret {
 pub struct Timeouts {
     /// For a connection.
     pub connect: Duration,
-    /// From the request to the first byte of the answer's body: model load and prompt evaluation happen here.
+    /// From the request to the first byte of the answer's body, and from there for any silence before its first content: model load and
+    /// prompt evaluation happen here.
     pub first_byte: Duration,
-    /// Between two reads of the body. Anything counts as life, comments too.
+    /// Between two reads of the body, once there is content. Anything counts as life, comments too.
     pub idle: Duration,
 }
 
 impl Timeouts {
-    /// For a server on this machine or network, which may have to load a model first: 10 s, 600 s, 300 s.
+    /// For a server on this machine or network: 10 s, 1800 s, 300 s. A model of 70 billion parameters that has to be loaded from a disk and
+    /// evaluates its prompt on a CPU takes more than ten minutes.
     #[must_use]
     pub const fn local() -> Self {
         Self {
             connect: Duration::from_secs(10),
-            first_byte: Duration::from_secs(600),
+            first_byte: Duration::from_secs(1800),
             idle: Duration::from_secs(300),
         }
     }
@@ -101,13 +110,19 @@ pub(crate) struct Http {
     /// `?key=…`, sent with every request.
     query: Arc<str>,
     authorization: Option<HeaderValue>,
+    /// Headers of the user's own; they win over ours.
+    headers: HeaderMap,
+    /// Whether the server is one's own, so that a long silence means work and not a fault.
+    pub(crate) patient: bool,
     /// What no message may repeat.
     secrets: Arc<[String]>,
     pub(crate) timeouts: Timeouts,
 }
 
 impl Http {
-    pub(crate) fn new(base: &str, key: Option<&Secret>, timeouts: Timeouts) -> Result<Self, Error> {
+    pub(crate) fn new(base: &str, key: Option<&Secret>, access: &Access) -> Result<Self, Error> {
+        let timeouts = access.timeouts(base);
+        no_port_as_host(base)?;
         let (plain, query) = host::split_query(base);
         let user = host::user_of(plain);
         // Credentials in the address are meant for this very server, a key may have been set for all.
@@ -117,7 +132,8 @@ impl Http {
         let key = key.map(|key| key.0.as_str());
         let password = user.trim_end_matches('@').split(':').next_back();
         let asked = query.split(['?', '&']).filter_map(|pair| Some(pair.split_once('=')?.1));
-        let secrets = key.into_iter().chain(password).chain(asked).filter(worth_masking);
+        let secrets = key.into_iter().chain(password).chain(asked).chain(access.secrets());
+        let secrets = secrets.filter(worth_masking);
         let secrets: Arc<[String]> = secrets.map(str::to_owned).collect();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(timeouts.connect)
@@ -125,9 +141,7 @@ impl Http {
             .tcp_nodelay(true)
             .pool_idle_timeout(if host::is_local(base) { LOCAL_IDLE } else { REMOTE_IDLE })
             .user_agent(concat!("agent/", env!("CARGO_PKG_VERSION")));
-        if host::is_loopback(base) {
-            builder = builder.no_proxy();
-        }
+        builder = access.apply(base, builder)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         if base.starts_with("https:") {
             // reqwest takes the provider from the process; one that the program installed before stays.
@@ -147,8 +161,9 @@ impl Http {
             .build()
             .map_err(|why| Error::Refused(format!("the HTTP client could not be set up: {}", chain(&why))))?;
         let shown = host::shown(base).trim_end_matches('/').into();
-        let (user, query) = (user.into(), query.into());
-        Ok(Self { client, base: shown, user, query, authorization, secrets, timeouts })
+        let (user, query, patient) = (user.into(), query.into(), host::is_local(base));
+        let headers = access.header_map()?;
+        Ok(Self { client, base: shown, user, query, authorization, headers, patient, secrets, timeouts })
     }
 
     /// The base as it may be shown.
@@ -172,6 +187,9 @@ impl Http {
         }
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        if !self.headers.is_empty() {
+            request = request.headers(self.headers.clone());
         }
         let response = timeout_at(deadline, request.send())
             .await
@@ -199,10 +217,15 @@ impl Http {
     }
 
     /// Sends a request whose answer is a stream.
-    pub(crate) async fn post(&self, path: &str, body: Vec<u8>) -> Result<(ByteStream, Instant), Failure> {
-        let first_byte = self.timeouts.first_byte;
-        let (response, deadline) = self.send(Method::POST, &self.url(path), Some(body), first_byte).await?;
-        Ok((Box::pin(response.bytes_stream().map_err(|why| root(&why.without_url()))), deadline))
+    pub(crate) async fn post(&self, path: &str, body: Vec<u8>) -> Result<(ByteStream, Waits), Failure> {
+        let Timeouts { first_byte, idle, .. } = self.timeouts;
+        let sent = self.send(Method::POST, &self.url(path), Some(body), first_byte).await;
+        let (response, deadline) = sent.map_err(|failure| match failure {
+            Failure::Other(Error::Timeout(why)) => Failure::Other(slow(why, self.patient)),
+            other => other,
+        })?;
+        let waits = Waits { deadline, first_byte, idle, patient: self.patient };
+        Ok((Box::pin(response.bytes_stream().map_err(|why| root(&why.without_url()))), waits))
     }
 
     /// A metadata request: the whole JSON answer within `limit`.
@@ -238,6 +261,19 @@ impl Http {
         if let Some(why) = tls::failure(&why) {
             return tls::meaning(base, why);
         }
+        let words = chain(&why);
+        if words.contains("proxy auth") {
+            return Error::Settings(format!("no connection to {base}: {PROXY_CREDENTIALS}"));
+        }
+        if words.contains("unsupported scheme") {
+            return Error::Settings(format!(
+                "no connection to {base}: only http:// and https:// proxies are supported ({})",
+                root(&why)
+            ));
+        }
+        if words.contains("tunnel error") {
+            return Error::Transport(format!("no connection to {base} through the proxy: {}", root(&why)));
+        }
         if why.is_connect() {
             return Error::Transport(format!("no connection to {base}: {}", root(&why)));
         }
@@ -258,7 +294,8 @@ impl Http {
         let body = timeout(Duration::from_secs(10), read(response));
         let body = body.await.ok().and_then(Result::ok).unwrap_or_default();
         let body = Box::new(Body::from_bytes(&self.masked(body)));
-        Failure::Status { status: StatusCode::as_u16(&status), url: url.to_owned(), body, retry_after }
+        let keyed = self.authorization.is_some() || !self.user.is_empty() || !self.headers.is_empty();
+        Failure::Status { status: StatusCode::as_u16(&status), url: url.to_owned(), body, retry_after, keyed }
     }
 
     /// A body without our secrets: some servers repeat the key they refuse.
@@ -274,12 +311,53 @@ impl Http {
     }
 }
 
+/// The limits under which an answer is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits {
+    /// By when its first byte has to be there.
+    pub(crate) deadline: Instant,
+    /// The longest silence before its first content.
+    pub(crate) first_byte: Duration,
+    /// The longest silence after that.
+    pub(crate) idle: Duration,
+    /// Whether the server is one's own.
+    pub(crate) patient: bool,
+}
+
+/// The error for an answer that did not begin in time.
+pub(crate) fn slow(why: String, patient: bool) -> Error {
+    if !patient {
+        return Error::Timeout(why);
+    }
+    Error::Slow(format!(
+        "{why}: it may still be loading the model or evaluating the prompt, so the request is not repeated; \
+         allow more time with first_byte_seconds"
+    ))
+}
+
+/// What to do when a proxy asks who is there.
+pub(crate) const PROXY_CREDENTIALS: &str = "the proxy wants credentials: set http://user:password@proxy in HTTP_PROXY, HTTPS_PROXY or your settings' `proxy`";
+
+/// Ollama's own programs read `11434` as a host, which nobody means.
+fn no_port_as_host(base: &str) -> Result<(), Error> {
+    let host = host::host_of(base);
+    if host.is_empty() || !host.bytes().all(|b| b.is_ascii_digit()) || host.parse::<u16>().is_err() {
+        return Ok(());
+    }
+    Err(Error::Settings(format!("the address {host:?} is a host name without a port; did you mean :{host}?")))
+}
+
 fn header<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
 /// The seconds that a server asks us to wait: as a number, or as a date, which is read against the server's own clock where it tells the time.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
+    let milliseconds =
+        headers.get("retry-after-ms").and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
+    if let Some(milliseconds) = milliseconds.filter(|number| number.is_finite()) {
+        return Some(whole_seconds(milliseconds / 1000.0));
+    }
     let value = header(headers, &RETRY_AFTER)?;
     if let Ok(seconds) = value.parse::<f64>() {
         return (!seconds.is_nan()).then(|| whole_seconds(seconds));
@@ -327,7 +405,7 @@ fn root(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

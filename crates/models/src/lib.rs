@@ -32,19 +32,25 @@ pub mod replay;
 pub mod retry;
 pub mod sse;
 
+mod access;
 mod answer;
 mod doubt;
 mod error;
 mod failure;
 mod frames;
 mod http;
+mod memory;
+mod refusal;
+mod roles;
 mod shared;
 mod size;
 mod think;
 mod tls;
+pub use access::{Access, Notices, Proxy};
 pub use answer::{Answer, collect};
 pub use error::{Error, Retry};
 pub use http::{Secret, Timeouts};
+pub use memory::Memory;
 pub use think::Think;
 
 use std::pin::Pin;
@@ -225,5 +231,12 @@ pub trait Model: Send + Sync {
     /// finds is in [`Model::identity`] then). At most one quick request. Returns sentences worth a warning, each only once.
     async fn verify(&self) -> Vec<String> {
         Vec::new()
+    }
+    /// What can be said of the window before the first request, where it is not simply [`Identity::window`]. Loads nothing.
+    ///
+    /// # Errors
+    /// What would keep a first request from being answered, where that can be told already.
+    async fn outlook(&self) -> Result<Option<String>, Error> {
+        Ok(None)
     }
 }

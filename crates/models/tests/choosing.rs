@@ -82,3 +82,36 @@ async fn what_is_missing_is_said() {
         assert!(matches!(&error, Error::Settings(why) if why.contains(part)), "{text}: {error:?}");
     }
 }
+
+#[tokio::test]
+async fn an_ollama_without_models_is_told_apart_from_one_that_is_not_running() {
+    let server = Server::with_config(Config { models: Some(Vec::new()), ..Config::default() });
+    let error = choose("ollama:x", &around(&server)).await.err().unwrap();
+    assert!(
+        matches!(&error, Error::MissingModel { message, .. } if message.contains("no models at all")),
+        "{error}"
+    );
+    let base = Surroundings { base_url: Some(server.openai_url()), ..Surroundings::default() };
+    let error = open(None, &base).await.err().unwrap();
+    assert!(
+        matches!(&error, Error::MissingModel { message, .. } if message.contains("agent models pull")),
+        "{error}"
+    );
+    let gone = around(&server);
+    drop(server);
+    let error = choose("ollama:x", &gone).await.err().unwrap();
+    assert!(matches!(&error, Error::Transport(why) if why.contains("is Ollama running")), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_of_ones_own_goes_to_the_server_that_is_named() {
+    let server = Server::of(Personality::Vllm);
+    let around = Surroundings {
+        base_url: Some(server.openai_url()),
+        own_key: Some(Secret::new("sk-own")),
+        openai_key: Some(Secret::new("sk-variable")),
+        ..Surroundings::default()
+    };
+    open(None, &around).await.unwrap();
+    assert!(server.requests().iter().all(|sent| sent.header("authorization") == Some("Bearer sk-own")));
+}

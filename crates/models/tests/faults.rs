@@ -11,7 +11,7 @@ use common::{ask, ollama, openai, openai_with, quiet};
 use fake_model::{Certificate, Personality, Reply, Server, TlsServer};
 use models::ollama::{Ollama, OllamaOptions};
 use models::openai::{Kind, OpenAi, OpenAiOptions, Opened};
-use models::{EndReason, Error, Model, Retry, Secret, Timeouts};
+use models::{Access, EndReason, Error, Model, Retry, Secret};
 use serde_json::json;
 
 const CODER: &str = "deepseek-coder:6.7b";
@@ -32,6 +32,7 @@ fn kind(error: &Error) -> &'static str {
         Error::Loading(_) => "loading",
         Error::Overflow { .. } => "overflow",
         Error::Timeout(_) => "timeout",
+        Error::Slow(_) => "slow",
         Error::MissingModel { .. } => "missing",
         Error::Refused(_) => "refused",
         Error::Settings(_) => "settings",
@@ -187,7 +188,7 @@ async fn headers_may_come_late_but_not_for_ever() {
         }
     }
     // Shorter than any wait of a person: nobody will release the gate.
-    let short = Some(Timeouts { first_byte: Duration::from_millis(20), ..Timeouts::local() });
+    let short = || Access { first_byte: Some(Duration::from_millis(20)), ..Access::default() };
     for reply in
         [Reply::text("x").delay_until_released("never"), Reply::text("x").after_headers_gate("never")]
     {
@@ -196,15 +197,19 @@ async fn headers_may_come_late_but_not_for_ever() {
             (
                 &native,
                 Box::new(
-                    Ollama::open(OllamaOptions { timeouts: short, ..quiet(&native, CODER) }).await.unwrap(),
+                    Ollama::open(OllamaOptions { access: short(), ..quiet(&native, CODER) }).await.unwrap(),
                 ),
             ),
-            (&compatible, Box::new(openai_with(&compatible, |options| options.timeouts = short).await)),
+            (&compatible, Box::new(openai_with(&compatible, |options| options.access = short()).await)),
         ];
         for (server, model) in models {
             server.enqueue(reply.clone());
             let error = ask(&*model, "x").await.unwrap_err();
-            assert_eq!((kind(&error), error.retry()), ("timeout", Retry::After(None)), "{error}");
+            assert_eq!(
+                (kind(&error), error.retry()),
+                ("slow", Retry::Never),
+                "a server of one's own may still be working: {error}"
+            );
             assert!(server.wait_for_close(0).await.client_closed());
         }
     }
@@ -321,6 +326,39 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_with_what_to_do() {
         assert!(matches!(&error, Error::Refused(why) if why.contains("SSL_CERT_FILE")), "{error}");
     }
     assert_eq!(server.requests(), 0, "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_private_authority_and_a_client_certificate_are_taken_from_the_settings() {
+    let server = TlsServer::start(Certificate::Mutual);
+    let (certificate, key) = server.client();
+    let both = format!("{certificate}\n{key}");
+    let open = async |authorities: Option<&str>, certificate: Option<&str>| {
+        let access = Access {
+            authorities: authorities.map(|pem| pem.as_bytes().to_vec()),
+            certificate: certificate.map(Secret::new),
+            ..Access::default()
+        };
+        let options = OpenAiOptions { access, ..OpenAiOptions::new(&server.url()) };
+        OpenAi::open(options).await.err().unwrap()
+    };
+    let error = open(Some(server.issuer()), Some(&both)).await;
+    assert!(matches!(&error, Error::Settings(why) if why.contains("answered 401")), "{error}");
+    assert!(server.requests() > 0);
+    let before = server.requests();
+    for (authorities, certificate, words) in [
+        (Some(server.issuer()), None, "client_cert_file"),
+        (None, Some(both.as_str()), "ca_file"),
+        (Some("nonsense"), None, "no certificate in PEM form"),
+        (Some(server.issuer()), Some("nonsense"), "private key"),
+    ] {
+        let error = open(authorities, certificate).await;
+        assert!(
+            matches!(&error, Error::Settings(why) | Error::Refused(why) if why.contains(words)),
+            "{error}"
+        );
+    }
+    assert_eq!(server.requests(), before, "nothing was sent");
 }
 
 #[tokio::test]

@@ -362,7 +362,7 @@ async fn old_servers_are_met_half_way() {
 async fn a_pull_reports_progress_and_is_done_only_by_its_last_line() {
     let server =
         Server::with_config(Config { pullable: vec![ModelSpec::new("smollm2:135m")], ..Config::default() });
-    let stock = models::ollama::Server::new(&server.url(), None, None).unwrap();
+    let stock = models::ollama::Server::new(&server.url(), None, &models::Access::default()).unwrap();
     let seen: Vec<_> = stock.pull("smollm2:135m").await.unwrap().map(Result::unwrap).collect().await;
     let last = seen.last().unwrap();
     assert!(last.done && last.total() > 0 && last.completed() == last.total(), "{last:?}");
@@ -427,4 +427,69 @@ async fn the_first_request_does_not_wait_for_the_load_in_the_background() {
     // Whoever gives the model up gives the load up.
     drop(model);
     assert!(server.wait_for_end(2).await.client_closed());
+}
+
+#[tokio::test]
+async fn a_cloud_model_is_asked_without_the_settings_of_a_runner() {
+    let show = || {
+        let info = json!({"general.architecture": "gptoss", "gptoss.context_length": 131_072});
+        let capabilities = json!(["completion", "tools", "thinking"]);
+        Reply::status(
+            200,
+            json!({"remote_host": "https://ollama.com:443", "remote_model": "gpt-oss:120b", "model_info": info,
+                "capabilities": capabilities, "template": "{{ .System }}", "details": {}}),
+        )
+    };
+    for name in ["gpt-oss:120b-cloud", "glm-4.6:cloud", "team/kimi-cloud"] {
+        let models = Some(vec![fake_model::ModelSpec::new(name).thinking()]);
+        let server = Server::with_config(fake_model::Config { models, ..fake_model::Config::default() });
+        server.enqueue_for("/api/show", show());
+        let options = OllamaOptions { num_ctx: Some(4096), ..OllamaOptions::new(&server.url(), name) };
+        let model = Ollama::open(options).await.unwrap();
+        let identity = model.identity();
+        assert_eq!((identity.local, identity.window), (false, Some(131_072)), "{name}");
+        assert!(model.unheeded()[0].contains("full window"), "{:?}", model.unheeded());
+        server.enqueue("ok");
+        ask(&model, "x").await.unwrap();
+        assert_eq!(model.verify().await, [] as [String; 0]);
+        let sent = &server.chats()[0].json;
+        assert!(sent.get("keep_alive").is_none() && sent.get("truncate").is_none(), "{sent}");
+        assert!(sent["options"].get("num_ctx").is_none(), "{sent}");
+        let paths: Vec<String> = server.requests().iter().map(|sent| sent.path.clone()).collect();
+        assert!(!paths.contains(&String::from("/api/ps")), "{paths:?}");
+        server.enqueue_for(
+            "/api/me",
+            Reply::status(401, json!({"error": "unauthorized", "signin_url": "https://ollama.com/connect"})),
+        );
+        server.enqueue_for("/api/show", show());
+    }
+}
+
+#[tokio::test]
+async fn what_a_model_cannot_follow_is_said_once_with_what_is_done_instead() {
+    let server = Server::start();
+    let options = OllamaOptions { think: Think::On, num_ctx: Some(1 << 20), ..quiet(&server, CODER) };
+    let model = Ollama::open(options).await.unwrap();
+    let said = model.unheeded().join("; ");
+    assert!(
+        said.contains("trained for a window of 16384 tokens; that is requested, not the 1048576"),
+        "{said}"
+    );
+    assert!(said.contains("has no thinking; the run goes on without it"), "{said}");
+    assert_eq!(model.unheeded().len(), 2);
+    server.enqueue("ok");
+    ask(&model, "x").await.unwrap();
+    assert!(server.chats()[0].json.get("think").is_none());
+}
+
+#[tokio::test]
+async fn the_outlook_on_the_window_loads_nothing() {
+    let server = Server::start();
+    let model = ollama(&server, CODER).await;
+    let outlook = async || model.outlook().await.unwrap().unwrap();
+    assert_eq!(outlook().await, "16,384 will be requested; verified at the first run");
+    assert_eq!(server.loads(), []);
+    server.enqueue("ok");
+    ask(&model, "x").await.unwrap();
+    assert_eq!(outlook().await, "16,384 tokens, loaded so already");
 }

@@ -103,8 +103,10 @@ pub(crate) struct Answer<'a> {
     echo: Echo,
     /// The bytes that the model emitted, up to the cut.
     pub(crate) content: String,
-    /// Its reasoning.
+    /// Its reasoning, if the server sends that apart.
     pub(crate) thinking: String,
+    /// There were thoughts in the text.
+    thought: bool,
     /// What of `content` is neither a call nor reasoning.
     shown: String,
     /// The counts so far.
@@ -136,6 +138,7 @@ impl<'a> Answer<'a> {
             scratch: Vec::new(),
             content: String::new(),
             thinking: String::new(),
+            thought: false,
             shown: String::new(),
             usage: Usage::default(),
             pieces: 0,
@@ -264,8 +267,10 @@ impl<'a> Answer<'a> {
             self.event(event, heard);
         }
         let calls_wanted = *self.how.wanted != Wanted::Line;
-        if calls_wanted && self.calls == 0 && !self.refused && self.content.trim().is_empty() {
-            self.salvage(heard);
+        let thought = self.thought || !self.thinking.trim().is_empty();
+        let silent = self.shown.trim().is_empty() && thought && ended_by == EndedBy::Stop;
+        if calls_wanted && self.calls == 0 && !self.refused && silent {
+            self.only_thoughts(heard);
         }
         let nothing = self.calls == 0 && !self.refused && self.block.is_none();
         if calls_wanted && nothing && ended_by == EndedBy::Stop {
@@ -280,22 +285,28 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// A model whose server takes all of its output for reasoning (DeepSeek V3.1 on Ollama, wire reference 4) wrote its call there.
-    fn salvage(&mut self, heard: &mut Vec<Heard>) {
-        let verdict = tool_stream::parse(
-            self.thinking.as_bytes(),
-            tool_stream::End::Stop,
-            parser_options(self.how.tools, None),
-        );
-        if let [call] = verdict.calls.as_slice() {
-            let call = ReadyCallDraft {
-                tool: call.tool.clone(),
-                arguments: call.arguments.clone(),
-                span: (0, 0),
-                repairs: vec!["found in the reasoning".into()],
-                certain: !call.repaired,
-            };
-            self.judge(call, false, heard);
+    /// An answer of which the server made reasoning and nothing else. A call in the tokens of a model
+    /// family at its very end is the answer, as in thoughts that stand in the text. Anything else in
+    /// thoughts is not, and the model is told so.
+    fn only_thoughts(&mut self, heard: &mut Vec<Heard>) {
+        let options = parser_options(self.how.tools, None);
+        let call = tool_stream::call_at_end(self.thinking.as_bytes(), &options).into_iter().next();
+        match call {
+            Some(call) => {
+                let call = ReadyCallDraft {
+                    certain: call.unambiguous(),
+                    tool: call.tool,
+                    arguments: call.arguments,
+                    span: (0, 0),
+                    repairs: vec!["found at the end of the reasoning".into()],
+                };
+                self.judge(call, false, heard);
+            }
+            None => self.refuse_answer(
+                heard,
+                "your answer has only thoughts, and nothing in them is carried out; answer with one JSON \
+                 object after your thoughts",
+            ),
         }
     }
 
@@ -306,7 +317,10 @@ impl<'a> Answer<'a> {
                 heard.push(Heard::Text(text));
             }
             Event::OrphanThink { .. } => self.shown.clear(),
-            Event::Thinking(text) => heard.push(Heard::Thinking(text)),
+            Event::Thinking(text) => {
+                self.thought |= !text.trim().is_empty();
+                heard.push(Heard::Thinking(text));
+            }
             Event::CallOpened { tool, .. } => {
                 heard.push(Heard::Opened { call: self.calls, tool: tool.clone() });
                 let judged = self.how.tools.judge_tool(&tool);

@@ -54,11 +54,13 @@ pub(crate) struct Accountant {
     limits: Limits,
     price: Option<Price>,
     totals: Totals,
+    /// Prompt and generated tokens that count against the limit: without what is known to have come from a cache.
+    spent: u64,
 }
 
 impl Accountant {
     pub(crate) fn new(limits: Limits, price: Option<Price>) -> Self {
-        Self { limits, price, totals: Totals { cost: price.map(|_| 0.0), ..Totals::default() } }
+        Self { limits, price, totals: Totals { cost: price.map(|_| 0.0), ..Totals::default() }, spent: 0 }
     }
 
     /// Adds an answered request.
@@ -66,9 +68,12 @@ impl Accountant {
         let prompt = counts.prompt_tokens.unwrap_or(estimated_prompt);
         let evaluated = counts.evaluated_tokens.unwrap_or(prompt);
         let generated = counts.generated_tokens.unwrap_or(0);
+        // What one request leaves unknown, the sum cannot know.
+        let before = if self.totals.turns == 0 { Some(0) } else { self.totals.evaluated_tokens };
+        self.totals.evaluated_tokens = before.zip(counts.evaluated_tokens).map(|(sum, n)| sum + n);
         self.totals.turns += 1;
         self.totals.prompt_tokens += prompt;
-        self.totals.evaluated_tokens += evaluated;
+        self.spent += evaluated + generated;
         self.totals.generated_tokens += generated;
         if let (Some((new, cached, out)), Some(cost)) = (self.price, &mut self.totals.cost) {
             let hit = prompt.saturating_sub(evaluated) as f64;
@@ -90,7 +95,7 @@ impl Accountant {
         if totals.turns >= limits.turns {
             return Some(Budget::Turns);
         }
-        if limits.tokens.is_some_and(|max| totals.evaluated_tokens + totals.generated_tokens >= max) {
+        if limits.tokens.is_some_and(|max| self.spent >= max) {
             return Some(Budget::Tokens);
         }
         if limits.seconds.is_some_and(|max| elapsed_ms >= max.saturating_mul(1000)) {
@@ -203,5 +208,20 @@ mod tests {
         accountant.add(&counts, 0);
         assert_eq!(accountant.reached(0), Some(Budget::Tokens));
         assert_eq!(accountant.totals(5).cost, None);
+    }
+
+    #[test]
+    fn evaluated_tokens_are_unknown_as_soon_as_one_request_does_not_tell() {
+        let told = Counts { prompt_tokens: Some(100), evaluated_tokens: Some(7), ..Counts::default() };
+        let untold = Counts { evaluated_tokens: None, ..told };
+        let mut accountant = Accountant::new(Limits { tokens: Some(114), ..Limits::default() }, None);
+        accountant.add(&told, 0);
+        accountant.add(&told, 0);
+        assert_eq!(accountant.totals(0).evaluated_tokens, Some(14));
+        accountant.add(&untold, 0);
+        assert_eq!(accountant.totals(0).evaluated_tokens, None);
+        assert_eq!(accountant.reached(0), Some(Budget::Tokens), "what is unknown is paid in full");
+        accountant.add(&told, 0);
+        assert_eq!(accountant.totals(0).evaluated_tokens, None);
     }
 }

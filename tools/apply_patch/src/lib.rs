@@ -168,8 +168,8 @@ impl ApplyPatch {
     fn inserted(&self, parts: Result<(u64, String, String), String>) -> Result<Arguments, String> {
         let (line, path, text) = parts?;
         let found = self.0.resolve(&path).map_err(|e| e.to_string())?;
-        let bytes = self.0.read(&found).map_err(|e| e.to_string())?;
-        let file = String::from_utf8(bytes.clone())
+        let view = self.0.read(&found).map_err(|e| e.to_string())?;
+        let file = String::from_utf8(view.text().to_vec())
             .map_err(|_| format!("{found} is not UTF-8; send edits instead of insert_line"))?;
         let lines: Vec<&str> = file.split_inclusive('\n').collect();
         let line = usize::try_from(line).ok().filter(|line| *line <= lines.len());

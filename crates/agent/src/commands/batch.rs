@@ -17,6 +17,7 @@ use crate::model;
 use crate::sanitize;
 use crate::session::{self, Order};
 use crate::settings::Settings;
+use crate::waiting::Waits;
 
 /// How often a task is tried again when the infrastructure failed.
 const RETRIES: u32 = 1;
@@ -102,6 +103,7 @@ impl Runner for Worker<'_> {
             own: self.context.own(),
             variables: std::env::vars_os().collect(),
             interrupt,
+            waits: Waits::Unseen,
         };
         let id = journal.id().to_owned();
         match Box::pin(session::run(order, &mut journal)).await {

@@ -20,7 +20,15 @@ pub(crate) fn run(command: Config, context: &Context) -> Result<Exit> {
             (Kind::Secret, Value::String(_)) => Value::from("(set)"),
             _ if d.key == "state_dir" => Value::from(state_dir.as_str()),
             // Addresses may carry credentials.
-            (_, Value::String(text)) if d.key.ends_with("base_url") || d.key == "ollama_host" => {
+            (Kind::Headers, Value::Array(headers)) => headers
+                .iter()
+                .filter_map(|header| Some(format!("{}: (set)", header.as_str()?.split(':').next()?)))
+                .collect::<Vec<_>>()
+                .join(", ")
+                .into(),
+            (_, Value::String(text))
+                if d.key.ends_with("base_url") || ["ollama_host", "proxy"].contains(&d.key) =>
+            {
                 models::host::shown(text).into()
             }
             (_, value) => value.clone(),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use journal::{Event, TreeWay};
+use models::Notices;
 use serde::Serialize;
 
 use crate::cli::Doctor;
@@ -101,7 +102,7 @@ fn print(findings: &[Finding]) -> Result<()> {
 async fn server(settings: &Settings, findings: &mut Findings) {
     // A check-up pulls nothing, whatever the settings say.
     let settings = Settings { pull: false, ..settings.clone() };
-    let chosen = match model::open(&settings).await {
+    let chosen = match model::open(&settings, false, Notices::default()).await {
         Ok(chosen) => chosen,
         Err(failure) => return findings.failure("model", &failure),
     };
@@ -109,20 +110,24 @@ async fn server(settings: &Settings, findings: &mut Findings) {
     let version = identity.server_version.as_deref().unwrap_or("of unknown version");
     findings.ok("server", format!("{} {version}", identity.server));
     findings.ok("model", chosen.why);
-    for warning in chosen.model.verify().await {
-        findings.bad(Health::Warn, "window", warning, "");
+    for warning in chosen.warnings {
+        findings.bad(Health::Warn, "model", warning, "");
     }
-    // `verify` may have learned the window in force.
-    let identity = chosen.model.identity();
-    match identity.window {
-        Some(window) if window < 8_192 => findings.bad(
+    // What is not loaded yet stays so: a check-up loads nothing.
+    let outlook = match chosen.model.outlook().await {
+        Ok(outlook) => outlook,
+        Err(error) => return findings.failure("model", &error.into()),
+    };
+    match (identity.window, outlook) {
+        (Some(window), _) if window < 8_192 => findings.bad(
             Health::Warn,
             "window",
             format!("{} tokens: little room for files and test output", thousands(window)),
             "ask for more with --num-ctx, or take a model that was trained for more",
         ),
-        Some(window) => findings.ok("window", format!("{} tokens", thousands(window))),
-        None => findings.bad(
+        (_, Some(outlook)) => findings.ok("window", outlook),
+        (Some(window), None) => findings.ok("window", format!("{} tokens", thousands(window))),
+        (None, None) => findings.bad(
             Health::Warn,
             "window",
             "the server does not tell",

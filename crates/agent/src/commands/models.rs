@@ -24,11 +24,11 @@ pub(crate) fn run(command: Models, context: &Context) -> Result<Exit> {
         match command {
             Models::List { json, settings: flags } => list(&settings(&flags)?, json).await,
             Models::Show { name, json, settings: flags } => {
-                show(&server(&settings(&flags)?)?, &name, json).await
+                show(&server(&settings(&flags)?).await?, &name, json).await
             }
-            Models::Pull { name, settings: flags } => pull(&server(&settings(&flags)?)?, &name).await,
+            Models::Pull { name, settings: flags } => pull(&server(&settings(&flags)?).await?, &name).await,
             Models::Rm { name, settings: flags } => {
-                let server = server(&settings(&flags)?)?;
+                let server = server(&settings(&flags)?).await?;
                 server.delete(&name).await?;
                 console::say(format_args!("removed {}", sanitize::line(&name)));
                 Ok(Exit::Success)
@@ -43,10 +43,13 @@ pub(crate) fn run(command: Models, context: &Context) -> Result<Exit> {
 }
 
 async fn list(settings: &Settings, json: bool) -> Result<Exit> {
-    let around = model::surroundings(settings);
     if let Some(base) = &settings.base_url {
-        let options =
-            OpenAiOptions { key: around.openai_key, ..OpenAiOptions::new(&host::openai_base(base)) };
+        let around = model::surroundings(settings).await?;
+        let options = OpenAiOptions {
+            key: around.own_key.or(around.openai_key),
+            access: around.access,
+            ..OpenAiOptions::new(&host::openai_base(base))
+        };
         if let Opened::Model(model) = OpenAi::open(options).await? {
             for name in model.list().await? {
                 let line =
@@ -56,7 +59,7 @@ async fn list(settings: &Settings, json: bool) -> Result<Exit> {
             return Ok(Exit::Success);
         }
     }
-    let server = server(settings)?;
+    let server = server(settings).await?;
     let (models, loaded) = tokio::join!(server.tags(), server.ps());
     let (models, loaded) = (models?, loaded.unwrap_or_default());
     if models.is_empty() && !json {

@@ -12,6 +12,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
 use crate::session::{self, Order};
 use crate::settings::definition;
+use crate::waiting::Waits;
 
 /// Goes on with the session.
 pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
@@ -50,6 +51,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
             own: context.own(),
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
+            waits: Waits::for_people(command.quiet),
         };
         tokio::select! {
             done = session::resume(order, &mut journal, &past) => done,

@@ -23,6 +23,7 @@ use crate::preview::{self, Form};
 use crate::render::{Detail, View};
 use crate::sanitize;
 use crate::session::{self, Done, Order};
+use crate::waiting::Waits;
 
 /// The longest task, in bytes: more cannot be a task for a context window.
 const TASK_LIMIT: u64 = 256 * 1024;
@@ -71,6 +72,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
             own,
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
+            waits: Waits::for_people(command.quiet),
         };
         tokio::select! {
             done = session::run(order, &mut journal) => done,

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::server::LoadedModel;
-use crate::Identity;
 use crate::failure::Failure;
+use crate::roles::Roles;
 use crate::shared::Said;
+use crate::{Identity, Message};
 
 /// What answers taught about the model.
 #[derive(Debug, Clone)]
@@ -13,7 +14,12 @@ pub(super) struct Learned {
     pub(super) num_ctx: Option<u64>,
     pub(super) halved: bool,
     pub(super) think: Option<Value>,
+    /// Whether it was the user who wanted thoughts.
+    pub(super) asked_to_think: bool,
     pub(super) format: bool,
+    pub(super) roles: Roles,
+    /// Sentences for the next time that warnings are asked for.
+    pub(super) news: Vec<String>,
     pub(super) identity: Identity,
     /// What was loaded when it was last looked at.
     pub(super) digest: Option<String>,
@@ -56,17 +62,24 @@ impl Learned {
     }
 
     /// Gives up what the server says it cannot do, for the rest of the session (wire reference 5). Returns whether anything changed.
-    pub(super) fn adapt(&mut self, failure: &Failure, constrained: bool) -> bool {
+    pub(super) fn adapt(&mut self, failure: &Failure, constrained: bool, messages: &[Message]) -> bool {
         if self.think.is_some()
             && failure.names(&["support thinking", "think value", "invalid think", ".think", "\"think\""])
         {
             self.think = None;
             self.identity.thinking = false;
+            if self.asked_to_think {
+                self.news
+                    .push(format!("{} has no thinking; the run goes on without it", self.identity.model));
+            }
             return true;
         }
         if constrained && self.format && failure.names(&["format", "schema", "grammar"]) {
             self.format = false;
             self.identity.constrains = false;
+            return true;
+        }
+        if self.roles.learn(failure, messages) {
             return true;
         }
         // An explicit window is never lowered by the server: its load fails (wire reference 1.5).

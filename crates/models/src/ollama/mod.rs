@@ -9,3 +9,4 @@ mod wire;
 pub use open::{Ollama, OllamaOptions, Prompt};
 pub use pull::{Layer, PullProgress, PullStream};
 pub use server::{LoadedModel, LocalModel, Server, Show, full_name};
+pub(crate) use server::{is_cloud_host, is_cloud_name};

@@ -7,12 +7,14 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::learned::Learned;
-use super::server::{Server, full_name};
+use super::server::{LoadedModel, Server, full_name, is_cloud_name, without_cloud};
 use super::wire::{Chat, Frozen, Generate, OllamaAnswer, Options, STOPS, WireMessage, transcript};
-use crate::http::{Secret, Timeouts};
+use crate::failure::Failure;
+use crate::http::Secret;
+use crate::roles::Roles;
 use crate::shared::{Said, Shared};
 use crate::size::parameters_in;
-use crate::{Answer, DeltaStream, Error, Identity, Model, Request, Think, answer, collect};
+use crate::{Access, Answer, DeltaStream, Error, Identity, Model, Request, Think, answer, collect};
 
 /// The window asked for unless the user or the model's own parameters say otherwise, in tokens: room for real files, and a KV cache that fits
 /// beside a model on common hardware (wire reference 6.2).
@@ -44,8 +46,8 @@ pub struct OllamaOptions {
     pub keep_alive: String,
     /// Whether to have the model loaded while the first request is being prepared.
     pub preload: bool,
-    /// `None`: what suits the host.
-    pub timeouts: Option<Timeouts>,
+    /// How to reach it.
+    pub access: Access,
 }
 
 impl OllamaOptions {
@@ -60,7 +62,7 @@ impl OllamaOptions {
             think: Think::Auto,
             keep_alive: KEEP_ALIVE.to_owned(),
             preload: true,
-            timeouts: None,
+            access: Access::default(),
         }
     }
 }
@@ -90,6 +92,8 @@ pub struct Ollama {
     cloud: bool,
     learned: Shared<Learned>,
     preload: Option<JoinHandle<()>>,
+    /// What is to be said of the settings that the model cannot follow.
+    unheeded: Vec<String>,
 }
 
 impl Drop for Ollama {
@@ -105,8 +109,11 @@ impl Ollama {
     ///
     /// # Errors
     /// No connection, a model that is not there, or one that cannot generate text.
-    pub async fn open(options: OllamaOptions) -> Result<Self, Error> {
-        let server = Server::new(&options.base, options.key.as_ref(), options.timeouts)?;
+    pub async fn open(mut options: OllamaOptions) -> Result<Self, Error> {
+        let mut server = Server::new(&options.base, options.key.as_ref(), &options.access)?;
+        if server.is_cloud() {
+            options.model = without_cloud(&options.model).to_owned();
+        }
         let (version, show) = tokio::join!(server.version(), server.show(&options.model));
         let named_cloud = is_cloud_name(&options.model);
         let show = match show {
@@ -136,13 +143,33 @@ impl Ollama {
                 options.model
             )));
         }
-        let cloud =
-            named_cloud || show.is_some_and(|show| show.remote) || options.base.contains("//ollama.com");
+        // What runs in the cloud has no file on this machine, whatever its name.
+        let here = show
+            .is_some_and(|show| !show.remote && show.raw["model_info"]["general.architecture"].is_string());
+        let cloud = server.is_cloud() || show.is_some_and(|show| show.remote) || (named_cloud && !here);
+        if cloud {
+            server.hosted(&options.access);
+        }
+        let mut unheeded = Vec::new();
         let trained = show.and_then(|show| show.trained_window);
         let wanted = options.num_ctx.or(show.and_then(|show| show.own_window)).unwrap_or(DEFAULT_WINDOW);
         // A cloud model runs at its full window whatever is asked (wire reference 1.15).
         let num_ctx = (!cloud).then(|| wanted.min(trained.unwrap_or(u64::MAX)).max(MIN_WINDOW));
-        let think = think_field(&options, show.and_then(|show| show.can("thinking")));
+        let name = &options.model;
+        match (options.num_ctx, trained) {
+            (Some(asked), _) if cloud => unheeded.push(format!(
+                "{name} runs in Ollama's cloud at its full window; the {asked} tokens asked for are not sent"
+            )),
+            (Some(asked), Some(trained)) if asked > trained => unheeded.push(format!(
+                "{name} was trained for a window of {trained} tokens; that is requested, not the {asked} asked for"
+            )),
+            _ => {}
+        }
+        let can_think = show.and_then(|show| show.can("thinking"));
+        if can_think == Some(false) && !matches!(options.think, Think::Auto | Think::Off) {
+            unheeded.push(format!("{name} has no thinking; the run goes on without it"));
+        }
+        let think = think_field(&options, can_think);
         let thinking = think.as_ref().is_some_and(|think| *think != Value::Bool(false));
         let identity = Identity {
             server: String::from("ollama"),
@@ -169,7 +196,10 @@ impl Ollama {
                 num_ctx,
                 halved: false,
                 think,
+                asked_to_think: !matches!(options.think, Think::Auto | Think::Off),
                 format: true,
+                roles: Roles::default(),
+                news: Vec::new(),
                 identity,
                 digest: None,
                 said: Said::default(),
@@ -177,11 +207,18 @@ impl Ollama {
             server,
             options,
             preload: None,
+            unheeded,
         };
         if model.options.preload && !cloud {
             model.preload = Some(model.spawn_preload());
         }
         Ok(model)
+    }
+
+    /// Sentences about settings that the model cannot follow, and what is done instead.
+    #[must_use]
+    pub fn unheeded(&self) -> &[String] {
+        &self.unheeded
     }
 
     /// The server it runs on.
@@ -232,9 +269,10 @@ impl Ollama {
         Frozen {
             model: &self.options.model,
             stream,
-            keep_alive: &self.options.keep_alive,
-            truncate: false,
-            shift: self.shift,
+            // In the cloud nothing of a runner is one's own to set.
+            keep_alive: (!self.cloud).then_some(self.options.keep_alive.as_str()),
+            truncate: (!self.cloud).then_some(false),
+            shift: self.shift.filter(|_| !self.cloud),
             think: learned.think.clone(),
         }
     }
@@ -242,7 +280,7 @@ impl Ollama {
     fn session_options(&self, learned: &Learned) -> Options<'static> {
         Options {
             num_ctx: learned.num_ctx,
-            repeat_penalty: 1.0,
+            repeat_penalty: (!self.cloud).then_some(1.0),
             stop: if self.chat { Vec::new() } else { STOPS.to_vec() },
             num_predict: None,
             temperature: None,
@@ -278,7 +316,7 @@ impl Ollama {
         self.send("/api/chat", request, |learned| {
             encode(&Chat {
                 frozen: self.frozen(learned, stream),
-                messages: request.messages.iter().map(WireMessage::from).collect(),
+                messages: learned.roles.shape(&request.messages).iter().map(WireMessage::from).collect(),
                 options: self.request_options(learned, request),
                 format: self.format(learned, request),
                 logprobs: (request.alternatives > 0).then_some(true),
@@ -330,14 +368,20 @@ impl Ollama {
         let (constrained, max_tokens) = (request.format.is_some(), request.max_tokens);
         loop {
             let failure = match self.server.http.post(path, body(&self.learned.get())?).await {
-                Ok((body, first_byte)) => {
+                Ok((body, waits)) => {
                     let protocol = OllamaAnswer { counts_prompt: self.counts_prompt };
-                    let idle = self.server.http.timeouts.idle;
-                    return Ok(answer::bounded(answer::items(body, first_byte, idle, protocol), max_tokens));
+                    let deltas = answer::bounded(answer::items(body, waits, protocol), max_tokens);
+                    let (failed, deltas) = answer::peeked(deltas).await;
+                    // Before its first piece an error is a refusal, whatever the status was.
+                    let refusal = failed.as_ref().and_then(Failure::of_stream);
+                    if refusal.is_some_and(|refusal| self.adapt(&refusal, request, constrained)) {
+                        continue;
+                    }
+                    return Ok(deltas);
                 }
                 Err(failure) => failure,
             };
-            if self.learned.change(|learned| learned.adapt(&failure, constrained)) {
+            if self.adapt(&failure, request, constrained) {
                 continue;
             }
             return Err(match Error::from(failure) {
@@ -345,6 +389,19 @@ impl Ollama {
                 error => error,
             });
         }
+    }
+}
+
+impl Ollama {
+    fn adapt(&self, failure: &Failure, request: &Request, constrained: bool) -> bool {
+        self.learned.change(|learned| learned.adapt(failure, constrained, &request.messages))
+    }
+
+    /// The model among those in memory, if it is there.
+    async fn in_memory(&self) -> Result<Option<LoadedModel>, Error> {
+        let name = full_name(&self.options.model);
+        let loaded = self.server.loaded(LOOK).await?;
+        Ok(loaded.into_iter().find(|model| full_name(&model.name).eq_ignore_ascii_case(&name)))
     }
 }
 
@@ -359,23 +416,40 @@ impl Model for Ollama {
     }
 
     async fn verify(&self) -> Vec<String> {
-        if self.cloud {
-            return Vec::new();
-        }
         let name = full_name(&self.options.model);
-        let loaded = self.server.loaded(LOOK).await.map(|models| {
-            models.into_iter().find(|model| full_name(&model.name).eq_ignore_ascii_case(&name))
-        });
+        let loaded = if self.cloud { None } else { Some(self.in_memory().await) };
         self.learned.change(|learned| {
-            let warnings = match loaded {
-                Ok(Some(loaded)) => learned.look_at(&loaded),
-                Ok(None) => {
+            let mut warnings = std::mem::take(&mut learned.news);
+            warnings.extend(match loaded {
+                None => Vec::new(),
+                Some(Ok(Some(loaded))) => learned.look_at(&loaded),
+                Some(Ok(None)) => {
                     vec![format!("the window could not be checked: {name} is not among the loaded models")]
                 }
-                Err(why) => vec![format!("the window could not be checked: {why}")],
-            };
+                Some(Err(why)) => vec![format!("the window could not be checked: {why}")],
+            });
             learned.said.news(warnings)
         })
+    }
+
+    async fn outlook(&self) -> Result<Option<String>, Error> {
+        if self.cloud {
+            // The cloud itself goes by the key; a daemon has to be signed in.
+            let account = if self.server.is_cloud() { None } else { self.server.account().await? };
+            let account = account.map(|name| format!(", signed in as {name}")).unwrap_or_default();
+            let window = self.identity().window.map_or_else(|| String::from("its full window"), tokens);
+            return Ok(Some(format!("{window} in Ollama's cloud{account}")));
+        }
+        let Some(wanted) = self.learned.get().num_ctx else { return Ok(None) };
+        let now = self.in_memory().await.ok().flatten().and_then(|loaded| loaded.context_length);
+        let wanted_now = format!("{} will be requested; verified at the first run", thousands(wanted));
+        Ok(Some(match now {
+            Some(now) if now == wanted => format!("{}, loaded so already", tokens(now)),
+            Some(now) => {
+                format!("{wanted_now} (loaded with {} now, so the server will reload it)", thousands(now))
+            }
+            None => wanted_now,
+        }))
     }
 }
 
@@ -390,9 +464,15 @@ fn think_field(options: &OllamaOptions, capable: Option<bool>) -> Option<Value> 
     }
 }
 
-/// `m:cloud`, `m:671b-cloud` (wire reference 1.15).
-fn is_cloud_name(name: &str) -> bool {
-    name.rsplit_once(':').is_some_and(|(_, tag)| tag == "cloud" || tag.ends_with("-cloud"))
+fn tokens(count: u64) -> String {
+    format!("{} tokens", thousands(count))
+}
+
+/// `12,345`.
+fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
 }
 
 /// The three numbers of a version; what is missing or odd counts as 0.

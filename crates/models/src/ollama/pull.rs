@@ -2,17 +2,15 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
-use tokio::time::Instant;
 
 use crate::Error;
 use crate::answer::{self, Protocol};
 use crate::failure::Body;
 use crate::frames::Frame;
-use crate::http::ByteStream;
+use crate::http::{ByteStream, Waits};
 
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -98,7 +96,7 @@ impl Protocol for Pull {
     }
 }
 
-pub(super) fn progress(body: ByteStream, first_byte: Instant, idle: Duration, model: &str) -> PullStream {
+pub(super) fn progress(body: ByteStream, waits: Waits, model: &str) -> PullStream {
     let pull = Pull { state: PullProgress::default(), model: model.to_owned() };
     let unfinished = |error| match error {
         Error::Transport(why) => {
@@ -106,7 +104,7 @@ pub(super) fn progress(body: ByteStream, first_byte: Instant, idle: Duration, mo
         }
         other => other,
     };
-    Box::pin(answer::items(body, first_byte, idle, pull).map(move |item| item.map_err(unfinished)))
+    Box::pin(answer::items(body, waits, pull).map(move |item| item.map_err(unfinished)))
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::pull::{self, PullStream};
 use crate::failure::Failure;
-use crate::http::{Http, Secret, Timeouts};
+use crate::http::{Http, Secret, Timeouts, Waits};
 use crate::size::billions;
-use crate::{Error, host};
+use crate::{Access, Error, host};
 
 /// How long a metadata answer may take. It comes from disk, on a machine that may be evaluating a prompt.
 const METADATA: Duration = Duration::from_secs(30);
@@ -135,16 +135,55 @@ pub fn full_name(name: &str) -> String {
     if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
 }
 
+/// Whether a base URL is Ollama's cloud.
+pub(crate) fn is_cloud_host(base: &str) -> bool {
+    let host = host::host_of(base);
+    host == "ollama.com" || host.ends_with(".ollama.com")
+}
+
+/// `m:cloud`, `m:671b-cloud`, `m-cloud`: a model that runs in Ollama's cloud (wire reference 1.15).
+pub(crate) fn is_cloud_name(name: &str) -> bool {
+    name.ends_with(":cloud") || name.ends_with("-cloud")
+}
+
+/// The name that the cloud itself has for such a model.
+pub(crate) fn without_cloud(name: &str) -> &str {
+    name.strip_suffix(":cloud").or_else(|| name.strip_suffix("-cloud")).unwrap_or(name)
+}
+
 impl Server {
     /// A client for the server at `base` (see [`host::ollama_base`]). Does not connect yet.
     ///
     /// # Errors
     /// [`Error::Settings`] for a base or key that cannot be used.
-    pub fn new(base: &str, key: Option<&Secret>, timeouts: Option<Timeouts>) -> Result<Self, Error> {
+    pub fn new(base: &str, key: Option<&Secret>, access: &Access) -> Result<Self, Error> {
         // A key goes over the wire encrypted or stays on this machine (wire reference 1.15).
         let key = key.filter(|_| base.starts_with("https:") || host::is_loopback(base));
-        let timeouts = timeouts.unwrap_or_else(|| Timeouts::for_base(base));
-        Ok(Self { http: Http::new(base, key, timeouts)? })
+        Ok(Self { http: Http::new(base, key, access)? })
+    }
+
+    /// Whether it is Ollama's cloud itself.
+    #[must_use]
+    pub fn is_cloud(&self) -> bool {
+        is_cloud_host(self.base())
+    }
+
+    /// From now on what answers is a hosted service, though the address may be a daemon of one's own.
+    pub(super) fn hosted(&mut self, access: &Access) {
+        self.http.timeouts = access.over(Timeouts::remote());
+        self.http.patient = false;
+    }
+
+    /// The account that the daemon is signed in with; `None` if it is with none, or does not know of accounts.
+    ///
+    /// # Errors
+    /// [`Error::Settings`], with where to sign in, if it is with none.
+    pub async fn account(&self) -> Result<Option<String>, Error> {
+        match self.http.json(Method::POST, &self.http.url("/api/me"), Some(b"{}".to_vec()), METADATA).await {
+            Ok(me) => Ok(["name", "email"].iter().find_map(|key| me[*key].as_str()).map(str::to_owned)),
+            Err(failure) if failure.status() == Some(401) => Err(failure.into()),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Its base URL as it may be shown, without credentials.
@@ -230,8 +269,12 @@ impl Server {
     pub(super) async fn missing(&self, model: &str) -> Error {
         let available: Vec<String> =
             self.tags().await.unwrap_or_default().into_iter().map(|model| model.name).collect();
-        let list = if available.is_empty() { String::from("no models at all") } else { available.join(", ") };
-        let message = format!("Ollama at {} does not have the model {model}; it has {list}", self.base());
+        let list = match (available.is_empty(), self.is_cloud()) {
+            (true, true) => String::from("its list could not be read"),
+            (true, false) => String::from("it has no models at all"),
+            (false, _) => format!("it has {}", available.join(", ")),
+        };
+        let message = format!("Ollama at {} does not have the model {model}; {list}", self.base());
         Error::MissingModel { message, available }
     }
 
@@ -255,8 +298,8 @@ impl Server {
     /// No connection, or refused before it began. Most failures come in the stream (wire reference 1.10).
     pub async fn pull(&self, model: &str) -> Result<PullStream, Error> {
         let request = json!({ "model": model, "stream": true }).to_string().into_bytes();
-        let (body, first_byte) = self.http.post("/api/pull", request).await?;
-        Ok(pull::progress(body, first_byte, self.http.timeouts.idle, model))
+        let (body, waits) = self.http.post("/api/pull", request).await?;
+        Ok(pull::progress(body, Waits { patient: false, ..waits }, model))
     }
 }
 

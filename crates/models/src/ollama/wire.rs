@@ -19,7 +19,8 @@ pub(super) struct Options<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) num_ctx: Option<u64>,
     /// 1.0: anything else penalises the repetition that is normal in code.
-    pub(super) repeat_penalty: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) repeat_penalty: Option<f32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) stop: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,8 +36,10 @@ pub(super) struct Options<'a> {
 pub(super) struct Frozen<'a> {
     pub(super) model: &'a str,
     pub(super) stream: bool,
-    pub(super) keep_alive: &'a str,
-    pub(super) truncate: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) keep_alive: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) truncate: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) shift: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -166,6 +169,10 @@ impl Protocol for OllamaAnswer {
 
     fn is_end(item: &Delta) -> bool {
         matches!(item, Delta::End(_))
+    }
+
+    fn is_content(item: &Delta) -> bool {
+        crate::answer::is_content(item)
     }
 
     fn settled(&self) -> Option<Delta> {

@@ -1,12 +1,17 @@
-//! What kind of server is behind a base URL (wire reference 3.1): found out once, in one round trip.
+//! What kind of server is behind a base URL (wire reference 3.1): detected in one round trip, and remembered.
+//!
+//! A server is taken for what the shape of its own answers says. Gateways answer any path with status 200, so a status proves nothing, and neither
+//! does one answer that comes back for every path.
 
 use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::Value;
 
+use super::shape::{has_ollama_models, is_ollama_tags, ollama_version, owner, read, read_props};
 use crate::failure::Failure;
 use crate::http::Http;
+use crate::memory::Memory;
 use crate::{Error, host};
 
 /// DeepSeek's documented window, in tokens (wire reference 2.1).
@@ -55,6 +60,8 @@ pub(super) struct Listed {
     pub(super) window: Option<u64>,
     /// Billions.
     pub(super) parameters_b: Option<f32>,
+    /// Whether the server says that it is in memory.
+    pub(super) loaded: bool,
 }
 
 /// What the probes found.
@@ -73,8 +80,27 @@ pub(super) struct Server {
     pub(super) models: Vec<Listed>,
     /// Whether its template has a think switch.
     pub(super) thinks: bool,
+    /// Whether it shows its template.
+    pub(super) templated: bool,
     /// The file its model came from (llama-server).
     pub(super) file: Option<String>,
+    /// The refusal, if it did not list its models. Keys may be good for chat only, and gateways may have no list.
+    pub(super) unlisted: Option<Error>,
+}
+
+impl Server {
+    pub(super) fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            version: None,
+            window: None,
+            models: Vec::new(),
+            thinks: false,
+            templated: false,
+            file: None,
+            unlisted: None,
+        }
+    }
 }
 
 /// The URL under which the OpenAI paths are: a base without a path means the usual `/v1`.
@@ -82,7 +108,11 @@ pub(super) fn api_base(base: &str) -> String {
     let (base, query) = host::split_query(base);
     let base = base.trim_end_matches('/');
     let path = base.split_once("://").map_or(base, |(_, rest)| rest).split_once('/');
-    let v1 = if path.is_none() && !is_deepseek(base) { "/v1" } else { "" };
+    let v1 = match path {
+        None if base.ends_with(":12434") => "/engines/v1", // Docker Model Runner
+        None if !is_deepseek(base) => "/v1",
+        _ => "",
+    };
     format!("{base}{v1}{query}")
 }
 
@@ -90,101 +120,169 @@ pub(super) fn is_deepseek(base: &str) -> bool {
     host::host_of(base) == "api.deepseek.com"
 }
 
-/// Finds out what answers at `http`'s base. A probe that fails says nothing; only a server that cannot be reached at all, is still loading or
-/// refuses the key is an error.
-pub(super) async fn detect(http: &Http, known: Option<Kind>) -> Result<Found, Error> {
+/// The name by which an Ollama is remembered.
+const OLLAMA: &str = "ollama";
+
+/// Asks the paths that tell servers apart.
+struct Probes<'a> {
+    http: &'a Http,
+    root: String,
+    local: bool,
+}
+
+impl Probes<'_> {
+    async fn get(&self, url: String) -> Result<Value, Failure> {
+        let limit = if self.local { LOCAL_PROBE } else { REMOTE_PROBE };
+        self.http.json(Method::GET, &url, None, limit).await
+    }
+
+    async fn models(&self) -> Result<Value, Failure> {
+        self.get(self.http.url("/models")).await
+    }
+
+    /// A path beside the API's own.
+    async fn at(&self, path: &str) -> Result<Value, Failure> {
+        self.get(format!("{}{path}", self.root)).await
+    }
+
+    /// The same, where a hosted service is spared the question: LM Studio and a bare vLLM are programs of one's own network.
+    async fn at_local(&self, path: &str) -> Value {
+        if self.local { self.at(path).await.unwrap_or(Value::Null) } else { Value::Null }
+    }
+}
+
+/// Finds out what answers at `http`'s base, or checks that it still is what is remembered. A probe that fails says nothing; only a server that
+/// cannot be reached at all or is still loading is an error.
+pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) -> Result<Found, Error> {
     let base = http.base();
     if known == Some(Kind::DeepSeek) || is_deepseek(base) {
         return Ok(Found::Server(Server {
-            kind: Kind::DeepSeek,
-            version: None,
             window: Some(DEEPSEEK_WINDOW),
-            models: Vec::new(),
             thinks: true,
-            file: None,
+            ..Server::of(Kind::DeepSeek)
         }));
     }
-    let root = host::root(base);
-    let local = host::is_local(base);
-    let limit = if local { LOCAL_PROBE } else { REMOTE_PROBE };
-    let get = |url: String| async move { http.json(Method::GET, &url, None, limit).await };
-    let get_local = |url: String| async move {
-        // LM Studio and a bare vLLM are programs of one's own network; a hosted service is spared the questions.
-        if local { get(url).await.unwrap_or(Value::Null) } else { Value::Null }
-    };
-    let (models, ollama, props, studio, studio_before, vllm) = tokio::join!(
-        get(format!("{base}/models")),
-        get(format!("{root}/api/version")),
-        get(format!("{root}/props")),
-        get_local(format!("{root}/api/v1/models")),
-        get_local(format!("{root}/api/v0/models")),
-        get_local(format!("{root}/version")),
-    );
-    if let Ok(Value::String(version)) = ollama.as_ref().map(|value| &value["version"]) {
-        return Ok(Found::Ollama { version: version.clone() });
-    }
-    for answer in [&models, &props] {
-        if let Err(failure @ Failure::Status { status: 503, .. }) = answer {
-            return Err(failure.clone().into());
+    let probes = Probes { http, root: host::root(base).into_owned(), local: host::is_local(base) };
+    if let Some(remembered) = memory.recall(base) {
+        if let Some(found) = again(&probes, &remembered.server, remembered.version).await? {
+            return Ok(found);
         }
+        memory.forget(base);
     }
-    let silent = |answer: &Result<Value, Failure>| matches!(answer, Err(Failure::Other(Error::Timeout(_))));
-    let nobody = [&models, &ollama, &props].into_iter().all(silent);
-    let models = match models {
-        Ok(models) => models,
-        Err(Failure::Other(error)) if nobody => return Err(error),
-        Err(failure @ Failure::Status { status: 401, .. }) => return Err(failure.into()),
-        Err(Failure::Other(error @ (Error::Transport(_) | Error::Refused(_) | Error::Settings(_)))) => {
+    let found = afresh(&probes).await?;
+    match &found {
+        Found::Ollama { version } => memory.detected(base, OLLAMA, Some(version.clone())),
+        // A server that says nothing of itself, or wants another key, may say more next time.
+        Found::Server(server) if server.models.is_empty() => {}
+        Found::Server(server) => memory.detected(base, server.kind.name(), server.version.clone()),
+    }
+    Ok(match (found, known) {
+        (Found::Server(server), Some(kind)) => Found::Server(Server { kind, ..server }),
+        (found, _) => found,
+    })
+}
+
+/// Asks only what a server of the remembered kind knows; `None` if it does not answer like one.
+async fn again(
+    probes: &Probes<'_>,
+    remembered: &str,
+    version: Option<String>,
+) -> Result<Option<Found>, Error> {
+    let none = Value::Null;
+    if remembered == OLLAMA {
+        let answer = probes.at("/api/version").await;
+        return match answer {
+            Ok(answer) => Ok(ollama_version(&answer).map(|version| Found::Ollama { version })),
+            Err(Failure::Other(error @ Error::Transport(_))) => Err(error),
+            Err(_) => Ok(None),
+        };
+    }
+    let (models, props, studio) = match remembered {
+        "llama-server" => {
+            let (models, props) = tokio::join!(probes.models(), probes.at("/props"));
+            (models, props, Value::Null)
+        }
+        "lm-studio" => {
+            let (models, studio) = tokio::join!(probes.models(), probes.at_local("/api/v1/models"));
+            (models, Ok(Value::Null), studio)
+        }
+        _ => (probes.models().await, Ok(Value::Null), Value::Null),
+    };
+    let Some(models) = listed_or_error(&[&models, &props], models.clone())? else { return Ok(None) };
+    let server = read(&models, &props.unwrap_or_default(), &[studio], &none);
+    // What is not asked cannot contradict, so the owner named in the list has a say.
+    let stranger = server.kind == Kind::Generic && matches!(owner(&models), "library" | "organization_owner");
+    let same = server.kind.name() == remembered && !server.models.is_empty() && !stranger;
+    let version = server.version.clone().or(version);
+    Ok(same.then_some(Found::Server(Server { version, ..server })))
+}
+
+/// The model list; an error where the server cannot be reached or is loading, `None` where the list is refused or is none.
+fn listed_or_error(
+    answers: &[&Result<Value, Failure>],
+    models: Result<Value, Failure>,
+) -> Result<Option<Value>, Error> {
+    if let Err(failure @ Failure::Status { status: 407, .. }) = &models {
+        return Err(failure.clone().into());
+    }
+    for answer in answers {
+        if let Err(failure @ Failure::Status { status: 503, .. }) = answer
+            && let error @ Error::Loading(_) = Error::from(failure.clone())
+        {
             return Err(error);
         }
-        Err(_) => Value::Null,
-    };
-    let props = props.unwrap_or(Value::Null);
-    let mut server = read(&models, &props, &[studio, studio_before], &vllm);
-    server.kind = known.unwrap_or(server.kind);
-    Ok(Found::Server(server))
-}
-
-/// Reads the answers of the probes; `Null` where there was none.
-fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value) -> Server {
-    let mut listed: Vec<Listed> =
-        models["data"].as_array().into_iter().flatten().filter_map(listed).collect();
-    let owner = models["data"][0]["owned_by"].as_str().unwrap_or_default();
-    let version = vllm["version"].as_str().map(str::to_owned);
-    let mut server = Server {
-        kind: Kind::Generic,
-        version: None,
-        window: None,
-        models: Vec::new(),
-        thinks: false,
-        file: None,
-    };
-    if props["default_generation_settings"].is_object() || owner == "llamacpp" {
-        server.kind = Kind::LlamaServer;
-        server.version = props["build_info"].as_str().map(str::to_owned);
-        (server.window, server.file) = read_props(props);
-        server.thinks =
-            props["chat_template"].as_str().is_some_and(|template| template.contains("enable_thinking"));
-    } else if owner == "vllm" {
-        server.kind = Kind::Vllm;
-        server.version = version;
-    } else if let Some(known) = studio.iter().map(studio_models).find(|known| !known.is_empty()) {
-        server.kind = Kind::LmStudio;
-        for model in &mut listed {
-            model.window = known.iter().find(|known| known.id == model.id).and_then(|known| known.window);
-        }
-        if listed.is_empty() {
-            listed = known;
-        }
     }
-    server.models = listed;
-    server
+    let silent = |answer: &&Result<Value, Failure>| matches!(answer, Err(Failure::Other(Error::Timeout(_))));
+    match models {
+        Ok(models) => Ok(Some(models)),
+        Err(Failure::Other(error)) if answers.iter().all(silent) => Err(error),
+        // Nobody there, a wrong certificate, a redirect. A path that alone breaks the connection says nothing.
+        Err(Failure::Other(error @ (Error::Transport(_) | Error::Refused(_) | Error::Settings(_))))
+            if !answers.iter().any(|answer| matches!(answer, Ok(_) | Err(Failure::Status { .. }))) =>
+        {
+            Err(error)
+        }
+        Err(Failure::Other(error @ Error::Settings(_))) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
-/// The window and the model's file, as llama-server tells them.
-fn read_props(props: &Value) -> (Option<u64>, Option<String>) {
-    let window = props["default_generation_settings"]["n_ctx"].as_u64();
-    (window, props["model_path"].as_str().map(str::to_owned))
+async fn afresh(probes: &Probes<'_>) -> Result<Found, Error> {
+    let (models, ollama, props, studio, studio_before, vllm) = tokio::join!(
+        probes.models(),
+        probes.at("/api/version"),
+        probes.at("/props"),
+        probes.at_local("/api/v1/models"),
+        probes.at_local("/api/v0/models"),
+        probes.at_local("/version"),
+    );
+    let unlisted = match &models {
+        // Without a list there is nothing to say about its absence.
+        Err(Failure::Status { status: 404 | 405, .. }) => None,
+        Err(failure @ Failure::Status { .. }) => Some(failure.clone().into()),
+        _ => None,
+    };
+    let listed = listed_or_error(&[&models, &ollama, &props], models.clone())?.unwrap_or_default();
+    let mut answers = [ollama.unwrap_or_default(), props.unwrap_or_default(), studio, studio_before, vllm];
+    // A gateway that answers every path alike says nothing by it.
+    let alike =
+        |answer: &Value| !answer.is_null() && answers.iter().filter(|other| *other == answer).count() > 2;
+    if answers.iter().any(alike) {
+        answers = Default::default();
+    }
+    let [ollama, props, studio, studio_before, vllm] = answers;
+    let mut server = read(&listed, &props, &[studio, studio_before], &vllm);
+    server.unlisted = unlisted;
+    // Others answer as Ollama does to please its clients; they name themselves in their list.
+    let names_itself = !matches!(owner(&listed), "" | "library") && !has_ollama_models(&listed);
+    if let Some(version) = ollama_version(&ollama)
+        && server.kind == Kind::Generic
+        && !names_itself
+        && probes.at("/api/tags").await.is_ok_and(|tags| is_ollama_tags(&tags))
+    {
+        return Ok(Found::Ollama { version });
+    }
+    Ok(Found::Server(server))
 }
 
 /// Asks llama-server for them again, in passing: no answer says nothing.
@@ -193,35 +291,9 @@ pub(super) async fn props(http: &Http) -> Option<(Option<u64>, Option<String>)> 
     http.json(Method::GET, &url, None, LOCAL_PROBE).await.ok().map(|props| read_props(&props))
 }
 
-fn listed(model: &Value) -> Option<Listed> {
-    Some(Listed {
-        id: model["id"].as_str()?.to_owned(),
-        window: model["max_model_len"].as_u64().or(model["meta"]["n_ctx"].as_u64()),
-        parameters_b: model["meta"]["n_params"].as_f64().map(|count| (count / 1e9) as f32),
-    })
-}
-
-/// LM Studio's own lists: `/api/v1/models` and, before it, `/api/v0/models` (wire reference 3.4). A model that is not loaded has no window yet.
-pub(super) fn studio_models(list: &Value) -> Vec<Listed> {
-    let model = |model: &Value| {
-        let loaded = &model["loaded_instances"][0]["config"]["context_length"];
-        Some(Listed {
-            id: model["key"].as_str().or(model["id"].as_str())?.to_owned(),
-            window: loaded.as_u64().or(model["loaded_context_length"].as_u64()),
-            parameters_b: None,
-        })
-    };
-    let current = list["models"].as_array();
-    // Others answer such a path with their plain model list; LM Studio's older one is known by its members.
-    let before =
-        list["data"].as_array().filter(|list| list.iter().any(|model| model["max_context_length"].is_u64()));
-    current.or(before).into_iter().flatten().filter_map(model).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_base_without_a_path_means_v1() {
@@ -229,49 +301,8 @@ mod tests {
         assert_eq!(api_base("http://127.0.0.1:8080/"), "http://127.0.0.1:8080/v1");
         assert_eq!(api_base("http://u:p@host:1/?key=k"), "http://u:p@host:1/v1?key=k");
         assert_eq!(api_base("https://host/api/v2"), "https://host/api/v2");
+        assert_eq!(api_base("http://localhost:12434"), "http://localhost:12434/engines/v1");
         assert_eq!(api_base("https://api.deepseek.com"), "https://api.deepseek.com");
         assert_eq!(api_base("https://api.deepseek.com/beta"), "https://api.deepseek.com/beta");
-    }
-
-    #[test]
-    fn servers_are_told_apart_by_what_they_answer() {
-        let none = [Value::Null, Value::Null];
-        let props = json!({"default_generation_settings": {"n_ctx": 16384}, "chat_template": "…", "build_info": "b1"});
-        let llama = read(
-            &json!({"data": [{"id": "m", "owned_by": "llamacpp", "meta": {"n_params": 1.5e9}}]}),
-            &props,
-            &none,
-            &Value::Null,
-        );
-        assert_eq!(
-            (llama.kind, llama.window, llama.models[0].parameters_b),
-            (Kind::LlamaServer, Some(16384), Some(1.5))
-        );
-
-        let vllm = read(
-            &json!({"data": [{"id": "m", "owned_by": "vllm", "max_model_len": 4096}]}),
-            &Value::Null,
-            &none,
-            &json!({"version": "0.11.0"}),
-        );
-        assert_eq!(
-            (vllm.kind, vllm.models[0].window, vllm.version.as_deref()),
-            (Kind::Vllm, Some(4096), Some("0.11.0"))
-        );
-
-        let list = json!({"data": [{"id": "a/b", "owned_by": "organization_owner"}, {"id": "c"}]});
-        let current = json!({"models": [{"key": "a/b", "max_context_length": 9, "loaded_instances": [{"config": {"context_length": 8192}}]}, {"key": "c", "loaded_instances": []}]});
-        let studio = read(&list, &Value::Null, &[current, Value::Null], &Value::Null);
-        assert_eq!(
-            (studio.kind, studio.models[0].window, studio.models[1].window),
-            (Kind::LmStudio, Some(8192), None)
-        );
-        let before = json!({"data": [{"id": "a/b", "max_context_length": 9, "loaded_context_length": 4096}]});
-        let studio = read(&list, &Value::Null, &[Value::Null, before], &Value::Null);
-        assert_eq!((studio.kind, studio.models[0].window), (Kind::LmStudio, Some(4096)));
-
-        let error = json!({"error": "Unexpected endpoint"});
-        let other = read(&list, &error, &[error.clone(), list.clone()], &error);
-        assert_eq!((other.kind, other.models.len()), (Kind::Generic, 2));
     }
 }

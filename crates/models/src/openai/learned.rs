@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::wire::Reasoning;
-use crate::Identity;
 use crate::failure::Failure;
+use crate::memory::Kept;
+use crate::roles::Roles;
 use crate::shared::Said;
+use crate::{Identity, Message};
 
 /// Fields that a server may do without, and the words by which a refusal names them (wire reference 3.1).
 pub(super) const OPTIONAL: [(&str, &[&str]); 11] = [
@@ -28,10 +30,19 @@ pub(super) struct Learned {
     pub(super) dropped: BTreeSet<&'static str>,
     pub(super) completion_tokens: bool,
     pub(super) reasoning: Reasoning,
+    pub(super) roles: Roles,
+    /// Whether a message's content has to be a list of parts.
+    pub(super) content_parts: bool,
+    /// Whether the server cannot stream.
+    pub(super) whole: bool,
+    /// The most tokens that the server allows an answer.
+    pub(super) cap: Option<u32>,
     pub(super) identity: Identity,
     /// What answered when it was last looked at: by the name in its answers, and on llama-server by its file.
     pub(super) answered: Option<String>,
     pub(super) file: Option<String>,
+    /// What is in the memory already.
+    pub(super) kept_before: Kept,
     pub(super) said: Said,
 }
 
@@ -68,21 +79,65 @@ impl Learned {
         self.said.news(warnings)
     }
 
+    /// Takes over what an earlier run learned.
+    pub(super) fn recall(&mut self, kept: &Kept) {
+        self.kept_before = kept.clone();
+        self.roles = kept.roles;
+        self.content_parts = kept.content_parts;
+        self.completion_tokens = kept.completion_tokens;
+        let known = OPTIONAL.iter().map(|(field, _)| *field);
+        self.dropped = known.filter(|field| kept.dropped.iter().any(|name| name == field)).collect();
+        self.identity.constrains &= !self.dropped.contains("response_format");
+    }
+
+    /// What a later run may take over.
+    pub(super) fn kept(&self) -> Kept {
+        Kept {
+            roles: self.roles,
+            content_parts: self.content_parts,
+            completion_tokens: self.completion_tokens,
+            dropped: self.dropped.iter().map(|field| (*field).to_owned()).collect(),
+        }
+    }
+
     /// Gives up what the server says it cannot do, for the rest of the session. Returns whether anything changed.
-    pub(super) fn adapt(&mut self, failure: &Failure, sent: &[&'static str]) -> bool {
+    pub(super) fn adapt(
+        &mut self,
+        failure: &Failure,
+        sent: &[&'static str],
+        messages: &[Message],
+        asked: u32,
+    ) -> bool {
         if !self.completion_tokens && failure.names(&["max_completion_tokens"]) {
             self.completion_tokens = true;
             return true;
         }
         if failure.names(&["reasoning_content"]) {
             let next = match self.reasoning {
+                Reasoning::Everywhere if failure.names(&["passed back"]) => Reasoning::Filled,
+                Reasoning::Filled => Reasoning::Filled,
                 _ if failure.names(&["passed back"]) => Reasoning::Everywhere,
                 _ => Reasoning::Dropped,
             };
             return std::mem::replace(&mut self.reasoning, next) != next;
         }
+        if !self.whole && failure.refuses_stream() {
+            self.whole = true;
+            return true;
+        }
+        if let Some(cap) = failure.cap(self.cap.unwrap_or(asked)).filter(|_| failure.room().is_none()) {
+            self.cap = Some(cap);
+            return true;
+        }
+        if !self.content_parts && wants_parts(failure) {
+            self.content_parts = true;
+            return true;
+        }
         let named = |(field, words): &&(&'static str, &[&str])| sent.contains(field) && failure.names(words);
         let mut drop: Vec<&'static str> = OPTIONAL.iter().filter(named).map(|(field, _)| *field).collect();
+        if drop.is_empty() && self.roles.learn(failure, messages) {
+            return true;
+        }
         if drop.is_empty() && failure.status() == Some(422) {
             drop = sent.to_vec(); // it does not say which: only the portable fields are left
         }
@@ -93,4 +148,13 @@ impl Learned {
         self.dropped.extend(drop);
         self.dropped.len() > before
     }
+}
+
+/// Whether a refusal says that a message's content has to be a list.
+fn wants_parts(failure: &Failure) -> bool {
+    let Some(text) = failure.refusing() else { return false };
+    let list = ["a list", "valid list", "an array", "list of parts", "array of"]
+        .iter()
+        .any(|word| text.contains(word));
+    text.contains("content") && list && !text.contains("string or")
 }

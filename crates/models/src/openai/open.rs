@@ -9,14 +9,26 @@ use serde_json::{Value, json};
 use super::detect::{self, Found, Kind};
 use super::learned::{Learned, Now, OPTIONAL};
 use super::prices::price;
+use super::shape;
 use super::wire::{Chat, OpenAiAnswer, Reasoning, WireMessage};
-use crate::http::{Http, Secret, Timeouts};
+use crate::failure::Failure;
+use crate::http::{Http, Secret};
+use crate::memory::Kept;
+use crate::roles::Roles;
 use crate::shared::{Said, Shared};
 use crate::size::parameters_in;
-use crate::{Answer, DeltaStream, Error, Identity, Model, Request, Think, answer, collect, host};
+use crate::{
+    Access, Answer, DeltaStream, Error, Identity, Message, Model, Request, Think, answer, collect, host,
+};
 
 /// The one name of DeepSeek's that is assumed, when none is given (wire reference 2.1).
 const DEEPSEEK_MODEL: &str = "deepseek-flash";
+
+/// Tokens that a server may count beside those of the prompt.
+const ROOM_MARGIN: u64 = 16;
+
+/// An answer of fewer tokens is worth nothing; the conversation has to be made shorter.
+const LEAST_ROOM: u32 = 256;
 
 /// How to open a model. Everything in it is frozen for the session.
 #[derive(Debug, Clone)]
@@ -33,8 +45,8 @@ pub struct OpenAiOptions {
     pub window: Option<u64>,
     /// Thinking.
     pub think: Think,
-    /// `None`: what suits the host.
-    pub timeouts: Option<Timeouts>,
+    /// How to reach it.
+    pub access: Access,
 }
 
 impl OpenAiOptions {
@@ -48,7 +60,7 @@ impl OpenAiOptions {
             kind: None,
             window: None,
             think: Think::Auto,
-            timeouts: None,
+            access: Access::default(),
         }
     }
 }
@@ -76,30 +88,37 @@ pub struct OpenAi {
     learned: Shared<Learned>,
     /// The name by which the model that answered last calls itself.
     answers: Arc<Shared<Option<String>>>,
+    /// What is to be said of the settings that the model cannot follow.
+    unheeded: Vec<String>,
 }
 
 impl OpenAi {
-    /// Finds out what the server is and opens a model on it: one round trip, none for DeepSeek's platform.
+    /// Finds out what the server is and opens a model on it: one round trip, none for DeepSeek's platform. A server that an earlier run met is
+    /// only asked what that kind of server knows.
     ///
     /// # Errors
     /// No connection, a refused key, a server that is still loading, or a model that is not there.
     pub async fn open(mut options: OpenAiOptions) -> Result<Opened, Error> {
         options.base = detect::api_base(&options.base);
-        let timeouts = options.timeouts.unwrap_or_else(|| Timeouts::for_base(&options.base));
-        let http = Http::new(&options.base, options.key.as_ref(), timeouts)?;
-        let server = match detect::detect(&http, options.kind).await? {
+        let http = Http::new(&options.base, options.key.as_ref(), &options.access)?;
+        let server = match detect::detect(&http, options.kind, &options.access.memory).await? {
             Found::Ollama { version } => {
                 return Ok(Opened::Ollama { base: host::root(&options.base).into_owned(), version });
             }
             Found::Server(server) => server,
         };
         let kind = server.kind;
-        let first = server.models.first().map(|model| model.id.clone());
+        let writes = |model: &&detect::Listed| !model.id.to_lowercase().contains("embed");
+        let loaded = server.models.iter().filter(writes).find(|model| model.loaded);
+        let first = loaded.or(server.models.iter().find(writes)).map(|model| model.id.clone());
         let model = match (options.model.clone(), first) {
             (Some(model), _) => model,
             (None, _) if kind == Kind::DeepSeek => DEEPSEEK_MODEL.to_owned(),
             (None, Some(first)) => first,
             (None, None) => {
+                if let Some(refusal) = server.unlisted {
+                    return Err(refusal);
+                }
                 return Err(Error::Settings(format!("{} does not list its models; name one", http.base())));
             }
         };
@@ -114,10 +133,23 @@ impl OpenAi {
         }
         let listed = listed.or(server.models.first().filter(|_| kind == Kind::LlamaServer));
         let told = server.window.or(listed.and_then(|listed| listed.window));
-        let thinks = match options.think {
-            Think::Auto => server.thinks || is_reasoner(&model),
-            think => think != Think::Off,
-        };
+        let can_think = server.thinks || is_reasoner(&model);
+        // Only llama-server shows its template; of others it is not known.
+        let cannot_think = kind == Kind::LlamaServer && server.templated && !can_think;
+        let wants = !matches!(options.think, Think::Auto | Think::Off);
+        let thinks = if wants { !cannot_think } else { options.think == Think::Auto && can_think };
+        let mut unheeded = Vec::new();
+        if wants && cannot_think {
+            options.think = Think::Auto;
+            unheeded.push(format!("{model} has no thinking to turn on; the run goes on without it"));
+        }
+        if let (Some(told), Some(wanted)) = (told, options.window)
+            && wanted > told
+        {
+            unheeded.push(format!(
+                "the server runs {model} with a window of {told} tokens; the run keeps to it, not to the {wanted} asked for"
+            ));
+        }
         let identity = Identity {
             server: kind.name().to_owned(),
             server_version: server.version,
@@ -131,17 +163,29 @@ impl OpenAi {
             price: if kind == Kind::DeepSeek { price(&model) } else { None },
             model: model.clone(),
         };
-        options.model = Some(model);
+        options.model = Some(model.clone());
         let reasoning = if kind == Kind::DeepSeek { Reasoning::Kept } else { Reasoning::Dropped };
-        let learned = Learned {
+        let mut learned = Learned {
             dropped: BTreeSet::new(),
             completion_tokens: false,
             reasoning,
+            roles: Roles::default(),
+            content_parts: false,
+            whole: false,
+            cap: None,
             identity,
             answered: None,
             file: server.file,
+            kept_before: Kept::default(),
             said: Said::default(),
         };
+        let known = options.access.memory.recall(http.base());
+        let known = known.filter(|known| known.server == kind.name());
+        if let Some(kept) =
+            known.and_then(|known| known.models.get(&remembered_as(&learned, &model)).cloned())
+        {
+            learned.recall(&kept);
+        }
         Ok(Opened::Model(Box::new(Self {
             http,
             kind,
@@ -149,7 +193,14 @@ impl OpenAi {
             options,
             learned: Shared::new(learned),
             answers: Arc::new(Shared::new(None)),
+            unheeded,
         })))
+    }
+
+    /// Sentences about settings that the model cannot follow, and what is done instead.
+    #[must_use]
+    pub fn unheeded(&self) -> &[String] {
+        &self.unheeded
     }
 
     /// What kind of server it is.
@@ -165,8 +216,7 @@ impl OpenAi {
     pub async fn list(&self) -> Result<Vec<String>, Error> {
         let url = self.http.url("/models");
         let list = self.http.json(Method::GET, &url, None, std::time::Duration::from_secs(30)).await?;
-        let names = list["data"].as_array().into_iter().flatten().filter_map(|model| model["id"].as_str());
-        Ok(names.map(str::to_owned).collect())
+        Ok(shape::listing(&list).into_iter().map(|model| model.id).collect())
     }
 
     /// The whole answer in one piece, with `stream: false`: for proxies that cannot stream.
@@ -177,25 +227,50 @@ impl OpenAi {
         collect(self.send(request, false).await?).await
     }
 
+    /// Sends a request; a refusal that teaches something about the server is answered by another try.
     async fn send(&self, request: &Request, stream: bool) -> Result<DeltaStream, Error> {
+        // Tokens that are left for the answer, where the server said that the rest is taken.
+        let mut room = None;
         loop {
             let learned = self.learned.get();
-            let body = serde_json::to_vec(&self.body(&learned, request, stream))
+            let stream = stream && !learned.whole;
+            let limits = [Some(request.max_tokens), learned.cap, room];
+            let limit = limits.into_iter().flatten().min().unwrap_or(request.max_tokens);
+            let request = &Request { max_tokens: limit, ..request.clone() };
+            let messages = learned.roles.shape(&request.messages);
+            let body = serde_json::to_vec(&self.body(&learned, request, &messages, stream))
                 .map_err(|why| Error::Refused(format!("the request cannot be written as JSON: {why}")))?;
             let failure = match self.http.post("/chat/completions", body).await {
-                Ok((body, first_byte)) => {
-                    let idle = self.http.timeouts.idle;
+                Ok((body, waits)) => {
                     let protocol = OpenAiAnswer::new(self.kind == Kind::Vllm, Arc::clone(&self.answers));
-                    return Ok(answer::bounded(
-                        answer::items(body, first_byte, idle, protocol),
-                        request.max_tokens,
-                    ));
+                    let deltas = answer::bounded(answer::items(body, waits, protocol), request.max_tokens);
+                    let (failed, deltas) = answer::peeked(deltas).await;
+                    // LM Studio and some gateways refuse inside a response that has begun well.
+                    let refusal = failed.as_ref().and_then(Failure::of_stream);
+                    if refusal.is_some_and(|refusal| self.adapt(&refusal, &learned, request, stream)) {
+                        continue;
+                    }
+                    if failed.is_none() {
+                        self.remember(&learned);
+                    }
+                    return Ok(deltas);
                 }
                 Err(failure) => failure,
             };
-            let sent = self.sent(&learned, request, stream);
-            if self.learned.change(|learned| learned.adapt(&failure, &sent)) {
+            if self.adapt(&failure, &learned, request, stream) {
                 continue;
+            }
+            if let Some((window, prompt)) = failure.room().filter(|_| room.is_none()) {
+                self.learned.change(|learned| learned.identity.window = Some(window));
+                // A few tokens less: templates add some that the count leaves out.
+                let left = window.saturating_sub(prompt + ROOM_MARGIN);
+                room = u32::try_from(left).ok().filter(|left| *left >= LEAST_ROOM);
+                if room.is_some() {
+                    continue;
+                }
+            }
+            if matches!(failure.status(), Some(404 | 405)) {
+                self.options.access.memory.forget(self.http.base());
             }
             let unknown = ["model not exist", "model_not_found", "does not exist", "model not found"];
             let missing_model = failure.names(&unknown) || failure.status() == Some(404);
@@ -218,11 +293,36 @@ impl OpenAi {
         }
     }
 
+    fn adapt(&self, failure: &Failure, learned: &Learned, request: &Request, stream: bool) -> bool {
+        let sent = self.sent(learned, request, stream);
+        self.learned.change(|learned| learned.adapt(failure, &sent, &request.messages, request.max_tokens))
+    }
+
+    /// Keeps for later runs what a request that succeeded was like.
+    fn remember(&self, learned: &Learned) {
+        let kept = learned.kept();
+        let news = self.learned.change(|learned| {
+            let news = learned.kept_before != kept;
+            learned.kept_before.clone_from(&kept);
+            news
+        });
+        if news {
+            let (base, model) = (self.http.base(), remembered_as(learned, self.model()));
+            self.options.access.memory.learned(base, self.kind.name(), &model, kept);
+        }
+    }
+
     fn model(&self) -> &str {
         self.options.model.as_deref().unwrap_or_default()
     }
 
-    fn body<'a>(&'a self, learned: &Learned, request: &'a Request, stream: bool) -> Chat<'a> {
+    fn body<'a>(
+        &'a self,
+        learned: &Learned,
+        request: &'a Request,
+        messages: &'a [Message],
+        stream: bool,
+    ) -> Chat<'a> {
         let keep = |field: &str| !learned.dropped.contains(field);
         let llama = |field: &str| (self.kind == Kind::LlamaServer && stream && keep(field)).then_some(true);
         let (cap, completion_cap) = if learned.completion_tokens {
@@ -244,7 +344,10 @@ impl OpenAi {
             cache_prompt: llama("cache_prompt"),
             return_progress: llama("return_progress"),
             timings_per_token: llama("timings_per_token"),
-            messages: request.messages.iter().map(|message| WireMessage::new(message, learned.reasoning)).collect(),
+            messages: messages
+                .iter()
+                .map(|message| WireMessage::new(message, learned.reasoning, learned.content_parts))
+                .collect(),
             max_tokens: cap,
             max_completion_tokens: completion_cap,
             temperature: request.temperature.filter(|_| keep("temperature") && !self.ignores_temperature),
@@ -281,9 +384,14 @@ impl OpenAi {
 
     /// The names of the optional fields that a request had.
     fn sent(&self, learned: &Learned, request: &Request, stream: bool) -> Vec<&'static str> {
-        let body = serde_json::to_value(self.body(learned, request, stream)).unwrap_or_default();
+        let body = serde_json::to_value(self.body(learned, request, &[], stream)).unwrap_or_default();
         OPTIONAL.iter().map(|(field, _)| *field).filter(|field| body.get(field).is_some()).collect()
     }
+}
+
+/// Under which name a model is remembered: llama-server has one model under any name, so there the file decides.
+fn remembered_as(learned: &Learned, model: &str) -> String {
+    learned.file.clone().unwrap_or_else(|| model.to_owned())
 }
 
 fn missing(base: &str, model: &str, available: Vec<String>) -> Error {
@@ -311,17 +419,19 @@ impl Model for OpenAi {
         let known = self.learned.get().identity.window;
         let now = match self.kind {
             // It loads a model on its first request and only then has a window to tell.
-            Kind::LmStudio if known.is_none() => match detect::detect(&self.http, None).await {
-                Ok(Found::Server(server)) => Now {
-                    window: server
-                        .models
-                        .iter()
-                        .find(|model| model.id == self.model())
-                        .and_then(|m| m.window),
-                    file: None,
-                },
-                _ => Now::default(),
-            },
+            Kind::LmStudio if known.is_none() => {
+                match detect::detect(&self.http, None, &self.options.access.memory).await {
+                    Ok(Found::Server(server)) => Now {
+                        window: server
+                            .models
+                            .iter()
+                            .find(|model| model.id == self.model())
+                            .and_then(|m| m.window),
+                        file: None,
+                    },
+                    _ => Now::default(),
+                }
+            }
             // It can be started again with another model or window under the same name.
             Kind::LlamaServer => match detect::props(&self.http).await {
                 Some((window, file)) => Now { window, file },

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::content::{content, thoughts};
 use crate::answer::Protocol;
 use crate::failure::Body;
 use crate::frames::Frame;
@@ -65,26 +66,49 @@ pub(super) enum Reasoning {
     Kept,
     /// On every assistant message, empty where there was none.
     Everywhere,
+    /// On every assistant message, with a word where there was none: some gateways refuse an empty text.
+    Filled,
+}
+
+/// What stands for reasoning that was not kept.
+const NO_REASONING: &str = "(not kept)";
+
+/// A message's text: a string, or a list of one part for servers that take nothing else.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Content<'a> {
+    Text(&'a str),
+    Parts([Part<'a>; 1]),
+}
+
+#[derive(Debug, Serialize)]
+struct Part<'a> {
+    r#type: &'static str,
+    text: &'a str,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct WireMessage<'a> {
     role: Role,
-    content: &'a str,
+    content: Content<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<&'a str>,
 }
 
 impl<'a> WireMessage<'a> {
-    pub(super) fn new(message: &'a Message, reasoning: Reasoning) -> Self {
+    pub(super) fn new(message: &'a Message, reasoning: Reasoning, parts: bool) -> Self {
         let thinking = message.thinking.as_deref();
         let reasoning_content = match reasoning {
             _ if message.role != Role::Assistant => None,
             Reasoning::Dropped => None,
             Reasoning::Kept => thinking,
             Reasoning::Everywhere => Some(thinking.unwrap_or_default()),
+            Reasoning::Filled => Some(thinking.filter(|text| !text.is_empty()).unwrap_or(NO_REASONING)),
         };
-        Self { role: message.role, content: &message.content, reasoning_content }
+        let text = message.content.as_str();
+        let content =
+            if parts { Content::Parts([Part { r#type: "text", text }]) } else { Content::Text(text) };
+        Self { role: message.role, content, reasoning_content }
     }
 }
 
@@ -93,6 +117,8 @@ impl<'a> WireMessage<'a> {
 pub(super) struct OpenAiAnswer {
     /// Counts come with every chunk, so that only those in a chunk of their own are the last.
     continuous: bool,
+    /// Whether any text, thought or call has come.
+    content: bool,
     finished: Option<EndReason>,
     usage: Usage,
     /// Tool calls being assembled, by index: name, arguments.
@@ -106,7 +132,11 @@ impl Protocol for OpenAiAnswer {
 
     fn frame(&mut self, frame: Frame, out: &mut VecDeque<Delta>) -> Result<(), Error> {
         let Frame::Json(mut chunk) = frame else {
-            // The marker alone proves nothing; a finish reason does (wire reference 6.4).
+            // Some proxies leave the finish reason out. The marker behind an answer is the server's own word that it is complete; the
+            // marker alone proves nothing.
+            if self.finished.is_none() && self.content {
+                self.finish("stop", out)?;
+            }
             return match self.settled() {
                 Some(end) => {
                     out.push_back(end);
@@ -135,7 +165,16 @@ impl Protocol for OpenAiAnswer {
             let reason = choice["finish_reason"].take();
             let part = if choice["delta"].is_object() { "delta" } else { "message" };
             out.extend(crate::doubt::read(&choice["logprobs"]["content"], &choice[part]["content"]));
+            let before = out.len();
             self.content(choice[part].take(), out)?;
+            // Completion-style servers and their proxies write the text beside an empty delta, or in place of one.
+            if out.len() == before
+                && let Value::String(text) = choice["text"].take()
+                && !text.is_empty()
+            {
+                out.push_back(Delta::Text(text));
+            }
+            self.content |= out.len() > before;
             if let Value::String(reason) = reason {
                 self.finish(&reason, out)?;
             }
@@ -149,6 +188,10 @@ impl Protocol for OpenAiAnswer {
 
     fn is_end(item: &Delta) -> bool {
         matches!(item, Delta::End(_))
+    }
+
+    fn is_content(item: &Delta) -> bool {
+        crate::answer::is_content(item)
     }
 
     fn settled(&self) -> Option<Delta> {
@@ -190,12 +233,12 @@ impl OpenAiAnswer {
         }
         let counts = &chunk["usage"];
         if counts.is_object() {
-            let cached = counts["prompt_cache_hit_tokens"].as_u64();
-            let cached = cached.or(counts["prompt_tokens_details"]["cached_tokens"].as_u64());
+            let cached = whole(&counts["prompt_cache_hit_tokens"])
+                .or(whole(&counts["prompt_tokens_details"]["cached_tokens"]))
+                .or(whole(&counts["cached_tokens"]));
             self.usage.cached_tokens = cached.or(self.usage.cached_tokens);
-            self.usage.prompt_tokens = counts["prompt_tokens"].as_u64().or(self.usage.prompt_tokens);
-            self.usage.generated_tokens =
-                counts["completion_tokens"].as_u64().or(self.usage.generated_tokens);
+            self.usage.prompt_tokens = whole(&counts["prompt_tokens"]).or(self.usage.prompt_tokens);
+            self.usage.generated_tokens = whole(&counts["completion_tokens"]).or(self.usage.generated_tokens);
         }
         if self.usage != before {
             out.push_back(Delta::Usage(self.usage));
@@ -205,10 +248,22 @@ impl OpenAiAnswer {
 
     fn content(&mut self, mut part: Value, out: &mut VecDeque<Delta>) -> Result<(), Error> {
         // vLLM and Ollama call it `reasoning` (wire reference 2.3). A server that sends both sends the same twice.
-        let thoughts = ["reasoning_content", "reasoning"].iter().find_map(|key| text(part[*key].take()));
-        out.extend(thoughts.map(Delta::Thinking));
-        out.extend(text(part["content"].take()).map(Delta::Text));
-        let Value::Array(fragments) = part["tool_calls"].take() else { return Ok(()) };
+        let fields = ["reasoning_content", "reasoning", "reasoning_details"];
+        let beside = fields.iter().map(|key| thoughts(&part[*key])).find(|text| !text.is_empty());
+        let (mut text, inside) = content(part["content"].take());
+        if text.is_empty() {
+            text = content(part["text"].take()).0;
+        }
+        out.extend(beside.or(Some(inside)).filter(|text| !text.is_empty()).map(Delta::Thinking));
+        if !text.is_empty() {
+            out.push_back(Delta::Text(text));
+        }
+        let fragments = match (part["tool_calls"].take(), part["function_call"].take()) {
+            (Value::Array(fragments), _) => fragments,
+            // What came before `tool_calls`, from servers that never moved on.
+            (_, function @ Value::Object(_)) => vec![json!({ "index": 0, "function": function })],
+            _ => return Ok(()),
+        };
         for (position, fragment) in (0..).zip(fragments) {
             let index = fragment["index"].as_u64().unwrap_or(position);
             // A later index closes the ones before it.
@@ -240,8 +295,13 @@ impl OpenAiAnswer {
     fn finish(&mut self, reason: &str, out: &mut VecDeque<Delta>) -> Result<(), Error> {
         let failed =
             |message: &str| Err(Error::Unavailable { message: message.to_owned(), retry_after: None });
-        let reason = match reason {
-            "length" => EndReason::Length,
+        let reason = match reason.to_ascii_lowercase().as_str() {
+            "length"
+            | "max_tokens"
+            | "max_output_tokens"
+            | "max_completion_tokens"
+            | "model_length"
+            | "token_limit" => EndReason::Length,
             "content_filter" => {
                 return Err(Error::Refused(String::from("the server's content filter stopped the answer")));
             }
@@ -269,14 +329,9 @@ fn call((name, arguments): (String, String)) -> Delta {
     Delta::ToolCall { name, arguments }
 }
 
-/// A string, or the text parts of a content array; `None` if there is nothing in it.
-fn text(value: Value) -> Option<String> {
-    let text = match value {
-        Value::String(text) => text,
-        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
-        _ => return None,
-    };
-    (!text.is_empty()).then_some(text)
+/// Counts may come as floats.
+fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_f64().filter(|n| *n >= 0.0 && n.fract() == 0.0).map(|n| n as u64))
 }
 
 #[cfg(test)]
@@ -308,6 +363,11 @@ mod tests {
         assert_eq!(seen, [Delta::ToolCall { name: String::from("f"), arguments: json!({"x": 1}) }]);
 
         let finish = |reason: &str| json!({"choices": [{"delta": {}, "finish_reason": reason}]});
+        let old = |part: Value| delta(json!({ "function_call": part }));
+        let pieces = [old(json!({"name": "f", "arguments": "{\"x\""})), old(json!({"arguments": ": 1}"}))];
+        seen = run(&[&pieces[..], &[finish("function_call")]].concat()).unwrap();
+        assert_eq!(seen, [Delta::ToolCall { name: String::from("f"), arguments: json!({"x": 1}) }]);
+
         seen = run(&[other, finish("tool_calls")]).unwrap();
         assert_eq!(seen, [Delta::ToolCall { name: String::from("g"), arguments: json!({}) }]);
         assert_eq!(run(&[first, finish("length")]).unwrap(), [], "cut by the limit");
@@ -329,7 +389,13 @@ mod tests {
         assert_eq!(seen, [Delta::Text(String::from("a")), Delta::Usage(usage), end(usage)]);
 
         assert_eq!(run(&[finish, json!("DONE")]).unwrap().last(), Some(&end(Usage::default())));
-        assert!(matches!(run(&[delta(json!({"content": "a"})), json!("DONE")]), Err(Error::Transport(_))));
+        let bare = run(&[delta(json!({"content": "a"})), json!("DONE")]).unwrap();
+        assert_eq!(
+            bare.last(),
+            Some(&end(Usage::default())),
+            "the marker ends an answer without a finish reason"
+        );
+        assert!(matches!(run(&[delta(json!({"content": ""})), json!("DONE")]), Err(Error::Transport(_))));
     }
 
     #[test]
@@ -357,6 +423,28 @@ mod tests {
             json!({"reasoning": "r", "reasoning_content": "r", "content": ""}),
         ] {
             assert_eq!(run(&[delta(part)]).unwrap(), [Delta::Thinking(String::from("r"))]);
+        }
+    }
+
+    #[test]
+    fn content_in_parts_and_text_beside_the_delta_are_read_and_thoughts_in_parts_stay_thoughts() {
+        let text = |text: &str| Delta::Text(text.to_owned());
+        let thinking = |text: &str| Delta::Thinking(text.to_owned());
+        let parts =
+            json!([{"type": "text", "text": "a"}, "b", {"type": "output_text", "text": {"value": "c"}}]);
+        assert_eq!(run(&[delta(json!({"content": parts}))]).unwrap(), [text("abc")]);
+        let thought = json!([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "x"}]);
+        assert_eq!(run(&[delta(json!({"content": thought}))]).unwrap(), [thinking("hm"), text("x")]);
+        let details = json!({"content": "", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]});
+        assert_eq!(run(&[delta(details)]).unwrap(), [thinking("hm")]);
+        for choice in [
+            json!({"text": "x", "finish_reason": null}),
+            json!({"text": "x", "delta": {}}),
+            json!({"text": "x", "delta": {"role": "assistant", "content": ""}}),
+            json!({"text": "x", "delta": {"content": "x"}}),
+            json!({"delta": {"text": "x"}}),
+        ] {
+            assert_eq!(run(&[json!({"choices": [choice]})]).unwrap(), [text("x")]);
         }
     }
 

@@ -1,0 +1,264 @@
+//! What people see while a model server has not begun its answer: what is waited for, and for how long. On a terminal one line that
+//! changes, elsewhere a line at growing intervals.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use models::{Delta, DeltaStream, Error, Identity, Model, Notices, Request};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::console;
+use crate::figures::{duration, thousands};
+use crate::sanitize;
+
+/// When a line is printed in a log, in seconds of waiting; from then on every ten minutes.
+const LINES: [u64; 6] = [10, 30, 60, 120, 300, 600];
+/// A wait shorter than this many seconds is not worth a line on a terminal.
+const FIRST: u64 = 2;
+/// Removes the line on a terminal.
+const CLEAR: &str = "\r\x1b[2K";
+/// Bytes of text in a token, roughly.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// Where the lines go, in pieces that are to be written as they are.
+pub(crate) type Out = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Whether and how waits for a server are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// Not at all.
+    Unseen,
+    /// As a line that changes.
+    Live,
+    /// As lines of a log.
+    Lines,
+}
+
+impl Waits {
+    /// What suits standard error.
+    pub(crate) fn for_people(quiet: bool) -> Self {
+        match (quiet, console::stderr_is_terminal()) {
+            (true, _) => Waits::Unseen,
+            (false, true) => Waits::Live,
+            (false, false) => Waits::Lines,
+        }
+    }
+
+    /// Who is told of waits before the first request.
+    pub(crate) fn notices(self) -> Notices {
+        match self {
+            Waits::Unseen => Notices::default(),
+            Waits::Live | Waits::Lines => {
+                Notices::new(|sentence| console::say(format_args!("  ! {}", sanitize::line(sentence))))
+            }
+        }
+    }
+
+    /// The model, with its silences explained on standard error.
+    pub(crate) fn explain(self, model: Box<dyn Model>) -> Box<dyn Model> {
+        if self == Waits::Unseen {
+            return model;
+        }
+        let out: Out = Arc::new(|text| {
+            let mut stderr = std::io::stderr().lock();
+            // A standard error that is gone is no reason to stop.
+            let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+        });
+        Box::new(Explained::new(model, self == Waits::Live, out))
+    }
+}
+
+/// A model whose silences are explained.
+pub(crate) struct Explained {
+    model: Box<dyn Model>,
+    /// Whether the line can be changed.
+    live: bool,
+    out: Out,
+}
+
+impl Explained {
+    pub(crate) fn new(model: Box<dyn Model>, live: bool, out: Out) -> Self {
+        Self { model, live, out }
+    }
+}
+
+/// One wait; over when it is dropped.
+struct Wait {
+    /// Prompt tokens evaluated and in all, where the server tells.
+    progress: Arc<Mutex<Option<(u64, u64)>>>,
+    task: JoinHandle<()>,
+    shown: Arc<Mutex<bool>>,
+    live: bool,
+    out: Out,
+}
+
+impl Wait {
+    fn begin(what: What, live: bool, out: &Out) -> Self {
+        let progress = Arc::new(Mutex::new(None));
+        let shown = Arc::new(Mutex::new(false));
+        let task = tokio::spawn({
+            let (progress, shown, out) = (Arc::clone(&progress), Arc::clone(&shown), Arc::clone(out));
+            async move {
+                let begun = Instant::now();
+                for seconds in moments(live) {
+                    sleep_until(begun + Duration::from_secs(seconds)).await;
+                    let progress = *progress.lock().unwrap_or_else(PoisonError::into_inner);
+                    let line = what.line(progress, seconds);
+                    let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+                    out(&if live { format!("{CLEAR}{line}") } else { format!("{line}\n") });
+                    *shown = true;
+                }
+            }
+        });
+        Self { progress, task, shown, live, out: Arc::clone(out) }
+    }
+
+    /// Takes note of a piece of the answer; whether the wait goes on.
+    fn hear(&self, delta: &Delta) -> bool {
+        if let Delta::Progress { processed, total } = delta {
+            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            *progress = Some((*processed, *total));
+        }
+        matches!(delta, Delta::Progress { .. } | Delta::Usage(_))
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.task.abort();
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.live && *shown {
+            (self.out)(CLEAR);
+        }
+    }
+}
+
+/// The seconds of a wait at which something is shown.
+fn moments(live: bool) -> Box<dyn Iterator<Item = u64> + Send> {
+    if live { Box::new(FIRST..) } else { Box::new(LINES.into_iter().chain((1..).map(|n| 600 + n * 600))) }
+}
+
+/// What is waited for.
+struct What {
+    model: String,
+    local: bool,
+    prompt_tokens: u64,
+}
+
+impl What {
+    fn line(&self, progress: Option<(u64, u64)>, seconds: u64) -> String {
+        let doing = match progress {
+            Some((processed, total)) if processed < total => {
+                format!("evaluating the prompt ({} of {} tokens)", thousands(processed), thousands(total))
+            }
+            Some(_) => "its first token".to_owned(),
+            None if self.local => {
+                format!("loading it, or evaluating about {} prompt tokens", thousands(self.prompt_tokens))
+            }
+            None => "the service has not begun to answer".to_owned(),
+        };
+        format!("  · waiting for {}: {doing}, {}", self.model, duration(seconds * 1000))
+    }
+}
+
+#[async_trait]
+impl Model for Explained {
+    fn identity(&self) -> Identity {
+        self.model.identity()
+    }
+
+    async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
+        let identity = self.model.identity();
+        let bytes: usize = request.messages.iter().map(|message| message.content.len()).sum();
+        let what = What {
+            model: sanitize::short(&identity.model, 40),
+            local: identity.local,
+            prompt_tokens: (bytes / BYTES_PER_TOKEN) as u64,
+        };
+        let wait = Wait::begin(what, self.live, &self.out);
+        let stream = self.model.stream(request).await?;
+        let mut wait = Some(wait);
+        Ok(Box::pin(stream.inspect(move |delta| {
+            let goes_on = matches!((delta, &wait), (Ok(delta), Some(wait)) if wait.hear(delta));
+            if !goes_on {
+                wait = None;
+            }
+        })))
+    }
+
+    async fn verify(&self) -> Vec<String> {
+        self.model.verify().await
+    }
+
+    async fn outlook(&self) -> Result<Option<String>, Error> {
+        self.model.outlook().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use models::{End, EndReason, Usage};
+
+    /// Waits, reports progress, waits again, and answers.
+    struct Slow;
+
+    #[async_trait]
+    impl Model for Slow {
+        fn identity(&self) -> Identity {
+            Identity { local: true, ..models::replay::Replay::identity_named("big") }
+        }
+
+        async fn stream(&self, _: &Request) -> Result<DeltaStream, Error> {
+            tokio::time::sleep(Duration::from_secs(65)).await;
+            let progress = futures_util::stream::iter([Ok(Delta::Progress { processed: 2048, total: 4096 })]);
+            let answer = futures_util::stream::once(async {
+                tokio::time::sleep(Duration::from_secs(1500)).await;
+                Ok(Delta::Text("x".into()))
+            });
+            let end = futures_util::stream::once(async {
+                tokio::time::sleep(Duration::from_secs(900)).await;
+                Ok(Delta::End(End { reason: EndReason::Stop, usage: Usage::default() }))
+            });
+            Ok(Box::pin(progress.chain(answer).chain(end)))
+        }
+    }
+
+    async fn watch(live: bool) -> String {
+        let seen = Arc::new(Mutex::new(String::new()));
+        let out: Out = Arc::new({
+            let seen = Arc::clone(&seen);
+            move |text: &str| seen.lock().unwrap().push_str(text)
+        });
+        let model = Explained::new(Box::new(Slow), live, out);
+        let message =
+            models::Message { role: models::Role::User, content: "word ".repeat(800), thinking: None };
+        let request = Request { messages: vec![message], max_tokens: 9, ..Request::default() };
+        models::collect(model.stream(&request).await.unwrap()).await.unwrap();
+        seen.lock().unwrap().clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_says_at_growing_intervals_what_is_waited_for_and_stops_with_the_answer() {
+        insta::assert_snapshot!(watch(false).await, @r"
+        · waiting for big: loading it, or evaluating about 1,000 prompt tokens, 10.0 s
+        · waiting for big: loading it, or evaluating about 1,000 prompt tokens, 30.0 s
+        · waiting for big: loading it, or evaluating about 1,000 prompt tokens, 1 min 0 s
+        · waiting for big: evaluating the prompt (2,048 of 4,096 tokens), 2 min 0 s
+        · waiting for big: evaluating the prompt (2,048 of 4,096 tokens), 5 min 0 s
+        · waiting for big: evaluating the prompt (2,048 of 4,096 tokens), 10 min 0 s
+        · waiting for big: evaluating the prompt (2,048 of 4,096 tokens), 20 min 0 s
+        ");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_terminal_has_one_line_that_is_gone_when_the_answer_comes() {
+        let seen = watch(true).await;
+        assert!(seen.starts_with(CLEAR) && seen.ends_with(CLEAR) && !seen.contains('\n'), "{seen:?}");
+        assert!(seen.matches("waiting").count() > 1500, "it changes each second");
+    }
+}

@@ -1,0 +1,89 @@
+//! Which model, where none was named: what runs on this machine, or what there is a key for.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Chosen, Surroundings, deepseek, ollama, ollama_server, openai, preferred, unnamed};
+use crate::Error;
+
+/// Where OpenAI-compatible servers listen by default, and the path of their API (wire reference 3.1), in order of preference.
+const USUAL: [(u16, &str); 9] = [
+    (9931, "/v1"),          // llama-server since autumn 2026
+    (8080, "/v1"),          // llama-server before
+    (8000, "/v1"),          // vLLM
+    (1234, "/v1"),          // LM Studio
+    (12434, "/engines/v1"), // Docker Model Runner
+    (30000, "/v1"),         // SGLang
+    (1337, "/v1"),          // Jan
+    (5001, "/v1"),          // KoboldCpp
+    (5000, "/v1"),          // TabbyAPI
+];
+
+/// How long a connection within this machine may take. A port where nobody listens refuses at once.
+const CONNECT: Duration = Duration::from_millis(300);
+
+/// Nothing was said: Ollama, then DeepSeek's platform, then local servers at their usual ports.
+pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
+    let server = ollama_server(around)?;
+    let (loaded, on_disk) = tokio::join!(server.ps(), server.tags());
+    if let Some(running) = loaded.unwrap_or_default().first() {
+        return ollama(&running.name, around, "Ollama has it loaded").await;
+    }
+    let base = server.base();
+    let ollama_says = match on_disk {
+        Ok(models) => match preferred(&models) {
+            Some(model) => return ollama(&model.name, around, "the best of the models Ollama has").await,
+            None if models.is_empty() => format!(
+                "Ollama at {base} is running but has no models: get one with `agent models pull qwen2.5-coder:7b`"
+            ),
+            None => format!(
+                "Ollama at {base} has no model that writes text: get one with `agent models pull qwen2.5-coder:7b`"
+            ),
+        },
+        Err(Error::Transport(_)) => format!("Ollama is not running at {base} (start it with `ollama serve`)"),
+        Err(why) => format!("Ollama did not answer at {base} ({why})"),
+    };
+    if around.deepseek_key.is_some() {
+        return deepseek(None, &unnamed(around), "DEEPSEEK_API_KEY is set").await;
+    }
+    let locked = match usual_servers(around).await {
+        Ok(chosen) => return Ok(chosen),
+        Err(locked) => locked,
+    };
+    let ports = USUAL.map(|(port, _)| port.to_string()).join(", ");
+    let others = if locked.is_empty() {
+        format!("no other model server was found on this machine (ports {ports})")
+    } else {
+        format!("{} wants an API key (name it with --base-url and set OPENAI_API_KEY)", locked.join(" and "))
+    };
+    Err(Error::Refused(format!(
+        "no model found: {ollama_says}; DEEPSEEK_API_KEY is not set; {others}; name a model with --model and --base-url"
+    )))
+}
+
+/// Opens the first of the local servers at their usual ports; otherwise the addresses of those that want a key.
+async fn usual_servers(around: &Surroundings) -> Result<Chosen, Vec<String>> {
+    // A key meant for another endpoint is not shown to whatever listens here.
+    let stranger = Surroundings { openai_key: None, ..unnamed(around) };
+    let tried = USUAL.map(|(port, path)| {
+        let stranger = &stranger;
+        async move {
+            timeout(CONNECT, TcpStream::connect(("127.0.0.1", port))).await.ok()?.ok()?;
+            let base = format!("http://127.0.0.1:{port}{path}");
+            let why = format!("a server was found at port {port}");
+            Some((openai(&base, None, stranger, &why).await, base))
+        }
+    });
+    let mut locked = Vec::new();
+    for (opened, base) in join_all(tried).await.into_iter().flatten() {
+        match opened {
+            Ok(chosen) => return Ok(chosen),
+            Err(Error::Settings(why)) if why.contains("API key") => locked.push(base),
+            Err(_) => {}
+        }
+    }
+    Err(locked)
+}

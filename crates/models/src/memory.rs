@@ -1,0 +1,124 @@
+//! What earlier runs learned about servers, one small file for each address: what kind of server it is, and what it refuses.
+//!
+//! It only saves requests. A server that no longer answers as remembered is detected afresh, and an entry expires after a week.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::roles::Roles;
+
+/// How long a detected server is believed to be the same one. Servers change on updates, not from run to run.
+const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The most models remembered for one address.
+const MAX_MODELS: usize = 64;
+
+/// A folder of such files; by default there is none, and nothing is remembered.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    folder: Option<PathBuf>,
+}
+
+/// What is known of one address.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    base: String,
+    /// Seconds since 1970 at which the kind was detected.
+    at: u64,
+    /// `ollama`, or the name of a kind of OpenAI-compatible server.
+    pub(crate) server: String,
+    pub(crate) version: Option<String>,
+    /// What its models' templates and its request parser refuse, by model.
+    #[serde(default)]
+    pub(crate) models: BTreeMap<String, Kept>,
+}
+
+/// What a server refuses for one model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Kept {
+    pub(crate) roles: Roles,
+    pub(crate) content_parts: bool,
+    pub(crate) completion_tokens: bool,
+    pub(crate) dropped: Vec<String>,
+}
+
+impl Memory {
+    /// Remembers in this folder, which is made when there is something to write.
+    #[must_use]
+    pub fn in_folder(folder: PathBuf) -> Self {
+        Self { folder: Some(folder) }
+    }
+
+    fn file(&self, base: &str) -> Option<PathBuf> {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' };
+        // FNV-1a: names that differ only in what was replaced or cut off get files of their own.
+        let hash = base.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let name: String = base.chars().map(plain).take(80).collect();
+        Some(self.folder.as_ref()?.join(format!("{name}-{hash:016x}.json")))
+    }
+
+    /// What is known of an address, as long as it can be believed.
+    pub(crate) fn recall(&self, base: &str) -> Option<Known> {
+        let text = std::fs::read(self.file(base)?).ok()?;
+        let known: Known = serde_json::from_slice(&text).ok()?;
+        let age = now().checked_sub(known.at)?;
+        (known.base == base && age < LIFETIME.as_secs()).then_some(known)
+    }
+
+    /// Keeps what was detected. What was learned of the models is dropped where the server is another one.
+    pub(crate) fn detected(&self, base: &str, server: &str, version: Option<String>) {
+        let mut known = self.recall(base).unwrap_or_default();
+        if known.server != server {
+            known.models.clear();
+        }
+        known = Known { base: base.to_owned(), at: now(), server: server.to_owned(), version, ..known };
+        self.write(&known);
+    }
+
+    /// Keeps what a model refuses.
+    pub(crate) fn learned(&self, base: &str, server: &str, model: &str, kept: Kept) {
+        let mut known = self.recall(base).unwrap_or_else(|| Known {
+            base: base.to_owned(),
+            at: now(),
+            server: server.to_owned(),
+            ..Known::default()
+        });
+        if known.models.len() >= MAX_MODELS && !known.models.contains_key(model) {
+            known.models.clear();
+        }
+        known.models.insert(model.to_owned(), kept);
+        self.write(&known);
+    }
+
+    /// Forgets an address: it did not answer as remembered.
+    pub(crate) fn forget(&self, base: &str) {
+        if let Some(file) = self.file(base) {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
+    /// A memory that cannot be written costs a few requests and nothing else.
+    fn write(&self, known: &Known) {
+        let Some(file) = self.file(&known.base) else { return };
+        let written = || {
+            let text = serde_json::to_vec(known)?;
+            std::fs::create_dir_all(file.parent().unwrap_or(&file))?;
+            let draft = file.with_extension(format!("{}.new", std::process::id()));
+            std::fs::write(&draft, text)?;
+            std::fs::rename(&draft, &file)
+        };
+        if let Err(why) = written() {
+            tracing::debug!("cannot remember the server in {}: {why}", file.display());
+        }
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
