@@ -89,6 +89,7 @@ fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
 fn merge(patches: Vec<FilePatch>) -> Vec<FilePatch> {
     let mut out: Vec<FilePatch> = Vec::with_capacity(patches.len());
     for patch in patches {
+        // A file that has been moved goes by its new name.
         let Some(first) = out.iter_mut().rfind(|p| p.path == patch.path) else {
             out.push(patch);
             continue;

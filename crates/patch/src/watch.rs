@@ -74,6 +74,8 @@ pub struct Watch {
     files: HashMap<String, Looked>,
     /// Files that the patch makes by a search for nothing: what follows for them is about what is not there yet.
     made: Vec<String>,
+    /// What hunks that are complete add, by file: a later one may change it.
+    added: HashMap<String, String>,
     /// Hunks that are complete.
     hunks: usize,
     /// The file that is meant where the patch names none.
@@ -114,6 +116,7 @@ impl Watch {
             look: Box::new(look),
             files: HashMap::new(),
             made: Vec::new(),
+            added: HashMap::new(),
             hunks: 0,
             path,
             lines: Vec::new(),
@@ -161,7 +164,8 @@ impl Watch {
             Looked::File(file) => {
                 let index = file.borrow_dependent();
                 let body = search.split_terminator('\n').map(|l| (Mark::Keep, bare(l.as_bytes()))).collect();
-                if possible(index, &body, Some(search.as_bytes())) {
+                if possible(index, &body, Some(search.as_bytes())) || is_new(&self.added, path, index, &body)
+                {
                     return Ok(());
                 }
                 stop(Why::Lines(feedback::nowhere(index, &body, None).hunk(hunk, 0)))
@@ -295,7 +299,13 @@ impl Watch {
                     {
                         // In too many or in several places: other hunks may tell which.
                         Ok(_) | Err(Refused { kind: Kind::Ambiguous, .. }) => {}
+                        Err(_) if is_new(&self.added, path, index, &body(hunk)) => {}
                         Err(refused) => return stop(Why::Lines(refused.hunk(self.hunks, 0))),
+                    }
+                    let added = self.added.entry(path.clone()).or_default();
+                    for line in hunk.lines.iter().filter(|line| line.mark == Mark::Add) {
+                        added.push_str(&String::from_utf8_lossy(&line.text));
+                        added.push('\n');
                     }
                 }
                 Ok(())
@@ -324,6 +334,15 @@ impl Watch {
             Looked::File(_) | Looked::Unknown => Ok(()),
         }
     }
+}
+
+/// Whether a line that is looked for is not in the file but in what hunks before have added to it.
+fn is_new(added: &HashMap<String, String>, path: &str, index: &Index<'_>, body: &Body<'_>) -> bool {
+    let Some(added) = added.get(path) else { return false };
+    old(body).iter().any(|line| {
+        let line = String::from_utf8_lossy(line.trim_ascii());
+        !line.is_empty() && index.count_of(line.as_bytes()) == 0 && added.contains(&*line)
+    })
 }
 
 /// The complete lines of a text, up to the last one that may be a placeholder.

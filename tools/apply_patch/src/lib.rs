@@ -1,6 +1,7 @@
 //! The apply_patch tool: every form of edit, verified for all files, then committed for all files or none.
 
 mod arguments;
+mod endings;
 mod follow;
 mod forms;
 mod refusal;
@@ -187,6 +188,9 @@ impl ApplyPatch {
         let restored = before.as_deref().and_then(|bytes| with_tokens(bytes, patch));
         let Applied { bytes, how } = patch::apply(before.as_deref(), restored.as_ref().unwrap_or(patch))
             .map_err(|refused| self.told(source, before.as_deref(), refused, written))?;
+        let own_endings = patch.own_endings && before.is_none();
+        let bytes = bytes
+            .map(|bytes| if own_endings { endings::of_repository(&self.0, &path, bytes) } else { bytes });
         let expect = match &before {
             Some(bytes) => Expect::Content(Digest::of(bytes)),
             None => Expect::Absent,
