@@ -72,7 +72,7 @@ pub enum Why {
 pub struct Watch {
     look: Box<dyn FnMut(&str) -> Look + Send>,
     files: HashMap<String, Looked>,
-    /// Files that the patch makes by a search for nothing: what follows for them is about what is not there yet.
+    /// Files that the patch makes: what follows for them is about what is not there yet.
     made: Vec<String>,
     /// What hunks that are complete add, by file: a later one may change it.
     added: HashMap<String, String>,
@@ -253,6 +253,9 @@ impl Watch {
         // A header of two lines is known at its second.
         let dialect = detect(&last.join("\n"));
         let at = self.lines.len() - 1;
+        if dialect.is_some() && self.lines[at].starts_with([' ', '\t']) {
+            return Reading::Over; // indented as a whole, perhaps: known when it is whole
+        }
         match dialect {
             None | Some(Dialect::Edits | Dialect::WholeFile) => Reading::Unknown,
             Some(Dialect::Unified) => Reading::Unified(unified::Reader::new(at)),
@@ -284,6 +287,9 @@ impl Watch {
     fn judge(&mut self, patch: &FilePatch) -> Result<(), Stop> {
         let path = patch.from.as_ref().unwrap_or(&patch.path);
         self.open(path)?;
+        if self.made.contains(path) {
+            return Ok(());
+        }
         let stop = |why| Err(Stop { path: path.clone(), why });
         match &self.files[path] {
             Looked::Unknown => Ok(()),
