@@ -29,9 +29,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
             What::End => {
                 // Another envelope may follow; prose after the last one is not read.
                 let begins = |j: &usize| matches!(directive(lines[*j]), Some((What::Begin, _)));
-                match (i..lines.len()).find(begins) {
-                    Some(next) => i = next,
-                    None => break,
+                if !(i..lines.len()).any(|j| begins(&j)) {
+                    break;
                 }
                 continue;
             }
