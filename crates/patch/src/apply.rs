@@ -81,7 +81,13 @@ pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refu
         }
         (Action::Update | Action::Delete, None) => refuse(Kind::Missing, "the file does not exist"),
         (Action::Delete, Some(there)) => delete(there, patch),
-        (Action::Update, Some(there)) => update(there, patch),
+        (Action::Update, Some(there)) => {
+            let refused = match update(there, patch) {
+                Err(refused) if refused.kind == Kind::NotFound && patch.hunks.len() > 1 => refused,
+                done => return done,
+            };
+            in_sequence(there, patch).ok_or(refused)
+        }
     }
 }
 
@@ -189,6 +195,30 @@ fn delete(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
     }
     let how = How { rung: Rung::Named, added: 0, removed: index.lines.len(), lines: vec![1] };
     Ok(Applied { bytes: None, how })
+}
+
+/// The hunks one after the other, each in what the one before has made: for models that change a text they have just written. A diff is never
+/// meant so. `None` unless each has one place, and all its lines stand there.
+fn in_sequence(there: &[u8], patch: &FilePatch) -> Option<Applied> {
+    if patch.dialect == Dialect::Unified {
+        return None;
+    }
+    let mut done = Applied {
+        bytes: Some(there.to_vec()),
+        how: How { rung: Rung::Named, added: 0, removed: 0, lines: Vec::new() },
+    };
+    for hunk in &patch.hunks {
+        let one = FilePatch { hunks: vec![hunk.clone()], from: None, executable: None, ..patch.clone() };
+        let Applied { bytes, how } = update(done.bytes.as_deref()?, &one).ok()?;
+        if how.rung == Rung::Context {
+            return None;
+        }
+        done.bytes = bytes;
+        done.how.rung = done.how.rung.max(how.rung);
+        done.how.lines.extend(how.lines);
+        (done.how.added, done.how.removed) = (done.how.added + how.added, done.how.removed + how.removed);
+    }
+    Some(done)
 }
 
 fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {

@@ -49,7 +49,10 @@ fn is_path(word: &str) -> bool {
 
 /// The path that a block's first line names itself.
 pub(crate) fn path_within(marker: &str) -> Option<String> {
-    let word = marker.trim_end().trim_start_matches('<').trim();
+    let word = marker.trim_end().trim_start_matches(['<', '-']).trim();
+    let word = word
+        .strip_prefix("SEARCH ")
+        .map_or(word, |path| path.trim_start_matches([':', ' ']).trim_end_matches(['>', ' ']));
     is_path(word).then(|| word.to_owned())
 }
 
@@ -159,26 +162,45 @@ fn unescaped(line: &str) -> &str {
 /// path is one only where there is no default.
 pub(crate) fn path_before(lines: &[&str], default: Option<&str>) -> Option<String> {
     let layout = |line: &str| line.is_empty() || Fence::opens(line).is_some() || is_tag(line);
-    let line = lines.iter().rev().map(|line| line.trim()).find(|line| !layout(line))?;
-    let path = path_in(line)?;
+    let mut above = lines.iter().rev().map(|line| line.trim());
+    let path = above
+        .find_map(|line| if layout(line) { path_of_fence(line).map(Some) } else { Some(path_in(line)) })??;
     (default.is_none() || path.contains(['.', '/'])).then_some(path)
 }
 
 /// `<diff>` and the like, but not `<path>a.py</path>`.
 fn is_tag(line: &str) -> bool {
-    line.starts_with('<') && line.ends_with('>') && !line.contains("</")
+    let named = line.contains("</") || line.starts_with("<!--") || is_name(line.trim_matches(['<', '>']));
+    line.starts_with('<') && line.ends_with('>') && !named
         || line.starts_with("</")
         || line.ends_with("<![CDATA[")
 }
 
+/// The path in a fence's first line: `python a.py` or `python:a.py`.
+fn path_of_fence(line: &str) -> Option<String> {
+    Fence::opens(line)?;
+    let info = line.trim_start_matches(['`', '~']).trim();
+    let mut words = info.split([' ', ':', '=']).map(|word| word.trim_matches(['"', '\'']));
+    words.find(|word| is_name(word)).map(str::to_owned)
+}
+
 /// The path that a line of prose or layout names.
 fn path_in(line: &str) -> Option<String> {
+    let comment = [("<!--", "-->"), ("/*", "*/")];
+    let inner = comment.iter().find_map(|(open, close)| line.strip_prefix(open)?.strip_suffix(close));
+    let line = inner.map_or(line, str::trim);
+    let brackets = [('[', ']'), ('(', ')'), ('<', '>')];
+    let inner = brackets.iter().find_map(|(open, close)| line.strip_prefix(*open)?.strip_suffix(*close));
+    let line = inner.filter(|inner| is_name(inner) && !inner.contains(['<', '>', '('])).unwrap_or(line);
     if let Some((_, rest)) = line.split_once('>').filter(|_| line.starts_with('<')) {
         return rest.split_once("</").map(|(path, _)| path.trim().to_owned());
     }
     // A comment's slashes have a blank behind them; others begin a path, which is not ours to change.
     let line = line.trim_start_matches('/').strip_prefix(' ').unwrap_or(line);
     let line = line.trim_start_matches(['#', '*', '>', '-', ' ']).trim_end_matches([':', '*', ' ']);
+    // A numbered list's item.
+    let number = line.split_once(['.', ')']).filter(|(number, _)| number.chars().all(|c| c.is_ascii_digit()));
+    let line = number.and_then(|(_, rest)| rest.strip_prefix(' ')).map_or(line, str::trim);
     let labels = ["File:", "file:", "Path:", "path:", "Filename:", "filename:", "File path:", "FILE:"];
     let label = labels.iter().find_map(|label| line.strip_prefix(label));
     let line = label.unwrap_or(line).trim();

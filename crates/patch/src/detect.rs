@@ -42,6 +42,8 @@ pub fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
 pub fn parse_for(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = shell::unwrapped(text).unwrap_or(text);
+    let dedented = dedented(text);
+    let text = dedented.as_deref().unwrap_or(text);
     if detect(text).is_none()
         && let Some(read) = shell::argument(text).and_then(|value| json::read(&value, path))
     {
@@ -58,6 +60,28 @@ pub fn parse_for(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Parse
         }
     }
     Ok(patches)
+}
+
+/// A patch that is indented as a whole, as in a list of Markdown, without that. `None` unless every line of it is.
+fn dedented(text: &str) -> Option<String> {
+    let starts = ["*** Begin Patch", "diff --git ", "--- ", "<<<<<<< ", "```"];
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let indented = |line: &&str| {
+        line.starts_with([' ', '\t']) && starts.iter().any(|start| line.trim_start().starts_with(start))
+    };
+    let first =
+        lines.iter().position(|line| starts.iter().any(|start| line.trim_start().starts_with(start)))?;
+    let line = lines.get(first).filter(|line| indented(line))?;
+    let by = &line[..line.len() - line.trim_start().len()];
+    let mut out: String = lines[..first].concat();
+    for line in &lines[first..] {
+        out += match line.strip_prefix(by) {
+            Some(line) => line,
+            None if line.trim().is_empty() => line,
+            None => return None,
+        };
+    }
+    detect(&out).map(|_| out)
 }
 
 fn without_returns(content: &[u8]) -> Vec<u8> {
@@ -89,6 +113,7 @@ fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
 fn merge(patches: Vec<FilePatch>) -> Vec<FilePatch> {
     let mut out: Vec<FilePatch> = Vec::with_capacity(patches.len());
     for patch in patches {
+        // A file that has been moved goes by its new name.
         let Some(first) = out.iter_mut().rfind(|p| p.path == patch.path) else {
             out.push(patch);
             continue;

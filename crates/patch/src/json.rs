@@ -47,6 +47,7 @@ const REPLACE: &[&str] = &[
 ];
 const CONTENT: &[&str] = &["content", "contents", "file_text", "file_content", "file_contents", "text"];
 const EDITS: &[&str] = &["edits", "changes", "replacements", "replacement_chunks"];
+const FILES: &[&str] = &["files", "file_edits"];
 const PATCH: &[&str] = &["patch", "diff", "input", "patch_text", "cmd", "command", "script"];
 const EVERYWHERE: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
 const LINE: &[&str] = &["insert_line"];
@@ -140,8 +141,20 @@ fn object(
     path: Option<&str>,
     deep: usize,
 ) -> Option<Result<Vec<FilePatch>, ParseError>> {
-    let known =
-        [PATH, SEARCH, REPLACE, CONTENT, EDITS, PATCH, EVERYWHERE, LINE, WRAPPERS, ASIDES, &["delete"]];
+    let known = [
+        PATH,
+        SEARCH,
+        REPLACE,
+        CONTENT,
+        EDITS,
+        FILES,
+        PATCH,
+        EVERYWHERE,
+        LINE,
+        WRAPPERS,
+        ASIDES,
+        &["delete"],
+    ];
     if map.keys().any(|key| !known.iter().any(|names| names.iter().any(|name| plain(name) == plain(key)))) {
         return None;
     }
@@ -151,10 +164,24 @@ fn object(
     if matches!(command, Some("view" | "undo_edit")) {
         return None;
     }
-    if let Some(Value::Array(list)) =
-        get(map, EDITS).filter(|list| list.as_array().is_some_and(|list| !list.is_empty()))
-    {
-        return edits(list, path);
+    match get(map, EDITS) {
+        Some(Value::Array(list)) if !list.is_empty() => return edits(list, path),
+        Some(edit @ Value::Object(_)) => return edits(std::slice::from_ref(edit), path),
+        Some(Value::String(text)) => {
+            let list: Value = serde_json::from_str(text).ok()?;
+            return edits(list.as_array()?, path);
+        }
+        _ => {}
+    }
+    if let Some(Value::Array(files)) = get(map, FILES) {
+        let mut out = Vec::new();
+        for file in files {
+            match object(file.as_object()?, path, deep.checked_sub(1)?)? {
+                Ok(patches) => out.extend(patches),
+                Err(e) => return Some(Err(e)),
+            }
+        }
+        return (!out.is_empty()).then_some(Ok(out));
     }
     if get(map, SEARCH).is_some() || get(map, LINE).is_some() || command == Some("insert") {
         return edits(&[Value::Object(map.clone())], path);

@@ -12,15 +12,23 @@
 //! 4. but for blanks at line ends;
 //! 5. but for an indentation that differs by the same amount on every line; added lines are shifted by as much;
 //! 6. but for tabs against spaces, in the indentation or between words; added lines are converted;
-//! 7. but for typographic characters (curly quotes, dashes, no-break spaces); added lines get the file's;
+//! 7. but for typographic characters (curly quotes, dashes, no-break spaces), full-width punctuation, composed or decomposed letters, and
+//!    characters that cannot be seen; added lines get the file's;
 //! 8. all of these after line numbers pasted from `read_file` (`12|`) have been taken off;
-//! 9. but for up to three lines to keep that are a little wrong, missing or one too many, where the lines that go stand as the patch has them.
+//! 9. but for blanks within lines, or for up to three lines to keep that are a little wrong, missing or one too many, where the lines that go stand as the patch has them.
+//!
+//! Before that, [`Hunk::readings`] and the file decide what a hunk means where the patch alone does not: which `=======` line divides a block, what
+//! a line of dots on both sides of it stands for, whether lines to keep have lost the column of their mark. A hunk whose lines stand nowhere may
+//! change what a hunk above it has written, except in a diff.
+//!
+//! A new line that stands for code it leaves out (`# ... existing code ...`) is refused in every form ([`Kind::Placeholder`]).
 //!
 //! Two places on the rung are told apart by the line that the hunk names, by the `@@` header above it, or by the order of the hunks;
 //! otherwise the patch is refused. Lines that are kept are never touched: their blanks, their endings and their typography stay. A new line ends
 //! as the one it replaces, else as its neighbour; byte order mark and a missing final newline stay.
 //!
-//! Where to look: the dialects are read by `unified`, `envelope`, `blocks` and `detect`; `units` says when two lines are the same, `index` where a
+//! Where to look: the dialects are read by `unified`, `envelope`, `blocks`, `tags`, `json` and `detect`, out of a shell command by `shell`; `answer`
+//! tells whether a whole answer is a patch, `lazy` whether a line is a placeholder, `readings` what a hunk means; `units` says when two lines are the same, `index` where a
 //! file has a line, `ladder` and `context` where one hunk fits, `place` where all of them go, `splice` (with `indent` and `typography`) what that does
 //! to the bytes.
 //!

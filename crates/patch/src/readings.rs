@@ -163,10 +163,8 @@ fn elided(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
         }
     }
     // The file's own lines, so that nothing else is looked for.
-    let mut there = at[0];
-    for line in lines.iter_mut().filter(|line| line.mark != Mark::Add) {
+    for (there, line) in (at[0]..).zip(lines.iter_mut().filter(|line| line.mark != Mark::Add)) {
         line.text = index.lines.texts.get(there)?.to_vec();
-        there += 1;
     }
     Some(Hunk { lines, start: Some(at[0] + 1), ..Hunk::default() })
 }

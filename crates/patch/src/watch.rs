@@ -72,8 +72,10 @@ pub enum Why {
 pub struct Watch {
     look: Box<dyn FnMut(&str) -> Look + Send>,
     files: HashMap<String, Looked>,
-    /// Files that the patch makes by a search for nothing: what follows for them is about what is not there yet.
+    /// Files that the patch makes: what follows for them is about what is not there yet.
     made: Vec<String>,
+    /// What hunks that are complete add, by file: a later one may change it.
+    added: HashMap<String, String>,
     /// Hunks that are complete.
     hunks: usize,
     /// The file that is meant where the patch names none.
@@ -114,6 +116,7 @@ impl Watch {
             look: Box::new(look),
             files: HashMap::new(),
             made: Vec::new(),
+            added: HashMap::new(),
             hunks: 0,
             path,
             lines: Vec::new(),
@@ -161,7 +164,8 @@ impl Watch {
             Looked::File(file) => {
                 let index = file.borrow_dependent();
                 let body = search.split_terminator('\n').map(|l| (Mark::Keep, bare(l.as_bytes()))).collect();
-                if possible(index, &body, Some(search.as_bytes())) {
+                if possible(index, &body, Some(search.as_bytes())) || is_new(&self.added, path, index, &body)
+                {
                     return Ok(());
                 }
                 stop(Why::Lines(feedback::nowhere(index, &body, None).hunk(hunk, 0)))
@@ -249,6 +253,9 @@ impl Watch {
         // A header of two lines is known at its second.
         let dialect = detect(&last.join("\n"));
         let at = self.lines.len() - 1;
+        if dialect.is_some() && self.lines[at].starts_with([' ', '\t']) {
+            return Reading::Over; // indented as a whole, perhaps: known when it is whole
+        }
         match dialect {
             None | Some(Dialect::Edits | Dialect::WholeFile) => Reading::Unknown,
             Some(Dialect::Unified) => Reading::Unified(unified::Reader::new(at)),
@@ -280,6 +287,9 @@ impl Watch {
     fn judge(&mut self, patch: &FilePatch) -> Result<(), Stop> {
         let path = patch.from.as_ref().unwrap_or(&patch.path);
         self.open(path)?;
+        if self.made.contains(path) {
+            return Ok(());
+        }
         let stop = |why| Err(Stop { path: path.clone(), why });
         match &self.files[path] {
             Looked::Unknown => Ok(()),
@@ -295,7 +305,13 @@ impl Watch {
                     {
                         // In too many or in several places: other hunks may tell which.
                         Ok(_) | Err(Refused { kind: Kind::Ambiguous, .. }) => {}
+                        Err(_) if is_new(&self.added, path, index, &body(hunk)) => {}
                         Err(refused) => return stop(Why::Lines(refused.hunk(self.hunks, 0))),
+                    }
+                    let added = self.added.entry(path.clone()).or_default();
+                    for line in hunk.lines.iter().filter(|line| line.mark == Mark::Add) {
+                        added.push_str(&String::from_utf8_lossy(&line.text));
+                        added.push('\n');
                     }
                 }
                 Ok(())
@@ -324,6 +340,15 @@ impl Watch {
             Looked::File(_) | Looked::Unknown => Ok(()),
         }
     }
+}
+
+/// Whether a line that is looked for is not in the file but in what hunks before have added to it.
+fn is_new(added: &HashMap<String, String>, path: &str, index: &Index<'_>, body: &Body<'_>) -> bool {
+    let Some(added) = added.get(path) else { return false };
+    old(body).iter().any(|line| {
+        let line = String::from_utf8_lossy(line.trim_ascii());
+        !line.is_empty() && index.count_of(line.as_bytes()) == 0 && added.contains(&*line)
+    })
 }
 
 /// The complete lines of a text, up to the last one that may be a placeholder.

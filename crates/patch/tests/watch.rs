@@ -245,3 +245,46 @@ fn a_placeholder_ends_an_edit_and_a_whole_file_at_its_line() {
     assert!(watch.replacing("a.js", "two\n", "2\n// ... existing code ...").is_ok());
     assert!(watch.replacing("a.js", "two\n", "2\n// ... existing code ...\n").is_err());
 }
+
+#[test]
+fn what_a_patch_has_made_itself_is_not_missing() {
+    let tree = Tree::from([("a".to_owned(), b"one\ntwo\n".to_vec())]);
+    for text in [
+        "*** Begin Patch\n*** Add File: n\n+x\n*** Update File: n\n@@\n-x\n+y\n*** End Patch\n",
+        "*** Begin Patch\n*** Update File: a\n*** Move to: n\n@@\n-one\n+1\n*** Update File: n\n@@\n-two\n+2\n*** End Patch\n",
+        "*** Begin Patch\n*** Update File: a\n@@\n-one\n+1\n*** Update File: a\n@@\n-1\n+uno\n*** End Patch\n",
+        "a\n<<<<<<< SEARCH\none\n=======\n1\n>>>>>>> REPLACE\n<<<<<<< SEARCH\n1\n=======\nuno\n>>>>>>> REPLACE\n",
+        "    *** Begin Patch\n    *** Update File: a\n    @@\n    -one\n    +1\n    *** End Patch\n",
+        "+++ b/a\n@@ -1,2 +1,2 @@\n-one\n+1\n two\n",
+    ] {
+        assert_eq!(whole(&tree, text), Ok(()), "{text}");
+        assert_eq!(watched(&tree, &pieces(text, 1)), None, "{text}");
+    }
+}
+
+#[test]
+fn no_scenario_of_the_fixtures_is_refused_early_that_is_applied() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/patches");
+    let mut seen = 0;
+    for case in std::fs::read_dir(root).unwrap().map(|case| case.unwrap().path()).filter(|case| case.is_dir())
+    {
+        let Ok(text) = std::fs::read_to_string(case.join("patch.txt")) else { continue };
+        let mut tree = Tree::new();
+        let mut todo = vec![case.join("input")];
+        while let Some(folder) = todo.pop() {
+            for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    todo.push(path);
+                } else {
+                    let name = path.strip_prefix(case.join("input")).unwrap().to_str().unwrap().to_owned();
+                    tree.insert(name, std::fs::read(path).unwrap());
+                }
+            }
+        }
+        seen += 1;
+        if let Some((at, stop)) = watched(&tree, &pieces(&text, 5)) {
+            assert!(case.join("refused.txt").exists(), "{}: {stop:?} at {at}", case.display());
+        }
+    }
+    assert!(seen > 200);
+}

@@ -3,6 +3,7 @@
 mod aliases;
 mod answer;
 mod arguments;
+mod endings;
 mod follow;
 mod forms;
 mod refusal;
@@ -233,6 +234,9 @@ impl ApplyPatch {
                 },
             )?;
         let before = before.map(Before::into_bytes);
+        let own_endings = patch.own_endings && before.is_none();
+        let bytes = bytes
+            .map(|bytes| if own_endings { endings::of_repository(&self.0, &path, bytes) } else { bytes });
         let expect = match &before {
             Some(bytes) => Expect::Content(Digest::of(bytes)),
             None => Expect::Absent,

@@ -182,3 +182,21 @@ fn a_key_that_is_given_twice_is_judged_by_its_last_value_only() {
         }
     }
 }
+
+#[test]
+fn a_whole_file_and_an_edit_end_at_a_placeholder_line() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.py"), "one\ntwo\n").unwrap();
+    let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap());
+    let registry = Registry::new().with(tool);
+    let text = "one\n# ... existing code ...\nthree\n";
+    for arguments in [
+        json!({"path": "a.py", "content": text}),
+        json!({"edits": [{"path": "a.py", "search": "two\n", "replace": text}]}),
+    ] {
+        let call = call(&arguments);
+        let (at, why) = followed(&registry, &call, 1).unwrap();
+        assert!(why.contains("placeholder line (`# ... existing code ...`)"), "{why}");
+        assert!(call[..at].ends_with("existing code ...\\n"), "{}", &call[..at]);
+    }
+}

@@ -202,3 +202,31 @@ async fn an_edit_of_a_file_that_somebody_else_has_changed_says_so() {
     let outcome = call(&registry, edit("three")).await.unwrap();
     assert_eq!(outcome.text, "changed a.txt +1 -1", "its own change is no surprise");
 }
+
+#[tokio::test]
+async fn a_new_file_from_a_patch_with_carriage_returns_ends_its_lines_as_the_repository_does() {
+    let patch = "*** Begin Patch\r\n*** Add File: new.txt\r\n+x\r\n+y\r\n*** End Patch\r\n";
+    for (there, wanted) in [("one\ntwo\n", "x\ny\n"), ("one\r\ntwo\r\n", "x\r\ny\r\n")] {
+        let (folder, _, registry) = setting();
+        fs::write(folder.path().join("a.txt"), there).unwrap();
+        call(&registry, json!({ "patch": patch })).await.unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join("new.txt")).unwrap(), wanted);
+    }
+}
+
+#[tokio::test]
+async fn an_edit_may_be_meant_for_every_place() {
+    let (folder, _, registry) = setting();
+    fs::write(folder.path().join("a.txt"), "one\none one\n").unwrap();
+    let edit = json!({"path": "a.txt", "search": "one", "replace": "1", "replace_all": true});
+    call(&registry, json!({ "edits": [edit] })).await.unwrap();
+    assert_eq!(fs::read_to_string(folder.path().join("a.txt")).unwrap(), "1\n1 1\n");
+}
+
+#[tokio::test]
+async fn a_patch_may_be_the_edit_of_another_agent() {
+    let (folder, _, registry) = setting();
+    let edit = json!({"file_path": "a.txt", "old_string": "two", "new_string": "2"}).to_string();
+    call(&registry, json!({ "patch": edit })).await.unwrap();
+    assert_eq!(fs::read_to_string(folder.path().join("a.txt")).unwrap(), "one\n2\nthree\n");
+}

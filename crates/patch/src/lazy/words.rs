@@ -5,14 +5,14 @@ use super::Says;
 /// Parts of programs. A comment of nothing but such words and [`REST`] is about code.
 const CODE: &str = "code codes implementation implementations method methods function functions func funcs class classes \
     import imports logic module modules component components body bodies file script program source snippet \
-    subroutine subroutines procedure procedures boilerplate codebase constructor constructors";
+    subroutine subroutines procedure procedures boilerplate codebase constructor constructors template templates markup html jsx css styles";
 
 /// Parts of programs that data has as well: they need an ellipsis, `here`, or a word of [`STATE`] beside them.
 const PARTS: &str = "content contents test tests case cases field fields property properties prop props attribute attributes \
     variable variables constant constants declaration declarations definition definitions statement statements line lines \
-    section sections template markup html css style styles rule rules route routes endpoint endpoints handler handlers helper \
+    section sections style rule rules route routes endpoint endpoints handler handlers helper \
     helpers hook hooks struct structs interface interfaces type types query queries schema config configuration setting settings \
-    setup initialization initialisation jsx part parts block blocks document page stuff operations branches utilities utils \
+    setup initialization initialisation part parts block blocks document page stuff operations branches utilities utils \
     state states parameters args arguments entries items options dependencies exports members getters setters validation \
     processing handling rendering render return loop header headers footer table model models view views controller \
     controllers service services key keys value values row rows column columns list array object data paragraph paragraphs text \
@@ -143,6 +143,9 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Says> {
         || has("as they are")
         || has("as it is");
     let no_change = has("no change")
+        || has("no other changes")
+        || has("no other change")
+        || has("no further changes")
         || has("no changes")
         || has("not changed")
         || has("no modifications")

@@ -35,7 +35,10 @@ impl Reader {
             match what {
                 What::End => return Ok(false),
                 What::Update => self.header = Some((at, at + 1)),
-                What::Add => self.added = Some(at),
+                What::Add => {
+                    self.added = Some(at);
+                    watch.made.push(path.to_owned());
+                }
                 What::Begin | What::Delete => {}
             }
             return Ok(true);
@@ -51,6 +54,7 @@ impl Reader {
             && let Some(target) = line.trim().strip_prefix("*** Move to:")
         {
             watch.open(target.trim())?;
+            watch.made.push(target.trim().to_owned());
             self.header = Some((from, to + 1));
             return Ok(true);
         }

@@ -4,7 +4,7 @@
 //! counts say that they may be lines of the hunk.
 
 use super::{BEGINNING, Stop, Watch};
-use crate::{Dialect, FilePatch, lazy, unified};
+use crate::{Action, Dialect, FilePatch, lazy, unified};
 
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -127,6 +127,9 @@ impl Reader {
         let text = watch.text(from..to) + "@@\n+\n";
         for patch in unified::parse(&text, None).unwrap_or_default() {
             watch.open(&patch.path)?;
+            if matches!(patch.action, Action::Create(_)) || patch.from.is_some() {
+                watch.made.push(patch.path.clone());
+            }
             if let Some(from) = &patch.from {
                 watch.open(from)?;
             }
