@@ -251,7 +251,9 @@ async fn prepare(
         true => Ok(None),
         false => Box::pin(sandbox.probe()).await.cloned().map(Some).map_err(Failure::refused),
     };
-    let tools = |root: &Path, sandbox: &Sandbox| toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own);
+    let tools = |root: &Path, sandbox: &Sandbox| {
+        toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own)
+    };
     let (chosen, mut toolbox, kept, report) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is where the repository was.

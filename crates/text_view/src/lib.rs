@@ -1,8 +1,10 @@
 //! The text that a model sees of a file, and the bytes that an edit of this text means.
 //!
-//! A [`View`] is a file's text as UTF-8. Of a file in UTF-8 that is the bytes themselves; of one in another encoding the decoded characters;
-//! of a notebook its cells. [`View::write`] goes back: lines that an edit leaves alone keep their bytes, whatever they are, and what is new is
-//! written in the file's own encoding, or refused where that has no such characters. Nothing here knows of files.
+//! A [`View`] is a file's text as UTF-8. Of a file in UTF-8 that is the bytes themselves; of one in
+//! another encoding the decoded characters; of a notebook its cells. [`View::write`] goes back:
+//! lines that an edit leaves alone keep their bytes, whatever they are, and what is new is written
+//! in the file's own encoding, or refused where that has no such characters. Nothing here knows of
+//! files.
 //!
 //! ```
 //! let view = text_view::View::of("menu.txt", b"caf\xe9\n".to_vec()).unwrap();
@@ -175,8 +177,8 @@ impl View {
         }
     }
 
-    /// Other bytes, a patch of this file, as text: their lines are UTF-8 or in the file's encoding, of one byte or more for a character. `None`
-    /// where some are neither.
+    /// Other bytes, a patch of this file, as text: their lines are UTF-8 or in the file's encoding,
+    /// of one byte or more for a character. `None` where some are neither.
     #[must_use]
     pub fn decode(&self, bytes: &[u8]) -> Option<String> {
         let Kind::Encoded(coding, _) = &self.kind else { return None };
@@ -206,7 +208,8 @@ impl View {
     }
 }
 
-/// What a new file of this name is written as, when this is its text. That is the text, but for the cells of a notebook.
+/// What a new file of this name is written as, when this is its text. That is the text, but for the
+/// cells of a notebook.
 ///
 /// # Errors
 /// When it begins as cells and does not go on so.

@@ -1,8 +1,8 @@
-//! A Jupyter notebook (nbformat 4) as the text of its cells, and back: an edit changes sources, adds cells or removes them. Everything else of the
-//! file, outputs above all, keeps its bytes.
+//! A Jupyter notebook (nbformat 4) as the text of its cells, and back: an edit changes sources,
+//! adds cells or removes them. Everything else of the file, outputs above all, keeps its bytes.
 //!
-//! A cell begins with a line `# %% [code] id=ID`. Where a source has such a line itself, all have more percent signs. Cells of notebooks without
-//! ids are numbered.
+//! A cell begins with a line `# %% [code] id=ID`. Where a source has such a line itself, all have
+//! more percent signs. Cells of notebooks without ids are numbered.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -206,7 +206,8 @@ impl Notebook {
             }
             matched.push(Some(known));
         }
-        // A cell that goes and whose source stands under another one's id: were they numbered anew, or rewritten?
+        // A cell that goes and whose source stands under another one's id: were they numbered anew,
+        // or rewritten?
         let gone: BTreeMap<&str, &Cell> = self
             .cells
             .iter()
