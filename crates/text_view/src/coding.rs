@@ -25,7 +25,7 @@ const ALIKE: &[(&encoding_rs::Encoding, Encoding)] = &[
 ];
 
 /// Encodings that are taken for one another where a file has so few bytes beyond ASCII.
-const CONFUSED: &[(usize, &[&'static encoding_rs::Encoding])] = &[
+const CONFUSED: &[(usize, &[&encoding_rs::Encoding])] = &[
     (12, &[GBK, BIG5, EUC_KR, EUC_JP, SHIFT_JIS]),
     (4, &[WINDOWS_1251, KOI8_R, KOI8_U, ISO_8859_5, IBM866]),
 ];
@@ -146,8 +146,8 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Others) {
         return (Encoding::Other(guess), std::array::from_fn(|_| others.next()));
     }
     let guess = Encoding::Other(guess);
-    let family = ALIKE.iter().map(|(windows, iso)| [Encoding::Other(windows), *iso]);
-    let Some(family) = family.filter(|family| family.contains(&guess)).next() else {
+    let mut family = ALIKE.iter().map(|(windows, iso)| [Encoding::Other(windows), *iso]);
+    let Some(family) = family.find(|family| family.contains(&guess)) else {
         return (guess, [None; 4]);
     };
     let says = |encoding: Encoding| high.iter().map(move |b| encoding.first(&[*b]).map(|(text, _)| text));
@@ -160,7 +160,7 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Others) {
 /// UTF-16 without a byte order mark, where it is unmistakable: nothing but characters, and most of
 /// them ASCII.
 fn unmarked_utf16(bytes: &[u8]) -> Option<Encoding> {
-    if bytes.len() < 4 || bytes.len() % 2 != 0 {
+    if bytes.len() < 4 || !bytes.len().is_multiple_of(2) {
         return None;
     }
     [false, true].into_iter().map(|big| Encoding::Utf16 { big }).find(|encoding| {

@@ -87,7 +87,7 @@ pub struct View {
 enum Kind {
     /// The bytes are the text.
     Plain,
-    Encoded(Coding, String),
+    Encoded(Box<Coding>, String),
     Notebook(Box<Notebook>),
 }
 
@@ -105,7 +105,7 @@ impl View {
         let Some(coding) = Coding::of(path, &bytes) else { return Err(bytes) };
         let kind = match coding.is_plain() {
             true => Kind::Plain,
-            false => Kind::Encoded(coding, units::text(coding, &bytes)),
+            false => Kind::Encoded(Box::new(coding), units::text(coding, &bytes)),
         };
         Ok(Self { bytes, kind })
     }
@@ -186,7 +186,7 @@ impl View {
         if matches!(encoding, encoding::Encoding::Utf16 { .. } | encoding::Encoding::Utf8) {
             return None;
         }
-        let mixed = Coding { encoding: encoding::Encoding::Utf8, stray: Some(encoding), ..*coding };
+        let mixed = Coding { encoding: encoding::Encoding::Utf8, stray: Some(encoding), ..**coding };
         let text = units::text(Coding { carriage_returns: false, ..mixed }, bytes);
         (!text.contains('\u{fffd}')).then_some(text)
     }
@@ -202,7 +202,7 @@ impl View {
         let new = || String::from_utf8_lossy(text);
         match &self.kind {
             Kind::Plain => Ok(text.to_vec()),
-            Kind::Encoded(coding, _) => units::write(*coding, &self.bytes, &new()),
+            Kind::Encoded(coding, _) => units::write(**coding, &self.bytes, &new()),
             Kind::Notebook(notebook) => notebook.write(&self.bytes, &new()).map_err(Unwritable::Notebook),
         }
     }

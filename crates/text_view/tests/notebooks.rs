@@ -1,5 +1,7 @@
 //! Notebooks: cells as text, and everything else of the file as it was.
 
+#![allow(clippy::unwrap_used, reason = "what cannot be is a failed test")]
+
 use text_view::View;
 
 /// As Jupyter writes it: one blank for each level.
