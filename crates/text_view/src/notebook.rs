@@ -234,6 +234,8 @@ impl Cell {
         if bare(source) == bare(&self.source) {
             return file[self.span.clone()].to_owned();
         }
+        // Blank lines at its end keep it apart from a new cell below.
+        let source = if self.source.ends_with('\n') { source } else { bare(source) };
         let value =
             format.source(&file[self.source_span.clone()], source, indent(file, self.source_span.start));
         [&file[self.span.start..self.source_span.start], &value, &file[self.source_span.end..self.span.end]]

@@ -127,6 +127,14 @@ fn a_new_cell_is_laid_out_as_jupyter_does() {
 }
 
 #[test]
+fn a_blank_line_above_a_new_cell_does_not_become_part_of_the_cell_before() {
+    let new = TEXT.replace("print(math.pi)", "print(1)\n\n# %% [code]\nx = 1\n");
+    let written = write(NOTEBOOK, &new).unwrap();
+    assert!(written.contains("    \"print(1)\"\n   ]"), "{written}");
+    assert!(written.contains("    \"x = 1\"\n   ]"), "{written}");
+}
+
+#[test]
 fn a_cell_goes_with_its_outputs_and_cells_change_places_with_theirs() {
     let new = TEXT.replace("# %% [code] id=b2\nimport math\nprint(math.pi)\n", "");
     let from = NOTEBOOK.find("  {\n   \"cell_type\": \"code\",\n   \"execution_count\": 7").unwrap();
