@@ -56,9 +56,8 @@ fn a_file_that_output_goes_to_is_no_change_and_does_not_stand_in_the_way_of_undo
         world.write("both.log", "");
         world.git(&["add", "--all"]);
         world.git(&["commit", "--quiet", "--message=log"]);
-        let open = |name: &str| {
-            File::options().create(true).append(true).open(world.repo().join(name)).unwrap()
-        };
+        let open =
+            |name: &str| File::options().create(true).append(true).open(world.repo().join(name)).unwrap();
         session(&world, &[], open(out), open(err), None);
         judge(&world.read(out), &[out, err]);
         assert_eq!(world.read("add.sh"), MENDED);
@@ -86,7 +85,13 @@ fn a_state_folder_inside_the_repository_is_no_part_of_it() {
     let world = World::with_a_bug();
     let state = "state";
     let out = world.home().join("events.jsonl");
-    session(&world, &[], File::create(&out).unwrap(), File::create(world.home().join("err")).unwrap(), Some(state));
+    session(
+        &world,
+        &[],
+        File::create(&out).unwrap(),
+        File::create(world.home().join("err")).unwrap(),
+        Some(state),
+    );
     judge(&fs::read_to_string(out).unwrap(), &["journal.jsonl", "state/"]);
     let undone = world.agent(&["undo", "last"]).env("AGENT_STATE_DIR", state).status().unwrap();
     assert!(undone.success());

@@ -56,8 +56,7 @@ fn a_diff_that_git_makes_of_such_a_file_applies_and_people_see_letters() {
 
 #[test]
 fn utf_16_is_read_searched_and_edited() {
-    let utf16 =
-        |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let utf16 = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
     let world = world(&[(b"a.reg", &utf16("\u{feff}one\r\ntwo ä\r\n"))]);
     snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "a.reg"}"#]), @r#"
     exit 0

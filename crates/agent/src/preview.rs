@@ -116,7 +116,11 @@ pub(crate) fn texts(before: &str, after: &str, surface: Surface) -> String {
 
 /// What becomes of each file, for programs.
 pub(crate) fn facts(changes: &[FileChange]) -> Vec<serde_json::Value> {
-    changes.iter().map(text::readable).map(|change| summary::facts(&change, &compare::compare(&change))).collect()
+    changes
+        .iter()
+        .map(text::readable)
+        .map(|change| summary::facts(&change, &compare::compare(&change)))
+        .collect()
 }
 
 /// A file that goes and one that comes with the same content are one file that moved.

@@ -260,7 +260,9 @@ async fn prepare(
         false => Box::pin(sandbox.probe()).await.cloned().map(Some).map_err(Failure::refused),
     };
     let open = || model::open(settings, true, order.waits.notices());
-    let tools = |root: &Path, sandbox: &Sandbox| toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own);
+    let tools = |root: &Path, sandbox: &Sandbox| {
+        toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own)
+    };
     let (chosen, mut toolbox, kept, report) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is where the repository was.

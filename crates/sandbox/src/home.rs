@@ -1,4 +1,5 @@
-//! Whether a command failed because it may not write below the home directory, told from what it printed.
+//! Whether a command failed because it may not write below the home directory, told from what it
+//! printed.
 
 use std::path::{Path, PathBuf};
 
@@ -14,10 +15,13 @@ const REFUSED: &[&str] = &[
     "read-only file system",
     "accessdenied",
 ];
-/// What they print where the folder is not there: what of the home directory is out of sight seems not to be.
-const MISSING: &[&str] = &["no such file or directory", "directory nonexistent", "enoent", "filenotfounderror", "nosuchfile"];
+/// What they print where the folder is not there: what of the home directory is out of sight seems
+/// not to be.
+const MISSING: &[&str] =
+    &["no such file or directory", "directory nonexistent", "enoent", "filenotfounderror", "nosuchfile"];
 
-/// A sentence for the model and the person, if a path below the home directory stands beside a refusal.
+/// A sentence for the model and the person, if a path below the home directory stands beside a
+/// refusal.
 pub(crate) fn refused(policy: &Policy, output: &str) -> Option<String> {
     let home = PathBuf::from(policy.variable("HOME").filter(|home| !home.is_empty())?);
     let shown = home.to_str().filter(|home| home.len() > 1)?;

@@ -1,4 +1,5 @@
-//! How a whole file is written: its encoding, and what ends its lines. Told from its bytes, which no one has to declare.
+//! How a whole file is written: its encoding, and what ends its lines. Told from its bytes, which
+//! no one has to declare.
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{
@@ -15,8 +16,8 @@ const SNIFF: usize = 8000;
 /// How much of a file a guess is made from.
 const GUESSED_FROM: usize = 256 << 10;
 
-/// Encodings of languages that share many letters, at the same places. Which of them a file is in, only the other letters tell. The second is the
-/// first as ISO has it.
+/// Encodings of languages that share many letters, at the same places. Which of them a file is in,
+/// only the other letters tell. The second is the first as ISO has it.
 const ALIKE: &[(&encoding_rs::Encoding, Encoding)] = &[
     (WINDOWS_1250, Encoding::Other(ISO_8859_2)),
     (WINDOWS_1254, LATIN_5),
@@ -24,7 +25,7 @@ const ALIKE: &[(&encoding_rs::Encoding, Encoding)] = &[
 ];
 
 /// Encodings that are taken for one another where a file has so few bytes beyond ASCII.
-const CONFUSED: &[(usize, &[&'static encoding_rs::Encoding])] = &[
+const CONFUSED: &[(usize, &[&encoding_rs::Encoding])] = &[
     (12, &[GBK, BIG5, EUC_KR, EUC_JP, SHIFT_JIS]),
     (4, &[WINDOWS_1251, KOI8_R, KOI8_U, ISO_8859_5, IBM866]),
 ];
@@ -103,7 +104,8 @@ impl Coding {
 }
 
 impl Encoding {
-    /// Whether these bytes can be in it: a slip in a hundred does not speak against what a file declares.
+    /// Whether these bytes can be in it: a slip in a hundred does not speak against what a file
+    /// declares.
     fn reads(self, mut bytes: &[u8]) -> bool {
         let (mut characters, mut slips) = (0_usize, 0_usize);
         while let Some((text, n)) = self.first(bytes) {
@@ -144,8 +146,8 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Others) {
         return (Encoding::Other(guess), std::array::from_fn(|_| others.next()));
     }
     let guess = Encoding::Other(guess);
-    let family = ALIKE.iter().map(|(windows, iso)| [Encoding::Other(windows), *iso]);
-    let Some(family) = family.filter(|family| family.contains(&guess)).next() else {
+    let mut family = ALIKE.iter().map(|(windows, iso)| [Encoding::Other(windows), *iso]);
+    let Some(family) = family.find(|family| family.contains(&guess)) else {
         return (guess, [None; 4]);
     };
     let says = |encoding: Encoding| high.iter().map(move |b| encoding.first(&[*b]).map(|(text, _)| text));
@@ -155,9 +157,10 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Others) {
     (guess, [Some(twin).filter(same), Some(western).filter(same), None, None])
 }
 
-/// UTF-16 without a byte order mark, where it is unmistakable: nothing but characters, and most of them ASCII.
+/// UTF-16 without a byte order mark, where it is unmistakable: nothing but characters, and most of
+/// them ASCII.
 fn unmarked_utf16(bytes: &[u8]) -> Option<Encoding> {
-    if bytes.len() < 4 || bytes.len() % 2 != 0 {
+    if bytes.len() < 4 || !bytes.len().is_multiple_of(2) {
         return None;
     }
     [false, true].into_iter().map(|big| Encoding::Utf16 { big }).find(|encoding| {

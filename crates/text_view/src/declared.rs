@@ -71,7 +71,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("sjis", "shift_jis"),
 ];
 
-/// The encoding that a file declares, if it is one that its bytes can be in. `None` where it says nothing, or UTF-8.
+/// The encoding that a file declares, if it is one that its bytes can be in. `None` where it says
+/// nothing, or UTF-8.
 pub(crate) fn declared(path: &str, bytes: &[u8]) -> Option<Encoding> {
     let text = |limit: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(limit)]).into_owned();
     let head = text(HEAD);
@@ -99,7 +100,8 @@ pub(crate) fn declared(path: &str, bytes: &[u8]) -> Option<Encoding> {
     lines.find_map(in_a_comment).and_then(|name| named(name, false))
 }
 
-/// `# -*- coding: latin-1 -*-` and `# encoding: latin-1`, as Python and Ruby read them; Emacs' and Vim's lines in any comment.
+/// `# -*- coding: latin-1 -*-` and `# encoding: latin-1`, as Python and Ruby read them; Emacs' and
+/// Vim's lines in any comment.
 fn in_a_comment(line: &str) -> Option<&str> {
     let editors = line.contains("-*-") || line.contains("vim:") || line.contains(" vi:");
     if !editors && !line.trim_start().starts_with('#') {

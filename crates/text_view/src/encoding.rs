@@ -16,12 +16,13 @@ pub(crate) enum Encoding {
     },
     /// The first 128 characters and nothing else, because the file says so.
     Ascii,
-    /// A part of ISO-8859 by its strict rules: from 0x80 to 0x9f, where the Windows code page that otherwise is the same has more characters, stand
-    /// control characters.
+    /// A part of ISO-8859 by its strict rules: from 0x80 to 0x9f, where the Windows code page that
+    /// otherwise is the same has more characters, stand control characters.
     Iso(&'static encoding_rs::Encoding, &'static str),
     /// Any other of the WHATWG's encodings.
     Other(&'static encoding_rs::Encoding),
-    /// Known by name only: the characters beyond ASCII are shown as another encoding has them, and none can be written.
+    /// Known by name only: the characters beyond ASCII are shown as another encoding has them, and
+    /// none can be written.
     Named(&'static str),
 }
 
@@ -55,8 +56,8 @@ impl Encoding {
         }
     }
 
-    /// The first character of these bytes, or the first characters that are written as one, and how many bytes they take. U+FFFD stands for a
-    /// byte that is no character; `None` at the end.
+    /// The first character of these bytes, or the first characters that are written as one, and how
+    /// many bytes they take. U+FFFD stands for a byte that is no character; `None` at the end.
     pub(crate) fn first(self, bytes: &[u8]) -> Option<(Cow<'static, str>, usize)> {
         let byte = *bytes.first()?;
         let one = |c: char| Cow::Owned(String::from(c));

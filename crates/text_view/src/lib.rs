@@ -1,8 +1,10 @@
 //! The text that a model sees of a file, and the bytes that an edit of this text means.
 //!
-//! A [`View`] is a file's text as UTF-8. Of a file in UTF-8 that is the bytes themselves; of one in another encoding the decoded characters;
-//! of a notebook its cells. [`View::write`] goes back: lines that an edit leaves alone keep their bytes, whatever they are, and what is new is
-//! written in the file's own encoding, or refused where that has no such characters. Nothing here knows of files.
+//! A [`View`] is a file's text as UTF-8. Of a file in UTF-8 that is the bytes themselves; of one in
+//! another encoding the decoded characters; of a notebook its cells. [`View::write`] goes back:
+//! lines that an edit leaves alone keep their bytes, whatever they are, and what is new is written
+//! in the file's own encoding, or refused where that has no such characters. Nothing here knows of
+//! files.
 //!
 //! ```
 //! let view = text_view::View::of("menu.txt", b"caf\xe9\n".to_vec()).unwrap();
@@ -85,7 +87,7 @@ pub struct View {
 enum Kind {
     /// The bytes are the text.
     Plain,
-    Encoded(Coding, String),
+    Encoded(Box<Coding>, String),
     Notebook(Box<Notebook>),
 }
 
@@ -103,7 +105,7 @@ impl View {
         let Some(coding) = Coding::of(path, &bytes) else { return Err(bytes) };
         let kind = match coding.is_plain() {
             true => Kind::Plain,
-            false => Kind::Encoded(coding, units::text(coding, &bytes)),
+            false => Kind::Encoded(Box::new(coding), units::text(coding, &bytes)),
         };
         Ok(Self { bytes, kind })
     }
@@ -175,8 +177,8 @@ impl View {
         }
     }
 
-    /// Other bytes, a patch of this file, as text: their lines are UTF-8 or in the file's encoding, of one byte or more for a character. `None`
-    /// where some are neither.
+    /// Other bytes, a patch of this file, as text: their lines are UTF-8 or in the file's encoding,
+    /// of one byte or more for a character. `None` where some are neither.
     #[must_use]
     pub fn decode(&self, bytes: &[u8]) -> Option<String> {
         let Kind::Encoded(coding, _) = &self.kind else { return None };
@@ -184,7 +186,7 @@ impl View {
         if matches!(encoding, encoding::Encoding::Utf16 { .. } | encoding::Encoding::Utf8) {
             return None;
         }
-        let mixed = Coding { encoding: encoding::Encoding::Utf8, stray: Some(encoding), ..*coding };
+        let mixed = Coding { encoding: encoding::Encoding::Utf8, stray: Some(encoding), ..**coding };
         let text = units::text(Coding { carriage_returns: false, ..mixed }, bytes);
         (!text.contains('\u{fffd}')).then_some(text)
     }
@@ -200,13 +202,14 @@ impl View {
         let new = || String::from_utf8_lossy(text);
         match &self.kind {
             Kind::Plain => Ok(text.to_vec()),
-            Kind::Encoded(coding, _) => units::write(*coding, &self.bytes, &new()),
+            Kind::Encoded(coding, _) => units::write(**coding, &self.bytes, &new()),
             Kind::Notebook(notebook) => notebook.write(&self.bytes, &new()).map_err(Unwritable::Notebook),
         }
     }
 }
 
-/// What a new file of this name is written as, when this is its text. That is the text, but for the cells of a notebook.
+/// What a new file of this name is written as, when this is its text. That is the text, but for the
+/// cells of a notebook.
 ///
 /// # Errors
 /// When it begins as cells and does not go on so.

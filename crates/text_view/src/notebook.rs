@@ -1,8 +1,8 @@
-//! A Jupyter notebook (nbformat 4) as the text of its cells, and back: an edit changes sources, adds cells or removes them. Everything else of the
-//! file, outputs above all, keeps its bytes.
+//! A Jupyter notebook (nbformat 4) as the text of its cells, and back: an edit changes sources,
+//! adds cells or removes them. Everything else of the file, outputs above all, keeps its bytes.
 //!
-//! A cell begins with a line `# %% [code] id=ID`. Where a source has such a line itself, all have more percent signs. Cells of notebooks without
-//! ids are numbered.
+//! A cell begins with a line `# %% [code] id=ID`. Where a source has such a line itself, all have
+//! more percent signs. Cells of notebooks without ids are numbered.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -206,7 +206,8 @@ impl Notebook {
             }
             matched.push(Some(known));
         }
-        // A cell that goes and whose source stands under another one's id: were they numbered anew, or rewritten?
+        // A cell that goes and whose source stands under another one's id: were they numbered anew,
+        // or rewritten?
         let gone: BTreeMap<&str, &Cell> = self
             .cells
             .iter()
@@ -233,6 +234,8 @@ impl Cell {
         if bare(source) == bare(&self.source) {
             return file[self.span.clone()].to_owned();
         }
+        // Blank lines at its end keep it apart from a new cell below.
+        let source = if self.source.ends_with('\n') { source } else { bare(source) };
         let value =
             format.source(&file[self.source_span.clone()], source, indent(file, self.source_span.start));
         [&file[self.span.start..self.source_span.start], &value, &file[self.source_span.end..self.span.end]]

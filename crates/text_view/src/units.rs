@@ -1,7 +1,8 @@
 //! A file in another encoding as text, and what an edit of this text does to its bytes.
 //!
-//! A unit is a character (a few encodings write two as one) with the bytes it has in the file. An edit copies the bytes of all units that stay, whatever they are,
-//! and only what is new is encoded: what was guessed wrongly, or is no text at all, is not touched.
+//! A unit is a character (a few encodings write two as one) with the bytes it has in the file. An
+//! edit copies the bytes of all units that stay, whatever they are, and only what is new is
+//! encoded: what was guessed wrongly, or is no text at all, is not touched.
 
 use std::{borrow::Cow, ops::Range};
 

@@ -1,17 +1,20 @@
-//! Where a file has very few characters beyond ASCII, a guess by frequencies means little: a pound sign is taken for a Polish letter. Such a file is
-//! Western European if it reads well so.
+//! Where a file has very few characters beyond ASCII, a guess by frequencies means little: a pound
+//! sign is taken for a Polish letter. Such a file is Western European if it reads well so.
 
 use encoding_rs::{
     BIG5, EUC_JP, EUC_KR, GB18030, GBK, ISO_8859_2, ISO_8859_3, ISO_8859_4, ISO_8859_10, ISO_8859_13,
     ISO_8859_14, ISO_8859_16, SHIFT_JIS, WINDOWS_1250, WINDOWS_1252, WINDOWS_1257, WINDOWS_1258,
 };
 
-/// Signs that read well are what they seem, up to so many: a text that is meant otherwise has letters too.
+/// Signs that read well are what they seem, up to so many: a text that is meant otherwise has
+/// letters too.
 const SIGNS: usize = 8;
-/// So many bytes decide nothing among languages with Latin letters, or may be one character of two bytes by accident.
+/// So many bytes decide nothing among languages with Latin letters, or may be one character of two
+/// bytes by accident.
 const FEW: usize = 2;
 
-/// Whether a text with `high` bytes beyond ASCII is likelier Western European than what was guessed.
+/// Whether a text with `high` bytes beyond ASCII is likelier Western European than what was
+/// guessed.
 pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], high: usize) -> bool {
     let rare = [
         ISO_8859_3,

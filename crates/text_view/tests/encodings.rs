@@ -1,5 +1,7 @@
 //! Files in other encodings: what is shown of them, and what an edit leaves of their bytes.
 
+#![allow(clippy::unwrap_used, reason = "what cannot be is a failed test")]
+
 use encoding_rs::Encoding;
 use text_view::{Unwritable, View};
 

@@ -1,5 +1,7 @@
 //! Notebooks: cells as text, and everything else of the file as it was.
 
+#![allow(clippy::unwrap_used, reason = "what cannot be is a failed test")]
+
 use text_view::View;
 
 /// As Jupyter writes it: one blank for each level.
@@ -122,6 +124,14 @@ fn a_new_cell_is_laid_out_as_jupyter_does() {
     let at = NOTEBOOK.find("  {\n   \"cell_type\": \"code\",\n   \"execution_count\": 7").unwrap();
     let expected = format!("{}{cells}{}", &NOTEBOOK[..at], &NOTEBOOK[at..]);
     assert_eq!(write(NOTEBOOK, &new).unwrap(), expected);
+}
+
+#[test]
+fn a_blank_line_above_a_new_cell_does_not_become_part_of_the_cell_before() {
+    let new = TEXT.replace("print(math.pi)", "print(1)\n\n# %% [code]\nx = 1\n");
+    let written = write(NOTEBOOK, &new).unwrap();
+    assert!(written.contains("    \"print(1)\"\n   ]"), "{written}");
+    assert!(written.contains("    \"x = 1\"\n   ]"), "{written}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Whatever a file holds and whatever is edited: what comes back is the new text, and lines that stay keep their bytes.
 
+#![allow(clippy::unwrap_used, reason = "what cannot be is a failed test")]
+
 use proptest::prelude::*;
 use text_view::View;
 

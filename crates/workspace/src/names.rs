@@ -1,5 +1,6 @@
-//! Names that are not UTF-8, as text: each byte that belongs to no character is written `\xHH`. So that this can be taken back, a backslash
-//! of the name itself that would read like that is written `\x5c`.
+//! Names that are not UTF-8, as text: each byte that belongs to no character is written `\xHH`. So
+//! that this can be taken back, a backslash of the name itself that would read like that is written
+//! `\x5c`.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf};
 
@@ -34,7 +35,8 @@ pub(crate) fn meant(text: &str) -> Option<PathBuf> {
     (out != text.as_bytes()).then(|| OsString::from_vec(out).into())
 }
 
-/// `caf\351`, as git writes such names in quotes, in the form that is used here; `None` where there is no such thing in it.
+/// `caf\351`, as git writes such names in quotes, in the form that is used here; `None` where there
+/// is no such thing in it.
 pub(crate) fn from_octal(text: &str) -> Option<String> {
     let (mut out, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some(first) = rest.first() {

@@ -1,5 +1,6 @@
-//! Files of the run itself that lie in the tree: what its output goes to, and the folder where it keeps its state. They belong to nobody's work, so they are
-//! neither listed nor searched, no change of a run and no part of a copy.
+//! Files of the run itself that lie in the tree: what its output goes to, and the folder where it
+//! keeps its state. They belong to nobody's work, so they are neither listed nor searched, no
+//! change of a run and no part of a copy.
 
 use std::{
     os::fd::{AsFd, AsRawFd as _},
@@ -10,7 +11,8 @@ use rustix::fs::FileType;
 
 use crate::{CleanPath, Workspace, root::id};
 
-/// Files and folders to leave out. They are told before a dry run's overlay is entered: there the same file has another inode.
+/// Files and folders to leave out. They are told before a dry run's overlay is entered: there the
+/// same file has another inode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Own {
     /// Device and inode.
@@ -46,7 +48,8 @@ impl Own {
         self.paths.push(root.join(path));
     }
 
-    /// The paths inside a tree, relative to it. A tree that lies in such a folder itself is not part of it.
+    /// The paths inside a tree, relative to it. A tree that lies in such a folder itself is not
+    /// part of it.
     pub(crate) fn paths<'a>(&'a self, root: &'a Path) -> impl Iterator<Item = &'a Path> {
         let inside = self.paths.iter().filter_map(move |own| own.strip_prefix(root).ok());
         inside.filter(|own| !own.as_os_str().is_empty())
@@ -67,7 +70,8 @@ impl Own {
 }
 
 impl Workspace {
-    /// Leaves these files out of all that is done with the tree from now on; for a workspace that has just been opened.
+    /// Leaves these files out of all that is done with the tree from now on; for a workspace that
+    /// has just been opened.
     #[must_use]
     pub fn without(self, own: &Own) -> Self {
         // Set once: what is known of the tree is known without these files.

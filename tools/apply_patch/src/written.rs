@@ -1,4 +1,5 @@
-//! A patch of a file's text, and the bytes that this means: those of the file's own encoding, or of the notebook whose cells are shown.
+//! A patch of a file's text, and the bytes that this means: those of the file's own encoding, or of
+//! the notebook whose cells are shown.
 
 use patch::{Applied, Dialect, FilePatch, Kind, Refused, Rung};
 use text_view::{Unwritable, View};
@@ -57,7 +58,8 @@ pub(crate) fn apply(
     }
 }
 
-/// A diff of a notebook's JSON, as git makes it: lines that stand in the file as they are, and a notebook again in the end.
+/// A diff of a notebook's JSON, as git makes it: lines that stand in the file as they are, and a
+/// notebook again in the end.
 fn as_json(before: Option<&Before>, patch: &FilePatch) -> Option<Applied> {
     let Some(Before::Text(view)) = before else { return None };
     if !view.is_notebook() || patch.dialect != Dialect::Unified {

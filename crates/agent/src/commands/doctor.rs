@@ -196,8 +196,9 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
             "leave out --no-mask-secrets, or set mask_secrets = true",
         );
     }
-    let toolbox = session::sandbox(settings, root, None, variables)
-        .and_then(|sandbox| session::toolbox(settings, &secrets, root, &state.join("doctor"), sandbox, &workspace::Own::default()));
+    let toolbox = session::sandbox(settings, root, None, variables).and_then(|sandbox| {
+        session::toolbox(settings, &secrets, root, &state.join("doctor"), sandbox, &workspace::Own::default())
+    });
     let toolbox = match toolbox {
         Ok(toolbox) => toolbox,
         Err(failure) => return findings.failure("sandbox", &failure),

@@ -209,8 +209,7 @@ fn changes(plan: &Plan, context: &Context) -> Vec<FileChange> {
     let root = context.repository.as_ref().unwrap_or(&context.directory);
     let changes = plan.files().map(|file| {
         let source = file.from.unwrap_or(file.path);
-        let mode = fs::symlink_metadata(root.join(source))
-            .map_or(0o644, |m| m.permissions().mode() & 0o7777);
+        let mode = fs::symlink_metadata(root.join(source)).map_or(0o644, |m| m.permissions().mode() & 0o7777);
         let image = |bytes: &[u8], mode| Image { bytes: bytes.to_vec(), mode, link: false };
         let changed = match file.executable {
             Some(true) => mode | 0o111,

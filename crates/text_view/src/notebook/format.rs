@@ -21,7 +21,8 @@ pub(super) struct Format {
     /// Every character is ASCII.
     ascii: bool,
     ids: bool,
-    /// What stands before the first cell, between two, and behind the last, where there are so many.
+    /// What stands before the first cell, between two, and behind the last, where there are so
+    /// many.
     around: Option<[String; 3]>,
 }
 
@@ -91,7 +92,8 @@ impl Format {
         format!("{{{newline}{field}{}{newline}{inner}}}", fields.join(&format!(",{newline}{field}")))
     }
 
-    /// The value of a source in the shape of the old one; lines that were there are written as they were.
+    /// The value of a source in the shape of the old one; lines that were there are written as they
+    /// were.
     pub(super) fn source(&self, old: &str, source: &str, indent: &str) -> String {
         match serde_json::from_str::<Source>(old) {
             Ok(Source::Whole(_)) => return self.literal(source),

@@ -1,10 +1,12 @@
-//! The text of a patch that is not UTF-8, such as git makes of files in other encodings: it is in the encoding of the files that it changes.
+//! The text of a patch that is not UTF-8, such as git makes of files in other encodings: it is in
+//! the encoding of the files that it changes.
 
 use workspace::Workspace;
 
 use crate::exit::{Failure, Result};
 
-/// A patch as text: lines that are not UTF-8 are read as the first file with another encoding is that the patch names.
+/// A patch as text: lines that are not UTF-8 are read as the first file with another encoding is
+/// that the patch names.
 ///
 /// # Errors
 /// When there is no such file.
