@@ -158,8 +158,9 @@ async fn printed_key(command: &str) -> Result<String> {
 /// The Ollama server of the settings.
 pub(crate) async fn server(settings: &Settings) -> Result<Server> {
     let around = surroundings(settings).await?;
-    let base = settings.base_url.as_deref().or(settings.ollama_host.as_deref()).unwrap_or_default();
-    let key = around.ollama_key.as_ref().or(around.own_key.as_ref());
+    let named = settings.base_url.as_deref().or(settings.ollama_host.as_deref());
+    let base = named.unwrap_or_default();
+    let key = around.ollama_key.as_ref().or(around.own_key.as_ref().filter(|_| named.is_some()));
     Ok(Server::new(&host::ollama_base(&host::root(base)), key, &around.access)?)
 }
 

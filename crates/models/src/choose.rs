@@ -209,8 +209,10 @@ fn ollama_server(around: &Surroundings) -> Result<Server, Error> {
     Server::new(&base, ollama_key(around), &around.access)
 }
 
+/// The key for Ollama: a key for the named server goes there only if an address was named.
 fn ollama_key(around: &Surroundings) -> Option<&Secret> {
-    around.ollama_key.as_ref().or(around.own_key.as_ref())
+    let named = around.base_url.is_some() || around.ollama_host.is_some();
+    around.ollama_key.as_ref().or(around.own_key.as_ref().filter(|_| named))
 }
 
 async fn ollama(name: &str, around: &Surroundings, why: &str) -> Result<Chosen, Error> {

@@ -77,6 +77,11 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, Error> {
     };
     parsed.map_err(|why| {
         let quoted = String::from_utf8_lossy(&text[..text.len().min(QUOTED)]).into_owned();
+        if text.starts_with(b"<") {
+            return Error::Protocol(format!(
+                "the server sent a web page in place of an answer (check the address, its path too): {quoted:?}"
+            ));
+        }
         Error::Protocol(format!("the server sent something that is not JSON ({why}): {quoted:?}"))
     })
 }

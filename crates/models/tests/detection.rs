@@ -174,6 +174,26 @@ async fn what_a_server_refuses_is_learned_once_and_remembered_for_the_next_run()
 }
 
 #[tokio::test]
+async fn what_was_learned_of_a_gateway_without_a_model_list_is_kept() {
+    let (server, folder) = (Server::of(Personality::Generic), folder("listless"));
+    server.enqueue(Reply::error(400, "System role not supported"));
+    server.fallback("ok");
+    for _ in 0..3 {
+        server.enqueue_for("/v1/models", Reply::status(404, "not here"));
+        let model = openai_with(&server, |options| {
+            options.model = Some(String::from("some-model"));
+            options.access = remembering(&folder);
+        })
+        .await;
+        ask(&model, "x").await.unwrap();
+        // One that is remembered is asked for its list before all else.
+        server.enqueue_for("/v1/models", Reply::status(404, "not here"));
+    }
+    assert_eq!(server.chats().len(), 4, "one refusal in three runs");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
 async fn an_ollama_whose_template_refuses_the_system_role_gets_its_text_in_the_first_user_message() {
     let server = Server::start();
     let model = common::ollama(&server, "deepseek-coder:6.7b").await;

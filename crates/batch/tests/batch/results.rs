@@ -30,7 +30,7 @@ async fn a_result_holds_all_there_is_to_know() {
         "v": 1, "id": "verified", "attempt": 1, "digest": tasks[0].digest(), "time_ms": null,
         "ending": {"kind": "verified"}, "infrastructure": false, "message": "verified was worked on",
         "diff": {"files": ["a"], "added": 2, "removed": 1, "patch": "patch of verified\n"},
-        "totals": {"turns": 3, "prompt_tokens": 100, "evaluated_tokens": 0, "generated_tokens": 10,
+        "totals": {"turns": 3, "prompt_tokens": 100, "generated_tokens": 10,
                    "saved_tokens": 0, "saved_bytes": 0, "cost": 0.25, "ms": 0},
         "seconds": null, "session": "session-verified",
     });

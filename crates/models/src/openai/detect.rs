@@ -163,18 +163,22 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) ->
         }));
     }
     let probes = Probes { http, root: host::root(base).into_owned(), local: host::is_local(base) };
-    if let Some(remembered) = memory.recall(base) {
-        if let Some(found) = again(&probes, &remembered.server, remembered.version).await? {
-            return Ok(found);
-        }
-        memory.forget(base);
+    let remembered = memory.recall(base);
+    if let Some(remembered) = &remembered
+        && let Some(found) = again(&probes, &remembered.server, remembered.version.clone()).await?
+    {
+        return Ok(found);
     }
     let found = afresh(&probes).await?;
-    match &found {
-        Found::Ollama { version } => memory.detected(base, OLLAMA, Some(version.clone())),
+    let (name, version, sure) = match &found {
+        Found::Ollama { version } => (OLLAMA, Some(version.clone()), true),
         // A server that says nothing of itself, or wants another key, may say more next time.
-        Found::Server(server) if server.models.is_empty() => {}
-        Found::Server(server) => memory.detected(base, server.kind.name(), server.version.clone()),
+        Found::Server(server) => (server.kind.name(), server.version.clone(), !server.models.is_empty()),
+    };
+    if sure {
+        memory.detected(base, name, version);
+    } else if remembered.is_some_and(|remembered| remembered.server != name) {
+        memory.forget(base);
     }
     Ok(match (found, known) {
         (Found::Server(server), Some(kind)) => Found::Server(Server { kind, ..server }),
