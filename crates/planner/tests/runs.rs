@@ -436,10 +436,20 @@ async fn an_answer_cut_by_the_token_limit_is_never_carried_out() {
 }
 
 #[tokio::test]
-async fn a_call_in_the_reasoning_is_salvaged_only_when_there_is_nothing_else() {
-    let thinking = Reply::Says(vec![Delta::Thinking(READ.into())]);
-    let ran = world().run("t", vec![thinking, says(FIX), says(FINISH)]).await;
-    assert!(ran.told()[1].starts_with("read_file calc.py: ok"), "{}", ran.told()[1]);
+async fn a_call_at_the_end_of_the_thoughts_counts_in_the_tokens_of_a_family_only() {
+    let native = format!("I need the file.\n<tool_call>\n{READ}\n</tool_call>");
+    let in_text = Reply::Says(vec![Delta::Text(format!("<think>\n{native}"))]);
+    let apart = Reply::Says(vec![Delta::Thinking(native)]);
+    for thinking in [in_text, apart] {
+        let ran = world().run("t", vec![thinking, says(FIX), says(FINISH)]).await;
+        assert!(ran.told()[1].starts_with("read_file calc.py: ok"), "{}", ran.told()[1]);
+    }
+    let in_text = Reply::Says(vec![Delta::Text(format!("<think>\nI need the file.\n{READ}"))]);
+    let apart = Reply::Says(vec![Delta::Thinking(READ.into())]);
+    for thinking in [in_text, apart] {
+        let ran = world().run("t", vec![thinking, says(FIX), says(FINISH)]).await;
+        assert!(ran.told()[1].contains("has only thoughts"), "{}", ran.told()[1]);
+    }
     let both = Reply::Says(vec![Delta::Thinking(READ.into()), Delta::Text(FIX.into())]);
     let ran = world().run("t", vec![both, says(FINISH)]).await;
     assert!(!ran.events().any(|e| matches!(e, Event::ToolStarted { tool, .. } if tool == "read_file")));
