@@ -8,8 +8,10 @@ use crate::{
     Action, Dialect, FilePatch, Hunk, Kind, Mark, Refused, Rung, feedback,
     index::Index,
     ladder::{Body, old},
+    lazy,
     lines::{BOM, Lines},
     place::{Spot, place, tells_endings, with_endings},
+    readings,
     splice::splices as splices_of,
     strict,
 };
@@ -42,8 +44,13 @@ pub struct How {
 /// When it does not fit in one way only, changes nothing, or has been applied already. Never applied in part.
 pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refused> {
     let refuse = |kind, message: &str| Err(Refused::new(kind, message.into()).hunk(0, patch.hunks.len()));
+    if patch.action != Action::Update
+        && let Some(refused) = lazy::refusal(original, patch)
+    {
+        return Err(refused);
+    }
     match (&patch.action, original) {
-        (Action::Create(content), Some(there)) if !there.is_empty() => {
+        (Action::Create(content), Some(there)) if !there.trim_ascii().is_empty() => {
             if content == there {
                 return refuse(Kind::AlreadyApplied, "the file is there already, with this content");
             }
@@ -57,7 +64,14 @@ pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refu
             }
             Ok(whole(there.unwrap_or_default(), content, there.is_none()))
         }
-        (Action::Update, None) if only_adds(&patch.hunks) => {
+        (Action::Update, None) if patch.creates() => {
+            let adds = |hunk: &&Hunk| hunk.lines.iter().all(|line| line.mark == Mark::Add);
+            let meant = |hunk: &Hunk| [hunk].into_iter().chain(&hunk.readings).find(adds).cloned();
+            let hunks: Vec<Hunk> = patch.hunks.iter().filter_map(meant).collect();
+            let patch = FilePatch { hunks, ..patch.clone() };
+            if let Some(refused) = lazy::refusal(None, &patch) {
+                return Err(refused);
+            }
             let content = patch.hunks.iter().flat_map(|h| &h.lines).fold(Vec::new(), |mut out, line| {
                 out.extend_from_slice(&line.text);
                 out.extend_from_slice(if line.newline { b"\n" } else { b"" });
@@ -67,12 +81,14 @@ pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refu
         }
         (Action::Update | Action::Delete, None) => refuse(Kind::Missing, "the file does not exist"),
         (Action::Delete, Some(there)) => delete(there, patch),
-        (Action::Update, Some(there)) => update(there, patch),
+        (Action::Update, Some(there)) => {
+            let refused = match update(there, patch) {
+                Err(refused) if refused.kind == Kind::NotFound && patch.hunks.len() > 1 => refused,
+                done => return done,
+            };
+            in_sequence(there, patch).ok_or(refused)
+        }
     }
-}
-
-fn only_adds(hunks: &[Hunk]) -> bool {
-    !hunks.is_empty() && hunks.iter().flat_map(|h| &h.lines).all(|l| l.mark == Mark::Add)
 }
 
 fn whole(before: &[u8], content: Vec<u8>, new: bool) -> Applied {
@@ -181,8 +197,36 @@ fn delete(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
     Ok(Applied { bytes: None, how })
 }
 
+/// The hunks one after the other, each in what the one before has made: for models that change a text they have just written. A diff is never
+/// meant so. `None` unless each has one place, and all its lines stand there.
+fn in_sequence(there: &[u8], patch: &FilePatch) -> Option<Applied> {
+    if patch.dialect == Dialect::Unified {
+        return None;
+    }
+    let mut done = Applied {
+        bytes: Some(there.to_vec()),
+        how: How { rung: Rung::Named, added: 0, removed: 0, lines: Vec::new() },
+    };
+    for hunk in &patch.hunks {
+        let one = FilePatch { hunks: vec![hunk.clone()], from: None, executable: None, ..patch.clone() };
+        let Applied { bytes, how } = update(done.bytes.as_deref()?, &one).ok()?;
+        if how.rung == Rung::Context {
+            return None;
+        }
+        done.bytes = bytes;
+        done.how.rung = done.how.rung.max(how.rung);
+        done.how.lines.extend(how.lines);
+        (done.how.added, done.how.removed) = (done.how.added + how.added, done.how.removed + how.removed);
+    }
+    Some(done)
+}
+
 fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
-    let hunks = &patch.hunks;
+    let index = Index::of(there);
+    let hunks = &*readings::settle(&index, &patch.hunks, patch.dialect)?;
+    if let Some(refused) = lazy::find_in(Some(there), &patch.path, hunks) {
+        return Err(refused);
+    }
     let refuse = |kind, message: String| Err(Refused::new(kind, message).hunk(0, hunks.len()));
     if hunks.is_empty() {
         // A rename or a change of mode alone.
@@ -193,7 +237,6 @@ fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
         return refuse(Kind::NoChange, "it changes nothing: what it adds is what it removes".into());
     }
     let (added, removed) = hunks.iter().map(Hunk::counts).fold((0, 0), |(a, r), (x, y)| (a + x, r + y));
-    let index = Index::of(there);
     let unchanged = "it changes nothing: the file has these lines already";
     if patch.dialect == Dialect::Unified
         && let Some(bytes) = strict::apply(&index, hunks)

@@ -2,10 +2,12 @@
 
 use similar::{Algorithm, ChangeTag, capture_diff_slices};
 
-use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError};
+use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError, fence::Fence, tags};
 
-/// The fewest characters of a marker.
-const SHORTEST: usize = 5;
+/// The fewest characters of a marker with its word, and of one without.
+const SHORTEST: usize = 3;
+/// The fewest characters of a marker that has a path in place of its word.
+const SHORTEST_WITH_PATH: usize = 5;
 
 /// Lines of a search times lines of its replacement up to which the two are compared; beyond, all old lines go and all new ones come.
 const LARGEST: usize = 4_000_000;
@@ -21,14 +23,20 @@ pub(crate) fn marker(line: &str) -> Option<Marker> {
     let line = line.trim_end();
     let first = line.chars().next()?;
     let rest = line.trim_start_matches(first);
+    let count = line.len() - rest.len();
+    if count < SHORTEST {
+        return None;
+    }
     let word = rest.trim().to_ascii_uppercase();
-    let many = line.len() - rest.len() >= SHORTEST;
+    // Cline writes `------- SEARCH` and `+++++++ REPLACE`.
+    let only = |wanted: &str| word.trim_end_matches(['<', '>', '-', '+', ' ', ':']) == wanted;
     match first {
-        '<' if many && (word.starts_with("SEARCH") || word == "ORIGINAL" || is_path(rest.trim())) => {
-            Some(Marker::Search)
-        }
-        '=' if many && word.is_empty() => Some(Marker::Divider),
-        '>' if many && (word.starts_with("REPLACE") || word == "UPDATED") => Some(Marker::Replace),
+        '<' if word.starts_with("SEARCH") || word == "ORIGINAL" => Some(Marker::Search),
+        '<' if count >= SHORTEST_WITH_PATH && is_path(rest.trim()) => Some(Marker::Search),
+        '-' if rest.starts_with(' ') && only("SEARCH") => Some(Marker::Search),
+        '=' if word.is_empty() => Some(Marker::Divider),
+        '>' if word.starts_with("REPLACE") || word == "UPDATED" => Some(Marker::Replace),
+        '+' if rest.starts_with(' ') && only("REPLACE") => Some(Marker::Replace),
         _ => None,
     }
 }
@@ -41,7 +49,10 @@ fn is_path(word: &str) -> bool {
 
 /// The path that a block's first line names itself.
 pub(crate) fn path_within(marker: &str) -> Option<String> {
-    let word = marker.trim_end().trim_start_matches('<').trim();
+    let word = marker.trim_end().trim_start_matches(['<', '-']).trim();
+    let word = word
+        .strip_prefix("SEARCH ")
+        .map_or(word, |path| path.trim_start_matches([':', ' ']).trim_end_matches(['>', ' ']));
     is_path(word).then(|| word.to_owned())
 }
 
@@ -65,60 +76,172 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
             i += 1;
             continue;
         }
-        if let Some(named) = path_within(lines[i]).or_else(|| path_before(&lines[after..i])) {
+        if let Some(named) = path_within(lines[i]).or_else(|| path_before(&lines[after..i], default)) {
             path = Some(named);
         }
-        let ends = |j: &usize, m| marker(lines[*j]) == Some(m);
-        let Some(close) = (i + 1..lines.len()).find(|j| ends(j, Marker::Replace)) else {
+        let Some(close) = close(&lines[i..]).map(|close| i + close) else {
             return Err(ParseError::at(i, lines[i], "no >>>>>>> REPLACE line follows"));
         };
-        if let Some(inner) = (i + 1..close).find(|j| ends(j, Marker::Search)) {
+        // A conflict marker of git may have a name that looks like a path.
+        let inner = |j: &usize| is_search(lines[*j]) && path_within(lines[*j]).is_none();
+        if let Some(inner) = (i + 1..close).find(inner) {
             return Err(ParseError::at(inner, lines[inner], "the block before has no >>>>>>> REPLACE line"));
         }
-        let dividers: Vec<usize> = (i + 1..close).filter(|j| ends(j, Marker::Divider)).collect();
-        let divider = match dividers[..] {
-            [one] => one,
-            [] => return Err(ParseError::at(i, lines[i], "no ======= line follows")),
-            _ => {
-                // Exactly seven is the marker; others are text, such as the underline of a heading.
-                let seven: Vec<usize> =
-                    dividers.iter().copied().filter(|j| lines[*j].trim_end().len() == 7).collect();
-                let [one] = seven[..] else {
-                    let why = "there are several ======= lines in this block; use a unified diff here";
-                    return Err(ParseError::at(dividers[1], lines[dividers[1]], why));
-                };
-                one
-            }
+        let (start, from) = head(&lines[..close], i + 1);
+        let readings = readings(&lines[from..close]);
+        let [first, ..] = &readings[..] else {
+            return Err(ParseError::at(i, lines[i], "no ======= line follows"));
         };
         let Some(path) = path.as_deref().or(default) else {
             return Err(ParseError::NoPath("write its path on the line before <<<<<<< SEARCH"));
         };
-        let join = |range: &[&str]| range.iter().map(|l| format!("{l}\n")).collect::<String>();
-        add(
-            &mut out,
-            path,
-            &join(&lines[i + 1..divider]),
-            &join(&lines[divider + 1..close]),
-            Dialect::SearchReplace,
-        );
+        if let [(search, replace)] = &readings[..] {
+            add(&mut out, path, search, replace, Dialect::SearchReplace);
+        } else {
+            let mut whole = hunk(&first.0, &first.1);
+            whole.readings = readings.iter().map(|(search, replace)| hunk(search, replace)).collect();
+            push(&mut out, path, whole, Dialect::SearchReplace);
+        }
+        if let Some(hunk) = out.iter_mut().rfind(|p| p.path == path).and_then(|p| p.hunks.last_mut()) {
+            hunk.start = start;
+            hunk.readings.iter_mut().for_each(|reading| reading.start = start);
+        }
         i = close + 1;
         after = i;
     }
-    if out.is_empty() { Err(ParseError::NotAPatch) } else { Ok(out) }
+    if out.is_empty() { tags::parse(text, default) } else { Ok(out) }
 }
 
-/// The last line before a block that can be a path; `None` when there is none, as between the blocks of one file.
-pub(crate) fn path_before(lines: &[&str]) -> Option<String> {
-    let line = lines.iter().rev().map(|l| l.trim()).find(|l| !l.is_empty() && !l.starts_with("```"))?;
+/// What may stand between the first line of a block and its search: Roo's line number, and a line of dashes. The number, and the line where
+/// the search begins.
+fn head(lines: &[&str], mut i: usize) -> (Option<usize>, usize) {
+    let field =
+        |line: &str, name: &str| line.trim().strip_prefix(name).map(|number| number.trim().parse().ok());
+    let mut start = None;
+    let from = i;
+    while let Some(line) = lines.get(i) {
+        if let Some(number) = field(line, ":start_line:") {
+            start = number;
+        } else if field(line, ":end_line:").is_none() {
+            break;
+        }
+        i += 1;
+    }
+    let dashes = |line: &&str| line.trim().len() >= SHORTEST && line.trim().chars().all(|c| c == '-');
+    if i > from && lines.get(i).is_some_and(dashes) {
+        i += 1;
+    }
+    (start.filter(|start| *start > 0), i)
+}
+
+/// Search and replacement for each `=======` line that may be the divider, the longest search first. Which of them it is the file tells, so
+/// that text with such lines can be changed: a conflict of git, or the underline of a heading.
+fn readings(lines: &[&str]) -> Vec<(String, String)> {
+    let dividers: Vec<usize> =
+        (0..lines.len()).filter(|j| marker(lines[*j]) == Some(Marker::Divider)).collect();
+    let length = |j: &usize| lines[*j].trim_end().len();
+    let of = |wanted: fn(usize) -> bool| -> Vec<usize> {
+        dividers.iter().copied().filter(|j| wanted(length(j))).collect()
+    };
+    // Seven is the marker; others are text if there is one of those.
+    let likely = [of(|n| n == 7), of(|n| n >= 5), dividers.clone()].into_iter().find(|some| !some.is_empty());
+    let text = |range: &[&str]| range.iter().map(|line| format!("{}\n", unescaped(line))).collect::<String>();
+    let pair = |divider: usize| (text(&lines[..divider]), text(&lines[divider + 1..]));
+    likely.unwrap_or_default().into_iter().rev().map(pair).collect()
+}
+
+/// A line of text that would be a marker has a backslash in front of it in Roo's blocks.
+fn unescaped(line: &str) -> &str {
+    let marker = |line: &str| {
+        ["<<<<<<<", "=======", ">>>>>>>", "-------", ":start_line:"].iter().any(|m| line.starts_with(m))
+    };
+    line.strip_prefix('\\').filter(|rest| marker(rest)).unwrap_or(line)
+}
+
+/// The last line before a block that can be a path; `None` when there is none, as between the blocks of one file. A word that looks like no
+/// path is one only where there is no default.
+pub(crate) fn path_before(lines: &[&str], default: Option<&str>) -> Option<String> {
+    let layout = |line: &str| line.is_empty() || Fence::opens(line).is_some() || is_tag(line);
+    let mut above = lines.iter().rev().map(|line| line.trim());
+    let path = above
+        .find_map(|line| if layout(line) { path_of_fence(line).map(Some) } else { Some(path_in(line)) })??;
+    (default.is_none() || path.contains(['.', '/'])).then_some(path)
+}
+
+/// `<diff>` and the like, but not `<path>a.py</path>`.
+fn is_tag(line: &str) -> bool {
+    let named = line.contains("</") || line.starts_with("<!--") || is_name(line.trim_matches(['<', '>']));
+    line.starts_with('<') && line.ends_with('>') && !named
+        || line.starts_with("</")
+        || line.ends_with("<![CDATA[")
+}
+
+/// The path in a fence's first line: `python a.py` or `python:a.py`.
+fn path_of_fence(line: &str) -> Option<String> {
+    Fence::opens(line)?;
+    let info = line.trim_start_matches(['`', '~']).trim();
+    let mut words = info.split([' ', ':', '=']).map(|word| word.trim_matches(['"', '\'']));
+    words.find(|word| is_name(word)).map(str::to_owned)
+}
+
+/// The path that a line of prose or layout names.
+fn path_in(line: &str) -> Option<String> {
+    let comment = [("<!--", "-->"), ("/*", "*/")];
+    let inner = comment.iter().find_map(|(open, close)| line.strip_prefix(open)?.strip_suffix(close));
+    let line = inner.map_or(line, str::trim);
+    let brackets = [('[', ']'), ('(', ')'), ('<', '>')];
+    let inner = brackets.iter().find_map(|(open, close)| line.strip_prefix(*open)?.strip_suffix(*close));
+    let line = inner.filter(|inner| is_name(inner) && !inner.contains(['<', '>', '('])).unwrap_or(line);
+    if let Some((_, rest)) = line.split_once('>').filter(|_| line.starts_with('<')) {
+        return rest.split_once("</").map(|(path, _)| path.trim().to_owned());
+    }
     // A comment's slashes have a blank behind them; others begin a path, which is not ours to change.
     let line = line.trim_start_matches('/').strip_prefix(' ').unwrap_or(line);
     let line = line.trim_start_matches(['#', '*', '>', '-', ' ']).trim_end_matches([':', '*', ' ']);
-    let labels = ["File:", "file:", "Path:", "path:", "Filename:", "filename:"];
-    let line = labels.iter().find_map(|l| line.strip_prefix(l)).unwrap_or(line);
-    let line = line.trim().trim_matches(['`', '*', '"', '\'']).trim();
-    let path =
-        !line.is_empty() && !line.contains(char::is_whitespace) || line.contains('/') && line.len() < 200;
-    path.then(|| line.to_owned())
+    // A numbered list's item.
+    let number = line.split_once(['.', ')']).filter(|(number, _)| number.chars().all(|c| c.is_ascii_digit()));
+    let line = number.and_then(|(_, rest)| rest.strip_prefix(' ')).map_or(line, str::trim);
+    let labels = ["File:", "file:", "Path:", "path:", "Filename:", "filename:", "File path:", "FILE:"];
+    let label = labels.iter().find_map(|label| line.strip_prefix(label));
+    let line = label.unwrap_or(line).trim();
+    let bare = line.trim_matches(['`', '*', '"', '\'']).trim();
+    let quoted = |mark: char| line.split(mark).skip(1).step_by(2).map(str::trim).find(|word| is_name(word));
+    if bare.is_empty() {
+        None
+    } else if !bare.contains(char::is_whitespace)
+        || label.is_some()
+        || line.len() > bare.len() + 1 && !bare.contains('`')
+    {
+        Some(bare.to_owned())
+    } else if let Some(quoted) = quoted('`').or_else(|| quoted('"')) {
+        Some(quoted.to_owned())
+    } else if is_name(bare) && !is_prose(bare) {
+        Some(bare.to_owned())
+    } else {
+        let mut words =
+            bare.split_whitespace().map(|word| word.trim_matches(['`', '"', '\'', '(', ')', ',', ':', '*']));
+        let name = |word: &&str| is_name(word) && !word.ends_with('.');
+        let (first, second) = (words.find(name), words.find(name));
+        first.filter(|_| second.is_none()).map(str::to_owned)
+    }
+}
+
+/// Whether this ends like a file's name.
+fn is_name(text: &str) -> bool {
+    let name = text.rsplit('/').next().unwrap_or(text);
+    let extension =
+        |ext: &str| (1..=10).contains(&ext.len()) && ext.chars().all(|c| c.is_ascii_alphanumeric());
+    name.rsplit_once('.').is_some_and(|(_, ext)| extension(ext))
+        || text.contains('/') && !text.ends_with(['.', '/'])
+}
+
+/// Whether this begins like a sentence, one that ends with a file's name.
+fn is_prose(text: &str) -> bool {
+    const FIRST: &str = " the in to of for at on into with and is are this here now then first second next finally also lastly lets let's i \
+        i'll i've we we'll you update change edit modify fix add create replace patch apply open see changes edits updates inside from \
+        it below above file updated modified new rewrite insert remove delete save put write make please ";
+    let first = text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+    FIRST.contains(&format!(" {} ", first.trim_matches(|c: char| !c.is_alphanumeric())))
 }
 
 /// Adds a search and its replacement to the file's patch. An empty search creates the file.
@@ -133,11 +256,22 @@ pub(crate) fn add(out: &mut Vec<FilePatch>, path: &str, search: &str, replace: &
             action,
             hunks: vec![],
             executable: None,
+            own_endings: false,
         });
         return;
     }
-    let hunk = hunk(search, replace);
-    match file {
+    push(out, path, hunk(search, replace), dialect);
+}
+
+/// Adds lines that go below a line of the file.
+pub(crate) fn insert(out: &mut Vec<FilePatch>, path: &str, text: &str, below: Option<usize>) {
+    let lines = text.lines().map(|line| Line::new(Mark::Add, line)).collect();
+    push(out, path, Hunk { lines, below, ..Hunk::default() }, Dialect::Edits);
+}
+
+/// Adds a hunk to the file's patch.
+fn push(out: &mut Vec<FilePatch>, path: &str, hunk: Hunk, dialect: Dialect) {
+    match out.iter_mut().find(|p| p.path == path && p.action == Action::Update) {
         Some(file) => file.hunks.push(hunk),
         None => out.push(FilePatch {
             dialect,
@@ -146,12 +280,13 @@ pub(crate) fn add(out: &mut Vec<FilePatch>, path: &str, search: &str, replace: &
             action: Action::Update,
             hunks: vec![hunk],
             executable: None,
+            own_endings: false,
         }),
     }
 }
 
 /// Lines that are in both are kept, so that their bytes in the file stay whatever the patch has.
-fn hunk(search: &str, replace: &str) -> Hunk {
+pub(crate) fn hunk(search: &str, replace: &str) -> Hunk {
     let lines = |text: &str| -> Vec<String> {
         let bare = |l: &str| l.strip_suffix('\n').map_or(l, |l| l.strip_suffix('\r').unwrap_or(l)).to_owned();
         text.split_inclusive('\n').map(bare).collect()

@@ -1,8 +1,8 @@
 //! Which dialect a text is in, and reading it.
 
-use serde::Deserialize;
+use serde_json::Value;
 
-use crate::{Action, Dialect, FilePatch, ParseError, blocks, envelope, unified};
+use crate::{Action, Dialect, FilePatch, ParseError, apply, blocks, envelope, json, shell, tags, unified};
 
 /// The dialect of a text, by the first line that can only be one; `None` when there is no such line. Prose and fences around it do not matter.
 #[must_use]
@@ -14,10 +14,10 @@ pub fn detect(text: &str) -> Option<Dialect> {
         if line.trim_start().starts_with(['[', '{']) && tries < TRIES {
             tries += 1;
             let from = line.as_ptr() as usize - text.as_ptr() as usize;
-            read_edits(&text[from..]).map(|_| Dialect::Edits)
+            read_edits(&text[from..], None).map(|_| Dialect::Edits)
         } else if envelope::is_directive(line) {
             Some(Dialect::Envelope)
-        } else if blocks::is_search(line) {
+        } else if blocks::is_search(line) || tags::is_open(line) {
             Some(Dialect::SearchReplace)
         } else if line.starts_with("diff --git ") || line.starts_with("@@") || unified::is_header(&lines, i) {
             Some(Dialect::Unified)
@@ -41,7 +41,56 @@ pub fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
 /// As [`parse`].
 pub fn parse_for(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    read(text, path).map(merge)
+    let text = shell::unwrapped(text).unwrap_or(text);
+    let dedented = dedented(text);
+    let text = dedented.as_deref().unwrap_or(text);
+    if detect(text).is_none()
+        && let Some(read) = shell::argument(text).and_then(|value| json::read(&value, path))
+    {
+        return read.map(merge);
+    }
+    let crlf =
+        text.split_inclusive('\n').filter(|line| !line.trim().is_empty()).all(|line| line.ends_with("\r\n"));
+    let mut patches = merge(read(text, path)?);
+    for patch in patches.iter_mut().filter(|_| crlf) {
+        // The endings are the patch's own: its headers have them as well.
+        if let Action::Create(content) = &mut patch.action {
+            *content = without_returns(content);
+            patch.own_endings = true;
+        }
+    }
+    Ok(patches)
+}
+
+/// A patch that is indented as a whole, as in a list of Markdown, without that. `None` unless every line of it is.
+fn dedented(text: &str) -> Option<String> {
+    let starts = ["*** Begin Patch", "diff --git ", "--- ", "<<<<<<< ", "```"];
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let indented = |line: &&str| {
+        line.starts_with([' ', '\t']) && starts.iter().any(|start| line.trim_start().starts_with(start))
+    };
+    let first =
+        lines.iter().position(|line| starts.iter().any(|start| line.trim_start().starts_with(start)))?;
+    let line = lines.get(first).filter(|line| indented(line))?;
+    let by = &line[..line.len() - line.trim_start().len()];
+    let mut out: String = lines[..first].concat();
+    for line in &lines[first..] {
+        out += match line.strip_prefix(by) {
+            Some(line) => line,
+            None if line.trim().is_empty() => line,
+            None => return None,
+        };
+    }
+    detect(&out).map(|_| out)
+}
+
+fn without_returns(content: &[u8]) -> Vec<u8> {
+    let lines = content.split_inclusive(|b| *b == b'\n');
+    let bare = |line: &[u8]| match line.strip_suffix(b"\r\n") {
+        Some(line) => [line, b"\n"].concat(),
+        None => line.to_vec(),
+    };
+    lines.flat_map(bare).collect()
 }
 
 fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
@@ -52,30 +101,42 @@ fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
         Some(Dialect::Edits) => {
             let starts = text.lines().filter(|line| line.trim_start().starts_with(['[', '{']));
             let from = |line: &str| line.as_ptr() as usize - text.as_ptr() as usize;
-            let list = starts.take(TRIES).find_map(|line| read_edits(&text[from(line)..]));
-            let list = list.ok_or(ParseError::NotAPatch)?;
-            let list: Option<Vec<_>> = list
-                .into_iter()
-                .map(|e| Some((e.path.or(path.map(str::to_owned))?, e.search, e.replace)))
-                .collect();
-            let list = list.ok_or(ParseError::NoPath("give each edit a path"))?;
-            Ok(edits(list.iter().map(|(p, s, r)| (p.as_str(), s.as_str(), r.as_str()))))
+            let read = starts.take(TRIES).find_map(|line| read_edits(&text[from(line)..], path));
+            read.unwrap_or(Err(ParseError::NotAPatch))
         }
         Some(Dialect::WholeFile) | None => Err(ParseError::NotAPatch),
     }
 }
 
-/// Several changes to one file are one change: all its hunks are placed against the same original.
+/// Several changes to one file are one change: all its hunks are placed against the same original. A file that is removed and then made, or
+/// made and then changed, is made with what comes out.
 fn merge(patches: Vec<FilePatch>) -> Vec<FilePatch> {
     let mut out: Vec<FilePatch> = Vec::with_capacity(patches.len());
     for patch in patches {
-        let plain = |p: &FilePatch| p.action == Action::Update && p.from.is_none();
-        match out.iter_mut().find(|p| p.path == patch.path && plain(p) && plain(&patch)) {
-            Some(first) => {
+        // A file that has been moved goes by its new name.
+        let Some(first) = out.iter_mut().rfind(|p| p.path == patch.path) else {
+            out.push(patch);
+            continue;
+        };
+        let update = patch.action == Action::Update && patch.from.is_none();
+        match (&first.action, &patch.action) {
+            (Action::Update, Action::Update) if update => {
                 first.hunks.extend(patch.hunks);
                 first.executable = patch.executable.or(first.executable);
             }
-            None => out.push(patch),
+            (Action::Delete, Action::Create(content)) => {
+                *first = FilePatch { action: Action::Replace(content.clone()), hunks: Vec::new(), ..patch };
+            }
+            (Action::Create(content) | Action::Replace(content), Action::Update) if update => {
+                match apply(Some(content), &patch).ok().and_then(|applied| applied.bytes) {
+                    Some(changed) if matches!(first.action, Action::Create(_)) => {
+                        first.action = Action::Create(changed)
+                    }
+                    Some(changed) => first.action = Action::Replace(changed),
+                    None => out.push(patch),
+                }
+            }
+            _ => out.push(patch),
         }
     }
     out
@@ -83,9 +144,44 @@ fn merge(patches: Vec<FilePatch>) -> Vec<FilePatch> {
 
 /// The patches that a list of `(path, search, replace)` makes: one for each file.
 pub fn edits<'a>(list: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>) -> Vec<FilePatch> {
+    changes(list.into_iter().map(|(path, search, replace)| Change {
+        path,
+        search,
+        replace,
+        everywhere: false,
+        below: None,
+    }))
+}
+
+/// One edit of a list.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// The file.
+    pub path: &'a str,
+    /// The text that is there.
+    pub search: &'a str,
+    /// What replaces it.
+    pub replace: &'a str,
+    /// Every place is meant, not the only one.
+    pub everywhere: bool,
+    /// Nothing is searched: the text goes below this line, 0 for the beginning.
+    pub below: Option<usize>,
+}
+
+/// As [`edits`], for those that say more than that.
+pub fn changes<'a>(list: impl IntoIterator<Item = Change<'a>>) -> Vec<FilePatch> {
     let mut out = Vec::new();
-    for (path, search, replace) in list {
+    for Change { path, search, replace, everywhere, below } in list {
+        if below.is_some() {
+            blocks::insert(&mut out, path, replace, below);
+            continue;
+        }
         blocks::add(&mut out, path, search, replace, Dialect::Edits);
+        if everywhere
+            && let Some(hunk) = out.iter_mut().rfind(|p| p.path == path).and_then(|p| p.hunks.last_mut())
+        {
+            hunk.everywhere = true;
+        }
     }
     out
 }
@@ -100,28 +196,19 @@ pub fn whole(path: &str, content: &[u8]) -> FilePatch {
         action: Action::Replace(content.to_vec()),
         hunks: Vec::new(),
         executable: None,
+        own_endings: false,
     }
-}
-
-#[derive(Deserialize)]
-struct Edit {
-    path: Option<String>,
-    search: String,
-    replace: String,
 }
 
 /// Lines that may begin a list of edits that are looked at: prose and code may have others.
 const TRIES: usize = 20;
 
-/// The list of edits that a text begins with; a fence or prose may follow.
-fn read_edits(text: &str) -> Option<Vec<Edit>> {
-    let value = serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>().next()?.ok()?;
-    let list = match value {
-        serde_json::Value::Object(mut o) => match o.remove("edits") {
-            Some(list) => list,
-            None => serde_json::Value::Array(vec![o.into()]),
-        },
-        list => list,
-    };
-    serde_json::from_value(list).ok().filter(|list: &Vec<Edit>| !list.is_empty())
+/// The JSON that a text begins with; a fence or prose may follow.
+fn value(text: &str) -> Option<Value> {
+    serde_json::Deserializer::from_str(text).into_iter().next()?.ok()
+}
+
+/// The changes that a text begins with as JSON.
+fn read_edits(text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
+    json::read(&value(text)?, path)
 }

@@ -23,9 +23,18 @@ pub(crate) fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
             action,
             hunks,
             executable: None,
+            own_endings: false,
         };
         match what {
-            What::End => break,
+            What::End => {
+                // Another envelope may follow; prose after the last one is not read.
+                let begins = |j: &usize| matches!(directive(lines[*j]), Some((What::Begin, _)));
+                match (i..lines.len()).find(begins) {
+                    Some(next) => i = next,
+                    None => break,
+                }
+                continue;
+            }
             What::Begin => {}
             _ if path.is_empty() => return Err(ParseError::at(start, lines[start], "it names no file")),
             What::Delete => out.push(patch(Action::Delete, Vec::new())),
@@ -63,13 +72,15 @@ pub(crate) fn is_directive(line: &str) -> bool {
 }
 
 pub(crate) fn directive(line: &str) -> Option<(What, &str)> {
-    let rest = line.trim().strip_prefix("*** ")?;
-    let file = |prefix| rest.strip_prefix(prefix).map(str::trim);
-    if rest.starts_with("Begin Patch") {
+    let rest = line.trim().strip_prefix("***")?.trim_start();
+    let starts =
+        |prefix: &str| rest.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    let file = |prefix: &str| starts(prefix).then(|| unquoted(rest[prefix.len()..].trim()));
+    if starts("Begin Patch") {
         Some((What::Begin, ""))
-    } else if rest.starts_with("End Patch") {
+    } else if starts("End Patch") {
         Some((What::End, ""))
-    } else if let Some(path) = file("Add File:") {
+    } else if let Some(path) = file("Add File:").or_else(|| file("Create File:")) {
         Some((What::Add, path))
     } else if let Some(path) = file("Update File:") {
         Some((What::Update, path))
@@ -78,9 +89,15 @@ pub(crate) fn directive(line: &str) -> Option<(What, &str)> {
     }
 }
 
+/// A path without the quotes or backticks around it.
+fn unquoted(path: &str) -> &str {
+    let inner = ['"', '`', '\''].iter().find_map(|mark| path.strip_prefix(*mark)?.strip_suffix(*mark));
+    inner.filter(|inner| !inner.is_empty()).unwrap_or(path)
+}
+
 /// A directive in a body starts at the line's very beginning: a line to keep may be indented text that looks like one.
 pub(crate) fn ends_file(line: &str) -> bool {
-    line.starts_with("*** ") && directive(line).is_some()
+    line.starts_with("***") && directive(line).is_some()
 }
 
 fn content(body: &[&str], at: usize) -> Result<Vec<u8>, ParseError> {

@@ -40,6 +40,8 @@ pub enum Kind {
     Exists,
     /// It changes a file that is not there.
     Missing,
+    /// It has a comment or dots where the file has code.
+    Placeholder,
 }
 
 /// A patch that was not applied, and what the file really says. Its `Display` is what the model reads.
@@ -115,6 +117,10 @@ pub(crate) fn already(line: usize) -> String {
 
 pub(crate) fn no_context() -> String {
     "it only adds lines and does not say where; include an existing line before or after them".into()
+}
+
+pub(crate) fn no_such_line(index: &Index<'_>, line: usize) -> String {
+    format!("there is no line {line} to insert below; the file has {} lines", index.lines.len())
 }
 
 pub(crate) fn too_many(places: usize) -> String {

@@ -1,5 +1,6 @@
 //! A file's lines by what they say, to find where others stand.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -13,6 +14,8 @@ pub(crate) struct Index<'a> {
     chains: HashMap<u64, Chain, BuildHasherDefault<Ready>>,
     /// For each line the next one with its key; 0 when it is the last.
     next: Vec<u32>,
+    /// The keys of the lines without any blanks, once they are asked for.
+    squeezed: OnceCell<Vec<u64>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +57,7 @@ impl<'a> Index<'a> {
             }
             (chain.last, chain.count) = (i, chain.count + 1);
         }
-        Self { lines, keys, chains, next }
+        Self { lines, keys, chains, next, squeezed: OnceCell::new() }
     }
 
     /// Where a line stands, blanks and typography aside, from above.
@@ -75,6 +78,17 @@ impl<'a> Index<'a> {
     /// Whether the line at `at` is this one, blanks and typography aside.
     pub(crate) fn is(&self, at: usize, key: u64) -> bool {
         self.keys.get(at) == Some(&key)
+    }
+
+    /// Where these lines stand one after the other but for any blanks in them, from above.
+    pub(crate) fn squeezed_runs(&self, old: &[&[u8]]) -> Vec<usize> {
+        let wanted: Vec<u64> = old.iter().map(|text| units::squeezed_key(text)).collect();
+        let keys = self
+            .squeezed
+            .get_or_init(|| self.lines.texts.iter().map(|text| units::squeezed_key(text)).collect());
+        let tells = old.iter().any(|text| units::tells(text));
+        let runs = keys.windows(wanted.len().max(1)).enumerate().filter(|(_, here)| *here == wanted);
+        if tells { runs.map(|(at, _)| at).collect() } else { Vec::new() }
     }
 
     /// Where these lines stand one after the other, blanks and typography aside, from above.

@@ -119,6 +119,22 @@ pub(crate) fn fits(index: &Index<'_>, body: &Body<'_>) -> Result<Vec<Fit>, TooMa
     Ok(fits)
 }
 
+/// The places where the old lines stand but for blanks within them, such as `f(a,b)` for `f(a, b)`. A hunk that changes nothing but blanks is
+/// not looked for so.
+pub(crate) fn squeezed_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
+    let keys = |lines: Vec<&[u8]>| lines.into_iter().map(units::squeezed_key).collect::<Vec<_>>();
+    let (before, after) = (old(body), new(body));
+    if before.is_empty() || keys(before.clone()) == keys(after) {
+        return Vec::new();
+    }
+    let fit = |at: usize| {
+        let here = index.lines.texts.get(at..at + before.len())?;
+        let shift = shift(here.iter().copied().zip(before.iter().copied()), body)?;
+        Some(Fit::whole(at, before.len(), Rung::Context, shift))
+    };
+    index.squeezed_runs(&before).into_iter().filter_map(fit).collect()
+}
+
 /// The places where the removed lines stand and the lines to keep are slightly wrong.
 pub(crate) fn loose_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
     let old = old(body);
@@ -247,15 +263,20 @@ pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
     first.map(|first| (out, first))
 }
 
-/// `12|text`, `12: text` or `12<tab>text`, perhaps after blanks.
+/// `12|text`, `12: text`, `12→text` or `12<tab>text`, perhaps after blanks, perhaps as `L12: text`.
 pub(crate) fn number(text: &[u8]) -> Option<(usize, &[u8])> {
     let text = text.trim_ascii_start();
+    let text = text.strip_prefix(b"L").unwrap_or(text);
     let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
     let n = std::str::from_utf8(&text[..digits]).ok()?.parse().ok()?;
     let rest = &text[digits..];
     let rest = match (rest.first(), rest.trim_ascii_start()) {
         // A table's own bar may follow the tab.
         (Some(b'\t'), _) => &rest[1..],
+        (_, rest) if rest.starts_with("→".as_bytes()) => {
+            let rest = &rest["→".len()..];
+            rest.strip_prefix(b"\t").unwrap_or(rest)
+        }
         (_, [b'|', rest @ ..]) => rest,
         (_, [b':', rest @ ..]) => rest.strip_prefix(b" ").unwrap_or(rest),
         _ => return None,

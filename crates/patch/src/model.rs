@@ -69,6 +69,12 @@ pub struct Hunk {
     pub blank_tail: usize,
     /// The text that was searched and what replaces it, where the dialect has it so.
     pub text: Option<(Vec<u8>, Vec<u8>)>,
+    /// Every place where the searched text stands is meant.
+    pub everywhere: bool,
+    /// It only adds, below this line of the file; 0 for the beginning.
+    pub below: Option<usize>,
+    /// The ways to read it, where that is not known without the file; the likeliest first.
+    pub readings: Vec<Hunk>,
 }
 
 /// What becomes of a file.
@@ -99,6 +105,8 @@ pub struct FilePatch {
     pub hunks: Vec<Hunk>,
     /// Sets or clears the executable bits.
     pub executable: Option<bool>,
+    /// The patch came with line endings that say nothing about the file it creates, which has `\n` here.
+    pub own_endings: bool,
 }
 
 /// Why a text is not a patch. A sentence for the model.
@@ -131,6 +139,17 @@ pub enum ParseError {
 impl ParseError {
     pub(crate) fn at(index: usize, text: &str, why: &'static str) -> Self {
         Self::Line { line: index + 1, text: text.trim_end().chars().take(100).collect(), why }
+    }
+}
+
+impl FilePatch {
+    /// Whether it makes sense without a file, though it changes one: it only adds.
+    #[must_use]
+    pub fn creates(&self) -> bool {
+        let adds = |hunk: &Hunk| hunk.lines.iter().all(|line| line.mark == Mark::Add);
+        self.action == Action::Update
+            && !self.hunks.is_empty()
+            && self.hunks.iter().all(|hunk| adds(hunk) || hunk.readings.iter().any(adds))
     }
 }
 

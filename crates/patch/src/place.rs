@@ -7,7 +7,7 @@ use memchr::memmem;
 use crate::{
     Dialect, Hunk, Kind, Mark, Refused, Rung, feedback,
     index::Index,
-    ladder::{Body, Fit, TooMany, fits, loose_fits, new, old, unnumbered},
+    ladder::{Body, Fit, TooMany, fits, loose_fits, new, old, squeezed_fits, unnumbered},
     lines::{bare as bare_line, indent, trim},
     splice, units,
 };
@@ -103,8 +103,17 @@ pub(crate) fn candidates<'a>(
     if old(&body).is_empty() && hunk.text.as_ref().is_none_or(|(search, _)| search.is_empty()) {
         return match insertion(index, hunk) {
             Some(at) => Ok(Found::Lines(vec![Fit::above(at)], body, None)),
+            None if hunk.below.is_some() => Err(Refused::new(
+                Kind::NoContext,
+                feedback::no_such_line(index, hunk.below.unwrap_or_default()),
+            )),
             None => Err(Refused::new(Kind::NoContext, feedback::no_context())),
         };
+    }
+    // A hunk of nothing but blank lines to keep may stand for the nothing that an empty file holds.
+    if index.lines.len() == 0 && old(&body).iter().all(|line| trim(line).is_empty()) && !removes(&body) {
+        let added: Body<'_> = body.into_iter().filter(|(mark, _)| *mark == Mark::Add).collect();
+        return Ok(Found::Lines(vec![Fit::above(0)], added, None));
     }
     if let Some(found) = without_tail(index, hunk, &body) {
         return Ok(found);
@@ -153,6 +162,10 @@ pub(crate) fn candidates<'a>(
     let unmarked = |l: &&crate::Line| !l.marked && index.count_of(bare_line(&l.text)) == 0;
     let unknown = hunk.lines.iter().find(unmarked).is_some();
     for (body, first) in bodies.filter(|_| !unknown) {
+        let squeezed = squeezed_fits(index, &body);
+        if !squeezed.is_empty() {
+            return Ok(Found::Lines(squeezed, body, first));
+        }
         let mut fits = loose_fits(index, &body);
         // Where lines change places, nobody knows with which of them a line goes that the patch has forgotten.
         if hunk.text.is_some() && moves(&body) {
@@ -166,6 +179,10 @@ pub(crate) fn candidates<'a>(
         Some(at) => Refused::new(Kind::AlreadyApplied, feedback::already(at)).at(Some(at)),
         None => feedback::nowhere(index, &body, hunk.start),
     })
+}
+
+fn removes(body: &Body<'_>) -> bool {
+    body.iter().any(|(mark, text)| *mark == Mark::Remove && !trim(text).is_empty())
 }
 
 /// The hunk without the blank lines that may stand below it rather than in it, where only so it fits the line that it names.
@@ -210,6 +227,7 @@ fn undone(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
 /// Where lines go that have no old lines around them: an empty file, the end if it says so, below the header it names.
 fn insertion(index: &Index<'_>, hunk: &Hunk) -> Option<usize> {
     match headers(index, hunk).as_deref() {
+        _ if hunk.below.is_some() => hunk.below.filter(|line| *line <= index.lines.len()),
         _ if index.lines.len() == 0 => Some(0),
         _ if hunk.at_end => Some(index.lines.len()),
         Some([header]) => Some(header + 1),

@@ -1,4 +1,6 @@
-//! Patches that models wrap in a shell command: `apply_patch <<'EOF'`.
+//! Patches that models wrap in a shell command: `apply_patch <<'EOF'`, or `apply_patch '{"edits": …}'`.
+
+use serde_json::Value;
 
 /// A heredoc that a line of shell opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,4 +20,33 @@ pub(crate) fn heredoc(line: &str) -> Option<Heredoc<'_>> {
     let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
     let word = &rest[..end];
     word.starts_with(char::is_alphabetic).then_some(Heredoc { word, strips_tabs })
+}
+
+/// The lines of a heredoc that holds a patch, where no other patch stands outside of it.
+pub(crate) fn unwrapped(text: &str) -> Option<&str> {
+    let offset = |line: &str| line.as_ptr() as usize - text.as_ptr() as usize;
+    let mut lines = text.split_inclusive('\n');
+    let opener =
+        lines.find(|line| line.contains("<<") && !line.starts_with("<<") && heredoc(line).is_some())?;
+    let (word, from) = (heredoc(opener)?.word, offset(opener) + opener.len());
+    if heredoc(opener)?.strips_tabs || crate::detect(&text[..from]).is_some() {
+        return None;
+    }
+    let ends = |line: &&str| line.trim().trim_end_matches(['\'', '"', ')', ';']) == word;
+    let end = lines.find(ends)?;
+    let (inner, after) = (&text[from..offset(end)], &text[offset(end) + end.len()..]);
+    (crate::detect(inner).is_some() && crate::detect(after).is_none()).then_some(inner)
+}
+
+/// The JSON that a command is given as an argument.
+pub(crate) fn argument(text: &str) -> Option<Value> {
+    let from = text.find("apply_patch")?;
+    let at = from + text[from..].find(['{', '['])?;
+    let read = |text: &str| serde_json::Deserializer::from_str(text).into_iter::<Value>().next()?.ok();
+    let quoted = text[..at].trim_end().ends_with('"');
+    if quoted {
+        let inner = &text[at..text.rfind('"')?.max(at)];
+        return read(&inner.replace("\\\"", "\"").replace("\\\\", "\\"));
+    }
+    read(&text[at..])
 }

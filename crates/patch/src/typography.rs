@@ -26,7 +26,7 @@ impl<'a> Typography<'a> {
     /// A line of the file and the same line as the patch has it.
     pub(crate) fn add(&mut self, file: &'a [u8], patch: &'a [u8]) {
         let (file, patch) = (units(file), units(patch));
-        let typographic = |units: &[Unit<'_>]| units.iter().any(|u| !u.raw.is_ascii() && u.normal.is_ascii());
+        let typographic = |units: &[Unit<'_>]| units.iter().any(|u| plain(u.raw).is_some());
         self.invented |= typographic(&patch) && !typographic(&file);
         if !same(&file, &patch) {
             return;
@@ -51,7 +51,7 @@ impl<'a> Typography<'a> {
         let end = last.as_ptr() as usize - added.as_ptr() as usize + last.len();
         let mut out = crate::units::plain(&added[..start]).unwrap_or_else(|| added[..start].to_vec());
         // A keyboard's own character may stand for itself, however the old lines happen to have it.
-        let means_itself = |unit: &Unit<'_>| unit.raw.is_ascii() && unit.normal != b" ";
+        let means_itself = |unit: &Unit<'_>| unit.raw.is_ascii() && *unit.normal != *b" ";
         let written = |unit: &Unit<'_>| self.written.get(unit.raw).copied().flatten().map(<[u8]>::to_vec);
         let other = |unit: &Unit<'_>| {
             let known = if means_itself(unit) { None } else { written(unit) };

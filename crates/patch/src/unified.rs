@@ -45,6 +45,13 @@ pub(crate) fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Pa
                 i = read_hunk(&lines, &raw, i, hunk, &mut sections)?;
             }
             continue;
+        } else if let Some(name) = lone_header(&lines, i) {
+            sections.push(Section {
+                old: Some(name.clone()),
+                new: Some(name),
+                named: true,
+                ..Section::default()
+            });
         } else if let Some(header) = hunk_header(line) {
             if sections.is_empty() {
                 sections.push(Section::default());
@@ -70,6 +77,21 @@ pub(crate) fn new_name(line: &str) -> Option<&str> {
 
 pub(crate) fn is_header(lines: &[&str], i: usize) -> bool {
     lines[i].starts_with("--- ") && lines.get(i + 1).is_some_and(|l| new_name(l).is_some())
+}
+
+/// The file that a header of one line names: `--- a/x` or `+++ b/x` right above a hunk.
+pub(crate) fn lone_header(lines: &[&str], i: usize) -> Option<String> {
+    let line = lines.get(i)?;
+    let (rest, prefix) = line
+        .strip_prefix("--- ")
+        .map(|rest| (rest, "a/"))
+        .or_else(|| Some((line.strip_prefix("+++ ")?, "b/")))?;
+    let name = name(rest)?;
+    let hunk = lines.get(i + 1).and_then(|next| hunk_header(next))?;
+    let is_path = name.contains(['.', '/']) && !name.contains(char::is_whitespace);
+    // In a hunk it may be a line that begins with `--` or `++`.
+    (is_path && (hunk.start.is_some() || name.starts_with(prefix)))
+        .then(|| name.strip_prefix(prefix).map_or(name.clone(), str::to_owned))
 }
 
 /// A header that can hardly be two lines of a hunk: both name the same file or one names none, and a hunk with numbers follows.
@@ -215,7 +237,12 @@ fn counted(lines: &[&str], from: usize, (mut old, mut new): (usize, usize)) -> O
         i += 1;
     }
     let next = (i..lines.len()).find(|j| !lines[*j].trim().is_empty());
-    let ends = next.is_none_or(|j| is_header(lines, j) || is_signature(lines, j) || !starts_body(lines[j]));
+    let ends = next.is_none_or(|j| {
+        is_header(lines, j)
+            || is_signature(lines, j)
+            || lone_header(lines, j).is_some()
+            || !starts_body(lines[j])
+    });
     ends.then_some(i)
 }
 
@@ -223,6 +250,12 @@ fn counted(lines: &[&str], from: usize, (mut old, mut new): (usize, usize)) -> O
 fn is_signature(lines: &[&str], i: usize) -> bool {
     let version = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
     lines[i].trim_end() == "--" && lines.get(i + 1).is_some_and(version)
+}
+
+/// A header of one line with git's prefix, which no line of a hunk is likely to have.
+fn prefixed(lines: &[&str], i: usize) -> bool {
+    let prefix = lines[i].starts_with("--- a/") || lines[i].starts_with("+++ b/");
+    prefix && lone_header(lines, i).is_some()
 }
 
 fn guessed(lines: &[&str], from: usize) -> usize {
@@ -234,6 +267,7 @@ fn guessed(lines: &[&str], from: usize) -> usize {
             || line.starts_with("*** ")
             || line.starts_with("Index: ")
             || is_header(lines, *j)
+            || prefixed(lines, *j)
             || is_signature(lines, *j)
     };
     let stop = (from..lines.len()).find(over).unwrap_or(lines.len());
@@ -348,5 +382,5 @@ fn finish(section: Section, path: Option<&str>) -> Result<FilePatch, ParseError>
     let hunks = if matches!(action, Action::Create(_)) { Vec::new() } else { hunks };
     // git's usual mode says nothing about a file's bits unless it changes them.
     let executable = section.executable.filter(|x| *x || !created);
-    Ok(FilePatch { dialect: Dialect::Unified, path, from, action, hunks, executable })
+    Ok(FilePatch { dialect: Dialect::Unified, path, from, action, hunks, executable, own_endings: false })
 }

@@ -16,8 +16,11 @@ use crate::{
     Dialect, FilePatch, Kind, Mark, Refused, context, detect, edits, feedback,
     index::Index,
     ladder::{Body, old, unnumbered},
+    lazy,
     lines::bare,
     place::{body, candidates, with_endings},
+    readings::settle_one,
+    whole,
 };
 
 /// Lines of a hunk that is not complete up to which it is judged at each of them; a longer one is judged when it is complete. Each judgement looks
@@ -71,6 +74,8 @@ pub struct Watch {
     files: HashMap<String, Looked>,
     /// Files that the patch makes by a search for nothing: what follows for them is about what is not there yet.
     made: Vec<String>,
+    /// What hunks that are complete add, by file: a later one may change it.
+    added: HashMap<String, String>,
     /// Hunks that are complete.
     hunks: usize,
     /// The file that is meant where the patch names none.
@@ -111,6 +116,7 @@ impl Watch {
             look: Box::new(look),
             files: HashMap::new(),
             made: Vec::new(),
+            added: HashMap::new(),
             hunks: 0,
             path,
             lines: Vec::new(),
@@ -147,6 +153,9 @@ impl Watch {
         if long || search.trim().is_empty() || self.made.iter().any(|made| made == path) {
             return Ok(());
         }
+        if search.lines().any(lazy::elides) {
+            return Ok(()); // what stands between its parts is known when it is whole
+        }
         let hunk = self.hunks + 1;
         let stop = |why| Err(Stop { path: path.to_owned(), why });
         match &self.files[path] {
@@ -155,7 +164,8 @@ impl Watch {
             Looked::File(file) => {
                 let index = file.borrow_dependent();
                 let body = search.split_terminator('\n').map(|l| (Mark::Keep, bare(l.as_bytes()))).collect();
-                if possible(index, &body, Some(search.as_bytes())) {
+                if possible(index, &body, Some(search.as_bytes())) || is_new(&self.added, path, index, &body)
+                {
                     return Ok(());
                 }
                 stop(Why::Lines(feedback::nowhere(index, &body, None).hunk(hunk, 0)))
@@ -171,9 +181,43 @@ impl Watch {
         edits([(path, search, replace)]).iter().try_for_each(|patch| self.replaced(patch))
     }
 
+    /// An edit whose replacement is still being written; only its complete lines count.
+    ///
+    /// # Errors
+    /// As [`Watch::feed`].
+    pub fn replacing(&mut self, path: &str, search: &str, replace: &str) -> Result<(), Stop> {
+        let Some(replace) = last_may_be_lazy(replace) else { return Ok(()) };
+        edits([(path, search, replace)]).iter().try_for_each(|patch| self.leaves_out(patch))
+    }
+
+    /// A whole file that is still being written; only its complete lines count.
+    ///
+    /// # Errors
+    /// As [`Watch::feed`].
+    pub fn writing(&mut self, path: &str, content: &str) -> Result<(), Stop> {
+        let Some(content) = last_may_be_lazy(content) else { return Ok(()) };
+        self.leaves_out(&whole(path, content.as_bytes()))
+    }
+
+    /// Refuses a patch whose lines so far stand for code that it leaves out.
+    fn leaves_out(&mut self, patch: &FilePatch) -> Result<(), Stop> {
+        let path = patch.from.as_ref().unwrap_or(&patch.path);
+        self.open(path)?;
+        let file = match &self.files[path] {
+            Looked::File(file) => Some(file.borrow_owner().as_slice()),
+            Looked::Nothing => None,
+            Looked::Unknown => return Ok(()),
+        };
+        let hunk = if patch.hunks.is_empty() { 0 } else { self.hunks + 1 };
+        match lazy::refusal(file, patch) {
+            Some(refused) => Err(Stop { path: path.clone(), why: Why::Lines(refused.hunk(hunk, 0)) }),
+            None => Ok(()),
+        }
+    }
+
     /// A search and its replacement.
     fn replaced(&mut self, patch: &FilePatch) -> Result<(), Stop> {
-        self.open(&patch.path)?;
+        self.leaves_out(patch)?;
         if patch.hunks.is_empty() {
             self.made.push(patch.path.clone());
         }
@@ -243,17 +287,25 @@ impl Watch {
         let stop = |why| Err(Stop { path: path.clone(), why });
         match &self.files[path] {
             Looked::Unknown => Ok(()),
-            Looked::Nothing if patch.hunks.iter().flat_map(|h| &h.lines).all(|l| l.mark == Mark::Add) => {
-                Ok(())
-            }
+            Looked::Nothing if patch.creates() => Ok(()),
             Looked::Nothing => stop(Why::Missing),
             Looked::File(file) => {
                 for hunk in &patch.hunks {
                     self.hunks += 1;
-                    match candidates(file.borrow_dependent(), hunk, patch.dialect) {
+                    let index = file.borrow_dependent();
+                    let meant = settle_one(index, hunk, patch.dialect);
+                    let meant = meant.as_ref().map(|meant| meant.as_ref().unwrap_or(hunk));
+                    match meant.map_err(Clone::clone).and_then(|hunk| candidates(index, hunk, patch.dialect))
+                    {
                         // In too many or in several places: other hunks may tell which.
                         Ok(_) | Err(Refused { kind: Kind::Ambiguous, .. }) => {}
+                        Err(_) if is_new(&self.added, path, index, &body(hunk)) => {}
                         Err(refused) => return stop(Why::Lines(refused.hunk(self.hunks, 0))),
+                    }
+                    let added = self.added.entry(path.clone()).or_default();
+                    for line in hunk.lines.iter().filter(|line| line.mark == Mark::Add) {
+                        added.push_str(&String::from_utf8_lossy(&line.text));
+                        added.push('\n');
                     }
                 }
                 Ok(())
@@ -284,9 +336,31 @@ impl Watch {
     }
 }
 
+/// Whether a line that is looked for is not in the file but in what hunks before have added to it.
+fn is_new(added: &HashMap<String, String>, path: &str, index: &Index<'_>, body: &Body<'_>) -> bool {
+    let Some(added) = added.get(path) else { return false };
+    old(body).iter().any(|line| {
+        let line = String::from_utf8_lossy(line.trim_ascii());
+        !line.is_empty() && index.count_of(line.as_bytes()) == 0 && added.contains(&*line)
+    })
+}
+
+/// The complete lines of a text, up to the last one that may be a placeholder.
+fn last_may_be_lazy(text: &str) -> Option<&str> {
+    let text = &text[..text.rfind('\n')? + 1];
+    let last = text.lines().rev().find(|line| lazy::may_be(line))?;
+    let end = last.as_ptr() as usize - text.as_ptr() as usize + last.len();
+    Some(&text[..end])
+}
+
 /// Whether a hunk that begins with these lines can stand anywhere on any rung. `text` is what is searched within lines so far.
 fn possible(index: &Index<'_>, body: &Body<'_>, text: Option<&[u8]>) -> bool {
-    let stands = |body: &Body<'_>| !index.runs(&old(body)).is_empty() || context::may_align(index, body);
+    let stands = |body: &Body<'_>| {
+        let lines = old(body);
+        !index.runs(&lines).is_empty()
+            || context::may_align(index, body)
+            || !index.squeezed_runs(&lines).is_empty()
+    };
     let within = |text: &[u8]| memchr::memmem::find(index.lines.bytes, &with_endings(index, text)).is_some();
     text.is_some_and(within) || stands(body) || unnumbered(body).is_some_and(|(body, _)| stands(&body))
 }

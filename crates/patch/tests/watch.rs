@@ -151,6 +151,9 @@ fn dialect_lines() -> impl Strategy<Value = Vec<&'static str>> {
         " 2|b",
         "Some prose.",
         " **bold**",
+        "+# ... existing code ...",
+        "# ... existing code ...",
+        "...",
         "- item",
     ];
     prop::collection::vec(prop::sample::select(KINDS), 0..24)
@@ -207,4 +210,38 @@ fn a_path_that_may_not_be_written_ends_the_patch_at_its_header() {
         let stops = text.split_inclusive('\n').position(|line| watch.feed(line).is_err()).unwrap();
         assert_eq!(stops + 1, read, "{text}");
     }
+}
+
+#[test]
+fn a_placeholder_ends_the_patch_at_its_line() {
+    let tree = Tree::from([("a.py".to_owned(), b"one\ntwo\nthree\n".to_vec())]);
+    for (before, after) in [
+        ("--- a/a.py\n+++ b/a.py\n@@ -1,3 +1,2 @@\n one\n-two\n+# ... existing code ...\n", " three\n"),
+        (
+            "*** Begin Patch\n*** Update File: a.py\n@@\n-two\n+# ... existing code ...\n",
+            " three\n*** End Patch\n",
+        ),
+        ("*** Begin Patch\n*** Add File: b.py\n+# ... existing code ...\n", "+x = 1\n*** End Patch\n"),
+        ("a.py\n<<<<<<< SEARCH\ntwo\n=======\n# ... existing code ...\n", ">>>>>>> REPLACE\n"),
+    ] {
+        let text = format!("{before}{after}");
+        let (at, stop) = watched(&tree, &pieces(&text, 1)).unwrap();
+        assert_eq!(at, before.len(), "{text}");
+        assert!(
+            matches!(&stop.why, patch::Why::Lines(refused) if refused.kind == patch::Kind::Placeholder),
+            "{stop:?}"
+        );
+        assert!(whole(&tree, &text).is_err());
+    }
+}
+
+#[test]
+fn a_placeholder_ends_an_edit_and_a_whole_file_at_its_line() {
+    let look = |_: &str| Look::File(b"one\ntwo\n// ... other code ...\n".to_vec());
+    let mut watch = Watch::new(None, look);
+    assert!(watch.writing("a.js", "one\n// ... other code ...\n").is_ok());
+    assert!(watch.writing("a.js", "one\n// ... existing code ...").is_ok());
+    assert!(watch.writing("a.js", "one\n// ... existing code ...\n").is_err());
+    assert!(watch.replacing("a.js", "two\n", "2\n// ... existing code ...").is_ok());
+    assert!(watch.replacing("a.js", "two\n", "2\n// ... existing code ...\n").is_err());
 }

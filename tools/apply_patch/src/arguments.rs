@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use patch::{Action, Dialect, FilePatch};
+use patch::{Action, Change, Dialect, FilePatch};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
@@ -27,17 +27,21 @@ pub struct Edit {
     path: String,
     search: Text,
     replace: Text,
+    /// Every place is meant. Taken, not shown: models that know other agents send it.
+    #[schemars(extend("hidden" = true))]
+    replace_all: Option<bool>,
 }
 
 impl Edit {
     /// Path, search and replacement. One line may be a part of a line, as it may be as a string; lines without a replacement go whole.
-    fn texts(self) -> (String, String, String) {
-        let Self { path, search, replace } = self;
+    fn texts(self) -> (String, String, String, bool) {
+        let Self { path, search, replace, replace_all } = self;
+        let everywhere = replace_all.unwrap_or(false);
         match (search, replace) {
             (Text::Lines(search), Text::Lines(replace)) if !search.is_empty() && !replace.is_empty() => {
-                (path, search.join("\n"), replace.join("\n"))
+                (path, search.join("\n"), replace.join("\n"), everywhere)
             }
-            (search, replace) => (path, search.joined(), replace.joined()),
+            (search, replace) => (path, search.joined(), replace.joined(), everywhere),
         }
     }
 }
@@ -125,7 +129,13 @@ impl Arguments {
             (Some(text), ..) => patch::parse_for(&text, path).map_err(|e| e.to_string()),
             (_, Some(edits), _) => {
                 let edits: Vec<_> = edits.into_iter().map(Edit::texts).collect();
-                Ok(patch::edits(edits.iter().map(|(p, s, r)| (p.as_str(), s.as_str(), r.as_str()))))
+                Ok(patch::changes(edits.iter().map(|(path, search, replace, everywhere)| Change {
+                    path,
+                    search,
+                    replace,
+                    everywhere: *everywhere,
+                    below: None,
+                })))
             }
             (.., Some(content)) => {
                 let path = path.ok_or("content needs a path: the file that is to have it")?;
@@ -138,6 +148,7 @@ impl Arguments {
                 action: Action::Delete,
                 hunks: Vec::new(),
                 executable: None,
+                own_endings: false,
             }]),
             _ => Err("give a patch, or edits, or a path with content or delete".into()),
         }

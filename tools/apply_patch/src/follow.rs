@@ -22,6 +22,16 @@ pub(crate) struct Following {
     /// The element of an array that is being written.
     line: String,
     edit: Edit,
+    whole: WholeFile,
+}
+
+/// The file that is being written whole.
+#[derive(Default)]
+struct WholeFile {
+    path: String,
+    content: String,
+    /// Those of path and content that are complete.
+    known: (bool, bool),
 }
 
 /// The edit of the list that is being written.
@@ -38,7 +48,16 @@ struct Edit {
 impl Following {
     pub(crate) fn new(workspace: Workspace, misses: Arc<Misses>, secrets: Secrets) -> Self {
         let watch = watch(&workspace, &secrets);
-        Self { workspace, misses, secrets, watch, over: false, line: String::new(), edit: Edit::default() }
+        Self {
+            workspace,
+            misses,
+            secrets,
+            watch,
+            over: false,
+            line: String::new(),
+            edit: Edit::default(),
+            whole: WholeFile::default(),
+        }
     }
 
     /// More of the patch; `first` where that is its beginning, if it is an array.
@@ -107,7 +126,30 @@ impl Following {
         }
         match (name, edit.known) {
             (_, (true, true, true)) => self.watch.edited(&edit.path, &edit.search, &edit.replace),
+            ("replace", (true, true, false)) if !element => {
+                self.watch.replacing(&edit.path, &edit.search, &edit.replace)
+            }
             ("path" | "search", (true, ..)) => self.watch.searched(&edit.path, &edit.search),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Following {
+    /// The path or the content of a whole file. What comes twice counts the last time.
+    fn whole(&mut self, name: &str, text: &str, closed: bool) -> Result<(), Stop> {
+        let whole = &mut self.whole;
+        let (value, known) = match name {
+            "path" => (&mut whole.path, &mut whole.known.0),
+            _ => (&mut whole.content, &mut whole.known.1),
+        };
+        if std::mem::take(known) {
+            value.clear();
+        }
+        value.push_str(text);
+        *known = closed;
+        match (name, whole.known.0) {
+            ("content", true) if text.contains('\n') => self.watch.writing(&whole.path, &whole.content),
             _ => Ok(()),
         }
     }
@@ -126,6 +168,9 @@ impl Follow for Following {
                 let line = std::mem::take(&mut self.line);
                 let line = format!("{}\n", line.strip_suffix('\n').unwrap_or(&line));
                 (self.patch(&line, element == "0", false), Dialect::Unified)
+            }
+            (Some(name @ ("path" | "content")), None, None) => {
+                (self.whole(name, text, closed), Dialect::WholeFile)
             }
             (Some("edits"), Some(number), Some(field)) => {
                 (self.edit(number, field, text, closed), Dialect::Edits)

@@ -3,6 +3,7 @@
 mod aliases;
 mod answer;
 mod arguments;
+mod endings;
 mod follow;
 mod forms;
 mod refusal;
@@ -68,7 +69,7 @@ impl Tool for ApplyPatch {
                     target(&p.path)?;
                     match (&p.from, &p.action) {
                         (Some(from), _) => exists(from),
-                        (None, Action::Update | Action::Delete) if !creates(p) => exists(&p.path),
+                        (None, Action::Update | Action::Delete) if !p.creates() => exists(&p.path),
                         (None, _) => Ok(()),
                     }
                 })
@@ -213,7 +214,7 @@ impl ApplyPatch {
         let before = match self.0.read(source) {
             Ok(bytes) => Some(bytes),
             Err(ReadError::Path(e @ PathError::NotFound { .. })) => match patch.action {
-                Action::Update | Action::Delete if !creates(patch) => return Err(e.into()),
+                Action::Update | Action::Delete if !patch.creates() => return Err(e.into()),
                 _ => None,
             },
             Err(ReadError::Binary { .. }) if matches!(patch.action, Action::Replace(_)) => {
@@ -224,6 +225,9 @@ impl ApplyPatch {
         let restored = before.as_deref().and_then(|bytes| with_tokens(bytes, patch));
         let Applied { bytes, how } = patch::apply(before.as_deref(), restored.as_ref().unwrap_or(patch))
             .map_err(|refused| self.told(source, before.as_deref(), refused, written))?;
+        let own_endings = patch.own_endings && before.is_none();
+        let bytes = bytes
+            .map(|bytes| if own_endings { endings::of_repository(&self.0, &path, bytes) } else { bytes });
         let expect = match &before {
             Some(bytes) => Expect::Content(Digest::of(bytes)),
             None => Expect::Absent,
@@ -282,13 +286,6 @@ impl ApplyPatch {
         });
         outcome
     }
-}
-
-/// Whether a patch that changes a file makes sense without one: it only adds.
-fn creates(patch: &FilePatch) -> bool {
-    patch.action == Action::Update
-        && !patch.hunks.is_empty()
-        && patch.hunks.iter().flat_map(|h| &h.lines).all(|l| l.mark == patch::Mark::Add)
 }
 
 /// The patch as the model means it: what it saw of the file had the control tokens in it broken. Where the file has such broken ones itself,

@@ -104,8 +104,15 @@ fn arguments(text: &str, call: Option<Value>, path: Option<&str>) -> Result<Argu
     if let (Some(path), Some(map)) = (path, call.as_object_mut().filter(|map| !map.contains_key("edits"))) {
         map.insert("path".into(), path.into());
     }
-    serde_json::from_value(call)
-        .map_err(|e| Failure::misuse(format!("these are not the arguments of apply_patch: {e}")))
+    serde_json::from_value(call).or_else(|e| {
+        // Perhaps they are those of another agent's tool, which are read where all patches are.
+        if patch::parse_for(text, path).is_err() {
+            return Err(Failure::misuse(format!("these are not the arguments of apply_patch: {e}")));
+        }
+        let arguments = json!({"patch": text, "path": path});
+        serde_json::from_value(arguments)
+            .map_err(|e| Failure::misuse(format!("these are not the arguments of apply_patch: {e}")))
+    })
 }
 
 /// A call of apply_patch, as a model writes it, its arguments alone, or a patch as an array of lines. Lists of edits are read where all

@@ -4,6 +4,7 @@ use super::{BEGINNING, Stop, Watch};
 use crate::{
     Dialect,
     blocks::{Marker, marker, parse, path_before, path_within},
+    lazy,
 };
 
 #[derive(Debug, Default)]
@@ -26,7 +27,8 @@ impl Reader {
         let Some(open) = self.open else {
             if found == Some(Marker::Search) {
                 let before: Vec<&str> = watch.lines[self.after..at].iter().map(String::as_str).collect();
-                let named = path_within(&watch.lines[at]).or_else(|| path_before(&before));
+                let named =
+                    path_within(&watch.lines[at]).or_else(|| path_before(&before, watch.path.as_deref()));
                 self.path = named.or_else(|| self.path.take()).or_else(|| watch.path.clone());
                 (self.open, self.divided) = (Some(at), false);
                 if let Some(path) = &self.path {
@@ -42,6 +44,7 @@ impl Reader {
                 (self.open, self.after) = (None, at + 1);
                 return self.whole(watch, open, at + 1).map(|()| true);
             }
+            None if self.divided && lazy::may_be(&watch.lines[at]) => self.replacing(watch, open, at + 1)?,
             None if !self.divided && at - open <= BEGINNING => self.searched(watch, open + 1..at + 1)?,
             None => {}
         }
@@ -52,6 +55,14 @@ impl Reader {
     fn searched(&self, watch: &mut Watch, lines: std::ops::Range<usize>) -> Result<(), Stop> {
         let search = watch.text(lines);
         self.path.as_ref().map_or(Ok(()), |path| watch.searched(path, &search))
+    }
+
+    /// A placeholder in a replacement that is not complete.
+    fn replacing(&self, watch: &mut Watch, from: usize, to: usize) -> Result<(), Stop> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let text = watch.text(from..to) + ">>>>>>> REPLACE\n";
+        let patches = parse(&text, Some(path)).unwrap_or_default();
+        patches.iter().try_for_each(|patch| watch.leaves_out(patch))
     }
 
     /// A complete block. One that cannot be read is judged when the patch is whole.

@@ -1,7 +1,10 @@
 //! The `*** Begin Patch` envelope, line by line.
 
 use super::{BEGINNING, Stop, Watch};
-use crate::envelope::{What, directive, ends_file, parse};
+use crate::{
+    envelope::{What, directive, ends_file, parse},
+    lazy,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Reader {
@@ -11,6 +14,8 @@ pub(super) struct Reader {
     hunk: Option<usize>,
     /// It has lines besides `@@` ones.
     lines: bool,
+    /// The `*** Add File:` line.
+    added: Option<usize>,
     /// A directive has been seen: from then on they begin their line.
     begun: bool,
 }
@@ -23,17 +28,23 @@ impl Reader {
         let found = if !self.begun || ends_file(&line) { directive(&line) } else { None };
         if let Some((what, path)) = found {
             self.close(watch, at)?;
-            (self.header, self.begun) = (None, true);
+            (self.header, self.added, self.begun) = (None, None, true);
             if !path.is_empty() && matches!(what, What::Add | What::Update | What::Delete) {
                 watch.open(path)?;
             }
             match what {
                 What::End => return Ok(false),
                 What::Update => self.header = Some((at, at + 1)),
-                What::Add => return Ok(true),
+                What::Add => self.added = Some(at),
                 What::Begin | What::Delete => {}
             }
             return Ok(true);
+        }
+        if let Some(from) = self.added
+            && lazy::may_be(line.strip_prefix('+').unwrap_or(&line))
+        {
+            let patches = parse(&watch.text(from..at + 1)).unwrap_or_default();
+            patches.iter().try_for_each(|patch| watch.leaves_out(patch))?;
         }
         let Some((from, to)) = self.header else { return Ok(true) };
         if at == from + 1
@@ -56,6 +67,9 @@ impl Reader {
         } else {
             let from = *self.hunk.get_or_insert(at);
             self.lines = true;
+            if line.strip_prefix('+').is_some_and(lazy::may_be) {
+                self.read(watch, at + 1).iter().try_for_each(|patch| watch.leaves_out(patch))?;
+            }
             if at - from < BEGINNING && line.starts_with([' ', '-']) && !line.starts_with("--- ") {
                 for patch in self.read(watch, at + 1) {
                     watch.judge_beginning(&patch)?;

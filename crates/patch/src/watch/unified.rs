@@ -4,7 +4,7 @@
 //! counts say that they may be lines of the hunk.
 
 use super::{BEGINNING, Stop, Watch};
-use crate::{Dialect, FilePatch, unified};
+use crate::{Dialect, FilePatch, lazy, unified};
 
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -66,7 +66,19 @@ impl Reader {
             return Ok(true);
         }
         if let Some(ranges) = line.strip_prefix("@@") {
-            self.close(watch, at)?;
+            let above: Vec<&str> =
+                watch.lines[at.saturating_sub(1)..].iter().map(|line| line.trim_end()).collect();
+            let named = at > 0 && at >= self.first && unified::lone_header(&above, 0).is_some();
+            let known = self.header.is_some_and(|(_, to)| to == at);
+            if named && !known {
+                if self.hunk.as_ref().is_some_and(|open| open.may_swallow()) {
+                    return Ok(false);
+                }
+                self.close(watch, at - 1)?;
+                self.header = Some((at - 1, at));
+            } else {
+                self.close(watch, at)?;
+            }
             let left = unified::ranges(ranges).and_then(|(_, counts)| counts);
             self.hunk =
                 Some(Open { title: Some(at), from: at + 1, left, guessed: left.is_none(), over: false });
@@ -92,9 +104,14 @@ impl Reader {
             }
         }
         let Some(open) = &mut self.hunk else { return Ok(true) };
-        let inside = open.take(&line) && at - open.from < BEGINNING;
+        let inside = open.take(&line);
+        let first = inside && at - open.from < BEGINNING;
+        if inside && line.strip_prefix('+').is_some_and(lazy::may_be) {
+            let patches = self.read(watch, at + 1);
+            patches.iter().try_for_each(|patch| watch.leaves_out(patch))?;
+        }
         // `--- ` may begin the next file's header.
-        if inside && line.starts_with([' ', '-']) && !line.starts_with("--- ") {
+        if first && line.starts_with([' ', '-']) && !line.starts_with("--- ") {
             let patches = self.read(watch, at + 1);
             for patch in patches {
                 watch.judge_beginning(&patch)?;

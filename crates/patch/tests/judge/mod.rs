@@ -27,6 +27,7 @@ pub(crate) fn patches(input: &Input) -> Result<Vec<FilePatch>, String> {
         action,
         hunks: Vec::new(),
         executable: None,
+        own_endings: false,
     };
     match input {
         Input::Edits(edits) => {

@@ -1,0 +1,250 @@
+//! Changes as JSON: our own list of edits, and the arguments that the tools of other agents have for one.
+
+use serde_json::{Map, Value};
+
+use crate::{Change, FilePatch, ParseError, changes, parse_for, whole};
+
+/// Names of the file, in snake case, as all names here. `filePath` and `file-path` are the same name.
+const PATH: &[&str] = &[
+    "path",
+    "file_path",
+    "filename",
+    "file_name",
+    "file",
+    "target_file",
+    "relative_path",
+    "relative_workspace_path",
+    "absolute_path",
+];
+const SEARCH: &[&str] = &[
+    "search",
+    "old_string",
+    "old_str",
+    "old_text",
+    "old_content",
+    "old_code",
+    "old",
+    "find",
+    "original",
+    "original_text",
+    "search_text",
+    "target_content",
+];
+const REPLACE: &[&str] = &[
+    "replace",
+    "new_string",
+    "new_str",
+    "new_text",
+    "new_content",
+    "new_code",
+    "new",
+    "replacement",
+    "replace_with",
+    "replacement_content",
+    "updated",
+    "updated_text",
+    "insert_text",
+];
+const CONTENT: &[&str] = &["content", "contents", "file_text", "file_content", "file_contents", "text"];
+const EDITS: &[&str] = &["edits", "changes", "replacements", "replacement_chunks"];
+const FILES: &[&str] = &["files", "file_edits"];
+const PATCH: &[&str] = &["patch", "diff", "input", "patch_text", "cmd", "command", "script"];
+const EVERYWHERE: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
+const LINE: &[&str] = &["insert_line"];
+const WRAPPERS: &[&str] = &["arguments", "args", "parameters", "params", "input", "tool_input"];
+/// Names that say nothing about the change.
+const ASIDES: &[&str] = &[
+    "tool",
+    "name",
+    "type",
+    "id",
+    "description",
+    "explanation",
+    "instruction",
+    "instructions",
+    "reason",
+    "reasoning",
+    "title",
+    "command",
+    "timeout",
+    "workdir",
+    "cwd",
+    "display_description",
+    "mode",
+    "is_new_file",
+    "expected_replacements",
+    "security_risk",
+];
+
+/// Deepest nesting of wrappers.
+const DEEPEST: usize = 4;
+
+/// Reads a JSON value as changes; `None` when it is something else.
+pub(crate) fn read(value: &Value, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
+    inner(value, path, DEEPEST)
+}
+
+fn inner(value: &Value, path: Option<&str>, deep: usize) -> Option<Result<Vec<FilePatch>, ParseError>> {
+    let deep = deep.checked_sub(1)?;
+    match value {
+        Value::Object(map) => object(map, path, deep),
+        Value::Array(list) if list.iter().all(Value::is_string) => {
+            // The lines of a patch, or a command and its arguments.
+            let lines: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+            let script = lines.iter().rev().find(|text| text.contains('\n') && crate::detect(text).is_some());
+            let joined = || {
+                lines
+                    .iter()
+                    .map(|line| format!("{}\n", line.strip_suffix('\n').unwrap_or(line)))
+                    .collect::<String>()
+            };
+            let text = script.map_or_else(joined, |text| (*text).to_owned());
+            patch(&text, path)
+        }
+        Value::Array(list) if !list.is_empty() => edits(list, path),
+        Value::String(text) if text.contains('\n') => patch(text, path),
+        _ => None,
+    }
+}
+
+fn patch(text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
+    crate::detect(text).map(|_| parse_for(text, path))
+}
+
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).collect()
+}
+
+/// The fields of one of these names. Null is as good as absent.
+fn get<'v>(map: &'v Map<String, Value>, names: &[&str]) -> Option<&'v Value> {
+    let wanted = |key: &str| names.iter().any(|name| plain(name) == plain(key));
+    let mut found = map.iter().filter(|(key, value)| wanted(key) && !value.is_null()).map(|(_, value)| value);
+    let first = found.next()?;
+    // Two names with different values: nobody knows which is meant.
+    found.all(|other| other == first).then_some(first)
+}
+
+/// A text, or its lines.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(lines) => lines
+            .iter()
+            .map(|line| line.as_str().map(|line| format!("{}\n", line.strip_suffix('\n').unwrap_or(line))))
+            .collect(),
+        _ => None,
+    }
+}
+
+fn object(
+    map: &Map<String, Value>,
+    path: Option<&str>,
+    deep: usize,
+) -> Option<Result<Vec<FilePatch>, ParseError>> {
+    let known = [
+        PATH,
+        SEARCH,
+        REPLACE,
+        CONTENT,
+        EDITS,
+        FILES,
+        PATCH,
+        EVERYWHERE,
+        LINE,
+        WRAPPERS,
+        ASIDES,
+        &["delete"],
+    ];
+    if map.keys().any(|key| !known.iter().any(|names| names.iter().any(|name| plain(name) == plain(key)))) {
+        return None;
+    }
+    let named = get(map, PATH).and_then(Value::as_str).filter(|path| !path.is_empty());
+    let path = named.or(path);
+    let command = map.get("command").and_then(Value::as_str);
+    if matches!(command, Some("view" | "undo_edit")) {
+        return None;
+    }
+    match get(map, EDITS) {
+        Some(Value::Array(list)) if !list.is_empty() => return edits(list, path),
+        Some(edit @ Value::Object(_)) => return edits(std::slice::from_ref(edit), path),
+        Some(Value::String(text)) => {
+            let list: Value = serde_json::from_str(text).ok()?;
+            return edits(list.as_array()?, path);
+        }
+        _ => {}
+    }
+    if let Some(Value::Array(files)) = get(map, FILES) {
+        let mut out = Vec::new();
+        for file in files {
+            match object(file.as_object()?, path, deep.checked_sub(1)?)? {
+                Ok(patches) => out.extend(patches),
+                Err(e) => return Some(Err(e)),
+            }
+        }
+        return (!out.is_empty()).then_some(Ok(out));
+    }
+    if get(map, SEARCH).is_some() || get(map, LINE).is_some() || command == Some("insert") {
+        return edits(&[Value::Object(map.clone())], path);
+    }
+    if let Some(wrapped) = get(map, WRAPPERS).filter(|value| value.is_object()) {
+        return inner(wrapped, path, deep);
+    }
+    if let Some(found) =
+        PATCH.iter().filter_map(|name| get(map, &[name])).find_map(|value| inner(value, path, deep))
+    {
+        return Some(found);
+    }
+    let content = text(get(map, CONTENT)?)?;
+    Some(path.map(|path| vec![whole(path, content.as_bytes())]).ok_or(ParseError::NoPath("give it a path")))
+}
+
+/// A list of edits, each with its path or all of them with one.
+fn edits(list: &[Value], path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
+    struct Edit {
+        path: Option<String>,
+        search: String,
+        replace: String,
+        everywhere: bool,
+        below: Option<usize>,
+    }
+    let edit = |value: &Value| {
+        let map = value.as_object()?;
+        let below = match get(map, LINE) {
+            Some(line) => Some(usize::try_from(line.as_u64()?).ok()?),
+            None => None,
+        };
+        let search = match get(map, SEARCH) {
+            Some(search) => text(search)?,
+            None if below.is_some() => String::new(),
+            None => return None,
+        };
+        Some(Edit {
+            path: get(map, PATH)
+                .and_then(Value::as_str)
+                .filter(|path| !path.is_empty())
+                .or(path)
+                .map(str::to_owned),
+            search,
+            replace: text(get(map, REPLACE)?)?,
+            everywhere: match get(map, EVERYWHERE) {
+                Some(all) => all.as_bool()?,
+                None => false,
+            },
+            below,
+        })
+    };
+    let list: Vec<Edit> = list.iter().map(edit).collect::<Option<_>>()?;
+    if list.iter().any(|edit| edit.path.is_none()) {
+        return Some(Err(ParseError::NoPath("give each edit a path")));
+    }
+    Some(Ok(changes(list.iter().filter_map(|edit| {
+        let path = edit.path.as_deref()?;
+        Some(Change {
+            path,
+            search: &edit.search,
+            replace: &edit.replace,
+            everywhere: edit.everywhere,
+            below: edit.below,
+        })
+    }))))
+}

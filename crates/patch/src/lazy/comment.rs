@@ -1,0 +1,137 @@
+//! What a line says as a comment, in any language.
+
+/// The part of a line that may be a placeholder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Text<'a> {
+    /// The whole line is a comment.
+    Comment(&'a str),
+    /// No comment, but between brackets or after dots: `[... rest of the code ...]`.
+    Aside(&'a str),
+    /// A comment behind code that does nothing, such as `pass` or an opening brace.
+    Trailing(&'a str),
+    /// Dots for a block's body: `{ ... }`.
+    Dots,
+}
+
+/// How a comment line starts, and how it ends if it has to.
+const COMMENTS: [(&str, &str); 25] = [
+    ("<!--", "-->"),
+    ("{/*", "*/}"),
+    ("/**", "*/"),
+    ("/*", "*/"),
+    ("<%--", "--%>"),
+    ("<%#", "%>"),
+    ("{{!--", "--}}"),
+    ("{{!", "}}"),
+    ("{#", "#}"),
+    ("@*", "*@"),
+    ("(*", "*)"),
+    ("{-", "-}"),
+    ("--[[", "]]"),
+    ("\"\"\"", "\"\"\""),
+    ("'''", "'''"),
+    ("//", ""),
+    ("#", ""),
+    ("--", ""),
+    (";", ""),
+    ("% ", ""),
+    ("%%", ""),
+    ("::", ""),
+    ("* ", ""),
+    ("! ", ""),
+    ("..", ""),
+];
+
+/// Words that start a comment, in any case.
+const WORDS: [&str; 3] = ["rem ", "@rem ", "dnl "];
+
+/// Code behind which a comment may stand for a body.
+const EMPTY: [&str; 8] = ["pass", "...", "{}", "return", "return;", ";", "}", "]"];
+
+/// A cheap look: most lines of code are nothing of the kind.
+pub(super) fn may_be(text: &str) -> bool {
+    let comment = text.starts_with([
+        '/', '#', '<', '{', '-', ';', '%', '\'', '*', '(', '[', '.', '…', '"', ':', '@', '!', 'r', 'R', 'd',
+    ]);
+    comment
+        || text.contains("/*")
+        || text.contains("//")
+        || text.contains('#')
+        || text.contains("...")
+        || text.contains('…')
+}
+
+/// What a line says, without what makes it a comment. In prose only `<!-- -->` does.
+pub(super) fn of(text: &str, prose: bool) -> Option<Text<'_>> {
+    let list: &[(&str, &str)] = if prose { &COMMENTS[..2] } else { &COMMENTS };
+    for (open, close) in list {
+        let Some(inner) = text.strip_prefix(open) else { continue };
+        if *open == ".." {
+            break; // dots, or reStructuredText
+        }
+        if *open == "//" && inner.starts_with(['/', '!']) {
+            return None; // documentation, which shows code that is cut short
+        }
+        if *open == "::" && inner.starts_with(':') || *open == "#" && inner.starts_with(['!', '[', '{']) {
+            return None;
+        }
+        let inner = inner.strip_suffix(close).unwrap_or(inner);
+        return Some(Text::Comment(
+            inner.trim_matches(|c: char| c.is_whitespace() || "/#*-=~;%".contains(c)),
+        ));
+    }
+    if !prose {
+        if let Some(word) =
+            WORDS.iter().find(|word| text.get(..word.len()).is_some_and(|t| t.eq_ignore_ascii_case(word)))
+        {
+            return Some(Text::Comment(text[word.len()..].trim()));
+        }
+        // Visual Basic; a string has its other quote.
+        if let Some(inner) = text.strip_prefix('\'').filter(|inner| !inner.contains('\'')) {
+            return Some(Text::Comment(inner.trim()));
+        }
+    }
+    aside(text).or_else(|| if prose { None } else { trailing(text) })
+}
+
+fn aside(text: &str) -> Option<Text<'_>> {
+    let dots = text.strip_prefix("...").or_else(|| text.strip_prefix('…'));
+    if let Some(rest) = dots {
+        // `...rest` and `...(cond ? a : b)` are code.
+        let spread = rest.starts_with(['(', '[', '{'])
+            || rest.starts_with(|c: char| c.is_alphabetic() || c == '_') && !rest.contains(' ');
+        return (!spread).then_some(Text::Aside(text));
+    }
+    let wrapped = [('[', ']'), ('(', ')'), ('<', '>'), ('{', '}')]
+        .iter()
+        .any(|(open, close)| text.starts_with(*open) && text.ends_with(*close) && text.len() > 2);
+    wrapped.then_some(Text::Aside(text))
+}
+
+fn trailing(text: &str) -> Option<Text<'_>> {
+    let body: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    if ["{...}", "{…}", "{/*...*/}", "{//...}", "{/*…*/}"]
+        .iter()
+        .any(|dots| body.ends_with(dots) && body.len() > dots.len())
+    {
+        return Some(Text::Dots);
+    }
+    if let Some((_, rest)) = text.split_once("/*")
+        && let Some((inner, _)) = rest.split_once("*/")
+    {
+        let before = text.split_once("/*").map(|(before, _)| before.trim_end()).unwrap_or_default();
+        let empty =
+            before.is_empty() || before.ends_with(['{', '(', '>', '[', ';']) || EMPTY.contains(&before);
+        return empty.then_some(Text::Trailing(inner.trim()));
+    }
+    let (code, inner) = ["//", "#", "--"].iter().find_map(|mark| {
+        let at = text.find(&format!(" {mark}"))?;
+        Some((text[..at].trim_end(), text[at + 1 + mark.len()..].trim()))
+    })?;
+    let empty = EMPTY.contains(&code)
+        || code.ends_with(['{', ':', '[', '('])
+        || code.ends_with(": ...")
+        || code.ends_with(": pass");
+    let inner = inner.trim_end_matches(['}', ' ', ';']);
+    empty.then_some(Text::Trailing(inner))
+}
