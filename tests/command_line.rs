@@ -127,7 +127,7 @@ fn help_of_run_lists_every_flag_and_exit_code() {
 
     Exit codes:
         0  done, and the verification passed
-        1  done, but not verified: no check to run, or it does not pass
+        1  not verified: no check to run, or it does not pass; or nothing was changed
         2  refused or misused: bad flags, settings or files, no sandbox
         3  gave up: the model was getting nowhere
         4  a budget was reached: turns, tokens, seconds or cost

@@ -78,7 +78,11 @@ fn an_output_is_judged_as_a_run_would_judge_it() {
         assert!(refused.contains(why), "{text}: {value}");
     }
     let value = judged(&call("read_file", json!({"path": "add.sh", "start_line": "2"})));
-    assert_eq!(value["calls"][0]["arguments"], json!({"path": "add.sh", "start_line": 2}), "as it would be run");
+    assert_eq!(
+        value["calls"][0]["arguments"],
+        json!({"path": "add.sh", "start_line": 2}),
+        "as it would be run"
+    );
     assert_eq!(value["calls"][0]["repairs"], json!(["start_line coerced"]));
     assert_eq!(value["calls"][0]["written"]["arguments"]["start_line"], "2");
     let patch = "--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n }\n";

@@ -125,7 +125,11 @@ fn a_run_that_changed_nothing_is_resumed_and_replayed_as_one() {
         child.wait().unwrap();
         command(&world, &server, &["resume"]).output().unwrap();
         let last = world.journal().pop().unwrap();
-        assert_eq!((&last["ending"]["kind"], &last["message"]), (&json!("no_change"), &json!("It adds.")), "{cut}");
+        assert_eq!(
+            (&last["ending"]["kind"], &last["message"]),
+            (&json!("no_change"), &json!("It adds.")),
+            "{cut}"
+        );
         assert_eq!(asked(&server), requests, "after {cut}");
     }
 }

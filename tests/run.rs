@@ -94,7 +94,8 @@ fn ended(world: &World) -> (String, u64) {
 
 #[test]
 fn a_run_that_changed_nothing_is_not_verified_though_the_check_passes() {
-    let refused = call("apply_patch", json!({"edits": [{"path": "add.sh", "search": "nowhere", "replace": "x"}]}));
+    let refused =
+        call("apply_patch", json!({"edits": [{"path": "add.sh", "search": "nowhere", "replace": "x"}]}));
     let done = call("finish", json!({"summary": "It adds."}));
     let looks = call("run_tests", json!({}));
     for (answers, turns) in [
@@ -143,7 +144,8 @@ fn a_patch_that_is_the_whole_answer_is_applied() {
         let (world, server) = (World::with_a_bug(), Server::start());
         script(&server, [answer.clone(), mending()[1].clone(), call("finish", json!({}))]);
         run(&world, &server, &["Make the tests pass."]);
-        let told = world.journal().into_iter().filter(|e| e["event"] == "message" && e["role"] == "user").nth(1);
+        let told =
+            world.journal().into_iter().filter(|e| e["event"] == "message" && e["role"] == "user").nth(1);
         let told = told.unwrap()["content"].as_str().unwrap().to_owned();
         assert_eq!(told.contains("has a patch in it"), !answer.contains("<think>"), "{told}");
         assert!(!world.journal().iter().any(|e| e["event"] == "call" && e["turn"] == 1), "{answer}");

@@ -343,10 +343,13 @@ async fn what_a_server_repeats_of_a_continued_line_is_not_on_record() {
     let repeated = "```python\ndef add(a, b):\n    return a + b";
     let ran = world_with_branches().run("t", vec![unchanged_in_doubt(&[(" +", -0.8)]), says(repeated)]).await;
     assert_eq!((&ran.report.ending, ran.files["calc.py"].as_str()), (&Ending::Verified, FIXED));
-    let content = |e: &Event| if let Event::Output { content, .. } = e { Some(content.clone()) } else { None };
+    let content =
+        |e: &Event| if let Event::Output { content, .. } = e { Some(content.clone()) } else { None };
     assert_eq!(ran.events().filter_map(content).last().as_deref(), Some(" b"));
-    let shown: String =
-        ran.events().filter_map(|e| if let Event::Text { turn: 2, text } = e { Some(text.as_str()) } else { None }).collect();
+    let shown: String = ran
+        .events()
+        .filter_map(|e| if let Event::Text { turn: 2, text } = e { Some(text.as_str()) } else { None })
+        .collect();
     assert_eq!(shown, " b");
 }
 

@@ -195,8 +195,8 @@ pub fn plain(name: &str) -> String {
 #[must_use]
 pub fn bare(name: &str) -> &str {
     let number = |part: &&str| part.bytes().all(|b| b.is_ascii_digit());
-    let parts = name.trim().rsplit(['.', ':', '/']);
-    let name = parts.filter(|part| !number(part)).next().unwrap_or(name);
+    let mut parts = name.trim().rsplit(['.', ':', '/']);
+    let name = parts.find(|part| !number(part)).unwrap_or(name);
     name.rsplit("__").next().unwrap_or(name)
 }
 

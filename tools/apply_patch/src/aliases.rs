@@ -18,6 +18,8 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         "text_editor",
         "file_editor",
         "replace_in_file",
+        "replace_file_content",
+        "multi_replace_file_content",
         "replace_string",
         "replace_string_in_file",
         "search_replace",
@@ -262,6 +264,10 @@ fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
     let mut path = None;
     for edit in &mut list {
         let Some(edit) = edit.as_object_mut() else { return Err("edits is not a list of edits".into()) };
+        edit.retain(|name, _| !aliases::is_aside(name));
+        if aliases::truth(edit, ALL)? == Some(true) {
+            edit.insert("replace_all".into(), true.into());
+        }
         for (names, own) in [(SEARCH, "search"), (REPLACE, "replace"), (Aliases::FILE, "path")] {
             rename(edit, names, own, notes)?;
         }

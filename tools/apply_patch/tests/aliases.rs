@@ -31,13 +31,31 @@ fn edits_of_other_agents_are_edits() {
     for (tool, arguments) in [
         ("apply_patch", json!({"file_path": "a.py", "old_string": "return 1", "new_string": "return 2"})),
         ("apply_patch", json!({"path": "a.py", "oldText": "return 1", "newText": "return 2"})),
-        ("apply_patch", json!({"command": "str_replace", "path": "a.py", "old_str": "return 1", "new_str": "return 2"})),
-        ("Edit", json!({"file_path": "a.py", "old_string": "return 1", "new_string": "return 2", "replace_all": false})),
-        ("str_replace_editor", json!({"command": "str_replace", "path": "a.py", "old_str": "return 1", "new_str": "return 2", "file_text": "", "view_range": []})),
-        ("replace", json!({"file_path": "a.py", "old_string": "return 1", "new_string": "return 2", "expected_replacements": 1, "instruction": "Fix it"})),
+        (
+            "apply_patch",
+            json!({"command": "str_replace", "path": "a.py", "old_str": "return 1", "new_str": "return 2"}),
+        ),
+        (
+            "Edit",
+            json!({"file_path": "a.py", "old_string": "return 1", "new_string": "return 2", "replace_all": false}),
+        ),
+        (
+            "str_replace_editor",
+            json!({"command": "str_replace", "path": "a.py", "old_str": "return 1", "new_str": "return 2", "file_text": "", "view_range": []}),
+        ),
+        (
+            "replace",
+            json!({"file_path": "a.py", "old_string": "return 1", "new_string": "return 2", "expected_replacements": 1, "instruction": "Fix it"}),
+        ),
         ("search_replace", json!({"filePath": "a.py", "search": "return 1", "replace": "return 2"})),
-        ("MultiEdit", json!({"file_path": "a.py", "edits": [{"old_string": "return 1", "new_string": "return 2"}]})),
-        ("functions.edit_file", json!({"path": "a.py", "edits": [{"oldText": "return 1", "newText": "return 2"}]})),
+        (
+            "MultiEdit",
+            json!({"file_path": "a.py", "edits": [{"old_string": "return 1", "new_string": "return 2"}]}),
+        ),
+        (
+            "functions.edit_file",
+            json!({"path": "a.py", "edits": [{"oldText": "return 1", "newText": "return 2"}]}),
+        ),
     ] {
         assert_eq!(accepted(tool, &arguments), Ok(edit.clone()), "{tool} {arguments}");
     }
@@ -51,13 +69,18 @@ fn whole_files_and_patches_of_other_agents_are_ours() {
         ("Write", json!({"file_path": "b.py", "content": "x = 1\n"})),
         ("write_to_file", json!({"path": "b.py", "content": "x = 1\n", "line_count": "true"})),
         ("create_file", json!({"filePath": "b.py", "file_text": "x = 1\n", "append": false})),
-        ("default_api.create_file", json!({"target_file": "b.py", "contents": "x = 1\n", "explanation": "new"})),
+        (
+            "default_api.create_file",
+            json!({"target_file": "b.py", "contents": "x = 1\n", "explanation": "new"}),
+        ),
         ("str_replace_based_edit_tool", json!({"command": "create", "path": "b.py", "file_text": "x = 1\n"})),
     ] {
         assert_eq!(accepted(tool, &arguments), Ok(content.clone()), "{tool} {arguments}");
     }
     let patch = "--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,2 @@\n def f():\n-    return 1\n+    return 2\n";
-    for (tool, name) in [("apply_patch", "input"), ("apply_patch", "diff"), ("apply_diff", "diff"), ("patch", "patch_text")] {
+    for (tool, name) in
+        [("apply_patch", "input"), ("apply_patch", "diff"), ("apply_diff", "diff"), ("patch", "patch_text")]
+    {
         assert_eq!(accepted(tool, &json!({name: patch})), Ok(json!({"patch": patch})), "{tool} {name}");
     }
     assert_eq!(
@@ -74,11 +97,19 @@ fn what_cannot_be_honored_is_refused_with_a_sentence() {
         ("write_file", json!({"path": "a.py", "content": "x", "overwrite": false}), "written over"),
         ("write_file", json!({"path": "a.py", "content": "x", "encoding": "latin-1"}), "encoding"),
         ("edit_file", json!({"path": "a.py", "content": "x", "start_line": 1, "end_line": 2}), "by number"),
-        ("edit_file", json!({"target_file": "a.py", "code_edit": "// ... existing code ...\nx"}), "leaves code out"),
+        (
+            "edit_file",
+            json!({"target_file": "a.py", "code_edit": "// ... existing code ...\nx"}),
+            "leaves code out",
+        ),
         ("str_replace_editor", json!({"command": "undo_edit", "path": "a.py"}), "no command"),
         ("insert", json!({"path": "a.py", "insert_line": 1, "old_str": "r", "new_str": "x"}), "either"),
         ("write_file", json!({"path": "a.py", "content": "x", "dry_run": true}), "changes files"),
-        ("replace", json!({"path": "a.py", "old_string": "r", "new_string": "x", "expected_replacements": 2}), "one place"),
+        (
+            "replace",
+            json!({"path": "a.py", "old_string": "r", "new_string": "x", "expected_replacements": 2}),
+            "one place",
+        ),
         ("Edit", json!({"file_path": "a.py", "new_string": "x"}), "needs search"),
         ("apply_patch", json!({"path": "a.py", "file_path": "b.py", "content": "x"}), "same argument"),
     ] {
@@ -99,7 +130,10 @@ async fn text_is_inserted_behind_a_line() {
         let (folder, registry) = registry();
         std::fs::write(folder.path().join("a.py"), file).unwrap();
         for (tool, arguments) in [
-            ("str_replace_editor", json!({"command": "insert", "path": "a.py", "insert_line": line, "new_str": text})),
+            (
+                "str_replace_editor",
+                json!({"command": "insert", "path": "a.py", "insert_line": line, "new_str": text}),
+            ),
             ("insert", json!({"path": "a.py", "insert_line": line.to_string(), "text": text})),
         ] {
             std::fs::write(folder.path().join("a.py"), file).unwrap();
@@ -113,4 +147,30 @@ async fn text_is_inserted_behind_a_line() {
     let accepted = registry.accept("str_replace_editor", &arguments).unwrap();
     let refused = registry.call(accepted.tool, accepted.arguments).await.unwrap_err().to_string();
     assert!(refused.contains("has 2 lines"), "{refused}");
+}
+
+#[tokio::test]
+async fn replace_all_is_all_places() {
+    for (tool, arguments) in [
+        ("Edit", json!({"file_path": "a.py", "old_string": "x", "new_string": "y", "replace_all": true})),
+        (
+            "MultiEdit",
+            json!({"file_path": "a.py", "edits": [{"old_string": "x", "new_string": "y", "replace_all": "true"}]}),
+        ),
+        (
+            "replace_file_content",
+            json!({"TargetFile": "a.py", "ReplacementChunks": [{"TargetContent": "x", "ReplacementContent": "y", "AllowMultiple": true, "explanation": "z"}]}),
+        ),
+    ] {
+        let (folder, registry) = registry();
+        std::fs::write(folder.path().join("a.py"), "x = 1\nx = x\n").unwrap();
+        let accepted = registry.accept(tool, &arguments).unwrap();
+        registry.call(accepted.tool, accepted.arguments).await.unwrap();
+        assert_eq!(std::fs::read_to_string(folder.path().join("a.py")).unwrap(), "y = 1\ny = y\n", "{tool}");
+    }
+    let (folder, registry) = registry();
+    std::fs::write(folder.path().join("a.py"), "x = 1\nx = x\n").unwrap();
+    let arguments = json!({"file_path": "a.py", "old_string": "x", "new_string": "y", "replace_all": false});
+    let accepted = registry.accept("Edit", &arguments).unwrap();
+    assert!(registry.call(accepted.tool, accepted.arguments).await.is_err(), "which of them is not said");
 }
