@@ -63,14 +63,15 @@ impl Parser {
                 }
                 self.hold = None;
                 self.skip(win, after, out);
-                if !self.think_seen {
+                // Another close in the same answer: the one before it was a word in the thought.
+                if !self.think_seen || self.calls > 0 && !self.behind_call {
                     self.think_seen = true;
                     out.push(Event::OrphanThink { at: start });
                     self.fence = None;
                     self.announced = false;
                     self.foreign = false;
                     self.tail.clear();
-                    self.answer.clear();
+                    self.begin_answer();
                 }
                 self.line_blank = true;
             }
@@ -257,7 +258,7 @@ impl Parser {
         match turn {
             Turn::Foreign | Turn::Assistant => {
                 self.skip(win, after, out);
-                self.foreign = turn == Turn::Foreign;
+                self.foreign = turn == Turn::Foreign || self.goes_on_alone();
             }
             Turn::Role => {
                 self.skip(win, after, out);
@@ -267,10 +268,17 @@ impl Parser {
             Turn::Result => {
                 self.hold = None;
                 self.skip(win, after, out);
+                // What the model does then, it does on the ground of what it made up.
+                self.foreign |= self.calls > 0;
                 self.mode = Mode::Result;
             }
             Turn::ResultEnd => self.skip(win, after, out),
         }
+    }
+
+    /// Whether the model's own turn begins behind a turn that it made up to follow its call.
+    pub(crate) fn goes_on_alone(&self) -> bool {
+        self.foreign && self.calls > 0
     }
 
     /// Behind a broken call its closing tag or token sets things right.
