@@ -4,7 +4,7 @@
 //! in the same sentence, a quote, a bracket or an equals sign directly before the brace, or a quoted line (`> `, `12|`).
 
 /// Words that make what follows them in the sentence an example, or say that it is not being sent.
-const CUES: [&str; 117] = [
+const CUES: [&str; 139] = [
     "for example",
     "for instance",
     "e.g.",
@@ -122,6 +122,28 @@ const CUES: [&str; 117] = [
     "you sent",
     "previous call",
     "earlier call",
+    "run this yourself",
+    "yourself:",
+    "must not be",
+    "executed the following",
+    "history of",
+    "is an object",
+    "never execute",
+    "never run",
+    "imagine",
+    "suppose",
+    "call failed",
+    "already executed",
+    "格式如下",
+    "不要",
+    "たとえば",
+    "예를 들어",
+    "por exemplo",
+    "ad esempio",
+    "got:",
+    "expected:",
+    "agent that emits",
+    "how a call looks",
 ];
 
 /// Words that say so where they begin the sentence that the object stands in: a condition, or a
@@ -141,7 +163,7 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         if line.trim_start().starts_with('>') {
             return true;
         }
-        if is_of_a_file(line) || is_of_a_record(line) {
+        if is_of_a_file(line) || is_of_a_record(line) || is_mid_sentence(line) {
             return true;
         }
         match line.chars().next_back() {
@@ -186,6 +208,13 @@ fn is_of_a_file(line: &str) -> bool {
             .is_some_and(|(path, n)| !path.is_empty() && number(n))
 }
 
+/// A sentence that has not come to its end and does not announce anything: the object is a word in it.
+fn is_mid_sentence(line: &str) -> bool {
+    let said = line.trim_end();
+    let goes_on = said.ends_with(|c: char| c.is_alphanumeric() || c == ',');
+    line.ends_with(' ') && goes_on && !said.ends_with("},")
+}
+
 /// The row of a table, an item of a list, a comment of HTML, a footnote, and a line of a log, which
 /// begins with the time.
 fn is_of_a_record(line: &str) -> bool {
@@ -197,7 +226,17 @@ fn is_of_a_record(line: &str) -> bool {
     let comment = line.rfind("<!--").is_some_and(|at| !line[at..].contains("-->"));
     let item = line.strip_prefix(['-', '*', '•']).and_then(|rest| rest.strip_prefix(' '));
     let item = item.is_some_and(|rest| !rest.trim().is_empty());
-    date || time || comment || item || line.starts_with("[^") || line.starts_with('|')
+    let member = line.starts_with('"') && line.trim_end().ends_with("\":");
+    let changed = matches!(line.trim_end(), "+" | "-") && !line.ends_with(' ');
+    let numbered = line.ends_with('\t') && line.trim_end().bytes().all(|b| b.is_ascii_digit());
+    date || time
+        || comment
+        || item
+        || member
+        || changed
+        || numbered && !line.trim_end().is_empty()
+        || line.starts_with("[^")
+        || line.starts_with('|')
 }
 
 /// The tool that ReAct's lines `Action: NAME` and `Action Input:` announce at the end of the text before an object, and
