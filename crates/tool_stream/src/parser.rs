@@ -659,8 +659,14 @@ impl Parser {
 
     /// Whether the text before the object at hand leaves it a call.
     pub(crate) fn stands_alone(&self) -> bool {
+        self.stands_alone_as(false)
+    }
+
+    /// The same. A token is not a word of the sentence before it.
+    pub(crate) fn stands_alone_as(&self, token: bool) -> bool {
         let same_line = !self.line_blank && self.hold.is_none();
-        !prose::is_example(self.before(), same_line)
+        let word = same_line && !token && prose::is_mid_sentence(self.before());
+        !word && !prose::is_example(self.before(), same_line)
     }
 
     pub(crate) fn begin_python(&mut self, start: usize, named: Named) {

@@ -163,7 +163,7 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         if line.trim_start().starts_with('>') {
             return true;
         }
-        if is_of_a_file(line) || is_of_a_record(line) || is_mid_sentence(line) {
+        if is_of_a_file(line) || is_of_a_record(line) {
             return true;
         }
         match line.chars().next_back() {
@@ -208,11 +208,27 @@ fn is_of_a_file(line: &str) -> bool {
             .is_some_and(|(path, n)| !path.is_empty() && number(n))
 }
 
+/// Words that stand before a call as its label, where they are all that stands there.
+const LABELS: [&str; 9] = [
+    "json",
+    "tool",
+    "tool call",
+    "tool_call",
+    "call",
+    "action",
+    "function call",
+    "assistant",
+    "calling tool",
+];
+
 /// A sentence that has not come to its end and does not announce anything: the object is a word in it.
-fn is_mid_sentence(line: &str) -> bool {
+pub(crate) fn is_mid_sentence(before: &[u8]) -> bool {
+    let line = before.rsplit(|b| *b == b'\n').next().unwrap_or(before);
+    let line = String::from_utf8_lossy(line).to_lowercase();
     let said = line.trim_end();
     let goes_on = said.ends_with(|c: char| c.is_alphanumeric() || c == ',');
-    line.ends_with(' ') && goes_on && !said.ends_with("},")
+    let label = LABELS.contains(&said.trim_start());
+    line.ends_with(' ') && goes_on && !label && !said.ends_with("},")
 }
 
 /// The row of a table, an item of a list, a comment of HTML, a footnote, and a line of a log, which

@@ -10,7 +10,7 @@ use memchr::{memchr, memchr3};
 use crate::dialects::{ANALYSIS, ANALYSIS_END, THOUGHTS};
 use crate::event::{Call, End, Event, Options};
 use crate::parser::{Flow, Mode, Parser};
-use crate::tags::{Literal, Tag, classify, is_one_of, literal, tag_length};
+use crate::tags::{Literal, Tag, classify, is_one_of, is_token, literal, tag_length};
 use crate::window::Window;
 
 /// The thought that is open or was the last one.
@@ -60,7 +60,7 @@ impl Parser {
     /// Whether an opening mark opens a thought where it stands. A token does, wherever it stands; an
     /// element in the middle of a sentence is a word about thoughts.
     pub(crate) fn may_think(&self, mark: &[u8]) -> bool {
-        let token = !mark.starts_with(b"<") || mark.contains(&b'|') || mark.contains(&0xBD);
+        let token = is_token(mark);
         let before = self.before();
         // Glued to a word it is none of a sentence's words.
         let glued = before.last().is_some_and(u8::is_ascii_alphanumeric);

@@ -9,7 +9,7 @@ use crate::markup::{self, Closer, Invoke};
 use crate::object::Named;
 use crate::parser::{Flow, Mode, Parser};
 use crate::prose;
-use crate::tags::{Literal, Plain, Tag, classify, literal, plain_element, tag_length};
+use crate::tags::{Literal, Plain, Tag, classify, is_token, literal, plain_element, tag_length};
 use crate::text::Repairs;
 use crate::window::{Blanks, Window};
 
@@ -77,7 +77,7 @@ impl Parser {
             }
             Tag::Turn(Turn::Header | Turn::Channel) => {
                 self.show(win, self.pos, out);
-                if self.in_example(&tag) {
+                if self.in_example(&tag, win.slice(start, after)) {
                     return self.plain(len);
                 }
                 self.hold = None;
@@ -94,7 +94,7 @@ impl Parser {
                 let placed =
                     || self.may_think(win.slice(start, after)) || self.before().ends_with(b"function");
                 let placed = !named || placed();
-                if self.in_example(&tag) || !placed {
+                if self.in_example(&tag, win.slice(start, after)) || !placed {
                     return self.plain(len);
                 }
                 self.opening(win, tag, start, after, out);
@@ -132,9 +132,10 @@ impl Parser {
     }
 
     /// Whether an opening tag is one in an example. Then the rest of the example is text.
-    fn in_example(&mut self, tag: &Tag) -> bool {
+    fn in_example(&mut self, tag: &Tag, mark: &[u8]) -> bool {
         let kind = std::mem::discriminant(tag);
-        let alone = || self.stands_alone();
+        let token = is_token(mark);
+        let alone = || self.stands_alone_as(token);
         let example = match self.example {
             // Another call of the same kind may be a real one.
             Some(open) if open == kind && self.line_blank => !alone(),
