@@ -347,13 +347,18 @@ pub(crate) const THOUGHTS: &[Thought] = &[
         ..PLAIN
     },
     Thought {
-        families: "Hermes 3, Claude prompts",
+        families: "Hermes 3, prompts for Claude",
         open: &[
             "<scratch_pad>",
             "<scratchpad>",
             "<inner_monologue>",
             "<internal_monologue>",
             "<antthinking>",
+            "<internal_thoughts>",
+            "<thought_process>",
+            "<analysis>",
+            "<planning>",
+            "<plan>",
         ],
         close: &[
             "</scratch_pad>",
@@ -361,6 +366,11 @@ pub(crate) const THOUGHTS: &[Thought] = &[
             "</inner_monologue>",
             "</internal_monologue>",
             "</antthinking>",
+            "</internal_thoughts>",
+            "</thought_process>",
+            "</analysis>",
+            "</planning>",
+            "</plan>",
         ],
         nests: true,
         ..PLAIN

@@ -175,7 +175,8 @@ pub enum Repair {
     InnerQuote,
     /// A NUL, a byte order mark or an odd space between tokens.
     StrayByte,
-    /// A closing tag that never came, at the end of an answer the model ended itself.
+    /// A tag of a value that never came, or the closing tag of a call at the end of an answer the model
+    /// ended itself.
     MissingCloser,
     /// A closing brace missing before the tag that closes the call.
     MissingBrace,
@@ -228,6 +229,8 @@ pub enum Malformed {
     NoName,
     /// Two different tools in one object.
     TwoNames,
+    /// A result stands beside the arguments: the object tells of a call that was made.
+    Record,
 }
 
 impl fmt::Display for Malformed {
@@ -263,6 +266,10 @@ impl fmt::Display for Malformed {
             }
             Malformed::NoName => {
                 "The object names no tool: send {\"tool\": NAME, \"arguments\": {…}} with a name from the list."
+            }
+            Malformed::Record => {
+                "The object tells of a call and its result, so nothing was done: send the tool's name and its \
+                 arguments alone, and wait for the result."
             }
             Malformed::TwoNames => "The tool call names two different tools: send one object for each call.",
         })

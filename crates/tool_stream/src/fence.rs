@@ -36,9 +36,9 @@ pub(crate) fn is_data_label(label: &str) -> bool {
     (label.is_empty() || label == "xml" || named) && !is_output_label(label)
 }
 
-/// True if a fence with this label holds what a tool said.
+/// True if a fence with this label holds what a tool said, or what the model thinks.
 pub(crate) fn is_output_label(label: &str) -> bool {
-    ["output", "result", "response"].iter().any(|word| label.contains(word))
+    ["output", "result", "response", "think", "thought", "reasoning"].iter().any(|word| label.contains(word))
 }
 
 /// The label of an info string: its first word, in lower case.

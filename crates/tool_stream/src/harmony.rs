@@ -97,7 +97,7 @@ impl Parser {
                 if rest[stop] == b'{' && header.recipient.is_some() {
                     return self.message(win, out);
                 }
-                self.foreign = header.foreign;
+                self.foreign = header.foreign || self.foreign && self.calls > 0;
                 self.shown = at;
                 self.mode = Mode::Text;
             }
@@ -108,7 +108,8 @@ impl Parser {
     /// Behind the header.
     fn message(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Header(header) = &mut self.mode else { return Flow::Go };
-        let (start, foreign) = (header.start, header.foreign);
+        let start = header.start;
+        let foreign = header.foreign || self.foreign && self.calls > 0;
         let recipient = header.recipient.take();
         let analysis = header.channel == "analysis";
         self.shown = self.pos;

@@ -192,7 +192,16 @@ impl Invoke {
                     b'{' if self.arguments.is_empty() && matches!(self.state, State::Between) => {
                         return Outcome::Object;
                     }
-                    _ => return Outcome::Failed(Malformed::NotJson),
+                    // The opening tag of the value was left out; its closing tag says where it ends.
+                    _ => match &self.state {
+                        State::KeyEnd(name) => {
+                            let name = name.clone();
+                            self.repairs.add(Repair::MissingCloser);
+                            self.begin(name, Kind::Pair);
+                            continue;
+                        }
+                        _ => return Outcome::Failed(Malformed::NotJson),
+                    },
                 }
             } else {
                 let hit = memchr(b'<', rest);
@@ -213,6 +222,10 @@ impl Invoke {
                         Some(Tag::KeyEnd) => {
                             let name = String::from_utf8_lossy(win.slice(*body, self.pos)).trim().to_owned();
                             self.state = State::KeyEnd(name);
+                        }
+                        // An opening tag written twice.
+                        Some(Tag::Key) if win.slice(*body, self.pos).trim_ascii().is_empty() => {
+                            self.state = State::Key(self.pos + len);
                         }
                         // Solar has one token between the two.
                         Some(Tag::Value) => {
@@ -245,6 +258,11 @@ impl Invoke {
                         let name = name.clone();
                         self.pos += len;
                         self.begin(name, Kind::Pair);
+                        None
+                    }
+                    // A closing tag written twice.
+                    Some(Tag::KeyEnd) => {
+                        self.pos += len;
                         None
                     }
                     _ => return Outcome::Failed(Malformed::NotJson),
@@ -402,6 +420,11 @@ impl Invoke {
                 && plain_element(bytes) == Some((self.tool.as_str(), Plain::Close));
         if next || ends {
             if self.lenient {
+                // Another argument may be in it.
+                let holds_elements = win.slice(field.body, at).windows(2).any(|pair| pair == b"\n<");
+                if matches!(field.kind, Kind::Child) && ends && holds_elements {
+                    return Some(Outcome::Failed(Malformed::NotJson));
+                }
                 self.repairs.add(Repair::MissingCloser);
                 self.close(win, out);
                 return None;

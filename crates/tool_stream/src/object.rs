@@ -235,7 +235,10 @@ impl Candidate {
         let certain =
             if tool.explicit() { shape::is_arguments(holder) } else { shape::is_sure_arguments(holder) };
         let field = self.reader.key_at(self.root + 1).unwrap_or_default();
-        let described = self.reader.map_at(self.root).is_some_and(|map| map.contains_key("description"));
+        let described = self
+            .reader
+            .map_at(self.root)
+            .is_some_and(|map| map.contains_key("description") || !self.announced && shape::is_record(map));
         if certain && !described && !shape::is_schema_key(field) {
             let holder = holder.to_owned();
             self.open(holder, options, calls, out);
@@ -309,7 +312,7 @@ impl Candidate {
             if old.key != key && (!explicit || old.explicit()) {
                 return Ok(());
             }
-            if self.opened.is_some() {
+            if self.opened.is_some() || explicit && old.explicit() {
                 return if old.name == name { Ok(()) } else { Err(Malformed::TwoNames) };
             }
         }
@@ -341,6 +344,9 @@ impl Candidate {
         } else if self.root == 1 {
             if shape::has_broken_arguments(&map) {
                 return Outcome::Failed { why: Malformed::NotJson, called: true };
+            }
+            if self.opened.is_some() && !self.announced && shape::is_record(&map) {
+                return Outcome::Failed { why: Malformed::Record, called: true };
             }
             let bad_name = shape::has_bad_name(&map);
             self.complete(map, span, options, calls, out);

@@ -13,6 +13,7 @@ use crate::head::Head;
 use crate::json::Syntax;
 use crate::markup::Invoke;
 use crate::object::{Candidate, Named, Outcome};
+use crate::python::Brackets;
 use crate::tags::{Literal, Tag, literal};
 use crate::thoughts::Thinking;
 use crate::whole_file::File;
@@ -98,6 +99,8 @@ pub(crate) enum Mode {
     Head(Box<Head>),
     Header(Box<Header>),
     Raw(Box<Raw>),
+    /// In an answer that begins like a call in Python, up to its closing bracket.
+    Python(Brackets),
     Invoke(Box<Invoke>),
     File(Box<File>),
 }
@@ -212,7 +215,7 @@ impl Parser {
 
     fn run(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         while let Flow::Go = self.step(win, out) {}
-        if matches!(self.mode, Mode::Text | Mode::Think | Mode::Result) {
+        if matches!(self.mode, Mode::Text | Mode::Think | Mode::Result | Mode::Python(_)) {
             self.show(win, self.pos, out);
         }
     }
@@ -240,6 +243,7 @@ impl Parser {
             Mode::Head(_) => self.head(win, out),
             Mode::Header(_) => self.header(win, out),
             Mode::Raw(_) => self.raw(win, out),
+            Mode::Python(_) => self.python_answer(win),
             Mode::Invoke(_) => self.invoke(win, out),
             Mode::File(_) => self.file(win, None, out),
         }
@@ -254,6 +258,17 @@ impl Parser {
         }
         if self.file_begins(byte, out) {
             return Flow::Go;
+        }
+        if !self.answered && self.line_blank && (byte == b'[' || byte.is_ascii_alphabetic()) {
+            match self.begins_in_python(win, byte) {
+                None => return Flow::More,
+                Some(true) => {
+                    self.line_blank = false;
+                    self.mode = Mode::Python(Brackets::default());
+                    return Flow::Go;
+                }
+                Some(false) => {}
+            }
         }
         if std::mem::take(&mut self.column_zero) && self.wary {
             self.line_dead = !matches!(byte, b'{' | b'[' | b'<' | b'`' | b'~');
@@ -300,6 +315,7 @@ impl Parser {
             {
                 self.python_call(win, out)
             }
+            b'U' | b'H' if self.line_blank && self.fence.is_none() => self.invented_turn(win, out),
             b'f' | b'H' if self.line_blank => self.literal(win, out),
             b'O' if self.line_blank && self.reacted => self.observation(win),
             b'#' if self.line_blank && self.fence.is_none() => self.instruction(win),
@@ -381,6 +397,12 @@ impl Parser {
         if self.tail.len() > 4 * most {
             self.tail.drain(..self.tail.len() - most);
         }
+    }
+
+    /// What was shown so far was no answer.
+    pub(crate) fn begin_answer(&mut self) {
+        self.answer.clear();
+        self.answered = false;
     }
 
     /// Keeps an answer that may be written in Python. `bytes` were shown just now.
@@ -510,6 +532,17 @@ impl Parser {
         }
     }
 
+    /// `User:` and `Human:` in the first column: the model goes on for both sides.
+    fn invented_turn(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        for word in [&b"User:"[..], b"Human:"] {
+            match self.word_here(win, word) {
+                None => return Flow::More,
+                Some(invented) => self.foreign |= invented,
+            }
+        }
+        self.literal(win, out)
+    }
+
     /// `### Instruction:` and `### Response:`, the turns of deepseek-coder v1.
     fn instruction(&mut self, win: Window<'_>) -> Flow {
         let turns = [
@@ -524,7 +557,7 @@ impl Parser {
                 None => return Flow::More,
                 Some(false) => {}
                 Some(true) => {
-                    self.foreign = foreign;
+                    self.foreign = foreign || self.goes_on_alone();
                     return self.plain(word.len());
                 }
             }
@@ -540,7 +573,7 @@ impl Parser {
             return if rest.len() >= 16 || win.eof { self.plain(1) } else { Flow::More };
         };
         match &rest[..len] {
-            b"assistant" | b"model" => self.foreign = false,
+            b"assistant" | b"model" => self.foreign = self.goes_on_alone(),
             b"user" | b"system" | b"tool" | b"developer" | b"ipython" | b"environment" | b"function"
             | b"observation" => self.foreign = true,
             _ => return self.plain(1),
@@ -626,8 +659,14 @@ impl Parser {
 
     /// Whether the text before the object at hand leaves it a call.
     pub(crate) fn stands_alone(&self) -> bool {
+        self.stands_alone_as(false)
+    }
+
+    /// The same. A token is not a word of the sentence before it.
+    pub(crate) fn stands_alone_as(&self, token: bool) -> bool {
         let same_line = !self.line_blank && self.hold.is_none();
-        !prose::is_example(self.before(), same_line)
+        let word = same_line && !token && prose::is_mid_sentence(self.before());
+        !word && !prose::is_example(self.before(), same_line)
     }
 
     pub(crate) fn begin_python(&mut self, start: usize, named: Named) {

@@ -5,7 +5,7 @@
 
 use crate::event::{Call, End, Event, Malformed, Options};
 use crate::object::Named;
-use crate::parser::{Flow, Parser};
+use crate::parser::{Flow, Mode, Parser};
 use crate::window::Window;
 
 /// What stands where a call may begin.
@@ -55,7 +55,78 @@ pub(crate) fn head(win: Window<'_>, at: usize) -> Head {
     }
 }
 
+/// The brackets that are open in a call as Python writes it, and the string that is.
+#[derive(Debug, Default)]
+pub(crate) struct Brackets {
+    open: usize,
+    /// The quote, and whether it is tripled.
+    string: Option<(u8, bool)>,
+}
+
 impl Parser {
+    /// Whether the answer begins with a call of a known tool as Python writes it; `None` if more bytes
+    /// are needed to say.
+    pub(crate) fn begins_in_python(&self, win: Window<'_>, byte: u8) -> Option<bool> {
+        let may = self.options.known_tools.is_some()
+            && !self.innermost
+            && !self.foreign
+            && !self.announced
+            && !self.listed
+            && self.fence.is_none();
+        if !may {
+            return Some(false);
+        }
+        match head(win, self.pos + usize::from(byte == b'[')) {
+            Head::More => None,
+            Head::None => Some(false),
+            Head::Found { tool, .. } => Some(self.options.knows(&self.options.bare_name(&tool))),
+        }
+    }
+
+    /// What stands in the strings of such a call is no call: text up to its closing bracket. Whether it
+    /// is one shows when the answer has ended ([`calls`]).
+    pub(crate) fn python_answer(&mut self, win: Window<'_>) -> Flow {
+        while let Some(byte) = win.get(self.pos) {
+            let Mode::Python(brackets) = &mut self.mode else { return Flow::Go };
+            let mut len = 1;
+            match (brackets.string, byte) {
+                (Some(_), b'\\') => len = 2,
+                (None, b'"' | b'\'') => {
+                    let rest = win.from(self.pos);
+                    if rest.len() < 3 && !win.eof {
+                        return Flow::More;
+                    }
+                    let tripled = rest.len() >= 3 && rest[1] == byte && rest[2] == byte;
+                    brackets.string = Some((byte, tripled));
+                    len = if tripled { 3 } else { 1 };
+                }
+                (Some((quote, false)), _) if byte == quote => brackets.string = None,
+                (Some((quote, true)), _) if byte == quote => {
+                    let rest = win.from(self.pos);
+                    if rest.len() < 3 && !win.eof {
+                        return Flow::More;
+                    }
+                    if rest.len() >= 3 && rest[1] == byte && rest[2] == byte {
+                        brackets.string = None;
+                        len = 3;
+                    }
+                }
+                (None, b'(' | b'[' | b'{') => brackets.open += 1,
+                (None, b')' | b']' | b'}') => brackets.open = brackets.open.saturating_sub(1),
+                _ => {}
+            }
+            if self.pos + len > win.end() && !win.eof {
+                return Flow::More;
+            }
+            self.pos = (self.pos + len).min(win.end());
+            if brackets.open == 0 && brackets.string.is_none() && matches!(byte, b')' | b']' | b'}') {
+                self.mode = Mode::Text;
+                return Flow::Go;
+            }
+        }
+        Flow::More
+    }
+
     /// A word where a call as Python writes it may begin.
     pub(crate) fn python_call(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         match head(win, self.pos) {
@@ -67,6 +138,10 @@ impl Parser {
                     return self.plain(1);
                 }
                 self.show(win, self.pos, out);
+                let told = self.fence.is_some() && !self.behind_call && !self.announced && !self.listed;
+                if told && !self.stands_alone() {
+                    return self.plain(1);
+                }
                 self.python_arguments(&tool, self.pos, open)
             }
         }

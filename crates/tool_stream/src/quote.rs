@@ -179,11 +179,14 @@ pub(crate) struct Look {
     newline: bool,
     /// Containers closed behind the quote.
     closed: usize,
+    /// A plus and another string follow: a program's expression, or part of the text.
+    joined: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     AfterQuote,
+    Plus,
     Slash,
     AfterCloser,
     AfterComma,
@@ -197,7 +200,7 @@ enum Phase {
 
 impl Look {
     pub(crate) fn new(pos: usize) -> Look {
-        Look { pos, phase: Phase::AfterQuote, newline: false, closed: 0 }
+        Look { pos, phase: Phase::AfterQuote, newline: false, closed: 0, joined: false }
     }
 
     /// `doubt`: quotes without backslash have been seen in this object, so more is asked.
@@ -220,6 +223,9 @@ impl Look {
 
     /// What follows fits. In a string that has inner quotes the string itself must fit too.
     fn closing(&self, win: Window<'_>, text: &mut Text, stack: &[Frame]) -> Verdict {
+        if self.joined {
+            return Verdict::Unclear;
+        }
         if text.inner == 0 || text.needs_lines(stack) {
             return Verdict::Closes;
         }
@@ -239,6 +245,10 @@ impl Look {
         }
         match self.phase {
             Phase::AfterQuote => self.after_quote(byte, stack, doubt, text),
+            Phase::Plus => {
+                self.joined = matches!(byte, b'"' | b'\'');
+                Some(self.joined)
+            }
             Phase::Slash => Some(matches!(byte, b'/' | b'*')),
             Phase::AfterCloser => match byte {
                 b',' | b'#' => Some(true),
@@ -306,6 +316,7 @@ impl Look {
             b']' if !self.newline && text.needs_lines(stack) => Some(false),
             b'}' | b']' => self.closer(byte, stack, doubt),
             b'/' if text.inner == 0 => self.to(Phase::Slash),
+            b'+' if text.inner == 0 => self.to(Phase::Plus),
             // A comma forgotten at the end of a line.
             b'"' | b'\'' if in_object && self.newline => self.to(Phase::Key(byte)),
             _ => Some(false),

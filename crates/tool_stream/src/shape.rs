@@ -144,13 +144,17 @@ const NOT_A_CALL: [&str; 14] = [
 ];
 
 /// Members of records that have a name or a tool among other data: packages, lines of logs.
-const RECORD: [&str; 14] = [
+const RECORD: [&str; 18] = [
     "author",
+    "count",
     "date",
     "dependencies",
+    "durationms",
     "homepage",
+    "latencyms",
     "level",
     "license",
+    "image",
     "msg",
     "price",
     "scripts",
@@ -160,6 +164,26 @@ const RECORD: [&str; 14] = [
     "url",
     "version",
 ];
+
+/// Members beside a call's arguments that make it a record of a call: a line of a log, an echoed result.
+const ECHO: [&str; 11] = [
+    "result",
+    "results",
+    "exitcode",
+    "returncode",
+    "stdout",
+    "stderr",
+    "durationms",
+    "latencyms",
+    "level",
+    "ts",
+    "timestamp",
+];
+
+/// True if the call that `map` holds is told of, not made.
+pub(crate) fn is_record(map: &Map<String, Value>) -> bool {
+    map.keys().any(|key| among(key, &ECHO))
+}
 
 /// Keys of a schema: `"arguments": {"type": …` may be one, so the call is not opened yet.
 pub(crate) fn is_schema_key(key: &str) -> bool {
@@ -304,7 +328,8 @@ fn explicit(
 ) -> Option<Shape> {
     let tool = clean(name, options, repairs)?;
     if let Some((_, arguments)) = arguments_of(map, repairs) {
-        return if is_schema(&arguments) { None } else { Some(Shape { tool, arguments }) };
+        let data = is_schema(&arguments) || !announced && is_record(map);
+        return if data { None } else { Some(Shape { tool, arguments }) };
     }
     let data = !announced && options.known_tools.is_some() && !options.knows(&tool);
     if data || map.keys().any(|k| among(k, &NOT_A_CALL) || among(k, &RECORD)) {
@@ -350,7 +375,10 @@ fn named(
                 || options.known_tools.is_none()
                 || options.knows(&tool);
             let object = arguments.is_object() || folded(arguments_key) == "actioninput";
-            if !certain || !object || is_schema(&arguments) {
+            let record = !announced
+                && (is_record(map)
+                    || !is_sure_arguments(arguments_key) && map.keys().any(|key| among(key, &RECORD)));
+            if !certain || !object || record || is_schema(&arguments) {
                 return None;
             }
             Some(Shape { tool, arguments })
@@ -358,7 +386,8 @@ fn named(
         // A name and a number are an entry of some list.
         None if !announced && beside(map, key).is_empty() && map.keys().any(|k| folded(k) == "id") => None,
         None if (options.knows(&tool) || announced && beside(map, key).is_empty())
-            && !map.keys().any(|k| among(k, &NOT_A_CALL) || among(k, &RECORD) || k == "description") =>
+            && !map.keys().any(|k| among(k, &NOT_A_CALL) || among(k, &RECORD) || k == "description")
+            && !map.get("args").is_some_and(Value::is_array) =>
         {
             Some(Shape { tool, arguments: Value::Object(beside(map, key)) })
         }

@@ -60,6 +60,12 @@ pub(crate) enum Tag {
     Turn(Turn),
 }
 
+/// Whether a mark is a token of its own, as `<|…|>` and `[…]`, which nobody writes in a sentence, and not
+/// an element.
+pub(crate) fn is_token(mark: &[u8]) -> bool {
+    !mark.starts_with(b"<") || mark.contains(&b'|') || mark.contains(&0xBD)
+}
+
 /// The meaning of `tag`, which runs from `<` to `>`; `None` if it is ordinary text.
 pub(crate) fn classify(tag: &[u8]) -> Option<Tag> {
     let text = std::str::from_utf8(tag).ok()?;

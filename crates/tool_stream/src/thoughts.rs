@@ -10,7 +10,7 @@ use memchr::{memchr, memchr3};
 use crate::dialects::{ANALYSIS, ANALYSIS_END, THOUGHTS};
 use crate::event::{Call, End, Event, Options};
 use crate::parser::{Flow, Mode, Parser};
-use crate::tags::{Literal, Tag, classify, is_one_of, literal, tag_length};
+use crate::tags::{Literal, Tag, classify, is_one_of, is_token, literal, tag_length};
 use crate::window::Window;
 
 /// The thought that is open or was the last one.
@@ -60,9 +60,13 @@ impl Parser {
     /// Whether an opening mark opens a thought where it stands. A token does, wherever it stands; an
     /// element in the middle of a sentence is a word about thoughts.
     pub(crate) fn may_think(&self, mark: &[u8]) -> bool {
-        let token = !mark.starts_with(b"<") || mark.contains(&b'|') || mark.contains(&0xBD);
-        let before = self.before().trim_ascii_end();
+        let token = is_token(mark);
+        let before = self.before();
+        // Glued to a word it is none of a sentence's words.
+        let glued = before.last().is_some_and(u8::is_ascii_alphanumeric);
+        let before = before.trim_ascii_end();
         token
+            || glued
             || self.line_blank
             || self.behind_call
             || matches!(before.last(), Some(b'.' | b'!' | b'?' | b':' | b'>'))
@@ -132,8 +136,9 @@ impl Parser {
     fn nested_here(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> bool {
         self.show(win, self.pos, out);
         let before = self.thinking.text.as_slice();
-        let line = before.iter().rposition(|b| *b == b'\n').map_or(before, |at| &before[at..]);
-        line.trim_ascii().is_empty() && !before.trim_ascii().is_empty()
+        let blank = |b: &&u8| matches!(b, b' ' | b'\t' | b'\r');
+        let line_blank = before.iter().rev().find(|b| !blank(b)).is_none_or(|b| *b == b'\n');
+        line_blank && !before.trim_ascii_start().is_empty()
     }
 
     fn leave_thought(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) {

@@ -9,7 +9,7 @@ use crate::markup::{self, Closer, Invoke};
 use crate::object::Named;
 use crate::parser::{Flow, Mode, Parser};
 use crate::prose;
-use crate::tags::{Literal, Plain, Tag, classify, literal, plain_element, tag_length};
+use crate::tags::{Literal, Plain, Tag, classify, is_token, literal, plain_element, tag_length};
 use crate::text::Repairs;
 use crate::window::{Blanks, Window};
 
@@ -63,20 +63,21 @@ impl Parser {
                 }
                 self.hold = None;
                 self.skip(win, after, out);
-                if !self.think_seen {
+                // Another close in the same answer: the one before it was a word in the thought.
+                if !self.think_seen || self.calls > 0 && !self.behind_call {
                     self.think_seen = true;
                     out.push(Event::OrphanThink { at: start });
                     self.fence = None;
                     self.announced = false;
                     self.foreign = false;
                     self.tail.clear();
-                    self.answer.clear();
+                    self.begin_answer();
                 }
                 self.line_blank = true;
             }
             Tag::Turn(Turn::Header | Turn::Channel) => {
                 self.show(win, self.pos, out);
-                if self.in_example(&tag) {
+                if self.in_example(&tag, win.slice(start, after)) {
                     return self.plain(len);
                 }
                 self.hold = None;
@@ -93,7 +94,7 @@ impl Parser {
                 let placed =
                     || self.may_think(win.slice(start, after)) || self.before().ends_with(b"function");
                 let placed = !named || placed();
-                if self.in_example(&tag) || !placed {
+                if self.in_example(&tag, win.slice(start, after)) || !placed {
                     return self.plain(len);
                 }
                 self.opening(win, tag, start, after, out);
@@ -131,9 +132,10 @@ impl Parser {
     }
 
     /// Whether an opening tag is one in an example. Then the rest of the example is text.
-    fn in_example(&mut self, tag: &Tag) -> bool {
+    fn in_example(&mut self, tag: &Tag, mark: &[u8]) -> bool {
         let kind = std::mem::discriminant(tag);
-        let alone = || self.stands_alone();
+        let token = is_token(mark);
+        let alone = || self.stands_alone_as(token);
         let example = match self.example {
             // Another call of the same kind may be a real one.
             Some(open) if open == kind && self.line_blank => !alone(),
@@ -257,7 +259,7 @@ impl Parser {
         match turn {
             Turn::Foreign | Turn::Assistant => {
                 self.skip(win, after, out);
-                self.foreign = turn == Turn::Foreign;
+                self.foreign = turn == Turn::Foreign || self.goes_on_alone();
             }
             Turn::Role => {
                 self.skip(win, after, out);
@@ -267,10 +269,17 @@ impl Parser {
             Turn::Result => {
                 self.hold = None;
                 self.skip(win, after, out);
+                // What the model does then, it does on the ground of what it made up.
+                self.foreign |= self.calls > 0;
                 self.mode = Mode::Result;
             }
             Turn::ResultEnd => self.skip(win, after, out),
         }
+    }
+
+    /// Whether the model's own turn begins behind a turn that it made up to follow its call.
+    pub(crate) fn goes_on_alone(&self) -> bool {
+        self.foreign && self.calls > 0
     }
 
     /// Behind a broken call its closing tag or token sets things right.
