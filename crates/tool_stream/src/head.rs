@@ -157,7 +157,11 @@ impl Parser {
             Some(Tag::Between) => self.between(win, len),
             Some(Tag::Key) => match tool_name(&segment).or_else(|| tool_name(&head.before)) {
                 Some(tool) => self.elements(&tool, after, true),
-                None => self.no_head(out),
+                None => {
+                    let at = self.pos;
+                    self.fail(Malformed::NoName, at, out);
+                    Flow::Go
+                }
             },
             // The opening tag of the first key was left out or is another one.
             Some(Tag::KeyEnd) if tool_name(&head.before).is_some() && head.separated => {

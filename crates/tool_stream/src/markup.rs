@@ -458,6 +458,12 @@ impl Invoke {
             (Kind::Pair, text) => untyped(&field.name, text, &mut self.repairs),
             (_, text) => untyped(&field.name, trim_lines(text), &mut self.repairs),
         };
+        // Escaped for XML, or meant so: a shell would be given the one for the other.
+        if matches!(field.name.as_str(), "command" | "cmd")
+            && value.as_str().is_some_and(|text| text.contains("&amp;") || text.contains("&lt;"))
+        {
+            self.repairs.add(Repair::MixedEscapes);
+        }
         if let Some(call) = self.call {
             if let (true, Value::String(text)) = (field.followed(self.followed), &value)
                 && let Some(rest) = text.strip_prefix(&field.said)

@@ -4,7 +4,11 @@
 //! in the same sentence, a quote, a bracket or an equals sign directly before the brace, or a quoted line (`> `, `12|`).
 
 /// Words that make what follows them in the sentence an example, or say that it is not being sent.
-const CUES: [&str; 139] = [
+const CUES: [&str; 143] = [
+    "i executed",
+    "i ran",
+    "i have run",
+    "history of",
     "for example",
     "for instance",
     "e.g.",
@@ -164,6 +168,9 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
             return true;
         }
         if is_of_a_file(line) || is_of_a_record(line) {
+            return true;
+        }
+        if ["output:", "input:", "data:", "before:"].contains(&line.trim()) {
             return true;
         }
         match line.chars().next_back() {

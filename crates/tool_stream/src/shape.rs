@@ -221,10 +221,19 @@ impl Options {
     /// without a token that is glued to it.
     pub(crate) fn bare_name(&self, tool: &str) -> String {
         let tool = unglued(tool);
-        match tool.rsplit_once(['.', '/', ':']) {
-            Some(("functions" | "tools" | "tool", bare)) if !self.knows(tool) => bare.to_owned(),
-            Some((_, bare)) if self.knows(bare) && !self.knows(tool) => bare.to_owned(),
-            _ => tool.to_owned(),
+        if self.knows(tool) {
+            return tool.to_owned();
+        }
+        let tool = match tool.rsplit_once(['.', '/', ':']) {
+            Some(("functions" | "tools" | "tool", bare)) => bare,
+            Some((_, bare)) if self.knows(bare) => bare,
+            _ => tool,
+        };
+        // Words of a header, glued to the name when its tokens were stripped.
+        let glued = ["json", "commentary", "code"].iter().find_map(|word| tool.strip_suffix(word));
+        match glued.filter(|bare| !self.knows(tool) && self.knows(bare)) {
+            Some(bare) => bare.to_owned(),
+            None => tool.to_owned(),
         }
     }
 }
@@ -251,6 +260,13 @@ pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
 /// True if the arguments are given as a string that begins an object and does not end it.
 pub(crate) fn has_broken_arguments(map: &Map<String, Value>) -> bool {
     let broken = |map: &Map<String, Value>| {
+        let objects = map.iter().filter(|(key, value)| is_arguments(key) && value.is_object());
+        let mut objects = objects.map(|(_, value)| value);
+        let first = objects.next();
+        // Arguments under two keys: which of them is meant?
+        if map.keys().any(|k| is_explicit(k)) && objects.any(|other| Some(other) != first) {
+            return true;
+        }
         let text = member(map, &ARGUMENTS).and_then(|(_, value)| value.as_str());
         map.keys().any(|k| is_name(k))
             && text.is_some_and(|t| {

@@ -330,6 +330,8 @@ pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Op
     match first {
         None if !win.eof => return None,
         Some(b'a'..=b'z' | b'A'..=b'Z' | b'|' | b'/' | b'_' | 0xEF | 0xE2 | 0xC2) => {}
+        // `< think >`: no other tag has blanks there.
+        Some(b' ') => return spaced(win, at),
         _ => return Some(0),
     }
     // Kimi's elements end with a token.
@@ -365,6 +367,8 @@ pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Op
 fn spelled(tag: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(tag).ok()?;
     let folded = fold(text).to_ascii_lowercase();
+    let folded =
+        if folded.starts_with("< ") || folded.starts_with("</ ") { folded.replace(' ', "") } else { folded };
     let inner = folded.strip_prefix('<').and_then(|t| t.strip_suffix('>'));
     let Some(inner) = inner else { return Some(text.to_owned()) };
     if let Some((name, closing)) = kimi(inner) {
@@ -389,6 +393,24 @@ fn spelled(tag: &[u8]) -> Option<String> {
 pub(crate) fn is_one_of(tag: &[u8], marks: &[&str]) -> bool {
     spelled(tag).is_some_and(|tag| marks.iter().any(|mark| mark.eq_ignore_ascii_case(&tag)))
 }
+
+/// Length of the thinking mark at `at` that has blanks behind its bracket; see [`tag_length`].
+fn spaced(win: Window<'_>, at: usize) -> Option<usize> {
+    let rest = win.from(at);
+    let rest = &rest[..rest.len().min(MAX_SPACED)];
+    match rest.iter().skip(1).position(|b| matches!(b, b'>' | b'<' | b'\n')) {
+        Some(end) if rest[end + 1] == b'>' => {
+            let tag = classify(&rest[..end + 2]);
+            let mark = matches!(tag, Some(Tag::ThinkOpen(_) | Tag::ThinkClose(_)));
+            Some(if mark { end + 2 } else { 0 })
+        }
+        None if rest.len() < MAX_SPACED && !win.eof => None,
+        _ => Some(0),
+    }
+}
+
+/// Bytes of a thinking mark with blanks in it, at most.
+const MAX_SPACED: usize = 24;
 
 /// A token that does not stand in angle brackets.
 pub(crate) enum Literal {

@@ -110,6 +110,14 @@ impl Parser {
         };
         match tag {
             Some(_) if is_one_of(win.slice(self.pos, self.pos + len), close) => {
+                match self.is_mention(win, len, out) {
+                    None => return Flow::More,
+                    Some(true) => {
+                        self.pos += len;
+                        return Flow::Go;
+                    }
+                    Some(false) => {}
+                }
                 self.thinking.depth -= 1;
                 match self.thinking.depth {
                     0 => self.leave_thought(win, len, out),
@@ -129,6 +137,23 @@ impl Parser {
             _ => self.pos += 1,
         }
         Flow::Go
+    }
+
+    /// Whether a closing mark is a word of the thought: in the middle of a line, behind a word, and before
+    /// one that goes on with the sentence. `None` if more bytes are needed to say.
+    fn is_mention(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) -> Option<bool> {
+        self.show(win, self.pos, out);
+        let before = self.thinking.text.as_slice();
+        let word = before.ends_with(b" ")
+            && before.trim_ascii_end().last().is_some_and(|b| b.is_ascii_alphanumeric());
+        if !word {
+            return Some(false);
+        }
+        match win.from(self.pos + len) {
+            [] | [b' '] if !win.eof => None,
+            [b' ', b'a'..=b'z', ..] => Some(true),
+            _ => Some(false),
+        }
     }
 
     /// An opening mark inside a thought opens one more if it begins a line; one at the start of the
