@@ -50,13 +50,20 @@ pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refu
         return Err(refused);
     }
     match (&patch.action, original) {
-        (Action::Create(content), Some(there)) if !there.trim_ascii().is_empty() => {
+        // A file that is a single line break is as good as empty; of several, one may be meant.
+        (Action::Create(content), Some(there)) if !matches!(there, b"" | b"\n" | b"\r\n") => {
             if content == there {
                 return refuse(Kind::AlreadyApplied, "the file is there already, with this content");
             }
             refuse(Kind::Exists, "the file exists already; change it, or give its whole new content")
         }
-        (Action::Create(content), there) => Ok(whole(there.unwrap_or_default(), content.clone(), true)),
+        (Action::Create(content), there) => {
+            let content = in_style(there, content);
+            if there == Some(&content[..]) {
+                return refuse(Kind::NoChange, "the file has this content already; nothing would change");
+            }
+            Ok(whole(there.unwrap_or_default(), content, true))
+        }
         (Action::Replace(content), there) => {
             let content = in_style(there, content);
             if there == Some(&content[..]) {
