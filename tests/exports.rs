@@ -17,7 +17,7 @@ fn an_export_is_the_same_each_time_for_its_owner_only_and_overwrites_nothing() {
     snapshot!(seen, @r"
     exit 0
     --- stderr
-    session [SESSION], 31 kB in 135 events, to ../home/one.jsonl
+    session [SESSION], 31 kB in 134 events, to ../home/one.jsonl
     it holds the task, all that the model said and was told, all output of commands, settings without keys, and absolute paths
     it holds the names and sizes of 4 files, and the contents of 4, 138 B:
       add.sh  32 B

@@ -93,7 +93,7 @@ fn what_differs_is_found_where_it_first_does() {
     snapshot!(replayed(&world, &altered_file, &[]), @r#"
     exit 1
     --- stdout
-    different in turn 8, event 73: a tool answered something else
+    different in turn 8, event 72: a tool answered something else
     the result of search
       2   3 matches in 2 files
       3   check.sh:2: sum=$(add 2 3)
@@ -132,7 +132,7 @@ fn what_differs_is_found_where_it_first_does() {
     snapshot!(replayed(&world, &altered_file, &[]), @r"
     exit 1
     --- stdout
-    different in turn 15, event 134: the run ended otherwise
+    different in turn 15, event 133: the run ended otherwise
     the end
       1 - unverified: the verification passes
           ^^^^^^^^^^

@@ -99,10 +99,22 @@ fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
         Some(Dialect::SearchReplace) => blocks::parse(text, path),
         Some(Dialect::Unified) => unified::parse(text, path),
         Some(Dialect::Edits) => {
+            // Several of them are one patch: nothing of it is dropped.
             let starts = text.lines().filter(|line| line.trim_start().starts_with(['[', '{']));
-            let from = |line: &str| line.as_ptr() as usize - text.as_ptr() as usize;
-            let read = starts.take(TRIES).find_map(|line| read_edits(&text[from(line)..], path));
-            read.unwrap_or(Err(ParseError::NotAPatch))
+            let (mut out, mut read_to) = (Vec::new(), 0);
+            for line in starts.take(TRIES) {
+                let from = line.as_ptr() as usize - text.as_ptr() as usize;
+                if from < read_to {
+                    continue;
+                }
+                if let Some((value, len)) = value(&text[from..])
+                    && let Some(patches) = json::read(&value, path)
+                {
+                    out.extend(patches?);
+                    read_to = from + len;
+                }
+            }
+            if out.is_empty() { Err(ParseError::NotAPatch) } else { Ok(out) }
         }
         Some(Dialect::WholeFile) | None => Err(ParseError::NotAPatch),
     }
@@ -203,12 +215,14 @@ pub fn whole(path: &str, content: &[u8]) -> FilePatch {
 /// Lines that may begin a list of edits that are looked at: prose and code may have others.
 const TRIES: usize = 20;
 
-/// The JSON that a text begins with; a fence or prose may follow.
-fn value(text: &str) -> Option<Value> {
-    serde_json::Deserializer::from_str(text).into_iter().next()?.ok()
+/// The JSON that a text begins with, and its length in bytes; a fence or prose may follow.
+fn value(text: &str) -> Option<(Value, usize)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter();
+    let value = values.next()?.ok()?;
+    Some((value, values.byte_offset()))
 }
 
 /// The changes that a text begins with as JSON.
 fn read_edits(text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
-    json::read(&value(text)?, path)
+    json::read(&value(text)?.0, path)
 }

@@ -129,7 +129,7 @@ fn call(text: &str) -> Result<Option<Value>> {
             Ok(Some(json!({"patch": lines})))
         }
         Ok(_) => Ok(None),
-        Err(_) if patch::detect(text).is_some() => Ok(None),
+        Err(_) if patch::detect(text).is_some_and(|found| found != patch::Dialect::Edits) => Ok(None),
         Err(_) => call_within(text),
     }
 }
