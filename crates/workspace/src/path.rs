@@ -1,14 +1,13 @@
 //! Paths as models write them, made into paths that can be used.
 
 use std::{
+    borrow::Cow,
     fmt, io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
-
-use unicode_normalization::UnicodeNormalization as _;
 
 use crate::{Workspace, names};
 
@@ -27,6 +26,11 @@ pub struct CleanPath {
     text: String,
     /// The path itself, where the text is not it.
     raw: Option<PathBuf>,
+}
+
+/// The text with its letters composed.
+fn composed(text: &str) -> Cow<'_, str> {
+    icu_normalizer::ComposingNormalizerBorrowed::new_nfc().normalize(text)
 }
 
 impl TryFrom<String> for CleanPath {
@@ -218,7 +222,7 @@ impl Workspace {
             let entries = self.0.dir.read_dir(&so_far).ok()?.flatten();
             let mut alike = entries
                 .filter_map(|entry| entry.file_name().into_string().ok())
-                .filter(|other| other.nfc().eq(name.nfc()));
+                .filter(|other| composed(other) == composed(name));
             match (alike.next(), alike.next()) {
                 (Some(only), None) => so_far = so_far.join(&only),
                 _ => return None,
