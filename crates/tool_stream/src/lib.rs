@@ -81,15 +81,16 @@
 //! quote, a tag's or a fence line's first few hundred, and a budget for looking again into what turned out not to be an object.
 //! Memory: the open call (at most [`Options::max_call_bytes`]) and its values. `benches/throughput.rs` measures both.
 //!
-//! Layers: `parser.rs`, with `tokens.rs` for tags and `blocks.rs` for Markdown, splits the stream into
-//! regions; `dialects.rs` says what a token means, and `tags.rs` finds it in every spelling;
+//! Layers: `parser.rs`, with `tokens.rs` for tags, `braces.rs` for objects, `turns.rs` for turns and
+//! `blocks.rs` for Markdown, splits the stream into regions; `dialects.rs` says what a token means, and `tags.rs` finds it in every spelling;
 //! `thoughts.rs` reads thoughts, `head.rs` what stands between an opening token and the arguments,
 //! `harmony.rs` the headers of gpt-oss, `markup.rs` and `nested.rs` arguments written as elements,
-//! `python.rs` calls written in Python; `object.rs` makes calls of objects, which `json.rs`, `quote.rs`
-//! and `text.rs` read and `shape.rs` recognizes; `whole_file.rs` reads files; `verdict.rs` judges a
+//! `python.rs` calls written in Python; `object.rs` makes calls of objects, which `json.rs`, `literal.rs`,
+//! `quote.rs` and `text.rs` read and `shape.rs` recognizes; `whole_file.rs` reads files; `verdict.rs` judges a
 //! whole answer.
 
 mod blocks;
+mod braces;
 mod dialects;
 mod event;
 mod fence;
@@ -97,6 +98,7 @@ mod follow;
 mod harmony;
 mod head;
 mod json;
+mod literal;
 mod markup;
 mod nested;
 mod object;
@@ -109,6 +111,7 @@ mod tags;
 mod text;
 mod thoughts;
 mod tokens;
+mod turns;
 mod verdict;
 mod whole_file;
 mod window;

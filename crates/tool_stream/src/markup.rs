@@ -13,7 +13,7 @@ use memchr::{memchr, memrchr};
 use serde_json::{Map, Value};
 
 use crate::event::{Event, Malformed, Repair};
-use crate::json::literal;
+use crate::literal::literal;
 use crate::nested;
 use crate::tags::{Plain, Tag, classify, plain_element, tag_length};
 use crate::text::{Repairs, utf8};

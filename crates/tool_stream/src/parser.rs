@@ -8,16 +8,15 @@ use std::mem::Discriminant;
 use crate::dialects::IMPLIED;
 use crate::event::{End, Event, Malformed, Options, Repair};
 use crate::fence::Fence;
-use crate::harmony::{self, Header, Raw};
+use crate::harmony::{Header, Raw};
 use crate::head::Head;
-use crate::json::Syntax;
 use crate::markup::Invoke;
-use crate::object::{Candidate, Named, Outcome};
+use crate::object::Candidate;
 use crate::python::Brackets;
-use crate::tags::{Literal, Tag, literal};
+use crate::tags::Tag;
 use crate::thoughts::Thinking;
 use crate::whole_file::File;
-use crate::window::{Blanks, Window};
+use crate::window::Window;
 use crate::{prose, python};
 
 /// The streaming parser. See the crate's documentation for what it understands.
@@ -41,9 +40,9 @@ pub struct Parser {
     pub(crate) line_dead: bool,
     /// A call broke. Where it ended is a guess, and what stands in its strings must not be taken for calls: from here
     /// on only what begins in the first column counts, or what stands behind a closing tag or token.
-    wary: bool,
+    pub(crate) wary: bool,
     /// At the first byte of a line.
-    column_zero: bool,
+    pub(crate) column_zero: bool,
     /// The end of the text shown so far.
     pub(crate) tail: Vec<u8>,
     pub(crate) fence: Option<Fence>,
@@ -70,7 +69,7 @@ pub struct Parser {
     /// The answer ends in a tag behind one that opens calls.
     pub(crate) cut_tag: bool,
     /// A call in ReAct's lines was read.
-    reacted: bool,
+    pub(crate) reacted: bool,
     /// The text so far of an answer that may be nothing but calls as Python writes them, and where it
     /// begins.
     pub(crate) answer: Vec<u8>,
@@ -80,9 +79,9 @@ pub struct Parser {
     /// This parser looks for calls in a part of an answer.
     pub(crate) innermost: bool,
     /// Bytes looked at again after a failed object.
-    again: usize,
+    pub(crate) again: usize,
     /// Objects for which the text before them was judged.
-    asked: usize,
+    pub(crate) asked: usize,
     /// How far the tag at hand has been searched for its end.
     pub(crate) searched: usize,
     finished: bool,
@@ -112,12 +111,8 @@ pub(crate) enum Flow {
 
 /// Bytes held back around a possible call, at most.
 const MAX_HOLD: usize = 4096;
-/// Objects behind prose that may be calls, at most; whoever writes more of them is not calling tools.
-const MAX_ASKED: usize = 4096;
 /// Bytes of an answer that may be written in Python, at most.
 const MAX_ANSWER: usize = 1 << 20;
-/// Bytes that may be looked at again after failed objects, beside four times those read.
-const AGAIN: usize = 64 << 10;
 
 impl Parser {
     /// A parser at the start of a stream.
@@ -432,288 +427,6 @@ impl Parser {
             [0xEF] | [0xEF, 0xBB] if !win.eof => Flow::More,
             _ => self.plain(1),
         }
-    }
-
-    /// Whether `word` stands here; `None` if more bytes are needed to say.
-    fn word_here(&self, win: Window<'_>, word: &[u8]) -> Option<bool> {
-        let rest = win.from(self.pos);
-        if rest.len() < word.len() && word.starts_with(rest) && !win.eof {
-            return None;
-        }
-        Some(rest.starts_with(word))
-    }
-
-    /// A token in square brackets, or a bracket around calls.
-    fn bracket(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        if self.inline == 0 && self.fence.is_none() && !self.foreign {
-            match literal(win.from(self.pos), win.eof) {
-                Literal::More => return Flow::More,
-                Literal::Found(..) => return self.literal(win, out),
-                Literal::None => {}
-            }
-        }
-        if self.inline == 0 && (self.line_blank || self.behind_call || self.announced) {
-            if !(self.announced || self.behind_call || self.fence.is_some()) {
-                match self.names_tool(win) {
-                    None => return Flow::More,
-                    Some(true) => return self.without_brace(win, out),
-                    Some(false) => {}
-                }
-            }
-            self.show(win, self.pos, out);
-            self.hold.get_or_insert(self.pos);
-            self.pos += 1;
-            return Flow::Go;
-        }
-        self.plain(1)
-    }
-
-    /// A `]` that closes no call: the end of an empty list, or the start of a token.
-    fn closing_bracket(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        match literal(win.from(self.pos), win.eof) {
-            Literal::More => Flow::More,
-            Literal::Found(..) => self.literal(win, out),
-            Literal::None if self.announced || self.behind_call => {
-                self.announced = false;
-                self.skip(win, self.pos + 1, out);
-                Flow::Go
-            }
-            Literal::None => self.plain(1),
-        }
-    }
-
-    /// Whether `"tool":` follows the byte at hand; `None` if more bytes are needed to say.
-    fn names_tool(&self, win: Window<'_>) -> Option<bool> {
-        let bracket = usize::from(matches!(win.get(self.pos), Some(b'(' | b'[')));
-        let at = match win.behind_blanks(self.pos + bracket) {
-            Blanks::Upto(at) => at,
-            Blanks::More => return None,
-            Blanks::TooMany | Blanks::End => return Some(false),
-        };
-        let rest = win.from(at);
-        for word in [&b"\"tool\""[..], b"'tool'"] {
-            let Some(behind) = rest.strip_prefix(word) else {
-                if word.starts_with(rest) && !win.eof {
-                    return None;
-                }
-                continue;
-            };
-            return match win.behind_blanks(win.end() - behind.len()) {
-                Blanks::Upto(at) => Some(win.get(at) == Some(b':')),
-                Blanks::More => None,
-                Blanks::TooMany | Blanks::End => Some(false),
-            };
-        }
-        Some(false)
-    }
-
-    /// `("tool": …)`, `["tool": …]`, `"tool": …`: meant as a call, but without braces it is no object.
-    fn without_brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        match self.names_tool(win) {
-            None => Flow::More,
-            Some(true) if self.stands_alone() => {
-                self.show(win, self.pos, out);
-                self.fail(Malformed::NotJson, self.pos, out);
-                Flow::Go
-            }
-            Some(_) => self.plain(1),
-        }
-    }
-
-    /// Behind a call in ReAct's lines: what the tool would have said, in the model's imagination, and
-    /// what it would do then.
-    fn observation(&mut self, win: Window<'_>) -> Flow {
-        match self.word_here(win, b"Observation:") {
-            None => Flow::More,
-            Some(invented) => {
-                self.foreign |= invented;
-                self.plain(1)
-            }
-        }
-    }
-
-    /// `User:` and `Human:` in the first column: the model goes on for both sides.
-    fn invented_turn(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        for word in [&b"User:"[..], b"Human:"] {
-            match self.word_here(win, word) {
-                None => return Flow::More,
-                Some(invented) => self.foreign |= invented,
-            }
-        }
-        self.literal(win, out)
-    }
-
-    /// `### Instruction:` and `### Response:`, the turns of deepseek-coder v1.
-    fn instruction(&mut self, win: Window<'_>) -> Flow {
-        let turns = [
-            (&b"### Instruction:"[..], true),
-            (b"### User:", true),
-            (b"### Human:", true),
-            (b"### Response:", false),
-            (b"### Assistant:", false),
-        ];
-        for (word, foreign) in turns {
-            match self.word_here(win, word) {
-                None => return Flow::More,
-                Some(false) => {}
-                Some(true) => {
-                    self.foreign = foreign || self.goes_on_alone();
-                    return self.plain(word.len());
-                }
-            }
-        }
-        self.plain(1)
-    }
-
-    /// The role behind `<|im_start|>`: what is not the assistant's was invented by it.
-    fn role(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        let rest = win.from(self.pos);
-        let len = rest.iter().take(16).position(|b| !b.is_ascii_lowercase());
-        let Some(len) = len else {
-            return if rest.len() >= 16 || win.eof { self.plain(1) } else { Flow::More };
-        };
-        match &rest[..len] {
-            b"assistant" | b"model" => self.foreign = self.goes_on_alone(),
-            b"user" | b"system" | b"tool" | b"developer" | b"ipython" | b"environment" | b"function"
-            | b"observation" => self.foreign = true,
-            _ => return self.plain(1),
-        }
-        self.role_follows = false;
-        self.skip(win, self.pos + len, out);
-        Flow::Go
-    }
-
-    // ---- objects ---------------------------------------------------------------------------------------------
-
-    fn brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        self.show(win, self.pos, out);
-        // In the tokens of a family that the table does not know: a value, for all that is known.
-        let unknown = self.before().ends_with(b"|>");
-        let allowed = match &self.fence {
-            Some(fence) => {
-                !fence.output && (fence.fresh || (fence.data && self.line_blank) || self.behind_call)
-            }
-            None => self.inline == 0 && !unknown,
-        };
-        let eligible = match () {
-            () if !allowed || self.foreign || self.example.is_some() => Some(false),
-            () if self.announced || self.listed || self.behind_call => Some(true),
-            () => None,
-        };
-        let mut reacted = false;
-        // A name before the object ends with a letter or a digit, or a token or mark does.
-        let last = self.before().trim_ascii_end().last();
-        let may_name = last.is_some_and(|b| b.is_ascii_alphanumeric() || b"_:]*`)".contains(b));
-        let named = match eligible {
-            Some(_) => None,
-            None if !may_name => None,
-            None => {
-                let before = self.before();
-                let react = prose::react(before).filter(|(_, back)| {
-                    !prose::is_example(&before[..before.len().saturating_sub(*back)], false)
-                });
-                reacted = react.is_some();
-                let same = self.shown == self.pos;
-                let leaked = || harmony::leaked(before).filter(|_| same);
-                let bare = || self.bare_head(before, same);
-                react.or_else(leaked).or_else(bare)
-            }
-        };
-        if named.is_some() && !reacted {
-            // A brace behind a word: `search {` in a sentence is no call.
-            let first = match win.behind_blanks(self.pos + 1) {
-                Blanks::Upto(at) => win.get(at),
-                Blanks::More => return Flow::More,
-                Blanks::TooMany | Blanks::End => None,
-            };
-            match first {
-                Some(b'"' | b'}' | b'\'' | b'<' | b'a'..=b'z' | b'A'..=b'Z' | b'_') => {}
-                _ => return self.plain(1),
-            }
-        }
-        self.reacted |= reacted;
-        let named =
-            named.map(|(tool, back)| Named { tool: self.options.bare_name(&tool), start: self.shown - back });
-        let eligible = if named.is_some() { Some(true) } else { eligible };
-        self.begin(self.pos, eligible, named);
-        Flow::Go
-    }
-
-    /// The known tool that a line names right before an object, with nothing else on the line: what is
-    /// left of a family's call when the server has stripped its tokens.
-    fn bare_head(&self, before: &[u8], same: bool) -> Option<(String, usize)> {
-        let (word, back) = prose::last_word(before)?;
-        let alone = before.trim_ascii().len() == word.len();
-        let kind = before.len() >= back + 9 && before[..before.len() - back].ends_with(b"function ");
-        let (mut tool, mut sure) = (word.as_str(), kind);
-        for prefix in [">>>", "to=", "call:", "functions.", "function"] {
-            if let Some(rest) = tool.strip_prefix(prefix).filter(|rest| !rest.is_empty()) {
-                (tool, sure) = (rest, true);
-            }
-        }
-        let tool = crate::head::tool_name(tool)?;
-        // On a line before the object the name has to look like what a family writes.
-        let placed = same && !before.ends_with(b"\n") || sure || alone && same;
-        (placed && self.options.knows(&self.options.bare_name(&tool))).then_some((tool, back))
-    }
-
-    /// Whether the text before the object at hand leaves it a call.
-    pub(crate) fn stands_alone(&self) -> bool {
-        self.stands_alone_as(false)
-    }
-
-    /// The same. A token is not a word of the sentence before it.
-    pub(crate) fn stands_alone_as(&self, token: bool) -> bool {
-        let same_line = !self.line_blank && self.hold.is_none();
-        let word = same_line && !token && prose::is_mid_sentence(self.before());
-        !word && !prose::is_example(self.before(), same_line)
-    }
-
-    pub(crate) fn begin_python(&mut self, start: usize, named: Named) {
-        let depth = self.options.max_depth;
-        let candidate = Candidate::new(start, Some(true), true, Some(named), depth, Syntax::Python);
-        self.mode = Mode::Object(Box::new(candidate));
-    }
-
-    pub(crate) fn begin(&mut self, start: usize, eligible: Option<bool>, named: Option<Named>) {
-        let depth = self.options.max_depth;
-        let announced = self.announced || self.listed;
-        let mut candidate = Candidate::new(start, eligible, announced, named, depth, Syntax::Json);
-        candidate.line_start = self.line_blank || self.behind_call || self.hold.is_some();
-        self.mode = Mode::Object(Box::new(candidate));
-    }
-
-    fn object(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        let Mode::Object(candidate) = &mut self.mode else { return Flow::Go };
-        let outcome = candidate.run(win, &self.options, &mut self.calls, out);
-        let (start, pos) = (candidate.start, candidate.reader.pos);
-        match outcome {
-            Outcome::More => return Flow::More,
-            Outcome::Ask => {
-                self.asked += 1;
-                let alone = self.asked <= MAX_ASKED && self.stands_alone();
-                if let Mode::Object(candidate) = &mut self.mode {
-                    candidate.answer(alone);
-                }
-            }
-            Outcome::Closed { called: true } => self.called(pos),
-            Outcome::Failed { why, called: true } => self.fail(why, pos, out),
-            Outcome::Closed { called: false } | Outcome::Failed { .. } => {
-                self.mode = Mode::Text;
-                if self.fence_is_file(out) {
-                    return Flow::Go;
-                }
-                let closed = matches!(outcome, Outcome::Closed { .. });
-                if !closed {
-                    self.again += pos - start;
-                }
-                // A failed object may have a call behind its first brace, within a budget that keeps this linear.
-                let on = if closed || self.again > AGAIN + 4 * pos { pos } else { start + 1 };
-                self.plain(0);
-                self.pos = on.max(start + 1);
-            }
-        }
-        Flow::Go
     }
 
     /// A call that had begun cannot be had; prose goes on at `pos`.

@@ -19,7 +19,7 @@
 use serde_json::{Map, Value};
 
 use crate::event::{Options, Repair};
-use crate::json::literal;
+use crate::literal::literal;
 use crate::text::Repairs;
 
 /// A call as found in a value.

@@ -1,0 +1,79 @@
+//! The parser's part for turns: whose words follow, where nothing but words says so.
+
+use crate::event::Event;
+use crate::parser::{Flow, Parser};
+use crate::window::Window;
+
+impl Parser {
+    /// Behind a call in ReAct's lines: what the tool would have said, in the model's imagination, and
+    /// what it would do then.
+    pub(crate) fn observation(&mut self, win: Window<'_>) -> Flow {
+        match self.word_here(win, b"Observation:") {
+            None => Flow::More,
+            Some(invented) => {
+                self.foreign |= invented;
+                self.plain(1)
+            }
+        }
+    }
+
+    /// `User:` and `Human:` in the first column: the model goes on for both sides.
+    pub(crate) fn invented_turn(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        for word in [&b"User:"[..], b"Human:"] {
+            match self.word_here(win, word) {
+                None => return Flow::More,
+                Some(invented) => self.foreign |= invented,
+            }
+        }
+        self.literal(win, out)
+    }
+
+    /// `### Instruction:` and `### Response:`, the turns of deepseek-coder v1.
+    pub(crate) fn instruction(&mut self, win: Window<'_>) -> Flow {
+        let turns = [
+            (&b"### Instruction:"[..], true),
+            (b"### User:", true),
+            (b"### Human:", true),
+            (b"### Response:", false),
+            (b"### Assistant:", false),
+        ];
+        for (word, foreign) in turns {
+            match self.word_here(win, word) {
+                None => return Flow::More,
+                Some(false) => {}
+                Some(true) => {
+                    self.foreign = foreign || self.goes_on_alone();
+                    return self.plain(word.len());
+                }
+            }
+        }
+        self.plain(1)
+    }
+
+    /// The role behind `<|im_start|>`: what is not the assistant's was invented by it.
+    pub(crate) fn role(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        let rest = win.from(self.pos);
+        let len = rest.iter().take(16).position(|b| !b.is_ascii_lowercase());
+        let Some(len) = len else {
+            return if rest.len() >= 16 || win.eof { self.plain(1) } else { Flow::More };
+        };
+        match &rest[..len] {
+            b"assistant" | b"model" => self.foreign = self.goes_on_alone(),
+            b"user" | b"system" | b"tool" | b"developer" | b"ipython" | b"environment" | b"function"
+            | b"observation" => self.foreign = true,
+            _ => return self.plain(1),
+        }
+        self.role_follows = false;
+        self.skip(win, self.pos + len, out);
+        Flow::Go
+    }
+
+    /// Whether `word` stands here; `None` if more bytes are needed to say.
+    fn word_here(&self, win: Window<'_>, word: &[u8]) -> Option<bool> {
+        let rest = win.from(self.pos);
+        if rest.len() < word.len() && word.starts_with(rest) && !win.eof {
+            return None;
+        }
+        Some(rest.starts_with(word))
+    }
+}
