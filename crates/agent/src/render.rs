@@ -268,7 +268,9 @@ impl<W: Write> View<W> {
     fn end(&mut self, ending: &Ending, message: &str, diff: &Diff, totals: &Totals) -> std::io::Result<()> {
         let style = match ending {
             Ending::Verified => Style::Good,
-            Ending::Unverified | Ending::NoChange | Ending::Interrupted | Ending::Budget { .. } => Style::Warn,
+            Ending::Unverified | Ending::NoChange | Ending::Interrupted | Ending::Budget { .. } => {
+                Style::Warn
+            }
             Ending::GaveUp | Ending::Unavailable | Ending::Refused => Style::Bad,
         };
         let label = self.paint.paint(style, ending.label());
