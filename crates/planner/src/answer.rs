@@ -70,6 +70,8 @@ pub(crate) struct Listening<'a> {
     pub(crate) wanted: &'a Wanted,
     /// The message that the answer goes on from, where it does.
     pub(crate) continues: Option<&'a str>,
+    /// The model's answer before this one.
+    pub(crate) previous: Option<&'a str>,
 }
 
 /// What an answer is asked for.
@@ -133,7 +135,10 @@ impl<'a> Answer<'a> {
     pub(crate) fn new(how: Listening<'a>) -> Self {
         Self {
             echo: how.continues.map(Echo::of).unwrap_or_default(),
-            parser: Parser::new(parser_options(how.tools, how.wanted.file())),
+            parser: Parser::new(Options {
+                starts_thinking: how.previous.is_some_and(begins_thinking),
+                ..parser_options(how.tools, how.wanted.file())
+            }),
             how,
             scratch: Vec::new(),
             content: String::new(),
@@ -518,6 +523,15 @@ struct ReadyCallDraft {
 
 /// How an answer is parsed. Whoever was asked for a file was shown no tools: there, an object that merely has another agent's tool's name
 /// in it is data.
+/// Whether the chat template opens a thought before the model's first word: then an answer closes a
+/// thought that it has not opened, and so will the next.
+fn begins_thinking(answer: &str) -> bool {
+    let (mut parser, mut events) = (Parser::new(Options::default()), Vec::new());
+    parser.feed(answer.as_bytes(), &mut events);
+    parser.finish(tool_stream::End::Cut, &mut events);
+    events.iter().any(|event| matches!(event, Event::OrphanThink { .. }))
+}
+
 pub(crate) fn parser_options(tools: &Registry, file: Option<&Focus>) -> Options {
     let own = || tools.specs().map(|s| s.name.to_owned()).collect();
     Options {

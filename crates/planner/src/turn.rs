@@ -47,6 +47,11 @@ impl Driver<'_> {
                 .last()
                 .filter(|m| m.role == Role::Assistant)
                 .map(|m| m.content.as_str()),
+            previous: request
+                .messages
+                .iter()
+                .rfind(|m| m.role == Role::Assistant)
+                .map(|m| m.content.as_str()),
         });
         let mut turn = Turn::default();
         let mut heard = Vec::new();

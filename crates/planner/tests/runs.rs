@@ -459,6 +459,19 @@ async fn a_call_at_the_end_of_the_thoughts_counts_in_the_tokens_of_a_family_only
 }
 
 #[tokio::test]
+async fn a_model_whose_template_opens_the_thought_is_known_from_its_first_answer_on() {
+    let first = format!("I look at the file.\n</think>\n{READ}");
+    let second = format!("I could do this:\n{FIX}\nBut no, I read it again.\n</think>\n{READ}");
+    let closed = |call: &str| says(&format!("Now.\n</think>\n{call}"));
+    let ran = world().run("t", vec![says(&first), says(&second), closed(FIX), closed(FINISH)]).await;
+    let tools: Vec<_> = ran
+        .events()
+        .filter_map(|e| if let Event::ToolStarted { tool, .. } = e { Some(tool.as_str()) } else { None })
+        .collect();
+    assert_eq!(tools, ["read_file", "read_file", "apply_patch", "finish"]);
+}
+
+#[tokio::test]
 async fn each_budget_ends_the_run_with_its_own_name_and_keeps_what_was_done() {
     let limited = |limits| {
         let mut world = world();
