@@ -98,16 +98,7 @@ impl Parser {
         };
         self.pos += hit;
         let close = THOUGHTS[kind].close;
-        let (tag, len) = if rest[hit] == b'<' {
-            let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
-            (if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) }, len)
-        } else {
-            match literal(win.from(self.pos), win.eof) {
-                Literal::More => return Flow::More,
-                Literal::None => (None, 0),
-                Literal::Found(tag, len) => (Some(tag), len),
-            }
-        };
+        let Some((tag, len)) = self.mark_here(win) else { return Flow::More };
         match tag {
             Some(_) if is_one_of(win.slice(self.pos, self.pos + len), close) => {
                 match self.is_mention(win, len, out) {

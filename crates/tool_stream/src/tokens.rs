@@ -25,6 +25,20 @@ impl Parser {
         self.mark(win, tag, len, out)
     }
 
+    /// The meaning of the tag or token at `pos`, if it has one, and its length; `None` if more bytes are
+    /// needed to say.
+    pub(crate) fn mark_here(&mut self, win: Window<'_>) -> Option<(Option<Tag>, usize)> {
+        if win.get(self.pos) != Some(b'<') {
+            return match literal(win.from(self.pos), win.eof) {
+                Literal::More => None,
+                Literal::None => Some((None, 0)),
+                Literal::Found(tag, len) => Some((Some(tag), len)),
+            };
+        }
+        let len = tag_length(win, self.pos, &mut self.searched)?;
+        Some((if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) }, len))
+    }
+
     /// A token that does not begin with `<`.
     pub(crate) fn literal(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         match literal(win.from(self.pos), win.eof) {
@@ -303,16 +317,7 @@ impl Parser {
             return Flow::More;
         };
         self.pos += hit;
-        let (tag, len) = if win.get(self.pos) == Some(b'<') {
-            let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
-            (if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) }, len)
-        } else {
-            match literal(win.from(self.pos), win.eof) {
-                Literal::More => return Flow::More,
-                Literal::None => (None, 0),
-                Literal::Found(tag, len) => (Some(tag), len),
-            }
-        };
+        let Some((tag, len)) = self.mark_here(win) else { return Flow::More };
         match tag {
             Some(Tag::Turn(Turn::ResultEnd)) => {
                 self.skip(win, self.pos + len, out);
