@@ -10,7 +10,7 @@ use memchr::{memchr, memchr3};
 use crate::dialects::{ANALYSIS, ANALYSIS_END, THOUGHTS};
 use crate::event::{Call, End, Event, Options};
 use crate::parser::{Flow, Mode, Parser};
-use crate::tags::{Literal, Tag, classify, is_one_of, is_token, literal, tag_length};
+use crate::tags::{Tag, is_one_of, is_token};
 use crate::window::Window;
 
 /// The thought that is open or was the last one.
