@@ -1,9 +1,10 @@
 //! The parser's part for objects: where one may begin, what is meant as one, and what becomes of it.
 
-use crate::event::{Event, Malformed};
+use crate::event::{End, Event, Malformed, Options};
 use crate::json::Syntax;
 use crate::object::{Candidate, Named, Outcome};
 use crate::parser::{Flow, Mode, Parser};
+use crate::prose::Lead;
 use crate::tags::{Literal, literal};
 use crate::window::{Blanks, Window};
 use crate::{harmony, prose};
@@ -86,16 +87,54 @@ impl Parser {
         (placed && self.options.knows(&self.options.bare_name(&tool))).then_some((tool, back))
     }
 
-    /// Whether the text before the object at hand leaves it a call.
-    pub(crate) fn stands_alone(&self) -> bool {
-        self.stands_alone_as(false)
+    /// What the text before the call at hand makes of it.
+    pub(crate) fn lead(&self, token: bool) -> Lead {
+        let same_line = !self.line_blank && self.hold.is_none();
+        let before = self.before();
+        let indent = before.iter().rev().take_while(|b| matches!(b, b' ' | b'\t')).count();
+        let apart = self.fence.is_some() || !same_line && indent >= 4 && indent < before.len();
+        prose::lead(before, same_line, token, apart)
     }
 
-    /// The same. A token is not a word of the sentence before it.
-    pub(crate) fn stands_alone_as(&self, token: bool) -> bool {
-        let same_line = !self.line_blank && self.hold.is_none();
-        let word = same_line && !token && prose::is_mid_sentence(self.before());
-        !word && !prose::is_example(self.before(), same_line)
+    /// Whether what begins at `start` is a call. If that depends on what follows it, the answer is no for
+    /// now, and [`call_at_end`](Parser::call_in_prose) comes back to it.
+    pub(crate) fn is_call(&mut self, start: usize, token: bool) -> bool {
+        match self.lead(token) {
+            Lead::Call => true,
+            // The answer calls tools, then.
+            Lead::CallAtEnd if self.calls > 0 || self.wary => true,
+            Lead::CallAtEnd => {
+                self.deferred.get_or_insert(start);
+                false
+            }
+            Lead::Example => false,
+        }
+    }
+
+    /// At the end of an answer without a call: the first that its text left open, if nothing follows it
+    /// but other calls.
+    pub(crate) fn call_in_prose(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
+        let Some(start) = self.deferred.filter(|start| *start >= win.base) else { return };
+        let text = win.slice(start, win.end()).trim_ascii_end();
+        let fenced = text.strip_suffix(b"```").or_else(|| text.strip_suffix(b"~~~"));
+        let options = Options { whole_file: false, followed: Vec::new(), ..self.options.clone() };
+        let mut parser = Parser::new(options);
+        (parser.innermost, parser.behind_call, parser.python) = (true, true, true);
+        let mut events = Vec::new();
+        parser.feed(fenced.unwrap_or(text), &mut events);
+        parser.finish(End::Stop, &mut events);
+        let mut calls = Vec::new();
+        for event in events {
+            match event {
+                Event::CallComplete(call) => calls.push(call),
+                Event::Malformed { why, .. } => {
+                    return out.push(Event::Malformed { why, at: win.end() });
+                }
+                Event::Text(text) | Event::Thinking(text) if !text.trim().is_empty() => return,
+                _ => {}
+            }
+        }
+        self.emit_late(calls, start, out);
     }
 
     pub(crate) fn begin_python(&mut self, start: usize, named: Named) {
@@ -120,7 +159,7 @@ impl Parser {
             Outcome::More => return Flow::More,
             Outcome::Ask => {
                 self.asked += 1;
-                let alone = self.asked <= MAX_ASKED && self.stands_alone();
+                let alone = self.asked <= MAX_ASKED && self.is_call(start, false);
                 if let Mode::Object(candidate) = &mut self.mode {
                     candidate.answer(alone);
                 }
@@ -213,7 +252,7 @@ impl Parser {
     pub(crate) fn without_brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         match self.names_tool(win) {
             None => Flow::More,
-            Some(true) if self.stands_alone() => {
+            Some(true) if self.lead(false) != Lead::Example => {
                 self.show(win, self.pos, out);
                 self.fail(Malformed::NotJson, self.pos, out);
                 Flow::Go

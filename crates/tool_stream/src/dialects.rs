@@ -308,6 +308,30 @@ pub(crate) const ANALYSIS_END: [&str; 4] = ["<|end|>", "<|return|>", "<|call|>",
 /// Position of the block that a chat template opens.
 pub(crate) const IMPLIED: usize = 1;
 
+/// Position of marks that no row knows and whose name says what they are: `<|think_start|>`, `<cot>`,
+/// `[THINKING]`. `tags.rs` pairs them by that name.
+pub(crate) const UNKNOWN: usize = 2;
+
+/// Words of such names.
+pub(crate) const THOUGHT_WORDS: [&str; 16] = [
+    "think",
+    "thinking",
+    "thought",
+    "thoughts",
+    "reason",
+    "reasoning",
+    "reflect",
+    "reflection",
+    "ponder",
+    "pondering",
+    "deliberation",
+    "monologue",
+    "scratch",
+    "scratchpad",
+    "cot",
+    "internal",
+];
+
 /// Every kind of thought.
 pub(crate) const THOUGHTS: &[Thought] = &[
     Thought {
@@ -337,6 +361,13 @@ pub(crate) const THOUGHTS: &[Thought] = &[
             "<|/think|>",
         ],
         nests: true,
+        ..PLAIN
+    },
+    Thought { families: "marks that no row knows, paired by their names", ..PLAIN },
+    Thought {
+        families: "text whose markup was escaped",
+        open: &["&lt;think&gt;", "&lt;thinking&gt;"],
+        close: &["&lt;/think&gt;", "&lt;/thinking&gt;"],
         ..PLAIN
     },
     Thought {

@@ -66,6 +66,8 @@ pub struct Parser {
     pub(crate) listed: bool,
     /// The tag that opened an example, which is text up to its end.
     pub(crate) example: Option<Discriminant<Tag>>,
+    /// Where the first call begins that is one only if it ends the answer.
+    pub(crate) deferred: Option<usize>,
     /// The answer ends in a tag behind one that opens calls.
     pub(crate) cut_tag: bool,
     /// A call in ReAct's lines was read.
@@ -148,6 +150,7 @@ impl Parser {
             answer: Vec::new(),
             answer_start: 0,
             answered: false,
+            deferred: None,
             cut_tag: false,
             reacted: false,
             innermost: false,
@@ -226,7 +229,8 @@ impl Parser {
             Mode::File(file) => file.fence.start,
             _ => self.pos,
         };
-        needed.min(self.shown).max(self.base)
+        let deferred = self.deferred.filter(|start| self.calls == 0 && self.pos - start < MAX_ANSWER);
+        needed.min(self.shown).min(deferred.unwrap_or(needed)).max(self.base)
     }
 
     fn step(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
@@ -311,7 +315,7 @@ impl Parser {
                 self.python_call(win, out)
             }
             b'U' | b'H' if self.line_blank && self.fence.is_none() => self.invented_turn(win, out),
-            b'f' | b'H' if self.line_blank => self.literal(win, out),
+            b'f' | b'H' | b'&' if self.line_blank => self.literal(win, out),
             b'O' if self.line_blank && self.reacted => self.observation(win),
             b'#' if self.line_blank && self.fence.is_none() => self.instruction(win),
             _ => {
@@ -398,6 +402,7 @@ impl Parser {
     pub(crate) fn begin_answer(&mut self) {
         self.answer.clear();
         self.answered = false;
+        self.deferred = None;
     }
 
     /// Keeps an answer that may be written in Python. `bytes` were shown just now.
@@ -474,7 +479,7 @@ impl Parser {
         {
             self.run(win, out);
         }
-        let alone = self.stands_alone();
+        let alone = self.lead(false) != prose::Lead::Example;
         let why = match &mut self.mode {
             Mode::Object(candidate)
                 if candidate.begun() || candidate.eligible.unwrap_or(alone) && candidate.may_begin(win) =>
@@ -517,6 +522,10 @@ impl Parser {
         // A thought that was cut off might have gone on.
         if !self.innermost && self.calls == 0 && end == End::Stop {
             self.call_in_thought(out);
+        }
+        let begun = out.iter().any(|e| matches!(e, Event::Malformed { .. }));
+        if !self.innermost && self.calls == 0 && !begun && end == End::Stop {
+            self.call_in_prose(win, out);
         }
         let begun = out.iter().any(|e| matches!(e, Event::Malformed { .. }));
         if !self.innermost && self.calls == 0 && !begun {

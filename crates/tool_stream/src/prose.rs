@@ -1,10 +1,38 @@
-//! Whether an object stands in prose as an example rather than as a call.
+//! Whether a call stands in prose as an example rather than as a call.
 //!
-//! Judged by what stands before it alone, because a call is acted on at its closing brace: words that offer an example
-//! in the same sentence, a quote, a bracket or an equals sign directly before the brace, or a quoted line (`> `, `12|`).
+//! A call is acted on at its closing brace, so the text before it decides: words that offer an example
+//! in the same sentence, a quote, a bracket or an equals sign directly before the brace, or a quoted
+//! line (`> `, `12|`) make it an example. A sentence that announces it, or one that has come to its end,
+//! leaves it a call. Where the text before it says neither ([`Lead::CallAtEnd`]), it is a call only if it
+//! ends the answer: then nothing explains it.
 
 /// Words that make what follows them in the sentence an example, or say that it is not being sent.
-const CUES: [&str; 143] = [
+const CUES: [&str; 168] = [
+    "never do",
+    "don't:",
+    "do not:",
+    "one option",
+    "an alternative",
+    "alternative is",
+    "decided against",
+    "could run",
+    "would call",
+    "such a call",
+    "has this shape",
+    "shows the form",
+    "hypothetical",
+    "mistake to",
+    "malicious",
+    "grep found",
+    "found this in",
+    "möglichkeit",
+    "nicht ausführen",
+    "i considered",
+    "in this way",
+    "feeds this",
+    "wire format",
+    "format a:",
+    "format b:",
     "i executed",
     "i ran",
     "i have run",
@@ -152,8 +180,108 @@ const CUES: [&str; 143] = [
 
 /// Words that say so where they begin the sentence that the object stands in: a condition, or a
 /// question.
-const OPENINGS: [&str; 6] =
-    ["if ", "should i ", "shall i ", "do you want me to ", "would you like me to ", "option "];
+const OPENINGS: [&str; 7] =
+    ["return ", "if ", "should i ", "shall i ", "do you want me to ", "would you like me to ", "option "];
+
+/// The openings that ask.
+const QUESTIONS: &[&str] = &["should i ", "shall i ", "do you want me to ", "would you like me to "];
+
+/// Words by which a sentence announces what its speaker does now.
+const INTENT: [&str; 57] = [
+    "i'll",
+    "i’ll",
+    "i will",
+    "let me",
+    "let's",
+    "let’s",
+    "let us",
+    "i'm going to",
+    "i am going to",
+    "i need",
+    "i should",
+    "i want to",
+    "i'd like to",
+    "i have to",
+    "i must",
+    "i now",
+    "now i",
+    "i start",
+    "i begin",
+    "i look",
+    "i read",
+    "i run",
+    "i check",
+    "i use",
+    "i call",
+    "i open",
+    "i search",
+    "i apply",
+    "i fix",
+    "i edit",
+    "i can",
+    "we'll",
+    "we will",
+    "we need",
+    "we should",
+    "reading",
+    "running",
+    "calling",
+    "using",
+    "checking",
+    "looking",
+    "searching",
+    "applying",
+    "opening",
+    "fixing",
+    "here is",
+    "here's",
+    "here’s",
+    "next",
+    "first",
+    "now",
+    "then",
+    "step",
+    "我",
+    "让我",
+    "现在",
+    "首先",
+];
+
+/// What the text before a call makes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lead {
+    /// A call.
+    Call,
+    /// A call if it ends the answer: text behind it would say what it is about.
+    CallAtEnd,
+    /// An example, a quotation, a plan that was dropped.
+    Example,
+}
+
+/// Judges the text before a call. `same_line`: the call does not begin its line. `token`: it begins
+/// with a family's token, which is no word of a sentence. `apart`: it stands in a fence, in a list or
+/// indented, as what is shown does.
+pub(crate) fn lead(before: &[u8], same_line: bool, token: bool, apart: bool) -> Lead {
+    let text = String::from_utf8_lossy(&before[before.len().saturating_sub(REACH)..]).to_lowercase();
+    let line = if same_line { text.as_str() } else { text.trim_end() };
+    let line = line.rsplit('\n').next().unwrap_or(line).trim_end_matches(['*', '_', ' ', '`']);
+    let sentence = last_sentence(line);
+    let intent = INTENT.iter().any(|word| contains_words(sentence, word));
+    if is_example(before, same_line) {
+        return Lead::Example;
+    }
+    let blank = |c: char| c.is_whitespace() || c.is_control();
+    if token || line.chars().all(blank) || intent {
+        return Lead::Call;
+    }
+    let label = line.trim_end_matches(':').trim_start_matches(|c: char| !c.is_alphanumeric());
+    match line.chars().next_back() {
+        Some(':') if LABELS.contains(&label) => Lead::Call,
+        Some('.' | '!' | '?' | '…' | '。' | ')' | '>' | '}' | ']') if !apart => Lead::Call,
+        _ if !same_line && line.split_whitespace().count() == 1 && LABELS.contains(&label) => Lead::Call,
+        _ => Lead::CallAtEnd,
+    }
+}
 
 /// Bytes of text before an object that are looked at.
 pub(crate) const REACH: usize = 240;
@@ -200,7 +328,8 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
     };
     let sentence = last_sentence(line);
     let opening = sentence.trim_start_matches(|c: char| !c.is_alphanumeric());
-    same_line && OPENINGS.iter().any(|cue| opening.starts_with(cue))
+    let openings = if same_line { &OPENINGS[..] } else { QUESTIONS };
+    openings.iter().any(|cue| opening.starts_with(cue))
         || CUES.iter().any(|cue| contains_words(sentence, cue))
 }
 
@@ -227,16 +356,6 @@ const LABELS: [&str; 9] = [
     "assistant",
     "calling tool",
 ];
-
-/// A sentence that has not come to its end and does not announce anything: the object is a word in it.
-pub(crate) fn is_mid_sentence(before: &[u8]) -> bool {
-    let line = before.rsplit(|b| *b == b'\n').next().unwrap_or(before);
-    let line = String::from_utf8_lossy(line).to_lowercase();
-    let said = line.trim_end();
-    let goes_on = said.ends_with(|c: char| c.is_alphanumeric() || c == ',');
-    let label = LABELS.contains(&said.trim_start());
-    line.ends_with(' ') && goes_on && !label && !said.ends_with("},")
-}
 
 /// The row of a table, an item of a list, a comment of HTML, a footnote, and a line of a log, which
 /// begins with the time.

@@ -139,7 +139,7 @@ impl Parser {
                 }
                 self.show(win, self.pos, out);
                 let told = self.fence.is_some() && !self.behind_call && !self.announced && !self.listed;
-                if told && !self.stands_alone() {
+                if told && !self.is_call(self.pos, false) {
                     return self.plain(1);
                 }
                 self.python_arguments(&tool, self.pos, open)

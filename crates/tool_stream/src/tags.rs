@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use crate::dialects::{DIALECTS, NOISE, THOUGHTS, TURNS, Turn};
+use crate::dialects::{DIALECTS, NOISE, THOUGHT_WORDS, THOUGHTS, TURNS, Turn, UNKNOWN};
 use crate::window::Window;
 
 /// Bytes of a tag, at most.
@@ -68,6 +68,45 @@ pub(crate) fn is_token(mark: &[u8]) -> bool {
 
 /// The meaning of `tag`, which runs from `<` to `>`; `None` if it is ordinary text.
 pub(crate) fn classify(tag: &[u8]) -> Option<Tag> {
+    known(tag).or_else(|| {
+        let (_, closing) = thought_name(tag)?;
+        Some(if closing { Tag::ThinkClose(UNKNOWN) } else { Tag::ThinkOpen(UNKNOWN) })
+    })
+}
+
+/// The name of a mark that must be one of a thought, without what says that it opens or closes one, and
+/// whether it closes one.
+pub(crate) fn thought_name(tag: &[u8]) -> Option<(String, bool)> {
+    let text = fold(std::str::from_utf8(tag).ok()?).to_ascii_lowercase();
+    let inner = text.strip_prefix('<').and_then(|t| t.strip_suffix('>'));
+    let inner = inner.or_else(|| text.strip_prefix('[').and_then(|t| t.strip_suffix(']')))?;
+    if inner.ends_with('/') {
+        return None;
+    }
+    let word = inner.trim_matches(['|', ' ']);
+    let (word, slash) = match word.strip_prefix('/') {
+        Some(word) => (word, true),
+        None => (word, inner.starts_with('/')),
+    };
+    // Open WebUI writes `<details type="reasoning">`.
+    if let Some(attributes) = word.strip_prefix("details") {
+        let reasoning = attributes.contains("reasoning") || attributes.contains("thinking");
+        return (slash && attributes.is_empty() || reasoning).then(|| ("details".to_owned(), slash));
+    }
+    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ':' | '.'));
+    let parts = word.split(['_', '-', ':', '.']).filter(|part| !part.is_empty());
+    let (turns, names): (Vec<&str>, Vec<&str>) =
+        parts.partition(|part| matches!(*part, "start" | "begin" | "open" | "end" | "close" | "of"));
+    let name = names.join("_");
+    let says = THOUGHT_WORDS.iter().any(|word| match *word {
+        "cot" | "internal" => name == *word,
+        word => names.contains(&word),
+    });
+    let closing = slash || turns.iter().any(|turn| matches!(*turn, "end" | "close"));
+    (plain && says && word.len() <= 40).then_some((name, closing))
+}
+
+fn known(tag: &[u8]) -> Option<Tag> {
     let text = std::str::from_utf8(tag).ok()?;
     let inner = fold(text.strip_prefix('<')?.strip_suffix('>')?);
     let (inner, closing) = match inner.trim().strip_prefix('/') {
@@ -430,7 +469,27 @@ pub(crate) fn literal(rest: &[u8], eof: bool) -> Literal {
         }
         undecided |= rest.len() < word.len() && word.as_bytes().starts_with(rest);
     }
-    if undecided && !eof { Literal::More } else { Literal::None }
+    if undecided && !eof {
+        return Literal::More;
+    }
+    // `[THINKING]`: capitals in square brackets.
+    if let [b'[', inner @ ..] = rest {
+        let inner = &inner[..inner.len().min(MAX_SPACED)];
+        let capitals = |b: &u8| b.is_ascii_uppercase() || matches!(b, b'_' | b'/' | b' ');
+        return match inner.iter().position(|b| !capitals(b)) {
+            Some(end) if inner[end] == b']' && end > 0 => {
+                let len = end + 2;
+                match thought_name(&rest[..len]) {
+                    Some((_, true)) => Literal::Found(Tag::ThinkClose(UNKNOWN), len),
+                    Some((_, false)) => Literal::Found(Tag::ThinkOpen(UNKNOWN), len),
+                    None => Literal::None,
+                }
+            }
+            None if inner.len() < MAX_SPACED && !eof => Literal::More,
+            _ => Literal::None,
+        };
+    }
+    Literal::None
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@
 //! at the very end of the thoughts is the answer ([`call_at_end`]). JSON there is not: models think
 //! about JSON calls in prose.
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr2};
 
-use crate::dialects::{ANALYSIS, ANALYSIS_END, THOUGHTS};
+use crate::dialects::{ANALYSIS, ANALYSIS_END, THOUGHTS, UNKNOWN};
 use crate::event::{Call, End, Event, Options};
 use crate::parser::{Flow, Mode, Parser};
-use crate::tags::{Tag, is_one_of, is_token};
+use crate::tags::{Tag, is_one_of, is_token, thought_name};
 use crate::window::Window;
 
 /// The thought that is open or was the last one.
@@ -23,6 +23,8 @@ pub(crate) struct Thinking {
     /// Offset of its first byte, and its text: what was said behind it empties it.
     start: usize,
     text: Vec<u8>,
+    /// The name of its mark, where no row knows the mark.
+    name: String,
     /// The word that belongs to its opening mark was looked for.
     labeled: bool,
 }
@@ -49,6 +51,12 @@ impl Thinking {
 
 impl Parser {
     /// Begins a thought of that kind at `pos`.
+    pub(crate) fn begin_unknown_thought(&mut self, mark: &[u8]) {
+        self.begin_thought(UNKNOWN);
+        self.thinking.name = thought_name(mark).map(|(name, _)| name).unwrap_or_default();
+    }
+
+    /// The same, of a kind that a row knows.
     pub(crate) fn begin_thought(&mut self, kind: usize) {
         self.thinking = Thinking { kind, depth: 1, start: self.pos, ..Thinking::default() };
         self.think_seen = true;
@@ -88,9 +96,8 @@ impl Parser {
         }
         let rest = win.from(self.pos);
         let hit = match THOUGHTS[kind].close.first().and_then(|close| close.bytes().next()) {
-            Some(b'<') | None => memchr(b'<', rest),
-            // Literal marks of the other kinds are looked at for nothing.
-            Some(_) => memchr3(b'[', 0xE2, b'H', rest),
+            None => memchr2(b'<', b'[', rest),
+            Some(first) => memchr(first, rest),
         };
         let Some(hit) = hit else {
             self.pos = win.end();
@@ -100,7 +107,7 @@ impl Parser {
         let close = THOUGHTS[kind].close;
         let Some((tag, len)) = self.mark_here(win) else { return Flow::More };
         match tag {
-            Some(_) if is_one_of(win.slice(self.pos, self.pos + len), close) => {
+            Some(_) if self.closes(win.slice(self.pos, self.pos + len), close) => {
                 match self.is_mention(win, len, out) {
                     None => return Flow::More,
                     Some(true) => {
@@ -144,6 +151,16 @@ impl Parser {
             [] | [b' '] if !win.eof => None,
             [b' ', b'a'..=b'z', ..] => Some(true),
             _ => Some(false),
+        }
+    }
+
+    /// Whether a mark closes the thought.
+    fn closes(&self, mark: &[u8], close: &[&str]) -> bool {
+        match self.thinking.kind {
+            UNKNOWN => {
+                thought_name(mark).is_some_and(|(name, closing)| closing && name == self.thinking.name)
+            }
+            _ => is_one_of(mark, close),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::dialects::{THOUGHTS, Turn};
+use crate::dialects::{THOUGHTS, Turn, UNKNOWN};
 use crate::event::{Call, Event, Malformed};
 use crate::head::Head;
 use crate::markup::{self, Closer, Invoke};
@@ -68,11 +68,15 @@ impl Parser {
                     return self.plain(len);
                 }
                 self.skip(win, after, out);
-                self.begin_thought(kind);
+                match kind {
+                    UNKNOWN => self.begin_unknown_thought(win.slice(start, after)),
+                    kind => self.begin_thought(kind),
+                }
             }
             Tag::ThinkClose(kind) => {
                 let prose = THOUGHTS[kind].close.iter().any(|mark| mark.contains(' '));
-                if prose && !self.think_seen {
+                // What only its name tells closes nothing that it has not opened.
+                if (prose || kind == UNKNOWN) && !self.think_seen {
                     return self.plain(len);
                 }
                 self.hold = None;
@@ -149,12 +153,12 @@ impl Parser {
     fn in_example(&mut self, tag: &Tag, mark: &[u8]) -> bool {
         let kind = std::mem::discriminant(tag);
         let token = is_token(mark);
-        let alone = || self.stands_alone_as(token);
+        let start = self.pos;
         let example = match self.example {
             // Another call of the same kind may be a real one.
-            Some(open) if open == kind && self.line_blank => !alone(),
+            Some(open) if open == kind && self.line_blank => !self.is_call(start, token),
             Some(_) => true,
-            None => !(self.behind_call || self.announced || alone()),
+            None => !(self.behind_call || self.announced || self.is_call(start, token)),
         };
         if example {
             self.example.get_or_insert(kind);
@@ -256,7 +260,7 @@ impl Parser {
                 }
             }
             self.show(win, self.pos, out);
-            if self.behind_call || self.stands_alone() {
+            if self.behind_call || self.is_call(start, false) {
                 if let Some(fence) = &mut self.fence {
                     fence.file = None;
                 }
