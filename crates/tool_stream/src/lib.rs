@@ -38,8 +38,8 @@
 //!
 //! **What is never a call.** What stands in a thought (below); in a string or another object; in inline
 //! code; in quotes, brackets or behind an equals sign in prose; in a quoted line; in code; in a sentence
-//! that offers an example (`prose.rs` judges by the words before it), up to the end of that example; in the
-//! middle of a sentence; in the row of a table, an item of a list, a footnote, a line of a log; beside a
+//! that offers an example (`prose.rs` judges by the words before it), up to the end of that example;
+//! behind words that neither announce it nor end their sentence, if more text follows it; in the row of a table, an item of a list, a footnote, a line of a log; beside a
 //! result or a time, which make it a record; in a turn or a tool result that the model invents, and behind
 //! one that follows its call; directly behind a token that no row knows. A schema or
 //! a result that is echoed. An object that was cut off.
