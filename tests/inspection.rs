@@ -97,7 +97,7 @@ fn an_output_is_judged_as_a_run_would_judge_it() {
 fn chunks_are_answered_line_by_line() {
     let world = World::new();
     let input = [
-        r#"{"id": "a", "chunks": ["x: {\"tool\": \"t\", \"argu", "ments\": {\"n\": 1}} y"], "end": "stop"}"#,
+        r#"{"id": "a", "chunks": ["Look. {\"tool\": \"t\", \"argu", "ments\": {\"n\": 1}} y"], "end": "stop"}"#,
         r#"{"id": 2, "chunks": [{"hex": "7b22746f6f6c223a2274222c22617267756d656e7473223a7b7d7d"}], "end": "length"}"#,
         r#"{"id": "c", "chunks": ["just words"], "end": "stop", "expected": "none"}"#,
         r#"{"id": "d", "chunks": ["{\"tool\": \"t\", \"arguments\": {\"a\": \"b"], "end": "length"}"#,
@@ -106,7 +106,7 @@ fn chunks_are_answered_line_by_line() {
     snapshot!(world.observe_with_input(&["parse", "--chunks"], input.as_bytes()), @r#"
     exit 0
     --- stdout
-    {"id":"a","status":"calls","calls":[{"tool":"t","arguments":{"n":1},"start":3,"end":39,"repaired":false,"refused":"there is no tool \"t\"; the tools are read_file, apply_patch, run_tests, list_files, search, run_command, finish"}],"why":null}
+    {"id":"a","status":"calls","calls":[{"tool":"t","arguments":{"n":1},"start":6,"end":42,"repaired":false,"refused":"there is no tool \"t\"; the tools are read_file, apply_patch, run_tests, list_files, search, run_command, finish"}],"why":null}
     {"id":2,"status":"calls","calls":[{"tool":"t","arguments":{},"start":0,"end":27,"repaired":false,"refused":"there is no tool \"t\"; the tools are read_file, apply_patch, run_tests, list_files, search, run_command, finish"}],"why":null}
     {"id":"c","status":"none","calls":[],"why":null}
     {"id":"d","status":"malformed","calls":[],"why":"The answer ended inside a string of the tool call, so nothing was done: send the whole call again, in smaller pieces if it is long."}
