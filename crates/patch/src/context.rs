@@ -125,10 +125,8 @@ pub(crate) fn alignments(index: &Index<'_>, body: &Body<'_>) -> Vec<Alignment> {
 /// lines it is one too many if the line above it stands in the file. `lines` has the file's line for each old line.
 pub(crate) fn drops_beside_change(body: &Body<'_>, lines: &[Option<usize>]) -> bool {
     let mut old = lines.iter();
-    let stands: Vec<bool> = body
-        .iter()
-        .map(|(mark, _)| *mark != Mark::Add && old.next().is_some_and(Option::is_some))
-        .collect();
+    let stands: Vec<bool> =
+        body.iter().map(|(mark, _)| *mark != Mark::Add && old.next().is_some_and(Option::is_some)).collect();
     let mark = |i: usize| body.get(i).map(|(mark, _)| *mark);
     let lost = |i: usize| {
         let (_, text) = body[i];
