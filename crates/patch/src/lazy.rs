@@ -54,6 +54,11 @@ impl Syntax {
     }
 }
 
+/// Whether a file is text for people.
+pub(crate) fn is_prose(path: &str) -> bool {
+    Syntax::of(path) == Syntax::Prose
+}
+
 /// Why a patch is refused: the first line it adds that stands for code it leaves out. `file` is what it is applied to.
 pub(crate) fn refusal(file: Option<&[u8]>, patch: &FilePatch) -> Option<Refused> {
     refusal_of(file, patch, true)
