@@ -32,7 +32,7 @@ pub(crate) fn settle<'h>(
 /// The hunk as it is meant, if that is not as it is written.
 pub(crate) fn settle_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Option<Hunk>, Refused> {
     match dialect {
-        _ if hunk.everywhere => Ok(everywhere(index, hunk)),
+        _ if hunk.everywhere => everywhere(index, hunk),
         _ if !hunk.readings.is_empty() => divided(index, hunk, dialect).map(Some),
         Dialect::SearchReplace | Dialect::Edits => Ok(elided(index, hunk)),
         Dialect::Unified | Dialect::Envelope => Ok(with_columns(index, hunk)),
@@ -87,20 +87,33 @@ fn divided(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Ref
 }
 
 /// One change from the first to the last place where the searched text stands. `None` where it stands nowhere exactly as it is searched.
-fn everywhere(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
-    let (search, replace) = hunk.text.as_ref()?;
+fn everywhere(index: &Index<'_>, hunk: &Hunk) -> Result<Option<Hunk>, Refused> {
+    let Some((search, replace)) = &hunk.text else { return Ok(None) };
     let (search, replace) = (with_endings(index, search), with_endings(index, replace));
     if search.is_empty() {
-        return None;
+        return Ok(None);
     }
     let bytes = index.lines.bytes;
     let at: Vec<usize> = memchr::memmem::find_iter(bytes, &search).collect();
+    if at.is_empty() && hunk.expected.is_some() {
+        return Err(feedback::nowhere(index, &body(hunk), None));
+    }
+    if let Some(count) = hunk.expected.filter(|count| *count != at.len()) {
+        let line = |at: &usize| index.lines.line_at(*at);
+        let message = format!("the searched text stands in {} places, not in the {count} expected", at.len());
+        return Err(Refused::new(Kind::Ambiguous, message).at(at.first().map(line)));
+    }
+    Ok(replaced(bytes, &at, &search, &replace))
+}
+
+/// One hunk that replaces the searched text at all of these places.
+fn replaced(bytes: &[u8], at: &[usize], search: &[u8], replace: &[u8]) -> Option<Hunk> {
     let (first, last) = (*at.first()?, *at.last()?);
     let mut new = Vec::new();
     let mut done = first;
-    for at in &at {
+    for at in at {
         new.extend_from_slice(&bytes[done..*at]);
-        new.extend_from_slice(&replace);
+        new.extend_from_slice(replace);
         done = at + search.len();
     }
     let old = bytes[first..last + search.len()].to_vec();
