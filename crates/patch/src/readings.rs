@@ -76,7 +76,9 @@ fn divided(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Ref
             line.is_some_and(|line| blocks::marker(line) == Some(Marker::Divider))
         };
         let named = reading.start.and_then(|start| at.iter().find(|at| **at + 1 == start));
-        let explained = reading.text.as_ref().is_some_and(|(_, replace)| dividers_are_text(replace));
+        let explained = reading.text.as_ref().is_some_and(|(search, replace)| {
+            dividers_are_text(replace) || rung <= Rung::Trailing && balanced(search, replace)
+        });
         if at.len() > 1 && named.is_none() || divider(end) || !explained {
             let message = "which of the ======= lines divides this block cannot be told; search for less, or use a unified diff here";
             return Err(Refused::new(Kind::Ambiguous, message.into()).at(at.first().copied()));
@@ -119,6 +121,16 @@ fn replaced(bytes: &[u8], at: &[usize], search: &[u8], replace: &[u8]) -> Option
     let old = bytes[first..last + search.len()].to_vec();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     Some(blocks::hunk(&text(&old)?, &text(&new)?))
+}
+
+/// Whether search and replacement have as many `=======` lines, and some, as where a heading is renamed: of all ways to divide a block, one at
+/// most is so.
+fn balanced(search: &[u8], replace: &[u8]) -> bool {
+    let dividers = |text: &[u8]| {
+        let text = String::from_utf8_lossy(text);
+        text.lines().filter(|line| blocks::marker(line) == Some(Marker::Divider)).count()
+    };
+    dividers(search) > 0 && dividers(search) == dividers(replace)
 }
 
 /// Whether each `=======` line of a replacement is the underline of a heading as long, or stands in a conflict of git.
