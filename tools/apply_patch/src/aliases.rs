@@ -196,7 +196,9 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
             [Value::Object(edit)] => _ = edit.entry(EXPECTED[0]).or_insert(count.into()),
             [] => {}
             _ => {
-                return Err("expected_replacements beside several edits does not say which it is about".into());
+                return Err(
+                    "expected_replacements beside several edits does not say which it is about".into()
+                );
             }
         }
     }
@@ -215,7 +217,9 @@ fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
         None => Ok(None),
         Some(count) => {
             let number = count.as_u64().or_else(|| count.as_str()?.trim().parse().ok());
-            number.map(|n| Some(n).filter(|n| *n != 1)).ok_or_else(|| format!("expected_replacements is {count}, which is no count"))
+            number
+                .map(|n| Some(n).filter(|n| *n != 1))
+                .ok_or_else(|| format!("expected_replacements is {count}, which is no count"))
         }
     }
 }
