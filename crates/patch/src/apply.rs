@@ -13,7 +13,7 @@ use crate::{
     place::{Spot, place, tells_endings, with_endings},
     readings,
     splice::splices as splices_of,
-    strict,
+    strict, wrapped,
 };
 
 /// A file as the patch leaves it.
@@ -43,6 +43,7 @@ pub struct How {
 /// # Errors
 /// When it does not fit in one way only, changes nothing, or has been applied already. Never applied in part.
 pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refused> {
+    let patch = &*wrapped::bare(original, patch)?;
     let refuse = |kind, message: &str| Err(Refused::new(kind, message.into()).hunk(0, patch.hunks.len()));
     if patch.action != Action::Update
         && let Some(refused) = lazy::refusal(original, patch)

@@ -197,14 +197,16 @@ fn path_in(line: &str) -> Option<String> {
     }
     // A comment's slashes have a blank behind them; others begin a path, which is not ours to change.
     let line = line.trim_start_matches('/').strip_prefix(' ').unwrap_or(line);
-    let line = line.trim_start_matches(['#', '*', '>', '-', ' ']).trim_end_matches([':', '*', ' ']);
+    let line = without_decoration(line);
     // A numbered list's item.
     let number = line.split_once(['.', ')']).filter(|(number, _)| number.chars().all(|c| c.is_ascii_digit()));
     let line = number.and_then(|(_, rest)| rest.strip_prefix(' ')).map_or(line, str::trim);
     let labels = ["File:", "file:", "Path:", "path:", "Filename:", "filename:", "File path:", "FILE:"];
     let label = labels.iter().find_map(|label| line.strip_prefix(label));
     let line = label.unwrap_or(line).trim();
-    let bare = line.trim_matches(['`', '*', '"', '\'']).trim();
+    let bare = line.trim_matches(['`', '"', '\'']);
+    let bare = bare.strip_prefix("**").unwrap_or(bare).trim_end_matches('*').trim();
+    let bare = bare.trim_matches(['`', '"', '\'']).trim();
     let quoted = |mark: char| line.split(mark).skip(1).step_by(2).map(str::trim).find(|word| is_name(word));
     if bare.is_empty() {
         None
@@ -223,6 +225,24 @@ fn path_in(line: &str) -> Option<String> {
         let name = |word: &&str| is_name(word) && !word.ends_with('.');
         let (first, second) = (words.find(name), words.find(name));
         first.filter(|_| second.is_none()).map(str::to_owned)
+    }
+}
+
+/// A heading's, a list's or a quotation's marks have a blank behind them, and bold text has its marks on both sides. Without that they may be
+/// part of the name: the caller knows whether there is such a file.
+fn without_decoration(line: &str) -> &str {
+    let line = line.trim_end_matches([':', ' ']);
+    let mut rest = line;
+    loop {
+        let bare = rest.trim_start_matches(['#', '*', '>', '-']);
+        let stars = rest.trim_start_matches('*');
+        if bare.len() < rest.len() && bare.starts_with([' ', '`']) {
+            rest = bare.trim_start();
+        } else if rest.starts_with("**") || stars.len() < rest.len() && stars.ends_with('*') {
+            rest = stars.trim_end_matches(['*', ':', ' ']);
+        } else {
+            return rest.trim();
+        }
     }
 }
 

@@ -121,6 +121,26 @@ pub(crate) fn alignments(index: &Index<'_>, body: &Body<'_>) -> Vec<Alignment> {
     out.into_iter().map(|lines| Alignment { fixed: fixed(&lines), lines }).collect()
 }
 
+/// Whether a line to keep that the file does not have stands right beside a change, where a new line may have lost its plus. Above removed
+/// lines it is one too many if the line above it stands in the file. `lines` has the file's line for each old line.
+pub(crate) fn drops_beside_change(body: &Body<'_>, lines: &[Option<usize>]) -> bool {
+    let mut old = lines.iter();
+    let stands: Vec<bool> =
+        body.iter().map(|(mark, _)| *mark != Mark::Add && old.next().is_some_and(Option::is_some)).collect();
+    let mark = |i: usize| body.get(i).map(|(mark, _)| *mark);
+    let lost = |i: usize| {
+        let (_, text) = body[i];
+        if mark(i) != Some(Mark::Keep) || stands[i] || text.trim_ascii().is_empty() {
+            return false;
+        }
+        let above = i.checked_sub(1);
+        let below_change = above.and_then(mark).is_some_and(|mark| mark != Mark::Keep);
+        let held = above.is_some_and(|above| stands[above]);
+        below_change || mark(i + 1) == Some(Mark::Add) || mark(i + 1) == Some(Mark::Remove) && !held
+    };
+    (0..body.len()).any(lost)
+}
+
 /// Whether the first lines of a hunk can still become a hunk that is placed here: for one that is not all there yet. Lines of which it is not
 /// known yet whether they go count as lines to keep.
 pub(crate) fn may_align(index: &Index<'_>, body: &Body<'_>) -> bool {

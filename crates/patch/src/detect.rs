@@ -161,6 +161,7 @@ pub fn edits<'a>(list: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>) ->
         search,
         replace,
         everywhere: false,
+        expected: None,
         below: None,
     }))
 }
@@ -176,6 +177,8 @@ pub struct Change<'a> {
     pub replace: &'a str,
     /// Every place is meant, not the only one.
     pub everywhere: bool,
+    /// So many places are meant, and all of them.
+    pub expected: Option<usize>,
     /// Nothing is searched: the text goes below this line, 0 for the beginning.
     pub below: Option<usize>,
 }
@@ -183,16 +186,17 @@ pub struct Change<'a> {
 /// As [`edits`], for those that say more than that.
 pub fn changes<'a>(list: impl IntoIterator<Item = Change<'a>>) -> Vec<FilePatch> {
     let mut out = Vec::new();
-    for Change { path, search, replace, everywhere, below } in list {
+    for Change { path, search, replace, everywhere, expected, below } in list {
         if below.is_some() {
             blocks::insert(&mut out, path, replace, below);
             continue;
         }
         blocks::add(&mut out, path, search, replace, Dialect::Edits);
-        if everywhere
+        let expected = expected.filter(|count| *count != 1);
+        if (everywhere || expected.is_some())
             && let Some(hunk) = out.iter_mut().rfind(|p| p.path == path).and_then(|p| p.hunks.last_mut())
         {
-            hunk.everywhere = true;
+            (hunk.everywhere, hunk.expected) = (true, expected);
         }
     }
     out

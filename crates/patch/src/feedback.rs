@@ -42,6 +42,8 @@ pub enum Kind {
     Missing,
     /// It has a comment or dots where the file has code.
     Placeholder,
+    /// What it writes has something around it that is no part of a file: a fence, thoughts, the end of a patch.
+    Wrapped,
 }
 
 /// A patch that was not applied, and what the file really says. Its `Display` is what the model reads.

@@ -50,6 +50,7 @@ const EDITS: &[&str] = &["edits", "changes", "replacements", "replacement_chunks
 const FILES: &[&str] = &["files", "file_edits"];
 const PATCH: &[&str] = &["patch", "diff", "input", "patch_text", "cmd", "command", "script"];
 const EVERYWHERE: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
+const EXPECTED: &[&str] = &["expected_replacements", "expected_occurrences"];
 const LINE: &[&str] = &["insert_line"];
 const WRAPPERS: &[&str] = &["arguments", "args", "parameters", "params", "input", "tool_input"];
 /// Names that say nothing about the change.
@@ -72,7 +73,6 @@ const ASIDES: &[&str] = &[
     "display_description",
     "mode",
     "is_new_file",
-    "expected_replacements",
     "security_risk",
 ];
 
@@ -124,6 +124,16 @@ fn get<'v>(map: &'v Map<String, Value>, names: &[&str]) -> Option<&'v Value> {
     found.all(|other| other == first).then_some(first)
 }
 
+/// True or false, perhaps as a string.
+fn truth(value: &Value) -> Option<bool> {
+    value.as_bool().or_else(|| value.as_str()?.trim().to_ascii_lowercase().parse().ok())
+}
+
+/// A count, perhaps as a string.
+fn number(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|n| n.try_into().ok()).or_else(|| value.as_str()?.trim().parse().ok())
+}
+
 /// A text, or its lines.
 fn text(value: &Value) -> Option<String> {
     match value {
@@ -150,6 +160,7 @@ fn object(
         FILES,
         PATCH,
         EVERYWHERE,
+        EXPECTED,
         LINE,
         WRAPPERS,
         ASIDES,
@@ -205,6 +216,7 @@ fn edits(list: &[Value], path: Option<&str>) -> Option<Result<Vec<FilePatch>, Pa
         search: String,
         replace: String,
         everywhere: bool,
+        expected: Option<usize>,
         below: Option<usize>,
     }
     let edit = |value: &Value| {
@@ -227,8 +239,12 @@ fn edits(list: &[Value], path: Option<&str>) -> Option<Result<Vec<FilePatch>, Pa
             search,
             replace: text(get(map, REPLACE)?)?,
             everywhere: match get(map, EVERYWHERE) {
-                Some(all) => all.as_bool()?,
+                Some(all) => truth(all)?,
                 None => false,
+            },
+            expected: match get(map, EXPECTED) {
+                Some(count) => Some(number(count)?),
+                None => None,
             },
             below,
         })
@@ -244,6 +260,7 @@ fn edits(list: &[Value], path: Option<&str>) -> Option<Result<Vec<FilePatch>, Pa
             search: &edit.search,
             replace: &edit.replace,
             everywhere: edit.everywhere,
+            expected: edit.expected,
             below: edit.below,
         })
     }))))

@@ -54,24 +54,45 @@ impl Syntax {
     }
 }
 
+/// Whether a file is text for people.
+pub(crate) fn is_prose(path: &str) -> bool {
+    Syntax::of(path) == Syntax::Prose
+}
+
 /// Why a patch is refused: the first line it adds that stands for code it leaves out. `file` is what it is applied to.
 pub(crate) fn refusal(file: Option<&[u8]>, patch: &FilePatch) -> Option<Refused> {
+    refusal_of(file, patch, true)
+}
+
+/// The same for a patch that is not all there yet.
+pub(crate) fn refusal_so_far(file: Option<&[u8]>, patch: &FilePatch) -> Option<Refused> {
+    refusal_of(file, patch, false)
+}
+
+fn refusal_of(file: Option<&[u8]>, patch: &FilePatch, complete: bool) -> Option<Refused> {
     match &patch.action {
         Action::Create(content) | Action::Replace(content) => {
             let added = content.split(|b| *b == b'\n').map(|line| (Mark::Add, bare(line)));
-            let (line, says) = find(file, &patch.path, added)?;
+            let before = file.into_iter().flat_map(|file| file.split(|b| *b == b'\n'));
+            let removed = before.map(|line| (Mark::Remove, bare(line)));
+            let lines: Vec<_> = removed.chain(added).collect();
+            let (line, says) = find(file, &patch.path, &lines, complete)?;
             Some(refused(file, line, says))
         }
-        Action::Update => find_in(file, &patch.path, &patch.hunks),
+        Action::Update => hunks(file, &patch.path, &patch.hunks, complete),
         Action::Delete => None,
     }
 }
 
 /// The same for hunks. One that can be read in several ways is not judged.
-pub(crate) fn find_in(file: Option<&[u8]>, path: &str, hunks: &[Hunk]) -> Option<Refused> {
+pub(crate) fn find_in(file: Option<&[u8]>, path: &str, all: &[Hunk]) -> Option<Refused> {
+    hunks(file, path, all, true)
+}
+
+fn hunks(file: Option<&[u8]>, path: &str, hunks: &[Hunk], complete: bool) -> Option<Refused> {
     hunks.iter().enumerate().filter(|(_, hunk)| hunk.readings.is_empty()).find_map(|(i, hunk)| {
-        let lines = hunk.lines.iter().map(|line| (line.mark, bare(&line.text)));
-        let (line, says) = find(file, path, lines)?;
+        let lines: Vec<_> = hunk.lines.iter().map(|line| (line.mark, bare(&line.text))).collect();
+        let (line, says) = find(file, path, &lines, complete)?;
         Some(refused(file, line, says).hunk(i + 1, hunks.len()))
     })
 }
@@ -95,12 +116,17 @@ fn refused(file: Option<&[u8]>, line: &[u8], says: Says) -> Refused {
 fn find<'a>(
     file: Option<&[u8]>,
     path: &str,
-    lines: impl Iterator<Item = (Mark, &'a [u8])>,
+    lines: &[(Mark, &'a [u8])],
+    complete: bool,
 ) -> Option<(&'a [u8], Says)> {
     let syntax = Syntax::of(path);
     let mut above: Vec<&[u8]> = Vec::new();
-    for (mark, line) in lines.filter(|(mark, _)| *mark != Mark::Remove) {
-        let said = if mark == Mark::Add { says(syntax, &above, line) } else { None };
+    for (mark, line) in lines.iter().copied().filter(|(mark, _)| *mark != Mark::Remove) {
+        let said = if mark == Mark::Add {
+            says(syntax, &above, line).or_else(|| if complete { says_of(syntax, lines, line) } else { None })
+        } else {
+            None
+        };
         let applies = |says: &Says| match file {
             Some(file) => !file.split(|b| *b == b'\n').any(|there| units::same(there, line)),
             None => *says == Says::Existing,
@@ -111,6 +137,42 @@ fn find<'a>(
         above.push(line);
     }
     None
+}
+
+/// Whether a comment stands for code that goes: the text becomes shorter, and what the comment names is in no other new line.
+fn says_of(syntax: Syntax, lines: &[(Mark, &[u8])], line: &[u8]) -> Option<Says> {
+    let text = std::str::from_utf8(line).ok()?.trim();
+    let comment = comment::may_be(text).then(|| comment::of(text, syntax == Syntax::Prose)).flatten();
+    let Some(Text::Comment(comment)) = comment else { return None };
+    words::says_of(comment, |_| true)?;
+    let filled = |wanted: Mark| {
+        lines.iter().filter(move |(mark, text)| *mark == wanted && !text.trim_ascii().is_empty()).count()
+    };
+    if filled(Mark::Remove) <= filled(Mark::Add) {
+        return None;
+    }
+    let has = |lines: &[(Mark, &[u8])], wanted: fn(Mark) -> bool, word: &str| {
+        let named = |text: &[u8]| {
+            String::from_utf8_lossy(text)
+                .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+                .any(|there| there.trim_matches('_').to_lowercase() == word)
+        };
+        lines.iter().any(|(mark, text)| wanted(*mark) && *text != line && named(text))
+    };
+    // A comment that is written anew has words of the old one.
+    let code: Vec<(Mark, &[u8])> = lines
+        .iter()
+        .copied()
+        .filter(|(mark, text)| *mark != Mark::Remove || !is_comment(syntax, text))
+        .collect();
+    words::says_of(comment, |word| {
+        has(&code, |mark| mark == Mark::Remove, word) && !has(&code, |mark| mark != Mark::Remove, word)
+    })
+}
+
+fn is_comment(syntax: Syntax, line: &[u8]) -> bool {
+    let text = std::str::from_utf8(line).unwrap_or_default().trim();
+    matches!(comment::of(text, syntax == Syntax::Prose), Some(Text::Comment(_)))
 }
 
 /// Whether a line can stand for others in a search and its replacement: dots alone, or a placeholder.
@@ -155,7 +217,10 @@ fn judged(syntax: Syntax, above: &[&[u8]], line: &[u8]) -> Option<Says> {
                 words::says(text).filter(|_| text.contains(char::is_alphanumeric) && words::is_plain(text));
             says.filter(|_| !is_prompt(above))
         }
-        Text::Trailing(text) => words::says(text).filter(|says| *says == Says::Existing),
+        Text::Trailing(text) => {
+            let dots = text.starts_with(['.', '…']) && text.contains(char::is_alphabetic);
+            words::says(text).filter(|says| dots || *says == Says::Existing)
+        }
         Text::Dots => (syntax != Syntax::Yada && syntax != Syntax::Prose && syntax != Syntax::Python)
             .then_some(Says::Omitted),
     }

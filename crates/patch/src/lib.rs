@@ -28,7 +28,7 @@
 //! as the one it replaces, else as its neighbour; byte order mark and a missing final newline stay.
 //!
 //! Where to look: the dialects are read by `unified`, `envelope`, `blocks`, `tags`, `json` and `detect`, out of a shell command by `shell`; `answer`
-//! tells whether a whole answer is a patch, `lazy` whether a line is a placeholder, `readings` what a hunk means; `units` says when two lines are the same, `index` where a
+//! tells whether a whole answer is a patch, `lazy` whether a line is a placeholder, `wrapped` what stands around a file's text, `readings` what a hunk means; `units` says when two lines are the same, `index` where a
 //! file has a line, `ladder` and `context` where one hunk fits, `place` where all of them go, `splice` (with `indent` and `typography`) what that does
 //! to the bytes.
 //!
@@ -65,6 +65,7 @@ mod typography;
 mod unified;
 mod units;
 mod watch;
+mod wrapped;
 
 pub use answer::whole_answer;
 pub use apply::{Applied, How, apply};

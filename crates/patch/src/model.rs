@@ -71,6 +71,8 @@ pub struct Hunk {
     pub text: Option<(Vec<u8>, Vec<u8>)>,
     /// Every place where the searched text stands is meant.
     pub everywhere: bool,
+    /// So many places are meant, and all of them.
+    pub expected: Option<usize>,
     /// It only adds, below this line of the file; 0 for the beginning.
     pub below: Option<usize>,
     /// The ways to read it, where that is not known without the file; the likeliest first.

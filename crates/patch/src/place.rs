@@ -5,7 +5,7 @@ use std::{collections::HashSet, ops::Range};
 use memchr::memmem;
 
 use crate::{
-    Dialect, Hunk, Kind, Mark, Refused, Rung, feedback,
+    Dialect, Hunk, Kind, Mark, Refused, Rung, context, feedback,
     index::Index,
     ladder::{Body, Fit, TooMany, fits, loose_fits, new, old, squeezed_fits, unnumbered},
     lines::{bare as bare_line, indent, trim},
@@ -170,6 +170,10 @@ pub(crate) fn candidates<'a>(
         // Where lines change places, nobody knows with which of them a line goes that the patch has forgotten.
         if hunk.text.is_some() && moves(&body) {
             fits.retain(Fit::is_gapless);
+        }
+        // In a diff, such a line may be a new one that has lost its plus. A search has no marks.
+        if hunk.text.is_none() {
+            fits.retain(|fit| !context::drops_beside_change(&body, &fit.lines));
         }
         if !fits.is_empty() {
             return Ok(Found::Lines(fits, body, first));

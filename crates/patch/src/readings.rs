@@ -32,7 +32,7 @@ pub(crate) fn settle<'h>(
 /// The hunk as it is meant, if that is not as it is written.
 pub(crate) fn settle_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Option<Hunk>, Refused> {
     match dialect {
-        _ if hunk.everywhere => Ok(everywhere(index, hunk)),
+        _ if hunk.everywhere => everywhere(index, hunk),
         _ if !hunk.readings.is_empty() => divided(index, hunk, dialect).map(Some),
         Dialect::SearchReplace | Dialect::Edits => Ok(elided(index, hunk)),
         Dialect::Unified | Dialect::Envelope => Ok(with_columns(index, hunk)),
@@ -76,7 +76,9 @@ fn divided(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Ref
             line.is_some_and(|line| blocks::marker(line) == Some(Marker::Divider))
         };
         let named = reading.start.and_then(|start| at.iter().find(|at| **at + 1 == start));
-        let explained = reading.text.as_ref().is_some_and(|(_, replace)| dividers_are_text(replace));
+        let explained = reading.text.as_ref().is_some_and(|(search, replace)| {
+            dividers_are_text(replace) || rung <= Rung::Trailing && balanced(search, replace)
+        });
         if at.len() > 1 && named.is_none() || divider(end) || !explained {
             let message = "which of the ======= lines divides this block cannot be told; search for less, or use a unified diff here";
             return Err(Refused::new(Kind::Ambiguous, message.into()).at(at.first().copied()));
@@ -87,25 +89,48 @@ fn divided(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Ref
 }
 
 /// One change from the first to the last place where the searched text stands. `None` where it stands nowhere exactly as it is searched.
-fn everywhere(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
-    let (search, replace) = hunk.text.as_ref()?;
+fn everywhere(index: &Index<'_>, hunk: &Hunk) -> Result<Option<Hunk>, Refused> {
+    let Some((search, replace)) = &hunk.text else { return Ok(None) };
     let (search, replace) = (with_endings(index, search), with_endings(index, replace));
     if search.is_empty() {
-        return None;
+        return Ok(None);
     }
     let bytes = index.lines.bytes;
     let at: Vec<usize> = memchr::memmem::find_iter(bytes, &search).collect();
+    if at.is_empty() && hunk.expected.is_some() {
+        return Err(feedback::nowhere(index, &body(hunk), None));
+    }
+    if let Some(count) = hunk.expected.filter(|count| *count != at.len()) {
+        let line = |at: &usize| index.lines.line_at(*at);
+        let message = format!("the searched text stands in {} places, not in the {count} expected", at.len());
+        return Err(Refused::new(Kind::Ambiguous, message).at(at.first().map(line)));
+    }
+    Ok(replaced(bytes, &at, &search, &replace))
+}
+
+/// One hunk that replaces the searched text at all of these places.
+fn replaced(bytes: &[u8], at: &[usize], search: &[u8], replace: &[u8]) -> Option<Hunk> {
     let (first, last) = (*at.first()?, *at.last()?);
     let mut new = Vec::new();
     let mut done = first;
-    for at in &at {
+    for at in at {
         new.extend_from_slice(&bytes[done..*at]);
-        new.extend_from_slice(&replace);
+        new.extend_from_slice(replace);
         done = at + search.len();
     }
     let old = bytes[first..last + search.len()].to_vec();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     Some(blocks::hunk(&text(&old)?, &text(&new)?))
+}
+
+/// Whether search and replacement have as many `=======` lines, and some, as where a heading is renamed: of all ways to divide a block, one at
+/// most is so.
+fn balanced(search: &[u8], replace: &[u8]) -> bool {
+    let dividers = |text: &[u8]| {
+        let text = String::from_utf8_lossy(text);
+        text.lines().filter(|line| blocks::marker(line) == Some(Marker::Divider)).count()
+    };
+    dividers(search) > 0 && dividers(search) == dividers(replace)
 }
 
 /// Whether each `=======` line of a replacement is the underline of a heading as long, or stands in a conflict of git.

@@ -212,9 +212,27 @@ fn read_hunk(
     hunk.blank_tail =
         raw[i..end].iter().rev().take_while(|line| line.trim_end_matches('\r').is_empty()).count();
     if let Some(section) = sections.last_mut() {
+        hunk.below = insertion(lines[i - 1], &hunk, &section.hunks);
         section.hunks.push(hunk);
     }
     Ok(end)
+}
+
+/// The line below which a hunk of `diff -U0` adds lines. Its header has to count what it has, and to be right about the hunks above it: models
+/// invent such numbers.
+fn insertion(header: &str, hunk: &Hunk, above: &[Hunk]) -> Option<usize> {
+    let (start, counts) = ranges(header.strip_prefix("@@")?)?;
+    let new = header.split_whitespace().nth(2)?.strip_prefix('+')?;
+    let new: usize = new.split(',').next()?.parse().ok()?;
+    let adds = hunk.lines.iter().all(|line| line.mark == Mark::Add);
+    let delta = above.iter().map(Hunk::counts).try_fold(0_isize, |sum, (added, removed)| {
+        sum.checked_add_unsigned(added)?.checked_sub_unsigned(removed)
+    })?;
+    let right = adds
+        && start > 0
+        && counts == Some((0, hunk.lines.len()))
+        && start.checked_add_signed(delta).and_then(|line| line.checked_add(1)) == Some(new);
+    right.then_some(start)
 }
 
 /// Where a hunk with these counts ends; `None` when the counts do not fit what is there.

@@ -209,7 +209,7 @@ impl Watch {
             Looked::Unknown => return Ok(()),
         };
         let hunk = if patch.hunks.is_empty() { 0 } else { self.hunks + 1 };
-        match lazy::refusal(file, patch) {
+        match lazy::refusal_so_far(file, patch) {
             Some(refused) => Err(Stop { path: path.clone(), why: Why::Lines(refused.hunk(hunk, 0)) }),
             None => Ok(()),
         }

@@ -74,18 +74,9 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         (REPLACE, Take::Converted),
         (EDITS, Take::Converted),
         (ALL, Take::Converted),
+        (EXPECTED, Take::Converted),
         (
-            &[
-                "start_line",
-                "end_line",
-                "insert_line",
-                "insert_text",
-                "command",
-                "expected_replacements",
-                "expected_occurrences",
-                "overwrite",
-                "code_edit",
-            ],
+            &["start_line", "end_line", "insert_line", "insert_text", "command", "overwrite", "code_edit"],
             Take::Converted,
         ),
         (
@@ -159,6 +150,7 @@ const REPLACE: &[&str] = &[
     "updated",
 ];
 const EDITS: &[&str] = &["edits", "changes", "replacements", "operations", "replacement_chunks"];
+const EXPECTED: &[&str] = &["expected_replacements", "expected_occurrences"];
 const ALL: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
 
 /// Tools whose every call removes the file.
@@ -191,19 +183,23 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
         return Err(why.into());
     }
     let all = aliases::truth(arguments, ALL)? == Some(true);
-    match aliases::take(arguments, &["expected_replacements", "expected_occurrences"]) {
-        Some(count) if !all && count != 1 && count != "1" && !aliases::is_empty(&count) => {
-            return Err(
-                "each edit changes one place; send one edit for each, with more lines around it".into()
-            );
-        }
-        _ => {}
-    }
+    let expected = expected(arguments)?;
     let mut edits = listed(arguments, notes)?;
     edits.extend(single(arguments, notes)?);
     if all {
         for edit in edits.iter_mut().filter_map(Value::as_object_mut) {
             edit.entry("replace_all").or_insert(Value::Bool(true));
+        }
+    }
+    if let Some(count) = expected {
+        match &mut edits[..] {
+            [Value::Object(edit)] => _ = edit.entry(EXPECTED[0]).or_insert(count.into()),
+            [] => {}
+            _ => {
+                return Err(
+                    "expected_replacements beside several edits does not say which it is about".into()
+                );
+            }
         }
     }
     if !edits.is_empty() {
@@ -213,6 +209,19 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
         arguments.insert("edits".into(), Value::Array(edits));
     }
     Ok(())
+}
+
+/// How many places are expected to change, where more than one are.
+fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
+    match aliases::take(arguments, EXPECTED).filter(|count| !aliases::is_empty(count)) {
+        None => Ok(None),
+        Some(count) => {
+            let number = count.as_u64().or_else(|| count.as_str()?.trim().parse().ok());
+            number
+                .map(|n| Some(n).filter(|n| *n != 1))
+                .ok_or_else(|| format!("expected_replacements is {count}, which is no count"))
+        }
+    }
 }
 
 /// The command of an editor with several has to be one that changes files. Whether it is to insert, where there is one.
@@ -267,6 +276,9 @@ fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
         edit.retain(|name, _| !aliases::is_aside(name));
         if aliases::truth(edit, ALL)? == Some(true) {
             edit.insert("replace_all".into(), true.into());
+        }
+        if let Some(count) = expected(edit)? {
+            edit.insert(EXPECTED[0].into(), count.into());
         }
         for (names, own) in [(SEARCH, "search"), (REPLACE, "replace"), (Aliases::FILE, "path")] {
             rename(edit, names, own, notes)?;

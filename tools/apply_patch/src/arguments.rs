@@ -30,18 +30,20 @@ pub struct Edit {
     /// Every place is meant. Taken, not shown: models that know other agents send it.
     #[schemars(extend("hidden" = true))]
     replace_all: Option<bool>,
+    /// So many places are meant, and all of them. Taken, not shown, as well.
+    #[schemars(extend("hidden" = true))]
+    expected_replacements: Option<usize>,
 }
 
 impl Edit {
     /// Path, search and replacement. One line may be a part of a line, as it may be as a string; lines without a replacement go whole.
-    fn texts(self) -> (String, String, String, bool) {
-        let Self { path, search, replace, replace_all } = self;
-        let everywhere = replace_all.unwrap_or(false);
+    fn texts(self) -> (String, String, String) {
+        let Self { path, search, replace, .. } = self;
         match (search, replace) {
             (Text::Lines(search), Text::Lines(replace)) if !search.is_empty() && !replace.is_empty() => {
-                (path, search.join("\n"), replace.join("\n"), everywhere)
+                (path, search.join("\n"), replace.join("\n"))
             }
-            (search, replace) => (path, search.joined(), replace.joined(), everywhere),
+            (search, replace) => (path, search.joined(), replace.joined()),
         }
     }
 }
@@ -128,12 +130,14 @@ impl Arguments {
         match (patch, edits, content) {
             (Some(text), ..) => patch::parse_for(&text, path).map_err(|e| e.to_string()),
             (_, Some(edits), _) => {
-                let edits: Vec<_> = edits.into_iter().map(Edit::texts).collect();
-                Ok(patch::changes(edits.iter().map(|(path, search, replace, everywhere)| Change {
+                let places = |edit: &Edit| (edit.replace_all.unwrap_or(false), edit.expected_replacements);
+                let edits: Vec<_> = edits.into_iter().map(|edit| (places(&edit), edit.texts())).collect();
+                Ok(patch::changes(edits.iter().map(|((all, expected), (path, search, replace))| Change {
                     path,
                     search,
                     replace,
-                    everywhere: *everywhere,
+                    everywhere: *all,
+                    expected: *expected,
                     below: None,
                 })))
             }

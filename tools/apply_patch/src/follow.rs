@@ -8,8 +8,8 @@ use secrets::Secrets;
 use tool_api::{Follow, ToolError};
 use workspace::{PathError, ReadError, Workspace};
 
-use crate::has_tokens;
 use crate::refusal::{Misses, Why, refused};
+use crate::{has_tokens, paths};
 
 /// Follows one call.
 pub(crate) struct Following {
@@ -188,6 +188,12 @@ fn watch(workspace: &Workspace, secrets: &Secrets) -> Watch {
 
 /// What is at a path that a patch names.
 fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> Look {
+    if let Some(message) = paths::refusal(workspace, path) {
+        return Look::Refused(message);
+    }
+    if paths::may_be_decorated(path) {
+        return Look::Unknown;
+    }
     let target = match workspace.target(path) {
         Ok(target) => target,
         Err(e) => return Look::Refused(e.to_string()),

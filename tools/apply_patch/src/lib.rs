@@ -6,6 +6,7 @@ mod arguments;
 mod endings;
 mod follow;
 mod forms;
+mod paths;
 mod refusal;
 mod secrecy;
 mod written;
@@ -53,7 +54,10 @@ impl Tool for ApplyPatch {
 
     /// Paths only: whether the lines fit is known when all of them are there.
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
-        let target = |path: &str| self.0.target(path).map(|_| ()).map_err(|e| e.to_string());
+        let target = |path: &str| match paths::refusal(&self.0, path) {
+            Some(message) => Err(message),
+            None => self.0.target(path).map(|_| ()).map_err(|e| e.to_string()),
+        };
         let exists = |path: &str| self.0.resolve(path).map(|_| ()).map_err(|e| e.to_string());
         match (name, value) {
             ("path", Value::String(path)) => target(path),
@@ -68,10 +72,11 @@ impl Tool for ApplyPatch {
                 // One that cannot be read may still want the path that comes in another argument.
                 let patches = patch::parse(&text.joined()).unwrap_or_default();
                 patches.iter().try_for_each(|p| {
-                    target(&p.path)?;
+                    let path = paths::meant(&self.0, &p.path, p.dialect).map_err(|why| why.message)?;
+                    target(path)?;
                     match (&p.from, &p.action) {
                         (Some(from), _) => exists(from),
-                        (None, Action::Update | Action::Delete) if !p.creates() => exists(&p.path),
+                        (None, Action::Update | Action::Delete) if !p.creates() => exists(path),
                         (None, _) => Ok(()),
                     }
                 })
@@ -206,7 +211,7 @@ impl ApplyPatch {
 
     /// `written` is the patch as the model wrote it, with placeholders.
     fn plan_file(&self, patch: &FilePatch, written: &FilePatch) -> Result<Planned, Why> {
-        let path = self.0.target(&patch.path)?;
+        let path = self.0.target(paths::meant(&self.0, &patch.path, patch.dialect)?)?;
         let from = match &patch.from {
             Some(from) => Some(self.0.target(from)?),
             None => None,

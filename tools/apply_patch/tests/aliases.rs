@@ -107,8 +107,8 @@ fn what_cannot_be_honored_is_refused_with_a_sentence() {
         ("write_file", json!({"path": "a.py", "content": "x", "dry_run": true}), "changes files"),
         (
             "replace",
-            json!({"path": "a.py", "old_string": "r", "new_string": "x", "expected_replacements": 2}),
-            "one place",
+            json!({"path": "a.py", "old_string": "r", "new_string": "x", "expected_replacements": "two"}),
+            "no count",
         ),
         ("Edit", json!({"file_path": "a.py", "new_string": "x"}), "needs search"),
         ("apply_patch", json!({"path": "a.py", "file_path": "b.py", "content": "x"}), "same argument"),
@@ -158,6 +158,15 @@ async fn replace_all_is_all_places() {
             json!({"file_path": "a.py", "edits": [{"old_string": "x", "new_string": "y", "replace_all": "true"}]}),
         ),
         (
+            "replace",
+            json!({"file_path": "a.py", "old_string": "x", "new_string": "y", "expected_replacements": 3}),
+        ),
+        (
+            "MultiEdit",
+            json!({"file_path": "a.py", "edits": [{"old_string": "x", "new_string": "y", "expected_replacements": "3"}]}),
+        ),
+        ("Edit", json!({"file_path": "a.py", "old_string": "x", "new_string": "y", "replace_all": "true"})),
+        (
             "replace_file_content",
             json!({"TargetFile": "a.py", "ReplacementChunks": [{"TargetContent": "x", "ReplacementContent": "y", "AllowMultiple": true, "explanation": "z"}]}),
         ),
@@ -170,6 +179,11 @@ async fn replace_all_is_all_places() {
     }
     let (folder, registry) = registry();
     std::fs::write(folder.path().join("a.py"), "x = 1\nx = x\n").unwrap();
+    for count in [1, 2, 4] {
+        let arguments = json!({"file_path": "a.py", "old_string": "x", "new_string": "y", "expected_replacements": count});
+        let accepted = registry.accept("replace", &arguments).unwrap();
+        assert!(registry.call(accepted.tool, accepted.arguments).await.is_err(), "{count} of three places");
+    }
     let arguments = json!({"file_path": "a.py", "old_string": "x", "new_string": "y", "replace_all": false});
     let accepted = registry.accept("Edit", &arguments).unwrap();
     assert!(registry.call(accepted.tool, accepted.arguments).await.is_err(), "which of them is not said");

@@ -230,3 +230,44 @@ async fn a_patch_may_be_the_edit_of_another_agent() {
     call(&registry, json!({ "patch": edit })).await.unwrap();
     assert_eq!(fs::read_to_string(folder.path().join("a.txt")).unwrap(), "one\n2\nthree\n");
 }
+
+#[tokio::test]
+async fn a_path_that_a_shell_would_expand_or_that_names_a_folder_is_refused() {
+    let (folder, _, registry) = setting();
+    for (path, says) in
+        [("~/x", "expanded"), ("$HOME/x", "expanded"), ("${HOME}/x", "expanded"), ("n/", "folder")]
+    {
+        let refused = call(&registry, json!({"path": path, "content": "1\n"})).await.unwrap_err();
+        assert!(refused.contains(says), "{refused}");
+        let edit = json!([{"path": path, "search": "", "replace": "1\n"}]);
+        assert!(call(&registry, json!({ "edits": edit })).await.unwrap_err().contains(says));
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    call(&registry, json!({"path": "$id.tsx", "content": "1\n"})).await.unwrap();
+    fs::create_dir(folder.path().join("~")).unwrap();
+    call(&registry, json!({"path": "~/x", "content": "1\n"})).await.unwrap();
+    assert!(folder.path().join("~/x").exists());
+}
+
+#[tokio::test]
+async fn a_name_that_exists_as_it_is_written_wins_over_the_one_without_decoration() {
+    for name in ["-rf", "*x", "#x.py", "x"] {
+        let (folder, _, registry) = setting();
+        for there in [name, name.trim_start_matches(['-', '*', '#'])] {
+            fs::write(folder.path().join(there), "one\ntwo\n").unwrap();
+        }
+        let patch = format!("{name}\n<<<<<<< SEARCH\ntwo\n=======\n2\n>>>>>>> REPLACE\n");
+        call(&registry, json!({ "patch": patch })).await.unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join(name)).unwrap(), "one\n2\n", "{name}");
+    }
+    for decorated in ["#a.txt", "# a.txt", "-a.txt", "**a.txt**", "*a.txt*:", "> `a.txt`", "- **a.txt**"] {
+        let (folder, _, registry) = setting();
+        let patch = format!("{decorated}\n<<<<<<< SEARCH\ntwo\n=======\n2\n>>>>>>> REPLACE\n");
+        call(&registry, json!({ "patch": patch })).await.unwrap();
+        assert_eq!(
+            fs::read_to_string(folder.path().join("a.txt")).unwrap(),
+            "one\n2\nthree\n",
+            "{decorated}"
+        );
+    }
+}

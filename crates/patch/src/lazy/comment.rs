@@ -120,18 +120,23 @@ fn trailing(text: &str) -> Option<Text<'_>> {
         && let Some((inner, _)) = rest.split_once("*/")
     {
         let before = text.split_once("/*").map(|(before, _)| before.trim_end()).unwrap_or_default();
-        let empty =
-            before.is_empty() || before.ends_with(['{', '(', '>', '[', ';']) || EMPTY.contains(&before);
+        let dots = inner.trim_start().starts_with("...");
+        let empty = dots
+            || before.is_empty()
+            || before.ends_with(['{', '(', '>', '[', ';'])
+            || EMPTY.contains(&before);
         return empty.then_some(Text::Trailing(inner.trim()));
     }
-    let (code, inner) = ["//", "#", "--"].iter().find_map(|mark| {
+    let (code, inner, mark) = ["//", "#", "--"].iter().find_map(|mark| {
         let at = text.find(&format!(" {mark}"))?;
-        Some((text[..at].trim_end(), text[at + 1 + mark.len()..].trim()))
+        Some((text[..at].trim_end(), text[at + 1 + mark.len()..].trim(), *mark))
     })?;
     let empty = EMPTY.contains(&code)
         || code.ends_with(['{', ':', '[', '('])
         || code.ends_with(": ...")
         || code.ends_with(": pass");
     let inner = inner.trim_end_matches(['}', ' ', ';']);
-    empty.then_some(Text::Trailing(inner))
+    // Behind other code, only a comment that begins with dots is not about that code.
+    let dots = inner.starts_with("...") || inner.starts_with('…');
+    (empty || dots && !code.contains(mark)).then_some(Text::Trailing(inner))
 }

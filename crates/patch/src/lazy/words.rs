@@ -43,7 +43,13 @@ const FILLER: &str = "the a an of for in and or as is are be to this that these 
     after now no not need needed needs change changes changed change modification modifications modified more some etc so on just \
     only and/or should would will exactly was were been has have where does do s at up end start beginning top bottom between \
     this: note don't doesn't didn't any without further additional necessary required edit edits update updates updated \
-    simplicity clarity reason reasons space";
+    simplicity clarity reason reasons space they them";
+
+/// Whole comments of other languages that say no more than "omitted" or "as above".
+const SIGNS: &str = "省略 中略 後略 以下略 略 同上 以下同じ 同じ 不变 不變 略去 생략 이하 생략 동일";
+
+/// The first words of a comment that says what is to be put in its place.
+const INSERT: &str = "insert put place paste include copy add restore";
 
 /// Phrases of other languages, in lower case: Chinese, Japanese, Korean, Spanish, Portuguese, Italian, French, German, Dutch, Polish,
 /// Turkish, Russian, Ukrainian, Vietnamese, Indonesian, Arabic, Hindi. A comment of at most [`LONGEST`] words with one of them is a placeholder.
@@ -82,7 +88,10 @@ pub(super) fn has_dots(text: &str) -> bool {
 /// What an aside must have more than a comment: nothing else marks it.
 pub(super) fn is_plain(text: &str) -> bool {
     let words: Vec<String> = words(text);
+    let tag = text.strip_prefix(['<', '[']).and_then(|text| text.strip_suffix(['>', ']'])).map(str::trim);
+    let bare = |text: &str| text.contains(' ') && text.chars().all(|c| c.is_alphabetic() || c == ' ');
     has_dots(text)
+        || tag.is_some_and(bare) && words.iter().any(|word| is(word, OLD) || is(word, REST))
         || words.len() > 2 && words.iter().any(|word| is(word, STATE) || is(word, OMITTED) || word == "same")
 }
 
@@ -113,12 +122,40 @@ pub(super) fn says(text: &str) -> Option<Says> {
     foreign(text, &words).or_else(|| english(text, &words, dots))
 }
 
+/// What a comment says that is a placeholder only where code goes that it may stand for. `lost` knows the words of that code.
+pub(super) fn says_of(text: &str, lost: impl Fn(&str) -> bool) -> Option<Says> {
+    let words = words(text);
+    if words.is_empty() || words.len() > 20 || text.contains('?') || text.contains("TODO") {
+        return None;
+    }
+    let has = |phrase: &str| format!(" {} ", words.join(" ")).contains(&format!(" {phrase} "));
+    let any = |table: &str| words.iter().any(|word| is(word, table));
+    if matches!(words.join(" ").as_str(), "as above" | "same as above" | "as before") {
+        return Some(Says::Existing);
+    }
+    let stays = any(STATE)
+        || any(KEEP)
+        || any(OMITTED)
+        || any("rest remainder remaining")
+        || any("existing same")
+        || has("no changes")
+        || has("no change")
+        || has("not changed")
+        || has("as before")
+        || has("as above");
+    let tables = [CODE, PARTS, REST, OLD, STATE, OMITTED, KEEP, HERE, FILLER, INSERT];
+    let mut unknown = words.iter().filter(|word| !tables.iter().any(|table| is(word, table))).peekable();
+    let names = unknown.peek().is_some() && unknown.all(|word| lost(word));
+    (stays && names).then_some(Says::Existing)
+}
+
 fn foreign(text: &str, words: &[String]) -> Option<Says> {
     let lower = text.to_lowercase();
     let wide = lower.chars().filter(|c| *c >= '\u{2e80}').count();
     let length = words.iter().filter(|word| word.chars().all(|c| c < '\u{2e80}')).count() + wide.div_ceil(4);
     let phrase = || PHRASES.split('|').any(|phrase| lower.contains(phrase.trim()));
-    (length <= LONGEST && phrase()).then_some(Says::Existing)
+    let sign = words.iter().all(|word| is(word, SIGNS));
+    (sign || length <= LONGEST && phrase()).then_some(Says::Existing)
 }
 
 fn english(text: &str, words: &[String], dots: bool) -> Option<Says> {
@@ -134,6 +171,7 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Says> {
         || has("same as previous")
         || any("same")
             && (any("remain remains stay stays keep keeps")
+                || any("rest remainder") && any("is are")
                 || any("same") && code && any("is are")
                 || has("same here"));
     let as_is = has("as is")
@@ -161,6 +199,9 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Says> {
     let tables = [CODE, PARTS, REST, OLD, STATE, OMITTED, KEEP, HERE, FILLER];
     let unknown: Vec<&String> =
         words.iter().filter(|word| !tables.iter().any(|table| is(word, table))).collect();
+    // How many lines are left out.
+    let unknown: Vec<&String> =
+        unknown.into_iter().filter(|word| !(dots && word.chars().all(|c| c.is_ascii_digit()))).collect();
     let heading = text.trim_end().ends_with(':');
 
     let (lead, trail) = (starts_with_dots(text), ends_with_dots(text));
@@ -170,7 +211,12 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Says> {
     let about =
         rest || old && (code || part) || any(STATE) || same || omitted && code || other && (code || part);
     if !closed {
-        let framed = lead && trail && about && unknown.len() <= FOREIGN;
+        let framed = lead && trail && (about || state || omitted || any(KEEP)) && unknown.len() <= FOREIGN;
+        let insert = old
+            && (code || part)
+            && unknown.len() == 1
+            && words.first().is_some_and(|word| is(word, INSERT))
+            && words.last().is_some_and(|word| word == "here");
         let named = unknown.len() <= 2
             && unknown.iter().all(named)
             && (code || part)
@@ -180,7 +226,7 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Says> {
         let noun = |word: &String| is(word, CODE) || is(word, PARTS);
         let before = words.windows(2).any(|pair| pair[0] == *unknown[0] && noun(&pair[1]));
         let one = unknown.len() == 1 && before && stays && (code && (rest || old) || other);
-        return (framed || named || one).then_some(if rest || old || state {
+        return (framed || insert || named || one).then_some(if rest || old || state {
             Says::Existing
         } else {
             Says::Omitted

@@ -1,0 +1,39 @@
+//! Which file the path in a patch means.
+
+use std::borrow::Cow;
+
+use patch::Dialect;
+use workspace::Workspace;
+
+use crate::refusal::Why;
+
+/// What Markdown and comments put before the name of a file.
+const DECORATION: [char; 4] = ['#', '*', '>', '-'];
+
+/// The path that is meant. In blocks it may have decoration before it, which goes unless a file has that name.
+pub(crate) fn meant<'p>(workspace: &Workspace, path: &'p str, dialect: Dialect) -> Result<&'p str, Why> {
+    refusal(workspace, path).map_or(Ok(()), |message| Err(Why::plain(message)))?;
+    let bare = path.trim_start_matches(DECORATION);
+    let decorated = dialect == Dialect::SearchReplace && bare.len() < path.len() && !bare.is_empty();
+    Ok(if decorated && workspace.resolve(path).is_err() { bare } else { path })
+}
+
+/// Whether the name is one of which it is not known yet whether it is decorated.
+pub(crate) fn may_be_decorated(path: &str) -> bool {
+    path.starts_with(DECORATION)
+}
+
+/// Why a path cannot be that of a file.
+pub(crate) fn refusal(workspace: &Workspace, path: &str) -> Option<String> {
+    let shown: Cow<'_, str> = path.chars().take(100).collect();
+    if path.ends_with('/') {
+        return Some(format!("{shown} names a folder, not a file; give the path of the file"));
+    }
+    let (first, _) = path.split_once('/')?;
+    let variable = |name: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || matches!(c, '_' | '{' | '}'))
+    };
+    let expands = first.starts_with('~') || first.strip_prefix('$').is_some_and(variable);
+    (expands && workspace.resolve(first).is_err())
+        .then(|| format!("{shown} has {first}, which is not expanded; give a path relative to the workspace"))
+}
