@@ -88,7 +88,8 @@ struct Patch {
     patch: String,
 }
 
-const PATCH: &str = "*** Begin Patch\n*** Update File: a.py\n@@\n-    return 'a'\n+    return \"$b\"\n*** End Patch\n";
+const PATCH: &str =
+    "*** Begin Patch\n*** Update File: a.py\n@@\n-    return 'a'\n+    return \"$b\"\n*** End Patch\n";
 
 #[test]
 fn a_command_that_is_nothing_but_a_patch_is_a_call_of_apply_patch() {
@@ -107,7 +108,11 @@ fn a_command_that_is_nothing_but_a_patch_is_a_call_of_apply_patch() {
         ("bash", json!(format!("apply_patch \"{double}\"")), PATCH),
     ] {
         let accepted = registry.accept(tool, &json!({ "command": command })).unwrap();
-        assert_eq!((accepted.tool, &accepted.arguments["patch"]), ("apply_patch", &json!(patch)), "{command}");
+        assert_eq!(
+            (accepted.tool, &accepted.arguments["patch"]),
+            ("apply_patch", &json!(patch)),
+            "{command}"
+        );
         let early = registry.judge_field(tool, "command", &json!(command));
         assert_eq!(early, Ok(()), "{command}");
     }
