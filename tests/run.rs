@@ -476,7 +476,11 @@ fn a_second_interrupt_ends_the_run_where_it_stands() {
     assert_eq!(finished["ending"]["kind"], "interrupted");
     assert_eq!(finished["totals"]["turns"], 1, "what was counted by then is kept: {finished}");
     assert!(finished["totals"]["generated_tokens"].as_u64() > Some(0), "{finished}");
-    assert_eq!(finished["diff"]["files"], json!(["add.sh"]));
+    let diff = &finished["diff"];
+    assert_eq!(
+        (&diff["files"], &diff["added"], &diff["removed"]),
+        (&json!(["add.sh"]), &json!(1), &json!(1))
+    );
 }
 
 #[test]
