@@ -1,6 +1,8 @@
 //! Where output and state of a run lie in the repository, they are no part of what it works on.
 
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
 
 use crate::changes::{ADD, MENDED};
 use crate::support::{World, call, json_lines};
@@ -107,4 +109,54 @@ fn the_file_that_output_goes_to_cannot_be_edited() {
     let done = call.stdout(File::create(&out).unwrap()).output().unwrap();
     assert_eq!(done.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&done.stderr).contains("out.txt may not be changed"), "{done:?}");
+}
+
+#[test]
+fn events_that_another_program_writes_into_the_repository_do_not_stand_in_the_way_of_undo() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let [edit, ..] = answers();
+    // It ends when the events have been written, so that they seem to be its change.
+    let command = "touch started; while [ ! -s events.jsonl ]; do :; done";
+    let command = call("run_command", json!({ "command": command }));
+    [edit, command, call("finish", json!({}))]
+        .into_iter()
+        .for_each(|answer| server.enqueue(Reply::text(answer)));
+    let mut child = world
+        .agent(&[
+            "run",
+            "--json",
+            "--model",
+            "deepseek-coder:6.7b",
+            "--dialect",
+            "json",
+            "Make the tests pass.",
+        ])
+        .env("OLLAMA_HOST", server.url())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // As `tee` does, if the disk lets it wait.
+    let (mut held, mut file) = (String::new(), None);
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        held.push_str(&format!("{line}\n"));
+        if line.contains("\"tool_started\"") && line.contains("\"execute\"") {
+            let mut is_running =
+                || world.repo().join("started").exists() || child.try_wait().unwrap().is_some();
+            while !is_running() {
+                std::thread::yield_now();
+            }
+            file = Some(File::create(world.repo().join("events.jsonl")).unwrap());
+        }
+        if let Some(file) = &mut file {
+            file.write_all(std::mem::take(&mut held).as_bytes()).unwrap();
+        }
+    }
+    assert!(child.wait().unwrap().success());
+    let events = world.read("events.jsonl");
+    let undone = world.observe(&["undo", "last"]);
+    assert!(undone.starts_with("exit 0"), "{undone}");
+    assert!(undone.contains("warning: events.jsonl is left as it is"), "{undone}");
+    assert_eq!((world.read("add.sh"), world.read("events.jsonl")), (ADD.to_owned(), events));
+    assert!(!world.repo().join("started").exists(), "what the command made is gone");
 }

@@ -138,6 +138,7 @@ fn a_patch_that_is_the_whole_answer_is_applied() {
     }
     for answer in [
         format!("```diff\n{diff}```\nShall I apply this?"),
+        format!("Shall I apply this?\n\n{blocks}"),
         diff.replace(" }\n", ""),
         format!("<think>\n{diff}\n</think>\nI am not sure."),
     ] {
@@ -475,5 +476,30 @@ fn a_second_interrupt_ends_the_run_where_it_stands() {
     assert_eq!(finished["ending"]["kind"], "interrupted");
     assert_eq!(finished["totals"]["turns"], 1, "what was counted by then is kept: {finished}");
     assert!(finished["totals"]["generated_tokens"].as_u64() > Some(0), "{finished}");
-    assert_eq!(finished["diff"]["files"], json!(["add.sh"]));
+    let diff = &finished["diff"];
+    assert_eq!(
+        (&diff["files"], &diff["added"], &diff["removed"]),
+        (&json!(["add.sh"]), &json!(1), &json!(1))
+    );
+}
+
+#[test]
+fn a_patch_that_comes_as_a_shell_command_is_applied_and_nothing_is_run_beside_it() {
+    let envelope = "*** Begin Patch\n*** Update File: add.sh\n@@\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n*** End Patch\n";
+    let heredoc = format!("apply_patch <<'EOF'\n{envelope}EOF\n");
+    for command in [json!(["apply_patch", envelope]), json!(["bash", "-lc", heredoc]), json!(heredoc)] {
+        let (world, server) = (World::with_a_bug(), Server::start());
+        script(&server, [call("shell", json!({ "command": command })), call("finish", json!({}))]);
+        let output = run(&world, &server, &["Make the tests pass."]);
+        assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+        assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
+        let seen = world.observe(&["replay", "last"]);
+        assert!(seen.starts_with("exit 0\n"), "{seen}");
+    }
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let beside = call("run_command", json!({ "command": format!("{heredoc}rm add.sh") }));
+    script(&server, [beside, mending()[1].clone(), call("finish", json!({}))]);
+    let output = run(&world, &server, &["Make the tests pass."]);
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n", "the file was not removed");
 }

@@ -49,6 +49,12 @@ fn headers_of_ones_own_are_sent_and_their_values_stand_nowhere() {
     for text in [seen, shown, listed, wrong, journal] {
         assert!(!text.contains("hunter2") && !text.contains("sesame"), "{text}");
     }
+    for two in ["X-Team: sesame-4\r\nX-Evil: 1", "X-Team: sesame-4\nX-Evil: 1", "X-Team: sesame-4\n"] {
+        let wrong = world.observe(&run(&["--base-url", &base, "--header", two]));
+        assert!(wrong.starts_with("exit 2\n"), "{wrong}");
+        assert!(wrong.contains("a --header is one line: its value has a line break in it"), "{wrong}");
+        assert!(!wrong.contains("sesame"), "{wrong}");
+    }
     world.write(".agent.toml", "headers = ['X-Evil: 1']\n");
     assert!(world.observe(&["config", "show"]).contains("a repository may not set headers"));
 }

@@ -1,6 +1,7 @@
 //! Settings as flags: the part of the command line that comes from the definitions in `settings`.
 
 use clap::builder::PossibleValuesParser;
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::settings::{DEFINITIONS, Definition, Flag, Kind};
@@ -43,6 +44,11 @@ impl<const GROUPS: u8> clap::FromArgMatches for Flags<GROUPS> {
                 Flag::Each(..) => {
                     if let Some(texts) = matches.get_many::<String>(d.key) {
                         let separator = if d.kind == Kind::Headers { "\n" } else { "," };
+                        // What separates headers would make two of one. The text may hold a key and is not repeated.
+                        if d.kind == Kind::Headers && texts.clone().any(|text| text.contains(['\r', '\n'])) {
+                            let message = "a --header is one line: its value has a line break in it\n";
+                            return Err(clap::Error::raw(ErrorKind::ValueValidation, message));
+                        }
                         given.push((d.key, texts.map(String::as_str).collect::<Vec<_>>().join(separator)));
                     }
                 }

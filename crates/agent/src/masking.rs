@@ -15,7 +15,7 @@ use journal::{Check, Diff, Filter};
 use models::{Delta, DeltaStream, Error, Identity, Message, Model, Request};
 use planner::{FileEntry, Instructions, Repository, Verifier};
 use secrets::{Secrets, known};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tool_api::{Aliases, Effect, Follow, Outcome, Tool, ToolError};
 use workspace::{History, Workspace};
 
@@ -160,6 +160,10 @@ impl<T: Tool> Tool for Masked<T> {
 
     fn whole_answer(&self, text: &str) -> Option<Result<Value, String>> {
         self.0.whole_answer(text)
+    }
+
+    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, String> {
+        self.0.instead(arguments)
     }
 
     async fn call(&self, arguments: T::Arguments) -> Result<Outcome, ToolError> {

@@ -64,6 +64,12 @@ pub(crate) struct Surface {
 /// Columns below which two columns of text are not readable.
 const NARROWEST_PAIR: usize = 60;
 
+/// Lines added and removed, in all files.
+pub(crate) fn counts(changes: &[FileChange]) -> (u64, u64) {
+    let compared = changes.iter().map(compare::compare);
+    compared.fold((0, 0), |(added, removed), c| (added + c.added as u64, removed + c.removed as u64))
+}
+
 /// Shows changes on standard output: to people with a summary, a screen at a time, and by themselves word by word; to a program by
 /// themselves as a patch.
 ///

@@ -57,6 +57,10 @@ const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (&["watch"], &["-n", "--interval"], 0),
 ];
 
+/// Some models take the tool for a program. The shell has none of that name, and would run what stands beside it without the patch.
+const APPLY_PATCH: &str = "apply_patch is a tool and not a program of the shell: send the patch as a call of apply_patch, and the \
+                           rest as a command of its own";
+
 /// Judges a line for the shell.
 ///
 /// # Errors
@@ -112,6 +116,9 @@ fn judge(words: &[String], depth: usize) -> Result<(), String> {
         words.remove(0);
     }
     let Some((program, rest)) = words.split_first() else { return Ok(()) };
+    if matches!(*program, "apply_patch" | "applypatch") {
+        return Err(APPLY_PATCH.into());
+    }
     let program = name(program);
     match program {
         "git" => git(rest, depth),

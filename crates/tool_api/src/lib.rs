@@ -15,7 +15,7 @@ pub use registry::{Accepted, Refusal, RefusalKind, Registry, Spec};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What a call may do to the world. Reads may run beside each other and beside the stream; the others run alone and in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -118,6 +118,15 @@ pub trait Tool: Send + Sync + 'static {
     /// meant. `None` for an answer that means nothing to the tool. The text comes without the model's reasoning.
     fn whole_answer(&self, _text: &str) -> Option<Result<Value, String>> {
         None
+    }
+
+    /// The call of another tool that a call of this one stands for, by that tool's name: a shell command that is nothing but a patch.
+    /// `None` for a call of its own. The arguments have the tool's own names, and are not judged yet.
+    ///
+    /// # Errors
+    /// A sentence for the model: the call means another tool, and cannot be one as it stands.
+    fn instead(&self, _arguments: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, String> {
+        Ok(None)
     }
 
     /// Carries the call out.

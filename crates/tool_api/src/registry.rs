@@ -71,6 +71,7 @@ trait Erased: Send + Sync {
     fn check(&self, name: &str, value: &Value) -> Result<(), String>;
     fn follow(&self) -> Option<Box<dyn Follow>>;
     fn whole_answer(&self, text: &str) -> Option<Result<Value, String>>;
+    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, String>;
     async fn call(&self, arguments: Value) -> Result<Outcome, ToolError>;
 }
 
@@ -86,6 +87,10 @@ impl<T: Tool> Erased for T {
 
     fn whole_answer(&self, text: &str) -> Option<Result<Value, String>> {
         Tool::whole_answer(self, text)
+    }
+
+    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, String> {
+        Tool::instead(self, arguments)
     }
 
     async fn call(&self, arguments: Value) -> Result<Outcome, ToolError> {
@@ -243,7 +248,13 @@ impl Registry {
         let candidates = self.candidates(tool)?;
         let [entry] = candidates.as_slice() else { return Ok(()) };
         match entry.take(name, value)? {
-            Taken::Own(own) => entry.judge(&own, value).map(|_| ()),
+            Taken::Own(own) => {
+                let alone = Map::from_iter([(own.clone(), value.clone())]);
+                match entry.instead(&alone)? {
+                    Some(_) => Ok(()), // the other tool judges the whole call
+                    None => entry.judge(&own, value).map(|_| ()),
+                }
+            }
             Taken::LeftOut | Taken::Converted => Ok(()),
         }
     }
@@ -267,6 +278,12 @@ impl Registry {
         let message = refusals.map(|refusal| refusal.message.as_str()).collect::<Vec<_>>().join("; ");
         let fit = fits.into_iter().find_map(|(entry, fit)| Some((entry, fit.ok()?)));
         let (entry, (given, mut notes)) = fit.ok_or(Refusal { kind, message })?;
+        if let Some((other, arguments)) = entry.instead(&given)? {
+            let accepted = self.accept(other, &arguments)?;
+            notes = vec![format!("{tool} taken as {}", accepted.tool)];
+            notes.extend(accepted.notes);
+            return Ok(Accepted { notes, ..accepted });
+        }
         let mut out = Map::new();
         for (name, value) in given {
             let judged = entry.judge(&name, &value)?;
@@ -399,6 +416,12 @@ impl Entry {
             }
             None => Ok((out, notes)),
         }
+    }
+
+    /// The call of another tool that a call with these arguments stands for.
+    fn instead(&self, given: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, Refusal> {
+        let refusal = |why| Refusal { kind: RefusalKind::Value, message: format!("{}: {why}", self.spec.name) };
+        self.tool.instead(given).map_err(refusal)
     }
 
     /// One argument of the tool's own as it will be run; `None` when null says that it is not given.

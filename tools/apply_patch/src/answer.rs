@@ -2,15 +2,56 @@
 
 use serde_json::{Value, json};
 
+/// How a patch is sent as a call.
+const AS_A_CALL: &str =
+    "{\"tool\": \"apply_patch\", \"arguments\": {\"patch\": \"LINES OF THE PATCH, EACH ENDING IN \\n\"}}";
+
+/// Words of a sentence that leads up to a patch without asking for it: a proposal, an example, a report of what has been.
+const DOUBTS: &[&str] = &[
+    "would",
+    "could",
+    "might",
+    "may",
+    "maybe",
+    "perhaps",
+    "example",
+    "e.g",
+    "suggest",
+    "suggestion",
+    "propose",
+    "proposal",
+    "alternative",
+    "alternatively",
+    "instead",
+    "not",
+    "cannot",
+    "never",
+    "without",
+    "wrong",
+    "previously",
+    "already",
+    "commit",
+    "committed",
+    "if you",
+];
+
 /// The arguments that apply the patch an answer ends with; a sentence where a patch is in it that cannot be taken so.
 pub(crate) fn read(text: &str) -> Option<Result<Value, String>> {
     if let Some(patch) = patch::whole_answer(text) {
-        return Some(Ok(json!({ "patch": patch })));
+        let before = (patch.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
+        if !is_doubtful(before.and_then(|end| text.get(..end)).unwrap_or_default()) {
+            return Some(Ok(json!({ "patch": patch })));
+        }
+        return Some(Err(format!(
+            "your answer has a patch in it, and what you say before it leaves open whether it is to be applied, so nothing was \
+             changed; to apply it, send it as {AS_A_CALL}"
+        )));
     }
-    let why = "your answer has a patch in it that is not complete, or that is not the last thing in it, so nothing was \
-               changed; send the whole patch as {\"tool\": \"apply_patch\", \"arguments\": {\"patch\": \"LINES OF THE \
-               PATCH, EACH ENDING IN \\n\"}}";
-    has_patch(text).then(|| Err(why.to_owned()))
+    let why = format!(
+        "your answer has a patch in it that is not complete, or that is not the last thing in it, so nothing was changed; send \
+         the whole patch as {AS_A_CALL}"
+    );
+    has_patch(text).then_some(Err(why))
 }
 
 /// Whether lines stand in a text that only a patch has.
@@ -19,4 +60,92 @@ fn has_patch(text: &str) -> bool {
     ["*** Begin Patch", "*** Update File:", "*** Add File:", "<<<<<<< SEARCH"].iter().any(|mark| begins(mark))
         || begins("@@ -")
         || (begins("--- ") && begins("+++ "))
+}
+
+/// Whether the words before a patch ask a question, or lead up to something else than a change that is to be made.
+fn is_doubtful(before: &str) -> bool {
+    let layout = |line: &&str| !line.starts_with("```") && !line.starts_with("~~~") && !line.contains("<<");
+    let prose: Vec<&str> = before.lines().map(str::trim).filter(layout).collect();
+    let mut paragraphs = prose.rsplit(|line| line.is_empty()).filter(|lines| !lines.is_empty());
+    let last = sentences(paragraphs.next().unwrap_or_default());
+    // "Shall I apply this?", then a paragraph that only says "Here it is:".
+    let above = sentences(paragraphs.next().unwrap_or_default());
+    let asks = |sentence: &String| sentence.ends_with(['?', '？']);
+    let doubts = |sentence: &String| {
+        let words = sentence.to_lowercase().replace("n't", " not").replace("n’t", " not");
+        let words: Vec<&str> = words.split(|c: char| !c.is_alphanumeric() && c != '.').collect();
+        let words = words.iter().map(|word| word.trim_matches('.')).filter(|word| !word.is_empty());
+        let words = format!(" {} ", words.collect::<Vec<_>>().join(" "));
+        DOUBTS.iter().any(|doubt| words.contains(&format!(" {doubt} ")))
+    };
+    last.iter().any(asks) || above.last().is_some_and(asks) || last.last().is_some_and(doubts)
+}
+
+/// The sentences of a paragraph, each with the mark that ends it and without what encloses it.
+fn sentences(lines: &[&str]) -> Vec<String> {
+    let text = lines.join(" ");
+    let mut out = vec![String::new()];
+    for word in text.split_whitespace() {
+        let word = word.trim_matches(['*', '_', '"', '\'', '”', '“', ')', '(', '`']);
+        if let Some(sentence) = out.last_mut() {
+            sentence.push_str(word);
+            sentence.push(' ');
+        }
+        if word.ends_with(['.', '!', '?', '？', '。']) && !word.eq_ignore_ascii_case("e.g.") {
+            out.push(String::new());
+        }
+    }
+    out.into_iter()
+        .map(|sentence| sentence.trim_end().to_owned())
+        .filter(|sentence| !sentence.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: &str = "a.py\n<<<<<<< SEARCH\n    return 1\n=======\n    return 2\n>>>>>>> REPLACE\n";
+    const DIFF: &str =
+        "```diff\n--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,2 @@\n def f():\n-    return 1\n+    return 2\n```\n";
+
+    fn is_taken(prose: &str) -> bool {
+        [BLOCK, DIFF].iter().all(|patch| matches!(read(&format!("{prose}{patch}")), Some(Ok(_))))
+    }
+
+    #[test]
+    fn a_patch_that_an_answer_announces_is_taken() {
+        for prose in [
+            "",
+            "I will fix it.\n\n",
+            "The function does not add, it subtracts. It should add instead. I fix that:\n\n",
+            "Why does it fail? The sign is wrong.\n\nI looked at both places.\n\nNow the patch:\n\n",
+            "**Fix:**\n",
+        ] {
+            assert!(is_taken(prose), "{prose}");
+        }
+    }
+
+    #[test]
+    fn a_patch_that_is_only_asked_about_or_shown_is_not_taken() {
+        for prose in [
+            "Shall I apply this?\n\n",
+            "**Shall I apply this?**\n\n",
+            "Should I make this change?\n\nHere it is:\n\n",
+            "Is that what you want? This is the change:\n",
+            "One could write:\n\n",
+            "I would change it like this.\n\n",
+            "For example:\n\n",
+            "A fix, e.g. this one:\n\n",
+            "I won't apply this:\n\n",
+            "Do not do this:\n\n",
+            "The last commit made this change:\n\n",
+            "If you agree, this is the patch:\n\n",
+        ] {
+            for patch in [BLOCK, DIFF] {
+                let why = read(&format!("{prose}{patch}")).unwrap().unwrap_err();
+                assert!(why.contains("to apply it, send it as {\"tool\": \"apply_patch\""), "{prose}: {why}");
+            }
+        }
+    }
 }

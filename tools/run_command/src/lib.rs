@@ -3,6 +3,7 @@
 //! The model reads how it ended, then the beginning and the end of the output; all of it is in a log file.
 
 mod aliases;
+mod patch_command;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +18,7 @@ use sandbox::{
 use schemars::JsonSchema;
 use secrets::Secrets;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tool_api::{Aliases, Effect, Outcome, Tool, ToolError};
 
 /// What the model reads of the output: 4 KiB or 60 lines at each end, about 2,500 tokens at most.
@@ -185,6 +186,16 @@ impl Tool for RunCommand {
             ("workdir", Some(folder)) => self.folder(folder).map(|_| ()),
             _ => Ok(()),
         }
+    }
+
+    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, String> {
+        let line = arguments.get("command").and_then(Value::as_str);
+        let Some(patch) = line.and_then(patch_command::read) else { return Ok(None) };
+        let folder = arguments.get("workdir").and_then(Value::as_str).map(|folder| self.folder(folder));
+        if folder.transpose()?.is_some_and(|folder| self.sandbox.root().canonicalize().ok() != Some(folder)) {
+            return Err("the paths of a patch begin at the root of the repository: leave workdir out".into());
+        }
+        Ok(Some(("apply_patch", json!({ "patch": patch }))))
     }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {

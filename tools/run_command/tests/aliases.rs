@@ -6,16 +6,23 @@ use std::time::Duration;
 
 use sandbox::{Policy, Sandbox};
 use serde_json::{Value, json};
-use tool_api::Registry;
+use tool_api::{Effect, Outcome, Registry, Tool, ToolError};
 use tool_run_command::{Options, RunCommand};
 
-fn accepted(tool: &str, arguments: &Value) -> Result<Value, String> {
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("aliases");
+fn folder() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("aliases")
+}
+
+fn registry() -> Registry {
+    let folder = folder();
     std::fs::create_dir_all(folder.join("src")).unwrap();
     let sandbox = Sandbox::new(Policy::new(&folder), vec!["unused".into()]).unwrap();
     let options = Options { log_dir: folder.join("logs"), timeout: Duration::from_secs(1) };
-    let registry = Registry::new().with(RunCommand::new(sandbox, options));
-    registry.accept(tool, arguments).map(|accepted| accepted.arguments).map_err(|refusal| refusal.message)
+    Registry::new().with(RunCommand::new(sandbox, options))
+}
+
+fn accepted(tool: &str, arguments: &Value) -> Result<Value, String> {
+    registry().accept(tool, arguments).map(|accepted| accepted.arguments).map_err(|refusal| refusal.message)
 }
 
 #[test]
@@ -58,5 +65,84 @@ fn what_a_command_cannot_be_given_is_refused_with_a_sentence() {
     ] {
         let refused = accepted("bash", &arguments).unwrap_err();
         assert!(refused.contains(why), "{arguments}: {refused}");
+    }
+}
+
+/// Takes patches, as the tool of that name.
+struct Patches;
+
+#[async_trait::async_trait]
+impl Tool for Patches {
+    type Arguments = Patch;
+    const NAME: &'static str = "apply_patch";
+    const DESCRIPTION: &'static str = "changes files";
+    const EFFECT: Effect = Effect::Write;
+
+    async fn call(&self, arguments: Patch) -> Result<Outcome, ToolError> {
+        Ok(Outcome::ok(arguments.patch))
+    }
+}
+
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Patch {
+    patch: String,
+}
+
+const PATCH: &str =
+    "*** Begin Patch\n*** Update File: a.py\n@@\n-    return 'a'\n+    return \"$b\"\n*** End Patch\n";
+
+#[test]
+fn a_command_that_is_nothing_but_a_patch_is_a_call_of_apply_patch() {
+    let registry = registry().with(Patches);
+    let plain = PATCH.replace('$', "");
+    let heredoc = format!("apply_patch <<'EOF'\n{PATCH}EOF\n");
+    let double = PATCH.replace('"', "\\\"").replace('$', "\\$");
+    for (tool, command, patch) in [
+        ("shell", json!(["apply_patch", PATCH]), PATCH),
+        ("shell", json!(["bash", "-lc", heredoc]), PATCH),
+        ("container.exec", json!(["bash", "-c", heredoc]), PATCH),
+        ("run_command", json!(heredoc), PATCH),
+        ("run_command", json!(heredoc.replace("'EOF'", " \"EOF\"")), PATCH),
+        ("run_command", json!(heredoc.replace("apply_patch", "applypatch")), PATCH),
+        ("run_command", json!(format!("apply_patch <<EOF\n{plain}EOF")), &plain),
+        ("bash", json!(format!("apply_patch \"{double}\"")), PATCH),
+    ] {
+        let accepted = registry.accept(tool, &json!({ "command": command })).unwrap();
+        assert_eq!(
+            (accepted.tool, &accepted.arguments["patch"]),
+            ("apply_patch", &json!(patch)),
+            "{command}"
+        );
+        let early = registry.judge_field(tool, "command", &json!(command));
+        assert_eq!(early, Ok(()), "{command}");
+    }
+    let root = json!({"command": ["apply_patch", PATCH], "workdir": folder(), "timeout_ms": 1000});
+    assert_eq!(registry.accept("shell", &root).unwrap().tool, "apply_patch");
+    let elsewhere = json!({"command": ["apply_patch", PATCH], "workdir": "src"});
+    assert!(registry.accept("shell", &elsewhere).unwrap_err().message.contains("leave workdir out"));
+}
+
+#[test]
+fn a_patch_with_another_command_beside_it_is_refused_before_anything_runs() {
+    let registry = registry().with(Patches);
+    let heredoc = format!("apply_patch <<'EOF'\n{PATCH}EOF\n");
+    for line in [
+        format!("{heredoc}rm b.py"),
+        format!("rm b.py\n{heredoc}"),
+        format!("cd src && {heredoc}"),
+        heredoc.replace("'EOF'", "'EOF' && rm b.py"),
+        heredoc.replace("'EOF'", "EOF"),
+        heredoc.replace("\nEOF\n", "\n EOF\nrm b.py\n"),
+        format!("cat <<'EOF' | apply_patch\n{PATCH}EOF\n"),
+        format!("apply_patch '{}'; rm b.py", PATCH.replace('\'', "")),
+        format!("bash -lc '{}' && rm b.py", heredoc.replace('\'', "'\\''")),
+        "apply_patch fix.patch && rm b.py".into(),
+        "apply_patch".into(),
+    ] {
+        let refused = registry.accept("run_command", &json!({ "command": line })).unwrap_err();
+        assert!(refused.message.contains("send the patch as a call of apply_patch"), "{line}: {refused:?}");
+    }
+    for line in ["grep -rn apply_patch src", "./apply_patch x", "cat > a <<'EOF'\napply_patch <<X\nEOF"] {
+        assert_eq!(registry.accept("run_command", &json!({ "command": line })).unwrap().tool, "run_command");
     }
 }

@@ -84,7 +84,7 @@ impl Tool for Search {
 
     fn check(&self, name: &str, value: &Value) -> Result<(), String> {
         match (name, value.as_str()) {
-            ("pattern", Some("")) => Err("pattern is empty; give the text to find".into()),
+            ("pattern", Some(pattern)) => matcher(pattern).map(|_| ()),
             ("path", Some(path)) => self.0.resolve(path).map(|_| ()).map_err(|e| e.to_string()),
             ("glob", Some(glob)) => Glob::new(glob).map(|_| ()),
             _ => Ok(()),

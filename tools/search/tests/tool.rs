@@ -85,6 +85,7 @@ async fn what_is_no_regex_is_taken_as_it_stands_and_it_says_so() {
         search(&registry, json!({"pattern": "call(x[0"})).await,
         "1 match in 1 file (the pattern is not a valid regex and was taken literally)\na.rs:1: call(x[0"
     );
+    assert_eq!(registry.judge_field("search", "pattern", &json!("(")), Ok(()), "and no judge refuses it");
 }
 
 #[tokio::test]
@@ -109,6 +110,10 @@ async fn wrong_arguments_are_answered_with_what_would_be_right() {
     let (_folder, registry) = setting(&[("src/a.rs", b"x\n")]);
     assert_eq!(search(&registry, json!({"pattern": ""})).await, "pattern is empty; give the text to find");
     assert!(search(&registry, json!({"pattern": "a\nb"})).await.starts_with("pattern has a newline"));
+    for pattern in ["", "a\nb"] {
+        let early = registry.judge_field("search", "pattern", &json!(pattern));
+        assert!(early.unwrap_err().message.contains("pattern "), "before it runs: {pattern:?}");
+    }
     assert!(search(&registry, json!({"pattern": "x", "path": "scr"})).await.contains("did you mean src?"));
     assert!(
         search(&registry, json!({"pattern": "x", "path": "/etc"})).await.contains("outside the repository")

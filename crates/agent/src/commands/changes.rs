@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use journal::{Journal, Mode, Store};
+use journal::{Event, Journal, Mode, Record, Store};
 use secrets::Secrets;
 use workspace::{BringError, Conflict, FileImage, History, NetChange, Workspace};
 
@@ -54,10 +54,19 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
         to => history.standing(to.map_or(0, |turn| turn.saturating_add(1))..)?,
     };
     warn_of_left_out(&history, |turn| command.to.is_none_or(|to| turn > to));
+    let (aside, changes): (Vec<_>, Vec<_>) =
+        changes.into_iter().partition(|change| is_own_events(change, &past.id));
+    for change in &aside {
+        let path = sanitize::line(change.path.as_str());
+        console::say(format_args!(
+            "warning: {path} is left as it is: it holds the events of the session itself"
+        ));
+    }
     if changes.is_empty() {
         let why = match (past.mode, history.records().is_empty()) {
             (Mode::DryRun, true) => "it was a dry run that has not been applied",
             (Mode::Run, true) => "it changed nothing",
+            _ if !aside.is_empty() => "it changed nothing else",
             _ if command.to.is_some() => "nothing of what it changed after that turn still stands",
             _ => "all of it has been put back before",
         };
@@ -81,6 +90,14 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
         }
         Err(error) => Err(Failure::refused(error)),
     }
+}
+
+/// Whether a file is what `agent run --json | tee FILE` has written of this session, while its commands ran. Its first line says so.
+fn is_own_events(change: &NetChange, session: &str) -> bool {
+    let Some(after) = change.after.as_ref().filter(|image| !image.link) else { return false };
+    let first = after.bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    let record = serde_json::from_slice::<Record>(first);
+    record.is_ok_and(|record| matches!(record.event, Event::Session { id, .. } if id == session))
 }
 
 /// What leads from what stands of an applied dry run back to how its files were after a turn. A merged file is as no turn left it, so it goes

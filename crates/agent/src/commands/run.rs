@@ -190,11 +190,13 @@ pub(crate) fn at_once(journal: &mut Journal, store: &Store) -> Result<Done> {
         _ => {
             let changed =
                 History::open(&journal.folder().join(session::STATE)).and_then(|history| history.net(..));
-            let files = changed.unwrap_or_default().iter().map(|change| change.path.to_string()).collect();
+            let changed = changed.unwrap_or_default();
+            let files = changed.iter().map(|change| change.path.to_string()).collect();
+            let (added, removed) = preview::counts(&changes::shown(changed));
             let report = planner::Report {
                 ending: Ending::Interrupted,
                 message: "stopped at once by a second signal; what was done so far is kept".to_owned(),
-                diff: Diff { files, ..Diff::default() },
+                diff: Diff { files, added, removed, ..Diff::default() },
                 totals: planner::totals(&records),
             };
             journal.append(Event::Finished {

@@ -13,7 +13,7 @@ use planner::{FileEntry, Instructions, Repository, Verifier};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tool_api::{Aliases, Effect, Follow, Outcome, Registry, Status, Tool, ToolError};
 use workspace::{Seed, Workspace};
 
@@ -171,6 +171,10 @@ impl<T: Tool> Tool for Played<T> {
 
     fn whole_answer(&self, text: &str) -> Option<Result<Value, String>> {
         self.tool.whole_answer(text)
+    }
+
+    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, String> {
+        self.tool.instead(arguments)
     }
 
     async fn call(&self, arguments: Self::Arguments) -> Result<Outcome, ToolError> {

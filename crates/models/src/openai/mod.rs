@@ -1,5 +1,6 @@
 //! OpenAI-compatible servers over SSE: DeepSeek's platform (wire reference 2), vLLM, llama-server, LM Studio and whatever else speaks it (3).
 
+mod calls;
 mod content;
 mod detect;
 mod learned;

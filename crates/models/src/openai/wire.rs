@@ -2,22 +2,19 @@
 //!
 //! As with Ollama, what never changes in a session comes before the conversation and what may change comes after it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::calls::Calls;
 use super::content::{content, thoughts};
 use crate::answer::Protocol;
 use crate::failure::Body;
 use crate::frames::Frame;
-use crate::lines::MAX_LINE;
 use crate::shared::Shared;
 use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
-
-/// The most tool calls that may be under construction at a time. Servers send one after the other.
-const MAX_CALLS: usize = 128;
 
 /// A request body. `None` is a field that is not sent.
 #[derive(Debug, Serialize)]
@@ -121,8 +118,8 @@ pub(super) struct OpenAiAnswer {
     content: bool,
     finished: Option<EndReason>,
     usage: Usage,
-    /// Tool calls being assembled, by index: name, arguments.
-    calls: BTreeMap<u64, (String, String)>,
+    /// Tool calls being assembled.
+    calls: Calls,
     /// Where to leave the name of the model that answers, once.
     name: Option<Arc<Shared<Option<String>>>>,
 }
@@ -264,32 +261,7 @@ impl OpenAiAnswer {
             (_, function @ Value::Object(_)) => vec![json!({ "index": 0, "function": function })],
             _ => return Ok(()),
         };
-        for (position, fragment) in (0..).zip(fragments) {
-            let index = fragment["index"].as_u64().unwrap_or(position);
-            // A later index closes the ones before it.
-            while let Some(entry) = self.calls.first_entry().filter(|entry| *entry.key() < index) {
-                out.push_back(call(entry.remove()));
-            }
-            let (name, arguments) = self.calls.entry(index).or_default();
-            if let Some(part) = fragment["function"]["name"].as_str() {
-                // In pieces from some servers, repeated whole by others.
-                if name != part {
-                    name.push_str(part);
-                }
-            }
-            match &fragment["function"]["arguments"] {
-                Value::String(part) => arguments.push_str(part),
-                Value::Null => {}
-                whole => *arguments = whole.to_string(),
-            }
-            let size: usize = self.calls.values().map(|(name, arguments)| name.len() + arguments.len()).sum();
-            if size > MAX_LINE || self.calls.len() > MAX_CALLS {
-                return Err(Error::Protocol(format!(
-                    "the server sent tool calls of more than {MAX_LINE} bytes or more than {MAX_CALLS} at a time"
-                )));
-            }
-        }
-        Ok(())
+        self.calls.add(&fragments, out)
     }
 
     fn finish(&mut self, reason: &str, out: &mut VecDeque<Delta>) -> Result<(), Error> {
@@ -311,22 +283,10 @@ impl OpenAiAnswer {
             "abort" | "error" => return failed("the server gave up in the middle of the answer"),
             _ => EndReason::Stop,
         };
-        let calls = std::mem::take(&mut self.calls).into_values();
-        // A call that the limit cut off is not a call.
-        let whole = |arguments: &str| serde_json::from_str::<serde::de::IgnoredAny>(arguments).is_ok();
-        out.extend(calls.filter(|(_, arguments)| reason == EndReason::Stop || whole(arguments)).map(call));
+        self.calls.finish(reason, out);
         self.finished = Some(reason);
         Ok(())
     }
-}
-
-/// A complete call. Arguments that are not JSON stay a string, for the model to be told.
-fn call((name, arguments): (String, String)) -> Delta {
-    let arguments = match arguments.trim() {
-        "" => json!({}),
-        text => serde_json::from_str(text).unwrap_or(Value::String(arguments)),
-    };
-    Delta::ToolCall { name, arguments }
 }
 
 /// Counts may come as floats.

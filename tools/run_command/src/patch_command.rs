@@ -1,0 +1,91 @@
+//! Commands that are a patch and nothing else: `apply_patch 'PATCH'`, `apply_patch <<'EOF'`, and both within `bash -lc`.
+//!
+//! Models that were trained on an agent whose shell has such a program send their patches so. Only what the shell would pass on
+//! letter for letter is read. Every other use of the program is refused by `sandbox::guard`, before anything runs.
+
+/// The patch that a command consists of; `None` for any other command.
+pub(crate) fn read(line: &str) -> Option<String> {
+    let (program, rest) = word(line.trim())?;
+    let patch = match program.as_str() {
+        "apply_patch" | "applypatch" => match rest.strip_prefix("<<") {
+            Some(rest) => document(rest)?,
+            None => only(rest)?,
+        },
+        "sh" | "bash" | "zsh" | "/bin/sh" | "/bin/bash" | "/usr/bin/bash" => {
+            let (option, rest) = word(rest)?;
+            let letters = option.strip_prefix('-').filter(|letters| letters.ends_with('c'))?;
+            return letters.chars().all(|c| "lc".contains(c)).then(|| read(&only(rest)?))?;
+        }
+        _ => return None,
+    };
+    patch.trim_start().starts_with("*** Begin Patch").then_some(patch)
+}
+
+/// The one word that a text consists of.
+fn only(text: &str) -> Option<String> {
+    word(text).filter(|(_, rest)| rest.trim().is_empty()).map(|(word, _)| word)
+}
+
+/// The first word and what follows the blanks behind it; `None` where the shell would make something else of it.
+fn word(text: &str) -> Option<(String, &str)> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        match c {
+            ' ' | '\t' => return Some((out, rest.trim_start_matches([' ', '\t']))),
+            '\'' => {
+                let (quoted, after) = rest.split_once('\'')?;
+                out.push_str(quoted);
+                rest = after;
+            }
+            '"' => rest = double_quoted(rest, &mut out)?,
+            '\\' => {
+                let escaped = rest.chars().next().filter(|c| *c != '\n')?;
+                out.push(escaped);
+                rest = &rest[escaped.len_utf8()..];
+            }
+            c if c.is_alphanumeric() || "_-./,:@%+".contains(c) => out.push(c),
+            _ => return None,
+        }
+    }
+    (!text.is_empty()).then_some((out, rest))
+}
+
+/// Adds what stands before the closing quote, and returns what stands behind it; `None` where something is to be put in.
+fn double_quoted<'a>(text: &'a str, out: &mut String) -> Option<&'a str> {
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return text.get(at + 1..),
+            '$' | '`' => return None,
+            '\\' => match chars.next()?.1 {
+                '\n' => {}
+                c @ ('$' | '`' | '"' | '\\') => out.push(c),
+                c => out.extend(['\\', c]),
+            },
+            c => out.push(c),
+        }
+    }
+    None
+}
+
+/// The lines of a heredoc, from behind its `<<`; `None` if anything else stands on its first line or below its end.
+fn document(text: &str) -> Option<String> {
+    let (strips_tabs, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
+    let (opener, body) = text.split_once('\n')?;
+    let opener = opener.trim();
+    let end = only(opener)?;
+    let mut out = String::new();
+    let mut lines = body.split_inclusive('\n');
+    let closed = lines.by_ref().any(|line| {
+        let line = if strips_tabs { line.trim_start_matches('\t') } else { line };
+        let ends = line.trim_end_matches('\n') == end;
+        if !ends {
+            out.push_str(line);
+        }
+        ends
+    });
+    let literal = opener != end || !out.contains(['$', '`', '\\']); // without quotes, the shell fills in values
+    (closed && literal && lines.all(|line| line.trim().is_empty())).then_some(out)
+}
