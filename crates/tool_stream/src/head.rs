@@ -170,8 +170,11 @@ impl Parser {
             }
             Some(Tag::KeyEnd) if segment.split_whitespace().count() == 2 => {
                 let tool = tool_name(&segment).unwrap_or_default();
-                let from = self.pos - segment.trim_start().len()
-                    + segment.trim_start().find(char::is_whitespace).unwrap_or(0);
+                // In bytes as they are: what is not UTF-8 has another length as text.
+                let raw = win.slice(head.segment, self.pos);
+                let lead = raw.iter().take_while(|b| b.is_ascii_whitespace()).count();
+                let word = raw[lead..].iter().take_while(|b| !b.is_ascii_whitespace()).count();
+                let from = head.segment + lead + word;
                 self.elements(&tool, from, true)
             }
             // The key is glued to the name: `read_filepath</arg_key>`.
@@ -181,7 +184,9 @@ impl Parser {
                 let tool = known.filter(|tool| word.starts_with(tool.as_str())).max_by_key(|tool| tool.len());
                 match tool.filter(|tool| tool.len() < word.len()).cloned() {
                     Some(tool) => {
-                        let from = self.pos - segment.trim_start().len() + tool.len();
+                        let raw = win.slice(head.segment, self.pos);
+                        let lead = raw.iter().take_while(|b| b.is_ascii_whitespace()).count();
+                        let from = head.segment + lead + tool.len();
                         self.elements(&tool, from, true)
                     }
                     None => self.no_head(out),

@@ -253,7 +253,11 @@ impl Reader {
                 _ => return Some(Step::Bad(Malformed::NotJson)),
             },
             b'#' if !self.stack.is_empty() => self.begin_comment(State::LineComment(self.pos), 1),
-            b'\\' if self.syntax == Syntax::Python && win.get(self.pos + 1) == Some(b'\n') => self.pos += 2,
+            b'\\' if self.syntax == Syntax::Python => match win.get(self.pos + 1) {
+                Some(b'\n') => self.pos += 2,
+                None if !win.eof => return Some(Step::More),
+                _ => return self.token(win, byte),
+            },
             _ => return self.token(win, byte),
         }
         None

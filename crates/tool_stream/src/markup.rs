@@ -151,11 +151,11 @@ impl Invoke {
         }
         match (field.closer, field.split) {
             (Some(closer), None) => {
-                (self.pos, field.depth) = (closer, 0);
+                (self.pos, field.depth, field.inline) = (closer, 0, None);
             }
             (_, Some(_)) => {
                 self.lenient = true;
-                (self.pos, field.depth) = (field.body, 0);
+                (self.pos, field.depth, field.inline) = (field.body, 0, None);
             }
             (None, None) => return false,
         }

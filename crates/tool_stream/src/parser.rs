@@ -258,7 +258,11 @@ impl Parser {
         if self.file_begins(byte, out) {
             return Flow::Go;
         }
-        if !self.answered && self.line_blank && (byte == b'[' || byte.is_ascii_alphabetic()) {
+        if !self.answered
+            && self.line_blank
+            && (byte == b'[' || byte.is_ascii_alphabetic())
+            && win.slice(self.shown, self.pos).iter().all(u8::is_ascii_whitespace)
+        {
             match self.begins_in_python(win, byte) {
                 None => return Flow::More,
                 Some(true) => {

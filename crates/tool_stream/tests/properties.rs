@@ -204,9 +204,10 @@ proptest! {
     }
 
     #[test]
-    fn anything_goes_in_any_chunks(pieces in prop::collection::vec(piece().prop_map(|b| String::from_utf8_lossy(&b).into_owned()), 0..12), cut in 1..9usize, whole_file: bool) {
-        let bytes: Vec<u8> = pieces.concat().into_bytes();
-        let options = Options { whole_file, ..Options::default() };
+    fn anything_goes_in_any_chunks(pieces in prop::collection::vec(piece(), 0..12), cut in 1..9usize, whole_file: bool, known: bool) {
+        let bytes: Vec<u8> = pieces.concat();
+        let known_tools = known.then(|| vec!["f".to_owned(), "read_file".to_owned()]);
+        let options = Options { whole_file, known_tools, ..Options::default() };
         let run = |size: usize| {
             let mut parser = Parser::new(options.clone());
             let mut all: Vec<Event> = Vec::new();
@@ -319,6 +320,44 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         "[TOOL_CALLS]",
         "[ARGS]",
         "functools[",
+        "[THINK]",
+        "[/THINK]",
+        "[THINKING]",
+        "◁think▷",
+        "◁/think▷",
+        "<|think_start|>",
+        "<|think_end|>",
+        "<tool_call>f",
+        "<arg_key>path</arg_key>",
+        "<arg_value>a.py</arg_value>",
+        "<|channel|>commentary to=functions.f ",
+        "<|channel|>analysis<|message|>",
+        "<|start|>assistant",
+        "<|end|>",
+        "<|call|>",
+        "<|tool_call>call:f{p:",
+        "<|\"|>",
+        "<tool_call|>",
+        "<|channel>",
+        "<channel|>",
+        "]<]minimax[>[",
+        "<|open|>call tool=\"f\"<|sep|>",
+        "<|open|>argument key=\"p\"<|sep|>",
+        "<|close|>argument<|sep|>",
+        "<|close|>call<|sep|>",
+        "[f(a=\"b\")]",
+        "f(a='b', c=[1, (2)])",
+        "print(f(",
+        "```tool_code\n",
+        "<f>",
+        "<a>b</a>",
+        "</f>",
+        "<name>f</name>",
+        "<item>",
+        "Observation: ",
+        "### User:",
+        "Let me look:\n",
+        "Such a call:\n",
         "✿FUNCTION✿",
         "✿ARGS✿",
         "[",

@@ -168,6 +168,39 @@ fn chunk_borders_change_nothing() {
     }
 }
 
+/// The same for streams with damage of all kinds, where the parser has to wait in odd places.
+#[test]
+fn chunk_borders_change_nothing_in_damaged_streams() {
+    let all = fixtures();
+    let mut random = Random(13); // damage
+    for fixture in &all {
+        let whole = fixture.chunks.concat();
+        for _ in 0..6 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random.below(3) {
+                let at = random.below(bytes.len().max(1)).min(bytes.len().saturating_sub(1));
+                let to = (at + 1 + random.below(12)).min(bytes.len());
+                match random.below(4) {
+                    _ if bytes.is_empty() => {}
+                    0 => drop(bytes.drain(at..to)),
+                    1 => bytes[at] = [b'<', b'>', b'\\', b'"', b'\n', b'(', b'`', 0xFF][random.below(8)],
+                    2 => bytes.insert(at, [b' ', b'{', b'}', b'[', b'|', b'\'', b'/', 0xE2][random.below(8)]),
+                    _ => {
+                        let other = all[random.below(all.len())].chunks.concat();
+                        let from = random.below(other.len().max(1)).min(other.len());
+                        let piece = &other[from..(from + 40).min(other.len())];
+                        bytes.splice(at..at, piece.iter().copied());
+                    }
+                }
+            }
+            let reference = events(fixture, std::iter::once(bytes.as_slice()));
+            let text = String::from_utf8_lossy(&bytes);
+            assert_eq!(events(fixture, bytes.chunks(1)), reference, "{} damaged: {text:?}", fixture.id);
+            assert_eq!(events(fixture, bytes.chunks(7)), reference, "{} damaged: {text:?}", fixture.id);
+        }
+    }
+}
+
 /// An answer that was cut off holds no call that the whole answer does not hold.
 #[test]
 fn a_cut_never_makes_a_call() {
