@@ -250,10 +250,10 @@ impl Parser {
 
     /// `("tool": …)`, `["tool": …]`, `"tool": …`: meant as a call, but without braces it is no object.
     pub(crate) fn without_brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+        self.show(win, self.pos, out);
         match self.names_tool(win) {
             None => Flow::More,
             Some(true) if self.lead(false) != Lead::Example => {
-                self.show(win, self.pos, out);
                 self.fail(Malformed::NotJson, self.pos, out);
                 Flow::Go
             }
