@@ -420,7 +420,8 @@ impl Entry {
 
     /// The call of another tool that a call with these arguments stands for.
     fn instead(&self, given: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, Refusal> {
-        let refusal = |why| Refusal { kind: RefusalKind::Value, message: format!("{}: {why}", self.spec.name) };
+        let refusal =
+            |why| Refusal { kind: RefusalKind::Value, message: format!("{}: {why}", self.spec.name) };
         self.tool.instead(given).map_err(refusal)
     }
 
