@@ -320,6 +320,9 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
             _ => text,
         };
         let line = text.rsplit('\n').next().unwrap_or(text).trim_end_matches(['*', '_', ' ']);
+        if line.ends_with("e.g.") || line.ends_with("z. b.") || line.ends_with("z.b.") {
+            return true;
+        }
         if line.ends_with(['.', '!', '?']) {
             return false;
         }
