@@ -42,7 +42,7 @@ pub enum Kind {
     Missing,
     /// It has a comment or dots where the file has code.
     Placeholder,
-    /// What it writes has something around it that is no part of a file: a fence, thoughts, the end of a patch.
+    /// The new text is wrapped in something that does not belong in a file: a fence, thoughts, a patch marker.
     Wrapped,
 }
 

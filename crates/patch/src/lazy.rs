@@ -185,7 +185,7 @@ pub(crate) fn may_be(line: &str) -> bool {
     elides(line)
 }
 
-/// Whether the last of these lines, which are new, stands for code that is left out.
+/// Whether the last of these added lines is a placeholder for omitted code.
 fn says(syntax: Syntax, above: &[&[u8]], line: &[u8]) -> Option<Says> {
     let quoted = |says: &Says| *says == Says::Omitted && syntax == Syntax::Python && in_string(above);
     judged(syntax, above, line).filter(|says| !quoted(says))

@@ -165,7 +165,7 @@ fn elided(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     if gaps(search) != gaps(replace) {
         return None;
     }
-    // Dots at the beginning or the end of both stand for nothing that matters.
+    // Dots at the start or the end of both sides elide nothing, so ignore them.
     let empty = |i: usize| old[i].is_empty() && new[i].is_empty();
     let from = usize::from(empty(0));
     let to = old.len() - usize::from(empty(old.len() - 1));

@@ -42,7 +42,7 @@ impl Encoding {
         }
     }
 
-    /// Whether a line is a unit: the encoding has states that every line begins and ends without.
+    /// Whether the encoding is stateful and resets at each line, so that lines are encoded one by one.
     fn is_by_lines(self) -> bool {
         self == Self::Other(ISO_2022_JP)
     }

@@ -63,7 +63,7 @@ pub enum Unwritable {
         /// The other.
         twin: &'static str,
     },
-    /// What was written would be read as something else.
+    /// The encoded text would not decode to the same text.
     #[error(
         "in {encoding}, the file's encoding, the new text would read differently; write its new characters in another way"
     )]

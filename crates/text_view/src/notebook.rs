@@ -347,7 +347,7 @@ fn fresh(ids: &mut HashSet<String>) -> String {
     format!("cell-{number}")
 }
 
-/// Where a value stands in the text that it was read from.
+/// The position of a value in its source text.
 fn span(file: &str, raw: &RawValue) -> Option<Range<usize>> {
     let start = (raw.get().as_ptr() as usize).checked_sub(file.as_ptr() as usize)?;
     let span = start..start + raw.get().len();

@@ -178,7 +178,7 @@ pub enum Repair {
     /// A tag of a value that never came, or the closing tag of a call at the end of an answer the model
     /// ended itself.
     MissingCloser,
-    /// A closing brace missing before the tag that closes the call.
+    /// A closing brace is missing before the tag that closes the call.
     MissingBrace,
     /// `{{…}}` instead of `{…}`.
     DoubledBraces,

@@ -1,4 +1,4 @@
-//! The parser's part for thoughts: nothing in them is a call.
+//! Parses thoughts. Nothing in them is a call.
 //!
 //! There is one exception. Some models begin a call without closing the thought, or close the thought
 //! behind the call, and say nothing else. Then a complete call in the family's own tokens that stands

@@ -20,7 +20,7 @@ pub enum ReadError {
     /// A folder.
     #[error("{0} is a directory; list it with list_files")]
     Directory(CleanPath),
-    /// It holds zero bytes, as no text does but UTF-16.
+    /// The file contains NUL bytes and is not UTF-16.
     #[error("{path} is a binary file of {size} bytes")]
     Binary {
         /// Which.

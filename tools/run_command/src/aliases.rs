@@ -179,7 +179,7 @@ fn here(arguments: &mut Map<String, Value>) {
     }
 }
 
-/// A program and its arguments as a line that means exactly them.
+/// Quotes a program and its arguments as one shell command line.
 fn quoted(words: &[Value]) -> Result<String, String> {
     let line = quoted_words(words)?;
     match words.first().and_then(Value::as_str) {
