@@ -90,11 +90,18 @@ pub(crate) fn find_in(file: Option<&[u8]>, path: &str, all: &[Hunk]) -> Option<R
 }
 
 fn hunks(file: Option<&[u8]>, path: &str, hunks: &[Hunk], complete: bool) -> Option<Refused> {
-    hunks.iter().enumerate().filter(|(_, hunk)| hunk.readings.is_empty()).find_map(|(i, hunk)| {
+    // What dots in a search stand for is known when its replacement is complete.
+    let judged = |hunk: &Hunk| hunk.readings.is_empty() && (complete || !searches_with_dots(hunk));
+    hunks.iter().enumerate().filter(|(_, hunk)| judged(hunk)).find_map(|(i, hunk)| {
         let lines: Vec<_> = hunk.lines.iter().map(|line| (line.mark, bare(&line.text))).collect();
         let (line, says) = find(file, path, &lines, complete)?;
         Some(refused(file, line, says).hunk(i + 1, hunks.len()))
     })
+}
+
+fn searches_with_dots(hunk: &Hunk) -> bool {
+    let search = hunk.text.as_ref().and_then(|(search, _)| std::str::from_utf8(search).ok());
+    search.is_some_and(|search| search.lines().any(elides))
 }
 
 /// The refusal of one placeholder line.

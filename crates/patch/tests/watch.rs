@@ -247,6 +247,17 @@ fn a_placeholder_ends_an_edit_and_a_whole_file_at_its_line() {
 }
 
 #[test]
+fn dots_that_a_search_has_too_are_judged_with_the_whole_block() {
+    let tree =
+        Tree::from([("a.py".to_owned(), b"def f():\n    a = 1\n    b = 2\n\n    return a\n".to_vec())]);
+    let text = "a.py\n<<<<<<< SEARCH\ndef f():\n    a = 1\n...\n    return a\n=======\ndef f():\n...\n    a = 1\n    c = 3\n    return a\n>>>>>>> REPLACE\n";
+    assert_eq!(whole(&tree, text), Ok(()));
+    for n in 1..20 {
+        assert_eq!(watched(&tree, &pieces(text, n)), None);
+    }
+}
+
+#[test]
 fn what_a_patch_has_made_itself_is_not_missing() {
     let tree = Tree::from([("a".to_owned(), b"one\ntwo\n".to_vec())]);
     for text in [
