@@ -61,6 +61,7 @@ fn sample(pid: u32) -> Sample {
 }
 
 #[test]
+#[ignore = "takes a minute; scripts/test runs it as a step of its own"]
 fn two_thousand_turns_leave_memory_descriptors_and_processes_as_they_were() {
     let lines: String = (1..=100).map(|n| format!("line {n}\n")).collect();
     let world = World::with(&[
