@@ -145,7 +145,7 @@ fn no_secret_reaches_the_model_the_journal_or_the_screen_and_an_edit_beside_one_
     let pem = &told[told.find("server.pem lines 3-").unwrap()..];
     let line = placeholder(pem, "3|");
     assert!(told.contains(&format!("3|{line}\n4|[secret-")), "a key keeps its lines: {told}");
-    assert_eq!(told.matches("stands for a value that is hidden from you").count(), 1, "said once: {told}");
+    assert_eq!(told.matches("replaces a value that is hidden from you").count(), 1, "said once: {told}");
     assert!(!told.contains("changed since"), "what was shown is not taken for what is there: {told}");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("secrets kept from the model"), "{stderr}");
