@@ -5,12 +5,13 @@ use std::{collections::VecDeque, ops::Range};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, Dialect, FilePatch, Hunk, Kind, Mark, Refused, Rung, feedback,
+    Action, Dialect, FilePatch, Hunk, Kind, Mark, Refused, Rung,
+    body::{Body, old},
+    feedback,
     index::Index,
-    ladder::{Body, old},
     lazy,
-    lines::{BOM, Lines},
-    place::{Spot, place, tells_endings, with_endings},
+    lines::{BOM, Lines, mixes_endings},
+    place::{Spot, place},
     readings,
     splice::splices as splices_of,
     strict, wrapped,
@@ -111,8 +112,8 @@ fn replacement(index: &Index<'_>, range: &Range<usize>, hunk: &Hunk) -> Vec<u8> 
     match &hunk.text {
         None => Vec::new(),
         Some((search, new))
-            if tells_endings(search)
-                && tells_endings(new)
+            if mixes_endings(search)
+                && mixes_endings(new)
                 && index.lines.bytes[range.clone()] == **search =>
         {
             new.clone()
@@ -168,7 +169,7 @@ fn in_style(there: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
     let mut out = if content.contains(&b'\r') || !index.lines.all_crlf() {
         content.to_vec()
     } else {
-        with_endings(&index, content)
+        index.lines.with_endings(content)
     };
     if there.starts_with(BOM) && !out.starts_with(BOM) {
         out.splice(..0, BOM.iter().copied());

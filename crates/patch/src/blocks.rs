@@ -2,7 +2,7 @@
 
 use similar::{Algorithm, ChangeTag, capture_diff_slices};
 
-use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError, fence::Fence, tags};
+use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError, fence::Fence};
 
 /// The fewest characters of a marker with its word, and of one without.
 const SHORTEST: usize = 3;
@@ -109,7 +109,7 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
         i = close + 1;
         after = i;
     }
-    if out.is_empty() { tags::parse(text, default) } else { Ok(out) }
+    if out.is_empty() { Err(ParseError::NotAPatch) } else { Ok(out) }
 }
 
 /// What may stand between the first line of a block and its search: Roo's line number, and a line of dashes. The number, and the line where

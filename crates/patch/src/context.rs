@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use crate::{
     Mark,
+    body::{Body, old},
     index::Index,
-    ladder::{Body, old},
     similarity::alike,
     units,
 };

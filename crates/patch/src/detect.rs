@@ -96,7 +96,10 @@ fn without_returns(content: &[u8]) -> Vec<u8> {
 fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     match detect(text) {
         Some(Dialect::Envelope) => envelope::parse(text),
-        Some(Dialect::SearchReplace) => blocks::parse(text, path),
+        Some(Dialect::SearchReplace) => match blocks::parse(text, path) {
+            Err(ParseError::NotAPatch) => tags::parse(text, path),
+            read => read,
+        },
         Some(Dialect::Unified) => unified::parse(text, path),
         Some(Dialect::Edits) => {
             // Several of them are one patch: nothing of it is dropped.

@@ -5,11 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Mark,
+    body::{Body, old},
     index::Index,
-    ladder::{Body, new, old},
     lines::trim,
-    place::{core, stands},
     similarity::alike,
 };
 
@@ -137,35 +135,6 @@ pub(crate) fn ambiguous(index: &Index<'_>, places: &[usize]) -> String {
         message += "\n--";
     }
     message + "\ninclude more of the lines around the place that is meant"
-}
-
-/// Lines added at the very edge of a hunk, which stand there already: applying it again would add them twice.
-pub(crate) fn already_here(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
-    let leading = body.iter().take_while(|(m, _)| *m == Mark::Add).count();
-    let trailing = body.iter().rev().take_while(|(m, _)| *m == Mark::Add).count();
-    if leading == body.len() || body.iter().any(|(m, _)| *m == Mark::Remove) {
-        return false;
-    }
-    let blank = |lines: &[(Mark, &[u8])]| lines.iter().all(|(_, t)| trim(t).is_empty());
-    let below = trailing > 0 && !blank(&body[body.len() - trailing..]) && stands(index, body, at);
-    let above = leading > 0
-        && !blank(&body[..leading])
-        && at.checked_sub(leading).is_some_and(|at| stands(index, body, at));
-    below || above
-}
-
-/// A hunk whose old lines are gone and whose new lines are there. Lines that tell nothing (blank ones, or only what stands on one side of a
-/// removal) are no proof.
-pub(crate) fn applied_elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<String> {
-    let tells =
-        |lines: &[(Mark, &[u8])]| lines.iter().any(|(m, t)| *m != Mark::Remove && !trim(t).is_empty());
-    let (before, changed) = core(body);
-    let after = &body[before + changed.len()..];
-    let proof = tells(changed) || (tells(&body[..before]) && tells(after));
-    if !proof {
-        return None;
-    }
-    index.runs(&new(body)).into_iter().find(|at| stands(index, body, *at)).map(already)
 }
 
 /// Old lines that are nowhere.

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Mark, context,
+    Mark,
+    body::{Body, new, old},
+    context,
     indent::{Indents, Shift},
     index::Index,
     lines::{indent, trim},
@@ -34,9 +36,6 @@ pub enum Rung {
     /// But for a few lines to keep that are slightly wrong; the removed ones stand there.
     Context,
 }
-
-/// A hunk's lines as the patch has them.
-pub(crate) type Body<'a> = Vec<(Mark, &'a [u8])>;
 
 /// A place where the old lines stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,16 +157,6 @@ pub(crate) fn loose_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
         }
     }
     out
-}
-
-/// The lines that have to be there.
-pub(crate) fn old<'a>(body: &Body<'a>) -> Vec<&'a [u8]> {
-    body.iter().filter(|(mark, _)| *mark != Mark::Add).map(|(_, text)| *text).collect()
-}
-
-/// The lines that are there afterwards.
-pub(crate) fn new<'a>(body: &Body<'a>) -> Vec<&'a [u8]> {
-    body.iter().filter(|(mark, _)| *mark != Mark::Remove).map(|(_, text)| *text).collect()
 }
 
 /// The rung on which lines of the file (first) fit those of the patch (second), which are the same but for blanks and typography, and how the

@@ -39,8 +39,10 @@
 //! ```
 
 mod answer;
+mod applied;
 mod apply;
 mod blocks;
+mod body;
 mod context;
 mod detect;
 mod envelope;

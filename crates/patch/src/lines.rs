@@ -67,12 +67,32 @@ impl<'a> Lines<'a> {
     pub(crate) fn all_crlf(&self) -> bool {
         self.ends.iter().any(|e| *e == b"\r\n") && self.ends.iter().all(|e| *e != b"\n")
     }
+
+    /// Text from a patch with the line endings that the file has, when the file has one kind.
+    pub(crate) fn with_endings(&self, text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(text.len() + 16);
+        let crlf = self.all_crlf();
+        for (i, byte) in text.iter().enumerate() {
+            match byte {
+                b'\r' if text.get(i + 1) == Some(&b'\n') => {}
+                b'\n' if crlf => out.extend_from_slice(b"\r\n"),
+                _ => out.push(*byte),
+            }
+        }
+        out
+    }
 }
 
 /// A line of a patch as its file has it: without the carriage return of a patch with such endings, and without a byte order mark.
 pub(crate) fn bare(text: &[u8]) -> &[u8] {
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     text.strip_prefix(BOM).unwrap_or(text)
+}
+
+/// Whether some of a text's lines end with a carriage return and some do not.
+pub(crate) fn mixes_endings(text: &[u8]) -> bool {
+    let mut returns = memchr::memchr_iter(b'\n', text).map(|at| text[..at].ends_with(b"\r"));
+    returns.next().is_some_and(|first| returns.any(|other| other != first))
 }
 
 pub(crate) fn trim(text: &[u8]) -> &[u8] {

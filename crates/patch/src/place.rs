@@ -5,11 +5,13 @@ use std::{collections::HashSet, ops::Range};
 use memchr::memmem;
 
 use crate::{
-    Dialect, Hunk, Kind, Mark, Refused, Rung, context, feedback,
+    Dialect, Hunk, Kind, Mark, Refused, Rung, applied,
+    body::{Body, body, old},
+    context, feedback,
     index::Index,
-    ladder::{Body, Fit, TooMany, fits, loose_fits, new, old, squeezed_fits, unnumbered},
-    lines::{bare as bare_line, indent, trim},
-    splice, units,
+    ladder::{Fit, TooMany, fits, loose_fits, squeezed_fits, unnumbered},
+    lines::{bare, indent, mixes_endings, trim},
+    units,
 };
 
 /// Where a hunk goes.
@@ -60,7 +62,7 @@ pub(crate) fn place<'a>(
         match (f, choice) {
             (Found::Lines(mut fits, body, hint), Some(c)) => {
                 let mut fit = fits.swap_remove(*c);
-                if already_here(index, &body, &fit) {
+                if applied::at_fit(index, &body, &fit) {
                     return refuse(Kind::AlreadyApplied, feedback::already(fit.at), fit.at);
                 }
                 if fit.rung == Rung::Exact && hint.or(hunk.start) == Some(fit.at + 1) {
@@ -70,7 +72,7 @@ pub(crate) fn place<'a>(
             }
             (Found::Bytes(at, len), Some(c)) => {
                 let range = at[*c]..at[*c] + len;
-                if already_replaced(index, hunk, &range) {
+                if applied::replaced(index, hunk, &range) {
                     let line = index.lines.line_at(range.start);
                     return refuse(Kind::AlreadyApplied, feedback::already(line), line);
                 }
@@ -87,10 +89,6 @@ pub(crate) fn place<'a>(
         }
     }
     Ok(spots)
-}
-
-pub(crate) fn body(hunk: &Hunk) -> Body<'_> {
-    hunk.lines.iter().map(|l| (l.mark, bare_line(&l.text))).collect()
 }
 
 /// The places on the first rung that has any.
@@ -119,7 +117,7 @@ pub(crate) fn candidates<'a>(
         return Ok(found);
     }
     // Kept lines and new ones end as the replacement says, if it tells endings apart as the file does.
-    let told = hunk.text.as_ref().is_some_and(|(search, new)| tells_endings(search) && tells_endings(new));
+    let told = hunk.text.as_ref().is_some_and(|(search, new)| mixes_endings(search) && mixes_endings(new));
     if told
         && let (at, len) = text_places(index, hunk)
         && at.len() == 1
@@ -140,8 +138,8 @@ pub(crate) fn candidates<'a>(
     if !close.is_empty() {
         return Ok(Found::Lines(close, body, None));
     }
-    let bare = unnumbered(&body);
-    if let Some((body, first)) = &bare {
+    let unnumbered = unnumbered(&body);
+    if let Some((body, first)) = &unnumbered {
         let mut fits = fits(index, body).map_err(too_many)?;
         if !fits.is_empty() {
             if let Some(said) =
@@ -154,12 +152,13 @@ pub(crate) fn candidates<'a>(
             return Ok(Found::Lines(fits, body.clone(), Some(*first)));
         }
     }
-    if let Some(message) = feedback::applied_elsewhere(index, &body) {
-        return Err(Refused::new(Kind::AlreadyApplied, message));
+    if let Some(at) = applied::elsewhere(index, &body) {
+        return Err(Refused::new(Kind::AlreadyApplied, feedback::already(at)));
     }
-    let bodies = std::iter::once((body.clone(), None)).chain(bare.map(|(body, first)| (body, Some(first))));
+    let bodies =
+        std::iter::once((body.clone(), None)).chain(unnumbered.map(|(body, first)| (body, Some(first))));
     // A line without a mark may be a new one: it is not passed over.
-    let unmarked = |l: &&crate::Line| !l.marked && index.count_of(bare_line(&l.text)) == 0;
+    let unmarked = |l: &&crate::Line| !l.marked && index.count_of(bare(&l.text)) == 0;
     let unknown = hunk.lines.iter().find(unmarked).is_some();
     for (body, first) in bodies.filter(|_| !unknown) {
         let squeezed = squeezed_fits(index, &body);
@@ -179,7 +178,7 @@ pub(crate) fn candidates<'a>(
             return Ok(Found::Lines(fits, body, first));
         }
     }
-    Err(match undone(index, &body) {
+    Err(match applied::by_inverse(index, &body) {
         Some(at) => Refused::new(Kind::AlreadyApplied, feedback::already(at)).at(Some(at)),
         None => feedback::nowhere(index, &body, hunk.start),
     })
@@ -218,16 +217,6 @@ fn moves(body: &Body<'_>) -> bool {
     body.iter().any(|(mark, text)| *mark == Mark::Add && removed.contains(text))
 }
 
-/// Where the change could be taken back, on some rung: there it has been made.
-fn undone(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
-    if !body.iter().any(|(mark, text)| *mark == Mark::Add && units::tells(text)) {
-        return None;
-    }
-    let inverse: Body<'_> = body.iter().map(|(mark, text)| (mark.inverse(), *text)).collect();
-    let close = fits(index, &inverse).unwrap_or_default();
-    close.into_iter().chain(loose_fits(index, &inverse)).next().map(|fit| fit.at)
-}
-
 /// Where lines go that have no old lines around them: an empty file, the end if it says so, below the header it names.
 fn insertion(index: &Index<'_>, hunk: &Hunk) -> Option<usize> {
     match headers(index, hunk).as_deref() {
@@ -247,7 +236,7 @@ fn text_places(index: &Index<'_>, hunk: &Hunk) -> (Vec<usize>, usize) {
     if search.is_empty() {
         return (Vec::new(), 0);
     }
-    let search = if tells_endings(search) { search.clone() } else { with_endings(index, search) };
+    let search = if mixes_endings(search) { search.clone() } else { index.lines.with_endings(search) };
     let mut at: Vec<usize> = memmem::find_iter(index.lines.bytes, &search).take(ENOUGH).collect();
     // find_iter does not see places that overlap one another, and those are ambiguous too.
     if let [only] = at[..]
@@ -256,49 +245,6 @@ fn text_places(index: &Index<'_>, hunk: &Hunk) -> (Vec<usize>, usize) {
         at.push(only + 1 + overlapping);
     }
     (at, search.len())
-}
-
-/// Whether some of a text's lines end with a carriage return and some do not.
-pub(crate) fn tells_endings(text: &[u8]) -> bool {
-    let mut returns = memchr::memchr_iter(b'\n', text).map(|at| text[..at].ends_with(b"\r"));
-    returns.next().is_some_and(|first| returns.any(|other| other != first))
-}
-
-/// Text from a patch with the line endings that the file has, when the file has one kind.
-pub(crate) fn with_endings(index: &Index<'_>, text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() + 16);
-    let crlf = index.lines.all_crlf();
-    for (i, byte) in text.iter().enumerate() {
-        match byte {
-            b'\r' if text.get(i + 1) == Some(&b'\n') => {}
-            b'\n' if crlf => out.extend_from_slice(b"\r\n"),
-            _ => out.push(*byte),
-        }
-    }
-    out
-}
-
-/// Whether the replacement contains what it replaces and stands there already.
-fn already_replaced(index: &Index<'_>, hunk: &Hunk, range: &Range<usize>) -> bool {
-    let Some((search, replace)) = &hunk.text else { return false };
-    let (search, replace) = (with_endings(index, search), with_endings(index, replace));
-    let bytes = index.lines.bytes;
-    search != replace
-        && memmem::find_iter(&replace, &search).any(|offset| {
-            let added =
-                replace[..offset].trim_ascii().len() + replace[offset + search.len()..].trim_ascii().len();
-            let start = range.start.checked_sub(offset);
-            added > 0 && start.and_then(|s| bytes.get(s..s + replace.len())) == Some(&replace[..])
-        })
-}
-
-/// Whether lines that are only added stand there already. Where all the context is right that is known by the whole hunk; else by the lines alone.
-fn already_here(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
-    if fit.rung == Rung::Context {
-        splice::added_already(index, body, fit)
-    } else {
-        feedback::already_here(index, body, fit.at)
-    }
 }
 
 fn at_end(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
@@ -420,18 +366,4 @@ fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
             chosen[i].get_or_insert(*a);
         }
     }
-}
-
-/// The part of a hunk that changes: how many lines to keep come first, and the rest without those that come last.
-pub(crate) fn core<'b, 'a>(body: &'b [(Mark, &'a [u8])]) -> (usize, &'b [(Mark, &'a [u8])]) {
-    let keep = |(mark, _): &(Mark, &[u8])| *mark == Mark::Keep;
-    let first = body.iter().take_while(|l| keep(l)).count();
-    let last = body[first..].iter().rev().take_while(|l| keep(l)).count();
-    (first, &body[first..body.len() - last])
-}
-
-/// Whether the new lines stand at this line already.
-pub(crate) fn stands(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
-    let new = new(body);
-    index.lines.texts.get(at..at + new.len()).is_some_and(|here| here == new)
 }

@@ -6,11 +6,12 @@ use std::borrow::Cow;
 use crate::{
     Dialect, Hunk, Kind, Line, Mark, Refused, Rung,
     blocks::{self, Marker},
+    body::body,
     feedback,
     index::Index,
     lazy,
     lines::trim,
-    place::{Found, body, candidates, with_endings},
+    place::{Found, candidates},
 };
 
 /// The hunks of a patch as they are meant for this file.
@@ -91,7 +92,7 @@ fn divided(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Ref
 /// One change from the first to the last place where the searched text stands. `None` where it stands nowhere exactly as it is searched.
 fn everywhere(index: &Index<'_>, hunk: &Hunk) -> Result<Option<Hunk>, Refused> {
     let Some((search, replace)) = &hunk.text else { return Ok(None) };
-    let (search, replace) = (with_endings(index, search), with_endings(index, replace));
+    let (search, replace) = (index.lines.with_endings(search), index.lines.with_endings(replace));
     if search.is_empty() {
         return Ok(None);
     }

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use crate::{
     Hunk, Mark, Rung,
+    body::Body,
     indent::Shift,
     index::Index,
-    ladder::{Body, Fit},
+    ladder::Fit,
     lines::{Lines, indent, trim},
     typography::Typography,
     units,

@@ -3,7 +3,7 @@
 //! diffy stops at a hunk when the counts in its header are met and takes what follows for junk, so the headers are written anew from the lines
 //! there are. It also moves hunks to the nearest place that fits, so it is asked only when every hunk stands at its own line.
 
-use crate::{Hunk, Line, Mark, feedback, index::Index, place::body};
+use crate::{Hunk, Line, Mark, applied, body::body, index::Index};
 
 /// `None` when any hunk is not exactly at its line; the ladder decides then.
 pub(crate) fn apply(index: &Index<'_>, hunks: &[Hunk]) -> Option<Vec<u8>> {
@@ -66,5 +66,5 @@ fn doubles(index: &Index<'_>, hunk: &Hunk, first: usize) -> bool {
     if !edge(hunk.lines.first()) && !edge(hunk.lines.last()) {
         return false;
     }
-    feedback::already_here(index, &body(hunk), first)
+    applied::at_line(index, &body(hunk), first)
 }

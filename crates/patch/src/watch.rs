@@ -13,12 +13,14 @@ use std::collections::HashMap;
 use self_cell::self_cell;
 
 use crate::{
-    Dialect, FilePatch, Kind, Mark, Refused, context, detect, edits, feedback,
+    Dialect, FilePatch, Kind, Mark, Refused,
+    body::{Body, body, old},
+    context, detect, edits, feedback,
     index::Index,
-    ladder::{Body, old, unnumbered},
+    ladder::unnumbered,
     lazy,
     lines::bare,
-    place::{body, candidates, with_endings},
+    place::candidates,
     readings::settle_one,
     whole,
 };
@@ -367,6 +369,7 @@ fn possible(index: &Index<'_>, body: &Body<'_>, text: Option<&[u8]>) -> bool {
             || context::may_align(index, body)
             || !index.squeezed_runs(&lines).is_empty()
     };
-    let within = |text: &[u8]| memchr::memmem::find(index.lines.bytes, &with_endings(index, text)).is_some();
+    let within =
+        |text: &[u8]| memchr::memmem::find(index.lines.bytes, &index.lines.with_endings(text)).is_some();
     text.is_some_and(within) || stands(body) || unnumbered(body).is_some_and(|(body, _)| stands(&body))
 }

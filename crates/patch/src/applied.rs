@@ -1,0 +1,82 @@
+//! Whether a change is in the file already.
+
+use std::ops::Range;
+
+use memchr::memmem;
+
+use crate::{
+    Hunk, Mark, Rung,
+    body::{Body, core, new},
+    index::Index,
+    ladder::{Fit, fits, loose_fits},
+    lines::trim,
+    splice, units,
+};
+
+/// Whether lines that are only added stand there already. Where all the context is right that is known by the whole hunk; else by the lines alone.
+pub(crate) fn at_fit(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
+    if fit.rung == Rung::Context {
+        splice::added_already(index, body, fit)
+    } else {
+        at_line(index, body, fit.at)
+    }
+}
+
+/// Lines added at the very edge of a hunk, which stand there already: applying it again would add them twice.
+pub(crate) fn at_line(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
+    let leading = body.iter().take_while(|(m, _)| *m == Mark::Add).count();
+    let trailing = body.iter().rev().take_while(|(m, _)| *m == Mark::Add).count();
+    if leading == body.len() || body.iter().any(|(m, _)| *m == Mark::Remove) {
+        return false;
+    }
+    let blank = |lines: &[(Mark, &[u8])]| lines.iter().all(|(_, t)| trim(t).is_empty());
+    let below = trailing > 0 && !blank(&body[body.len() - trailing..]) && new_lines_at(index, body, at);
+    let above = leading > 0
+        && !blank(&body[..leading])
+        && at.checked_sub(leading).is_some_and(|at| new_lines_at(index, body, at));
+    below || above
+}
+
+/// A hunk whose old lines are gone and whose new lines are there. Lines that tell nothing (blank ones, or only what stands on one side of a
+/// removal) are no proof.
+pub(crate) fn elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
+    let tells =
+        |lines: &[(Mark, &[u8])]| lines.iter().any(|(m, t)| *m != Mark::Remove && !trim(t).is_empty());
+    let (before, changed) = core(body);
+    let after = &body[before + changed.len()..];
+    let proof = tells(changed) || (tells(&body[..before]) && tells(after));
+    if !proof {
+        return None;
+    }
+    index.runs(&new(body)).into_iter().find(|at| new_lines_at(index, body, *at))
+}
+
+/// Where the change could be taken back, on some rung: there it has been made.
+pub(crate) fn by_inverse(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
+    if !body.iter().any(|(mark, text)| *mark == Mark::Add && units::tells(text)) {
+        return None;
+    }
+    let inverse: Body<'_> = body.iter().map(|(mark, text)| (mark.inverse(), *text)).collect();
+    let close = fits(index, &inverse).unwrap_or_default();
+    close.into_iter().chain(loose_fits(index, &inverse)).next().map(|fit| fit.at)
+}
+
+/// Whether the replacement contains what it replaces and stands there already.
+pub(crate) fn replaced(index: &Index<'_>, hunk: &Hunk, range: &Range<usize>) -> bool {
+    let Some((search, replace)) = &hunk.text else { return false };
+    let (search, replace) = (index.lines.with_endings(search), index.lines.with_endings(replace));
+    let bytes = index.lines.bytes;
+    search != replace
+        && memmem::find_iter(&replace, &search).any(|offset| {
+            let added =
+                replace[..offset].trim_ascii().len() + replace[offset + search.len()..].trim_ascii().len();
+            let start = range.start.checked_sub(offset);
+            added > 0 && start.and_then(|s| bytes.get(s..s + replace.len())) == Some(&replace[..])
+        })
+}
+
+/// Whether the new lines stand at this line already.
+fn new_lines_at(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
+    let new = new(body);
+    index.lines.texts.get(at..at + new.len()).is_some_and(|here| here == new)
+}
