@@ -1,4 +1,4 @@
-//! Whether a change is in the file already.
+//! Detects changes that are already in the file.
 
 use std::ops::Range;
 
@@ -13,16 +13,18 @@ use crate::{
     splice, units,
 };
 
-/// Whether lines that are only added stand there already. Where all the context is right that is known by the whole hunk; else by the lines alone.
+/// Returns whether the lines that a hunk only adds are already there. If some context differs,
+/// compare the added lines alone; otherwise compare the whole hunk.
 pub(crate) fn at_fit(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     if fit.rung == Rung::Context {
-        splice::added_already(index, body, fit)
+        splice::already_added(index, body, fit)
     } else {
         at_line(index, body, fit.at)
     }
 }
 
-/// Lines added at the very edge of a hunk, which stand there already: applying it again would add them twice.
+/// Returns whether the lines added at the edge of a hunk already follow or precede its old lines,
+/// so that applying it again would duplicate them.
 pub(crate) fn at_line(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
     let leading = body.iter().take_while(|(m, _)| *m == Mark::Add).count();
     let trailing = body.iter().rev().take_while(|(m, _)| *m == Mark::Add).count();
@@ -37,8 +39,8 @@ pub(crate) fn at_line(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
     below || above
 }
 
-/// A hunk whose old lines are gone and whose new lines are there. Lines that tell nothing (blank ones, or only what stands on one side of a
-/// removal) are no proof.
+/// Finds the new lines of a hunk whose old lines are gone. Blank lines, or context on only one side
+/// of a removal, are not enough evidence.
 pub(crate) fn elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     let tells =
         |lines: &[(Mark, &[u8])]| lines.iter().any(|(m, t)| *m != Mark::Remove && !trim(t).is_empty());
@@ -51,9 +53,9 @@ pub(crate) fn elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     index.runs(&new(body)).into_iter().find(|at| new_lines_at(index, body, *at))
 }
 
-/// Where the change could be taken back, on some rung: there it has been made.
+/// Finds where the inverse of the change would match: there the change was already made.
 pub(crate) fn by_inverse(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
-    if !body.iter().any(|(mark, text)| *mark == Mark::Add && units::tells(text)) {
+    if !body.iter().any(|(mark, text)| *mark == Mark::Add && units::is_distinctive(text)) {
         return None;
     }
     let inverse: Body<'_> = body.iter().map(|(mark, text)| (mark.inverse(), *text)).collect();
@@ -61,7 +63,7 @@ pub(crate) fn by_inverse(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     close.into_iter().chain(loose_fits(index, &inverse)).next().map(|fit| fit.at)
 }
 
-/// Whether the replacement contains what it replaces and stands there already.
+/// Returns whether a replacement that contains its search text is already in place.
 pub(crate) fn replaced(index: &Index<'_>, hunk: &Hunk, range: &Range<usize>) -> bool {
     let Some((search, replace)) = &hunk.text else { return false };
     let (search, replace) = (index.lines.with_endings(search), index.lines.with_endings(replace));
@@ -75,7 +77,7 @@ pub(crate) fn replaced(index: &Index<'_>, hunk: &Hunk, range: &Range<usize>) -> 
         })
 }
 
-/// Whether the new lines stand at this line already.
+/// Returns whether the new lines are at line `at`.
 fn new_lines_at(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
     let new = new(body);
     index.lines.texts.get(at..at + new.len()).is_some_and(|here| here == new)

@@ -1,4 +1,4 @@
-//! A hunk's lines as matching sees them: each with its mark, without its line ending.
+//! A hunk's lines as the matcher sees them: each with its mark, without its line ending.
 
 use crate::{Hunk, Mark, lines::bare};
 
@@ -9,17 +9,18 @@ pub(crate) fn body(hunk: &Hunk) -> Body<'_> {
     hunk.lines.iter().map(|l| (l.mark, bare(&l.text))).collect()
 }
 
-/// The lines that have to be there.
+/// Returns the context and removed lines.
 pub(crate) fn old<'a>(body: &Body<'a>) -> Vec<&'a [u8]> {
     body.iter().filter(|(mark, _)| *mark != Mark::Add).map(|(_, text)| *text).collect()
 }
 
-/// The lines that are there afterwards.
+/// Returns the context and added lines.
 pub(crate) fn new<'a>(body: &Body<'a>) -> Vec<&'a [u8]> {
     body.iter().filter(|(mark, _)| *mark != Mark::Remove).map(|(_, text)| *text).collect()
 }
 
-/// The part of a hunk that changes: how many lines to keep come first, and the rest without those that come last.
+/// Returns how many context lines come first, and the rest of the hunk without its trailing
+/// context.
 pub(crate) fn core<'b, 'a>(body: &'b [(Mark, &'a [u8])]) -> (usize, &'b [(Mark, &'a [u8])]) {
     let keep = |(mark, _): &(Mark, &[u8])| *mark == Mark::Keep;
     let first = body.iter().take_while(|l| keep(l)).count();

@@ -8,7 +8,7 @@ pub(crate) struct Fence {
 }
 
 impl Fence {
-    /// The fence that a line opens, if it does.
+    /// Returns the fence that a line opens.
     pub(crate) fn opens(line: &str) -> Option<Self> {
         let line = line.trim();
         let mark = line.chars().next().filter(|c| matches!(c, '`' | '~'))?;
@@ -17,7 +17,7 @@ impl Fence {
         (length >= 3 && !rest.contains('`')).then_some(Self { mark, length })
     }
 
-    /// Whether a line closes it: as long a fence at least, with nothing behind.
+    /// Returns whether a line closes the fence: a mark at least as long, with nothing after it.
     pub(crate) fn closes(&self, line: &str) -> bool {
         let line = line.trim();
         line.len() >= self.length && line.chars().all(|c| c == self.mark)

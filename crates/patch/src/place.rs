@@ -1,4 +1,5 @@
-//! Where all hunks of a file go: each against the original, none over another, and never by luck.
+//! Selects a match for every hunk of a file. All hunks match against the original, none overlap,
+//! and none is placed by guessing.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -14,7 +15,7 @@ use crate::{
     units,
 };
 
-/// Where a hunk goes.
+/// The match selected for a hunk.
 #[derive(Debug, Clone)]
 pub(crate) enum Spot<'a> {
     /// On these lines.
@@ -23,7 +24,7 @@ pub(crate) enum Spot<'a> {
     Bytes(Range<usize>),
 }
 
-/// The places that a hunk could go to, all on one rung.
+/// The candidate matches of a hunk, all on one rung.
 pub(crate) enum Found<'a> {
     Lines(Vec<Fit>, Body<'a>, Option<usize>),
     Bytes(Vec<usize>, usize),
@@ -91,7 +92,7 @@ pub(crate) fn place<'a>(
     Ok(spots)
 }
 
-/// The places on the first rung that has any.
+/// Returns the matches on the first rung that has any.
 pub(crate) fn candidates<'a>(
     index: &Index<'_>,
     hunk: &'a Hunk,
@@ -108,7 +109,7 @@ pub(crate) fn candidates<'a>(
             None => Err(Refused::new(Kind::NoContext, feedback::no_context())),
         };
     }
-    // A hunk of nothing but blank lines to keep may stand for the nothing that an empty file holds.
+    // A hunk whose context is only blank lines matches an empty file.
     if index.lines.len() == 0 && old(&body).iter().all(|line| trim(line).is_empty()) && !removes(&body) {
         let added: Body<'_> = body.into_iter().filter(|(mark, _)| *mark == Mark::Add).collect();
         return Ok(Found::Lines(vec![Fit::above(0)], added, None));
@@ -116,9 +117,9 @@ pub(crate) fn candidates<'a>(
     if let Some(found) = without_tail(index, hunk, &body) {
         return Ok(found);
     }
-    // Kept lines and new ones end as the replacement says, if it tells endings apart as the file does.
-    let told = hunk.text.as_ref().is_some_and(|(search, new)| mixes_endings(search) && mixes_endings(new));
-    if told
+    // If the search and its replacement both mix line endings, match them byte by byte.
+    let mixed = hunk.text.as_ref().is_some_and(|(search, new)| mixes_endings(search) && mixes_endings(new));
+    if mixed
         && let (at, len) = text_places(index, hunk)
         && at.len() == 1
     {
@@ -127,7 +128,8 @@ pub(crate) fn candidates<'a>(
     let too_many = |TooMany(places)| Refused::new(Kind::Ambiguous, feedback::too_many(places));
     let close = fits(index, &body).map_err(too_many)?;
     let exact = close.first().is_some_and(|f| f.rung == Rung::Exact);
-    // Edits are about text, so text comes first, unless only whole lines tell two places apart; blocks are about lines.
+    // Edits are text, so match text first, unless matching whole lines resolves an ambiguity. The
+    // other dialects are line-based.
     if dialect == Dialect::Edits || close.is_empty() {
         let (at, len) = text_places(index, hunk);
         let whole_lines_decide = exact && close.len() == 1;
@@ -142,11 +144,13 @@ pub(crate) fn candidates<'a>(
     if let Some((body, first)) = &unnumbered {
         let mut fits = fits(index, body).map_err(too_many)?;
         if !fits.is_empty() {
-            if let Some(said) =
+            if let Some(named) =
                 numbered_place(index, body, *first).filter(|at| fits.iter().all(|f| f.at != *at))
             {
-                let places = [fits[0].at, said];
-                return Err(Refused::new(Kind::Ambiguous, feedback::ambiguous(index, &places)).at(Some(said)));
+                let places = [fits[0].at, named];
+                return Err(
+                    Refused::new(Kind::Ambiguous, feedback::ambiguous(index, &places)).at(Some(named))
+                );
             }
             fits.iter_mut().for_each(|f| f.rung = Rung::Numbered);
             return Ok(Found::Lines(fits, body.clone(), Some(*first)));
@@ -157,7 +161,7 @@ pub(crate) fn candidates<'a>(
     }
     let bodies =
         std::iter::once((body.clone(), None)).chain(unnumbered.map(|(body, first)| (body, Some(first))));
-    // A line without a mark may be a new one: it is not passed over.
+    // An unmarked line that is not in the file may be an added one, so it must not be skipped.
     let unmarked = |l: &&crate::Line| !l.marked && index.count_of(bare(&l.text)) == 0;
     let unknown = hunk.lines.iter().find(unmarked).is_some();
     for (body, first) in bodies.filter(|_| !unknown) {
@@ -166,11 +170,12 @@ pub(crate) fn candidates<'a>(
             return Ok(Found::Lines(squeezed, body, first));
         }
         let mut fits = loose_fits(index, &body);
-        // Where lines change places, nobody knows with which of them a line goes that the patch has forgotten.
+        // If the hunk moves lines, it is unclear where a line that the patch omits belongs.
         if hunk.text.is_some() && moves(&body) {
             fits.retain(Fit::is_gapless);
         }
-        // In a diff, such a line may be a new one that has lost its plus. A search has no marks.
+        // In a diff, a missing context line next to a change may be an added line without its plus.
+        // A search has no marks to lose.
         if hunk.text.is_none() {
             fits.retain(|fit| !context::drops_beside_change(&body, &fit.lines));
         }
@@ -180,7 +185,7 @@ pub(crate) fn candidates<'a>(
     }
     Err(match applied::by_inverse(index, &body) {
         Some(at) => Refused::new(Kind::AlreadyApplied, feedback::already(at)).at(Some(at)),
-        None => feedback::nowhere(index, &body, hunk.start),
+        None => feedback::not_found(index, &body, hunk.start),
     })
 }
 
@@ -188,7 +193,8 @@ fn removes(body: &Body<'_>) -> bool {
     body.iter().any(|(mark, text)| *mark == Mark::Remove && !trim(text).is_empty())
 }
 
-/// The hunk without the blank lines that may stand below it rather than in it, where only so it fits the line that it names.
+/// Drops the blank lines at the end, which may be layout, if the hunk matches at its line only
+/// without them.
 fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Option<Found<'a>> {
     let at = hunk.start.filter(|_| hunk.blank_tail > 0)?.checked_sub(1)?;
     let named = |body: &Body<'_>| {
@@ -202,22 +208,23 @@ fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Optio
     named(&short).map(|fit| Found::Lines(vec![fit], short, None))
 }
 
-/// Where the numbers pasted before its lines say that a hunk stands, if it does there but for its blanks.
+/// Returns where the pasted line numbers place a hunk, if it matches there up to indentation.
 fn numbered_place(index: &Index<'_>, body: &Body<'_>, first: usize) -> Option<usize> {
     let at = first.checked_sub(1)?;
     let old = old(body);
-    let there = index.lines.texts.get(at..at + old.len())?;
-    there.iter().zip(&old).all(|(there, old)| there.trim_ascii() == old.trim_ascii()).then_some(at)
+    let here = index.lines.texts.get(at..at + old.len())?;
+    here.iter().zip(&old).all(|(here, old)| here.trim_ascii() == old.trim_ascii()).then_some(at)
 }
 
-/// Whether a line is removed in one place and added in another.
+/// Returns whether the hunk moves a line: it removes it and adds it elsewhere.
 fn moves(body: &Body<'_>) -> bool {
-    let removed = body.iter().filter(|(mark, text)| *mark == Mark::Remove && units::tells(text));
+    let removed = body.iter().filter(|(mark, text)| *mark == Mark::Remove && units::is_distinctive(text));
     let removed: HashSet<&[u8]> = removed.map(|(_, text)| *text).collect();
     body.iter().any(|(mark, text)| *mark == Mark::Add && removed.contains(text))
 }
 
-/// Where lines go that have no old lines around them: an empty file, the end if it says so, below the header it names.
+/// Returns where to insert lines without context: in an empty file, at the end if the hunk says so,
+/// or below its header.
 fn insertion(index: &Index<'_>, hunk: &Hunk) -> Option<usize> {
     match headers(index, hunk).as_deref() {
         _ if hunk.below.is_some() => hunk.below.filter(|line| *line <= index.lines.len()),
@@ -228,9 +235,9 @@ fn insertion(index: &Index<'_>, hunk: &Hunk) -> Option<usize> {
     }
 }
 
-/// The searched text's places, and its length in the file.
+/// Returns where the search text occurs, and its length in the file.
 fn text_places(index: &Index<'_>, hunk: &Hunk) -> (Vec<usize>, usize) {
-    /// More places than this are as ambiguous as this many.
+    /// More occurrences than this make no difference.
     const ENOUGH: usize = 20;
     let Some((search, _)) = &hunk.text else { return (Vec::new(), 0) };
     if search.is_empty() {
@@ -238,7 +245,7 @@ fn text_places(index: &Index<'_>, hunk: &Hunk) -> (Vec<usize>, usize) {
     }
     let search = if mixes_endings(search) { search.clone() } else { index.lines.with_endings(search) };
     let mut at: Vec<usize> = memmem::find_iter(index.lines.bytes, &search).take(ENOUGH).collect();
-    // find_iter does not see places that overlap one another, and those are ambiguous too.
+    // `find_iter` skips overlapping occurrences, but they are ambiguous too.
     if let [only] = at[..]
         && let Some(overlapping) = memmem::find(&index.lines.bytes[only + 1..], &search)
     {
@@ -254,7 +261,8 @@ fn at_end(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
     fits.iter().position(|f| f.end == index.lines.len())
 }
 
-/// The lines that the hunk's headers lead to: each header below the one before. `None` when it has none or they are nowhere.
+/// Returns the lines that the hunk's headers lead to, each header below the one before. `None` if
+/// there are no headers or one is not found.
 fn headers(index: &Index<'_>, hunk: &Hunk) -> Option<Vec<usize>> {
     let mut from: Option<Vec<usize>> = None;
     for header in &hunk.under {
@@ -276,8 +284,8 @@ fn headers(index: &Index<'_>, hunk: &Hunk) -> Option<Vec<usize>> {
     from
 }
 
-/// The place below the header, when all headers of that text lead to the same: the only one among the lines that are indented deeper, else the
-/// only one in the rest of the file.
+/// Selects the only match below the header: among the more deeply indented lines, or else in the
+/// rest of the file. All lines that equal the header must lead to the same match.
 fn under(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
     let only = |header: usize| {
         let below = fits.partition_point(|f| f.at < header);
@@ -290,7 +298,7 @@ fn under(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
     places.all(|p| p == Some(first)).then_some(first)
 }
 
-/// The first line below a header that is not indented deeper than it.
+/// Returns the first line below a header that is not indented deeper.
 fn scope_end(index: &Index<'_>, header: usize) -> usize {
     let texts = &index.lines.texts;
     let depth = indent(texts[header]).len();
@@ -298,7 +306,8 @@ fn scope_end(index: &Index<'_>, header: usize) -> usize {
     texts[header + 1..].iter().position(out).map_or(texts.len(), |below| header + 1 + below)
 }
 
-/// The line named, moved by as much as the nearest hunk that has only one place.
+/// Selects the match at the line that the hunk names, shifted like the nearest hunk with a unique
+/// match.
 fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     let offset = |i: usize, choice: Option<usize>| match (&found[i], choice, hunks[i].start) {
         (Found::Lines(fits, ..), Some(c), Some(start)) => Some(fits[c].at as isize + 1 - start as isize),
@@ -313,11 +322,11 @@ fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize
         }
         let nearest = fixed[..i].iter().rev().flatten().next().or(fixed[i + 1..].iter().flatten().next());
         let line = start as isize - 1 + nearest.copied().unwrap_or(0);
-        chosen[i] = fits.iter().position(|f| f.stands_at(line));
+        chosen[i] = fits.iter().position(|f| f.matches_at(line));
     }
 }
 
-/// As many hunks with the same old lines as there are places for them: one for each, in order.
+/// Matches hunks with equal old lines one to one, if there are as many of them as matches.
 fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     for i in 0..found.len() {
         let Found::Lines(fits, body, _) = &found[i] else { continue };
@@ -335,7 +344,8 @@ fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     }
 }
 
-/// Dialects that go from top to bottom: when the earliest and the latest way to keep that order are the same way.
+/// Selects matches by the order of the hunks, if only one selection keeps that order: the earliest
+/// from the top is then the latest from the bottom.
 fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
     let mut all: Vec<Vec<(usize, usize, usize)>> = Vec::with_capacity(found.len());
     for (f, choice) in found.iter().zip(&*chosen) {
