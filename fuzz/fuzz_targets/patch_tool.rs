@@ -1,6 +1,6 @@
-//! Any arguments for `apply_patch`, in a real directory with symbolic links that lead outside:
-//! nothing outside is written, nor git's or the agent's own files; a refused call changes nothing,
-//! and a successful one changes only what it reports.
+//! Any arguments for `apply_patch`, in a real directory with symbolic links that lead outside.
+//! Nothing outside is written, nor git's or the agent's own files. A refused call changes nothing,
+//! and a successful call changes only what it reports.
 //!
 //! The first byte selects the format. The rest is a patch, or the path, the old text and the new
 //! text, separated by a byte 255.

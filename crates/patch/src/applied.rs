@@ -9,7 +9,6 @@ use crate::{
     body::{Body, core, new},
     index::Index,
     ladder::{Fit, fits, loose_fits},
-    lines::trim,
     splice, units,
 };
 
@@ -31,7 +30,7 @@ pub(crate) fn at_line(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
     if leading == body.len() || body.iter().any(|(m, _)| *m == Mark::Remove) {
         return false;
     }
-    let blank = |lines: &[(Mark, &[u8])]| lines.iter().all(|(_, t)| trim(t).is_empty());
+    let blank = |lines: &[(Mark, &[u8])]| lines.iter().all(|(_, t)| t.trim_ascii().is_empty());
     let below = trailing > 0 && !blank(&body[body.len() - trailing..]) && new_lines_at(index, body, at);
     let above = leading > 0
         && !blank(&body[..leading])
@@ -43,7 +42,7 @@ pub(crate) fn at_line(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
 /// of a removal, are not enough evidence.
 pub(crate) fn elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     let tells =
-        |lines: &[(Mark, &[u8])]| lines.iter().any(|(m, t)| *m != Mark::Remove && !trim(t).is_empty());
+        |lines: &[(Mark, &[u8])]| lines.iter().any(|(m, t)| *m != Mark::Remove && !t.trim_ascii().is_empty());
     let (before, changed) = core(body);
     let after = &body[before + changed.len()..];
     let proof = tells(changed) || (tells(&body[..before]) && tells(after));
@@ -53,7 +52,8 @@ pub(crate) fn elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     index.runs(&new(body)).into_iter().find(|at| new_lines_at(index, body, *at))
 }
 
-/// Finds where the inverse of the change would match: there the change was already made.
+/// Finds where the inverse of the change matches, which shows that the change was already made
+/// there.
 pub(crate) fn by_inverse(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     if !body.iter().any(|(mark, text)| *mark == Mark::Add && units::is_distinctive(text)) {
         return None;

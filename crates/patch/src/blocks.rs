@@ -250,7 +250,6 @@ fn without_decoration(line: &str) -> &str {
     }
 }
 
-/// Returns whether text ends like a file name.
 fn is_name(text: &str) -> bool {
     let name = text.rsplit('/').next().unwrap_or(text);
     let extension =
@@ -279,13 +278,11 @@ pub(crate) fn add(out: &mut Vec<FilePatch>, path: &str, search: &str, replace: &
     push(out, path, hunk(search, replace), dialect);
 }
 
-/// Adds lines to insert below line `below`.
 pub(crate) fn insert(out: &mut Vec<FilePatch>, path: &str, text: &str, below: Option<usize>) {
     let lines = text.lines().map(|line| Line::new(Mark::Add, line)).collect();
     push(out, path, Hunk { lines, below, ..Hunk::default() }, Dialect::Edits);
 }
 
-/// Adds a hunk to the file's patch.
 fn push(out: &mut Vec<FilePatch>, path: &str, hunk: Hunk, dialect: Dialect) {
     match out.iter_mut().find(|p| p.path == path && p.action == Action::Update) {
         Some(file) => file.hunks.push(hunk),

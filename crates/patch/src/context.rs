@@ -16,7 +16,6 @@ use crate::{
     units,
 };
 
-/// Maximum number of wrong context lines.
 pub(crate) const MAX_WRONG: usize = 3;
 /// Minimum similarity, in percent, of a wrong context line to the file's line.
 const MIN_SIMILARITY: usize = 40;
@@ -29,7 +28,6 @@ const MAX_OLD_LINES: usize = 2_000;
 struct Old<'b> {
     texts: Vec<&'b [u8]>,
     keys: Vec<u64>,
-    /// The line must be in the file.
     required: Vec<bool>,
     /// The line is next to purely added lines. It may differ slightly if the line on the other side
     /// matches.

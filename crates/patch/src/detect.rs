@@ -220,7 +220,6 @@ fn value(text: &str) -> Option<(Value, usize)> {
     Some((value, values.byte_offset()))
 }
 
-/// Parses the JSON value at the start of a text as edits.
 fn read_edits(text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
     json::read(&value(text)?.0, path)
 }

@@ -84,7 +84,6 @@ pub(crate) fn directive(line: &str) -> Option<(Directive, &str)> {
     }
 }
 
-/// Strips the quotes or backticks around a path.
 fn unquoted(path: &str) -> &str {
     let inner = ['"', '`', '\''].iter().find_map(|mark| path.strip_prefix(*mark)?.strip_suffix(*mark));
     inner.filter(|inner| !inner.is_empty()).unwrap_or(path)

@@ -8,13 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     body::{Body, old},
     index::Index,
-    lines::trim,
     similarity::similarity,
 };
 
 /// Longest line shown, in characters.
 const MAX_WIDTH: usize = 160;
-/// Maximum number of file lines shown.
 const MAX_LINES: usize = 30;
 /// Maximum number of matches shown for an ambiguous hunk.
 const MAX_PLACES: usize = 5;
@@ -76,7 +74,6 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 impl Refused {
-    /// A refusal about the whole file.
     pub(crate) fn new(kind: Kind, message: String) -> Self {
         Self { kind, hunk: 0, of: 0, line: None, message }
     }
@@ -154,7 +151,7 @@ fn not_found_message(index: &Index<'_>, old: &[&[u8]], nearest: Option<(usize, O
         return "old lines not found; the file is empty".into();
     }
     let Some((at, missing)) = nearest else {
-        let wanted = old.iter().find(|l| !trim(l).is_empty()).copied().unwrap_or_default();
+        let wanted = old.iter().find(|l| !l.trim_ascii().is_empty()).copied().unwrap_or_default();
         let mut message =
             format!("old lines not found; none of the file's {n} lines is like {:?}", show(wanted));
         if n <= MAX_LINES {
@@ -180,7 +177,7 @@ fn nearest(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> Option<(us
     /// A line with more occurrences than this does not help to find the place.
     const MAX_OCCURRENCES: usize = 1000;
     let mut votes: std::collections::HashMap<usize, usize> = std::collections::HashMap::new();
-    for (i, text) in old.iter().enumerate().filter(|(_, t)| trim(t).len() > 1) {
+    for (i, text) in old.iter().enumerate().filter(|(_, t)| t.trim_ascii().len() > 1) {
         for at in index.places_of(text).take(MAX_OCCURRENCES).filter_map(|at| at.checked_sub(i)) {
             *votes.entry(at).or_default() += 1;
         }
@@ -188,10 +185,11 @@ fn nearest(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> Option<(us
     let far = |at: usize| start.map_or(at, |s| at.abs_diff(s.saturating_sub(1)));
     let best = votes.into_iter().max_by_key(|(at, votes)| (*votes, usize::MAX - far(*at), usize::MAX - at));
     if let Some((at, _)) = best {
-        let differs = |i: &usize| index.lines.texts.get(at + i).is_none_or(|l| trim(l) != trim(old[*i]));
+        let differs =
+            |i: &usize| index.lines.texts.get(at + i).is_none_or(|l| l.trim_ascii() != old[*i].trim_ascii());
         return Some((at, (0..old.len()).find(differs)));
     }
-    let (i, wanted) = old.iter().enumerate().max_by_key(|(_, l)| trim(l).len())?;
+    let (i, wanted) = old.iter().enumerate().max_by_key(|(_, l)| l.trim_ascii().len())?;
     let (line, _) = index
         .lines
         .texts

@@ -1,6 +1,5 @@
 //! Markdown code fences.
 
-/// An open fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fence {
     mark: char,
@@ -8,7 +7,6 @@ pub(crate) struct Fence {
 }
 
 impl Fence {
-    /// Returns the fence that a line opens.
     pub(crate) fn opens(line: &str) -> Option<Self> {
         let line = line.trim();
         let mark = line.chars().next().filter(|c| matches!(c, '`' | '~'))?;

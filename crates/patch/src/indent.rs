@@ -1,9 +1,6 @@
 //! Adapts the indentation of added lines when patch and file are indented differently.
 
-use crate::{
-    lines::{indent, trim},
-    units,
-};
+use crate::{lines::indent, units};
 
 /// How to change the indentation of added lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +27,7 @@ pub(crate) struct Indents(Vec<(Vec<u8>, Vec<u8>)>);
 impl Indents {
     /// Adds a line of the file and the same line in the patch. Blank lines are ignored.
     pub(crate) fn add(&mut self, file: &[u8], patch: &[u8]) {
-        if trim(patch).is_empty() {
+        if patch.trim_ascii().is_empty() {
             return;
         }
         let of = |text: &[u8]| match units::plain(text) {
@@ -55,7 +52,7 @@ impl Indents {
         {
             return Some(Shift::Deeper(by.to_vec()));
         }
-        let added = added.filter(|text| !trim(text).is_empty());
+        let added = added.filter(|text| !text.trim_ascii().is_empty());
         if let Some(by) = patch.strip_suffix(&file[..])
             && self.0.iter().all(|(a, b)| b.strip_prefix(by) == Some(a))
         {
@@ -106,13 +103,12 @@ fn indentation(columns: usize, width: usize, tabs: bool) -> Vec<u8> {
 }
 
 impl Shift {
-    /// Returns an added line with its indentation changed.
     pub(crate) fn apply(&self, text: &[u8]) -> Vec<u8> {
         self.try_apply(text).unwrap_or_else(|| text.to_vec())
     }
 
     fn try_apply(&self, text: &[u8]) -> Option<Vec<u8>> {
-        if trim(text).is_empty() {
+        if text.trim_ascii().is_empty() {
             return Some(text.to_vec());
         }
         Some(match self {

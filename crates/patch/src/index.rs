@@ -77,7 +77,6 @@ impl<'a> Index<'a> {
         self.chains.get(&units::key(text)).map_or(0, |chain| chain.count as usize)
     }
 
-    /// Returns whether the line at `at` has this key.
     pub(crate) fn has_key(&self, at: usize, key: u64) -> bool {
         self.keys.get(at) == Some(&key)
     }

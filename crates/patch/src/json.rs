@@ -6,78 +6,23 @@ use crate::{Change, FilePatch, ParseError, changes, parse_for, whole};
 
 /// Names for the file. All names here are in snake case; `filePath` and `file-path` match
 /// `file_path`.
-const PATH: &[&str] = &[
-    "path",
-    "file_path",
-    "filename",
-    "file_name",
-    "file",
-    "target_file",
-    "relative_path",
-    "relative_workspace_path",
-    "absolute_path",
-];
-const SEARCH: &[&str] = &[
-    "search",
-    "old_string",
-    "old_str",
-    "old_text",
-    "old_content",
-    "old_code",
-    "old",
-    "find",
-    "original",
-    "original_text",
-    "search_text",
-    "target_content",
-];
-const REPLACE: &[&str] = &[
-    "replace",
-    "new_string",
-    "new_str",
-    "new_text",
-    "new_content",
-    "new_code",
-    "new",
-    "replacement",
-    "replace_with",
-    "replacement_content",
-    "updated",
-    "updated_text",
-    "insert_text",
-];
-const CONTENT: &[&str] = &["content", "contents", "file_text", "file_content", "file_contents", "text"];
-const EDITS: &[&str] = &["edits", "changes", "replacements", "replacement_chunks"];
-const FILES: &[&str] = &["files", "file_edits"];
-const PATCH: &[&str] = &["patch", "diff", "input", "patch_text", "cmd", "command", "script"];
-const REPLACE_ALL: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
-const EXPECTED: &[&str] = &["expected_replacements", "expected_occurrences"];
-const LINE: &[&str] = &["insert_line"];
-const WRAPPERS: &[&str] = &["arguments", "args", "parameters", "params", "input", "tool_input"];
+const PATH: &str = "path file_path filename file_name file target_file relative_path relative_workspace_path \
+    absolute_path";
+const SEARCH: &str = "search old_string old_str old_text old_content old_code old find original original_text \
+    search_text target_content";
+const REPLACE: &str = "replace new_string new_str new_text new_content new_code new replacement replace_with \
+    replacement_content updated updated_text insert_text";
+const CONTENT: &str = "content contents file_text file_content file_contents text";
+const EDITS: &str = "edits changes replacements replacement_chunks";
+const FILES: &str = "files file_edits";
+const PATCH: &str = "patch diff input patch_text cmd command script";
+const REPLACE_ALL: &str = "replace_all allow_multiple all_occurrences";
+const EXPECTED: &str = "expected_replacements expected_occurrences";
+const LINE: &str = "insert_line";
+const WRAPPERS: &str = "arguments args parameters params input tool_input";
 /// Names that do not affect the edit.
-const IGNORED: &[&str] = &[
-    "tool",
-    "name",
-    "type",
-    "id",
-    "description",
-    "explanation",
-    "instruction",
-    "instructions",
-    "reason",
-    "reasoning",
-    "title",
-    "command",
-    "timeout",
-    "workdir",
-    "cwd",
-    "display_description",
-    "mode",
-    "is_new_file",
-    "security_risk",
-];
-
-/// Maximum nesting of wrappers.
+const IGNORED: &str = "tool name type id description explanation instruction instructions reason reasoning title \
+    command timeout workdir cwd display_description mode is_new_file security_risk";
 const MAX_DEPTH: usize = 4;
 
 /// Reads edits from a JSON value; `None` if it is something else.
@@ -97,13 +42,7 @@ fn read_nested(
             // The lines of a patch, or a command and its arguments.
             let lines: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
             let script = lines.iter().rev().find(|text| text.contains('\n') && crate::detect(text).is_some());
-            let joined = || {
-                lines
-                    .iter()
-                    .map(|line| format!("{}\n", line.strip_suffix('\n').unwrap_or(line)))
-                    .collect::<String>()
-            };
-            let text = script.map_or_else(joined, |text| (*text).to_owned());
+            let text = script.map(|text| (*text).to_owned()).or_else(|| text(value))?;
             patch(&text, path)
         }
         Value::Array(list) if !list.is_empty() => edits(list, path),
@@ -120,10 +59,14 @@ fn normalized(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).collect()
 }
 
+fn is_one_of(key: &str, names: &str) -> bool {
+    names.split_whitespace().any(|name| normalized(name) == normalized(key))
+}
+
 /// Returns the value of the field with one of these names. Null counts as absent.
-fn get<'v>(map: &'v Map<String, Value>, names: &[&str]) -> Option<&'v Value> {
-    let wanted = |key: &str| names.iter().any(|name| normalized(name) == normalized(key));
-    let mut found = map.iter().filter(|(key, value)| wanted(key) && !value.is_null()).map(|(_, value)| value);
+fn get<'v>(map: &'v Map<String, Value>, names: &str) -> Option<&'v Value> {
+    let mut found =
+        map.iter().filter(|(key, value)| is_one_of(key, names) && !value.is_null()).map(|(_, value)| value);
     let first = found.next()?;
     // Two names with different values are ambiguous.
     found.all(|other| other == first).then_some(first)
@@ -169,12 +112,9 @@ fn object(
         LINE,
         WRAPPERS,
         IGNORED,
-        &["delete"],
+        "delete",
     ];
-    if map
-        .keys()
-        .any(|key| !known.iter().any(|names| names.iter().any(|name| normalized(name) == normalized(key))))
-    {
+    if map.keys().any(|key| !known.iter().any(|names| is_one_of(key, names))) {
         return None;
     }
     let named = get(map, PATH).and_then(Value::as_str).filter(|path| !path.is_empty());
@@ -208,8 +148,10 @@ fn object(
     if let Some(wrapped) = get(map, WRAPPERS).filter(|value| value.is_object()) {
         return read_nested(wrapped, path, depth);
     }
-    if let Some(found) =
-        PATCH.iter().filter_map(|name| get(map, &[name])).find_map(|value| read_nested(value, path, depth))
+    if let Some(found) = PATCH
+        .split_whitespace()
+        .filter_map(|name| get(map, name))
+        .find_map(|value| read_nested(value, path, depth))
     {
         return Some(found);
     }

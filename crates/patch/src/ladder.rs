@@ -8,7 +8,7 @@ use crate::{
     context,
     indent::{Indents, Shift},
     index::Index,
-    lines::{indent, trim},
+    lines::indent,
     similarity::similarity,
     units,
 };
@@ -40,7 +40,6 @@ pub enum Rung {
 /// A place where the old lines match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fit {
-    /// The first matched line.
     pub(crate) at: usize,
     /// The line below the last matched line.
     pub(crate) end: usize,
@@ -137,7 +136,6 @@ pub(crate) fn squeezed_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
     index.squeezed_runs(&before).into_iter().filter_map(fit).collect()
 }
 
-/// Returns the matches with slightly wrong context lines.
 pub(crate) fn loose_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
     let old = old(body);
     let fit = |lines: Vec<Option<usize>>| {
@@ -177,7 +175,7 @@ fn fit<'a>(
     if all(|a, b| a.trim_ascii_end() == b.trim_ascii_end()) {
         return Some((Rung::Trailing, Shift::None));
     }
-    let words = if all(|a, b| trim(a) == trim(b)) {
+    let words = if all(|a, b| a.trim_ascii() == b.trim_ascii()) {
         Rung::Indent
     } else if all(|a, b| {
         a.split(u8::is_ascii_whitespace)
@@ -197,7 +195,7 @@ fn fit<'a>(
 /// characters in a file without them. If the context is wrong too, there is no telling what they
 /// should be.
 fn is_foreign(index: &Index<'_>, body: &Body<'_>) -> bool {
-    let by = |blank: u8| move |text: &[u8]| text.first() == Some(&blank) && !trim(text).is_empty();
+    let by = |blank: u8| move |text: &[u8]| text.first() == Some(&blank) && !text.trim_ascii().is_empty();
     let file = |blank| index.lines.texts.iter().any(|text| by(blank)(text));
     let added = |blank| body.iter().any(|(mark, text)| *mark == Mark::Add && by(blank)(text));
     let typographic = |text: &[u8]| units::plain(text).is_some();
@@ -207,7 +205,6 @@ fn is_foreign(index: &Index<'_>, body: &Body<'_>) -> bool {
             && !typographic(index.lines.bytes)
 }
 
-/// Returns how to shift the indentation of added lines.
 fn shift<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>, body: &Body<'_>) -> Option<Shift> {
     let mut indents = Indents::default();
     pairs.for_each(|(a, b)| indents.add(a, b));
@@ -248,7 +245,7 @@ pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
             (Mark::Add, Some((_, rest))) => out.push((*mark, rest)),
             (Mark::Add, None) => out.push((*mark, *text)),
             // An empty line of layout, or one whose number is lost.
-            (Mark::Keep, None) if trim(text).is_empty() => {
+            (Mark::Keep, None) if text.trim_ascii().is_empty() => {
                 next = next.map(|n| n + 1);
                 out.push((*mark, *text));
             }

@@ -56,7 +56,6 @@ impl Syntax {
     }
 }
 
-/// Returns whether a file is prose.
 pub(crate) fn is_prose(path: &str) -> bool {
     Syntax::of(path) == Syntax::Prose
 }
@@ -97,7 +96,6 @@ fn searches_with_dots(hunk: &Hunk) -> bool {
     search.is_some_and(|search| search.lines().any(is_elision))
 }
 
-/// The refusal of a placeholder line.
 fn refused(file: Option<&[u8]>, line: &[u8]) -> Refused {
     let line = show(line.trim_ascii());
     let message = match file {
@@ -250,7 +248,6 @@ fn is_prompt(above: &[&[u8]]) -> bool {
     last.is_some_and(|line| line.starts_with(b">>>") || line.starts_with(b"... ") || line == b"...")
 }
 
-/// Counts the triple quotes in a line.
 fn quotes(line: &[u8]) -> usize {
     let count = |quote: &[u8]| memchr::memmem::find_iter(line, quote).count();
     count(b"\"\"\"") + count(b"'''")

@@ -1,6 +1,5 @@
 //! Splits a file into lines and their endings.
 
-/// The byte order mark of UTF-8.
 pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A file's lines. `ends[i]` is `"\n"`, `"\r\n"` or, only for the last line, `""`; `starts[i]` is
@@ -60,12 +59,10 @@ impl<'a> Lines<'a> {
         above.or_else(below).or_else(anywhere).copied().unwrap_or(b"\n")
     }
 
-    /// Returns the line that contains a byte.
     pub(crate) fn line_at(&self, byte: usize) -> usize {
         self.starts.partition_point(|s| *s <= byte).saturating_sub(1)
     }
 
-    /// Returns whether every line ends with `\r\n`.
     pub(crate) fn all_crlf(&self) -> bool {
         self.ends.iter().any(|e| *e == b"\r\n") && self.ends.iter().all(|e| *e != b"\n")
     }
@@ -95,10 +92,6 @@ pub(crate) fn bare(text: &[u8]) -> &[u8] {
 pub(crate) fn mixes_endings(text: &[u8]) -> bool {
     let mut returns = memchr::memchr_iter(b'\n', text).map(|at| text[..at].ends_with(b"\r"));
     returns.next().is_some_and(|first| returns.any(|other| other != first))
-}
-
-pub(crate) fn trim(text: &[u8]) -> &[u8] {
-    text.trim_ascii()
 }
 
 pub(crate) fn indent(text: &[u8]) -> &[u8] {

@@ -173,7 +173,6 @@ impl Hunk {
         self.lines.iter().any(|l| l.mark != Mark::Keep)
     }
 
-    /// Returns how many lines the hunk adds and removes.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let count = |mark| self.lines.iter().filter(|l| l.mark == mark).count();
         (count(Mark::Add), count(Mark::Remove))

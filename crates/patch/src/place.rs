@@ -11,16 +11,13 @@ use crate::{
     context, feedback,
     index::Index,
     ladder::{Fit, TooMany, fits, loose_fits, squeezed_fits, unnumbered},
-    lines::{bare, indent, mixes_endings, trim},
+    lines::{bare, indent, mixes_endings},
     units,
 };
 
-/// The match selected for a hunk.
 #[derive(Debug, Clone)]
 pub(crate) enum Spot<'a> {
-    /// On these lines.
     Lines(Fit, Body<'a>),
-    /// On these bytes.
     Bytes(Range<usize>),
 }
 
@@ -92,7 +89,6 @@ pub(crate) fn place<'a>(
     Ok(spots)
 }
 
-/// Returns the matches on the first rung that has any.
 pub(crate) fn candidates<'a>(
     index: &Index<'_>,
     hunk: &'a Hunk,
@@ -110,7 +106,8 @@ pub(crate) fn candidates<'a>(
         };
     }
     // A hunk whose context is only blank lines matches an empty file.
-    if index.lines.len() == 0 && old(&body).iter().all(|line| trim(line).is_empty()) && !removes(&body) {
+    if index.lines.len() == 0 && old(&body).iter().all(|line| line.trim_ascii().is_empty()) && !removes(&body)
+    {
         let added: Body<'_> = body.into_iter().filter(|(mark, _)| *mark == Mark::Add).collect();
         return Ok(Found::Lines(vec![Fit::above(0)], added, None));
     }
@@ -190,7 +187,7 @@ pub(crate) fn candidates<'a>(
 }
 
 fn removes(body: &Body<'_>) -> bool {
-    body.iter().any(|(mark, text)| *mark == Mark::Remove && !trim(text).is_empty())
+    body.iter().any(|(mark, text)| *mark == Mark::Remove && !text.trim_ascii().is_empty())
 }
 
 /// Drops the blank lines at the end, which may be layout, if the hunk matches at its line only
@@ -237,7 +234,6 @@ fn insertion(index: &Index<'_>, hunk: &Hunk) -> Option<usize> {
 
 /// Returns where the search text occurs, and its length in the file.
 fn text_places(index: &Index<'_>, hunk: &Hunk) -> (Vec<usize>, usize) {
-    /// More occurrences than this make no difference.
     const ENOUGH: usize = 20;
     let Some((search, _)) = &hunk.text else { return (Vec::new(), 0) };
     if search.is_empty() {
@@ -302,7 +298,7 @@ fn under(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
 fn scope_end(index: &Index<'_>, header: usize) -> usize {
     let texts = &index.lines.texts;
     let depth = indent(texts[header]).len();
-    let out = |text: &&[u8]| !trim(text).is_empty() && indent(text).len() <= depth;
+    let out = |text: &&[u8]| !text.trim_ascii().is_empty() && indent(text).len() <= depth;
     texts[header + 1..].iter().position(out).map_or(texts.len(), |below| header + 1 + below)
 }
 
@@ -344,36 +340,37 @@ fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     }
 }
 
-/// Selects matches by the order of the hunks, if only one selection keeps that order: the earliest
-/// from the top is then the latest from the bottom.
+/// Selects matches by the order of the hunks, where only one match keeps that order.
 fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
-    let mut all: Vec<Vec<(usize, usize, usize)>> = Vec::with_capacity(found.len());
+    let mut all = Vec::with_capacity(found.len());
     for (f, choice) in found.iter().zip(&*chosen) {
         let Found::Lines(fits, ..) = f else { return };
-        let one = |c: usize| (c, fits[c].at, fits[c].end);
-        all.push(match choice {
-            Some(c) => vec![one(*c)],
-            None => (0..fits.len()).map(one).collect(),
-        });
+        let options = fits.iter().enumerate().filter(|(c, _)| choice.is_none_or(|choice| choice == *c));
+        all.push(options.map(|(c, fit)| (c, fit.at..fit.end)).collect());
     }
-    let mut earliest = Vec::with_capacity(all.len());
-    let mut end = 0;
-    for options in &all {
-        let Some((c, _, stop)) = options.iter().find(|(_, start, _)| *start >= end) else { return };
-        earliest.push(*c);
-        end = *stop;
-    }
-    let mut latest = Vec::with_capacity(all.len());
-    let mut start = usize::MAX;
-    for options in all.iter().rev() {
-        let Some((c, begin, _)) = options.iter().rev().find(|(_, _, stop)| *stop <= start) else { return };
-        latest.push(*c);
-        start = *begin;
-    }
-    latest.reverse();
+    let Some((earliest, latest)) = earliest_and_latest(&all) else { return };
     for (i, (a, b)) in earliest.iter().zip(&latest).enumerate() {
         if a == b {
             chosen[i].get_or_insert(*a);
         }
     }
+}
+
+/// Selects one range from each list so that they are in order, once from the top and once from the
+/// bottom. Returns the ids of both selections, which are the same if there is only one.
+pub(crate) fn earliest_and_latest(lists: &[Vec<(usize, Range<usize>)>]) -> Option<(Vec<usize>, Vec<usize>)> {
+    let (mut earliest, mut end) = (Vec::new(), 0);
+    for list in lists {
+        let (id, range) = list.iter().find(|(_, range)| range.start >= end)?;
+        earliest.push(*id);
+        end = range.end;
+    }
+    let (mut latest, mut start) = (Vec::new(), usize::MAX);
+    for list in lists.iter().rev() {
+        let (id, range) = list.iter().rev().find(|(_, range)| range.end <= start)?;
+        latest.push(*id);
+        start = range.start;
+    }
+    latest.reverse();
+    Some((earliest, latest))
 }

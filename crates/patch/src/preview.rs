@@ -37,7 +37,6 @@ pub fn preview(old: Option<&[u8]>, new: Option<&[u8]>, path: &str) -> Preview {
     Preview { text: String::from_utf8_lossy(&patch.to_bytes()).into_owned(), added, removed }
 }
 
-/// Returns the number of lines added and removed.
 pub(crate) fn counts(old: &[u8], new: &[u8]) -> (usize, usize) {
     let (removed, added) = differing(old, new);
     if removed * added > MAX_DIFF_SIZE {

@@ -10,8 +10,7 @@ use crate::{
     feedback,
     index::Index,
     lazy,
-    lines::trim,
-    place::{Found, candidates},
+    place::{Found, candidates, earliest_and_latest},
 };
 
 /// Returns the hunks as they are meant for this file.
@@ -112,7 +111,6 @@ fn replace_everywhere(index: &Index<'_>, hunk: &Hunk) -> Result<Option<Hunk>, Re
     Ok(replaced(bytes, &at, &search, &replace))
 }
 
-/// Returns one hunk that replaces the search text at these offsets.
 fn replaced(bytes: &[u8], at: &[usize], search: &[u8], replace: &[u8]) -> Option<Hunk> {
     let (first, last) = (*at.first()?, *at.last()?);
     let mut new = Vec::new();
@@ -203,7 +201,6 @@ fn joined(lines: &[&str]) -> String {
     lines.iter().flat_map(|line| [*line, "\n"]).collect()
 }
 
-/// Splits a text at its elisions.
 fn parts(text: &str, is_gap: impl Fn(&str) -> bool) -> Vec<Vec<&str>> {
     let mut out = vec![Vec::new()];
     for line in text.lines() {
@@ -223,32 +220,17 @@ fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
             here.iter().zip(part).all(|(here, line)| here.trim_ascii_end() == line.trim_end().as_bytes())
         })
     };
-    let matches: Vec<Vec<usize>> = parts
+    let matches: Vec<_> = parts
         .iter()
         .map(|part| {
             let lines: Vec<&[u8]> = part.iter().map(|line| line.as_bytes()).collect();
             let mut at: Vec<usize> =
                 index.runs(&lines).into_iter().filter(|at| matches_at(part, *at)).collect();
             at.sort_unstable();
-            at
+            at.into_iter().map(|at| (at, at..at + part.len())).collect()
         })
         .collect();
-    // There is only one way if the earliest from the top is also the latest from the bottom.
-    let mut earliest = Vec::new();
-    let mut end = 0;
-    for (part, matches) in parts.iter().zip(&matches) {
-        let at = *matches.iter().find(|at| **at >= end)?;
-        earliest.push(at);
-        end = at + part.len();
-    }
-    let mut start = usize::MAX;
-    let mut latest = Vec::new();
-    for (part, matches) in parts.iter().zip(&matches).rev() {
-        let at = *matches.iter().rev().find(|at| **at + part.len() <= start)?;
-        latest.push(at);
-        start = at;
-    }
-    latest.reverse();
+    let (earliest, latest) = earliest_and_latest(&matches)?;
     (earliest == latest).then_some(earliest)
 }
 
@@ -257,7 +239,7 @@ fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
 /// would move them too.
 fn restore_first_column(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     let may_lack_column =
-        |line: &Line| line.mark == Mark::Keep && line.marked && !trim(&line.text).is_empty();
+        |line: &Line| line.mark == Mark::Keep && line.marked && !line.text.trim_ascii().is_empty();
     if !hunk.lines.iter().any(may_lack_column) || !hunk.lines.iter().any(|line| line.mark != Mark::Keep) {
         return None;
     }

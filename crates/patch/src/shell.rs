@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-/// A heredoc that a line of shell opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Heredoc<'a> {
     /// The word on the line that ends the heredoc.
@@ -11,7 +10,6 @@ pub(crate) struct Heredoc<'a> {
     pub(crate) strips_tabs: bool,
 }
 
-/// Returns the heredoc that a line opens.
 pub(crate) fn heredoc(line: &str) -> Option<Heredoc<'_>> {
     let (_, rest) = line.split_once("<<")?;
     let strips_tabs = rest.starts_with('-');

@@ -12,7 +12,7 @@ use crate::{
     indent::Shift,
     index::Index,
     ladder::Fit,
-    lines::{Lines, indent, trim},
+    lines::{Lines, indent},
     typography::Typography,
     units,
 };
@@ -20,7 +20,6 @@ use crate::{
 /// A range of the file's bytes and its replacement.
 pub(crate) type Splice = (Range<usize>, Vec<u8>);
 
-/// Adjacent changed lines.
 struct Block<'b> {
     /// The lines of the file to remove; empty if lines are only added, above its start.
     removed_range: Range<usize>,
@@ -29,7 +28,6 @@ struct Block<'b> {
     added: Vec<&'b [u8]>,
 }
 
-/// Returns the blocks of a matched hunk.
 fn blocks<'b>(body: &Body<'b>, fit: &Fit) -> Vec<Block<'b>> {
     let mut out: Vec<Block<'b>> = Vec::new();
     let mut open = false;
@@ -73,14 +71,13 @@ pub(crate) fn already_added(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bo
     };
     blocks(body, fit)
         .iter()
-        .filter(|b| b.removed.is_empty() && b.added.iter().any(|l| !trim(l).is_empty()))
+        .filter(|b| b.removed.is_empty() && b.added.iter().any(|l| !l.trim_ascii().is_empty()))
         .any(|b| {
             has(Some(b.removed_range.start), &b.added)
                 || has(b.removed_range.start.checked_sub(b.added.len()), &b.added)
         })
 }
 
-/// Returns the splices of a hunk.
 pub(crate) fn splices(index: &Index<'_>, hunk: &Hunk, body: &Body<'_>, fit: &Fit) -> Vec<Splice> {
     let file = &index.lines;
     let mut typography = Typography::default();

@@ -61,7 +61,6 @@ fn line_starts(bytes: &[u8]) -> Vec<usize> {
     std::iter::once(0).chain(after).filter(|s| *s < bytes.len()).collect()
 }
 
-/// Returns whether the hunk may already be applied, which the ladder reports.
 fn doubles(index: &Index<'_>, hunk: &Hunk, first: usize) -> bool {
     let edge = |line: Option<&Line>| line.is_some_and(|l| l.mark == Mark::Add);
     if !edge(hunk.lines.first()) && !edge(hunk.lines.last()) {

@@ -2,7 +2,6 @@
 
 use crate::{Dialect, FilePatch, ParseError, blocks};
 
-/// The tags of the search and of the replacement.
 const PAIRS: [(&str, &str); 6] = [
     ("old_text", "new_text"),
     ("old_string", "new_string"),
@@ -12,7 +11,6 @@ const PAIRS: [(&str, &str); 6] = [
     ("original_text", "updated_text"),
 ];
 
-/// Returns whether a line opens a search tag.
 pub(crate) fn is_open(line: &str) -> bool {
     PAIRS.iter().any(|(old, _)| opening(line.trim_start(), old).is_some())
 }

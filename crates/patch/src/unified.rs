@@ -96,8 +96,8 @@ pub(crate) fn lone_header(lines: &[&str], i: usize) -> Option<String> {
         .then(|| name.strip_prefix(prefix).map_or(name.clone(), str::to_owned))
 }
 
-/// Returns whether a header can hardly be two lines of a hunk: a hunk with line numbers follows,
-/// and both lines name the same file or one names none.
+/// Returns whether a header is unlikely to be two lines of a hunk: a hunk with line numbers
+/// follows, and both lines name the same file, or one names none.
 fn names_a_file(lines: &[&str], i: usize) -> bool {
     let hunk = || lines.get(i + 2).is_some_and(|l| hunk_header(l).is_some_and(|h| h.start.is_some()));
     if i >= lines.len() || !is_header(lines, i) || !hunk() {

@@ -11,12 +11,9 @@ use std::borrow::Cow;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
-/// One unit of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unit<'a> {
-    /// As written.
     pub(crate) raw: &'a [u8],
-    /// As compared.
     pub(crate) normal: Cow<'a, [u8]>,
 }
 
@@ -140,7 +137,6 @@ pub(crate) fn units(text: &[u8]) -> Vec<Unit<'_>> {
     out
 }
 
-/// Returns whether two lines have equal units.
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     key(a) == key(b) && units(a).iter().map(|u| &u.normal).eq(units(b).iter().map(|u| &u.normal))
 }
@@ -171,7 +167,6 @@ pub(crate) fn key(text: &[u8]) -> u64 {
     hash
 }
 
-/// Returns a hash of a line without its whitespace.
 pub(crate) fn squeezed_key(text: &[u8]) -> u64 {
     let text: Vec<u8> = text.iter().copied().filter(|byte| !is_blank(*byte)).collect();
     key(&text)

@@ -79,9 +79,7 @@ pub struct Watch {
     created: Vec<String>,
     /// The lines that complete hunks add, by file; later hunks may change them.
     added: HashMap<String, String>,
-    /// Number of complete hunks.
     hunks: usize,
-    /// The default path.
     path: Option<String>,
     /// The complete lines, without their newlines.
     lines: Vec<String>,
@@ -91,7 +89,6 @@ pub struct Watch {
 }
 
 enum State {
-    /// The dialect is not known yet.
     Unknown,
     Unified(unified::Reader),
     Envelope(envelope::Reader),
@@ -168,7 +165,7 @@ impl Watch {
             Looked::File(file) => {
                 let index = file.borrow_dependent();
                 let body = search.split_terminator('\n').map(|l| (Mark::Keep, bare(l.as_bytes()))).collect();
-                if possible(index, &body, Some(search.as_bytes())) || is_new(&self.added, path, index, &body)
+                if may_match(index, &body, Some(search.as_bytes())) || is_new(&self.added, path, index, &body)
                 {
                     return Ok(());
                 }
@@ -219,7 +216,6 @@ impl Watch {
         }
     }
 
-    /// Checks a search and its replacement.
     fn replaced(&mut self, patch: &FilePatch) -> Result<(), Stop> {
         self.check_placeholders(patch)?;
         if patch.hunks.is_empty() {
@@ -228,7 +224,6 @@ impl Watch {
         if self.created.contains(&patch.path) { Ok(()) } else { self.judge(patch) }
     }
 
-    /// Handles a complete line.
     fn line(&mut self) -> Result<(), Stop> {
         if matches!(self.state, State::Unknown) {
             self.state = self.begin();
@@ -247,7 +242,6 @@ impl Watch {
         Ok(())
     }
 
-    /// Detects the dialect from the lines so far.
     fn begin(&self) -> State {
         if self.lines.iter().any(|line| line.trim_start().starts_with(['[', '{'])) {
             return State::Over; // may be a JSON list of edits, which is parsed when complete
@@ -323,7 +317,6 @@ impl Watch {
         }
     }
 
-    /// Checks the first lines of a hunk.
     fn judge_beginning(&mut self, patch: &FilePatch) -> Result<(), Stop> {
         let path = patch.from.as_ref().unwrap_or(&patch.path);
         self.open(path)?;
@@ -333,10 +326,9 @@ impl Watch {
         };
         match &self.files[path] {
             Looked::File(file)
-                if patch
-                    .hunks
-                    .iter()
-                    .any(|hunk| beginning(hunk) && !possible(file.borrow_dependent(), &body(hunk), None)) =>
+                if patch.hunks.iter().any(|hunk| {
+                    beginning(hunk) && !may_match(file.borrow_dependent(), &body(hunk), None)
+                }) =>
             {
                 self.judge(patch)
             }
@@ -365,7 +357,7 @@ fn up_to_placeholder(text: &str) -> Option<&str> {
 
 /// Returns whether a hunk that begins with these lines may match on any rung. `text` is the
 /// incomplete search text, for matching within lines.
-fn possible(index: &Index<'_>, body: &Body<'_>, text: Option<&[u8]>) -> bool {
+fn may_match(index: &Index<'_>, body: &Body<'_>, text: Option<&[u8]>) -> bool {
     let stands = |body: &Body<'_>| {
         let lines = old(body);
         !index.runs(&lines).is_empty()

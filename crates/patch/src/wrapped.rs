@@ -1,8 +1,8 @@
 //! Strips what models write around the text of a file: line numbers of `read_file`, a Markdown
 //! fence, patch markers, thoughts, escapes.
 //!
-//! What cannot be part of the file is removed. Directive may be part of it, but probably is not,
-//! refuses the patch.
+//! Anything that cannot be part of the file is removed. If it could be part of the file but
+//! probably is not, the patch is refused.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,6 @@ const THOUGHTS: [&str; 5] = ["<think>", "<thinking>", "<thought>", "<reasoning>"
 /// File types whose own lines may begin with a number and a bar.
 const TABLES: [&str; 8] = ["csv", "psv", "tsv", "tab", "dat", "tbl", "data", "in"];
 
-/// Returns the patch with its texts unwrapped.
 pub(crate) fn bare<'p>(file: Option<&[u8]>, patch: &'p FilePatch) -> Result<Cow<'p, FilePatch>, Refused> {
     if !matches!(patch.dialect, Dialect::WholeFile | Dialect::Edits | Dialect::SearchReplace) {
         return Ok(Cow::Borrowed(patch));
@@ -113,7 +112,6 @@ impl Text<'_> {
         Ok(())
     }
 
-    /// Strips a last line that ends a patch.
     fn marker(&self, text: &str) -> Result<Option<String>, Refused> {
         let Some(last) = text.trim_end().lines().last().filter(|last| !self.has(last)) else {
             return Ok(None);
@@ -133,7 +131,6 @@ impl Text<'_> {
         Ok(stray.then(|| text[..at].to_owned()))
     }
 
-    /// Strips a Markdown fence around code.
     fn fence(&self, text: &str) -> Result<Option<String>, Refused> {
         if lazy::is_prose(self.path) {
             return Ok(None);

@@ -163,13 +163,13 @@ pub(crate) fn misleads(draft: &Draft<'_>) -> bool {
         || draft.base.edits.iter().any(|edit| (!draft.exact || mixed(edit)) && moved(draft, edit))
 }
 
-/// If endings are mixed, it matters which line moved past which.
+/// Returns whether the file mixes line endings. If so, it matters which line moved past which.
 fn mixed(edit: &FileEdit) -> bool {
     edit.before.as_ref().is_some_and(Text::mixed)
 }
 
-/// Returns whether a line number or the order of the hunks is wrong and there are several matches
-/// to confuse.
+/// Returns whether a line number or the order of the hunks is wrong and there are several matches,
+/// so that an engine may select another one.
 fn misdirected(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let several = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {

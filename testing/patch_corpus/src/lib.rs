@@ -2,9 +2,9 @@
 //!
 //! Each [`Case`] starts from an edit of a realistic file. The edited file is the expected result,
 //! whatever an engine does. The edit is written as a patch in every [`Form`], first clean, then
-//! deformed the way models deform patches. If a deformation makes a patch ambiguous, which the
-//! generator detects by counting where the old lines could match, the result only must not be wrong
-//! ([`Class::Either`]).
+//! deformed the way models deform patches. If a deformation makes a patch ambiguous, only a wrong
+//! result is a failure ([`Class::Either`]). The generator detects this by counting where the old
+//! lines could match.
 //!
 //! ```
 //! let cases = patch_corpus::cases();

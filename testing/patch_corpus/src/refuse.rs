@@ -16,7 +16,7 @@ use crate::{
     write::Draft,
 };
 
-/// Each kind of refusal is made for one base edit and form in this many.
+/// Each kind of refusal is made for one in this many combinations of base edit and form.
 const EVERY: usize = 5;
 
 pub(crate) type Kind = Option<&'static str>;

@@ -3,7 +3,6 @@
 /// The part of a line that may be a placeholder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Text<'a> {
-    /// The whole line is a comment.
     Comment(&'a str),
     /// Not a comment, but in brackets or after dots: `[... rest of the code ...]`.
     Aside(&'a str),
@@ -42,7 +41,6 @@ const COMMENTS: [(&str, &str); 25] = [
     ("..", ""),
 ];
 
-/// Words that start a comment, in any case.
 const WORDS: [&str; 3] = ["rem ", "@rem ", "dnl "];
 
 /// Code after which a comment may stand for a body.

@@ -15,7 +15,6 @@ pub(super) struct Reader {
     after: usize,
     /// The line of the open block's SEARCH marker.
     open: Option<usize>,
-    /// A divider has been seen.
     divided: bool,
 }
 
@@ -53,7 +52,6 @@ impl Reader {
         Ok(true)
     }
 
-    /// Checks the search lines so far.
     fn searched(&self, watch: &mut Watch, lines: std::ops::Range<usize>) -> Result<(), Stop> {
         let search = watch.text(lines);
         self.path.as_ref().map_or(Ok(()), |path| watch.searched(path, &search))

@@ -14,7 +14,6 @@ pub(super) struct Reader {
     hunk: Option<usize>,
     /// The open hunk has lines other than `@@` headers.
     lines: bool,
-    /// The `*** Add File:` line.
     added: Option<usize>,
     /// After the first directive, all others start in the first column.
     begun: bool,

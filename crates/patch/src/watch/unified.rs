@@ -15,12 +15,10 @@ pub(super) struct Reader {
     first: usize,
 }
 
-/// An open hunk.
 #[derive(Debug)]
 struct Open {
     /// Its `@@` line, if any.
     title: Option<usize>,
-    /// Its first line.
     from: usize,
     /// How many old and new lines are left, according to the header.
     left: Option<(usize, usize)>,
@@ -121,7 +119,6 @@ impl Reader {
         Ok(true)
     }
 
-    /// Checks the files that the header names.
     fn named(&self, watch: &mut Watch) -> Result<(), Stop> {
         let Some((from, to)) = self.header else { return Ok(()) };
         // Any hunk will do to parse the names.
