@@ -6,7 +6,7 @@ use memchr::memmem;
 
 use crate::{
     Hunk, Mark, Rung,
-    body::{Body, core, new},
+    body::{Body, changed_part, new},
     index::Index,
     ladder::{Fit, fits, loose_fits},
     splice, units,
@@ -41,11 +41,11 @@ pub(crate) fn at_line(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
 /// Finds the new lines of a hunk whose old lines are gone. Blank lines, or context on only one side
 /// of a removal, are not enough evidence.
 pub(crate) fn elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
-    let tells =
+    let has_text =
         |lines: &[(Mark, &[u8])]| lines.iter().any(|(m, t)| *m != Mark::Remove && !t.trim_ascii().is_empty());
-    let (before, changed) = core(body);
+    let (before, changed) = changed_part(body);
     let after = &body[before + changed.len()..];
-    let proof = tells(changed) || (tells(&body[..before]) && tells(after));
+    let proof = has_text(changed) || (has_text(&body[..before]) && has_text(after));
     if !proof {
         return None;
     }

@@ -21,7 +21,7 @@ pub(crate) fn new<'a>(body: &Body<'a>) -> Vec<&'a [u8]> {
 
 /// Returns how many context lines come first, and the rest of the hunk without its trailing
 /// context.
-pub(crate) fn core<'b, 'a>(body: &'b [(Mark, &'a [u8])]) -> (usize, &'b [(Mark, &'a [u8])]) {
+pub(crate) fn changed_part<'b, 'a>(body: &'b [(Mark, &'a [u8])]) -> (usize, &'b [(Mark, &'a [u8])]) {
     let keep = |(mark, _): &(Mark, &[u8])| *mark == Mark::Keep;
     let first = body.iter().take_while(|l| keep(l)).count();
     let last = body[first..].iter().rev().take_while(|l| keep(l)).count();

@@ -126,12 +126,12 @@ pub(crate) fn alignments(index: &Index<'_>, body: &Body<'_>) -> Vec<Alignment> {
 /// Returns whether a context line that is missing from the file is next to a change, where it may
 /// be an added line without its plus. Directly above removed lines, a missing line is allowed if
 /// the line above it matches. `lines` has the file's line for each old line.
-pub(crate) fn drops_beside_change(body: &Body<'_>, lines: &[Option<usize>]) -> bool {
+pub(crate) fn misses_line_next_to_change(body: &Body<'_>, lines: &[Option<usize>]) -> bool {
     let mut old = lines.iter();
     let matches: Vec<bool> =
         body.iter().map(|(mark, _)| *mark != Mark::Add && old.next().is_some_and(Option::is_some)).collect();
     let mark = |i: usize| body.get(i).map(|(mark, _)| *mark);
-    let lost = |i: usize| {
+    let misses = |i: usize| {
         let (_, text) = body[i];
         if mark(i) != Some(Mark::Keep) || matches[i] || text.trim_ascii().is_empty() {
             return false;
@@ -141,7 +141,7 @@ pub(crate) fn drops_beside_change(body: &Body<'_>, lines: &[Option<usize>]) -> b
         let supported = above.is_some_and(|above| matches[above]);
         below_change || mark(i + 1) == Some(Mark::Add) || mark(i + 1) == Some(Mark::Remove) && !supported
     };
-    (0..body.len()).any(lost)
+    (0..body.len()).any(misses)
 }
 
 /// Returns whether an incomplete hunk may still match by alignment. A line that may yet become part

@@ -164,7 +164,7 @@ fn not_found_message(index: &Index<'_>, old: &[&[u8]], nearest: Option<(usize, O
     if let Some(i) = missing {
         message += &format!("; expected at line {}:\n{}\nfound:", at + i + 1, show(old[i]));
     } else {
-        message += "; the closest are";
+        message += "; the closest are:";
     }
     let from = at.saturating_sub(1).min(n.saturating_sub(1));
     message + &numbered(index, from, (at + old.len() + 1).max(from + 3))

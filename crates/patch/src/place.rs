@@ -174,7 +174,7 @@ pub(crate) fn candidates<'a>(
         // In a diff, a missing context line next to a change may be an added line without its plus.
         // A search has no marks to lose.
         if hunk.text.is_none() {
-            fits.retain(|fit| !context::drops_beside_change(&body, &fit.lines));
+            fits.retain(|fit| !context::misses_line_next_to_change(&body, &fit.lines));
         }
         if !fits.is_empty() {
             return Ok(Found::Lines(fits, body, first));
