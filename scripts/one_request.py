@@ -1,7 +1,8 @@
-"""The floor: what a model repairs with one plain chat request and no agent at all.
+"""The baseline: what a model repairs with a single chat request, without an agent.
 
-Task and file in, "reply with the whole corrected file in one fenced block", temperature 0, the file replaced by what comes back. Nothing in
-here may be improved to help the model or spoilt to help the agent: an agent has to solve no fewer tasks than this.
+The prompt has the task and the file and asks for the whole corrected file in a fenced block, at
+temperature 0. The answer replaces the file. Do not tune this, neither to help the model nor to make the
+agent look better: the agent must solve at least as many tasks.
 """
 
 import http.client
@@ -29,7 +30,7 @@ def prompt(fixture, path):
 
 
 def chat(base_url, body):
-    """One request to /v1/chat/completions; the parsed answer. Raises OSError or ValueError."""
+    """Send a request to /v1/chat/completions and return the answer. Raises OSError or ValueError."""
     url = urllib.parse.urlsplit(base_url)
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=REQUEST_SECONDS)
     try:
@@ -45,20 +46,20 @@ def chat(base_url, body):
 
 
 def counts(answer):
-    """(prompt tokens evaluated, tokens generated); what came out of the server's prefix cache is not evaluated."""
+    """Return (prompt tokens evaluated, tokens generated), without tokens from the prefix cache."""
     usage = answer.get("usage") or {}
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
     return usage.get("prompt_tokens", 0) - cached, usage.get("completion_tokens", 0)
 
 
 def block(text):
-    """The body of the longest fenced block, or None."""
+    """Return the body of the longest fenced block, or None."""
     bodies = [match.group(2) for match in FENCE.finditer(text)]
     return max(bodies, key=len) if bodies else None
 
 
 def attempt(base_url, model, fixture, path):
-    """Asks once and writes the answer into the checkout; a record with what it cost."""
+    """Ask once, write the answer to the checkout, and return a record of the cost."""
     before = time.monotonic()
     body = {"model": model, "messages": [{"role": "user", "content": prompt(fixture, path)}], "temperature": 0, "max_tokens": MAX_TOKENS}
     record = {"prompt_tokens": 0, "generated_tokens": 0, "note": ""}

@@ -1,8 +1,8 @@
-"""What the scripts beside this file know about `fixtures/repair`.
+"""Loads and checks the fixtures in `fixtures/repair`, for the scripts next to this file.
 
-A fixture is a folder: `repo/` is what a model may see, `task.md` is what a person wrote, `verify` is the command that fails before the
-repair and passes after it, `solution.patch` is one correct repair of the one faulty file. Only `repo/` is ever copied to where a model
-or an agent works.
+A fixture is a directory. `repo/` is what the model may see, and the only part that is copied to where a
+model or an agent works. `task.md` is the task. `verify` is a command that fails before the repair and
+passes after it. `solution.patch` is a correct repair of the one faulty file.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class Fixture:
     file: str  # the faulty file, relative to the repository
 
     def checkout(self):
-        """A temporary git repository with the fixture's files, as a context manager that gives its path."""
+        """Return a context manager for a temporary git repository of the fixture; it yields the path."""
         return Checkout(self)
 
 
@@ -67,7 +67,7 @@ def read(folder):
 
 
 def restore_tests(fixture, path):
-    """Puts everything back but the faulty file: a repair counts only if the tests that were there pass."""
+    """Restore all files except the faulty one, since only the original tests count."""
     for source in (fixture.folder / "repo").rglob("*"):
         relative = source.relative_to(fixture.folder / "repo")
         if source.is_file() and str(relative) != fixture.file:
@@ -76,7 +76,7 @@ def restore_tests(fixture, path):
 
 
 def verify(fixture, path):
-    """(passed, output) of the fixture's check; a check that hangs has failed."""
+    """Run the fixture's check and return (passed, output). A check that hangs fails."""
     command = subprocess.Popen(
         shlex.split(fixture.verify), cwd=path, env=environment(), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,

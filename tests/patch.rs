@@ -81,9 +81,9 @@ fn what_does_not_fit_changes_nothing_and_says_what_the_file_says() {
     snapshot!(world.observe_with_input(&["patch"], patch.as_bytes()), @r"
     exit 1
     --- stderr
-    nothing was applied: docs/notes.txt: its old lines are not in the file; line 2 is not
+    nothing was applied: docs/notes.txt: old lines not found; expected at line 2:
     three
-    but
+    found:
     1|one
     2|two
     ");
@@ -114,7 +114,7 @@ fn what_is_no_patch_is_misuse() {
     snapshot!(world.observe_with_input(&["patch"], b"Make it add, please.\n"), @r#"
     exit 2
     --- stderr
-    nothing was applied: this is not a patch; give a unified diff (---, +++, @@), a "*** Begin Patch" envelope, or <<<<<<< SEARCH / ======= / >>>>>>> REPLACE blocks with the file's path on the line before
+    nothing was applied: this is not a patch; send a unified diff (---, +++, @@), a "*** Begin Patch" envelope, or <<<<<<< SEARCH / ======= / >>>>>>> REPLACE blocks with the file's path on the line above
     "#);
     snapshot!(world.observe_with_input(&["patch"], b"--- a/add.sh\n\xff\xfe\n"), @r"
     exit 2

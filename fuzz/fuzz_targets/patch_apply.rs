@@ -1,8 +1,9 @@
-//! Cases of `patch_corpus` without end: right or refused, and what has to go in goes in (how lines end is left to the tests of the corpus: in
-//! some ten of a million cases the patch does not say it). Then the same patch with some of its text
-//! damaged: whatever that makes of it, the engine does not panic.
+//! Generated cases of `patch_corpus`: patches that must apply do, and all others apply correctly or
+//! are refused. Line endings are left to the corpus tests, because they are ambiguous in about ten
+//! of a million patches. Then part of the patch is damaged, and the engine must not panic.
 //!
-//! The first eight bytes choose the case; each three after them are a place in its text and what happens there.
+//! The first eight bytes select the case. Each three bytes after them are a position in the patch
+//! and a kind of damage.
 #![no_main]
 
 #[path = "../../crates/patch/tests/judge/mod.rs"]

@@ -1,7 +1,8 @@
-//! Any text as a patch, in every dialect: neither the readers nor the engine panic, a file that is said to be changed is changed, and a patch
-//! that is refused while it is being written is one that would not have been applied.
+//! Any text as a patch, in every dialect: parsers and engine do not panic, an applied change
+//! changes the file, and a patch refused while it streams would not apply.
 //!
-//! The first byte is the choice of a beginning, the second the size of the pieces; then the file up to a byte 255, and the patch.
+//! The first byte selects a prefix and the second the chunk size. Then come the file, up to a byte
+//! 255, and the patch.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -18,15 +19,15 @@ const BEGINNINGS: [&str; 8] = [
     "```\n",
 ];
 
-/// Whether the whole patch would be applied, every file of it being this one.
+/// Returns whether the complete patch applies if every file has this content.
 fn applies(file: &[u8], text: &str) -> bool {
     let Ok(patches) = parse(text) else { return false };
     patches.iter().all(|patch| match apply(Some(file), patch) {
         Ok(applied) => {
             let same = applied.bytes.as_deref() == Some(file);
-            // An empty file may be made where one is.
+            // A patch may create a file that exists but is empty.
             let may = file.is_empty() || patch.from.is_some() || patch.executable.is_some();
-            assert!(!same || may, "nothing has changed");
+            assert!(!same || may, "the file did not change");
             true
         }
         Err(refused) => {
@@ -48,7 +49,7 @@ fuzz_target!(|data: &[u8]| {
     let characters: Vec<char> = text.chars().collect();
     for piece in characters.chunks(usize::from(*size).max(1)) {
         if let Err(stop) = watch.feed(&piece.iter().collect::<String>()) {
-            assert!(!applied, "refused early, though it applies: {stop:?}");
+            assert!(!applied, "refused early but applies: {stop:?}");
             return;
         }
     }

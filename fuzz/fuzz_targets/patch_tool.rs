@@ -1,7 +1,9 @@
-//! Any arguments for `apply_patch`, on a real folder with links that lead out of it: nothing outside is written, nothing of git's or the
-//! agent's own; what is refused changes nothing, and what is done changes what it says.
+//! Any arguments for `apply_patch`, in a real directory with symbolic links that lead outside.
+//! Nothing outside is written, nor git's or the agent's own files. A refused call changes nothing,
+//! and a successful call changes only what it reports.
 //!
-//! The first byte chooses the form; the rest is a patch, or the path, the old and the new text with a byte 255 between them.
+//! The first byte selects the format. The rest is a patch, or the path, the old text and the new
+//! text, separated by a byte 255.
 #![no_main]
 
 use std::{
@@ -31,7 +33,8 @@ const FILES: [(&str, &str); 7] = [
 const LINKS: [(&str, &str); 5] =
     [("out", "../outside"), ("link", "../secret"), ("git", ".git"), ("own", ".own"), ("src/in", "../x")];
 
-/// Files with their content, folders, and links with their targets; not what the workspace writes for itself.
+/// Files with their content, directories, and links with their targets, without the workspace's own
+/// files.
 type Everything = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
 fn everything(outer: &Path) -> Everything {
@@ -97,11 +100,11 @@ fn arguments(choice: u8, bytes: &[u8]) -> Value {
     }
 }
 
-/// Whether a path is one that the model may change.
+/// Returns whether the model may change a path.
 fn allowed(path: &Path) -> bool {
     let inside = path.strip_prefix("root").is_ok_and(|p| !p.as_os_str().is_empty());
     let link = LINKS.iter().any(|(link, _)| path == Path::new("root").join(link));
-    // The agent's own is one folder; git's is any of that name.
+    // The agent's directory has one path; any directory named `.git` belongs to git.
     inside
         && !link
         && !path.starts_with("root/.own")
@@ -125,14 +128,14 @@ fuzz_target!(|data: &[u8]| {
         match result {
             Ok(outcome) => {
                 assert!(changed.iter().all(|path| allowed(path)), "{changed:?}");
-                let said: Vec<PathBuf> = outcome.changed.iter().map(|p| Path::new("root").join(p)).collect();
+                let reported: Vec<PathBuf> = outcome.changed.iter().map(|p| Path::new("root").join(p)).collect();
                 let files =
                     changed.iter().filter(|p| setting.before.get(**p).or(after.get(**p)) != Some(&None));
-                let silent: Vec<_> = files.filter(|p| !said.contains(p)).collect();
-                assert!(silent.is_empty(), "changed, and not said: {silent:?}");
+                let silent: Vec<_> = files.filter(|p| !reported.contains(p)).collect();
+                assert!(silent.is_empty(), "changed but not reported: {silent:?}");
             }
-            Err(ToolError::Model(why)) => assert!(changed.is_empty(), "refused ({why}), and yet {changed:?}"),
-            Err(ToolError::Run(why)) => panic!("not the model's fault? {why}"),
+            Err(ToolError::Model(why)) => assert!(changed.is_empty(), "refused ({why}) but changed {changed:?}"),
+            Err(ToolError::Run(why)) => panic!("stopped the run: {why}"),
         }
         if !changed.is_empty() {
             *kept = None;

@@ -1,5 +1,5 @@
-//! Any bytes: masking does not panic, changes nothing when done again, keeps the lines, and is undone by who knows the text alone. A stream that is
-//! cut anywhere says what the whole text says.
+//! Any bytes: masking does not panic, is idempotent, keeps the number of lines, and can be undone
+//! with the text alone. Masking a stream gives the same result as masking the whole text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -17,14 +17,14 @@ fuzz_target!(|data: &[u8]| {
     let lines = |text: &[u8]| text.iter().filter(|b| **b == b'\n').count();
     assert_eq!(lines(&masked), lines(bytes));
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let masked = String::from_utf8(masked).expect("UTF-8 stays so");
+    let masked = String::from_utf8(masked).expect("masking keeps UTF-8 valid");
     let other = self::secrets();
     other.learn(bytes);
-    // What begins like a placeholder is refused, never put back as something else.
+    // Text that begins like a placeholder is refused and never restored to something else.
     if let Ok(restored) = other.restore(&masked, &[bytes]) {
         assert_eq!(restored, text);
     }
-    let (mut stream, mut out) = (self::secrets().stream().expect("there are values"), String::new());
+    let (mut stream, mut out) = (self::secrets().stream().expect("secrets are configured"), String::new());
     let letters: Vec<char> = text.chars().collect();
     for piece in letters.chunks(usize::from(*size).max(1)) {
         out += &stream.feed(&piece.iter().collect::<String>());

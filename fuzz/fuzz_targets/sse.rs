@@ -1,10 +1,11 @@
-//! Any bytes in any pieces: the SSE decoder does not panic, and how the bytes are cut changes nothing.
+//! Any bytes, in any chunks: the SSE decoder does not panic, and the chunk size does not change the
+//! result.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use models::sse::{Event, Sse};
 
-/// Small, so that the fuzzer reaches it.
+/// Small, so that the fuzzer reaches the limit.
 const LIMIT: usize = 64;
 
 fn decode(bytes: &[u8], size: usize) -> Vec<Result<Event, models::Error>> {

@@ -1,5 +1,5 @@
-//! Any bytes, in any chunks: no panic, the same events, and nothing said early is taken back. The first byte of the
-//! input chooses the size of the chunks and the options.
+//! Any bytes, in any chunks: the parser does not panic, emits the same events, and never retracts
+//! one. The first byte selects the chunk size and the options.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -52,5 +52,5 @@ fuzz_target!(|data: &[u8]| {
             _ => {}
         }
     }
-    assert!(open.is_none(), "opened and forgotten");
+    assert!(open.is_none(), "opened but never closed");
 });

@@ -1,4 +1,4 @@
-// The official JavaScript client against the fake server at the URL given. Run by scripts/ollama-clients.
+// Test the fake server at a URL with the official JavaScript client. Run by scripts/ollama-clients.
 import assert from 'node:assert/strict'
 import { Ollama } from 'ollama'
 
@@ -22,7 +22,7 @@ async function collect(stream) {
   return parts
 }
 
-/** The error a call ends in; that it ends in none is a failure. */
+/** Returns the error that a call throws; fails if there is none. */
 async function refusal(call) {
   try {
     const answer = await call()
@@ -38,7 +38,7 @@ check('models are listed', async () => {
   assert.deepEqual(models.map((model) => model.name), ['plain:7b', 'thinker:8b', 'tooler:latest'])
 })
 
-check('the version is told', async () => {
+check('the version is returned', async () => {
   assert.match((await client.version()).version, /^\d+\.\d+\.\d+$/)
 })
 
@@ -48,7 +48,7 @@ check('a model is shown with capabilities and context', async () => {
   assert.equal(shown.model_info['qwen3.context_length'], 131072)
 })
 
-check('an unknown model is a 404', async () => {
+check('an unknown model returns 404', async () => {
   assert.equal((await refusal(() => client.show({ model: 'nope' }))).status_code, 404)
   assert.equal((await refusal(() => client.chat({ model: 'nope', messages: user, stream: true }))).status_code, 404)
 })
@@ -62,7 +62,7 @@ check('a chat without streaming', async () => {
 })
 
 check('a streamed chat split inside its lines', async () => {
-  // Borders between characters only: this client decodes each read by itself.
+  // Splits only between characters: this client decodes each read separately.
   await script({ steps: [{ text: 'Hello, world!' }], split_bytes: 1 })
   const parts = await collect(await client.chat({ model: 'plain:7b', messages: user, stream: true }))
   assert.equal(parts.map((part) => part.message.content).join(''), 'Hello, world!')
@@ -97,7 +97,7 @@ check('a tool is called and its result sent back', async () => {
   assert.equal(answer.message.content, 'Done.')
 })
 
-check('tool calls stream whole', async () => {
+check('each tool call arrives in one piece', async () => {
   await script({ steps: [call, call], calls_in_final_chunk: true })
   const parts = await collect(await client.chat({ model: 'tooler', messages: user, tools, stream: true }))
   assert.deepEqual(parts.map((part) => part.message.tool_calls?.length ?? 0), [2])
@@ -108,14 +108,14 @@ check('tools are refused by a model without them', async () => {
   assert.match(problem.message, /does not support tools/)
 })
 
-check('a prompt is generated from, streamed and not', async () => {
+check('generate works with and without streaming', async () => {
   await script(hello, hello)
   assert.equal((await client.generate({ model: 'plain:7b', prompt: 'hello' })).response, hello)
   const parts = await collect(await client.generate({ model: 'plain:7b', prompt: 'hello', stream: true }))
   assert.equal(parts.map((part) => part.response).join(''), hello)
 })
 
-check('a loaded model is seen with its window and unloaded', async () => {
+check('a loaded model is listed with its context and can be unloaded', async () => {
   await client.chat({ model: 'tooler', messages: [], options: { num_ctx: 8192 } })
   const loaded = (await client.ps()).models.find((model) => model.name === 'tooler:latest')
   assert.equal(loaded.context_length, 8192)
@@ -146,7 +146,7 @@ check('an aborted stream closes the connection', async () => {
   assert.deepEqual([ended.outcome, ended.generated_tokens], ['client_closed', 1])
 })
 
-check('a model is pulled with progress', async () => {
+check('pulling a model reports progress', async () => {
   const parts = await collect(await client.pull({ model: 'new:1b', stream: true }))
   assert.equal(parts[0].status, 'pulling manifest')
   assert.equal(parts.at(-1).status, 'success')
@@ -154,12 +154,12 @@ check('a model is pulled with progress', async () => {
   assert.equal((await client.pull({ model: 'new:1b' })).status, 'success')
 })
 
-check('a pull of an unknown model fails inside its stream', async () => {
+check('pulling an unknown model fails inside the stream', async () => {
   const problem = await refusal(() => client.pull({ model: 'nowhere', stream: true }))
   assert.match(problem.message, /does not exist/)
 })
 
-check('a model is deleted once', async () => {
+check('a model can be deleted only once', async () => {
   assert.equal((await client.delete({ model: 'new:1b' })).status, 'success')
   assert.equal((await refusal(() => client.delete({ model: 'new:1b' }))).status_code, 404)
 })

@@ -1,4 +1,4 @@
-"""The official Python client against the fake server at the URL given. Run by scripts/ollama-clients."""
+"""Test the fake server at a URL with the official Python client. Run by scripts/ollama-clients."""
 import asyncio
 import json
 import sys
@@ -33,7 +33,7 @@ def steps(*steps, **more):
 
 
 def refusal(call):
-    """The error the client raises; that it raises none is a failure."""
+    """Return the error that the client raises; fail if there is none."""
     try:
         answer = call()
         if not isinstance(answer, (ollama.ChatResponse, ollama.GenerateResponse, ollama.ProgressResponse)):
@@ -62,7 +62,7 @@ def a_model_is_shown_with_capabilities_and_context():
 
 
 @check
-def an_unknown_model_is_a_404():
+def an_unknown_model_returns_404():
     assert refusal(lambda: client.show("nope")).status_code == 404
     assert refusal(lambda: client.chat("nope", USER)).status_code == 404
     assert "not found" in refusal(lambda: client.chat("nope", USER, stream=True)).error
@@ -137,7 +137,7 @@ def a_tool_is_called_and_its_result_sent_back():
 
 
 @check
-def tool_calls_stream_whole_alone_together_or_at_the_end():
+def tool_calls_stream_one_by_one_together_or_at_the_end():
     two = (CALL, CALL)
     script(steps(*two), steps(*two, calls_together=True), steps(*two, calls_in_final_chunk=True))
     counts = []
@@ -154,7 +154,7 @@ def tools_are_refused_by_a_model_without_them():
 
 
 @check
-def a_prompt_is_generated_from_streamed_and_not():
+def generate_works_with_and_without_streaming():
     script(HELLO, HELLO)
     answer = client.generate("plain:7b", "hello", system="Be brief.")
     assert answer.response == HELLO and answer.done_reason == "stop"
@@ -163,14 +163,14 @@ def a_prompt_is_generated_from_streamed_and_not():
 
 
 @check
-def the_middle_is_filled_in_only_where_that_is_possible():
+def fill_in_the_middle_needs_a_model_that_supports_it():
     script("b")
     assert client.generate("tooler", "a", suffix="c").response == "b"
     assert refusal(lambda: client.generate("plain:7b", "a", suffix="c")).status_code == 400
 
 
 @check
-def a_loaded_model_is_seen_with_its_window_and_unloaded():
+def a_loaded_model_is_listed_with_its_context_and_can_be_unloaded():
     client.chat("tooler", [], options={"num_ctx": 8192}, keep_alive="30m")
     loaded = {model.model: model.context_length for model in client.ps().models}
     assert loaded["tooler:latest"] == 8192, loaded
@@ -191,7 +191,7 @@ def an_error_in_the_middle_of_a_stream_is_raised():
 
 
 @check
-def a_busy_server_is_a_503_and_the_next_try_succeeds():
+def a_busy_server_returns_503_and_a_retry_succeeds():
     script({"status": 503, "error": "server busy"}, "now")
     assert refusal(lambda: client.chat("plain:7b", USER)).status_code == 503
     assert client.chat("plain:7b", USER).message.content == "now"
@@ -210,7 +210,7 @@ def a_dropped_stream_closes_the_connection():
 
 
 @check
-def a_model_is_pulled_with_progress():
+def pulling_a_model_reports_progress():
     parts = list(client.pull("new:1b", stream=True))
     assert parts[0].status == "pulling manifest" and parts[-1].status == "success"
     done = [(part.completed, part.total) for part in parts if part.completed]
@@ -220,12 +220,12 @@ def a_model_is_pulled_with_progress():
 
 
 @check
-def a_pull_of_an_unknown_model_fails_inside_its_stream():
+def pulling_an_unknown_model_fails_inside_the_stream():
     assert "does not exist" in refusal(lambda: client.pull("nowhere", stream=True)).error
 
 
 @check
-def a_model_is_deleted_once():
+def a_model_can_be_deleted_only_once():
     assert client.delete("new:1b").status == "success"
     assert refusal(lambda: client.delete("new:1b")).status_code == 404
 
@@ -236,7 +236,7 @@ for function in CHECKS:
     try:
         function()
         print("ok", name, flush=True)
-    except Exception:  # a check may fail in any way; the others still run
+    except Exception:  # run the other checks whatever happens
         failed += 1
         print("FAILED", name, flush=True)
         traceback.print_exc()

@@ -1,10 +1,10 @@
-//! The corpus through this engine, `git apply`, `git apply --recount --ignore-whitespace` and GNU `patch`, beside each other:
-//! `scripts/bench-patch-corpus [--every N]`.
+//! Compares this engine with `git apply`, `git apply --recount --ignore-whitespace` and GNU `patch`
+//! on the corpus: `scripts/bench-patch-corpus [--every N]`.
 //!
-//! The other programs are given one case in N, each in a folder of its own, with the strip level that the patch needs. What they cannot
-//! read counts as refused.
+//! The other programs get one case in N, each in its own directory and with the strip level that
+//! the patch needs. A patch that they cannot read counts as refused.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a program for developers")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a developer tool")]
 
 #[path = "../tests/judge/mod.rs"]
 mod judge;
@@ -31,7 +31,7 @@ const PROGRAMS: [(&str, &[&str]); 4] = [
     ),
 ];
 
-/// Right, refused, wrong.
+/// The numbers of right, refused and wrong results.
 type Count = [usize; 3];
 
 fn main() -> io::Result<()> {
@@ -62,9 +62,9 @@ fn main() -> io::Result<()> {
     let unified = |c: &Case| matches!(c.form, Form::Unified | Form::Git);
     table(&mut out, "every form", &results, |c| Some(format!("{:?}", c.class)))?;
     table(&mut out, "unified diffs only", &results, |c| unified(c).then(|| format!("{:?}", c.class)))?;
-    let alone = |c: &Case| unified(c) && c.deformations.len() == 1 && c.class == Class::Deformed;
+    let single = |c: &Case| unified(c) && c.deformations.len() == 1 && c.class == Class::Deformed;
     table(&mut out, "unified diffs, one deformation", &results, |c| {
-        alone(c).then(|| c.deformations[0].to_owned())
+        single(c).then(|| c.deformations[0].to_owned())
     })
 }
 
@@ -91,7 +91,7 @@ fn judge_all<'a>(cases: &[&'a Case], there: &[bool], thread: usize) -> Vec<(&'a 
     out
 }
 
-/// What another program makes of a case.
+/// Runs a case through another program.
 fn other(case: &Case, name: &str, flags: &[&str], root: &Path) -> Verdict {
     let may_refuse =
         !matches!((case.class, &case.expected), (Class::Clean | Class::Deformed, Expected::Tree(_)));

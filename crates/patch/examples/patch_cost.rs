@@ -1,6 +1,6 @@
-//! Prints what matching costs: `cargo run --release -p patch --example patch_cost`.
+//! Prints the cost of matching: `cargo run --release -p patch --example patch_cost`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for a person at a terminal")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an interactive program")]
 
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ fn main() {
     };
     println!("100,000 lines, exact: {:?}", numbers(&diff));
     println!("100,000 lines, bare @@: {:?}", numbers(&bare.join("\n")));
-    println!("100,000 lines, other indentation: {:?}", numbers(&shifted.join("\n")));
+    println!("100,000 lines, different indentation: {:?}", numbers(&shifted.join("\n")));
     let nowhere: String = (0..25_000).map(|i| format!("-    not there {i} at all, not here {i}\n")).collect();
     println!(
         "{} bytes that match nowhere: {:?}",
@@ -60,7 +60,7 @@ fn main() {
         let stopped =
             text.as_bytes().chunks(16).any(|piece| watch.feed(&String::from_utf8_lossy(piece)).is_err());
         println!(
-            "judged while written, {name}, {} bytes in pieces of 16: {:?} {stopped}",
+            "checked while streaming, {name}, {} bytes in chunks of 16: {:?}, refused: {stopped}",
             text.len(),
             begin.elapsed()
         );

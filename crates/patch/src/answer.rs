@@ -1,22 +1,26 @@
-//! Whether a model's whole answer is a patch: prose, then one complete patch that ends it.
+//! Detects an answer that consists of prose and one complete patch at its end.
 //!
-//! Strict on purpose, because the caller applies what is found here without a call. A patch that may have been cut off, that is followed by
-//! more prose, or that changes one file in two places with prose between them (which may be two proposals) is none.
+//! The check is strict because the caller applies the patch without an explicit tool call. It
+//! rejects a patch that may have been cut off, one that more prose follows, and one that changes a
+//! file in two places with prose between them, which may be two alternatives.
 
 use std::collections::HashSet;
 
 use crate::{
     Dialect, ParseError, blocks,
-    envelope::{self, What},
+    envelope::{self, Directive},
     fence::Fence,
     parse, unified,
 };
 
-/// The patch that an answer consists of, after any prose: an envelope, a unified diff or SEARCH/REPLACE blocks, complete, and with nothing
-/// but a closing fence below. `None` for anything else, and for a patch that does not say where it ends: an envelope without
-/// `*** End Patch`, a block without `>>>>>>> REPLACE`, an open fence, an unfenced diff whose last hunk is not as long as its header says.
+/// Returns the patch that ends an answer: an envelope, a unified diff or SEARCH/REPLACE blocks,
+/// complete and followed by at most a closing fence.
 ///
-/// Calls inside thoughts are the caller's matter: pass the answer without them.
+/// Returns `None` for anything else, and for a patch without a clear end: an envelope without
+/// `*** End Patch`, a block without `>>>>>>> REPLACE`, an open fence, or an unfenced diff whose
+/// last hunk is shorter than its header says.
+///
+/// Remove the model's thoughts before calling this, since a patch in them must not be applied.
 ///
 /// ```
 /// let answer = "I will fix it.\n\n*** Begin Patch\n*** Update File: a.py\n@@\n-    return 1\n+    return 2\n*** End Patch\n";
@@ -35,7 +39,7 @@ pub fn whole_answer(text: &str) -> Option<&str> {
     let found = &text[byte(first.from)..byte(last.to)];
     let read = parse(found).ok()?;
     if first.dialect != Dialect::SearchReplace && pieces.len() > 1 {
-        // Several diffs in one answer are one patch only if no file comes twice.
+        // Several diffs in one answer are one patch only if each file occurs once.
         let paths = |piece: &Piece| -> Result<Vec<String>, ParseError> {
             let patches = parse(&text[byte(piece.from)..byte(piece.to)])?;
             Ok(patches.into_iter().map(|patch| patch.path).collect())
@@ -50,24 +54,25 @@ pub fn whole_answer(text: &str) -> Option<&str> {
     Some(found)
 }
 
-/// Lines of an answer that are one patch, or one block of one.
+/// A run of lines that is a patch, or one block of a patch.
 struct Piece {
     dialect: Dialect,
     from: usize,
     to: usize,
 }
 
-/// The pieces of patches in an answer that ends with one; `None` when a piece, or a fence, has no end.
+/// Finds the patches or blocks of an answer that ends with one. Returns `None` if one of them, or a
+/// fence, is not closed.
 fn pieces(lines: &[&str]) -> Option<Vec<Piece>> {
     let mut out: Vec<Piece> = Vec::new();
     let mut fence: Option<Fence> = None;
     let mut heredoc: Option<&str> = None;
-    let mut tail = true; // nothing but layout since the last piece
+    let mut tail = true; // only blank lines and fences since the last piece
     let mut i = 0;
     while i < lines.len() {
         let line = lines[i].trim_end();
         let bare: Vec<&str> = lines[i..lines.len().min(i + 2)].iter().map(|line| line.trim_end()).collect();
-        let found = if matches!(envelope::directive(line), Some((What::Begin, _))) {
+        let found = if matches!(envelope::directive(line), Some((Directive::Begin, _))) {
             let ends = |line: &&str| line.trim() == "*** End Patch";
             let to = i + 1 + lines[i..].iter().position(ends)?;
             Some(Piece { dialect: Dialect::Envelope, from: i, to })
@@ -108,14 +113,15 @@ fn pieces(lines: &[&str]) -> Option<Vec<Piece>> {
     (tail && fence.is_none() && !out.is_empty()).then_some(out)
 }
 
-/// The line above a block that names its file, past fences and blank lines.
+/// Returns the line above a block that names its file, skipping fences and blank lines.
 fn path_line(lines: &[&str], before: &[Piece], block: usize) -> usize {
     let after = before.last().map_or(0, |piece| piece.to);
     let layout = |line: &str| line.trim().is_empty() || Fence::opens(line).is_some();
     (after..block).rev().find(|i| !layout(lines[*i])).unwrap_or(block)
 }
 
-/// Whether a diff that nothing else ends is all there: every line belongs to it, and the last hunk has the lines that its header counts.
+/// Returns whether an unfenced diff is complete: every line belongs to it, and its last hunk has as
+/// many lines as its header says.
 fn is_complete_diff(lines: &[&str]) -> bool {
     let mut left = (0_usize, 0_usize);
     let mut hunks = 0;
@@ -155,7 +161,7 @@ fn is_complete_diff(lines: &[&str]) -> bool {
         let Some(rest) = rest else { return false };
         left = rest;
     }
-    // A new line without its newline may be the first half of one.
+    // An added line without a newline may be cut off.
     let cut = lines.last().is_some_and(|line| line.starts_with('+') && !line.ends_with('\n'));
     hunks > 0 && left == (0, 0) && !cut
 }
@@ -175,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_prose_and_one_complete_patch_is_that_patch() {
+    fn prose_followed_by_a_complete_patch_gives_the_patch() {
         for patch in [ENVELOPE, DIFF] {
             assert_eq!(whole_answer(patch), Some(patch));
             assert_eq!(whole_answer(&format!("I will fix it.\n\n{patch}")), Some(patch));
@@ -194,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_that_was_cut_off_anywhere_is_none() {
+    fn a_truncated_patch_gives_none() {
         for answer in [ENVELOPE.to_owned(), format!("Now:\n\n{BLOCK}"), fenced(DIFF), DIFF.to_owned()] {
             let cuts = answer.char_indices().map(|(at, _)| &answer[..at]);
             for cut in cuts.filter(|cut| cut.trim_end() != answer.trim_end()) {
@@ -204,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_exactly_one_patch_at_the_end_is_none() {
+    fn anything_but_one_patch_at_the_end_gives_none() {
         for answer in [
             "I changed nothing.".to_owned(),
             String::new(),

@@ -1,83 +1,85 @@
-//! One file's bytes to its new bytes.
+//! Applies a patch to the bytes of one file.
 
 use std::{collections::VecDeque, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, Dialect, FilePatch, Hunk, Kind, Mark, Refused, Rung, feedback,
+    Action, Dialect, FilePatch, Hunk, Kind, Mark, Refused, Rung,
+    body::{Body, old},
+    feedback,
     index::Index,
-    ladder::{Body, old},
     lazy,
-    lines::{BOM, Lines},
-    place::{Spot, place, tells_endings, with_endings},
+    lines::{BOM, Lines, mixes_endings},
+    place::{Spot, place},
     readings,
     splice::splices as splices_of,
     strict, wrapped,
 };
 
-/// A file as the patch leaves it.
+/// The result of applying a patch to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// Its content; `None` when it is removed.
+    /// The new content; `None` if the file is deleted.
     pub bytes: Option<Vec<u8>>,
-    /// How the hunks went in.
+    /// How the hunks matched.
     pub how: How,
 }
 
-/// How a patch went in.
+/// How a patch matched, and its size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct How {
-    /// The furthest rung of the ladder that was needed.
+    /// The loosest rung of the ladder that a hunk needed.
     pub rung: Rung,
-    /// Lines added.
+    /// Number of lines added.
     pub added: usize,
-    /// Lines removed.
+    /// Number of lines removed.
     pub removed: usize,
-    /// The line each hunk went to in the old file, from 1.
+    /// The line of the old file where each hunk matched, from 1.
     pub lines: Vec<usize>,
 }
 
-/// Applies a patch to a file's content; `None` when there is no such file.
+/// Applies a patch to a file's content; `None` means that the file does not exist.
 ///
 /// # Errors
-/// When it does not fit in one way only, changes nothing, or has been applied already. Never applied in part.
+/// Refuses a patch that matches nowhere or in several places, that changes nothing, or that is
+/// already applied. A patch is never applied in part.
 pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refused> {
     let patch = &*wrapped::bare(original, patch)?;
     let refuse = |kind, message: &str| Err(Refused::new(kind, message.into()).hunk(0, patch.hunks.len()));
     if patch.action != Action::Update
-        && let Some(refused) = lazy::refusal(original, patch)
+        && let Some(refused) = lazy::refusal(original, patch, true)
     {
         return Err(refused);
     }
     match (&patch.action, original) {
-        // A file that is a single line break is as good as empty; of several, one may be meant.
-        (Action::Create(content), Some(there)) if !matches!(there, b"" | b"\n" | b"\r\n") => {
-            if content == there {
-                return refuse(Kind::AlreadyApplied, "the file is there already, with this content");
+        // A file with a single line break counts as empty. Several line breaks may be intended.
+        (Action::Create(content), Some(original)) if !matches!(original, b"" | b"\n" | b"\r\n") => {
+            if content == original {
+                return refuse(Kind::AlreadyApplied, "the file already exists with this content");
             }
-            refuse(Kind::Exists, "the file exists already; change it, or give its whole new content")
+            refuse(Kind::Exists, "the file already exists; edit it or send its whole new content")
         }
-        (Action::Create(content), there) => {
-            let content = in_style(there, content);
-            if there == Some(&content[..]) {
-                return refuse(Kind::NoChange, "the file has this content already; nothing would change");
+        (Action::Create(content), original) => {
+            let content = in_style(original, content);
+            if original == Some(&content[..]) {
+                return refuse(Kind::NoChange, "the file already has this content; nothing would change");
             }
-            Ok(whole(there.unwrap_or_default(), content, true))
+            Ok(whole(original.unwrap_or_default(), content, true))
         }
-        (Action::Replace(content), there) => {
-            let content = in_style(there, content);
-            if there == Some(&content[..]) {
-                return refuse(Kind::NoChange, "the file has this content already; nothing would change");
+        (Action::Replace(content), original) => {
+            let content = in_style(original, content);
+            if original == Some(&content[..]) {
+                return refuse(Kind::NoChange, "the file already has this content; nothing would change");
             }
-            Ok(whole(there.unwrap_or_default(), content, there.is_none()))
+            Ok(whole(original.unwrap_or_default(), content, original.is_none()))
         }
         (Action::Update, None) if patch.creates() => {
             let adds = |hunk: &&Hunk| hunk.lines.iter().all(|line| line.mark == Mark::Add);
             let meant = |hunk: &Hunk| [hunk].into_iter().chain(&hunk.readings).find(adds).cloned();
             let hunks: Vec<Hunk> = patch.hunks.iter().filter_map(meant).collect();
             let patch = FilePatch { hunks, ..patch.clone() };
-            if let Some(refused) = lazy::refusal(None, &patch) {
+            if let Some(refused) = lazy::refusal(None, &patch, true) {
                 return Err(refused);
             }
             let content = patch.hunks.iter().flat_map(|h| &h.lines).fold(Vec::new(), |mut out, line| {
@@ -88,13 +90,13 @@ pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refu
             Ok(whole(b"", content, true))
         }
         (Action::Update | Action::Delete, None) => refuse(Kind::Missing, "the file does not exist"),
-        (Action::Delete, Some(there)) => delete(there, patch),
-        (Action::Update, Some(there)) => {
-            let refused = match update(there, patch) {
+        (Action::Delete, Some(original)) => delete(original, patch),
+        (Action::Update, Some(original)) => {
+            let refused = match update(original, patch) {
                 Err(refused) if refused.kind == Kind::NotFound && patch.hunks.len() > 1 => refused,
-                done => return done,
+                outcome => return outcome,
             };
-            in_sequence(there, patch).ok_or(refused)
+            in_sequence(original, patch).ok_or(refused)
         }
     }
 }
@@ -106,13 +108,13 @@ fn whole(before: &[u8], content: Vec<u8>, new: bool) -> Applied {
     Applied { bytes: Some(content), how }
 }
 
-/// What replaces a searched text in the file.
+/// Returns the bytes that replace a matched search text.
 fn replacement(index: &Index<'_>, range: &Range<usize>, hunk: &Hunk) -> Vec<u8> {
     match &hunk.text {
         None => Vec::new(),
         Some((search, new))
-            if tells_endings(search)
-                && tells_endings(new)
+            if mixes_endings(search)
+                && mixes_endings(new)
                 && index.lines.bytes[range.clone()] == **search =>
         {
             new.clone()
@@ -121,10 +123,11 @@ fn replacement(index: &Index<'_>, range: &Range<usize>, hunk: &Hunk) -> Vec<u8> 
     }
 }
 
-/// A replacement within lines, from this byte of the file on: each line of it ends as the one that it keeps or replaces, else as the one above.
+/// Gives each line of a replacement the ending of the line that it keeps or replaces, or else the
+/// ending of the line above. `from` is the byte where the match starts.
 fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec<u8> {
     let line = index.lines.line_at(from);
-    // What was searched began with a newline, and the file's has a carriage return, which stays.
+    // The search text starts with a newline that matched the second half of `\r\n`; the `\r` stays.
     let halved = index.lines.bytes[..from].ends_with(b"\r");
     let own = |line: usize| index.lines.ends.get(line).filter(|end| !end.is_empty()).copied();
     let (mut at, mut removed) = (line, VecDeque::new());
@@ -161,20 +164,22 @@ fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec
     out
 }
 
-/// New content with the byte order mark, the line endings and the final newline of what it replaces, where that has one kind of them.
-fn in_style(there: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
-    let Some(there) = there.filter(|t| !t.is_empty()) else { return content.to_vec() };
-    let index = Index::of(there);
+/// Gives new content the byte order mark, line endings and final newline of the old content, if
+/// that uses them consistently.
+fn in_style(original: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
+    let Some(original) = original.filter(|t| !t.is_empty()) else { return content.to_vec() };
+    let index = Index::of(original);
     let mut out = if content.contains(&b'\r') || !index.lines.all_crlf() {
         content.to_vec()
     } else {
-        with_endings(&index, content)
+        index.lines.with_endings(content)
     };
-    if there.starts_with(BOM) && !out.starts_with(BOM) {
+    if original.starts_with(BOM) && !out.starts_with(BOM) {
         out.splice(..0, BOM.iter().copied());
     }
     if !index.lines.unfinished() && !out.is_empty() && !out.ends_with(b"\n") {
-        // The last line ends as it did before, at best below the same line; else as the last one did.
+        // If the file already has this last line, copy its ending, preferably from where the line
+        // above is the same too. Otherwise copy the ending of the old last line.
         let mut lines = out.rsplit(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let (last, above) = (lines.next().unwrap_or_default(), lines.next());
         let texts = &index.lines.texts;
@@ -188,8 +193,8 @@ fn in_style(there: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
     out
 }
 
-fn delete(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
-    let index = Index::of(there);
+fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
+    let index = Index::of(original);
     let all: Vec<_> = patch.hunks.iter().flat_map(|h| &h.lines).collect();
     let body: Body<'_> = all.iter().map(|l| (l.mark, crate::lines::bare(&l.text))).collect();
     let same = old(&body).iter().map(|l| l.trim_ascii_end()).eq(index
@@ -205,14 +210,15 @@ fn delete(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
     Ok(Applied { bytes: None, how })
 }
 
-/// The hunks one after the other, each in what the one before has made: for models that change a text they have just written. A diff is never
-/// meant so. `None` unless each has one place, and all its lines stand there.
-fn in_sequence(there: &[u8], patch: &FilePatch) -> Option<Applied> {
+/// Applies the hunks one after another, each to the result of the one before, for models that edit
+/// text they have just written. Diffs never mean this. Returns `None` unless each hunk has exactly
+/// one match and all of its context is right.
+fn in_sequence(original: &[u8], patch: &FilePatch) -> Option<Applied> {
     if patch.dialect == Dialect::Unified {
         return None;
     }
     let mut done = Applied {
-        bytes: Some(there.to_vec()),
+        bytes: Some(original.to_vec()),
         how: How { rung: Rung::Named, added: 0, removed: 0, lines: Vec::new() },
     };
     for hunk in &patch.hunks {
@@ -229,27 +235,27 @@ fn in_sequence(there: &[u8], patch: &FilePatch) -> Option<Applied> {
     Some(done)
 }
 
-fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
-    let index = Index::of(there);
-    let hunks = &*readings::settle(&index, &patch.hunks, patch.dialect)?;
-    if let Some(refused) = lazy::find_in(Some(there), &patch.path, hunks) {
+fn update(original: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
+    let index = Index::of(original);
+    let hunks = &*readings::resolve(&index, &patch.hunks, patch.dialect)?;
+    if let Some(refused) = lazy::refusal_of_hunks(Some(original), &patch.path, hunks, true) {
         return Err(refused);
     }
     let refuse = |kind, message: String| Err(Refused::new(kind, message).hunk(0, hunks.len()));
     if hunks.is_empty() {
-        // A rename or a change of mode alone.
+        // Only a rename or a mode change.
         let how = How { rung: Rung::Named, added: 0, removed: 0, lines: Vec::new() };
-        return Ok(Applied { bytes: Some(there.to_vec()), how });
+        return Ok(Applied { bytes: Some(original.to_vec()), how });
     }
     if !hunks.iter().any(Hunk::changes) && patch.from.is_none() {
-        return refuse(Kind::NoChange, "it changes nothing: what it adds is what it removes".into());
+        return refuse(Kind::NoChange, "it changes nothing: it adds what it removes".into());
     }
     let (added, removed) = hunks.iter().map(Hunk::counts).fold((0, 0), |(a, r), (x, y)| (a + x, r + y));
-    let unchanged = "it changes nothing: the file has these lines already";
+    let unchanged = "it changes nothing: the file already has these lines";
     if patch.dialect == Dialect::Unified
         && let Some(bytes) = strict::apply(&index, hunks)
     {
-        if bytes == there && patch.from.is_none() {
+        if bytes == original && patch.from.is_none() {
             return refuse(Kind::NoChange, unchanged.into());
         }
         let lines = hunks.iter().filter_map(|h| h.start).collect();
@@ -277,17 +283,17 @@ fn update(there: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
     splices.sort_by_key(|(range, ..)| (range.start, range.end));
     if let Some(pair) = splices.windows(2).find(|w| w[0].0.end > w[1].0.start || w[0].0 == w[1].0) {
         let (a, b) = (pair[0].2.min(pair[1].2) + 1, pair[0].2.max(pair[1].2) + 1);
-        return refuse(Kind::Overlap, format!("hunks {a} and {b} change the same lines; make them one"));
+        return refuse(Kind::Overlap, format!("hunks {a} and {b} change the same lines; merge them"));
     }
-    let mut bytes = Vec::with_capacity(there.len() + splices.iter().map(|s| s.1.len()).sum::<usize>());
+    let mut bytes = Vec::with_capacity(original.len() + splices.iter().map(|s| s.1.len()).sum::<usize>());
     let mut done = 0;
     for (range, new, _) in &splices {
-        bytes.extend_from_slice(&there[done..range.start]);
+        bytes.extend_from_slice(&original[done..range.start]);
         bytes.extend_from_slice(new);
         done = range.end;
     }
-    bytes.extend_from_slice(&there[done..]);
-    if bytes == there && patch.from.is_none() {
+    bytes.extend_from_slice(&original[done..]);
+    if bytes == original && patch.from.is_none() {
         return refuse(Kind::NoChange, unchanged.into());
     }
     let how = How { rung, added, removed, lines };

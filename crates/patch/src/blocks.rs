@@ -1,16 +1,17 @@
-//! `<<<<<<< SEARCH`, `=======`, `>>>>>>> REPLACE` blocks, and the hunk that a search and its replacement make.
+//! Reads SEARCH/REPLACE blocks, and turns a search and its replacement into a hunk.
 
 use similar::{Algorithm, ChangeTag, capture_diff_slices};
 
-use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError, fence::Fence, tags};
+use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError, fence::Fence};
 
-/// The fewest characters of a marker with its word, and of one without.
-const SHORTEST: usize = 3;
-/// The fewest characters of a marker that has a path in place of its word.
-const SHORTEST_WITH_PATH: usize = 5;
+/// Minimum number of marker characters when a word follows, or nothing.
+const MIN_MARKER: usize = 3;
+/// Minimum number of marker characters when a path follows.
+const MIN_MARKER_WITH_PATH: usize = 5;
 
-/// Lines of a search times lines of its replacement up to which the two are compared; beyond, all old lines go and all new ones come.
-const LARGEST: usize = 4_000_000;
+/// Maximum size of the diff table (search lines × replacement lines). Above it, the hunk removes
+/// all old lines and adds all new ones.
+const MAX_DIFF_SIZE: usize = 4_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Marker {
@@ -24,7 +25,7 @@ pub(crate) fn marker(line: &str) -> Option<Marker> {
     let first = line.chars().next()?;
     let rest = line.trim_start_matches(first);
     let count = line.len() - rest.len();
-    if count < SHORTEST {
+    if count < MIN_MARKER {
         return None;
     }
     let word = rest.trim().to_ascii_uppercase();
@@ -32,7 +33,7 @@ pub(crate) fn marker(line: &str) -> Option<Marker> {
     let only = |wanted: &str| word.trim_end_matches(['<', '>', '-', '+', ' ', ':']) == wanted;
     match first {
         '<' if word.starts_with("SEARCH") || word == "ORIGINAL" => Some(Marker::Search),
-        '<' if count >= SHORTEST_WITH_PATH && is_path(rest.trim()) => Some(Marker::Search),
+        '<' if count >= MIN_MARKER_WITH_PATH && is_path(rest.trim()) => Some(Marker::Search),
         '-' if rest.starts_with(' ') && only("SEARCH") => Some(Marker::Search),
         '=' if word.is_empty() => Some(Marker::Divider),
         '>' if word.starts_with("REPLACE") || word == "UPDATED" => Some(Marker::Replace),
@@ -41,13 +42,13 @@ pub(crate) fn marker(line: &str) -> Option<Marker> {
     }
 }
 
-/// Some models write the file's path where the word SEARCH belongs.
+/// Some models write the file's path in place of the word SEARCH.
 fn is_path(word: &str) -> bool {
     !word.contains(char::is_whitespace)
         && word.rsplit('/').next().is_some_and(|name| name.trim_matches('.').contains('.'))
 }
 
-/// The path that a block's first line names itself.
+/// Returns the path that a block's opening marker names.
 pub(crate) fn path_within(marker: &str) -> Option<String> {
     let word = marker.trim_end().trim_start_matches(['<', '-']).trim();
     let word = word
@@ -60,7 +61,7 @@ pub(crate) fn is_search(line: &str) -> bool {
     marker(line) == Some(Marker::Search)
 }
 
-/// The line, of those that begin with a block, that ends it.
+/// Returns the index of the line that closes the block at the start of `lines`.
 pub(crate) fn close(lines: &[&str]) -> Option<usize> {
     lines.iter().position(|line| marker(line) == Some(Marker::Replace))
 }
@@ -82,10 +83,10 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
         let Some(close) = close(&lines[i..]).map(|close| i + close) else {
             return Err(ParseError::at(i, lines[i], "no >>>>>>> REPLACE line follows"));
         };
-        // A conflict marker of git may have a name that looks like a path.
+        // The label of a git conflict marker may look like a path.
         let inner = |j: &usize| is_search(lines[*j]) && path_within(lines[*j]).is_none();
         if let Some(inner) = (i + 1..close).find(inner) {
-            return Err(ParseError::at(inner, lines[inner], "the block before has no >>>>>>> REPLACE line"));
+            return Err(ParseError::at(inner, lines[inner], "the block above has no >>>>>>> REPLACE line"));
         }
         let (start, from) = head(&lines[..close], i + 1);
         let readings = readings(&lines[from..close]);
@@ -93,7 +94,7 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
             return Err(ParseError::at(i, lines[i], "no ======= line follows"));
         };
         let Some(path) = path.as_deref().or(default) else {
-            return Err(ParseError::NoPath("write its path on the line before <<<<<<< SEARCH"));
+            return Err(ParseError::NoPath("write its path on the line above <<<<<<< SEARCH"));
         };
         if let [(search, replace)] = &readings[..] {
             add(&mut out, path, search, replace, Dialect::SearchReplace);
@@ -109,11 +110,11 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
         i = close + 1;
         after = i;
     }
-    if out.is_empty() { tags::parse(text, default) } else { Ok(out) }
+    if out.is_empty() { Err(ParseError::NotAPatch) } else { Ok(out) }
 }
 
-/// What may stand between the first line of a block and its search: Roo's line number, and a line of dashes. The number, and the line where
-/// the search begins.
+/// Reads what may precede the search text: Roo's line number and a line of dashes. Returns the
+/// number and the index of the first search line.
 fn head(lines: &[&str], mut i: usize) -> (Option<usize>, usize) {
     let field =
         |line: &str, name: &str| line.trim().strip_prefix(name).map(|number| number.trim().parse().ok());
@@ -127,15 +128,16 @@ fn head(lines: &[&str], mut i: usize) -> (Option<usize>, usize) {
         }
         i += 1;
     }
-    let dashes = |line: &&str| line.trim().len() >= SHORTEST && line.trim().chars().all(|c| c == '-');
+    let dashes = |line: &&str| line.trim().len() >= MIN_MARKER && line.trim().chars().all(|c| c == '-');
     if i > from && lines.get(i).is_some_and(dashes) {
         i += 1;
     }
     (start.filter(|start| *start > 0), i)
 }
 
-/// Search and replacement for each `=======` line that may be the divider, the longest search first. Which of them it is the file tells, so
-/// that text with such lines can be changed: a conflict of git, or the underline of a heading.
+/// Splits a block at each `=======` line that may be the divider, longest search first. Text may
+/// contain such lines (git conflicts, heading underlines), so only the file can tell which one
+/// divides.
 fn readings(lines: &[&str]) -> Vec<(String, String)> {
     let dividers: Vec<usize> =
         (0..lines.len()).filter(|j| marker(lines[*j]) == Some(Marker::Divider)).collect();
@@ -143,14 +145,14 @@ fn readings(lines: &[&str]) -> Vec<(String, String)> {
     let of = |wanted: fn(usize) -> bool| -> Vec<usize> {
         dividers.iter().copied().filter(|j| wanted(length(j))).collect()
     };
-    // Seven is the marker; others are text if there is one of those.
+    // The standard divider has seven characters. If there is one, other lengths are text.
     let likely = [of(|n| n == 7), of(|n| n >= 5), dividers.clone()].into_iter().find(|some| !some.is_empty());
     let text = |range: &[&str]| range.iter().map(|line| format!("{}\n", unescaped(line))).collect::<String>();
     let pair = |divider: usize| (text(&lines[..divider]), text(&lines[divider + 1..]));
     likely.unwrap_or_default().into_iter().rev().map(pair).collect()
 }
 
-/// A line of text that would be a marker has a backslash in front of it in Roo's blocks.
+/// Roo escapes a text line that looks like a marker with a backslash.
 fn unescaped(line: &str) -> &str {
     let marker = |line: &str| {
         ["<<<<<<<", "=======", ">>>>>>>", "-------", ":start_line:"].iter().any(|m| line.starts_with(m))
@@ -158,8 +160,9 @@ fn unescaped(line: &str) -> &str {
     line.strip_prefix('\\').filter(|rest| marker(rest)).unwrap_or(line)
 }
 
-/// The last line before a block that can be a path; `None` when there is none, as between the blocks of one file. A word that looks like no
-/// path is one only where there is no default.
+/// Returns the path on the last line of text above a block. `None` if there is no text there, as
+/// between two blocks of one file. With a default path, a word must contain a dot or slash to count
+/// as a path.
 pub(crate) fn path_before(lines: &[&str], default: Option<&str>) -> Option<String> {
     let layout = |line: &str| line.is_empty() || Fence::opens(line).is_some() || is_tag(line);
     let mut above = lines.iter().rev().map(|line| line.trim());
@@ -168,7 +171,7 @@ pub(crate) fn path_before(lines: &[&str], default: Option<&str>) -> Option<Strin
     (default.is_none() || path.contains(['.', '/'])).then_some(path)
 }
 
-/// `<diff>` and the like, but not `<path>a.py</path>`.
+/// Returns whether a line is a tag such as `<diff>`, but not `<path>a.py</path>`.
 fn is_tag(line: &str) -> bool {
     let named = line.contains("</") || line.starts_with("<!--") || is_name(line.trim_matches(['<', '>']));
     line.starts_with('<') && line.ends_with('>') && !named
@@ -176,7 +179,7 @@ fn is_tag(line: &str) -> bool {
         || line.ends_with("<![CDATA[")
 }
 
-/// The path in a fence's first line: `python a.py` or `python:a.py`.
+/// Returns the path in a fence's info string: `python a.py` or `python:a.py`.
 fn path_of_fence(line: &str) -> Option<String> {
     Fence::opens(line)?;
     let info = line.trim_start_matches(['`', '~']).trim();
@@ -184,7 +187,7 @@ fn path_of_fence(line: &str) -> Option<String> {
     words.find(|word| is_name(word)).map(str::to_owned)
 }
 
-/// The path that a line of prose or layout names.
+/// Returns the path that a line of prose or markup names.
 fn path_in(line: &str) -> Option<String> {
     let comment = [("<!--", "-->"), ("/*", "*/")];
     let inner = comment.iter().find_map(|(open, close)| line.strip_prefix(open)?.strip_suffix(close));
@@ -195,10 +198,11 @@ fn path_in(line: &str) -> Option<String> {
     if let Some((_, rest)) = line.split_once('>').filter(|_| line.starts_with('<')) {
         return rest.split_once("</").map(|(path, _)| path.trim().to_owned());
     }
-    // A comment's slashes have a blank behind them; others begin a path, which is not ours to change.
+    // A space follows the slashes of a comment. Without it they are part of a path, which must stay
+    // as it is.
     let line = line.trim_start_matches('/').strip_prefix(' ').unwrap_or(line);
     let line = without_decoration(line);
-    // A numbered list's item.
+    // An item of a numbered list.
     let number = line.split_once(['.', ')']).filter(|(number, _)| number.chars().all(|c| c.is_ascii_digit()));
     let line = number.and_then(|(_, rest)| rest.strip_prefix(' ')).map_or(line, str::trim);
     let labels = ["File:", "file:", "Path:", "path:", "Filename:", "filename:", "File path:", "FILE:"];
@@ -228,8 +232,8 @@ fn path_in(line: &str) -> Option<String> {
     }
 }
 
-/// A heading's, a list's or a quotation's marks have a blank behind them, and bold text has its marks on both sides. Without that they may be
-/// part of the name: the caller knows whether there is such a file.
+/// Strips the marks of headings, lists, quotations and bold text. A mark without a space after it,
+/// or bold without its closing mark, may be part of the file name, so it stays.
 fn without_decoration(line: &str) -> &str {
     let line = line.trim_end_matches([':', ' ']);
     let mut rest = line;
@@ -246,7 +250,6 @@ fn without_decoration(line: &str) -> &str {
     }
 }
 
-/// Whether this ends like a file's name.
 fn is_name(text: &str) -> bool {
     let name = text.rsplit('/').next().unwrap_or(text);
     let extension =
@@ -255,7 +258,7 @@ fn is_name(text: &str) -> bool {
         || text.contains('/') && !text.ends_with(['.', '/'])
 }
 
-/// Whether this begins like a sentence, one that ends with a file's name.
+/// Returns whether text begins like a sentence, such as one that ends with a file name.
 fn is_prose(text: &str) -> bool {
     const FIRST: &str = " the in to of for at on into with and is are this here now then first second next finally also lastly lets let's i \
         i'll i've we we'll you update change edit modify fix add create replace patch apply open see changes edits updates inside from \
@@ -269,43 +272,26 @@ pub(crate) fn add(out: &mut Vec<FilePatch>, path: &str, search: &str, replace: &
     let file = out.iter_mut().find(|p| p.path == path && p.action == Action::Update);
     if search.trim().is_empty() && file.is_none() {
         let action = Action::Create(replace.as_bytes().to_vec());
-        out.push(FilePatch {
-            dialect,
-            path: path.into(),
-            from: None,
-            action,
-            hunks: vec![],
-            executable: None,
-            own_endings: false,
-        });
+        out.push(FilePatch::new(dialect, path, action, Vec::new()));
         return;
     }
     push(out, path, hunk(search, replace), dialect);
 }
 
-/// Adds lines that go below a line of the file.
 pub(crate) fn insert(out: &mut Vec<FilePatch>, path: &str, text: &str, below: Option<usize>) {
     let lines = text.lines().map(|line| Line::new(Mark::Add, line)).collect();
     push(out, path, Hunk { lines, below, ..Hunk::default() }, Dialect::Edits);
 }
 
-/// Adds a hunk to the file's patch.
 fn push(out: &mut Vec<FilePatch>, path: &str, hunk: Hunk, dialect: Dialect) {
     match out.iter_mut().find(|p| p.path == path && p.action == Action::Update) {
         Some(file) => file.hunks.push(hunk),
-        None => out.push(FilePatch {
-            dialect,
-            path: path.into(),
-            from: None,
-            action: Action::Update,
-            hunks: vec![hunk],
-            executable: None,
-            own_endings: false,
-        }),
+        None => out.push(FilePatch::new(dialect, path, Action::Update, vec![hunk])),
     }
 }
 
-/// Lines that are in both are kept, so that their bytes in the file stay whatever the patch has.
+/// Diffs a search with its replacement. Lines in both become context, so that the file's own bytes
+/// are kept.
 pub(crate) fn hunk(search: &str, replace: &str) -> Hunk {
     let lines = |text: &str| -> Vec<String> {
         let bare = |l: &str| l.strip_suffix('\n').map_or(l, |l| l.strip_suffix('\r').unwrap_or(l)).to_owned();
@@ -313,7 +299,7 @@ pub(crate) fn hunk(search: &str, replace: &str) -> Hunk {
     };
     let (old, new) = (lines(search), lines(replace));
     let mut out = Vec::new();
-    if old.len() * new.len() > LARGEST {
+    if old.len() * new.len() > MAX_DIFF_SIZE {
         out.extend(old.iter().map(|l| Line::new(Mark::Remove, l)));
         out.extend(new.iter().map(|l| Line::new(Mark::Add, l)));
     }

@@ -1,17 +1,18 @@
-//! Which dialect a text is in, and reading it.
+//! Detects the dialect of a patch and parses it.
 
 use serde_json::Value;
 
 use crate::{Action, Dialect, FilePatch, ParseError, apply, blocks, envelope, json, shell, tags, unified};
 
-/// The dialect of a text, by the first line that can only be one; `None` when there is no such line. Prose and fences around it do not matter.
+/// Returns the dialect of a text, judged by the first line that is unambiguous; `None` if there is
+/// none. Prose and fences around the patch are ignored.
 #[must_use]
 pub fn detect(text: &str) -> Option<Dialect> {
     let lines: Vec<&str> = text.lines().collect();
     let mut tries = 0;
     (0..lines.len()).find_map(|i| {
         let line = lines[i];
-        if line.trim_start().starts_with(['[', '{']) && tries < TRIES {
+        if line.trim_start().starts_with(['[', '{']) && tries < MAX_TRIES {
             tries += 1;
             let from = line.as_ptr() as usize - text.as_ptr() as usize;
             read_edits(&text[from..], None).map(|_| Dialect::Edits)
@@ -27,18 +28,18 @@ pub fn detect(text: &str) -> Option<Dialect> {
     })
 }
 
-/// Reads a patch in any dialect.
+/// Parses a patch in any dialect.
 ///
 /// # Errors
-/// When it is none, or one that is not well-formed where that matters.
+/// Fails if the text is not a patch, or is malformed in a way that matters.
 pub fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
     parse_for(text, None)
 }
 
-/// As [`parse`], with the file that is meant where the patch names none.
+/// Like [`parse`], with a default path for patches that name no file.
 ///
 /// # Errors
-/// As [`parse`].
+/// Same as [`parse`].
 pub fn parse_for(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = shell::unwrapped(text).unwrap_or(text);
@@ -53,7 +54,8 @@ pub fn parse_for(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Parse
         text.split_inclusive('\n').filter(|line| !line.trim().is_empty()).all(|line| line.ends_with("\r\n"));
     let mut patches = merge(read(text, path)?);
     for patch in patches.iter_mut().filter(|_| crlf) {
-        // The endings are the patch's own: its headers have them as well.
+        // The headers end with `\r\n` too, so these are the line endings of the patch, not of the
+        // file.
         if let Action::Create(content) = &mut patch.action {
             *content = without_returns(content);
             patch.own_endings = true;
@@ -62,7 +64,8 @@ pub fn parse_for(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Parse
     Ok(patches)
 }
 
-/// A patch that is indented as a whole, as in a list of Markdown, without that. `None` unless every line of it is.
+/// Removes the common indentation of a patch, as inside a Markdown list. Returns `None` unless
+/// every line has it.
 fn dedented(text: &str) -> Option<String> {
     let starts = ["*** Begin Patch", "diff --git ", "--- ", "<<<<<<< ", "```"];
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
@@ -96,13 +99,16 @@ fn without_returns(content: &[u8]) -> Vec<u8> {
 fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     match detect(text) {
         Some(Dialect::Envelope) => envelope::parse(text),
-        Some(Dialect::SearchReplace) => blocks::parse(text, path),
+        Some(Dialect::SearchReplace) => match blocks::parse(text, path) {
+            Err(ParseError::NotAPatch) => tags::parse(text, path),
+            read => read,
+        },
         Some(Dialect::Unified) => unified::parse(text, path),
         Some(Dialect::Edits) => {
-            // Several of them are one patch: nothing of it is dropped.
+            // Several JSON values are one patch; none of them is dropped.
             let starts = text.lines().filter(|line| line.trim_start().starts_with(['[', '{']));
             let (mut out, mut read_to) = (Vec::new(), 0);
-            for line in starts.take(TRIES) {
+            for line in starts.take(MAX_TRIES) {
                 let from = line.as_ptr() as usize - text.as_ptr() as usize;
                 if from < read_to {
                     continue;
@@ -120,12 +126,13 @@ fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     }
 }
 
-/// Several changes to one file are one change: all its hunks are placed against the same original. A file that is removed and then made, or
-/// made and then changed, is made with what comes out.
+/// Merges the patches of one file, so that all hunks are matched against the same original.
+/// Deleting and then creating a file becomes a replacement; creating and then updating it becomes a
+/// creation.
 fn merge(patches: Vec<FilePatch>) -> Vec<FilePatch> {
     let mut out: Vec<FilePatch> = Vec::with_capacity(patches.len());
     for patch in patches {
-        // A file that has been moved goes by its new name.
+        // A renamed file goes by its new name.
         let Some(first) = out.iter_mut().rfind(|p| p.path == patch.path) else {
             out.push(patch);
             continue;
@@ -154,36 +161,30 @@ fn merge(patches: Vec<FilePatch>) -> Vec<FilePatch> {
     out
 }
 
-/// The patches that a list of `(path, search, replace)` makes: one for each file.
+/// Turns `(path, search, replace)` triples into one patch per file.
 pub fn edits<'a>(list: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>) -> Vec<FilePatch> {
-    changes(list.into_iter().map(|(path, search, replace)| Change {
-        path,
-        search,
-        replace,
-        everywhere: false,
-        expected: None,
-        below: None,
-    }))
+    let change = |(path, search, replace)| Change { path, search, replace, ..Change::default() };
+    changes(list.into_iter().map(change))
 }
 
 /// One edit of a list.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Change<'a> {
     /// The file.
     pub path: &'a str,
-    /// The text that is there.
+    /// The text to find.
     pub search: &'a str,
-    /// What replaces it.
+    /// The text that replaces it.
     pub replace: &'a str,
-    /// Every place is meant, not the only one.
+    /// Replace every occurrence instead of requiring a unique one.
     pub everywhere: bool,
-    /// So many places are meant, and all of them.
+    /// Replace every occurrence, and require this many.
     pub expected: Option<usize>,
-    /// Nothing is searched: the text goes below this line, 0 for the beginning.
+    /// Insert `replace` below this line instead of searching; 0 is the start of the file.
     pub below: Option<usize>,
 }
 
-/// As [`edits`], for those that say more than that.
+/// Like [`edits`], with the options of [`Change`].
 pub fn changes<'a>(list: impl IntoIterator<Item = Change<'a>>) -> Vec<FilePatch> {
     let mut out = Vec::new();
     for Change { path, search, replace, everywhere, expected, below } in list {
@@ -202,31 +203,23 @@ pub fn changes<'a>(list: impl IntoIterator<Item = Change<'a>>) -> Vec<FilePatch>
     out
 }
 
-/// The patch that gives a file this content.
+/// Returns the patch that gives a file this content.
 #[must_use]
 pub fn whole(path: &str, content: &[u8]) -> FilePatch {
-    FilePatch {
-        dialect: Dialect::WholeFile,
-        path: path.into(),
-        from: None,
-        action: Action::Replace(content.to_vec()),
-        hunks: Vec::new(),
-        executable: None,
-        own_endings: false,
-    }
+    FilePatch::new(Dialect::WholeFile, path, Action::Replace(content.to_vec()), Vec::new())
 }
 
-/// Lines that may begin a list of edits that are looked at: prose and code may have others.
-const TRIES: usize = 20;
+/// Maximum number of lines tried as the start of a JSON value; prose and code contain brackets too.
+const MAX_TRIES: usize = 20;
 
-/// The JSON that a text begins with, and its length in bytes; a fence or prose may follow.
+/// Parses the JSON value at the start of a text. Returns it with its length in bytes; a fence or
+/// prose may follow.
 fn value(text: &str) -> Option<(Value, usize)> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter();
     let value = values.next()?.ok()?;
     Some((value, values.byte_offset()))
 }
 
-/// The changes that a text begins with as JSON.
 fn read_edits(text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
     json::read(&value(text)?.0, path)
 }

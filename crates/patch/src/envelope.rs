@@ -1,4 +1,5 @@
-//! The `*** Begin Patch` envelope: add, update, delete, move; hunks under `@@` headers.
+//! Reads the `*** Begin Patch` envelope: add, update, delete and move, with hunks under `@@`
+//! headers.
 
 use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError, unified};
 
@@ -16,34 +17,26 @@ pub(crate) fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
         let Some((what, path)) = directive(lines[start]) else { continue };
         let body_end = (i..lines.len()).find(|j| ends_file(lines[*j])).unwrap_or(lines.len());
         let body = &lines[i..body_end];
-        let patch = |action, hunks| FilePatch {
-            dialect: Dialect::Envelope,
-            path: path.to_owned(),
-            from: None,
-            action,
-            hunks,
-            executable: None,
-            own_endings: false,
-        };
+        let patch = |action, hunks| FilePatch::new(Dialect::Envelope, path, action, hunks);
         match what {
-            What::End => {
-                // Another envelope may follow; prose after the last one is not read.
-                let begins = |j: &usize| matches!(directive(lines[*j]), Some((What::Begin, _)));
+            Directive::End => {
+                // Another envelope may follow; prose after the last one is ignored.
+                let begins = |j: &usize| matches!(directive(lines[*j]), Some((Directive::Begin, _)));
                 if !(i..lines.len()).any(|j| begins(&j)) {
                     break;
                 }
                 continue;
             }
-            What::Begin => {}
-            _ if path.is_empty() => return Err(ParseError::at(start, lines[start], "it names no file")),
-            What::Delete => out.push(patch(Action::Delete, Vec::new())),
-            What::Add => out.push(patch(Action::Create(content(body, i)?), Vec::new())),
-            What::Update => {
+            Directive::Begin => {}
+            _ if path.is_empty() => return Err(ParseError::at(start, lines[start], "no file is named")),
+            Directive::Delete => out.push(patch(Action::Delete, Vec::new())),
+            Directive::Add => out.push(patch(Action::Create(content(body, i)?), Vec::new())),
+            Directive::Update => {
                 let moved = body.first().and_then(|l| l.trim().strip_prefix("*** Move to:")).map(str::trim);
                 let skip = usize::from(moved.is_some());
                 let hunks = hunks(&body[skip..]);
                 if hunks.is_empty() && moved.is_none() {
-                    return Err(ParseError::at(start, lines[start], "no lines to change follow"));
+                    return Err(ParseError::at(start, lines[start], "no changes follow"));
                 }
                 let mut patch = patch(Action::Update, hunks);
                 if let Some(to) = moved {
@@ -58,7 +51,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum What {
+pub(crate) enum Directive {
     Begin,
     Add,
     Update,
@@ -67,34 +60,37 @@ pub(crate) enum What {
 }
 
 pub(crate) fn is_directive(line: &str) -> bool {
-    matches!(directive(line), Some((What::Begin | What::Add | What::Update | What::Delete, _)))
+    matches!(
+        directive(line),
+        Some((Directive::Begin | Directive::Add | Directive::Update | Directive::Delete, _))
+    )
 }
 
-pub(crate) fn directive(line: &str) -> Option<(What, &str)> {
+pub(crate) fn directive(line: &str) -> Option<(Directive, &str)> {
     let rest = line.trim().strip_prefix("***")?.trim_start();
     let starts =
         |prefix: &str| rest.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     let file = |prefix: &str| starts(prefix).then(|| unquoted(rest[prefix.len()..].trim()));
     if starts("Begin Patch") {
-        Some((What::Begin, ""))
+        Some((Directive::Begin, ""))
     } else if starts("End Patch") {
-        Some((What::End, ""))
+        Some((Directive::End, ""))
     } else if let Some(path) = file("Add File:").or_else(|| file("Create File:")) {
-        Some((What::Add, path))
+        Some((Directive::Add, path))
     } else if let Some(path) = file("Update File:") {
-        Some((What::Update, path))
+        Some((Directive::Update, path))
     } else {
-        file("Delete File:").map(|path| (What::Delete, path))
+        file("Delete File:").map(|path| (Directive::Delete, path))
     }
 }
 
-/// A path without the quotes or backticks around it.
 fn unquoted(path: &str) -> &str {
     let inner = ['"', '`', '\''].iter().find_map(|mark| path.strip_prefix(*mark)?.strip_suffix(*mark));
     inner.filter(|inner| !inner.is_empty()).unwrap_or(path)
 }
 
-/// A directive in a body starts at the line's very beginning: a line to keep may be indented text that looks like one.
+/// Returns whether a line ends a file's section. Inside a body, a directive starts in the first
+/// column, since an indented one may be a context line.
 pub(crate) fn ends_file(line: &str) -> bool {
     line.starts_with("***") && directive(line).is_some()
 }
@@ -112,7 +108,7 @@ fn content(body: &[&str], at: usize) -> Result<Vec<u8>, ParseError> {
         let text = match line.strip_prefix('+') {
             Some(text) => text,
             None if plain || line.trim().is_empty() => line,
-            None => return Err(ParseError::at(at + i, line, "every line of an added file starts with +")),
+            None => return Err(ParseError::at(at + i, line, "every line of a new file starts with +")),
         };
         out.extend_from_slice(text.as_bytes());
         out.push(b'\n');
@@ -123,14 +119,15 @@ fn content(body: &[&str], at: usize) -> Result<Vec<u8>, ParseError> {
 fn hunks(body: &[&str]) -> Vec<Hunk> {
     let mut out: Vec<Hunk> = Vec::new();
     let mut hunk = Hunk::default();
-    // Empty lines at its end so far: before the next directive they are layout. One with its blank is a line to keep.
+    // Number of empty lines at the end of the hunk so far. Before a directive they are layout; a
+    // line with a single space is context.
     let mut empty = 0;
     let trimmed: Vec<&str> = body.iter().map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
     let mut i = 0;
     while i < body.len() {
         let (line, bare) = (body[i], trimmed[i]);
         if hunk.lines.is_empty() && unified::is_header(&trimmed, i) {
-            i += 2; // a model that mixes both dialects
+            i += 2; // a unified header inside an envelope
             continue;
         }
         if let Some(header) = bare.strip_prefix("@@") {
@@ -164,7 +161,7 @@ fn hunks(body: &[&str]) -> Vec<Hunk> {
     out
 }
 
-/// Headers that stand one below the other belong to the hunk that follows them.
+/// Ends the hunk if it has lines. Consecutive `@@` headers belong to the hunk below them.
 fn close(out: &mut Vec<Hunk>, hunk: &mut Hunk, layout: usize) {
     hunk.lines.truncate(hunk.lines.len().saturating_sub(layout));
     if !hunk.lines.is_empty() {

@@ -1,70 +1,68 @@
-//! What a model is told when a patch does not go in: what it needs for the next try, and nothing else.
+//! Writes what the model reads when a patch is refused: what it needs to correct the patch, and
+//! nothing else.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Mark,
+    body::{Body, old},
     index::Index,
-    ladder::{Body, new, old},
-    lines::trim,
-    place::{core, stands},
-    similarity::alike,
+    similarity::similarity,
 };
 
 /// Longest line shown, in characters.
-const WIDTH: usize = 160;
-/// Most lines of the file shown.
-const SHOWN: usize = 30;
-/// Most places of an ambiguous hunk named.
-const PLACES: usize = 5;
+const MAX_WIDTH: usize = 160;
+const MAX_LINES: usize = 30;
+/// Maximum number of matches shown for an ambiguous hunk.
+const MAX_PLACES: usize = 5;
 
 /// Why a patch was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Its old lines are nowhere.
+    /// The old lines match nowhere.
     NotFound,
-    /// Its old lines are in several places.
+    /// The old lines match in several places.
     Ambiguous,
-    /// What it does has been done.
+    /// The change is already in the file.
     AlreadyApplied,
-    /// It only adds lines and does not say where.
+    /// The hunk only adds lines and does not say where.
     NoContext,
-    /// Two of its hunks change the same lines.
+    /// Two hunks change the same lines.
     Overlap,
-    /// It changes nothing.
+    /// The patch changes nothing.
     NoChange,
-    /// It creates a file that is there.
+    /// The patch creates a file that exists.
     Exists,
-    /// It changes a file that is not there.
+    /// The patch changes a file that does not exist.
     Missing,
-    /// It has a comment or dots where the file has code.
+    /// The new text has a comment or dots in place of code.
     Placeholder,
-    /// The new text is wrapped in something that does not belong in a file: a fence, thoughts, a patch marker.
+    /// The new text is wrapped in something that does not belong in the file: a fence, thoughts or
+    /// a patch marker.
     Wrapped,
 }
 
-/// A patch that was not applied, and what the file really says. Its `Display` is what the model reads.
+/// A refused patch, with the lines the file really has. Its `Display` text is what the model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Why.
+    /// The reason.
     pub kind: Kind,
-    /// Which hunk, from 1; 0 when it is about the whole file.
+    /// The hunk, from 1; 0 if the refusal is about the whole file.
     pub hunk: usize,
-    /// Of how many.
+    /// The number of hunks; 0 if it is not known yet.
     pub of: usize,
-    /// The line of the file that it is about, from 1: the nearest to what was looked for, or the first of several places.
+    /// The line of the file, from 1: the closest to the old lines, or the first of several matches.
     pub line: Option<usize>,
-    /// What is wrong, with the file's lines.
+    /// What is wrong, with lines of the file.
     pub message: String,
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.hunk, self.of) {
-            // Refused while it was written: how many there would have been is not known.
+            // The patch was refused while it streamed, so the number of hunks is unknown.
             (2.., 0) => write!(f, "hunk {}: ", self.hunk)?,
             (1.., 2..) => write!(f, "hunk {} of {}: ", self.hunk, self.of)?,
             _ => {}
@@ -76,17 +74,16 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 impl Refused {
-    /// About the whole file.
     pub(crate) fn new(kind: Kind, message: String) -> Self {
         Self { kind, hunk: 0, of: 0, line: None, message }
     }
 
-    /// About a line of the file, counted from 0.
+    /// Sets the line, counted from 0.
     pub(crate) fn at(self, line: Option<usize>) -> Self {
         Self { line: line.map(|line| line + 1), ..self }
     }
 
-    /// About a hunk, from 1.
+    /// Sets the hunk, counted from 1.
     pub(crate) fn hunk(self, hunk: usize, of: usize) -> Self {
         Self { hunk, of, ..self }
     }
@@ -94,7 +91,7 @@ impl Refused {
 
 pub(crate) fn show(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
-    let mut out: String = text.chars().take(WIDTH).collect();
+    let mut out: String = text.chars().take(MAX_WIDTH).collect();
     if out.len() < text.len() {
         out.push('…');
     }
@@ -104,10 +101,10 @@ pub(crate) fn show(text: &[u8]) -> String {
 fn numbered(index: &Index<'_>, from: usize, to: usize) -> String {
     let to = to.min(index.lines.len());
     let mut out = String::new();
-    for i in from..to.min(from + SHOWN) {
+    for i in from..to.min(from + MAX_LINES) {
         out += &format!("\n{}|{}", i + 1, show(index.lines.texts[i]));
     }
-    if to > from + SHOWN {
+    if to > from + MAX_LINES {
         out += &format!("\n… to line {to}");
     }
     out
@@ -122,118 +119,89 @@ pub(crate) fn no_context() -> String {
 }
 
 pub(crate) fn no_such_line(index: &Index<'_>, line: usize) -> String {
-    format!("there is no line {line} to insert below; the file has {} lines", index.lines.len())
+    format!("cannot insert below line {line}; the file has {} lines", index.lines.len())
 }
 
 pub(crate) fn too_many(places: usize) -> String {
-    format!("its old lines stand in {places} places; include lines that occur once")
+    format!("old lines match in {places} places; include a unique line")
 }
 
 pub(crate) fn ambiguous(index: &Index<'_>, places: &[usize]) -> String {
-    let mut message = format!("its old lines stand in {} places", places.len());
-    for at in places.iter().take(PLACES) {
+    let mut message = format!("old lines match in {} places", places.len());
+    for at in places.iter().take(MAX_PLACES) {
         let above = at.saturating_sub(1);
         message += &numbered(index, above, at + 2);
         message += "\n--";
     }
-    message + "\ninclude more of the lines around the place that is meant"
+    message + "\ninclude more lines around the place you mean"
 }
 
-/// Lines added at the very edge of a hunk, which stand there already: applying it again would add them twice.
-pub(crate) fn already_here(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
-    let leading = body.iter().take_while(|(m, _)| *m == Mark::Add).count();
-    let trailing = body.iter().rev().take_while(|(m, _)| *m == Mark::Add).count();
-    if leading == body.len() || body.iter().any(|(m, _)| *m == Mark::Remove) {
-        return false;
-    }
-    let blank = |lines: &[(Mark, &[u8])]| lines.iter().all(|(_, t)| trim(t).is_empty());
-    let below = trailing > 0 && !blank(&body[body.len() - trailing..]) && stands(index, body, at);
-    let above = leading > 0
-        && !blank(&body[..leading])
-        && at.checked_sub(leading).is_some_and(|at| stands(index, body, at));
-    below || above
-}
-
-/// A hunk whose old lines are gone and whose new lines are there. Lines that tell nothing (blank ones, or only what stands on one side of a
-/// removal) are no proof.
-pub(crate) fn applied_elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<String> {
-    let tells =
-        |lines: &[(Mark, &[u8])]| lines.iter().any(|(m, t)| *m != Mark::Remove && !trim(t).is_empty());
-    let (before, changed) = core(body);
-    let after = &body[before + changed.len()..];
-    let proof = tells(changed) || (tells(&body[..before]) && tells(after));
-    if !proof {
-        return None;
-    }
-    index.runs(&new(body)).into_iter().find(|at| stands(index, body, *at)).map(already)
-}
-
-/// Old lines that are nowhere.
-pub(crate) fn nowhere(index: &Index<'_>, body: &Body<'_>, start: Option<usize>) -> Refused {
+/// The refusal of a hunk whose old lines match nowhere.
+pub(crate) fn not_found(index: &Index<'_>, body: &Body<'_>, start: Option<usize>) -> Refused {
     let old = old(body);
     let nearest = nearest(index, &old, start);
     let line = nearest.map(|(at, differs)| at + differs.unwrap_or(0));
-    Refused::new(Kind::NotFound, not_found(index, &old, nearest)).at(line)
+    Refused::new(Kind::NotFound, not_found_message(index, &old, nearest)).at(line)
 }
 
-/// The file's lines that are most like the ones that were looked for.
-fn not_found(index: &Index<'_>, old: &[&[u8]], nearest: Option<(usize, Option<usize>)>) -> String {
+/// Shows the lines of the file that are closest to the old lines.
+fn not_found_message(index: &Index<'_>, old: &[&[u8]], nearest: Option<(usize, Option<usize>)>) -> String {
     let n = index.lines.len();
     if n == 0 {
-        return "its old lines are not in the file, which is empty".into();
+        return "old lines not found; the file is empty".into();
     }
     let Some((at, missing)) = nearest else {
-        let wanted = old.iter().find(|l| !trim(l).is_empty()).copied().unwrap_or_default();
-        let mut message = format!(
-            "its old lines are not in the file, which has {n} lines; there is no line like {:?}",
-            show(wanted)
-        );
-        if n <= SHOWN {
+        let wanted = old.iter().find(|l| !l.trim_ascii().is_empty()).copied().unwrap_or_default();
+        let mut message =
+            format!("old lines not found; none of the file's {n} lines is like {:?}", show(wanted));
+        if n <= MAX_LINES {
             message += "; the file is:";
             message += &numbered(index, 0, n);
         }
         return message;
     };
-    let mut message = String::from("its old lines are not in the file");
+    let mut message = String::from("old lines not found");
     if let Some(i) = missing {
-        message += &format!("; line {} is not\n{}\nbut", at + i + 1, show(old[i]));
+        message += &format!("; expected at line {}:\n{}\nfound:", at + i + 1, show(old[i]));
     } else {
-        message += "; the nearest are";
+        message += "; the closest are:";
     }
     let from = at.saturating_sub(1).min(n.saturating_sub(1));
     message + &numbered(index, from, (at + old.len() + 1).max(from + 3))
 }
 
-/// Where most of the old lines stand at their distance from each other (nearest to the line named, if several), and the first old line
-/// that differs there. Without any equal line: where the line stands that is most like the longest old line.
+/// Returns the best alignment of the old lines (on a tie, the closest to line `start`) and the
+/// first old line that differs there. If no line is equal, aligns the longest old line with the
+/// most similar line of the file.
 fn nearest(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> Option<(usize, Option<usize>)> {
-    /// A line that stands in more places than this tells nothing.
-    const COMMON: usize = 1000;
+    /// A line with more occurrences than this does not help to find the place.
+    const MAX_OCCURRENCES: usize = 1000;
     let mut votes: std::collections::HashMap<usize, usize> = std::collections::HashMap::new();
-    for (i, text) in old.iter().enumerate().filter(|(_, t)| trim(t).len() > 1) {
-        for at in index.places_of(text).take(COMMON).filter_map(|at| at.checked_sub(i)) {
+    for (i, text) in old.iter().enumerate().filter(|(_, t)| t.trim_ascii().len() > 1) {
+        for at in index.places_of(text).take(MAX_OCCURRENCES).filter_map(|at| at.checked_sub(i)) {
             *votes.entry(at).or_default() += 1;
         }
     }
     let far = |at: usize| start.map_or(at, |s| at.abs_diff(s.saturating_sub(1)));
     let best = votes.into_iter().max_by_key(|(at, votes)| (*votes, usize::MAX - far(*at), usize::MAX - at));
     if let Some((at, _)) = best {
-        let differs = |i: &usize| index.lines.texts.get(at + i).is_none_or(|l| trim(l) != trim(old[*i]));
+        let differs =
+            |i: &usize| index.lines.texts.get(at + i).is_none_or(|l| l.trim_ascii() != old[*i].trim_ascii());
         return Some((at, (0..old.len()).find(differs)));
     }
-    let (i, wanted) = old.iter().enumerate().max_by_key(|(_, l)| trim(l).len())?;
+    let (i, wanted) = old.iter().enumerate().max_by_key(|(_, l)| l.trim_ascii().len())?;
     let (line, _) = index
         .lines
         .texts
         .iter()
         .enumerate()
-        .map(|(at, l)| (at, alike(l, wanted)))
+        .map(|(at, l)| (at, similarity(l, wanted)))
         .filter(|(_, score)| *score >= 50)
         .max_by_key(|(at, score)| (*score, usize::MAX - far(*at)))?;
     Some((line.saturating_sub(i), Some(i)))
 }
 
-/// What a deletion takes to be in a file that holds something else.
+/// Shows where a file differs from the lines that a patch deletes.
 pub(crate) fn differs(index: &Index<'_>, body: &Body<'_>) -> String {
     let old = old(body);
     let at = old
@@ -242,7 +210,7 @@ pub(crate) fn differs(index: &Index<'_>, body: &Body<'_>) -> String {
         .position(|(a, b)| a != b)
         .unwrap_or(old.len().min(index.lines.len()));
     format!(
-        "the file does not hold what the patch removes; it differs at line {}:{}",
+        "the file does not match the deleted lines; it differs at line {}:{}",
         at + 1,
         numbered(index, at, at + 3)
     )

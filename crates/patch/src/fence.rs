@@ -1,6 +1,5 @@
 //! Markdown code fences.
 
-/// An open fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fence {
     mark: char,
@@ -8,7 +7,6 @@ pub(crate) struct Fence {
 }
 
 impl Fence {
-    /// The fence that a line opens, if it does.
     pub(crate) fn opens(line: &str) -> Option<Self> {
         let line = line.trim();
         let mark = line.chars().next().filter(|c| matches!(c, '`' | '~'))?;
@@ -17,7 +15,7 @@ impl Fence {
         (length >= 3 && !rest.contains('`')).then_some(Self { mark, length })
     }
 
-    /// Whether a line closes it: as long a fence at least, with nothing behind.
+    /// Returns whether a line closes the fence: a mark at least as long, with nothing after it.
     pub(crate) fn closes(&self, line: &str) -> bool {
         let line = line.trim();
         line.len() >= self.length && line.chars().all(|c| c == self.mark)

@@ -1,36 +1,33 @@
-//! Indentation that differs between a patch and its file, and what it makes of added lines.
+//! Adapts the indentation of added lines when patch and file are indented differently.
 
-use crate::{
-    lines::{indent, trim},
-    units,
-};
+use crate::{lines::indent, units};
 
-/// How the indentation of added lines is to be changed to fit in.
+/// How to change the indentation of added lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Shift {
-    /// Not at all.
+    /// Leave it.
     None,
-    /// The file is indented deeper, by this.
+    /// Prepend this, since the file is indented deeper.
     Deeper(Vec<u8>),
-    /// The file is indented less, by this.
+    /// Strip this, since the file is indented less.
     Shallower(Vec<u8>),
-    /// Each added line is indented as the one it replaces.
+    /// Use the indentation of the replaced line.
     AsReplaced,
-    /// The file's columns are the patch's and `more`, written with tabs or with spaces; a tab is `width` columns.
+    /// Add `more` columns and write the result with tabs or with spaces; a tab is `width` columns.
     Columns { width: usize, more: isize, tabs: bool },
 }
 
-/// Widths of a tab that are tried, the likely ones first.
-const WIDTHS: [usize; 5] = [4, 2, 8, 3, 1];
+/// Tab widths to try, most likely first.
+const TAB_WIDTHS: [usize; 5] = [4, 2, 8, 3, 1];
 
-/// The indentations of lines that stand in the file: the file's and the patch's.
+/// The indentations of matching lines, as pairs of file and patch.
 #[derive(Debug, Default)]
 pub(crate) struct Indents(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Indents {
-    /// A line of the file and the same line as the patch has it. Blank lines tell nothing.
+    /// Adds a line of the file and the same line in the patch. Blank lines are ignored.
     pub(crate) fn add(&mut self, file: &[u8], patch: &[u8]) {
-        if trim(patch).is_empty() {
+        if patch.trim_ascii().is_empty() {
             return;
         }
         let of = |text: &[u8]| match units::plain(text) {
@@ -43,7 +40,8 @@ impl Indents {
         }
     }
 
-    /// The one change that explains all of them and tells what becomes of these added lines.
+    /// Returns the shift that explains all pairs. `None` if there is none, or if it does not fit
+    /// the added lines.
     pub(crate) fn shift<'a>(&self, added: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Shift> {
         let Some((file, patch)) = self.0.first() else { return Some(Shift::None) };
         if self.0.iter().all(|(a, b)| a == b) {
@@ -54,7 +52,7 @@ impl Indents {
         {
             return Some(Shift::Deeper(by.to_vec()));
         }
-        let added = added.filter(|text| !trim(text).is_empty());
+        let added = added.filter(|text| !text.trim_ascii().is_empty());
         if let Some(by) = patch.strip_suffix(&file[..])
             && self.0.iter().all(|(a, b)| b.strip_prefix(by) == Some(a))
         {
@@ -63,7 +61,8 @@ impl Indents {
         self.columns(added)
     }
 
-    /// Tabs against spaces, perhaps with a depth of its own; `None` when widths of a tab that explain it disagree on what is added.
+    /// Explains tabs against spaces, perhaps with a constant difference in depth. Returns `None` if
+    /// several tab widths explain the pairs but give different results for the added lines.
     fn columns<'a>(&self, added: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Shift> {
         let tabs = self.0.iter().any(|(file, _)| file.contains(&b'\t'));
         if tabs && self.0.iter().any(|(file, _)| file.windows(2).any(|w| w == b" \t")) {
@@ -74,14 +73,14 @@ impl Indents {
                 columns(file, *width) as isize - columns(patch, *width) as isize
             };
             let first = more(self.0.first()?);
-            // What the file has must be what would be written.
-            let style = |columns: usize| spell(columns, *width, tabs);
+            // Writing the column count back must give the file's indentation.
+            let style = |columns: usize| indentation(columns, *width, tabs);
             let same =
                 self.0.iter().all(|pair| more(pair) == first && style(columns(&pair.0, *width)) == pair.0);
             same.then_some(Shift::Columns { width: *width, more: first, tabs })
         };
-        let mut shifts: Vec<Shift> = WIDTHS.iter().filter_map(explains).collect();
-        // Without a depth of its own is the simpler explanation.
+        let mut shifts: Vec<Shift> = TAB_WIDTHS.iter().filter_map(explains).collect();
+        // Prefer an explanation without a difference in depth.
         if shifts.iter().any(|s| matches!(s, Shift::Columns { more: 0, .. })) {
             shifts.retain(|s| matches!(s, Shift::Columns { more: 0, .. }));
         }
@@ -96,7 +95,7 @@ fn columns(indent: &[u8], width: usize) -> usize {
     indent.iter().fold(0, |at, b| if *b == b'\t' { (at / width + 1) * width } else { at + 1 })
 }
 
-fn spell(columns: usize, width: usize, tabs: bool) -> Vec<u8> {
+fn indentation(columns: usize, width: usize, tabs: bool) -> Vec<u8> {
     if !tabs {
         return vec![b' '; columns];
     }
@@ -104,13 +103,12 @@ fn spell(columns: usize, width: usize, tabs: bool) -> Vec<u8> {
 }
 
 impl Shift {
-    /// An added line as it fits in.
     pub(crate) fn apply(&self, text: &[u8]) -> Vec<u8> {
         self.try_apply(text).unwrap_or_else(|| text.to_vec())
     }
 
     fn try_apply(&self, text: &[u8]) -> Option<Vec<u8>> {
-        if trim(text).is_empty() {
+        if text.trim_ascii().is_empty() {
             return Some(text.to_vec());
         }
         Some(match self {
@@ -120,7 +118,7 @@ impl Shift {
             Self::Columns { width, more, tabs } => {
                 let (blank, rest) = text.split_at(indent(text).len());
                 let at = columns(blank, *width).checked_add_signed(*more)?;
-                [&spell(at, *width, *tabs), rest].concat()
+                [&indentation(at, *width, *tabs), rest].concat()
             }
         })
     }

@@ -1,4 +1,4 @@
-//! A file's lines by what they say, to find where others stand.
+//! An index of a file's lines by content.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -6,15 +6,16 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::{lines::Lines, units};
 
-/// A file's lines, each with its [key](units::key), and for each key the lines that have it, as a chain from the first to the last.
+/// A file's lines and their [keys](units::key). The lines with the same key are linked from first
+/// to last.
 #[derive(Debug)]
 pub(crate) struct Index<'a> {
     pub(crate) lines: Lines<'a>,
     keys: Vec<u64>,
-    chains: HashMap<u64, Chain, BuildHasherDefault<Ready>>,
-    /// For each line the next one with its key; 0 when it is the last.
+    chains: HashMap<u64, Chain, BuildHasherDefault<KeyHasher>>,
+    /// For each line the next one with the same key; 0 for the last.
     next: Vec<u32>,
-    /// The keys of the lines without any blanks, once they are asked for.
+    /// The keys of the lines without whitespace, computed on first use.
     squeezed: OnceCell<Vec<u64>>,
 }
 
@@ -25,11 +26,11 @@ struct Chain {
     count: u32,
 }
 
-/// The keys are hashes already.
+/// A hasher for keys that are hashes already.
 #[derive(Debug, Default)]
-struct Ready(u64);
+struct KeyHasher(u64);
 
-impl Hasher for Ready {
+impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -47,7 +48,7 @@ impl<'a> Index<'a> {
     pub(crate) fn of(bytes: &'a [u8]) -> Self {
         let lines = Lines::of(bytes);
         let keys: Vec<u64> = lines.texts.iter().map(|text| units::key(text)).collect();
-        let mut chains: HashMap<u64, Chain, BuildHasherDefault<Ready>> =
+        let mut chains: HashMap<u64, Chain, BuildHasherDefault<KeyHasher>> =
             HashMap::with_capacity_and_hasher(keys.len(), BuildHasherDefault::default());
         let mut next = vec![0; keys.len()];
         for (i, key) in (0u32..).zip(&keys) {
@@ -60,7 +61,8 @@ impl<'a> Index<'a> {
         Self { lines, keys, chains, next, squeezed: OnceCell::new() }
     }
 
-    /// Where a line stands, blanks and typography aside, from above.
+    /// Returns the lines that equal `text`, ignoring differences in whitespace and typography, in
+    /// order.
     pub(crate) fn places_of(&self, text: &[u8]) -> impl Iterator<Item = usize> + '_ {
         let mut at = self.chains.get(&units::key(text)).map(|chain| chain.first as usize);
         std::iter::from_fn(move || {
@@ -70,28 +72,27 @@ impl<'a> Index<'a> {
         })
     }
 
-    /// In how many places a line stands, blanks and typography aside.
+    /// Returns how many lines equal `text`, ignoring differences in whitespace and typography.
     pub(crate) fn count_of(&self, text: &[u8]) -> usize {
         self.chains.get(&units::key(text)).map_or(0, |chain| chain.count as usize)
     }
 
-    /// Whether the line at `at` is this one, blanks and typography aside.
-    pub(crate) fn is(&self, at: usize, key: u64) -> bool {
+    pub(crate) fn has_key(&self, at: usize, key: u64) -> bool {
         self.keys.get(at) == Some(&key)
     }
 
-    /// Where these lines stand one after the other but for any blanks in them, from above.
+    /// Returns where these lines occur in a row, ignoring all whitespace, in order.
     pub(crate) fn squeezed_runs(&self, old: &[&[u8]]) -> Vec<usize> {
         let wanted: Vec<u64> = old.iter().map(|text| units::squeezed_key(text)).collect();
         let keys = self
             .squeezed
             .get_or_init(|| self.lines.texts.iter().map(|text| units::squeezed_key(text)).collect());
-        let tells = old.iter().any(|text| units::tells(text));
+        let tells = old.iter().any(|text| units::is_distinctive(text));
         let runs = keys.windows(wanted.len().max(1)).enumerate().filter(|(_, here)| *here == wanted);
         if tells { runs.map(|(at, _)| at).collect() } else { Vec::new() }
     }
 
-    /// Where these lines stand one after the other, blanks and typography aside, from above.
+    /// Returns where these lines occur in a row, ignoring differences in whitespace and typography.
     pub(crate) fn runs(&self, old: &[&[u8]]) -> Vec<usize> {
         let keys: Vec<u64> = old.iter().map(|text| units::key(text)).collect();
         let count = |key: &u64| self.chains.get(key).map_or(0, |chain| chain.count);

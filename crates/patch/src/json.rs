@@ -1,104 +1,48 @@
-//! Changes as JSON: our own list of edits, and the arguments that the tools of other agents have for one.
+//! Reads edits from JSON: our own list of edits, and the arguments of other agents' edit tools.
 
 use serde_json::{Map, Value};
 
 use crate::{Change, FilePatch, ParseError, changes, parse_for, whole};
 
-/// Names of the file, in snake case, as all names here. `filePath` and `file-path` are the same name.
-const PATH: &[&str] = &[
-    "path",
-    "file_path",
-    "filename",
-    "file_name",
-    "file",
-    "target_file",
-    "relative_path",
-    "relative_workspace_path",
-    "absolute_path",
-];
-const SEARCH: &[&str] = &[
-    "search",
-    "old_string",
-    "old_str",
-    "old_text",
-    "old_content",
-    "old_code",
-    "old",
-    "find",
-    "original",
-    "original_text",
-    "search_text",
-    "target_content",
-];
-const REPLACE: &[&str] = &[
-    "replace",
-    "new_string",
-    "new_str",
-    "new_text",
-    "new_content",
-    "new_code",
-    "new",
-    "replacement",
-    "replace_with",
-    "replacement_content",
-    "updated",
-    "updated_text",
-    "insert_text",
-];
-const CONTENT: &[&str] = &["content", "contents", "file_text", "file_content", "file_contents", "text"];
-const EDITS: &[&str] = &["edits", "changes", "replacements", "replacement_chunks"];
-const FILES: &[&str] = &["files", "file_edits"];
-const PATCH: &[&str] = &["patch", "diff", "input", "patch_text", "cmd", "command", "script"];
-const EVERYWHERE: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
-const EXPECTED: &[&str] = &["expected_replacements", "expected_occurrences"];
-const LINE: &[&str] = &["insert_line"];
-const WRAPPERS: &[&str] = &["arguments", "args", "parameters", "params", "input", "tool_input"];
-/// Names that say nothing about the change.
-const ASIDES: &[&str] = &[
-    "tool",
-    "name",
-    "type",
-    "id",
-    "description",
-    "explanation",
-    "instruction",
-    "instructions",
-    "reason",
-    "reasoning",
-    "title",
-    "command",
-    "timeout",
-    "workdir",
-    "cwd",
-    "display_description",
-    "mode",
-    "is_new_file",
-    "security_risk",
-];
+/// Names for the file. All names here are in snake case; `filePath` and `file-path` match
+/// `file_path`.
+const PATH: &str = "path file_path filename file_name file target_file relative_path relative_workspace_path \
+    absolute_path";
+const SEARCH: &str = "search old_string old_str old_text old_content old_code old find original original_text \
+    search_text target_content";
+const REPLACE: &str = "replace new_string new_str new_text new_content new_code new replacement replace_with \
+    replacement_content updated updated_text insert_text";
+const CONTENT: &str = "content contents file_text file_content file_contents text";
+const EDITS: &str = "edits changes replacements replacement_chunks";
+const FILES: &str = "files file_edits";
+const PATCH: &str = "patch diff input patch_text cmd command script";
+const REPLACE_ALL: &str = "replace_all allow_multiple all_occurrences";
+const EXPECTED: &str = "expected_replacements expected_occurrences";
+const LINE: &str = "insert_line";
+const WRAPPERS: &str = "arguments args parameters params input tool_input";
+/// Names that do not affect the edit.
+const IGNORED: &str = "tool name type id description explanation instruction instructions reason reasoning title \
+    command timeout workdir cwd display_description mode is_new_file security_risk";
+const MAX_DEPTH: usize = 4;
 
-/// Deepest nesting of wrappers.
-const DEEPEST: usize = 4;
-
-/// Reads a JSON value as changes; `None` when it is something else.
+/// Reads edits from a JSON value; `None` if it is something else.
 pub(crate) fn read(value: &Value, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
-    inner(value, path, DEEPEST)
+    read_nested(value, path, MAX_DEPTH)
 }
 
-fn inner(value: &Value, path: Option<&str>, deep: usize) -> Option<Result<Vec<FilePatch>, ParseError>> {
-    let deep = deep.checked_sub(1)?;
+fn read_nested(
+    value: &Value,
+    path: Option<&str>,
+    depth: usize,
+) -> Option<Result<Vec<FilePatch>, ParseError>> {
+    let depth = depth.checked_sub(1)?;
     match value {
-        Value::Object(map) => object(map, path, deep),
+        Value::Object(map) => object(map, path, depth),
         Value::Array(list) if list.iter().all(Value::is_string) => {
             // The lines of a patch, or a command and its arguments.
             let lines: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
             let script = lines.iter().rev().find(|text| text.contains('\n') && crate::detect(text).is_some());
-            let joined = || {
-                lines
-                    .iter()
-                    .map(|line| format!("{}\n", line.strip_suffix('\n').unwrap_or(line)))
-                    .collect::<String>()
-            };
-            let text = script.map_or_else(joined, |text| (*text).to_owned());
+            let text = script.map(|text| (*text).to_owned()).or_else(|| text(value))?;
             patch(&text, path)
         }
         Value::Array(list) if !list.is_empty() => edits(list, path),
@@ -111,30 +55,34 @@ fn patch(text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseE
     crate::detect(text).map(|_| parse_for(text, path))
 }
 
-fn plain(name: &str) -> String {
+fn normalized(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).collect()
 }
 
-/// The fields of one of these names. Null is as good as absent.
-fn get<'v>(map: &'v Map<String, Value>, names: &[&str]) -> Option<&'v Value> {
-    let wanted = |key: &str| names.iter().any(|name| plain(name) == plain(key));
-    let mut found = map.iter().filter(|(key, value)| wanted(key) && !value.is_null()).map(|(_, value)| value);
+fn is_one_of(key: &str, names: &str) -> bool {
+    names.split_whitespace().any(|name| normalized(name) == normalized(key))
+}
+
+/// Returns the value of the field with one of these names. Null counts as absent.
+fn get<'v>(map: &'v Map<String, Value>, names: &str) -> Option<&'v Value> {
+    let mut found =
+        map.iter().filter(|(key, value)| is_one_of(key, names) && !value.is_null()).map(|(_, value)| value);
     let first = found.next()?;
-    // Two names with different values: nobody knows which is meant.
+    // Two names with different values are ambiguous.
     found.all(|other| other == first).then_some(first)
 }
 
-/// True or false, perhaps as a string.
-fn truth(value: &Value) -> Option<bool> {
+/// Reads a boolean, perhaps written as a string.
+fn boolean(value: &Value) -> Option<bool> {
     value.as_bool().or_else(|| value.as_str()?.trim().to_ascii_lowercase().parse().ok())
 }
 
-/// A count, perhaps as a string.
+/// Reads a count, perhaps written as a string.
 fn number(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|n| n.try_into().ok()).or_else(|| value.as_str()?.trim().parse().ok())
 }
 
-/// A text, or its lines.
+/// Reads a text, or a list of its lines.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -149,7 +97,7 @@ fn text(value: &Value) -> Option<String> {
 fn object(
     map: &Map<String, Value>,
     path: Option<&str>,
-    deep: usize,
+    depth: usize,
 ) -> Option<Result<Vec<FilePatch>, ParseError>> {
     let known = [
         PATH,
@@ -159,14 +107,14 @@ fn object(
         EDITS,
         FILES,
         PATCH,
-        EVERYWHERE,
+        REPLACE_ALL,
         EXPECTED,
         LINE,
         WRAPPERS,
-        ASIDES,
-        &["delete"],
+        IGNORED,
+        "delete",
     ];
-    if map.keys().any(|key| !known.iter().any(|names| names.iter().any(|name| plain(name) == plain(key)))) {
+    if map.keys().any(|key| !known.iter().any(|names| is_one_of(key, names))) {
         return None;
     }
     let named = get(map, PATH).and_then(Value::as_str).filter(|path| !path.is_empty());
@@ -187,7 +135,7 @@ fn object(
     if let Some(Value::Array(files)) = get(map, FILES) {
         let mut out = Vec::new();
         for file in files {
-            match object(file.as_object()?, path, deep.checked_sub(1)?)? {
+            match object(file.as_object()?, path, depth.checked_sub(1)?)? {
                 Ok(patches) => out.extend(patches),
                 Err(e) => return Some(Err(e)),
             }
@@ -198,10 +146,12 @@ fn object(
         return edits(&[Value::Object(map.clone())], path);
     }
     if let Some(wrapped) = get(map, WRAPPERS).filter(|value| value.is_object()) {
-        return inner(wrapped, path, deep);
+        return read_nested(wrapped, path, depth);
     }
-    if let Some(found) =
-        PATCH.iter().filter_map(|name| get(map, &[name])).find_map(|value| inner(value, path, deep))
+    if let Some(found) = PATCH
+        .split_whitespace()
+        .filter_map(|name| get(map, name))
+        .find_map(|value| read_nested(value, path, depth))
     {
         return Some(found);
     }
@@ -209,7 +159,7 @@ fn object(
     Some(path.map(|path| vec![whole(path, content.as_bytes())]).ok_or(ParseError::NoPath("give it a path")))
 }
 
-/// A list of edits, each with its path or all of them with one.
+/// Reads a list of edits. Each has its own path, or all share `path`.
 fn edits(list: &[Value], path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
     struct Edit {
         path: Option<String>,
@@ -238,8 +188,8 @@ fn edits(list: &[Value], path: Option<&str>) -> Option<Result<Vec<FilePatch>, Pa
                 .map(str::to_owned),
             search,
             replace: text(get(map, REPLACE)?)?,
-            everywhere: match get(map, EVERYWHERE) {
-                Some(all) => truth(all)?,
+            everywhere: match get(map, REPLACE_ALL) {
+                Some(all) => boolean(all)?,
                 None => false,
             },
             expected: match get(map, EXPECTED) {

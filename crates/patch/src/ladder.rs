@@ -1,51 +1,49 @@
-//! Where a hunk's old lines stand in a file: the rungs of the ladder, for one hunk.
+//! Finds where the old lines of one hunk match: the rungs of the ladder.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Mark, context,
+    Mark,
+    body::{Body, new, old},
+    context,
     indent::{Indents, Shift},
     index::Index,
-    lines::{indent, trim},
-    similarity::alike,
+    lines::indent,
+    similarity::similarity,
     units,
 };
 
-/// How closely a hunk fits where it was put; the first is the closest.
+/// How closely a hunk matched, strictest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rung {
     /// Exactly, at the line it names.
     Named,
-    /// Exactly, elsewhere.
+    /// Exactly, at another line.
     Exact,
-    /// Exactly, within lines.
+    /// Exactly, as text within lines.
     Text,
-    /// But for blanks at line ends.
+    /// Ignoring whitespace at line ends.
     Trailing,
-    /// But for an indentation that differs by the same amount everywhere.
+    /// With a constant difference in indentation.
     Indent,
-    /// But for tabs against spaces, in the indentation or between words.
+    /// With tabs for spaces or the reverse, in the indentation or between words.
     Tabs,
-    /// But for typographic characters.
+    /// With other typographic characters.
     Typographic,
-    /// Once pasted line numbers are taken off.
+    /// After removing pasted line numbers.
     Numbered,
-    /// But for a few lines to keep that are slightly wrong; the removed ones stand there.
+    /// With a few slightly wrong context lines; the removed lines match.
     Context,
 }
 
-/// A hunk's lines as the patch has them.
-pub(crate) type Body<'a> = Vec<(Mark, &'a [u8])>;
-
-/// A place where the old lines stand.
+/// A place where the old lines match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fit {
-    /// The first line it is about.
     pub(crate) at: usize,
-    /// The line below the last one it is about.
+    /// The line below the last matched line.
     pub(crate) end: usize,
-    /// The file's line for each old line; `None` for a line to keep that has none there.
+    /// The file's line for each old line; `None` for a context line that is missing there.
     pub(crate) lines: Vec<Option<usize>>,
     pub(crate) rung: Rung,
     pub(crate) shift: Shift,
@@ -62,8 +60,8 @@ impl Fit {
         Self { at, end, lines, rung: Rung::Context, shift }
     }
 
-    /// Whether the first old line stands at this line, and no other is out of its place by then.
-    pub(crate) fn stands_at(&self, line: isize) -> bool {
+    /// Returns whether the match starts at this line and no later old line is displaced.
+    pub(crate) fn matches_at(&self, line: isize) -> bool {
         let right = |(i, at): (usize, &Option<usize>)| at.is_none_or(|at| at as isize - i as isize == line);
         if self.rung == Rung::Context {
             self.lines.iter().enumerate().all(right)
@@ -72,35 +70,38 @@ impl Fit {
         }
     }
 
-    /// Whether it passes over no line of the file.
+    /// Returns whether the matched lines are contiguous in the file.
     pub(crate) fn is_gapless(&self) -> bool {
         let lines: Vec<usize> = self.lines.iter().flatten().copied().collect();
         lines.windows(2).all(|w| w[1] == w[0] + 1)
     }
 
-    /// A place above line `at`, for a hunk without old lines.
+    /// A match above line `at`, for a hunk without old lines.
     pub(crate) fn above(at: usize) -> Self {
         Self::whole(at, 0, Rung::Exact, Shift::None)
     }
 }
 
-/// An added line takes the indentation of the line in whose place it comes if it has this much of it, of a hundred.
-const REPLACED: usize = 60;
+/// Minimum similarity, in percent, at which an added line takes the indentation of the line it
+/// replaces.
+const MIN_SIMILARITY: usize = 60;
 
-/// Most lines compared for one hunk: enough for a hunk of a thousand lines that stands in ten thousand places.
-const COMPARED: usize = 10_000_000;
+/// Maximum number of lines compared for one hunk: enough for a hunk of a thousand lines in ten
+/// thousand places.
+const MAX_COMPARED: usize = 10_000_000;
 
-/// The old lines are in too many places to compare, as blank lines in blank lines are; how many.
+/// The number of places when there are too many to compare, as with blank lines in a file of blank
+/// lines.
 #[derive(Debug)]
 pub(crate) struct TooMany(pub(crate) usize);
 
-/// The places on the highest rung that has any, from above; empty when the old lines are nowhere, or there are none. Line numbers and slightly
-/// wrong context are not looked for.
+/// Returns the matches on the strictest rung that has any, in order. Pasted line numbers and
+/// slightly wrong context are not considered.
 pub(crate) fn fits(index: &Index<'_>, body: &Body<'_>) -> Result<Vec<Fit>, TooMany> {
     let old: Vec<&[u8]> = old(body);
     let mut fits: Vec<Fit> = Vec::new();
     let runs = index.runs(&old);
-    if runs.len() > 1 && runs.len() * old.len() > COMPARED {
+    if runs.len() > 1 && runs.len() * old.len() > MAX_COMPARED {
         return Err(TooMany(runs.len()));
     }
     for at in runs {
@@ -119,8 +120,8 @@ pub(crate) fn fits(index: &Index<'_>, body: &Body<'_>) -> Result<Vec<Fit>, TooMa
     Ok(fits)
 }
 
-/// The places where the old lines stand but for blanks within them, such as `f(a,b)` for `f(a, b)`. A hunk that changes nothing but blanks is
-/// not looked for so.
+/// Returns the matches that ignore all whitespace, such as `f(a,b)` for `f(a, b)`. A hunk that
+/// changes only whitespace never matches this way.
 pub(crate) fn squeezed_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
     let keys = |lines: Vec<&[u8]>| lines.into_iter().map(units::squeezed_key).collect::<Vec<_>>();
     let (before, after) = (old(body), new(body));
@@ -135,43 +136,34 @@ pub(crate) fn squeezed_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
     index.squeezed_runs(&before).into_iter().filter_map(fit).collect()
 }
 
-/// The places where the removed lines stand and the lines to keep are slightly wrong.
 pub(crate) fn loose_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
     let old = old(body);
     let fit = |lines: Vec<Option<usize>>| {
         let pairs =
             || lines.iter().zip(&old).filter_map(|(at, text)| Some((index.lines.texts[(*at)?], *text)));
         let equal = pairs().filter(|(here, text)| units::same(here, text));
-        // A line that is a little wrong tells its indentation all the same.
+        // A slightly wrong line still shows the indentation.
         let shift = shift(pairs(), body).or_else(|| shift(equal, body))?;
         let foreign = shift == Shift::None && is_foreign(index, body);
         (!foreign).then(|| Fit::aligned(lines, shift))
     };
     let mut seen: Vec<Vec<Option<usize>>> = Vec::new();
     let mut out = Vec::new();
-    for context::Alignment { lines, fixed } in context::alignments(index, body) {
-        if !seen.contains(&fixed)
+    for context::Alignment { lines, required } in context::alignments(index, body) {
+        if !seen.contains(&required)
             && let Some(fit) = fit(lines)
         {
-            seen.push(fixed);
+            seen.push(required);
             out.push(fit);
         }
     }
     out
 }
 
-/// The lines that have to be there.
-pub(crate) fn old<'a>(body: &Body<'a>) -> Vec<&'a [u8]> {
-    body.iter().filter(|(mark, _)| *mark != Mark::Add).map(|(_, text)| *text).collect()
-}
-
-/// The lines that are there afterwards.
-pub(crate) fn new<'a>(body: &Body<'a>) -> Vec<&'a [u8]> {
-    body.iter().filter(|(mark, _)| *mark != Mark::Remove).map(|(_, text)| *text).collect()
-}
-
-/// The rung on which lines of the file (first) fit those of the patch (second), which are the same but for blanks and typography, and how the
-/// indentation of added lines changes. `None` when it differs in a way that does not tell what theirs is to be.
+/// Returns the rung on which lines of the file (first of each pair) match lines of the patch
+/// (second), and how to shift the indentation of added lines. The pairs are equal except for
+/// whitespace and typography. Returns `None` if the difference does not tell how to indent added
+/// lines.
 fn fit<'a>(
     pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     body: &Body<'_>,
@@ -183,7 +175,7 @@ fn fit<'a>(
     if all(|a, b| a.trim_ascii_end() == b.trim_ascii_end()) {
         return Some((Rung::Trailing, Shift::None));
     }
-    let words = if all(|a, b| trim(a) == trim(b)) {
+    let words = if all(|a, b| a.trim_ascii() == b.trim_ascii()) {
         Rung::Indent
     } else if all(|a, b| {
         a.split(u8::is_ascii_whitespace)
@@ -199,47 +191,52 @@ fn fit<'a>(
     Some((words.max(rung), shift))
 }
 
-/// Whether added lines are indented by tabs where the file has blanks only, or the other way round, or are typographic where the file is not: with context that is wrong as well it is
-/// anybody's guess what they should be.
+/// Returns whether added lines use tabs in a file of spaces (or the reverse), or typographic
+/// characters in a file without them. If the context is wrong too, there is no telling what they
+/// should be.
 fn is_foreign(index: &Index<'_>, body: &Body<'_>) -> bool {
-    let by = |blank: u8| move |text: &[u8]| text.first() == Some(&blank) && !trim(text).is_empty();
+    let by = |blank: u8| move |text: &[u8]| text.first() == Some(&blank) && !text.trim_ascii().is_empty();
     let file = |blank| index.lines.texts.iter().any(|text| by(blank)(text));
     let added = |blank| body.iter().any(|(mark, text)| *mark == Mark::Add && by(blank)(text));
-    let odd = |text: &[u8]| units::plain(text).is_some();
+    let typographic = |text: &[u8]| units::plain(text).is_some();
     added(b'\t') && !file(b'\t') && file(b' ')
         || added(b' ') && !file(b' ') && file(b'\t')
-        || body.iter().any(|(mark, text)| *mark == Mark::Add && odd(text)) && !odd(index.lines.bytes)
+        || body.iter().any(|(mark, text)| *mark == Mark::Add && typographic(text))
+            && !typographic(index.lines.bytes)
 }
 
-/// How the indentation of added lines changes.
 fn shift<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>, body: &Body<'_>) -> Option<Shift> {
     let mut indents = Indents::default();
     pairs.for_each(|(a, b)| indents.add(a, b));
     indents.shift(body.iter().filter(|(mark, _)| *mark == Mark::Add).map(|(_, text)| *text))
 }
 
-/// The same by the removed lines alone, if they are indented as in the file, where lines to keep are not: they stay as they are anyhow. Or each added line is indented as the one it replaces, where it is much like that and indented alike in the patch.
+/// Like [`fit`], judged by the changed lines only, because context lines are not rewritten. Either
+/// the removed lines have the file's indentation, or each added line can take the indentation of
+/// the similar line it replaces.
 fn fit_of_changes<'a>(
     pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     body: &Body<'_>,
 ) -> Option<(Rung, Shift)> {
     let marks = body.iter().filter(|(mark, _)| *mark != Mark::Add).map(|(mark, _)| *mark);
     let removed = pairs.zip(marks).filter(|(_, mark)| *mark == Mark::Remove).map(|(pair, _)| pair);
-    if removed.clone().any(|(_, text)| units::tells(text))
+    if removed.clone().any(|(_, text)| units::is_distinctive(text))
         && matches!(fit(removed, body), Some((_, Shift::None)))
     {
         return Some((Rung::Context, Shift::None));
     }
-    let like = |(old, new): (&[u8], &[u8])| indent(old) == indent(new) && alike(old, new) >= REPLACED;
+    let similar =
+        |(old, new): (&[u8], &[u8])| indent(old) == indent(new) && similarity(old, new) >= MIN_SIMILARITY;
     let blocks = body.split(|(mark, _)| *mark == Mark::Keep).filter(|block| !block.is_empty());
     let all = blocks.clone().all(|block| {
         let of = |wanted| block.iter().filter(move |(mark, _)| *mark == wanted).map(|(_, text)| *text);
-        of(Mark::Add).count() <= of(Mark::Remove).count() && of(Mark::Remove).zip(of(Mark::Add)).all(like)
+        of(Mark::Add).count() <= of(Mark::Remove).count() && of(Mark::Remove).zip(of(Mark::Add)).all(similar)
     });
     all.then_some((Rung::Context, Shift::AsReplaced))
 }
 
-/// The hunk without line numbers pasted from `read_file`, and the first of them; `None` unless every old line has one and they count up.
+/// Strips line numbers pasted from `read_file`. Returns the hunk and the first number; `None`
+/// unless every old line has a number and they are consecutive.
 pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
     let (mut first, mut next) = (None, None);
     let mut out = Vec::with_capacity(body.len());
@@ -247,8 +244,8 @@ pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
         match (mark, number(text)) {
             (Mark::Add, Some((_, rest))) => out.push((*mark, rest)),
             (Mark::Add, None) => out.push((*mark, *text)),
-            // An empty line of the patch's own layout, or one whose number was lost.
-            (Mark::Keep, None) if trim(text).is_empty() => {
+            // An empty line of layout, or one whose number is lost.
+            (Mark::Keep, None) if text.trim_ascii().is_empty() => {
                 next = next.map(|n| n + 1);
                 out.push((*mark, *text));
             }
@@ -263,7 +260,8 @@ pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
     first.map(|first| (out, first))
 }
 
-/// `12|text`, `12: text`, `12→text` or `12<tab>text`, perhaps after blanks, perhaps as `L12: text`.
+/// Parses `12|text`, `12: text`, `12→text` or `12<tab>text`, perhaps indented, perhaps as
+/// `L12: text`.
 pub(crate) fn number(text: &[u8]) -> Option<(usize, &[u8])> {
     let text = text.trim_ascii_start();
     let text = text.strip_prefix(b"L").unwrap_or(text);
@@ -271,7 +269,7 @@ pub(crate) fn number(text: &[u8]) -> Option<(usize, &[u8])> {
     let n = std::str::from_utf8(&text[..digits]).ok()?.parse().ok()?;
     let rest = &text[digits..];
     let rest = match (rest.first(), rest.trim_ascii_start()) {
-        // A table's own bar may follow the tab.
+        // Keep a bar after the tab: it may belong to a table.
         (Some(b'\t'), _) => &rest[1..],
         (_, rest) if rest.starts_with("→".as_bytes()) => {
             let rest = &rest["→".len()..];

@@ -1,36 +1,52 @@
-//! Patch dialects, matching, applying, previews: pure functions from bytes to bytes.
+//! Parses, matches, applies and previews patches: pure functions from bytes to bytes.
 //!
-//! [`parse`] turns what a model wrote into [`FilePatch`]es, whatever the [`Dialect`]; [`apply`] turns one file's bytes into its new bytes
-//! or a [`Refused`] that says what the file really says. Nothing here knows of files, folders or clocks.
+//! [`parse`] turns what a model wrote, in any [`Dialect`], into [`FilePatch`]es. [`apply`] turns
+//! the bytes of one file into its new bytes, or into a [`Refused`] that quotes the file. This crate
+//! does not touch the file system.
 //!
-//! A hunk is a list of lines to keep, to remove and to add. Where it goes is decided by one ladder for all dialects, the first rung on which
-//! the old lines stand anywhere ([`Rung`]):
+//! A hunk is a list of context, removed and added lines. Context and removed lines are its old
+//! lines. For all dialects one ladder decides where they match: the first [`Rung`] with a match
+//! wins.
 //!
 //! 1. exactly, at the line that the hunk names;
-//! 2. exactly, elsewhere;
-//! 3. for search/replace: as a piece of text within lines;
-//! 4. but for blanks at line ends;
-//! 5. but for an indentation that differs by the same amount on every line; added lines are shifted by as much;
-//! 6. but for tabs against spaces, in the indentation or between words; added lines are converted;
-//! 7. but for typographic characters (curly quotes, dashes, no-break spaces), full-width punctuation, composed or decomposed letters, and
-//!    characters that cannot be seen; added lines get the file's;
-//! 8. all of these after line numbers pasted from `read_file` (`12|`) have been taken off;
-//! 9. but for blanks within lines, or for up to three lines to keep that are a little wrong, missing or one too many, where the lines that go stand as the patch has them.
+//! 2. exactly, at another line;
+//! 3. for search/replace: as text within lines;
+//! 4. ignoring whitespace at line ends;
+//! 5. with a constant difference in indentation, which is applied to the added lines too;
+//! 6. with tabs for spaces or the reverse, in the indentation or between words; added lines are
+//!    converted;
+//! 7. with other typographic characters (curly quotes, dashes, no-break spaces), full-width
+//!    punctuation, composed or decomposed letters, and invisible characters; added lines get the
+//!    file's;
+//! 8. any of these after removing line numbers pasted from `read_file` (`12|`);
+//! 9. ignoring whitespace within lines, or with up to three context lines that differ slightly, are
+//!    missing or are extra; removed lines must match.
 //!
-//! Before that, [`Hunk::readings`] and the file decide what a hunk means where the patch alone does not: which `=======` line divides a block, what
-//! a line of dots on both sides of it stands for, whether lines to keep have lost the column of their mark. A hunk whose lines stand nowhere may
-//! change what a hunk above it has written, except in a diff.
+//! Before matching, the file resolves what the patch alone leaves open: which `=======` line
+//! divides a block ([`Hunk::readings`]), what a line of dots on both sides of a block stands for,
+//! and whether context lines lost their first column. Except in a diff, a hunk that matches nowhere
+//! may change the result of a hunk above it.
 //!
-//! A new line that stands for code it leaves out (`# ... existing code ...`) is refused in every form ([`Kind::Placeholder`]).
+//! A new line that stands for omitted code (`# ... existing code ...`) is refused in every dialect
+//! ([`Kind::Placeholder`]).
 //!
-//! Two places on the rung are told apart by the line that the hunk names, by the `@@` header above it, or by the order of the hunks;
-//! otherwise the patch is refused. Lines that are kept are never touched: their blanks, their endings and their typography stay. A new line ends
-//! as the one it replaces, else as its neighbour; byte order mark and a missing final newline stay.
+//! If a hunk matches in several places, the line it names, the `@@` header above it or the order of
+//! the hunks selects one; otherwise the patch is refused. Context lines are never rewritten: their
+//! whitespace, endings and typography stay. An added line gets the ending of the line it replaces,
+//! or else of its neighbor. A byte order mark and a missing final newline stay.
 //!
-//! Where to look: the dialects are read by `unified`, `envelope`, `blocks`, `tags`, `json` and `detect`, out of a shell command by `shell`; `answer`
-//! tells whether a whole answer is a patch, `lazy` whether a line is a placeholder, `wrapped` what stands around a file's text, `readings` what a hunk means; `units` says when two lines are the same, `index` where a
-//! file has a line, `ladder` and `context` where one hunk fits, `place` where all of them go, `splice` (with `indent` and `typography`) what that does
-//! to the bytes.
+//! The modules, in the order of work:
+//!
+//! - `unified`, `envelope`, `blocks`, `tags` and `json` read the dialects, `detect` picks one of
+//!   them, and `shell` unwraps shell commands; `answer` finds a patch in a whole answer.
+//! - `wrapped` strips what models write around a file's text, `lazy` detects placeholders, and
+//!   `readings` resolves ambiguous hunks.
+//! - `body` and `units` define lines and their equality, `index` finds lines in a file, `ladder`
+//!   and `context` match one hunk, `applied` detects changes made before, and `place` selects a
+//!   match for every hunk.
+//! - `splice`, with `indent` and `typography`, computes the new bytes; `feedback` explains a
+//!   refusal.
+//! - `watch` checks a patch while it streams.
 //!
 //! ```
 //! let patches = patch::parse("--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n one\n-two\n+zwei\n").unwrap();
@@ -39,8 +55,10 @@
 //! ```
 
 mod answer;
+mod applied;
 mod apply;
 mod blocks;
+mod body;
 mod context;
 mod detect;
 mod envelope;

@@ -1,9 +1,9 @@
-//! A file as lines, each with the ending it has.
+//! Splits a file into lines and their endings.
 
-/// UTF-8's byte order mark.
 pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// A file's lines. `ends[i]` is `""` (only the last), `"\n"` or `"\r\n"`; `starts[i]` is where line `i` begins in the file.
+/// A file's lines. `ends[i]` is `"\n"`, `"\r\n"` or, only for the last line, `""`; `starts[i]` is
+/// the byte where line `i` begins.
 #[derive(Debug)]
 pub(crate) struct Lines<'a> {
     pub(crate) bytes: &'a [u8],
@@ -13,7 +13,7 @@ pub(crate) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// The byte order mark is no part of the first line.
+    /// Splits a file. The first line does not include the byte order mark.
     pub(crate) fn of(bytes: &'a [u8]) -> Self {
         let mut lines = Self { bytes, texts: Vec::new(), ends: Vec::new(), starts: Vec::new() };
         let mut start = if bytes.starts_with(BOM) { BOM.len() } else { 0 };
@@ -40,17 +40,18 @@ impl<'a> Lines<'a> {
         self.texts.len()
     }
 
-    /// Where line `i` begins; past the last line, where the file ends.
+    /// Returns the byte where line `i` begins; past the last line, the length of the file.
     pub(crate) fn start(&self, i: usize) -> usize {
         self.starts.get(i).copied().unwrap_or(self.bytes.len())
     }
 
-    /// Whether the file does not end with a newline, though it has lines.
+    /// Returns whether the last line has no newline.
     pub(crate) fn unfinished(&self) -> bool {
         self.ends.last().is_some_and(|e| e.is_empty())
     }
 
-    /// The ending for a line put in before line `i`: its upper neighbour's, else its lower one's.
+    /// Returns the ending for a line inserted before line `i`: that of the line above, or else
+    /// below.
     pub(crate) fn ending_near(&self, i: usize) -> &'static [u8] {
         let above = self.ends[..i.min(self.len())].last().filter(|e| !e.is_empty());
         let below = || self.ends.get(i).filter(|e| !e.is_empty());
@@ -58,25 +59,39 @@ impl<'a> Lines<'a> {
         above.or_else(below).or_else(anywhere).copied().unwrap_or(b"\n")
     }
 
-    /// Which line a byte is on.
     pub(crate) fn line_at(&self, byte: usize) -> usize {
         self.starts.partition_point(|s| *s <= byte).saturating_sub(1)
     }
 
-    /// Whether every line ends with `\r\n`.
     pub(crate) fn all_crlf(&self) -> bool {
         self.ends.iter().any(|e| *e == b"\r\n") && self.ends.iter().all(|e| *e != b"\n")
     }
+
+    /// Converts the line endings of text from a patch to the file's, if those are consistent.
+    pub(crate) fn with_endings(&self, text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(text.len() + 16);
+        let crlf = self.all_crlf();
+        for (i, byte) in text.iter().enumerate() {
+            match byte {
+                b'\r' if text.get(i + 1) == Some(&b'\n') => {}
+                b'\n' if crlf => out.extend_from_slice(b"\r\n"),
+                _ => out.push(*byte),
+            }
+        }
+        out
+    }
 }
 
-/// A line of a patch as its file has it: without the carriage return of a patch with such endings, and without a byte order mark.
+/// Strips the carriage return of a patch with such line endings, and a byte order mark.
 pub(crate) fn bare(text: &[u8]) -> &[u8] {
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     text.strip_prefix(BOM).unwrap_or(text)
 }
 
-pub(crate) fn trim(text: &[u8]) -> &[u8] {
-    text.trim_ascii()
+/// Returns whether some lines of a text end with a carriage return and others do not.
+pub(crate) fn mixes_endings(text: &[u8]) -> bool {
+    let mut returns = memchr::memchr_iter(b'\n', text).map(|at| text[..at].ends_with(b"\r"));
+    returns.next().is_some_and(|first| returns.any(|other| other != first))
 }
 
 pub(crate) fn indent(text: &[u8]) -> &[u8] {

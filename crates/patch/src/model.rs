@@ -1,8 +1,8 @@
-//! What a patch says, whatever it was written in.
+//! The parsed form of a patch, independent of its dialect.
 
 use serde::{Deserialize, Serialize};
 
-/// The form a patch is written in.
+/// The format a patch is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
@@ -10,27 +10,27 @@ pub enum Dialect {
     Unified,
     /// `*** Begin Patch`.
     Envelope,
-    /// `<<<<<<< SEARCH`, with the path before.
+    /// `<<<<<<< SEARCH`, below the path.
     SearchReplace,
     /// A JSON list of `{path, search, replace}`.
     Edits,
-    /// The file as it is to be.
+    /// The complete new file.
     WholeFile,
 }
 
 /// What a hunk does with a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mark {
-    /// It is there and stays.
+    /// Context: the line stays.
     Keep,
-    /// It is there and goes.
+    /// The line is removed.
     Remove,
-    /// It is new.
+    /// The line is added.
     Add,
 }
 
 impl Mark {
-    /// What it is when the change is taken back.
+    /// The mark of the same line in the inverse patch.
     #[must_use]
     pub fn inverse(self) -> Self {
         match self {
@@ -44,96 +44,99 @@ impl Mark {
 /// One line of a hunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// What becomes of it.
+    /// Whether the line is kept, removed or added.
     pub mark: Mark,
-    /// Without its newline; a carriage return before that is part of it.
+    /// The text without its newline, but with a carriage return before that.
     pub text: Vec<u8>,
     /// `false` after `\ No newline at end of file`.
     pub newline: bool,
-    /// `false` for a line that the patch gives no mark. It is taken for one to keep, and has to stand in the file.
+    /// `false` if the patch has no mark for this line. The line is taken as context and must be in
+    /// the file.
     pub marked: bool,
 }
 
-/// Lines that belong together.
+/// A contiguous change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hunk {
-    /// In order.
+    /// The lines in order.
     pub lines: Vec<Line>,
-    /// The line of the old file that it says it starts at, from 1; a hint.
+    /// A hint: the line of the old file where the hunk starts, from 1.
     pub start: Option<usize>,
-    /// Lines above it that tell where it is (`@@ class Foo`), outermost first; a hint.
+    /// A hint: lines above the hunk (`@@ class Foo`), outermost first.
     pub under: Vec<Vec<u8>>,
-    /// It says that it ends where the file ends.
+    /// The hunk claims to end at the end of the file.
     pub at_end: bool,
-    /// So many of its last lines are blank and have no mark: they may as well stand below it.
+    /// How many lines at the end are blank and unmarked. They may be layout below the hunk.
     pub blank_tail: usize,
-    /// The text that was searched and what replaces it, where the dialect has it so.
+    /// The search text and its replacement, in dialects that have them.
     pub text: Option<(Vec<u8>, Vec<u8>)>,
-    /// Every place where the searched text stands is meant.
+    /// Replace every occurrence of the search text.
     pub everywhere: bool,
-    /// So many places are meant, and all of them.
+    /// Replace every occurrence of the search text, and require this many.
     pub expected: Option<usize>,
-    /// It only adds, below this line of the file; 0 for the beginning.
+    /// Insert the added lines below this line of the file; 0 is the start of the file.
     pub below: Option<usize>,
-    /// The ways to read it, where that is not known without the file; the likeliest first.
+    /// The possible meanings of a hunk that only the file can resolve, most likely first.
     pub readings: Vec<Hunk>,
 }
 
-/// What becomes of a file.
+/// What happens to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// It is made, with this content; it may not be there.
+    /// Create it with this content; it must not exist.
     Create(Vec<u8>),
-    /// It gets this content, whether it is there or not.
+    /// Give it this content, whether it exists or not.
     Replace(Vec<u8>),
-    /// It is changed by the hunks.
+    /// Apply the hunks.
     Update,
-    /// It is removed. Hunks, if any, say what it held.
+    /// Delete it. The hunks, if any, are its content.
     Delete,
 }
 
-/// What a patch does to one file.
+/// The patch of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilePatch {
-    /// The form it was written in.
+    /// The format it was written in.
     pub dialect: Dialect,
-    /// Where the file is afterwards (before, when it is removed). As written: not checked, not normalised but for the prefixes of diffs.
+    /// The new path, or the old one if the file is deleted. As written: not checked, and normalized
+    /// only by removing the prefixes of diffs.
     pub path: String,
-    /// Where it was before, when it is renamed.
+    /// The old path, if the file is renamed.
     pub from: Option<String>,
-    /// What becomes of it.
+    /// What happens to the file.
     pub action: Action,
     /// The changes, in the order written.
     pub hunks: Vec<Hunk>,
     /// Sets or clears the executable bits.
     pub executable: Option<bool>,
-    /// The patch came with line endings that say nothing about the file it creates, which has `\n` here.
+    /// The patch uses `\r\n` throughout, which says nothing about the file it creates. Its content
+    /// here uses `\n`.
     pub own_endings: bool,
 }
 
-/// Why a text is not a patch. A sentence for the model.
+/// Why a text is not a valid patch, as a sentence for the model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// Nothing in it looks like a patch.
+    /// Nothing in the text looks like a patch.
     #[error(
-        "this is not a patch; give a unified diff (---, +++, @@), a \"*** Begin Patch\" envelope, or <<<<<<< SEARCH / ======= / >>>>>>> REPLACE \
-         blocks with the file's path on the line before"
+        "this is not a patch; send a unified diff (---, +++, @@), a \"*** Begin Patch\" envelope, or <<<<<<< SEARCH / ======= / >>>>>>> REPLACE \
+         blocks with the file's path on the line above"
     )]
     NotAPatch,
-    /// No file is named.
+    /// The patch names no file.
     #[error("the patch does not say which file it changes; {0}")]
     NoPath(&'static str),
-    /// A line that cannot be there.
+    /// A line is invalid.
     #[error("line {line} of the patch, {text:?}: {why}")]
     Line {
-        /// From 1.
+        /// The line number, from 1.
         line: usize,
-        /// The line, cut at 100 characters.
+        /// The line, truncated to 100 characters.
         text: String,
         /// What is wrong and what would be right.
         why: &'static str,
     },
-    /// A part of diffs that is not supported.
+    /// The patch uses a feature that is not supported.
     #[error("{0}")]
     Unsupported(&'static str),
 }
@@ -145,7 +148,11 @@ impl ParseError {
 }
 
 impl FilePatch {
-    /// Whether it makes sense without a file, though it changes one: it only adds.
+    pub(crate) fn new(dialect: Dialect, path: &str, action: Action, hunks: Vec<Hunk>) -> Self {
+        Self { dialect, path: path.into(), from: None, action, hunks, executable: None, own_endings: false }
+    }
+
+    /// Returns whether the patch only adds lines, so that it can also create the file.
     #[must_use]
     pub fn creates(&self) -> bool {
         let adds = |hunk: &Hunk| hunk.lines.iter().all(|line| line.mark == Mark::Add);
@@ -166,7 +173,6 @@ impl Hunk {
         self.lines.iter().any(|l| l.mark != Mark::Keep)
     }
 
-    /// How many lines it adds and removes.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let count = |mark| self.lines.iter().filter(|l| l.mark == mark).count();
         (count(Mark::Add), count(Mark::Remove))

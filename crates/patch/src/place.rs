@@ -1,27 +1,27 @@
-//! Where all hunks of a file go: each against the original, none over another, and never by luck.
+//! Selects a match for every hunk of a file. All hunks match against the original, none overlap,
+//! and none is placed by guessing.
 
 use std::{collections::HashSet, ops::Range};
 
 use memchr::memmem;
 
 use crate::{
-    Dialect, Hunk, Kind, Mark, Refused, Rung, context, feedback,
+    Dialect, Hunk, Kind, Mark, Refused, Rung, applied,
+    body::{Body, body, old},
+    context, feedback,
     index::Index,
-    ladder::{Body, Fit, TooMany, fits, loose_fits, new, old, squeezed_fits, unnumbered},
-    lines::{bare as bare_line, indent, trim},
-    splice, units,
+    ladder::{Fit, TooMany, fits, loose_fits, squeezed_fits, unnumbered},
+    lines::{bare, indent, mixes_endings},
+    units,
 };
 
-/// Where a hunk goes.
 #[derive(Debug, Clone)]
 pub(crate) enum Spot<'a> {
-    /// On these lines.
     Lines(Fit, Body<'a>),
-    /// On these bytes.
     Bytes(Range<usize>),
 }
 
-/// The places that a hunk could go to, all on one rung.
+/// The candidate matches of a hunk, all on one rung.
 pub(crate) enum Found<'a> {
     Lines(Vec<Fit>, Body<'a>, Option<usize>),
     Bytes(Vec<usize>, usize),
@@ -60,7 +60,7 @@ pub(crate) fn place<'a>(
         match (f, choice) {
             (Found::Lines(mut fits, body, hint), Some(c)) => {
                 let mut fit = fits.swap_remove(*c);
-                if already_here(index, &body, &fit) {
+                if applied::at_fit(index, &body, &fit) {
                     return refuse(Kind::AlreadyApplied, feedback::already(fit.at), fit.at);
                 }
                 if fit.rung == Rung::Exact && hint.or(hunk.start) == Some(fit.at + 1) {
@@ -70,7 +70,7 @@ pub(crate) fn place<'a>(
             }
             (Found::Bytes(at, len), Some(c)) => {
                 let range = at[*c]..at[*c] + len;
-                if already_replaced(index, hunk, &range) {
+                if applied::replaced(index, hunk, &range) {
                     let line = index.lines.line_at(range.start);
                     return refuse(Kind::AlreadyApplied, feedback::already(line), line);
                 }
@@ -89,11 +89,6 @@ pub(crate) fn place<'a>(
     Ok(spots)
 }
 
-pub(crate) fn body(hunk: &Hunk) -> Body<'_> {
-    hunk.lines.iter().map(|l| (l.mark, bare_line(&l.text))).collect()
-}
-
-/// The places on the first rung that has any.
 pub(crate) fn candidates<'a>(
     index: &Index<'_>,
     hunk: &'a Hunk,
@@ -110,17 +105,18 @@ pub(crate) fn candidates<'a>(
             None => Err(Refused::new(Kind::NoContext, feedback::no_context())),
         };
     }
-    // A hunk of nothing but blank lines to keep may stand for the nothing that an empty file holds.
-    if index.lines.len() == 0 && old(&body).iter().all(|line| trim(line).is_empty()) && !removes(&body) {
+    // A hunk whose context is only blank lines matches an empty file.
+    if index.lines.len() == 0 && old(&body).iter().all(|line| line.trim_ascii().is_empty()) && !removes(&body)
+    {
         let added: Body<'_> = body.into_iter().filter(|(mark, _)| *mark == Mark::Add).collect();
         return Ok(Found::Lines(vec![Fit::above(0)], added, None));
     }
     if let Some(found) = without_tail(index, hunk, &body) {
         return Ok(found);
     }
-    // Kept lines and new ones end as the replacement says, if it tells endings apart as the file does.
-    let told = hunk.text.as_ref().is_some_and(|(search, new)| tells_endings(search) && tells_endings(new));
-    if told
+    // If the search and its replacement both mix line endings, match them byte by byte.
+    let mixed = hunk.text.as_ref().is_some_and(|(search, new)| mixes_endings(search) && mixes_endings(new));
+    if mixed
         && let (at, len) = text_places(index, hunk)
         && at.len() == 1
     {
@@ -129,7 +125,8 @@ pub(crate) fn candidates<'a>(
     let too_many = |TooMany(places)| Refused::new(Kind::Ambiguous, feedback::too_many(places));
     let close = fits(index, &body).map_err(too_many)?;
     let exact = close.first().is_some_and(|f| f.rung == Rung::Exact);
-    // Edits are about text, so text comes first, unless only whole lines tell two places apart; blocks are about lines.
+    // Edits are text, so match text first, unless matching whole lines resolves an ambiguity. The
+    // other dialects are line-based.
     if dialect == Dialect::Edits || close.is_empty() {
         let (at, len) = text_places(index, hunk);
         let whole_lines_decide = exact && close.len() == 1;
@@ -140,26 +137,29 @@ pub(crate) fn candidates<'a>(
     if !close.is_empty() {
         return Ok(Found::Lines(close, body, None));
     }
-    let bare = unnumbered(&body);
-    if let Some((body, first)) = &bare {
+    let unnumbered = unnumbered(&body);
+    if let Some((body, first)) = &unnumbered {
         let mut fits = fits(index, body).map_err(too_many)?;
         if !fits.is_empty() {
-            if let Some(said) =
+            if let Some(named) =
                 numbered_place(index, body, *first).filter(|at| fits.iter().all(|f| f.at != *at))
             {
-                let places = [fits[0].at, said];
-                return Err(Refused::new(Kind::Ambiguous, feedback::ambiguous(index, &places)).at(Some(said)));
+                let places = [fits[0].at, named];
+                return Err(
+                    Refused::new(Kind::Ambiguous, feedback::ambiguous(index, &places)).at(Some(named))
+                );
             }
             fits.iter_mut().for_each(|f| f.rung = Rung::Numbered);
             return Ok(Found::Lines(fits, body.clone(), Some(*first)));
         }
     }
-    if let Some(message) = feedback::applied_elsewhere(index, &body) {
-        return Err(Refused::new(Kind::AlreadyApplied, message));
+    if let Some(at) = applied::elsewhere(index, &body) {
+        return Err(Refused::new(Kind::AlreadyApplied, feedback::already(at)));
     }
-    let bodies = std::iter::once((body.clone(), None)).chain(bare.map(|(body, first)| (body, Some(first))));
-    // A line without a mark may be a new one: it is not passed over.
-    let unmarked = |l: &&crate::Line| !l.marked && index.count_of(bare_line(&l.text)) == 0;
+    let bodies =
+        std::iter::once((body.clone(), None)).chain(unnumbered.map(|(body, first)| (body, Some(first))));
+    // An unmarked line that is not in the file may be an added one, so it must not be skipped.
+    let unmarked = |l: &&crate::Line| !l.marked && index.count_of(bare(&l.text)) == 0;
     let unknown = hunk.lines.iter().find(unmarked).is_some();
     for (body, first) in bodies.filter(|_| !unknown) {
         let squeezed = squeezed_fits(index, &body);
@@ -167,29 +167,31 @@ pub(crate) fn candidates<'a>(
             return Ok(Found::Lines(squeezed, body, first));
         }
         let mut fits = loose_fits(index, &body);
-        // Where lines change places, nobody knows with which of them a line goes that the patch has forgotten.
+        // If the hunk moves lines, it is unclear where a line that the patch omits belongs.
         if hunk.text.is_some() && moves(&body) {
             fits.retain(Fit::is_gapless);
         }
-        // In a diff, such a line may be a new one that has lost its plus. A search has no marks.
+        // In a diff, a missing context line next to a change may be an added line without its plus.
+        // A search has no marks to lose.
         if hunk.text.is_none() {
-            fits.retain(|fit| !context::drops_beside_change(&body, &fit.lines));
+            fits.retain(|fit| !context::misses_line_next_to_change(&body, &fit.lines));
         }
         if !fits.is_empty() {
             return Ok(Found::Lines(fits, body, first));
         }
     }
-    Err(match undone(index, &body) {
+    Err(match applied::by_inverse(index, &body) {
         Some(at) => Refused::new(Kind::AlreadyApplied, feedback::already(at)).at(Some(at)),
-        None => feedback::nowhere(index, &body, hunk.start),
+        None => feedback::not_found(index, &body, hunk.start),
     })
 }
 
 fn removes(body: &Body<'_>) -> bool {
-    body.iter().any(|(mark, text)| *mark == Mark::Remove && !trim(text).is_empty())
+    body.iter().any(|(mark, text)| *mark == Mark::Remove && !text.trim_ascii().is_empty())
 }
 
-/// The hunk without the blank lines that may stand below it rather than in it, where only so it fits the line that it names.
+/// Drops the blank lines at the end, which may be layout, if the hunk matches at its line only
+/// without them.
 fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Option<Found<'a>> {
     let at = hunk.start.filter(|_| hunk.blank_tail > 0)?.checked_sub(1)?;
     let named = |body: &Body<'_>| {
@@ -203,32 +205,23 @@ fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Optio
     named(&short).map(|fit| Found::Lines(vec![fit], short, None))
 }
 
-/// Where the numbers pasted before its lines say that a hunk stands, if it does there but for its blanks.
+/// Returns where the pasted line numbers place a hunk, if it matches there up to indentation.
 fn numbered_place(index: &Index<'_>, body: &Body<'_>, first: usize) -> Option<usize> {
     let at = first.checked_sub(1)?;
     let old = old(body);
-    let there = index.lines.texts.get(at..at + old.len())?;
-    there.iter().zip(&old).all(|(there, old)| there.trim_ascii() == old.trim_ascii()).then_some(at)
+    let here = index.lines.texts.get(at..at + old.len())?;
+    here.iter().zip(&old).all(|(here, old)| here.trim_ascii() == old.trim_ascii()).then_some(at)
 }
 
-/// Whether a line is removed in one place and added in another.
+/// Returns whether the hunk moves a line: it removes it and adds it elsewhere.
 fn moves(body: &Body<'_>) -> bool {
-    let removed = body.iter().filter(|(mark, text)| *mark == Mark::Remove && units::tells(text));
+    let removed = body.iter().filter(|(mark, text)| *mark == Mark::Remove && units::is_distinctive(text));
     let removed: HashSet<&[u8]> = removed.map(|(_, text)| *text).collect();
     body.iter().any(|(mark, text)| *mark == Mark::Add && removed.contains(text))
 }
 
-/// Where the change could be taken back, on some rung: there it has been made.
-fn undone(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
-    if !body.iter().any(|(mark, text)| *mark == Mark::Add && units::tells(text)) {
-        return None;
-    }
-    let inverse: Body<'_> = body.iter().map(|(mark, text)| (mark.inverse(), *text)).collect();
-    let close = fits(index, &inverse).unwrap_or_default();
-    close.into_iter().chain(loose_fits(index, &inverse)).next().map(|fit| fit.at)
-}
-
-/// Where lines go that have no old lines around them: an empty file, the end if it says so, below the header it names.
+/// Returns where to insert lines without context: in an empty file, at the end if the hunk says so,
+/// or below its header.
 fn insertion(index: &Index<'_>, hunk: &Hunk) -> Option<usize> {
     match headers(index, hunk).as_deref() {
         _ if hunk.below.is_some() => hunk.below.filter(|line| *line <= index.lines.len()),
@@ -239,66 +232,22 @@ fn insertion(index: &Index<'_>, hunk: &Hunk) -> Option<usize> {
     }
 }
 
-/// The searched text's places, and its length in the file.
+/// Returns where the search text occurs, and its length in the file.
 fn text_places(index: &Index<'_>, hunk: &Hunk) -> (Vec<usize>, usize) {
-    /// More places than this are as ambiguous as this many.
     const ENOUGH: usize = 20;
     let Some((search, _)) = &hunk.text else { return (Vec::new(), 0) };
     if search.is_empty() {
         return (Vec::new(), 0);
     }
-    let search = if tells_endings(search) { search.clone() } else { with_endings(index, search) };
+    let search = if mixes_endings(search) { search.clone() } else { index.lines.with_endings(search) };
     let mut at: Vec<usize> = memmem::find_iter(index.lines.bytes, &search).take(ENOUGH).collect();
-    // find_iter does not see places that overlap one another, and those are ambiguous too.
+    // `find_iter` skips overlapping occurrences, but they are ambiguous too.
     if let [only] = at[..]
         && let Some(overlapping) = memmem::find(&index.lines.bytes[only + 1..], &search)
     {
         at.push(only + 1 + overlapping);
     }
     (at, search.len())
-}
-
-/// Whether some of a text's lines end with a carriage return and some do not.
-pub(crate) fn tells_endings(text: &[u8]) -> bool {
-    let mut returns = memchr::memchr_iter(b'\n', text).map(|at| text[..at].ends_with(b"\r"));
-    returns.next().is_some_and(|first| returns.any(|other| other != first))
-}
-
-/// Text from a patch with the line endings that the file has, when the file has one kind.
-pub(crate) fn with_endings(index: &Index<'_>, text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() + 16);
-    let crlf = index.lines.all_crlf();
-    for (i, byte) in text.iter().enumerate() {
-        match byte {
-            b'\r' if text.get(i + 1) == Some(&b'\n') => {}
-            b'\n' if crlf => out.extend_from_slice(b"\r\n"),
-            _ => out.push(*byte),
-        }
-    }
-    out
-}
-
-/// Whether the replacement contains what it replaces and stands there already.
-fn already_replaced(index: &Index<'_>, hunk: &Hunk, range: &Range<usize>) -> bool {
-    let Some((search, replace)) = &hunk.text else { return false };
-    let (search, replace) = (with_endings(index, search), with_endings(index, replace));
-    let bytes = index.lines.bytes;
-    search != replace
-        && memmem::find_iter(&replace, &search).any(|offset| {
-            let added =
-                replace[..offset].trim_ascii().len() + replace[offset + search.len()..].trim_ascii().len();
-            let start = range.start.checked_sub(offset);
-            added > 0 && start.and_then(|s| bytes.get(s..s + replace.len())) == Some(&replace[..])
-        })
-}
-
-/// Whether lines that are only added stand there already. Where all the context is right that is known by the whole hunk; else by the lines alone.
-fn already_here(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
-    if fit.rung == Rung::Context {
-        splice::added_already(index, body, fit)
-    } else {
-        feedback::already_here(index, body, fit.at)
-    }
 }
 
 fn at_end(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
@@ -308,7 +257,8 @@ fn at_end(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
     fits.iter().position(|f| f.end == index.lines.len())
 }
 
-/// The lines that the hunk's headers lead to: each header below the one before. `None` when it has none or they are nowhere.
+/// Returns the lines that the hunk's headers lead to, each header below the one before. `None` if
+/// there are no headers or one is not found.
 fn headers(index: &Index<'_>, hunk: &Hunk) -> Option<Vec<usize>> {
     let mut from: Option<Vec<usize>> = None;
     for header in &hunk.under {
@@ -330,8 +280,8 @@ fn headers(index: &Index<'_>, hunk: &Hunk) -> Option<Vec<usize>> {
     from
 }
 
-/// The place below the header, when all headers of that text lead to the same: the only one among the lines that are indented deeper, else the
-/// only one in the rest of the file.
+/// Selects the only match below the header: among the more deeply indented lines, or else in the
+/// rest of the file. All lines that equal the header must lead to the same match.
 fn under(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
     let only = |header: usize| {
         let below = fits.partition_point(|f| f.at < header);
@@ -344,15 +294,16 @@ fn under(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
     places.all(|p| p == Some(first)).then_some(first)
 }
 
-/// The first line below a header that is not indented deeper than it.
+/// Returns the first line below a header that is not indented deeper.
 fn scope_end(index: &Index<'_>, header: usize) -> usize {
     let texts = &index.lines.texts;
     let depth = indent(texts[header]).len();
-    let out = |text: &&[u8]| !trim(text).is_empty() && indent(text).len() <= depth;
+    let out = |text: &&[u8]| !text.trim_ascii().is_empty() && indent(text).len() <= depth;
     texts[header + 1..].iter().position(out).map_or(texts.len(), |below| header + 1 + below)
 }
 
-/// The line named, moved by as much as the nearest hunk that has only one place.
+/// Selects the match at the line that the hunk names, shifted like the nearest hunk with a unique
+/// match.
 fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     let offset = |i: usize, choice: Option<usize>| match (&found[i], choice, hunks[i].start) {
         (Found::Lines(fits, ..), Some(c), Some(start)) => Some(fits[c].at as isize + 1 - start as isize),
@@ -367,11 +318,11 @@ fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize
         }
         let nearest = fixed[..i].iter().rev().flatten().next().or(fixed[i + 1..].iter().flatten().next());
         let line = start as isize - 1 + nearest.copied().unwrap_or(0);
-        chosen[i] = fits.iter().position(|f| f.stands_at(line));
+        chosen[i] = fits.iter().position(|f| f.matches_at(line));
     }
 }
 
-/// As many hunks with the same old lines as there are places for them: one for each, in order.
+/// Matches hunks with equal old lines one to one, if there are as many of them as matches.
 fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     for i in 0..found.len() {
         let Found::Lines(fits, body, _) = &found[i] else { continue };
@@ -389,32 +340,15 @@ fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     }
 }
 
-/// Dialects that go from top to bottom: when the earliest and the latest way to keep that order are the same way.
+/// Selects matches by the order of the hunks, where only one match keeps that order.
 fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
-    let mut all: Vec<Vec<(usize, usize, usize)>> = Vec::with_capacity(found.len());
+    let mut all = Vec::with_capacity(found.len());
     for (f, choice) in found.iter().zip(&*chosen) {
         let Found::Lines(fits, ..) = f else { return };
-        let one = |c: usize| (c, fits[c].at, fits[c].end);
-        all.push(match choice {
-            Some(c) => vec![one(*c)],
-            None => (0..fits.len()).map(one).collect(),
-        });
+        let options = fits.iter().enumerate().filter(|(c, _)| choice.is_none_or(|choice| choice == *c));
+        all.push(options.map(|(c, fit)| (c, fit.at..fit.end)).collect());
     }
-    let mut earliest = Vec::with_capacity(all.len());
-    let mut end = 0;
-    for options in &all {
-        let Some((c, _, stop)) = options.iter().find(|(_, start, _)| *start >= end) else { return };
-        earliest.push(*c);
-        end = *stop;
-    }
-    let mut latest = Vec::with_capacity(all.len());
-    let mut start = usize::MAX;
-    for options in all.iter().rev() {
-        let Some((c, begin, _)) = options.iter().rev().find(|(_, _, stop)| *stop <= start) else { return };
-        latest.push(*c);
-        start = *begin;
-    }
-    latest.reverse();
+    let Some((earliest, latest)) = earliest_and_latest(&all) else { return };
     for (i, (a, b)) in earliest.iter().zip(&latest).enumerate() {
         if a == b {
             chosen[i].get_or_insert(*a);
@@ -422,16 +356,21 @@ fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
     }
 }
 
-/// The part of a hunk that changes: how many lines to keep come first, and the rest without those that come last.
-pub(crate) fn core<'b, 'a>(body: &'b [(Mark, &'a [u8])]) -> (usize, &'b [(Mark, &'a [u8])]) {
-    let keep = |(mark, _): &(Mark, &[u8])| *mark == Mark::Keep;
-    let first = body.iter().take_while(|l| keep(l)).count();
-    let last = body[first..].iter().rev().take_while(|l| keep(l)).count();
-    (first, &body[first..body.len() - last])
-}
-
-/// Whether the new lines stand at this line already.
-pub(crate) fn stands(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
-    let new = new(body);
-    index.lines.texts.get(at..at + new.len()).is_some_and(|here| here == new)
+/// Selects one range from each list so that they are in order, once from the top and once from the
+/// bottom. Returns the ids of both selections, which are the same if there is only one.
+pub(crate) fn earliest_and_latest(lists: &[Vec<(usize, Range<usize>)>]) -> Option<(Vec<usize>, Vec<usize>)> {
+    let (mut earliest, mut end) = (Vec::new(), 0);
+    for list in lists {
+        let (id, range) = list.iter().find(|(_, range)| range.start >= end)?;
+        earliest.push(*id);
+        end = range.end;
+    }
+    let (mut latest, mut start) = (Vec::new(), usize::MAX);
+    for list in lists.iter().rev() {
+        let (id, range) = list.iter().rev().find(|(_, range)| range.end <= start)?;
+        latest.push(*id);
+        start = range.start;
+    }
+    latest.reverse();
+    Some((earliest, latest))
 }

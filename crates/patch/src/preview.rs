@@ -1,29 +1,32 @@
-//! A change as people read it.
+//! Shows a change to people.
 
 use serde::{Deserialize, Serialize};
 
-/// A unified diff and its counts.
+/// A unified diff and its size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preview {
-    /// With `---`, `+++` and three lines of context; bytes that are not UTF-8 are replaced, so it is for people only.
+    /// The diff with `---`, `+++` and three lines of context. Invalid UTF-8 is replaced, so it is
+    /// only for display.
     pub text: String,
-    /// Lines added.
+    /// Number of lines added.
     pub added: usize,
-    /// Lines removed.
+    /// Number of lines removed.
     pub removed: usize,
 }
 
-/// Differing lines before times differing lines after up to which two files are compared; the time needed can grow with this.
-const LARGEST: usize = 50_000_000;
+/// Maximum size of a diff (differing old lines × differing new lines); the time needed can grow
+/// with it.
+const MAX_DIFF_SIZE: usize = 50_000_000;
 
-/// Shows what changes from `old` to `new`; `None` for a file that is not there. Files of which too much differs are shown by their counts only.
+/// Shows the change from `old` to `new`; `None` means that the file does not exist. If too much
+/// differs, only the counts are shown.
 #[must_use]
 pub fn preview(old: Option<&[u8]>, new: Option<&[u8]>, path: &str) -> Preview {
-    let name = |side: &str, there: bool| if there { format!("{side}/{path}") } else { "/dev/null".into() };
+    let name = |side: &str, exists: bool| if exists { format!("{side}/{path}") } else { "/dev/null".into() };
     let (a, b) = (old.unwrap_or_default(), new.unwrap_or_default());
     let (from, to) = (name("a", old.is_some()), name("b", new.is_some()));
     let (removed, added) = differing(a, b);
-    if removed * added > LARGEST {
+    if removed * added > MAX_DIFF_SIZE {
         let text = format!("--- {from}\n+++ {to}\n@@ {removed} lines are replaced by {added} @@\n");
         return Preview { text, added, removed };
     }
@@ -34,10 +37,13 @@ pub fn preview(old: Option<&[u8]>, new: Option<&[u8]>, path: &str) -> Preview {
     Preview { text: String::from_utf8_lossy(&patch.to_bytes()).into_owned(), added, removed }
 }
 
-/// Lines added and removed.
 pub(crate) fn counts(old: &[u8], new: &[u8]) -> (usize, usize) {
     let (removed, added) = differing(old, new);
-    if removed * added > LARGEST { (added, removed) } else { count(&diffy::create_patch_bytes(old, new)) }
+    if removed * added > MAX_DIFF_SIZE {
+        (added, removed)
+    } else {
+        count(&diffy::create_patch_bytes(old, new))
+    }
 }
 
 fn count(patch: &diffy::Patch<'_, [u8]>) -> (usize, usize) {
@@ -48,7 +54,7 @@ fn count(patch: &diffy::Patch<'_, [u8]>) -> (usize, usize) {
     })
 }
 
-/// How many lines each has between the lines at their beginning and at their end that are the same.
+/// Counts the lines of each file between their common start and end.
 fn differing(old: &[u8], new: &[u8]) -> (usize, usize) {
     let lines = |bytes: &[u8]| bytes.split_inclusive(|b| *b == b'\n').count();
     let same = |(a, b): &(&[u8], &[u8])| a == b;

@@ -1,27 +1,27 @@
-//! What a hunk means, where only the file tells: which `=======` line divides a block, what `...` on both sides stands for, and whether lines
-//! to keep have lost the column of their mark.
+//! Resolves what a hunk means where that depends on the file: which `=======` line divides a block,
+//! what `...` on both sides stands for, and whether context lines lost their first column.
 
 use std::borrow::Cow;
 
 use crate::{
     Dialect, Hunk, Kind, Line, Mark, Refused, Rung,
     blocks::{self, Marker},
+    body::body,
     feedback,
     index::Index,
     lazy,
-    lines::trim,
-    place::{Found, body, candidates, with_endings},
+    place::{Found, candidates, earliest_and_latest},
 };
 
-/// The hunks of a patch as they are meant for this file.
-pub(crate) fn settle<'h>(
+/// Returns the hunks as they are meant for this file.
+pub(crate) fn resolve<'h>(
     index: &Index<'_>,
     hunks: &'h [Hunk],
     dialect: Dialect,
 ) -> Result<Cow<'h, [Hunk]>, Refused> {
     let mut out = Cow::Borrowed(hunks);
     for (i, hunk) in hunks.iter().enumerate() {
-        let meant = settle_one(index, hunk, dialect).map_err(|refused| refused.hunk(i + 1, hunks.len()))?;
+        let meant = resolve_one(index, hunk, dialect).map_err(|refused| refused.hunk(i + 1, hunks.len()))?;
         if let Some(meant) = meant {
             out.to_mut()[i] = meant;
         }
@@ -29,19 +29,19 @@ pub(crate) fn settle<'h>(
     Ok(out)
 }
 
-/// The hunk as it is meant, if that is not as it is written.
-pub(crate) fn settle_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Option<Hunk>, Refused> {
+/// Returns what a hunk means, if that is not what it says.
+pub(crate) fn resolve_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Option<Hunk>, Refused> {
     match dialect {
-        _ if hunk.everywhere => everywhere(index, hunk),
-        _ if !hunk.readings.is_empty() => divided(index, hunk, dialect).map(Some),
-        Dialect::SearchReplace | Dialect::Edits => Ok(elided(index, hunk)),
-        Dialect::Unified | Dialect::Envelope => Ok(with_columns(index, hunk)),
+        _ if hunk.everywhere => replace_everywhere(index, hunk),
+        _ if !hunk.readings.is_empty() => resolve_divider(index, hunk, dialect).map(Some),
+        Dialect::SearchReplace | Dialect::Edits => Ok(expand_elisions(index, hunk)),
+        Dialect::Unified | Dialect::Envelope => Ok(restore_first_column(index, hunk)),
         Dialect::WholeFile => Ok(None),
     }
 }
 
-/// Where a hunk could go, and on which rung.
-fn places(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<(Vec<usize>, Rung, usize), Refused> {
+/// Returns the lines where a hunk matches, the rung, and the line below the first match.
+fn matches(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<(Vec<usize>, Rung, usize), Refused> {
     Ok(match candidates(index, hunk, dialect)? {
         Found::Lines(fits, ..) => {
             let rung = fits.first().map_or(Rung::Context, |fit| fit.rung);
@@ -56,11 +56,12 @@ fn places(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<(Vec<usize
     })
 }
 
-/// The reading whose search stands in the file. A shorter search stands wherever a longer one does, so the longest is the one that is meant.
-fn divided(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Refused> {
+/// Selects the reading whose search text matches. A shorter search matches wherever a longer one
+/// does, so the longest match is meant.
+fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Refused> {
     let mut first = None;
     for reading in &hunk.readings {
-        let (at, rung, end) = match places(index, reading, dialect) {
+        let (at, rung, end) = match matches(index, reading, dialect) {
             Ok(found) => found,
             Err(refused) => {
                 first.get_or_insert(refused);
@@ -70,45 +71,46 @@ fn divided(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Ref
         if rung == Rung::Context {
             continue;
         }
-        // What is searched ends right above such a line of the file: perhaps the rest of it is mistyped.
+        // If the match ends right above a divider line of the file, the search may be meant to
+        // continue past it.
         let divider = |at: usize| {
             let line = index.lines.texts.get(at).and_then(|line| std::str::from_utf8(line).ok());
             line.is_some_and(|line| blocks::marker(line) == Some(Marker::Divider))
         };
         let named = reading.start.and_then(|start| at.iter().find(|at| **at + 1 == start));
-        let explained = reading.text.as_ref().is_some_and(|(search, replace)| {
-            dividers_are_text(replace) || rung <= Rung::Trailing && balanced(search, replace)
+        let plausible = reading.text.as_ref().is_some_and(|(search, replace)| {
+            dividers_are_content(replace) || rung <= Rung::Trailing && balanced(search, replace)
         });
-        if at.len() > 1 && named.is_none() || divider(end) || !explained {
-            let message = "which of the ======= lines divides this block cannot be told; search for less, or use a unified diff here";
+        if at.len() > 1 && named.is_none() || divider(end) || !plausible {
+            let message = "cannot tell which ======= line divides this block; search for less, or use a unified diff here";
             return Err(Refused::new(Kind::Ambiguous, message.into()).at(at.first().copied()));
         }
         return Ok(reading.clone());
     }
-    Err(first.unwrap_or_else(|| feedback::nowhere(index, &body(hunk), hunk.start)))
+    Err(first.unwrap_or_else(|| feedback::not_found(index, &body(hunk), hunk.start)))
 }
 
-/// One change from the first to the last place where the searched text stands. `None` where it stands nowhere exactly as it is searched.
-fn everywhere(index: &Index<'_>, hunk: &Hunk) -> Result<Option<Hunk>, Refused> {
+/// Merges all occurrences of the search text into one change. Returns `None` if it does not occur
+/// exactly.
+fn replace_everywhere(index: &Index<'_>, hunk: &Hunk) -> Result<Option<Hunk>, Refused> {
     let Some((search, replace)) = &hunk.text else { return Ok(None) };
-    let (search, replace) = (with_endings(index, search), with_endings(index, replace));
+    let (search, replace) = (index.lines.with_endings(search), index.lines.with_endings(replace));
     if search.is_empty() {
         return Ok(None);
     }
     let bytes = index.lines.bytes;
     let at: Vec<usize> = memchr::memmem::find_iter(bytes, &search).collect();
     if at.is_empty() && hunk.expected.is_some() {
-        return Err(feedback::nowhere(index, &body(hunk), None));
+        return Err(feedback::not_found(index, &body(hunk), None));
     }
     if let Some(count) = hunk.expected.filter(|count| *count != at.len()) {
         let line = |at: &usize| index.lines.line_at(*at);
-        let message = format!("the searched text stands in {} places, not in the {count} expected", at.len());
+        let message = format!("the search text occurs in {} places, not in {count} as expected", at.len());
         return Err(Refused::new(Kind::Ambiguous, message).at(at.first().map(line)));
     }
     Ok(replaced(bytes, &at, &search, &replace))
 }
 
-/// One hunk that replaces the searched text at all of these places.
 fn replaced(bytes: &[u8], at: &[usize], search: &[u8], replace: &[u8]) -> Option<Hunk> {
     let (first, last) = (*at.first()?, *at.last()?);
     let mut new = Vec::new();
@@ -123,8 +125,8 @@ fn replaced(bytes: &[u8], at: &[usize], search: &[u8], replace: &[u8]) -> Option
     Some(blocks::hunk(&text(&old)?, &text(&new)?))
 }
 
-/// Whether search and replacement have as many `=======` lines, and some, as where a heading is renamed: of all ways to divide a block, one at
-/// most is so.
+/// Returns whether search and replacement have the same number of `=======` lines, at least one, as
+/// when a heading is renamed. At most one reading of a block has this property.
 fn balanced(search: &[u8], replace: &[u8]) -> bool {
     let dividers = |text: &[u8]| {
         let text = String::from_utf8_lossy(text);
@@ -133,8 +135,9 @@ fn balanced(search: &[u8], replace: &[u8]) -> bool {
     dividers(search) > 0 && dividers(search) == dividers(replace)
 }
 
-/// Whether each `=======` line of a replacement is the underline of a heading as long, or stands in a conflict of git.
-fn dividers_are_text(replace: &[u8]) -> bool {
+/// Returns whether each `=======` line of a replacement underlines a heading of its length, or is
+/// inside a git conflict.
+fn dividers_are_content(replace: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(replace) else { return false };
     let (mut above, mut conflict) = ("", false);
     for line in text.lines().map(str::trim_end) {
@@ -149,12 +152,12 @@ fn dividers_are_text(replace: &[u8]) -> bool {
     true
 }
 
-/// A search and a replacement with the same lines of dots, each of which stands for the same lines of the file. `None` unless there is exactly
-/// one place for each of the parts between them.
-fn elided(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
+/// Expands lines of dots that occur in both search and replacement, each standing for the same
+/// lines of the file. Returns `None` unless the parts between them match in exactly one way.
+fn expand_elisions(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     let (search, replace) = hunk.text.as_ref()?;
     let (search, replace) = (std::str::from_utf8(search).ok()?, std::str::from_utf8(replace).ok()?);
-    let is_gap = |line: &str| lazy::elides(line) && index.count_of(line.as_bytes()) == 0;
+    let is_gap = |line: &str| lazy::is_elision(line) && index.count_of(line.as_bytes()) == 0;
     if !search.lines().any(is_gap) {
         return None;
     }
@@ -187,9 +190,9 @@ fn elided(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
             }));
         }
     }
-    // The file's own lines, so that nothing else is looked for.
-    for (there, line) in (at[0]..).zip(lines.iter_mut().filter(|line| line.mark != Mark::Add)) {
-        line.text = index.lines.texts.get(there)?.to_vec();
+    // Take the old lines from the file, so that they match exactly.
+    for (i, line) in (at[0]..).zip(lines.iter_mut().filter(|line| line.mark != Mark::Add)) {
+        line.text = index.lines.texts.get(i)?.to_vec();
     }
     Some(Hunk { lines, start: Some(at[0] + 1), ..Hunk::default() })
 }
@@ -198,7 +201,6 @@ fn joined(lines: &[&str]) -> String {
     lines.iter().flat_map(|line| [*line, "\n"]).collect()
 }
 
-/// The lines between the gaps.
 fn parts(text: &str, is_gap: impl Fn(&str) -> bool) -> Vec<Vec<&str>> {
     let mut out = vec![Vec::new()];
     for line in text.lines() {
@@ -210,65 +212,53 @@ fn parts(text: &str, is_gap: impl Fn(&str) -> bool) -> Vec<Vec<&str>> {
     out
 }
 
-/// Where the parts stand, each below the one before, if that is so in one way only.
+/// Returns where the parts match one below the other, if there is only one way.
 fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
     let texts = &index.lines.texts;
-    let stands = |part: &[&str], at: usize| {
+    let matches_at = |part: &[&str], at: usize| {
         texts.get(at..at + part.len()).is_some_and(|here| {
             here.iter().zip(part).all(|(here, line)| here.trim_ascii_end() == line.trim_end().as_bytes())
         })
     };
-    let places: Vec<Vec<usize>> = parts
+    let matches: Vec<_> = parts
         .iter()
         .map(|part| {
             let lines: Vec<&[u8]> = part.iter().map(|line| line.as_bytes()).collect();
-            let mut at: Vec<usize> = index.runs(&lines).into_iter().filter(|at| stands(part, *at)).collect();
+            let mut at: Vec<usize> =
+                index.runs(&lines).into_iter().filter(|at| matches_at(part, *at)).collect();
             at.sort_unstable();
-            at
+            at.into_iter().map(|at| (at, at..at + part.len())).collect()
         })
         .collect();
-    // The earliest way from above and the latest from below are the only one if they are the same.
-    let mut earliest = Vec::new();
-    let mut end = 0;
-    for (part, places) in parts.iter().zip(&places) {
-        let at = *places.iter().find(|at| **at >= end)?;
-        earliest.push(at);
-        end = at + part.len();
-    }
-    let mut start = usize::MAX;
-    let mut latest = Vec::new();
-    for (part, places) in parts.iter().zip(&places).rev() {
-        let at = *places.iter().rev().find(|at| **at + part.len() <= start)?;
-        latest.push(at);
-        start = at;
-    }
-    latest.reverse();
+    let (earliest, latest) = earliest_and_latest(&matches)?;
     (earliest == latest).then_some(earliest)
 }
 
-/// A hunk whose lines to keep stand in the file only with the blank that was read as their mark. The other lines have their marks, so they are
-/// what they say; a shift of the indentation would move them by that one column.
-fn with_columns(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
-    let lost = |line: &Line| line.mark == Mark::Keep && line.marked && !trim(&line.text).is_empty();
-    if !hunk.lines.iter().any(lost) || !hunk.lines.iter().any(|line| line.mark != Mark::Keep) {
+/// Restores the first column of context lines that match the file only with the space that was read
+/// as their mark. Changed lines have marks and stay as they are, whereas shifting the indentation
+/// would move them too.
+fn restore_first_column(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
+    let may_lack_column =
+        |line: &Line| line.mark == Mark::Keep && line.marked && !line.text.trim_ascii().is_empty();
+    if !hunk.lines.iter().any(may_lack_column) || !hunk.lines.iter().any(|line| line.mark != Mark::Keep) {
         return None;
     }
-    let exact = |hunk: &Hunk| {
+    let matches_exactly = |hunk: &Hunk| {
         let fits = crate::ladder::fits(index, &body(hunk)).unwrap_or_default();
         fits.first().is_some_and(|fit| fit.rung <= Rung::Trailing)
     };
-    if exact(hunk) {
+    if matches_exactly(hunk) {
         return None;
     }
-    let stands = |text: &[u8]| {
+    let matches_at = |text: &[u8]| {
         index.places_of(text).any(|at| index.lines.texts[at].trim_ascii_end() == text.trim_ascii_end())
     };
-    let mut whole = hunk.clone();
-    for line in whole.lines.iter_mut().filter(|line| lost(line)) {
+    let mut restored = hunk.clone();
+    for line in restored.lines.iter_mut().filter(|line| may_lack_column(line)) {
         let with_blank = [b" ", &line.text[..]].concat();
-        if !stands(&line.text) || stands(&with_blank) {
+        if !matches_at(&line.text) || matches_at(&with_blank) {
             line.text = with_blank;
         }
     }
-    exact(&whole).then_some(whole)
+    matches_exactly(&restored).then_some(restored)
 }

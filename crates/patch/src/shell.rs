@@ -1,17 +1,15 @@
-//! Patches that models wrap in a shell command: `apply_patch <<'EOF'`, or `apply_patch '{"edits": …}'`.
+//! Unwraps patches in shell commands: `apply_patch <<'EOF'` and `apply_patch '{"edits": …}'`.
 
 use serde_json::Value;
 
-/// A heredoc that a line of shell opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Heredoc<'a> {
-    /// The word that stands alone on the line that ends it.
+    /// The word on the line that ends the heredoc.
     pub(crate) word: &'a str,
-    /// `<<-`: tabs before its lines are not part of them.
+    /// The heredoc starts with `<<-`, so leading tabs are stripped.
     pub(crate) strips_tabs: bool,
 }
 
-/// The heredoc that a line opens, if it does.
 pub(crate) fn heredoc(line: &str) -> Option<Heredoc<'_>> {
     let (_, rest) = line.split_once("<<")?;
     let strips_tabs = rest.starts_with('-');
@@ -22,7 +20,7 @@ pub(crate) fn heredoc(line: &str) -> Option<Heredoc<'_>> {
     word.starts_with(char::is_alphabetic).then_some(Heredoc { word, strips_tabs })
 }
 
-/// The lines of a heredoc that holds a patch, where no other patch stands outside of it.
+/// Returns the lines of a heredoc that contains a patch, unless there is another patch outside it.
 pub(crate) fn unwrapped(text: &str) -> Option<&str> {
     let offset = |line: &str| line.as_ptr() as usize - text.as_ptr() as usize;
     let mut lines = text.split_inclusive('\n');
@@ -38,7 +36,7 @@ pub(crate) fn unwrapped(text: &str) -> Option<&str> {
     (crate::detect(inner).is_some() && crate::detect(after).is_none()).then_some(inner)
 }
 
-/// The JSON that a command is given as an argument.
+/// Returns the JSON argument of a command.
 pub(crate) fn argument(text: &str) -> Option<Value> {
     let from = text.find("apply_patch")?;
     let at = from + text[from..].find(['{', '['])?;

@@ -1,11 +1,12 @@
-//! How alike two lines are.
+//! How similar two lines are.
 
-/// How many of a hundred of the letter pairs two lines have in common; cheap enough for every line of a large file.
-pub(crate) fn alike(a: &[u8], b: &[u8]) -> usize {
-    /// Longer lines are judged by their beginning.
-    const CUT: usize = 200;
+/// Returns the percentage of letter pairs that two lines share; cheap enough for every line of a
+/// large file.
+pub(crate) fn similarity(a: &[u8], b: &[u8]) -> usize {
+    /// Longer lines are compared up to this length.
+    const MAX_LENGTH: usize = 200;
     let (a, b) = (a.trim_ascii(), b.trim_ascii());
-    let (a, b) = (&a[..a.len().min(CUT)], &b[..b.len().min(CUT)]);
+    let (a, b) = (&a[..a.len().min(MAX_LENGTH)], &b[..b.len().min(MAX_LENGTH)]);
     if a.len() < 2 || b.len() < 2 || a.len() > 3 * b.len() || b.len() > 3 * a.len() {
         return 0;
     }

@@ -1,37 +1,38 @@
-//! What a placed hunk does to the file's bytes: for each block of changed lines the bytes that go and the ones that come.
+//! Turns a matched hunk into splices: for each block of changed lines, the bytes to remove and to
+//! insert.
 //!
-//! Lines that are kept are not touched. A new line ends as the line that it replaces, else as the one above it.
+//! Context lines are not touched. An added line gets the ending of the line it replaces, or else of
+//! the line above.
 
 use std::ops::Range;
 
 use crate::{
     Hunk, Mark, Rung,
+    body::Body,
     indent::Shift,
     index::Index,
-    ladder::{Body, Fit},
-    lines::{Lines, indent, trim},
+    ladder::Fit,
+    lines::{Lines, indent},
     typography::Typography,
     units,
 };
 
-/// Bytes of the file, and what takes their place.
+/// A range of the file's bytes and its replacement.
 pub(crate) type Splice = (Range<usize>, Vec<u8>);
 
-/// Changed lines next to each other.
 struct Block<'b> {
-    /// The file's lines that go; empty where lines are only added, above its start.
-    gone: Range<usize>,
-    /// The same as the patch has them.
+    /// The lines of the file to remove; empty if lines are only added, above its start.
+    removed_range: Range<usize>,
+    /// The removed lines as written in the patch.
     removed: Vec<&'b [u8]>,
     added: Vec<&'b [u8]>,
 }
 
-/// The blocks of a hunk where it was placed.
 fn blocks<'b>(body: &Body<'b>, fit: &Fit) -> Vec<Block<'b>> {
     let mut out: Vec<Block<'b>> = Vec::new();
     let mut open = false;
     let mut old = 0;
-    let mut above: Option<usize> = None; // the last old line's place
+    let mut above: Option<usize> = None; // where the last old line matched
     for (mark, text) in body {
         if *mark == Mark::Keep {
             above = fit.lines[old].or(above);
@@ -41,10 +42,11 @@ fn blocks<'b>(body: &Body<'b>, fit: &Fit) -> Vec<Block<'b>> {
         }
         if !open {
             let here = if fit.lines.is_empty() { Some(fit.at) } else { None };
-            // Above the next line that is there, when it is the very next one; else below the last one.
+            // Insert above the next old line if it has a match, or else below the last one that
+            // does.
             let below = || fit.lines.get(old).copied().flatten();
             let at = here.or_else(below).or(above.map(|a| a + 1)).unwrap_or(fit.at);
-            out.push(Block { gone: at..at, removed: Vec::new(), added: Vec::new() });
+            out.push(Block { removed_range: at..at, removed: Vec::new(), added: Vec::new() });
             open = true;
         }
         let Some(block) = out.last_mut() else { continue };
@@ -53,7 +55,7 @@ fn blocks<'b>(body: &Body<'b>, fit: &Fit) -> Vec<Block<'b>> {
             _ => {
                 block.removed.push(text);
                 above = fit.lines[old].or(above);
-                block.gone.end += 1;
+                block.removed_range.end += 1;
                 old += 1;
             }
         }
@@ -61,21 +63,21 @@ fn blocks<'b>(body: &Body<'b>, fit: &Fit) -> Vec<Block<'b>> {
     out
 }
 
-/// Whether lines that a hunk only adds stand already where they would come.
-pub(crate) fn added_already(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
+/// Returns whether the purely added lines of a block are already there.
+pub(crate) fn already_added(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     let texts = &index.lines.texts;
-    let stand = |from: Option<usize>, lines: &[&[u8]]| {
+    let has = |from: Option<usize>, lines: &[&[u8]]| {
         from.and_then(|from| texts.get(from..from + lines.len())).is_some_and(|here| here == lines)
     };
     blocks(body, fit)
         .iter()
-        .filter(|b| b.removed.is_empty() && b.added.iter().any(|l| !trim(l).is_empty()))
+        .filter(|b| b.removed.is_empty() && b.added.iter().any(|l| !l.trim_ascii().is_empty()))
         .any(|b| {
-            stand(Some(b.gone.start), &b.added) || stand(b.gone.start.checked_sub(b.added.len()), &b.added)
+            has(Some(b.removed_range.start), &b.added)
+                || has(b.removed_range.start.checked_sub(b.added.len()), &b.added)
         })
 }
 
-/// The splices of a hunk.
 pub(crate) fn splices(index: &Index<'_>, hunk: &Hunk, body: &Body<'_>, fit: &Fit) -> Vec<Splice> {
     let file = &index.lines;
     let mut typography = Typography::default();
@@ -94,7 +96,8 @@ pub(crate) fn splices(index: &Index<'_>, hunk: &Hunk, body: &Body<'_>, fit: &Fit
         .collect()
 }
 
-/// `hunk` for its last block only: what it says of the final newline.
+/// Returns the splice of a block. For the last block of a hunk, `hunk` tells about the final
+/// newline.
 fn splice(
     file: &Lines<'_>,
     block: &Block<'_>,
@@ -102,17 +105,22 @@ fn splice(
     typography: &Typography<'_>,
     hunk: Option<&Hunk>,
 ) -> Splice {
-    let Range { start, end } = block.gone;
+    let Range { start, end } = block.removed_range;
     let mut range = file.start(start)..file.start(end);
     let mut bytes = Vec::new();
     if start == file.len() && file.unfinished() {
-        // Lines are added below a last line that does not end: now it has to.
+        // Lines are added below a last line without a newline, so it needs one now.
         bytes.extend_from_slice(file.ending_near(start.saturating_sub(1)));
         range = file.bytes.len()..file.bytes.len();
     }
     let at_end = end == file.len();
-    if at_end && file.unfinished() && block.added.is_empty() && start > 0 && hunk.is_some_and(keeps_the_end) {
-        // What is the last line now ends as the last line did.
+    if at_end
+        && file.unfinished()
+        && block.added.is_empty()
+        && start > 0
+        && hunk.is_some_and(keeps_final_newline)
+    {
+        // The new last line ends like the old one.
         range.start -= file.ends[start - 1].len();
     }
     let mut ending = file.ending_near(start);
@@ -120,7 +128,7 @@ fn splice(
         let replaced = (start + i < end).then(|| (file.texts[start + i], block.removed[i]));
         let blanks = (fit.rung >= Rung::Typographic).then(|| units::plain_indent(text)).flatten();
         let text = match (&fit.shift, replaced) {
-            (Shift::AsReplaced, Some((there, _))) => [indent(there), text.trim_ascii_start()].concat(),
+            (Shift::AsReplaced, Some((old, _))) => [indent(old), text.trim_ascii_start()].concat(),
             (shift, _) => shift.apply(blanks.as_deref().unwrap_or(text)),
         };
         bytes.extend(typography.apply(&text, replaced));
@@ -135,15 +143,16 @@ fn splice(
     (range, bytes)
 }
 
-/// Whether a search and its replacement both go to the end of the file, without a word on its final newline.
-fn keeps_the_end(hunk: &Hunk) -> bool {
+/// Returns whether the hunk is a search and a replacement that both reach the end of the file, so
+/// that it says nothing about the final newline.
+fn keeps_final_newline(hunk: &Hunk) -> bool {
     hunk.text.is_some() && hunk.lines.iter().any(|l| l.mark != Mark::Remove)
 }
 
-/// Whether a new last line is to have no newline: what the patch says about it, else what the file has.
+/// Returns whether the new last line has no newline, according to the patch or else the file.
 fn ends_without_newline(file: &Lines<'_>, lines: &[crate::Line]) -> bool {
-    let said = |mark| lines.iter().rev().find(|l| l.mark == mark).map(|l| l.newline);
-    match (said(Mark::Add), said(Mark::Remove).or(said(Mark::Keep))) {
+    let newline = |mark| lines.iter().rev().find(|l| l.mark == mark).map(|l| l.newline);
+    match (newline(Mark::Add), newline(Mark::Remove).or(newline(Mark::Keep))) {
         (Some(false), _) => true,
         (Some(true), Some(false)) => false,
         _ => file.unfinished(),

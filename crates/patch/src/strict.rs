@@ -1,11 +1,12 @@
-//! A unified diff whose every byte is right goes to `diffy`.
+//! Hands a unified diff that matches byte for byte to `diffy`.
 //!
-//! diffy stops at a hunk when the counts in its header are met and takes what follows for junk, so the headers are written anew from the lines
-//! there are. It also moves hunks to the nearest place that fits, so it is asked only when every hunk stands at its own line.
+//! diffy ends a hunk when the counts in its header are reached and ignores what follows, so the
+//! headers are rewritten from the actual lines. It also moves hunks to the nearest match, so it is
+//! used only if every hunk matches at its own line.
 
-use crate::{Hunk, Line, Mark, feedback, index::Index, place::body};
+use crate::{Hunk, Line, Mark, applied, body::body, index::Index};
 
-/// `None` when any hunk is not exactly at its line; the ladder decides then.
+/// Returns `None` unless every hunk matches exactly at its line; then the ladder decides.
 pub(crate) fn apply(index: &Index<'_>, hunks: &[Hunk]) -> Option<Vec<u8>> {
     let original = index.lines.bytes;
     let starts = line_starts(original);
@@ -36,7 +37,7 @@ pub(crate) fn apply(index: &Index<'_>, hunks: &[Hunk]) -> Option<Vec<u8>> {
         }
         free = first + kept + removed;
         let new_start = (first + 1).checked_add_signed(delta)?;
-        // A range without lines is named by the line before it.
+        // An empty range is named by the line before it.
         let new_start = if kept + added == 0 { new_start.checked_sub(1)? } else { new_start };
         let header = format!("@@ -{},{} +{},{} @@\n", first + 1, kept + removed, new_start, kept + added);
         text.extend_from_slice(header.as_bytes());
@@ -60,11 +61,10 @@ fn line_starts(bytes: &[u8]) -> Vec<usize> {
     std::iter::once(0).chain(after).filter(|s| *s < bytes.len()).collect()
 }
 
-/// Whether the hunk may be one that has been applied: the ladder knows what to say.
 fn doubles(index: &Index<'_>, hunk: &Hunk, first: usize) -> bool {
     let edge = |line: Option<&Line>| line.is_some_and(|l| l.mark == Mark::Add);
     if !edge(hunk.lines.first()) && !edge(hunk.lines.last()) {
         return false;
     }
-    feedback::already_here(index, &body(hunk), first)
+    applied::at_line(index, &body(hunk), first)
 }

@@ -1,8 +1,7 @@
-//! Edits as pairs of tags: Zed's `<old_text>` and `<new_text>`, and the names that others have for them.
+//! Reads edits in pairs of tags: Zed's `<old_text>` and `<new_text>`, and similar names.
 
 use crate::{Dialect, FilePatch, ParseError, blocks};
 
-/// The tags of what is searched and of what replaces it.
 const PAIRS: [(&str, &str); 6] = [
     ("old_text", "new_text"),
     ("old_string", "new_string"),
@@ -12,12 +11,11 @@ const PAIRS: [(&str, &str); 6] = [
     ("original_text", "updated_text"),
 ];
 
-/// Whether a line opens the first tag of a pair.
 pub(crate) fn is_open(line: &str) -> bool {
     PAIRS.iter().any(|(old, _)| opening(line.trim_start(), old).is_some())
 }
 
-/// What follows a tag that a text begins with, and the line number that the tag names.
+/// Reads an opening tag. Returns its line number and the text after it.
 fn opening<'a>(text: &'a str, name: &str) -> Option<(Option<usize>, &'a str)> {
     let rest = text.strip_prefix('<')?.strip_prefix(name)?;
     let end = rest.find('>')?;
@@ -29,7 +27,7 @@ fn opening<'a>(text: &'a str, name: &str) -> Option<(Option<usize>, &'a str)> {
     Some((line.and_then(|line| line.parse().ok()).filter(|line| *line > 0), &rest[end + 1..]))
 }
 
-/// The text in a tag, without the newlines that set it apart, and what follows.
+/// Reads an element. Returns its line number, its text without the first newline, and what follows.
 fn inner<'a>(text: &'a str, name: &str) -> Option<(Option<usize>, &'a str, &'a str)> {
     let (line, rest) = opening(text.trim_start(), name)?;
     let close = format!("</{name}>");
@@ -60,7 +58,7 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
         let Some((old, new)) = PAIRS.iter().find(|(old, _)| opening(line.trim_start(), old).is_some()) else {
             continue;
         };
-        let why = "it needs its closing tag, and a tag with the new text below it";
+        let why = "add its closing tag, and below it a tag with the new text";
         let incomplete = || ParseError::at(i, line, why);
         let (number, search, rest) = inner(&text[from..], old).ok_or_else(incomplete)?;
         let (_, replace, rest) = inner(rest, new).ok_or_else(incomplete)?;
@@ -75,7 +73,8 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
     if out.is_empty() { Err(ParseError::NotAPatch) } else { Ok(out) }
 }
 
-/// Whole lines if both are; else a piece of text, to which the last newline does not belong.
+/// Keeps both texts if both are whole lines. Otherwise they are text within lines, and lose the
+/// newline before the closing tag.
 fn as_lines<'a>(search: &'a str, replace: &'a str) -> (&'a str, &'a str) {
     let whole = |text: &str| text.is_empty() || text.ends_with('\n');
     if whole(search) && whole(replace) {

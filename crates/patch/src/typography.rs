@@ -1,7 +1,8 @@
-//! Added lines in the file's typography and spacing, where the patch has the file's own lines in another.
+//! Adapts the typography and spacing of added lines when patch and file write the same lines
+//! differently.
 //!
-//! What an added line has in common with the line it replaces is taken from the file; other characters are changed as they were everywhere
-//! in the old lines.
+//! What an added line shares with the line it replaces is copied from the file. Other characters
+//! change the way they do in the old lines.
 
 use std::collections::BTreeMap;
 
@@ -9,21 +10,21 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::units::{Unit, plain, units};
 
-/// Units of a line times units of another up to which they are compared.
-const LARGEST: usize = 1_000_000;
+/// Maximum size of the diff of two lines, in units × units.
+const MAX_DIFF_SIZE: usize = 1_000_000;
 
-/// How characters of the patch are written in the file.
+/// How the file writes the characters of the patch.
 #[derive(Debug, Default)]
 pub(crate) struct Typography<'a> {
-    /// `None` when the file has it in several ways.
+    /// `None` if the file writes the unit in several ways.
     written: BTreeMap<&'a [u8], Option<&'a [u8]>>,
     differs: bool,
-    /// The patch has typographic characters where the file has those of a keyboard.
+    /// The patch has typographic characters where the file has plain ones.
     invented: bool,
 }
 
 impl<'a> Typography<'a> {
-    /// A line of the file and the same line as the patch has it.
+    /// Adds a line of the file and the same line in the patch.
     pub(crate) fn add(&mut self, file: &'a [u8], patch: &'a [u8]) {
         let (file, patch) = (units(file), units(patch));
         let typographic = |units: &[Unit<'_>]| units.iter().any(|u| plain(u.raw).is_some());
@@ -31,16 +32,17 @@ impl<'a> Typography<'a> {
         if !same(&file, &patch) {
             return;
         }
-        for (here, there) in file.iter().zip(&patch) {
-            self.differs |= here.raw != there.raw;
-            let written = self.written.entry(there.raw).or_insert(Some(here.raw));
-            if *written != Some(here.raw) {
+        for (ours, theirs) in file.iter().zip(&patch) {
+            self.differs |= ours.raw != theirs.raw;
+            let written = self.written.entry(theirs.raw).or_insert(Some(ours.raw));
+            if *written != Some(ours.raw) {
                 *written = None;
             }
         }
     }
 
-    /// An added line as the file would have it; `replaced` is the line in its place, in the file and in the patch.
+    /// Returns an added line as the file would write it. `replaced` is the line it replaces, in the
+    /// file and in the patch.
     pub(crate) fn apply(&self, added: &[u8], replaced: Option<(&[u8], &[u8])>) -> Vec<u8> {
         let line = units(added);
         if !(self.differs || self.invented) || line.is_empty() {
@@ -50,15 +52,15 @@ impl<'a> Typography<'a> {
         let start = first.as_ptr() as usize - added.as_ptr() as usize;
         let end = last.as_ptr() as usize - added.as_ptr() as usize + last.len();
         let mut out = crate::units::plain(&added[..start]).unwrap_or_else(|| added[..start].to_vec());
-        // A keyboard's own character may stand for itself, however the old lines happen to have it.
+        // A plain character may be meant as it is, however the old lines write it.
         let means_itself = |unit: &Unit<'_>| unit.raw.is_ascii() && *unit.normal != *b" ";
         let written = |unit: &Unit<'_>| self.written.get(unit.raw).copied().flatten().map(<[u8]>::to_vec);
         let other = |unit: &Unit<'_>| {
             let known = if means_itself(unit) { None } else { written(unit) };
-            known.unwrap_or_else(|| self.unknown(unit))
+            known.unwrap_or_else(|| self.write_unknown(unit))
         };
         let pair = replaced.map(|(file, patch)| (units(file), units(patch)));
-        match pair.filter(|(file, patch)| same(file, patch) && patch.len() * line.len() <= LARGEST) {
+        match pair.filter(|(file, patch)| same(file, patch) && patch.len() * line.len() <= MAX_DIFF_SIZE) {
             None => line.iter().for_each(|unit| out.extend(other(unit))),
             Some((file, patch)) => {
                 let raw = |units: &[Unit<'_>]| units.iter().map(|u| u.raw.to_vec()).collect::<Vec<_>>();
@@ -78,8 +80,9 @@ impl<'a> Typography<'a> {
         out
     }
 
-    /// A character that the old lines do not have: the keyboard's, if the patch has others where the file has those.
-    fn unknown(&self, unit: &Unit<'_>) -> Vec<u8> {
+    /// Writes a unit that the old lines do not have: in plain characters if the patch adds
+    /// typographic ones to the old lines.
+    fn write_unknown(&self, unit: &Unit<'_>) -> Vec<u8> {
         if self.invented && !unit.raw.is_ascii() && unit.normal.is_ascii() {
             plain(unit.raw).unwrap_or_else(|| unit.raw.to_vec())
         } else {

@@ -1,11 +1,13 @@
-//! Unified diffs, git's and plain ones, as models write them: counts wrong, line numbers invented, prefixes of blank lines lost.
+//! Reads unified diffs, from git or plain, as models write them: with wrong counts, invented line
+//! numbers and lost prefixes of blank lines.
 //!
-//! The counts of a hunk are believed only when what follows them looks like the end of a hunk. Otherwise a hunk goes on to its last line that
-//! starts with a blank, `+` or `-`; a line in between that starts with neither is taken for a line to keep, and has to stand in the file.
+//! The counts of a hunk are trusted only if what follows looks like the end of a hunk. Otherwise
+//! the hunk extends to its last line that starts with a space, `+` or `-`. A line in between with
+//! another start is taken as context and must be in the file.
 
 use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError};
 
-/// One file's part, as it is being read.
+/// The part of a diff about one file.
 #[derive(Default)]
 struct Section {
     old: Option<String>,
@@ -22,7 +24,7 @@ struct Section {
 
 pub(crate) fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     let lines: Vec<&str> = text.lines().map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
-    // `lines()` drops a carriage return before the newline; a hunk's lines keep theirs.
+    // `lines()` drops a carriage return before the newline; the lines of a hunk keep theirs.
     let raw: Vec<&str> = text.split('\n').collect();
     let mut sections: Vec<Section> = Vec::new();
     let mut i = 0;
@@ -59,7 +61,7 @@ pub(crate) fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Pa
             i = read_hunk(&lines, &raw, i + 1, header, &mut sections)?;
             continue;
         } else if let Some(section) = sections.last_mut().filter(|s| s.git.is_some() && s.hunks.is_empty()) {
-            extended(section, line)?;
+            extended_header(section, line)?;
         }
         i += 1;
     }
@@ -70,7 +72,7 @@ pub(crate) fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Pa
     sections.into_iter().map(|s| finish(s, path)).collect()
 }
 
-/// What a header's second line names. Small models write it with the mark of an added line before it.
+/// Returns the name in the second line of a header. Small models write an extra `+` before it.
 pub(crate) fn new_name(line: &str) -> Option<&str> {
     line.strip_prefix("+++ ").or_else(|| line.strip_prefix("++++ "))
 }
@@ -79,7 +81,7 @@ pub(crate) fn is_header(lines: &[&str], i: usize) -> bool {
     lines[i].starts_with("--- ") && lines.get(i + 1).is_some_and(|l| new_name(l).is_some())
 }
 
-/// The file that a header of one line names: `--- a/x` or `+++ b/x` right above a hunk.
+/// Returns the file of a one-line header: `--- a/x` or `+++ b/x` directly above a hunk.
 pub(crate) fn lone_header(lines: &[&str], i: usize) -> Option<String> {
     let line = lines.get(i)?;
     let (rest, prefix) = line
@@ -89,12 +91,13 @@ pub(crate) fn lone_header(lines: &[&str], i: usize) -> Option<String> {
     let name = name(rest)?;
     let hunk = lines.get(i + 1).and_then(|next| hunk_header(next))?;
     let is_path = name.contains(['.', '/']) && !name.contains(char::is_whitespace);
-    // In a hunk it may be a line that begins with `--` or `++`.
+    // In a hunk, this may be a removed or added line that begins with `--` or `++`.
     (is_path && (hunk.start.is_some() || name.starts_with(prefix)))
         .then(|| name.strip_prefix(prefix).map_or(name.clone(), str::to_owned))
 }
 
-/// A header that can hardly be two lines of a hunk: both name the same file or one names none, and a hunk with numbers follows.
+/// Returns whether a header is unlikely to be two lines of a hunk: a hunk with line numbers
+/// follows, and both lines name the same file, or one names none.
 fn names_a_file(lines: &[&str], i: usize) -> bool {
     let hunk = || lines.get(i + 2).is_some_and(|l| hunk_header(l).is_some_and(|h| h.start.is_some()));
     if i >= lines.len() || !is_header(lines, i) || !hunk() {
@@ -111,12 +114,12 @@ fn starts_body(line: &str) -> bool {
     line.starts_with([' ', '+', '-'])
 }
 
-fn extended(section: &mut Section, line: &str) -> Result<(), ParseError> {
+fn extended_header(section: &mut Section, line: &str) -> Result<(), ParseError> {
     let mode = |mode: &str| match mode.trim() {
         "100755" => Ok(Some(true)),
         "100644" => Ok(Some(false)),
-        "120000" => Err(ParseError::Unsupported("symbolic links cannot be made by a patch")),
-        "160000" => Err(ParseError::Unsupported("submodules cannot be changed by a patch")),
+        "120000" => Err(ParseError::Unsupported("a patch cannot create symbolic links")),
+        "160000" => Err(ParseError::Unsupported("a patch cannot change submodules")),
         _ => Ok(None),
     };
     if let Some(m) = line.strip_prefix("new file mode ") {
@@ -137,7 +140,7 @@ fn extended(section: &mut Section, line: &str) -> Result<(), ParseError> {
             "the patch copies a file; create the new file with its content instead",
         ));
     } else if line.starts_with("GIT binary patch") || line.starts_with("Binary files ") {
-        return Err(ParseError::Unsupported("binary files cannot be changed by a patch"));
+        return Err(ParseError::Unsupported("a patch cannot change binary files"));
     }
     Ok(())
 }
@@ -148,7 +151,7 @@ struct Header {
     counts: Option<(usize, usize)>,
 }
 
-/// `@@ -1,2 +3,4 @@`, bare `@@`, `@@ ... @@`, or `@@ def f():` as in envelopes.
+/// Parses `@@ -1,2 +3,4 @@`, bare `@@`, `@@ ... @@`, or `@@ def f():` as in envelopes.
 fn hunk_header(line: &str) -> Option<Header> {
     let rest = line.strip_prefix("@@")?;
     if let Some((start, counts)) = ranges(rest) {
@@ -159,7 +162,7 @@ fn hunk_header(line: &str) -> Option<Header> {
     Some(Header { start: None, under: (!nothing).then(|| text.to_owned()), counts: None })
 }
 
-/// The start of the old range, and both counts when both ranges can be read.
+/// Returns the start of the old range, and both counts if both ranges are valid.
 pub(crate) fn ranges(rest: &str) -> Option<(usize, Option<(usize, usize)>)> {
     let mut words = rest.split_whitespace();
     let range = |word: &str| {
@@ -171,7 +174,7 @@ pub(crate) fn ranges(rest: &str) -> Option<(usize, Option<(usize, usize)>)> {
     Some((start, new.map(|(_, new)| (old, new))))
 }
 
-/// Reads a hunk's lines from `i`; returns the index of the first line after them.
+/// Reads a hunk's lines from `i`. Returns the index of the first line after them.
 fn read_hunk(
     lines: &[&str],
     raw: &[&str],
@@ -179,7 +182,7 @@ fn read_hunk(
     header: Header,
     sections: &mut [Section],
 ) -> Result<usize, ParseError> {
-    let end = header.counts.and_then(|c| counted(lines, i, c)).unwrap_or_else(|| guessed(lines, i));
+    let end = header.counts.and_then(|c| end_by_counts(lines, i, c)).unwrap_or_else(|| guess_end(lines, i));
     let mut hunk = Hunk { start: header.start, ..Hunk::default() };
     hunk.under.extend(header.under.map(String::into_bytes));
     for line in &raw[i..end] {
@@ -194,7 +197,7 @@ fn read_hunk(
                 continue;
             }
             other => {
-                // A line to keep that has lost its blank, or a new one that has lost its plus.
+                // A context line without its space, or an added line without its plus.
                 let line = Line { marked: other.is_none(), ..Line::new(Mark::Keep, line) };
                 hunk.lines.push(line);
                 continue;
@@ -218,8 +221,8 @@ fn read_hunk(
     Ok(end)
 }
 
-/// The line below which a hunk of `diff -U0` adds lines. Its header has to count what it has, and to be right about the hunks above it: models
-/// invent such numbers.
+/// Returns the line below which a hunk of `diff -U0` inserts. Models invent line numbers, so the
+/// header must have the right counts and agree with the hunks above it.
 fn insertion(header: &str, hunk: &Hunk, above: &[Hunk]) -> Option<usize> {
     let (start, counts) = ranges(header.strip_prefix("@@")?)?;
     let new = header.split_whitespace().nth(2)?.strip_prefix('+')?;
@@ -235,8 +238,8 @@ fn insertion(header: &str, hunk: &Hunk, above: &[Hunk]) -> Option<usize> {
     right.then_some(start)
 }
 
-/// Where a hunk with these counts ends; `None` when the counts do not fit what is there.
-fn counted(lines: &[&str], from: usize, (mut old, mut new): (usize, usize)) -> Option<usize> {
+/// Returns where a hunk with these counts ends; `None` if the lines do not fit them.
+fn end_by_counts(lines: &[&str], from: usize, (mut old, mut new): (usize, usize)) -> Option<usize> {
     let mut i = from;
     while old > 0 || new > 0 {
         if names_a_file(lines, i) {
@@ -264,20 +267,22 @@ fn counted(lines: &[&str], from: usize, (mut old, mut new): (usize, usize)) -> O
     ends.then_some(i)
 }
 
-/// What `git format-patch` puts below a patch: `-- ` and its version. It is no line to remove.
+/// Returns whether the signature of `git format-patch` follows: `-- ` and a version. It is not a
+/// removed line.
 fn is_signature(lines: &[&str], i: usize) -> bool {
     let version = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
     lines[i].trim_end() == "--" && lines.get(i + 1).is_some_and(version)
 }
 
-/// A header of one line with git's prefix, which no line of a hunk is likely to have.
+/// Returns whether a line is a one-line header with git's prefix, which a line of a hunk is
+/// unlikely to have.
 fn prefixed(lines: &[&str], i: usize) -> bool {
     let prefix = lines[i].starts_with("--- a/") || lines[i].starts_with("+++ b/");
     prefix && lone_header(lines, i).is_some()
 }
 
-fn guessed(lines: &[&str], from: usize) -> usize {
-    let over = |j: &usize| {
+fn guess_end(lines: &[&str], from: usize) -> usize {
+    let ends = |j: &usize| {
         let line = lines[*j];
         line.starts_with("@@")
             || line.starts_with("diff --git ")
@@ -288,19 +293,19 @@ fn guessed(lines: &[&str], from: usize) -> usize {
             || prefixed(lines, *j)
             || is_signature(lines, *j)
     };
-    let stop = (from..lines.len()).find(over).unwrap_or(lines.len());
+    let stop = (from..lines.len()).find(ends).unwrap_or(lines.len());
     let last = (from..stop).rev().find(|j| lines[*j].starts_with([' ', '+', '-', '\\']));
     last.map_or(from, |last| last + 1)
 }
 
-/// A file's name in a header: without a time stamp, `None` for `/dev/null`.
+/// Returns the file name in a header, without its timestamp; `None` for `/dev/null`.
 fn name(text: &str) -> Option<String> {
     let text = text.split('\t').next().unwrap_or_default().trim();
     let name = unquote(text);
     (name != "/dev/null").then_some(name)
 }
 
-/// `a/x b/x`, with the same name twice, or quoted.
+/// Splits `a/x b/x`, where both names are the same or quoted.
 fn git_names(text: &str) -> Option<(String, String)> {
     if let Some(rest) = text.strip_prefix('"') {
         let end = rest.match_indices('"').map(|(i, _)| i).find(|i| !rest[..*i].ends_with('\\'))?;
@@ -312,7 +317,7 @@ fn git_names(text: &str) -> Option<(String, String)> {
     same.or(splits.first()).map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
 }
 
-/// git's quoting of names with control characters, quotes or bytes above 127.
+/// Undoes git's quoting of names with control characters, quotes or bytes above 127.
 fn unquote(text: &str) -> String {
     let Some(inner) = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')) else {
         return text.to_owned();
@@ -340,14 +345,15 @@ fn unquote(text: &str) -> String {
             None => out.push(b'\\'),
         }
     }
-    // What is not UTF-8 is written as paths have it elsewhere.
+    // Invalid UTF-8 is escaped, as in all paths that models see.
     let escaped = |byte: &u8| format!("\\x{byte:02x}");
     out.utf8_chunks()
         .flat_map(|chunk| [chunk.valid().to_owned(), chunk.invalid().iter().map(escaped).collect()])
         .collect()
 }
 
-/// Both names without the prefixes that diffs put before them; kept where the two do not show that they are prefixes.
+/// Strips the prefixes of diffs from both names. Names that do not clearly have prefixes stay as
+/// they are.
 fn without_prefixes(old: Option<String>, new: Option<String>) -> (Option<String>, Option<String>) {
     let strip = |name: &str, prefixes: &[&str]| {
         let (first, rest) = name.split_once('/')?;
@@ -384,7 +390,7 @@ fn finish(section: Section, path: Option<&str>) -> Result<FilePatch, ParseError>
     let action = if created {
         if lines().any(|l| l.mark != Mark::Add) {
             return Err(ParseError::Unsupported(
-                "a file that is created has only + lines; --- /dev/null means that it is created",
+                "a new file has only + lines; --- /dev/null means that the file is new",
             ));
         }
         let mut content = Vec::new();
@@ -397,13 +403,13 @@ fn finish(section: Section, path: Option<&str>) -> Result<FilePatch, ParseError>
         Action::Delete
     } else if hunks.is_empty() && from.is_none() && section.executable.is_none() {
         return Err(ParseError::Unsupported(
-            "the patch has no hunks: @@ and lines that start with a blank, + or -",
+            "the patch has no hunks: @@ and lines that start with a space, + or -",
         ));
     } else {
         Action::Update
     };
     let hunks = if matches!(action, Action::Create(_)) { Vec::new() } else { hunks };
-    // git's usual mode says nothing about a file's bits unless it changes them.
+    // When git creates a file, its default mode says nothing about the executable bits.
     let executable = section.executable.filter(|x| *x || !created);
     Ok(FilePatch { dialect: Dialect::Unified, path, from, action, hunks, executable, own_endings: false })
 }

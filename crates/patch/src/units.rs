@@ -1,24 +1,24 @@
-//! Lines as the loosest rung compares them: by units, where blanks are one blank and typographic characters are the ones of the keyboard.
+//! Compares lines by units, for the loosest rung: any whitespace equals one space, and typographic
+//! characters equal plain ones.
 //!
-//! A unit is a run of blanks, three dots, or one character with the marks that combine with it; its normal form is composed, and ASCII where a
-//! keyboard has it. Variation selectors, joiners and the like, which get lost on the way, count for nothing. Two lines are the same line when
-//! their units are, blanks around them aside. Every rung of the ladder is a part of that, so an index by it finds the candidates of all rungs.
+//! A unit is a run of whitespace, three dots, or one character with its combining marks. Its normal
+//! form is composed, and ASCII where there is an equivalent. Variation selectors, joiners and other
+//! invisible characters are ignored, since models lose them. Lines are equal if their units are,
+//! ignoring whitespace at both ends. Lines that match on a stricter rung are equal in this sense
+//! too, so one index finds the candidates of all rungs.
 
 use std::borrow::Cow;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
-/// One unit of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unit<'a> {
-    /// As it is written.
     pub(crate) raw: &'a [u8],
-    /// As it is compared.
     pub(crate) normal: Cow<'a, [u8]>,
 }
 
-/// What a keyboard has for a character; `""` for one that cannot be seen, `None` when it stands for itself.
-fn keyboard(c: char) -> Option<&'static str> {
+/// Returns the plain equivalent of a character: `""` for an invisible one, `None` if it has none.
+fn plain_equivalent(c: char) -> Option<&'static str> {
     Some(match c {
         '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{201b}' | '\u{2032}' | '\u{02bc}' | '\u{00b4}' => "'",
         '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{201f}' | '\u{2033}' => "\"",
@@ -30,9 +30,9 @@ fn keyboard(c: char) -> Option<&'static str> {
     })
 }
 
-/// The ASCII character that a wide one stands for in East Asian typography; `""` for one that cannot be seen and is easily lost. A new line
-/// that has such characters keeps them.
-fn narrow(c: char) -> Option<&'static str> {
+/// Returns the ASCII equivalent of a full-width character: `""` for an invisible one that is easily
+/// lost. Unlike those of [`plain_equivalent`], these characters stay in added lines.
+fn ascii_equivalent(c: char) -> Option<&'static str> {
     const ASCII: &str =
         "!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~";
     match c {
@@ -47,7 +47,7 @@ fn narrow(c: char) -> Option<&'static str> {
     }
 }
 
-/// Whether a character changes the one before it.
+/// Returns whether a character combines with the one before it.
 fn combines(c: char) -> bool {
     matches!(c, '\u{0300}'..='\u{036f}' | '\u{0483}'..='\u{0489}' | '\u{0591}'..='\u{05c7}' | '\u{0610}'..='\u{061a}' | '\u{064b}'..='\u{065f}'
         | '\u{093c}' | '\u{094d}' | '\u{0900}'..='\u{0903}' | '\u{093e}'..='\u{094c}' | '\u{09bc}'..='\u{09cd}' | '\u{0b3c}'..='\u{0b4d}' | '\u{0bbe}'..='\u{0bcd}'
@@ -59,7 +59,7 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\x0b' | b'\x0c')
 }
 
-/// The first character of a text, and how many bytes it has; a byte that is no UTF-8 is taken as it is.
+/// Returns the first character of a text and its length in bytes; `None` for an invalid byte.
 fn first(text: &[u8]) -> (Option<char>, usize) {
     if text[0] < 0x80 {
         return (Some(char::from(text[0])), 1);
@@ -74,7 +74,8 @@ fn first(text: &[u8]) -> (Option<char>, usize) {
     c.map_or((None, 1), |c| (Some(c), len))
 }
 
-/// The unit that a text starts with. Characters that cannot be seen belong to the unit before them, or the first one after.
+/// Returns the first unit of a text. Invisible characters belong to the unit before them, or else
+/// to the first one.
 fn next(text: &[u8]) -> Unit<'_> {
     let mut end = 0;
     let mut normal: &[u8] = b"";
@@ -84,9 +85,9 @@ fn next(text: &[u8]) -> Unit<'_> {
         let here: &[u8] = match c {
             Some(' ' | '\t' | '\r' | '\x0b' | '\x0c') => b" ",
             Some('.') if text[end..].starts_with(b"...") => b"...",
-            Some(c) if len > 1 => {
-                keyboard(c).or_else(|| narrow(c)).map_or(&text[end..end + len], str::as_bytes)
-            }
+            Some(c) if len > 1 => plain_equivalent(c)
+                .or_else(|| ascii_equivalent(c))
+                .map_or(&text[end..end + len], str::as_bytes),
             _ => &text[end..end + len],
         };
         let mark = c.is_some_and(combines) && !normal.is_empty() && normal != b" ";
@@ -107,7 +108,7 @@ fn next(text: &[u8]) -> Unit<'_> {
     Unit { raw, normal }
 }
 
-/// A character and its marks as one character, where there is one.
+/// Composes a character and its marks, if there is a composed form.
 fn composed<'a>(normal: &'a [u8], raw: &'a [u8], combined: bool) -> Cow<'a, [u8]> {
     let Ok(text) = std::str::from_utf8(if combined { raw } else { normal }) else {
         return Cow::Borrowed(normal);
@@ -118,7 +119,7 @@ fn composed<'a>(normal: &'a [u8], raw: &'a [u8], combined: bool) -> Cow<'a, [u8]
     }
 }
 
-/// The units of a line, those around it that are blank left out.
+/// Returns the units of a line, without whitespace at both ends.
 pub(crate) fn units(text: &[u8]) -> Vec<Unit<'_>> {
     let mut out: Vec<Unit<'_>> = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -136,14 +137,13 @@ pub(crate) fn units(text: &[u8]) -> Vec<Unit<'_>> {
     out
 }
 
-/// Whether two lines are the same by their units.
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     key(a) == key(b) && units(a).iter().map(|u| &u.normal).eq(units(b).iter().map(|u| &u.normal))
 }
 
-/// A hash of a line's units: equal for lines that are the same.
+/// Returns a hash of a line's units; equal lines have equal hashes.
 pub(crate) fn key(text: &[u8]) -> u64 {
-    /// FNV-1a: short keys, no state, nothing to gain for who makes them collide, since hits are compared.
+    /// FNV-1a is fast for short keys. Collisions are harmless, since matches are compared.
     const START: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
     let mut hash = START;
@@ -167,13 +167,12 @@ pub(crate) fn key(text: &[u8]) -> u64 {
     hash
 }
 
-/// A hash of a line without its blanks.
 pub(crate) fn squeezed_key(text: &[u8]) -> u64 {
     let text: Vec<u8> = text.iter().copied().filter(|byte| !is_blank(*byte)).collect();
     key(&text)
 }
 
-/// A line with the characters of a keyboard only; `None` when it has no others.
+/// Returns a line in plain characters; `None` if it has no others.
 pub(crate) fn plain(text: &[u8]) -> Option<Vec<u8>> {
     if text.is_ascii() {
         return None;
@@ -183,7 +182,7 @@ pub(crate) fn plain(text: &[u8]) -> Option<Vec<u8>> {
     let mut changed = false;
     while !rest.is_empty() {
         let (c, len) = first(rest);
-        match c.filter(|_| len > 1).and_then(keyboard) {
+        match c.filter(|_| len > 1).and_then(plain_equivalent) {
             Some(ascii) => {
                 out.extend_from_slice(ascii.as_bytes());
                 changed = true;
@@ -195,14 +194,14 @@ pub(crate) fn plain(text: &[u8]) -> Option<Vec<u8>> {
     changed.then_some(out)
 }
 
-/// A line whose indentation is of a keyboard's blanks only; `None` when it is.
+/// Returns a line with a plain indentation; `None` if the indentation is plain already.
 pub(crate) fn plain_indent(text: &[u8]) -> Option<Vec<u8>> {
     let start = units(text).first().map(|unit| unit.raw.as_ptr() as usize - text.as_ptr() as usize)?;
     Some([plain(&text[..start])?, text[start..].to_vec()].concat())
 }
 
-/// Whether a line says something: has letters or digits enough to be told from a bracket.
-pub(crate) fn tells(text: &[u8]) -> bool {
+/// Returns whether a line is distinctive: it has enough letters or digits not to be just a bracket.
+pub(crate) fn is_distinctive(text: &[u8]) -> bool {
     text.iter().filter(|b| b.is_ascii_alphanumeric() || **b >= 0x80).count() >= 3
 }
 
@@ -211,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_that_differ_in_blanks_and_typography_only_are_the_same() {
+    fn lines_that_differ_only_in_whitespace_and_typography_are_equal() {
         for (a, b) in [
             ("  a = \"x\" ", "a = \u{201c}x\u{201d}"),
             ("a\tb", "a    b"),
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_utf8_are_units_of_their_own() {
+    fn invalid_utf8_bytes_are_separate_units() {
         assert!(same(b" \xff\xc2a ", b"\xff\xc2a"));
         assert!(!same(b"\xff", b"\xfe"));
         assert_eq!(plain("“\u{a0}x”".as_bytes()).unwrap(), b"\" x\"");

@@ -1,8 +1,9 @@
-//! A patch while it is being written: refused as soon as no way of going on could make it apply.
+//! Checks a patch while it streams, and refuses it as soon as no continuation could apply.
 //!
-//! The judgement is the engine's own. Lines come in one by one; a hunk that is complete is read by its dialect's reader and looked for by the
-//! ladder, and of one that is not, the lines so far are ([`possible`]). Where what follows could still change how something is read, nothing is
-//! said: a patch that would have been applied is never refused here.
+//! The checks use the same code as [`apply`](crate::apply()). A complete hunk is parsed and
+//! matched; of an incomplete hunk, the lines so far are matched ([`may_match`]). If later text
+//! could change the meaning of a line, no verdict is given: a patch that would apply is never
+//! refused here.
 
 mod blocks;
 mod envelope;
@@ -13,18 +14,20 @@ use std::collections::HashMap;
 use self_cell::self_cell;
 
 use crate::{
-    Dialect, FilePatch, Kind, Mark, Refused, context, detect, edits, feedback,
+    Dialect, FilePatch, Kind, Mark, Refused,
+    body::{Body, body, old},
+    context, detect, edits, feedback,
     index::Index,
-    ladder::{Body, old, unnumbered},
+    ladder::unnumbered,
     lazy,
     lines::bare,
-    place::{body, candidates, with_endings},
-    readings::settle_one,
+    place::candidates,
+    readings::resolve_one,
     whole,
 };
 
-/// Lines of a hunk that is not complete up to which it is judged at each of them; a longer one is judged when it is complete. Each judgement looks
-/// at all lines so far.
+/// Maximum length, in lines, of an incomplete hunk that is checked after each line. A longer one is
+/// checked only when complete, since each check looks at all its lines.
 const BEGINNING: usize = 200;
 
 self_cell!(
@@ -35,65 +38,62 @@ self_cell!(
     }
 );
 
-/// What is where a patch points.
+/// What is at a path that a patch names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Look {
     /// A file with this content.
     File(Vec<u8>),
-    /// Nothing: a file can be made there.
+    /// Nothing; a file can be created.
     Nothing,
-    /// Something that cannot be changed by a patch; judged when the patch is whole.
+    /// Something that a patch cannot change; checked when the patch is complete.
     Unknown,
     /// A path that may not be written, and why.
     Refused(String),
 }
 
-/// Why a patch is refused before it is whole.
+/// The refusal of an incomplete patch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stop {
-    /// The file it is about, as the patch names it.
+    /// The file, as the patch names it.
     pub path: String,
-    /// What is wrong.
+    /// The reason.
     pub why: Why,
 }
 
-/// What is wrong with a patch that is not whole yet.
+/// Why an incomplete patch is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
     /// The path may not be written.
     Path(String),
-    /// It changes a file that is not there.
+    /// The patch changes a file that does not exist.
     Missing,
-    /// Its lines do not stand in the file.
+    /// The lines do not match the file.
     Lines(Refused),
 }
 
-/// Follows a patch that is being written.
+/// Checks a patch while it streams.
 pub struct Watch {
     look: Box<dyn FnMut(&str) -> Look + Send>,
     files: HashMap<String, Looked>,
-    /// Files that the patch makes: what follows for them is about what is not there yet.
-    made: Vec<String>,
-    /// What hunks that are complete add, by file: a later one may change it.
+    /// Files that the patch creates; later hunks may change them.
+    created: Vec<String>,
+    /// The lines that complete hunks add, by file; later hunks may change them.
     added: HashMap<String, String>,
-    /// Hunks that are complete.
     hunks: usize,
-    /// The file that is meant where the patch names none.
     path: Option<String>,
-    /// All complete lines, without their newlines.
+    /// The complete lines, without their newlines.
     lines: Vec<String>,
-    /// The beginning of the next one.
+    /// The incomplete last line.
     rest: String,
-    reading: Reading,
+    state: State,
 }
 
-enum Reading {
-    /// No line has told the dialect yet.
+enum State {
     Unknown,
     Unified(unified::Reader),
     Envelope(envelope::Reader),
     Blocks(blocks::Reader),
-    /// Nothing can be said any more until the patch is whole.
+    /// No further checks are possible until the patch is complete.
     Over,
 }
 
@@ -110,25 +110,26 @@ impl std::fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// `look` tells what is at a path, and is asked once for each. `path` is the file that is meant where the patch names none.
+    /// Creates a watch. `look` tells what is at a path and is called once per path; `path` is the
+    /// default for a patch that names no file.
     pub fn new(path: Option<String>, look: impl FnMut(&str) -> Look + Send + 'static) -> Self {
         Self {
             look: Box::new(look),
             files: HashMap::new(),
-            made: Vec::new(),
+            created: Vec::new(),
             added: HashMap::new(),
             hunks: 0,
             path,
             lines: Vec::new(),
             rest: String::new(),
-            reading: Reading::Unknown,
+            state: State::Unknown,
         }
     }
 
-    /// More of the patch, cut anywhere.
+    /// Adds more of the patch, split anywhere.
     ///
     /// # Errors
-    /// When whatever follows the patch will be refused. Nothing may be fed after that.
+    /// Fails if the patch will be refused whatever follows. Do not call this again after an error.
     pub fn feed(&mut self, text: &str) -> Result<(), Stop> {
         self.rest.push_str(text);
         let Some(end) = self.rest.rfind('\n') else { return Ok(()) };
@@ -143,18 +144,18 @@ impl Watch {
         Ok(())
     }
 
-    /// Lines that one edit of a list searches for, so far; which of them stay is not known yet.
+    /// Adds what an edit searches for, so far. It is not known yet which of the lines stay.
     ///
     /// # Errors
-    /// As [`Watch::feed`].
+    /// Same as [`Watch::feed`].
     pub fn searched(&mut self, path: &str, search: &str) -> Result<(), Stop> {
         self.open(path)?;
         let long = memchr::memchr_iter(b'\n', search.as_bytes()).nth(BEGINNING).is_some();
-        if long || search.trim().is_empty() || self.made.iter().any(|made| made == path) {
+        if long || search.trim().is_empty() || self.created.iter().any(|created| created == path) {
             return Ok(());
         }
-        if search.lines().any(lazy::elides) {
-            return Ok(()); // what stands between its parts is known when it is whole
+        if search.lines().any(lazy::is_elision) {
+            return Ok(()); // what the dots stand for is known when the edit is complete
         }
         let hunk = self.hunks + 1;
         let stop = |why| Err(Stop { path: path.to_owned(), why });
@@ -164,43 +165,43 @@ impl Watch {
             Looked::File(file) => {
                 let index = file.borrow_dependent();
                 let body = search.split_terminator('\n').map(|l| (Mark::Keep, bare(l.as_bytes()))).collect();
-                if possible(index, &body, Some(search.as_bytes())) || is_new(&self.added, path, index, &body)
+                if may_match(index, &body, Some(search.as_bytes())) || is_new(&self.added, path, index, &body)
                 {
                     return Ok(());
                 }
-                stop(Why::Lines(feedback::nowhere(index, &body, None).hunk(hunk, 0)))
+                stop(Why::Lines(feedback::not_found(index, &body, None).hunk(hunk, 0)))
             }
         }
     }
 
-    /// One edit of a list.
+    /// Adds a complete edit.
     ///
     /// # Errors
-    /// As [`Watch::feed`].
+    /// Same as [`Watch::feed`].
     pub fn edited(&mut self, path: &str, search: &str, replace: &str) -> Result<(), Stop> {
         edits([(path, search, replace)]).iter().try_for_each(|patch| self.replaced(patch))
     }
 
-    /// An edit whose replacement is still being written; only its complete lines count.
+    /// Adds an edit with an incomplete replacement; only its complete lines count.
     ///
     /// # Errors
-    /// As [`Watch::feed`].
+    /// Same as [`Watch::feed`].
     pub fn replacing(&mut self, path: &str, search: &str, replace: &str) -> Result<(), Stop> {
-        let Some(replace) = last_may_be_lazy(replace) else { return Ok(()) };
-        edits([(path, search, replace)]).iter().try_for_each(|patch| self.leaves_out(patch))
+        let Some(replace) = up_to_placeholder(replace) else { return Ok(()) };
+        edits([(path, search, replace)]).iter().try_for_each(|patch| self.check_placeholders(patch))
     }
 
-    /// A whole file that is still being written; only its complete lines count.
+    /// Adds an incomplete whole file; only its complete lines count.
     ///
     /// # Errors
-    /// As [`Watch::feed`].
+    /// Same as [`Watch::feed`].
     pub fn writing(&mut self, path: &str, content: &str) -> Result<(), Stop> {
-        let Some(content) = last_may_be_lazy(content) else { return Ok(()) };
-        self.leaves_out(&whole(path, content.as_bytes()))
+        let Some(content) = up_to_placeholder(content) else { return Ok(()) };
+        self.check_placeholders(&whole(path, content.as_bytes()))
     }
 
-    /// Refuses a patch whose lines so far stand for code that it leaves out.
-    fn leaves_out(&mut self, patch: &FilePatch) -> Result<(), Stop> {
+    /// Refuses an incomplete patch that adds a placeholder.
+    fn check_placeholders(&mut self, patch: &FilePatch) -> Result<(), Stop> {
         let path = patch.from.as_ref().unwrap_or(&patch.path);
         self.open(path)?;
         let file = match &self.files[path] {
@@ -209,58 +210,55 @@ impl Watch {
             Looked::Unknown => return Ok(()),
         };
         let hunk = if patch.hunks.is_empty() { 0 } else { self.hunks + 1 };
-        match lazy::refusal_so_far(file, patch) {
+        match lazy::refusal(file, patch, false) {
             Some(refused) => Err(Stop { path: path.clone(), why: Why::Lines(refused.hunk(hunk, 0)) }),
             None => Ok(()),
         }
     }
 
-    /// A search and its replacement.
     fn replaced(&mut self, patch: &FilePatch) -> Result<(), Stop> {
-        self.leaves_out(patch)?;
+        self.check_placeholders(patch)?;
         if patch.hunks.is_empty() {
-            self.made.push(patch.path.clone());
+            self.created.push(patch.path.clone());
         }
-        if self.made.contains(&patch.path) { Ok(()) } else { self.judge(patch) }
+        if self.created.contains(&patch.path) { Ok(()) } else { self.judge(patch) }
     }
 
-    /// The last line is complete.
     fn line(&mut self) -> Result<(), Stop> {
-        if matches!(self.reading, Reading::Unknown) {
-            self.reading = self.begin();
+        if matches!(self.state, State::Unknown) {
+            self.state = self.begin();
         }
-        let mut reading = std::mem::replace(&mut self.reading, Reading::Over);
-        let going_on = match &mut reading {
-            Reading::Unknown => Ok(true),
-            Reading::Over => Ok(false),
-            Reading::Unified(reader) => reader.line(self),
-            Reading::Envelope(reader) => reader.line(self),
-            Reading::Blocks(reader) => reader.line(self),
+        let mut state = std::mem::replace(&mut self.state, State::Over);
+        let proceed = match &mut state {
+            State::Unknown => Ok(true),
+            State::Over => Ok(false),
+            State::Unified(reader) => reader.line(self),
+            State::Envelope(reader) => reader.line(self),
+            State::Blocks(reader) => reader.line(self),
         }?;
-        if going_on {
-            self.reading = reading;
+        if proceed {
+            self.state = state;
         }
         Ok(())
     }
 
-    /// The dialect, by the lines so far: the first that can only be one.
-    fn begin(&self) -> Reading {
+    fn begin(&self) -> State {
         if self.lines.iter().any(|line| line.trim_start().starts_with(['[', '{'])) {
-            return Reading::Over; // perhaps a list of edits, which is one when it is whole
+            return State::Over; // may be a JSON list of edits, which is parsed when complete
         }
         let last: Vec<&str> =
             self.lines[self.lines.len().saturating_sub(2)..].iter().map(String::as_str).collect();
-        // A header of two lines is known at its second.
+        // A two-line header is recognized at its second line.
         let dialect = detect(&last.join("\n"));
         let at = self.lines.len() - 1;
         if dialect.is_some() && self.lines[at].starts_with([' ', '\t']) {
-            return Reading::Over; // indented as a whole, perhaps: known when it is whole
+            return State::Over; // the whole patch may be indented, which is known when it is complete
         }
         match dialect {
-            None | Some(Dialect::Edits | Dialect::WholeFile) => Reading::Unknown,
-            Some(Dialect::Unified) => Reading::Unified(unified::Reader::new(at)),
-            Some(Dialect::Envelope) => Reading::Envelope(envelope::Reader::default()),
-            Some(Dialect::SearchReplace) => Reading::Blocks(blocks::Reader::default()),
+            None | Some(Dialect::Edits | Dialect::WholeFile) => State::Unknown,
+            Some(Dialect::Unified) => State::Unified(unified::Reader::new(at)),
+            Some(Dialect::Envelope) => State::Envelope(envelope::Reader::default()),
+            Some(Dialect::SearchReplace) => State::Blocks(blocks::Reader::default()),
         }
     }
 
@@ -268,7 +266,7 @@ impl Watch {
         self.lines[range].iter().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 
-    /// Looks at a file that the patch names; a path that may not be written is refused.
+    /// Looks up a file that the patch names; refuses a path that may not be written.
     fn open(&mut self, path: &str) -> Result<(), Stop> {
         if self.files.contains_key(path) {
             return Ok(());
@@ -283,11 +281,11 @@ impl Watch {
         Ok(())
     }
 
-    /// Judges a hunk that is complete.
+    /// Checks complete hunks.
     fn judge(&mut self, patch: &FilePatch) -> Result<(), Stop> {
         let path = patch.from.as_ref().unwrap_or(&patch.path);
         self.open(path)?;
-        if self.made.contains(path) {
+        if self.created.contains(path) {
             return Ok(());
         }
         let stop = |why| Err(Stop { path: path.clone(), why });
@@ -299,11 +297,11 @@ impl Watch {
                 for hunk in &patch.hunks {
                     self.hunks += 1;
                     let index = file.borrow_dependent();
-                    let meant = settle_one(index, hunk, patch.dialect);
+                    let meant = resolve_one(index, hunk, patch.dialect);
                     let meant = meant.as_ref().map(|meant| meant.as_ref().unwrap_or(hunk));
                     match meant.map_err(Clone::clone).and_then(|hunk| candidates(index, hunk, patch.dialect))
                     {
-                        // In too many or in several places: other hunks may tell which.
+                        // Other hunks may resolve an ambiguity.
                         Ok(_) | Err(Refused { kind: Kind::Ambiguous, .. }) => {}
                         Err(_) if is_new(&self.added, path, index, &body(hunk)) => {}
                         Err(refused) => return stop(Why::Lines(refused.hunk(self.hunks, 0))),
@@ -319,7 +317,6 @@ impl Watch {
         }
     }
 
-    /// Judges the first lines of a hunk.
     fn judge_beginning(&mut self, patch: &FilePatch) -> Result<(), Stop> {
         let path = patch.from.as_ref().unwrap_or(&patch.path);
         self.open(path)?;
@@ -329,10 +326,9 @@ impl Watch {
         };
         match &self.files[path] {
             Looked::File(file)
-                if patch
-                    .hunks
-                    .iter()
-                    .any(|hunk| beginning(hunk) && !possible(file.borrow_dependent(), &body(hunk), None)) =>
+                if patch.hunks.iter().any(|hunk| {
+                    beginning(hunk) && !may_match(file.borrow_dependent(), &body(hunk), None)
+                }) =>
             {
                 self.judge(patch)
             }
@@ -342,7 +338,7 @@ impl Watch {
     }
 }
 
-/// Whether a line that is looked for is not in the file but in what hunks before have added to it.
+/// Returns whether a line that is missing from the file was added by an earlier hunk.
 fn is_new(added: &HashMap<String, String>, path: &str, index: &Index<'_>, body: &Body<'_>) -> bool {
     let Some(added) = added.get(path) else { return false };
     old(body).iter().any(|line| {
@@ -351,22 +347,24 @@ fn is_new(added: &HashMap<String, String>, path: &str, index: &Index<'_>, body: 
     })
 }
 
-/// The complete lines of a text, up to the last one that may be a placeholder.
-fn last_may_be_lazy(text: &str) -> Option<&str> {
+/// Returns the complete lines of a text, up to the last one that may be a placeholder.
+fn up_to_placeholder(text: &str) -> Option<&str> {
     let text = &text[..text.rfind('\n')? + 1];
-    let last = text.lines().rev().find(|line| lazy::may_be(line))?;
+    let last = text.lines().rev().find(|line| lazy::is_elision(line))?;
     let end = last.as_ptr() as usize - text.as_ptr() as usize + last.len();
     Some(&text[..end])
 }
 
-/// Whether a hunk that begins with these lines can stand anywhere on any rung. `text` is what is searched within lines so far.
-fn possible(index: &Index<'_>, body: &Body<'_>, text: Option<&[u8]>) -> bool {
+/// Returns whether a hunk that begins with these lines may match on any rung. `text` is the
+/// incomplete search text, for matching within lines.
+fn may_match(index: &Index<'_>, body: &Body<'_>, text: Option<&[u8]>) -> bool {
     let stands = |body: &Body<'_>| {
         let lines = old(body);
         !index.runs(&lines).is_empty()
             || context::may_align(index, body)
             || !index.squeezed_runs(&lines).is_empty()
     };
-    let within = |text: &[u8]| memchr::memmem::find(index.lines.bytes, &with_endings(index, text)).is_some();
+    let within =
+        |text: &[u8]| memchr::memmem::find(index.lines.bytes, &index.lines.with_endings(text)).is_some();
     text.is_some_and(within) || stands(body) || unnumbered(body).is_some_and(|(body, _)| stands(&body))
 }

@@ -1,18 +1,19 @@
-//! What models write around the text of a file: line numbers of `read_file`, a Markdown fence, the markers of a patch, thoughts, escapes.
+//! Strips what models write around the text of a file: line numbers of `read_file`, a Markdown
+//! fence, patch markers, thoughts, escapes.
 //!
-//! It is taken off where it can be nothing else. Otherwise the patch is refused, because it would become part of the file.
+//! Anything that cannot be part of the file is removed. If it could be part of the file but
+//! probably is not, the patch is refused.
 
 use std::borrow::Cow;
 
 use crate::{Action, Dialect, FilePatch, Kind, Refused, blocks, fence::Fence, ladder, lazy};
 
-/// Thoughts that open a text, in any case.
+/// Tags that open thoughts, in any case.
 const THOUGHTS: [&str; 5] = ["<think>", "<thinking>", "<thought>", "<reasoning>", "[THINK]"];
 
-/// Files whose own lines may begin with a number and a bar.
+/// File types whose own lines may begin with a number and a bar.
 const TABLES: [&str; 8] = ["csv", "psv", "tsv", "tab", "dat", "tbl", "data", "in"];
 
-/// The patch without what is around its texts.
 pub(crate) fn bare<'p>(file: Option<&[u8]>, patch: &'p FilePatch) -> Result<Cow<'p, FilePatch>, Refused> {
     if !matches!(patch.dialect, Dialect::WholeFile | Dialect::Edits | Dialect::SearchReplace) {
         return Ok(Cow::Borrowed(patch));
@@ -45,14 +46,14 @@ pub(crate) fn bare<'p>(file: Option<&[u8]>, patch: &'p FilePatch) -> Result<Cow<
     Ok(out)
 }
 
-/// Where a text goes.
+/// Where a new text goes.
 struct Text<'t> {
     path: &'t str,
-    /// What the file holds; nothing when it is not there.
+    /// The content of the file; empty if it does not exist.
     file: &'t str,
-    /// What the text replaces.
+    /// The text that is replaced.
     old: &'t str,
-    /// It is the whole file, not a part.
+    /// The new text is the whole file.
     whole: bool,
 }
 
@@ -78,9 +79,9 @@ impl Text<'_> {
         Err(Refused::new(Kind::Wrapped, format!("the {part} {what}")))
     }
 
-    /// Whether the file, or the text that is replaced, has this line.
+    /// Returns whether the file or the replaced text has this line.
     fn has(&self, line: &str) -> bool {
-        let has = |text: &str| text.lines().any(|there| there.trim() == line.trim());
+        let has = |text: &str| text.lines().any(|other| other.trim() == line.trim());
         has(self.file) || has(self.old)
     }
 
@@ -89,14 +90,14 @@ impl Text<'_> {
         let opens = |mark: &&&str| start.get(..mark.len()).is_some_and(|t| t.eq_ignore_ascii_case(mark));
         match THOUGHTS.iter().find(opens) {
             Some(mark) if !self.old.trim_start().starts_with(mark) => self.refused(&format!(
-                "begins with {mark}, which would become part of {}; send the file's text alone",
+                "begins with {mark}, which would become part of {}; send only the file's text",
                 self.path
             )),
             _ => Ok(()),
         }
     }
 
-    /// One line with `\n` written out, where there are to be several.
+    /// Refuses a single line with `\n` written out where several lines are expected.
     fn escapes(&self, text: &str) -> Result<(), Refused> {
         let line = text.trim_end_matches(['\n', '\r']);
         if line.contains('\n') || lazy::is_prose(self.path) {
@@ -111,7 +112,6 @@ impl Text<'_> {
         Ok(())
     }
 
-    /// A last line that ends a patch.
     fn marker(&self, text: &str) -> Result<Option<String>, Refused> {
         let Some(last) = text.trim_end().lines().last().filter(|last| !self.has(last)) else {
             return Ok(None);
@@ -131,7 +131,6 @@ impl Text<'_> {
         Ok(stray.then(|| text[..at].to_owned()))
     }
 
-    /// A Markdown fence around code.
     fn fence(&self, text: &str) -> Result<Option<String>, Refused> {
         if lazy::is_prose(self.path) {
             return Ok(None);
@@ -144,14 +143,14 @@ impl Text<'_> {
         if self.whole && closed && !inside.iter().any(|line| Fence::opens(line).is_some()) {
             return Ok(Some(inside.iter().flat_map(|line| [*line, "\n"]).collect()));
         }
-        // In a string or a comment it may be meant.
+        // In a string or a comment, the fence may be intended.
         if self.whole || closed && !first.starts_with(' ') {
-            return self.refused("has a Markdown fence (```) around it; send the lines of the file alone");
+            return self.refused("has a Markdown fence (```) around it; send only the file's lines");
         }
         Ok(None)
     }
 
-    /// Line numbers as `read_file` shows them, before every line and counting up from 1.
+    /// Strips line numbers as `read_file` shows them: before every line, counting up from 1.
     fn numbers(&self, text: &str) -> Option<String> {
         let ext = self.path.rsplit_once('.').map(|(_, ext)| ext.to_ascii_lowercase()).unwrap_or_default();
         let table = lazy::is_prose(self.path) || TABLES.contains(&ext.as_str());
@@ -162,7 +161,7 @@ impl Text<'_> {
     }
 }
 
-/// The text of lines that all have a number and a bar or an arrow before them, from 1 on.
+/// Strips the numbers if all lines have one, followed by a bar or an arrow, counting up from 1.
 fn numbered(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut count = 0;
@@ -180,7 +179,7 @@ fn numbered(text: &str) -> Option<String> {
     (count > 1).then_some(out)
 }
 
-/// How many `\n` a line has outside of quotes.
+/// Counts the `\n` escapes of a line outside quotes.
 fn outside_quotes(line: &str) -> usize {
     let mut quote = None;
     let mut count = 0;

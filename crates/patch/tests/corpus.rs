@@ -1,11 +1,11 @@
-//! Every case of `patch_corpus` through the pure engine: what has to go in goes in byte for byte, what may not is refused, and never is
-//! there a wrong result.
+//! Runs every case of `patch_corpus` through the engine. Patches that must apply give the expected
+//! bytes, patches that must be refused are refused, and no result is ever wrong.
 //!
-//! `cargo test -p patch --test corpus -- --nocapture` prints the table. `CORPUS_SEED=7` judges by another corpus of the same make, and
-//! `CORPUS_FAILURES=FILE` writes down every case that failed.
+//! `cargo test -p patch --test corpus -- --nocapture` prints the table. `CORPUS_SEED=7` generates a
+//! different corpus, and `CORPUS_FAILURES=FILE` writes all failed cases to a file.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
-#![allow(clippy::print_stderr, reason = "the table is what the test is for")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
+#![allow(clippy::print_stderr, reason = "the test prints a table")]
 
 mod judge;
 
@@ -46,7 +46,7 @@ impl Count {
 }
 
 #[test]
-fn the_corpus_goes_in_or_is_refused_as_it_has_to_be() {
+fn every_corpus_case_applies_or_is_refused_as_expected() {
     let seed = std::env::var("CORPUS_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_default();
     let cases = patch_corpus::seeded(seed);
     let mut classes: BTreeMap<Class, Count> = BTreeMap::new();
@@ -100,7 +100,7 @@ fn the_corpus_goes_in_or_is_refused_as_it_has_to_be() {
     assert_eq!(
         of(Class::MustRefuse, Verdict::Right),
         all(Class::MustRefuse),
-        "what must be refused\n{}",
+        "patches that must be refused\n{}",
         shown()
     );
     let deformed = of(Class::Deformed, Verdict::Right);
@@ -114,7 +114,7 @@ fn the_corpus_goes_in_or_is_refused_as_it_has_to_be() {
 }
 
 #[test]
-fn whatever_the_corpus_could_hold_goes_in_rightly_or_is_refused() {
+fn generated_cases_apply_correctly_or_are_refused() {
     let from: u64 = std::env::var("CORPUS_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_default();
     let count = std::env::var("CORPUS_COUNT").ok().and_then(|s| s.parse().ok()).unwrap_or(3000);
     let cases = (from * count..(from + 1) * count).filter_map(patch_corpus::one);

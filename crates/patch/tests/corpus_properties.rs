@@ -1,13 +1,14 @@
-//! What holds for every patch of the corpus that goes in: it can be taken back, and what is reported is what has been done.
+//! Properties of every corpus patch that applies: it can be reverted, and the reported numbers are
+//! right.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 
 mod judge;
 
 use patch::{Action, FilePatch, Mark, apply};
 use patch_corpus::{Case, Class, Form};
 
-/// A file before, the patch, and the file afterwards.
+/// A file before the patch, the patch, and the file after it.
 struct Change {
     name: String,
     before: Vec<u8>,
@@ -16,7 +17,7 @@ struct Change {
     how: patch::How,
 }
 
-/// Each file that a right patch changes, in cases of these classes.
+/// Returns the files changed by patches that apply correctly, from cases that `wanted` selects.
 fn changes(wanted: impl Fn(&Case) -> bool) -> Vec<Change> {
     let cases = patch_corpus::cases();
     let mut out = Vec::new();
@@ -44,7 +45,7 @@ fn lines(bytes: &[u8]) -> Vec<&[u8]> {
     bytes.split_inclusive(|b| *b == b'\n').collect()
 }
 
-/// A line's text, whatever ends it, and without the mark before a file's first line.
+/// Returns the text of a line without its ending and without a byte order mark.
 fn text(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -62,31 +63,31 @@ fn failing(name: &str, wrong: Vec<&str>, all: usize) {
 }
 
 #[test]
-fn the_diff_from_after_to_before_takes_every_change_back() {
+fn a_diff_from_new_to_old_reverts_every_change() {
     let changes = changes(|c| matches!(c.class, Class::Clean | Class::Deformed));
-    let back = |c: &&Change| {
+    let reverted = |c: &&Change| {
         let diff = diffy::create_patch_bytes(&c.after, &c.before).to_bytes();
         let Ok(diff) = String::from_utf8(diff) else { return true };
         let patches = patch::parse_for(&diff, Some("x")).map_err(|e| e.to_string());
         let result = patches.and_then(|p| apply(Some(&c.after), &p[0]).map_err(|e| e.to_string()));
         result.is_ok_and(|a| a.bytes.as_deref() == Some(&c.before[..]))
     };
-    let of_note = |c: &&Change| c.before != c.after;
-    let wrong = changes.iter().filter(of_note).filter(|c| !back(c)).map(|c| c.name.as_str()).collect();
-    failing("not taken back", wrong, changes.len());
+    let changed = |c: &&Change| c.before != c.after;
+    let wrong = changes.iter().filter(changed).filter(|c| !reverted(c)).map(|c| c.name.as_str()).collect();
+    failing("not reverted", wrong, changes.len());
 }
 
 #[test]
-fn a_diff_with_its_marks_swapped_takes_its_change_back() {
+fn a_diff_with_swapped_marks_reverts_its_change() {
     let changes = changes(|c| c.class == Class::Clean && matches!(c.form, Form::Unified | Form::Git));
-    let back = |c: &&Change| {
+    let reverted = |c: &&Change| {
         let mut patch = c.patch.clone();
         patch.from = patch.from.map(|from| std::mem::replace(&mut patch.path, from));
         let mut delta = 0isize;
         for hunk in &mut patch.hunks {
             let old = hunk.lines.iter().filter(|l| l.mark != Mark::Add).count();
             let new = hunk.lines.iter().filter(|l| l.mark != Mark::Remove).count();
-            // A range without lines is named by the line before it.
+            // An empty range is named by the line before it.
             let first = hunk.start.map(|s| s as isize + isize::from(old == 0) + delta);
             hunk.start = first.map(|s| (s - isize::from(new == 0)) as usize);
             delta += new as isize - old as isize;
@@ -100,12 +101,12 @@ fn a_diff_with_its_marks_swapped_takes_its_change_back() {
         }
         apply(Some(&c.after), &patch).is_ok_and(|a| a.bytes.as_deref() == Some(&c.before[..]))
     };
-    let wrong = changes.iter().filter(|c| !back(c)).map(|c| c.name.as_str()).collect();
-    failing("not taken back", wrong, changes.len());
+    let wrong = changes.iter().filter(|c| !reverted(c)).map(|c| c.name.as_str()).collect();
+    failing("not reverted", wrong, changes.len());
 }
 
 #[test]
-fn the_lines_reported_as_added_and_removed_are_the_difference() {
+fn added_minus_removed_lines_is_the_growth_of_the_file() {
     let changes = changes(|c| matches!(c.class, Class::Clean | Class::Deformed | Class::Either));
     let counts = |c: &&Change| {
         let (before, after) = (lines(&c.before).len() as isize, lines(&c.after).len() as isize);
@@ -116,9 +117,9 @@ fn the_lines_reported_as_added_and_removed_are_the_difference() {
 }
 
 #[test]
-fn each_hunk_stands_where_it_is_reported() {
+fn each_hunk_matches_at_its_reported_line() {
     let changes = changes(|c| c.class == Class::Clean && c.form != Form::Whole);
-    let stands = |c: &&Change| {
+    let matches = |c: &&Change| {
         let (before, after) = (lines(&c.before), lines(&c.after));
         if c.how.lines.len() != c.patch.hunks.len() {
             return false;
@@ -140,6 +141,6 @@ fn each_hunk_stands_where_it_is_reported() {
             within || at(&before, line - 1, old) && at(&after, start as usize, new)
         })
     };
-    let wrong = changes.iter().filter(|c| !stands(c)).map(|c| c.name.as_str()).collect();
+    let wrong = changes.iter().filter(|c| !matches(c)).map(|c| c.name.as_str()).collect();
     failing("elsewhere", wrong, changes.len());
 }

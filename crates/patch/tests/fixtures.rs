@@ -1,6 +1,6 @@
-//! Every scenario of `fixtures/patches` through the pure engine.
+//! Runs every scenario of `fixtures/patches` through the engine.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 
 use std::{
     collections::BTreeMap,
@@ -47,7 +47,7 @@ fn patches(case: &Path) -> Result<Vec<FilePatch>, ParseError> {
     }
 }
 
-/// The tree afterwards, or the kind of refusal and the feedback.
+/// Returns the resulting tree, or the kind of refusal and the feedback.
 fn run(case: &Path) -> Result<Tree, (String, String)> {
     let mut out = tree(&case.join("input"));
     let before = out.clone();
@@ -89,21 +89,21 @@ fn judge(case: &Path) -> Result<(), String> {
             if after == expected {
                 return Ok(());
             }
-            Err(format!("got\n{}\ninstead of\n{}", show(&after), show(&expected)))
+            Err(format!("got\n{}\nexpected\n{}", show(&after), show(&expected)))
         }
         (Err(_), Err((kind, why))) => Err(format!("refused ({kind}): {why}")),
-        (Ok(wanted), _) if wanted.starts_with("path") => Ok(()), // the workspace's part
+        (Ok(wanted), _) if wanted.starts_with("path") => Ok(()), // checked by the workspace, not the engine
         (Ok(_), Ok(_)) => Err("applied".into()),
         (Ok(wanted), Err((kind, why))) => {
             let mut wanted = wanted.lines();
             let right = wanted.next() == Some(&kind) && wanted.all(|text| why.contains(text));
-            if right { Ok(()) } else { Err(format!("refused otherwise ({kind}): {why}")) }
+            if right { Ok(()) } else { Err(format!("wrong refusal ({kind}): {why}")) }
         }
     }
 }
 
 #[test]
-fn every_scenario_ends_as_it_says() {
+fn every_scenario_gives_the_expected_result() {
     let cases = cases();
     let wrong: Vec<String> = cases
         .iter()

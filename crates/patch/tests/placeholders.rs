@@ -1,6 +1,6 @@
-//! Every line of `fixtures/placeholders`, added by every form of patch.
+//! Adds every line of `fixtures/placeholders` with every kind of patch.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 
 use patch::{FilePatch, Kind, apply, edits, parse, whole};
 
@@ -23,7 +23,7 @@ fn cases(table: &str) -> Vec<Case<'_>> {
         .collect()
 }
 
-/// The text as a change of two lines of the file, in every form.
+/// Returns patches that replace two lines of the file with the text, one per dialect.
 fn forms(case: &Case<'_>) -> Vec<(&'static str, FilePatch)> {
     let Case { path, text, .. } = case;
     let only = |text: String| parse(&text).unwrap().remove(0);
@@ -59,7 +59,7 @@ fn created(case: &Case<'_>) -> Vec<(&'static str, FilePatch)> {
 }
 
 #[test]
-fn a_line_that_stands_for_omitted_code_is_refused_and_no_other() {
+fn only_lines_that_stand_for_omitted_code_are_refused() {
     let table = std::fs::read_to_string(
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/placeholders/lines.txt"),
     )
@@ -98,7 +98,7 @@ fn a_line_that_stands_for_omitted_code_is_refused_and_no_other() {
 }
 
 #[test]
-fn a_line_that_the_file_has_is_no_placeholder() {
+fn a_line_that_the_file_has_is_not_a_placeholder() {
     let file = b"a\n  // ... existing code ...\nb\n";
     let edit = &edits([("a.js", "b\n", "c\n// ... existing code ...\n")])[0];
     assert!(apply(Some(file), edit).is_ok());

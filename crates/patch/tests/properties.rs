@@ -1,14 +1,14 @@
-//! What holds for every patch: the right bytes or a refusal, never a third thing.
+//! Properties of all patches: the result is right, or the patch is refused.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 
 use patch::{FilePatch, apply, edits, parse};
 use proptest::prelude::*;
 
-/// Lines of few kinds, so that hunks often fit in several places.
+/// Uses few distinct lines, so that hunks often match in several places.
 fn lines() -> impl Strategy<Value = Vec<&'static str>> {
     const KINDS: &[&str] = &["a", "b", "  b", "c", "}", "", "    return x", "\tx", "é ü", "--- a", "+++ b"];
-    prop::collection::vec(prop::sample::select(KINDS), 2..30) // one line alone would not show its ending
+    prop::collection::vec(prop::sample::select(KINDS), 2..30) // a single line would not reveal the line ending
 }
 
 fn join(lines: &[&str], crlf: bool, finished: bool) -> String {
@@ -16,12 +16,12 @@ fn join(lines: &[&str], crlf: bool, finished: bool) -> String {
     lines.join(end) + if finished { end } else { "" }
 }
 
-/// A file with either ending, or none at the end.
+/// A file with either line ending, with or without a final newline.
 fn file() -> impl Strategy<Value = String> {
     (lines(), any::<bool>(), any::<bool>()).prop_map(|(l, crlf, finished)| join(&l, crlf, finished))
 }
 
-/// A file before and after, its endings the same.
+/// A file before and after a change, with the same line endings.
 fn change() -> impl Strategy<Value = (String, String)> {
     (lines(), lines(), any::<bool>(), any::<bool>())
         .prop_map(|(a, b, crlf, finished)| (join(&a, crlf, finished), join(&b, crlf, finished)))
@@ -34,7 +34,7 @@ fn one(text: &str) -> Option<FilePatch> {
     patches.pop()
 }
 
-/// Right or refused; whether right.
+/// Asserts that the patch is refused or gives the right result; returns whether it applied.
 fn right_or_refused(old: &str, text: &str, new: &str) -> Result<bool, TestCaseError> {
     let Some(patch) = one(text) else { return Ok(false) };
     match apply(Some(old.as_bytes()), &patch) {
@@ -59,7 +59,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, max_global_rejects: 100_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_diff_of_two_files_makes_the_one_the_other_and_back(old in file(), new in file()) {
+    fn a_diff_of_two_files_applies_in_both_directions(old in file(), new in file()) {
         prop_assume!(old != new && !old.is_empty() && !new.is_empty());
         let diff = diffy::create_patch(&old, &new);
         right_or_refused(&old, &diff.to_string(), &new)?;
@@ -73,7 +73,7 @@ proptest! {
     }
 
     #[test]
-    fn wrong_counts_change_nothing((old, new) in change(), n in 0usize..9, m in 0usize..9) {
+    fn wrong_counts_do_not_change_the_result((old, new) in change(), n in 0usize..9, m in 0usize..9) {
         let diff = diffy::create_patch(&old, &new).to_string();
         let wrong = headers(&diff, |header| {
             let start = header[4..].split([',', ' ']).next().unwrap_or("1");
@@ -87,7 +87,7 @@ proptest! {
         let lines: Vec<&str> = old.split_inclusive('\n').collect();
         let from = from % lines.len().max(1);
         let len = len.min(lines.len() - from);
-        // The last line without a newline is another property's.
+        // A last line without a newline is covered by another property.
         prop_assume!(lines[from..from + len].iter().all(|l| l.ends_with('\n')));
         let search = lines[from..from + len].concat();
         let end = if old.contains('\r') { "\r\n" } else { "\n" };
@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_readers_panic(lines in prop::collection::vec(prop_oneof![
+    fn no_text_makes_the_parsers_panic(lines in prop::collection::vec(prop_oneof![
         Just("diff --git a/x b/x"), Just("diff --git \"a/\\303\\266 b"), Just("--- a/x"), Just("+++ b/x"), Just("--- /dev/null"), Just("+++ /dev/null"),
         Just("@@ -1,3 +1,4 @@"), Just("@@"), Just("@@ -9999999999999999999999 @@"), Just("@@ class é:"), Just("+é"), Just("-a"), Just(" a"), Just("a"),
         Just("\\ No newline at end of file"), Just("*** Begin Patch"), Just("*** Update File: x"), Just("*** Add File: é"), Just("*** End of File"),
@@ -119,8 +119,8 @@ proptest! {
 }
 
 #[test]
-fn a_patch_that_git_would_take_is_never_refused() {
-    // Unique lines: whatever git makes of two such files has one reading only.
+fn a_patch_that_git_accepts_is_never_refused() {
+    // The lines are unique, so every diff that git would make has one meaning.
     let old: String = (0..400).map(|i| format!("line {i}\n")).collect();
     for step in [7, 13, 50] {
         let new: String = old
@@ -144,7 +144,7 @@ fn a_patch_that_git_would_take_is_never_refused() {
 }
 
 #[test]
-fn a_preview_is_the_change_and_its_counts() {
+fn a_preview_shows_the_change_and_its_counts() {
     let shown = patch::preview(Some(b"a\nb\n"), Some(b"a\nB\nc\n"), "x.txt");
     assert_eq!((shown.added, shown.removed), (2, 1));
     assert_eq!(shown.text, "--- a/x.txt\n+++ b/x.txt\n@@ -1,2 +1,3 @@\n a\n-b\n+B\n+c\n");

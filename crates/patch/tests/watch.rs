@@ -1,6 +1,6 @@
-//! A patch judged while it is written: never refused when, whole, it would have been applied.
+//! A patch checked while it streams is never refused if the complete patch applies.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 type Tree = BTreeMap<String, Vec<u8>>;
 
-/// What the engine makes of the whole patch.
+/// Applies the complete patch.
 fn whole(tree: &Tree, text: &str) -> Result<(), String> {
     for patch in parse(text).map_err(|e| e.to_string())? {
         let source = patch.from.as_ref().unwrap_or(&patch.path);
@@ -19,7 +19,7 @@ fn whole(tree: &Tree, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Feeds a patch in pieces; where it was refused, in bytes, and why.
+/// Feeds a patch in pieces. Returns the number of bytes fed and the refusal, if it is refused.
 fn watched(tree: &Tree, pieces: &[&str]) -> Option<(usize, Stop)> {
     let tree = tree.clone();
     let look = move |path: &str| tree.get(path).map_or(Look::Nothing, |bytes| Look::File(bytes.clone()));
@@ -34,7 +34,7 @@ fn watched(tree: &Tree, pieces: &[&str]) -> Option<(usize, Stop)> {
     None
 }
 
-/// Cut after every `n`-th character.
+/// Splits a text after every `n` characters.
 fn pieces(text: &str, n: usize) -> Vec<&str> {
     let cuts: Vec<usize> = text.char_indices().map(|(i, _)| i).step_by(n).chain([text.len()]).collect();
     cuts.windows(2).map(|w| &text[w[0]..w[1]]).collect()
@@ -55,7 +55,7 @@ fn before(case: &Case) -> Tree {
 }
 
 #[test]
-fn no_patch_of_the_corpus_is_refused_early_that_would_have_been_applied() {
+fn no_corpus_patch_that_applies_is_refused_early() {
     let cases = patch_corpus::cases();
     let (mut texts, mut refused, mut early, mut bytes, mut saved) = (0, 0, 0, 0, 0);
     for case in &cases {
@@ -71,7 +71,7 @@ fn no_patch_of_the_corpus_is_refused_early_that_would_have_been_applied() {
             bytes += text.len();
             saved += text.len() - at;
         }
-        // However it is cut, it is refused for the same reason.
+        // The way it is split does not change the refusal.
         let in_pieces = watched(&tree, &pieces(&text, 7));
         assert_eq!(by_line.map(|(_, stop)| stop), in_pieces.map(|(_, stop)| stop), "{}", case.name);
     }
@@ -81,7 +81,7 @@ fn no_patch_of_the_corpus_is_refused_early_that_would_have_been_applied() {
     assert!(texts > 1000 && early > 100);
 }
 
-/// Lines of few kinds, so that hunks often fit in several places.
+/// Uses few distinct lines, so that hunks often match in several places.
 fn lines() -> impl Strategy<Value = Vec<&'static str>> {
     const KINDS: &[&str] = &[
         "a",
@@ -179,7 +179,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_is_refused_early_that_would_have_been_applied(x in lines(), text in dialect_lines()) {
+    fn no_text_that_applies_is_refused_early(x in lines(), text in dialect_lines()) {
         let tree = Tree::from([("x".to_owned(), (x.join("\n") + "\n").into_bytes()), ("y".to_owned(), b"a\nb\nc\n".to_vec())]);
         let text = text.join("\n");
         if let Some((at, stop)) = watched(&tree, &pieces(&text, 3)) {
@@ -190,7 +190,7 @@ proptest! {
 }
 
 #[test]
-fn a_line_to_remove_that_is_nowhere_ends_the_patch_at_that_line() {
+fn a_removed_line_that_matches_nowhere_stops_the_patch_there() {
     let tree = Tree::from([("x".to_owned(), b"one\ntwo\nthree\n".to_vec())]);
     let text = "--- a/x\n+++ b/x\n@@ -1,3 +1,3 @@\n one\n-zwei\n+2\n three\n";
     let (at, stop) = watched(&tree, &pieces(text, 1)).unwrap();
@@ -199,7 +199,7 @@ fn a_line_to_remove_that_is_nowhere_ends_the_patch_at_that_line() {
 }
 
 #[test]
-fn a_path_that_may_not_be_written_ends_the_patch_at_its_header() {
+fn a_path_that_may_not_be_written_stops_the_patch_at_its_header() {
     for (text, read) in [
         ("--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-a\n", 2),
         ("*** Begin Patch\n*** Update File: ../x\n@@\n-a\n", 2),
@@ -213,7 +213,7 @@ fn a_path_that_may_not_be_written_ends_the_patch_at_its_header() {
 }
 
 #[test]
-fn a_placeholder_ends_the_patch_at_its_line() {
+fn a_placeholder_stops_the_patch_at_its_line() {
     let tree = Tree::from([("a.py".to_owned(), b"one\ntwo\nthree\n".to_vec())]);
     for (before, after) in [
         ("--- a/a.py\n+++ b/a.py\n@@ -1,3 +1,2 @@\n one\n-two\n+# ... existing code ...\n", " three\n"),
@@ -236,7 +236,7 @@ fn a_placeholder_ends_the_patch_at_its_line() {
 }
 
 #[test]
-fn a_placeholder_ends_an_edit_and_a_whole_file_at_its_line() {
+fn a_placeholder_stops_an_edit_or_a_whole_file_at_its_line() {
     let look = |_: &str| Look::File(b"one\ntwo\n// ... other code ...\n".to_vec());
     let mut watch = Watch::new(None, look);
     assert!(watch.writing("a.js", "one\n// ... other code ...\n").is_ok());
@@ -247,7 +247,7 @@ fn a_placeholder_ends_an_edit_and_a_whole_file_at_its_line() {
 }
 
 #[test]
-fn dots_that_a_search_has_too_are_judged_with_the_whole_block() {
+fn dots_in_both_search_and_replacement_are_judged_when_complete() {
     let tree =
         Tree::from([("a.py".to_owned(), b"def f():\n    a = 1\n    b = 2\n\n    return a\n".to_vec())]);
     let text = "a.py\n<<<<<<< SEARCH\ndef f():\n    a = 1\n...\n    return a\n=======\ndef f():\n...\n    a = 1\n    c = 3\n    return a\n>>>>>>> REPLACE\n";
@@ -258,7 +258,7 @@ fn dots_that_a_search_has_too_are_judged_with_the_whole_block() {
 }
 
 #[test]
-fn what_a_patch_has_made_itself_is_not_missing() {
+fn a_patch_may_change_what_it_created_itself() {
     let tree = Tree::from([("a".to_owned(), b"one\ntwo\n".to_vec())]);
     for text in [
         "*** Begin Patch\n*** Add File: n\n+x\n*** Update File: n\n@@\n-x\n+y\n*** End Patch\n",
@@ -274,7 +274,7 @@ fn what_a_patch_has_made_itself_is_not_missing() {
 }
 
 #[test]
-fn no_scenario_of_the_fixtures_is_refused_early_that_is_applied() {
+fn no_fixture_that_applies_is_refused_early() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/patches");
     let mut seen = 0;
     for case in std::fs::read_dir(root).unwrap().map(|case| case.unwrap().path()).filter(|case| case.is_dir())

@@ -1,10 +1,10 @@
-//! What models write around the text of a file.
+//! Tests what models write around the text of a file.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use patch::{Kind, apply, edits, whole};
 
-/// The content that is written, or the kind of the refusal.
+/// Returns the content that is written, or the kind of refusal.
 fn written(path: &str, there: Option<&str>, content: &str) -> Result<String, Kind> {
     let applied = apply(there.map(str::as_bytes), &whole(path, content.as_bytes())).map_err(|e| e.kind)?;
     Ok(String::from_utf8(applied.bytes.unwrap()).unwrap())
@@ -19,7 +19,7 @@ fn edited(path: &str, there: &str, search: &str, replace: &str) -> Result<String
 const PY: &str = "def f():\n    return 1\n";
 
 #[test]
-fn line_numbers_before_every_line_of_a_whole_file_are_taken_off() {
+fn line_numbers_before_every_line_of_a_whole_file_are_stripped() {
     let right = Ok("def f():\n    return 2\n".to_owned());
     assert_eq!(written("a.py", Some(PY), "1|def f():\n2|    return 2\n"), right);
     assert_eq!(written("a.py", Some(PY), "1|def f():\n2|    return 2"), right);
@@ -36,7 +36,7 @@ fn line_numbers_before_every_line_of_a_whole_file_are_taken_off() {
 }
 
 #[test]
-fn a_fence_around_a_file_of_code_is_taken_off_and_one_around_a_replacement_refused() {
+fn a_fence_around_a_code_file_is_stripped_and_around_a_replacement_refused() {
     let code = Ok("x = 1\n".to_owned());
     assert_eq!(written("n.py", None, "```python\nx = 1\n```\n"), code);
     assert_eq!(written("n.py", None, "```\nx = 1\n```"), code);
@@ -51,7 +51,7 @@ fn a_fence_around_a_file_of_code_is_taken_off_and_one_around_a_replacement_refus
 }
 
 #[test]
-fn the_end_of_a_patch_is_no_line_of_a_file() {
+fn the_end_marker_of_a_patch_is_stripped_or_refused() {
     for mark in [">>>>>>> REPLACE", "*** End Patch"] {
         assert_eq!(written("n.py", None, &format!("x = 1\n{mark}\n")), Ok("x = 1\n".into()));
         let right = Ok("def f():\n    return 2\n".to_owned());
@@ -77,7 +77,7 @@ fn thoughts_before_the_text_are_refused() {
 }
 
 #[test]
-fn one_line_with_line_breaks_written_out_is_refused() {
+fn a_single_line_with_escaped_line_breaks_is_refused() {
     assert_eq!(written("n.py", None, "a = 1\\nb = 2\\n"), Err(Kind::Wrapped));
     assert_eq!(written("a.py", Some(PY), "def f():\\n    return 2"), Err(Kind::Wrapped));
     assert_eq!(edited("a.py", PY, PY, "def f():\\n    return 2"), Err(Kind::Wrapped));

@@ -1,4 +1,5 @@
-//! Shows the cases whose names contain a text, or the one of `any/N`: `cargo run -p patch_corpus --example show_case TEXT [SEED]`.
+//! Shows the cases whose names contain TEXT, or the generated case `any/N`:
+//! `cargo run -p patch_corpus --example show_case TEXT [SEED]`.
 
 use std::io::{self, Write as _};
 
@@ -24,7 +25,7 @@ fn main() -> io::Result<()> {
             None => writeln!(out, "{:#}", case.input.arguments())?,
         }
         if let Expected::Refused(kind) = &case.expected {
-            writeln!(out, "to be refused: {}", kind.unwrap_or("for any reason"))?;
+            writeln!(out, "must be refused: {}", kind.unwrap_or("for any reason"))?;
         }
     }
     Ok(())

@@ -1,7 +1,9 @@
-//! Writes the corpus as folders, like `fixtures/patches`: `cargo run -p patch_corpus --example write_corpus DIR`.
+//! Writes the corpus as directories, like `fixtures/patches`:
+//! `cargo run -p patch_corpus --example write_corpus DIR`.
 //!
-//! Each case is `NNNNN/` with `name.txt`, `input/`, the patch as `patch.txt` or the tool's other arguments as `arguments.json`, and
-//! `expected/` or `refused.txt`. Links and files outside are in `plants.txt`.
+//! Each case is a directory `NNNNN/` with `name.txt`, `input/`, the patch as `patch.txt`,
+//! `edits.json` or `arguments.json`, and `expected/` or `refused.txt`. Links and outside files are
+//! in `plants.txt`.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 

@@ -1,4 +1,4 @@
-//! Base edits: a few hundred changes of files, whose results are known because they are made, not found.
+//! Base edits: a few hundred file changes whose results are known by construction.
 
 use crate::{
     Form, Tree,
@@ -8,13 +8,13 @@ use crate::{
     text::{End, Layout, TEXTS, Text, make},
 };
 
-/// An edit of one or several files, and files that nothing happens to.
+/// An edit of one or more files, and files that it leaves alone.
 #[derive(Debug, Clone)]
 pub(crate) struct Base {
     pub(crate) name: String,
     pub(crate) edits: Vec<FileEdit>,
     pub(crate) others: Vec<(String, Text)>,
-    /// Of the corpus that it is in.
+    /// The seed of the corpus.
     pub(crate) seed: u64,
 }
 
@@ -41,7 +41,7 @@ impl Base {
         self.unchanged().into_iter().chain(self.edits.iter().filter_map(file)).collect()
     }
 
-    /// Whether a form can say all of it.
+    /// Returns whether a form can express the whole edit.
     pub(crate) fn fits(&self, form: Form) -> bool {
         self.edits.iter().all(|e| edit_fits(e, form)) && (form != Form::Whole || self.edits.len() == 1)
     }
@@ -52,7 +52,7 @@ fn edit_fits(edit: &FileEdit, form: Form) -> bool {
     let moved = edit.to.is_some();
     let empty = edit.created.as_ref().is_some_and(|t| t.rows.is_empty());
     let special = edit.created.as_ref().is_some_and(|t| t.unfinished() || t.bom || t.has(End::CrLf));
-    // Whether the new last line ends is a matter of bytes here, which only diffs speak of.
+    // Here a missing final newline is part of the content, and only diffs can express it.
     let before = edit.before.as_ref().is_some_and(Text::unfinished);
     let ends = edit.final_newline.is_some()
         || before && !edit.deleted && !edit.after().is_some_and(|t| t.unfinished());
@@ -84,7 +84,7 @@ pub(crate) fn all(seed: u64) -> Vec<Base> {
     out
 }
 
-/// An edit like those of [`all`], any of them.
+/// Returns a random edit like those of [`all`].
 pub(crate) fn any(seed: u64) -> Option<Base> {
     let mut random = Random::new(seed, 30_000);
     let count = if random.percent(15) { 2 + random.below(2) } else { 1 };
@@ -110,7 +110,7 @@ pub(crate) fn any(seed: u64) -> Option<Base> {
     Some(base)
 }
 
-/// Created, deleted, moved, made executable.
+/// Edits that create, delete or move a file or change its mode.
 fn whole_files(seed: u64, out: &mut Vec<Base>) {
     for (i, (path, text)) in TEXTS.iter().enumerate() {
         let mut random = Random::new(seed, 10_000 + i);
@@ -170,7 +170,7 @@ fn whole_files(seed: u64, out: &mut Vec<Base>) {
     }
 }
 
-/// Two to four files at once.
+/// Edits of two to four files.
 fn several_files(seed: u64, out: &mut Vec<Base>) {
     for i in 0..36 {
         let mut random = Random::new(seed, 20_000 + i);
@@ -196,7 +196,7 @@ fn several_files(seed: u64, out: &mut Vec<Base>) {
     }
 }
 
-/// Small, empty, repetitive and oddly named files.
+/// Edits of small, empty, repetitive and oddly named files.
 fn odd_files(out: &mut Vec<Base>) {
     let op = |at, remove, add: &[&str]| Op { at, remove, add: add.iter().map(|t| (*t).to_owned()).collect() };
     let mut one = |name: &str, path: &str, text: &str, ops: Vec<Op>| {

@@ -1,4 +1,4 @@
-//! What is no patch, or one that nobody can carry out, by hand.
+//! Handwritten invalid patches, and patches that no engine can apply.
 
 use crate::{
     Case, Edit, Form, Input, Tree,
@@ -8,7 +8,7 @@ use crate::{
 const FILE: &str =
     "alpha = 1\nbravo = 2\n\ndef charlie():\n    return alpha\n\ndef delta():\n    return alpha\n";
 
-/// What is no patch, or one that nobody can carry out.
+/// Adds handwritten invalid patches, and patches that no engine can apply.
 pub(crate) fn cases(out: &mut Vec<Case>) {
     let before: Tree = [("x.py", FILE), ("y.py", "other = 1\n")]
         .into_iter()
@@ -19,11 +19,11 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
         out.push(refused(name, form, why, before.clone(), input, kind));
     };
     let diffs: &[(&str, &str, Kind)] = &[
-        ("no patch at all", "", None),
-        ("no patch at all", "\n\n", None),
-        ("no patch at all", "I would change alpha to 2 in x.py.\n", None),
-        ("no patch at all", "```python\nalpha = 2\n```\n", None),
-        ("no patch at all", "- alpha = 1\n+ alpha = 2\n", None),
+        ("not a patch", "", None),
+        ("not a patch", "\n\n", None),
+        ("not a patch", "I would change alpha to 2 in x.py.\n", None),
+        ("not a patch", "```python\nalpha = 2\n```\n", None),
+        ("not a patch", "- alpha = 1\n+ alpha = 2\n", None),
         ("no hunks", "--- a/x.py\n+++ b/x.py\n", None),
         ("no hunks", "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n", None),
         ("no hunks", "diff --git a/x.py b/x.py\nindex 1..2 100644\n", None),
@@ -54,7 +54,7 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
             "--- a/x.py\n+++ b/x.py\n@@ -40 +40 @@\n-    return alpha\n+    return bravo\n",
             Some("ambiguous"),
         ),
-        ("no place", "--- a/x.py\n+++ b/x.py\n@@\n+    echo = 3\n", Some("no_context")),
+        ("nothing says where", "--- a/x.py\n+++ b/x.py\n@@\n+    echo = 3\n", Some("no_context")),
         (
             "one of two files wrong",
             "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-alpha = 1\n+alpha = 3\n--- a/y.py\n+++ b/y.py\n@@ -1 +1 @@\n-other = 9\n+other = 2\n",
@@ -96,7 +96,7 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
         ),
         ("the file exists", "*** Begin Patch\n*** Add File: y.py\n+alpha = 1\n*** End Patch\n"),
         ("the file does not exist", "*** Begin Patch\n*** Delete File: z.py\n*** End Patch\n"),
-        ("no place", "*** Begin Patch\n*** Update File: x.py\n@@\n+echo = 3\n*** End Patch\n"),
+        ("nothing says where", "*** Begin Patch\n*** Update File: x.py\n@@\n+echo = 3\n*** End Patch\n"),
         (
             "two places",
             "*** Begin Patch\n*** Update File: x.py\n@@\n-    return alpha\n+    return bravo\n*** End Patch\n",
@@ -156,7 +156,7 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
     let lists: Vec<(&str, Vec<Edit>)> = vec![
         ("two places", vec![edit("x.py", "return alpha", "return bravo")]),
         ("two places", vec![edit("x.py", "alpha", "echo")]),
-        ("a removed line is nowhere", vec![edit("x.py", "alpha = 12", "alpha = 2")]),
+        ("a removed line matches nowhere", vec![edit("x.py", "alpha = 12", "alpha = 2")]),
         ("nothing changes", vec![edit("x.py", "alpha = 1", "alpha = 1")]),
         (
             "two hunks change the same lines",

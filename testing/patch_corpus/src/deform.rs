@@ -1,4 +1,4 @@
-//! Patches with the mistakes that models make, one by one and several at once.
+//! Patches with the mistakes that models make, one or several at once.
 
 use crate::{
     Case, Class, Expected, Form,
@@ -12,7 +12,7 @@ use crate::{
     write::Draft,
 };
 
-/// Deformations alone, and several at once, made of each base edit in each form.
+/// How many patches with a single deformation, and with several, are made per base edit and form.
 const ALONE: usize = 2;
 const AT_ONCE: usize = 1;
 
@@ -26,7 +26,7 @@ pub(crate) const FORMS: &[(Form, &str)] = &[
 ];
 
 pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
-    // Where the next deformation is taken from: each comes up equally often.
+    // The next deformation of each form, so that all come up equally often.
     let mut turn = [bases.first().map_or(0, |b| b.seed as usize * 13); 6];
     for (b, base) in bases.iter().enumerate() {
         for (f, (form, label)) in FORMS.iter().enumerate().filter(|(_, (form, _))| base.fits(*form)) {
@@ -54,7 +54,8 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     }
 }
 
-/// Deformations that few edits can have: made wherever they can be, but for the first two: of one edit in five.
+/// Deformations that few edits allow. They are made wherever possible, except that the first two
+/// are made for one edit in five.
 const RARE: &[D] = &[
     D::ContextMissing,
     D::ContextExtra,
@@ -67,7 +68,7 @@ const RARE: &[D] = &[
     D::EndOfFile,
 ];
 
-/// The edit in one form, with up to four deformations.
+/// Returns the edit in a random form, with up to four deformations.
 pub(crate) fn any(base: &Base) -> Option<Case> {
     let mut random = Random::new(base.seed, 31_000);
     let fits: Vec<_> = FORMS.iter().filter(|(form, _)| base.fits(*form)).collect();
@@ -106,7 +107,7 @@ fn case(draft: &Draft<'_>, label: &str, made: &[D]) -> Case {
     }
 }
 
-/// A patch as a careful author writes it: with as much context as it takes to be clear, if that can be had.
+/// Writes the patch like a careful author, with enough context to be unambiguous if possible.
 pub(crate) fn clean<'a>(base: &'a Base, form: Form, random: &mut Random) -> Draft<'a> {
     let unified = matches!(form, Form::Unified | Form::Git);
     let least = if unified { *random.pick(&[3, 3, 3, 1, 2]) } else { random.between(1, 3) };
@@ -121,7 +122,7 @@ fn deformed<'a>(
     turn: &mut usize,
     random: &mut Random,
 ) -> Option<(Draft<'a>, Vec<D>)> {
-    // With enough context for those that need some.
+    // The probe has enough context for deformations that need some.
     let probe = Draft::new(base, form, 4, true);
     let mut chosen: Vec<(D, u32)> = Vec::new();
     for _ in 0..ALL.len() {
@@ -139,10 +140,10 @@ fn deformed<'a>(
     made(base, form, &chosen, random)
 }
 
-/// The edit with these deformations, as far as they can be made.
+/// Returns the edit with as many of these deformations as possible.
 fn made<'a>(base: &'a Base, form: Form, chosen: &[D], random: &mut Random) -> Option<(Draft<'a>, Vec<D>)> {
     let start = clean(base, form, random);
-    // Some need more context than the draft had, others lose what made it clear.
+    // Some deformations need more context than the draft has; others make the draft ambiguous.
     let draft = |context| {
         let mut draft = Draft::new(base, form, context, true);
         let made: Vec<D> =
@@ -159,7 +160,7 @@ pub(crate) fn leading_context(hunk: &Hunk) -> usize {
     hunk.lines.iter().take_while(|l| l.mark == Mark::Keep).count()
 }
 
-/// Makes one deformation; `false`, and nothing is changed, when there is nothing to deform.
+/// Makes a deformation. Returns `false` and leaves the draft alone if it does not apply.
 fn apply(deformation: D, draft: &mut Draft<'_>, random: &mut Random) -> bool {
     let mut changed = draft.clone();
     let applies = change(deformation, &mut changed, random);

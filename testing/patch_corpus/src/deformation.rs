@@ -1,6 +1,6 @@
-//! The mistakes that models make in patches, by name.
+//! The mistakes that models make in patches.
 
-/// Deformations in the order in which they are made; of a group, only one at a time.
+/// Deformations, in the order in which they are applied. Of each group, a patch has at most one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Deformation {
     NoFinalNewlineMarker,
@@ -60,24 +60,24 @@ pub(crate) enum Deformation {
 
 use Deformation as D;
 
-/// What each is called, and its group.
+/// The name and the group of each deformation.
 pub(crate) const ALL: &[(D, &str, u32)] = &[
     (D::NoFinalNewlineMarker, "no-newline marker missing", 1),
     (D::HunksShuffled, "hunks shuffled", 2),
     (D::SplitSections, "one file in two sections", 3),
     (D::ContextTypo, "context: typo", 4),
-    (D::ContextWord, "context: other word", 4),
+    (D::ContextWord, "context: wrong word", 4),
     (D::ContextMissing, "context: line missing", 4),
-    (D::ContextExtra, "context: line too many", 4),
-    (D::TrailingAdded, "trailing blanks added", 5),
-    (D::TrailingLost, "trailing blanks lost", 5),
-    (D::Deeper, "indented too deep", 6),
+    (D::ContextExtra, "context: extra line", 4),
+    (D::TrailingAdded, "trailing whitespace added", 5),
+    (D::TrailingLost, "trailing whitespace lost", 5),
+    (D::Deeper, "indented too deeply", 6),
     (D::Shallower, "indented too little", 6),
     (D::TabsToSpaces, "spaces for tabs", 6),
     (D::SpacesToTabs, "tabs for spaces", 6),
     (D::Typographic, "typographic for ASCII", 7),
     (D::AsciiForTypographic, "ASCII for typographic", 7),
-    (D::BlankPrefixLost, "blank context without its blank", 8),
+    (D::BlankPrefixLost, "blank context without its space", 8),
     (D::NumbersPasted, "line numbers pasted", 9),
     (D::NumbersPastedOldOnly, "line numbers pasted, old lines only", 9),
     (D::WrongCounts, "wrong counts", 10),
@@ -86,23 +86,23 @@ pub(crate) const ALL: &[(D, &str, u32)] = &[
     (D::DotsHeader, "@@ ... @@", 10),
     (D::LettersHeader, "letters for numbers", 10),
     (D::TextHeader, "text for numbers", 10),
-    (D::LineOffSmall, "line off by few", 11),
-    (D::LineOffLarge, "line off by many", 11),
+    (D::LineOffSmall, "line number slightly off", 11),
+    (D::LineOffLarge, "line number far off", 11),
     (D::NoPrefixes, "no a/ b/", 12),
-    (D::TimeStamps, "time stamps", 13),
-    (D::NameQuoting, "names quoted otherwise", 14),
+    (D::TimeStamps, "timestamps", 13),
+    (D::NameQuoting, "names quoted differently", 14),
     (D::NoSection, "no section in header", 15),
     (D::LfForCrlf, "LF for CRLF", 16),
     (D::CrlfForLf, "CRLF for LF", 16),
     (D::BomLost, "byte order mark lost", 17),
     (D::BomBefore, "byte order mark before the patch", 18),
     (D::LandmarkRight, "@@ header right", 19),
-    (D::LandmarkRough, "@@ header roughly", 19),
+    (D::LandmarkRough, "@@ header shortened", 19),
     (D::EndOfFile, "end of file marked", 20),
     (D::NoBeginPatch, "no begin line", 21),
     (D::NoEndPatch, "no end line", 22),
     (D::NameBold, "path in bold", 23),
-    (D::NameLabelled, "path labelled", 23),
+    (D::NameLabelled, "path labeled", 23),
     (D::NameOnce, "path once", 23),
     (D::NameOutsideFence, "path outside the fence", 23),
     (D::LongMarkers, "longer markers", 24),

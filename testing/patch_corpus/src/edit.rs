@@ -1,4 +1,4 @@
-//! Edits of files: what goes, what comes, and what is there afterwards.
+//! Edits of files and their results.
 
 use crate::text::{End, Row, Text};
 
@@ -9,7 +9,7 @@ pub(crate) enum Mark {
     Add,
 }
 
-/// Rows `at..at + remove` of the old file become `add`.
+/// Replaces rows `at..at + remove` of the old file with `add`.
 #[derive(Debug, Clone)]
 pub(crate) struct Op {
     pub(crate) at: usize,
@@ -17,32 +17,32 @@ pub(crate) struct Op {
     pub(crate) add: Vec<String>,
 }
 
-/// A row on its way from the old file to the new one.
+/// A row of the old file, the new file, or both.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) mark: Mark,
     pub(crate) text: String,
-    /// How it ends in the old file, or in the new one when it is added.
+    /// Its ending in the old file, or in the new file if it is added.
     pub(crate) end: End,
-    /// How it ends in the new file.
+    /// Its ending in the new file.
     pub(crate) becomes: End,
-    /// Its index in the old file; for an added one, of the row it comes before.
+    /// Its index in the old file. For an added row, the index of the row below.
     pub(crate) old: usize,
 }
 
-/// What happens to one file.
+/// What happens to a file.
 #[derive(Debug, Clone)]
 pub(crate) struct FileEdit {
     pub(crate) path: String,
-    /// Its new name, when it gets one.
+    /// The new name, if it is renamed.
     pub(crate) to: Option<String>,
-    /// `None` when it is created.
+    /// `None` if it is created.
     pub(crate) before: Option<Text>,
     pub(crate) ops: Vec<Op>,
     /// The content of a created file; `None` otherwise.
     pub(crate) created: Option<Text>,
     pub(crate) deleted: bool,
-    /// Whether the final newline is added or taken away.
+    /// `Some(true)` adds a final newline, `Some(false)` removes it.
     pub(crate) final_newline: Option<bool>,
     pub(crate) executable: bool,
     pub(crate) executable_after: bool,
@@ -75,7 +75,7 @@ impl FileEdit {
         edit
     }
 
-    /// Whether all it does is to change lines of a file that is there and stays where it is.
+    /// Returns whether the edit only changes lines of an existing file.
     pub(crate) fn plain(&self) -> bool {
         self.before.is_some()
             && !self.deleted
@@ -87,7 +87,7 @@ impl FileEdit {
         self.to.as_deref().unwrap_or(&self.path)
     }
 
-    /// Every row of both files, in order.
+    /// Returns all rows of both files, in order.
     pub(crate) fn script(&self) -> Vec<Line> {
         let line = |mark, text: &str, end, old| Line { mark, text: text.into(), end, becomes: end, old };
         if let Some(created) = &self.created {
@@ -103,14 +103,15 @@ impl FileEdit {
         for op in &self.ops {
             let keep = old[next..op.at].iter().enumerate();
             out.extend(keep.map(|(i, r)| line(Mark::Keep, &r.text, r.end, next + i)));
-            let gone = old[op.at..op.at + op.remove].iter().enumerate();
-            out.extend(gone.map(|(i, r)| line(Mark::Remove, &r.text, r.end, op.at + i)));
+            let removed = old[op.at..op.at + op.remove].iter().enumerate();
+            out.extend(removed.map(|(i, r)| line(Mark::Remove, &r.text, r.end, op.at + i)));
             next = op.at + op.remove;
-            out.extend(op.add.iter().map(|t| line(Mark::Add, t, near(old, op.at), next)));
+            out.extend(op.add.iter().map(|t| line(Mark::Add, t, ending_near(old, op.at), next)));
         }
         out.extend(old[next..].iter().enumerate().map(|(i, r)| line(Mark::Keep, &r.text, r.end, next + i)));
-        // Only the last row may be without a newline, and is if the file was so, unless its last row is simply gone.
-        let style = near(old, old.len());
+        // Only the last row may lack a newline. The new file ends like the old one, unless the edit
+        // simply removes its last row.
+        let style = ending_near(old, old.len());
         let last = out.iter().rposition(|l| l.mark != Mark::Remove);
         for (i, line) in out.iter_mut().enumerate() {
             if line.mark == Mark::Remove {
@@ -131,7 +132,7 @@ impl FileEdit {
         out
     }
 
-    /// The file afterwards; `None` when it is gone.
+    /// Returns the file after the edit; `None` if it is deleted.
     pub(crate) fn after(&self) -> Option<Text> {
         if self.deleted {
             return None;
@@ -143,14 +144,15 @@ impl FileEdit {
     }
 }
 
-/// How a row that comes in at `at` ends: as its upper neighbour, else as its lower one.
-fn near(rows: &[Row], at: usize) -> End {
+/// Returns the ending of a row inserted at `at`: that of the row above, or else below.
+fn ending_near(rows: &[Row], at: usize) -> End {
     let ends = |r: &&Row| r.end != End::Nothing;
     let above = rows[..at].iter().rev().find(ends);
     above.or_else(|| rows[at..].iter().find(ends)).map_or(End::Lf, |r| r.end)
 }
 
-/// Whether all neighbours of an operation end alike, so that there is only one way for its new rows to end.
+/// Returns whether all rows around an operation have the same ending, so that the ending of its new
+/// rows is clear.
 pub(crate) fn endings_agree(rows: &[Row], op: &Op) -> bool {
     let from = op.at.saturating_sub(1);
     let to = (op.at + op.remove + 1).min(rows.len());

@@ -1,18 +1,18 @@
-//! Small cases that an engine got wrong once, by hand.
+//! Small handwritten cases that an engine once got wrong.
 
 use crate::{Case, Class, Edit, Expected, Form, Input, Tree};
 
-/// What was wrong, the form, the file before, the patch, the file afterwards. The file is `f`.
+/// Problem, form, old file, patch, new file. The file is named `f`.
 const TEXTS: &[(&str, Form, &str, &str, &str)] = &[
     (
-        "a removed list item is no signature of a mail",
+        "a removed list item is not a mail signature",
         Form::Unified,
         "title\n\n- one\n- two\n- three\n\nend\n",
         "--- a/f\n+++ b/f\n@@ -1 +1 @@\n-title\n+Title\n \n@@ -3 +3 @@\n - one\n-- two\n+- second\n - three\n",
         "Title\n\n- one\n- second\n- three\n\nend\n",
     ),
     (
-        "a removed list item at a hunk's end is no signature of a mail",
+        "a removed list item at the end of a hunk is not a mail signature",
         Form::Git,
         "title\n- one\n- \n",
         "diff --git a/f b/f\n--- a/f\n+++ b/f\n@@ -1,3 +1,2 @@\n-title\n+Title\n - one\n-- \n",
@@ -33,28 +33,28 @@ const TEXTS: &[(&str, Form, &str, &str, &str)] = &[
         "class A:\n    def f(a):\n        if a:\n            return a\n",
     ),
     (
-        "a no-break space is one of several blanks",
+        "a no-break space among spaces",
         Form::Unified,
         "create table t (\n    id      INT,\n    name    TEXT\n);\n",
         "--- a/f\n+++ b/f\n@@ -1,4 +1,5 @@\n create\u{a0}table t (\n     id\u{a0}     INT,\n+    mail\u{a0}   TEXT,\n     name\u{a0}   TEXT\n );\n",
         "create table t (\n    id      INT,\n    mail    TEXT,\n    name    TEXT\n);\n",
     ),
     (
-        "a no-break space before blanks, in added lines",
+        "a no-break space before spaces, in added lines",
         Form::Unified,
         "values (1, 2);\n",
         "--- a/f\n+++ b/f\n@@ -1 +1,2 @@\n values\u{a0}(1, 2);\n+    email\u{a0}      TEXT\n",
         "values (1, 2);\n    email       TEXT\n",
     ),
     (
-        "the last two lines change places in a file without a final newline",
+        "the last two lines are swapped in a file without a final newline",
         Form::Blocks,
         "one,\ntwo,\nthree",
         "f\n<<<<<<< SEARCH\none,\ntwo,\nthree\n=======\none,\nthree\ntwo,\n>>>>>>> REPLACE\n",
         "one,\nthree\ntwo,",
     ),
     (
-        "the last two lines change places in a file without a final newline",
+        "the last two lines are swapped in a file without a final newline",
         Form::Blocks,
         "one,\r\ntwo,\r\nthree",
         "f\n<<<<<<< SEARCH\ntwo,\nthree\n=======\nthree\ntwo,\n>>>>>>> REPLACE\n",
@@ -89,7 +89,8 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
     for (why, form, before, text, after) in TEXTS {
         push(why, *form, tree(&[("f", before)]), Input::Text((*text).into()), tree(&[("f", after)]));
     }
-    // Counts one too large take the next file's header for lines to remove and to add.
+    // With counts that are one too large, the next file's header looks like a removed and an added
+    // line.
     for (old, new) in [
         ("--- /dev/null", "+++ b/g"),
         ("--- a/g\t2026-03-01 10:15:00.000000000 +0100", "+++ b/g\t2026-03-02 10:15:00.000000000 +0100"),
@@ -107,11 +108,11 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
         let after = tree(&[("f", "alpha = 1\nbravo = 3\n"), ("g", "new\n")]);
         push("counts that reach into the next file", Form::Unified, before, Input::Text(text), after);
     }
-    // In a file with endings of both kinds, what is searched begins with a blank line.
+    // The search text starts with a blank line, in a file with mixed endings.
     let edit = Edit { path: "f".into(), search: "\r\ntwo\r\n".into(), replace: "\r\nzwei\r\n".into() };
     let (before, after) = ("zero\none\r\n\r\ntwo\r\nthree\n", "zero\none\r\n\r\nzwei\r\nthree\n");
     push(
-        "a blank line first, endings of both kinds",
+        "search starts with a blank line, mixed endings",
         Form::Edits,
         tree(&[("f", before)]),
         Input::Edits(vec![edit]),

@@ -1,13 +1,13 @@
-//! Hunks: the changed lines of a script with some lines around them.
+//! Hunks: changed lines with their context.
 
 use crate::edit::{FileEdit, Line, Mark};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Hunk {
-    /// Index in the old file of its first old line, or of the row that its lines come before.
+    /// Index of the first old line in the old file, or of the row below the hunk's lines.
     pub(crate) start: usize,
     pub(crate) lines: Vec<Line>,
-    /// A line that stays is not as in the file.
+    /// A context line differs from the file.
     pub(crate) wrong: bool,
 }
 
@@ -24,7 +24,7 @@ impl Hunk {
         self.lines.iter().filter(|l| l.mark == mark).count()
     }
 
-    /// Its removed lines, run by run.
+    /// Returns the removed lines, grouped into runs.
     pub(crate) fn removed(&self) -> Vec<Vec<&str>> {
         let mut out: Vec<Vec<&str>> = Vec::new();
         let mut open = false;
@@ -40,8 +40,8 @@ impl Hunk {
     }
 }
 
-/// The hunks of an edit with `context` lines around each change. With `bytes`, a line that stays but ends otherwise goes and comes back, as
-/// diffs have it.
+/// Returns the hunks of an edit with `context` lines around each change. With `bytes`, a line whose
+/// ending changes is removed and added again, as in a diff.
 pub(crate) fn hunks(edit: &FileEdit, context: usize, bytes: bool) -> Vec<Hunk> {
     let mut script = Vec::new();
     for line in edit.script() {

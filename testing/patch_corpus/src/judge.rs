@@ -1,4 +1,5 @@
-//! Whether a draft has one reading: by counting the places that its old lines could mean, never by asking an engine.
+//! Decides whether a draft is unambiguous, by counting where its old lines could match. No engine
+//! is involved.
 
 use crate::{
     Form,
@@ -9,7 +10,8 @@ use crate::{
     write::{Draft, landmark},
 };
 
-/// A line without anything that a deformation may have changed: blanks, typography, a pasted line number.
+/// Strips everything from a line that a deformation may have changed: whitespace, typography, a
+/// pasted line number.
 pub(crate) fn fold(text: &str) -> String {
     let text = unnumbered(text.trim()).unwrap_or(text);
     text.chars()
@@ -25,14 +27,14 @@ pub(crate) fn fold(text: &str) -> String {
         .replace('…', "...")
 }
 
-/// `12|text`, `12: text` or `12<tab>text` without the number.
+/// Strips the number from `12|text`, `12: text` or `12<tab>text`.
 pub(crate) fn unnumbered(text: &str) -> Option<&str> {
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let rest = if rest.len() < text.len() { rest } else { return None };
     rest.strip_prefix('|').or_else(|| rest.strip_prefix(':')).or_else(|| rest.strip_prefix('\t'))
 }
 
-/// Where these lines stand one after the other; blank lines around them do not count.
+/// Returns where these lines match in a row, ignoring blank lines at both ends.
 fn places(rows: &[String], old: &[String]) -> Vec<usize> {
     let blank = |l: &&String| l.is_empty();
     let skip = old.iter().take_while(blank).count();
@@ -48,7 +50,7 @@ fn places(rows: &[String], old: &[String]) -> Vec<usize> {
         .collect()
 }
 
-/// Where lines stand exactly.
+/// Returns where these lines match exactly.
 pub(crate) fn exact_places(rows: &[&str], old: &[&str]) -> Vec<usize> {
     (0..(rows.len() + 1).saturating_sub(old.len())).filter(|at| rows[*at..*at + old.len()] == *old).collect()
 }
@@ -58,11 +60,8 @@ pub(crate) fn loose_places(rows: &[&str], old: &[&str]) -> Vec<usize> {
     places(&fold(rows), &fold(old))
 }
 
-/// Whether a draft can only mean what it was made from.
+/// Returns whether a draft can only mean the edit it was made from.
 pub(crate) fn decided(draft: &Draft<'_>) -> bool {
-    if draft.vague {
-        return false;
-    }
     let files = draft.base.edits.iter().zip(&draft.hunks);
     draft.form == Form::Whole || files.into_iter().all(|(edit, hunks)| file_decided(draft, edit, hunks))
 }
@@ -113,7 +112,7 @@ fn file_decided(draft: &Draft<'_>, edit: &FileEdit, hunks: &[Hunk]) -> bool {
         if draft.form == Form::Edits && texts.len() != 1 {
             return false;
         }
-        // A number that is wrong may name another place as well.
+        // A wrong line number may happen to name another match.
         if exact.len() > 1 && (numbered || matches!(draft.form, Form::Blocks | Form::Edits) || draft.shuffled)
         {
             return false;
@@ -128,14 +127,16 @@ fn file_decided(draft: &Draft<'_>, edit: &FileEdit, hunks: &[Hunk]) -> bool {
     draft.shuffled || assignments(&all, &lengths, 0, 0) == 1
 }
 
-/// The removed lines alone tell where it is: each run of them stands once, and says something.
+/// Returns whether the removed lines alone are unambiguous: each run of them matches once and has
+/// enough letters.
 fn anchored(rows: &[&str], hunk: &Hunk) -> bool {
     let runs = hunk.removed();
-    let says = |run: &Vec<&str>| run.iter().any(|l| l.chars().filter(|c| c.is_alphanumeric()).count() >= 6);
-    !runs.is_empty() && runs.iter().all(|run| says(run) && loose_places(rows, run).len() == 1)
+    let distinctive =
+        |run: &Vec<&str>| run.iter().any(|l| l.chars().filter(|c| c.is_alphanumeric()).count() >= 6);
+    !runs.is_empty() && runs.iter().all(|run| distinctive(run) && loose_places(rows, run).len() == 1)
 }
 
-/// The rows on which the searched text begins somewhere, for forms that search texts.
+/// Returns the rows where the search text starts, in forms that search for text.
 fn text_places(draft: &Draft<'_>, rows: &[&str], hunk: &Hunk) -> Vec<usize> {
     let mut out = Vec::new();
     if matches!(draft.form, Form::Blocks | Form::Edits) {
@@ -153,7 +154,8 @@ fn text_places(draft: &Draft<'_>, rows: &[&str], hunk: &Hunk) -> Vec<usize> {
     out
 }
 
-/// Whether a draft means something else by rights than what it was made from, so that nobody can be blamed.
+/// Returns whether a draft legitimately means something else than its edit, so that no engine can
+/// be blamed.
 pub(crate) fn misleads(draft: &Draft<'_>) -> bool {
     literal(draft)
         || misdirected(draft)
@@ -161,12 +163,13 @@ pub(crate) fn misleads(draft: &Draft<'_>) -> bool {
         || draft.base.edits.iter().any(|edit| (!draft.exact || mixed(edit)) && moved(draft, edit))
 }
 
-/// Which lines moved past which decides how they end.
+/// Returns whether the file mixes line endings. If so, it matters which line moved past which.
 fn mixed(edit: &FileEdit) -> bool {
     edit.before.as_ref().is_some_and(Text::mixed)
 }
 
-/// A line number or the order of the hunks is wrong, and there is more than one place for it to lead to.
+/// Returns whether a line number or the order of the hunks is wrong and there are several matches,
+/// so that an engine may select another one.
 fn misdirected(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let several = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {
@@ -179,7 +182,8 @@ fn misdirected(draft: &Draft<'_>) -> bool {
     (draft.unified() && draft.style.offset != 0 || wrong_order) && files.into_iter().any(several)
 }
 
-/// Lines that are not as in the file stand in several places that differ, so that another may be closer to what is written.
+/// Returns whether deformed lines match in several places that differ, so that another place may be
+/// more similar.
 fn closer_elsewhere(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let closer = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {
@@ -191,10 +195,11 @@ fn closer_elsewhere(draft: &Draft<'_>) -> bool {
     !draft.exact && draft.form != Form::Whole && files.into_iter().any(closer)
 }
 
-/// What was moved past what cannot be told from two texts, so that a mistake in what stays may be read as one in what is new.
+/// Returns whether the edit moves a line. A search and its replacement do not tell which of two
+/// lines moved, so a mistake in a context line may look like a mistake in an added one.
 pub(crate) fn moved(draft: &Draft<'_>, edit: &FileEdit) -> bool {
     let script = edit.script();
-    // As a patch has them that has lost the blanks at their ends.
+    // Compare lines without trailing whitespace, which the patch may have lost.
     let texts = |mark| {
         script.iter().filter(move |l| l.mark == mark && !l.text.trim().is_empty()).map(|l| l.text.trim_end())
     };
@@ -202,7 +207,8 @@ pub(crate) fn moved(draft: &Draft<'_>, edit: &FileEdit) -> bool {
     texts_only && texts(Mark::Add).any(|new| texts(Mark::Remove).any(|old| old == new))
 }
 
-/// Whether a text that was deformed is still one that stands in the file, so that it may be meant literally.
+/// Returns whether a deformed search text still occurs in the file, so that it may be meant
+/// literally.
 fn literal(draft: &Draft<'_>) -> bool {
     let mut files = draft.base.edits.iter().zip(&draft.hunks);
     draft.form == Form::Edits
@@ -213,7 +219,8 @@ fn literal(draft: &Draft<'_>) -> bool {
         })
 }
 
-/// The place that a header decides on: the header stands once, and no other place is below it before this one.
+/// Returns the match that an `@@` header selects, if the header occurs once and the first match
+/// below it is the right one.
 fn below_landmark(edit: &FileEdit, hunk: &Hunk, rows: &[&str], exact: &[usize]) -> Option<usize> {
     let text = landmark(edit, hunk)?;
     let mut lines = (0..rows.len()).filter(|i| fold(rows[*i]) == fold(&text));
@@ -221,7 +228,7 @@ fn below_landmark(edit: &FileEdit, hunk: &Hunk, rows: &[&str], exact: &[usize]) 
     exact.iter().copied().find(|at| *at >= line).filter(|at| *at == hunk.start)
 }
 
-/// In how many ways the hunks can be placed from top to bottom; 2 stands for more.
+/// Returns in how many ways the hunks can be placed in order: 0, 1, or 2 for more than one.
 fn assignments(places: &[Vec<usize>], lengths: &[usize], hunk: usize, from: usize) -> usize {
     let Some(here) = places.get(hunk) else { return 1 };
     let mut ways = 0;

@@ -1,8 +1,10 @@
-//! Patches by the thousand, made from edits whose result is known.
+//! Generates thousands of patches from edits with known results.
 //!
-//! Each [`Case`] starts from an edit of a real-looking file: the edited file is what is expected, whatever any engine thinks. The edit is
-//! written as a patch in every [`Form`], clean and then deformed as models deform patches. Where a deformation leaves two readings, the
-//! generator sees it by counting the places the old lines could mean, and asks only that the result is never wrong ([`Class::Either`]).
+//! Each [`Case`] starts from an edit of a realistic file. The edited file is the expected result,
+//! whatever an engine does. The edit is written as a patch in every [`Form`], first clean, then
+//! deformed the way models deform patches. If a deformation makes a patch ambiguous, only a wrong
+//! result is a failure ([`Class::Either`]). The generator detects this by counting where the old
+//! lines could match.
 //!
 //! ```
 //! let cases = patch_corpus::cases();
@@ -33,26 +35,26 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Path to content and whether it is executable.
+/// Files by path: their content, and whether they are executable.
 pub type Tree = BTreeMap<String, (Vec<u8>, bool)>;
 
-/// What has to become of a case.
+/// What must happen to a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// A right patch: it has to go in.
+    /// A correct patch: it must apply.
     Clean,
-    /// A patch with mistakes that leave one reading only: it has to go in.
+    /// A patch with mistakes but only one meaning: it must apply.
     Deformed,
-    /// It may not go in, and nothing may change.
+    /// It must be refused and change nothing.
     MustRefuse,
-    /// It may go in, if rightly so, or be refused.
+    /// It must be refused or give the right result.
     Either,
-    /// A path that is not the model's to write, or leads to one. Through a workspace, nothing may change; where a tree is expected, that
-    /// or nothing.
+    /// It names or leads to a path that the model may not write. A workspace must change nothing,
+    /// or give the expected tree if there is one.
     Security,
 }
 
-/// The form a patch is written in.
+/// The format a patch is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Form {
     /// A unified diff as `diff -u` writes it.
@@ -65,7 +67,7 @@ pub enum Form {
     Blocks,
     /// `[{path, search, replace}]`.
     Edits,
-    /// The new content.
+    /// The complete new content.
     Whole,
 }
 
@@ -74,9 +76,9 @@ pub enum Form {
 pub struct Edit {
     /// The file.
     pub path: String,
-    /// What is there.
+    /// The text to find.
     pub search: String,
-    /// What is to be there.
+    /// The text that replaces it.
     pub replace: String,
 }
 
@@ -85,94 +87,94 @@ pub struct Edit {
 pub enum Input {
     /// A patch.
     Text(String),
-    /// A patch, as an array of lines.
+    /// A patch as an array of lines.
     Lines(Vec<String>),
     /// A list of edits.
     Edits(Vec<Edit>),
-    /// A file's whole content.
+    /// A whole file.
     Whole {
         /// The file.
         path: String,
         /// Its new content.
         content: String,
     },
-    /// A file's whole content, as an array of lines.
+    /// A whole file as an array of lines.
     WholeLines {
         /// The file.
         path: String,
-        /// Its new content, line by line.
+        /// The lines of its new content.
         lines: Vec<String>,
     },
-    /// The file is to go.
+    /// A file to delete.
     Delete {
         /// The file.
         path: String,
     },
 }
 
-/// What becomes of the files.
+/// The expected result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
-    /// They are these afterwards; for [`Class::Either`], these or as before.
+    /// The files afterwards. For [`Class::Either`], they may also be unchanged.
     Tree(Tree),
-    /// They are as before. The kind of refusal, where only one is right.
+    /// The patch is refused, for this reason if only one is right.
     Refused(Option<&'static str>),
 }
 
-/// What is there besides plain files.
+/// What exists besides regular files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plant {
-    /// A symbolic link at `path`; the target as it is written into the link.
+    /// A symbolic link.
     Symlink {
-        /// Relative to the root.
+        /// The link, relative to the root.
         path: String,
-        /// May lead outside.
+        /// The target as written into the link; may lead outside.
         target: String,
     },
     /// A second name for an existing file.
     HardLink {
-        /// Relative to the root.
+        /// The new name, relative to the root.
         path: String,
-        /// An existing file, relative to the root; may be outside.
+        /// The existing file, relative to the root; may be outside.
         target: String,
     },
-    /// The workspace keeps its own state in this folder.
+    /// The directory in which the workspace keeps its own state.
     State {
         /// Relative to the root.
         path: String,
     },
-    /// A file next to the root, which nobody may touch: `../NAME`.
+    /// A file next to the root that must not change: `../NAME`.
     Outside {
-        /// Relative to the folder that the root is in.
+        /// Relative to the parent of the root.
         path: String,
         /// Its content.
         bytes: Vec<u8>,
     },
 }
 
-/// One patch, what it is applied to, and what has to become of it.
+/// A patch, the files it is applied to, and the expected result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
-    /// Unique; the base edit, the form and the deformations.
+    /// A unique name: the base edit, the form and the deformations.
     pub name: String,
-    /// What has to become of it.
+    /// What must happen.
     pub class: Class,
-    /// How it is written.
+    /// How the patch is written.
     pub form: Form,
-    /// What is wrong with it, or why it has to be refused.
+    /// The mistakes in the patch, or why it must be refused.
     pub deformations: Vec<&'static str>,
-    /// The files before.
+    /// The files before the patch.
     pub before: Tree,
-    /// Links and files outside; only in [`Class::Security`].
+    /// Links and outside files; only for [`Class::Security`].
     pub plants: Vec<Plant>,
     /// The patch.
     pub input: Input,
-    /// The files afterwards.
+    /// The files after the patch.
     pub expected: Expected,
 }
 
 impl Input {
-    /// The patch as one text, as the tool reads it; `None` when it is not a patch but edits or a file.
+    /// Returns the patch as one text; `None` if it is a list of edits or a file.
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {
@@ -182,7 +184,7 @@ impl Input {
         }
     }
 
-    /// The arguments of `apply_patch`.
+    /// Returns the arguments for `apply_patch`.
     #[must_use]
     pub fn arguments(&self) -> Value {
         match self {
@@ -199,26 +201,27 @@ impl Input {
     }
 }
 
-/// An array of lines as one text: a newline after each that has none.
+/// Joins lines, adding a newline to each that has none.
 #[must_use]
 pub fn joined(lines: &[String]) -> String {
     lines.iter().map(|l| format!("{}\n", l.strip_suffix('\n').unwrap_or(l))).collect()
 }
 
-/// All cases, always the same ones in the same order.
+/// Returns all cases, in the same order each time.
 #[must_use]
 pub fn cases() -> Vec<Case> {
     seeded(0)
 }
 
-/// One case of any kind but [`Class::Security`], quickly made, for programs that want them without end. `None` for one seed in a few.
+/// Generates a single case cheaply, of any class except [`Class::Security`]. Returns `None` for
+/// some seeds.
 #[must_use]
 pub fn one(seed: u64) -> Option<Case> {
     let base = base::any(seed)?;
     if seed % 5 == 4 { refuse::any(&base) } else { deform::any(&base) }
 }
 
-/// Another corpus made in the same way; [`cases`] is the one with seed 0.
+/// Generates a different corpus for each seed; [`cases`] uses seed 0.
 #[must_use]
 pub fn seeded(seed: u64) -> Vec<Case> {
     let bases = base::all(seed);

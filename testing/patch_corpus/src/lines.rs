@@ -1,4 +1,4 @@
-//! Mistakes in the lines of hunks: in context, blanks, typography, and numbers that were pasted.
+//! Mistakes in the lines of hunks: in context, whitespace and typography, and pasted line numbers.
 
 use crate::{
     Form,
@@ -11,7 +11,7 @@ use crate::{
     write::Draft,
 };
 
-/// Changes lines that have to be there, in files that are changed; the draft is then no longer exact.
+/// Changes old lines of existing files, after which the draft is no longer exact.
 pub(crate) fn old_lines(draft: &mut Draft<'_>, change: &mut dyn FnMut(&Line) -> Option<String>) -> bool {
     let mut any = false;
     for (edit, hunks) in draft.base.edits.iter().zip(&mut draft.hunks) {
@@ -27,13 +27,13 @@ pub(crate) fn old_lines(draft: &mut Draft<'_>, change: &mut dyn FnMut(&Line) -> 
     any && draft.form != Form::Whole
 }
 
-/// Hunks of files that are changed.
+/// Returns the hunks of existing files.
 fn changed_hunks<'d>(draft: &'d mut Draft<'_>) -> impl Iterator<Item = &'d mut Hunk> {
     let files = draft.base.edits.iter().zip(&mut draft.hunks);
     files.filter(|(e, _)| e.before.is_some() && !e.deleted).flat_map(|(_, hunks)| hunks)
 }
 
-/// One line that stays is made wrong, in one hunk that has others.
+/// Makes one context line wrong, in a hunk that has several.
 pub(crate) fn context(deformation: D, draft: &mut Draft<'_>, random: &mut Random) -> bool {
     if draft.form == Form::Whole {
         return false;
@@ -44,7 +44,7 @@ pub(crate) fn context(deformation: D, draft: &mut Draft<'_>, random: &mut Random
         .iter()
         .map(|e| e.before.iter().flat_map(|t| t.texts()).map(fold).collect())
         .collect();
-    let nowhere = |text: &str| !files.iter().any(|rows| rows.contains(&fold(text)));
+    let is_new = |text: &str| !files.iter().any(|rows| rows.contains(&fold(text)));
     let rich = |t: &str| words(t).count() > 0;
     for hunk in changed_hunks(draft) {
         let keeps: Vec<usize> = (0..hunk.lines.len()).filter(|i| hunk.lines[*i].mark == Mark::Keep).collect();
@@ -81,7 +81,7 @@ pub(crate) fn context(deformation: D, draft: &mut Draft<'_>, random: &mut Random
                 let line = &mut hunk.lines[at];
                 let all: Vec<(usize, &str)> = words(&line.text).collect();
                 let (i, word) = *random.pick(&all);
-                // One word of several: a line of one word would be another line.
+                // Without its only word, a line would be a different line.
                 if deformation == D::ContextWord && all.len() < 2 && word.len() * 2 > line.text.trim().len() {
                     continue;
                 }
@@ -90,7 +90,7 @@ pub(crate) fn context(deformation: D, draft: &mut Draft<'_>, random: &mut Random
                     _ => "otherwise".into(),
                 };
                 let text = format!("{}{new}{}", &line.text[..i], &line.text[i + word.len()..]);
-                if text == line.text || !nowhere(&text) {
+                if text == line.text || !is_new(&text) {
                     continue;
                 }
                 line.text = text;
@@ -126,11 +126,11 @@ pub(crate) fn indentation(deformation: D, draft: &mut Draft<'_>, random: &mut Ra
     let mut any = false;
     for hunk in changed_hunks(draft) {
         let new: Vec<Option<String>> = hunk.lines.iter().map(|l| change(&l.text)).collect();
-        let told = |(l, n): (&Line, &Option<String>)| {
+        let tells_shift = |(l, n): (&Line, &Option<String>)| {
             l.mark != Mark::Add && n.as_ref().is_some_and(|n| *n != l.text)
         };
-        // By how much is only told by old lines.
-        if new.iter().all(Option::is_some) && hunk.lines.iter().zip(&new).any(told) {
+        // Only the old lines tell by how much the indentation differs.
+        if new.iter().all(Option::is_some) && hunk.lines.iter().zip(&new).any(tells_shift) {
             hunk.lines.iter_mut().zip(new).for_each(|(l, n)| l.text = n.unwrap_or_default());
             any = true;
         }
@@ -139,7 +139,8 @@ pub(crate) fn indentation(deformation: D, draft: &mut Draft<'_>, random: &mut Ra
     any
 }
 
-/// Characters that editors and models make of ASCII ones, where a hunk's old lines have them; its added lines get the same.
+/// Replaces ASCII with the typographic characters that editors and models make of it, where the old
+/// lines of a hunk have it. Added lines get the same characters.
 pub(crate) fn typographic(draft: &mut Draft<'_>, random: &mut Random) -> bool {
     if draft.form == Form::Whole {
         return false;
@@ -178,7 +179,7 @@ pub(crate) fn typographic(draft: &mut Draft<'_>, random: &mut Random) -> bool {
     any
 }
 
-/// Line numbers as `read_file` shows them, on old lines and perhaps on added ones.
+/// Pastes line numbers as `read_file` shows them, onto old lines and perhaps onto added ones.
 pub(crate) fn numbers(draft: &mut Draft<'_>, random: &mut Random, old_only: bool) -> bool {
     let texts = matches!(draft.form, Form::Blocks | Form::Edits);
     let special = draft
@@ -186,11 +187,12 @@ pub(crate) fn numbers(draft: &mut Draft<'_>, random: &mut Random, old_only: bool
         .edits
         .iter()
         .any(|e| e.before.as_ref().is_some_and(|t| t.mixed() || t.bom || t.unfinished()));
-    let odd = changed_hunks(draft).flat_map(|h| &h.lines).any(|l| unnumbered(l.text.trim()).is_some());
-    // What replaces the numbered lines is as in the file only if they were.
+    let has_numbers =
+        changed_hunks(draft).flat_map(|h| &h.lines).any(|l| unnumbered(l.text.trim()).is_some());
+    // The replacement has the file's own bytes only if the old lines are exact.
     let special = special || !draft.exact;
     if draft.form == Form::Whole
-        || odd
+        || has_numbers
         || old_only && texts && special
         || draft.hunks.iter().flatten().any(|h| h.wrong)
     {
@@ -210,7 +212,7 @@ pub(crate) fn numbers(draft: &mut Draft<'_>, random: &mut Random, old_only: bool
             let numbered = Line { text: show(line.old + 1, &line.text), ..line.clone() };
             match line.mark {
                 Mark::Add if old_only => lines.push(line.clone()),
-                // What is searched has numbers, and what replaces it has none.
+                // Lines of the search text have numbers, and lines of the replacement have none.
                 Mark::Keep if old_only && texts => {
                     lines.push(Line { mark: Mark::Remove, ..numbered });
                     lines.push(Line { mark: Mark::Add, ..line.clone() });

@@ -1,4 +1,4 @@
-//! One file's change: which lines go and which come, in a dozen ways.
+//! Changes of a single file, in a dozen ways.
 
 use crate::{
     edit::{FileEdit, Op, endings_agree},
@@ -13,8 +13,8 @@ const WORDS: &[&str] = &[
     "willow", "zephyr",
 ];
 
-/// A word that no base text has.
-fn fresh(random: &mut Random) -> String {
+/// Returns a word that is in no base text.
+fn new_word(random: &mut Random) -> String {
     format!("{}{}", random.pick(WORDS), random.between(10, 99))
 }
 
@@ -22,7 +22,7 @@ fn rich(text: &str) -> bool {
     text.chars().filter(char::is_ascii_alphanumeric).count() >= 4
 }
 
-/// A row like this one that says something else; never one that the file has.
+/// Returns a variation of a row that is not in the file yet.
 fn varied(text: &str, taken: &[String], random: &mut Random) -> String {
     for _ in 0..8 {
         let out = variation(text, random);
@@ -31,7 +31,7 @@ fn varied(text: &str, taken: &[String], random: &mut Random) -> String {
             return out;
         }
     }
-    format!("{text} {}", fresh(random))
+    format!("{text} {}", new_word(random))
 }
 
 fn variation(text: &str, random: &mut Random) -> String {
@@ -45,18 +45,19 @@ fn variation(text: &str, random: &mut Random) -> String {
         }
         1 | 2 if !words.is_empty() => {
             let (at, word) = *random.pick(&words);
-            let new = if random.percent(50) { fresh(random) } else { format!("{word}_{}", fresh(random)) };
+            let new =
+                if random.percent(50) { new_word(random) } else { format!("{word}_{}", new_word(random)) };
             format!("{}{new}{}", &text[..at], &text[at + word.len()..])
         }
         _ => {
             let end = text.trim_end().len();
             let at = text.find(['(', '=', ':', ',']).filter(|i| *i > 2).map_or(end, |i| i + 1);
-            format!("{}{}{}", &text[..at], fresh(random), &text[at..])
+            format!("{}{}{}", &text[..at], new_word(random), &text[at..])
         }
     }
 }
 
-/// Words of four ASCII letters or more.
+/// Returns the words with at least four ASCII letters.
 pub(crate) fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let letters = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|w| w.len() >= 4);
     letters.map(move |w| (w.as_ptr() as usize - text.as_ptr() as usize, w))
@@ -112,12 +113,12 @@ impl Maker<'_> {
         like.map(|i| match self.rows.get(i) {
             Some(row) if rich(&row.text) => varied(&row.text, &self.taken, self.random),
             Some(row) => row.text.clone(),
-            None => fresh(self.random),
+            None => new_word(self.random),
         })
         .collect()
     }
 
-    /// A row that says something.
+    /// Returns a random row with some letters or digits.
     fn row(&mut self) -> Option<usize> {
         (0..40).map(|_| self.random.below(self.rows.len())).find(|i| rich(&self.rows[*i].text))
     }
@@ -127,7 +128,8 @@ impl Maker<'_> {
         Op { at, remove, add }
     }
 
-    /// A block that is like the one around `at`, with at least one new row that says something.
+    /// Returns a block similar to the one around `at`, with at least one row that is not in the
+    /// file.
     fn block(&mut self, at: usize, len: usize) -> Vec<String> {
         let from = at.min(self.rows.len().saturating_sub(len));
         let mut out = self.new_rows(from..from + len);
@@ -195,7 +197,7 @@ impl Maker<'_> {
                 let deeper = |r: &Row| {
                     if r.text.trim().is_empty() { r.text.clone() } else { format!("{unit}{}", r.text) }
                 };
-                let mut add = vec![format!("{indent}if {} {{", fresh(self.random))];
+                let mut add = vec![format!("{indent}if {} {{", new_word(self.random))];
                 add.extend(self.rows[at..at + len].iter().map(deeper));
                 add.push(format!("{indent}}}"));
                 vec![Op { at, remove: len, add }]
@@ -215,7 +217,7 @@ impl Maker<'_> {
         })
     }
 
-    /// Operations in several places, some lines apart.
+    /// Returns operations in several places, some lines apart.
     fn spread(&mut self, count: usize) -> Vec<Op> {
         let step = (self.rows.len() / count).max(3);
         let mut out: Vec<Op> = Vec::new();
@@ -237,27 +239,27 @@ impl Maker<'_> {
     }
 }
 
-/// A change of one file; `None` when this kind does not go with this text.
+/// Returns a change of one file; `None` if this kind of change does not suit the text.
 fn change(path: &str, mut text: Text, kind: Kind, random: &mut Random) -> Option<FileEdit> {
     let taken = text.rows.iter().map(|r| fold(&r.text)).collect();
     let ops = Maker { rows: &text.rows, taken, random }.ops(kind)?;
-    let fine = |op: &Op| {
+    let valid = |op: &Op| {
         let same = text.rows[op.at..op.at + op.remove].iter().map(|r| &r.text).eq(&op.add);
         !same && (op.add.is_empty() || endings_agree(&text.rows, op))
     };
-    if ops.is_empty() || !ops.iter().all(fine) {
+    if ops.is_empty() || !ops.iter().all(valid) {
         return None;
     }
     if ops.iter().any(|op| op.at == 0 && (op.remove == 0 || op.add.is_empty())) {
-        text.bom = false; // whose mark it then is, is a matter of opinion
+        text.bom = false; // it would be unclear to which line the mark belongs
     }
     let edit = FileEdit::change(path, text, ops);
-    // An empty last row that does not end is no row.
+    // An empty last row without an ending is not a row.
     let ends = |t: &Text| t.rows.last().is_none_or(|r| r.end != End::Nothing || !r.text.is_empty());
     edit.after().is_some_and(|t| ends(&t)).then_some(edit)
 }
 
-/// A change that exists, after some tries.
+/// Tries several times to find a change that suits the text.
 pub(crate) fn some_change(
     path: &str,
     base: &str,

@@ -1,4 +1,5 @@
-//! Each mistake, made in a draft: those in how it is written here, those in its lines in [`lines`].
+//! Makes each mistake in a draft. Mistakes in how the patch is written are here, those in its lines
+//! in [`lines`].
 
 use crate::{
     Form,
@@ -13,7 +14,7 @@ use crate::{
     write::Draft,
 };
 
-/// As it says; when it answers `false`, the draft may be anything.
+/// Makes a mistake in a draft. If this returns `false`, the draft is unusable.
 pub(crate) fn change(deformation: D, draft: &mut Draft<'_>, random: &mut Random) -> bool {
     let (unified, form) = (draft.unified(), draft.form);
     let text = !matches!(form, Form::Edits | Form::Whole);
@@ -93,7 +94,7 @@ pub(crate) fn change(deformation: D, draft: &mut Draft<'_>, random: &mut Random)
             let blank = |l: &Line| l.mark == Mark::Keep && l.text.is_empty();
             let lines = || draft.hunks.iter().flatten().flat_map(|h| &h.lines);
             let fits = marked && lines().any(blank);
-            // At an edge it may be lost altogether.
+            // At the edge of a hunk, the whole line may be lost.
             let edge = |h: &Hunk| h.lines.first().is_some_and(blank) || h.lines.last().is_some_and(blank);
             draft.exact &= !fits || !draft.hunks.iter().flatten().any(edge);
             style.blank_prefixes = !fits;
@@ -199,7 +200,7 @@ pub(crate) fn change(deformation: D, draft: &mut Draft<'_>, random: &mut Random)
         D::NoNewlineInTexts => {
             style.newline = false;
             let blank = |lines: &[&str]| lines.last().is_some_and(|l| l.trim().is_empty());
-            // A newline less would be one blank line less.
+            // Without its newline, a last blank line would disappear.
             let blanks = draft.hunks.iter().flatten().any(|h| blank(&h.before()) || blank(&h.after()));
             form == Form::Edits
                 && !blanks
@@ -215,7 +216,8 @@ pub(crate) fn change(deformation: D, draft: &mut Draft<'_>, random: &mut Random)
                 D::Fence => Around::Fence,
                 _ => Around::FenceAndProse,
             };
-            // A fence within a fence ends it; and without its frame an envelope's end is nowhere.
+            // A fence inside a fence would end it, and an envelope without its end line would not
+            // end at the fence.
             let inner =
                 || draft.hunks.iter().flatten().flat_map(|h| &h.lines).any(|l| l.text.starts_with("```"));
             let framed = form != Form::Envelope || style.end_patch;

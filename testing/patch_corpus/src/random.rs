@@ -1,10 +1,10 @@
-//! A small seeded generator: the corpus is the same on every machine and in every run.
+//! A small seeded random number generator, so that the corpus is the same on every machine.
 
 #[derive(Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The `n`th of the generators of a corpus.
+    /// Returns the generator number `n` of a corpus.
     pub(crate) fn new(seed: u64, n: usize) -> Self {
         Self(
             (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -22,7 +22,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 to below `n`; 0 when `n` is 0.
+    /// Returns a number below `n`, or 0 if `n` is 0.
     pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % (n.max(1) as u64)) as usize
     }

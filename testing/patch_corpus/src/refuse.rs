@@ -1,4 +1,5 @@
-//! Patches that have to be refused: what they take to be there is not, or is there twice, or is done already.
+//! Patches that must be refused, because their old lines match nowhere or twice, or because they
+//! are already applied.
 
 use crate::{
     Case, Class, Expected, Form, Input, Tree,
@@ -15,7 +16,7 @@ use crate::{
     write::Draft,
 };
 
-/// Of how many base edits and forms each kind of refusal is made.
+/// Each kind of refusal is made for one in this many combinations of base edit and form.
 const EVERY: usize = 5;
 
 pub(crate) type Kind = Option<&'static str>;
@@ -54,7 +55,7 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     by_hand::cases(out);
 }
 
-/// A patch of this edit that has to be refused.
+/// Returns a patch made from this edit that must be refused.
 pub(crate) fn any(base: &Base) -> Option<Case> {
     let mut random = Random::new(base.seed, 32_000);
     let fits: Vec<_> = FORMS.iter().filter(|(form, _)| base.fits(*form)).collect();
@@ -106,10 +107,10 @@ const DAMAGES: &[(&str, Damage)] = &[
     ("a digit differs", Damage::Digit),
     ("a word differs", Damage::Word),
     ("an operator differs", Damage::Operator),
-    ("a removed line is nowhere", Damage::OtherLine),
+    ("a removed line matches nowhere", Damage::OtherLine),
 ];
 
-/// One removed line, of the last hunk that has one, is not what the file says.
+/// Makes a removed line differ from the file, in the last hunk that removes a line.
 fn damaged<'a>(draft: &Draft<'a>, damage: Damage, random: &mut Random) -> Option<Draft<'a>> {
     let mut out = draft.clone();
     let files = draft.base.edits.iter().zip(&mut out.hunks).rev();
@@ -170,7 +171,8 @@ fn changed(text: &str, damage: Damage, random: &mut Random) -> Option<String> {
     }
 }
 
-/// The same patch for the files it has been applied to; `None` where it could be applied again, and rightly so.
+/// Returns the patch for files that it has already been applied to; `None` if it could legitimately
+/// be applied again.
 fn applied<'a>(draft: &Draft<'a>, bare: bool) -> Option<(Draft<'a>, Kind)> {
     let mut out = draft.clone();
     if bare && draft.unified() {
@@ -196,15 +198,15 @@ fn applied<'a>(draft: &Draft<'a>, bare: bool) -> Option<(Draft<'a>, Kind)> {
         for hunk in hunks {
             let old = hunk.before();
             let removed = hunk.removed();
-            let gone = removed.iter().any(|run| loose_places(&rows, run).is_empty());
+            let removed_missing = removed.iter().any(|run| loose_places(&rows, run).is_empty());
             let split = removed.is_empty() && loose_places(&rows, &old).is_empty() && !old.is_empty();
-            if gone || split {
+            if removed_missing || split {
                 again = false;
             }
             let new = hunk.after();
-            let told = hunk.lines.iter().any(|l| l.mark == Mark::Add && words(&l.text).count() > 0);
-            let stands = exact_places(&rows, &new).len() == 1;
-            kind = kind.filter(|_| told && stands && (gone || split));
+            let distinctive = hunk.lines.iter().any(|l| l.mark == Mark::Add && words(&l.text).count() > 0);
+            let matches_once = exact_places(&rows, &new).len() == 1;
+            kind = kind.filter(|_| distinctive && matches_once && (removed_missing || split));
         }
     }
     if draft.form == Form::Whole {
@@ -215,7 +217,7 @@ fn applied<'a>(draft: &Draft<'a>, bare: bool) -> Option<(Draft<'a>, Kind)> {
     (!again).then_some((out, kind))
 }
 
-/// A second hunk changes lines of the first in another way.
+/// Adds a hunk that changes lines of the first in another way.
 fn overlapping<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     let mut out = draft.clone();
     let plain = draft
@@ -228,8 +230,8 @@ fn overlapping<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
         return None;
     }
     let rows = plain.0.before.as_ref()?.texts();
-    let says = |h: &Hunk| h.lines.iter().any(|l| l.mark == Mark::Remove && words(&l.text).count() > 0);
-    let once = |h: &&Hunk| says(h) && loose_places(&rows, &h.before()).len() == 1;
+    let distinctive = |h: &Hunk| h.lines.iter().any(|l| l.mark == Mark::Remove && words(&l.text).count() > 0);
+    let once = |h: &&Hunk| distinctive(h) && loose_places(&rows, &h.before()).len() == 1;
     let hunk = plain.1.iter().find(once)?.clone();
     let mut other = Hunk { lines: Vec::new(), ..hunk.clone() };
     for line in &hunk.lines {
@@ -249,7 +251,7 @@ fn overlapping<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     Some(out)
 }
 
-/// What is added is what is removed.
+/// Adds exactly what it removes.
 fn unchanging<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     let mut out = draft.clone();
     let [edit] = &draft.base.edits[..] else { return None };
@@ -271,7 +273,7 @@ fn unchanging<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     Some(out)
 }
 
-/// All context is from another file; the removed lines alone are right.
+/// Takes all context from another file; only the removed lines are right.
 fn misplaced<'a>(draft: &Draft<'a>, n: usize) -> Option<Draft<'a>> {
     let mut out = draft.clone();
     let (edit, hunks) =
@@ -304,7 +306,7 @@ fn only_context<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     (edit.plain() && lines && draft.form != Form::Whole && edit.final_newline.is_none()).then_some(out)
 }
 
-/// Files that are there and should not be, or the reverse.
+/// Files that exist but should not, or the reverse.
 fn files<'a>(
     base: &Base,
     draft: &Draft<'a>,
@@ -328,7 +330,7 @@ fn files<'a>(
         before.remove(&edit.path);
         push("the file does not exist", draft(), before, None);
     } else if edit.deleted || n.is_multiple_of(8) {
-        // A whole file may be new, and a hunk without old lines makes one.
+        // A whole file may be new, and a hunk without old lines creates a file.
         let whole = draft().is_some_and(|d| d.form == Form::Whole && !edit.deleted);
         let adds = edit.before.as_ref().is_some_and(|t| t.rows.is_empty());
         let bare = draft().is_some_and(|d| d.hunks[last].iter().all(|h| h.before().is_empty()));
@@ -339,7 +341,7 @@ fn files<'a>(
     }
 }
 
-/// Lines that stand in several places, with nothing to tell which are meant.
+/// Lines that match in several places, with nothing to select one.
 fn ambiguous(base: &Base, n: usize, out: &mut Vec<Case>) {
     let [edit] = &base.edits[..] else { return };
     let Some(before) =
@@ -349,12 +351,12 @@ fn ambiguous(base: &Base, n: usize, out: &mut Vec<Case>) {
     };
     let rows = before.texts();
     let mut random = Random::new(base.seed, n + 3_000_000);
-    let says = |t: &str| t.chars().filter(char::is_ascii_alphanumeric).count() >= 5;
+    let distinctive = |t: &str| t.chars().filter(char::is_ascii_alphanumeric).count() >= 5;
     let runs = (0..rows.len())
         .flat_map(|at| (1..4).map(move |len| (at, len)))
         .filter(|(at, len)| at + len < rows.len());
     let twice: Vec<(usize, usize)> = runs
-        .filter(|(at, len)| says(rows[*at]) && exact_places(&rows, &rows[*at..at + len]).len() > 1)
+        .filter(|(at, len)| distinctive(rows[*at]) && exact_places(&rows, &rows[*at..at + len]).len() > 1)
         .collect();
     if twice.is_empty() {
         return;

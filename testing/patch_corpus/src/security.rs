@@ -1,25 +1,25 @@
-//! Paths that are not the model's to write, in every spelling and every form.
+//! Paths that the model may not write, in every spelling and form.
 
 use crate::{Case, Class, Edit, Expected, Form, Input, Plant, Tree};
 
 const OLD: &str = "alpha = 1\nbravo = 2\ncharlie = 3\n";
 const NEW: &str = "alpha = 1\nbravo = 22\ncharlie = 3\n";
 
-/// Where nothing may be written, and why not.
+/// Paths that must not be written, and why.
 fn forbidden() -> Vec<(&'static str, String)> {
     let long = "x".repeat(5000);
     let name = "y".repeat(300);
     let list: &[(&str, &str)] = &[
-        ("climbs out", "../outside/new.txt"),
-        ("climbs out", "../secret.txt"),
-        ("climbs out", "src/../../secret.txt"),
-        ("climbs out", "src/./../..//secret.txt"),
-        ("climbs out", "./../secret.txt"),
-        ("climbs out", "nowhere/../../secret.txt"),
-        ("climbs out", "..\\secret.txt"),
-        ("climbs out", "src\\..\\..\\secret.txt"),
-        ("climbs out", ".."),
-        ("climbs out", "../"),
+        ("leads outside", "../outside/new.txt"),
+        ("leads outside", "../secret.txt"),
+        ("leads outside", "src/../../secret.txt"),
+        ("leads outside", "src/./../..//secret.txt"),
+        ("leads outside", "./../secret.txt"),
+        ("leads outside", "nowhere/../../secret.txt"),
+        ("leads outside", "..\\secret.txt"),
+        ("leads outside", "src\\..\\..\\secret.txt"),
+        ("leads outside", ".."),
+        ("leads outside", "../"),
         ("absolute", "/tmp/patch-corpus-was-here.txt"),
         ("absolute", "//tmp/patch-corpus-was-here.txt"),
         ("absolute", "/etc/patch-corpus-was-here"),
@@ -27,20 +27,20 @@ fn forbidden() -> Vec<(&'static str, String)> {
         ("absolute", "/proc/self/environ"),
         ("device", "/dev/full"),
         ("device", "/dev/tty"),
-        ("git's", ".git/config"),
-        ("git's", ".git/hooks/pre-commit"),
-        ("git's", ".GIT/config"),
-        ("git's", ".Git/hooks/pre-commit"),
-        ("git's", "./.git/config"),
-        ("git's", "src/../.git/config"),
-        ("git's", ".git//config"),
-        ("git's", ".git\\config"),
-        ("git's", ".g\u{200c}it/config"),
-        ("git's", "\u{feff}.git/config"),
-        ("git's", ".gi\u{200d}T/config"),
-        ("git's", "src/.git/config"),
-        ("git's", "vendor/lib/.git/hooks/post-checkout"),
-        ("git's", ".git"),
+        ("git's own", ".git/config"),
+        ("git's own", ".git/hooks/pre-commit"),
+        ("git's own", ".GIT/config"),
+        ("git's own", ".Git/hooks/pre-commit"),
+        ("git's own", "./.git/config"),
+        ("git's own", "src/../.git/config"),
+        ("git's own", ".git//config"),
+        ("git's own", ".git\\config"),
+        ("git's own", ".g\u{200c}it/config"),
+        ("git's own", "\u{feff}.git/config"),
+        ("git's own", ".gi\u{200d}T/config"),
+        ("git's own", "src/.git/config"),
+        ("git's own", "vendor/lib/.git/hooks/post-checkout"),
+        ("git's own", ".git"),
         ("the agent's own", ".agent-state/x.txt"),
         ("the agent's own", ".agent-state/kept.txt"),
         ("the agent's own", "src/../.agent-state/kept.txt"),
@@ -53,9 +53,9 @@ fn forbidden() -> Vec<(&'static str, String)> {
         ("through a link", "config-link"),
         ("through a link", "state-link/kept.txt"),
         ("through a file", "src/a.txt/b.txt"),
-        ("a folder", "src"),
-        ("a folder", "src/"),
-        ("a folder", "."),
+        ("a directory", "src"),
+        ("a directory", "src/"),
+        ("a directory", "."),
         ("no name", ""),
         ("no name", "  "),
         ("no name", "a\0b.txt"),
@@ -117,9 +117,9 @@ const FORMS: &[Form] = &[Form::Unified, Form::Git, Form::Envelope, Form::Blocks,
 
 const HUNK: &str = "@@ -1,3 +1,3 @@\n alpha = 1\n-bravo = 2\n+bravo = 22\n charlie = 3\n";
 
-/// The patch; `None` where the form cannot say it.
+/// Returns the patch; `None` if the form cannot express it.
 fn input(form: Form, act: Act, path: &str) -> Option<Input> {
-    // A name with a line break or the like would be another patch in the forms that are text.
+    // In text forms, a name with a line break would be a different patch.
     let quoted = |side: &str, path: &str| {
         if path.chars().any(char::is_control) {
             let name: String = path
@@ -196,8 +196,8 @@ fn input(form: Form, act: Act, path: &str) -> Option<Input> {
     }
 }
 
-/// A good change of another file first: it may not be made either.
-fn behind_a_good_one(form: Form, input: Input) -> Option<Input> {
+/// Puts a valid change of another file first, which must not be applied either.
+fn after_a_valid_change(form: Form, input: Input) -> Option<Input> {
     match (form, input) {
         (Form::Unified | Form::Git, Input::Text(text)) => {
             Some(Input::Text(format!("diff --git a/src/b.txt b/src/b.txt\n--- a/src/b.txt\n+++ b/src/b.txt\n@@ -1 +1 @@\n-other = 1\n+other = 2\n{text}")))
@@ -237,7 +237,7 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
             for (a, act) in ACTS.iter().enumerate() {
                 let Some(input) = input(*form, *act, &path) else { continue };
                 if (n + f + a).is_multiple_of(3)
-                    && let Some(both) = behind_a_good_one(*form, input.clone())
+                    && let Some(both) = after_a_valid_change(*form, input.clone())
                 {
                     push(why, *form, both, Expected::Refused(None));
                 }
@@ -245,20 +245,20 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
             }
         }
     }
-    // Not forbidden, but nothing may be reached through them that is.
+    // These paths are permitted, but must not lead to one that is not.
     let changed = |path: &str| {
         let mut tree = before();
         tree.insert(path.into(), (NEW.into(), false));
         tree
     };
     for form in FORMS {
-        // `..` takes back the component before it, link or not.
+        // `..` removes the component before it, even if that is a link.
         for path in ["out/../new.txt", "src/up/../../secret.txt"] {
             let mut tree = before();
             let name = path.rsplit('/').next().unwrap_or(path);
             tree.insert(name.to_owned(), ("planted\n".into(), *form == Form::Git));
             let create = input(*form, Act::Create, path);
-            create.into_iter().for_each(|i| push("back from a link", *form, i, Expected::Tree(tree.clone())));
+            create.into_iter().for_each(|i| push("parent of a link", *form, i, Expected::Tree(tree.clone())));
         }
         let change = |path: &str| input(*form, Act::Change, path);
         change("inner.txt")
@@ -268,10 +268,10 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
             .into_iter()
             .for_each(|i| push("a link inside stays a link", *form, i, Expected::Tree(changed("src/a.txt"))));
         change("hard.txt").into_iter().for_each(|i| {
-            push("a hard link to what is outside", *form, i, Expected::Tree(changed("hard.txt")))
+            push("a hard link to an outside file", *form, i, Expected::Tree(changed("hard.txt")))
         });
         change("hard-config").into_iter().for_each(|i| {
-            push("a hard link to what is git's", *form, i, Expected::Tree(changed("hard-config")))
+            push("a hard link to a git file", *form, i, Expected::Tree(changed("hard-config")))
         });
     }
 }

@@ -1,6 +1,6 @@
 //! How a patch is written.
 
-/// What stands in a hunk's `@@` line.
+/// The content of a hunk's `@@` line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Header {
     Right,
@@ -12,7 +12,7 @@ pub(crate) enum Header {
     Text,
 }
 
-/// What becomes of carriage returns.
+/// What happens to carriage returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Returns {
     AsInTheFile,
@@ -20,7 +20,7 @@ pub(crate) enum Returns {
     Everywhere,
 }
 
-/// How the model is quoted: prose and fences around the patch.
+/// The prose and fences around the patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Around {
     Nothing,
@@ -46,23 +46,23 @@ pub(crate) struct Style {
     pub(crate) git_headers: bool,
     pub(crate) section: bool,
     pub(crate) header: Header,
-    /// By how much the line numbers are off.
+    /// Error of the line numbers.
     pub(crate) offset: isize,
     pub(crate) returns: Returns,
-    /// `\ No newline at end of file`.
+    /// Whether to write `\ No newline at end of file`.
     pub(crate) markers: bool,
     pub(crate) bom: bool,
     pub(crate) bom_before: bool,
     pub(crate) blank_prefixes: bool,
     pub(crate) around: Around,
-    /// Each hunk in a section of its own.
+    /// Whether each hunk has its own section.
     pub(crate) split: bool,
     /// The `@@` line of an envelope: 0 bare, 1 right, 2 slightly wrong.
     pub(crate) landmark: usize,
     pub(crate) end_of_file: bool,
     pub(crate) begin_patch: bool,
     pub(crate) end_patch: bool,
-    /// How blocks are named: 0 plain, 1 bold, 2 `File:`, 3 once only, 4 in the fence.
+    /// How blocks name the file: 0 plain, 1 bold, 2 `File:`, 3 only once, 4 above the fence.
     pub(crate) naming: usize,
     pub(crate) long_markers: bool,
     /// Whether the texts of edits end with a newline.

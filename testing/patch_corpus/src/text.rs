@@ -1,4 +1,4 @@
-//! Base texts, and files as rows that know how they end.
+//! Base texts, and files as rows with their endings.
 
 use crate::random::Random;
 
@@ -67,7 +67,7 @@ impl Text {
     }
 }
 
-/// What a base text is called, and what it says.
+/// The path and the content of each base text.
 pub(crate) const TEXTS: &[(&str, &str)] = &[
     ("src/service.py", include_str!("../texts/service.py")),
     ("app/handlers.py", include_str!("../texts/handlers.py")),
@@ -106,7 +106,7 @@ fn renamed(text: &str, noun: &str) -> String {
     text.replace("invoice", noun).replace("Invoice", &capital(noun)).replace("INVOICE", &noun.to_uppercase())
 }
 
-/// How a file is laid out.
+/// The layout of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
     Plain,
@@ -144,7 +144,7 @@ impl Layout {
     ];
 }
 
-/// A base text about something, laid out in some way.
+/// Returns a base text about a random subject, in a given layout.
 pub(crate) fn make(base: &str, layout: Layout, random: &mut Random) -> Text {
     let first = *random.pick(NOUNS);
     let mut text = renamed(base, first);
@@ -160,7 +160,8 @@ pub(crate) fn make(base: &str, layout: Layout, random: &mut Random) -> Text {
         match layout {
             Layout::CrLf | Layout::BomCrLf | Layout::UnfinishedCrLf => row.end = End::CrLf,
             Layout::Mixed => {
-                // Stretches of each kind, so that most rows have neighbours of their own.
+                // Endings alternate in stretches, so that most rows have neighbors with the same
+                // ending.
                 crlf ^= mixed[i];
                 row.end = if crlf { End::CrLf } else { End::Lf };
             }
@@ -182,7 +183,7 @@ pub(crate) fn make(base: &str, layout: Layout, random: &mut Random) -> Text {
     out
 }
 
-/// With a tab for every four, or every two, blanks of indentation.
+/// Replaces every four, or every two, spaces of indentation with a tab.
 fn tabbed(line: &str) -> String {
     let rest = line.trim_start_matches(' ');
     let blanks = line.len() - rest.len();

@@ -1,5 +1,5 @@
-//! Patches that were cut off. Only cuts after which nothing complete is left, or something that stands nowhere; where what is left reads
-//! like a smaller patch, nobody can know.
+//! Truncated patches. They are cut only where nothing complete remains, or where the rest matches
+//! nowhere, because what looks like a smaller patch may be one.
 
 use crate::{
     Case, Class, Expected, Form, Input,
@@ -72,7 +72,8 @@ fn floor(text: &str, at: usize) -> Option<usize> {
     (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).filter(|i| *i > 0 && *i < text.len())
 }
 
-/// Within a removed line, whose rest then stands nowhere; and behind a header of the last file, which then has no lines.
+/// Cuts inside a removed line whose rest matches nowhere, and after the header of the last file,
+/// which then has no lines.
 fn lines(text: &str, form: Form, rows: &[String], cuts: &mut Vec<(usize, &'static str)>) {
     let mut at = 0;
     let mut in_hunk = false;
@@ -89,18 +90,18 @@ fn lines(text: &str, form: Form, rows: &[String], cuts: &mut Vec<(usize, &'stati
             || in_hunk && !head && !line.starts_with("--- ") && !line.starts_with("*** ");
         if in_hunk && line.starts_with('-') && words(line).count() > 1 && line.len() < 200 {
             let half = floor(text, at + line.len() * 2 / 3);
-            let nowhere = |i: &usize| {
+            let matches_nowhere = |i: &usize| {
                 let left = fold(text[at + 1..*i].trim_end());
                 left.len() > 4
                     && !rows.iter().any(|r| r.contains(&left) && (*r == left || r.ends_with(&left)))
             };
-            cuts.extend(half.filter(nowhere).map(|i| (i, "cut off in a removed line")));
+            cuts.extend(half.filter(matches_nowhere).map(|i| (i, "cut off in a removed line")));
         }
         at += line.len();
     }
     if let Some(at) = last_header {
-        cuts.push((at, "cut off behind a file's header"));
+        cuts.push((at, "cut off after a file header"));
         let header = text[at..].find('\n').map(|n| at + n + 1).filter(|i| text[at..*i].starts_with("@@"));
-        cuts.extend(header.map(|i| (i, "cut off behind a hunk's header")));
+        cuts.extend(header.map(|i| (i, "cut off after a hunk header")));
     }
 }

@@ -1,4 +1,4 @@
-//! Hunks written down, in each form, with the mistakes that lie in the writing.
+//! Writes hunks in each form, with the mistakes that are made in writing.
 
 use serde_json::json;
 
@@ -11,19 +11,17 @@ use crate::{
     text::End,
 };
 
-/// A patch before it is written.
+/// A patch that is not written yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft<'a> {
     pub(crate) base: &'a Base,
     pub(crate) form: Form,
-    /// For each edit of the base.
+    /// The hunks of each file edit.
     pub(crate) hunks: Vec<Vec<Hunk>>,
     pub(crate) style: Style,
     /// The old lines are as in the file.
     pub(crate) exact: bool,
     pub(crate) shuffled: bool,
-    /// Two readings are left whatever the places are.
-    pub(crate) vague: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -55,7 +53,7 @@ impl<'a> Draft<'a> {
             sent: Sent::Text,
             last_newline: true,
         };
-        Self { base, form, hunks, style, exact: true, shuffled: false, vague: false }
+        Self { base, form, hunks, style, exact: true, shuffled: false }
     }
 
     pub(crate) fn unified(&self) -> bool {
@@ -72,12 +70,15 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The lines' texts with what belongs to their bytes: carriage returns, and the mark of the file's first line.
+    /// Returns the texts of the lines with carriage returns and the byte order mark.
     fn shown(&self, edit: &FileEdit, hunk: &Hunk) -> Vec<String> {
         let bom = self.style.bom && edit.before.as_ref().or(edit.created.as_ref()).is_some_and(|t| t.bom);
-        let gone = hunk.lines.iter().any(|l| l.mark == Mark::Remove && l.old == 0);
-        let first_added =
-            hunk.lines.iter().position(|l| l.mark == Mark::Add).filter(|_| gone || edit.created.is_some());
+        let first_removed = hunk.lines.iter().any(|l| l.mark == Mark::Remove && l.old == 0);
+        let first_added = hunk
+            .lines
+            .iter()
+            .position(|l| l.mark == Mark::Add)
+            .filter(|_| first_removed || edit.created.is_some());
         let show = |(i, line): (usize, &Line)| {
             let first = line.mark != Mark::Add && line.old == 0 || Some(i) == first_added;
             let cr = match self.style.returns {
@@ -205,7 +206,7 @@ impl<'a> Draft<'a> {
         match self.style.header {
             Header::Right | Header::WrongCounts => {
                 if self.style.header == Header::WrongCounts {
-                    // As models count: some too few, some too many, by the place of the hunk.
+                    // Miscounts like a model, too few or too many depending on the hunk.
                     (old, new) = match hunk.start % 4 {
                         _ if edit.created.is_some() => (0, new + 1),
                         0 => (old + 1, new + 1),
@@ -273,7 +274,7 @@ impl<'a> Draft<'a> {
         out
     }
 
-    /// Both sides of a hunk as texts.
+    /// Returns both sides of a hunk as text.
     fn sides(&self, edit: &FileEdit, hunk: &Hunk, newline: bool) -> (String, String) {
         let texts = self.shown(edit, hunk);
         let side = |without: Mark| {
@@ -389,7 +390,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The nearest row above a hunk that opens what the hunk is in: less indented, and with words.
+/// Returns the nearest row above a hunk that opens its scope: less indented, with some letters.
 pub(crate) fn landmark(edit: &FileEdit, hunk: &Hunk) -> Option<String> {
     let before = edit.before.as_ref()?;
     let indent = |t: &str| t.len() - t.trim_start().len();
@@ -403,7 +404,7 @@ pub(crate) fn landmark(edit: &FileEdit, hunk: &Hunk) -> Option<String> {
         .filter(|t| t.len() < 80)
 }
 
-/// A header as a model remembers it: without its end.
+/// Shortens a header the way a model remembers it.
 fn roughly(text: &str) -> String {
     let cut = text.find(['(', '{', ':']).filter(|i| *i > 3).unwrap_or(text.len());
     let rough = text[..cut].trim_end();

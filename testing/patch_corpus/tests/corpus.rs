@@ -1,4 +1,4 @@
-//! The corpus itself: always the same, every form and every class in it, and nothing that judges nothing.
+//! Tests the corpus itself: it is deterministic, has every form and class, and each case can fail.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -7,21 +7,21 @@ use patch_corpus::{Case, Class, Expected, Form, cases, one};
 static CASES: LazyLock<Vec<Case>> = LazyLock::new(cases);
 
 #[test]
-fn the_corpus_is_the_same_each_time() {
+fn the_corpus_is_deterministic() {
     assert!(*CASES == cases());
     assert!((0..100).all(|n| one(n) == one(n)));
     assert_ne!(one(1), one(2));
 }
 
 #[test]
-fn no_two_cases_have_one_name() {
+fn case_names_are_unique() {
     let cases = &*CASES;
     let names: BTreeSet<&str> = cases.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names.len(), cases.len());
 }
 
 #[test]
-fn what_goes_in_changes_something_and_what_does_not_go_in_says_why() {
+fn applied_cases_change_something_and_refused_cases_say_why() {
     for case in CASES.iter().filter(|c| c.class != Class::Security) {
         match &case.expected {
             Expected::Tree(after) => assert_ne!(*after, case.before, "{}", case.name),
@@ -31,7 +31,7 @@ fn what_goes_in_changes_something_and_what_does_not_go_in_says_why() {
 }
 
 #[test]
-fn every_class_has_every_form_in_it_by_the_hundred() {
+fn each_class_has_hundreds_of_cases_in_each_form() {
     let cases = &*CASES;
     let count = |test: &dyn Fn(&&Case) -> bool| cases.iter().filter(test).count();
     for form in [Form::Unified, Form::Git, Form::Envelope, Form::Blocks, Form::Edits, Form::Whole] {

@@ -1,8 +1,9 @@
-//! A process that is killed at a system call of one's choice, for tests of what such a death leaves behind.
+//! Kills a process at a chosen system call, to test what such a crash leaves behind.
 //!
-//! Linux only, by ptrace. Programs that the process starts are not traced; they live on unless they see to it themselves.
+//! Linux only, since it uses ptrace. Child processes of the program are not traced, and survive it
+//! unless they exit themselves.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use std::{
     collections::HashMap,
@@ -12,16 +13,16 @@ use std::{
     ptr,
 };
 
-/// How it ended.
+/// How the process ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// Killed; a text that says at which stop.
+    /// It was killed; the text names the stop.
     Killed(String),
-    /// There were no more stops.
+    /// It ended before the chosen stop.
     Finished,
 }
 
-/// Calls that change what files there are or what is in them, or that send something out.
+/// System calls that change files or directories, or send data.
 pub const CHANGES: &[i64] = &[
     libc::SYS_write,
     libc::SYS_writev,
@@ -60,7 +61,7 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Killed(at) => at,
-            Self::Finished => "its end",
+            Self::Finished => "the end of the program",
         })
     }
 }
@@ -68,42 +69,43 @@ impl fmt::Display for End {
 /// Which calls stop the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Those between [`begin`] and [`end`], of the thread that calls these.
+    /// Calls between [`begin`] and [`end`], in the thread that calls these.
     Marked,
-    /// Those of all its threads, from its first to its last.
+    /// Calls of all its threads, from start to end.
     Program,
 }
 
-/// From here on calls count, in the thread that calls this ([`Scope::Marked`]).
+/// Starts counting calls in this thread ([`Scope::Marked`]).
 pub fn begin() {
     // A call that nothing else makes.
     rustix::process::getpriority_user(rustix::process::Uid::ROOT).ok();
 }
 
-/// They count no more.
+/// Stops counting calls.
 pub fn end() {
     begin();
 }
 
-/// Where a thread has stopped.
+/// A stop of a thread.
 #[derive(Debug, Clone, Copy)]
 pub struct Stop {
-    /// Counted from 0; even before a call, odd after it.
+    /// The number of the stop, from 0: even before a call, odd after it.
     pub n: usize,
-    /// The system call's number.
+    /// The number of the system call.
     pub call: i64,
-    /// Whether it has been carried out, or is about to be.
+    /// Whether the call has finished or is about to start.
     pub done: bool,
 }
 
-/// Starts a program, whose calls stop it twice, before and after, and kills it at the first stop for which this says so.
+/// Starts a program and stops it before and after each call in scope. Kills it at the first stop
+/// for which `when` returns true.
 ///
 /// # Panics
-/// When this process may not trace another, or the program fails ([`Scope::Marked`] only: else its exit code is its business).
-#[expect(clippy::zombie_processes, reason = "it is waited for by its number")]
+/// Panics if tracing is not permitted or, with [`Scope::Marked`], if the program fails.
+#[expect(clippy::zombie_processes, reason = "waited for by process id")]
 pub fn kill_when(mut command: Command, scope: Scope, mut when: impl FnMut(Stop) -> bool) -> End {
     #[expect(unsafe_code, reason = "tracing begins between fork and exec")]
-    // SAFETY: the closure makes one system call.
+    // SAFETY: the closure makes only one system call.
     unsafe {
         command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
             -1 => Err(io::Error::last_os_error()),
@@ -111,11 +113,8 @@ pub fn kill_when(mut command: Command, scope: Scope, mut when: impl FnMut(Stop) 
         });
     }
     let child = command.stdout(Stdio::null()).spawn();
-    let child = child.unwrap_or_else(|e| {
-        panic!(
-            "this test has to trace a process of its own with ptrace, which this system does not allow: {e}"
-        )
-    });
+    let child =
+        child.unwrap_or_else(|e| panic!("this test needs ptrace, which this system does not permit: {e}"));
     let pid = i32::try_from(child.id()).unwrap();
     let (thread, status) = wait();
     assert!(thread == pid && libc::WIFSTOPPED(status), "{status:x}");
@@ -156,7 +155,7 @@ pub fn kill_when(mut command: Command, scope: Scope, mut when: impl FnMut(Stop) 
                     stops += 1;
                 }
             }
-            // The stop after exec, of a new thread, or at its making.
+            // The stop after exec, or the first stop of a new thread.
             libc::SIGTRAP | libc::SIGSTOP => {}
             other => signal = usize::try_from(other).unwrap(),
         }
@@ -164,10 +163,10 @@ pub fn kill_when(mut command: Command, scope: Scope, mut when: impl FnMut(Stop) 
     }
 }
 
-/// The call that a thread has stopped before; `None` when it has stopped after one.
+/// Returns the call that a thread is about to make; `None` if it stopped after a call.
 fn entering(thread: i32) -> Option<i64> {
-    #[expect(unsafe_code, reason = "a C structure of numbers")]
-    // SAFETY: all its fields are numbers, for which zero is a value.
+    #[expect(unsafe_code, reason = "a C struct of integers")]
+    // SAFETY: all fields are integers, for which zero is valid.
     let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
     let size = size_of::<libc::ptrace_syscall_info>();
     ptrace(libc::PTRACE_GET_SYSCALL_INFO, thread, size, (&raw mut info).expose_provenance());
@@ -175,13 +174,13 @@ fn entering(thread: i32) -> Option<i64> {
         return None;
     }
     #[expect(unsafe_code, reason = "a C union")]
-    // SAFETY: `op` says that this member is the one.
+    // SAFETY: `op` says that this is the active member.
     i64::try_from(unsafe { info.u.entry.nr }).ok()
 }
 
 fn ptrace(request: libc::c_uint, thread: i32, address: usize, data: usize) {
-    #[expect(unsafe_code, reason = "ptrace has no safe form")]
-    // SAFETY: the callers pass numbers, or the address of a structure that outlives the call with its size.
+    #[expect(unsafe_code, reason = "ptrace has no safe wrapper")]
+    // SAFETY: callers pass integers, or the address and size of a struct that outlives the call.
     let done = unsafe {
         libc::ptrace(
             request,
@@ -190,27 +189,28 @@ fn ptrace(request: libc::c_uint, thread: i32, address: usize, data: usize) {
             ptr::with_exposed_provenance_mut::<u8>(data),
         )
     };
-    // A thread may be gone by the time it is asked about.
+    // The thread may have exited in the meantime.
     if done == -1 {
         let error = io::Error::last_os_error();
         assert_eq!(error.raw_os_error(), Some(libc::ESRCH), "ptrace: {error}");
     }
 }
 
-/// The next change of any traced thread. Waiting for all children of this process alone would take other tests' children.
+/// Waits for the next state change of a traced thread. Waiting for any child would reap the
+/// children of other tests.
 fn wait() -> (i32, i32) {
     let mut status = 0;
-    #[expect(unsafe_code, reason = "waiting for threads (__WALL) has no safe form")]
+    #[expect(unsafe_code, reason = "waiting for threads (__WALL) has no safe wrapper")]
     // SAFETY: the status outlives the call.
     let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
     assert!(thread > 0, "waitpid: {}", io::Error::last_os_error());
     (thread, status)
 }
 
-/// Kills it and sees it dead.
+/// Kills the process and waits until it is dead.
 fn kill(pid: i32) {
-    #[expect(unsafe_code, reason = "the process id is a plain number here")]
-    // SAFETY: a child that has not been waited for, so the number is still its.
+    #[expect(unsafe_code, reason = "kill takes a plain process id")]
+    // SAFETY: the child has not been waited for, so its process id has not been reused.
     unsafe {
         libc::kill(pid, libc::SIGKILL);
     }

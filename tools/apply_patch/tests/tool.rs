@@ -95,7 +95,7 @@ async fn every_wrong_call_is_answered_with_what_would_be_right() {
         ),
         (
             json!({"path": "a.txt", "content": "one\ntwo\nthree\n"}),
-            "nothing was applied: a.txt: the file has this content already; nothing would change",
+            "nothing was applied: a.txt: the file already has this content; nothing would change",
         ),
         (
             json!({"path": "b.txt", "delete": true}),
@@ -123,7 +123,7 @@ async fn a_miss_shows_the_nearest_lines_and_that_the_file_has_changed() {
     ws.saw(&ws.resolve("a.txt").unwrap(), b"one\ntwo\n3\n");
     let edits = json!([{"path": "a.txt", "search": "one\ntwo\n3", "replace": "x"}]);
     let said = call(&registry, json!({ "edits": edits })).await.unwrap_err();
-    let expected = "nothing was applied: a.txt: its old lines are not in the file; line 3 is not\n3\nbut\n1|one\n2|two\n3|three\n\
+    let expected = "nothing was applied: a.txt: old lines not found; expected at line 3:\n3\nfound:\n1|one\n2|two\n3|three\n\
                     The file has changed since you read it.";
     assert_eq!(said, expected);
     assert_eq!(fs::read(folder.path().join("a.txt")).unwrap(), b"one\ntwo\nthree\n");

@@ -1,19 +1,18 @@
-//! What a line says as a comment, in any language.
+//! Extracts the comment text of a line, in any language.
 
 /// The part of a line that may be a placeholder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Text<'a> {
-    /// The whole line is a comment.
     Comment(&'a str),
-    /// No comment, but between brackets or after dots: `[... rest of the code ...]`.
+    /// Not a comment, but in brackets or after dots: `[... rest of the code ...]`.
     Aside(&'a str),
-    /// A comment behind code that does nothing, such as `pass` or an opening brace.
+    /// A comment after code that does nothing, such as `pass` or an opening brace.
     Trailing(&'a str),
-    /// Dots for a block's body: `{ ... }`.
+    /// Dots as the body of a block: `{ ... }`.
     Dots,
 }
 
-/// How a comment line starts, and how it ends if it has to.
+/// Comment openers, with their closers.
 const COMMENTS: [(&str, &str); 25] = [
     ("<!--", "-->"),
     ("{/*", "*/}"),
@@ -42,14 +41,13 @@ const COMMENTS: [(&str, &str); 25] = [
     ("..", ""),
 ];
 
-/// Words that start a comment, in any case.
 const WORDS: [&str; 3] = ["rem ", "@rem ", "dnl "];
 
-/// Code behind which a comment may stand for a body.
+/// Code after which a comment may stand for a body.
 const EMPTY: [&str; 8] = ["pass", "...", "{}", "return", "return;", ";", "}", "]"];
 
-/// A cheap look: most lines of code are nothing of the kind.
-pub(super) fn may_be(text: &str) -> bool {
+/// A cheap check that rules out most lines of code.
+pub(super) fn may_be_comment(text: &str) -> bool {
     let comment = text.starts_with([
         '/', '#', '<', '{', '-', ';', '%', '\'', '*', '(', '[', '.', '…', '"', ':', '@', '!', 'r', 'R', 'd',
     ]);
@@ -61,7 +59,7 @@ pub(super) fn may_be(text: &str) -> bool {
         || text.contains('…')
 }
 
-/// What a line says, without what makes it a comment. In prose only `<!-- -->` does.
+/// Strips the comment markers from a line. In prose only `<!-- -->` and `{/* */}` count.
 pub(super) fn of(text: &str, prose: bool) -> Option<Text<'_>> {
     let list: &[(&str, &str)] = if prose { &COMMENTS[..2] } else { &COMMENTS };
     for (open, close) in list {
@@ -70,7 +68,7 @@ pub(super) fn of(text: &str, prose: bool) -> Option<Text<'_>> {
             break; // dots, or reStructuredText
         }
         if *open == "//" && inner.starts_with(['/', '!']) {
-            return None; // documentation, which shows code that is cut short
+            return None; // a doc comment, which may show abbreviated code
         }
         if *open == "::" && inner.starts_with(':') || *open == "#" && inner.starts_with(['!', '[', '{']) {
             return None;
@@ -86,7 +84,7 @@ pub(super) fn of(text: &str, prose: bool) -> Option<Text<'_>> {
         {
             return Some(Text::Comment(text[word.len()..].trim()));
         }
-        // Visual Basic; a string has its other quote.
+        // Visual Basic, unless a second quote makes it a string.
         if let Some(inner) = text.strip_prefix('\'').filter(|inner| !inner.contains('\'')) {
             return Some(Text::Comment(inner.trim()));
         }
@@ -136,7 +134,7 @@ fn trailing(text: &str) -> Option<Text<'_>> {
         || code.ends_with(": ...")
         || code.ends_with(": pass");
     let inner = inner.trim_end_matches(['}', ' ', ';']);
-    // Behind other code, only a comment that begins with dots is not about that code.
+    // A comment after other code is about that code unless it begins with dots.
     let dots = inner.starts_with("...") || inner.starts_with('…');
     (empty || dots && !code.contains(mark)).then_some(Text::Trailing(inner))
 }

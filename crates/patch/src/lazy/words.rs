@@ -1,13 +1,14 @@
-//! The wording of placeholders.
+//! The vocabulary of placeholders.
 
-use super::Says;
+use super::Claim;
 
-/// Parts of programs. A comment of nothing but such words and [`REST`] is about code.
+/// Parts of programs. A comment that consists of these words and [`REST`] is about code.
 const CODE: &str = "code codes implementation implementations method methods function functions func funcs class classes \
     import imports logic module modules component components body bodies file script program source snippet \
     subroutine subroutines procedure procedures boilerplate codebase constructor constructors template templates markup html jsx css styles";
 
-/// Parts of programs that data has as well: they need an ellipsis, `here`, or a word of [`STATE`] beside them.
+/// Parts of programs that data has too. They count only with an ellipsis, `here` or a word of
+/// [`STATE`].
 const PARTS: &str = "content contents test tests case cases field fields property properties prop props attribute attributes \
     variable variables constant constants declaration declarations definition definitions statement statements line lines \
     section sections style rule rules route routes endpoint endpoints handler handlers helper \
@@ -19,40 +20,42 @@ const PARTS: &str = "content contents test tests case cases field fields propert
     readme scripts effects effect callback callbacks event events listeners enum enums variant variants trait traits impl \
     overload overloads assertions checks steps step";
 
-/// Everything but what the patch shows.
+/// Everything that the patch does not show.
 const REST: &str = "rest remainder remaining else others other everything";
 
 /// What was there before.
 const OLD: &str = "existing previous prior original old current earlier already";
 
-/// It stays as it is.
+/// It is unchanged.
 const STATE: &str = "unchanged unmodified untouched intact identical unaltered";
 
-/// It is left out.
+/// It is omitted.
 const OMITTED: &str =
     "omitted elided truncated abbreviated snip snipped skipped trimmed collapsed hidden brevity shortened";
 
-/// It is to stay.
+/// It must stay.
 const KEEP: &str = "keep keeps kept leave leaves left retain retained preserve preserved maintain maintained stay stays remain remains \
     continue continues";
 
 const HERE: &str = "here goes go above below follow follows following";
 
-/// Words that say nothing of their own.
+/// Words without a meaning of their own.
 const FILLER: &str = "the a an of for in and or as is are be to this that these those it its all any your my our with from same before \
     after now no not need needed needs change changes changed change modification modifications modified more some etc so on just \
     only and/or should would will exactly was were been has have where does do s at up end start beginning top bottom between \
     this: note don't doesn't didn't any without further additional necessary required edit edits update updates updated \
     simplicity clarity reason reasons space they them";
 
-/// Whole comments of other languages that say no more than "omitted" or "as above".
+/// Whole comments in other languages that say only "omitted" or "as above".
 const SIGNS: &str = "省略 中略 後略 以下略 略 同上 以下同じ 同じ 不变 不變 略去 생략 이하 생략 동일";
 
-/// The first words of a comment that says what is to be put in its place.
+/// Words that begin an instruction to insert code here.
 const INSERT: &str = "insert put place paste include copy add restore";
 
-/// Phrases of other languages, in lower case: Chinese, Japanese, Korean, Spanish, Portuguese, Italian, French, German, Dutch, Polish,
-/// Turkish, Russian, Ukrainian, Vietnamese, Indonesian, Arabic, Hindi. A comment of at most [`LONGEST`] words with one of them is a placeholder.
+/// Lowercase phrases in other languages: Chinese, Japanese, Korean, Spanish, Portuguese, Italian,
+/// French, German, Dutch, Polish, Turkish, Russian, Ukrainian, Vietnamese, Indonesian, Arabic,
+/// Hindi. A comment of at most [`MAX_FOREIGN_WORDS`] words that contains one of them is a
+/// placeholder.
 const PHRASES: &str = "\
     其余代码|其他代码|其它代码|剩余代码|余下代码|剩下的代码|其余的代码|其他的代码|其余部分|其他部分|剩余部分|其余方法|其他方法|其余函数|其他函数|其余内容|其他内容|剩余内容| \
     现有代码|原有代码|已有代码|原来的代码|之前的代码|原始代码|现有的代码|原有逻辑|现有逻辑|现有方法|原有方法|现有实现|原有实现|代码不变|代码保持不变|保持不变|保持原样| \
@@ -75,17 +78,19 @@ const PHRASES: &str = "\
     phần còn lại|giữ nguyên|mã hiện có|code hiện tại|sisa kode|kode yang ada|kode lainnya| \
     tidak berubah|بقية الكود|باقي الكود|الكود الموجود|الكود الحالي|बाकी कोड|मौजूदा कोड";
 
-/// Most words of a comment in another language. Languages without blanks are counted by characters, four to a word.
-const LONGEST: usize = 9;
+/// Maximum number of words of a comment in another language. In scripts without spaces, four
+/// characters count as a word.
+const MAX_FOREIGN_WORDS: usize = 9;
 
-/// Most words that are in no table, where dots stand around a phrase.
-const FOREIGN: usize = 4;
+/// Maximum number of unknown words in a comment framed by dots.
+const MAX_UNKNOWN_WORDS: usize = 4;
 
 pub(super) fn has_dots(text: &str) -> bool {
     text.contains("...") || text.contains('…') || text.contains(". . .")
 }
 
-/// What an aside must have more than a comment: nothing else marks it.
+/// Returns whether text outside a comment reads like a placeholder. It must be clearer than a
+/// comment, since nothing else marks it.
 pub(super) fn is_plain(text: &str) -> bool {
     let words: Vec<String> = words(text);
     let tag = text.strip_prefix(['<', '[']).and_then(|text| text.strip_suffix(['>', ']'])).map(str::trim);
@@ -107,13 +112,13 @@ fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// What the text of a comment says, if it is a placeholder.
-pub(super) fn says(text: &str) -> Option<Says> {
+/// Returns what a comment claims, if it is a placeholder.
+pub(super) fn classify(text: &str) -> Option<Claim> {
     let dots = has_dots(text);
     let words = words(text);
     if words.is_empty() {
         let bare = text.trim_matches(|c: char| c.is_whitespace() || "[](){}<>".contains(c));
-        return matches!(bare, "..." | "…" | "....").then_some(Says::Omitted);
+        return matches!(bare, "..." | "…" | "....").then_some(Claim::Omitted);
     }
     let is_code = ["=>", "->", " = ", "\"", ";", "::"].iter().any(|code| text.contains(code));
     if is_code || words.len() > 20 || text.contains("TODO") || text.contains("FIXME") || text.contains('?') {
@@ -122,8 +127,9 @@ pub(super) fn says(text: &str) -> Option<Says> {
     foreign(text, &words).or_else(|| english(text, &words, dots))
 }
 
-/// What a comment says that is a placeholder only where code goes that it may stand for. `lost` knows the words of that code.
-pub(super) fn says_of(text: &str, lost: impl Fn(&str) -> bool) -> Option<Says> {
+/// Returns what a comment claims, if it is a placeholder only where code is removed. `lost` tells
+/// whether the removed code has a word.
+pub(super) fn classify_if_removed(text: &str, lost: impl Fn(&str) -> bool) -> Option<Claim> {
     let words = words(text);
     if words.is_empty() || words.len() > 20 || text.contains('?') || text.contains("TODO") {
         return None;
@@ -131,7 +137,7 @@ pub(super) fn says_of(text: &str, lost: impl Fn(&str) -> bool) -> Option<Says> {
     let has = |phrase: &str| format!(" {} ", words.join(" ")).contains(&format!(" {phrase} "));
     let any = |table: &str| words.iter().any(|word| is(word, table));
     if matches!(words.join(" ").as_str(), "as above" | "same as above" | "as before") {
-        return Some(Says::Existing);
+        return Some(Claim::Existing);
     }
     let stays = any(STATE)
         || any(KEEP)
@@ -146,19 +152,19 @@ pub(super) fn says_of(text: &str, lost: impl Fn(&str) -> bool) -> Option<Says> {
     let tables = [CODE, PARTS, REST, OLD, STATE, OMITTED, KEEP, HERE, FILLER, INSERT];
     let mut unknown = words.iter().filter(|word| !tables.iter().any(|table| is(word, table))).peekable();
     let names = unknown.peek().is_some() && unknown.all(|word| lost(word));
-    (stays && names).then_some(Says::Existing)
+    (stays && names).then_some(Claim::Existing)
 }
 
-fn foreign(text: &str, words: &[String]) -> Option<Says> {
+fn foreign(text: &str, words: &[String]) -> Option<Claim> {
     let lower = text.to_lowercase();
     let wide = lower.chars().filter(|c| *c >= '\u{2e80}').count();
     let length = words.iter().filter(|word| word.chars().all(|c| c < '\u{2e80}')).count() + wide.div_ceil(4);
     let phrase = || PHRASES.split('|').any(|phrase| lower.contains(phrase.trim()));
     let sign = words.iter().all(|word| is(word, SIGNS));
-    (sign || length <= LONGEST && phrase()).then_some(Says::Existing)
+    (sign || length <= MAX_FOREIGN_WORDS && phrase()).then_some(Claim::Existing)
 }
 
-fn english(text: &str, words: &[String], dots: bool) -> Option<Says> {
+fn english(text: &str, words: &[String], dots: bool) -> Option<Claim> {
     let any = |table: &str| words.iter().any(|word| is(word, table));
     let has = |phrase: &str| format!(" {} ", words.join(" ")).contains(&format!(" {phrase} "));
     let (code, part) = (any(CODE), any(PARTS));
@@ -199,7 +205,7 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Says> {
     let tables = [CODE, PARTS, REST, OLD, STATE, OMITTED, KEEP, HERE, FILLER];
     let unknown: Vec<&String> =
         words.iter().filter(|word| !tables.iter().any(|table| is(word, table))).collect();
-    // How many lines are left out.
+    // Numbers tell how many lines are omitted.
     let unknown: Vec<&String> =
         unknown.into_iter().filter(|word| !(dots && word.chars().all(|c| c.is_ascii_digit()))).collect();
     let heading = text.trim_end().ends_with(':');
@@ -207,11 +213,13 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Says> {
     let (lead, trail) = (starts_with_dots(text), ends_with_dots(text));
     let named = |word: &&String| is_identifier(text, word);
     let closed = unknown.is_empty();
-    // Dots on both sides are a placeholder's own sign; without them a sentence about data may only look like one.
+    // Dots on both sides mark a placeholder. Without them, a sentence about data may merely look
+    // like one.
     let about =
         rest || old && (code || part) || any(STATE) || same || omitted && code || other && (code || part);
     if !closed {
-        let framed = lead && trail && (about || state || omitted || any(KEEP)) && unknown.len() <= FOREIGN;
+        let framed =
+            lead && trail && (about || state || omitted || any(KEEP)) && unknown.len() <= MAX_UNKNOWN_WORDS;
         let insert = old
             && (code || part)
             && unknown.len() == 1
@@ -227,9 +235,9 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Says> {
         let before = words.windows(2).any(|pair| pair[0] == *unknown[0] && noun(&pair[1]));
         let one = unknown.len() == 1 && before && stays && (code && (rest || old) || other);
         return (framed || insert || named || one).then_some(if rest || old || state {
-            Says::Existing
+            Claim::Existing
         } else {
-            Says::Omitted
+            Claim::Omitted
         });
     }
     if heading && !dots {
@@ -248,7 +256,7 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Says> {
         || other && (code && shown || part && (lead || here)) && (lead || !any("additional more"))
         || dots && (code || part) && (lead || here)
         || lead && any("etc more");
-    if existing { Some(Says::Existing) } else { left_out.then_some(Says::Omitted) }
+    if existing { Some(Claim::Existing) } else { left_out.then_some(Claim::Omitted) }
 }
 
 fn starts_with_dots(text: &str) -> bool {
@@ -261,7 +269,7 @@ fn ends_with_dots(text: &str) -> bool {
     text.ends_with("...") || text.ends_with('…')
 }
 
-/// Whether a word is a name from code as it is written.
+/// Returns whether the text writes a word like an identifier.
 fn is_identifier(text: &str, word: &str) -> bool {
     text.split(|c: char| !(c.is_alphanumeric() || c == '_'))
         .filter(|written| written.to_lowercase() == *word)

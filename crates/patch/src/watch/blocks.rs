@@ -1,4 +1,4 @@
-//! SEARCH/REPLACE blocks, line by line.
+//! Follows SEARCH/REPLACE blocks line by line.
 
 use super::{BEGINNING, Stop, Watch};
 use crate::{
@@ -11,16 +11,15 @@ use crate::{
 pub(super) struct Reader {
     /// The file of the last block.
     path: Option<String>,
-    /// The line behind the last block.
+    /// The line after the last block.
     after: usize,
     /// The line of the open block's SEARCH marker.
     open: Option<usize>,
-    /// A divider has been seen.
     divided: bool,
 }
 
 impl Reader {
-    /// Whether it makes sense to go on.
+    /// Handles a line. Returns whether to continue.
     pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, Stop> {
         let at = watch.lines.len() - 1;
         let found = marker(&watch.lines[at]);
@@ -38,34 +37,35 @@ impl Reader {
             return Ok(true);
         };
         match found {
-            Some(Marker::Search) => return Ok(false), // refused, when it is whole
+            Some(Marker::Search) => return Ok(false), // refused when the patch is complete
             Some(Marker::Divider) => self.divided = true,
             Some(Marker::Replace) => {
                 (self.open, self.after) = (None, at + 1);
                 return self.whole(watch, open, at + 1).map(|()| true);
             }
-            None if self.divided && lazy::may_be(&watch.lines[at]) => self.replacing(watch, open, at + 1)?,
+            None if self.divided && lazy::is_elision(&watch.lines[at]) => {
+                self.replacing(watch, open, at + 1)?
+            }
             None if !self.divided && at - open <= BEGINNING => self.searched(watch, open + 1..at + 1)?,
             None => {}
         }
         Ok(true)
     }
 
-    /// Lines that are searched for.
     fn searched(&self, watch: &mut Watch, lines: std::ops::Range<usize>) -> Result<(), Stop> {
         let search = watch.text(lines);
         self.path.as_ref().map_or(Ok(()), |path| watch.searched(path, &search))
     }
 
-    /// A placeholder in a replacement that is not complete.
+    /// Checks an incomplete replacement for placeholders.
     fn replacing(&self, watch: &mut Watch, from: usize, to: usize) -> Result<(), Stop> {
         let Some(path) = &self.path else { return Ok(()) };
         let text = watch.text(from..to) + ">>>>>>> REPLACE\n";
         let patches = parse(&text, Some(path)).unwrap_or_default();
-        patches.iter().try_for_each(|patch| watch.leaves_out(patch))
+        patches.iter().try_for_each(|patch| watch.check_placeholders(patch))
     }
 
-    /// A complete block. One that cannot be read is judged when the patch is whole.
+    /// Checks a complete block. A malformed one is left to the parser.
     fn whole(&self, watch: &mut Watch, from: usize, to: usize) -> Result<(), Stop> {
         let Some(path) = &self.path else { return Ok(()) };
         let patches = parse(&watch.text(from..to), Some(path)).unwrap_or_default();

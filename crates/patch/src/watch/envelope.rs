@@ -1,27 +1,26 @@
-//! The `*** Begin Patch` envelope, line by line.
+//! Follows a `*** Begin Patch` envelope line by line.
 
 use super::{BEGINNING, Stop, Watch};
 use crate::{
-    envelope::{What, directive, ends_file, parse},
+    envelope::{Directive, directive, ends_file, parse},
     lazy,
 };
 
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    /// The `*** Update File:` line and, with a move, the one below it.
+    /// The `*** Update File:` line and, for a move, the line below it.
     header: Option<(usize, usize)>,
-    /// Where the open hunk begins, its `@@` lines included.
+    /// The start of the open hunk, including its `@@` lines.
     hunk: Option<usize>,
-    /// It has lines besides `@@` ones.
+    /// The open hunk has lines other than `@@` headers.
     lines: bool,
-    /// The `*** Add File:` line.
     added: Option<usize>,
-    /// A directive has been seen: from then on they begin their line.
+    /// After the first directive, all others start in the first column.
     begun: bool,
 }
 
 impl Reader {
-    /// Whether it makes sense to go on.
+    /// Handles a line. Returns whether to continue.
     pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, Stop> {
         let at = watch.lines.len() - 1;
         let line = watch.lines[at].trim_end_matches('\r').to_owned();
@@ -29,32 +28,32 @@ impl Reader {
         if let Some((what, path)) = found {
             self.close(watch, at)?;
             (self.header, self.added, self.begun) = (None, None, true);
-            if !path.is_empty() && matches!(what, What::Add | What::Update | What::Delete) {
+            if !path.is_empty() && matches!(what, Directive::Add | Directive::Update | Directive::Delete) {
                 watch.open(path)?;
             }
             match what {
-                What::End => return Ok(false),
-                What::Update => self.header = Some((at, at + 1)),
-                What::Add => {
+                Directive::End => return Ok(false),
+                Directive::Update => self.header = Some((at, at + 1)),
+                Directive::Add => {
                     self.added = Some(at);
-                    watch.made.push(path.to_owned());
+                    watch.created.push(path.to_owned());
                 }
-                What::Begin | What::Delete => {}
+                Directive::Begin | Directive::Delete => {}
             }
             return Ok(true);
         }
         if let Some(from) = self.added
-            && lazy::may_be(line.strip_prefix('+').unwrap_or(&line))
+            && lazy::is_elision(line.strip_prefix('+').unwrap_or(&line))
         {
             let patches = parse(&watch.text(from..at + 1)).unwrap_or_default();
-            patches.iter().try_for_each(|patch| watch.leaves_out(patch))?;
+            patches.iter().try_for_each(|patch| watch.check_placeholders(patch))?;
         }
         let Some((from, to)) = self.header else { return Ok(true) };
         if at == from + 1
             && let Some(target) = line.trim().strip_prefix("*** Move to:")
         {
             watch.open(target.trim())?;
-            watch.made.push(target.trim().to_owned());
+            watch.created.push(target.trim().to_owned());
             self.header = Some((from, to + 1));
             return Ok(true);
         }
@@ -71,8 +70,8 @@ impl Reader {
         } else {
             let from = *self.hunk.get_or_insert(at);
             self.lines = true;
-            if line.strip_prefix('+').is_some_and(lazy::may_be) {
-                self.read(watch, at + 1).iter().try_for_each(|patch| watch.leaves_out(patch))?;
+            if line.strip_prefix('+').is_some_and(lazy::is_elision) {
+                self.read(watch, at + 1).iter().try_for_each(|patch| watch.check_placeholders(patch))?;
             }
             if at - from < BEGINNING && line.starts_with([' ', '-']) && !line.starts_with("--- ") {
                 for patch in self.read(watch, at + 1) {
@@ -89,7 +88,8 @@ impl Reader {
         patches.iter().try_for_each(|patch| watch.judge(patch))
     }
 
-    /// The file's patch with the open hunk only, up to line `end`. One that cannot be read is judged when it is whole.
+    /// Parses the file's patch with only the open hunk, up to line `end`. A malformed one is left
+    /// to the parser.
     fn read(&self, watch: &Watch, end: usize) -> Vec<crate::FilePatch> {
         let (Some((from, to)), Some(hunk), true) = (self.header, self.hunk, self.lines) else {
             return Vec::new();

@@ -1,42 +1,41 @@
-//! Unified diffs, line by line.
+//! Follows a unified diff line by line.
 //!
-//! A line with `@@`, `diff --git`, a fence, `*** ` or `Index:` ends a hunk whatever its header counts, and so do a `---` and a `+++` line unless the
-//! counts say that they may be lines of the hunk.
+//! A line with `@@`, `diff --git`, a fence, `*** ` or `Index:` ends a hunk regardless of its
+//! counts. A `---` and a `+++` line end it unless the counts leave room for them.
 
 use super::{BEGINNING, Stop, Watch};
 use crate::{Action, Dialect, FilePatch, lazy, unified};
 
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// Where the file's header lines are.
+    /// The range of the file's header lines.
     header: Option<(usize, usize)>,
     hunk: Option<Open>,
-    /// The line that told the dialect.
+    /// The line at which the dialect was detected.
     first: usize,
 }
 
-/// A hunk that has begun.
 #[derive(Debug)]
 struct Open {
-    /// Its `@@` line, if it has one.
+    /// Its `@@` line, if any.
     title: Option<usize>,
-    /// Its first line.
     from: usize,
-    /// Old and new lines that the header still promises.
+    /// How many old and new lines are left, according to the header.
     left: Option<(usize, usize)>,
-    /// The counts do not fit: it goes on to where it looks like ending.
+    /// The counts are wrong, so the end must be guessed.
     guessed: bool,
-    /// All lines that the header promises were there before the last one.
-    over: bool,
+    /// The counts were used up before the last line.
+    used_up: bool,
 }
 
 impl Reader {
-    /// `at` is the line that told the dialect: a hunk's, a `diff --git` or a header's second.
+    /// `at` is the line at which the dialect was detected: an `@@` line, a `diff --git` line or the
+    /// second line of a header.
     pub(super) fn new(at: usize) -> Self {
         Self { header: None, hunk: None, first: at }
     }
 
-    /// Whether it makes sense to go on.
+    /// Handles a line. Returns whether to continue.
     pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, Stop> {
         let at = watch.lines.len() - 1;
         let line = watch.lines[at].trim_end_matches('\r').to_owned();
@@ -46,14 +45,14 @@ impl Reader {
             && at >= self.first
         {
             if let Some(open) = &self.hunk
-                && open.may_swallow()
+                && open.may_contain_header()
             {
                 return Ok(false);
             }
-            // The line before has been taken for one of the hunk.
+            // The line above was taken as part of the hunk.
             self.close(watch, at - 1)?;
             let from = match self.header {
-                // After `diff --git` and what belongs to it.
+                // Keep the `diff --git` line and its extended header.
                 Some((from, to)) if watch.lines[from].starts_with("diff --git ") && to >= at - 1 => from,
                 _ => at - 1,
             };
@@ -71,7 +70,7 @@ impl Reader {
             let named = at > 0 && at >= self.first && unified::lone_header(&above, 0).is_some();
             let known = self.header.is_some_and(|(_, to)| to == at);
             if named && !known {
-                if self.hunk.as_ref().is_some_and(|open| open.may_swallow()) {
+                if self.hunk.as_ref().is_some_and(|open| open.may_contain_header()) {
                     return Ok(false);
                 }
                 self.close(watch, at - 1)?;
@@ -81,7 +80,7 @@ impl Reader {
             }
             let left = unified::ranges(ranges).and_then(|(_, counts)| counts);
             self.hunk =
-                Some(Open { title: Some(at), from: at + 1, left, guessed: left.is_none(), over: false });
+                Some(Open { title: Some(at), from: at + 1, left, guessed: left.is_none(), used_up: false });
             return Ok(true);
         }
         if line.starts_with("```") || line.starts_with("*** ") || line.starts_with("Index: ") {
@@ -90,12 +89,12 @@ impl Reader {
         }
         if self.hunk.is_none() {
             match &mut self.header {
-                // Lines right below a header without `@@` are a hunk.
+                // Lines directly below a header form a hunk without `@@`.
                 Some((from, to)) if *to == at => {
                     if unified::new_name(&watch.lines[at - 1]).is_some() && line.starts_with([' ', '+', '-'])
                     {
                         self.hunk =
-                            Some(Open { title: None, from: at, left: None, guessed: true, over: false });
+                            Some(Open { title: None, from: at, left: None, guessed: true, used_up: false });
                     } else if watch.lines[*from].starts_with("diff --git ") {
                         *to = at + 1;
                     }
@@ -106,9 +105,9 @@ impl Reader {
         let Some(open) = &mut self.hunk else { return Ok(true) };
         let inside = open.take(&line);
         let first = inside && at - open.from < BEGINNING;
-        if inside && line.strip_prefix('+').is_some_and(lazy::may_be) {
+        if inside && line.strip_prefix('+').is_some_and(lazy::is_elision) {
             let patches = self.read(watch, at + 1);
-            patches.iter().try_for_each(|patch| watch.leaves_out(patch))?;
+            patches.iter().try_for_each(|patch| watch.check_placeholders(patch))?;
         }
         // `--- ` may begin the next file's header.
         if first && line.starts_with([' ', '-']) && !line.starts_with("--- ") {
@@ -120,15 +119,14 @@ impl Reader {
         Ok(true)
     }
 
-    /// A file has been named: may it be written?
     fn named(&self, watch: &mut Watch) -> Result<(), Stop> {
         let Some((from, to)) = self.header else { return Ok(()) };
-        // What kind of hunk follows does not matter for the names.
+        // Any hunk will do to parse the names.
         let text = watch.text(from..to) + "@@\n+\n";
         for patch in unified::parse(&text, None).unwrap_or_default() {
             watch.open(&patch.path)?;
             if matches!(patch.action, Action::Create(_)) || patch.from.is_some() {
-                watch.made.push(patch.path.clone());
+                watch.created.push(patch.path.clone());
             }
             if let Some(from) = &patch.from {
                 watch.open(from)?;
@@ -137,14 +135,14 @@ impl Reader {
         Ok(())
     }
 
-    /// The open hunk ends before line `end`.
+    /// Closes the open hunk before line `end`.
     fn close(&mut self, watch: &mut Watch, end: usize) -> Result<(), Stop> {
         let patches = self.read(watch, end);
         self.hunk = None;
         patches.iter().try_for_each(|patch| watch.judge(patch))
     }
 
-    /// The file's patch with the open hunk only, up to line `end`.
+    /// Parses the file's patch with only the open hunk, up to line `end`.
     fn read(&self, watch: &Watch, end: usize) -> Vec<FilePatch> {
         let Some(open) = &self.hunk else { return Vec::new() };
         let header = self.header.map(|(from, to)| watch.text(from..to)).unwrap_or_default();
@@ -156,14 +154,14 @@ impl Reader {
 }
 
 impl Open {
-    /// Counts a line; whether it is certain to be one of the hunk's.
+    /// Counts a line. Returns whether it certainly belongs to the hunk.
     fn take(&mut self, line: &str) -> bool {
         if self.guessed {
             return true;
         }
         let Some((old, new)) = self.left else { return true };
         if old == 0 && new == 0 {
-            self.over = true;
+            self.used_up = true;
             return false;
         }
         let left = match line.as_bytes().first() {
@@ -180,8 +178,9 @@ impl Open {
         true
     }
 
-    /// Whether a header's two lines may be lines of the hunk: they were counted as such. The first of them has been taken already.
-    fn may_swallow(&self) -> bool {
-        !self.guessed && !self.over
+    /// Returns whether the two lines of a header may belong to the hunk, since its counts left room
+    /// for them. The first of them is already counted.
+    fn may_contain_header(&self) -> bool {
+        !self.guessed && !self.used_up
     }
 }

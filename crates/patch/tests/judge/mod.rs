@@ -1,21 +1,21 @@
-//! One case of `patch_corpus` through the pure engine: what becomes of the files, and whether that is right.
+//! Runs one case of `patch_corpus` through the engine and judges the result.
 
-#![allow(dead_code, reason = "each program that judges uses some of it")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use patch::{Action, Dialect, FilePatch, apply};
 use patch_corpus::{Case, Class, Expected, Input, Tree};
 
-/// What became of a case.
+/// The outcome of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verdict {
-    /// As it has to be.
+    /// As expected.
     Right,
-    /// Refused, and it should have gone in.
+    /// Refused, but it should have applied.
     Refused,
-    /// It went in, and the bytes are others than expected, or it should not have gone in at all.
+    /// Applied with the wrong bytes, or applied although it should have been refused.
     Wrong,
-    /// Refused rightly, but for another reason than the right one.
+    /// Refused as expected, but for the wrong reason.
     OtherKind,
 }
 
@@ -45,8 +45,8 @@ pub(crate) fn patches(input: &Input) -> Result<Vec<FilePatch>, String> {
     }
 }
 
-/// The tree afterwards, or the kind of refusal and the feedback. What a workspace would see to is done here: no file is changed twice, or
-/// renamed onto another.
+/// Returns the resulting tree, or the kind of refusal and the feedback. Like a workspace, it
+/// refuses to change a file twice or to rename one onto another.
 pub(crate) fn run(case: &Case) -> Result<Tree, String> {
     let mut out = case.before.clone();
     let mut touched = Vec::new();
@@ -79,14 +79,14 @@ pub(crate) fn judge(case: &Case) -> (Verdict, String) {
         (Expected::Tree(_), Err(why)) => (Verdict::Refused, why),
         (Expected::Refused(_), Ok(after)) => (Verdict::Wrong, difference(&after, &case.before)),
         (Expected::Refused(Some(kind)), Err(why)) if !why.starts_with(&format!("{kind}:")) => {
-            (Verdict::OtherKind, format!("{kind} is right, not {why}"))
+            (Verdict::OtherKind, format!("expected {kind}, got {why}"))
         }
         (Expected::Refused(_), Err(_)) => (Verdict::Right, String::new()),
     }
 }
 
-/// Whether a wrong result is right but for how lines end: a patch does not say which of two equal lines is the new one, where the file ends them
-/// differently.
+/// Returns whether a wrong result differs from the right one only in line endings. If a file ends
+/// equal lines differently, the patch does not say which of them is the new one.
 pub(crate) fn is_right_but_for_line_ends(case: &Case) -> bool {
     let (Expected::Tree(wanted), Ok(after)) = (&case.expected, run(case)) else { return false };
     let plain = |tree: &Tree| -> Vec<(String, Vec<Vec<u8>>, bool)> {
@@ -104,7 +104,7 @@ fn difference(got: &Tree, wanted: &Tree) -> String {
             continue;
         }
         let (Some((got, x)), Some((wanted, y))) = (got, wanted) else {
-            return format!("{path}: there {} instead of {}", got.is_some(), wanted.is_some());
+            return format!("{path}: exists: {}, expected: {}", got.is_some(), wanted.is_some());
         };
         let (got, wanted): (Vec<_>, Vec<_>) = (
             got.split_inclusive(|b| *b == b'\n').collect(),
@@ -116,7 +116,7 @@ fn difference(got: &Tree, wanted: &Tree) -> String {
             String::from_utf8_lossy(&lines.concat()).chars().take(200).collect::<String>()
         };
         let mode = if x == y { "" } else { "; the mode differs" };
-        return format!("{path}: line {} is {:?} instead of {:?}{mode}", at + 1, show(&got), show(&wanted));
+        return format!("{path}: line {} is {:?}, expected {:?}{mode}", at + 1, show(&got), show(&wanted));
     }
     "nothing differs".into()
 }
