@@ -219,7 +219,7 @@ fn a_placeholder_that_stands_for_nothing_and_one_in_a_command_are_refused() {
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     assert!(!world.repo().join("new.py").exists());
     let told = told(&server.chats().last().unwrap().body);
-    assert!(told.contains("[secret-000000] stands for no value in the files of this call"), "{told}");
+    assert!(told.contains("[secret-000000] is not the placeholder of any value in the files of this call"), "{told}");
     assert!(told.contains("a command cannot be given it"), "{told}");
 }
 

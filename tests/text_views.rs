@@ -34,7 +34,7 @@ fn a_letter_inserted_into_a_latin_1_file_is_one_byte() {
     snapshot!(seen, @r#"
     exit 1
     --- stderr
-    nothing was applied: s.java: line 1 of the new text has '→' (U+2192), which ISO-8859-1, the file's encoding, cannot hold; write it in another way, such as an escape of the language
+    nothing was applied: s.java: line 1 of the new text contains '→' (U+2192), which the file's encoding ISO-8859-1 cannot represent; write it another way, for example as an escape sequence
     "#);
     assert_eq!(fs::read(path(&world, b"s.java")).unwrap(), b"// m\xe1s\nint a = 1; // a\xf1o\n");
 }
@@ -102,7 +102,7 @@ fn a_notebook_is_read_and_edited_as_cells_and_its_json_by_diffs() {
     snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "n.ipynb"}"#]), @r###"
     exit 0
     --- stdout
-    n.ipynb lines 1-3 of 3; a notebook, shown as its cells without their outputs; a line "# %% [code]" or "# %% [markdown]" begins a new one
+    n.ipynb lines 1-3 of 3; a notebook, shown as cells without outputs; a line "# %% [code]" or "# %% [markdown]" starts a new cell
     1|# %% [code] id=a1
     2|x = 1
     3|print(x)

@@ -1,10 +1,7 @@
-//! What would be masked in the files below some folders, and how fast: `cargo run --release -p secrets --example find -- FOLDER…`
+//! Lists what would be masked in the files of some folders, and how fast: `cargo run --release -p
+//! secrets --example find -- FOLDER…`
 
-#![allow(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "an example prints, and stops when it cannot go on"
-)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example prints and may panic")]
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,9 +9,9 @@ use std::time::{Duration, Instant};
 use secrets::Secrets;
 
 fn main() {
-    let begun = Instant::now();
-    let _ = Secrets::new("find", Vec::new()).mask("the first text makes what all use");
-    let first = begun.elapsed();
+    let start = Instant::now();
+    let _ = Secrets::new("find", Vec::new()).mask("builds the shared tables");
+    let setup = start.elapsed();
     let (mut files, mut with, mut bytes, mut values, mut took) = (0u64, 0u64, 0u64, 0u64, Duration::ZERO);
     let mut todo: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     while let Some(path) = todo.pop() {
@@ -29,11 +26,11 @@ fn main() {
         if text.len() > 16 << 20 || text.iter().take(8_000).any(|b| *b == 0) {
             continue;
         }
-        // Each file for itself: nothing is learned from another.
+        // A new instance per file, so that nothing is learned from another file.
         let secrets = Secrets::new("find", Vec::new());
-        let begun = Instant::now();
+        let start = Instant::now();
         let masked = secrets.mask_bytes(&text);
-        took += begun.elapsed();
+        took += start.elapsed();
         (files, bytes, values) = (files + 1, bytes + text.len() as u64, values + secrets.count() as u64);
         with += u64::from(secrets.count() > 0);
         let (before, after) = (text.split(|b| *b == b'\n'), masked.split(|b| *b == b'\n'));
@@ -44,6 +41,6 @@ fn main() {
         }
     }
     let speed = bytes as f64 / 1e6 / took.as_secs_f64();
-    println!("made in {} µs", first.as_micros());
+    println!("tables built in {} µs", setup.as_micros());
     println!("{values} values in {with} of {files} files, {:.1} MB at {speed:.0} MB/s", bytes as f64 / 1e6);
 }

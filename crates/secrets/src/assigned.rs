@@ -1,13 +1,14 @@
-//! Values that are secret because of the name they are given to: `DB_PASSWORD=…`, `"api_key": "…"`, `password: …`.
+//! Finds values that are secret because of the name they are assigned to: `DB_PASSWORD=…`,
+//! `"api_key": "…"`, `password: …`.
 //!
-//! Careful in the other direction: a value that is hidden for no reason hides code from the model. In code, only what looks random is
-//! taken; a line of a `.env` file is believed more.
+//! Masking a harmless value hides code from the model, so this errs on the side of showing. In
+//! code, only values that look random are masked; a line of a `.env` file needs less evidence.
 
 use std::ops::Range;
 
 use crate::scan::{run, word};
 
-/// Ends of names that say what they hold, in lower case.
+/// Endings of names that hold secrets, in lower case.
 pub(crate) const NAMES: &[&str] = &[
     "password",
     "passwd",
@@ -31,15 +32,16 @@ pub(crate) const NAMES: &[&str] = &[
     "pwd",
 ];
 
-/// What may follow such an end and still be it.
+/// What may follow such an ending.
 const ENDINGS: &[&str] = &["_base", "_value", "key", "_key", "-key", "_key_base"];
 const LONGEST_NAME: usize = 64;
-/// What may stand before the name in a line of a `.env` file: a line number, a mark of a patch, `export`.
-const LEAD: usize = 24;
+/// The longest text before the name in a line of a `.env` file: a line number, a diff marker,
+/// `export`.
+const MAX_LEAD: usize = 24;
 const LONGEST: usize = 1024;
 const SHORTEST: usize = 8;
 
-/// Words that stand where a value would.
+/// Words that are used in place of a value.
 const WORDS: &[&str] = &[
     "password",
     "passwd",
@@ -72,7 +74,7 @@ const WORDS: &[&str] = &[
     "guest",
 ];
 
-/// Parts of values that say that they are none.
+/// Parts of values that mark them as fake.
 const PARTS: &[&str] = &[
     "example",
     "your",
@@ -97,8 +99,8 @@ const PARTS: &[&str] = &[
     "}",
 ];
 
-/// Whether a value is one that documentation shows in place of a real one.
-pub(crate) fn placeholder_like(value: &[u8]) -> bool {
+/// Whether a value is one that documentation uses in place of a real one.
+pub(crate) fn is_example(value: &[u8]) -> bool {
     let value = String::from_utf8_lossy(value).to_ascii_lowercase();
     let mut letters: Vec<u8> = value.bytes().collect();
     letters.sort_unstable();
@@ -106,26 +108,26 @@ pub(crate) fn placeholder_like(value: &[u8]) -> bool {
     WORDS.contains(&value.as_str()) || PARTS.iter().any(|part| value.contains(part)) || letters.len() < 4
 }
 
-/// Whether it was not made of words: letters and digits in turn, or signs among them.
-pub(crate) fn random(value: &[u8]) -> bool {
+/// Whether a value is not made of words: letters alternate with digits, or it has symbols.
+pub(crate) fn is_random(value: &[u8]) -> bool {
     let digit = |b: &u8| b.is_ascii_digit();
     let digits = value.iter().filter(|b| digit(b)).count();
-    if digits == 0 || digits == value.len() || wordy(value) || placeholder_like(value) {
+    if digits == 0 || digits == value.len() || is_words(value) || is_example(value) {
         return false;
     }
-    let turns = value
+    let alternations = value
         .windows(2)
         .filter(|w| {
             w[0].is_ascii_alphanumeric() && w[1].is_ascii_alphanumeric() && digit(&w[0]) != digit(&w[1])
         })
         .count();
-    let signs =
+    let symbols =
         value.iter().any(|b| matches!(b, b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'*' | b'~' | b'?'));
-    turns >= 2 || signs
+    alternations >= 2 || symbols
 }
 
-/// Words, numbers and names with a number at their end, whatever stands between them.
-fn wordy(value: &[u8]) -> bool {
+/// Whether a value consists of words, numbers and words that end with a number, however separated.
+fn is_words(value: &[u8]) -> bool {
     value.split(|b| !b.is_ascii_alphanumeric()).all(|part| {
         let letters = part.iter().take_while(|b| b.is_ascii_alphabetic()).count();
         let digits = part[letters..].iter().take_while(|b| b.is_ascii_digit()).count();
@@ -135,16 +137,16 @@ fn wordy(value: &[u8]) -> bool {
     })
 }
 
-/// How much a line is believed.
+/// Where a line comes from, which decides how much evidence it needs.
 #[derive(Clone, Copy, PartialEq)]
-enum Belief {
-    /// A line of a `.env` file, with a name that can only mean a secret.
-    Environment,
+enum Context {
+    /// A line of a `.env` file whose name can only mean a secret.
+    EnvFile,
     /// Anything else.
     Code,
 }
 
-/// The value of a name that ends at an anchor, where it has one and that looks real.
+/// The value assigned to the name that ends at an anchor, if it looks like a real secret.
 pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     let mut end = at.end;
     if text.get(end).is_some_and(|b| word(*b) || *b == b'-') {
@@ -171,7 +173,7 @@ pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     let start = at.end - before;
     let name = &text[start..end];
     let anchor = text[at.clone()].to_ascii_lowercase();
-    // `pwd` ends many a word, and is the name of a folder in a shell.
+    // Many words end in `pwd`, and in a shell it is the working directory.
     if anchor == b"pwd" && name.eq_ignore_ascii_case(b"pwd") && text.get(end) != Some(&b'=') {
         return None;
     }
@@ -186,79 +188,62 @@ pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     if anchor == b"pwd" && shown[0] == b'/' || shown.starts_with(b"./") || shown.starts_with(b"~/") {
         return None; // a path
     }
-    let taken = match belief(text, start, end, &anchor) {
-        Belief::Environment => believable(shown),
-        Belief::Code => {
-            let code = shown.iter().any(|b| {
-                matches!(
-                    b,
-                    b'[' | b']'
-                        | b'('
-                        | b')'
-                        | b'{'
-                        | b'}'
-                        | b'|'
-                        | b'\\'
-                        | b'<'
-                        | b'>'
-                        | b'$'
-                        | b'`'
-                        | b','
-                        | b';'
-                        | b' '
-                )
-            });
-            // `self.key`, without quotes.
+    let secret = match context(text, start, end, &anchor) {
+        Context::EnvFile => may_be_secret(shown),
+        Context::Code => {
+            let code = shown.iter().any(|b| b"[](){}|\\<>$`,; ".contains(b));
+            // An unquoted expression such as `self.key`.
             let part = |b: &u8| word(*b) || *b == b'.';
-            let of_something =
+            let expression =
                 !quoted && shown.contains(&b'.') && shown.iter().all(part) && !shown[0].is_ascii_digit();
             let address = memchr::memmem::find(shown, b"://").is_some();
-            // A key that is not said to be one of something secret has to look like one.
+            // A key whose name does not say that it is secret must look like a secret.
             let long =
                 !matches!(anchor.as_slice(), b"_key" | b"-key" | b"_auth" | b"credential" | b"credentials")
                     || shown.len() >= 16;
             let sure = quoted || shown.len() >= 12;
-            !code && !of_something && !address && long && sure && random(shown)
+            !code && !expression && !address && long && sure && is_random(shown)
         }
     };
-    taken.then_some(value)
+    secret.then_some(value)
 }
 
-/// Whether a value of a `.env` file can be a real one.
-fn believable(value: &[u8]) -> bool {
-    let template = value.iter().any(|b| matches!(b, b'$' | b'(' | b')' | b'`' | b'<' | b'>' | b'{' | b'}'));
+/// Whether a value of a `.env` file may be a real secret.
+fn may_be_secret(value: &[u8]) -> bool {
+    let template = value.iter().any(|b| b"$()`<>{}".contains(b));
     let address = memchr::memmem::find(value, b"://").is_some() || matches!(value[0], b'/' | b'.' | b'~');
     let number = value.iter().all(|b| b.is_ascii_digit() || *b == b'.');
     let name = value.iter().all(|b| b.is_ascii_uppercase() || *b == b'_');
     let constant = value.iter().all(|b| b.is_ascii_lowercase()) && value.len() < 12;
-    !template && !address && !number && !name && !constant && !placeholder_like(value)
+    !template && !address && !number && !name && !constant && !is_example(value)
 }
 
-/// A line that begins with `NAME=`, as in a `.env` file: the name in capitals, no blanks.
-fn belief(text: &[u8], start: usize, end: usize, anchor: &[u8]) -> Belief {
+/// Whether the line starts with `NAME=`, as in a `.env` file: the name in capitals, no spaces.
+fn context(text: &[u8], start: usize, end: usize, anchor: &[u8]) -> Context {
     let name = &text[start..end];
-    let telling = matches!(
+    let certain = matches!(
         anchor,
         b"password" | b"passwd" | b"passphrase" | b"secret" | b"_pass" | b"token" | b"_key" | b"apikey"
     );
     let capitals = name.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_');
-    let line = text[..start].iter().rev().take(LEAD).take_while(|b| **b != b'\n').count();
-    let mut lead = &text[start - line..start];
-    if let Some(bar) = lead.iter().position(|b| *b == b'|') {
-        lead = &lead[bar + 1..]; // behind a line number
+    let line = text[..start].iter().rev().take(MAX_LEAD).take_while(|b| **b != b'\n').count();
+    let mut before = &text[start - line..start];
+    if let Some(bar) = before.iter().position(|b| *b == b'|') {
+        before = &before[bar + 1..]; // after a line number
     }
-    let lead = lead.trim_ascii_start();
-    let lead = lead.strip_prefix(b"+").or_else(|| lead.strip_prefix(b"-")).unwrap_or(lead).trim_ascii();
-    let first = lead.is_empty() || lead == b"export" || lead.ends_with(b".env:") || lead == b"ENV";
-    let whole = line < LEAD || start == line;
-    if telling && capitals && first && whole && text.get(end) == Some(&b'=') {
-        Belief::Environment
+    let before = before.trim_ascii_start();
+    let before =
+        before.strip_prefix(b"+").or_else(|| before.strip_prefix(b"-")).unwrap_or(before).trim_ascii();
+    let first = before.is_empty() || before == b"export" || before.ends_with(b".env:") || before == b"ENV";
+    let whole = line < MAX_LEAD || start == line;
+    if certain && capitals && first && whole && text.get(end) == Some(&b'=') {
+        Context::EnvFile
     } else {
-        Belief::Code
+        Context::Code
     }
 }
 
-/// Where the value of a name stands, and whether in quotes.
+/// The span of the value assigned to a name, and whether it is quoted.
 fn value(text: &[u8], start: usize, end: usize) -> Option<(Range<usize>, bool)> {
     let blank = |b: u8| b == b' ' || b == b'\t';
     let mut at = end + run(text, end, 2, |b| b == b'\\');
@@ -267,7 +252,7 @@ fn value(text: &[u8], start: usize, end: usize) -> Option<(Range<usize>, bool)> 
     at += run(text, at, 1, |b| b == b']');
     at += run(text, at, 32, blank);
     let tight = at == end;
-    // A type, as in `let key: &str = …`.
+    // A type annotation, as in `let key: &str = …`.
     if text.get(at) == Some(&b':') && text.get(at + 1) != Some(&b'=') {
         let typed =
             run(text, at + 1, 32, |b| word(b) || matches!(b, b' ' | b'&' | b'\'' | b'?' | b'<' | b'>'));
@@ -294,27 +279,27 @@ fn value(text: &[u8], start: usize, end: usize) -> Option<(Range<usize>, bool)> 
             let length = run(text, from, LONGEST + 1, |b| b != *quote && b != b'\n');
             let closed = text.get(from + length) == Some(quote) && length <= LONGEST;
             let inner = &text[from..from + length];
-            let inner = inner.strip_suffix(b"\\").unwrap_or(inner); // the quote was an escaped one
+            let inner = inner.strip_suffix(b"\\").unwrap_or(inner); // the quote itself was escaped
             closed.then_some((from..from + inner.len(), true))
         }
-        _ => bare(text, start, at, compact).map(|value| (value, false)),
+        _ => unquoted(text, start, at, compact).map(|value| (value, false)),
     }
 }
 
-/// Letters before a quote that belong to the literal.
+/// The number of prefix letters before a quote, as in `r"…"`.
 fn literal_prefix(text: &[u8], at: usize) -> usize {
     let letters = run(text, at, 2, |b| matches!(b, b'r' | b'b' | b'u' | b'B' | b'@'));
     if matches!(text.get(at + letters), Some(b'"' | b'\'')) { letters } else { 0 }
 }
 
-/// `<password>…</password>`
+/// The value in `<password>…</password>`.
 fn element(text: &[u8], from: usize) -> Option<Range<usize>> {
     let length = run(text, from, LONGEST, |b| b != b'<' && !b.is_ascii_whitespace());
     (text.get(from + length) == Some(&b'<')).then_some(from..from + length)
 }
 
-/// A value without quotes: to the end of a line, or in an address, a connection string, an option.
-fn bare(text: &[u8], start: usize, from: usize, compact: bool) -> Option<Range<usize>> {
+/// An unquoted value: up to the end of a line, or in a URL, a connection string or an option.
+fn unquoted(text: &[u8], start: usize, from: usize, compact: bool) -> Option<Range<usize>> {
     let length = run(text, from, LONGEST, |b| {
         !b.is_ascii_whitespace() && !matches!(b, b'"' | b'\'' | b'`' | b'&' | b';')
     });
@@ -329,10 +314,10 @@ fn bare(text: &[u8], start: usize, from: usize, compact: bool) -> Option<Range<u
     fits.then_some(from..from + length)
 }
 
-/// Whether a name is the first thing in its line, as in YAML.
+/// Whether a name comes first on its line, as in YAML.
 fn line_begins(text: &[u8], start: usize) -> bool {
-    let lead = text[..start].iter().rev().take(64).take_while(|b| **b != b'\n').count();
-    text[start - lead..start]
+    let before = text[..start].iter().rev().take(64).take_while(|b| **b != b'\n').count();
+    text[start - before..start]
         .iter()
         .all(|b| matches!(b, b' ' | b'\t' | b'-' | b'+' | b'"' | b'\'' | b'|' | b'0'..=b'9'))
 }

@@ -1,16 +1,16 @@
-//! Values that are secret because of the variable that holds them, and the forms in which they come back.
+//! Finds secrets in environment variables, and the encodings in which their values may reappear.
 
 use crate::scan;
 
-/// The shortest value that is looked for: a shorter one may be a part of anything.
-const SHORTEST: usize = 8;
-/// The longest; what is longer is no key.
-const LONGEST: usize = 16 << 10;
-/// Lines of a value (a private key) that are looked for by themselves, from this length.
-const LINE: usize = 16;
+/// The shortest value to search for. A shorter one may be part of anything.
+const MIN_VALUE: usize = 8;
+/// The longest value to search for. A longer one is not a key.
+const MAX_VALUE: usize = 16 << 10;
+/// The shortest line of a multi-line value, such as a private key, to search for on its own.
+const MIN_LINE: usize = 16;
 
-/// Words of a variable's name that say what it holds.
-const TELLING: &[&str] = &[
+/// Words in the name of a variable that mark its value as secret.
+const SECRET_WORDS: &[&str] = &[
     "KEY",
     "APIKEY",
     "TOKEN",
@@ -30,8 +30,9 @@ const TELLING: &[&str] = &[
     "PAT",
 ];
 
-/// Words behind which such a word means something else (`TOKEN_URL`, `KEY_FILE`, `SSH_AUTH_SOCK`).
-const ABOUT: &[&str] = &[
+/// Words that, at the end of a name, give such a word another meaning (`TOKEN_URL`, `KEY_FILE`,
+/// `SSH_AUTH_SOCK`).
+const METADATA_WORDS: &[&str] = &[
     "FILE",
     "PATH",
     "DIR",
@@ -62,38 +63,40 @@ const ABOUT: &[&str] = &[
     "ALGORITHM",
 ];
 
-/// The values of these variables that must not be shown: of those whose name says so, and of any what has the shape of a secret.
+/// The values of these variables that must not be shown: the whole value if the variable's name
+/// marks it as secret, and any part of a value that has the shape of a secret.
 #[must_use]
 pub fn values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for (name, value) in variables {
         let value = value.trim();
-        if value.len() < SHORTEST || value.len() > LONGEST {
+        if value.len() < MIN_VALUE || value.len() > MAX_VALUE {
             continue;
         }
-        // What has a shape of its own is secret whatever holds it: an address with a password, JSON with tokens in it.
+        // A value with a recognizable shape is secret under any name: a URL with a password, JSON
+        // with tokens.
         let shaped = scan::find(value.as_bytes());
-        let whole = shaped.is_empty() && says_so(name) && !trivial(value) && !value.contains("://");
+        let whole = shaped.is_empty() && is_secret_name(name) && !is_trivial(value) && !value.contains("://");
         out.extend(shaped.into_iter().filter_map(|s| value.get(s).map(str::to_owned)));
         out.extend(whole.then(|| value.to_owned()));
     }
-    out.retain(|value| value.len() >= SHORTEST);
+    out.retain(|value| value.len() >= MIN_VALUE);
     out.sort();
     out.dedup();
     out
 }
 
-fn says_so(name: &str) -> bool {
+fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let words: Vec<&str> = name.split(['_', '-', '.']).collect();
-    let telling = words.iter().any(|w| {
-        TELLING.contains(w) || ["APIKEY", "TOKEN", "SECRET", "PASSWORD"].iter().any(|t| w.ends_with(t))
+    let secret = words.iter().any(|w| {
+        SECRET_WORDS.contains(w) || ["APIKEY", "TOKEN", "SECRET", "PASSWORD"].iter().any(|t| w.ends_with(t))
     });
-    telling && !words.last().is_some_and(|w| ABOUT.contains(w))
+    secret && !words.last().is_some_and(|w| METADATA_WORDS.contains(w))
 }
 
-/// What would make a bad password and stands in any text: a word, a number, a path.
-fn trivial(value: &str) -> bool {
+/// Whether a value is too common for a password: a word, a number, a path.
+fn is_trivial(value: &str) -> bool {
     let one_case =
         value.bytes().all(|b| b.is_ascii_lowercase()) || value.bytes().all(|b| b.is_ascii_uppercase());
     (one_case && value.len() < 12)
@@ -102,9 +105,10 @@ fn trivial(value: &str) -> bool {
         || value.bytes().all(|b| b == value.as_bytes()[0])
 }
 
-/// A value as it may come back: as it is, escaped in JSON, in an address, in base64 wherever in it, and its lines.
+/// The forms in which a value may reappear: unchanged, escaped for JSON, percent-encoded, in base64
+/// at any offset, and its single lines.
 pub(crate) fn encodings(value: &str) -> Vec<Vec<u8>> {
-    if value.len() < SHORTEST {
+    if value.len() < MIN_VALUE {
         return Vec::new();
     }
     let mut out = vec![value.as_bytes().to_vec(), escaped(value), percent(value)];
@@ -115,7 +119,7 @@ pub(crate) fn encodings(value: &str) -> Vec<Vec<u8>> {
     }
     if value.contains('\n') {
         let lines = value.lines().map(|line| line.trim().as_bytes().to_vec());
-        out.extend(lines.filter(|l| l.len() >= LINE && !l.starts_with(b"-----")));
+        out.extend(lines.filter(|l| l.len() >= MIN_LINE && !l.starts_with(b"-----")));
     }
     out.sort();
     out.dedup();
@@ -148,7 +152,8 @@ fn percent(value: &str) -> Vec<u8> {
     out
 }
 
-/// The characters of a base64 text that depend on this value alone, when `before` bytes stand before it in a group of three.
+/// The base64 characters that depend only on `value` when `before` bytes precede it in a group of
+/// three.
 fn base64(value: &[u8], before: usize, last: [u8; 2]) -> Vec<u8> {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let letter = |six: usize| LETTERS.get(six).copied().unwrap_or_else(|| last[six - 62]);
@@ -165,9 +170,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_is_found_wherever_the_value_stands_in_it() {
+    fn base64_is_found_at_any_offset_of_the_value() {
         let text = |v: Vec<u8>| String::from_utf8(v).unwrap();
-        // printf 'hunter2-xyz' | base64, then with one and two bytes before it
+        // The output of `printf hunter2-xyz | base64`, then with one and two bytes before it.
         assert!("aHVudGVyMi14eXo=".contains(&text(base64(b"hunter2-xyz", 0, *b"+/"))));
         assert!("dTpodW50ZXIyLXh5eg==".contains(&text(base64(b"hunter2-xyz", 2, *b"+/"))));
         assert!("Omh1bnRlcjIteHl6".contains(&text(base64(b"hunter2-xyz", 1, *b"+/"))));

@@ -1,21 +1,25 @@
-//! Finds keys, tokens and passwords in text and replaces them by short placeholders; puts the values back where they belong.
+//! Finds keys, tokens and passwords in text, replaces them by short placeholders, and restores
+//! them.
 //!
-//! What is a secret is known in three ways: by its shape ([`shapes`]: a vendor's prefix, a private key block, the password of an address), by the
-//! name that it is given to (`DB_PASSWORD=…`, [`assigned`]), and by its value: those of variables that say so ([`known`]), in the usual encodings,
-//! and those that were found once ([`Secrets::mask`] remembers). Text that holds no secret is returned as it is, without a copy.
+//! Secrets are recognized in three ways: by shape (`shapes.rs`: a vendor's prefix, a private key
+//! block, the password in a URL), by the name they are assigned to (`assigned.rs`:
+//! `DB_PASSWORD=…`), and by value: those of environment variables ([`known`]) in the common
+//! encodings, and those found earlier in the session. Text without secrets is returned without a
+//! copy.
 //!
-//! A placeholder is made of the value and the session's id: two values are told apart, the same one is called the same everywhere, and a run
-//! that is taken up again says the same. Masking what is masked changes nothing. It keeps the number of lines: of a private key each line has a
-//! placeholder of its own.
+//! A placeholder is derived from the value and the session's id. Different values get different
+//! placeholders, the same value always gets the same one, and a resumed run produces the same text.
+//! Masking masked text changes nothing. The number of lines is kept: each line of a private key
+//! gets its own placeholder.
 //!
-//! Pure: this crate reads no file and no variable. Time is linear in the text.
+//! This crate reads no files and no environment. Time is linear in the text.
 //!
 //! ```
 //! let secrets = secrets::Secrets::new("session", Vec::new());
-//! let file = concat!("key = 'ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv'\n"); // in two, for scanners of this file
+//! let file = concat!("key = 'ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv'\n"); // split, so that scanners ignore this file
 //! let shown = secrets.mask(file);
 //! assert!(shown.starts_with("key = '[secret-") && shown.ends_with("]'\n"));
-//! // Another process, which knows nothing but the file, can put the value back.
+//! // Another process can restore the value from the file alone.
 //! let other = secrets::Secrets::new("session", Vec::new());
 //! other.learn(file.as_bytes());
 //! assert_eq!(other.restore(&shown, &[]).unwrap(), file);
@@ -39,13 +43,13 @@ use aho_corasick::{AhoCorasick, MatchKind};
 pub use placeholder::{first as first_placeholder, hinted};
 pub use stream::Stream;
 
-/// Values found in texts that are looked for everywhere from then on. A session meets a few; a dump of thousands of tokens is still
-/// masked where it stands, by its shapes.
-const LEARNED: usize = 2_000;
-/// Placeholders that can be put back.
-const REMEMBERED: usize = 100_000;
-/// Shorter values are not looked for elsewhere: they may be parts of words.
-const LEAST: usize = 8;
+/// The most found values to search for in later texts. A session meets a few; thousands of tokens
+/// in one file are still masked by their shape.
+const MAX_LEARNED: usize = 2_000;
+/// The most placeholders that can be restored.
+const MAX_PLACEHOLDERS: usize = 100_000;
+/// The shortest found value to search for elsewhere. Shorter ones may be parts of words.
+const MIN_LEARNED_LEN: usize = 8;
 
 /// The secrets of a session. Clones share what they learn.
 #[derive(Clone, Default)]
@@ -53,25 +57,25 @@ pub struct Secrets(Option<Arc<Inner>>);
 
 struct Inner {
     salt: String,
-    /// How many variables have a secret.
+    /// Number of environment variables with a secret.
     variables: usize,
-    /// Values of variables, in their encodings.
+    /// Their values, in all encodings.
     known: Option<Values>,
     found: Mutex<Found>,
-    told: AtomicBool,
+    explained: AtomicBool,
 }
 
-/// What was found in this session.
+/// The values found in texts of this session.
 #[derive(Default)]
 struct Found {
-    /// Values by placeholder. `None` where two values have the same one.
+    /// Values by placeholder; `None` if two values share one.
     values: HashMap<String, Option<Vec<u8>>>,
-    /// Those to be looked for, and their matcher where it is up to date.
-    wanted: Vec<Vec<u8>>,
+    /// Values to search for, and their matcher if it is up to date.
+    searched: Vec<Vec<u8>>,
     matcher: Option<Option<AhoCorasick>>,
 }
 
-/// Values and what finds them.
+/// Values and the matcher that finds them.
 #[derive(Clone)]
 pub(crate) struct Values {
     pub(crate) all: Arc<[Vec<u8>]>,
@@ -79,14 +83,15 @@ pub(crate) struct Values {
 }
 
 impl std::fmt::Debug for Secrets {
-    /// Says nothing of the values.
+    /// Does not reveal any value.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Secrets").field("on", &self.0.is_some()).finish_non_exhaustive()
     }
 }
 
 impl Secrets {
-    /// With placeholders that belong to a session, and values that are secret wherever they stand (see [`known::values`]).
+    /// Creates the secrets of a session, whose id makes its placeholders unique. `known` are values
+    /// that are secret wherever they occur (see [`known::values`]).
     #[must_use]
     pub fn new(session: &str, known: Vec<String>) -> Self {
         let mut all: Vec<Vec<u8>> = known.iter().flat_map(|v| known::encodings(v)).collect();
@@ -94,11 +99,11 @@ impl Secrets {
         all.dedup();
         let variables = known.len();
         let known = matcher(&all).map(|matcher| Values { all: all.into(), matcher });
-        let (found, told) = (Mutex::default(), AtomicBool::new(false));
-        Self(Some(Arc::new(Inner { salt: session.to_owned(), variables, known, found, told })))
+        let (found, explained) = (Mutex::default(), AtomicBool::new(false));
+        Self(Some(Arc::new(Inner { salt: session.to_owned(), variables, known, found, explained })))
     }
 
-    /// Masks nothing and puts nothing back. Also the default.
+    /// Masks and restores nothing. Also the default.
     #[must_use]
     pub fn off() -> Self {
         Self(None)
@@ -119,16 +124,17 @@ impl Secrets {
         }
     }
 
-    /// The same for bytes that need not be UTF-8.
+    /// Like [`Secrets::mask`], for bytes that may not be UTF-8.
     #[must_use]
     pub fn mask_bytes<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(inner) = &self.0 else { return Cow::Borrowed(text) };
         let mut text = Cow::Borrowed(text);
-        // What a secret was glued to may be seen for one now. Each round leaves less; the bound is for peace of mind.
+        // Masking a value may turn its neighbor into a recognizable secret. The bound is only a
+        // safeguard.
         for _ in 0..16 {
             let mut spans = scan::find(&text);
-            inner.known(&text, &mut spans);
-            inner.learned(&text, &mut spans);
+            inner.find_known(&text, &mut spans);
+            inner.find_learned(&text, &mut spans);
             match inner.masked(&text, spans) {
                 Some(masked) => text = Cow::Owned(masked),
                 None => break,
@@ -137,34 +143,36 @@ impl Secrets {
         text
     }
 
-    /// Masks the values of known variables only: for what the model says itself, and for what is written down of it.
+    /// Masks only the values of known variables, for what the model writes and what is recorded of
+    /// it.
     #[must_use]
     pub fn mask_known<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(inner) = self.0.as_ref().filter(|inner| inner.known.is_some()) else {
             return Cow::Borrowed(text);
         };
         let mut spans = Vec::new();
-        inner.known(text, &mut spans);
+        inner.find_known(text, &mut spans);
         inner.masked(text, spans).map_or(Cow::Borrowed(text), Cow::Owned)
     }
 
-    /// Remembers the secrets of a text, without a copy of it for anybody.
+    /// Remembers the secrets in a text.
     pub fn learn(&self, text: &[u8]) {
         let _ = self.mask_bytes(text);
     }
 
-    /// A text that arrives in pieces, for [`Secrets::mask_known`]; `None` when there is nothing to look for.
+    /// Starts [`Secrets::mask_known`] on a text that arrives in pieces; `None` if there is nothing
+    /// to search for.
     #[must_use]
     pub fn stream(&self) -> Option<Stream> {
         let inner = self.0.as_ref()?;
         Some(Stream::new(self.clone(), inner.known.clone()?))
     }
 
-    /// Puts the values back for which placeholders stand: those of secrets that were found before. A placeholder that one of `literal` holds as
-    /// it is means itself.
+    /// Replaces placeholders by the values they stand for. A placeholder that occurs literally in
+    /// one of `literal` is kept.
     ///
     /// # Errors
-    /// When one stands for nothing that is known: a sentence for the model.
+    /// Fails with a sentence for the model if a placeholder is unknown or incomplete.
     pub fn restore<'a>(&self, text: &'a str, literal: &[&[u8]]) -> Result<Cow<'a, str>, String> {
         let Some(inner) = &self.0 else { return Ok(Cow::Borrowed(text)) };
         if !hinted(text) {
@@ -172,14 +180,13 @@ impl Secrets {
         }
         let spans = placeholder::all(text.as_bytes());
         let found = inner.found();
-        let means_itself =
+        let is_literal =
             |name: &str| literal.iter().any(|file| memchr::memmem::find(file, name.as_bytes()).is_some());
-        // Where nothing was masked, a text may be about placeholders.
-        if let Some(broken) =
-            placeholder::broken(text).filter(|b| !found.values.is_empty() && !means_itself(b))
+        // If nothing was masked, the text may be about placeholders.
+        if let Some(broken) = placeholder::broken(text).filter(|b| !found.values.is_empty() && !is_literal(b))
         {
             return Err(format!(
-                "{broken:?} is not a whole placeholder; copy placeholders exactly as the file shows them"
+                "{broken:?} is not a complete placeholder; copy placeholders exactly as the file shows them"
             ));
         }
         let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
@@ -191,15 +198,15 @@ impl Secrets {
                 Some(Some(value)) => out.extend_from_slice(value),
                 Some(None) => {
                     return Err(format!(
-                        "{name} stands for two values and cannot be put back; leave the lines with it as they are"
+                        "{name} stands for two different values and cannot be restored; leave the lines with it unchanged"
                     ));
                 }
-                None if means_itself(name) => {
+                None if is_literal(name) => {
                     out.extend_from_slice(name.as_bytes());
                 }
                 None => {
                     return Err(format!(
-                        "{name} stands for no value in the files of this call; copy placeholders exactly as the file shows them"
+                        "{name} is not the placeholder of any value in the files of this call; copy placeholders exactly as the file shows them"
                     ));
                 }
             }
@@ -208,22 +215,22 @@ impl Secrets {
         Ok(Cow::Owned(into_text(out)))
     }
 
-    /// How many values were masked so far.
+    /// The number of values masked so far.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.as_ref().map_or(0, |inner| inner.found().values.len())
     }
 
-    /// How many values of variables are looked for.
+    /// The number of variables whose values are searched for.
     #[must_use]
     pub fn known(&self) -> usize {
         self.0.as_ref().map_or(0, |inner| inner.variables)
     }
 
-    /// Whether somebody has still to be told what a placeholder is; from then on not any more.
+    /// True on the first call only: the reader has not been explained yet what a placeholder is.
     #[must_use]
     pub fn untold(&self) -> bool {
-        self.0.as_ref().is_some_and(|inner| !inner.told.swap(true, Ordering::Relaxed))
+        self.0.as_ref().is_some_and(|inner| !inner.explained.swap(true, Ordering::Relaxed))
     }
 }
 
@@ -232,9 +239,9 @@ impl Inner {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The text without these; `None` when none of them is left to be masked.
+    /// The text with these spans masked; `None` if there is nothing to mask.
     fn masked(&self, text: &[u8], spans: Vec<Range<usize>>) -> Option<Vec<u8>> {
-        let spans = settled(text, spans);
+        let spans = maskable(text, spans);
         if spans.is_empty() {
             return None;
         }
@@ -252,17 +259,17 @@ impl Inner {
         Some(out)
     }
 
-    fn known(&self, text: &[u8], spans: &mut Vec<Range<usize>>) {
+    fn find_known(&self, text: &[u8], spans: &mut Vec<Range<usize>>) {
         if let Some(values) = &self.known {
             spans.extend(values.matcher.find_iter(text).map(|m| m.range()));
         }
     }
 
-    fn learned(&self, text: &[u8], spans: &mut Vec<Range<usize>>) {
+    fn find_learned(&self, text: &[u8], spans: &mut Vec<Range<usize>>) {
         let matcher = {
             let mut found = self.found();
             let found = &mut *found;
-            found.matcher.get_or_insert_with(|| matcher(&found.wanted)).clone() // shares its tables
+            found.matcher.get_or_insert_with(|| matcher(&found.searched)).clone() // shares its tables
         };
         if let Some(matcher) = matcher {
             spans.extend(matcher.find_iter(text).map(|m| m.range()));
@@ -272,14 +279,14 @@ impl Inner {
 
 impl Found {
     fn remember(&mut self, name: &str, value: &[u8]) {
-        let room = self.values.len() < REMEMBERED;
+        let has_room = self.values.len() < MAX_PLACEHOLDERS;
         match self.values.get_mut(name) {
             Some(had) if had.as_deref() != Some(value) => *had = None,
             Some(_) => {}
-            None if room => {
+            None if has_room => {
                 self.values.insert(name.to_owned(), Some(value.to_owned()));
-                if value.len() >= LEAST && self.wanted.len() < LEARNED {
-                    self.wanted.push(value.to_owned());
+                if value.len() >= MIN_LEARNED_LEN && self.searched.len() < MAX_LEARNED {
+                    self.searched.push(value.to_owned());
                     self.matcher = None;
                 }
             }
@@ -288,7 +295,7 @@ impl Found {
     }
 }
 
-/// `None` when there is nothing to find. The longest value wins where one begins with another.
+/// Builds a matcher that prefers the longest value; `None` if there are no values.
 fn matcher(values: &[Vec<u8>]) -> Option<AhoCorasick> {
     if values.is_empty() {
         return None;
@@ -296,8 +303,8 @@ fn matcher(values: &[Vec<u8>]) -> Option<AhoCorasick> {
     AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(values).ok()
 }
 
-/// In order, without overlaps, without line ends, and without what is a placeholder already.
-fn settled(text: &[u8], mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
+/// Sorts and merges spans, splits them at line ends, and drops those inside placeholders.
+fn maskable(text: &[u8], mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     if spans.is_empty() {
         return spans;
     }
@@ -330,7 +337,7 @@ fn settled(text: &[u8], mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     merged.into_iter().flat_map(lines).collect()
 }
 
-/// Secrets begin and end where characters do, so nothing is lost here.
+/// Secrets start and end at character boundaries, so nothing is lost here.
 fn into_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
@@ -340,12 +347,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_placeholder_of_two_values_is_put_back_as_neither() {
+    fn a_placeholder_of_two_values_is_not_restored() {
         let secrets = Secrets::new("s", Vec::new());
         let inner = secrets.0.as_ref().unwrap();
         inner.found().remember("[secret-0a1b2c]", b"one value");
         assert_eq!(secrets.restore("x [secret-0a1b2c]", &[]).unwrap(), "x one value");
         inner.found().remember("[secret-0a1b2c]", b"another value");
-        assert!(secrets.restore("x [secret-0a1b2c]", &[]).unwrap_err().contains("stands for two values"));
+        assert!(
+            secrets
+                .restore("x [secret-0a1b2c]", &[])
+                .unwrap_err()
+                .contains("stands for two different values")
+        );
     }
 }

@@ -1,12 +1,13 @@
-//! What stands for a secret: `[secret-` and six digits of a hash, `]`. As a regular expression it is none that is valid, so a search for it takes
-//! it as it stands.
+//! Placeholders of secrets: `[secret-`, six hex digits of a hash, and `]`. They are not valid
+//! regular expressions, so a search for one takes it literally.
 
 use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
 const HEAD: &[u8] = b"[secret-";
-/// Digits of the hash: 24 bits tell the values of a session apart, and say next to nothing about a value that could be guessed.
+/// Hex digits of the hash. 24 bits distinguish the values of a session and reveal next to nothing
+/// about a value that could be guessed.
 const DIGITS: usize = 6;
 const LENGTH: usize = HEAD.len() + DIGITS + 1;
 
@@ -20,7 +21,7 @@ pub(crate) fn name(salt: &str, value: &[u8]) -> String {
     format!("[secret-{:02x}{:02x}{:02x}]", hash[0], hash[1], hash[2])
 }
 
-/// Where placeholders stand.
+/// The spans of all placeholders.
 pub(crate) fn all(text: &[u8]) -> Vec<Range<usize>> {
     let is = |at: &usize| {
         text.get(at + HEAD.len()..at + LENGTH).is_some_and(|rest| {
@@ -31,13 +32,13 @@ pub(crate) fn all(text: &[u8]) -> Vec<Range<usize>> {
     memchr::memmem::find_iter(text, HEAD).filter(is).map(|at| at..at + LENGTH).collect()
 }
 
-/// Whether a text has what only a placeholder begins with, whole or not.
+/// Whether a text contains the start of a placeholder, complete or not.
 #[must_use]
 pub fn hinted(text: &str) -> bool {
     memchr::memmem::find(text.as_bytes(), HEAD).is_some()
 }
 
-/// What begins like a placeholder and is none: a model has not copied it as it is.
+/// The first incomplete placeholder: the model did not copy it exactly.
 pub(crate) fn broken(text: &str) -> Option<&str> {
     let whole = all(text.as_bytes());
     let starts = memchr::memmem::find_iter(text.as_bytes(), HEAD);

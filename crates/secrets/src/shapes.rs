@@ -1,23 +1,23 @@
-//! Secrets that are known by their shape: what a vendor puts before its keys and how long they are, private key blocks, tokens that say what they
-//! are, passwords in addresses.
+//! Finds secrets by their shape: vendors' key prefixes and lengths, private key blocks,
+//! self-describing tokens, passwords in URLs.
 
 use std::ops::Range;
 
-use crate::assigned::placeholder_like;
+use crate::assigned::is_example;
 use crate::scan::{run, word};
 
-/// A vendor's keys.
+/// The shape of a vendor's keys.
 struct Shape {
     prefix: &'static str,
     of: fn(u8) -> bool,
-    /// Characters behind the prefix.
+    /// Minimum and maximum number of characters after the prefix.
     length: (usize, usize),
-    /// Digits among them, at least: words have none.
+    /// Minimum number of digits among them; words have none.
     digits: usize,
 }
 
-const fn shape(prefix: &'static str, of: fn(u8) -> bool, least: usize, most: usize, digits: usize) -> Shape {
-    Shape { prefix, of, length: (least, most), digits }
+const fn shape(prefix: &'static str, of: fn(u8) -> bool, min: usize, max: usize, digits: usize) -> Shape {
+    Shape { prefix, of, length: (min, max), digits }
 }
 
 fn alnum(b: u8) -> bool {
@@ -48,7 +48,7 @@ fn slashed(b: u8) -> bool {
     url_safe(b) || b == b'/'
 }
 
-/// From the vendors' own documents of what their keys look like.
+/// Taken from the vendors' documentation of their key formats.
 const SHAPES: &[Shape] = &[
     shape("AKIA", upper, 16, 16, 0), // AWS
     shape("ASIA", upper, 16, 16, 0),
@@ -124,10 +124,10 @@ const SHAPES: &[Shape] = &[
     shape("AGE-SECRET-KEY-1", upper, 58, 58, 4), // age
 ];
 
-/// Looks around an anchor and adds what is secret there.
+/// Examines the text around an anchor and adds the secrets there.
 type Judge = fn(&[u8], Range<usize>, &mut Vec<Range<usize>>);
 
-/// Anchors that need more than a look at what follows.
+/// Anchors that need more than a check of what follows.
 const SPECIAL: &[(&str, Judge)] = &[
     ("-----BEGIN ", private_key),
     ("eyJ", web_token),
@@ -141,12 +141,12 @@ pub(crate) fn anchors() -> impl Iterator<Item = &'static str> {
     SHAPES.iter().map(|s| s.prefix).chain(SPECIAL.iter().map(|(anchor, _)| *anchor))
 }
 
-/// Judges what stands at an anchor, given by its number.
-pub(crate) fn judge(which: usize, text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
-    match SHAPES.get(which) {
+/// Examines the text at an anchor, given by its index.
+pub(crate) fn judge(index: usize, text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
+    match SHAPES.get(index) {
         Some(shape) => spans.extend(shape.judge(text, at)),
         None => {
-            if let Some((_, judge)) = SPECIAL.get(which - SHAPES.len()) {
+            if let Some((_, judge)) = SPECIAL.get(index - SHAPES.len()) {
                 judge(text, at, spans);
             }
         }
@@ -155,34 +155,36 @@ pub(crate) fn judge(which: usize, text: &[u8], at: Range<usize>, spans: &mut Vec
 
 impl Shape {
     fn judge(&self, text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
-        let (least, most) = self.length;
+        let (min, max) = self.length;
         let begins = &text[at.clone()] == self.prefix.as_bytes()
-            && (at.start == 0 || !word(text[at.start - 1]) || escape(text, at.start));
+            && (at.start == 0 || !word(text[at.start - 1]) || follows_escape(text, at.start));
         if !begins {
             return None;
         }
-        let length = run(text, at.end, most + 1, self.of);
-        let rest = text.get(at.end..at.end + length.min(most))?;
+        let length = run(text, at.end, max + 1, self.of);
+        let rest = text.get(at.end..at.end + length.min(max))?;
         let digits = rest.iter().filter(|b| b.is_ascii_digit()).count();
-        let fits = (least..=most).contains(&length) && digits >= self.digits;
-        (fits && !placeholder_like(rest)).then_some(at.start..at.end + length)
+        let fits = (min..=max).contains(&length) && digits >= self.digits;
+        (fits && !is_example(rest)).then_some(at.start..at.end + length)
     }
 }
 
-/// Whether the letter before this place belongs to an escape (`\n`, `\t`) and not to a word.
-fn escape(text: &[u8], at: usize) -> bool {
+/// Whether the letter before `at` belongs to an escape (`\n`, `\t`) and not to a word.
+fn follows_escape(text: &[u8], at: usize) -> bool {
     at >= 2 && text[at - 2] == b'\\' && matches!(text[at - 1], b'n' | b'r' | b't')
 }
 
-/// A JSON web token: three parts, the first two of them JSON.
+/// A JSON web token: three parts, of index the first two are JSON.
 fn web_token(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
-    if at.start > 0 && dotted(text[at.start - 1]) && !escape(text, at.start) || &text[at.clone()] != b"eyJ" {
+    if at.start > 0 && dotted(text[at.start - 1]) && !follows_escape(text, at.start)
+        || &text[at.clone()] != b"eyJ"
+    {
         return;
     }
     let length = run(text, at.start, 8 << 10, dotted);
     let mut parts = text[at.start..at.start + length].split(|b| *b == b'.');
     let (head, claims, signature) = (parts.next(), parts.next(), parts.next());
-    let fits = |part: Option<&[u8]>, least| part.is_some_and(|p| p.len() >= least);
+    let fits = |part: Option<&[u8]>, min| part.is_some_and(|p| p.len() >= min);
     if fits(head, 12) && claims.is_some_and(|c| c.len() >= 12 && c.starts_with(b"ey")) && fits(signature, 16)
     {
         let whole = [head, claims, signature].into_iter().flatten().map(<[u8]>::len).sum::<usize>() + 2;
@@ -190,7 +192,7 @@ fn web_token(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// A token of a Telegram bot: digits, a colon, 35 characters.
+/// The token of a Telegram bot: digits, a colon, 35 characters.
 fn telegram(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     let digits = text[..at.start].iter().rev().take(11).take_while(|b| b.is_ascii_digit()).count();
     let start = at.start - digits;
@@ -201,110 +203,108 @@ fn telegram(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// The token of an `Authorization` header.
+/// The token in an `Authorization` header.
 fn bearer(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     let length = run(text, at.end, 4096, |b| dotted(b) || base64(b) || b == b'~');
     let token = &text[at.end..at.end + length];
-    if bounded(text, &at) && length >= 20 && crate::assigned::random(token) {
+    if starts_word(text, &at) && length >= 20 && crate::assigned::is_random(token) {
         spans.push(at.end..at.end + length);
     }
 }
 
-/// Name and password of an `Authorization` header.
+/// The encoded name and password in an `Authorization` header.
 fn basic(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     let length = run(text, at.end, 1024, base64);
     let token = &text[at.end..at.end + length];
     let mixed = token.iter().any(u8::is_ascii_lowercase) && token.iter().any(u8::is_ascii_uppercase);
-    if bounded(text, &at)
+    if starts_word(text, &at)
         && length >= 16
         && length.is_multiple_of(4)
         && mixed
-        && crate::assigned::random(token)
+        && crate::assigned::is_random(token)
     {
         spans.push(at.end..at.end + length);
     }
 }
 
-fn bounded(text: &[u8], at: &Range<usize>) -> bool {
+fn starts_word(text: &[u8], at: &Range<usize>) -> bool {
     at.start == 0 || !word(text[at.start - 1])
 }
 
-/// The password of an address, `scheme://name:password@host`.
+/// The password in a URL, `scheme://name:password@host`.
 fn address(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
-    const LONGEST: usize = 512;
+    const MAX_AUTHORITY: usize = 512;
     if at.start == 0 || !word(text[at.start - 1]) {
         return;
     }
-    let inside = |b: u8| {
-        !b.is_ascii_whitespace()
-            && !b.is_ascii_control()
-            && !matches!(b, b'/' | b'?' | b'#' | b'"' | b'\'' | b'`' | b'<' | b'>' | b'\\' | b'|')
-    };
-    let length = run(text, at.end, LONGEST, inside);
+    let inside = |b: u8| !b.is_ascii_whitespace() && !b.is_ascii_control() && !b"/?#\"'`<>\\|".contains(&b);
+    let length = run(text, at.end, MAX_AUTHORITY, inside);
     let authority = &text[at.end..at.end + length];
     let Some(end) = authority.iter().rposition(|b| *b == b'@') else { return };
     let Some(colon) = authority[..end].iter().position(|b| *b == b':') else { return };
     let (name, password) = (&authority[..colon], &authority[colon + 1..end]);
-    let templated =
-        password.iter().any(|b| matches!(b, b'$' | b'{' | b'}' | b'*' | b'[' | b']' | b'(' | b')' | b','));
+    let templated = password.iter().any(|b| b"${}*[](),".contains(b));
     let host = authority.get(end + 1).is_some_and(|b| alnum(*b) || *b == b'[');
     let long = password.len() >= 8 || password.len() >= 6 && password.iter().any(u8::is_ascii_digit);
-    if long && password != name && host && !templated && !placeholder_like(password) {
+    if long && password != name && host && !templated && !is_example(password) {
         spans.push(at.end + colon + 1..at.end + end);
     }
 }
 
-/// The lines of a private key, each for itself; also in a string, in a patch, or behind line numbers.
+/// Each line of a private key; also in a string, in a patch, or after line numbers.
 fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
-    /// The longest label: `ENCRYPTED PRIVATE KEY`, `PGP PRIVATE KEY BLOCK`.
-    const LABEL: usize = 48;
-    /// The largest key: 16,384 bits of RSA are 13 KB.
-    const LARGEST: usize = 64 << 10;
-    /// Of a run of base64 so many characters make a line of a key; the last one may be shorter.
-    const LINE: usize = 16;
-    /// What may stand between two lines: ends of lines, indentation, quotes, line numbers, a header of the key.
-    const BETWEEN: usize = 120;
-    let label = run(text, at.end, LABEL, |b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ');
+    /// The longest label, such as `ENCRYPTED PRIVATE KEY` or `PGP PRIVATE KEY BLOCK`.
+    const MAX_LABEL: usize = 48;
+    /// The largest key: 16,384 bits of RSA take 13 KB.
+    const MAX_KEY: usize = 64 << 10;
+    /// The shortest run of base64 that is a line of a key, except for the last line.
+    const MIN_LINE: usize = 16;
+    /// The max bytes between two lines: line ends, indentation, quotes, line numbers, a header of
+    /// the key.
+    const MAX_GAP: usize = 120;
+    let label = run(text, at.end, MAX_LABEL, |b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ');
     let named = memchr::memmem::find(&text[at.end..at.end + label], b"PRIVATE KEY").is_some();
     let body = at.end + label;
     if !named || !text[body..].starts_with(b"-----") {
         return;
     }
-    let most = text.len().min(body + LARGEST);
-    let mut here = body + 5;
-    let (mut line_end, mut lines, mut short) = (here, 0, None);
-    while here < most {
-        if text[here..].starts_with(b"-----") {
-            spans.extend(short.filter(|_| lines > 0)); // the last line; without another it is code that knows the marks
+    let max = text.len().min(body + MAX_KEY);
+    let mut pos = body + 5;
+    let (mut line_end, mut lines, mut short) = (pos, 0, None);
+    while pos < max {
+        if text[pos..].starts_with(b"-----") {
+            // the last line; if it is the only one, this is code about key markers
+            spans.extend(short.filter(|_| lines > 0));
             return;
         }
-        if text[here] == b'\\' {
-            here += 2; // an escape is none of the key's letters
+        if text[pos] == b'\\' {
+            pos += 2; // an escape is not part of the key
             continue;
         }
-        let begins_line = matches!(text[here - 1], b'\n' | b'"' | b'\'');
-        if !base64(text[here]) || begins_line && text[here] == b'+' {
-            here += 1;
-            if here - line_end > BETWEEN {
+        let begins_line = matches!(text[pos - 1], b'\n' | b'"' | b'\'');
+        if !base64(text[pos]) || begins_line && text[pos] == b'+' {
+            pos += 1;
+            if pos - line_end > MAX_GAP {
                 return;
             }
             continue;
         }
-        let length = run(text, here, most - here, base64);
-        let span = here..here + length;
-        here += length;
-        if length >= LINE {
+        let length = run(text, pos, max - pos, base64);
+        let span = pos..pos + length;
+        pos += length;
+        if length >= MIN_LINE {
             spans.push(span);
-            (line_end, lines, short) = (here, lines + 1, None);
+            (line_end, lines, short) = (pos, lines + 1, None);
         } else {
-            // A number before a bar is that of a line, slashes alone are a comment, and where another word stands it is no line of a key.
-            if text.get(here) != Some(&b'|') && text[span.clone()].iter().any(|b| alnum(*b)) {
+            // A number before a bar is a line number, slashes alone are a comment, and a line with
+            // a second word is not a line of a key.
+            if text.get(pos) != Some(&b'|') && text[span.clone()].iter().any(|b| alnum(*b)) {
                 let alone = short
                     .as_ref()
                     .is_none_or(|other: &Range<usize>| text[other.end..span.start].contains(&b'\n'));
                 short = Some(span).filter(|_| alone);
             }
-            if here - line_end > BETWEEN {
+            if pos - line_end > MAX_GAP {
                 return;
             }
         }

@@ -1,13 +1,13 @@
-//! What is masked and what is not, as `fixtures/secrets` has it.
+//! Checks `fixtures/secrets`: what is masked and what is not.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use secrets::Secrets;
 
 fn cases(name: &str) -> Vec<String> {
     let path = format!("{}/../../fixtures/secrets/{name}.txt", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).unwrap();
-    let lines = text.lines().filter(|l| !l.starts_with("# One line"));
+    let lines = text.lines().filter(|l| !l.starts_with("# One case"));
     let cases: Vec<_> = lines
         .map(|l| l.replace('¦', "").replace("\\\\", "\u{1}").replace("\\n", "\n").replace('\u{1}', "\\"))
         .collect();
@@ -15,7 +15,7 @@ fn cases(name: &str) -> Vec<String> {
     cases
 }
 
-/// The text with everything that was masked as `⟦value⟧`.
+/// The text with every masked value as `⟦value⟧`.
 fn marked(text: &str) -> String {
     let secrets = Secrets::new("test", Vec::new());
     let masked = secrets.mask(text).into_owned();
@@ -30,7 +30,7 @@ fn marked(text: &str) -> String {
 }
 
 #[test]
-fn what_has_the_shape_or_the_name_of_a_secret_is_masked_and_nothing_beside_it() {
+fn exactly_the_marked_secrets_are_masked() {
     let wrong: Vec<_> = cases("masked")
         .into_iter()
         .filter_map(|wanted| {
@@ -42,7 +42,7 @@ fn what_has_the_shape_or_the_name_of_a_secret_is_masked_and_nothing_beside_it() 
 }
 
 #[test]
-fn code_prose_hashes_and_examples_stay_as_they_are() {
+fn code_prose_hashes_and_examples_are_not_masked() {
     let wrong: Vec<_> = cases("kept")
         .into_iter()
         .map(|text| (marked(&text), text))

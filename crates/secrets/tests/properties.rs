@@ -1,6 +1,6 @@
-//! What holds for every text.
+//! Properties that hold for every text.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use proptest::prelude::*;
 use secrets::{Secrets, known};
@@ -11,7 +11,7 @@ fn secrets() -> Secrets {
     Secrets::new("session", KNOWN.map(str::to_owned).to_vec())
 }
 
-/// Text in which secrets are likely, whole and in parts, with everything that may stand around them.
+/// Texts with secrets, whole and in parts, and everything that may surround them.
 fn texts() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         4 => prop::sample::select(vec![
@@ -36,7 +36,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn masking_is_idempotent_and_keeps_lines_and_their_ends(text in texts()) {
+    fn masking_is_idempotent_and_keeps_line_endings(text in texts()) {
         let secrets = secrets();
         let once = secrets.mask_bytes(&text).into_owned();
         let twice = secrets.mask_bytes(&once).into_owned();
@@ -49,12 +49,12 @@ proptest! {
     }
 
     #[test]
-    fn what_is_masked_is_put_back_by_a_process_that_knows_the_file_alone(text in texts()) {
+    fn masked_text_is_restored_by_a_process_that_knows_only_the_file(text in texts()) {
         let Ok(text) = String::from_utf8(text) else { return Ok(()) };
         let masked = secrets().mask(&text).into_owned();
         let other = secrets();
         other.learn(text.as_bytes());
-        // What only begins like a placeholder is refused once there are some.
+        // An incomplete placeholder is refused once there are real ones.
         let whole = text.matches("[secret-").count() == text.matches("[secret-0a1b2c]").count();
         match other.restore(&masked, &[text.as_bytes()]) {
             Ok(restored) => prop_assert_eq!(restored.as_ref(), text.as_str()),
@@ -63,16 +63,15 @@ proptest! {
     }
 
     #[test]
-    fn no_known_value_is_left(text in texts()) {
+    fn no_known_value_remains(text in texts()) {
         let masked = secrets().mask_bytes(&text).into_owned();
-        // Behind a placeholder's own head a value would be a part of it.
         for value in KNOWN {
             prop_assert!(!masked.windows(value.len()).any(|w| w == value.as_bytes()), "{}", value);
         }
     }
 
     #[test]
-    fn a_stream_says_the_same_however_it_is_cut(text in texts(), cuts in prop::collection::vec(1usize..9, 1..20)) {
+    fn a_stream_masks_the_same_however_it_is_chunked(text in texts(), cuts in prop::collection::vec(1usize..9, 1..20)) {
         let text = String::from_utf8_lossy(&text).into_owned();
         let secrets = secrets();
         let whole = secrets.mask_known(text.as_bytes()).into_owned();
@@ -89,7 +88,7 @@ proptest! {
 }
 
 #[test]
-fn a_value_is_found_in_every_usual_encoding() {
+fn a_value_is_found_in_every_common_encoding() {
     let value = "Zx81 spectrum+9/\"48k\"";
     let secrets = Secrets::new("s", known::values([("DB_PASSWORD", value)]));
     for text in [
@@ -97,7 +96,7 @@ fn a_value_is_found_in_every_usual_encoding() {
         r#"{"x":"Zx81 spectrum+9/\"48k\""}"#,
         "Zx81%20spectrum%2B9%2F%2248k%22",
         "Wng4MSBzcGVjdHJ1bSs5LyI0OGsi",         // base64 of the value
-        "dXNlcjpaeDgxIHNwZWN0cnVtKzkvIjQ4ayI=", // of user:value
+        "dXNlcjpaeDgxIHNwZWN0cnVtKzkvIjQ4ayI=", // base64 of user:value
     ] {
         let masked = secrets.mask(text);
         assert!(masked.contains("[secret-") && !masked.contains("spectrum"), "{text}: {masked}");
@@ -106,7 +105,7 @@ fn a_value_is_found_in_every_usual_encoding() {
 }
 
 #[test]
-fn sessions_have_placeholders_of_their_own_and_a_session_the_same_ones_again() {
+fn placeholders_differ_between_sessions_and_are_stable_within_one() {
     let text = "DB_PASSWORD=hunter2-very-secret\n";
     let mask = |session: &str| Secrets::new(session, Vec::new()).mask(text).into_owned();
     assert_eq!(mask("a"), mask("a"));
@@ -114,7 +113,7 @@ fn sessions_have_placeholders_of_their_own_and_a_session_the_same_ones_again() {
 }
 
 #[test]
-fn what_was_found_once_is_masked_wherever_it_comes_up_again() {
+fn a_found_value_is_masked_wherever_it_reappears() {
     let secrets = Secrets::new("s", Vec::new());
     let trace = "AssertionError: 'hunter2-very-secret' != ''";
     assert_eq!(secrets.mask(trace), trace);
@@ -124,22 +123,24 @@ fn what_was_found_once_is_masked_wherever_it_comes_up_again() {
 }
 
 #[test]
-fn a_placeholder_that_was_not_copied_whole_is_refused_once_there_are_some() {
+fn an_incomplete_placeholder_is_refused_once_there_are_real_ones() {
     let secrets = Secrets::new("s", Vec::new());
     assert!(secrets.restore("about [secret-…]", &[]).is_ok(), "a text about placeholders");
     secrets.learn(b"DB_PASSWORD=hunter2-very-secret\n");
     for broken in ["x = '[secret-…]'", "x = '[secret-12", "[secret-ABCDEF]"] {
-        assert!(secrets.restore(broken, &[]).unwrap_err().contains("not a whole placeholder"), "{broken}");
+        assert!(secrets.restore(broken, &[]).unwrap_err().contains("not a complete placeholder"), "{broken}");
     }
     assert!(
         secrets.restore("[secret-…]", &[b"it says [secret-\xe2\x80\xa6] here"]).is_ok(),
-        "the file has it as it is"
+        "it occurs literally in the file"
     );
-    assert!(secrets.restore("[secret-123456]", &[]).unwrap_err().contains("stands for no value"));
+    assert!(
+        secrets.restore("[secret-123456]", &[]).unwrap_err().contains("is not the placeholder of any value")
+    );
 }
 
 #[test]
-fn nothing_is_masked_and_nothing_is_refused_when_masking_is_off() {
+fn nothing_is_masked_or_refused_when_masking_is_off() {
     let (secrets, text) = (Secrets::off(), "DB_PASSWORD=hunter2-very-secret [secret-123456]");
     assert_eq!(secrets.mask(text), text);
     assert_eq!(secrets.restore(text, &[]).unwrap(), text);

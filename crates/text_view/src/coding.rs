@@ -1,5 +1,5 @@
-//! How a whole file is written: its encoding, and what ends its lines. Told from its bytes, which
-//! no one has to declare.
+//! Detects how a file is written: its encoding and its line endings, from nothing but its bytes and
+//! path.
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{
@@ -11,47 +11,47 @@ use crate::declared::declared;
 use crate::encoding::{Encoding, LATIN_1, LATIN_5};
 use crate::western;
 
-/// How much of a file is looked at to tell text from binary: what git looks at.
+/// How many bytes decide between text and binary; git looks at as many.
 const SNIFF: usize = 8000;
-/// How much of a file a guess is made from.
+/// How many bytes the encoding is guessed from.
 const GUESSED_FROM: usize = 256 << 10;
 
-/// Encodings of languages that share many letters, at the same places. Which of them a file is in,
-/// only the other letters tell. The second is the first as ISO has it.
-const ALIKE: &[(&encoding_rs::Encoding, Encoding)] = &[
+/// Encodings that agree on most letters of their languages, so that only the other letters emit
+/// them apart: a Windows code page and its ISO counterpart.
+const SIMILAR: &[(&encoding_rs::Encoding, Encoding)] = &[
     (WINDOWS_1250, Encoding::Other(ISO_8859_2)),
     (WINDOWS_1254, LATIN_5),
     (WINDOWS_1257, Encoding::Other(ISO_8859_13)),
 ];
 
-/// Encodings that are taken for one another where a file has so few bytes beyond ASCII.
+/// Encodings that are easily confused in a file with at most this many non-ASCII bytes.
 const CONFUSED: &[(usize, &[&encoding_rs::Encoding])] = &[
     (12, &[GBK, BIG5, EUC_KR, EUC_JP, SHIFT_JIS]),
     (4, &[WINDOWS_1251, KOI8_R, KOI8_U, ISO_8859_5, IBM866]),
 ];
 
-/// Encodings that a file may be in besides the likeliest.
-pub(crate) type Others = [Option<Encoding>; 4];
+/// Encodings that the file may be in besides the most likely one.
+pub(crate) type Alternatives = [Option<Encoding>; 4];
 
-/// A file's encoding and line ends.
+/// The encoding and line endings of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Coding {
     pub(crate) encoding: Encoding,
-    /// Lines that are not UTF-8 in a file that otherwise is.
+    /// The encoding of the invalid lines in a file that is otherwise UTF-8.
     pub(crate) stray: Option<Encoding>,
-    /// Other encodings that it may be in: the file says the same in them, or too little to tell.
-    pub(crate) others: Others,
-    /// Lines end as on old Macs, by a carriage return alone.
+    /// Other encodings in which the file reads the same, or that cannot be ruled out.
+    pub(crate) alternatives: Alternatives,
+    /// Lines end with a lone carriage return, as on classic Mac OS.
     pub(crate) carriage_returns: bool,
 }
 
 impl Coding {
     const UTF_8: Self =
-        Self { encoding: Encoding::Utf8, stray: None, others: [None; 4], carriage_returns: false };
+        Self { encoding: Encoding::Utf8, stray: None, alternatives: [None; 4], carriage_returns: false };
 
-    /// Every encoding that the file may be in, the likeliest first.
-    pub(crate) fn all(self) -> impl Iterator<Item = Encoding> + Clone {
-        std::iter::once(self.encoding).chain(self.others.into_iter().flatten())
+    /// Every encoding that the file may be in, the most likely first.
+    pub(crate) fn candidates(self) -> impl Iterator<Item = Encoding> + Clone {
+        std::iter::once(self.encoding).chain(self.alternatives.into_iter().flatten())
     }
 
     /// Whether the bytes are the text.
@@ -59,13 +59,13 @@ impl Coding {
         self == Self::UTF_8
     }
 
-    /// What this file is written in; `None` when it is no text.
+    /// Detects the coding of a file; `None` if it is binary.
     pub(crate) fn of(path: &str, bytes: &[u8]) -> Option<Self> {
         let encoding = |encoding| Self { encoding, ..Self::UTF_8 };
         let coding = match bytes {
             [0xff, 0xfe, rest @ ..] if !rest.starts_with(&[0, 0]) => encoding(Encoding::Utf16 { big: false }),
             [0xfe, 0xff, ..] => encoding(Encoding::Utf16 { big: true }),
-            _ if bytes.iter().take(SNIFF).any(|b| *b == 0) => encoding(unmarked_utf16(bytes)?),
+            _ if bytes.iter().take(SNIFF).any(|b| *b == 0) => encoding(utf16_without_bom(bytes)?),
             _ => Self::of_bytes(path, bytes),
         };
         let wide = matches!(coding.encoding, Encoding::Utf16 { .. });
@@ -76,7 +76,7 @@ impl Coding {
     }
 
     fn of_bytes(path: &str, bytes: &[u8]) -> Self {
-        let as_declared = || declared(path, bytes).filter(|d| d.reads(bytes));
+        let as_declared = || declared(path, bytes).filter(|d| d.can_decode(bytes));
         if bytes.is_ascii() {
             let encoding = match as_declared() {
                 Some(encoding) => encoding,
@@ -91,22 +91,22 @@ impl Coding {
         if let Some(encoding) = as_declared() {
             return Self { encoding, ..Self::UTF_8 };
         }
-        // Of the lines that are not ASCII: if most are UTF-8, that is not by accident.
+        // If most non-ASCII lines are valid UTF-8, that is no accident.
         let lines = || bytes.split_inclusive(|b| *b == b'\n').filter(|line| !line.is_ascii());
         let strays: Vec<&[u8]> = lines().filter(|line| std::str::from_utf8(line).is_err()).collect();
         if 2 * strays.len() < lines().count() || bytes.starts_with(b"\xef\xbb\xbf") {
             let (stray, _) = guessed(strays.into_iter());
             return Self { stray: Some(stray), ..Self::UTF_8 };
         }
-        let (encoding, others) = guessed([bytes].into_iter());
-        Self { encoding, others, ..Self::UTF_8 }
+        let (encoding, alternatives) = guessed([bytes].into_iter());
+        Self { encoding, alternatives, ..Self::UTF_8 }
     }
 }
 
 impl Encoding {
-    /// Whether these bytes can be in it: a slip in a hundred does not speak against what a file
-    /// declares.
-    fn reads(self, mut bytes: &[u8]) -> bool {
+    /// Whether `bytes` can be in this encoding. One invalid character in a hundred does not
+    /// contradict a declared encoding.
+    fn can_decode(self, mut bytes: &[u8]) -> bool {
         let (mut characters, mut slips) = (0_usize, 0_usize);
         while let Some((text, n)) = self.first(bytes) {
             characters += usize::from(!text.is_ascii());
@@ -117,14 +117,14 @@ impl Encoding {
     }
 }
 
-/// The likeliest encoding, and others that nothing speaks against.
-fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Others) {
+/// The most likely encoding, and others that nothing rules out.
+fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Alternatives) {
     let (mut detector, mut left) = (EncodingDetector::new(Iso2022JpDetection::Deny), GUESSED_FROM);
     let mut high = Vec::new();
     let mut all = Vec::new();
     for text in texts {
         all.extend_from_slice(text);
-        // From the first byte that tells something: it may stand behind a long beginning.
+        // Start near the first non-ASCII byte, which may come after a long ASCII head.
         let from = text.iter().position(|b| *b >= 0x80).unwrap_or(0).saturating_sub(SNIFF);
         let part = &text[from..text.len().min(from + left)];
         left -= part.len();
@@ -133,7 +133,7 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Others) {
     }
     detector.feed(b"", true);
     let guess = detector.guess(None, Utf8Detection::Deny);
-    // Where the characters that Windows has more are not there, nothing says that it is Windows'.
+    // Without the characters that only Windows-1252 has, Latin-1 is the safe choice.
     let western = if high.iter().any(|b| *b < 0xa0) { Encoding::Other(WINDOWS_1252) } else { LATIN_1 };
     if guess == WINDOWS_1252 || western::is_likelier(guess, &all, high.len()) {
         return (western, [None; 4]);
@@ -141,25 +141,25 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Others) {
     if let Some((_, family)) =
         CONFUSED.iter().find(|(few, family)| family.contains(&guess) && high.len() <= *few)
     {
-        let reads = |other: &Encoding| *other != Encoding::Other(guess) && other.reads(&all);
-        let mut others = family.iter().copied().map(Encoding::Other).filter(reads);
-        return (Encoding::Other(guess), std::array::from_fn(|_| others.next()));
+        let reads = |other: &Encoding| *other != Encoding::Other(guess) && other.can_decode(&all);
+        let mut alternatives = family.iter().copied().map(Encoding::Other).filter(reads);
+        return (Encoding::Other(guess), std::array::from_fn(|_| alternatives.next()));
     }
     let guess = Encoding::Other(guess);
-    let mut family = ALIKE.iter().map(|(windows, iso)| [Encoding::Other(windows), *iso]);
+    let mut family = SIMILAR.iter().map(|(windows, iso)| [Encoding::Other(windows), *iso]);
     let Some(family) = family.find(|family| family.contains(&guess)) else {
         return (guess, [None; 4]);
     };
-    let says = |encoding: Encoding| high.iter().map(move |b| encoding.first(&[*b]).map(|(text, _)| text));
-    let same = |other: &Encoding| *other != guess && says(*other).eq(says(guess));
+    let decoded = |encoding: Encoding| high.iter().map(move |b| encoding.first(&[*b]).map(|(text, _)| text));
+    let same = |other: &Encoding| *other != guess && decoded(*other).eq(decoded(guess));
     let [windows, iso] = family;
     let twin = if guess == iso { windows } else { iso };
     (guess, [Some(twin).filter(same), Some(western).filter(same), None, None])
 }
 
-/// UTF-16 without a byte order mark, where it is unmistakable: nothing but characters, and most of
-/// them ASCII.
-fn unmarked_utf16(bytes: &[u8]) -> Option<Encoding> {
+/// UTF-16 without a byte order mark, if that is certain: all of it is text, and most of it is
+/// ASCII.
+fn utf16_without_bom(bytes: &[u8]) -> Option<Encoding> {
     if bytes.len() < 4 || !bytes.len().is_multiple_of(2) {
         return None;
     }
@@ -183,7 +183,7 @@ fn has_zeros(encoding: Encoding, bytes: &[u8]) -> bool {
     bytes.chunks_exact(2).take(SNIFF).any(|unit| unit == zero)
 }
 
-/// More lines end so than by newlines.
+/// True if more lines end with a lone carriage return than with a newline.
 fn ends_with_carriage_returns(encoding: Encoding, bytes: &[u8]) -> bool {
     if !bytes.contains(&b'\r') {
         return false;

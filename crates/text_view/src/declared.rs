@@ -1,13 +1,13 @@
-//! What a file itself says its encoding is, in the ways that are usual for its kind.
+//! Finds the encoding that a file declares, in the ways common for its type.
 
 use crate::encoding::{Encoding, LATIN_1, LATIN_5, THAI};
 
-/// Declarations stand at the beginning: as far as HTML's rules look.
+/// Bytes to search for a declaration, as HTML's rules say.
 const HEAD: usize = 1024;
-/// Packages of a LaTeX document stand below a title and comments.
+/// Bytes to search in LaTeX, where packages follow a title and comments.
 const PREAMBLE: usize = 8 << 10;
 
-/// Encodings that are declared in practice and cannot be read or written here.
+/// Encodings that files declare in practice but that are not supported here.
 const UNSUPPORTED: &[&str] = &[
     "cp037",
     "cp437",
@@ -41,7 +41,7 @@ const UNSUPPORTED: &[&str] = &[
     "viscii",
 ];
 
-/// Names that the WHATWG does not list, of Python's, Emacs' and LaTeX's.
+/// Names used by Python, Emacs and LaTeX that the WHATWG does not list.
 const ALIASES: &[(&str, &str)] = &[
     ("cp932", "shift_jis"),
     ("cp936", "gbk"),
@@ -71,8 +71,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("sjis", "shift_jis"),
 ];
 
-/// The encoding that a file declares, if it is one that its bytes can be in. `None` where it says
-/// nothing, or UTF-8.
+/// The encoding that a file declares; `None` if it declares none, or UTF-8.
 pub(crate) fn declared(path: &str, bytes: &[u8]) -> Option<Encoding> {
     let text = |limit: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(limit)]).into_owned();
     let head = text(HEAD);
@@ -91,8 +90,8 @@ pub(crate) fn declared(path: &str, bytes: &[u8]) -> Option<Encoding> {
     match extension.as_str() {
         "tex" | "sty" | "cls" | "ltx" => return latex(&text(PREAMBLE)),
         "po" | "pot" => {
-            let (_, behind) = head.split_once("charset=")?;
-            return named(word(behind), false);
+            let (_, after) = head.split_once("charset=")?;
+            return named(word(after), false);
         }
         _ => {}
     }
@@ -100,8 +99,8 @@ pub(crate) fn declared(path: &str, bytes: &[u8]) -> Option<Encoding> {
     lines.find_map(in_a_comment).and_then(|name| named(name, false))
 }
 
-/// `# -*- coding: latin-1 -*-` and `# encoding: latin-1`, as Python and Ruby read them; Emacs' and
-/// Vim's lines in any comment.
+/// `# -*- coding: latin-1 -*-` and `# encoding: latin-1`, as in Python and Ruby, and the mode lines
+/// of Emacs and Vim in any comment.
 fn in_a_comment(line: &str) -> Option<&str> {
     let editors = line.contains("-*-") || line.contains("vim:") || line.contains(" vi:");
     if !editors && !line.trim_start().starts_with('#') {
@@ -109,8 +108,8 @@ fn in_a_comment(line: &str) -> Option<&str> {
     }
     let keys = ["coding:", "coding=", "fileencoding=", "fenc=", "coding :", "coding ="];
     keys.iter().find_map(|key| {
-        let (_, behind) = line.split_once(key)?;
-        Some(word(behind.trim_start_matches([' ', '\t']))).filter(|name| !name.is_empty())
+        let (_, after) = line.split_once(key)?;
+        Some(word(after.trim_start_matches([' ', '\t']))).filter(|name| !name.is_empty())
     })
 }
 
@@ -125,9 +124,9 @@ fn html(head: &str) -> Option<Encoding> {
         let end = at + lower[at..].find('>')?;
         let tag = &lower[at..end];
         if tag.starts_with("<meta")
-            && let Some((_, behind)) = tag.split_once("charset")
+            && let Some((_, after)) = tag.split_once("charset")
         {
-            let value = behind.trim_start().strip_prefix('=')?.trim_start().trim_start_matches(['"', '\'']);
+            let value = after.trim_start().strip_prefix('=')?.trim_start().trim_start_matches(['"', '\'']);
             return named(word(value), true);
         }
         rest = end;
@@ -153,7 +152,7 @@ fn word(text: &str) -> &str {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.:".contains(c))).next().unwrap_or_default()
 }
 
-/// `web`: what the name means to a browser, for which Latin-1 and ASCII are windows-1252.
+/// `web`: read the name as browsers do, which treat Latin-1 and ASCII as windows-1252.
 fn named(name: &str, web: bool) -> Option<Encoding> {
     let lower = name.to_ascii_lowercase().replace('_', "-");
     let lower = ["-unix", "-dos", "-mac"].iter().find_map(|end| lower.strip_suffix(end)).unwrap_or(&lower);

@@ -1,10 +1,10 @@
-//! One encoding: bytes to characters and back, a character at a time.
+//! Converts between bytes and characters in one encoding, one character at a time.
 
 use std::borrow::Cow;
 
 use encoding_rs::{DecoderResult, ISO_2022_JP};
 
-/// Longest character of any encoding here, in bytes (GB18030's).
+/// The longest character of any encoding here, in bytes (GB18030).
 const LONGEST: usize = 4;
 
 /// How a file's characters are written as bytes.
@@ -14,15 +14,15 @@ pub(crate) enum Encoding {
     Utf16 {
         big: bool,
     },
-    /// The first 128 characters and nothing else, because the file says so.
+    /// The first 128 characters only, because the file declares ASCII.
     Ascii,
-    /// A part of ISO-8859 by its strict rules: from 0x80 to 0x9f, where the Windows code page that
-    /// otherwise is the same has more characters, stand control characters.
+    /// A strict ISO-8859 part: 0x80 to 0x9f are control characters, where the otherwise equal
+    /// Windows code page has printable ones.
     Iso(&'static encoding_rs::Encoding, &'static str),
-    /// Any other of the WHATWG's encodings.
+    /// Any other WHATWG encoding.
     Other(&'static encoding_rs::Encoding),
-    /// Known by name only: the characters beyond ASCII are shown as another encoding has them, and
-    /// none can be written.
+    /// Known by name only: bytes beyond ASCII are shown as Latin-1 characters, and none can be
+    /// written.
     Named(&'static str),
 }
 
@@ -42,12 +42,13 @@ impl Encoding {
         }
     }
 
-    /// Whether the encoding is stateful and resets at each line, so that lines are encoded one by one.
-    fn is_by_lines(self) -> bool {
+    /// Whether the encoding is stateful and resets at each line, so that lines are encoded
+    /// separately.
+    fn is_encoded_by_line(self) -> bool {
         self == Self::Other(ISO_2022_JP)
     }
 
-    /// Bytes of a newline.
+    /// A newline, or a carriage return, as bytes.
     pub(crate) fn newline(self, newline: u8) -> Vec<u8> {
         match self {
             Self::Utf16 { big: true } => vec![0, newline],
@@ -56,8 +57,8 @@ impl Encoding {
         }
     }
 
-    /// The first character of these bytes, or the first characters that are written as one, and how
-    /// many bytes they take. U+FFFD stands for a byte that is no character; `None` at the end.
+    /// The first character of `bytes`, or several characters that are encoded as one, and its
+    /// length in bytes. An invalid byte gives U+FFFD; `None` at the end.
     pub(crate) fn first(self, bytes: &[u8]) -> Option<(Cow<'static, str>, usize)> {
         let byte = *bytes.first()?;
         let one = |c: char| Cow::Owned(String::from(c));
@@ -76,7 +77,7 @@ impl Encoding {
                     _ => pair().map_or((one('\u{fffd}'), 2), |c| (one(c), 4)),
                 })
             }
-            Self::Other(_) if self.is_by_lines() && byte != b'\n' => {
+            Self::Other(_) if self.is_encoded_by_line() && byte != b'\n' => {
                 let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
                 let text = ISO_2022_JP.decode_without_bom_handling(&bytes[..end]).0;
                 Some((Cow::Owned(text.into_owned()), end))
@@ -92,33 +93,33 @@ impl Encoding {
         }
     }
 
-    /// Characters as bytes.
+    /// Encodes `text`.
     ///
     /// # Errors
-    /// The first one that the encoding does not have.
+    /// The first character that the encoding does not have.
     pub(crate) fn write(self, text: &str) -> Result<Vec<u8>, char> {
-        if self.is_by_lines() {
+        if self.is_encoded_by_line() {
             let mut lines = Vec::new();
             for (i, line) in text.split('\n').enumerate() {
                 lines.extend_from_slice(if i > 0 { b"\n" } else { b"" });
-                lines.extend_from_slice(&self.encoded(line).ok_or_else(|| self.missing(line))?);
+                lines.extend_from_slice(&self.encode(line).ok_or_else(|| self.first_unencodable(line))?);
             }
             return Ok(lines);
         }
         let mut bytes = Vec::with_capacity(text.len());
         for c in text.chars() {
-            let mut room = [0; 4];
-            bytes.extend_from_slice(&self.encoded(c.encode_utf8(&mut room)).ok_or(c)?);
+            let mut buffer = [0; 4];
+            bytes.extend_from_slice(&self.encode(c.encode_utf8(&mut buffer)).ok_or(c)?);
         }
         Ok(bytes)
     }
 
-    fn missing(self, text: &str) -> char {
-        text.chars().find(|c| self.encoded(&c.to_string()).is_none()).unwrap_or('\u{fffd}')
+    fn first_unencodable(self, text: &str) -> char {
+        text.chars().find(|c| self.encode(&c.to_string()).is_none()).unwrap_or('\u{fffd}')
     }
 
-    /// One character, or one line, if it comes back the same.
-    fn encoded(self, text: &str) -> Option<Vec<u8>> {
+    /// Encodes one character, or one line, if it decodes to the same text.
+    fn encode(self, text: &str) -> Option<Vec<u8>> {
         let c = text.chars().next().unwrap_or_default();
         match self {
             Self::Utf8 => Some(text.as_bytes().to_vec()),
@@ -127,15 +128,15 @@ impl Encoding {
                     .flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() })
                     .collect(),
             ),
-            Self::Other(encoding) if self.is_by_lines() || !c.is_ascii() => {
+            Self::Other(encoding) if self.is_encoded_by_line() || !c.is_ascii() => {
                 let (bytes, _, failed) = encoding.encode(text);
-                // Shift_JIS writes the yen sign as a backslash.
+                // Shift_JIS encodes the yen sign as a backslash, for example.
                 let back = || encoding.decode_without_bom_handling_and_without_replacement(&bytes);
                 (!failed && back().as_deref() == Some(text)).then(|| bytes.into_owned())
             }
             Self::Iso(..) if matches!(c, '\u{80}'..='\u{9f}') => Some(vec![c as u8]),
             Self::Iso(encoding, _) if !c.is_ascii() => {
-                Self::Other(encoding).encoded(text).filter(|bytes| bytes[0] >= 0xa0)
+                Self::Other(encoding).encode(text).filter(|bytes| bytes[0] >= 0xa0)
             }
             _ => c.is_ascii().then(|| vec![c as u8]),
         }
@@ -151,7 +152,7 @@ fn decode(encoding: &'static encoding_rs::Encoding, bytes: &[u8]) -> Option<Stri
     }
 }
 
-/// The shortest beginning that is a character.
+/// The shortest prefix that is a character.
 fn multibyte(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<String>) -> (Cow<'static, str>, usize) {
     let known = (1..=LONGEST.min(bytes.len())).find_map(|n| Some((decode(&bytes[..n])?, n)));
     known.map_or((Cow::Borrowed("\u{fffd}"), 1), |(text, n)| (Cow::Owned(text), n))

@@ -1,10 +1,10 @@
-//! The text that a model sees of a file, and the bytes that an edit of this text means.
+//! The text of a file as a model sees it, and the bytes that an edit of that text produces.
 //!
-//! A [`View`] is a file's text as UTF-8. Of a file in UTF-8 that is the bytes themselves; of one in
-//! another encoding the decoded characters; of a notebook its cells. [`View::write`] goes back:
-//! lines that an edit leaves alone keep their bytes, whatever they are, and what is new is written
-//! in the file's own encoding, or refused where that has no such characters. Nothing here knows of
-//! files.
+//! A [`View`] is a file's text in UTF-8: the bytes themselves if the file is UTF-8, the decoded
+//! characters if it is in another encoding, the cells if it is a notebook. [`View::write`] converts
+//! an edited text back. Lines that the edit leaves alone keep their bytes, whatever they are. New
+//! text is written in the file's own encoding, or refused if the encoding lacks a character. This
+//! crate does no file I/O.
 //!
 //! ```
 //! let view = text_view::View::of("menu.txt", b"caf\xe9\n".to_vec()).unwrap();
@@ -22,56 +22,58 @@ mod western;
 
 use crate::{coding::Coding, notebook::Notebook};
 
-/// Why an edit of a text cannot be written to its file. Each is a sentence for the model.
+/// Why an edited text cannot be written back to its file. `Display` gives a sentence for the model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unwritable {
     /// The encoding does not have the character.
     #[error(
-        "line {line} of the new text has {c:?} (U+{:04X}), which {encoding}, the file's encoding, cannot hold; write it in another way, such as \
-         an escape of the language", u32::from(*.c)
+        "line {line} of the new text contains {c:?} (U+{:04X}), which the file's encoding {encoding} cannot represent; \
+         write it another way, for example as an escape sequence", u32::from(*.c)
     )]
     Character {
         /// The character.
         c: char,
-        /// Where, in the new text, from 1.
+        /// Its line in the new text, from 1.
         line: usize,
-        /// The file's.
+        /// The file's encoding.
         encoding: &'static str,
     },
-    /// It stands for bytes that were not understood.
+    /// The character stands for bytes that could not be decoded.
     #[error(
-        "line {line} of the new text has U+FFFD, which only stands for bytes that are not {encoding}; leave such characters where they are"
+        "line {line} of the new text contains U+FFFD, which stands for bytes that are not valid {encoding}; \
+         leave such characters where they are"
     )]
     Unreadable {
-        /// Where, in the new text, from 1.
+        /// Its line in the new text, from 1.
         line: usize,
-        /// The file's.
+        /// The file's encoding.
         encoding: &'static str,
     },
-    /// Nothing in the file says in which of two encodings it is.
+    /// The file may be in either of two encodings, which encode the character differently.
     #[error(
-        "line {line} of the new text has {c:?} (U+{:04X}), and the file may be {encoding} or {twin}, which do not write it alike; write it in another way, such as an \
-         escape of the language", u32::from(*.c)
+        "line {line} of the new text contains {c:?} (U+{:04X}), and the file may be {encoding} or {twin}, which encode it \
+         differently; write it another way, for example as an escape sequence", u32::from(*.c)
     )]
     Twins {
         /// The character.
         c: char,
-        /// Where, in the new text, from 1.
+        /// Its line in the new text, from 1.
         line: usize,
-        /// The likelier one.
+        /// The more likely encoding.
         encoding: &'static str,
-        /// The other.
+        /// The other encoding.
         twin: &'static str,
     },
     /// The encoded text would not decode to the same text.
     #[error(
-        "in {encoding}, the file's encoding, the new text would read differently; write its new characters in another way"
+        "the new text would read differently once encoded in {encoding}, the file's encoding; write its new characters \
+         another way"
     )]
     Ambiguous {
-        /// The file's.
+        /// The file's encoding.
         encoding: &'static str,
     },
-    /// The cells of a notebook.
+    /// The cells of a notebook cannot be written.
     #[error("{0}")]
     Notebook(String),
 }
@@ -92,10 +94,10 @@ enum Kind {
 }
 
 impl View {
-    /// How a file is shown; `path` says what kind it is. The bytes come back when it is no text.
+    /// Decodes a file. `path` tells its type.
     ///
     /// # Errors
-    /// The bytes, when it is binary.
+    /// Returns the bytes if the file is binary.
     pub fn of(path: &str, bytes: Vec<u8>) -> Result<Self, Vec<u8>> {
         if is_notebook(path)
             && let Some(notebook) = Notebook::of(&bytes)
@@ -110,19 +112,19 @@ impl View {
         Ok(Self { bytes, kind })
     }
 
-    /// The file.
+    /// The bytes of the file.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The file, by value.
+    /// The bytes of the file, by value.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// The text: UTF-8.
+    /// The text, in UTF-8.
     #[must_use]
     pub fn text(&self) -> &[u8] {
         match &self.kind {
@@ -138,25 +140,25 @@ impl View {
         matches!(self.kind, Kind::Plain)
     }
 
-    /// Whether it is shown as the cells of a notebook.
+    /// Whether the file is shown as the cells of a notebook.
     #[must_use]
     pub fn is_notebook(&self) -> bool {
         matches!(self.kind, Kind::Notebook(_))
     }
 
-    /// What is to be known of it, if anything, as the rest of a sentence about the file.
+    /// What a reader should know about the file, if anything, as the rest of a sentence about it.
     #[must_use]
     pub fn note(&self) -> Option<String> {
         match &self.kind {
             Kind::Plain => None,
-            Kind::Notebook(_) => Some(
-                "a notebook, shown as its cells without their outputs; a line \"# %% [code]\" or \"# %% [markdown]\" begins a new one"
-                    .replace("%%", self.percents()),
+            Kind::Notebook(notebook) => Some(
+                "a notebook, shown as cells without outputs; a line \"# %% [code]\" or \"# %% [markdown]\" starts a new cell"
+                    .replace("%%", notebook.percents()),
             ),
             Kind::Encoded(coding, _) => {
                 let mut notes = Vec::new();
                 if coding.encoding != encoding::Encoding::Utf8 {
-                    let names: Vec<&str> = coding.all().map(encoding::Encoding::name).collect();
+                    let names: Vec<&str> = coding.candidates().map(encoding::Encoding::name).collect();
                     notes.push(format!("encoded in {}", names.join(" or ")));
                 }
                 if let Some(stray) = coding.stray {
@@ -170,15 +172,8 @@ impl View {
         }
     }
 
-    fn percents(&self) -> &str {
-        match &self.kind {
-            Kind::Notebook(notebook) => notebook.percents(),
-            _ => "",
-        }
-    }
-
-    /// Other bytes, a patch of this file, as text: their lines are UTF-8 or in the file's encoding,
-    /// of one byte or more for a character. `None` where some are neither.
+    /// Decodes other bytes, such as a patch of this file. Each line is UTF-8 or in the file's
+    /// encoding; `None` if a line is neither.
     #[must_use]
     pub fn decode(&self, bytes: &[u8]) -> Option<String> {
         let Kind::Encoded(coding, _) = &self.kind else { return None };
@@ -191,10 +186,10 @@ impl View {
         (!text.contains('\u{fffd}')).then_some(text)
     }
 
-    /// The file with this text instead.
+    /// The bytes of the file after its text is replaced by `text`.
     ///
     /// # Errors
-    /// When the file cannot hold the text.
+    /// Fails if the file cannot hold the text.
     pub fn write(&self, text: &[u8]) -> Result<Vec<u8>, Unwritable> {
         if text == self.text() {
             return Ok(self.bytes.clone());
@@ -208,11 +203,10 @@ impl View {
     }
 }
 
-/// What a new file of this name is written as, when this is its text. That is the text, but for the
-/// cells of a notebook.
+/// The bytes of a new file with this text: the text itself, except for the cells of a notebook.
 ///
 /// # Errors
-/// When it begins as cells and does not go on so.
+/// Fails if the text starts like notebook cells but is not valid.
 pub fn new_file(path: &str, text: &[u8]) -> Result<Vec<u8>, Unwritable> {
     match std::str::from_utf8(text) {
         Ok(cells) if is_notebook(path) && notebook::begins(cells) => {
@@ -222,7 +216,7 @@ pub fn new_file(path: &str, text: &[u8]) -> Result<Vec<u8>, Unwritable> {
     }
 }
 
-/// Whether these bytes are a notebook that can be shown as cells.
+/// Whether the bytes are a notebook that can be shown as cells.
 #[must_use]
 pub fn is_whole_notebook(bytes: &[u8]) -> bool {
     Notebook::of(bytes).is_some()

@@ -1,8 +1,9 @@
-//! A Jupyter notebook (nbformat 4) as the text of its cells, and back: an edit changes sources,
-//! adds cells or removes them. Everything else of the file, outputs above all, keeps its bytes.
+//! Shows a Jupyter notebook (nbformat 4) as the text of its cells, and writes edits back: changed
+//! sources, new cells, removed cells. Everything else in the file, above all the outputs, keeps its
+//! bytes.
 //!
-//! A cell begins with a line `# %% [code] id=ID`. Where a source has such a line itself, all have
-//! more percent signs. Cells of notebooks without ids are numbered.
+//! A cell starts with a line `# %% [code] id=ID`. If a source contains such a line itself, all
+//! cells use more percent signs. Cells of notebooks without ids are numbered.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,15 +19,15 @@ use format::Format;
 
 const KINDS: [&str; 3] = ["code", "markdown", "raw"];
 
-/// A notebook as it lies there.
+/// A parsed notebook.
 #[derive(Debug, Clone)]
 pub(crate) struct Notebook {
     text: String,
     percents: String,
-    /// Of the array of cells in the file.
+    /// Span of the array of cells in the file.
     array: Range<usize>,
     cells: Vec<Cell>,
-    /// Whether cells have ids.
+    /// Whether this version of the format has cell ids.
     ids: bool,
 }
 
@@ -35,9 +36,9 @@ struct Cell {
     id: String,
     kind: String,
     source: String,
-    /// Of the cell in the file.
+    /// Span of the cell in the file.
     span: Range<usize>,
-    /// Of the value of its source in the file.
+    /// Span of its source's value in the file.
     source_span: Range<usize>,
 }
 
@@ -75,16 +76,16 @@ impl Source {
     }
 }
 
-/// A cell as an edit has it.
+/// A cell of the edited text.
 #[derive(Debug, PartialEq, Eq)]
-struct Wanted {
+struct NewCell {
     kind: String,
     id: Option<String>,
     source: String,
 }
 
 impl Notebook {
-    /// `None` where it is no valid notebook, or one of another version.
+    /// Parses a notebook; `None` if it is invalid or of another version.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         let file = std::str::from_utf8(bytes).ok()?;
         let raw: RawNotebook<'_> = serde_json::from_str(file).ok()?;
@@ -115,12 +116,13 @@ impl Notebook {
         if !known {
             cells.iter_mut().enumerate().for_each(|(i, cell)| cell.id = (i + 1).to_string());
         }
-        let looks = |line: &str, percents: &str| marker(line, percents) != Line::Text;
+        let is_marker = |line: &str, percents: &str| marker(line, percents) != Line::Text;
         let mut percents = "%%".to_owned();
-        while cells.iter().flat_map(|cell| cell.source.lines()).any(|line| looks(line, &percents)) {
+        while cells.iter().flat_map(|cell| cell.source.lines()).any(|line| is_marker(line, &percents)) {
             percents.push('%');
         }
-        let text = cells.iter().map(|cell| format!("{}\n{}\n", head(cell, &percents), cell.source)).collect();
+        let text =
+            cells.iter().map(|cell| format!("{}\n{}\n", header(cell, &percents), cell.source)).collect();
         Some(Self { text, percents, array, cells, ids })
     }
 
@@ -135,7 +137,7 @@ impl Notebook {
     /// The file with these cells.
     ///
     /// # Errors
-    /// When it is not clear what becomes of which cell.
+    /// Fails if a cell of the text cannot be matched to a cell of the file.
     pub(crate) fn write(&self, bytes: &[u8], new: &str) -> Result<Vec<u8>, String> {
         let wanted = parse(new, &self.percents)?;
         let file = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
@@ -147,11 +149,11 @@ impl Notebook {
         let mut cells = Vec::with_capacity(wanted.len());
         for (wanted, old) in wanted.iter().zip(&matched) {
             cells.push(match old {
-                Some(old) => old.with(file, &wanted.source, &format),
-                None => format.cell(&wanted.kind, &wanted.source, &fresh(&mut ids)),
+                Some(old) => old.with_source(file, &wanted.source, &format),
+                None => format.cell(&wanted.kind, &wanted.source, &new_id(&mut ids)),
             });
         }
-        // What stands between cells is taken from between the old ones.
+        // Keep the text between cells if their number is the same.
         let same_cells = cells.len() == self.cells.len();
         let mut out = String::with_capacity(file.len() + new.len());
         out.push_str(&file[..self.array.start]);
@@ -169,16 +171,16 @@ impl Notebook {
             out.push_str(&format.array(&cells));
         }
         out.push_str(&file[self.array.end..]);
-        let back = Self::of(out.as_bytes()).ok_or("the result would be no notebook")?;
-        let same = back.cells.iter().map(|c| (&c.kind, bare(&c.source)));
-        if !same.eq(wanted.iter().map(|w| (&w.kind, bare(&w.source)))) {
-            return Err("the cells cannot be written so".into());
+        let back = Self::of(out.as_bytes()).ok_or("the result would not be a valid notebook")?;
+        let same = back.cells.iter().map(|c| (&c.kind, trim_newlines(&c.source)));
+        if !same.eq(wanted.iter().map(|w| (&w.kind, trim_newlines(&w.source)))) {
+            return Err("the cells do not survive being written to the notebook".into());
         }
         Ok(out.into_bytes())
     }
 
-    /// Which cell each wanted one is.
-    fn matched(&self, wanted: &[Wanted]) -> Result<Vec<Option<&Cell>>, String> {
+    /// The cell of the file for each new cell; `None` if it was added.
+    fn matched(&self, wanted: &[NewCell]) -> Result<Vec<Option<&Cell>>, String> {
         let by_id: HashMap<&str, &Cell> = self.cells.iter().map(|cell| (cell.id.as_str(), cell)).collect();
         let mut taken = HashSet::new();
         let mut matched = Vec::with_capacity(wanted.len());
@@ -189,37 +191,35 @@ impl Notebook {
             };
             let known = by_id.get(id.as_str()).copied().ok_or_else(|| {
                 format!(
-                    "there is no cell with id={id}; begin a new cell with a line \"# {} [{}]\"",
+                    "there is no cell with id={id}; start a new cell with the line \"# {} [{}]\"",
                     self.percents, cell.kind
                 )
             })?;
             if !taken.insert(id) {
-                return Err(format!(
-                    "the cell with id={id} would be there twice; begin a new cell without an id"
-                ));
+                return Err(format!("the cell with id={id} appears twice; start a new cell without an id"));
             }
             if known.kind != cell.kind {
                 return Err(format!(
-                    "the cell with id={id} is a {} cell, which cannot become a {} cell; delete it and add a new one without an id",
+                    "the cell with id={id} is a {} cell and cannot become a {} cell; delete it and add a new one without an id",
                     known.kind, cell.kind
                 ));
             }
             matched.push(Some(known));
         }
-        // A cell that goes and whose source stands under another one's id: were they numbered anew,
-        // or rewritten?
+        // The source of a removed cell is now under another id. Either the cells were renumbered or
+        // one was rewritten; it is unclear which.
         let gone: BTreeMap<&str, &Cell> = self
             .cells
             .iter()
-            .filter(|cell| !taken.contains(&cell.id) && !bare(&cell.source).is_empty())
-            .map(|cell| (bare(&cell.source), cell))
+            .filter(|cell| !taken.contains(&cell.id) && !trim_newlines(&cell.source).is_empty())
+            .map(|cell| (trim_newlines(&cell.source), cell))
             .collect();
         for (cell, known) in wanted.iter().zip(&matched) {
-            if let (Some(known), Some(gone)) = (known, gone.get(bare(&cell.source)))
-                && bare(&known.source) != bare(&cell.source)
+            if let (Some(known), Some(gone)) = (known, gone.get(trim_newlines(&cell.source)))
+                && trim_newlines(&known.source) != trim_newlines(&cell.source)
             {
                 return Err(format!(
-                    "the source of the cell with id={} stands under id={} now; each cell keeps its id, also when others are removed",
+                    "the source of the cell with id={} is now under id={}; every cell keeps its id, even when others are removed",
                     gone.id, known.id
                 ));
             }
@@ -229,13 +229,14 @@ impl Notebook {
 }
 
 impl Cell {
-    /// The cell in the file with this source.
-    fn with(&self, file: &str, source: &str, format: &Format) -> String {
-        if bare(source) == bare(&self.source) {
+    /// The JSON of this cell with another source.
+    fn with_source(&self, file: &str, source: &str, format: &Format) -> String {
+        if trim_newlines(source) == trim_newlines(&self.source) {
             return file[self.span.clone()].to_owned();
         }
-        // Blank lines at its end keep it apart from a new cell below.
-        let source = if self.source.ends_with('\n') { source } else { bare(source) };
+        // Trailing blank lines separate the cell from a new one below it and are not part of the
+        // source.
+        let source = if self.source.ends_with('\n') { source } else { trim_newlines(source) };
         let value =
             format.source(&file[self.source_span.clone()], source, indent(file, self.source_span.start));
         [&file[self.span.start..self.source_span.start], &value, &file[self.source_span.end..self.span.end]]
@@ -243,16 +244,16 @@ impl Cell {
     }
 }
 
-/// Whether a text is that of cells.
+/// Whether a text starts like notebook cells.
 pub(crate) fn begins(text: &str) -> bool {
     let first = text.trim_start_matches('\u{feff}').lines().find(|line| !line.trim().is_empty());
     first.is_some_and(|line| matches!(marker(line, "%%"), Line::Cell { .. }))
 }
 
-/// A new notebook of these cells.
+/// Creates a notebook with these cells.
 ///
 /// # Errors
-/// When a line is no beginning of a cell and looks like one.
+/// Fails if a line looks like the start of a cell but is not valid.
 pub(crate) fn new(text: &str) -> Result<Vec<u8>, String> {
     let cells = parse(text.trim_start_matches('\u{feff}'), "%%")?;
     let empty = "{\n \"cells\": [],\n \"metadata\": {},\n \"nbformat\": 4,\n \"nbformat_minor\": 5\n}\n";
@@ -260,11 +261,11 @@ pub(crate) fn new(text: &str) -> Result<Vec<u8>, String> {
     let format = Format::of(empty, &(start..start + 2), &[], true);
     let mut ids = HashSet::new();
     let cells: Vec<String> =
-        cells.iter().map(|cell| format.cell(&cell.kind, &cell.source, &fresh(&mut ids))).collect();
+        cells.iter().map(|cell| format.cell(&cell.kind, &cell.source, &new_id(&mut ids))).collect();
     Ok(empty.replacen("[]", &format.array(&cells), 1).into_bytes())
 }
 
-/// What a line of the text is.
+/// The kind of a line of the text.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Text,
@@ -272,11 +273,11 @@ enum Line {
         kind: String,
         id: Option<String>,
     },
-    /// It begins as a cell does.
+    /// Looks like the start of a cell but is not valid.
     Broken,
 }
 
-fn head(cell: &Cell, percents: &str) -> String {
+fn header(cell: &Cell, percents: &str) -> String {
     format!("# {percents} [{}] id={}", cell.kind, cell.id)
 }
 
@@ -304,15 +305,15 @@ fn marker(line: &str, percents: &str) -> Line {
     }
 }
 
-fn parse(text: &str, percents: &str) -> Result<Vec<Wanted>, String> {
+fn parse(text: &str, percents: &str) -> Result<Vec<NewCell>, String> {
     let mut cells: Vec<(String, Option<String>, Vec<&str>)> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         match (marker(line, percents), cells.last_mut()) {
             (Line::Cell { kind, id }, _) => cells.push((kind, id, Vec::new())),
             (Line::Broken, _) => {
                 return Err(format!(
-                    "line {} of the new text, {line:?}, begins as a cell of the notebook does and is none; a cell begins with \"# {percents} [code]\" \
-                     or \"# {percents} [markdown]\", and the id if it has one",
+                    "line {} of the new text, {line:?}, is not a valid start of a notebook cell; a cell starts with \
+                     \"# {percents} [code]\" or \"# {percents} [markdown]\", then its id if it has one",
                     number + 1
                 ));
             }
@@ -320,7 +321,8 @@ fn parse(text: &str, percents: &str) -> Result<Vec<Wanted>, String> {
             (Line::Text, None) if line.trim().is_empty() => {}
             (Line::Text, None) => {
                 return Err(format!(
-                    "line {} of the new text stands in no cell of the notebook; a cell begins with a line \"# {percents} [code]\" or \"# {percents} [markdown]\"",
+                    "line {} of the new text is outside every notebook cell; a cell starts with a line \
+                     \"# {percents} [code]\" or \"# {percents} [markdown]\"",
                     number + 1
                 ));
             }
@@ -328,18 +330,18 @@ fn parse(text: &str, percents: &str) -> Result<Vec<Wanted>, String> {
     }
     let wanted = cells.into_iter().map(|(kind, id, lines)| {
         let source = lines.join("\n");
-        let source = if id.is_none() { bare(&source).to_owned() } else { source };
-        Wanted { kind, id, source }
+        let source = if id.is_none() { trim_newlines(&source).to_owned() } else { source };
+        NewCell { kind, id, source }
     });
     Ok(wanted.collect())
 }
 
-/// Without the newlines at the end, which keep cells apart.
-fn bare(source: &str) -> &str {
+/// Removes trailing newlines, which only separate cells.
+fn trim_newlines(source: &str) -> &str {
     source.trim_end_matches('\n')
 }
 
-fn fresh(ids: &mut HashSet<String>) -> String {
+fn new_id(ids: &mut HashSet<String>) -> String {
     let mut number = ids.len() + 1;
     while !ids.insert(format!("cell-{number}")) {
         number += 1;
@@ -347,14 +349,14 @@ fn fresh(ids: &mut HashSet<String>) -> String {
     format!("cell-{number}")
 }
 
-/// The position of a value in its source text.
+/// The span of a JSON value in the file.
 fn span(file: &str, raw: &RawValue) -> Option<Range<usize>> {
     let start = (raw.get().as_ptr() as usize).checked_sub(file.as_ptr() as usize)?;
     let span = start..start + raw.get().len();
     (file.get(span.clone()) == Some(raw.get())).then_some(span)
 }
 
-/// The blanks at the beginning of the line that this byte is on.
+/// The indentation of the line that contains byte `at`.
 fn indent(file: &str, at: usize) -> &str {
     let line = &file[file[..at].rfind('\n').map_or(0, |n| n + 1)..];
     &line[..line.len() - line.trim_start_matches([' ', '\t']).len()]

@@ -1,8 +1,8 @@
-//! A file in another encoding as text, and what an edit of this text does to its bytes.
+//! Decodes a file in another encoding, and applies an edit of its text to its bytes.
 //!
-//! A unit is a character (a few encodings write two as one) with the bytes it has in the file. An
-//! edit copies the bytes of all units that stay, whatever they are, and only what is new is
-//! encoded: what was guessed wrongly, or is no text at all, is not touched.
+//! A unit is a character (some encodings write two as one) with its bytes in the file. An edit
+//! copies the bytes of every unit it keeps and encodes only new text, so bytes that were decoded
+//! wrongly, or are not text at all, stay intact.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -10,18 +10,19 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::{Unwritable, coding::Coding, encoding::Encoding};
 
-/// A comparison of more (old times new) is not made: all in between is taken for new.
+/// The largest comparison, old length times new length. Beyond it, everything between the common
+/// start and end counts as new.
 const COMPARED: usize = 4_000_000;
 
-/// The text, as UTF-8.
+/// The text in UTF-8.
 pub(crate) fn text(coding: Coding, bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() + bytes.len() / 4);
-    each(coding, bytes, |text, _, _| out.push_str(text));
+    for_each_unit(coding, bytes, |text, _, _| out.push_str(text));
     out
 }
 
-/// Tells every unit: its text, its bytes, and the encoding it is in.
-fn each<'a>(coding: Coding, bytes: &'a [u8], mut tell: impl FnMut(&str, &'a [u8], Encoding)) {
+/// Calls `emit` with the text, bytes and encoding of every unit.
+fn for_each_unit<'a>(coding: Coding, bytes: &'a [u8], mut emit: impl FnMut(&str, &'a [u8], Encoding)) {
     let mut at = 0;
     let mut line_end = 0;
     let mut encoding = coding.encoding;
@@ -37,15 +38,15 @@ fn each<'a>(coding: Coding, bytes: &'a [u8], mut tell: impl FnMut(&str, &'a [u8]
         let own = &bytes[at..at + n];
         at += n;
         let returned = coding.carriage_returns && text == "\r";
-        let halved = || encoding.first(&bytes[at..]).is_some_and(|(next, _)| next == "\n");
-        tell(if returned && !halved() { "\n" } else { &text }, own, encoding);
+        let crlf = || encoding.first(&bytes[at..]).is_some_and(|(next, _)| next == "\n");
+        emit(if returned && !crlf() { "\n" } else { &text }, own, encoding);
     }
 }
 
-/// The bytes of a file whose text is edited.
+/// The bytes of a file whose text was replaced by `new`.
 ///
 /// # Errors
-/// When its encoding has no such characters.
+/// Fails if the encoding lacks a character.
 pub(crate) fn write(coding: Coding, bytes: &[u8], new: &str) -> Result<Vec<u8>, Unwritable> {
     let new = match coding.carriage_returns {
         true => Cow::Owned(new.replace("\r\n", "\n")),
@@ -70,14 +71,14 @@ pub(crate) fn write(coding: Coding, bytes: &[u8], new: &str) -> Result<Vec<u8>, 
         }
     }
     let written = out.out;
-    let reads_so = |encoding| text(Coding { encoding, ..coding }, &written) == new;
-    match coding.all().any(reads_so) {
+    let round_trips = |encoding| text(Coding { encoding, ..coding }, &written) == new;
+    match coding.candidates().any(round_trips) {
         true => Ok(written),
         false => Err(Unwritable::Ambiguous { encoding: coding.encoding.name() }),
     }
 }
 
-/// From old to new. Compared is only what lies between the beginning and the end that are the same.
+/// The changes from `old` to `new`. Only what is between their common start and end is compared.
 fn compare<T: Eq + std::hash::Hash + Ord>(old: &[T], new: &[T]) -> Vec<DiffOp> {
     let same = |pairs: &mut dyn Iterator<Item = (&T, &T)>| pairs.take_while(|(a, b)| a == b).count();
     let head = same(&mut old.iter().zip(new));
@@ -114,24 +115,24 @@ fn moved(op: DiffOp, by: usize) -> DiffOp {
 
 /// A unit of a file.
 struct Unit<'a> {
-    /// In the text.
+    /// Range in the text.
     text: Range<usize>,
     bytes: &'a [u8],
     encoding: Encoding,
 }
 
-/// A file as units, by lines.
+/// The units of a file, grouped by line.
 struct Lines<'a> {
     text: String,
     units: Vec<Unit<'a>>,
-    /// Where each line begins among the units; the last is the end.
+    /// Index of the first unit of each line, then the number of units.
     starts: Vec<usize>,
 }
 
 impl<'a> Lines<'a> {
     fn of(coding: Coding, bytes: &'a [u8]) -> Self {
         let mut lines = Self { text: String::new(), units: Vec::new(), starts: vec![0] };
-        each(coding, bytes, |text, bytes, encoding| {
+        for_each_unit(coding, bytes, |text, bytes, encoding| {
             let from = lines.text.len();
             lines.text.push_str(text);
             lines.units.push(Unit { text: from..lines.text.len(), bytes, encoding });
@@ -159,7 +160,7 @@ struct Writer<'o, 'a> {
     coding: Coding,
     old: &'o Lines<'a>,
     out: Vec<u8>,
-    /// Of the new text, from 1.
+    /// Current line of the new text, from 1.
     line: usize,
 }
 
@@ -173,9 +174,9 @@ impl Writer<'_, '_> {
 
     fn replace(&mut self, units: &[Unit<'_>], new: &str) -> Result<(), Unwritable> {
         let old: Vec<&str> = units.iter().map(|unit| &self.old.text[unit.text.clone()]).collect();
-        let mut room: Vec<usize> = new.char_indices().map(|(at, _)| at).collect();
-        room.push(new.len());
-        let chars: Vec<&str> = room.windows(2).map(|w| &new[w[0]..w[1]]).collect();
+        let mut boundaries: Vec<usize> = new.char_indices().map(|(at, _)| at).collect();
+        boundaries.push(new.len());
+        let chars: Vec<&str> = boundaries.windows(2).map(|w| &new[w[0]..w[1]]).collect();
         for op in compare(&old, &chars) {
             let encoding = |old_index: usize| {
                 units.get(old_index).or(units.last()).map_or(self.coding.encoding, |unit| unit.encoding)
@@ -193,7 +194,7 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// New text.
+    /// Encodes new text.
     fn write(&mut self, text: &str, encoding: Encoding) -> Result<(), Unwritable> {
         for (i, part) in text.split('\n').enumerate() {
             if i > 0 {
@@ -201,8 +202,8 @@ impl Writer<'_, '_> {
                 self.out.extend_from_slice(&encoding.newline(newline));
                 self.line += 1;
             }
-            let bytes = match self.coding.others {
-                [None, None, None, None] => encoding.write(part).map_err(|c| self.unwritable(c, encoding)),
+            let bytes = match self.coding.alternatives {
+                [None, None, None, None] => encoding.write(part).map_err(|c| self.error(c, encoding)),
                 _ => self.write_as_any(part),
             };
             self.out.extend_from_slice(&bytes?);
@@ -210,16 +211,17 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// Where the file may be in several encodings: as all of them have it that have it.
+    /// Encodes text when the file may be in several encodings: every one that has a character must
+    /// agree on its bytes.
     fn write_as_any(&self, text: &str) -> Result<Vec<u8>, Unwritable> {
         let main = self.coding.encoding;
         let mut bytes = Vec::with_capacity(text.len());
         for c in text.chars() {
-            let all = self.coding.all();
+            let all = self.coding.candidates();
             let written = |e: Encoding| Some((e, e.write(c.encode_utf8(&mut [0; 4])).ok()?));
             let mut ways = all.clone().filter_map(written);
-            let Some((encoding, own)) = ways.next() else { return Err(self.unwritable(c, main)) };
-            // What ISO leaves to control characters, Windows alone has.
+            let Some((encoding, own)) = ways.next() else { return Err(self.error(c, main)) };
+            // Windows has a character where ISO has only a control character.
             let windows = matches!(own[..], [0x80..=0x9f]);
             let other = ways.find(|(_, other)| *other != own).map(|(other, _)| other);
             let iso = || all.clone().find(|e| *e != encoding && e.write(c.encode_utf8(&mut [0; 4])).is_err());
@@ -232,7 +234,7 @@ impl Writer<'_, '_> {
         Ok(bytes)
     }
 
-    fn unwritable(&self, c: char, encoding: Encoding) -> Unwritable {
+    fn error(&self, c: char, encoding: Encoding) -> Unwritable {
         match c {
             '\u{fffd}' => Unwritable::Unreadable { line: self.line, encoding: encoding.name() },
             _ => Unwritable::Character { c, line: self.line, encoding: encoding.name() },

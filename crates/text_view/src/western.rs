@@ -1,20 +1,21 @@
-//! Where a file has very few characters beyond ASCII, a guess by frequencies means little: a pound
-//! sign is taken for a Polish letter. Such a file is Western European if it reads well so.
+//! Checks whether a file with very few non-ASCII characters is Western European. Frequency-based
+//! guesses mean little there: a pound sign is taken for a Polish letter. Such a file is Western
+//! European if it reads plausibly.
 
 use encoding_rs::{
     BIG5, EUC_JP, EUC_KR, GB18030, GBK, ISO_8859_2, ISO_8859_3, ISO_8859_4, ISO_8859_10, ISO_8859_13,
     ISO_8859_14, ISO_8859_16, SHIFT_JIS, WINDOWS_1250, WINDOWS_1252, WINDOWS_1257, WINDOWS_1258,
 };
 
-/// Signs that read well are what they seem, up to so many: a text that is meant otherwise has
-/// letters too.
+/// The most plausible symbols that count as such. A text in another encoding would have letters
+/// too.
 const SIGNS: usize = 8;
-/// So many bytes decide nothing among languages with Latin letters, or may be one character of two
-/// bytes by accident.
+/// The most bytes that say nothing among languages with Latin letters, or that may form one
+/// two-byte character by accident.
 const FEW: usize = 2;
 
-/// Whether a text with `high` bytes beyond ASCII is likelier Western European than what was
-/// guessed.
+/// Whether a text with `high` non-ASCII bytes is more likely Western European than in the guessed
+/// encoding.
 pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], high: usize) -> bool {
     let rare = [
         ISO_8859_3,
@@ -30,7 +31,7 @@ pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], hi
     let (few, letters) = match guess {
         _ if rare.contains(&guess) => (FEW, true),
         _ if two_bytes.contains(&guess) => (FEW, true),
-        // In these languages letters tell.
+        // Central European text contains letters, so only symbols count.
         _ if [WINDOWS_1250, ISO_8859_2].contains(&guess) => (SIGNS, false),
         _ => return false,
     };
@@ -42,11 +43,11 @@ pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], hi
     let at = |i: usize| chars.get(i).copied().unwrap_or(' ');
     chars.iter().enumerate().filter(|(_, c)| !c.is_ascii()).all(|(i, c)| {
         let (before, after) = (if i == 0 { ' ' } else { at(i - 1) }, at(i + 1));
-        reads_well(before, *c, after, letters)
+        is_plausible(before, *c, after, letters)
     })
 }
 
-fn reads_well(before: char, c: char, after: char, letters: bool) -> bool {
+fn is_plausible(before: char, c: char, after: char, letters: bool) -> bool {
     let number = |c: char| c.is_ascii_digit() || c.is_whitespace() || ".,-+(".contains(c);
     match c {
         '£' | '±' | '¥' | '€' => !before.is_alphabetic() && number(after),

@@ -1,6 +1,6 @@
-//! Files in other encodings: what is shown of them, and what an edit leaves of their bytes.
+//! Files in other encodings: how they are shown, and which bytes an edit keeps.
 
-#![allow(clippy::unwrap_used, reason = "what cannot be is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use encoding_rs::Encoding;
 use text_view::{Unwritable, View};
@@ -23,7 +23,8 @@ fn utf16(big: bool, text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
 }
 
-/// A file as people keep it, in each of the usual encodings, a line to insert, and one that cannot be.
+/// A realistic file in each common encoding, a line to insert, and a line that the encoding cannot
+/// hold.
 const FILES: &[(&str, &str, &str, &str)] = &[
     ("windows-1252", "// Größe der Fläche\nint größe = 3; // „so“\n", "// señor — 5 €\n", "// 日本\n"),
     ("iso-8859-2", "# Zażółć gęślą jaźń\nx = 1\n", "# Źdźbło święte\n", "# 5 €\n"),
@@ -44,7 +45,7 @@ const FILES: &[(&str, &str, &str, &str)] = &[
 ];
 
 #[test]
-fn a_file_is_shown_decoded_and_a_new_line_is_written_in_its_own_encoding() {
+fn a_file_is_decoded_and_a_new_line_is_written_in_its_encoding() {
     for (label, content, line, never) in FILES {
         for ending in ["\n", "\r\n"] {
             let with = |text: &str| text.replace('\n', ending);
@@ -67,23 +68,23 @@ fn a_file_is_shown_decoded_and_a_new_line_is_written_in_its_own_encoding() {
 #[test]
 fn a_refusal_names_the_character_the_line_and_the_encoding() {
     let refused = view("s.java", b"// m\xe1s\n").write("// más\nx\n// → y\n".as_bytes()).unwrap_err();
-    let said = refused.to_string();
+    let error = refused.to_string();
     assert!(
-        said.contains("line 3") && said.contains("'→' (U+2192)") && said.contains("windows-1250"),
-        "{said}"
+        error.contains("line 3") && error.contains("'→' (U+2192)") && error.contains("windows-1250"),
+        "{error}"
     );
 }
 
 #[test]
-fn latin_1_without_a_character_of_windows_takes_none() {
+fn latin_1_does_not_become_windows_1252() {
     let view = view("a.c", b"// caf\xe9\n");
     assert_eq!(view.write("// café ñ ÿ\n".as_bytes()).unwrap(), b"// caf\xe9 \xf1 \xff\n");
     assert!(view.write("// café “x”\n".as_bytes()).is_err(), "it may be ISO-8859-1 or windows-1252");
 }
 
 #[test]
-fn a_letter_that_western_and_eastern_europe_share_decides_for_neither() {
-    // One Spanish word, or a Czech one.
+fn a_letter_shared_by_western_and_eastern_europe_leaves_the_encoding_open() {
+    // One Spanish or Czech word.
     let view = view("a.java", b"// m\xe1s\n");
     assert_eq!(text(&view), "// más\n");
     assert_eq!(view.write("// más señor\n".as_bytes()).unwrap(), b"// m\xe1s se\xf1or\n");
@@ -92,7 +93,7 @@ fn a_letter_that_western_and_eastern_europe_share_decides_for_neither() {
 }
 
 #[test]
-fn a_single_sign_or_letter_of_western_europe_is_read_as_it_is_meant() {
+fn a_single_western_european_symbol_or_letter_is_read_correctly() {
     for word in [
         "más",
         "señor",
@@ -144,8 +145,8 @@ fn a_single_sign_or_letter_of_western_europe_is_read_as_it_is_meant() {
 }
 
 #[test]
-fn of_a_few_characters_of_east_asia_nobody_knows_the_encoding() {
-    // Two characters, which are others in GBK and in EUC-KR.
+fn a_few_east_asian_characters_leave_the_encoding_open() {
+    // Two characters that are different ones in GBK and in EUC-KR.
     let view = view("a.c", &encoded("big5", "// 測試\nint x = 1;\n"));
     let new = format!("{}// 中文\n", text(&view));
     assert!(matches!(view.write(new.as_bytes()), Err(Unwritable::Twins { .. })), "{:?}", view.note());
@@ -157,9 +158,9 @@ fn of_a_few_characters_of_east_asia_nobody_knows_the_encoding() {
 }
 
 #[test]
-fn of_two_encodings_that_the_file_may_be_in_none_is_guessed() {
+fn a_file_that_fits_two_encodings_gets_neither_guessed() {
     let polish = encoded("windows-1250", "# łóż żółw łąk ęół\n");
-    // Every letter of it but ą is at the same place in ISO-8859-2.
+    // All its letters except ą have the same bytes in ISO-8859-2.
     let same = encoded("windows-1250", "# łóż żółw ęół, łół óżył ćół\n");
     let shown = view("a.py", &same);
     let refused = shown.write(format!("{}# ś\n", text(&shown)).as_bytes()).unwrap_err();
@@ -169,8 +170,8 @@ fn of_two_encodings_that_the_file_may_be_in_none_is_guessed() {
 }
 
 #[test]
-fn lines_that_stay_keep_their_bytes_even_where_they_are_no_text_of_the_encoding() {
-    // Shift_JIS with a broken line, and two spellings of one character.
+fn unchanged_lines_keep_their_bytes_even_if_they_are_invalid() {
+    // Shift_JIS with an invalid line, and two spellings of one character.
     let line = "// これはテストです。日本語の表示\n".repeat(20);
     let mut bytes = encoded("shift_jis", &format!("// -*- coding: shift_jis -*-\n{line}int a;\n"));
     bytes.extend(b"// \xfd\xfe broken\n// \x87\x90 \x81\xe0 \xee\xf9\nint b;\n");
@@ -188,7 +189,7 @@ fn lines_that_stay_keep_their_bytes_even_where_they_are_no_text_of_the_encoding(
 }
 
 #[test]
-fn a_file_of_utf_8_with_a_few_other_lines_stays_as_mixed_as_it_is() {
+fn a_mostly_utf_8_file_keeps_its_invalid_lines() {
     let bytes = b"// caf\xc3\xa9\n// na\xc3\xafve\n// se\xf1or\n// \xc3\xa0\nx\n";
     let view = view("a.c", bytes);
     assert_eq!(text(&view), "// café\n// naïve\n// señor\n// à\nx\n");
@@ -200,7 +201,7 @@ fn a_file_of_utf_8_with_a_few_other_lines_stays_as_mixed_as_it_is() {
 }
 
 #[test]
-fn utf_16_keeps_its_order_its_mark_and_its_line_ends() {
+fn utf_16_keeps_byte_order_mark_and_line_endings() {
     for big in [false, true] {
         for (mark, ending) in [("\u{feff}", "\r\n"), ("\u{feff}", "\n"), ("", "\r\n"), ("\u{feff}", "\r")] {
             let file = |text: &str| utf16(big, &text.replace('\n', ending));
@@ -216,7 +217,7 @@ fn utf_16_keeps_its_order_its_mark_and_its_line_ends() {
 }
 
 #[test]
-fn what_has_zeros_and_is_not_utf_16_is_binary() {
+fn a_file_with_zeros_that_is_not_utf_16_is_binary() {
     for bytes in [
         b"\0asm\x01\0\0\0".to_vec(),
         b"a\0b\0\0\0c\0".to_vec(),
@@ -230,7 +231,7 @@ fn what_has_zeros_and_is_not_utf_16_is_binary() {
 }
 
 #[test]
-fn lines_of_old_macs_are_lines_and_stay_so() {
+fn lone_carriage_returns_end_lines_and_are_kept() {
     for (bytes, shown) in [(&b"one\rtwo\rthree\r"[..], "one\ntwo\nthree\n"), (b"one\rtwo", "one\ntwo")] {
         let view = view("a.txt", bytes);
         assert_eq!(text(&view), shown);
@@ -246,7 +247,7 @@ fn lines_of_old_macs_are_lines_and_stay_so() {
 }
 
 #[test]
-fn a_declared_encoding_is_believed_also_where_all_is_ascii() {
+fn a_declared_encoding_applies_even_if_the_file_is_ascii() {
     for (path, head, new, expected) in [
         ("a.py", "# -*- coding: latin-1 -*-\n", "ñ", Some(&b"\xf1"[..])),
         ("a.py", "#!/usr/bin/python\n# vim: set fileencoding=iso-8859-15 :\n", "€", Some(b"\xa4")),
@@ -292,13 +293,13 @@ fn a_declared_encoding_is_believed_also_where_all_is_ascii() {
 }
 
 #[test]
-fn a_declaration_that_the_bytes_contradict_is_not_believed() {
+fn a_declaration_that_the_bytes_contradict_is_ignored() {
     let view = view("a.py", "# -*- coding: latin-1 -*-\n# naïve café, señor\n".as_bytes());
     assert!(view.is_plain(), "it is UTF-8");
 }
 
 #[test]
-fn a_declaration_decides_where_the_bytes_alone_tell_little() {
+fn a_declaration_decides_when_the_bytes_are_inconclusive() {
     let bytes = [b"# -*- coding: iso-8859-2 -*-\n# ", &encoded("iso-8859-2", "żó")[..], b"\n"].concat();
     let view = view("a.py", &bytes);
     assert_eq!(text(&view), "# -*- coding: iso-8859-2 -*-\n# żó\n");
@@ -316,7 +317,7 @@ fn iso_2022_jp_is_written_line_by_line() {
 }
 
 #[test]
-fn utf_8_is_the_file_itself_with_its_mark() {
+fn a_utf_8_file_is_its_own_text_including_the_byte_order_mark() {
     for content in ["\u{feff}caf\u{e9}\n", "é", "", "a\r\nb\n"] {
         let view = view("a", content.as_bytes());
         assert!(view.is_plain() && view.note().is_none());

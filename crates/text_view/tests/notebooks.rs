@@ -1,10 +1,10 @@
-//! Notebooks: cells as text, and everything else of the file as it was.
+//! Notebooks: cells are shown as text, and everything else in the file keeps its bytes.
 
-#![allow(clippy::unwrap_used, reason = "what cannot be is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use text_view::View;
 
-/// As Jupyter writes it: one blank for each level.
+/// As Jupyter writes it, with one space per level.
 const NOTEBOOK: &str = r##"{
  "cells": [
   {
@@ -73,7 +73,7 @@ fn a_notebook_is_shown_as_its_cells() {
 }
 
 #[test]
-fn an_edit_changes_the_lines_of_a_source_and_nothing_else() {
+fn an_edit_changes_only_the_edited_lines_of_a_source() {
     let new = TEXT.replace("print(math.pi)", "print(\"T\",\n      math.tau)");
     let expected = NOTEBOOK
         .replace("    \"print(math.pi)\"\n", "    \"print(\\\"T\\\",\\n\",\n    \"      math.tau)\"\n");
@@ -127,7 +127,7 @@ fn a_new_cell_is_laid_out_as_jupyter_does() {
 }
 
 #[test]
-fn a_blank_line_above_a_new_cell_does_not_become_part_of_the_cell_before() {
+fn a_blank_line_above_a_new_cell_is_not_part_of_the_previous_cell() {
     let new = TEXT.replace("print(math.pi)", "print(1)\n\n# %% [code]\nx = 1\n");
     let written = write(NOTEBOOK, &new).unwrap();
     assert!(written.contains("    \"print(1)\"\n   ]"), "{written}");
@@ -135,7 +135,7 @@ fn a_blank_line_above_a_new_cell_does_not_become_part_of_the_cell_before() {
 }
 
 #[test]
-fn a_cell_goes_with_its_outputs_and_cells_change_places_with_theirs() {
+fn removed_and_reordered_cells_take_their_outputs_along() {
     let new = TEXT.replace("# %% [code] id=b2\nimport math\nprint(math.pi)\n", "");
     let from = NOTEBOOK.find("  {\n   \"cell_type\": \"code\",\n   \"execution_count\": 7").unwrap();
     let to = NOTEBOOK.find("  {\n   \"cell_type\": \"code\",\n   \"execution_count\": null").unwrap();
@@ -148,22 +148,22 @@ fn a_cell_goes_with_its_outputs_and_cells_change_places_with_theirs() {
 }
 
 #[test]
-fn what_cannot_be_told_is_refused() {
+fn ambiguous_edits_are_refused() {
     for (new, why) in [
         (TEXT.replace("id=b2", "id=b9"), "no cell with id=b9"),
         (TEXT.replace("id=c3", "id=b2"), "twice"),
         (TEXT.replace("[code] id=b2", "[markdown] id=b2"), "cannot become a markdown cell"),
-        (TEXT.replace("# %% [code] id=b2", "# %% code b2"), "begins as a cell"),
-        (format!("print(1)\n{TEXT}"), "stands in no cell"),
-        (NOTEBOOK.to_owned(), "stands in no cell"),
+        (TEXT.replace("# %% [code] id=b2", "# %% code b2"), "is not a valid start of a notebook cell"),
+        (format!("print(1)\n{TEXT}"), "is outside every notebook cell"),
+        (NOTEBOOK.to_owned(), "is outside every notebook cell"),
     ] {
-        let said = write(NOTEBOOK, &new).unwrap_err();
-        assert!(said.contains(why), "{said}");
+        let error = write(NOTEBOOK, &new).unwrap_err();
+        assert!(error.contains(why), "{error}");
     }
 }
 
 #[test]
-fn cells_without_ids_are_numbered_and_may_not_be_numbered_anew() {
+fn cells_without_ids_are_numbered_and_must_not_be_renumbered() {
     let old = NOTEBOOK
         .replace("   \"id\": \"a1\",\n", "")
         .replace("   \"id\": \"b2\",\n", "")
@@ -177,12 +177,12 @@ fn cells_without_ids_are_numbered_and_may_not_be_numbered_anew() {
     assert!(written.contains("\"source\": \"last + 1\"") && !written.contains("\"id\""), "{written}");
     let renumbered =
         shown.replace("# %% [code] id=2\nimport math\nprint(math.pi)\n", "").replace("id=3", "id=2");
-    let said = write(&old, &renumbered).unwrap_err();
-    assert!(said.contains("id=3 stands under id=2 now"), "{said}");
+    let error = write(&old, &renumbered).unwrap_err();
+    assert!(error.contains("id=3 is now under id=2"), "{error}");
 }
 
 #[test]
-fn a_source_that_has_the_marker_makes_it_longer() {
+fn a_source_that_contains_the_marker_makes_the_marker_longer() {
     let file = NOTEBOOK.replace("import math\\n", "# %% [code]\\n");
     let shown = text(&file);
     assert!(shown.contains("# %%% [code] id=b2\n# %% [code]\nprint"), "{shown}");
@@ -190,7 +190,7 @@ fn a_source_that_has_the_marker_makes_it_longer() {
 }
 
 #[test]
-fn json_on_one_line_or_with_other_indentation_stays_so() {
+fn the_layout_of_the_json_is_kept() {
     let compact: serde_json::Value = serde_json::from_str(NOTEBOOK).unwrap();
     let compact = compact.to_string();
     let new = TEXT
@@ -215,14 +215,14 @@ fn json_on_one_line_or_with_other_indentation_stays_so() {
 }
 
 #[test]
-fn a_file_that_is_all_ascii_by_escapes_stays_so() {
+fn a_file_with_escaped_characters_stays_ascii() {
     let new = TEXT.replace("import math", "import math  # ü😀");
     let written = write(NOTEBOOK, &new).unwrap();
     assert!(written.is_ascii() && written.contains("# \\u00fc\\ud83d\\ude00\\n"), "{written}");
 }
 
 #[test]
-fn what_is_no_notebook_of_this_version_is_text_as_it_is() {
+fn an_invalid_or_older_notebook_is_shown_as_plain_text() {
     for file in [
         "{}",
         "",
@@ -238,7 +238,7 @@ fn what_is_no_notebook_of_this_version_is_text_as_it_is() {
 }
 
 #[test]
-fn a_new_notebook_is_made_of_cells() {
+fn a_new_notebook_is_created_from_cells() {
     let made = text_view::new_file("b.ipynb", b"# %% [markdown]\n# Hi\n\n# %% [code]\nx = 1\n").unwrap();
     let made = String::from_utf8(made).unwrap();
     assert_eq!(text(&made), "# %% [markdown] id=cell-1\n# Hi\n# %% [code] id=cell-2\nx = 1\n");

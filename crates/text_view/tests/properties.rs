@@ -1,13 +1,14 @@
-//! Whatever a file holds and whatever is edited: what comes back is the new text, and lines that stay keep their bytes.
+//! For any file and any edit: reading back gives the new text, and unchanged lines keep their
+//! bytes.
 
-#![allow(clippy::unwrap_used, reason = "what cannot be is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use proptest::prelude::*;
 use text_view::View;
 
 proptest! {
     #[test]
-    fn an_edit_of_one_line_leaves_all_others_as_they_were(
+    fn an_edit_of_one_line_leaves_all_others_unchanged(
         lines in prop::collection::vec(prop::collection::vec(prop_oneof![0x20_u8..0x7f, 0x80_u8..=0xff, Just(b' ')], 0..12), 1..12),
         at in 0_usize..12,
         new in "[a-zñ]{0,8}",
@@ -29,7 +30,7 @@ proptest! {
     }
 
     #[test]
-    fn the_text_of_any_bytes_is_utf_8_and_writes_back_as_they_are(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_decode_to_utf_8_and_are_written_back_unchanged(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(view) = View::of("a.txt", bytes.clone()) {
             prop_assert!(view.is_plain() || std::str::from_utf8(view.text()).is_ok());
             prop_assert_eq!(view.write(view.text()).unwrap(), bytes);

@@ -1,5 +1,5 @@
-//! Megabytes per second, beside `serde_json::from_slice` on the same bytes, and the time per byte in one-byte chunks
-//! at growing sizes. `cargo bench -p tool_stream`.
+//! Measures throughput in MB/s next to `serde_json::from_slice` on the same bytes, and the time per
+//! byte in one-byte chunks at growing sizes. Run with `cargo bench -p tool_stream`.
 #![allow(clippy::print_stdout)]
 
 use std::hint::black_box;
@@ -20,7 +20,7 @@ fn run(bytes: &[u8], chunk: usize) -> usize {
     run_with(Options::default(), bytes, chunk)
 }
 
-/// The same with the texts of the call reported while they are written.
+/// Like `run`, with the argument texts reported while they are written.
 fn run_followed(bytes: &[u8], chunk: usize) -> usize {
     run_with(Options { followed: vec!["apply_patch".into()], ..Options::default() }, bytes, chunk)
 }
@@ -37,7 +37,7 @@ fn run_with(options: Options, bytes: &[u8], chunk: usize) -> usize {
     calls
 }
 
-/// The best of several runs, each repeated until it takes a while.
+/// The best of several runs, each repeated long enough to be measurable.
 fn time(mut work: impl FnMut()) -> Duration {
     let mut best = Duration::MAX;
     for _ in 0..7 {
@@ -106,7 +106,7 @@ fn main() {
     ];
     for (name, make, run) in kinds {
         for size in [1 << 10, 1 << 20, 16 << 20] {
-            // Room for the wrapping: the limit of a call is 16 MiB.
+            // Leave room for the wrapping: a call may have at most 16 MiB.
             let bytes = make(size - size / 8);
             let runs = if size > 1 << 20 { 1 } else { 3 };
             let mut best = Duration::MAX;

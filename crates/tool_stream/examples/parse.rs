@@ -1,4 +1,4 @@
-//! What would the agent make of this output? Raw text on stdin; `--stop`, `--length` say how it ended.
+//! Prints what the parser makes of the raw text on stdin. `--stop` and `--length` say how it ended.
 #![allow(clippy::print_stdout)]
 use std::io::Read;
 

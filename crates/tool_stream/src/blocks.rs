@@ -1,4 +1,5 @@
-//! The parser's part for Markdown: fences, inline code, and in whole-file mode the files in fences.
+//! The parser's part for Markdown: fences, inline code and, in whole-file mode, the files in
+//! fences.
 
 use serde_json::{Map, Value};
 
@@ -9,13 +10,13 @@ use crate::text::{Repairs, utf8};
 use crate::whole_file::{File, Outcome};
 use crate::window::Window;
 
-/// Bytes of a fence line, at most.
+/// The longest fence line in bytes.
 const MAX_INFO: usize = 512;
-/// Bytes of a run of backticks, at most.
+/// The longest run of backticks in bytes.
 const MAX_RUN: usize = 64;
 
 impl Parser {
-    /// A run of backticks or tildes.
+    /// Handles a run of backticks or tildes.
     pub(crate) fn ticks(&mut self, win: Window<'_>, byte: u8, out: &mut Vec<Event>) -> Flow {
         let rest = win.from(self.pos);
         let rest = &rest[..rest.len().min(MAX_RUN)];
@@ -24,7 +25,7 @@ impl Parser {
             return Flow::More;
         }
         if let Some(fence) = &self.fence {
-            if byte == fence.byte && run >= fence.len && (self.line_blank || self.behind_call) {
+            if byte == fence.byte && run >= fence.len && (self.line_blank || self.after_call) {
                 return self.close_fence(win, run, out);
             }
             if self.fence_is_file(out) {
@@ -32,8 +33,8 @@ impl Parser {
             }
             return self.plain(run);
         }
-        if self.swallow_fence && run >= 3 && (self.line_blank || self.behind_call) {
-            self.swallow_fence = false;
+        if self.skip_closing_fence && run >= 3 && (self.line_blank || self.after_call) {
+            self.skip_closing_fence = false;
             self.skip(win, self.pos + run, out);
             return Flow::Go;
         }
@@ -58,13 +59,14 @@ impl Parser {
             return if win.eof || rest.len() >= MAX_INFO { self.plain(run) } else { Flow::More };
         };
         let info = String::from_utf8_lossy(&rest[..stop]).into_owned();
-        let mid_line = !self.line_blank && !self.behind_call;
+        let mid_line = !self.line_blank && !self.after_call;
         if rest[stop] == byte || mid_line && info.split_whitespace().count() > 1 {
-            // A run and its partner on one line are inline code, and so is a run in the midst of a sentence.
+            // Inline code: a run with a matching run on the same line, or any run inside a
+            // sentence.
             self.inline = run;
             return self.plain(run);
         }
-        self.behind_call = false;
+        self.after_call = false;
         self.show(win, self.pos, out);
         let start = *self.hold.get_or_insert(self.pos);
         let line_break = rest[stop] == b'\n';
@@ -85,28 +87,27 @@ impl Parser {
     }
 
     fn close_fence(&mut self, win: Window<'_>, run: usize, out: &mut Vec<Event>) -> Flow {
-        // Only blanks may follow on the line.
+        // A closing fence has only whitespace after it.
         let rest = win.from(self.pos + run);
         let rest = &rest[..rest.len().min(MAX_INFO)];
         match rest.iter().find(|b| !matches!(b, b' ' | b'\t' | b'\r')) {
             None if !win.eof && rest.len() < MAX_INFO => return Flow::More,
             None | Some(b'\n' | b'<') => {}
-            Some(_) if self.behind_call => {}
-            // A fence with a label: the first thing in a file.
+            Some(_) if self.after_call => {}
+            // A labeled fence that comes first in a file.
             Some(_) if self.fence_is_file(out) => return Flow::Go,
             Some(_) => return self.plain(run),
         }
         if self.fence.take().is_some_and(|f| f.hidden) {
             self.skip(win, self.pos + run, out);
-            self.behind_call = true;
+            self.after_call = true;
             return Flow::Go;
         }
         self.plain(run)
     }
 
-    // ---- whole files -----------------------------------------------------------------------------------------
-
-    /// True if the byte at hand, the first in a fence that is not blank, makes the fence a file.
+    /// True if the current byte, the first in a fence that is not whitespace, makes the fence a
+    /// file.
     pub(crate) fn file_begins(&mut self, byte: u8, out: &mut Vec<Event>) -> bool {
         let Some(Fence { fresh: true, file: Some(info), byte: tick, .. }) = &self.fence else { return false };
         let may_be_call = info.may_be_call && matches!(byte, b'{' | b'[' | b'<');
@@ -133,7 +134,7 @@ impl Parser {
         true
     }
 
-    /// Reads on in a file. `end`: nothing more will come.
+    /// Reads more of a file. `end` is set when no more bytes will come.
     pub(crate) fn file(&mut self, win: Window<'_>, end: Option<End>, out: &mut Vec<Event>) -> Flow {
         let Mode::File(file) = &mut self.mode else { return Flow::Go };
         let outcome = file.run(win, end == Some(End::Stop));
@@ -162,10 +163,10 @@ impl Parser {
             repairs: repairs.list(),
             native: false,
         }));
-        self.called(end);
+        self.call_ended(end);
         Flow::Go
     }
 }
 
-/// The tool that a whole file is a call of.
+/// The tool that a whole file calls.
 const FILE_TOOL: &str = "apply_patch";

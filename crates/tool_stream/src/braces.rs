@@ -1,37 +1,37 @@
-//! The parser's part for objects: where one may begin, what is meant as one, and what becomes of it.
+//! The parser's part for objects: where one may begin and what becomes of it.
 
-use crate::event::{End, Event, Malformed, Options};
+use crate::event::{Event, Malformed};
 use crate::json::Syntax;
 use crate::object::{Candidate, Named, Outcome};
 use crate::parser::{Flow, Mode, Parser};
-use crate::prose::Lead;
+use crate::prose::LeadIn;
 use crate::tags::{Literal, literal};
 use crate::window::{Blanks, Window};
 use crate::{harmony, prose};
 
-/// Objects behind prose that may be calls, at most; whoever writes more of them is not calling tools.
-const MAX_ASKED: usize = 4096;
-/// Bytes that may be looked at again after failed objects, beside four times those read.
-const AGAIN: usize = 64 << 10;
+/// The most objects after prose that are considered as calls. A real answer has far fewer.
+const MAX_LEAD_INS: usize = 4096;
+/// Bytes that may be rescanned after failed objects, in addition to four times the bytes read.
+const RESCAN_BUDGET: usize = 64 << 10;
 
 impl Parser {
     pub(crate) fn brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         self.show(win, self.pos, out);
-        // In the tokens of a family that the table does not know: a value, for all that is known.
+        // After an unknown family's token, the object may be any value.
         let unknown = self.before().ends_with(b"|>");
         let allowed = match &self.fence {
             Some(fence) => {
-                !fence.output && (fence.fresh || (fence.data && self.line_blank) || self.behind_call)
+                !fence.output && (fence.fresh || (fence.data && self.line_blank) || self.after_call)
             }
             None => self.inline == 0 && !unknown,
         };
         let eligible = match () {
             () if !allowed || self.foreign || self.example.is_some() => Some(false),
-            () if self.announced || self.listed || self.behind_call => Some(true),
+            () if self.announced || self.listed || self.after_call => Some(true),
             () => None,
         };
-        let mut reacted = false;
-        // A name before the object ends with a letter or a digit, or a token or mark does.
+        let mut saw_react = false;
+        // A name before the object ends with a letter, a digit, or the end of a token or tag.
         let last = self.before().trim_ascii_end().last();
         let may_name = last.is_some_and(|b| b.is_ascii_alphanumeric() || b"_:]*`)".contains(b));
         let named = match eligible {
@@ -42,17 +42,17 @@ impl Parser {
                 let react = prose::react(before).filter(|(_, back)| {
                     !prose::is_example(&before[..before.len().saturating_sub(*back)], false)
                 });
-                reacted = react.is_some();
+                saw_react = react.is_some();
                 let same = self.shown == self.pos;
                 let leaked = || harmony::leaked(before).filter(|_| same);
-                let bare = || self.bare_head(before, same);
+                let bare = || self.bare_tool_name(before, same);
                 react.or_else(leaked).or_else(bare)
             }
         };
-        if named.is_some() && !reacted {
-            // A brace behind a word: `search {` in a sentence is no call.
-            let first = match win.behind_blanks(self.pos + 1) {
-                Blanks::Upto(at) => win.get(at),
+        if named.is_some() && !saw_react {
+            // A brace after a word: `search {` in a sentence is not a call.
+            let first = match win.skip_blanks(self.pos + 1) {
+                Blanks::Until(at) => win.get(at),
                 Blanks::More => return Flow::More,
                 Blanks::TooMany | Blanks::End => None,
             };
@@ -61,7 +61,7 @@ impl Parser {
                 _ => return self.plain(1),
             }
         }
-        self.reacted |= reacted;
+        self.saw_react |= saw_react;
         let named =
             named.map(|(tool, back)| Named { tool: self.options.bare_name(&tool), start: self.shown - back });
         let eligible = if named.is_some() { Some(true) } else { eligible };
@@ -69,9 +69,9 @@ impl Parser {
         Flow::Go
     }
 
-    /// The known tool that a line names right before an object, with nothing else on the line: what is
-    /// left of a family's call when the server has stripped its tokens.
-    pub(crate) fn bare_head(&self, before: &[u8], same: bool) -> Option<(String, usize)> {
+    /// The known tool named alone on a line, right before an object. This is what remains of a
+    /// family's call when the server strips its tokens.
+    pub(crate) fn bare_tool_name(&self, before: &[u8], same: bool) -> Option<(String, usize)> {
         let (word, back) = prose::last_word(before)?;
         let alone = before.trim_ascii().len() == word.len();
         let kind = before.len() >= back + 9 && before[..before.len() - back].ends_with(b"function ");
@@ -82,49 +82,43 @@ impl Parser {
             }
         }
         let tool = crate::head::tool_name(tool)?;
-        // On a line before the object the name has to look like what a family writes.
+        // If the name is not right before the object, it must look like something a family writes.
         let placed = same && !before.ends_with(b"\n") || sure || alone && same;
         (placed && self.options.knows(&self.options.bare_name(&tool))).then_some((tool, back))
     }
 
-    /// What the text before the call at hand makes of it.
-    pub(crate) fn lead(&self, token: bool) -> Lead {
+    /// What the text before the current position implies for a call there.
+    pub(crate) fn lead_in(&self, token: bool) -> LeadIn {
         let same_line = !self.line_blank && self.hold.is_none();
         let before = self.before();
         let indent = before.iter().rev().take_while(|b| matches!(b, b' ' | b'\t')).count();
         let apart = self.fence.is_some() || !same_line && indent >= 4 && indent < before.len();
-        prose::lead(before, same_line, token, apart)
+        prose::lead_in(before, same_line, token, apart)
     }
 
-    /// Whether what begins at `start` is a call. If that depends on what follows it, the answer is no for
-    /// now, and [`call_at_end`](Parser::call_in_prose) comes back to it.
+    /// Whether a call begins at `start`. If that depends on what follows, the answer is no for now,
+    /// and [`call_in_prose`](Parser::call_in_prose) revisits it at the end.
     pub(crate) fn is_call(&mut self, start: usize, token: bool) -> bool {
-        match self.lead(token) {
-            Lead::Call => true,
-            // The answer calls tools, then.
-            Lead::CallAtEnd if self.calls > 0 || self.wary => true,
-            Lead::CallAtEnd => {
+        match self.lead_in(token) {
+            LeadIn::Call => true,
+            // The answer does contain calls.
+            LeadIn::CallAtEnd if self.calls > 0 || self.after_malformed => true,
+            LeadIn::CallAtEnd => {
                 self.deferred.get_or_insert(start);
                 false
             }
-            Lead::Example => false,
+            LeadIn::Example => false,
         }
     }
 
-    /// At the end of an answer without a call: the first that its text left open, if nothing follows it
-    /// but other calls.
+    /// At the end of an answer without a call: emits the first candidate that was left undecided,
+    /// if only other calls follow it.
     pub(crate) fn call_in_prose(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         let Some(start) = self.deferred.filter(|start| *start >= win.base) else { return };
         let text = win.slice(start, win.end()).trim_ascii_end();
         let fenced = text.strip_suffix(b"```").or_else(|| text.strip_suffix(b"~~~"));
-        let options = Options { whole_file: false, followed: Vec::new(), ..self.options.clone() };
-        let mut parser = Parser::new(options);
-        (parser.innermost, parser.behind_call, parser.python) = (true, true, true);
-        let mut events = Vec::new();
-        parser.feed(fenced.unwrap_or(text), &mut events);
-        parser.finish(End::Stop, &mut events);
         let mut calls = Vec::new();
-        for event in events {
+        for event in Parser::parse_part(fenced.unwrap_or(text), &self.options, true) {
             match event {
                 Event::CallComplete(call) => calls.push(call),
                 Event::Malformed { why, .. } => {
@@ -134,7 +128,7 @@ impl Parser {
                 _ => {}
             }
         }
-        self.emit_late(calls, start, out);
+        self.emit_calls(calls, start, out);
     }
 
     pub(crate) fn begin_python(&mut self, start: usize, named: Named) {
@@ -147,7 +141,7 @@ impl Parser {
         let depth = self.options.max_depth;
         let announced = self.announced || self.listed;
         let mut candidate = Candidate::new(start, eligible, announced, named, depth, Syntax::Json);
-        candidate.line_start = self.line_blank || self.behind_call || self.hold.is_some();
+        candidate.line_start = self.line_blank || self.after_call || self.hold.is_some();
         self.mode = Mode::Object(Box::new(candidate));
     }
 
@@ -158,13 +152,13 @@ impl Parser {
         match outcome {
             Outcome::More => return Flow::More,
             Outcome::Ask => {
-                self.asked += 1;
-                let alone = self.asked <= MAX_ASKED && self.is_call(start, false);
+                self.lead_ins_judged += 1;
+                let alone = self.lead_ins_judged <= MAX_LEAD_INS && self.is_call(start, false);
                 if let Mode::Object(candidate) = &mut self.mode {
                     candidate.answer(alone);
                 }
             }
-            Outcome::Closed { called: true } => self.called(pos),
+            Outcome::Closed { called: true } => self.call_ended(pos),
             Outcome::Failed { why, called: true } => self.fail(why, pos, out),
             Outcome::Closed { called: false } | Outcome::Failed { .. } => {
                 self.mode = Mode::Text;
@@ -173,10 +167,11 @@ impl Parser {
                 }
                 let closed = matches!(outcome, Outcome::Closed { .. });
                 if !closed {
-                    self.again += pos - start;
+                    self.rescanned += pos - start;
                 }
-                // A failed object may have a call behind its first brace, within a budget that keeps this linear.
-                let on = if closed || self.again > AGAIN + 4 * pos { pos } else { start + 1 };
+                // A failed object may contain a call after its first brace. The budget keeps this
+                // linear.
+                let on = if closed || self.rescanned > RESCAN_BUDGET + 4 * pos { pos } else { start + 1 };
                 self.plain(0);
                 self.pos = on.max(start + 1);
             }
@@ -184,7 +179,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// A token in square brackets, or a bracket around calls.
+    /// Handles a token in square brackets, or a bracket around calls.
     pub(crate) fn bracket(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         if self.inline == 0 && self.fence.is_none() && !self.foreign {
             match literal(win.from(self.pos), win.eof) {
@@ -193,11 +188,11 @@ impl Parser {
                 Literal::None => {}
             }
         }
-        if self.inline == 0 && (self.line_blank || self.behind_call || self.announced) {
-            if !(self.announced || self.behind_call || self.fence.is_some()) {
+        if self.inline == 0 && (self.line_blank || self.after_call || self.announced) {
+            if !(self.announced || self.after_call || self.fence.is_some()) {
                 match self.names_tool(win) {
                     None => return Flow::More,
-                    Some(true) => return self.without_brace(win, out),
+                    Some(true) => return self.missing_brace(win, out),
                     Some(false) => {}
                 }
             }
@@ -209,12 +204,12 @@ impl Parser {
         self.plain(1)
     }
 
-    /// A `]` that closes no call: the end of an empty list, or the start of a token.
+    /// Handles a `]` that closes no call: the end of an empty list, or the start of a token.
     pub(crate) fn closing_bracket(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         match literal(win.from(self.pos), win.eof) {
             Literal::More => Flow::More,
             Literal::Found(..) => self.literal(win, out),
-            Literal::None if self.announced || self.behind_call => {
+            Literal::None if self.announced || self.after_call => {
                 self.announced = false;
                 self.skip(win, self.pos + 1, out);
                 Flow::Go
@@ -223,11 +218,11 @@ impl Parser {
         }
     }
 
-    /// Whether `"tool":` follows the byte at hand; `None` if more bytes are needed to say.
+    /// Whether `"tool":` follows the current byte; `None` if more bytes are needed.
     pub(crate) fn names_tool(&self, win: Window<'_>) -> Option<bool> {
         let bracket = usize::from(matches!(win.get(self.pos), Some(b'(' | b'[')));
-        let at = match win.behind_blanks(self.pos + bracket) {
-            Blanks::Upto(at) => at,
+        let at = match win.skip_blanks(self.pos + bracket) {
+            Blanks::Until(at) => at,
             Blanks::More => return None,
             Blanks::TooMany | Blanks::End => return Some(false),
         };
@@ -239,8 +234,8 @@ impl Parser {
                 }
                 continue;
             };
-            return match win.behind_blanks(win.end() - behind.len()) {
-                Blanks::Upto(at) => Some(win.get(at) == Some(b':')),
+            return match win.skip_blanks(win.end() - behind.len()) {
+                Blanks::Until(at) => Some(win.get(at) == Some(b':')),
                 Blanks::More => None,
                 Blanks::TooMany | Blanks::End => Some(false),
             };
@@ -248,12 +243,12 @@ impl Parser {
         Some(false)
     }
 
-    /// `("tool": …)`, `["tool": …]`, `"tool": …`: meant as a call, but without braces it is no object.
-    pub(crate) fn without_brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+    /// Refuses `("tool": …)`, `["tool": …]` and `"tool": …`: meant as calls, but without braces.
+    pub(crate) fn missing_brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         self.show(win, self.pos, out);
         match self.names_tool(win) {
             None => Flow::More,
-            Some(true) if self.lead(false) != Lead::Example => {
+            Some(true) if self.lead_in(false) != LeadIn::Example => {
                 self.fail(Malformed::NotJson, self.pos, out);
                 Flow::Go
             }

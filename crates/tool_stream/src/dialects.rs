@@ -1,24 +1,25 @@
-//! How model families write calls and thoughts: one table, which `tags.rs` reads.
+//! How model families write calls and thinking: one table, used by `tags.rs`.
 //!
-//! A call is an opening token, the tool's name, the arguments and a closing token. Families differ in
-//! which tokens they use and where the name stands; what may follow an opening token is the same for
-//! all of them, because models mix the forms up: JSON that names the tool or is its arguments
-//! (`object.rs`), elements with the values as text (`markup.rs`), or a call as Python writes it
-//! (`python.rs`). A new family is a new row here and a file in `fixtures/streams/families`.
+//! A call is an opening token, the tool's name, the arguments and a closing token. Families differ
+//! in their tokens and in where the name is. What may follow an opening token is the same for all
+//! of them, because models mix the forms: JSON that names the tool or is its arguments
+//! (`object.rs`), elements with text values (`markup.rs`), or a Python call (`python.rs`). To add a
+//! family, add a row here and a file in `fixtures/streams/families`.
 //!
-//! Tokens stand here as [`fold`](crate::tags::fold) spells them: lower case, ASCII bars, `_` between
-//! words. Sources: the families' chat templates and the tool parsers of vLLM, SGLang and llama.cpp.
+//! Tokens are spelled as [`fold`](crate::tags::fold) normalizes them: lower case, ASCII bars, `_`
+//! between words. Sources: the families' chat templates and the tool parsers of vLLM, SGLang and
+//! llama.cpp.
 
-/// The syntax of one or more model families.
+/// The call syntax of one or more model families.
 pub(crate) struct Dialect {
-    /// Who writes it, for the reader and for tests.
+    /// The families that use it.
     #[allow(dead_code, reason = "for readers and tests")]
     pub(crate) families: &'static str,
     /// A call of `read_file` with `path` set to `a.py`, as the families write it.
     #[allow(dead_code, reason = "for readers and tests")]
     pub(crate) example: &'static str,
-    /// Tokens that open a call. What follows a token in `<|…|>` is a call or a mistake; what follows
-    /// an element may be prose about it.
+    /// Tokens that open a call. After a `<|…|>` token there is a call or a mistake; after an
+    /// element there may also be prose about it.
     pub(crate) open: &'static [&'static str],
     /// Tokens around a list of calls.
     pub(crate) list: &'static [&'static str],
@@ -27,13 +28,13 @@ pub(crate) struct Dialect {
     /// Tokens that close a call. At the end of an answer that the model ended itself, the closing
     /// element of a call may be missing; that of a value may not.
     pub(crate) close: &'static [&'static str],
-    /// Elements that carry the tool's name, as `<invoke name="…">` or `<function=…>`.
+    /// Elements that carry the tool's name, such as `<invoke name="…">` or `<function=…>`.
     pub(crate) calls: &'static [&'static str],
     /// Elements that carry an argument's name and hold its value.
     pub(crate) parameters: &'static [&'static str],
     /// Elements for an argument's name and for its value.
     pub(crate) pairs: &'static [(&'static str, &'static str)],
-    /// Tokens before an argument's name, before its value and behind it.
+    /// Tokens before an argument's name, before its value and after it.
     pub(crate) fields: &'static [(&'static str, &'static str, &'static str)],
 }
 
@@ -50,7 +51,7 @@ const NONE: Dialect = Dialect {
     fields: &[],
 };
 
-/// Every syntax of a call that has tokens of its own. Plain JSON, Python and ReAct lines need none.
+/// Every call syntax that has its own tokens. Plain JSON, Python and ReAct lines need none.
 pub(crate) const DIALECTS: &[Dialect] = &[
     Dialect {
         families: "Hermes, Qwen 2.5 and 3, Granite 4, ERNIE 4.5, Jamba, InternVL",
@@ -283,36 +284,36 @@ pub(crate) const DIALECTS: &[Dialect] = &[
     },
 ];
 
-/// How a family marks what it thinks.
+/// How model families mark thinking.
 pub(crate) struct Thought {
-    /// Who writes it.
+    /// The families that use it.
     #[allow(dead_code, reason = "for readers and tests")]
     pub(crate) families: &'static str,
-    /// Marks that open a block.
+    /// Tags that open a block.
     pub(crate) open: &'static [&'static str],
-    /// Marks that close it. One that closes a block nobody opened ends a block that the chat template
-    /// opened, except for prose.
+    /// Tags that close it. Without an opening tag they close the block that the chat template
+    /// opened, unless they are prose.
     pub(crate) close: &'static [&'static str],
-    /// An opening mark inside a block, at the start of a line, opens one more.
+    /// An opening tag at the start of a line inside a block opens a nested block.
     pub(crate) nests: bool,
-    /// The word that follows the opening mark and belongs to it.
+    /// A word after the opening tag that is part of it.
     pub(crate) label: &'static str,
 }
 
 const PLAIN: Thought = Thought { families: "", open: &[], close: &[], nests: false, label: "" };
 
-/// Position of harmony's analysis channel in [`THOUGHTS`]: its header is read by `harmony.rs`.
+/// Index of harmony's analysis channel in [`THOUGHTS`]. `harmony.rs` reads its header.
 pub(crate) const ANALYSIS: usize = 0;
-/// Tokens that end it.
+/// Tokens that end the analysis channel.
 pub(crate) const ANALYSIS_END: [&str; 4] = ["<|end|>", "<|return|>", "<|call|>", "<|start|>"];
-/// Position of the block that a chat template opens.
+/// Index of the block that a chat template opens.
 pub(crate) const IMPLIED: usize = 1;
 
-/// Position of marks that no row knows and whose name says what they are: `<|think_start|>`, `<cot>`,
-/// `[THINKING]`. `tags.rs` pairs them by that name.
+/// Index of tags that no row has but whose name says that they mark thinking: `<|think_start|>`,
+/// `<cot>`, `[THINKING]`. `tags.rs` pairs them by that name.
 pub(crate) const UNKNOWN: usize = 2;
 
-/// Words of such names.
+/// Words that occur in such names.
 pub(crate) const THOUGHT_WORDS: [&str; 16] = [
     "think",
     "thinking",
@@ -332,7 +333,7 @@ pub(crate) const THOUGHT_WORDS: [&str; 16] = [
     "internal",
 ];
 
-/// Every kind of thought.
+/// Every kind of thinking block.
 pub(crate) const THOUGHTS: &[Thought] = &[
     Thought {
         families: "gpt-oss: `<|channel|>analysis<|message|>`, up to the next header or the end",
@@ -458,7 +459,7 @@ pub(crate) const THOUGHTS: &[Thought] = &[
     },
 ];
 
-/// Tokens that say whose turn it is, or what a tool would have answered.
+/// Tokens that begin a turn or a tool result.
 pub(crate) const TURNS: &[(&str, Turn)] = &[
     ("<|user|>", Turn::Foreign),
     ("<|system|>", Turn::Foreign),
@@ -511,24 +512,24 @@ pub(crate) const TURNS: &[(&str, Turn)] = &[
     ("<|end_tool_result|>", Turn::ResultEnd),
 ];
 
-/// See [`TURNS`].
+/// The meaning of a token in [`TURNS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// Somebody else's turn.
+    /// Begins a turn that is not the model's.
     Foreign,
-    /// The model's own turn.
+    /// Begins the model's own turn.
     Assistant,
     /// The role follows as a word.
     Role,
-    /// A harmony header.
+    /// Begins a harmony header.
     Header,
-    /// A channel in a harmony header.
+    /// Precedes the channel in a harmony header.
     Channel,
-    /// Between two parts of a harmony header.
+    /// Separates two parts of a harmony header.
     Part,
-    /// The end of a harmony header.
+    /// Ends a harmony header.
     Message,
-    /// What a tool would have answered.
+    /// Begins a tool result.
     Result,
     ResultEnd,
 }
@@ -593,7 +594,7 @@ mod tests {
         }
     }
 
-    /// Every syntax of a call: the rows above, and those that need no tokens.
+    /// Every call syntax: the rows above, and those that need no tokens.
     fn syntaxes() -> impl Iterator<Item = &'static str> {
         DIALECTS.iter().map(|dialect| dialect.example).chain([
             r#"{"tool": "read_file", "arguments": {"path": "a.py"}}"#,
@@ -608,7 +609,7 @@ mod tests {
         ])
     }
 
-    /// Every pair of marks around a thought, and the word that may follow the first.
+    /// Every pair of thinking tags; the opening tag includes its label.
     fn marks() -> impl Iterator<Item = (String, &'static str)> {
         let tables = THOUGHTS.iter().flat_map(|thought| {
             let pairs = thought.open.iter().zip(thought.close);
@@ -626,9 +627,9 @@ mod tests {
         events
     }
 
-    /// Nothing that a model thinks has an effect: every syntax in every mark, cut at every byte.
+    /// Every call syntax in every kind of thinking block, split into two chunks at every byte.
     #[test]
-    fn no_syntax_in_any_thought_is_a_call() {
+    fn no_syntax_is_a_call_inside_thinking() {
         for (open, close) in marks() {
             for syntax in syntaxes() {
                 let text = format!("{open}\nI could send this:\n{syntax}\nbut no.\n{close}\nDone.");
@@ -642,9 +643,9 @@ mod tests {
         }
     }
 
-    /// A thought that ends with a call and a call behind it: only the second counts.
+    /// The block ends with a call too, which must not count.
     #[test]
-    fn a_call_behind_a_thought_is_the_only_one() {
+    fn only_the_call_after_thinking_counts() {
         for (open, close) in marks() {
             for syntax in syntaxes() {
                 let json = r#"{"tool": "read_file", "arguments": {"path": "b.py"}}"#;

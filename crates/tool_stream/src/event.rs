@@ -1,26 +1,30 @@
-//! What comes out of the parser: events, calls, repairs, and why something is not a call.
+//! The parser's output: events, calls, repairs, and the reasons why a call is malformed.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// Limits and hints. The default is what an agent wants: everything understood, nothing assumed about the tools.
+/// Limits and hints. The default understands every dialect and assumes nothing about the tools.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Containers inside one another, at most; deeper is [`Malformed::TooDeep`].
+    /// The maximum nesting depth of containers; deeper is [`Malformed::TooDeep`].
     pub max_depth: usize,
-    /// Bytes of one call, at most; longer is [`Malformed::TooLong`].
+    /// The maximum size of one call in bytes; longer is [`Malformed::TooLong`].
     pub max_call_bytes: usize,
-    /// The tools there are. Decides whether `{"name": "x", …}` or `{"x": {…}}` is a call or data. An unknown tool
-    /// under the explicit key `"tool"` is a call all the same, so that it can be refused with the right names.
+    /// The tools that exist. Decides whether `{"name": "x", …}` or `{"x": {…}}` is a call or data.
+    /// An unknown tool under the explicit key `"tool"` is still a call, so that the caller can
+    /// refuse it and list the right names.
     pub known_tools: Option<Vec<String>>,
-    /// A fenced block that holds no call is the whole text of a file: see the crate's documentation.
+    /// Read a fenced block that holds no call as the full text of a file. See the crate
+    /// documentation.
     pub whole_file: bool,
-    /// With `whole_file`: a block labelled as shell is a file too, for a script was asked for. Otherwise it is a command to look at.
+    /// With `whole_file`: a block labeled as shell is a file too, because the task asked for a
+    /// script. Otherwise it is a command for the reader.
     pub scripts: bool,
-    /// The chat template has already opened the think block, so the stream begins inside it.
+    /// The chat template has already opened the thinking block, so the stream begins inside it.
     pub starts_thinking: bool,
-    /// Tools whose arguments' texts are reported while they are written, as [`Event::FieldText`]. Others cost nothing.
+    /// Tools whose argument texts are reported while they are written, as [`Event::FieldText`].
+    /// Other tools cost nothing.
     pub followed: Vec<String>,
 }
 
@@ -41,63 +45,68 @@ impl Default for Options {
 /// How the stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The model stopped by itself.
+    /// The model stopped on its own.
     Stop,
-    /// The token limit cut the answer.
+    /// The token limit cut the answer off.
     Length,
-    /// We cut the stream, or the connection broke.
+    /// The caller closed the stream, or the connection broke.
     Cut,
 }
 
-/// What the parser has seen. The sequence does not depend on how the bytes were cut into chunks, except that a
-/// [`Text`](Event::Text), [`Thinking`](Event::Thinking) or [`FieldText`](Event::FieldText) may come in several pieces.
+/// What the parser found. The sequence does not depend on how the bytes were chunked, except that
+/// [`Text`](Event::Text), [`Thinking`](Event::Thinking) and [`FieldText`](Event::FieldText) may
+/// arrive in several pieces.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Prose to show: without calls, the fences around them, think blocks and tool tokens.
+    /// Prose to show, without calls, the fences around them, thinking blocks and tool tokens.
     Text(String),
-    /// What stood in a think block.
+    /// The content of a thinking block.
     Thinking(String),
-    /// A think block was closed that had never been opened: everything before byte `at` was reasoning. Text shown so
-    /// far was thinking, and a call completed so far was not meant. [`Options::starts_thinking`] avoids the surprise.
+    /// A closing thinking tag without an opening one: everything before byte `at` was thinking.
+    /// Text shown so far belongs to it, and calls completed so far do not count. Set
+    /// [`Options::starts_thinking`] to avoid this.
     OrphanThink {
         /// Offset of the closing tag.
         at: usize,
     },
-    /// A tool is being called; the object is still open. Always before the call's fields and its completion.
+    /// A tool is being called; the object is still open. Comes before the call's fields and its
+    /// completion.
     CallOpened {
-        /// Number of the call in the stream, from 0.
+        /// Index of the call in the stream, from 0.
         call: usize,
         /// The tool's name as the model wrote it.
         tool: String,
     },
-    /// More of a text in the arguments of a [followed](Options::followed) tool, at whole lines while it is being written. A text that has been
-    /// reported in part and is not reported as closed came out otherwise in the end: only the complete value counts then.
+    /// More text of an argument of a [followed](Options::followed) tool, in whole lines while it is
+    /// being written. If a text is reported in part but never as closed, its final value differs
+    /// from what was reported: use the complete value.
     FieldText {
-        /// Number of the call.
+        /// Index of the call.
         call: usize,
-        /// Where it stands: the argument's name, and below it keys and positions, as `edits/0/search`.
+        /// Path of the text: the argument's name, then keys and indices below it, as in
+        /// `edits/0/search`.
         path: String,
-        /// What has come since the last time.
+        /// The text since the last event.
         text: String,
-        /// It is complete.
+        /// The text is complete.
         closed: bool,
     },
-    /// One argument is complete. A key given twice closes twice: the last one counts.
+    /// One argument is complete. A duplicate key is reported each time; the last value counts.
     FieldClosed {
-        /// Number of the call.
+        /// Index of the call.
         call: usize,
         /// Name of the argument.
         name: String,
         /// Its value.
         value: Value,
     },
-    /// The call is complete: emitted by the `feed` that brought its last byte.
+    /// The call is complete. Emitted by the `feed` that received its last byte.
     CallComplete(Call),
-    /// A call had begun and cannot be had.
+    /// A call had begun but cannot be read.
     Malformed {
         /// What is wrong, as a sentence for the model.
         why: Malformed,
-        /// Offset in the stream where it became certain.
+        /// Offset in the stream where the error became certain.
         at: usize,
     },
 }
@@ -105,37 +114,39 @@ pub enum Event {
 /// A complete call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
-    /// Number of the call in the stream, from 0. Numbers of calls that were opened and failed are not used again.
+    /// Index of the call in the stream, from 0. The index of a call that failed is not reused.
     pub call: usize,
     /// The tool's name as the model wrote it.
     pub tool: String,
-    /// The arguments: an object, unless the model gave something else under `"arguments"`.
+    /// The arguments: an object, unless the model wrote something else under `"arguments"`.
     pub arguments: Value,
     /// Offset of the call's first byte in the stream: its opening brace, or the tag or token that names the tool.
     pub start: usize,
-    /// Offset just past the closing brace, or past the closing tag where there is no brace.
+    /// Offset just past the closing brace, or past the closing tag if there is no brace.
     pub end: usize,
-    /// What had to be mended to read it. Empty for valid JSON, whatever stood around it.
+    /// What had to be repaired. Empty if the call itself was valid JSON.
     pub repairs: Vec<Repair>,
-    /// Announced by a token or tag of a model family, or written as such. Plain JSON is not.
+    /// The call was written in, or announced by, a model family's tokens or tags. False for plain
+    /// JSON.
     pub native: bool,
 }
 
 impl Call {
-    /// True if the bytes were not valid as they stood.
+    /// True if the bytes of the call were not valid as written.
     #[must_use]
     pub fn repaired(&self) -> bool {
         !self.repairs.is_empty()
     }
 
-    /// True if there is only one sensible reading: such a call may write, any other may only read.
+    /// True if the call has only one sensible reading. Only such a call may write; others may only
+    /// read.
     #[must_use]
     pub fn unambiguous(&self) -> bool {
         self.repairs.iter().all(|r| r.unambiguous())
     }
 }
 
-/// One kind of mending. A call lists each kind once.
+/// One kind of repair. A call lists each kind once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Repair {
@@ -163,33 +174,35 @@ pub enum Repair {
     NumberFormat,
     /// A comment between tokens.
     Comment,
-    /// An escape that JSON does not have: it keeps its backslash, so `\d` is `\d`; only `\'` is `'`.
+    /// An escape that JSON does not have. The backslash is kept, so `\d` stays `\d`; only `\'`
+    /// becomes `'`.
     InvalidEscape,
-    /// An invalid escape in a string that also has `\b` or `\f`: a pattern that was escaped by halves.
+    /// An invalid escape in a string that also has `\b` or `\f`: probably a half-escaped pattern.
     MixedEscapes,
-    /// Half of a surrogate pair: read as U+FFFD.
+    /// Half of a surrogate pair, read as U+FFFD.
     LoneSurrogate,
-    /// Bytes that are not UTF-8: read as U+FFFD.
+    /// Bytes that are not UTF-8, read as U+FFFD.
     InvalidUtf8,
-    /// A quote inside a string without its backslash, told apart by what follows it.
+    /// An unescaped quote inside a string, detected from what follows it.
     InnerQuote,
-    /// A NUL, a byte order mark or an odd space between tokens.
+    /// A NUL, a byte order mark or a non-ASCII space between tokens.
     StrayByte,
-    /// A tag of a value that never came, or the closing tag of a call at the end of an answer the model
-    /// ended itself.
+    /// A missing closing tag: that of a value, or that of a call at the end of an answer that the
+    /// model ended itself.
     MissingCloser,
-    /// A closing brace is missing before the tag that closes the call.
+    /// A missing closing brace before the tag that closes the call.
     MissingBrace,
     /// `{{…}}` instead of `{…}`.
     DoubledBraces,
-    /// The same, and a text holds braces, which may be doubled or not.
+    /// As [`DoubledBraces`](Repair::DoubledBraces), but a text has braces that may be doubled or
+    /// not.
     BracesInText,
-    /// A control token glued to the tool's name.
+    /// A control token attached to the tool's name.
     GluedToken,
 }
 
 impl Repair {
-    /// True if there is only one sensible reading of what was mended.
+    /// True if the repaired bytes have only one sensible reading.
     #[must_use]
     pub fn unambiguous(self) -> bool {
         use Repair::*;
@@ -203,7 +216,7 @@ impl Repair {
     }
 }
 
-/// Why a call that had begun is none. `Display` is a sentence the model can act on.
+/// Why a call that had begun is malformed. `Display` gives a sentence that the model can act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Malformed {
@@ -213,23 +226,23 @@ pub enum Malformed {
     Truncated,
     /// The stream ended before the closing fence of a whole file.
     TruncatedFile,
-    /// Something that is not JSON where a call had begun.
+    /// The object or arguments are not valid JSON.
     NotJson,
-    /// An expression, such as two strings with a plus sign between them, where one value must stand.
+    /// An expression where a value is required, such as two strings joined by a plus sign.
     Expression,
-    /// An argument without its name in a call written as Python.
+    /// An argument without a name in a Python call.
     Positional,
     /// Nested deeper than [`Options::max_depth`].
     TooDeep,
     /// Longer than [`Options::max_call_bytes`].
     TooLong,
-    /// The name of the tool is not a name.
+    /// The value of `"tool"` cannot be a tool name.
     BadName,
-    /// Something announced a call, but the object names no tool.
+    /// A token or tag announced a call, but the object names no tool.
     NoName,
-    /// Two different tools in one object.
+    /// One object names two different tools.
     TwoNames,
-    /// A result stands beside the arguments: the object tells of a call that was made.
+    /// A result next to the arguments: the object describes a call that was already made.
     Record,
 }
 
@@ -253,8 +266,8 @@ impl fmt::Display for Malformed {
                  with quotes inside a string escaped as \\\"."
             }
             Malformed::Expression => {
-                "The tool call has an expression where a value must stand, so nothing was done: send each argument as \
-                 one literal value."
+                "The tool call has an expression where a value is required, so nothing was done: send each argument \
+                 as one literal value."
             }
             Malformed::Positional => {
                 "The tool call has an argument without its name, so nothing was done: name every argument."
@@ -268,8 +281,8 @@ impl fmt::Display for Malformed {
                 "The object names no tool: send {\"tool\": NAME, \"arguments\": {…}} with a name from the list."
             }
             Malformed::Record => {
-                "The object tells of a call and its result, so nothing was done: send the tool's name and its \
-                 arguments alone, and wait for the result."
+                "The object describes a call together with its result, so nothing was done: send only the tool's \
+                 name and its arguments, and wait for the result."
             }
             Malformed::TwoNames => "The tool call names two different tools: send one object for each call.",
         })

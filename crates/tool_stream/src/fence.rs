@@ -1,42 +1,42 @@
-//! Markdown fences: their labels, and what a fence says about the file it holds.
+//! Markdown fences: their labels, and what they say about the file they hold.
 
-/// A fence that is open.
+/// An open fence.
 #[derive(Debug, Clone)]
 pub(crate) struct Fence {
-    /// Backtick or tilde.
+    /// A backtick or a tilde.
     pub(crate) byte: u8,
     /// Length of the opening run.
     pub(crate) len: usize,
-    /// Offset of the opening run, and of the first byte behind its line.
+    /// Offset of the opening run, and of the first byte after its line.
     pub(crate) start: usize,
     pub(crate) content: usize,
-    /// Calls may begin on any line in it, not only with its first byte.
+    /// Calls may begin on any line, not only at the first byte.
     pub(crate) data: bool,
-    /// It says that it holds what a tool said.
+    /// The label says that it holds tool output.
     pub(crate) output: bool,
-    /// Nothing but blanks so far.
+    /// Only whitespace so far.
     pub(crate) fresh: bool,
-    /// Its opening line is not shown, so its closing line is not either.
+    /// The opening line was not emitted, so the closing line is not either.
     pub(crate) hidden: bool,
-    /// In whole-file mode: what it would be as a file.
+    /// In whole-file mode: the file it would be.
     pub(crate) file: Option<FileInfo>,
 }
 
-/// What the surroundings of a fence say about its file.
+/// What the context of a fence says about its file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FileInfo {
     pub(crate) path: Option<String>,
-    /// A first brace may begin a call.
+    /// An opening brace at its start may begin a call.
     pub(crate) may_be_call: bool,
 }
 
-/// True if a fence with this label may hold calls on any of its lines.
+/// True if a fence with this label may hold calls on any line.
 pub(crate) fn is_data_label(label: &str) -> bool {
     let named = label.contains("tool") || label.contains("call") || label.starts_with("json");
     (label.is_empty() || label == "xml" || named) && !is_output_label(label)
 }
 
-/// True if a fence with this label holds what a tool said, or what the model thinks.
+/// True if a fence with this label holds tool output or thinking.
 pub(crate) fn is_output_label(label: &str) -> bool {
     ["output", "result", "response", "think", "thought", "reasoning"].iter().any(|word| label.contains(word))
 }
@@ -47,13 +47,15 @@ pub(crate) fn label(info: &str) -> String {
     word.unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Labels of what is run or printed. Without a path such a block is not a file, unless a script is what was asked for.
+/// Labels of commands and output. Without a path such a block is not a file, unless the task asks
+/// for a script.
 fn is_transcript(label: &str, scripts: bool) -> bool {
     let shell = ["bash", "sh", "shell", "zsh"].contains(&label);
     shell && !scripts || ["console", "terminal", "output", "shell-session", "diff", "patch"].contains(&label)
 }
 
-/// The file that a fence holds, judged by its info string and by the text before it; `scripts` if it may be a shell script.
+/// The file in a fence, judged by its info string and the text before it. `scripts`: it may be a
+/// shell script.
 pub(crate) fn file_info(info: &str, before: &[u8], scripts: bool) -> Option<FileInfo> {
     let label = label(info);
     let path = path_in_info(info).or_else(|| path_on_line_before(before));
@@ -64,7 +66,8 @@ pub(crate) fn file_info(info: &str, before: &[u8], scripts: bool) -> Option<File
     Some(FileInfo { path, may_be_call })
 }
 
-/// ```` ```python src/a.py ````, ```` ```src/a.py ````, ```` ```python:src/a.py ````, `title="src/a.py"` and its like.
+/// Finds the path in ```` ```python src/a.py ````, ```` ```src/a.py ````, ```` ```python:src/a.py
+/// ````, `title="src/a.py"` and similar.
 fn path_in_info(info: &str) -> Option<String> {
     let info = info.trim();
     for key in ["title", "filename", "file", "path", "name"] {
@@ -118,7 +121,7 @@ fn path_on_line_before(before: &[u8]) -> Option<String> {
     if is_path(rest) { Some(rest.to_owned()) } else { None }
 }
 
-/// A word that can only be a path: no blanks, and a slash or an extension.
+/// True for a word that can only be a path: no whitespace, and a slash or an extension.
 fn is_path(word: &str) -> bool {
     let shape = !word.is_empty()
         && word.len() <= 256

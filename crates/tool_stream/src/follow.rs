@@ -1,4 +1,4 @@
-//! The texts of a call's arguments while they are being written.
+//! Reports the texts of a call's arguments while they are being written.
 
 use serde_json::Value;
 
@@ -10,18 +10,19 @@ use crate::window::Window;
 /// How much of the innermost text has been reported.
 #[derive(Debug, Default)]
 pub(crate) struct Follow {
-    /// Offset of the text's first byte; tells texts apart.
+    /// Offset of the text's first byte, which identifies the text.
     body: usize,
     /// Offset up to which it has been reported.
-    to: usize,
-    /// Offset up to which no further line ends: nothing is looked at twice, however long a line is.
-    seen: usize,
-    /// What has been reported of it.
-    said: String,
+    reported_to: usize,
+    /// Offset up to which line ends were searched, so that no byte of a long line is scanned twice.
+    searched: usize,
+    /// The text reported so far.
+    reported: String,
 }
 
 impl Follow {
-    /// Reports whole lines of a text that is still open. `root` is the depth of the call's object.
+    /// Reports the whole lines of a text that is still open. `root` is the depth of the call's
+    /// object.
     pub(crate) fn open(
         &mut self,
         reader: &Reader,
@@ -32,32 +33,34 @@ impl Follow {
     ) {
         let Some(body) = reader.open_text() else { return };
         if self.body != body {
-            *self = Self { body, to: body, seen: body, said: String::new() };
+            *self = Self { body, reported_to: body, searched: body, reported: String::new() };
         }
-        let end = last_line_end(win.slice(self.seen, reader.pos)).map(|end| self.seen + end);
-        self.seen = reader.pos;
+        let end = last_line_end(win.slice(self.searched, reader.pos)).map(|end| self.searched + end);
+        self.searched = reader.pos;
         let Some(end) = end else { return };
         let Some(path) = path(reader, root, false) else { return };
-        let text = decode(win.slice(self.to, end), &mut Repairs::default());
-        self.to = end;
-        self.said.push_str(&text);
+        let text = decode(win.slice(self.reported_to, end), &mut Repairs::default());
+        self.reported_to = end;
+        self.reported.push_str(&text);
         out.push(Event::FieldText { call, path, text, closed: false });
     }
 
-    /// Reports the rest of a text that was added to the innermost container just now.
+    /// Reports the rest of a text that was just added to the innermost container.
     pub(crate) fn added(&mut self, reader: &Reader, call: usize, root: usize, out: &mut Vec<Event>) {
-        let said = std::mem::take(&mut self.said);
-        let reported = std::mem::take(&mut self.body) > reader.last.0;
+        let mut reported = std::mem::take(&mut self.reported);
+        if std::mem::take(&mut self.body) <= reader.last.0 {
+            reported.clear();
+        }
         let Some(Value::String(value)) = reader.last_value() else { return };
-        let said = if reported { said } else { String::new() };
-        let (Some(rest), Some(path)) = (value.strip_prefix(said.as_str()), path(reader, root, true)) else {
+        let (Some(rest), Some(path)) = (value.strip_prefix(&reported), path(reader, root, true)) else {
             return;
         };
         out.push(Event::FieldText { call, path, text: rest.to_owned(), closed: true });
     }
 }
 
-/// Where the last line of a string's body ends, as `\\n` or as it is. Bytes behind an unfinished escape are not there yet.
+/// The end of the last line in a string's body, written as `\\n` or as a raw newline. Bytes after
+/// an incomplete escape do not count yet.
 fn last_line_end(body: &[u8]) -> Option<usize> {
     let (mut at, mut end) = (0, None);
     while let Some(hit) = memchr::memchr2(b'\\', b'\n', &body[at..]) {
@@ -76,7 +79,7 @@ fn last_line_end(body: &[u8]) -> Option<usize> {
     end
 }
 
-/// Keys and positions below the arguments, `a/0/b`.
+/// Keys and indices below the arguments, such as `a/0/b`.
 fn path(reader: &Reader, root: usize, added: bool) -> Option<String> {
     let frames = reader.stack.get(root..)?;
     let mut path = String::new();
@@ -86,7 +89,7 @@ fn path(reader: &Reader, root: usize, added: bool) -> Option<String> {
         }
         match &frame.node {
             Node::Object { key, .. } => path.push_str(key),
-            // An open element is not among them yet.
+            // An element that is still open is not in the list yet.
             Node::Array(items) => {
                 let counted = usize::from(added && i + 1 == frames.len());
                 path.push_str(&items.len().saturating_sub(counted).to_string());
@@ -101,8 +104,8 @@ mod tests {
     use super::last_line_end;
 
     #[test]
-    fn a_line_ends_behind_its_escape() {
-        assert_eq!(last_line_end(br"ab\\ncd\\n"), None, "a backslash that is escaped");
+    fn a_line_ends_after_its_escape() {
+        assert_eq!(last_line_end(br"ab\\ncd\\n"), None, "an escaped backslash");
         assert_eq!(last_line_end(br"ab\\ncd\nx\"), Some(9));
         assert_eq!(last_line_end(b"a\nb\nc"), Some(4));
         assert_eq!(last_line_end(br"ab\"), None);

@@ -1,8 +1,8 @@
 //! The parser's part for gpt-oss: message headers and raw bodies.
 //!
-//! A header runs from `<|start|>` or `<|channel|>` to `<|message|>` and says, in any order, who speaks,
-//! in which channel and to whom. A recipient makes the message a call; the analysis channel without
-//! one is thought.
+//! A header runs from `<|start|>` or `<|channel|>` to `<|message|>` and names, in any order, the
+//! role, the channel and the recipient. A message with a recipient is a call. The analysis channel
+//! without one is thinking.
 
 use serde_json::{Map, Value};
 
@@ -19,18 +19,18 @@ use crate::window::{Blanks, Window};
 #[derive(Debug)]
 pub(crate) struct Header {
     pub(crate) start: usize,
-    /// Where the text behind the last token begins.
+    /// Offset of the text after the last token.
     segment: usize,
-    /// It begins with the role.
+    /// The role comes first.
     role: bool,
-    /// The channel follows as a word.
+    /// The channel's name comes next.
     channel_follows: bool,
     channel: String,
     recipient: Option<String>,
     foreign: bool,
 }
 
-/// A message whose text is the argument.
+/// A message whose body is the argument.
 #[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) start: usize,
@@ -39,15 +39,15 @@ pub(crate) struct Raw {
     call: usize,
 }
 
-/// Bytes of a header, at most.
+/// The longest header in bytes.
 const MAX_HEADER: usize = 512;
-/// The tool that takes the text of a message as it is, and the argument that the text is.
+/// The tool that takes a message's body as text, and the argument it becomes.
 const RAW: (&str, &str) = ("apply_patch", "patch");
 
 impl Parser {
     pub(crate) fn begin_header(&mut self, turn: Turn, start: usize) {
         let channel = turn == Turn::Channel;
-        // The template has written the role, and the answer begins with the recipient.
+        // The template wrote the role, and the answer begins with the recipient.
         let line = String::from_utf8_lossy(self.before()).into_owned();
         let word = line.rsplit('\n').next().unwrap_or_default().trim();
         let recipient = word.strip_prefix("to=").filter(|_| channel).and_then(tool_name);
@@ -91,7 +91,7 @@ impl Parser {
             }
             Some(Tag::Turn(Turn::Part)) => {}
             Some(Tag::Turn(Turn::Message)) => return self.message(win, out),
-            // `<|start|>assistant` alone, or a call whose `<|message|>` got lost.
+            // `<|start|>assistant` alone, or a call whose `<|message|>` is missing.
             _ => {
                 self.pos = at;
                 if rest[stop] == b'{' && header.recipient.is_some() {
@@ -105,7 +105,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Behind the header.
+    /// Continues after the header.
     fn message(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Header(header) = &mut self.mode else { return Flow::Go };
         let start = header.start;
@@ -133,12 +133,12 @@ impl Parser {
         }
     }
 
-    /// The body of a message to a tool: JSON, or the text that a tool takes as it is.
+    /// Reads the body of a message to a tool: JSON, or text if the tool takes it.
     pub(crate) fn raw(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Raw(raw) = &mut self.mode else { return Flow::Go };
         if self.calls == raw.call {
-            let at = match win.behind_blanks(self.pos) {
-                Blanks::Upto(at) => at,
+            let at = match win.skip_blanks(self.pos) {
+                Blanks::Until(at) => at,
                 Blanks::More | Blanks::End => return Flow::More,
                 Blanks::TooMany => self.pos,
             };
@@ -154,8 +154,7 @@ impl Parser {
                 b'<' => {
                     let Some(len) = tag_length(win, at, &mut self.searched) else { return Flow::More };
                     if matches!(classify(win.slice(at, at + len)), Some(Tag::CallEnd | Tag::Noise)) {
-                        self.emit_call(tool, Map::new(), (start, at + len), Repairs::default(), out);
-                        self.called(at + len);
+                        self.emit_empty_call(tool, start, at + len, out);
                         return Flow::Go;
                     }
                 }
@@ -190,7 +189,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// The text of a message that ends at `body_end`.
+    /// Emits the call of a text body that ends at `body_end`.
     fn close_raw(&mut self, win: Window<'_>, body_end: usize, end: usize, out: &mut Vec<Event>) {
         let Mode::Raw(raw) = &self.mode else { return };
         let mut repairs = Repairs::default();
@@ -201,19 +200,18 @@ impl Parser {
         let arguments = Value::Object(Map::from_iter([(RAW.1.to_owned(), value)]));
         let repairs = repairs.list();
         out.push(Event::CallComplete(Call { call, tool, arguments, start, end, repairs, native: true }));
-        self.called(end);
+        self.call_ended(end);
     }
 
-    /// At the end of an answer that the model ended itself: servers strip the token that ends the
-    /// message, so the patch has to say itself that it is whole.
+    /// Ends the body with an answer that the model ended itself. Servers strip the token that ends
+    /// the message, so only the patch's own end marker shows that it is complete.
     pub(crate) fn end_raw(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> bool {
         let Mode::Raw(raw) = &self.mode else { return false };
         if self.calls == raw.call {
             let (tool, start) = (raw.tool.clone(), raw.start);
             let blank = win.from(raw.body).iter().all(u8::is_ascii_whitespace);
             if blank {
-                self.emit_call(tool, Map::new(), (start, win.end()), Repairs::default(), out);
-                self.called(win.end());
+                self.emit_empty_call(tool, start, win.end(), out);
             }
             return blank;
         }
@@ -226,7 +224,7 @@ impl Parser {
 }
 
 impl Header {
-    /// At the end of the answer: whether it names a recipient, or begins to.
+    /// At the end of the answer: whether the header names a recipient, or begins to.
     pub(crate) fn announces(&self, win: Window<'_>) -> bool {
         self.recipient.is_some() || memchr::memmem::find(win.from(self.segment), b"to=").is_some()
     }
@@ -236,7 +234,7 @@ impl Header {
         for word in words.split_whitespace() {
             if let Some(to) = word.strip_prefix("to=") {
                 match to {
-                    // What a tool says to the model.
+                    // A message from a tool to the model.
                     "assistant" => self.foreign = true,
                     _ => self.recipient = tool_name(to),
                 }
@@ -251,8 +249,8 @@ impl Header {
     }
 }
 
-/// The tool that a header without its tokens announces right before an object, and how far before the
-/// end of the text it begins: `commentary to=functions.read_file json{…}`.
+/// The tool named by a header whose tokens were stripped, right before an object, and how far
+/// before the end of the text it begins: `commentary to=functions.read_file json{…}`.
 pub(crate) fn leaked(before: &[u8]) -> Option<(String, usize)> {
     let text = std::str::from_utf8(before).ok()?;
     let line = &text[text.rfind('\n').map_or(0, |at| at + 1)..];

@@ -1,6 +1,4 @@
-//! The parser's part for the head of a call: what stands between an opening token and the arguments.
-
-use serde_json::Map;
+//! The parser's part for the head of a call: everything between an opening token and the arguments.
 
 use crate::event::{Event, Malformed};
 use crate::markup::{CONTAINERS, Closer, Invoke};
@@ -8,20 +6,19 @@ use crate::object::Named;
 use crate::parser::{Flow, Mode, Parser};
 use crate::python;
 use crate::tags::{Literal, Plain, Tag, classify, literal, plain_element, tag_length};
-use crate::text::Repairs;
 use crate::window::Window;
 
-/// A call that was opened, until its arguments begin.
+/// An opened call whose arguments have not begun.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// First byte of the call.
+    /// Offset of the call's first byte.
     pub(crate) start: usize,
-    /// Where the text behind the last token begins.
+    /// Offset of the text after the last token.
     segment: usize,
-    /// The text before it: the tool's name, if it is one.
+    /// The text before that token, which may be the tool's name.
     before: String,
     separated: bool,
-    /// Begun by a token that means nothing else; otherwise it may turn out to be prose.
+    /// Begun by a token that has no other use; otherwise it may turn out to be prose.
     pub(crate) certain: bool,
 }
 
@@ -30,23 +27,23 @@ impl Head {
         Head { start, segment, before: String::new(), separated: false, certain }
     }
 
-    /// A head of which the name was read before.
+    /// Creates a head whose name was already read.
     pub(crate) fn named(start: usize, segment: usize, tool: String) -> Head {
         Head { before: tool, separated: true, ..Head::new(start, segment, false) }
     }
 
-    /// True if a single word has come behind the opening token.
+    /// True if a single word follows the opening token.
     pub(crate) fn one_word(&self, win: Window<'_>) -> bool {
         one_word(&String::from_utf8_lossy(win.from(self.segment)))
     }
 
-    /// True if nothing has come behind the opening token.
+    /// True if nothing follows the opening token yet.
     pub(crate) fn is_empty(&self, win: Window<'_>) -> bool {
         !self.separated && blank(win.from(self.segment))
     }
 }
 
-/// Bytes between two tokens of a head, at most.
+/// The most bytes between two tokens of a head.
 const MAX_HEAD: usize = 512;
 
 impl Parser {
@@ -54,7 +51,7 @@ impl Parser {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let Some(byte) = win.get(self.pos) else { return Flow::More };
         if self.pos - head.segment > MAX_HEAD {
-            return self.no_head(out);
+            return self.reject_head(out);
         }
         match byte {
             b'{' => self.arguments_begin(win, out),
@@ -109,7 +106,7 @@ impl Parser {
 
     fn between(&mut self, win: Window<'_>, len: usize) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
-        // Between two separators stands the format or a number, not the name.
+        // Between two separators is the format or an id, not the name.
         if tool_name(&head.before).is_none() || !head.separated {
             head.before = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
         }
@@ -122,14 +119,16 @@ impl Parser {
     fn arguments_begin(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let segment = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
-        // Words that announce nothing. DeepSeek R1 has the format of the arguments behind the name.
+        // Several words announce nothing. DeepSeek R1 writes the format of the arguments after the
+        // name.
         let words = segment.split_whitespace().count();
         if !head.separated && words > 1 && !segment.contains("```") {
-            return self.no_head(out);
+            return self.reject_head(out);
         }
         let named = tool_name(&segment).filter(|_| !head.separated || tool_name(&head.before).is_none());
         let named = match (named, tool_name(&head.before)) {
-            // `function<sep>read_file`, but `read_file<sep>`.
+            // `function<sep>read_file` has the name after the separator, `read_file<sep>` before
+            // it.
             (_, Some(before)) if head.separated && (before != "function" || segment.trim().is_empty()) => {
                 Some(before)
             }
@@ -137,7 +136,7 @@ impl Parser {
             (None, before) => tool_name(&segment).or(before),
         };
         let start = head.start;
-        self.swallow_fence = segment.contains("```");
+        self.skip_closing_fence = segment.contains("```");
         self.shown = self.pos;
         self.announced = true;
         let named = named.map(|tool| Named { tool: self.options.bare_name(&tool), start });
@@ -163,21 +162,21 @@ impl Parser {
                     Flow::Go
                 }
             },
-            // The opening tag of the first key was left out or is another one.
+            // The opening tag of the first key is missing or is a different one.
             Some(Tag::KeyEnd) if tool_name(&head.before).is_some() && head.separated => {
                 let (tool, from) = (tool_name(&head.before).unwrap_or_default(), head.segment);
                 self.elements(&tool, from, true)
             }
             Some(Tag::KeyEnd) if segment.split_whitespace().count() == 2 => {
                 let tool = tool_name(&segment).unwrap_or_default();
-                // In bytes as they are: what is not UTF-8 has another length as text.
+                // Count raw bytes, because invalid UTF-8 changes the length of the text.
                 let raw = win.slice(head.segment, self.pos);
                 let lead = raw.iter().take_while(|b| b.is_ascii_whitespace()).count();
                 let word = raw[lead..].iter().take_while(|b| !b.is_ascii_whitespace()).count();
                 let from = head.segment + lead + word;
                 self.elements(&tool, from, true)
             }
-            // The key is glued to the name: `read_filepath</arg_key>`.
+            // The key is attached to the name: `read_filepath</arg_key>`.
             Some(Tag::KeyEnd) if one_word(&segment) => {
                 let word = segment.trim();
                 let known = self.options.known_tools.iter().flatten();
@@ -189,7 +188,7 @@ impl Parser {
                         let from = head.segment + lead + tool.len();
                         self.elements(&tool, from, true)
                     }
-                    None => self.no_head(out),
+                    None => self.reject_head(out),
                 }
             }
             Some(Tag::Open { .. }) if tool_name(&segment).is_some() => self.between(win, len),
@@ -205,12 +204,12 @@ impl Parser {
                 let at = self.pos;
                 self.elements(&tool, at, false)
             }
-            Some(_) => self.no_head(out),
+            Some(_) => self.reject_head(out),
         }
     }
 
-    /// An element that is none of the table's: the name or the arguments in an element of their own, or
-    /// a tool's element inside another family's.
+    /// Handles an element that is in no table: the name or the arguments in an element of their
+    /// own, or a tool's element inside another family's tokens.
     fn element_in_head(&mut self, win: Window<'_>, len: usize, segment: &str) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let element = plain_element(win.slice(self.pos, self.pos + len));
@@ -240,7 +239,7 @@ impl Parser {
         }
     }
 
-    /// The arguments are elements, and the first begins at `pos`, or its key does.
+    /// Reads arguments written as elements. The first element, or its key, begins at `pos`.
     fn elements(&mut self, tool: &str, pos: usize, in_key: bool) -> Flow {
         let Mode::Head(head) = &self.mode else { return Flow::Go };
         let tool = self.options.bare_name(tool);
@@ -251,7 +250,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// A call that ends without arguments.
+    /// Completes a call without arguments.
     fn without_arguments(&mut self, segment: &str, after: usize, out: &mut Vec<Event>) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let name = match tool_name(segment) {
@@ -259,15 +258,14 @@ impl Parser {
             None => tool_name(&head.before).filter(|_| one_word(&head.before)),
             Some(_) => None,
         };
-        let Some(tool) = name.filter(|name| name != "function") else { return self.no_head(out) };
+        let Some(tool) = name.filter(|name| name != "function") else { return self.reject_head(out) };
         let tool = self.options.bare_name(&tool);
         let start = head.start;
-        self.emit_call(tool, Map::new(), (start, after), Repairs::default(), out);
-        self.called(after);
+        self.emit_empty_call(tool, start, after, out);
         Flow::Go
     }
 
-    fn no_head(&mut self, out: &mut Vec<Event>) -> Flow {
+    fn reject_head(&mut self, out: &mut Vec<Event>) -> Flow {
         let Mode::Head(head) = &self.mode else { return Flow::Go };
         if head.certain {
             out.push(Event::Malformed { why: Malformed::NotJson, at: self.pos });

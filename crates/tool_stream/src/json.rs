@@ -1,32 +1,32 @@
-//! An incremental JSON reader that builds values while their bytes arrive and understands the usual
-//! deformations, Gemma's quotes, and the arguments of a Python call.
+//! An incremental JSON reader. It builds values while their bytes arrive, and accepts the usual
+//! deviations, Gemma's quotes and the arguments of a Python call.
 //!
-//! Strict JSON is read as strict JSON, always. Everything else is a [`Repair`], or the end of the object
-//! ([`Step::Bad`]). In [`Syntax::Python`] the outermost container is `(key=value, …)`, read as an object;
-//! strings follow Python's rules. The state is explicit: nothing recurses, nothing is scanned twice except
-//! the few bytes behind a quote that decide whether it ends its string (`quote.rs`).
+//! Strict JSON is always read as strict JSON. Anything else is a [`Repair`] or ends the object
+//! ([`Step::Bad`]). In [`Syntax::Python`] the outermost container is `(key=value, …)`, read as an
+//! object, and strings follow Python's rules. The state is explicit: nothing recurses, and only the
+//! few bytes after a quote that decide whether it ends its string are scanned twice (`quote.rs`).
 
 use memchr::{memchr, memchr2, memmem};
 use serde_json::{Map, Value};
 
 use crate::event::{Malformed, Repair};
 use crate::literal::bare_word;
-use crate::quote::{Look, Quote, Text, Verdict};
+use crate::quote::{Lookahead, Quote, Text, Verdict};
 use crate::text::{Repairs, decode, decode_python, utf8};
 use crate::window::Window;
 
-/// What the next bytes have brought.
+/// What the reader found.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// All bytes at hand are used up.
+    /// All buffered bytes are consumed.
     More,
-    /// A key and its colon; `depth` counts the open containers.
+    /// A key and its colon. `depth` is the number of open containers.
     Key,
-    /// A container was opened (and is counted in `depth`).
+    /// A container was opened and is counted in `depth`.
     Opened,
-    /// A value was added to the innermost container; `last` is its span.
+    /// A value was added to the innermost container. `last` is its span.
     Added,
-    /// The outermost container was closed; `last` is its span.
+    /// The outermost container was closed. `last` is its span.
     Done(Value),
     /// Not JSON from here on.
     Bad(Malformed),
@@ -48,7 +48,7 @@ pub(crate) struct Frame {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Brackets {
-    /// `{}` or `[]`, as the node says.
+    /// `{}` or `[]`, depending on the node.
     Plain,
     /// `{{}}`, as templates escape braces.
     Doubled,
@@ -56,7 +56,7 @@ enum Brackets {
     Round,
 }
 
-/// Whose rules hold.
+/// The syntax to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Syntax {
     Json,
@@ -65,40 +65,40 @@ pub(crate) enum Syntax {
 
 #[derive(Debug)]
 enum State {
-    /// A value must come; after a comma in an array, or at its start, it may be the bracket instead.
+    /// Expects a value; in an array, at its start or after a comma, also the closing bracket.
     Value,
-    /// A key or the closing brace.
+    /// Expects a key or the closing brace.
     Key,
     Colon,
-    /// A comma or a closing bracket.
+    /// Expects a comma or a closing bracket.
     After,
     Text(Text),
     BareKey(usize),
     BareValue(usize),
-    /// From its offset to the end of the line.
+    /// Starts at the offset and ends with the line.
     LineComment(usize),
     BlockComment,
 }
 
-/// Reads one value that begins with `{` or `[`.
+/// Reads one value that begins with an opening bracket.
 #[derive(Debug)]
 pub(crate) struct Reader {
     /// Offset of the next byte to read.
     pub(crate) pos: usize,
     pub(crate) stack: Vec<Frame>,
     pub(crate) repairs: Repairs,
-    /// Span of the last value that was completed.
+    /// Span of the last complete value.
     pub(crate) last: (usize, usize),
     state: State,
-    /// State to return to behind a comment.
+    /// The state to return to after a comment.
     behind: Option<Box<State>>,
     comma: bool,
     newline: bool,
     max_depth: usize,
-    /// A quote inside a string was read as part of it: from here on brackets are only believed at the end of a line.
+    /// A string has unescaped quotes: from here on brackets only count at the end of a line.
     pub(crate) doubtful: bool,
     syntax: Syntax,
-    /// The string being read continues the one before it, as Python joins literals.
+    /// The string being read continues the previous one, as Python joins adjacent literals.
     joined: bool,
 }
 
@@ -124,7 +124,7 @@ impl Reader {
         self.stack.len()
     }
 
-    /// The key being filled in the object at `depth` (1 is the outermost).
+    /// The current key of the object at `depth` (1 is the outermost).
     pub(crate) fn key_at(&self, depth: usize) -> Option<&str> {
         match &self.stack.get(depth.checked_sub(1)?)?.node {
             Node::Object { key, .. } => Some(key),
@@ -140,7 +140,7 @@ impl Reader {
         }
     }
 
-    /// Takes the last element out of the innermost array.
+    /// Removes the last element of the innermost array.
     pub(crate) fn take_element(&mut self) -> Option<Value> {
         match &mut self.stack.last_mut()?.node {
             Node::Array(items) => items.pop(),
@@ -148,12 +148,12 @@ impl Reader {
         }
     }
 
-    /// True if the bytes so far end inside a string that is a value.
+    /// True if the bytes so far end inside a string value.
     pub(crate) fn in_string(&self) -> bool {
         matches!(&self.state, State::Text(text) if !text.is_key)
     }
 
-    /// Where the text begins that is being read as a value, if nothing about it is a guess.
+    /// Offset of the text that is being read as a value, unless a repair makes it uncertain.
     pub(crate) fn open_text(&self) -> Option<usize> {
         match &self.state {
             State::Text(text)
@@ -168,14 +168,15 @@ impl Reader {
         }
     }
 
-    /// True if nothing is open but containers, and what comes next is a comma or a closing bracket.
-    pub(crate) fn behind_value(&self) -> bool {
+    /// True if only objects are open and a comma or a closing bracket comes next.
+    pub(crate) fn after_value(&self) -> bool {
         matches!(self.state, State::After)
             && self.stack.iter().all(|f| matches!(f.node, Node::Object { .. }))
             && !self.comma
     }
 
-    /// Closes what is open, as if its brackets were there. See [`Reader::behind_value`].
+    /// Closes everything as if the brackets were there. Valid where [`Reader::after_value`] is
+    /// true.
     pub(crate) fn close_all(&mut self) -> Option<Value> {
         let mut value = None;
         while let Some(frame) = self.stack.pop() {
@@ -189,7 +190,7 @@ impl Reader {
         value
     }
 
-    /// The value that was added last to the innermost container.
+    /// The last value added to the innermost container.
     pub(crate) fn last_value(&self) -> Option<&Value> {
         match &self.stack.last()?.node {
             Node::Object { map, key } => map.get(key),
@@ -197,7 +198,7 @@ impl Reader {
         }
     }
 
-    /// Where the key of the outermost object begins that is being read, if one is.
+    /// Offset of the key being read in the outermost object, if any.
     pub(crate) fn open_key(&self) -> Option<usize> {
         match &self.state {
             State::Text(text) if text.is_key && self.stack.len() == 1 => Some(text.body),
@@ -206,7 +207,7 @@ impl Reader {
         }
     }
 
-    /// Reads on until something of interest has happened.
+    /// Reads until something of interest happens.
     pub(crate) fn step(&mut self, win: Window<'_>) -> Step {
         loop {
             let step = match self.state {
@@ -234,15 +235,16 @@ impl Reader {
                 self.repairs.add(Repair::StrayByte);
                 self.pos += 1;
             }
-            0xC2 | 0xE2 | 0xE3 | 0xEF => match odd_space(win, self.pos) {
-                Odd::Space(len) => {
+            0xC2 | 0xE2 | 0xE3 | 0xEF => match unicode_space(win, self.pos) {
+                UnicodeSpace::Space(len) => {
                     self.repairs.add(Repair::StrayByte);
                     self.pos += len;
                 }
-                Odd::More => return Some(Step::More),
-                Odd::No => return self.token(win, byte),
+                UnicodeSpace::More => return Some(Step::More),
+                UnicodeSpace::No => return self.token(win, byte),
             },
-            // Glued to a string it is more likely a quote inside that string.
+            // Right after a string this is more likely the rest of the string after an unescaped
+            // quote.
             b'/' | b'#' if self.pos == self.last.1 && matches!(self.state, State::After) => {
                 return Some(Step::Bad(Malformed::NotJson));
             }
@@ -272,7 +274,7 @@ impl Reader {
     fn comment(&mut self, win: Window<'_>) -> Option<Step> {
         let rest = win.from(self.pos);
         let end = match self.state {
-            State::LineComment(_) => memchr(b'\n', rest), // the newline is seen by the state behind
+            State::LineComment(_) => memchr(b'\n', rest), // the next state consumes the newline
             _ => memmem::find(rest, b"*/").map(|i| i + 2),
         };
         match end {
@@ -280,7 +282,7 @@ impl Reader {
                 self.pos += end;
                 let Some(state) = self.behind.take() else { return Some(Step::Bad(Malformed::NotJson)) };
                 if let (State::LineComment(start), State::After) = (&self.state, &*state) {
-                    // Half a pair of quotes: then it was no comment but the rest of a string.
+                    // An odd number of quotes: this was not a comment but the rest of a string.
                     let quotes = memchr::memchr_iter(b'"', win.slice(*start, self.pos)).count();
                     if !quotes.is_multiple_of(2) {
                         return Some(Step::Bad(Malformed::NotJson));
@@ -290,7 +292,7 @@ impl Reader {
                 None
             }
             None => {
-                // A star may be the first half of the end.
+                // A star may be the first half of the end marker.
                 let keep =
                     usize::from(matches!(self.state, State::BlockComment) && rest.last() == Some(&b'*'));
                 self.pos = win.end() - keep;
@@ -304,17 +306,17 @@ impl Reader {
             State::Value => self.value(win, byte),
             State::Key => match byte {
                 b'}' | b')' => self.close(win, byte),
-                b'"' | b'\'' if self.round() => Some(Step::Bad(Malformed::Positional)),
+                b'"' | b'\'' if self.in_call_arguments() => Some(Step::Bad(Malformed::Positional)),
                 b'"' | b'\'' | 0xE2 | b'<' => self.quote(win, byte, true),
                 b'_' | b'$' | b'a'..=b'z' | b'A'..=b'Z' => {
                     self.state = State::BareKey(self.pos);
                     None
                 }
-                _ if self.round() => Some(Step::Bad(Malformed::Positional)),
+                _ if self.in_call_arguments() => Some(Step::Bad(Malformed::Positional)),
                 _ => Some(Step::Bad(Malformed::NotJson)),
             },
             State::Colon => {
-                let colon = if self.round() { b'=' } else { b':' };
+                let colon = if self.in_call_arguments() { b'=' } else { b':' };
                 if byte != colon {
                     return Some(Step::Bad(Malformed::NotJson));
                 }
@@ -331,13 +333,13 @@ impl Reader {
                     None
                 }
                 b'}' | b']' | b')' => self.close(win, byte),
-                b'"' | b'\'' | b'+' | b'r' if self.syntax == Syntax::Python && self.behind_string() => {
+                b'"' | b'\'' | b'+' | b'r' if self.syntax == Syntax::Python && self.after_string() => {
                     self.pos += usize::from(byte == b'+');
                     self.joined = true;
                     self.state = State::Value;
                     None
                 }
-                b'+' if self.behind_string() => Some(Step::Bad(Malformed::Expression)),
+                b'+' if self.after_string() => Some(Step::Bad(Malformed::Expression)),
                 b'"' if self.newline
                     && matches!(self.stack.last(), Some(Frame { node: Node::Object { .. }, .. })) =>
                 {
@@ -350,12 +352,12 @@ impl Reader {
         }
     }
 
-    /// The innermost container is a Python call's arguments.
-    fn round(&self) -> bool {
+    /// True if the innermost container is the argument list of a Python call.
+    fn in_call_arguments(&self) -> bool {
         matches!(self.stack.last(), Some(Frame { node: Node::Object { .. }, brackets: Brackets::Round, .. }))
     }
 
-    fn behind_string(&self) -> bool {
+    fn after_string(&self) -> bool {
         matches!(self.last_value(), Some(Value::String(_)))
     }
 
@@ -406,7 +408,7 @@ impl Reader {
             return Some(Step::Bad(Malformed::TooDeep));
         }
         let (mut brackets, mut len) = (Brackets::Plain, 1);
-        // JSON has no object whose first key is an object.
+        // No JSON key is an object, so `{{` can only be a doubled brace.
         if byte == b'{' && self.syntax == Syntax::Json {
             match win.get(self.pos + 1) {
                 None if !win.eof => return Some(Step::More),
@@ -457,7 +459,7 @@ impl Reader {
         self.pos += 1;
         let value = match frame.node {
             Node::Object { map, .. } => Value::Object(map),
-            // Python's `(x)` is x, and `(x,)` a tuple.
+            // In Python `(x)` is x, and `(x,)` is a tuple.
             Node::Array(mut items) if brackets == Brackets::Round && items.len() == 1 && !self.comma => {
                 items.swap_remove(0)
             }
@@ -467,7 +469,7 @@ impl Reader {
         if self.stack.is_empty() { Some(Step::Done(value)) } else { self.add(value) }
     }
 
-    /// Puts a complete value into the innermost container.
+    /// Adds a complete value to the innermost container.
     fn add(&mut self, value: Value) -> Option<Step> {
         self.comma = false;
         self.newline = false;
@@ -489,7 +491,7 @@ impl Reader {
             }
             (Node::Array(items), value) => items.push(value),
         }
-        // Only the outer levels are anybody's business: down to the lines of a text in a list of edits.
+        // No caller needs deeper levels than the lines of a text in a list of edits.
         if self.stack.len() <= 5 { Some(Step::Added) } else { None }
     }
 
@@ -500,7 +502,7 @@ impl Reader {
         self.state = State::Colon;
     }
 
-    /// A quote where a string may begin.
+    /// Handles a quote where a string may begin.
     fn quote(&mut self, win: Window<'_>, byte: u8, is_key: bool) -> Option<Step> {
         let rest = win.from(self.pos);
         let quote = match byte {
@@ -544,7 +546,7 @@ impl Reader {
         None
     }
 
-    /// True if only blanks stand before the current byte on its line.
+    /// True if only whitespace precedes the current byte on its line.
     fn newline_before(&self, win: Window<'_>) -> bool {
         let before = win.slice(win.base.max(self.pos.saturating_sub(64)), self.pos);
         matches!(before.iter().rev().find(|b| !matches!(b, b' ' | b'\t')), Some(b'\n'))
@@ -553,10 +555,10 @@ impl Reader {
     fn text(&mut self, win: Window<'_>) -> Option<Step> {
         let State::Text(text) = &mut self.state else { return None };
         loop {
-            if let Some(mut look) = text.look.take() {
-                match look.run(win, &self.stack, self.doubtful || text.inner > 0, text) {
+            if let Some(mut lookahead) = text.lookahead.take() {
+                match lookahead.run(win, &self.stack, self.doubtful || text.inner > 0, text) {
                     Verdict::More => {
-                        text.look = Some(look);
+                        text.lookahead = Some(lookahead);
                         return Some(Step::More);
                     }
                     Verdict::Closes => break,
@@ -565,7 +567,8 @@ impl Reader {
                         self.pos = text.candidate + text.quote.len();
                         text.inner += 1;
                         if text.needs_lines(&self.stack) && !text.line_start {
-                            // In an array on one line nothing tells an inner quote from a closing one.
+                            // In an array on one line an inner quote cannot be told from a closing
+                            // one.
                             return Some(Step::Bad(Malformed::NotJson));
                         }
                     }
@@ -608,12 +611,12 @@ impl Reader {
             if text.is_key || (text.inner == 0 && text.quote == Quote::Double && plain(body)) {
                 break;
             }
-            // `","` between the elements of an array: by far the most frequent end.
+            // `","` between two array elements is by far the most frequent end of a string.
             let in_array = matches!(self.stack.last(), Some(Frame { node: Node::Array(_), .. }));
             if in_array && text.inner == 0 && rest[hit..].starts_with(b"\",\"") {
                 break;
             }
-            text.look = Some(Look::new(self.pos + text.quote.len()));
+            text.lookahead = Some(Lookahead::new(self.pos + text.quote.len()));
         }
         let body = win.slice(text.body, text.candidate);
         let (is_key, quote, inner, raw) = (text.is_key, text.quote, text.inner, text.raw);
@@ -668,7 +671,7 @@ impl Reader {
                     return Some(Step::Bad(Malformed::NotJson));
                 };
                 match (repair, self.syntax) {
-                    // A name, and Python would look up what it holds.
+                    // A variable name, which Python would look up.
                     (Some(Repair::UnquotedValue), Syntax::Python) => {
                         return Some(Step::Bad(Malformed::Expression));
                     }
@@ -687,33 +690,33 @@ impl Reader {
     }
 }
 
-/// Bytes of a value without quotes, at most: longer ones are not numbers or literals of any use.
+/// The longest unquoted value in bytes. Numbers and literals are shorter.
 const MAX_BARE: usize = 512;
 
-/// A short name, path or number: a quote behind it ends the string beyond doubt, and waiting for more would only
-/// delay the judgement of the field.
+/// A short name, path or number. A quote after it certainly ends the string, and waiting for more
+/// bytes would only delay the field.
 fn plain(body: &[u8]) -> bool {
     !body.is_empty()
         && body.len() <= 256
         && body.iter().all(|b| b.is_ascii_alphanumeric() || *b >= 0x80 || b"_-./\\:@~+*%".contains(b))
 }
 
-enum Odd {
+enum UnicodeSpace {
     Space(usize),
     More,
     No,
 }
 
-/// Spaces that are not ASCII: U+00A0, U+200B–200D, U+2028/9, U+202F, U+3000, U+FEFF.
-fn odd_space(win: Window<'_>, at: usize) -> Odd {
+/// Spaces outside ASCII: U+00A0, U+200B–200D, U+2028/9, U+202F, U+3000, U+FEFF.
+fn unicode_space(win: Window<'_>, at: usize) -> UnicodeSpace {
     match win.from(at) {
-        [0xC2, 0xA0, ..] => Odd::Space(2),
+        [0xC2, 0xA0, ..] => UnicodeSpace::Space(2),
         [0xE2, 0x80, 0x80..=0x8D | 0xA8 | 0xA9 | 0xAF, ..]
         | [0xE3, 0x80, 0x80, ..]
-        | [0xEF, 0xBB, 0xBF, ..] => Odd::Space(3),
+        | [0xEF, 0xBB, 0xBF, ..] => UnicodeSpace::Space(3),
         [0xC2] | [0xE2] | [0xE2, 0x80] | [0xE3] | [0xE3, 0x80] | [0xEF] | [0xEF, 0xBB] if !win.eof => {
-            Odd::More
+            UnicodeSpace::More
         }
-        _ => Odd::No,
+        _ => UnicodeSpace::No,
     }
 }

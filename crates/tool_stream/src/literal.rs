@@ -1,4 +1,4 @@
-//! Values that stand without quotes, and whole values in a text.
+//! Unquoted values, and whole values inside a text.
 
 use memchr::memchr2;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::json::{Reader, Step, Syntax};
 use crate::text::Repairs;
 use crate::window::Window;
 
-/// The value of a word that stands without quotes.
+/// The value of an unquoted word.
 pub(crate) fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
     Some(match word {
         b"true" => (Value::Bool(true), None),
@@ -17,7 +17,7 @@ pub(crate) fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
         b"True" | b"TRUE" => (Value::Bool(true), Some(Repair::PythonLiteral)),
         b"False" | b"FALSE" => (Value::Bool(false), Some(Repair::PythonLiteral)),
         b"None" | b"NULL" | b"Null" | b"nil" => (Value::Null, Some(Repair::PythonLiteral)),
-        // There is no value that these stand for.
+        // JSON has no value for these.
         b"NaN" | b"nan" | b"Infinity" | b"-Infinity" | b"+Infinity" | b"inf" | b"-inf" | b"undefined" => {
             return None;
         }
@@ -29,7 +29,7 @@ pub(crate) fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
             )
         }
         _ => match serde_json::from_slice::<serde_json::Number>(word) {
-            // serde_json may be off by the last bit of a float, the standard library is not.
+            // serde_json may be off by the last bit of a float; the standard library is exact.
             Ok(number) if number.is_f64() => {
                 let exact =
                     std::str::from_utf8(word).ok()?.parse().ok().and_then(serde_json::Number::from_f64);
@@ -44,15 +44,15 @@ pub(crate) fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
                 };
                 let lead = if digits.starts_with('.') { "0" } else { "" };
                 let trail = if digits.ends_with('.') { "0" } else { "" };
-                let mended = format!("{sign}{lead}{digits}{trail}");
-                (Value::Number(serde_json::from_str(&mended).ok()?), Some(Repair::NumberFormat))
+                let repaired = format!("{sign}{lead}{digits}{trail}");
+                (Value::Number(serde_json::from_str(&repaired).ok()?), Some(Repair::NumberFormat))
             }
         },
     })
 }
 
-/// The array or object that `bytes` hold, as JSON or as Python writes it; `None` if they hold anything
-/// else. What had to be fixed is noted.
+/// The array, object or plain literal in `bytes`, in JSON or Python syntax; `None` if they hold
+/// anything else.
 pub(crate) fn literal(bytes: &[u8], repairs: &mut Repairs) -> Option<Value> {
     match bytes.first()? {
         b'{' | b'[' => {}
@@ -62,7 +62,7 @@ pub(crate) fn literal(bytes: &[u8], repairs: &mut Repairs) -> Option<Value> {
             return Some(value);
         }
     }
-    // Python's rules for strings where they are Python's, which its quotes show.
+    // A single quote comes first: the text is Python, so Python's string rules apply.
     let python = memchr2(b'\'', b'"', bytes).is_some_and(|at| bytes[at] == b'\'');
     let mut reader = Reader::new(0, 128, if python { Syntax::Python } else { Syntax::Json });
     let win = Window { bytes, base: 0, eof: true };

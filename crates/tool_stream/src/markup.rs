@@ -1,12 +1,12 @@
-//! Calls whose arguments are elements: `<parameter=path>`, `<arg_key>path</arg_key><arg_value>`,
-//! `<path>`.
+//! Reads calls whose arguments are elements: `<parameter=path>`,
+//! `<arg_key>path</arg_key><arg_value>`, `<path>`.
 //!
-//! A value is text that nobody escapes, so code in it may hold the very tags that end it. A closing
-//! tag ends the value only if what follows it goes on with the call: another argument, the end of the
+//! Values are not escaped, so code in a value may contain the very tags that end it. A closing tag
+//! ends the value only if what follows it continues the call: another argument, the end of the
 //! call, or the end of the answer. Elements of the same kind inside a value are counted.
 //!
-//! When the answer ends inside a value, [`Invoke::resolve`] looks for the reading that is left: the
-//! last closing tag that could have ended the value, or a closing tag that the model left out
+//! If the answer ends inside a value, [`Invoke::resolve`] looks for the remaining reading: the last
+//! closing tag that could have ended the value, or a closing tag that the model left out
 //! ([`Repair::MissingCloser`]).
 
 use memchr::{memchr, memrchr};
@@ -24,9 +24,9 @@ use crate::window::{Blanks, Window};
 pub(crate) struct Invoke {
     pub(crate) tool: String,
     pub(crate) start: usize,
-    /// Next byte to read.
+    /// Offset of the next byte to read.
     pub(crate) pos: usize,
-    /// Number of the call once it is open.
+    /// Index of the call, once it is opened.
     pub(crate) call: Option<usize>,
     pub(crate) arguments: Map<String, Value>,
     pub(crate) repairs: Repairs,
@@ -34,7 +34,7 @@ pub(crate) struct Invoke {
     state: State,
     /// Closing tags may be missing from here on.
     lenient: bool,
-    /// The tool's texts are reported while they are written.
+    /// The argument texts are reported while they are written.
     followed: bool,
     /// How far the tag at `pos` has been searched for its end.
     searched: usize,
@@ -45,20 +45,20 @@ pub(crate) struct Invoke {
 pub(crate) enum Closer {
     /// `</invoke>`, `</function>`
     Element,
-    /// The closing tag or token of the element around the call, `</tool_call>`.
+    /// The closing tag or token of the element around the call, such as `</tool_call>`.
     Wrapper,
-    /// The tool's own name, `</read_file>`.
+    /// The tag of the tool's own name, such as `</read_file>`.
     Tool,
-    /// Nothing: the opening tag was empty.
+    /// Nothing: the opening tag was self-closing.
     Empty,
 }
 
 #[derive(Debug)]
 enum State {
     Between,
-    /// In an argument's name, which begins at the offset.
+    /// Inside an argument's name, which begins at the offset.
     Key(usize),
-    /// Behind it.
+    /// After an argument's name.
     KeyEnd(String),
     Value(Field),
 }
@@ -69,17 +69,17 @@ struct Field {
     name: String,
     kind: Kind,
     body: usize,
-    /// Elements of the same kind that are open in it and begin a line.
+    /// Number of open elements of the same kind in the value that begin a line.
     depth: usize,
-    /// The last one that begins within a line, if it is open.
+    /// Offset of the last open element of the same kind that begins within a line.
     inline: Option<usize>,
-    /// The last closing tag that could have ended it.
+    /// Offset of the last closing tag that could have ended the value.
     closer: Option<usize>,
-    /// A closing tag may be missing before this offset.
+    /// Offset before which a closing tag may be missing.
     split: Option<usize>,
-    /// How far its text has been reported, and what was.
-    told: usize,
-    said: String,
+    /// The offset up to which the text was reported, and the reported text.
+    reported_to: usize,
+    reported: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,11 +91,11 @@ enum Kind {
         kimi: bool,
     },
     Pair,
-    /// An element with the argument's own name.
+    /// An element named after the argument.
     Child,
 }
 
-/// What became of it.
+/// The result of reading a call.
 pub(crate) enum Outcome {
     More,
     /// The object of `<function=f>{…}</function>` begins at `pos`.
@@ -106,7 +106,7 @@ pub(crate) enum Outcome {
 
 /// MiniMax M3 writes this token before each tag that is not part of a text.
 pub(crate) const MINIMAX: &[u8] = b"]<]minimax[>[";
-/// Elements that may stand around the arguments and mean nothing.
+/// Elements that may surround the arguments and mean nothing.
 pub(crate) const CONTAINERS: [&str; 7] =
     ["args", "arguments", "parameters", "params", "input", "file", "json"];
 
@@ -127,13 +127,13 @@ impl Invoke {
         }
     }
 
-    /// In the name of an argument that begins at `pos`.
+    /// Starts inside the name of an argument that begins at `pos`.
     pub(crate) fn in_key(mut self) -> Invoke {
         self.state = State::Key(self.pos);
         self
     }
 
-    /// True if nothing is missing but the closing tag.
+    /// True if only the closing tag is missing.
     pub(crate) fn only_closer_missing(&self) -> bool {
         matches!(self.state, State::Between) && !self.arguments.is_empty()
     }
@@ -142,8 +142,8 @@ impl Invoke {
         matches!(self.state, State::Value(_))
     }
 
-    /// At the end of an answer that the model ended itself: goes back to the reading that is left of
-    /// an open value, if there is one. Then there is more to [`run`](Invoke::run).
+    /// At the end of an answer that the model ended itself: returns to the remaining reading of an
+    /// open value, if there is one. Then [`run`](Invoke::run) has more to do.
     pub(crate) fn resolve(&mut self) -> bool {
         let State::Value(field) = &mut self.state else { return false };
         if self.lenient {
@@ -192,7 +192,7 @@ impl Invoke {
                     b'{' if self.arguments.is_empty() && matches!(self.state, State::Between) => {
                         return Outcome::Object;
                     }
-                    // The opening tag of the value was left out; its closing tag says where it ends.
+                    // The opening tag of the value is missing; its closing tag says where it ends.
                     _ => match &self.state {
                         State::KeyEnd(name) => {
                             let name = name.clone();
@@ -206,7 +206,7 @@ impl Invoke {
             } else {
                 let hit = memchr(b'<', rest);
                 self.pos = hit.map_or(win.end(), |hit| self.pos + hit);
-                self.tell(win, out);
+                self.report_lines(win, out);
                 if hit.is_none() {
                     return Outcome::More;
                 }
@@ -223,11 +223,11 @@ impl Invoke {
                             let name = String::from_utf8_lossy(win.slice(*body, self.pos)).trim().to_owned();
                             self.state = State::KeyEnd(name);
                         }
-                        // An opening tag written twice.
+                        // A duplicated opening tag.
                         Some(Tag::Key) if win.slice(*body, self.pos).trim_ascii().is_empty() => {
                             self.state = State::Key(self.pos + len);
                         }
-                        // Solar has one token between the two.
+                        // Solar writes one token between name and value.
                         Some(Tag::Value) => {
                             let name = String::from_utf8_lossy(win.slice(*body, self.pos)).trim().to_owned();
                             self.pos += len;
@@ -260,7 +260,7 @@ impl Invoke {
                         self.begin(name, Kind::Pair);
                         None
                     }
-                    // A closing tag written twice.
+                    // A duplicated closing tag.
                     Some(Tag::KeyEnd) => {
                         self.pos += len;
                         None
@@ -285,12 +285,12 @@ impl Invoke {
 
     fn begin(&mut self, name: String, kind: Kind) {
         let (body, closer, split) = (self.pos, None, None);
-        let (told, said) = (body, String::new());
-        let field = Field { name, kind, body, depth: 0, inline: None, closer, split, told, said };
+        let (reported_to, reported) = (body, String::new());
+        let field = Field { name, kind, body, depth: 0, inline: None, closer, split, reported_to, reported };
         self.state = State::Value(field);
     }
 
-    /// A tag between two arguments.
+    /// Handles a tag between two arguments.
     fn between(&mut self, win: Window<'_>, bytes: &[u8], tag: Option<Tag>) -> Option<Outcome> {
         let after = self.pos + bytes.len();
         let container = plain_element(bytes).filter(|(name, _)| CONTAINERS.contains(name)).map(|c| c.1);
@@ -314,7 +314,7 @@ impl Invoke {
                 return Some(Outcome::Complete);
             }
             Some(Tag::ParameterEnd | Tag::ValueEnd | Tag::KeyEnd) => self.pos = after,
-            // The closing tag was left out before the next call or the end of the calls.
+            // The closing tag is missing before the next call or the end of the calls.
             Some(
                 Tag::CallEnd
                 | Tag::ListEnd
@@ -340,12 +340,12 @@ impl Invoke {
                     Plain::Empty => self.pos = after,
                     Plain::Open => {
                         if CONTAINERS.contains(&name) {
-                            let rest = match win.behind_blanks(after) {
+                            let rest = match win.skip_blanks(after) {
                                 Blanks::More => return Some(Outcome::More),
-                                Blanks::Upto(at) => win.from(at),
+                                Blanks::Until(at) => win.from(at),
                                 Blanks::TooMany | Blanks::End => &[],
                             };
-                            // An array is a value.
+                            // An array is a value, not a container of arguments.
                             let item = b"<item>";
                             if !rest.is_empty() && item.starts_with(rest) && !win.eof {
                                 return Some(Outcome::More);
@@ -355,7 +355,7 @@ impl Invoke {
                                 return None;
                             }
                         }
-                        // Two files in one call, say: which of them is meant?
+                        // The same argument twice, such as two files in one call, is ambiguous.
                         if self.arguments.contains_key(name) {
                             return Some(Outcome::Failed(Malformed::NotJson));
                         }
@@ -369,7 +369,7 @@ impl Invoke {
         None
     }
 
-    /// A tag inside a value.
+    /// Handles a tag inside a value.
     fn value(
         &mut self,
         win: Window<'_>,
@@ -393,7 +393,7 @@ impl Invoke {
         };
         if closes {
             let fits = self.lenient
-                || match goes_on(win, after, &field.kind, &self.closer, &self.tool) {
+                || match call_continues(win, after, &field.kind, &self.closer, &self.tool) {
                     Some(fits) => fits,
                     None => return Some(Outcome::More),
                 };
@@ -420,7 +420,7 @@ impl Invoke {
                 && plain_element(bytes) == Some((self.tool.as_str(), Plain::Close));
         if next || ends {
             if self.lenient {
-                // Another argument may be in it.
+                // The value may contain another argument.
                 let holds_elements = win.slice(field.body, at).windows(2).any(|pair| pair == b"\n<");
                 if matches!(field.kind, Kind::Child) && ends && holds_elements {
                     return Some(Outcome::Failed(Malformed::NotJson));
@@ -453,12 +453,13 @@ impl Invoke {
         let value = match (&field.kind, cdata.unwrap_or(bytes)) {
             _ if nested.is_some() => nested.unwrap_or_default(),
             (_, text) if raw => Value::String(utf8(text.to_vec(), &mut self.repairs)),
-            // Without a closing tag of its own the line break before the next tag is not part of it.
+            // If its closing tag is missing, the line break before the next tag is not part of the
+            // value.
             (Kind::Pair, text) if self.lenient => untyped(&field.name, trim_end(text), &mut self.repairs),
             (Kind::Pair, text) => untyped(&field.name, text, &mut self.repairs),
             (_, text) => untyped(&field.name, trim_lines(text), &mut self.repairs),
         };
-        // Escaped for XML, or meant so: a shell would be given the one for the other.
+        // Either escaped for XML or meant literally. The shell must not get the wrong one.
         if matches!(field.name.as_str(), "command" | "cmd")
             && value.as_str().is_some_and(|text| text.contains("&amp;") || text.contains("&lt;"))
         {
@@ -466,7 +467,7 @@ impl Invoke {
         }
         if let Some(call) = self.call {
             if let (true, Value::String(text)) = (field.followed(self.followed), &value)
-                && let Some(rest) = text.strip_prefix(&field.said)
+                && let Some(rest) = text.strip_prefix(&field.reported)
             {
                 let (path, text) = (field.name.clone(), rest.to_owned());
                 out.push(Event::FieldText { call, path, text, closed: true });
@@ -476,8 +477,8 @@ impl Invoke {
         self.arguments.insert(field.name, value);
     }
 
-    /// Reports the whole lines before `pos` of a text that somebody follows.
-    fn tell(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
+    /// Reports the whole lines before `pos` of a followed text.
+    fn report_lines(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         let (State::Value(field), Some(call)) = (&mut self.state, self.call) else { return };
         if !field.followed(self.followed) || self.lenient || field.depth > 0 {
             return;
@@ -487,52 +488,52 @@ impl Invoke {
             Kind::Pair => false,
             Kind::Child => true,
         };
-        if field.told == field.body && trimmed {
+        if field.reported_to == field.body && trimmed {
             match win.slice(field.body, self.pos) {
                 [] | [b'\r'] => return,
-                [b'\r', b'\n', ..] => field.told += 2,
-                [b'\n', ..] => field.told += 1,
+                [b'\r', b'\n', ..] => field.reported_to += 2,
+                [b'\n', ..] => field.reported_to += 1,
                 _ => {}
             }
         }
-        // The line break before the closing tag is not part of the text, so one that nothing follows
-        // is not reported yet.
-        let news = win.slice(field.told, self.pos.max(field.told));
+        // The line break before the closing tag is not part of the text, so hold back one that
+        // nothing follows yet.
+        let news = win.slice(field.reported_to, self.pos.max(field.reported_to));
         let Some(last) = news.len().checked_sub(1).and_then(|last| memrchr(b'\n', &news[..last])) else {
             return;
         };
         let Ok(text) = std::str::from_utf8(&news[..=last]) else { return };
-        field.told += text.len();
-        field.said.push_str(text);
+        field.reported_to += text.len();
+        field.reported.push_str(text);
         out.push(Event::FieldText { call, path: field.name.clone(), text: text.to_owned(), closed: false });
     }
 }
 
 impl Field {
-    /// Whether it is a text that is worth following.
+    /// Whether the value is a text to report while it is written.
     fn followed(&self, followed: bool) -> bool {
         let text = matches!(self.kind, Kind::Parameter { string: Some(true), .. });
         followed && (text || is_textual(&self.name))
     }
 }
 
-/// Whether it is one of Kimi K3's tags.
+/// True for Kimi K3's tags.
 fn is_kimi(tag: &[u8]) -> bool {
     tag.starts_with(b"<|open|>") || tag.starts_with(b"<|close|>")
 }
 
-/// Whether the call goes on behind a closing tag that ends at `after`; `None` if more bytes are needed
-/// to say.
-fn goes_on(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, tool: &str) -> Option<bool> {
-    let mut at = match win.behind_blanks(after) {
-        Blanks::Upto(at) => at,
+/// Whether the call continues after a closing tag that ends at `after`; `None` if more bytes are
+/// needed.
+fn call_continues(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, tool: &str) -> Option<bool> {
+    let mut at = match win.skip_blanks(after) {
+        Blanks::Until(at) => at,
         Blanks::More => return None,
         Blanks::TooMany => return Some(false),
         Blanks::End => return Some(true),
     };
     if win.from(at).starts_with(MINIMAX) {
-        at = match win.behind_blanks(at + MINIMAX.len()) {
-            Blanks::Upto(at) => at,
+        at = match win.skip_blanks(at + MINIMAX.len()) {
+            Blanks::Until(at) => at,
             Blanks::More => return None,
             Blanks::TooMany | Blanks::End => return Some(false),
         };
@@ -563,14 +564,14 @@ fn goes_on(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, tool: &s
     Some(fits)
 }
 
-/// True if only blanks stand between the start of the value, or of the line, and `at`.
+/// True if only whitespace is between the start of the value, or of the line, and `at`.
 fn begins_line(win: Window<'_>, body: usize, at: usize) -> bool {
     let before = win.slice(body.max(at.saturating_sub(64)), at);
     let last = before.iter().rev().find(|b| !matches!(b, b' ' | b'\t'));
     matches!(last, None | Some(b'\n'))
 }
 
-/// Arguments that are text even if the text is a number or JSON.
+/// Arguments that are text even if they look like a number or JSON.
 const TEXTS: [&str; 30] = [
     "body",
     "cmd",
@@ -608,8 +609,8 @@ fn is_textual(name: &str) -> bool {
     TEXTS.contains(&name)
 }
 
-/// A value without a type: numbers, literals and data are what JSON or Python read in them, text is
-/// text. What is by its name the text of a file stays text even if it is JSON.
+/// Reads a value without a declared type: numbers, literals and data as JSON or Python would read
+/// them, anything else as text. Arguments that are texts by name stay text even if they hold JSON.
 pub(crate) fn untyped(name: &str, bytes: &[u8], repairs: &mut Repairs) -> Value {
     let bare = bytes.trim_ascii();
     if !is_textual(name) {
@@ -621,8 +622,8 @@ pub(crate) fn untyped(name: &str, bytes: &[u8], repairs: &mut Repairs) -> Value 
     Value::String(utf8(bytes.to_vec(), repairs))
 }
 
-/// Without the line breaks that put the value on lines of its own: the one behind the opening tag and,
-/// if there is that one, the one before the closing tag.
+/// Removes the line breaks that put the value on lines of its own: the one after the opening tag
+/// and, if that is present, the one before the closing tag.
 pub(crate) fn trim_lines(bytes: &[u8]) -> &[u8] {
     match bytes.strip_prefix(b"\r\n").or_else(|| bytes.strip_prefix(b"\n")) {
         Some(bytes) => trim_end(bytes),

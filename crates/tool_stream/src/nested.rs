@@ -1,5 +1,5 @@
-//! Arrays and objects that are written as elements inside a value, as MiniMax M3 does: `<item>` for an
-//! element of an array, an element with its name for a member of an object.
+//! Arrays and objects written as nested elements, as MiniMax M3 does: `<item>` for an array
+//! element, an element named after the key for an object member.
 
 use memchr::memmem;
 use serde_json::{Map, Value};
@@ -8,11 +8,11 @@ use crate::markup::{MINIMAX, untyped};
 use crate::tags::{Plain, plain_element};
 use crate::text::Repairs;
 
-/// Elements inside one another, at most.
+/// The maximum nesting depth of elements.
 const MAX_DEPTH: usize = 16;
 
-/// The array or object that `bytes` hold; `None` if they are text. With MiniMax's token before its
-/// tags a tag without it is text; without the token only an array can be told from text.
+/// The array or object in `bytes`; `None` if they are text. After MiniMax's token, tags without the
+/// token are text. Without the token, only an array can be told from text.
 pub(crate) fn value(bytes: &[u8], repairs: &mut Repairs) -> Option<Value> {
     let text = bytes.trim_ascii();
     let prefix = if text.starts_with(MINIMAX) { MINIMAX } else { b"" };
@@ -46,7 +46,7 @@ fn container(mut text: &[u8], prefix: &[u8], depth: usize, repairs: &mut Repairs
     }
 }
 
-/// The element at the start of `text`: its name, what it holds, and what follows it.
+/// The element at the start of `text`: its name, its content, and what follows it.
 fn element<'a>(text: &'a [u8], prefix: &[u8]) -> Option<(String, &'a [u8], &'a [u8])> {
     let tag = text.strip_prefix(prefix)?.trim_ascii_start();
     let len = memchr::memchr(b'>', tag)? + 1;

@@ -1,4 +1,5 @@
-//! An object being read that may be a call: opens the call as soon as that is certain, reports its fields, completes it.
+//! Reads an object that may be a call: opens the call as soon as that is certain, reports its
+//! fields and completes it.
 
 use serde_json::{Map, Value};
 
@@ -10,61 +11,62 @@ use crate::tags::{Tag, classify, tag_length};
 use crate::text::Repairs;
 use crate::window::Window;
 
-/// A tool whose name stood before the object: the object is its arguments.
+/// A tool named before the object. The object is its arguments.
 #[derive(Debug, Clone)]
 pub(crate) struct Named {
     pub(crate) tool: String,
-    /// First byte of the call.
+    /// Offset of the call's first byte.
     pub(crate) start: usize,
 }
 
-/// What became of the object.
+/// The result of reading an object.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     More,
-    /// [`Candidate::eligible`] must be known now.
+    /// [`Candidate::eligible`] must be decided now.
     Ask,
-    /// Closed at `reader.pos`. True if there was a call in it.
+    /// Closed at `reader.pos`. `called` is true if it held a call.
     Closed {
         called: bool,
     },
-    /// Given up at `reader.pos`. True if a call had begun in it.
+    /// Abandoned at `reader.pos`. `called` is true if a call had begun in it.
     Failed {
         why: Malformed,
         called: bool,
     },
 }
 
-/// The object and what is known of the call in it.
+/// An object and what is known so far of the call in it.
 #[derive(Debug)]
 pub(crate) struct Candidate {
     pub(crate) start: usize,
     pub(crate) reader: Reader,
-    /// Whether it stands where a call may stand. Looked into when its first key asks for it: most objects never do.
+    /// Whether a call is allowed here. Decided only when the first key requires it, which most
+    /// objects never do.
     pub(crate) eligible: Option<bool>,
-    /// It begins its line.
+    /// The object is the first thing on its line.
     pub(crate) line_start: bool,
-    /// Something before it announced a call.
+    /// A token or tag before the object announced a call.
     pub(crate) announced: bool,
     named: Option<Named>,
     /// Depth of the object that is the call: 1, or 3 inside `{"tool_calls": [`.
     root: usize,
     tool: Option<Tool>,
-    /// A key for arguments has been seen.
+    /// A key for arguments was seen.
     arguments: bool,
-    /// Number of the call that was opened, and the key its arguments stand under.
+    /// The index of the opened call and the key of its arguments.
     opened: Option<(usize, String)>,
     fields: usize,
-    /// The texts of its arguments, when they are reported while they are written.
+    /// Reports the argument texts while they are written, if the tool is followed.
     follow: Option<Follow>,
-    /// Calls completed.
+    /// Number of calls completed.
     done: usize,
 }
 
 #[derive(Debug)]
 struct Tool {
     name: String,
-    /// The key it stands under.
+    /// The key whose value is the name.
     key: String,
 }
 
@@ -100,13 +102,13 @@ impl Candidate {
         }
     }
 
-    /// The call was opened before its object began.
-    pub(crate) fn opened_as(&mut self, call: usize, options: &Options) {
+    /// Records that the call was opened before its object began.
+    pub(crate) fn mark_opened(&mut self, call: usize, options: &Options) {
         self.opened = Some((call, String::new()));
-        self.follow = self.named.as_ref().and_then(|named| following(&named.tool, options));
+        self.follow = self.named.as_ref().and_then(|named| follow_if_requested(&named.tool, options));
     }
 
-    /// Reads what is at hand. `calls` counts the calls of the stream.
+    /// Reads the buffered bytes. `calls` counts the calls of the stream.
     pub(crate) fn run(
         &mut self,
         win: Window<'_>,
@@ -118,7 +120,7 @@ impl Candidate {
             && self.opened.is_none()
         {
             self.opened = Some((*calls, String::new()));
-            self.follow = following(&named.tool, options);
+            self.follow = follow_if_requested(&named.tool, options);
             out.push(Event::CallOpened { call: *calls, tool: named.tool.clone() });
             *calls += 1;
         }
@@ -131,7 +133,7 @@ impl Candidate {
             }
             match step {
                 Step::More => {
-                    self.followed(out, |follow, reader, call, root, out| {
+                    self.report_text(out, |follow, reader, call, root, out| {
                         follow.open(reader, win, call, root, out)
                     });
                     return Outcome::More;
@@ -152,7 +154,7 @@ impl Candidate {
                 Step::Opened => self.container(),
                 Step::Key => self.key(options, calls, out),
                 Step::Added => {
-                    self.followed(out, |follow, reader, call, root, out| {
+                    self.report_text(out, |follow, reader, call, root, out| {
                         follow.added(reader, call, root, out)
                     });
                     if let Err(why) = self.added(options, calls, out) {
@@ -163,25 +165,25 @@ impl Candidate {
         }
     }
 
-    /// The answer to [`Outcome::Ask`], which a key of the outermost object asked for.
+    /// Answers [`Outcome::Ask`].
     pub(crate) fn answer(&mut self, eligible: bool) {
         self.eligible = Some(eligible);
         self.arguments |= self.reader.key_at(1).is_some_and(shape::is_arguments);
     }
 
-    /// True if what has been read was meant as a call.
-    pub(crate) fn begun(&self) -> bool {
-        let in_list = self.root == 3 && self.reader.key_at(1).is_some_and(shape::is_sure_list);
+    /// True if the bytes so far were meant as a call.
+    pub(crate) fn has_begun(&self) -> bool {
+        let in_list = self.root == 3 && self.reader.key_at(1).is_some_and(shape::is_unambiguous_list);
         let named = self.tool.as_ref().is_some_and(|tool| tool.explicit() || self.arguments);
         self.eligible == Some(true)
             && (self.announced || self.done > 0 || self.opened.is_some() || in_list || named)
     }
 
-    /// The value, if the tag that closes the call stands where one or two braces are missing. `None` if
-    /// more bytes are needed to say.
+    /// The value, if the tag that closes the call comes where one or two braces are missing. `None`
+    /// if more bytes are needed.
     fn closed_by_tag(&mut self, win: Window<'_>) -> Option<Option<Value>> {
         let at = self.reader.pos;
-        if win.get(at) != Some(b'<') || !self.announced || self.named.is_some() || !self.reader.behind_value()
+        if win.get(at) != Some(b'<') || !self.announced || self.named.is_some() || !self.reader.after_value()
         {
             return Some(None);
         }
@@ -195,7 +197,7 @@ impl Candidate {
     }
 
     fn failed(&self, why: Malformed) -> Outcome {
-        Outcome::Failed { why, called: self.begun() }
+        Outcome::Failed { why, called: self.has_begun() }
     }
 
     fn container(&mut self) {
@@ -211,12 +213,12 @@ impl Candidate {
         }
     }
 
-    /// A key inside the arguments makes it certain that this is a call and not, say, a schema.
+    /// Opens the call at the first key inside its arguments, which rules out, say, a schema.
     fn key(&mut self, options: &Options, calls: &mut usize, out: &mut Vec<Event>) {
         let depth = self.reader.depth();
         if depth == self.root && self.reader.key_at(depth).is_some_and(shape::is_arguments) {
             self.arguments = true;
-            // A tool that does not exist is refused whatever its arguments are.
+            // An unknown tool is refused whatever its arguments are.
             if self.opened.is_none()
                 && self.named.is_none()
                 && let Some(tool) = &self.tool
@@ -232,8 +234,11 @@ impl Candidate {
         }
         let Some(holder) = self.reader.key_at(self.root) else { return };
         let Some(tool) = &self.tool else { return };
-        let certain =
-            if tool.explicit() { shape::is_arguments(holder) } else { shape::is_sure_arguments(holder) };
+        let certain = if tool.explicit() {
+            shape::is_arguments(holder)
+        } else {
+            shape::is_unambiguous_arguments(holder)
+        };
         let field = self.reader.key_at(self.root + 1).unwrap_or_default();
         let described = self
             .reader
@@ -248,23 +253,23 @@ impl Candidate {
     fn open(&mut self, holder: String, options: &Options, calls: &mut usize, out: &mut Vec<Event>) {
         let Some(tool) = &self.tool else { return };
         let name = options.bare_name(&tool.name);
-        self.follow = following(&name, options);
+        self.follow = follow_if_requested(&name, options);
         out.push(Event::CallOpened { call: *calls, tool: name });
         self.opened = Some((*calls, holder));
         *calls += 1;
     }
 
-    /// Does something with the texts of the open call's arguments, if somebody wants them and they are what is being read.
-    fn followed(
+    /// Calls `report` if the text being read belongs to the arguments of a followed call.
+    fn report_text(
         &mut self,
         out: &mut Vec<Event>,
-        what: impl FnOnce(&mut Follow, &Reader, usize, usize, &mut Vec<Event>),
+        report: impl FnOnce(&mut Follow, &Reader, usize, usize, &mut Vec<Event>),
     ) {
         if let (Some(follow), Some((call, holder))) = (&mut self.follow, &self.opened)
             && self.reader.depth() > self.root
             && (self.named.is_some() || self.reader.key_at(self.root) == Some(holder.as_str()))
         {
-            what(follow, &self.reader, *call, self.root, out);
+            report(follow, &self.reader, *call, self.root, out);
         }
     }
 
@@ -296,7 +301,7 @@ impl Candidate {
         }
     }
 
-    /// A member of the object that may be the call.
+    /// Handles a member of the object that may be the call.
     fn member(&mut self) -> Result<(), Malformed> {
         let Some(key) = self.reader.key_at(self.root) else { return Ok(()) };
         if !shape::is_name(key) {
@@ -308,7 +313,8 @@ impl Candidate {
         let Some(Value::String(name)) = map.and_then(|m| m.get(&key)) else { return Ok(()) };
         let name = name.clone();
         if let Some(old) = &self.tool {
-            // "tool" wins over "name", whichever comes first; of two such keys the first counts.
+            // `"tool"` wins over `"name"`, whichever comes first. Of two such keys the first
+            // counts.
             if old.key != key && (!explicit || old.explicit()) {
                 return Ok(());
             }
@@ -340,7 +346,7 @@ impl Candidate {
         let Value::Object(map) = value else { return Outcome::Closed { called: self.done > 0 } };
         if let Some(named) = self.named.take() {
             let shape = Shape { tool: named.tool, arguments: Value::Object(map) };
-            self.emit(shape, (named.start, span.1), self.reader.repairs, calls, out);
+            self.emit(shape, (named.start, span.1), self.reader.repairs.clone(), calls, out);
         } else if self.root == 1 {
             if shape::has_broken_arguments(&map) {
                 return Outcome::Failed { why: Malformed::NotJson, called: true };
@@ -366,7 +372,7 @@ impl Candidate {
         calls: &mut usize,
         out: &mut Vec<Event>,
     ) {
-        let mut repairs = self.reader.repairs;
+        let mut repairs = self.reader.repairs.clone();
         let opened_under = self.opened.as_ref().map(|(_, holder)| holder.clone());
         let shape = match (&self.tool, opened_under) {
             (Some(tool), Some(holder)) if self.fields > 0 => {
@@ -374,7 +380,7 @@ impl Candidate {
                 Some(Shape { tool: options.bare_name(&tool.name), arguments })
             }
             (Some(tool), Some(_)) => Some(
-                // Opened for its unknown name: a call whatever it holds.
+                // Opened because its name is unknown: a call whatever it holds.
                 shape::call_of(&map, self.announced, options, &mut repairs).unwrap_or_else(|| Shape {
                     tool: options.bare_name(&tool.name),
                     arguments: Value::Object(Map::new()),
@@ -420,12 +426,13 @@ impl Candidate {
     }
 }
 
-fn following(tool: &str, options: &Options) -> Option<Follow> {
+fn follow_if_requested(tool: &str, options: &Options) -> Option<Follow> {
     options.followed.iter().any(|t| t == tool).then(Follow::default)
 }
 
 impl Candidate {
-    /// Whether a cut-off object, of which no tool is known yet, was meant as a call: it has no key but those of calls.
+    /// Whether a truncated object without a known tool was meant as a call: it has only keys that
+    /// calls have.
     pub(crate) fn may_begin(&self, win: Window<'_>) -> bool {
         let Some(map) = self.reader.map_at(1) else { return false };
         let key = match self.reader.open_key() {

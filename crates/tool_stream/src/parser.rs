@@ -1,7 +1,8 @@
-//! The outer scanner: splits the stream into prose, think blocks, fences, tokens and objects.
+//! The outer scanner: splits the stream into prose, thinking blocks, fences, tokens and objects.
 //!
-//! Every decision depends on the bytes up to a definite offset and waits until they are there; that is why the events
-//! do not depend on the chunks. What belongs to tags is in `tokens.rs`, what belongs to fences in `blocks.rs`.
+//! Every decision depends on the bytes up to a fixed offset and waits until they have arrived, so
+//! events do not depend on chunk boundaries. `tokens.rs` handles tags and `blocks.rs` handles
+//! fences.
 
 use std::mem::Discriminant;
 
@@ -19,88 +20,88 @@ use crate::whole_file::File;
 use crate::window::Window;
 use crate::{prose, python};
 
-/// The streaming parser. See the crate's documentation for what it understands.
+/// The streaming parser. The crate documentation describes what it understands.
 #[derive(Debug)]
 pub struct Parser {
     pub(crate) options: Options,
     buf: Vec<u8>,
     /// Offset of `buf[0]` in the stream.
     base: usize,
-    /// Offset of the next byte to look at.
+    /// Offset of the next byte to scan.
     pub(crate) pos: usize,
     /// Text before this offset has been shown or dropped.
     pub(crate) shown: usize,
-    /// Text from here on is held back until it is known whether it surrounds a call.
+    /// Text from here on is held back until it is clear whether it surrounds a call.
     pub(crate) hold: Option<usize>,
     pub(crate) mode: Mode,
     pub(crate) calls: usize,
-    /// Only blanks so far on this line.
+    /// The line has only whitespace so far.
     pub(crate) line_blank: bool,
-    /// No call begins on the rest of this line: a broken call ended on it, or may go on there.
-    pub(crate) line_dead: bool,
-    /// A call broke. Where it ended is a guess, and what stands in its strings must not be taken for calls: from here
-    /// on only what begins in the first column counts, or what stands behind a closing tag or token.
-    pub(crate) wary: bool,
+    /// No call can begin on the rest of this line: a malformed call ended here, or may continue
+    /// here.
+    pub(crate) skip_line: bool,
+    /// A call was malformed. Its end is a guess and its strings may hold calls, so from here on a
+    /// call counts only in the first column, or after a closing tag or token.
+    pub(crate) after_malformed: bool,
     /// At the first byte of a line.
     pub(crate) column_zero: bool,
-    /// The end of the text shown so far.
+    /// The end of the text emitted so far.
     pub(crate) tail: Vec<u8>,
     pub(crate) fence: Option<Fence>,
     /// Length of the backtick run that opened inline code on this line.
     pub(crate) inline: usize,
     /// A token or tag has announced a call.
     pub(crate) announced: bool,
-    /// Directly behind a call: stray closers are dropped.
-    pub(crate) behind_call: bool,
-    /// The closing fence of a token call's arguments is still to come.
-    pub(crate) swallow_fence: bool,
-    /// Somebody else's turn, invented by the model.
+    /// Directly after a call: stray closing brackets are dropped.
+    pub(crate) after_call: bool,
+    /// The closing fence around a call's arguments is still to come.
+    pub(crate) skip_closing_fence: bool,
+    /// Inside a turn of someone else that the model invented.
     pub(crate) foreign: bool,
-    /// The next word is the role whose turn begins.
+    /// The next word is the role of the turn that begins here.
     pub(crate) role_follows: bool,
     pub(crate) think_seen: bool,
     pub(crate) thinking: Thinking,
-    /// Calls as Python writes them count here.
+    /// Python calls count here.
     pub(crate) python: bool,
     /// A tag has opened a list of calls.
     pub(crate) listed: bool,
-    /// The tag that opened an example, which is text up to its end.
+    /// The tag that opened an example. Everything up to its end is text.
     pub(crate) example: Option<Discriminant<Tag>>,
-    /// Where the first call begins that is one only if it ends the answer.
+    /// Start of the first call that only counts if it ends the answer.
     pub(crate) deferred: Option<usize>,
-    /// The answer ends in a tag behind one that opens calls.
+    /// The answer ends inside a tag, after a tag that opens calls.
     pub(crate) cut_tag: bool,
-    /// A call in ReAct's lines was read.
-    pub(crate) reacted: bool,
-    /// The text so far of an answer that may be nothing but calls as Python writes them, and where it
-    /// begins.
+    /// A ReAct call was read.
+    pub(crate) saw_react: bool,
+    /// The text so far of an answer that may consist of Python calls only, and its offset.
     pub(crate) answer: Vec<u8>,
     answer_start: usize,
-    /// Something was said that is not blank.
-    answered: bool,
-    /// This parser looks for calls in a part of an answer.
-    pub(crate) innermost: bool,
-    /// Bytes looked at again after a failed object.
-    pub(crate) again: usize,
-    /// Objects for which the text before them was judged.
-    pub(crate) asked: usize,
-    /// How far the tag at hand has been searched for its end.
+    /// The answer has begun: some text was not whitespace.
+    answer_begun: bool,
+    /// A nested parser that looks for calls in part of an answer.
+    pub(crate) is_nested: bool,
+    /// Bytes rescanned after failed objects.
+    pub(crate) rescanned: usize,
+    /// Objects for which the preceding text was judged.
+    pub(crate) lead_ins_judged: usize,
+    /// How far the current tag has been searched for its end.
     pub(crate) searched: usize,
     finished: bool,
 }
 
-/// Where in the stream the parser is.
+/// The region of the stream that the parser is in.
 #[derive(Debug)]
 pub(crate) enum Mode {
     Text,
     Think,
-    /// Inside what a tool would have answered.
+    /// Inside a tool result that the model invented.
     Result,
     Object(Box<Candidate>),
     Head(Box<Head>),
     Header(Box<Header>),
     Raw(Box<Raw>),
-    /// In an answer that begins like a call in Python, up to its closing bracket.
+    /// In an answer that begins like a Python call, up to its closing bracket.
     Python(Brackets),
     Invoke(Box<Invoke>),
     File(Box<File>),
@@ -111,13 +112,13 @@ pub(crate) enum Flow {
     More,
 }
 
-/// Bytes held back around a possible call, at most.
+/// The most bytes to hold back around a possible call.
 const MAX_HOLD: usize = 4096;
-/// Bytes of an answer that may be written in Python, at most.
+/// The most bytes to keep of an answer that may be written in Python.
 const MAX_ANSWER: usize = 1 << 20;
 
 impl Parser {
-    /// A parser at the start of a stream.
+    /// Creates a parser at the start of a stream.
     #[must_use]
     pub fn new(options: Options) -> Parser {
         let thinks = options.starts_thinking;
@@ -132,15 +133,15 @@ impl Parser {
             mode: Mode::Text,
             calls: 0,
             line_blank: true,
-            line_dead: false,
-            wary: false,
+            skip_line: false,
+            after_malformed: false,
             column_zero: true,
             tail: Vec::new(),
             fence: None,
             inline: 0,
             announced: false,
-            behind_call: false,
-            swallow_fence: false,
+            after_call: false,
+            skip_closing_fence: false,
             foreign: false,
             role_follows: false,
             thinking: Thinking::default(),
@@ -149,13 +150,13 @@ impl Parser {
             example: None,
             answer: Vec::new(),
             answer_start: 0,
-            answered: false,
+            answer_begun: false,
             deferred: None,
             cut_tag: false,
-            reacted: false,
-            innermost: false,
-            again: 0,
-            asked: 0,
+            saw_react: false,
+            is_nested: false,
+            rescanned: 0,
+            lead_ins_judged: 0,
             searched: 0,
             finished: false,
         };
@@ -165,20 +166,21 @@ impl Parser {
         parser
     }
 
-    /// Takes the next bytes of the stream, however they were cut, and appends what they bring to `out`.
+    /// Consumes the next bytes of the stream, chunked in any way, and appends the resulting events
+    /// to `out`.
     pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) {
         if self.finished {
             return;
         }
         if self.buf.is_empty() {
-            // Nothing is left over from before: read the bytes where they are and keep what is still needed.
+            // Nothing is buffered: scan the bytes in place and keep only what is still needed.
             self.run(Window { bytes, base: self.base, eof: false }, out);
             let keep = self.needed();
             self.buf.extend_from_slice(&bytes[keep - self.base..]);
             self.base = keep;
             return;
         }
-        // The buffer steps aside so that the window does not borrow the parser.
+        // Take the buffer out of `self` so that the window does not borrow the parser.
         let mut buf = std::mem::take(&mut self.buf);
         buf.extend_from_slice(bytes);
         self.run(Window { bytes: &buf, base: self.base, eof: false }, out);
@@ -193,7 +195,7 @@ impl Parser {
         self.buf = buf;
     }
 
-    /// The stream has ended. Whatever is still open is text or [`Event::Malformed`], never a call.
+    /// Ends the stream. Whatever is still open becomes text or [`Event::Malformed`], never a call.
     pub fn finish(&mut self, end: End, out: &mut Vec<Event>) {
         if self.finished {
             return;
@@ -205,7 +207,19 @@ impl Parser {
         self.finished = true;
     }
 
-    /// True if the stream so far ends inside a thought.
+    /// The events of `text`, part of an answer that has ended. `certain`: it holds calls or nothing.
+    pub(crate) fn parse_part(text: &[u8], options: &Options, certain: bool) -> Vec<Event> {
+        let followed = Vec::new();
+        let options = Options { starts_thinking: false, whole_file: false, followed, ..options.clone() };
+        let mut parser = Parser::new(options);
+        (parser.is_nested, parser.after_call, parser.python) = (true, certain, certain);
+        let mut events = Vec::new();
+        parser.feed(text, &mut events);
+        parser.finish(End::Stop, &mut events);
+        events
+    }
+
+    /// True if the stream so far ends inside a thinking block.
     #[must_use]
     pub fn thinking(&self) -> bool {
         matches!(self.mode, Mode::Think)
@@ -218,7 +232,7 @@ impl Parser {
         }
     }
 
-    /// Offset of the first byte that may be looked at again.
+    /// Offset of the first byte that may be scanned again.
     fn needed(&self) -> usize {
         let needed = match &self.mode {
             Mode::Object(candidate) => candidate.start,
@@ -248,8 +262,6 @@ impl Parser {
         }
     }
 
-    // ---- prose -----------------------------------------------------------------------------------------------
-
     fn text(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Some(byte) = win.get(self.pos) else { return Flow::More };
         if self.hold.is_some_and(|hold| self.pos - hold > MAX_HOLD) {
@@ -258,7 +270,7 @@ impl Parser {
         if self.file_begins(byte, out) {
             return Flow::Go;
         }
-        if !self.answered
+        if !self.answer_begun
             && self.line_blank
             && (byte == b'[' || byte.is_ascii_alphabetic())
             && win.slice(self.shown, self.pos).iter().all(u8::is_ascii_whitespace)
@@ -273,23 +285,23 @@ impl Parser {
                 Some(false) => {}
             }
         }
-        if std::mem::take(&mut self.column_zero) && self.wary {
-            self.line_dead = !matches!(byte, b'{' | b'[' | b'<' | b'`' | b'~');
+        if std::mem::take(&mut self.column_zero) && self.after_malformed {
+            self.skip_line = !matches!(byte, b'{' | b'[' | b'<' | b'`' | b'~');
         }
         match byte {
             b'\n' => {
                 self.pos += 1;
-                if self.line_blank && !self.behind_call {
+                if self.line_blank && !self.after_call {
                     self.example = None;
                 }
                 self.line_blank = true;
-                self.line_dead = false;
+                self.skip_line = false;
                 self.column_zero = true;
                 self.inline = 0;
                 Flow::Go
             }
-            b'<' if self.line_dead => self.tag_on_dead_line(win, out),
-            _ if self.line_dead => {
+            b'<' if self.skip_line => self.tag_on_skipped_line(win, out),
+            _ if self.skip_line => {
                 let rest = win.from(self.pos);
                 let len = rest.iter().position(|b| matches!(b, b'\n' | b'<')).unwrap_or(rest.len());
                 self.plain(len.max(1))
@@ -299,7 +311,7 @@ impl Parser {
                 Flow::Go
             }
             b']' => self.closing_bracket(win, out),
-            b',' | b';' | b'}' | b')' if self.behind_call => {
+            b',' | b';' | b'}' | b')' if self.after_call => {
                 self.skip(win, self.pos + 1, out);
                 Flow::Go
             }
@@ -308,19 +320,19 @@ impl Parser {
             b'<' => self.tag(win, out),
             b'[' => self.bracket(win, out),
             b'(' | b'"' | b'\'' if self.line_blank && self.fence.as_ref().is_none_or(|f| f.fresh) => {
-                self.without_brace(win, out)
+                self.missing_brace(win, out)
             }
             0xEF if self.pos == 0 => self.byte_order_mark(win),
             0xE2 => self.literal(win, out),
             b'a'..=b'z' if self.role_follows => self.role(win, out),
             b'a'..=b'z' | b'A'..=b'Z' | b'_'
-                if self.python && (self.line_blank || self.behind_call || self.hold.is_some()) =>
+                if self.python && (self.line_blank || self.after_call || self.hold.is_some()) =>
             {
                 self.python_call(win, out)
             }
             b'U' | b'H' if self.line_blank && self.fence.is_none() => self.invented_turn(win, out),
             b'f' | b'H' | b'&' if self.line_blank => self.literal(win, out),
-            b'O' if self.line_blank && self.reacted => self.observation(win),
+            b'O' if self.line_blank && self.saw_react => self.observation(win),
             b'#' if self.line_blank && self.fence.is_none() => self.instruction(win),
             _ => {
                 let stops = |b: &u8| matches!(b, b'\n' | b'`' | b'~' | b'{' | b'<' | b'[' | b']' | 0xE2);
@@ -331,7 +343,8 @@ impl Parser {
         }
     }
 
-    /// The text right before what comes now, as far as it is looked at, in whatever pieces it came: whole words.
+    /// The text right before the current position, in whole words and independent of chunk
+    /// boundaries.
     pub(crate) fn before(&self) -> &[u8] {
         let Some(cut) = self.tail.len().checked_sub(prose::REACH + 1) else { return &self.tail };
         let reached = &self.tail[cut..];
@@ -339,10 +352,10 @@ impl Parser {
         &reached[word..]
     }
 
-    /// Prose: whatever was held back before it is prose too.
+    /// Treats the next `len` bytes, and anything held back before them, as prose.
     pub(crate) fn plain(&mut self, len: usize) -> Flow {
         self.line_blank = false;
-        self.behind_call = false;
+        self.after_call = false;
         self.role_follows = false;
         self.python = false;
         self.listed = false;
@@ -354,7 +367,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Drops the bytes up to `to`, which mean nothing to a reader.
+    /// Drops the bytes up to `to`: they mean nothing to a reader.
     pub(crate) fn skip(&mut self, win: Window<'_>, to: usize, out: &mut Vec<Event>) {
         if self.hold.is_none() {
             self.show(win, self.pos, out);
@@ -363,7 +376,7 @@ impl Parser {
         self.pos = to;
     }
 
-    /// Hands out the text before `upto`, as far as it is not held back.
+    /// Emits the text before `upto`, except what is held back.
     pub(crate) fn show(&mut self, win: Window<'_>, upto: usize, out: &mut Vec<Event>) {
         let upto = self.hold.map_or(upto, |hold| hold.min(upto));
         if upto <= self.shown {
@@ -371,7 +384,7 @@ impl Parser {
         }
         let mut bytes = win.slice(self.shown, upto);
         if !win.eof && upto == win.end() {
-            bytes = &bytes[..bytes.len() - unfinished(bytes)];
+            bytes = &bytes[..bytes.len() - incomplete_char_len(bytes)];
         }
         if bytes.is_empty() {
             return;
@@ -394,7 +407,7 @@ impl Parser {
             self.thinking.forget();
         }
         self.keep_answer(bytes);
-        // One byte more, which tells whether a word begins there.
+        // One byte more, to tell whether a word begins there.
         let most = prose::REACH + 1;
         self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(most)..]);
         if self.tail.len() > 4 * most {
@@ -402,21 +415,21 @@ impl Parser {
         }
     }
 
-    /// What was shown so far was no answer.
+    /// Discards the answer: what was emitted so far was thinking.
     pub(crate) fn begin_answer(&mut self) {
         self.answer.clear();
-        self.answered = false;
+        self.answer_begun = false;
         self.deferred = None;
     }
 
-    /// Keeps an answer that may be written in Python. `bytes` were shown just now.
+    /// Keeps `bytes`, just emitted, while the answer may still consist of Python calls only.
     fn keep_answer(&mut self, bytes: &[u8]) {
         let start = self.shown - bytes.len();
-        if !self.answered {
+        if !self.answer_begun {
             let blanks = bytes.iter().take_while(|b| b.is_ascii_whitespace()).count();
             self.answer_start = start + blanks;
             self.answer.extend_from_slice(&bytes[blanks..]);
-            self.answered = !self.answer.is_empty();
+            self.answer_begun = !self.answer.is_empty();
         } else if !self.answer.is_empty() {
             let whole = start == self.answer_start + self.answer.len() && self.answer.len() < MAX_ANSWER;
             let looked = self.answer.len() > python::MAX_HEAD;
@@ -438,7 +451,7 @@ impl Parser {
         }
     }
 
-    /// A call that had begun cannot be had; prose goes on at `pos`.
+    /// Reports a malformed call and continues with prose at `pos`.
     pub(crate) fn fail(&mut self, why: Malformed, pos: usize, out: &mut Vec<Event>) {
         out.push(Event::Malformed { why, at: pos });
         self.hold = None;
@@ -446,8 +459,8 @@ impl Parser {
         self.pos = pos;
         self.mode = Mode::Text;
         self.announced = false;
-        self.line_dead = true;
-        self.wary = true;
+        self.skip_line = true;
+        self.after_malformed = true;
         self.line_blank = false;
         if let Some(fence) = &mut self.fence {
             fence.fresh = false;
@@ -455,15 +468,15 @@ impl Parser {
         }
     }
 
-    /// Behind a complete call that ended at `pos`.
-    pub(crate) fn called(&mut self, pos: usize) {
+    /// Continues after a complete call that ended at `pos`.
+    pub(crate) fn call_ended(&mut self, pos: usize) {
         self.mode = Mode::Text;
         self.pos = pos;
         self.shown = pos;
         self.hold = None;
         self.announced = false;
-        self.behind_call = true;
-        self.wary = false;
+        self.after_call = true;
+        self.after_malformed = false;
         self.line_blank = false;
         self.tail.clear();
         if let Some(fence) = &mut self.fence {
@@ -471,8 +484,6 @@ impl Parser {
             fence.hidden = true;
         }
     }
-
-    // ---- the end ---------------------------------------------------------------------------------------------
 
     fn end(&mut self, win: Window<'_>, end: End, out: &mut Vec<Event>) {
         if matches!(self.mode, Mode::File(_)) {
@@ -483,10 +494,11 @@ impl Parser {
         {
             self.run(win, out);
         }
-        let alone = self.lead(false) != prose::Lead::Example;
+        let alone = self.lead_in(false) != prose::LeadIn::Example;
         let why = match &mut self.mode {
             Mode::Object(candidate)
-                if candidate.begun() || candidate.eligible.unwrap_or(alone) && candidate.may_begin(win) =>
+                if candidate.has_begun()
+                    || candidate.eligible.unwrap_or(alone) && candidate.may_begin(win) =>
             {
                 let in_string = candidate.reader.in_string();
                 Some(if in_string { Malformed::TruncatedInString } else { Malformed::Truncated })
@@ -523,18 +535,20 @@ impl Parser {
         }
         self.hold = None;
         self.show(win, win.end(), out);
-        // A thought that was cut off might have gone on.
-        if !self.innermost && self.calls == 0 && end == End::Stop {
+        if self.is_nested {
+            return;
+        }
+        let malformed = |out: &[Event]| out.iter().any(|e| matches!(e, Event::Malformed { .. }));
+        // Only after a normal stop: what was cut off might have continued.
+        if self.calls == 0 && end == End::Stop {
             self.call_in_thought(out);
         }
-        let begun = out.iter().any(|e| matches!(e, Event::Malformed { .. }));
-        if !self.innermost && self.calls == 0 && !begun && end == End::Stop {
+        if self.calls == 0 && !malformed(out) && end == End::Stop {
             self.call_in_prose(win, out);
         }
-        let begun = out.iter().any(|e| matches!(e, Event::Malformed { .. }));
-        if !self.innermost && self.calls == 0 && !begun {
+        if self.calls == 0 && !malformed(out) {
             match python::calls(&self.answer, &self.options) {
-                Ok(calls) if end == End::Stop => self.emit_late(calls, self.answer_start, out),
+                Ok(calls) if end == End::Stop => self.emit_calls(calls, self.answer_start, out),
                 Ok(_) => {}
                 Err(why) => out.push(Event::Malformed { why, at: win.end() }),
             }
@@ -542,8 +556,8 @@ impl Parser {
     }
 }
 
-/// Bytes at the end that are the beginning of a character.
-fn unfinished(bytes: &[u8]) -> usize {
+/// The number of bytes at the end that are the start of an incomplete character.
+fn incomplete_char_len(bytes: &[u8]) -> usize {
     for back in 1..=bytes.len().min(3) {
         let need = match bytes[bytes.len() - back] {
             0xC0..=0xDF => 2,

@@ -1,13 +1,13 @@
-//! Whether a call stands in prose as an example rather than as a call.
+//! Decides whether a call in prose is an example.
 //!
-//! A call is acted on at its closing brace, so the text before it decides: words that offer an example
-//! in the same sentence, a quote, a bracket or an equals sign directly before the brace, or a quoted
-//! line (`> `, `12|`) make it an example. A sentence that announces it, or one that has come to its end,
-//! leaves it a call. Where the text before it says neither ([`Lead::CallAtEnd`]), it is a call only if it
-//! ends the answer: then nothing explains it.
+//! A call is executed at its closing brace, so only the text before it can decide. It is an example
+//! after words that offer one in the same sentence, directly after a quote, a bracket or an equals
+//! sign, and in a quoted line (`> `, `12|`). It is a call after a sentence that announces it or
+//! that has ended. If the text implies neither ([`LeadIn::CallAtEnd`]), it is a call only if it
+//! ends the answer, because then nothing explains it.
 
-/// Words that make what follows them in the sentence an example, or say that it is not being sent.
-const CUES: [&str; 168] = [
+/// Words that make what follows in the sentence an example, or say that it is not being sent.
+const CUES: [&str; 163] = [
     "never do",
     "don't:",
     "do not:",
@@ -49,7 +49,6 @@ const CUES: [&str; 168] = [
     "example object",
     "example format",
     "an example",
-    "as an example",
     "such as",
     "looks like",
     "look like",
@@ -58,7 +57,6 @@ const CUES: [&str; 168] = [
     "of the form",
     "in the form",
     "the format is",
-    "in the format",
     "this format",
     "the format:",
     "the syntax",
@@ -112,7 +110,6 @@ const CUES: [&str; 168] = [
     "the model sent",
     "the model sends",
     "the model answers",
-    "the model outputs",
     "the model output",
     "the model emits",
     "the model emitted",
@@ -139,7 +136,6 @@ const CUES: [&str; 168] = [
     "format was",
     "format is:",
     "format looks",
-    "in this format",
     "actual behavior",
     "raw output",
     "has to write",
@@ -158,7 +154,6 @@ const CUES: [&str; 168] = [
     "yourself:",
     "must not be",
     "executed the following",
-    "history of",
     "is an object",
     "never execute",
     "never run",
@@ -178,15 +173,14 @@ const CUES: [&str; 168] = [
     "how a call looks",
 ];
 
-/// Words that say so where they begin the sentence that the object stands in: a condition, or a
-/// question.
+/// Words that do the same at the start of the sentence: a condition or a question.
 const OPENINGS: [&str; 7] =
     ["return ", "if ", "should i ", "shall i ", "do you want me to ", "would you like me to ", "option "];
 
-/// The openings that ask.
+/// The openings of questions.
 const QUESTIONS: &[&str] = &["should i ", "shall i ", "do you want me to ", "would you like me to "];
 
-/// Words by which a sentence announces what its speaker does now.
+/// Words with which a sentence announces what the model does now.
 const INTENT: [&str; 57] = [
     "i'll",
     "i’ll",
@@ -247,46 +241,49 @@ const INTENT: [&str; 57] = [
     "首先",
 ];
 
-/// What the text before a call makes of it.
+/// What the text before an object implies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lead {
+pub(crate) enum LeadIn {
     /// A call.
     Call,
-    /// A call if it ends the answer: text behind it would say what it is about.
+    /// A call if it ends the answer. Text after it would explain it.
     CallAtEnd,
-    /// An example, a quotation, a plan that was dropped.
+    /// An example, a quotation or a rejected plan.
     Example,
 }
 
-/// Judges the text before a call. `same_line`: the call does not begin its line. `token`: it begins
-/// with a family's token, which is no word of a sentence. `apart`: it stands in a fence, in a list or
-/// indented, as what is shown does.
-pub(crate) fn lead(before: &[u8], same_line: bool, token: bool, apart: bool) -> Lead {
+/// Judges the text before a call.
+///
+/// `same_line`: the call is not the first thing on its line. `token`: it begins with a family's
+/// token, which is never part of a sentence. `apart`: it is in a fence, in a list or indented, as
+/// examples are.
+pub(crate) fn lead_in(before: &[u8], same_line: bool, token: bool, apart: bool) -> LeadIn {
     let text = String::from_utf8_lossy(&before[before.len().saturating_sub(REACH)..]).to_lowercase();
     let line = if same_line { text.as_str() } else { text.trim_end() };
     let line = line.rsplit('\n').next().unwrap_or(line).trim_end_matches(['*', '_', ' ', '`']);
     let sentence = last_sentence(line);
     let intent = INTENT.iter().any(|word| contains_words(sentence, word));
     if is_example(before, same_line) {
-        return Lead::Example;
+        return LeadIn::Example;
     }
     let blank = |c: char| c.is_whitespace() || c.is_control();
     if token || line.chars().all(blank) || intent {
-        return Lead::Call;
+        return LeadIn::Call;
     }
     let label = line.trim_end_matches(':').trim_start_matches(|c: char| !c.is_alphanumeric());
     match line.chars().next_back() {
-        Some(':') if LABELS.contains(&label) => Lead::Call,
-        Some('.' | '!' | '?' | '…' | '。' | ')' | '>' | '}' | ']') if !apart => Lead::Call,
-        _ if !same_line && line.split_whitespace().count() == 1 && LABELS.contains(&label) => Lead::Call,
-        _ => Lead::CallAtEnd,
+        Some(':') if LABELS.contains(&label) => LeadIn::Call,
+        Some('.' | '!' | '?' | '…' | '。' | ')' | '>' | '}' | ']') if !apart => LeadIn::Call,
+        _ if !same_line && line.split_whitespace().count() == 1 && LABELS.contains(&label) => LeadIn::Call,
+        _ => LeadIn::CallAtEnd,
     }
 }
 
-/// Bytes of text before an object that are looked at.
+/// How many bytes before an object are considered.
 pub(crate) const REACH: usize = 240;
 
-/// True if the text before an object makes it an example. `same_line`: the object does not begin its line.
+/// True if the text before an object makes it an example. `same_line`: the object is not the first
+/// thing on its line.
 pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
     let tail = String::from_utf8_lossy(&before[before.len().saturating_sub(REACH)..]).to_lowercase();
     let line_start = tail.rfind('\n').map_or(0, |i| i + 1);
@@ -295,7 +292,7 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         if line.trim_start().starts_with('>') {
             return true;
         }
-        if is_of_a_file(line) || is_of_a_record(line) {
+        if is_file_listing(line) || is_list_or_log_line(line) {
             return true;
         }
         if ["output:", "input:", "data:", "before:"].contains(&line.trim()) {
@@ -303,18 +300,18 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         }
         match line.chars().next_back() {
             Some('"' | '\'' | '(' | '“' | '‘' | '`') => return true,
-            // Behind `{{` and `{%` of a template as well.
+            // Also after the `{{` and `{%` of a template.
             _ if line.trim_end().ends_with(['=', '{', '%']) => return true,
             _ => {}
         }
     }
-    // The sentence that leads to the object: on its own line, or, where it begins a line, the one before it if that
-    // has not come to its end.
+    // The sentence that leads to the object: on the object's own line or, if the object begins its
+    // line, the sentence before it, unless that has ended.
     let line = if same_line {
         &tail[line_start..]
     } else {
         let text = tail.trim_end();
-        // ReAct's first line says nothing of the call.
+        // ReAct's `Thought:` line implies nothing.
         let text = match text.rsplit_once('\n') {
             Some((above, last)) if last.trim_start().starts_with("thought:") => above.trim_end(),
             _ => text,
@@ -326,7 +323,7 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         if line.ends_with(['.', '!', '?']) {
             return false;
         }
-        // What an example before this one was is not said again.
+        // What made the previous object an example does not apply to this one.
         line.rsplit('}').next().unwrap_or(line)
     };
     let sentence = last_sentence(line);
@@ -336,8 +333,8 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         || CUES.iter().any(|cue| contains_words(sentence, cue))
 }
 
-/// `12|` and `src/a.rs:12:`, as lines of a file are shown: what stands behind is repeated, not said.
-fn is_of_a_file(line: &str) -> bool {
+/// True after `12|` and `src/a.rs:12:`, which begin a line of a file listing.
+fn is_file_listing(line: &str) -> bool {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let line = line.trim();
     line.strip_suffix('|').is_some_and(number)
@@ -347,7 +344,7 @@ fn is_of_a_file(line: &str) -> bool {
             .is_some_and(|(path, n)| !path.is_empty() && number(n))
 }
 
-/// Words that stand before a call as its label, where they are all that stands there.
+/// Words that label a call when they are the only text before it.
 const LABELS: [&str; 9] = [
     "json",
     "tool",
@@ -360,9 +357,9 @@ const LABELS: [&str; 9] = [
     "calling tool",
 ];
 
-/// The row of a table, an item of a list, a comment of HTML, a footnote, and a line of a log, which
-/// begins with the time.
-fn is_of_a_record(line: &str) -> bool {
+/// True in a table row, a list item, an HTML comment, a footnote, or a log line that begins with a
+/// time.
+fn is_list_or_log_line(line: &str) -> bool {
     let line = line.trim_start();
     let digits = |text: &str, n: usize| text.len() >= n && text.bytes().take(n).all(|b| b.is_ascii_digit());
     let bare = line.trim_start_matches(['[', '(']);
@@ -384,8 +381,8 @@ fn is_of_a_record(line: &str) -> bool {
         || line.starts_with('|')
 }
 
-/// The tool that ReAct's lines `Action: NAME` and `Action Input:` announce at the end of the text before an object, and
-/// how far before the end of the text the first of them begins.
+/// The tool announced by ReAct's lines `Action: NAME` and `Action Input:` at the end of the text
+/// before an object, and how far before the end of the text the first line begins.
 pub(crate) fn react(before: &[u8]) -> Option<(String, usize)> {
     let plain = |b: &u8| b.is_ascii_whitespace() || *b == b'*';
     let end = before.iter().rposition(|b| !plain(b))?;
@@ -408,7 +405,7 @@ fn contains_words(text: &str, cue: &str) -> bool {
     text.match_indices(cue).any(|(i, _)| !text[..i].ends_with(char::is_alphanumeric))
 }
 
-/// What stands behind the last full stop, question or exclamation mark followed by a space.
+/// The text after the last sentence end, which is punctuation followed by a space.
 fn last_sentence(line: &str) -> &str {
     let mut start = 0;
     for (i, c) in line.char_indices() {
@@ -429,7 +426,7 @@ pub(crate) fn last_word(before: &[u8]) -> Option<(String, usize)> {
     let text = std::str::from_utf8(before).ok()?;
     let trimmed = text.trim_end();
     let word = trimmed[trimmed.rfind('\n').map_or(0, |at| at + 1)..].trim_start();
-    // DeepSeek writes the kind of the tool before its name.
+    // DeepSeek writes the kind of tool before its name.
     let word = word.strip_prefix("function ").unwrap_or(word);
     let one = !word.is_empty() && !word.contains(char::is_whitespace);
     one.then(|| (word.to_owned(), text.len() - trimmed.len() + word.len()))

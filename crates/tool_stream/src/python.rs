@@ -1,36 +1,36 @@
-//! Calls as Python writes them: `read_file(path="a.py")`.
+//! Calls written in Python syntax: `read_file(path="a.py")`.
 //!
-//! They count inside a family's tokens and in a fence of `tool_code`. Without either, an answer counts
-//! that is nothing but such calls of known tools, once it has ended.
+//! They count inside a family's tokens and in a `tool_code` fence. Elsewhere they count only if the
+//! whole answer consists of such calls to known tools, which is decided when it has ended.
 
-use crate::event::{Call, End, Event, Malformed, Options};
+use crate::event::{Call, Event, Malformed, Options};
 use crate::object::Named;
 use crate::parser::{Flow, Mode, Parser};
 use crate::window::Window;
 
-/// What stands where a call may begin.
+/// What is found at a position where a call may begin.
 pub(crate) enum Head {
     None,
-    /// More bytes are needed to say.
+    /// Undecided until more bytes arrive.
     More,
-    /// The tool's name with its dots, and the offset of the opening bracket.
+    /// The tool's name with its dots, and the offset of the opening parenthesis.
     Found {
         tool: String,
         open: usize,
     },
 }
 
-/// Bytes from the start of a call to its bracket, at most.
+/// The most bytes from the start of a call to its parenthesis.
 pub(crate) const MAX_HEAD: usize = 160;
 
-/// Whether an answer that begins so may be a call: by its first word, as far as it is there.
+/// Whether an answer that begins like this may be a call, judged by its first word so far.
 pub(crate) fn may_begin(answer: &[u8]) -> bool {
     let word = answer.strip_prefix(b"[").unwrap_or(answer).trim_ascii_start();
     let len = word.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.')).count();
     len < MAX_HEAD && word.get(len).is_none_or(|next| *next == b'(')
 }
 
-/// The head of the call that begins at `at`, behind blanks.
+/// The head of the call that begins at `at`, after whitespace.
 pub(crate) fn head(win: Window<'_>, at: usize) -> Head {
     let rest = win.from(at);
     let rest = &rest[..rest.len().min(MAX_HEAD)];
@@ -55,20 +55,20 @@ pub(crate) fn head(win: Window<'_>, at: usize) -> Head {
     }
 }
 
-/// The brackets that are open in a call as Python writes it, and the string that is.
+/// The nesting of brackets in a Python call, and its open string.
 #[derive(Debug, Default)]
 pub(crate) struct Brackets {
     open: usize,
-    /// The quote, and whether it is tripled.
+    /// The quote, and whether it is a triple quote.
     string: Option<(u8, bool)>,
 }
 
 impl Parser {
-    /// Whether the answer begins with a call of a known tool as Python writes it; `None` if more bytes
-    /// are needed to say.
+    /// Whether the answer begins with a Python call of a known tool; `None` if more bytes are
+    /// needed.
     pub(crate) fn begins_in_python(&self, win: Window<'_>, byte: u8) -> Option<bool> {
         let may = self.options.known_tools.is_some()
-            && !self.innermost
+            && !self.is_nested
             && !self.foreign
             && !self.announced
             && !self.listed
@@ -83,33 +83,27 @@ impl Parser {
         }
     }
 
-    /// What stands in the strings of such a call is no call: text up to its closing bracket. Whether it
-    /// is one shows when the answer has ended ([`calls`]).
+    /// Reads such an answer as text up to its closing bracket, so that nothing in its strings is
+    /// taken for a call. [`calls`] decides at the end whether it is one itself.
     pub(crate) fn python_answer(&mut self, win: Window<'_>) -> Flow {
         while let Some(byte) = win.get(self.pos) {
+            let rest = win.from(self.pos);
+            let tripled = rest.len() >= 3 && rest[1] == byte && rest[2] == byte;
+            let undecided = rest.len() < 3 && !win.eof;
             let Mode::Python(brackets) = &mut self.mode else { return Flow::Go };
             let mut len = 1;
             match (brackets.string, byte) {
                 (Some(_), b'\\') => len = 2,
+                (None, b'"' | b'\'') if undecided => return Flow::More,
                 (None, b'"' | b'\'') => {
-                    let rest = win.from(self.pos);
-                    if rest.len() < 3 && !win.eof {
-                        return Flow::More;
-                    }
-                    let tripled = rest.len() >= 3 && rest[1] == byte && rest[2] == byte;
                     brackets.string = Some((byte, tripled));
                     len = if tripled { 3 } else { 1 };
                 }
                 (Some((quote, false)), _) if byte == quote => brackets.string = None,
-                (Some((quote, true)), _) if byte == quote => {
-                    let rest = win.from(self.pos);
-                    if rest.len() < 3 && !win.eof {
-                        return Flow::More;
-                    }
-                    if rest.len() >= 3 && rest[1] == byte && rest[2] == byte {
-                        brackets.string = None;
-                        len = 3;
-                    }
+                (Some((quote, true)), _) if byte == quote && undecided => return Flow::More,
+                (Some((quote, true)), _) if byte == quote && tripled => {
+                    brackets.string = None;
+                    len = 3;
                 }
                 (None, b'(' | b'[' | b'{') => brackets.open += 1,
                 (None, b')' | b']' | b'}') => brackets.open = brackets.open.saturating_sub(1),
@@ -127,7 +121,7 @@ impl Parser {
         Flow::More
     }
 
-    /// A word where a call as Python writes it may begin.
+    /// Handles a word where a Python call may begin.
     pub(crate) fn python_call(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         match head(win, self.pos) {
             Head::More => Flow::More,
@@ -138,8 +132,9 @@ impl Parser {
                     return self.plain(1);
                 }
                 self.show(win, self.pos, out);
-                let told = self.fence.is_some() && !self.behind_call && !self.announced && !self.listed;
-                if told && !self.is_call(self.pos, false) {
+                let needs_lead_in =
+                    self.fence.is_some() && !self.after_call && !self.announced && !self.listed;
+                if needs_lead_in && !self.is_call(self.pos, false) {
                     return self.plain(1);
                 }
                 self.python_arguments(&tool, self.pos, open)
@@ -156,8 +151,8 @@ impl Parser {
     }
 }
 
-/// The calls of an answer that is nothing but calls of known tools, none if it is anything else; an
-/// error if it was meant as such.
+/// The calls of an answer that consists of nothing but calls of known tools; none if it has
+/// anything else; an error if it looks like such an answer but cannot be read.
 pub(crate) fn calls(answer: &[u8], options: &Options) -> Result<Vec<Call>, Malformed> {
     let text = answer.trim_ascii();
     let list = usize::from(text.starts_with(b"["));
@@ -167,16 +162,9 @@ pub(crate) fn calls(answer: &[u8], options: &Options) -> Result<Vec<Call>, Malfo
         _ => return Ok(Vec::new()),
     }
     let inner = text[list..].strip_suffix(b"]").filter(|_| list == 1);
-    let mut parser = Parser::new(Options { whole_file: false, followed: Vec::new(), ..options.clone() });
-    parser.innermost = true;
-    parser.python = true;
-    parser.behind_call = true;
-    let mut events = Vec::new();
-    parser.feed(inner.unwrap_or(&text[list..]), &mut events);
-    parser.finish(End::Stop, &mut events);
     let offset = answer.iter().take_while(|b| b.is_ascii_whitespace()).count() + list;
     let (mut calls, mut prose) = (Vec::new(), false);
-    for event in events {
+    for event in Parser::parse_part(inner.unwrap_or(&text[list..]), options, true) {
         match event {
             Event::CallComplete(mut call) => {
                 prose |= !options.knows(&call.tool);
@@ -184,7 +172,7 @@ pub(crate) fn calls(answer: &[u8], options: &Options) -> Result<Vec<Call>, Malfo
                 call.end += offset;
                 calls.push(call);
             }
-            // In a sentence about the call its brackets are not the last thing.
+            // If it does not end with a bracket, it is a sentence about a call.
             Event::Malformed { why, .. } => {
                 let cut = matches!(why, Malformed::Truncated | Malformed::TruncatedInString);
                 return match cut || inner.is_some() || text.ends_with(b")") {

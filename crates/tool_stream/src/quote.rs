@@ -1,11 +1,14 @@
-//! Which quote ends a string.
+//! Decides which quote ends a string.
 //!
-//! Models forget the backslash before a quote inside a string. A quote ends its string only if what follows fits the
-//! place: in an object a closing brace that is itself followed by something that fits, or a comma and the next key
-//! with its colon; in an array the bracket, or a comma and another element. In valid JSON every closing quote passes,
-//! so valid JSON is never read otherwise. Once a string is known to hold such quotes, more is asked: brackets inside must
-//! balance, else the quote is one more of them; the quotes must come in pairs, else nobody can know and the call is
-//! refused; and the object must end with its line. In an array such an element must have a line of its own.
+//! Models forget the backslash before a quote inside a string. A quote ends its string only if what
+//! follows is possible there: in an object, a closing brace that is itself followed by something
+//! possible, or a comma and the next key with its colon; in an array, the bracket, or a comma and
+//! another element. Every closing quote of valid JSON passes, so valid JSON is never reinterpreted.
+//!
+//! Once a string is known to hold unescaped quotes, the rules are stricter. Brackets inside the
+//! string must balance, otherwise the quote is one more inner quote. Inner quotes must come in
+//! pairs, otherwise the call is ambiguous and refused. The object must end with its line, and in an
+//! array such an element must have a line of its own.
 
 use crate::event::Repair;
 use crate::json::{Frame, Node};
@@ -39,13 +42,12 @@ impl Quote {
         }
     }
 
-    /// Whether a backslash escapes in such a string.
+    /// Whether a backslash is an escape in such a string.
     pub(crate) fn escapes(self) -> bool {
         !matches!(self, Quote::Gemma | Quote::Escape)
     }
 
-    /// The token that stands for a quote at the start of `rest`, if one does; `None` if more bytes are
-    /// needed to say.
+    /// The quote token at the start of `rest`, if there is one; `None` if more bytes are needed.
     pub(crate) fn token(rest: &[u8], eof: bool) -> Option<Option<Quote>> {
         let quotes = [Quote::Gemma, Quote::Escape];
         if let Some(quote) = quotes.into_iter().find(|q| rest.starts_with(q.spelling())) {
@@ -63,7 +65,7 @@ impl Quote {
         }
     }
 
-    /// Bytes of the delimiter.
+    /// Length of the delimiter in bytes.
     pub(crate) fn len(self) -> usize {
         match self {
             Quote::Double | Quote::Single | Quote::Backtick => 1,
@@ -82,7 +84,7 @@ impl Quote {
         }
     }
 
-    /// Whether the delimiter stands at the start of `rest`; `None` if more bytes are needed to say.
+    /// Whether `rest` starts with the delimiter; `None` if more bytes are needed.
     pub(crate) fn matches(self, rest: &[u8], eof: bool) -> Option<bool> {
         if self.len() == 1 {
             return Some(true);
@@ -95,7 +97,7 @@ impl Quote {
             return Some(match self {
                 Quote::SmartDouble => matches!(rest, [0xE2, 0x80, 0x9C..=0x9F, ..]),
                 Quote::SmartSingle => matches!(rest, [0xE2, 0x80, 0x98..=0x9B, ..]),
-                // Of four quotes in a row the last three end the string.
+                // Of four quotes in a row, the last three end the string.
                 _ => rest[1] == rest[0] && rest[2] == rest[0] && rest.get(3) != Some(&rest[0]),
             });
         }
@@ -108,16 +110,16 @@ impl Quote {
 pub(crate) struct Text {
     pub(crate) quote: Quote,
     pub(crate) is_key: bool,
-    /// Offset of the first byte behind the opening quote.
+    /// Offset of the first byte after the opening quote.
     pub(crate) body: usize,
     /// The opening quote is the first thing on its line.
     pub(crate) line_start: bool,
-    /// Quotes taken for part of the text so far.
+    /// Number of quotes taken as part of the text so far.
     pub(crate) inner: usize,
-    /// The quote being looked at.
+    /// The quote being examined.
     pub(crate) candidate: usize,
-    pub(crate) look: Option<Look>,
-    /// Python's `r"…"`: a backslash stays.
+    pub(crate) lookahead: Option<Lookahead>,
+    /// Python's `r"…"`: backslashes are literal.
     pub(crate) raw: bool,
     balance: Balance,
 }
@@ -125,16 +127,26 @@ pub(crate) struct Text {
 impl Text {
     pub(crate) fn new(quote: Quote, is_key: bool, body: usize, line_start: bool) -> Text {
         let balance = Balance { upto: body, ..Balance::default() };
-        Text { quote, is_key, body, line_start, inner: 0, candidate: body, look: None, raw: false, balance }
+        Text {
+            quote,
+            is_key,
+            body,
+            line_start,
+            inner: 0,
+            candidate: body,
+            lookahead: None,
+            raw: false,
+            balance,
+        }
     }
 
-    /// In arrays only the ends of lines tell inner quotes from closing ones.
+    /// In an array only line ends distinguish inner quotes from closing ones.
     pub(crate) fn needs_lines(&self, stack: &[Frame]) -> bool {
         self.inner > 0 && matches!(stack.last(), Some(Frame { node: Node::Array(_), .. }))
     }
 }
 
-/// Whether the brackets in a string balance, counted as far as `upto`.
+/// Whether the brackets in a string balance, counted up to `upto`.
 #[derive(Debug, Default)]
 struct Balance {
     upto: usize,
@@ -143,7 +155,7 @@ struct Balance {
 }
 
 impl Balance {
-    fn even(&mut self, win: Window<'_>, to: usize) -> bool {
+    fn is_balanced(&mut self, win: Window<'_>, to: usize) -> bool {
         for &b in win.slice(self.upto, to) {
             let (kind, step) = match b {
                 b'{' => (0, 1),
@@ -167,19 +179,19 @@ pub(crate) enum Verdict {
     More,
     Closes,
     Inner,
-    /// Either reading makes sense.
+    /// Both readings make sense.
     Unclear,
 }
 
-/// The bytes behind a quote, looked at one by one; resumes where it stopped.
+/// Examines the bytes after a quote one by one, resuming where it stopped.
 #[derive(Debug)]
-pub(crate) struct Look {
+pub(crate) struct Lookahead {
     pos: usize,
     phase: Phase,
     newline: bool,
-    /// Containers closed behind the quote.
+    /// Number of containers closed after the quote.
     closed: usize,
-    /// A plus and another string follow: a program's expression, or part of the text.
+    /// A plus and another string follow: either an expression or part of the text.
     joined: bool,
 }
 
@@ -198,12 +210,12 @@ enum Phase {
     AfterTop,
 }
 
-impl Look {
-    pub(crate) fn new(pos: usize) -> Look {
-        Look { pos, phase: Phase::AfterQuote, newline: false, closed: 0, joined: false }
+impl Lookahead {
+    pub(crate) fn new(pos: usize) -> Lookahead {
+        Lookahead { pos, phase: Phase::AfterQuote, newline: false, closed: 0, joined: false }
     }
 
-    /// `doubt`: quotes without backslash have been seen in this object, so more is asked.
+    /// `doubt`: unescaped quotes were seen in this object, so the rules are stricter.
     pub(crate) fn run(&mut self, win: Window<'_>, stack: &[Frame], doubt: bool, text: &mut Text) -> Verdict {
         loop {
             let Some(byte) = win.get(self.pos) else {
@@ -221,7 +233,7 @@ impl Look {
         }
     }
 
-    /// What follows fits. In a string that has inner quotes the string itself must fit too.
+    /// What follows fits. If the string has inner quotes, the string itself must fit too.
     fn closing(&self, win: Window<'_>, text: &mut Text, stack: &[Frame]) -> Verdict {
         if self.joined {
             return Verdict::Unclear;
@@ -229,14 +241,14 @@ impl Look {
         if text.inner == 0 || text.needs_lines(stack) {
             return Verdict::Closes;
         }
-        if !text.balance.even(win, text.candidate) {
+        if !text.balance.is_balanced(win, text.candidate) {
             return Verdict::Inner;
         }
         let paired = matches!(text.quote, Quote::Single | Quote::SmartSingle) || text.inner.is_multiple_of(2);
         if paired { Verdict::Closes } else { Verdict::Unclear }
     }
 
-    /// `Some(true)`: what follows fits; `Some(false)`: it does not; `None`: not known yet.
+    /// `Some(true)` if what follows fits, `Some(false)` if it does not, `None` if undecided.
     fn byte(&mut self, byte: u8, stack: &[Frame], doubt: bool, text: &Text) -> Option<bool> {
         if matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
             && !matches!(self.phase, Phase::Key(_) | Phase::KeyEscape(_))
@@ -267,7 +279,8 @@ impl Look {
             Phase::Key(quote) => match byte {
                 b'\n' => Some(false),
                 b'\\' => self.to(Phase::KeyEscape(quote)),
-                // A typographic quote: its last byte, or the first of the closing one.
+                // For a typographic quote this is its last byte, or the first byte of the closing
+                // one.
                 _ if byte == quote && quote != 0xE2 => self.to(Phase::KeyEnd),
                 b':' if quote == 0xE2 => Some(true),
                 _ => None,
@@ -299,7 +312,7 @@ impl Look {
         match self.phase {
             Phase::BareKey => self.to(Phase::KeyEnd),
             Phase::AfterTop if byte == b'\n' => Some(true),
-            // In an array of lines the comma ends the line.
+            // In an array of lines, the comma ends the line.
             Phase::AfterElement if byte == b'\n' && text.needs_lines(stack) => Some(true),
             Phase::Slash => Some(false),
             _ => {
@@ -317,13 +330,13 @@ impl Look {
             b'}' | b']' => self.closer(byte, stack, doubt),
             b'/' if text.inner == 0 => self.to(Phase::Slash),
             b'+' if text.inner == 0 => self.to(Phase::Plus),
-            // A comma forgotten at the end of a line.
+            // The comma at the end of the line is missing.
             b'"' | b'\'' if in_object && self.newline => self.to(Phase::Key(byte)),
             _ => Some(false),
         }
     }
 
-    /// A closing bracket behind the quote: it must close the innermost container that is still open.
+    /// A closing bracket after the quote must close the innermost container that is still open.
     fn closer(&mut self, byte: u8, stack: &[Frame], doubt: bool) -> Option<bool> {
         let open = stack.len().checked_sub(1 + self.closed).and_then(|i| stack.get(i));
         let fits = match open {

@@ -1,20 +1,20 @@
-//! Which objects are calls: the protocol's own form and the wrappers of other model families.
+//! Recognizes which objects are calls: the protocol's own form and the wrappers of other model
+//! families.
 //!
-//! | form | read as |
+//! | form | meaning |
 //! |---|---|
 //! | `{"tool": T, "arguments": {…}}`, also `tool_name`, `toolName` and `args`, `input`, `parameters`, … | a call of T |
-//! | `{"tool": T, "path": …}` | a call of T with all other members as arguments, unless one of them says that this is a result or a schema |
-//! | `{"name": T, "arguments": {…}}`, `function`, `action`, … with `parameters`, `action_input`, … | a call of T; with tools known, anything but `"arguments"` asks for a known T |
+//! | `{"tool": T, "path": …}` | a call of T with all other members as arguments, unless one of them marks a result or a schema |
+//! | `{"name": T, "arguments": {…}}`, `function`, `action`, … with `parameters`, `action_input`, … | a call of T; if the tools are known, anything but `"arguments"` requires a known T |
 //! | `{"name": T, "path": …}`, `{T: {…}}` | a call only if T is a known tool |
 //! | `{"function": {…}}`, `{"tool_call": {…}}`, `{"function_call": {…}}`, `{"tool": {…}}` | the call inside |
-//! | `{"tool_calls": [{…}, …]}` and its like | the calls inside, each when it closes |
-//!
+//! | `{"tool_calls": [{…}, …]}` and similar | the calls inside, each when it closes |
 //! | `{"response": {…}}` and other words for an answer | the call inside, if its tool is known |
 //!
-//! Keys are compared without regard to case and to what stands between words: `"Tool"`, `"toolInput"`,
-//! `"Action Input"`. `"arguments"` may be a string that holds the object. A schema (`"type": "object"`
-//! with `"properties"`) is none. With the tools known, a `"tool"` that is not one of them and has no
-//! arguments is data.
+//! Keys are compared without case and word separators: `"Tool"`, `"toolInput"`, `"Action Input"`.
+//! `"arguments"` may be a string that holds the object. A schema (`"type": "object"` with
+//! `"properties"`) is not a call. If the tools are known, an object whose `"tool"` is not one of
+//! them and that has no arguments is data.
 
 use serde_json::{Map, Value};
 
@@ -22,19 +22,19 @@ use crate::event::{Options, Repair};
 use crate::literal::literal;
 use crate::text::Repairs;
 
-/// A call as found in a value.
+/// A call found in a value.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Shape {
     pub(crate) tool: String,
     pub(crate) arguments: Value,
 }
 
-/// A key as the tables below spell it.
+/// A key normalized as in the tables below.
 fn folded(key: &str) -> String {
     key.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).collect::<String>().to_ascii_lowercase()
 }
 
-fn among(key: &str, keys: &[&str]) -> bool {
+fn is_one_of(key: &str, keys: &[&str]) -> bool {
     key.len() <= 32 && keys.contains(&folded(key).as_str())
 }
 
@@ -48,14 +48,14 @@ fn member<'a>(map: &'a Map<String, Value>, keys: &[&'static str]) -> Option<(&'a
 
 /// Keys that can only name a tool.
 pub(crate) fn is_explicit(key: &str) -> bool {
-    among(key, &EXPLICIT)
+    is_one_of(key, &EXPLICIT)
 }
 
 const EXPLICIT: [&str; 2] = ["tool", "toolname"];
 
-/// Keys that name a tool where the rest of the object looks like a call.
+/// Keys that name a tool if the rest of the object looks like a call.
 pub(crate) fn is_name(key: &str) -> bool {
-    is_explicit(key) || among(key, &NAMES)
+    is_explicit(key) || is_one_of(key, &NAMES)
 }
 
 const NAMES: [&str; 8] =
@@ -63,7 +63,7 @@ const NAMES: [&str; 8] =
 
 /// Keys that hold the arguments.
 pub(crate) fn is_arguments(key: &str) -> bool {
-    among(key, &ARGUMENTS)
+    is_one_of(key, &ARGUMENTS)
 }
 
 const ARGUMENTS: [&str; 15] = [
@@ -84,27 +84,27 @@ const ARGUMENTS: [&str; 15] = [
     "argument",
 ];
 
-/// True for the key that means nothing but arguments.
-pub(crate) fn is_sure_arguments(key: &str) -> bool {
-    among(key, &ARGUMENTS[..1])
+/// True for the key that can only mean arguments.
+pub(crate) fn is_unambiguous_arguments(key: &str) -> bool {
+    is_one_of(key, &ARGUMENTS[..1])
 }
 
-/// Keys whose array holds calls.
+/// Keys of arrays of calls.
 pub(crate) fn is_list(key: &str) -> bool {
-    among(key, &LISTS)
+    is_one_of(key, &LISTS)
 }
 
-/// List keys that mean nothing else.
-pub(crate) fn is_sure_list(key: &str) -> bool {
-    among(key, &LISTS[..3])
+/// Keys that can only mean a list of calls.
+pub(crate) fn is_unambiguous_list(key: &str) -> bool {
+    is_one_of(key, &LISTS[..3])
 }
 
 const LISTS: [&str; 6] = ["toolcalls", "functioncalls", "tooluses", "calls", "actions", "invocations"];
 
-/// Keys whose object holds the call.
+/// Keys of objects that are calls.
 const WRAPPERS: [&str; 7] = ["function", "tool", "toolcall", "functioncall", "call", "tooluse", "action"];
 
-/// Keys whose object is the answer, and so the call.
+/// Keys of objects that are the answer, and therefore the call.
 const ANSWERS: [&str; 13] = [
     "response",
     "answer",
@@ -121,11 +121,11 @@ const ANSWERS: [&str; 13] = [
     "reply",
 ];
 
-/// Members that a call has beside its arguments.
-const ASIDE: [&str; 8] =
+/// Members that calls may have in addition to their arguments.
+const EXTRA_KEYS: [&str; 8] =
     ["thought", "thoughts", "reasoning", "rationale", "explanation", "thinking", "id", "type"];
 
-/// Members that a result or a schema has and a call has not.
+/// Members that results and schemas have and calls do not.
 const NOT_A_CALL: [&str; 14] = [
     "result",
     "results",
@@ -143,8 +143,8 @@ const NOT_A_CALL: [&str; 14] = [
     "properties",
 ];
 
-/// Members of records that have a name or a tool among other data: packages, lines of logs.
-const RECORD: [&str; 18] = [
+/// Members of records in which a name or tool is one field among others: packages, log lines.
+const RECORD_KEYS: [&str; 18] = [
     "author",
     "count",
     "date",
@@ -165,8 +165,8 @@ const RECORD: [&str; 18] = [
     "version",
 ];
 
-/// Members beside a call's arguments that make it a record of a call: a line of a log, an echoed result.
-const ECHO: [&str; 11] = [
+/// Members that turn a call into a record of one: a log line, an echoed result.
+const RESULT_KEYS: [&str; 11] = [
     "result",
     "results",
     "exitcode",
@@ -180,25 +180,27 @@ const ECHO: [&str; 11] = [
     "timestamp",
 ];
 
-/// True if the call that `map` holds is told of, not made.
+/// True if `map` describes a past call instead of making one.
 pub(crate) fn is_record(map: &Map<String, Value>) -> bool {
-    map.keys().any(|key| among(key, &ECHO))
+    map.keys().any(|key| is_one_of(key, &RESULT_KEYS))
 }
 
-/// Keys of a schema: `"arguments": {"type": …` may be one, so the call is not opened yet.
+/// Keys of a schema. `"arguments": {"type": …` may be one, so the call is not opened yet.
 pub(crate) fn is_schema_key(key: &str) -> bool {
     matches!(key, "type" | "properties" | "$schema" | "$defs" | "required" | "title")
 }
 
-/// True if `key` is a word of the protocol's vocabulary; if it is cut off (`whole` is false), if it may become one.
+/// True if `key` is part of the protocol's vocabulary or, if it is truncated (`whole` is false),
+/// could become so.
 pub(crate) fn in_vocabulary(key: &str, whole: bool) -> bool {
     let key = folded(key);
     let known = |name: &str| if whole { name == key } else { name.starts_with(&key) };
-    let all = LISTS.into_iter().chain(NAMES).chain(ARGUMENTS).chain(WRAPPERS).chain(ASIDE).chain(ANSWERS);
+    let all =
+        LISTS.into_iter().chain(NAMES).chain(ARGUMENTS).chain(WRAPPERS).chain(EXTRA_KEYS).chain(ANSWERS);
     all.chain(["toolname", "role"]).any(known)
 }
 
-/// A tool name: one word, as an identifier, a path or with dots.
+/// True for a possible tool name: an identifier, a path or dotted words.
 pub(crate) fn is_tool_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 128
@@ -206,7 +208,8 @@ pub(crate) fn is_tool_name(name: &str) -> bool {
         && name.chars().any(char::is_alphanumeric)
 }
 
-/// Whether the name that a model wrote can be a tool's. Command-R has one for an answer in words.
+/// Whether the name that a model wrote can be a tool's. Command-R uses a pseudo tool for plain
+/// answers.
 pub(crate) fn names_tool(name: &str) -> bool {
     let bare = unglued(name);
     is_tool_name(bare) && !matches!(bare, "directly-answer" | "directly_answer")
@@ -218,7 +221,7 @@ impl Options {
     }
 
     /// The tool's name without a prefix such as `functions.`, if only the bare name is known, and
-    /// without a token that is glued to it.
+    /// without a token attached to it.
     pub(crate) fn bare_name(&self, tool: &str) -> String {
         let tool = unglued(tool);
         if self.knows(tool) {
@@ -229,7 +232,7 @@ impl Options {
             Some((_, bare)) if self.knows(bare) => bare,
             _ => tool,
         };
-        // Words of a header, glued to the name when its tokens were stripped.
+        // Words of a header that remain attached to the name when its tokens were stripped.
         let glued = ["json", "commentary", "code"].iter().find_map(|word| tool.strip_suffix(word));
         match glued.filter(|bare| !self.knows(tool) && self.knows(bare)) {
             Some(bare) => bare.to_owned(),
@@ -238,13 +241,13 @@ impl Options {
     }
 }
 
-/// A name without the control token that a model glued to it: `read_file<|channel|>commentary`.
+/// A name without the control token that a model attached to it: `read_file<|channel|>commentary`.
 pub(crate) fn unglued(name: &str) -> &str {
     name.split("<|").next().unwrap_or(name).trim()
 }
 
-/// True for `{"tool": X, "arguments": …}` where X is not a name. What stands in angle brackets or ends in dots is a
-/// template for a call, not a call.
+/// True for `{"tool": X, "arguments": …}` where X cannot be a name. Angle brackets or an ellipsis
+/// mean a template, not a call.
 pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
     let Some((_, name)) = member(map, &EXPLICIT) else { return false };
     let bad = match name {
@@ -257,13 +260,13 @@ pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
     bad && map.keys().any(|k| is_arguments(k))
 }
 
-/// True if the arguments are given as a string that begins an object and does not end it.
+/// True if the arguments are a string with an incomplete object.
 pub(crate) fn has_broken_arguments(map: &Map<String, Value>) -> bool {
     let broken = |map: &Map<String, Value>| {
         let objects = map.iter().filter(|(key, value)| is_arguments(key) && value.is_object());
         let mut objects = objects.map(|(_, value)| value);
         let first = objects.next();
-        // Arguments under two keys: which of them is meant?
+        // Arguments under two keys are ambiguous.
         if map.keys().any(|k| is_explicit(k)) && objects.any(|other| Some(other) != first) {
             return true;
         }
@@ -274,11 +277,11 @@ pub(crate) fn has_broken_arguments(map: &Map<String, Value>) -> bool {
             })
     };
     let inner =
-        |(key, value): (&String, &Value)| among(key, &WRAPPERS) && value.as_object().is_some_and(broken);
+        |(key, value): (&String, &Value)| is_one_of(key, &WRAPPERS) && value.as_object().is_some_and(broken);
     broken(map) || map.iter().any(inner)
 }
 
-/// The call that `map` is, if it is one. `announced`: something said before that it would be.
+/// The call in `map`, if there is one. `announced`: a token or tag before it announced a call.
 pub(crate) fn call_of(
     map: &Map<String, Value>,
     announced: bool,
@@ -308,20 +311,20 @@ pub(crate) fn call_of(
         .or_else(|| answer(map, options, repairs))
 }
 
-/// `{"response": {…}}` with a call of a known tool inside, and nothing beside it but thoughts.
+/// `{"response": {…}}` with a call of a known tool inside, and only thinking next to it.
 fn answer(map: &Map<String, Value>, options: &Options, repairs: &mut Repairs) -> Option<Shape> {
-    let mut members = map.iter().filter(|(key, _)| !among(key, &ASIDE));
+    let mut members = map.iter().filter(|(key, _)| !is_one_of(key, &EXTRA_KEYS));
     let (key, value) = members.next()?;
-    let (true, None, Value::Object(inner)) = (among(key, &ANSWERS), members.next(), value) else {
+    let (true, None, Value::Object(inner)) = (is_one_of(key, &ANSWERS), members.next(), value) else {
         return None;
     };
     call_of(inner, false, options, repairs).filter(|shape| options.knows(&shape.tool))
 }
 
-/// `{T: {…}}` with a known T.
+/// `{T: {…}}` where T is a known tool.
 fn single_key(map: &Map<String, Value>, announced: bool, options: &Options) -> Option<Shape> {
     let (key, value) = map.iter().next()?;
-    let named = options.knows(key) || announced && is_tool_name(key) && !among(key, &ANSWERS);
+    let named = options.knows(key) || announced && is_tool_name(key) && !is_one_of(key, &ANSWERS);
     match value {
         Value::Object(inner) if map.len() == 1 && named && !is_schema(value) => {
             let arguments = match inner.get("arguments") {
@@ -348,13 +351,13 @@ fn explicit(
         return if data { None } else { Some(Shape { tool, arguments }) };
     }
     let data = !announced && options.known_tools.is_some() && !options.knows(&tool);
-    if data || map.keys().any(|k| among(k, &NOT_A_CALL) || among(k, &RECORD)) {
+    if data || map.keys().any(|k| is_one_of(k, &NOT_A_CALL) || is_one_of(k, &RECORD_KEYS)) {
         return None;
     }
-    Some(Shape { tool, arguments: Value::Object(beside(map, key)) })
+    Some(Shape { tool, arguments: Value::Object(other_members(map, key)) })
 }
 
-/// The tool's name as it is known, if it is a name.
+/// The tool's name as it is known, if it can be a name.
 fn clean(name: &str, options: &Options, repairs: &mut Repairs) -> Option<String> {
     let bare = unglued(name);
     if !names_tool(name) {
@@ -366,15 +369,15 @@ fn clean(name: &str, options: &Options, repairs: &mut Repairs) -> Option<String>
     Some(options.bare_name(bare))
 }
 
-/// The members of `map` that are arguments when they stand beside the tool's name.
-fn beside(map: &Map<String, Value>, name_key: &str) -> Map<String, Value> {
+/// The members of `map` that are arguments if they are next to the tool's name.
+fn other_members(map: &Map<String, Value>, name_key: &str) -> Map<String, Value> {
     map.iter()
-        .filter(|(k, _)| *k != name_key && !among(k, &ASIDE))
+        .filter(|(k, _)| *k != name_key && !is_one_of(k, &EXTRA_KEYS))
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect()
 }
 
-/// A call whose name stands under a key that data has too.
+/// A call whose name is under a key that data may have too.
 fn named(
     map: &Map<String, Value>,
     announced: bool,
@@ -387,31 +390,36 @@ fn named(
     match arguments_of(map, repairs) {
         Some((arguments_key, arguments)) => {
             let certain = announced
-                || is_sure_arguments(arguments_key)
+                || is_unambiguous_arguments(arguments_key)
                 || options.known_tools.is_none()
                 || options.knows(&tool);
             let object = arguments.is_object() || folded(arguments_key) == "actioninput";
             let record = !announced
                 && (is_record(map)
-                    || !is_sure_arguments(arguments_key) && map.keys().any(|key| among(key, &RECORD)));
+                    || !is_unambiguous_arguments(arguments_key)
+                        && map.keys().any(|key| is_one_of(key, &RECORD_KEYS)));
             if !certain || !object || record || is_schema(&arguments) {
                 return None;
             }
             Some(Shape { tool, arguments })
         }
-        // A name and a number are an entry of some list.
-        None if !announced && beside(map, key).is_empty() && map.keys().any(|k| folded(k) == "id") => None,
-        None if (options.knows(&tool) || announced && beside(map, key).is_empty())
-            && !map.keys().any(|k| among(k, &NOT_A_CALL) || among(k, &RECORD) || k == "description")
+        // An object with only a name and an id is a list entry.
+        None if !announced && other_members(map, key).is_empty() && map.keys().any(|k| folded(k) == "id") => {
+            None
+        }
+        None if (options.knows(&tool) || announced && other_members(map, key).is_empty())
+            && !map
+                .keys()
+                .any(|k| is_one_of(k, &NOT_A_CALL) || is_one_of(k, &RECORD_KEYS) || k == "description")
             && !map.get("args").is_some_and(Value::is_array) =>
         {
-            Some(Shape { tool, arguments: Value::Object(beside(map, key)) })
+            Some(Shape { tool, arguments: Value::Object(other_members(map, key)) })
         }
         None => None,
     }
 }
 
-/// The arguments and the key they stand under.
+/// The arguments and their key.
 fn arguments_of<'a>(map: &'a Map<String, Value>, repairs: &mut Repairs) -> Option<(&'a str, Value)> {
     ARGUMENTS.into_iter().find_map(|wanted| {
         let (key, value) = member(map, &[wanted])?;
@@ -435,7 +443,7 @@ fn arguments_of<'a>(map: &'a Map<String, Value>, repairs: &mut Repairs) -> Optio
     })
 }
 
-/// The object that a string holds, or that a string in it holds.
+/// The object in a string, or in a string inside that string.
 pub(crate) fn object_in(text: &str, repairs: &mut Repairs) -> Option<Value> {
     let text = text.trim();
     if let Ok(Value::String(inner)) = serde_json::from_str(text)

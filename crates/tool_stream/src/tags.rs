@@ -1,7 +1,8 @@
-//! Tags and special tokens: what the rows of `dialects.rs` mean where they stand in the stream.
+//! Tags and special tokens: the meaning of the tokens in `dialects.rs` when they occur in the
+//! stream.
 //!
 //! Tokens arrive in many spellings (docs/model-apis.md has DeepSeek's): full-width, double or ASCII
-//! bars, `▁`, `_` or a space between the words. [`classify`] folds all to one before it compares.
+//! bars, `▁`, `_` or a space between words. [`classify`] normalizes all of them before it compares.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -9,33 +10,33 @@ use std::sync::LazyLock;
 use crate::dialects::{DIALECTS, NOISE, THOUGHT_WORDS, THOUGHTS, TURNS, Turn, UNKNOWN};
 use crate::window::Window;
 
-/// Bytes of a tag, at most.
+/// The longest tag in bytes.
 pub(crate) const MAX_TAG: usize = 256;
 
 /// What a tag or token means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Tag {
-    /// Opens a thought: its position in [`THOUGHTS`].
+    /// Opens a thinking block, given by its index in [`THOUGHTS`].
     ThinkOpen(usize),
-    /// Closes a thought of that kind.
+    /// Closes a thinking block of that kind.
     ThinkClose(usize),
-    /// A token of no meaning: not shown.
+    /// Means nothing to a reader and is dropped.
     Noise,
     /// Opens a call.
     Open {
-        /// It cannot be anything else.
+        /// The token has no other use.
         certain: bool,
     },
     /// Opens a list of calls.
     List,
     ListEnd,
-    /// Between the parts of a call's head.
+    /// Separates the parts of a call's head.
     Between,
     CallEnd,
-    /// `<invoke name="f">`, `<function=f>`, in DSML or plain.
+    /// `<invoke name="f">`, `<function=f>`, with or without the DSML prefix.
     Invoke {
         name: String,
-        /// The element is one that otherwise opens a call, so its closing tag is a [`Tag::CallEnd`].
+        /// The element also opens calls without a name, so its closing tag is a [`Tag::CallEnd`].
         wraps: bool,
         /// `<invoke name="f"/>`
         empty: bool,
@@ -44,24 +45,24 @@ pub(crate) enum Tag {
     /// `<parameter name="p" string="true">`, `<parameter=p>`.
     Parameter {
         name: String,
-        /// What the tag says of its value: whether it is text or JSON.
+        /// Whether the tag declares the value as text (or as JSON).
         string: Option<bool>,
-        /// Written with an equals sign behind the element's name.
+        /// Written with an equals sign after the element's name.
         equals: bool,
     },
     ParameterEnd,
-    /// An argument's name in an element of its own.
+    /// The name of an argument, in an element of its own.
     Key,
     KeyEnd,
-    /// Its value in another.
+    /// The value of an argument, in an element of its own.
     Value,
     ValueEnd,
     /// See [`Turn`].
     Turn(Turn),
 }
 
-/// Whether a mark is a token of its own, as `<|…|>` and `[…]`, which nobody writes in a sentence, and not
-/// an element.
+/// Whether a tag is a token such as `<|…|>` or `[…]`, which never occurs in a sentence, and not an
+/// element.
 pub(crate) fn is_token(mark: &[u8]) -> bool {
     !mark.starts_with(b"<") || mark.contains(&b'|') || mark.contains(&0xBD)
 }
@@ -74,8 +75,8 @@ pub(crate) fn classify(tag: &[u8]) -> Option<Tag> {
     })
 }
 
-/// The name of a mark that must be one of a thought, without what says that it opens or closes one, and
-/// whether it closes one.
+/// The name in a tag that can only be a thinking tag, without the words that open or close it, and
+/// whether it closes.
 pub(crate) fn thought_name(tag: &[u8]) -> Option<(String, bool)> {
     let text = fold(std::str::from_utf8(tag).ok()?).to_ascii_lowercase();
     let inner = text.strip_prefix('<').and_then(|t| t.strip_suffix('>'));
@@ -140,7 +141,7 @@ fn known(tag: &[u8]) -> Option<Tag> {
     element(inner, closing)
 }
 
-/// One ASCII bar for every run of bars, `_` for `▁`, outside of quotes.
+/// Replaces every run of bars by one ASCII bar and `▁` by `_`, except inside quotes.
 pub(crate) fn fold(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut quoted = false;
@@ -163,7 +164,7 @@ pub(crate) fn fold(text: &str) -> String {
     out
 }
 
-/// The element that Kimi K3 writes as `<|open|>NAME ATTRIBUTES<|sep|>` or `<|close|>NAME<|sep|>`.
+/// The content of Kimi K3's `<|open|>NAME ATTRIBUTES<|sep|>` and `<|close|>NAME<|sep|>`.
 fn kimi(inner: &str) -> Option<(&str, bool)> {
     let inner = inner.strip_suffix("<|sep|")?;
     match inner.strip_prefix("|open|>") {
@@ -172,7 +173,7 @@ fn kimi(inner: &str) -> Option<(&str, bool)> {
     }
 }
 
-/// What follows DeepSeek's `｜DSML｜`.
+/// The text after DeepSeek's `｜DSML｜`.
 fn after_dsml(inner: &str) -> Option<&str> {
     let word = inner.trim_start_matches('|');
     let rest = word.get(..4).filter(|word| word.eq_ignore_ascii_case("dsml")).map(|_| &word[4..])?;
@@ -180,7 +181,7 @@ fn after_dsml(inner: &str) -> Option<&str> {
     (bare.len() < rest.len() && rest.starts_with(['|', ' ', '_'])).then_some(bare)
 }
 
-/// A token with a bar on either side, or on one.
+/// A token with a bar on one side or both.
 fn special(inner: &str, closing: bool) -> Option<Tag> {
     let word = inner.trim_matches(['|', ' ', '_']);
     let (word, closing) = match word.strip_prefix('/') {
@@ -203,7 +204,7 @@ fn element(text: &str, closing: bool) -> Option<Tag> {
         .find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | ':' | '-' | '|')))
         .unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
-    // A namespace before the name, or Hunyuan's suffix behind it.
+    // Drop a namespace before the name, or Hunyuan's suffix after it.
     let name = match name.split_once([':', '|']) {
         Some((name, "opensource")) => name,
         Some((_, name)) => name,
@@ -252,12 +253,12 @@ fn element(text: &str, closing: bool) -> Option<Tag> {
     }
 }
 
-/// The meaning of a token as `dialects.rs` spells it.
+/// The meaning of a token spelled as in `dialects.rs`.
 pub(crate) fn token(token: &str) -> Option<Tag> {
     TOKENS.get(&token.to_ascii_lowercase()).cloned()
 }
 
-/// Every token of the tables, in lower case. Where two rows share one, the first decides.
+/// Every token of the tables, in lower case. If two rows share a token, the first wins.
 static TOKENS: LazyLock<HashMap<String, Tag>> = LazyLock::new(|| {
     let mut all = HashMap::new();
     let mut add = |token: &str, tag: Tag| {
@@ -270,7 +271,7 @@ static TOKENS: LazyLock<HashMap<String, Tag>> = LazyLock::new(|| {
             add(end, Tag::ValueEnd);
         }
         for token in dialect.open {
-            // An element is a word that prose may hold as well.
+            // An element's name may also occur in prose.
             add(token, Tag::Open { certain: !dialect.between.is_empty() && token.starts_with("<|") });
         }
         for token in dialect.list {
@@ -289,7 +290,7 @@ static TOKENS: LazyLock<HashMap<String, Tag>> = LazyLock::new(|| {
     all
 });
 
-/// The tokens that do not begin with `<`, as the tables spell them.
+/// The tokens that do not begin with `<`, as spelled in the tables.
 static LITERALS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let calls = DIALECTS.iter().flat_map(|d| [d.open, d.list, d.between, d.close]);
     let thoughts = THOUGHTS.iter().flat_map(|t| [t.open, t.close]);
@@ -351,7 +352,7 @@ pub(crate) fn plain_element(tag: &[u8]) -> Option<(&str, Plain)> {
     word.then_some((name, kind))
 }
 
-/// See [`plain_element`].
+/// The forms of a [`plain_element`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plain {
     Open,
@@ -359,8 +360,8 @@ pub(crate) enum Plain {
     Empty,
 }
 
-/// Length of the tag at `at` (a `<`), 0 if it is none, `None` if more bytes are needed. `searched`
-/// remembers how far its end has been looked for, so that no byte is looked at twice.
+/// Length of the tag at `at` (a `<`), 0 if there is none, `None` if more bytes are needed.
+/// `searched` records how far its end was searched, so that no byte is scanned twice.
 pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Option<usize> {
     let first = match win.get(at + 1) {
         Some(b'/') => win.get(at + 2),
@@ -369,7 +370,7 @@ pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Op
     match first {
         None if !win.eof => return None,
         Some(b'a'..=b'z' | b'A'..=b'Z' | b'|' | b'/' | b'_' | 0xEF | 0xE2 | 0xC2) => {}
-        // `< think >`: no other tag has blanks there.
+        // `< think >`: only thinking tags have spaces there.
         Some(b' ') => return spaced(win, at),
         _ => return Some(0),
     }
@@ -402,7 +403,7 @@ pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Op
     if win.eof { Some(0) } else { None }
 }
 
-/// A tag or token as the tables spell it.
+/// A tag or token as spelled in the tables.
 fn spelled(tag: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(tag).ok()?;
     let folded = fold(text).to_ascii_lowercase();
@@ -433,7 +434,7 @@ pub(crate) fn is_one_of(tag: &[u8], marks: &[&str]) -> bool {
     spelled(tag).is_some_and(|tag| marks.iter().any(|mark| mark.eq_ignore_ascii_case(&tag)))
 }
 
-/// Length of the thinking mark at `at` that has blanks behind its bracket; see [`tag_length`].
+/// Length of a thinking tag at `at` that has spaces after its bracket; see [`tag_length`].
 fn spaced(win: Window<'_>, at: usize) -> Option<usize> {
     let rest = win.from(at);
     let rest = &rest[..rest.len().min(MAX_SPACED)];
@@ -448,19 +449,18 @@ fn spaced(win: Window<'_>, at: usize) -> Option<usize> {
     }
 }
 
-/// Bytes of a thinking mark with blanks in it, at most.
+/// The longest thinking tag with spaces in it, in bytes.
 const MAX_SPACED: usize = 24;
 
-/// A token that does not stand in angle brackets.
+/// A token that does not begin with `<`.
 pub(crate) enum Literal {
     None,
-    /// More bytes are needed to say.
+    /// Undecided until more bytes arrive.
     More,
     Found(Tag, usize),
 }
 
-/// The token at the start of `rest` that is spelled out in the table and begins with another byte
-/// than `<`.
+/// The token of the tables at the start of `rest`, if it begins with a byte other than `<`.
 pub(crate) fn literal(rest: &[u8], eof: bool) -> Literal {
     let mut undecided = false;
     for word in LITERALS.iter().copied() {
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mark_of_the_table_is_found_again() {
+    fn every_token_of_the_tables_is_recognized() {
         let marks = DIALECTS.iter().flat_map(|d| [d.open, d.list, d.between, d.close]);
         let marks = marks.chain(THOUGHTS.iter().flat_map(|t| [t.open, t.close])).flatten();
         for mark in marks.copied().chain(TURNS.iter().map(|(t, _)| *t)).chain(NOISE.iter().copied()) {

@@ -1,52 +1,28 @@
-//! Decoding: the bytes between two quotes become a `String`, with a note of what had to be mended.
+//! Decodes the bytes between two quotes into a `String` and records the repairs.
+
+use std::collections::BTreeSet;
 
 use memchr::memchr;
 
 use crate::event::Repair;
 
-/// The kinds of mending used, one bit each.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Repairs(u32);
-
-const ALL: [Repair; 23] = [
-    Repair::ControlCharacter,
-    Repair::TrailingComma,
-    Repair::MissingComma,
-    Repair::SingleQuotes,
-    Repair::SmartQuotes,
-    Repair::TripleQuotes,
-    Repair::BacktickQuotes,
-    Repair::UnquotedKey,
-    Repair::UnquotedValue,
-    Repair::PythonLiteral,
-    Repair::NumberFormat,
-    Repair::Comment,
-    Repair::InvalidEscape,
-    Repair::MixedEscapes,
-    Repair::LoneSurrogate,
-    Repair::InvalidUtf8,
-    Repair::InnerQuote,
-    Repair::StrayByte,
-    Repair::MissingCloser,
-    Repair::MissingBrace,
-    Repair::DoubledBraces,
-    Repair::BracesInText,
-    Repair::GluedToken,
-];
+/// The repairs of one call.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Repairs(BTreeSet<Repair>);
 
 impl Repairs {
     pub(crate) fn add(&mut self, repair: Repair) {
-        self.0 |= 1 << repair as u32;
+        self.0.insert(repair);
     }
     pub(crate) fn merge(&mut self, other: Repairs) {
-        self.0 |= other.0;
+        self.0.extend(other.0);
     }
     pub(crate) fn list(self) -> Vec<Repair> {
-        ALL.into_iter().filter(|r| self.0 & (1 << *r as u32) != 0).collect()
+        self.0.into_iter().collect()
     }
 }
 
-/// The text of `bytes`, the body of a string literal without its quotes.
+/// Decodes the body of a string literal, without its quotes.
 pub(crate) fn decode(bytes: &[u8], repairs: &mut Repairs) -> String {
     if bytes.iter().fold(false, |any, &b| any | (b < 0x20)) {
         repairs.add(Repair::ControlCharacter);
@@ -97,7 +73,7 @@ pub(crate) fn decode(bytes: &[u8], repairs: &mut Repairs) -> String {
         };
         out.push(plain);
         rest = &tail[used..];
-        // A kept backslash must not be read together with what follows it.
+        // Continue past the kept backslash, so that it does not escape what follows it.
         next = memchr(b'\\', rest);
     }
     out.extend_from_slice(rest);
@@ -107,7 +83,8 @@ pub(crate) fn decode(bytes: &[u8], repairs: &mut Repairs) -> String {
     utf8(out, repairs)
 }
 
-/// The character of `XXXX` (after `\u`), joined with the other half of a surrogate pair; and the bytes used.
+/// Decodes `XXXX` (after `\u`), joined with the second half of a surrogate pair if there is one.
+/// Returns the character and the bytes used.
 fn unicode(bytes: &[u8], repairs: &mut Repairs) -> Option<(char, usize)> {
     let first = hex4(bytes)?;
     if let Some(c) = char::from_u32(first) {
@@ -129,7 +106,7 @@ fn hex4(bytes: &[u8]) -> Option<u32> {
     bytes.get(..4)?.iter().try_fold(0, |n, &b| Some(n << 4 | (b as char).to_digit(16)?))
 }
 
-/// `bytes` as text; what is not UTF-8 becomes U+FFFD.
+/// `bytes` as text; invalid UTF-8 becomes U+FFFD.
 pub(crate) fn utf8(bytes: Vec<u8>, repairs: &mut Repairs) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| {
         repairs.add(Repair::InvalidUtf8);
@@ -137,7 +114,7 @@ pub(crate) fn utf8(bytes: Vec<u8>, repairs: &mut Repairs) -> String {
     })
 }
 
-/// The text of a Python string literal's body.
+/// Decodes the body of a Python string literal.
 pub(crate) fn decode_python(bytes: &[u8], repairs: &mut Repairs) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
@@ -173,7 +150,7 @@ pub(crate) fn decode_python(bytes: &[u8], repairs: &mut Repairs) -> String {
             Some(b'r') => Some(b'\r'),
             Some(b't') => Some(b'\t'),
             Some(b'v') => Some(11),
-            // Python keeps the backslash of an escape it does not know.
+            // Python keeps the backslash of an unknown escape.
             _ => {
                 out.push(b'\\');
                 continue;

@@ -1,39 +1,39 @@
-//! Parses thoughts. Nothing in them is a call.
+//! Reads thinking blocks. Nothing in them is a call.
 //!
-//! There is one exception. Some models begin a call without closing the thought, or close the thought
-//! behind the call, and say nothing else. Then a complete call in the family's own tokens that stands
-//! at the very end of the thoughts is the answer ([`call_at_end`]). JSON there is not: models think
-//! about JSON calls in prose.
+//! There is one exception. Some models begin a call without closing the thinking block, or close
+//! the block after the call, and say nothing else. Then a complete call in the family's own tokens
+//! at the very end of the thinking is the answer ([`call_at_end`]). A JSON call there is not,
+//! because models think about JSON calls in prose.
 
 use memchr::{memchr, memchr2};
 
 use crate::dialects::{ANALYSIS, ANALYSIS_END, THOUGHTS, UNKNOWN};
-use crate::event::{Call, End, Event, Options};
+use crate::event::{Call, Event, Options};
 use crate::parser::{Flow, Mode, Parser};
 use crate::tags::{Tag, is_one_of, is_token, thought_name};
 use crate::window::Window;
 
-/// The thought that is open or was the last one.
+/// The current or last thinking block.
 #[derive(Debug, Default)]
 pub(crate) struct Thinking {
-    /// Its position in [`THOUGHTS`].
+    /// Its index in [`THOUGHTS`].
     kind: usize,
-    /// Blocks of that kind that are open.
+    /// Number of open blocks of that kind.
     depth: usize,
-    /// Offset of its first byte, and its text: what was said behind it empties it.
+    /// The text of the block and its offset. Cleared when other text follows.
     start: usize,
     text: Vec<u8>,
-    /// The name of its mark, where no row knows the mark.
+    /// The name in the opening tag, if no row of the table has the tag.
     name: String,
-    /// The word that belongs to its opening mark was looked for.
+    /// The label after the opening tag has been looked for.
     labeled: bool,
 }
 
-/// Bytes of a thought that are searched for a call at its end.
+/// The most bytes of a thinking block to keep for finding a call at its end.
 const MAX_KEPT: usize = 1 << 20;
 
 impl Thinking {
-    /// Takes in more of the thought.
+    /// Appends to the text of the block.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.text.extend_from_slice(bytes);
         if self.text.len() > 2 * MAX_KEPT {
@@ -43,20 +43,20 @@ impl Thinking {
         }
     }
 
-    /// Something that is not blank was said outside.
+    /// Clears the text, because text other than whitespace follows the block.
     pub(crate) fn forget(&mut self) {
         self.text.clear();
     }
 }
 
 impl Parser {
-    /// Begins a thought of that kind at `pos`.
+    /// Begins a block at `pos` whose tag is in no row of the table.
     pub(crate) fn begin_unknown_thought(&mut self, mark: &[u8]) {
         self.begin_thought(UNKNOWN);
         self.thinking.name = thought_name(mark).map(|(name, _)| name).unwrap_or_default();
     }
 
-    /// The same, of a kind that a row knows.
+    /// Begins a block of a known kind at `pos`.
     pub(crate) fn begin_thought(&mut self, kind: usize) {
         self.thinking = Thinking { kind, depth: 1, start: self.pos, ..Thinking::default() };
         self.think_seen = true;
@@ -65,18 +65,18 @@ impl Parser {
         self.mode = Mode::Think;
     }
 
-    /// Whether an opening mark opens a thought where it stands. A token does, wherever it stands; an
-    /// element in the middle of a sentence is a word about thoughts.
+    /// Whether an opening tag at this position opens a block. A token always does; an element in
+    /// the middle of a sentence only mentions it.
     pub(crate) fn may_think(&self, mark: &[u8]) -> bool {
         let token = is_token(mark);
         let before = self.before();
-        // Glued to a word it is none of a sentence's words.
+        // A tag attached to a word is not part of a sentence.
         let glued = before.last().is_some_and(u8::is_ascii_alphanumeric);
         let before = before.trim_ascii_end();
         token
             || glued
             || self.line_blank
-            || self.behind_call
+            || self.after_call
             || matches!(before.last(), Some(b'.' | b'!' | b'?' | b':' | b'>'))
     }
 
@@ -105,7 +105,7 @@ impl Parser {
         };
         self.pos += hit;
         let close = THOUGHTS[kind].close;
-        let Some((tag, len)) = self.mark_here(win) else { return Flow::More };
+        let Some((tag, len)) = self.tag_here(win) else { return Flow::More };
         match tag {
             Some(_) if self.closes(win.slice(self.pos, self.pos + len), close) => {
                 match self.is_mention(win, len, out) {
@@ -118,27 +118,27 @@ impl Parser {
                 }
                 self.thinking.depth -= 1;
                 match self.thinking.depth {
-                    0 => self.leave_thought(win, len, out),
+                    0 => self.end_thought(win, len, out),
                     _ => self.pos += len,
                 }
             }
             Some(Tag::ThinkOpen(opened)) if opened == kind && THOUGHTS[kind].nests => {
-                if self.nested_here(win, out) {
+                if self.opens_nested(win, out) {
                     self.thinking.depth += 1;
                 }
                 self.pos += len;
             }
-            // The token that ends a channel belongs to what follows.
+            // The token that ends the analysis channel belongs to what follows.
             Some(_) if kind == ANALYSIS && is_one_of(win.slice(self.pos, self.pos + len), &ANALYSIS_END) => {
-                self.leave_thought(win, 0, out);
+                self.end_thought(win, 0, out);
             }
             _ => self.pos += 1,
         }
         Flow::Go
     }
 
-    /// Whether a closing mark is a word of the thought: in the middle of a line, behind a word, and before
-    /// one that goes on with the sentence. `None` if more bytes are needed to say.
+    /// Whether a closing tag is only mentioned: it follows a word on its line, and a lowercase word
+    /// follows it. `None` if more bytes are needed.
     fn is_mention(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) -> Option<bool> {
         self.show(win, self.pos, out);
         let before = self.thinking.text.as_slice();
@@ -154,7 +154,7 @@ impl Parser {
         }
     }
 
-    /// Whether a mark closes the thought.
+    /// Whether a tag closes the current block.
     fn closes(&self, mark: &[u8], close: &[&str]) -> bool {
         match self.thinking.kind {
             UNKNOWN => {
@@ -164,9 +164,9 @@ impl Parser {
         }
     }
 
-    /// An opening mark inside a thought opens one more if it begins a line; one at the start of the
-    /// thought says again what the chat template said.
-    fn nested_here(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> bool {
+    /// Whether an opening tag inside a block opens a nested one. It does at the start of a line,
+    /// except at the start of the block, where it repeats the tag of the chat template.
+    fn opens_nested(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> bool {
         self.show(win, self.pos, out);
         let before = self.thinking.text.as_slice();
         let blank = |b: &&u8| matches!(b, b' ' | b'\t' | b'\r');
@@ -174,7 +174,7 @@ impl Parser {
         line_blank && !before.trim_ascii_start().is_empty()
     }
 
-    fn leave_thought(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) {
+    fn end_thought(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) {
         self.show(win, self.pos, out);
         self.pos += len;
         self.shown = self.pos;
@@ -182,15 +182,17 @@ impl Parser {
         self.line_blank = true;
     }
 
-    /// At the end of an answer without a call: the call at the end of its last thought.
+    /// At the end of an answer without a call: emits the call at the end of its last thinking
+    /// block.
     pub(crate) fn call_in_thought(&mut self, out: &mut Vec<Event>) {
         let text = std::mem::take(&mut self.thinking.text);
         let calls = call_at_end(&text, &self.options);
-        self.emit_late(calls, self.thinking.start, out);
+        self.emit_calls(calls, self.thinking.start, out);
     }
 
-    /// Calls that were found at the end of the answer, in a part of it that begins at `offset`.
-    pub(crate) fn emit_late(&mut self, calls: Vec<Call>, offset: usize, out: &mut Vec<Event>) {
+    /// Emits complete calls of which nothing was reported, found in a part of the answer that begins
+    /// at `offset`.
+    pub(crate) fn emit_calls(&mut self, calls: Vec<Call>, offset: usize, out: &mut Vec<Event>) {
         for mut call in calls {
             call.call = self.calls;
             call.start += offset;
@@ -205,20 +207,13 @@ impl Parser {
     }
 }
 
-/// The calls that a model's thoughts end with, in the tokens or elements of its family, complete and
-/// with nothing behind them. For an answer that has no call outside of its thoughts: servers that send
-/// thoughts apart put such a call there.
+/// The complete calls at the very end of a model's thinking, in the tokens or elements of its
+/// family. Use it when the answer has no other call: servers that separate thinking from the answer
+/// put such a call there.
 #[must_use]
 pub fn call_at_end(thoughts: &[u8], options: &Options) -> Vec<Call> {
-    let options =
-        Options { starts_thinking: false, whole_file: false, followed: Vec::new(), ..options.clone() };
-    let mut parser = Parser::new(options);
-    parser.innermost = true;
-    let mut events = Vec::new();
-    parser.feed(thoughts, &mut events);
-    parser.finish(End::Stop, &mut events);
     let mut calls: Vec<Call> = Vec::new();
-    for event in events {
+    for event in Parser::parse_part(thoughts, options, false) {
         match event {
             Event::CallComplete(call) if call.native => calls.push(call),
             Event::CallComplete(_) | Event::Malformed { .. } => calls.clear(),

@@ -10,24 +10,22 @@ use crate::object::Named;
 use crate::parser::{Flow, Mode, Parser};
 use crate::prose;
 use crate::tags::{Literal, Plain, Tag, classify, is_token, literal, plain_element, tag_length};
-use crate::text::Repairs;
 use crate::window::{Blanks, Window};
 
 impl Parser {
-    /// A `<` in the text.
+    /// Handles a `<` in the text.
     pub(crate) fn tag(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
         let bytes = win.slice(self.pos, self.pos + len);
         let tag = if len == 0 || self.inline > 0 { None } else { classify(bytes) };
-        // Behind an opening tag, a tag that the end of the answer cuts.
+        // The answer ends inside this tag, after a tag that opens calls.
         self.cut_tag = win.eof && len == 0 && (self.listed || self.announced);
         let Some(tag) = tag else { return self.tool_element(win, len, out) };
         self.mark(win, tag, len, out)
     }
 
-    /// The meaning of the tag or token at `pos`, if it has one, and its length; `None` if more bytes are
-    /// needed to say.
-    pub(crate) fn mark_here(&mut self, win: Window<'_>) -> Option<(Option<Tag>, usize)> {
+    /// The meaning and length of the tag or token at `pos`; `None` if more bytes are needed.
+    pub(crate) fn tag_here(&mut self, win: Window<'_>) -> Option<(Option<Tag>, usize)> {
         if win.get(self.pos) != Some(b'<') {
             return match literal(win.from(self.pos), win.eof) {
                 Literal::More => None,
@@ -39,7 +37,7 @@ impl Parser {
         Some((if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) }, len))
     }
 
-    /// A token that does not begin with `<`.
+    /// Handles a token that does not begin with `<`.
     pub(crate) fn literal(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         match literal(win.from(self.pos), win.eof) {
             Literal::More => Flow::More,
@@ -48,17 +46,17 @@ impl Parser {
         }
     }
 
-    /// A tag or token with a meaning, at `pos`.
+    /// Handles a tag or token at `pos` that has a meaning.
     fn mark(&mut self, win: Window<'_>, tag: Tag, len: usize, out: &mut Vec<Event>) -> Flow {
         let (start, after) = (self.pos, self.pos + len);
         if let Some(fence) = &self.fence
-            && !(fence.data && (fence.fresh || self.line_blank) || self.behind_call)
+            && !(fence.data && (fence.fresh || self.line_blank) || self.after_call)
             && !matches!(tag, Tag::ThinkClose(_))
         {
             return if self.fence_is_file(out) { Flow::Go } else { self.plain(1) };
         }
         if let Some(fence) = &mut self.fence {
-            // Around a call, then, not around a file.
+            // The fence surrounds a call, not a file.
             fence.file = None;
         }
         match tag {
@@ -75,14 +73,15 @@ impl Parser {
             }
             Tag::ThinkClose(kind) => {
                 let prose = THOUGHTS[kind].close.iter().any(|mark| mark.contains(' '));
-                // What only its name tells closes nothing that it has not opened.
+                // A tag known only by its name closes nothing unless it was opened.
                 if (prose || kind == UNKNOWN) && !self.think_seen {
                     return self.plain(len);
                 }
                 self.hold = None;
                 self.skip(win, after, out);
-                // Another close in the same answer: the one before it was a word in the thought.
-                if !self.think_seen || self.calls > 0 && !self.behind_call {
+                // A second closing tag in one answer: the first one was only mentioned in the
+                // thinking.
+                if !self.think_seen || self.calls > 0 && !self.after_call {
                     self.think_seen = true;
                     out.push(Event::OrphanThink { at: start });
                     self.fence = None;
@@ -124,10 +123,10 @@ impl Parser {
                 self.announced = false;
                 self.python = false;
                 self.skip(win, after, out);
-                self.behind_call = true;
+                self.after_call = true;
             }
             Tag::Key => return self.key_without_opening(win, start, after, out),
-            // The name of a known tool before it, and the opening token was stripped.
+            // The opening token was stripped; the name of a known tool comes before this one.
             Tag::Between => {
                 let named = prose::last_word(self.before_all(win, out));
                 let known = |tool: &str| self.options.knows(&self.options.bare_name(tool));
@@ -143,22 +142,22 @@ impl Parser {
         Flow::Go
     }
 
-    /// The text before `pos`, all of it shown.
+    /// Emits the text before `pos` and returns its end.
     fn before_all(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> &[u8] {
         self.show(win, self.pos, out);
         self.before()
     }
 
-    /// Whether an opening tag is one in an example. Then the rest of the example is text.
+    /// Whether an opening tag is part of an example. If so, the rest of the example is text.
     fn in_example(&mut self, tag: &Tag, mark: &[u8]) -> bool {
         let kind = std::mem::discriminant(tag);
         let token = is_token(mark);
         let start = self.pos;
         let example = match self.example {
-            // Another call of the same kind may be a real one.
+            // A later call of the same kind may be real.
             Some(open) if open == kind && self.line_blank => !self.is_call(start, token),
             Some(_) => true,
-            None => !(self.behind_call || self.announced || self.is_call(start, token)),
+            None => !(self.after_call || self.announced || self.is_call(start, token)),
         };
         if example {
             self.example.get_or_insert(kind);
@@ -168,7 +167,7 @@ impl Parser {
         example
     }
 
-    /// A tag that opens a call or a list of calls.
+    /// Handles a tag that opens a call or a list of calls.
     fn opening(&mut self, win: Window<'_>, tag: Tag, start: usize, after: usize, out: &mut Vec<Event>) {
         if !matches!(tag, Tag::Open { certain: false } | Tag::List) {
             self.hold = None;
@@ -185,16 +184,16 @@ impl Parser {
                 self.begin_invoke(self.options.bare_name(&name), start, after, closer);
             }
             Tag::List => {
-                // What the list holds has tags of its own, or is JSON or Python.
+                // The calls in a list have tags of their own, or are JSON or Python.
                 self.python = true;
-                self.behind_call = false;
+                self.after_call = false;
                 self.line_blank = true;
                 self.mode = Mode::Text;
                 self.listed = true;
             }
             Tag::Open { certain } => {
                 self.announced = true;
-                self.behind_call = false;
+                self.after_call = false;
                 self.mode = Mode::Head(Box::new(Head::new(start, after, certain)));
             }
             _ => {}
@@ -206,7 +205,7 @@ impl Parser {
         self.mode = Mode::Invoke(Box::new(Invoke::new(tool, start, pos, closer, followed)));
     }
 
-    /// GLM without its opening token: `read_file<arg_key>path</arg_key>…`.
+    /// Handles GLM's call without its opening token: `read_file<arg_key>path</arg_key>…`.
     fn key_without_opening(
         &mut self,
         win: Window<'_>,
@@ -228,7 +227,8 @@ impl Parser {
         Flow::Go
     }
 
-    /// `<read_file>` and an argument's element behind it: the tag of a known tool, as Cline writes it.
+    /// Handles `<read_file>` followed by an argument's element: a known tool's tag, as Cline writes
+    /// it.
     fn tool_element(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) -> Flow {
         let plain = if len == 0 || self.inline > 0 || self.foreign {
             None
@@ -237,7 +237,7 @@ impl Parser {
         };
         let placed = match &self.fence {
             Some(fence) => fence.data && (fence.fresh || self.line_blank),
-            None => self.line_blank || self.behind_call,
+            None => self.line_blank || self.after_call,
         };
         let (start, after) = (self.pos, self.pos + len);
         if let Some((name, kind @ (Plain::Open | Plain::Empty))) = plain
@@ -247,8 +247,8 @@ impl Parser {
             let tool = name.to_owned();
             let closer = if kind == Plain::Empty { Closer::Empty } else { Closer::Tool };
             if kind == Plain::Open {
-                let at = match win.behind_blanks(after) {
-                    Blanks::Upto(at) => at,
+                let at = match win.skip_blanks(after) {
+                    Blanks::Until(at) => at,
                     Blanks::More => return Flow::More,
                     Blanks::TooMany | Blanks::End => return self.plain(len),
                 };
@@ -260,7 +260,7 @@ impl Parser {
                 }
             }
             self.show(win, self.pos, out);
-            if self.behind_call || self.is_call(start, false) {
+            if self.after_call || self.is_call(start, false) {
                 if let Some(fence) = &mut self.fence {
                     fence.file = None;
                 }
@@ -277,7 +277,7 @@ impl Parser {
         match turn {
             Turn::Foreign | Turn::Assistant => {
                 self.skip(win, after, out);
-                self.foreign = turn == Turn::Foreign || self.goes_on_alone();
+                self.foreign = turn == Turn::Foreign || self.own_turn_resumes();
             }
             Turn::Role => {
                 self.skip(win, after, out);
@@ -287,7 +287,7 @@ impl Parser {
             Turn::Result => {
                 self.hold = None;
                 self.skip(win, after, out);
-                // What the model does then, it does on the ground of what it made up.
+                // Whatever the model does next is based on a turn it invented.
                 self.foreign |= self.calls > 0;
                 self.mode = Mode::Result;
             }
@@ -295,33 +295,33 @@ impl Parser {
         }
     }
 
-    /// Whether the model's own turn begins behind a turn that it made up to follow its call.
-    pub(crate) fn goes_on_alone(&self) -> bool {
+    /// Whether the model's own turn begins after a turn that it invented to follow its call.
+    pub(crate) fn own_turn_resumes(&self) -> bool {
         self.foreign && self.calls > 0
     }
 
-    /// Behind a broken call its closing tag or token sets things right.
-    pub(crate) fn tag_on_dead_line(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
+    /// After a malformed call, its closing tag or token makes the line usable again.
+    pub(crate) fn tag_on_skipped_line(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
         let tag = if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) };
         if matches!(
             tag,
             Some(Tag::CallEnd | Tag::ListEnd | Tag::InvokeEnd | Tag::Turn(Turn::Foreign | Turn::Header))
         ) {
-            self.line_dead = false;
+            self.skip_line = false;
             return self.tag(win, out);
         }
         self.plain(1)
     }
 
-    /// What a tool would have answered, in the model's imagination.
+    /// Skips a tool result that the model invented.
     pub(crate) fn result(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Some(hit) = memchr::memchr2(b'<', b'[', win.from(self.pos)) else {
             self.pos = win.end();
             return Flow::More;
         };
         self.pos += hit;
-        let Some((tag, len)) = self.mark_here(win) else { return Flow::More };
+        let Some((tag, len)) = self.tag_here(win) else { return Flow::More };
         match tag {
             Some(Tag::Turn(Turn::ResultEnd)) => {
                 self.skip(win, self.pos + len, out);
@@ -346,7 +346,7 @@ impl Parser {
                 self.announced = true;
                 self.begin(pos, Some(true), Some(named));
                 if let (Some(call), Mode::Object(candidate)) = (opened, &mut self.mode) {
-                    candidate.opened_as(call, &self.options);
+                    candidate.mark_opened(call, &self.options);
                 }
             }
             markup::Outcome::Complete => self.complete_invoke(out),
@@ -360,32 +360,16 @@ impl Parser {
         let Some(call) = invoke.call else { return };
         let arguments = Value::Object(std::mem::take(&mut invoke.arguments));
         let tool = std::mem::take(&mut invoke.tool);
-        let (start, end, repairs) = (invoke.start, invoke.pos, invoke.repairs.list());
+        let (start, end, repairs) = (invoke.start, invoke.pos, std::mem::take(&mut invoke.repairs).list());
         out.push(Event::CallComplete(Call { call, tool, arguments, start, end, repairs, native: true }));
-        self.called(end);
+        self.call_ended(end);
     }
 
-    /// A complete call that nothing was said of before.
-    pub(crate) fn emit_call(
-        &mut self,
-        tool: String,
-        arguments: Map<String, Value>,
-        span: (usize, usize),
-        repairs: Repairs,
-        out: &mut Vec<Event>,
-    ) {
-        let call = self.calls;
-        self.calls += 1;
-        out.push(Event::CallOpened { call, tool: tool.clone() });
-        let (arguments, repairs) = (Value::Object(arguments), repairs.list());
-        out.push(Event::CallComplete(Call {
-            call,
-            tool,
-            arguments,
-            start: span.0,
-            end: span.1,
-            repairs,
-            native: true,
-        }));
+    /// Emits a call without arguments and continues after it.
+    pub(crate) fn emit_empty_call(&mut self, tool: String, start: usize, end: usize, out: &mut Vec<Event>) {
+        let arguments = Value::Object(Map::new());
+        let call = Call { call: 0, tool, arguments, start, end, repairs: Vec::new(), native: true };
+        self.emit_calls(vec![call], 0, out);
+        self.call_ended(end);
     }
 }

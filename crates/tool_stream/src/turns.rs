@@ -1,12 +1,12 @@
-//! The parser's part for turns: whose words follow, where nothing but words says so.
+//! The parser's part for turns that begin with plain words instead of tokens.
 
 use crate::event::Event;
 use crate::parser::{Flow, Parser};
 use crate::window::Window;
 
 impl Parser {
-    /// Behind a call in ReAct's lines: what the tool would have said, in the model's imagination, and
-    /// what it would do then.
+    /// `Observation:` after a ReAct call: a tool result that the model invents, and what it would
+    /// do next.
     pub(crate) fn observation(&mut self, win: Window<'_>) -> Flow {
         match self.word_here(win, b"Observation:") {
             None => Flow::More,
@@ -17,7 +17,8 @@ impl Parser {
         }
     }
 
-    /// `User:` and `Human:` in the first column: the model goes on for both sides.
+    /// `User:` and `Human:` in the first column: the model continues with both sides of the
+    /// conversation.
     pub(crate) fn invented_turn(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         for word in [&b"User:"[..], b"Human:"] {
             match self.word_here(win, word) {
@@ -42,7 +43,7 @@ impl Parser {
                 None => return Flow::More,
                 Some(false) => {}
                 Some(true) => {
-                    self.foreign = foreign || self.goes_on_alone();
+                    self.foreign = foreign || self.own_turn_resumes();
                     return self.plain(word.len());
                 }
             }
@@ -50,7 +51,7 @@ impl Parser {
         self.plain(1)
     }
 
-    /// The role behind `<|im_start|>`: what is not the assistant's was invented by it.
+    /// The role after `<|im_start|>`. A turn of any role but the assistant's is invented.
     pub(crate) fn role(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let rest = win.from(self.pos);
         let len = rest.iter().take(16).position(|b| !b.is_ascii_lowercase());
@@ -58,7 +59,7 @@ impl Parser {
             return if rest.len() >= 16 || win.eof { self.plain(1) } else { Flow::More };
         };
         match &rest[..len] {
-            b"assistant" | b"model" => self.foreign = self.goes_on_alone(),
+            b"assistant" | b"model" => self.foreign = self.own_turn_resumes(),
             b"user" | b"system" | b"tool" | b"developer" | b"ipython" | b"environment" | b"function"
             | b"observation" => self.foreign = true,
             _ => return self.plain(1),
@@ -68,7 +69,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Whether `word` stands here; `None` if more bytes are needed to say.
+    /// Whether `word` is at this position; `None` if more bytes are needed.
     fn word_here(&self, win: Window<'_>, word: &[u8]) -> Option<bool> {
         let rest = win.from(self.pos);
         if rest.len() < word.len() && word.starts_with(rest) && !win.eof {

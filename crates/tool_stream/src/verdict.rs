@@ -1,4 +1,4 @@
-//! The whole answer judged at once: what `agent parse` prints.
+//! Judges a whole answer at once, as `agent parse` prints it.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -6,14 +6,15 @@ use serde_json::Value;
 use crate::event::{Call, End, Event, Malformed, Options, Repair};
 use crate::parser::Parser;
 
-/// What the agent would make of an answer.
+/// What the parser makes of a whole answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verdict {
-    /// `calls` if there is at least one, else `malformed` if one had begun, else `none`.
+    /// `calls` if there is at least one call, otherwise `malformed` if one had begun, otherwise
+    /// `none`.
     pub status: Status,
-    /// The calls in their order.
+    /// The calls in order.
     pub calls: Vec<VerdictCall>,
-    /// Why a call that had begun is none, if there was such a one.
+    /// Why the last malformed call could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -24,16 +25,16 @@ pub struct Verdict {
 pub enum Status {
     /// At least one complete call.
     Calls,
-    /// No call, and none begun.
+    /// No call, not even a malformed one.
     None,
-    /// No complete call, but one had begun.
+    /// No complete call, but at least one malformed one.
     Malformed,
 }
 
 /// A call as `agent parse` prints it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VerdictCall {
-    /// Name of the tool.
+    /// The tool's name.
     pub tool: String,
     /// Its arguments.
     pub arguments: Value,
@@ -41,9 +42,9 @@ pub struct VerdictCall {
     pub start: usize,
     /// Offset just past the last byte.
     pub end: usize,
-    /// The bytes were not valid as they stood.
+    /// The bytes were not valid as written.
     pub repaired: bool,
-    /// What was mended.
+    /// What was repaired.
     #[serde(skip)]
     pub repairs: Vec<Repair>,
 }
@@ -66,8 +67,8 @@ pub fn parse(bytes: &[u8], end: End, options: Options) -> Verdict {
     verdict(events)
 }
 
-/// Judges an answer by its events, from whatever chunks they came. What an orphaned `</think>` turns into reasoning
-/// after the fact does not count.
+/// Judges an answer by its events, however it was chunked. Anything before an orphaned `</think>`
+/// is ignored.
 #[must_use]
 pub fn verdict(events: Vec<Event>) -> Verdict {
     let mut calls: Vec<VerdictCall> = Vec::new();

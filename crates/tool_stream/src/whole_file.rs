@@ -1,4 +1,4 @@
-//! Whole-file mode: the content of a fence, line by line, up to the fence that closes it.
+//! Whole-file mode: the content of a fence, line by line, up to its closing fence.
 
 use memchr::memchr;
 
@@ -9,20 +9,20 @@ use crate::window::Window;
 #[derive(Debug)]
 pub(crate) struct File {
     pub(crate) fence: Fence,
-    /// Number of the call.
+    /// Index of the call.
     pub(crate) call: usize,
-    /// Start of the line being read.
+    /// Offset of the line being read.
     line: usize,
-    /// How far that line has been searched for its end.
+    /// How far that line was searched for its end.
     searched: usize,
-    /// Fences open inside the file.
+    /// Number of fences open inside the file.
     nested: usize,
 }
 
-/// What the bytes brought.
+/// The result of reading more bytes.
 pub(crate) enum Outcome {
     More,
-    /// The content ends at `content_end`, the closing run at `end`.
+    /// The content ends at `content_end`, the closing fence at `end`.
     Closed {
         content_end: usize,
         end: usize,
@@ -35,7 +35,7 @@ impl File {
         File { fence, call, line, searched: line, nested: 0 }
     }
 
-    /// Where the bytes are that are still needed.
+    /// Offset of the first byte that is still needed.
     pub(crate) fn read_upto(&self) -> usize {
         self.searched
     }
@@ -44,7 +44,7 @@ impl File {
         loop {
             let line_end = match memchr(b'\n', win.from(self.searched)) {
                 Some(hit) => self.searched + hit,
-                // The last line may be the closing fence if nothing more will come.
+                // The last line may be the closing fence even without a newline.
                 None if win.eof && ended_by_itself => win.end(),
                 None => {
                     self.searched = win.end();
@@ -58,7 +58,7 @@ impl File {
                 match (bare, self.nested) {
                     (true, 0) => return Outcome::Closed { content_end: self.line, end: self.line + run },
                     (true, _) => self.nested -= 1,
-                    // A label: a fence inside the file, of Markdown or of documentation.
+                    // A labeled fence inside the file, as in Markdown or doc comments.
                     (false, _) if !line[run..].contains(&self.fence.byte) => self.nested += 1,
                     _ => {}
                 }

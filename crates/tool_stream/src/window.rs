@@ -1,6 +1,6 @@
-//! The bytes at hand: a part of the stream, addressed by offsets in the whole stream.
+//! The bytes that are still buffered, addressed by their offset in the whole stream.
 
-/// The kept bytes and where they begin.
+/// The buffered bytes and the offset of the first one.
 #[derive(Clone, Copy)]
 pub(crate) struct Window<'a> {
     pub(crate) bytes: &'a [u8],
@@ -10,7 +10,7 @@ pub(crate) struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    /// Offset just past the last byte at hand.
+    /// Offset just past the last buffered byte.
     pub(crate) fn end(&self) -> usize {
         self.base + self.bytes.len()
     }
@@ -18,7 +18,8 @@ impl<'a> Window<'a> {
         debug_assert!(at >= self.base, "byte {at} was forgotten");
         self.bytes.get(at.checked_sub(self.base)?).copied()
     }
-    /// The bytes at hand from `at` on. Nothing if they were forgotten, which is a bug that tests catch.
+    /// The buffered bytes from `at` on. Empty if they were dropped already, a bug that debug builds
+    /// catch.
     pub(crate) fn from(&self, at: usize) -> &'a [u8] {
         debug_assert!(at >= self.base && at <= self.end(), "byte {at} is not at hand");
         at.checked_sub(self.base).and_then(|at| self.bytes.get(at..)).unwrap_or_default()
@@ -32,12 +33,12 @@ impl<'a> Window<'a> {
         range.and_then(|(from, to)| self.bytes.get(from..to)).unwrap_or_default()
     }
 
-    /// Where the first byte stands at or behind `at` that is not blank.
-    pub(crate) fn behind_blanks(&self, at: usize) -> Blanks {
+    /// The first byte at or after `at` that is not whitespace.
+    pub(crate) fn skip_blanks(&self, at: usize) -> Blanks {
         let rest = self.from(at);
         let rest = &rest[..rest.len().min(MAX_BLANKS)];
         match rest.iter().position(|b| !b.is_ascii_whitespace()) {
-            Some(blanks) => Blanks::Upto(at + blanks),
+            Some(blanks) => Blanks::Until(at + blanks),
             None if rest.len() == MAX_BLANKS => Blanks::TooMany,
             None if self.eof => Blanks::End,
             None => Blanks::More,
@@ -45,16 +46,16 @@ impl<'a> Window<'a> {
     }
 }
 
-/// Bytes of blanks that are looked past, at most: they are looked at again with each chunk.
+/// The most whitespace bytes to skip; more would be rescanned with every chunk.
 const MAX_BLANKS: usize = 256;
 
-/// What stands behind blanks.
+/// The result of [`Window::skip_blanks`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blanks {
-    Upto(usize),
+    Until(usize),
     TooMany,
     /// The end of the stream.
     End,
-    /// More bytes are needed to say.
+    /// Undecided until more bytes arrive.
     More,
 }

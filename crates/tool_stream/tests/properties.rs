@@ -1,12 +1,12 @@
-//! Properties that hold for any call: valid JSON is read as `serde_json` reads it, a deformed call is read as the same
-//! call or refused, a call that is cut off is never completed.
+//! Properties that hold for any call. Valid JSON is read as `serde_json` reads it, a deformed call
+//! is read as the same call or refused, and a truncated call is never completed.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use tool_stream::{End, Event, Options, Parser, Status, parse};
 
-/// Text as it stands in arguments: code, prose, paths, quotes, brackets, letters of all kinds.
+/// Texts that occur in arguments: code, prose, paths, quotes, brackets, letters of all scripts.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z_./]{0,12}",
@@ -48,13 +48,13 @@ fn call(arguments: &Value) -> Value {
     json!({"tool": "some_tool", "arguments": arguments})
 }
 
-fn judged(text: &str, end: End) -> tool_stream::Verdict {
+fn parsed(text: &str, end: End) -> tool_stream::Verdict {
     parse(text.as_bytes(), end, Options::default())
 }
 
-/// The same call or none: never another one.
+/// Checks that `text` is read as the same call or refused, never as another call.
 fn same_or_refused(text: &str, arguments: &Value) -> Result<(), TestCaseError> {
-    for call in judged(text, End::Stop).calls {
+    for call in parsed(text, End::Stop).calls {
         prop_assert_eq!(&call.tool, "some_tool", "in {}", text);
         prop_assert_eq!(&call.arguments, arguments, "in {}", text);
     }
@@ -62,12 +62,12 @@ fn same_or_refused(text: &str, arguments: &Value) -> Result<(), TestCaseError> {
 }
 
 fn same(text: &str, arguments: &Value) -> Result<(), TestCaseError> {
-    let verdict = judged(text, End::Stop);
+    let verdict = parsed(text, End::Stop);
     prop_assert_eq!(verdict.calls.len(), 1, "in {}: {:?}", text, verdict);
     same_or_refused(text, arguments)
 }
 
-/// `text` with `f` applied to the parts outside of strings.
+/// Applies `f` to the characters of `text` outside of strings.
 fn outside_strings(text: &str, mut f: impl FnMut(char) -> String) -> String {
     let (mut out, mut inside, mut escaped) = (String::new(), false, false);
     for c in text.chars() {
@@ -93,7 +93,7 @@ fn python(value: &Value, out: &mut String) {
         Value::Bool(b) => out.push_str(if *b { "True" } else { "False" }),
         Value::Number(n) => out.push_str(&n.to_string()),
         Value::String(s) => {
-            // As repr does: double quotes only where they save an escape.
+            // Like `repr`: double quotes only where they save an escape.
             let quote = if s.contains('\'') && !s.contains('"') { '"' } else { '\'' };
             out.push(quote);
             for c in s.chars() {
@@ -143,7 +143,7 @@ proptest! {
     fn valid_json_is_read_as_serde_reads_it(args in arguments(), pretty: bool) {
         let call = call(&args);
         let text = if pretty { serde_json::to_string_pretty(&call).unwrap() } else { call.to_string() };
-        let verdict = judged(&text, End::Length);
+        let verdict = parsed(&text, End::Length);
         prop_assert_eq!(verdict.calls.len(), 1, "{:?} {}", verdict, text);
         prop_assert_eq!(&verdict.calls[0].arguments, &args);
         prop_assert_eq!((verdict.calls[0].start, verdict.calls[0].end), (0, text.len()));
@@ -151,9 +151,10 @@ proptest! {
     }
 
     #[test]
-    fn unambiguous_deformations_lose_nothing(args in arguments()) {
+    fn unambiguous_repairs_keep_the_arguments(args in arguments()) {
         let text = serde_json::to_string_pretty(&call(&args)).unwrap();
-        // Raw control characters in strings. (A raw newline behind an escaped backslash keeps its meaning.)
+        // Raw control characters in strings. A raw newline after an escaped backslash keeps its
+        // meaning.
         let mut raw = String::new();
         let mut rest = text.as_str();
         while let Some(at) = rest.find('\\') {
@@ -178,7 +179,7 @@ proptest! {
     }
 
     #[test]
-    fn forgotten_backslashes_before_quotes_are_guessed_right_or_refused(args in arguments()) {
+    fn missing_backslashes_before_quotes_are_repaired_or_refused(args in arguments()) {
         for text in [call(&args).to_string(), serde_json::to_string_pretty(&call(&args)).unwrap()] {
             if !text.contains("\\\\") {
                 same_or_refused(&text.replace("\\\"", "\""), &args)?;
@@ -187,7 +188,7 @@ proptest! {
     }
 
     #[test]
-    fn removing_or_repeating_any_byte_never_makes_another_call_silently(args in arguments(), at in 0..200usize, twice: bool) {
+    fn removing_or_repeating_a_byte_never_silently_changes_a_call(args in arguments(), at in 0..200usize, twice: bool) {
         let text = call(&args).to_string();
         let at = at % text.len();
         if !text.is_ascii() {
@@ -195,7 +196,7 @@ proptest! {
         }
         let mut bytes = text.into_bytes();
         if twice { bytes.insert(at, bytes[at]) } else { bytes.remove(at); }
-        // What is still valid JSON is another call, and no parser can know; everything else is the call or no call.
+        // If the text is still valid JSON, it may be another call, and no parser can know.
         if serde_json::from_slice::<Value>(&bytes).is_err() {
             for call in parse(&bytes, End::Stop, Options::default()).calls {
                 prop_assert!(call.repaired || call.end - call.start < bytes.len(), "{:?}", String::from_utf8_lossy(&bytes));
@@ -204,7 +205,7 @@ proptest! {
     }
 
     #[test]
-    fn anything_goes_in_any_chunks(pieces in prop::collection::vec(piece(), 0..12), cut in 1..9usize, whole_file: bool, known: bool) {
+    fn chunk_boundaries_do_not_change_the_events_of_any_input(pieces in prop::collection::vec(piece(), 0..12), cut in 1..9usize, whole_file: bool, known: bool) {
         let bytes: Vec<u8> = pieces.concat();
         let known_tools = known.then(|| vec!["f".to_owned(), "read_file".to_owned()]);
         let options = Options { whole_file, known_tools, ..Options::default() };
@@ -229,7 +230,7 @@ proptest! {
         let whole = run(bytes.len().max(1));
         prop_assert_eq!(&run(1), &whole);
         prop_assert_eq!(&run(cut), &whole);
-        // What is said early is kept.
+        // Early events hold.
         let mut open: Option<(usize, String)> = None;
         let mut end = 0;
         for event in whole {
@@ -248,16 +249,16 @@ proptest! {
                 _ => {}
             }
         }
-        prop_assert!(open.is_none(), "opened and forgotten");
+        prop_assert!(open.is_none(), "opened but never completed");
     }
 }
 
 proptest! {
-    // Each case is cut at every byte.
+    // Fewer cases, because each is cut at every byte.
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_call_that_is_cut_off_is_never_completed(args in arguments(), single: bool) {
+    fn a_truncated_call_is_never_completed(args in arguments(), single: bool) {
         let mut text = call(&args).to_string();
         if single {
             text.clear();
@@ -265,7 +266,7 @@ proptest! {
         }
         for end in [End::Stop, End::Length, End::Cut] {
             for at in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
-                let verdict = judged(&text[..at], end);
+                let verdict = parsed(&text[..at], end);
                 prop_assert!(verdict.calls.is_empty(), "{:?} from {}", verdict, &text[..at]);
                 let expected = if at == 0 { Status::None } else { Status::Malformed };
                 prop_assert_eq!(verdict.status, expected, "{}", &text[..at]);
@@ -274,7 +275,7 @@ proptest! {
     }
 }
 
-/// The stuff streams are made of, whole and broken.
+/// Pieces that streams consist of, intact and broken.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let known = prop::sample::select(vec![
         "{\"tool\": \"a\", \"arguments\": {\"x\": \"y z\"}}",
@@ -393,7 +394,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// The texts of the arguments by their paths, as they were reported; those that were closed.
+/// The reported texts of the arguments by path. All of them must be closed.
 fn followed(text: &str, n: usize) -> std::collections::BTreeMap<String, String> {
     let mut parser = Parser::new(Options { followed: vec!["edit".into()], ..Options::default() });
     let mut events = Vec::new();
@@ -416,7 +417,7 @@ fn followed(text: &str, n: usize) -> std::collections::BTreeMap<String, String> 
 
 proptest! {
     #[test]
-    fn texts_that_are_followed_are_the_texts_of_the_arguments(
+    fn followed_texts_equal_the_arguments(
         texts in prop::collection::vec("[ab\\\\\"\n\té😀]{0,12}", 1..6), lines in prop::collection::vec("[ab\\\\\"\n]{0,6}", 0..4), n in 1usize..9,
     ) {
         let edits: Vec<Value> = texts.iter().map(|t| json!({"path": "x", "search": t, "replace": lines})).collect();
@@ -434,7 +435,7 @@ proptest! {
 }
 
 #[test]
-fn a_text_is_followed_line_by_line_before_its_end() {
+fn a_text_is_reported_line_by_line_while_it_is_open() {
     let mut parser = Parser::new(Options { followed: vec!["edit".into()], ..Options::default() });
     let mut events = Vec::new();
     parser.feed(br#"{"tool": "edit", "arguments": {"patch": "one\ntwo\nthr"#, &mut events);

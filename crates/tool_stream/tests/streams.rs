@@ -1,4 +1,5 @@
-//! Every recorded stream in `fixtures/streams` is judged as written down, however its bytes are cut into chunks.
+//! Checks the parser against every recorded stream in `fixtures/streams`, chunked in different
+//! ways.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -61,7 +62,7 @@ fn fixture(v: &Value) -> Fixture {
     }
 }
 
-/// The events, with neighbouring pieces of text joined.
+/// The events, with adjacent pieces of text joined.
 fn events<'a>(fixture: &Fixture, chunks: impl Iterator<Item = &'a [u8]>) -> Vec<Event> {
     let mut parser = Parser::new(fixture.options.clone());
     let mut joined: Vec<Event> = Vec::new();
@@ -86,7 +87,7 @@ fn join(joined: &mut Vec<Event>, out: &mut Vec<Event>) {
     }
 }
 
-/// What the fixture's `expect` says, as read from the events.
+/// The events in the form of the fixture's `expect`.
 fn observed(events: Vec<Event>, expect: &Value) -> Value {
     let mut text = String::new();
     let mut thinking = String::new();
@@ -99,7 +100,7 @@ fn observed(events: Vec<Event>, expect: &Value) -> Value {
     }
     let verdict = verdict(events);
     let mut seen = json!({"status": verdict.status, "calls": verdict.calls});
-    // Spans and repairs are compared where the fixture gives them.
+    // Compare spans and repairs only if the fixture gives them.
     for (i, call) in seen["calls"].as_array_mut().into_iter().flatten().enumerate() {
         if let (Some(call), Some(wanted)) = (call.as_object_mut(), expect["calls"][i].as_object()) {
             call.retain(|key, _| wanted.contains_key(key) || key == "tool" || key == "arguments");
@@ -118,7 +119,7 @@ fn observed(events: Vec<Event>, expect: &Value) -> Value {
     seen
 }
 
-/// A small deterministic generator of numbers.
+/// A small deterministic random number generator.
 struct Random(u64);
 
 impl Random {
@@ -129,7 +130,7 @@ impl Random {
 }
 
 #[test]
-fn every_stream_is_judged_as_written_down() {
+fn every_stream_is_read_as_its_fixture_expects() {
     let all = fixtures();
     assert!(all.len() >= 200, "only {} fixtures", all.len());
     let mut wrong = Vec::new();
@@ -139,11 +140,11 @@ fn every_stream_is_judged_as_written_down() {
             wrong.push(format!("{}\n  expected {}\n  observed {seen}", fixture.id, fixture.expect));
         }
     }
-    assert!(wrong.is_empty(), "{} of {} are judged otherwise:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {} fixtures failed:\n{}", wrong.len(), all.len(), wrong.join("\n"));
 }
 
 #[test]
-fn chunk_borders_change_nothing() {
+fn chunk_boundaries_do_not_change_events() {
     for fixture in fixtures() {
         let whole = fixture.chunks.concat();
         let reference = events(&fixture, std::iter::once(whole.as_slice()));
@@ -168,11 +169,11 @@ fn chunk_borders_change_nothing() {
     }
 }
 
-/// The same for streams with damage of all kinds, where the parser has to wait in odd places.
+/// Damage makes the parser wait for more bytes at unusual places.
 #[test]
-fn chunk_borders_change_nothing_in_damaged_streams() {
+fn chunk_boundaries_do_not_change_the_events_of_damaged_streams() {
     let all = fixtures();
-    let mut random = Random(11); // damage
+    let mut random = Random(11);
     for fixture in &all {
         let whole = fixture.chunks.concat();
         for _ in 0..6 {
@@ -201,9 +202,9 @@ fn chunk_borders_change_nothing_in_damaged_streams() {
     }
 }
 
-/// An answer that was cut off holds no call that the whole answer does not hold.
+/// A truncated answer has no call that the full answer does not have.
 #[test]
-fn a_cut_never_makes_a_call() {
+fn truncation_never_creates_a_call() {
     let mut wrong = Vec::new();
     for fixture in fixtures() {
         let whole = fixture.chunks.concat();
@@ -211,7 +212,7 @@ fn a_cut_never_makes_a_call() {
             let calls = tool_stream::parse(bytes, end, fixture.options.clone()).calls;
             calls.into_iter().map(|call| (call.tool, call.arguments)).collect::<Vec<_>>()
         };
-        // What stands before a closing mark without an opening one was a thought only from there on.
+        // Text before an orphaned closing tag becomes thinking only when the tag arrives.
         let orphan = events(&fixture, std::iter::once(whole.as_slice()))
             .iter()
             .find_map(|event| if let Event::OrphanThink { at } = event { Some(*at) } else { None });
@@ -229,8 +230,7 @@ fn a_cut_never_makes_a_call() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What has been said early is never taken back: a call that is opened completes under that name or is malformed, and
-/// its fields are those of the call.
+/// An opened call completes under the same name or is malformed, and its fields are its arguments.
 #[test]
 fn early_events_are_never_contradicted() {
     for fixture in fixtures() {
@@ -243,13 +243,13 @@ fn early_events_are_never_contradicted() {
                 }
                 Event::FieldClosed { call, name, value } => {
                     let (number, _, fields) =
-                        open.as_mut().unwrap_or_else(|| panic!("{}: field of no call", fixture.id));
+                        open.as_mut().unwrap_or_else(|| panic!("{}: field without a call", fixture.id));
                     assert_eq!(*number, call, "{}", fixture.id);
                     fields.insert(name, value);
                 }
                 Event::CallComplete(call) => {
                     let (number, tool, fields) =
-                        open.take().unwrap_or_else(|| panic!("{}: never opened", fixture.id));
+                        open.take().unwrap_or_else(|| panic!("{}: completed but never opened", fixture.id));
                     assert_eq!((number, tool), (call.call, call.tool), "{}", fixture.id);
                     if let Value::Object(arguments) = call.arguments
                         && fixture.id != "clean/duplicate-arguments"
@@ -261,6 +261,6 @@ fn early_events_are_never_contradicted() {
                 _ => {}
             }
         }
-        assert!(open.is_none(), "{}: a call was opened and forgotten", fixture.id);
+        assert!(open.is_none(), "{}: a call was opened but never completed", fixture.id);
     }
 }

@@ -1,4 +1,4 @@
-//! How a notebook's JSON is laid out: new cells and sources are written as the others are.
+//! The layout of a notebook's JSON, so that new cells and sources look like the existing ones.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -8,22 +8,22 @@ use super::{Source, indent};
 
 #[derive(Debug)]
 pub(super) struct Format {
-    /// Ends lines: `\n` or `\r\n`; empty where all is on one line.
+    /// The line ending, `\n` or `\r\n`; empty if everything is on one line.
     newline: &'static str,
-    /// Behind `:`, and behind `,` on one line.
+    /// The space after `:`, and after `,` on one line.
     blank: &'static str,
-    /// Of the line with the cells' closing bracket.
+    /// Indentation of the closing bracket of the cell array.
     outer: String,
-    /// Of the lines on which cells begin.
+    /// Indentation of the cells.
     inner: String,
-    /// What each level has more.
+    /// Additional indentation of each level.
     step: String,
-    /// Every character is ASCII.
+    /// Non-ASCII characters are escaped.
     ascii: bool,
     ids: bool,
-    /// What stands before the first cell, between two, and behind the last, where there are so
-    /// many.
-    around: Option<[String; 3]>,
+    /// The text before the first cell, between two cells, and after the last cell, if there are
+    /// cells.
+    separators: Option<[String; 3]>,
 }
 
 impl Format {
@@ -43,27 +43,27 @@ impl Format {
         let inner = cells.first().and_then(own).unwrap_or_else(|| format!("{outer}{step}"));
         let inner = if lines { inner } else { String::new() };
         let step = inner.strip_prefix(&outer).map(str::to_owned).unwrap_or(step);
-        let around = cells.first().zip(cells.last()).map(|(first, last)| {
+        let separators = cells.first().zip(cells.last()).map(|(first, last)| {
             let between = match cells.get(1) {
                 Some(second) => file[first.end..second.start].to_owned(),
                 None => format!(",{}", &file[array.start + 1..first.start]),
             };
-            let (before, behind) = (&file[array.start..first.start], &file[last.end..array.end]);
-            [before.to_owned(), between, behind.to_owned()]
+            let (before, after) = (&file[array.start..first.start], &file[last.end..array.end]);
+            [before.to_owned(), between, after.to_owned()]
         });
         let blank = if file.contains("\": ") || lines { " " } else { "" };
         let ascii = file.is_ascii() && file.contains("\\u");
-        Self { newline, blank, outer, inner, step, ascii, ids, around }
+        Self { newline, blank, outer, inner, step, ascii, ids, separators }
     }
 
-    /// The array of these cells.
+    /// The JSON array of these cells.
     pub(super) fn array(&self, cells: &[String]) -> String {
         let Self { newline, outer, inner, .. } = self;
         if cells.is_empty() {
             return "[]".into();
         }
-        match &self.around {
-            Some([before, between, behind]) => format!("{before}{}{behind}", cells.join(between)),
+        match &self.separators {
+            Some([before, between, after]) => format!("{before}{}{after}", cells.join(between)),
             None if newline.is_empty() => format!("[{}]", cells.join(&format!(",{}", self.blank))),
             None => {
                 let between = format!(",{newline}{inner}");
@@ -72,7 +72,7 @@ impl Format {
         }
     }
 
-    /// A new cell, with its keys in the order in which Jupyter writes them.
+    /// The JSON of a new cell, with its keys in Jupyter's order.
     pub(super) fn cell(&self, kind: &str, source: &str, id: &str) -> String {
         let Self { newline, blank, inner, step, .. } = self;
         let field = format!("{inner}{step}");
@@ -92,8 +92,7 @@ impl Format {
         format!("{{{newline}{field}{}{newline}{inner}}}", fields.join(&format!(",{newline}{field}")))
     }
 
-    /// The value of a source in the shape of the old one; lines that were there are written as they
-    /// were.
+    /// The JSON of a source in the style of the old one. Lines that were there keep their spelling.
     pub(super) fn source(&self, old: &str, source: &str, indent: &str) -> String {
         match serde_json::from_str::<Source>(old) {
             Ok(Source::Whole(_)) => return self.literal(source),
@@ -105,7 +104,7 @@ impl Format {
         let literals = literals(self, source, &known);
         match raws.first() {
             _ if literals.is_empty() => "[]".into(),
-            // As the old array was laid out: on one line, or a line each.
+            // Like the old array: on one line, or one element per line.
             Some(_) if !old.contains('\n') => {
                 format!("[{}]", literals.join(if old.contains("\",\"") { "," } else { ", " }))
             }
@@ -119,7 +118,7 @@ impl Format {
         }
     }
 
-    /// An array with a line for each literal.
+    /// A JSON array with one literal per line.
     fn lines(&self, literals: &[String], indent: &str) -> String {
         let Self { newline, blank, step, .. } = self;
         if literals.is_empty() {
@@ -151,7 +150,7 @@ impl Format {
     }
 }
 
-/// A literal for each line, its newline included.
+/// One literal per line, including its newline.
 fn literals(format: &Format, source: &str, known: &HashMap<String, &str>) -> Vec<String> {
     let literal = |line: &str| known.get(line).map_or_else(|| format.literal(line), |raw| (*raw).to_owned());
     source.split_inclusive('\n').map(literal).collect()
