@@ -1,8 +1,8 @@
 """The baseline: what a model repairs with a single chat request, without an agent.
 
 The prompt has the task and the file and asks for the whole corrected file in a fenced block, at
-temperature 0. The answer replaces the file. Do not tune this, neither to help the model nor to make the
-agent look better: the agent must solve at least as many tasks.
+temperature 0. The answer replaces the file. Do not tune this, neither to help the model nor to
+make the agent look better: the agent must solve at least as many tasks.
 """
 
 import http.client
@@ -30,7 +30,7 @@ def prompt(fixture, path):
 
 
 def chat(base_url, body):
-    """Send a request to /v1/chat/completions and return the answer. Raises OSError or ValueError."""
+    """Send a request to /v1/chat/completions. Raises OSError or ValueError."""
     url = urllib.parse.urlsplit(base_url)
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=REQUEST_SECONDS)
     try:
