@@ -1,5 +1,5 @@
 //! Every fault of a model server, in both protocols: what it is taken for, whether the same request is sent again, and that nothing of ours goes
-//! where it does not belong. `docs/servers.md` says what users see of each.
+//! where it does not belong. `docs/model-server-faults.md` says what users see of each.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
