@@ -1,12 +1,13 @@
-//! The system calls that have no safe form elsewhere: everything `unsafe` of this program stands here, a few lines each.
+//! System calls that have no safe wrapper elsewhere. All `unsafe` code of this program is here, a
+//! few lines per call.
 
 use std::{ffi::CStr, io, os::fd::AsRawFd, os::fd::BorrowedFd};
 
 use rustix::{process::Pid, thread::UnshareFlags};
 
-/// Which side of a fork this is.
+/// The two sides of a fork.
 pub(crate) enum Fork {
-    /// The process that called, and its new child.
+    /// The calling process, with its new child.
     Parent(Pid),
     /// The new process.
     Child,
@@ -15,7 +16,8 @@ pub(crate) enum Fork {
 /// `fork(2)`. Only for the launcher, which has a single thread.
 #[expect(unsafe_code, reason = "fork has no safe form")]
 pub(crate) fn fork() -> io::Result<Fork> {
-    // SAFETY: the launcher has one thread, so no lock can be left held by a thread that does not exist in the child.
+    // SAFETY: the launcher has one thread, so no lock can be held by a thread that does not exist
+    // in the child.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
@@ -23,20 +25,21 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
-/// `unshare(2)` for namespaces only.
+/// `unshare(2)`, for namespaces only.
 #[expect(
     unsafe_code,
     reason = "unshare is unsafe because of the descriptor table, which is not touched here"
 )]
 pub(crate) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
-    // SAFETY: `FILES` is never among the flags, so every thread keeps seeing the same descriptors.
+    // SAFETY: `FILES` is never among the flags, so all threads keep sharing the same descriptors.
     unsafe { rustix::thread::unshare_unsafe(namespaces.difference(UnshareFlags::FILES)) }.map_err(Into::into)
 }
 
-/// Marks every descriptor from 3 up as closed on exec, whoever opened it.
+/// Marks every descriptor from 3 up as close-on-exec, whoever opened it.
 #[expect(unsafe_code, reason = "close_range has no safe form")]
 pub(crate) fn close_descriptors_on_exec() -> io::Result<()> {
-    // SAFETY: with this flag nothing is closed now; descriptors owned by Rust values stay valid until exec replaces the program.
+    // SAFETY: with this flag nothing is closed now; descriptors owned by Rust values stay valid
+    // until exec replaces the program.
     let done = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -44,11 +47,12 @@ pub(crate) fn close_descriptors_on_exec() -> io::Result<()> {
 /// Ignores SIGTERM in this process.
 #[expect(unsafe_code, reason = "signal has no safe form")]
 pub(crate) fn ignore_sigterm() {
-    // SAFETY: SIG_IGN installs no handler, so nothing of ours ever runs in signal context.
+    // SAFETY: SIG_IGN installs no handler, so none of our code ever runs in signal context.
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
 }
 
-/// Makes a mount read-only, with all mounts below it where `recursive`. An empty path means the mount that `at` stands for.
+/// Makes a mount read-only, including all mounts below it if `recursive`. An empty path means the
+/// mount that `at` refers to.
 #[expect(unsafe_code, reason = "mount_setattr has no safe form")]
 pub(crate) fn mount_read_only(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> io::Result<()> {
     let attributes =
@@ -57,7 +61,7 @@ pub(crate) fn mount_read_only(at: BorrowedFd<'_>, path: &CStr, recursive: bool) 
     if recursive {
         flags |= libc::AT_RECURSIVE;
     }
-    // SAFETY: the path and the structure outlive the call, and the size given is the structure's own.
+    // SAFETY: the path and the structure outlive the call, and the size is that of the structure.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -71,11 +75,11 @@ pub(crate) fn mount_read_only(at: BorrowedFd<'_>, path: &CStr, recursive: bool) 
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The version of Landlock in this kernel, if it has one that is switched on.
+/// The Landlock version of this kernel, if Landlock is enabled.
 #[expect(unsafe_code, reason = "the landlock crate keeps this to itself")]
 pub(crate) fn landlock_abi() -> Option<u32> {
     const VERSION: libc::c_uint = 1;
-    // SAFETY: with this flag the kernel takes a null pointer of size 0 and only answers with a number.
+    // SAFETY: with this flag the kernel accepts a null pointer of size 0 and only returns a number.
     let abi =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, VERSION) };
     u32::try_from(abi).ok().filter(|abi| *abi > 0)

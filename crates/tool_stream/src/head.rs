@@ -229,7 +229,7 @@ impl Parser {
             {
                 self.announced = false;
                 self.mode = Mode::Text;
-                self.line_blank = true;
+                self.line_has_text = false;
                 Flow::Go
             }
             _ => {

@@ -57,15 +57,17 @@ enum Brackets {
 }
 
 /// The syntax to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Syntax {
+    #[default]
     Json,
     Python,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum State {
     /// Expects a value; in an array, at its start or after a comma, also the closing bracket.
+    #[default]
     Value,
     /// Expects a key or the closing brace.
     Key,
@@ -81,7 +83,7 @@ enum State {
 }
 
 /// Reads one value that begins with an opening bracket.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Reader {
     /// Offset of the next byte to read.
     pub(crate) pos: usize,
@@ -104,20 +106,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(start: usize, max_depth: usize, syntax: Syntax) -> Reader {
-        Reader {
-            pos: start,
-            stack: Vec::new(),
-            repairs: Repairs::default(),
-            last: (start, start),
-            state: State::Value,
-            behind: None,
-            comma: false,
-            newline: false,
-            max_depth,
-            doubtful: false,
-            syntax,
-            joined: false,
-        }
+        Reader { pos: start, last: (start, start), max_depth, syntax, ..Reader::default() }
     }
 
     pub(crate) fn depth(&self) -> usize {

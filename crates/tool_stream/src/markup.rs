@@ -20,7 +20,7 @@ use crate::text::{Repairs, utf8};
 use crate::window::{Blanks, Window};
 
 /// A call being read from elements.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Invoke {
     pub(crate) tool: String,
     pub(crate) start: usize,
@@ -41,9 +41,10 @@ pub(crate) struct Invoke {
 }
 
 /// What closes the call.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Closer {
     /// `</invoke>`, `</function>`
+    #[default]
     Element,
     /// The closing tag or token of the element around the call, such as `</tool_call>`.
     Wrapper,
@@ -53,8 +54,9 @@ pub(crate) enum Closer {
     Empty,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum State {
+    #[default]
     Between,
     /// Inside an argument's name, which begins at the offset.
     Key(usize),
@@ -112,19 +114,7 @@ pub(crate) const CONTAINERS: [&str; 7] =
 
 impl Invoke {
     pub(crate) fn new(tool: String, start: usize, pos: usize, closer: Closer, followed: bool) -> Invoke {
-        Invoke {
-            tool,
-            start,
-            pos,
-            call: None,
-            arguments: Map::new(),
-            repairs: Repairs::default(),
-            closer,
-            state: State::Between,
-            lenient: false,
-            followed,
-            searched: pos,
-        }
+        Invoke { tool, start, pos, closer, followed, searched: pos, ..Invoke::default() }
     }
 
     /// Starts inside the name of an argument that begins at `pos`.

@@ -37,7 +37,7 @@ pub(crate) enum Outcome {
 }
 
 /// An object and what is known so far of the call in it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Candidate {
     pub(crate) start: usize,
     pub(crate) reader: Reader,
@@ -85,20 +85,17 @@ impl Candidate {
         max_depth: usize,
         syntax: Syntax,
     ) -> Self {
+        let reader = Reader::new(start, max_depth, syntax);
+        let root = usize::from(named.is_none());
         Candidate {
             start,
-            reader: Reader::new(start, max_depth, syntax),
+            reader,
             eligible,
             line_start: true,
             announced,
-            root: usize::from(named.is_none()),
+            root,
             named,
-            tool: None,
-            arguments: false,
-            opened: None,
-            fields: 0,
-            follow: None,
-            done: 0,
+            ..Candidate::default()
         }
     }
 

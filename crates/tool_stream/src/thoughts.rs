@@ -75,7 +75,7 @@ impl Parser {
         let before = before.trim_ascii_end();
         token
             || glued
-            || self.line_blank
+            || !self.line_has_text
             || self.after_call
             || matches!(before.last(), Some(b'.' | b'!' | b'?' | b':' | b'>'))
     }
@@ -179,7 +179,7 @@ impl Parser {
         self.pos += len;
         self.shown = self.pos;
         self.mode = Mode::Text;
-        self.line_blank = true;
+        self.line_has_text = false;
     }
 
     /// At the end of an answer without a call: emits the call at the end of its last thinking

@@ -50,7 +50,7 @@ impl Parser {
     fn mark(&mut self, win: Window<'_>, tag: Tag, len: usize, out: &mut Vec<Event>) -> Flow {
         let (start, after) = (self.pos, self.pos + len);
         if let Some(fence) = &self.fence
-            && !(fence.data && (fence.fresh || self.line_blank) || self.after_call)
+            && !(fence.data && (fence.fresh || !self.line_has_text) || self.after_call)
             && !matches!(tag, Tag::ThinkClose(_))
         {
             return if self.fence_is_file(out) { Flow::Go } else { self.plain(1) };
@@ -90,7 +90,7 @@ impl Parser {
                     self.tail.clear();
                     self.begin_answer();
                 }
-                self.line_blank = true;
+                self.line_has_text = false;
             }
             Tag::Turn(Turn::Header | Turn::Channel) => {
                 self.show(win, self.pos, out);
@@ -155,7 +155,7 @@ impl Parser {
         let start = self.pos;
         let example = match self.example {
             // A later call of the same kind may be real.
-            Some(open) if open == kind && self.line_blank => !self.is_call(start, token),
+            Some(open) if open == kind && !self.line_has_text => !self.is_call(start, token),
             Some(_) => true,
             None => !(self.after_call || self.announced || self.is_call(start, token)),
         };
@@ -187,7 +187,7 @@ impl Parser {
                 // The calls in a list have tags of their own, or are JSON or Python.
                 self.python = true;
                 self.after_call = false;
-                self.line_blank = true;
+                self.line_has_text = false;
                 self.mode = Mode::Text;
                 self.listed = true;
             }
@@ -236,8 +236,8 @@ impl Parser {
             plain_element(win.slice(self.pos, self.pos + len))
         };
         let placed = match &self.fence {
-            Some(fence) => fence.data && (fence.fresh || self.line_blank),
-            None => self.line_blank || self.after_call,
+            Some(fence) => fence.data && (fence.fresh || !self.line_has_text),
+            None => !self.line_has_text || self.after_call,
         };
         let (start, after) = (self.pos, self.pos + len);
         if let Some((name, kind @ (Plain::Open | Plain::Empty))) = plain
