@@ -31,8 +31,7 @@ fn owned_by_root(place: &Path) -> Option<PathBuf> {
     (program.is_file() && program.ancestors().all(owned_by_root)).then_some(program)
 }
 
-/// The arguments before those of the launcher. bubblewrap applies them in order; all sources are
-/// outside.
+/// The arguments before the launcher's, applied in order. All sources are outside.
 pub(crate) fn arguments(order: &Order, launcher: &OsStr) -> Vec<OsString> {
     let mut all = Arguments(Vec::new());
     // A user namespace is needed only if bubblewrap is not set-user-ID.

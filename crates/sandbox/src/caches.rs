@@ -1,6 +1,5 @@
 //! The caches of package managers and compilers. Commands can read them; what they write goes to an
-//! overlay that is removed with the session, so a hostile build cannot leave anything for the next
-//! one.
+//! overlay that is removed with the session, so hostile builds leave nothing behind.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -114,8 +113,7 @@ pub fn remove_left(folder: &Path) -> io::Result<()> {
     overlay::remove_tree(folder)
 }
 
-/// The directory of one sandbox: what commands see as `/tmp`, and the overlays of caches. Removed
-/// on drop.
+/// The directory of one sandbox: its `/tmp` and the overlays of caches. Removed on drop.
 #[derive(Debug)]
 pub(crate) struct SessionDir(PathBuf);
 

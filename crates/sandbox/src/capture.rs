@@ -1,8 +1,5 @@
 //! What is kept of a command's output: its beginning and its end, by bytes and by lines, and all of
-//! it in a log file.
-//!
-//! Errors tend to be at the beginning and summaries at the end. A flood in between is counted and
-//! dropped.
+//! it in a log file. Errors tend to be at the beginning and summaries at the end.
 
 use std::{
     collections::VecDeque,
@@ -248,9 +245,8 @@ fn first_of_last_lines(bytes: &[u8], lines: usize) -> usize {
     }
 }
 
-/// Converts terminal output to plain text: replaces invalid UTF-8, drops escape sequences, keeps
-/// only the last version of a line that carriage returns overwrite, and shows other control
-/// characters as `\x07`.
+/// Converts terminal output to plain text: replaces invalid UTF-8, drops escape sequences, resolves
+/// carriage returns as a terminal would, and shows other control characters as `\x07`.
 #[must_use]
 pub fn plain(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
@@ -281,8 +277,7 @@ pub fn plain(bytes: &[u8]) -> String {
     out
 }
 
-/// Skips the rest of an escape sequence (ECMA-48): a control sequence, a string up to its
-/// terminator, or one character.
+/// Skips the rest of an escape sequence (ECMA-48).
 fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     match chars.next() {
         Some('[') => while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {},

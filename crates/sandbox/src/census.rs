@@ -1,6 +1,5 @@
-//! Measures a command while it runs: the number of its processes and threads, and their total
-//! memory. Kernel limits apply to single processes, or need control groups that ordinary programs
-//! do not get.
+//! Measures a command while it runs: the number of its processes and threads, and their memory.
+//! Kernel limits apply to single processes, or need control groups that few programs get.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -73,8 +72,7 @@ impl Census {
         if found.iter().map(|p| p.threads).sum::<u64>() > self.limits.processes {
             return Some(Excess::Processes);
         }
-        // Resident memory counts shared pages once per process. Only if that is too much, measure
-        // exactly.
+        // Resident memory counts shared pages repeatedly. Only if it is too much, measure exactly.
         let resident: u64 = found.iter().map(|p| p.resident * self.page).sum();
         let share = || {
             let seen: BTreeSet<u32> = found.iter().map(|p| p.id).collect();
@@ -83,8 +81,7 @@ impl Census {
         (resident > self.limits.memory && share() > self.limits.memory).then_some(Excess::Memory)
     }
 
-    /// The memory of one process with its share of shared pages or, if the kernel does not report
-    /// that, only its private pages.
+    /// The memory of one process, with its share of shared pages if the kernel reports that.
     fn memory(&self, id: u32) -> u64 {
         let share = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok().and_then(|text| {
             let line = text.lines().find_map(|l| l.strip_prefix("Pss:"))?;

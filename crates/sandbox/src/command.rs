@@ -1,5 +1,4 @@
-//! The life of one command: start it through the launcher, read all of its output, stop it in time,
-//! and wait until it is dead.
+//! The life of one command: start it through the launcher, read its output, stop it, see it dead.
 
 use std::{
     ffi::OsString,
@@ -39,8 +38,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long background processes of a finished command may still print.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// How long killed processes may take to disappear. Only a process stuck in the kernel takes
-/// longer.
+/// How long killed processes may take to disappear, unless stuck in the kernel.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes to read at once: the capacity of a pipe.
@@ -242,8 +240,7 @@ impl Sandbox {
             control.write_all(&length.to_le_bytes()).await?;
             control.write_all(&text).await
         };
-        // A launcher that fails at once closes the socket. Its own error is more useful than
-        // "broken pipe".
+        // The error of a launcher that fails at once is more useful than "broken pipe".
         let _ = sent.await;
         let group =
             child.id().filter(|_| order.profile.bubblewrap).and_then(|id| Pid::from_raw(id.cast_signed()));
@@ -291,8 +288,7 @@ struct Running {
 }
 
 impl Running {
-    /// Reads until the command and its output have ended. Stops the command when its time or its
-    /// output limit is exceeded.
+    /// Reads until the command and its output have ended, and stops it when it exceeds a limit.
     async fn follow(&mut self, timeout: Duration) -> Result<End, SandboxError> {
         let mut buffer = vec![0; READ_SIZE];
         let mut timer = Box::pin(sleep(timeout));

@@ -44,15 +44,13 @@ const OTHER_PROCESSES: u64 = 8_192;
 /// Devices that any program may use.
 const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
-/// The capabilities that a command of root keeps: those over files, so that root in a container can
-/// work on other users' files.
+/// The capabilities that root keeps: those over files, to work on other users' files.
 const KEPT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID);
 
-/// Runs in the supervisor: enters new namespaces. The process namespace begins with its first
-/// child.
+/// Runs in the supervisor: enters new namespaces. Its first child is in the process namespace.
 pub(crate) fn enter_namespaces(order: &Order) -> io::Result<()> {
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
     let mut flags = UnshareFlags::NEWPID | UnshareFlags::NEWIPC;
@@ -149,8 +147,7 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     let protected: Vec<_> = view.protect.iter().map(|p| detach(p)).collect::<Result<_, _>>()?;
 
     sys::mount_read_only(CWD, c"/", true).context("making mounts read-only")?;
-    // A container may forbid this. Then the outer /proc stays, and Landlock keeps the secrets of
-    // other processes unreadable.
+    // A container may forbid this. Then Landlock keeps secrets in the outer /proc unreadable.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if mount("proc", "/proc", "proc", flags, None).is_ok() {
         limit_processes(order);
@@ -354,8 +351,7 @@ fn landlock(order: &Order) -> io::Result<()> {
     } else {
         &[]
     };
-    // A rule cannot revoke what a rule for a parent grants. If nothing can be mounted over secrets,
-    // grant /etc file by file.
+    // No rule can revoke what a parent's rule grants, so grant /etc file by file.
     let leave_out = !order.profile.namespaces && !secrets.is_empty();
     let etc: Vec<OsString> = if leave_out {
         let entries = fs::read_dir("/etc").context("/etc")?.flatten().map(|e| e.path().into_os_string());

@@ -37,8 +37,7 @@ const BUILD_FOLDERS: &[&str] = &[
     ".cache",
 ];
 
-/// Programs that run another: their names, their options that take a value, and the number of
-/// arguments before the command.
+/// Programs that run another: names, options with a value, and arguments before the command.
 const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (
         &[
@@ -59,8 +58,7 @@ const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (&["watch"], &["-n", "--interval"], 0),
 ];
 
-/// Some models take the tool for a program. The shell does not have it, and would run the rest of
-/// the line without the patch.
+/// Some models take the tool for a program, and a shell would run the rest without the patch.
 const APPLY_PATCH: &str = "apply_patch is a tool, not a shell program: send the patch as a call of apply_patch, and the \
                            rest as a separate command";
 
@@ -151,8 +149,7 @@ fn is_assignment(word: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Checks the command that a program runs, after skipping its options, their values and `own`
-/// arguments.
+/// Checks the command that a program runs, after its options and `own` arguments.
 fn inner_command(mut words: &[&str], with_value: &[&str], own: usize, depth: usize) -> Result<(), String> {
     let depth = deeper(depth)?;
     while let Some((first, rest)) = words.split_first() {
@@ -176,8 +173,7 @@ fn shell(words: &[&str], depth: usize) -> Result<(), String> {
     at.and_then(|at| words.get(at + 1)).map_or(Ok(()), |line| judge_line(line, depth))
 }
 
-/// Whether an option is given: its letter, alone or in a group, or its long name, possibly
-/// abbreviated.
+/// Whether an option is given: its letter, also in a group, or its long name, also abbreviated.
 fn has_flag(words: &[&str], short: char, long: &[&str]) -> bool {
     let is_long = |word: &str| {
         let word = word.split('=').next().unwrap_or(word);
@@ -278,8 +274,7 @@ fn rm(words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a path is, or is inside, a directory that tools create, or the session's temporary
-/// directory.
+/// Whether a path is in, or is, a directory that tools create or the temporary directory.
 fn is_build_folder(target: &str) -> bool {
     let temporary = ["$TMPDIR/", "${TMPDIR}/"].iter().find_map(|prefix| target.strip_prefix(prefix));
     let target = temporary.map_or_else(|| target.to_owned(), |rest| format!("/tmp/{rest}"));

@@ -18,8 +18,7 @@ const REFUSED: &[&str] = &[
 const MISSING: &[&str] =
     &["no such file or directory", "directory nonexistent", "enoent", "filenotfounderror", "nosuchfile"];
 
-/// A sentence for the model and the user, if a denied or hidden path below the home directory is in
-/// the output.
+/// A sentence about a denied or hidden path below the home directory, if the output has one.
 pub(crate) fn refused(policy: &Policy, output: &str) -> Option<String> {
     let home = PathBuf::from(policy.variable("HOME").filter(|home| !home.is_empty())?);
     let shown = home.to_str().filter(|home| home.len() > 1)?;

@@ -13,8 +13,7 @@ const PORTS: [u16; 2] = [443, 80];
 const MAX_NAME: usize = 253;
 
 /// A host that commands may reach: `name`, `*.name` (every name below it, but not itself) or an
-/// address, with `:port` for a port other than 443 and 80. An IPv6 address with a port is written
-/// in brackets.
+/// address, with `:port` for a port other than 443 and 80. IPv6 with a port needs brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     name: Name,
@@ -137,8 +136,7 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     Some((&text[..at], Some(port)))
 }
 
-/// Whether an address is on the Internet, as opposed to this machine, its networks, or reserved
-/// ranges.
+/// Whether an address is on the Internet: not local, not private, not reserved.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => is_public_v4(v4),

@@ -98,8 +98,7 @@ fn report(mut control: &UnixStream, event: &Event) {
     }
 }
 
-/// Creates the proxy's socket in the network of the command and sends it to the agent, which stays
-/// outside.
+/// Creates the proxy's socket in the command's network and sends it to the agent.
 fn hand_over_listener(control: &UnixStream) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, proxy::PORT))?;
     let mut line = serde_json::to_vec(&Event::Listening)?;
@@ -153,8 +152,7 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
             break;
         }
     }
-    // SIGKILL to process 1 kills its whole namespace, and it can be reaped only when all of that is
-    // dead.
+    // SIGKILL to process 1 kills its namespace, and it is reaped only when all of that is dead.
     let _ = kill_process_group(init, Signal::KILL);
     let _ = kill_process(init, Signal::KILL);
     reap_all(!alone);
@@ -209,8 +207,7 @@ fn children() -> impl Iterator<Item = Pid> {
     mine.filter_map(|p| Pid::from_raw(i32::try_from(p.id).ok()?))
 }
 
-/// Process 1 of the command's namespace: starts the command, reaps every process and reports how
-/// the command ended.
+/// Process 1 of the command's namespace: starts the command, reaps, and reports how it ended.
 fn init(control: &UnixStream, order: &Order) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("asking to die with the supervisor")?;
     set_child_subreaper(Some(rustix::process::getpid())).context("becoming a subreaper")?;

@@ -201,8 +201,7 @@ impl Sandbox {
         }
     }
 
-    /// The policy's environment plus what the confinement requires, such as `TMPDIR` and offline
-    /// modes.
+    /// The policy's environment plus what the confinement requires, such as `TMPDIR`.
     pub(crate) fn environment(&self, profile: Profile, report: &Report) -> Vec<(OsString, OsString)> {
         let mut env = self.0.policy.env.clone();
         let tmp = if profile.namespaces { "/tmp".into() } else { self.0.view.tmp.clone() };

@@ -37,8 +37,7 @@ pub(crate) struct Order {
     /// Create the proxy's socket and hand it over.
     pub(crate) proxy: bool,
     pub(crate) limits: ResourceLimits,
-    /// Map the user into a user namespace. Not for root on other users' files, which it could then
-    /// no longer access.
+    /// Create a user namespace, in which root would lose access to other users' files.
     pub(crate) user_namespace: bool,
     pub(crate) task: Task,
 }

@@ -38,8 +38,7 @@ use crate::{launcher::Context, sys};
 pub use crate::overlay_probe::probe;
 
 /// An overlay that this process has entered. Dropping it removes the changes. The process stays in
-/// its namespace, so if the overlay covers the repository's path, that path never leads to the
-/// repository again.
+/// its namespace, where a path that the overlay covered never leads to the repository again.
 #[derive(Debug)]
 pub struct Overlay {
     dir: PathBuf,
@@ -188,8 +187,7 @@ fn unescape(path: &[u8]) -> PathBuf {
     std::ffi::OsString::from_vec(out).into()
 }
 
-/// Gives the upper layer the owner, mode and times of the repository, because it becomes the
-/// visible root.
+/// Gives the upper layer, which becomes the visible root, the attributes of the repository.
 fn copy_attributes(root: &Path, upper: &Path) -> io::Result<()> {
     let (is, has) = (fs::metadata(root)?, fs::metadata(upper)?);
     if (is.uid(), is.gid()) != (has.uid(), has.gid()) {
@@ -221,8 +219,7 @@ fn new_namespaces(own_users: bool) -> io::Result<()> {
 /// Mounts `root` at `merged`, with changes going to `upper` in `dir`, which must also have `work`.
 /// `trusted`: attributes that only root can set may be used.
 pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path, trusted: bool) -> io::Result<()> {
-    // Use descriptors: in mount options, commas, colons and backslashes in paths need escapes that
-    // differ between kernels.
+    // Use descriptors: escapes in mount options differ between kernels.
     let open = |path: &Path| {
         rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .context(&path.to_string_lossy())
@@ -245,8 +242,8 @@ pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path, trusted: boo
     outcome.context("mounting the overlay")
 }
 
-/// Whether `trusted` attributes, which overlayfs uses, can be set. They cannot in a user namespace
-/// and on some file systems.
+/// Whether overlayfs can set its `trusted` attributes: not in user namespaces or on all file
+/// systems.
 fn can_set_trusted_attributes(folder: &Path) -> bool {
     const NAME: &str = "trusted.overlay.probe";
     rustix::fs::setxattr(folder, NAME, b"y", XattrFlags::empty()).is_ok()
@@ -274,8 +271,7 @@ pub(crate) fn first_foreign_file(root: &Path) -> io::Result<Option<PathBuf>> {
             if of_others(&entry.metadata()?) {
                 return Ok(Some(entry.path()));
             }
-            // Skip git's objects: there may be more of them than files, and they are written only
-            // once.
+            // Skip git's objects: there may be many, and they are written only once.
             if entry.file_type()?.is_dir() && !entry.path().ends_with(".git/objects") {
                 todo.push(entry.path());
             }

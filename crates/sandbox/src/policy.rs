@@ -22,8 +22,7 @@ pub enum Level {
 pub enum Network {
     /// None, not even loopback.
     None,
-    /// A private loopback interface: test servers work, but nothing outside can be reached, not
-    /// even servers on this machine.
+    /// A private loopback interface. Not even servers on this machine can be reached.
     #[default]
     Loopback,
     /// Unrestricted.
@@ -37,8 +36,7 @@ pub struct ResourceLimits {
     pub file_size: u64,
     /// The most open files per process.
     pub open_files: u64,
-    /// The most processes and threads at a time. Counted ten times a second; from Linux 6.14 on the
-    /// kernel enforces it exactly.
+    /// The most processes and threads at a time. Counted ten times a second; exact from Linux 6.14.
     pub processes: u64,
     /// The memory of all processes together, in bytes. Counted ten times a second. If the machine
     /// runs out first, the kernel kills commands before other processes.
@@ -48,8 +46,7 @@ pub struct ResourceLimits {
 }
 
 impl Default for ResourceLimits {
-    /// Far above what builds and test suites need, and below what stops a machine: three quarters
-    /// of its memory.
+    /// Far above what builds need, and below what stops a machine: 3/4 of its memory.
     fn default() -> Self {
         let machine = rustix::system::sysinfo();
         let memory = machine.totalram.saturating_mul(u64::from(machine.mem_unit)) / 4 * 3;
@@ -73,14 +70,12 @@ pub struct Policy {
     /// Hosts that commands may reach with [`Network::Loopback`], through a proxy of the agent. If
     /// commands cannot have a network of their own, none of them runs.
     pub hosts: Vec<Host>,
-    /// A directory for the sandbox's own files, used by this session only: what commands see as
-    /// `/tmp` (as `TMPDIR` if mounts are refused), and what they change in caches. It is created,
-    /// and removed at the end; leftovers of a killed run are removed first. Without one, or on an
-    /// unsuitable file system (network file systems, overlays), the system's temporary directory is
-    /// used.
+    /// A directory for this session's sandbox: what commands see as `/tmp` (as `TMPDIR` if mounts
+    /// are refused), and what they change in caches. It is emptied and created first, and removed
+    /// at the end. The default, also for unsuitable file systems (network file systems, overlays),
+    /// is the system's temporary directory.
     pub folder: Option<PathBuf>,
-    /// The environment of commands; see [`clean_environment`]. `HOME` and `PATH` decide which
-    /// toolchains are readable.
+    /// The environment of commands; see [`clean_environment`]. `HOME` and `PATH` select toolchains.
     pub env: Vec<(OsString, OsString)>,
     /// Whether commands are confined.
     pub level: Level,
@@ -111,8 +106,7 @@ impl Policy {
     }
 }
 
-/// Variables that are passed on: locations, language and build settings, nothing that may be a
-/// secret.
+/// Variables that are passed on: locations, language and build settings, but no secrets.
 const PASSED: &[&str] = &[
     "PATH",
     "HOME",
@@ -169,8 +163,7 @@ const PASSED: &[&str] = &[
 ];
 
 /// Variables that every command gets: no pager, no prompt, no color, no telemetry, and no
-/// by-products in the work tree (without `PYTHONDONTWRITEBYTECODE`, `__pycache__` would show up in
-/// the diff).
+/// by-products such as `__pycache__`, which would show up in the diff.
 const SET: &[(&str, &str)] = &[
     ("LANG", "C.UTF-8"),
     ("TERM", "dumb"),

@@ -1,5 +1,4 @@
-//! Finds out what can be enforced on this system, checks it from inside, and reports it in plain
-//! words.
+//! Finds out what can be enforced on this system, checks it from inside, and reports it.
 
 use std::{
     ffi::OsString,
@@ -68,8 +67,7 @@ impl Sandbox {
         self.probed().await.map(|(_, report)| report)
     }
 
-    /// Repeats the self-test of what a command must not be able to do: a forbidden read, a
-    /// forbidden write, forbidden connections.
+    /// Repeats the self-test: a forbidden read, a forbidden write, forbidden connections.
     ///
     /// # Errors
     /// Same as [`Sandbox::probe`].

@@ -31,8 +31,7 @@ use request::{Kind, MAX_HEAD, Request};
 /// The port in the command's network. Linux does not assign it to anyone by itself.
 pub(crate) const PORT: u16 = 61_080;
 
-/// The most simultaneous connections; others wait. With both sides that is a quarter of the usual
-/// limit of descriptors.
+/// The most simultaneous connections, a quarter of the usual descriptors. Others wait.
 const MAX_CONNECTIONS: usize = 128;
 
 /// How long a client may take to send its request.

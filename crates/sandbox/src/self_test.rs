@@ -25,8 +25,7 @@ const PROXY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Kernel events (`NETLINK_KOBJECT_UEVENT`), which any user may receive and no command needs.
 const EVENTS: u32 = 15;
 
-/// Tries everything and describes what succeeded. Only the receiver can tell whether the UDP packet
-/// arrived.
+/// Tries everything and describes what succeeded, except the UDP packet, which the receiver sees.
 pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16, filtered: bool) -> Vec<String> {
     let mut violations = Vec::new();
     if File::create(write).is_ok() {
@@ -53,8 +52,7 @@ pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16, filtered:
     violations
 }
 
-/// Asks the proxy for a server on this machine, which it must refuse. Returns a description of the
-/// problem, if any.
+/// Asks the proxy for a server on this machine, which it must refuse. Returns any problem.
 pub(crate) fn attempt_proxy(tcp: u16) -> Option<String> {
     let ask = || -> std::io::Result<String> {
         let mut proxy = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy::PORT))?;

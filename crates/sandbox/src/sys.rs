@@ -1,5 +1,4 @@
-//! System calls that have no safe wrapper elsewhere. All `unsafe` code of this program is here, a
-//! few lines per call.
+//! System calls without a safe wrapper elsewhere. All `unsafe` code of this program is here.
 
 use std::{ffi::CStr, io, os::fd::AsRawFd, os::fd::BorrowedFd};
 
@@ -16,8 +15,7 @@ pub(crate) enum Fork {
 /// `fork(2)`. Only for the launcher, which has a single thread.
 #[expect(unsafe_code, reason = "fork has no safe form")]
 pub(crate) fn fork() -> io::Result<Fork> {
-    // SAFETY: the launcher has one thread, so no lock can be held by a thread that does not exist
-    // in the child.
+    // SAFETY: the launcher has one thread, so the child inherits no lock held by another.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
@@ -51,8 +49,8 @@ pub(crate) fn ignore_sigterm() {
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
 }
 
-/// Makes a mount read-only, including all mounts below it if `recursive`. An empty path means the
-/// mount that `at` refers to.
+/// Makes a mount, or with an empty path the mount of `at`, read-only with all mounts below it if
+/// `recursive`.
 #[expect(unsafe_code, reason = "mount_setattr has no safe form")]
 pub(crate) fn mount_read_only(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> io::Result<()> {
     let attributes =

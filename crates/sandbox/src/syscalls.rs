@@ -84,8 +84,7 @@ const REFUSED: &[c_long] = &[
 /// The same number on all architectures; too new for the `libc` crate.
 const OPEN_TREE_ATTR: c_long = 467;
 
-/// Refused with "Function not implemented": programs fall back to a call that can be checked, or do
-/// without.
+/// Refused with "Function not implemented": programs fall back to a call that can be checked.
 const ABSENT: &[c_long] = &[
     libc::SYS_clone3,
     libc::SYS_openat2,
@@ -122,8 +121,7 @@ const SHARED: &[c_long] = &[
     libc::SYS_mq_unlink,
 ];
 
-/// Calls that set a file's mode, and the index of that argument. `openat2` hides it behind a
-/// pointer.
+/// Calls that set a file's mode, and the index of that argument. `openat2` hides its own.
 const FILE_MODES: &[(c_long, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_chmod, 1),
@@ -193,8 +191,7 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
         not_permitted.insert(*call, vec![rule]);
     }
 
-    // Refuse packet sockets, VSOCK to the host, Bluetooth, kernel cryptography and all other
-    // families.
+    // Refuse all other families: packet sockets, VSOCK, Bluetooth, kernel cryptography.
     let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
     let other = known.iter().map(|f| when(0, Ne, family(*f))).collect::<Result<Vec<_>, _>>()?;
     // Of netlink, allow only NETLINK_ROUTE (0), which lists addresses, and not firewalls or audit.

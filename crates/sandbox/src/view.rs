@@ -1,8 +1,5 @@
-//! The part of the file system that a command sees: the policy, resolved on this machine to lists
-//! of existing, canonical paths.
-//!
-//! Anything not listed is unreadable. The lists are computed once per sandbox and sent to the
-//! launcher with every command.
+//! The part of the file system that a command sees: the policy, resolved to lists of existing,
+//! canonical paths. Anything not listed is unreadable.
 
 use std::{
     collections::BTreeSet,
@@ -13,8 +10,7 @@ use std::{
 
 use crate::{Network, Policy, caches};
 
-/// Lists of existing absolute paths. They are `OsString`s, which JSON can hold whatever their
-/// bytes.
+/// Lists of existing absolute paths, as `OsString`s, which JSON can hold whatever their bytes.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct View {
     /// The work tree.
@@ -34,11 +30,9 @@ pub(crate) struct View {
     pub(crate) secrets: Vec<OsString>,
     /// Read-only paths inside writable directories.
     pub(crate) protect: Vec<OsString>,
-    /// Directories to replace by empty ones, if mounts are allowed. The paths listed above stay
-    /// visible.
+    /// Directories to replace by empty ones. The paths listed above stay visible.
     pub(crate) hide: Vec<OsString>,
-    /// Symbolic links in hidden directories that lead to readable paths: their path and their
-    /// target.
+    /// Symbolic links in hidden directories to readable paths: their path and target.
     pub(crate) links: Vec<(OsString, OsString)>,
 }
 
@@ -88,8 +82,7 @@ const ETC_SECRETS: &[&str] = &[
     "ppp",
 ];
 
-/// Toolchains, their caches and their settings in a home directory. Directories that may hold keys
-/// are listed by their parts.
+/// Toolchains, their caches and settings in a home directory, without parts that may hold keys.
 const HOME: &[&str] = &[
     ".cargo/bin",
     ".cargo/registry",
@@ -316,8 +309,8 @@ impl Readable {
         self.read.insert(canonical);
     }
 
-    /// Adds a directory of `PATH`: its programs, the libraries next to it and, in a home directory,
-    /// the targets of its links.
+    /// Adds a directory of `PATH`, the libraries next to it and, below home, the targets of its
+    /// links.
     fn add_program_directory(&mut self, dir: &Path) {
         self.add(dir);
         if let (Some("bin" | "sbin"), Some(parent)) = (dir.file_name().and_then(|n| n.to_str()), dir.parent())
@@ -336,8 +329,7 @@ impl Readable {
     }
 }
 
-/// Adds the repository's own data to the readable paths, and returns what must stay read-only in
-/// the work tree.
+/// Adds the repository's own data to the readable paths, and returns what to keep read-only.
 fn git_directories(root: &Path, paths: &mut Readable) -> Vec<PathBuf> {
     let git = root.join(".git");
     // The link itself may lead anywhere.

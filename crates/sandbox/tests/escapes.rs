@@ -284,8 +284,8 @@ async fn without_namespaces_the_gaps_are_reported_and_nothing_is_left_running() 
         report.enforced && report.seccomp && !report.user_namespaces && report.network_isolated,
         "{report:?}"
     );
-    for said in ["even on loopback", ".git is writable", "Refused by this system"] {
-        assert!(report.lines.iter().any(|l| l.contains(said)), "{report:?}");
+    for output in ["even on loopback", ".git is writable", "Refused by this system"] {
+        assert!(report.lines.iter().any(|l| l.contains(output)), "{report:?}");
     }
     let mark = fixture.unique();
     let line = format!("echo in > inside; setsid sleep 1000.{mark} &");

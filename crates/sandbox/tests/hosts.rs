@@ -16,9 +16,9 @@ use std::{
 use sandbox::{Command, Finished, Network, Overrides, Policy, Sandbox, SandboxError};
 use support::Fixture;
 
-/// `python3 say.py FIRST [SECOND]`: sends something to the proxy, something else once it has
+/// `python3 send.py FIRST [SECOND]`: sends something to the proxy, something else once it has
 /// answered, and prints all answers, up to a pong.
-const SAY: &str = r#"
+const SEND: &str = r#"
 import os, socket, sys
 host, port = os.environ["HTTP_PROXY"].removeprefix("http://").split(":")
 proxy = socket.create_connection((host, int(port)), 60)
@@ -38,32 +38,32 @@ while b"pong" not in seen and (piece := proxy.recv(65536)):
 /// A server on this machine that answers "pong" on each connection, and the requests it got.
 struct Server {
     port: u16,
-    told: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
     fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let told = Arc::<Mutex<Vec<String>>>::default();
-        let tell = Arc::clone(&told);
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let log = Arc::clone(&requests);
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                let tell = Arc::clone(&tell);
-                std::thread::spawn(move || serve(connection, &tell));
+                let log = Arc::clone(&log);
+                std::thread::spawn(move || serve(connection, &log));
             }
         });
-        Self { port, told }
+        Self { port, requests }
     }
 
-    fn told(&self) -> Vec<String> {
-        self.told.lock().unwrap().clone()
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
 /// Reads a head and the body it declares, and answers without closing first.
-fn serve(mut connection: TcpStream, tell: &Mutex<Vec<String>>) {
-    tell.lock().unwrap().push("connected".to_owned());
+fn serve(mut connection: TcpStream, log: &Mutex<Vec<String>>) {
+    log.lock().unwrap().push("connected".to_owned());
     let (mut text, mut bytes) = (String::new(), [0; 65_536]);
     let whole = |text: &str| {
         let (head, body) = text.split_once("\r\n\r\n")?;
@@ -76,11 +76,11 @@ fn serve(mut connection: TcpStream, tell: &Mutex<Vec<String>>) {
             Ok(n) => text.push_str(&String::from_utf8_lossy(&bytes[..n])),
         }
     }
-    tell.lock().unwrap().push(text);
+    log.lock().unwrap().push(text);
     let _ =
         connection.write_all(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\npong");
     while let Ok(n @ 1..) = connection.read(&mut bytes) {
-        tell.lock().unwrap().push(format!("more: {}", String::from_utf8_lossy(&bytes[..n])));
+        log.lock().unwrap().push(format!("more: {}", String::from_utf8_lossy(&bytes[..n])));
     }
 }
 
@@ -94,7 +94,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let fixture = Fixture::new();
-        std::fs::write(fixture.root().join("say.py"), SAY).unwrap();
+        std::fs::write(fixture.root().join("send.py"), SEND).unwrap();
         Self { fixture, a: Server::new(), b: Server::new() }
     }
 
@@ -130,11 +130,11 @@ impl World {
         self.with(self.policy(&self.hosts()), false)
     }
 
-    async fn say(&self, sandbox: &Sandbox, said: &[&str]) -> Finished {
+    async fn send(&self, sandbox: &Sandbox, messages: &[&str]) -> Finished {
         let place = |text: &&str| {
             text.replace("{a}", &self.a.port.to_string()).replace("{b}", &self.b.port.to_string())
         };
-        let words = ["-S", "say.py"].map(str::to_owned).into_iter().chain(said.iter().map(place));
+        let words = ["-S", "send.py"].map(str::to_owned).into_iter().chain(messages.iter().map(place));
         sandbox.run(Command::new("python3", words)).await.unwrap()
     }
 }
@@ -144,7 +144,7 @@ async fn an_allowed_host_is_reached_by_a_tunnel_and_by_a_plain_request() {
     let world = World::new();
     let sandbox = world.sandbox();
     let get = "GET / HTTP/1.1\r\nHost: a.test:{a}\r\n\r\n";
-    let done = world.say(&sandbox, &["CONNECT a.test:{a} HTTP/1.1\r\nHost: a.test:{a}\r\n\r\n", get]).await;
+    let done = world.send(&sandbox, &["CONNECT a.test:{a} HTTP/1.1\r\nHost: a.test:{a}\r\n\r\n", get]).await;
     let text = done.output.text();
     assert!(
         text.starts_with("HTTP/1.1 200 Connection established") && text.ends_with("\n\npong"),
@@ -152,15 +152,16 @@ async fn an_allowed_host_is_reached_by_a_tunnel_and_by_a_plain_request() {
     );
     assert_eq!(done.refused, Vec::<String>::new());
     let post = "POST http://a.test:{a}/x HTTP/1.1\r\nProxy-Authorization: Basic c2VjcmV0\r\nContent-Length: 5\r\n\r\nhello";
-    let done = world.say(&sandbox, &[post]).await;
+    let done = world.send(&sandbox, &[post]).await;
     assert!(done.output.text().ends_with("Connection: close\n\npong"), "{:?}", done.output.text());
-    let told = world.a.told();
+    let requests = world.a.requests();
     assert!(
-        told.iter()
+        requests
+            .iter()
             .any(|t| t.starts_with("POST /x HTTP/1.1\r\nHost: a.test:") && t.ends_with("\r\n\r\nhello")),
-        "{told:?}"
+        "{requests:?}"
     );
-    assert!(!told.iter().any(|t| t.to_lowercase().contains("proxy-")), "{told:?}");
+    assert!(!requests.iter().any(|t| t.to_lowercase().contains("proxy-")), "{requests:?}");
 }
 
 /// Ways to request the second server, which succeed if they are allowed.
@@ -185,24 +186,24 @@ async fn other_hosts_are_refused_reported_and_never_contacted() {
         let tunnel = format!("CONNECT {place} HTTP/1.1\r\n\r\n");
         let plain = format!("GET http://{place}/ HTTP/1.1\r\n\r\n");
         let inside = "GET / HTTP/1.1\r\n\r\n";
-        for said in [&[tunnel.as_str(), inside][..], &[plain.as_str()]] {
-            let done = world.say(&open, said).await;
+        for messages in [&[tunnel.as_str(), inside][..], &[plain.as_str()]] {
+            let done = world.send(&open, messages).await;
             assert!(done.output.text().contains("pong"), "{name}, allowed: {}", done.output.text());
         }
     }
-    let before = world.b.told().len();
+    let before = world.b.requests().len();
     for (name, place) in PLACES {
-        for said in
+        for messages in
             [format!("CONNECT {place} HTTP/1.1\r\n\r\n"), format!("GET http://{place}/ HTTP/1.1\r\n\r\n")]
         {
-            let done = world.say(&sandbox, &[&said]).await;
+            let done = world.send(&sandbox, &[&messages]).await;
             let text = done.output.text();
             assert!(text.starts_with("HTTP/1.1 403 Forbidden\n"), "{name}: {text}");
             let [line] = &done.refused[..] else { panic!("{name}: {:?}", done.refused) };
             assert!(line.starts_with("network: refused ") && text.contains(line), "{name}: {line}");
         }
     }
-    assert_eq!(world.b.told().len(), before);
+    assert_eq!(world.b.requests().len(), before);
 }
 
 #[tokio::test]
@@ -225,11 +226,11 @@ async fn names_that_resolve_to_forbidden_addresses_are_refused() {
         ("127.0.0.1:{b}:{a}", "names no host"),
         ("127.0.0.1%00.a.test:{a}", "names no host"),
     ] {
-        let done = world.say(&sandbox, &[&format!("CONNECT {place} HTTP/1.1\r\n\r\n")]).await;
+        let done = world.send(&sandbox, &[&format!("CONNECT {place} HTTP/1.1\r\n\r\n")]).await;
         assert!(done.output.text().starts_with("HTTP/1.1 40"), "{place}: {}", done.output.text());
         assert!(done.refused.len() == 1 && done.refused[0].contains(why), "{place}: {:?}", done.refused);
     }
-    assert_eq!(world.b.told(), Vec::<String>::new());
+    assert_eq!(world.b.requests(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -254,7 +255,7 @@ async fn a_request_cannot_smuggle_another() {
         ("a line in the path", "GET http://a.test:{a}/\rX: y HTTP/1.1\r\n\r\n"),
         ("not HTTP", "\x16\x03\x01\r\n\r\n"),
     ] {
-        let done = world.say(&sandbox, &[first]).await;
+        let done = world.send(&sandbox, &[first]).await;
         assert!(
             done.output.text().starts_with("HTTP/1.1 400 Bad Request\n"),
             "{name}: {}",
@@ -262,11 +263,11 @@ async fn a_request_cannot_smuggle_another() {
         );
         assert_eq!(done.refused.len(), 1, "{name}");
     }
-    assert_eq!(world.a.told(), Vec::<String>::new());
+    assert_eq!(world.a.requests(), Vec::<String>::new());
     // A second request on the same connection is not served either.
-    world.say(&sandbox, &["GET http://a.test:{a}/ HTTP/1.1\r\n\r\n", second]).await;
-    assert!(!world.a.told().iter().any(|t| t.contains("b.test")), "{:?}", world.a.told());
-    assert_eq!(world.b.told(), Vec::<String>::new());
+    world.send(&sandbox, &["GET http://a.test:{a}/ HTTP/1.1\r\n\r\n", second]).await;
+    assert!(!world.a.requests().iter().any(|t| t.contains("b.test")), "{:?}", world.a.requests());
+    assert_eq!(world.b.requests(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -342,7 +343,7 @@ print(one.recv(4096).decode())
     };
     let done = world.sandbox().run(command).await.unwrap();
     assert!(done.output.text().ends_with("pong\n"), "{}", done.output.text());
-    assert!(world.a.told().iter().any(|t| t.len() > 8 << 20));
+    assert!(world.a.requests().iter().any(|t| t.len() > 8 << 20));
 }
 
 #[tokio::test]
@@ -351,8 +352,8 @@ async fn the_allowed_hosts_are_reported_and_apply_to_every_command() {
     let sandbox = world.with(world.policy(&["example.org".into(), "*.example.net:8443".into()]), false);
     let report = sandbox.probe().await.unwrap();
     assert!(report.network_isolated, "{report:?}");
-    let said = "Network: only example.org, *.example.net:8443 can be reached, through the agent's proxy; loopback is private to the command.";
-    assert!(report.lines.iter().any(|line| line == said), "{report:?}");
+    let messages = "Network: only example.org, *.example.net:8443 can be reached, through the agent's proxy; loopback is private to the command.";
+    assert!(report.lines.iter().any(|line| line == messages), "{report:?}");
     // Without hosts, or with an open network, there is no proxy.
     for policy in [world.policy(&[]), Policy { network: Network::Full, ..world.policy(&world.hosts()) }] {
         let done = world.with(policy, false).run(Command::shell("env | grep -i proxy")).await.unwrap();

@@ -35,22 +35,22 @@ fn sandbox(root: &Path) -> Sandbox {
 fn probe_says_why_not() {
     let launcher = [support::launcher().into_os_string()];
     if let (Some(root), Some(dir)) = (env::var_os(ASK), env::var_os(ASK_DIR)) {
-        let said = overlay::probe(root.as_ref(), dir.as_ref(), &launcher);
-        println!("\noverlay: {}", said.err().unwrap_or_else(|| "yes".into()));
+        let output = overlay::probe(root.as_ref(), dir.as_ref(), &launcher);
+        println!("\noverlay: {}", output.err().unwrap_or_else(|| "yes".into()));
         return;
     }
     let place = tempfile::tempdir_in(support::place()).unwrap();
     let missing = place.path().join("missing");
-    let said = overlay::probe(&missing, place.path(), &launcher).unwrap_err();
-    assert!(said.contains("missing: No such file"), "{said}");
+    let output = overlay::probe(&missing, place.path(), &launcher).unwrap_err();
+    assert!(output.contains("missing: No such file"), "{output}");
     let root = place.path().join("root");
     fs::create_dir(&root).unwrap();
-    let said = overlay::probe(&root, &root.join(".agent/new"), &launcher).unwrap_err();
-    assert_eq!(said, "the directory for the changes is inside the repository");
-    let said = overlay::probe(&root, &missing, &["/bin/true".into()]).unwrap_err();
-    assert!(said.contains("launcher"), "{said}");
-    let said = overlay::probe(&root, &missing, &["/nowhere/launcher".into()]).unwrap_err();
-    assert!(said.contains("starting the launcher"), "{said}");
+    let output = overlay::probe(&root, &root.join(".agent/new"), &launcher).unwrap_err();
+    assert_eq!(output, "the directory for the changes is inside the repository");
+    let output = overlay::probe(&root, &missing, &["/bin/true".into()]).unwrap_err();
+    assert!(output.contains("launcher"), "{output}");
+    let output = overlay::probe(&root, &missing, &["/nowhere/launcher".into()]).unwrap_err();
+    assert!(output.contains("starting the launcher"), "{output}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "something was left behind");
 }
 
@@ -66,15 +66,15 @@ fn a_file_of_another_owner_is_reported_because_an_overlay_cannot_preserve_it() {
             let file = setting.root().join("src/a.txt");
             fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
             lchown(&file, Some(0), None).unwrap();
-            let said = setting.probe().unwrap();
-            assert_eq!(said, format!("src/a.txt belongs to another user or group, {because}"));
+            let output = setting.probe().unwrap();
+            assert_eq!(output, format!("src/a.txt belongs to another user or group, {because}"));
             let mut command = setting.in_overlay(&setting.root(), "/bin/sh");
             command.args(["-c", "echo x >> src/a.txt"]);
             assert!(String::from_utf8_lossy(&command.output().unwrap().stderr).contains("Value too large"));
         } else if !rustix::process::geteuid().is_root() {
             let launcher = [support::launcher().into_os_string()];
-            let said = overlay::probe(Path::new("/usr"), &setting.dir(), &launcher).unwrap_err();
-            assert_eq!(said, format!("/usr belongs to another user or group, {because}"));
+            let output = overlay::probe(Path::new("/usr"), &setting.dir(), &launcher).unwrap_err();
+            assert_eq!(output, format!("/usr belongs to another user or group, {because}"));
         }
     }
 }
@@ -93,9 +93,9 @@ fn refused_user_namespaces_are_reported() {
         command.arg(setting.place.path().join("test")).args(["--exact", "probe_says_why_not", "--nocapture"]);
         let mut command = setting.as_user(command);
         command.env(ASK, setting.root()).env(ASK_DIR, setting.dir());
-        let said = succeeds(command);
+        let output = succeeds(command);
         let why = "overlay: creating a user namespace, which this user needs for an overlay: No space left on device";
-        assert!(said.contains(why), "{said}");
+        assert!(output.contains(why), "{output}");
     }
 }
 
@@ -112,16 +112,16 @@ fn mounts_and_nested_overlays_are_detected() {
             succeeds(command)
         };
         let above = setting.root().parent().unwrap().to_owned();
-        let said = ask(&above, &setting.dir().with_extension("2"));
+        let output = ask(&above, &setting.dir().with_extension("2"));
         let mount =
             format!("overlay: {} is a separate mount inside the repository", setting.root().display());
-        assert!(said.contains(&mount), "{said}");
+        assert!(output.contains(&mount), "{output}");
         let (other, in_overlay) =
             (setting.place.path().join("session/other"), setting.root().join("changes"));
         put(&other, "a", "a\n");
         setting.give();
-        let said = ask(&other, &in_overlay);
-        assert!(said.contains("overlay: ") && !said.contains("overlay: yes"), "{said}");
+        let output = ask(&other, &in_overlay);
+        assert!(output.contains("overlay: ") && !output.contains("overlay: yes"), "{output}");
     }
 }
 
@@ -129,8 +129,8 @@ fn mounts_and_nested_overlays_are_detected() {
 fn a_file_system_that_cannot_be_a_lower_layer_is_refused() {
     let place = tempfile::tempdir_in(support::place()).unwrap();
     let own = format!("/proc/{}/attr", std::process::id());
-    let said = overlay::probe(Path::new(&own), place.path(), &[support::launcher().into()]).unwrap_err();
-    assert!(said.starts_with("mounting the overlay: "), "{said}");
+    let output = overlay::probe(Path::new(&own), place.path(), &[support::launcher().into()]).unwrap_err();
+    assert!(output.starts_with("mounting the overlay: "), "{output}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }
 
@@ -152,10 +152,10 @@ fn the_terminal_and_the_process_id_are_kept() {
         command.args(["-qec", &line, "/dev/null"]);
         let mut command = setting.as_user(command);
         command.current_dir(setting.place.path());
-        let said = succeeds(command);
-        let words = |name: &str| said.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
-        assert_eq!(words("before"), words("inside"), "{said}");
-        assert!(words("inside").contains("/dev/pts/"), "{said}");
+        let output = succeeds(command);
+        let words = |name: &str| output.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
+        assert_eq!(words("before"), words("inside"), "{output}");
+        assert!(words("inside").contains("/dev/pts/"), "{output}");
     }
 }
 
@@ -383,7 +383,7 @@ fn a_multithreaded_process_cannot_enter() {
     let place = tempfile::tempdir().unwrap();
     let root = place.path().join("root");
     fs::create_dir(&root).unwrap();
-    let said = overlay::enter(&root, &place.path().join("dir"), &root).unwrap_err();
-    assert_eq!(said.to_string(), "an overlay can only be entered while the process has one thread");
+    let output = overlay::enter(&root, &place.path().join("dir"), &root).unwrap_err();
+    assert_eq!(output.to_string(), "an overlay can only be entered while the process has one thread");
     assert!(!place.path().join("dir").exists());
 }

@@ -1,5 +1,4 @@
-//! The parser's part for Markdown: fences, inline code and, in whole-file mode, the files in
-//! fences.
+//! The parser's part for Markdown: fences, inline code and, in whole-file mode, files in fences.
 
 use serde_json::{Map, Value};
 
@@ -61,8 +60,7 @@ impl Parser {
         let info = String::from_utf8_lossy(&rest[..stop]).into_owned();
         let mid_line = self.line_has_text && !self.after_call;
         if rest[stop] == byte || mid_line && info.split_whitespace().count() > 1 {
-            // Inline code: a run with a matching run on the same line, or any run inside a
-            // sentence.
+            // Inline code: a run with a match on the same line, or any run inside a sentence.
             self.inline = run;
             return self.plain(run);
         }
@@ -106,8 +104,7 @@ impl Parser {
         self.plain(run)
     }
 
-    /// True if the current byte, the first in a fence that is not whitespace, makes the fence a
-    /// file.
+    /// True if the current byte, the first of the fence's content, makes the fence a file.
     pub(crate) fn file_begins(&mut self, byte: u8, out: &mut Vec<Event>) -> bool {
         let Some(Fence { fresh: true, file: Some(info), byte: tick, .. }) = &self.fence else { return false };
         let may_be_call = info.may_be_call && matches!(byte, b'{' | b'[' | b'<');

@@ -111,8 +111,8 @@ impl Parser {
         }
     }
 
-    /// At the end of an answer without a call: emits the first candidate that was left undecided,
-    /// if only other calls follow it.
+    /// At the end of an answer without calls: emits the first undecided one if only calls follow
+    /// it.
     pub(crate) fn call_in_prose(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         let Some(start) = self.deferred.filter(|start| *start >= win.base) else { return };
         let text = win.slice(start, win.end()).trim_ascii_end();
@@ -169,8 +169,7 @@ impl Parser {
                 if !closed {
                     self.rescanned += pos - start;
                 }
-                // A failed object may contain a call after its first brace. The budget keeps this
-                // linear.
+                // A call may begin after the object's first brace. The budget keeps this linear.
                 let on = if closed || self.rescanned > RESCAN_BUDGET + 4 * pos { pos } else { start + 1 };
                 self.plain(0);
                 self.pos = on.max(start + 1);

@@ -164,8 +164,7 @@ impl Reader {
             && !self.comma
     }
 
-    /// Closes everything as if the brackets were there. Valid where [`Reader::after_value`] is
-    /// true.
+    /// Closes all containers as if their brackets were there. Requires [`Reader::after_value`].
     pub(crate) fn close_all(&mut self) -> Option<Value> {
         let mut value = None;
         while let Some(frame) = self.stack.pop() {
@@ -232,8 +231,7 @@ impl Reader {
                 UnicodeSpace::More => return Some(Step::More),
                 UnicodeSpace::No => return self.token(win, byte),
             },
-            // Right after a string this is more likely the rest of the string after an unescaped
-            // quote.
+            // Right after a string, this more likely follows an unescaped quote inside it.
             b'/' | b'#' if self.pos == self.last.1 && matches!(self.state, State::After) => {
                 return Some(Step::Bad(Malformed::NotJson));
             }
@@ -556,8 +554,7 @@ impl Reader {
                         self.pos = text.candidate + text.quote.len();
                         text.inner += 1;
                         if text.needs_lines(&self.stack) && !text.line_start {
-                            // In an array on one line an inner quote cannot be told from a closing
-                            // one.
+                            // In an array on one line, inner and closing quotes look the same.
                             return Some(Step::Bad(Malformed::NotJson));
                         }
                     }

@@ -443,8 +443,7 @@ impl Invoke {
         let value = match (&field.kind, cdata.unwrap_or(bytes)) {
             _ if nested.is_some() => nested.unwrap_or_default(),
             (_, text) if raw => Value::String(utf8(text.to_vec(), &mut self.repairs)),
-            // If its closing tag is missing, the line break before the next tag is not part of the
-            // value.
+            // Without a closing tag, the line break before the next tag is not part of the value.
             (Kind::Pair, text) if self.lenient => untyped(&field.name, trim_end(text), &mut self.repairs),
             (Kind::Pair, text) => untyped(&field.name, text, &mut self.repairs),
             (_, text) => untyped(&field.name, trim_lines(text), &mut self.repairs),
@@ -486,8 +485,7 @@ impl Invoke {
                 _ => {}
             }
         }
-        // The line break before the closing tag is not part of the text, so hold back one that
-        // nothing follows yet.
+        // Hold back the last line break: before a closing tag it is not part of the text.
         let news = win.slice(field.reported_to, self.pos.max(field.reported_to));
         let Some(last) = news.len().checked_sub(1).and_then(|last| memrchr(b'\n', &news[..last])) else {
             return;
@@ -512,8 +510,7 @@ fn is_kimi(tag: &[u8]) -> bool {
     tag.starts_with(b"<|open|>") || tag.starts_with(b"<|close|>")
 }
 
-/// Whether the call continues after a closing tag that ends at `after`; `None` if more bytes are
-/// needed.
+/// Whether the call continues after a closing tag that ends at `after`; `None` if undecided.
 fn call_continues(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, tool: &str) -> Option<bool> {
     let mut at = match win.skip_blanks(after) {
         Blanks::Until(at) => at,

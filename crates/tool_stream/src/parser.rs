@@ -1,8 +1,7 @@
 //! The outer scanner: splits the stream into prose, thinking blocks, fences, tokens and objects.
 //!
 //! Every decision depends on the bytes up to a fixed offset and waits until they have arrived, so
-//! events do not depend on chunk boundaries. `tokens.rs` handles tags and `blocks.rs` handles
-//! fences.
+//! events do not depend on chunk boundaries.
 
 use std::mem::Discriminant;
 
@@ -37,8 +36,7 @@ pub struct Parser {
     pub(crate) calls: usize,
     /// The current line has text other than whitespace.
     pub(crate) line_has_text: bool,
-    /// No call can begin on the rest of this line: a malformed call ended here, or may continue
-    /// here.
+    /// No call can begin on the rest of this line: a malformed call may continue here.
     pub(crate) skip_line: bool,
     /// A call was malformed. Its end is a guess and its strings may hold calls, so from here on a
     /// call counts only in the first column, or after a closing tag or token.
@@ -129,8 +127,7 @@ impl Parser {
         parser
     }
 
-    /// Consumes the next bytes of the stream, chunked in any way, and appends the resulting events
-    /// to `out`.
+    /// Consumes the next bytes of the stream and appends the resulting events to `out`.
     pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) {
         if self.finished {
             return;
@@ -306,8 +303,7 @@ impl Parser {
         }
     }
 
-    /// The text right before the current position, in whole words and independent of chunk
-    /// boundaries.
+    /// The text right before the current position, in whole words.
     pub(crate) fn before(&self) -> &[u8] {
         let Some(cut) = self.tail.len().checked_sub(prose::REACH + 1) else { return &self.tail };
         let reached = &self.tail[cut..];

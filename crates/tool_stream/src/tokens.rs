@@ -79,8 +79,7 @@ impl Parser {
                 }
                 self.hold = None;
                 self.skip(win, after, out);
-                // A second closing tag in one answer: the first one was only mentioned in the
-                // thinking.
+                // A second closing tag: the first one was only mentioned in the thinking.
                 if !self.think_seen || self.calls > 0 && !self.after_call {
                     self.think_seen = true;
                     out.push(Event::OrphanThink { at: start });
@@ -227,8 +226,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Handles `<read_file>` followed by an argument's element: a known tool's tag, as Cline writes
-    /// it.
+    /// Handles `<read_file>` followed by an argument's element, as Cline writes it.
     fn tool_element(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) -> Flow {
         let plain = if len == 0 || self.inline > 0 || self.foreign {
             None
@@ -277,7 +275,7 @@ impl Parser {
         match turn {
             Turn::Foreign | Turn::Assistant => {
                 self.skip(win, after, out);
-                self.foreign = turn == Turn::Foreign || self.own_turn_resumes();
+                self.foreign = turn == Turn::Foreign || self.follows_invented_turn();
             }
             Turn::Role => {
                 self.skip(win, after, out);
@@ -295,8 +293,8 @@ impl Parser {
         }
     }
 
-    /// Whether the model's own turn begins after a turn that it invented to follow its call.
-    pub(crate) fn own_turn_resumes(&self) -> bool {
+    /// Whether the model invented a turn after its call, so that its next turn is invented too.
+    pub(crate) fn follows_invented_turn(&self) -> bool {
         self.foreign && self.calls > 0
     }
 

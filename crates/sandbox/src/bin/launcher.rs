@@ -1,6 +1,5 @@
-//! The launcher alone, for the tests and benchmarks of this crate; `agent` has the same entry point
-//! behind a hidden first argument. With `ROOT DIR MERGED PROGRAM [ARGUMENT]…` it runs a program in
-//! an overlay.
+//! The launcher alone, for the tests and benchmarks of this crate. With `ROOT DIR MERGED PROGRAM
+//! [ARGUMENT]…` it runs a program in an overlay.
 
 use std::process::{Command, ExitCode};
 

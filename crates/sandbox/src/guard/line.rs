@@ -1,11 +1,9 @@
-//! Splits a line as a shell would: into simple commands with their words, and nested lines that
-//! would run as well.
+//! Splits a line as a shell would: into simple commands, and nested lines that would run as well.
 
 /// The parts of a line.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    /// Simple commands in order, with their words as the program would get them. `$` stands for an
-    /// unknown part.
+    /// Simple commands in order, as words. `$` stands for an unknown part.
     pub(super) commands: Vec<Vec<String>>,
     /// Nested lines that run as well: substitutions, and input of a shell.
     pub(super) nested: Vec<String>,

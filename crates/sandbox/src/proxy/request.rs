@@ -128,8 +128,7 @@ fn forwarded_head(
     Ok(head)
 }
 
-/// A field's name and value. The obsolete continuation of a field, a line that starts with a space,
-/// is refused.
+/// A field's name and value. Obsolete continuation lines, which start with a space, are refused.
 fn field(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.split_once(':')?;
     let value = value.trim_matches([' ', '\t']);
@@ -141,8 +140,7 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-/// The head of a response, changed to say that the connection ends with it. A client that kept it
-/// open would wait in vain.
+/// The head of a response, changed to say that the connection closes after it.
 pub(crate) fn closing(head: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + 32);
     let lines = head.strip_suffix(b"\r\n\r\n").unwrap_or(head).split(|b| *b == b'\n');

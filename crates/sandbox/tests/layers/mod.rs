@@ -151,18 +151,18 @@ impl Setting {
         command.args(["--exact", "probe_says_why_not", "--nocapture"]);
         let mut command = self.as_user(command);
         command.env(ASK, self.root()).env(ASK_DIR, self.dir());
-        let said = succeeds(command);
+        let output = succeeds(command);
         assert!(!self.dir().join("upper").exists() && !self.dir().join("work").exists());
-        let said = said.lines().find_map(|l| l.split_once("overlay: ")).unwrap().1.to_owned();
-        (said != "yes").then_some(said)
+        let output = output.lines().find_map(|l| l.split_once("overlay: ")).unwrap().1.to_owned();
+        (output != "yes").then_some(output)
     }
 
     /// Whether overlays are unavailable here. Checks that this is true: entering one fails, and the
     /// copy that replaces it can be made.
     pub(crate) fn refused(&self) -> bool {
-        let Some(said) = self.probe() else { return false };
+        let Some(output) = self.probe() else { return false };
         let tried = self.in_overlay(&self.root(), "/bin/true").output().unwrap();
-        assert_eq!(tried.status.code(), Some(125), "probe says {said}, but it works");
+        assert_eq!(tried.status.code(), Some(125), "probe says {output}, but it works");
         let copy = self.place.path().join("session/copy");
         Workspace::open(self.root()).unwrap().copy_to(&copy).unwrap();
         assert!(copy.join("ignored/installed").exists());
@@ -172,14 +172,14 @@ impl Setting {
 
 pub(crate) fn succeeds(mut command: Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
-    let said = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
-    assert!(status.success(), "{status}: {said}");
-    said
+    let output = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{status}: {output}");
+    output
 }
 
 pub(crate) fn ran_one(command: Command) {
-    let said = succeeds(command);
-    assert!(said.contains("1 passed"), "{said}");
+    let output = succeeds(command);
+    assert!(output.contains("1 passed"), "{output}");
 }
 
 /// Copies in a separate process: a program cannot be started while any process, such as one that
