@@ -116,7 +116,7 @@ pub struct Call {
     pub tool: String,
     /// The arguments: an object, unless the model wrote something else under `"arguments"`.
     pub arguments: Value,
-    /// Offset of the call's first byte in the stream: its opening brace, or the tag or token that names the tool.
+    /// Offset of the call's first byte: its opening brace, or the tag or token that names the tool.
     pub start: usize,
     /// Offset just past the closing brace, or past the closing tag if there is no brace.
     pub end: usize,

@@ -167,7 +167,7 @@ impl Parser {
         self.finished = true;
     }
 
-    /// The events of `text`, part of an answer that has ended. `certain`: it holds calls or nothing.
+    /// The events of `text`, part of a complete answer. `certain`: it holds calls or nothing.
     pub(crate) fn parse_part(text: &[u8], options: &Options, certain: bool) -> Vec<Event> {
         let followed = Vec::new();
         let options = Options { starts_thinking: false, whole_file: false, followed, ..options.clone() };
