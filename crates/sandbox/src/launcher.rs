@@ -239,7 +239,7 @@ fn report_end(control: &UnixStream, status: WaitStatus) {
     }
 }
 
-/// Confines this process and replaces it by the program.
+/// Confines this process and replaces it with the program.
 fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("asking to die with the launcher")?;
     // If memory runs out, the kernel kills commands first.
