@@ -71,7 +71,7 @@ fn a_host_that_is_refused_is_told_to_the_model_and_one_that_is_allowed_is_known_
     let chats: Vec<Value> = server.chats().iter().map(|r| serde_json::from_slice(&r.body).unwrap()).collect();
     let (first, second) = (chats[0]["messages"].to_string(), chats[1]["messages"].to_string());
     assert!(first.contains("Of the network it reaches only docs.test"), "{first}");
-    let told = "[network: refused example.org:80, not among the allowed hosts]";
+    let told = "[network: refused example.org:80: not an allowed host]";
     assert!(second.contains(told), "{second}\n{}", world.tell(&output));
 }
 

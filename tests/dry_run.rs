@@ -203,7 +203,7 @@ fn a_copy_says_first_what_it_costs_and_why() {
     let said = String::from_utf8(output.stderr).unwrap();
     let tree = said.lines().position(|line| line.starts_with("tree    a copy of ")).unwrap();
     let line = said.lines().nth(tree).unwrap();
-    assert!(line.ends_with("no overlay: the folder for the changes lies inside the repository"), "{line}");
+    assert!(line.ends_with("no overlay: the directory for the changes is inside the repository"), "{line}");
     assert!(tree < said.lines().position(|line| line.starts_with("model ")).unwrap(), "{said}");
     assert_eq!(world.git(&["status", "--porcelain"]), "?? .gitignore\n");
     assert_eq!(world.read("add.sh"), ADD);

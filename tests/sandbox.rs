@@ -29,7 +29,7 @@ fn a_command_prints_what_it_prints_and_ends_as_it_ends() {
     snapshot!(world.observe(&["sandbox", "no-such-program", "-x"]), @r#"
     exit 127
     --- stderr
-    error: "no-such-program" could not be started: No such file or directory (os error 2)
+    error: cannot start "no-such-program": No such file or directory (os error 2)
     "#);
     snapshot!(world.confined(&["--command-seconds", "1"], "echo begun; sleep 1000"), @r"
     exit 124
@@ -88,7 +88,7 @@ fn further_paths_are_opened_by_flags_and_by_the_users_settings() {
     snapshot!(world.confined(&["--allow-read", "/no/such/place"], "true"), @r"
     exit 2
     --- stderr
-    error: the sandbox's paths are not all there: /no/such/place: No such file or directory (os error 2)
+    error: cannot use a path of the sandbox policy: /no/such/place: No such file or directory (os error 2)
     ");
 }
 
@@ -136,7 +136,7 @@ fn single_hosts_are_opened_by_the_user_and_what_else_was_asked_for_is_said() {
     page
     HTTP Error 403: Forbidden
     --- stderr
-    network: refused example.org:80, not among the allowed hosts
+    network: refused example.org:80: not an allowed host
     ");
     let seen = world.confined(&[], &line);
     assert!(!seen.contains("page") && !seen.contains("network: "), "{seen}");
@@ -144,11 +144,11 @@ fn single_hosts_are_opened_by_the_user_and_what_else_was_asked_for_is_said() {
     let seen = world.confined(&[], &line);
     assert!(seen.contains("--- stdout\npage\n"), "{seen}");
     let seen = world.observe(&["sandbox", "--explain"]);
-    assert!(seen.contains("nothing outside can be reached but docs.test, 127.0.0.1:"), "{seen}");
+    assert!(seen.contains("only docs.test, 127.0.0.1:"), "{seen}");
     snapshot!(world.confined(&["--allow-host", "https://example.org/"], "true"), @r#"
     exit 2
     --- stderr
-    error: "https://example.org/" is no host: write NAME, *.NAME or an address, with :PORT where it is not 443 or 80
+    error: "https://example.org/" is not a host: write NAME, *.NAME or an address, with :PORT unless it is 443 or 80
     "#);
     let mut command = world.agent(&["sandbox", "--", "true"]);
     snapshot!(world.tell(&command.env("AGENT_COMMAND_NETWORK", "none").output().unwrap()), @r"

@@ -1,4 +1,5 @@
-//! What the sandbox costs per command, beside a bare spawn of the same program. `cargo bench -p sandbox`.
+//! Measures what the sandbox costs per command, next to a plain spawn of the same program. Run with
+//! `cargo bench -p sandbox`.
 
 use std::{
     io::Write,

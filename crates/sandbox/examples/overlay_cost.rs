@@ -1,4 +1,5 @@
-//! Prints what an overlay of a large repository costs, and a copy beside it: `cargo run -p sandbox --example overlay_cost [FILES]`.
+//! Prints what an overlay of a large repository costs, next to a copy: `cargo run -p sandbox
+//! --example overlay_cost [FILES]`
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for a person at a terminal")]
 
@@ -32,7 +33,7 @@ fn enter(root: &Path, dir: &Path) {
 
 fn git(root: &Path, arguments: &[&str], what: &str) {
     let begin = Instant::now();
-    // Without the housekeeping that git would do beside the measuring.
+    // Without git's background maintenance, which would disturb the measurement.
     let name = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "gc.auto=0"];
     let output = Command::new("git").current_dir(root).args(name).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -52,7 +53,7 @@ fn measure(files: usize) {
     git(&root, &["add", "-A"], "git add");
     git(&root, &["commit", "-qm", "first"], "git commit");
     git(&root, &["status", "--short"], "git status");
-    // A repository that has been there for a while is on disk.
+    // Flush to disk, as if the repository had existed for a while.
     rustix::fs::sync();
     let dir = outer.path().join("session");
     let begin = Instant::now();

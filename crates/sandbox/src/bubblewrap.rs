@@ -1,6 +1,7 @@
-//! Namespaces by bubblewrap, where the system lets it make them and not us: set-user-ID, or with a profile of its own (AppArmor on Ubuntu
-//! 24.04 and later). It gives the launcher the same view as [`crate::confine::arrange`]; Landlock, the filter and the limits are put on
-//! inside, by the launcher itself.
+//! Namespaces created by bubblewrap, for systems that allow them to bubblewrap but not to this
+//! program: because it is set-user-ID, or has its own AppArmor profile (Ubuntu 24.04 and later). It
+//! gives the launcher the same view as [`crate::confine::arrange`]. Landlock, the filter and the
+//! limits are applied inside, by the launcher itself.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -11,29 +12,29 @@ use std::{
 
 use crate::{Network, order::Order, view::View};
 
-/// Where the system's own may be. Never by `PATH`, which may lead into a repository.
+/// Where the system installs it. `PATH` is not used, because it may lead into a repository.
 const PLACES: &[&str] = &["/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap"];
 
-/// Where the launcher is found inside: in a folder that is always new there.
+/// The launcher's path inside, in a directory that is always new there.
 const LAUNCHER: &str = "/dev/agent-sandbox";
 
-/// The system's, if there is one that only root can have put there.
+/// The system's bubblewrap, if only root can have installed it.
 pub(crate) fn find() -> Option<PathBuf> {
-    PLACES.iter().find_map(|place| of_root(Path::new(place)))
+    PLACES.iter().find_map(|place| owned_by_root(Path::new(place)))
 }
 
-/// The program at a place, if nobody but root can write it or replace it.
-fn of_root(place: &Path) -> Option<PathBuf> {
+/// The program at `place`, if only root can write or replace it.
+fn owned_by_root(place: &Path) -> Option<PathBuf> {
     let program = fs::canonicalize(place).ok()?;
-    let of_root =
+    let owned_by_root =
         |path: &Path| fs::metadata(path).is_ok_and(|about| about.uid() == 0 && about.mode() & 0o022 == 0);
-    (program.is_file() && program.ancestors().all(of_root)).then_some(program)
+    (program.is_file() && program.ancestors().all(owned_by_root)).then_some(program)
 }
 
-/// Its arguments, up to the launcher's own. What it does it does in their order; all sources are those outside.
+/// The arguments before the launcher's, applied in order. All sources are outside.
 pub(crate) fn arguments(order: &Order, launcher: &OsStr) -> Vec<OsString> {
     let mut all = Arguments(Vec::new());
-    // A user namespace is needed only where it has no rights of its own.
+    // A user namespace is needed only if bubblewrap is not set-user-ID.
     all.add(["--unshare-user-try", "--unshare-pid", "--unshare-ipc", "--die-with-parent"]);
     if order.network != Network::Full {
         all.add(["--unshare-net"]);
@@ -52,7 +53,7 @@ impl Arguments {
         self.0.extend(words.iter().map(|word| word.as_ref().to_owned()));
     }
 
-    /// Something at the place where it is.
+    /// Mounts a path at the same place inside.
     fn add_same(&mut self, how: &str, path: &OsStr) {
         self.add([OsStr::new(how), path, path]);
     }
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_comes_before_what_is_shown_in_it() {
+    fn directories_are_hidden_before_paths_in_them_are_shown() {
         let wanted = "--unshare-user-try\n--unshare-pid\n--unshare-ipc\n--die-with-parent\n--unshare-net\n--ro-bind / /\n--dev /dev\n\
             --proc /proc\n--tmpfs /home\n--bind /state/tmp /tmp\n--tmpfs /var\n--bind /state/tmp /var/tmp\n\
             --ro-bind-try /home/a/.cargo/bin /home/a/.cargo/bin\n--bind /home/a/work /home/a/work\n\
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_others_can_write_or_replace_is_not_taken() {
+    fn a_program_that_others_can_write_or_replace_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let (open, closed) = (dir.path().join("open"), dir.path().join("closed"));
         for (program, mode) in [(&open, 0o777), (&closed, 0o755)] {
@@ -149,7 +150,10 @@ mod tests {
             fs::set_permissions(program, fs::Permissions::from_mode(mode)).unwrap();
         }
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert_eq!((of_root(&open), of_root(&closed), of_root(Path::new("/no/such"))), (None, None, None));
-        assert_eq!(of_root(Path::new("/bin/sh")), fs::canonicalize("/bin/sh").ok());
+        assert_eq!(
+            (owned_by_root(&open), owned_by_root(&closed), owned_by_root(Path::new("/no/such"))),
+            (None, None, None)
+        );
+        assert_eq!(owned_by_root(Path::new("/bin/sh")), fs::canonicalize("/bin/sh").ok());
     }
 }

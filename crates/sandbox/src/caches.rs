@@ -1,5 +1,5 @@
-//! The caches of package managers and compilers: commands see what is in them, and what they change is the session's own, in an
-//! overlay that is gone with it. A hostile build cannot leave anything there for the next one.
+//! The caches of package managers and compilers. Commands can read them; what they write goes to an
+//! overlay that is removed with the session, so hostile builds leave nothing behind.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,9 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Policy, confine::Kept, order::Order, overlay, view::View};
+use crate::{Policy, confine::Detached, order::Order, overlay, view::View};
 
-/// In a home directory.
+/// Caches below a home directory.
 const HOME: &[&str] = &[
     ".cargo/registry",
     ".cargo/git",
@@ -44,7 +44,7 @@ const HOME: &[&str] = &[
     "go/pkg",
 ];
 
-/// Below what a variable names.
+/// Caches below the directory that a variable names.
 const VARIABLES: &[(&str, &[&str])] = &[
     ("CARGO_HOME", &["registry", "git"]),
     ("GOPATH", &["pkg"]),
@@ -52,7 +52,7 @@ const VARIABLES: &[(&str, &[&str])] = &[
     ("NUGET_PACKAGES", &[""]),
 ];
 
-/// Those that exist, canonical, none inside another.
+/// The canonical paths of the caches that exist.
 pub(crate) fn existing(policy: &Policy) -> BTreeSet<PathBuf> {
     let home = policy.variable("HOME").map(Path::new).into_iter();
     let home = home.flat_map(|home| HOME.iter().map(|part| home.join(part)));
@@ -63,30 +63,30 @@ pub(crate) fn existing(policy: &Policy) -> BTreeSet<PathBuf> {
     home.chain(named).filter_map(|path| fs::canonicalize(path).ok().filter(|p| p.is_dir())).collect()
 }
 
-/// Lays the session's own layer over each cache, in the mount namespace of a command, and returns what is to be seen in its place. Those
-/// where it does not work stay read-only. One overlay serves all caches of a file system in the home directory, because each costs
-/// 0.4 ms.
-pub(crate) fn lay(order: &Order) -> Vec<Kept<'_>> {
+/// Mounts an overlay over each cache, in the mount namespace of a command, and returns the mounts
+/// to attach. Caches for which this fails stay read-only. All caches on the home directory's file
+/// system share one overlay, because each costs 0.4 ms.
+pub(crate) fn mount_overlays(order: &Order) -> Vec<Detached<'_>> {
     let View { home, caches, layers, .. } = &order.view;
     let device = |path: &OsStr| fs::metadata(path).map(|m| m.dev()).ok();
     let home_device = device(home);
     let mut overlays: BTreeMap<&OsStr, Option<PathBuf>> = BTreeMap::new();
-    let kept = caches.iter().filter_map(|cache| {
+    let mounts = caches.iter().filter_map(|cache| {
         let in_home = Path::new(cache).starts_with(home) && device(cache) == home_device;
         let lower = if in_home { home } else { cache };
         let number = overlays.len();
         let merged = overlays.entry(lower).or_insert_with(|| {
             let dir = Path::new(layers).join(number.to_string());
-            lay_over(Path::new(lower), &dir, !order.user_namespace).ok()
+            mount_over(Path::new(lower), &dir, !order.user_namespace).ok()
         });
         let inside = merged.as_ref()?.join(Path::new(cache).strip_prefix(lower).ok()?);
-        Kept::of(inside.as_os_str(), cache).ok().flatten()
+        Detached::of(inside.as_os_str(), cache).ok().flatten()
     });
-    kept.collect()
+    mounts.collect()
 }
 
-/// Makes an overlay in a folder and returns where it can be seen.
-fn lay_over(lower: &Path, dir: &Path, trusted: bool) -> io::Result<PathBuf> {
+/// Mounts an overlay with its layers in `dir` and returns the mount point.
+fn mount_over(lower: &Path, dir: &Path, trusted: bool) -> io::Result<PathBuf> {
     for part in ["upper", "work", "merged"] {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join(part))?;
     }
@@ -95,7 +95,7 @@ fn lay_over(lower: &Path, dir: &Path, trusted: bool) -> io::Result<PathBuf> {
     Ok(merged)
 }
 
-/// Those that cannot be written, tried from inside.
+/// The caches that cannot be written, tried from inside.
 pub(crate) fn read_only(caches: &[OsString]) -> Vec<OsString> {
     let write = |cache: &OsString| -> io::Result<()> {
         let probe = Path::new(cache).join(".agent-sandbox-probe");
@@ -105,21 +105,21 @@ pub(crate) fn read_only(caches: &[OsString]) -> Vec<OsString> {
     caches.iter().filter(|cache| write(cache).is_err()).cloned().collect()
 }
 
-/// Removes what a killed run has left in the folder that it was given ([`Policy::folder`]), whatever permissions it was left with.
+/// Removes what a killed run left in its [`Policy::folder`], whatever its permissions.
 ///
 /// # Errors
-/// When something cannot be removed.
+/// Fails if something cannot be removed.
 pub fn remove_left(folder: &Path) -> io::Result<()> {
     overlay::remove_tree(folder)
 }
 
-/// A sandbox's own folder: what commands see as `/tmp`, and the layers over caches. Removed with this value.
+/// The directory of one sandbox: its `/tmp` and the overlays of caches. Removed on drop.
 #[derive(Debug)]
-pub(crate) struct Own(PathBuf);
+pub(crate) struct SessionDir(PathBuf);
 
-impl Own {
+impl SessionDir {
     pub(crate) fn new(policy: &Policy) -> io::Result<Self> {
-        let own = match policy.folder.as_deref().filter(|folder| holds_layers(folder, policy)) {
+        let own = match policy.folder.as_deref().filter(|folder| is_suitable(folder, policy)) {
             Some(folder) => {
                 remove_left(folder)?;
                 fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -141,16 +141,16 @@ impl Own {
     }
 }
 
-impl Drop for Own {
+impl Drop for SessionDir {
     fn drop(&mut self) {
-        // Commands and overlays leave folders without permissions.
+        // Commands and overlays leave directories without permissions.
         let _ = remove_left(&self.0);
     }
 }
 
-/// File systems that cannot hold the upper layer of an overlay (overlayfs itself, FAT, eCryptfs), and those that are somewhere else,
-/// where a build's temporary files would be slow (statfs(2)).
-const UNFIT: &[u64] = &[
+/// File systems that cannot hold the upper layer of an overlay (overlayfs itself, FAT, eCryptfs) or
+/// that are remote, where temporary files would be slow. The numbers are those of statfs(2).
+const UNSUITABLE: &[u64] = &[
     0x794c_7630, // overlayfs
     0x4d44,      // FAT
     0xf15f,      // eCryptfs
@@ -164,8 +164,8 @@ const UNFIT: &[u64] = &[
     0x6573_5546, // FUSE
 ];
 
-/// Whether a folder, which may have to be made yet, is fit for it, and not where commands write.
-fn holds_layers(folder: &Path, policy: &Policy) -> bool {
+/// Whether a directory, which may not exist yet, can hold overlays and is out of reach of commands.
+fn is_suitable(folder: &Path, policy: &Policy) -> bool {
     let Some(existing) = folder.ancestors().find_map(|dir| fs::canonicalize(dir).ok()) else { return false };
     let writable = std::iter::once(&policy.root).chain(&policy.extra_write);
     let written = writable.flat_map(fs::canonicalize).any(|dir| existing.starts_with(dir));
@@ -175,7 +175,7 @@ fn holds_layers(folder: &Path, policy: &Policy) -> bool {
             reason = "a number of 32 bits, in whatever type the architecture has for it"
         )]
         let kind = about.f_type as u64 & 0xffff_ffff;
-        !UNFIT.contains(&kind)
+        !UNSUITABLE.contains(&kind)
     });
     fit && !written
 }

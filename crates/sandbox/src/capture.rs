@@ -1,6 +1,5 @@
-//! What is kept of a command's output: its beginning and its end, by bytes and by lines, and all of it in a log file.
-//!
-//! Errors tend to stand at the beginning, summaries at the end; a flood in between is counted and dropped.
+//! What is kept of a command's output: its beginning and its end, by bytes and by lines, and all of
+//! it in a log file. Errors tend to be at the beginning and summaries at the end.
 
 use std::{
     collections::VecDeque,
@@ -9,25 +8,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How much is kept.
+/// How much output to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputLimits {
-    /// Bytes of the beginning.
+    /// Bytes to keep from the beginning.
     pub head_bytes: usize,
-    /// Lines of the beginning.
+    /// Lines to keep from the beginning.
     pub head_lines: usize,
-    /// Bytes of the end.
+    /// Bytes to keep from the end.
     pub tail_bytes: usize,
-    /// Lines of the end.
+    /// Lines to keep from the end.
     pub tail_lines: usize,
-    /// Bytes that go to the log file.
+    /// The maximum size of the log file in bytes.
     pub log_bytes: u64,
-    /// A command that prints more than this is stopped.
+    /// A command that prints more bytes than this is stopped.
     pub total_bytes: u64,
 }
 
 impl Default for OutputLimits {
-    /// 8 KiB or 100 lines at each end, 16 MiB in the log, 256 MiB in all.
+    /// 8 KiB or 100 lines at each end, 16 MiB in the log, 256 MiB in total.
     fn default() -> Self {
         Self {
             head_bytes: 8 << 10,
@@ -41,7 +40,7 @@ impl Default for OutputLimits {
 }
 
 impl OutputLimits {
-    /// Keeps up to this many bytes at each end, whatever the lines.
+    /// Keeps up to this many bytes at each end, regardless of lines.
     #[must_use]
     pub fn bytes(each_end: usize) -> Self {
         Self {
@@ -54,36 +53,36 @@ impl OutputLimits {
     }
 }
 
-/// Output as it was kept. `head` and `tail` follow each other directly when nothing was omitted.
+/// Captured output. If nothing was omitted, `tail` directly follows `head`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Captured {
     /// The beginning.
     pub head: Vec<u8>,
     /// The end.
     pub tail: Vec<u8>,
-    /// Everything that was printed.
+    /// Number of bytes printed.
     pub total_bytes: u64,
-    /// Line ends that were printed, and a last line without one.
+    /// Number of lines printed, including a last line without a newline.
     pub total_lines: u64,
-    /// What lies between head and tail.
+    /// What is missing between head and tail.
     pub omitted: Option<Omitted>,
-    /// The file with all of it, when one was asked for and could be written.
+    /// The log file, if one was requested and could be written.
     pub log: Option<PathBuf>,
-    /// Why the log is not complete, if it is not.
+    /// Why the log is incomplete, if it is.
     pub log_problem: Option<String>,
 }
 
-/// What was left out.
+/// The size of the omitted output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Omitted {
-    /// Bytes.
+    /// Number of bytes.
     pub bytes: u64,
-    /// Line ends among them.
+    /// Number of newlines among them.
     pub lines: u64,
 }
 
 impl Captured {
-    /// The output as plain text, with a line in the middle that says what was left out.
+    /// The output as plain text, with a line in the middle that says how much was left out.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = plain(&self.head);
@@ -96,13 +95,13 @@ impl Captured {
             text.push_str(&plain(&self.tail));
             return text;
         }
-        // A character or an escape sequence may lie across the border.
+        // A character or an escape sequence may cross the boundary.
         plain(&[self.head.as_slice(), &self.tail].concat())
     }
 }
 
 /// Collects output as it arrives.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Capture {
     limits: OutputLimits,
     head: Vec<u8>,
@@ -132,7 +131,7 @@ impl Log {
         };
         let (file, problem) = match open() {
             Ok(file) => (Some(file), None),
-            Err(e) => (None, Some(format!("the log {} could not be made: {e}", path.display()))),
+            Err(e) => (None, Some(format!("cannot create the log {}: {e}", path.display()))),
         };
         Self { path: path.to_owned(), file, room, problem }
     }
@@ -143,42 +142,32 @@ impl Log {
         self.room -= part.len() as u64;
         let mut done = file.write_all(part);
         if part.len() < bytes.len() && done.is_ok() {
-            done = file.write_all(b"\n[the log ends here: its limit is reached]\n");
-            self.problem = Some("the log has reached its limit and does not hold the end".into());
+            done = file.write_all(b"\n[log truncated: size limit reached]\n");
+            self.problem = Some("the log reached its size limit and lacks the end".into());
             self.file = None;
         }
         if let Err(e) = done {
-            self.problem = Some(format!("the log could not be written: {e}"));
+            self.problem = Some(format!("cannot write the log: {e}"));
             self.file = None;
         }
     }
 }
 
 impl Capture {
-    /// An empty one; the log file is created here.
+    /// Creates an empty capture, and the log file.
     #[must_use]
     pub fn new(limits: OutputLimits, log: Option<&Path>) -> Self {
-        Self {
-            limits,
-            head: Vec::new(),
-            head_lines: 0,
-            head_full: false,
-            tail: VecDeque::new(),
-            total_bytes: 0,
-            newlines: 0,
-            last: None,
-            log: log.map(|path| Log::open(path, limits.log_bytes)),
-            echo: None,
-        }
+        let log = log.map(|path| Log::open(path, limits.log_bytes));
+        Self { limits, log, ..Self::default() }
     }
 
-    /// Also hands on each piece as it comes.
+    /// Also passes each piece to `echo` as it arrives.
     #[must_use]
     pub fn echoing(self, echo: Option<fn(&[u8])>) -> Self {
         Self { echo, ..self }
     }
 
-    /// Takes the next bytes. False once more has come than a command may print.
+    /// Adds the next bytes. Returns false once the command has printed more than it may.
     pub fn feed(&mut self, bytes: &[u8]) -> bool {
         if let Some(log) = &mut self.log {
             log.write(bytes);
@@ -191,7 +180,7 @@ impl Capture {
         self.last = bytes.last().copied().or(self.last);
         let taken = self.fill_head(bytes);
         let rest = &bytes[taken..];
-        // Only the last part of a large piece can survive.
+        // Only the end of a large piece can stay in the tail.
         let rest = &rest[rest.len().saturating_sub(self.limits.tail_bytes)..];
         let overflow = (self.tail.len() + rest.len()).saturating_sub(self.limits.tail_bytes);
         self.tail.drain(..overflow.min(self.tail.len()));
@@ -199,7 +188,7 @@ impl Capture {
         self.total_bytes <= self.limits.total_bytes
     }
 
-    /// Puts what still fits into the head and returns how much that was.
+    /// Adds what still fits to the head, and returns how much that was.
     fn fill_head(&mut self, bytes: &[u8]) -> usize {
         if self.head_full {
             return 0;
@@ -217,7 +206,7 @@ impl Capture {
         taken
     }
 
-    /// The result.
+    /// Returns the captured output.
     #[must_use]
     pub fn finish(mut self) -> Captured {
         let mut tail: Vec<u8> = std::mem::take(&mut self.tail).into();
@@ -246,7 +235,7 @@ fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|b| **b == b'\n').count() as u64
 }
 
-/// Where the last `lines` lines begin.
+/// The offset of the last `lines` lines.
 fn first_of_last_lines(bytes: &[u8], lines: usize) -> usize {
     let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let ends = body.iter().enumerate().rev().filter(|(_, b)| **b == b'\n');
@@ -256,8 +245,8 @@ fn first_of_last_lines(bytes: &[u8], lines: usize) -> usize {
     }
 }
 
-/// Bytes of a terminal as plain text: invalid UTF-8 replaced, escape sequences dropped, of a line that was overwritten by carriage
-/// returns only what was last to be seen, other control characters shown as `\x07`.
+/// Converts terminal output to plain text: replaces invalid UTF-8, drops escape sequences, resolves
+/// carriage returns as a terminal would, and shows other control characters as `\x07`.
 #[must_use]
 pub fn plain(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
@@ -288,7 +277,7 @@ pub fn plain(bytes: &[u8]) -> String {
     out
 }
 
-/// Skips what follows an escape character (ECMA-48): a control sequence, a string up to its terminator, or one character.
+/// Skips the rest of an escape sequence (ECMA-48).
 fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     match chars.next() {
         Some('[') => while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {},
@@ -333,13 +322,13 @@ mod tests {
     }
 
     #[test]
-    fn short_output_is_kept_whole() {
+    fn short_output_is_kept_completely() {
         let out = captured(limits(100, 100), &[b"one\n", b"two"]);
         assert_eq!((out.text().as_str(), out.total_lines, out.omitted), ("one\ntwo", 2, None));
     }
 
     #[test]
-    fn beginning_and_end_survive_a_flood_and_the_rest_is_counted() {
+    fn beginning_and_end_of_a_flood_are_kept_and_the_rest_is_counted() {
         let middle = b"x\n".repeat(100_000);
         let out = captured(limits(6, 6), &[b"first\n", &middle, b"last!\n"]);
         assert_eq!(out.text(), "first\n[… 100000 lines left out …]\nlast!\n");
@@ -347,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn how_output_is_cut_into_pieces_makes_no_difference() {
+    fn chunking_does_not_change_the_result() {
         let all: Vec<u8> = (0..500u32).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
         let limits = OutputLimits { head_lines: 3, tail_lines: 2, ..limits(64, 64) };
         let whole = captured(limits, &[&all]);
@@ -358,27 +347,27 @@ mod tests {
     }
 
     #[test]
-    fn output_that_fits_into_head_and_tail_together_is_not_called_omitted() {
+    fn output_that_fits_into_head_and_tail_is_not_omitted() {
         let out = captured(limits(4, 4), &["aé¿b¿".as_bytes()]);
         assert_eq!((out.text().as_str(), out.omitted), ("aé¿b¿", None));
     }
 
     #[test]
-    fn too_much_output_is_noticed() {
+    fn too_much_output_is_reported() {
         let mut capture = Capture::new(OutputLimits { total_bytes: 10, ..limits(4, 4) }, None);
         assert!(capture.feed(b"0123456789"));
         assert!(!capture.feed(b"!"));
     }
 
     #[test]
-    fn the_log_holds_everything_up_to_its_limit_and_says_when_it_is_reached() {
+    fn the_log_is_complete_up_to_its_limit_and_marks_truncation() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/log.txt");
         let mut capture = Capture::new(OutputLimits { log_bytes: 8, ..limits(1, 1) }, Some(&path));
         capture.feed(b"12345");
         capture.feed(b"67890");
         let out = capture.finish();
-        assert!(fs::read_to_string(&path).unwrap().starts_with("12345678\n[the log ends here"));
+        assert!(fs::read_to_string(&path).unwrap().starts_with("12345678\n[log truncated"));
         assert!(out.log_problem.unwrap().contains("limit"));
     }
 
@@ -394,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn terminal_control_never_survives() {
+    fn terminal_control_characters_are_removed() {
         let cases: [(&[u8], &str); 8] = [
             (b"\x1b[31mred\x1b[0m", "red"),
             (b"10%\r50%\r100%\n", "100%\n"),

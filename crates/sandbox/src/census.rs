@@ -1,5 +1,5 @@
-//! How much a command uses, counted while it runs: its processes and threads, and their memory together. Limits of the kernel hold for
-//! single processes, or need control groups that an ordinary program is not given.
+//! Measures a command while it runs: the number of its processes and threads, and their memory.
+//! Kernel limits apply to single processes, or need control groups that few programs get.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,27 +9,27 @@ use std::{
 
 use crate::policy::ResourceLimits;
 
-/// How long a command runs before it is looked at, and between two looks.
+/// The time before the first measurement, and the shortest time between two.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// A look at all processes of a large machine takes a while; this many times as long passes until the next …
+/// The pause after a measurement, as a multiple of its duration, which is long on a large machine …
 const PAUSE: u32 = 20;
 
-/// … but not more than this: it also takes longer the more a command is out of hand.
+/// … but at most this long: measuring also takes longer the more a command is out of control.
 const LONGEST: Duration = Duration::from_millis(300);
 
-/// What a command used too much of.
+/// The limit that a command exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Excess {
     Memory,
     Processes,
 }
 
-/// Counts what descends from one process.
+/// Measures all descendants of one process.
 pub(crate) struct Census {
     top: u32,
     limits: ResourceLimits,
-    /// Bytes in a page of memory.
+    /// Bytes per memory page.
     page: u64,
     due: Instant,
 }
@@ -40,12 +40,12 @@ impl Census {
         Self { top, limits, page, due: Instant::now() + PERIOD }
     }
 
-    /// How long until the next look.
+    /// The time until the next measurement.
     pub(crate) fn wait(&self) -> Duration {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// Looks, if it is time to.
+    /// Measures if it is due.
     pub(crate) fn look(&mut self) -> Option<Excess> {
         let now = Instant::now();
         if now < self.due {
@@ -72,7 +72,7 @@ impl Census {
         if found.iter().map(|p| p.threads).sum::<u64>() > self.limits.processes {
             return Some(Excess::Processes);
         }
-        // Resident memory counts pages more than once that processes share; only when that is too much, it is worth looking closer.
+        // Resident memory counts shared pages repeatedly. Only if it is too much, measure exactly.
         let resident: u64 = found.iter().map(|p| p.resident * self.page).sum();
         let share = || {
             let seen: BTreeSet<u32> = found.iter().map(|p| p.id).collect();
@@ -81,7 +81,7 @@ impl Census {
         (resident > self.limits.memory && share() > self.limits.memory).then_some(Excess::Memory)
     }
 
-    /// The part of memory that is this process's: of what it shares its share, or, where the kernel does not tell, what is its own.
+    /// The memory of one process, with its share of shared pages if the kernel reports that.
     fn memory(&self, id: u32) -> u64 {
         let share = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok().and_then(|text| {
             let line = text.lines().find_map(|l| l.strip_prefix("Pss:"))?;
@@ -96,7 +96,7 @@ impl Census {
     }
 }
 
-/// A line of `/proc/PID/stat`.
+/// Fields of `/proc/PID/stat`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) id: u32,
@@ -106,7 +106,7 @@ pub(crate) struct Process {
     resident: u64,
 }
 
-/// All processes that can be seen.
+/// All visible processes.
 pub(crate) fn processes() -> impl Iterator<Item = Process> {
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
         let id = entry.file_name().to_str()?.parse().ok()?;
@@ -114,7 +114,7 @@ pub(crate) fn processes() -> impl Iterator<Item = Process> {
     })
 }
 
-/// "PID (name) state PPID …", proc_pid_stat(5); the name may contain anything.
+/// Parses "PID (name) state PPID …", proc_pid_stat(5). The name may contain anything.
 fn parse(id: u32, stat: &[u8]) -> Option<Process> {
     let end = stat.iter().rposition(|b| *b == b')')?;
     let fields: Vec<&str> = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().collect();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_among_all_and_uses_memory() {
+    fn this_process_is_found_and_uses_memory() {
         let me = std::process::id();
         let found = processes().find(|p| p.id == me).unwrap();
         assert!(found.threads >= 1 && found.resident > 0, "{found:?}");

@@ -1,4 +1,4 @@
-//! One command from start to end: started through the launcher, read to the end of its output, ended within its time, seen dead.
+//! The life of one command: start it through the launcher, read its output, stop it, see it dead.
 
 use std::{
     ffi::OsString,
@@ -32,41 +32,41 @@ use crate::{
     proxy::Proxy,
 };
 
-/// How long a command has between being asked to end and being killed.
+/// How long a command may take to terminate before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long what a command left behind in the background may still print.
+/// How long background processes of a finished command may still print.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// How long killed processes may take to be gone; only one stuck in the kernel takes longer.
-const BURIAL: Duration = Duration::from_secs(5);
+/// How long killed processes may take to disappear, unless stuck in the kernel.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes read at once: what a pipe holds.
-const PIECE: usize = 64 << 10;
+/// Bytes to read at once: the capacity of a pipe.
+const READ_SIZE: usize = 64 << 10;
 
 /// A command to run.
 #[derive(Debug, Clone)]
 pub struct Command {
-    /// The program: a path, or a name looked up in `PATH`.
+    /// The program: a path, or a name to look up in `PATH`.
     pub program: OsString,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// Where it starts; the root of the work tree if not given.
+    /// The directory to start in; by default the root of the work tree.
     pub cwd: Option<PathBuf>,
-    /// Variables on top of those of the policy.
+    /// Variables in addition to those of the policy.
     pub env: Vec<(OsString, OsString)>,
     /// How long it may run.
     pub timeout: Duration,
-    /// What is kept of its output.
+    /// How much of its output to keep.
     pub output: OutputLimits,
-    /// A file for all of its output; directories are made as needed.
+    /// A file for all of its output. Parent directories are created.
     pub log: Option<PathBuf>,
-    /// Called with each piece of output as it comes.
+    /// Called with each piece of output as it arrives.
     pub echo: Option<fn(&[u8])>,
 }
 
 impl Command {
-    /// A program with arguments.
+    /// Creates a command from a program and its arguments.
     pub fn new<S: Into<OsString>>(program: impl Into<OsString>, args: impl IntoIterator<Item = S>) -> Self {
         Self {
             program: program.into(),
@@ -80,7 +80,7 @@ impl Command {
         }
     }
 
-    /// A line for `sh -c`.
+    /// Creates a command from a line for `sh -c`.
     pub fn shell(line: impl Into<OsString>) -> Self {
         Self::new("/bin/sh", ["-c".into(), line.into()])
     }
@@ -89,11 +89,11 @@ impl Command {
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// By itself, with this code.
+    /// It exited with this code.
     Exited(i32),
-    /// By a signal that was not ours.
+    /// A signal terminated it that the sandbox did not send.
     Signaled(i32),
-    /// It was stopped because its time was over.
+    /// It was stopped because it exceeded its timeout.
     TimedOut,
     /// It was stopped because it printed too much.
     LimitReached,
@@ -104,13 +104,13 @@ pub enum Status {
 }
 
 impl Status {
-    /// Whether it ended by itself with 0.
+    /// Whether it exited with 0.
     #[must_use]
     pub fn success(self) -> bool {
         self == Self::Exited(0)
     }
 
-    /// The exit code, as a shell would give it: 128 plus the signal.
+    /// The exit code as a shell reports it: 128 plus the signal for a signal.
     #[must_use]
     pub fn code(self) -> Option<i32> {
         match self {
@@ -126,12 +126,12 @@ impl Status {
 pub struct Finished {
     /// How it ended.
     pub status: Status,
-    /// What it printed, standard output and standard error in the order in which they were written.
+    /// Its output: standard output and standard error in the order they were written.
     pub output: Captured,
-    /// From start to end.
+    /// The time from start to end.
     pub duration: Duration,
-    /// What the confinement refused and can be told, a line each: connections that were asked for and not made, where there are hosts to connect
-    /// to; a path below the home directory.
+    /// What the sandbox is known to have refused, one line each: connections, if the policy has
+    /// hosts, and writes below the home directory.
     pub refused: Vec<String>,
 }
 
@@ -139,8 +139,8 @@ impl Sandbox {
     /// Runs a command to its end. Dropping the future kills the command and everything it started.
     ///
     /// # Errors
-    /// When the confinement cannot be set up (the run must stop), or the program cannot be started ([`SandboxError::Start`], the
-    /// caller's mistake).
+    /// Fails if the confinement cannot be set up (the run must stop), or if the program cannot be
+    /// started ([`SandboxError::Start`], the caller's mistake).
     pub async fn run(&self, command: Command) -> Result<Finished, SandboxError> {
         let (profile, report) = self.probed().await?;
         let profile = *profile;
@@ -169,11 +169,11 @@ impl Sandbox {
             }
             End::Event(Event::Setup(why)) => return Err(SandboxError::Setup(why)),
             End::Event(Event::Tested { .. } | Event::Listening) => {
-                return Err(SandboxError::Setup("the launcher is of another version".into()));
+                return Err(SandboxError::Setup("the launcher has a different version".into()));
             }
             End::Lost => {
                 return Err(SandboxError::Setup(
-                    "the launcher ended without saying how the command ended".into(),
+                    "the launcher exited without reporting how the command ended".into(),
                 ));
             }
         };
@@ -183,7 +183,7 @@ impl Sandbox {
         Ok(Finished { status, output, duration, refused })
     }
 
-    /// Starts a launcher with this order and stays with it to the end.
+    /// Starts a launcher with this order and follows it to the end.
     pub(crate) async fn launch(
         &self,
         order: &Order,
@@ -195,12 +195,12 @@ impl Sandbox {
             .start(order, capture)
             .await
             .map_err(|e| SandboxError::Setup(format!("starting the launcher: {e}")))?;
-        let end = running.attend(timeout).await?;
-        let network = running.proxy.map(|proxy| proxy.said()).unwrap_or_default();
+        let end = running.follow(timeout).await?;
+        let network = running.proxy.map(|proxy| proxy.refusals()).unwrap_or_default();
         Ok(Launched { end, output: running.capture.finish(), duration: started.elapsed(), network })
     }
 
-    /// The launcher, in namespaces already where bubblewrap makes them.
+    /// The command line of the launcher, inside bubblewrap if that creates the namespaces.
     fn launcher_command(&self, order: &Order) -> io::Result<tokio::process::Command> {
         let [program, arguments @ ..] = self.launcher() else { return Err(io::ErrorKind::NotFound.into()) };
         if !order.profile.bubblewrap {
@@ -208,9 +208,9 @@ impl Sandbox {
             command.args(arguments);
             return Ok(command);
         }
-        // In there `/proc/self/exe` would be bubblewrap itself.
+        // Inside, `/proc/self/exe` would be bubblewrap itself.
         let program = std::fs::canonicalize(program)?;
-        let bubblewrap = bubblewrap::find().ok_or_else(|| io::Error::other("bubblewrap has gone"))?;
+        let bubblewrap = bubblewrap::find().ok_or_else(|| io::Error::other("bubblewrap is not installed"))?;
         let mut command = tokio::process::Command::new(bubblewrap);
         command.args(bubblewrap::arguments(order, program.as_os_str())).args(arguments);
         Ok(command)
@@ -230,25 +230,26 @@ impl Sandbox {
             .stdout(Stdio::from(writer.try_clone()?))
             .stderr(Stdio::from(writer));
         let child = launcher.spawn()?;
-        drop(launcher); // and with it our copies of the command's ends
-        let policy = self.policy();
-        let proxy = order.proxy.then(|| Arc::new(Proxy::new(policy.hosts.clone(), policy.names.clone())));
+        drop(launcher); // and with it our copies of the command's descriptors
+        let proxy = order
+            .proxy
+            .then(|| Arc::new(Proxy::new(self.policy().hosts.clone(), self.0.overrides.names.clone())));
         let text = serde_json::to_vec(order)?;
         let length = u32::try_from(text.len()).map_err(io::Error::other)?;
         let sent = async {
             control.write_all(&length.to_le_bytes()).await?;
             control.write_all(&text).await
         };
-        // A launcher that fails at once closes the socket; what it says about it is more useful than "broken pipe".
+        // The error of a launcher that fails at once is more useful than "broken pipe".
         let _ = sent.await;
         let group =
             child.id().filter(|_| order.profile.bubblewrap).and_then(|id| Pid::from_raw(id.cast_signed()));
-        let (said, serving) = (Vec::new(), JoinSet::new());
-        Ok(Running { child, control, said, output, capture, proxy, group, serving })
+        let (messages, serving) = (Vec::new(), JoinSet::new());
+        Ok(Running { child, control, messages, output, capture, proxy, group, serving })
     }
 }
 
-/// What came of a launcher.
+/// The result of a launcher.
 pub(crate) struct Launched {
     pub(crate) end: End,
     pub(crate) output: Captured,
@@ -256,40 +257,40 @@ pub(crate) struct Launched {
     network: Vec<String>,
 }
 
-/// Why the wait for a command was over.
+/// Why the wait for a command ended.
 #[derive(Debug)]
 pub(crate) enum End {
     Event(Event),
     TimedOut,
     LimitReached,
-    /// The launcher is gone and has said nothing.
+    /// The launcher exited without a report.
     Lost,
 }
 
-/// What happened next.
+/// The next thing that happened.
 enum Next {
     Output(io::Result<usize>),
-    Said(io::Result<usize>),
+    Message(io::Result<usize>),
     Time,
 }
 
 struct Running {
     child: Child,
     control: UnixStream,
-    said: Vec<u8>,
+    messages: Vec<u8>,
     output: pipe::Receiver,
     capture: Capture,
     proxy: Option<Arc<Proxy>>,
-    /// The processes of bubblewrap, while it makes the namespaces.
+    /// The process group of bubblewrap.
     group: Option<Pid>,
-    /// The proxy at work; it ends with this value.
+    /// The running proxy. Dropping it ends the proxy.
     serving: JoinSet<()>,
 }
 
 impl Running {
-    /// Reads until the command has ended and its output too, stopping it when its time or its output is over.
-    async fn attend(&mut self, timeout: Duration) -> Result<End, SandboxError> {
-        let mut buffer = vec![0; PIECE];
+    /// Reads until the command and its output have ended, and stops it when it exceeds a limit.
+    async fn follow(&mut self, timeout: Duration) -> Result<End, SandboxError> {
+        let mut buffer = vec![0; READ_SIZE];
         let mut timer = Box::pin(sleep(timeout));
         let (mut stopped, mut killed) = (None, false);
         let (mut event, mut output_open, mut control_open) = (None, true, true);
@@ -300,11 +301,11 @@ impl Running {
                     if !self.capture.feed(&buffer[..n]) && stopped.is_none() {
                         stopped = Some(End::LimitReached);
                         (killed, control_open) = (true, self.kill().await);
-                        timer.set(sleep(BURIAL));
+                        timer.set(sleep(KILL_TIMEOUT));
                     }
                 }
-                Next::Said(Ok(0) | Err(_)) => control_open = false,
-                Next::Said(Ok(_)) => {
+                Next::Message(Ok(0) | Err(_)) => control_open = false,
+                Next::Message(Ok(_)) => {
                     if event.is_none() {
                         event = self.event();
                         if event.is_some() && !killed {
@@ -321,29 +322,29 @@ impl Running {
                 Next::Time => {
                     self.kill().await;
                     killed = true;
-                    timer.set(sleep(BURIAL));
+                    timer.set(sleep(KILL_TIMEOUT));
                 }
             }
         }
-        self.bury().await?;
+        self.wait_until_gone().await?;
         Ok(stopped.or(event.map(End::Event)).unwrap_or(End::Lost))
     }
 
     async fn next(&mut self, buffer: &mut [u8], output: bool, control: bool, timer: Pin<&mut Sleep>) -> Next {
-        let heard = tokio::select! {
+        let received = tokio::select! {
             biased;
             read = self.output.read(buffer), if output => return Next::Output(read),
-            heard = hear(&self.control, &mut self.said), if control => heard,
+            received = receive(&self.control, &mut self.messages), if control => received,
             () = timer => return Next::Time,
             _ = self.child.wait(), if control && self.group.is_some() => {
-                // bubblewrap may fail and leave a part of itself waiting, which holds our socket.
+                // bubblewrap may fail and leave a process waiting that holds our socket open.
                 if let Some(group) = self.group.take() {
                     let _ = kill_process_group(group, Signal::KILL);
                 }
-                return Next::Said(Ok(0));
+                return Next::Message(Ok(0));
             }
         };
-        Next::Said(heard.and_then(|(length, descriptor)| {
+        Next::Message(received.and_then(|(length, descriptor)| {
             if let (Some(descriptor), Some(proxy)) = (descriptor, &self.proxy) {
                 let listener = std::net::TcpListener::from(descriptor);
                 listener.set_nonblocking(true)?;
@@ -353,9 +354,9 @@ impl Running {
         }))
     }
 
-    /// The first event about the command that was reported completely.
+    /// The first complete event about the command.
     fn event(&self) -> Option<Event> {
-        let lines = self.said.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n"));
+        let lines = self.messages.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n"));
         lines.filter_map(|line| serde_json::from_slice(line).ok()).find(|event| *event != Event::Listening)
     }
 
@@ -366,9 +367,9 @@ impl Running {
     }
 
     /// Waits until the launcher, and with it every process of the command, is gone.
-    async fn bury(&mut self) -> Result<(), SandboxError> {
+    async fn wait_until_gone(&mut self) -> Result<(), SandboxError> {
         let _ = self.control.shutdown().await;
-        match tokio::time::timeout(BURIAL, self.child.wait()).await {
+        match tokio::time::timeout(KILL_TIMEOUT, self.child.wait()).await {
             Ok(_) => Ok(()),
             Err(_) => {
                 let _ = self.child.start_kill();
@@ -378,8 +379,8 @@ impl Running {
     }
 }
 
-/// Appends what the launcher says; how much that was, and the descriptor that came with it.
-async fn hear(control: &UnixStream, said: &mut Vec<u8>) -> io::Result<(usize, Option<OwnedFd>)> {
+/// Appends a message of the launcher. Returns its length and the descriptor that came with it.
+async fn receive(control: &UnixStream, messages: &mut Vec<u8>) -> io::Result<(usize, Option<OwnedFd>)> {
     control
         .async_io(Interest::READABLE, || {
             let mut bytes = [0; 4 << 10];
@@ -387,7 +388,7 @@ async fn hear(control: &UnixStream, said: &mut Vec<u8>) -> io::Result<(usize, Op
             let mut rights = RecvAncillaryBuffer::new(&mut space);
             let into = &mut [IoSliceMut::new(&mut bytes)];
             let length = recvmsg(control, into, &mut rights, RecvFlags::CMSG_CLOEXEC)?.bytes;
-            said.extend_from_slice(&bytes[..length]);
+            messages.extend_from_slice(&bytes[..length]);
             let descriptor = rights.drain().find_map(|message| match message {
                 RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
                 _ => None,

@@ -1,7 +1,9 @@
-//! How a process is confined: namespaces, mounts, Landlock, limits and capabilities, in the order in which the launcher applies them.
+//! Confines a process by namespaces, mounts, Landlock, limits and capabilities, in the order in
+//! which the launcher applies them.
 //!
-//! Landlock decides which files can be opened. The mounts do what it cannot: `.git` read-only inside a writable tree, no `chmod` or
-//! `utime` outside, an own `/tmp`, `/proc` and `/dev/shm`, and no way to socket files of other programs.
+//! Landlock decides which files can be opened. Mounts do what it cannot: keep `.git` read-only
+//! inside a writable tree, prevent `chmod` and `utime` outside, provide a private `/tmp`, `/proc`
+//! and `/dev/shm`, and hide the socket files of other programs.
 
 use std::{
     ffi::{CString, OsStr, OsString},
@@ -28,27 +30,27 @@ use rustix::{
 
 use crate::{
     Network, caches,
-    launcher::Doing,
+    launcher::Context,
     order::{Order, Profile},
     probe::UNIX_SOCKETS,
     sys,
-    syscalls::{self, Surroundings},
+    syscalls::{self, Mechanisms},
     view::View,
 };
 
-/// Processes and threads that a user may have beside a command's.
-const OTHERS: u64 = 8_192;
+/// The most processes and threads that the user may have in addition to a command's.
+const OTHER_PROCESSES: u64 = 8_192;
 
 /// Devices that any program may use.
 const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
-/// What the command keeps of root's powers: those over files, so that a container's root can work on files of other users.
-const KEPT: CapabilitySet = CapabilitySet::CHOWN
+/// The capabilities that root keeps: those over files, to work on other users' files.
+const KEPT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID);
 
-/// The supervisor's part: new namespaces, of which the process namespace begins with its first child.
+/// Runs in the supervisor: enters new namespaces. Its first child is in the process namespace.
 pub(crate) fn enter_namespaces(order: &Order) -> io::Result<()> {
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
     let mut flags = UnshareFlags::NEWPID | UnshareFlags::NEWIPC;
@@ -58,19 +60,19 @@ pub(crate) fn enter_namespaces(order: &Order) -> io::Result<()> {
     if order.user_namespace {
         flags |= UnshareFlags::NEWUSER;
     }
-    sys::unshare(flags).doing("namespaces")?;
+    sys::unshare(flags).context("namespaces")?;
     if order.user_namespace {
-        fs::write("/proc/self/setgroups", "deny").doing("setgroups")?;
-        fs::write("/proc/self/uid_map", format!("{user} {user} 1")).doing("uid_map")?;
-        fs::write("/proc/self/gid_map", format!("{group} {group} 1")).doing("gid_map")?;
+        fs::write("/proc/self/setgroups", "deny").context("setgroups")?;
+        fs::write("/proc/self/uid_map", format!("{user} {user} 1")).context("uid_map")?;
+        fs::write("/proc/self/gid_map", format!("{group} {group} 1")).context("gid_map")?;
     }
     if order.network == Network::Loopback {
-        raise_loopback().doing("loopback")?;
+        raise_loopback().context("loopback")?;
     }
     Ok(())
 }
 
-/// Sets the loopback interface up, by a netlink message (rtnetlink(7), RTM_NEWLINK).
+/// Brings the loopback interface up with a netlink message (rtnetlink(7), RTM_NEWLINK).
 fn raise_loopback() -> io::Result<()> {
     const RTM_NEWLINK: u16 = 16;
     const NLM_F_REQUEST_ACK: u16 = 1 | 4;
@@ -97,61 +99,61 @@ fn raise_loopback() -> io::Result<()> {
     }
 }
 
-/// A part of the file system that will be shown again after what lies over it has been hidden.
-pub(crate) struct Kept<'a> {
+/// A detached mount that is attached again after what covered it was hidden.
+pub(crate) struct Detached<'a> {
     tree: OwnedFd,
     at: &'a OsStr,
     is_dir: bool,
 }
 
-fn keep(at: &OsStr) -> io::Result<Option<Kept<'_>>> {
-    Kept::of(at, at)
+fn detach(at: &OsStr) -> io::Result<Option<Detached<'_>>> {
+    Detached::of(at, at)
 }
 
-impl<'a> Kept<'a> {
-    /// What is at `from` now, to be shown at `at`; nothing if there is nothing.
+impl<'a> Detached<'a> {
+    /// Detaches what is at `from`, to be attached at `at`; `None` if nothing is there.
     pub(crate) fn of(from: &OsStr, at: &'a OsStr) -> io::Result<Option<Self>> {
         let flags =
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
         match open_tree(CWD, from, flags) {
             Ok(tree) => Ok(Some(Self { tree, at, is_dir: Path::new(from).is_dir() })),
             Err(rustix::io::Errno::NOENT) => Ok(None),
-            Err(e) => Err(e).doing(&from.to_string_lossy()),
+            Err(e) => Err(e).context(&from.to_string_lossy()),
         }
     }
 
     fn attach(&self, at: &OsStr) -> io::Result<()> {
         move_mount(&self.tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            .doing(&at.to_string_lossy())
+            .context(&at.to_string_lossy())
     }
 }
 
-/// Init's part: a mount namespace in which only what is in the view can be seen in the directories that programs share.
+/// Runs in init: enters a mount namespace that shows only the view in shared directories.
 pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     let view = &order.view;
-    sys::unshare(UnshareFlags::NEWNS).doing("mount namespace")?;
+    sys::unshare(UnshareFlags::NEWNS).context("mount namespace")?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .doing("mount propagation")?;
-    let temporary = || keep(&view.tmp)?.ok_or(io::ErrorKind::NotFound).doing("the temporary directory");
+        .context("mount propagation")?;
+    let temporary = || detach(&view.tmp)?.ok_or(io::ErrorKind::NotFound).context("the temporary directory");
     let (tmp, lasting_tmp) = (temporary()?, temporary()?);
-    let caches = caches::lay(order);
-    let shown: Vec<_> = view.write.iter().map(|p| keep(p)).collect::<Result<_, _>>()?;
+    let caches = caches::mount_overlays(order);
+    let shown: Vec<_> = view.write.iter().map(|p| detach(p)).collect::<Result<_, _>>()?;
     let hidden = |path: &OsStr| view.hide.iter().any(|dir| Path::new(path).starts_with(dir));
     let readable = view.read.iter().chain(&view.protect);
     let readable: Vec<_> = readable
         .filter(|p| hidden(p) && !caches.iter().any(|c| c.at == p.as_os_str()))
-        .map(|p| keep(p))
+        .map(|p| detach(p))
         .collect::<Result<_, _>>()?;
-    let protected: Vec<_> = view.protect.iter().map(|p| keep(p)).collect::<Result<_, _>>()?;
+    let protected: Vec<_> = view.protect.iter().map(|p| detach(p)).collect::<Result<_, _>>()?;
 
-    sys::mount_read_only(CWD, c"/", true).doing("making mounts read-only")?;
-    // A container may forbid this; the outer /proc then stays, and Landlock keeps other processes' secrets unreadable.
+    sys::mount_read_only(CWD, c"/", true).context("making mounts read-only")?;
+    // A container may forbid this. Then Landlock keeps secrets in the outer /proc unreadable.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if mount("proc", "/proc", "proc", flags, None).is_ok() {
         limit_processes(order);
         if !order.profile.landlock {
-            // Root of a user namespace could change the whole machine's settings there.
-            sys::mount_read_only(CWD, c"/proc", false).doing("making /proc read-only")?;
+            // Root of a user namespace could change machine-wide settings there.
+            sys::mount_read_only(CWD, c"/proc", false).context("making /proc read-only")?;
         }
     }
     if !order.profile.landlock {
@@ -168,25 +170,25 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
             _ => c"mode=755,size=1m",
         };
         mount("tmpfs", dir, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options)
-            .doing(&dir.to_string_lossy())?;
+            .context(&dir.to_string_lossy())?;
     }
     if view.hide.iter().any(|dir| dir == "/var") {
-        let kept = Kept { at: OsStr::new("/var/tmp"), ..lasting_tmp };
-        make_place(&kept)?;
-        kept.attach(kept.at)?;
+        let mount_tree = Detached { at: OsStr::new("/var/tmp"), ..lasting_tmp };
+        make_mount_point(&mount_tree)?;
+        mount_tree.attach(mount_tree.at)?;
     }
-    for kept in readable.iter().flatten() {
-        make_place(kept)?;
-        sys::mount_read_only(kept.tree.as_fd(), c"", true).doing("making a directory read-only")?;
-        kept.attach(kept.at)?;
+    for mount_tree in readable.iter().flatten() {
+        make_mount_point(mount_tree)?;
+        sys::mount_read_only(mount_tree.tree.as_fd(), c"", true).context("making a directory read-only")?;
+        mount_tree.attach(mount_tree.at)?;
     }
-    for kept in shown.iter().flatten().chain(&caches) {
-        make_place(kept)?;
-        kept.attach(kept.at)?;
+    for mount_tree in shown.iter().flatten().chain(&caches) {
+        make_mount_point(mount_tree)?;
+        mount_tree.attach(mount_tree.at)?;
     }
-    for kept in protected.iter().flatten() {
-        sys::mount_read_only(kept.tree.as_fd(), c"", true).doing("protecting .git")?;
-        kept.attach(kept.at)?;
+    for mount_tree in protected.iter().flatten() {
+        sys::mount_read_only(mount_tree.tree.as_fd(), c"", true).context("protecting .git")?;
+        mount_tree.attach(mount_tree.at)?;
     }
     for (at, to) in view.links.iter().filter(|(at, _)| hidden(at)) {
         let place = Path::new(at);
@@ -198,20 +200,21 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     view.secrets.iter().try_for_each(|p| mask(p))?;
     own_terminals();
     if !order.profile.landlock {
-        // What stands for something hidden is empty, and stays so.
+        // The empty directories that replace hidden ones stay empty.
         let own = ["/tmp", "/var/tmp", "/dev/shm"];
         let emptied = view.hide.iter().map(OsString::as_os_str).filter(|dir| !own.iter().any(|o| dir == o));
         for dir in emptied.chain([OsStr::new("/dev")]) {
             sys::mount_read_only(CWD, &CString::new(dir.as_encoded_bytes())?, false)
-                .doing("making a directory read-only")?;
+                .context("making a directory read-only")?;
         }
     }
     Ok(())
 }
 
-/// The highest process number: a setting of each process namespace from Linux 6.14 on. Before, it was the machine's.
+/// Sets the highest process number, which belongs to the process namespace from Linux 6.14 on.
+/// Before that it was machine-wide.
 fn limit_processes(order: &Order) {
-    /// Numbers that the kernel gives only once, and the least it takes for the highest.
+    /// Numbers that the kernel assigns only once, which is also the lowest value it accepts.
     const RESERVED: u64 = 301;
     let release = rustix::system::uname();
     let mut numbers = release.release().to_str().unwrap_or_default().split(['.', '-']).map(str::parse::<u32>);
@@ -222,94 +225,95 @@ fn limit_processes(order: &Order) {
     }
 }
 
-/// Puts something empty in front of a file or directory.
+/// Covers a file or directory with an empty one.
 fn mask(path: &OsStr) -> io::Result<()> {
     if Path::new(path).is_dir() {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
-        return mount("tmpfs", path, "tmpfs", flags, c"mode=755").doing(&path.to_string_lossy());
+        return mount("tmpfs", path, "tmpfs", flags, c"mode=755").context(&path.to_string_lossy());
     }
-    match keep(OsStr::new("/dev/null"))? {
+    match detach(OsStr::new("/dev/null"))? {
         Some(null) => null.attach(path),
         None => Err(io::Error::other("there is no /dev/null")),
     }
 }
 
-/// A place to attach to, in case it was hidden.
-fn make_place(kept: &Kept<'_>) -> io::Result<()> {
-    let place = Path::new(kept.at);
+/// Creates the mount point, in case it was hidden.
+fn make_mount_point(mount_tree: &Detached<'_>) -> io::Result<()> {
+    let place = Path::new(mount_tree.at);
     if place.symlink_metadata().is_ok() {
         return Ok(());
     }
     if let Some(parent) = place.parent() {
-        fs::create_dir_all(parent).doing(&parent.to_string_lossy())?;
+        fs::create_dir_all(parent).context(&parent.to_string_lossy())?;
     }
-    if kept.is_dir { fs::create_dir(place) } else { File::create(place).map(drop) }
-        .doing(&place.to_string_lossy())
+    if mount_tree.is_dir { fs::create_dir(place) } else { File::create(place).map(drop) }
+        .context(&place.to_string_lossy())
 }
 
-/// Only the devices that any program may use; which others can be opened is otherwise Landlock's to say.
+/// Replaces `/dev` by the devices that any program may use. With Landlock, its rules do that.
 fn own_devices() -> io::Result<()> {
-    let kept: Vec<_> = DEVICES.iter().map(|dev| keep(OsStr::new(dev))).collect::<Result<_, _>>()?;
+    let mount_tree: Vec<_> = DEVICES.iter().map(|dev| detach(OsStr::new(dev))).collect::<Result<_, _>>()?;
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount("tmpfs", "/dev", "tmpfs", flags, c"mode=755,size=64k").doing("/dev")?;
-    for device in kept.iter().flatten() {
-        make_place(device)?;
+    mount("tmpfs", "/dev", "tmpfs", flags, c"mode=755,size=64k").context("/dev")?;
+    for device in mount_tree.iter().flatten() {
+        make_mount_point(device)?;
         device.attach(device.at)?;
     }
-    ["/dev/pts", "/dev/shm"].iter().try_for_each(fs::create_dir).doing("/dev")?;
-    File::create("/dev/ptmx").doing("/dev")?;
+    ["/dev/pts", "/dev/shm"].iter().try_for_each(fs::create_dir).context("/dev")?;
+    File::create("/dev/ptmx").context("/dev")?;
     for (at, to) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {
-        std::os::unix::fs::symlink(format!("/proc/self/fd{to}"), format!("/dev/{at}")).doing("/dev")?;
+        std::os::unix::fs::symlink(format!("/proc/self/fd{to}"), format!("/dev/{at}")).context("/dev")?;
     }
     Ok(())
 }
 
-/// An own set of pseudo-terminals: programs that need one find it, and nobody else's can be written to.
+/// Mounts private pseudo-terminals: programs that need one find it, and no other can be written to.
 fn own_terminals() {
     let options = c"newinstance,ptmxmode=0666,mode=620";
     if mount("devpts", "/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, options).is_ok()
-        && let Ok(Some(ptmx)) = keep(OsStr::new("/dev/pts/ptmx"))
+        && let Ok(Some(ptmx)) = detach(OsStr::new("/dev/pts/ptmx"))
     {
         let _ = ptmx.attach(OsStr::new("/dev/ptmx"));
     }
 }
 
-/// The command's part, just before it becomes the program.
+/// Runs in the command, just before it becomes the program.
 pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     let limits = &order.limits;
     limit(Resource::Core, 0)?;
     limit(Resource::Fsize, limits.file_size)?;
     limit(Resource::Nofile, limits.open_files)?;
-    // SIGXCPU says what happened; SIGKILL follows for who ignores it.
+    // SIGXCPU tells the program; SIGKILL follows if it ignores that.
     limit(Resource::Cpu, limits.cpu_seconds.saturating_add(2))?;
     let hard = getrlimit(Resource::Cpu).maximum;
     let soft = Rlimit { current: Some(hard.unwrap_or(u64::MAX).min(limits.cpu_seconds)), maximum: hard };
-    setrlimit(Resource::Cpu, soft).doing("setting a resource limit")?;
-    // Counted per user namespace; elsewhere with everything else this user runs.
+    setrlimit(Resource::Cpu, soft).context("setting a resource limit")?;
+    // Counted per user namespace; without one, together with everything else the user runs.
     let own_users = order.profile.namespaces && !order.profile.bubblewrap && order.user_namespace;
-    let others = if own_users { 0 } else { OTHERS };
+    let others = if own_users { 0 } else { OTHER_PROCESSES };
     limit(Resource::Nproc, limits.processes.saturating_add(others))?;
     let confined = order.profile != Profile::default();
-    if confined && capabilities(None).doing("capabilities")?.effective.contains(CapabilitySet::SETPCAP) {
+    if confined && capabilities(None).context("capabilities")?.effective.contains(CapabilitySet::SETPCAP) {
         drop_capabilities()?;
     }
     if order.profile.landlock {
         landlock(order)?;
     } else if order.profile.namespaces {
-        rustix::thread::set_no_new_privs(true).doing("no_new_privs")?;
+        rustix::thread::set_no_new_privs(true).context("no_new_privs")?;
     }
-    sys::close_descriptors_on_exec().doing("close_range")?;
+    sys::close_descriptors_on_exec().context("close_range")?;
     if order.profile.seccomp {
-        syscalls::refuse(surroundings(order))?;
+        syscalls::refuse(mechanisms(order))?;
     }
     Ok(())
 }
 
-/// Without namespaces, what the filter does not stop reaches the machine's network, and any Unix socket that Landlock does not know of.
-fn surroundings(order: &Order) -> Surroundings {
+/// Without namespaces, sockets that the filter allows reach the machine's network, and any Unix
+/// socket that Landlock does not cover.
+fn mechanisms(order: &Order) -> Mechanisms {
     let namespaces = order.profile.namespaces;
     let landlock = order.profile.landlock && sys::landlock_abi() >= Some(UNIX_SOCKETS);
-    Surroundings {
+    Mechanisms {
         namespaces,
         internet: order.network == Network::Full || (namespaces && order.network == Network::Loopback),
         unix: namespaces || landlock,
@@ -321,14 +325,14 @@ fn limit(resource: Resource, value: u64) -> io::Result<()> {
     let current = getrlimit(resource);
     let lower = |old: Option<u64>| Some(old.map_or(value, |old| old.min(value)));
     let new = Rlimit { current: lower(current.current), maximum: lower(current.maximum) };
-    setrlimit(resource, new).doing("setting a resource limit")
+    setrlimit(resource, new).context("setting a resource limit")
 }
 
 fn drop_capabilities() -> io::Result<()> {
-    for capability in CapabilitySet::all().difference(KEPT).iter() {
+    for capability in CapabilitySet::all().difference(KEPT_CAPABILITIES).iter() {
         match rustix::thread::remove_capability_from_bounding_set(capability) {
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {} // this kernel does not know it
-            Err(e) => return Err(e).doing("dropping capabilities"),
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {} // unknown to this kernel
+            Err(e) => return Err(e).context("dropping capabilities"),
         }
     }
     Ok(())
@@ -347,10 +351,10 @@ fn landlock(order: &Order) -> io::Result<()> {
     } else {
         &[]
     };
-    // Rules cannot take away what a rule for a parent gives: where nothing can be mounted over secrets, /etc is given file by file.
+    // No rule can revoke what a parent's rule grants, so grant /etc file by file.
     let leave_out = !order.profile.namespaces && !secrets.is_empty();
     let etc: Vec<OsString> = if leave_out {
-        let entries = fs::read_dir("/etc").doing("/etc")?.flatten().map(|e| e.path().into_os_string());
+        let entries = fs::read_dir("/etc").context("/etc")?.flatten().map(|e| e.path().into_os_string());
         entries.filter(|path| !secrets.contains(path)).collect()
     } else {
         Vec::new()
@@ -380,7 +384,7 @@ fn landlock(order: &Order) -> io::Result<()> {
         ];
         for (paths, access) in groups {
             for path in paths {
-                // What has gone since the view was made needs no rule.
+                // A path that no longer exists needs no rule.
                 let Ok(fd) = PathFd::new(path) else { continue };
                 let access = if Path::new(path).is_dir() { access } else { access & file_access };
                 ruleset = ruleset.add_rule(PathBeneath::new(fd, access))?;

@@ -1,15 +1,16 @@
-//! Commands that are refused by rule, because what they destroy cannot be brought back: a courtesy to the model and a second line
-//! behind the confinement, not a wall, and no security boundary: whoever wants around it writes the command into a script. A line is
-//! read as a shell would split it; what hides behind `env`, `timeout`, `xargs`, `sh -c` or `$(…)` is read as well.
+//! Refuses commands that destroy what cannot be recovered. This helps the model and is a last line
+//! of defense after the confinement, not a security boundary: a script can hide anything. A line is
+//! split as a shell would split it, and commands inside `env`, `timeout`, `xargs`, `sh -c` or
+//! `$(…)` are checked too.
 //!
-//! What is refused and what is not stands in `fixtures/guarded_commands`, a command a line.
+//! `fixtures/guarded_commands` lists what is refused and what is not, one command per line.
 
 mod line;
 
-/// How deep commands within commands are looked into.
+/// The maximum nesting depth of commands.
 const DEPTH: usize = 8;
 
-/// Folders that are made by tools and may be deleted as a whole.
+/// Directories that tools create and that may be deleted recursively.
 const BUILD_FOLDERS: &[&str] = &[
     "target",
     "build",
@@ -36,7 +37,7 @@ const BUILD_FOLDERS: &[&str] = &[
     ".cache",
 ];
 
-/// Programs that run another: their options that take a value, and how many words of their own come before it.
+/// Programs that run another: names, options with a value, and arguments before the command.
 const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (
         &[
@@ -57,11 +58,11 @@ const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (&["watch"], &["-n", "--interval"], 0),
 ];
 
-/// Some models take the tool for a program. The shell has none of that name, and would run what stands beside it without the patch.
-const APPLY_PATCH: &str = "apply_patch is a tool and not a program of the shell: send the patch as a call of apply_patch, and the \
-                           rest as a command of its own";
+/// Some models take the tool for a program, and a shell would run the rest without the patch.
+const APPLY_PATCH: &str = "apply_patch is a tool, not a shell program: send the patch as a call of apply_patch, and the \
+                           rest as a separate command";
 
-/// Judges a line for the shell.
+/// Checks a shell line.
 ///
 /// # Errors
 /// A sentence for the model: what is refused, why, and what to do instead.
@@ -69,10 +70,10 @@ pub fn check_line(line: &str) -> Result<(), String> {
     judge_line(line, DEPTH)
 }
 
-/// Judges a program with its arguments.
+/// Checks a program with its arguments.
 ///
 /// # Errors
-/// As [`check_line`].
+/// Same as [`check_line`].
 pub fn check_words(words: &[String]) -> Result<(), String> {
     judge(words, DEPTH)
 }
@@ -86,20 +87,20 @@ fn judge_line(text: &str, depth: usize) -> Result<(), String> {
     let line = line::split(text);
     line.nested.iter().try_for_each(|inner| judge_line(inner, depth))?;
     line.commands.iter().try_for_each(|words| judge(words, depth))?;
-    // What is printed into a shell runs there.
-    let said = |words: &[String]| {
+    // A shell runs what is printed into it.
+    let printed = |words: &[String]| {
         let (program, rest) = words.split_first()?;
         matches!(program.as_str(), "echo" | "printf").then(|| rest.join(" "))
     };
     for pair in line.commands.windows(2) {
-        if let Some(text) = pair[1].first().filter(|p| is_shell(p)).and_then(|_| said(&pair[0])) {
+        if let Some(text) = pair[1].first().filter(|p| is_shell(p)).and_then(|_| printed(&pair[0])) {
             judge_line(&text, depth)?;
         }
     }
     Ok(())
 }
 
-/// The name of a program without its folder.
+/// The name of a program without its directory.
 fn name(program: &str) -> &str {
     program.rsplit('/').next().unwrap_or(program)
 }
@@ -110,7 +111,7 @@ fn is_shell(program: &str) -> bool {
 
 fn judge(words: &[String], depth: usize) -> Result<(), String> {
     let mut words: Vec<&str> = words.iter().map(String::as_str).filter(|w| !w.is_empty()).collect();
-    // Assignments are no part of the command, keywords stand before one.
+    // Skip assignments and keywords before the command.
     let keywords = ["if", "then", "else", "elif", "while", "until", "do", "!"];
     while words.first().is_some_and(|w| is_assignment(w) || keywords.contains(w)) {
         words.remove(0);
@@ -128,8 +129,8 @@ fn judge(words: &[String], depth: usize) -> Result<(), String> {
         "trap" => rest.first().map_or(Ok(()), |line| judge_line(line, depth)),
         "su" | "runuser" | "script" => shell(rest, depth),
         "flock" if rest.contains(&"-c") => shell(rest, depth),
-        // What they add from their input cannot be known.
-        "xargs" | "parallel" => behind(
+        // The arguments that they read from their input are unknown.
+        "xargs" | "parallel" => inner_command(
             &[rest, &["$INPUT"]].concat(),
             &["-n", "-P", "-I", "-L", "-d", "-s", "-a", "-E", "-j"],
             0,
@@ -137,7 +138,7 @@ fn judge(words: &[String], depth: usize) -> Result<(), String> {
         ),
         _ if is_shell(program) => shell(rest, depth),
         _ => match WRAPPERS.iter().find(|(names, ..)| names.contains(&program)) {
-            Some((_, with_value, own)) => behind(rest, with_value, *own, depth),
+            Some((_, with_value, own)) => inner_command(rest, with_value, *own, depth),
             None => Ok(()),
         },
     }
@@ -148,8 +149,8 @@ fn is_assignment(word: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// The command behind a program that runs another: its options, those that take a value, and so many words of its own are skipped.
-fn behind(mut words: &[&str], with_value: &[&str], own: usize, depth: usize) -> Result<(), String> {
+/// Checks the command that a program runs, after its options and `own` arguments.
+fn inner_command(mut words: &[&str], with_value: &[&str], own: usize, depth: usize) -> Result<(), String> {
     let depth = deeper(depth)?;
     while let Some((first, rest)) = words.split_first() {
         if matches!(*first, "-S" | "--split-string") {
@@ -166,13 +167,13 @@ fn behind(mut words: &[&str], with_value: &[&str], own: usize, depth: usize) -> 
     judge(&words, depth)
 }
 
-/// `sh -c LINE`; any group of options that contains `c`.
+/// Checks `sh -c LINE`, with `c` in any group of options.
 fn shell(words: &[&str], depth: usize) -> Result<(), String> {
     let at = words.iter().position(|w| w.starts_with('-') && !w.starts_with("--") && w.contains('c'));
     at.and_then(|at| words.get(at + 1)).map_or(Ok(()), |line| judge_line(line, depth))
 }
 
-/// Whether an option is given: by its letter, alone or among others, or by its long name, which may be cut short.
+/// Whether an option is given: its letter, also in a group, or its long name, also abbreviated.
 fn has_flag(words: &[&str], short: char, long: &[&str]) -> bool {
     let is_long = |word: &str| {
         let word = word.split('=').next().unwrap_or(word);
@@ -184,9 +185,9 @@ fn has_flag(words: &[&str], short: char, long: &[&str]) -> bool {
         .any(|w| if w.starts_with("--") { is_long(w) } else { w.starts_with('-') && w.contains(short) })
 }
 
-fn refuse(what: &str, loses: &str) -> Result<(), String> {
+fn refuse(what: &str, discards: &str) -> Result<(), String> {
     Err(format!(
-        "git {what} is refused in this form: it throws away {loses} for good. To take back a change, edit the file."
+        "git {what} is refused in this form: it permanently discards {discards}. To undo a change, edit the file."
     ))
 }
 
@@ -195,21 +196,21 @@ fn git(words: &[&str], depth: usize) -> Result<(), String> {
     const HISTORY: &str = "history";
     let mut words = words;
     let mut aliases = Vec::new();
-    let mut careless = false;
+    let mut unguarded = false;
     while let Some((first, rest)) = words.split_first().filter(|(w, _)| w.starts_with('-')) {
         let skip = usize::from(matches!(*first, "-C" | "-c" | "--git-dir" | "--work-tree" | "--namespace"));
         if *first == "-c" {
             let setting = rest.first().and_then(|s| s.split_once('=')).unwrap_or_default();
             aliases.extend(setting.0.strip_prefix("alias.").map(|name| (name, setting.1)));
-            careless |= setting.0.eq_ignore_ascii_case("clean.requireForce");
+            unguarded |= setting.0.eq_ignore_ascii_case("clean.requireForce");
         }
         words = rest.get(skip..).unwrap_or(&[]);
     }
     let Some((verb, rest)) = words.split_first() else { return Ok(()) };
-    if let Some((_, meant)) = aliases.iter().find(|(name, _)| name == verb) {
-        let line = match meant.strip_prefix('!') {
+    if let Some((_, expansion)) = aliases.iter().find(|(name, _)| name == verb) {
+        let line = match expansion.strip_prefix('!') {
             Some(line) => line.to_owned(),
-            None => format!("git {meant} {}", rest.join(" ")),
+            None => format!("git {expansion} {}", rest.join(" ")),
         };
         return judge_line(&line, deeper(depth)?);
     }
@@ -217,9 +218,9 @@ fn git(words: &[&str], depth: usize) -> Result<(), String> {
     let first = rest.first().copied().unwrap_or_default();
     let everything = rest.iter().any(|w| matches!(*w, "." | "./" | ":/" | "*" | ":" | ":(top)"));
     let force = || flag('f', &["--force"]);
-    let (refused, loses) = match *verb {
+    let (refused, discards) = match *verb {
         "reset" => (flag('\0', &["--hard", "--merge", "--keep"]), TREE),
-        "clean" => ((careless || force()) && !flag('n', &["--dry-run"]), "files that are not committed"),
+        "clean" => ((unguarded || force()) && !flag('n', &["--dry-run"]), "files that are not committed"),
         "checkout" | "switch" => (everything || force() || flag('\0', &["--discard-changes"]), TREE),
         "checkout-index" => (force() && flag('a', &["--all"]), TREE),
         "read-tree" => (flag('u', &[]) && flag('\0', &["--reset"]), TREE),
@@ -245,14 +246,14 @@ fn git(words: &[&str], depth: usize) -> Result<(), String> {
         "worktree" => (first == "remove" && force(), "changes to a work tree"),
         "submodule" if first == "foreach" => return judge_line(&rest[1..].join(" "), deeper(depth)?),
         "submodule" => (first == "deinit" && force(), "changes to a submodule"),
-        "bisect" if first == "run" => return behind(&rest[1..], &[], 0, depth),
+        "bisect" if first == "run" => return inner_command(&rest[1..], &[], 0, depth),
         "rebase" => {
             let at = rest.iter().position(|w| matches!(*w, "-x" | "--exec"));
             return at.and_then(|at| rest.get(at + 1)).map_or(Ok(()), |line| judge_line(line, depth));
         }
         _ => (false, ""),
     };
-    if refused { refuse(verb, loses) } else { Ok(()) }
+    if refused { refuse(verb, discards) } else { Ok(()) }
 }
 
 fn rm(words: &[&str]) -> Result<(), String> {
@@ -263,7 +264,7 @@ fn rm(words: &[&str]) -> Result<(), String> {
     for (_, target) in targets {
         if recursive && !is_build_folder(target) {
             return Err(format!(
-                "rm -r {target} is refused: only build folders (target, build, dist, node_modules, …) and /tmp may be deleted as a whole. Name single files without -r."
+                "rm -r {target} is refused: only build directories (target, build, dist, node_modules, …) and paths in /tmp may be deleted recursively. Name single files without -r."
             ));
         }
         if matches!(target.trim_end_matches('/'), "*" | "./*" | "." | "" | "~" | "$") {
@@ -273,7 +274,7 @@ fn rm(words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// In, or itself, a folder that tools make; or in the temporary directory, which is the session's own.
+/// Whether a path is in, or is, a directory that tools create or the temporary directory.
 fn is_build_folder(target: &str) -> bool {
     let temporary = ["$TMPDIR/", "${TMPDIR}/"].iter().find_map(|prefix| target.strip_prefix(prefix));
     let target = temporary.map_or_else(|| target.to_owned(), |rest| format!("/tmp/{rest}"));
@@ -305,7 +306,7 @@ fn find(words: &[&str], depth: usize) -> Result<(), String> {
         words.iter().enumerate().filter(|(_, w)| matches!(**w, "-exec" | "-execdir" | "-ok" | "-okdir"))
     {
         let inner = words[at + 1..].iter().take_while(|w| !matches!(**w, ";" | "+"));
-        // What it finds has a name that is known, if it is filtered by one.
+        // If a filter restricts the names, use its pattern in place of what is found.
         let named = words.windows(2).find(|pair| filter(pair)).map_or("{}", |pair| pair[1]);
         let inner: Vec<String> =
             inner.map(|w| if *w == "{}" { named.to_owned() } else { (*w).to_owned() }).collect();
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_brought_back_is_refused_however_it_is_wrapped() {
+    fn destructive_commands_are_refused_however_they_are_wrapped() {
         let table = include_str!("../../../fixtures/guarded_commands/refused.txt");
         let through: Vec<_> = commands(table).filter(|line| check_line(line).is_ok()).collect();
         assert!(through.is_empty(), "{through:#?}");
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_nesting_is_refused_and_ends() {
+    fn deep_nesting_is_refused() {
         let line = (0..40).fold("true".to_owned(), |line, _| format!("echo $({line})"));
         assert!(check_line(&line).unwrap_err().contains("nested"));
         assert!(check_line(&"env ".repeat(100_000)).is_err());

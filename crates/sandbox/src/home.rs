@@ -1,11 +1,10 @@
-//! Whether a command failed because it may not write below the home directory, told from what it
-//! printed.
+//! Detects from a command's output that it failed because it cannot write below the home directory.
 
 use std::path::{Path, PathBuf};
 
 use crate::Policy;
 
-/// What programs print where they were refused.
+/// What programs print when access is denied.
 const REFUSED: &[&str] = &[
     "permission denied",
     "permissionerror",
@@ -15,13 +14,11 @@ const REFUSED: &[&str] = &[
     "read-only file system",
     "accessdenied",
 ];
-/// What they print where the folder is not there: what of the home directory is out of sight seems
-/// not to be.
+/// What they print when a directory is missing. Hidden parts of the home directory look missing.
 const MISSING: &[&str] =
     &["no such file or directory", "directory nonexistent", "enoent", "filenotfounderror", "nosuchfile"];
 
-/// A sentence for the model and the person, if a path below the home directory stands beside a
-/// refusal.
+/// A sentence about a denied or hidden path below the home directory, if the output has one.
 pub(crate) fn refused(policy: &Policy, output: &str) -> Option<String> {
     let home = PathBuf::from(policy.variable("HOME").filter(|home| !home.is_empty())?);
     let shown = home.to_str().filter(|home| home.len() > 1)?;
@@ -33,16 +30,16 @@ pub(crate) fn refused(policy: &Policy, output: &str) -> Option<String> {
         if !denied && !missing {
             return None;
         }
-        let (_, behind) = line.split_once(shown)?;
+        let (_, after) = line.split_once(shown)?;
         let end = |c: char| c.is_whitespace() || "'\"`:,;()[]{}<>’”".contains(c);
-        let below = behind.strip_prefix('/')?.split(end).next().filter(|below| !below.is_empty())?;
+        let below = after.strip_prefix('/')?.split(end).next().filter(|below| !below.is_empty())?;
         let path = home.join(below.trim_end_matches('.'));
         let hidden = || !path.exists() && path.parent().is_some_and(Path::is_dir);
         let ours = writable.iter().any(|tree| path.starts_with(tree));
         (!ours && (denied || hidden())).then(|| {
             format!(
-                "commands cannot write below the home directory, as {} would be; set HOME for the command to a folder in $TMPDIR, \
-                 or let agent be run with --allow-write DIR",
+                "commands cannot write below the home directory ({}); set HOME for the command to a directory in $TMPDIR, \
+                 or have the user run agent with --allow-write DIR",
                 path.display()
             )
         })
@@ -54,13 +51,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_below_the_home_directory_is_told_from_others() {
+    fn a_refusal_below_the_home_directory_is_detected() {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(home.path().join(".cache")).unwrap();
         let at = home.path().to_str().unwrap();
         let policy =
             Policy { env: vec![("HOME".into(), at.into())], ..Policy::new(home.path().join("work")) };
-        for (line, told) in [
+        for (line, expected) in [
             ("mkdir: cannot create directory 'HOME/.config': Permission denied", true),
             ("sh: 1: cannot create HOME/x.txt: Permission denied", true),
             ("PermissionError: [Errno 13] Permission denied: 'HOME/.myapp'", true),
@@ -75,9 +72,9 @@ mod tests {
             ("HOME/.config is fine", false),
         ] {
             let line = line.replace("HOME", at);
-            let said = refused(&policy, &format!("first\n{line}\nlast"));
-            assert_eq!(said.is_some(), told, "{line}");
-            assert!(said.is_none_or(|said| said.contains("--allow-write")));
+            let message = refused(&policy, &format!("first\n{line}\nlast"));
+            assert_eq!(message.is_some(), expected, "{line}");
+            assert!(message.is_none_or(|message| message.contains("--allow-write")));
         }
     }
 }

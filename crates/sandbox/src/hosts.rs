@@ -1,4 +1,4 @@
-//! The hosts that commands may reach through the proxy: how they are written, and what belongs to which.
+//! The hosts that commands may reach through the proxy: their notation, and what matches them.
 
 use std::{
     fmt,
@@ -6,14 +6,14 @@ use std::{
     str::FromStr,
 };
 
-/// Ports of a host that was named without one: HTTPS and HTTP.
+/// The ports of a host that is named without one: HTTPS and HTTP.
 const PORTS: [u16; 2] = [443, 80];
 
-/// The longest name that DNS has (RFC 1035, 2.3.4).
-const LONGEST_NAME: usize = 253;
+/// The longest DNS name (RFC 1035, 2.3.4).
+const MAX_NAME: usize = 253;
 
-/// A host that commands may reach: `name`, `*.name` (every name below it, not itself) or an address, with `:port` for another port than
-/// 443 and 80. An IPv6 address with a port stands in brackets.
+/// A host that commands may reach: `name`, `*.name` (every name below it, but not itself) or an
+/// address, with `:port` for a port other than 443 and 80. IPv6 with a port needs brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     name: Name,
@@ -23,11 +23,11 @@ pub struct Host {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Name {
     Exactly(Target),
-    /// With its leading dot.
+    /// Includes its leading dot.
     Below(String),
 }
 
-/// What a connection is asked for to: a name in lower case, or an address.
+/// The target of a connection: a name in lower case, or an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Target {
     Name(String),
@@ -40,7 +40,7 @@ impl FromStr for Host {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{text:?} is no host: write NAME, *.NAME or an address, with :PORT where it is not 443 or 80"
+                "{text:?} is not a host: write NAME, *.NAME or an address, with :PORT unless it is 443 or 80"
             )
         };
         if let Ok(address) = text.parse::<Ipv6Addr>() {
@@ -49,7 +49,7 @@ impl FromStr for Host {
         let (host, port) = split_port(text).ok_or_else(wrong)?;
         let name = match host.strip_prefix('*') {
             Some(below) => match below.strip_prefix('.').and_then(Target::parse) {
-                // A star for all that ends in `.org` would be a mistake more often than not.
+                // `*.org` is more often a mistake than not.
                 Some(Target::Name(name)) if name.contains('.') => Name::Below(format!(".{name}")),
                 _ => return Err(wrong()),
             },
@@ -70,7 +70,7 @@ impl fmt::Display for Host {
 }
 
 impl Host {
-    /// Whether a connection to this place is one to this host.
+    /// Whether this host covers a connection to `target` and `port`.
     pub(crate) fn includes(&self, target: &Target, port: u16) -> bool {
         let here = match (&self.name, target) {
             (Name::Exactly(own), target) => own == target,
@@ -80,7 +80,7 @@ impl Host {
         here && self.port.map_or(PORTS.contains(&port), |own| own == port)
     }
 
-    /// Whether this is the machine's own loopback by this name.
+    /// Whether this host is exactly `name`.
     pub(crate) fn is(&self, name: &str) -> bool {
         matches!(&self.name, Name::Exactly(own) if Some(own) == Target::parse(name).as_ref())
     }
@@ -97,8 +97,8 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// A name or an address, the latter in its one usual form: `127.1`, `0x7f.0.0.1` and `2130706433`, which the system's resolver
-    /// would take for addresses, are nothing.
+    /// Parses a name or an address in its standard notation. `127.1`, `0x7f.0.0.1` and
+    /// `2130706433`, which the system's resolver would accept as addresses, are refused.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         if let Some(inner) = text.strip_prefix('[') {
             let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
@@ -112,21 +112,21 @@ impl Target {
             let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
             !label.is_empty() && label.len() <= 63 && label.bytes().all(inner) && !label.starts_with('-')
         };
-        // No name of the Internet ends in a number (RFC 3696, 2), but every spelling of an address does.
+        // No Internet name ends in a number (RFC 3696, 2), but every spelling of an address does.
         let last = name.rsplit('.').next()?;
         let digits = last.strip_prefix("0x").unwrap_or(last);
         let number = digits.bytes().all(|b| b.is_ascii_digit()) || last.len() != digits.len();
-        (name.len() <= LONGEST_NAME && name.split('.').all(label) && !number).then_some(Self::Name(name))
+        (name.len() <= MAX_NAME && name.split('.').all(label) && !number).then_some(Self::Name(name))
     }
 
-    /// With a port, as in `CONNECT` and `Host`: the port is none where there is no colon.
+    /// Parses a target with an optional port, as in `CONNECT` and `Host`.
     pub(crate) fn with_port(text: &str) -> Option<(Self, Option<u16>)> {
         let (host, port) = split_port(text)?;
         Some((Self::parse(host)?, port))
     }
 }
 
-/// `HOST`, `HOST:PORT` or `[V6]:PORT` in its parts.
+/// Splits `HOST`, `HOST:PORT` or `[V6]:PORT`.
 fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     let colon = text.rfind(':').filter(|at| text.rfind(']').is_none_or(|bracket| bracket < *at));
     let Some(at) = colon else { return Some((text, None)) };
@@ -136,7 +136,7 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     Some((&text[..at], Some(port)))
 }
 
-/// Whether an address belongs to somebody on the Internet, and not to this machine, its networks, or nobody.
+/// Whether an address is on the Internet: not local, not private, not reserved.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => is_public_v4(v4),
@@ -150,7 +150,7 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
                 [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low), // NAT64, RFC 6052
                 [0x2002, high, low, ..] => embedded(high, low),               // 6to4, RFC 3056
                 [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] => false,       // Teredo and others, RFC 6890
-                [first, ..] => first & 0xe000 == 0x2000, // all that is given out, RFC 4291
+                [first, ..] => first & 0xe000 == 0x2000, // all allocated addresses, RFC 4291
             }
         }
     }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_its_name_and_two_ports_and_nothing_else() {
+    fn a_host_matches_its_name_and_two_ports_only() {
         for place in ["example.org:443", "EXAMPLE.org:80", "example.org.:443"] {
             assert!(includes("example.org", place), "{place}");
         }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stands_for_names_below() {
+    fn a_star_matches_names_below() {
         assert!(
             includes("*.example.org", "a.example.org:443") && includes("*.example.org", "a.b.example.org:80")
         );
@@ -206,14 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_hosts_in_any_spelling_of_theirs() {
+    fn addresses_match_in_any_spelling() {
         assert!(includes("127.0.0.1:81", "127.0.0.1:81") && includes("[::1]:81", "[::1]:81"));
         assert!(includes("::1", "[0:0::1]:443") && includes("127.0.0.1", "[::ffff:127.0.0.1]:443"));
         assert!(!includes("localhost:81", "127.0.0.1:81"));
     }
 
     #[test]
-    fn what_is_no_host_is_said() {
+    fn invalid_hosts_are_refused() {
         for text in [
             "",
             "*",
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn only_addresses_of_the_internet_are_public() {
+    fn only_internet_addresses_are_public() {
         for text in ["93.184.215.14", "1.1.1.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"] {
             assert!(is_public(text.parse().unwrap()), "{text}");
         }

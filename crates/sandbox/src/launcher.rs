@@ -1,14 +1,16 @@
-//! The launcher: the same binary, started again with one thread, that confines itself and becomes the command.
+//! The launcher: the same binary, started again with a single thread, that confines itself and
+//! becomes the command.
 //!
-//! Three processes, so that nothing can be left behind:
+//! There are three processes, so that nothing can be left behind:
 //!
 //! ```text
-//! supervisor   listens to the agent; kills everything when told, or when the agent is gone
-//!  └─ init     process 1 of the process namespace (or a subreaper): inherits every orphan, reports how the command ended
+//! supervisor   waits for the agent; kills everything when told to, or when the agent is gone
+//!  └─ init     process 1 of the process namespace (or a subreaper): adopts every orphan, reports the end
 //!      └─ command   confined, then replaced by the program
 //! ```
 //!
-//! The supervisor ends only when no descendant is left, so whoever waits for it has seen all of them dead.
+//! The supervisor exits only when no descendant is left, so whoever waits for it has seen all of
+//! them die.
 
 use std::{
     fs::{self, File},
@@ -41,7 +43,8 @@ use crate::{
     sys::{self, Fork},
 };
 
-/// The whole of a launcher process. Call it before anything else, while the process has one thread, and return its code from `main`.
+/// The main function of a launcher process. Call it before anything else, while the process has one
+/// thread, and return its code from `main`.
 #[must_use]
 pub fn launcher_main() -> ExitCode {
     let Ok(mut control) = take_control() else { return ExitCode::FAILURE };
@@ -54,13 +57,13 @@ pub fn launcher_main() -> ExitCode {
     }
 }
 
-/// Adds to an error what was being done.
-pub(crate) trait Doing<T> {
-    fn doing(self, what: &str) -> io::Result<T>;
+/// Adds the failed action to an error.
+pub(crate) trait Context<T> {
+    fn context(self, what: &str) -> io::Result<T>;
 }
 
-impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
-    fn doing(self, what: &str) -> io::Result<T> {
+impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+    fn context(self, what: &str) -> io::Result<T> {
         self.map_err(|e| {
             let e = e.into();
             io::Error::new(e.kind(), format!("{what}: {e}"))
@@ -68,7 +71,7 @@ impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     }
 }
 
-/// Moves the socket away from standard input, which becomes `/dev/null` for everything that follows.
+/// Moves the socket away from standard input, which becomes `/dev/null` from then on.
 fn take_control() -> io::Result<UnixStream> {
     let control = rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
@@ -90,12 +93,12 @@ fn read_order(control: &mut UnixStream) -> io::Result<Order> {
 fn report(mut control: &UnixStream, event: &Event) {
     if let Ok(mut line) = serde_json::to_vec(event) {
         line.push(b'\n');
-        // The agent may be gone; then nobody needs to know.
+        // If the agent is gone, nobody needs the event.
         let _ = control.write_all(&line);
     }
 }
 
-/// Makes the proxy's socket in the network of the command and gives it to the agent, which stays outside.
+/// Creates the proxy's socket in the command's network and sends it to the agent.
 fn hand_over_listener(control: &UnixStream) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, proxy::PORT))?;
     let mut line = serde_json::to_vec(&Event::Listening)?;
@@ -108,8 +111,8 @@ fn hand_over_listener(control: &UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Standard output and error belong to the command alone, so that their end means its end.
-fn let_go_of_output() -> io::Result<()> {
+/// Closes our copies of standard output and error, so that their end marks the end of the command.
+fn close_output() -> io::Result<()> {
     let null = File::options().write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
@@ -117,9 +120,9 @@ fn let_go_of_output() -> io::Result<()> {
 }
 
 fn supervise(control: &mut UnixStream) -> io::Result<()> {
-    let order = read_order(control).doing("reading the order")?;
+    let order = read_order(control).context("reading the order")?;
     if let Task::Overlay { root, dir } = &order.task {
-        overlay_probe::rehearse(root, dir)?;
+        overlay_probe::check(root, dir)?;
         report(control, &Event::Exited(0));
         return Ok(());
     }
@@ -128,39 +131,39 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
             confine::enter_namespaces(&order)?;
         }
         if order.proxy {
-            hand_over_listener(control).doing("the proxy's socket")?;
+            hand_over_listener(control).context("the proxy's socket")?;
         }
     } else if order.proxy {
-        return Err(io::Error::other("without a network of its own a command has no proxy"));
+        return Err(io::Error::other("the proxy needs a network namespace"));
     }
     let alone = order.profile.namespaces && !order.profile.bubblewrap;
-    set_child_subreaper(Some(rustix::process::getpid())).doing("becoming a subreaper")?;
-    let init = match sys::fork().doing("fork")? {
+    set_child_subreaper(Some(rustix::process::getpid())).context("becoming a subreaper")?;
+    let init = match sys::fork().context("fork")? {
         Fork::Child => return init(control, &order),
         Fork::Parent(init) => init,
     };
-    let_go_of_output()?;
+    close_output()?;
     let mut census = Census::new(std::process::id(), order.limits);
     drop(order);
-    let ended = pidfd_open(init, PidfdFlags::empty()).doing("pidfd_open")?;
+    let ended = pidfd_open(init, PidfdFlags::empty()).context("pidfd_open")?;
     while !listen(control, &ended, init, census.wait())? {
         if let Some(excess) = census.look() {
             report(control, &Event::Exceeded(excess));
             break;
         }
     }
-    // SIGKILL to process 1 takes its whole namespace along; it can be reaped only when all of that is dead.
+    // SIGKILL to process 1 kills its namespace, and it is reaped only when all of that is dead.
     let _ = kill_process_group(init, Signal::KILL);
     let _ = kill_process(init, Signal::KILL);
-    bury_all(!alone);
+    reap_all(!alone);
     Ok(())
 }
 
-/// Waits for the next thing to happen; true when it is time to end.
-fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, patience: Duration) -> io::Result<bool> {
+/// Waits for the next event. Returns true if it is time to end.
+fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, timeout: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(&*control, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
-    let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) };
-    match poll(&mut fds, Some(&patience)) {
+    let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
+    match poll(&mut fds, Some(&timeout)) {
         Err(rustix::io::Errno::INTR) => return Ok(false),
         other => other?,
     };
@@ -180,10 +183,11 @@ fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, patience: Durati
     }
 }
 
-/// Reaps until there is no descendant left. Without a process namespace it kills as well: killing a parent hands its children to us.
-fn bury_all(kill: bool) {
+/// Reaps until no descendant is left. Without a process namespace it kills as well: when a parent
+/// dies, its children become ours.
+fn reap_all(kill: bool) {
     loop {
-        // What is dead already costs no search through all processes.
+        // Reap dead processes without searching all of `/proc`.
         match wait(WaitOptions::NOHANG) {
             Ok(Some(_)) => continue,
             Ok(None) if kill => children().for_each(|pid| {
@@ -196,28 +200,28 @@ fn bury_all(kill: bool) {
     }
 }
 
-/// The children of this process, as `/proc` knows them.
+/// The children of this process, according to `/proc`.
 fn children() -> impl Iterator<Item = Pid> {
     let me = std::process::id();
     let mine = processes().filter(move |p| p.parent == me);
     mine.filter_map(|p| Pid::from_raw(i32::try_from(p.id).ok()?))
 }
 
-/// Process 1 of the command's world: starts the command, reaps whatever ends, and reports how the command ended.
+/// Process 1 of the command's namespace: starts the command, reaps, and reports how it ended.
 fn init(control: &UnixStream, order: &Order) -> io::Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL)).doing("asking to die with the supervisor")?;
-    set_child_subreaper(Some(rustix::process::getpid())).doing("becoming a subreaper")?;
-    setsid().doing("setsid")?;
+    set_parent_process_death_signal(Some(Signal::KILL)).context("asking to die with the supervisor")?;
+    set_child_subreaper(Some(rustix::process::getpid())).context("becoming a subreaper")?;
+    setsid().context("setsid")?;
     if order.profile.namespaces && !order.profile.bubblewrap {
         confine::arrange(order)?;
     }
-    let command = match sys::fork().doing("fork")? {
+    let command = match sys::fork().context("fork")? {
         Fork::Child => return become_command(control, order),
         Fork::Parent(pid) => pid,
     };
-    // The command's group, which SIGTERM is sent to, is ours.
+    // This process is in the command's group, which SIGTERM is sent to.
     sys::ignore_sigterm();
-    let_go_of_output()?;
+    close_output()?;
     loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == command => report_end(control, status),
@@ -235,10 +239,10 @@ fn report_end(control: &UnixStream, status: WaitStatus) {
     }
 }
 
-/// Confines this process and replaces it by the program.
+/// Confines this process and replaces it with the program.
 fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL)).doing("asking to die with the launcher")?;
-    // Should memory run out, the kernel takes it from commands first.
+    set_parent_process_death_signal(Some(Signal::KILL)).context("asking to die with the launcher")?;
+    // If memory runs out, the kernel kills commands first.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     confine::restrict(order)?;
     match &order.task {
@@ -266,7 +270,7 @@ fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
             let read_only_caches = caches::read_only(&order.view.caches);
             report(control, &Event::Tested { violations, read_only_caches });
         }
-        // Done before anything was confined.
+        // Handled before anything is confined.
         Task::Overlay { .. } => {}
     }
     Ok(())

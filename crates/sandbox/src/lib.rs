@@ -1,19 +1,22 @@
-//! Commands: confinement, limits, output capture.
+//! Runs commands in a sandbox: confinement, limits, output capture.
 //!
-//! A [`Sandbox`] is made once per work tree from a [`Policy`] and runs any number of [`Command`]s. Each runs confined (it reads the
-//! system and the work tree, writes the work tree only, reaches nothing), limited (time, output, files, processes), without
-//! standard input or terminal, and is gone with everything it started when [`Sandbox::run`] returns.
+//! A [`Sandbox`] is created once per work tree from a [`Policy`] and runs any number of
+//! [`Command`]s. Each command is confined (it reads the system and the work tree, writes only the
+//! work tree, and has no network access), limited (time, output, files, processes), and has no
+//! standard input and no terminal. When [`Sandbox::run`] returns, the command and everything it
+//! started are gone.
 //!
-//! The confinement is what the system allows, in steps, and says so: [`Sandbox::probe`] tries the strongest form, proves from inside
-//! that what must fail fails, and reports in plain words. What the kernel refuses is never passed over in silence, and where nothing
-//! can be enforced no command runs.
+//! The confinement depends on what the system allows. [`Sandbox::probe`] tries the strongest form
+//! first, checks from inside that it holds, and reports the result in plain words. Nothing that the
+//! kernel refuses is skipped silently, and if nothing can be enforced, no command runs.
 //!
-//! What a dry-run works in is made here too: an [`overlay`] of the repository, which the program itself enters before it does anything.
+//! The [`overlay`] module creates the file system in which a dry run works. The program itself
+//! enters it before it does anything else.
 //!
-//! Which mechanism stops what, and what none of them stops, stands in `docs/sandbox.md`.
+//! `docs/sandbox.md` lists which mechanism stops what, and what none of them stops.
 //!
-//! The confining is done by a launcher: the program's own binary, started again with a first argument that makes it call
-//! [`launcher_main`] before anything else.
+//! A launcher does the confining: the program's own binary, started again with a first argument
+//! that makes it call [`launcher_main`] before anything else.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), sandbox::SandboxError> {
@@ -48,7 +51,7 @@ mod sys;
 mod syscalls;
 mod view;
 
-use std::{ffi::OsString, io, path::Path, sync::Arc};
+use std::{collections::BTreeMap, ffi::OsString, io, net::IpAddr, path::Path, sync::Arc};
 
 pub use caches::remove_left;
 pub use capture::{Capture, Captured, Omitted, OutputLimits, plain};
@@ -58,7 +61,7 @@ pub use launcher::launcher_main;
 pub use policy::{Level, Network, Policy, ResourceLimits, clean_environment};
 pub use probe::Report;
 
-use caches::Own;
+use caches::SessionDir;
 use order::{Order, Profile, Task};
 use view::View;
 
@@ -67,75 +70,101 @@ use view::View;
 pub enum SandboxError {
     /// The system allows no confinement at all.
     #[error(
-        "commands cannot be confined on this system ({0}); to run them unconfined, give --dangerously-no-sandbox"
+        "commands cannot be confined on this system: {0}; to run them unconfined, pass --dangerously-no-sandbox"
     )]
     Unavailable(String),
-    /// Named hosts can only be reached where nothing else can.
+    /// The policy names hosts, but the system does not allow commands a network of their own.
     #[error(
-        "single hosts cannot be opened to commands on this system, because their network cannot be kept apart ({0}); without \
-         --allow-host they reach nothing"
+        "commands cannot be limited to single hosts on this system, which allows them no network of their own ({0}); \
+         without --allow-host they have no network access"
     )]
     Hosts(String),
-    /// What was enforced did not hold.
-    #[error("the sandbox does not hold: {0}; to run commands unconfined, give --dangerously-no-sandbox")]
+    /// A self-test broke out of the confinement.
+    #[error(
+        "the sandbox failed its self-test: {0}; to run commands unconfined, pass --dangerously-no-sandbox"
+    )]
     Broken(String),
     /// The confinement could not be set up for a command.
-    #[error("the sandbox could not be set up: {0}")]
+    #[error("cannot set up the sandbox: {0}")]
     Setup(String),
-    /// A path of the policy is not there.
-    #[error("the sandbox's paths are not all there: {0}")]
+    /// A path of the policy does not exist.
+    #[error("cannot use a path of the sandbox policy: {0}")]
     Policy(io::Error),
     /// The program could not be started. The only variant that is the caller's mistake.
-    #[error("{program:?} could not be started: {why}")]
+    #[error("cannot start {program:?}: {why}")]
     Start {
         /// The program.
         program: String,
-        /// Whether it (or the directory to start in) does not exist.
+        /// Whether the program, or the directory to start in, does not exist.
         missing: bool,
         /// The system's reason.
         why: String,
     },
-    /// Processes are left that do not die.
-    #[error("a command could not be killed; processes of it may be left")]
+    /// Some processes could not be killed.
+    #[error("cannot kill a command; some of its processes may still be running")]
     Undead,
 }
 
-/// Runs commands under one policy. Clones share everything.
+/// Runs commands under one policy. Clones share all state.
 #[derive(Debug, Clone)]
 pub struct Sandbox(Arc<Inner>);
+
+/// What tests of this crate replace or switch off. Not part of the public interface.
+#[doc(hidden)]
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Addresses of names that are not looked up.
+    pub names: BTreeMap<String, Vec<IpAddr>>,
+    /// Do not use Landlock.
+    pub no_landlock: bool,
+    /// Do not use bubblewrap.
+    pub no_bubblewrap: bool,
+}
 
 #[derive(Debug)]
 struct Inner {
     policy: Policy,
+    overrides: Overrides,
     launcher: Vec<OsString>,
     view: View,
     user_namespace: bool,
     probed: tokio::sync::OnceCell<(Profile, Report)>,
     /// Removed with the last clone.
-    _own: Own,
+    _dir: SessionDir,
 }
 
 impl Sandbox {
-    /// Prepares commands under a policy. `launcher` is the command line that leads to [`launcher_main`]; `/proc/self/exe` as its
-    /// program means the running binary, even if it has been replaced on disk.
+    /// Prepares commands under a policy. `launcher` is the command line that leads to
+    /// [`launcher_main`]; a program of `/proc/self/exe` means the running binary, even if its file
+    /// has been replaced.
     ///
     /// # Errors
-    /// When the work tree or another path of the policy does not exist.
+    /// Fails if the work tree or another path of the policy does not exist.
     pub fn new(policy: Policy, launcher: Vec<OsString>) -> Result<Self, SandboxError> {
-        let own = Own::new(&policy).map_err(SandboxError::Policy)?;
+        Self::with_overrides(policy, launcher, Overrides::default())
+    }
+
+    /// As [`Sandbox::new`], for tests of this crate.
+    #[doc(hidden)]
+    pub fn with_overrides(
+        policy: Policy,
+        launcher: Vec<OsString>,
+        overrides: Overrides,
+    ) -> Result<Self, SandboxError> {
+        let dir = SessionDir::new(&policy).map_err(SandboxError::Policy)?;
         let root_user = rustix::process::geteuid().is_root();
         let view =
-            View::resolve(&policy, &own.tmp(), &own.layers(), root_user).map_err(SandboxError::Policy)?;
+            View::resolve(&policy, &dir.tmp(), &dir.layers(), root_user).map_err(SandboxError::Policy)?;
         let foreign = {
             use std::os::unix::fs::MetadataExt;
             std::fs::metadata(&policy.root).is_ok_and(|m| m.uid() != rustix::process::geteuid().as_raw())
         };
         if launcher.is_empty() {
-            return Err(SandboxError::Setup("no launcher was given".into()));
+            return Err(SandboxError::Setup("no launcher given".into()));
         }
         let user_namespace = !(root_user && foreign);
         let probed = tokio::sync::OnceCell::new();
-        Ok(Self(Arc::new(Inner { policy, launcher, view, user_namespace, probed, _own: own })))
+        Ok(Self(Arc::new(Inner { policy, overrides, launcher, view, user_namespace, probed, _dir: dir })))
     }
 
     /// The policy.
@@ -144,7 +173,7 @@ impl Sandbox {
         &self.0.policy
     }
 
-    /// The work tree, as an absolute path without symbolic links: the one that programs in it see.
+    /// The absolute path of the work tree, without symbolic links, as programs in it see it.
     #[must_use]
     pub fn root(&self) -> &Path {
         Path::new(&self.0.view.root)
@@ -154,7 +183,7 @@ impl Sandbox {
         &self.0.launcher
     }
 
-    /// Whether commands reach the policy's hosts, through the agent's proxy.
+    /// Whether commands reach the policy's hosts through the agent's proxy.
     pub(crate) fn proxied(&self) -> bool {
         let policy = &self.0.policy;
         policy.level == Level::On && policy.network == Network::Loopback && !policy.hosts.is_empty()
@@ -172,7 +201,7 @@ impl Sandbox {
         }
     }
 
-    /// The policy's environment, and what follows from the confinement: where temporary files go, and that there is no network to wait for.
+    /// The policy's environment plus what the confinement requires, such as `TMPDIR`.
     pub(crate) fn environment(&self, profile: Profile, report: &Report) -> Vec<(OsString, OsString)> {
         let mut env = self.0.policy.env.clone();
         let tmp = if profile.namespaces { "/tmp".into() } else { self.0.view.tmp.clone() };
@@ -185,8 +214,8 @@ impl Sandbox {
                 env.push((name.into(), value));
             }
         };
-        let warm = |cache: &OsString| Path::new(cache).ends_with(".cache/go-build");
-        if !self.0.view.caches.iter().any(warm) || report.read_only_caches.iter().any(warm) {
+        let is_go_cache = |cache: &OsString| Path::new(cache).ends_with(".cache/go-build");
+        if !self.0.view.caches.iter().any(is_go_cache) || report.read_only_caches.iter().any(is_go_cache) {
             let mut go_cache = tmp.clone();
             go_cache.push("/go-build");
             set("GOCACHE", go_cache);
@@ -205,7 +234,8 @@ impl Sandbox {
         env
     }
 
-    /// Where programs find the proxy, and what they reach without it: their own servers, unless that name was given to a host.
+    /// Variables that name the proxy, and the names that bypass it: the command's own servers,
+    /// unless the policy gives that name to a host.
     fn proxy_variables(&self) -> impl Iterator<Item = (OsString, OsString)> {
         let direct = ["localhost", "127.0.0.1", "::1"];
         let direct = direct.into_iter().filter(|name| !self.0.policy.hosts.iter().any(|host| host.is(name)));
@@ -213,14 +243,14 @@ impl Sandbox {
         let both = |name: &str, value: &str| {
             [(name.to_lowercase().into(), value.into()), (name.into(), value.into())]
         };
-        let way = format!("http://127.0.0.1:{}", proxy::PORT);
+        let proxy = format!("http://127.0.0.1:{}", proxy::PORT);
         PROXY_VARIABLES
             .into_iter()
-            .flat_map(move |name| both(name, if name == NO_PROXY { &direct } else { &way }))
+            .flat_map(move |name| both(name, if name == NO_PROXY { &direct } else { &proxy }))
     }
 }
 
 const NO_PROXY: &str = "NO_PROXY";
 
-/// Variables that tell programs of a proxy; each exists in small letters too.
+/// Variables that name a proxy; each also exists in lower case.
 const PROXY_VARIABLES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", NO_PROXY];

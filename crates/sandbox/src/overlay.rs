@@ -1,14 +1,16 @@
-//! The tree a dry-run works in: overlayfs in a mount namespace that the program itself enters, so that everything it does afterwards,
-//! and every command it starts, sees the repository and changes something else.
+//! The file system in which a dry run works: an overlay in a mount namespace that the program
+//! itself enters. Everything the program does afterwards, and every command it starts, sees the
+//! repository but changes something else.
 //!
 //! ```text
-//! merged     what is seen: the repository with the changes over it
-//!  ├─ DIR/upper    the changes: files as they are now, removed ones as whiteouts
+//! merged     what is visible: the repository with the changes on top
+//!  ├─ DIR/upper    the changes: new contents of files, whiteouts for removed ones
 //!  └─ ROOT         the repository, never written
 //! ```
 //!
-//! `merged` may be the repository's own path. That is the best place: paths that tools have noted (virtual environments, build caches,
-//! editable installs) lead into the overlay, and the repository itself can no longer be reached by its name.
+//! `merged` may be the repository's own path, which is the best choice: absolute paths that tools
+//! have stored (virtual environments, build caches, editable installs) lead into the overlay, and
+//! the repository itself can no longer be reached by its name.
 
 use std::{
     ffi::CString,
@@ -31,22 +33,22 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets, UnshareFlags, capabilities, set_capabilities},
 };
 
-use crate::{launcher::Doing, sys};
+use crate::{launcher::Context, sys};
 
 pub use crate::overlay_probe::probe;
 
-/// An overlay that this process is in. Dropping it removes the changes; the process stays in its namespace, and the repository's path, when the overlay
-/// was put there, never leads to the repository again.
+/// An overlay that this process has entered. Dropping it removes the changes. The process stays in
+/// its namespace, where a path that the overlay covered never leads to the repository again.
 #[derive(Debug)]
 pub struct Overlay {
     dir: PathBuf,
     merged: PathBuf,
-    /// The mount point is not the repository, so it can go too.
+    /// The mount point is not the repository, so it can be removed too.
     apart: bool,
 }
 
 impl Overlay {
-    /// Where the overlay is, absolute and without symbolic links.
+    /// The absolute path of the overlay, without symbolic links.
     #[must_use]
     pub fn merged(&self) -> &Path {
         &self.merged
@@ -56,7 +58,7 @@ impl Overlay {
 impl Drop for Overlay {
     fn drop(&mut self) {
         if self.apart {
-            // The capabilities over this mount were only laid aside.
+            // Raise the capabilities that `enter` dropped from the effective set.
             if let Ok(sets) = capabilities(None) {
                 let _ = set_capabilities(None, CapabilitySets { effective: sets.permitted, ..sets });
             }
@@ -64,64 +66,68 @@ impl Drop for Overlay {
                 let _ = fs::remove_dir(&self.merged);
             }
         }
-        // What is left can be removed with `remove`.
+        // `remove` can remove what is left.
         let _ = remove(&self.dir);
     }
 }
 
-/// Puts this process, which must have one thread, into a mount namespace where `merged` shows `root`, with changes going to `dir`. Folders
-/// that are missing are made, in `dir` `upper` and `work`; an `upper` that is there already is shown as it is, so that an interrupted
-/// dry-run can go on. Only namespaces of users and mounts change: terminal, network, process id and signals stay.
+/// Moves this process, which must be single-threaded, into a mount namespace where `merged` shows
+/// `root` and changes go to `dir`. Missing directories are created, in `dir` `upper` and `work`. An
+/// existing `upper` is shown as it is, so that an interrupted dry run can be resumed. Only the user
+/// and mount namespaces change: terminal, network, process id and signals stay.
 ///
-/// With the right to mount (root) only a mount namespace is made; otherwise a user namespace too, in which this user and group are the
-/// only ones. Ask [`probe`] before: it finds what shows only later, such as files of other owners.
+/// With the right to mount (root), only a mount namespace is created; otherwise also a user
+/// namespace, which contains only this user and group. Call [`probe`] first: it finds problems that
+/// would show only later, such as files of other owners.
 ///
 /// # Errors
-/// When the system does not allow it, `dir` lies in `root`, or something is mounted below `root`, which an overlay would not show. The
-/// process may then be in namespaces of its own already, which show everything as it was.
+/// Fails if the system does not allow it, if `dir` is inside `root`, or if something is mounted
+/// below `root`, which an overlay would not show. The process may then be in new namespaces
+/// already, which show everything unchanged.
 pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
-    if fs::read_dir("/proc/self/task").doing("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other("an overlay can only be entered while there is one thread"));
+    if fs::read_dir("/proc/self/task").context("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("an overlay can only be entered while the process has one thread"));
     }
-    let root = root.canonicalize().doing(&root.to_string_lossy())?;
+    let root = root.canonicalize().context(&root.to_string_lossy())?;
     check_place(&root, dir)?;
     let (upper, work) = (dir.join("upper"), dir.join("work"));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&work).doing(&work.to_string_lossy())?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&work).context(&work.to_string_lossy())?;
     match fs::create_dir(&upper) {
-        Ok(()) => make_alike(&root, &upper).doing("preparing the overlay")?,
+        Ok(()) => copy_attributes(&root, &upper).context("preparing the overlay")?,
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(e).doing(&upper.to_string_lossy()),
+        Err(e) => return Err(e).context(&upper.to_string_lossy()),
     }
-    fs::create_dir_all(merged).doing(&merged.to_string_lossy())?;
+    fs::create_dir_all(merged).context(&merged.to_string_lossy())?;
     let (dir, merged) = (dir.canonicalize()?, merged.canonicalize()?);
     let apart = merged != root;
     if apart && merged.starts_with(&root) {
-        return Err(io::Error::other("an overlay cannot be shown inside the repository"));
+        return Err(io::Error::other("an overlay cannot be mounted inside the repository"));
     }
     let here = std::env::current_dir();
 
-    let own_users = !capabilities(None).doing("capabilities")?.effective.contains(CapabilitySet::SYS_ADMIN);
+    let own_users = !capabilities(None).context("capabilities")?.effective.contains(CapabilitySet::SYS_ADMIN);
     new_namespaces(own_users)?;
-    mount_overlay(&root, &dir, &merged, may_mark_as_trusted(&dir.join("upper")))?;
+    mount_overlay(&root, &dir, &merged, can_set_trusted_attributes(&dir.join("upper")))?;
     if own_users && !geteuid().is_root() {
-        // They reach as far as the user's own files, and let this process read and write what their permissions forbid.
-        let sets = capabilities(None).doing("capabilities")?;
+        // These capabilities cover the user's own files and would override their permissions.
+        let sets = capabilities(None).context("capabilities")?;
         set_capabilities(None, CapabilitySets { effective: CapabilitySet::empty(), ..sets })
-            .doing("laying capabilities aside")?;
+            .context("dropping capabilities")?;
     }
     if let Ok(here) = here
         && here.starts_with(&merged)
     {
-        // The folder that is open as the current one is still the repository's.
-        std::env::set_current_dir(&here).doing(&here.to_string_lossy())?;
+        // The current directory is still the repository's.
+        std::env::set_current_dir(&here).context(&here.to_string_lossy())?;
     }
     Ok(Overlay { dir, merged, apart })
 }
 
-/// Removes the changes of an overlay that is no longer in use, `upper` and `work` in `dir`, whatever permissions they were left with.
+/// Removes the changes of an overlay that is no longer in use, `upper` and `work` in `dir`,
+/// whatever their permissions.
 ///
 /// # Errors
-/// When something cannot be removed.
+/// Fails if something cannot be removed.
 pub fn remove(dir: &Path) -> io::Result<()> {
     ["upper", "work"].iter().try_for_each(|part| remove_tree(&dir.join(part)))
 }
@@ -145,23 +151,23 @@ pub(crate) fn remove_tree(tree: &Path) -> io::Result<()> {
     fs::remove_dir_all(tree)
 }
 
-/// What stands in the way and can be seen without trying.
+/// Checks for obstacles that are visible without trying.
 pub(crate) fn check_place(root: &Path, dir: &Path) -> io::Result<()> {
     let existing = dir.ancestors().find_map(|d| d.canonicalize().ok()).unwrap_or_default();
     if existing.starts_with(root) {
-        return Err(io::Error::other("the folder for the changes lies inside the repository"));
+        return Err(io::Error::other("the directory for the changes is inside the repository"));
     }
-    let mounts = fs::read("/proc/self/mountinfo").doing("/proc/self/mountinfo")?;
+    let mounts = fs::read("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
     let mut points = mounts.split(|b| *b == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4));
     match points.find_map(|p| Some(unescape(p)).filter(|p| p != root && p.starts_with(root))) {
         Some(point) => {
-            Err(io::Error::other(format!("{} is a mount of its own inside the repository", point.display())))
+            Err(io::Error::other(format!("{} is a separate mount inside the repository", point.display())))
         }
         None => Ok(()),
     }
 }
 
-/// A path in mountinfo: blanks and backslashes stand there in octal.
+/// Decodes a path in mountinfo, where spaces and backslashes are written in octal.
 fn unescape(path: &[u8]) -> PathBuf {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;
@@ -181,8 +187,8 @@ fn unescape(path: &[u8]) -> PathBuf {
     std::ffi::OsString::from_vec(out).into()
 }
 
-/// The upper layer's top folder is what is seen of the repository's.
-fn make_alike(root: &Path, upper: &Path) -> io::Result<()> {
+/// Gives the upper layer, which becomes the visible root, the attributes of the repository.
+fn copy_attributes(root: &Path, upper: &Path) -> io::Result<()> {
     let (is, has) = (fs::metadata(root)?, fs::metadata(upper)?);
     if (is.uid(), is.gid()) != (has.uid(), has.gid()) {
         chown(upper, Some(is.uid()), Some(is.gid()))?;
@@ -197,32 +203,32 @@ fn new_namespaces(own_users: bool) -> io::Result<()> {
         flags |= UnshareFlags::NEWUSER;
     }
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    sys::unshare(flags).doing(match own_users {
-        true => "a user namespace, which this user needs for an overlay",
-        false => "a mount namespace",
+    sys::unshare(flags).context(match own_users {
+        true => "creating a user namespace, which this user needs for an overlay",
+        false => "creating a mount namespace",
     })?;
     if own_users {
-        fs::write("/proc/self/setgroups", "deny").doing("setgroups")?;
-        fs::write("/proc/self/uid_map", format!("{user} {user} 1")).doing("uid_map")?;
-        fs::write("/proc/self/gid_map", format!("{group} {group} 1")).doing("gid_map")?;
+        fs::write("/proc/self/setgroups", "deny").context("setgroups")?;
+        fs::write("/proc/self/uid_map", format!("{user} {user} 1")).context("uid_map")?;
+        fs::write("/proc/self/gid_map", format!("{group} {group} 1")).context("gid_map")?;
     }
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .doing("mount propagation")
+        .context("mount propagation")
 }
 
-/// Mounts at `merged` what is in `root`, with changes going to `upper` in `dir`, where `work` has to be too.
-/// `trusted` says whether marks may be made that only root can make.
+/// Mounts `root` at `merged`, with changes going to `upper` in `dir`, which must also have `work`.
+/// `trusted`: attributes that only root can set may be used.
 pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path, trusted: bool) -> io::Result<()> {
-    // By descriptors, because in mount options commas, colons and backslashes of a path would have to be escaped, in ways that
-    // differ between kernels.
+    // Use descriptors: escapes in mount options differ between kernels.
     let open = |path: &Path| {
         rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .doing(&path.to_string_lossy())
+            .context(&path.to_string_lossy())
     };
     let [lower, upper, work] = [open(root)?, open(&dir.join("upper"))?, open(&dir.join("work"))?];
     let path = |fd: &rustix::fd::OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let layers = format!("lowerdir={},upperdir={},workdir={}", path(&lower), path(&upper), path(&work));
-    // With marks that only root may make, folders of the repository can be renamed; without, programs copy them instead (EXDEV).
+    // With `trusted` attributes, directories of the repository can be renamed. Without, `rename`
+    // fails with EXDEV and programs copy them.
     let attempts = if trusted { &["redirect_dir=on", "redirect_dir=off"][..] } else { &["userxattr"][..] };
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let mut outcome = Ok(());
@@ -233,20 +239,20 @@ pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path, trusted: boo
             break;
         }
     }
-    outcome.doing("mounting the overlay")
+    outcome.context("mounting the overlay")
 }
 
-/// Whether attributes of the `trusted` kind, by which overlayfs marks its files, can be set: not in a user namespace, nor on every
-/// file system.
-fn may_mark_as_trusted(folder: &Path) -> bool {
+/// Whether overlayfs can set its `trusted` attributes: not in user namespaces or on all file
+/// systems.
+fn can_set_trusted_attributes(folder: &Path) -> bool {
     const NAME: &str = "trusted.overlay.probe";
     rustix::fs::setxattr(folder, NAME, b"y", XattrFlags::empty()).is_ok()
         && rustix::fs::removexattr(folder, NAME).is_ok()
 }
 
-/// The first file, if any, whose owner or group would have no number in a user namespace with only this user and group: overlayfs could
-/// not copy it up.
-pub(crate) fn first_of_others(root: &Path) -> io::Result<Option<PathBuf>> {
+/// The first file whose owner or group would be unmapped in a user namespace with only this user
+/// and group. overlayfs could not copy it up.
+pub(crate) fn first_foreign_file(root: &Path) -> io::Result<Option<PathBuf>> {
     let own = (geteuid().as_raw(), getegid().as_raw());
     let of_others = |m: &fs::Metadata| (m.uid(), m.gid()) != own;
     if of_others(&fs::metadata(root)?) {
@@ -256,7 +262,7 @@ pub(crate) fn first_of_others(root: &Path) -> io::Result<Option<PathBuf>> {
     while let Some(folder) = todo.pop() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
-            // Nothing in there can be changed in a real run either.
+            // A real run cannot change anything in there either.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => continue,
             Err(e) => return Err(e),
         };
@@ -265,7 +271,7 @@ pub(crate) fn first_of_others(root: &Path) -> io::Result<Option<PathBuf>> {
             if of_others(&entry.metadata()?) {
                 return Ok(Some(entry.path()));
             }
-            // Git's objects, of which there can be more than files, are written once.
+            // Skip git's objects: there may be many, and they are written only once.
             if entry.file_type()?.is_dir() && !entry.path().ends_with(".git/objects") {
                 todo.push(entry.path());
             }
@@ -279,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blanks_in_mount_points_are_read() {
+    fn escaped_mount_points_are_decoded() {
         assert_eq!(unescape(b"/a\\040b\\134c"), Path::new("/a b\\c"));
         assert_eq!(unescape(b"/\\"), Path::new("/\\"));
         assert_eq!(unescape("/größe".as_bytes()), Path::new("/größe"));

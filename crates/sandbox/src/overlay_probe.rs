@@ -1,4 +1,5 @@
-//! Whether an overlay works here: made in a process of its own, used as a run would use it, and gone with that process.
+//! Checks whether an overlay works here: creates one in a separate process, uses it as a run would,
+//! and removes it with that process.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,52 +20,53 @@ use rustix::{
 };
 
 use crate::{
-    launcher::Doing,
+    launcher::Context,
     order::{Event, Order, Profile, Task},
     overlay,
     policy::{Network, ResourceLimits},
     view::View,
 };
 
-/// How long the trial may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the check may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Largest file of the repository that is copied up for a trial, in bytes.
+/// The largest file of the repository to copy up in the check, in bytes.
 const TRIAL_FILE: u64 = 1 << 20;
 
-/// Whether an overlay of `root` can be made with its changes in `dir`, which need not exist: tried for real in a process of its own, and
-/// nothing is left behind. `launcher` is as in [`crate::Sandbox::new`]. For a user who cannot mount without a user namespace
-/// the whole tree is walked, because the files in it have to be the user's own.
+/// Checks that an overlay of `root` can be created with its changes in `dir`, which need not exist,
+/// by doing it in a separate process. Leaves nothing behind. `launcher` is that of
+/// [`crate::Sandbox::new`]. For a user who needs a user namespace to mount, this walks the whole
+/// tree, because all files in it must belong to the user.
 ///
 /// # Errors
-/// Why not, as a sentence without a full stop.
+/// Why it cannot, as a sentence without a period.
 pub fn probe(root: &Path, dir: &Path, launcher: &[OsString]) -> Result<(), String> {
-    try_out(root, dir, launcher).map_err(|e| e.to_string())
+    try_overlay(root, dir, launcher).map_err(|e| e.to_string())
 }
 
-fn try_out(root: &Path, dir: &Path, launcher: &[OsString]) -> io::Result<()> {
-    let root = root.canonicalize().doing(&root.to_string_lossy())?;
+fn try_overlay(root: &Path, dir: &Path, launcher: &[OsString]) -> io::Result<()> {
+    let root = root.canonicalize().context(&root.to_string_lossy())?;
     overlay::check_place(&root, dir)?;
-    if !capabilities(None).doing("capabilities")?.effective.contains(CapabilitySet::SYS_ADMIN)
-        && let Some(path) = overlay::first_of_others(&root)?
+    if !capabilities(None).context("capabilities")?.effective.contains(CapabilitySet::SYS_ADMIN)
+        && let Some(path) = overlay::first_foreign_file(&root)?
     {
         let path = path.strip_prefix(&root).ok().filter(|p| p != &Path::new("")).unwrap_or(&root);
         let why = format!(
-            "{} belongs to another user or group, which an overlay without root's rights cannot keep",
+            "{} belongs to another user or group, which an overlay cannot preserve without root privileges",
             path.display()
         );
         return Err(io::Error::other(why));
     }
     let existing = dir.ancestors().find(|d| d.is_dir()).unwrap_or(Path::new("."));
     let trial = tempfile::Builder::new().prefix(".overlay-").tempdir_in(existing);
-    let trial = trial.doing(&existing.to_string_lossy())?;
-    let outcome = ask(launcher, &root, trial.path());
-    // Before the folder goes: work holds a folder without permissions.
+    let trial = trial.context(&existing.to_string_lossy())?;
+    let outcome = run_in_launcher(launcher, &root, trial.path());
+    // Before the directory is removed: `work` contains a directory without permissions.
     overlay::remove(trial.path()).and(outcome)
 }
 
-/// Has a launcher do it.
-fn ask(launcher: &[OsString], root: &Path, dir: &Path) -> io::Result<()> {
+/// Runs the check in a launcher.
+fn run_in_launcher(launcher: &[OsString], root: &Path, dir: &Path) -> io::Result<()> {
     let [program, args @ ..] = launcher else { return Err(io::Error::other("no launcher was given")) };
     let order = serde_json::to_vec(&Order {
         profile: Profile::default(),
@@ -76,7 +78,7 @@ fn ask(launcher: &[OsString], root: &Path, dir: &Path) -> io::Result<()> {
         task: Task::Overlay { root: root.into(), dir: dir.into() },
     })?;
     let (mut ours, theirs) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(PATIENCE))?;
+    ours.set_read_timeout(Some(TIMEOUT))?;
     let mut child = Command::new(program)
         .args(args)
         .env_clear()
@@ -85,32 +87,32 @@ fn ask(launcher: &[OsString], root: &Path, dir: &Path) -> io::Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .doing("starting the launcher")?;
+        .context("starting the launcher")?;
     let mut line = String::new();
     let length = u32::try_from(order.len()).map_err(io::Error::other)?;
-    // A launcher that fails at once closes the socket; what it says about it is more useful than "broken pipe".
+    // The error of a launcher that fails at once is more useful than "broken pipe".
     let _ = ours.write_all(&length.to_le_bytes()).and_then(|()| ours.write_all(&order));
-    let told = BufReader::new(&ours).read_line(&mut line);
-    if told.is_err() {
-        // It may hang on a file system that does not answer.
+    let answer = BufReader::new(&ours).read_line(&mut line);
+    if answer.is_err() {
+        // It may hang on an unresponsive file system.
         let _ = child.kill();
     }
     child.wait()?;
     match serde_json::from_str(&line) {
         Ok(Event::Exited(0)) => Ok(()),
         Ok(Event::Setup(why)) => Err(io::Error::other(why)),
-        _ => Err(io::Error::other("the launcher ended without saying whether an overlay works")),
+        _ => Err(io::Error::other("the launcher exited without reporting whether an overlay works")),
     }
 }
 
-/// The launcher's part: makes the overlay, and does in it what a run does.
-pub(crate) fn rehearse(root: &OsStr, dir: &OsStr) -> io::Result<()> {
+/// Runs in the launcher: creates the overlay and does what a run does in it.
+pub(crate) fn check(root: &OsStr, dir: &OsStr) -> io::Result<()> {
     let dir = Path::new(dir);
     let overlay = overlay::enter(Path::new(root), dir, &dir.join("merged"))?;
-    use_it(overlay.merged()).doing("using the overlay")
+    exercise(overlay.merged()).context("using the overlay")
 }
 
-fn use_it(merged: &Path) -> io::Result<()> {
+fn exercise(merged: &Path) -> io::Result<()> {
     let folder = File::open(merged)?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -121,7 +123,7 @@ fn use_it(merged: &Path) -> io::Result<()> {
         file.sync_all()?;
     }
     exchange(&folder, OsStr::new(SECOND))?;
-    if let Some(name) = one_to_copy_up(merged)? {
+    if let Some(name) = file_to_copy_up(merged)? {
         File::options().append(true).open(merged.join(&name))?;
         exchange(&folder, &name)?;
         rustix::fs::unlinkat(&folder, &name, AtFlags::empty())?;
@@ -136,8 +138,8 @@ fn exchange(folder: &File, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::renameat_with(folder, FIRST, folder, name, RenameFlags::EXCHANGE)?)
 }
 
-/// A file of the repository's top folder that may be written.
-fn one_to_copy_up(merged: &Path) -> io::Result<Option<OsString>> {
+/// A writable file in the repository's top directory.
+fn file_to_copy_up(merged: &Path) -> io::Result<Option<OsString>> {
     for entry in fs::read_dir(merged)? {
         let entry = entry?;
         let found = entry.metadata()?;

@@ -1,9 +1,7 @@
-//! What a command may do: the policy as the caller states it, and the environment a command is given.
+//! What a command may do, as the caller states it, and the environment that a command gets.
 
 use std::{
-    collections::BTreeMap,
     ffi::{OsStr, OsString},
-    net::IpAddr,
     path::PathBuf,
 };
 
@@ -12,43 +10,43 @@ use crate::Host;
 /// Whether commands are confined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Level {
-    /// Confined as far as the system allows; where it allows nothing, no command runs.
+    /// Confined as far as the system allows; if it allows nothing, no command runs.
     #[default]
     On,
-    /// Not confined at all (`--dangerously-no-sandbox`). Limits, clean-up and output capture stay.
+    /// Not confined (`--dangerously-no-sandbox`). Limits, cleanup and output capture still apply.
     Off,
 }
 
-/// What a command may reach.
+/// The network access of commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Network {
-    /// Nothing, not even itself.
+    /// None, not even loopback.
     None,
-    /// A loopback interface of its own: test servers work, nothing outside can be reached, not even this machine's own servers.
+    /// A private loopback interface. Not even servers on this machine can be reached.
     #[default]
     Loopback,
-    /// Everything.
+    /// Unrestricted.
     Full,
 }
 
-/// Limits that hold for every command, whatever its caller asks for.
+/// Limits that apply to every command, whatever its caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ResourceLimits {
-    /// Largest file a command may write, in bytes.
+    /// The largest file that a command may write, in bytes.
     pub file_size: u64,
-    /// Open files per process.
+    /// The most open files per process.
     pub open_files: u64,
-    /// Processes and threads at the same time. Counted ten times a second; from Linux 6.14 on the kernel never makes more.
+    /// The most processes and threads at a time. Counted ten times a second; exact from Linux 6.14.
     pub processes: u64,
-    /// Memory of all processes together, in bytes. Counted ten times a second; what is beyond the machine's means the kernel takes from
-    /// commands first.
+    /// The memory of all processes together, in bytes. Counted ten times a second. If the machine
+    /// runs out first, the kernel kills commands before other processes.
     pub memory: u64,
-    /// Processor time of each process, in seconds.
+    /// The CPU time of each process, in seconds.
     pub cpu_seconds: u64,
 }
 
 impl Default for ResourceLimits {
-    /// Far above what builds and test suites need, below what stops a machine: of its memory three quarters.
+    /// Far above what builds need, and below what stops a machine: 3/4 of its memory.
     fn default() -> Self {
         let machine = rustix::system::sysinfo();
         let memory = machine.totalram.saturating_mul(u64::from(machine.mem_unit)) / 4 * 3;
@@ -59,35 +57,30 @@ impl Default for ResourceLimits {
 /// What commands may read, write and reach.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// The work tree: readable, and writable apart from `.git`.
+    /// The work tree: readable, and writable except for `.git`.
     pub root: PathBuf,
-    /// The work tree may not be written either.
+    /// Make the work tree read-only.
     pub read_only: bool,
-    /// Further files and directories that may be read.
+    /// Additional files and directories to read.
     pub extra_read: Vec<PathBuf>,
-    /// Further files and directories that may be written.
+    /// Additional files and directories to write.
     pub extra_write: Vec<PathBuf>,
-    /// What may be reached.
+    /// The network access of commands.
     pub network: Network,
-    /// Hosts that may be reached with [`Network::Loopback`], through a proxy of the agent. Where commands cannot have a network of their
-    /// own nothing runs then.
+    /// Hosts that commands may reach with [`Network::Loopback`], through a proxy of the agent. If
+    /// commands cannot have a network of their own, none of them runs.
     pub hosts: Vec<Host>,
-    /// Names of hosts whose addresses are known; others are looked up. For tests.
-    pub names: BTreeMap<String, Vec<IpAddr>>,
-    /// A folder of this session alone, for what the sandbox keeps: what commands see as `/tmp` (as `TMPDIR` where mounts are refused),
-    /// and what they change in caches. It is made, and removed in the end; what a killed run has left there is removed first. Without
-    /// one, and where its file system cannot hold that (network file systems, overlays), it is one of the system's temporary folders.
+    /// A directory for this session's sandbox: what commands see as `/tmp` (as `TMPDIR` if mounts
+    /// are refused), and what they change in caches. It is emptied and created first, and removed
+    /// at the end. The default, also for unsuitable file systems (network file systems, overlays),
+    /// is the system's temporary directory.
     pub folder: Option<PathBuf>,
-    /// The environment of commands, see [`clean_environment`]. `HOME` and `PATH` decide which toolchains may be read.
+    /// The environment of commands; see [`clean_environment`]. `HOME` and `PATH` select toolchains.
     pub env: Vec<(OsString, OsString)>,
     /// Whether commands are confined.
     pub level: Level,
     /// Limits for every command.
     pub limits: ResourceLimits,
-    /// Landlock is used where the kernel has it. Tests see by `false` that the rest holds without.
-    pub landlock: bool,
-    /// bubblewrap is used where it can make namespaces and this program cannot. Tests see by `false` that the rest holds without.
-    pub bubblewrap: bool,
 }
 
 impl Policy {
@@ -101,13 +94,10 @@ impl Policy {
             extra_write: Vec::new(),
             network: Network::default(),
             hosts: Vec::new(),
-            names: BTreeMap::new(),
             folder: None,
             env: Vec::new(),
             level: Level::default(),
             limits: ResourceLimits::default(),
-            landlock: true,
-            bubblewrap: true,
         }
     }
 
@@ -116,7 +106,7 @@ impl Policy {
     }
 }
 
-/// Variables that are passed on: where things are, in which language, and how builds run; nothing that could be a secret.
+/// Variables that are passed on: locations, language and build settings, but no secrets.
 const PASSED: &[&str] = &[
     "PATH",
     "HOME",
@@ -172,8 +162,8 @@ const PASSED: &[&str] = &[
     "SSL_CERT_DIR",
 ];
 
-/// Variables that every command gets: no pager, no prompt, no colour, nothing that phones home, and no by-products in the work tree
-/// (`PYTHONDONTWRITEBYTECODE`: `__pycache__` would show up in the diff).
+/// Variables that every command gets: no pager, no prompt, no color, no telemetry, and no
+/// by-products such as `__pycache__`, which would show up in the diff.
 const SET: &[(&str, &str)] = &[
     ("LANG", "C.UTF-8"),
     ("TERM", "dumb"),
@@ -196,8 +186,8 @@ const SET: &[(&str, &str)] = &[
     ("DOTNET_NOLOGO", "1"),
 ];
 
-/// The environment of commands from the environment of the program: what is on the allow list or named in `also`, and what keeps
-/// tools quiet and non-interactive.
+/// The environment of commands, made from that of the program: allowed variables, those named in
+/// `also`, and settings that keep tools quiet and non-interactive.
 #[must_use]
 pub fn clean_environment(
     given: impl IntoIterator<Item = (OsString, OsString)>,
@@ -220,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_of_the_program_are_not_passed_on() {
+    fn secrets_in_the_environment_are_not_passed_on() {
         let given = [
             ("PATH", "/usr/bin"),
             ("DEEPSEEK_API_KEY", "sk-1"),
@@ -234,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_asked_for_is_passed_on() {
+    fn a_requested_variable_is_passed_on() {
         let env = clean_environment([("DATABASE_URL".into(), "x".into())], &["DATABASE_URL".into()]);
         assert!(env.contains(&("DATABASE_URL".into(), "x".into())));
     }

@@ -1,4 +1,4 @@
-//! What can be enforced here: tried, proven from inside, and said in plain words.
+//! Finds out what can be enforced on this system, checks it from inside, and reports it.
 
 use std::{
     ffi::OsString,
@@ -15,12 +15,12 @@ use crate::{
 };
 
 /// How long a self-test may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The version of Landlock that decides which Unix sockets can be connected to by path.
+/// The first Landlock version that controls which Unix sockets can be connected to by path.
 pub(crate) const UNIX_SOCKETS: u32 = 9;
 
-/// Confinements from strong to weak. System calls alone are no confinement.
+/// Confinements from strongest to weakest. A system call filter alone is not one.
 const PROFILES: [Profile; 7] = {
     const fn own(namespaces: bool, landlock: bool, seccomp: bool) -> Profile {
         Profile { namespaces, bubblewrap: false, landlock, seccomp }
@@ -37,7 +37,7 @@ const PROFILES: [Profile; 7] = {
 };
 
 /// What is enforced.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
     /// Commands are confined.
     pub enforced: bool,
@@ -45,31 +45,32 @@ pub struct Report {
     pub landlock_abi: Option<u32>,
     /// User, process, mount and network namespaces are in use.
     pub user_namespaces: bool,
-    /// System calls that lead around the rest are refused.
+    /// System calls that could bypass the rest are refused.
     pub seccomp: bool,
-    /// No packet leaves, of whatever protocol.
+    /// No packet of any protocol leaves the sandbox.
     pub network_isolated: bool,
-    /// Caches of toolchains that commands can only read.
+    /// Toolchain caches that commands can only read.
     pub read_only_caches: Vec<OsString>,
-    /// What is enforced and what is not, a sentence each.
+    /// What is and is not enforced, one sentence each.
     pub lines: Vec<String>,
-    /// The same in a line.
+    /// The same in one line.
     pub summary: String,
 }
 
 impl Sandbox {
-    /// What is enforced. The first call finds out, which takes as long as a command; later ones remember.
+    /// Reports what is enforced. The first call finds out, which takes as long as a command; later
+    /// calls return the same report.
     ///
     /// # Errors
-    /// When nothing can be enforced, or what is enforced does not hold.
+    /// Fails if nothing can be enforced, or if what is enforced does not hold.
     pub async fn probe(&self) -> Result<&Report, SandboxError> {
         self.probed().await.map(|(_, report)| report)
     }
 
-    /// Tries anew what a command must not be able to do: a forbidden read, a forbidden write, forbidden connections.
+    /// Repeats the self-test: a forbidden read, a forbidden write, forbidden connections.
     ///
     /// # Errors
-    /// As [`Sandbox::probe`].
+    /// Same as [`Sandbox::probe`].
     pub async fn self_test(&self) -> Result<Report, SandboxError> {
         self.find_profile().await.map(|(_, report)| report)
     }
@@ -79,37 +80,29 @@ impl Sandbox {
     }
 
     async fn find_profile(&self) -> Result<(Profile, Report), SandboxError> {
-        let landlock_abi = sys::landlock_abi().filter(|_| self.policy().landlock);
+        let landlock_abi = sys::landlock_abi().filter(|_| !self.0.overrides.no_landlock);
         if self.policy().level == Level::Off {
-            let lines = vec!["Commands are not confined: they can do whatever you can.".to_owned()];
-            let report = Report {
-                enforced: false,
-                landlock_abi,
-                user_namespaces: false,
-                seccomp: false,
-                network_isolated: false,
-                read_only_caches: Vec::new(),
-                lines,
-                summary: "off; commands can do whatever you can".to_owned(),
-            };
+            let lines = vec!["Commands are not confined: they can do anything you can.".to_owned()];
+            let summary = "off; commands can do anything you can".to_owned();
+            let report = Report { landlock_abi, lines, summary, ..Report::default() };
             return Ok((Profile::default(), report));
         }
         let mut reasons: Vec<String> = Vec::new();
-        let bubblewrap = self.policy().bubblewrap && bubblewrap::find().is_some();
+        let bubblewrap = !self.0.overrides.no_bubblewrap && bubblewrap::find().is_some();
         let usable = |p: &Profile| {
             (landlock_abi.is_some() || !p.landlock)
                 && (bubblewrap || !p.bubblewrap)
                 && (p.namespaces || !self.proxied())
         };
         for profile in PROFILES.into_iter().filter(usable) {
-            match self.try_out(profile).await? {
-                Tried::Refused(why) if reasons.contains(&why) => {}
-                Tried::Refused(why) => reasons.push(why),
-                Tried::Holds { network_isolated, read_only_caches } => {
+            match self.try_profile(profile).await? {
+                Trial::Refused(why) if reasons.contains(&why) => {}
+                Trial::Refused(why) => reasons.push(why),
+                Trial::Holds { network_isolated, read_only_caches } => {
                     let mut lines = self.lines(profile, network_isolated, landlock_abi, &reasons);
                     if !read_only_caches.is_empty() {
                         let names: Vec<_> = read_only_caches.iter().map(|p| p.to_string_lossy()).collect();
-                        lines.push(format!("Caches that can only be read: {}.", names.join(", ")));
+                        lines.push(format!("Read-only caches: {}.", names.join(", ")));
                     }
                     let report = Report {
                         enforced: true,
@@ -134,7 +127,7 @@ impl Sandbox {
         Err(SandboxError::Unavailable(reasons.join("; ")))
     }
 
-    async fn try_out(&self, profile: Profile) -> Result<Tried, SandboxError> {
+    async fn try_profile(&self, profile: Profile) -> Result<Trial, SandboxError> {
         let io_error = |e: io::Error| SandboxError::Setup(format!("preparing the self-test: {e}"));
         let outside = tempfile::tempdir().map_err(io_error)?;
         let secret = outside.path().join("secret");
@@ -149,30 +142,31 @@ impl Sandbox {
             udp: udp.local_addr().map_err(io_error)?.port(),
         };
         let capture = Capture::new(OutputLimits::default(), None);
-        let launched = self.launch(&self.order(profile, task), capture, PATIENCE).await?;
+        let launched = self.launch(&self.order(profile, task), capture, TIMEOUT).await?;
         let (mut violations, read_only_caches) = match launched.end {
             End::Event(Event::Tested { violations, read_only_caches }) => (violations, read_only_caches),
-            End::Event(Event::Setup(why)) => return Ok(Tried::Refused(why)),
+            End::Event(Event::Setup(why)) => return Ok(Trial::Refused(why)),
             End::Lost if profile.bubblewrap => {
-                let said = launched.output.text();
-                return Ok(Tried::Refused(format!(
+                let output = launched.output.text();
+                return Ok(Trial::Refused(format!(
                     "bubblewrap: {}",
-                    said.lines().next().unwrap_or("it does not work")
+                    output.lines().next().unwrap_or("failed without a message")
                 )));
             }
-            other => return Ok(Tried::Refused(format!("the self-test ended with {other:?}"))),
+            other => return Ok(Trial::Refused(format!("the self-test ended with {other:?}"))),
         };
         let open = self.policy().network == Network::Full;
         let connected = violations.iter().any(|v| v.contains("TCP"));
         let arrived = udp.recv(&mut [0; 8]).is_ok();
-        // With neither a network namespace nor a filter not everything can be stopped; that is reported, and not a failure.
+        // With neither a network namespace nor a filter, not everything can be stopped. That is
+        // reported, and is not a failure.
         if open || !(profile.namespaces || profile.seccomp) {
             violations.retain(|v| !v.contains("TCP"));
         } else if arrived {
             violations.push("a UDP packet left the sandbox".into());
         }
         if violations.is_empty() {
-            Ok(Tried::Holds { network_isolated: !open && !connected && !arrived, read_only_caches })
+            Ok(Trial::Holds { network_isolated: !open && !connected && !arrived, read_only_caches })
         } else {
             Err(SandboxError::Broken(violations.join("; ")))
         }
@@ -193,7 +187,7 @@ impl Sandbox {
         let network = match self.policy().network {
             Network::Full => "open".to_owned(),
             Network::Loopback if self.proxied() => hosts.join(", "),
-            Network::Loopback if profile.namespaces => "own loopback".to_owned(),
+            Network::Loopback if profile.namespaces => "private loopback".to_owned(),
             Network::None | Network::Loopback => "none".to_owned(),
         };
         let gaps = gaps(profile, isolated || self.policy().network == Network::Full, abi);
@@ -207,60 +201,62 @@ impl Sandbox {
         let own_sockets = profile.namespaces || abi >= Some(UNIX_SOCKETS);
         let mut lines = Vec::new();
         lines.push(match (policy.read_only, profile.namespaces) {
-            (true, _) => "Files: commands read the system, toolchains and the work tree, and write a private temporary directory.".to_owned(),
-            (false, true) => "Files: commands read the system, toolchains and the work tree, and write the work tree without .git and a private temporary directory.".to_owned(),
-            (false, false) => "Files: commands read the system, toolchains and the work tree, and write the work tree and a private temporary directory.".to_owned(),
+            (true, _) => "Files: commands can read the system, toolchains and the work tree, and write a private temporary directory.".to_owned(),
+            (false, true) => "Files: commands can read the system, toolchains and the work tree, and write the work tree (except .git) and a private temporary directory.".to_owned(),
+            (false, false) => "Files: commands can read the system, toolchains and the work tree, and write the work tree and a private temporary directory.".to_owned(),
         });
         let hosts: Vec<_> = policy.hosts.iter().map(ToString::to_string).collect();
         let hosts = format!(
-            "Network: nothing outside can be reached but {} through the agent; loopback is the command's own.",
+            "Network: only {} can be reached, through the agent's proxy; loopback is private to the command.",
             hosts.join(", ")
         );
         lines.push(
             match (policy.network, isolated) {
-                (Network::Full, _) => "Network: open, as asked for.",
+                (Network::Full, _) => "Network: open, as requested.",
                 (Network::Loopback, true) if self.proxied() => &hosts,
-                (Network::None, true) => "Network: nothing can be reached, nor is there a loopback.",
+                (Network::None, true) => "Network: nothing can be reached, not even loopback.",
                 (Network::Loopback, true) if profile.namespaces => {
-                    "Network: nothing outside can be reached; loopback is the command's own."
+                    "Network: nothing outside can be reached; loopback is private to the command."
                 }
                 (_, true) => {
-                    "Network: nothing can be reached; tests that open sockets, on loopback too, fail."
+                    "Network: nothing can be reached; tests that open sockets fail, even on loopback."
                 }
                 (_, false) if abi.is_some_and(|v| v >= 4) => {
-                    "Network: TCP is blocked, also on loopback; UDP and other protocols are NOT blocked."
+                    "Network: TCP is blocked, even on loopback; UDP and other protocols are NOT blocked."
                 }
                 (_, false) => "Network: NOT blocked.",
             }
             .to_owned(),
         );
         if profile.bubblewrap {
-            lines.push("Namespaces: made by bubblewrap, because this system refuses them to others.".into());
+            lines.push(
+                "Namespaces: created by bubblewrap, because this system refuses them to other programs."
+                    .into(),
+            );
         }
         if profile.namespaces {
             lines.push(
-                "Processes: commands see and signal only their own, and all of them end with the command."
+                "Processes: commands see and signal only their own processes, which all end with the command."
                     .into(),
             );
         } else {
             lines.push(
-                "Processes: commands' processes are found and killed one by one; .git is writable.".into(),
+                "Processes: a command's processes are found and killed one by one; .git is writable.".into(),
             );
         }
         lines.push(
             match (profile.seccomp, own_sockets) {
-                (true, true) => "System calls: refused are tracing, mounts, namespaces, io_uring, keys, bpf and others that lead around this.",
-                (true, false) => "System calls: refused are tracing, mounts, namespaces, io_uring, keys, bpf and others that lead around this, and Unix sockets apart from pairs.",
+                (true, true) => "System calls: tracing, mounts, namespaces, io_uring, keys, bpf and others that could bypass this are refused.",
+                (true, false) => "System calls: tracing, mounts, namespaces, io_uring, keys, bpf, Unix sockets except pairs, and others that could bypass this are refused.",
                 (false, true) => "System calls: NOT filtered.",
-                (false, false) => "System calls: NOT filtered; sockets of other programs can be reached.",
+                (false, false) => "System calls: NOT filtered; other programs' sockets can be reached.",
             }
             .to_owned(),
         );
         match (profile.landlock, abi) {
             (true, Some(abi)) => lines.push(format!("Landlock: version {abi}.")),
-            _ => lines.push(
-                "Landlock: not in this kernel; files outside the shared directories are readable.".into(),
-            ),
+            _ => lines
+                .push("Landlock: not available; files outside the shared directories are readable.".into()),
         }
         let gaps = gaps(profile, isolated || policy.network == Network::Full, abi);
         if !gaps.is_empty() {
@@ -271,22 +267,25 @@ impl Sandbox {
     }
 }
 
-/// What the strongest confinement would stop, and this one does not.
+/// What the strongest confinement would stop and this one does not.
 fn gaps(profile: Profile, isolated: bool, abi: Option<u32>) -> Vec<&'static str> {
     let all = [
         (!isolated, "packets other than TCP"),
-        (!profile.namespaces, "changes of mode and time outside, writes to .git, the list of processes"),
+        (
+            !profile.namespaces,
+            "mode and time changes outside the work tree, writes to .git, listing processes",
+        ),
         (!profile.landlock, "reading what permissions allow in /usr, /etc and /opt"),
         (
             profile.namespaces && abi < Some(UNIX_SOCKETS),
             "connections to Unix sockets in /usr, /etc and /opt",
         ),
-        (!profile.seccomp, "system calls that lead around the rest"),
+        (!profile.seccomp, "system calls that bypass the rest"),
     ];
     all.into_iter().filter_map(|(gap, words)| gap.then_some(words)).collect()
 }
 
-enum Tried {
+enum Trial {
     Refused(String),
     Holds { network_isolated: bool, read_only_caches: Vec<OsString> },
 }

@@ -1,10 +1,12 @@
-//! The way out to named hosts: an HTTP proxy of the agent, on a socket that the launcher made in the command's own network.
+//! The way to named hosts: an HTTP proxy in the agent, on a socket that the launcher creates in the
+//! command's own network.
 //!
-//! A socket belongs to the network it was made in, whoever holds it: commands reach this one on their loopback and nothing else, the agent
-//! accepts on it from outside and decides. It looks up names itself, connects only to addresses of the Internet, whatever a name leads to,
-//! and carries out one request for each connection. What it refuses it remembers, for the command's result.
+//! A socket belongs to the network it was created in, whoever holds it. Commands reach this one on
+//! their loopback and nothing else; the agent accepts connections from outside and decides. It
+//! resolves names itself, connects only to Internet addresses whatever a name resolves to, and
+//! performs one request per connection. Refusals are recorded for the command's result.
 //!
-//! What goes through a tunnel is not looked at: it is encrypted to the host that was named.
+//! The content of a tunnel is not inspected: it is encrypted for the named host.
 
 mod request;
 
@@ -24,61 +26,61 @@ use tokio::{
 };
 
 use crate::hosts::{Host, Target, is_public};
-use request::{Kind, LONGEST_HEAD, Request};
+use request::{Kind, MAX_HEAD, Request};
 
-/// Where it listens in the command's network: above the ports that Linux gives out by itself, and nobody's.
+/// The port in the command's network. Linux does not assign it to anyone by itself.
 pub(crate) const PORT: u16 = 61_080;
 
-/// Connections at a time; others wait. With both sides that is a quarter of the descriptors a process usually may have.
-const MOST_CONNECTIONS: usize = 128;
+/// The most simultaneous connections, a quarter of the usual descriptors. Others wait.
+const MAX_CONNECTIONS: usize = 128;
 
-/// How long a client may take to say what it wants.
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client may take to send its request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long looking up a name may take, and a connection to one address.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a name lookup may take, and a connection to one address.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Addresses of one name that are tried.
-const MOST_ADDRESSES: usize = 4;
+/// The most addresses of one name to try.
+const MAX_ADDRESSES: usize = 4;
 
-/// Lines about what was refused that a result has at most.
-const MOST_LINES: usize = 8;
+/// The most lines about refusals in a result.
+const MAX_LINES: usize = 8;
 
-/// Refusals that are told apart; what comes later is not counted.
-const MOST_REMEMBERED: usize = 1_000;
+/// The most distinct refusals to record.
+const MAX_REFUSALS: usize = 1_000;
 
-/// One command's proxy.
+/// The proxy of one command.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     hosts: Vec<Host>,
-    /// Names whose addresses need not be looked up.
+    /// Names with fixed addresses.
     names: BTreeMap<String, Vec<IpAddr>>,
-    said: Mutex<BTreeSet<String>>,
+    refusals: Mutex<BTreeSet<String>>,
 }
 
-/// Why there is no connection: the status of the response, and the line for people.
+/// Why there is no connection: the status of the response, and a line for people.
 type Refusal = (&'static str, String);
 
 impl Proxy {
     pub(crate) fn new(hosts: Vec<Host>, names: BTreeMap<String, Vec<IpAddr>>) -> Self {
-        Self { hosts, names, said: Mutex::default() }
+        Self { hosts, names, refusals: Mutex::default() }
     }
 
-    /// What was refused, a line each.
-    pub(crate) fn said(&self) -> Vec<String> {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut lines: Vec<_> = said.iter().take(MOST_LINES).cloned().collect();
-        if said.len() > MOST_LINES {
-            lines.push(format!("network: and {} more", said.len() - MOST_LINES));
+    /// The refusals, one line each.
+    pub(crate) fn refusals(&self) -> Vec<String> {
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines: Vec<_> = refusals.iter().take(MAX_LINES).cloned().collect();
+        if refusals.len() > MAX_LINES {
+            lines.push(format!("network: and {} more", refusals.len() - MAX_LINES));
         }
         lines
     }
 
     fn note(&self, line: &str) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         // A command may ask for any number of names.
-        if said.len() < MOST_REMEMBERED {
-            said.insert(line.to_owned());
+        if refusals.len() < MAX_REFUSALS {
+            refusals.insert(line.to_owned());
         }
     }
 
@@ -86,13 +88,13 @@ impl Proxy {
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
         let mut open = JoinSet::new();
         loop {
-            while open.len() >= MOST_CONNECTIONS {
+            while open.len() >= MAX_CONNECTIONS {
                 open.join_next().await;
             }
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((client, _)) => drop(open.spawn(Arc::clone(&self).attend(client))),
-                    // No descriptors are left: some connection will end.
+                    Ok((client, _)) => drop(open.spawn(Arc::clone(&self).serve_client(client))),
+                    // Out of descriptors: some connection will end.
                     Err(_) => sleep(Duration::from_millis(100)).await,
                 },
                 Some(_) = open.join_next() => {}
@@ -100,13 +102,13 @@ impl Proxy {
         }
     }
 
-    async fn attend(self: Arc<Self>, mut client: TcpStream) {
+    async fn serve_client(self: Arc<Self>, mut client: TcpStream) {
         let _ = client.set_nodelay(true);
-        let mut said = Vec::new();
-        let result = match timeout(HEAD_PATIENCE, read_head(&mut client, &mut said)).await {
-            Ok(Ok(end)) => self.carry_out(&mut client, &said[..end], &said[end..]).await,
+        let mut bytes = Vec::new();
+        let result = match timeout(HEAD_TIMEOUT, read_head(&mut client, &mut bytes)).await {
+            Ok(Ok(end)) => self.handle(&mut client, &bytes[..end], &bytes[end..]).await,
             Ok(Err(_)) => return,
-            Err(_) => Err(("408 Request Timeout", "network: a request to the proxy did not end".to_owned())),
+            Err(_) => Err(("408 Request Timeout", "network: a request to the proxy timed out".to_owned())),
         };
         if let Err((status, line)) = result {
             self.note(&line);
@@ -116,22 +118,22 @@ impl Proxy {
             );
             let _ = client.write_all(response.as_bytes()).await;
             let _ = client.shutdown().await;
-            // What is unread when a socket is closed would take the response with it.
-            let _ = timeout(CONNECT_PATIENCE, copy(&mut client.take(1 << 20), &mut sink())).await;
+            // Closing a socket with unread data would discard the response.
+            let _ = timeout(CONNECT_TIMEOUT, copy(&mut client.take(1 << 20), &mut sink())).await;
         }
     }
 
-    async fn carry_out(&self, client: &mut TcpStream, head: &[u8], rest: &[u8]) -> Result<(), Refusal> {
+    async fn handle(&self, client: &mut TcpStream, head: &[u8], rest: &[u8]) -> Result<(), Refusal> {
         let malformed = |why: &str| ("400 Bad Request", format!("network: refused a request: {why}"));
         let Request { target, port, kind } = request::parse(head).map_err(malformed)?;
         match kind {
             Kind::Tunnel => {
                 let mut server = self.connect(&target, port).await?;
-                // From here on both sides know that a connection has ended.
+                // From here on both sides see when the connection ends.
                 let _ = tunnel(client, &mut server, rest).await;
             }
             Kind::Plain { body, .. } if body < rest.len() as u64 => {
-                return Err(malformed("something follows it"));
+                return Err(malformed("data follows it"));
             }
             Kind::Plain { head, body } => {
                 let mut server = self.connect(&target, port).await?;
@@ -141,21 +143,21 @@ impl Proxy {
         Ok(())
     }
 
-    /// A connection to a place, if it is among the hosts and on the Internet, or itself among the hosts by its address.
+    /// Connects to an allowed host at an Internet address, or at an address that is itself allowed.
     async fn connect(&self, target: &Target, port: u16) -> Result<TcpStream, Refusal> {
-        let refused = |why: &str| ("403 Forbidden", format!("network: refused {target}:{port}, {why}"));
+        let refused = |why: &str| ("403 Forbidden", format!("network: refused {target}:{port}: {why}"));
         let failed =
             |why: &str| ("502 Bad Gateway", format!("network: no connection to {target}:{port}: {why}"));
         let allowed = |target: &Target| self.hosts.iter().any(|host| host.includes(target, port));
         if !allowed(target) {
-            return Err(refused("not among the allowed hosts"));
+            return Err(refused("not an allowed host"));
         }
-        let addresses = match timeout(CONNECT_PATIENCE, self.addresses(target, port)).await {
+        let addresses = match timeout(CONNECT_TIMEOUT, self.addresses(target, port)).await {
             Ok(Ok(addresses)) => addresses,
             Ok(Err(e)) => return Err(failed(&e.to_string())),
-            Err(_) => return Err(failed("looking up the name takes too long")),
+            Err(_) => return Err(failed("name lookup timed out")),
         };
-        // Whoever owns a name decides what it leads to, and may change that from one moment to the next.
+        // The owner of a name decides what it resolves to, and may change that at any time.
         let own = matches!(target, Target::Address(_)) || is_localhost(target);
         let open = |address: &IpAddr| {
             own || is_public(*address) || allowed(&Target::Address(address.to_canonical()))
@@ -168,14 +170,14 @@ impl Proxy {
             return Err(refused(&why));
         }
         let mut why = String::new();
-        for address in addresses.into_iter().filter(open).take(MOST_ADDRESSES) {
-            match timeout(CONNECT_PATIENCE, TcpStream::connect(SocketAddr::new(address, port))).await {
+        for address in addresses.into_iter().filter(open).take(MAX_ADDRESSES) {
+            match timeout(CONNECT_TIMEOUT, TcpStream::connect(SocketAddr::new(address, port))).await {
                 Ok(Ok(server)) => {
                     let _ = server.set_nodelay(true);
                     return Ok(server);
                 }
                 Ok(Err(e)) => why = e.to_string(),
-                Err(_) => "it does not answer".clone_into(&mut why),
+                Err(_) => "connection timed out".clone_into(&mut why),
             }
         }
         Err(failed(&why))
@@ -184,7 +186,7 @@ impl Proxy {
     async fn addresses(&self, target: &Target, port: u16) -> io::Result<Vec<IpAddr>> {
         match target {
             Target::Address(address) => Ok(vec![*address]),
-            // RFC 6761, 6.3: whatever a server for names may say.
+            // Whatever a name server says (RFC 6761, 6.3).
             target if is_localhost(target) => {
                 Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
             }
@@ -200,13 +202,13 @@ fn is_localhost(target: &Target) -> bool {
     matches!(target, Target::Name(name) if name == "localhost")
 }
 
-/// Reads until there is a whole head, and returns where it ends.
+/// Reads a complete head and returns where it ends.
 async fn read_head(from: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> io::Result<usize> {
     loop {
         if let Some(end) = request::end_of_head(bytes) {
             return Ok(end);
         }
-        if bytes.len() > LONGEST_HEAD || from.read_buf(bytes).await? == 0 {
+        if bytes.len() > MAX_HEAD || from.read_buf(bytes).await? == 0 {
             return Err(io::ErrorKind::InvalidData.into());
         }
     }
@@ -218,7 +220,7 @@ async fn tunnel(client: &mut TcpStream, server: &mut TcpStream, first: &[u8]) ->
     copy_bidirectional(client, server).await.map(drop)
 }
 
-/// One request and its response. What the client sends behind its request reaches nobody.
+/// One request and its response. Anything that the client sends after its request is dropped.
 async fn exchange(
     client: &mut TcpStream,
     server: &mut TcpStream,
@@ -233,14 +235,14 @@ async fn exchange(
     let asking = async {
         copy(&mut (&mut from_client).take(body - first.len() as u64), &mut to_server).await?;
         match from_client.read(&mut [0]).await {
-            // It may listen on, or not.
+            // The client may still read the response.
             Ok(0) => std::future::pending().await,
             _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
         }
     };
     let answering = async {
         let mut bytes = Vec::new();
-        // A head may be announced by others (RFC 9110, 15.2).
+        // Informational responses come first (RFC 9110, 15.2).
         while let Ok(end) = read_head(&mut from_server, &mut bytes).await {
             let announced = bytes.starts_with(b"HTTP/1.1 1");
             let head = if announced { bytes[..end].to_vec() } else { request::closing(&bytes[..end]) };

@@ -1,4 +1,4 @@
-//! What a confined process must not be able to do, tried from inside.
+//! Tries, from inside, what a confined process must not be able to do.
 
 use std::{
     ffi::OsStr,
@@ -16,16 +16,16 @@ use rustix::{
 
 use crate::{proxy, sys};
 
-/// How long a forbidden connection may take to be refused.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long the refusal of a forbidden connection may take.
+const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long the proxy may take to answer, on a machine with much to do.
-const PROXY_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the proxy may take to answer on a busy machine.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The kernel's events (`NETLINK_KOBJECT_UEVENT`), which any user may listen to and no command needs.
+/// Kernel events (`NETLINK_KOBJECT_UEVENT`), which any user may receive and no command needs.
 const EVENTS: u32 = 15;
 
-/// Tries everything and returns what worked, in words. The UDP packet is judged by whether it arrives, which only the other side knows.
+/// Tries everything and describes what succeeded, except the UDP packet, which the receiver sees.
 pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16, filtered: bool) -> Vec<String> {
     let mut violations = Vec::new();
     if File::create(write).is_ok() {
@@ -34,29 +34,29 @@ pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16, filtered:
     if fs::read(read).is_ok() {
         violations.push("a file outside the work tree could be read".to_owned());
     }
-    if TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, tcp)), PATIENCE).is_ok() {
-        violations.push("a TCP connection out of the sandbox could be made".to_owned());
+    if TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, tcp)), TIMEOUT).is_ok() {
+        violations.push("a TCP connection out of the sandbox succeeded".to_owned());
     }
     if let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
         let _ = socket.send_to(b"escaped", (Ipv4Addr::LOCALHOST, udp));
     }
     if filtered && sys::unshare(UnshareFlags::NEWUSER).is_ok() {
-        violations.push("a user namespace could be made".to_owned());
+        violations.push("a user namespace could be created".to_owned());
     }
     if filtered
         && socket(AddressFamily::NETLINK, SocketType::RAW, NonZero::new(EVENTS).map(Protocol::from_raw))
             .is_ok()
     {
-        violations.push("a socket for the kernel's events could be made".to_owned());
+        violations.push("a socket for kernel events could be created".to_owned());
     }
     violations
 }
 
-/// Asks the proxy for a server of this machine, which it must refuse. Returns what is wrong, in words.
+/// Asks the proxy for a server on this machine, which it must refuse. Returns any problem.
 pub(crate) fn attempt_proxy(tcp: u16) -> Option<String> {
     let ask = || -> std::io::Result<String> {
         let mut proxy = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy::PORT))?;
-        proxy.set_read_timeout(Some(PROXY_PATIENCE))?;
+        proxy.set_read_timeout(Some(PROXY_TIMEOUT))?;
         write!(proxy, "CONNECT 127.0.0.1:{tcp} HTTP/1.1\r\n\r\n")?;
         let mut answer = String::new();
         proxy.take(64).read_to_string(&mut answer)?;
@@ -64,7 +64,7 @@ pub(crate) fn attempt_proxy(tcp: u16) -> Option<String> {
     };
     match ask() {
         Ok(answer) if answer.starts_with("HTTP/1.1 403 ") => None,
-        Ok(_) => Some("the proxy for single hosts leads to others".to_owned()),
-        Err(e) => Some(format!("the proxy for single hosts does not work ({e})")),
+        Ok(_) => Some("the proxy connects to hosts that are not allowed".to_owned()),
+        Err(e) => Some(format!("the proxy does not work: {e}")),
     }
 }

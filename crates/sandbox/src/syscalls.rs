@@ -1,8 +1,9 @@
-//! What a command may not ask the kernel for, by a seccomp filter: what no build or test needs, and what would lead around the rest.
+//! A seccomp filter that refuses system calls which no build or test needs, or which could bypass
+//! the other mechanisms.
 //!
-//! A list of what is refused, not of what is allowed: a compiler of next year may use any new call. The kernel's newest ways around
-//! such a list are closed by name: calls by ring (`io_uring`), by the numbers of x32, and by those of another architecture, which end
-//! the process (SIGSYS).
+//! It lists what is refused, not what is allowed, because next year's compiler may use a new call.
+//! The known ways around such a list are closed explicitly: `io_uring`, x32 call numbers, and the
+//! calls of another architecture, which kill the process (SIGSYS).
 
 use std::{collections::BTreeMap, io};
 
@@ -12,14 +13,14 @@ use seccompiler::{
     TargetArch, apply_filter, sock_filter,
 };
 
-/// What else is in force, and need not be refused here.
+/// Which other mechanisms are in force, so that the filter need not refuse the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Surroundings {
-    /// IPv4 and IPv6 sockets can be made.
+pub(crate) struct Mechanisms {
+    /// IPv4 and IPv6 sockets are allowed.
     pub(crate) internet: bool,
-    /// Unix sockets that can be connected to a path can be made. Pairs that know only each other always can.
+    /// Unix sockets that can connect to a path are allowed. Connected pairs always are.
     pub(crate) unix: bool,
-    /// Processes outside, and the memory and queues of System V that they share, are out of sight.
+    /// Outside processes, and the System V memory and queues that they share, are invisible.
     pub(crate) namespaces: bool,
 }
 
@@ -80,10 +81,10 @@ const REFUSED: &[c_long] = &[
     libc::SYS_ioperm,
 ];
 
-/// The same number everywhere; newer than the `libc` crate's lists.
+/// The same number on all architectures; too new for the `libc` crate.
 const OPEN_TREE_ATTR: c_long = 467;
 
-/// "Function not implemented": programs then take the way that can be judged, or do without.
+/// Refused with "Function not implemented": programs fall back to a call that can be checked.
 const ABSENT: &[c_long] = &[
     libc::SYS_clone3,
     libc::SYS_openat2,
@@ -92,7 +93,7 @@ const ABSENT: &[c_long] = &[
     libc::SYS_io_uring_register,
 ];
 
-/// Namespaces that a process could make for itself, and in which it would have all of root's powers over the kernel.
+/// Namespaces that a process could create, in which it would have root's capabilities.
 const NAMESPACES: &[libc::c_int] = &[
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWNS,
@@ -103,7 +104,7 @@ const NAMESPACES: &[libc::c_int] = &[
     libc::CLONE_NEWCGROUP,
 ];
 
-/// Ways to other processes of the same user that namespaces close.
+/// Access to other processes of the same user, which namespaces prevent.
 const SHARED: &[c_long] = &[
     libc::SYS_shmget,
     libc::SYS_shmat,
@@ -120,7 +121,7 @@ const SHARED: &[c_long] = &[
     libc::SYS_mq_unlink,
 ];
 
-/// Calls that give a file its mode, and the argument it is in. In `openat2` it is out of sight.
+/// Calls that set a file's mode, and the index of that argument. `openat2` hides its own.
 const FILE_MODES: &[(c_long, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_chmod, 1),
@@ -137,25 +138,25 @@ const FILE_MODES: &[(c_long, u8)] = &[
     (libc::SYS_mknodat, 2),
 ];
 
-/// The same number everywhere; newer than the `libc` crate's lists.
+/// The same number on all architectures; too new for the `libc` crate.
 const FCHMODAT2: c_long = 452;
 
-/// The bit that makes a program run as the user whom its file belongs to.
+/// The mode bit that makes a program run as the owner of its file.
 const SET_USER_ID: u64 = 0o4000;
 
 /// Requests that type into, or paste from, a terminal.
 const TERMINAL_REQUESTS: &[u64] = &[0x5412, 0x541c]; // TIOCSTI, TIOCLINUX
 
-/// What is refused, by the error a program sees.
+/// Refused calls and the conditions for refusing them.
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
-/// Puts the filter on this process for good. Also sets `no_new_privs`.
+/// Installs the filter in this process permanently. Also sets `no_new_privs`.
 ///
 /// # Errors
-/// When the kernel has no seccomp filters.
-pub(crate) fn refuse(around: Surroundings) -> io::Result<()> {
+/// Fails if the kernel has no seccomp filters.
+pub(crate) fn refuse(mechanisms: Mechanisms) -> io::Result<()> {
     let problem = |e: &dyn std::fmt::Display| io::Error::other(format!("seccomp: {e}"));
-    let all = rules(around).map_err(|e| problem(&e))?;
+    let all = rules(mechanisms).map_err(|e| problem(&e))?;
     for (errno, rules) in all.into_iter().filter(|(_, rules)| !rules.is_empty()) {
         let refuse = SeccompAction::Errno(errno.unsigned_abs());
         let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| problem(&e))?;
@@ -168,8 +169,8 @@ pub(crate) fn refuse(around: Surroundings) -> io::Result<()> {
     Ok(())
 }
 
-/// A filter for each error, because a filter knows one.
-fn rules(around: Surroundings) -> Result<[(libc::c_int, Rules); 4], seccompiler::BackendError> {
+/// One filter per error code, because a filter can only return one.
+fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompiler::BackendError> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
     let always = |calls: &[c_long]| calls.iter().map(|call| (*call, Vec::new())).collect::<Rules>();
     let when = |argument, op, value: u64| SeccompCondition::new(argument, Dword, op, value);
@@ -184,34 +185,34 @@ fn rules(around: Surroundings) -> Result<[(libc::c_int, Rules); 4], seccompiler:
     let requests = TERMINAL_REQUESTS.iter().map(|request| SeccompRule::new(vec![when(1, Eq, *request)?]));
     not_permitted.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
 
-    // A program of the agent's user that any other user may run as that user.
+    // A set-user-ID program would let any other user run it as the agent's user.
     for (call, mode) in FILE_MODES {
         let rule = SeccompRule::new(vec![when(*mode, MaskedEq(SET_USER_ID), SET_USER_ID)?])?;
         not_permitted.insert(*call, vec![rule]);
     }
 
-    // Packet sockets, VSOCK to the host, Bluetooth, the kernel's cryptography and what else has a family of its own.
+    // Refuse all other families: packet sockets, VSOCK, Bluetooth, kernel cryptography.
     let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
     let other = known.iter().map(|f| when(0, Ne, family(*f))).collect::<Result<Vec<_>, _>>()?;
-    // Of netlink only what lists a machine's own addresses (NETLINK_ROUTE, 0), not firewalls or audit.
+    // Of netlink, allow only NETLINK_ROUTE (0), which lists addresses, and not firewalls or audit.
     let netlink = vec![when(0, Eq, family(libc::AF_NETLINK))?, when(2, Ne, 0)?];
     let other = vec![SeccompRule::new(other)?, SeccompRule::new(netlink)?];
     let no_such_family = Rules::from([(libc::SYS_socket, other.clone()), (libc::SYS_socketpair, other)]);
 
     let mut denied = Rules::new();
     let mut families = Vec::new();
-    if !around.internet {
+    if !mechanisms.internet {
         families.extend([libc::AF_INET, libc::AF_INET6]);
     }
-    if !around.unix {
+    if !mechanisms.unix {
         families.push(libc::AF_UNIX);
-        // A pair of datagram sockets can be sent elsewhere by address.
+        // A datagram socket of a pair can still send to any address.
         let datagrams = vec![when(1, MaskedEq(0xf), family(libc::SOCK_DGRAM))?];
         denied.insert(libc::SYS_socketpair, vec![SeccompRule::new(datagrams)?]);
     }
-    if !around.namespaces {
+    if !mechanisms.namespaces {
         denied.extend(always(SHARED));
-        // Limits of other processes; 0 is this one.
+        // Refuse changing limits of other processes; 0 is this one.
         let of_others = vec![when(0, Ne, 0)?];
         denied.insert(libc::SYS_prlimit64, vec![SeccompRule::new(of_others)?]);
     }
@@ -227,7 +228,7 @@ fn rules(around: Surroundings) -> Result<[(libc::c_int, Rules); 4], seccompiler:
     ])
 }
 
-/// Instructions that go before a filter: calls by the numbers of x32, which would pass it by, do not exist.
+/// Instructions before a filter that make x32 calls fail, which it would not recognize.
 fn refuse_x32() -> Vec<sock_filter> {
     const X32: u32 = 0x4000_0000;
     const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, at offset 0 of seccomp_data

@@ -1,6 +1,5 @@
-//! What a command sees of the file system: the policy resolved against this machine into lists of existing, canonical paths.
-//!
-//! Everything not listed is unreadable. The lists are computed once per sandbox and travel to the launcher with every command.
+//! The part of the file system that a command sees: the policy, resolved to lists of existing,
+//! canonical paths. Anything not listed is unreadable.
 
 use std::{
     collections::BTreeSet,
@@ -11,29 +10,29 @@ use std::{
 
 use crate::{Network, Policy, caches};
 
-/// Lists of absolute paths that exist. They are kept as `OsString`, which can be any bytes in JSON.
+/// Lists of existing absolute paths, as `OsString`s, which JSON can hold whatever their bytes.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct View {
     /// The work tree.
     pub(crate) root: OsString,
     /// The private temporary directory.
     pub(crate) tmp: OsString,
-    /// Read and execute.
+    /// Paths that can be read and executed.
     pub(crate) read: Vec<OsString>,
-    /// The home directory, if there is one.
+    /// The home directory, or empty.
     pub(crate) home: OsString,
-    /// Caches that get a layer of the session's own, and the folder for these layers.
+    /// Caches that get an overlay, and the directory for these overlays.
     pub(crate) caches: Vec<OsString>,
     pub(crate) layers: OsString,
-    /// Everything that can be done with files.
+    /// Paths with full access.
     pub(crate) write: Vec<OsString>,
-    /// What file permissions do not protect in `/etc` because the agent runs as root.
+    /// Files in `/etc` that permissions do not protect, because the agent runs as root.
     pub(crate) secrets: Vec<OsString>,
-    /// Read-only although inside a writable directory.
+    /// Read-only paths inside writable directories.
     pub(crate) protect: Vec<OsString>,
-    /// Directories that are replaced by empty ones, where mounts are allowed; what is listed above stays visible in them.
+    /// Directories to replace by empty ones. The paths listed above stay visible.
     pub(crate) hide: Vec<OsString>,
-    /// Symbolic links in hidden directories that lead to something readable: where they stand, and where they point.
+    /// Symbolic links in hidden directories to readable paths: their path and target.
     pub(crate) links: Vec<(OsString, OsString)>,
 }
 
@@ -61,7 +60,7 @@ const SYSTEM: &[&str] = &[
     "/sys",
 ];
 
-/// In `/etc`, what only root may read and therefore must be left out when the agent runs as root.
+/// Files in `/etc` that only root may read. They are excluded when the agent runs as root.
 const ETC_SECRETS: &[&str] = &[
     "shadow",
     "shadow-",
@@ -83,7 +82,7 @@ const ETC_SECRETS: &[&str] = &[
     "ppp",
 ];
 
-/// Toolchains, their caches and their settings in a home directory; folders that may hold keys are named part by part.
+/// Toolchains, their caches and settings in a home directory, without parts that may hold keys.
 const HOME: &[&str] = &[
     ".cargo/bin",
     ".cargo/registry",
@@ -194,18 +193,18 @@ const TOOLCHAIN_VARIABLES: &[&str] = &[
     "NIX_SSL_CERT_FILE",
 ];
 
-/// Directories in which sockets and files of other programs live.
+/// Directories with sockets and files of other programs.
 const SHARED: &[&str] = &["/run", "/tmp", "/var/tmp", "/dev/shm"];
 
-/// Most entries of a `PATH` directory in the home directory that are looked at for links leading elsewhere.
+/// The most entries of a `PATH` directory to check for links that lead elsewhere.
 const PATH_ENTRIES: usize = 1_000;
 
 impl View {
-    /// Resolves a policy. `tmp` is the private temporary directory, `layers` the place for what is changed in caches, `root_user` says whether file permissions will not protect
-    /// anything.
+    /// Resolves a policy. `tmp` is the private temporary directory, `layers` the directory for the
+    /// overlays of caches. `root_user` means that file permissions protect nothing.
     ///
     /// # Errors
-    /// When the work tree or a path that was asked for does not exist.
+    /// Fails if the work tree or a requested path does not exist.
     pub(crate) fn resolve(policy: &Policy, tmp: &Path, layers: &Path, root_user: bool) -> io::Result<Self> {
         let canonical = |path: &Path| {
             fs::canonicalize(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
@@ -260,7 +259,7 @@ impl View {
         hide.extend(top_level_directories()?.filter(|dir| !paths.read.contains(dir)));
         hide.extend(home.clone().map(|h| if h.starts_with("/home") { PathBuf::from("/home") } else { h }));
         hide.retain(|dir| dir.is_dir() && !dir.is_symlink() && dir.parent().is_some());
-        // A hidden directory may contain the work tree, but not be a part of it.
+        // A hidden directory may contain the work tree, but not be part of it.
         hide.retain(|dir| !write.iter().chain(&policy.extra_read).any(|shown| dir.starts_with(shown)));
 
         let strings = |paths: BTreeSet<PathBuf>| outermost(paths).into_iter().map(Into::into).collect();
@@ -280,13 +279,13 @@ impl View {
     }
 }
 
-/// The directories of `/` that hold files, and with them sockets, of whatever kind.
+/// The directories in `/` that may hold files, and therefore sockets.
 fn top_level_directories() -> io::Result<impl Iterator<Item = PathBuf>> {
     let entries = fs::read_dir("/")?.flatten().map(|entry| entry.path());
     Ok(entries.filter(|dir| !["/dev", "/proc", "/sys"].iter().any(|kept| dir == Path::new(kept))))
 }
 
-/// What may be read, while it is collected.
+/// The readable paths, while they are collected.
 struct Readable {
     home: Option<PathBuf>,
     read: BTreeSet<PathBuf>,
@@ -294,7 +293,7 @@ struct Readable {
 }
 
 impl Readable {
-    /// Adds a path if it exists. A home directory as a whole, or what contains one, is never added.
+    /// Adds a path if it exists. Never adds a home directory or a directory that contains one.
     fn add(&mut self, path: &Path) {
         if !path.is_absolute() {
             return;
@@ -310,7 +309,8 @@ impl Readable {
         self.read.insert(canonical);
     }
 
-    /// Adds a directory of `PATH`: its programs, the libraries beside it, and, in a home directory, what its links lead to.
+    /// Adds a directory of `PATH`, the libraries next to it and, below home, the targets of its
+    /// links.
     fn add_program_directory(&mut self, dir: &Path) {
         self.add(dir);
         if let (Some("bin" | "sbin"), Some(parent)) = (dir.file_name().and_then(|n| n.to_str()), dir.parent())
@@ -329,10 +329,10 @@ impl Readable {
     }
 }
 
-/// The repository's own data: readable wherever it lies, and what of it lies in the work tree must not be written.
+/// Adds the repository's own data to the readable paths, and returns what to keep read-only.
 fn git_directories(root: &Path, paths: &mut Readable) -> Vec<PathBuf> {
     let git = root.join(".git");
-    // A link could lead anywhere.
+    // The link itself may lead anywhere.
     if git.is_symlink()
         && git.join("HEAD").is_file()
         && git.join("objects").is_dir()
@@ -346,10 +346,10 @@ fn git_directories(root: &Path, paths: &mut Readable) -> Vec<PathBuf> {
     if git.exists() && !git.is_symlink() { vec![git] } else { Vec::new() }
 }
 
-/// The repository of a linked worktree, whose `.git` is a file. The repository must name the worktree in turn: a `.git` file that
-/// came with untrusted content could name any directory.
+/// The repository of a linked worktree, whose `.git` is a file. The repository must point back to
+/// the worktree: a `.git` file from untrusted content could name any directory.
 fn common_directory(root: &Path, git: &Path) -> Option<PathBuf> {
-    // Neither a pipe nor a device.
+    // Not a pipe or a device.
     git.is_file().then_some(())?;
     let text = fs::read_to_string(git).ok()?;
     let dir = fs::canonicalize(root.join(text.strip_prefix("gitdir:")?.trim())).ok()?;
@@ -358,11 +358,11 @@ fn common_directory(root: &Path, git: &Path) -> Option<PathBuf> {
     (back == git && dir.parent()?.ends_with("worktrees")).then(|| common.to_owned())
 }
 
-/// Leaves out what lies below another path of the set.
+/// Drops paths that are below another path of the set.
 fn outermost(paths: BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let mut kept: Vec<PathBuf> = Vec::new();
     for path in paths {
-        // A set is sorted component by component, so an ancestor comes first.
+        // The set is sorted by component, so an ancestor comes first.
         if !kept.last().is_some_and(|last| path.starts_with(last)) {
             kept.push(path);
         }
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_linked_from_path_is_readable_where_it_really_is() {
+    fn the_target_of_a_program_linked_from_path_is_readable() {
         let home = home_with(&["src/tool/run", "work/a", "tools/bin/other"]);
         std::os::unix::fs::symlink(home.path().join("src/tool/run"), home.path().join("tools/bin/run"))
             .unwrap();
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_git_file_cannot_open_a_directory_that_does_not_know_it() {
+    fn a_git_file_cannot_open_a_directory_that_does_not_point_back() {
         let home = home_with(&[".ssh/worktrees/w/HEAD", "w/a"]);
         let secret = home.path().join(".ssh/worktrees/w");
         fs::write(home.path().join("w/.git"), format!("gitdir: {}\n", secret.display())).unwrap();

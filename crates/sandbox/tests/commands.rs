@@ -1,6 +1,7 @@
-//! Commands from start to end: what is kept of their output, how they end, what is left of them.
+//! Commands from start to end: what is kept of their output, how they end, and what they leave
+//! behind.
 
-#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[allow(dead_code, reason = "each test file uses its part")]
 mod support;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use sandbox::{Command, Level, Network, OutputLimits, Policy, SandboxError, Status};
 use support::{Fixture, alive};
 
-/// For commands that are meant to run into it.
+/// For commands that are meant to exceed it.
 const SHORT: Duration = Duration::from_secs(1);
 
 #[tokio::test]
@@ -22,7 +23,7 @@ async fn a_command_runs_in_the_work_tree_and_its_output_comes_back_in_order() {
 }
 
 #[tokio::test]
-async fn nothing_that_a_fast_command_prints_is_lost() {
+async fn no_output_of_a_fast_command_is_lost() {
     let fixture = Fixture::new();
     let sandbox = fixture.on();
     for _ in 0..50 {
@@ -36,7 +37,7 @@ async fn nothing_that_a_fast_command_prints_is_lost() {
 }
 
 #[tokio::test]
-async fn a_program_that_does_not_exist_is_told_apart_from_one_that_fails() {
+async fn a_missing_program_is_distinguished_from_a_failing_one() {
     let fixture = Fixture::new();
     let error = fixture.on().run(Command::new("no-such-program", [""; 0])).await.unwrap_err();
     assert!(matches!(error, SandboxError::Start { missing: true, .. }), "{error}");
@@ -58,7 +59,7 @@ async fn standard_input_is_empty_and_there_is_no_terminal() {
 }
 
 #[tokio::test]
-async fn the_environment_is_what_the_policy_says_and_nothing_else() {
+async fn the_environment_is_exactly_that_of_the_policy() {
     let fixture = Fixture::new();
     let policy = Policy {
         env: vec![("PATH".into(), "/usr/bin:/bin".into()), ("A".into(), "policy".into())],
@@ -84,7 +85,7 @@ async fn the_environment_is_what_the_policy_says_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_command_that_does_not_end_is_asked_to_and_its_last_words_are_kept() {
+async fn a_command_that_exceeds_its_timeout_is_terminated_and_its_output_is_kept() {
     let fixture = Fixture::new();
     let line = "trap 'echo goodbye; exit 1' TERM; echo started; while :; do sleep 0.05; done";
     let done = fixture.on().run(Command { timeout: SHORT, ..Command::shell(line) }).await.unwrap();
@@ -96,7 +97,7 @@ async fn a_command_that_does_not_end_is_asked_to_and_its_last_words_are_kept() {
 }
 
 #[tokio::test]
-async fn a_command_that_ignores_being_asked_is_killed() {
+async fn a_command_that_ignores_sigterm_is_killed() {
     for level in [Level::On, Level::Off] {
         let fixture = Fixture::new();
         let sandbox = fixture.with(Policy { level, ..fixture.policy() });
@@ -107,12 +108,12 @@ async fn a_command_that_ignores_being_asked_is_killed() {
 }
 
 #[tokio::test]
-async fn what_a_command_leaves_behind_is_dead_when_it_returns() {
+async fn everything_a_command_started_is_dead_when_it_returns() {
     for level in [Level::On, Level::Off] {
         let fixture = Fixture::new();
         let sandbox = fixture.with(Policy { level, ..fixture.policy() });
         let mark = fixture.unique();
-        // A background process, one in a session of its own that ignores SIGTERM, and one that was orphaned twice over.
+        // A background process, one in its own session that ignores SIGTERM, and a double orphan.
         let line = format!(
             "sleep 1000.{mark} & setsid sh -c 'trap \"\" TERM; sleep 1000.{mark}; :' & (setsid sleep 1000.{mark} &) ; echo done"
         );
@@ -123,7 +124,7 @@ async fn what_a_command_leaves_behind_is_dead_when_it_returns() {
 }
 
 #[tokio::test]
-async fn output_of_the_background_still_arrives_for_a_moment() {
+async fn background_output_still_arrives_for_a_moment() {
     let fixture = Fixture::new();
     let done = fixture.on().run(Command::shell("(sleep 0.02; echo late) & echo early")).await.unwrap();
     assert_eq!(done.output.text(), "early\nlate\n");
@@ -146,7 +147,7 @@ async fn dropping_the_future_kills_the_command_and_its_children() {
 }
 
 #[tokio::test]
-async fn a_flood_is_stopped_and_its_ends_are_kept() {
+async fn a_flood_is_stopped_and_its_beginning_and_end_are_kept() {
     let fixture = Fixture::new();
     let output = OutputLimits { total_bytes: 1 << 20, ..OutputLimits::bytes(100) };
     let log = fixture.home().join("logs/flood.txt");
@@ -182,7 +183,7 @@ print("v6")'"#;
 }
 
 #[tokio::test]
-async fn without_any_network_not_even_loopback_answers() {
+async fn without_network_not_even_loopback_answers() {
     let fixture = Fixture::new();
     let sandbox = fixture.with(Policy { network: Network::None, ..fixture.policy() });
     let line = r#"python3 -c '
@@ -196,7 +197,7 @@ socket.create_connection(server.getsockname())'"#;
 async fn temporary_files_go_to_a_directory_of_the_session() {
     let fixture = Fixture::new();
     let sandbox = fixture.on();
-    // The way to a launcher that itself lies below /tmp stands there too.
+    // The path of a launcher below /tmp is visible there too.
     let write = "echo kept > /tmp/file && echo kept > $TMPDIR/other && mktemp > /dev/null && \
                  ls /tmp | grep -cE '^(file|other|tmp[.].*)$'";
     assert_eq!(sandbox.run(Command::shell(write)).await.unwrap().output.text(), "3\n");
@@ -205,7 +206,7 @@ async fn temporary_files_go_to_a_directory_of_the_session() {
 }
 
 #[tokio::test]
-async fn git_can_be_asked_but_not_told() {
+async fn git_is_readable_but_not_writable() {
     let fixture = Fixture::new();
     let root = fixture.root();
     std::fs::remove_dir_all(root.join(".git")).unwrap();
@@ -245,7 +246,7 @@ async fn a_read_only_work_tree_is_not_written() {
 }
 
 #[tokio::test]
-async fn further_paths_can_be_opened() {
+async fn additional_paths_can_be_allowed() {
     let fixture = Fixture::new();
     let (read, write) = (fixture.home().join("other"), fixture.home().join("results"));
     std::fs::create_dir(&write).unwrap();
@@ -261,7 +262,7 @@ async fn further_paths_can_be_opened() {
 }
 
 #[tokio::test]
-async fn a_path_that_does_not_exist_is_named_at_once() {
+async fn a_missing_path_is_reported_at_once() {
     let fixture = Fixture::new();
     let policy = Policy { extra_read: vec!["/no/such/place".into()], ..fixture.policy() };
     let error = sandbox::Sandbox::new(policy, vec![support::launcher().into()]).unwrap_err();

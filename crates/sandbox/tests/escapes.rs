@@ -1,7 +1,7 @@
-//! Attempts to get out, each shown to succeed without the sandbox and to fail in it; as the user who runs the tests, and, where that
-//! is root, also as an ordinary one.
+//! Attempts to break out. Each is shown to succeed without the sandbox and to fail in it, as the
+//! user who runs the tests and, if that is root, also as an ordinary user.
 
-#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod attempts;
 #[allow(dead_code, reason = "each test file uses its part")]
@@ -23,16 +23,22 @@ use std::{
 };
 
 use attempts::{ATTEMPTS, ATTEMPTS_OF_ROOT, SECRETS, THROUGH_WITHOUT_NAMESPACES};
-use sandbox::{Command, Level, Policy, Sandbox};
+use sandbox::{Command, Level, Overrides, Policy, Sandbox};
 use support::Fixture;
 
-/// Runs a line in a fresh place, and says what it printed where that is not what was to be expected.
+/// Runs a line in a fresh fixture. Returns its output if the outcome is not the expected one.
 async fn attempt(line: &str, level: Level, landlock: bool, escapes: bool) -> Option<String> {
-    // Where namespaces are refused they are, to bubblewrap too; what it does is tried apart.
-    attempt_with(line, escapes, |policy| Policy { level, landlock, bubblewrap: false, ..policy }).await
+    // bubblewrap is tested separately.
+    let overrides = Overrides { no_landlock: !landlock, no_bubblewrap: true, ..Overrides::default() };
+    attempt_with(line, escapes, overrides, |policy| Policy { level, ..policy }).await
 }
 
-async fn attempt_with(line: &str, escapes: bool, policy: impl FnOnce(Policy) -> Policy) -> Option<String> {
+async fn attempt_with(
+    line: &str,
+    escapes: bool,
+    overrides: Overrides,
+    policy: impl FnOnce(Policy) -> Policy,
+) -> Option<String> {
     let fixture = Fixture::new();
     fs::write(fixture.home().join("other/victim"), "").unwrap();
     fs::write(fixture.root().join("calls.py"), include_str!("attempts/calls.py")).unwrap();
@@ -42,7 +48,7 @@ async fn attempt_with(line: &str, escapes: bool, policy: impl FnOnce(Policy) -> 
         fs::write(path, "secret").unwrap();
     }
     let outside = Outside::new(&fixture);
-    let sandbox = fixture.with(policy(fixture.policy()));
+    let sandbox = fixture.with_overrides(policy(fixture.policy()), overrides);
     let line = match line.strip_prefix("calls ") {
         Some(name) => format!("exec python3 -S calls.py {name}"),
         None => line.to_owned(),
@@ -52,8 +58,8 @@ async fn attempt_with(line: &str, escapes: bool, policy: impl FnOnce(Policy) -> 
     (text.contains("escaped") != escapes).then_some(text)
 }
 
-/// Each has to succeed without the sandbox, and to fail with it, apart from those that are listed as getting through. What the sandbox
-/// does with Landlock makes no difference to the first.
+/// Every attempt must succeed without the sandbox and fail in it, except those in `through`.
+/// Landlock makes no difference without the sandbox.
 async fn attempt_all(
     attempts: impl Iterator<Item = (String, String)>,
     landlock: bool,
@@ -91,22 +97,22 @@ fn is_root() -> bool {
 }
 
 #[tokio::test]
-async fn no_attempt_to_get_out_succeeds() {
+async fn no_attempt_succeeds() {
     assert!(attempt_all(by_any_user(), true, &[]).await >= 60);
 }
 
 #[tokio::test]
-async fn no_attempt_of_root_to_get_out_succeeds() {
+async fn no_attempt_of_root_succeeds() {
     if is_root() {
         attempt_all(named(ATTEMPTS_OF_ROOT), true, &[]).await;
     }
 }
 
-/// Runs the first test again as an ordinary user, from a place which that user can read.
+/// Runs the first test again as an ordinary user, in a directory that the user can read.
 #[test]
 fn no_attempt_of_an_ordinary_user_succeeds() {
     if !is_root() {
-        return; // the first test has done it
+        return; // covered by the first test
     }
     const NOBODY: u32 = 65_534;
     let place = tempfile::tempdir_in(support::place()).unwrap();
@@ -115,7 +121,7 @@ fn no_attempt_of_an_ordinary_user_succeeds() {
     fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
     fs::copy(support::launcher(), &launcher).unwrap();
     let output = std::process::Command::new(test)
-        .args(["--exact", "no_attempt_to_get_out_succeeds"])
+        .args(["--exact", "no_attempt_succeeds"])
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env(support::PLACE, place.path())
@@ -143,7 +149,7 @@ async fn descriptors_that_the_agent_left_open_are_closed() {
 }
 
 #[tokio::test]
-async fn the_self_test_passes_and_says_what_is_enforced() {
+async fn the_self_test_passes_and_reports_what_is_enforced() {
     let fixture = Fixture::new();
     let report = fixture.on().self_test().await.unwrap();
     assert!(report.enforced && report.network_isolated, "{report:?}");
@@ -152,7 +158,7 @@ async fn the_self_test_passes_and_says_what_is_enforced() {
 }
 
 #[tokio::test]
-async fn a_launcher_that_does_not_work_stops_the_run_and_names_the_flag() {
+async fn a_broken_launcher_stops_the_run_and_names_the_flag() {
     let fixture = Fixture::new();
     let sandbox = Sandbox::new(fixture.policy(), vec!["/bin/true".into()]).unwrap();
     let error = sandbox.run(Command::shell("echo unconfined > ran")).await.unwrap_err();
@@ -160,7 +166,7 @@ async fn a_launcher_that_does_not_work_stops_the_run_and_names_the_flag() {
     assert!(!fixture.root().join("ran").exists());
 }
 
-/// The other side of the attempts: servers, and a process that does nothing.
+/// The targets of the attempts: servers, and a process that does nothing.
 struct Outside {
     process: std::process::Child,
     segment: String,
@@ -195,7 +201,7 @@ impl Outside {
     }
 }
 
-/// Servers that answer whoever gets to them, until this process ends.
+/// Servers that answer everyone, until this process ends.
 fn serve_tcp(address: &str) -> u16 {
     let listener = TcpListener::bind(address).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -232,49 +238,54 @@ impl Drop for Outside {
 }
 
 #[tokio::test]
-async fn where_single_hosts_are_allowed_nothing_else_is_open() {
+async fn with_allowed_hosts_no_attempt_succeeds() {
     let hosts = vec!["example.org".parse().unwrap()];
     let mut through = Vec::new();
     for (name, line) in by_any_user() {
         let with_hosts = |policy| Policy { hosts: hosts.clone(), ..policy };
-        through.extend(attempt_with(&line, false, with_hosts).await.map(|text| format!("{name}: {text}")));
+        through.extend(
+            attempt_with(&line, false, Overrides::default(), with_hosts)
+                .await
+                .map(|text| format!("{name}: {text}")),
+        );
     }
     assert_eq!(through, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn where_there_is_no_landlock_namespaces_and_seccomp_stop_all_of_it() {
+async fn without_landlock_namespaces_and_seccomp_stop_every_attempt() {
     let of_root = named(if is_root() { ATTEMPTS_OF_ROOT } else { &[] });
     attempt_all(by_any_user().chain(of_root), false, &[]).await;
 }
 
 #[tokio::test]
-async fn where_namespaces_are_refused_landlock_and_seccomp_stop_all_but_what_is_listed() {
+async fn without_namespaces_landlock_and_seccomp_stop_all_but_the_listed_attempts() {
     if support::namespaces_are_refused(
-        "where_namespaces_are_refused_landlock_and_seccomp_stop_all_but_what_is_listed",
+        "without_namespaces_landlock_and_seccomp_stop_all_but_the_listed_attempts",
     ) {
-        // Namespaces cannot be made without the sandbox either.
+        // Here namespaces cannot be created without the sandbox either.
         let attempts = by_any_user().filter(|(name, _)| !name.contains("namespace"));
         attempt_all(attempts, true, THROUGH_WITHOUT_NAMESPACES).await;
     }
 }
 
 #[tokio::test]
-async fn where_namespaces_are_refused_what_does_not_work_is_said_and_nothing_is_left() {
+async fn without_namespaces_the_gaps_are_reported_and_nothing_is_left_running() {
     if !support::namespaces_are_refused(
-        "where_namespaces_are_refused_what_does_not_work_is_said_and_nothing_is_left",
+        "without_namespaces_the_gaps_are_reported_and_nothing_is_left_running",
     ) {
         return;
     }
     let fixture = Fixture::new();
-    let sandbox = fixture.with(Policy { bubblewrap: false, ..fixture.policy() });
+    let sandbox =
+        fixture.with_overrides(fixture.policy(), Overrides { no_bubblewrap: true, ..Overrides::default() });
     let report = sandbox.probe().await.unwrap();
     assert!(
         report.enforced && report.seccomp && !report.user_namespaces && report.network_isolated,
         "{report:?}"
     );
-    for said in ["loopback too", ".git is writable", "Refused by this system"] {
-        assert!(report.lines.iter().any(|l| l.contains(said)), "{report:?}");
+    for output in ["even on loopback", ".git is writable", "Refused by this system"] {
+        assert!(report.lines.iter().any(|l| l.contains(output)), "{report:?}");
     }
     let mark = fixture.unique();
     let line = format!("echo in > inside; setsid sleep 1000.{mark} &");
@@ -284,13 +295,13 @@ async fn where_namespaces_are_refused_what_does_not_work_is_said_and_nothing_is_
 }
 
 #[tokio::test]
-async fn where_namespaces_are_refused_to_us_and_not_to_bubblewrap_nothing_gets_through() {
-    const TEST: &str = "where_namespaces_are_refused_to_us_and_not_to_bubblewrap_nothing_gets_through";
+async fn with_namespaces_from_bubblewrap_no_attempt_succeeds() {
+    const TEST: &str = "with_namespaces_from_bubblewrap_no_attempt_succeeds";
     if !["/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap"]
         .iter()
         .any(|p| std::path::Path::new(p).exists())
     {
-        // On the terminal, also where the output of tests is captured.
+        // Write to the terminal even if the output of tests is captured.
         let _ = writeln!(
             std::io::stderr(),
             "NOT RUN: {TEST}, because there is no bwrap; apt-get install bubblewrap"
@@ -305,15 +316,18 @@ async fn where_namespaces_are_refused_to_us_and_not_to_bubblewrap_nothing_gets_t
     assert!(report.summary.starts_with("namespaces (bubblewrap), Landlock "), "{report:?}");
     let mut through = Vec::new();
     for (name, line) in by_any_user().filter(|(name, _)| !name.contains("namespace")) {
-        through
-            .extend(attempt_with(&line, false, |policy| policy).await.map(|text| format!("{name}: {text}")));
+        through.extend(
+            attempt_with(&line, false, Overrides::default(), |policy| policy)
+                .await
+                .map(|text| format!("{name}: {text}")),
+        );
     }
     assert_eq!(through, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn where_bubblewrap_makes_the_namespaces_commands_work_as_elsewhere() {
-    const TEST: &str = "where_bubblewrap_makes_the_namespaces_commands_work_as_elsewhere";
+async fn with_namespaces_from_bubblewrap_commands_work() {
+    const TEST: &str = "with_namespaces_from_bubblewrap_commands_work";
     if !["/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap"]
         .iter()
         .any(|p| std::path::Path::new(p).exists())
@@ -338,7 +352,7 @@ async fn where_bubblewrap_makes_the_namespaces_commands_work_as_elsewhere() {
     let asked =
         "python3 -Sc \"import urllib.request as u; u.urlopen('http://127.0.0.1.example.org/')\"; true";
     let done = sandbox.run(Command::shell(asked)).await.unwrap();
-    assert_eq!(done.refused, ["network: refused 127.0.0.1.example.org:80, not among the allowed hosts"]);
+    assert_eq!(done.refused, ["network: refused 127.0.0.1.example.org:80: not an allowed host"]);
     let mark = fixture.unique();
     let line = format!("echo in > inside; echo x > /tmp/x; cat /tmp/x; setsid sleep 1000.{mark} & exit 7");
     let done = sandbox.run(Command::shell(line)).await.unwrap();

@@ -1,19 +1,21 @@
-//! Commands that hang, hide or flood: each ends within its limit, nothing of it is left running, and what it printed before is kept.
+//! Commands that hang, hide or flood. Each ends within its limit, leaves nothing running, and keeps
+//! its earlier output.
 
-#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[allow(dead_code, reason = "each test file uses its part")]
 mod support;
 
 use std::time::Duration;
 
-use sandbox::{Command, Level, Policy, Status};
+use sandbox::{Command, Level, Overrides, Policy, Status};
 use support::{Fixture, alive};
 
-/// For commands that are meant to run into it.
+/// For commands that are meant to exceed it.
 const SHORT: Duration = Duration::from_millis(700);
 
-/// Shell lines, `MARK` being what is looked for afterwards, and how they have to end. All print `useful` first.
+/// Shell lines and how they must end. `MARK` is what to search for afterwards. All print `useful`
+/// first.
 const HANGS: &[(&str, &str, Status)] = &[
     ("reads standard input", "cat; read x; python3 -c 'input()' 2>/dev/null; exit 0", Status::Exited(0)),
     (
@@ -64,7 +66,8 @@ os.execvp(\"sleep\", [\"sleep\", \"MARK\"])'",
 async fn hang_all(level: Level, bubblewrap: bool) {
     for (name, line, end) in HANGS {
         let fixture = Fixture::new();
-        let sandbox = fixture.with(Policy { level, bubblewrap, ..fixture.policy() });
+        let overrides = Overrides { no_bubblewrap: !bubblewrap, ..Overrides::default() };
+        let sandbox = fixture.with_overrides(Policy { level, ..fixture.policy() }, overrides);
         let mark = format!("1000.{}", fixture.unique());
         let line = format!("echo useful; {}", line.replace("MARK", &mark));
         let done = sandbox.run(Command { timeout: SHORT, ..Command::shell(line) }).await.unwrap();
@@ -75,27 +78,27 @@ async fn hang_all(level: Level, bubblewrap: bool) {
 }
 
 #[tokio::test]
-async fn whatever_hangs_ends_and_nothing_of_it_is_left() {
+async fn every_hang_ends_and_leaves_nothing_running() {
     hang_all(Level::On, false).await;
 }
 
 #[tokio::test]
-async fn also_without_the_sandbox() {
+async fn every_hang_ends_without_the_sandbox() {
     hang_all(Level::Off, false).await;
 }
 
 #[tokio::test]
-async fn also_where_namespaces_are_refused() {
-    if support::namespaces_are_refused("also_where_namespaces_are_refused") {
+async fn every_hang_ends_without_namespaces() {
+    if support::namespaces_are_refused("every_hang_ends_without_namespaces") {
         hang_all(Level::On, false).await;
-        // The same again where there is no bubblewrap.
+        // Again with bubblewrap, if it is installed.
         hang_all(Level::On, true).await;
     }
 }
 
-/// What floods, and how much of it there has to be; the beginning and the end are kept, whatever it is.
+/// The kind and the size of the flood differ; the beginning and the end are always kept.
 #[tokio::test]
-async fn a_flood_of_any_kind_is_stopped_at_its_limit_and_what_is_kept_is_small() {
+async fn every_kind_of_flood_is_stopped_at_its_limit_and_little_is_kept() {
     let limit = Command::shell("").output.total_bytes;
     for (name, line) in [
         ("a gigabyte", "echo useful; head -c 1000000000 /dev/zero"),
@@ -111,7 +114,7 @@ async fn a_flood_of_any_kind_is_stopped_at_its_limit_and_what_is_kept_is_small()
         let done = fixture.on().run(command).await.unwrap();
         assert_eq!(done.status, Status::LimitReached, "{name}");
         let output = &done.output;
-        // More comes until the last process is dead.
+        // It prints until the last process is dead.
         assert!(
             output.total_bytes > limit && output.total_bytes < limit + (64 << 20),
             "{name}: {}",

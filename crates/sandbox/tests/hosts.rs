@@ -1,6 +1,7 @@
-//! Named hosts: what was allowed is reached through the proxy, and nothing else is, however it is asked for.
+//! Named hosts: allowed hosts are reached through the proxy, and nothing else is, however it is
+//! requested.
 
-#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[allow(dead_code, reason = "each test file uses its part")]
 mod support;
@@ -12,11 +13,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use sandbox::{Command, Finished, Network, Policy, Sandbox, SandboxError};
+use sandbox::{Command, Finished, Network, Overrides, Policy, Sandbox, SandboxError};
 use support::Fixture;
 
-/// `python3 say.py FIRST [SECOND]`: says something to the proxy, something else when it has answered, and prints all answers, up to a pong.
-const SAY: &str = r#"
+/// `python3 send.py FIRST [SECOND]`: sends something to the proxy, something else once it has
+/// answered, and prints all answers, up to a pong.
+const SEND: &str = r#"
 import os, socket, sys
 host, port = os.environ["HTTP_PROXY"].removeprefix("http://").split(":")
 proxy = socket.create_connection((host, int(port)), 60)
@@ -33,35 +35,35 @@ while b"pong" not in seen and (piece := proxy.recv(65536)):
     seen += piece
 "#;
 
-/// A server of this machine that answers "pong" to each connection, and what it was told.
+/// A server on this machine that answers "pong" on each connection, and the requests it got.
 struct Server {
     port: u16,
-    told: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
     fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let told = Arc::<Mutex<Vec<String>>>::default();
-        let tell = Arc::clone(&told);
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let log = Arc::clone(&requests);
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                let tell = Arc::clone(&tell);
-                std::thread::spawn(move || serve(connection, &tell));
+                let log = Arc::clone(&log);
+                std::thread::spawn(move || serve(connection, &log));
             }
         });
-        Self { port, told }
+        Self { port, requests }
     }
 
-    fn told(&self) -> Vec<String> {
-        self.told.lock().unwrap().clone()
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-/// Reads a head and as much of a body as it tells of, and answers without closing first.
-fn serve(mut connection: TcpStream, tell: &Mutex<Vec<String>>) {
-    tell.lock().unwrap().push("connected".to_owned());
+/// Reads a head and the body it declares, and answers without closing first.
+fn serve(mut connection: TcpStream, log: &Mutex<Vec<String>>) {
+    log.lock().unwrap().push("connected".to_owned());
     let (mut text, mut bytes) = (String::new(), [0; 65_536]);
     let whole = |text: &str| {
         let (head, body) = text.split_once("\r\n\r\n")?;
@@ -74,11 +76,11 @@ fn serve(mut connection: TcpStream, tell: &Mutex<Vec<String>>) {
             Ok(n) => text.push_str(&String::from_utf8_lossy(&bytes[..n])),
         }
     }
-    tell.lock().unwrap().push(text);
+    log.lock().unwrap().push(text);
     let _ =
         connection.write_all(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\npong");
     while let Ok(n @ 1..) = connection.read(&mut bytes) {
-        tell.lock().unwrap().push(format!("more: {}", String::from_utf8_lossy(&bytes[..n])));
+        log.lock().unwrap().push(format!("more: {}", String::from_utf8_lossy(&bytes[..n])));
     }
 }
 
@@ -92,11 +94,12 @@ struct World {
 impl World {
     fn new() -> Self {
         let fixture = Fixture::new();
-        std::fs::write(fixture.root().join("say.py"), SAY).unwrap();
+        std::fs::write(fixture.root().join("send.py"), SEND).unwrap();
         Self { fixture, a: Server::new(), b: Server::new() }
     }
 
-    /// What is allowed by default: the first server, by name and address, and two names that lead elsewhere than their owners may.
+    /// The default hosts: the first server, by name and by address, and names that resolve to
+    /// forbidden addresses.
     fn hosts(&self) -> Vec<String> {
         let (a, b) = (self.a.port, self.b.port);
         vec![
@@ -109,24 +112,29 @@ impl World {
     }
 
     fn policy(&self, hosts: &[String]) -> Policy {
+        Policy { hosts: hosts.iter().map(|h| h.parse().unwrap()).collect(), ..self.fixture.policy() }
+    }
+
+    fn with(&self, policy: Policy, no_bubblewrap: bool) -> Sandbox {
         let here: Vec<IpAddr> = vec!["127.0.0.1".parse().unwrap()];
         let mut names = BTreeMap::new();
         for name in ["a.test", "b.test", "rebound.test", "x.star.test"] {
             names.insert(name.to_owned(), here.clone());
         }
         names.insert("metadata.test".to_owned(), vec!["169.254.169.254".parse().unwrap()]);
-        Policy { hosts: hosts.iter().map(|h| h.parse().unwrap()).collect(), names, ..self.fixture.policy() }
+        let overrides = Overrides { names, no_bubblewrap, ..Overrides::default() };
+        self.fixture.with_overrides(policy, overrides)
     }
 
     fn sandbox(&self) -> Sandbox {
-        self.fixture.with(self.policy(&self.hosts()))
+        self.with(self.policy(&self.hosts()), false)
     }
 
-    async fn say(&self, sandbox: &Sandbox, said: &[&str]) -> Finished {
+    async fn send(&self, sandbox: &Sandbox, messages: &[&str]) -> Finished {
         let place = |text: &&str| {
             text.replace("{a}", &self.a.port.to_string()).replace("{b}", &self.b.port.to_string())
         };
-        let words = ["-S", "say.py"].map(str::to_owned).into_iter().chain(said.iter().map(place));
+        let words = ["-S", "send.py"].map(str::to_owned).into_iter().chain(messages.iter().map(place));
         sandbox.run(Command::new("python3", words)).await.unwrap()
     }
 }
@@ -136,7 +144,7 @@ async fn an_allowed_host_is_reached_by_a_tunnel_and_by_a_plain_request() {
     let world = World::new();
     let sandbox = world.sandbox();
     let get = "GET / HTTP/1.1\r\nHost: a.test:{a}\r\n\r\n";
-    let done = world.say(&sandbox, &["CONNECT a.test:{a} HTTP/1.1\r\nHost: a.test:{a}\r\n\r\n", get]).await;
+    let done = world.send(&sandbox, &["CONNECT a.test:{a} HTTP/1.1\r\nHost: a.test:{a}\r\n\r\n", get]).await;
     let text = done.output.text();
     assert!(
         text.starts_with("HTTP/1.1 200 Connection established") && text.ends_with("\n\npong"),
@@ -144,18 +152,19 @@ async fn an_allowed_host_is_reached_by_a_tunnel_and_by_a_plain_request() {
     );
     assert_eq!(done.refused, Vec::<String>::new());
     let post = "POST http://a.test:{a}/x HTTP/1.1\r\nProxy-Authorization: Basic c2VjcmV0\r\nContent-Length: 5\r\n\r\nhello";
-    let done = world.say(&sandbox, &[post]).await;
+    let done = world.send(&sandbox, &[post]).await;
     assert!(done.output.text().ends_with("Connection: close\n\npong"), "{:?}", done.output.text());
-    let told = world.a.told();
+    let requests = world.a.requests();
     assert!(
-        told.iter()
+        requests
+            .iter()
             .any(|t| t.starts_with("POST /x HTTP/1.1\r\nHost: a.test:") && t.ends_with("\r\n\r\nhello")),
-        "{told:?}"
+        "{requests:?}"
     );
-    assert!(!told.iter().any(|t| t.to_lowercase().contains("proxy-")), "{told:?}");
+    assert!(!requests.iter().any(|t| t.to_lowercase().contains("proxy-")), "{requests:?}");
 }
 
-/// Ways to ask for the second server, which succeed where they are allowed.
+/// Ways to request the second server, which succeed if they are allowed.
 const PLACES: &[(&str, &str)] = &[
     ("another port", "127.0.0.1:{b}"),
     ("another name", "b.test:{b}"),
@@ -167,49 +176,49 @@ const PLACES: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn what_is_not_allowed_is_refused_and_said_and_nobody_is_asked() {
+async fn other_hosts_are_refused_reported_and_never_contacted() {
     let world = World::new();
     let all =
         ["127.0.0.1:{b}", "b.test:{b}", "localhost:{b}"].map(|h| h.replace("{b}", &world.b.port.to_string()));
     let (open, sandbox) =
-        (world.fixture.with(world.policy(&[&world.hosts()[..], &all].concat())), world.sandbox());
+        (world.with(world.policy(&[&world.hosts()[..], &all].concat()), false), world.sandbox());
     for (name, place) in PLACES {
         let tunnel = format!("CONNECT {place} HTTP/1.1\r\n\r\n");
         let plain = format!("GET http://{place}/ HTTP/1.1\r\n\r\n");
         let inside = "GET / HTTP/1.1\r\n\r\n";
-        for said in [&[tunnel.as_str(), inside][..], &[plain.as_str()]] {
-            let done = world.say(&open, said).await;
+        for messages in [&[tunnel.as_str(), inside][..], &[plain.as_str()]] {
+            let done = world.send(&open, messages).await;
             assert!(done.output.text().contains("pong"), "{name}, allowed: {}", done.output.text());
         }
     }
-    let before = world.b.told().len();
+    let before = world.b.requests().len();
     for (name, place) in PLACES {
-        for said in
+        for messages in
             [format!("CONNECT {place} HTTP/1.1\r\n\r\n"), format!("GET http://{place}/ HTTP/1.1\r\n\r\n")]
         {
-            let done = world.say(&sandbox, &[&said]).await;
+            let done = world.send(&sandbox, &[&messages]).await;
             let text = done.output.text();
             assert!(text.starts_with("HTTP/1.1 403 Forbidden\n"), "{name}: {text}");
             let [line] = &done.refused[..] else { panic!("{name}: {:?}", done.refused) };
             assert!(line.starts_with("network: refused ") && text.contains(line), "{name}: {line}");
         }
     }
-    assert_eq!(world.b.told().len(), before);
+    assert_eq!(world.b.requests().len(), before);
 }
 
 #[tokio::test]
-async fn what_leads_nowhere_good_whoever_asks_is_refused() {
+async fn names_that_resolve_to_forbidden_addresses_are_refused() {
     let world = World::new();
     let sandbox = world.sandbox();
     for (place, why) in [
-        ("169.254.169.254:80", "not among the allowed hosts"),
+        ("169.254.169.254:80", "not an allowed host"),
         ("metadata.test:80", "the name leads to 169.254.169.254, no address of the Internet"),
-        ("127.0.0.1:61080", "not among the allowed hosts"),
-        ("0.0.0.0:{b}", "not among the allowed hosts"),
-        ("[::1]:{b}", "not among the allowed hosts"),
-        ("[::]:{b}", "not among the allowed hosts"),
-        ("a.test.evil.test:{a}", "not among the allowed hosts"),
-        ("star.test:{b}", "not among the allowed hosts"),
+        ("127.0.0.1:61080", "not an allowed host"),
+        ("0.0.0.0:{b}", "not an allowed host"),
+        ("[::1]:{b}", "not an allowed host"),
+        ("[::]:{b}", "not an allowed host"),
+        ("a.test.evil.test:{a}", "not an allowed host"),
+        ("star.test:{b}", "not an allowed host"),
         ("127.1:{b}", "names no host"),
         ("0x7f000001:{b}", "names no host"),
         ("2130706433:{b}", "names no host"),
@@ -217,15 +226,15 @@ async fn what_leads_nowhere_good_whoever_asks_is_refused() {
         ("127.0.0.1:{b}:{a}", "names no host"),
         ("127.0.0.1%00.a.test:{a}", "names no host"),
     ] {
-        let done = world.say(&sandbox, &[&format!("CONNECT {place} HTTP/1.1\r\n\r\n")]).await;
+        let done = world.send(&sandbox, &[&format!("CONNECT {place} HTTP/1.1\r\n\r\n")]).await;
         assert!(done.output.text().starts_with("HTTP/1.1 40"), "{place}: {}", done.output.text());
         assert!(done.refused.len() == 1 && done.refused[0].contains(why), "{place}: {:?}", done.refused);
     }
-    assert_eq!(world.b.told(), Vec::<String>::new());
+    assert_eq!(world.b.requests(), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn a_request_cannot_carry_another() {
+async fn a_request_cannot_smuggle_another() {
     let world = World::new();
     let sandbox = world.sandbox();
     let second = "GET http://b.test:{b}/ HTTP/1.1\r\nHost: b.test:{b}\r\n\r\n";
@@ -246,7 +255,7 @@ async fn a_request_cannot_carry_another() {
         ("a line in the path", "GET http://a.test:{a}/\rX: y HTTP/1.1\r\n\r\n"),
         ("not HTTP", "\x16\x03\x01\r\n\r\n"),
     ] {
-        let done = world.say(&sandbox, &[first]).await;
+        let done = world.send(&sandbox, &[first]).await;
         assert!(
             done.output.text().starts_with("HTTP/1.1 400 Bad Request\n"),
             "{name}: {}",
@@ -254,15 +263,15 @@ async fn a_request_cannot_carry_another() {
         );
         assert_eq!(done.refused.len(), 1, "{name}");
     }
-    assert_eq!(world.a.told(), Vec::<String>::new());
-    // Nor can it be followed by one: the connection is its own.
-    world.say(&sandbox, &["GET http://a.test:{a}/ HTTP/1.1\r\n\r\n", second]).await;
-    assert!(!world.a.told().iter().any(|t| t.contains("b.test")), "{:?}", world.a.told());
-    assert_eq!(world.b.told(), Vec::<String>::new());
+    assert_eq!(world.a.requests(), Vec::<String>::new());
+    // A second request on the same connection is not served either.
+    world.send(&sandbox, &["GET http://a.test:{a}/ HTTP/1.1\r\n\r\n", second]).await;
+    assert!(!world.a.requests().iter().any(|t| t.contains("b.test")), "{:?}", world.a.requests());
+    assert_eq!(world.b.requests(), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn programs_find_the_proxy_and_their_own_servers_without_it() {
+async fn programs_find_the_proxy_and_bypass_it_for_their_own_servers() {
     let world = World::new();
     let script = r#"
 import http.server, threading, urllib.request, os
@@ -286,7 +295,7 @@ print(sorted(n for n in os.environ if "PROXY" in n.upper()), "CARGO_NET_OFFLINE"
 }
 
 #[tokio::test]
-async fn many_connections_are_served_and_those_that_say_nothing_hold_nobody_up() {
+async fn many_connections_are_served_and_silent_ones_block_no_other() {
     let world = World::new();
     let script = r#"
 import os, socket, threading
@@ -315,7 +324,7 @@ print(len(pongs))
 }
 
 #[tokio::test]
-async fn a_body_of_any_size_goes_through_a_tunnel_whole() {
+async fn a_large_body_passes_through_a_tunnel_intact() {
     let world = World::new();
     let script = r#"
 import os, socket
@@ -334,31 +343,31 @@ print(one.recv(4096).decode())
     };
     let done = world.sandbox().run(command).await.unwrap();
     assert!(done.output.text().ends_with("pong\n"), "{}", done.output.text());
-    assert!(world.a.told().iter().any(|t| t.len() > 8 << 20));
+    assert!(world.a.requests().iter().any(|t| t.len() > 8 << 20));
 }
 
 #[tokio::test]
-async fn what_is_allowed_is_said_and_holds_for_every_command() {
+async fn the_allowed_hosts_are_reported_and_apply_to_every_command() {
     let world = World::new();
-    let sandbox = world.fixture.with(world.policy(&["example.org".into(), "*.example.net:8443".into()]));
+    let sandbox = world.with(world.policy(&["example.org".into(), "*.example.net:8443".into()]), false);
     let report = sandbox.probe().await.unwrap();
     assert!(report.network_isolated, "{report:?}");
-    let said = "Network: nothing outside can be reached but example.org, *.example.net:8443 through the agent; loopback is the command's own.";
-    assert!(report.lines.iter().any(|line| line == said), "{report:?}");
-    // Without hosts, and with the network open, there is no proxy.
+    let messages = "Network: only example.org, *.example.net:8443 can be reached, through the agent's proxy; loopback is private to the command.";
+    assert!(report.lines.iter().any(|line| line == messages), "{report:?}");
+    // Without hosts, or with an open network, there is no proxy.
     for policy in [world.policy(&[]), Policy { network: Network::Full, ..world.policy(&world.hosts()) }] {
-        let done = world.fixture.with(policy).run(Command::shell("env | grep -i proxy")).await.unwrap();
+        let done = world.with(policy, false).run(Command::shell("env | grep -i proxy")).await.unwrap();
         assert_eq!(done.output.text().replace("GOPROXY=off\n", ""), "");
     }
 }
 
 #[tokio::test]
-async fn where_namespaces_are_refused_hosts_are_refused_with_them() {
-    if !support::namespaces_are_refused("where_namespaces_are_refused_hosts_are_refused_with_them") {
+async fn without_namespaces_a_policy_with_hosts_runs_nothing() {
+    if !support::namespaces_are_refused("without_namespaces_a_policy_with_hosts_runs_nothing") {
         return;
     }
     let world = World::new();
-    let sandbox = world.fixture.with(Policy { bubblewrap: false, ..world.policy(&world.hosts()) });
+    let sandbox = world.with(world.policy(&world.hosts()), true);
     let error = sandbox.run(Command::shell("echo > ran")).await.unwrap_err();
     assert!(matches!(&error, SandboxError::Hosts(why) if why.contains("namespaces")), "{error}");
     assert!(!world.fixture.root().join("ran").exists());

@@ -1,6 +1,7 @@
-//! What a command may use: memory, processes, files, time. Each limit is shown to hold, and not to be in the way below it.
+//! What a command may use: memory, processes, files, time. Each limit holds, and is no obstacle
+//! below it.
 
-#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[allow(dead_code, reason = "each test file uses its part")]
 mod support;
@@ -36,7 +37,7 @@ async fn memory_of_all_processes_together_is_limited() {
 }
 
 #[tokio::test]
-async fn memory_that_processes_share_counts_once() {
+async fn shared_memory_counts_once() {
     let limits = ResourceLimits { memory: 400 << 20, ..ResourceLimits::default() };
     let line = r#"python3 -c '
 import os, time
@@ -53,7 +54,7 @@ print("ended")'"#;
 }
 
 #[tokio::test]
-async fn reserved_memory_that_is_not_used_does_not_count() {
+async fn reserved_but_unused_memory_does_not_count() {
     let limits = ResourceLimits { memory: 100 << 20, ..ResourceLimits::default() };
     let line = "python3 -c 'import mmap, time; m = mmap.mmap(-1, 1 << 40, flags=mmap.MAP_PRIVATE | 0x4000); time.sleep(0.3); print(len(m) >> 40)'";
     let done = run(&Fixture::new(), Level::On, limits, line).await;
@@ -61,16 +62,16 @@ async fn reserved_memory_that_is_not_used_does_not_count() {
 }
 
 #[tokio::test]
-async fn processes_without_end_are_stopped_all_of_them() {
+async fn a_fork_bomb_is_stopped_with_all_its_processes() {
     let limits = ResourceLimits { processes: 200, ..ResourceLimits::default() };
     for level in BOTH {
         let fixture = Fixture::new();
         let mark = fixture.unique();
-        // Without a limit of the kernel's they are made slowly, for the sake of what else runs on this machine.
+        // Without a kernel limit, create them slowly, because other programs run on this machine.
         let pause = if level == Level::On { "" } else { "sleep 0.01;" };
         let line = format!("while :; do setsid sleep 1000.{mark} & {pause} done");
         let done = run(&fixture, level, limits, &line).await;
-        // Where the kernel has a limit of its own, whichever comes first.
+        // Or the kernel's own limit, if it comes first.
         let refused = done.output.text().contains("fork");
         assert!(done.status == Status::TooManyProcesses || refused, "{level:?}: {done:?}");
         assert_eq!(alive(&mark), 0);

@@ -1,7 +1,8 @@
-//! Work in an overlay never reaches the repository; as the user who runs the tests, and, where that is root, also as an ordinary one. Where
-//! the system has no overlays, the tests assert that this is said, and that a copy can be made instead.
+//! Work in an overlay never reaches the repository, as the user who runs the tests and, if that is
+//! root, also as an ordinary user. On systems without overlays, the tests check that this is
+//! reported and that a copy can be made instead.
 
-#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[allow(dead_code, reason = "each test file uses its part")]
 mod support;
@@ -29,35 +30,35 @@ fn sandbox(root: &Path) -> Sandbox {
     Sandbox::new(Policy { env, ..Policy::new(root) }, vec![support::launcher().into()]).unwrap()
 }
 
-/// Asks on behalf of other tests; by itself it shows that the answer does not depend on there being a folder.
+/// Started by other tests to ask. On its own it shows that the directory need not exist.
 #[test]
 fn probe_says_why_not() {
     let launcher = [support::launcher().into_os_string()];
     if let (Some(root), Some(dir)) = (env::var_os(ASK), env::var_os(ASK_DIR)) {
-        let said = overlay::probe(root.as_ref(), dir.as_ref(), &launcher);
-        println!("\noverlay: {}", said.err().unwrap_or_else(|| "yes".into()));
+        let output = overlay::probe(root.as_ref(), dir.as_ref(), &launcher);
+        println!("\noverlay: {}", output.err().unwrap_or_else(|| "yes".into()));
         return;
     }
     let place = tempfile::tempdir_in(support::place()).unwrap();
     let missing = place.path().join("missing");
-    let said = overlay::probe(&missing, place.path(), &launcher).unwrap_err();
-    assert!(said.contains("missing: No such file"), "{said}");
+    let output = overlay::probe(&missing, place.path(), &launcher).unwrap_err();
+    assert!(output.contains("missing: No such file"), "{output}");
     let root = place.path().join("root");
     fs::create_dir(&root).unwrap();
-    let said = overlay::probe(&root, &root.join(".agent/new"), &launcher).unwrap_err();
-    assert_eq!(said, "the folder for the changes lies inside the repository");
-    let said = overlay::probe(&root, &missing, &["/bin/true".into()]).unwrap_err();
-    assert!(said.contains("launcher"), "{said}");
-    let said = overlay::probe(&root, &missing, &["/nowhere/launcher".into()]).unwrap_err();
-    assert!(said.contains("starting the launcher"), "{said}");
+    let output = overlay::probe(&root, &root.join(".agent/new"), &launcher).unwrap_err();
+    assert_eq!(output, "the directory for the changes is inside the repository");
+    let output = overlay::probe(&root, &missing, &["/bin/true".into()]).unwrap_err();
+    assert!(output.contains("launcher"), "{output}");
+    let output = overlay::probe(&root, &missing, &["/nowhere/launcher".into()]).unwrap_err();
+    assert!(output.contains("starting the launcher"), "{output}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "something was left behind");
 }
 
 #[test]
-fn a_file_of_another_owner_is_named_because_an_ordinary_user_could_not_change_it_in_an_overlay() {
+fn a_file_of_another_owner_is_reported_because_an_overlay_cannot_preserve_it() {
     for user in users() {
         let setting = Setting::new(user);
-        let because = "which an overlay without root's rights cannot keep";
+        let because = "which an overlay cannot preserve without root privileges";
         if user.is_some() {
             if setting.refused() {
                 continue;
@@ -65,41 +66,41 @@ fn a_file_of_another_owner_is_named_because_an_ordinary_user_could_not_change_it
             let file = setting.root().join("src/a.txt");
             fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
             lchown(&file, Some(0), None).unwrap();
-            let said = setting.probe().unwrap();
-            assert_eq!(said, format!("src/a.txt belongs to another user or group, {because}"));
+            let output = setting.probe().unwrap();
+            assert_eq!(output, format!("src/a.txt belongs to another user or group, {because}"));
             let mut command = setting.in_overlay(&setting.root(), "/bin/sh");
             command.args(["-c", "echo x >> src/a.txt"]);
             assert!(String::from_utf8_lossy(&command.output().unwrap().stderr).contains("Value too large"));
         } else if !rustix::process::geteuid().is_root() {
             let launcher = [support::launcher().into_os_string()];
-            let said = overlay::probe(Path::new("/usr"), &setting.dir(), &launcher).unwrap_err();
-            assert_eq!(said, format!("/usr belongs to another user or group, {because}"));
+            let output = overlay::probe(Path::new("/usr"), &setting.dir(), &launcher).unwrap_err();
+            assert_eq!(output, format!("/usr belongs to another user or group, {because}"));
         }
     }
 }
 
 #[test]
-fn where_ordinary_users_get_no_namespaces_that_is_the_answer() {
+fn refused_user_namespaces_are_reported() {
     for user in users() {
         let setting = Setting::new(user);
         if setting.refused() {
             continue;
         }
-        // A user namespace in which no more can be made, and then, without capabilities, this test's question.
+        // Forbid further user namespaces, drop all capabilities, then ask again.
         let forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-current-user", "--keep-caps", "sh", "-c", forbid, "sh"]);
         command.arg(setting.place.path().join("test")).args(["--exact", "probe_says_why_not", "--nocapture"]);
         let mut command = setting.as_user(command);
         command.env(ASK, setting.root()).env(ASK_DIR, setting.dir());
-        let said = succeeds(command);
-        let why = "overlay: a user namespace, which this user needs for an overlay: No space left on device";
-        assert!(said.contains(why), "{said}");
+        let output = succeeds(command);
+        let why = "overlay: creating a user namespace, which this user needs for an overlay: No space left on device";
+        assert!(output.contains(why), "{output}");
     }
 }
 
 #[test]
-fn mounts_and_overlays_in_overlays_are_seen() {
+fn mounts_and_nested_overlays_are_detected() {
     for user in users() {
         let setting = Setting::new(user);
         if setting.refused() {
@@ -111,16 +112,16 @@ fn mounts_and_overlays_in_overlays_are_seen() {
             succeeds(command)
         };
         let above = setting.root().parent().unwrap().to_owned();
-        let said = ask(&above, &setting.dir().with_extension("2"));
+        let output = ask(&above, &setting.dir().with_extension("2"));
         let mount =
-            format!("overlay: {} is a mount of its own inside the repository", setting.root().display());
-        assert!(said.contains(&mount), "{said}");
+            format!("overlay: {} is a separate mount inside the repository", setting.root().display());
+        assert!(output.contains(&mount), "{output}");
         let (other, in_overlay) =
             (setting.place.path().join("session/other"), setting.root().join("changes"));
         put(&other, "a", "a\n");
         setting.give();
-        let said = ask(&other, &in_overlay);
-        assert!(said.contains("overlay: ") && !said.contains("overlay: yes"), "{said}");
+        let output = ask(&other, &in_overlay);
+        assert!(output.contains("overlay: ") && !output.contains("overlay: yes"), "{output}");
     }
 }
 
@@ -128,13 +129,13 @@ fn mounts_and_overlays_in_overlays_are_seen() {
 fn a_file_system_that_cannot_be_a_lower_layer_is_refused() {
     let place = tempfile::tempdir_in(support::place()).unwrap();
     let own = format!("/proc/{}/attr", std::process::id());
-    let said = overlay::probe(Path::new(&own), place.path(), &[support::launcher().into()]).unwrap_err();
-    assert!(said.starts_with("mounting the overlay: "), "{said}");
+    let output = overlay::probe(Path::new(&own), place.path(), &[support::launcher().into()]).unwrap_err();
+    assert!(output.starts_with("mounting the overlay: "), "{output}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn the_terminal_and_the_process_stay_what_they_were() {
+fn the_terminal_and_the_process_id_are_kept() {
     for user in users() {
         let setting = Setting::new(user);
         if setting.refused() {
@@ -142,7 +143,8 @@ fn the_terminal_and_the_process_stay_what_they_were() {
         }
         let quoted = |path: PathBuf| format!("'{}'", path.display());
         let paths = [setting.root(), setting.dir(), setting.root()].map(quoted).join(" ");
-        // The launcher itself is the process that `script` started, so its number is what the shell there had.
+        // `exec` keeps the process id, so the launcher has the id of the shell that `script`
+        // started.
         let line = format!(
             "echo before $$ $(tty); exec ./launcher {paths} /bin/sh -c 'echo inside $PPID $(tty) && : < /dev/tty'"
         );
@@ -150,15 +152,15 @@ fn the_terminal_and_the_process_stay_what_they_were() {
         command.args(["-qec", &line, "/dev/null"]);
         let mut command = setting.as_user(command);
         command.current_dir(setting.place.path());
-        let said = succeeds(command);
-        let words = |name: &str| said.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
-        assert_eq!(words("before"), words("inside"), "{said}");
-        assert!(words("inside").contains("/dev/pts/"), "{said}");
+        let output = succeeds(command);
+        let words = |name: &str| output.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
+        assert_eq!(words("before"), words("inside"), "{output}");
+        assert!(words("inside").contains("/dev/pts/"), "{output}");
     }
 }
 
 #[test]
-fn nothing_that_happens_in_an_overlay_reaches_the_repository() {
+fn nothing_done_in_an_overlay_reaches_the_repository() {
     for user in users() {
         let setting = Setting::new(user);
         if setting.refused() {
@@ -178,7 +180,8 @@ fn nothing_that_happens_in_an_overlay_reaches_the_repository() {
     }
 }
 
-/// Work of every kind; run in overlays by the test above, and once in a copy, to show that it works anywhere.
+/// Work of every kind. The test above runs it in overlays; on its own it runs in a copy, to show
+/// that it works anywhere.
 #[tokio::test]
 async fn every_kind_of_work() {
     let (_setting, root) = match merged() {
@@ -253,7 +256,7 @@ async fn every_kind_of_work() {
 }
 
 #[test]
-fn a_confined_command_reaches_the_overlay_and_neither_layer_of_it() {
+fn a_confined_command_reaches_the_overlay_but_not_its_layers() {
     for user in users() {
         let setting = Setting::new(user);
         if setting.refused() {
@@ -267,7 +270,8 @@ fn a_confined_command_reaches_the_overlay_and_neither_layer_of_it() {
     }
 }
 
-/// Run in overlays by the test above; by itself it shows that each attempt succeeds without a sandbox.
+/// The test above runs it in overlays. On its own it shows that each attempt succeeds without a
+/// sandbox.
 #[tokio::test]
 async fn a_command_tries_the_layers() {
     let attempts = |root: &Path, dir: &Path| {
@@ -300,7 +304,7 @@ async fn a_command_tries_the_layers() {
     assert_eq!(fs::read_to_string(dir.join("upper/written")).unwrap(), "y\n");
     for line in attempts(&root, &dir) {
         if merged == root && line.contains("b.txt") {
-            continue; // that is the overlay
+            continue; // the overlay itself
         }
         let text = sandbox.run(sandbox::Command::shell(line.as_str())).await.unwrap().output.text();
         assert!(!text.contains("escaped"), "{line}: {text}");
@@ -308,7 +312,7 @@ async fn a_command_tries_the_layers() {
 }
 
 #[test]
-fn git_in_an_overlay_of_a_worktree_changes_nothing_in_the_repository_it_belongs_to() {
+fn git_in_an_overlay_of_a_worktree_leaves_its_repository_alone() {
     for user in users() {
         let setting = Setting::new(user);
         if setting.refused() {
@@ -329,7 +333,8 @@ fn git_in_an_overlay_of_a_worktree_changes_nothing_in_the_repository_it_belongs_
     }
 }
 
-/// Run in overlays by the test above; by itself it shows that a repository of its own is left alone.
+/// The test above runs it in overlays. On its own it shows that a separate repository is left
+/// alone.
 #[test]
 fn a_worktree_is_detached() {
     let Some(merged) = merged() else {
@@ -347,7 +352,7 @@ fn a_worktree_is_detached() {
 }
 
 #[test]
-fn an_interrupted_overlay_goes_on_and_can_be_removed() {
+fn an_interrupted_overlay_can_be_resumed_and_removed() {
     for user in users() {
         let setting = Setting::new(user);
         if setting.refused() {
@@ -366,7 +371,7 @@ fn an_interrupted_overlay_goes_on_and_can_be_removed() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "x\nshut\n");
         assert_eq!(output.status.code(), Some(3));
         assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);
-        // Removed by the next process, and not by an overlay's end.
+        // The next process removes them, not the end of the overlay.
         assert_eq!(shell(killed).status().unwrap().code(), None);
         overlay::remove(&setting.dir()).unwrap();
         assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);
@@ -374,11 +379,11 @@ fn an_interrupted_overlay_goes_on_and_can_be_removed() {
 }
 
 #[test]
-fn a_process_with_several_threads_does_not_enter() {
+fn a_multithreaded_process_cannot_enter() {
     let place = tempfile::tempdir().unwrap();
     let root = place.path().join("root");
     fs::create_dir(&root).unwrap();
-    let said = overlay::enter(&root, &place.path().join("dir"), &root).unwrap_err();
-    assert_eq!(said.to_string(), "an overlay can only be entered while there is one thread");
+    let output = overlay::enter(&root, &place.path().join("dir"), &root).unwrap_err();
+    assert_eq!(output.to_string(), "an overlay can only be entered while the process has one thread");
     assert!(!place.path().join("dir").exists());
 }

@@ -1,6 +1,7 @@
-//! Builds and tests in the sandbox: toolchains are there, their caches too, and what is changed in these is the session's own.
+//! Builds and tests in the sandbox: toolchains and their caches are available, and changes to the
+//! caches belong to the session.
 
-#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[allow(dead_code, reason = "each test file uses its part")]
 mod support;
@@ -19,7 +20,7 @@ async fn says(sandbox: &Sandbox, line: &str) -> String {
 }
 
 #[tokio::test]
-async fn caches_are_seen_and_what_is_changed_in_them_is_the_sessions_own() {
+async fn caches_are_readable_and_changes_to_them_belong_to_the_session() {
     let fixture = Fixture::new();
     let cache = fixture.home().join(".cargo/registry");
     fs::create_dir_all(cache.join("index")).unwrap();
@@ -37,7 +38,7 @@ async fn caches_are_seen_and_what_is_changed_in_them_is_the_sessions_own() {
 }
 
 #[tokio::test]
-async fn what_a_sandbox_keeps_lies_in_its_folder_out_of_sight_and_is_gone_with_it() {
+async fn the_files_of_a_sandbox_are_in_its_directory_hidden_and_removed_at_the_end() {
     let fixture = Fixture::new();
     fs::create_dir_all(fixture.home().join(".cache/pip/a")).unwrap();
     let session = fixture.home().join("sessions/1");
@@ -56,7 +57,7 @@ async fn what_a_sandbox_keeps_lies_in_its_folder_out_of_sight_and_is_gone_with_i
 }
 
 #[tokio::test]
-async fn a_folder_that_commands_write_is_not_taken() {
+async fn a_directory_that_commands_can_write_is_not_used() {
     let fixture = Fixture::new();
     let folder = fixture.root().join(".agent/sandbox");
     let sandbox = fixture.with(Policy { folder: Some(folder.clone()), ..fixture.policy() });

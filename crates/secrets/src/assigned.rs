@@ -35,8 +35,7 @@ pub(crate) const NAMES: &[&str] = &[
 /// What may follow such an ending.
 const ENDINGS: &[&str] = &["_base", "_value", "key", "_key", "-key", "_key_base"];
 const LONGEST_NAME: usize = 64;
-/// The longest text before the name in a line of a `.env` file: a line number, a diff marker,
-/// `export`.
+/// The longest text before the name in a `.env` line: a line number, a diff marker, `export`.
 const MAX_LEAD: usize = 24;
 const LONGEST: usize = 1024;
 const SHORTEST: usize = 8;

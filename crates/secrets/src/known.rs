@@ -30,8 +30,7 @@ const SECRET_WORDS: &[&str] = &[
     "PAT",
 ];
 
-/// Words that, at the end of a name, give such a word another meaning (`TOKEN_URL`, `KEY_FILE`,
-/// `SSH_AUTH_SOCK`).
+/// Last words of a name that change its meaning (`TOKEN_URL`, `KEY_FILE`, `SSH_AUTH_SOCK`).
 const METADATA_WORDS: &[&str] = &[
     "FILE",
     "PATH",
@@ -73,8 +72,7 @@ pub fn values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Ve
         if value.len() < MIN_VALUE || value.len() > MAX_VALUE {
             continue;
         }
-        // A value with a recognizable shape is secret under any name: a URL with a password, JSON
-        // with tokens.
+        // Such a value is secret under any name: a URL with a password, JSON with tokens.
         let shaped = scan::find(value.as_bytes());
         let whole = shaped.is_empty() && is_secret_name(name) && !is_trivial(value) && !value.contains("://");
         out.extend(shaped.into_iter().filter_map(|s| value.get(s).map(str::to_owned)));
@@ -152,8 +150,7 @@ fn percent(value: &str) -> Vec<u8> {
     out
 }
 
-/// The base64 characters that depend only on `value` when `before` bytes precede it in a group of
-/// three.
+/// The base64 characters that depend only on `value`, after `before` bytes in a group of three.
 fn base64(value: &[u8], before: usize, last: [u8; 2]) -> Vec<u8> {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let letter = |six: usize| LETTERS.get(six).copied().unwrap_or_else(|| last[six - 62]);

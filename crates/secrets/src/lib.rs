@@ -129,8 +129,7 @@ impl Secrets {
     pub fn mask_bytes<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(inner) = &self.0 else { return Cow::Borrowed(text) };
         let mut text = Cow::Borrowed(text);
-        // Masking a value may turn its neighbor into a recognizable secret. The bound is only a
-        // safeguard.
+        // A masked value may expose its neighbor as a secret. The bound is only a safeguard.
         for _ in 0..16 {
             let mut spans = scan::find(&text);
             inner.find_known(&text, &mut spans);
@@ -143,8 +142,7 @@ impl Secrets {
         text
     }
 
-    /// Masks only the values of known variables, for what the model writes and what is recorded of
-    /// it.
+    /// Masks only the values of known variables, for what the model writes and what is recorded.
     #[must_use]
     pub fn mask_known<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(inner) = self.0.as_ref().filter(|inner| inner.known.is_some()) else {
@@ -160,8 +158,7 @@ impl Secrets {
         let _ = self.mask_bytes(text);
     }
 
-    /// Starts [`Secrets::mask_known`] on a text that arrives in pieces; `None` if there is nothing
-    /// to search for.
+    /// Starts [`Secrets::mask_known`] on a stream; `None` if there is nothing to search for.
     #[must_use]
     pub fn stream(&self) -> Option<Stream> {
         let inner = self.0.as_ref()?;

@@ -1,5 +1,4 @@
-//! Scans a text once for everything that a secret may start with, and judges each match by a
-//! bounded context.
+//! Scans a text once for everything that a secret may start with, and judges each match.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -34,7 +33,7 @@ pub(crate) fn run(text: &[u8], from: usize, limit: usize, of: impl Fn(u8) -> boo
     text[from..].iter().take(limit).take_while(|b| of(**b)).count()
 }
 
-/// True for a byte of a word, index cannot directly precede a secret.
+/// True for a byte of a word, which cannot directly precede a secret.
 pub(crate) fn word(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'_'
 }

@@ -174,7 +174,7 @@ fn follows_escape(text: &[u8], at: usize) -> bool {
     at >= 2 && text[at - 2] == b'\\' && matches!(text[at - 1], b'n' | b'r' | b't')
 }
 
-/// A JSON web token: three parts, of index the first two are JSON.
+/// A JSON web token: three parts, of which the first two are JSON.
 fn web_token(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     if at.start > 0 && dotted(text[at.start - 1]) && !follows_escape(text, at.start)
         || &text[at.clone()] != b"eyJ"
@@ -259,8 +259,7 @@ fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     const MAX_KEY: usize = 64 << 10;
     /// The shortest run of base64 that is a line of a key, except for the last line.
     const MIN_LINE: usize = 16;
-    /// The max bytes between two lines: line ends, indentation, quotes, line numbers, a header of
-    /// the key.
+    /// The most bytes between two lines: line ends, indentation, quotes, line numbers, headers.
     const MAX_GAP: usize = 120;
     let label = run(text, at.end, MAX_LABEL, |b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ');
     let named = memchr::memmem::find(&text[at.end..at.end + label], b"PRIVATE KEY").is_some();

@@ -1,5 +1,4 @@
-//! Detects how a file is written: its encoding and its line endings, from nothing but its bytes and
-//! path.
+//! Detects the encoding and the line endings of a file from its bytes and path.
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{
@@ -157,8 +156,7 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Alternatives
     (guess, [Some(twin).filter(same), Some(western).filter(same), None, None])
 }
 
-/// UTF-16 without a byte order mark, if that is certain: all of it is text, and most of it is
-/// ASCII.
+/// UTF-16 without a byte order mark, if certain: all of it is text, and most is ASCII.
 fn utf16_without_bom(bytes: &[u8]) -> Option<Encoding> {
     if bytes.len() < 4 || !bytes.len().is_multiple_of(2) {
         return None;

@@ -21,8 +21,7 @@ pub(crate) enum Encoding {
     Iso(&'static encoding_rs::Encoding, &'static str),
     /// Any other WHATWG encoding.
     Other(&'static encoding_rs::Encoding),
-    /// Known by name only: bytes beyond ASCII are shown as Latin-1 characters, and none can be
-    /// written.
+    /// Known by name only: bytes beyond ASCII are shown as Latin-1, and cannot be written.
     Named(&'static str),
 }
 
@@ -42,8 +41,7 @@ impl Encoding {
         }
     }
 
-    /// Whether the encoding is stateful and resets at each line, so that lines are encoded
-    /// separately.
+    /// Whether the encoding is stateful, so that lines are encoded separately.
     fn is_encoded_by_line(self) -> bool {
         self == Self::Other(ISO_2022_JP)
     }

@@ -10,8 +10,7 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::{Unwritable, coding::Coding, encoding::Encoding};
 
-/// The largest comparison, old length times new length. Beyond it, everything between the common
-/// start and end counts as new.
+/// The largest comparison, old length times new length. Beyond it, the middle counts as new.
 const COMPARED: usize = 4_000_000;
 
 /// The text in UTF-8.
@@ -211,8 +210,7 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// Encodes text when the file may be in several encodings: every one that has a character must
-    /// agree on its bytes.
+    /// Encodes text that every possible encoding of the file must represent by the same bytes.
     fn write_as_any(&self, text: &str) -> Result<Vec<u8>, Unwritable> {
         let main = self.coding.encoding;
         let mut bytes = Vec::with_capacity(text.len());

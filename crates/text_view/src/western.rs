@@ -7,15 +7,13 @@ use encoding_rs::{
     ISO_8859_14, ISO_8859_16, SHIFT_JIS, WINDOWS_1250, WINDOWS_1252, WINDOWS_1257, WINDOWS_1258,
 };
 
-/// The most plausible symbols that count as such. A text in another encoding would have letters
-/// too.
+/// Up to this many plausible symbols decide. More would come with letters of the language.
 const SIGNS: usize = 8;
 /// The most bytes that say nothing among languages with Latin letters, or that may form one
 /// two-byte character by accident.
 const FEW: usize = 2;
 
-/// Whether a text with `high` non-ASCII bytes is more likely Western European than in the guessed
-/// encoding.
+/// Whether a text with `high` non-ASCII bytes is more likely Western European than `guess`.
 pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], high: usize) -> bool {
     let rare = [
         ISO_8859_3,

@@ -1,5 +1,4 @@
-//! The parser's part for Markdown: fences, inline code and, in whole-file mode, the files in
-//! fences.
+//! The parser's part for Markdown: fences, inline code and, in whole-file mode, files in fences.
 
 use serde_json::{Map, Value};
 
@@ -25,7 +24,7 @@ impl Parser {
             return Flow::More;
         }
         if let Some(fence) = &self.fence {
-            if byte == fence.byte && run >= fence.len && (self.line_blank || self.after_call) {
+            if byte == fence.byte && run >= fence.len && (!self.line_has_text || self.after_call) {
                 return self.close_fence(win, run, out);
             }
             if self.fence_is_file(out) {
@@ -33,12 +32,12 @@ impl Parser {
             }
             return self.plain(run);
         }
-        if self.skip_closing_fence && run >= 3 && (self.line_blank || self.after_call) {
+        if self.skip_closing_fence && run >= 3 && (!self.line_has_text || self.after_call) {
             self.skip_closing_fence = false;
             self.skip(win, self.pos + run, out);
             return Flow::Go;
         }
-        if run >= 3 && (self.line_blank || byte == b'`' && self.inline == 0) {
+        if run >= 3 && (!self.line_has_text || byte == b'`' && self.inline == 0) {
             return self.open_fence(win, byte, run, out);
         }
         if byte == b'`' {
@@ -59,10 +58,9 @@ impl Parser {
             return if win.eof || rest.len() >= MAX_INFO { self.plain(run) } else { Flow::More };
         };
         let info = String::from_utf8_lossy(&rest[..stop]).into_owned();
-        let mid_line = !self.line_blank && !self.after_call;
+        let mid_line = self.line_has_text && !self.after_call;
         if rest[stop] == byte || mid_line && info.split_whitespace().count() > 1 {
-            // Inline code: a run with a matching run on the same line, or any run inside a
-            // sentence.
+            // Inline code: a run with a match on the same line, or any run inside a sentence.
             self.inline = run;
             return self.plain(run);
         }
@@ -80,7 +78,7 @@ impl Parser {
         let content = info_start + stop + usize::from(line_break);
         self.fence =
             Some(Fence { byte, len: run, start, content, data, output, fresh: true, hidden: false, file });
-        self.line_blank = true;
+        self.line_has_text = false;
         self.python = label == "tool_code";
         self.pos = content;
         Flow::Go
@@ -106,12 +104,11 @@ impl Parser {
         self.plain(run)
     }
 
-    /// True if the current byte, the first in a fence that is not whitespace, makes the fence a
-    /// file.
+    /// True if the current byte, the first of the fence's content, makes the fence a file.
     pub(crate) fn file_begins(&mut self, byte: u8, out: &mut Vec<Event>) -> bool {
         let Some(Fence { fresh: true, file: Some(info), byte: tick, .. }) = &self.fence else { return false };
         let may_be_call = info.may_be_call && matches!(byte, b'{' | b'[' | b'<');
-        if byte.is_ascii_whitespace() || may_be_call || byte == *tick && self.line_blank {
+        if byte.is_ascii_whitespace() || may_be_call || byte == *tick && !self.line_has_text {
             return false;
         }
         self.fence_is_file(out)

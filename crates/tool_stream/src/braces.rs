@@ -21,7 +21,7 @@ impl Parser {
         let unknown = self.before().ends_with(b"|>");
         let allowed = match &self.fence {
             Some(fence) => {
-                !fence.output && (fence.fresh || (fence.data && self.line_blank) || self.after_call)
+                !fence.output && (fence.fresh || (fence.data && !self.line_has_text) || self.after_call)
             }
             None => self.inline == 0 && !unknown,
         };
@@ -89,7 +89,7 @@ impl Parser {
 
     /// What the text before the current position implies for a call there.
     pub(crate) fn lead_in(&self, token: bool) -> LeadIn {
-        let same_line = !self.line_blank && self.hold.is_none();
+        let same_line = self.line_has_text && self.hold.is_none();
         let before = self.before();
         let indent = before.iter().rev().take_while(|b| matches!(b, b' ' | b'\t')).count();
         let apart = self.fence.is_some() || !same_line && indent >= 4 && indent < before.len();
@@ -111,8 +111,8 @@ impl Parser {
         }
     }
 
-    /// At the end of an answer without a call: emits the first candidate that was left undecided,
-    /// if only other calls follow it.
+    /// At the end of an answer without calls: emits the first undecided one if only calls follow
+    /// it.
     pub(crate) fn call_in_prose(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         let Some(start) = self.deferred.filter(|start| *start >= win.base) else { return };
         let text = win.slice(start, win.end()).trim_ascii_end();
@@ -141,7 +141,7 @@ impl Parser {
         let depth = self.options.max_depth;
         let announced = self.announced || self.listed;
         let mut candidate = Candidate::new(start, eligible, announced, named, depth, Syntax::Json);
-        candidate.line_start = self.line_blank || self.after_call || self.hold.is_some();
+        candidate.line_start = !self.line_has_text || self.after_call || self.hold.is_some();
         self.mode = Mode::Object(Box::new(candidate));
     }
 
@@ -169,8 +169,7 @@ impl Parser {
                 if !closed {
                     self.rescanned += pos - start;
                 }
-                // A failed object may contain a call after its first brace. The budget keeps this
-                // linear.
+                // A call may begin after the object's first brace. The budget keeps this linear.
                 let on = if closed || self.rescanned > RESCAN_BUDGET + 4 * pos { pos } else { start + 1 };
                 self.plain(0);
                 self.pos = on.max(start + 1);
@@ -188,7 +187,7 @@ impl Parser {
                 Literal::None => {}
             }
         }
-        if self.inline == 0 && (self.line_blank || self.after_call || self.announced) {
+        if self.inline == 0 && (!self.line_has_text || self.after_call || self.announced) {
             if !(self.announced || self.after_call || self.fence.is_some()) {
                 match self.names_tool(win) {
                     None => return Flow::More,

@@ -7,8 +7,7 @@
 //! family, add a row here and a file in `fixtures/streams/families`.
 //!
 //! Tokens are spelled as [`fold`](crate::tags::fold) normalizes them: lower case, ASCII bars, `_`
-//! between words. Sources: the families' chat templates and the tool parsers of vLLM, SGLang and
-//! llama.cpp.
+//! between words. Sources: chat templates, and the tool parsers of vLLM, SGLang and llama.cpp.
 
 /// The call syntax of one or more model families.
 pub(crate) struct Dialect {
@@ -291,8 +290,7 @@ pub(crate) struct Thought {
     pub(crate) families: &'static str,
     /// Tags that open a block.
     pub(crate) open: &'static [&'static str],
-    /// Tags that close it. Without an opening tag they close the block that the chat template
-    /// opened, unless they are prose.
+    /// Tags that close it. Unopened, they close the chat template's block, unless they are prose.
     pub(crate) close: &'static [&'static str],
     /// An opening tag at the start of a line inside a block opens a nested block.
     pub(crate) nests: bool,

@@ -15,8 +15,7 @@ pub struct Options {
     /// An unknown tool under the explicit key `"tool"` is still a call, so that the caller can
     /// refuse it and list the right names.
     pub known_tools: Option<Vec<String>>,
-    /// Read a fenced block that holds no call as the full text of a file. See the crate
-    /// documentation.
+    /// Read a fenced block without a call as a whole file. See the crate documentation.
     pub whole_file: bool,
     /// With `whole_file`: a block labeled as shell is a file too, because the task asked for a
     /// script. Otherwise it is a command for the reader.
@@ -24,7 +23,6 @@ pub struct Options {
     /// The chat template has already opened the thinking block, so the stream begins inside it.
     pub starts_thinking: bool,
     /// Tools whose argument texts are reported while they are written, as [`Event::FieldText`].
-    /// Other tools cost nothing.
     pub followed: Vec<String>,
 }
 
@@ -69,8 +67,7 @@ pub enum Event {
         /// Offset of the closing tag.
         at: usize,
     },
-    /// A tool is being called; the object is still open. Comes before the call's fields and its
-    /// completion.
+    /// A tool is being called; the object is still open. Precedes the call's other events.
     CallOpened {
         /// Index of the call in the stream, from 0.
         call: usize,
@@ -83,8 +80,7 @@ pub enum Event {
     FieldText {
         /// Index of the call.
         call: usize,
-        /// Path of the text: the argument's name, then keys and indices below it, as in
-        /// `edits/0/search`.
+        /// Path of the text: the argument's name, keys and indices, as in `edits/0/search`.
         path: String,
         /// The text since the last event.
         text: String,
@@ -120,14 +116,13 @@ pub struct Call {
     pub tool: String,
     /// The arguments: an object, unless the model wrote something else under `"arguments"`.
     pub arguments: Value,
-    /// Offset of the call's first byte in the stream: its opening brace, or the tag or token that names the tool.
+    /// Offset of the call's first byte: its opening brace, or the tag or token that names the tool.
     pub start: usize,
     /// Offset just past the closing brace, or past the closing tag if there is no brace.
     pub end: usize,
     /// What had to be repaired. Empty if the call itself was valid JSON.
     pub repairs: Vec<Repair>,
-    /// The call was written in, or announced by, a model family's tokens or tags. False for plain
-    /// JSON.
+    /// The call was written in a family's tokens or tags, or announced by them.
     pub native: bool,
 }
 
@@ -138,8 +133,7 @@ impl Call {
         !self.repairs.is_empty()
     }
 
-    /// True if the call has only one sensible reading. Only such a call may write; others may only
-    /// read.
+    /// True if the call has only one sensible reading. Other calls may read but not write.
     #[must_use]
     pub fn unambiguous(&self) -> bool {
         self.repairs.iter().all(|r| r.unambiguous())
@@ -174,8 +168,7 @@ pub enum Repair {
     NumberFormat,
     /// A comment between tokens.
     Comment,
-    /// An escape that JSON does not have. The backslash is kept, so `\d` stays `\d`; only `\'`
-    /// becomes `'`.
+    /// An escape that JSON does not have. `\d` keeps its backslash; only `\'` becomes `'`.
     InvalidEscape,
     /// An invalid escape in a string that also has `\b` or `\f`: probably a half-escaped pattern.
     MixedEscapes,
@@ -187,15 +180,13 @@ pub enum Repair {
     InnerQuote,
     /// A NUL, a byte order mark or a non-ASCII space between tokens.
     StrayByte,
-    /// A missing closing tag: that of a value, or that of a call at the end of an answer that the
-    /// model ended itself.
+    /// A missing closing tag of a value, or of a call at the end of an answer that ended normally.
     MissingCloser,
     /// A missing closing brace before the tag that closes the call.
     MissingBrace,
     /// `{{…}}` instead of `{…}`.
     DoubledBraces,
-    /// As [`DoubledBraces`](Repair::DoubledBraces), but a text has braces that may be doubled or
-    /// not.
+    /// As [`DoubledBraces`](Repair::DoubledBraces), with a text whose braces may be doubled.
     BracesInText,
     /// A control token attached to the tool's name.
     GluedToken,

@@ -47,15 +47,13 @@ pub(crate) fn label(info: &str) -> String {
     word.unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Labels of commands and output. Without a path such a block is not a file, unless the task asks
-/// for a script.
+/// Labels of commands and output. Such a block is a file only with a path, or if `scripts` is set.
 fn is_transcript(label: &str, scripts: bool) -> bool {
     let shell = ["bash", "sh", "shell", "zsh"].contains(&label);
     shell && !scripts || ["console", "terminal", "output", "shell-session", "diff", "patch"].contains(&label)
 }
 
-/// The file in a fence, judged by its info string and the text before it. `scripts`: it may be a
-/// shell script.
+/// The file in a fence, judged by its info string and by the text before it.
 pub(crate) fn file_info(info: &str, before: &[u8], scripts: bool) -> Option<FileInfo> {
     let label = label(info);
     let path = path_in_info(info).or_else(|| path_on_line_before(before));

@@ -21,8 +21,7 @@ pub(crate) struct Follow {
 }
 
 impl Follow {
-    /// Reports the whole lines of a text that is still open. `root` is the depth of the call's
-    /// object.
+    /// Reports the whole lines of an open text. `root` is the depth of the call's object.
     pub(crate) fn open(
         &mut self,
         reader: &Reader,

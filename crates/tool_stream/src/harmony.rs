@@ -16,7 +16,7 @@ use crate::text::{Repairs, utf8};
 use crate::window::{Blanks, Window};
 
 /// A header being read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Header {
     pub(crate) start: usize,
     /// Offset of the text after the last token.
@@ -51,15 +51,10 @@ impl Parser {
         let line = String::from_utf8_lossy(self.before()).into_owned();
         let word = line.rsplit('\n').next().unwrap_or_default().trim();
         let recipient = word.strip_prefix("to=").filter(|_| channel).and_then(tool_name);
-        self.mode = Mode::Header(Box::new(Header {
-            start,
-            segment: self.pos,
-            role: !channel,
-            channel_follows: channel,
-            channel: String::new(),
-            recipient,
-            foreign: false,
-        }));
+        let (segment, role) = (self.pos, !channel);
+        let header =
+            Header { start, segment, role, channel_follows: channel, recipient, ..Header::default() };
+        self.mode = Mode::Header(Box::new(header));
     }
 
     pub(crate) fn header(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
@@ -127,7 +122,7 @@ impl Parser {
             }
             _ => {
                 self.mode = Mode::Text;
-                self.line_blank = true;
+                self.line_has_text = false;
                 Flow::Go
             }
         }

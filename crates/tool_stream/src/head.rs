@@ -119,16 +119,14 @@ impl Parser {
     fn arguments_begin(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let segment = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
-        // Several words announce nothing. DeepSeek R1 writes the format of the arguments after the
-        // name.
+        // Several words announce nothing. DeepSeek R1 writes the format after the name.
         let words = segment.split_whitespace().count();
         if !head.separated && words > 1 && !segment.contains("```") {
             return self.reject_head(out);
         }
         let named = tool_name(&segment).filter(|_| !head.separated || tool_name(&head.before).is_none());
         let named = match (named, tool_name(&head.before)) {
-            // `function<sep>read_file` has the name after the separator, `read_file<sep>` before
-            // it.
+            // The name comes after the separator in `function<sep>read_file`, else before it.
             (_, Some(before)) if head.separated && (before != "function" || segment.trim().is_empty()) => {
                 Some(before)
             }
@@ -229,7 +227,7 @@ impl Parser {
             {
                 self.announced = false;
                 self.mode = Mode::Text;
-                self.line_blank = true;
+                self.line_has_text = false;
                 Flow::Go
             }
             _ => {

@@ -57,15 +57,17 @@ enum Brackets {
 }
 
 /// The syntax to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Syntax {
+    #[default]
     Json,
     Python,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum State {
     /// Expects a value; in an array, at its start or after a comma, also the closing bracket.
+    #[default]
     Value,
     /// Expects a key or the closing brace.
     Key,
@@ -81,7 +83,7 @@ enum State {
 }
 
 /// Reads one value that begins with an opening bracket.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Reader {
     /// Offset of the next byte to read.
     pub(crate) pos: usize,
@@ -104,20 +106,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(start: usize, max_depth: usize, syntax: Syntax) -> Reader {
-        Reader {
-            pos: start,
-            stack: Vec::new(),
-            repairs: Repairs::default(),
-            last: (start, start),
-            state: State::Value,
-            behind: None,
-            comma: false,
-            newline: false,
-            max_depth,
-            doubtful: false,
-            syntax,
-            joined: false,
-        }
+        Reader { pos: start, last: (start, start), max_depth, syntax, ..Reader::default() }
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -175,8 +164,7 @@ impl Reader {
             && !self.comma
     }
 
-    /// Closes everything as if the brackets were there. Valid where [`Reader::after_value`] is
-    /// true.
+    /// Closes all containers as if their brackets were there. Requires [`Reader::after_value`].
     pub(crate) fn close_all(&mut self) -> Option<Value> {
         let mut value = None;
         while let Some(frame) = self.stack.pop() {
@@ -243,8 +231,7 @@ impl Reader {
                 UnicodeSpace::More => return Some(Step::More),
                 UnicodeSpace::No => return self.token(win, byte),
             },
-            // Right after a string this is more likely the rest of the string after an unescaped
-            // quote.
+            // Right after a string, this more likely follows an unescaped quote inside it.
             b'/' | b'#' if self.pos == self.last.1 && matches!(self.state, State::After) => {
                 return Some(Step::Bad(Malformed::NotJson));
             }
@@ -567,8 +554,7 @@ impl Reader {
                         self.pos = text.candidate + text.quote.len();
                         text.inner += 1;
                         if text.needs_lines(&self.stack) && !text.line_start {
-                            // In an array on one line an inner quote cannot be told from a closing
-                            // one.
+                            // In an array on one line, inner and closing quotes look the same.
                             return Some(Step::Bad(Malformed::NotJson));
                         }
                     }

@@ -51,8 +51,7 @@ pub(crate) fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
     })
 }
 
-/// The array, object or plain literal in `bytes`, in JSON or Python syntax; `None` if they hold
-/// anything else.
+/// The JSON or Python literal, array or object in `bytes`; `None` if they hold anything else.
 pub(crate) fn literal(bytes: &[u8], repairs: &mut Repairs) -> Option<Value> {
     match bytes.first()? {
         b'{' | b'[' => {}

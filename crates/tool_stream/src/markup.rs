@@ -20,7 +20,7 @@ use crate::text::{Repairs, utf8};
 use crate::window::{Blanks, Window};
 
 /// A call being read from elements.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Invoke {
     pub(crate) tool: String,
     pub(crate) start: usize,
@@ -41,9 +41,10 @@ pub(crate) struct Invoke {
 }
 
 /// What closes the call.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Closer {
     /// `</invoke>`, `</function>`
+    #[default]
     Element,
     /// The closing tag or token of the element around the call, such as `</tool_call>`.
     Wrapper,
@@ -53,8 +54,9 @@ pub(crate) enum Closer {
     Empty,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum State {
+    #[default]
     Between,
     /// Inside an argument's name, which begins at the offset.
     Key(usize),
@@ -112,19 +114,7 @@ pub(crate) const CONTAINERS: [&str; 7] =
 
 impl Invoke {
     pub(crate) fn new(tool: String, start: usize, pos: usize, closer: Closer, followed: bool) -> Invoke {
-        Invoke {
-            tool,
-            start,
-            pos,
-            call: None,
-            arguments: Map::new(),
-            repairs: Repairs::default(),
-            closer,
-            state: State::Between,
-            lenient: false,
-            followed,
-            searched: pos,
-        }
+        Invoke { tool, start, pos, closer, followed, searched: pos, ..Invoke::default() }
     }
 
     /// Starts inside the name of an argument that begins at `pos`.
@@ -453,8 +443,7 @@ impl Invoke {
         let value = match (&field.kind, cdata.unwrap_or(bytes)) {
             _ if nested.is_some() => nested.unwrap_or_default(),
             (_, text) if raw => Value::String(utf8(text.to_vec(), &mut self.repairs)),
-            // If its closing tag is missing, the line break before the next tag is not part of the
-            // value.
+            // Without a closing tag, the line break before the next tag is not part of the value.
             (Kind::Pair, text) if self.lenient => untyped(&field.name, trim_end(text), &mut self.repairs),
             (Kind::Pair, text) => untyped(&field.name, text, &mut self.repairs),
             (_, text) => untyped(&field.name, trim_lines(text), &mut self.repairs),
@@ -496,8 +485,7 @@ impl Invoke {
                 _ => {}
             }
         }
-        // The line break before the closing tag is not part of the text, so hold back one that
-        // nothing follows yet.
+        // Hold back the last line break: before a closing tag it is not part of the text.
         let news = win.slice(field.reported_to, self.pos.max(field.reported_to));
         let Some(last) = news.len().checked_sub(1).and_then(|last| memrchr(b'\n', &news[..last])) else {
             return;
@@ -522,8 +510,7 @@ fn is_kimi(tag: &[u8]) -> bool {
     tag.starts_with(b"<|open|>") || tag.starts_with(b"<|close|>")
 }
 
-/// Whether the call continues after a closing tag that ends at `after`; `None` if more bytes are
-/// needed.
+/// Whether the call continues after a closing tag that ends at `after`; `None` if undecided.
 fn call_continues(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, tool: &str) -> Option<bool> {
     let mut at = match win.skip_blanks(after) {
         Blanks::Until(at) => at,

@@ -1,5 +1,4 @@
-//! Reads an object that may be a call: opens the call as soon as that is certain, reports its
-//! fields and completes it.
+//! Reads an object that may be a call: opens the call early, reports its fields and completes it.
 
 use serde_json::{Map, Value};
 
@@ -37,12 +36,11 @@ pub(crate) enum Outcome {
 }
 
 /// An object and what is known so far of the call in it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Candidate {
     pub(crate) start: usize,
     pub(crate) reader: Reader,
-    /// Whether a call is allowed here. Decided only when the first key requires it, which most
-    /// objects never do.
+    /// Whether a call is allowed here. Decided only if a key requires it, which is rare.
     pub(crate) eligible: Option<bool>,
     /// The object is the first thing on its line.
     pub(crate) line_start: bool,
@@ -85,20 +83,17 @@ impl Candidate {
         max_depth: usize,
         syntax: Syntax,
     ) -> Self {
+        let reader = Reader::new(start, max_depth, syntax);
+        let root = usize::from(named.is_none());
         Candidate {
             start,
-            reader: Reader::new(start, max_depth, syntax),
+            reader,
             eligible,
             line_start: true,
             announced,
-            root: usize::from(named.is_none()),
+            root,
             named,
-            tool: None,
-            arguments: false,
-            opened: None,
-            fields: 0,
-            follow: None,
-            done: 0,
+            ..Candidate::default()
         }
     }
 
@@ -179,8 +174,7 @@ impl Candidate {
             && (self.announced || self.done > 0 || self.opened.is_some() || in_list || named)
     }
 
-    /// The value, if the tag that closes the call comes where one or two braces are missing. `None`
-    /// if more bytes are needed.
+    /// The value, if the call's closing tag comes where braces are missing. `None` if undecided.
     fn closed_by_tag(&mut self, win: Window<'_>) -> Option<Option<Value>> {
         let at = self.reader.pos;
         if win.get(at) != Some(b'<') || !self.announced || self.named.is_some() || !self.reader.after_value()
@@ -313,8 +307,7 @@ impl Candidate {
         let Some(Value::String(name)) = map.and_then(|m| m.get(&key)) else { return Ok(()) };
         let name = name.clone();
         if let Some(old) = &self.tool {
-            // `"tool"` wins over `"name"`, whichever comes first. Of two such keys the first
-            // counts.
+            // `"tool"` wins over `"name"` in any order. Of two such keys the first counts.
             if old.key != key && (!explicit || old.explicit()) {
                 return Ok(());
             }
@@ -431,8 +424,7 @@ fn follow_if_requested(tool: &str, options: &Options) -> Option<Follow> {
 }
 
 impl Candidate {
-    /// Whether a truncated object without a known tool was meant as a call: it has only keys that
-    /// calls have.
+    /// Whether a truncated object was meant as a call: it has only keys that calls have.
     pub(crate) fn may_begin(&self, win: Window<'_>) -> bool {
         let Some(map) = self.reader.map_at(1) else { return false };
         let key = match self.reader.open_key() {

@@ -1,8 +1,7 @@
 //! The outer scanner: splits the stream into prose, thinking blocks, fences, tokens and objects.
 //!
 //! Every decision depends on the bytes up to a fixed offset and waits until they have arrived, so
-//! events do not depend on chunk boundaries. `tokens.rs` handles tags and `blocks.rs` handles
-//! fences.
+//! events do not depend on chunk boundaries.
 
 use std::mem::Discriminant;
 
@@ -21,7 +20,7 @@ use crate::window::Window;
 use crate::{prose, python};
 
 /// The streaming parser. The crate documentation describes what it understands.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Parser {
     pub(crate) options: Options,
     buf: Vec<u8>,
@@ -35,16 +34,15 @@ pub struct Parser {
     pub(crate) hold: Option<usize>,
     pub(crate) mode: Mode,
     pub(crate) calls: usize,
-    /// The line has only whitespace so far.
-    pub(crate) line_blank: bool,
-    /// No call can begin on the rest of this line: a malformed call ended here, or may continue
-    /// here.
+    /// The current line has text other than whitespace.
+    pub(crate) line_has_text: bool,
+    /// No call can begin on the rest of this line: a malformed call may continue here.
     pub(crate) skip_line: bool,
     /// A call was malformed. Its end is a guess and its strings may hold calls, so from here on a
     /// call counts only in the first column, or after a closing tag or token.
     pub(crate) after_malformed: bool,
-    /// At the first byte of a line.
-    pub(crate) column_zero: bool,
+    /// The first byte of the current line was read.
+    pub(crate) past_column_zero: bool,
     /// The end of the text emitted so far.
     pub(crate) tail: Vec<u8>,
     pub(crate) fence: Option<Fence>,
@@ -91,8 +89,9 @@ pub struct Parser {
 }
 
 /// The region of the stream that the parser is in.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) enum Mode {
+    #[default]
     Text,
     Think,
     /// Inside a tool result that the model invented.
@@ -121,53 +120,14 @@ impl Parser {
     /// Creates a parser at the start of a stream.
     #[must_use]
     pub fn new(options: Options) -> Parser {
-        let thinks = options.starts_thinking;
-        let mut parser = Parser {
-            think_seen: false,
-            options,
-            buf: Vec::new(),
-            base: 0,
-            pos: 0,
-            shown: 0,
-            hold: None,
-            mode: Mode::Text,
-            calls: 0,
-            line_blank: true,
-            skip_line: false,
-            after_malformed: false,
-            column_zero: true,
-            tail: Vec::new(),
-            fence: None,
-            inline: 0,
-            announced: false,
-            after_call: false,
-            skip_closing_fence: false,
-            foreign: false,
-            role_follows: false,
-            thinking: Thinking::default(),
-            python: false,
-            listed: false,
-            example: None,
-            answer: Vec::new(),
-            answer_start: 0,
-            answer_begun: false,
-            deferred: None,
-            cut_tag: false,
-            saw_react: false,
-            is_nested: false,
-            rescanned: 0,
-            lead_ins_judged: 0,
-            searched: 0,
-            finished: false,
-        };
-        if thinks {
+        let mut parser = Parser { options, ..Parser::default() };
+        if parser.options.starts_thinking {
             parser.begin_thought(IMPLIED);
         }
         parser
     }
 
-    /// Consumes the next bytes of the stream, chunked in any way, and appends the resulting events
-    /// to `out`.
+    /// Consumes the next bytes of the stream and appends the resulting events to `out`.
     pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<Event>) {
         if self.finished {
             return;
@@ -207,7 +167,7 @@ impl Parser {
         self.finished = true;
     }
 
-    /// The events of `text`, part of an answer that has ended. `certain`: it holds calls or nothing.
+    /// The events of `text`, part of a complete answer. `certain`: it holds calls or nothing.
     pub(crate) fn parse_part(text: &[u8], options: &Options, certain: bool) -> Vec<Event> {
         let followed = Vec::new();
         let options = Options { starts_thinking: false, whole_file: false, followed, ..options.clone() };
@@ -271,32 +231,32 @@ impl Parser {
             return Flow::Go;
         }
         if !self.answer_begun
-            && self.line_blank
+            && !self.line_has_text
             && (byte == b'[' || byte.is_ascii_alphabetic())
             && win.slice(self.shown, self.pos).iter().all(u8::is_ascii_whitespace)
         {
             match self.begins_in_python(win, byte) {
                 None => return Flow::More,
                 Some(true) => {
-                    self.line_blank = false;
+                    self.line_has_text = true;
                     self.mode = Mode::Python(Brackets::default());
                     return Flow::Go;
                 }
                 Some(false) => {}
             }
         }
-        if std::mem::take(&mut self.column_zero) && self.after_malformed {
+        if !std::mem::replace(&mut self.past_column_zero, true) && self.after_malformed {
             self.skip_line = !matches!(byte, b'{' | b'[' | b'<' | b'`' | b'~');
         }
         match byte {
             b'\n' => {
                 self.pos += 1;
-                if self.line_blank && !self.after_call {
+                if !self.line_has_text && !self.after_call {
                     self.example = None;
                 }
-                self.line_blank = true;
+                self.line_has_text = false;
                 self.skip_line = false;
-                self.column_zero = true;
+                self.past_column_zero = false;
                 self.inline = 0;
                 Flow::Go
             }
@@ -319,21 +279,21 @@ impl Parser {
             b'{' => self.brace(win, out),
             b'<' => self.tag(win, out),
             b'[' => self.bracket(win, out),
-            b'(' | b'"' | b'\'' if self.line_blank && self.fence.as_ref().is_none_or(|f| f.fresh) => {
+            b'(' | b'"' | b'\'' if !self.line_has_text && self.fence.as_ref().is_none_or(|f| f.fresh) => {
                 self.missing_brace(win, out)
             }
             0xEF if self.pos == 0 => self.byte_order_mark(win),
             0xE2 => self.literal(win, out),
             b'a'..=b'z' if self.role_follows => self.role(win, out),
             b'a'..=b'z' | b'A'..=b'Z' | b'_'
-                if self.python && (self.line_blank || self.after_call || self.hold.is_some()) =>
+                if self.python && (!self.line_has_text || self.after_call || self.hold.is_some()) =>
             {
                 self.python_call(win, out)
             }
-            b'U' | b'H' if self.line_blank && self.fence.is_none() => self.invented_turn(win, out),
-            b'f' | b'H' | b'&' if self.line_blank => self.literal(win, out),
-            b'O' if self.line_blank && self.saw_react => self.observation(win),
-            b'#' if self.line_blank && self.fence.is_none() => self.instruction(win),
+            b'U' | b'H' if !self.line_has_text && self.fence.is_none() => self.invented_turn(win, out),
+            b'f' | b'H' | b'&' if !self.line_has_text => self.literal(win, out),
+            b'O' if !self.line_has_text && self.saw_react => self.observation(win),
+            b'#' if !self.line_has_text && self.fence.is_none() => self.instruction(win),
             _ => {
                 let stops = |b: &u8| matches!(b, b'\n' | b'`' | b'~' | b'{' | b'<' | b'[' | b']' | 0xE2);
                 let rest = win.from(self.pos);
@@ -343,8 +303,7 @@ impl Parser {
         }
     }
 
-    /// The text right before the current position, in whole words and independent of chunk
-    /// boundaries.
+    /// The text right before the current position, in whole words.
     pub(crate) fn before(&self) -> &[u8] {
         let Some(cut) = self.tail.len().checked_sub(prose::REACH + 1) else { return &self.tail };
         let reached = &self.tail[cut..];
@@ -354,7 +313,7 @@ impl Parser {
 
     /// Treats the next `len` bytes, and anything held back before them, as prose.
     pub(crate) fn plain(&mut self, len: usize) -> Flow {
-        self.line_blank = false;
+        self.line_has_text = true;
         self.after_call = false;
         self.role_follows = false;
         self.python = false;
@@ -461,7 +420,7 @@ impl Parser {
         self.announced = false;
         self.skip_line = true;
         self.after_malformed = true;
-        self.line_blank = false;
+        self.line_has_text = true;
         if let Some(fence) = &mut self.fence {
             fence.fresh = false;
             fence.hidden = true;
@@ -477,7 +436,7 @@ impl Parser {
         self.announced = false;
         self.after_call = true;
         self.after_malformed = false;
-        self.line_blank = false;
+        self.line_has_text = true;
         self.tail.clear();
         if let Some(fence) = &mut self.fence {
             fence.fresh = false;

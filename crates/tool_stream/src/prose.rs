@@ -255,8 +255,7 @@ pub(crate) enum LeadIn {
 /// Judges the text before a call.
 ///
 /// `same_line`: the call is not the first thing on its line. `token`: it begins with a family's
-/// token, which is never part of a sentence. `apart`: it is in a fence, in a list or indented, as
-/// examples are.
+/// token, which no sentence contains. `apart`: it is in a fence, in a list or indented.
 pub(crate) fn lead_in(before: &[u8], same_line: bool, token: bool, apart: bool) -> LeadIn {
     let text = String::from_utf8_lossy(&before[before.len().saturating_sub(REACH)..]).to_lowercase();
     let line = if same_line { text.as_str() } else { text.trim_end() };
@@ -282,8 +281,7 @@ pub(crate) fn lead_in(before: &[u8], same_line: bool, token: bool, apart: bool) 
 /// How many bytes before an object are considered.
 pub(crate) const REACH: usize = 240;
 
-/// True if the text before an object makes it an example. `same_line`: the object is not the first
-/// thing on its line.
+/// True if the text before an object makes it an example. `same_line` is as in [`lead_in`].
 pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
     let tail = String::from_utf8_lossy(&before[before.len().saturating_sub(REACH)..]).to_lowercase();
     let line_start = tail.rfind('\n').map_or(0, |i| i + 1);
@@ -357,8 +355,7 @@ const LABELS: [&str; 9] = [
     "calling tool",
 ];
 
-/// True in a table row, a list item, an HTML comment, a footnote, or a log line that begins with a
-/// time.
+/// True in a table row, list item, HTML comment, footnote, or log line that begins with a time.
 fn is_list_or_log_line(line: &str) -> bool {
     let line = line.trim_start();
     let digits = |text: &str, n: usize| text.len() >= n && text.bytes().take(n).all(|b| b.is_ascii_digit());

@@ -64,8 +64,7 @@ pub(crate) struct Brackets {
 }
 
 impl Parser {
-    /// Whether the answer begins with a Python call of a known tool; `None` if more bytes are
-    /// needed.
+    /// Whether the answer begins with a Python call of a known tool; `None` if undecided.
     pub(crate) fn begins_in_python(&self, win: Window<'_>, byte: u8) -> Option<bool> {
         let may = self.options.known_tools.is_some()
             && !self.is_nested

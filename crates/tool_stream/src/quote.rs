@@ -279,8 +279,7 @@ impl Lookahead {
             Phase::Key(quote) => match byte {
                 b'\n' => Some(false),
                 b'\\' => self.to(Phase::KeyEscape(quote)),
-                // For a typographic quote this is its last byte, or the first byte of the closing
-                // one.
+                // The last byte of a typographic quote, or the first byte of the closing one.
                 _ if byte == quote && quote != 0xE2 => self.to(Phase::KeyEnd),
                 b':' if quote == 0xE2 => Some(true),
                 _ => None,

@@ -190,8 +190,8 @@ pub(crate) fn is_schema_key(key: &str) -> bool {
     matches!(key, "type" | "properties" | "$schema" | "$defs" | "required" | "title")
 }
 
-/// True if `key` is part of the protocol's vocabulary or, if it is truncated (`whole` is false),
-/// could become so.
+/// True if `key` is in the protocol's vocabulary or, if truncated (not `whole`), starts a word of
+/// it.
 pub(crate) fn in_vocabulary(key: &str, whole: bool) -> bool {
     let key = folded(key);
     let known = |name: &str| if whole { name == key } else { name.starts_with(&key) };
@@ -208,8 +208,7 @@ pub(crate) fn is_tool_name(name: &str) -> bool {
         && name.chars().any(char::is_alphanumeric)
 }
 
-/// Whether the name that a model wrote can be a tool's. Command-R uses a pseudo tool for plain
-/// answers.
+/// Whether a name can be a tool's. Command-R uses a pseudo tool for plain answers.
 pub(crate) fn names_tool(name: &str) -> bool {
     let bare = unglued(name);
     is_tool_name(bare) && !matches!(bare, "directly-answer" | "directly_answer")
@@ -246,8 +245,7 @@ pub(crate) fn unglued(name: &str) -> &str {
     name.split("<|").next().unwrap_or(name).trim()
 }
 
-/// True for `{"tool": X, "arguments": …}` where X cannot be a name. Angle brackets or an ellipsis
-/// mean a template, not a call.
+/// True for `{"tool": X, "arguments": …}` where X is neither a name nor part of a template.
 pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
     let Some((_, name)) = member(map, &EXPLICIT) else { return false };
     let bad = match name {

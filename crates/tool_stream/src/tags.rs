@@ -61,8 +61,7 @@ pub(crate) enum Tag {
     Turn(Turn),
 }
 
-/// Whether a tag is a token such as `<|…|>` or `[…]`, which never occurs in a sentence, and not an
-/// element.
+/// Whether a tag is a token such as `<|…|>` or `[…]`, which no sentence contains.
 pub(crate) fn is_token(mark: &[u8]) -> bool {
     !mark.starts_with(b"<") || mark.contains(&b'|') || mark.contains(&0xBD)
 }
@@ -75,8 +74,7 @@ pub(crate) fn classify(tag: &[u8]) -> Option<Tag> {
     })
 }
 
-/// The name in a tag that can only be a thinking tag, without the words that open or close it, and
-/// whether it closes.
+/// The name in a thinking tag, without words such as `start` and `end`, and whether the tag closes.
 pub(crate) fn thought_name(tag: &[u8]) -> Option<(String, bool)> {
     let text = fold(std::str::from_utf8(tag).ok()?).to_ascii_lowercase();
     let inner = text.strip_prefix('<').and_then(|t| t.strip_suffix('>'));

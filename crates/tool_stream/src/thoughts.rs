@@ -75,7 +75,7 @@ impl Parser {
         let before = before.trim_ascii_end();
         token
             || glued
-            || self.line_blank
+            || !self.line_has_text
             || self.after_call
             || matches!(before.last(), Some(b'.' | b'!' | b'?' | b':' | b'>'))
     }
@@ -179,19 +179,17 @@ impl Parser {
         self.pos += len;
         self.shown = self.pos;
         self.mode = Mode::Text;
-        self.line_blank = true;
+        self.line_has_text = false;
     }
 
-    /// At the end of an answer without a call: emits the call at the end of its last thinking
-    /// block.
+    /// At the end of an answer without a call: emits the call at the end of its thinking.
     pub(crate) fn call_in_thought(&mut self, out: &mut Vec<Event>) {
         let text = std::mem::take(&mut self.thinking.text);
         let calls = call_at_end(&text, &self.options);
         self.emit_calls(calls, self.thinking.start, out);
     }
 
-    /// Emits complete calls of which nothing was reported, found in a part of the answer that begins
-    /// at `offset`.
+    /// Emits unreported calls, found in a part of the answer that begins at `offset`.
     pub(crate) fn emit_calls(&mut self, calls: Vec<Call>, offset: usize, out: &mut Vec<Event>) {
         for mut call in calls {
             call.call = self.calls;
@@ -208,8 +206,7 @@ impl Parser {
 }
 
 /// The complete calls at the very end of a model's thinking, in the tokens or elements of its
-/// family. Use it when the answer has no other call: servers that separate thinking from the answer
-/// put such a call there.
+/// family. Servers that separate thinking from the answer put the only call of an answer there.
 #[must_use]
 pub fn call_at_end(thoughts: &[u8], options: &Options) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();

@@ -50,7 +50,7 @@ impl Parser {
     fn mark(&mut self, win: Window<'_>, tag: Tag, len: usize, out: &mut Vec<Event>) -> Flow {
         let (start, after) = (self.pos, self.pos + len);
         if let Some(fence) = &self.fence
-            && !(fence.data && (fence.fresh || self.line_blank) || self.after_call)
+            && !(fence.data && (fence.fresh || !self.line_has_text) || self.after_call)
             && !matches!(tag, Tag::ThinkClose(_))
         {
             return if self.fence_is_file(out) { Flow::Go } else { self.plain(1) };
@@ -79,8 +79,7 @@ impl Parser {
                 }
                 self.hold = None;
                 self.skip(win, after, out);
-                // A second closing tag in one answer: the first one was only mentioned in the
-                // thinking.
+                // A second closing tag: the first one was only mentioned in the thinking.
                 if !self.think_seen || self.calls > 0 && !self.after_call {
                     self.think_seen = true;
                     out.push(Event::OrphanThink { at: start });
@@ -90,7 +89,7 @@ impl Parser {
                     self.tail.clear();
                     self.begin_answer();
                 }
-                self.line_blank = true;
+                self.line_has_text = false;
             }
             Tag::Turn(Turn::Header | Turn::Channel) => {
                 self.show(win, self.pos, out);
@@ -155,7 +154,7 @@ impl Parser {
         let start = self.pos;
         let example = match self.example {
             // A later call of the same kind may be real.
-            Some(open) if open == kind && self.line_blank => !self.is_call(start, token),
+            Some(open) if open == kind && !self.line_has_text => !self.is_call(start, token),
             Some(_) => true,
             None => !(self.after_call || self.announced || self.is_call(start, token)),
         };
@@ -187,7 +186,7 @@ impl Parser {
                 // The calls in a list have tags of their own, or are JSON or Python.
                 self.python = true;
                 self.after_call = false;
-                self.line_blank = true;
+                self.line_has_text = false;
                 self.mode = Mode::Text;
                 self.listed = true;
             }
@@ -227,8 +226,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Handles `<read_file>` followed by an argument's element: a known tool's tag, as Cline writes
-    /// it.
+    /// Handles `<read_file>` followed by an argument's element, as Cline writes it.
     fn tool_element(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) -> Flow {
         let plain = if len == 0 || self.inline > 0 || self.foreign {
             None
@@ -236,8 +234,8 @@ impl Parser {
             plain_element(win.slice(self.pos, self.pos + len))
         };
         let placed = match &self.fence {
-            Some(fence) => fence.data && (fence.fresh || self.line_blank),
-            None => self.line_blank || self.after_call,
+            Some(fence) => fence.data && (fence.fresh || !self.line_has_text),
+            None => !self.line_has_text || self.after_call,
         };
         let (start, after) = (self.pos, self.pos + len);
         if let Some((name, kind @ (Plain::Open | Plain::Empty))) = plain
@@ -277,7 +275,7 @@ impl Parser {
         match turn {
             Turn::Foreign | Turn::Assistant => {
                 self.skip(win, after, out);
-                self.foreign = turn == Turn::Foreign || self.own_turn_resumes();
+                self.foreign = turn == Turn::Foreign || self.follows_invented_turn();
             }
             Turn::Role => {
                 self.skip(win, after, out);
@@ -295,8 +293,8 @@ impl Parser {
         }
     }
 
-    /// Whether the model's own turn begins after a turn that it invented to follow its call.
-    pub(crate) fn own_turn_resumes(&self) -> bool {
+    /// Whether the model invented a turn after its call, so that its next turn is invented too.
+    pub(crate) fn follows_invented_turn(&self) -> bool {
         self.foreign && self.calls > 0
     }
 

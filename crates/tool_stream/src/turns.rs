@@ -5,8 +5,7 @@ use crate::parser::{Flow, Parser};
 use crate::window::Window;
 
 impl Parser {
-    /// `Observation:` after a ReAct call: a tool result that the model invents, and what it would
-    /// do next.
+    /// `Observation:` after a ReAct call: a tool result that the model invents.
     pub(crate) fn observation(&mut self, win: Window<'_>) -> Flow {
         match self.word_here(win, b"Observation:") {
             None => Flow::More,
@@ -17,8 +16,7 @@ impl Parser {
         }
     }
 
-    /// `User:` and `Human:` in the first column: the model continues with both sides of the
-    /// conversation.
+    /// `User:` and `Human:` in the first column: the model writes both sides.
     pub(crate) fn invented_turn(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         for word in [&b"User:"[..], b"Human:"] {
             match self.word_here(win, word) {
@@ -43,7 +41,7 @@ impl Parser {
                 None => return Flow::More,
                 Some(false) => {}
                 Some(true) => {
-                    self.foreign = foreign || self.own_turn_resumes();
+                    self.foreign = foreign || self.follows_invented_turn();
                     return self.plain(word.len());
                 }
             }
@@ -59,7 +57,7 @@ impl Parser {
             return if rest.len() >= 16 || win.eof { self.plain(1) } else { Flow::More };
         };
         match &rest[..len] {
-            b"assistant" | b"model" => self.foreign = self.own_turn_resumes(),
+            b"assistant" | b"model" => self.foreign = self.follows_invented_turn(),
             b"user" | b"system" | b"tool" | b"developer" | b"ipython" | b"environment" | b"function"
             | b"observation" => self.foreign = true,
             _ => return self.plain(1),

@@ -9,8 +9,7 @@ use crate::parser::Parser;
 /// What the parser makes of a whole answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verdict {
-    /// `calls` if there is at least one call, otherwise `malformed` if one had begun, otherwise
-    /// `none`.
+    /// `calls` if there is a call, otherwise `malformed` if one had begun, otherwise `none`.
     pub status: Status,
     /// The calls in order.
     pub calls: Vec<VerdictCall>,
@@ -67,8 +66,7 @@ pub fn parse(bytes: &[u8], end: End, options: Options) -> Verdict {
     verdict(events)
 }
 
-/// Judges an answer by its events, however it was chunked. Anything before an orphaned `</think>`
-/// is ignored.
+/// Judges an answer by its events, ignoring everything before an orphaned `</think>`.
 #[must_use]
 pub fn verdict(events: Vec<Event>) -> Verdict {
     let mut calls: Vec<VerdictCall> = Vec::new();

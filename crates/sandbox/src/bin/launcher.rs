@@ -1,5 +1,5 @@
-//! The launcher alone, for the tests and benchmarks of this crate; `agent` carries the same entry behind its hidden first argument.
-//! With `ROOT DIR MERGED PROGRAM [ARGUMENT]…` it runs a program in an overlay instead.
+//! The launcher alone, for the tests and benchmarks of this crate. With `ROOT DIR MERGED PROGRAM
+//! [ARGUMENT]…` it runs a program in an overlay.
 
 use std::process::{Command, ExitCode};
 

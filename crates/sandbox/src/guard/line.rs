@@ -1,16 +1,16 @@
-//! A line split as a shell would split it: simple commands with their words, and the lines within it that would run as well.
+//! Splits a line as a shell would: into simple commands, and nested lines that would run as well.
 
-/// What a line consists of.
+/// The parts of a line.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    /// Simple commands in order; the words as the program would get them, with `$` where something unknown stands.
+    /// Simple commands in order, as words. `$` stands for an unknown part.
     pub(super) commands: Vec<Vec<String>>,
-    /// Lines that run within it: substitutions, and what is fed to a shell.
+    /// Nested lines that run as well: substitutions, and input of a shell.
     pub(super) nested: Vec<String>,
-    /// The next word names the file of a redirection and is no argument.
+    /// The next word is the target of a redirection, not an argument.
     redirection: Option<Redirection>,
-    /// Documents that follow the next end of a line.
-    awaited: Vec<String>,
+    /// Delimiters of the here-documents that follow the current line.
+    here_documents: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +25,11 @@ impl Line {
         let Some(word) = word.take() else { return };
         match self.redirection.take() {
             None => match self.commands.last_mut() {
-                Some(command) => command.extend(unbraced(word)),
-                None => self.commands.push(unbraced(word)),
+                Some(command) => command.extend(expand_braces(word)),
+                None => self.commands.push(expand_braces(word)),
             },
             Some(Redirection::File) => {}
-            Some(Redirection::Document) => self.awaited.push(word),
+            Some(Redirection::Document) => self.here_documents.push(word),
             Some(Redirection::Text) => self.feed(word),
         }
     }
@@ -39,7 +39,7 @@ impl Line {
         self.commands.push(Vec::new());
     }
 
-    /// Text goes to the standard input of the command so far: a shell runs it.
+    /// Passes text to the standard input of the current command. A shell runs it.
     fn feed(&mut self, text: String) {
         let program = self.commands.iter().rev().find_map(|words| words.first());
         if program.is_some_and(|p| super::is_shell(p)) {
@@ -48,15 +48,15 @@ impl Line {
     }
 }
 
-/// `{rm,-rf,src}` is three words.
-fn unbraced(word: String) -> Vec<String> {
+/// Expands `{rm,-rf,src}` to three words.
+fn expand_braces(word: String) -> Vec<String> {
     match word.strip_prefix('{').and_then(|w| w.strip_suffix('}')).filter(|w| w.contains(',')) {
         Some(inside) => inside.split(',').map(str::to_owned).collect(),
         None => vec![word],
     }
 }
 
-/// Splits a line. Nothing is an error: what a shell would refuse is read as far as it goes.
+/// Splits a line. Nothing is an error: invalid syntax is read as far as possible.
 pub(super) fn split(text: &str) -> Line {
     let mut line = Line::default();
     let mut word: Option<String> = None;
@@ -75,14 +75,15 @@ pub(super) fn split(text: &str) -> Line {
             }
             '`' => {
                 line.nested.push(chars.by_ref().take_while(|c| *c != '`').collect());
-                word.get_or_insert_default().push('$'); // something unknown
+                word.get_or_insert_default().push('$'); // an unknown part
             }
             '$' if chars.peek() == Some(&'(') => {
                 chars.next();
                 line.nested.push(balanced(&mut chars));
                 word.get_or_insert_default().push('$');
             }
-            '$' if !double && matches!(chars.peek(), Some('\'' | '"')) => {} // the quotation follows
+            // the quoted text follows
+            '$' if !double && matches!(chars.peek(), Some('\'' | '"')) => {}
             _ if double => word.get_or_insert_default().push(c),
             ' ' | '\t' => line.end_word(&mut word),
             '#' if word.is_none() => while chars.next_if(|c| *c != '\n').is_some() {},
@@ -107,7 +108,7 @@ pub(super) fn split(text: &str) -> Line {
             }
             '\n' => {
                 line.end_word(&mut word);
-                for end in std::mem::take(&mut line.awaited) {
+                for end in std::mem::take(&mut line.here_documents) {
                     let document = document(&mut chars, &end);
                     line.feed(document);
                 }
@@ -124,7 +125,7 @@ pub(super) fn split(text: &str) -> Line {
     line
 }
 
-/// Everything up to the parenthesis that closes.
+/// Everything up to the closing parenthesis.
 fn balanced(chars: &mut impl Iterator<Item = char>) -> String {
     let mut open = 1;
     chars
@@ -135,7 +136,7 @@ fn balanced(chars: &mut impl Iterator<Item = char>) -> String {
         .collect()
 }
 
-/// A document up to the line that ends it.
+/// A here-document up to its delimiter.
 fn document(chars: &mut impl Iterator<Item = char>, end: &str) -> String {
     let mut text = String::new();
     loop {

@@ -1,16 +1,17 @@
-//! The head of a request to the proxy: read strictly, because whatever two readers could read differently is a way around one of them.
+//! Parses the head of a request to the proxy. Strict, because anything that two parsers may read
+//! differently is a way to bypass one of them.
 
 use std::fmt::Write;
 
 use crate::hosts::Target;
 
-/// The most bytes of a head.
-pub(crate) const LONGEST_HEAD: usize = 32 << 10;
+/// The longest head in bytes.
+pub(crate) const MAX_HEAD: usize = 32 << 10;
 
-/// The most fields of a head.
-const MOST_FIELDS: usize = 100;
+/// The most fields in a head.
+const MAX_FIELDS: usize = 100;
 
-/// What is asked for.
+/// A parsed request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) target: Target,
@@ -22,53 +23,52 @@ pub(crate) struct Request {
 pub(crate) enum Kind {
     /// Bytes in both directions.
     Tunnel,
-    /// One request: the head as it is passed on, and how many bytes follow it.
+    /// One request: the head to forward, and the number of bytes that follow it.
     Plain { head: String, body: u64 },
 }
 
-/// Where the head ends, with the empty line behind it.
+/// The end of the head, including the empty line after it.
 pub(crate) fn end_of_head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4)
 }
 
-/// Reads a head.
+/// Parses a head.
 ///
 /// # Errors
-/// What is wrong with it, for whoever wrote the client.
+/// What is wrong with it, for the author of the client.
 pub(crate) fn parse(head: &[u8]) -> Result<Request, &'static str> {
-    let head = std::str::from_utf8(head).map_err(|_| "the request is not text")?;
-    let head = head.strip_suffix("\r\n\r\n").ok_or("the request does not end")?;
+    let head = std::str::from_utf8(head).map_err(|_| "the request is not valid UTF-8")?;
+    let head = head.strip_suffix("\r\n\r\n").ok_or("the request is incomplete")?;
     if head.split("\r\n").any(|line| line.contains(['\r', '\n', '\0'])) {
-        return Err("lines of the request do not end as they should");
+        return Err("a line of the request ends wrongly");
     }
     let mut lines = head.split("\r\n");
     let mut words = lines.next().unwrap_or_default().split(' ');
     let (Some(method), Some(target), Some("HTTP/1.1" | "HTTP/1.0"), None) =
         (words.next(), words.next(), words.next(), words.next())
     else {
-        return Err("the first line is no request of HTTP/1");
+        return Err("the first line is not an HTTP/1 request");
     };
-    let fields: Vec<_> =
-        lines.map(field).collect::<Option<_>>().ok_or("a field of the request is malformed")?;
-    if !is_token(method) || fields.len() > MOST_FIELDS {
+    let fields: Vec<_> = lines.map(field).collect::<Option<_>>().ok_or("a header field is malformed")?;
+    if !is_token(method) || fields.len() > MAX_FIELDS {
         return Err("the request is malformed");
     }
     let only = |name: &str| {
         let mut values = fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| *value);
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
-            _ => Err("a field stands there twice"),
+            _ => Err("a header field is duplicated"),
         }
     };
     let (host, length) = (only("host")?, only("content-length")?);
     if only("transfer-encoding")?.is_some() {
-        return Err("the length of the request's body must be told by Content-Length");
+        return Err("the length of the body must be given by Content-Length");
     }
     let body = match length {
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-            digits.parse().map_err(|_| "Content-Length is no number")?
+            digits.parse().map_err(|_| "Content-Length is not a number")?
         }
-        Some(_) => return Err("Content-Length is no number"),
+        Some(_) => return Err("Content-Length is not a number"),
         None => 0,
     };
 
@@ -79,7 +79,7 @@ pub(crate) fn parse(head: &[u8]) -> Result<Request, &'static str> {
             .get(..7)
             .filter(|scheme| scheme.eq_ignore_ascii_case("http://"))
             .map(|_| &target[7..])
-            .ok_or("this is a proxy: ask for http://HOST/PATH, or CONNECT HOST:PORT")?;
+            .ok_or("this is a proxy: use http://HOST/PATH or CONNECT HOST:PORT")?;
         let path = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         (&rest[..path], Some(&rest[path..]))
     };
@@ -87,21 +87,26 @@ pub(crate) fn parse(head: &[u8]) -> Result<Request, &'static str> {
     let default = path.map(|_| 80);
     let port = port.or(default).ok_or("the request names no port")?;
     if let Some(host) = host {
-        let (said, its_port) = Target::with_port(host).ok_or("the field Host names no host")?;
-        if said != name || its_port.or(default).is_some_and(|its| its != port) {
-            return Err("the request and its field Host name two places");
+        let (name_in_host, port_in_host) = Target::with_port(host).ok_or("the Host field names no host")?;
+        if name_in_host != name || port_in_host.or(default).is_some_and(|its| its != port) {
+            return Err("the request and its Host field name different hosts");
         }
     }
     let kind = match path {
         None if body != 0 => return Err("CONNECT has no body"),
         None => Kind::Tunnel,
-        Some(path) => Kind::Plain { head: passed_on(method, place, path, &fields)?, body },
+        Some(path) => Kind::Plain { head: forwarded_head(method, place, path, &fields)?, body },
     };
     Ok(Request { target: name, port, kind })
 }
 
-/// The head for the server: a path instead of an address, and without what was meant for this proxy.
-fn passed_on(method: &str, host: &str, path: &str, fields: &[(&str, &str)]) -> Result<String, &'static str> {
+/// The head for the server: a path instead of a URL, and without the fields meant for this proxy.
+fn forwarded_head(
+    method: &str,
+    host: &str,
+    path: &str,
+    fields: &[(&str, &str)],
+) -> Result<String, &'static str> {
     const OWN: &[&str] = &["host", "connection", "keep-alive", "te", "trailer", "upgrade"];
     if !path.bytes().all(|b| b.is_ascii_graphic()) || path.contains('#') {
         return Err("the path is malformed");
@@ -111,7 +116,7 @@ fn passed_on(method: &str, host: &str, path: &str, fields: &[(&str, &str)]) -> R
     let own = |name: &str| {
         let lower = name.to_ascii_lowercase();
         OWN.contains(&lower.as_str()) || lower.starts_with("proxy-")
-            // What says how long the body is cannot be taken away by being named.
+            // Content-Length must stay, even if `Connection` names it.
             || (lower != "content-length" && named.iter().any(|n| n.eq_ignore_ascii_case(name)))
     };
     let slash = if path.starts_with('/') { "" } else { "/" };
@@ -123,7 +128,7 @@ fn passed_on(method: &str, host: &str, path: &str, fields: &[(&str, &str)]) -> R
     Ok(head)
 }
 
-/// A name and a value. A line that begins with a blank, which once went on with the line before, is none.
+/// A field's name and value. Obsolete continuation lines, which start with a space, are refused.
 fn field(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.split_once(':')?;
     let value = value.trim_matches([' ', '\t']);
@@ -135,7 +140,7 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-/// The head of a response, changed to say that the connection ends with it. A client that went on would wait in vain.
+/// The head of a response, changed to say that the connection closes after it.
 pub(crate) fn closing(head: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + 32);
     let lines = head.strip_suffix(b"\r\n\r\n").unwrap_or(head).split(|b| *b == b'\n');
@@ -162,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_is_asked_for_by_host_and_port() {
+    fn a_tunnel_needs_host_and_port() {
         let request = parse(b"CONNECT Example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n").unwrap();
         let target = Target::Name("example.org".into());
         assert_eq!(request, Request { target, port: 443, kind: Kind::Tunnel });
@@ -179,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_request_is_passed_on_without_what_is_meant_for_the_proxy() {
+    fn a_plain_request_is_forwarded_without_proxy_fields() {
         let (head, body) = plain(
             "POST http://example.org:81?a HTTP/1.1\r\nhost: example.org:81\r\nProxy-Authorization: Basic x\r\nX-A: 1\r\n\
              Connection: x-b, keep-alive\r\nX-B: 2\r\nContent-Length: 3\r\n\r\n",
@@ -193,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_refused() {
+    fn ambiguous_requests_are_refused() {
         let get = "GET http://a.org/ HTTP/1.1\r\nHost: a.org\r\n";
         assert!(plain(&format!("{get}\r\n")).is_ok());
         for more in [
@@ -235,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_says_that_the_connection_ends() {
+    fn a_response_says_that_the_connection_closes() {
         let head = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n";
         assert_eq!(closing(head), b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n");
     }

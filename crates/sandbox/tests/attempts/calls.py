@@ -16,7 +16,7 @@ import sys
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 X86 = platform.machine() == "x86_64"
-# Numbers on x86-64, and everywhere else (the kernel's generic list).
+# Call numbers on x86-64, and on all other architectures (the kernel's generic list).
 NUMBERS = {
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
     "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "tgkill": (234, 131),
@@ -132,7 +132,7 @@ def page_faults():
 
 
 def performance_counters():
-    # perf_event_attr: software, task clock, of user space only
+    # perf_event_attr: software, task clock, user space only
     attributes = struct.pack("=IIQQQQQ", 1, 64, 1, 0, 0, 0, (1 << 5) | (1 << 6)).ljust(64, b"\0")
     call("perf_event_open", attributes, 0, -1, -1, 0)
 

@@ -1,7 +1,8 @@
-//! The attempts to get out. Shell lines, each with a name; `$HOME` is the fixture's home directory, the work tree lies in it, and the
-//! variables of `calls.py` lead outside. A line prints `escaped` where it gets through.
+//! The attempts to break out: named shell lines. `$HOME` is the fixture's home directory, which
+//! contains the work tree, and the variables of `calls.py` lead outside. A line prints `escaped` if
+//! it succeeds.
 
-/// Files of a home directory that no command has to read.
+/// Files in a home directory that no command needs to read.
 pub(crate) const SECRETS: &[&str] = &[
     ".aws/credentials",
     ".bash_history",
@@ -21,7 +22,7 @@ pub(crate) const SECRETS: &[&str] = &[
     ".pypirc",
 ];
 
-/// By any user.
+/// Attempts that need no special rights.
 pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
     // files
     ("write into the home directory", "echo x > $HOME/new && echo escaped"),
@@ -143,7 +144,7 @@ pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
     ("calls of another architecture", "calls other_architecture"),
 ];
 
-/// With root's rights, which they need to succeed without the sandbox.
+/// Attempts that need root's rights to succeed without the sandbox.
 pub(crate) const ATTEMPTS_OF_ROOT: &[(&str, &str)] = &[
     ("read the password file", "grep -q root /etc/shadow && echo escaped"),
     ("change the system", "echo x > /etc/escape-test && rm /etc/escape-test && echo escaped"),
@@ -184,7 +185,7 @@ pub(crate) const ATTEMPTS_OF_ROOT: &[(&str, &str)] = &[
     ("become another user", "setpriv --reuid 12345 --clear-groups true && echo escaped"),
 ];
 
-/// What Landlock and seccomp do not stop on Linux 6.18 (Landlock 7) where there are no namespaces.
+/// What Landlock and seccomp do not stop on Linux 6.18 (Landlock 7) without namespaces.
 pub(crate) const THROUGH_WITHOUT_NAMESPACES: &[&str] = &[
     "change permissions outside",
     "change times outside",

@@ -15,17 +15,17 @@ use workspace::Workspace;
 
 use crate::support;
 
-/// Ask the test that is started again about these folders.
+/// Tells the restarted test which directories to ask about.
 pub(crate) const ASK: &str = "OVERLAY_TEST_ROOT";
 pub(crate) const ASK_DIR: &str = "OVERLAY_TEST_DIR";
 
-/// A number that no user has.
+/// A user id that no user has.
 pub(crate) const ORDINARY: u32 = 54_321;
 
-/// Says to a test that it runs in an overlay, and where that is shown.
+/// Tells a test that it runs in an overlay, and where that is mounted.
 pub(crate) const MERGED: &str = "OVERLAY_TEST_MERGED";
 
-/// The users to test as: the own, and for root an ordinary one.
+/// The users to test as: the current one and, for root, an ordinary one.
 pub(crate) fn users() -> Vec<Option<u32>> {
     match rustix::process::geteuid().is_root() {
         true => vec![None, Some(ORDINARY)],
@@ -56,7 +56,8 @@ pub(crate) fn put(root: &Path, path: &str, text: &str) {
     fs::write(path, text).unwrap();
 }
 
-/// A repository, everything an overlay of it needs, and a copy of this test and of the launcher that any user can start.
+/// A repository, everything an overlay of it needs, and copies of this test and of the launcher
+/// that any user can start.
 pub(crate) struct Setting {
     pub(crate) place: tempfile::TempDir,
     user: Option<u32>,
@@ -94,7 +95,7 @@ impl Setting {
         setting
     }
 
-    /// Everything belongs to the user.
+    /// Makes the user the owner of everything.
     pub(crate) fn give(&self) {
         let Some(user) = self.user else { return };
         for path in walk(self.place.path()) {
@@ -110,7 +111,7 @@ impl Setting {
         self.place.path().join("session/overlay")
     }
 
-    /// Where overlays are shown: over the repository, and elsewhere.
+    /// Where overlays are mounted: over the repository, and elsewhere.
     pub(crate) fn places(&self) -> [PathBuf; 2] {
         [self.root(), self.place.path().join("session/tree")]
     }
@@ -130,38 +131,38 @@ impl Setting {
         command
     }
 
-    /// A program run in the overlay.
+    /// Runs a program in the overlay.
     pub(crate) fn in_overlay(&self, merged: &Path, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(self.place.path().join("launcher"));
         command.args([&self.root(), &self.dir(), merged, program.as_ref()]);
         self.as_user(command)
     }
 
-    /// One of these tests, run again in the overlay.
+    /// Runs one of these tests again in the overlay.
     pub(crate) fn inside(&self, merged: &Path, test: &str) -> Command {
         let mut command = self.in_overlay(merged, self.place.path().join("test"));
         command.args(["--exact", test, "--nocapture"]).env(MERGED, merged);
         command
     }
 
-    /// What is said about an overlay here; `None` when one can be made.
+    /// Why no overlay can be created here; `None` if one can.
     pub(crate) fn probe(&self) -> Option<String> {
         let mut command = Command::new(self.place.path().join("test"));
         command.args(["--exact", "probe_says_why_not", "--nocapture"]);
         let mut command = self.as_user(command);
         command.env(ASK, self.root()).env(ASK_DIR, self.dir());
-        let said = succeeds(command);
+        let output = succeeds(command);
         assert!(!self.dir().join("upper").exists() && !self.dir().join("work").exists());
-        let said = said.lines().find_map(|l| l.split_once("overlay: ")).unwrap().1.to_owned();
-        (said != "yes").then_some(said)
+        let output = output.lines().find_map(|l| l.split_once("overlay: ")).unwrap().1.to_owned();
+        (output != "yes").then_some(output)
     }
 
-    /// Whether there are no overlays here. That answer has to be true: one cannot be entered, and a copy, which is what takes its place,
-    /// can be made.
+    /// Whether overlays are unavailable here. Checks that this is true: entering one fails, and the
+    /// copy that replaces it can be made.
     pub(crate) fn refused(&self) -> bool {
-        let Some(said) = self.probe() else { return false };
+        let Some(output) = self.probe() else { return false };
         let tried = self.in_overlay(&self.root(), "/bin/true").output().unwrap();
-        assert_eq!(tried.status.code(), Some(125), "probe says {said}, but it works");
+        assert_eq!(tried.status.code(), Some(125), "probe says {output}, but it works");
         let copy = self.place.path().join("session/copy");
         Workspace::open(self.root()).unwrap().copy_to(&copy).unwrap();
         assert!(copy.join("ignored/installed").exists());
@@ -171,23 +172,23 @@ impl Setting {
 
 pub(crate) fn succeeds(mut command: Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
-    let said = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
-    assert!(status.success(), "{status}: {said}");
-    said
+    let output = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{status}: {output}");
+    output
 }
 
 pub(crate) fn ran_one(command: Command) {
-    let said = succeeds(command);
-    assert!(said.contains("1 passed"), "{said}");
+    let output = succeeds(command);
+    assert!(output.contains("1 passed"), "{output}");
 }
 
-/// By a process of its own: a program cannot be started while any process, such as one that another test is just starting, has it open for
-/// writing.
+/// Copies in a separate process: a program cannot be started while any process, such as one that
+/// another test is just starting, has it open for writing.
 fn copy(program: &Path, to: &Path) {
     assert!(Command::new("cp").args([program, to]).status().unwrap().success());
 }
 
-/// A folder and everything below it.
+/// A directory and everything below it.
 pub(crate) fn walk(top: &Path) -> Vec<PathBuf> {
     let mut found = vec![top.to_owned()];
     let mut at = 0;
@@ -200,7 +201,7 @@ pub(crate) fn walk(top: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Everything that can be seen of a tree, git's state and times of inodes included; access times aside.
+/// Everything visible of a tree, including git's state and inode times, but not access times.
 pub(crate) fn observe(root: &Path) -> BTreeMap<PathBuf, String> {
     let of = |path: &Path| {
         let m = path.symlink_metadata().unwrap();

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use sandbox::{Level, Policy, Sandbox, clean_environment};
+use sandbox::{Level, Overrides, Policy, Sandbox, clean_environment};
 
 pub(crate) struct Fixture {
     dir: tempfile::TempDir,
@@ -42,7 +42,11 @@ impl Fixture {
     }
 
     pub(crate) fn with(&self, policy: Policy) -> Sandbox {
-        Sandbox::new(policy, vec![launcher().into()]).unwrap()
+        self.with_overrides(policy, Overrides::default())
+    }
+
+    pub(crate) fn with_overrides(&self, policy: Policy, overrides: Overrides) -> Sandbox {
+        Sandbox::with_overrides(policy, vec![launcher().into()], overrides).unwrap()
     }
 
     pub(crate) fn on(&self) -> Sandbox {
@@ -54,14 +58,15 @@ impl Fixture {
     }
 }
 
-/// Names another copy of the launcher, for tests that run as a user who cannot read the first.
+/// The path of another copy of the launcher, for tests that run as a user who cannot read the
+/// first.
 pub(crate) const LAUNCHER: &str = "SANDBOX_TEST_LAUNCHER";
 
-/// Names another place for work trees, for the same reason.
+/// The path of another directory for work trees, for the same reason.
 pub(crate) const PLACE: &str = "SANDBOX_TEST_PLACE";
 
-/// The build folder, where that will do: not below `/tmp` and its like, which commands have of their own, and, for root, where an
-/// ordinary user gets to as well.
+/// The build directory, if that is suitable: not below `/tmp` and similar, which commands have of
+/// their own, and, for root, accessible to an ordinary user.
 pub(crate) fn place() -> PathBuf {
     if let Some(place) = std::env::var_os(PLACE) {
         return place.into();
@@ -89,24 +94,25 @@ impl Fixture {
     }
 }
 
-/// How many processes on this machine have this in their command lines.
+/// The number of processes on this machine with `mark` in their command lines.
 pub(crate) fn alive(mark: &str) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = processes.filter_map(|p| std::fs::read(p.path().join("cmdline")).ok());
     lines.filter(|line| String::from_utf8_lossy(line).contains(mark)).count()
 }
 
-/// Waits for a condition of the outside world that nothing announces.
+/// Waits for an outside condition that nothing announces.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
     while !condition() {
         tokio::task::yield_now().await;
     }
 }
 
-/// Set in the process that runs this test where namespaces are refused.
+/// Set in the process that runs this test without namespaces.
 const REFUSED: &str = "SANDBOX_TEST_NAMESPACES_REFUSED";
 
-/// Runs a test again where namespaces are refused, and returns whether this is there.
+/// Runs a test again in an environment that refuses namespaces. Returns whether this process is in
+/// it.
 pub(crate) fn namespaces_are_refused(test: &str) -> bool {
     if std::env::var_os(REFUSED).is_some() {
         return true;

@@ -21,8 +21,7 @@ pub(super) struct Format {
     /// Non-ASCII characters are escaped.
     ascii: bool,
     ids: bool,
-    /// The text before the first cell, between two cells, and after the last cell, if there are
-    /// cells.
+    /// The text before the first cell, between two cells, and after the last cell.
     separators: Option<[String; 3]>,
 }
 
