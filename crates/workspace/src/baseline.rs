@@ -1,12 +1,15 @@
 //! A tree as it was, to diff against later: git's own diff, with a private repository, so that nothing in the user's `.git` changes.
 //!
-//! The private repository lies in the state folder. It borrows the user's objects and starts from a copy of the user's index, whose
-//! cached file times spare reading every unchanged file. (Adding does not see the user's objects: git would set the time of each one it finds.) Untracked files that are not ignored belong to the tree; `.gitignore`,
-//! `.git/info/exclude` and the user's own list decide what is ignored. Where there is no git repository, or none yet with files, every file is
-//! read once.
+//! The private repository lies in the state folder. Its index is the tree: a copy of the user's, brought up to date with the files that
+//! differ from it. A file that still looks as an index has it is neither read nor told to git, so the work grows with what changed. A diff is
+//! that of two small trees, which hold only files that may have changed. (Adding does not see the user's objects: git would set the
+//! time of each one that it finds.)
 //!
-//! Git is told each file's name and looks for none itself: it would wait for pipes in the place of lists, and run what submodules are configured to
-//! run. Repositories inside are folders like others here, so that changes in them are told too. Files too large to be put back are left out.
+//! Untracked files that are not ignored belong to the tree; `.gitignore`, `.git/info/exclude` and the user's own list decide what is
+//! ignored. Where there is no git repository, or none yet with files, every file is read once.
+//!
+//! Git is told each file's name and looks for none itself: it would wait for pipes in the place of lists, and run what submodules are
+//! configured to run. Files in repositories inside are files like others here. Files too large to be put back are left out.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -15,19 +18,21 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
     },
 };
 
-use rustix::fs::{Access, FileType, Stat};
+use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     CleanPath, FileImage, Own, Workspace,
     git::{self, Repository},
+    index::Index,
     names::shown,
-    root::{id, lock},
+    place::Stamp,
+    scan::Found,
     store::REPLACE_LIMIT,
 };
 
@@ -37,7 +42,7 @@ const KEPT: &str = "^core\\.(autocrlf|eol|filemode|symlinks|ignorecase|precompos
 /// How often a tree that changes meanwhile is looked at again.
 const RETRIES: u32 = 3;
 
-/// The file in the private repository that names the tree.
+/// The file in the private repository that says that its index is complete.
 const TREE: &str = "remembered";
 /// The file in it with the paths that were left out, each followed by a zero.
 const OWN: &str = "own";
@@ -113,7 +118,6 @@ struct Inner {
     own: Own,
     /// The user's objects, to read from.
     objects: Option<PathBuf>,
-    tree: String,
     diffs: AtomicU64,
     /// The tree to take attributes from, once a pipe stands in their place, for which git would wait: one without any.
     attributes: OnceLock<String>,
@@ -126,12 +130,13 @@ impl Baseline {
     /// # Errors
     /// When git is missing or fails, or the state folder cannot be written.
     pub fn take(root: &Path, state_dir: &Path) -> Result<Self, BaselineError> {
-        Self::take_without(root, state_dir, Own::default())
+        let root = root.canonicalize().map_err(BaselineError::System)?;
+        Self::take_of(&workspace(&root, &Own::default())?, state_dir)
     }
 
-    fn take_without(root: &Path, state_dir: &Path, own: Own) -> Result<Self, BaselineError> {
+    fn take_of(ws: &Workspace, state_dir: &Path) -> Result<Self, BaselineError> {
         fs::create_dir_all(state_dir).map_err(BaselineError::System)?;
-        let root = root.canonicalize().map_err(BaselineError::System)?;
+        let root = ws.root().to_owned();
         let state_dir = state_dir.canonicalize().map_err(BaselineError::System)?;
         let users = git::repository(&root)?;
         let settings = settings(&root)?;
@@ -141,22 +146,13 @@ impl Baseline {
             Some(users) => (users.top, Some(users.objects)),
             None => (root.clone(), None),
         };
-        let mut inner = Inner {
-            root,
-            work_tree,
-            git_dir,
-            own,
-            objects,
-            tree: String::new(),
-            diffs: AtomicU64::new(0),
-            attributes: OnceLock::new(),
-        };
-        inner.without_pretences(&inner.git_dir.join("index"))?;
-        inner.tree = inner.snapshot(&inner.git_dir.join("index"))?;
+        let (diffs, attributes) = Default::default();
+        let inner = Inner { root, work_tree, git_dir, own: ws.own().clone(), objects, diffs, attributes };
+        inner.remember(ws)?;
         // Last, and in one step: where it is, everything else is.
         let kept = inner.git_dir.join(TREE);
         inner.keep_own().map_err(BaselineError::System)?;
-        fs::write(kept.with_extension("tmp"), &inner.tree).map_err(BaselineError::System)?;
+        fs::write(kept.with_extension("tmp"), "").map_err(BaselineError::System)?;
         fs::rename(kept.with_extension("tmp"), kept).map_err(BaselineError::System)?;
         Ok(Self(Arc::new(inner)))
     }
@@ -166,23 +162,21 @@ impl Baseline {
     /// # Errors
     /// As [`Baseline::take`].
     pub fn open(root: &Path, state_dir: &Path) -> Result<Self, BaselineError> {
-        Self::open_without(root, state_dir, Own::default())
+        let root = root.canonicalize().map_err(BaselineError::System)?;
+        Self::of(&workspace(&root, &Own::default())?, state_dir)
     }
 
-    /// The same for the tree of a workspace, without what is left out of it.
+    /// The same for the tree of a workspace, without what is left out of it. What is learned of the tree by this, the workspace need
+    /// not learn again before the first command.
     ///
     /// # Errors
     /// As [`Baseline::take`].
     pub fn of(workspace: &Workspace, state_dir: &Path) -> Result<Self, BaselineError> {
-        Self::open_without(workspace.root(), state_dir, workspace.own().clone())
-    }
-
-    fn open_without(root: &Path, state_dir: &Path, mut own: Own) -> Result<Self, BaselineError> {
         let git_dir = state_dir.join("baseline");
-        let Ok(tree) = fs::read_to_string(git_dir.join(TREE)) else {
-            return Self::take_without(root, state_dir, own);
-        };
-        let root = root.canonicalize().map_err(BaselineError::System)?;
+        if !git_dir.join(TREE).exists() {
+            return Self::take_of(workspace, state_dir);
+        }
+        let (root, mut own) = (workspace.root().to_owned(), workspace.own().clone());
         let git_dir = git_dir.canonicalize().map_err(BaselineError::System)?;
         let (work_tree, objects) = match git::repository(&root)? {
             Some(users) => (users.top, Some(users.objects)),
@@ -192,7 +186,7 @@ impl Baseline {
         let kept = kept.split(|b| *b == 0).filter(|path| !path.is_empty());
         kept.for_each(|path| own.add(&root, Path::new(OsStr::from_bytes(path))));
         let (diffs, attributes) = Default::default();
-        let inner = Inner { root, work_tree, git_dir, own, objects, tree, diffs, attributes };
+        let inner = Inner { root, work_tree, git_dir, own, objects, diffs, attributes };
         inner.keep_own().map_err(BaselineError::System)?;
         Ok(Self(Arc::new(inner)))
     }
@@ -203,28 +197,17 @@ impl Baseline {
     /// When git fails: the user's repository may have lost it since.
     pub fn file(&self, path: &CleanPath) -> io::Result<Option<FileImage>> {
         let inner = &self.0;
-        let ask = |args: &[&OsStr]| {
-            let mut command = inner.command(&inner.git_dir.join("index"));
-            command.env("GIT_LITERAL_PATHSPECS", "1").args(args);
-            command.envs(inner.objects.iter().map(|o| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", in_list(o))));
-            git::run(command, None)
+        let (index, _) = inner.index()?;
+        let Some(entry) = index.get(path) else { return Ok(None) };
+        let mut ask = inner.command(&inner.git_dir.join("index"));
+        ask.args(["cat-file", "blob", &entry.blob.name()]).envs(inner.borrowed());
+        let bytes = git::run(ask, None)?;
+        let mode = match entry.mode {
+            _ if entry.is_link() => 0o777,
+            0o100_755 => 0o755,
+            _ => 0o644,
         };
-        let [list, zeros, end] = ["ls-tree", "-z", "--"].map(OsStr::new);
-        let listed =
-            ask(&[list, zeros, OsStr::new(&inner.tree), end, AsRef::<Path>::as_ref(path).as_os_str()])?;
-        let listed = String::from_utf8_lossy(&listed);
-        let mut fields = listed.split([' ', '\t']);
-        let (mode, kind, blob) = (fields.next(), fields.next(), fields.next());
-        match (mode, kind, blob) {
-            (Some(mode @ ("100644" | "100755" | "120000")), Some("blob"), Some(blob)) => {
-                let bits = if mode == "100644" { 0o644 } else { 0o755 };
-                let link = mode == "120000";
-                let mode = if link { 0o777 } else { bits };
-                let bytes = ask(&["cat-file", "blob", blob].map(OsStr::new))?;
-                Ok(Some(FileImage { bytes, mode, link }))
-            }
-            _ => Ok(None),
-        }
+        Ok(Some(FileImage { bytes, mode, link: entry.is_link() }))
     }
 
     /// The paths of what has changed since, without a look into it: also where the user's repository has lost the contents.
@@ -233,12 +216,8 @@ impl Baseline {
     /// When git fails.
     pub fn changed(&self) -> Result<Vec<String>, BaselineError> {
         let inner = &self.0;
-        let index = inner.git_dir.join(format!("index.{}", inner.diffs.fetch_add(1, Ordering::Relaxed)));
-        git::copy_index(&inner.git_dir.join("index"), &index).map_err(BaselineError::System)?;
-        let now = inner.snapshot(&index)?;
-        let listed = inner.compare(&index, &now, &["--no-renames", "--name-only", "-z"])?;
-        // Only a copy, as below.
-        let _ = fs::remove_file(&index);
+        let listed = inner.compare(|before, now| inner.diff(before, now, &["--no-renames", "--name-only", "-z"]))?;
+        let listed = listed.unwrap_or_default();
         Ok(listed.split(|b| *b == 0).filter(|path| !path.is_empty()).map(shown).collect())
     }
 
@@ -248,21 +227,18 @@ impl Baseline {
     /// When git fails.
     pub fn diff(&self) -> Result<Diff, BaselineError> {
         let inner = &self.0;
-        let index = inner.git_dir.join(format!("index.{}", inner.diffs.fetch_add(1, Ordering::Relaxed)));
-        git::copy_index(&inner.git_dir.join("index"), &index).map_err(BaselineError::System)?;
-        let now = inner.snapshot(&index);
-        let diff = now.and_then(|now| {
-            if now == inner.tree {
-                return Ok(Diff::default());
-            }
-            let files = parse(&inner.compare(&index, &now, &["--raw", "--numstat", "-z"])?);
-            let patch = inner.compare(&index, &now, &["-p", "--binary", "--full-index"])?;
+        let diff = inner.compare(|before, now| {
+            let files = parse(&inner.diff(before, now, &["--raw", "--numstat", "-z"])?);
+            let patch = inner.diff(before, now, &["-p", "--binary", "--full-index"])?;
             Ok(Diff { files, patch })
-        });
-        // Only a copy: when it cannot be removed it is overwritten or goes with the session.
-        let _ = fs::remove_file(&index);
-        diff.map_err(BaselineError::from)
+        })?;
+        Ok(diff.unwrap_or_default())
     }
+}
+
+/// The tree under `root`, as it is looked at for a baseline.
+fn workspace(root: &Path, own: &Own) -> Result<Workspace, BaselineError> {
+    Ok(Workspace::open(root).map_err(|e| BaselineError::System(io::Error::other(e)))?.without(own))
 }
 
 impl Inner {
@@ -272,34 +248,143 @@ impl Inner {
         command
     }
 
-    /// Adds the work tree to an index and writes its tree; returns the tree's name.
-    fn snapshot(&self, index: &Path) -> io::Result<String> {
+    /// The tree to look at: without this baseline itself, which may lie in it.
+    fn workspace(&self) -> io::Result<Workspace> {
+        let mut own = self.own.clone();
+        self.git_dir.parent().into_iter().for_each(|state| own.add_folder(state));
+        Ok(Workspace::open(&self.root).map_err(io::Error::other)?.without(&own))
+    }
+
+    /// The private index; its entries by the index's own paths begin with the folder that is returned too.
+    fn index(&self) -> io::Result<(Index, &Path)> {
+        let file = self.git_dir.join("index");
+        let read = || Index::read(&file, &self.work_tree, &self.root);
+        let within = self.root.strip_prefix(&self.work_tree).unwrap_or(Path::new(""));
+        if let Some(index) = read()? {
+            return Ok((index, within));
+        }
+        // Spread over several files, or without folders that are not checked out: git makes a plain one of it.
+        let mut plain = self.command(&file);
+        plain.args(["update-index", "--no-split-index", "--force-write-index"]).envs(self.borrowed());
+        git::run(plain, None)?;
+        read()?.map(|index| (index, within)).ok_or_else(|| io::Error::other("git's index cannot be read"))
+    }
+
+    /// Brings the private index up to date.
+    fn remember(&self, ws: &Workspace) -> io::Result<()> {
+        let file = self.git_dir.join("index");
+        let (mut index, _) = self.index()?;
+        // What would hide changes: repositories inside, and marks by which git believes files unchanged.
+        for (how, paths) in [
+            (&["--force-remove"][..], &index.modules),
+            (&["--no-assume-unchanged"], &index.pretended),
+            (&["--no-skip-worktree"], &index.pretended),
+        ] {
+            self.update(&file, how, paths.iter().map(PathBuf::as_path))?;
+        }
+        let found = self.retrying(|| {
+            let found = self.workspace()?.scan_index(&mut index);
+            self.add(&file, &index, &found)?;
+            Ok(found)
+        })?;
+        ws.learn(index, found)
+    }
+
+    /// Compares the tree with the private index: two small trees of what may have changed are handed over. `None` when nothing has.
+    fn compare<T>(&self, compare: impl FnOnce(&str, &str) -> io::Result<T>) -> Result<Option<T>, BaselineError> {
+        let small = self.git_dir.join(format!("index.{}", self.diffs.fetch_add(1, Ordering::Relaxed)));
+        let (mut index, within) = self.index()?;
+        let compared = self.retrying(|| {
+            let _ = fs::remove_file(&small);
+            let mut found = self.workspace()?.scan_index(&mut index);
+            found.changed.retain(|(path, stamp)| self.is_new(&index, path, stamp));
+            if found.changed.is_empty() && found.gone.is_empty() {
+                return Ok(None);
+            }
+            let mut entries = Vec::new();
+            for path in found.changed.iter().map(|(path, _)| path).chain(&found.gone) {
+                if let Some(entry) = index.get(path) {
+                    entries.extend(format!("{:o} {}\t", entry.mode, entry.blob.name()).bytes());
+                    entries.extend_from_slice(within.join(path).as_os_str().as_bytes());
+                    entries.push(0);
+                }
+            }
+            let mut fill = self.command(&small);
+            fill.args(["update-index", "-z", "--index-info"]);
+            git::run(fill, Some(&entries))?;
+            let before = self.tree(&small)?;
+            self.add(&small, &Index::default(), &found)?;
+            Ok(Some((before, self.tree(&small)?)))
+        });
+        // Only for this: when it cannot be removed it is overwritten or goes with the session.
+        let _ = fs::remove_file(&small);
+        match compared? {
+            Some((before, now)) if before != now => Ok(Some(compare(&before, &now)?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// A file may become something else between being seen and being added.
+    fn retrying<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         let mut tried = 0;
         loop {
-            let (names, pipes) = self.names(index)?;
-            if pipes && self.attributes.get().is_none() {
-                let nothing = self.empty_tree(index)?;
-                let _ = self.attributes.set(nothing);
-            }
-            let mut update = self.command(index);
-            update.args([
-                "update-index",
-                "--add",
-                "--remove",
-                "--ignore-skip-worktree-entries",
-                "-z",
-                "--stdin",
-            ]);
-            match git::run(update, Some(&names)) {
-                Ok(_) => break,
-                // A file may become something else between being seen and being added.
-                Err(e) if e.kind() == io::ErrorKind::NotFound || tried == RETRIES => return Err(e),
-                Err(_) => tried += 1,
+            match attempt() {
+                Err(e) if e.kind() != io::ErrorKind::NotFound && tried < RETRIES => tried += 1,
+                done => return done,
             }
         }
+    }
+
+    /// Adds files to an index and removes those that are gone.
+    fn add(&self, index: &Path, known: &Index, found: &Found) -> io::Result<()> {
+        if found.special_attributes && self.attributes.get().is_none() {
+            let mut hash = self.command(index);
+            hash.args(["hash-object", "-t", "tree", "--stdin"]);
+            let nothing = String::from_utf8_lossy(&git::run(hash, Some(b""))?).trim().to_owned();
+            let _ = self.attributes.set(nothing);
+        }
+        let new = found.changed.iter().filter(|(path, stamp)| self.is_new(known, path, stamp));
+        self.update(index, &["--force-remove"], found.gone.iter().map(AsRef::as_ref))?;
+        self.update(index, &["--add", "--replace"], new.map(|(path, _)| path.as_ref()))
+    }
+
+    /// Whether a file is to be added: not as it is known, small enough to be put back, and readable.
+    fn is_new(&self, known: &Index, path: &CleanPath, stamp: &Stamp) -> bool {
+        let full = self.root.join(path);
+        !known.get(path).is_some_and(|entry| entry.is(stamp))
+            && stamp.size as u64 <= REPLACE_LIMIT
+            && (full.is_symlink() || rustix::fs::access(full, Access::READ_OK).is_ok())
+    }
+
+    fn update<'a>(
+        &self,
+        index: &Path,
+        how: &[&str],
+        paths: impl Iterator<Item = &'a Path>,
+    ) -> io::Result<()> {
+        let mut names = Vec::new();
+        for path in paths {
+            names.extend_from_slice(path.as_os_str().as_bytes());
+            names.push(0);
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut update = self.command(index);
+        update.arg("update-index").args(how).args(["-z", "--stdin"]);
+        git::run(update, Some(&names)).map(drop)
+    }
+
+    /// Writes the tree of an index; returns its name.
+    fn tree(&self, index: &Path) -> io::Result<String> {
         let mut write = self.command(index);
         write.args(["write-tree", "--missing-ok"]);
         Ok(String::from_utf8_lossy(&git::run(write, None)?).trim().to_owned())
+    }
+
+    /// The user's objects, to be seen by a command.
+    fn borrowed(&self) -> Option<(&str, OsString)> {
+        self.objects.as_ref().map(|objects| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", in_list(objects)))
     }
 
     /// Keeps what is left out, for who goes on with the session: the files are still there then, and not open any more.
@@ -311,98 +396,14 @@ impl Inner {
         }
     }
 
-    /// The name of the tree without files, in the repository's format.
-    fn empty_tree(&self, index: &Path) -> io::Result<String> {
-        let mut hash = self.command(index);
-        hash.args(["hash-object", "-t", "tree", "--stdin"]);
-        Ok(String::from_utf8_lossy(&git::run(hash, Some(b""))?).trim().to_owned())
-    }
-
-    /// The files that are there and those that the index has, each followed by a zero; and whether a pipe stands in the place of attributes.
-    fn names(&self, index: &Path) -> io::Result<(Vec<u8>, bool)> {
-        let mut list = self.command(index);
-        list.args(["ls-files", "-z"]);
-        let known = git::run(list, None)?;
-        let workspace = Workspace::open(&self.root).map_err(io::Error::other)?.without(&self.own);
-        let own = self.git_dir.parent().and_then(|own| own.strip_prefix(&self.root).ok());
-        let (names, pipes) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-        let take = |path: &Path, stat: &Stat| {
-            let kind = FileType::from_raw_mode(stat.st_mode);
-            let small = stat.st_size as u64 <= REPLACE_LIMIT;
-            let readable = || rustix::fs::access(self.root.join(path), Access::READ_OK).is_ok();
-            if kind == FileType::Symlink || kind == FileType::RegularFile && small && readable() {
-                let mut names = lock(&names);
-                names.extend_from_slice(path.as_os_str().as_bytes());
-                names.push(0);
-            } else if kind != FileType::Directory && kind != FileType::RegularFile {
-                pipes.fetch_or(path.ends_with(".gitattributes"), Ordering::Relaxed);
-            }
-        };
-        workspace.each(|path, stat| {
-            if !own.is_some_and(|own| path.starts_with(own)) {
-                take(path, stat);
-            }
-        });
-        for name in known.split(|b| *b == 0).filter(|name| !name.is_empty()) {
-            let path = Path::new(OsStr::from_bytes(name));
-            let found = rustix::fs::lstat(self.root.join(path));
-            if workspace.is_own(&CleanPath::of(path), found.as_ref().ok().map(id)) {
-                continue;
-            }
-            match found {
-                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-                    take(path, &stat)
-                }
-                // Gone, or something else now: so it is told.
-                _ => lock(&names).extend([name, b"\0"].concat()),
-            }
-        }
-        Ok((names.into_inner().unwrap_or_default(), pipes.into_inner()))
-    }
-
-    /// Takes from an index what would hide changes: repositories inside, and marks by which git believes files unchanged.
-    fn without_pretences(&self, index: &Path) -> io::Result<()> {
-        let mut list = self.command(index);
-        list.args(["ls-files", "-v", "-s", "-z"]);
-        let said = git::run(list, None)?;
-        let (mut modules, mut assumed, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
-        for entry in said.split(|b| *b == 0) {
-            let Some((tab, tag)) = entry.iter().position(|b| *b == b'\t').zip(entry.first()) else {
-                continue;
-            };
-            let add = |to: &mut Vec<u8>| to.extend([&entry[tab + 1..], b"\0"].concat());
-            if entry[1..].starts_with(b" 160000 ") {
-                add(&mut modules);
-                continue;
-            }
-            if tag.is_ascii_lowercase() {
-                add(&mut assumed);
-            }
-            let there = || self.root.join(OsStr::from_bytes(&entry[tab + 1..])).symlink_metadata().is_ok();
-            if tag.eq_ignore_ascii_case(&b'S') && there() {
-                add(&mut skipped);
-            }
-        }
-        for (how, names) in
-            [("--force-remove", modules), ("--no-assume-unchanged", assumed), ("--no-skip-worktree", skipped)]
-        {
-            if !names.is_empty() {
-                let mut update = self.command(index);
-                update.args(["update-index", how, "-z", "--stdin"]);
-                git::run(update, Some(&names))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn compare(&self, index: &Path, now: &str, what: &[&str]) -> io::Result<Vec<u8>> {
-        let mut command = self.command(index);
+    fn diff(&self, before: &str, now: &str, what: &[&str]) -> io::Result<Vec<u8>> {
+        let mut command = self.command(&self.git_dir.join("index"));
         command
             .args(["diff-tree", "-r", "-M", "--relative", "--no-color", "--no-ext-diff", "--no-textconv"])
             .args(["--src-prefix=a/", "--dst-prefix=b/"])
             .args(what)
-            .args([&self.tree, now, "--"])
-            .envs(self.objects.iter().map(|o| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", in_list(o))));
+            .args([before, now, "--"])
+            .envs(self.borrowed());
         git::run(command, None)
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Rules {
 
 /// The lists of a folder and of those above it that count in it.
 #[derive(Debug)]
-struct Folder {
+pub(crate) struct Folder {
     above: Option<Arc<Folder>>,
     /// Git's lists of folders above end where a repository begins.
     is_repository: bool,
@@ -53,14 +53,17 @@ impl Rules {
 
     /// Whether a file or folder is ignored, when the folder that it is in is not.
     pub(crate) fn ignore(&self, path: &Path, is_folder: bool) -> bool {
-        let Some(folder) = path.parent() else { return false };
-        let folder = self.folder(folder);
+        path.parent().is_some_and(|folder| self.ignores(&self.folder(folder), path, is_folder))
+    }
+
+    /// The same, by the lists that count in the folder it is in.
+    pub(crate) fn ignores(&self, folder: &Arc<Folder>, path: &Path, is_folder: bool) -> bool {
         let judge = |list: &Gitignore| match list.matched(path, is_folder) {
             Match::None => None,
             Match::Ignore(_) => Some(true),
             Match::Whitelist(_) => Some(false),
         };
-        let all = || std::iter::successors(Some(&folder), |f| f.above.as_ref());
+        let all = || std::iter::successors(Some(folder), |f| f.above.as_ref());
         let inside = || {
             let mut outside = false;
             all().take_while(move |f| !std::mem::replace(&mut outside, f.is_repository))
@@ -77,18 +80,22 @@ impl Rules {
         if let Some(known) = lock(&self.folders).get(path) {
             return Arc::clone(known);
         }
-        let above = path.parent().filter(|_| path != self.top && path.starts_with(&self.top));
-        let above = above.map(|above| self.folder(above));
+        let folder = self.folder_in(path, None);
+        lock(&self.folders).insert(path.to_owned(), Arc::clone(&folder));
+        folder
+    }
+
+    /// Reads the lists of a folder; those of the folder it is in are `above`, or read too.
+    pub(crate) fn folder_in(&self, path: &Path, above: Option<Arc<Folder>>) -> Arc<Folder> {
+        let in_tree = || path.parent().filter(|_| path != self.top && path.starts_with(&self.top));
         let list = |from: &Path| list(path, from);
-        let folder = Arc::new(Folder {
-            above,
+        Arc::new(Folder {
+            above: above.or_else(|| in_tree().map(|above| self.folder(above))),
             is_repository: path.join(".git").symlink_metadata().is_ok(),
             dot_ignore: if self.dot_ignore { list(&path.join(".ignore")) } else { Gitignore::empty() },
             gitignore: list(&path.join(".gitignore")),
             exclude: exclude_file(path).map_or_else(Gitignore::empty, |from| list(&from)),
-        });
-        lock(&self.folders).insert(path.to_owned(), Arc::clone(&folder));
-        folder
+        })
     }
 }
 

@@ -8,11 +8,12 @@ use std::{borrow::Cow, fs, io, time::SystemTime};
 
 use crate::{
     By, CleanPath, FileImage, Workspace,
+    index::Index,
     root::lock,
     rules::small_file,
+    scan::Found,
     shadow::{Content, Difference, Known, Shadow},
     store::{FileRecord, Record, State},
-    tracked::Tracked,
     unhidden::ChangedRules,
 };
 
@@ -29,8 +30,8 @@ pub struct Watch {
 }
 
 impl Workspace {
-    /// Before a command: takes note of the tree. The first time it costs a few runs of git and reading the files that git does not have as they
-    /// are; after that one `lstat` for each file, and reading what was written since. One command at a time is watched.
+    /// Before a command: takes note of the tree. Costs one `lstat` for each file, and reading what was written since; the
+    /// first time, the files that are not as git has them. One command at a time is watched.
     ///
     /// # Errors
     /// When the state folder cannot be written, or the tree cannot be read.
@@ -40,14 +41,20 @@ impl Workspace {
         if let Some(store) = &self.0.store {
             match shadow.as_mut() {
                 None => *shadow = Some(Shadow::new(self, store.dir())?),
-                Some(shadow) => {
-                    let scan = self.with_besides(self.scan());
-                    shadow.update(self, scan, &Tracked::default(), |_| ())?;
-                }
+                Some(shadow) => shadow.update(self, |_| ())?,
             }
         }
         let (inside, exclude) = (self.is_inside_a_repository(), self.exclude());
         Ok(Watch { began: SystemTime::now(), inside, exclude })
+    }
+
+    /// Takes over what a baseline has learned of the tree, unless more is known already.
+    pub(crate) fn learn(&self, index: Index, found: Found) -> io::Result<()> {
+        let (Some(store), mut shadow) = (&self.0.store, lock(&self.0.shadow)) else { return Ok(()) };
+        if shadow.is_none() {
+            *shadow = Some(Shadow::from_index(self, store.dir(), index, found)?);
+        }
+        Ok(())
     }
 
     /// After the command: records what it changed and returns the record's number; `None` when that is nothing, or there is no state
@@ -61,8 +68,7 @@ impl Workspace {
         let (Some(store), Some(shadow)) = (&self.0.store, shadow.as_mut()) else { return Ok(None) };
         let folders = shadow.folders.clone();
         let mut differences = Vec::new();
-        let scan = self.with_besides(self.scan());
-        shadow.update(self, scan, &Tracked::default(), |difference| differences.push(difference))?;
+        shadow.update(self, |difference| differences.push(difference))?;
         let mut made: Vec<_> = shadow.folders.difference(&folders).cloned().collect();
         differences.sort_by(|a, b| a.path.cmp(&b.path));
         let mut old: Vec<&mut Known> = differences.iter_mut().filter_map(|d| d.before.as_mut()).collect();
