@@ -429,9 +429,10 @@ fn in_list(folder: &Path) -> OsString {
 fn settings(root: &Path) -> Result<Vec<(String, String)>, BaselineError> {
     let mut ask = git::git(root);
     ask.args(["config", "-z", "--includes", "--get-regexp", KEPT]);
-    let said = match git::run(ask, None) {
+    let said = match git::ask(ask) {
         Ok(said) => said,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e.into()),
+        Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(e.into()),
         Err(_) => return Ok(Vec::new()), // status 1: none is set
     };
     let said = String::from_utf8_lossy(&said);

@@ -1,11 +1,12 @@
-//! The git binary, run so that neither the user's configuration nor the repository's can make it run anything else.
+//! The git binary: one way to start it, so that no configuration makes it run anything else, and one way to wait for it, with a time limit.
 
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File, FileTimes},
     io::{self, Write as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc,
@@ -13,11 +14,13 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 
-/// The longest that git may take for one thing. Far above what a large repository needs; a repository can make it read a pipe that nobody
-/// writes (`include.path`).
-const PATIENCE: Duration = Duration::from_secs(600);
+/// The time limit for work on files. Far above what a large repository needs.
+const WORK_LIMIT: Duration = Duration::from_secs(600);
+/// The time limit for questions whose answer does not depend on the size of a repository. Git can wait forever even then: a repository can
+/// make it open a pipe that nobody writes (`include.path`).
+const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
 /// Variables by which a surrounding git (a hook, an alias) would make ours work on something else.
 const INHERITED: &[&str] = &[
@@ -136,31 +139,70 @@ pub(crate) fn private(cwd: &Path, git_dir: &Path, work_tree: &Path, index: &Path
     command
 }
 
-/// Runs it and returns what it printed.
+/// Runs a command that works on files and returns what it printed.
 ///
 /// # Errors
-/// When it cannot be started (`NotFound`: git is not installed) or fails; the error is then what it said. `TimedOut` after [`PATIENCE`].
+/// When it cannot be started (`NotFound`: git is not installed) or fails; the error is then what it said. `TimedOut` after [`WORK_LIMIT`].
 pub(crate) fn run(command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>> {
-    run_within(PATIENCE, command, input)
+    let name = subcommand(&command);
+    succeeded(&name, git_output(command, input)?)
 }
 
-fn run_within(patience: Duration, mut command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>> {
+/// The same for a question that is answered at once, or never: `TimedOut` after [`QUESTION_LIMIT`].
+pub(crate) fn ask(command: Command) -> io::Result<Vec<u8>> {
+    let name = subcommand(&command);
+    succeeded(&name, git_answer(command)?)
+}
+
+/// Runs a command made by [`git`] and waits for it. One that does not end within ten minutes is killed, with all that it started.
+///
+/// # Errors
+/// When it cannot be started (`NotFound`: git is not installed), and `TimedOut`.
+pub fn git_output(command: Command, input: Option<&[u8]>) -> io::Result<Output> {
+    output_within(WORK_LIMIT, command, input)
+}
+
+/// The same for a question that git answers at once whatever the size of the repository, such as one about the configuration: it has ten
+/// seconds.
+///
+/// # Errors
+/// As [`git_output`].
+pub fn git_answer(command: Command) -> io::Result<Output> {
+    output_within(QUESTION_LIMIT, command, None)
+}
+
+fn succeeded(name: &str, output: Output) -> io::Result<Vec<u8>> {
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(io::Error::other(format!("git {name}: {}", said.trim())))
+        }
+    }
+}
+
+/// The first argument that is no option.
+fn subcommand(command: &Command) -> String {
+    let name = command.get_args().skip(SAFE.len()).find(|a| !a.as_encoded_bytes().starts_with(b"-"));
+    name.unwrap_or(OsStr::new("")).to_string_lossy().into_owned()
+}
+
+fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) -> io::Result<Output> {
     if input.is_some() {
         command.stdin(Stdio::piped());
     }
-    let name = command.get_args().skip(SAFE.len()).find(|a| !a.as_encoded_bytes().starts_with(b"-"));
-    let name = name.unwrap_or(OsStr::new("git")).to_string_lossy().into_owned();
-    let mut child = command.spawn()?;
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    // A group of its own can be killed as a whole, and a Ctrl-C, which asks the run to stop in good order, does not reach it.
+    let mut child = command.process_group(0).spawn()?;
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let late = AtomicBool::new(false);
     let output = std::thread::scope(|scope| {
         // Dropped when it has ended.
         let (_running, ended) = mpsc::channel::<()>();
         let late = &late;
         scope.spawn(move || {
-            if ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
                 late.store(true, Ordering::Relaxed);
-                let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+                let _ = group.map(|group| kill_process_group(group, Signal::KILL));
             }
         });
         if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
@@ -169,17 +211,12 @@ fn run_within(patience: Duration, mut command: Command, input: Option<&[u8]>) ->
         }
         child.wait_with_output()
     })?;
-    match output.status.success() {
-        true => Ok(output.stdout),
-        false if late.load(Ordering::Relaxed) => {
-            let message = format!("git {name} did not end within {} s and was stopped", patience.as_secs());
-            Err(io::Error::new(io::ErrorKind::TimedOut, message))
-        }
-        false => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(io::Error::other(format!("git {name}: {}", said.trim())))
-        }
+    if late.load(Ordering::Relaxed) {
+        let name = subcommand(&command);
+        let message = format!("git {name} did not finish within {} s and was stopped", limit.as_secs());
+        return Err(io::Error::new(io::ErrorKind::TimedOut, message));
     }
+    Ok(output)
 }
 
 /// Where a repository keeps its parts; in a worktree or a submodule not all below its `.git`.
@@ -201,6 +238,10 @@ pub(crate) struct Repository {
 /// # Errors
 /// When git is not installed, or the repository has a pipe or a device where git expects a file.
 pub(crate) fn repository(folder: &Path) -> io::Result<Option<Repository>> {
+    repository_within(QUESTION_LIMIT, folder)
+}
+
+fn repository_within(limit: Duration, folder: &Path) -> io::Result<Option<Repository>> {
     readable(folder)?;
     let mut ask = git(folder);
     ask.args([
@@ -215,7 +256,7 @@ pub(crate) fn repository(folder: &Path) -> io::Result<Option<Repository>> {
     ask.args(["--git-path", "info/exclude", "--git-path", "packed-refs", "--show-object-format"]);
     // Last and allowed to fail, because it does before the first commit; what came before is printed all the same.
     ask.args(["--verify", "--quiet", "HEAD"]);
-    let output = ask.output()?;
+    let output = output_within(limit, ask, None)?;
     let said = String::from_utf8_lossy(&output.stdout);
     let mut lines = said.lines().map(str::to_owned);
     let mut next = || lines.next().filter(|l| !l.is_empty());
@@ -274,7 +315,7 @@ pub(crate) fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> io::Result<Optio
     }
     let mut merge = git(folder.path());
     merge.args(["merge-file", "-p", "-q", "ours", "base", "theirs"]);
-    let output = merge.output()?;
+    let output = git_output(merge, None)?;
     match output.status.code() {
         Some(0) => Ok(Some(output.stdout)),
         // The number of conflicts, at most 127.
@@ -287,11 +328,28 @@ pub(crate) fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> io::Result<Optio
 mod tests {
     use super::*;
 
+    /// No test waits for it: what is run here never ends.
+    const AT_ONCE: Duration = Duration::from_millis(1);
+
     #[test]
-    fn what_does_not_end_is_stopped() {
-        let mut forever = Command::new("sleep");
-        forever.arg("1000").stdin(Stdio::null()).stdout(Stdio::piped());
-        let error = run_within(Duration::from_millis(1), forever, None).unwrap_err();
+    fn a_command_that_does_not_end_is_killed_with_its_children() {
+        let mut forever = Command::new("sh");
+        // The child holds the pipe that is read to its end.
+        forever.args(["-c", "sleep 1000 & wait"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let error = output_within(AT_ONCE, forever, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    }
+
+    #[test]
+    fn a_pipe_as_an_included_configuration_does_not_hang_the_question_where_the_repository_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut init = git(folder.path());
+        init.args(["init", "-q"]);
+        git_output(init, None).unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        fs::write(folder.path().join(".git/config"), "[include]\n\tpath = ../pipe\n").unwrap();
+        let error = repository_within(AT_ONCE, folder.path()).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
     }
 }

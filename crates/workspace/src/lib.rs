@@ -55,7 +55,7 @@ pub use bring::{BringError, Brought, Conflict};
 pub use commit::{Change, Commit, CommitError, Committed, Expect};
 pub use copy::{CopyCost, CopyReport};
 pub use digest::Digest;
-pub use git::{git, readable, search_path};
+pub use git::{git, git_answer, git_output, readable, search_path};
 pub use glob::Glob;
 pub use history::{History, HistoryRecord, NetChange};
 pub use own::Own;

@@ -49,7 +49,7 @@ fn users_list_converts(root: &Path) -> bool {
     let said = |args: &[&str]| {
         let mut ask = git::git(root);
         ask.args(args);
-        git::run(ask, None).ok().map(|said| String::from_utf8_lossy(&said).trim_end().to_owned())
+        git::ask(ask).ok().map(|said| String::from_utf8_lossy(&said).trim_end().to_owned())
     };
     said(&["config", "--get-regexp", "^filter\\."]).is_some()
         && said(&["var", "GIT_ATTR_GLOBAL"]).is_none_or(|list| converts(Path::new(&list)))
