@@ -15,7 +15,7 @@ use rustix::{
     path::Arg,
 };
 
-use crate::{CleanPath, Digest, PathError, Workspace, attributes, path::is_git, root::id};
+use crate::{CleanPath, Digest, PathError, Workspace, attributes, path::is_git, root::id, store::REPLACE_LIMIT};
 
 /// A file as it is, was, or is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,17 +246,64 @@ impl Place {
 
     /// Puts the staged file here; what was here is then under `temp`. Nothing is ever missing in between.
     pub(crate) fn exchange(&self, temp: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat_with(&self.folder, temp, &self.folder, &self.name, RenameFlags::EXCHANGE)?)
+        match self.rename(temp, &*self.name, RenameFlags::EXCHANGE) {
+            Err(e) if is_unsupported(e) => self.exchange_in_steps(temp),
+            done => Ok(done?),
+        }
+    }
+
+    /// The same by plain renames. A crash in between leaves a second name of the old file; see [`Place::end_exchange`].
+    fn exchange_in_steps(&self, temp: &str) -> io::Result<()> {
+        let old = old(temp);
+        self.remove(&*old)?;
+        let linked = rustix::fs::linkat(&self.folder, &*self.name, &self.folder, &*old, AtFlags::empty());
+        if linked.is_err() {
+            // No hard links either.
+            let Found::File(image, _) = self.find(REPLACE_LIMIT)? else { return Err(Errno::NOENT.into()) };
+            self.stage(&*old, &image, self.file()?.as_ref(), true)?;
+        }
+        self.rename(temp, &*self.name, RenameFlags::empty())?;
+        Ok(self.rename(&*old, temp, RenameFlags::empty())?)
+    }
+
+    /// Ends an exchange with this name that a crash cut: what was here is then under `temp`, or still here.
+    pub(crate) fn end_exchange(&self, temp: &str) -> io::Result<()> {
+        match self.rename_to_nothing(&*old(temp), temp) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::EXIST) => self.remove(&*old(temp)),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Puts the staged file here, where nothing may be.
     pub(crate) fn appear(&self, temp: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat_with(&self.folder, temp, &self.folder, &self.name, RenameFlags::NOREPLACE)?)
+        Ok(self.rename_to_nothing(temp, &*self.name)?)
     }
 
     /// Moves what is here to `temp`, where nothing may be.
     pub(crate) fn vanish(&self, temp: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat_with(&self.folder, &self.name, &self.folder, temp, RenameFlags::NOREPLACE)?)
+        Ok(self.rename_to_nothing(&*self.name, temp)?)
+    }
+
+    fn rename_to_nothing(&self, from: impl Arg + Copy, to: impl Arg + Copy) -> rustix::io::Result<()> {
+        match self.rename(from, to, RenameFlags::NOREPLACE) {
+            Err(e) if is_unsupported(e) => {}
+            done => return done,
+        }
+        match rustix::fs::linkat(&self.folder, from, &self.folder, to, AtFlags::empty()) {
+            Ok(()) => rustix::fs::unlinkat(&self.folder, from, AtFlags::empty()),
+            Err(e @ (Errno::EXIST | Errno::NOENT)) => Err(e),
+            // No hard links either: a file that somebody else makes right now is replaced.
+            Err(_) => match rustix::fs::statat(&self.folder, to, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => Err(Errno::EXIST),
+                Err(Errno::NOENT) => self.rename(from, to, RenameFlags::empty()),
+                Err(e) => Err(e),
+            },
+        }
+    }
+
+    fn rename(&self, from: impl Arg, to: impl Arg, flags: RenameFlags) -> rustix::io::Result<()> {
+        rustix::fs::renameat_with(&self.folder, from, &self.folder, to, flags)
     }
 
     /// Removes the file under this name in the same folder; that there is none is fine.
@@ -284,5 +331,40 @@ impl Place {
     /// Makes renames in this folder durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.folder)?)
+    }
+}
+
+/// What network and FUSE file systems say to a kind of rename that they do not have.
+fn is_unsupported(e: Errno) -> bool {
+    matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
+}
+
+/// The second name that a file has while it is exchanged in steps.
+fn old(temp: &str) -> String {
+    format!("{temp}.old")
+}
+
+impl Workspace {
+    /// Whether the file system can exchange two files in one step. Without that, edits take more steps: as safe, but slower. Tries it with two
+    /// files of its own in the root.
+    ///
+    /// # Errors
+    /// When these cannot be written.
+    pub fn can_exchange(&self) -> io::Result<bool> {
+        let name = |n| format!(".agent-{}-probe{n}.tmp", std::process::id());
+        let path = CleanPath::new(name(1));
+        let place = self.place(&path, None).map_err(io::Error::other)?;
+        let Some(place) = place else { return Err(Errno::NOENT.into()) };
+        let image = FileImage { bytes: Vec::new(), mode: 0o600, link: false };
+        let tried = place.stage(&*place.name, &image, None, false).and_then(|()| {
+            place.stage(&*name(2), &image, None, false)?;
+            match place.rename(&*name(2), &*place.name, RenameFlags::EXCHANGE) {
+                Err(e) if is_unsupported(e) => Ok(false),
+                done => Ok(done.map(|()| true)?),
+            }
+        });
+        place.remove(&*place.name)?;
+        place.remove(&*name(2))?;
+        tried
     }
 }

@@ -49,8 +49,12 @@ impl Workspace {
 
     fn take_back(&self, store: &Store, id: u64, record: &Record, file: &FileRecord) -> io::Result<()> {
         let Some(place) = self.place(&file.path, None).map_err(io::Error::other)? else { return Ok(()) };
-        let Some(now) = state(&place, place.name())? else { return Ok(()) };
         let back = format!("{}.back", file.temp);
+        if !file.temp.is_empty() {
+            place.end_exchange(&file.temp)?;
+            place.end_exchange(&back)?;
+        }
+        let Some(now) = state(&place, place.name())? else { return Ok(()) };
         if now == file.after && now != file.before {
             match file.before {
                 None => place.remove(place.name())?,

@@ -12,6 +12,10 @@ use std::{
     ptr,
 };
 
+mod refused;
+
+pub use refused::{Old, act_like};
+
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
