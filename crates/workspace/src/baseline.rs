@@ -32,7 +32,7 @@ use crate::{
     index::Index,
     names::shown,
     place::Stamp,
-    scan::Found,
+    scan::{Extent, Found},
     store::REPLACE_LIMIT,
 };
 
@@ -118,6 +118,8 @@ struct Inner {
     own: Own,
     /// The user's objects, to read from.
     objects: Option<PathBuf>,
+    /// Where the tree's changes are kept, when it is an overlay.
+    upper: Option<PathBuf>,
     diffs: AtomicU64,
     /// The tree to take attributes from, once a pipe stands in their place, for which git would wait: one without any.
     attributes: OnceLock<String>,
@@ -147,7 +149,8 @@ impl Baseline {
             None => (root.clone(), None),
         };
         let (diffs, attributes) = Default::default();
-        let inner = Inner { root, work_tree, git_dir, own: ws.own().clone(), objects, diffs, attributes };
+        let (own, upper) = (ws.own().clone(), ws.0.upper.get().cloned());
+        let inner = Inner { root, work_tree, git_dir, own, objects, upper, diffs, attributes };
         inner.remember(ws)?;
         // Last, and in one step: where it is, everything else is.
         let kept = inner.git_dir.join(TREE);
@@ -186,7 +189,8 @@ impl Baseline {
         let kept = kept.split(|b| *b == 0).filter(|path| !path.is_empty());
         kept.for_each(|path| own.add(&root, Path::new(OsStr::from_bytes(path))));
         let (diffs, attributes) = Default::default();
-        let inner = Inner { root, work_tree, git_dir, own, objects, diffs, attributes };
+        let upper = workspace.0.upper.get().cloned();
+        let inner = Inner { root, work_tree, git_dir, own, objects, upper, diffs, attributes };
         inner.keep_own().map_err(BaselineError::System)?;
         Ok(Self(Arc::new(inner)))
     }
@@ -252,7 +256,9 @@ impl Inner {
     fn workspace(&self) -> io::Result<Workspace> {
         let mut own = self.own.clone();
         self.git_dir.parent().into_iter().for_each(|state| own.add_folder(state));
-        Ok(Workspace::open(&self.root).map_err(io::Error::other)?.without(&own))
+        let ws = Workspace::open(&self.root).map_err(io::Error::other)?.without(&own);
+        self.upper.iter().for_each(|upper| ws.overlays(upper));
+        Ok(ws)
     }
 
     /// The private index; its entries by the index's own paths begin with the folder that is returned too.
@@ -283,7 +289,7 @@ impl Inner {
             self.update(&file, how, paths.iter().map(PathBuf::as_path))?;
         }
         let found = self.retrying(|| {
-            let found = self.workspace()?.scan_index(&mut index);
+            let found = self.workspace()?.scan_index(Extent::Everything, &mut index);
             self.add(&file, &index, &found)?;
             Ok(found)
         })?;
@@ -296,7 +302,7 @@ impl Inner {
         let (mut index, within) = self.index()?;
         let compared = self.retrying(|| {
             let _ = fs::remove_file(&small);
-            let mut found = self.workspace()?.scan_index(&mut index);
+            let mut found = self.workspace()?.scan_index(Extent::Changes, &mut index);
             found.changed.retain(|(path, stamp)| self.is_new(&index, path, stamp));
             if found.changed.is_empty() && found.gone.is_empty() {
                 return Ok(None);

@@ -1,9 +1,10 @@
 //! A look at the whole tree: which files are not as they are known.
 //!
-//! A file that is as it was costs one `stat`. Ignored files and folders cost the reading of their names, unless they are known.
+//! A file that is as it was costs one `stat`. Ignored files and folders cost the reading of their names, unless they are known. In an
+//! overlay, folders in which nothing was ever changed cost nothing.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     ffi::{OsStr, OsString},
     mem::MaybeUninit,
     os::{fd::AsFd, unix::ffi::OsStrExt as _},
@@ -41,8 +42,10 @@ pub(crate) struct Found {
     pub(crate) changed: Vec<(CleanPath, Stamp)>,
     /// Known files that no longer exist.
     pub(crate) gone: Vec<CleanPath>,
-    /// All folders that are not ignored.
+    /// All folders that are not ignored, without those in [`Found::skipped`].
     pub(crate) folders: BTreeSet<CleanPath>,
+    /// Folders that are as they are known, with all that is in them.
+    pub(crate) skipped: HashSet<PathBuf>,
     /// Whether a `.gitattributes` is a pipe or a device, for which git would wait.
     pub(crate) special_attributes: bool,
 }
@@ -52,15 +55,27 @@ struct Visit<'a, T> {
     path: PathBuf,
     above: Option<Arc<Folder>>,
     known: Option<&'a mut Files<T>>,
+    /// The overlay's folder of changes, while folders that are not in it are as they were.
+    upper: Option<&'a Path>,
 }
 
-/// A folder inside one that has been looked at.
-type Inner = (PathBuf, Arc<Folder>);
+/// A folder inside one that has been looked at, and whether the overlay tells what has changed in there.
+type Inner = (PathBuf, Arc<Folder>, bool);
+
+/// Which part of the tree a scan has to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All of it: what is known was not learned in this tree.
+    Everything,
+    /// What may have changed since the tree was first looked at.
+    Changes,
+}
 
 impl Workspace {
     /// Compares the tree with what is known of it; `is_known` may update that. Leaves out git's own files, the agent's, and those of the run.
     pub(crate) fn scan<T: Send>(
         &self,
+        extent: Extent,
         known: &mut Tree<T>,
         is_known: impl Fn(&mut T, &Stamp) -> bool + Sync,
     ) -> Found {
@@ -68,17 +83,22 @@ impl Workspace {
         let mut left: HashMap<&Path, &mut Files<T>> =
             known.iter_mut().map(|(folder, files)| (folder.as_path(), files)).collect();
         let mut found = Found::default();
-        let mut level = vec![Visit { path: PathBuf::new(), above: None, known: left.remove(Path::new("")) }];
+        let upper = self.0.upper.get().filter(|_| extent == Extent::Changes).map(PathBuf::as_path);
+        let known = left.remove(Path::new(""));
+        let mut level = vec![Visit { path: PathBuf::new(), above: None, known, upper }];
         while !level.is_empty() {
             let inner = self.visit_all(level, &rules, &is_known, &mut found);
-            let visit = |(path, above): Inner| {
+            let visit = |(path, above, told): Inner| {
                 let known = left.remove(path.as_path());
-                Visit { path, above: Some(above), known }
+                Visit { path, above: Some(above), known, upper: upper.filter(|_| told) }
             };
             level = inner.into_iter().map(visit).collect();
         }
         // Folders that are ignored, or gone.
         for (folder, files) in left {
+            if !found.skipped.is_empty() && folder.ancestors().any(|above| found.skipped.contains(above)) {
+                continue;
+            }
             for (name, file) in files {
                 let path = CleanPath::of(&folder.join(name));
                 match self.stamp(&path) {
@@ -116,6 +136,7 @@ impl Workspace {
                 found.changed.extend(part.changed);
                 found.gone.extend(part.gone);
                 found.folders.extend(part.folders);
+                found.skipped.extend(part.skipped);
                 found.special_attributes |= part.special_attributes;
                 all.extend(inner);
             };
@@ -138,8 +159,16 @@ impl Workspace {
         found: &mut Found,
         inner: &mut Vec<Inner>,
     ) {
-        let Visit { path, above, mut known } = visit;
+        let Visit { path, above, mut known, upper } = visit;
         let is_root = above.is_none();
+        let upper = match upper.map(|upper| (upper, change(&upper.join(&path)))) {
+            Some((_, Change::None)) => {
+                found.skipped.insert(path);
+                return;
+            }
+            Some((upper, Change::Inside)) => Some(upper),
+            None | Some((_, Change::Replaced)) => None,
+        };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let name = if is_root { Path::new(".") } else { &path };
         let gone = |names: &Files<T>| -> Vec<CleanPath> {
@@ -207,7 +236,7 @@ impl Workspace {
             }
             match (kind, look(&name)) {
                 (FileType::Directory, _) if !self.own().has(&self.0.root, &inside) => {
-                    inner.push((inside, Arc::clone(&lists)));
+                    inner.push((inside, Arc::clone(&lists), upper.is_some()));
                 }
                 (FileType::RegularFile | FileType::Symlink, Some((_, stat))) if !is_own(&name, &stat) => {
                     found.changed.push((CleanPath::of(&inside), Stamp::of(&stat)));
@@ -218,6 +247,27 @@ impl Workspace {
         }
     }
 }
+
+/// What an overlay did to a folder.
+enum Change {
+    None,
+    /// Something in it has changed: what, its folder in the upper layer shows.
+    Inside,
+    /// It is another folder now: it was moved here, or made where one had been removed.
+    Replaced,
+}
+
+/// By the folder's place in the upper layer. One that did not exist before is there with all that is in it.
+fn change(folder: &Path) -> Change {
+    if rustix::fs::lstat(folder).is_err() {
+        return Change::None;
+    }
+    let marked = MARKS.iter().any(|mark| rustix::fs::lgetxattr(folder, *mark, &mut [0_u8; 0]).is_ok());
+    if marked { Change::Replaced } else { Change::Inside }
+}
+
+/// By these overlayfs knows folders that hide or replace the one below.
+const MARKS: [&str; 3] = ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque"];
 
 fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)

@@ -16,7 +16,7 @@ use crate::{
     index::{Blob, Index, Looks},
     place::{Found as There, Stamp},
     root::lock,
-    scan::{Found, Tree},
+    scan::{Extent, Found, Tree},
     store::REPLACE_LIMIT,
     tracked,
 };
@@ -86,7 +86,7 @@ impl Shadow {
         let repository = git::repository(ws.root()).ok().flatten();
         let index = repository.and_then(|r| Index::read(&r.index, &r.top, ws.root()).ok().flatten());
         let mut index = index.unwrap_or_default();
-        let found = ws.scan_index(&mut index);
+        let found = ws.scan_index(Extent::Everything, &mut index);
         Self::from_index(ws, state_dir, index, found)
     }
 
@@ -121,7 +121,7 @@ impl Shadow {
     pub(crate) fn update(&mut self, ws: &Workspace, mut tell: impl FnMut(Difference)) -> io::Result<()> {
         let now = SystemTime::now();
         let is_known = |known: &mut Known, stamp: &Stamp| known.settled && known.looks == Looks::of(stamp);
-        let found = ws.scan(&mut self.files, is_known);
+        let found = ws.scan(Extent::Changes, &mut self.files, is_known);
         let besides: Vec<CleanPath> = lock(&ws.0.besides).iter().cloned().collect();
         // Ignored and edited by the agent; from now on it is known.
         let edited = besides.into_iter().filter(|path| self.get(path).is_none());
@@ -140,7 +140,11 @@ impl Shadow {
                 tell(Difference { path, before: Some(before), after: None });
             }
         }
-        self.folders = found.folders;
+        let skipped = |folder: &CleanPath| {
+            AsRef::<Path>::as_ref(folder).ancestors().any(|above| found.skipped.contains(above))
+        };
+        self.folders.retain(skipped);
+        self.folders.extend(found.folders);
         Ok(())
     }
 
@@ -260,9 +264,9 @@ pub(crate) fn settled(stamp: &Stamp, now: SystemTime) -> bool {
 
 impl Workspace {
     /// Compares the tree with an index. What has been written just now may be written again and look the same: it counts as changed.
-    pub(crate) fn scan_index(&self, index: &mut Index) -> Found {
+    pub(crate) fn scan_index(&self, extent: Extent, index: &mut Index) -> Found {
         let now = SystemTime::now();
-        self.scan(&mut index.files, |entry, stamp| {
+        self.scan(extent, &mut index.files, |entry, stamp| {
             entry.permissions = stamp.mode;
             entry.is(stamp) && settled(stamp, now)
         })
