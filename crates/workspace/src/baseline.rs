@@ -1,15 +1,16 @@
 //! A tree as it was, to diff against later: git's own diff, with a private repository, so that nothing in the user's `.git` changes.
 //!
-//! The private repository lies in the state folder. Its index is the tree: a copy of the user's, brought up to date with the files that
-//! differ from it. A file that still looks as an index has it is neither read nor told to git, so the work grows with what changed. A diff is
-//! that of two small trees, which hold only files that may have changed. (Adding does not see the user's objects: git would set the
-//! time of each one that it finds.)
+//! The private repository is in the state folder. Its index is the baseline: a copy of the user's index,
+//! updated with the files that differ from it. A file whose metadata match the index is neither read nor
+//! passed to git, so the cost grows with the changes and not with the repository. A diff compares two
+//! small trees that hold only files that may have changed. Git adds files without seeing the user's
+//! objects, because it would update the time of each object that it finds.
 //!
-//! Untracked files that are not ignored belong to the tree; `.gitignore`, `.git/info/exclude` and the user's own list decide what is
-//! ignored. Where there is no git repository, or none yet with files, every file is read once.
+//! The baseline includes untracked files that are not ignored by `.gitignore`, `.git/info/exclude` or the
+//! user's own list. Without a git repository, or before its first `git add`, every file is read once.
 //!
-//! Git is told each file's name and looks for none itself: it would wait for pipes in the place of lists, and run what submodules are
-//! configured to run. Files in repositories inside are files like others here. Files too large to be put back are left out.
+//! Git never searches for files but is given their names: it would hang on pipes and run what submodules
+//! configure. Files in submodules are treated like all others. Files too large to restore are left out.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -36,22 +37,23 @@ use crate::{
     store::REPLACE_LIMIT,
 };
 
-/// Settings that decide how files become blobs; taken over from the user, because with others every file might seem changed.
+/// Settings that affect how files become blobs, copied from the user: with others, every file might seem
+/// changed.
 const KEPT: &str = "^core\\.(autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
 
-/// How often a tree that changes meanwhile is looked at again.
+/// How often to retry when the tree changes meanwhile.
 const RETRIES: u32 = 3;
 
-/// The file in the private repository that says that its index is complete.
+/// The file in the private repository that marks its index as complete.
 const TREE: &str = "remembered";
-/// The file in it with the paths that were left out, each followed by a zero.
+/// The file in it with the excluded paths, separated by NUL.
 const OWN: &str = "own";
 
-/// Why there is no baseline or no diff.
+/// Why a baseline or a diff failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BaselineError {
-    /// There is no git binary.
-    #[error("git is not installed; it is needed to know what changed")]
+    /// Git is not installed.
+    #[error("git is not installed; it is needed to compute the diff")]
     NoGit,
     /// Git failed, or the state folder could not be written.
     #[error("cannot compare the tree: {0}")]
@@ -64,35 +66,35 @@ impl From<io::Error> for BaselineError {
     }
 }
 
-/// What became of a file.
+/// How a file changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileStatus {
-    /// It was not there.
+    /// The file is new.
     Added,
-    /// Its content or its mode differs.
+    /// The content or the mode differs.
     Modified,
-    /// It is gone.
+    /// The file was deleted.
     Deleted,
-    /// It was called something else.
+    /// The file was renamed.
     Renamed,
 }
 
 /// One file of a diff.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiffFile {
-    /// Its name now (or last), relative to the root.
+    /// The path now, or last, relative to the root.
     pub path: String,
-    /// Its name before, when it was renamed.
+    /// The path before a rename.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// What became of it.
+    /// How it changed.
     pub status: FileStatus,
     /// Lines added; 0 for binary files.
     pub added: u64,
     /// Lines removed; 0 for binary files.
     pub removed: u64,
-    /// Whether git takes it for binary.
+    /// Whether git considers it binary.
     pub binary: bool,
 }
 
@@ -101,11 +103,11 @@ pub struct DiffFile {
 pub struct Diff {
     /// The files, by path.
     pub files: Vec<DiffFile>,
-    /// For `git apply`, binary changes included. Bytes, because files need not be UTF-8.
+    /// A patch for `git apply`, including binary changes. Bytes, because files need not be UTF-8.
     pub patch: Vec<u8>,
 }
 
-/// A tree as it was. Cheap to clone.
+/// A snapshot of a tree. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Baseline(Arc<Inner>);
 
@@ -114,23 +116,23 @@ struct Inner {
     root: PathBuf,
     work_tree: PathBuf,
     git_dir: PathBuf,
-    /// Files of the run itself, and of the runs before it in this session.
+    /// Files of this run and of earlier runs of the session.
     own: Own,
-    /// The user's objects, to read from.
+    /// The user's object folder.
     objects: Option<PathBuf>,
-    /// Where the tree's changes are kept, when it is an overlay.
+    /// The upper layer, if the tree is an overlay.
     upper: Option<PathBuf>,
     diffs: AtomicU64,
-    /// The tree to take attributes from, once a pipe stands in their place, for which git would wait: one without any.
+    /// An empty tree to take attributes from, if a `.gitattributes` is a pipe that git would wait for.
     attributes: OnceLock<String>,
 }
 
 impl Baseline {
-    /// Remembers the tree under `root` as it is now. `state_dir` gets a folder `baseline`, replaced when it is there. Blocks until git is done:
-    /// run it beside something else.
+    /// Takes a snapshot of the tree under `root` and stores it in `state_dir/baseline`, replacing an older
+    /// one. Blocks.
     ///
     /// # Errors
-    /// When git is missing or fails, or the state folder cannot be written.
+    /// If git is missing or fails, or the state folder cannot be written.
     pub fn take(root: &Path, state_dir: &Path) -> Result<Self, BaselineError> {
         let root = root.canonicalize().map_err(BaselineError::System)?;
         Self::take_of(&workspace(&root, &Own::default())?, state_dir)
@@ -152,7 +154,7 @@ impl Baseline {
         let (own, upper) = (ws.own().clone(), ws.0.upper.get().cloned());
         let inner = Inner { root, work_tree, git_dir, own, objects, upper, diffs, attributes };
         inner.remember(ws)?;
-        // Last, and in one step: where it is, everything else is.
+        // Written last and atomically: its existence means that the baseline is complete.
         let kept = inner.git_dir.join(TREE);
         inner.keep_own().map_err(BaselineError::System)?;
         fs::write(kept.with_extension("tmp"), "").map_err(BaselineError::System)?;
@@ -160,7 +162,7 @@ impl Baseline {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// The tree that was remembered in this state folder before, by a process that ended since; taken now when there is none.
+    /// Opens the baseline that an earlier process stored in `state_dir`, or takes one if there is none.
     ///
     /// # Errors
     /// As [`Baseline::take`].
@@ -169,8 +171,8 @@ impl Baseline {
         Self::of(&workspace(&root, &Own::default())?, state_dir)
     }
 
-    /// The same for the tree of a workspace, without what is left out of it. What is learned of the tree by this, the workspace need
-    /// not learn again before the first command.
+    /// Same as [`Baseline::open`] for the tree of a workspace. The workspace keeps what the scan learns, for
+    /// the snapshot before the first command.
     ///
     /// # Errors
     /// As [`Baseline::take`].
@@ -195,10 +197,10 @@ impl Baseline {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// A file or link of the remembered tree, as git has it; `None` when it is not there, or is neither.
+    /// Returns a file or link of the baseline, as git stores it; `None` if there is none.
     ///
     /// # Errors
-    /// When git fails: the user's repository may have lost it since.
+    /// If git fails, for example because the user's repository has lost the object.
     pub fn file(&self, path: &CleanPath) -> io::Result<Option<FileImage>> {
         let inner = &self.0;
         let (index, _) = inner.index()?;
@@ -214,18 +216,21 @@ impl Baseline {
         Ok(Some(FileImage { bytes, mode, link: entry.is_link() }))
     }
 
-    /// The paths of what has changed since, without a look into it: also where the user's repository has lost the contents.
+    /// Returns the paths of changed files. Reads no contents, so it works even if the user's repository has
+    /// lost some.
     ///
     /// # Errors
     /// When git fails.
     pub fn changed(&self) -> Result<Vec<String>, BaselineError> {
         let inner = &self.0;
-        let listed = inner.compare(|before, now| inner.diff(before, now, &["--no-renames", "--name-only", "-z"]))?;
+        let listed =
+            inner.compare(|before, now| inner.diff(before, now, &["--no-renames", "--name-only", "-z"]))?;
         let listed = listed.unwrap_or_default();
         Ok(listed.split(|b| *b == 0).filter(|path| !path.is_empty()).map(shown).collect())
     }
 
-    /// What has changed since: files by git's rename detection, and the patch. Changes nothing but the private repository.
+    /// Returns what changed since the baseline, with git's rename detection. Writes only to the private
+    /// repository.
     ///
     /// # Errors
     /// When git fails.
@@ -240,7 +245,7 @@ impl Baseline {
     }
 }
 
-/// The tree under `root`, as it is looked at for a baseline.
+/// Opens the tree under `root`.
 fn workspace(root: &Path, own: &Own) -> Result<Workspace, BaselineError> {
     Ok(Workspace::open(root).map_err(|e| BaselineError::System(io::Error::other(e)))?.without(own))
 }
@@ -252,7 +257,7 @@ impl Inner {
         command
     }
 
-    /// The tree to look at: without this baseline itself, which may lie in it.
+    /// Opens the tree without the state folder, which may lie in it.
     fn workspace(&self) -> io::Result<Workspace> {
         let mut own = self.own.clone();
         self.git_dir.parent().into_iter().for_each(|state| own.add_folder(state));
@@ -261,7 +266,8 @@ impl Inner {
         Ok(ws)
     }
 
-    /// The private index; its entries by the index's own paths begin with the folder that is returned too.
+    /// Reads the private index. Also returns the root's path in the repository, which starts every path in
+    /// the index itself.
     fn index(&self) -> io::Result<(Index, &Path)> {
         let file = self.git_dir.join("index");
         let read = || Index::read(&file, &self.work_tree, &self.root);
@@ -269,18 +275,18 @@ impl Inner {
         if let Some(index) = read()? {
             return Ok((index, within));
         }
-        // Spread over several files, or without folders that are not checked out: git makes a plain one of it.
+        // Git expands a split or sparse index.
         let mut plain = self.command(&file);
         plain.args(["update-index", "--no-split-index", "--force-write-index"]).envs(self.borrowed());
         git::run(plain, None)?;
         read()?.map(|index| (index, within)).ok_or_else(|| io::Error::other("git's index cannot be read"))
     }
 
-    /// Brings the private index up to date.
+    /// Updates the private index from the tree.
     fn remember(&self, ws: &Workspace) -> io::Result<()> {
         let file = self.git_dir.join("index");
         let (mut index, _) = self.index()?;
-        // What would hide changes: repositories inside, and marks by which git believes files unchanged.
+        // Submodules and these marks would hide changes.
         for (how, paths) in [
             (&["--force-remove"][..], &index.modules),
             (&["--no-assume-unchanged"], &index.pretended),
@@ -296,8 +302,12 @@ impl Inner {
         ws.learn(index, found)
     }
 
-    /// Compares the tree with the private index: two small trees of what may have changed are handed over. `None` when nothing has.
-    fn compare<T>(&self, compare: impl FnOnce(&str, &str) -> io::Result<T>) -> Result<Option<T>, BaselineError> {
+    /// Calls `compare` with two small trees, before and now, of the files that may have changed. Returns
+    /// `None` if nothing has changed.
+    fn compare<T>(
+        &self,
+        compare: impl FnOnce(&str, &str) -> io::Result<T>,
+    ) -> Result<Option<T>, BaselineError> {
         let small = self.git_dir.join(format!("index.{}", self.diffs.fetch_add(1, Ordering::Relaxed)));
         let (mut index, within) = self.index()?;
         let compared = self.retrying(|| {
@@ -322,7 +332,7 @@ impl Inner {
             self.add(&small, &Index::default(), &found)?;
             Ok(Some((before, self.tree(&small)?)))
         });
-        // Only for this: when it cannot be removed it is overwritten or goes with the session.
+        // Temporary. If it cannot be removed, it goes with the session.
         let _ = fs::remove_file(&small);
         match compared? {
             Some((before, now)) if before != now => Ok(Some(compare(&before, &now)?)),
@@ -330,7 +340,7 @@ impl Inner {
         }
     }
 
-    /// A file may become something else between being seen and being added.
+    /// Retries: a file may change its kind between the scan and git's look at it.
     fn retrying<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         let mut tried = 0;
         loop {
@@ -354,7 +364,7 @@ impl Inner {
         self.update(index, &["--add", "--replace"], new.map(|(path, _)| path.as_ref()))
     }
 
-    /// Whether a file is to be added: not as it is known, small enough to be put back, and readable.
+    /// Whether to add a file: changed, readable and small enough to restore.
     fn is_new(&self, known: &Index, path: &CleanPath, stamp: &Stamp) -> bool {
         let full = self.root.join(path);
         !known.get(path).is_some_and(|entry| entry.is(stamp))
@@ -381,19 +391,20 @@ impl Inner {
         git::run(update, Some(&names)).map(drop)
     }
 
-    /// Writes the tree of an index; returns its name.
+    /// Writes the tree of an index; returns its hash.
     fn tree(&self, index: &Path) -> io::Result<String> {
         let mut write = self.command(index);
         write.args(["write-tree", "--missing-ok"]);
         Ok(String::from_utf8_lossy(&git::run(write, None)?).trim().to_owned())
     }
 
-    /// The user's objects, to be seen by a command.
+    /// The variable that lets a command see the user's objects.
     fn borrowed(&self) -> Option<(&str, OsString)> {
         self.objects.as_ref().map(|objects| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", in_list(objects)))
     }
 
-    /// Keeps what is left out, for who goes on with the session: the files are still there then, and not open any more.
+    /// Stores the excluded paths for a process that resumes the session: it cannot find them by its open
+    /// files.
     fn keep_own(&self) -> io::Result<()> {
         let paths: Vec<&[u8]> = self.own.paths(&self.root).map(|path| path.as_os_str().as_bytes()).collect();
         match paths.is_empty() {
@@ -414,7 +425,7 @@ impl Inner {
     }
 }
 
-/// A folder as one entry of a list with colons between them, as git reads it: in double quotes where it has a colon itself.
+/// Quotes a folder for a colon-separated list, as git reads it.
 fn in_list(folder: &Path) -> OsString {
     let bytes = folder.as_os_str().as_encoded_bytes();
     if !bytes.contains(&b':') {
@@ -431,7 +442,7 @@ fn in_list(folder: &Path) -> OsString {
     OsString::from_vec(quoted)
 }
 
-/// The user's settings of [`KEPT`], as `git config -z` prints them.
+/// Reads the user's settings of [`KEPT`].
 fn settings(root: &Path) -> Result<Vec<(String, String)>, BaselineError> {
     let mut ask = git::git(root);
     ask.args(["config", "-z", "--includes", "--get-regexp", KEPT]);
@@ -449,7 +460,7 @@ fn settings(root: &Path) -> Result<Vec<(String, String)>, BaselineError> {
         .collect())
 }
 
-/// Makes the private repository: by hand, because `git init` costs more than the rest together.
+/// Creates the private repository. By hand, because `git init` costs more than all the rest.
 fn prepare(git_dir: &Path, users: Option<&Repository>, settings: &[(String, String)]) -> io::Result<()> {
     if git_dir.exists() {
         fs::remove_dir_all(git_dir)?;

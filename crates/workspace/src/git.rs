@@ -1,4 +1,4 @@
-//! The git binary: one way to start it, so that no configuration makes it run anything else, and one way to wait for it, with a time limit.
+//! Runs the git binary so that no configuration makes it run anything else, and with a time limit.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -16,13 +16,13 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// The time limit for work on files. Far above what a large repository needs.
+/// The time limit for work on files; far more than a large repository needs.
 const WORK_LIMIT: Duration = Duration::from_secs(600);
-/// The time limit for questions whose answer does not depend on the size of a repository. Git can wait forever even then: a repository can
-/// make it open a pipe that nobody writes (`include.path`).
+/// The time limit for queries that do not depend on the size of the repository. Even these can hang: a
+/// repository may make git open a pipe (`include.path`).
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
-/// Variables by which a surrounding git (a hook, an alias) would make ours work on something else.
+/// Variables that a surrounding git (a hook, an alias) sets and that would redirect ours.
 const INHERITED: &[&str] = &[
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_ATTR_SOURCE",
@@ -67,7 +67,7 @@ const SAFE: &[&str] = &[
     "submodule.recurse=false",
 ];
 
-/// Where a repository could make git wait forever or read without end, were there something else than a file; below its git folder.
+/// Paths below `.git` that git opens, and would hang on if they were a pipe or a device.
 const READ_BY_GIT: &[&str] = &[
     "HEAD",
     "commondir",
@@ -84,8 +84,9 @@ const READ_BY_GIT: &[&str] = &[
     "shallow",
 ];
 
-/// A git command in a folder, quiet and without a terminal. No setting of a repository makes it fetch, run anything, or take another folder for
-/// the work tree; and it is a git from outside the repository. Filters that are configured do run, where files are checked out or added.
+/// Returns a quiet git command without a terminal. No setting of the repository makes it fetch, run
+/// anything or use another work tree, and git itself comes from outside the repository. Configured
+/// filters do run when files are checked out or added.
 #[must_use]
 pub fn git(cwd: &Path) -> Command {
     let top = cwd.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
@@ -98,7 +99,7 @@ pub fn git(cwd: &Path) -> Command {
         command.env("GIT_WORK_TREE", top); // stronger than core.worktree
     }
     command
-        // No protocol is called that; stronger than what a repository allows itself.
+        // No protocol has this name. Overrides what the repository allows.
         .env("GIT_ALLOW_PROTOCOL", "none")
         .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_OPTIONAL_LOCKS", "0")
@@ -111,8 +112,8 @@ pub fn git(cwd: &Path) -> Command {
     command
 }
 
-/// The folders in which programs are looked for by their names, without those that a repository fills: relative ones, as `.`, and those below `outside`.
-/// The variable is read here, as starting a program would.
+/// Returns `PATH` without relative folders and without those below `outside`, which a repository could
+/// fill. Reads the variable like starting a program would.
 #[must_use]
 pub fn search_path(outside: &Path) -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -126,7 +127,8 @@ pub fn search_path(outside: &Path) -> OsString {
     }
 }
 
-/// A git command on a private repository whose work tree is the user's: no configuration but its own is read.
+/// Returns a git command for a private repository with the user's work tree. It reads no configuration
+/// but that repository's own.
 pub(crate) fn private(cwd: &Path, git_dir: &Path, work_tree: &Path, index: &Path) -> Command {
     let mut command = git(cwd);
     command
@@ -139,31 +141,32 @@ pub(crate) fn private(cwd: &Path, git_dir: &Path, work_tree: &Path, index: &Path
     command
 }
 
-/// Runs a command that works on files and returns what it printed.
+/// Runs a git command and returns its output.
 ///
 /// # Errors
-/// When it cannot be started (`NotFound`: git is not installed) or fails; the error is then what it said. `TimedOut` after [`WORK_LIMIT`].
+/// If git is not installed (`NotFound`), fails (the error is its message), or takes longer than
+/// [`WORK_LIMIT`] (`TimedOut`).
 pub(crate) fn run(command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>> {
     let name = subcommand(&command);
     succeeded(&name, git_output(command, input)?)
 }
 
-/// The same for a question that is answered at once, or never: `TimedOut` after [`QUESTION_LIMIT`].
+/// Same as [`run`] for a query, with [`QUESTION_LIMIT`].
 pub(crate) fn ask(command: Command) -> io::Result<Vec<u8>> {
     let name = subcommand(&command);
     succeeded(&name, git_answer(command)?)
 }
 
-/// Runs a command made by [`git`] and waits for it. One that does not end within ten minutes is killed, with all that it started.
+/// Runs a command made by [`git`] to its end. After ten minutes it is killed with all its children.
 ///
 /// # Errors
-/// When it cannot be started (`NotFound`: git is not installed), and `TimedOut`.
+/// If git is not installed (`NotFound`) or was killed (`TimedOut`).
 pub fn git_output(command: Command, input: Option<&[u8]>) -> io::Result<Output> {
     output_within(WORK_LIMIT, command, input)
 }
 
-/// The same for a question that git answers at once whatever the size of the repository, such as one about the configuration: it has ten
-/// seconds.
+/// Same as [`git_output`] for a query that does not depend on the size of the repository, such as one of
+/// the configuration, with a limit of ten seconds.
 ///
 /// # Errors
 /// As [`git_output`].
@@ -181,7 +184,7 @@ fn succeeded(name: &str, output: Output) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The first argument that is no option.
+/// Returns the first argument that is not an option.
 fn subcommand(command: &Command) -> String {
     let name = command.get_args().skip(SAFE.len()).find(|a| !a.as_encoded_bytes().starts_with(b"-"));
     name.unwrap_or(OsStr::new("")).to_string_lossy().into_owned()
@@ -191,7 +194,8 @@ fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) ->
     if input.is_some() {
         command.stdin(Stdio::piped());
     }
-    // A group of its own can be killed as a whole, and a Ctrl-C, which asks the run to stop in good order, does not reach it.
+    // A process group can be killed as a whole. And Ctrl-C, which asks the run to stop in good order,
+    // does not reach git.
     let mut child = command.process_group(0).spawn()?;
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let late = AtomicBool::new(false);
@@ -206,7 +210,7 @@ fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) ->
             }
         });
         if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
-            // A child that ends without reading all of it says why by its status.
+            // If git exits without reading everything, its status says why.
             scope.spawn(move || pipe.write_all(input));
         }
         child.wait_with_output()

@@ -1,7 +1,8 @@
-//! Git's index, read without git: what each tracked file is, and what it looked like when git last read it.
+//! A reader for git's index: the blob of each tracked file, and the file's metadata when git last
+//! read it.
 //!
-//! A file that still looks so has not been changed. See gitformat-index(5) for the format, and git's `racy-git.txt` for files that were
-//! changed while the index was written.
+//! A file with the same metadata is unchanged. The format is described in gitformat-index(5), and
+//! files that change while the index is written in git's `racy-git.txt`.
 
 use std::{
     collections::HashMap,
@@ -14,24 +15,24 @@ use std::{
 
 use crate::{CleanPath, place::Stamp, scan::Tree};
 
-/// Blobs of nothing, by SHA-1 and by SHA-256: the one case in which an entry of size 0 says that the file is known.
+/// The empty blob in SHA-1 and SHA-256. Any other entry of size 0 is one that git is not sure of.
 const EMPTY: [&str; 2] = [
     "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
     "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
 ];
 
-/// A blob's name, in bytes: 20 of SHA-1 or 32 of SHA-256.
+/// The hash of a blob: 20 bytes of SHA-1 or 32 of SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Blob([u8; 32], u8);
 
 impl Blob {
-    /// In hexadecimal digits.
+    /// Returns the hash in hexadecimal.
     pub(crate) fn name(&self) -> String {
         self.0.iter().take(usize::from(self.1)).map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-/// What a file looks like, as precisely as an index has it.
+/// A file's metadata, with the precision of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Looks {
     changed: (u32, u32),
@@ -56,17 +57,17 @@ impl Looks {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) looks: Looks,
-    /// As git writes it: `0o100644`, `0o100755`, `0o120000` for a link.
+    /// Git's mode: `0o100644`, `0o100755`, or `0o120000` for a symbolic link.
     pub(crate) mode: u32,
     pub(crate) blob: Blob,
-    /// Whether a file that looks so is certainly this blob.
+    /// Whether a file with this metadata is known to have this content.
     certain: bool,
-    /// Its permission bits when it was last looked at.
+    /// The permission bits that the last scan saw.
     pub(crate) permissions: u32,
 }
 
 impl Entry {
-    /// Whether this is what is there, for all that can be seen.
+    /// Whether the file is unchanged, judging by its metadata.
     pub(crate) fn is(&self, stamp: &Stamp) -> bool {
         self.certain && self.looks == Looks::of(stamp)
     }
@@ -76,19 +77,19 @@ impl Entry {
     }
 }
 
-/// An index. Paths are relative to the root that it was read for.
+/// The entries of an index. Paths are relative to the workspace root.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) files: Tree<Entry>,
-    /// Repositories inside.
+    /// Submodules.
     pub(crate) modules: Vec<PathBuf>,
-    /// Files that git was told to believe unchanged, and files that it was told not to expect and that are there all the same.
+    /// Files marked assume-unchanged, and existing files marked skip-worktree.
     pub(crate) pretended: Vec<PathBuf>,
 }
 
 impl Index {
-    /// Reads the index in a file of a repository with this `top`. `None` when it is spread over several files or leaves folders out:
-    /// git has to make a plain one of it first. Empty when there is none.
+    /// Reads the index of the repository with the top-level folder `top`. Returns `None` for a split or
+    /// sparse index, which git has to expand first, and an empty index if the file does not exist.
     pub(crate) fn read(file: &Path, top: &Path, root: &Path) -> io::Result<Option<Self>> {
         let mut opened = match File::open(file) {
             Ok(opened) => opened,
@@ -100,18 +101,12 @@ impl Index {
         opened.read_to_end(&mut bytes)?;
         let written = (found.mtime() as u32, found.mtime_nsec() as u32);
         let within = root.strip_prefix(top).unwrap_or(Path::new(""));
-        // An index does not say which hash it is of, but it can be read by one only.
+        // An index does not name its hash function, but parses with only one.
         Ok([20, 32].into_iter().find_map(|length| Self::parse(&bytes, length, written, within, root)))
     }
 
-    /// `None` where the bytes are no plain index with blobs' names of this length.
-    fn parse(
-        bytes: &[u8],
-        length: usize,
-        written: (u32, u32),
-        within: &Path,
-        root: &Path,
-    ) -> Option<Self> {
+    /// Returns `None` if this is not a complete index with hashes of this length.
+    fn parse(bytes: &[u8], length: usize, written: (u32, u32), within: &Path, root: &Path) -> Option<Self> {
         let mut rest = bytes.get(..bytes.len().checked_sub(length)?)?;
         let (sign, version, count) = (take(&mut rest, 4)?, number(&mut rest)?, number(&mut rest)?);
         if sign != b"DIRC" || !(2..=4).contains(&version) {
@@ -134,7 +129,7 @@ impl Index {
             }
             let end = rest.iter().position(|byte| *byte == 0)?;
             path.extend_from_slice(take(&mut rest, end)?);
-            // Zeros up to a multiple of eight, at least one.
+            // One to eight NULs pad an entry to a multiple of eight bytes.
             let used = before - rest.len();
             let zeros = take(&mut rest, if version == 4 { 1 } else { 8 - used % 8 })?;
             if zeros.iter().any(|byte| *byte != 0) {
@@ -156,9 +151,8 @@ impl Index {
             }
             let (Some(name), Some(parent)) = (inside.file_name(), inside.parent()) else { continue };
             let staged = flags & 0x3000 == 0 && !added;
-            let certain = staged
-                && looks.modified < written
-                && (size > 0 || EMPTY.contains(&blob.name().as_str()));
+            let certain =
+                staged && looks.modified < written && (size > 0 || EMPTY.contains(&blob.name().as_str()));
             let entry = Entry { looks, mode, blob, certain, permissions: 0 };
             match &mut folder {
                 Some((last, files)) if last == parent => drop(files.insert(name.to_owned(), entry)),
@@ -169,7 +163,7 @@ impl Index {
             }
         }
         index.put(folder.take());
-        // Extensions that do not begin with a capital letter have to be understood.
+        // A reader must understand extensions whose name starts with a lowercase letter.
         while !rest.is_empty() {
             let (name, size) = (take(&mut rest, 4)?, number(&mut rest)?);
             if !name.first()?.is_ascii_uppercase() {
@@ -214,7 +208,7 @@ fn short(from: &mut &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(take(from, 2)?.try_into().ok()?))
 }
 
-/// A number as in the offsets of packs: seven bits a byte, with one added at each further byte.
+/// Reads a variable-width integer in the encoding of pack offsets.
 fn variable(from: &mut &[u8]) -> Option<usize> {
     let mut value = 0_usize;
     loop {

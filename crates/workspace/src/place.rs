@@ -15,7 +15,9 @@ use rustix::{
     path::Arg,
 };
 
-use crate::{CleanPath, Digest, PathError, Workspace, attributes, path::is_git, root::id, store::REPLACE_LIMIT};
+use crate::{
+    CleanPath, Digest, PathError, Workspace, attributes, path::is_git, root::id, store::REPLACE_LIMIT,
+};
 
 /// A file as it is, was, or is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,7 +246,7 @@ impl Place {
         Ok(rustix::fs::linkat(&other.folder, staged, &self.folder, temp, AtFlags::empty())?)
     }
 
-    /// Puts the staged file here; what was here is then under `temp`. Nothing is ever missing in between.
+    /// Swaps the file with the staged one under `temp`. At every moment, a file exists here.
     pub(crate) fn exchange(&self, temp: &str) -> io::Result<()> {
         match self.rename(temp, &*self.name, RenameFlags::EXCHANGE) {
             Err(e) if is_unsupported(e) => self.exchange_in_steps(temp),
@@ -252,13 +254,14 @@ impl Place {
         }
     }
 
-    /// The same by plain renames. A crash in between leaves a second name of the old file; see [`Place::end_exchange`].
+    /// Same as [`Place::exchange`] with plain renames. A crash may leave a second name of the old file, which
+    /// [`Place::end_exchange`] resolves.
     fn exchange_in_steps(&self, temp: &str) -> io::Result<()> {
         let old = old(temp);
         self.remove(&*old)?;
         let linked = rustix::fs::linkat(&self.folder, &*self.name, &self.folder, &*old, AtFlags::empty());
         if linked.is_err() {
-            // No hard links either.
+            // No hard links either: copy it.
             let Found::File(image, _) = self.find(REPLACE_LIMIT)? else { return Err(Errno::NOENT.into()) };
             self.stage(&*old, &image, self.file()?.as_ref(), true)?;
         }
@@ -266,7 +269,7 @@ impl Place {
         Ok(self.rename(&*old, temp, RenameFlags::empty())?)
     }
 
-    /// Ends an exchange with this name that a crash cut: what was here is then under `temp`, or still here.
+    /// Finishes an interrupted [`Place::exchange`]. The old file is then under `temp` or still here.
     pub(crate) fn end_exchange(&self, temp: &str) -> io::Result<()> {
         match self.rename_to_nothing(&*old(temp), temp) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -275,12 +278,12 @@ impl Place {
         }
     }
 
-    /// Puts the staged file here, where nothing may be.
+    /// Moves the staged file here; fails if a file exists.
     pub(crate) fn appear(&self, temp: &str) -> io::Result<()> {
         Ok(self.rename_to_nothing(temp, &*self.name)?)
     }
 
-    /// Moves what is here to `temp`, where nothing may be.
+    /// Moves the file to `temp`; fails if that exists.
     pub(crate) fn vanish(&self, temp: &str) -> io::Result<()> {
         Ok(self.rename_to_nothing(&*self.name, temp)?)
     }
@@ -293,7 +296,7 @@ impl Place {
         match rustix::fs::linkat(&self.folder, from, &self.folder, to, AtFlags::empty()) {
             Ok(()) => rustix::fs::unlinkat(&self.folder, from, AtFlags::empty()),
             Err(e @ (Errno::EXIST | Errno::NOENT)) => Err(e),
-            // No hard links either: a file that somebody else makes right now is replaced.
+            // No hard links either. This may replace a file that appears at this very moment.
             Err(_) => match rustix::fs::statat(&self.folder, to, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => Err(Errno::EXIST),
                 Err(Errno::NOENT) => self.rename(from, to, RenameFlags::empty()),
@@ -334,22 +337,22 @@ impl Place {
     }
 }
 
-/// What network and FUSE file systems say to a kind of rename that they do not have.
+/// Whether the file system does not support the flags of a rename, like NFS and some FUSE file systems.
 fn is_unsupported(e: Errno) -> bool {
     matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
-/// The second name that a file has while it is exchanged in steps.
+/// The second name of the old file during [`Place::exchange_in_steps`].
 fn old(temp: &str) -> String {
     format!("{temp}.old")
 }
 
 impl Workspace {
-    /// Whether the file system can exchange two files in one step. Without that, edits take more steps: as safe, but slower. Tries it with two
-    /// files of its own in the root.
+    /// Whether the file system can swap two files atomically. If not, edits need more steps: as safe, but
+    /// slower. Creates and removes two files in the root to find out.
     ///
     /// # Errors
-    /// When these cannot be written.
+    /// If these cannot be written.
     pub fn can_exchange(&self) -> io::Result<bool> {
         let name = |n| format!(".agent-{}-probe{n}.tmp", std::process::id());
         let path = CleanPath::new(name(1));

@@ -58,7 +58,7 @@ pub(crate) struct Inner {
     pub(crate) shadow: Mutex<Option<Shadow>>,
     /// Files of the run itself.
     pub(crate) own: OnceLock<Own>,
-    /// Where an overlay keeps what has changed.
+    /// The upper layer, if the root is an overlay.
     pub(crate) upper: OnceLock<PathBuf>,
     /// The folder that this one stands in for.
     pub(crate) original: Option<PathBuf>,
@@ -129,7 +129,8 @@ impl Workspace {
         &self.0.root
     }
 
-    /// Tells that the root is an overlay whose changes go to `upper`: what is not in there need not be looked at again. Set once.
+    /// Declares the root an overlay with this upper layer. Later scans skip folders that are not in it. Can
+    /// be set once.
     pub fn overlays(&self, upper: &Path) {
         let _ = self.0.upper.set(upper.to_owned());
     }

@@ -1,7 +1,7 @@
-//! A look at the whole tree: which files are not as they are known.
+//! Scans the work tree for files that differ from what is known of them.
 //!
-//! A file that is as it was costs one `stat`. Ignored files and folders cost the reading of their names, unless they are known. In an
-//! overlay, folders in which nothing was ever changed cost nothing.
+//! An unchanged file costs one `stat`. Ignored files and folders cost only the reading of their
+//! names. In an overlay, a folder without changes costs nothing.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -23,56 +23,58 @@ use crate::{
     rules::{Folder, Rules},
 };
 
-/// What is known of the files of one folder, by their names.
+/// What is known of the files in one folder, by name.
 pub(crate) type Files<T> = HashMap<OsString, T>;
-/// What is known of the files of a tree, by their folders, which are relative to the root.
+/// What is known of the files in a tree, by folder relative to the root.
 pub(crate) type Tree<T> = HashMap<PathBuf, Files<T>>;
 
-/// Most threads that look. Two are enough where the kernel has the metadata in memory; disks like more.
+/// The maximum number of threads. Two are enough when the metadata is cached; a disk profits from more.
 const THREADS: usize = 8;
-/// Folders per thread below which another thread costs more than it saves.
+/// With fewer folders per thread than this, another thread costs more than it saves.
 const FOLDERS_PER_THREAD: usize = 16;
-/// The kernel hands over this many bytes of names at a time.
+/// The size of the buffer for names, in bytes.
 const NAMES: usize = 32 << 10;
 
-/// What a scan found.
+/// The result of a scan.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// Files and links that are new or not as they are known. Ignored ones are not new.
+    /// Files and links that are new or changed. An ignored file is never new.
     pub(crate) changed: Vec<(CleanPath, Stamp)>,
     /// Known files that no longer exist.
     pub(crate) gone: Vec<CleanPath>,
-    /// All folders that are not ignored, without those in [`Found::skipped`].
+    /// All folders that are not ignored, except those in [`Found::skipped`].
     pub(crate) folders: BTreeSet<CleanPath>,
-    /// Folders that are as they are known, with all that is in them.
+    /// Unchanged folders that were not scanned.
     pub(crate) skipped: HashSet<PathBuf>,
-    /// Whether a `.gitattributes` is a pipe or a device, for which git would wait.
+    /// Whether a `.gitattributes` is a pipe or a device, which git would wait for.
     pub(crate) special_attributes: bool,
 }
 
-/// A folder to look at.
+/// A folder to scan.
 struct Visit<'a, T> {
     path: PathBuf,
     above: Option<Arc<Folder>>,
     known: Option<&'a mut Files<T>>,
-    /// The overlay's folder of changes, while folders that are not in it are as they were.
+    /// The overlay's upper layer; `None` where it does not tell which folders changed.
     upper: Option<&'a Path>,
 }
 
-/// A folder inside one that has been looked at, and whether the overlay tells what has changed in there.
+/// A subfolder to scan next, and whether the upper layer tells what changed in it.
 type Inner = (PathBuf, Arc<Folder>, bool);
 
-/// Which part of the tree a scan has to look at.
+/// Which part of the tree to scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// All of it: what is known was not learned in this tree.
+    /// The whole tree.
     Everything,
-    /// What may have changed since the tree was first looked at.
+    /// In an overlay, only folders with changes. Correct if what is known was learned after the overlay
+    /// was mounted.
     Changes,
 }
 
 impl Workspace {
-    /// Compares the tree with what is known of it; `is_known` may update that. Leaves out git's own files, the agent's, and those of the run.
+    /// Compares the tree with what is known of it; `is_known` may update the entry. Skips the files of
+    /// git, of the agent and of the run itself.
     pub(crate) fn scan<T: Send>(
         &self,
         extent: Extent,
@@ -94,7 +96,7 @@ impl Workspace {
             };
             level = inner.into_iter().map(visit).collect();
         }
-        // Folders that are ignored, or gone.
+        // Known folders that are ignored or gone now.
         for (folder, files) in left {
             if !found.skipped.is_empty() && folder.ancestors().any(|above| found.skipped.contains(above)) {
                 continue;
@@ -209,7 +211,7 @@ impl Workspace {
                         found.changed.push((CleanPath::of(&path.join(name)), stamp));
                     }
                 }
-                // A folder now, or a pipe.
+                // Now a folder or a pipe.
                 other => {
                     found.gone.push(CleanPath::of(&path.join(name)));
                     others.extend(other.map(|(kind, _)| (name.to_owned(), kind)));
@@ -248,16 +250,17 @@ impl Workspace {
     }
 }
 
-/// What an overlay did to a folder.
+/// How a folder of an overlay differs from the lower layer.
 enum Change {
     None,
-    /// Something in it has changed: what, its folder in the upper layer shows.
+    /// Something in it changed; the upper layer holds what.
     Inside,
-    /// It is another folder now: it was moved here, or made where one had been removed.
+    /// It is another folder now: renamed, or created in place of a deleted one.
     Replaced,
 }
 
-/// By the folder's place in the upper layer. One that did not exist before is there with all that is in it.
+/// Looks at the folder's counterpart in the upper layer. The upper layer holds a new folder
+/// completely.
 fn change(folder: &Path) -> Change {
     if rustix::fs::lstat(folder).is_err() {
         return Change::None;
@@ -266,14 +269,15 @@ fn change(folder: &Path) -> Change {
     if marked { Change::Replaced } else { Change::Inside }
 }
 
-/// By these overlayfs knows folders that hide or replace the one below.
+/// The attributes by which overlayfs marks folders that hide or replace the lower one.
 const MARKS: [&str; 3] = ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque"];
 
 fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Tells each name of a folder, with its kind where the file system says it. One that cannot be read on ends early.
+/// Calls `tell` with each name in a folder and its kind, where the file system reports it. Stops at a
+/// read error.
 fn each_name(folder: impl AsFd, mut tell: impl FnMut(&OsStr, FileType)) {
     let mut room = vec![MaybeUninit::uninit(); NAMES];
     let mut names = RawDir::new(folder, &mut room);

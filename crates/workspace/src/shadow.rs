@@ -1,6 +1,8 @@
-//! The work tree as it is, kept so that it can be told afterwards what a file was: its metadata, and where its content can be had.
+//! A snapshot of the work tree: the metadata of each file and where to get its content, so that a
+//! command's changes can be recorded with the content before.
 //!
-//! Contents that git has are not copied; all others go, once, into one file without a name in the state folder, which is gone with the process.
+//! Contents that git has are not copied. All others are written once into an unnamed file in the state
+//! folder, which goes with the process.
 
 use std::{
     collections::BTreeSet,
@@ -21,16 +23,17 @@ use crate::{
     tracked,
 };
 
-/// Most bytes of files that git does not have, and of all that changes, that a process keeps.
+/// The most bytes that a process keeps of files that git does not have, and of changes.
 const KEEP_LIMIT: u64 = 4 << 30;
-/// Within this time after a write a file may be written again and look the same: the clock of file systems moves in steps of up to 10 ms.
+/// A second write within this time may leave the same metadata: file system clocks tick every 10 ms at
+/// worst.
 const TICK: Duration = Duration::from_millis(50);
-/// The same where times are whole seconds.
+/// Same as [`TICK`] where times are whole seconds.
 const COARSE_TICK: Duration = Duration::from_secs(2);
-/// Blobs asked for at once, which bounds what is held in memory.
+/// Blobs read at once; bounds the memory.
 const BATCH: usize = 256;
 
-/// Where a content can be had.
+/// Where to get a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     Kept {
@@ -39,22 +42,22 @@ pub(crate) enum Content {
     },
     /// In the user's repository.
     Blob(Blob),
-    /// Nowhere: it is too large, or there was no room.
+    /// Not kept: too large, or no room.
     Unknown,
 }
 
-/// A file as it was last seen.
+/// A file as last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) looks: Looks,
     pub(crate) mode: u32,
     pub(crate) link: bool,
     pub(crate) content: Content,
-    /// Long enough after it was written that it would look different now had it been written again.
+    /// Whether any later write would change the metadata.
     pub(crate) settled: bool,
 }
 
-/// A file that is not as it was.
+/// A changed file.
 #[derive(Debug)]
 pub(crate) struct Difference {
     pub(crate) path: CleanPath,
@@ -80,9 +83,9 @@ pub(crate) struct Shadow {
 }
 
 impl Shadow {
-    /// Looks at everything once.
+    /// Scans the whole tree.
     pub(crate) fn new(ws: &Workspace, state_dir: &Path) -> io::Result<Self> {
-        // Without git, or when it fails, every file is read.
+        // Without git, every file is read.
         let repository = git::repository(ws.root()).ok().flatten();
         let index = repository.and_then(|r| Index::read(&r.index, &r.top, ws.root()).ok().flatten());
         let mut index = index.unwrap_or_default();
@@ -90,8 +93,13 @@ impl Shadow {
         Self::from_index(ws, state_dir, index, found)
     }
 
-    /// Takes over what git knows, and how the tree differs from that.
-    pub(crate) fn from_index(ws: &Workspace, state_dir: &Path, index: Index, found: Found) -> io::Result<Self> {
+    /// Builds the snapshot from git's index and the differences that a scan found.
+    pub(crate) fn from_index(
+        ws: &Workspace,
+        state_dir: &Path,
+        index: Index,
+        found: Found,
+    ) -> io::Result<Self> {
         let converted = tracked::converted(ws.root(), &index, &found);
         let mut files = Tree::new();
         for (folder, entries) in index.files {
@@ -117,13 +125,13 @@ impl Shadow {
         Ok(shadow)
     }
 
-    /// Learns what is there now, and tells what is not as it was.
+    /// Updates the snapshot and reports each changed file.
     pub(crate) fn update(&mut self, ws: &Workspace, mut tell: impl FnMut(Difference)) -> io::Result<()> {
         let now = SystemTime::now();
         let is_known = |known: &mut Known, stamp: &Stamp| known.settled && known.looks == Looks::of(stamp);
         let found = ws.scan(Extent::Changes, &mut self.files, is_known);
         let besides: Vec<CleanPath> = lock(&ws.0.besides).iter().cloned().collect();
-        // Ignored and edited by the agent; from now on it is known.
+        // Ignored files that the agent has edited are watched from now on.
         let edited = besides.into_iter().filter(|path| self.get(path).is_none());
         let edited: BTreeSet<CleanPath> = edited.filter(|path| ws.stamp(path).is_some()).collect();
         let changed = found.changed.into_iter().map(|(path, _)| path).filter(|path| !edited.contains(path));
@@ -153,7 +161,7 @@ impl Shadow {
         self.files.get(path.parent()?)?.get(path.file_name()?)
     }
 
-    /// Sets what is known of a file; returns what was.
+    /// Replaces what is known of a file; returns what was.
     fn put(&mut self, path: &CleanPath, known: Option<Known>) -> Option<Known> {
         let path: &Path = path.as_ref();
         let (folder, name) = (path.parent()?, path.file_name()?);
@@ -163,7 +171,8 @@ impl Shadow {
         }
     }
 
-    /// Reads a file and keeps its content, unless it is the one that is known. `None` when it is gone, or not ours to change.
+    /// Reads a file and keeps its content, unless it is the known one. Returns `None` if the file is gone
+    /// or protected.
     fn take_in(
         &mut self,
         ws: &Workspace,
@@ -175,7 +184,7 @@ impl Shadow {
         let (image, stamp) = match place.find(REPLACE_LIMIT) {
             Ok(There::File(image, stamp)) => (image, stamp),
             Ok(There::Nothing | There::Other) => return Ok(None),
-            // Too large, or not readable: known by its looks only.
+            // Too large or unreadable: known by its metadata only.
             Err(_) => match place.stamp() {
                 Ok(Some(stamp)) => {
                     let (mode, link) = (stamp.mode, false);
@@ -215,13 +224,13 @@ impl Shadow {
                 self.end += size;
                 Ok(Content::Kept { at, size })
             }
-            // The command can run all the same; what it changes in this file is told, and cannot be undone.
+            // The command may run anyway; its change to this file is reported but cannot be undone.
             Err(e) if matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge) => Ok(Content::Unknown),
             Err(e) => Err(e),
         }
     }
 
-    /// A content; `None` when it is not known. That of blobs is known after [`Shadow::fetch`].
+    /// Returns a kept content. A blob is kept after [`Shadow::fetch`].
     pub(crate) fn bytes(&self, content: &Content) -> io::Result<Option<Vec<u8>>> {
         let Content::Kept { at, size } = content else { return Ok(None) };
         let mut bytes = vec![0; usize::try_from(*size).map_err(io::Error::other)?];
@@ -229,7 +238,7 @@ impl Shadow {
         Ok(Some(bytes))
     }
 
-    /// Takes contents over from git.
+    /// Copies the contents of blobs.
     pub(crate) fn fetch(&mut self, root: &Path, known: &mut [&mut Known]) -> io::Result<()> {
         for batch in known.chunks_mut(BATCH) {
             let wanted = batch.iter().filter_map(|known| match known.content {
@@ -240,7 +249,7 @@ impl Shadow {
             if names.is_empty() {
                 continue;
             }
-            // Git may be gone meanwhile, or the whole repository.
+            // The command may have removed the repository.
             let contents = tracked::contents(root, &names).unwrap_or_else(|_| vec![None; names.len()]);
             let wanted = batch.iter_mut().filter(|k| matches!(k.content, Content::Blob(_)));
             for (known, bytes) in wanted.zip(contents) {
@@ -254,7 +263,7 @@ impl Shadow {
     }
 }
 
-/// Whether a write after `now` would show.
+/// Whether a write after `now` would change the metadata.
 pub(crate) fn settled(stamp: &Stamp, now: SystemTime) -> bool {
     let (seconds, nanoseconds) = stamp.changed;
     let tick = if nanoseconds == 0 { COARSE_TICK } else { TICK };
@@ -263,7 +272,8 @@ pub(crate) fn settled(stamp: &Stamp, now: SystemTime) -> bool {
 }
 
 impl Workspace {
-    /// Compares the tree with an index. What has been written just now may be written again and look the same: it counts as changed.
+    /// Compares the tree with an index. A file written just now counts as changed, because the next
+    /// write may leave the same metadata.
     pub(crate) fn scan_index(&self, extent: Extent, index: &mut Index) -> Found {
         let now = SystemTime::now();
         self.scan(extent, &mut index.files, |entry, stamp| {

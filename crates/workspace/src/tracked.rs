@@ -1,40 +1,43 @@
-//! Contents that git has, byte for byte as they lie in the work tree, so that nobody has to copy them.
+//! Recovers the former content of work tree files from git's blobs, so that they need not be copied.
 //!
-//! Git may convert a file on its way between work tree and blob. Files for which attributes ask for more than other line ends are told by
-//! [`converted`]; with other line ends only, the size tells ([`as_it_was`]).
+//! Git may convert between work tree and blob. [`converted`] finds files for which that is more than a
+//! change of line endings; [`as_it_was`] undoes a change of line endings.
 
 use std::{collections::BTreeSet, ffi::OsStr, io, os::unix::ffi::OsStrExt as _, path::Path};
 
 use crate::{CleanPath, git, index::Index, rules::small_file, scan::Found};
 
-/// Attributes by which a blob has another content than the file. One in a list that is read is enough to ask git about every file.
+/// Attributes that convert contents. If any file of attributes names one, git is asked about every
+/// file.
 const CONVERTING: [&str; 3] = ["filter", "ident", "working-tree-encoding"];
-/// Largest list of attributes that is read, in bytes; what stands in a larger one is not known.
+/// The largest `.gitattributes` that is read, in bytes. A larger one may name anything.
 const LIST_LIMIT: u64 = 1 << 20;
 
-/// Files whose content is not their blob's: those that git says it converts, or all where it cannot be asked.
+/// Returns the files that git converts, or all files if git cannot tell.
 pub(crate) fn converted(root: &Path, index: &Index, found: &Found) -> Vec<CleanPath> {
     let all = || {
         let files = index.files.iter().flat_map(|(folder, files)| files.keys().map(|name| folder.join(name)));
         files.map(|path| CleanPath::of(&path)).collect()
     };
-    // Git would wait for a pipe in the place of a list.
+    // Git would wait for a pipe.
     if found.special_attributes {
         return all();
     }
     let list = OsStr::new(".gitattributes");
     let tracked = index.files.iter().filter(|(_, files)| files.contains_key(list));
     let new = found.changed.iter().filter(|(path, _)| AsRef::<Path>::as_ref(path).ends_with(list));
-    let lists = tracked.map(|(folder, _)| folder.join(list)).chain(new.map(|(path, _)| AsRef::<Path>::as_ref(path).to_owned()));
-    let lists = lists.map(|list| root.join(list)).chain([root.join(".git/info/attributes")]);
-    if lists.map(|list| converts(&list)).any(|converts| converts) || users_list_converts(root) {
+    let lists = tracked
+        .map(|(folder, _)| folder.join(list))
+        .chain(new.map(|(path, _)| AsRef::<Path>::as_ref(path).to_owned()));
+    let mut lists = lists.map(|list| root.join(list)).chain([root.join(".git/info/attributes")]);
+    if lists.any(|list| converts(&list)) || users_list_converts(root) {
         ask(root, index).unwrap_or_else(|_| all())
     } else {
         Vec::new()
     }
 }
 
-/// Whether a list of attributes names one that converts. One that cannot be read may.
+/// Whether a file of attributes may name one that converts.
 fn converts(list: &Path) -> bool {
     if list.symlink_metadata().is_err() {
         return false;
@@ -44,7 +47,7 @@ fn converts(list: &Path) -> bool {
     CONVERTING.iter().any(|attribute| text.contains(attribute))
 }
 
-/// The same for the user's own list, where filters are configured: without one, nothing of that kind is in use.
+/// Same for the user's own attributes, if any filter is configured.
 fn users_list_converts(root: &Path) -> bool {
     let said = |args: &[&str]| {
         let mut ask = git::git(root);
@@ -73,7 +76,7 @@ fn ask(root: &Path, index: &Index) -> io::Result<Vec<CleanPath>> {
     Ok(paths.into_iter().map(|path| CleanPath::of(Path::new(OsStr::from_bytes(path)))).collect())
 }
 
-/// What a file of this size was, from its blob: that, or the same with `\r\n` at the end of each line.
+/// Returns the content of a file of this size: the blob, or the blob with CRLF line endings.
 pub(crate) fn as_it_was(blob: Vec<u8>, size: u32) -> Option<Vec<u8>> {
     if blob.len() as u32 == size {
         return Some(blob);
@@ -88,10 +91,10 @@ pub(crate) fn as_it_was(blob: Vec<u8>, size: u32) -> Option<Vec<u8>> {
     (out.len() as u32 == size).then_some(out)
 }
 
-/// The contents of blobs, `None` for those that are gone.
+/// Reads blobs; `None` for those that no longer exist.
 pub(crate) fn contents(root: &Path, blobs: &[String]) -> io::Result<Vec<Option<Vec<u8>>>> {
     let mut ask = git::git(root);
-    // The user's objects as they are.
+    // Replacement objects would change contents.
     ask.env("GIT_NO_REPLACE_OBJECTS", "1").args(["cat-file", "--batch"]);
     let said = git::run(ask, Some((blobs.join("\n") + "\n").as_bytes()))?;
     let (mut out, mut rest) = (Vec::new(), said.as_slice());

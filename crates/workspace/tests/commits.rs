@@ -253,7 +253,8 @@ fn edits_and_undo_work_where_files_cannot_be_exchanged() {
                 executable: None,
                 expect: Expect::Any,
             };
-            let made = [write(&ws, "a.txt", "A\n"), write(&ws, "new/e.txt", "e\n"), delete(&ws, "b.txt"), rename];
+            let made =
+                [write(&ws, "a.txt", "A\n"), write(&ws, "new/e.txt", "e\n"), delete(&ws, "b.txt"), rename];
             ws.commit(made.into()).unwrap();
             let read = |p: &str| fs::read_to_string(ws.root().join(p)).ok();
             assert_eq!(
@@ -265,7 +266,8 @@ fn edits_and_undo_work_where_files_cannot_be_exchanged() {
             // A failure in the middle puts back what had been done.
             let (after, watched) = (tree(ws.root()), path(&ws, "a.txt"));
             fs::create_dir(ws.root().join("f.txt")).unwrap();
-            let change = |path| Change::Write { path, bytes: b"x".into(), executable: None, expect: Expect::Any };
+            let change =
+                |path| Change::Write { path, bytes: b"x".into(), executable: None, expect: Expect::Any };
             let onto_folder = CleanPath::try_from("f.txt".to_owned()).unwrap();
             assert!(ws.commit(vec![change(watched), change(onto_folder)]).is_err());
             fs::remove_dir(ws.root().join("f.txt")).unwrap();
