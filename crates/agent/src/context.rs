@@ -9,7 +9,7 @@ use crate::exit::{Failure, Result};
 use crate::layers::{self, Environment, Resolved};
 
 /// What every command is given.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Context {
     /// The process's variables.
     pub(crate) environment: Environment,

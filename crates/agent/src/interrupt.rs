@@ -68,3 +68,34 @@ pub(crate) fn block_on<T>(future: impl Future<Output = crate::exit::Result<T>>) 
     runtime.shutdown_background();
     result
 }
+
+/// Does work in a thread with a runtime of its own. What blocks there holds up nothing here.
+///
+/// # Errors
+/// When the runtime cannot be made, and what the work returns.
+pub(crate) async fn on_own_thread<T: Send + 'static>(
+    work: impl AsyncFnOnce() -> crate::exit::Result<T> + Send + 'static,
+) -> crate::exit::Result<T> {
+    match tokio::task::spawn_blocking(|| block_on(work())).await {
+        Ok(done) => done,
+        Err(e) => match e.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(e) => Err(crate::exit::Failure::refused(e)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// File reads, tree walks and syncs of one task of a batch stalled the streams of all others.
+    #[test]
+    fn work_that_blocks_does_not_hold_up_other_work() {
+        let (send, receive) = std::sync::mpsc::channel();
+        let blocked = on_own_thread(async move || Ok(receive.recv().is_ok()));
+        let other = on_own_thread(async move || Ok(send.send(()).is_ok()));
+        let both = block_on(async { Ok(tokio::join!(blocked, other)) }).ok().unwrap();
+        assert!(both.0.ok().unwrap() && both.1.ok().unwrap());
+    }
+}

@@ -1,7 +1,7 @@
 //! What the planner sees of the work tree, and what decides whether the task is done.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use journal::{Check, Diff};
@@ -27,6 +27,8 @@ pub(crate) struct Tree {
     patch: Mutex<Vec<u8>>,
     /// The tree before the command that runs.
     watch: Mutex<Option<Watch>>,
+    /// The diff by which [`planner::Repository::changed`] answered last. Nothing happens between that and the final diff.
+    last: Mutex<Option<Diff>>,
 }
 
 impl Tree {
@@ -41,13 +43,19 @@ impl Tree {
             baseline: OnceLock::new(),
             patch: Mutex::default(),
             watch: Mutex::default(),
+            last: Mutex::default(),
         }
     }
 
     /// The last patch told, byte for byte: files need not be UTF-8.
     pub(crate) fn patch(&self) -> Vec<u8> {
-        self.patch.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.patch).clone()
     }
+}
+
+/// A panic of another thread leaves these values whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl planner::Repository for Tree {
@@ -79,16 +87,17 @@ impl planner::Repository for Tree {
 
     fn turn(&self, turn: u32) {
         self.workspace.set_turn(turn);
+        lock(&self.last).take();
     }
 
     fn before_command(&self) -> Result<(), String> {
         let watch = self.workspace.watch().map_err(|e| e.to_string())?;
-        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+        *lock(&self.watch) = Some(watch);
         Ok(())
     }
 
     fn after_command(&self) -> Result<Option<u64>, String> {
-        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let watch = lock(&self.watch).take();
         watch.map_or(Ok(None), |watch| self.workspace.watched(watch).map_err(|e| e.to_string()))
     }
 
@@ -112,14 +121,20 @@ impl planner::Repository for Tree {
 
     fn changed(&self) -> bool {
         let edited = || History::open(&self.state).and_then(|history| history.net(..));
-        self.diff().is_ok_and(|diff| !diff.files.is_empty()) || edited().is_ok_and(|net| !net.is_empty())
+        let diff = self.diff();
+        let changed = diff.as_ref().is_ok_and(|diff| !diff.files.is_empty());
+        *lock(&self.last) = diff.ok();
+        changed || edited().is_ok_and(|net| !net.is_empty())
     }
 
     fn diff(&self) -> Result<Diff, String> {
+        if let Some(diff) = lock(&self.last).take() {
+            return Ok(diff);
+        }
         let Some(baseline) = self.baseline.get() else { return Ok(Diff::default()) };
         let diff = baseline.diff().map_err(|e| e.to_string())?;
         let patch = String::from_utf8_lossy(&diff.patch).into_owned();
-        *self.patch.lock().unwrap_or_else(PoisonError::into_inner) = diff.patch;
+        *lock(&self.patch) = diff.patch;
         Ok(Diff {
             added: diff.files.iter().map(|f| f.added).sum(),
             removed: diff.files.iter().map(|f| f.removed).sum(),

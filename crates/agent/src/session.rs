@@ -285,6 +285,9 @@ async fn prepare(
         }
     };
     edit_form::choose(settings, Some(&chosen.model.identity())).describe(&mut toolbox.registry);
+    if let Some(Kept::Overlay { .. }) = kept {
+        toolbox.workspace.overlays(&dry_tree::layers(folder).join("upper"));
+    }
     let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
     masking::learn(secrets, &toolbox.workspace, &folder.join(STATE));
     let tree = Arc::new(Tree::new(toolbox.workspace, inside, folder.join(STATE)));

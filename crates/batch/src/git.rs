@@ -5,26 +5,26 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tokio::process::Command;
-
 /// `useRelativePaths` would make the entry of a worktree harder to recognise as ours.
 const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedHead=false"];
 
 /// Runs git in a folder and returns what it printed, without the last newline. Filters (`filter.lfs.smudge`) are the user's, never those that the
 /// repository's own settings name.
 pub(crate) async fn git<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<String> {
-    workspace::readable(cwd)?;
-    let list = ["config", "--show-scope", "--includes", "-z", "--get-regexp", r"^filter\."];
-    // Status 1: there are none.
-    let filters = run(cwd, &[], &list).await.unwrap_or_default();
-    run(cwd, &users_filters(&filters), args).await
-}
-
-async fn run<S: AsRef<OsStr>>(cwd: &Path, settings: &[String], args: &[S]) -> io::Result<String> {
-    let settings = SETTINGS.iter().copied().chain(settings.iter().map(String::as_str));
-    let mut command = workspace::git(cwd);
-    command.args(settings.flat_map(|setting| ["-c", setting])).args(args);
-    let output = Command::from(command).output().await?;
+    let (cwd, args): (_, Vec<_>) = (cwd.to_owned(), args.iter().map(|arg| arg.as_ref().to_owned()).collect());
+    let done = tokio::task::spawn_blocking(move || {
+        workspace::readable(&cwd)?;
+        let mut ask = workspace::git(&cwd);
+        ask.args(["config", "--show-scope", "--includes", "-z", "--get-regexp", r"^filter\."]);
+        // Status 1: there are none.
+        let filters = workspace::git_answer(ask)?.stdout;
+        let filters = users_filters(&String::from_utf8_lossy(&filters));
+        let settings = SETTINGS.iter().copied().chain(filters.iter().map(String::as_str));
+        let mut command = workspace::git(&cwd);
+        command.args(settings.flat_map(|setting| ["-c", setting])).args(args);
+        workspace::git_output(command, None)
+    });
+    let output = done.await.map_err(io::Error::other)??;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(io::Error::other(said.trim().trim_start_matches("fatal: ").to_owned()));

@@ -1,12 +1,16 @@
 //! A tree as it was, to diff against later: git's own diff, with a private repository, so that nothing in the user's `.git` changes.
 //!
-//! The private repository lies in the state folder. It borrows the user's objects and starts from a copy of the user's index, whose
-//! cached file times spare reading every unchanged file. (Adding does not see the user's objects: git would set the time of each one it finds.) Untracked files that are not ignored belong to the tree; `.gitignore`,
-//! `.git/info/exclude` and the user's own list decide what is ignored. Where there is no git repository, or none yet with files, every file is
-//! read once.
+//! The private repository is in the state folder. Its index is the baseline: a copy of the user's index,
+//! updated with the files that differ from it. A file whose metadata match the index is neither read nor
+//! passed to git, so the cost grows with the changes and not with the repository. A diff compares two
+//! small trees that hold only files that may have changed. Git adds files without seeing the user's
+//! objects, because it would update the time of each object that it finds.
 //!
-//! Git is told each file's name and looks for none itself: it would wait for pipes in the place of lists, and run what submodules are configured to
-//! run. Repositories inside are folders like others here, so that changes in them are told too. Files too large to be put back are left out.
+//! The baseline includes untracked files that are not ignored by `.gitignore`, `.git/info/exclude` or the
+//! user's own list. Without a git repository, or before its first `git add`, every file is read once.
+//!
+//! Git never searches for files but is given their names: it would hang on pipes and run what submodules
+//! configure. Files in submodules are treated like all others. Files too large to restore are left out.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -15,38 +19,41 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
     },
 };
 
-use rustix::fs::{Access, FileType, Stat};
+use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     CleanPath, FileImage, Own, Workspace,
     git::{self, Repository},
+    index::Index,
     names::shown,
-    root::{id, lock},
+    place::Stamp,
+    scan::{Extent, Found},
     store::REPLACE_LIMIT,
 };
 
-/// Settings that decide how files become blobs; taken over from the user, because with others every file might seem changed.
+/// Settings that affect how files become blobs, copied from the user: with others, every file might seem
+/// changed.
 const KEPT: &str = "^core\\.(autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
 
-/// How often a tree that changes meanwhile is looked at again.
+/// How often to retry when the tree changes meanwhile.
 const RETRIES: u32 = 3;
 
-/// The file in the private repository that names the tree.
+/// The file in the private repository that marks its index as complete.
 const TREE: &str = "remembered";
-/// The file in it with the paths that were left out, each followed by a zero.
+/// The file in it with the excluded paths, separated by NUL.
 const OWN: &str = "own";
 
-/// Why there is no baseline or no diff.
+/// Why a baseline or a diff failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BaselineError {
-    /// There is no git binary.
-    #[error("git is not installed; it is needed to know what changed")]
+    /// Git is not installed.
+    #[error("git is not installed; it is needed to compute the diff")]
     NoGit,
     /// Git failed, or the state folder could not be written.
     #[error("cannot compare the tree: {0}")]
@@ -59,35 +66,35 @@ impl From<io::Error> for BaselineError {
     }
 }
 
-/// What became of a file.
+/// How a file changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileStatus {
-    /// It was not there.
+    /// The file is new.
     Added,
-    /// Its content or its mode differs.
+    /// The content or the mode differs.
     Modified,
-    /// It is gone.
+    /// The file was deleted.
     Deleted,
-    /// It was called something else.
+    /// The file was renamed.
     Renamed,
 }
 
 /// One file of a diff.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiffFile {
-    /// Its name now (or last), relative to the root.
+    /// The path now, or last, relative to the root.
     pub path: String,
-    /// Its name before, when it was renamed.
+    /// The path before a rename.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// What became of it.
+    /// How it changed.
     pub status: FileStatus,
     /// Lines added; 0 for binary files.
     pub added: u64,
     /// Lines removed; 0 for binary files.
     pub removed: u64,
-    /// Whether git takes it for binary.
+    /// Whether git considers it binary.
     pub binary: bool,
 }
 
@@ -96,11 +103,11 @@ pub struct DiffFile {
 pub struct Diff {
     /// The files, by path.
     pub files: Vec<DiffFile>,
-    /// For `git apply`, binary changes included. Bytes, because files need not be UTF-8.
+    /// A patch for `git apply`, including binary changes. Bytes, because files need not be UTF-8.
     pub patch: Vec<u8>,
 }
 
-/// A tree as it was. Cheap to clone.
+/// A snapshot of a tree. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Baseline(Arc<Inner>);
 
@@ -109,29 +116,31 @@ struct Inner {
     root: PathBuf,
     work_tree: PathBuf,
     git_dir: PathBuf,
-    /// Files of the run itself, and of the runs before it in this session.
+    /// Files of this run and of earlier runs of the session.
     own: Own,
-    /// The user's objects, to read from.
+    /// The user's object folder.
     objects: Option<PathBuf>,
-    tree: String,
+    /// The upper layer, if the tree is an overlay.
+    upper: Option<PathBuf>,
     diffs: AtomicU64,
-    /// The tree to take attributes from, once a pipe stands in their place, for which git would wait: one without any.
+    /// An empty tree to take attributes from, if a `.gitattributes` is a pipe that git would wait for.
     attributes: OnceLock<String>,
 }
 
 impl Baseline {
-    /// Remembers the tree under `root` as it is now. `state_dir` gets a folder `baseline`, replaced when it is there. Blocks until git is done:
-    /// run it beside something else.
+    /// Takes a snapshot of the tree under `root` and stores it in `state_dir/baseline`, replacing an older
+    /// one. Blocks.
     ///
     /// # Errors
-    /// When git is missing or fails, or the state folder cannot be written.
+    /// If git is missing or fails, or the state folder cannot be written.
     pub fn take(root: &Path, state_dir: &Path) -> Result<Self, BaselineError> {
-        Self::take_without(root, state_dir, Own::default())
+        let root = root.canonicalize().map_err(BaselineError::System)?;
+        Self::take_of(&workspace(&root, &Own::default())?, state_dir)
     }
 
-    fn take_without(root: &Path, state_dir: &Path, own: Own) -> Result<Self, BaselineError> {
+    fn take_of(ws: &Workspace, state_dir: &Path) -> Result<Self, BaselineError> {
         fs::create_dir_all(state_dir).map_err(BaselineError::System)?;
-        let root = root.canonicalize().map_err(BaselineError::System)?;
+        let root = ws.root().to_owned();
         let state_dir = state_dir.canonicalize().map_err(BaselineError::System)?;
         let users = git::repository(&root)?;
         let settings = settings(&root)?;
@@ -141,48 +150,38 @@ impl Baseline {
             Some(users) => (users.top, Some(users.objects)),
             None => (root.clone(), None),
         };
-        let mut inner = Inner {
-            root,
-            work_tree,
-            git_dir,
-            own,
-            objects,
-            tree: String::new(),
-            diffs: AtomicU64::new(0),
-            attributes: OnceLock::new(),
-        };
-        inner.without_pretences(&inner.git_dir.join("index"))?;
-        inner.tree = inner.snapshot(&inner.git_dir.join("index"))?;
-        // Last, and in one step: where it is, everything else is.
+        let (diffs, attributes) = Default::default();
+        let (own, upper) = (ws.own().clone(), ws.0.upper.get().cloned());
+        let inner = Inner { root, work_tree, git_dir, own, objects, upper, diffs, attributes };
+        inner.remember(ws)?;
+        // Written last and atomically: its existence means that the baseline is complete.
         let kept = inner.git_dir.join(TREE);
         inner.keep_own().map_err(BaselineError::System)?;
-        fs::write(kept.with_extension("tmp"), &inner.tree).map_err(BaselineError::System)?;
+        fs::write(kept.with_extension("tmp"), "").map_err(BaselineError::System)?;
         fs::rename(kept.with_extension("tmp"), kept).map_err(BaselineError::System)?;
         Ok(Self(Arc::new(inner)))
     }
 
-    /// The tree that was remembered in this state folder before, by a process that ended since; taken now when there is none.
+    /// Opens the baseline that an earlier process stored in `state_dir`, or takes one if there is none.
     ///
     /// # Errors
     /// As [`Baseline::take`].
     pub fn open(root: &Path, state_dir: &Path) -> Result<Self, BaselineError> {
-        Self::open_without(root, state_dir, Own::default())
+        let root = root.canonicalize().map_err(BaselineError::System)?;
+        Self::of(&workspace(&root, &Own::default())?, state_dir)
     }
 
-    /// The same for the tree of a workspace, without what is left out of it.
+    /// Same as [`Baseline::open`] for the tree of a workspace. The workspace keeps what the scan learns, for
+    /// the snapshot before the first command.
     ///
     /// # Errors
     /// As [`Baseline::take`].
     pub fn of(workspace: &Workspace, state_dir: &Path) -> Result<Self, BaselineError> {
-        Self::open_without(workspace.root(), state_dir, workspace.own().clone())
-    }
-
-    fn open_without(root: &Path, state_dir: &Path, mut own: Own) -> Result<Self, BaselineError> {
         let git_dir = state_dir.join("baseline");
-        let Ok(tree) = fs::read_to_string(git_dir.join(TREE)) else {
-            return Self::take_without(root, state_dir, own);
-        };
-        let root = root.canonicalize().map_err(BaselineError::System)?;
+        if !git_dir.join(TREE).exists() {
+            return Self::take_of(workspace, state_dir);
+        }
+        let (root, mut own) = (workspace.root().to_owned(), workspace.own().clone());
         let git_dir = git_dir.canonicalize().map_err(BaselineError::System)?;
         let (work_tree, objects) = match git::repository(&root)? {
             Some(users) => (users.top, Some(users.objects)),
@@ -192,77 +191,63 @@ impl Baseline {
         let kept = kept.split(|b| *b == 0).filter(|path| !path.is_empty());
         kept.for_each(|path| own.add(&root, Path::new(OsStr::from_bytes(path))));
         let (diffs, attributes) = Default::default();
-        let inner = Inner { root, work_tree, git_dir, own, objects, tree, diffs, attributes };
+        let upper = workspace.0.upper.get().cloned();
+        let inner = Inner { root, work_tree, git_dir, own, objects, upper, diffs, attributes };
         inner.keep_own().map_err(BaselineError::System)?;
         Ok(Self(Arc::new(inner)))
     }
 
-    /// A file or link of the remembered tree, as git has it; `None` when it is not there, or is neither.
+    /// Returns a file or link of the baseline, as git stores it; `None` if there is none.
     ///
     /// # Errors
-    /// When git fails: the user's repository may have lost it since.
+    /// If git fails, for example because the user's repository has lost the object.
     pub fn file(&self, path: &CleanPath) -> io::Result<Option<FileImage>> {
         let inner = &self.0;
-        let ask = |args: &[&OsStr]| {
-            let mut command = inner.command(&inner.git_dir.join("index"));
-            command.env("GIT_LITERAL_PATHSPECS", "1").args(args);
-            command.envs(inner.objects.iter().map(|o| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", in_list(o))));
-            git::run(command, None)
+        let (index, _) = inner.index()?;
+        let Some(entry) = index.get(path) else { return Ok(None) };
+        let mut ask = inner.command(&inner.git_dir.join("index"));
+        ask.args(["cat-file", "blob", &entry.blob.name()]).envs(inner.borrowed());
+        let bytes = git::run(ask, None)?;
+        let mode = match entry.mode {
+            _ if entry.is_link() => 0o777,
+            0o100_755 => 0o755,
+            _ => 0o644,
         };
-        let [list, zeros, end] = ["ls-tree", "-z", "--"].map(OsStr::new);
-        let listed =
-            ask(&[list, zeros, OsStr::new(&inner.tree), end, AsRef::<Path>::as_ref(path).as_os_str()])?;
-        let listed = String::from_utf8_lossy(&listed);
-        let mut fields = listed.split([' ', '\t']);
-        let (mode, kind, blob) = (fields.next(), fields.next(), fields.next());
-        match (mode, kind, blob) {
-            (Some(mode @ ("100644" | "100755" | "120000")), Some("blob"), Some(blob)) => {
-                let bits = if mode == "100644" { 0o644 } else { 0o755 };
-                let link = mode == "120000";
-                let mode = if link { 0o777 } else { bits };
-                let bytes = ask(&["cat-file", "blob", blob].map(OsStr::new))?;
-                Ok(Some(FileImage { bytes, mode, link }))
-            }
-            _ => Ok(None),
-        }
+        Ok(Some(FileImage { bytes, mode, link: entry.is_link() }))
     }
 
-    /// The paths of what has changed since, without a look into it: also where the user's repository has lost the contents.
+    /// Returns the paths of changed files. Reads no contents, so it works even if the user's repository has
+    /// lost some.
     ///
     /// # Errors
     /// When git fails.
     pub fn changed(&self) -> Result<Vec<String>, BaselineError> {
         let inner = &self.0;
-        let index = inner.git_dir.join(format!("index.{}", inner.diffs.fetch_add(1, Ordering::Relaxed)));
-        git::copy_index(&inner.git_dir.join("index"), &index).map_err(BaselineError::System)?;
-        let now = inner.snapshot(&index)?;
-        let listed = inner.compare(&index, &now, &["--no-renames", "--name-only", "-z"])?;
-        // Only a copy, as below.
-        let _ = fs::remove_file(&index);
+        let listed =
+            inner.compare(|before, now| inner.diff(before, now, &["--no-renames", "--name-only", "-z"]))?;
+        let listed = listed.unwrap_or_default();
         Ok(listed.split(|b| *b == 0).filter(|path| !path.is_empty()).map(shown).collect())
     }
 
-    /// What has changed since: files by git's rename detection, and the patch. Changes nothing but the private repository.
+    /// Returns what changed since the baseline, with git's rename detection. Writes only to the private
+    /// repository.
     ///
     /// # Errors
     /// When git fails.
     pub fn diff(&self) -> Result<Diff, BaselineError> {
         let inner = &self.0;
-        let index = inner.git_dir.join(format!("index.{}", inner.diffs.fetch_add(1, Ordering::Relaxed)));
-        git::copy_index(&inner.git_dir.join("index"), &index).map_err(BaselineError::System)?;
-        let now = inner.snapshot(&index);
-        let diff = now.and_then(|now| {
-            if now == inner.tree {
-                return Ok(Diff::default());
-            }
-            let files = parse(&inner.compare(&index, &now, &["--raw", "--numstat", "-z"])?);
-            let patch = inner.compare(&index, &now, &["-p", "--binary", "--full-index"])?;
+        let diff = inner.compare(|before, now| {
+            let files = parse(&inner.diff(before, now, &["--raw", "--numstat", "-z"])?);
+            let patch = inner.diff(before, now, &["-p", "--binary", "--full-index"])?;
             Ok(Diff { files, patch })
-        });
-        // Only a copy: when it cannot be removed it is overwritten or goes with the session.
-        let _ = fs::remove_file(&index);
-        diff.map_err(BaselineError::from)
+        })?;
+        Ok(diff.unwrap_or_default())
     }
+}
+
+/// Opens the tree under `root`.
+fn workspace(root: &Path, own: &Own) -> Result<Workspace, BaselineError> {
+    Ok(Workspace::open(root).map_err(|e| BaselineError::System(io::Error::other(e)))?.without(own))
 }
 
 impl Inner {
@@ -272,37 +257,154 @@ impl Inner {
         command
     }
 
-    /// Adds the work tree to an index and writes its tree; returns the tree's name.
-    fn snapshot(&self, index: &Path) -> io::Result<String> {
+    /// Opens the tree without the state folder, which may lie in it.
+    fn workspace(&self) -> io::Result<Workspace> {
+        let mut own = self.own.clone();
+        self.git_dir.parent().into_iter().for_each(|state| own.add_folder(state));
+        let ws = Workspace::open(&self.root).map_err(io::Error::other)?.without(&own);
+        self.upper.iter().for_each(|upper| ws.overlays(upper));
+        Ok(ws)
+    }
+
+    /// Reads the private index. Also returns the root's path in the repository, which starts every path in
+    /// the index itself.
+    fn index(&self) -> io::Result<(Index, &Path)> {
+        let file = self.git_dir.join("index");
+        let read = || Index::read(&file, &self.work_tree, &self.root);
+        let within = self.root.strip_prefix(&self.work_tree).unwrap_or(Path::new(""));
+        if let Some(index) = read()? {
+            return Ok((index, within));
+        }
+        // Git expands a split or sparse index.
+        let mut plain = self.command(&file);
+        plain.args(["update-index", "--no-split-index", "--force-write-index"]).envs(self.borrowed());
+        git::run(plain, None)?;
+        read()?.map(|index| (index, within)).ok_or_else(|| io::Error::other("git's index cannot be read"))
+    }
+
+    /// Updates the private index from the tree.
+    fn remember(&self, ws: &Workspace) -> io::Result<()> {
+        let file = self.git_dir.join("index");
+        let (mut index, _) = self.index()?;
+        // Submodules and these marks would hide changes.
+        for (how, paths) in [
+            (&["--force-remove"][..], &index.modules),
+            (&["--no-assume-unchanged"], &index.pretended),
+            (&["--no-skip-worktree"], &index.pretended),
+        ] {
+            self.update(&file, how, paths.iter().map(PathBuf::as_path))?;
+        }
+        let found = self.retrying(|| {
+            let found = self.workspace()?.scan_index(Extent::Everything, &mut index);
+            self.add(&file, &index, &found)?;
+            Ok(found)
+        })?;
+        ws.learn(index, found)
+    }
+
+    /// Calls `compare` with two small trees, before and now, of the files that may have changed. Returns
+    /// `None` if nothing has changed.
+    fn compare<T>(
+        &self,
+        compare: impl FnOnce(&str, &str) -> io::Result<T>,
+    ) -> Result<Option<T>, BaselineError> {
+        let small = self.git_dir.join(format!("index.{}", self.diffs.fetch_add(1, Ordering::Relaxed)));
+        let (mut index, within) = self.index()?;
+        let compared = self.retrying(|| {
+            let _ = fs::remove_file(&small);
+            let mut found = self.workspace()?.scan_index(Extent::Changes, &mut index);
+            found.changed.retain(|(path, stamp)| self.is_new(&index, path, stamp));
+            if found.changed.is_empty() && found.gone.is_empty() {
+                return Ok(None);
+            }
+            let mut entries = Vec::new();
+            for path in found.changed.iter().map(|(path, _)| path).chain(&found.gone) {
+                if let Some(entry) = index.get(path) {
+                    entries.extend(format!("{:o} {}\t", entry.mode, entry.blob.name()).bytes());
+                    entries.extend_from_slice(within.join(path).as_os_str().as_bytes());
+                    entries.push(0);
+                }
+            }
+            let mut fill = self.command(&small);
+            fill.args(["update-index", "-z", "--index-info"]);
+            git::run(fill, Some(&entries))?;
+            let before = self.tree(&small)?;
+            self.add(&small, &Index::default(), &found)?;
+            Ok(Some((before, self.tree(&small)?)))
+        });
+        // Temporary. If it cannot be removed, it goes with the session.
+        let _ = fs::remove_file(&small);
+        match compared? {
+            Some((before, now)) if before != now => Ok(Some(compare(&before, &now)?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Retries: a file may change its kind between the scan and git's look at it.
+    fn retrying<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         let mut tried = 0;
         loop {
-            let (names, pipes) = self.names(index)?;
-            if pipes && self.attributes.get().is_none() {
-                let nothing = self.empty_tree(index)?;
-                let _ = self.attributes.set(nothing);
-            }
-            let mut update = self.command(index);
-            update.args([
-                "update-index",
-                "--add",
-                "--remove",
-                "--ignore-skip-worktree-entries",
-                "-z",
-                "--stdin",
-            ]);
-            match git::run(update, Some(&names)) {
-                Ok(_) => break,
-                // A file may become something else between being seen and being added.
-                Err(e) if e.kind() == io::ErrorKind::NotFound || tried == RETRIES => return Err(e),
-                Err(_) => tried += 1,
+            match attempt() {
+                Err(e) if e.kind() != io::ErrorKind::NotFound && tried < RETRIES => tried += 1,
+                done => return done,
             }
         }
+    }
+
+    /// Adds files to an index and removes those that are gone.
+    fn add(&self, index: &Path, known: &Index, found: &Found) -> io::Result<()> {
+        if found.special_attributes && self.attributes.get().is_none() {
+            let mut hash = self.command(index);
+            hash.args(["hash-object", "-t", "tree", "--stdin"]);
+            let nothing = String::from_utf8_lossy(&git::run(hash, Some(b""))?).trim().to_owned();
+            let _ = self.attributes.set(nothing);
+        }
+        let new = found.changed.iter().filter(|(path, stamp)| self.is_new(known, path, stamp));
+        self.update(index, &["--force-remove"], found.gone.iter().map(AsRef::as_ref))?;
+        self.update(index, &["--add", "--replace"], new.map(|(path, _)| path.as_ref()))
+    }
+
+    /// Whether to add a file: changed, readable and small enough to restore.
+    fn is_new(&self, known: &Index, path: &CleanPath, stamp: &Stamp) -> bool {
+        let full = self.root.join(path);
+        !known.get(path).is_some_and(|entry| entry.is(stamp))
+            && stamp.size as u64 <= REPLACE_LIMIT
+            && (full.is_symlink() || rustix::fs::access(full, Access::READ_OK).is_ok())
+    }
+
+    fn update<'a>(
+        &self,
+        index: &Path,
+        how: &[&str],
+        paths: impl Iterator<Item = &'a Path>,
+    ) -> io::Result<()> {
+        let mut names = Vec::new();
+        for path in paths {
+            names.extend_from_slice(path.as_os_str().as_bytes());
+            names.push(0);
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut update = self.command(index);
+        update.arg("update-index").args(how).args(["-z", "--stdin"]);
+        git::run(update, Some(&names)).map(drop)
+    }
+
+    /// Writes the tree of an index; returns its hash.
+    fn tree(&self, index: &Path) -> io::Result<String> {
         let mut write = self.command(index);
         write.args(["write-tree", "--missing-ok"]);
         Ok(String::from_utf8_lossy(&git::run(write, None)?).trim().to_owned())
     }
 
-    /// Keeps what is left out, for who goes on with the session: the files are still there then, and not open any more.
+    /// The variable that lets a command see the user's objects.
+    fn borrowed(&self) -> Option<(&str, OsString)> {
+        self.objects.as_ref().map(|objects| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", in_list(objects)))
+    }
+
+    /// Stores the excluded paths for a process that resumes the session: it cannot find them by its open
+    /// files.
     fn keep_own(&self) -> io::Result<()> {
         let paths: Vec<&[u8]> = self.own.paths(&self.root).map(|path| path.as_os_str().as_bytes()).collect();
         match paths.is_empty() {
@@ -311,103 +413,19 @@ impl Inner {
         }
     }
 
-    /// The name of the tree without files, in the repository's format.
-    fn empty_tree(&self, index: &Path) -> io::Result<String> {
-        let mut hash = self.command(index);
-        hash.args(["hash-object", "-t", "tree", "--stdin"]);
-        Ok(String::from_utf8_lossy(&git::run(hash, Some(b""))?).trim().to_owned())
-    }
-
-    /// The files that are there and those that the index has, each followed by a zero; and whether a pipe stands in the place of attributes.
-    fn names(&self, index: &Path) -> io::Result<(Vec<u8>, bool)> {
-        let mut list = self.command(index);
-        list.args(["ls-files", "-z"]);
-        let known = git::run(list, None)?;
-        let workspace = Workspace::open(&self.root).map_err(io::Error::other)?.without(&self.own);
-        let own = self.git_dir.parent().and_then(|own| own.strip_prefix(&self.root).ok());
-        let (names, pipes) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-        let take = |path: &Path, stat: &Stat| {
-            let kind = FileType::from_raw_mode(stat.st_mode);
-            let small = stat.st_size as u64 <= REPLACE_LIMIT;
-            let readable = || rustix::fs::access(self.root.join(path), Access::READ_OK).is_ok();
-            if kind == FileType::Symlink || kind == FileType::RegularFile && small && readable() {
-                let mut names = lock(&names);
-                names.extend_from_slice(path.as_os_str().as_bytes());
-                names.push(0);
-            } else if kind != FileType::Directory && kind != FileType::RegularFile {
-                pipes.fetch_or(path.ends_with(".gitattributes"), Ordering::Relaxed);
-            }
-        };
-        workspace.each(|path, stat| {
-            if !own.is_some_and(|own| path.starts_with(own)) {
-                take(path, stat);
-            }
-        });
-        for name in known.split(|b| *b == 0).filter(|name| !name.is_empty()) {
-            let path = Path::new(OsStr::from_bytes(name));
-            let found = rustix::fs::lstat(self.root.join(path));
-            if workspace.is_own(&CleanPath::of(path), found.as_ref().ok().map(id)) {
-                continue;
-            }
-            match found {
-                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-                    take(path, &stat)
-                }
-                // Gone, or something else now: so it is told.
-                _ => lock(&names).extend([name, b"\0"].concat()),
-            }
-        }
-        Ok((names.into_inner().unwrap_or_default(), pipes.into_inner()))
-    }
-
-    /// Takes from an index what would hide changes: repositories inside, and marks by which git believes files unchanged.
-    fn without_pretences(&self, index: &Path) -> io::Result<()> {
-        let mut list = self.command(index);
-        list.args(["ls-files", "-v", "-s", "-z"]);
-        let said = git::run(list, None)?;
-        let (mut modules, mut assumed, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
-        for entry in said.split(|b| *b == 0) {
-            let Some((tab, tag)) = entry.iter().position(|b| *b == b'\t').zip(entry.first()) else {
-                continue;
-            };
-            let add = |to: &mut Vec<u8>| to.extend([&entry[tab + 1..], b"\0"].concat());
-            if entry[1..].starts_with(b" 160000 ") {
-                add(&mut modules);
-                continue;
-            }
-            if tag.is_ascii_lowercase() {
-                add(&mut assumed);
-            }
-            let there = || self.root.join(OsStr::from_bytes(&entry[tab + 1..])).symlink_metadata().is_ok();
-            if tag.eq_ignore_ascii_case(&b'S') && there() {
-                add(&mut skipped);
-            }
-        }
-        for (how, names) in
-            [("--force-remove", modules), ("--no-assume-unchanged", assumed), ("--no-skip-worktree", skipped)]
-        {
-            if !names.is_empty() {
-                let mut update = self.command(index);
-                update.args(["update-index", how, "-z", "--stdin"]);
-                git::run(update, Some(&names))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn compare(&self, index: &Path, now: &str, what: &[&str]) -> io::Result<Vec<u8>> {
-        let mut command = self.command(index);
+    fn diff(&self, before: &str, now: &str, what: &[&str]) -> io::Result<Vec<u8>> {
+        let mut command = self.command(&self.git_dir.join("index"));
         command
             .args(["diff-tree", "-r", "-M", "--relative", "--no-color", "--no-ext-diff", "--no-textconv"])
             .args(["--src-prefix=a/", "--dst-prefix=b/"])
             .args(what)
-            .args([&self.tree, now, "--"])
-            .envs(self.objects.iter().map(|o| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", in_list(o))));
+            .args([before, now, "--"])
+            .envs(self.borrowed());
         git::run(command, None)
     }
 }
 
-/// A folder as one entry of a list with colons between them, as git reads it: in double quotes where it has a colon itself.
+/// Quotes a folder for a colon-separated list, as git reads it.
 fn in_list(folder: &Path) -> OsString {
     let bytes = folder.as_os_str().as_encoded_bytes();
     if !bytes.contains(&b':') {
@@ -424,13 +442,14 @@ fn in_list(folder: &Path) -> OsString {
     OsString::from_vec(quoted)
 }
 
-/// The user's settings of [`KEPT`], as `git config -z` prints them.
+/// Reads the user's settings of [`KEPT`].
 fn settings(root: &Path) -> Result<Vec<(String, String)>, BaselineError> {
     let mut ask = git::git(root);
     ask.args(["config", "-z", "--includes", "--get-regexp", KEPT]);
-    let said = match git::run(ask, None) {
+    let said = match git::ask(ask) {
         Ok(said) => said,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e.into()),
+        Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(e.into()),
         Err(_) => return Ok(Vec::new()), // status 1: none is set
     };
     let said = String::from_utf8_lossy(&said);
@@ -441,7 +460,7 @@ fn settings(root: &Path) -> Result<Vec<(String, String)>, BaselineError> {
         .collect())
 }
 
-/// Makes the private repository: by hand, because `git init` costs more than the rest together.
+/// Creates the private repository. By hand, because `git init` costs more than all the rest.
 fn prepare(git_dir: &Path, users: Option<&Repository>, settings: &[(String, String)]) -> io::Result<()> {
     if git_dir.exists() {
         fs::remove_dir_all(git_dir)?;

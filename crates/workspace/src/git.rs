@@ -1,11 +1,12 @@
-//! The git binary, run so that neither the user's configuration nor the repository's can make it run anything else.
+//! Runs the git binary so that no configuration makes it run anything else, and with a time limit.
 
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File, FileTimes},
     io::{self, Write as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc,
@@ -13,13 +14,15 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 
-/// The longest that git may take for one thing. Far above what a large repository needs; a repository can make it read a pipe that nobody
-/// writes (`include.path`).
-const PATIENCE: Duration = Duration::from_secs(600);
+/// The time limit for work on files; far more than a large repository needs.
+const WORK_LIMIT: Duration = Duration::from_secs(600);
+/// The time limit for queries that do not depend on the size of the repository. Even these can hang: a
+/// repository may make git open a pipe (`include.path`).
+const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
-/// Variables by which a surrounding git (a hook, an alias) would make ours work on something else.
+/// Variables that a surrounding git (a hook, an alias) sets and that would redirect ours.
 const INHERITED: &[&str] = &[
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_ATTR_SOURCE",
@@ -64,7 +67,7 @@ const SAFE: &[&str] = &[
     "submodule.recurse=false",
 ];
 
-/// Where a repository could make git wait forever or read without end, were there something else than a file; below its git folder.
+/// Paths below `.git` that git opens, and would hang on if they were a pipe or a device.
 const READ_BY_GIT: &[&str] = &[
     "HEAD",
     "commondir",
@@ -81,8 +84,9 @@ const READ_BY_GIT: &[&str] = &[
     "shallow",
 ];
 
-/// A git command in a folder, quiet and without a terminal. No setting of a repository makes it fetch, run anything, or take another folder for
-/// the work tree; and it is a git from outside the repository. Filters that are configured do run, where files are checked out or added.
+/// Returns a quiet git command without a terminal. No setting of the repository makes it fetch, run
+/// anything or use another work tree, and git itself comes from outside the repository. Configured
+/// filters do run when files are checked out or added.
 #[must_use]
 pub fn git(cwd: &Path) -> Command {
     let top = cwd.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
@@ -95,7 +99,7 @@ pub fn git(cwd: &Path) -> Command {
         command.env("GIT_WORK_TREE", top); // stronger than core.worktree
     }
     command
-        // No protocol is called that; stronger than what a repository allows itself.
+        // No protocol has this name. Overrides what the repository allows.
         .env("GIT_ALLOW_PROTOCOL", "none")
         .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_OPTIONAL_LOCKS", "0")
@@ -108,8 +112,8 @@ pub fn git(cwd: &Path) -> Command {
     command
 }
 
-/// The folders in which programs are looked for by their names, without those that a repository fills: relative ones, as `.`, and those below `outside`.
-/// The variable is read here, as starting a program would.
+/// Returns `PATH` without relative folders and without those below `outside`, which a repository could
+/// fill. Reads the variable like starting a program would.
 #[must_use]
 pub fn search_path(outside: &Path) -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -123,7 +127,8 @@ pub fn search_path(outside: &Path) -> OsString {
     }
 }
 
-/// A git command on a private repository whose work tree is the user's: no configuration but its own is read.
+/// Returns a git command for a private repository with the user's work tree. It reads no configuration
+/// but that repository's own.
 pub(crate) fn private(cwd: &Path, git_dir: &Path, work_tree: &Path, index: &Path) -> Command {
     let mut command = git(cwd);
     command
@@ -136,50 +141,86 @@ pub(crate) fn private(cwd: &Path, git_dir: &Path, work_tree: &Path, index: &Path
     command
 }
 
-/// Runs it and returns what it printed.
+/// Runs a git command and returns its output.
 ///
 /// # Errors
-/// When it cannot be started (`NotFound`: git is not installed) or fails; the error is then what it said. `TimedOut` after [`PATIENCE`].
+/// If git is not installed (`NotFound`), fails (the error is its message), or takes longer than
+/// [`WORK_LIMIT`] (`TimedOut`).
 pub(crate) fn run(command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>> {
-    run_within(PATIENCE, command, input)
+    let name = subcommand(&command);
+    succeeded(&name, git_output(command, input)?)
 }
 
-fn run_within(patience: Duration, mut command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>> {
+/// Same as [`run`] for a query, with [`QUESTION_LIMIT`].
+pub(crate) fn ask(command: Command) -> io::Result<Vec<u8>> {
+    let name = subcommand(&command);
+    succeeded(&name, git_answer(command)?)
+}
+
+/// Runs a command made by [`git`] to its end. After ten minutes it is killed with all its children.
+///
+/// # Errors
+/// If git is not installed (`NotFound`) or was killed (`TimedOut`).
+pub fn git_output(command: Command, input: Option<&[u8]>) -> io::Result<Output> {
+    output_within(WORK_LIMIT, command, input)
+}
+
+/// Same as [`git_output`] for a query that does not depend on the size of the repository, such as one of
+/// the configuration, with a limit of ten seconds.
+///
+/// # Errors
+/// As [`git_output`].
+pub fn git_answer(command: Command) -> io::Result<Output> {
+    output_within(QUESTION_LIMIT, command, None)
+}
+
+fn succeeded(name: &str, output: Output) -> io::Result<Vec<u8>> {
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(io::Error::other(format!("git {name}: {}", said.trim())))
+        }
+    }
+}
+
+/// Returns the first argument that is not an option.
+fn subcommand(command: &Command) -> String {
+    let name = command.get_args().skip(SAFE.len()).find(|a| !a.as_encoded_bytes().starts_with(b"-"));
+    name.unwrap_or(OsStr::new("")).to_string_lossy().into_owned()
+}
+
+fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) -> io::Result<Output> {
     if input.is_some() {
         command.stdin(Stdio::piped());
     }
-    let name = command.get_args().skip(SAFE.len()).find(|a| !a.as_encoded_bytes().starts_with(b"-"));
-    let name = name.unwrap_or(OsStr::new("git")).to_string_lossy().into_owned();
-    let mut child = command.spawn()?;
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    // A process group can be killed as a whole. And Ctrl-C, which asks the run to stop in good order,
+    // does not reach git.
+    let mut child = command.process_group(0).spawn()?;
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let late = AtomicBool::new(false);
     let output = std::thread::scope(|scope| {
         // Dropped when it has ended.
         let (_running, ended) = mpsc::channel::<()>();
         let late = &late;
         scope.spawn(move || {
-            if ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
                 late.store(true, Ordering::Relaxed);
-                let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+                let _ = group.map(|group| kill_process_group(group, Signal::KILL));
             }
         });
         if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
-            // A child that ends without reading all of it says why by its status.
+            // If git exits without reading everything, its status says why.
             scope.spawn(move || pipe.write_all(input));
         }
         child.wait_with_output()
     })?;
-    match output.status.success() {
-        true => Ok(output.stdout),
-        false if late.load(Ordering::Relaxed) => {
-            let message = format!("git {name} did not end within {} s and was stopped", patience.as_secs());
-            Err(io::Error::new(io::ErrorKind::TimedOut, message))
-        }
-        false => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(io::Error::other(format!("git {name}: {}", said.trim())))
-        }
+    if late.load(Ordering::Relaxed) {
+        let name = subcommand(&command);
+        let message = format!("git {name} did not finish within {} s and was stopped", limit.as_secs());
+        return Err(io::Error::new(io::ErrorKind::TimedOut, message));
     }
+    Ok(output)
 }
 
 /// Where a repository keeps its parts; in a worktree or a submodule not all below its `.git`.
@@ -201,6 +242,10 @@ pub(crate) struct Repository {
 /// # Errors
 /// When git is not installed, or the repository has a pipe or a device where git expects a file.
 pub(crate) fn repository(folder: &Path) -> io::Result<Option<Repository>> {
+    repository_within(QUESTION_LIMIT, folder)
+}
+
+fn repository_within(limit: Duration, folder: &Path) -> io::Result<Option<Repository>> {
     readable(folder)?;
     let mut ask = git(folder);
     ask.args([
@@ -215,7 +260,7 @@ pub(crate) fn repository(folder: &Path) -> io::Result<Option<Repository>> {
     ask.args(["--git-path", "info/exclude", "--git-path", "packed-refs", "--show-object-format"]);
     // Last and allowed to fail, because it does before the first commit; what came before is printed all the same.
     ask.args(["--verify", "--quiet", "HEAD"]);
-    let output = ask.output()?;
+    let output = output_within(limit, ask, None)?;
     let said = String::from_utf8_lossy(&output.stdout);
     let mut lines = said.lines().map(str::to_owned);
     let mut next = || lines.next().filter(|l| !l.is_empty());
@@ -274,7 +319,7 @@ pub(crate) fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> io::Result<Optio
     }
     let mut merge = git(folder.path());
     merge.args(["merge-file", "-p", "-q", "ours", "base", "theirs"]);
-    let output = merge.output()?;
+    let output = git_output(merge, None)?;
     match output.status.code() {
         Some(0) => Ok(Some(output.stdout)),
         // The number of conflicts, at most 127.
@@ -287,11 +332,28 @@ pub(crate) fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> io::Result<Optio
 mod tests {
     use super::*;
 
+    /// No test waits for it: what is run here never ends.
+    const AT_ONCE: Duration = Duration::from_millis(1);
+
     #[test]
-    fn what_does_not_end_is_stopped() {
-        let mut forever = Command::new("sleep");
-        forever.arg("1000").stdin(Stdio::null()).stdout(Stdio::piped());
-        let error = run_within(Duration::from_millis(1), forever, None).unwrap_err();
+    fn a_command_that_does_not_end_is_killed_with_its_children() {
+        let mut forever = Command::new("sh");
+        // The child holds the pipe that is read to its end.
+        forever.args(["-c", "sleep 1000 & wait"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let error = output_within(AT_ONCE, forever, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    }
+
+    #[test]
+    fn a_pipe_as_an_included_configuration_does_not_hang_the_question_where_the_repository_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut init = git(folder.path());
+        init.args(["init", "-q"]);
+        git_output(init, None).unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        fs::write(folder.path().join(".git/config"), "[include]\n\tpath = ../pipe\n").unwrap();
+        let error = repository_within(AT_ONCE, folder.path()).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
     }
 }

@@ -344,6 +344,9 @@ fn lexical(text: &str) -> Option<CleanPath> {
 /// Whether a file system might take this name for `.git`: by case, by the invisible characters that HFS+ leaves out, or as Windows does
 /// (`git~1`, blanks and dots behind, `.git::$INDEX_ALLOCATION`). Repositories travel.
 pub(crate) fn is_git(name: &str) -> bool {
+    if name.is_ascii() && !name.starts_with(['.', 'g', 'G']) {
+        return false;
+    }
     let invisible = |c: &char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
     let plain: String = name.chars().filter(|c| !invisible(c)).map(|c| c.to_ascii_lowercase()).collect();
     let stem = plain.split([':', '\\']).next().unwrap_or_default().trim_end_matches(['.', ' ']);

@@ -15,7 +15,9 @@ use rustix::{
     path::Arg,
 };
 
-use crate::{CleanPath, Digest, PathError, Workspace, attributes, path::is_git, root::id};
+use crate::{
+    CleanPath, Digest, PathError, Workspace, attributes, path::is_git, root::id, store::REPLACE_LIMIT,
+};
 
 /// A file as it is, was, or is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,19 +246,67 @@ impl Place {
         Ok(rustix::fs::linkat(&other.folder, staged, &self.folder, temp, AtFlags::empty())?)
     }
 
-    /// Puts the staged file here; what was here is then under `temp`. Nothing is ever missing in between.
+    /// Swaps the file with the staged one under `temp`. At every moment, a file exists here.
     pub(crate) fn exchange(&self, temp: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat_with(&self.folder, temp, &self.folder, &self.name, RenameFlags::EXCHANGE)?)
+        match self.rename(temp, &*self.name, RenameFlags::EXCHANGE) {
+            Err(e) if is_unsupported(e) => self.exchange_in_steps(temp),
+            done => Ok(done?),
+        }
     }
 
-    /// Puts the staged file here, where nothing may be.
+    /// Same as [`Place::exchange`] with plain renames. A crash may leave a second name of the old file, which
+    /// [`Place::end_exchange`] resolves.
+    fn exchange_in_steps(&self, temp: &str) -> io::Result<()> {
+        let old = old(temp);
+        self.remove(&*old)?;
+        let linked = rustix::fs::linkat(&self.folder, &*self.name, &self.folder, &*old, AtFlags::empty());
+        if linked.is_err() {
+            // No hard links either: copy it.
+            let Found::File(image, _) = self.find(REPLACE_LIMIT)? else { return Err(Errno::NOENT.into()) };
+            self.stage(&*old, &image, self.file()?.as_ref(), true)?;
+        }
+        self.rename(temp, &*self.name, RenameFlags::empty())?;
+        Ok(self.rename(&*old, temp, RenameFlags::empty())?)
+    }
+
+    /// Finishes an interrupted [`Place::exchange`]. The old file is then under `temp` or still here.
+    pub(crate) fn end_exchange(&self, temp: &str) -> io::Result<()> {
+        match self.rename_to_nothing(&*old(temp), temp) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::EXIST) => self.remove(&*old(temp)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Moves the staged file here; fails if a file exists.
     pub(crate) fn appear(&self, temp: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat_with(&self.folder, temp, &self.folder, &self.name, RenameFlags::NOREPLACE)?)
+        Ok(self.rename_to_nothing(temp, &*self.name)?)
     }
 
-    /// Moves what is here to `temp`, where nothing may be.
+    /// Moves the file to `temp`; fails if that exists.
     pub(crate) fn vanish(&self, temp: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat_with(&self.folder, &self.name, &self.folder, temp, RenameFlags::NOREPLACE)?)
+        Ok(self.rename_to_nothing(&*self.name, temp)?)
+    }
+
+    fn rename_to_nothing(&self, from: impl Arg + Copy, to: impl Arg + Copy) -> rustix::io::Result<()> {
+        match self.rename(from, to, RenameFlags::NOREPLACE) {
+            Err(e) if is_unsupported(e) => {}
+            done => return done,
+        }
+        match rustix::fs::linkat(&self.folder, from, &self.folder, to, AtFlags::empty()) {
+            Ok(()) => rustix::fs::unlinkat(&self.folder, from, AtFlags::empty()),
+            Err(e @ (Errno::EXIST | Errno::NOENT)) => Err(e),
+            // No hard links either. This may replace a file that appears at this very moment.
+            Err(_) => match rustix::fs::statat(&self.folder, to, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => Err(Errno::EXIST),
+                Err(Errno::NOENT) => self.rename(from, to, RenameFlags::empty()),
+                Err(e) => Err(e),
+            },
+        }
+    }
+
+    fn rename(&self, from: impl Arg, to: impl Arg, flags: RenameFlags) -> rustix::io::Result<()> {
+        rustix::fs::renameat_with(&self.folder, from, &self.folder, to, flags)
     }
 
     /// Removes the file under this name in the same folder; that there is none is fine.
@@ -284,5 +334,40 @@ impl Place {
     /// Makes renames in this folder durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.folder)?)
+    }
+}
+
+/// Whether the file system does not support the flags of a rename, like NFS and some FUSE file systems.
+fn is_unsupported(e: Errno) -> bool {
+    matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
+}
+
+/// The second name of the old file during [`Place::exchange_in_steps`].
+fn old(temp: &str) -> String {
+    format!("{temp}.old")
+}
+
+impl Workspace {
+    /// Whether the file system can swap two files atomically. If not, edits need more steps: as safe, but
+    /// slower. Creates and removes two files in the root to find out.
+    ///
+    /// # Errors
+    /// If these cannot be written.
+    pub fn can_exchange(&self) -> io::Result<bool> {
+        let name = |n| format!(".agent-{}-probe{n}.tmp", std::process::id());
+        let path = CleanPath::new(name(1));
+        let place = self.place(&path, None).map_err(io::Error::other)?;
+        let Some(place) = place else { return Err(Errno::NOENT.into()) };
+        let image = FileImage { bytes: Vec::new(), mode: 0o600, link: false };
+        let tried = place.stage(&*place.name, &image, None, false).and_then(|()| {
+            place.stage(&*name(2), &image, None, false)?;
+            match place.rename(&*name(2), &*place.name, RenameFlags::EXCHANGE) {
+                Err(e) if is_unsupported(e) => Ok(false),
+                done => Ok(done.map(|()| true)?),
+            }
+        });
+        place.remove(&*place.name)?;
+        place.remove(&*name(2))?;
+        tried
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) shadow: Mutex<Option<Shadow>>,
     /// Files of the run itself.
     pub(crate) own: OnceLock<Own>,
+    /// The upper layer, if the root is an overlay.
+    pub(crate) upper: OnceLock<PathBuf>,
     /// The folder that this one stands in for.
     pub(crate) original: Option<PathBuf>,
 }
@@ -103,7 +105,7 @@ impl Workspace {
             let state = rustix::fs::stat(store.dir()).map_err(|e| error(e.into()))?;
             guarded.push((id(&state), "the agent itself"));
         }
-        let (seen, writing, turn, besides, shadow, own) = Default::default();
+        let (seen, writing, turn, besides, shadow, own, upper) = Default::default();
         let root = canonical;
         Ok(Self(Arc::new(Inner {
             root,
@@ -116,6 +118,7 @@ impl Workspace {
             besides,
             shadow,
             own,
+            upper,
             original,
         })))
     }
@@ -124,6 +127,12 @@ impl Workspace {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.0.root
+    }
+
+    /// Declares the root an overlay with this upper layer. Later scans skip folders that are not in it. Can
+    /// be set once.
+    pub fn overlays(&self, upper: &Path) {
+        let _ = self.0.upper.set(upper.to_owned());
     }
 
     /// The turn that the records which follow belong to; 0 before the first.

@@ -1,7 +1,8 @@
-//! What is ignored: by `.ignore`, `.gitignore`, `.git/info/exclude` and the user's own list, in this order, the list nearest to a file first.
+//! Decides what is ignored: by `.ignore`, `.gitignore`, `.git/info/exclude` and the user's own list, in
+//! this order. The list nearest to a file wins.
 //!
-//! Lists are read here and not by the walker, because a repository may have anything by these names: a pipe would be waited for, and a
-//! device read until memory is full. As git does it, links are not followed.
+//! The walker does not read these lists itself, because it would hang on a pipe and read a device until
+//! memory is full. Like git, this follows no symbolic links.
 
 use std::{
     collections::HashMap,
@@ -19,25 +20,25 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::root::lock;
 
-/// Largest list that is read, in bytes; what stands behind is nobody's list any more.
+/// The largest list that is read, in bytes.
 const LIST_LIMIT: u64 = 1 << 20;
 
-/// The lists of a tree, read as they are needed.
+/// The lists of a tree, read on demand.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    /// Lists of folders above are not looked for.
+    /// The topmost folder with lists.
     top: PathBuf,
-    /// Whether `.ignore` counts.
+    /// Whether to use `.ignore`.
     dot_ignore: bool,
     user: Gitignore,
     folders: Mutex<HashMap<PathBuf, Arc<Folder>>>,
 }
 
-/// The lists of a folder and of those above it that count in it.
+/// The lists of a folder and of its parents.
 #[derive(Debug)]
-struct Folder {
+pub(crate) struct Folder {
     above: Option<Arc<Folder>>,
-    /// Git's lists of folders above end where a repository begins.
+    /// Git's lists apply only within a repository.
     is_repository: bool,
     dot_ignore: Gitignore,
     gitignore: Gitignore,
@@ -45,22 +46,25 @@ struct Folder {
 }
 
 impl Rules {
-    /// `users`: the user's own list counts.
+    /// `users` says whether to use the user's own list.
     pub(crate) fn new(top: &Path, dot_ignore: bool, users: bool) -> Self {
         let user = if users { GitignoreBuilder::new(top).build_global().0 } else { Gitignore::empty() };
         Self { top: top.to_owned(), dot_ignore, user, folders: Mutex::default() }
     }
 
-    /// Whether a file or folder is ignored, when the folder that it is in is not.
+    /// Whether a path is ignored, given that its folder is not.
     pub(crate) fn ignore(&self, path: &Path, is_folder: bool) -> bool {
-        let Some(folder) = path.parent() else { return false };
-        let folder = self.folder(folder);
+        path.parent().is_some_and(|folder| self.ignores(&self.folder(folder), path, is_folder))
+    }
+
+    /// Same as [`Rules::ignore`], given the lists of its folder.
+    pub(crate) fn ignores(&self, folder: &Arc<Folder>, path: &Path, is_folder: bool) -> bool {
         let judge = |list: &Gitignore| match list.matched(path, is_folder) {
             Match::None => None,
             Match::Ignore(_) => Some(true),
             Match::Whitelist(_) => Some(false),
         };
-        let all = || std::iter::successors(Some(&folder), |f| f.above.as_ref());
+        let all = || std::iter::successors(Some(folder), |f| f.above.as_ref());
         let inside = || {
             let mut outside = false;
             all().take_while(move |f| !std::mem::replace(&mut outside, f.is_repository))
@@ -77,22 +81,26 @@ impl Rules {
         if let Some(known) = lock(&self.folders).get(path) {
             return Arc::clone(known);
         }
-        let above = path.parent().filter(|_| path != self.top && path.starts_with(&self.top));
-        let above = above.map(|above| self.folder(above));
+        let folder = self.folder_in(path, None);
+        lock(&self.folders).insert(path.to_owned(), Arc::clone(&folder));
+        folder
+    }
+
+    /// Reads the lists of a folder. `above` are those of its parent, which are read if not given.
+    pub(crate) fn folder_in(&self, path: &Path, above: Option<Arc<Folder>>) -> Arc<Folder> {
+        let in_tree = || path.parent().filter(|_| path != self.top && path.starts_with(&self.top));
         let list = |from: &Path| list(path, from);
-        let folder = Arc::new(Folder {
-            above,
+        Arc::new(Folder {
+            above: above.or_else(|| in_tree().map(|above| self.folder(above))),
             is_repository: path.join(".git").symlink_metadata().is_ok(),
             dot_ignore: if self.dot_ignore { list(&path.join(".ignore")) } else { Gitignore::empty() },
             gitignore: list(&path.join(".gitignore")),
             exclude: exclude_file(path).map_or_else(Gitignore::empty, |from| list(&from)),
-        });
-        lock(&self.folders).insert(path.to_owned(), Arc::clone(&folder));
-        folder
+        })
     }
 }
 
-/// The list of a folder's own repository, where it has one.
+/// Returns the exclude file of the repository at this folder.
 fn exclude_file(folder: &Path) -> Option<PathBuf> {
     let git = folder.join(".git");
     let found = git.symlink_metadata().ok()?;
@@ -106,7 +114,7 @@ fn exclude_file(folder: &Path) -> Option<PathBuf> {
     Some(common.join("info/exclude"))
 }
 
-/// Lines that are no patterns are none for git either.
+/// Parses a list. Skips invalid patterns, as git does.
 fn list(folder: &Path, from: &Path) -> Gitignore {
     let Some(text) = small_file(from, LIST_LIMIT) else { return Gitignore::empty() };
     let mut rules = GitignoreBuilder::new(folder);
@@ -116,7 +124,8 @@ fn list(folder: &Path, from: &Path) -> Gitignore {
     rules.build().unwrap_or_else(|_| Gitignore::empty())
 }
 
-/// A regular file up to a limit, without following a link or waiting for anything; `None` for all else.
+/// Reads a regular file of at most `limit` bytes without following links or blocking. Returns `None` for
+/// anything else.
 pub(crate) fn small_file(path: &Path, limit: u64) -> Option<Vec<u8>> {
     if !path.symlink_metadata().ok()?.is_file() {
         return None;

@@ -1,39 +1,39 @@
-//! The work tree as it is, kept so that it can be told afterwards what a file was: its metadata, and where its content can be had.
+//! A snapshot of the work tree: the metadata of each file and where to get its content, so that a
+//! command's changes can be recorded with the content before.
 //!
-//! Contents that git has are not copied; all others go, once, into one file without a name in the state folder, which is gone with the process.
+//! Contents that git has are not copied. All others are written once into an unnamed file in the state
+//! folder, which goes with the process.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     fs::File,
     io,
     os::unix::fs::FileExt as _,
     path::Path,
-    sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ignore::WalkState;
-use rustix::fs::{FileType, Stat};
-
 use crate::{
-    CleanPath, FileImage, Workspace,
-    path::is_git,
-    place::{Found, Stamp},
-    root::{id, lock},
+    CleanPath, FileImage, Workspace, git,
+    index::{Blob, Index, Looks},
+    place::{Found as There, Stamp},
+    root::lock,
+    scan::{Extent, Found, Tree},
     store::REPLACE_LIMIT,
-    tracked::{self, Tracked},
+    tracked,
 };
 
-/// Most bytes of files that git does not have, and of all that changes, that a process keeps.
+/// The most bytes that a process keeps of files that git does not have, and of changes.
 const KEEP_LIMIT: u64 = 4 << 30;
-/// Within this time after a write a file may be written again and look the same: the clock of file systems moves in steps of up to 10 ms.
+/// A second write within this time may leave the same metadata: file system clocks tick every 10 ms at
+/// worst.
 const TICK: Duration = Duration::from_millis(50);
-/// The same where times are whole seconds.
+/// Same as [`TICK`] where times are whole seconds.
 const COARSE_TICK: Duration = Duration::from_secs(2);
-/// Blobs asked for at once, which bounds what is held in memory.
+/// Blobs read at once; bounds the memory.
 const BATCH: usize = 256;
 
-/// Where a content can be had.
+/// Where to get a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     Kept {
@@ -41,23 +41,23 @@ pub(crate) enum Content {
         size: u64,
     },
     /// In the user's repository.
-    Blob(Arc<str>),
-    /// Nowhere: it is too large, or there was no room.
+    Blob(Blob),
+    /// Not kept: too large, or no room.
     Unknown,
 }
 
-/// A file as it was last seen.
+/// A file as last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
-    pub(crate) stamp: Stamp,
+    pub(crate) looks: Looks,
     pub(crate) mode: u32,
     pub(crate) link: bool,
     pub(crate) content: Content,
-    /// Long enough after it was written that it would look different now had it been written again.
+    /// Whether any later write would change the metadata.
     pub(crate) settled: bool,
 }
 
-/// A file that is not as it was.
+/// A changed file.
 #[derive(Debug)]
 pub(crate) struct Difference {
     pub(crate) path: CleanPath,
@@ -67,94 +67,112 @@ pub(crate) struct Difference {
 
 fn same(before: Option<&Known>, after: Option<&Known>) -> bool {
     match (before, after) {
-        (Some(a), Some(b)) if a.content == Content::Unknown => a.stamp == b.stamp,
+        (Some(a), Some(b)) if a.content == Content::Unknown => a.looks == b.looks,
         (Some(a), Some(b)) => (&a.content, a.mode, a.link) == (&b.content, b.mode, b.link),
         (None, None) => true,
         _ => false,
     }
 }
 
-/// What lies there, by its metadata.
-#[derive(Debug, Default)]
-pub(crate) struct Scan {
-    pub(crate) files: HashMap<CleanPath, Stamp>,
-    pub(crate) folders: BTreeSet<CleanPath>,
-}
-
 #[derive(Debug)]
 pub(crate) struct Shadow {
     kept: File,
     end: u64,
-    files: HashMap<CleanPath, Known>,
+    files: Tree<Known>,
     pub(crate) folders: BTreeSet<CleanPath>,
 }
 
 impl Shadow {
-    /// Looks at everything once.
+    /// Scans the whole tree.
     pub(crate) fn new(ws: &Workspace, state_dir: &Path) -> io::Result<Self> {
+        // Without git, every file is read.
+        let repository = git::repository(ws.root()).ok().flatten();
+        let index = repository.and_then(|r| Index::read(&r.index, &r.top, ws.root()).ok().flatten());
+        let mut index = index.unwrap_or_default();
+        let found = ws.scan_index(Extent::Everything, &mut index);
+        Self::from_index(ws, state_dir, index, found)
+    }
+
+    /// Builds the snapshot from git's index and the differences that a scan found.
+    pub(crate) fn from_index(
+        ws: &Workspace,
+        state_dir: &Path,
+        index: Index,
+        found: Found,
+    ) -> io::Result<Self> {
+        let converted = tracked::converted(ws.root(), &index, &found);
+        let mut files = Tree::new();
+        for (folder, entries) in index.files {
+            let known = entries.into_iter().map(|(name, entry)| {
+                let (looks, link) = (entry.looks, entry.is_link());
+                let content = Content::Blob(entry.blob);
+                (name, Known { looks, mode: entry.permissions, link, content, settled: true })
+            });
+            files.insert(folder, known.collect());
+        }
         let kept = tempfile::tempfile_in(state_dir)?;
-        let (scan, tracked) = std::thread::scope(|scope| {
-            let tracked = scope.spawn(|| Tracked::read(ws.root()));
-            let scan = ws.scan();
-            // Without git, or when it fails, every file is read.
-            (scan, tracked.join().ok().and_then(Result::ok).unwrap_or_default())
-        });
-        // Tracked files can be ignored all the same.
-        let hidden = tracked.paths().iter().filter(|path| !scan.files.contains_key(*path));
-        let hidden: Vec<_> = hidden.filter(|path| ws.stamp(path).is_some()).cloned().collect();
-        lock(&ws.0.besides).extend(hidden);
-        let mut shadow = Self { kept, end: 0, files: HashMap::new(), folders: BTreeSet::new() };
-        shadow.update(ws, ws.with_besides(scan), &tracked, |_| ())?;
+        let mut shadow = Self { kept, end: 0, files, folders: found.folders };
+        for path in &found.gone {
+            shadow.put(path, None);
+        }
+        let now = SystemTime::now();
+        let besides: Vec<CleanPath> = lock(&ws.0.besides).iter().cloned().collect();
+        let changed = found.changed.into_iter().map(|(path, _)| path);
+        for path in changed.chain(converted).chain(besides) {
+            let known = shadow.take_in(ws, &path, None, now)?;
+            shadow.put(&path, known);
+        }
         Ok(shadow)
     }
 
-    /// Learns what is there now, and tells what is not as it was.
-    pub(crate) fn update(
-        &mut self,
-        ws: &Workspace,
-        mut scan: Scan,
-        tracked: &Tracked,
-        mut tell: impl FnMut(Difference),
-    ) -> io::Result<()> {
+    /// Updates the snapshot and reports each changed file.
+    pub(crate) fn update(&mut self, ws: &Workspace, mut tell: impl FnMut(Difference)) -> io::Result<()> {
         let now = SystemTime::now();
-        let mut old = std::mem::take(&mut self.files);
-        for path in old.keys() {
-            // What is ignored from now on has not gone.
-            if !scan.files.contains_key(path)
-                && let Some(stamp) = ws.stamp(path)
-            {
-                scan.files.insert(path.clone(), stamp);
+        let is_known = |known: &mut Known, stamp: &Stamp| known.settled && known.looks == Looks::of(stamp);
+        let found = ws.scan(Extent::Changes, &mut self.files, is_known);
+        let besides: Vec<CleanPath> = lock(&ws.0.besides).iter().cloned().collect();
+        // Ignored files that the agent has edited are watched from now on.
+        let edited = besides.into_iter().filter(|path| self.get(path).is_none());
+        let edited: BTreeSet<CleanPath> = edited.filter(|path| ws.stamp(path).is_some()).collect();
+        let changed = found.changed.into_iter().map(|(path, _)| path).filter(|path| !edited.contains(path));
+        for path in changed.chain(edited.iter().cloned()).collect::<Vec<_>>() {
+            let before = self.put(&path, None);
+            let after = self.take_in(ws, &path, before.as_ref(), now)?;
+            self.put(&path, after.clone());
+            if !same(before.as_ref(), after.as_ref()) {
+                tell(Difference { path, before, after });
             }
         }
-        self.files.reserve(scan.files.len());
-        for (path, stamp) in scan.files {
-            let before = old.remove(&path);
-            let known = match &before {
-                Some(known) if known.settled && known.stamp == stamp => before.clone(),
-                before => match tracked.blob(&path, &stamp) {
-                    Some(blob) if settled(&stamp, now) => Some(Known {
-                        stamp,
-                        mode: stamp.mode,
-                        link: false,
-                        content: Content::Blob(blob.into()),
-                        settled: true,
-                    }),
-                    _ => self.take_in(ws, &path, before.as_ref(), now)?,
-                },
-            };
-            if !same(before.as_ref(), known.as_ref()) {
-                tell(Difference { path: path.clone(), before, after: known.clone() });
+        for path in found.gone {
+            if let Some(before) = self.put(&path, None) {
+                tell(Difference { path, before: Some(before), after: None });
             }
-            self.files.extend(known.map(|known| (path, known)));
         }
-        for (path, before) in old {
-            tell(Difference { path, before: Some(before), after: None });
-        }
-        self.folders = scan.folders;
+        let skipped = |folder: &CleanPath| {
+            AsRef::<Path>::as_ref(folder).ancestors().any(|above| found.skipped.contains(above))
+        };
+        self.folders.retain(skipped);
+        self.folders.extend(found.folders);
         Ok(())
     }
 
-    /// Reads a file and keeps its content, unless it is the one that is known. `None` when it is gone, or not ours to change.
+    fn get(&self, path: &CleanPath) -> Option<&Known> {
+        let path: &Path = path.as_ref();
+        self.files.get(path.parent()?)?.get(path.file_name()?)
+    }
+
+    /// Replaces what is known of a file; returns what was.
+    fn put(&mut self, path: &CleanPath, known: Option<Known>) -> Option<Known> {
+        let path: &Path = path.as_ref();
+        let (folder, name) = (path.parent()?, path.file_name()?);
+        match known {
+            Some(known) => self.files.entry(folder.to_owned()).or_default().insert(name.to_owned(), known),
+            None => self.files.get_mut(folder)?.remove(name),
+        }
+    }
+
+    /// Reads a file and keeps its content, unless it is the known one. Returns `None` if the file is gone
+    /// or protected.
     fn take_in(
         &mut self,
         ws: &Workspace,
@@ -164,14 +182,14 @@ impl Shadow {
     ) -> io::Result<Option<Known>> {
         let Ok(Some(place)) = ws.place(path, None) else { return Ok(None) };
         let (image, stamp) = match place.find(REPLACE_LIMIT) {
-            Ok(Found::File(image, stamp)) => (image, stamp),
-            Ok(Found::Nothing | Found::Other) => return Ok(None),
-            // Too large, or not readable: known by its looks only.
+            Ok(There::File(image, stamp)) => (image, stamp),
+            Ok(There::Nothing | There::Other) => return Ok(None),
+            // Too large or unreadable: known by its metadata only.
             Err(_) => match place.stamp() {
                 Ok(Some(stamp)) => {
                     let (mode, link) = (stamp.mode, false);
-                    let content = Content::Unknown;
-                    return Ok(Some(Known { stamp, mode, link, content, settled: settled(&stamp, now) }));
+                    let (content, looks) = (Content::Unknown, Looks::of(&stamp));
+                    return Ok(Some(Known { looks, mode, link, content, settled: settled(&stamp, now) }));
                 }
                 _ => return Ok(None),
             },
@@ -191,7 +209,8 @@ impl Shadow {
             None => self.keep(&image.bytes)?,
         };
         let FileImage { mode, link, .. } = image;
-        Ok(Some(Known { stamp, mode, link, content, settled: settled(&stamp, now) }))
+        let looks = Looks::of(&stamp);
+        Ok(Some(Known { looks, mode, link, content, settled: settled(&stamp, now) }))
     }
 
     fn keep(&mut self, bytes: &[u8]) -> io::Result<Content> {
@@ -205,13 +224,13 @@ impl Shadow {
                 self.end += size;
                 Ok(Content::Kept { at, size })
             }
-            // The command can run all the same; what it changes in this file is told, and cannot be undone.
+            // The command may run anyway; its change to this file is reported but cannot be undone.
             Err(e) if matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge) => Ok(Content::Unknown),
             Err(e) => Err(e),
         }
     }
 
-    /// A content; `None` when it is not known. That of blobs is known after [`Shadow::fetch`].
+    /// Returns a kept content. A blob is kept after [`Shadow::fetch`].
     pub(crate) fn bytes(&self, content: &Content) -> io::Result<Option<Vec<u8>>> {
         let Content::Kept { at, size } = content else { return Ok(None) };
         let mut bytes = vec![0; usize::try_from(*size).map_err(io::Error::other)?];
@@ -219,22 +238,22 @@ impl Shadow {
         Ok(Some(bytes))
     }
 
-    /// Takes contents over from git.
+    /// Copies the contents of blobs.
     pub(crate) fn fetch(&mut self, root: &Path, known: &mut [&mut Known]) -> io::Result<()> {
         for batch in known.chunks_mut(BATCH) {
-            let blobs: Vec<Arc<str>> = batch
-                .iter()
-                .filter_map(|k| if let Content::Blob(blob) = &k.content { Some(blob.clone()) } else { None })
-                .collect();
-            if blobs.is_empty() {
+            let wanted = batch.iter().filter_map(|known| match known.content {
+                Content::Blob(blob) => Some(blob.name()),
+                _ => None,
+            });
+            let names: Vec<String> = wanted.collect();
+            if names.is_empty() {
                 continue;
             }
-            let names: Vec<&str> = blobs.iter().map(AsRef::as_ref).collect();
-            // Git may be gone meanwhile, or the whole repository.
+            // The command may have removed the repository.
             let contents = tracked::contents(root, &names).unwrap_or_else(|_| vec![None; names.len()]);
             let wanted = batch.iter_mut().filter(|k| matches!(k.content, Content::Blob(_)));
             for (known, bytes) in wanted.zip(contents) {
-                known.content = match bytes {
+                known.content = match bytes.and_then(|bytes| tracked::as_it_was(bytes, known.looks.size)) {
                     Some(bytes) => self.keep(&bytes)?,
                     None => Content::Unknown,
                 };
@@ -244,7 +263,7 @@ impl Shadow {
     }
 }
 
-/// Whether a write after `now` would show.
+/// Whether a write after `now` would change the metadata.
 pub(crate) fn settled(stamp: &Stamp, now: SystemTime) -> bool {
     let (seconds, nanoseconds) = stamp.changed;
     let tick = if nanoseconds == 0 { COARSE_TICK } else { TICK };
@@ -253,61 +272,17 @@ pub(crate) fn settled(stamp: &Stamp, now: SystemTime) -> bool {
 }
 
 impl Workspace {
-    /// Everything that is not ignored by git's rules, links as links, with one `lstat` each.
-    pub(crate) fn scan(&self) -> Scan {
-        let found = Mutex::new(Scan::default());
-        self.each(|path, stat| {
-            let path = CleanPath::of(path);
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => drop(lock(&found).folders.insert(path)),
-                FileType::RegularFile | FileType::Symlink => {
-                    lock(&found).files.extend([(path, Stamp::of(stat))])
-                }
-                _ => {}
-            }
-        });
-        found.into_inner().unwrap_or_default()
+    /// Compares the tree with an index. A file written just now counts as changed, because the next
+    /// write may leave the same metadata.
+    pub(crate) fn scan_index(&self, extent: Extent, index: &mut Index) -> Found {
+        let now = SystemTime::now();
+        self.scan(extent, &mut index.files, |entry, stamp| {
+            entry.permissions = stamp.mode;
+            entry.is(stamp) && settled(stamp, now)
+        })
     }
 
-    /// Tells everything that is not ignored by git's rules, by several threads, with paths relative to the root; not git's own, nor
-    /// those of the agent or of the run itself.
-    pub(crate) fn each(&self, tell: impl Fn(&Path, &Stat) + Sync) {
-        let guarded = self.0.guarded.clone();
-        let root = self.0.root.clone();
-        let shown = move |e: &ignore::DirEntry| {
-            let own =
-                || rustix::fs::lstat(e.path()).is_ok_and(|stat| guarded.iter().any(|(g, _)| *g == id(&stat)));
-            let folder = e.file_type().is_some_and(|k| k.is_dir());
-            let git = e.file_name().to_str().is_some_and(is_git);
-            !(git || folder && own())
-        };
-        self.walker(&root, None, false, shown).build_parallel().run(|| {
-            Box::new(|entry| {
-                if let Ok(entry) = entry
-                    && let Ok(path) = entry.path().strip_prefix(&root)
-                    && let Ok(stat) = rustix::fs::lstat(entry.path())
-                    && !self.own().has_id(id(&stat))
-                {
-                    tell(path, &stat);
-                }
-                WalkState::Continue
-            })
-        });
-    }
-
-    /// Adds files that are ignored and yet the agent's concern: tracked ones, and those that it has edited.
-    pub(crate) fn with_besides(&self, mut scan: Scan) -> Scan {
-        for path in lock(&self.0.besides).iter() {
-            if !scan.files.contains_key(path)
-                && let Some(stamp) = self.stamp(path)
-            {
-                scan.files.insert(path.clone(), stamp);
-            }
-        }
-        scan
-    }
-
-    fn stamp(&self, path: &CleanPath) -> Option<Stamp> {
+    pub(crate) fn stamp(&self, path: &CleanPath) -> Option<Stamp> {
         let stamp = self.place(path, None).ok().flatten()?.stamp().ok().flatten()?;
         (!self.is_own(path, Some(stamp.id))).then_some(stamp)
     }

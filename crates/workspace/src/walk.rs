@@ -124,17 +124,21 @@ impl Workspace {
         dot_ignore: bool,
         shown: impl Fn(&DirEntry) -> bool + Send + Sync + 'static,
     ) -> WalkBuilder {
-        // Rules from above the root count only where the root is a folder inside a repository. Elsewhere they are somebody else's: a copy
-        // in an ignored build folder would seem empty.
-        let (root, stands_in) = (&self.0.root, self.0.original.is_some());
-        let inside = !stands_in && self.is_inside_a_repository();
-        let top = root.ancestors().find(|folder| has_git(folder)).filter(|_| inside);
-        let (own, top_folder) = (self.own().clone(), root.clone());
+        let (own, top_folder) = (self.own().clone(), self.0.root.clone());
         let shown = move |e: &DirEntry| {
             let path = e.path().strip_prefix(&top_folder);
             shown(e) && (own.is_empty() || !path.is_ok_and(|path| own.has(&top_folder, path)))
         };
-        walker(start, depth, Rules::new(top.unwrap_or(root), dot_ignore, !stands_in), shown)
+        walker(start, depth, self.rules(dot_ignore), shown)
+    }
+
+    /// What is ignored. Rules from above the root count only where the root is a folder inside a repository. Elsewhere they are somebody
+    /// else's: a copy in an ignored build folder would seem empty.
+    pub(crate) fn rules(&self, dot_ignore: bool) -> Rules {
+        let (root, stands_in) = (&self.0.root, self.0.original.is_some());
+        let inside = !stands_in && self.is_inside_a_repository();
+        let top = root.ancestors().find(|folder| has_git(folder)).filter(|_| inside);
+        Rules::new(top.unwrap_or(root), dot_ignore, !stands_in)
     }
 }
 

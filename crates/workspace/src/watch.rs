@@ -1,25 +1,26 @@
-//! Around a command: what it changes becomes a record of the history, with both contents.
+//! Records what a command changes, with the contents before and after.
 //!
-//! The tree is looked at before and after. What somebody else changed between two commands is taken note of before the next one, and is not
-//! the agent's; what somebody changes while the command runs cannot be told apart from what it does. Ignored files
-//! are not looked at, unless they are tracked or the agent has edited them.
+//! The tree is scanned before and after the command. Changes that others make between two commands are
+//! not attributed to the agent; those that others make during a command are. Ignored files are
+//! not watched unless they are tracked or the agent has edited them.
 
 use std::{borrow::Cow, fs, io, time::SystemTime};
 
 use crate::{
     By, CleanPath, FileImage, Workspace,
+    index::Index,
     root::lock,
     rules::small_file,
+    scan::Found,
     shadow::{Content, Difference, Known, Shadow},
     store::{FileRecord, Record, State},
-    tracked::Tracked,
     unhidden::ChangedRules,
 };
 
-/// Largest list of ignored files that is read, in bytes.
+/// The largest `.git/info/exclude` that is read, in bytes.
 const EXCLUDE_LIMIT: u64 = 1 << 20;
 
-/// The tree before a command.
+/// The state of the tree before a command.
 #[derive(Debug)]
 #[must_use = "what the command changes is told by Workspace::watched"]
 pub struct Watch {
@@ -29,40 +30,46 @@ pub struct Watch {
 }
 
 impl Workspace {
-    /// Before a command: takes note of the tree. The first time it costs a few runs of git and reading the files that git does not have as they
-    /// are; after that one `lstat` for each file, and reading what was written since. One command at a time is watched.
+    /// Takes a snapshot of the tree before a command. Costs one `stat` per file and the reading of files
+    /// written since the last snapshot; for the first one, of files that differ from git's index. Watch
+    /// one command at a time.
     ///
     /// # Errors
-    /// When the state folder cannot be written, or the tree cannot be read.
+    /// If the state folder cannot be written or the tree cannot be read.
     pub fn watch(&self) -> io::Result<Watch> {
         let _writing = lock(&self.0.writing);
         let mut shadow = lock(&self.0.shadow);
         if let Some(store) = &self.0.store {
             match shadow.as_mut() {
                 None => *shadow = Some(Shadow::new(self, store.dir())?),
-                Some(shadow) => {
-                    let scan = self.with_besides(self.scan());
-                    shadow.update(self, scan, &Tracked::default(), |_| ())?;
-                }
+                Some(shadow) => shadow.update(self, |_| ())?,
             }
         }
         let (inside, exclude) = (self.is_inside_a_repository(), self.exclude());
         Ok(Watch { began: SystemTime::now(), inside, exclude })
     }
 
-    /// After the command: records what it changed and returns the record's number; `None` when that is nothing, or there is no state
-    /// folder.
+    /// Uses what a baseline has learned as the first snapshot.
+    pub(crate) fn learn(&self, index: Index, found: Found) -> io::Result<()> {
+        let (Some(store), mut shadow) = (&self.0.store, lock(&self.0.shadow)) else { return Ok(()) };
+        if shadow.is_none() {
+            *shadow = Some(Shadow::from_index(self, store.dir(), index, found)?);
+        }
+        Ok(())
+    }
+
+    /// Records what the command changed and returns the number of the record. Returns `None` if it
+    /// changed nothing or there is no state folder.
     ///
     /// # Errors
-    /// When the state folder cannot be written, or the tree cannot be read.
+    /// If the state folder cannot be written or the tree cannot be read.
     pub fn watched(&self, before: Watch) -> io::Result<Option<u64>> {
         let _writing = lock(&self.0.writing);
         let mut shadow = lock(&self.0.shadow);
         let (Some(store), Some(shadow)) = (&self.0.store, shadow.as_mut()) else { return Ok(None) };
         let folders = shadow.folders.clone();
         let mut differences = Vec::new();
-        let scan = self.with_besides(self.scan());
-        shadow.update(self, scan, &Tracked::default(), |difference| differences.push(difference))?;
+        shadow.update(self, |difference| differences.push(difference))?;
         let mut made: Vec<_> = shadow.folders.difference(&folders).cloned().collect();
         differences.sort_by(|a, b| a.path.cmp(&b.path));
         let mut old: Vec<&mut Known> = differences.iter_mut().filter_map(|d| d.before.as_mut()).collect();
@@ -84,7 +91,7 @@ impl Workspace {
         Ok(Some(id))
     }
 
-    /// What is ignored since the command ran, and what no longer is.
+    /// Returns how the command changed what is ignored.
     fn changed_rules(
         &self,
         shadow: &Shadow,
@@ -108,12 +115,13 @@ impl Workspace {
         Ok(rules)
     }
 
-    /// The repository's own list of ignored files.
+    /// Reads `.git/info/exclude`.
     fn exclude(&self) -> Option<Vec<u8>> {
         small_file(&self.root().join(".git/info/exclude"), EXCLUDE_LIMIT)
     }
 
-    /// For sure: where the file system does not say when a file was made, or it was in the same tick of its clock, it was not.
+    /// Whether a file was certainly created after `moment`: false if the file system does not record that
+    /// or its clock has not ticked since.
     fn born_after(&self, path: &CleanPath, moment: SystemTime) -> bool {
         let born = fs::symlink_metadata(self.root().join(path)).and_then(|m| m.created());
         born.is_ok_and(|born| born > moment)
@@ -122,7 +130,7 @@ impl Workspace {
 
 type States = (Vec<FileRecord>, Vec<Content>, Vec<CleanPath>);
 
-/// The files that differ, their contents, and those that are not known well enough.
+/// Splits differences into files with known contents, these contents, and files that cannot be undone.
 fn states(shadow: &Shadow, differences: Vec<Difference>) -> io::Result<States> {
     let (mut files, mut contents, mut left_out) = States::default();
     let unknown = |known: &Option<Known>| known.as_ref().is_some_and(|k| k.content == Content::Unknown);

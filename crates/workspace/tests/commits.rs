@@ -236,3 +236,47 @@ fn what_was_seen_is_remembered_by_content() {
     ws.clone().saw(&a, b"a\n");
     assert_eq!(ws.seen(&a), Some(Digest::of(b"a\n")));
 }
+
+/// On NFS and some FUSE file systems every edit stopped the run.
+#[test]
+fn edits_and_undo_work_where_files_cannot_be_exchanged() {
+    for old in [traced::Old::Renames, traced::Old::RenamesAndLinks] {
+        let edit = move || {
+            traced::act_like(old);
+            let (outer, ws) = setting();
+            assert!(!ws.can_exchange().unwrap());
+            let before = tree(ws.root());
+            let rename = Change::Rename {
+                from: path(&ws, "src/c.txt"),
+                to: path(&ws, "d.txt"),
+                bytes: None,
+                executable: None,
+                expect: Expect::Any,
+            };
+            let made =
+                [write(&ws, "a.txt", "A\n"), write(&ws, "new/e.txt", "e\n"), delete(&ws, "b.txt"), rename];
+            ws.commit(made.into()).unwrap();
+            let read = |p: &str| fs::read_to_string(ws.root().join(p)).ok();
+            assert_eq!(
+                ["a.txt", "new/e.txt", "b.txt", "src/c.txt", "d.txt"].map(read),
+                [Some("A\n".into()), Some("e\n".into()), None, None, Some("c\n".into())]
+            );
+            // Nothing is left beside them.
+            assert_eq!(tree(ws.root()).len(), 5);
+            // A failure in the middle puts back what had been done.
+            let (after, watched) = (tree(ws.root()), path(&ws, "a.txt"));
+            fs::create_dir(ws.root().join("f.txt")).unwrap();
+            let change =
+                |path| Change::Write { path, bytes: b"x".into(), executable: None, expect: Expect::Any };
+            let onto_folder = CleanPath::try_from("f.txt".to_owned()).unwrap();
+            assert!(ws.commit(vec![change(watched), change(onto_folder)]).is_err());
+            fs::remove_dir(ws.root().join("f.txt")).unwrap();
+            assert_eq!(tree(ws.root()), after);
+            let history = History::open(&outer.path().join("state")).unwrap();
+            ws.put_back(&history.standing(..).unwrap()).unwrap();
+            assert_eq!(tree(ws.root()), before);
+        };
+        // The kernel refuses these calls to this thread only.
+        std::thread::spawn(edit).join().unwrap();
+    }
+}

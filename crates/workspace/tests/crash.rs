@@ -19,6 +19,8 @@ use workspace::{Change, Expect, Workspace};
 
 /// Tells the process started again where its tree is.
 const PLACE: &str = "CRASH_TEST_PLACE";
+/// Tells it that its file system has no renames with flags.
+const OLD: &str = "CRASH_TEST_OLD";
 
 /// A tree with something for each kind of change, and the state folder beside it.
 fn setting() -> TempDir {
@@ -138,11 +140,24 @@ fn check(place: &Path, old: &Tree, new: &Tree) -> Result<bool, String> {
 
 #[test]
 fn a_commit_killed_at_any_call_is_whole_or_nothing() {
+    kill_commits(|place| part("commits", place));
+}
+
+#[test]
+fn where_files_cannot_be_exchanged_a_killed_commit_is_whole_or_nothing_too() {
+    kill_commits(|place| {
+        let mut command = part("commits", place);
+        command.env(OLD, "yes");
+        command
+    });
+}
+
+fn kill_commits(commit: impl Fn(&Path) -> Command) {
     let (old, new) = old_and_new();
     let (mut outcomes, mut wrong) = (Vec::new(), Vec::new());
     for n in 0.. {
         let place = setting();
-        let end = traced::kill_when(part("commits", place.path()), Scope::Marked, |stop| stop.n == 2 * n);
+        let end = traced::kill_when(commit(place.path()), Scope::Marked, |stop| stop.n == 2 * n);
         match check(place.path(), &old, &new) {
             Ok(is_new) => outcomes.push(is_new),
             Err(why) => wrong.push(format!("{end}: {why}")),
@@ -163,6 +178,9 @@ fn commits() {
     let (own, place) = in_place();
     let ws = open(&place);
     let changes = changes(&ws);
+    if env::var_os(OLD).is_some() {
+        traced::act_like(traced::Old::Renames);
+    }
     traced::begin();
     ws.commit(changes).unwrap();
     traced::end();
@@ -171,7 +189,6 @@ fn commits() {
 
 #[test]
 fn a_recovery_killed_at_any_call_is_done_by_the_next() {
-    let (old, new) = old_and_new();
     // The commit is cut before anything has changed places, in the middle of that, after all of it, and when the old files go.
     let cuts = [
         (libc::SYS_renameat2, 1),
@@ -179,8 +196,25 @@ fn a_recovery_killed_at_any_call_is_done_by_the_next() {
         (libc::SYS_renameat2, 10),
         (libc::SYS_unlinkat, 1),
     ];
+    assert!(kill_recoveries(&cuts, part) > 300);
+}
+
+#[test]
+fn where_files_cannot_be_exchanged_a_killed_recovery_is_done_by_the_next_too() {
+    let old = |name: &str, place: &Path| {
+        let mut command = part(name, place);
+        command.env(OLD, "yes");
+        command
+    };
+    // The third rename ends the exchange of the first file: one is refused, and one puts the new file in place.
+    assert!(kill_recoveries(&[(libc::SYS_renameat2, 2), (libc::SYS_renameat2, 3)], old) > 100);
+}
+
+/// Cuts a commit after the n-th of these calls, and the recovery at every call. Returns how often it was cut.
+fn kill_recoveries(cuts: &[(i64, u32)], part: impl Fn(&str, &Path) -> Command) -> u32 {
+    let (old, new) = old_and_new();
     let (mut kills, mut wrong) = (0, Vec::new());
-    for (call, times) in cuts {
+    for &(call, times) in cuts {
         for n in 0.. {
             let place = setting();
             let mut left = times;
@@ -201,13 +235,16 @@ fn a_recovery_killed_at_any_call_is_done_by_the_next() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(kills > 300, "only {kills} places to kill it");
+    kills
 }
 
 /// What the test above kills.
 #[test]
 fn recovers() {
     let (own, place) = in_place();
+    if env::var_os(OLD).is_some() {
+        traced::act_like(traced::Old::Renames);
+    }
     traced::begin();
     drop(open(&place));
     traced::end();

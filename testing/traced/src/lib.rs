@@ -13,6 +13,10 @@ use std::{
     ptr,
 };
 
+mod refused;
+
+pub use refused::{Old, act_like};
+
 /// How the process ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {

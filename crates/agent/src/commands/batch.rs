@@ -1,6 +1,7 @@
 //! `agent batch`: many tasks, each in a worktree and a session of its own. Results are for standard output, progress for standard error.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use batch::{Attempt, BatchOptions, Event, Runner, Task};
 use journal::{Ending, Store};
@@ -37,7 +38,8 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         keep_worktrees: false,
         model_name: settings.model.unwrap_or_else(|| "agent".into()),
     };
-    let worker = Worker { context, flags: &command.settings.given, store: context.store()? };
+    let flags = command.settings.given.clone();
+    let worker = Threads(Arc::new(Worker { context: context.clone(), flags, store: context.store()? }));
     interrupt::block_on(async {
         let signals = Signals::take()?;
         let summary = tokio::select! {
@@ -59,16 +61,31 @@ fn beside(tasks: &Path) -> PathBuf {
     absolute.with_extension("results")
 }
 
-struct Worker<'a> {
-    context: &'a Context,
-    flags: &'a [(&'static str, String)],
+/// Works on each task in a thread of its own: reading files, walking trees and syncing block, and must not stall the streams of other tasks.
+struct Threads(Arc<Worker>);
+
+impl Runner for Threads {
+    async fn run(&self, task: &Task, worktree: &Path, interrupt: watch::Receiver<bool>) -> Attempt {
+        let (worker, task, worktree) = (Arc::clone(&self.0), task.clone(), worktree.to_owned());
+        let work = async move || Ok(worker.run(&task, &worktree, interrupt).await);
+        interrupt::on_own_thread(work).await.unwrap_or_else(failed)
+    }
+}
+
+struct Worker {
+    context: Context,
+    flags: Vec<(&'static str, String)>,
     store: Store,
 }
 
-impl Worker<'_> {
+fn failed(failure: Failure) -> Attempt {
+    Attempt::failed(failure.ending, format!("{:#}", failure.error))
+}
+
+impl Worker {
     /// The settings of one task: those of its repository too, and over all what the task itself says.
     fn settings(&self, task: &Task, worktree: &Path) -> Result<Settings> {
-        let resolved = layers::resolve(self.flags, &self.context.environment, Some(worktree))?;
+        let resolved = layers::resolve(&self.flags, &self.context.environment, Some(worktree))?;
         let mut settings = resolved.settings()?;
         let limits = task.limits;
         settings.max_turns = limits.max_turns.unwrap_or(settings.max_turns);
@@ -79,11 +96,8 @@ impl Worker<'_> {
         settings.model = task.model.clone().or(settings.model);
         Ok(settings)
     }
-}
 
-impl Runner for Worker<'_> {
     async fn run(&self, task: &Task, worktree: &Path, interrupt: watch::Receiver<bool>) -> Attempt {
-        let failed = |failure: Failure| Attempt::failed(failure.ending, format!("{:#}", failure.error));
         let settings = match self.settings(task, worktree) {
             Ok(settings) => settings,
             Err(failure) => return failed(failure),

@@ -180,6 +180,11 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
     findings.ok("state", format!("sessions are kept in {}", state.display()));
     let root = context.repository.as_ref().unwrap_or(&context.directory);
     if root.is_dir() {
+        if let Ok(false) = workspace::Workspace::open(root).map(|ws| ws.can_exchange().unwrap_or(true)) {
+            let found =
+                "the file system cannot exchange two files in one step; edits take several, which is slower";
+            findings.bad(Health::Warn, "files", found, "");
+        }
         dry_run(root, &state.join("doctor"), findings);
     }
     let variables: Vec<_> = std::env::vars_os().collect();

@@ -1,0 +1,290 @@
+//! Scans the work tree for files that differ from what is known of them.
+//!
+//! An unchanged file costs one `stat`. Ignored files and folders cost only the reading of their
+//! names. In an overlay, a folder without changes costs nothing.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    ffi::{OsStr, OsString},
+    mem::MaybeUninit,
+    os::{fd::AsFd, unix::ffi::OsStrExt as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
+
+use crate::{
+    CleanPath, Workspace,
+    path::is_git,
+    place::Stamp,
+    root::{id, lock},
+    rules::{Folder, Rules},
+};
+
+/// What is known of the files in one folder, by name.
+pub(crate) type Files<T> = HashMap<OsString, T>;
+/// What is known of the files in a tree, by folder relative to the root.
+pub(crate) type Tree<T> = HashMap<PathBuf, Files<T>>;
+
+/// The maximum number of threads. Two are enough when the metadata is cached; a disk profits from more.
+const THREADS: usize = 8;
+/// With fewer folders per thread than this, another thread costs more than it saves.
+const FOLDERS_PER_THREAD: usize = 16;
+/// The size of the buffer for names, in bytes.
+const NAMES: usize = 32 << 10;
+
+/// The result of a scan.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Files and links that are new or changed. An ignored file is never new.
+    pub(crate) changed: Vec<(CleanPath, Stamp)>,
+    /// Known files that no longer exist.
+    pub(crate) gone: Vec<CleanPath>,
+    /// All folders that are not ignored, except those in [`Found::skipped`].
+    pub(crate) folders: BTreeSet<CleanPath>,
+    /// Unchanged folders that were not scanned.
+    pub(crate) skipped: HashSet<PathBuf>,
+    /// Whether a `.gitattributes` is a pipe or a device, which git would wait for.
+    pub(crate) special_attributes: bool,
+}
+
+/// A folder to scan.
+struct Visit<'a, T> {
+    path: PathBuf,
+    above: Option<Arc<Folder>>,
+    known: Option<&'a mut Files<T>>,
+    /// The overlay's upper layer; `None` where it does not tell which folders changed.
+    upper: Option<&'a Path>,
+}
+
+/// A subfolder to scan next, and whether the upper layer tells what changed in it.
+type Inner = (PathBuf, Arc<Folder>, bool);
+
+/// Which part of the tree to scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// The whole tree.
+    Everything,
+    /// In an overlay, only folders with changes. Correct if what is known was learned after the overlay
+    /// was mounted.
+    Changes,
+}
+
+impl Workspace {
+    /// Compares the tree with what is known of it; `is_known` may update the entry. Skips the files of
+    /// git, of the agent and of the run itself.
+    pub(crate) fn scan<T: Send>(
+        &self,
+        extent: Extent,
+        known: &mut Tree<T>,
+        is_known: impl Fn(&mut T, &Stamp) -> bool + Sync,
+    ) -> Found {
+        let rules = self.rules(false);
+        let mut left: HashMap<&Path, &mut Files<T>> =
+            known.iter_mut().map(|(folder, files)| (folder.as_path(), files)).collect();
+        let mut found = Found::default();
+        let upper = self.0.upper.get().filter(|_| extent == Extent::Changes).map(PathBuf::as_path);
+        let known = left.remove(Path::new(""));
+        let mut level = vec![Visit { path: PathBuf::new(), above: None, known, upper }];
+        while !level.is_empty() {
+            let inner = self.visit_all(level, &rules, &is_known, &mut found);
+            let visit = |(path, above, told): Inner| {
+                let known = left.remove(path.as_path());
+                Visit { path, above: Some(above), known, upper: upper.filter(|_| told) }
+            };
+            level = inner.into_iter().map(visit).collect();
+        }
+        // Known folders that are ignored or gone now.
+        for (folder, files) in left {
+            if !found.skipped.is_empty() && folder.ancestors().any(|above| found.skipped.contains(above)) {
+                continue;
+            }
+            for (name, file) in files {
+                let path = CleanPath::of(&folder.join(name));
+                match self.stamp(&path) {
+                    Some(stamp) if is_known(file, &stamp) => {}
+                    Some(stamp) => found.changed.push((path, stamp)),
+                    None => found.gone.push(path),
+                }
+            }
+        }
+        found
+    }
+
+    fn visit_all<T: Send>(
+        &self,
+        level: Vec<Visit<'_, T>>,
+        rules: &Rules,
+        is_known: &(impl Fn(&mut T, &Stamp) -> bool + Sync),
+        found: &mut Found,
+    ) -> Vec<Inner> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let threads = cores.min(THREADS).min(level.len() / FOLDERS_PER_THREAD + 1);
+        let todo = Mutex::new(level.into_iter());
+        let work = || {
+            let (mut found, mut inner) = (Found::default(), Vec::new());
+            loop {
+                let next = lock(&todo).next();
+                let Some(visit) = next else { return (found, inner) };
+                self.visit(visit, rules, is_known, &mut found, &mut inner);
+            }
+        };
+        let mut all = Vec::new();
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut take = |(part, inner): (Found, Vec<Inner>)| {
+                found.changed.extend(part.changed);
+                found.gone.extend(part.gone);
+                found.folders.extend(part.folders);
+                found.skipped.extend(part.skipped);
+                found.special_attributes |= part.special_attributes;
+                all.extend(inner);
+            };
+            take(work());
+            for other in others {
+                match other.join() {
+                    Ok(part) => take(part),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        });
+        all
+    }
+
+    fn visit<T>(
+        &self,
+        visit: Visit<'_, T>,
+        rules: &Rules,
+        is_known: &impl Fn(&mut T, &Stamp) -> bool,
+        found: &mut Found,
+        inner: &mut Vec<Inner>,
+    ) {
+        let Visit { path, above, mut known, upper } = visit;
+        let is_root = above.is_none();
+        let upper = match upper.map(|upper| (upper, change(&upper.join(&path)))) {
+            Some((_, Change::None)) => {
+                found.skipped.insert(path);
+                return;
+            }
+            Some((upper, Change::Inside)) => Some(upper),
+            None | Some((_, Change::Replaced)) => None,
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = if is_root { Path::new(".") } else { &path };
+        let gone = |names: &Files<T>| -> Vec<CleanPath> {
+            names.keys().map(|name| CleanPath::of(&path.join(name))).collect()
+        };
+        let Ok(folder) = rustix::fs::openat(&self.0.dir, name, flags, Mode::empty()) else {
+            found.gone.extend(known.iter().flat_map(|known| gone(known)));
+            return;
+        };
+        if !is_root {
+            let own = rustix::fs::fstat(&folder).map(|stat| id(&stat));
+            if own.is_ok_and(|own| self.own().has_id(own) || self.0.guarded.iter().any(|(g, _)| *g == own)) {
+                return;
+            }
+            found.folders.insert(CleanPath::of(&path));
+        }
+        let look = |name: &OsStr| {
+            rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| (kind(&stat), stat))
+        };
+        let is_own = |name: &OsStr, stat: &Stat| {
+            !self.own().is_empty() && self.is_own(&CleanPath::of(&path.join(name)), Some(id(stat)))
+        };
+        let (mut others, mut there, mut lists) = (Vec::new(), 0, is_root);
+        each_name(&folder, |name, kind| {
+            lists |= matches!(name.as_bytes(), b".gitignore" | b".git");
+            if name.to_str().is_some_and(is_git) {
+                return;
+            }
+            let Some(file) = known.as_mut().and_then(|known| known.get_mut(name)) else {
+                others.push((name.to_owned(), kind));
+                return;
+            };
+            there += 1;
+            match look(name) {
+                Some((FileType::RegularFile | FileType::Symlink, stat)) => {
+                    let stamp = Stamp::of(&stat);
+                    if !is_known(file, &stamp) && !is_own(name, &stat) {
+                        found.changed.push((CleanPath::of(&path.join(name)), stamp));
+                    }
+                }
+                // Now a folder or a pipe.
+                other => {
+                    found.gone.push(CleanPath::of(&path.join(name)));
+                    others.extend(other.map(|(kind, _)| (name.to_owned(), kind)));
+                }
+            }
+        });
+        if let Some(known) = known.filter(|known| known.len() > there) {
+            let missing = known.keys().filter(|name| look(name).is_none());
+            found.gone.extend(missing.map(|name| CleanPath::of(&path.join(name))));
+        }
+        let full = self.0.root.join(&path);
+        let lists = match above {
+            Some(above) if !lists => above,
+            above => rules.folder_in(&full, above),
+        };
+        for (name, kind) in others {
+            let kind = match kind {
+                FileType::Unknown => look(&name).map_or(kind, |(kind, _)| kind),
+                kind => kind,
+            };
+            let inside = path.join(&name);
+            if rules.ignores(&lists, &full.join(&name), kind == FileType::Directory) {
+                continue;
+            }
+            match (kind, look(&name)) {
+                (FileType::Directory, _) if !self.own().has(&self.0.root, &inside) => {
+                    inner.push((inside, Arc::clone(&lists), upper.is_some()));
+                }
+                (FileType::RegularFile | FileType::Symlink, Some((_, stat))) if !is_own(&name, &stat) => {
+                    found.changed.push((CleanPath::of(&inside), Stamp::of(&stat)));
+                }
+                (FileType::RegularFile | FileType::Symlink | FileType::Directory, _) => {}
+                _ => found.special_attributes |= name == ".gitattributes",
+            }
+        }
+    }
+}
+
+/// How a folder of an overlay differs from the lower layer.
+enum Change {
+    None,
+    /// Something in it changed; the upper layer holds what.
+    Inside,
+    /// It is another folder now: renamed, or created in place of a deleted one.
+    Replaced,
+}
+
+/// Looks at the folder's counterpart in the upper layer. The upper layer holds a new folder
+/// completely.
+fn change(folder: &Path) -> Change {
+    if rustix::fs::lstat(folder).is_err() {
+        return Change::None;
+    }
+    let marked = MARKS.iter().any(|mark| rustix::fs::lgetxattr(folder, *mark, &mut [0_u8; 0]).is_ok());
+    if marked { Change::Replaced } else { Change::Inside }
+}
+
+/// The attributes by which overlayfs marks folders that hide or replace the lower one.
+const MARKS: [&str; 3] = ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque"];
+
+fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Calls `tell` with each name in a folder and its kind, where the file system reports it. Stops at a
+/// read error.
+fn each_name(folder: impl AsFd, mut tell: impl FnMut(&OsStr, FileType)) {
+    let mut room = vec![MaybeUninit::uninit(); NAMES];
+    let mut names = RawDir::new(folder, &mut room);
+    while let Some(Ok(entry)) = names.next() {
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            tell(name, entry.file_type());
+        }
+    }
+}

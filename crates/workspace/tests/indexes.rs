@@ -1,0 +1,153 @@
+//! Whatever form git's index has, a baseline believes what it says of unchanged files, and sees every change.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use common::git;
+use tempfile::TempDir;
+use workspace::{Baseline, FileStatus};
+
+/// A repository whose files have not been changed for a minute.
+fn repository(init: &[&str]) -> (TempDir, PathBuf) {
+    let outer = tempfile::tempdir().unwrap();
+    let root = outer.path().join("root");
+    for part in 0..20 {
+        let folder = root.join(format!("src/part{part}"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("a.txt"), format!("{part}\n")).unwrap();
+        fs::write(folder.join("empty"), "").unwrap();
+    }
+    fs::write(root.join("b.txt"), "b\n").unwrap();
+    git(&root, &[&["init", "-q"], init].concat());
+    settle(&root);
+    git(&root, &["add", "-A"]);
+    git(&root, &["commit", "-qm", "first"]);
+    (outer, root)
+}
+
+/// Nothing may be as new as the index.
+fn settle(root: &Path) {
+    let then = SystemTime::now() - Duration::from_secs(60);
+    let mut todo = vec![root.to_owned()];
+    while let Some(folder) = todo.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+            match path.is_dir() {
+                true if path.ends_with(".git") => {}
+                true => todo.push(path),
+                false => fs::File::open(path).unwrap().set_modified(then).unwrap(),
+            }
+        }
+    }
+}
+
+/// The number of files below a folder.
+fn count(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    entries.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
+}
+
+/// Takes a baseline, changes files, and returns what the diff says and how many objects the baseline and the diff wrote.
+fn told(outer: &Path, root: &Path) -> (Vec<(String, FileStatus)>, usize, usize) {
+    let baseline = Baseline::take(root, &outer.join("state")).unwrap();
+    let objects = outer.join("state/baseline/objects");
+    let by_baseline = count(&objects);
+    assert!(baseline.diff().unwrap().files.is_empty());
+    fs::write(root.join("src/part7/a.txt"), "changed\n").unwrap();
+    fs::write(root.join("src/new.txt"), "new\n").unwrap();
+    fs::remove_file(root.join("src/part8/a.txt")).unwrap();
+    let files = baseline.diff().unwrap().files;
+    (files.into_iter().map(|f| (f.path, f.status)).collect(), by_baseline, count(&objects) - by_baseline)
+}
+
+fn expected() -> Vec<(String, FileStatus)> {
+    let files = [
+        ("src/new.txt", FileStatus::Added),
+        ("src/part7/a.txt", FileStatus::Modified),
+        ("src/part8/a.txt", FileStatus::Deleted),
+    ];
+    files.map(|(path, status)| (path.to_owned(), status)).to_vec()
+}
+
+/// With 100,000 committed files, each diff took seconds: every file was told to git, and every folder's tree written.
+#[test]
+fn the_work_grows_with_what_changed_and_not_with_the_repository() {
+    let (outer, root) = repository(&[]);
+    let (files, by_baseline, by_diff) = told(outer.path(), &root);
+    assert_eq!(files, expected());
+    assert_eq!(by_baseline, 0);
+    // Two blobs, and the trees of three folders and of the root, before and after.
+    assert!(by_diff <= 10, "{by_diff}");
+}
+
+#[test]
+fn every_form_of_index_is_understood() {
+    for form in [
+        &["update-index", "--index-version", "2"][..],
+        &["update-index", "--index-version", "4"],
+        &["update-index", "--split-index"],
+        &["update-index", "--untracked-cache"],
+        &["add", "--intent-to-add", "planned.txt"],
+    ] {
+        let (outer, root) = repository(&[]);
+        fs::write(root.join("planned.txt"), "planned\n").unwrap();
+        git(&root, form);
+        let (files, by_baseline, _) = told(outer.path(), &root);
+        assert_eq!(files, expected(), "{form:?}");
+        assert_eq!(by_baseline, 1, "{form:?}: only planned.txt is new");
+    }
+    let (outer, root) = repository(&["--object-format=sha256"]);
+    let (files, by_baseline, _) = told(outer.path(), &root);
+    assert_eq!((files, by_baseline), (expected(), 0));
+}
+
+#[test]
+fn files_that_are_not_checked_out_are_not_deleted() {
+    for sparse in ["--no-sparse-index", "--sparse-index"] {
+        let (outer, root) = repository(&[]);
+        git(&root, &["sparse-checkout", "set", "--cone", sparse, "src/part7", "src/part8"]);
+        assert!(!root.join("src/part9").exists());
+        assert_eq!(told(outer.path(), &root).0, expected(), "{sparse}");
+    }
+}
+
+#[test]
+fn marks_that_hide_changes_hide_none() {
+    for mark in ["--assume-unchanged", "--skip-worktree"] {
+        let (outer, root) = repository(&[]);
+        git(&root, &["update-index", mark, "src/part7/a.txt"]);
+        // Before the baseline, so that it belongs to it.
+        fs::write(root.join("src/part7/a.txt"), "mine\n").unwrap();
+        assert_eq!(told(outer.path(), &root).0, expected(), "{mark}");
+        let patch = Baseline::open(&root, &outer.path().join("state")).unwrap().diff().unwrap().patch;
+        assert!(String::from_utf8_lossy(&patch).contains("-mine\n+changed\n"), "{mark}");
+    }
+}
+
+#[test]
+fn a_file_and_a_folder_change_places() {
+    let (outer, root) = repository(&[]);
+    let baseline = Baseline::take(&root, &outer.path().join("state")).unwrap();
+    fs::remove_file(root.join("b.txt")).unwrap();
+    fs::create_dir(root.join("b.txt")).unwrap();
+    fs::write(root.join("b.txt/inside"), "inside\n").unwrap();
+    fs::remove_dir_all(root.join("src/part3")).unwrap();
+    fs::write(root.join("src/part3"), "a file now\n").unwrap();
+    let files = baseline.diff().unwrap().files;
+    assert_eq!(
+        files.iter().map(|f| (f.path.as_str(), f.status)).collect::<Vec<_>>(),
+        [
+            ("b.txt", FileStatus::Deleted),
+            ("b.txt/inside", FileStatus::Added),
+            ("src/part3", FileStatus::Added),
+            ("src/part3/a.txt", FileStatus::Deleted),
+            ("src/part3/empty", FileStatus::Deleted),
+        ]
+    );
+}

@@ -1,0 +1,107 @@
+"""Ollama's native API from memory, for benchmarks: answers at once and notes when each request arrives."""
+
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+
+MODEL = "bench:7b"
+SHOW = {
+    "details": {"family": "llama", "parameter_size": "7B", "format": "gguf"},
+    "model_info": {"general.architecture": "llama", "llama.context_length": 32768},
+    "capabilities": ["completion"],
+    "template": "{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}{{ end }}",
+}
+
+
+class Server:
+    """The server. `answers` are the texts of successive chats; the last one is repeated."""
+
+    def __init__(self, answers, hold=0.0):
+        self.answers, self.hold = answers, hold
+        self.chats = []  # (time of arrival, body)
+        self.braces = []  # when the last byte of each answer's text was sent
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection):
+        buffer = b""
+        try:
+            while True:
+                while b"\r\n\r\n" not in buffer:
+                    data = connection.recv(1 << 16)
+                    if not data:
+                        return
+                    buffer += data
+                arrived = time.monotonic()
+                head, buffer = buffer.split(b"\r\n\r\n", 1)
+                length = 0
+                for line in head.split(b"\r\n")[1:]:
+                    name, _, value = line.partition(b":")
+                    if name.lower() == b"content-length":
+                        length = int(value)
+                while len(buffer) < length:
+                    buffer += connection.recv(1 << 16)
+                body, buffer = buffer[:length], buffer[length:]
+                self.answer(connection, head.split()[1].decode(), body, arrived)
+        except OSError:
+            pass
+        finally:
+            connection.close()
+
+    def answer(self, connection, path, body, arrived):
+        simple = {
+            "/api/version": {"version": "0.32.15"},
+            "/api/show": SHOW,
+            "/api/tags": {"models": [{"name": MODEL, "model": MODEL, "size": 1, "details": SHOW["details"]}]},
+            "/api/ps": {"models": [{"name": MODEL, "model": MODEL, "size": 1, "size_vram": 1, "context_length": 32768}]},
+        }.get(path)
+        request = json.loads(body or b"{}")
+        if path == "/api/chat" and not request.get("messages"):
+            simple = {"model": MODEL, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "load"}
+        if simple is not None or path != "/api/chat":
+            status = b"200 OK" if simple is not None else b"404 Not Found"
+            data = json.dumps(simple or {"error": "not here"}).encode()
+            connection.sendall(b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(data)) + data)
+            return
+        self.chats.append((arrived, request))
+        text = self.answers[min(len(self.chats), len(self.answers)) - 1]
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for i in range(0, len(text), 12):
+            self.chunk(connection, {"message": {"role": "assistant", "content": text[i : i + 12]}, "done": False})
+        self.braces.append(time.monotonic())
+        end = time.monotonic() + self.hold
+        while time.monotonic() < end:
+            time.sleep(0.25)
+            self.chunk(connection, {"message": {"role": "assistant", "content": " "}, "done": False})
+        self.chunk(connection, {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop",
+                                "prompt_eval_count": 1000, "eval_count": 20})
+        connection.sendall(b"0\r\n\r\n")
+
+    @staticmethod
+    def chunk(connection, value):
+        data = json.dumps({"model": MODEL, "created_at": "2026-01-01T00:00:00Z", **value}).encode() + b"\n"
+        connection.sendall(b"%x\r\n%s\r\n" % (len(data), data))
+
+
+def run_agent(agent, server, folder, state, task, *flags):
+    """Runs one task; returns when it began, its peak memory in MiB, its exit code and what it printed."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(state), "AGENT_STATE_DIR": str(state), "OLLAMA_HOST": server.url}
+    begun = time.monotonic()
+    process = subprocess.Popen([agent, "run", "--model", f"ollama:{MODEL}", *flags, task], cwd=folder, env=environment,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output = process.stdout.read().decode(errors="replace")
+    _, status, usage = os.wait4(process.pid, 0)
+    return begun, usage.ru_maxrss / 1024, os.waitstatus_to_exitcode(status), output

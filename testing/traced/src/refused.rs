@@ -1,0 +1,39 @@
+//! System calls that fail as they do on file systems that do not have them.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
+};
+
+/// A file system that lacks something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Old {
+    /// No renames with flags, like NFS.
+    Renames,
+    /// No hard links either, like some FUSE file systems.
+    RenamesAndLinks,
+}
+
+/// From here on, files behave like this for the calling thread and for what it starts. There is no way back.
+///
+/// # Panics
+/// When the system does not allow it.
+pub fn act_like(old: Old) {
+    let flags = SeccompCondition::new(4, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0).unwrap();
+    refuse(libc::SYS_renameat2, vec![SeccompRule::new(vec![flags]).unwrap()], libc::EINVAL);
+    if old == Old::RenamesAndLinks {
+        refuse(libc::SYS_linkat, Vec::new(), libc::EPERM);
+    }
+}
+
+fn refuse(call: i64, when: Vec<SeccompRule>, error: i32) {
+    let filter = SeccompFilter::new(
+        BTreeMap::from([(call, when)]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(error.unsigned_abs()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: Vec<_> = filter.unwrap().try_into().unwrap();
+    apply_filter(&program).unwrap();
+}
