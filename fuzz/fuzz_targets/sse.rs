@@ -1,8 +1,8 @@
-//! Any bytes in any pieces: the SSE decoder does not panic, and how the bytes are cut changes nothing.
+//! The SSE decoder never panics, and chunk borders change nothing.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use models::sse::{Event, Sse};
+use models::frames::{Event, Sse};
 
 /// Small, so that the fuzzer reaches it.
 const LIMIT: usize = 64;
