@@ -168,7 +168,11 @@ fn doctor_loads_nothing_and_has_one_line_for_the_window() {
     let args = ["doctor", "--model", "deepseek-coder:6.7b"];
     let seen = world.tell(&world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap());
     let window: Vec<&str> = seen.lines().filter(|line| line.contains(" window ")).collect();
-    assert_eq!(window, ["ok    window    16,384 tokens requested; to be verified by the first run"], "{seen}");
+    assert_eq!(
+        window,
+        ["ok    window    16,384 tokens requested; to be verified by the first run"],
+        "{seen}"
+    );
     assert!(server.loads().is_empty() && server.chats().is_empty());
     assert!(server.requests().iter().all(|sent| sent.path != "/api/chat" && sent.path != "/api/generate"));
 }

@@ -44,7 +44,7 @@ fn it_prints_its_url_plays_its_script_and_records_requests() {
 #[test]
 fn invalid_arguments_are_reported_with_exit_code_2() {
     for (arguments, part) in [
-        (&["--port", "many"][..], "no port"),
+        (&["--port", "many"][..], "not a port number"),
         (&["--port"], "needs a value"),
         (&["--script", "/nonexistent"], "/nonexistent"),
         (&["--personality", "friendly"], "lm-studio"),
