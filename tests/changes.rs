@@ -376,7 +376,7 @@ fn sessions_that_are_not_there_or_changed_nothing_are_said_so() {
     snapshot!(world.observe(&["apply", "last"]), @r#"
     exit 2
     --- stderr
-    error: there is no session "last"; `agent sessions list` shows those there are
+    error: there is no session "last"; `agent sessions list` lists all sessions
     "#);
     session(&world, &["--quiet"], [call("finish", json!({}))]);
     for command in ["diff", "apply", "undo"] {

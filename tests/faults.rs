@@ -106,7 +106,7 @@ fn faults_that_no_second_try_mends_end_the_run_at_once_with_what_to_do() {
     for (reply, code, words) in [
         (Reply::error(401, format!("key {KEY} is wrong")), 2, "key … is wrong; check the API key"),
         (Reply::error(402, "Insufficient Balance"), 5, "the account has no balance left"),
-        (Reply::status(404, "404 page not found"), 2, "check the address, its path too"),
+        (Reply::status(404, "404 page not found"), 2, "check the address and its path"),
         (
             Reply::redirect(308, "https://elsewhere.example/v1?key=x"),
             2,
@@ -138,7 +138,7 @@ fn a_key_does_not_travel_to_another_host() {
     let seen = run(&world, &server, Personality::Deepseek);
     let end = seen.split("refused: ").nth(1).unwrap_or_default();
     snapshot!(end, @r"
-    http://[SERVER]/v1/chat/completions redirects to http://[SERVER]/v1/chat/completions; redirects are not followed, so that no key goes astray: name the right address
+    http://[SERVER]/v1/chat/completions redirects to http://[SERVER]/v1/chat/completions; redirects are not followed, to protect the key: set the final address
     look again: agent sessions show [SESSION]
     ");
     assert_eq!(other.connections(), 0);
@@ -180,7 +180,7 @@ fn credentials_in_an_address_are_sent_and_stand_nowhere() {
 #[test]
 fn each_certificate_that_is_refused_says_what_to_do() {
     for (certificate, trusted, code, words) in [
-        (Certificate::Good, false, 5, "name its issuer's certificate, as PEM, in SSL_CERT_FILE"),
+        (Certificate::Good, false, 5, "set SSL_CERT_FILE or ca_file to the issuer's certificate"),
         (Certificate::Good, true, 2, "answered 401"),
         (Certificate::Expired, true, 5, "it has expired"),
         (Certificate::OtherHost, true, 5, "it is for another host"),
@@ -233,7 +233,7 @@ fn a_window_smaller_than_asked_for_is_said_and_what_does_not_fit_is_made_shorter
     server.enqueue(Reply::text(finish()));
     let seen = run(&world, &server, Personality::Ollama);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert!(seen.contains("a window of 8192 tokens, not the 16384 asked for"), "{seen}");
+    assert!(seen.contains("a window of 8192 tokens, not the 16384 requested"), "{seen}");
     let sent = server.chats();
     assert!(sent[5].body.len() < sent[4].body.len(), "the conversation was made shorter: {seen}");
     assert_eq!(events(&world, "retry").len(), 0);

@@ -242,7 +242,7 @@ fn two_agents_do_not_work_on_one_tree() {
     let second = command(&world, &server, &RUN).output().unwrap();
     assert_eq!(second.status.code(), Some(2));
     let said = text(&second);
-    assert!(said.contains("repo is being worked on by session ") && said.contains("(process "), "{said}");
+    assert!(said.contains("repo is in use by session ") && said.contains("(process "), "{said}");
     let resumed = command(&world, &server, &["resume"]).output().unwrap();
     assert!(text(&resumed).contains("is in use by process "), "{}", text(&resumed));
     first.kill().unwrap();

@@ -168,7 +168,11 @@ fn doctor_loads_nothing_and_has_one_line_for_the_window() {
     let args = ["doctor", "--model", "deepseek-coder:6.7b"];
     let seen = world.tell(&world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap());
     let window: Vec<&str> = seen.lines().filter(|line| line.contains(" window ")).collect();
-    assert_eq!(window, ["ok    window    16,384 will be requested; verified at the first run"], "{seen}");
+    assert_eq!(
+        window,
+        ["ok    window    16,384 tokens requested; to be verified by the first run"],
+        "{seen}"
+    );
     assert!(server.loads().is_empty() && server.chats().is_empty());
     assert!(server.requests().iter().all(|sent| sent.path != "/api/chat" && sent.path != "/api/generate"));
 }
@@ -184,8 +188,8 @@ fn what_the_model_cannot_do_is_one_warning_each_and_the_run_goes_on() {
     assert_eq!(
         warnings,
         [
-            "  warning: deepseek-coder:6.7b was trained for a window of 16384 tokens; that is requested, not the 65536 asked for",
-            "  warning: deepseek-coder:6.7b has no thinking; the run goes on without it",
+            "  warning: deepseek-coder:6.7b was trained for a window of 16384 tokens; the agent requests that instead of 65536",
+            "  warning: deepseek-coder:6.7b cannot think; the run continues without thinking",
         ],
     );
 }
@@ -218,7 +222,7 @@ fn an_ollama_without_models_is_answered_with_how_to_get_one() {
     exit 5
     --- stderr
     session [SESSION]
-    model unavailable: Ollama at http://[SERVER] does not have the model qwen2.5-coder:7b; it has no models at all
+    model unavailable: Ollama at http://[SERVER] does not have the model qwen2.5-coder:7b; it has no models
     `agent models pull qwen2.5-coder:7b` gets it, or add --pull
     look again: agent sessions show [SESSION]
     ");

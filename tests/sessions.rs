@@ -19,7 +19,7 @@ fn no_sessions_is_no_error() {
     snapshot!(World::new().observe(&["sessions", "show"]), @r#"
     exit 2
     --- stderr
-    error: there is no session "last"; `agent sessions list` shows those there are
+    error: there is no session "last"; `agent sessions list` lists all sessions
     "#);
 }
 
@@ -48,7 +48,7 @@ fn a_session_is_listed_shown_exported_and_removed() {
     snapshot!(world.observe(&["sessions", "rm", "nope"]), @r#"
     exit 2
     --- stderr
-    error: there is no session "nope"; `agent sessions list` shows those there are
+    error: there is no session "nope"; `agent sessions list` lists all sessions
     "#);
     snapshot!(world.observe(&["sessions", "rm", "last"]), @r"
     exit 0
@@ -68,7 +68,7 @@ fn a_prefix_that_fits_several_is_answered_with_them() {
     unlucky(&world);
     unlucky(&world);
     let seen = world.observe(&["sessions", "show", "20"]);
-    assert!(seen.starts_with("exit 2\n") && seen.contains("fits 2 sessions"), "{seen}");
+    assert!(seen.starts_with("exit 2\n") && seen.contains("matches 2 sessions"), "{seen}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use models::ndjson::Ndjson;
+use models::frames::Ndjson;
 
 /// Small, so that the fuzzer reaches the limit.
 const LIMIT: usize = 64;

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use models::sse::{Event, Sse};
+use models::frames::{Event, Sse};
 
 /// Small, so that the fuzzer reaches the limit.
 const LIMIT: usize = 64;

@@ -261,31 +261,11 @@ fn parse_file(path: &Path, text: &str, is_repository: bool) -> Result<BTreeMap<S
     Ok(values)
 }
 
-/// The known name that a misspelt one most likely means.
+/// The known name that a misspelled one most likely means.
 pub(crate) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = 1 + wanted.chars().count() / 5;
-    known.map(|name| (distance(wanted, name), name)).filter(|(d, _)| *d <= limit).min().map(|(_, name)| name)
-}
-
-/// Edits (insert, delete, replace, swap of neighbours) that turn one word into the other.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-                let mut best = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                    best = best.min(rows[i - 2][j - 2] + 1);
-                }
-                best
-            };
-        }
-    }
-    rows[a.len()][b.len()]
+    let far = |name: &str| strsim::osa_distance(wanted, name);
+    known.map(|name| (far(name), name)).filter(|(far, _)| *far <= limit).min().map(|(_, name)| name)
 }
 
 #[cfg(test)]
@@ -429,9 +409,8 @@ mod tests {
     }
 
     #[test]
-    fn distance_counts_a_swap_as_one() {
-        assert_eq!(distance("modle", "model"), 1);
-        assert_eq!(distance("", "abc"), 3);
+    fn a_misspelled_name_suggests_the_nearest_one() {
+        assert_eq!(nearest("tset", ["test"].into_iter()), Some("test"), "a swap is one edit");
         assert_eq!(nearest("temprature", ["temperature", "think"].into_iter()), Some("temperature"));
         assert_eq!(nearest("xyz", ["model"].into_iter()), None);
     }

@@ -1,40 +1,33 @@
-//! Why a batch cannot run. A task that fails is a result, never an error.
+//! Errors of a batch. A task that fails is a result, never an error.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a batch cannot begin or cannot go on.
+/// Why a batch cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system said no.
+    /// A file operation failed.
     #[error("{what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation, as in "cannot open".
         what: &'static str,
-        /// Where.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// Another batch writes the folder.
-    #[error("{} is in use by {holder}; wait for it to end, or give another folder", out.display())]
+    #[error("{} is in use by {holder}; wait for it to end, or choose another folder", out.display())]
     Locked {
         /// The folder.
         out: PathBuf,
         /// Who holds it.
         holder: String,
     },
-    /// A line that is not a record, before the last one.
-    #[error("{}:{line}: not a record of this version: {why}; move the file away to begin anew", path.display())]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A task that [`tasks::read`](crate::tasks::read) would not have let pass.
+    /// A log of the folder, or its lock, cannot be used.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// A task that [`tasks::read`](crate::tasks::read) rejects.
     #[error("{0}")]
     Task(String),
 }

@@ -1,53 +1,53 @@
-//! What a batch tells while it runs. For display only: everything that matters is in the records.
+//! Events of a running batch, for display only. Everything important is in the records.
 
 use std::path::Path;
 
 use crate::record::Finished;
 
-/// Something happened.
+/// An event of a batch.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The batch begins.
+    /// The batch starts.
     Plan {
         /// Tasks in the file.
         tasks: usize,
-        /// Of those, done by an earlier invocation.
+        /// Tasks that an earlier invocation finished.
         done: usize,
     },
-    /// A result is there, but the task has changed since: it is done again.
+    /// The task has changed since its result and is run again.
     Changed {
         /// The task.
         id: &'a str,
     },
-    /// An attempt of an earlier invocation never ended (a kill, a crash): it is done again.
+    /// An attempt of an earlier invocation was killed or crashed; the task is run again.
     CutOff {
         /// The task.
         id: &'a str,
         /// The attempt.
         attempt: u32,
     },
-    /// An attempt begins; its worktree is ready.
+    /// An attempt starts; its worktree is ready.
     Started {
         /// The task.
         id: &'a str,
         /// The attempt.
         attempt: u32,
-        /// Where it works.
+        /// The folder that it works in.
         worktree: &'a Path,
     },
-    /// Something a person should know, which stops nothing.
+    /// Something the user should know; the batch continues.
     Note {
         /// The task.
         id: &'a str,
         /// One sentence.
         message: String,
     },
-    /// An attempt ended, and its record is on disk.
+    /// An attempt ended; its record is on disk.
     Finished {
         /// The record.
         result: &'a Finished,
-        /// Whether it will be tried again in this invocation.
+        /// Whether this invocation will retry the task.
         again: bool,
     },
 }

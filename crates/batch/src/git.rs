@@ -1,15 +1,16 @@
-//! The git binary, run so that no hook, monitor, filter of the repository's own or terminal gets in the way, and nothing is fetched.
+//! Runs git without the repository's hooks, monitors and filters, without a terminal, and without
+//! fetching.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// `useRelativePaths` would make the entry of a worktree harder to recognise as ours.
+/// `useRelativePaths` would make the entry of a worktree harder to recognize as ours.
 const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedHead=false"];
 
-/// Runs git in a folder and returns what it printed, without the last newline. Filters (`filter.lfs.smudge`) are the user's, never those that the
-/// repository's own settings name.
+/// Runs git in a folder and returns its output without the last newline. Filters such as
+/// `filter.lfs.smudge` come from the user's settings, never from the repository's.
 pub(crate) async fn git<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<String> {
     let (cwd, args): (_, Vec<_>) = (cwd.to_owned(), args.iter().map(|arg| arg.as_ref().to_owned()).collect());
     let done = tokio::task::spawn_blocking(move || {
@@ -32,11 +33,12 @@ pub(crate) async fn git<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<S
     Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
 }
 
-/// Settings that take back what the repository says about filters: `scope NUL name NEWLINE value NUL`, over and over, the strongest last.
-fn users_filters(said: &str) -> Vec<String> {
+/// Settings that replace the repository's filters by the user's. The input is
+/// `scope NUL name NEWLINE value NUL` for each setting, in increasing precedence.
+fn users_filters(listed: &str) -> Vec<String> {
     let mut users = BTreeMap::new();
     let mut theirs = BTreeSet::new();
-    let mut fields = said.split('\0');
+    let mut fields = listed.split('\0');
     while let (Some(scope), Some(setting)) = (fields.next(), fields.next()) {
         let (name, value) = setting.split_once('\n').unwrap_or((setting, "true"));
         match scope {
@@ -50,18 +52,18 @@ fn users_filters(said: &str) -> Vec<String> {
     theirs.into_iter().map(|name| format!("{name}={}", value(name))).collect()
 }
 
-/// What git knows of a folder.
+/// What git knows about a folder.
 #[derive(Debug)]
 pub(crate) struct Repository {
-    /// Where its objects, refs and worktree entries are.
+    /// The folder of its objects, refs and worktree entries.
     pub(crate) git_dir: PathBuf,
-    /// Without a tree of its own, as mirrors are.
+    /// Whether it has no work tree, like a mirror.
     pub(crate) bare: bool,
-    /// The folder's place in the tree; empty for the root, otherwise with `/` at its end.
+    /// The folder's path in the tree, with a trailing `/`; empty for the root.
     pub(crate) prefix: String,
 }
 
-/// The repository around a folder; `None` where there is none (or no git to ask).
+/// The repository that contains a folder; `None` without one, or without git.
 pub(crate) async fn repository(folder: &Path) -> io::Result<Option<Repository>> {
     let args =
         ["rev-parse", "--path-format=absolute", "--is-bare-repository", "--git-common-dir", "--show-prefix"];
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_are_the_users_own() {
+    fn filters_come_from_the_user() {
         let said = "global\0filter.lfs.smudge\ngit-lfs smudge -- %f\0global\0filter.lfs.required\ntrue\0\
                     local\0filter.lfs.smudge\n./evil\0local\0filter.x.process\n./evil\0worktree\0filter.x.required\ntrue\0";
         assert_eq!(

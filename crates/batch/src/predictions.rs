@@ -1,4 +1,4 @@
-//! `predictions.jsonl`: what SWE-bench's evaluation takes, one object a line.
+//! `predictions.jsonl`: the input of SWE-bench's evaluation, one object per line.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,9 @@ struct Prediction<'a> {
     model_patch: &'a str,
 }
 
-/// The last patch of each task that the agent itself ended, in the order the tasks were first finished. Attempts that the
-/// infrastructure ended are left out (they would count as wrong answers), and so is what was made for a task that has changed since.
+/// The last patch of each task that the agent finished, in the order of first completion. Leaves
+/// out infrastructure failures, which would count as wrong answers, and results for tasks that have
+/// changed since.
 pub(crate) fn render(tasks: &[Task], finished: &[Finished], model: &str) -> Vec<u8> {
     let digests: HashMap<&str, String> = tasks.iter().map(|t| (t.id.as_str(), t.digest())).collect();
     let mut order: Vec<&str> = Vec::new();
@@ -33,7 +34,7 @@ pub(crate) fn render(tasks: &[Task], finished: &[Finished], model: &str) -> Vec<
             model_name_or_path: model,
             model_patch: &result.diff.patch,
         };
-        // Strings only: this cannot fail.
+        // Encoding strings cannot fail.
         lines.extend(serde_json::to_vec(&prediction).unwrap_or_default());
         lines.push(b'\n');
     }

@@ -1,45 +1,46 @@
-//! What a batch writes down: an attempt that begins, and an attempt that ended. One JSON object a line.
+//! The records of a batch: attempts that started and attempts that ended, one JSON object per line.
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use journal::{Diff, Ending, Totals};
+use journal::{Diff, Ending, Totals, Versioned};
 use serde::{Deserialize, Serialize};
 
-/// Version of both records.
+/// The version of both records.
 pub(crate) const VERSION: u32 = 1;
 
-/// An attempt begins. On disk before its worktree is made, so that a killed batch leaves a trace.
+/// An attempt that started. On disk before its worktree is made, so that a killed batch leaves a
+/// trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Started {
     /// Version of the format: 1.
     pub v: u32,
     /// The task.
     pub id: String,
-    /// Counted from 1 for each task, over all invocations.
+    /// Counted from 1 per task, over all invocations.
     pub attempt: u32,
     /// [`Task::digest`](crate::Task::digest).
     pub digest: String,
     /// Milliseconds since the Unix epoch.
     pub time_ms: u64,
-    /// The name of its folder in `worktrees/`; `None` when it cannot be made.
+    /// The name of its folder in `worktrees/`; `None` if it cannot be made.
     pub worktree: Option<String>,
-    /// Whether that folder is meant to stay.
+    /// Whether to keep that folder.
     pub keep: bool,
-    /// The repository's git folder; `None` for a folder that is no repository.
+    /// The repository's git folder; `None` for a folder that is not a repository.
     pub git_dir: Option<PathBuf>,
-    /// The commit that it starts from.
+    /// The commit that the attempt starts from.
     pub commit: Option<String>,
 }
 
-/// An attempt ended.
+/// An attempt that ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
     /// Version of the format: 1.
     pub v: u32,
     /// The task.
     pub id: String,
-    /// Counted from 1 for each task, over all invocations.
+    /// Counted from 1 per task, over all invocations.
     pub attempt: u32,
     /// [`Task::digest`](crate::Task::digest).
     pub digest: String,
@@ -47,32 +48,31 @@ pub struct Finished {
     pub time_ms: u64,
     /// How it ended.
     pub ending: Ending,
-    /// Whether the infrastructure failed rather than the agent: the task is tried again.
+    /// Whether the infrastructure failed, not the agent. Such a task is run again.
     pub infrastructure: bool,
     /// One sentence for people.
     pub message: String,
-    /// What was changed, also by an attempt that failed.
+    /// The changes, also of a failed attempt.
     pub diff: Diff,
     /// Tokens, turns, cost.
     pub totals: Totals,
-    /// By the wall clock, worktree included.
+    /// Wall-clock time, including that for the worktree.
     pub seconds: f64,
-    /// The session that tells everything, where one was begun.
+    /// The session with the details, if one was started.
     pub session: Option<String>,
 }
 
-/// Both kinds, as far as reading needs to know.
-pub(crate) trait Versioned {
-    fn version(&self) -> u32;
-}
-
 impl Versioned for Started {
+    const VERSION: u32 = VERSION;
+
     fn version(&self) -> u32 {
         self.v
     }
 }
 
 impl Versioned for Finished {
+    const VERSION: u32 = VERSION;
+
     fn version(&self) -> u32 {
         self.v
     }

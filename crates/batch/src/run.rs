@@ -1,4 +1,5 @@
-//! The scheduler: which tasks are left, several at a time, each attempt written down before and after.
+//! The scheduler: runs the remaining tasks, several at a time, and records each attempt before and
+//! after.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -23,46 +24,47 @@ use crate::summary::Summary;
 use crate::task::{Task, unsafe_id};
 use crate::worktree::{self, Source};
 
-/// How a batch runs.
+/// The options of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchOptions {
-    /// The folder of the batch; made when it is not there.
+    /// The folder of the batch; created if it does not exist.
     pub out: PathBuf,
-    /// Tasks at the same time; at least 1.
+    /// How many tasks run at a time; at least 1.
     pub jobs: usize,
-    /// How often a task is tried again in this invocation when the infrastructure failed. What cannot be prepared (a missing
-    /// repository) is not tried again at once: nothing about it would change.
+    /// How often this invocation retries a task after an infrastructure failure. A task that cannot
+    /// be prepared, such as one with a missing repository, is not retried, because nothing would
+    /// change.
     pub retries: u32,
-    /// Leaves worktrees in place, for a person to look at.
+    /// Whether to keep the worktrees.
     pub keep_worktrees: bool,
     /// `model_name_or_path` of the predictions.
     pub model_name: String,
 }
 
-/// How one attempt went.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
     /// How it ended.
     pub ending: Ending,
     /// One sentence for people.
     pub message: String,
-    /// What was changed, whatever the ending.
+    /// The changes, whatever the ending.
     pub diff: Diff,
-    /// Sums.
+    /// Tokens, turns, cost.
     pub totals: Totals,
-    /// The session that tells everything, where one was begun.
+    /// The session with the details, if one was started.
     pub session: Option<String>,
 }
 
 impl Attempt {
-    /// A run that came to its report.
+    /// An attempt whose run ended with a report.
     #[must_use]
     pub fn reported(report: Report, session: impl Into<String>) -> Self {
         let Report { ending, message, diff, totals } = report;
         Self { ending, message, diff, totals, session: Some(session.into()) }
     }
 
-    /// An attempt that never came to a run.
+    /// An attempt that failed before its run.
     #[must_use]
     pub fn failed(ending: Ending, message: impl Into<String>) -> Self {
         let (diff, totals) = (Diff::default(), Totals::default());
@@ -70,10 +72,11 @@ impl Attempt {
     }
 }
 
-/// Works on one task.
+/// Runs one task.
 pub trait Runner {
-    /// Works on `task` in `worktree`, which is its own to change. When `interrupt` becomes true it ends soon, with
-    /// [`Ending::Interrupted`]. Whatever goes wrong is an ending; a panic counts as a failure of the infrastructure.
+    /// Runs `task` in `worktree`, which it may change. Ends soon after `interrupt` becomes true,
+    /// with [`Ending::Interrupted`]. Every failure is an ending; a panic counts as an
+    /// infrastructure failure.
     fn run(
         &self,
         task: &Task,
@@ -82,14 +85,15 @@ pub trait Runner {
     ) -> impl Future<Output = Attempt>;
 }
 
-/// Works off what is not done yet, and returns what is then known of all tasks.
+/// Runs the tasks that are not done yet and returns a summary of all tasks.
 ///
-/// Runs on the current task of a tokio runtime with time and I/O enabled; nothing needs to be `Send`. When `interrupt` becomes true
-/// nothing more is begun, and the batch ends as soon as the running attempts have. Dropping the future is like a kill: the next
-/// invocation cleans up.
+/// Runs on the current task of a tokio runtime with time and I/O enabled; nothing needs to be
+/// `Send`. When `interrupt` becomes true, no more tasks start, and the batch ends when the running
+/// attempts have ended. Dropping the future is like a kill: the next invocation cleans up.
 ///
 /// # Errors
-/// When the folder is in use, damaged, or cannot be written. A task that fails is a result.
+/// When the folder is in use, damaged, or cannot be written. A task that fails is a result, not an
+/// error.
 pub async fn run<R: Runner>(
     tasks: &[Task],
     options: &BatchOptions,
@@ -116,7 +120,7 @@ pub async fn run<R: Runner>(
     batch.clean_up().await;
     let mut queue = batch.plan(tasks);
     let mut running = FuturesUnordered::new();
-    let mut broken = None;
+    let mut failed = None;
     loop {
         while !*stop.borrow() && running.len() < options.jobs.max(1) {
             let Some(next) = queue.pop_front() else { break };
@@ -128,15 +132,15 @@ pub async fn run<R: Runner>(
             ended = running.next() => match ended {
                 None => break,
                 Some(Ok(again)) => queue.extend(again),
-                // The results cannot be written: those that run are told to end, and nothing more is begun.
+                // A record cannot be written: interrupt running tasks and start no more.
                 Some(Err(e)) => {
-                    broken.get_or_insert(e);
+                    failed.get_or_insert(e);
                     stop.send_replace(true);
                 }
             },
         }
     }
-    if let Some(e) = broken {
+    if let Some(e) = failed {
         return Err(e);
     }
     let interrupted = *stop.borrow();
@@ -148,7 +152,7 @@ pub async fn run<R: Runner>(
     Ok(summary)
 }
 
-/// Ends when the value is true; never when nobody is left to say so.
+/// Waits until the value is true; forever if the sender is gone.
 async fn raised(interrupt: &mut watch::Receiver<bool>) {
     if interrupt.wait_for(|raised| *raised).await.is_err() {
         std::future::pending().await
@@ -160,15 +164,15 @@ struct Due<'t> {
     task: &'t Task,
     digest: String,
     attempt: u32,
-    /// Times it may still be tried again in this invocation.
+    /// Retries that are left in this invocation.
     retries: u32,
 }
 
-/// How the making of a tree and the work in it came out.
+/// The outcome of preparing a tree and running a task in it.
 struct Outcome {
     attempt: Attempt,
     infrastructure: bool,
-    /// Whether trying again at once may help.
+    /// Whether an immediate retry may help.
     again: bool,
 }
 
@@ -178,18 +182,19 @@ struct Batch<'a, R, O> {
     store: RefCell<Store>,
     observer: RefCell<O>,
     stopped: watch::Receiver<bool>,
-    /// One at a time may change the worktree entries of a repository: git reads the entries of others while they are half written.
+    /// Locks for the worktree entries of each repository, because git may read other entries while
+    /// they are half written.
     trees: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
-    /// Repositories that a person has been told about.
+    /// Repositories with a note that was reported.
     noted: RefCell<HashSet<PathBuf>>,
 }
 
 impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
-    fn tell(&self, event: Event<'_>) {
+    fn report(&self, event: Event<'_>) {
         (*self.observer.borrow_mut())(event);
     }
 
-    /// Removes the trees that a killed batch left: only those that its attempts name.
+    /// Removes the trees that a killed batch left, but only those that its records name.
     async fn clean_up(&self) {
         let worktrees = self.store.borrow().out.join("worktrees");
         let left: Vec<(String, PathBuf, Option<PathBuf>)> = {
@@ -207,7 +212,7 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
         };
         for (id, tree, git_dir) in left {
             if let Err(message) = worktree::remove(&tree, git_dir.as_deref()).await {
-                self.tell(Event::Note { id: &id, message });
+                self.report(Event::Note { id: &id, message });
             }
         }
     }
@@ -217,7 +222,7 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
         let ended = store.ended();
         let mut last: HashMap<&str, u32> = HashMap::new();
         let started = store.started.iter().map(|attempt| (&attempt.id, attempt.attempt));
-        // Results count too: somebody may have removed the other file.
+        // Results count too, in case the other log was removed.
         for (id, attempt) in started.chain(store.finished.iter().map(|result| (&result.id, result.attempt))) {
             let last = last.entry(id).or_default();
             *last = attempt.max(*last);
@@ -240,23 +245,24 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
             let attempt = last.unwrap_or(0) + 1;
             queue.push_back(Due { task, digest, attempt, retries: self.options.retries });
         }
-        self.tell(Event::Plan { tasks: tasks.len(), done: tasks.len() - queue.len() });
-        changed.iter().for_each(|task| self.tell(Event::Changed { id: &task.id }));
+        self.report(Event::Plan { tasks: tasks.len(), done: tasks.len() - queue.len() });
+        changed.iter().for_each(|task| self.report(Event::Changed { id: &task.id }));
         cut_off
             .iter()
-            .for_each(|(task, attempt)| self.tell(Event::CutOff { id: &task.id, attempt: *attempt }));
+            .for_each(|(task, attempt)| self.report(Event::CutOff { id: &task.id, attempt: *attempt }));
         queue
     }
 
-    /// One attempt from its first record to its last. Returns the task when it is to be tried again.
+    /// Runs one attempt, from its first record to its last. Returns the task if it should be
+    /// retried.
     async fn attempt<'t>(&self, due: Due<'t>) -> Result<Option<Due<'t>>, Error> {
-        let begun = Instant::now();
+        let start = Instant::now();
         let Due { task, attempt, .. } = due;
         let name = worktree::name(&task.id, attempt);
         let tree = self.store.borrow().out.join("worktrees").join(&name);
         let source = Source::find(task, &tree).await;
         if *self.stopped.borrow() {
-            return Ok(None); // not begun
+            return Ok(None); // not started
         }
         let found = source.as_ref().ok();
         self.store.borrow_mut().start(Started {
@@ -286,12 +292,12 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
             message: outcome.attempt.message,
             diff: outcome.attempt.diff,
             totals: outcome.attempt.totals,
-            seconds: begun.elapsed().as_secs_f64(),
+            seconds: start.elapsed().as_secs_f64(),
             session: outcome.attempt.session,
         };
         self.store.borrow_mut().finish(result.clone())?;
         let again = outcome.again && due.retries > 0 && !*self.stopped.borrow();
-        self.tell(Event::Finished { result: &result, again });
+        self.report(Event::Finished { result: &result, again });
         if let (Ok(source), false) = (&source, self.options.keep_worktrees) {
             self.remove(task, source, &tree).await;
         }
@@ -302,7 +308,7 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
         if self.noted.borrow_mut().insert(task.repo.clone())
             && let Some(message) = source.note(task).await
         {
-            self.tell(Event::Note { id: &task.id, message });
+            self.report(Event::Note { id: &task.id, message });
         }
         let made = {
             let one_at_a_time = self.trees_of(source);
@@ -314,16 +320,16 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
             Err(why) => return Outcome::unprepared(why),
         };
         if *self.stopped.borrow() {
-            return Outcome::of(Attempt::failed(Ending::Interrupted, "interrupted before it began"));
+            return Outcome::of(Attempt::failed(Ending::Interrupted, "interrupted before it started"));
         }
-        self.tell(Event::Started { id: &task.id, attempt, worktree: &folder });
+        self.report(Event::Started { id: &task.id, attempt, worktree: &folder });
         let run = self.runner.run(task, &folder, self.stopped.clone());
         match AssertUnwindSafe(run).catch_unwind().await {
             Ok(attempt) => Outcome::of(attempt),
             Err(panic) => {
-                let said = panic.downcast_ref::<String>().map(String::as_str);
-                let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                let message = format!("the agent itself failed, which is a bug: {said}");
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                let message = format!("the agent panicked, which is a bug: {text}");
                 Outcome::of(Attempt::failed(Ending::Refused, message))
             }
         }
@@ -333,7 +339,7 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
         let one_at_a_time = self.trees_of(source);
         let _held = one_at_a_time.lock().await;
         if let Err(message) = worktree::remove(tree, source.git_dir()).await {
-            self.tell(Event::Note { id: &task.id, message });
+            self.report(Event::Note { id: &task.id, message });
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is known of a batch: for programs as JSON, for people as a table, for shells as an exit code.
+//! The summary of a batch: as JSON for programs, as a table for people, as an exit code for shells.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,42 +9,42 @@ use serde::Serialize;
 use crate::record::{Finished, Started};
 use crate::task::Task;
 
-/// The exit code when nothing worse is known: an attempt of the agent did not end verified.
+/// The exit code if a task is not verified, and nothing worse happened.
 const NOT_VERIFIED: u8 = 1;
 
-/// All tasks of a batch, and how they stand.
+/// All tasks of a batch, with their state.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// Version of the format: 1.
     pub v: u32,
     /// Tasks in the task file.
     pub tasks: usize,
-    /// Tasks per ending, by [`Ending::label`], and `not run`; the most frequent first.
+    /// Tasks per ending, by [`Ending::label`] or `not run`, most frequent first.
     pub endings: Vec<(String, usize)>,
     /// Whether the batch was interrupted.
     pub interrupted: bool,
-    /// All attempts at these tasks, over all invocations, those that a kill cut off included.
+    /// All attempts at these tasks, over all invocations, including killed ones.
     pub attempts: usize,
     /// Prompt and generated tokens of all attempts.
     pub tokens: u64,
-    /// Dollars of all attempts; `None` when no price was known.
+    /// Dollars of all attempts; `None` if no price was known.
     pub cost: Option<f64>,
-    /// Seconds of all attempts, added up.
+    /// Total seconds of all attempts.
     pub seconds: f64,
-    /// One for each task, in the order of the task file.
+    /// One row per task, in the order of the task file.
     pub rows: Vec<Row>,
 }
 
-/// How a task stands: its last attempt by the agent, otherwise its last attempt.
+/// The state of a task: the last attempt that the agent ended, otherwise the last attempt.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
     /// The task.
     pub id: String,
-    /// `None` when no attempt at the task as it is now has ended.
+    /// `None` if no attempt at the current version of the task has ended.
     pub ending: Option<Ending>,
-    /// Whether the infrastructure failed rather than the agent.
+    /// Whether the infrastructure failed, not the agent.
     pub infrastructure: bool,
-    /// Attempts at it so far.
+    /// Attempts so far.
     pub attempts: usize,
     /// Lines added.
     pub added: u64,
@@ -54,9 +54,9 @@ pub struct Row {
     pub turns: u32,
     /// Prompt and generated tokens.
     pub tokens: u64,
-    /// Dollars, where prices are known.
+    /// Dollars, if prices are known.
     pub cost: Option<f64>,
-    /// By the wall clock.
+    /// Wall-clock time.
     pub seconds: f64,
     /// The session.
     pub session: Option<String>,
@@ -98,8 +98,9 @@ impl Summary {
         }
     }
 
-    /// The exit code of a batch, the first that fits: 130 when it was interrupted; 5 when a task has no result by the agent (the
-    /// infrastructure failed, so run the batch again); 1 when a task is not verified; 0 when all are.
+    /// The exit code of a batch, the first that applies: 130 if it was interrupted; 5 if a task has
+    /// no result from the agent, so that the batch should be run again; 1 if a task is not
+    /// verified; 0 otherwise.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         if self.interrupted {
@@ -111,7 +112,7 @@ impl Summary {
         if self.rows.iter().any(|row| row.ending != Some(Ending::Verified)) { NOT_VERIFIED } else { 0 }
     }
 
-    /// The table and the sums, as plain text without escapes.
+    /// The table and the totals, as plain text without escape sequences.
     #[must_use]
     pub fn to_text(&self) -> String {
         let width = self.rows.iter().map(|row| row.id.len()).max().unwrap_or(0).max(4);
@@ -121,7 +122,7 @@ impl Summary {
         );
         for row in &self.rows {
             let lines = format!("+{} -{}", row.added, row.removed);
-            // Writing into a string cannot fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
                 "{:width$}  {:19}  {:>5}  {lines:>11}  {:>5}  {:>8}  {:>8.1}",
@@ -146,13 +147,13 @@ impl Summary {
             self.attempts, self.tokens, self.seconds
         );
         if self.interrupted {
-            text.push_str("interrupted; the same command goes on\n");
+            text.push_str("interrupted; run the same command to continue\n");
         }
         text
     }
 
     pub(crate) fn to_json(&self) -> String {
-        // Only strings and numbers: this cannot fail.
+        // Encoding strings and numbers cannot fail.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 }
@@ -195,7 +196,7 @@ fn count(rows: &[Row]) -> Vec<(String, usize)> {
     counts
 }
 
-/// The first line, without what a terminal would obey.
+/// The first line, without control characters.
 fn one_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,4 +1,4 @@
-//! A task as a task file describes it, whatever its format.
+//! A task, independent of the format of its file.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,8 @@ use planner::Limits;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-/// The longest id: it becomes a file name, which may have 255 bytes, and an attempt's number may follow.
+/// The longest id, in bytes. With an attempt's number appended, it must fit in a file name of 255
+/// bytes.
 pub(crate) const MAX_ID_BYTES: usize = 128;
 
 /// One task.
@@ -16,21 +17,22 @@ pub struct Task {
     pub id: String,
     /// The repository, absolute.
     pub repo: PathBuf,
-    /// The repository as the task file names it: what [`Task::digest`] covers, so that a moved folder leaves results valid.
+    /// The repository as the task file names it. [`Task::digest`] covers this, so that results stay
+    /// valid when a folder moves.
     pub named_repo: String,
-    /// The commit to begin with; `HEAD` when there is none.
+    /// The commit to start from; `None` for `HEAD`.
     pub base_commit: Option<String>,
-    /// What the agent is told.
+    /// The instructions for the agent.
     pub text: String,
-    /// The command that decides whether it is done.
+    /// The command that verifies the result.
     pub verify: Option<String>,
-    /// Limits that differ from those of the batch.
+    /// Limits that override those of the batch.
     pub limits: TaskLimits,
-    /// The model, where it differs from that of the batch.
+    /// The model, if it overrides that of the batch.
     pub model: Option<String>,
 }
 
-/// Limits of one task; `None` leaves those of the batch.
+/// The limits of one task; `None` keeps that of the batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct TaskLimits {
     /// Requests answered by the model.
@@ -44,7 +46,7 @@ pub struct TaskLimits {
 }
 
 impl TaskLimits {
-    /// The limits of a run: these, and where there are none, those of the batch.
+    /// The limits of a run: these, with those of the batch as defaults.
     #[must_use]
     pub fn over(&self, batch: Limits) -> Limits {
         Limits {
@@ -57,7 +59,8 @@ impl TaskLimits {
 }
 
 impl Task {
-    /// SHA-256 of everything that describes the task, in hex. A result counts only for the task as it was.
+    /// The SHA-256 of everything that describes the task, in hex. A result is valid only for a task
+    /// with the same digest.
     #[must_use]
     pub fn digest(&self) -> String {
         let described = serde_json::json!({
@@ -68,7 +71,7 @@ impl Task {
     }
 }
 
-/// Why an id cannot name a file, if so.
+/// The reason why an id is not safe as a file name, if any.
 pub(crate) fn unsafe_id(id: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let why = if id.is_empty() {
@@ -78,9 +81,11 @@ pub(crate) fn unsafe_id(id: &str) -> Option<String> {
     } else if let Some(c) = id.chars().find(|c| !allowed(*c)) {
         format!("contains {c:?}")
     } else if id.starts_with(['.', '-']) || id.ends_with('.') {
-        "begins with a dot or a dash, or ends with a dot".to_owned()
+        "starts with a dot or a dash, or ends with a dot".to_owned()
     } else {
         return None;
     };
-    Some(format!("the id {id:?} {why}; ids become file names: letters, digits, `.`, `_` and `-`"))
+    Some(format!(
+        "the id {id:?} {why}; ids become file names and may contain letters, digits, `.`, `_` and `-`"
+    ))
 }

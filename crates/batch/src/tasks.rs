@@ -1,21 +1,23 @@
-//! Task files: JSON lines, a YAML (or JSON) list, Markdown files with front matter, SWE-bench instances.
+//! Task files: JSON lines, a YAML (or JSON) list, Markdown files with front matter, SWE-bench
+//! instances.
 //!
-//! The format is told from the content; each object by itself, so that one with an `instance_id` is a SWE-bench instance wherever it
-//! stands. Everything wrong with a file is found in one pass and nothing is half-read: either all tasks, or all [`Problem`]s.
+//! The content determines the format, for each object separately: one with an `instance_id` is a
+//! SWE-bench instance in any file. [`read`] finds all problems of a file in one pass and returns
+//! either all tasks or all [`Problem`]s.
 //!
 //! | key | meaning |
 //! |---|---|
-//! | `id` | unique; letters, digits, `.`, `_`, `-`. A Markdown file's own name where it gives none |
-//! | `repo` | folder of the repository, relative to the task file |
-//! | `base_commit` | the commit to begin with; `HEAD` by default |
-//! | `task` | what to do. In Markdown, the text below the front matter |
+//! | `id` | unique; letters, digits, `.`, `_`, `-`. Defaults to the file name in Markdown |
+//! | `repo` | the repository's folder, relative to the task file |
+//! | `base_commit` | the commit to start from; defaults to `HEAD` |
+//! | `task` | what to do; in Markdown, the text below the front matter |
 //! | `verify` | the command that decides whether it is done |
 //! | `limits` | `max_turns`, `max_tokens`, `max_seconds`, `max_cost` |
-//! | `model` | another model than that of the batch |
+//! | `model` | overrides the model of the batch |
 //!
-//! Of a SWE-bench instance, `instance_id`, `repo`, `base_commit` and `problem_statement` are read, and `verify`, `limits` and `model`
-//! where somebody added them. What would give the solution away (`patch`, `test_patch`, `hints_text`, the lists of tests) is never
-//! looked at.
+//! A SWE-bench instance has `instance_id`, `repo`, `base_commit` and `problem_statement`, and
+//! optionally `verify`, `limits` and `model`. Keys that reveal the solution (`patch`, `test_patch`,
+//! `hints_text`, the lists of tests) are never read.
 
 mod entry;
 mod fields;
@@ -30,17 +32,17 @@ use std::path::{Path, PathBuf};
 use crate::task::{Task, unsafe_id};
 use entry::Entry;
 
-/// The largest file that is read as tasks, in bytes: the largest SWE-bench collections have a few hundred megabytes.
+/// The largest task file, in bytes. The largest SWE-bench collections have a few hundred megabytes.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// Something wrong with a task file.
+/// A problem in a task file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The file.
     pub file: PathBuf,
-    /// Counted from 1; 0 for the file as a whole.
+    /// Counted from 1; 0 for the whole file.
     pub line: usize,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and how to fix it.
     pub message: String,
 }
 
@@ -53,7 +55,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything wrong with a task file; never empty.
+/// All problems of a task file; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -66,12 +68,12 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Reads a task file, or a folder of Markdown files (`README.md` and hidden files are passed over, subfolders are not entered).
-/// `repos` is the folder with the clones that SWE-bench instances name: `owner/name` is looked for as `owner__name`, `owner/name`
-/// and `name`.
+/// Reads a task file, or a folder of Markdown files (skips `README.md`, hidden files and
+/// subfolders). `repos` is the folder with the clones for SWE-bench instances: the clone of
+/// `owner/name` is `owner__name`, `owner/name` or `name`.
 ///
 /// # Errors
-/// All that is wrong, at once, with files and lines.
+/// All problems at once, with files and lines.
 pub fn read(path: &Path, repos: Option<&Path>) -> Result<Vec<Task>, Problems> {
     let mut reader = Reader { repos, missing: Vec::new(), problems: Vec::new() };
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -85,7 +87,7 @@ pub fn read(path: &Path, repos: Option<&Path>) -> Result<Vec<Task>, Problems> {
         if let Some(why) = unsafe_id(&task.id) {
             reader.problems.push(problem(why));
         } else if let Some(first) = seen.get(&task.id) {
-            reader.problems.push(problem(format!("the id {:?} is taken by {first}", task.id)));
+            reader.problems.push(problem(format!("duplicate id {:?}; first used at {first}", task.id)));
         } else {
             seen.insert(task.id.clone(), place);
             tasks.push(task);
@@ -93,7 +95,7 @@ pub fn read(path: &Path, repos: Option<&Path>) -> Result<Vec<Task>, Problems> {
     }
     reader.report_missing();
     if tasks.is_empty() && reader.problems.is_empty() {
-        reader.problem(&path, 0, "there is no task in it");
+        reader.problem(&path, 0, "no tasks in this file");
     }
     if reader.problems.is_empty() {
         return Ok(tasks);
@@ -124,7 +126,7 @@ impl Reader<'_> {
             }
             Ok(files) => {
                 if files.is_empty() {
-                    self.problem(path, 0, "the folder holds no Markdown file (*.md)");
+                    self.problem(path, 0, "no Markdown files (*.md) in this folder");
                 }
                 files.iter().flat_map(|file| self.file(file)).collect()
             }
@@ -169,8 +171,8 @@ fn markdown_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let passed_over = name.starts_with('.') || name.eq_ignore_ascii_case("readme.md");
-        if path.extension().is_some_and(|e| e == "md") && path.is_file() && !passed_over {
+        let skipped = name.starts_with('.') || name.eq_ignore_ascii_case("readme.md");
+        if path.extension().is_some_and(|e| e == "md") && path.is_file() && !skipped {
             files.push(path);
         }
     }

@@ -1,7 +1,8 @@
-//! A tree for each attempt: a detached git worktree of a commit, or a plain copy of a folder that is no repository.
+//! A tree for each attempt: a detached git worktree of a commit, or a plain copy of a folder that
+//! is not a repository.
 //!
-//! Of the user's repository, only the entry of the worktree in its git folder is written, and it is taken back. Nothing is ever
-//! pruned: only what this batch made is removed.
+//! The only change to the user's repository is the worktree's entry in its git folder, which is
+//! removed again. Nothing is pruned: only what this batch created is removed.
 
 use std::fs;
 use std::io;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::git::{self, Repository, git};
 use crate::task::{Task, unsafe_id};
 
-/// Where the tree of a task comes from, and from which commit.
+/// The repository and commit, or the folder, that a tree is made from.
 #[derive(Debug)]
 pub(crate) struct Source {
     repo: PathBuf,
@@ -19,21 +20,23 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Looks, and changes nothing: neither may the repository be missing, nor may anything stand where the tree will. The error is
-    /// a sentence for people.
+    /// Finds the source of a task without changing anything. Fails if the repository is missing or
+    /// something is in the tree's place. The error is a sentence for people.
     pub(crate) async fn find(task: &Task, tree: &Path) -> Result<Self, String> {
         if tree.symlink_metadata().is_ok() {
-            return Err(format!("{} is there, and this batch did not make it; move it away", tree.display()));
+            return Err(format!("{} exists, but this batch did not make it; move it away", tree.display()));
         }
         let repo = task.repo.clone();
         if !repo.is_dir() {
-            return Err(format!("there is no folder {}", repo.display()));
+            return Err(format!("folder {} does not exist", repo.display()));
         }
         let failed = |e: io::Error| format!("{}: {e}", repo.display());
         let Some(found) = git::repository(&repo).await.map_err(failed)? else {
             return match &task.base_commit {
                 None => Ok(Self { repo, git: None }),
-                Some(_) => Err(format!("{} is no git repository, so it has no base commit", repo.display())),
+                Some(_) => {
+                    Err(format!("{} is not a git repository, so it has no base commit", repo.display()))
+                }
             };
         };
         let wanted = task.base_commit.as_deref().unwrap_or("HEAD");
@@ -53,23 +56,23 @@ impl Source {
         self.git.as_ref().map(|(_, commit)| commit.as_str())
     }
 
-    /// What a person should know about the tree that will be worked on, if anything.
+    /// A note about the tree for the user, if any.
     pub(crate) async fn note(&self, task: &Task) -> Option<String> {
         let repo = self.repo.display();
         match &self.git {
-            None => Some(format!("{repo} is no git repository: the task works in a copy of the folder")),
+            None => Some(format!("{repo} is not a git repository; the task works in a copy of the folder")),
             Some((found, _)) if found.bare || task.base_commit.is_some() => None,
             Some(_) => {
                 let changes =
                     git(&self.repo, &["status", "--porcelain", "--ignore-submodules=all"]).await.ok()?;
-                let left_out = !changes.is_empty();
-                left_out
-                    .then(|| format!("{repo} has uncommitted changes; the task works without them, on HEAD"))
+                let dirty = !changes.is_empty();
+                dirty.then(|| format!("{repo} has uncommitted changes; the task works on HEAD, without them"))
             }
         }
     }
 
-    /// Makes the tree, and returns the folder in it that stands for the task's. After an error, part of it may be there.
+    /// Makes the tree and returns the folder in it that corresponds to the task's. After an error,
+    /// part of the tree may exist.
     pub(crate) async fn make(&self, tree: &Path) -> Result<PathBuf, String> {
         let Some((found, commit)) = &self.git else {
             return self.copy(tree).await;
@@ -81,7 +84,7 @@ impl Source {
             .map_err(|e| format!("cannot make a worktree of {}: {e}", self.repo.display()))?;
         let folder = tree.join(&found.prefix);
         if !folder.is_dir() {
-            return Err(format!("commit {commit} does not hold the folder {}", found.prefix));
+            return Err(format!("commit {commit} does not contain the folder {}", found.prefix));
         }
         Ok(folder)
     }
@@ -91,7 +94,7 @@ impl Source {
         if tree.starts_with(&canonical) {
             let repo = self.repo.display();
             return Err(format!(
-                "{repo} holds the folder of this batch and would be copied into itself; give a folder outside"
+                "{repo} contains the folder of this batch and would be copied into itself; choose a folder outside"
             ));
         }
         let (repo, target) = (canonical, tree.to_owned());
@@ -104,19 +107,19 @@ impl Source {
     }
 }
 
-/// The name of an attempt's tree. `@` is in no id, so that no two attempts share one.
+/// The name of an attempt's tree. Ids contain no `@`, so names are unique.
 pub(crate) fn name(id: &str, attempt: u32) -> String {
     if attempt == 1 { id.to_owned() } else { format!("{id}@{attempt}") }
 }
 
-/// Whether a record names a tree as [`name`] does: what else stands there is not ours to remove.
+/// Whether a name in a record has the form that [`name`] makes. Anything else must not be removed.
 pub(crate) fn is_name(name: &str) -> bool {
     let (id, attempt) = name.split_once('@').unwrap_or((name, "2"));
     unsafe_id(id).is_none() && attempt.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Removes a tree and its entry in the repository, in this order: the entry, then the folder, so that a folder that is still
-/// there tells that the work is unfinished.
+/// Removes a tree: first its entry in the repository, then the folder, so that a remaining folder
+/// means unfinished work.
 pub(crate) async fn remove(tree: &Path, git_dir: Option<&Path>) -> Result<(), String> {
     let (tree, git_dir) = (tree.to_owned(), git_dir.map(Path::to_owned));
     let shown = tree.display().to_string();
@@ -128,8 +131,8 @@ pub(crate) async fn remove(tree: &Path, git_dir: Option<&Path>) -> Result<(), St
     removed.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))
 }
 
-/// Found by what the entry itself says, because a tree may have been tampered with, and because `git worktree prune` would also
-/// take entries of the user's whose disks are only unplugged.
+/// Removes the entries that point to the tree. The tree's own link may have been changed, and
+/// `git worktree prune` would also remove the user's entries on unmounted disks.
 fn remove_entry(tree: &Path, git_dir: &Path) -> io::Result<()> {
     let entries = git_dir.join("worktrees");
     let listed = match fs::read_dir(&entries) {
@@ -138,12 +141,12 @@ fn remove_entry(tree: &Path, git_dir: &Path) -> io::Result<()> {
     };
     let ours = tree.join(".git");
     for entry in listed.filter_map(Result::ok) {
-        let says = fs::read_to_string(entry.path().join("gitdir")).unwrap_or_default();
-        if Path::new(says.trim_end_matches('\n')) == ours {
+        let target = fs::read_to_string(entry.path().join("gitdir")).unwrap_or_default();
+        if Path::new(target.trim_end_matches('\n')) == ours {
             fs::remove_dir_all(entry.path())?;
         }
     }
-    // As git does behind the last one; it fails where there are others.
+    // As git does after the last entry; fails if there are others.
     let _ = fs::remove_dir(&entries);
     Ok(())
 }
@@ -152,15 +155,15 @@ fn remove_folder(tree: &Path) -> io::Result<()> {
     match fs::remove_dir_all(tree) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            unlock(tree)?;
+            make_writable(tree)?;
             fs::remove_dir_all(tree)
         }
         removed => removed,
     }
 }
 
-/// Makes folders writable that package managers write-protect. Links are not followed.
-fn unlock(folder: &Path) -> io::Result<()> {
+/// Makes folders writable that package managers write-protect. Does not follow links.
+fn make_writable(folder: &Path) -> io::Result<()> {
     let mut todo = vec![folder.to_owned()];
     while let Some(folder) = todo.pop() {
         let mode = fs::symlink_metadata(&folder)?.permissions().mode();

@@ -1,8 +1,11 @@
-//! The event log: what happened in a session, in order, each event written before its effect.
+//! The event log of a session: what happened, in order, each event written before its effect.
 //!
-//! A session is a folder; its `journal.jsonl` holds one [`Record`] a line and is only ever appended to. Everything else is a view of
-//! it: the live display, `--json`, `sessions show`, replay, reports, and what a resumed run knows. One process writes a session at
-//! a time ([`Journal`] holds a lock); a last line that a crash tore is dropped when the session is loaded.
+//! A session is a folder with an append-only `journal.jsonl`, one [`Record`] per line. Everything
+//! else is a view of it: the live display, `--json`, `sessions show`, replay, reports, and what a
+//! resumed run knows. Only one process at a time writes a session ([`Journal`] holds a lock). A torn
+//! last line is dropped when the session is loaded.
+//!
+//! [`LockFile`] and [`Log`] are the mechanisms below; `batch` uses them for its own records.
 //!
 //! ```
 //! use journal::{Event, Store};
@@ -17,14 +20,20 @@
 //! ```
 
 mod ending;
+mod error;
 mod event;
+mod lock;
+mod log;
 mod store;
 mod trace;
 
 pub use ending::{Budget, Ending};
+pub use error::Error;
 pub use event::{
     Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, Mode, ModelInfo, Record, Role, Totals, TreeWay,
     VERSION, schema,
 };
-pub use store::{Error, Filter, Journal, Observer, SessionLock, Store, Summary, TreeLock};
+pub use lock::LockFile;
+pub use log::{Log, Versioned};
+pub use store::{Filter, Journal, Observer, SessionLock, Store, Summary, TreeLock};
 pub use trace::{Step, Trace, uninterrupted};

@@ -1,6 +1,8 @@
-//! How a server is reached: time limits, extra headers, certificates, a proxy, and what earlier runs learned about it.
+//! How to reach a server: timeouts, extra headers, certificates, a proxy, and what earlier runs
+//! learned about it.
 //!
-//! Everything in here comes from the user. Headers and certificates go to the server that was named, and nowhere else.
+//! All of it comes from the user. Headers and client certificates go only to the server that the
+//! user named.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,39 +13,39 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use crate::memory::Memory;
 use crate::{Error, Secret, Timeouts, host};
 
-/// How to reach a server. The default is what suits the host, without anything extra.
+/// How to reach a server. The default is the usual timeouts for the host, and nothing else.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
-    /// The limit for connecting, in place of the usual one.
+    /// Overrides the timeout for connecting.
     pub connect: Option<Duration>,
-    /// The limit for the first piece of an answer, in place of the usual one.
+    /// Overrides the timeout for the first piece of an answer.
     pub first_byte: Option<Duration>,
-    /// The limit for silence in the middle of an answer, in place of the usual one.
+    /// Overrides the timeout for silence in the middle of an answer.
     pub idle: Option<Duration>,
     /// Extra headers: names and values.
     pub headers: Vec<(String, Secret)>,
-    /// Certificates of authorities to trust beside the system's, as PEM.
+    /// PEM certificates of authorities to trust, in addition to the system's.
     pub authorities: Option<Vec<u8>>,
-    /// The client's own certificate and its key, as PEM.
+    /// The client certificate and its key, as PEM.
     pub certificate: Option<Secret>,
-    /// The proxy, in place of the one that the environment names.
+    /// The proxy; overrides the environment.
     pub proxy: Option<Proxy>,
-    /// Where what was learned about servers is kept.
+    /// What earlier runs learned about servers.
     pub memory: Memory,
-    /// Who is told of a wait while a model is opened.
+    /// Receives a notice of each wait while a model is opened.
     pub notices: Notices,
 }
 
-/// A proxy, and the hosts that are reached without it.
+/// A proxy, and the hosts to reach directly.
 #[derive(Debug, Clone)]
 pub struct Proxy {
     /// `http://user:password@host:port`
     pub url: Secret,
-    /// As `NO_PROXY` lists them.
+    /// In the format of `NO_PROXY`.
     pub exceptions: Option<String>,
 }
 
-/// Receives one sentence for each wait before a model is open.
+/// A callback that receives a sentence about each wait while a model is opened.
 #[derive(Clone, Default)]
 pub struct Notices(Option<Tell>);
 
@@ -70,12 +72,12 @@ impl fmt::Debug for Notices {
 }
 
 impl Access {
-    /// The limits for a server.
+    /// The timeouts for a server.
     pub(crate) fn timeouts(&self, base: &str) -> Timeouts {
         self.over(Timeouts::for_base(base))
     }
 
-    /// The user's own limits in place of these.
+    /// These timeouts, with the user's overrides.
     pub(crate) fn over(&self, usual: Timeouts) -> Timeouts {
         Timeouts {
             connect: self.connect.unwrap_or(usual.connect),
@@ -84,8 +86,8 @@ impl Access {
         }
     }
 
-    /// The same without what is meant for one server only: for servers that nobody named.
-    pub(crate) fn for_strangers(&self) -> Self {
+    /// The same without headers and client certificate, for servers that the user did not name.
+    pub(crate) fn for_unnamed(&self) -> Self {
         Self { headers: Vec::new(), certificate: None, ..self.clone() }
     }
 
@@ -93,10 +95,9 @@ impl Access {
         let mut map = HeaderMap::new();
         for (name, value) in &self.headers {
             let bad = |what: &str| Error::Settings(format!("the header {name:?} has {what}"));
-            let key =
-                HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("a name that no header has"))?;
-            let mut value = HeaderValue::from_str(value.text())
-                .map_err(|_| bad("a value with characters that no header may have"))?;
+            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("an invalid name"))?;
+            let mut value =
+                HeaderValue::from_str(value.text()).map_err(|_| bad("an invalid character in its value"))?;
             value.set_sensitive(true);
             map.append(key, value);
         }
@@ -116,7 +117,7 @@ impl Access {
                     .map_err(|why| unreadable("the certificates of `ca_file`", crate::http::chain(&why)))?;
                 if authorities.is_empty() {
                     return Err(Error::Settings(String::from(
-                        "cannot use `ca_file`: it holds no certificate in PEM form",
+                        "cannot use `ca_file`: it contains no certificate in PEM form",
                     )));
                 }
                 builder = builder.tls_certs_merge(authorities);
@@ -150,7 +151,7 @@ impl Access {
         Ok(builder.proxy(made.no_proxy(exceptions)))
     }
 
-    /// What no message may repeat: header values, and the proxy's password.
+    /// Secrets that no message may contain: header values, and the proxy's password.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
         let proxy = self.proxy.iter().map(|proxy| host::user_of(proxy.url.text()));
         let password =

@@ -1,4 +1,4 @@
-//! From an HTTP response to a stream of what it means, with the time limits that hold while it is read.
+//! Turns an HTTP response into a stream of items, within time limits.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,46 +12,47 @@ use crate::frames::{Frame, Frames};
 use crate::http::{Waits, slow};
 use crate::{Delta, DeltaStream, End, EndReason, Error, Usage};
 
-/// How long a server may take to close a stream whose last content has come, before that is held to be its end.
+/// How long a server may take to close a stream after the answer is complete.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// How a server's frames read: the state of one answer.
+/// One server's protocol: the state of one answer.
 pub(crate) trait Protocol: Send + 'static {
-    /// What an answer consists of.
+    /// What an answer consists of: a delta, or the progress of a download.
     type Item: Send + 'static;
 
-    /// Reads one frame into items.
+    /// Decodes one frame into items.
     fn frame(&mut self, frame: Frame, out: &mut VecDeque<Self::Item>) -> Result<(), Error>;
 
-    /// Whether an item proves the normal end, so that the stream ends with it.
+    /// Whether an item proves normal completion and ends the stream.
     fn is_end(item: &Self::Item) -> bool;
 
-    /// Whether an item is content, so that the server has begun to answer.
+    /// Whether an item is content, which shows that the server has started to answer.
     fn is_content(_item: &Self::Item) -> bool {
         true
     }
 
-    /// The item that proves the normal end, if what came so far does so although the server has not ended the stream properly.
+    /// The item that ends the stream, if the answer is already complete although the server has not
+    /// said so.
     fn settled(&self) -> Option<Self::Item>;
 }
 
 struct Reader<B, P: Protocol> {
-    /// `None` when there is nothing more to read.
+    /// `None` at the end of the response.
     body: Option<B>,
     frames: Frames,
     protocol: P,
     ready: VecDeque<P::Item>,
-    /// What follows `ready`.
+    /// The error to return after `ready`.
     failed: Option<Error>,
     waits: Waits,
-    /// Whether any byte has come.
-    begun: bool,
-    /// Whether any content has come.
+    /// Whether any byte has arrived.
+    started: bool,
+    /// Whether any content has arrived.
     content: bool,
-    over: bool,
+    ended: bool,
 }
 
-/// The items of a response's `body`, read within these limits.
+/// Reads the items of a response's `body`, within time limits.
 pub(crate) fn items<P: Protocol>(
     body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin + 'static,
     waits: Waits,
@@ -64,9 +65,9 @@ pub(crate) fn items<P: Protocol>(
         ready: VecDeque::new(),
         failed: None,
         waits,
-        begun: false,
+        started: false,
         content: false,
-        over: false,
+        ended: false,
     };
     stream::unfold(reader, |mut reader| async move {
         let item = reader.next().await?;
@@ -84,19 +85,19 @@ where
             if let Some(item) = self.ready.pop_front() {
                 self.content |= P::is_content(&item);
                 if P::is_end(&item) {
-                    self.over = true;
+                    self.ended = true;
                     self.ready.clear();
                     self.failed = None;
-                    self.give_back();
+                    self.drain();
                 }
                 return Some(Ok(item));
             }
             if let Some(error) = self.failed.take() {
-                self.over = true;
+                self.ended = true;
                 self.body = None;
                 return Some(Err(error));
             }
-            if self.over {
+            if self.ended {
                 return None;
             }
             match self.frames.next_frame() {
@@ -121,42 +122,42 @@ where
         let idle = match self.protocol.settled() {
             Some(_) => CLOSING.min(self.waits.idle),
             None if self.content => self.waits.idle,
-            // Some servers send a head or comments at once and evaluate the prompt then.
+            // Some servers send headers or comments at once, and only then evaluate the prompt.
             None => self.waits.first_byte,
         };
-        let read = match self.begun {
+        let read = match self.started {
             false => timeout_at(self.waits.deadline, body.next()).await,
             true => timeout(idle, body.next()).await,
         };
         match read {
             Ok(Some(Ok(bytes))) => {
-                // An empty chunk is no byte.
-                self.begun |= !bytes.is_empty();
+                // An empty chunk carries no byte.
+                self.started |= !bytes.is_empty();
                 self.frames.push(&bytes);
             }
             Ok(None) => {
                 self.body = None;
                 self.frames.finish();
-                // What finishing uncovers is read first; then the missing body is found.
+                // The last frames come first; the next read then finds no body.
             }
             Ok(Some(Err(why))) => {
                 self.fail(Error::Transport(format!("the connection broke during the answer: {why}")));
             }
             Err(_) if !self.content && self.protocol.settled().is_none() => {
                 let seconds = self.waits.first_byte.as_secs_f64();
-                let why = format!("the server did not begin its answer within {seconds} s");
+                let why = format!("the server did not start its answer within {seconds} s");
                 self.fail(slow(why, self.waits.patient));
             }
             Err(_) => {
                 let seconds = idle.as_secs_f64();
                 self.fail(Error::Timeout(format!(
-                    "the server fell silent for {seconds} s in the middle of the answer"
+                    "the server sent nothing for {seconds} s in the middle of the answer"
                 )));
             }
         }
     }
 
-    /// An error, unless the answer was complete without what is missing.
+    /// Ends with an error, unless the answer is already complete.
     fn fail(&mut self, error: Error) {
         match self.protocol.settled() {
             Some(end) => self.ready.push_back(end),
@@ -164,25 +165,26 @@ where
         }
     }
 
-    /// Reads the little that follows the end, so that the connection can serve the next request.
-    fn give_back(&mut self) {
+    /// Reads what little follows the end, so that the connection can serve the next request.
+    fn drain(&mut self) {
         if let Some(mut body) = self.body.take() {
             tokio::spawn(timeout(CLOSING, async move { while let Some(Ok(_)) = body.next().await {} }));
         }
     }
 }
 
-/// How many pieces of text a server may send for each token it was allowed to generate. A piece is a token or more with every server we know; proxies that
-/// cut tokens up do not cut them smaller than into letters.
+/// How many pieces of text a server may send per token of the limit. With every known server a
+/// piece is at least one token; proxies that split tokens split them no smaller than letters.
 const PIECES_PER_TOKEN: u64 = 8;
 
-/// Ends an answer, as one that reached its limit, whose server goes on far beyond the limit it was given.
+/// Ends an answer that runs far beyond the limit the server was given, as if it had stopped at that
+/// limit.
 pub(crate) fn bounded(
     deltas: impl Stream<Item = Result<Delta, Error>> + Send + 'static,
     max_tokens: u32,
 ) -> DeltaStream {
     let most = u64::from(max_tokens) * PIECES_PER_TOKEN;
-    let (mut pieces, mut usage, mut over) = (0, Usage::default(), false);
+    let (mut pieces, mut usage, mut ended) = (0, Usage::default(), false);
     Box::pin(
         deltas
             .map(move |delta| {
@@ -194,10 +196,10 @@ pub(crate) fn bounded(
                 if pieces > most { Ok(Delta::End(End { reason: EndReason::Length, usage })) } else { delta }
             })
             .take_while(move |delta| {
-                // The end is the last thing that comes; dropping the rest closes the connection.
-                let go_on = !over;
-                over = matches!(delta, Ok(Delta::End(_)));
-                std::future::ready(go_on)
+                // Nothing follows the end; dropping the rest closes the connection.
+                let take = !ended;
+                ended = matches!(delta, Ok(Delta::End(_)));
+                std::future::ready(take)
             }),
     )
 }
@@ -207,7 +209,7 @@ pub(crate) fn bounded(
 pub struct Answer {
     /// Visible text.
     pub text: String,
-    /// Reasoning, empty if there was none.
+    /// Reasoning; empty if there was none.
     pub thinking: String,
     /// Native tool calls: name and arguments.
     pub calls: Vec<(String, Value)>,
@@ -215,15 +217,16 @@ pub struct Answer {
     pub end: End,
 }
 
-/// Waits for the first piece of an answer, and gives the whole answer back with the error that it begins with, if it does: a refusal
-/// inside a response of status 200 is met before anything was passed on.
-pub(crate) async fn peeked(mut deltas: DeltaStream) -> (Option<Error>, DeltaStream) {
+/// Waits for the first item of an answer and returns the whole answer, with a copy of the error it
+/// starts with, if any. This finds a refusal in a response of status 200 before any item reaches
+/// the caller.
+pub(crate) async fn peek(mut deltas: DeltaStream) -> (Option<Error>, DeltaStream) {
     let first = deltas.next().await;
     let failed = first.as_ref().and_then(|first| first.as_ref().err().cloned());
     (failed, Box::pin(stream::iter(first).chain(deltas)))
 }
 
-/// Whether a piece is content: text, thoughts, a call, or the end.
+/// Whether a delta is content: text, reasoning, a tool call, or the end.
 pub(crate) fn is_content(delta: &Delta) -> bool {
     !matches!(delta, Delta::Progress { .. } | Delta::Usage(_))
 }
@@ -243,7 +246,7 @@ pub async fn collect(mut deltas: DeltaStream) -> Result<Answer, Error> {
             Delta::End(end) => return Ok(Answer { text, thinking, calls, end }),
         }
     }
-    Err(Error::Transport(String::from("the answer stopped without an end")))
+    Err(Error::Transport(String::from("the answer ended without proof of completion")))
 }
 
 #[cfg(test)]
@@ -251,7 +254,8 @@ mod tests {
     use super::*;
     use tokio::time::Instant;
 
-    /// Every frame is a text, except for `"end"`; `"settle"` proves the end without being it.
+    /// Every frame is text, except `"end"`, and `"settle"`, which makes the answer complete without
+    /// ending it.
     #[derive(Default)]
     struct Plain {
         settled: bool,
@@ -283,7 +287,7 @@ mod tests {
         }
     }
 
-    /// Plays pieces after pauses, in the test's own time, then stays silent or ends.
+    /// Plays pieces after pauses in simulated time, then stays silent or ends.
     async fn play(pieces: &[(u64, &str)], silent: bool) -> Vec<Result<Delta, Error>> {
         let pieces: Vec<_> =
             pieces.iter().map(|(pause, text)| (*pause, Bytes::from(text.to_string()))).collect();
@@ -304,13 +308,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_byte_and_the_silence_after_it_have_their_own_limits() {
+    async fn the_first_byte_and_later_silence_have_separate_limits() {
         assert!(matches!(
             &play(&[(599, ": loading\n\n"), (299, "data: [\"end\"]\n\n")], true).await[..],
             [Ok(Delta::End(_))]
         ));
         assert!(matches!(&play(&[(601, "[1]\n")], true).await[..], [Err(Error::Slow(_))]));
-        // A head or a comment is no answer yet: the prompt may still be under evaluation.
+        // After headers or a comment, the server may still be evaluating the prompt.
         assert!(matches!(
             &play(&[(1, ": hello\n\n"), (599, "data: [\"end\"]\n\n")], true).await[..],
             [Ok(Delta::End(_))]
@@ -326,47 +330,50 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn comments_and_blank_lines_are_life() {
+    async fn comments_and_blank_lines_reset_the_idle_timeout() {
         let pieces = [(290, ":\n\n"), (290, "\n"), (290, ": x\n"), (290, "data: [\"end\"]\n\n")];
         assert!(matches!(&play(&pieces, true).await[..], [Ok(Delta::End(_))]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn there_is_no_limit_in_all() {
+    async fn there_is_no_total_timeout() {
         let long: Vec<_> = (0..100).map(|_| (299, "[1]\n")).chain([(1, "[\"end\"]\n")]).collect();
         assert_eq!(play(&long, true).await.len(), 101);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_trickle_of_one_byte_a_second_is_an_answer() {
+    async fn one_byte_per_second_is_enough() {
         let text = format!("[\"{}\"]\n[\"end\"]\n", "slow ".repeat(400));
         let letters: Vec<(u64, &str)> = (0..text.len()).map(|at| (1, &text[at..=at])).collect();
         assert!(matches!(&play(&letters, true).await[..], [Ok(Delta::Text(_)), Ok(Delta::End(_))]));
     }
 
     #[tokio::test]
-    async fn a_server_that_goes_on_far_beyond_the_limit_is_ended_as_by_the_limit() {
+    async fn an_answer_far_beyond_its_limit_ends_as_if_at_the_limit() {
         let endless = stream::iter((0_u32..).map(|n| Ok(Delta::Text(n.to_string()))));
         let answer = collect(bounded(endless, 10)).await.unwrap();
         assert_eq!(answer.end.reason, EndReason::Length);
         assert!(answer.text.ends_with("7879"), "80 pieces: {}", answer.text);
         let whole = stream::iter([Ok(Delta::Text(String::from("x"))), Ok(end())]);
         let all: Vec<_> = bounded(whole, 10).collect().await;
-        assert_eq!(all.len(), 2, "nothing is lost of others: {all:?}");
+        assert_eq!(all.len(), 2, "other answers lose nothing: {all:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_proved_its_end_is_complete_however_the_stream_ends() {
+    async fn a_complete_answer_stays_complete_however_the_stream_ends() {
         let settled = (1, "[\"settle\"]\n");
         assert!(matches!(&play(&[settled], false).await[..], [Ok(Delta::End(_))]));
         assert!(matches!(&play(&[settled, (1, "broken")], false).await[..], [Ok(Delta::End(_))]));
         let before = Instant::now();
         assert!(matches!(&play(&[settled], true).await[..], [Ok(Delta::End(_))]));
-        assert!(before.elapsed() < Duration::from_secs(10), "a server that stays open is not waited for");
+        assert!(
+            before.elapsed() < Duration::from_secs(10),
+            "a server that keeps the connection open is not waited for"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_that_proof_an_end_is_a_failure_and_what_came_before_it_is_kept() {
+    async fn an_incomplete_answer_keeps_its_items_and_ends_with_an_error() {
         for pieces in [&[(1, "[1]\n")][..], &[(1, "[1]\n"), (1, "broken")]] {
             assert!(
                 matches!(&play(pieces, false).await[..], [Ok(Delta::Text(_)), Err(Error::Transport(_))]),

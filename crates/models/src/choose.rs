@@ -1,6 +1,6 @@
-//! Which model: what `--model` says, or, with nothing said, what is there.
+//! Chooses and opens a model: the one that `--model` names, or else one that is available.
 //!
-//! Nothing here reads the environment: the program passes in what it found as [`Surroundings`].
+//! Nothing here reads the environment; the program passes in what it found as [`Surroundings`].
 
 mod look;
 
@@ -29,7 +29,8 @@ pub enum Choice {
     OpenAi(Option<String>),
     /// `replay:FILE`
     Replay(PathBuf),
-    /// A bare name: with a base URL a model there, else one that Ollama has, else one of DeepSeek's.
+    /// A bare name: a model at the base URL if one is given, else in Ollama, else on DeepSeek's
+    /// platform.
     Bare(String),
 }
 
@@ -77,7 +78,7 @@ impl fmt::Display for Choice {
     }
 }
 
-/// What the program read from flags and environment.
+/// What the program read from flags, settings and environment.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
     /// `OLLAMA_HOST`
@@ -88,37 +89,38 @@ pub struct Surroundings {
     pub deepseek_key: Option<Secret>,
     /// `OPENAI_API_KEY`
     pub openai_key: Option<Secret>,
-    /// A key from the user's own file or command, for the server that is named, of whatever kind. The variables of one provider win over it
-    /// on that provider's servers.
+    /// A key from the user's file or command, for the server that the user names, of any kind. On a
+    /// provider's own servers, that provider's variable takes precedence.
     pub own_key: Option<Secret>,
     /// `--base-url`
     pub base_url: Option<String>,
-    /// The window wanted, in tokens.
+    /// The requested context window, in tokens.
     pub window: Option<u64>,
     /// Thinking.
     pub think: Think,
-    /// How servers are reached.
+    /// How to reach servers.
     pub access: Access,
-    /// Whether Ollama is to load the model at once.
+    /// Whether Ollama should load the model at once.
     pub preload: bool,
 }
 
-/// An opened model, and one line that says which it is and why.
+/// An opened model, and one line that says which and why.
 pub struct Chosen {
     /// The model.
     pub model: Box<dyn Model>,
     /// Such as `ollama:qwen2.5-coder:7b (already loaded)`.
     pub why: String,
-    /// Sentences about settings that the model cannot follow, and what is done instead.
+    /// Sentences about settings that the model does not support, and what happens instead.
     pub warnings: Vec<String>,
 }
 
-/// Opens the model of `choice`, or of what is there. A server that is busy or still loading its model is waited for, as [`Policy`] says.
+/// Opens the model that `choice` names, or an available one. Waits for a server that is busy or
+/// still loading its model, as [`Policy`] decides.
 ///
 /// # Errors
-/// Whatever opening it met; [`Error::Refused`] with what to do when nothing was found.
+/// The error of opening the model; [`Error::Refused`], with what to do, if no model was found.
 pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chosen, Error> {
-    // Agents that were refused together shall not come back together.
+    // Agents that were refused together must not retry together.
     let policy = Policy { seed: u64::from(std::process::id()), ..Policy::default() };
     let mut attempt = 0;
     loop {
@@ -144,7 +146,7 @@ pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
 async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chosen, Error> {
     let Some(choice) = choice else {
         return match &around.base_url {
-            Some(base) => openai(base, None, around, "the base URL was given").await,
+            Some(base) => openai(base, None, around, "from the base URL").await,
             None => look::look(around).await,
         };
     };
@@ -159,13 +161,14 @@ async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
         },
         Choice::Replay(path) => replay(path).await,
         Choice::Bare(name) => match &around.base_url {
-            Some(base) => openai(base, Some(name.clone()), around, "at the base URL given").await,
+            Some(base) => openai(base, Some(name.clone()), around, "at the base URL").await,
             None => bare(name, around).await,
         },
     }
 }
 
-/// A bare name: Ollama's if it has it, else DeepSeek's if that is how its models are called and there is a key.
+/// Opens a bare name: Ollama's model if it has one, else DeepSeek's if the name looks like one of
+/// its models and there is a key.
 async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     let error = match ollama(name, around, "Ollama has it").await {
         Ok(chosen) => return Ok(chosen),
@@ -186,19 +189,21 @@ async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     Err(error)
 }
 
-/// The surroundings for a server that nobody named: what was given for another one is not shown to it.
+/// The surroundings for a server that the user did not name: without the secrets meant for another
+/// one.
 fn unnamed(around: &Surroundings) -> Surroundings {
-    Surroundings { own_key: None, access: around.access.for_strangers(), ..around.clone() }
+    Surroundings { own_key: None, access: around.access.for_unnamed(), ..around.clone() }
 }
 
-/// The model to take from Ollama's disk: one made for code before others, of those the largest file that a usual machine runs.
+/// The preferred model of those on Ollama's disk: coding models first, then the largest that a
+/// typical machine can run.
 fn preferred(models: &[LocalModel]) -> Option<&LocalModel> {
-    /// Larger models exist on disks, but rarely in the memory that is free.
-    const USUAL: u64 = 24 << 30;
+    /// Larger models are often on disk, but rarely fit in free memory.
+    const LARGEST: u64 = 24 << 30;
     let rank = |model: &&LocalModel| {
         let name = model.name.to_lowercase();
         let coder = ["coder", "codestral", "devstral", "code"].iter().any(|word| name.contains(word));
-        let size = if model.size <= USUAL { model.size } else { 0 };
+        let size = if model.size <= LARGEST { model.size } else { 0 };
         (coder, !model.remote, size)
     };
     models.iter().filter(|model| !model.name.contains("embed")).max_by_key(rank)
@@ -209,19 +214,19 @@ fn ollama_server(around: &Surroundings) -> Result<Server, Error> {
     Server::new(&base, ollama_key(around), &around.access)
 }
 
-/// The key for Ollama: a key for the named server goes there only if an address was named.
+/// The key for Ollama. A key for the named server counts only if the user named an address.
 fn ollama_key(around: &Surroundings) -> Option<&Secret> {
     let named = around.base_url.is_some() || around.ollama_host.is_some();
     around.ollama_key.as_ref().or(around.own_key.as_ref().filter(|_| named))
 }
 
 async fn ollama(name: &str, around: &Surroundings, why: &str) -> Result<Chosen, Error> {
-    // A base URL may also name an Ollama.
+    // A base URL may also point to an Ollama.
     let named = around.base_url.as_deref().or(around.ollama_host.as_deref());
     let base = host::ollama_base(&host::root(named.unwrap_or_default()));
     let key = ollama_key(around).cloned();
     match native(&base, name, key.clone(), around, why).await {
-        // A cloud model needs no daemon where there is a key.
+        // With a key, a cloud model needs no local daemon.
         Err(Error::Transport(_)) if named.is_none() && is_cloud_name(name) && key.is_some() => {
             let base = host::ollama_base(OLLAMA_CLOUD);
             native(&base, name, key, around, &format!("{why}; no Ollama runs here")).await
@@ -271,7 +276,7 @@ async fn deepseek(name: Option<String>, around: &Surroundings, why: &str) -> Res
 
 async fn openai(base: &str, name: Option<String>, around: &Surroundings, why: &str) -> Result<Chosen, Error> {
     let base = host::openai_base(base);
-    // DeepSeek's key goes to DeepSeek only.
+    // DeepSeek's key goes only to DeepSeek.
     let own = around.own_key.clone().or_else(|| around.openai_key.clone());
     let key = match host::host_of(&base).as_str() {
         "api.deepseek.com" => around.deepseek_key.clone().or(own),
@@ -325,7 +330,7 @@ async fn endpoint(
                     running.or_else(|| preferred(&on_disk).map(|model| model.name.clone())).ok_or_else(
                         || Error::MissingModel {
                             message: format!(
-                                "Ollama at {} has no models: get one with `agent models pull qwen2.5-coder:7b`",
+                                "Ollama at {} has no models; download one with `agent models pull qwen2.5-coder:7b`",
                                 host::shown(&base)
                             ),
                             available: Vec::new(),
@@ -343,7 +348,7 @@ async fn replay(path: &std::path::Path) -> Result<Chosen, Error> {
     let name = path.display().to_string();
     let text = tokio::fs::read_to_string(path)
         .await
-        .map_err(|why| Error::Settings(format!("the recording {name} cannot be read: {why}")))?;
+        .map_err(|why| Error::Settings(format!("cannot read the recording {name}: {why}")))?;
     let model = Replay::from_jsonl(&text, &name)?;
     let why = format!("replay:{name} ({} recorded turns)", model.remaining());
     Ok(Chosen { model: Box::new(model), why, warnings: Vec::new() })
@@ -354,7 +359,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_is_named_in_five_ways() {
+    fn every_form_of_a_model_name_is_parsed_and_printed() {
         for (text, choice) in [
             ("ollama:a/b:7b", Choice::Ollama(String::from("a/b:7b"))),
             ("deepseek:deepseek-flash", Choice::DeepSeek(Some(String::from("deepseek-flash")))),
@@ -372,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn models_for_code_come_first_and_embeddings_never() {
+    fn coding_models_come_first_and_embedding_models_never() {
         let model = |name: &str, size: u64| LocalModel {
             name: name.to_owned(),
             size: size << 30,

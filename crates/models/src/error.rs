@@ -1,72 +1,72 @@
-//! What can go wrong between us and a model server, and what to do about it.
+//! Errors of requests to model servers, and whether to retry them.
 
-/// Whether the same request may be sent again.
+/// Whether to send the same request again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// Yes, after a pause (the server's own delay in seconds, where it named one).
+    /// Yes, after a pause; the server's own delay in seconds, where it names one.
     After(Option<u64>),
-    /// Not before the conversation has been made shorter.
+    /// Only after the conversation has been compacted.
     Compact,
-    /// Never: a person has to change something.
+    /// Never: the user has to change something.
     Never,
 }
 
-/// A failed request. The text says what happened and, where we know it, what to do next.
+/// A failed request. The text says what happened and, where known, what to do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// No connection, or it broke before the answer was complete.
+    /// No connection, or it failed before the answer was complete.
     #[error("{0}")]
     Transport(String),
-    /// The server said it is busy, loading or failing (408, 429, 5xx).
+    /// The server reports that it is busy or failing (408, 429, 5xx).
     #[error("{message}")]
     Unavailable {
-        /// What it said.
+        /// The server's message.
         message: String,
-        /// Seconds it asked us to wait.
+        /// Seconds to wait, if the server asks for a delay.
         retry_after: Option<u64>,
     },
-    /// The server is there, but still loading its model, which takes minutes for a large one.
+    /// The server is running but still loading its model, which takes minutes for a large one.
     #[error("{0}")]
     Loading(String),
-    /// The prompt is longer than the window.
+    /// The prompt is longer than the context window.
     #[error("{message}")]
     Overflow {
-        /// What the server said.
+        /// The server's message.
         message: String,
-        /// The prompt's tokens, where told.
+        /// The prompt's tokens, where the server reports them.
         prompt_tokens: Option<u64>,
-        /// The window, where told.
+        /// The window, where the server reports it.
         window: Option<u64>,
     },
-    /// Nothing came for longer than the first-byte or idle limit.
+    /// Nothing arrived within the first-byte or idle timeout.
     #[error("{0}")]
     Timeout(String),
-    /// A server of one's own did not begin its answer within the first-byte limit. It may still be loading or evaluating, and the same
-    /// request again would only start that over.
+    /// A local server did not start its answer within the first-byte timeout. It may still be
+    /// loading or evaluating, and a retry would only start that over.
     #[error("{0}")]
     Slow(String),
-    /// The model is not there.
+    /// The server does not have the model.
     #[error("{message}")]
     MissingModel {
         /// What to tell the user.
         message: String,
-        /// Models that are there.
+        /// Models that the server has.
         available: Vec<String>,
     },
-    /// The server refused the request for good (400, 402, 422), or cannot be trusted (its certificate).
+    /// The server refused the request for good (400, 402, 422), or its certificate is not trusted.
     #[error("{0}")]
     Refused(String),
-    /// A setting cannot be used as it is: an address (404, 405, a redirect), a key (401, 403) or a name. A person has to change it, so a
-    /// program's exit code should not be the one that says "try again later".
+    /// A setting is wrong: an address (404, 405, a redirect), a key (401, 403) or a name. The user
+    /// has to change it, so the exit code of a program should not suggest trying again later.
     #[error("{0}")]
     Settings(String),
-    /// The answer is not what the protocol says (a line too long, not JSON).
+    /// The answer violates the protocol: a line is too long or is not JSON.
     #[error("{0}")]
     Protocol(String),
 }
 
 impl Error {
-    /// Whether and when to try again: the one place that decides it.
+    /// Whether and when to retry. This is the only place that decides it.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {

@@ -1,7 +1,9 @@
-//! What a server says when it refuses, and what that means for us: one reading for all of them.
+//! Reads the error responses of all servers and turns them into [`Error`]s.
 //!
-//! Bodies differ: `{"error":"text"}`, `{"error":{"message":…,"code":…}}`, the second as a string inside the first, plain text, HTML, nothing
-//! (wire reference 1.7, 2.6, 3.3). The statuses and overflow phrases are those of 1.7, 2.6 and 6.7.
+//! Bodies differ: `{"error":"text"}`, `{"error":{"message":…,"code":…}}`, the second as a string
+//! inside the first, plain text, HTML, or nothing. Sources of statuses and phrases:
+//! docs/model-apis.md#ollama-errors, docs/model-apis.md#openai-errors,
+//! docs/model-apis.md#deepseek-errors and docs/model-apis.md#llama-server.
 
 use serde_json::Value;
 
@@ -13,9 +15,10 @@ const MAX_MESSAGE: usize = 600;
 /// How deep JSON may be wrapped in error strings.
 const MAX_WRAPS: usize = 4;
 
-/// What a refusal says that says nothing.
+/// The reason of an error response without one.
 const NO_REASON: &str = "no reason given";
 
+/// Phrases of a prompt that exceeds the context window.
 const OVERFLOW: [&str; 8] = [
     "exceed_context_size",
     "exceeds the available context",
@@ -27,7 +30,7 @@ const OVERFLOW: [&str; 8] = [
     "too many tokens",
 ];
 
-/// Words of a 429 that no waiting helps: the account is at its end.
+/// Phrases of a 429 that waiting does not help: the account's quota is used up.
 const USED_UP: [&str; 8] = [
     "insufficient_quota",
     "exceeded your current quota",
@@ -39,7 +42,7 @@ const USED_UP: [&str; 8] = [
     "usage limit", // Ollama's cloud, by the hour or the week
 ];
 
-/// Words of a chat template that failed while it was rendered.
+/// Phrases of a chat template that failed to render.
 const TEMPLATE: [&str; 8] = [
     "jinja",
     "chat template",
@@ -51,17 +54,17 @@ const TEMPLATE: [&str; 8] = [
     "rendering prompt",
 ];
 
-/// What the body of a failure says.
+/// The body of an error response.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Body {
-    /// The innermost message; empty when there was none.
+    /// The innermost message; empty if there is none.
     pub(crate) message: String,
-    /// `type` and `code`, for recognising overflow.
+    /// `type` and `code`, to detect an overflow.
     pub(crate) kind: String,
     prompt_tokens: Option<u64>,
     window: Option<u64>,
     signin_url: Option<String>,
-    /// The status named in the body, for errors inside a 200.
+    /// The status in the body, for errors inside a response of status 200.
     code: Option<u16>,
 }
 
@@ -73,7 +76,7 @@ impl Body {
         }
     }
 
-    /// Reads an error object, or the object that has it under `error`.
+    /// Reads an error object, or an object with one under `error`.
     pub(crate) fn from_json(value: &Value) -> Self {
         let mut body = Self::default();
         body.fill(value, 0);
@@ -107,7 +110,8 @@ impl Body {
                     _ => self.message = shorten(&value.to_string()),
                 }
             }
-            // Google's layer wraps the object in a list; FastAPI lists its complaints, and those stay whole.
+            // Google's layer wraps the object in a list. A list from FastAPI holds several
+            // complaints and stays as it is.
             Value::Array(list) if list.first().is_some_and(|first| first.get("error").is_some()) => {
                 if let Some(first) = list.first() {
                     self.fill(first, depth + 1);
@@ -124,10 +128,10 @@ impl Body {
     }
 
     pub(crate) fn is_template(&self) -> bool {
-        // A field of this name may be refused without any template failing.
+        // A server may refuse the field of this name without any template failing.
         let text = self.message.to_lowercase().replace("chat_template_kwargs", "");
         TEMPLATE.iter().any(|phrase| text.contains(phrase))
-            // llama.cpp's engine: "… at row 12, column 40".
+            // llama.cpp's template engine: "… at row 12, column 40".
             || (text.contains("at row ") && text.contains(", column "))
     }
 
@@ -145,7 +149,7 @@ impl Body {
         }
     }
 
-    /// The meaning of an error that arrived inside a stream that had begun with status 200.
+    /// The error for one that arrives inside a stream of status 200.
     pub(crate) fn mid_stream(self) -> Error {
         if self.is_overflow() {
             return self.overflow();
@@ -166,7 +170,7 @@ impl Body {
     }
 }
 
-/// A request that failed: with a status, or before there was one.
+/// A failed request, with a status or before there was one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Failure {
     /// The server answered with an error status.
@@ -219,9 +223,9 @@ impl From<Failure> for Error {
         let refused = |hint: &str| Error::Refused(because(hint));
         let settings = |hint: &str| Error::Settings(because(hint));
         match status {
-            // The server counted before it tried: it will count the same next time.
+            // The server computed this before trying and would compute the same again.
             500 if said.contains("requires more system memory") => {
-                refused("; take a smaller model or window")
+                refused("; choose a smaller model or window")
             }
             401 => match body.signin_url {
                 Some(url) => settings(&format!("; sign in at {url} or with `ollama signin`")),
@@ -233,13 +237,13 @@ impl From<Failure> for Error {
             429 if used_up => refused("; the account's quota is used up: check its plan and billing"),
             402 => refused("; the account has no balance left"),
             403 if said == NO_REASON => settings(
-                "; a server bound to loopback refuses foreign host names: reach it as 127.0.0.1 or set OLLAMA_HOST on both sides",
+                "; a server bound to loopback refuses other host names: use 127.0.0.1, or set OLLAMA_HOST on both sides",
             ),
-            403 => settings("; check the API key and what it is allowed"),
+            403 => settings("; check the API key and its permissions"),
             404 if said.to_lowercase().contains("model") => {
                 Error::MissingModel { message: said, available: Vec::new() }
             }
-            404 | 405 => settings("; check the address, its path too"),
+            404 | 405 => settings("; check the address and its path"),
             407 => settings(&format!("; {}", crate::http::PROXY_CREDENTIALS)),
             503 if said.to_lowercase().contains("loading model") => Error::Loading(because("")),
             408 | 429 | 499 | 500 | 502..=599 => {
@@ -250,7 +254,7 @@ impl From<Failure> for Error {
     }
 }
 
-/// What to do about a chat template that fails.
+/// Adds what to do about a chat template that fails.
 fn template(said: &str) -> String {
     format!(
         "{said}; the model's chat template cannot render the conversation: start the server with another template, or \
@@ -258,7 +262,8 @@ fn template(said: &str) -> String {
     )
 }
 
-/// The seconds that a message asks to wait: "Please try again in 1.2s", "retry in 34.07s", "in 500ms".
+/// The delay in seconds that a message asks for: "Please try again in 1.2s", "retry in 34.07s", "in
+/// 500ms".
 fn asked_in(message: &str) -> Option<u64> {
     let text = message.to_lowercase();
     let after = text.split_once("try again in ").or_else(|| text.split_once("retry in "))?.1;
@@ -276,7 +281,7 @@ fn asked_in(message: &str) -> Option<u64> {
     Some((number * factor).ceil() as u64)
 }
 
-/// One line, bounded.
+/// The text on one line, truncated.
 fn shorten(text: &str) -> String {
     let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some((at, _)) = line.char_indices().nth(MAX_MESSAGE) {
@@ -302,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overflow_is_recognised_in_every_wording_and_wrapping() {
+    fn an_overflow_is_detected_in_every_wording_and_wrapping() {
         let wrapped = r#"{"error":"{\"error\":{\"code\":400,\"message\":\"request (750 tokens) exceeds the available context size (256 tokens), try increasing it\",\"type\":\"exceed_context_size_error\",\"n_prompt_tokens\":750,\"n_ctx\":256}}"}"#;
         let Error::Overflow { message, prompt_tokens: Some(750), window: Some(256) } = error(400, wrapped)
         else {
@@ -343,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_may_stand_in_the_message_and_a_used_up_account_is_not_waited_for() {
+    fn a_delay_is_read_from_the_message_and_a_used_up_quota_is_final() {
         for (text, seconds) in [
             ("Rate limit reached. Please try again in 1.2s.", Some(2)),
             ("Please try again in 6m0s.", Some(360)),
@@ -358,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_fails_is_not_asked_again() {
+    fn a_failing_template_is_not_retried() {
         let text = r#"{"error":{"code":500,"message":"Value is not callable: null at row 12, column 40"}}"#;
         assert!(matches!(error(500, text), Error::Refused(why) if why.contains("chat template")));
         let list = r#"[{"error":{"code":400,"message":"Developer instruction is not enabled"}}]"#;
@@ -366,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_say_what_to_do() {
+    fn error_messages_say_what_to_do() {
         let hint =
             error(401, r#"{"error":"unauthorized","signin_url":"https://ollama.com/connect"}"#).to_string();
         assert!(hint.contains("https://ollama.com/connect"), "{hint}");
@@ -376,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_inside_a_stream_is_read_by_the_code_it_carries() {
+    fn an_error_inside_a_stream_is_classified_by_its_code() {
         let body = |text: &str| Body::from_json(&serde_json::from_str(text).unwrap()).mid_stream();
         assert!(matches!(body(r#"{"error":"unexpected EOF"}"#), Error::Unavailable { .. }));
         assert!(matches!(body(r#"{"error":{"code":500,"message":"m"}}"#), Error::Unavailable { .. }));

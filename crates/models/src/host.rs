@@ -1,7 +1,9 @@
-//! Addresses of model servers: what the user or `OLLAMA_HOST` says, read into base URLs.
+//! Addresses of model servers: parses what the user or `OLLAMA_HOST` says into base URLs.
 //!
-//! Pure functions. The rules for `OLLAMA_HOST` are those of Ollama's own client (wire reference 1.2), so that both agree. An address may carry
-//! credentials, as `user:password@` or in a query: they are sent with each request, and [`shown`] is what people and journals see.
+//! Pure functions. `OLLAMA_HOST` follows the rules of Ollama's own client
+//! (docs/model-apis.md#ollama-address), so that both agree. An address may contain credentials, as
+//! `user:password@` or in a query. They go out with each request; [`shown`] removes them for people
+//! and journals.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,8 +11,8 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Ollama's default port.
 const OLLAMA_PORT: &str = "11434";
 
-/// The base URL that a value of `OLLAMA_HOST` means, without a trailing slash. Never fails: what cannot be a port is replaced by the
-/// scheme's default, as Ollama does.
+/// The base URL for a value of `OLLAMA_HOST`, without a trailing slash. Never fails: as in Ollama,
+/// the scheme's default replaces an invalid port.
 ///
 /// ```
 /// use models::host::ollama_base;
@@ -47,13 +49,13 @@ pub fn ollama_base(value: &str) -> String {
     format!("{scheme}://{user}{host}:{port}{slash}{path}{query}")
 }
 
-/// Splits off a query, with its `?`; a fragment is dropped.
+/// Splits off the query, including its `?`; drops a fragment.
 pub(crate) fn split_query(url: &str) -> (&str, &str) {
     let url = url.split('#').next().unwrap_or_default();
     url.split_at(url.find('?').unwrap_or(url.len()))
 }
 
-/// Splits off `user:password@`, with its `@`.
+/// Splits off `user:password@`, including its `@`.
 fn split_user(authority: &str) -> (&str, &str) {
     authority.split_at(authority.rfind('@').map_or(0, |at| at + 1))
 }
@@ -64,7 +66,7 @@ pub(crate) fn user_of(url: &str) -> &str {
     split_user(rest.split(['/', '?', '#']).next().unwrap_or_default()).0
 }
 
-/// A URL without what may be a secret: credentials, query and fragment.
+/// A URL without its possible secrets: credentials, query and fragment.
 ///
 /// ```
 /// use models::host::shown;
@@ -78,7 +80,7 @@ pub fn shown(url: &str) -> String {
     format!("{scheme}{}{path}", split_user(authority).1)
 }
 
-/// Splits `host:port`, `[v6]:port`, bare IPv6 and plain hosts; the host comes without brackets.
+/// Splits `host:port`, `[v6]:port`, bare IPv6 and plain hosts; the host has no brackets.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     if let Some(rest) = authority.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').unwrap_or((rest, ""));
@@ -90,8 +92,9 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The base URL of an OpenAI-compatible endpoint as given with `--base-url`: a scheme is added where it is missing (`http` for
-/// local hosts and wherever a port is named, else `https`), a pasted `/chat/completions` and slashes at the end are removed.
+/// The base URL of an OpenAI-compatible endpoint from `--base-url`. Adds a missing scheme (`http`
+/// for local hosts and explicit ports, else `https`) and removes a pasted `/chat/completions` and
+/// trailing slashes.
 ///
 /// ```
 /// use models::host::openai_base;
@@ -113,7 +116,7 @@ pub fn openai_base(value: &str) -> String {
     format!("{scheme}://{value}{query}")
 }
 
-/// A base URL without a trailing `/v1`: where a server's own, non-OpenAI paths are.
+/// A base URL without a trailing `/v1`: the root of a server's own, non-OpenAI paths.
 #[must_use]
 pub fn root(base: &str) -> Cow<'_, str> {
     let (base, query) = split_query(base);
@@ -122,7 +125,7 @@ pub fn root(base: &str) -> Cow<'_, str> {
     if query.is_empty() { Cow::Borrowed(root) } else { Cow::Owned(format!("{root}{query}")) }
 }
 
-/// The host of a URL, lower case and without brackets; empty if there is none.
+/// The host of a URL, in lower case and without brackets; empty if there is none.
 #[must_use]
 pub fn host_of(base: &str) -> String {
     let rest = base.split_once("://").map_or(base, |(_, rest)| rest);
@@ -130,7 +133,7 @@ pub fn host_of(base: &str) -> String {
     split_port(split_user(authority).1).0.to_ascii_lowercase()
 }
 
-/// Whether a URL leads to this machine, so that no proxy may be in between.
+/// Whether a URL points to this machine, so that no proxy is used.
 #[must_use]
 pub fn is_loopback(base: &str) -> bool {
     let host = host_of(base);
@@ -140,7 +143,8 @@ pub fn is_loopback(base: &str) -> bool {
     }
 }
 
-/// Whether a URL leads to this machine or its network: tokens there cost time and no money, and a model may have to be loaded first.
+/// Whether a URL points to this machine or its network, where tokens cost no money and a model may
+/// have to be loaded first.
 #[must_use]
 pub fn is_local(base: &str) -> bool {
     if is_loopback(base) {
@@ -153,7 +157,7 @@ pub fn is_local(base: &str) -> bool {
             address.is_private() || address.is_link_local() || carrier_grade
         }
         Ok(IpAddr::V6(address)) => address.is_unique_local() || address.is_unicast_link_local(),
-        // Single labels and these endings are not names of the public internet.
+        // Single labels and these suffixes are not public names.
         Err(_) => {
             !host.is_empty()
                 && (!host.contains('.')
@@ -167,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ollama_host_is_read_as_ollama_reads_it() {
+    fn ollama_host_is_parsed_as_ollama_parses_it() {
         for (value, base) in [
             ("", "http://127.0.0.1:11434"),
             ("  'gpu' ", "http://gpu:11434"),
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_url_may_be_given_loosely() {
+    fn a_base_url_may_be_incomplete() {
         for (value, base) in [
             ("http://127.0.0.1:8080/v1/", "http://127.0.0.1:8080/v1"),
             ("127.0.0.1:8080", "http://127.0.0.1:8080"),
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_secret_is_not_shown() {
+    fn possible_secrets_are_not_shown() {
         for (url, seen) in [
             ("http://h:1/v1", "http://h:1/v1"),
             ("http://u:p@h:1/v1?key=k", "http://h:1/v1"),
@@ -232,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_and_local_are_told_apart_from_the_rest() {
+    fn loopback_local_and_public_addresses_are_distinguished() {
         for url in [
             "http://127.0.0.1:1",
             "http://localhost/v1",

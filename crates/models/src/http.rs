@@ -1,11 +1,15 @@
-//! One HTTP connection policy for all servers: timeouts, proxies, TLS, keys, redirects, and what a failure means.
+//! One HTTP connection policy for all servers: timeouts, proxies, TLS, keys, redirects, and the
+//! meaning of failures.
 //!
-//! There is no total timeout, since a local model may take minutes for a good answer; instead connecting, the first byte and
-//! the silence between bytes are bounded (wire reference 6.1). Redirects are never followed, so a key cannot travel to another host.
+//! There is no total timeout, because a local model may take minutes for a good answer. Instead,
+//! connecting, the first byte and the silence between bytes have their own limits
+//! (docs/model-apis.md#client-policy). Redirects are never followed, so that a key cannot reach
+//! another host.
 //!
-//! Loopback addresses are reached directly. For the others the proxy of [`Access`] holds; without one reqwest follows `HTTP_PROXY`, `HTTPS_PROXY`,
-//! `ALL_PROXY` and `NO_PROXY`. A certificate is trusted if the system trusts it, if its issuer is in the file named by `SSL_CERT_FILE`, or
-//! if [`Access`] has its issuer.
+//! Loopback addresses are reached directly. Other addresses use the proxy of [`Access`]; without
+//! one, reqwest follows `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`. A certificate is
+//! trusted if the system trusts it, if its issuer is in the file that `SSL_CERT_FILE` names, or if
+//! [`Access`] has its issuer.
 
 use std::fmt;
 use std::pin::Pin;
@@ -25,31 +29,33 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::failure::{Body, Failure};
 use crate::{Access, Error, host, tls};
 
-/// The most of an error body or a metadata answer that is read, in bytes. `/api/show` carries whole licences and vocabularies.
+/// The largest error body or metadata response that is read, in bytes. `/api/show` contains whole
+/// licenses and vocabularies.
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
-/// How long an idle connection is kept for the next request. Servers one runs oneself close theirs after 5 s (uvicorn), and a request
-/// on a closing one fails.
+/// How long an idle connection to a local server is kept. uvicorn closes its connections after 5 s,
+/// and a request on a closing connection fails.
 const LOCAL_IDLE: Duration = Duration::from_secs(4);
 
-/// The same for hosted services, whose front ends wait a minute and more, and where a new connection costs several round trips.
+/// The same for hosted services, whose front ends wait a minute or more, and where a new connection
+/// costs several round trips.
 const REMOTE_IDLE: Duration = Duration::from_secs(45);
 
-/// The bytes of an answer as they come. Dropping it closes the connection.
+/// The bytes of an answer as they arrive. Dropping it closes the connection.
 pub(crate) type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 
-/// A key that `Debug` does not show.
+/// A secret that `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a key; surrounding white space, which no key has but files and shells add, is removed.
+    /// Wraps a key and trims surrounding white space, which files and shells add.
     #[must_use]
     pub fn new(key: &str) -> Self {
         Self(key.trim().to_owned())
     }
 
-    /// The key itself.
+    /// The secret itself.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0
@@ -65,18 +71,18 @@ impl fmt::Debug for Secret {
 /// How long to wait for a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For a connection.
+    /// For connecting.
     pub connect: Duration,
-    /// From the request to the first byte of the answer's body, and from there for any silence before its first content: model load and
-    /// prompt evaluation happen here.
+    /// From the request to the first byte of the body, and for any silence from there to the first
+    /// content. The server loads the model and evaluates the prompt in this time.
     pub first_byte: Duration,
-    /// Between two reads of the body, once there is content. Anything counts as life, comments too.
+    /// Between two reads of the body after the first content. Comments reset it too.
     pub idle: Duration,
 }
 
 impl Timeouts {
-    /// For a server on this machine or network: 10 s, 1800 s, 300 s. A model of 70 billion parameters that has to be loaded from a disk and
-    /// evaluates its prompt on a CPU takes more than ten minutes.
+    /// For a server on this machine or network: 10 s, 1800 s, 300 s. Loading a 70B model from disk
+    /// and evaluating a prompt on a CPU takes more than ten minutes.
     #[must_use]
     pub const fn local() -> Self {
         Self {
@@ -92,7 +98,7 @@ impl Timeouts {
         Self { first_byte: Duration::from_secs(300), ..Self::local() }
     }
 
-    /// What suits the host of `base`.
+    /// The timeouts for the host of `base`.
     #[must_use]
     pub fn for_base(base: &str) -> Self {
         if host::is_local(base) { Self::local() } else { Self::remote() }
@@ -103,18 +109,18 @@ impl Timeouts {
 #[derive(Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
-    /// Without a trailing slash, credentials and query: what messages show.
+    /// Without trailing slash, credentials and query, as messages show it.
     base: Arc<str>,
     /// `user:password@`, sent as basic authentication.
     user: Arc<str>,
     /// `?key=…`, sent with every request.
     query: Arc<str>,
     authorization: Option<HeaderValue>,
-    /// Headers of the user's own; they win over ours.
+    /// The user's headers; they override ours.
     headers: HeaderMap,
-    /// Whether the server is one's own, so that a long silence means work and not a fault.
+    /// Whether the server is local, so that a long silence means work, not a fault.
     pub(crate) patient: bool,
-    /// What no message may repeat.
+    /// Secrets that no message may contain.
     secrets: Arc<[String]>,
     pub(crate) timeouts: Timeouts,
 }
@@ -122,12 +128,13 @@ pub(crate) struct Http {
 impl Http {
     pub(crate) fn new(base: &str, key: Option<&Secret>, access: &Access) -> Result<Self, Error> {
         let timeouts = access.timeouts(base);
-        no_port_as_host(base)?;
+        reject_bare_port(base)?;
         let (plain, query) = host::split_query(base);
         let user = host::user_of(plain);
-        // Credentials in the address are meant for this very server, a key may have been set for all.
+        // Credentials in the address are for this server; a key may have been set for all servers.
         let authorization = key.filter(|_| user.is_empty()).map(bearer).transpose()?;
-        // `ollama` or a blank is what people give where any key will do: masking that would make messages unreadable.
+        // Where any key will do, people set `ollama` or the like. Masking that would make messages
+        // unreadable.
         let worth_masking = |secret: &&str| secret.len() >= 8;
         let key = key.map(|key| key.0.as_str());
         let password = user.trim_end_matches('@').split(':').next_back();
@@ -144,34 +151,35 @@ impl Http {
         builder = access.apply(base, builder)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         if base.starts_with("https:") {
-            // reqwest takes the provider from the process; one that the program installed before stays.
+            // reqwest uses the provider of the process. One that the program has installed stays.
             if rustls::crypto::CryptoProvider::get_default().is_none() {
                 let _ = Arc::unwrap_or_clone(provider).install_default();
             }
         } else {
-            // Without this reqwest reads the system's certificates, which takes longer than a local request.
+            // Without this, reqwest reads the system's certificates, which takes longer than a
+            // local request.
             let tls = rustls::ClientConfig::builder_with_provider(provider)
                 .with_safe_default_protocol_versions()
-                .map_err(|why| Error::Refused(format!("TLS could not be set up: {why}")))?
+                .map_err(|why| Error::Refused(format!("cannot set up TLS: {why}")))?
                 .with_root_certificates(rustls::RootCertStore::empty())
                 .with_no_client_auth();
             builder = builder.tls_backend_preconfigured(tls);
         }
         let client = builder
             .build()
-            .map_err(|why| Error::Refused(format!("the HTTP client could not be set up: {}", chain(&why))))?;
+            .map_err(|why| Error::Refused(format!("cannot set up the HTTP client: {}", chain(&why))))?;
         let shown = host::shown(base).trim_end_matches('/').into();
         let (user, query, patient) = (user.into(), query.into(), host::is_local(base));
         let headers = access.header_map()?;
         Ok(Self { client, base: shown, user, query, authorization, headers, patient, secrets, timeouts })
     }
 
-    /// The base as it may be shown.
+    /// The base URL, safe to show.
     pub(crate) fn base(&self) -> &str {
         &self.base
     }
 
-    /// Sends a request and returns the response with a successful status, and the time by which its first byte has to be there.
+    /// Sends a request. Returns a successful response and the deadline for its first byte.
     async fn send(
         &self,
         method: Method,
@@ -180,8 +188,8 @@ impl Http {
         first_byte: Duration,
     ) -> Result<(Response, Instant), Failure> {
         let deadline = Instant::now() + first_byte;
-        // No answer is to be compressed, also not by a proxy: it would hold back what is to be read at once.
-        let mut request = self.client.request(method, self.whole(url)).header(ACCEPT_ENCODING, "identity");
+        // Compression, also by a proxy, would delay chunks that should arrive at once.
+        let mut request = self.client.request(method, self.full(url)).header(ACCEPT_ENCODING, "identity");
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
@@ -204,19 +212,19 @@ impl Http {
             && !coding.eq_ignore_ascii_case("identity")
         {
             return Err(Failure::Other(Error::Refused(format!(
-                "{url} sent its answer compressed ({coding}) though that was not asked for: switch it off in the server or the proxy before it"
+                "{url} sent a compressed answer ({coding}) without being asked; turn compression off in the server or its proxy"
             ))));
         }
         Ok((response, deadline))
     }
 
-    /// A URL as it is sent, with what is not shown of it.
-    fn whole(&self, url: &str) -> String {
+    /// The URL to send a request to, including credentials and query.
+    fn full(&self, url: &str) -> String {
         let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
         format!("{scheme}{}{rest}{}", self.user, self.query)
     }
 
-    /// Sends a request whose answer is a stream.
+    /// Sends a request with a streamed answer.
     pub(crate) async fn post(&self, path: &str, body: Vec<u8>) -> Result<(ByteStream, Waits), Failure> {
         let Timeouts { first_byte, idle, .. } = self.timeouts;
         let sent = self.send(Method::POST, &self.url(path), Some(body), first_byte).await;
@@ -228,7 +236,7 @@ impl Http {
         Ok((Box::pin(response.bytes_stream().map_err(|why| root(&why.without_url()))), waits))
     }
 
-    /// A metadata request: the whole JSON answer within `limit`.
+    /// Sends a metadata request and reads the whole JSON answer within `limit`.
     pub(crate) async fn json(
         &self,
         method: Method,
@@ -240,7 +248,7 @@ impl Http {
             let (response, _) = self.send(method, url, body, limit).await?;
             let text = read(response).await.map_err(Failure::Other)?;
             let text = text.trim_ascii();
-            if text.is_empty() { Ok(Value::Null) } else { crate::ndjson::parse(text).map_err(Failure::Other) }
+            if text.is_empty() { Ok(Value::Null) } else { crate::frames::parse(text).map_err(Failure::Other) }
         };
         timeout(limit, answer).await.unwrap_or_else(|_| {
             let message = format!("{url} did not answer within {} s", limit.as_secs_f64());
@@ -256,7 +264,7 @@ impl Http {
         let base = &self.base;
         let why = why.without_url();
         if why.is_builder() {
-            return Error::Settings(format!("{base} is not a usable address: {}", chain(&why)));
+            return Error::Settings(format!("{base} is not a valid address: {}", chain(&why)));
         }
         if let Some(why) = tls::failure(&why) {
             return tls::meaning(base, why);
@@ -284,13 +292,13 @@ impl Http {
         let (status, headers) = (response.status(), response.headers());
         if status.is_redirection() {
             let target = header(headers, &LOCATION).map(host::shown);
-            let target = target.as_deref().unwrap_or("somewhere it does not say");
+            let target = target.as_deref().unwrap_or("an unnamed address");
             return Failure::Other(Error::Settings(format!(
-                "{url} redirects to {target}; redirects are not followed, so that no key goes astray: name the right address"
+                "{url} redirects to {target}; redirects are not followed, to protect the key: set the final address"
             )));
         }
         let retry_after = retry_after(headers, SystemTime::now());
-        // The status alone is worth reporting when the body does not come.
+        // Without a body, the status alone is still worth reporting.
         let body = timeout(Duration::from_secs(10), read(response));
         let body = body.await.ok().and_then(Result::ok).unwrap_or_default();
         let body = Box::new(Body::from_bytes(&self.masked(body)));
@@ -298,7 +306,7 @@ impl Http {
         Failure::Status { status: StatusCode::as_u16(&status), url: url.to_owned(), body, retry_after, keyed }
     }
 
-    /// A body without our secrets: some servers repeat the key they refuse.
+    /// A body without our secrets. Some servers repeat the key that they refuse.
     fn masked(&self, body: Vec<u8>) -> Vec<u8> {
         match std::str::from_utf8(&body) {
             Ok(text) if self.secrets.iter().any(|secret| text.contains(secret)) => self
@@ -311,35 +319,35 @@ impl Http {
     }
 }
 
-/// The limits under which an answer is read.
+/// The timeouts while an answer is read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waits {
-    /// By when its first byte has to be there.
+    /// The deadline for the first byte.
     pub(crate) deadline: Instant,
-    /// The longest silence before its first content.
+    /// The longest silence before the first content.
     pub(crate) first_byte: Duration,
     /// The longest silence after that.
     pub(crate) idle: Duration,
-    /// Whether the server is one's own.
+    /// Whether the server is local.
     pub(crate) patient: bool,
 }
 
-/// The error for an answer that did not begin in time.
+/// The error for an answer that did not start in time.
 pub(crate) fn slow(why: String, patient: bool) -> Error {
     if !patient {
         return Error::Timeout(why);
     }
     Error::Slow(format!(
-        "{why}: it may still be loading the model or evaluating the prompt, so the request is not repeated; \
+        "{why}; it may still be loading the model or evaluating the prompt, so the request is not retried: \
          allow more time with first_byte_seconds"
     ))
 }
 
-/// What to do when a proxy asks who is there.
-pub(crate) const PROXY_CREDENTIALS: &str = "the proxy wants credentials: set http://user:password@proxy in HTTP_PROXY, HTTPS_PROXY or your settings' `proxy`";
+/// What to do about a proxy that requires credentials.
+pub(crate) const PROXY_CREDENTIALS: &str = "the proxy requires credentials: set http://user:password@proxy in HTTP_PROXY, HTTPS_PROXY or your settings' `proxy`";
 
-/// Ollama's own programs read `11434` as a host, which nobody means.
-fn no_port_as_host(base: &str) -> Result<(), Error> {
+/// Rejects a bare port such as `11434`, which Ollama's own programs would parse as a host.
+fn reject_bare_port(base: &str) -> Result<(), Error> {
     let host = host::host_of(base);
     if host.is_empty() || !host.bytes().all(|b| b.is_ascii_digit()) || host.parse::<u16>().is_err() {
         return Ok(());
@@ -351,7 +359,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Opt
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-/// The seconds that a server asks us to wait: as a number, or as a date, which is read against the server's own clock where it tells the time.
+/// The delay in seconds that a server asks for: a number, or a date relative to the server's own
+/// clock, where it sends one.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
     let milliseconds =
         headers.get("retry-after-ms").and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
@@ -369,7 +378,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
 
 fn bearer(key: &Secret) -> Result<HeaderValue, Error> {
     let mut value = HeaderValue::from_str(&format!("Bearer {}", key.0))
-        .map_err(|_| Error::Settings(String::from("the API key has characters that no key has; check it")))?;
+        .map_err(|_| Error::Settings(String::from("the API key contains invalid characters; check it")))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -385,18 +394,21 @@ async fn read(mut response: Response) -> Result<Vec<u8>, Error> {
             Ok(Some(bytes)) => body.extend_from_slice(&bytes),
             Ok(None) => return Ok(body),
             Err(why) => {
-                return Err(Error::Transport(format!("the answer broke off: {}", root(&why.without_url()))));
+                return Err(Error::Transport(format!(
+                    "the connection failed during the answer: {}",
+                    root(&why.without_url())
+                )));
             }
         }
     }
 }
 
 fn whole_seconds(seconds: f64) -> u64 {
-    // Saturating: the caller bounds what it is willing to wait.
+    // The cast saturates; the caller limits the wait.
     seconds.max(0.0).ceil() as u64
 }
 
-/// The innermost cause: the part of reqwest's chain that says something.
+/// The innermost cause, the informative part of reqwest's chain.
 fn root(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -421,7 +433,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_asked_for_in_seconds_or_until_a_date() {
+    fn a_delay_is_read_in_seconds_or_as_a_date() {
         let seconds = |pairs: &[(&'static str, &'static str)]| {
             let pairs = pairs.iter().map(|(name, value)| {
                 (reqwest::header::HeaderName::from_static(name), HeaderValue::from_static(value))
@@ -439,7 +451,7 @@ mod tests {
         assert_eq!(seconds(&[("retry-after", date)]), Some(13));
         assert_eq!(seconds(&[("retry-after", "Sunday, 06-Nov-94 08:49:50 GMT")]), Some(13));
         assert_eq!(seconds(&[("retry-after", "Sun Nov  6 08:49:50 1994")]), Some(13));
-        // The server's clock is an hour ahead of ours, and so is what it says.
+        // The server's clock is an hour ahead of ours, and so is its date.
         let ahead =
             [("date", "Sun, 06 Nov 1994 09:49:30 GMT"), ("retry-after", "Sun, 06 Nov 1994 09:49:50 GMT")];
         assert_eq!(seconds(&ahead), Some(20));

@@ -1,9 +1,10 @@
 //! One trait over model servers: Ollama, OpenAI-compatible endpoints, and recorded sessions.
 //!
-//! A [`Model`] is opened once per session with options that stay frozen (model, window, think switch), so that a server neither
-//! reloads the model nor loses its prefix cache. It is then fed one [`Request`] per turn and answers with a stream of [`Delta`]s.
-//! Dropping the stream closes the connection: that is how a generation is cut. (The connection belongs to a task of the runtime: on a
-//! single-threaded one it closes at the next `await`.)
+//! A [`Model`] is opened once per session with frozen options (model, window, thinking), so that
+//! the server neither reloads the model nor loses its prefix cache. Each turn sends one [`Request`]
+//! and reads a stream of [`Delta`]s. Dropping the stream closes the connection, which stops the
+//! generation. (The connection belongs to a task of the runtime; on a single-threaded runtime it
+//! closes at the next `await`.)
 //!
 //! ```
 //! use models::{Message, Model, Request, Role, collect, replay::Replay};
@@ -19,25 +20,24 @@
 //! # }
 //! ```
 //!
-//! Bytes become meaning in steps, each pure and tested by itself: [`lines`] → [`ndjson`] or [`sse`] → one server's protocol → [`Delta`].
-//! [`choose`] opens what `--model` names, [`retry`] says what to do after a failure.
+//! Decoding is a chain of pure steps: bytes → [`frames`] → one server's protocol → [`Delta`].
+//! [`choose`] opens the model that `--model` names, and [`retry`] decides what to do after a
+//! failure. `docs/model-apis.md` in the repository lists what this crate relies on, per server,
+//! with the public source of each fact.
 
 pub mod choose;
+pub mod frames;
 pub mod host;
-pub mod lines;
-pub mod ndjson;
 pub mod ollama;
 pub mod openai;
 pub mod replay;
 pub mod retry;
-pub mod sse;
 
 mod access;
 mod answer;
 mod doubt;
 mod error;
 mod failure;
-mod frames;
 mod http;
 mod memory;
 mod refusal;
@@ -59,47 +59,48 @@ use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Who said a message.
+/// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// The fixed instructions at the head of a conversation.
+    /// The fixed instructions at the start of a conversation.
     System,
-    /// The task, and what tools answered.
+    /// The task, and tool results.
     User,
-    /// The model, exactly the bytes it emitted (up to a cut).
+    /// The model: exactly the bytes it generated, up to a cut.
     Assistant,
 }
 
-/// One message of a conversation, in the form every server is given it.
+/// One message of a conversation, the same for every server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who said it.
+    /// Its author.
     pub role: Role,
-    /// What was said. Never empty for user and system.
+    /// Its text. Never empty for user and system.
     pub content: String,
-    /// Reasoning that came beside an assistant message; sent back where a server demands it (DeepSeek, wire reference 2.3).
+    /// Reasoning that came with an assistant message; sent back to servers that require it
+    /// (docs/model-apis.md#deepseek-reasoning).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<String>,
 }
 
-/// What may differ from one request of a session to the next without a reload or a lost prefix. Where the last message is the
-/// assistant's and [`Identity::branches`], the answer goes on from its last byte (some servers repeat the message first).
+/// The part of a request that may change within a session without a reload or a lost prefix cache.
+/// If the last message is the assistant's, the answer continues from its last byte, given
+/// [`Identity::branches`]; some servers repeat the message first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// The conversation; each request repeats the previous one's messages and adds to their end.
+    /// The conversation. Each request repeats the messages of the previous one and appends to them.
     pub messages: Vec<Message>,
     /// Sampling temperature; `None` leaves the server's default.
     pub temperature: Option<f32>,
-    /// Sampling seed; `None` leaves it to the server.
+    /// Sampling seed; `None` lets the server choose.
     pub seed: Option<u64>,
     /// The most tokens to generate, thinking included. Always bounded.
     pub max_tokens: u32,
-    /// A JSON Schema that constrains decoding, where the server can.
-    pub format: Option<Value>,
-    /// How many alternatives to report for each token ([`Delta::Doubt`]), where [`Identity::branches`]; 0 for none.
+    /// How many alternatives to report per token ([`Delta::Doubt`]), given [`Identity::branches`];
+    /// 0 for none.
     pub alternatives: u8,
-    /// Ends the answer before this text; `None` leaves it to the model.
+    /// Text that ends the answer, itself excluded; `None` lets the model decide.
     pub stop: Option<String>,
 }
 
@@ -108,58 +109,59 @@ pub struct Request {
 pub enum Delta {
     /// Visible text.
     Text(String),
-    /// Reasoning, from a field of its own.
+    /// Reasoning that the server sends in a separate field.
     Thinking(String),
-    /// A tool call in the server's own form, complete.
+    /// A complete native tool call.
     ToolCall {
         /// The tool.
         name: String,
         /// Its arguments, decoded.
         arguments: Value,
     },
-    /// What the model might have written in place of the next piece of text, with the logarithms of the probabilities.
+    /// What the model might have written instead of the next piece of text, with log probabilities.
     Doubt {
         /// The token that comes next.
         chosen: String,
-        /// The others, the likeliest first.
+        /// The alternatives, likeliest first.
         others: Vec<(String, f32)>,
     },
-    /// Prompt evaluation under way: tokens done and in all (llama-server only).
+    /// Progress of prompt evaluation (llama-server only).
     Progress {
         /// Prompt tokens evaluated or taken from the cache so far.
         processed: u64,
-        /// Prompt tokens of the request.
+        /// Prompt tokens in total.
         total: u64,
     },
-    /// Counts so far, from servers that report them with every chunk; the last one before a cut is what is known of the turn.
+    /// Token counts so far, from servers that report them with every chunk. The last ones before a
+    /// cut are all that is known of the turn.
     Usage(Usage),
-    /// The proof of normal completion; nothing comes after it.
+    /// Proof of normal completion; nothing follows.
     End(End),
 }
 
-/// Why a generation ended by itself.
+/// Why a generation ended on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The model was done.
     Stop,
-    /// `max_tokens` or the window was reached: the answer is cut off.
+    /// `max_tokens` or the context window was reached: the answer is truncated.
     Length,
 }
 
 /// The normal end of a stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct End {
-    /// Why it ended.
+    /// Why the generation ended.
     pub reason: EndReason,
     /// The server's own counts.
     pub usage: Usage,
 }
 
-/// Counts of one request as the server reported them; `None` where it did not.
+/// Counts of one request as the server reports them; `None` where it does not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Prompt tokens in all.
+    /// Prompt tokens in total.
     pub prompt_tokens: Option<u64>,
     /// Prompt tokens taken from the prefix cache.
     pub cached_tokens: Option<u64>,
@@ -173,36 +175,35 @@ pub struct Usage {
     pub load_ms: Option<f64>,
 }
 
-/// What is known of an opened model.
+/// What is known about an opened model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
     /// `ollama`, `deepseek`, `openai`, `llama-server`, `vllm`, `lm-studio`, `replay`.
     pub server: String,
-    /// The server's version where it tells.
+    /// The server's version, where it reports one.
     pub server_version: Option<String>,
     /// The model's name as the server knows it.
     pub model: String,
-    /// The model's family or architecture (`qwen2`, `deepseek2`), where told.
+    /// The model's family or architecture (`qwen2`, `deepseek2`), where the server reports it.
     pub family: Option<String>,
-    /// Billions of parameters, where told or readable from the name.
+    /// Billions of parameters, from the server or from the model's name.
     pub parameters_b: Option<f32>,
-    /// The context window in force, in tokens; `None` where the server does not tell.
+    /// The context window in force, in tokens; `None` where the server does not report it.
     pub window: Option<u64>,
-    /// Whether the server runs on this machine or network, so that each token costs time and not money.
+    /// Whether the server runs on this machine or network, so that tokens cost time, not money.
     pub local: bool,
     /// Whether thinking is on for this session.
     pub thinking: bool,
-    /// Whether `Request::format` is honoured.
-    pub constrains: bool,
-    /// Whether `Request::alternatives` is honoured and an answer can be continued from a place in its middle.
+    /// Whether the server honors [`Request::alternatives`] and can continue an answer from its
+    /// middle.
     pub branches: bool,
     /// Dollars per million tokens: (prompt, cached prompt, generated), where known.
     pub price: Option<(f64, f64, f64)>,
 }
 
 impl Identity {
-    /// What a request with these counts costs, in dollars; `None` where the price or the counts are unknown. Prompt tokens not known to be
-    /// cached are paid in full.
+    /// The cost of a request with these counts, in dollars; `None` where the price or the counts
+    /// are unknown. Prompt tokens not known to be cached count in full.
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> Option<f64> {
         let (prompt, cached, generated) = self.price?;
@@ -217,25 +218,27 @@ impl Identity {
     }
 }
 
-/// The deltas of one answer. Dropping it closes the connection and so ends the generation.
+/// The deltas of one answer. Dropping it closes the connection, which stops the generation.
 pub type DeltaStream = Pin<Box<dyn Stream<Item = Result<Delta, Error>> + Send>>;
 
 /// An opened model: one server, one model, one frozen set of options.
 #[async_trait::async_trait]
 pub trait Model: Send + Sync {
-    /// What was found out when it was opened (and by `verify`).
+    /// What is known since the model was opened, or since the last [`Model::verify`].
     fn identity(&self) -> Identity;
-    /// Sends one request. Returns when the response headers are there; the deltas follow.
+    /// Sends one request. Returns when the response headers have arrived; the deltas follow.
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error>;
-    /// Checks, after an answer, that what was opened is still what answers: the same model, with the window that was asked for (what it
-    /// finds is in [`Model::identity`] then). At most one quick request. Returns sentences worth a warning, each only once.
+    /// Checks after an answer that the same model still answers, with the window that was
+    /// requested, and updates [`Model::identity`]. Sends at most one quick request. Returns each
+    /// warning only once.
     async fn verify(&self) -> Vec<String> {
         Vec::new()
     }
-    /// What can be said of the window before the first request, where it is not simply [`Identity::window`]. Loads nothing.
+    /// Describes the window before the first request, where it is not simply [`Identity::window`].
+    /// Loads nothing.
     ///
     /// # Errors
-    /// What would keep a first request from being answered, where that can be told already.
+    /// Known reasons why the first request would fail.
     async fn outlook(&self) -> Result<Option<String>, Error> {
         Ok(None)
     }

@@ -1,6 +1,8 @@
-//! What earlier runs learned about servers, one small file for each address: what kind of server it is, and what it refuses.
+//! What earlier runs learned about servers, in one small file per address: the kind of server, and
+//! what it refuses.
 //!
-//! It only saves requests. A server that no longer answers as remembered is detected afresh, and an entry expires after a week.
+//! It only saves requests. A server that no longer answers as remembered is detected again, and an
+//! entry expires after a week.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,28 +12,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::roles::Roles;
 
-/// How long a detected server is believed to be the same one. Servers change on updates, not from run to run.
+/// How long a detection stays valid. Servers change with updates, not from run to run.
 const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The most models remembered for one address.
+/// The most models remembered per address.
 const MAX_MODELS: usize = 64;
 
-/// A folder of such files; by default there is none, and nothing is remembered.
+/// The folder of these files. The default has none and remembers nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     folder: Option<PathBuf>,
 }
 
-/// What is known of one address.
+/// What is known about one address.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Known {
     base: String,
-    /// Seconds since 1970 at which the kind was detected.
+    /// When the kind was detected, in seconds since the Unix epoch.
     at: u64,
     /// `ollama`, or the name of a kind of OpenAI-compatible server.
     pub(crate) server: String,
     pub(crate) version: Option<String>,
-    /// What its models' templates and its request parser refuse, by model.
+    /// What the server refuses, by model.
     #[serde(default)]
     pub(crate) models: BTreeMap<String, Kept>,
 }
@@ -47,7 +49,7 @@ pub(crate) struct Kept {
 }
 
 impl Memory {
-    /// Remembers in this folder, which is made when there is something to write.
+    /// A memory in this folder, which is created on the first write.
     #[must_use]
     pub fn in_folder(folder: PathBuf) -> Self {
         Self { folder: Some(folder) }
@@ -55,7 +57,7 @@ impl Memory {
 
     fn file(&self, base: &str) -> Option<PathBuf> {
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' };
-        // FNV-1a: names that differ only in what was replaced or cut off get files of their own.
+        // FNV-1a keeps names apart that differ only in replaced or truncated characters.
         let hash = base.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
@@ -63,7 +65,7 @@ impl Memory {
         Some(self.folder.as_ref()?.join(format!("{name}-{hash:016x}.json")))
     }
 
-    /// What is known of an address, as long as it can be believed.
+    /// What is known about an address, unless it has expired.
     pub(crate) fn recall(&self, base: &str) -> Option<Known> {
         let text = std::fs::read(self.file(base)?).ok()?;
         let known: Known = serde_json::from_slice(&text).ok()?;
@@ -71,7 +73,8 @@ impl Memory {
         (known.base == base && age < LIFETIME.as_secs()).then_some(known)
     }
 
-    /// Keeps what was detected. What was learned of the models is dropped where the server is another one.
+    /// Records a detected server. Forgets what was learned about its models if the server is a
+    /// different one.
     pub(crate) fn detected(&self, base: &str, server: &str, version: Option<String>) {
         let mut known = self.recall(base).unwrap_or_default();
         if known.server != server {
@@ -81,7 +84,7 @@ impl Memory {
         self.write(&known);
     }
 
-    /// Keeps what a model refuses.
+    /// Records what a server refuses for a model.
     pub(crate) fn learned(&self, base: &str, server: &str, model: &str, kept: Kept) {
         let mut known = self.recall(base).unwrap_or_else(|| Known {
             base: base.to_owned(),
@@ -96,14 +99,14 @@ impl Memory {
         self.write(&known);
     }
 
-    /// Forgets an address: it did not answer as remembered.
+    /// Forgets an address that did not answer as remembered.
     pub(crate) fn forget(&self, base: &str) {
         if let Some(file) = self.file(base) {
             let _ = std::fs::remove_file(file);
         }
     }
 
-    /// A memory that cannot be written costs a few requests and nothing else.
+    /// Writes an entry. A failure only costs a few requests later.
     fn write(&self, known: &Known) {
         let Some(file) = self.file(&known.base) else { return };
         let written = || {

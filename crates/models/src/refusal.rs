@@ -1,20 +1,24 @@
-//! What a refusal asks for: the fields it names, the limits it states, and whether the same request without them may be accepted.
+//! What a refusal asks for: the fields that it names and the limits that it states, so that a
+//! changed request may be accepted.
 //!
-//! Servers say this in words only, each in its own, so the words are read loosely: a wrong guess costs one request.
+//! Servers say this only in words, each in its own, so matching is loose. A wrong guess costs one
+//! request.
 
 use serde_json::Value;
 
 use crate::Error;
 use crate::failure::{Body, Failure};
 
-/// A smaller limit for an answer is a number that means something else.
+/// A smaller number in a refusal is not a limit for answers, but something else.
 const LEAST_ANSWER: u32 = 256;
 
 impl Failure {
-    /// Whether this is a refusal that names one of the request's fields (wire reference 3.1): then that field is dropped.
+    /// Whether this is a refusal that names one of the request's fields, which is then dropped
+    /// (docs/model-apis.md#openai-request-fields).
     pub(crate) fn names(&self, words: &[&str]) -> bool {
         match self {
-            // 500 is what Ollama answers for a field of the wrong form (wire reference 1.3).
+            // Ollama answers 500 for a field of the wrong type
+            // (docs/model-apis.md#ollama-requests).
             Failure::Status { status: 400 | 422 | 500 | 501, body, .. } => {
                 let text = body.message.to_lowercase();
                 words.iter().any(|word| text.contains(word))
@@ -23,7 +27,8 @@ impl Failure {
         }
     }
 
-    /// The words of a refusal of the request itself, in lower case; `None` for other failures, and for a prompt that is too long.
+    /// The text of a refusal of the request itself, in lower case; `None` for other failures and
+    /// for a prompt that is too long.
     pub(crate) fn refusing(&self) -> Option<String> {
         match self {
             Failure::Status { status: 400 | 422 | 500 | 501, body, .. } if !body.is_overflow() => {
@@ -33,7 +38,8 @@ impl Failure {
         }
     }
 
-    /// The window and the prompt's tokens, where the prompt fits and only the room for the answer was too large.
+    /// The window and the prompt's tokens, if the prompt fits and only the requested answer was too
+    /// long.
     pub(crate) fn room(&self) -> Option<(u64, u64)> {
         let Failure::Status { status: 400 | 422, body, .. } = self else { return None };
         let text = body.message.to_lowercase();
@@ -45,7 +51,7 @@ impl Failure {
         (prompt < window).then_some((window, prompt))
     }
 
-    /// The most tokens that an answer may have, where `asked` were refused as too many.
+    /// The limit for answers that the refusal states, if it refuses `asked` tokens as too many.
     pub(crate) fn cap(&self, asked: u32) -> Option<u32> {
         let text = self.refusing()?;
         let names = [
@@ -74,7 +80,7 @@ impl Failure {
         numbers.filter(|number| (LEAST_ANSWER..asked).contains(number)).max()
     }
 
-    /// Whether the server cannot stream.
+    /// Whether the refusal says that the server cannot stream.
     pub(crate) fn refuses_stream(&self) -> bool {
         self.refusing().is_some_and(|text| {
             (text.contains("streaming")
@@ -87,12 +93,12 @@ impl Failure {
         })
     }
 
-    /// Whether the model's chat template failed on the conversation.
+    /// Whether the model's chat template failed to render the conversation.
     pub(crate) fn is_template(&self) -> bool {
         matches!(self, Failure::Status { status: 400 | 422 | 500 | 501, body, .. } if body.is_template())
     }
 
-    /// The error that began an answer with status 200, as the refusal that it is.
+    /// The refusal behind an error that starts an answer of status 200.
     pub(crate) fn of_stream(error: &Error) -> Option<Self> {
         let (Error::Refused(message) | Error::Unavailable { message, .. }) = error else { return None };
         let body = Box::new(Body::from_json(&Value::from(message.as_str())));
@@ -118,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_answer_may_have_is_read_from_the_refusal() {
+    fn the_answer_limit_is_read_from_the_refusal() {
         let failure = |text: &str| Failure::Status {
             status: 400,
             url: String::new(),

@@ -1,6 +1,6 @@
 //! A recorded session in place of a model: no network, no randomness.
 //!
-//! The recording is a list of [`Turn`]s, given out one per request. On disk it is JSON lines, one turn each:
+//! The recording is a list of [`Turn`]s, one per request. On disk it is JSON lines, one turn each:
 //! `{"content": "…", "thinking"?: "…", "end": "stop" | "length" | "cut" | {"failed": "…"} | …, "usage"?: {…}, "messages"?: […]}`.
 
 use std::collections::VecDeque;
@@ -20,19 +20,19 @@ pub enum TurnEnd {
     Stop,
     /// A limit was reached.
     Length,
-    /// The reader cut it: whoever replays it has to cut it at the same place.
+    /// The reader cut it. Whoever replays it has to cut it at the same place.
     Cut,
-    /// It failed with this message, in a way that may be retried.
+    /// It failed with this message and may be retried.
     Failed(String),
     /// It failed with this message for good.
     Refused(String),
-    /// It failed with this message, and a person has to change a setting.
+    /// It failed with this message, and the user has to change a setting.
     Settings(String),
-    /// The request did not fit the window.
+    /// The request did not fit the context window.
     Overflow {
-        /// What the server said.
+        /// The server's message.
         message: String,
-        /// The window, where told.
+        /// The window, where the server reported it.
         window: Option<u64>,
     },
 }
@@ -41,7 +41,7 @@ pub enum TurnEnd {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Turn {
-    /// Visible text, up to the cut where there was one.
+    /// Visible text, up to the cut if there was one.
     pub content: String,
     /// Reasoning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,14 +49,14 @@ pub struct Turn {
     /// How it ended.
     #[serde(default)]
     pub end: TurnEnd,
-    /// Where the model might have written something else: bytes into `content`, the token there, the other one, and the logarithm of its
-    /// probability.
+    /// Where the model might have written something else: the byte offset in `content`, the token
+    /// there, the alternative, and its log probability.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doubts: Vec<(usize, String, String, f32)>,
-    /// The counts of then.
+    /// The recorded counts.
     #[serde(default)]
     pub usage: Usage,
-    /// The conversation it answered; checked where it is there.
+    /// The conversation that it answered; checked if present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Vec<Message>>,
 }
@@ -69,16 +69,17 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// A model that gives these turns, in order. It presents itself as `identity`, for what is done with answers may depend on it.
+    /// A model that answers with these turns, in order. It reports `identity`, because the handling
+    /// of answers may depend on it.
     #[must_use]
     pub fn new(turns: Vec<Turn>, identity: Identity) -> Self {
         Self { identity, total: turns.len(), left: Shared::new(turns.into()) }
     }
 
-    /// Reads a recording in JSON lines; `name` is what the model is called.
+    /// Reads a recording in JSON lines; `name` becomes the model's name.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the number of the line that is not a turn.
+    /// [`Error::Refused`] with the number of the first line that is not a turn.
     pub fn from_jsonl(text: &str, name: &str) -> Result<Self, Error> {
         let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
         let turns = lines.map(|(number, line)| {
@@ -88,7 +89,7 @@ impl Replay {
         Ok(Self::new(turns.collect::<Result<_, _>>()?, Self::identity_named(name)))
     }
 
-    /// How a replay presents itself when nothing is known of the model that was recorded.
+    /// The identity of a replay when nothing is known about the recorded model.
     #[must_use]
     pub fn identity_named(name: &str) -> Identity {
         Identity {
@@ -100,13 +101,12 @@ impl Replay {
             window: None,
             local: true,
             thinking: false,
-            constrains: false,
             branches: false,
             price: None,
         }
     }
 
-    /// How many turns have not been asked for yet.
+    /// How many turns are left.
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.left.change(|left| left.len())
@@ -131,7 +131,7 @@ impl Model for Replay {
             && *recorded != request.messages
         {
             return Err(Error::Refused(format!(
-                "turn {number} of the recording answers another conversation: {}",
+                "turn {number} of the recording answers a different conversation: {}",
                 difference(recorded, &request.messages)
             )));
         }
@@ -140,7 +140,8 @@ impl Model for Replay {
 }
 
 impl Turn {
-    /// The answer as a server would send it; `number` is for the message about a cut that does not come again.
+    /// The answer as a server would send it; `number` is for the error when the reader does not
+    /// repeat the cut.
     #[must_use]
     pub fn play(self, number: usize) -> DeltaStream {
         Box::pin(stream::iter(deltas(self, number)))
@@ -156,7 +157,7 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
     deltas.extend(turn.thinking.filter(|text| !text.is_empty()).map(|text| Ok(Delta::Thinking(text))));
     let mut from = 0;
     for (at, chosen, other, logprob) in turn.doubts {
-        // One doubt a token when they were recorded together; a place that the text does not have is passed over.
+        // Skips an offset that the text does not have.
         let Some(text) = turn.content.get(from..at) else { continue };
         if !text.is_empty() {
             deltas.push(Ok(Delta::Text(text.to_owned())));
@@ -168,16 +169,17 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
         turn.content.get(from..).filter(|text| !text.is_empty()).map(|text| Ok(Delta::Text(text.to_owned()))),
     );
     if turn.end == TurnEnd::Cut {
-        // A closing fence is known by what follows it, which a cut leaves out of the answer.
+        // A closing fence is recognized only by the text after it, and the cut left that text out.
         deltas.push(Ok(Delta::Text(String::from("\n"))));
     }
     deltas.push(match turn.end {
         TurnEnd::Stop => Ok(Delta::End(End { reason: EndReason::Stop, usage })),
         TurnEnd::Length => Ok(Delta::End(End { reason: EndReason::Length, usage })),
-        // Who reads on where the recorded reader stopped behaves differently: nothing true can follow.
-        TurnEnd::Cut => {
-            Err(Error::Refused(format!("turn {number} of the recording was cut here, but is being read on")))
-        }
+        // A reader that continues past the cut differs from the recorded one, and the recording has
+        // nothing more to say.
+        TurnEnd::Cut => Err(Error::Refused(format!(
+            "turn {number} of the recording was cut here, but the reader continues"
+        ))),
         TurnEnd::Failed(why) => Err(Error::Transport(why)),
         TurnEnd::Refused(why) => Err(Error::Refused(why)),
         TurnEnd::Settings(why) => Err(Error::Settings(why)),
@@ -188,7 +190,7 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
     deltas
 }
 
-/// Where two conversations part.
+/// The first difference between two conversations.
 fn difference(recorded: &[Message], asked: &[Message]) -> String {
     let first = recorded.iter().zip(asked).position(|(recorded, asked)| recorded != asked);
     match first {
@@ -212,14 +214,13 @@ mod tests {
             temperature: None,
             seed: None,
             max_tokens: 1,
-            format: None,
             alternatives: 0,
             stop: None,
         }
     }
 
     #[tokio::test]
-    async fn turns_come_in_order_and_then_it_says_that_there_are_no_more() {
+    async fn turns_come_in_order_and_a_request_beyond_the_last_is_an_error() {
         let text = "{\"content\":\"a\",\"thinking\":\"t\",\"usage\":{\"prompt_tokens\":3}}\n\n{\"content\":\"b\",\"end\":\"length\"}\n";
         let replay = Replay::from_jsonl(text, "file").unwrap();
         let first = collect(replay.stream(&request("x")).await.unwrap()).await.unwrap();
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_conversation_than_the_recorded_one_is_refused_with_the_difference() {
+    async fn a_different_conversation_is_refused_with_the_difference() {
         let turn = || Turn {
             content: String::from("a"),
             messages: Some(request("old words").messages),
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_recording_names_its_line() {
+    fn an_invalid_recording_is_reported_with_its_line() {
         let error =
             Replay::from_jsonl("{\"content\":\"a\"}\n{\"contents\":\"b\"}", "file.jsonl").err().unwrap();
         assert!(error.to_string().starts_with("file.jsonl, line 2"), "{error}");

@@ -1,24 +1,26 @@
-//! When to send the same request again: pure policy, the caller does the waiting.
+//! When to retry a request: pure policy, the caller waits.
 //!
-//! A retry is the same request byte for byte; whatever changes the request is a new turn and not decided here.
+//! A retry sends the same request byte for byte. A changed request is a new turn and is not decided
+//! here.
 
 use std::time::Duration;
 
 use crate::{Error, Retry};
 
-/// How often and how patiently a failed request is repeated. The defaults are those of wire reference 2.6: five retries, half a second doubling up
-/// to ten, a tenth of jitter.
+/// How often and with which pauses to retry. The defaults are five retries, with pauses doubling
+/// from half a second to ten seconds, plus up to 10 % jitter (docs/model-apis.md#client-policy).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
     /// The most retries of one request.
     pub retries: u32,
-    /// The most retries while the server loads its model; with the longest pause, about ten minutes.
+    /// The most retries while the server loads its model; with the longest pause, about ten
+    /// minutes.
     pub loading: u32,
     /// The first pause.
     pub first: Duration,
     /// The longest pause of our own choosing.
     pub longest: Duration,
-    /// The longest pause that a server may ask for; if it asks for more, that is the end.
+    /// The longest pause that a server may ask for; a longer one ends the retries.
     pub patience: Duration,
     /// Spreads the pauses of many clients; the same seed gives the same pauses.
     pub seed: u64,
@@ -42,14 +44,15 @@ impl Default for Policy {
 pub enum Decision {
     /// Wait this long, then send the same bytes.
     Wait(Duration),
-    /// Make the conversation shorter, then send that.
+    /// Compact the conversation, then send that.
     Compact,
-    /// Stop; the sentence says why no further try is made.
+    /// Stop; the sentence says why.
     GiveUp(String),
 }
 
 impl Policy {
-    /// Decides after the failure of attempt number `attempt` (the first is 0), with `left` of the run's time.
+    /// Decides after attempt number `attempt` (the first is 0) has failed, with `left` of the run's
+    /// time.
     ///
     /// ```
     /// use models::{Error, retry::{Decision, Policy}};
@@ -71,7 +74,7 @@ impl Policy {
             return Decision::GiveUp(format!("the server asks to wait {} s", asked.as_secs()));
         }
         let doubled = self.first.saturating_mul(2_u32.saturating_pow(attempt)).min(self.longest);
-        // A server's own delay is spread only upwards: earlier would be refused again.
+        // Jitter only lengthens a server's own delay; a shorter one would be refused again.
         let jitter = doubled.mul_f64(0.1 * unit(self.seed, attempt));
         let pause = doubled.max(asked.unwrap_or_default()) + jitter;
         if left.is_some_and(|left| pause >= left) {

@@ -1,7 +1,9 @@
-//! Which roles a model's chat template accepts, learned from its refusals, and the conversation as it accepts it.
+//! Learns from refusals which roles a model's chat template accepts, and reshapes the conversation
+//! to fit.
 //!
-//! Templates of Gemma, Mistral and others raise an error for a system message, or for two messages of one role in a row. The words
-//! differ by family and server, so they are read loosely: a wrong guess costs one request.
+//! Templates of Gemma, Mistral and others raise an error for a system message, or for two messages
+//! of one role in a row. The words differ by family and server, so matching is loose. A wrong guess
+//! costs one request.
 
 use std::borrow::Cow;
 
@@ -14,13 +16,13 @@ use crate::{Message, Role};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Roles {
-    /// The system role: its text goes in front of the first user message.
+    /// The system role; its text then goes before the first user message.
     no_system: bool,
-    /// Two messages of one role in a row: they are joined.
+    /// Two messages of one role in a row; they are then joined.
     alternate: bool,
 }
 
-/// How templates and servers say that the roles have to alternate.
+/// Phrases for roles that must alternate.
 const ALTERNATE: [&str; 8] = [
     "must alternate",
     "should alternate",
@@ -32,7 +34,7 @@ const ALTERNATE: [&str; 8] = [
     "first message must",
 ];
 
-/// How they name the system role.
+/// Phrases for the system role.
 const SYSTEM: [&str; 14] = [
     "system role",
     "role 'system'",
@@ -51,7 +53,7 @@ const SYSTEM: [&str; 14] = [
     "system角色",
 ];
 
-/// How they say what they take instead, or that a role is none of theirs.
+/// Phrases that list the accepted roles, or reject a role.
 const OTHER_ROLES: [&str; 10] = [
     "only user",
     "user and assistant",
@@ -66,27 +68,29 @@ const OTHER_ROLES: [&str; 10] = [
 ];
 
 impl Roles {
-    /// Learns from a refusal of these messages. Returns whether the conversation is sent differently from now on.
+    /// Learns from a refusal of these messages. Returns whether the conversation will now be sent
+    /// differently.
     pub(crate) fn learn(&mut self, refusal: &Failure, messages: &[Message]) -> bool {
         let Some(text) = refusal.refusing() else { return false };
         let any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
         let before = *self;
         let has_system = messages.iter().any(|message| message.role == Role::System);
         if any(&ALTERNATE) {
-            // A template that takes an optional system message says so; others count it as one out of turn.
+            // A template with an optional system message says so. Others count a system message as
+            // out of turn.
             self.no_system |= has_system && (self.alternate || !text.contains("optional system"));
             self.alternate = true;
         } else if any(&SYSTEM) || any(&OTHER_ROLES) {
             self.no_system |= has_system;
         } else if refusal.is_template() {
-            // It broke somewhere in the template: the plainest conversation is worth one try.
+            // The template failed somewhere; try the plainest conversation once.
             self.no_system |= has_system;
             self.alternate = true;
         }
         *self != before
     }
 
-    /// The conversation as the template takes it.
+    /// The conversation in a form that the template accepts.
     pub(crate) fn shape<'a>(&self, messages: &'a [Message]) -> Cow<'a, [Message]> {
         if *self == Self::default() {
             return Cow::Borrowed(messages);
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_system_role_is_recognized_in_every_wording() {
+    fn a_refused_system_role_is_detected_in_every_wording() {
         for (status, words) in [
             (400, "System role not supported"),
             (500, "System role not supported at row 1, column 60"),
@@ -180,7 +184,10 @@ mod tests {
             assert!(roles.learn(&refusal(status, words), &conversation()), "{words}");
             assert_eq!(text(roles)[0].split("||").next(), Some("User: S"), "{words}");
             roles.learn(&refusal(status, words), &roles.shape(&conversation()));
-            assert!(!roles.learn(&refusal(status, words), &roles.shape(&conversation())), "no endless tries");
+            assert!(
+                !roles.learn(&refusal(status, words), &roles.shape(&conversation())),
+                "no endless retries"
+            );
         }
     }
 
@@ -199,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_that_must_alternate_are_joined_and_an_allowed_system_message_stays() {
+    fn messages_are_joined_where_roles_must_alternate_and_an_allowed_system_message_stays() {
         let mut roles = Roles::default();
         let words = "After the optional system message, conversation roles must alternate user/assistant/...";
         assert!(roles.learn(&refusal(400, words), &conversation()));
@@ -209,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_breaks_gets_the_plainest_conversation() {
+    fn a_failing_template_gets_the_plainest_conversation() {
         let mut roles = Roles::default();
         assert!(
             roles.learn(&refusal(500, "Value is not callable: null at row 12, column 40"), &conversation())

@@ -1,4 +1,4 @@
-//! A value that several requests share: read by copy, changed in one place.
+//! A value that several requests share: read as a copy, changed under a lock.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -15,19 +15,20 @@ impl<T: Clone> Shared<T> {
         self.change(|value| value.clone())
     }
 
-    /// Whoever panicked while holding the lock left a whole value: all changes are single assignments.
+    /// A poisoned lock is safe to use: every change is a single assignment, so a panic leaves a
+    /// consistent value.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Sentences that were said already: nobody is told the same thing after each turn.
+/// Sentences that were reported already, so that no warning is repeated after every turn.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Said(BTreeSet<String>);
+pub(crate) struct Reported(BTreeSet<String>);
 
-impl Said {
-    /// Those that are new.
-    pub(crate) fn news(&mut self, sentences: Vec<String>) -> Vec<String> {
+impl Reported {
+    /// Returns the sentences that are new.
+    pub(crate) fn new_ones(&mut self, sentences: Vec<String>) -> Vec<String> {
         sentences.into_iter().filter(|sentence| self.0.insert(sentence.clone())).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! How large a model is, from what servers and names say.
+//! The size of a model, from servers and names.
 
 /// `7.6B`, `494.03M` or `1.5b` in billions.
 pub(crate) fn billions(size: &str) -> Option<f32> {
@@ -13,9 +13,10 @@ pub(crate) fn billions(size: &str) -> Option<f32> {
     }
 }
 
-/// Billions of parameters as written in a model's name: `qwen2.5-coder:1.5b-instruct`, `DeepSeek-R1-Distill-Qwen-7B`, `smollm2-135m`.
+/// Billions of parameters in a model's name: `qwen2.5-coder:1.5b-instruct`,
+/// `DeepSeek-R1-Distill-Qwen-7B`, `smollm2-135m`.
 pub(crate) fn parameters_in(name: &str) -> Option<f32> {
-    // Quantisations such as q4_K_M never have the unit right after the digits.
+    // Quantizations such as q4_K_M never have a unit right after the digits.
     name.split(['-', ':', '/', '_', ' '])
         .rev()
         .filter(|part| part.starts_with(|c: char| c.is_ascii_digit()))
@@ -27,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_in_their_units() {
+    fn sizes_are_parsed_with_their_units() {
         assert_eq!(billions("494.03M"), Some(0.49403));
         assert_eq!(billions("1.5b"), Some(1.5));
         for odd in ["b", "", "é", "7", "-1b", "infb", "nanb"] {

@@ -1,20 +1,21 @@
-//! The think switch: one setting for all servers.
+//! The thinking switch: one setting for all servers.
 
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Whether and how hard a model reasons before it answers. Fixed for a session: changing it costs the cached prefix (wire reference 6.3).
+/// Whether and how much a model reasons before it answers. Fixed for a session, because a change
+/// costs the cached prefix (docs/model-apis.md#ollama-thinking).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Think {
-    /// What suits the model: on where it can, off where that is known to break it.
+    /// On if the model can think, except where thinking is known to break it.
     #[default]
     Auto,
     /// Off.
     Off,
-    /// On, at the model's usual level.
+    /// On, at the model's default level.
     On,
     /// On, with little effort.
     Low,
@@ -22,7 +23,7 @@ pub enum Think {
     Medium,
     /// On, with high effort.
     High,
-    /// On, with all the model has.
+    /// On, with maximum effort.
     Max,
 }
 
@@ -38,7 +39,7 @@ impl Think {
         }
     }
 
-    /// Ollama's `think` field (wire reference 1.6).
+    /// Ollama's `think` field (docs/model-apis.md#ollama-thinking).
     pub(crate) fn ollama(self) -> Value {
         self.level().map_or(json!(self != Think::Off), |level| json!(level))
     }

@@ -1,4 +1,4 @@
-//! Every body in `fixtures/model_answers` means what the file beside it says, however its bytes arrive.
+//! Every body in `fixtures/model_answers` decodes to the file next to it, however its bytes arrive.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -56,7 +56,7 @@ fn line(item: Result<Delta, Error>) -> Value {
 }
 
 #[tokio::test]
-async fn every_recorded_answer_means_what_stands_beside_it() {
+async fn every_recorded_answer_decodes_to_the_expected_items() {
     let bodies = bodies();
     assert!(bodies.len() >= 17, "the fixtures are not where they should be");
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! Choosing a model: by name, by base URL, or by what is there.
+//! Choosing a model: by name, by base URL, or by availability.
 
 mod common;
 
@@ -17,7 +17,7 @@ async fn choose(text: &str, around: &Surroundings) -> Result<Chosen, Error> {
 }
 
 #[tokio::test]
-async fn a_loaded_model_is_preferred_and_then_one_for_code() {
+async fn a_loaded_model_is_preferred_then_a_coding_model() {
     let server = Server::start();
     let chosen = open(None, &around(&server)).await.unwrap();
     assert!(chosen.why.contains("coder"), "{}", chosen.why);
@@ -30,7 +30,7 @@ async fn a_loaded_model_is_preferred_and_then_one_for_code() {
 }
 
 #[tokio::test]
-async fn an_ollama_without_models_gives_way_to_deepseek() {
+async fn an_ollama_without_models_falls_back_to_deepseek() {
     let server = Server::with_config(Config { models: Some(Vec::new()), ..Config::default() });
     let around = Surroundings { deepseek_key: Some(Secret::new("sk")), ..around(&server) };
     let chosen = open(None, &around).await.unwrap();
@@ -39,7 +39,7 @@ async fn an_ollama_without_models_gives_way_to_deepseek() {
 }
 
 #[tokio::test]
-async fn a_base_url_may_lead_to_any_kind_of_server() {
+async fn a_base_url_may_point_to_any_kind_of_server() {
     for (personality, kind) in [(Personality::LlamaServer, "llama-server"), (Personality::Ollama, "ollama")] {
         let server = Server::of(personality);
         let around = Surroundings { base_url: Some(server.openai_url()), ..Surroundings::default() };
@@ -59,7 +59,7 @@ async fn a_base_url_may_lead_to_any_kind_of_server() {
 }
 
 #[tokio::test]
-async fn a_bare_name_is_ollamas_or_else_deepseeks() {
+async fn a_bare_name_means_ollama_first_then_deepseek() {
     let server =
         Server::with_config(Config { models: Some(vec![ModelSpec::new("deepseek-x")]), ..Config::default() });
     let keyed = Surroundings { deepseek_key: Some(Secret::new("sk")), ..around(&server) };
@@ -71,7 +71,7 @@ async fn a_bare_name_is_ollamas_or_else_deepseeks() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_said() {
+async fn the_error_says_what_is_missing() {
     let server = Server::start();
     for (text, part) in [
         ("openai:x", "--base-url"),
@@ -84,7 +84,7 @@ async fn what_is_missing_is_said() {
 }
 
 #[tokio::test]
-async fn an_ollama_without_models_is_told_apart_from_one_that_is_not_running() {
+async fn an_ollama_without_models_is_distinguished_from_one_that_is_not_running() {
     let server = Server::with_config(Config { models: Some(Vec::new()), ..Config::default() });
     let error = choose("ollama:x", &around(&server)).await.err().unwrap();
     assert!(
@@ -104,7 +104,7 @@ async fn an_ollama_without_models_is_told_apart_from_one_that_is_not_running() {
 }
 
 #[tokio::test]
-async fn a_key_of_ones_own_goes_to_the_server_that_is_named() {
+async fn the_users_own_key_goes_to_the_named_server() {
     let server = Server::of(Personality::Vllm);
     let around = Surroundings {
         base_url: Some(server.openai_url()),

@@ -1,16 +1,15 @@
-//! What must hold of the decoders for any bytes in any pieces: no panic, and a result that depends on the bytes alone.
+//! Properties of the decoders for any bytes in any chunking: no panic, and a result that depends
+//! only on the bytes.
 
 use models::Error;
-use models::lines::{LineTooLong, Lines};
-use models::ndjson::Ndjson;
-use models::sse::{Event, Sse};
+use models::frames::{Event, LineTooLong, Lines, Ndjson, Sse};
 use proptest::prelude::*;
 use serde_json::Value;
 
 /// Small, so that generated input reaches it.
 const LIMIT: usize = 40;
 
-/// Bytes put together from what matters to a decoder, with noise between.
+/// Bytes made of tokens that matter to a decoder, with noise in between.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let tokens = prop::sample::select(vec![
         &b"\n"[..],
@@ -40,7 +39,7 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|parts| parts.concat())
 }
 
-/// The bytes cut at the given places.
+/// The bytes, split at the given places.
 fn pieces<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     let mut at: Vec<usize> =
         cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
@@ -91,7 +90,7 @@ fn sse(pieces: &[&[u8]]) -> Vec<Result<Event, Error>> {
 
 proptest! {
     #[test]
-    fn how_the_bytes_are_cut_changes_nothing(bytes in stream(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..30)) {
+    fn chunk_borders_change_nothing(bytes in stream(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..30)) {
         let cut = pieces(&bytes, &cuts);
         let single: Vec<&[u8]> = bytes.chunks(1).collect();
         for cut in [&cut, &single] {
@@ -102,7 +101,7 @@ proptest! {
     }
 
     #[test]
-    fn lines_hold_every_byte_but_their_ends(bytes in stream()) {
+    fn lines_contain_every_byte_except_line_endings(bytes in stream()) {
         let found = lines(&[&bytes]);
         prop_assume!(found.iter().all(Result::is_ok));
         let kept: Vec<u8> = found.into_iter().flat_map(Result::unwrap).collect();

@@ -1,4 +1,4 @@
-//! What a server is taken for, what is remembered of it, and what a gateway that answers everything cannot pretend.
+//! Server detection, what is remembered about a server, and gateways that answer every path.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -6,7 +6,7 @@ mod common;
 
 use common::{ask, openai, openai_with};
 use fake_model::{Config, Personality, Reply, Server};
-use models::openai::{Kind, OpenAi, OpenAiOptions, Opened};
+use models::openai::{OpenAi, OpenAiOptions, Opened};
 use models::{Access, Error, Memory, Model, Secret};
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ fn folder(name: &str) -> std::path::PathBuf {
     folder
 }
 
-/// The paths asked since the last time.
+/// The paths requested since the last call.
 fn asked(server: &Server, from: &mut usize) -> Vec<String> {
     let paths: Vec<String> = server.requests()[*from..].iter().map(|sent| sent.path.clone()).collect();
     *from += paths.len();
@@ -33,7 +33,7 @@ fn asked(server: &Server, from: &mut usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_gateway_that_answers_every_path_is_taken_for_no_server_in_particular() {
+async fn a_gateway_that_answers_every_path_is_a_generic_server() {
     let bodies: Vec<Value> = vec![
         json!("<!doctype html><title>Gateway</title>"),
         json!({"status": "ok"}),
@@ -51,14 +51,15 @@ async fn a_gateway_that_answers_every_path_is_taken_for_no_server_in_particular(
             server.enqueue_for(path, Reply::status(200, body.clone()));
         }
         let model = openai(&server).await;
-        assert_eq!((model.kind(), model.identity().window), (Kind::Generic, None), "{body}");
+        let identity = model.identity();
+        assert_eq!((identity.server.as_str(), identity.window), ("openai", None), "{body}");
         server.enqueue("ok");
         assert_eq!(ask(&model, "x").await.unwrap().text, "ok", "{body}");
     }
 }
 
 #[tokio::test]
-async fn other_programs_that_answer_some_of_ollamas_paths_stay_openai_servers() {
+async fn programs_that_imitate_some_of_ollamas_paths_are_openai_servers() {
     let own = json!({"name": "koboldcpp", "digest": "d", "details": {"family": "x"}});
     for (version, tags) in [
         (json!({"version": "0.6.5", "deployment_id": ""}), json!({"models": []})),
@@ -69,12 +70,12 @@ async fn other_programs_that_answer_some_of_ollamas_paths_stay_openai_servers() 
         let server = Server::of(Personality::Generic);
         server.enqueue_for("/api/version", Reply::status(200, version.clone()));
         server.enqueue_for("/api/tags", Reply::status(200, tags));
-        assert_eq!(openai(&server).await.kind(), Kind::Generic, "{version}");
+        assert_eq!(openai(&server).await.identity().server, "openai", "{version}");
     }
 }
 
 #[tokio::test]
-async fn an_ollama_is_recognized_with_and_without_models() {
+async fn an_ollama_is_detected_with_and_without_models() {
     for models in [None, Some(Vec::new())] {
         let server = Server::with_config(Config { models, ..Config::default() });
         let opened = OpenAi::open(OpenAiOptions::new(&server.openai_url())).await.unwrap();
@@ -83,7 +84,7 @@ async fn an_ollama_is_recognized_with_and_without_models() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_met_before_is_only_asked_what_it_knows() {
+async fn a_known_server_gets_only_the_probes_for_its_kind() {
     for (personality, paths) in [
         (Personality::Generic, &["/v1/models"][..]),
         (Personality::Vllm, &["/v1/models"]),
@@ -111,14 +112,14 @@ async fn a_server_that_was_met_before_is_only_asked_what_it_knows() {
 }
 
 #[tokio::test]
-async fn another_server_at_the_same_address_is_detected_afresh() {
+async fn a_different_server_at_the_same_address_is_detected_again() {
     let folder = folder("another");
     let open = async |server: &Server| {
         let options =
             OpenAiOptions { access: remembering(&folder), ..OpenAiOptions::new(&server.openai_url()) };
         match OpenAi::open(options).await.unwrap() {
-            Opened::Model(model) => model.kind().name(),
-            Opened::Ollama { .. } => "ollama",
+            Opened::Model(model) => model.identity().server,
+            Opened::Ollama { .. } => "ollama".to_owned(),
         }
     };
     let mut before = Server::of(Personality::Generic);
@@ -145,7 +146,7 @@ async fn another_server_at_the_same_address_is_detected_afresh() {
 }
 
 #[tokio::test]
-async fn what_a_server_refuses_is_learned_once_and_remembered_for_the_next_run() {
+async fn a_refusal_is_learned_once_and_remembered_for_the_next_run() {
     let refusals = [
         Reply::error(400, "System role not supported"),
         Reply::error(500, "System role not supported at row 1, column 60"),
@@ -174,7 +175,7 @@ async fn what_a_server_refuses_is_learned_once_and_remembered_for_the_next_run()
 }
 
 #[tokio::test]
-async fn what_was_learned_of_a_gateway_without_a_model_list_is_kept() {
+async fn what_was_learned_about_a_gateway_without_a_model_list_is_kept() {
     let (server, folder) = (Server::of(Personality::Generic), folder("listless"));
     server.enqueue(Reply::error(400, "System role not supported"));
     server.fallback("ok");
@@ -186,7 +187,7 @@ async fn what_was_learned_of_a_gateway_without_a_model_list_is_kept() {
         })
         .await;
         ask(&model, "x").await.unwrap();
-        // One that is remembered is asked for its list before all else.
+        // A remembered server gets the request for its list first.
         server.enqueue_for("/v1/models", Reply::status(404, "not here"));
     }
     assert_eq!(server.chats().len(), 4, "one refusal in three runs");
@@ -204,7 +205,7 @@ async fn an_ollama_whose_template_refuses_the_system_role_gets_its_text_in_the_f
 }
 
 #[tokio::test]
-async fn content_goes_out_in_parts_where_a_server_takes_nothing_else() {
+async fn content_is_sent_in_parts_if_a_server_accepts_nothing_else() {
     let server = Server::of(Personality::Generic);
     server.enqueue(Reply::error(400, "content must be a list"));
     server.fallback("ok");
@@ -213,7 +214,7 @@ async fn content_goes_out_in_parts_where_a_server_takes_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_good_for_chat_only_is_no_error() {
+async fn a_key_that_is_valid_only_for_chat_is_no_error() {
     for status in [401, 403] {
         let server = Server::of(Personality::Generic);
         let refusal = || Reply::error(status, "this key may not list models");
@@ -228,7 +229,7 @@ async fn a_key_that_is_good_for_chat_only_is_no_error() {
 }
 
 #[tokio::test]
-async fn own_headers_go_with_every_request_and_their_values_into_no_message() {
+async fn custom_headers_are_sent_with_every_request_and_never_shown() {
     let server = Server::of(Personality::Generic);
     let access = || Access {
         headers: vec![
@@ -253,7 +254,7 @@ async fn own_headers_go_with_every_request_and_their_values_into_no_message() {
 }
 
 #[tokio::test]
-async fn a_port_in_the_place_of_a_host_is_not_looked_up() {
+async fn a_bare_port_is_not_looked_up_as_a_host() {
     let base = models::host::ollama_base("11434");
     let error = models::ollama::Server::new(&base, None, &Access::default()).err().unwrap();
     assert!(matches!(&error, Error::Settings(why) if why.contains("did you mean :11434?")), "{error}");

@@ -1,5 +1,5 @@
-//! Every fault of a model server, in both protocols: what it is taken for, whether the same request is sent again, and that nothing of ours goes
-//! where it does not belong. `docs/model-server-faults.md` says what users see of each.
+//! Every fault of a model server, in both protocols: its meaning, whether the request is retried,
+//! and that no secret leaks. `docs/model-server-faults.md` lists what users see.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -16,7 +16,7 @@ use serde_json::json;
 
 const CODER: &str = "deepseek-coder:6.7b";
 
-/// A server of each protocol and a model on it.
+/// A server of each protocol, with a model on it.
 async fn both() -> [(Server, Box<dyn Model>); 2] {
     let (native, compatible) = (Server::start(), Server::of(Personality::Generic));
     let models: [Box<dyn Model>; 2] =
@@ -41,7 +41,7 @@ fn kind(error: &Error) -> &'static str {
 }
 
 #[tokio::test]
-async fn each_fault_has_one_meaning_and_the_next_try_is_the_same_request_byte_for_byte() {
+async fn each_fault_has_one_meaning_and_a_retry_sends_the_same_bytes() {
     let again = Retry::After(None);
     let page = "<html>\n<h1>Please sign in</h1></html>\n";
     let gzip = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03".to_vec();
@@ -128,7 +128,7 @@ async fn each_fault_has_one_meaning_and_the_next_try_is_the_same_request_byte_fo
 }
 
 #[tokio::test]
-async fn a_response_cut_off_in_its_head_or_in_the_frames_of_its_body_is_no_answer() {
+async fn a_response_cut_in_its_head_or_framing_is_not_an_answer() {
     let body = r#"{"message":{"role":"assistant","content":"fine"},"done":true}"#;
     let whole = [
         format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()),
@@ -143,7 +143,8 @@ async fn a_response_cut_off_in_its_head_or_in_the_frames_of_its_body_is_no_answe
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     for response in whole {
-        // A proof of the end is enough, whatever HTTP still owes; a line may also end with the body.
+        // Proof of completion is enough, even if the HTTP framing is incomplete. A line may also
+        // end with the body.
         let proved = response.rfind('}').unwrap() + 1;
         for at in 0..response.len() {
             server.enqueue(Reply::wire(&response[..at]));
@@ -158,7 +159,7 @@ async fn a_response_cut_off_in_its_head_or_in_the_frames_of_its_body_is_no_answe
 }
 
 #[tokio::test]
-async fn what_arrives_late_mislabelled_or_in_one_piece_is_an_answer() {
+async fn late_mislabeled_and_buffered_answers_are_accepted() {
     for (server, model) in both().await {
         for reply in [
             Reply::text("fine").late_burst(),
@@ -173,7 +174,7 @@ async fn what_arrives_late_mislabelled_or_in_one_piece_is_an_answer() {
 }
 
 #[tokio::test]
-async fn headers_may_come_late_but_not_for_ever() {
+async fn headers_may_arrive_late_but_not_after_the_timeout() {
     for (server, model) in both().await {
         for reply in
             [Reply::text("fine").delay_until_released("late"), Reply::text("fine").after_headers_gate("late")]
@@ -187,7 +188,7 @@ async fn headers_may_come_late_but_not_for_ever() {
             assert_eq!(answer.unwrap().text, "fine");
         }
     }
-    // Shorter than any wait of a person: nobody will release the gate.
+    // A short timeout, because nobody releases the gate.
     let short = || Access { first_byte: Some(Duration::from_millis(20)), ..Access::default() };
     for reply in
         [Reply::text("x").delay_until_released("never"), Reply::text("x").after_headers_gate("never")]
@@ -208,7 +209,7 @@ async fn headers_may_come_late_but_not_for_ever() {
             assert_eq!(
                 (kind(&error), error.retry()),
                 ("slow", Retry::Never),
-                "a server of one's own may still be working: {error}"
+                "a local server may still be working: {error}"
             );
             assert!(server.wait_for_close(0).await.client_closed());
         }
@@ -216,7 +217,7 @@ async fn headers_may_come_late_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn an_answer_without_end_is_ended_by_the_limit_it_was_given() {
+async fn an_endless_answer_ends_at_its_limit() {
     for (server, model) in both().await {
         for reply in [Reply::empty().endless_whitespace(), Reply::empty().endless_repetition("and so on ")] {
             let at = server.chats().len();
@@ -252,7 +253,7 @@ async fn credentials_in_an_address_are_sent_and_never_shown() {
             assert_eq!(sent.query, "key=sesame-sesame", "{}", sent.path);
             assert_eq!(sent.headers.iter().filter(|(name, _)| name == "authorization").count(), 1);
         }
-        // Servers that repeat what they refuse, and one that redirects to itself.
+        // Servers that echo what they refuse, and one that redirects to itself.
         let echo = "there is no hunter2-hunter2, nor sesame-sesame";
         server.enqueue(Reply::error(401, echo));
         server.enqueue(Reply::error(500, echo));
@@ -281,7 +282,7 @@ impl At for OllamaOptions {
 }
 
 #[tokio::test]
-async fn a_key_that_a_server_repeats_is_not_passed_on() {
+async fn a_key_that_a_server_echoes_is_masked() {
     let server = Server::of(Personality::Deepseek);
     let model = openai_with(&server, |options| {
         options.kind = Some(Kind::DeepSeek);
@@ -317,7 +318,7 @@ async fn a_redirect_to_another_host_sends_nothing_there() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_refused_with_what_to_do() {
+async fn an_untrusted_certificate_is_refused_with_what_to_do() {
     let server = TlsServer::start(Certificate::Good);
     for error in [
         Ollama::open(OllamaOptions::new(&server.url(), CODER)).await.err().unwrap(),
@@ -361,7 +362,7 @@ async fn a_private_authority_and_a_client_certificate_are_taken_from_the_setting
 }
 
 #[tokio::test]
-async fn plain_and_encrypted_servers_are_told_apart() {
+async fn a_server_without_tls_is_detected() {
     let plain = Server::of(Personality::Generic);
     let base = format!("https://{}/v1", plain.address());
     let error = OpenAi::open(OpenAiOptions::new(&base)).await.err().unwrap();
@@ -369,7 +370,7 @@ async fn plain_and_encrypted_servers_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_model_that_is_replaced_or_unloaded_between_turns_is_noticed_once() {
+async fn a_model_replaced_or_unloaded_between_turns_is_reported_once() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     let loaded = |digest: &str, window: u64| {
@@ -409,26 +410,27 @@ async fn a_model_that_is_replaced_or_unloaded_between_turns_is_noticed_once() {
 }
 
 #[tokio::test]
-async fn a_model_that_is_removed_between_turns_is_named_with_those_that_are_left() {
+async fn the_error_for_a_model_removed_between_turns_lists_the_others() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     server.enqueue("ok");
     ask(&model, "x").await.unwrap();
-    model.server().delete(CODER).await.unwrap();
+    let client = models::ollama::Server::new(&server.url(), None, &Access::default()).unwrap();
+    client.delete(CODER).await.unwrap();
     let error = ask(&model, "x").await.unwrap_err();
     let Error::MissingModel { message, available } = &error else { panic!("{error:?}") };
     assert!(message.contains(CODER) && available.len() == 3 && error.retry() == Retry::Never, "{message}");
 }
 
 #[tokio::test]
-async fn another_model_behind_a_compatible_server_is_noticed_by_its_name_or_its_file() {
+async fn a_different_model_behind_a_compatible_server_is_noticed_by_name_or_file() {
     let server = Server::of(Personality::Vllm);
     let model = openai(&server).await;
     let answer = |name: &str| {
         let chunk = json!({"model": name, "choices": [{"index": 0, "delta": {"content": "ok"}, "finish_reason": "stop"}]});
         Reply::recorded(format!("data: {chunk}\n\ndata: [DONE]\n\n"))
     };
-    for (name, words) in [("a", ""), ("a", ""), ("b", "answers with b now, before it was a"), ("b", "")] {
+    for (name, words) in [("a", ""), ("a", ""), ("b", "now answers with b, not a"), ("b", "")] {
         server.enqueue(answer(name));
         ask(&model, "x").await.unwrap();
         let seen = model.verify().await.join("; ");
@@ -443,14 +445,14 @@ async fn another_model_behind_a_compatible_server_is_noticed_by_its_name_or_its_
     let props = json!({"default_generation_settings": {"n_ctx": 4096}, "model_path": "other.gguf"});
     server.enqueue_for("/props", Reply::status(200, props));
     let seen = model.verify().await.join("; ");
-    assert!(seen.contains("answers with other.gguf now") && seen.contains("window of 4096"), "{seen}");
+    assert!(seen.contains("now answers with other.gguf") && seen.contains("window of 4096"), "{seen}");
     assert_eq!(model.identity().window, Some(4096));
     drop(server);
-    assert_eq!(model.verify().await, [] as [String; 0], "a question in passing that nobody answers");
+    assert_eq!(model.verify().await, [] as [String; 0], "an unanswered probe is no error");
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_a_question_is_said_to_be_silent() {
+async fn a_server_that_answers_no_probe_is_a_timeout() {
     let server = Server::of(Personality::Generic);
     for path in ["/v1/models", "/api/version", "/props", "/api/v1/models", "/api/v0/models", "/version"] {
         server.enqueue_for(path, Reply::text("never").delay_until_released("never"));

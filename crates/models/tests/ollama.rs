@@ -1,11 +1,11 @@
-//! The Ollama client against a scripted server: what it sends, what it accepts, what it makes of trouble.
+//! The Ollama client against a scripted server: requests, answers and errors.
 
 mod common;
 
 use common::{ask, message, ollama, quiet, read_until, request};
 use fake_model::{Config, ModelSpec, Reply, Server};
 use futures_util::StreamExt;
-use models::ollama::{Ollama, OllamaOptions, Prompt};
+use models::ollama::{Ollama, OllamaOptions};
 use models::{Delta, EndReason, Error, Model, Role, Think, collect};
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ const THINKER: &str = "deepseek-r1:8b";
 async fn opening_takes_one_round_trip_and_the_window_is_the_smallest_of_three() {
     let server = Server::start();
     for (model, asked, window) in [
-        (CODER, None, 16_384),           // trained for
+        (CODER, None, 16_384),           // trained
         (THINKER, None, 32_768),         // the default
         (THINKER, Some(65_536), 65_536), // configured
         (CODER, Some(1_000_000), 16_384),
@@ -32,7 +32,7 @@ async fn opening_takes_one_round_trip_and_the_window_is_the_smallest_of_three() 
     assert_eq!(identity.server_version.as_deref(), Some("0.32.15"));
     assert_eq!(identity.family.as_deref(), Some("llama"));
     assert!(identity.parameters_b > Some(6.0));
-    assert!(identity.local && identity.constrains && !identity.thinking);
+    assert!(identity.local && !identity.thinking);
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn the_session_options_are_the_same_in_every_request_and_in_the_preload() 
     server.enqueue("two");
     ask(&model, "a").await.unwrap();
     ask(&model, "b").await.unwrap();
-    assert_eq!(server.loads().len(), 1, "nothing that was sent made the server load the model anew");
+    assert_eq!(server.loads().len(), 1, "no request made the server reload the model");
     for sent in server.requests().iter().filter(|sent| sent.path == "/api/chat") {
         let body = &sent.json;
         assert_eq!(
@@ -62,7 +62,7 @@ async fn the_session_options_are_the_same_in_every_request_and_in_the_preload() 
 }
 
 #[tokio::test]
-async fn a_request_repeats_the_bytes_of_the_one_before_it() {
+async fn a_request_repeats_the_bytes_of_the_previous_one() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     server.fallback("ok");
@@ -71,14 +71,13 @@ async fn a_request_repeats_the_bytes_of_the_one_before_it() {
     conversation.messages.push(message(Role::Assistant, "ok"));
     conversation.messages.push(message(Role::User, "second"));
     conversation.temperature = Some(0.9);
-    conversation.format = Some(json!({"type": "object"}));
     collect(model.stream(&conversation).await.unwrap()).await.unwrap();
     let chats = server.chats();
     let first = String::from_utf8(chats[0].body.clone()).unwrap();
     let second = String::from_utf8(chats[1].body.clone()).unwrap();
     let shared = first.split(r#"],"options""#).next().unwrap();
     assert!(shared.contains("first") && second.starts_with(shared), "{first}\n{second}");
-    assert_eq!(server.connections(), 2, "those that opening needed serve the session");
+    assert_eq!(server.connections(), 2, "the connections of opening serve the session");
 }
 
 #[tokio::test]
@@ -101,17 +100,7 @@ async fn thinking_text_and_native_calls_come_in_order_with_the_counts() {
 }
 
 #[tokio::test]
-async fn an_answer_in_one_piece_reads_the_same() {
-    let server = Server::start();
-    let model = ollama(&server, THINKER).await;
-    server.enqueue(Reply::empty().thinking("hm").more("yes"));
-    let answer = model.complete(&request("x")).await.unwrap();
-    assert_eq!((answer.thinking.as_str(), answer.text.as_str()), ("hm", "yes"));
-    assert_eq!(server.chats()[0].json["stream"], false);
-}
-
-#[tokio::test]
-async fn the_proxy_may_mislabel_or_hold_back_what_it_likes() {
+async fn a_proxy_may_mislabel_or_buffer_an_answer() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     server.enqueue(Reply::text("one").content_type("text/event-stream"));
@@ -153,7 +142,7 @@ async fn only_done_true_ends_a_turn() {
 }
 
 #[tokio::test]
-async fn an_error_line_is_an_error_with_the_servers_words() {
+async fn an_error_line_is_an_error_with_the_servers_message() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     server.enqueue(Reply::text("half").then_error_line("model runner has unexpectedly stopped"));
@@ -175,7 +164,7 @@ async fn an_error_that_is_json_inside_a_string_is_unwrapped() {
         }
         other => panic!("{other:?}"),
     }
-    // The same inside a stream that began well.
+    // The same in the middle of a stream.
     server.enqueue(Reply::text("a").then_error_line(
         r#"{"error":{"code":400,"message":"m","type":"exceed_context_size_error","n_ctx":256}}"#,
     ));
@@ -196,7 +185,7 @@ async fn dropping_the_stream_closes_the_connection_at_once() {
 }
 
 #[tokio::test]
-async fn a_model_without_the_capability_is_never_asked_to_think() {
+async fn a_model_without_thinking_is_never_asked_to_think() {
     let server = Server::start();
     let model = Ollama::open(OllamaOptions { think: Think::High, ..quiet(&server, CODER) }).await.unwrap();
     server.enqueue("ok");
@@ -211,23 +200,18 @@ async fn a_model_without_the_capability_is_never_asked_to_think() {
 }
 
 #[tokio::test]
-async fn a_field_the_server_refuses_is_dropped_once_and_for_all() {
+async fn a_refused_field_is_dropped_for_the_session() {
     let server = Server::start();
     let model = ollama(&server, THINKER).await;
     server.enqueue(Reply::error(400, "\"deepseek-r1:8b\" does not support thinking"));
     server.enqueue("ok");
-    server.enqueue(Reply::error(500, "invalid format: expected a JSON schema"));
-    server.enqueue("ok");
     server.enqueue("ok");
     ask(&model, "x").await.unwrap();
-    let constrained = models::Request { format: Some(json!({"type": "object"})), ..request("y") };
-    collect(model.stream(&constrained).await.unwrap()).await.unwrap();
-    collect(model.stream(&constrained).await.unwrap()).await.unwrap();
+    ask(&model, "y").await.unwrap();
     let has =
         |field: &str| server.chats().iter().map(|sent| sent.json.get(field).is_some()).collect::<Vec<_>>();
-    assert_eq!(has("think"), [true, false, false, false, false]);
-    assert_eq!(has("format"), [false, false, true, false, false]);
-    assert!(!model.identity().constrains && !model.identity().thinking);
+    assert_eq!(has("think"), [true, false, false]);
+    assert!(!model.identity().thinking);
 }
 
 #[tokio::test]
@@ -247,7 +231,7 @@ async fn a_window_that_does_not_fit_memory_is_halved_once() {
 }
 
 #[tokio::test]
-async fn refusals_are_told_apart() {
+async fn refusals_are_classified() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     server.enqueue(Reply::error(503, "server busy").header("retry-after", "7"));
@@ -264,7 +248,7 @@ async fn refusals_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_missing_model_is_named_with_those_that_are_there() {
+async fn the_error_for_a_missing_model_lists_the_available_ones() {
     let server = Server::start();
     let error = Ollama::open(quiet(&server, "nothing:7b")).await.err().unwrap();
     let Error::MissingModel { message, available } = error else { panic!("{error:?}") };
@@ -273,7 +257,7 @@ async fn a_missing_model_is_named_with_those_that_are_there() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_said_in_plain_words() {
+async fn a_refused_connection_is_reported_in_plain_words() {
     let server = Server::start();
     let base = server.url();
     drop(server);
@@ -282,7 +266,7 @@ async fn nobody_listening_is_said_in_plain_words() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_ollama_is_recognised() {
+async fn a_server_other_than_ollama_is_detected() {
     let server = Server::of(fake_model::Personality::Generic);
     let error = Ollama::open(quiet(&server, "x")).await.err().unwrap();
     assert!(matches!(&error, Error::Settings(why) if why.contains("--base-url")), "{error:?}");
@@ -309,20 +293,6 @@ async fn a_model_without_a_chat_template_gets_a_plain_transcript() {
 }
 
 #[tokio::test]
-async fn one_prompt_can_be_continued_streamed_and_whole() {
-    let server = Server::start();
-    let model = ollama(&server, "qwen2.5-coder:1.5b").await;
-    let prompt =
-        Prompt { prompt: String::from("fn main() {"), suffix: Some(String::from("}")), ..Prompt::default() };
-    for stream in [true, false] {
-        server.enqueue("todo!()");
-        let deltas = model.generate(&prompt, &request(""), stream).await.unwrap();
-        assert_eq!(collect(deltas).await.unwrap().text, "todo!()");
-    }
-    assert_eq!(server.chats()[0].json["suffix"], "}");
-}
-
-#[tokio::test]
 async fn the_window_in_force_is_checked_after_the_first_answer() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
@@ -345,7 +315,7 @@ async fn the_window_in_force_is_checked_after_the_first_answer() {
 }
 
 #[tokio::test]
-async fn old_servers_are_met_half_way() {
+async fn old_servers_are_supported() {
     for (version, shift, counted) in
         [("0.30.0", None, false), ("0.30.7", None, true), ("0.9.0", Some(false), true)]
     {
@@ -359,7 +329,7 @@ async fn old_servers_are_met_half_way() {
 }
 
 #[tokio::test]
-async fn a_pull_reports_progress_and_is_done_only_by_its_last_line() {
+async fn a_pull_reports_progress_and_succeeds_only_with_its_last_line() {
     let server =
         Server::with_config(Config { pullable: vec![ModelSpec::new("smollm2:135m")], ..Config::default() });
     let stock = models::ollama::Server::new(&server.url(), None, &models::Access::default()).unwrap();
@@ -404,11 +374,11 @@ async fn cloud_models_are_not_local_and_get_no_window() {
     server.fallback("ok");
     let model = ollama(&server, CODER).await;
     let identity = model.identity();
-    assert_eq!((identity.local, identity.window, identity.constrains), (false, Some(1_048_576), false));
+    assert_eq!((identity.local, identity.window), (false, Some(1_048_576)));
     let deltas = model.stream(&request("x")).await.unwrap();
     let ended = deltas.any(|delta| async move { matches!(delta, Ok(Delta::End(_))) }).await;
     assert!(ended && server.chats()[0].json["options"].get("num_ctx").is_none());
-    // Not listed, as long as it has not been used: no error.
+    // A cloud model is not listed before its first use, which is no error.
     assert!(!ollama(&server, "big:671b-cloud").await.identity().local);
 }
 
@@ -424,13 +394,13 @@ async fn the_first_request_does_not_wait_for_the_load_in_the_background() {
     );
     server.enqueue("ok");
     assert_eq!(ask(&model, "x").await.unwrap().text, "ok");
-    // Whoever gives the model up gives the load up.
+    // Dropping the model cancels the load.
     drop(model);
     assert!(server.wait_for_end(2).await.client_closed());
 }
 
 #[tokio::test]
-async fn a_cloud_model_is_asked_without_the_settings_of_a_runner() {
+async fn a_cloud_model_gets_no_runner_options() {
     let show = || {
         let info = json!({"general.architecture": "gptoss", "gptoss.context_length": 131_072});
         let capabilities = json!(["completion", "tools", "thinking"]);
@@ -466,16 +436,16 @@ async fn a_cloud_model_is_asked_without_the_settings_of_a_runner() {
 }
 
 #[tokio::test]
-async fn what_a_model_cannot_follow_is_said_once_with_what_is_done_instead() {
+async fn unsupported_settings_are_reported_with_what_happens_instead() {
     let server = Server::start();
     let options = OllamaOptions { think: Think::On, num_ctx: Some(1 << 20), ..quiet(&server, CODER) };
     let model = Ollama::open(options).await.unwrap();
     let said = model.unheeded().join("; ");
     assert!(
-        said.contains("trained for a window of 16384 tokens; that is requested, not the 1048576"),
+        said.contains("trained for a window of 16384 tokens; the agent requests that instead of 1048576"),
         "{said}"
     );
-    assert!(said.contains("has no thinking; the run goes on without it"), "{said}");
+    assert!(said.contains("cannot think; the run continues without thinking"), "{said}");
     assert_eq!(model.unheeded().len(), 2);
     server.enqueue("ok");
     ask(&model, "x").await.unwrap();
@@ -487,9 +457,9 @@ async fn the_outlook_on_the_window_loads_nothing() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     let outlook = async || model.outlook().await.unwrap().unwrap();
-    assert_eq!(outlook().await, "16,384 will be requested; verified at the first run");
+    assert_eq!(outlook().await, "16,384 tokens requested; to be verified by the first run");
     assert_eq!(server.loads(), []);
     server.enqueue("ok");
     ask(&model, "x").await.unwrap();
-    assert_eq!(outlook().await, "16,384 tokens, loaded so already");
+    assert_eq!(outlook().await, "16,384 tokens, already loaded");
 }

@@ -1,4 +1,5 @@
-//! The OpenAI client against scripted servers of each kind: what it finds out, sends, accepts and refuses.
+//! The OpenAI client against scripted servers of each kind: detection, requests, answers and
+//! errors.
 
 mod common;
 
@@ -6,14 +7,14 @@ use common::{ask, message, openai, openai_with, read_until, request};
 use fake_model::{Config, Personality, Reply, Server};
 use futures_util::StreamExt;
 use models::openai::{Kind, OpenAi, OpenAiOptions, Opened};
-use models::{Delta, EndReason, Error, Message, Model, Request, Role, Secret, Think, collect};
+use models::{Delta, EndReason, Error, Message, Model, Role, Secret, Think, collect};
 use serde_json::{Value, json};
 
 fn deepseek() -> Server {
     Server::of(Personality::Deepseek)
 }
 
-/// A scripted DeepSeek platform, which is not at its real address.
+/// A model on a scripted DeepSeek platform.
 async fn on_deepseek(server: &Server, think: Think) -> OpenAi {
     openai_with(server, |options| {
         options.kind = Some(Kind::DeepSeek);
@@ -24,7 +25,7 @@ async fn on_deepseek(server: &Server, think: Think) -> OpenAi {
 }
 
 #[tokio::test]
-async fn each_server_is_recognised_with_its_window() {
+async fn each_server_is_detected_with_its_window() {
     for (personality, name, window) in [
         (Personality::LlamaServer, "llama-server", Some(32_768)),
         (Personality::Vllm, "vllm", Some(131_072)),
@@ -34,7 +35,7 @@ async fn each_server_is_recognised_with_its_window() {
         let server = Server::of(personality);
         let identity = openai(&server).await.identity();
         assert_eq!((identity.server.as_str(), identity.window), (name, window));
-        assert!(identity.local && identity.constrains && identity.price.is_none());
+        assert!(identity.local && identity.price.is_none());
         server.enqueue("ok");
         assert_eq!(ask(&openai(&server).await, "x").await.unwrap().text, "ok", "{name}");
         let smaller = openai_with(&server, |options| options.window = Some(2048)).await;
@@ -43,7 +44,7 @@ async fn each_server_is_recognised_with_its_window() {
 }
 
 #[tokio::test]
-async fn an_ollama_behind_v1_is_handed_over_to_the_native_api() {
+async fn an_ollama_behind_v1_is_used_through_its_native_api() {
     let server = Server::start();
     match OpenAi::open(OpenAiOptions::new(&server.openai_url())).await.unwrap() {
         Opened::Ollama { base, version } => assert_eq!((base, version.as_str()), (server.url(), "0.32.15")),
@@ -52,7 +53,7 @@ async fn an_ollama_behind_v1_is_handed_over_to_the_native_api() {
 }
 
 #[tokio::test]
-async fn deepseeks_platform_is_known_without_asking() {
+async fn deepseeks_platform_is_detected_without_a_request() {
     let server = deepseek();
     let model = on_deepseek(&server, Think::Auto).await;
     assert_eq!(server.requests().len(), 0);
@@ -63,7 +64,6 @@ async fn deepseeks_platform_is_known_without_asking() {
     );
     assert!(
         identity.thinking
-            && !identity.constrains
             && identity
                 .price
                 .is_some_and(|(prompt, cached, generated)| cached < prompt && prompt < generated)
@@ -92,7 +92,7 @@ async fn reasoning_is_sent_back_with_the_answer_it_belongs_to() {
         json!({"role": "assistant", "content": "yes", "reasoning_content": "hm"})
     );
     assert_eq!(sent[1].header("authorization"), Some("Bearer sk-secret"));
-    // It is ignored while thinking, and known to cause loops elsewhere.
+    // The temperature is ignored while thinking, and known to cause loops elsewhere.
     assert!(sent[0].json.get("temperature").is_none() && sent[0].json.get("thinking").is_none());
 
     let model = on_deepseek(&server, Think::Off).await;
@@ -105,7 +105,7 @@ async fn reasoning_is_sent_back_with_the_answer_it_belongs_to() {
 }
 
 #[tokio::test]
-async fn a_server_that_misses_reasoning_gets_it_everywhere_and_one_that_refuses_it_never() {
+async fn reasoning_is_sent_everywhere_to_a_server_that_requires_it_and_never_to_one_that_refuses_it() {
     let history = || {
         let mut request = request("x");
         request.messages.push(message(Role::Assistant, "from another model"));
@@ -132,33 +132,7 @@ async fn a_server_that_misses_reasoning_gets_it_everywhere_and_one_that_refuses_
 }
 
 #[tokio::test]
-async fn each_server_is_asked_for_a_schema_in_its_own_way() {
-    let schema = json!({"type": "object", "properties": {"tool": {"type": "string"}}});
-    for (personality, kind) in [
-        (Personality::LlamaServer, "json_schema"),
-        (Personality::Vllm, "json_schema"),
-        (Personality::LmStudio, "json_schema"),
-        (Personality::Deepseek, "json_object"),
-    ] {
-        let server = Server::of(personality);
-        let model = if personality == Personality::Deepseek {
-            on_deepseek(&server, Think::Auto).await
-        } else {
-            openai(&server).await
-        };
-        server.enqueue("{}");
-        let constrained = Request { format: Some(schema.clone()), ..request("answer in JSON") };
-        collect(model.stream(&constrained).await.unwrap()).await.unwrap();
-        let format = server.chats()[0].json["response_format"].clone();
-        assert_eq!(format["type"], kind);
-        if kind == "json_schema" {
-            assert_eq!(format["json_schema"]["schema"], schema);
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_field_the_server_refuses_is_dropped_once_and_for_all() {
+async fn a_refused_field_is_dropped_for_the_session() {
     let server = Server::of(Personality::Generic);
     let model = openai(&server).await;
     server.enqueue(Reply::status(
@@ -167,22 +141,20 @@ async fn a_field_the_server_refuses_is_dropped_once_and_for_all() {
     ));
     server.enqueue(Reply::status(
         422,
-        json!({"detail": [{"loc": ["body", "response_format"], "msg": "Extra inputs are not permitted"}]}),
+        json!({"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}),
     ));
     server.enqueue(Reply::status(400, json!({"error": {"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."}})));
     server.fallback("ok");
-    let constrained = Request { format: Some(json!({"type": "object"})), ..request("x") };
     for _ in 0..2 {
-        collect(model.stream(&constrained).await.unwrap()).await.unwrap();
+        ask(&model, "x").await.unwrap();
     }
     let has =
         |field: &str| server.chats().iter().map(|sent| sent.json.get(field).is_some()).collect::<Vec<_>>();
     assert_eq!(has("stream_options"), [true, false, false, false, false]);
-    assert_eq!(has("response_format"), [true, true, false, false, false]);
+    assert_eq!(has("seed"), [true, true, false, false, false]);
     assert_eq!(has("max_tokens"), [true, true, true, false, false]);
     assert_eq!(has("max_completion_tokens"), [false, false, false, true, true]);
-    assert!(!model.identity().constrains);
-    // What no dropping helps is refused, after a bounded number of tries.
+    // A refusal that dropping fields does not help is final after a limited number of retries.
     let before = server.chats().len();
     server.fallback(Reply::error(422, "something else"));
     assert!(matches!(ask(&model, "x").await, Err(Error::Refused(_))));
@@ -193,14 +165,16 @@ async fn a_field_the_server_refuses_is_dropped_once_and_for_all() {
 async fn vllm_gets_no_stream_options_without_a_stream() {
     let server = Server::of(Personality::Vllm);
     let model = openai(&server).await;
+    server.enqueue(Reply::error(400, "streaming is not supported"));
     server.enqueue(Reply::empty().thinking("hm").more("yes"));
-    let answer = model.complete(&request("x")).await.unwrap();
+    let answer = ask(&model, "x").await.unwrap();
+    assert_eq!(server.chats()[1].json["stream"], false);
     assert_eq!((answer.thinking.as_str(), answer.text.as_str()), ("hm", "yes"));
     assert!(answer.end.usage.prompt_tokens > Some(0));
 }
 
 #[tokio::test]
-async fn what_is_known_of_a_turn_when_it_is_cut_is_its_prompt() {
+async fn the_prompt_tokens_of_a_cut_turn_are_known() {
     let server = Server::of(Personality::LlamaServer);
     let model = openai(&server).await;
     server.enqueue(Reply::text("{\"tool\": \"x\"}").hold().more("never"));
@@ -221,7 +195,7 @@ async fn what_is_known_of_a_turn_when_it_is_cut_is_its_prompt() {
 }
 
 #[tokio::test]
-async fn streams_end_properly_in_all_the_ways_servers_end_them() {
+async fn every_servers_way_to_end_a_stream_is_accepted() {
     let server = Server::of(Personality::Generic);
     let model = openai(&server).await;
     for reply in [
@@ -272,7 +246,7 @@ async fn an_error_with_status_200_and_no_stream_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_server_that_ignores_the_wish_to_stream_is_understood() {
+async fn an_answer_without_a_stream_is_accepted() {
     let server = Server::of(Personality::Generic);
     let model = openai(&server).await;
     let call = json!({"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}});
@@ -309,7 +283,7 @@ async fn a_loading_server_is_waited_for_and_a_wrong_key_is_not() {
         ..Config::default()
     });
     let error = OpenAi::open(OpenAiOptions::new(&server.openai_url())).await.err();
-    // Both the list and the chat say so; whichever is met first.
+    // Both the list and the chat report it, whichever comes first.
     match error {
         Some(error) => assert!(matches!(error, Error::Loading(_)), "{error:?}"),
         None => assert!(matches!(ask(&openai(&server).await, "x").await, Err(Error::Loading(_)))),
@@ -333,7 +307,7 @@ async fn a_loading_server_is_waited_for_and_a_wrong_key_is_not() {
 }
 
 #[tokio::test]
-async fn a_missing_model_is_named_with_those_that_are_there() {
+async fn the_error_for_a_missing_model_lists_the_available_ones() {
     let server = Server::of(Personality::Vllm);
     let options =
         OpenAiOptions { model: Some(String::from("nothing")), ..OpenAiOptions::new(&server.openai_url()) };
@@ -353,7 +327,7 @@ async fn a_missing_model_is_named_with_those_that_are_there() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed_so_that_the_key_stays_here() {
+async fn a_redirect_is_not_followed_so_that_the_key_stays_safe() {
     let (server, other) = (deepseek(), deepseek());
     let model = on_deepseek(&server, Think::Auto).await;
     server.enqueue(Reply::redirect(307, format!("{}/chat/completions", other.url())));
@@ -364,7 +338,7 @@ async fn a_redirect_is_not_followed_so_that_the_key_stays_here() {
 }
 
 #[tokio::test]
-async fn a_request_repeats_the_bytes_of_the_one_before_it() {
+async fn a_request_repeats_the_bytes_of_the_previous_one() {
     let server = Server::of(Personality::LlamaServer);
     let model = openai(&server).await;
     server.enqueue(Reply::text("{\"tool\":\"a\"}").hold());
@@ -390,7 +364,7 @@ async fn a_request_repeats_the_bytes_of_the_one_before_it() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_said_in_plain_words() {
+async fn a_refused_connection_is_reported_in_plain_words() {
     let server = Server::of(Personality::Generic);
     let base = server.openai_url();
     drop(server);

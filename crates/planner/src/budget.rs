@@ -34,7 +34,7 @@ impl Estimator {
     pub(crate) fn learn(&mut self, messages: &[Message], prompt_tokens: u64) {
         let bytes: usize = messages.iter().map(bytes).sum();
         let tokens = prompt_tokens as f64 - messages.len() as f64 * TOKENS_PER_MESSAGE;
-        // A count far off is not a count of this prompt (Ollama 0.30.0 counted uncached tokens only; wire reference 1.7).
+        // A count far off is not a count of this prompt (Ollama 0.30.0 counted uncached tokens only; docs/model-apis.md#ollama-streaming).
         if bytes > 400 && tokens > 0.0 && (1.5..8.0).contains(&(bytes as f64 / tokens)) {
             self.bytes_per_token = bytes as f64 / tokens;
         }

@@ -227,10 +227,10 @@ impl<'a> Driver<'a> {
         };
         let mut settings = job.settings;
         if self.identity.thinking {
-            // Reasoning counts against the limit of an answer (wire reference 2.2), and cut-off reasoning is an answer lost.
+            // Reasoning counts against the limit of an answer (docs/model-apis.md#deepseek-requests), and cut-off reasoning is an answer lost.
             let least = if self.identity.local { 8 << 10 } else { 32 << 10 };
             settings.max_answer_tokens = settings.max_answer_tokens.max(least);
-            // Reasoning at temperature 0 goes in circles; 0.6 is what the vendor of the distills advises (wire reference 4).
+            // Reasoning at temperature 0 goes in circles; 0.6 is what the vendor of the distills advises (docs/model-apis.md#deepseek-in-ollama).
             settings.temperature = if settings.temperature == 0.0 { 0.6 } else { settings.temperature };
         }
         self.window = self.identity.window;
@@ -270,7 +270,6 @@ impl<'a> Driver<'a> {
             temperature: Some(ask.temperature),
             seed: ask.seed,
             max_tokens: ask.max_tokens,
-            format: None,
             alternatives: ask.alternatives,
             stop: ask.stop.clone(),
         };

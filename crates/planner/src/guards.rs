@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use journal::CutReason;
 
-/// White space in a row that no answer holds. DeepSeek's JSON mode and Ollama's `format` are known for it (wire reference 2.4, 5).
+/// White space in a row that no answer holds. DeepSeek's JSON mode and Ollama's `format` are known for it (docs/model-apis.md#deepseek-requests).
 const MAX_WHITESPACE: usize = 400;
 /// The same line in a row: tables and test data repeat lines, but not this often.
 const MAX_EQUAL_LINES: usize = 40;

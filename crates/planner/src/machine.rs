@@ -131,7 +131,7 @@ pub(crate) struct Begin {
     pub(crate) has_verifier: bool,
     /// The verification's result before anything was done.
     pub(crate) baseline: Option<Check>,
-    /// Whether reasoning is sent back with the answers it led to (DeepSeek demands it; wire reference 2.3).
+    /// Whether reasoning is sent back with the answers it led to (docs/model-apis.md#deepseek-reasoning).
     pub(crate) send_thinking: bool,
     /// Whether the server tells the model's doubts and can continue an answer.
     pub(crate) branches: bool,

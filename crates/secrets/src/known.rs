@@ -1,6 +1,11 @@
 //! Finds secrets in environment variables, and the encodings in which their values may reappear.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
+
 use crate::scan;
+
+/// The bytes that URLs escape: all but the unreserved characters of RFC 3986.
+const IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The shortest value to search for. A shorter one may be part of anything.
 const MIN_VALUE: usize = 8;
@@ -109,7 +114,8 @@ pub(crate) fn encodings(value: &str) -> Vec<Vec<u8>> {
     if value.len() < MIN_VALUE {
         return Vec::new();
     }
-    let mut out = vec![value.as_bytes().to_vec(), escaped(value), percent(value)];
+    let percent = percent_encoding::utf8_percent_encode(value, IN_URLS).to_string().into_bytes();
+    let mut out = vec![value.as_bytes().to_vec(), escaped(value), percent];
     for alphabet in [b"+/", b"-_"] {
         out.extend(
             (0..3).map(|before| base64(value.as_bytes(), before, *alphabet)).filter(|e| e.len() >= 10),
@@ -133,18 +139,6 @@ fn escaped(value: &str) -> Vec<u8> {
             b'\r' => out.extend(b"\\r"),
             b'\t' => out.extend(b"\\t"),
             b => out.push(b),
-        }
-    }
-    out
-}
-
-fn percent(value: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len());
-    for b in value.bytes() {
-        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~') {
-            out.push(b);
-        } else {
-            out.extend(format!("%{b:02X}").bytes());
         }
     }
     out

@@ -2,12 +2,12 @@
 
 use crate::{WalkFilter, Workspace};
 
-/// How many files are looked at: bounded work on huge trees.
+/// How many files are compared: bounds the work on huge trees.
 const LOOKED_AT: usize = 20_000;
 
 impl Workspace {
-    /// Up to `n` existing files: first those of the same name elsewhere, those that share most of the path's end first; then those whose
-    /// name differs by few letters.
+    /// Up to `n` existing files: first those with the same name elsewhere, longest common path
+    /// suffix first; then those whose name differs by a few letters.
     #[must_use]
     pub fn nearest(&self, path: &str, n: usize) -> Vec<String> {
         let wanted = path.trim_start_matches('/').to_lowercase();
@@ -33,28 +33,15 @@ impl Workspace {
     }
 }
 
-/// The number of letters to insert, delete, exchange or swap with their neighbour to get from one to the other; `None` when it is more
-/// than `most`.
+/// The edit distance, a swap of neighbors counted as one edit; `None` when it is more than `most`.
 fn distance(a: &str, b: &str, most: usize) -> Option<usize> {
-    /// Longer texts are cut here: enough to rank paths.
+    /// Bounds the work on long paths, in characters; enough to rank them.
     const CUT: usize = 256;
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(CUT).collect(), b.chars().take(CUT).collect());
-    if a.len().abs_diff(b.len()) > most {
+    let cut = |text: &str| text.char_indices().nth(CUT).map_or(text.len(), |(at, _)| at);
+    let (a, b) = (&a[..cut(a)], &b[..cut(b)]);
+    // Most names are ruled out by their length alone.
+    if a.chars().count().abs_diff(b.chars().count()) > most {
         return None;
     }
-    let mut above: Vec<usize> = Vec::new();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut next = Vec::with_capacity(row.len());
-        next.push(i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let mut least = (row[j] + usize::from(x != y)).min(row[j + 1] + 1).min(next[j] + 1);
-            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
-                least = least.min(above[j - 1] + 1);
-            }
-            next.push(least);
-        }
-        above = std::mem::replace(&mut row, next);
-    }
-    Some(row[b.len()]).filter(|d| *d <= most)
+    Some(strsim::osa_distance(a, b)).filter(|distance| *distance <= most)
 }

@@ -7,8 +7,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeSet, HashSet},
     io,
-    sync::atomic::{AtomicU64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::atomic::Ordering,
 };
 
 use crate::{
@@ -277,7 +276,5 @@ impl Step {
 
 /// A name in the file's own folder that no project uses.
 fn temporary() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    format!(".agent-{}-{since:x}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!(".agent-{:016x}.tmp", fastrand::u64(..))
 }

@@ -1,4 +1,6 @@
-//! Pieces of an answer in the words of each dialect: NDJSON lines (wire reference 1.7), SSE events (2.5, 3), or one object.
+//! Encodes the pieces of an answer in each dialect: NDJSON lines
+//! (docs/model-apis.md#ollama-streaming), SSE events (docs/model-apis.md#openai-streams), or one
+//! object.
 
 use serde_json::{Map, Value, json};
 
@@ -6,23 +8,23 @@ use crate::reply::Call;
 use crate::state::Personality;
 use crate::tokens;
 
-/// All timestamps are this one: replies are the same in every run.
+/// The only timestamp, so that replies are the same in every run.
 pub(crate) const NOW: &str = "2026-01-01T00:00:00.123456789Z";
 const NOW_UNIX: u64 = 1_767_225_600;
 const PROMPT_TOKEN_NS: u64 = 5_000_000;
 const TOKEN_NS: u64 = 40_000_000;
 
-/// In what form an answer goes out.
+/// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     OllamaChat,
     OllamaGenerate,
-    /// Lines of JSON that the script gives itself (`/api/pull` and other scripted paths).
+    /// Lines of JSON from the script (`/api/pull` and other scripted paths).
     Lines,
     OpenAi(Personality),
 }
 
-/// Tokens of one generation, as reported.
+/// The token counts of one generation, as reported.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) prompt: u64,
@@ -32,14 +34,14 @@ pub(crate) struct Counts {
     pub(crate) load_ns: u64,
 }
 
-/// A tool call with the id the server gave it.
+/// A tool call with its id.
 #[derive(Debug, Clone)]
 pub(crate) struct IdCall {
     pub(crate) id: String,
     pub(crate) call: Call,
 }
 
-/// Everything said so far.
+/// The answer so far.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) text: String,
@@ -68,7 +70,7 @@ impl Encoder {
         }
     }
 
-    /// What comes before the first piece.
+    /// The events before the first piece.
     pub(crate) fn open(&self, counts: &Counts) -> Vec<Vec<u8>> {
         let Dialect::OpenAi(personality) = self.dialect else { return Vec::new() };
         let delta = match personality {
@@ -113,7 +115,8 @@ impl Encoder {
         }
     }
 
-    /// Tool calls: on Ollama whole, one chunk for what is given here; on OpenAI in fragments, or whole when several come together.
+    /// Tool calls. Ollama sends them whole, in one chunk; OpenAI sends a single call in fragments,
+    /// and several calls whole.
     pub(crate) fn calls(&mut self, calls: &[IdCall]) -> Vec<Vec<u8>> {
         match self.dialect {
             Dialect::OpenAi(_) if calls.len() > 1 => {
@@ -173,7 +176,8 @@ impl Encoder {
             .collect()
     }
 
-    /// The normal end. `late` are the calls that come only now; `marker` says whether `[DONE]` follows.
+    /// The normal end. `late` are the calls for the final chunk; `marker` says whether `[DONE]`
+    /// follows.
     pub(crate) fn finish(
         &mut self,
         reason: &str,
@@ -231,7 +235,7 @@ impl Encoder {
         }
     }
 
-    /// The whole answer as one object. `done: None` stands for a generation that broke off.
+    /// The whole answer as one object. Without a reason, the generation is incomplete.
     pub(crate) fn whole(&mut self, answer: &Answer, reason: Option<&str>, counts: &Counts) -> Value {
         match self.dialect {
             Dialect::Lines => Value::Null,
@@ -301,7 +305,7 @@ impl Encoder {
         }
     }
 
-    /// The beginning of a chunk whose text never ends.
+    /// The start of a chunk whose text never ends.
     pub(crate) fn unfinished_line(&self) -> Vec<u8> {
         let mut whole = self.text("@");
         let at = whole.iter().rposition(|&byte| byte == b'@').unwrap_or(0);

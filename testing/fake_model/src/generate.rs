@@ -1,4 +1,5 @@
-//! One generation: waits for a slot, takes the next reply of the script, and plays it with the counts that belong to the prompt.
+//! One generation: waits for a slot, takes the next reply of the script, and plays it with the
+//! counts for its prompt.
 
 use crate::encode::{Counts, Encoder};
 use crate::http::{Closed, Connection};
@@ -9,23 +10,23 @@ use crate::respond::After;
 use crate::state::Shared;
 use crate::tokens;
 
-/// Loading a model, as reported; and what a warm one reports.
+/// The reported load time of a model, and that of one that is already loaded, in nanoseconds.
 const LOAD_NS: u64 = 2_000_000_000;
 const WARM_NS: u64 = 20_000_000;
 
-/// A request that was found to be in order.
+/// A valid request for a generation.
 pub(crate) struct Generation {
     pub(crate) encoder: Encoder,
-    /// The model's name for the cache.
+    /// The model's name, for the cache.
     pub(crate) model: String,
     pub(crate) stream: bool,
-    /// The prompt as the model would see it.
+    /// The rendered prompt.
     pub(crate) prompt: String,
-    /// Prompt tokens if they are not what the prompt amounts to (after a silent cut).
+    /// The prompt tokens, if the prompt was silently cut.
     pub(crate) prompt_tokens: Option<u64>,
-    /// Token limit of the request.
+    /// The token limit of the request.
     pub(crate) limit: Option<u64>,
-    /// With what the model has to be loaded (Ollama).
+    /// How the model has to be loaded (Ollama).
     pub(crate) load: Option<Loaded>,
 }
 
@@ -66,7 +67,8 @@ pub(crate) async fn generate(
 }
 
 impl Shared {
-    /// Makes the model loaded with these options; says whether that took a load (wire reference 1.5, the reload rule).
+    /// Ensures that the model is loaded with these options. Returns whether that took a load
+    /// (docs/model-apis.md#ollama-options).
     pub(crate) fn load(&self, load: Loaded) -> bool {
         self.change(|inner| {
             let held = inner.loaded.iter_mut().find(|held| held.model == load.model);
@@ -84,7 +86,7 @@ impl Shared {
         })
     }
 
-    /// Takes the model out of memory.
+    /// Unloads the model.
     pub(crate) fn unload(&self, model: &str) {
         self.change(|inner| {
             inner.loaded.retain(|held| held.model != model);

@@ -1,28 +1,29 @@
-//! HTTP/1.1 by hand on one TCP connection: requests in (length or chunked bodies, keep-alive), bytes out exactly as scripted.
+//! A minimal HTTP/1.1 server connection: reads requests (length or chunked bodies, keep-alive) and
+//! writes bytes exactly as scripted.
 //!
-//! Whatever the server does, the connection is being read beside it, so that a client that goes away is noticed at once and not at
-//! the next write.
+//! The connection is always being read, so that a disconnect is noticed at once, not at the next
+//! write.
 
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Longest request head; a real server refuses sooner.
+/// The longest request head, in bytes; a real server refuses sooner.
 const HEAD_LIMIT: usize = 64 * 1024;
-/// Longest request body: far above any prompt, below what would hurt the machine.
+/// The longest request body, in bytes: far above any prompt, but no risk to the machine.
 const BODY_LIMIT: usize = 256 * 1024 * 1024;
-/// How much of a next, pipelined request is kept while a reply is still being written.
+/// How much of a pipelined request is kept during a reply, in bytes.
 const PIPELINE_LIMIT: usize = 1024 * 1024;
 
-/// How a client begins that expects TLS.
+/// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// The client went away.
+/// The client disconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Closed;
 
-/// A request as it was read.
+/// A parsed request.
 #[derive(Debug, Default)]
 pub(crate) struct Incoming {
     pub(crate) method: String,
@@ -32,12 +33,12 @@ pub(crate) struct Incoming {
     pub(crate) keep_alive: bool,
 }
 
-/// What reading a request can come to besides a request.
+/// Why no request could be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
-    /// The client closed, between requests or in the middle of one.
+    /// The client disconnected, between requests or in the middle of one.
     Closed,
-    /// The bytes are not HTTP/1.1 as this server understands it; the text goes back with status 400.
+    /// The bytes are not valid HTTP/1.1; the text is sent with status 400.
     Malformed(String),
 }
 
@@ -55,12 +56,12 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        // Without this the kernel would glue small chunks together. A failure costs only that.
+        // Keeps the kernel from merging small chunks. Ignoring a failure is safe.
         let _ = stream.set_nodelay(true);
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Reads the next request, waiting for it as long as the client stays.
+    /// Reads the next request; waits as long as the client stays connected.
     pub(crate) async fn read_request(&mut self) -> Result<Incoming, ReadError> {
         let head = loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
@@ -71,7 +72,7 @@ impl Connection {
                 return Err(ReadError::Malformed("the request head is too long".into()));
             }
             if self.buffer.first() == Some(&TLS_HANDSHAKE) {
-                return Err(ReadError::Malformed("this is no HTTP".into()));
+                return Err(ReadError::Malformed("this is not HTTP".into()));
             }
             self.fill().await?;
         };
@@ -145,7 +146,7 @@ impl Connection {
         }
     }
 
-    /// Writes all of `bytes`, in one go as far as the kernel takes them.
+    /// Writes all of `bytes`, in as few writes as the kernel allows.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Closed> {
         let (mut reader, mut writer) = self.stream.split();
         tokio::select! {
@@ -155,7 +156,7 @@ impl Connection {
         }
     }
 
-    /// Waits for `event`, or for the client to go away.
+    /// Waits for `event`, or for the client to disconnect.
     pub(crate) async fn wait<T>(&mut self, event: impl Future<Output = T>) -> Result<T, Closed> {
         let (mut reader, _) = self.stream.split();
         tokio::select! {
@@ -165,14 +166,14 @@ impl Connection {
         }
     }
 
-    /// Makes the coming close a reset (RST) in place of an orderly end (FIN).
+    /// Makes closing the connection send a reset (RST) instead of a normal end (FIN).
     pub(crate) fn reset_on_close(&self) {
-        // A failure leaves an orderly end, which the test that asked for a reset will notice.
+        // After a failure the connection ends normally, which fails the test that expects a reset.
         let _ = self.stream.set_zero_linger();
     }
 
-    /// Ends the connection in order: our end first, then whatever the client still sends is read away, because closing a socket with
-    /// unread input would turn the end into a reset.
+    /// Closes the connection normally: sends our end, then reads the rest of the input, because
+    /// closing a socket with unread input would send a reset.
     pub(crate) async fn close(mut self) {
         let _ = self.stream.shutdown().await;
         let mut sink = [0; 4096];
@@ -198,7 +199,7 @@ impl Incoming {
     }
 }
 
-/// The first header of that name, compared without regard to case.
+/// The first header with this name, ignoring case.
 pub(crate) fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }

@@ -1,8 +1,11 @@
-//! Scripted model servers for tests: Ollama, DeepSeek, vLLM, llama-server and LM Studio, with chunks released on command.
+//! Scripted model servers for tests: Ollama, DeepSeek, vLLM, llama-server and LM Studio, with
+//! chunks released on command.
 //!
-//! A [`Server`] listens on 127.0.0.1, refuses what the real one refuses (wire reference 1 to 3), and answers each generation with the
-//! next [`Reply`] of its script. It records what it was asked and how each reply went, down to the moment a client closed. It never
-//! sleeps, except where a reply says `pause` or `filler_until`.
+//! A [`Server`] listens on 127.0.0.1, refuses what the real server refuses
+//! (docs/model-apis.md#ollama and docs/model-apis.md#openai-compatible-servers), and answers each
+//! generation with the next [`Reply`] of its script. It records every request and the progress of
+//! every reply, including when a client disconnects. It never sleeps, except for the steps `pause`
+//! and `filler_until`.
 //!
 //! ```
 //! use fake_model::{Reply, Server};
@@ -10,13 +13,13 @@
 //! let server = Server::start();
 //! server.enqueue(Reply::text(r#"{"tool": "read_file", "arguments": {"path": "a.rs"}}"#).gate("cut me").more("chatter"));
 //! server.enqueue("All done.");
-//! // A client of server.url() with model `deepseek-coder:6.7b` now sees the object, and then nothing until
+//! // A client of server.url() with model `deepseek-coder:6.7b` now receives the object, and nothing more until
 //! server.release("cut me");
 //! assert!(server.chats().is_empty());
 //! ```
 //!
-//! Tokens are four bytes each, and the prefix cache works on that: [`ReplyRecord::cached_tokens`] says how much of a prompt the server did
-//! not have to evaluate again.
+//! A token is four bytes, also for the prefix cache: [`ReplyRecord::cached_tokens`] is the part of
+//! a prompt that was not evaluated again.
 
 mod encode;
 mod generate;
@@ -26,6 +29,7 @@ mod ollama;
 mod ollama_models;
 mod openai;
 mod play;
+mod prompt;
 mod record;
 mod reply;
 mod respond;

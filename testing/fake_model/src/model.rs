@@ -1,4 +1,4 @@
-//! The models a fake server has, and which of them are loaded with what.
+//! The models of a fake server, and with which options they are loaded.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -7,17 +7,17 @@ use serde_json::{Map, Value, json};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSpec {
-    /// Name with its tag.
+    /// The name with its tag.
     pub name: String,
-    /// Subset of `completion`, `tools`, `thinking`, `insert`, `vision`.
+    /// A subset of `completion`, `tools`, `thinking`, `insert`, `vision`.
     pub capabilities: Vec<String>,
-    /// Trained context length, in tokens: no window is larger.
+    /// The context length that it was trained for, in tokens; an upper limit for the window.
     pub context: u64,
-    /// Architecture as in the model's metadata (`llama`, `qwen2`, `deepseek2`).
+    /// The architecture in the model's metadata (`llama`, `qwen2`, `deepseek2`).
     pub family: String,
-    /// As Ollama shows it (`6.7B`).
+    /// The size as Ollama reports it (`6.7B`).
     pub parameter_size: String,
-    /// As Ollama shows it.
+    /// The quantization as Ollama reports it.
     pub quantization: String,
     /// Bytes on disk.
     pub size: u64,
@@ -30,7 +30,7 @@ impl Default for ModelSpec {
 }
 
 impl ModelSpec {
-    /// A plain completion model with a trained context of 16,384 tokens.
+    /// A plain completion model, trained for a context of 16,384 tokens.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -43,41 +43,42 @@ impl ModelSpec {
         }
     }
 
-    /// With one more capability.
+    /// Adds a capability.
     pub fn with(mut self, capability: impl Into<String>) -> Self {
         self.capabilities.push(capability.into());
         self
     }
 
-    /// With native tool calls.
+    /// Adds native tool calls.
     pub fn tools(self) -> Self {
         self.with("tools")
     }
 
-    /// With thinking in its own field.
+    /// Adds thinking in its own field.
     pub fn thinking(self) -> Self {
         self.with("thinking")
     }
 
-    /// With another trained context length.
+    /// Sets the context length that it was trained for.
     pub fn context(mut self, tokens: u64) -> Self {
         self.context = tokens;
         self
     }
 
-    /// With another architecture and size.
+    /// Sets the architecture and size.
     pub fn family(mut self, family: impl Into<String>, parameter_size: impl Into<String>) -> Self {
         self.family = family.into();
         self.parameter_size = parameter_size.into();
         self
     }
 
-    /// Whether it has the capability.
+    /// Whether it has a capability.
     pub fn can(&self, capability: &str) -> bool {
         self.capabilities.iter().any(|have| have == capability)
     }
 
-    /// What an Ollama server has that nothing else was said about: one model of each kind in wire reference 4.
+    /// The default models of an Ollama server: one of each kind in
+    /// docs/model-apis.md#deepseek-in-ollama.
     pub(crate) fn ollama_defaults() -> Vec<Self> {
         vec![
             Self::new("deepseek-coder:6.7b"),
@@ -87,7 +88,7 @@ impl ModelSpec {
         ]
     }
 
-    /// Digest made of the name: stable, and of the right form.
+    /// A stable digest in the right format, computed from the name.
     pub(crate) fn digest(&self) -> String {
         let mut text = String::new();
         let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
@@ -108,27 +109,29 @@ impl ModelSpec {
     }
 }
 
-/// A name with its tag: `x` is `x:latest`.
+/// A name with its tag; `x` becomes `x:latest`.
 pub fn with_tag(name: &str) -> String {
     let last = name.rsplit('/').next().unwrap_or(name);
     if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
 }
 
-/// A model in memory, and with what it was loaded.
+/// A loaded model, with the options of its load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// The model's full name.
     pub model: String,
     /// The window in force, in tokens.
     pub num_ctx: u64,
-    /// The other runner options that a change of means a reload (wire reference 1.5), and `shift`.
+    /// The other options whose change causes a reload (docs/model-apis.md#ollama-options),
+    /// including `shift`.
     pub runner: Map<String, Value>,
-    /// How long it stays, as the last request said; `None` for the server's default.
+    /// `keep_alive` of the last request; `None` for the server's default.
     pub keep_alive: Option<Value>,
 }
 
 impl Loaded {
-    /// Whether it is unloaded as soon as it is idle: `keep_alive` is 0, as a number or as a duration (`0`, `0s`).
+    /// Whether it is unloaded as soon as it is idle: `keep_alive` is 0, as a number or a duration
+    /// (`0`, `0s`).
     pub(crate) fn leaves_at_once(&self) -> bool {
         match &self.keep_alive {
             Some(Value::String(text)) => text.trim_end_matches(|c: char| c.is_alphabetic()) == "0",
@@ -137,7 +140,7 @@ impl Loaded {
         }
     }
 
-    /// Whether it never leaves by itself: `keep_alive` is negative.
+    /// Whether it stays loaded: `keep_alive` is negative.
     pub(crate) fn stays_forever(&self) -> bool {
         match &self.keep_alive {
             Some(Value::String(text)) => text.starts_with('-'),

@@ -1,27 +1,29 @@
-//! Ollama's `/api/chat` and `/api/generate`: what is refused and why (wire reference 1.3 to 1.9), and what becomes a generation.
+//! Ollama's `/api/chat` and `/api/generate`: validates requests as Ollama does
+//! (docs/model-apis.md#ollama-requests) and turns them into generations.
 
 use serde_json::{Map, Value, json};
 
 use crate::encode::{Dialect, Encoder};
 use crate::generate::Generation;
 use crate::model::{Loaded, ModelSpec, with_tag};
+use crate::prompt::rendered_chat;
 use crate::record::Request;
 use crate::respond::Response;
 use crate::state::Shared;
 use crate::tokens;
 
-/// What a request comes to.
+/// The answer to a valid request.
 pub(crate) enum Answer {
     Now(Response),
     Generate(Box<Generation>),
 }
 
-/// Refusals are the error side: `?` ends the judging of a request.
-pub(crate) type Judged<T> = Result<T, Response>;
+/// The result of validating a request; the error is the refusal to send.
+pub(crate) type Validated<T> = Result<T, Response>;
 
-/// Window on a machine without a large GPU, when nobody asks for one.
+/// The default window on a machine without a large GPU, in tokens.
 const DEFAULT_WINDOW: u64 = 4096;
-/// A smaller window than this is made this large.
+/// The smallest window, in tokens.
 const SMALLEST_WINDOW: u64 = 256;
 const RUNNER_OPTIONS: [&str; 6] =
     ["num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict"];
@@ -46,7 +48,7 @@ pub(crate) fn error(status: u16, text: impl Into<String>) -> Response {
 }
 
 /// The body as a JSON object.
-pub(crate) fn body(request: &Request) -> Judged<&Map<String, Value>> {
+pub(crate) fn body(request: &Request) -> Validated<&Map<String, Value>> {
     if request.body.is_empty() {
         return Err(error(400, "missing request body"));
     }
@@ -59,19 +61,19 @@ pub(crate) fn body(request: &Request) -> Judged<&Map<String, Value>> {
         .ok_or_else(|| error(400, "json: cannot unmarshal the request body into an object"))
 }
 
-/// The model a request names, by `model` or the older `name`.
-pub(crate) fn named_model(body: &Map<String, Value>) -> Judged<String> {
+/// The model that a request names, in `model` or the older `name`.
+pub(crate) fn named_model(body: &Map<String, Value>) -> Validated<String> {
     let name = body.get("model").or_else(|| body.get("name")).and_then(Value::as_str).unwrap_or_default();
     if name.is_empty() { Err(error(400, "model is required")) } else { Ok(name.to_owned()) }
 }
 
-pub(crate) fn find_model(shared: &Shared, name: &str) -> Judged<ModelSpec> {
+pub(crate) fn find_model(shared: &Shared, name: &str) -> Validated<ModelSpec> {
     let full = with_tag(name);
     let found = shared.read().models.iter().find(|model| model.name == full).cloned();
     found.ok_or_else(|| error(404, format!("model '{name}' not found")))
 }
 
-pub(crate) fn chat(shared: &Shared, request: &Request) -> Judged<Answer> {
+pub(crate) fn chat(shared: &Shared, request: &Request) -> Validated<Answer> {
     let body = body(request)?;
     let name = named_model(body)?;
     let stream = flag(body, "stream")?.unwrap_or(true);
@@ -95,7 +97,7 @@ pub(crate) fn chat(shared: &Shared, request: &Request) -> Judged<Answer> {
     generation(shared, body, encoder, load, rendered_chat(&request.json), stream)
 }
 
-pub(crate) fn generate(shared: &Shared, request: &Request) -> Judged<Answer> {
+pub(crate) fn generate(shared: &Shared, request: &Request) -> Validated<Answer> {
     let body = body(request)?;
     let name = named_model(body)?;
     let stream = flag(body, "stream")?.unwrap_or(true);
@@ -136,7 +138,7 @@ fn generation(
     load: Loaded,
     prompt: String,
     stream: bool,
-) -> Judged<Answer> {
+) -> Validated<Answer> {
     let window = load.num_ctx;
     let needed = tokens::estimate(&prompt);
     let mut prompt_tokens = None;
@@ -153,7 +155,8 @@ fn generation(
                  shorten it, or raise the context length",
             ));
         }
-        // Silently: the head and the tail of the prompt, about half a window of it (wire reference 1.8).
+        // Ollama silently cuts the prompt to about half a window
+        // (docs/model-apis.md#ollama-overflow).
         prompt_tokens = Some(window / 2);
     }
     let limit = body
@@ -173,7 +176,8 @@ fn generation(
     })))
 }
 
-/// The engine's own refusal, which Ollama passes on as text (so that `error` is a string that holds JSON).
+/// The engine's overflow error. Ollama passes it on as text, so `error` is a string that contains
+/// JSON.
 pub(crate) fn overflow(needed: u64, window: u64) -> Value {
     let message = format!(
         "request ({needed} tokens) exceeds the available context size ({window} tokens), try increasing it"
@@ -184,7 +188,8 @@ pub(crate) fn overflow(needed: u64, window: u64) -> Value {
     }})
 }
 
-/// Preload or unload: one object, no stream (wire reference 1.9).
+/// Loads or unloads the model without generating: one object, no stream
+/// (docs/model-apis.md#ollama-keep-alive).
 fn only_load(shared: &Shared, body: &Map<String, Value>, load: Loaded, field: &str) -> Response {
     let name = body.get("model").cloned().unwrap_or_default();
     let unload = load.leaves_at_once();
@@ -203,8 +208,8 @@ fn only_load(shared: &Shared, body: &Map<String, Value>, load: Loaded, field: &s
     )
 }
 
-/// Checks the options and works out with what the model has to be loaded.
-fn load(shared: &Shared, body: &Map<String, Value>, model: &ModelSpec) -> Judged<Loaded> {
+/// Validates the options and returns how the model has to be loaded.
+fn load(shared: &Shared, body: &Map<String, Value>, model: &ModelSpec) -> Validated<Loaded> {
     let none = Map::new();
     let options = match body.get("options") {
         None | Some(Value::Null) => &none,
@@ -245,7 +250,7 @@ fn is_integer(value: &Value) -> bool {
     value.as_f64().is_some_and(|number| number.fract() == 0.0)
 }
 
-pub(crate) fn flag(body: &Map<String, Value>, field: &str) -> Judged<Option<bool>> {
+pub(crate) fn flag(body: &Map<String, Value>, field: &str) -> Validated<Option<bool>> {
     match body.get(field) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(value)) => Ok(Some(*value)),
@@ -253,7 +258,7 @@ pub(crate) fn flag(body: &Map<String, Value>, field: &str) -> Judged<Option<bool
     }
 }
 
-fn check_messages(request: &Request) -> Judged<()> {
+fn check_messages(request: &Request) -> Validated<()> {
     if !matches!(request.json["messages"], Value::Null | Value::Array(_)) {
         return Err(error(400, "json: cannot unmarshal messages: an array is required"));
     }
@@ -282,7 +287,7 @@ fn check_messages(request: &Request) -> Judged<()> {
     Ok(())
 }
 
-fn check_keep_alive(body: &Map<String, Value>) -> Judged<()> {
+fn check_keep_alive(body: &Map<String, Value>) -> Validated<()> {
     match body.get("keep_alive") {
         None | Some(Value::Null | Value::Number(_)) => Ok(()),
         Some(Value::String(text)) => check_duration(text),
@@ -290,8 +295,9 @@ fn check_keep_alive(body: &Map<String, Value>) -> Judged<()> {
     }
 }
 
-/// Go's durations: signed sequence of a decimal number and a unit; a bare `0` needs no unit.
-fn check_duration(text: &str) -> Judged<()> {
+/// Validates a Go duration: a signed sequence of decimal numbers with units; a bare `0` needs no
+/// unit.
+fn check_duration(text: &str) -> Validated<()> {
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if rest == "0" {
         return Ok(());
@@ -314,7 +320,7 @@ fn check_duration(text: &str) -> Judged<()> {
     Ok(())
 }
 
-fn check_think(body: &Map<String, Value>) -> Judged<()> {
+fn check_think(body: &Map<String, Value>) -> Validated<()> {
     match body.get("think") {
         None | Some(Value::Null | Value::Bool(_)) => Ok(()),
         Some(Value::String(level)) if ["low", "medium", "high", "max"].contains(&level.as_str()) => Ok(()),
@@ -327,7 +333,7 @@ fn check_think(body: &Map<String, Value>) -> Judged<()> {
     }
 }
 
-fn check_capability_to_think(body: &Map<String, Value>, name: &str, model: &ModelSpec) -> Judged<()> {
+fn check_capability_to_think(body: &Map<String, Value>, name: &str, model: &ModelSpec) -> Validated<()> {
     let asked = !matches!(body.get("think"), None | Some(Value::Null | Value::Bool(false)));
     if asked && !model.can("thinking") {
         return Err(error(400, format!("\"{name}\" does not support thinking")));
@@ -335,7 +341,7 @@ fn check_capability_to_think(body: &Map<String, Value>, name: &str, model: &Mode
     Ok(())
 }
 
-fn check_format(body: &Map<String, Value>) -> Judged<()> {
+fn check_format(body: &Map<String, Value>) -> Validated<()> {
     match body.get("format") {
         None | Some(Value::Null) => Ok(()),
         Some(Value::String(text)) if text.is_empty() || text == "json" => Ok(()),
@@ -347,39 +353,4 @@ fn check_format(body: &Map<String, Value>) -> Judged<()> {
             Err(error(500, format!("invalid format: {value}; expected \"json\" or a JSON schema")))
         }
     }
-}
-
-/// A tool call as the template writes it into the prompt, and as the model is taken to have said it.
-pub(crate) fn rendered_call(name: &str, arguments: &Value) -> String {
-    // OpenAI's history holds arguments as text; both spell the same call.
-    let arguments = match arguments {
-        Value::String(text) => text.clone(),
-        value => value.to_string(),
-    };
-    format!("<tool_call>{name} {arguments}</tool_call>")
-}
-
-/// The prompt a chat comes to: tools first, then the turns, then the opening of the answer. Reasoning in history is not rendered.
-pub(crate) fn rendered_chat(body: &Value) -> String {
-    let mut prompt = String::new();
-    if let Some(tools) = body["tools"].as_array().filter(|tools| !tools.is_empty()) {
-        prompt.push_str(&format!("<|tools|>\n{}\n", Value::from(tools.clone())));
-    }
-    for message in body["messages"].as_array().into_iter().flatten() {
-        prompt.push_str(&format!("<|{}|>\n", message["role"].as_str().unwrap_or_default()));
-        match &message["content"] {
-            Value::String(text) => prompt.push_str(text),
-            Value::Array(parts) => {
-                parts.iter().filter_map(|part| part["text"].as_str()).for_each(|text| prompt.push_str(text));
-            }
-            _ => {}
-        }
-        for call in message["tool_calls"].as_array().into_iter().flatten() {
-            let name = call["function"]["name"].as_str().unwrap_or_default();
-            prompt.push_str(&rendered_call(name, &call["function"]["arguments"]));
-        }
-        prompt.push('\n');
-    }
-    prompt.push_str("<|assistant|>\n");
-    prompt
 }

@@ -1,10 +1,11 @@
-//! Ollama's models: `/api/tags`, `/api/show`, `/api/ps`, `/api/pull`, `/api/delete` (wire reference 1.10, 1.11).
+//! Ollama's models: `/api/tags`, `/api/show`, `/api/ps`, `/api/pull`, `/api/delete`
+//! (docs/model-apis.md#ollama-models).
 
 use serde_json::{Map, Value, json};
 
 use crate::encode::NOW;
 use crate::model::{ModelSpec, with_tag};
-use crate::ollama::{Judged, body, error, find_model, flag, named_model};
+use crate::ollama::{Validated, body, error, find_model, flag, named_model};
 use crate::record::Request;
 use crate::reply::Reply;
 use crate::respond::Response;
@@ -25,12 +26,12 @@ pub(crate) fn tags(shared: &Shared) -> Response {
     Response::json(200, &json!({"models": models}))
 }
 
-pub(crate) fn show(shared: &Shared, request: &Request) -> Judged<Response> {
+pub(crate) fn show(shared: &Shared, request: &Request) -> Validated<Response> {
     let model = find_model(shared, &named_model(body(request)?)?)?;
     let mut info = Map::new();
     info.insert("general.architecture".into(), json!(model.family));
     info.insert("general.parameter_count".into(), json!(model.size * 2));
-    // Numbers come as floats from some servers; a client has to take both.
+    // Some servers send this number as a float; clients have to accept both.
     info.insert(format!("{}.context_length", model.family), json!(model.context));
     Ok(Response::json(
         200,
@@ -62,7 +63,7 @@ pub(crate) fn ps(shared: &Shared) -> Response {
     Response::json(200, &json!({"models": models}))
 }
 
-pub(crate) fn delete(shared: &Shared, request: &Request) -> Judged<Response> {
+pub(crate) fn delete(shared: &Shared, request: &Request) -> Validated<Response> {
     let name = named_model(body(request)?)?;
     let model = find_model(shared, &name)?;
     shared.unload(&model.name);
@@ -70,8 +71,9 @@ pub(crate) fn delete(shared: &Shared, request: &Request) -> Judged<Response> {
     Ok(Response::empty(200))
 }
 
-/// A pull as a reply of lines. An unknown model is an error line inside a 200, as on a real server.
-pub(crate) fn pull(shared: &Shared, request: &Request) -> Judged<Reply> {
+/// A pull, as a reply with one line per status. As in Ollama, an unknown model is an error line in
+/// a response of status 200.
+pub(crate) fn pull(shared: &Shared, request: &Request) -> Validated<Reply> {
     let body = body(request)?;
     let name = with_tag(&named_model(body)?);
     let stream = flag(body, "stream")?.unwrap_or(true);
@@ -102,7 +104,7 @@ pub(crate) fn pull(shared: &Shared, request: &Request) -> Judged<Reply> {
     Ok(lines.into_iter().fold(Reply::empty(), Reply::json))
 }
 
-/// Two layers, one after the other; `completed` is missing while it is 0.
+/// The status lines of two layers, one after the other; `completed` is absent while it is 0.
 fn progress(model: &ModelSpec) -> Vec<Value> {
     let digest = model.digest();
     let mut lines = vec![json!({"status": "pulling manifest"})];

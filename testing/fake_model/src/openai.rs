@@ -1,11 +1,13 @@
-//! OpenAI-compatible chat completions, and what each server refuses in its own words (wire reference 2 and 3).
+//! OpenAI-compatible chat completions, with the validation and the error messages of each server
+//! (docs/model-apis.md#openai-compatible-servers).
 
 use serde_json::{Value, json};
 
 use crate::encode::{Dialect, Encoder, error_body};
 use crate::generate::Generation;
 use crate::model::ModelSpec;
-use crate::ollama::{Answer, Judged, overflow, rendered_chat};
+use crate::ollama::{Answer, Validated, overflow};
+use crate::prompt::rendered_chat;
 use crate::record::Request;
 use crate::respond::Response;
 use crate::state::{Personality, Shared};
@@ -16,8 +18,8 @@ fn error(shared: &Shared, status: u16, text: impl AsRef<str>) -> Response {
     Response::json(status, &error_body(dialect, status, text.as_ref()))
 }
 
-/// The key, where one is needed.
-pub(crate) fn check_key(shared: &Shared, request: &Request) -> Judged<()> {
+/// Validates the API key, where one is required.
+pub(crate) fn check_key(shared: &Shared, request: &Request) -> Validated<()> {
     let sent = request.header("authorization").and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
     let good = match &shared.config.api_key {
         Some(key) => sent == key,
@@ -98,7 +100,7 @@ fn window(shared: &Shared, model: &ModelSpec) -> u64 {
     shared.config.num_ctx.unwrap_or(model.context).min(model.context)
 }
 
-pub(crate) fn chat(shared: &Shared, request: &Request) -> Judged<Answer> {
+pub(crate) fn chat(shared: &Shared, request: &Request) -> Validated<Answer> {
     check_key(shared, request)?;
     let refuse = |status, text: &str| Err(error(shared, status, text));
     let personality = shared.config.personality;
@@ -159,7 +161,7 @@ pub(crate) fn chat(shared: &Shared, request: &Request) -> Judged<Answer> {
     })))
 }
 
-fn find_model(shared: &Shared, body: &Value) -> Judged<ModelSpec> {
+fn find_model(shared: &Shared, body: &Value) -> Validated<ModelSpec> {
     let personality = shared.config.personality;
     let name = body["model"].as_str().unwrap_or_default();
     let models = shared.read().models.clone();
@@ -169,7 +171,7 @@ fn find_model(shared: &Shared, body: &Value) -> Judged<ModelSpec> {
         return Ok(model.clone());
     }
     match personality {
-        // One model, whatever the request calls it.
+        // llama-server answers to any model name.
         Personality::LlamaServer if !models.is_empty() => Ok(models[0].clone()),
         Personality::Deepseek => Err(error(shared, 400, "Model Not Exist")),
         _ if name.is_empty() => Err(error(shared, 400, "model: a name is required")),
@@ -177,7 +179,7 @@ fn find_model(shared: &Shared, body: &Value) -> Judged<ModelSpec> {
     }
 }
 
-/// What every server refuses in a history.
+/// The first problem in the messages that every server refuses.
 fn message_problem(body: &Value) -> Option<String> {
     let messages = body["messages"].as_array()?;
     let mut open: Vec<&str> = Vec::new();
@@ -214,7 +216,8 @@ fn message_problem(body: &Value) -> Option<String> {
     None
 }
 
-/// DeepSeek's own rules (wire reference 2.2 to 2.4).
+/// The first problem by DeepSeek's rules (docs/model-apis.md#deepseek-requests,
+/// docs/model-apis.md#deepseek-reasoning).
 fn deepseek_problem(body: &Value) -> Option<String> {
     let thinking = body["thinking"]["type"] != json!("disabled");
     let format = body["response_format"]["type"].as_str().unwrap_or("text");
@@ -245,14 +248,14 @@ fn deepseek_problem(body: &Value) -> Option<String> {
     None
 }
 
-/// A constraint that is no schema is refused by whoever has constraints.
+/// A `json_schema` format without a schema, which every server refuses.
 fn schema_problem(body: &Value) -> Option<String> {
     let format = &body["response_format"];
     let good = format["type"] != json!("json_schema") || format["json_schema"]["schema"].is_object();
     (!good).then(|| "response_format.json_schema.schema: an object is required".to_owned())
 }
 
-/// vLLM's own rules (wire reference 3.2).
+/// The first problem by vLLM's rules (docs/model-apis.md#vllm).
 fn vllm_problem(body: &Value, stream: bool, model: &ModelSpec) -> Option<String> {
     if !stream && !body["stream_options"].is_null() {
         return Some("Stream options can only be defined when `stream=True`.".into());

@@ -1,4 +1,5 @@
-//! Plays a [`Reply`] to a client: pieces into bytes, bytes onto the connection, stopping where the script says.
+//! Plays a [`Reply`] to a client: encodes its steps, writes them to the connection, and waits at
+//! gates.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::respond::After;
 use crate::state::Shared;
 use crate::tokens;
 
-/// A reply under way.
+/// A reply in progress.
 pub(crate) struct Player<'a> {
     pub(crate) connection: &'a mut Connection,
     pub(crate) shared: &'a Shared,
@@ -22,26 +23,26 @@ pub(crate) struct Player<'a> {
     pub(crate) encoder: Encoder,
     pub(crate) stream: bool,
     pub(crate) counts: Counts,
-    /// Token limit of the request, thinking included.
+    /// The token limit of the request, including thinking.
     pub(crate) limit: Option<u64>,
     reply: Reply,
-    /// The generation this reply belongs to; none for a reply scripted for a path.
+    /// The generation of this reply; `None` for a reply scripted for a path.
     pub(crate) turn: Option<Turn>,
     out: Out,
     answer: Answer,
-    /// What the model has said, as the prefix cache sees it.
-    said: String,
+    /// The generated text, as the prefix cache stores it.
+    generated: String,
 }
 
-/// What a generation leaves behind on the server.
+/// How a generation changes the state of the server.
 pub(crate) struct Turn {
     pub(crate) model: String,
     pub(crate) prompt: String,
-    /// The request asked for the model to leave afterwards.
+    /// Whether the request asked to unload the model afterwards.
     pub(crate) unload: bool,
 }
 
-/// What is to be written next, and what it counts for in the record.
+/// The bytes to write next, and their counts for the record.
 #[derive(Default)]
 struct Out {
     bytes: Vec<u8>,
@@ -49,12 +50,12 @@ struct Out {
     body: usize,
 }
 
-/// Why the steps came to an end before the last one.
+/// Why the steps ended early.
 enum Stop {
     Closed,
-    /// The dialect's error was sent.
+    /// An error step; its text.
     Error(String),
-    /// The token limit.
+    /// The token limit was reached.
     Limit,
 }
 
@@ -85,7 +86,7 @@ impl<'a> Player<'a> {
             turn: None,
             out: Out::default(),
             answer: Answer::default(),
-            said: String::new(),
+            generated: String::new(),
         }
     }
 
@@ -100,11 +101,12 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Leaves everything as it is after the reply. Done before the last write, so that a client that has read the end finds it so.
+    /// Records the end of the reply and updates the server. Runs before the last write, so that a
+    /// client that has read the end sees it.
     fn settle(&mut self, outcome: Outcome) {
         if let Some(turn) = &self.turn {
-            let (said, slots) = (&self.said, self.shared.parallel);
-            self.shared.change(|inner| inner.cache.remember(&turn.model, &turn.prompt, said, slots));
+            let (generated, slots) = (&self.generated, self.shared.parallel);
+            self.shared.change(|inner| inner.cache.remember(&turn.model, &turn.prompt, generated, slots));
             if turn.unload {
                 self.shared.unload(&turn.model);
             }
@@ -144,7 +146,7 @@ impl<'a> Player<'a> {
         self.respond(status, content_type, &bytes).await
     }
 
-    /// A response with a length.
+    /// Sends a response with a length.
     async fn respond(&mut self, status: u16, content_type: &str, body: &[u8]) -> Result<After, Closed> {
         self.shared.record(self.index, |record| record.status = status);
         let content_type = self.reply.content_type.clone().unwrap_or_else(|| content_type.to_owned());
@@ -198,14 +200,15 @@ impl<'a> Player<'a> {
                 self.reply.end == End::Done,
                 self.reply.usage_chunk,
             );
-            // Together with HTTP's own end: a client that closes on the done marker has had everything.
+            // Sent together with the end of HTTP's framing, so that a client that disconnects after
+            // the done marker has everything.
             self.reply.late_burst = true;
             self.emit(events).await?;
         }
         self.end_http().await
     }
 
-    /// `stream: false`: the same steps, but nothing is sent before the last of them.
+    /// Plays the steps for `stream: false`; nothing is sent before the last one.
     async fn whole(&mut self) -> Result<After, Closed> {
         let mut pending = Vec::new();
         let stopped = self.steps(&mut pending).await;
@@ -253,12 +256,12 @@ impl<'a> Player<'a> {
             match step {
                 Step::Text(text) => {
                     for piece in tokens::split(&text) {
-                        self.say(piece).await?;
+                        self.text(piece).await?;
                     }
                 }
                 Step::Chunks(chunks) => {
                     for chunk in chunks {
-                        self.say(&chunk).await?;
+                        self.text(&chunk).await?;
                     }
                 }
                 Step::Thinking(text) => {
@@ -287,10 +290,10 @@ impl<'a> Player<'a> {
                 }
                 Step::Filler { ms, every_ms } => self.fill(ms, every_ms).await?,
                 Step::ErrorLine(text) => return Err(Stop::Error(text)),
-                Step::Endless(endless) => self.go_on_forever(&endless).await?,
+                Step::Endless(endless) => self.send_forever(&endless).await?,
             }
         }
-        // Calls that come together wait for each other; on the final chunk they stay pending.
+        // Calls for one chunk are sent together here; calls for the final chunk stay pending.
         if !pending.is_empty() && !self.reply.calls_in_final_chunk {
             let calls = std::mem::take(pending);
             self.emit_calls(&calls).await?;
@@ -298,9 +301,9 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    async fn say(&mut self, piece: &str) -> Result<(), Stop> {
+    async fn text(&mut self, piece: &str) -> Result<(), Stop> {
         self.token(false)?;
-        self.said.push_str(piece);
+        self.generated.push_str(piece);
         self.answer.text.push_str(piece);
         let event = self.encoder.text(piece);
         Ok(self.emit(vec![event]).await?)
@@ -308,7 +311,7 @@ impl<'a> Player<'a> {
 
     async fn think(&mut self, piece: &str) -> Result<(), Stop> {
         self.token(true)?;
-        self.said.push_str(piece);
+        self.generated.push_str(piece);
         self.answer.thinking.push_str(piece);
         let event = self.encoder.thinking(piece);
         Ok(self.emit(vec![event]).await?)
@@ -317,7 +320,7 @@ impl<'a> Player<'a> {
     async fn call(&mut self, calls: Vec<Call>, pending: &mut Vec<IdCall>) -> Result<(), Stop> {
         let mut given = Vec::new();
         for call in calls {
-            self.said.push_str(&crate::ollama::rendered_call(&call.name, &call.arguments));
+            self.generated.push_str(&crate::prompt::rendered_call(&call.name, &call.arguments));
             for _ in tokens::split(&call.arguments.to_string()) {
                 self.token(false)?;
             }
@@ -352,14 +355,14 @@ impl<'a> Player<'a> {
         let end = Instant::now() + Duration::from_millis(ms);
         loop {
             self.connection.wait(tokio::time::sleep(Duration::from_millis(every_ms.max(1)))).await?;
-            self.say(" filler").await?;
+            self.text(" filler").await?;
             if Instant::now() >= end {
                 return Ok(());
             }
         }
     }
 
-    async fn go_on_forever(&mut self, endless: &Endless) -> Result<(), Closed> {
+    async fn send_forever(&mut self, endless: &Endless) -> Result<(), Closed> {
         if !self.stream {
             return self.connection.wait(std::future::pending()).await;
         }
@@ -377,7 +380,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Sends protocol events, each in HTTP chunks of its own.
+    /// Sends protocol events, each in separate HTTP chunks.
     async fn emit(&mut self, events: Vec<Vec<u8>>) -> Result<(), Closed> {
         if !self.stream {
             return Ok(());
@@ -395,7 +398,7 @@ impl<'a> Player<'a> {
 
     async fn body(&mut self, event: &[u8]) -> Result<(), Closed> {
         if event.is_empty() {
-            return Ok(()); // an empty HTTP chunk would be the end of the body
+            return Ok(()); // an empty HTTP chunk would end the body
         }
         self.out.chunks += 1;
         for piece in event.chunks(self.reply.split_bytes.unwrap_or(usize::MAX)) {
@@ -408,7 +411,7 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// Ends the body as the script says.
+    /// Ends the body as scripted.
     async fn end_http(&mut self) -> Result<After, Closed> {
         let after = match self.reply.end {
             End::Cut => After::Close,
@@ -426,8 +429,8 @@ impl<'a> Player<'a> {
         Ok(after)
     }
 
-    /// Writes what is there. The record says so first, so that a client that has read it finds it recorded; if nobody takes it, the record
-    /// goes back to what it was.
+    /// Writes the pending bytes. The record is updated first, so that it is correct for a client
+    /// that has read them, and restored if the write fails.
     async fn flush(&mut self) -> Result<(), Closed> {
         let out = std::mem::take(&mut self.out);
         let (now, generated) = (Instant::now(), self.counts.generated);

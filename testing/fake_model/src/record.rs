@@ -1,4 +1,4 @@
-//! What the server saw and did: requests as they came, and how each reply went.
+//! Records of requests and replies.
 
 use std::time::Instant;
 
@@ -12,27 +12,27 @@ use crate::http::{Incoming, find_header};
 pub struct Request {
     /// Position among all requests of this server, from 0.
     pub index: usize,
-    /// Which connection it came on, from 0: two requests with one number shared a connection.
+    /// The number of its connection, from 0. Requests with the same number shared a connection.
     pub connection: usize,
     /// `GET`, `POST`, …
     pub method: String,
     /// Path without the query.
     pub path: String,
-    /// What stood after `?`, or nothing.
+    /// The query after `?`, or empty.
     pub query: String,
-    /// Headers in order, names as sent.
+    /// Headers in order, with names as sent.
     pub headers: Vec<(String, String)>,
-    /// The body's bytes.
+    /// The body.
     pub body: Vec<u8>,
-    /// The body as JSON; `Null` when it is none.
+    /// The body as JSON; `Null` if it is not JSON.
     pub json: Value,
-    /// When the last byte of it was there.
+    /// When its last byte arrived.
     pub received_at: Instant,
 }
 
 impl Request {
     pub(crate) fn new(incoming: Incoming, index: usize, connection: usize) -> Self {
-        // A proxy is asked for whole URLs.
+        // A request to a proxy has a whole URL.
         let target =
             incoming.target.strip_prefix("http://").map(|rest| &rest[rest.find('/').unwrap_or(rest.len())..]);
         let target = target.unwrap_or(&incoming.target);
@@ -50,12 +50,12 @@ impl Request {
         }
     }
 
-    /// The first header of that name, compared without regard to case.
+    /// The first header with this name, ignoring case.
     pub fn header(&self, name: &str) -> Option<&str> {
         find_header(&self.headers, name)
     }
 
-    /// The messages of a chat request; none for other requests.
+    /// The messages of a chat request; empty for other requests.
     pub fn messages(&self) -> &[Value] {
         self.json["messages"].as_array().map_or(&[], Vec::as_slice)
     }
@@ -66,7 +66,7 @@ impl Request {
         last.as_str().unwrap_or_default()
     }
 
-    /// Whether it asks for a generation (and not only to load or unload a model).
+    /// Whether it asks for a generation, not only to load or unload a model.
     pub fn is_chat(&self) -> bool {
         self.method == "POST"
             && (self.path.ends_with("/chat")
@@ -79,7 +79,8 @@ impl Request {
         self.messages().is_empty() && self.json["prompt"].as_str().unwrap_or_default().is_empty()
     }
 
-    /// Method, path, headers and body as one JSON object: the form of `--record`. Times are milliseconds after `start`.
+    /// Method, path, headers and body as a JSON object, in the format of `--record`. Times are
+    /// milliseconds since `start`.
     pub fn to_json(&self, start: Instant) -> Value {
         json!({
             "index": self.index,
@@ -94,28 +95,28 @@ impl Request {
     }
 }
 
-/// How a reply came to its end.
+/// How a reply ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Everything scripted was written.
     Complete,
-    /// The client closed before that.
+    /// The client disconnected first.
     ClientClosed,
 }
 
-/// What became of a request. Counts are those of the body, without HTTP's own framing.
+/// The record of a reply. Counts are those of the body, without HTTP's framing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReplyRecord {
-    /// HTTP status; 0 as long as no header was written.
+    /// HTTP status; 0 before the headers are written.
     pub status: u16,
     /// Protocol events (lines, SSE events, comments) written so far.
     pub chunks: usize,
     /// Body bytes written so far.
     pub bytes: u64,
-    /// Prompt tokens as estimated, cached ones included. 0 for what is no generation.
+    /// Estimated prompt tokens, including cached ones; 0 for replies that are not generations.
     pub prompt_tokens: u64,
-    /// How many of them the prefix cache already held.
+    /// Prompt tokens from the prefix cache.
     pub cached_tokens: u64,
     /// Tokens generated so far.
     pub generated_tokens: u64,
@@ -125,12 +126,12 @@ pub struct ReplyRecord {
     pub last_byte_at: Option<Instant>,
     /// When each mark of the reply was reached.
     pub marks: Vec<(String, Instant)>,
-    /// How it ended and when the server knew; `None` while it goes on.
+    /// How it ended, and when the server noticed; `None` while it is in progress.
     pub ended: Option<(Outcome, Instant)>,
 }
 
 impl ReplyRecord {
-    /// Counts, times and outcome as one JSON object. Times are milliseconds after `start`.
+    /// Counts, times and outcome as a JSON object. Times are milliseconds since `start`.
     pub fn to_json(&self, start: Instant) -> Value {
         let marks: Vec<Value> =
             self.marks.iter().map(|(name, at)| json!([name, millis(start, *at)])).collect();
@@ -144,7 +145,7 @@ impl ReplyRecord {
         })
     }
 
-    /// Whether the client closed before the end of the reply.
+    /// Whether the client disconnected before the end of the reply.
     pub fn client_closed(&self) -> bool {
         matches!(self.ended, Some((Outcome::ClientClosed, _)))
     }

@@ -1,6 +1,8 @@
-//! What the server is to answer: a [`Reply`] is a list of [`Step`]s played in order, and how it begins and ends.
+//! Scripted answers: a [`Reply`] is a list of [`Step`]s played in order, with options for its start
+//! and end.
 //!
-//! The same reply fits every dialect; the request decides whether it goes out as NDJSON, as server-sent events or as one object.
+//! A reply works in every dialect; the request decides whether it is sent as NDJSON, as server-sent
+//! events, or as one object.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,54 +13,55 @@ use serde_json::Value;
 
 use crate::record::Request;
 
-/// One thing the server does while it answers. In JSON: `{"text": "…"}`, `{"gate": "name"}`, `{"tool_call": {…}}` and so on.
+/// One step of an answer. In JSON: `{"text": "…"}`, `{"gate": "name"}`, `{"tool_call": {…}}` and so
+/// on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Step {
-    /// Visible text, in chunks the size of tokens.
+    /// Visible text, in token-sized chunks.
     Text(String),
-    /// Visible text with these very chunk borders.
+    /// Visible text in exactly these chunks.
     Chunks(Vec<String>),
-    /// Reasoning in its own field, in chunks the size of tokens.
+    /// Reasoning in its own field, in token-sized chunks.
     Thinking(String),
-    /// A tool call in the server's own form.
+    /// A native tool call.
     ToolCall(Call),
     /// Several tool calls in one chunk.
     ToolCalls(Vec<Call>),
-    /// One JSON value as a line (NDJSON) or event (SSE) of its own.
+    /// One JSON value as a separate line (NDJSON) or event (SSE).
     Json(Value),
-    /// Body bytes as they are, one chunk, no framing added but HTTP's.
+    /// Raw body bytes in one chunk, with no framing except HTTP's.
     Raw(String),
-    /// Body bytes that are no UTF-8.
+    /// Raw body bytes that need not be UTF-8.
     RawBytes(Vec<u8>),
-    /// An SSE comment line (`: text`); nothing on NDJSON, which has none.
+    /// An SSE comment line (`: text`); nothing on NDJSON, which has no comments.
     Comment(String),
-    /// Stop until `Server::release(name)`.
+    /// Wait for `Server::release(name)`.
     Gate(String),
-    /// Note the time in the record, under this name.
+    /// Record the time under this name.
     Mark(String),
-    /// Stop for a time. For benchmarks; tests use gates.
+    /// Pause. For benchmarks; tests use gates.
     PauseMs(u64),
-    /// Text chunks at an interval for a time. For benchmarks.
+    /// Send text chunks at an interval for some time. For benchmarks.
     Filler {
-        /// How long in all, in milliseconds.
+        /// The total time, in milliseconds.
         ms: u64,
         /// Milliseconds between two chunks.
         every_ms: u64,
     },
-    /// The server's own error inside the stream. Ends the reply without a done marker.
+    /// An error in the dialect's form inside the stream. Ends the reply without a done marker.
     ErrorLine(String),
-    /// Goes on until the client closes.
+    /// Send without end until the client disconnects.
     Endless(Endless),
 }
 
-/// What never ends.
+/// Endless output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Endless {
-    /// Chunks of this text (whitespace, a line said over and over).
+    /// Chunks of this text, such as white space or a repeated line.
     Chunks(String),
-    /// One line of the protocol that never comes to its newline.
+    /// One protocol line without end.
     Line,
 }
 
@@ -68,7 +71,8 @@ pub enum Endless {
 pub struct Call {
     /// The function's name.
     pub name: String,
-    /// Its arguments. A JSON string is sent as it is where the dialect has arguments as text (OpenAI), to send broken JSON.
+    /// Its arguments. For OpenAI, where arguments are text, a JSON string is sent unchanged, so
+    /// that a test can send broken JSON.
     #[serde(default)]
     pub arguments: Value,
 }
@@ -77,20 +81,20 @@ pub struct Call {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
-    /// As the dialect prescribes: `done: true`, or a finish reason and `[DONE]`.
+    /// Normally: `done: true`, or a finish reason and `[DONE]`.
     #[default]
     Done,
     /// With a finish reason, but without `[DONE]` (SSE only).
     NoMarker,
-    /// HTTP ends in order, the dialect does not: no `done: true`, no finish reason.
+    /// Normally at the level of HTTP, but without `done: true` or a finish reason.
     Eof,
-    /// The connection is closed in order in the middle of the body: HTTP's own end is missing.
+    /// The connection closes normally in the middle of the body, without the end of HTTP's framing.
     Cut,
     /// The connection is reset (RST).
     Reset,
 }
 
-/// One scripted answer. Built by chaining; everything not said is as a well-behaved server does it.
+/// One scripted answer, built by chaining. The default is the behavior of a well-behaved server.
 ///
 /// ```
 /// use fake_model::Reply;
@@ -100,20 +104,20 @@ pub enum End {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reply {
-    /// What is sent, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
-    /// HTTP status; other than 200 (or with `body` set) the reply is `body` and nothing else.
+    /// The HTTP status. If it is not 200, or `body` is set, the reply is only `body`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The body of such a reply: a JSON string is sent as plain text, everything else as JSON.
+    /// The body of such a reply: a JSON string as plain text, anything else as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
-    /// The body is the dialect's own error object with this text.
+    /// Makes the body an error object of the dialect with this text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Further response headers.
+    /// Additional response headers.
     pub headers: BTreeMap<String, String>,
-    /// In place of the dialect's content type.
+    /// Replaces the dialect's content type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     /// Wait for this gate before the response headers.
@@ -122,54 +126,57 @@ pub struct Reply {
     /// Send the response headers alone, then wait for this gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate_after_headers: Option<String>,
-    /// Cut the body into pieces of so many bytes, wherever that falls; each is an HTTP chunk of its own.
+    /// Split the body into pieces of this many bytes, even within characters; each is an HTTP
+    /// chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split_bytes: Option<usize>,
-    /// Keep everything back and send it in one write at the end, as a buffering proxy does.
+    /// Send everything in one write at the end, as a buffering proxy does.
     pub late_burst: bool,
     /// A comment before every event (SSE only).
     pub comments: bool,
-    /// Tool calls come with the last chunk, as on Ollama's native-template path (wire reference 1.7).
+    /// Send tool calls with the last chunk, as Ollama's native template path does
+    /// (docs/model-apis.md#ollama-streaming).
     pub calls_in_final_chunk: bool,
-    /// All tool calls of the reply in one chunk.
+    /// Send all tool calls of the reply in one chunk.
     pub calls_together: bool,
-    /// Usage in a chunk of its own with `choices: []`, asked for or not (OpenAI).
+    /// Send the usage in a separate chunk with `choices: []`, even if the request does not ask for
+    /// it (OpenAI).
     pub usage_chunk: bool,
-    /// `done_reason` or `finish_reason` in place of the usual one.
+    /// Replaces `done_reason` or `finish_reason`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub done_reason: Option<String>,
-    /// A recorded body in place of the steps, byte for byte.
+    /// A recorded body that replaces the steps, byte for byte.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recorded: Option<Vec<u8>>,
     /// How the body ends.
     pub end: End,
-    /// The bytes of the whole response in place of everything else; then the connection is closed.
+    /// The bytes of a whole response, which replace everything else; then the connection is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wire: Option<String>,
 }
 
 impl Reply {
-    /// A reply without anything in it: an empty answer, normally ended.
+    /// An empty answer with a normal end.
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// Visible text, in chunks the size of tokens.
+    /// Visible text, in token-sized chunks.
     pub fn text(text: impl Into<String>) -> Self {
         Self::empty().more(text)
     }
 
-    /// Visible text with these very chunk borders.
+    /// Visible text in exactly these chunks.
     pub fn chunks<S: Into<String>>(chunks: impl IntoIterator<Item = S>) -> Self {
         Self::empty().more_chunks(chunks)
     }
 
-    /// An HTTP status with a body: a JSON string goes out as plain text, everything else as JSON.
+    /// An HTTP status with a body: a JSON string as plain text, anything else as JSON.
     pub fn status(status: u16, body: impl Into<Value>) -> Self {
         Self { status: Some(status), body: Some(body.into()), ..Self::default() }
     }
 
-    /// An HTTP status with the dialect's own error object around `text`.
+    /// An HTTP status with an error object of the dialect.
     pub fn error(status: u16, text: impl Into<String>) -> Self {
         Self { status: Some(status), error: Some(text.into()), ..Self::default() }
     }
@@ -179,17 +186,17 @@ impl Reply {
         Self::status(status, "").header("Location", location)
     }
 
-    /// The bytes of a whole response, HTTP head and all; then the connection is closed.
+    /// The bytes of a whole response, including the head; then the connection is closed.
     pub fn wire(bytes: impl Into<String>) -> Self {
         Self { wire: Some(bytes.into()), ..Self::default() }
     }
 
-    /// A streamed body byte for byte, or a part of it.
+    /// A recorded streamed body, or part of one.
     pub fn recorded(body: impl Into<Vec<u8>>) -> Self {
         Self { recorded: Some(body.into()), ..Self::default() }
     }
 
-    /// A reply worked out from the request.
+    /// A reply computed from the request.
     pub fn from_fn(reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Entry {
         Entry::Computed(Arc::new(reply))
     }
@@ -204,7 +211,7 @@ impl Reply {
         self.step(Step::Text(text.into()))
     }
 
-    /// More visible text with these very chunk borders.
+    /// More visible text in exactly these chunks.
     pub fn more_chunks<S: Into<String>>(self, chunks: impl IntoIterator<Item = S>) -> Self {
         self.step(Step::Chunks(chunks.into_iter().map(Into::into).collect()))
     }
@@ -214,17 +221,17 @@ impl Reply {
         self.step(Step::Thinking(text.into()))
     }
 
-    /// A tool call in the server's own form.
+    /// A native tool call.
     pub fn tool_call(self, name: impl Into<String>, arguments: Value) -> Self {
         self.step(Step::ToolCall(Call { name: name.into(), arguments }))
     }
 
-    /// One JSON value as a line or event of its own.
+    /// One JSON value as a separate line or event.
     pub fn json(self, value: Value) -> Self {
         self.step(Step::Json(value))
     }
 
-    /// Body bytes as they are.
+    /// Raw body bytes.
     pub fn raw(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.step(Step::RawBytes(bytes.into()))
     }
@@ -234,39 +241,39 @@ impl Reply {
         self.step(Step::Chunks(vec!["x".repeat(length)]))
     }
 
-    /// Stops until `Server::release(name)`, or until the client closes.
+    /// Waits for `Server::release(name)`, or until the client disconnects.
     pub fn gate(self, name: impl Into<String>) -> Self {
         self.step(Step::Gate(name.into()))
     }
 
-    /// Stops at the gate called `hold`.
+    /// Waits at the gate `hold`.
     pub fn hold(self) -> Self {
         self.gate("hold")
     }
 
-    /// Notes in the record when everything before it was written.
+    /// Records when everything before it was written.
     pub fn mark(self, name: impl Into<String>) -> Self {
         self.step(Step::Mark(name.into()))
     }
 
-    /// No byte at all, headers included, before the gate is released.
+    /// Sends nothing, not even headers, before the gate is released.
     pub fn delay_until_released(mut self, gate: impl Into<String>) -> Self {
         self.gate_before_headers = Some(gate.into());
         self
     }
 
-    /// Headers at once, the body not before the gate is released.
+    /// Sends the headers at once, and the body after the gate is released.
     pub fn after_headers_gate(mut self, gate: impl Into<String>) -> Self {
         self.gate_after_headers = Some(gate.into());
         self
     }
 
-    /// Stops for a time; for benchmarks only.
+    /// Pauses; for benchmarks only.
     pub fn pause(self, time: Duration) -> Self {
         self.step(Step::PauseMs(millis(time)))
     }
 
-    /// Goes on talking for `time`, a chunk at each interval; for benchmarks only.
+    /// Sends text for `time`, a chunk per interval; for benchmarks only.
     pub fn filler_until(self, time: Duration, every: Duration) -> Self {
         self.step(Step::Filler { ms: millis(time), every_ms: millis(every).max(1) })
     }
@@ -282,93 +289,93 @@ impl Reply {
         self
     }
 
-    /// The server's own error in the middle of the stream, then EOF without a done marker.
+    /// An error of the dialect in the middle of the stream, then the end without a done marker.
     pub fn then_error_line(self, text: impl Into<String>) -> Self {
         self.step(Step::ErrorLine(text.into()))
     }
 
-    /// Whitespace until the client closes.
+    /// White space until the client disconnects.
     pub fn endless_whitespace(self) -> Self {
         self.endless_repetition("\n")
     }
 
-    /// The same text until the client closes.
+    /// The same text until the client disconnects.
     pub fn endless_repetition(self, text: impl Into<String>) -> Self {
         self.step(Step::Endless(Endless::Chunks(text.into())))
     }
 
-    /// A protocol line without an end, until the client closes.
+    /// A protocol line without end, until the client disconnects.
     pub fn endless_line(self) -> Self {
         self.step(Step::Endless(Endless::Line))
     }
 
-    /// Pieces of so many bytes (at least 1), borders anywhere, also inside a UTF-8 sequence.
+    /// Splits the body into pieces of this many bytes (at least 1), even within a UTF-8 sequence.
     pub fn split_bytes(mut self, bytes: usize) -> Self {
         self.split_bytes = Some(bytes.max(1));
         self
     }
 
-    /// Everything in one write at the end.
+    /// Sends everything in one write at the end.
     pub fn late_burst(mut self) -> Self {
         self.late_burst = true;
         self
     }
 
-    /// Tool calls only with the last chunk.
+    /// Sends tool calls only with the last chunk.
     pub fn tool_call_in_final_chunk(mut self) -> Self {
         self.calls_in_final_chunk = true;
         self
     }
 
-    /// All tool calls of the reply in one chunk.
+    /// Sends all tool calls of the reply in one chunk.
     pub fn two_calls_in_one_chunk(mut self) -> Self {
         self.calls_together = true;
         self
     }
 
-    /// Usage in a chunk of its own with `choices: []`.
+    /// Sends the usage in a separate chunk with `choices: []`.
     pub fn usage_chunk_empty_choices(mut self) -> Self {
         self.usage_chunk = true;
         self
     }
 
-    /// Another reason for the end (`length`, `content_filter`, …).
+    /// Sets the reason for the end (`length`, `content_filter`, …).
     pub fn done_reason(mut self, reason: impl Into<String>) -> Self {
         self.done_reason = Some(reason.into());
         self
     }
 
-    /// HTTP ends in order, but no `done: true` and no finish reason came.
+    /// Ends normally at the level of HTTP, but without `done: true` or a finish reason.
     pub fn eof_without_done(mut self) -> Self {
         self.end = End::Eof;
         self
     }
 
-    /// A finish reason, but no `[DONE]`.
+    /// Ends with a finish reason, but without `[DONE]`.
     pub fn without_done_marker(mut self) -> Self {
         self.end = End::NoMarker;
         self
     }
 
-    /// The connection closes in the middle of the body.
+    /// Closes the connection in the middle of the body.
     pub fn cut(mut self) -> Self {
         self.end = End::Cut;
         self
     }
 
-    /// The connection is reset after the last step.
+    /// Resets the connection after the last step.
     pub fn reset(mut self) -> Self {
         self.end = End::Reset;
         self
     }
 
-    /// A further response header.
+    /// Adds a response header.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(name.into(), value.into());
         self
     }
 
-    /// Another content type than the dialect's.
+    /// Replaces the dialect's content type.
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.content_type = Some(content_type.into());
         self
@@ -379,12 +386,12 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// An entry of the script: a reply, or a function that makes one of the request.
+/// An entry of the script: a reply, or a function that computes one from the request.
 #[derive(Clone)]
 pub enum Entry {
     /// This reply.
     Fixed(Box<Reply>),
-    /// What the function makes of the request.
+    /// A reply computed from the request.
     Computed(Arc<dyn Fn(&Request) -> Reply + Send + Sync>),
 }
 

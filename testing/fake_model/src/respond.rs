@@ -1,4 +1,4 @@
-//! Plain responses: everything that is no generation.
+//! Plain responses: everything that is not a generation.
 
 use std::time::Instant;
 
@@ -8,18 +8,18 @@ use crate::http::{self, Closed, Connection};
 use crate::record::Outcome;
 use crate::state::Shared;
 
-/// What the connection is good for after a reply.
+/// What to do with the connection after a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
-    /// The next request may come on it.
+    /// Keep it for the next request.
     KeepAlive,
-    /// It is closed in order, or reset if that was asked for.
+    /// Close it normally.
     Close,
-    /// It is dropped as it is.
+    /// Drop it at once, which resets it if that was requested.
     Drop,
 }
 
-/// A plain response: everything that is no generation.
+/// A plain response.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -67,7 +67,7 @@ pub(crate) async fn respond(
         record.first_byte_at = Some(now);
         record.last_byte_at = Some(now);
     });
-    // Before the write, so that a client that has read the answer finds it recorded.
+    // Before the write, so that the record is complete for a client that has read the response.
     shared.record_end(index, Outcome::Complete);
     let written = connection.write(&bytes).await;
     if written == Err(Closed) {

@@ -1,4 +1,5 @@
-//! From a connection's requests to answers: control paths, scripted paths, then what the played server has.
+//! Routes the requests of a connection: control paths, scripted paths, then the paths of the played
+//! server.
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -6,13 +7,12 @@ use tokio::net::TcpStream;
 use crate::encode::{Dialect, Encoder};
 use crate::generate::generate;
 use crate::http::{Connection, ReadError};
-use crate::ollama::{self, Answer, Judged};
+use crate::ollama::{self, Answer, Validated};
 use crate::play::Player;
 use crate::record::Request;
 use crate::reply::Reply;
 use crate::respond::{After, Response, respond};
-use crate::server::request_ended;
-use crate::state::{Personality, Shared};
+use crate::state::{Personality, Shared, request_ended};
 use crate::{ollama_models, openai};
 
 /// Serves one connection until it ends.
@@ -79,7 +79,7 @@ async fn answer(connection: &mut Connection, shared: &Shared, request: &Request,
     respond(connection, shared, request.index, &response, keep_alive, with_body).await
 }
 
-/// A reply scripted for a path: in the form the path has anyway.
+/// Plays a reply that is scripted for a path, in the dialect of that path.
 async fn play(
     connection: &mut Connection,
     shared: &Shared,
@@ -107,14 +107,14 @@ enum Route {
     Answer(Answer),
 }
 
-fn route(shared: &Shared, request: &Request) -> Judged<Route> {
+fn route(shared: &Shared, request: &Request) -> Validated<Route> {
     match shared.config.personality {
         Personality::Ollama => ollama_route(shared, request),
         _ => openai_route(shared, request),
     }
 }
 
-fn ollama_route(shared: &Shared, request: &Request) -> Judged<Route> {
+fn ollama_route(shared: &Shared, request: &Request) -> Validated<Route> {
     if !host_is_local(request.header("host")) || !origin_is_local(request.header("origin")) {
         return Err(Response::empty(403));
     }
@@ -146,12 +146,13 @@ fn ollama_route(shared: &Shared, request: &Request) -> Judged<Route> {
     })
 }
 
-fn openai_route(shared: &Shared, request: &Request) -> Judged<Route> {
+fn openai_route(shared: &Shared, request: &Request) -> Validated<Route> {
     let personality = shared.config.personality;
     let beta = (personality == Personality::Deepseek).then_some("/beta");
     let prefix = ["/v1"].into_iter().chain(beta).find(|prefix| request.path.starts_with(prefix));
     let path = &request.path[prefix.map_or(0, str::len)..];
-    // DeepSeek has its paths with and without /v1; the others have the server's own paths beside it.
+    // DeepSeek serves its paths with and without /v1. The other servers have their own paths
+    // outside of /v1.
     let under_v1 = path.len() < request.path.len();
     let completions = path == "/chat/completions"
         && (under_v1 || matches!(personality, Personality::Deepseek | Personality::LlamaServer));
@@ -178,7 +179,7 @@ fn openai_route(shared: &Shared, request: &Request) -> Judged<Route> {
         }
         (Personality::Vllm, "GET", "/health") => Ok(Response::empty(200)),
         (Personality::LmStudio, "GET", "/api/v1/models") => Ok(openai::lm_studio_models(shared)),
-        // So it is: an unknown path is an error with status 200.
+        // As in LM Studio, an unknown path is an error with status 200.
         (Personality::LmStudio, method, path) => {
             let text = format!("Unexpected endpoint or method. ({method} {path})");
             Ok(Response::json(200, &json!({"error": text})))
@@ -201,7 +202,8 @@ fn balance() -> Value {
     }]})
 }
 
-/// Ollama on a loopback address answers only to names that mean this machine (wire reference 1.1).
+/// Whether a host name means this machine. Ollama on a loopback address answers only to these
+/// (docs/model-apis.md#ollama-address).
 fn host_is_local(host: Option<&str>) -> bool {
     let Some(host) = host else { return true };
     let name = match host.strip_prefix('[') {
@@ -226,7 +228,7 @@ fn origin_is_local(origin: Option<&str>) -> bool {
     origin.is_none_or(|origin| host_is_local(origin.split("//").nth(1)))
 }
 
-/// What drives the server from outside, for scripts and other languages. None of it is recorded.
+/// Answers control requests, for scripts and other languages. They are not recorded.
 async fn control(shared: &Shared, method: &str, path: &str, body: &[u8]) -> Response {
     match (method, path.split_once('/').unwrap_or((path, ""))) {
         ("POST", ("release", gate)) => {

@@ -11,16 +11,19 @@
 //!     {"steps": [{"text": "half an ans"}], "end": "reset"}
 //!   ],
 //!   "for_path": {"/api/show": [{"status": 500, "error": "no"}]},
-//!   "fallback": "said whenever the replies are used up"
+//!   "fallback": "the answer when the replies are used up"
 //! }
 //! ```
 //!
-//! Steps: `text`, `chunks` (a list: these very borders), `thinking`, `tool_call {name, arguments}`, `tool_calls` (a list: one chunk), `json` (a
-//! line or event of its own), `raw` (body bytes), `comment`, `gate`, `mark` (notes the time), `pause_ms`, `filler {ms, every_ms}`,
-//! `error_line`, `endless` (`{"chunks": "text"}` or `"line"`). `end` is `done`, `no_marker`, `eof`, `cut` or `reset`.
+//! Steps: `text`, `chunks` (a list with exactly these chunks), `thinking`,
+//! `tool_call {name, arguments}`, `tool_calls` (a list in one chunk), `json` (a separate line or
+//! event), `raw` (body bytes), `comment`, `gate`, `mark` (records the time), `pause_ms`,
+//! `filler {ms, every_ms}`, `error_line`, `endless` (`{"chunks": "text"}` or `"line"`). `end` is
+//! `done`, `no_marker`, `eof`, `cut` or `reset`.
 //!
-//! An array stands for an object with `replies` alone. The other keys are those of [`Config`]; a reply's are those of [`Reply`], and
-//! a string is a reply of that text. `"repeat": true` starts the replies over when they are used up.
+//! An array is short for an object with only `replies`. The other keys are those of [`Config`]. The
+//! keys of a reply are those of [`Reply`]; a string is a reply with that text. `"repeat": true`
+//! starts over when the replies are used up.
 
 use std::collections::BTreeMap;
 
@@ -28,21 +31,20 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
 use crate::reply::Reply;
-use crate::server::Server;
 use crate::state::Config;
 
-/// What a script file says.
+/// A parsed script file.
 #[derive(Debug, Clone, Default)]
 pub struct Script {
-    /// How the server is set up.
+    /// The configuration of the server.
     pub config: Config,
     /// Replies to generations, in order.
     pub replies: Vec<Reply>,
-    /// Replies for a path, before anything else the server does there.
+    /// Replies for a path, which take precedence over everything else the server does there.
     pub for_path: BTreeMap<String, Vec<Reply>>,
     /// The reply when the replies are used up.
     pub fallback: Option<Reply>,
-    /// Start over when the replies are used up.
+    /// Whether to start over when the replies are used up.
     pub repeat: bool,
 }
 
@@ -68,10 +70,10 @@ fn reply(value: Value) -> Result<Reply, serde_json::Error> {
 }
 
 impl Script {
-    /// Reads a script.
+    /// Parses a script.
     ///
     /// # Errors
-    /// What is wrong with the JSON, and in which reply.
+    /// When the JSON is invalid; the error names the reply.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         let mut value: Value = serde_json::from_str(text)?;
         if value.is_array() {
@@ -96,32 +98,5 @@ impl Script {
         }
         script.config = serde_json::from_value(value)?;
         Ok(script)
-    }
-
-    /// Starts a server on `port` (0: any free one) that answers so.
-    ///
-    /// # Errors
-    /// When the port is taken.
-    pub fn start(self, port: u16) -> std::io::Result<Server> {
-        let server = Server::with_config_on(self.config, port)?;
-        for (path, replies) in self.for_path {
-            for reply in replies {
-                server.enqueue_for(&path, reply);
-            }
-        }
-        if self.repeat && !self.replies.is_empty() {
-            let replies = self.replies.clone();
-            let next = std::sync::atomic::AtomicUsize::new(0);
-            server.fallback(Reply::from_fn(move |_| {
-                let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                replies[at % replies.len()].clone()
-            }));
-        } else if let Some(fallback) = self.fallback {
-            server.fallback(fallback);
-        }
-        for reply in self.replies {
-            server.enqueue(reply);
-        }
-        Ok(server)
     }
 }

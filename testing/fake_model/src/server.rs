@@ -1,7 +1,9 @@
-//! The server: its own thread and runtime, so that tests with and without a runtime, and tests that start the real binary, use it alike.
+//! The server. It has its own thread and runtime, so that all tests can use it: with a runtime,
+//! without one, or with the real binary.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,14 +14,19 @@ use tokio::sync::oneshot;
 
 use crate::model::{Loaded, ModelSpec};
 use crate::record::{ReplyRecord, Request};
-use crate::reply::Entry;
+use crate::reply::{Entry, Reply};
 use crate::routes;
-use crate::state::{Config, Inner, Personality, Shared};
+use crate::script::Script;
+use crate::state::{
+    Config, Inner, Personality, Shared, chat_ended, enough_chats, enough_requests, gate_reached,
+    request_ended,
+};
 
-/// How long a wait goes on before it fails the test with what was seen. No test should ever come to it.
+/// How long a wait lasts before it fails the test and prints the requests so far. No test should
+/// ever reach it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A model server on 127.0.0.1. It ends when it is dropped: open connections are closed.
+/// A model server on 127.0.0.1. Dropping it stops it and closes all connections.
 pub struct Server {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -29,16 +36,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// An Ollama server with one model of each kind: `deepseek-coder:6.7b` (neither tools nor thinking), `deepseek-r1:8b` (thinking),
-    /// `deepseek-v3.1:671b` (both), `qwen2.5-coder:1.5b` (tools, insert).
+    /// An Ollama server with one model of each kind: `deepseek-coder:6.7b` (neither tools nor
+    /// thinking), `deepseek-r1:8b` (thinking), `deepseek-v3.1:671b` (both), `qwen2.5-coder:1.5b`
+    /// (tools, insert).
     ///
     /// # Panics
-    /// When the machine has no free port or thread left: nothing a test could go on with.
+    /// When no port or thread is available.
     pub fn start() -> Self {
         Self::with_config(Config::default())
     }
 
-    /// A server of that kind with its default models.
+    /// A server of this kind with its default models.
     ///
     /// # Panics
     /// As [`Server::start`].
@@ -46,7 +54,7 @@ impl Server {
         Self::with_config(Config { personality, ..Config::default() })
     }
 
-    /// A server as described.
+    /// A server with this configuration.
     ///
     /// # Panics
     /// As [`Server::start`].
@@ -57,10 +65,10 @@ impl Server {
         }
     }
 
-    /// A server as described on a port of one's own choice.
+    /// A server with this configuration on this port.
     ///
     /// # Errors
-    /// When the port is taken, or no thread can be had.
+    /// When the port is taken, or no thread is available.
     pub fn with_config_on(config: Config, port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
@@ -81,7 +89,32 @@ impl Server {
         Ok(Self { shared, address, runtime: handle, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// `http://127.0.0.1:PORT`: what `OLLAMA_HOST` takes.
+    /// A server that plays a script, on `port` (0 for any free one).
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn play(script: Script, port: u16) -> io::Result<Self> {
+        let server = Self::with_config_on(script.config, port)?;
+        for (path, replies) in script.for_path {
+            for reply in replies {
+                server.enqueue_for(&path, reply);
+            }
+        }
+        if script.repeat && !script.replies.is_empty() {
+            let (replies, next) = (script.replies.clone(), AtomicUsize::new(0));
+            server.fallback(Reply::from_fn(move |_| {
+                replies[next.fetch_add(1, Ordering::Relaxed) % replies.len()].clone()
+            }));
+        } else if let Some(fallback) = script.fallback {
+            server.fallback(fallback);
+        }
+        for reply in script.replies {
+            server.enqueue(reply);
+        }
+        Ok(server)
+    }
+
+    /// `http://127.0.0.1:PORT`: a value for `OLLAMA_HOST`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -91,36 +124,37 @@ impl Server {
         format!("{}/v1", self.url())
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Adds a reply (or text, or `Reply::from_fn`) to the script. Each generation takes one, in order of arrival; requests that
-    /// are refused take none.
+    /// Adds a reply (or text, or `Reply::from_fn`) to the script. Each generation takes one, in
+    /// order of arrival; refused requests take none.
     pub fn enqueue(&self, reply: impl Into<Entry>) {
         let entry = reply.into();
         self.shared.change(|inner| inner.script.push_back(entry));
     }
 
-    /// Adds a reply for the next request to this very path (`/api/show`), before everything else the server does there.
+    /// Adds a reply for the next request to exactly this path (`/api/show`), which takes precedence
+    /// over everything else.
     pub fn enqueue_for(&self, path: &str, reply: impl Into<Entry>) {
         let entry = reply.into();
         self.shared.change(|inner| inner.by_path.entry(path.to_owned()).or_default().push_back(entry));
     }
 
-    /// What is answered whenever the script is used up. Without it that is a 500 which says so.
+    /// Sets the reply for when the script is used up. Without one, the server answers 500.
     pub fn fallback(&self, reply: impl Into<Entry>) {
         let entry = reply.into();
         self.shared.change(|inner| inner.fallback = Some(entry));
     }
 
-    /// Replies of the script that no request has taken yet.
+    /// How many replies of the script no request has taken.
     pub fn unused_replies(&self) -> usize {
         self.shared.read().script.len()
     }
 
-    /// Opens a gate, for replies that stand at it and for those that come to it later.
+    /// Opens a gate, for replies that wait at it now or reach it later.
     pub fn release(&self, gate: &str) {
         self.shared.change(|inner| inner.released.insert(gate.to_owned()));
     }
@@ -130,17 +164,17 @@ impl Server {
         self.shared.read().requests.clone()
     }
 
-    /// What became of each of them, in the same order.
+    /// The record of each reply, in the order of the requests.
     pub fn replies(&self) -> Vec<ReplyRecord> {
         self.shared.read().replies.clone()
     }
 
-    /// The requests that asked for a generation, refused ones included; no preloads.
+    /// The requests for a generation, including refused ones, without preloads.
     pub fn chats(&self) -> Vec<Request> {
         self.shared.read().requests.iter().filter(|request| request.is_chat()).cloned().collect()
     }
 
-    /// What became of those.
+    /// The record of each reply to these.
     pub fn chat_replies(&self) -> Vec<ReplyRecord> {
         let inner = self.shared.read();
         let chats = inner.requests.iter().filter(|request| request.is_chat());
@@ -152,37 +186,38 @@ impl Server {
         self.shared.read().connections
     }
 
-    /// The models on the server now (after pulls and deletions).
+    /// The models on the server now, after pulls and deletions.
     pub fn models(&self) -> Vec<ModelSpec> {
         self.shared.read().models.clone()
     }
 
-    /// The models in memory now (Ollama).
+    /// The loaded models (Ollama).
     pub fn loaded(&self) -> Vec<Loaded> {
         self.shared.read().loaded.clone()
     }
 
-    /// Every load so far (Ollama): more than one for a session means that a runner option changed in it.
+    /// Every load so far (Ollama). More than one for a session means that a runner option changed.
     pub fn loads(&self) -> Vec<Loaded> {
         self.shared.read().loads.clone()
     }
 
-    /// Waits until there are `n` requests; returns all.
+    /// Waits for `n` requests; returns all.
     pub async fn wait_for_requests(&self, n: usize) -> Vec<Request> {
         self.wait(format!("{n} requests"), enough_requests(n)).await
     }
 
-    /// Waits until there are `n` requests for a generation; returns those.
+    /// Waits for `n` requests for a generation; returns those.
     pub async fn wait_for_chats(&self, n: usize) -> Vec<Request> {
         self.wait(format!("{n} chats"), enough_chats(n)).await
     }
 
-    /// Waits until a reply stands at the gate (or has passed it): everything before it is written by then.
+    /// Waits until a reply has reached the gate. Everything before the gate is then written.
     pub async fn wait_for_gate(&self, gate: &str) {
         self.wait(format!("a reply at gate {gate:?}"), gate_reached(gate)).await;
     }
 
-    /// Waits until the reply to the `i`-th generation (from 0) has ended, by itself or because the client closed.
+    /// Waits until the reply to generation `i` (from 0) has ended, on its own or because the client
+    /// disconnected.
     pub async fn wait_for_close(&self, i: usize) -> ReplyRecord {
         self.wait(format!("the end of chat {i}"), chat_ended(i)).await
     }
@@ -217,8 +252,9 @@ impl Server {
         self.block(format!("the end of request {index}"), request_ended(index))
     }
 
-    /// The waiting is done on the server's runtime: the caller's may have none, or a clock that stands still.
-    fn begin_wait<T: Send + 'static>(
+    /// Waits on the server's runtime, because the caller may have no runtime, or one with a paused
+    /// clock.
+    fn start_wait<T: Send + 'static>(
         &self,
         answer: impl FnMut(&Inner) -> Option<T> + Send + 'static,
         deliver: impl FnOnce(Option<T>) + Send + 'static,
@@ -235,7 +271,7 @@ impl Server {
         answer: impl FnMut(&Inner) -> Option<T> + Send + 'static,
     ) -> T {
         let (sender, receiver) = oneshot::channel();
-        self.begin_wait(answer, move |value| drop(sender.send(value)));
+        self.start_wait(answer, move |value| drop(sender.send(value)));
         self.waited(&what, receiver.await.ok().flatten())
     }
 
@@ -245,7 +281,7 @@ impl Server {
         answer: impl FnMut(&Inner) -> Option<T> + Send + 'static,
     ) -> T {
         let (sender, receiver) = mpsc::channel();
-        self.begin_wait(answer, move |value| drop(sender.send(value)));
+        self.start_wait(answer, move |value| drop(sender.send(value)));
         self.waited(&what, receiver.recv().ok().flatten())
     }
 
@@ -257,12 +293,15 @@ impl Server {
                 .zip(self.replies())
                 .map(|(request, reply)| format!("{} {} → {reply:?}", request.method, request.path))
                 .collect();
-            panic!("the fake model waited in vain for {what}; it saw:\n{}", seen.join("\n"));
+            panic!(
+                "the fake model server timed out waiting for {what}; requests so far:\n{}",
+                seen.join("\n")
+            );
         };
         value
     }
 
-    /// Waits without end until there are `n` requests; for a program that has nothing else to do.
+    /// Waits for `n` requests without a timeout, for a program that has nothing else to do.
     pub fn block_until_requests(&self, n: usize) {
         let (sender, receiver) = mpsc::channel();
         let shared = Arc::clone(&self.shared);
@@ -270,11 +309,11 @@ impl Server {
             shared.until(|inner| (inner.requests.len() >= n).then_some(())).await;
             let _ = sender.send(());
         });
-        // An error means that the server's thread is gone: then there is nothing to wait for.
+        // An error means that the server's thread has ended, so there is nothing to wait for.
         let _ = receiver.recv();
     }
 
-    /// The requests from `first` on as JSON, in the form of `--record`.
+    /// The requests from `first` on as JSON, in the format of `--record`.
     pub fn requests_json(&self, first: usize) -> Vec<Value> {
         self.shared.requests_json(first)
     }
@@ -283,7 +322,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            // The thread may be gone already; then there is nothing to stop.
+            // The thread may have ended already.
             let _ = stop.send(());
         }
         if let Some(thread) = self.thread.take() {
@@ -295,36 +334,9 @@ impl Drop for Server {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     loop {
-        // A connection that broke before it was accepted is nobody's loss.
+        // A connection that fails before it is accepted does not matter.
         if let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(routes::serve(stream, Arc::clone(&shared)));
         }
-    }
-}
-
-fn enough_requests(n: usize) -> impl FnMut(&Inner) -> Option<Vec<Request>> {
-    move |inner| (inner.requests.len() >= n).then(|| inner.requests.clone())
-}
-
-fn enough_chats(n: usize) -> impl FnMut(&Inner) -> Option<Vec<Request>> {
-    move |inner| {
-        let chats: Vec<&Request> = inner.requests.iter().filter(|request| request.is_chat()).collect();
-        (chats.len() >= n).then(|| chats.into_iter().cloned().collect())
-    }
-}
-
-fn gate_reached(gate: &str) -> impl FnMut(&Inner) -> Option<()> + use<> {
-    let gate = gate.to_owned();
-    move |inner| inner.reached.contains(&gate).then_some(())
-}
-
-pub(crate) fn request_ended(index: usize) -> impl FnMut(&Inner) -> Option<ReplyRecord> {
-    move |inner| inner.replies.get(index).filter(|reply| reply.ended.is_some()).cloned()
-}
-
-fn chat_ended(i: usize) -> impl FnMut(&Inner) -> Option<ReplyRecord> {
-    move |inner| {
-        let request = inner.requests.iter().filter(|request| request.is_chat()).nth(i)?;
-        inner.replies.get(request.index).filter(|reply| reply.ended.is_some()).cloned()
     }
 }

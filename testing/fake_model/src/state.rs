@@ -12,27 +12,27 @@ use crate::record::{Outcome, ReplyRecord, Request};
 use crate::reply::{Entry, Reply};
 use crate::tokens::PrefixCache;
 
-/// Which server is played.
+/// The server to play.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Personality {
-    /// Ollama's native API, with its `/v1` layer (wire reference 1).
+    /// Ollama's native API, with its `/v1` layer (docs/model-apis.md#ollama).
     #[default]
     Ollama,
-    /// DeepSeek's platform (wire reference 2).
+    /// DeepSeek's platform (docs/model-apis.md#deepseek).
     Deepseek,
-    /// vLLM (wire reference 3.2).
+    /// vLLM (docs/model-apis.md#vllm).
     Vllm,
-    /// llama.cpp's server (wire reference 3.3).
+    /// llama.cpp's server (docs/model-apis.md#llama-server).
     LlamaServer,
-    /// LM Studio (wire reference 3.4).
+    /// LM Studio (docs/model-apis.md#lm-studio).
     LmStudio,
-    /// An OpenAI-compatible server that no probe recognises.
+    /// An OpenAI-compatible server that no probe detects.
     Generic,
 }
 
 impl Personality {
-    /// All of them, with the names they have in JSON and on the command line.
+    /// All personalities, with their names in JSON and on the command line.
     pub const ALL: [(&str, Self); 6] = [
         ("ollama", Self::Ollama),
         ("deepseek", Self::Deepseek),
@@ -59,7 +59,7 @@ impl Personality {
         }
     }
 
-    /// How many generations run at a time; others wait without a byte.
+    /// How many generations run at a time; others wait.
     fn default_parallel(self) -> usize {
         match self {
             Self::Ollama | Self::LlamaServer => 1,
@@ -68,27 +68,28 @@ impl Personality {
     }
 }
 
-/// How a server is set up. Also the head of a script file.
+/// The configuration of a server. Also the top level of a script file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Which server is played.
+    /// The server to play.
     pub personality: Personality,
-    /// The version it names; each personality has its own default.
+    /// The version that it reports; each personality has a default.
     pub version: Option<String>,
-    /// The models it has; each personality has its own defaults.
+    /// Its models; each personality has defaults.
     pub models: Option<Vec<ModelSpec>>,
-    /// Models that a pull finds (Ollama).
+    /// Models that can be pulled (Ollama).
     pub pullable: Vec<ModelSpec>,
     /// The window when a request names none; 4096 on Ollama, the trained context elsewhere.
     pub num_ctx: Option<u64>,
     /// Generations at a time: 1 on Ollama and llama-server, 64 elsewhere.
     pub parallel: Option<usize>,
-    /// The key that must be sent; without it DeepSeek takes any and the others none.
+    /// The required API key. Without it, DeepSeek accepts any key, and the other servers require
+    /// none.
     pub api_key: Option<String>,
     /// Answer `Loading model` (503) until the gate `loaded` is released (llama-server).
     pub loading: bool,
-    /// Do not cut a reply at the request's token limit.
+    /// Ignore the token limits of requests.
     pub ignore_limits: bool,
 }
 
@@ -96,7 +97,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) slots: Semaphore,
     pub(crate) parallel: usize,
-    /// All times given out as numbers count from here.
+    /// The origin of all times that are reported as numbers.
     pub(crate) started: Instant,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
@@ -144,18 +145,18 @@ impl Shared {
 
     /// The state, for reading.
     pub(crate) fn read(&self) -> MutexGuard<'_, Inner> {
-        // A panic elsewhere is that test's failure; the state itself is consistent after every statement.
+        // A panic elsewhere fails its own test; the state is consistent after every statement.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state and wakes whoever waits for a change.
+    /// Changes the state and wakes all waiters.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let value = change(&mut self.read());
         self.changed.send_modify(|version| *version += 1);
         value
     }
 
-    /// Waits until the state answers.
+    /// Waits until `answer` returns a value for the state.
     pub(crate) async fn until<T>(&self, mut answer: impl FnMut(&Inner) -> Option<T>) -> T {
         let mut changed = self.changed.subscribe();
         loop {
@@ -180,12 +181,12 @@ impl Shared {
             Some(entry) => entry.reply(request),
             None => Reply::error(
                 500,
-                format!("fake model: the script is exhausted; request {} has no reply", request.index),
+                format!("fake model: the script is used up; request {} has no reply", request.index),
             ),
         }
     }
 
-    /// The next reply scripted for this very path.
+    /// The next reply scripted for this path.
     pub(crate) fn next_reply_for(&self, request: &Request) -> Option<Reply> {
         let entry = self.change(|inner| inner.by_path.get_mut(&request.path)?.pop_front())?;
         Some(entry.reply(request))
@@ -199,7 +200,7 @@ impl Shared {
         self.record(index, |record| record.ended = Some((outcome, Instant::now())));
     }
 
-    /// A tool call's id, never given twice.
+    /// A unique id for a tool call.
     pub(crate) fn call_id(&self) -> String {
         self.change(|inner| {
             inner.calls += 1;
@@ -210,5 +211,34 @@ impl Shared {
     /// The requests from `first` on as JSON.
     pub(crate) fn requests_json(&self, first: usize) -> Vec<serde_json::Value> {
         self.read().requests.iter().skip(first).map(|request| request.to_json(self.started)).collect()
+    }
+}
+
+// What a test can wait for; see `Shared::until`.
+
+pub(crate) fn enough_requests(n: usize) -> impl FnMut(&Inner) -> Option<Vec<Request>> {
+    move |inner| (inner.requests.len() >= n).then(|| inner.requests.clone())
+}
+
+pub(crate) fn enough_chats(n: usize) -> impl FnMut(&Inner) -> Option<Vec<Request>> {
+    move |inner| {
+        let chats: Vec<&Request> = inner.requests.iter().filter(|request| request.is_chat()).collect();
+        (chats.len() >= n).then(|| chats.into_iter().cloned().collect())
+    }
+}
+
+pub(crate) fn gate_reached(gate: &str) -> impl FnMut(&Inner) -> Option<()> + use<> {
+    let gate = gate.to_owned();
+    move |inner| inner.reached.contains(&gate).then_some(())
+}
+
+pub(crate) fn request_ended(index: usize) -> impl FnMut(&Inner) -> Option<ReplyRecord> {
+    move |inner| inner.replies.get(index).filter(|reply| reply.ended.is_some()).cloned()
+}
+
+pub(crate) fn chat_ended(i: usize) -> impl FnMut(&Inner) -> Option<ReplyRecord> {
+    move |inner| {
+        let request = inner.requests.iter().filter(|request| request.is_chat()).nth(i)?;
+        inner.replies.get(request.index).filter(|reply| reply.ended.is_some()).cloned()
     }
 }

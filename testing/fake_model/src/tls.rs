@@ -1,5 +1,5 @@
-//! A server behind TLS, with a certificate made for it: good, expired, or for another host. It answers every request with status 401, which a
-//! client sees only if it took the certificate.
+//! A TLS server with a generated certificate: valid, expired, or for another host. It answers every
+//! request with status 401, which a client sees only if it accepts the certificate.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -18,41 +18,41 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 const ANSWER: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// A client that says nothing more for so long is given up; no test should come to it.
+/// How long to wait for a client; no test should ever reach it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is wrong with a certificate.
+/// The kind of certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certificate {
-    /// Nothing, for those who trust its issuer.
+    /// Valid, for clients that trust its issuer.
     Good,
-    /// It was valid until 2001.
+    /// Expired in 2001.
     Expired,
-    /// It names another host.
+    /// For another host.
     OtherHost,
-    /// Nothing, and clients have to show one of the same issuer.
+    /// Valid; clients must present a certificate from the same issuer.
     Mutual,
 }
 
-/// A server behind TLS on 127.0.0.1. It ends when it is dropped.
+/// A TLS server on 127.0.0.1. Dropping it stops it.
 pub struct TlsServer {
     address: SocketAddr,
     issuer: String,
     client: (String, String),
     requests: Arc<AtomicUsize>,
-    over: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl TlsServer {
-    /// A server with such a certificate, issued by an authority that was made for it.
+    /// A server with this kind of certificate, issued by a generated authority.
     ///
     /// # Panics
-    /// When the machine has no free port or thread left: nothing a test could go on with.
+    /// When no port or thread is available.
     pub fn start(certificate: Certificate) -> Self {
         match Self::try_start(certificate) {
             Ok(server) => server,
-            Err(problem) => panic!("the fake server behind TLS cannot start: {problem}"),
+            Err(problem) => panic!("the fake TLS server cannot start: {problem}"),
         }
     }
 
@@ -93,20 +93,20 @@ impl TlsServer {
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let (requests, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (count, stop, config) = (Arc::clone(&requests), Arc::clone(&over), Arc::new(config));
+        let (requests, stopped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, stop, config) = (Arc::clone(&requests), Arc::clone(&stopped), Arc::new(config));
         let thread = std::thread::Builder::new().name("fake-tls".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                // A client that refuses the certificate closes: that is its answer.
+                // A client that refuses the certificate disconnects.
                 if serve(stream, &config).is_ok() {
                     count.fetch_add(1, Ordering::SeqCst);
                 }
             }
         })?;
-        Ok(Self { address, issuer, client, requests, over, thread: Some(thread) })
+        Ok(Self { address, issuer, client, requests, stopped, thread: Some(thread) })
     }
 
     /// `https://127.0.0.1:PORT`.
@@ -114,17 +114,17 @@ impl TlsServer {
         format!("https://{}", self.address)
     }
 
-    /// The certificate of the authority, as PEM: who trusts it trusts the server.
+    /// The certificate of the authority, as PEM. A client that trusts it trusts the server.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// A certificate of that authority for a client, and its key, as PEM.
+    /// A client certificate from that authority and its key, as PEM.
     pub fn client(&self) -> (&str, &str) {
         (&self.client.0, &self.client.1)
     }
 
-    /// Requests that were answered so far.
+    /// How many requests were answered.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
@@ -132,15 +132,15 @@ impl TlsServer {
 
 impl Drop for TlsServer {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::SeqCst);
-        drop(TcpStream::connect(self.address)); // wakes the thread, so that it sees that
+        self.stopped.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(self.address)); // wakes the thread, so that it notices
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-/// One request, as far as its head goes, and the answer.
+/// Reads the head of one request and answers it.
 fn serve(stream: TcpStream, config: &Arc<ServerConfig>) -> Result<(), Box<dyn Error>> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(config))?, stream);

@@ -1,9 +1,10 @@
-//! Tokens without a tokenizer: pieces for streaming, an estimate for counting, and the prefix cache of a server's slots.
+//! Tokens without a tokenizer: token-sized pieces for streaming, an estimate for counting, and the
+//! prefix cache of a server.
 
-/// Longest piece of a word, in characters.
+/// The longest piece of a word, in characters.
 const PIECE: usize = 6;
 
-/// Cuts text into pieces the size of tokens; together they are the text again.
+/// Splits text into token-sized pieces; concatenated, they are the text.
 pub fn split(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut start = 0;
@@ -50,26 +51,28 @@ impl Kind {
     }
 }
 
-/// Tokens in a text, at four bytes each.
+/// The tokens in a text, at four bytes each.
 pub fn estimate(text: &str) -> u64 {
     (text.len() as u64).div_ceil(4)
 }
 
-/// The last prompts of a server's slots: what of the next one need not be evaluated again.
+/// The last prompt of each slot of a server, whose common prefix with the next prompt need not be
+/// evaluated again.
 #[derive(Debug, Default)]
 pub(crate) struct PrefixCache {
     slots: Vec<(String, String)>,
 }
 
 impl PrefixCache {
-    /// Tokens at the start of `prompt` that a slot already holds for this model; never all of them, since the last one is always
-    /// evaluated.
+    /// The tokens at the start of `prompt` that a slot holds for this model. Never all of them,
+    /// because the last one is always evaluated.
     pub(crate) fn cached(&self, model: &str, prompt: &str) -> u64 {
         self.best(model, prompt)
             .map_or(0, |(_, common)| (common as u64 / 4).min(estimate(prompt).saturating_sub(1)))
     }
 
-    /// Puts a prompt with what was generated after it into the slot that fits best, or the oldest of `slots`.
+    /// Stores a prompt and the text generated after it, in the slot with the longest common prefix,
+    /// or else the oldest of `slots`.
     pub(crate) fn remember(&mut self, model: &str, prompt: &str, generated: &str, slots: usize) {
         let replaced = match self.best(model, prompt) {
             Some((at, common)) if common > 0 => Some(at),
@@ -82,7 +85,7 @@ impl PrefixCache {
         self.slots.push((model.to_owned(), format!("{prompt}{generated}")));
     }
 
-    /// A reload of the model loses what it held.
+    /// Forgets a model, which is unloaded or reloaded.
     pub(crate) fn forget(&mut self, model: &str) {
         self.slots.retain(|(held, _)| held != model);
     }
@@ -106,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_small_and_make_the_text_again() {
+    fn pieces_are_small_and_concatenate_to_the_text() {
         let text = "fn main() {\n    println!(\"Größe: {}\", a_long_identifier_here);\n}\n\u{1F600}";
         let pieces = split(text);
         assert_eq!(pieces.concat(), text);
@@ -115,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_that_only_grew_is_cached_up_to_where_it_grew() {
+    fn the_cache_covers_a_prompt_up_to_its_first_change() {
         let mut cache = PrefixCache::default();
         cache.remember("m", "aaaabbbb", "cccc", 1);
         assert_eq!(cache.cached("m", "aaaabbbbccccdddd"), 3);

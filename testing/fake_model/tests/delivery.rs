@@ -1,4 +1,5 @@
-//! When and in what pieces bytes come: gates, chunk borders, ends and resets, seen with a raw TCP client (wire reference 6.11).
+//! When and in which pieces bytes arrive: gates, chunk borders, ends and resets, as a raw TCP
+//! client sees them.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod raw;
@@ -18,7 +19,7 @@ fn content(lines: &[Value]) -> String {
 }
 
 #[test]
-fn a_text_comes_in_token_sized_chunks_each_a_line_and_an_http_chunk() {
+fn text_arrives_in_token_sized_chunks_each_one_line_and_one_http_chunk() {
     let server = Server::start();
     server.enqueue("fn main() { println!(\"Größe\"); }");
     let mut client = ask(&server);
@@ -34,7 +35,7 @@ fn a_text_comes_in_token_sized_chunks_each_a_line_and_an_http_chunk() {
 }
 
 #[test]
-fn no_header_comes_before_the_first_token() {
+fn no_header_arrives_before_the_first_token() {
     let server = Server::start();
     server.enqueue(Reply::empty().gate("evaluated").more("hello"));
     let mut client = ask(&server);
@@ -56,7 +57,7 @@ fn headers_can_be_delayed_until_a_gate_is_released() {
 }
 
 #[test]
-fn headers_can_come_long_before_the_body() {
+fn headers_can_arrive_long_before_the_body() {
     let server = Server::start();
     server.enqueue(Reply::text("hello").after_headers_gate("body"));
     let mut client = ask(&server);
@@ -69,7 +70,7 @@ fn headers_can_come_long_before_the_body() {
 }
 
 #[test]
-fn a_reply_stops_at_its_gate_with_everything_before_it_sent() {
+fn a_reply_waits_at_its_gate_after_sending_everything_before_it() {
     let server = Server::start();
     server.enqueue(Reply::chunks(["{\"tool\": \"x\"}"]).gate("after the brace").more_chunks(["chatter"]));
     let mut client = ask(&server);
@@ -82,7 +83,7 @@ fn a_reply_stops_at_its_gate_with_everything_before_it_sent() {
 }
 
 #[test]
-fn a_gate_released_beforehand_stops_nobody() {
+fn a_gate_released_beforehand_is_passed() {
     let server = Server::start();
     server.release("hold");
     server.enqueue(Reply::text("a").hold().more("b"));
@@ -90,7 +91,7 @@ fn a_gate_released_beforehand_stops_nobody() {
 }
 
 #[test]
-fn bytes_split_anywhere_even_inside_a_character() {
+fn a_body_can_be_split_even_within_a_character() {
     let server = Server::start();
     server.enqueue(Reply::chunks(["ö😀"]).split_bytes(1));
     let mut client = ask(&server);
@@ -121,7 +122,7 @@ fn an_error_line_ends_a_stream_of_status_200_without_done() {
 }
 
 #[test]
-fn a_stream_can_end_in_order_without_done() {
+fn a_stream_can_end_normally_without_done() {
     let server = Server::start();
     server.enqueue(Reply::text("half").eof_without_done());
     let lines = ask(&server).lines();
@@ -150,7 +151,7 @@ fn a_connection_can_be_reset() {
 }
 
 #[test]
-fn a_late_burst_keeps_everything_back_to_the_end() {
+fn a_late_burst_sends_everything_at_the_end() {
     let server = Server::start();
     server.enqueue(Reply::text("one two three").gate("end").late_burst());
     let mut client = ask(&server);
@@ -161,7 +162,7 @@ fn a_late_burst_keeps_everything_back_to_the_end() {
 }
 
 #[test]
-fn think_tags_and_leaked_tool_tokens_are_content_like_any_other() {
+fn think_tags_and_leaked_tool_tokens_are_ordinary_content() {
     const LEAKED: &str = "<think>\nhm</think><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n\
                           ```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜DSML｜invoke name=\"f\">";
     let server = Server::start();
@@ -170,7 +171,7 @@ fn think_tags_and_leaked_tool_tokens_are_content_like_any_other() {
 }
 
 #[test]
-fn raw_bytes_go_out_as_they_are() {
+fn raw_bytes_are_sent_unchanged() {
     let server = Server::start();
     server.enqueue(Reply::empty().raw(b"\xff\xfe not json\n".to_vec()).eof_without_done());
     let mut client = ask(&server);
@@ -179,14 +180,14 @@ fn raw_bytes_go_out_as_they_are() {
 }
 
 #[test]
-fn a_whole_response_can_be_given_byte_by_byte() {
+fn a_whole_response_can_be_scripted_as_bytes() {
     let server = Server::start();
     server.enqueue(Reply::wire("HTTP/1.1 banana\r\n\r\n"));
     assert_eq!(ask(&server).rest(), (b"HTTP/1.1 banana\r\n\r\n".to_vec(), Ended::InOrder));
 }
 
 #[test]
-fn status_body_and_headers_are_the_scripts_own() {
+fn a_script_can_set_status_body_and_headers() {
     let server = Server::start();
     server.enqueue(Reply::error(503, "server busy").header("Retry-After", "7"));
     server.enqueue(Reply::status(502, "<html>bad gateway</html>").content_type("text/html"));
@@ -214,7 +215,7 @@ fn a_stream_can_have_the_wrong_content_type() {
 }
 
 #[test]
-fn endless_replies_go_on_until_the_client_closes_and_that_is_recorded() {
+fn endless_replies_continue_until_the_client_disconnects_and_record_it() {
     let server = Server::start();
     server.enqueue(Reply::empty().endless_whitespace());
     server.enqueue(Reply::empty().endless_repetition("again and again\n"));
@@ -234,7 +235,7 @@ fn endless_replies_go_on_until_the_client_closes_and_that_is_recorded() {
 }
 
 #[test]
-fn a_client_that_closes_while_the_reply_is_held_is_noticed_at_once() {
+fn a_disconnect_at_a_gate_is_noticed_at_once() {
     let server = Server::start();
     server.enqueue(Reply::text("hello").hold().more("never"));
     let mut client = ask(&server);
@@ -247,7 +248,7 @@ fn a_client_that_closes_while_the_reply_is_held_is_noticed_at_once() {
 }
 
 #[test]
-fn a_client_that_closes_before_any_byte_is_noticed_too() {
+fn a_disconnect_before_any_byte_is_noticed() {
     let server = Server::start();
     server.enqueue(Reply::text("hello").delay_until_released("never"));
     let client = ask(&server);
@@ -259,7 +260,7 @@ fn a_client_that_closes_before_any_byte_is_noticed_too() {
 }
 
 #[test]
-fn comments_stand_before_every_event_and_have_no_place_in_ndjson() {
+fn comments_precede_every_sse_event_and_are_left_out_of_ndjson() {
     let reply = || Reply::chunks(["a", "b"]).comments().comment("queue");
     let server = Server::of(Personality::Generic);
     server.enqueue(reply());
@@ -276,7 +277,7 @@ fn comments_stand_before_every_event_and_have_no_place_in_ndjson() {
 }
 
 #[test]
-fn a_reply_for_benchmarks_pauses_and_talks_on() {
+fn a_reply_for_benchmarks_pauses_and_sends_filler() {
     let server = Server::start();
     let time = std::time::Duration::from_millis;
     server.enqueue(Reply::text("a").pause(time(1)).filler_until(time(3), time(1)).more("b"));
@@ -285,7 +286,7 @@ fn a_reply_for_benchmarks_pauses_and_talks_on() {
 }
 
 #[test]
-fn one_generation_runs_at_a_time_and_the_next_waits_without_a_byte() {
+fn one_generation_runs_at_a_time_and_the_next_waits() {
     let server = Server::start();
     server.enqueue(Reply::text("first").gate("first"));
     server.enqueue("second");
@@ -300,7 +301,7 @@ fn one_generation_runs_at_a_time_and_the_next_waits_without_a_byte() {
 }
 
 #[test]
-fn a_cut_generation_makes_room_for_the_next() {
+fn a_cut_generation_frees_its_slot() {
     let server = Server::start();
     server.enqueue(Reply::text("first").hold());
     server.enqueue("second");
@@ -312,7 +313,7 @@ fn a_cut_generation_makes_room_for_the_next() {
 }
 
 #[test]
-fn a_client_that_closes_on_the_done_marker_has_had_everything() {
+fn a_client_that_disconnects_after_the_done_marker_has_everything() {
     let server = Server::start();
     server.enqueue("hello");
     let mut client = ask(&server);

@@ -1,4 +1,5 @@
-//! Faithful to Ollama: what is refused, counted, loaded and listed (wire reference 1).
+//! The fake server behaves like Ollama: validation, counts, loads and lists
+//! (docs/model-apis.md#ollama).
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod raw;
@@ -29,7 +30,7 @@ fn last(server: &Server, body: &Value) -> Value {
 }
 
 #[test]
-fn bad_chat_requests_are_refused_and_take_no_reply() {
+fn invalid_chat_requests_are_refused_and_take_no_reply() {
     let call = |arguments: Value| json!([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]);
     let tools = json!([{"type": "function", "function": {"name": "f"}}]);
     let server = Server::start();
@@ -67,7 +68,7 @@ fn bad_chat_requests_are_refused_and_take_no_reply() {
 }
 
 #[test]
-fn what_a_real_server_accepts_is_accepted() {
+fn requests_that_ollama_accepts_are_accepted() {
     let server = Server::start();
     server.fallback("ok");
     for fields in [
@@ -98,7 +99,7 @@ fn what_a_real_server_accepts_is_accepted() {
 }
 
 #[test]
-fn bodies_that_are_no_json_are_refused() {
+fn bodies_that_are_not_json_are_refused() {
     let server = Server::start();
     for (body, part) in [("", "missing request body"), ("{\"model\"", "invalid"), ("[1]", "object")] {
         let mut client = Client::connect(&server);
@@ -129,7 +130,7 @@ fn wrong_methods_paths_hosts_and_origins_are_refused() {
 }
 
 #[test]
-fn thinking_and_tool_calls_have_fields_of_their_own() {
+fn thinking_and_tool_calls_have_their_own_fields() {
     let server = Server::start();
     let reply = || {
         Reply::empty().thinking("hm hm").more("I read.").tool_call("read_file", json!({"path": "a", "n": 1}))
@@ -152,7 +153,7 @@ fn thinking_and_tool_calls_have_fields_of_their_own() {
 }
 
 #[test]
-fn tool_calls_can_come_together_or_with_the_last_chunk() {
+fn tool_calls_can_arrive_together_or_with_the_last_chunk() {
     let two = || Reply::empty().tool_call("a", json!({})).tool_call("b", json!({}));
     let server = Server::start();
     server.enqueue(two());
@@ -169,7 +170,7 @@ fn tool_calls_can_come_together_or_with_the_last_chunk() {
 }
 
 #[test]
-fn an_unstreamed_answer_that_broke_off_says_done_false_and_an_error_is_a_500() {
+fn an_incomplete_answer_without_a_stream_has_done_false_and_an_error_is_a_500() {
     let server = Server::start();
     server.enqueue(Reply::text("half").eof_without_done());
     server.enqueue(Reply::text("half").then_error_line("runner stopped"));
@@ -179,7 +180,7 @@ fn an_unstreamed_answer_that_broke_off_says_done_false_and_an_error_is_a_500() {
 }
 
 #[test]
-fn generate_answers_in_response_and_refuses_what_it_cannot() {
+fn generate_answers_in_response_and_refuses_missing_capabilities() {
     let server = Server::start();
     server.enqueue(Reply::empty().thinking("hm").more("yes"));
     let lines = Client::post(&server, "/api/generate", &json!({"model": R1, "prompt": "go"})).lines();
@@ -192,7 +193,7 @@ fn generate_answers_in_response_and_refuses_what_it_cannot() {
 }
 
 #[test]
-fn a_prompt_longer_than_the_window_is_refused_only_when_asked_to() {
+fn a_prompt_longer_than_the_window_is_refused_only_on_request() {
     let long = |fields: Value| {
         let mut body = chat_with(PLAIN, fields);
         body["messages"][0]["content"] = json!("x".repeat(4000));
@@ -213,7 +214,7 @@ fn a_prompt_longer_than_the_window_is_refused_only_when_asked_to() {
 }
 
 #[test]
-fn the_window_in_force_is_the_one_asked_for_within_bounds() {
+fn the_window_is_the_requested_one_within_limits() {
     let server = Server::start();
     server.fallback("ok");
     for (asked, in_force) in
@@ -228,7 +229,7 @@ fn the_window_in_force_is_the_one_asked_for_within_bounds() {
 }
 
 #[test]
-fn a_changed_runner_option_reloads_and_a_changed_sampling_option_does_not() {
+fn changing_a_runner_option_reloads_and_changing_a_sampling_option_does_not() {
     let server = Server::start();
     server.fallback("ok");
     let ask = |fields: Value| {
@@ -263,7 +264,7 @@ fn an_empty_chat_loads_and_keep_alive_zero_unloads() {
 }
 
 #[test]
-fn a_history_that_only_grows_is_cached_up_to_its_new_end() {
+fn an_append_only_history_is_cached_up_to_its_new_messages() {
     let server = Server::start();
     server.fallback("The very same answer.");
     let first = json!([{"role": "system", "content": "s".repeat(4000)}, {"role": "user", "content": "one"}]);
@@ -347,7 +348,7 @@ fn models_are_listed_shown_pulled_and_deleted() {
 }
 
 #[test]
-fn a_path_can_have_replies_of_its_own() {
+fn a_path_can_have_its_own_replies() {
     let server = Server::start();
     server.enqueue_for("/api/show", Reply::error(500, "disk on fire"));
     server.enqueue_for(

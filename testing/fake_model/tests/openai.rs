@@ -1,4 +1,5 @@
-//! Faithful to the OpenAI-compatible servers: DeepSeek, vLLM, llama-server, LM Studio (wire reference 2 and 3).
+//! The fake server behaves like DeepSeek, vLLM, llama-server and LM Studio
+//! (docs/model-apis.md#openai-compatible-servers).
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod raw;
@@ -68,7 +69,7 @@ fn deepseek_streams_reasoning_content_and_calls_in_fragments() {
 }
 
 #[test]
-fn deepseek_refuses_what_its_platform_refuses() {
+fn deepseek_refuses_the_same_requests_as_its_platform() {
     let server = Server::of(Personality::Deepseek);
     let call = json!([{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]);
     let history = |extra: Value| {
@@ -120,7 +121,7 @@ fn a_missing_or_wrong_key_is_a_401() {
 }
 
 #[test]
-fn usage_reports_cache_hits_where_each_server_puts_them() {
+fn usage_reports_cache_hits_in_the_fields_of_each_server() {
     for (personality, model) in [
         (Personality::Deepseek, "deepseek-flash"),
         (Personality::LlamaServer, "anything"),
@@ -152,7 +153,7 @@ fn usage_reports_cache_hits_where_each_server_puts_them() {
 }
 
 #[test]
-fn usage_can_come_in_a_chunk_without_choices_although_nobody_asked() {
+fn usage_can_arrive_unrequested_in_a_chunk_without_choices() {
     let server = Server::of(Personality::Deepseek);
     server.enqueue(Reply::text("x").usage_chunk_empty_choices());
     let events = ask(&server, &stream("deepseek-flash", json!({}))).events();
@@ -183,7 +184,7 @@ fn an_error_event_ends_the_stream() {
 }
 
 #[test]
-fn llama_server_loads_tells_its_window_and_shows_progress() {
+fn llama_server_reports_loading_its_window_and_progress() {
     let config = Config {
         personality: Personality::LlamaServer,
         num_ctx: Some(4096),
@@ -218,7 +219,7 @@ fn llama_server_loads_tells_its_window_and_shows_progress() {
 }
 
 #[test]
-fn vllm_names_its_reasoning_and_refuses_empty_tools() {
+fn vllm_sends_reasoning_in_its_own_field_and_refuses_empty_tools() {
     let server = Server::of(Personality::Vllm);
     let model = "deepseek-ai/DeepSeek-V3.1";
     assert_eq!(refused(&server, &chat_with(model, json!({"tools": []}))).0, 400);
@@ -235,7 +236,7 @@ fn vllm_names_its_reasoning_and_refuses_empty_tools() {
 }
 
 #[test]
-fn lm_studio_lists_loaded_windows_and_answers_200_to_what_it_does_not_know() {
+fn lm_studio_lists_loaded_windows_and_answers_200_to_unknown_paths() {
     let server = Server::of(Personality::LmStudio);
     let mut models = Client::connect(&server);
     models.send("GET", "/api/v1/models", "", "");
@@ -263,7 +264,7 @@ fn two_calls_in_one_chunk_are_whole_and_numbered() {
 }
 
 #[test]
-fn constraints_are_taken_as_schemas_and_lm_studio_takes_nothing_else() {
+fn response_formats_are_schemas_and_lm_studio_accepts_only_these() {
     let schema =
         json!({"type": "json_schema", "json_schema": {"name": "call", "schema": {"type": "object"}}});
     for (personality, model, object) in

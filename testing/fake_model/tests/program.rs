@@ -1,4 +1,4 @@
-//! The program `fake-model`: its URL on the first line, requests recorded, clear refusals.
+//! The program `fake-model`: prints its URL, records requests, reports errors.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ fn program() -> Command {
 }
 
 #[test]
-fn it_prints_its_url_serves_its_script_and_records_requests() {
+fn it_prints_its_url_plays_its_script_and_records_requests() {
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     let script = directory.join("script.json");
     std::fs::write(&script, r#"["said by the script"]"#).unwrap();
@@ -42,9 +42,9 @@ fn it_prints_its_url_serves_its_script_and_records_requests() {
 }
 
 #[test]
-fn what_it_cannot_do_it_says_and_ends_with_2() {
+fn invalid_arguments_are_reported_with_exit_code_2() {
     for (arguments, part) in [
-        (&["--port", "many"][..], "no port"),
+        (&["--port", "many"][..], "not a port number"),
         (&["--port"], "needs a value"),
         (&["--script", "/nonexistent"], "/nonexistent"),
         (&["--personality", "friendly"], "lm-studio"),

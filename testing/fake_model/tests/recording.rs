@@ -1,4 +1,4 @@
-//! What a test learns from the server: requests, how replies went, waiting; and the script itself, in Rust and as JSON.
+//! Records of requests and replies, waiting, and scripts in Rust and JSON.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod raw;
@@ -40,7 +40,7 @@ fn requests_are_recorded_with_method_path_headers_body_and_order() {
 }
 
 #[test]
-fn a_chunked_request_body_and_one_that_comes_in_drops_are_read_whole() {
+fn chunked_and_slow_request_bodies_are_read_completely() {
     let server = Server::start();
     server.fallback("ok");
     let body = chat(MODEL, "größer").to_string();
@@ -62,7 +62,7 @@ fn a_chunked_request_body_and_one_that_comes_in_drops_are_read_whole() {
 }
 
 #[test]
-fn two_requests_written_at_once_are_answered_one_after_the_other() {
+fn pipelined_requests_are_answered_in_order() {
     let server = Server::start();
     let mut client = Client::connect(&server);
     let get = "GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -71,7 +71,7 @@ fn two_requests_written_at_once_are_answered_one_after_the_other() {
 }
 
 #[test]
-fn what_is_no_http_is_refused_and_hurts_nobody() {
+fn invalid_http_is_refused_and_does_no_harm() {
     let server = Server::start();
     for bytes in [
         "garbage\r\n\r\n",
@@ -95,7 +95,7 @@ fn what_is_no_http_is_refused_and_hurts_nobody() {
 }
 
 #[test]
-fn an_exhausted_script_says_so_with_a_500() {
+fn a_used_up_script_answers_500() {
     let server = Server::start();
     server.enqueue("the only one");
     answer(&server, "one");
@@ -105,7 +105,7 @@ fn an_exhausted_script_says_so_with_a_500() {
 }
 
 #[test]
-fn a_reply_can_be_worked_out_from_the_request() {
+fn a_reply_can_be_computed_from_the_request() {
     let server = Server::start();
     server.fallback(Reply::from_fn(|request| Reply::text(request.last_content().to_uppercase())));
     assert_eq!(answer(&server, "loud"), "LOUD");
@@ -114,7 +114,7 @@ fn a_reply_can_be_worked_out_from_the_request() {
 }
 
 #[test]
-fn waiting_works_on_a_runtime_that_has_neither_clock_nor_sockets() {
+fn waiting_works_on_a_runtime_without_clock_and_sockets() {
     let server = Server::start();
     server.enqueue(Reply::text("a").gate("here").more("b"));
     let mut client = Client::post(&server, "/api/chat", &chat(MODEL, "x"));
@@ -133,7 +133,7 @@ fn waiting_works_on_a_runtime_that_has_neither_clock_nor_sockets() {
 }
 
 #[test]
-fn a_script_file_says_everything_that_rust_can() {
+fn a_script_file_supports_everything_that_rust_does() {
     let script = json!({
         "models": [{"name": MODEL, "context": 8192}],
         "replies": [
@@ -144,9 +144,9 @@ fn a_script_file_says_everything_that_rust_can() {
         "for_path": {"/api/version": [{"status": 500, "body": "no"}]},
         "fallback": "over",
     });
-    let server = Script::parse(&script.to_string()).unwrap().start(0).unwrap();
+    let server = Server::play(Script::parse(&script.to_string()).unwrap(), 0).unwrap();
     assert_eq!(answer(&server, "1"), "plain");
-    // The gate, worked from outside.
+    // Releases the gate through the control path.
     let mut held = Client::post(&server, "/api/chat", &chat(MODEL, "2"));
     let mut control = Client::connect(&server);
     control.send("GET", "/__fake/reached/g", "", "");
@@ -174,13 +174,13 @@ fn a_script_file_says_everything_that_rust_can() {
 #[test]
 fn a_script_that_repeats_starts_over() {
     let script = r#"{"replies": ["a", "b"], "repeat": true}"#;
-    let server = Script::parse(script).unwrap().start(0).unwrap();
+    let server = Server::play(Script::parse(script).unwrap(), 0).unwrap();
     let answers: Vec<String> = (0..5).map(|i| answer(&server, &i.to_string())).collect();
     assert_eq!(answers.concat(), "ababa");
 }
 
 #[test]
-fn a_wrong_script_is_refused_with_the_reply_that_is_wrong() {
+fn an_invalid_script_is_refused_and_the_error_names_the_reply() {
     for (script, part) in [
         (r#"{"replies": ["a", {"stepz": []}]}"#, "reply 1"),
         (r#"[{"steps": [{"txt": "a"}]}]"#, "txt"),

@@ -1,4 +1,5 @@
-//! From the text of a task file to the objects in it, with their lines. What their keys mean is not known here.
+//! Parses the text of a task file into objects with line numbers. The meaning of their keys is
+//! handled elsewhere.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ pub(super) struct Field {
 }
 
 impl Entry {
-    /// A field that says something: `null` is as good as absent.
+    /// The field with this key; `null` counts as absent.
     pub(super) fn field(&self, key: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.key == key && !field.value.is_null())
     }
@@ -36,27 +37,28 @@ impl Entry {
 
 type Read = Vec<Result<Entry, Problem>>;
 
-/// One JSON object a line; blank lines are passed over.
+/// Parses one JSON object per line; skips blank lines.
 pub(super) fn json_lines(file: &Path, text: &str) -> Read {
     if text.trim().lines().count() > 1 && serde_json::from_str::<IgnoredAny>(text).is_ok() {
-        let message = "one JSON object over several lines; write each task on one line, or all of them as a list in [ ]";
+        let message =
+            "one JSON object spans several lines; write each task on one line, or all tasks as a list in [ ]";
         return vec![Err(Problem { file: file.into(), line: 1, message: message.into() })];
     }
     let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     let object = |(line, text): (usize, &str)| {
         let problem = |message| Problem { file: file.into(), line, message };
         let pairs: Pairs<Value> = serde_json::from_str(text).map_err(|e| {
-            let hint = if e.is_eof() { "; each line holds one whole object" } else { "" };
+            let hint = if e.is_eof() { "; each line must be a whole object" } else { "" };
             problem(format!("is not a JSON object: {}{hint}", without_place(&e.to_string())))
         })?;
         let fields = pairs.0.into_iter().map(|(key, value)| Field { key, line, value }).collect();
         let entry = Entry { file: file.into(), line, fields, body: None };
-        entry.repeated().map_or(Ok(entry), |key| Err(problem(format!("the key {key:?} is there twice"))))
+        entry.repeated().map_or(Ok(entry), |key| Err(problem(format!("duplicate key {key:?}"))))
     };
     numbered.filter(|(_, text)| !text.is_empty()).map(object).collect()
 }
 
-/// A YAML list of mappings. JSON arrays are YAML too.
+/// Parses a YAML list of mappings. JSON arrays are valid YAML.
 pub(super) fn list(file: &Path, text: &str) -> Read {
     if text.trim().is_empty() {
         return Vec::new();
@@ -79,7 +81,7 @@ pub(super) fn markdown(file: &Path, text: &str) -> Read {
     let mut lines = text.split_inclusive('\n');
     let is_fence = |line: &str| line.trim_end() == "---";
     let Some(first) = lines.next().filter(|line| is_fence(line)) else {
-        let message = "a task in Markdown begins with `---`, front matter (at least `repo: …`) and `---`";
+        let message = "a task in Markdown starts with `---`, front matter (at least `repo: …`) and `---`";
         return vec![Err(problem(1, message))];
     };
     let start = first.len();
@@ -123,17 +125,17 @@ fn yaml_problem(file: &Path, lines_above: usize, e: &serde_saphyr::Error, expect
     let line = e.location().map_or(0, |at| usize::try_from(at.line()).unwrap_or(0) + lines_above);
     let said = e.without_snippet().to_string();
     let said = without_place(said.lines().next().unwrap_or_default());
-    // Advice for programmers.
+    // The rest is advice for programmers.
     let said = said.split(", set DuplicateKeyPolicy").next().unwrap_or(said);
     Problem { file: file.into(), line, message: format!("is not {expected} in YAML: {said}") }
 }
 
-/// Both parsers count lines within what they were given, which is not what the reader counts.
+/// A parser message without its position, which is relative to the text that the parser was given.
 fn without_place(said: &str) -> &str {
     said.split(" at line ").next().unwrap_or(said)
 }
 
-/// An object's keys and values in order, repeated ones too.
+/// An object's keys and values in order, including duplicates.
 struct Pairs<V>(Vec<(String, V)>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {

@@ -1,4 +1,4 @@
-//! What the keys of a task mean, in our own formats.
+//! The keys of a task in our own formats.
 
 use std::path::Path;
 
@@ -10,9 +10,6 @@ use crate::task::{Task, TaskLimits};
 
 const KEYS: &[&str] = &["id", "repo", "base_commit", "task", "verify", "limits", "model"];
 const LIMITS: &[&str] = &["max_turns", "max_tokens", "max_seconds", "max_cost"];
-
-/// How alike a wrong key must be to one of ours to be taken for it, from 0 to 1.
-pub(super) const ALIKE: f32 = 0.6;
 
 impl Reader<'_> {
     pub(super) fn native(&mut self, entry: &Entry) -> Option<Task> {
@@ -27,7 +24,7 @@ impl Reader<'_> {
         let text = match &entry.body {
             None => self.string(entry, "task").or_else(|| self.missing(entry, "task")),
             Some(body) if body.is_empty() => {
-                self.problem(&entry.file, entry.line, "there is no task below the front matter");
+                self.problem(&entry.file, entry.line, "no task below the front matter");
                 None
             }
             Some(body) => Some(body.clone()),
@@ -36,7 +33,7 @@ impl Reader<'_> {
         let (verify, model) = (self.string(entry, "verify"), self.string(entry, "model"));
         let limits = self.limits(entry);
         if self.problems.len() > before {
-            return None; // a problem of any key leaves the task out; all of them have been named
+            return None; // all problems of the task have been reported
         }
         let named_repo = repo?;
         let repo = entry.file.parent().unwrap_or(Path::new("/")).join(&named_repo);
@@ -57,34 +54,34 @@ impl Reader<'_> {
     }
 
     fn missing(&mut self, entry: &Entry, key: &str) -> Option<String> {
-        // One that is there and wrong has been named already.
+        // An invalid value has been reported already.
         if entry.field(key).is_none() {
             self.problem(&entry.file, entry.line, format!("{key:?} is missing"));
         }
         None
     }
 
-    /// A string that is not blank.
+    /// The value of a key that must be a non-blank string.
     pub(super) fn string(&mut self, entry: &Entry, key: &str) -> Option<String> {
         let field = entry.field(key)?;
         let message = match &field.value {
             Value::String(text) if text.trim().is_empty() => format!("{key:?} is empty"),
             Value::String(text) if text.contains('\0') => format!("{key:?} contains a NUL character"),
             Value::String(text) => return Some(text.clone()),
-            other => format!("{key:?} has to be a string, not {}; put it in quotes", kind(other)),
+            other => format!("{key:?} must be a string, not {}; put it in quotes", kind(other)),
         };
         self.problem(&entry.file, field.line, message);
         None
     }
 
-    /// A revision that git cannot take for an option.
+    /// The base commit: a revision that git cannot mistake for an option.
     pub(super) fn commit(&mut self, entry: &Entry) -> Option<String> {
         let commit = self.string(entry, "base_commit")?;
         if !commit.starts_with('-') && !commit.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Some(commit);
         }
         let line = entry.field("base_commit").map_or(entry.line, |field| field.line);
-        self.problem(&entry.file, line, format!("{commit:?} cannot be a commit"));
+        self.problem(&entry.file, line, format!("{commit:?} is not a valid commit"));
         None
     }
 
@@ -92,7 +89,7 @@ impl Reader<'_> {
         let mut limits = TaskLimits::default();
         let Some(field) = entry.field("limits") else { return limits };
         let Value::Object(given) = &field.value else {
-            let message = format!("\"limits\" has to be an object with {}", LIMITS.join(", "));
+            let message = format!("\"limits\" must be an object with {}", LIMITS.join(", "));
             self.problem(&entry.file, field.line, message);
             return limits;
         };
@@ -130,20 +127,21 @@ impl Reader<'_> {
 
 fn not_a_limit(entry: &Entry, field: &Field, key: &str, value: &Value) -> Problem {
     let expected = if key == "max_cost" { "dollars above 0" } else { "a whole number above 0" };
-    let message = format!("limits: {key:?} has to be {expected}, not {value}");
+    let message = format!("limits: {key:?} must be {expected}, not {value}");
     Problem { file: entry.file.clone(), line: field.line, message }
 }
 
 fn unknown(key: &str, known: &[&str]) -> String {
-    match nearest(key, known) {
+    match nearest(key, known, 1 + key.chars().count() / 5) {
         Some(near) => format!("unknown key {key:?}; did you mean {near:?}?"),
-        None => format!("unknown key {key:?}; there are {}", known.join(", ")),
+        None => format!("unknown key {key:?}; valid keys are {}", known.join(", ")),
     }
 }
 
-/// The known key that a wrong one was probably meant to be.
-pub(super) fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
-    similar::get_close_matches(key, known, 1, ALIKE).first().copied()
+/// The known key that a misspelled one most likely means, at most this many edits away.
+pub(super) fn nearest<'k>(key: &str, known: &[&'k str], edits: usize) -> Option<&'k str> {
+    let near = known.iter().map(|name| (strsim::osa_distance(key, name), *name));
+    near.filter(|(distance, _)| *distance <= edits).min().map(|(_, name)| name)
 }
 
 fn kind(value: &Value) -> &'static str {

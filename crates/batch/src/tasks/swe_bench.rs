@@ -1,4 +1,4 @@
-//! SWE-bench instances: which clone they mean, and the few of their keys that an agent may see.
+//! SWE-bench instances: their clones, and the few keys that an agent may see.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,8 @@ use super::fields::nearest;
 use super::{Problem, Reader};
 use crate::task::Task;
 
-/// Keys of ours that may stand in an instance. A key that is nearly one of them is a slip; any other is somebody's metadata.
+/// Our own keys that an instance may have. A key one edit away from these is a misspelling; other
+/// unknown keys are metadata.
 const ADDED: &[&str] = &["verify", "limits", "model"];
 
 /// A repository without a clone.
@@ -21,9 +22,8 @@ impl Reader<'_> {
     pub(super) fn swe_bench(&mut self, entry: &Entry) -> Option<Task> {
         let before = self.problems.len();
         for field in &entry.fields {
-            let slip =
-                nearest(&field.key, ADDED).filter(|near| *near != field.key && slipped(&field.key, near));
-            if let Some(near) = slip {
+            let misspelled = nearest(&field.key, ADDED, 1).filter(|near| *near != field.key);
+            if let Some(near) = misspelled {
                 self.problem(
                     &entry.file,
                     field.line,
@@ -33,11 +33,7 @@ impl Reader<'_> {
         }
         let mut required = |key: &str| {
             if entry.field(key).is_none() {
-                self.problem(
-                    &entry.file,
-                    entry.line,
-                    format!("a SWE-bench instance has {key:?}; this one does not"),
-                );
+                self.problem(&entry.file, entry.line, format!("a SWE-bench instance must have {key:?}"));
             }
             self.string(entry, key)
         };
@@ -91,38 +87,25 @@ impl Reader<'_> {
         found
     }
 
-    /// Each repository without a clone is named once, however many instances want it.
+    /// Reports each repository without a clone once, however many instances need it.
     pub(super) fn report_missing(&mut self) {
         for Missing { repo, first: (file, line), instances } in std::mem::take(&mut self.missing) {
-            let wanted = if instances == 1 {
-                "1 instance wants it".into()
+            let needed = if instances == 1 {
+                "1 instance needs it".into()
             } else {
-                format!("{instances} instances want it")
+                format!("{instances} instances need it")
             };
             let short = repo.replace('/', "__");
             let message = match self.repos {
                 None => {
-                    format!("{repo} ({wanted}) is looked for in the folder given by --repos; none is given")
+                    format!("no folder with clones for {repo} ({needed}); set it with --repos")
                 }
                 Some(repos) => {
                     let repos = repos.display();
-                    format!("there is no clone of {repo} ({wanted}): clone it to {repos}/{short}")
+                    format!("no clone of {repo} ({needed}); clone it to {repos}/{short}")
                 }
             };
             self.problems.push(Problem { file, line, message });
         }
     }
-}
-
-/// Whether one slip of a finger lies between the two: a letter more, fewer, or other, or two swapped.
-fn slipped(key: &str, near: &str) -> bool {
-    let (a, b) = (key.as_bytes(), near.as_bytes());
-    if a.len().abs_diff(b.len()) > 1 {
-        return false;
-    }
-    let front = a.iter().zip(b).take_while(|(x, y)| x == y).count();
-    let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(x, y)| x == y).count();
-    let (rest_a, rest_b) = (&a[front..a.len() - back], &b[front..b.len() - back]);
-    rest_a.len().max(rest_b.len()) <= 1
-        || matches!((rest_a, rest_b), ([x1, x2], [y1, y2]) if x1 == y2 && x2 == y1)
 }

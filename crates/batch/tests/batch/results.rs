@@ -1,4 +1,4 @@
-//! What a batch leaves: records, predictions, the summary, the exit code.
+//! The results of a batch: records, predictions, summary and exit code.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ fn by_id(task: &Task) -> Ending {
 }
 
 #[tokio::test]
-async fn a_result_holds_all_there_is_to_know() {
+async fn a_result_contains_everything_about_an_attempt() {
     let place = Place::new();
     let tasks = place.tasks(&["verified"]);
     place.run(&tasks, &Script::ending(by_id)).await;
@@ -38,7 +38,7 @@ async fn a_result_holds_all_there_is_to_know() {
 }
 
 #[tokio::test]
-async fn the_exit_code_names_the_worst_that_happened() {
+async fn the_exit_code_reports_the_worst_outcome() {
     for (ids, code) in [
         (&["verified1", "verified2"][..], 0),
         (&["verified", "unverified"], 1),
@@ -53,7 +53,7 @@ async fn the_exit_code_names_the_worst_that_happened() {
 }
 
 #[tokio::test]
-async fn predictions_hold_what_the_agent_made_and_not_what_the_infrastructure_spoilt() {
+async fn predictions_contain_the_agents_patches_without_infrastructure_failures() {
     let place = Place::new();
     let mut tasks = place.tasks(&["verified", "offline", "slow"]);
     place.run(&tasks, &Script::ending(by_id)).await;
@@ -63,12 +63,12 @@ async fn predictions_hold_what_the_agent_made_and_not_what_the_infrastructure_sp
     };
     assert_eq!(read(), [prediction("verified"), prediction("slow")]);
 
-    // A lost file is rebuilt, even when there is nothing to do but to try once more what was offline.
+    // A lost file is rebuilt, even if the only task left is one that was offline.
     fs::remove_file(place.out().join("predictions.jsonl")).unwrap();
     place.run(&tasks, &Script::ending(by_id)).await;
     assert_eq!(read(), [prediction("verified"), prediction("slow")]);
 
-    // A task that changed has no prediction until it is done again.
+    // A changed task has no prediction until it has been run again.
     tasks[0].text = "something else".into();
     place.run(&tasks, &Script::ending(|_| Ending::Unavailable)).await;
     assert_eq!(read(), [prediction("slow")]);
@@ -97,7 +97,7 @@ async fn the_summary_counts_endings_and_adds_up_all_attempts() {
 }
 
 #[tokio::test]
-async fn what_a_model_says_cannot_command_the_terminal_by_way_of_the_table() {
+async fn escape_sequences_from_the_model_do_not_reach_the_table() {
     let place = Place::new();
     let runner = Script::new(|_, _, _| {
         std::future::ready(batch::Attempt::failed(Ending::GaveUp, "red \u{1b}[31m\u{9b}2J\nmore"))
@@ -109,7 +109,7 @@ async fn what_a_model_says_cannot_command_the_terminal_by_way_of_the_table() {
 }
 
 #[tokio::test]
-async fn an_id_that_leads_out_of_the_folder_is_refused_by_the_scheduler_too() {
+async fn the_scheduler_rejects_an_id_that_leads_out_of_the_folder() {
     let place = Place::new();
     let runner = Script::ending(|_| Ending::Verified);
     let error = run_with(&place.tasks(&["../../up"]), &place.options(), &runner).await.unwrap_err();

@@ -1,4 +1,5 @@
-//! What is run, how often, side by side, and what happens when a batch is stopped or killed.
+//! Scheduling: which tasks run, how often, how many at a time, and what an interrupt or a kill
+//! leaves.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -11,7 +12,7 @@ use journal::{Budget, Ending};
 use tokio::sync::{Barrier, Notify, watch};
 
 #[tokio::test]
-async fn what_the_agent_finished_is_not_done_again_whatever_its_ending() {
+async fn a_task_that_the_agent_finished_is_not_repeated_whatever_its_ending() {
     let place = Place::new();
     let tasks = place.tasks(&["good", "bad", "lost", "poor"]);
     let runner = Script::ending(|task| match task.id.as_str() {
@@ -39,7 +40,7 @@ async fn a_new_task_in_the_file_is_the_only_one_run() {
 }
 
 #[tokio::test]
-async fn failures_of_the_infrastructure_are_tried_again_so_often_and_then_by_the_next_invocation() {
+async fn infrastructure_failures_are_retried_up_to_the_limit_and_then_by_the_next_invocation() {
     let place = Place::new();
     let tasks = place.tasks(&["a", "b"]);
     let up = Rc::new(Cell::new(false));
@@ -67,7 +68,7 @@ async fn failures_of_the_infrastructure_are_tried_again_so_often_and_then_by_the
 }
 
 #[tokio::test]
-async fn a_missing_repository_fails_its_task_once_and_the_others_go_on() {
+async fn a_missing_repository_fails_its_task_once_and_the_others_continue() {
     let place = Place::new();
     let mut tasks = place.tasks(&["gone", "here"]);
     tasks[0].repo = place.path("nowhere");
@@ -87,7 +88,7 @@ async fn a_missing_repository_fails_its_task_once_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_panic_of_the_agent_is_a_failure_of_the_infrastructure_and_the_others_go_on() {
+async fn a_panic_is_an_infrastructure_failure_and_the_others_continue() {
     let place = Place::new();
     let runner = Script::new(|task, _, _| {
         let id = task.id.clone();
@@ -102,10 +103,10 @@ async fn a_panic_of_the_agent_is_a_failure_of_the_infrastructure_and_the_others_
 }
 
 #[tokio::test]
-async fn as_many_tasks_run_side_by_side_as_there_are_jobs_and_never_more() {
+async fn as_many_tasks_run_at_a_time_as_there_are_jobs_and_never_more() {
     let place = Place::new();
     let ids = ["a", "b", "c", "d", "e", "f"];
-    // Opens only when three are there at the same time.
+    // Opens only when three tasks run at the same time.
     let (barrier, running, most) = (Rc::new(Barrier::new(3)), Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let seen = Rc::clone(&most);
     let runner = Script::new(move |task, _, _| {
@@ -126,7 +127,7 @@ async fn as_many_tasks_run_side_by_side_as_there_are_jobs_and_never_more() {
 }
 
 #[tokio::test]
-async fn an_interrupt_reaches_the_running_tasks_and_begins_no_more() {
+async fn an_interrupt_reaches_running_tasks_and_starts_no_more() {
     let place = Place::new();
     let tasks = place.tasks(&["a", "b", "c"]);
     let (interrupt, interrupted) = watch::channel(false);
@@ -166,7 +167,8 @@ async fn an_interrupt_before_the_first_task_runs_nothing() {
     assert_eq!(summary.exit_code(), 130);
 }
 
-/// Runs a batch until its second task works, and drops it there: what a kill leaves is what is on disk.
+/// Runs a batch until its second task runs, then drops it: like a kill, this leaves only what is on
+/// disk.
 async fn kill_in_the_second_task(place: &Place, tasks: &[Task]) {
     let begun = Rc::new(Notify::new());
     let told = Rc::clone(&begun);
@@ -189,7 +191,7 @@ async fn kill_in_the_second_task(place: &Place, tasks: &[Task]) {
 }
 
 #[tokio::test]
-async fn a_killed_batch_leaves_a_trace_and_the_next_one_cleans_up_and_goes_on() {
+async fn the_next_invocation_cleans_up_after_a_killed_batch_and_continues() {
     let place = Place::new();
     let tasks = place.tasks(&["a", "b", "c"]);
     let before = place.state();
@@ -198,7 +200,7 @@ async fn a_killed_batch_leaves_a_trace_and_the_next_one_cleans_up_and_goes_on() 
     assert_eq!(place.lines("attempts.jsonl").len(), 2);
     assert_eq!(place.results().len(), 1);
 
-    // The user's own: a folder among the worktrees, and a worktree whose disk is unplugged.
+    // The user's own files: a folder among the worktrees, and a worktree on an unmounted disk.
     fs::create_dir(place.out().join("worktrees/mine")).unwrap();
     let unplugged = place.path("unplugged");
     crate::support::git(
@@ -223,7 +225,7 @@ async fn a_killed_batch_leaves_a_trace_and_the_next_one_cleans_up_and_goes_on() 
 }
 
 #[tokio::test]
-async fn records_torn_by_a_crash_are_dropped_and_their_tasks_done_again() {
+async fn torn_records_are_dropped_and_their_tasks_repeated() {
     let place = Place::new();
     let tasks = place.tasks(&["a", "b"]);
     let runner = Script::ending(|_| Ending::Verified);
@@ -246,7 +248,7 @@ async fn records_torn_by_a_crash_are_dropped_and_their_tasks_done_again() {
 }
 
 #[tokio::test]
-async fn a_damaged_record_in_the_middle_stops_the_batch_before_anything_runs() {
+async fn a_damaged_record_before_the_last_stops_the_batch_before_anything_runs() {
     let place = Place::new();
     let tasks = place.tasks(&["a"]);
     let runner = Script::ending(|_| Ending::Verified);
@@ -256,7 +258,7 @@ async fn a_damaged_record_in_the_middle_stops_the_batch_before_anything_runs() {
     let whole = fs::read_to_string(&results).unwrap();
     fs::write(&results, format!("{{\"v\":1}}\n{whole}")).unwrap();
     let error = run_with(&tasks, &place.options(), &runner).await.unwrap_err();
-    assert!(matches!(error, Error::Corrupt { line: 1, .. }), "{error}");
+    assert!(matches!(error, Error::Journal(journal::Error::Corrupt { line: 1, .. })), "{error}");
     fs::write(&results, whole.replace("{\"v\":1,", "{\"v\":2,")).unwrap();
     let error = run_with(&tasks, &place.options(), &runner).await.unwrap_err();
     assert!(error.to_string().contains("version 2"), "{error}");
@@ -264,7 +266,7 @@ async fn a_damaged_record_in_the_middle_stops_the_batch_before_anything_runs() {
 }
 
 #[tokio::test]
-async fn a_second_batch_on_the_same_folder_is_refused_by_name_of_the_first() {
+async fn a_second_batch_on_the_same_folder_is_refused_and_names_the_first() {
     let place = Rc::new(Place::new());
     let refused = Rc::new(RefCell::new(String::new()));
     let (inner, said) = (Rc::clone(&place), Rc::clone(&refused));
@@ -283,7 +285,7 @@ async fn a_second_batch_on_the_same_folder_is_refused_by_name_of_the_first() {
 }
 
 #[tokio::test]
-async fn without_the_file_of_attempts_the_results_still_count() {
+async fn results_count_even_without_the_log_of_attempts() {
     let place = Place::new();
     let tasks = place.tasks(&["a", "b"]);
     let runner = Script::ending(|task| if task.id == "a" { Ending::Verified } else { Ending::Unavailable });
@@ -296,7 +298,7 @@ async fn without_the_file_of_attempts_the_results_still_count() {
 }
 
 #[tokio::test]
-async fn a_task_that_changed_is_said_to_have_changed_and_done_again() {
+async fn a_changed_task_is_reported_and_repeated() {
     let place = Place::new();
     let mut tasks = place.tasks(&["a", "b"]);
     let runner = Script::ending(|_| Ending::Verified);
@@ -310,7 +312,7 @@ async fn a_task_that_changed_is_said_to_have_changed_and_done_again() {
 }
 
 #[tokio::test]
-async fn an_attempt_is_on_disk_before_it_runs_and_its_result_before_it_is_told() {
+async fn an_attempt_is_on_disk_before_it_runs_and_its_result_before_it_is_reported() {
     let place = Rc::new(Place::new());
     let inner = Rc::clone(&place);
     let runner = Script::new(move |task, _, _| {

@@ -1,4 +1,4 @@
-//! A scripted runner, and repositories to run it on.
+//! A scripted runner, and repositories for it.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 pub(crate) type Interrupt = watch::Receiver<bool>;
 
-/// Does what a closure says, and remembers which tasks it was given.
+/// Runs a closure for each task, and records the tasks.
 pub(crate) struct Script {
     pub(crate) ran: RefCell<Vec<String>>,
     does: Box<Does>,
@@ -30,7 +30,7 @@ impl Script {
         Self { ran: RefCell::default(), does: Box::new(move |t, w, i| Box::pin(does(t, w, i))) }
     }
 
-    /// Ends each attempt at once, by what the closure makes of the task.
+    /// Ends each attempt at once, with the ending from the closure.
     pub(crate) fn ending(ending: impl Fn(&Task) -> Ending + 'static) -> Self {
         Self::new(move |task, _, _| std::future::ready(attempt(ending(task), &task.id)))
     }
@@ -127,13 +127,13 @@ impl Place {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Names of the folders in `worktrees/`.
+    /// The names of the folders in `worktrees/`.
     pub(crate) fn worktrees(&self) -> Vec<String> {
         let listed = std::fs::read_dir(self.out().join("worktrees")).unwrap();
         listed.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// Everything of the repository that a user could notice.
+    /// Everything in the repository that a user could notice.
     pub(crate) fn state(&self) -> String {
         let repo = self.path("repo");
         let commands: &[&[&str]] = &[
@@ -154,7 +154,7 @@ impl Place {
     }
 }
 
-/// Runs a batch and returns what it told besides.
+/// Runs a batch and returns its events too.
 pub(crate) async fn run_with(
     tasks: &[Task],
     options: &BatchOptions,

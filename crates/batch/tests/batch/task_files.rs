@@ -1,4 +1,4 @@
-//! Task files, read from `fixtures/tasks`: what stands there right, and what is said about what stands there wrong.
+//! Task files from `fixtures/tasks`: the tasks of valid files, and the problems of invalid ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tasks").join(name)
 }
 
-/// Where a repository is differs with the depth of the file that names it.
+/// The path of a repository depends on the depth of the file that names it.
 fn without_place(mut tasks: Vec<Task>) -> Vec<Task> {
     for task in &mut tasks {
         task.repo = fs::canonicalize(&task.repo).unwrap();
@@ -19,7 +19,7 @@ fn without_place(mut tasks: Vec<Task>) -> Vec<Task> {
 }
 
 #[test]
-fn json_lines_say_everything_a_task_can_say() {
+fn json_lines_support_every_key_of_a_task() {
     let tasks = tasks::read(&fixture("tasks.jsonl"), None).unwrap();
     let [calculator, scores] = tasks.as_slice() else { panic!("{tasks:?}") };
     assert_eq!(calculator.id, "calculator");
@@ -38,7 +38,7 @@ fn json_lines_say_everything_a_task_can_say() {
 }
 
 #[test]
-fn every_format_says_the_same() {
+fn every_format_yields_the_same_tasks() {
     let read = |name| without_place(tasks::read(&fixture(name), None).unwrap());
     let lines = read("tasks.jsonl");
     for other in ["tasks.yaml", "tasks.json", "markdown"] {
@@ -47,7 +47,7 @@ fn every_format_says_the_same() {
 }
 
 #[test]
-fn limits_of_a_task_go_before_those_of_the_batch() {
+fn limits_of_a_task_override_those_of_the_batch() {
     let batch = planner::Limits { turns: 40, tokens: Some(9), seconds: None, cost: Some(1.0) };
     let task = TaskLimits { max_turns: Some(3), max_cost: Some(0.1), ..TaskLimits::default() };
     let expected = planner::Limits { turns: 3, tokens: Some(9), seconds: None, cost: Some(0.1) };
@@ -55,7 +55,7 @@ fn limits_of_a_task_go_before_those_of_the_batch() {
 }
 
 #[test]
-fn of_a_swe_bench_instance_nothing_is_read_that_gives_the_solution_away() {
+fn solutions_in_swe_bench_instances_are_never_read() {
     let repos = tempfile::tempdir().unwrap();
     fs::create_dir(repos.path().join("acme__bank")).unwrap();
     fs::create_dir(repos.path().join("shop")).unwrap();
@@ -70,7 +70,7 @@ fn of_a_swe_bench_instance_nothing_is_read_that_gives_the_solution_away() {
 }
 
 #[test]
-fn an_array_of_swe_bench_instances_is_read_like_their_lines() {
+fn an_array_of_swe_bench_instances_is_read_like_json_lines() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("bank")).unwrap();
     fs::create_dir(folder.path().join("shop")).unwrap();
@@ -81,9 +81,9 @@ fn an_array_of_swe_bench_instances_is_read_like_their_lines() {
     assert_eq!(read(&folder.path().join("array.json")), read(&fixture("swe_bench.jsonl")));
 }
 
-/// Each entry of `wrong/` has beside it what is said about it. Where that is wanted otherwise, edit it there.
+/// Each file in `wrong/` has its expected problems next to it.
 #[test]
-fn whatever_is_wrong_is_said_at_once_with_its_file_and_line() {
+fn all_problems_are_reported_at_once_with_file_and_line() {
     let wrong = fixture("wrong");
     let repos = tempfile::tempdir().unwrap();
     let mut seen = 0;
@@ -105,13 +105,13 @@ fn whatever_is_wrong_is_said_at_once_with_its_file_and_line() {
 }
 
 #[test]
-fn swe_bench_without_clones_asks_for_the_folder() {
+fn swe_bench_without_repos_asks_for_the_folder() {
     let said = tasks::read(&fixture("swe_bench.jsonl"), None).unwrap_err().to_string();
     assert!(said.contains("acme/bank") && said.contains("acme/shop") && said.contains("--repos"), "{said}");
 }
 
 #[test]
-fn a_byte_order_mark_and_windows_line_ends_change_nothing() {
+fn a_byte_order_mark_and_crlf_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(fixture("markdown/calculator.md")).unwrap().replace('\n', "\r\n");
     fs::write(folder.path().join("calculator.md"), format!("\u{feff}{text}")).unwrap();
@@ -122,7 +122,7 @@ fn a_byte_order_mark_and_windows_line_ends_change_nothing() {
 }
 
 #[test]
-fn the_digest_notices_every_change_but_not_a_moved_folder() {
+fn the_digest_covers_every_change_but_not_a_moved_folder() {
     let task = tasks::read(&fixture("tasks.jsonl"), None).unwrap().remove(0);
     let digest = task.digest();
     assert_eq!(Task { repo: "/elsewhere".into(), ..task.clone() }.digest(), digest);

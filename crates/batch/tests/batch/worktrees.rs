@@ -1,4 +1,4 @@
-//! The trees that tasks work in, and the repository of the user, which nobody may notice anything in.
+//! Worktrees of tasks, and the user's repository, which must stay unchanged.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +8,7 @@ use crate::support::{Place, Script, attempt, git, run_with};
 use batch::BatchOptions;
 use journal::Ending;
 
-/// A runner that hands each worktree to a closure.
+/// A runner that calls a closure with each worktree.
 fn looking(look: impl Fn(&std::path::Path) + 'static) -> Script {
     let look = Rc::new(look);
     Script::new(move |task, worktree, _| {
@@ -18,7 +18,7 @@ fn looking(look: impl Fn(&std::path::Path) + 'static) -> Script {
 }
 
 #[tokio::test]
-async fn the_users_repository_is_as_it_was_whatever_is_done_in_the_worktrees() {
+async fn the_users_repository_stays_unchanged_whatever_happens_in_the_worktrees() {
     let place = Place::new();
     let repo = place.path("repo");
     fs::write(repo.join("file"), "stashed\n").unwrap();
@@ -59,7 +59,7 @@ async fn results_inside_the_repository_do_not_show_up_in_its_status() {
 }
 
 #[tokio::test]
-async fn a_worktree_holds_the_base_commit_or_says_that_there_is_none() {
+async fn a_worktree_has_the_base_commit_or_the_error_says_that_it_is_missing() {
     let place = Place::new();
     let repo = place.path("repo");
     fs::write(repo.join("file"), "second\n").unwrap();
@@ -78,7 +78,7 @@ async fn a_worktree_holds_the_base_commit_or_says_that_there_is_none() {
 }
 
 #[tokio::test]
-async fn a_subfolder_of_a_repository_is_worked_on_where_it_stands() {
+async fn a_subfolder_of_a_repository_keeps_its_place() {
     let place = Place::new();
     let mut tasks = place.tasks(&["inner"]);
     tasks[0].repo = place.path("repo/sub");
@@ -91,7 +91,7 @@ async fn a_subfolder_of_a_repository_is_worked_on_where_it_stands() {
 }
 
 #[tokio::test]
-async fn a_bare_clone_will_do() {
+async fn a_bare_clone_is_enough() {
     let place = Place::new();
     git(&place.path(""), &["clone", "-q", "--bare", "repo", "mirror"]);
     let mut tasks = place.tasks(&["a"]);
@@ -113,7 +113,7 @@ async fn hooks_of_the_repository_do_not_run() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_no_repository_is_copied_and_said_to_be() {
+async fn a_folder_that_is_not_a_repository_is_copied_and_this_is_reported() {
     let place = Place::new();
     let plain = place.path("plain");
     fs::create_dir(&plain).unwrap();
@@ -127,7 +127,7 @@ async fn a_folder_that_is_no_repository_is_copied_and_said_to_be() {
     assert_eq!(runner.take(), ["a"]);
     assert!(told.iter().any(|t| t.contains("copy of the folder")), "{told:?}");
     let results = place.results();
-    assert!(results[1].message.contains("no git repository"), "{:?}", results[1]);
+    assert!(results[1].message.contains("not a git repository"), "{:?}", results[1]);
     assert_eq!(place.worktrees(), [""; 0]);
 
     let inside = BatchOptions { out: plain.join("out"), ..place.options() };
@@ -136,7 +136,7 @@ async fn a_folder_that_is_no_repository_is_copied_and_said_to_be() {
 }
 
 #[tokio::test]
-async fn kept_worktrees_stay_also_through_the_next_invocation() {
+async fn kept_worktrees_survive_the_next_invocation() {
     let place = Place::new();
     let tasks = place.tasks(&["a"]);
     let options = BatchOptions { keep_worktrees: true, retries: 1, ..place.options() };
@@ -175,7 +175,7 @@ async fn a_folder_that_the_batch_did_not_make_is_neither_used_nor_removed() {
 }
 
 #[tokio::test]
-async fn a_worktree_is_removed_even_if_its_link_to_the_repository_was_tampered_with() {
+async fn a_worktree_is_removed_even_if_its_link_to_the_repository_is_broken() {
     let place = Place::new();
     let before = place.state();
     let runner = looking(|worktree| {

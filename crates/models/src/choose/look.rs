@@ -1,4 +1,4 @@
-//! Which model, where none was named: what runs on this machine, or what there is a key for.
+//! Finds a model when none is named: one that runs on this machine, or one that there is a key for.
 
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use tokio::time::timeout;
 use super::{Chosen, Surroundings, deepseek, ollama, ollama_server, openai, preferred, unnamed};
 use crate::Error;
 
-/// Where OpenAI-compatible servers listen by default, and the path of their API (wire reference 3.1), in order of preference.
-const USUAL: [(u16, &str); 9] = [
+/// Default ports and API paths of OpenAI-compatible servers, in order of preference
+/// (docs/model-apis.md#server-detection).
+const DEFAULT_PORTS: [(u16, &str); 9] = [
     (9931, "/v1"),          // llama-server since autumn 2026
     (8080, "/v1"),          // llama-server before
     (8000, "/v1"),          // vLLM
@@ -22,10 +23,10 @@ const USUAL: [(u16, &str); 9] = [
     (5000, "/v1"),          // TabbyAPI
 ];
 
-/// How long a connection within this machine may take. A port where nobody listens refuses at once.
+/// How long a connection within this machine may take. A closed port refuses at once.
 const CONNECT: Duration = Duration::from_millis(300);
 
-/// Nothing was said: Ollama, then DeepSeek's platform, then local servers at their usual ports.
+/// Tries Ollama, then DeepSeek's platform, then local servers at their default ports.
 pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
     let server = ollama_server(around)?;
     let (loaded, on_disk) = tokio::join!(server.ps(), server.tags());
@@ -37,10 +38,10 @@ pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
         Ok(models) => match preferred(&models) {
             Some(model) => return ollama(&model.name, around, "the best of the models Ollama has").await,
             None if models.is_empty() => format!(
-                "Ollama at {base} is running but has no models: get one with `agent models pull qwen2.5-coder:7b`"
+                "Ollama at {base} is running but has no models; download one with `agent models pull qwen2.5-coder:7b`"
             ),
             None => format!(
-                "Ollama at {base} has no model that writes text: get one with `agent models pull qwen2.5-coder:7b`"
+                "Ollama at {base} has no model that writes text; download one with `agent models pull qwen2.5-coder:7b`"
             ),
         },
         Err(Error::Transport(_)) => format!("Ollama is not running at {base} (start it with `ollama serve`)"),
@@ -49,32 +50,36 @@ pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
     if around.deepseek_key.is_some() {
         return deepseek(None, &unnamed(around), "DEEPSEEK_API_KEY is set").await;
     }
-    let locked = match usual_servers(around).await {
+    let locked = match local_servers(around).await {
         Ok(chosen) => return Ok(chosen),
         Err(locked) => locked,
     };
-    let ports = USUAL.map(|(port, _)| port.to_string()).join(", ");
+    let ports = DEFAULT_PORTS.map(|(port, _)| port.to_string()).join(", ");
     let others = if locked.is_empty() {
         format!("no other model server was found on this machine (ports {ports})")
     } else {
-        format!("{} wants an API key (name it with --base-url and set OPENAI_API_KEY)", locked.join(" and "))
+        format!(
+            "{} needs an API key (name the server with --base-url and set OPENAI_API_KEY)",
+            locked.join(" and ")
+        )
     };
     Err(Error::Refused(format!(
         "no model found: {ollama_says}; DEEPSEEK_API_KEY is not set; {others}; name a model with --model and --base-url"
     )))
 }
 
-/// Opens the first of the local servers at their usual ports; otherwise the addresses of those that want a key.
-async fn usual_servers(around: &Surroundings) -> Result<Chosen, Vec<String>> {
-    // A key meant for another endpoint is not shown to whatever listens here.
-    let stranger = Surroundings { openai_key: None, ..unnamed(around) };
-    let tried = USUAL.map(|(port, path)| {
-        let stranger = &stranger;
+/// Opens a model on the first local server at a default port; otherwise returns the addresses of
+/// servers that need a key.
+async fn local_servers(around: &Surroundings) -> Result<Chosen, Vec<String>> {
+    // An unknown server must not see a key meant for another one.
+    let unnamed = Surroundings { openai_key: None, ..super::unnamed(around) };
+    let tried = DEFAULT_PORTS.map(|(port, path)| {
+        let unnamed = &unnamed;
         async move {
             timeout(CONNECT, TcpStream::connect(("127.0.0.1", port))).await.ok()?.ok()?;
             let base = format!("http://127.0.0.1:{port}{path}");
             let why = format!("a server was found at port {port}");
-            Some((openai(&base, None, stranger, &why).await, base))
+            Some((openai(&base, None, unnamed, &why).await, base))
         }
     });
     let mut locked = Vec::new();

@@ -1,4 +1,4 @@
-//! Opening a model on an Ollama server, and talking to it.
+//! Opens a model on an Ollama server and sends requests to it.
 
 use std::time::Duration;
 
@@ -12,22 +12,24 @@ use super::wire::{Chat, Frozen, Generate, OllamaAnswer, Options, STOPS, WireMess
 use crate::failure::Failure;
 use crate::http::Secret;
 use crate::roles::Roles;
-use crate::shared::{Said, Shared};
+use crate::shared::{Reported, Shared};
 use crate::size::parameters_in;
-use crate::{Access, Answer, DeltaStream, Error, Identity, Model, Request, Think, answer, collect};
+use crate::{Access, DeltaStream, Error, Identity, Model, Request, Think, answer};
 
-/// The window asked for unless the user or the model's own parameters say otherwise, in tokens: room for real files, and a KV cache that fits
-/// beside a model on common hardware (wire reference 6.2).
+/// The window to request unless the user or the model's own parameters set one, in tokens. Large
+/// enough for real files, small enough that its KV cache fits next to a model on common hardware
+/// (docs/model-apis.md#client-policy).
 const DEFAULT_WINDOW: u64 = 32_768;
 
-/// Ollama uses this much at least.
+/// The smallest window to request, in tokens.
 const MIN_WINDOW: u64 = 256;
 
-/// How long the server keeps the model after a request; longer than a test run (wire reference 1.9).
+/// How long the server keeps the model loaded after a request, as a Go duration. Longer than a test
+/// run (docs/model-apis.md#ollama-keep-alive).
 const KEEP_ALIVE: &str = "30m";
 
-/// How long a look at the loaded models may take between two turns.
-const LOOK: Duration = Duration::from_secs(2);
+/// How long listing the loaded models may take between two turns.
+const LOADED_LIMIT: Duration = Duration::from_secs(2);
 
 /// How to open a model. Everything in it is frozen for the session.
 #[derive(Debug, Clone)]
@@ -36,22 +38,20 @@ pub struct OllamaOptions {
     pub base: String,
     /// The model's name.
     pub model: String,
-    /// A key, for ollama.com or a proxy that asks for one.
+    /// A key for ollama.com, or for a proxy that requires one.
     pub key: Option<Secret>,
-    /// The window wanted, in tokens; bounded by what the model was trained for.
+    /// The requested window, in tokens; limited to the window that the model was trained for.
     pub num_ctx: Option<u64>,
     /// Thinking.
     pub think: Think,
-    /// A Go duration such as `30m`.
-    pub keep_alive: String,
-    /// Whether to have the model loaded while the first request is being prepared.
+    /// Whether to load the model in the background while the first request is prepared.
     pub preload: bool,
-    /// How to reach it.
+    /// How to reach the server.
     pub access: Access,
 }
 
 impl OllamaOptions {
-    /// The usual options for a model on a server.
+    /// The default options for a model on a server.
     #[must_use]
     pub fn new(base: &str, model: &str) -> Self {
         Self {
@@ -60,39 +60,29 @@ impl OllamaOptions {
             key: None,
             num_ctx: None,
             think: Think::Auto,
-            keep_alive: KEEP_ALIVE.to_owned(),
             preload: true,
             access: Access::default(),
         }
     }
 }
 
-/// One prompt for [`Ollama::generate`].
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Prompt {
-    /// The prompt.
-    pub prompt: String,
-    /// Instructions, for models whose template has a place for them.
-    pub system: Option<String>,
-    /// What follows the gap to be filled (needs the capability `insert`).
-    pub suffix: Option<String>,
-    /// Whether the prompt is to reach the model exactly as it is.
-    pub raw: bool,
-}
-
 /// A model on an Ollama server.
 pub struct Ollama {
     server: Server,
     options: OllamaOptions,
-    /// Whether the server can apply a chat template; if not, `/api/generate` gets a plain transcript.
+    /// Whether the server can apply a chat template. If not, `/api/generate` gets a plain
+    /// transcript.
     chat: bool,
-    /// Absent where the server must not see it (0.30.0 to 0.30.7 lose the prefix cache by it).
+    /// The `shift` field; `None` for 0.30.0 to 0.30.7, which lose the prefix cache when it is sent
+    /// (docs/model-apis.md#ollama-overflow).
     shift: Option<bool>,
+    /// Whether the server counts prompt tokens correctly.
     counts_prompt: bool,
+    /// Whether the model runs in Ollama's cloud.
     cloud: bool,
     learned: Shared<Learned>,
     preload: Option<JoinHandle<()>>,
-    /// What is to be said of the settings that the model cannot follow.
+    /// Sentences about settings that the model does not support.
     unheeded: Vec<String>,
 }
 
@@ -105,10 +95,11 @@ impl Drop for Ollama {
 }
 
 impl Ollama {
-    /// Opens a model: one round trip to learn what it is, then loading it begins in the background.
+    /// Opens a model: fetches its metadata in one round trip, then starts loading it in the
+    /// background.
     ///
     /// # Errors
-    /// No connection, a model that is not there, or one that cannot generate text.
+    /// No connection, a missing model, or one that cannot generate text.
     pub async fn open(mut options: OllamaOptions) -> Result<Self, Error> {
         let mut server = Server::new(&options.base, options.key.as_ref(), &options.access)?;
         if server.is_cloud() {
@@ -118,11 +109,11 @@ impl Ollama {
         let named_cloud = is_cloud_name(&options.model);
         let show = match show {
             Ok(show) => Some(show),
-            // The server fetches these on first use.
+            // The server fetches cloud models on first use.
             Err(Error::MissingModel { .. }) if named_cloud => None,
             Err(Error::MissingModel { .. }) if version.is_err() => {
                 return Err(Error::Settings(format!(
-                    "{} does not answer as an Ollama server does; for another kind name openai:{} and its --base-url",
+                    "{} does not answer like an Ollama server; for another kind of server use openai:{} and --base-url",
                     server.base(),
                     options.model
                 )));
@@ -139,11 +130,11 @@ impl Ollama {
             && show.and_then(|show| show.can("embedding")) == Some(true)
         {
             return Err(Error::Settings(format!(
-                "{} only makes embeddings; choose a model that writes text",
+                "{} is an embedding model; choose a model that writes text",
                 options.model
             )));
         }
-        // What runs in the cloud has no file on this machine, whatever its name.
+        // Whatever its name, a model without a file on this machine runs in the cloud.
         let here = show
             .is_some_and(|show| !show.remote && show.raw["model_info"]["general.architecture"].is_string());
         let cloud = server.is_cloud() || show.is_some_and(|show| show.remote) || (named_cloud && !here);
@@ -152,22 +143,22 @@ impl Ollama {
         }
         let mut unheeded = Vec::new();
         let trained = show.and_then(|show| show.trained_window);
-        let wanted = options.num_ctx.or(show.and_then(|show| show.own_window)).unwrap_or(DEFAULT_WINDOW);
-        // A cloud model runs at its full window whatever is asked (wire reference 1.15).
-        let num_ctx = (!cloud).then(|| wanted.min(trained.unwrap_or(u64::MAX)).max(MIN_WINDOW));
+        let requested = options.num_ctx.or(show.and_then(|show| show.own_window)).unwrap_or(DEFAULT_WINDOW);
+        // A cloud model always runs with its full window (docs/model-apis.md#ollama-cloud).
+        let num_ctx = (!cloud).then(|| requested.min(trained.unwrap_or(u64::MAX)).max(MIN_WINDOW));
         let name = &options.model;
         match (options.num_ctx, trained) {
             (Some(asked), _) if cloud => unheeded.push(format!(
-                "{name} runs in Ollama's cloud at its full window; the {asked} tokens asked for are not sent"
+                "{name} runs in Ollama's cloud with its full window; the requested {asked} tokens are ignored"
             )),
             (Some(asked), Some(trained)) if asked > trained => unheeded.push(format!(
-                "{name} was trained for a window of {trained} tokens; that is requested, not the {asked} asked for"
+                "{name} was trained for a window of {trained} tokens; the agent requests that instead of {asked}"
             )),
             _ => {}
         }
         let can_think = show.and_then(|show| show.can("thinking"));
         if can_think == Some(false) && !matches!(options.think, Think::Auto | Think::Off) {
-            unheeded.push(format!("{name} has no thinking; the run goes on without it"));
+            unheeded.push(format!("{name} cannot think; the run continues without thinking"));
         }
         let think = think_field(&options, can_think);
         let thinking = think.as_ref().is_some_and(|think| *think != Value::Bool(false));
@@ -180,9 +171,7 @@ impl Ollama {
             window: num_ctx.or(trained),
             local: !cloud && crate::host::is_local(&options.base),
             thinking,
-            // With thinking on the schema is not enforced when the model skips its thoughts (wire reference 1.13).
-            constrains: !cloud && !thinking,
-            // Servers before 0.12.11 ignore the wish for alternatives: then no doubt is reported.
+            // Servers before 0.12.11 ignore a request for alternatives and report no doubts.
             branches: !cloud && !thinking && show.is_none_or(|show| show.chat_template),
             price: None,
         };
@@ -197,12 +186,11 @@ impl Ollama {
                 halved: false,
                 think,
                 asked_to_think: !matches!(options.think, Think::Auto | Think::Off),
-                format: true,
                 roles: Roles::default(),
                 news: Vec::new(),
                 identity,
                 digest: None,
-                said: Said::default(),
+                reported: Reported::default(),
             }),
             server,
             options,
@@ -215,20 +203,14 @@ impl Ollama {
         Ok(model)
     }
 
-    /// Sentences about settings that the model cannot follow, and what is done instead.
+    /// Sentences about settings that the model does not support, and what happens instead.
     #[must_use]
     pub fn unheeded(&self) -> &[String] {
         &self.unheeded
     }
 
-    /// The server it runs on.
-    #[must_use]
-    pub fn server(&self) -> &Server {
-        &self.server
-    }
-
-    /// Loading starts on its own connection with the exact options of the requests to come. Nobody waits for it: a first request that
-    /// arrives meanwhile waits in the server for the same load.
+    /// Starts loading the model on a separate connection, with the exact options of later requests.
+    /// Nothing waits for it; a first request that arrives during the load waits in the server.
     fn spawn_preload(&self) -> JoinHandle<()> {
         let http = self.server.http.clone();
         let learned = self.learned.get();
@@ -236,24 +218,9 @@ impl Ollama {
         let frozen = self.frozen(&learned, false);
         let options = self.session_options(&learned);
         let body = if self.chat {
-            encode(&Chat {
-                frozen,
-                messages: Vec::new(),
-                options,
-                format: None,
-                logprobs: None,
-                top_logprobs: None,
-            })
+            encode(&Chat { frozen, messages: Vec::new(), options, logprobs: None, top_logprobs: None })
         } else {
-            encode(&Generate {
-                frozen,
-                raw: false,
-                system: None,
-                prompt: "",
-                suffix: None,
-                options,
-                format: None,
-            })
+            encode(&Generate { frozen, raw: false, prompt: "", options })
         };
         let url = http.url(path);
         tokio::spawn(async move {
@@ -269,8 +236,8 @@ impl Ollama {
         Frozen {
             model: &self.options.model,
             stream,
-            // In the cloud nothing of a runner is one's own to set.
-            keep_alive: (!self.cloud).then_some(self.options.keep_alive.as_str()),
+            // Runner options have no effect in the cloud.
+            keep_alive: (!self.cloud).then_some(KEEP_ALIVE),
             truncate: (!self.cloud).then_some(false),
             shift: self.shift.filter(|_| !self.cloud),
             think: learned.think.clone(),
@@ -294,31 +261,28 @@ impl Ollama {
             stop: session.stop.iter().copied().chain(request.stop.as_deref()).collect(),
             num_predict: Some(request.max_tokens),
             temperature: request.temperature,
-            // The engine's seeds have 32 bits, and the server's decoder a sign.
+            // The engine's seeds have 32 bits, and the server decodes them as signed.
             seed: request.seed.map(|seed| (seed & 0x7fff_ffff) as u32),
             ..session
         }
     }
 
-    /// The whole answer in one piece, with `stream: false`: for proxies that cannot stream.
-    ///
-    /// # Errors
-    /// As [`Model::stream`].
-    pub async fn complete(&self, request: &Request) -> Result<Answer, Error> {
-        collect(self.answer(request, false).await?).await
-    }
-
-    async fn answer(&self, request: &Request, stream: bool) -> Result<DeltaStream, Error> {
+    async fn answer(&self, request: &Request) -> Result<DeltaStream, Error> {
         if !self.chat {
-            let prompt = Prompt { prompt: transcript(&request.messages), raw: true, ..Prompt::default() };
-            return self.generate(&prompt, request, stream).await;
+            let prompt = transcript(&request.messages);
+            let send = self.send("/api/generate", request, |learned| {
+                // Raw output is not parsed for thinking.
+                let frozen = Frozen { think: None, ..self.frozen(learned, true) };
+                let options = self.request_options(learned, request);
+                encode(&Generate { frozen, raw: true, prompt: &prompt, options })
+            });
+            return send.await;
         }
         self.send("/api/chat", request, |learned| {
             encode(&Chat {
-                frozen: self.frozen(learned, stream),
+                frozen: self.frozen(learned, true),
                 messages: learned.roles.shape(&request.messages).iter().map(WireMessage::from).collect(),
                 options: self.request_options(learned, request),
-                format: self.format(learned, request),
                 logprobs: (request.alternatives > 0).then_some(true),
                 top_logprobs: (request.alternatives > 0).then_some(request.alternatives),
             })
@@ -326,62 +290,30 @@ impl Ollama {
         .await
     }
 
-    /// Continues one prompt through `/api/generate`; of `request` everything but the messages counts.
-    ///
-    /// # Errors
-    /// As [`Model::stream`].
-    pub async fn generate(
-        &self,
-        prompt: &Prompt,
-        request: &Request,
-        stream: bool,
-    ) -> Result<DeltaStream, Error> {
-        self.send("/api/generate", request, |learned| {
-            let mut frozen = self.frozen(learned, stream);
-            if prompt.raw {
-                frozen.think = None; // nothing parses thoughts out of raw output
-            }
-            encode(&Generate {
-                frozen,
-                raw: prompt.raw,
-                system: prompt.system.as_deref(),
-                prompt: &prompt.prompt,
-                suffix: prompt.suffix.as_deref(),
-                options: self.request_options(learned, request),
-                format: self.format(learned, request),
-            })
-        })
-        .await
-    }
-
-    fn format<'a>(&self, learned: &Learned, request: &'a Request) -> Option<&'a Value> {
-        request.format.as_ref().filter(|_| learned.format && !self.cloud)
-    }
-
-    /// Sends what `body` makes of the current knowledge; a refusal that teaches something is answered by another try.
+    /// Sends the request that `body` makes from what is known so far. Retries after a refusal that
+    /// taught something.
     async fn send(
         &self,
         path: &str,
         request: &Request,
         body: impl Fn(&Learned) -> Result<Vec<u8>, Error>,
     ) -> Result<DeltaStream, Error> {
-        let (constrained, max_tokens) = (request.format.is_some(), request.max_tokens);
         loop {
             let failure = match self.server.http.post(path, body(&self.learned.get())?).await {
                 Ok((body, waits)) => {
                     let protocol = OllamaAnswer { counts_prompt: self.counts_prompt };
-                    let deltas = answer::bounded(answer::items(body, waits, protocol), max_tokens);
-                    let (failed, deltas) = answer::peeked(deltas).await;
-                    // Before its first piece an error is a refusal, whatever the status was.
+                    let deltas = answer::bounded(answer::items(body, waits, protocol), request.max_tokens);
+                    let (failed, deltas) = answer::peek(deltas).await;
+                    // An error before the first item is a refusal, whatever the status.
                     let refusal = failed.as_ref().and_then(Failure::of_stream);
-                    if refusal.is_some_and(|refusal| self.adapt(&refusal, request, constrained)) {
+                    if refusal.is_some_and(|refusal| self.adapt(&refusal, request)) {
                         continue;
                     }
                     return Ok(deltas);
                 }
                 Err(failure) => failure,
             };
-            if self.adapt(&failure, request, constrained) {
+            if self.adapt(&failure, request) {
                 continue;
             }
             return Err(match Error::from(failure) {
@@ -393,14 +325,14 @@ impl Ollama {
 }
 
 impl Ollama {
-    fn adapt(&self, failure: &Failure, request: &Request, constrained: bool) -> bool {
-        self.learned.change(|learned| learned.adapt(failure, constrained, &request.messages))
+    fn adapt(&self, failure: &Failure, request: &Request) -> bool {
+        self.learned.change(|learned| learned.adapt(failure, &request.messages))
     }
 
-    /// The model among those in memory, if it is there.
-    async fn in_memory(&self) -> Result<Option<LoadedModel>, Error> {
+    /// The model's entry in the list of loaded models, if it is loaded.
+    async fn loaded_model(&self) -> Result<Option<LoadedModel>, Error> {
         let name = full_name(&self.options.model);
-        let loaded = self.server.loaded(LOOK).await?;
+        let loaded = self.server.loaded(LOADED_LIMIT).await?;
         Ok(loaded.into_iter().find(|model| full_name(&model.name).eq_ignore_ascii_case(&name)))
     }
 }
@@ -412,50 +344,51 @@ impl Model for Ollama {
     }
 
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
-        self.answer(request, true).await
+        self.answer(request).await
     }
 
     async fn verify(&self) -> Vec<String> {
         let name = full_name(&self.options.model);
-        let loaded = if self.cloud { None } else { Some(self.in_memory().await) };
+        let loaded = if self.cloud { None } else { Some(self.loaded_model().await) };
         self.learned.change(|learned| {
             let mut warnings = std::mem::take(&mut learned.news);
             warnings.extend(match loaded {
                 None => Vec::new(),
-                Some(Ok(Some(loaded))) => learned.look_at(&loaded),
+                Some(Ok(Some(loaded))) => learned.check(&loaded),
                 Some(Ok(None)) => {
-                    vec![format!("the window could not be checked: {name} is not among the loaded models")]
+                    vec![format!("cannot check the window: {name} is not among the loaded models")]
                 }
-                Some(Err(why)) => vec![format!("the window could not be checked: {why}")],
+                Some(Err(why)) => vec![format!("cannot check the window: {why}")],
             });
-            learned.said.news(warnings)
+            learned.reported.new_ones(warnings)
         })
     }
 
     async fn outlook(&self) -> Result<Option<String>, Error> {
         if self.cloud {
-            // The cloud itself goes by the key; a daemon has to be signed in.
+            // The cloud itself checks the key; a local daemon has to be signed in.
             let account = if self.server.is_cloud() { None } else { self.server.account().await? };
             let account = account.map(|name| format!(", signed in as {name}")).unwrap_or_default();
             let window = self.identity().window.map_or_else(|| String::from("its full window"), tokens);
             return Ok(Some(format!("{window} in Ollama's cloud{account}")));
         }
-        let Some(wanted) = self.learned.get().num_ctx else { return Ok(None) };
-        let now = self.in_memory().await.ok().flatten().and_then(|loaded| loaded.context_length);
-        let wanted_now = format!("{} will be requested; verified at the first run", thousands(wanted));
-        Ok(Some(match now {
-            Some(now) if now == wanted => format!("{}, loaded so already", tokens(now)),
-            Some(now) => {
-                format!("{wanted_now} (loaded with {} now, so the server will reload it)", thousands(now))
+        let Some(requested) = self.learned.get().num_ctx else { return Ok(None) };
+        let current = self.loaded_model().await.ok().flatten().and_then(|loaded| loaded.context_length);
+        let pending = format!("{} requested; to be verified by the first run", tokens(requested));
+        Ok(Some(match current {
+            Some(current) if current == requested => format!("{}, already loaded", tokens(current)),
+            Some(current) => {
+                format!("{pending} (now loaded with {}, so the server will reload it)", thousands(current))
             }
-            None => wanted_now,
+            None => pending,
         }))
     }
 }
 
-/// The `think` field of a session: explicit wherever the model has the capability, absent where it has not.
+/// The `think` field of a session: explicit if the model can think, absent if it cannot.
 fn think_field(options: &OllamaOptions, capable: Option<bool>) -> Option<Value> {
-    // v3.1 puts all its output into the thinking field after the second user turn (wire reference 4).
+    // From the second user turn on, v3.1 puts all its output into the thinking field
+    // (docs/model-apis.md#deepseek-in-ollama).
     let broken = options.model.contains("deepseek-v3.1");
     match (options.think, capable) {
         (_, Some(false)) | (Think::Auto, None) => None,
@@ -475,7 +408,7 @@ fn thousands(count: u64) -> String {
     groups.collect::<Vec<_>>().join(",")
 }
 
-/// The three numbers of a version; what is missing or odd counts as 0.
+/// The three numbers of a version; missing or invalid ones count as 0.
 fn version_number(version: &str) -> (u32, u32, u32) {
     let mut parts =
         version.trim_start_matches('v').split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
@@ -485,5 +418,5 @@ fn version_number(version: &str) -> (u32, u32, u32) {
 
 fn encode(body: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(body)
-        .map_err(|why| Error::Refused(format!("the request cannot be written as JSON: {why}")))
+        .map_err(|why| Error::Refused(format!("cannot encode the request as JSON: {why}")))
 }

@@ -1,4 +1,5 @@
-//! Downloading a model: progress as the server reports it, success only by its last line (wire reference 1.10).
+//! Downloads a model: progress as the server reports it, success only with its last line
+//! (docs/model-apis.md#ollama-pull).
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -17,38 +18,39 @@ use crate::http::{ByteStream, Waits};
 pub struct Layer {
     /// `sha256:…`
     pub digest: String,
-    /// Bytes there. May go down: a part that failed is fetched again.
+    /// Bytes downloaded. May decrease when a failed part is fetched again.
     pub completed: u64,
-    /// Bytes in all.
+    /// Bytes in total.
     pub total: u64,
 }
 
-/// How a download stands.
+/// The progress of a download.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PullProgress {
-    /// What the server is doing, in its own words.
+    /// What the server is doing, in its words.
     pub status: String,
-    /// The layers named so far, in order. The server names one after the other, so that the sum of their totals grows.
+    /// The layers named so far, in order. The server names them one by one, so the sum of their
+    /// totals grows.
     pub layers: Vec<Layer>,
-    /// Whether the model is there. The last item of a successful pull, and no other, has it.
+    /// Whether the model is complete. True only in the last item of a successful pull.
     pub done: bool,
 }
 
 impl PullProgress {
-    /// Bytes there, of all layers named so far.
+    /// Bytes downloaded of all layers named so far.
     #[must_use]
     pub fn completed(&self) -> u64 {
         self.layers.iter().map(|layer| layer.completed).fold(0, u64::saturating_add)
     }
 
-    /// Bytes in all, of all layers named so far.
+    /// Total bytes of all layers named so far.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.layers.iter().map(|layer| layer.total).fold(0, u64::saturating_add)
     }
 }
 
-/// The progress of one download.
+/// The progress items of one download.
 pub type PullStream = Pin<Box<dyn Stream<Item = Result<PullProgress, Error>> + Send>>;
 
 #[derive(Default)]
@@ -69,7 +71,7 @@ impl Protocol for Pull {
                 return Err(Error::MissingModel { message, available: Vec::new() });
             }
             return Err(Error::Unavailable {
-                message: format!("pulling {} failed: {}", self.model, body.message),
+                message: format!("cannot pull {}: {}", self.model, body.message),
                 retry_after: None,
             });
         }
@@ -81,7 +83,8 @@ impl Protocol for Pull {
                 None => self.state.layers.push(Layer { digest: digest.to_owned(), completed, total }),
             }
         }
-        // Only what ends the stream counts as success; an unknown status after it takes that back.
+        // Only the last status counts; an unknown status after `success` means that the pull goes
+        // on.
         self.state.done = self.state.status == "success";
         out.push_back(self.state.clone());
         Ok(())
@@ -100,7 +103,7 @@ pub(super) fn progress(body: ByteStream, waits: Waits, model: &str) -> PullStrea
     let pull = Pull { state: PullProgress::default(), model: model.to_owned() };
     let unfinished = |error| match error {
         Error::Transport(why) => {
-            Error::Transport(format!("the pull did not finish ({why}); run it again to continue it"))
+            Error::Transport(format!("the pull did not finish ({why}); run it again to continue"))
         }
         other => other,
     };
@@ -120,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_add_up_and_may_go_back() {
+    fn layers_add_up_and_may_decrease() {
         let (seen, result) = run(&[
             json!({"status": "pulling manifest"}),
             json!({"status": "pulling a", "digest": "a", "total": 100}),

@@ -1,4 +1,4 @@
-//! What a server has: versions, models, metadata.
+//! An Ollama server: version, models, metadata.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::http::{Http, Secret, Timeouts, Waits};
 use crate::size::billions;
 use crate::{Access, Error, host};
 
-/// How long a metadata answer may take. It comes from disk, on a machine that may be evaluating a prompt.
+/// How long a metadata request may take. The server reads from disk, on a machine that may be
+/// evaluating a prompt.
 const METADATA: Duration = Duration::from_secs(30);
 
 /// An Ollama server.
@@ -30,11 +31,11 @@ pub struct LocalModel {
     pub size: u64,
     /// The architecture's family.
     pub family: Option<String>,
-    /// As the server writes it: `7.6B`.
+    /// As the server reports it: `7.6B`.
     pub parameter_size: Option<String>,
-    /// As the server writes it: `Q4_K_M`.
+    /// As the server reports it: `Q4_K_M`.
     pub quantization: Option<String>,
-    /// Whether it runs in the cloud, not here.
+    /// Whether it runs in the cloud instead of on the server.
     pub remote: bool,
     /// RFC 3339.
     pub modified_at: Option<String>,
@@ -45,36 +46,36 @@ pub struct LocalModel {
 pub struct LoadedModel {
     /// The name, always with a tag.
     pub name: String,
-    /// Bytes of memory in all.
+    /// Bytes of memory in total.
     pub size: u64,
-    /// Bytes of it on a GPU.
+    /// Bytes of GPU memory.
     pub size_vram: u64,
-    /// The window in force, in tokens; absent before 0.10.0.
+    /// The window in force, in tokens; `None` from servers before 0.10.0.
     pub context_length: Option<u64>,
-    /// What it was made of: another digest is another model under the same name.
+    /// The digest of its contents. A different digest is a different model under the same name.
     pub digest: Option<String>,
     /// When it will be unloaded, RFC 3339.
     pub expires_at: Option<String>,
 }
 
-/// A model's metadata, from `/api/show` (wire reference 1.11).
+/// A model's metadata, from `/api/show` (docs/model-apis.md#ollama-models).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Show {
     /// `general.architecture`, else the family.
     pub family: Option<String>,
     /// Billions of parameters.
     pub parameters_b: Option<f32>,
-    /// The window it was trained for, in tokens.
+    /// The window that it was trained for, in tokens.
     pub trained_window: Option<u64>,
     /// `num_ctx` in the model's own parameters.
     pub own_window: Option<u64>,
-    /// What it can do; `None` from servers before 0.6.4.
+    /// Its capabilities; `None` from servers before 0.6.4.
     pub capabilities: Option<Vec<String>>,
-    /// Whether the server can turn messages into its prompt.
+    /// Whether it has a chat template.
     pub chat_template: bool,
     /// Whether it runs in the cloud.
     pub remote: bool,
-    /// Everything the server said.
+    /// The whole response.
     pub raw: Value,
 }
 
@@ -103,20 +104,21 @@ impl Show {
         }
     }
 
-    /// Whether it has a capability; `None` where the server does not tell.
+    /// Whether it has a capability; `None` if the server does not report capabilities.
     #[must_use]
     pub fn can(&self, capability: &str) -> Option<bool> {
         Some(self.capabilities.as_ref()?.iter().any(|has| has == capability))
     }
 }
 
-/// A template that only repeats the prompt has no notion of roles: the model was imported without one.
+/// Whether a template knows roles. One that only repeats the prompt does not: the model was
+/// imported without a chat template.
 fn is_chat_template(template: &str) -> bool {
     let bare: String = template.split_whitespace().collect();
     !bare.is_empty() && bare != "{{.Prompt}}"
 }
 
-/// Numbers may come as floats.
+/// A whole number, which may be encoded as a float.
 fn whole(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_f64().filter(|number| *number >= 1.0).map(|number| number as u64))
 }
@@ -141,12 +143,13 @@ pub(crate) fn is_cloud_host(base: &str) -> bool {
     host == "ollama.com" || host.ends_with(".ollama.com")
 }
 
-/// `m:cloud`, `m:671b-cloud`, `m-cloud`: a model that runs in Ollama's cloud (wire reference 1.15).
+/// Whether a name such as `m:cloud`, `m:671b-cloud` or `m-cloud` is that of a model in Ollama's
+/// cloud (docs/model-apis.md#ollama-cloud).
 pub(crate) fn is_cloud_name(name: &str) -> bool {
     name.ends_with(":cloud") || name.ends_with("-cloud")
 }
 
-/// The name that the cloud itself has for such a model.
+/// The name of such a model within the cloud.
 pub(crate) fn without_cloud(name: &str) -> &str {
     name.strip_suffix(":cloud").or_else(|| name.strip_suffix("-cloud")).unwrap_or(name)
 }
@@ -155,9 +158,9 @@ impl Server {
     /// A client for the server at `base` (see [`host::ollama_base`]). Does not connect yet.
     ///
     /// # Errors
-    /// [`Error::Settings`] for a base or key that cannot be used.
+    /// [`Error::Settings`] for an invalid base or key.
     pub fn new(base: &str, key: Option<&Secret>, access: &Access) -> Result<Self, Error> {
-        // A key goes over the wire encrypted or stays on this machine (wire reference 1.15).
+        // Never sends a key unencrypted to another machine (docs/model-apis.md#ollama-cloud).
         let key = key.filter(|_| base.starts_with("https:") || host::is_loopback(base));
         Ok(Self { http: Http::new(base, key, access)? })
     }
@@ -168,16 +171,16 @@ impl Server {
         is_cloud_host(self.base())
     }
 
-    /// From now on what answers is a hosted service, though the address may be a daemon of one's own.
+    /// Treats the server as a hosted service from now on, even if the address is a local daemon.
     pub(super) fn hosted(&mut self, access: &Access) {
         self.http.timeouts = access.over(Timeouts::remote());
         self.http.patient = false;
     }
 
-    /// The account that the daemon is signed in with; `None` if it is with none, or does not know of accounts.
+    /// The account that the daemon is signed in to; `None` if the server does not support accounts.
     ///
     /// # Errors
-    /// [`Error::Settings`], with where to sign in, if it is with none.
+    /// [`Error::Settings`], with the address for signing in, if the daemon is not signed in.
     pub async fn account(&self) -> Result<Option<String>, Error> {
         match self.http.json(Method::POST, &self.http.url("/api/me"), Some(b"{}".to_vec()), METADATA).await {
             Ok(me) => Ok(["name", "email"].iter().find_map(|key| me[*key].as_str()).map(str::to_owned)),
@@ -186,7 +189,7 @@ impl Server {
         }
     }
 
-    /// Its base URL as it may be shown, without credentials.
+    /// Its base URL without credentials, safe to show.
     #[must_use]
     pub fn base(&self) -> &str {
         self.http.base()
@@ -196,7 +199,8 @@ impl Server {
         self.http.json(Method::GET, &self.http.url(path), None, METADATA).await
     }
 
-    /// The version, as it writes it: `0.12.3`, `0.33.0-rc2`; `0.0.0` is a development build.
+    /// The version as the server reports it: `0.12.3`, `0.33.0-rc2`; `0.0.0` is a development
+    /// build.
     ///
     /// # Errors
     /// No connection, or not an Ollama server.
@@ -254,7 +258,7 @@ impl Server {
     /// A model's metadata.
     ///
     /// # Errors
-    /// [`Error::MissingModel`], with the models that are there, if it is not.
+    /// [`Error::MissingModel`], with the available models, if the server does not have it.
     pub async fn show(&self, model: &str) -> Result<Show, Error> {
         let body = json!({ "model": model, "verbose": false }).to_string().into_bytes();
         let answer = self.http.json(Method::POST, &self.http.url("/api/show"), Some(body), METADATA).await;
@@ -265,13 +269,13 @@ impl Server {
         }
     }
 
-    /// The error for a model that is not there: says which are.
+    /// The error for a missing model, which lists the available ones.
     pub(super) async fn missing(&self, model: &str) -> Error {
         let available: Vec<String> =
             self.tags().await.unwrap_or_default().into_iter().map(|model| model.name).collect();
         let list = match (available.is_empty(), self.is_cloud()) {
-            (true, true) => String::from("its list could not be read"),
-            (true, false) => String::from("it has no models at all"),
+            (true, true) => String::from("its list cannot be read"),
+            (true, false) => String::from("it has no models"),
             (false, _) => format!("it has {}", available.join(", ")),
         };
         let message = format!("Ollama at {} does not have the model {model}; {list}", self.base());
@@ -281,7 +285,7 @@ impl Server {
     /// Removes a model from its disk.
     ///
     /// # Errors
-    /// [`Error::MissingModel`] if it is not there.
+    /// [`Error::MissingModel`] if the server does not have it.
     pub async fn delete(&self, model: &str) -> Result<(), Error> {
         let body = json!({ "model": model }).to_string().into_bytes();
         let url = self.http.url("/api/delete");
@@ -292,10 +296,12 @@ impl Server {
         }
     }
 
-    /// Downloads a model. Dropping the stream stops the download; what is there is kept by the server and continued next time.
+    /// Downloads a model. Dropping the stream stops the download; the server keeps finished parts
+    /// and continues from them next time.
     ///
     /// # Errors
-    /// No connection, or refused before it began. Most failures come in the stream (wire reference 1.10).
+    /// No connection, or refused before it started. Most failures arrive in the stream
+    /// (docs/model-apis.md#ollama-pull).
     pub async fn pull(&self, model: &str) -> Result<PullStream, Error> {
         let request = json!({ "model": model, "stream": true }).to_string().into_bytes();
         let (body, waits) = self.http.post("/api/pull", request).await?;
@@ -308,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_compared_with_their_tag() {
+    fn a_full_name_has_a_tag() {
         assert_eq!(full_name("x"), "x:latest");
         assert_eq!(full_name("x:7b"), "x:7b");
         assert_eq!(full_name("host:5000/team/x"), "host:5000/team/x:latest");

@@ -1,7 +1,7 @@
-//! The bodies of `/api/chat` and `/api/generate`, and how their answers read.
+//! The request bodies of `/api/chat` and `/api/generate`, and the decoding of their answers.
 //!
-//! The fields that never change in a session come first and the conversation after them, so that a request repeats the bytes of the one
-//! before it up to its new messages.
+//! Fields that never change in a session come before the conversation, so that a request repeats
+//! the bytes of the previous one up to the new messages.
 
 use std::collections::VecDeque;
 
@@ -13,12 +13,13 @@ use crate::failure::Body;
 use crate::frames::Frame;
 use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
 
-/// Options of every request (wire reference 1.5, 6.3). Only the last three may change within a session.
+/// Options of every request (docs/model-apis.md#ollama-options). Only the last three may change
+/// within a session.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Options<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) num_ctx: Option<u64>,
-    /// 1.0: anything else penalises the repetition that is normal in code.
+    /// Always 1.0; other values penalize the repetition that is normal in code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) repeat_penalty: Option<f32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -46,7 +47,8 @@ pub(super) struct Frozen<'a> {
     pub(super) think: Option<Value>,
 }
 
-/// A message as Ollama takes it. Thinking is not sent back: the native path drops it, and templates strip old thoughts (1.6).
+/// A message as Ollama expects it. Thinking is not sent back: the native path drops it, and
+/// templates strip it (docs/model-apis.md#ollama-thinking).
 #[derive(Debug, Serialize)]
 pub(super) struct WireMessage<'a> {
     role: Role,
@@ -67,8 +69,6 @@ pub(super) struct Chat<'a> {
     pub(super) messages: Vec<WireMessage<'a>>,
     pub(super) options: Options<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) format: Option<&'a Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) logprobs: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) top_logprobs: Option<u8>,
@@ -81,21 +81,15 @@ pub(super) struct Generate<'a> {
     pub(super) frozen: Frozen<'a>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) raw: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) system: Option<&'a str>,
     pub(super) prompt: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) suffix: Option<&'a str>,
     pub(super) options: Options<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) format: Option<&'a Value>,
 }
 
-/// The marks of a conversation for a model that has no chat template: those of the first DeepSeek coder, which many base
-/// models have seen (wire reference 4). Append-only, as messages are.
+/// Stop strings for a model without a chat template. The turn markers are those of the first
+/// DeepSeek Coder, which many base models have seen (docs/model-apis.md#deepseek-in-ollama).
 pub(super) const STOPS: [&str; 2] = ["### Instruction:", "<|EOT|>"];
 
-/// A conversation as one raw prompt.
+/// Renders a conversation as one raw prompt, which is append-only like the conversation.
 pub(super) fn transcript(messages: &[Message]) -> String {
     let mut prompt = String::new();
     for message in messages {
@@ -119,7 +113,8 @@ pub(super) fn transcript(messages: &[Message]) -> String {
 /// The state of one answer.
 #[derive(Debug)]
 pub(super) struct OllamaAnswer {
-    /// 0.30.0 counted only the prompt tokens that were not cached (wire reference 1.7): no count is better than a wrong one.
+    /// Whether prompt counts are correct. 0.30.0 counts only uncached prompt tokens
+    /// (docs/model-apis.md#ollama-streaming), and no count is better than a wrong one.
     pub(super) counts_prompt: bool,
 }
 
@@ -134,7 +129,7 @@ impl Protocol for OllamaAnswer {
         if !line.is_object() {
             return Err(Error::Protocol(format!("the server sent {line} where an object was due")));
         }
-        // `/api/generate` has at the top what `/api/chat` has in `message`.
+        // `/api/generate` has these fields at the top level, `/api/chat` in `message`.
         let in_message = line["message"].is_object();
         let message = if in_message { &mut line["message"] } else { &mut line };
         let calls = message["tool_calls"].take();
@@ -183,12 +178,12 @@ impl Protocol for OllamaAnswer {
 impl OllamaAnswer {
     fn end(&self, line: &Value) -> Result<End, Error> {
         let reason = match line["done_reason"].as_str() {
-            // Absent on servers that predate the field.
+            // Old servers do not send the field.
             None | Some("stop") => EndReason::Stop,
             Some("length") => EndReason::Length,
             Some(other) => {
                 return Err(Error::Unavailable {
-                    message: format!("the server ended the answer for a reason of its own: {other:?}"),
+                    message: format!("the server ended the answer with the unknown reason {other:?}"),
                     retry_after: None,
                 });
             }
@@ -210,7 +205,7 @@ fn read_call(mut call: Value) -> Option<Delta> {
     let function = call.get_mut("function")?;
     let name = function["name"].as_str()?.to_owned();
     let arguments = match function["arguments"].take() {
-        // Some proxies write it as OpenAI does.
+        // Some proxies send a string, as OpenAI does.
         Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
         other => other,
     };

@@ -1,24 +1,24 @@
-//! Native tool calls, put together from their fragments.
+//! Assembles native tool calls from their fragments.
 
 use std::collections::VecDeque;
 
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::lines::MAX_LINE;
+use crate::frames::MAX_LINE;
 use crate::{Delta, EndReason, Error};
 
-/// The most tool calls that may be under construction at a time. Servers send one after the other.
+/// The most unfinished tool calls at a time. Servers normally send one after the other.
 const MAX_CALLS: usize = 128;
 
-/// Calls being assembled, by index.
+/// The calls being assembled, latest first.
 #[derive(Debug, Default)]
 pub(super) struct Calls(Vec<Call>);
 
 /// A call being assembled.
 #[derive(Debug, Default)]
 struct Call {
-    /// Its place among the calls, where the server says it.
+    /// Its index, where the server sends one.
     index: Option<u64>,
     id: String,
     name: String,
@@ -26,23 +26,23 @@ struct Call {
 }
 
 impl Calls {
-    /// Takes the fragments of a chunk, and gives out the calls that they show to be complete.
+    /// Adds the fragments of a chunk, and emits the calls that they complete.
     pub(super) fn add(&mut self, fragments: &[Value], out: &mut VecDeque<Delta>) -> Result<(), Error> {
         fragments.iter().enumerate().try_for_each(|(at, fragment)| self.add_one(fragment, at == 0, out))
     }
 
     fn add_one(&mut self, fragment: &Value, first: bool, out: &mut VecDeque<Delta>) -> Result<(), Error> {
         let index = fragment["index"].as_u64();
-        let at = match self.goes_on(index, fragment, first) {
+        let at = match self.continued(index, fragment, first) {
             Some(at) => at,
-            None => self.begin(index, out),
+            None => self.start(index, out),
         };
         let Some(call) = self.0.get_mut(at) else { return Ok(()) };
         if call.id.is_empty() {
             call.id.push_str(fragment["id"].as_str().unwrap_or_default());
         }
         if let Some(part) = fragment["function"]["name"].as_str() {
-            // In pieces from some servers, repeated whole by others.
+            // Some servers send the name in pieces, others repeat all of it.
             if call.name != part {
                 call.name.push_str(part);
             }
@@ -55,16 +55,17 @@ impl Calls {
         let size: usize = self.0.iter().map(|call| call.name.len() + call.arguments.len()).sum();
         if size > MAX_LINE || self.0.len() > MAX_CALLS {
             return Err(Error::Protocol(format!(
-                "the server sent tool calls of more than {MAX_LINE} bytes or more than {MAX_CALLS} at a time"
+                "the server sent tool calls of more than {MAX_LINE} bytes, or more than {MAX_CALLS} at a time"
             )));
         }
         Ok(())
     }
 
-    /// The call that a fragment goes on with; `None` when it begins one. Some servers number every call 0, or none of them: there, a name
-    /// with a new id begins a call, and so does one behind complete arguments or another fragment of the chunk. An id alone proves nothing, some are made up for
-    /// every fragment.
-    fn goes_on(&self, index: Option<u64>, fragment: &Value, first: bool) -> Option<usize> {
+    /// The call that a fragment continues; `None` when it starts a new one. Some servers number
+    /// every call 0, or none. There, a name with a new id starts a call, and so does a name after
+    /// complete arguments or after another fragment of the same chunk. An id alone proves nothing,
+    /// because some servers make one up for every fragment.
+    fn continued(&self, index: Option<u64>, fragment: &Value, first: bool) -> Option<usize> {
         let at =
             self.0.iter().rposition(|call| index.is_none() || call.index.is_none() || index == call.index)?;
         let call = self.0.get(at)?;
@@ -74,36 +75,39 @@ impl Calls {
         let same_id = !id.is_empty() && id == call.id;
         let arguments = &fragment["function"]["arguments"];
         let repeated = name == call.name && (arguments.is_null() || arguments == "");
-        let behind_another =
-            index.is_none() && !same_id && (!first || (!repeated && is_whole(&call.arguments)));
-        let begins = !name.is_empty() && (new_id || behind_another);
-        (!begins).then_some(at)
+        let after_another =
+            index.is_none() && !same_id && (!first || (!repeated && is_complete(&call.arguments)));
+        let starts = !name.is_empty() && (new_id || after_another);
+        (!starts).then_some(at)
     }
 
-    /// Begins a call. A later index closes the calls before it, and so does another call of the same index.
-    fn begin(&mut self, index: Option<u64>, out: &mut VecDeque<Delta>) -> usize {
+    /// Starts a call. It completes the calls of lower indexes, and an earlier call of the same
+    /// index.
+    fn start(&mut self, index: Option<u64>, out: &mut VecDeque<Delta>) -> usize {
         let open = |call: &Call| index.zip(call.index).is_some_and(|(new, old)| new < old);
         let (open, complete): (Vec<_>, Vec<_>) = self.0.drain(..).partition(open);
         self.0 = open;
-        out.extend(complete.into_iter().map(Call::whole));
+        out.extend(complete.into_iter().map(Call::complete));
         self.0.insert(0, Call { index, ..Call::default() });
         0
     }
 
-    /// Gives out what is left at the end of the answer. A call that the limit cut off is not a call.
+    /// Emits the remaining calls at the end of the answer. A call that the limit truncated is
+    /// dropped.
     pub(super) fn finish(&mut self, reason: EndReason, out: &mut VecDeque<Delta>) {
-        let calls = self.0.drain(..).filter(|call| reason == EndReason::Stop || is_whole(&call.arguments));
-        out.extend(calls.map(Call::whole));
+        let calls = self.0.drain(..).filter(|call| reason == EndReason::Stop || is_complete(&call.arguments));
+        out.extend(calls.map(Call::complete));
     }
 }
 
-fn is_whole(arguments: &str) -> bool {
+fn is_complete(arguments: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(arguments).is_ok()
 }
 
 impl Call {
-    /// A complete call. Arguments that are not JSON stay a string, for the model to be told.
-    fn whole(self) -> Delta {
+    /// The complete call. Arguments that are not JSON stay a string, so that the error can be
+    /// reported to the model.
+    fn complete(self) -> Delta {
         let arguments = match self.arguments.trim() {
             "" => json!({}),
             text => serde_json::from_str(text).unwrap_or(Value::String(self.arguments)),
@@ -126,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_id_is_a_new_call_whatever_its_index() {
+    fn a_new_id_starts_a_new_call_whatever_its_index() {
         let part = |index: Option<u64>, id: &str, name: &str, arguments: &str| {
             let function = json!({"name": Some(name).filter(|n| !n.is_empty()), "arguments": arguments});
             let mut part = json!({"id": Some(id).filter(|id| !id.is_empty()), "function": function});
@@ -152,10 +156,11 @@ mod tests {
             ];
             assert_eq!(run(&pieces), calls(1, 2), "{index:?}");
         }
-        // Without an index and without an id, a name tells that another call begins.
+        // Without an index and an id, a name starts another call.
         let whole = [part(None, "", "f", "{\"x\": 1}"), part(None, "", "f", "{\"x\": 2}")];
         assert_eq!(run(&whole), calls(1, 2));
-        // Some servers make up an id for every fragment: without a name, it goes on with the call.
+        // Some servers make up an id for every fragment; without a name, a fragment continues the
+        // call.
         let pieces = [
             part(Some(0), "a", "f", "{\"x\""),
             part(Some(0), "b", "", ": 1}"),
@@ -167,7 +172,7 @@ mod tests {
         both.add(&bare, &mut out).unwrap();
         both.finish(EndReason::Stop, &mut out);
         assert_eq!(out.len(), 2, "two fragments of one chunk");
-        // A name that is repeated behind complete arguments begins no other call.
+        // A name repeated after complete arguments starts no other call.
         let pieces = [part(None, "", "f", "{\"x\": 1}"), part(None, "", "f", "")];
         assert_eq!(run(&pieces), calls(1, 2)[..1]);
     }

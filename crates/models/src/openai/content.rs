@@ -1,9 +1,9 @@
-//! Content and thoughts in the shapes that servers send them: a string, a part, or a list of parts.
+//! Content and reasoning in the shapes that servers send: a string, a part, or a list of parts.
 
 use serde_json::Value;
 
-/// The text and the thoughts of a `content`: a string, a part, or a list of parts. Mistral and others put thoughts into parts of
-/// their own.
+/// The text and the reasoning of a `content`. Mistral and others send reasoning as parts of their
+/// own.
 pub(super) fn content(value: Value) -> (String, String) {
     let (mut text, mut inside) = (String::new(), String::new());
     match value {
@@ -28,7 +28,7 @@ pub(super) fn content(value: Value) -> (String, String) {
     (text, inside)
 }
 
-/// The text of thoughts, in whichever shape they come.
+/// The text of reasoning in any shape.
 pub(super) fn thoughts(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,7 +1,8 @@
-//! What kind of server is behind a base URL (wire reference 3.1): detected in one round trip, and remembered.
+//! Detects the kind of server behind a base URL in one round trip, and remembers it
+//! (docs/model-apis.md#server-detection).
 //!
-//! A server is taken for what the shape of its own answers says. Gateways answer any path with status 200, so a status proves nothing, and neither
-//! does one answer that comes back for every path.
+//! The shape of the answers decides. Some gateways answer any path with status 200, so neither a
+//! status nor an identical answer to every path proves anything.
 
 use std::time::Duration;
 
@@ -14,16 +15,16 @@ use crate::http::Http;
 use crate::memory::Memory;
 use crate::{Error, host};
 
-/// DeepSeek's documented window, in tokens (wire reference 2.1).
+/// DeepSeek's documented window, in tokens (docs/model-apis.md#deepseek-models).
 const DEEPSEEK_WINDOW: u64 = 1_000_000;
 
-/// How long a probe may take on this machine or network; silence means "no".
+/// How long a probe of a local server may take; no answer means "no".
 const LOCAL_PROBE: Duration = Duration::from_millis(1500);
 
-/// The same for the rest of the world.
+/// How long a probe of a remote server may take.
 const REMOTE_PROBE: Duration = Duration::from_secs(5);
 
-/// The servers whose differences are known.
+/// The kinds of servers with known differences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// DeepSeek's platform.
@@ -34,7 +35,7 @@ pub enum Kind {
     Vllm,
     /// LM Studio.
     LmStudio,
-    /// Anything else: only the portable fields are sent.
+    /// Any other server; it gets only portable fields.
     Generic,
 }
 
@@ -52,15 +53,15 @@ impl Kind {
     }
 }
 
-/// One model of a server's list.
+/// One model in a server's list.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Listed {
     pub(super) id: String,
-    /// The window in force, where told.
+    /// The window in force, where the server reports it.
     pub(super) window: Option<u64>,
-    /// Billions.
+    /// Billions of parameters.
     pub(super) parameters_b: Option<f32>,
-    /// Whether the server says that it is in memory.
+    /// Whether the server reports that it is loaded.
     pub(super) loaded: bool,
 }
 
@@ -71,20 +72,21 @@ pub(super) enum Found {
     Server(Server),
 }
 
-/// A server that is spoken to in OpenAI's way.
+/// A server with an OpenAI-compatible API.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Server {
     pub(super) kind: Kind,
     pub(super) version: Option<String>,
     pub(super) window: Option<u64>,
     pub(super) models: Vec<Listed>,
-    /// Whether its template has a think switch.
+    /// Whether its chat template has a thinking switch.
     pub(super) thinks: bool,
-    /// Whether it shows its template.
+    /// Whether it reports its chat template.
     pub(super) templated: bool,
-    /// The file its model came from (llama-server).
+    /// The file of its model (llama-server).
     pub(super) file: Option<String>,
-    /// The refusal, if it did not list its models. Keys may be good for chat only, and gateways may have no list.
+    /// The error, if it refused to list its models. A key may be valid for chat only, and a gateway
+    /// may have no list.
     pub(super) unlisted: Option<Error>,
 }
 
@@ -103,7 +105,7 @@ impl Server {
     }
 }
 
-/// The URL under which the OpenAI paths are: a base without a path means the usual `/v1`.
+/// The base URL of the OpenAI paths. A base without a path means the usual `/v1`.
 pub(super) fn api_base(base: &str) -> String {
     let (base, query) = host::split_query(base);
     let base = base.trim_end_matches('/');
@@ -120,10 +122,10 @@ pub(super) fn is_deepseek(base: &str) -> bool {
     host::host_of(base) == "api.deepseek.com"
 }
 
-/// The name by which an Ollama is remembered.
+/// Ollama's name in the memory.
 const OLLAMA: &str = "ollama";
 
-/// Asks the paths that tell servers apart.
+/// Requests the paths that distinguish servers.
 struct Probes<'a> {
     http: &'a Http,
     root: String,
@@ -140,19 +142,21 @@ impl Probes<'_> {
         self.get(self.http.url("/models")).await
     }
 
-    /// A path beside the API's own.
+    /// Requests a path outside the OpenAI API.
     async fn at(&self, path: &str) -> Result<Value, Failure> {
         self.get(format!("{}{path}", self.root)).await
     }
 
-    /// The same, where a hosted service is spared the question: LM Studio and a bare vLLM are programs of one's own network.
+    /// The same for local servers only. LM Studio and a bare vLLM run on the user's own network, so
+    /// hosted services are not asked.
     async fn at_local(&self, path: &str) -> Value {
         if self.local { self.at(path).await.unwrap_or(Value::Null) } else { Value::Null }
     }
 }
 
-/// Finds out what answers at `http`'s base, or checks that it still is what is remembered. A probe that fails says nothing; only a server that
-/// cannot be reached at all or is still loading is an error.
+/// Detects the server at `http`'s base, or checks that it is still the remembered one. A failed
+/// probe proves nothing; only a server that cannot be reached at all or is still loading is an
+/// error.
 pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) -> Result<Found, Error> {
     let base = http.base();
     if known == Some(Kind::DeepSeek) || is_deepseek(base) {
@@ -165,14 +169,14 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) ->
     let probes = Probes { http, root: host::root(base).into_owned(), local: host::is_local(base) };
     let remembered = memory.recall(base);
     if let Some(remembered) = &remembered
-        && let Some(found) = again(&probes, &remembered.server, remembered.version.clone()).await?
+        && let Some(found) = recheck(&probes, &remembered.server, remembered.version.clone()).await?
     {
         return Ok(found);
     }
-    let found = afresh(&probes).await?;
+    let found = probe(&probes).await?;
     let (name, version, sure) = match &found {
         Found::Ollama { version } => (OLLAMA, Some(version.clone()), true),
-        // A server that says nothing of itself, or wants another key, may say more next time.
+        // A server without a list, or one that needs another key, may reveal more next time.
         Found::Server(server) => (server.kind.name(), server.version.clone(), !server.models.is_empty()),
     };
     if sure {
@@ -186,8 +190,9 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) ->
     })
 }
 
-/// Asks only what a server of the remembered kind knows; `None` if it does not answer like one.
-async fn again(
+/// Sends only the probes for a server of the remembered kind; `None` if it does not answer like
+/// one.
+async fn recheck(
     probes: &Probes<'_>,
     remembered: &str,
     version: Option<String>,
@@ -214,14 +219,16 @@ async fn again(
     };
     let Some(models) = listed_or_error(&[&models, &props], models.clone())? else { return Ok(None) };
     let server = read(&models, &props.unwrap_or_default(), &[studio], &none);
-    // What is not asked cannot contradict, so the owner named in the list has a say.
-    let stranger = server.kind == Kind::Generic && matches!(owner(&models), "library" | "organization_owner");
-    let same = server.kind.name() == remembered && !server.models.is_empty() && !stranger;
+    // The other probes are not sent, so the owner in the list has to rule out other servers.
+    let different =
+        server.kind == Kind::Generic && matches!(owner(&models), "library" | "organization_owner");
+    let same = server.kind.name() == remembered && !server.models.is_empty() && !different;
     let version = server.version.clone().or(version);
     Ok(same.then_some(Found::Server(Server { version, ..server })))
 }
 
-/// The model list; an error where the server cannot be reached or is loading, `None` where the list is refused or is none.
+/// The model list; an error if the server cannot be reached or is loading, `None` if it has no list
+/// or refuses it.
 fn listed_or_error(
     answers: &[&Result<Value, Failure>],
     models: Result<Value, Failure>,
@@ -240,7 +247,8 @@ fn listed_or_error(
     match models {
         Ok(models) => Ok(Some(models)),
         Err(Failure::Other(error)) if answers.iter().all(silent) => Err(error),
-        // Nobody there, a wrong certificate, a redirect. A path that alone breaks the connection says nothing.
+        // Connection refused, an untrusted certificate, or a redirect. A single path that fails
+        // this way proves nothing.
         Err(Failure::Other(error @ (Error::Transport(_) | Error::Refused(_) | Error::Settings(_))))
             if !answers.iter().any(|answer| matches!(answer, Ok(_) | Err(Failure::Status { .. }))) =>
         {
@@ -251,7 +259,8 @@ fn listed_or_error(
     }
 }
 
-async fn afresh(probes: &Probes<'_>) -> Result<Found, Error> {
+/// Sends all probes at once.
+async fn probe(probes: &Probes<'_>) -> Result<Found, Error> {
     let (models, ollama, props, studio, studio_before, vllm) = tokio::join!(
         probes.models(),
         probes.at("/api/version"),
@@ -261,14 +270,14 @@ async fn afresh(probes: &Probes<'_>) -> Result<Found, Error> {
         probes.at_local("/version"),
     );
     let unlisted = match &models {
-        // Without a list there is nothing to say about its absence.
+        // A server without a list is no error.
         Err(Failure::Status { status: 404 | 405, .. }) => None,
         Err(failure @ Failure::Status { .. }) => Some(failure.clone().into()),
         _ => None,
     };
     let listed = listed_or_error(&[&models, &ollama, &props], models.clone())?.unwrap_or_default();
     let mut answers = [ollama.unwrap_or_default(), props.unwrap_or_default(), studio, studio_before, vllm];
-    // A gateway that answers every path alike says nothing by it.
+    // Identical answers to every path prove nothing.
     let alike =
         |answer: &Value| !answer.is_null() && answers.iter().filter(|other| *other == answer).count() > 2;
     if answers.iter().any(alike) {
@@ -277,7 +286,7 @@ async fn afresh(probes: &Probes<'_>) -> Result<Found, Error> {
     let [ollama, props, studio, studio_before, vllm] = answers;
     let mut server = read(&listed, &props, &[studio, studio_before], &vllm);
     server.unlisted = unlisted;
-    // Others answer as Ollama does to please its clients; they name themselves in their list.
+    // Other servers imitate Ollama for its clients, but name themselves in their list.
     let names_itself = !matches!(owner(&listed), "" | "library") && !has_ollama_models(&listed);
     if let Some(version) = ollama_version(&ollama)
         && server.kind == Kind::Generic
@@ -289,7 +298,8 @@ async fn afresh(probes: &Probes<'_>) -> Result<Found, Error> {
     Ok(Found::Server(server))
 }
 
-/// Asks llama-server for them again, in passing: no answer says nothing.
+/// Requests `/props` of llama-server again: the window and the model's file. `None` if it does not
+/// answer.
 pub(super) async fn props(http: &Http) -> Option<(Option<u64>, Option<String>)> {
     let url = format!("{}/props", host::root(http.base()));
     http.json(Method::GET, &url, None, LOCAL_PROBE).await.ok().map(|props| read_props(&props))

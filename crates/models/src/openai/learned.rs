@@ -1,4 +1,4 @@
-//! What an endpoint's refusals and answers teach about it, kept for the rest of the session.
+//! What an endpoint's answers and refusals teach about it, for the rest of the session.
 
 use std::collections::BTreeSet;
 
@@ -6,13 +6,13 @@ use super::wire::Reasoning;
 use crate::failure::Failure;
 use crate::memory::Kept;
 use crate::roles::Roles;
-use crate::shared::Said;
+use crate::shared::Reported;
 use crate::{Identity, Message};
 
-/// Fields that a server may do without, and the words by which a refusal names them (wire reference 3.1).
-pub(super) const OPTIONAL: [(&str, &[&str]); 11] = [
+/// Fields that may be dropped, and the words by which refusals name them
+/// (docs/model-apis.md#openai-request-fields).
+pub(super) const OPTIONAL: [(&str, &[&str]); 10] = [
     ("stream_options", &["stream_options", "stream options", "include_usage", "continuous_usage"]),
-    ("response_format", &["response_format", "json_schema", "json_object", "json schema", "grammar"]),
     ("reasoning_effort", &["reasoning_effort"]),
     ("thinking", &["thinking"]),
     ("chat_template_kwargs", &["chat_template_kwargs"]),
@@ -24,48 +24,53 @@ pub(super) const OPTIONAL: [(&str, &[&str]); 11] = [
     ("temperature", &["temperature"]),
 ];
 
-/// What answers taught about the endpoint.
+/// What is known about the endpoint so far.
 #[derive(Debug, Clone)]
 pub(super) struct Learned {
     pub(super) dropped: BTreeSet<&'static str>,
     pub(super) completion_tokens: bool,
     pub(super) reasoning: Reasoning,
     pub(super) roles: Roles,
-    /// Whether a message's content has to be a list of parts.
+    /// Whether message content has to be a list of parts.
     pub(super) content_parts: bool,
     /// Whether the server cannot stream.
     pub(super) whole: bool,
-    /// The most tokens that the server allows an answer.
+    /// The server's limit for the tokens of an answer.
     pub(super) cap: Option<u32>,
     pub(super) identity: Identity,
-    /// What answered when it was last looked at: by the name in its answers, and on llama-server by its file.
+    /// The model at the last check: its name in answers, and on llama-server its file.
     pub(super) answered: Option<String>,
     pub(super) file: Option<String>,
-    /// What is in the memory already.
+    /// What the memory already has.
     pub(super) kept_before: Kept,
-    pub(super) said: Said,
+    pub(super) reported: Reported,
 }
 
-/// What the server tells of itself between two turns.
+/// What the server reports between two turns.
 #[derive(Default)]
-pub(super) struct Now {
+pub(super) struct Current {
     pub(super) window: Option<u64>,
     pub(super) file: Option<String>,
 }
 
 impl Learned {
-    /// Compares what answers with what answered before; says what is worth a warning.
-    pub(super) fn look_at(&mut self, now: Now, answers: Option<String>, wanted: Option<u64>) -> Vec<String> {
+    /// Compares the current model with the one at the last check. Returns warnings.
+    pub(super) fn check(
+        &mut self,
+        current: Current,
+        answers: Option<String>,
+        requested: Option<u64>,
+    ) -> Vec<String> {
         let mut warnings = Vec::new();
-        for (known, now) in [(&mut self.answered, answers), (&mut self.file, now.file)] {
+        for (known, now) in [(&mut self.answered, answers), (&mut self.file, current.file)] {
             let Some(now) = now else { continue };
             let before = known.replace(now.clone()).filter(|before| *before != now);
             warnings.extend(before.map(|before| {
-                format!("the server answers with {now} now, before it was {before}: its answers may differ from here on")
+                format!("the server now answers with {now}, not {before}; its answers may differ from now on")
             }));
         }
-        if let Some(window) = now.window {
-            let window = wanted.map_or(window, |wanted| wanted.min(window));
+        if let Some(window) = current.window {
+            let window = requested.map_or(window, |requested| requested.min(window));
             let before = self.identity.window.replace(window);
             if before.is_some_and(|before| window < before) {
                 warnings.push(format!("the server runs the model with a window of {window} tokens"));
@@ -73,13 +78,13 @@ impl Learned {
         }
         if self.identity.window.is_none() {
             warnings.push(String::from(
-                "the server does not tell its context window; set it if answers forget the task",
+                "the server does not report its context window; set it with --num-ctx if answers forget the task",
             ));
         }
-        self.said.news(warnings)
+        self.reported.new_ones(warnings)
     }
 
-    /// Takes over what an earlier run learned.
+    /// Applies what an earlier run learned.
     pub(super) fn recall(&mut self, kept: &Kept) {
         self.kept_before = kept.clone();
         self.roles = kept.roles;
@@ -87,10 +92,9 @@ impl Learned {
         self.completion_tokens = kept.completion_tokens;
         let known = OPTIONAL.iter().map(|(field, _)| *field);
         self.dropped = known.filter(|field| kept.dropped.iter().any(|name| name == field)).collect();
-        self.identity.constrains &= !self.dropped.contains("response_format");
     }
 
-    /// What a later run may take over.
+    /// What to remember for later runs.
     pub(super) fn kept(&self) -> Kept {
         Kept {
             roles: self.roles,
@@ -100,7 +104,8 @@ impl Learned {
         }
     }
 
-    /// Gives up what the server says it cannot do, for the rest of the session. Returns whether anything changed.
+    /// Stops using what the server refuses, for the rest of the session. Returns whether anything
+    /// changed.
     pub(super) fn adapt(
         &mut self,
         failure: &Failure,
@@ -139,10 +144,7 @@ impl Learned {
             return true;
         }
         if drop.is_empty() && failure.status() == Some(422) {
-            drop = sent.to_vec(); // it does not say which: only the portable fields are left
-        }
-        if drop.contains(&"response_format") {
-            self.identity.constrains = false;
+            drop = sent.to_vec(); // the refusal names no field: send only the portable ones
         }
         let before = self.dropped.len();
         self.dropped.extend(drop);
@@ -150,7 +152,7 @@ impl Learned {
     }
 }
 
-/// Whether a refusal says that a message's content has to be a list.
+/// Whether a refusal requires message content to be a list.
 fn wants_parts(failure: &Failure) -> bool {
     let Some(text) = failure.refusing() else { return false };
     let list = ["a list", "valid list", "an array", "list of parts", "array of"]

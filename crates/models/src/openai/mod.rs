@@ -1,4 +1,5 @@
-//! OpenAI-compatible servers over SSE: DeepSeek's platform (wire reference 2), vLLM, llama-server, LM Studio and whatever else speaks it (3).
+//! OpenAI-compatible servers: DeepSeek's platform, vLLM, llama-server, LM Studio and others
+//! (docs/model-apis.md#openai-compatible-servers).
 
 mod calls;
 mod content;
@@ -11,4 +12,4 @@ mod wire;
 
 pub use detect::Kind;
 pub use open::{OpenAi, OpenAiOptions, Opened};
-pub use prices::{PRICES_AS_OF, price};
+pub use prices::price;

@@ -1,4 +1,4 @@
-//! Opening a model on an OpenAI-compatible server, and talking to it.
+//! Opens a model on an OpenAI-compatible server and sends requests to it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::detect::{self, Found, Kind};
-use super::learned::{Learned, Now, OPTIONAL};
+use super::learned::{Current, Learned, OPTIONAL};
 use super::prices::price;
 use super::shape;
 use super::wire::{Chat, OpenAiAnswer, Reasoning, WireMessage};
@@ -15,42 +15,42 @@ use crate::failure::Failure;
 use crate::http::{Http, Secret};
 use crate::memory::Kept;
 use crate::roles::Roles;
-use crate::shared::{Said, Shared};
+use crate::shared::{Reported, Shared};
 use crate::size::parameters_in;
-use crate::{
-    Access, Answer, DeltaStream, Error, Identity, Message, Model, Request, Think, answer, collect, host,
-};
+use crate::{Access, DeltaStream, Error, Identity, Message, Model, Request, Think, answer, host};
 
-/// The one name of DeepSeek's that is assumed, when none is given (wire reference 2.1).
+/// DeepSeek's default model (docs/model-apis.md#deepseek-models).
 const DEEPSEEK_MODEL: &str = "deepseek-flash";
 
-/// Tokens that a server may count beside those of the prompt.
+/// Tokens that a server may count in addition to those of the prompt.
 const ROOM_MARGIN: u64 = 16;
 
-/// An answer of fewer tokens is worth nothing; the conversation has to be made shorter.
+/// The smallest useful answer, in tokens. With less room, the conversation has to be compacted.
 const LEAST_ROOM: u32 = 256;
 
 /// How to open a model. Everything in it is frozen for the session.
 #[derive(Debug, Clone)]
 pub struct OpenAiOptions {
-    /// The endpoint, see [`host::openai_base`].
+    /// The endpoint; see [`host::openai_base`].
     pub base: String,
-    /// The model's name; `None` takes the server's first.
+    /// The model's name; `None` for a loaded model, or the server's first.
     pub model: Option<String>,
     /// The API key.
     pub key: Option<Secret>,
-    /// What the server is, where that is known without asking: a proxy in front of DeepSeek's platform, for one.
+    /// The kind of server, if it is known in advance, as for a proxy in front of DeepSeek's
+    /// platform.
     pub kind: Option<Kind>,
-    /// The window to assume where the server does not tell, and not to exceed where it does, in tokens.
+    /// The context window in tokens: assumed if the server does not report one, an upper limit if
+    /// it does.
     pub window: Option<u64>,
     /// Thinking.
     pub think: Think,
-    /// How to reach it.
+    /// How to reach the server.
     pub access: Access,
 }
 
 impl OpenAiOptions {
-    /// The usual options for an endpoint.
+    /// The default options for an endpoint.
     #[must_use]
     pub fn new(base: &str) -> Self {
         Self {
@@ -65,11 +65,12 @@ impl OpenAiOptions {
     }
 }
 
-/// What opening an endpoint gave.
+/// The result of opening an endpoint.
 pub enum Opened {
     /// A model.
     Model(Box<OpenAi>),
-    /// The server is an Ollama: its native API is the one to use (wire reference 1.14).
+    /// The server is an Ollama, to be used through its native API
+    /// (docs/model-apis.md#ollama-openai-layer).
     Ollama {
         /// Its base URL, without `/v1`.
         base: String,
@@ -83,21 +84,22 @@ pub struct OpenAi {
     http: Http,
     kind: Kind,
     options: OpenAiOptions,
-    /// Whether thinking is on and the server ignores the temperature then (wire reference 2.2).
+    /// Whether the server ignores the temperature because thinking is on
+    /// (docs/model-apis.md#deepseek-requests).
     ignores_temperature: bool,
     learned: Shared<Learned>,
-    /// The name by which the model that answered last calls itself.
+    /// The name that the last answer gave for its model.
     answers: Arc<Shared<Option<String>>>,
-    /// What is to be said of the settings that the model cannot follow.
+    /// Sentences about settings that the model does not support.
     unheeded: Vec<String>,
 }
 
 impl OpenAi {
-    /// Finds out what the server is and opens a model on it: one round trip, none for DeepSeek's platform. A server that an earlier run met is
-    /// only asked what that kind of server knows.
+    /// Detects the server and opens a model on it, in one round trip; none for DeepSeek's platform.
+    /// A server known from an earlier run gets only the probes for its kind.
     ///
     /// # Errors
-    /// No connection, a refused key, a server that is still loading, or a model that is not there.
+    /// No connection, a refused key, a server that is still loading, or a missing model.
     pub async fn open(mut options: OpenAiOptions) -> Result<Opened, Error> {
         options.base = detect::api_base(&options.base);
         let http = Http::new(&options.base, options.key.as_ref(), &options.access)?;
@@ -119,11 +121,15 @@ impl OpenAi {
                 if let Some(refusal) = server.unlisted {
                     return Err(refusal);
                 }
-                return Err(Error::Settings(format!("{} does not list its models; name one", http.base())));
+                return Err(Error::Settings(format!(
+                    "{} does not list its models; name one with --model",
+                    http.base()
+                )));
             }
         };
         let listed = server.models.iter().find(|listed| listed.id == model);
-        // llama-server serves its one model under any name, LM Studio loads on demand, lists of others may be partial.
+        // llama-server serves its one model under any name, LM Studio loads on demand, and lists of
+        // others may be incomplete.
         if listed.is_none() && kind == Kind::Vllm {
             return Err(missing(
                 http.base(),
@@ -132,22 +138,22 @@ impl OpenAi {
             ));
         }
         let listed = listed.or(server.models.first().filter(|_| kind == Kind::LlamaServer));
-        let told = server.window.or(listed.and_then(|listed| listed.window));
+        let reported = server.window.or(listed.and_then(|listed| listed.window));
         let can_think = server.thinks || is_reasoner(&model);
-        // Only llama-server shows its template; of others it is not known.
+        // Only llama-server reports its template.
         let cannot_think = kind == Kind::LlamaServer && server.templated && !can_think;
-        let wants = !matches!(options.think, Think::Auto | Think::Off);
-        let thinks = if wants { !cannot_think } else { options.think == Think::Auto && can_think };
+        let wants_thinking = !matches!(options.think, Think::Auto | Think::Off);
+        let thinks = if wants_thinking { !cannot_think } else { options.think == Think::Auto && can_think };
         let mut unheeded = Vec::new();
-        if wants && cannot_think {
+        if wants_thinking && cannot_think {
             options.think = Think::Auto;
-            unheeded.push(format!("{model} has no thinking to turn on; the run goes on without it"));
+            unheeded.push(format!("{model} cannot think; the run continues without thinking"));
         }
-        if let (Some(told), Some(wanted)) = (told, options.window)
-            && wanted > told
+        if let (Some(reported), Some(requested)) = (reported, options.window)
+            && requested > reported
         {
             unheeded.push(format!(
-                "the server runs {model} with a window of {told} tokens; the run keeps to it, not to the {wanted} asked for"
+                "the server runs {model} with a window of {reported} tokens; the agent uses that instead of {requested}"
             ));
         }
         let identity = Identity {
@@ -155,10 +161,9 @@ impl OpenAi {
             server_version: server.version,
             family: None,
             parameters_b: listed.and_then(|listed| listed.parameters_b).or_else(|| parameters_in(&model)),
-            window: told.into_iter().chain(options.window).min(),
+            window: reported.into_iter().chain(options.window).min(),
             local: host::is_local(&options.base),
             thinking: thinks,
-            constrains: kind != Kind::DeepSeek,
             branches: kind == Kind::LlamaServer && !thinks,
             price: if kind == Kind::DeepSeek { price(&model) } else { None },
             model: model.clone(),
@@ -177,7 +182,7 @@ impl OpenAi {
             answered: None,
             file: server.file,
             kept_before: Kept::default(),
-            said: Said::default(),
+            reported: Reported::default(),
         };
         let known = options.access.memory.recall(http.base());
         let known = known.filter(|known| known.server == kind.name());
@@ -197,55 +202,41 @@ impl OpenAi {
         })))
     }
 
-    /// Sentences about settings that the model cannot follow, and what is done instead.
+    /// Sentences about settings that the model does not support, and what happens instead.
     #[must_use]
     pub fn unheeded(&self) -> &[String] {
         &self.unheeded
     }
 
-    /// What kind of server it is.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// The models that the server lists.
     ///
     /// # Errors
-    /// No connection, or a server that has no list.
+    /// No connection, or a server without a list.
     pub async fn list(&self) -> Result<Vec<String>, Error> {
         let url = self.http.url("/models");
         let list = self.http.json(Method::GET, &url, None, std::time::Duration::from_secs(30)).await?;
         Ok(shape::listing(&list).into_iter().map(|model| model.id).collect())
     }
 
-    /// The whole answer in one piece, with `stream: false`: for proxies that cannot stream.
-    ///
-    /// # Errors
-    /// As [`Model::stream`].
-    pub async fn complete(&self, request: &Request) -> Result<Answer, Error> {
-        collect(self.send(request, false).await?).await
-    }
-
-    /// Sends a request; a refusal that teaches something about the server is answered by another try.
-    async fn send(&self, request: &Request, stream: bool) -> Result<DeltaStream, Error> {
-        // Tokens that are left for the answer, where the server said that the rest is taken.
+    /// Sends a request. Retries after a refusal that taught something about the server.
+    async fn send(&self, request: &Request) -> Result<DeltaStream, Error> {
+        // The tokens left for the answer, if the server reports how many the prompt takes.
         let mut room = None;
         loop {
             let learned = self.learned.get();
-            let stream = stream && !learned.whole;
+            let stream = !learned.whole;
             let limits = [Some(request.max_tokens), learned.cap, room];
             let limit = limits.into_iter().flatten().min().unwrap_or(request.max_tokens);
             let request = &Request { max_tokens: limit, ..request.clone() };
             let messages = learned.roles.shape(&request.messages);
             let body = serde_json::to_vec(&self.body(&learned, request, &messages, stream))
-                .map_err(|why| Error::Refused(format!("the request cannot be written as JSON: {why}")))?;
+                .map_err(|why| Error::Refused(format!("cannot encode the request as JSON: {why}")))?;
             let failure = match self.http.post("/chat/completions", body).await {
                 Ok((body, waits)) => {
                     let protocol = OpenAiAnswer::new(self.kind == Kind::Vllm, Arc::clone(&self.answers));
                     let deltas = answer::bounded(answer::items(body, waits, protocol), request.max_tokens);
-                    let (failed, deltas) = answer::peeked(deltas).await;
-                    // LM Studio and some gateways refuse inside a response that has begun well.
+                    let (failed, deltas) = answer::peek(deltas).await;
+                    // LM Studio and some gateways refuse inside a response of status 200.
                     let refusal = failed.as_ref().and_then(Failure::of_stream);
                     if refusal.is_some_and(|refusal| self.adapt(&refusal, &learned, request, stream)) {
                         continue;
@@ -262,7 +253,7 @@ impl OpenAi {
             }
             if let Some((window, prompt)) = failure.room().filter(|_| room.is_none()) {
                 self.learned.change(|learned| learned.identity.window = Some(window));
-                // A few tokens less: templates add some that the count leaves out.
+                // Templates add a few tokens that the count leaves out.
                 let left = window.saturating_sub(prompt + ROOM_MARGIN);
                 room = u32::try_from(left).ok().filter(|left| *left >= LEAST_ROOM);
                 if room.is_some() {
@@ -298,15 +289,15 @@ impl OpenAi {
         self.learned.change(|learned| learned.adapt(failure, &sent, &request.messages, request.max_tokens))
     }
 
-    /// Keeps for later runs what a request that succeeded was like.
+    /// Remembers for later runs what a successful request looked like.
     fn remember(&self, learned: &Learned) {
         let kept = learned.kept();
-        let news = self.learned.change(|learned| {
-            let news = learned.kept_before != kept;
+        let changed = self.learned.change(|learned| {
+            let changed = learned.kept_before != kept;
             learned.kept_before.clone_from(&kept);
-            news
+            changed
         });
-        if news {
+        if changed {
             let (base, model) = (self.http.base(), remembered_as(learned, self.model()));
             self.options.access.memory.learned(base, self.kind.name(), &model, kept);
         }
@@ -334,7 +325,7 @@ impl OpenAi {
             model: self.model(),
             stream,
             stream_options: (stream && keep("stream_options")).then(|| match self.kind {
-                // So that the counts of a turn are known when it is cut.
+                // Makes the counts of a turn known even if it is cut.
                 Kind::Vllm => json!({ "include_usage": true, "continuous_usage_stats": true }),
                 _ => json!({ "include_usage": true }),
             }),
@@ -351,19 +342,15 @@ impl OpenAi {
             max_tokens: cap,
             max_completion_tokens: completion_cap,
             temperature: request.temperature.filter(|_| keep("temperature") && !self.ignores_temperature),
-            // Seeds have 32 bits in every engine, and a sign in some.
+            // Seeds have 32 bits in every engine, and are signed in some.
             seed: request.seed.filter(|_| keep("seed")).map(|seed| (seed & 0x7fff_ffff) as u32),
-            response_format: request.format.as_ref().filter(|_| keep("response_format")).map(|schema| match self.kind {
-                Kind::DeepSeek => json!({ "type": "json_object" }),
-                _ => json!({ "type": "json_schema", "json_schema": { "name": "answer", "schema": schema } }),
-            }),
             logprobs: (request.alternatives > 0 && keep("logprobs")).then_some(true),
             top_logprobs: (request.alternatives > 0 && keep("logprobs")).then_some(request.alternatives),
             stop: request.stop.as_deref(),
         }
     }
 
-    /// DeepSeek's switch: on by default, so only a wish is sent.
+    /// DeepSeek's thinking switch, which is on by default, so only an explicit setting is sent.
     fn thinking(&self) -> Option<Value> {
         let kind = match self.options.think {
             _ if self.kind != Kind::DeepSeek => return None,
@@ -374,7 +361,8 @@ impl OpenAi {
         Some(json!({ "type": kind }))
     }
 
-    /// The switch of templates: two names are in use (wire reference 3.2), each ignores the other's.
+    /// The thinking switch of chat templates. Two names are in use (docs/model-apis.md#vllm); a
+    /// template ignores the other one.
     fn template_switch(&self) -> Option<Value> {
         let switched =
             matches!(self.kind, Kind::LlamaServer | Kind::Vllm) && self.options.think != Think::Auto;
@@ -382,14 +370,15 @@ impl OpenAi {
         switched.then(|| json!({ "enable_thinking": on, "thinking": on }))
     }
 
-    /// The names of the optional fields that a request had.
+    /// The names of the optional fields in a request.
     fn sent(&self, learned: &Learned, request: &Request, stream: bool) -> Vec<&'static str> {
         let body = serde_json::to_value(self.body(learned, request, &[], stream)).unwrap_or_default();
         OPTIONAL.iter().map(|(field, _)| *field).filter(|field| body.get(field).is_some()).collect()
     }
 }
 
-/// Under which name a model is remembered: llama-server has one model under any name, so there the file decides.
+/// The name of a model in the memory. llama-server answers to any name, so there it is the model's
+/// file.
 fn remembered_as(learned: &Learned, model: &str) -> String {
     learned.file.clone().unwrap_or_else(|| model.to_owned())
 }
@@ -399,7 +388,7 @@ fn missing(base: &str, model: &str, available: Vec<String>) -> Error {
     Error::MissingModel { message, available }
 }
 
-/// Models whose name says that they think, for servers that do not tell.
+/// Whether a model's name says that it can think, for servers that do not report it.
 fn is_reasoner(model: &str) -> bool {
     let model = model.to_lowercase();
     ["deepseek-r1", "reasoner", "thinking", "qwq"].iter().any(|word| model.contains(word))
@@ -412,16 +401,16 @@ impl Model for OpenAi {
     }
 
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
-        self.send(request, true).await
+        self.send(request).await
     }
 
     async fn verify(&self) -> Vec<String> {
         let known = self.learned.get().identity.window;
-        let now = match self.kind {
-            // It loads a model on its first request and only then has a window to tell.
+        let current = match self.kind {
+            // LM Studio loads a model on the first request, and has no window to report before.
             Kind::LmStudio if known.is_none() => {
                 match detect::detect(&self.http, None, &self.options.access.memory).await {
-                    Ok(Found::Server(server)) => Now {
+                    Ok(Found::Server(server)) => Current {
                         window: server
                             .models
                             .iter()
@@ -429,17 +418,18 @@ impl Model for OpenAi {
                             .and_then(|m| m.window),
                         file: None,
                     },
-                    _ => Now::default(),
+                    _ => Current::default(),
                 }
             }
-            // It can be started again with another model or window under the same name.
+            // llama-server may have been restarted with another model or window under the same
+            // name.
             Kind::LlamaServer => match detect::props(&self.http).await {
-                Some((window, file)) => Now { window, file },
-                None => Now::default(),
+                Some((window, file)) => Current { window, file },
+                None => Current::default(),
             },
-            _ => Now::default(),
+            _ => Current::default(),
         };
         let answers = self.answers.get();
-        self.learned.change(|learned| learned.look_at(now, answers, self.options.window))
+        self.learned.change(|learned| learned.check(current, answers, self.options.window))
     }
 }

@@ -1,10 +1,8 @@
-//! What DeepSeek's platform charges.
+//! Prices of DeepSeek's platform.
 
-/// When the table was taken from the vendor's price page.
-pub const PRICES_AS_OF: &str = "2026-09";
-
-/// Dollars per million tokens: prompt, cached prompt, generated. The peak rates, since a budget must hold at any hour; outside peak hours
-/// half of it is charged.
+/// Dollars per million tokens: prompt, cached prompt, generated. As of 2026-09
+/// (docs/model-apis.md#deepseek-models). These are peak rates, because a budget must hold at any
+/// hour; off-peak rates are half.
 const DEEPSEEK: [(&str, (f64, f64, f64)); 3] = [
     ("deepseek-flash", (0.30, 0.006, 1.20)),
     ("deepseek-v4-flash", (0.30, 0.006, 1.20)), // an alias

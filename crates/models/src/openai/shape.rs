@@ -1,12 +1,14 @@
-//! The shapes of servers' own answers: which server one comes from, and what it says of its models.
+//! Identifies servers by the shapes of their answers, and reads what they report about their
+//! models.
 //!
-//! Pure functions over the bodies that the probes brought.
+//! Pure functions over the bodies of probes.
 
 use serde_json::Value;
 
 use super::detect::{Kind, Listed, Server};
 
-/// The version in Ollama's own form: nothing else in the object, and three numbers.
+/// The version, if an answer has the form of Ollama's: an object with this key alone, and three
+/// numbers.
 pub(super) fn ollama_version(answer: &Value) -> Option<String> {
     let object = answer.as_object().filter(|object| object.len() == 1)?;
     let version = object.get("version")?.as_str()?;
@@ -14,7 +16,8 @@ pub(super) fn ollama_version(answer: &Value) -> Option<String> {
     (numbers.filter(|part| part.parse::<u32>().is_ok()).count() == 3).then(|| version.to_owned())
 }
 
-/// Ollama's list of the models on its disk. KoboldCpp has one model there, of its own name.
+/// Whether an answer is Ollama's list of local models. KoboldCpp imitates it with one model, named
+/// after itself.
 pub(super) fn is_ollama_tags(tags: &Value) -> bool {
     let whole = |model: &Value| {
         model["name"].as_str().is_some_and(|name| name != "koboldcpp")
@@ -30,7 +33,8 @@ pub(super) fn is_ollama_tags(tags: &Value) -> bool {
     }
 }
 
-/// Ollama names as owner the account in a model's name, and `library` where there is none.
+/// Whether a model list is Ollama's: each owner is the account in the model's name, or `library`
+/// without one.
 pub(super) fn has_ollama_models(list: &Value) -> bool {
     list["data"].as_array().is_some_and(|models| {
         let own = |model: &Value| {
@@ -47,13 +51,13 @@ pub(super) fn owner(models: &Value) -> &str {
     list[0]["owned_by"].as_str().unwrap_or_default()
 }
 
-/// A model list: `{"data": […]}`, and from some servers a bare list or `{"models": […]}`.
+/// The models of a list: `{"data": […]}`, or from some servers a bare list or `{"models": […]}`.
 pub(super) fn listing(models: &Value) -> Vec<Listed> {
     let lists = [&models["data"], models, &models["models"]];
     lists.into_iter().filter_map(Value::as_array).flatten().filter_map(listed).collect()
 }
 
-/// Reads the answers of the probes; `Null` where there was none.
+/// Identifies a server from the answers to the probes; `Null` for a missing answer.
 pub(super) fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value) -> Server {
     let mut listed = listing(models);
     let owner = owner(models);
@@ -84,9 +88,9 @@ pub(super) fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value
     server
 }
 
-/// The window and the model's file, as llama-server tells them.
+/// The window and the model's file from llama-server's `/props`.
 pub(super) fn read_props(props: &Value) -> (Option<u64>, Option<String>) {
-    // A router of several models says 0.
+    // A router of several models reports 0.
     let window = props["default_generation_settings"]["n_ctx"].as_u64().filter(|window| *window > 0);
     (window, props["model_path"].as_str().map(str::to_owned))
 }
@@ -101,7 +105,8 @@ pub(super) fn listed(model: &Value) -> Option<Listed> {
     })
 }
 
-/// LM Studio's own lists: `/api/v1/models` and, before it, `/api/v0/models` (wire reference 3.4). A model that is not loaded has no window yet.
+/// The models of LM Studio's own lists, `/api/v1/models` or the older `/api/v0/models`
+/// (docs/model-apis.md#lm-studio). A model that is not loaded has no window.
 pub(super) fn studio_models(list: &Value) -> Vec<Listed> {
     let model = |model: &Value| {
         let loaded = &model["loaded_instances"][0]["config"]["context_length"];
@@ -112,11 +117,11 @@ pub(super) fn studio_models(list: &Value) -> Vec<Listed> {
             loaded: false,
         })
     };
-    // Gateways have lists under this name too; LM Studio's says of each model which instances are loaded.
+    // Gateways have lists with this name too; LM Studio's has the loaded instances of each model.
     let current = list["models"].as_array().filter(|list| {
         list.iter().any(|model| model["key"].is_string() && model["loaded_instances"].is_array())
     });
-    // Others answer such a path with their plain model list; LM Studio's older one is known by its members.
+    // Others answer this path with their plain model list; LM Studio's older list has this field.
     let before =
         list["data"].as_array().filter(|list| list.iter().any(|model| model["max_context_length"].is_u64()));
     current.or(before).into_iter().flatten().filter_map(model).collect()
@@ -128,7 +133,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn servers_are_told_apart_by_what_they_answer() {
+    fn servers_are_identified_by_their_answers() {
         let none = [Value::Null, Value::Null];
         let props = json!({"default_generation_settings": {"n_ctx": 16384}, "chat_template": "…", "build_info": "b1"});
         let llama = read(

@@ -1,6 +1,7 @@
-//! The body of `/chat/completions`, and how its answer reads.
+//! The request body of `/chat/completions`, and the decoding of its answer.
 //!
-//! As with Ollama, what never changes in a session comes before the conversation and what may change comes after it.
+//! As with Ollama, fields that never change in a session come before the conversation, and the
+//! others after it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::frames::Frame;
 use crate::shared::Shared;
 use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
 
-/// A request body. `None` is a field that is not sent.
+/// A request body. A field that is `None` is not sent.
 #[derive(Debug, Serialize)]
 pub(super) struct Chat<'a> {
     pub(super) model: &'a str,
@@ -45,8 +46,6 @@ pub(super) struct Chat<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seed: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) response_format: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) logprobs: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) top_logprobs: Option<u8>,
@@ -54,23 +53,25 @@ pub(super) struct Chat<'a> {
     pub(super) stop: Option<&'a str>,
 }
 
-/// Whether an assistant message carries its reasoning back (wire reference 2.3).
+/// Whether assistant messages are sent back with their reasoning
+/// (docs/model-apis.md#deepseek-reasoning).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reasoning {
-    /// Never: templates drop it, the first reasoning API refused it.
+    /// Never: templates drop it, and DeepSeek's first reasoning API refused it.
     Dropped,
-    /// Where there was some.
+    /// Where there is some.
     Kept,
-    /// On every assistant message, empty where there was none.
+    /// On every assistant message, empty where there is none.
     Everywhere,
-    /// On every assistant message, with a word where there was none: some gateways refuse an empty text.
+    /// On every assistant message, with a placeholder where there is none, because some gateways
+    /// refuse an empty text.
     Filled,
 }
 
-/// What stands for reasoning that was not kept.
+/// The placeholder for missing reasoning.
 const NO_REASONING: &str = "(not kept)";
 
-/// A message's text: a string, or a list of one part for servers that take nothing else.
+/// A message's text: a string, or a list of one part for servers that accept only lists.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Content<'a> {
@@ -112,15 +113,16 @@ impl<'a> WireMessage<'a> {
 /// The state of one answer.
 #[derive(Debug, Default)]
 pub(super) struct OpenAiAnswer {
-    /// Counts come with every chunk, so that only those in a chunk of their own are the last.
+    /// Whether counts come with every chunk, so that only those in a chunk without choices are
+    /// final.
     continuous: bool,
-    /// Whether any text, thought or call has come.
+    /// Whether any text, reasoning or call has arrived.
     content: bool,
     finished: Option<EndReason>,
     usage: Usage,
     /// Tool calls being assembled.
     calls: Calls,
-    /// Where to leave the name of the model that answers, once.
+    /// Receives the name of the answering model, once.
     name: Option<Arc<Shared<Option<String>>>>,
 }
 
@@ -129,8 +131,8 @@ impl Protocol for OpenAiAnswer {
 
     fn frame(&mut self, frame: Frame, out: &mut VecDeque<Delta>) -> Result<(), Error> {
         let Frame::Json(mut chunk) = frame else {
-            // Some proxies leave the finish reason out. The marker behind an answer is the server's own word that it is complete; the
-            // marker alone proves nothing.
+            // Some proxies leave out the finish reason. After content, the marker proves
+            // completion; without content it proves nothing.
             if self.finished.is_none() && self.content {
                 self.finish("stop", out)?;
             }
@@ -164,7 +166,8 @@ impl Protocol for OpenAiAnswer {
             out.extend(crate::doubt::read(&choice["logprobs"]["content"], &choice[part]["content"]));
             let before = out.len();
             self.content(choice[part].take(), out)?;
-            // Completion-style servers and their proxies write the text beside an empty delta, or in place of one.
+            // Completion-style servers and their proxies send the text next to an empty delta, or
+            // instead of one.
             if out.len() == before
                 && let Value::String(text) = choice["text"].take()
                 && !text.is_empty()
@@ -197,12 +200,12 @@ impl Protocol for OpenAiAnswer {
 }
 
 impl OpenAiAnswer {
-    /// An answer that has not begun; it leaves the name of the model that gives it in `name`.
+    /// The state at the start of an answer. `name` will receive the name of the answering model.
     pub(super) fn new(continuous: bool, name: Arc<Shared<Option<String>>>) -> Self {
         Self { continuous, name: Some(name), ..Self::default() }
     }
 
-    /// llama-server's `return_progress`; what it takes from the cache counts as processed.
+    /// Reads llama-server's `return_progress`; cached tokens count as processed.
     fn progress(&mut self, progress: &Value, out: &mut VecDeque<Delta>) {
         if let (Some(processed), Some(total)) = (progress["processed"].as_u64(), progress["total"].as_u64()) {
             self.usage.prompt_tokens = Some(total);
@@ -212,17 +215,17 @@ impl OpenAiAnswer {
         }
     }
 
-    /// Reads counts, which come before the text they go with, so that a cut after that text knows them. Returns whether
-    /// there is a `usage`.
+    /// Reads counts and emits them before the text of the same chunk, so that they are known if the
+    /// answer is cut after that text. Returns whether there is a `usage`.
     fn count(&mut self, chunk: &Value, out: &mut VecDeque<Delta>) -> bool {
         let before = self.usage;
         let timings = &chunk["timings"];
-        // While the prompt is being evaluated they count only what is done of it.
+        // During prompt evaluation, the timings count only the evaluated part.
         if timings.is_object() && chunk["prompt_progress"].is_null() {
             let cached = timings["cache_n"].as_u64();
             let evaluated = timings["prompt_n"].as_u64();
             self.usage.cached_tokens = cached.or(self.usage.cached_tokens);
-            // Without the cached part the sum is unknown (older servers).
+            // Older servers do not report the cached part; the sum is then unknown.
             self.usage.prompt_tokens = cached.zip(evaluated).map(|(c, e)| c + e).or(self.usage.prompt_tokens);
             self.usage.generated_tokens = timings["predicted_n"].as_u64().or(self.usage.generated_tokens);
             self.usage.prompt_ms = timings["prompt_ms"].as_f64().or(self.usage.prompt_ms);
@@ -244,7 +247,8 @@ impl OpenAiAnswer {
     }
 
     fn content(&mut self, mut part: Value, out: &mut VecDeque<Delta>) -> Result<(), Error> {
-        // vLLM and Ollama call it `reasoning` (wire reference 2.3). A server that sends both sends the same twice.
+        // vLLM and Ollama call it `reasoning` (docs/model-apis.md#vllm). A server that sends both
+        // fields repeats itself.
         let fields = ["reasoning_content", "reasoning", "reasoning_details"];
         let beside = fields.iter().map(|key| thoughts(&part[*key])).find(|text| !text.is_empty());
         let (mut text, inside) = content(part["content"].take());
@@ -257,7 +261,7 @@ impl OpenAiAnswer {
         }
         let fragments = match (part["tool_calls"].take(), part["function_call"].take()) {
             (Value::Array(fragments), _) => fragments,
-            // What came before `tool_calls`, from servers that never moved on.
+            // The predecessor of `tool_calls`, still used by some servers.
             (_, function @ Value::Object(_)) => vec![json!({ "index": 0, "function": function })],
             _ => return Ok(()),
         };
@@ -280,7 +284,7 @@ impl OpenAiAnswer {
             "insufficient_system_resource" => {
                 return failed("the server ran out of resources during the answer");
             }
-            "abort" | "error" => return failed("the server gave up in the middle of the answer"),
+            "abort" | "error" => return failed("the server aborted the answer"),
             _ => EndReason::Stop,
         };
         self.calls.finish(reason, out);
@@ -289,7 +293,7 @@ impl OpenAiAnswer {
     }
 }
 
-/// Counts may come as floats.
+/// A whole number, which may be encoded as a float.
 fn whole(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_f64().filter(|n| *n >= 0.0 && n.fract() == 0.0).map(|n| n as u64))
 }
@@ -313,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_native_call_is_given_out_when_it_is_complete_and_never_cut() {
+    fn a_native_call_is_emitted_when_complete_and_never_truncated() {
         let first = delta(
             json!({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{\"x\""}}]}),
         );
@@ -334,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_comes_with_the_last_counts_or_with_the_marker() {
+    fn an_answer_ends_with_the_final_counts_or_with_the_marker() {
         let finish =
             json!({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}], "usage": null});
         let usage = json!({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1, "prompt_cache_hit_tokens": 4}});
@@ -376,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn reasoning_is_read_under_both_names_and_once() {
+    fn reasoning_is_read_once_under_either_name() {
         for part in [
             json!({"reasoning_content": "r", "content": null}),
             json!({"reasoning": "r"}),
@@ -387,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn content_in_parts_and_text_beside_the_delta_are_read_and_thoughts_in_parts_stay_thoughts() {
+    fn content_in_parts_text_next_to_the_delta_and_reasoning_in_parts_are_read() {
         let text = |text: &str| Delta::Text(text.to_owned());
         let thinking = |text: &str| Delta::Thinking(text.to_owned());
         let parts =
@@ -409,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_a_prompt_under_way_are_those_of_the_whole_prompt() {
+    fn counts_during_prompt_evaluation_are_those_of_the_whole_prompt() {
         // As a real llama-server sends them: `prompt_n` grows while the prompt is evaluated.
         let under_way = json!({"choices": [{"delta": {"content": null}}], "prompt_progress": {"total": 3521, "cache": 10, "processed": 2048, "time_ms": 9},
             "timings": {"cache_n": 10, "prompt_n": 2038, "prompt_ms": 9.0, "predicted_n": 0, "predicted_ms": 0.0}});

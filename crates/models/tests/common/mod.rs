@@ -1,4 +1,4 @@
-//! What the behaviour tests share: a request, and the reading of an answer.
+//! Helpers of the tests: a request, opened models, and reading an answer.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
@@ -13,18 +13,10 @@ pub fn message(role: Role, content: &str) -> Message {
 
 pub fn request(content: &str) -> Request {
     let messages = vec![message(Role::System, "Be brief."), message(Role::User, content)];
-    Request {
-        messages,
-        temperature: Some(0.0),
-        seed: Some(7),
-        max_tokens: 500,
-        format: None,
-        alternatives: 0,
-        stop: None,
-    }
+    Request { messages, temperature: Some(0.0), seed: Some(7), max_tokens: 500, alternatives: 0, stop: None }
 }
 
-/// Options without the background load, which would be one more request in every record.
+/// Options without preloading, which would add a request to every record.
 pub fn quiet(server: &fake_model::Server, model: &str) -> OllamaOptions {
     OllamaOptions { preload: false, ..OllamaOptions::new(&server.url(), model) }
 }
@@ -50,7 +42,7 @@ pub async fn ask(model: &dyn Model, content: &str) -> Result<Answer, Error> {
     collect(model.stream(&request(content)).await?).await
 }
 
-/// Reads until the text is there.
+/// Reads until the text has arrived.
 pub async fn read_until(deltas: &mut DeltaStream, wanted: &str) -> String {
     let mut text = String::new();
     while !text.contains(wanted) {

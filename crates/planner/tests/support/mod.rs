@@ -248,7 +248,6 @@ pub fn world() -> World {
             window: Some(32_768),
             local: true,
             thinking: false,
-            constrains: false,
             branches: false,
             price: None,
         },

@@ -1,21 +1,25 @@
-//! `fake-model [--port N] [--script FILE.json] [--personality NAME] [--record FILE]`: the scripted model server as a program.
+//! `fake-model [--port N] [--script FILE.json] [--personality NAME] [--record FILE]`: the scripted
+//! model server as a program.
 //!
-//! The first line on standard output is its URL; it runs until it is killed. The form of a script is described in `src/script.rs`:
+//! It prints its URL as the first line and runs until it is killed. `src/script.rs` describes the
+//! format of a script:
 //!
 //! ```json
 //! {"replies": ["Hello.", {"steps": [{"text": "one "}, {"gate": "go"}, {"text": "two"}]}], "fallback": "That was all."}
 //! ```
 //!
-//! `--record` appends each request as a line of JSON. Control paths: `POST /__fake/release/GATE`, `POST /__fake/replies` (a JSON array of
-//! further replies), `GET /__fake/requests`, `GET /__fake/replies` (how each reply went), and two that answer only when it is so:
-//! `GET /__fake/reached/GATE` (a reply stands at the gate), `GET /__fake/ended/INDEX` (the reply to that request has ended). Times in all of these are milliseconds after the start.
+//! `--record` appends each request as a line of JSON. Control paths: `POST /__fake/release/GATE`,
+//! `POST /__fake/replies` (a JSON array of more replies), `GET /__fake/requests`,
+//! `GET /__fake/replies` (the record of each reply), and two that wait before they answer:
+//! `GET /__fake/reached/GATE` (until a reply reaches the gate) and `GET /__fake/ended/INDEX` (until
+//! the reply to that request has ended). All times are milliseconds since the start.
 
 use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::process::ExitCode;
 
-use fake_model::{Personality, Script};
+use fake_model::{Personality, Script, Server};
 
 const USAGE: &str = "usage: fake-model [--port N] [--script FILE.json] [--record FILE]
                   [--personality ollama|deepseek|vllm|llama-server|lm-studio|generic]";
@@ -40,7 +44,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         }
         let value = arguments.next().ok_or_else(|| format!("{flag} needs a value\n{USAGE}"))?;
         match flag.as_str() {
-            "--port" => port = value.parse().map_err(|_| format!("--port {value:?} is no port"))?,
+            "--port" => port = value.parse().map_err(|_| format!("--port {value:?} is not a port number"))?,
             "--script" => {
                 let text = std::fs::read_to_string(&value).map_err(|e| format!("{value}: {e}"))?;
                 script = Script::parse(&text).map_err(|e| format!("{value}: {e}"))?;
@@ -57,7 +61,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     if let Some(personality) = personality {
         script.config.personality = personality;
     }
-    let server = script.start(port)?;
+    let server = Server::play(script, port)?;
     let mut out = std::io::stdout();
     writeln!(out, "{}", server.url())?;
     out.flush()?;
@@ -69,8 +73,8 @@ fn run() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Writes each request as it comes, for ever.
-fn write_requests(server: &fake_model::Server, mut file: File) -> Result<(), Box<dyn Error>> {
+/// Writes each request as it arrives, until the process is killed.
+fn write_requests(server: &Server, mut file: File) -> Result<(), Box<dyn Error>> {
     let mut written = 0;
     loop {
         server.block_until_requests(written + 1);

@@ -1,4 +1,4 @@
-//! A client that sees every byte: HTTP chunks one by one, ends and resets as they are.
+//! A raw HTTP client that sees every byte, chunk, end and reset.
 #![allow(dead_code)] // each test file uses its own part
 
 use std::io::{ErrorKind, Read, Write};
@@ -25,7 +25,7 @@ pub(crate) enum Ended {
 impl Client {
     pub(crate) fn connect(server: &Server) -> Self {
         let stream = TcpStream::connect(server.address()).unwrap();
-        // Only so that a wrong server fails the test in place of hanging it.
+        // Lets a broken server fail the test instead of hanging it.
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Self { stream, buffer: Vec::new(), status: 0, headers: Vec::new() }
     }
@@ -97,7 +97,7 @@ impl Client {
         (size > 0).then_some(chunk)
     }
 
-    /// What came with the last read and was not asked for yet.
+    /// Bytes that were received but not consumed.
     pub(crate) fn buffered(&self) -> &[u8] {
         &self.buffer
     }
@@ -107,7 +107,7 @@ impl Client {
         std::iter::from_fn(|| self.chunk()).collect()
     }
 
-    /// Head and body of a response, in whichever framing.
+    /// The body of a response, in any framing.
     pub(crate) fn body(&mut self) -> String {
         self.read_head();
         let bytes = match self.header("content-length").map(|text| text.parse().unwrap()) {
@@ -134,7 +134,8 @@ impl Client {
             .collect()
     }
 
-    /// Whether nothing has come since what was read. Deterministic when the server is known to stand at a gate.
+    /// Whether no byte has arrived since the last read. Deterministic while the server waits at a
+    /// gate.
     pub(crate) fn nothing_to_read(&mut self) -> bool {
         if !self.buffer.is_empty() {
             return false;
@@ -146,7 +147,7 @@ impl Client {
         nothing
     }
 
-    /// Everything that still comes, and how the connection ends.
+    /// The rest of the input, and how the connection ends.
     pub(crate) fn rest(&mut self) -> (Vec<u8>, Ended) {
         let mut bytes = [0; 65536];
         loop {
@@ -171,7 +172,7 @@ pub(crate) fn chat(model: &str, content: &str) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": content}]})
 }
 
-/// The same with further fields.
+/// A chat request with more fields.
 pub(crate) fn chat_with(model: &str, fields: Value) -> Value {
     let mut body = chat(model, "hello");
     for (name, value) in fields.as_object().unwrap() {

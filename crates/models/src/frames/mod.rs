@@ -1,16 +1,26 @@
-//! Response bytes in, JSON frames out, whatever the content type claims.
+//! Response bytes in, JSON frames out: the framing of every server's answers.
 //!
-//! Servers and proxies answer a streaming request with NDJSON, SSE or one plain JSON object, and label it as they like. The first
-//! byte that is not white space tells which it is, so that is what is believed.
+//! [`Lines`] splits bytes into lines, [`Ndjson`] and [`Sse`] decode lines, and `Frames` detects
+//! which of the two a response is. Servers and proxies answer a streaming request with NDJSON, SSE
+//! or one plain JSON object and label it at will, so the first byte that is not white space
+//! decides, not the content type.
 
 use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::lines::{LineTooLong, MAX_LINE};
-use crate::ndjson::{Ndjson, parse};
-use crate::sse::{Event, Sse};
+
+mod lines;
+mod ndjson;
+mod sse;
+
+pub use lines::{LineTooLong, Lines};
+pub use ndjson::Ndjson;
+pub use sse::{Event, Sse};
+
+pub(crate) use lines::MAX_LINE;
+pub(crate) use ndjson::parse;
 
 /// One unit of a response.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,15 +31,15 @@ pub(crate) enum Frame {
     Done,
 }
 
-/// An incremental decoder that finds out the framing by itself.
+/// An incremental decoder that detects the framing.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     mode: Mode,
-    /// Everything so far while undecided, or while the body may still be one JSON text over several lines.
+    /// All bytes so far, while undecided or while the body may be one JSON text over several lines.
     whole: Vec<u8>,
     /// How far `whole` has been searched for the end of its first line.
     searched: usize,
-    /// Frames of one event that follow the one given out.
+    /// Further frames of the event that was read last.
     joined: VecDeque<Frame>,
     finished: bool,
 }
@@ -101,12 +111,12 @@ impl Frames {
         }
         let text = self.whole.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.whole).trim_ascii_start();
         let Some(first) = text.first() else { return };
-        // A lone first byte of a byte order mark is not a decision yet.
+        // Part of a byte order mark decides nothing yet.
         if b"\xef\xbb\xbf".starts_with(text) {
             return;
         }
         if matches!(first, b'{' | b'[') {
-            // The first line tells NDJSON from one object printed over several lines.
+            // The first line distinguishes NDJSON from one object on several lines.
             let Some(end) = memchr::memchr2(b'\n', b'\r', text) else {
                 self.searched = self.whole.len();
                 return;
@@ -121,7 +131,8 @@ impl Frames {
             decoder.push(&self.whole);
             self.mode = Mode::Ndjson(Box::new(decoder));
         } else if !b":deir".contains(first) {
-            // No line of SSE begins so: a web page, say. It is read whole, to be quoted in the error.
+            // No SSE line starts this way. It may be a web page: read all of it, to quote it in the
+            // error.
             self.mode = Mode::Whole;
             return;
         } else {
@@ -133,7 +144,7 @@ impl Frames {
     }
 }
 
-/// Reads an event; if it holds several objects, the rest goes to `joined`.
+/// Reads an event. If it holds several objects, the rest goes to `joined`.
 fn read_event(event: Event, joined: &mut VecDeque<Frame>) -> Result<Frame, Error> {
     let read = |text: &str| match text.trim() {
         "[DONE]" => Ok(Frame::Done),
@@ -142,7 +153,8 @@ fn read_event(event: Event, joined: &mut VecDeque<Frame>) -> Result<Frame, Error
     let first = match read(&event.data) {
         Ok(frame) => frame,
         Err(error) => {
-            // Some servers leave out the blank line between events: each data line is then one.
+            // Some servers leave out the blank line between events; each data line is then an
+            // event.
             let lines: Result<VecDeque<Frame>, Error> = event.data.lines().map(read).collect();
             *joined = lines.map_err(|_| error.clone())?;
             joined.pop_front().ok_or(error)?
@@ -180,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_framing_is_read_from_the_bytes() {
+    fn the_framing_is_detected_from_the_bytes() {
         let one = || Ok(Frame::Json(json!({"a": 1})));
         assert_eq!(frames(b"{\"a\":1}\n{\"a\":1}\n"), [one(), one()]);
         assert_eq!(frames(b"\xef\xbb\xbf{\"a\":1}\n{\"a\":1}"), [one(), one()]);
@@ -197,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_event_has_one_shape() {
+    fn every_kind_of_error_event_becomes_an_error_object() {
         let expected = Ok(Frame::Json(json!({"error": {"code": 500}})));
         assert_eq!(frames(b"error: {\"code\":500}\n\n"), std::slice::from_ref(&expected));
         assert_eq!(frames(b"event: error\ndata: {\"error\":{\"code\":500}}\n\n"), [expected]);

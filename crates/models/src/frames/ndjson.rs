@@ -1,17 +1,19 @@
-//! Newline-delimited JSON: the framing of Ollama's native API (wire reference 1.7).
+//! Newline-delimited JSON: the framing of Ollama's native API
+//! (docs/model-apis.md#ollama-streaming).
 
 use serde_json::Value;
 
+use super::lines::{Lines, MAX_LINE};
 use crate::Error;
-use crate::lines::{Lines, MAX_LINE};
 
 /// The longest piece of unreadable input quoted in an error, in bytes.
 const QUOTED: usize = 200;
 
-/// An incremental decoder: bytes in, one JSON value per line out. Blank lines and a byte order mark at the start are skipped.
+/// An incremental decoder: bytes in, one JSON value per line out. Blank lines and a byte order mark
+/// at the start are skipped.
 ///
 /// ```
-/// let mut decoder = models::ndjson::Ndjson::default();
+/// let mut decoder = models::frames::Ndjson::default();
 /// decoder.push(b"{\"done\":fal");
 /// assert!(decoder.next_value().is_none());
 /// decoder.push(b"se}\n");
@@ -36,20 +38,21 @@ impl Ndjson {
         Self { lines: Lines::with_limit(limit), first: true }
     }
 
-    /// Adds bytes as they came.
+    /// Adds bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.lines.push(bytes);
     }
 
-    /// Says that no more bytes come; a last line without newline is still delivered.
+    /// Marks the end of the input; a last line without a newline still counts.
     pub fn finish(&mut self) {
         self.lines.finish();
     }
 
-    /// The next value, or `None` until more bytes are fed.
+    /// Returns the next value, or `None` until more bytes arrive.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for a line that is too long (nothing follows) or is not JSON (decoding goes on with the next line).
+    /// [`Error::Protocol`] for a line that is too long (nothing follows) or is not JSON (the next
+    /// line does).
     pub fn next_value(&mut self) -> Option<Result<Value, Error>> {
         loop {
             let line = match self.lines.next_line()? {
@@ -69,7 +72,8 @@ pub(crate) fn strip_bom<'a>(line: &'a [u8], first: &mut bool) -> &'a [u8] {
     if std::mem::replace(first, false) { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line }
 }
 
-/// Parses one JSON text. Invalid UTF-8 becomes U+FFFD: a server that splits characters must not lose the whole turn.
+/// Parses one JSON text. Invalid UTF-8 becomes U+FFFD, so that a server that splits characters does
+/// not cost the whole turn.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, Error> {
     let parsed = match std::str::from_utf8(text) {
         Ok(text) => serde_json::from_str(text),
@@ -79,7 +83,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, Error> {
         let quoted = String::from_utf8_lossy(&text[..text.len().min(QUOTED)]).into_owned();
         if text.starts_with(b"<") {
             return Error::Protocol(format!(
-                "the server sent a web page in place of an answer (check the address, its path too): {quoted:?}"
+                "the server sent a web page instead of an answer; check the address and its path: {quoted:?}"
             ));
         }
         Error::Protocol(format!("the server sent something that is not JSON ({why}): {quoted:?}"))
@@ -103,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_split_over_reads_arrive_whole_in_every_chunking() {
+    fn characters_split_across_reads_are_whole_in_every_chunking() {
         let text = "\u{feff}{\"a\":\"é漢🦀\"}\r\n\n  \n{\"b\":1}\n[2]".as_bytes();
         let expected = decode(text, text.len());
         assert_eq!(expected.len(), 3);
@@ -114,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_json_is_reported_and_does_not_hide_the_next() {
+    fn a_line_that_is_not_json_is_an_error_and_the_next_line_is_read() {
         let out = decode(b"<html>\n{\"a\":1}\n{\"a\":", 3);
         assert!(matches!(&out[0], Err(Error::Protocol(why)) if why.contains("<html>")));
         assert!(out[1].is_ok());
@@ -127,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_over_the_limit_says_so() {
+    fn a_line_over_the_limit_is_an_error() {
         let mut decoder = Ndjson::with_limit(8);
         decoder.push(b"{\"a\":123456}");
         let error = decoder.next_value().unwrap().unwrap_err();

@@ -1,33 +1,28 @@
-//! Server-sent events: the framing of OpenAI-compatible streams (wire reference 2.5).
+//! Server-sent events: the framing of OpenAI-compatible streams
+//! (docs/model-apis.md#openai-streams).
 //!
-//! Follows the event stream format of the HTML standard, with one deliberate difference: an event that the end of the stream leaves
-//! without its blank line is delivered, because servers exist that close right after `data: [DONE]`.
+//! Follows the event stream format of the HTML standard, with one deliberate difference: the last
+//! event counts even without its blank line, because some servers close the connection right after
+//! `data: [DONE]`.
 
+use super::lines::{Lines, MAX_LINE};
+use super::ndjson::strip_bom;
 use crate::Error;
-use crate::lines::{Lines, MAX_LINE};
-use crate::ndjson::strip_bom;
 
 /// One event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Event {
-    /// The event's type: empty unless the server named one, `error` also for servers that write `error:` in place of `data:`.
+    /// The event's type: empty unless the server names one; `error` also where the server writes
+    /// `error:` instead of `data:`.
     pub name: String,
     /// The data lines, joined with LF.
     pub data: String,
 }
 
-impl Event {
-    /// Whether this is the end marker `[DONE]`.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.data.trim() == "[DONE]"
-    }
-}
-
 /// An incremental decoder: bytes in, events out. Comments, `id` and `retry` are dropped.
 ///
 /// ```
-/// let mut decoder = models::sse::Sse::default();
+/// let mut decoder = models::frames::Sse::default();
 /// decoder.push(b": keep-alive\n\ndata: {\"a\":1}\n\nda");
 /// assert_eq!(decoder.next_event().unwrap().unwrap().data, "{\"a\":1}");
 /// assert!(decoder.next_event().is_none());
@@ -64,18 +59,18 @@ impl Sse {
         }
     }
 
-    /// Adds bytes as they came.
+    /// Adds bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.lines.push(bytes);
     }
 
-    /// Says that no more bytes come; an unfinished last event is still delivered.
+    /// Marks the end of the input; an unfinished last event still counts.
     pub fn finish(&mut self) {
         self.lines.finish();
         self.finished = true;
     }
 
-    /// The next event, or `None` until more bytes are fed.
+    /// Returns the next event, or `None` until more bytes arrive.
     ///
     /// # Errors
     /// [`Error::Protocol`] for a line or an event that is too long; nothing follows.
@@ -160,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn all_line_endings_comments_and_fields_are_understood_in_every_chunking() {
+    fn line_endings_comments_and_fields_are_read_in_every_chunking() {
         let text = "\u{feff}: hello\ndata: {\"a\":\"é🦀\"}\n\nid: 7\nretry: 3\ndata:no space\r\n\r\n\
                     data\rdata: two\r\r: keep-alive\n\n\nevent: ping\n\ndata:  [DONE]\n\n";
         assert_eq!(data(text.as_bytes()), ["{\"a\":\"é🦀\"}", "no space", "\ntwo", " [DONE]"]);
@@ -169,13 +164,12 @@ mod tests {
     #[test]
     fn the_last_event_needs_no_blank_line_and_no_newline() {
         assert_eq!(data(b"data: 1\n\ndata: [DONE]"), ["1", "[DONE]"]);
-        assert!(decode(b"data: [DONE]", 4)[0].as_ref().unwrap().is_done());
         assert_eq!(data(b"data: 1\ndata"), ["1\n"]);
         assert!(data(b": only a comment").is_empty());
     }
 
     #[test]
-    fn errors_are_named_whichever_way_the_server_writes_them() {
+    fn both_ways_to_write_an_error_event_are_read() {
         for text in [&b"event: error\ndata: {}\n\n"[..], b"error: {}\n\n"] {
             let event = Event { name: String::from("error"), data: String::from("{}") };
             assert_eq!(decode(text, 5), [Ok(event)]);
@@ -183,12 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn invalid_utf8_is_replaced_and_decoding_goes_on() {
+    fn invalid_utf8_is_replaced_and_decoding_continues() {
         assert_eq!(data(b"data: a\xffb\n\ndata: c\n\n"), ["a\u{fffd}b", "c"]);
     }
 
     #[test]
-    fn many_short_data_lines_cannot_grow_an_event_over_the_limit() {
+    fn many_short_data_lines_cannot_grow_an_event_beyond_the_limit() {
         let mut decoder = Sse::with_limit(64);
         decoder.push("data: 0123456789\n".repeat(20).as_bytes());
         let error = decoder.next_event().unwrap().unwrap_err();

@@ -1,11 +1,13 @@
 //! Bytes in, lines out: the splitter under the NDJSON and SSE decoders.
 //!
-//! Lines end with LF, CRLF or a lone CR. Bytes may be fed in pieces of any size; what comes out depends only on their concatenation. Each byte
-//! is looked at once, so a line of many megabytes that arrives in tiny pieces costs no more than one that arrives whole. Only
-//! whole lines are handed out, so that decoding never sees half a character.
+//! Lines end with LF, CRLF or a lone CR. Bytes may arrive in chunks of any size; the output depends
+//! only on their concatenation. Each byte is scanned once, so a line of many megabytes in tiny
+//! chunks costs no more than one that arrives whole. Only whole lines come out, so decoding never
+//! sees half a character.
 
-/// The longest line accepted by default, in bytes. Ollama itself allows 8 MiB; twice that leaves room (wire reference 1.7).
-pub const MAX_LINE: usize = 16 * 1024 * 1024;
+/// The longest line accepted by default, in bytes: twice what Ollama allows
+/// (docs/model-apis.md#ollama-streaming).
+pub(crate) const MAX_LINE: usize = 16 * 1024 * 1024;
 
 /// A line exceeded the splitter's limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +20,7 @@ pub struct LineTooLong {
 /// An incremental line splitter.
 ///
 /// ```
-/// let mut lines = models::lines::Lines::default();
+/// let mut lines = models::frames::Lines::default();
 /// lines.push(b"one\r");
 /// lines.push(b"\ntwo");
 /// assert_eq!(lines.next_line(), Some(Ok(&b"one"[..])));
@@ -29,11 +31,11 @@ pub struct LineTooLong {
 #[derive(Debug)]
 pub struct Lines {
     buffer: Vec<u8>,
-    /// Where the line under construction starts.
+    /// Where the current line starts.
     start: usize,
-    /// How far it has been searched for an end; at least `start`.
+    /// How far the current line has been scanned for its end; at least `start`.
     scanned: usize,
-    /// The last line ended with CR: an LF that follows belongs to it.
+    /// Whether the last line ended with CR; an LF that follows belongs to it.
     after_cr: bool,
     finished: bool,
     failed: bool,
@@ -66,7 +68,7 @@ impl Lines {
         if self.failed || self.finished {
             return;
         }
-        // Moving the rest down only when it is the smaller half keeps the copying linear in what was fed.
+        // Moving the rest only when it is the smaller half keeps copying linear in the input.
         if self.start > self.buffer.len() / 2 {
             self.buffer.drain(..self.start);
             self.scanned -= self.start;
@@ -75,12 +77,13 @@ impl Lines {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Says that no more bytes come: an unfinished last line counts as a line.
+    /// Marks the end of the input; an unfinished last line counts as a line.
     pub fn finish(&mut self) {
         self.finished = true;
     }
 
-    /// The next whole line without its end, or `None` until more bytes are fed. After an error nothing comes any more.
+    /// Returns the next whole line without its line ending, or `None` until more bytes arrive.
+    /// After an error, nothing follows.
     pub fn next_line(&mut self) -> Option<Result<&[u8], LineTooLong>> {
         if self.failed {
             return None;
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_of_every_line_ending_gives_the_same_lines() {
+    fn every_split_of_every_line_ending_gives_the_same_lines() {
         let text = b"a\nb\r\nc\rd\r\r\n\n\xc3\xa9\r\n\nlast";
         let expected: Vec<Vec<u8>> =
             [&b"a"[..], b"b", b"c", b"d", b"", b"", b"\xc3\xa9", b"", b"last"].map(<[u8]>::to_vec).to_vec();
@@ -147,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_over_the_limit_is_an_error_however_it_arrives_and_ends_everything() {
+    fn a_line_over_the_limit_is_an_error_in_any_chunking_and_ends_the_input() {
         let text = b"ok\n12345\nnever";
         let expected = vec![Ok(b"ok".to_vec()), Err(LineTooLong { limit: 4 })];
         assert_eq!(split(&[text], 4), expected);
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_left_unread_do_not_get_lost() {
+    fn unread_lines_are_kept() {
         let mut lines = Lines::default();
         for number in 0..1000 {
             lines.push(format!("{number}\n").as_bytes());

@@ -1,0 +1,61 @@
+//! Errors of sessions, logs and locks on disk.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What can go wrong with a session on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file operation failed.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// The operation, as in "cannot open".
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// No session has that id.
+    #[error("there is no session {0:?}; `agent sessions list` lists all sessions")]
+    NotFound(String),
+    /// Several sessions match a prefix.
+    #[error("{prefix:?} matches {} sessions ({}); give more of the id", ids.len(), ids.join(", "))]
+    Ambiguous {
+        /// The prefix.
+        prefix: String,
+        /// Those that match, at most a few.
+        ids: Vec<String>,
+    },
+    /// Another process writes the session.
+    #[error("session {id} is in use by {holder}; wait for it to end, or stop it")]
+    Locked {
+        /// The session.
+        id: String,
+        /// Who holds it.
+        holder: String,
+    },
+    /// Another session works on the tree.
+    #[error("{} is in use by {holder}; wait for it to end, or work in another git worktree", root.display())]
+    TreeLocked {
+        /// The root of the tree.
+        root: PathBuf,
+        /// Who works on it.
+        holder: String,
+    },
+    /// A line before the last one is not a record.
+    #[error("cannot read {}: line {line} is not a valid record: {why}; move the file away to start over", path.display())]
+    Corrupt {
+        /// The log.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { what, path, source }
+}

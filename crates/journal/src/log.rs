@@ -1,0 +1,114 @@
+//! Append-only files of JSON records, one a line, that survive a kill at any point.
+//!
+//! Each record goes out in one write. An interrupted write leaves a torn last line, which the next
+//! reader ignores and the next writer truncates. Damage anywhere else is an error.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, io_error};
+
+/// A record that states the version of its format.
+pub trait Versioned {
+    /// The version that this program reads and writes.
+    const VERSION: u32;
+
+    /// The version of this record.
+    fn version(&self) -> u32;
+}
+
+/// A log that this process appends to. The caller holds a [`LockFile`](crate::LockFile), so that
+/// nobody else does.
+#[derive(Debug)]
+pub struct Log<T> {
+    path: PathBuf,
+    file: File,
+    records: PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
+    /// Opens or creates a log, truncates a torn last line, and returns the records before it.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, read or truncated, or is damaged before its last line.
+    pub fn open(path: PathBuf) -> Result<(Self, Vec<T>), Error> {
+        let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let mut file = open.map_err(io_error("cannot open", &path))?;
+        let (records, whole) = parse(&path, &file)?;
+        file.set_len(whole)
+            .and_then(|()| file.seek(SeekFrom::Start(whole)))
+            .map_err(io_error("cannot repair", &path))?;
+        Ok((Self { path, file, records: PhantomData }, records))
+    }
+
+    /// Reads a log, also while another process appends to it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is damaged before its last line.
+    pub fn read(path: &Path) -> Result<Vec<T>, Error> {
+        let file = File::open(path).map_err(io_error("cannot open", path))?;
+        Ok(parse(path, &file)?.0)
+    }
+
+    /// Encodes a record as [`append`](Self::append) takes it, without the newline.
+    ///
+    /// # Errors
+    /// When the record cannot be encoded.
+    pub fn encode(&self, record: &T) -> Result<String, Error> {
+        let failed = |e: serde_json::Error| io_error("cannot encode a record for", &self.path)(e.into());
+        serde_json::to_string(record).map_err(failed)
+    }
+
+    /// Appends an encoded record in one write; with `sync`, it is on disk when this returns. After
+    /// an error the log holds whole records only, and not this one.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn append(&mut self, mut line: String, sync: bool) -> Result<(), Error> {
+        line.push('\n');
+        let mut append = || -> io::Result<()> {
+            let before = self.file.stream_position()?;
+            let written = self.file.write_all(line.as_bytes());
+            let written = written.and_then(|()| if sync { self.file.sync_data() } else { Ok(()) });
+            if written.is_err() {
+                // A full disk may have taken half of the line.
+                let _ = self.file.set_len(before);
+                let _ = self.file.seek(SeekFrom::Start(before));
+            }
+            written
+        };
+        append().map_err(io_error("cannot write", &self.path))
+    }
+}
+
+/// The records of a log, and how many bytes of it are whole lines.
+fn parse<T: DeserializeOwned + Versioned>(path: &Path, file: &File) -> Result<(Vec<T>, u64), Error> {
+    let mut reader = BufReader::new(file);
+    let (mut records, mut whole, mut line) = (Vec::<T>::new(), 0, Vec::new());
+    loop {
+        line.clear();
+        let n = reader.read_until(b'\n', &mut line).map_err(io_error("cannot read", path))?;
+        if n == 0 || line.last() != Some(&b'\n') {
+            return Ok((records, whole)); // the end, or a torn line
+        }
+        let corrupt = |why| Error::Corrupt { path: path.into(), line: records.len() + 1, why };
+        match serde_json::from_slice::<T>(&line) {
+            Ok(record) if record.version() == T::VERSION => records.push(record),
+            Ok(record) => {
+                let why =
+                    format!("it has version {}, and this program reads {}", record.version(), T::VERSION);
+                return Err(corrupt(why));
+            }
+            // A power loss may leave a last block of zeroes, which a later newline ends: torn as
+            // well.
+            Err(_) if reader.fill_buf().is_ok_and(<[u8]>::is_empty) => return Ok((records, whole)),
+            Err(e) => return Err(corrupt(e.to_string())),
+        }
+        whole += n as u64;
+    }
+}
