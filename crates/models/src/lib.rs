@@ -12,7 +12,7 @@
 //! # async fn main() -> Result<(), models::Error> {
 //! let model = Replay::from_jsonl(r#"{"content": "Hello."}"#, "recording")?;
 //! let question = Message { role: Role::User, content: "Say hello.".into(), thinking: None };
-//! let request = Request { messages: vec![question], max_tokens: 100, ..Request::default() };
+//! let request = Request { messages: vec![question.into()], max_tokens: 100, ..Request::default() };
 //! let answer = collect(model.stream(&request).await?).await?;
 //! assert_eq!(answer.text, "Hello.");
 //! # Ok(())
@@ -54,6 +54,7 @@ pub use memory::Memory;
 pub use think::Think;
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
@@ -78,17 +79,18 @@ pub struct Message {
     pub role: Role,
     /// What was said. Never empty for user and system.
     pub content: String,
-    /// Reasoning that came beside an assistant message; sent back where a server demands it (DeepSeek, wire reference 2.3).
+    /// Reasoning that came with an assistant message, for models that need it back ([`Identity::repeats_thinking`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<String>,
 }
 
-/// What may differ from one request of a session to the next without a reload or a lost prefix. Where the last message is the
-/// assistant's and [`Identity::branches`], the answer goes on from its last byte (some servers repeat the message first).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// What may differ between the requests of a session without a reload or a lost prefix. When the last message is the assistant's and
+/// [`Identity::branches`] is set, the answer continues from its last byte (some servers repeat the message first).
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
-    /// The conversation; each request repeats the previous one's messages and adds to their end.
-    pub messages: Vec<Message>,
+    /// The conversation: the messages of the previous request, and new ones at the end. Messages are shared, so cloning a request
+    /// copies no text.
+    pub messages: Vec<Arc<Message>>,
     /// Sampling temperature; `None` leaves the server's default.
     pub temperature: Option<f32>,
     /// Sampling seed; `None` leaves it to the server.
@@ -174,7 +176,8 @@ pub struct Usage {
 }
 
 /// What is known of an opened model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Identity {
     /// `ollama`, `deepseek`, `openai`, `llama-server`, `vllm`, `lm-studio`, `replay`.
     pub server: String,
@@ -190,8 +193,12 @@ pub struct Identity {
     pub window: Option<u64>,
     /// Whether the server runs on this machine or network, so that each token costs time and not money.
     pub local: bool,
+    /// Whether the model does better when it is asked for a whole file than when it has to call tools.
+    pub prefers_whole_files: bool,
     /// Whether thinking is on for this session.
     pub thinking: bool,
+    /// Whether each request has to repeat the reasoning of earlier answers. DeepSeek's API requires it.
+    pub repeats_thinking: bool,
     /// Whether `Request::format` is honoured.
     pub constrains: bool,
     /// Whether `Request::alternatives` is honoured and an answer can be continued from a place in its middle.

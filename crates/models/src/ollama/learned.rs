@@ -1,5 +1,7 @@
 //! What an Ollama server's refusals teach about a model, kept for the rest of the session.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::server::LoadedModel;
@@ -62,7 +64,7 @@ impl Learned {
     }
 
     /// Gives up what the server says it cannot do, for the rest of the session (wire reference 5). Returns whether anything changed.
-    pub(super) fn adapt(&mut self, failure: &Failure, constrained: bool, messages: &[Message]) -> bool {
+    pub(super) fn adapt(&mut self, failure: &Failure, constrained: bool, messages: &[Arc<Message>]) -> bool {
         if self.think.is_some()
             && failure.names(&["support thinking", "think value", "invalid think", ".think", "\"think\""])
         {

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::http::Secret;
 use crate::roles::Roles;
 use crate::shared::{Said, Shared};
-use crate::size::parameters_in;
+use crate::size::{parameters_in, prefers_whole_files};
 use crate::{Access, Answer, DeltaStream, Error, Identity, Model, Request, Think, answer, collect};
 
 /// The window asked for unless the user or the model's own parameters say otherwise, in tokens: room for real files, and a KV cache that fits
@@ -171,15 +171,18 @@ impl Ollama {
         }
         let think = think_field(&options, can_think);
         let thinking = think.as_ref().is_some_and(|think| *think != Value::Bool(false));
+        let parameters_b = show.and_then(|show| show.parameters_b).or_else(|| parameters_in(&options.model));
         let identity = Identity {
             server: String::from("ollama"),
             server_version: version.clone(),
             model: options.model.clone(),
             family: show.and_then(|show| show.family.clone()),
-            parameters_b: show.and_then(|show| show.parameters_b).or_else(|| parameters_in(&options.model)),
+            parameters_b,
+            prefers_whole_files: prefers_whole_files(parameters_b),
             window: num_ctx.or(trained),
             local: !cloud && crate::host::is_local(&options.base),
             thinking,
+            repeats_thinking: false,
             // With thinking on the schema is not enforced when the model skips its thoughts (wire reference 1.13).
             constrains: !cloud && !thinking,
             // Servers before 0.12.11 ignore the wish for alternatives: then no doubt is reported.
@@ -316,7 +319,12 @@ impl Ollama {
         self.send("/api/chat", request, |learned| {
             encode(&Chat {
                 frozen: self.frozen(learned, stream),
-                messages: learned.roles.shape(&request.messages).iter().map(WireMessage::from).collect(),
+                messages: learned
+                    .roles
+                    .shape(&request.messages)
+                    .iter()
+                    .map(|m| WireMessage::from(&**m))
+                    .collect(),
                 options: self.request_options(learned, request),
                 format: self.format(learned, request),
                 logprobs: (request.alternatives > 0).then_some(true),

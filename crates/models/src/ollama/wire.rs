@@ -4,6 +4,7 @@
 //! before it up to its new messages.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -96,7 +97,7 @@ pub(super) struct Generate<'a> {
 pub(super) const STOPS: [&str; 2] = ["### Instruction:", "<|EOT|>"];
 
 /// A conversation as one raw prompt.
-pub(super) fn transcript(messages: &[Message]) -> String {
+pub(super) fn transcript(messages: &[Arc<Message>]) -> String {
     let mut prompt = String::new();
     for message in messages {
         match message.role {
