@@ -18,6 +18,7 @@
 
 mod ending;
 mod event;
+mod fork;
 mod store;
 mod trace;
 
@@ -26,5 +27,6 @@ pub use event::{
     Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, Mode, ModelInfo, Record, Role, Totals, TreeWay,
     VERSION, schema,
 };
+pub use fork::origin;
 pub use store::{Error, Filter, Journal, Observer, SessionLock, Store, Summary, TreeLock};
 pub use trace::{Step, Trace, uninterrupted};

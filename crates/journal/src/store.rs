@@ -65,7 +65,7 @@ pub enum Error {
     },
 }
 
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io { what, path, source }
 }
@@ -268,7 +268,7 @@ impl Store {
     }
 }
 
-const JOURNAL: &str = "journal.jsonl";
+pub(crate) const JOURNAL: &str = "journal.jsonl";
 
 /// A view that is shown each record right after it was written.
 pub type Observer = Box<dyn FnMut(&Record) + Send>;
