@@ -1,5 +1,6 @@
-//! An answer cut off at any of its bytes: over HTTP, through the real client, into the planner. It has to end as the whole answer does, with the
-//! same calls done, each once, and none that was not complete.
+//! An answer cut off at any of its bytes: over HTTP, through the real client, into the planner. It
+//! has to end as the whole answer does, with the same calls done, each once, and none that was not
+//! complete.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -66,7 +67,7 @@ async fn open(name: &str) -> (Server, Box<dyn Model>) {
 
 async fn hear(server: &Server, model: &dyn Model, reply: Reply) -> Heard {
     server.enqueue(reply);
-    let messages = vec![Message { role: Role::User, content: "Mend it.".into(), thinking: None }];
+    let messages = vec![Message { role: Role::User, content: "Fix it.".into(), thinking: None }.into()];
     match model.stream(&Request { messages, max_tokens: 500, ..Request::default() }).await {
         Ok(deltas) => deltas.collect().await,
         Err(error) => vec![Err(error)],
@@ -81,7 +82,8 @@ fn told(heard: &Heard) -> String {
     })
 }
 
-/// Says what was heard of the cut stream, the whole of it when it is asked the same again, and then what is still to be done.
+/// Says what was heard of the cut stream, the whole of it when it is asked the same again, and then
+/// what is still to be done.
 struct CutOnce {
     cut: Heard,
     whole: Heard,
@@ -144,7 +146,8 @@ fn is_end(heard: &Heard) -> bool {
     matches!(heard.last(), Some(Ok(Delta::End(_))))
 }
 
-/// Cuts one body at each of its bytes, in two ways: the connection breaks, or it ends in order too early.
+/// Cuts one body at each of its bytes, in two ways: the connection breaks, or it ends in order too
+/// early.
 fn cut_everywhere(name: &str) {
     let body =
         std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/model_answers").join(name))

@@ -4,8 +4,10 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use journal::{Budget, CutReason, Ending, Event, Record};
-use models::{Delta, Error};
+use models::{Delta, Error, Usage};
 use planner::{Approach, Cut, Instructions, Limits, Settings};
 use support::{Reply, says, text, world};
 
@@ -418,6 +420,66 @@ async fn a_server_that_stays_down_ends_the_run_as_unavailable() {
     assert_eq!((ran.report.ending, ran.requests.len()), (Ending::Unavailable, 6));
 }
 
+/// An answer that breaks off in the middle of a call, from a server that reports counts or from one
+/// that does not.
+fn breaks(usage: Option<Usage>) -> Reply {
+    let counts = usage.map(Delta::Usage).into_iter();
+    Reply::Breaks(text("{\"tool\": \"apply_pa").into_iter().chain(counts).collect())
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_and_cost_of_answers_whose_stream_broke_count_against_the_limits() {
+    let told = Usage { prompt_tokens: Some(1_000), generated_tokens: Some(50), ..Usage::default() };
+    for (limits, budget) in [
+        (Limits { tokens: Some(2_000), ..Limits::default() }, Budget::Tokens),
+        (Limits { cost: Some(0.0015), ..Limits::default() }, Budget::Cost),
+    ] {
+        let mut world = world();
+        world.identity.price = Some((1.0, 1.0, 1.0));
+        world.settings.limits = limits;
+        let ran = world.run("t", (0..6).map(|_| breaks(Some(told))).collect()).await;
+        assert_eq!((ran.report.ending, ran.requests.len()), (Ending::Budget { budget }, 2));
+        let totals = ran.report.totals;
+        assert_eq!((totals.turns, totals.prompt_tokens, totals.generated_tokens), (0, 2_000, 100));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn counts_of_a_broken_answer_that_the_server_did_not_report_are_estimated_and_the_record_says_so() {
+    let ran = world().run("t", vec![breaks(None), says(FIX), says(FINISH)]).await;
+    let lost = |e: &Event| match e {
+        Event::AnswerLost { counts, estimated, .. } => Some((counts.prompt_tokens, *estimated)),
+        _ => None,
+    };
+    let estimate = ran.events().find_map(|e| match e {
+        Event::Request { estimated_tokens, .. } => Some(*estimated_tokens),
+        _ => None,
+    });
+    assert_eq!(ran.events().filter_map(lost).collect::<Vec<_>>(), [(estimate, true)]);
+    assert!(ran.report.totals.prompt_tokens > 3 * estimate.unwrap());
+    assert_eq!(planner::totals(&ran.records).prompt_tokens, ran.report.totals.prompt_tokens);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_runs_of_one_process_do_not_retry_in_step() {
+    let waits = async || {
+        let down = || Reply::Fails(Error::Transport("connection refused".into()));
+        let ran = world().run("t", (0..6).map(|_| down()).collect()).await;
+        let wait = |e: &Event| if let Event::Retry { wait_ms, .. } = e { Some(*wait_ms) } else { None };
+        ran.events().filter_map(wait).collect::<Vec<_>>()
+    };
+    let (one, other) = (waits().await, waits().await);
+    assert_eq!((one.len(), other.len()), (5, 5));
+    assert_ne!(one, other);
+}
+
+#[tokio::test]
+async fn requests_share_their_messages() {
+    let ran = world().run("t", vec![says(FIX), says(FINISH)]).await;
+    let (first, second) = (&ran.requests[0].messages, &ran.requests[1].messages);
+    assert!(first.iter().zip(second).all(|(one, other)| Arc::ptr_eq(one, other)));
+}
+
 #[tokio::test]
 async fn a_refused_request_is_not_sent_again() {
     let ran = world().run("t", vec![Reply::Fails(Error::Refused("the key is wrong".into()))]).await;
@@ -564,7 +626,7 @@ async fn the_first_event_of_an_effect_comes_before_it() {
 /// What a run did: its requests, its files, its ending.
 fn outcome(
     ran: &support::Ran,
-) -> (Vec<Vec<models::Message>>, std::collections::BTreeMap<String, String>, Ending) {
+) -> (Vec<Vec<Arc<models::Message>>>, std::collections::BTreeMap<String, String>, Ending) {
     (ran.requests.iter().map(|r| r.messages.clone()).collect(), ran.files.clone(), ran.report.ending.clone())
 }
 
