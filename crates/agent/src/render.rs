@@ -89,12 +89,14 @@ impl<W: Write> View<W> {
             | Event::Begun { .. }
             | Event::CommandChanged { .. }
             | Event::Overflow { .. }
+            | Event::AnswerLost { .. }
             | Event::Window { .. } => Ok(()),
             Event::Resumed { changed, .. } if changed.is_empty() => {
-                self.note(Detail::Plain, Style::Dim, "↻", "taken up again")
+                self.note(Detail::Plain, Style::Dim, "↻", "resumed")
             }
+            Event::UserMessage { text } => self.note(Detail::Plain, Style::Bold, "›", text),
             Event::Resumed { changed, .. } => {
-                let what = format!("taken up again; changed meanwhile by others: {}", changed.join(", "));
+                let what = format!("resumed; changed by others since: {}", changed.join(", "));
                 self.note(Detail::Plain, Style::Warn, "↻", &what)
             }
             Event::Request { estimated_tokens, .. } => {
@@ -411,6 +413,7 @@ mod tests {
                 root: "/r".into(),
                 mode: Mode::DryRun,
                 settings: Vec::new(),
+                forked_from: None,
             },
             Event::Model(journal::ModelInfo {
                 server: "ollama".into(),

@@ -94,6 +94,7 @@ impl Runner for Worker<'_> {
         };
         let order = Order {
             task: task.text.clone(),
+            message: None,
             settings,
             root: worktree.to_owned(),
             directory: worktree.to_owned(),
