@@ -299,6 +299,15 @@ fn a_message_is_not_lost_when_the_server_is_down() {
 }
 
 #[test]
+fn a_killed_session_is_not_forked() {
+    let (world, server) = (World::with_a_bug(), server(answers()));
+    assert!(killed(&world, &server, 20));
+    let output = command(&world, &server, &["resume", "last", "--fork"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("cannot fork a session that was killed"), "{}", text(&output));
+}
+
+#[test]
 fn a_fork_leaves_the_old_session_untouched() {
     let (world, server) = (World::with_a_bug(), server(continued_answers()));
     command(&world, &server, &RUN).output().unwrap();

@@ -1,5 +1,6 @@
-//! One task from beginning to end: settings become a model, a work tree, a sandbox and tools, and the planner is let loose on them.
-//! `agent run` and `agent batch` both come through here; nothing else wires parts together.
+//! One task from beginning to end: settings become a model, a work tree, a sandbox and tools, and
+//! the planner is let loose on them. `agent run` and `agent batch` both come through here; nothing
+//! else wires parts together.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -121,7 +122,8 @@ pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done>
     Box::pin(work(order, secrets, journal, &[])).await
 }
 
-/// Resumes a session: one that was cut off, or one that has ended and that the user has a message for.
+/// Resumes a session: one that was cut off, or one that has ended and that the user has a message
+/// for.
 ///
 /// # Errors
 /// As [`run`].
@@ -139,7 +141,8 @@ pub(crate) async fn resume(mut order: Order, journal: &mut Journal, past: &[Reco
     Box::pin(work(order, secrets, journal, past)).await
 }
 
-/// From now on no secret is written down, and none is in the task or the message. Placeholders are made of the id.
+/// From now on no secret is written down, and none is in the task or the message. Placeholders are
+/// made of the id.
 fn masked(order: &mut Order, journal: &mut Journal, id: &str) -> Secrets {
     let secrets = masking::secrets(&order.settings, &order.variables, id);
     journal.filter(masking::filter(&secrets));
@@ -244,7 +247,8 @@ async fn copy(root: &Path, target: PathBuf, own: &Own) -> Result<Copy> {
     Ok(copy)
 }
 
-/// Says what a dry run will cost before it costs it, and what holds commands, and gets everything ready.
+/// Says what a dry run will cost before it costs it, and what holds commands, and gets everything
+/// ready.
 async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Journal) -> Result<Prepared> {
     if let Some(dry) = &order.dry {
         let event = dry.event(&order.root, folder, &order.own).await?;
@@ -283,7 +287,8 @@ async fn prepare(
                 Some(DryTree::Overlay(overlay)) => Some(Kept::Overlay { _overlay: overlay }),
                 _ => None,
             };
-            // The sandbox is tried out by other processes: first of all, so that the rest is done meanwhile.
+            // The sandbox is tried out by other processes: first of all, so that the rest is done
+            // meanwhile.
             let sandbox = confined(&order.root)?;
             let making = async { tools(&order.root, &sandbox) };
             let (report, chosen, toolbox) = tokio::join!(try_out(&sandbox), open(), making);
@@ -359,7 +364,8 @@ pub(crate) fn launcher() -> Vec<OsString> {
     vec!["/proc/self/exe".into(), LAUNCHER.into()]
 }
 
-/// Makes the sandbox for a work tree. What it keeps goes to `folder`, where one belongs to it alone.
+/// Makes the sandbox for a work tree. What it keeps goes to `folder`, where one belongs to it
+/// alone.
 ///
 /// # Errors
 /// When the settings do not fit together, or name what is not there.

@@ -61,7 +61,7 @@ pub async fn replay(
     driver.drive(started).await
 }
 
-/// Why the run stops here.
+/// Why the work stops.
 pub(crate) enum Stop {
     Ended(Ending, String),
     Journal(Error),
@@ -95,9 +95,10 @@ pub(crate) struct Driver<'a> {
     pub(crate) retries: Policy,
     inbox: Box<dyn Inbox>,
     /// What the user said to a resumed session and the conversation does not have yet.
-    pub(crate) waiting: VecDeque<String>,
+    waiting: VecDeque<String>,
     /// When the limits began to count, in milliseconds of work.
     limits_from_ms: u64,
+    /// The limit of time.
     seconds: Option<u64>,
     /// Records the tree in the background. Awaited before the first effect.
     pub(crate) remembering: Option<JoinHandle<Result<(), String>>>,
@@ -190,6 +191,7 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// Works until the run ends, and reports how it ended.
     async fn drive(mut self, started: Result<(Machine, Step), Stop>) -> Result<Report, Error> {
         let ended = match started {
             Ok((machine, step)) => self.work(machine, step).await,

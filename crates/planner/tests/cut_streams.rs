@@ -27,7 +27,7 @@ use tokio::runtime::{Builder, Runtime};
 /// What a client gives out: the end of an answer, or the error in its place, comes last.
 type Heard = Vec<Result<Delta, Error>>;
 
-/// The bodies in `fixtures/model_answers` whose calls mend `calc.py`.
+/// The bodies in `fixtures/model_answers` whose calls fix `calc.py`.
 const STREAMS: [&str; 11] = [
     "deepseek.call.sse",
     "generic.one-object-call.sse",
@@ -100,13 +100,13 @@ impl Model for CutOnce {
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
         let mut requests = self.requests.lock().unwrap();
         requests.push(request.clone());
-        let mended = self.files.lock().unwrap()["calc.py"] == FIXED;
+        let fixed = self.files.lock().unwrap()["calc.py"] == FIXED;
         let items = if requests.len() == 1 {
             self.cut.clone()
         } else if requests[0] == *request {
             self.whole.clone()
         } else {
-            let call = if mended { json!({"tool": "finish", "arguments": {}}) } else { mending() };
+            let call = if fixed { json!({"tool": "finish", "arguments": {}}) } else { fixing_call() };
             let end = End { reason: EndReason::Stop, usage: Usage::default() };
             vec![Ok(Delta::Text(call.to_string())), Ok(Delta::End(end))]
         };
@@ -114,7 +114,7 @@ impl Model for CutOnce {
     }
 }
 
-fn mending() -> Value {
+fn fixing_call() -> Value {
     json!({"tool": "apply_patch", "arguments": {"path": "calc.py", "content": FIXED}})
 }
 
@@ -123,7 +123,7 @@ fn run(runtime: &Runtime, cut: &Heard, whole: &Heard, reading: Cut) -> Ran {
     world.settings.cut = reading;
     let (files, requests) = (Arc::clone(&world.files), Arc::default());
     let model = CutOnce { cut: cut.clone(), whole: whole.clone(), files, requests: Arc::clone(&requests) };
-    runtime.block_on(world.run_with("Mend the sum.", Box::new(model), requests))
+    runtime.block_on(world.run_with("Fix the sum.", Box::new(model), requests))
 }
 
 /// The calls that were done, in order.

@@ -139,7 +139,8 @@ fn identity(records: &[Record], plan: &Value) -> Identity {
     (identity.family, identity.parameters_b) = (m.family.clone(), m.parameters_b);
     identity.price = m.price;
     identity.branches = plan["branches"] == true;
-    identity.repeats_thinking = plan["repeats_thinking"] == true;
+    // Sessions of earlier versions have the old name.
+    identity.repeats_thinking = plan["repeats_thinking"] == true || plan["send_thinking"] == true;
     identity
 }
 
