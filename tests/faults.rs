@@ -1,5 +1,5 @@
 //! Faults of the model server as a user meets them: exit code, what is said, what stands in the journal, and what the server was sent. The table in
-//! `docs/model-server-faults.md` is made of these and of `crates/models/tests/faults.rs`.
+//! `docs/servers.md` is made of these and of `crates/models/tests/faults.rs`.
 
 use crate::support::{World, call, snapshot};
 use fake_model::{Certificate, Config, Personality, Reply, Server, TlsServer};

@@ -212,7 +212,7 @@ fn what_others_changed_meanwhile_is_said_and_not_overwritten() {
     world.write("add.sh", "# by hand\nadd() {\n    echo $(($1 * $2))\n}\n");
     let output = command(&world, &server, &["resume"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert!(text(&output).contains("changed meanwhile by others: add.sh"), "{}", text(&output));
+    assert!(text(&output).contains("changed by others since: add.sh"), "{}", text(&output));
     assert_eq!(world.read("add.sh"), "# by hand\nadd() {\n    echo $(($1 + $2))\n}\n");
 }
 
@@ -225,6 +225,106 @@ fn only_what_has_not_come_to_its_end_goes_on() {
     let output = command(&world, &server, &["resume"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("the session has ended: verified"), "{}", text(&output));
+}
+
+/// Answers of a run that is then continued with a message, and of the continued part.
+fn continued_answers() -> Vec<String> {
+    let edit = json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]});
+    vec![
+        call("apply_patch", edit),
+        call("finish", json!({})),
+        call("apply_patch", json!({"path": "README", "content": "It adds.\n"})),
+        call("finish", json!({"summary": "documented"})),
+    ]
+}
+
+const MESSAGE: &str = "also update the docs";
+
+#[test]
+fn a_finished_session_continues_with_a_message_in_the_same_conversation_and_replays() {
+    let (world, server) = (World::with_a_bug(), server(continued_answers()));
+    assert_eq!(command(&world, &server, &RUN).output().unwrap().status.code(), Some(0));
+    let first = server.chats();
+    let output = command(&world, &server, &["resume", "last", MESSAGE]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains(MESSAGE), "{}", text(&output));
+    assert_eq!(world.read("README"), "It adds.\n");
+    let chats = server.chats();
+    assert_eq!((first.len(), chats.len()), (2, 4));
+    let sent = |n: usize| String::from_utf8(chats[n].body.clone()).unwrap();
+    let (before, after) = (sent(1), sent(2));
+    let prefix = before.split("],\"options\"").next().unwrap();
+    assert!(prefix.len() > 1_000 && after.starts_with(prefix), "byte for byte:\n{before}\n{after}");
+    let said = asked(&server)[2].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
+    assert!(said.starts_with("The user says: also update the docs"), "{said}");
+    let replayed = world.observe(&["replay", "last"]);
+    assert!(replayed.starts_with("exit 0\n"), "{replayed}");
+    let ended = command(&world, &server, &["resume"]).output().unwrap();
+    assert!(text(&ended).contains("agent resume SESSION \"what to do next\""), "{}", text(&ended));
+}
+
+#[test]
+fn a_session_killed_after_a_message_goes_on_with_it() {
+    let (world, whole) = (World::with_a_bug(), server(continued_answers()));
+    command(&world, &whole, &RUN).output().unwrap();
+    let resume = ["resume", "last", MESSAGE, "--json"];
+    let output = command(&world, &whole, &resume).output().unwrap();
+    let lines = output.stdout.iter().filter(|b| **b == b'\n').count();
+    let (wanted, requests) = (tree(&world), asked(&whole));
+    for cut in (1..lines).step_by(7) {
+        let (world, server) = (World::with_a_bug(), server(continued_answers()));
+        command(&world, &server, &RUN).output().unwrap();
+        let mut child =
+            command(&world, &server, &resume).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        BufReader::new(child.stdout.take().unwrap()).lines().take(cut).count();
+        let _ = child.kill();
+        child.wait().unwrap();
+        command(&world, &server, &["resume"]).output().unwrap();
+        assert_eq!(world.journal().pop().unwrap()["ending"]["kind"], "verified", "after {cut}");
+        assert_eq!(tree(&world), wanted, "after {cut}");
+        assert_eq!(asked(&server), requests, "after {cut}");
+        assert!(world.observe(&["replay", "last"]).starts_with("exit 0\n"), "after {cut}");
+    }
+}
+
+#[test]
+fn a_message_is_not_lost_when_the_server_is_down() {
+    let (world, server) = (World::with_a_bug(), server(continued_answers()));
+    command(&world, &server, &RUN).output().unwrap();
+    let down = ["resume", "last", MESSAGE, "--base-url", "http://127.0.0.1:9"];
+    assert_eq!(command(&world, &server, &down).output().unwrap().status.code(), Some(5));
+    let output = command(&world, &server, &["resume"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!(world.read("README"), "It adds.\n");
+}
+
+#[test]
+fn a_killed_session_is_not_forked() {
+    let (world, server) = (World::with_a_bug(), server(answers()));
+    assert!(killed(&world, &server, 20));
+    let output = command(&world, &server, &["resume", "last", "--fork"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("cannot fork a session that was killed"), "{}", text(&output));
+}
+
+#[test]
+fn a_fork_leaves_the_old_session_untouched() {
+    let (world, server) = (World::with_a_bug(), server(continued_answers()));
+    command(&world, &server, &RUN).output().unwrap();
+    let sessions = || world.observe(&["sessions", "list", "--json"]);
+    let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+    let old = sessions().lines().filter(|l| l.starts_with('{')).map(id).next_back().unwrap();
+    let shown = world.observe(&["sessions", "show", &old, "--json"]);
+    let output = command(&world, &server, &["resume", &old, MESSAGE, "--fork"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!(world.observe(&["sessions", "show", &old, "--json"]), shown);
+    let ids: Vec<String> = sessions().lines().filter(|l| l.starts_with('{')).map(id).collect();
+    assert_eq!(ids.len(), 2, "{ids:?}");
+    let new = ids.into_iter().find(|id| *id != old).unwrap();
+    assert!(world.observe(&["replay", &new]).starts_with("exit 0\n"), "{}", world.observe(&["replay", &new]));
+    let undone = world.observe(&["undo", &new]);
+    assert!(undone.starts_with("exit 0\n"), "{undone}");
+    assert!(world.read("add.sh").contains("$1 - $2"), "the fork knows what the tree was");
 }
 
 #[test]

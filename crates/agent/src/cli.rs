@@ -120,6 +120,13 @@ pub(crate) struct Resume {
     #[arg(default_value = "last")]
     pub(crate) session: String,
 
+    /// Continue the session with a new message, even if it has ended. Limits count anew from the message
+    pub(crate) message: Option<String>,
+
+    /// Copy the session to a new id first, and leave the old one as it is
+    #[arg(long)]
+    pub(crate) fork: bool,
+
     /// Print the session's events on standard output as they happen, one JSON object a line
     #[arg(long)]
     pub(crate) json: bool,

@@ -302,13 +302,10 @@ impl Model for MaskedModel {
         let (Some(text), Some(thinking)) = (self.1.stream(), self.1.stream()) else {
             return self.0.stream(request).await.map_err(|e| masked_error(e, &self.1));
         };
-        let masked = |message: &Message| Message {
-            role: message.role,
-            content: known_masked(&self.1, &message.content).into_owned(),
-            thinking: message.thinking.as_ref().map(|t| known_masked(&self.1, t).into_owned()),
-        };
-        let messages = request.messages.iter().map(masked).collect();
-        let request = Request { messages, ..request.clone() };
+        let mut request = request.clone();
+        for message in &mut request.messages {
+            mask_message(&self.1, message);
+        }
         let stream = self.0.stream(&request).await.map_err(|e| masked_error(e, &self.1))?;
         let secrets = self.1.clone();
         let words = Words { secrets, text, thinking, waiting: Vec::new() };
@@ -327,6 +324,20 @@ impl Model for MaskedModel {
 
     async fn outlook(&self) -> Result<Option<String>, Error> {
         self.0.outlook().await
+    }
+}
+
+/// Masks the values of known variables in a message. A message without any stays shared.
+fn mask_message(secrets: &Secrets, message: &mut Arc<Message>) {
+    let masked = |text: &str| match known_masked(secrets, text) {
+        Cow::Owned(masked) => Some(masked),
+        Cow::Borrowed(_) => None,
+    };
+    if let Some(content) = masked(&message.content) {
+        Arc::make_mut(message).content = content;
+    }
+    if let Some(thinking) = message.thinking.as_deref().and_then(masked) {
+        Arc::make_mut(message).thinking = Some(thinking);
     }
 }
 
@@ -431,5 +442,25 @@ fn masked_error(error: Error, secrets: &Secrets) -> Error {
         Error::Refused(text) => Error::Refused(mask(text)),
         Error::Settings(text) => Error::Settings(mask(text)),
         Error::Protocol(text) => Error::Protocol(mask(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use models::Role;
+
+    #[test]
+    fn only_messages_that_hold_a_secret_are_copied() {
+        let secrets = Secrets::new("s", known::values([("API_KEY", "sk-0123456789abcdefghij")]));
+        let message =
+            |content: &str| Arc::new(Message { role: Role::User, content: content.into(), thinking: None });
+        let (plain, secret) = (message("nothing here"), message("the key is sk-0123456789abcdefghij"));
+        let (mut one, mut other) = (Arc::clone(&plain), Arc::clone(&secret));
+        mask_message(&secrets, &mut one);
+        mask_message(&secrets, &mut other);
+        assert!(Arc::ptr_eq(&one, &plain));
+        assert!(!other.content.contains("sk-0123456789abcdefghij"));
+        assert!(secret.content.contains("sk-0123456789abcdefghij"), "the conversation itself stays");
     }
 }

@@ -10,6 +10,7 @@ use models::choose::{self, Choice, Chosen, Surroundings};
 use models::ollama::{Server, full_name};
 use models::replay::{Replay, Turn};
 use models::{Access, Error, Memory, Model, Notices, Proxy, Secret, Think, Usage, host};
+use planner::Approach;
 
 use crate::console;
 use crate::exit::{Failure, Result};
@@ -241,8 +242,8 @@ fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
             Event::Model(m) => {
                 (identity.model, identity.window, identity.thinking) =
                     (m.model.clone(), m.window, m.thinking);
-                // The form of edits decides what the prompts say, and small models are asked for whole files.
-                identity.parameters_b = (m.dialect == "whole-file").then_some(1.5);
+                // The recorded answers fit the recorded approach.
+                identity.prefers_whole_files = m.approach == Approach::WholeFile.name();
             }
             output => turns.extend(
                 recording::answer(output, true, "").map(|turn| Turn { usage: Usage::default(), ..turn }),

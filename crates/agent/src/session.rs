@@ -1,6 +1,8 @@
-//! One task from beginning to end: settings become a model, a work tree, a sandbox and tools, and the planner is let loose on them.
-//! `agent run` and `agent batch` both come through here; nothing else wires parts together.
+//! One task from beginning to end: settings become a model, a work tree, a sandbox and tools, and
+//! the planner is let loose on them. `agent run` and `agent batch` both come through here; nothing
+//! else wires parts together.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +46,8 @@ pub(crate) const LAUNCHER: &str = "__sandbox";
 /// What is to be done, and where.
 pub(crate) struct Order {
     pub(crate) task: String,
+    /// What the user says to a session that is resumed.
+    pub(crate) message: Option<String>,
     pub(crate) settings: Settings,
     /// The root of the repository.
     pub(crate) root: PathBuf,
@@ -104,7 +108,8 @@ impl Done {
 /// # Errors
 /// Only when the journal cannot be written.
 pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done> {
-    let secrets = masked(&mut order, journal);
+    let id = journal.id().to_owned();
+    let secrets = masked(&mut order, journal, &id);
     journal.append(Event::Session {
         id: journal.id().to_owned(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -112,30 +117,37 @@ pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done>
         root: order.root.display().to_string(),
         mode: if order.dry.is_some() { Mode::DryRun } else { Mode::Run },
         settings: order.chosen.clone(),
+        forked_from: None,
     })?;
     Box::pin(work(order, secrets, journal, &[])).await
 }
 
-/// Goes on with a session whose journal ends early.
+/// Resumes a session: one that was cut off, or one that has ended and that the user has a message
+/// for.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) async fn resume(mut order: Order, journal: &mut Journal, past: &[Record]) -> Result<Done> {
-    let secrets = masked(&mut order, journal);
+    let id = journal::origin(past).unwrap_or_else(|| journal.id()).to_owned();
+    let secrets = masked(&mut order, journal, &id);
     let met = |r: &Record| matches!(&r.event, Event::Message { content, .. } if secrets::first_placeholder(content).is_some());
     if past.iter().any(met) {
         let _ = secrets.untold(); // it has been told what a placeholder is
     }
     let changed = changed_meanwhile(&order.root, &journal.folder().join(STATE))?;
-    journal.append(Event::Resumed { version: env!("CARGO_PKG_VERSION").into(), changed })?;
+    let version = env!("CARGO_PKG_VERSION").into();
+    // On record before anything can fail, so that the next resume has the message too.
+    journal.append(Event::Resumed { version, changed, message: order.message.clone() })?;
     Box::pin(work(order, secrets, journal, past)).await
 }
 
-/// From now on no secret is written down, and none stands in the task.
-fn masked(order: &mut Order, journal: &mut Journal) -> Secrets {
-    let secrets = masking::secrets(&order.settings, &order.variables, journal.id());
+/// From now on no secret is written down, and none is in the task or the message. Placeholders are
+/// made of the id.
+fn masked(order: &mut Order, journal: &mut Journal, id: &str) -> Secrets {
+    let secrets = masking::secrets(&order.settings, &order.variables, id);
     journal.filter(masking::filter(&secrets));
     order.task = masking::task(&secrets, &order.task);
+    order.message = order.message.as_deref().map(|message| masking::task(&secrets, message));
     secrets
 }
 
@@ -168,8 +180,12 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
         Err(failure) => return fail(failure, &secrets, journal),
     };
     let swept = remains::sweep(&folder);
-    let report =
-        planner::resume(prepared.job, prepared.parts, journal, past).await.map_err(Failure::refused)?;
+    let report = if past.is_empty() {
+        planner::run(prepared.job, prepared.parts, journal).await
+    } else {
+        planner::resume(prepared.job, prepared.parts, journal, past).await
+    };
+    let report = report.map_err(Failure::refused)?;
     let patch = prepared.tree.patch();
     let mut patch_file = None;
     if !patch.is_empty() {
@@ -231,7 +247,8 @@ async fn copy(root: &Path, target: PathBuf, own: &Own) -> Result<Copy> {
     Ok(copy)
 }
 
-/// Says what a dry run will cost before it costs it, and what holds commands, and gets everything ready.
+/// Says what a dry run will cost before it costs it, and what holds commands, and gets everything
+/// ready.
 async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Journal) -> Result<Prepared> {
     if let Some(dry) = &order.dry {
         let event = dry.event(&order.root, folder, &order.own).await?;
@@ -270,7 +287,8 @@ async fn prepare(
                 Some(DryTree::Overlay(overlay)) => Some(Kept::Overlay { _overlay: overlay }),
                 _ => None,
             };
-            // The sandbox is tried out by other processes: first of all, so that the rest is done meanwhile.
+            // The sandbox is tried out by other processes: first of all, so that the rest is done
+            // meanwhile.
             let sandbox = confined(&order.root)?;
             let making = async { tools(&order.root, &sandbox) };
             let (report, chosen, toolbox) = tokio::join!(try_out(&sandbox), open(), making);
@@ -304,6 +322,7 @@ async fn prepare(
             tools: toolbox.registry,
             repository: Arc::new(MaskedTree::new(Arc::clone(&tree) as _, secrets.clone())),
             verifier,
+            inbox: Box::new(VecDeque::from_iter(order.message)),
             interrupt: order.interrupt,
         },
         tree,
@@ -327,7 +346,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
             cost: settings.max_cost,
         },
         cut: serde_json::from_value(word(&settings.cut)).map_err(Failure::refused)?,
-        dialect: serde_json::from_value(word(&settings.dialect)).map_err(Failure::refused)?,
+        approach: serde_json::from_value(word(&settings.dialect)).map_err(Failure::refused)?,
         temperature: settings.temperature,
         max_answer_tokens: settings.max_answer_tokens,
         ..planner::Settings::default()
@@ -348,7 +367,8 @@ pub(crate) fn launcher() -> Vec<OsString> {
     vec!["/proc/self/exe".into(), LAUNCHER.into()]
 }
 
-/// Makes the sandbox for a work tree. What it keeps goes to `folder`, where one belongs to it alone.
+/// Makes the sandbox for a work tree. What it keeps goes to `folder`, where one belongs to it
+/// alone.
 ///
 /// # Errors
 /// When the settings do not fit together, or name what is not there.

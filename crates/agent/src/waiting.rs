@@ -237,7 +237,7 @@ mod tests {
         let model = Explained::new(Box::new(Slow), live, out);
         let message =
             models::Message { role: models::Role::User, content: "word ".repeat(800), thinking: None };
-        let request = Request { messages: vec![message], max_tokens: 9, ..Request::default() };
+        let request = Request { messages: vec![message.into()], max_tokens: 9, ..Request::default() };
         models::collect(model.stream(&request).await.unwrap()).await.unwrap();
         seen.lock().unwrap().clone()
     }

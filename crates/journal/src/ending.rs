@@ -1,4 +1,5 @@
-//! How a run ended: the one type that decides the exit code, the JSON result, the batch status and the report.
+//! How a run ended: the one type that decides the exit code, the JSON result, the batch status and
+//! the report.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,13 +22,14 @@ pub enum Budget {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Ending {
-    /// Done, and the verification passed on the final tree.
+    /// Done, and the verification passes on the final tree.
     Verified,
-    /// The model says it is done; there is nothing to verify with, or the verification does not pass.
+    /// The model says it is done, but the verification fails or there is none.
     Unverified,
-    /// The model says it is done, and nothing was changed. A check that passes passed before, so it says nothing about the task.
+    /// The model says it is done without a change. A check that passes also passed before, so it
+    /// says nothing about the task.
     NoChange,
-    /// The agent stopped by itself: it was getting nowhere.
+    /// The agent stopped because it made no progress.
     GaveUp,
     /// A budget was reached.
     Budget {
@@ -36,7 +38,7 @@ pub enum Ending {
     },
     /// The model or its server could not be reached, or failed for good.
     Unavailable,
-    /// Our own side could not go on (no sandbox, full disk), or was asked for something it refuses.
+    /// The agent itself could not continue (no sandbox, full disk), or refuses the request.
     Refused,
     /// A person or the system stopped it.
     Interrupted,
@@ -75,13 +77,14 @@ impl Ending {
         }
     }
 
-    /// Whether the same run can go on: what stopped it lay outside of it.
+    /// Whether the run can be resumed: something outside of it stopped it.
     #[must_use]
     pub fn can_go_on(&self) -> bool {
         matches!(self, Ending::Unavailable | Ending::Refused | Ending::Interrupted | Ending::Budget { .. })
     }
 
-    /// Whether the infrastructure failed rather than the agent, so that a batch may try the task again.
+    /// Whether the infrastructure failed rather than the agent, so that a batch may try the task
+    /// again.
     #[must_use]
     pub fn is_infrastructure(&self) -> bool {
         matches!(self, Ending::Unavailable | Ending::Refused | Ending::Interrupted)

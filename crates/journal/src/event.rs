@@ -1,4 +1,4 @@
-//! The events of a session: the vocabulary that the journal, `--json` and every view share.
+//! The events of a session: the format that the journal, `--json` and every view share.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::Ending;
 
-/// The version of the format; it changes when a reader of old lines would misread new ones.
+/// The version of the format. It changes when an old reader would misread new lines.
 pub const VERSION: u32 = 1;
 
 /// One line of a journal.
@@ -33,7 +33,7 @@ pub enum Mode {
     DryRun,
 }
 
-/// How a dry run comes by the tree it works in.
+/// How a dry run gets the tree that it works in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TreeWay {
@@ -45,57 +45,59 @@ pub enum TreeWay {
     Copy,
 }
 
-/// Who said a message.
+/// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The fixed instructions.
     System,
-    /// The task, and what tools answered.
+    /// The task, tool results, and what the user says later.
     User,
     /// The model.
     Assistant,
 }
 
-/// The model of a session, as found when it was opened.
+/// The model of a session, as it was when it was opened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelInfo {
     /// Kind of server (`ollama`, `deepseek`, `llama-server`, …).
     pub server: String,
-    /// Its version, where told.
+    /// Its version, if reported.
     pub server_version: Option<String>,
     /// The model's name.
     pub model: String,
-    /// Context window in tokens, where known.
+    /// Context window in tokens, if known.
     pub window: Option<u64>,
     /// Whether thinking is on.
     pub thinking: bool,
-    /// How edits are asked for.
-    pub dialect: String,
-    /// Why this model: one line.
+    /// How the model works on the task: `tools` or `whole-file`. Old sessions call this field
+    /// `dialect` and say `json` for `tools`.
+    #[serde(alias = "dialect")]
+    pub approach: String,
+    /// Why this model was chosen, in one line.
     pub why: String,
-    /// Its family or architecture, where told.
+    /// Its family or architecture, if reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
-    /// Billions of parameters, where told.
+    /// Billions of parameters, if reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters_b: Option<f32>,
     /// Whether it runs on this machine or network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<bool>,
-    /// Dollars per million tokens (prompt, cached prompt, generated), where known.
+    /// Dollars per million tokens (prompt, cached prompt, generated), if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<(f64, f64, f64)>,
 }
 
-/// Counts of one request; null where the server did not tell.
+/// Counts of one request; null if the server did not report them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     /// Prompt tokens in all.
     pub prompt_tokens: Option<u64>,
-    /// Prompt tokens that the server had to evaluate anew.
+    /// Prompt tokens that did not come from the server's cache.
     pub evaluated_tokens: Option<u64>,
-    /// Generated tokens, thinking included; counted by chunks where the stream was cut.
+    /// Generated tokens, including thinking. Counted in chunks if the stream was cut.
     pub generated_tokens: Option<u64>,
     /// Milliseconds from sending the request to the first token.
     pub first_token_ms: Option<u64>,
@@ -106,7 +108,7 @@ pub struct Counts {
 /// A place in an answer where the model might have written something else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Doubt {
-    /// Bytes into the answer.
+    /// Byte offset in the answer.
     pub at: u64,
     /// The token there.
     pub chosen: String,
@@ -136,28 +138,28 @@ pub enum CutReason {
     Call,
     /// A call was refused while it was being written.
     Refused,
-    /// The same text over and over.
+    /// The model repeated the same text.
     Repetition,
     /// Nothing but white space.
     Whitespace,
-    /// Thinking without end.
+    /// Endless thinking.
     Thinking,
-    /// The file being written is the one that is there.
+    /// The model was writing the file as it already is.
     Unchanged,
-    /// The line that was asked for is complete.
+    /// The requested line was complete.
     Line,
-    /// The run is over.
+    /// The run was stopped.
     Stopped,
 }
 
 /// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
-    /// The command as a shell would be given it.
+    /// The command, as typed in a shell.
     pub command: String,
     /// Whether it passed.
     pub passed: bool,
-    /// Counts and failures, as the model reads them.
+    /// Counts and failures, as the model sees them.
     pub text: String,
     /// The same for programs.
     #[serde(default, skip_serializing_if = "Value::is_null")]
@@ -184,19 +186,21 @@ pub struct Diff {
 pub struct Totals {
     /// Requests answered.
     pub turns: u32,
-    /// Prompt tokens sent, as counted by the server or estimated.
+    /// Prompt tokens, counted by the server or estimated. Broken answers count.
     pub prompt_tokens: u64,
-    /// Of those, evaluated anew; absent where the server did not tell for every request.
+    /// Those that did not come from the cache. Absent unless the server reported it for every
+    /// request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluated_tokens: Option<u64>,
     /// Tokens generated.
     pub generated_tokens: u64,
-    /// Tokens that were not generated thanks to cuts of doomed calls: an estimate, from the length of like calls.
+    /// Tokens not generated because refused calls were cut: an estimate from the length of similar
+    /// calls.
     pub saved_tokens: u64,
     /// The same in bytes of the model's text.
     #[serde(default)]
     pub saved_bytes: u64,
-    /// Dollars, where prices are known.
+    /// Dollars, if prices are known.
     pub cost: Option<f64>,
     /// Wall-clock milliseconds.
     pub ms: u64,
@@ -206,10 +210,14 @@ pub struct Totals {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The first event: who works on what.
+    /// The first event: the task and the repository.
     Session {
         /// The session's id.
         id: String,
+        /// The first session of a chain of forks. Placeholders for secrets in the conversation are
+        /// those of that session.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        forked_from: Option<String>,
         /// The agent's version.
         version: String,
         /// The task.
@@ -218,77 +226,87 @@ pub enum Event {
         root: String,
         /// In the repository or in a copy.
         mode: Mode,
-        /// Settings that are not as by default, without secrets: by these the run is taken up again.
+        /// Settings that differ from the defaults, without secrets. A resumed run uses them.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         settings: Vec<(String, String)>,
     },
-    /// A dry run's tree is about to be made.
+    /// The tree of a dry run is about to be created.
     Tree {
         /// How.
         way: TreeWay,
-        /// Files that are copied.
+        /// Number of files to copy.
         #[serde(default, skip_serializing_if = "is_zero")]
         files: u64,
-        /// Bytes in them; they take room only where blocks are not shared.
+        /// Bytes in them. They use disk space only if blocks are not shared.
         #[serde(default, skip_serializing_if = "is_zero")]
         bytes: u64,
-        /// Why it is no overlay.
+        /// Why it is not an overlay.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,
     },
-    /// The sandbox was tried out: what commands are held by from here on.
+    /// The sandbox was probed: how it confines commands from here on.
     Sandbox {
-        /// They are confined.
+        /// Whether commands are confined.
         enforced: bool,
-        /// How, and what is not stopped, in a line.
+        /// How, and what is not stopped, in one line.
         summary: String,
         /// The same in sentences.
         lines: Vec<String>,
     },
     /// The model was opened.
     Model(ModelInfo),
-    /// What the run was begun with, for the planner that takes it up again.
+    /// What the run starts from, for a planner that resumes it.
     Begun {
-        /// The planner's own.
+        /// In the planner's own format.
         plan: Value,
     },
     /// A request did not fit the window.
     Overflow {
         /// The turn.
         turn: u32,
-        /// The window, where the server told.
+        /// The window, if the server reported it.
         window: Option<u64>,
     },
-    /// The server runs the model with another window than was thought.
+    /// The server turned out to run the model with another window.
     Window {
-        /// The turn after which it was seen.
+        /// The turn after which this was seen.
         turn: u32,
         /// Tokens.
         tokens: u64,
     },
-    /// The run was taken up again, by another process. What stands above it and led to nothing was dropped.
+    /// Another process resumed the run. Events above this one that led to nothing no longer count.
     Resumed {
         /// The agent's version.
         version: String,
-        /// Files that somebody else has changed meanwhile.
+        /// Files of the session that somebody else has changed since.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         changed: Vec<String>,
+        /// What the user says to the resumed session. A [`Event::UserMessage`] follows when it
+        /// joins the conversation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+    /// The user said something during or after the run. The conversation continues with it, and the
+    /// limits count anew.
+    UserMessage {
+        /// What the user said.
+        text: String,
     },
     /// A message joined the conversation. Assistant messages join by `Output`.
     Message {
-        /// Who says it.
+        /// Its author.
         role: Role,
-        /// What.
+        /// Its text.
         content: String,
     },
-    /// The conversation was cut back to its first messages, to begin afresh or to fit the window.
+    /// The conversation was cut back to its first messages, for a fresh start or to fit the window.
     Rewound {
         /// How many of its messages stay.
         keep: u32,
         /// Why.
         why: String,
     },
-    /// A request is about to be sent: all messages so far.
+    /// A request with all messages so far is about to be sent.
     Request {
         /// The turn, from 1.
         turn: u32,
@@ -298,14 +316,14 @@ pub enum Event {
         messages: u32,
         /// Estimated prompt tokens.
         estimated_tokens: u64,
-        /// Sampling temperature, where set.
+        /// Sampling temperature, if set.
         temperature: Option<f32>,
-        /// Sampling seed, where set.
+        /// Sampling seed, if set.
         seed: Option<u64>,
         /// The most it may generate.
         max_tokens: u32,
     },
-    /// A request failed and is sent again.
+    /// A request failed and will be retried.
     Retry {
         /// The turn.
         turn: u32,
@@ -337,7 +355,7 @@ pub enum Event {
         /// The tool.
         tool: String,
     },
-    /// A call is complete and valid; it is carried out next.
+    /// A call is complete and valid, and runs next.
     Call {
         /// The turn.
         turn: u32,
@@ -345,7 +363,7 @@ pub enum Event {
         call: u32,
         /// The tool.
         tool: String,
-        /// Its arguments, as they will be run.
+        /// Its arguments, as the tool gets them.
         arguments: Value,
         /// Byte offsets in the answer.
         span: (u64, u64),
@@ -357,9 +375,9 @@ pub enum Event {
     Refused {
         /// The turn.
         turn: u32,
-        /// The tool, where known.
+        /// The tool, if known.
         tool: Option<String>,
-        /// Whether it was refused while it was still being written.
+        /// Whether it was refused while the model was still writing it.
         early: bool,
         /// What the model is told.
         message: String,
@@ -379,21 +397,32 @@ pub enum Event {
     Output {
         /// The turn.
         turn: u32,
-        /// Exactly the bytes emitted, up to the cut.
+        /// Exactly the bytes generated, up to the cut.
         content: String,
         /// Its reasoning.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         thinking: String,
         /// How it ended.
         ended_by: EndedBy,
-        /// Where the fenced block begins that was taken for the file.
+        /// Where the fenced block begins that was taken as the file.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         block: Option<u64>,
-        /// Where the model might have written something else, where that was asked for.
+        /// Where the model might have written something else, if the request asked for
+        /// alternatives.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         doubts: Vec<Doubt>,
         /// Counts.
         counts: Counts,
+    },
+    /// An answer broke off or was stopped. It is not part of the conversation, but its tokens were
+    /// used.
+    AnswerLost {
+        /// The turn.
+        turn: u32,
+        /// Counts.
+        counts: Counts,
+        /// Whether the counts are estimated because the server did not report them.
+        estimated: bool,
     },
     /// A tool is about to run.
     ToolStarted {
@@ -427,9 +456,9 @@ pub enum Event {
         /// How long it took.
         ms: u64,
     },
-    /// The command that runs, of a tool or of a verification, has changed files.
+    /// The current command, of a tool or of a verification, has changed files.
     CommandChanged {
-        /// The record of the tree's history that tells which and how.
+        /// The record in the tree's history that says which.
         record: u64,
     },
     /// A verification is about to run.
@@ -439,12 +468,12 @@ pub enum Event {
     },
     /// A verification has run.
     Checked(Check),
-    /// A guard spoke up (equal calls, no progress, an answer without a call).
+    /// A guard reports a problem (equal calls, no progress, an answer without a call).
     Guard {
         /// What it says.
         message: String,
     },
-    /// Something a person should know; the run goes on.
+    /// A warning for people. The run continues.
     Warning {
         /// What.
         message: String,
@@ -455,7 +484,7 @@ pub enum Event {
         ending: Ending,
         /// One sentence for people.
         message: String,
-        /// What was changed, taken from the tree.
+        /// What the run changed, computed from the tree.
         diff: Diff,
         /// Sums.
         totals: Totals,
@@ -463,13 +492,14 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether the event must be on disk, not just with the kernel, before what it announces happens.
+    /// Whether the event must be on disk, and not just with the kernel, before its effect.
     #[must_use]
     pub fn precedes_effect(&self) -> bool {
         match self {
             Event::Session { .. }
             | Event::Begun { .. }
             | Event::Resumed { .. }
+            | Event::UserMessage { .. }
             | Event::CheckStarted { .. }
             | Event::Finished { .. } => true,
             Event::ToolStarted { effect, .. } => effect != "read",
@@ -489,6 +519,7 @@ impl Event {
             | Event::Refused { .. }
             | Event::Cut { .. }
             | Event::Output { .. }
+            | Event::AnswerLost { .. }
             | Event::ToolFinished { .. }
             | Event::CommandChanged { .. }
             | Event::Checked(_)

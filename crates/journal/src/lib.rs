@@ -22,6 +22,7 @@
 mod ending;
 mod error;
 mod event;
+mod fork;
 mod lock;
 mod log;
 mod store;
@@ -33,6 +34,7 @@ pub use event::{
     Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, Mode, ModelInfo, Record, Role, Totals, TreeWay,
     VERSION, schema,
 };
+pub use fork::origin;
 pub use lock::LockFile;
 pub use log::{Log, Versioned};
 pub use store::{Filter, Journal, Observer, SessionLock, Store, Summary, TreeLock};

@@ -207,7 +207,7 @@ impl Store {
     }
 }
 
-const JOURNAL: &str = "journal.jsonl";
+pub(crate) const JOURNAL: &str = "journal.jsonl";
 
 impl Versioned for Record {
     const VERSION: u32 = VERSION;

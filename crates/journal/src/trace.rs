@@ -1,17 +1,21 @@
-//! What of a session is decided, in a form in which two runs can be compared: a recorded one and its replay.
+//! The decisions of a session, in a form that lets a recorded run be compared with its replay.
 //!
-//! In: records. Out: the events by which a run shows what it asked, what it made of the answers, and what came of it, without anything that
-//! the clock, the network or chance decide. Here, and nowhere else, is said what counts:
+//! In: records. Out: the events that show what a run asked, how it read the answers, and what came
+//! of it, without anything that depends on the clock, the network or chance. This module alone
+//! defines what counts:
 //!
-//! - Left out altogether: pieces as they arrive (`thinking`, `text`, `call_opened`), announcements (`tool_started`, `check_started`), notes to people
-//!   (`guard`, `warning`), what the server did (`retry`, `overflow`, `window`), how the run came to be (`session`, `tree`, `model`, `begun`, `resumed`).
-//! - Left out of the others: durations, token counts and estimates, facts for programs (log files), the patch at the end (the tree is compared itself).
-//! - Order: the calls of an answer before their results, and results by the number of their call: reads run beside each other.
-//! - What led to nothing is left out: an attempt that failed, and what a resumed session had not on record as whole.
+//! - Omitted: pieces as they arrive (`thinking`, `text`, `call_opened`), announcements (`tool_started`,
+//!   `check_started`), notes to people (`guard`, `warning`), what the server did (`retry`, `overflow`,
+//!   `window`, `answer_lost`), and how the run came about (`session`, `tree`, `model`, `begun`, `resumed`).
+//! - Omitted from other events: durations, token counts and estimates, facts for programs (log files), and
+//!   the final patch (the trees themselves are compared).
+//! - Order: the calls of an answer before their results, and results by the number of their call, because
+//!   reads run in parallel.
+//! - Failed attempts are omitted, and so is what a resumed session had not recorded completely.
 
 use crate::{Counts, EndedBy, Event, Record};
 
-/// The number of the call by which the planner itself writes a file: these stand for themselves, in order.
+/// The number of the calls by which the planner itself writes files. These keep their order.
 const OWN_CALL: u32 = u32::MAX;
 
 /// One decided event.
@@ -21,29 +25,29 @@ pub struct Step {
     pub seq: u64,
     /// The turn it belongs to; 0 before the first.
     pub turn: u32,
-    /// The event, without what does not count.
+    /// The event, reduced to what counts.
     pub event: Event,
 }
 
-/// The decided events of a session, as its records come in.
+/// The decisions of a session, as its records come in.
 #[derive(Debug, Default)]
 pub struct Trace {
     steps: Vec<Step>,
     turn: u32,
-    /// What an answer that is not whole yet has led to.
+    /// Decisions from an answer that is not complete yet.
     heard: Vec<Step>,
     /// Results of its calls.
     results: Vec<(u32, Step)>,
 }
 
 impl Trace {
-    /// The steps that are certain by now.
+    /// The steps that are certain so far.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// All steps, nothing more being to come.
+    /// All steps, once no more records follow.
     #[must_use]
     pub fn finish(mut self) -> Vec<Step> {
         self.settle();
@@ -74,26 +78,26 @@ impl Trace {
         }
     }
 
-    /// Nothing more comes before the next message: results that are there count.
+    /// Adds pending results: nothing more comes before the next message.
     pub fn settle(&mut self) {
         self.results.sort_by_key(|(call, _)| *call);
         self.steps.extend(self.results.drain(..).map(|(_, step)| step));
     }
 }
 
-/// An event without what does not count; `None` when nothing of it does.
+/// An event reduced to what counts, or `None` if nothing does.
 fn decided(event: &Event) -> Option<Event> {
     let mut event = event.clone();
     match &mut event {
-        Event::Message { .. } | Event::Rewound { .. } | Event::Call { .. } => {}
-        // Where in a piece of the stream it was noticed goes by how the server cut the stream into pieces.
+        Event::Message { .. } | Event::UserMessage { .. } | Event::Rewound { .. } | Event::Call { .. } => {}
+        // The position depends on how the server split the stream into pieces.
         Event::Cut { at, .. } => *at = 0,
         Event::Request { estimated_tokens, .. } => *estimated_tokens = 0,
         Event::Refused { saved_tokens, early, .. } => (*saved_tokens, *early) = (0, false),
         Event::Output { content, ended_by, counts, doubts, .. } => {
             *counts = Counts::default();
             doubts.clear();
-            // A closing fence is known by what follows it, which a cut may leave out.
+            // What follows a closing fence confirms it, and a cut may drop that.
             if *ended_by == EndedBy::Cut {
                 content.truncate(content.trim_end_matches('\n').len());
             }
@@ -110,6 +114,7 @@ fn decided(event: &Event) -> Option<Event> {
         | Event::Window { .. }
         | Event::Resumed { .. }
         | Event::Retry { .. }
+        | Event::AnswerLost { .. }
         | Event::Thinking { .. }
         | Event::Text { .. }
         | Event::CallOpened { .. }
@@ -122,7 +127,8 @@ fn decided(event: &Event) -> Option<Event> {
     Some(event)
 }
 
-/// The records of a session as if it had never been interrupted: what stands before each [`Event::Resumed`] and led to nothing is dropped.
+/// The records of a session as if it had never been interrupted: without what led to nothing before
+/// each [`Event::Resumed`].
 #[must_use]
 pub fn uninterrupted(records: Vec<Record>) -> Vec<Record> {
     let mut out: Vec<Record> = Vec::with_capacity(records.len());
@@ -222,7 +228,7 @@ mod tests {
 
     #[test]
     fn an_interrupted_session_is_put_together() {
-        let resumed = || Event::Resumed { version: "1".into(), changed: vec![] };
+        let resumed = || Event::Resumed { version: "1".into(), changed: vec![], message: None };
         let begun = || Event::Begun { plan: Value::Null };
         let whole = records(vec![begun(), request(1, 1), output(1), result(1, 0), request(2, 1), output(2)]);
         let torn = records(vec![

@@ -117,6 +117,7 @@ fn a_summary_tells_the_task_and_how_it_ended() {
             root: "/r".into(),
             mode: Mode::DryRun,
             settings: Vec::new(),
+            forked_from: None,
         })
         .unwrap();
     assert_eq!(store.summary(&id).unwrap().ending, None);
@@ -181,4 +182,43 @@ fn what_is_filtered_is_neither_written_nor_shown_and_the_record_stays_whole() {
     assert_eq!(records[0].event, warning("a hidden \"word\""), "a filter that breaks the record is left out");
     assert_eq!(records[1].event, Event::Guard { message: "a [x] \"word\"".into() });
     assert_eq!(*seen.lock().unwrap(), records.into_iter().map(|r| r.event).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_fork_has_the_records_and_the_state_and_leaves_the_original_as_it_is() {
+    let (_folder, store) = store();
+    let mut journal = store.create().unwrap();
+    let id = journal.id().to_owned();
+    let session = Event::Session {
+        id: id.clone(),
+        version: "0".into(),
+        task: "fix it".into(),
+        root: "/r".into(),
+        mode: Mode::Run,
+        settings: Vec::new(),
+        forked_from: None,
+    };
+    journal.append(session).unwrap();
+    std::fs::create_dir_all(journal.folder().join("state/objects")).unwrap();
+    std::fs::write(journal.folder().join("state/objects/one"), "before").unwrap();
+    assert!(matches!(store.fork(&id), Err(journal::Error::Locked { .. })), "it is being written");
+    drop(journal);
+    let before = store.load(&id).unwrap();
+    let (mut fork, records) = store.fork(&id).unwrap();
+    assert!(matches!(&records[0].event, Event::Session { id, forked_from: Some(first), .. }
+        if id == fork.id() && *first == before_id(&before)));
+    assert_eq!(journal::origin(&records), Some(id.as_str()));
+    assert_eq!(std::fs::read_to_string(fork.folder().join("state/objects/one")).unwrap(), "before");
+    fork.append(Event::UserMessage { text: "more".into() }).unwrap();
+    let fork_id = fork.id().to_owned();
+    drop(fork);
+    assert_eq!(store.load(&fork_id).unwrap().len(), 2);
+    assert_eq!(store.load(&id).unwrap(), before);
+    let (second, records) = store.fork(&fork_id).unwrap();
+    assert_eq!(journal::origin(&records), Some(id.as_str()), "a fork of a fork");
+    assert_ne!(second.id(), fork_id);
+}
+
+fn before_id(records: &[journal::Record]) -> String {
+    journal::origin(records).unwrap().to_owned()
 }

@@ -13,7 +13,7 @@
 //! # async fn main() -> Result<(), models::Error> {
 //! let model = Replay::from_jsonl(r#"{"content": "Hello."}"#, "recording")?;
 //! let question = Message { role: Role::User, content: "Say hello.".into(), thinking: None };
-//! let request = Request { messages: vec![question], max_tokens: 100, ..Request::default() };
+//! let request = Request { messages: vec![question.into()], max_tokens: 100, ..Request::default() };
 //! let answer = collect(model.stream(&request).await?).await?;
 //! assert_eq!(answer.text, "Hello.");
 //! # Ok(())
@@ -54,6 +54,7 @@ pub use memory::Memory;
 pub use think::Think;
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
@@ -78,8 +79,8 @@ pub struct Message {
     pub role: Role,
     /// Its text. Never empty for user and system.
     pub content: String,
-    /// Reasoning that came with an assistant message; sent back to servers that require it
-    /// (docs/model-apis.md#deepseek-reasoning).
+    /// Reasoning that came with an assistant message, for models that need it back
+    /// ([`Identity::repeats_thinking`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<String>,
 }
@@ -87,10 +88,11 @@ pub struct Message {
 /// The part of a request that may change within a session without a reload or a lost prefix cache.
 /// If the last message is the assistant's, the answer continues from its last byte, given
 /// [`Identity::branches`]; some servers repeat the message first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
     /// The conversation. Each request repeats the messages of the previous one and appends to them.
-    pub messages: Vec<Message>,
+    /// Messages are shared, so cloning a request copies no text.
+    pub messages: Vec<Arc<Message>>,
     /// Sampling temperature; `None` leaves the server's default.
     pub temperature: Option<f32>,
     /// Sampling seed; `None` lets the server choose.
@@ -176,7 +178,8 @@ pub struct Usage {
 }
 
 /// What is known about an opened model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Identity {
     /// `ollama`, `deepseek`, `openai`, `llama-server`, `vllm`, `lm-studio`, `replay`.
     pub server: String,
@@ -192,8 +195,13 @@ pub struct Identity {
     pub window: Option<u64>,
     /// Whether the server runs on this machine or network, so that tokens cost time, not money.
     pub local: bool,
+    /// Whether the model does better when it is asked for a whole file than when it has to call tools.
+    pub prefers_whole_files: bool,
     /// Whether thinking is on for this session.
     pub thinking: bool,
+    /// Whether each request has to repeat the reasoning of earlier answers
+    /// (docs/model-apis.md#deepseek-reasoning).
+    pub repeats_thinking: bool,
     /// Whether the server honors [`Request::alternatives`] and can continue an answer from its
     /// middle.
     pub branches: bool,

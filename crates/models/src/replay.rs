@@ -4,6 +4,7 @@
 //! `{"content": "…", "thinking"?: "…", "end": "stop" | "length" | "cut" | {"failed": "…"} | …, "usage"?: {…}, "messages"?: […]}`.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
@@ -94,15 +95,9 @@ impl Replay {
     pub fn identity_named(name: &str) -> Identity {
         Identity {
             server: String::from("replay"),
-            server_version: None,
             model: name.to_owned(),
-            family: None,
-            parameters_b: None,
-            window: None,
             local: true,
-            thinking: false,
-            branches: false,
-            price: None,
+            ..Identity::default()
         }
     }
 
@@ -128,7 +123,7 @@ impl Model for Replay {
             )));
         };
         if let Some(recorded) = &turn.messages
-            && *recorded != request.messages
+            && !recorded.iter().eq(request.messages.iter().map(|message| &**message))
         {
             return Err(Error::Refused(format!(
                 "turn {number} of the recording answers a different conversation: {}",
@@ -191,8 +186,8 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
 }
 
 /// The first difference between two conversations.
-fn difference(recorded: &[Message], asked: &[Message]) -> String {
-    let first = recorded.iter().zip(asked).position(|(recorded, asked)| recorded != asked);
+fn difference(recorded: &[Message], asked: &[Arc<Message>]) -> String {
+    let first = recorded.iter().zip(asked).position(|(recorded, asked)| *recorded != **asked);
     match first {
         Some(at) => {
             let quote = |message: &Message| message.content.chars().take(80).collect::<String>();
@@ -210,7 +205,7 @@ mod tests {
     fn request(content: &str) -> Request {
         let message = Message { role: Role::User, content: content.to_owned(), thinking: None };
         Request {
-            messages: vec![message],
+            messages: vec![message.into()],
             temperature: None,
             seed: None,
             max_tokens: 1,
@@ -242,7 +237,7 @@ mod tests {
     async fn a_different_conversation_is_refused_with_the_difference() {
         let turn = || Turn {
             content: String::from("a"),
-            messages: Some(request("old words").messages),
+            messages: Some(vec![(*request("old words").messages[0]).clone()]),
             ..Turn::default()
         };
         let replay = Replay::new(vec![turn(), turn()], Replay::identity_named("r"));

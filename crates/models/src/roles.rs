@@ -6,6 +6,7 @@
 //! costs one request.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +71,7 @@ const OTHER_ROLES: [&str; 10] = [
 impl Roles {
     /// Learns from a refusal of these messages. Returns whether the conversation will now be sent
     /// differently.
-    pub(crate) fn learn(&mut self, refusal: &Failure, messages: &[Message]) -> bool {
+    pub(crate) fn learn(&mut self, refusal: &Failure, messages: &[Arc<Message>]) -> bool {
         let Some(text) = refusal.refusing() else { return false };
         let any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
         let before = *self;
@@ -91,34 +92,36 @@ impl Roles {
     }
 
     /// The conversation in a form that the template accepts.
-    pub(crate) fn shape<'a>(&self, messages: &'a [Message]) -> Cow<'a, [Message]> {
+    pub(crate) fn shape<'a>(&self, messages: &'a [Arc<Message>]) -> Cow<'a, [Arc<Message>]> {
         if *self == Self::default() {
             return Cow::Borrowed(messages);
         }
-        let mut shaped: Vec<Message> = Vec::with_capacity(messages.len());
+        let mut shaped: Vec<Arc<Message>> = Vec::with_capacity(messages.len());
         let mut system = String::new();
         for message in messages {
             if self.no_system && message.role == Role::System {
                 join(&mut system, &message.content);
                 continue;
             }
-            let mut message = message.clone();
+            let mut message = Arc::clone(message);
             if message.role == Role::User && !system.is_empty() {
                 let instructions = std::mem::take(&mut system);
-                message.content = format!("{instructions}\n\n{}", message.content);
+                let content = format!("{instructions}\n\n{}", message.content);
+                Arc::make_mut(&mut message).content = content;
             }
             match shaped.last_mut() {
                 Some(last) if self.alternate && last.role == message.role => {
+                    let last = Arc::make_mut(last);
                     join(&mut last.content, &message.content);
-                    if let Some(thinking) = message.thinking {
-                        join(last.thinking.get_or_insert_default(), &thinking);
+                    if let Some(thinking) = &message.thinking {
+                        join(last.thinking.get_or_insert_default(), thinking);
                     }
                 }
                 _ => shaped.push(message),
             }
         }
         if !system.is_empty() {
-            shaped.push(Message { role: Role::User, content: system, thinking: None });
+            shaped.push(Message { role: Role::User, content: system, thinking: None }.into());
         }
         Cow::Owned(shaped)
     }
@@ -142,11 +145,11 @@ mod tests {
         Failure::Status { status, url: String::new(), body, retry_after: None, keyed: false }
     }
 
-    fn message(role: Role, content: &str) -> Message {
-        Message { role, content: content.to_owned(), thinking: None }
+    fn message(role: Role, content: &str) -> Arc<Message> {
+        Message { role, content: content.to_owned(), thinking: None }.into()
     }
 
-    fn conversation() -> Vec<Message> {
+    fn conversation() -> Vec<Arc<Message>> {
         vec![
             message(Role::System, "S"),
             message(Role::User, "a"),

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{ask, message, openai, openai_with, read_until, request};
 use fake_model::{Config, Personality, Reply, Server};
 use futures_util::StreamExt;
@@ -79,11 +81,8 @@ async fn reasoning_is_sent_back_with_the_answer_it_belongs_to() {
     let answer = ask(&model, "x").await.unwrap();
     assert_eq!((answer.thinking.as_str(), answer.text.as_str()), ("hm", "yes"));
     let mut next = request("x");
-    next.messages.push(Message {
-        role: Role::Assistant,
-        content: answer.text,
-        thinking: Some(answer.thinking),
-    });
+    let answered = Message { role: Role::Assistant, content: answer.text, thinking: Some(answer.thinking) };
+    next.messages.push(answered.into());
     next.messages.push(message(Role::User, "go on"));
     collect(model.stream(&next).await.unwrap()).await.unwrap();
     let sent = server.chats();
@@ -126,7 +125,7 @@ async fn reasoning_is_sent_everywhere_to_a_server_that_requires_it_and_never_to_
     server.enqueue(Reply::error(400, "messages[2]: unknown field `reasoning_content`"));
     server.enqueue("ok");
     let mut with_thoughts = history();
-    with_thoughts.messages[2].thinking = Some(String::from("hm"));
+    Arc::make_mut(&mut with_thoughts.messages[2]).thinking = Some(String::from("hm"));
     collect(model.stream(&with_thoughts).await.unwrap()).await.unwrap();
     assert!(server.chats()[3].messages()[2].get("reasoning_content").is_none());
 }

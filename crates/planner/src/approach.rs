@@ -1,12 +1,14 @@
-//! The whole-file approach for small models: show one file, ask for it back corrected, verify, and follow the model's own doubts.
+//! The whole-file approach for small models: show one file, ask for the corrected file, verify, and
+//! try the places where the model was unsure.
 //!
-//! Measured on a 1.5B model: shown a file and asked for it whole it solves most short one-file repairs; asked to work by tools it
-//! solves few, and no answer to feedback ever helped. So the first attempt is the plain request, word for word the floor that an
-//! agent has to beat. When it fails, the places where the model doubted are tried ([`crate::branches`]); then the same request is sent
-//! again, warm. What an attempt wrote stays only if it made more tests pass; the tree is never left
-//! worse than it was found.
+//! Measured on a 1.5B model: shown a file and asked for the whole of it, the model solves most
+//! short repairs of one file. Asked to call tools it solves few, and feedback never helped. So the
+//! first attempt is the plain request, word for word what an agent has to beat. If it fails, the
+//! places where the model was unsure are tried ([`crate::branches`]). Then the same request is sent
+//! again at a higher temperature. A change stays only if more tests pass with it, so the tree never
+//! ends up worse than before.
 //!
-//! Pure: told what happened, it says what to do.
+//! Pure: it is told what happened and says what to do.
 
 use std::collections::VecDeque;
 
@@ -15,7 +17,8 @@ use journal::{Check, Doubt};
 use crate::answer::Focus;
 use crate::branches::{self, Branch};
 
-/// Verification time that branches may take, in milliseconds: each of them runs it up to twice.
+/// Verification time that branches may take, in milliseconds. Each branch runs the verification up
+/// to twice.
 const BRANCH_CHECK_MS: u64 = 60_000;
 
 /// What to do next.
@@ -25,24 +28,24 @@ pub(crate) enum Move {
     Whole,
     /// Ask for the rest of a line.
     Line {
-        /// What the model goes on from.
+        /// The text that the model continues.
         prefix: String,
     },
     /// Write this and verify it.
     Try(String),
-    /// The verification passes, or there is none and the file was changed.
+    /// The verification passes, or there is none and the file has changed.
     Done,
     /// Nothing is left to try.
     Enough,
 }
 
-/// What an answer to [`Move::Whole`] came to.
+/// The outcome of an answer to [`Move::Whole`].
 pub(crate) struct Attempt<'a> {
     pub(crate) answer: &'a str,
     /// Where its fenced block begins, if it has one.
     pub(crate) block: Option<usize>,
     pub(crate) doubts: &'a [Doubt],
-    /// What was written to the file.
+    /// The new content of the file, if it was written.
     pub(crate) wrote: Option<&'a str>,
     pub(crate) check: Option<&'a Check>,
 }
@@ -50,24 +53,24 @@ pub(crate) struct Attempt<'a> {
 /// The attempts of a run.
 #[derive(Debug)]
 pub(crate) struct Attempts {
-    /// The file as it is best known; what attempts start from.
+    /// The best version of the file so far. Attempts start from it.
     base: Focus,
-    /// What stands in the tree.
+    /// The content in the tree.
     in_tree: String,
     number: u32,
     most: u32,
     branched: bool,
-    /// The verification's result on `base`.
+    /// The result of the verification on `base`.
     best: Option<Check>,
     branches: VecDeque<Branch>,
     current: Option<Branch>,
     candidates: VecDeque<String>,
-    /// Something was written.
+    /// Whether anything was written.
     wrote: bool,
 }
 
 impl Attempts {
-    /// `most` requests for the whole file; `before` is what the verification says of it.
+    /// Allows `most` requests for the whole file. `before` is the result of the verification on it.
     pub(crate) fn new(focus: Focus, most: u32, before: Option<Check>) -> Self {
         Self {
             in_tree: focus.content.clone(),
@@ -83,42 +86,43 @@ impl Attempts {
         }
     }
 
-    /// The file as it is best known.
+    /// The best version of the file so far.
     pub(crate) fn base(&self) -> &Focus {
         &self.base
     }
 
-    /// Whether the tree holds something else than [`Attempts::base`].
+    /// Whether the tree holds another version than [`Attempts::base`].
     pub(crate) fn strayed(&self) -> bool {
         self.in_tree != self.base.content
     }
 
-    /// Whether nothing was ever written.
+    /// Whether nothing has been written.
     pub(crate) fn untouched(&self) -> bool {
         !self.wrote
     }
 
-    /// Whether the verification fails on the file as it is best known.
+    /// Whether the verification fails on the best version of the file.
     pub(crate) fn fails(&self) -> bool {
         self.best.as_ref().is_some_and(|check| !check.passed)
     }
 
-    /// Notes that the tree holds the base again.
+    /// Records that the tree holds the base again.
     pub(crate) fn restored(&mut self) {
         self.in_tree.clone_from(&self.base.content);
     }
 
-    /// The request for the whole file under way, from 1.
+    /// The number of the current request for the whole file, from 1.
     pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
-    /// Temperature and seed: the first time as set, then warm, since the same request at the same temperature gives the same bytes.
+    /// Temperature and seed: as set for the first request, then warm. The same request at
+    /// temperature 0 gives the same bytes.
     pub(crate) fn sampling(&self, base: f32) -> (f32, Option<u64>) {
         if self.number == 1 { (base, None) } else { (1.0, Some(u64::from(self.number - 1))) }
     }
 
-    /// After an answer with the whole file.
+    /// The move after an answer with the whole file.
     pub(crate) fn answered(&mut self, attempt: &Attempt<'_>) -> Move {
         if let Some(content) = attempt.wrote {
             let Some(check) = attempt.check else { return Move::Done };
@@ -134,7 +138,7 @@ impl Attempts {
         self.next_branch()
     }
 
-    /// After an answer with the rest of a line.
+    /// The move after an answer with the rest of a line.
     pub(crate) fn line(&mut self, rest: &str) -> Move {
         if let Some(branch) = self.current.take() {
             self.candidates = branches::candidates(&self.base.content, &branch, rest).into();
@@ -142,14 +146,15 @@ impl Attempts {
         self.next_candidate()
     }
 
-    /// After [`Move::Try`].
+    /// The move after [`Move::Try`].
     pub(crate) fn tried(&mut self, content: &str, check: &Check) -> Move {
         let before = self.base.content.clone();
         if self.wrote(content, check) {
             return Move::Done;
         }
         if self.base.content != before {
-            // Better, not good: the bug may be in two places. The other doubts are followed from here.
+            // Better but not good: the bug may be in two places. The other branches continue from
+            // here.
             self.candidates.clear();
             self.branches = self
                 .branches
@@ -160,7 +165,8 @@ impl Attempts {
         self.next_candidate()
     }
 
-    /// Notes what stands in the tree and what the verification says of it; true when that is success.
+    /// Records the content in the tree and the result of the verification. Returns whether it
+    /// passes.
     fn wrote(&mut self, content: &str, check: &Check) -> bool {
         content.clone_into(&mut self.in_tree);
         self.wrote = true;
@@ -204,7 +210,8 @@ impl Attempts {
     }
 }
 
-/// How many tests pass, where the report says. Passing tests, not failing ones: a file that no longer compiles fails only once.
+/// How many tests pass, if the report says. Passing tests count, not failing ones, because a file
+/// that does not compile fails once.
 fn passing(check: &Check) -> Option<u64> {
     check.facts.get("passed").and_then(serde_json::Value::as_u64)
 }
@@ -231,7 +238,7 @@ mod tests {
         Attempt { answer: "", block: None, doubts: &[], wrote: None, check: None };
 
     #[test]
-    fn the_request_is_repeated_warm_and_then_that_is_enough() {
+    fn the_request_is_repeated_warm_and_then_attempts_end() {
         let mut attempts = attempts();
         assert_eq!(attempts.sampling(0.0), (0.0, None));
         assert_eq!(attempts.answered(&NOTHING), Move::Whole);
@@ -244,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_more_tests_pass_is_where_the_next_attempt_starts() {
+    fn the_next_attempt_starts_from_the_version_with_more_passing_tests() {
         let mut attempts = attempts();
         assert_eq!(attempts.answered(&wrote("better", &check(false, 3))), Move::Whole);
         assert_eq!((attempts.base().content.as_str(), attempts.strayed()), ("better", false));
@@ -252,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn doubts_of_an_unchanged_answer_are_followed_line_by_line() {
+    fn branches_of_an_unchanged_answer_are_tried_line_by_line() {
         let mut attempts = attempts();
         let answer = "```\na = 1\nb = 2\n```";
         let doubt = |place: &str, other: &str, logprob| Doubt {
@@ -274,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_makes_more_tests_pass_is_kept_while_the_other_doubts_are_followed() {
+    fn a_line_that_makes_more_tests_pass_is_kept_while_the_other_branches_are_tried() {
         let mut attempts = attempts();
         let answer = "```\na = 1\nb = 2\n```";
         let doubt =

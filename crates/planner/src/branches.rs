@@ -1,18 +1,22 @@
-//! Branches: where a small model copied a line that it doubted, and what it might have written instead.
+//! Branches: places where a small model copied a token that it was unsure of, and what it might
+//! have written instead.
 //!
-//! Asked for a corrected file, a small model mostly sends the file back unchanged. But it is not sure everywhere: at the bug the
-//! right token is often the close second choice, while the rest is copied with certainty. So the places of doubt are tried, the
-//! likeliest first: the model finishes that one line from the other token (some ten tokens, the prefix is in the server's
-//! cache), and the verification decides. Measured on a 1.5B model over 26 small repairs: the plain request solves 10, with the
-//! branches 18, for 45 more generated tokens a miss; a second whole file costs some 300.
+//! Asked for a corrected file, a small model mostly sends the file back unchanged. But it is not
+//! equally sure everywhere: at the bug the right token is often a close second choice, while the
+//! rest is copied with certainty. So those places are tried, the most likely first: the model
+//! completes that one line from the other token (about ten tokens, with the prefix in the server's
+//! cache), and the verification decides. Measured on a 1.5B model over 26 small repairs: the plain
+//! request solves 10, with branches 18, for 45 more generated tokens per miss. A second whole file
+//! costs about 300.
 //!
 //! Pure: text in, text out.
 
 use journal::Doubt;
 
-/// The likeliest branches are few; further down it is guessing.
+/// Only the most likely branches are worth trying.
 pub(crate) const MOST: usize = 8;
-/// What could begin a line is of many kinds and seldom the mending one: a tenth of its probability counts.
+/// Many tokens can begin a line, and few of them fix anything, so a tenth of their probability
+/// counts.
 const LINE_START_PENALTY: f32 = 2.3;
 /// Tokens of one line.
 pub(crate) const LINE_TOKENS: u32 = 60;
@@ -20,18 +24,19 @@ pub(crate) const LINE_TOKENS: u32 = 60;
 /// A place where another token might have been written.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Branch {
-    /// Bytes into the file, where the other token goes.
+    /// Byte offset in the file where the other token goes.
     at: usize,
-    /// The answer up to there and the other token: what the model goes on from.
+    /// The answer up to there with the other token, which the model continues.
     pub(crate) prefix: String,
     other: String,
     logprob: f32,
-    /// Whether it begins a line, so that it may also be a line that was missing.
+    /// Whether it begins a line, so that it may also be a missing line.
     new_line: bool,
 }
 
-/// The branches of an answer, the likeliest first. `block` is where the answer's fenced block begins; only places before its first
-/// difference from `file` count, since behind it answer and file are not the same text.
+/// The branches of an answer, the most likely first. `block` is where the fenced block begins. Only
+/// places before its first difference from `file` count: after it, answer and file are not the same
+/// text.
 pub(crate) fn find(answer: &str, block: usize, file: &str, doubts: &[Doubt]) -> Vec<Branch> {
     let Some(fence) = answer.get(block..).and_then(|text| text.find('\n')) else { return Vec::new() };
     let body = block + fence + 1;
@@ -53,7 +58,7 @@ pub(crate) fn find(answer: &str, block: usize, file: &str, doubts: &[Doubt]) -> 
     branches
 }
 
-/// Whether another token could mend anything: not white space, a comment or the end of the block.
+/// Whether another token could fix anything: not white space, a comment or the end of the block.
 fn is_worthwhile(other: &str) -> bool {
     let text = other.trim();
     !text.is_empty()
@@ -61,14 +66,15 @@ fn is_worthwhile(other: &str) -> bool {
         && !["#", "//", "/*", "\"\"\"", "'''", "`"].iter().any(|start| text.starts_with(start))
 }
 
-/// Whether only white space stands before a place in its line.
+/// Whether only white space precedes a place in its line.
 fn starts_line(file: &str, at: usize) -> bool {
     file.get(..at).is_some_and(|before| before.rsplit('\n').next().unwrap_or_default().trim().is_empty())
 }
 
-/// The files a branch leads to, now that the model has finished the line: the new line in place of the old one, or before it.
+/// The files that a branch leads to with the completed line: the line in place of the old one, or
+/// before it.
 pub(crate) fn candidates(file: &str, branch: &Branch, rest: &str) -> Vec<String> {
-    // Sessions of earlier versions have what the server repeated.
+    // Sessions of earlier versions contain what the server repeated.
     let rest = rest.strip_prefix(branch.prefix.as_str()).unwrap_or(rest);
     let rest = rest.split('\n').next().unwrap_or_default().trim_end();
     let Some(before) = file.get(..branch.at) else { return Vec::new() };
@@ -86,22 +92,22 @@ pub(crate) fn candidates(file: &str, branch: &Branch, rest: &str) -> Vec<String>
     vec![replaced, inserted]
 }
 
-/// Takes out of a continued message what some servers repeat of it, however that is cut into pieces.
+/// Removes from a continued message what some servers repeat of it, whatever the pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
     /// What may be repeated.
     expected: String,
-    /// What has come of it.
+    /// What has arrived of it.
     held: String,
 }
 
 impl Echo {
-    /// For an answer that goes on from `message`.
+    /// For an answer that continues `message`.
     pub(crate) fn of(message: &str) -> Self {
         Self { expected: message.to_owned(), held: String::new() }
     }
 
-    /// What of the next piece is new.
+    /// The new part of the next piece.
     pub(crate) fn new_in(&mut self, piece: &str) -> String {
         self.held.push_str(piece);
         if let Some(new) = self.held.strip_prefix(self.expected.as_str()) {
@@ -112,13 +118,13 @@ impl Echo {
         if self.expected.starts_with(self.held.as_str()) { String::new() } else { self.rest() }
     }
 
-    /// What was held back and is no repetition after all.
+    /// Text that was held back and turned out not to be a repetition.
     pub(crate) fn rest(&mut self) -> String {
         std::mem::take(self).held
     }
 }
 
-/// The branch after a change of the file behind or before it; `None` when the change is where the branch was.
+/// The branch after a change elsewhere in the file; `None` if the change is at the branch.
 pub(crate) fn moved(branch: &Branch, old: &str, new: &str) -> Option<Branch> {
     let head = old.bytes().zip(new.bytes()).take_while(|(a, b)| a == b).count();
     let tail = old.bytes().rev().zip(new.bytes().rev()).take_while(|(a, b)| a == b).count();

@@ -1,17 +1,20 @@
-//! What a run uses up: token estimates calibrated by the server's own counts, sums, and limits. Fed with numbers; knows no clock.
+//! What a run uses: token estimates calibrated by the server's counts, sums, and limits. It works
+//! on numbers and knows no clock.
 
 use journal::{Budget, Counts, Event, Record, Totals};
 use models::{Message, Usage};
+use std::borrow::Borrow;
 
 use crate::settings::Limits;
 
-/// Bytes of code and English per token, before the server has told better. On the low side, so that estimates err high
-/// (research on a DeepSeek vocabulary: bytes ÷ 4 is up to half too low on JSON and dense code).
+/// Bytes of code and English per token, until a server reports a count. Low on purpose, so that
+/// estimates err high: on a DeepSeek vocabulary, bytes ÷ 4 underestimates JSON and dense code by up
+/// to half.
 const BYTES_PER_TOKEN: f64 = 3.4;
 /// What a chat template adds to each message, in tokens.
 const TOKENS_PER_MESSAGE: f64 = 6.0;
 
-/// Estimates prompt tokens, and learns from what the server counted.
+/// Estimates prompt tokens, and learns from the server's counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Estimator {
     bytes_per_token: f64,
@@ -25,53 +28,91 @@ impl Default for Estimator {
 
 impl Estimator {
     /// Tokens of a conversation.
-    pub(crate) fn messages(&self, messages: &[Message]) -> u64 {
+    pub(crate) fn messages(&self, messages: &[impl Borrow<Message>]) -> u64 {
         let bytes: usize = messages.iter().map(bytes).sum();
         (bytes as f64 / self.bytes_per_token + messages.len() as f64 * TOKENS_PER_MESSAGE).ceil() as u64
     }
 
     /// Learns from a request whose prompt the server counted.
-    pub(crate) fn learn(&mut self, messages: &[Message], prompt_tokens: u64) {
+    pub(crate) fn learn(&mut self, messages: &[impl Borrow<Message>], prompt_tokens: u64) {
         let bytes: usize = messages.iter().map(bytes).sum();
         let tokens = prompt_tokens as f64 - messages.len() as f64 * TOKENS_PER_MESSAGE;
-        // A count far off is not a count of this prompt (Ollama 0.30.0 counted uncached tokens only; docs/model-apis.md#ollama-streaming).
+        // A count far off is not a count of this prompt (Ollama 0.30.0 counted uncached tokens
+        // only; docs/model-apis.md#ollama-streaming).
         if bytes > 400 && tokens > 0.0 && (1.5..8.0).contains(&(bytes as f64 / tokens)) {
             self.bytes_per_token = bytes as f64 / tokens;
         }
     }
 }
 
-fn bytes(message: &Message) -> usize {
+fn bytes(message: &impl Borrow<Message>) -> usize {
+    let message = message.borrow();
     message.content.len() + message.thinking.as_ref().map_or(0, String::len)
 }
 
 /// Dollars per million tokens: (prompt, cached prompt, generated).
 pub(crate) type Price = (f64, f64, f64);
 
-/// Sums over the run, and whether a limit is reached.
+/// Sums over the session, and whether a limit is reached.
 #[derive(Debug, Clone)]
 pub(crate) struct Accountant {
     limits: Limits,
     price: Option<Price>,
     totals: Totals,
-    /// Prompt and generated tokens that count against the limit: without what is known to have come from a cache.
+    /// Whether a request has been counted.
+    counted: bool,
+    /// Prompt and generated tokens that count against the limit, without what is known to have come
+    /// from a cache.
     spent: u64,
+    /// Turns, tokens and dollars at the last message of the user: the limits count from there.
+    since: (u32, u64, f64),
 }
 
 impl Accountant {
     pub(crate) fn new(limits: Limits, price: Option<Price>) -> Self {
-        Self { limits, price, totals: Totals { cost: price.map(|_| 0.0), ..Totals::default() }, spent: 0 }
+        let totals = Totals { cost: price.map(|_| 0.0), ..Totals::default() };
+        Self { limits, price, totals, counted: false, spent: 0, since: (0, 0, 0.0) }
+    }
+
+    /// Sums up what a journal says was used.
+    pub(crate) fn of(records: &[Record], limits: Limits, price: Option<Price>) -> Self {
+        let mut accountant = Self::new(limits, price);
+        let mut estimated = 0;
+        for record in records {
+            match &record.event {
+                Event::Request { estimated_tokens, .. } => estimated = *estimated_tokens,
+                Event::Output { counts, .. } => accountant.add(counts, estimated),
+                Event::AnswerLost { counts, .. } => accountant.spend(counts, estimated),
+                Event::Refused { saved_tokens, .. } => {
+                    accountant.save(saved_tokens * 4);
+                }
+                Event::UserMessage { .. } => accountant.renew(),
+                _ => {}
+            }
+        }
+        accountant
+    }
+
+    /// From now on the limits count anew.
+    pub(crate) fn renew(&mut self) {
+        self.since = (self.totals.turns, self.spent, self.totals.cost.unwrap_or_default());
     }
 
     /// Adds an answered request.
     pub(crate) fn add(&mut self, counts: &Counts, estimated_prompt: u64) {
+        self.totals.turns += 1;
+        self.spend(counts, estimated_prompt);
+    }
+
+    /// Adds the tokens and the cost of a request, answered or not.
+    pub(crate) fn spend(&mut self, counts: &Counts, estimated_prompt: u64) {
         let prompt = counts.prompt_tokens.unwrap_or(estimated_prompt);
         let evaluated = counts.evaluated_tokens.unwrap_or(prompt);
         let generated = counts.generated_tokens.unwrap_or(0);
-        // What one request leaves unknown, the sum cannot know.
-        let before = if self.totals.turns == 0 { Some(0) } else { self.totals.evaluated_tokens };
+        // The sum is unknown as soon as one request does not report it.
+        let before = if self.counted { self.totals.evaluated_tokens } else { Some(0) };
+        self.counted = true;
         self.totals.evaluated_tokens = before.zip(counts.evaluated_tokens).map(|(sum, n)| sum + n);
-        self.totals.turns += 1;
         self.totals.prompt_tokens += prompt;
         self.spent += evaluated + generated;
         self.totals.generated_tokens += generated;
@@ -81,7 +122,7 @@ impl Accountant {
         }
     }
 
-    /// Adds what a cut saved, in bytes; the tokens that are.
+    /// Adds the bytes that a cut saved, and returns them as tokens.
     pub(crate) fn save(&mut self, bytes: u64) -> u64 {
         let tokens = bytes / 4;
         self.totals.saved_bytes += bytes;
@@ -89,61 +130,51 @@ impl Accountant {
         tokens
     }
 
-    /// The limit that is reached, if one is, `elapsed_ms` into the run.
+    /// The limit that is reached, if one is, `elapsed_ms` after the limits began to count.
     pub(crate) fn reached(&self, elapsed_ms: u64) -> Option<Budget> {
         let (limits, totals) = (&self.limits, &self.totals);
-        if totals.turns >= limits.turns {
+        let (turns, spent, dollars) = self.since;
+        if totals.turns - turns >= limits.turns {
             return Some(Budget::Turns);
         }
-        if limits.tokens.is_some_and(|max| self.spent >= max) {
+        if limits.tokens.is_some_and(|max| self.spent - spent >= max) {
             return Some(Budget::Tokens);
         }
         if limits.seconds.is_some_and(|max| elapsed_ms >= max.saturating_mul(1000)) {
             return Some(Budget::Time);
         }
         if let (Some(max), Some(cost)) = (limits.cost, totals.cost)
-            && cost >= max
+            && cost - dollars >= max
         {
             return Some(Budget::Cost);
         }
         None
     }
 
-    /// The sums, `elapsed_ms` into the run.
+    /// The sums, `elapsed_ms` after the session began.
     pub(crate) fn totals(&self, elapsed_ms: u64) -> Totals {
         Totals { ms: elapsed_ms, ..self.totals }
     }
 }
 
-/// The sums of a session by its journal, for whoever has no run at hand.
+/// The sums of a session, from its journal.
 #[must_use]
 pub fn totals(records: &[Record]) -> Totals {
     let price =
         records.iter().find_map(|r| if let Event::Model(model) = &r.event { model.price } else { None });
-    let mut accountant = Accountant::new(Limits::default(), price);
-    let mut estimated = 0;
-    for record in records {
-        match &record.event {
-            Event::Request { estimated_tokens, .. } => estimated = *estimated_tokens,
-            Event::Output { counts, .. } => accountant.add(counts, estimated),
-            Event::Refused { saved_tokens, .. } => {
-                accountant.save(saved_tokens * 4);
-            }
-            _ => {}
-        }
-    }
-    accountant.totals(worked_ms(records))
+    Accountant::of(records, Limits::default(), price).totals(worked_ms(records))
 }
 
-/// Milliseconds that were worked on a run, pauses between processes left out.
+/// Milliseconds of work on a run, without the pauses between processes.
 pub(crate) fn worked_ms(records: &[Record]) -> u64 {
     let segments = records.split(|r| matches!(r.event, Event::Resumed { .. }));
     let span = |s: &[Record]| Some(s.last()?.time_ms.saturating_sub(s.first()?.time_ms));
     segments.filter_map(span).sum()
 }
 
-/// The journal's counts from a server's usage and what we saw ourselves. `pieces` is the number of chunks with text: most servers
-/// send a token in each, so it stands in for a count that a cut kept the server from giving.
+/// The journal's counts, from the usage that a server reports and what was measured here. `pieces`
+/// is the number of chunks with text. Most servers send one token per chunk, so it replaces the
+/// count that a cut kept the server from reporting.
 pub(crate) fn counts(usage: &Usage, pieces: u64, first_token_ms: Option<u64>, total_ms: u64) -> Counts {
     let evaluated = match (usage.prompt_tokens, usage.cached_tokens) {
         (Some(all), Some(cached)) => Some(all.saturating_sub(cached)),

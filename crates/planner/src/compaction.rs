@@ -1,23 +1,26 @@
-//! Making a conversation shorter: old results first, then whole exchanges; the head (instructions, task) and the last exchange stay.
+//! Making a conversation shorter: old results first, then whole exchanges. The head (instructions,
+//! task), what the user said, and the last exchange stay.
 //!
-//! Effect on the prompt cache: everything behind the head is evaluated anew, so it is done rarely and in a large step: down to the
-//! given target, well below the point that calls for it.
+//! Effect on the prompt cache: everything after the head is evaluated again. So compaction is rare
+//! and goes down in one large step, to a target well below the point that calls for it.
+
+use std::sync::Arc;
 
 use models::{Message, Role};
 
-/// Messages at the end that never go: the last answer and its result.
+/// Messages at the end that always stay: the last answer and its result.
 const TAIL: usize = 2;
-/// A result longer than this is cut down to its first line.
+/// A result longer than this, in bytes, is reduced to its first line.
 const LONG: usize = 240;
-/// Of what was dropped so many results are still named, the newest.
+/// How many of the dropped results are still named, the newest ones.
 const NAMED: usize = 12;
 
 /// How long a conversation may be, in tokens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
-    /// What to come down to, so that it is long until the next time.
+    /// The length to reduce it to, so that the next compaction is far off.
     pub(crate) target: u64,
-    /// What will do when that cannot be reached.
+    /// The length to accept if the target cannot be reached.
     pub(crate) limit: u64,
 }
 
@@ -26,51 +29,65 @@ pub(crate) struct Room {
 pub(crate) struct Dropped {
     /// A line for each result.
     lines: Vec<String>,
-    /// What the task's message says of it, at its end.
+    /// Messages of the user, whole.
+    user_messages: Vec<String>,
+    /// The note about it at the end of the task's message.
     note: String,
 }
 
-/// A shorter conversation by `tokens`, or `None` when head and tail alone do not fit. `note` words what is said of the results that were
-/// dropped, given a line for each.
+/// Returns a shorter conversation as counted by `tokens`, or `None` if head and tail alone do not
+/// fit. `note` words the note about dropped results, given a line for each. Messages for which
+/// `by_user` holds keep their text: when they are dropped, it moves to the task.
 pub(crate) fn compact(
-    messages: &[Message],
+    messages: &[Arc<Message>],
     dropped: &mut Dropped,
     room: Room,
-    tokens: impl Fn(&[Message]) -> u64,
+    tokens: impl Fn(&[Arc<Message>]) -> u64,
     note: impl Fn(&[String]) -> String,
-) -> Option<Vec<Message>> {
-    // The head never goes: the system prompt, where there is one, and the task.
+    by_user: impl Fn(&Message) -> bool,
+) -> Option<Vec<Arc<Message>>> {
+    // The head always stays: the system prompt, if there is one, and the task.
     let head = messages.iter().take_while(|m| m.role != Role::Assistant).count();
     if messages.len() <= head + TAIL {
         return None;
     }
     let (head, rest) = messages.split_at(head);
     let (middle, tail) = rest.split_at(rest.len() - TAIL);
-    // First what costs most and is worth least: the text of old results, oldest first.
-    let mut stubbed: Vec<Message> = middle.to_vec();
-    let join = |middle: &[Message]| [head, middle, tail].concat();
+    // First the text of old results, oldest first: it costs most and is worth least.
+    let mut stubbed: Vec<Arc<Message>> = middle.to_vec();
+    let join = |middle: &[Arc<Message>]| [head, middle, tail].concat();
     for i in 0..stubbed.len() {
-        if stubbed[i].role == Role::User && stubbed[i].content.len() > LONG {
-            stubbed[i].content = format!("{}\n[left out to save space]", first_line(&stubbed[i].content));
+        let message = &stubbed[i];
+        if message.role == Role::User && message.content.len() > LONG && !by_user(message) {
+            let content = format!("{}\n[left out to save space]", first_line(&message.content));
+            Arc::make_mut(&mut stubbed[i]).content = content;
             if tokens(&join(&stubbed)) <= room.target {
                 return Some(join(&stubbed));
             }
         }
     }
-    // Then whole exchanges, oldest first, behind a note in the task's message, so that user and model still take turns.
+    // Then whole exchanges, oldest first. A note joins the task's message, so that user and model
+    // still alternate.
     let (task, before) = head.split_last()?;
     let plain = task.content.strip_suffix(&dropped.note).unwrap_or(&task.content);
     for drop in (2..=stubbed.len()).step_by(2).chain([stubbed.len()]) {
-        let results = stubbed[..drop].iter().filter(|m| m.role == Role::User);
+        let said = stubbed[..drop].iter().filter(|m| m.role == Role::User);
+        let (by_user, results): (Vec<_>, Vec<_>) = said.partition(|m| by_user(m));
+        let mut user_messages = dropped.user_messages.clone();
+        user_messages.extend(by_user.iter().map(|m| m.content.clone()));
         let mut lines = dropped.lines.clone();
-        lines.extend(results.map(|m| first_line(&m.content).to_owned()));
+        lines.extend(results.iter().map(|m| first_line(&m.content).to_owned()));
         lines.drain(..lines.len().saturating_sub(NAMED));
-        let said = if lines.is_empty() { String::new() } else { format!("\n\n{}", note(&lines)) };
-        let task = Message { content: format!("{plain}{said}"), ..task.clone() };
-        let shorter = [before, &[task], &stubbed[drop..], tail].concat();
+        let mut said: String = user_messages.iter().map(|text| format!("\n\n{text}")).collect();
+        if !lines.is_empty() {
+            said = format!("{said}\n\n{}", note(&lines));
+        }
+        let content = format!("{plain}{said}");
+        let task = Message { content, ..(**task).clone() };
+        let shorter = [before, &[task.into()], &stubbed[drop..], tail].concat();
         let enough = if drop == stubbed.len() { room.limit } else { room.target };
         if tokens(&shorter) <= enough && tokens(&shorter) < tokens(messages) {
-            *dropped = Dropped { lines, note: said };
+            *dropped = Dropped { lines, user_messages, note: said };
             return Some(shorter);
         }
     }
@@ -88,8 +105,8 @@ fn first_line(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn conversation(results: usize, size: usize) -> Vec<Message> {
-        let message = |role, content: String| Message { role, content, thinking: None };
+    fn conversation(results: usize, size: usize) -> Vec<Arc<Message>> {
+        let message = |role, content: String| Arc::new(Message { role, content, thinking: None });
         let mut messages =
             vec![message(Role::System, "rules".into()), message(Role::User, "the task".into())];
         for i in 0..results {
@@ -99,7 +116,7 @@ mod tests {
         messages
     }
 
-    fn bytes(messages: &[Message]) -> u64 {
+    fn bytes(messages: &[Arc<Message>]) -> u64 {
         messages.iter().map(|m| m.content.len() as u64).sum()
     }
 
@@ -107,9 +124,9 @@ mod tests {
         format!("done before: {}", dropped.join("; "))
     }
 
-    fn compact(messages: &[Message], target: u64) -> Option<Vec<Message>> {
+    fn compact(messages: &[Arc<Message>], target: u64) -> Option<Vec<Arc<Message>>> {
         let room = Room { target, limit: target };
-        super::compact(messages, &mut Dropped::default(), room, bytes, note)
+        super::compact(messages, &mut Dropped::default(), room, bytes, note, |_| false)
     }
 
     #[test]
@@ -132,7 +149,7 @@ mod tests {
                         assert!(bytes(&after) <= target);
                         assert!(after[1].content.starts_with("the task"));
                         let roles: Vec<_> = after.iter().skip(1).map(|m| m.role).collect();
-                        assert!(roles.windows(2).all(|w| w[0] != w[1]), "they take turns: {roles:?}");
+                        assert!(roles.windows(2).all(|w| w[0] != w[1]), "they alternate: {roles:?}");
                     }
                     None => assert!(results <= 1 || target < 1200, "{results} {target}"),
                 }
@@ -146,10 +163,10 @@ mod tests {
         for i in 1..200 {
             messages.extend(conversation(1, 100).split_off(2));
             let last = messages.len() - 1;
-            messages[last].content = format!("result {i}\n{}", "x".repeat(100));
+            Arc::make_mut(&mut messages[last]).content = format!("result {i}\n{}", "x".repeat(100));
             if bytes(&messages) > 2_000 {
                 let room = Room { target: 1_000, limit: 2_000 };
-                messages = super::compact(&messages, &mut dropped, room, bytes, note).unwrap();
+                messages = super::compact(&messages, &mut dropped, room, bytes, note, |_| false).unwrap();
                 assert_eq!(messages[1].content.matches("done before").count(), 1);
             }
         }
@@ -162,10 +179,27 @@ mod tests {
     }
 
     #[test]
+    fn what_the_user_said_is_never_shortened_or_lost() {
+        let mut before = conversation(6, 400);
+        let said = format!("also update the docs\n{}", "and say why ".repeat(30));
+        Arc::make_mut(&mut before[5]).content.clone_from(&said);
+        let mut dropped = Dropped::default();
+        let mut messages = before;
+        for (target, limit) in [(2_500, 2_500), (700, 1_400)] {
+            let room = Room { target, limit };
+            let by_user = |m: &Message| m.content == said;
+            messages = super::compact(&messages, &mut dropped, room, bytes, note, by_user).unwrap();
+            let all: String = messages.iter().map(|m| m.content.as_str()).collect();
+            assert_eq!(all.matches(&said).count(), 1, "at {target}");
+        }
+        assert!(messages[1].content.contains(&said), "it moved to the task: {:?}", messages[1]);
+    }
+
+    #[test]
     fn a_long_last_result_may_take_more_than_the_target() {
         let before = conversation(3, 500);
         let room = Room { target: 300, limit: 900 };
-        let after = super::compact(&before, &mut Dropped::default(), room, bytes, note).unwrap();
+        let after = super::compact(&before, &mut Dropped::default(), room, bytes, note, |_| false).unwrap();
         assert_eq!(after.len(), 4);
         assert!(bytes(&after) > 500);
     }

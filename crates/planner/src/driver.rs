@@ -1,7 +1,8 @@
-//! The driver: does what the machine says, and the waiting. Sends requests (again), verifies, journals each event before its effect,
-//! keeps to the limits, and takes the final diff. What happens while one answer streams is in [`crate::turn`].
+//! The driver: does what the machine says, and waits for it. Sends and retries requests, verifies,
+//! journals each event before its effect, enforces the limits, and takes the final diff.
+//! [`crate::turn`] is what happens while one answer streams.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,31 +15,36 @@ use tool_api::{Registry, Status};
 
 use crate::acting::Acting;
 use crate::budget::{Accountant, worked_ms};
-use crate::machine::{Ask, Begin, Input, Machine, Step, Turn, Why};
+use crate::machine::{Ask, Input, Machine, Plan, Step, Turn, Why};
 use crate::opening;
-use crate::resume::{self, OWN_CALL, Past, Plan};
-use crate::settings::{Cut, Dialect};
-use crate::{Error, Finish, Job, Parts, Report, Repository, Verifier};
+use crate::resume::OWN_CALL;
+use crate::settings::Cut;
+use crate::{Error, Finish, Inbox, Job, Parts, Report, Repository, Verifier};
 
-/// Works on a task until it ends, one way or another. The final diff is taken from the tree on every path.
+/// Works on a task until the run ends. The final diff is computed from the tree on every path.
 ///
 /// # Errors
-/// Only when the journal cannot be written: then nothing more may take effect.
+/// When the journal cannot be written. Then nothing further may take effect.
 pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report, Error> {
-    resume(job, parts, journal, &[]).await
+    let mut driver = Driver::new(&job, parts, journal, &[]);
+    let started = driver.begin(job, None).await;
+    driver.drive(started).await
 }
 
-/// Takes up a run whose journal ends early; the job's limits count from its first beginning. The journal has been opened for appending.
+/// Resumes a run from its journal, which has been opened for appending: one that was cut off, or
+/// one that has ended and that the user has something to say to ([`Parts::inbox`]). Limits count
+/// from the beginning of the run, or from the user's last message.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn resume(job: Job, parts: Parts, journal: &mut Journal, past: &[Record]) -> Result<Report, Error> {
-    let driver = Driver::new(&job, parts, journal, past);
-    go(driver, job, past).await
+    let mut driver = Driver::new(&job, parts, journal, past);
+    let started = driver.restore(job, past).await;
+    driver.drive(started).await
 }
 
-/// As [`run`], with parts that repeat a recorded run: it does not pause before a request is sent again. With `begun`, the plan in a journal,
-/// the first turn shows what that one showed of the repository.
+/// As [`run`], with parts that repeat a recorded run: it does not pause before a retry. With
+/// `begun`, the plan in a journal, the first turn shows what that one showed of the repository.
 ///
 /// # Errors
 /// As [`run`].
@@ -50,20 +56,12 @@ pub async fn replay(
 ) -> Result<Report, Error> {
     let mut driver = Driver::new(&job, parts, journal, &[]);
     driver.retries = Policy { first: Duration::ZERO, longest: Duration::ZERO, ..driver.retries };
-    driver.shown = begun.and_then(|plan| serde_json::from_value(plan.clone()).ok());
-    go(driver, job, &[]).await
+    let shown = begun.and_then(|plan| serde_json::from_value(plan.clone()).ok());
+    let started = driver.begin(job, shown).await;
+    driver.drive(started).await
 }
 
-async fn go(mut driver: Driver<'_>, job: Job, past: &[Record]) -> Result<Report, Error> {
-    let (ending, message) = match driver.work(job, past).await {
-        Ok(end) => end,
-        Err(Stop::Ended(ending, message)) => (ending, message),
-        Err(Stop::Journal(error)) => return Err(error),
-    };
-    driver.finish(ending, message).await
-}
-
-/// Why the work cannot go on.
+/// Why the work stops.
 pub(crate) enum Stop {
     Ended(Ending, String),
     Journal(Error),
@@ -89,34 +87,41 @@ pub(crate) struct Driver<'a> {
     pub(crate) interrupt: tokio::sync::watch::Receiver<bool>,
     pub(crate) journal: &'a mut Journal,
     pub(crate) started: Instant,
-    /// How long other processes worked on this run before.
+    /// How long earlier processes worked on this run.
     earlier: Duration,
     pub(crate) deadline: Option<tokio::time::Instant>,
     pub(crate) accountant: Accountant,
     pub(crate) first_call_only: bool,
     pub(crate) retries: Policy,
-    /// What a recorded run was begun with, to be shown again.
-    shown: Option<Plan>,
-    /// The tree being remembered in the background; awaited before the first effect.
+    inbox: Box<dyn Inbox>,
+    /// What the user said to a resumed session and the conversation does not have yet.
+    waiting: VecDeque<String>,
+    /// When the limits began to count, in milliseconds of work.
+    limits_from_ms: u64,
+    /// The limit of time.
+    seconds: Option<u64>,
+    /// Records the tree in the background. Awaited before the first effect.
     pub(crate) remembering: Option<JoinHandle<Result<(), String>>>,
     pub(crate) turn: u32,
     /// The model's window in tokens, as the machine knows it.
     pub(crate) window: Option<u64>,
-    /// Nothing is to be run.
+    /// Run no command.
     pub(crate) plan_only: bool,
-    /// A command runs, or did when the run was stopped.
+    /// A command is running, or was when the run was stopped.
     pub(crate) commanding: bool,
     /// Whether something may have changed since the last verification.
     pub(crate) dirty: bool,
-    /// Whether there was a verification.
+    /// Whether a verification has run.
     pub(crate) checked: bool,
-    /// Bytes and number of complete calls by tool: what a refused one would have come to.
+    /// Bytes and number of complete calls by tool, to estimate the length of a refused one.
     pub(crate) like_calls: HashMap<String, (usize, usize)>,
 }
 
 impl<'a> Driver<'a> {
     fn new(job: &Job, parts: Parts, journal: &'a mut Journal, past: &[Record]) -> Self {
-        let earlier = Duration::from_millis(worked_ms(past));
+        let earlier_ms = worked_ms(past);
+        let said = past.iter().rposition(|r| matches!(r.event, Event::UserMessage { .. }));
+        let limits_from_ms = said.map_or(0, |at| worked_ms(&past[..=at]));
         let identity = parts.model.identity();
         let limits = job.settings.limits;
         let repository = Arc::clone(&parts.repository);
@@ -126,17 +131,22 @@ impl<'a> Driver<'a> {
                 Cut::First => true,
                 Cut::ReadOn => false,
             },
-            accountant: Accountant::new(limits, identity.price),
-            deadline: limits
-                .seconds
-                .map(|s| tokio::time::Instant::now() + Duration::from_secs(s).saturating_sub(earlier)),
-            // Two agents that were refused together shall not come back together.
+            accountant: Accountant::of(past, limits, identity.price),
+            deadline: limits.seconds.map(|seconds| {
+                let used = Duration::from_millis(earlier_ms.saturating_sub(limits_from_ms));
+                tokio::time::Instant::now() + Duration::from_secs(seconds).saturating_sub(used)
+            }),
+            // Runs that were refused together must not retry together, whether or not they share a
+            // process.
             retries: Policy {
                 retries: job.settings.max_retries,
-                seed: u64::from(std::process::id()),
+                seed: fastrand::u64(..),
                 ..Policy::default()
             },
-            shown: None,
+            inbox: parts.inbox,
+            waiting: VecDeque::new(),
+            limits_from_ms,
+            seconds: limits.seconds,
             model: parts.model,
             identity,
             tools: Arc::new(parts.tools.with(Finish)),
@@ -145,7 +155,7 @@ impl<'a> Driver<'a> {
             interrupt: parts.interrupt,
             journal,
             started: Instant::now(),
-            earlier,
+            earlier: Duration::from_millis(earlier_ms),
             remembering: Some(tokio::task::spawn_blocking(move || repository.remember())),
             turn: 0,
             window: None,
@@ -157,18 +167,16 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// The loop.
-    async fn work(&mut self, job: Job, past: &[Record]) -> Result<(Ending, String), Stop> {
-        let (mut machine, mut step) = match resume::plan(past).map_err(refused)? {
-            Some(plan) => self.take_up(job, Past::new(past, plan)).await?,
-            None => {
-                let mut machine = self.begin(job).await?;
-                let step = machine.open();
-                (machine, step)
-            }
-        };
+    /// The loop: does what the machine says is next, and tells the machine what came of it.
+    async fn work(&mut self, mut machine: Machine, mut step: Step) -> Result<(Ending, String), Stop> {
         loop {
             self.write_down(&mut machine)?;
+            if !matches!(step, Step::Write { .. })
+                && let Some(text) = self.user_message()?
+            {
+                step = machine.next(Input::UserMessage(text));
+                continue;
+            }
             step = match step {
                 Step::Ask(ask) => {
                     let input = self.ask(&mut machine, &ask).await?;
@@ -183,7 +191,50 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// An ending by what the tree says: changes that were taken back in the end are none.
+    /// Works until the run ends, and reports how it ended.
+    async fn drive(mut self, started: Result<(Machine, Step), Stop>) -> Result<Report, Error> {
+        let ended = match started {
+            Ok((machine, step)) => self.work(machine, step).await,
+            Err(stop) => Err(stop),
+        };
+        let (ending, message) = match ended {
+            Ok(end) => end,
+            Err(Stop::Ended(ending, message)) => (ending, message),
+            Err(Stop::Journal(error)) => return Err(error),
+        };
+        self.finish(ending, message).await
+    }
+
+    /// What the user says next, written down. The limits count anew from here, and `finish` has to
+    /// verify anew: somebody may have changed the tree since the last verification.
+    fn user_message(&mut self) -> Result<Option<String>, Stop> {
+        let next = self.waiting.pop_front().or_else(|| self.inbox.take());
+        let Some(text) = next.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+        self.journal.append(Event::UserMessage { text: text.clone() })?;
+        self.renew_limits();
+        self.dirty = true;
+        Ok(Some(text))
+    }
+
+    /// What the user says to a session that is about to be resumed waits until the conversation can
+    /// take it. The limits count anew now.
+    pub(crate) fn let_wait(&mut self, waiting: VecDeque<String>) {
+        self.waiting = waiting;
+        while let Some(text) = self.inbox.take() {
+            self.waiting.push_back(text);
+        }
+        if !self.waiting.is_empty() {
+            self.renew_limits();
+        }
+    }
+
+    fn renew_limits(&mut self) {
+        self.accountant.renew();
+        self.limits_from_ms = self.elapsed_ms();
+        self.deadline = self.seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s));
+    }
+
+    /// The ending that the tree supports: changes that were reverted in the end are no change.
     async fn real(&mut self, ending: Ending, machine: &Machine) -> Result<Ending, Stop> {
         let done = matches!(ending, Ending::Verified | Ending::Unverified);
         if !done || machine.healed() || machine.fails() {
@@ -195,15 +246,17 @@ impl<'a> Driver<'a> {
         Ok(if changed { ending } else { Ending::NoChange })
     }
 
-    async fn begin(&mut self, job: Job) -> Result<Machine, Stop> {
-        let dialect = opening::dialect(job.settings.dialect, &self.identity);
+    /// Begins a run: verifies, composes the first turn, and writes down what the run starts from.
+    /// With `shown`, the first turn shows what that plan showed of the repository.
+    pub(crate) async fn begin(&mut self, job: Job, shown: Option<Plan>) -> Result<(Machine, Step), Stop> {
+        let approach = job.settings.approach.resolve(&self.identity);
         self.journal.append(Event::Model(ModelInfo {
             server: self.identity.server.clone(),
             server_version: self.identity.server_version.clone(),
             model: self.identity.model.clone(),
             window: self.identity.window,
             thinking: self.identity.thinking,
-            dialect: if dialect == Dialect::WholeFile { "whole-file".into() } else { "json".into() },
+            approach: approach.name().into(),
             why: job.why_model,
             family: self.identity.family.clone(),
             parameters_b: self.identity.parameters_b,
@@ -214,23 +267,26 @@ impl<'a> Driver<'a> {
             Some(_) => Some(self.check().await?),
             None => None,
         };
-        let (opening, focus) = match self.shown.take() {
+        let (opening, focus) = match shown {
             Some(Plan { opening, focus, .. }) => (opening::again(opening, &self.tools, job.task), focus),
             None => opening::compose(
                 &*self.repository,
                 &self.tools,
                 job.task,
                 baseline.as_ref(),
-                dialect,
+                approach,
                 self.identity.window,
             ),
         };
         let mut settings = job.settings;
         if self.identity.thinking {
-            // Reasoning counts against the limit of an answer (docs/model-apis.md#deepseek-requests), and cut-off reasoning is an answer lost.
+            // Reasoning counts against the limit of an answer, and an answer with cut-off reasoning
+            // is lost (docs/model-apis.md#deepseek-requests).
             let least = if self.identity.local { 8 << 10 } else { 32 << 10 };
             settings.max_answer_tokens = settings.max_answer_tokens.max(least);
-            // Reasoning at temperature 0 goes in circles; 0.6 is what the vendor of the distills advises (docs/model-apis.md#deepseek-in-ollama).
+            // Reasoning at temperature 0 goes in circles. 0.6 is what DeepSeek recommends for R1
+            // and its distills
+            // (docs/model-apis.md#deepseek-in-ollama).
             settings.temperature = if settings.temperature == 0.0 { 0.6 } else { settings.temperature };
         }
         self.window = self.identity.window;
@@ -239,14 +295,16 @@ impl<'a> Driver<'a> {
             opening,
             window: self.identity.window,
             has_verifier: self.verifier.is_some(),
-            send_thinking: self.identity.server == "deepseek",
+            repeats_thinking: self.identity.repeats_thinking,
             branches: self.identity.branches,
             focus,
         };
-        let kept =
-            serde_json::to_value(&plan).map_err(|e| refused(format!("the plan cannot be kept: {e}")))?;
+        let kept = serde_json::to_value(&plan)
+            .map_err(|e| refused(format!("cannot write the plan to the journal: {e}")))?;
         self.journal.append(Event::Begun { plan: kept })?;
-        machine(plan, baseline)
+        let mut machine = machine(plan, baseline)?;
+        let step = machine.open();
+        Ok((machine, step))
     }
 
     pub(crate) fn write_down(&mut self, machine: &mut Machine) -> Result<(), Stop> {
@@ -256,13 +314,14 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// From now on it is the next turn, for the history of the tree too.
+    /// Starts the next turn, also for the history of the tree.
     pub(crate) fn next_turn(&mut self) {
         self.turn += 1;
         self.repository.turn(self.turn);
     }
 
-    /// One request, sent again as long as that makes sense, and everything that its answer calls for.
+    /// Sends one request, retries it as long as that makes sense, and does everything its answer
+    /// calls for.
     async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
         self.next_turn();
         let request = Request {
@@ -276,16 +335,17 @@ impl<'a> Driver<'a> {
         let mut attempt = 1;
         loop {
             self.within_limits()?;
+            let estimated_tokens = machine.estimator.messages(&request.messages);
             self.journal.append(Event::Request {
                 turn: self.turn,
                 attempt,
                 messages: request.messages.len() as u32,
-                estimated_tokens: machine.estimator.messages(&request.messages),
+                estimated_tokens,
                 temperature: request.temperature,
                 seed: request.seed,
                 max_tokens: request.max_tokens,
             })?;
-            let error = match self.listen(machine, &request, ask).await? {
+            let error = match self.listen(machine, &request, ask, estimated_tokens).await? {
                 Ok(turn) => return Ok(Input::Answered(turn)),
                 Err(error) => error,
             };
@@ -326,65 +386,12 @@ impl<'a> Driver<'a> {
         }
     }
 
-    pub(crate) async fn check(&mut self) -> Result<Check, Stop> {
-        let Some(verifier) = self.verifier.clone() else {
-            return Err(refused("there is nothing to verify with"));
-        };
-        self.remembered().await?;
-        self.before_command().await?;
-        self.journal.append(Event::CheckStarted { command: verifier.command() })?;
-        let check = tokio::select! {
-            check = verifier.verify() => check.map_err(refused)?,
-            stop = stopped(self.interrupt.clone(), self.deadline) => return Err(stop),
-        };
-        self.after_command().await?;
-        self.dirty = false;
-        self.checked = true;
-        self.journal.append(Event::Checked(check.clone()))?;
-        Ok(check)
-    }
-
-    /// Takes note of the tree before a command changes it.
-    pub(crate) async fn before_command(&mut self) -> Result<(), Stop> {
-        self.commanding = true;
-        let repository = Arc::clone(&self.repository);
-        noted(tokio::task::spawn_blocking(move || repository.before_command()).await)
-    }
-
-    /// Takes note of what a command changed; whether it did.
-    pub(crate) async fn after_command(&mut self) -> Result<bool, Stop> {
-        if !std::mem::take(&mut self.commanding) {
-            return Ok(false);
-        }
-        let repository = Arc::clone(&self.repository);
-        let changed = noted(tokio::task::spawn_blocking(move || repository.after_command()).await)?;
-        if let Some(record) = changed {
-            self.journal.append(Event::CommandChanged { record })?;
-        }
-        Ok(changed.is_some())
-    }
-
-    /// Runs all queued calls to their end.
-    pub(crate) async fn carry_out(&mut self, acting: &mut Acting, turn: &mut Turn) -> Result<(), Stop> {
-        let stopped = stopped(self.interrupt.clone(), self.deadline);
-        tokio::pin!(stopped);
-        loop {
-            self.start(acting, false).await?;
-            if acting.is_idle() {
-                return Ok(());
-            }
-            tokio::select! {
-                acted = acting.next() => self.acted(acted, turn).await?,
-                stop = &mut stopped => return Err(stop),
-            }
-        }
-    }
-
-    /// Writes a file for the machine, by the same way every change goes, and verifies it where that was asked for.
+    /// Writes a file for the machine, through the tool that makes every change, and verifies it if
+    /// the machine asked for that.
     async fn write(&mut self, path: &str, content: &str, why: &Why) -> Result<Option<Check>, Stop> {
         let message = match why {
-            Why::Restore => format!("{path} is put back to what it was: the change made things no better"),
-            Why::Try => format!("{path}: trying another line where the model was in doubt"),
+            Why::Restore => format!("{path} is reverted: the change did not help"),
+            Why::Try => format!("{path}: trying another line where the model was unsure"),
         };
         self.journal.append(Event::Guard { message })?;
         let mut acting = Acting::new(Arc::clone(&self.tools));
@@ -401,7 +408,7 @@ impl<'a> Driver<'a> {
         let mut turn = Turn::default();
         self.acted(acted, &mut turn).await?;
         if let Some(result) = turn.results.first().filter(|r| r.outcome.status != Status::Ok) {
-            return Err(refused(format!("{path} could not be written: {}", result.outcome.text)));
+            return Err(refused(format!("cannot write {path}: {}", result.outcome.text)));
         }
         match why {
             Why::Restore => Ok(None),
@@ -409,18 +416,8 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Waits until the tree as it was found is remembered: before anything can change it.
-    pub(crate) async fn remembered(&mut self) -> Result<(), Stop> {
-        let Some(handle) = self.remembering.take() else { return Ok(()) };
-        match handle.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => Err(refused(format!("the state of the repository could not be recorded: {why}"))),
-            Err(_) => Err(refused("the state of the repository could not be recorded")),
-        }
-    }
-
     fn within_limits(&self) -> Result<(), Stop> {
-        match self.accountant.reached(self.elapsed_ms()) {
+        match self.accountant.reached(self.elapsed_ms().saturating_sub(self.limits_from_ms)) {
             Some(budget) => {
                 let ending = Ending::Budget { budget };
                 let message = format!("{}; what was done so far is kept", ending.label());
@@ -443,7 +440,7 @@ impl<'a> Driver<'a> {
             match tokio::task::spawn_blocking(move || repository.diff()).await {
                 Ok(Ok(diff)) => diff,
                 Ok(Err(why)) => {
-                    message = format!("{message}; what was changed could not be told: {why}");
+                    message = format!("{message}; could not compute the diff: {why}");
                     Diff::default()
                 }
                 Err(_) => Diff::default(),
@@ -463,21 +460,7 @@ impl<'a> Driver<'a> {
 }
 
 pub(crate) fn machine(plan: Plan, baseline: Option<Check>) -> Result<Machine, Stop> {
-    let prompts =
-        crate::prompts::Prompts::new().map_err(|e| refused(format!("a prompt template is broken: {e}")))?;
-    let Plan { settings, opening, window, has_verifier, send_thinking, branches, focus } = plan;
-    let begin =
-        Begin { settings, prompts, opening, window, has_verifier, baseline, send_thinking, branches, focus };
-    Ok(Machine::new(begin))
-}
-
-pub(crate) fn noted<T>(done: Result<Result<T, String>, tokio::task::JoinError>) -> Result<T, Stop> {
-    let why = match done {
-        Ok(Ok(noted)) => return Ok(noted),
-        Ok(Err(why)) => why,
-        Err(_) => "a thread broke".into(),
-    };
-    Err(refused(format!("what a command changes could not be recorded: {why}")))
+    Machine::new(plan, baseline).map_err(|e| refused(format!("a prompt template is broken: {e}")))
 }
 
 /// Becomes ready when the run has to stop: interrupted, or out of time.
@@ -487,7 +470,7 @@ pub(crate) async fn stopped(
 ) -> Stop {
     let interrupted = async {
         if interrupt.wait_for(|stop| *stop).await.is_err() {
-            pending::<()>().await; // nobody is left who could interrupt
+            pending::<()>().await; // the sender is gone, so nobody can interrupt
         }
     };
     let late = async {

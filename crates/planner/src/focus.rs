@@ -1,5 +1,6 @@
-//! Which files the first turn shows: a model that has to look for itself edits invented content, one that is shown the file and
-//! the failure solves half. Ranked by what the task says, where the failures point, and what the tests import.
+//! Which files the first turn shows. A model that has to find the file often edits invented
+//! content; shown the file and the failure, it solves half of the tasks. Files are ranked by what
+//! the task names, where failures point, and what the tests import.
 
 use std::collections::HashSet;
 
@@ -7,19 +8,19 @@ use journal::Check;
 
 use crate::{FileEntry, Repository};
 
-/// Source files looked into when ranking; in larger repositories only names count.
+/// Source files read for ranking. In larger repositories only names count.
 const MAX_READ: usize = 60;
 /// The largest file worth showing whole.
 pub(crate) const MAX_SHOWN_BYTES: u64 = 16 * 1024;
 
-/// A file with how strongly the task points at it.
+/// A file, and how strongly the task points at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) path: String,
     pub(crate) score: u32,
 }
 
-/// Source files worth showing, the best first; empty when nothing points anywhere.
+/// Source files worth showing, the best first. Empty if nothing points anywhere.
 pub(crate) fn rank(
     files: &[FileEntry],
     task: &str,
@@ -100,7 +101,7 @@ pub(crate) fn show(
     shown
 }
 
-/// The one file that stands out, if one does: nothing else comes near it.
+/// The one file that stands out, if one does.
 pub(crate) fn standing_out(candidates: &[Candidate]) -> Option<&Candidate> {
     match candidates {
         [] => None,

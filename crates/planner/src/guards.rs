@@ -1,23 +1,24 @@
-//! Guards on what the model writes: the same text over and over, white space without end, and calls that lead nowhere.
-//! All are incremental, and generous: they must never cut what a person would call a normal answer.
+//! Guards on what the model writes: repeated text, endless white space, and calls that lead
+//! nowhere. All are incremental and generous: they must never cut a normal answer.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use journal::CutReason;
 
-/// White space in a row that no answer holds. DeepSeek's JSON mode and Ollama's `format` are known for it (docs/model-apis.md#deepseek-requests).
+/// More consecutive white space than any normal answer has. DeepSeek's JSON mode and Ollama's
+/// `format` are known for it (docs/model-apis.md#deepseek-requests).
 const MAX_WHITESPACE: usize = 400;
-/// The same line in a row: tables and test data repeat lines, but not this often.
+/// Equal lines in a row. Tables and test data repeat lines, but not this often.
 const MAX_EQUAL_LINES: usize = 40;
-/// A tail of this many bytes that is one short phrase over and over is a loop.
+/// A tail of this many bytes that repeats one short phrase is a loop.
 const LOOP_BYTES: usize = 1_600;
 /// The longest phrase looked for.
 const MAX_PERIOD: usize = 200;
-/// How many bytes arrive between two looks at the tail.
+/// Bytes between two checks of the tail.
 const LOOK_EVERY: usize = 256;
 
-/// Watches one stream of text for degeneration.
+/// Detects degeneration in one stream of text.
 #[derive(Debug, Default)]
 pub(crate) struct Degeneration {
     whitespace: usize,
@@ -30,7 +31,7 @@ pub(crate) struct Degeneration {
 }
 
 impl Degeneration {
-    /// Feeds a piece; says why to stop, if there is a reason.
+    /// Feeds a piece. Returns a reason to stop, if there is one.
     pub(crate) fn feed(&mut self, text: &str) -> Option<CutReason> {
         for &byte in text.as_bytes() {
             self.whitespace = if byte.is_ascii_whitespace() { self.whitespace + 1 } else { 0 };
@@ -70,7 +71,8 @@ impl Degeneration {
 fn is_loop(tail: &[u8]) -> bool {
     let Some(start) = tail.len().checked_sub(LOOP_BYTES) else { return false };
     let tail = &tail[start..];
-    // A rule of dashes or equals signs is a period of one byte and quite normal up to a point; words are not.
+    // A rule of dashes or equals signs is a period of one byte and quite normal up to a point;
+    // words are not.
     (2..=MAX_PERIOD).any(|period| tail[period..] == tail[..tail.len() - period])
         && tail.iter().any(u8::is_ascii_alphanumeric)
 }

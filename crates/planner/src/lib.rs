@@ -1,9 +1,11 @@
 //! From a task to an [`Ending`]: prompts, turns, budgets, guards, verification.
 //!
-//! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine is fed what happened (a check's
-//! result, an answer, the results of calls) and says what to do next: ask, write, finish. It knows no socket, file or clock.
-//! The driver does the waiting: it streams an answer through [`answer`], which judges every call while it is being written and says
-//! when to cut, runs tools, and writes each event to the journal before its effect.
+//! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine is
+//! told what happened (the result of a check, an answer, the results of calls, a message of the
+//! user) and says what to do next: ask, write or finish. It knows no socket, file or clock. The
+//! driver does the waiting. It streams an answer through [`answer`], which judges each call while
+//! the model writes it and says when to cut. It runs tools, and writes each event to the journal
+//! before its effect.
 //!
 //! ```text
 //!      ┌──────────────────────── Input ────────────────────────────┐
@@ -13,7 +15,11 @@
 //!                Step::Finish ───► Report
 //! ```
 //!
-//! What the planner needs of the world comes in as [`Parts`]; a live run, a dry-run, a replay and a test differ only in them.
+//! What the planner needs from the world comes in as [`Parts`]. A live run, a dry run, a replay and
+//! a test differ only in these.
+//!
+//! A run can be resumed from its journal at any point ([`resume`]), and the user can add to the
+//! task at any time ([`Inbox`]).
 
 mod acting;
 mod answer;
@@ -22,6 +28,7 @@ mod branches;
 mod budget;
 mod compaction;
 mod driver;
+mod effects;
 mod finish_tool;
 mod focus;
 mod guards;
@@ -31,46 +38,80 @@ mod opening;
 mod prompts;
 mod resume;
 mod settings;
-mod taking_up;
 mod turn;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use journal::{Check, Diff, Ending, Totals};
 use models::Model;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tool_api::Registry;
 
 pub use budget::totals;
 pub use driver::{replay, resume, run};
 pub use finish_tool::Finish;
-pub use opening::{dialect, look};
-pub use settings::{Cut, Dialect, Limits, Settings};
+pub use opening::look;
+pub use settings::{Approach, Cut, Limits, Settings};
 
-/// What to do.
+/// A task and how to work on it.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// The task, as a person wrote it.
     pub task: String,
-    /// How to go about it.
+    /// How to work on it.
     pub settings: Settings,
     /// One line on why this model was chosen, for the journal.
     pub why_model: String,
 }
 
-/// What to do it with.
+/// The world as the planner sees it.
 pub struct Parts {
     /// The model, opened.
     pub model: Box<dyn Model>,
-    /// The tools, in the order they are shown; the planner adds `finish` itself.
+    /// The tools, in the order they are shown. The planner adds `finish`.
     pub tools: Registry,
     /// The tree, for the first turn and the final diff.
     pub repository: Arc<dyn Repository>,
-    /// What decides whether the task is done, where there is anything.
+    /// Decides whether the task is done, if anything can.
     pub verifier: Option<Arc<dyn Verifier>>,
+    /// What the user says during the run; `VecDeque::new()` where nobody can say anything.
+    pub inbox: Box<dyn Inbox>,
     /// Becomes true when a person or the system wants the run to stop.
     pub interrupt: tokio::sync::watch::Receiver<bool>,
+}
+
+/// Where messages of the user come from while a run is under way. The planner asks before each
+/// request and before the run ends. A message joins the conversation as a task of its own, and the
+/// limits count anew from there.
+///
+/// ```
+/// use planner::Inbox;
+/// let (sender, mut inbox) = tokio::sync::mpsc::unbounded_channel();
+/// sender.send("also update the docs".to_owned())?;
+/// assert_eq!(inbox.take().as_deref(), Some("also update the docs"));
+/// assert_eq!(inbox.take(), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Inbox: Send {
+    /// The next message, if there is one. Does not wait.
+    fn take(&mut self) -> Option<String>;
+}
+
+/// Messages known in advance.
+impl Inbox for VecDeque<String> {
+    fn take(&mut self) -> Option<String> {
+        self.pop_front()
+    }
+}
+
+/// Messages of an embedding program, which sends them at any time.
+impl Inbox for UnboundedReceiver<String> {
+    fn take(&mut self) -> Option<String> {
+        self.try_recv().ok()
+    }
 }
 
 /// A file of the repository as the first turn sees it.
@@ -85,61 +126,67 @@ pub struct FileEntry {
 /// Instructions for agents found in the repository (`AGENTS.md`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instructions {
-    /// Where they stand.
+    /// Path of the file, relative to the root.
     pub path: String,
-    /// What they say.
+    /// Text of the file.
     pub text: String,
 }
 
-/// The tree that is worked on. Blocking calls; the driver keeps them off the async thread where they can take long.
+/// The tree that the run works on. Its calls block, so the driver runs the long ones on a thread of
+/// their own.
 pub trait Repository: Send + Sync {
-    /// The files a person would call part of the project (nothing ignored), sorted; bounded, with whether some were left out.
+    /// The files of the project without ignored ones, sorted. The number is bounded; true means
+    /// that some were left out.
     fn files(&self) -> (Vec<FileEntry>, bool);
     /// A text file of at most `limit` bytes; `None` for anything else.
     fn read(&self, path: &str, limit: u64) -> Option<String>;
     /// Instruction files from the root down to the working directory, in that order.
     fn instructions(&self) -> Vec<Instructions>;
-    /// Remembers the tree as it is, so that [`Repository::diff`] can tell what the run changed. Called once, in the background,
-    /// finished before the first effect.
+    /// Records the tree as it is, so that [`Repository::diff`] can tell what the run changed.
+    /// Called once, in the background, and complete before the first effect.
     ///
     /// # Errors
-    /// When it cannot be done: the run stops before anything is changed.
+    /// When the tree cannot be recorded. The run stops before it changes anything.
     fn remember(&self) -> Result<(), String>;
-    /// What is changed from now on belongs to this turn.
+    /// Changes from now on belong to this turn.
     fn turn(&self, _turn: u32) {}
-    /// A command is about to run: what it changes is to be recorded by [`Repository::after_command`], which follows always.
+    /// A command is about to run. [`Repository::after_command`], which always follows, records what
+    /// it changed.
     ///
     /// # Errors
-    /// When it cannot be: the run stops before the command.
+    /// When changes could not be recorded. The run stops before the command.
     fn before_command(&self) -> Result<(), String> {
         Ok(())
     }
-    /// The command has ended, or was stopped. Returns the number of the history's record where it changed something.
+    /// The command has ended, or was stopped. Returns the number of the record in the history if it
+    /// changed anything.
     ///
     /// # Errors
-    /// When what it changed cannot be recorded: the run stops.
+    /// When its changes cannot be recorded. The run stops.
     fn after_command(&self) -> Result<Option<u64>, String> {
         Ok(None)
     }
-    /// Puts back the edits of a turn that came after the first `done`: the run was cut off before they were on record.
+    /// Rolls back the edits of a turn after the first `done`: the run was cut off before it
+    /// recorded them.
     ///
     /// # Errors
-    /// When one cannot be put back: somebody else has changed the file.
+    /// When an edit cannot be rolled back because somebody else has changed the file.
     fn take_back(&self, _turn: u32, _done: usize) -> Result<(), String> {
         Ok(())
     }
-    /// Whether anything is other than it was at [`Repository::remember`], ignored files that were edited included.
+    /// Whether anything differs from the tree at [`Repository::remember`], including ignored files
+    /// that were edited.
     fn changed(&self) -> bool {
         self.diff().is_ok_and(|diff| !diff.files.is_empty())
     }
-    /// What changed since [`Repository::remember`], from the tree itself.
+    /// The changes since [`Repository::remember`], computed from the tree itself.
     ///
     /// # Errors
-    /// When it cannot be told.
+    /// When the diff cannot be computed.
     fn diff(&self) -> Result<Diff, String>;
 }
 
-/// Decides whether the tree is as it should be.
+/// Decides whether the tree is as it should be, by running a command.
 #[async_trait]
 pub trait Verifier: Send + Sync {
     /// The command, as a person would type it.
@@ -147,27 +194,27 @@ pub trait Verifier: Send + Sync {
     /// Runs it.
     ///
     /// # Errors
-    /// When it could not be run at all for reasons of our own (no sandbox): the run stops.
+    /// When the command could not be run at all, for example without a sandbox. The run stops.
     async fn verify(&self) -> Result<Check, String>;
 }
 
 /// Why a run has no report.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The journal cannot be written, so nothing more may take effect.
+    /// The journal cannot be written, so nothing further may take effect.
     #[error(transparent)]
     Journal(#[from] journal::Error),
 }
 
-/// How it went.
+/// The outcome of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// How the run ended.
     pub ending: Ending,
     /// One sentence for people.
     pub message: String,
-    /// What was changed, taken from the tree.
+    /// What the run changed, computed from the tree.
     pub diff: Diff,
-    /// Sums.
+    /// Sums over the session.
     pub totals: Totals,
 }

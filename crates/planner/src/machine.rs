@@ -1,23 +1,30 @@
-//! The turn machine: fed with what happened, it says what to do next. Owns the conversation; knows no socket, file or clock.
+//! The turn machine: told what happened, it says what to do next. It owns the conversation, and
+//! knows no socket, file or clock.
 //!
-//! Two approaches share it. With the JSON dialect the model works by tools until it calls `finish` and that is accepted. With the
-//! whole-file dialect, for small models, it is shown one file and asked for it back ([`crate::approach`]); as soon as it calls any
-//! other tool, or when no single file stands out, the run goes on by tools.
+//! Two approaches share it. With [`Approach::Tools`](crate::Approach) the model calls tools until a
+//! call of `finish` is accepted. With [`Approach::WholeFile`](crate::Approach), for small models,
+//! the model is shown one file and asked to return it ([`crate::approach`]). The run continues with
+//! tools if no single file stands out, or as soon as the model calls another tool.
 //!
-//! Effect on the prompt cache: messages are only ever added at the end. The two exceptions, a fresh start and a compaction, are
-//! journaled as [`Event::Rewound`] and keep the longest head they can.
+//! Effect on the prompt cache: messages are only added at the end. Exceptions, such as a fresh
+//! start or a compaction, are journaled as [`Event::Rewound`] and keep as many messages as they
+//! can.
 
+mod conversation;
 mod whole_file;
 
-use journal::{Check, CutReason, Doubt, EndedBy, Ending, Event};
+use std::sync::Arc;
+
+use journal::{Check, Doubt, EndedBy, Ending, Event};
 use models::{Message, Role};
+use serde::{Deserialize, Serialize};
 use tool_api::Status;
 
 use crate::acting::CallResult;
 use crate::answer::{Focus, Wanted};
 use crate::approach::{Attempts, Move};
 use crate::budget::Estimator;
-use crate::compaction::{self, Dropped, Room};
+use crate::compaction::Dropped;
 use crate::guards::{EqualCalls, Repeats};
 use crate::prompts::{Opening, Prompts};
 use crate::settings::Settings;
@@ -25,7 +32,7 @@ use crate::settings::Settings;
 /// What to do next.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Send the conversation and carry out what comes.
+    /// Send the conversation and carry out the answer.
     Ask(Ask),
     /// Write a file.
     Write { focus: Focus, why: Why },
@@ -36,7 +43,7 @@ pub(crate) enum Step {
 /// Why the machine itself writes a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// To put it back.
+    /// To revert it.
     Restore,
     /// To verify a candidate.
     Try,
@@ -51,19 +58,21 @@ pub(crate) struct Ask {
     pub(crate) wanted: Wanted,
     /// Alternatives to report for each token.
     pub(crate) alternatives: u8,
-    /// Where to end the answer.
+    /// The text that ends the answer.
     pub(crate) stop: Option<String>,
 }
 
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// An answer was heard and acted on.
+    /// An answer has been carried out.
     Answered(Turn),
-    /// A file was written, and verified where that was asked for.
+    /// A file was written, and verified if the machine asked for that.
     Written { content: String, check: Option<Check> },
     /// The request does not fit the window.
     Overflow { window: Option<u64> },
+    /// The user said something.
+    UserMessage(String),
 }
 
 /// An answer and all that came of it.
@@ -72,45 +81,39 @@ pub(crate) struct Turn {
     pub(crate) content: String,
     pub(crate) thinking: String,
     pub(crate) ended_by: Option<EndedBy>,
-    pub(crate) cut: Option<CutReason>,
-    /// Where the fenced block begins that was taken for the file.
+    /// Where the fenced block begins that was taken as the file.
     pub(crate) block: Option<usize>,
     pub(crate) doubts: Vec<Doubt>,
     pub(crate) results: Vec<CallResult>,
     /// What was refused, and why.
     pub(crate) refused: Option<String>,
-    /// Run because something changed or `finish` was called.
+    /// The verification, which runs after a change or a call of `finish`.
     pub(crate) check: Option<Check>,
-    /// The model's window, where it turned out to be another.
+    /// The model's window, if it turned out to be different.
     pub(crate) window: Option<u64>,
 }
 
 /// The state of a run.
 pub(crate) struct Machine {
-    settings: Settings,
+    plan: Plan,
     prompts: Prompts,
-    opening: Opening,
-    window: Option<u64>,
-    has_verifier: bool,
-    send_thinking: bool,
-    /// The conversation.
-    pub(crate) messages: Vec<Message>,
-    /// What the driver has to journal before it takes the next step.
+    /// The conversation. Requests share its messages.
+    pub(crate) messages: Vec<Arc<Message>>,
+    /// Events that the driver has to journal before the next step.
     pub(crate) log: Vec<Event>,
     pub(crate) estimator: Estimator,
     attempts: Option<Attempts>,
-    branches: bool,
-    /// What to do once the file is put back.
+    /// The step to take once the file is reverted.
     after_restore: Option<Box<Step>>,
     baseline: Option<Check>,
     last_check: Option<Check>,
-    /// An edit landed, or a command changed files.
+    /// Whether an edit or a command changed files.
     changed: bool,
-    /// An edit was refused.
+    /// Whether an edit was refused.
     refused_edit: bool,
-    /// A command changed files since the last verification.
+    /// Whether a command changed files since the last verification.
     unchecked: bool,
-    /// The summary of a `finish` before which nothing was changed; the model was told so.
+    /// The summary of a `finish` that followed no change. The model was told so.
     told_unchanged: Option<String>,
     equal_calls: EqualCalls,
     corrections: u32,
@@ -118,46 +121,47 @@ pub(crate) struct Machine {
     same_answers: u32,
     last_answer: String,
     overflows_in_a_row: u32,
+    /// The texts of messages in the conversation that hold what the user said after the task.
+    user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,
 }
 
-/// What a machine is made of.
-pub(crate) struct Begin {
+/// What a run starts from. The journal keeps it ([`Event::Begun`]), so that a resumed run builds
+/// the same machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Plan {
     pub(crate) settings: Settings,
-    pub(crate) prompts: Prompts,
     pub(crate) opening: Opening,
+    /// The model's window in tokens, if known.
     pub(crate) window: Option<u64>,
     pub(crate) has_verifier: bool,
-    /// The verification's result before anything was done.
-    pub(crate) baseline: Option<Check>,
-    /// Whether reasoning is sent back with the answers it led to (docs/model-apis.md#deepseek-reasoning).
-    pub(crate) send_thinking: bool,
-    /// Whether the server tells the model's doubts and can continue an answer.
+    /// Whether the conversation keeps the reasoning of answers
+    /// ([`models::Identity::repeats_thinking`]).
+    #[serde(alias = "send_thinking")]
+    pub(crate) repeats_thinking: bool,
+    /// Whether the server reports alternatives and can continue an answer
+    /// ([`models::Identity::branches`]).
     pub(crate) branches: bool,
-    /// The file to ask for whole, where the dialect is that and one file stands out.
+    /// The file to ask for whole, when the approach asks for whole files and one file stands out.
     pub(crate) focus: Option<Focus>,
 }
 
 impl Machine {
-    pub(crate) fn new(begin: Begin) -> Self {
-        let baseline = begin.baseline.clone();
-        let attempts = begin.focus.map(|focus| Attempts::new(focus, begin.settings.fresh_starts, baseline));
-        Self {
-            settings: begin.settings,
-            prompts: begin.prompts,
-            opening: begin.opening,
-            window: begin.window,
-            has_verifier: begin.has_verifier,
-            send_thinking: begin.send_thinking,
+    /// A machine for a plan. `baseline` is the result of the verification before anything was
+    /// changed.
+    pub(crate) fn new(plan: Plan, baseline: Option<Check>) -> Result<Self, minijinja::Error> {
+        let focus = plan.focus.clone();
+        Ok(Self {
+            attempts: focus.map(|focus| Attempts::new(focus, plan.settings.fresh_starts, baseline.clone())),
+            plan,
+            prompts: Prompts::new()?,
             messages: Vec::new(),
             log: Vec::new(),
             estimator: Estimator::default(),
-            attempts,
-            branches: begin.branches,
             after_restore: None,
-            last_check: begin.baseline.clone(),
-            baseline: begin.baseline,
+            last_check: baseline.clone(),
+            baseline,
             changed: false,
             refused_edit: false,
             unchecked: false,
@@ -168,12 +172,13 @@ impl Machine {
             same_answers: 0,
             last_answer: String::new(),
             overflows_in_a_row: 0,
+            user_messages: Vec::new(),
             dropped: Dropped::default(),
             turn: 0,
-        }
+        })
     }
 
-    /// What to do, now that this happened.
+    /// Returns the next step after this input.
     pub(crate) fn next(&mut self, input: Input) -> Step {
         match input {
             Input::Answered(turn) => {
@@ -182,9 +187,10 @@ impl Machine {
                 self.answered(turn)
             }
             Input::Written { content, check } => self.written(&content, check.as_ref()),
+            Input::UserMessage(text) => self.user_message(&text),
             Input::Overflow { window } => {
-                self.window =
-                    window.or(self.window).or(Some(self.estimator.messages(&self.messages) * 9 / 10));
+                let estimated = self.estimator.messages(&self.messages) * 9 / 10;
+                self.plan.window = window.or(self.plan.window).or(Some(estimated));
                 self.overflows_in_a_row += 1;
                 if self.overflows_in_a_row > 2 || !self.compact() {
                     return Step::Finish(
@@ -202,16 +208,16 @@ impl Machine {
         if self.attempts.is_some() {
             return self.whole_file(Move::Whole);
         }
-        let system = self.prompts.system(&self.opening);
+        let system = self.prompts.system(&self.plan.opening);
         self.say(Role::System, system);
-        let first = self.prompts.first(&self.opening, self.baseline.as_ref());
+        let first = self.prompts.first(&self.plan.opening, self.baseline.as_ref());
         self.say(Role::User, first);
         Step::Ask(self.ask())
     }
 
     fn answered(&mut self, turn: Turn) -> Step {
         let Turn { content, thinking, results, refused, check, block, doubts, window, .. } = turn;
-        self.window = window.or(self.window);
+        self.plan.window = window.or(self.plan.window);
         if self.messages.last().is_some_and(|m| m.role == Role::Assistant) {
             let Some(attempts) = &mut self.attempts else { return Step::Ask(self.ask()) };
             let next = attempts.line(&content);
@@ -219,8 +225,8 @@ impl Machine {
         }
         self.same_answers = if content == self.last_answer { self.same_answers + 1 } else { 0 };
         self.last_answer.clone_from(&content);
-        let thinking = (self.send_thinking && !thinking.is_empty()).then_some(thinking);
-        self.messages.push(Message { role: Role::Assistant, content, thinking });
+        let thinking = (self.plan.repeats_thinking && !thinking.is_empty()).then_some(thinking);
+        self.messages.push(Message { role: Role::Assistant, content, thinking }.into());
         self.changed |= results.iter().any(|r| !r.outcome.changed.is_empty() || r.changed_by_command());
         self.refused_edit |= results.iter().any(|r| r.outcome.status == Status::Refused) || refused.is_some();
         self.unchecked |= results.iter().any(CallResult::changed_by_command);
@@ -231,7 +237,7 @@ impl Machine {
         if let Some(step) = self.whole_file_answered(&results, check.as_ref(), block, &doubts) {
             return step;
         }
-        // Who says "done" beside a call that is refused has not seen the refusal.
+        // A model that calls `finish` beside a refused call has not seen the refusal.
         let unseen = refused.is_some() || results.iter().any(|r| r.outcome.status == Status::Refused);
         if let Some(finish) = results.iter().find(|r| r.tool == "finish").filter(|_| !unseen) {
             return self.finish(&finish.outcome.text.clone());
@@ -241,6 +247,29 @@ impl Machine {
         } else {
             self.report(&results, check.as_ref(), refused)
         }
+    }
+
+    /// Joins what the user says to the conversation. The message is a task of its own: it has to
+    /// lead to a change of its own, and what went wrong before it no longer counts against the
+    /// model. A whole-file run continues with tools.
+    ///
+    /// Effect on the prompt cache: none. When the last message is not answered yet, it is sent
+    /// again with the new text at its end.
+    fn user_message(&mut self, text: &str) -> Step {
+        self.baseline.clone_from(&self.last_check);
+        (self.changed, self.refused_edit, self.told_unchanged) = (false, false, None);
+        (self.corrections, self.finish_refusals, self.same_answers) = (0, 0, 0);
+        self.equal_calls.forget();
+        let mut text = self.prompts.user_message(text);
+        if self.attempts.take().is_some() {
+            text = format!("{text}\n\n{}", self.prompts.tools(&self.plan.opening));
+        }
+        if let Some(last) = self.messages.last().filter(|last| last.role == Role::User) {
+            text = format!("{}\n\n{text}", last.content);
+            self.rewind(self.messages.len() - 1, "the last message is extended by what the user says");
+        }
+        self.user_messages.push(text.clone());
+        self.go_on(text)
     }
 
     fn finish(&mut self, summary: &str) -> Step {
@@ -254,7 +283,7 @@ impl Machine {
             return Step::Finish(Ending::Verified, non_empty(summary, "the verification passes"));
         }
         self.finish_refusals += 1;
-        if self.finish_refusals > self.settings.max_finish_refusals {
+        if self.finish_refusals > self.plan.settings.max_finish_refusals {
             return Step::Finish(
                 Ending::Unverified,
                 "the model insists that it is done, but the verification fails".into(),
@@ -264,7 +293,8 @@ impl Machine {
         self.go_on(text)
     }
 
-    /// `finish`, and nothing was changed: the model is told once. A check that passes passed before.
+    /// Handles `finish` without a change. The model is told once. A check that passes also passed
+    /// before.
     fn finish_unchanged(&mut self, summary: &str) -> Step {
         let Some(before) = self.told_unchanged.take() else {
             self.told_unchanged = Some(summary.trim().to_owned());
@@ -275,7 +305,8 @@ impl Machine {
         Step::Finish(Ending::NoChange, message)
     }
 
-    /// The model is getting nowhere. What it has done by then may be all there is to do: then the verification, which failed before, passes.
+    /// The model makes no progress. It may be done already: then the verification, which failed
+    /// before, passes.
     fn stuck(&self, why: String) -> Step {
         if self.healed() && !self.unchecked {
             return Step::Finish(Ending::Verified, format!("the verification passes now ({why})"));
@@ -283,21 +314,21 @@ impl Machine {
         Step::Finish(Ending::GaveUp, why)
     }
 
-    /// The verification failed before and passes now: that is a change, whoever made it.
+    /// Whether the verification failed before and passes now. That is a change, whoever made it.
     pub(crate) fn healed(&self) -> bool {
         self.baseline.as_ref().is_some_and(|check| !check.passed)
             && self.last_check.as_ref().is_some_and(|check| check.passed)
     }
 
-    /// The verification fails.
+    /// Whether the verification fails.
     pub(crate) fn fails(&self) -> bool {
         self.last_check.as_ref().is_some_and(|check| !check.passed)
     }
 
-    /// An answer without a call that could be carried out.
+    /// Answers a message without a usable call.
     fn correct(&mut self, refused: Option<String>) -> Step {
         self.corrections += 1;
-        if self.corrections > self.settings.max_corrections {
+        if self.corrections > self.plan.settings.max_corrections {
             let why = refused.unwrap_or_else(|| "no tool call".into());
             let why = format!("{} answers in a row could not be used; the last: {why}", self.corrections);
             return self.stuck(why);
@@ -306,7 +337,7 @@ impl Machine {
         self.forget_repeats(&text).unwrap_or_else(|| self.go_on(text))
     }
 
-    /// Tells the model what its calls led to.
+    /// Tells the model the results of its calls.
     fn report(&mut self, results: &[CallResult], check: Option<&Check>, refused: Option<String>) -> Step {
         let mut note = refused;
         if results.iter().any(|r| !r.outcome.changed.is_empty()) {
@@ -317,8 +348,8 @@ impl Machine {
             match self.equal_calls.note(
                 call,
                 &result.outcome.text,
-                self.settings.warn_repeats,
-                self.settings.max_repeats,
+                self.plan.settings.warn_repeats,
+                self.plan.settings.max_repeats,
             ) {
                 Repeats::Fine => {}
                 Repeats::Warn(n) => {
@@ -336,7 +367,7 @@ impl Machine {
         }
         let all_refused = results.iter().all(|r| r.outcome.status == Status::Refused);
         self.corrections = if all_refused { self.corrections + 1 } else { 0 };
-        if self.corrections > self.settings.max_corrections {
+        if self.corrections > self.plan.settings.max_corrections {
             return self.stuck(format!("{} calls in a row were refused", self.corrections));
         }
         let text = self.prompts.results(results, check, note.as_deref());
@@ -346,84 +377,22 @@ impl Machine {
         self.go_on(text)
     }
 
-    /// A model that sees its own answer twice writes it a third time, at any temperature. So the repeats go from the conversation, and
-    /// what is wrong with them joins the message they answered. Effect on the prompt cache: it holds up to that message.
-    fn forget_repeats(&mut self, text: &str) -> Option<Step> {
-        if self.same_answers == 0 {
-            return None;
-        }
-        let same = |m: &Message| m.role == Role::Assistant && m.content == self.last_answer;
-        let pairs = self.messages.rchunks(2).take_while(|pair| pair.last().is_some_and(same)).count();
-        // The answers and what was said to all but the last of them.
-        let first = self.messages.len().checked_sub(2 * pairs - 1)?;
-        let asked = self.messages.get(first.checked_sub(1)?)?.content.clone();
-        let text = self.prompts.again(&asked, text);
-        self.rewind(first - 1, "the model repeats itself: its repeats are left out");
-        Some(self.go_on(text))
-    }
-
-    fn go_on(&mut self, text: String) -> Step {
-        self.say(Role::User, text);
-        let full = |usable| self.estimator.messages(&self.messages) > usable * 8 / 10;
-        if self.usable().is_some_and(full) && !self.compact() {
-            return Step::Finish(
-                Ending::GaveUp,
-                "the conversation cannot be made to fit the model's window; give it a larger one (--num-ctx)"
-                    .into(),
-            );
-        }
-        Step::Ask(self.ask())
-    }
-
-    /// Tokens that the conversation may have: the window without what is kept for the answer.
-    fn usable(&self) -> Option<u64> {
-        let window = self.window?;
-        Some(window - u64::from(self.settings.max_answer_tokens).min(window / 4))
-    }
-
-    /// Makes the conversation at most half of what may be used, or as short as it gets; `false` when that is too long.
-    fn compact(&mut self) -> bool {
-        let Some(usable) = self.usable() else { return false };
-        let room = Room { target: usable / 2, limit: usable * 8 / 10 };
-        let tokens = |m: &[Message]| self.estimator.messages(m);
-        let note = |dropped: &[String]| self.prompts.compacted(dropped);
-        let compacted = compaction::compact(&self.messages, &mut self.dropped, room, tokens, note);
-        let Some(compacted) = compacted else { return false };
-        let keep = compacted.iter().zip(&self.messages).take_while(|(a, b)| a == b).count();
-        self.rewind(keep, "the conversation was made shorter to fit the model's window");
-        for message in compacted.into_iter().skip(keep) {
-            self.log
-                .push(Event::Message { role: journal_role(message.role), content: message.content.clone() });
-            self.messages.push(message);
-        }
-        true
-    }
-
-    fn rewind(&mut self, keep: usize, why: &str) {
-        self.messages.truncate(keep);
-        self.log.push(Event::Rewound { keep: keep as u32, why: why.to_owned() });
-    }
-
-    fn say(&mut self, role: Role, content: String) {
-        self.log.push(Event::Message { role: journal_role(role), content: content.clone() });
-        self.messages.push(Message { role, content, thinking: None });
-    }
-
-    /// How to ask next: warmer when the model repeats itself, since the same bytes at temperature 0 never end.
+    /// The next request: warmer when the model repeats itself, because temperature 0 would give the
+    /// same bytes again.
     fn ask(&self) -> Ask {
         let stuck = self.same_answers.max(self.corrections.saturating_sub(1));
-        let temperature = (self.settings.temperature + 0.35 * stuck as f32).min(1.0);
+        let temperature = (self.plan.settings.temperature + 0.35 * stuck as f32).min(1.0);
         let seed = (stuck > 0).then_some(u64::from(self.turn));
         Ask { temperature, seed, max_tokens: self.room(), wanted: Wanted::Calls, alternatives: 0, stop: None }
     }
 
     /// The most tokens the answer may have, so that prompt and answer stay within the window.
     fn room(&self) -> u32 {
-        self.room_for(self.settings.max_answer_tokens)
+        self.room_for(self.plan.settings.max_answer_tokens)
     }
 
     fn room_for(&self, most: u32) -> u32 {
-        let Some(window) = self.window else { return most };
+        let Some(window) = self.plan.window else { return most };
         let left = window.saturating_sub(self.estimator.messages(&self.messages));
         most.min(u32::try_from(left).unwrap_or(most)).max(256)
     }

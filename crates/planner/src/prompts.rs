@@ -19,7 +19,7 @@ macro_rules! templates {
     ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("../../../prompts/", $name)))),*] };
 }
 
-const TEMPLATES: [(&str, &str); 11] = templates![
+const TEMPLATES: [(&str, &str); 12] = templates![
     "system.md",
     "tools.md",
     "first.md",
@@ -31,6 +31,7 @@ const TEMPLATES: [(&str, &str); 11] = templates![
     "again.md",
     "compacted.md",
     "whole_file.md",
+    "user_message.md",
 ];
 
 /// What the first turn is made of.
@@ -130,6 +131,11 @@ impl Prompts {
         self.render("no_change.md", json!({ "refused": refused, "whole": whole }))
     }
 
+    /// What the user says during or after a run.
+    pub(crate) fn user_message(&self, text: &str) -> String {
+        self.render("user_message.md", json!({ "text": text }))
+    }
+
     /// A message again, with what became of the answers to it. `asked` has been rendered before.
     pub(crate) fn again(&self, asked: &str, text: &str) -> String {
         self.render("again.md", json!({ "asked": asked, "text": text }))
@@ -224,6 +230,7 @@ mod tests {
             prompts.correction(Some(token), 2),
             prompts.finish_refused(&check, false),
             prompts.again(token, token),
+            prompts.user_message(token),
             prompts.compacted(&[all]),
         ];
         for text in messages {
@@ -280,6 +287,7 @@ mod tests {
             prompts.no_change(true, false),
             prompts.no_change(false, true),
             prompts.again("asked", "text"),
+            prompts.user_message("also update the docs"),
             prompts.repeated("t", 3),
             prompts.compacted(&["one".into()]),
         ];

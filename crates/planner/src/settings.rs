@@ -1,4 +1,4 @@
-//! How a run goes about its task. Every value has a default that suits a model on one's own machine.
+//! How a run works on its task. Every default suits a model on the user's own machine.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,40 +6,66 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cut {
-    /// Behind the first complete call for local models, where each further token costs time; read on for remote ones.
+    /// After the first complete call for local models, where each further token costs time. At the
+    /// end for remote models.
     #[default]
     Auto,
-    /// Behind the first complete call.
+    /// After the first complete call.
     First,
-    /// Read the answer to its end; all its calls count.
+    /// At the end of the answer: all its calls count.
     ReadOn,
 }
 
-/// How the model is asked to write an edit.
+/// How the model works on the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Dialect {
-    /// By what was measured for the model's family and size.
+pub enum Approach {
+    /// What suits the model ([`models::Identity::prefers_whole_files`]).
     #[default]
     Auto,
-    /// JSON tool calls only; edits as search and replace, or as a patch.
-    Json,
-    /// For small models: the file to mend is shown, and asked for back whole in a Markdown fence; JSON calls are understood all
-    /// the same.
+    /// The model calls tools until it calls `finish`.
+    #[serde(alias = "json")]
+    Tools,
+    /// For small models: the request shows one file, and the model returns it whole in a Markdown
+    /// fence. Tool calls still work.
     WholeFile,
 }
 
-/// What a run may use up. `None` is no limit.
+impl Approach {
+    /// Resolves `Auto` for a model.
+    #[must_use]
+    pub fn resolve(self, model: &models::Identity) -> Self {
+        match self {
+            Approach::Auto if model.prefers_whole_files => Approach::WholeFile,
+            Approach::Auto => Approach::Tools,
+            set => set,
+        }
+    }
+
+    /// The name used in settings and in the journal.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Approach::Auto => "auto",
+            Approach::Tools => "tools",
+            Approach::WholeFile => "whole-file",
+        }
+    }
+}
+
+/// What a run may use, counted from its beginning or from the user's last message. `None` is no
+/// limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
     /// Requests answered by the model.
     pub turns: u32,
-    /// Prompt (evaluated anew, where told) and generated tokens.
+    /// Prompt tokens and generated tokens. Prompt tokens from the server's cache do not count, if
+    /// the server reports them.
     pub tokens: Option<u64>,
     /// Seconds by the wall clock.
     pub seconds: Option<u64>,
-    /// Dollars, where the model's prices are known.
+    /// Dollars, if the model's prices are known.
     pub cost: Option<f64>,
 }
 
@@ -49,33 +75,34 @@ impl Default for Limits {
     }
 }
 
-/// How to go about a task.
+/// How to work on a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// What it may use up.
+    /// What the run may use.
     pub limits: Limits,
     /// When to stop reading an answer.
     pub cut: Cut,
-    /// How edits are asked for.
-    pub dialect: Dialect,
-    /// Sampling temperature of the first try; later ones vary it when the model repeats itself.
+    /// How the model works on the task.
+    #[serde(alias = "dialect")]
+    pub approach: Approach,
+    /// Sampling temperature of a first attempt. It rises when the model repeats itself.
     pub temperature: f32,
-    /// The most tokens of one answer, thinking included.
+    /// Most tokens of one answer, including thinking.
     pub max_answer_tokens: u32,
-    /// Answers in a row that may go wrong (no call, a refused call) before the run gives up.
+    /// Unusable answers in a row (no call, or a refused one) before the run gives up.
     pub max_corrections: u32,
-    /// Equal calls with equal results before the model is told.
+    /// Equal calls with equal results before the model gets a warning.
     pub warn_repeats: u32,
     /// Equal calls with equal results before the run gives up.
     pub max_repeats: u32,
-    /// How often `finish` is turned down while the verification fails.
+    /// How often `finish` is refused while the verification fails.
     pub max_finish_refusals: u32,
-    /// Requests for a whole file, for small models, where their doubts cannot be followed.
+    /// Requests for a whole file in the whole-file approach.
     pub fresh_starts: u32,
-    /// Attempts at one request when the server fails.
+    /// Retries of one request when the server fails.
     pub max_retries: u32,
-    /// Nothing is run: no verification, and the first command that the model asks for ends the run.
+    /// Run nothing: no verification, and the first command that the model asks for ends the run.
     pub plan_only: bool,
 }
 
@@ -84,7 +111,7 @@ impl Default for Settings {
         Self {
             limits: Limits::default(),
             cut: Cut::Auto,
-            dialect: Dialect::Auto,
+            approach: Approach::Auto,
             temperature: 0.0,
             max_answer_tokens: 4096,
             max_corrections: 4,

@@ -24,6 +24,7 @@ impl Driver<'_> {
         machine: &mut Machine,
         request: &Request,
         ask: &Ask,
+        estimated_tokens: u64,
     ) -> Result<Listened, Stop> {
         let sent = Instant::now();
         let mut first_token_ms = None;
@@ -61,6 +62,7 @@ impl Driver<'_> {
                 biased;
                 stop = &mut stopped => {
                     self.journal.append(Event::Cut { turn: self.turn, why: CutReason::Stopped, at: answer.content.len() as u64 })?;
+                    self.lost(&answer, estimated_tokens, first_token_ms, sent)?;
                     return Err(stop);
                 }
                 acted = acting.next() => self.acted(acted, &mut turn).await?,
@@ -77,6 +79,7 @@ impl Driver<'_> {
                             _ => models::Error::Transport("the server closed the stream before the answer was complete".into()),
                         };
                         if !answer.has_call() {
+                            self.lost(&answer, estimated_tokens, first_token_ms, sent)?;
                             return Ok(Err(error));
                         }
                         // What stands behind a complete call is lost, as if we had cut there; the call itself is whole.
@@ -110,7 +113,7 @@ impl Driver<'_> {
             doubts: turn.doubts.clone(),
             counts,
         })?;
-        self.account(machine, &request.messages, &counts)?;
+        self.account(machine, &request.messages, &counts, estimated_tokens)?;
         (turn.content, turn.thinking) = (content, thinking);
         self.carry_out(&mut acting, &mut turn).await?;
         self.after_calls(&mut turn).await?;
@@ -158,7 +161,6 @@ impl Driver<'_> {
                 }
             }
             Heard::Cut(why) => {
-                turn.cut = Some(why);
                 turn.ended_by = Some(EndedBy::Cut);
                 Event::Cut { turn: n, why, at: content.len() as u64 }
             }
@@ -254,23 +256,43 @@ impl Driver<'_> {
         Ok(())
     }
 
-    pub(crate) fn account(
+    /// Counts what a lost answer used: the server charges for it all the same.
+    fn lost(
+        &mut self,
+        answer: &Answer<'_>,
+        estimated_tokens: u64,
+        first_token_ms: Option<u64>,
+        sent: Instant,
+    ) -> Result<(), Stop> {
+        let usage = &answer.usage;
+        if answer.pieces == 0 && *usage == models::Usage::default() {
+            return Ok(()); // nothing had arrived
+        }
+        let estimated = usage.prompt_tokens.is_none() || usage.generated_tokens.is_none();
+        let total_ms = sent.elapsed().as_millis() as u64;
+        let mut counts = budget::counts(usage, answer.pieces, first_token_ms, total_ms);
+        counts.prompt_tokens.get_or_insert(estimated_tokens);
+        self.accountant.spend(&counts, estimated_tokens);
+        Ok(self.journal.append(Event::AnswerLost { turn: self.turn, counts, estimated })?)
+    }
+
+    /// Counts an answer, and learns from the server's count of its prompt.
+    fn account(
         &mut self,
         machine: &mut Machine,
-        sent: &[Message],
+        sent: &[Arc<Message>],
         counts: &journal::Counts,
+        estimated: u64,
     ) -> Result<(), Stop> {
-        let estimated = machine.estimator.messages(sent);
         self.accountant.add(counts, estimated);
-        if let Some(counted) = counts.prompt_tokens {
-            if counted * 2 < estimated && estimated > 1_000 {
-                let message = format!(
-                    "the server counted {counted} prompt tokens where about {estimated} were sent: it may have cut the prompt; check the model's window"
-                );
-                self.journal.append(Event::Warning { message })?;
-            }
-            machine.estimator.learn(sent, counted);
+        let Some(counted) = counts.prompt_tokens else { return Ok(()) };
+        if counted * 2 < estimated && estimated > 1_000 {
+            let message = format!(
+                "the server counted {counted} prompt tokens where about {estimated} were sent: it may have cut the prompt; check the model's window"
+            );
+            self.journal.append(Event::Warning { message })?;
         }
+        machine.estimator.learn(sent, counted);
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
-//! An answer cut off at any of its bytes: over HTTP, through the real client, into the planner. It has to end as the whole answer does, with the
-//! same calls done, each once, and none that was not complete.
+//! An answer cut off at any of its bytes: over HTTP, through the real client, into the planner. It
+//! has to end as the whole answer does, with the same calls done, each once, and none that was not
+//! complete.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,7 +27,7 @@ use tokio::runtime::{Builder, Runtime};
 /// What a client gives out: the end of an answer, or the error in its place, comes last.
 type Heard = Vec<Result<Delta, Error>>;
 
-/// The bodies in `fixtures/model_answers` whose calls mend `calc.py`.
+/// The bodies in `fixtures/model_answers` whose calls fix `calc.py`.
 const STREAMS: [&str; 11] = [
     "deepseek.call.sse",
     "generic.one-object-call.sse",
@@ -66,7 +67,7 @@ async fn open(name: &str) -> (Server, Box<dyn Model>) {
 
 async fn hear(server: &Server, model: &dyn Model, reply: Reply) -> Heard {
     server.enqueue(reply);
-    let messages = vec![Message { role: Role::User, content: "Mend it.".into(), thinking: None }];
+    let messages = vec![Message { role: Role::User, content: "Fix it.".into(), thinking: None }.into()];
     match model.stream(&Request { messages, max_tokens: 500, ..Request::default() }).await {
         Ok(deltas) => deltas.collect().await,
         Err(error) => vec![Err(error)],
@@ -81,7 +82,8 @@ fn told(heard: &Heard) -> String {
     })
 }
 
-/// Says what was heard of the cut stream, the whole of it when it is asked the same again, and then what is still to be done.
+/// Says what was heard of the cut stream, the whole of it when it is asked the same again, and then
+/// what is still to be done.
 struct CutOnce {
     cut: Heard,
     whole: Heard,
@@ -98,13 +100,13 @@ impl Model for CutOnce {
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
         let mut requests = self.requests.lock().unwrap();
         requests.push(request.clone());
-        let mended = self.files.lock().unwrap()["calc.py"] == FIXED;
+        let fixed = self.files.lock().unwrap()["calc.py"] == FIXED;
         let items = if requests.len() == 1 {
             self.cut.clone()
         } else if requests[0] == *request {
             self.whole.clone()
         } else {
-            let call = if mended { json!({"tool": "finish", "arguments": {}}) } else { mending() };
+            let call = if fixed { json!({"tool": "finish", "arguments": {}}) } else { fixing_call() };
             let end = End { reason: EndReason::Stop, usage: Usage::default() };
             vec![Ok(Delta::Text(call.to_string())), Ok(Delta::End(end))]
         };
@@ -112,7 +114,7 @@ impl Model for CutOnce {
     }
 }
 
-fn mending() -> Value {
+fn fixing_call() -> Value {
     json!({"tool": "apply_patch", "arguments": {"path": "calc.py", "content": FIXED}})
 }
 
@@ -121,7 +123,7 @@ fn run(runtime: &Runtime, cut: &Heard, whole: &Heard, reading: Cut) -> Ran {
     world.settings.cut = reading;
     let (files, requests) = (Arc::clone(&world.files), Arc::default());
     let model = CutOnce { cut: cut.clone(), whole: whole.clone(), files, requests: Arc::clone(&requests) };
-    runtime.block_on(world.run_with("Mend the sum.", Box::new(model), requests))
+    runtime.block_on(world.run_with("Fix the sum.", Box::new(model), requests))
 }
 
 /// The calls that were done, in order.
@@ -144,7 +146,8 @@ fn is_end(heard: &Heard) -> bool {
     matches!(heard.last(), Some(Ok(Delta::End(_))))
 }
 
-/// Cuts one body at each of its bytes, in two ways: the connection breaks, or it ends in order too early.
+/// Cuts one body at each of its bytes, in two ways: the connection breaks, or it ends in order too
+/// early.
 fn cut_everywhere(name: &str) {
     let body =
         std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/model_answers").join(name))

@@ -4,9 +4,11 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use journal::{Budget, CutReason, Ending, Event, Record};
-use models::{Delta, Error};
-use planner::{Cut, Dialect, Instructions, Limits, Settings};
+use models::{Delta, Error, Usage};
+use planner::{Approach, Cut, Instructions, Limits, Settings};
 use support::{Reply, says, text, world};
 
 const READ: &str = r#"{"tool": "read_file", "arguments": {"path": "calc.py"}}"#;
@@ -18,7 +20,7 @@ const FIXED: &str = "def add(a, b):\n    return a + b\n";
 async fn a_session_by_tools_word_for_word() {
     let mut world = world();
     world.instructions = vec![Instructions { path: "AGENTS.md".into(), text: "Use four spaces.".into() }];
-    let ran = world.run("Mend the sum.", vec![says(READ), says(FIX), says(FINISH)]).await;
+    let ran = world.run("Fix the sum.", vec![says(READ), says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert_eq!(ran.report.message, "added instead of subtracting");
     assert_eq!(ran.report.diff.files, ["calc.py"]);
@@ -29,10 +31,10 @@ async fn a_session_by_tools_word_for_word() {
 #[tokio::test]
 async fn a_session_by_whole_file_word_for_word() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     let unchanged = "```python\ndef add(a, b):\n    return a - b\n```\n";
     let right = "Here it is:\n```python\ndef add(a, b):\n    return a + b\n```\nDone.";
-    let ran = world.run("Mend the sum.", vec![says(unchanged), says(right)]).await;
+    let ran = world.run("Fix the sum.", vec![says(unchanged), says(right)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert_eq!(ran.files["calc.py"], FIXED);
     assert!(
@@ -45,7 +47,7 @@ async fn a_session_by_whole_file_word_for_word() {
 #[tokio::test]
 async fn a_json_call_in_place_of_the_whole_file_is_about_the_file_it_names() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     let other = r#"{"tool": "apply_patch", "arguments": {"path": "notes.py", "content": "def notes_of_the_day():\n    return 'half'\n"}}"#;
     let ran = world.run("t", vec![says(other), says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
@@ -57,7 +59,7 @@ async fn a_json_call_in_place_of_the_whole_file_is_about_the_file_it_names() {
 #[tokio::test]
 async fn a_file_without_a_final_newline_stays_without() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     world.files.lock().unwrap().insert("calc.py".into(), "def add(a, b):\n    return a - b".into());
     let ran = world.run("t", vec![says("```python\ndef add(a, b):\n    return a + b\n```\n")]).await;
     assert_eq!(ran.files["calc.py"], FIXED.trim_end());
@@ -66,7 +68,7 @@ async fn a_file_without_a_final_newline_stays_without() {
 #[tokio::test]
 async fn a_shell_script_is_taken_from_a_block_labelled_as_shell() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     world.verified = false;
     world.files.lock().unwrap().clear();
     world.files.lock().unwrap().insert("greet.sh".into(), "echo helo\n".into());
@@ -75,7 +77,7 @@ async fn a_shell_script_is_taken_from_a_block_labelled_as_shell() {
 }
 
 /// The file unchanged, with a doubt at the minus.
-fn unchanged_in_doubt(others: &[(&str, f32)]) -> Reply {
+fn unchanged_and_unsure(others: &[(&str, f32)]) -> Reply {
     let others = others.iter().map(|(other, logprob)| ((*other).to_owned(), *logprob)).collect();
     let mut deltas = text("```python\ndef add(a, b):\n    return a");
     deltas.push(Delta::Doubt { chosen: " -".into(), others });
@@ -85,15 +87,15 @@ fn unchanged_in_doubt(others: &[(&str, f32)]) -> Reply {
 
 fn world_with_branches() -> support::World {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     world.identity.branches = true;
     world
 }
 
 #[tokio::test]
-async fn where_a_small_model_doubted_it_is_asked_for_the_other_line() {
+async fn where_a_small_model_was_unsure_it_is_asked_for_the_other_line() {
     let ran = world_with_branches()
-        .run("Mend the sum.", vec![unchanged_in_doubt(&[(" +", -0.8), (" #", -0.1)]), says(" b")])
+        .run("Fix the sum.", vec![unchanged_and_unsure(&[(" +", -0.8), (" #", -0.1)]), says(" b")])
         .await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert_eq!(ran.files["calc.py"], FIXED);
@@ -105,21 +107,21 @@ async fn where_a_small_model_doubted_it_is_asked_for_the_other_line() {
 }
 
 #[tokio::test]
-async fn doubts_that_lead_nowhere_leave_the_tree_as_it_was() {
+async fn branches_that_do_not_help_leave_the_tree_unchanged() {
     let world = world_with_branches();
     let before = world.files.lock().unwrap().clone();
     let ran = world
         .run(
             "t",
-            vec![unchanged_in_doubt(&[(" *", -0.8), (" /", -1.0)]), says(" b"), says(" b"), says("No.")],
+            vec![unchanged_and_unsure(&[(" *", -0.8), (" /", -1.0)]), says(" b"), says(" b"), says("No.")],
         )
         .await;
     assert_eq!((ran.report.ending, ran.files, ran.requests.len()), (Ending::GaveUp, before, 4));
 }
 
 #[tokio::test]
-async fn the_journal_tells_the_doubts_so_that_a_replay_can_follow_them() {
-    let ran = world_with_branches().run("t", vec![unchanged_in_doubt(&[(" +", -0.8)]), says(" b")]).await;
+async fn the_journal_has_the_alternatives_so_that_a_replay_can_try_them() {
+    let ran = world_with_branches().run("t", vec![unchanged_and_unsure(&[(" +", -0.8)]), says(" b")]).await;
     let doubts = ran
         .events()
         .find_map(|e| if let Event::Output { doubts, .. } = e { Some(doubts.clone()) } else { None })
@@ -128,7 +130,7 @@ async fn the_journal_tells_the_doubts_so_that_a_replay_can_follow_them() {
 }
 
 #[tokio::test]
-async fn an_answer_is_cut_behind_its_first_call_and_the_history_holds_the_bytes_up_to_there() {
+async fn an_answer_is_cut_after_its_first_call_and_the_conversation_has_the_bytes_up_to_there() {
     let ran = world()
         .run(
             "t",
@@ -191,7 +193,7 @@ async fn a_path_that_does_not_exist_is_refused_while_the_call_is_open() {
 }
 
 #[tokio::test]
-async fn what_a_refused_call_would_have_cost_is_counted_from_its_likes() {
+async fn the_cost_of_a_refused_call_is_estimated_from_similar_calls() {
     let long = |path: &str| {
         format!(
             r#"{{"tool": "apply_patch", "arguments": {{"path": {path}, "content": "{}"}}}}"#,
@@ -212,7 +214,7 @@ async fn prose_is_corrected_a_bounded_number_of_times() {
 }
 
 #[tokio::test]
-async fn the_same_useless_answer_is_asked_for_again_at_another_temperature() {
+async fn a_repeated_unusable_answer_is_requested_again_at_a_higher_temperature() {
     let ran =
         world().run("t", vec![says("Sure!"), says("Sure!"), says("Sure!"), says(FIX), says(FINISH)]).await;
     let temperatures: Vec<_> = ran.requests.iter().map(|r| r.temperature.unwrap()).collect();
@@ -222,7 +224,7 @@ async fn the_same_useless_answer_is_asked_for_again_at_another_temperature() {
 }
 
 #[tokio::test]
-async fn an_answer_given_twice_in_vain_is_taken_out_of_what_the_model_sees() {
+async fn an_unusable_answer_given_twice_is_removed_from_the_conversation() {
     // Seen with a 1.5B model: it copied its own refused call five times, the last at temperature 1.
     let bad = r#"{"tool": "apply_patch", "arguments": {"path": "calc.py"}}"#;
     let ran =
@@ -254,7 +256,7 @@ async fn calls_that_are_refused_again_and_again_end_the_run() {
 }
 
 #[tokio::test]
-async fn finish_is_turned_down_while_the_verification_fails_and_accepted_as_unverified_in_the_end() {
+async fn finish_is_refused_while_the_verification_fails_and_accepted_as_unverified_in_the_end() {
     let ran = world().run("t", vec![says(FINISH), says(FINISH), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Unverified);
     assert!(ran.told()[1].contains("Not finished yet"), "{}", ran.told()[1]);
@@ -276,7 +278,7 @@ fn green() -> support::World {
 }
 
 #[tokio::test]
-async fn a_run_that_changed_nothing_is_told_so_once_and_is_not_verified() {
+async fn a_model_that_changed_nothing_is_told_once_and_the_run_is_not_verified() {
     let refused = r#"{"tool": "read_file", "arguments": {"path": "nowhere.py"}}"#;
     for answers in [vec![says(FINISH), says(FINISH)], vec![says(refused), says(FINISH), says(FINISH)]] {
         let asked = answers.len();
@@ -295,21 +297,21 @@ async fn a_run_that_changed_nothing_is_told_so_once_and_is_not_verified() {
 }
 
 #[tokio::test]
-async fn who_is_told_that_nothing_was_changed_may_still_change_it() {
+async fn a_model_told_that_nothing_changed_may_still_make_the_change() {
     let more = FIX.replace("a + b\\n", "a + b  # half\\n");
     let ran = green().run("t", vec![says(FINISH), says(&more), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
 }
 
 #[tokio::test]
-async fn a_change_that_is_taken_back_is_none() {
+async fn a_reverted_change_is_no_change() {
     let more = FIX.replace("a + b\\n", "a + b  # half\\n");
     let ran = green().run("t", vec![says(&more), says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::NoChange);
 }
 
 #[tokio::test]
-async fn done_beside_a_refused_call_is_not_accepted() {
+async fn finish_beside_a_refused_call_is_not_accepted() {
     let mut world = green();
     world.settings.cut = Cut::ReadOn;
     let ran = world.run("t", vec![says(&format!("{FIX}\n{FINISH}")), says(FINISH), says(FINISH)]).await;
@@ -317,7 +319,7 @@ async fn done_beside_a_refused_call_is_not_accepted() {
 }
 
 #[tokio::test]
-async fn a_model_that_goes_in_circles_after_the_verification_passes_has_done_it() {
+async fn a_model_that_repeats_itself_after_the_verification_passes_is_done() {
     let ran = world().run("t", vec![says(FIX), says(FIX), says(FIX), says(FIX), says(FIX), says(FIX)]).await;
     assert_eq!(ran.report.ending, Ending::Verified, "{}", ran.report.message);
     assert!(ran.report.message.starts_with("the verification passes now"), "{}", ran.report.message);
@@ -326,7 +328,7 @@ async fn a_model_that_goes_in_circles_after_the_verification_passes_has_done_it(
 #[tokio::test]
 async fn a_whole_file_sent_back_unchanged_where_the_verification_passes_is_no_change() {
     let mut world = green();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     world.identity.branches = true;
     let mut deltas = text("```python\ndef add(a, b):\n    return a");
     deltas.push(Delta::Doubt { chosen: " +".into(), others: vec![(" *".into(), -0.1)] });
@@ -339,9 +341,10 @@ async fn a_whole_file_sent_back_unchanged_where_the_verification_passes_is_no_ch
 }
 
 #[tokio::test]
-async fn what_a_server_repeats_of_a_continued_line_is_not_on_record() {
+async fn text_that_a_server_repeats_of_a_continued_line_is_not_recorded() {
     let repeated = "```python\ndef add(a, b):\n    return a + b";
-    let ran = world_with_branches().run("t", vec![unchanged_in_doubt(&[(" +", -0.8)]), says(repeated)]).await;
+    let ran =
+        world_with_branches().run("t", vec![unchanged_and_unsure(&[(" +", -0.8)]), says(repeated)]).await;
     assert_eq!((&ran.report.ending, ran.files["calc.py"].as_str()), (&Ending::Verified, FIXED));
     let content =
         |e: &Event| if let Event::Output { content, .. } = e { Some(content.clone()) } else { None };
@@ -354,7 +357,7 @@ async fn what_a_server_repeats_of_a_continued_line_is_not_on_record() {
 }
 
 #[tokio::test]
-async fn equal_calls_with_equal_results_are_pointed_out_and_then_stopped() {
+async fn equal_calls_with_equal_results_get_a_warning_and_then_end_the_run() {
     let ran = world().run("t", (0..9).map(|_| says(READ)).collect()).await;
     assert_eq!(ran.report.ending, Ending::GaveUp);
     assert!(ran.told()[3].contains("3 times with the same result"), "{}", ran.told()[3]);
@@ -362,9 +365,9 @@ async fn equal_calls_with_equal_results_are_pointed_out_and_then_stopped() {
 }
 
 #[tokio::test]
-async fn whole_file_attempts_that_help_nothing_leave_the_tree_as_it_was() {
+async fn whole_file_attempts_that_do_not_help_leave_the_tree_unchanged() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     let before = world.files.lock().unwrap().clone();
     let wrong = |c: char| says(&format!("```python\ndef add(a, b):\n    return a {c} b\n```\n"));
     let ran = world.run("t", vec![wrong('*'), wrong('/'), wrong('%'), wrong('^')]).await;
@@ -374,18 +377,18 @@ async fn whole_file_attempts_that_help_nothing_leave_the_tree_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_small_model_that_calls_a_tool_goes_on_by_tools() {
+async fn a_small_model_that_calls_a_tool_continues_with_tools() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     let ran = world.run("t", vec![says(READ), says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert!(ran.told()[1].contains("Tools, with the JSON Schema"), "{}", ran.told()[1]);
 }
 
 #[tokio::test]
-async fn a_snippet_before_the_whole_file_is_passed_over() {
+async fn a_snippet_before_the_whole_file_is_skipped() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     let answer =
         "The bug:\n```python\na - b\n```\nFixed:\n```python\ndef add(a, b):\n    return a + b\n```\n";
     let ran = world.run("t", vec![says(answer)]).await;
@@ -393,7 +396,7 @@ async fn a_snippet_before_the_whole_file_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_stream_without_a_call_is_asked_for_again_with_the_same_request() {
+async fn a_broken_stream_without_a_call_is_retried_with_the_same_request() {
     let ran =
         world().run("t", vec![Reply::Breaks(text("{\"tool\": \"apply_pa")), says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
@@ -402,7 +405,7 @@ async fn a_broken_stream_without_a_call_is_asked_for_again_with_the_same_request
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_behind_a_complete_call_is_as_good_as_a_cut() {
+async fn a_stream_that_breaks_after_a_complete_call_counts_as_cut() {
     let mut world = world();
     world.settings.cut = Cut::ReadOn;
     let ran =
@@ -418,8 +421,68 @@ async fn a_server_that_stays_down_ends_the_run_as_unavailable() {
     assert_eq!((ran.report.ending, ran.requests.len()), (Ending::Unavailable, 6));
 }
 
+/// An answer that breaks off in the middle of a call, from a server that reports counts or from one
+/// that does not.
+fn breaks(usage: Option<Usage>) -> Reply {
+    let counts = usage.map(Delta::Usage).into_iter();
+    Reply::Breaks(text("{\"tool\": \"apply_pa").into_iter().chain(counts).collect())
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_and_cost_of_answers_whose_stream_broke_count_against_the_limits() {
+    let told = Usage { prompt_tokens: Some(1_000), generated_tokens: Some(50), ..Usage::default() };
+    for (limits, budget) in [
+        (Limits { tokens: Some(2_000), ..Limits::default() }, Budget::Tokens),
+        (Limits { cost: Some(0.0015), ..Limits::default() }, Budget::Cost),
+    ] {
+        let mut world = world();
+        world.identity.price = Some((1.0, 1.0, 1.0));
+        world.settings.limits = limits;
+        let ran = world.run("t", (0..6).map(|_| breaks(Some(told))).collect()).await;
+        assert_eq!((ran.report.ending, ran.requests.len()), (Ending::Budget { budget }, 2));
+        let totals = ran.report.totals;
+        assert_eq!((totals.turns, totals.prompt_tokens, totals.generated_tokens), (0, 2_000, 100));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn counts_of_a_broken_answer_that_the_server_did_not_report_are_estimated_and_the_record_says_so() {
+    let ran = world().run("t", vec![breaks(None), says(FIX), says(FINISH)]).await;
+    let lost = |e: &Event| match e {
+        Event::AnswerLost { counts, estimated, .. } => Some((counts.prompt_tokens, *estimated)),
+        _ => None,
+    };
+    let estimate = ran.events().find_map(|e| match e {
+        Event::Request { estimated_tokens, .. } => Some(*estimated_tokens),
+        _ => None,
+    });
+    assert_eq!(ran.events().filter_map(lost).collect::<Vec<_>>(), [(estimate, true)]);
+    assert!(ran.report.totals.prompt_tokens > 3 * estimate.unwrap());
+    assert_eq!(planner::totals(&ran.records).prompt_tokens, ran.report.totals.prompt_tokens);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_runs_of_one_process_do_not_retry_in_step() {
+    let waits = async || {
+        let down = || Reply::Fails(Error::Transport("connection refused".into()));
+        let ran = world().run("t", (0..6).map(|_| down()).collect()).await;
+        let wait = |e: &Event| if let Event::Retry { wait_ms, .. } = e { Some(*wait_ms) } else { None };
+        ran.events().filter_map(wait).collect::<Vec<_>>()
+    };
+    let (one, other) = (waits().await, waits().await);
+    assert_eq!((one.len(), other.len()), (5, 5));
+    assert_ne!(one, other);
+}
+
 #[tokio::test]
-async fn a_refused_request_is_not_sent_again() {
+async fn requests_share_their_messages() {
+    let ran = world().run("t", vec![says(FIX), says(FINISH)]).await;
+    let (first, second) = (&ran.requests[0].messages, &ran.requests[1].messages);
+    assert!(first.iter().zip(second).all(|(one, other)| Arc::ptr_eq(one, other)));
+}
+
+#[tokio::test]
+async fn a_refused_request_is_not_retried() {
     let ran = world().run("t", vec![Reply::Fails(Error::Refused("the key is wrong".into()))]).await;
     assert_eq!((ran.report.ending, ran.requests.len()), (Ending::Unavailable, 1));
     assert_eq!(ran.report.message, "the key is wrong");
@@ -439,7 +502,7 @@ async fn an_answer_cut_by_the_token_limit_is_never_carried_out() {
 }
 
 #[tokio::test]
-async fn a_call_at_the_end_of_the_thoughts_counts_in_the_tokens_of_a_family_only() {
+async fn a_call_at_the_end_of_the_reasoning_counts_only_in_the_native_tokens_of_a_family() {
     let native = format!("I need the file.\n<tool_call>\n{READ}\n</tool_call>");
     let in_text = Reply::Says(vec![Delta::Text(format!("<think>\n{native}"))]);
     let apart = Reply::Says(vec![Delta::Thinking(native)]);
@@ -459,7 +522,7 @@ async fn a_call_at_the_end_of_the_thoughts_counts_in_the_tokens_of_a_family_only
 }
 
 #[tokio::test]
-async fn a_model_whose_template_opens_the_thought_is_known_from_its_first_answer_on() {
+async fn a_template_that_opens_the_thought_is_detected_from_the_first_answer_on() {
     let first = format!("I look at the file.\n</think>\n{READ}");
     let second = format!("I could do this:\n{FIX}\nBut no, I read it again.\n</think>\n{READ}");
     let closed = |call: &str| says(&format!("Now.\n</think>\n{call}"));
@@ -472,7 +535,7 @@ async fn a_model_whose_template_opens_the_thought_is_known_from_its_first_answer
 }
 
 #[tokio::test]
-async fn each_budget_ends_the_run_with_its_own_name_and_keeps_what_was_done() {
+async fn each_budget_ends_the_run_with_its_own_name_and_keeps_the_changes() {
     let limited = |limits| {
         let mut world = world();
         world.settings = Settings { limits, ..world.settings };
@@ -490,7 +553,7 @@ async fn each_budget_ends_the_run_with_its_own_name_and_keeps_what_was_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_runs_out_also_while_the_server_is_silent() {
+async fn the_time_limit_holds_while_the_server_is_silent() {
     let mut world = world();
     world.settings.limits.seconds = Some(60);
     let ran = world.run("t", vec![says(FIX), Reply::Hangs(text("hm"))]).await;
@@ -528,7 +591,7 @@ async fn a_prompt_that_outgrows_the_window_is_compacted_once_and_keeps_the_task(
 }
 
 #[tokio::test]
-async fn an_overflow_that_cannot_be_mended_ends_the_run_with_advice() {
+async fn an_overflow_that_compaction_cannot_fix_ends_the_run_with_advice() {
     let overflow = || {
         Reply::Fails(Error::Overflow {
             message: "too long".into(),
@@ -542,7 +605,7 @@ async fn an_overflow_that_cannot_be_mended_ends_the_run_with_advice() {
 }
 
 #[tokio::test]
-async fn a_loop_in_the_answer_is_cut() {
+async fn a_repetition_loop_in_the_answer_is_cut() {
     let ran =
         world().run("t", vec![says(&"Let me run it again. ".repeat(200)), says(FIX), says(FINISH)]).await;
     assert!(ran.events().any(|e| matches!(e, Event::Cut { why: CutReason::Repetition, .. })));
@@ -564,7 +627,7 @@ async fn the_first_event_of_an_effect_comes_before_it() {
 /// What a run did: its requests, its files, its ending.
 fn outcome(
     ran: &support::Ran,
-) -> (Vec<Vec<models::Message>>, std::collections::BTreeMap<String, String>, Ending) {
+) -> (Vec<Vec<Arc<models::Message>>>, std::collections::BTreeMap<String, String>, Ending) {
     (ran.requests.iter().map(|r| r.messages.clone()).collect(), ran.files.clone(), ran.report.ending.clone())
 }
 
@@ -615,20 +678,20 @@ async fn a_run_cut_off_after_any_event_ends_as_the_whole_one_with_the_same_reque
 }
 
 #[tokio::test]
-async fn a_run_by_whole_files_and_doubts_cut_off_after_any_event_ends_as_the_whole_one() {
+async fn a_whole_file_run_with_branches_cut_off_after_any_event_ends_as_the_whole_one() {
     ends_alike_from_every_cut(world_with_branches, || {
-        vec![unchanged_in_doubt(&[(" *", -0.8), (" +", -1.0)]), says(" b"), says(" b")]
+        vec![unchanged_and_unsure(&[(" *", -0.8), (" +", -1.0)]), says(" b"), says(" b")]
     })
     .await;
     ends_alike_from_every_cut(world_with_branches, || {
         let wrong = || says("```python\ndef add(a, b):\n    return a / b\n```\n");
-        vec![wrong(), unchanged_in_doubt(&[(" *", -0.8)]), says(" b"), wrong(), says("No.")]
+        vec![wrong(), unchanged_and_unsure(&[(" *", -0.8)]), says(" b"), wrong(), says("No.")]
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_run_whose_conversation_was_made_shorter_is_taken_up_with_the_shorter_one() {
+async fn a_run_with_a_compacted_conversation_resumes_with_that_conversation() {
     let begin = || {
         let mut world = world();
         world.identity.window = Some(8_192);

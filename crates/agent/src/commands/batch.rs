@@ -108,6 +108,7 @@ impl Worker {
         };
         let order = Order {
             task: task.text.clone(),
+            message: None,
             settings,
             root: worktree.to_owned(),
             directory: worktree.to_owned(),

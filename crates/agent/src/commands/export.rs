@@ -21,6 +21,7 @@ pub(crate) fn run(context: &Context, id: &str, output: Option<&Path>, contents: 
     let store = context.store()?;
     let id = store.find(id)?;
     let records = store.load(&id)?;
+    let origin = journal::origin(&records).unwrap_or(&id).to_owned();
     let begun = records.iter().any(|r| matches!(r.event, journal::Event::Begun { .. }));
     let scratch = tempfile::Builder::new().prefix("agent-export-").tempdir()?;
     let mut bundle = if contents && begun {
@@ -37,7 +38,7 @@ pub(crate) fn run(context: &Context, id: &str, output: Option<&Path>, contents: 
         ))
         .hint("--no-contents exports the session without the repository"));
     }
-    let masked = bundle.mask(&masking::for_display(context, &id));
+    let masked = bundle.mask(&masking::for_display(context, &origin));
     if masked > 0 {
         let files = plural(masked as u64, "content");
         bundle.notes.push(format!("{files} had secrets in them; placeholders stand there instead"));

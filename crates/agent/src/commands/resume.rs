@@ -1,4 +1,4 @@
-//! `agent resume`: goes on with a run that was killed, interrupted, or left by its server.
+//! `agent resume`: resumes a run that was cut off, or continues a session with a new message.
 
 use std::path::Path;
 
@@ -14,16 +14,31 @@ use crate::session::{self, Order};
 use crate::settings::definition;
 use crate::waiting::Waits;
 
-/// Goes on with the session.
+/// Resumes the session.
 pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     let store = context.store()?;
-    let (mut journal, past) = store.open(&command.session)?;
-    let begun = begun(&past)?;
+    if command.message.as_ref().is_some_and(|message| message.trim().is_empty()) {
+        return Err(Failure::misuse("the message is empty; say what to do, or leave it out"));
+    }
+    // Checked before anything is copied.
+    let begun = begun(&store.load(&command.session)?, &command)?;
     let root = Path::new(&begun.root).to_owned();
     if !root.is_dir() {
-        return Err(Failure::misuse(format!("{} is not there any more", root.display())));
+        return Err(Failure::misuse(format!("the repository {} no longer exists", root.display())));
     }
-    let _taken = store.take_tree(&root, journal.id())?;
+    let (mut journal, past) =
+        if command.fork { store.fork(&command.session)? } else { store.open(&command.session)? };
+    let _taken = match store.take_tree(&root, journal.id()) {
+        Ok(taken) => taken,
+        Err(error) => {
+            let id = journal.id().to_owned();
+            drop(journal);
+            if command.fork {
+                store.remove(&id)?; // nothing has happened in it
+            }
+            return Err(error.into());
+        }
+    };
     let mut given: Vec<(&'static str, String)> = command.settings.given;
     for (key, text) in begun.settings {
         let Some(known) = definition(&key) else { continue };
@@ -42,6 +57,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
             if context.directory.starts_with(&root) { context.directory.clone() } else { root.clone() };
         let order = Order {
             task: begun.task,
+            message: command.message,
             settings,
             root: root.clone(),
             directory,
@@ -75,21 +91,27 @@ struct Begun {
     settings: Vec<(String, String)>,
 }
 
-/// Only a run in the repository that has not come to an end of its own can go on.
-fn begun(past: &[Record]) -> Result<Begun> {
+/// A run in the repository can be resumed until it ends by itself, and continued with a message
+/// after that.
+fn begun(past: &[Record], command: &Resume) -> Result<Begun> {
     let Some(Event::Session { task, root, mode, settings, .. }) = past.first().map(|r| &r.event) else {
-        return Err(Failure::misuse(
-            "the session has not begun: nothing of it is on record; run the task again",
-        ));
+        return Err(Failure::misuse("nothing of the session is on record; run the task again"));
     };
     if *mode == Mode::DryRun {
-        return Err(Failure::misuse("a dry run leaves nothing behind to go on with; run it again"));
+        return Err(Failure::misuse("a dry run cannot be resumed; run it again"));
     }
-    if let Some(Event::Finished { ending, .. }) = past.last().map(|r| &r.event)
-        && !ending.can_go_on()
-    {
-        return Err(Failure::misuse(format!("the session has ended: {}", ending.label()))
-            .hint("look at it with agent sessions show; for more, run another task"));
+    match past.last().map(|r| &r.event) {
+        Some(Event::Finished { ending, .. }) if command.message.is_none() && !ending.can_go_on() => {
+            return Err(Failure::misuse(format!("the session has ended: {}", ending.label()))
+                .hint("continue it with a message: agent resume SESSION \"what to do next\""));
+        }
+        Some(Event::Finished { .. }) => {}
+        // What it had half done belongs to one session only.
+        _ if command.fork => {
+            return Err(Failure::misuse("cannot fork a session that was killed or is still running")
+                .hint("resume it first, without --fork"));
+        }
+        _ => {}
     }
     Ok(Begun { task: task.clone(), root: root.clone(), settings: settings.clone() })
 }

@@ -63,6 +63,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         let signals = Signals::take()?;
         let order = Order {
             task,
+            message: None,
             settings,
             root: root.clone(),
             directory: context.directory.clone(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use journal::{Check, Diff};
 use models::{DeltaStream, Error, Identity, Model, Request};
-use planner::{FileEntry, Instructions, Repository, Verifier};
+use planner::{FileEntry, Inbox, Instructions, Repository, Verifier};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -45,6 +45,15 @@ impl Model for Recorded {
     async fn verify(&self) -> Vec<String> {
         self.script.look_at_server();
         Vec::new()
+    }
+}
+
+/// The user: says what is on record, where it is on record.
+pub(super) struct RecordedUser(pub(super) Arc<Script>);
+
+impl Inbox for RecordedUser {
+    fn take(&mut self) -> Option<String> {
+        self.0.user_message()
     }
 }
 

@@ -12,7 +12,7 @@ use workspace::{Remembered, Seed, Workspace};
 use super::bundle::Bundle;
 use super::difference::Difference;
 pub(crate) use super::edges::Source;
-use super::edges::{Checks, Looked, OnStage, Recorded, Stage};
+use super::edges::{Checks, Looked, OnStage, Recorded, RecordedUser, Stage};
 use super::recording::Recording;
 use super::script::{Followed, Script};
 use crate::edit_form;
@@ -57,7 +57,7 @@ pub(crate) async fn perform(bundle: Bundle, wish: Wish) -> Result<Outcome> {
         None => plant(&folder, &recording.root, files)?,
     };
     // Placeholders belong to the session that was recorded.
-    let secrets = masking::secrets(&settings, &variables, &recording.id);
+    let secrets = masking::secrets(&settings, &variables, &recording.origin);
     masking::learn(&secrets, &workspace, &folder.join(session::STATE));
     if secrets::first_placeholder(&recording.task).is_some() {
         let _ = secrets.untold(); // the task says what they are
@@ -97,6 +97,7 @@ pub(crate) async fn perform(bundle: Bundle, wish: Wish) -> Result<Outcome> {
             Arc::new(MaskedTree::new(Arc::new(looked), secrets.clone()))
         },
         verifier: verified.then(|| Arc::new(verifier) as Arc<dyn Verifier>),
+        inbox: Box::new(RecordedUser(Arc::clone(&script))),
         interrupt: script.stop(),
     };
     let job = Job {

@@ -4,21 +4,21 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use journal::{Budget, Check, EndedBy, Ending, Event, Record, Step, Trace};
-use models::Identity;
+use journal::{Budget, Check, Counts, EndedBy, Ending, Event, Record, Step, Trace};
 use models::replay::{Replay, Turn, TurnEnd};
+use models::{Identity, Usage};
+use planner::Approach;
 use serde_json::Value;
 use tool_api::{Outcome, Status};
 
 use crate::exit::{Failure, Result};
 
-/// Servers that are somebody else's, for journals that do not say it of a model.
-const REMOTE: [&str; 2] = ["deepseek", "openai"];
-
 /// A session, ready to be replayed.
 #[derive(Debug)]
 pub(crate) struct Recording {
     pub(crate) id: String,
+    /// The id that placeholders are made of.
+    pub(crate) origin: String,
     /// The version of the agent that recorded it.
     pub(crate) version: String,
     pub(crate) task: String,
@@ -102,6 +102,7 @@ impl Recording {
         let heard = heard(&records);
         Ok(Self {
             id: id.clone(),
+            origin: journal::origin(&records).unwrap_or_default().to_owned(),
             version: version.clone(),
             task: task.clone(),
             root: root.into(),
@@ -131,14 +132,15 @@ fn identity(records: &[Record], plan: &Value) -> Identity {
         records.iter().rev().find_map(|r| if let Event::Model(m) = &r.event { Some(m) } else { None });
     let mut identity = Replay::identity_named("recorded");
     let Some(m) = model else { return identity };
-    // The dialect decides what the prompts say; a size that leads to it stands in where none is told.
-    let small = (m.dialect == "whole-file").then_some(1.5);
-    identity.local = m.local.unwrap_or(!REMOTE.contains(&m.server.as_str()));
+    identity.prefers_whole_files = m.approach == Approach::WholeFile.name();
+    identity.local = m.local.unwrap_or(true);
     (identity.server, identity.server_version) = (m.server.clone(), m.server_version.clone());
     (identity.model, identity.window, identity.thinking) = (m.model.clone(), m.window, m.thinking);
-    (identity.family, identity.parameters_b) = (m.family.clone(), m.parameters_b.or(small));
+    (identity.family, identity.parameters_b) = (m.family.clone(), m.parameters_b);
     identity.price = m.price;
     identity.branches = plan["branches"] == true;
+    // Sessions of earlier versions have the old name.
+    identity.repeats_thinking = plan["repeats_thinking"] == true || plan["send_thinking"] == true;
     identity
 }
 
@@ -151,12 +153,16 @@ fn windows(records: &[Record]) -> HashMap<u32, u64> {
 /// What came of each request.
 fn heard(records: &[Record]) -> Vec<Option<Turn>> {
     let mut heard: Vec<Option<Turn>> = Vec::new();
-    let (mut cut, mut warning, mut overflow) = (false, "", None);
+    let (mut cut, mut warning, mut overflow, mut lost) = (false, "", None, Usage::default());
     for record in records {
         let turn = match &record.event {
             Event::Request { .. } => {
                 heard.push(None);
-                (cut, warning, overflow) = (false, "", None);
+                (cut, warning, overflow, lost) = (false, "", None, Usage::default());
+                continue;
+            }
+            Event::AnswerLost { counts, .. } => {
+                lost = usage(counts);
                 continue;
             }
             Event::Cut { .. } => {
@@ -172,9 +178,11 @@ fn heard(records: &[Record]) -> Vec<Option<Turn>> {
                 overflow = Some(*window);
                 continue;
             }
-            Event::Retry { error, .. } => Turn { end: TurnEnd::Failed(error.clone()), ..Turn::default() },
+            Event::Retry { error, .. } => {
+                Turn { end: TurnEnd::Failed(error.clone()), usage: lost, ..Turn::default() }
+            }
             Event::Finished { ending: Ending::Unavailable, message, .. } => {
-                Turn { end: TurnEnd::Refused(message.clone()), ..Turn::default() }
+                Turn { end: TurnEnd::Refused(message.clone()), usage: lost, ..Turn::default() }
             }
             Event::Finished { ending: Ending::Refused, message, .. } => {
                 Turn { end: TurnEnd::Settings(message.clone()), ..Turn::default() }
@@ -209,17 +217,19 @@ pub(crate) fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
             .iter()
             .map(|d| (d.at as usize, d.chosen.clone(), d.other.clone(), d.logprob))
             .collect(),
-        usage: models::Usage {
-            prompt_tokens: counts.prompt_tokens,
-            cached_tokens: counts
-                .prompt_tokens
-                .zip(counts.evaluated_tokens)
-                .map(|(all, new)| all.saturating_sub(new)),
-            generated_tokens: counts.generated_tokens,
-            ..models::Usage::default()
-        },
+        usage: usage(counts),
         messages: None,
     })
+}
+
+fn usage(counts: &Counts) -> Usage {
+    let cached = counts.prompt_tokens.zip(counts.evaluated_tokens);
+    Usage {
+        prompt_tokens: counts.prompt_tokens,
+        cached_tokens: cached.map(|(all, new)| all.saturating_sub(new)),
+        generated_tokens: counts.generated_tokens,
+        ..Usage::default()
+    }
 }
 
 fn done(records: &[Record]) -> (Vec<Done>, Vec<Checked>) {

@@ -138,6 +138,16 @@ impl Script {
         }
     }
 
+    /// What the user says at this point of the session.
+    pub(crate) fn user_message(&self) -> Option<String> {
+        let mut state = self.state();
+        state.settle();
+        match state.wanted.get(state.same).map(|step| &step.event) {
+            Some(Event::UserMessage { text }) if state.found.is_none() => Some(text.clone()),
+            _ => None,
+        }
+    }
+
     /// The model's window as it is known now.
     pub(crate) fn window(&self) -> Option<u64> {
         self.state().window

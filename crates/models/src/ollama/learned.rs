@@ -1,5 +1,7 @@
 //! What an Ollama server's answers and refusals teach about a model, for the rest of the session.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::server::LoadedModel;
@@ -63,7 +65,7 @@ impl Learned {
 
     /// Stops using what the server refuses, for the rest of the session. Returns whether anything
     /// changed.
-    pub(super) fn adapt(&mut self, failure: &Failure, messages: &[Message]) -> bool {
+    pub(super) fn adapt(&mut self, failure: &Failure, messages: &[Arc<Message>]) -> bool {
         if self.think.is_some()
             && failure.names(&["support thinking", "think value", "invalid think", ".think", "\"think\""])
         {

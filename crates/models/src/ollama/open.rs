@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::http::Secret;
 use crate::roles::Roles;
 use crate::shared::{Reported, Shared};
-use crate::size::parameters_in;
+use crate::size::{parameters_in, prefers_whole_files};
 use crate::{Access, DeltaStream, Error, Identity, Model, Request, Think, answer};
 
 /// The window to request unless the user or the model's own parameters set one, in tokens. Large
@@ -162,15 +162,18 @@ impl Ollama {
         }
         let think = think_field(&options, can_think);
         let thinking = think.as_ref().is_some_and(|think| *think != Value::Bool(false));
+        let parameters_b = show.and_then(|show| show.parameters_b).or_else(|| parameters_in(&options.model));
         let identity = Identity {
             server: String::from("ollama"),
             server_version: version.clone(),
             model: options.model.clone(),
             family: show.and_then(|show| show.family.clone()),
-            parameters_b: show.and_then(|show| show.parameters_b).or_else(|| parameters_in(&options.model)),
+            parameters_b,
+            prefers_whole_files: prefers_whole_files(parameters_b),
             window: num_ctx.or(trained),
             local: !cloud && crate::host::is_local(&options.base),
             thinking,
+            repeats_thinking: false,
             // Servers before 0.12.11 ignore a request for alternatives and report no doubts.
             branches: !cloud && !thinking && show.is_none_or(|show| show.chat_template),
             price: None,
@@ -281,7 +284,7 @@ impl Ollama {
         self.send("/api/chat", request, |learned| {
             encode(&Chat {
                 frozen: self.frozen(learned, true),
-                messages: learned.roles.shape(&request.messages).iter().map(WireMessage::from).collect(),
+                messages: learned.roles.shape(&request.messages).iter().map(|message| WireMessage::from(&**message)).collect(),
                 options: self.request_options(learned, request),
                 logprobs: (request.alternatives > 0).then_some(true),
                 top_logprobs: (request.alternatives > 0).then_some(request.alternatives),

@@ -4,6 +4,7 @@
 //! the bytes of the previous one up to the new messages.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -90,7 +91,7 @@ pub(super) struct Generate<'a> {
 pub(super) const STOPS: [&str; 2] = ["### Instruction:", "<|EOT|>"];
 
 /// Renders a conversation as one raw prompt, which is append-only like the conversation.
-pub(super) fn transcript(messages: &[Message]) -> String {
+pub(super) fn transcript(messages: &[Arc<Message>]) -> String {
     let mut prompt = String::new();
     for message in messages {
         match message.role {

@@ -1,6 +1,7 @@
 //! What an endpoint's answers and refusals teach about it, for the rest of the session.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::wire::Reasoning;
 use crate::failure::Failure;
@@ -110,7 +111,7 @@ impl Learned {
         &mut self,
         failure: &Failure,
         sent: &[&'static str],
-        messages: &[Message],
+        messages: &[Arc<Message>],
         asked: u32,
     ) -> bool {
         if !self.completion_tokens && failure.names(&["max_completion_tokens"]) {

@@ -16,7 +16,7 @@ use crate::http::{Http, Secret};
 use crate::memory::Kept;
 use crate::roles::Roles;
 use crate::shared::{Reported, Shared};
-use crate::size::parameters_in;
+use crate::size::{parameters_in, prefers_whole_files};
 use crate::{Access, DeltaStream, Error, Identity, Message, Model, Request, Think, answer, host};
 
 /// DeepSeek's default model (docs/model-apis.md#deepseek-models).
@@ -156,14 +156,17 @@ impl OpenAi {
                 "the server runs {model} with a window of {reported} tokens; the agent uses that instead of {requested}"
             ));
         }
+        let parameters_b = listed.and_then(|listed| listed.parameters_b).or_else(|| parameters_in(&model));
         let identity = Identity {
             server: kind.name().to_owned(),
             server_version: server.version,
             family: None,
-            parameters_b: listed.and_then(|listed| listed.parameters_b).or_else(|| parameters_in(&model)),
+            parameters_b,
+            prefers_whole_files: prefers_whole_files(parameters_b),
             window: reported.into_iter().chain(options.window).min(),
             local: host::is_local(&options.base),
             thinking: thinks,
+            repeats_thinking: kind == Kind::DeepSeek,
             branches: kind == Kind::LlamaServer && !thinks,
             price: if kind == Kind::DeepSeek { price(&model) } else { None },
             model: model.clone(),
@@ -311,7 +314,7 @@ impl OpenAi {
         &'a self,
         learned: &Learned,
         request: &'a Request,
-        messages: &'a [Message],
+        messages: &'a [Arc<Message>],
         stream: bool,
     ) -> Chat<'a> {
         let keep = |field: &str| !learned.dropped.contains(field);

@@ -2,13 +2,15 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use models::ollama::{Ollama, OllamaOptions};
 use models::openai::{OpenAi, OpenAiOptions, Opened};
 use models::{Answer, Delta, DeltaStream, Error, Message, Model, Request, Role, collect};
 
-pub fn message(role: Role, content: &str) -> Message {
-    Message { role, content: content.to_owned(), thinking: None }
+pub fn message(role: Role, content: &str) -> Arc<Message> {
+    Message { role, content: content.to_owned(), thinking: None }.into()
 }
 
 pub fn request(content: &str) -> Request {

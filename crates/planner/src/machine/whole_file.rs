@@ -17,7 +17,7 @@ impl Machine {
     pub(super) fn whole_file(&mut self, next: Move) -> Step {
         let Some(attempts) = &self.attempts else { return Step::Ask(self.ask()) };
         let step = match next {
-            Move::Done if self.has_verifier => {
+            Move::Done if self.plan.has_verifier => {
                 return Step::Finish(Ending::Verified, "the verification passes".into());
             }
             Move::Done => {
@@ -44,8 +44,8 @@ impl Machine {
             }
             Move::Whole => {
                 let (focus, number) = (attempts.base().clone(), attempts.number());
-                let (temperature, seed) = attempts.sampling(self.settings.temperature);
-                let body = self.prompts.whole_file(&self.opening, &focus);
+                let (temperature, seed) = attempts.sampling(self.plan.settings.temperature);
+                let body = self.prompts.whole_file(&self.plan.opening, &focus);
                 if number > 1 && attempts.untouched() && !attempts.fails() {
                     let text = self.prompts.no_change(false, true);
                     self.say(Role::User, text);
@@ -55,11 +55,11 @@ impl Machine {
                     }
                     self.say(Role::User, body);
                 }
-                let alternatives = if self.branches && number == 1 { ALTERNATIVES } else { 0 };
+                let alternatives = if self.plan.branches && number == 1 { ALTERNATIVES } else { 0 };
                 // The answer is as long as the file, and a few words.
                 let file = Message { role: Role::User, content: focus.content.clone(), thinking: None };
                 let most = self.estimator.messages(&[file]) * 3 / 2 + 512;
-                let most = self.settings.max_answer_tokens.max(u32::try_from(most).unwrap_or(u32::MAX));
+                let most = self.plan.settings.max_answer_tokens.max(u32::try_from(most).unwrap_or(u32::MAX));
                 let max_tokens = self.room_for(most);
                 Step::Ask(Ask {
                     wanted: Wanted::File(focus),
@@ -134,7 +134,7 @@ impl Machine {
         if by_tools {
             self.attempts = None;
             self.told_unchanged = None;
-            let introduction = self.prompts.tools(&self.opening);
+            let introduction = self.prompts.tools(&self.plan.opening);
             let text = self.prompts.results(results, check, None);
             self.say(Role::User, format!("{text}\n\n{introduction}"));
             return Some(Step::Ask(self.ask()));

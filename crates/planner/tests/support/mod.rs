@@ -110,7 +110,10 @@ impl Repository for Tree {
     }
 
     fn remember(&self) -> Result<(), String> {
-        *self.before.lock().unwrap() = self.files.lock().unwrap().clone();
+        let mut before = self.before.lock().unwrap();
+        if before.is_empty() {
+            before.clone_from(&self.files.lock().unwrap());
+        }
         Ok(())
     }
 
@@ -215,6 +218,10 @@ pub struct World {
     pub identity: Identity,
     pub verified: bool,
     pub instructions: Vec<Instructions>,
+    /// The files as an earlier process found them; empty for a run that begins.
+    pub original: BTreeMap<String, String>,
+    /// What the user says during the run.
+    pub inbox: Box<dyn planner::Inbox>,
     pub interrupt: tokio::sync::watch::Sender<bool>,
 }
 
@@ -238,21 +245,18 @@ pub fn world() -> World {
     ];
     World {
         files: Arc::new(Mutex::new(files.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect())),
-        settings: Settings { dialect: planner::Dialect::Json, ..Settings::default() },
+        settings: Settings { approach: planner::Approach::Tools, ..Settings::default() },
         identity: Identity {
             server: "script".into(),
-            server_version: None,
             model: "scripted".into(),
-            family: None,
-            parameters_b: Some(7.0),
             window: Some(32_768),
             local: true,
-            thinking: false,
-            branches: false,
-            price: None,
+            ..Identity::default()
         },
         verified: true,
         instructions: Vec::new(),
+        original: BTreeMap::new(),
+        inbox: Box::new(VecDeque::new()),
         interrupt: tokio::sync::watch::channel(false).0,
     }
 }
@@ -268,7 +272,7 @@ impl World {
         self.run_with(task, Box::new(model), requests).await
     }
 
-    /// Takes up a run whose journal ends as `past` does.
+    /// Resumes a run whose journal ends as `past` does.
     pub async fn resume(self, task: &str, replies: Vec<Reply>, past: &[Record]) -> Ran {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let model = Script {
@@ -310,15 +314,19 @@ impl World {
                 .with(ApplyPatch(Arc::clone(&self.files), Arc::clone(&turns))),
             repository: Arc::new(Tree {
                 files: Arc::clone(&self.files),
-                before: Mutex::default(),
+                before: Mutex::new(self.original),
                 instructions: self.instructions,
                 turns: Arc::clone(&turns),
             }),
             verifier: self.verified.then(|| Arc::new(Passes(Arc::clone(&self.files))) as Arc<dyn Verifier>),
+            inbox: self.inbox,
             interrupt: self.interrupt.subscribe(),
         };
         let job = Job { task: task.into(), settings: self.settings, why_model: "the test says so".into() };
-        let report = planner::resume(job, parts, &mut journal, past).await.unwrap();
+        let report = match past {
+            [] => planner::run(job, parts, &mut journal).await.unwrap(),
+            past => planner::resume(job, parts, &mut journal, past).await.unwrap(),
+        };
         let records = store.load(journal.id()).unwrap();
         let requests = requests.lock().unwrap().clone();
         let files = self.files.lock().unwrap().clone();

@@ -1,72 +1,50 @@
-//! Taking up a run where a journal ends, after a crash, a kill or a signal.
-//!
-//! The machine is pure, so it is led through what was heard the first time: answers, results, checks. Nothing is asked or run again, and the
-//! conversation comes out word for word, or the journal was made by another version and is refused. What the end of the journal leaves open is
-//! finished: an answer that was on record has its calls carried out, one that was not is asked for again.
+//! The journal of a run, read from its beginning: what happened next, as the machine needs to hear
+//! it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashSet, VecDeque};
 
 use journal::{Counts, Event, Record};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tool_api::{Effect, Outcome, Registry, Status};
 
 use crate::acting::CallResult;
-use crate::answer::{Focus, ReadyCall};
-use crate::machine::Turn;
-use crate::prompts::Opening;
-use crate::settings::Settings;
+use crate::answer::ReadyCall;
+use crate::machine::{Plan, Turn};
 
-/// What the machine was made of, as the journal keeps it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Plan {
-    pub(crate) settings: Settings,
-    pub(crate) opening: Opening,
-    pub(crate) window: Option<u64>,
-    pub(crate) has_verifier: bool,
-    pub(crate) send_thinking: bool,
-    pub(crate) branches: bool,
-    pub(crate) focus: Option<Focus>,
-}
-
-/// A journal that is gone through from its beginning.
-pub(crate) struct Past<'a> {
+/// A journal, and how far it has been read.
+pub(crate) struct History<'a> {
     events: Vec<&'a Event>,
     at: usize,
-    /// What the run was begun with.
+    /// What the run started from.
     pub(crate) plan: Plan,
-    /// The check before anything was done.
+    /// The verification before anything was changed.
     pub(crate) baseline: Option<journal::Check>,
     /// Whether something may have changed since the last check.
     pub(crate) dirty: bool,
-    /// Bytes that refusals saved.
-    pub(crate) saved: u64,
     /// The model's window as it was known at the end.
     pub(crate) window: Option<u64>,
 }
 
 /// What the journal has of a request.
-pub(crate) enum Heard {
+pub(crate) enum Recorded {
     Overflow(Option<u64>),
-    Answer(Box<Answered>),
+    Answer(Box<RecordedAnswer>),
 }
 
-/// An answer on record.
-pub(crate) struct Answered {
+pub(crate) struct RecordedAnswer {
     pub(crate) turn: Turn,
     pub(crate) counts: Counts,
-    /// Calls that have no result, in order, and whether they had begun.
+    /// Calls without a result, in order, and whether each had begun.
     pub(crate) left: Vec<(ReadyCall, bool)>,
-    /// All its calls, for what is learned from their lengths.
+    /// Tool and length of each call.
     pub(crate) calls: Vec<(String, usize)>,
-    /// Nothing follows: what comes after the calls may not have been done.
+    /// Nothing follows, so what comes after the calls may not have been done.
     pub(crate) last: bool,
 }
 
 /// What the journal has of a file that the machine itself wrote.
-pub(crate) enum Own {
-    /// Not that it was written.
-    Open,
+pub(crate) enum OwnWrite {
+    Missing,
     Written,
     /// Written and verified.
     Checked(journal::Check),
@@ -75,40 +53,67 @@ pub(crate) enum Own {
 /// The number of the call by which the machine itself writes a file.
 pub(crate) const OWN_CALL: u32 = u32::MAX;
 
-/// The plan in a journal; `None` when the run had not begun yet.
-pub(crate) fn plan(records: &[Record]) -> Result<Option<(usize, Plan)>, String> {
-    let begun = records.iter().enumerate().find_map(|(i, r)| match &r.event {
-        Event::Begun { plan } => Some((i, plan.clone())),
-        _ => None,
-    });
-    let Some((at, plan)) = begun else { return Ok(None) };
-    let plan =
-        serde_json::from_value(plan).map_err(|e| format!("the session was begun by another version: {e}"))?;
-    Ok(Some((at, plan)))
+/// What the user said to a session as it was resumed, and what never joined the conversation.
+pub(crate) fn waiting(records: &[Record]) -> VecDeque<String> {
+    let mut waiting = VecDeque::new();
+    for record in records {
+        match &record.event {
+            Event::Resumed { message: Some(text), .. } => waiting.push_back(text.clone()),
+            Event::UserMessage { text } if waiting.front() == Some(text) => {
+                waiting.pop_front();
+            }
+            _ => {}
+        }
+    }
+    waiting
 }
 
-impl<'a> Past<'a> {
-    /// The journal from where its plan stands.
-    pub(crate) fn new(records: &'a [Record], (begun, plan): (usize, Plan)) -> Self {
+impl<'a> History<'a> {
+    /// The journal from where the run began; `None` if it had not.
+    pub(crate) fn new(records: &'a [Record]) -> Result<Option<Self>, String> {
+        let begun = records.iter().enumerate().find_map(|(i, r)| match &r.event {
+            Event::Begun { plan } => Some((i, plan.clone())),
+            _ => None,
+        });
+        let Some((begun, plan)) = begun else { return Ok(None) };
+        let plan: Plan = serde_json::from_value(plan)
+            .map_err(|e| format!("another version of the agent began the session: {e}"))?;
         let check =
             |r: &Record| if let Event::Checked(check) = &r.event { Some(check.clone()) } else { None };
         let baseline = records[..begun].iter().rev().find_map(check);
         let events: Vec<&Event> = records[begun + 1..].iter().map(|r| &r.event).collect();
-        let (mut dirty, mut saved, mut window) = (false, 0, plan.window);
+        let (mut dirty, mut window) = (false, plan.window);
         for event in &events {
             match event {
                 Event::ToolStarted { effect, .. } => dirty |= effect != "read",
+                Event::UserMessage { .. } => dirty = true,
                 Event::Checked(_) => dirty = false,
                 Event::Window { tokens, .. } => window = Some(*tokens),
-                Event::Refused { saved_tokens, .. } => saved += saved_tokens * 4,
                 _ => {}
             }
         }
-        Self { events, at: 0, plan, baseline, dirty, saved, window }
+        Ok(Some(Self { events, at: 0, plan, baseline, dirty, window }))
+    }
+
+    /// What the user said before the next answer.
+    pub(crate) fn user_message(&mut self) -> Option<String> {
+        for (i, event) in self.events.iter().enumerate().skip(self.at) {
+            match event {
+                Event::UserMessage { text } => {
+                    self.at = i + 1;
+                    return Some(text.clone());
+                }
+                Event::Output { .. } | Event::Overflow { .. } | Event::ToolStarted { call: OWN_CALL, .. } => {
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        None
     }
 
     /// Messages and rewinds, as the machine logged them.
-    pub(crate) fn said(&self) -> impl Iterator<Item = &'a Event> + '_ {
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &'a Event> + '_ {
         self.events.iter().copied().filter(|e| matches!(e, Event::Message { .. } | Event::Rewound { .. }))
     }
 
@@ -117,44 +122,46 @@ impl<'a> Past<'a> {
         self.baseline.is_some() || self.events.iter().any(|e| matches!(e, Event::Checked(_)))
     }
 
-    /// Edits of a turn that are on record as done.
+    /// How many edits of a turn have a recorded result.
     pub(crate) fn edits(&self, wanted: u32) -> usize {
         let edit = |e: &&&Event| matches!(e, Event::ToolFinished { turn, changed, status, .. } if *turn == wanted && !changed.is_empty() && status == "ok");
         self.events.iter().filter(edit).count()
     }
 
     /// What became of the next file that the machine itself wrote.
-    pub(crate) fn written(&mut self, checked: bool) -> Own {
-        let mut own = Own::Open;
+    pub(crate) fn own_write(&mut self, checked: bool) -> OwnWrite {
+        let mut own = OwnWrite::Missing;
         while let Some(event) = self.events.get(self.at) {
             match event {
                 Event::Request { .. } => break,
-                Event::ToolStarted { call: OWN_CALL, .. } if matches!(own, Own::Written) => break,
-                Event::ToolFinished { call: OWN_CALL, .. } => own = Own::Written,
-                Event::Checked(check) if matches!(own, Own::Written) => own = Own::Checked(check.clone()),
+                Event::ToolStarted { call: OWN_CALL, .. } if matches!(own, OwnWrite::Written) => break,
+                Event::ToolFinished { call: OWN_CALL, .. } => own = OwnWrite::Written,
+                Event::Checked(check) if matches!(own, OwnWrite::Written) => {
+                    own = OwnWrite::Checked(check.clone())
+                }
                 _ => {}
             }
             self.at += 1;
-            if matches!((&own, checked), (Own::Written, false) | (Own::Checked(_), _)) {
+            if matches!((&own, checked), (OwnWrite::Written, false) | (OwnWrite::Checked(_), _)) {
                 break;
             }
         }
         own
     }
 
-    /// The answer of this turn, with all that came of it; `None` when it is not on record.
-    pub(crate) fn heard(&mut self, wanted: u32, tools: &Registry) -> Option<Heard> {
-        let mut answer: Option<Answered> = None;
+    /// The answer of this turn, with all that came of it; `None` if it is not on record.
+    pub(crate) fn answer(&mut self, wanted: u32, tools: &Registry) -> Option<Recorded> {
+        let mut answer: Option<RecordedAnswer> = None;
         let mut calls: Vec<ReadyCall> = Vec::new();
         let mut started: HashSet<u32> = HashSet::new();
-        let mut finished: HashMap<u32, ()> = HashMap::new();
+        let mut finished: HashSet<u32> = HashSet::new();
         let mut turn = Turn::default();
         let mut overflow = None;
         let mut over = false;
         while let Some(event) = self.events.get(self.at) {
             match event {
                 Event::Request { turn: n, .. } if *n == wanted => {
-                    // Sent again, or taken up again: what came before led to nothing.
+                    // A retry, or a resumed run: what came before led to nothing.
                     (answer, turn, overflow) = (None, Turn::default(), None);
                     calls.clear();
                     started.clear();
@@ -177,14 +184,10 @@ impl<'a> Past<'a> {
                 Event::Refused { turn: n, message, .. } if *n == wanted => {
                     turn.refused = Some(message.clone())
                 }
-                Event::Cut { turn: n, why, .. } if *n == wanted => turn.cut = Some(*why),
-                Event::Output { turn: n, content, thinking, ended_by, block, doubts, counts }
-                    if *n == wanted =>
-                {
+                Event::Output { turn: n, content, thinking, block, doubts, counts, .. } if *n == wanted => {
                     (turn.content, turn.thinking) = (content.clone(), thinking.clone());
-                    (turn.ended_by, turn.block, turn.doubts) =
-                        (Some(*ended_by), block.map(|at| at as usize), doubts.clone());
-                    answer = Some(Answered {
+                    (turn.block, turn.doubts) = (block.map(|at| at as usize), doubts.clone());
+                    answer = Some(RecordedAnswer {
                         turn: Turn::default(),
                         counts: *counts,
                         left: Vec::new(),
@@ -207,29 +210,36 @@ impl<'a> Past<'a> {
                     let arguments =
                         calls.iter().find(|c| c.call == *call).map_or(Value::Null, |c| c.arguments.clone());
                     turn.results.push(CallResult { tool: tool.clone(), arguments, outcome });
-                    finished.insert(*call, ());
+                    finished.insert(*call);
                 }
                 Event::Window { turn: n, tokens } if *n == wanted => turn.window = Some(*tokens),
                 Event::Checked(check) if answer.is_some() => turn.check = Some(check.clone()),
-                // The machine has spoken about it: nothing of it was left to do.
-                Event::Message { .. } | Event::Rewound { .. } if answer.is_some() => {
+                // The machine has taken in all of the answer.
+                Event::Message { .. } | Event::Rewound { .. } | Event::UserMessage { .. }
+                    if answer.is_some() =>
+                {
                     over = true;
                     break;
                 }
+                Event::Finished { ending, .. } if answer.is_some() && !ending.can_go_on() => {
+                    over = true;
+                    break;
+                }
+                Event::UserMessage { .. } if overflow.is_some() => break,
                 _ => {}
             }
             self.at += 1;
         }
         if let (Some(window), None) = (overflow, &answer) {
-            return Some(Heard::Overflow(window));
+            return Some(Recorded::Overflow(window));
         }
         let mut answer = answer?;
         answer.turn = turn;
         answer.calls = calls.iter().map(|c| (c.tool.clone(), (c.span.1 - c.span.0) as usize)).collect();
-        let left = calls.into_iter().filter(|c| !finished.contains_key(&c.call));
+        let left = calls.into_iter().filter(|c| !finished.contains(&c.call));
         answer.left = left.map(|c| (started.contains(&c.call), c)).map(|(begun, c)| (c, begun)).collect();
         answer.last = !over && self.at == self.events.len();
-        Some(Heard::Answer(Box::new(answer)))
+        Some(Recorded::Answer(Box::new(answer)))
     }
 }
 

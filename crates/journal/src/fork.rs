@@ -1,0 +1,73 @@
+//! Forks: a copy of a session under a new id, to continue without changing the original.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::event::{Event, Record};
+use crate::error::{Error, io_error};
+use crate::store::{JOURNAL, Journal, Store};
+
+/// What lies beside the journal and a continued run needs: the history of the tree, and logs that
+/// messages name.
+const COPIED: [&str; 2] = ["state", "logs"];
+
+/// The id that placeholders in a session's conversation are made of: its own, or that of the
+/// session it was forked from.
+#[must_use]
+pub fn origin(records: &[Record]) -> Option<&str> {
+    match records.first().map(|record| &record.event) {
+        Some(Event::Session { id, forked_from, .. }) => Some(forked_from.as_deref().unwrap_or(id)),
+        _ => None,
+    }
+}
+
+impl Store {
+    /// Copies a session to a new id and opens the copy for appending. The original stays as it is.
+    ///
+    /// # Errors
+    /// When the session does not exist, is in use or damaged, or when the copy cannot be written.
+    pub fn fork(&self, id: &str) -> Result<(Journal, Vec<Record>), Error> {
+        let id = self.find(id)?;
+        let _held = self.hold(&id)?;
+        let mut records = self.load(&id)?;
+        let first = origin(&records).map(str::to_owned);
+        let fork = self.create()?;
+        let (from, to) = (self.folder(&id), fork.folder().to_owned());
+        let new_id = fork.id().to_owned();
+        if let Some(Event::Session { id, forked_from, .. }) = records.first_mut().map(|r| &mut r.event) {
+            (*id, *forked_from) = (new_id.clone(), first);
+        }
+        for name in COPIED {
+            copy(&from.join(name), &to.join(name)).map_err(io_error("cannot copy the session to", &to))?;
+        }
+        let path = to.join(JOURNAL);
+        let lines: Result<Vec<String>, _> = records.iter().map(serde_json::to_string).collect();
+        let written =
+            lines.map_err(io::Error::from).and_then(|lines| fs::write(&path, lines.join("\n") + "\n"));
+        written.map_err(io_error("cannot write", &path))?;
+        drop(fork);
+        self.open(&new_id)
+    }
+}
+
+/// Copies a file, or a folder with all that is in it. What is not there is not copied.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let kind = match fs::symlink_metadata(from) {
+        Ok(metadata) => metadata.file_type(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    if kind.is_file() {
+        fs::copy(from, to).map(drop)
+    } else if kind.is_dir() {
+        fs::create_dir(to)?;
+        for entry in fs::read_dir(from)? {
+            let name = entry?.file_name();
+            copy(&from.join(&name), &to.join(&name))?;
+        }
+        Ok(())
+    } else {
+        Ok(()) // sockets and links are of a process, not of the session
+    }
+}

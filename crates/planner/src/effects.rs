@@ -1,0 +1,87 @@
+//! What the driver does around effects: the original tree is recorded before the first one,
+//! commands before and after they run, and the verification is run and journaled.
+
+use std::sync::Arc;
+
+use journal::{Check, Event};
+
+use crate::acting::Acting;
+use crate::driver::{Driver, Stop, refused, stopped};
+use crate::machine::Turn;
+
+impl Driver<'_> {
+    /// Runs the verification, and records its result and what it changed.
+    pub(crate) async fn check(&mut self) -> Result<Check, Stop> {
+        let Some(verifier) = self.verifier.clone() else {
+            return Err(refused("there is no command to verify with"));
+        };
+        self.remembered().await?;
+        self.before_command().await?;
+        self.journal.append(Event::CheckStarted { command: verifier.command() })?;
+        let check = tokio::select! {
+            check = verifier.verify() => check.map_err(refused)?,
+            stop = stopped(self.interrupt.clone(), self.deadline) => return Err(stop),
+        };
+        self.after_command().await?;
+        self.dirty = false;
+        self.checked = true;
+        self.journal.append(Event::Checked(check.clone()))?;
+        Ok(check)
+    }
+
+    /// Prepares to record what a command changes.
+    pub(crate) async fn before_command(&mut self) -> Result<(), Stop> {
+        self.commanding = true;
+        let repository = Arc::clone(&self.repository);
+        noted(tokio::task::spawn_blocking(move || repository.before_command()).await)
+    }
+
+    /// Records what a command changed. Returns whether it changed anything.
+    pub(crate) async fn after_command(&mut self) -> Result<bool, Stop> {
+        if !std::mem::take(&mut self.commanding) {
+            return Ok(false);
+        }
+        let repository = Arc::clone(&self.repository);
+        let changed = noted(tokio::task::spawn_blocking(move || repository.after_command()).await)?;
+        if let Some(record) = changed {
+            self.journal.append(Event::CommandChanged { record })?;
+        }
+        Ok(changed.is_some())
+    }
+
+    /// Runs all queued calls to their end.
+    pub(crate) async fn carry_out(&mut self, acting: &mut Acting, turn: &mut Turn) -> Result<(), Stop> {
+        let stopped = stopped(self.interrupt.clone(), self.deadline);
+        tokio::pin!(stopped);
+        loop {
+            self.start(acting, false).await?;
+            if acting.is_idle() {
+                return Ok(());
+            }
+            tokio::select! {
+                acted = acting.next() => self.acted(acted, turn).await?,
+                stop = &mut stopped => return Err(stop),
+            }
+        }
+    }
+
+    /// Waits until the original tree is recorded. Called before anything can change it.
+    pub(crate) async fn remembered(&mut self) -> Result<(), Stop> {
+        let Some(handle) = self.remembering.take() else { return Ok(()) };
+        match handle.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(refused(format!("cannot record the state of the repository: {why}"))),
+            Err(_) => Err(refused("cannot record the state of the repository: worker thread panicked")),
+        }
+    }
+}
+
+/// The result of work on another thread that records what a command changes.
+pub(crate) fn noted<T>(done: Result<Result<T, String>, tokio::task::JoinError>) -> Result<T, Stop> {
+    let why = match done {
+        Ok(Ok(noted)) => return Ok(noted),
+        Ok(Err(why)) => why,
+        Err(_) => "worker thread panicked".into(),
+    };
+    Err(refused(format!("cannot record what a command changes: {why}")))
+}

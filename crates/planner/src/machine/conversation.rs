@@ -1,0 +1,87 @@
+//! The machine's conversation: it grows at its end, and is cut back when the model repeats itself
+//! or the window is full.
+
+use std::sync::Arc;
+
+use journal::{Ending, Event};
+use models::{Message, Role};
+
+use super::{Machine, Step, journal_role};
+use crate::compaction::{self, Room};
+
+impl Machine {
+    /// Removes repeated answers from the conversation: a model that sees its own answer twice
+    /// writes it a third time, at any temperature. What is wrong with the answer joins the message
+    /// that it answered. Effect on the prompt cache: it is valid up to that message.
+    pub(super) fn forget_repeats(&mut self, text: &str) -> Option<Step> {
+        if self.same_answers == 0 {
+            return None;
+        }
+        let same = |m: &Message| m.role == Role::Assistant && m.content == self.last_answer;
+        let said = |m: &Arc<Message>| self.user_messages.contains(&m.content);
+        // Answers to earlier messages of the user stay, and so do the messages.
+        let from = self.messages.iter().rposition(said).unwrap_or(0);
+        let recent = self.messages[from..].rchunks(2);
+        let pairs = recent.take_while(|pair| pair.last().is_some_and(|last| same(last))).count();
+        // The answers, and the replies to all but the last of them.
+        let first = self.messages.len().checked_sub((2 * pairs).checked_sub(1)?)?;
+        let asked = self.messages.get(first.checked_sub(1)?)?.content.clone();
+        let text = self.prompts.again(&asked, text);
+        if self.user_messages.contains(&asked) {
+            self.user_messages.push(text.clone());
+        }
+        self.rewind(first - 1, "the model repeats itself: its repeats are left out");
+        Some(self.go_on(text))
+    }
+
+    pub(super) fn go_on(&mut self, text: String) -> Step {
+        self.say(Role::User, text);
+        let full = |usable| self.estimator.messages(&self.messages) > usable * 8 / 10;
+        if self.usable().is_some_and(full) && !self.compact() {
+            return Step::Finish(
+                Ending::GaveUp,
+                "the conversation cannot be made to fit the model's window; give it a larger one (--num-ctx)"
+                    .into(),
+            );
+        }
+        Step::Ask(self.ask())
+    }
+
+    /// Tokens that the conversation may have: the window without the share reserved for the answer.
+    pub(super) fn usable(&self) -> Option<u64> {
+        let window = self.plan.window?;
+        Some(window - u64::from(self.plan.settings.max_answer_tokens).min(window / 4))
+    }
+
+    /// Reduces the conversation to half of the usable window, or as far as possible. Returns
+    /// `false` if it is still too long.
+    pub(super) fn compact(&mut self) -> bool {
+        let Some(usable) = self.usable() else { return false };
+        let room = Room { target: usable / 2, limit: usable * 8 / 10 };
+        let tokens = |m: &[Arc<Message>]| self.estimator.messages(m);
+        let note = |dropped: &[String]| self.prompts.compacted(dropped);
+        let compacted = {
+            let keep = |m: &Message| self.user_messages.contains(&m.content);
+            compaction::compact(&self.messages, &mut self.dropped, room, tokens, note, keep)
+        };
+        let Some(compacted) = compacted else { return false };
+        let keep = compacted.iter().zip(&self.messages).take_while(|(a, b)| a == b).count();
+        self.rewind(keep, "the conversation was made shorter to fit the model's window");
+        for message in compacted.into_iter().skip(keep) {
+            self.log
+                .push(Event::Message { role: journal_role(message.role), content: message.content.clone() });
+            self.messages.push(message);
+        }
+        true
+    }
+
+    pub(super) fn rewind(&mut self, keep: usize, why: &str) {
+        self.messages.truncate(keep);
+        self.log.push(Event::Rewound { keep: keep as u32, why: why.to_owned() });
+    }
+
+    pub(super) fn say(&mut self, role: Role, content: String) {
+        self.log.push(Event::Message { role: journal_role(role), content: content.clone() });
+        self.messages.push(Message { role, content, thinking: None }.into());
+    }
+}
