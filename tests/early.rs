@@ -19,7 +19,7 @@ fn run(world: &World, server: &Server) -> Value {
 }
 
 #[test]
-fn a_patch_whose_lines_are_nowhere_is_cut_off_at_the_line_and_the_next_one_goes_in() {
+fn a_patch_whose_lines_match_nowhere_is_cut_off_there_and_the_next_one_applies() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let wrong = "--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 * $2))\n+    echo $(($1 + $2))\n";
     let padded = format!("{wrong}{}", "+    # and a good deal more\n".repeat(200));
@@ -38,7 +38,7 @@ fn a_patch_whose_lines_are_nowhere_is_cut_off_at_the_line_and_the_next_one_goes_
     assert!(refused.iter().all(|r| r["early"] == true), "{refused:?}");
     let message = refused[1]["message"].as_str().unwrap();
     assert!(
-        message.contains("line 2 is not\n    echo $(($1 * $2))\nbut\n1|add() {\n2|    echo $(($1 - $2))"),
+        message.contains("expected at line 2:\n    echo $(($1 * $2))\nfound:\n1|add() {\n2|    echo $(($1 - $2))"),
         "{message}"
     );
 }

@@ -112,7 +112,7 @@ fn faults_that_no_second_try_mends_end_the_run_at_once_with_what_to_do() {
             2,
             "redirects to https://elsewhere.example/v1;",
         ),
-        (gzip, 5, "compressed (gzip)"),
+        (gzip, 5, "compressed answer (gzip)"),
         (Reply::error(422, "no"), 5, "answered 422"),
     ] {
         let (world, server) = (World::with_a_bug(), Server::of(Personality::Deepseek));

@@ -254,7 +254,7 @@ async fn native(
     let (name, base) = (model.identity().model, host::shown(base));
     Ok(Chosen {
         why: format!("ollama:{name} at {base} ({why})"),
-        warnings: model.unheeded().to_vec(),
+        warnings: model.unsupported().to_vec(),
         model: Box::new(model),
     })
 }
@@ -311,7 +311,7 @@ async fn endpoint(
     match OpenAi::open(options).await? {
         Opened::Model(model) => {
             let (identity, base) = (model.identity(), host::shown(base));
-            let warnings = model.unheeded().to_vec();
+            let warnings = model.unsupported().to_vec();
             Ok(Chosen {
                 why: format!("{}:{} at {base} ({why})", identity.server, identity.model),
                 warnings,

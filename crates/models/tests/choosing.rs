@@ -88,7 +88,7 @@ async fn an_ollama_without_models_is_distinguished_from_one_that_is_not_running(
     let server = Server::with_config(Config { models: Some(Vec::new()), ..Config::default() });
     let error = choose("ollama:x", &around(&server)).await.err().unwrap();
     assert!(
-        matches!(&error, Error::MissingModel { message, .. } if message.contains("no models at all")),
+        matches!(&error, Error::MissingModel { message, .. } if message.contains("it has no models")),
         "{error}"
     );
     let base = Surroundings { base_url: Some(server.openai_url()), ..Surroundings::default() };

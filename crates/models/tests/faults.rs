@@ -95,7 +95,7 @@ async fn each_fault_has_one_meaning_and_a_retry_sends_the_same_bytes() {
             Reply::recorded(gzip).header("Content-Encoding", "gzip"),
             "refused",
             Retry::Never,
-            "compressed (gzip)",
+            "compressed answer (gzip)",
         ),
         ("line of 20 MB", Reply::empty().big_line(20 << 20), "protocol", again, "16777216 bytes"),
         ("endless line", Reply::empty().endless_line(), "protocol", again, "16777216 bytes"),

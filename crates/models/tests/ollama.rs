@@ -418,7 +418,7 @@ async fn a_cloud_model_gets_no_runner_options() {
         let model = Ollama::open(options).await.unwrap();
         let identity = model.identity();
         assert_eq!((identity.local, identity.window), (false, Some(131_072)), "{name}");
-        assert!(model.unheeded()[0].contains("full window"), "{:?}", model.unheeded());
+        assert!(model.unsupported()[0].contains("full window"), "{:?}", model.unsupported());
         server.enqueue("ok");
         ask(&model, "x").await.unwrap();
         assert_eq!(model.verify().await, [] as [String; 0]);
@@ -440,13 +440,13 @@ async fn unsupported_settings_are_reported_with_what_happens_instead() {
     let server = Server::start();
     let options = OllamaOptions { think: Think::On, num_ctx: Some(1 << 20), ..quiet(&server, CODER) };
     let model = Ollama::open(options).await.unwrap();
-    let said = model.unheeded().join("; ");
+    let said = model.unsupported().join("; ");
     assert!(
         said.contains("trained for a window of 16384 tokens; the agent requests that instead of 1048576"),
         "{said}"
     );
     assert!(said.contains("cannot think; the run continues without thinking"), "{said}");
-    assert_eq!(model.unheeded().len(), 2);
+    assert_eq!(model.unsupported().len(), 2);
     server.enqueue("ok");
     ask(&model, "x").await.unwrap();
     assert!(server.chats()[0].json.get("think").is_none());

@@ -100,7 +100,7 @@ fn a_used_up_script_answers_500() {
     server.enqueue("the only one");
     answer(&server, "one");
     let mut client = Client::post(&server, "/api/chat", &chat(MODEL, "two"));
-    assert!(client.json()["error"].as_str().unwrap().contains("script is exhausted"));
+    assert!(client.json()["error"].as_str().unwrap().contains("script is used up"));
     assert_eq!(client.status, 500);
 }
 

@@ -83,7 +83,7 @@ pub struct Ollama {
     learned: Shared<Learned>,
     preload: Option<JoinHandle<()>>,
     /// Sentences about settings that the model does not support.
-    unheeded: Vec<String>,
+    unsupported: Vec<String>,
 }
 
 impl Drop for Ollama {
@@ -141,24 +141,24 @@ impl Ollama {
         if cloud {
             server.hosted(&options.access);
         }
-        let mut unheeded = Vec::new();
+        let mut unsupported = Vec::new();
         let trained = show.and_then(|show| show.trained_window);
         let requested = options.num_ctx.or(show.and_then(|show| show.own_window)).unwrap_or(DEFAULT_WINDOW);
         // A cloud model always runs with its full window (docs/model-apis.md#ollama-cloud).
         let num_ctx = (!cloud).then(|| requested.min(trained.unwrap_or(u64::MAX)).max(MIN_WINDOW));
         let name = &options.model;
         match (options.num_ctx, trained) {
-            (Some(asked), _) if cloud => unheeded.push(format!(
+            (Some(asked), _) if cloud => unsupported.push(format!(
                 "{name} runs in Ollama's cloud with its full window; the requested {asked} tokens are ignored"
             )),
-            (Some(asked), Some(trained)) if asked > trained => unheeded.push(format!(
+            (Some(asked), Some(trained)) if asked > trained => unsupported.push(format!(
                 "{name} was trained for a window of {trained} tokens; the agent requests that instead of {asked}"
             )),
             _ => {}
         }
         let can_think = show.and_then(|show| show.can("thinking"));
         if can_think == Some(false) && !matches!(options.think, Think::Auto | Think::Off) {
-            unheeded.push(format!("{name} cannot think; the run continues without thinking"));
+            unsupported.push(format!("{name} cannot think; the run continues without thinking"));
         }
         let think = think_field(&options, can_think);
         let thinking = think.as_ref().is_some_and(|think| *think != Value::Bool(false));
@@ -198,7 +198,7 @@ impl Ollama {
             server,
             options,
             preload: None,
-            unheeded,
+            unsupported,
         };
         if model.options.preload && !cloud {
             model.preload = Some(model.spawn_preload());
@@ -208,8 +208,8 @@ impl Ollama {
 
     /// Sentences about settings that the model does not support, and what happens instead.
     #[must_use]
-    pub fn unheeded(&self) -> &[String] {
-        &self.unheeded
+    pub fn unsupported(&self) -> &[String] {
+        &self.unsupported
     }
 
     /// Starts loading the model on a separate connection, with the exact options of later requests.

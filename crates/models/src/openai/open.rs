@@ -91,7 +91,7 @@ pub struct OpenAi {
     /// The name that the last answer gave for its model.
     answers: Arc<Shared<Option<String>>>,
     /// Sentences about settings that the model does not support.
-    unheeded: Vec<String>,
+    unsupported: Vec<String>,
 }
 
 impl OpenAi {
@@ -144,15 +144,15 @@ impl OpenAi {
         let cannot_think = kind == Kind::LlamaServer && server.templated && !can_think;
         let wants_thinking = !matches!(options.think, Think::Auto | Think::Off);
         let thinks = if wants_thinking { !cannot_think } else { options.think == Think::Auto && can_think };
-        let mut unheeded = Vec::new();
+        let mut unsupported = Vec::new();
         if wants_thinking && cannot_think {
             options.think = Think::Auto;
-            unheeded.push(format!("{model} cannot think; the run continues without thinking"));
+            unsupported.push(format!("{model} cannot think; the run continues without thinking"));
         }
         if let (Some(reported), Some(requested)) = (reported, options.window)
             && requested > reported
         {
-            unheeded.push(format!(
+            unsupported.push(format!(
                 "the server runs {model} with a window of {reported} tokens; the agent uses that instead of {requested}"
             ));
         }
@@ -201,14 +201,14 @@ impl OpenAi {
             options,
             learned: Shared::new(learned),
             answers: Arc::new(Shared::new(None)),
-            unheeded,
+            unsupported,
         })))
     }
 
     /// Sentences about settings that the model does not support, and what happens instead.
     #[must_use]
-    pub fn unheeded(&self) -> &[String] {
-        &self.unheeded
+    pub fn unsupported(&self) -> &[String] {
+        &self.unsupported
     }
 
     /// The models that the server lists.
