@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::flags::{RunFlags, SandboxFlags, ServerFlags, ToolFlags};
-use crate::preview::Form;
 use crate::{exit, settings};
+use preview::Format;
 
 const SOURCES: &str = "Settings come from flags, AGENT_… variables, .agent.toml in the repository, the user's \
 config.toml and defaults: see `agent config show`. AGENT_LOG=debug prints diagnostics. AGENT_PAGER, else PAGER, \
@@ -99,8 +100,8 @@ pub(crate) struct Run {
     pub(crate) dry_run: Option<DryRun>,
 
     /// How the changes of a dry run are shown [default: words on a terminal, else the patch]
-    #[arg(long, value_name = "FORM", requires = "dry_run")]
-    pub(crate) preview: Option<Form>,
+    #[arg(long, value_name = "FORMAT", value_parser = preview_format(), requires = "dry_run")]
+    pub(crate) preview: Option<Format>,
 
     /// Print the session's events on standard output as they happen, one JSON object a line
     #[arg(long)]
@@ -215,8 +216,8 @@ pub(crate) struct DiffSession {
     pub(crate) turn: Option<u32>,
 
     /// How [default: words on a terminal, else unified]
-    #[arg(long, value_name = "FORM")]
-    pub(crate) preview: Option<Form>,
+    #[arg(long, value_name = "FORMAT", value_parser = preview_format())]
+    pub(crate) preview: Option<Format>,
 }
 
 #[derive(Debug, Args)]
@@ -262,20 +263,22 @@ impl Trial {
     ///
     /// # Errors
     /// A word that is neither.
-    pub(crate) fn preview(&self, positional: &mut Option<String>) -> Result<Option<Option<Form>>, String> {
+    pub(crate) fn preview(&self, positional: &mut Option<String>) -> Result<Option<Option<Format>>, String> {
         let Some(word) = self.preview.as_deref() else { return Ok(None) };
-        match (Form::from_str(word, false), &positional) {
+        match (word.parse::<Format>(), &positional) {
             _ if word.is_empty() => Ok(Some(None)),
             (Ok(form), _) => Ok(Some(Some(form))),
             (Err(_), None) => {
                 *positional = Some(word.to_owned());
                 Ok(Some(None))
             }
-            (Err(_), Some(_)) => {
-                Err(format!("{word:?} is no form of preview: words, side-by-side, unified or none"))
-            }
+            (Err(message), Some(_)) => Err(message),
         }
     }
+}
+
+fn preview_format() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::NAMES).try_map(|name| name.parse())
 }
 
 #[derive(Debug, Subcommand)]

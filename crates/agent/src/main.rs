@@ -8,7 +8,6 @@ mod context;
 mod dry_tree;
 mod edit_form;
 mod exit;
-mod figures;
 mod flags;
 mod half_done;
 mod interrupt;
@@ -16,13 +15,11 @@ mod layers;
 mod masking;
 mod model;
 mod pager;
-mod preview;
 mod progress;
 mod remains;
 mod render;
 mod replay;
 mod repository;
-mod sanitize;
 mod session;
 mod settings;
 mod waiting;
@@ -30,9 +27,9 @@ mod waiting;
 use std::process::ExitCode;
 
 use clap::Parser;
+use preview::{Style, figures, sanitize};
 
 use crate::cli::Cli;
-use crate::console::{Paint, Style};
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::layers::Environment;
@@ -78,7 +75,7 @@ fn diagnostics(filter: &str) {
 
 /// The failure, then what to do about it.
 fn report(failure: &Failure) -> ExitCode {
-    let paint = Paint::stderr();
+    let paint = console::stderr_paint();
     let mut text = String::new();
     for cause in failure.error.chain() {
         let cause = cause.to_string();

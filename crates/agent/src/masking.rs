@@ -21,8 +21,8 @@ use workspace::{History, Workspace};
 
 use crate::context::Context;
 use crate::layers::Environment;
-use crate::preview::FileChange;
 use crate::settings::Settings;
+use preview::FileChange;
 
 /// What a model is told when it first meets a placeholder.
 const TOLD: &str = include_str!("../../../prompts/secrets.md");

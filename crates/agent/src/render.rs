@@ -6,9 +6,9 @@ use std::io::Write;
 use journal::{Check, Counts, CutReason, Diff, EndedBy, Ending, Event, Mode, Record, Totals};
 use serde_json::Value;
 
-use crate::console::{Paint, Style};
 use crate::figures::{bytes, counts_by_file, duration, plural, thousands};
 use crate::sanitize;
+use preview::{Paint, Style};
 
 /// How much is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,7 @@ use journal::{Ending, Store};
 use tokio::sync::watch;
 
 use crate::cli::Batch;
-use crate::console::{self, Paint, Style};
+use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
@@ -18,6 +18,7 @@ use crate::sanitize;
 use crate::session::{self, Order};
 use crate::settings::Settings;
 use crate::waiting::Waits;
+use preview::Style;
 
 /// How often a task is tried again when the infrastructure failed.
 const RETRIES: u32 = 1;
@@ -118,7 +119,7 @@ impl Runner for Worker<'_> {
 }
 
 fn show(event: Event<'_>) {
-    let paint = Paint::stderr();
+    let paint = console::stderr_paint();
     let line = match event {
         Event::Plan { tasks, done: 0 } => plural(tasks as u64, "task"),
         Event::Plan { tasks, done } => {

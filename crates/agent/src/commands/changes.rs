@@ -12,9 +12,9 @@ use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::masking;
-use crate::preview::{self, FileChange, Form, Image};
 use crate::sanitize;
 use crate::session;
+use preview::{FileChange, Format, Image};
 
 /// Shows what a session changed.
 pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
@@ -33,7 +33,7 @@ pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
         return Ok(Exit::Success);
     }
     let secrets = masking::for_display(context, &past.id);
-    preview::show(&masked(changes, &secrets), command.preview, context)?;
+    console::changes(&masked(changes, &secrets), command.preview, context)?;
     Ok(Exit::Success)
 }
 
@@ -231,7 +231,7 @@ impl Past {
             console::say(format_args!("{nothing} (session {})", self.id));
             return Ok(Exit::Success);
         }
-        preview::show(&masked(foreseen, &masking::for_display(context, &self.id)), wish.form, context)?;
+        console::changes(&masked(foreseen, &masking::for_display(context, &self.id)), wish.form, context)?;
         if !wish.only_look {
             let root = self.root.display().to_string();
             console::say(format_args!("{done} in {}: session {}", sanitize::line(&root), self.id));
@@ -243,13 +243,13 @@ impl Past {
 /// What is wanted: only to look, and in which form to be told.
 struct Wish {
     only_look: bool,
-    form: Option<Form>,
+    form: Option<Format>,
 }
 
 impl Wish {
     fn of(trial: &Trial, session: &mut Option<String>) -> Result<Self> {
         let preview = trial.preview(session).map_err(Failure::misuse)?;
-        Ok(Self { only_look: trial.check || preview.is_some(), form: preview.unwrap_or(Some(Form::None)) })
+        Ok(Self { only_look: trial.check || preview.is_some(), form: preview.unwrap_or(Some(Format::None)) })
     }
 }
 

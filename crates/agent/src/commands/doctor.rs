@@ -7,7 +7,7 @@ use models::Notices;
 use serde::Serialize;
 
 use crate::cli::Doctor;
-use crate::console::{self, Paint, Style};
+use crate::console;
 use crate::context::Context;
 use crate::dry_tree;
 use crate::edit_form;
@@ -19,6 +19,7 @@ use crate::sanitize;
 use crate::session;
 use crate::settings::Settings;
 use crate::{commands, model};
+use preview::Style;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -81,7 +82,7 @@ pub(crate) fn run(command: &Doctor, context: &Context) -> Result<Exit> {
 }
 
 fn print(findings: &[Finding]) -> Result<()> {
-    let paint = Paint::stdout();
+    let paint = console::stdout_paint();
     for f in findings {
         let sign = match f.health {
             Health::Ok => paint.paint(Style::Good, "ok  "),

@@ -17,8 +17,8 @@ use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::half_done;
-use crate::preview::{self, FileChange, Form, Image};
 use crate::sanitize;
+use preview::{FileChange, Format, Image};
 
 mod decoded;
 
@@ -48,7 +48,7 @@ pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
             if command.json {
                 console::print(format!("{}\n", json!({"applied": !dry, "files": preview::facts(&changes)})))?;
             } else if dry {
-                preview::show(&changes, form.unwrap_or(Some(Form::None)), context)?;
+                console::changes(&changes, form.unwrap_or(Some(Format::None)), context)?;
             } else {
                 console::print(format!("{}\n", harmless(report.trim_end(), console::stdout_is_terminal())))?;
             }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::cli::Sessions;
 use crate::commands::export;
-use crate::console::{self, Paint};
+use crate::console;
 use crate::context::Context;
 use crate::dry_tree;
 use crate::exit::{Exit, Failure, Result};
@@ -65,7 +65,7 @@ fn show(store: &Store, id: &str, json: bool) -> Result<Exit> {
         console::print(lines.map_err(Failure::refused)?.join("\n") + "\n")?;
         return Ok(Exit::Success);
     }
-    let paint = Paint::stdout();
+    let paint = console::stdout_paint();
     let mut text = Vec::new();
     let mut view = View::new(&mut text, paint, Detail::Live);
     let mut patch = None;
@@ -79,7 +79,7 @@ fn show(store: &Store, id: &str, json: bool) -> Result<Exit> {
     }
     let mut text = String::from_utf8_lossy(&text).into_owned();
     match patch {
-        Some(patch) if !patch.is_empty() => text.push_str(&format!("\n{}", console::diff(patch, paint))),
+        Some(patch) if !patch.is_empty() => text.push_str(&format!("\n{}", preview::diff(patch, paint))),
         Some(_) => {}
         None => text.push_str("unfinished: it is still running, or was killed\n"),
     }

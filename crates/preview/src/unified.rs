@@ -6,7 +6,7 @@ use super::compare::{self, Comparison};
 use super::{FileChange, Image};
 
 /// The patch, byte for byte. Binary files are named, not contained.
-pub(crate) fn patch(changes: &[FileChange]) -> Vec<u8> {
+pub fn patch(changes: &[FileChange]) -> Vec<u8> {
     let compared: Vec<_> = changes.iter().map(|change| (change, compare::compare(change))).collect();
     patch_of(&compared)
 }

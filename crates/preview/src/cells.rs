@@ -5,8 +5,8 @@ use std::ops::Range;
 use unicode_width::UnicodeWidthChar;
 
 use super::Surface;
-use crate::console::{Paint, Style};
 use crate::sanitize;
+use crate::style::{Paint, Style};
 
 /// Columns from one tab stop to the next.
 const TAB: usize = 4;
@@ -23,7 +23,7 @@ struct Cell {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Row(Vec<Cell>);
 
-/// What a line is, which decides its colours.
+/// What a line is, which decides its colors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Same,
@@ -129,7 +129,7 @@ impl Row {
         out
     }
 
-    /// Writes it in the colours of its kind.
+    /// Writes it in the colors of its kind.
     pub(super) fn draw(&self, kind: Kind, paint: Paint, out: &mut String) {
         let Some((plain, strong)) = kind.styles().filter(|_| paint.0) else {
             return out.extend(self.0.iter().map(|c| c.sign));
@@ -142,7 +142,7 @@ impl Row {
         }
     }
 
-    /// Carets below what is set off, where there are no colours to do that; `None` when there is nothing, or all of it, to point at.
+    /// Carets below what is set off, where there are no colors to do that; `None` when there is nothing, or all of it, to point at.
     pub(super) fn carets(&self, surface: Surface) -> Option<String> {
         let inside = |c: &Cell| c.strong || c.sign == ' ';
         if surface.paint.0 || !self.0.iter().any(|c| c.strong) || self.0.iter().all(inside) {

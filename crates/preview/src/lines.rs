@@ -6,7 +6,7 @@ use super::Surface;
 use super::cells::{Kind, Row};
 use super::compare::Comparison;
 use super::words;
-use crate::console::Style;
+use crate::style::Style;
 
 /// Columns of a line that are shown: a line of minified code is not worth a screen.
 const LONGEST: usize = 600;

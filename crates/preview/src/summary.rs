@@ -4,9 +4,9 @@ use unicode_width::UnicodeWidthStr;
 
 use super::compare::Comparison;
 use super::{FileChange, Image, Surface};
-use crate::console::Style;
 use crate::figures::{bytes, plural, thousands};
 use crate::sanitize;
+use crate::style::Style;
 
 /// Columns of the longest bar.
 const BAR: usize = 24;

@@ -7,7 +7,7 @@ use super::cells::{Kind, Row};
 use super::compare::Comparison;
 use super::lines::shown;
 use super::words;
-use crate::console::Style;
+use crate::style::Style;
 
 /// Rows that one line may take before it is cut.
 const ROWS: usize = 6;

@@ -1,7 +1,7 @@
 //! Figures for people: durations, counts, sizes, and what a patch adds and removes.
 
 /// A duration for people.
-pub(crate) fn duration(ms: u64) -> String {
+pub fn duration(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
         1_000..60_000 => format!("{:.1} s", ms as f64 / 1_000.0),
@@ -10,7 +10,7 @@ pub(crate) fn duration(ms: u64) -> String {
 }
 
 /// `12,345`.
-pub(crate) fn thousands(n: u64) -> String {
+pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
@@ -23,12 +23,12 @@ pub(crate) fn thousands(n: u64) -> String {
 }
 
 /// `1 turn`, `2 turns`.
-pub(crate) fn plural(n: u64, word: &str) -> String {
+pub fn plural(n: u64, word: &str) -> String {
     format!("{} {word}{}", thousands(n), if n == 1 { "" } else { "s" })
 }
 
 /// Lines added and removed per file of a git-style patch.
-pub(crate) fn counts_by_file(patch: &str) -> Vec<(String, u64, u64)> {
+pub fn counts_by_file(patch: &str) -> Vec<(String, u64, u64)> {
     let mut counts: Vec<(String, u64, u64)> = Vec::new();
     let mut old = "";
     let (mut old_left, mut new_left) = (0u64, 0u64); // lines of the hunk still to come, so that "--- x" in one is a line of it
@@ -60,7 +60,7 @@ pub(crate) fn counts_by_file(patch: &str) -> Vec<(String, u64, u64)> {
 }
 
 /// `1.1 GB`, as shops and registries count.
-pub(crate) fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     match n {
         0..1_000 => format!("{n} B"),
         1_000..1_000_000 => format!("{:.0} kB", n as f64 / 1e3),

@@ -6,17 +6,17 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Cleans text of several lines: newlines and tabs stay.
-pub(crate) fn text(raw: &str) -> Cow<'_, str> {
+pub fn text(raw: &str) -> Cow<'_, str> {
     clean(raw, |c| c == '\n' || c == '\t')
 }
 
 /// Cleans text that must stay on one line.
-pub(crate) fn line(raw: &str) -> Cow<'_, str> {
+pub fn line(raw: &str) -> Cow<'_, str> {
     clean(raw, |_| false)
 }
 
 /// Cleans text into one line of at most `width` characters.
-pub(crate) fn short(raw: &str, width: usize) -> String {
+pub fn short(raw: &str, width: usize) -> String {
     let head = raw.char_indices().nth(width).map_or(raw, |(end, _)| &raw[..end]);
     let clean = line(head);
     if head.len() == raw.len() && clean.chars().count() <= width {
