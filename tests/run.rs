@@ -48,7 +48,7 @@ fn a_bug_is_mended_and_verified() {
      }
     --- stderr
     session [SESSION]
-    model   deepseek-coder:6.7b · ollama 0.32.15 · window 16,384 · edits as json · ollama:deepseek-coder:6.7b at http://[SERVER] (Ollama has it)
+    model   deepseek-coder:6.7b · ollama 0.32.15 · window 16,384 · approach tools · ollama:deepseek-coder:6.7b at http://[SERVER] (Ollama has it)
       ✗ check failed: sh check.sh ([TIME])
         The test command failed with exit code 1. Command: sh check.sh
         The last lines of its output:

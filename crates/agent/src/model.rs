@@ -242,7 +242,7 @@ fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
                 (identity.model, identity.window, identity.thinking) =
                     (m.model.clone(), m.window, m.thinking);
                 // The form of edits decides what the prompts say, and small models are asked for whole files.
-                identity.parameters_b = (m.dialect == "whole-file").then_some(1.5);
+                identity.parameters_b = (m.approach == "whole-file").then_some(1.5);
             }
             output => turns.extend(
                 recording::answer(output, true, "").map(|turn| Turn { usage: Usage::default(), ..turn }),

@@ -79,8 +79,8 @@ impl<W: Write> View<W> {
                 let window = m.window.map_or("window unknown".into(), |w| format!("window {}", thousands(w)));
                 let thinking = if m.thinking { " · thinking" } else { "" };
                 let text = format!(
-                    "{} · {server} · {window} · edits as {}{thinking} · {}",
-                    m.model, m.dialect, m.why
+                    "{} · {server} · {window} · approach {}{thinking} · {}",
+                    m.model, m.approach, m.why
                 );
                 self.line(Detail::Plain, format_args!("model   {}", sanitize::line(&text)))
             }
@@ -418,7 +418,7 @@ mod tests {
                 model: "qwen2.5-coder:1.5b".into(),
                 window: Some(32768),
                 thinking: false,
-                dialect: "blocks".into(),
+                approach: "tools".into(),
                 why: "the only model there".into(),
                 family: None,
                 parameters_b: None,
@@ -491,7 +491,7 @@ mod tests {
     fn a_run_is_shown_live() {
         insta::assert_snapshot!(show(Detail::Live, false, a_run()), @r"
         session 20261122-134405-ab12 (dry run)
-        model   qwen2.5-coder:1.5b · ollama 0.32.15 · window 32,768 · edits as blocks · the only model there
+        model   qwen2.5-coder:1.5b · ollama 0.32.15 · window 32,768 · approach tools · the only model there
         hmm␛[2J
         I will look.
         → read_file src/lib.rs start_line=3
@@ -510,7 +510,7 @@ mod tests {
     fn a_log_leaves_out_what_streams() {
         insta::assert_snapshot!(show(Detail::Plain, false, a_run()), @r"
         session 20261122-134405-ab12 (dry run)
-        model   qwen2.5-coder:1.5b · ollama 0.32.15 · window 32,768 · edits as blocks · the only model there
+        model   qwen2.5-coder:1.5b · ollama 0.32.15 · window 32,768 · approach tools · the only model there
         → read_file src/lib.rs start_line=3
           turn 1: 1,320 prompt tokens, 212 evaluated anew, 87 generated, 4.1 s, cut after the call
           ✓ src/lib.rs, lines 3 to 9 of 9 (3 ms)

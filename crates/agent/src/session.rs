@@ -324,7 +324,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
             cost: settings.max_cost,
         },
         cut: serde_json::from_value(word(&settings.cut)).map_err(Failure::refused)?,
-        dialect: serde_json::from_value(word(&settings.dialect)).map_err(Failure::refused)?,
+        approach: serde_json::from_value(word(&settings.dialect)).map_err(Failure::refused)?,
         temperature: settings.temperature,
         max_answer_tokens: settings.max_answer_tokens,
         ..planner::Settings::default()

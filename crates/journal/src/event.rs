@@ -70,8 +70,9 @@ pub struct ModelInfo {
     pub window: Option<u64>,
     /// Whether thinking is on.
     pub thinking: bool,
-    /// How edits are asked for.
-    pub dialect: String,
+    /// How the model works on the task: `tools` or `whole-file`. Old sessions call this field `dialect` and say `json` for `tools`.
+    #[serde(alias = "dialect")]
+    pub approach: String,
     /// Why this model: one line.
     pub why: String,
     /// Its family or architecture, where told.

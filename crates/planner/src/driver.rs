@@ -17,7 +17,7 @@ use crate::budget::{Accountant, worked_ms};
 use crate::machine::{Ask, Begin, Input, Machine, Step, Turn, Why};
 use crate::opening;
 use crate::resume::{self, OWN_CALL, Past, Plan};
-use crate::settings::{Cut, Dialect};
+use crate::settings::Cut;
 use crate::{Error, Finish, Job, Parts, Report, Repository, Verifier};
 
 /// Works on a task until it ends, one way or another. The final diff is taken from the tree on every path.
@@ -196,14 +196,14 @@ impl<'a> Driver<'a> {
     }
 
     async fn begin(&mut self, job: Job) -> Result<Machine, Stop> {
-        let dialect = opening::dialect(job.settings.dialect, &self.identity);
+        let approach = job.settings.approach.resolve(&self.identity);
         self.journal.append(Event::Model(ModelInfo {
             server: self.identity.server.clone(),
             server_version: self.identity.server_version.clone(),
             model: self.identity.model.clone(),
             window: self.identity.window,
             thinking: self.identity.thinking,
-            dialect: if dialect == Dialect::WholeFile { "whole-file".into() } else { "json".into() },
+            approach: approach.name().into(),
             why: job.why_model,
             family: self.identity.family.clone(),
             parameters_b: self.identity.parameters_b,
@@ -221,7 +221,7 @@ impl<'a> Driver<'a> {
                 &self.tools,
                 job.task,
                 baseline.as_ref(),
-                dialect,
+                approach,
                 self.identity.window,
             ),
         };

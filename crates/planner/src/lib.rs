@@ -45,8 +45,8 @@ use tool_api::Registry;
 pub use budget::totals;
 pub use driver::{replay, resume, run};
 pub use finish_tool::Finish;
-pub use opening::{dialect, look};
-pub use settings::{Cut, Dialect, Limits, Settings};
+pub use opening::look;
+pub use settings::{Approach, Cut, Limits, Settings};
 
 /// What to do.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! The turn machine: fed with what happened, it says what to do next. Owns the conversation; knows no socket, file or clock.
 //!
-//! Two approaches share it. With the JSON dialect the model works by tools until it calls `finish` and that is accepted. With the
-//! whole-file dialect, for small models, it is shown one file and asked for it back ([`crate::approach`]); as soon as it calls any
+//! Two approaches share it. With [`Approach::Tools`](crate::Approach) the model works by tools until it calls `finish` and that is accepted. With
+//! [`Approach::WholeFile`](crate::Approach), for small models, it is shown one file and asked for it back ([`crate::approach`]); as soon as it calls any
 //! other tool, or when no single file stands out, the run goes on by tools.
 //!
 //! Effect on the prompt cache: messages are only ever added at the end. The two exceptions, a fresh start and a compaction, are
@@ -135,7 +135,7 @@ pub(crate) struct Begin {
     pub(crate) send_thinking: bool,
     /// Whether the server tells the model's doubts and can continue an answer.
     pub(crate) branches: bool,
-    /// The file to ask for whole, where the dialect is that and one file stands out.
+    /// The file to ask for whole, when the approach asks for whole files and one stands out.
     pub(crate) focus: Option<Focus>,
 }
 

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use journal::Check;
-use models::Identity;
 use tool_api::{Registry, control_tokens::broken};
 
 use crate::answer::Focus;
 use crate::prompts::Opening;
-use crate::settings::Dialect;
+use crate::settings::Approach;
 use crate::{FileEntry, Instructions, Repository, focus};
 
 /// Bytes of the view of the tree.
@@ -17,27 +16,14 @@ const MAX_TREE: usize = 1_600;
 const MAX_INSTRUCTIONS: usize = 8 * 1024;
 /// The largest share of the window that shown files may take.
 const SHOWN_SHARE: u64 = 4;
-/// Models up to this many billions of parameters are asked for whole files. Measured at 0.5 and 1.5; above 4 nothing was measured
-/// yet, and there the field's experience is that models follow the JSON protocol.
-const SMALL_MODEL_B: f32 = 4.0;
 
-/// The dialect for a model, where none was set.
-#[must_use]
-pub fn dialect(set: Dialect, model: &Identity) -> Dialect {
-    match set {
-        Dialect::Auto if model.parameters_b.is_some_and(|b| b <= SMALL_MODEL_B) => Dialect::WholeFile,
-        Dialect::Auto => Dialect::Json,
-        set => set,
-    }
-}
-
-/// The parts of the first turn, and the one file to ask for whole where the dialect is that and one stands out.
+/// The parts of the first turn, and the file to ask for whole when the approach is [`Approach::WholeFile`] and one file stands out.
 pub(crate) fn compose(
     repository: &dyn Repository,
     tools: &Registry,
     task: String,
     check: Option<&Check>,
-    dialect: Dialect,
+    approach: Approach,
     window: Option<u64>,
 ) -> (Opening, Option<Focus>) {
     let (files, more) = repository.files();
@@ -45,7 +31,7 @@ pub(crate) fn compose(
     // Three bytes a token is on the safe side.
     let most = window.map_or(u64::MAX, |w| w * 3 / SHOWN_SHARE);
     let shown = focus::show(&candidates, repository, 2, most.min(2 * focus::MAX_SHOWN_BYTES));
-    let whole = (dialect == Dialect::WholeFile)
+    let whole = (approach == Approach::WholeFile)
         .then(|| focus::standing_out(&candidates))
         .flatten()
         .and_then(|best| shown.iter().find(|(path, _)| *path == best.path))

@@ -15,18 +15,44 @@ pub enum Cut {
     ReadOn,
 }
 
-/// How the model is asked to write an edit.
+/// Models up to this many billions of parameters are asked for whole files. Measured at 0.5 and 1.5 billion. Nothing was measured
+/// above 4 billion, where models generally follow the tool protocol.
+const SMALL_MODEL_B: f32 = 4.0;
+
+/// How the model works on the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Dialect {
-    /// By what was measured for the model's family and size.
+pub enum Approach {
+    /// Chosen by the size of the model.
     #[default]
     Auto,
-    /// JSON tool calls only; edits as search and replace, or as a patch.
-    Json,
-    /// For small models: the file to mend is shown, and asked for back whole in a Markdown fence; JSON calls are understood all
-    /// the same.
+    /// The model calls tools until it calls `finish`.
+    #[serde(alias = "json")]
+    Tools,
+    /// For small models: the request shows one file, and the model returns it whole in a Markdown fence. Tool calls still work.
     WholeFile,
+}
+
+impl Approach {
+    /// Resolves `Auto` for a model.
+    #[must_use]
+    pub fn resolve(self, model: &models::Identity) -> Self {
+        match self {
+            Approach::Auto if model.parameters_b.is_some_and(|b| b <= SMALL_MODEL_B) => Approach::WholeFile,
+            Approach::Auto => Approach::Tools,
+            set => set,
+        }
+    }
+
+    /// The name used in settings and in the journal.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Approach::Auto => "auto",
+            Approach::Tools => "tools",
+            Approach::WholeFile => "whole-file",
+        }
+    }
 }
 
 /// What a run may use up. `None` is no limit.
@@ -57,8 +83,9 @@ pub struct Settings {
     pub limits: Limits,
     /// When to stop reading an answer.
     pub cut: Cut,
-    /// How edits are asked for.
-    pub dialect: Dialect,
+    /// How the model works on the task.
+    #[serde(alias = "dialect")]
+    pub approach: Approach,
     /// Sampling temperature of the first try; later ones vary it when the model repeats itself.
     pub temperature: f32,
     /// The most tokens of one answer, thinking included.
@@ -84,7 +111,7 @@ impl Default for Settings {
         Self {
             limits: Limits::default(),
             cut: Cut::Auto,
-            dialect: Dialect::Auto,
+            approach: Approach::Auto,
             temperature: 0.0,
             max_answer_tokens: 4096,
             max_corrections: 4,

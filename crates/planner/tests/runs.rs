@@ -6,7 +6,7 @@ mod support;
 
 use journal::{Budget, CutReason, Ending, Event, Record};
 use models::{Delta, Error};
-use planner::{Cut, Dialect, Instructions, Limits, Settings};
+use planner::{Approach, Cut, Instructions, Limits, Settings};
 use support::{Reply, says, text, world};
 
 const READ: &str = r#"{"tool": "read_file", "arguments": {"path": "calc.py"}}"#;
@@ -29,7 +29,7 @@ async fn a_session_by_tools_word_for_word() {
 #[tokio::test]
 async fn a_session_by_whole_file_word_for_word() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     let unchanged = "```python\ndef add(a, b):\n    return a - b\n```\n";
     let right = "Here it is:\n```python\ndef add(a, b):\n    return a + b\n```\nDone.";
     let ran = world.run("Mend the sum.", vec![says(unchanged), says(right)]).await;
@@ -45,7 +45,7 @@ async fn a_session_by_whole_file_word_for_word() {
 #[tokio::test]
 async fn a_json_call_in_place_of_the_whole_file_is_about_the_file_it_names() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     let other = r#"{"tool": "apply_patch", "arguments": {"path": "notes.py", "content": "def notes_of_the_day():\n    return 'half'\n"}}"#;
     let ran = world.run("t", vec![says(other), says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
@@ -57,7 +57,7 @@ async fn a_json_call_in_place_of_the_whole_file_is_about_the_file_it_names() {
 #[tokio::test]
 async fn a_file_without_a_final_newline_stays_without() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     world.files.lock().unwrap().insert("calc.py".into(), "def add(a, b):\n    return a - b".into());
     let ran = world.run("t", vec![says("```python\ndef add(a, b):\n    return a + b\n```\n")]).await;
     assert_eq!(ran.files["calc.py"], FIXED.trim_end());
@@ -66,7 +66,7 @@ async fn a_file_without_a_final_newline_stays_without() {
 #[tokio::test]
 async fn a_shell_script_is_taken_from_a_block_labelled_as_shell() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     world.verified = false;
     world.files.lock().unwrap().clear();
     world.files.lock().unwrap().insert("greet.sh".into(), "echo helo\n".into());
@@ -85,7 +85,7 @@ fn unchanged_in_doubt(others: &[(&str, f32)]) -> Reply {
 
 fn world_with_branches() -> support::World {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     world.identity.branches = true;
     world
 }
@@ -326,7 +326,7 @@ async fn a_model_that_goes_in_circles_after_the_verification_passes_has_done_it(
 #[tokio::test]
 async fn a_whole_file_sent_back_unchanged_where_the_verification_passes_is_no_change() {
     let mut world = green();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     world.identity.branches = true;
     let mut deltas = text("```python\ndef add(a, b):\n    return a");
     deltas.push(Delta::Doubt { chosen: " +".into(), others: vec![(" *".into(), -0.1)] });
@@ -364,7 +364,7 @@ async fn equal_calls_with_equal_results_are_pointed_out_and_then_stopped() {
 #[tokio::test]
 async fn whole_file_attempts_that_help_nothing_leave_the_tree_as_it_was() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     let before = world.files.lock().unwrap().clone();
     let wrong = |c: char| says(&format!("```python\ndef add(a, b):\n    return a {c} b\n```\n"));
     let ran = world.run("t", vec![wrong('*'), wrong('/'), wrong('%'), wrong('^')]).await;
@@ -376,7 +376,7 @@ async fn whole_file_attempts_that_help_nothing_leave_the_tree_as_it_was() {
 #[tokio::test]
 async fn a_small_model_that_calls_a_tool_goes_on_by_tools() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     let ran = world.run("t", vec![says(READ), says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert!(ran.told()[1].contains("Tools, with the JSON Schema"), "{}", ran.told()[1]);
@@ -385,7 +385,7 @@ async fn a_small_model_that_calls_a_tool_goes_on_by_tools() {
 #[tokio::test]
 async fn a_snippet_before_the_whole_file_is_passed_over() {
     let mut world = world();
-    world.settings.dialect = Dialect::WholeFile;
+    world.settings.approach = Approach::WholeFile;
     let answer =
         "The bug:\n```python\na - b\n```\nFixed:\n```python\ndef add(a, b):\n    return a + b\n```\n";
     let ran = world.run("t", vec![says(answer)]).await;

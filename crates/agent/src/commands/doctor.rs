@@ -138,9 +138,9 @@ async fn server(settings: &Settings, findings: &mut Findings) {
     match session::plan(&settings) {
         Ok(plan) => findings.ok(
             "dialect",
-            match planner::dialect(plan.dialect, &identity) {
-                planner::Dialect::WholeFile => "whole files, as small models do best",
-                planner::Dialect::Json | planner::Dialect::Auto => "JSON tool calls",
+            match plan.approach.resolve(&identity) {
+                planner::Approach::WholeFile => "whole files, as small models do best",
+                planner::Approach::Tools | planner::Approach::Auto => "JSON tool calls",
             },
         ),
         Err(failure) => findings.failure("dialect", &failure),

@@ -132,7 +132,7 @@ fn identity(records: &[Record], plan: &Value) -> Identity {
     let mut identity = Replay::identity_named("recorded");
     let Some(m) = model else { return identity };
     // The dialect decides what the prompts say; a size that leads to it stands in where none is told.
-    let small = (m.dialect == "whole-file").then_some(1.5);
+    let small = (m.approach == "whole-file").then_some(1.5);
     identity.local = m.local.unwrap_or(!REMOTE.contains(&m.server.as_str()));
     (identity.server, identity.server_version) = (m.server.clone(), m.server_version.clone());
     (identity.model, identity.window, identity.thinking) = (m.model.clone(), m.window, m.thinking);

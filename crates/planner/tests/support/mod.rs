@@ -238,7 +238,7 @@ pub fn world() -> World {
     ];
     World {
         files: Arc::new(Mutex::new(files.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect())),
-        settings: Settings { dialect: planner::Dialect::Json, ..Settings::default() },
+        settings: Settings { approach: planner::Approach::Tools, ..Settings::default() },
         identity: Identity {
             server: "script".into(),
             server_version: None,
