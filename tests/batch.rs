@@ -23,7 +23,7 @@ fn mend(server: &Server) {
 }
 
 fn run(world: &World, server: &Server, tasks: &str) -> std::process::Output {
-    let args = ["batch", tasks, "--model", "deepseek-coder:6.7b", "--dialect", "json"];
+    let args = ["batch", tasks, "--model", "deepseek-coder:6.7b", "--approach", "tools"];
     world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap()
 }
 

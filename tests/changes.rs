@@ -38,7 +38,8 @@ pub(crate) fn session(world: &World, args: &[&str], answers: impl IntoIterator<I
     for answer in answers {
         server.enqueue(Reply::text(answer));
     }
-    let mut all = vec!["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."];
+    let mut all =
+        vec!["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."];
     all.extend(args);
     world.agent(&all).env("OLLAMA_HOST", server.url()).output().unwrap()
 }
@@ -392,7 +393,7 @@ fn a_session_that_still_runs_is_left_alone() {
     server.enqueue(Reply::text(edit));
     server.enqueue(Reply::text("Let me think").gate("never released"));
     let child = world
-        .agent(&["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."])
+        .agent(&["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."])
         .env("OLLAMA_HOST", server.url())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -20,8 +20,8 @@ pub(crate) const RUN: [&str; 8] = [
     "--json",
     "--model",
     "deepseek-coder:6.7b",
-    "--dialect",
-    "json",
+    "--approach",
+    "tools",
     "--num-ctx=5600",
     "Make the tests pass.",
 ];
@@ -321,10 +321,7 @@ fn whoever_comes_next_takes_back_what_was_half_done_by_the_one_that_was_killed()
                 &["run", "--model", "deepseek-coder:6.7b", "--max-turns=1", "Something else."],
             );
             let said = text(&next.stderr(Stdio::piped()).output().unwrap());
-            assert!(
-                said.contains("was killed while it worked here; to go on with it: agent resume "),
-                "{said}"
-            );
+            assert!(said.contains("was killed while it worked here; to resume it: agent resume "), "{said}");
         } else {
             let patch = "--- a/README.md\n+++ b/README.md\n@@ -0,0 +1 @@\n+new\n";
             let seen = world.observe_with_input(&["patch", "-"], patch.as_bytes());

@@ -18,7 +18,7 @@ fn finish() -> String {
 
 /// The command line of a run on such a server.
 fn args(server: &Server, personality: Personality) -> Vec<String> {
-    let mut args = ["run", "--dialect", "json", "Make the tests pass."].map(str::to_owned).to_vec();
+    let mut args = ["run", "--approach", "tools", "Make the tests pass."].map(str::to_owned).to_vec();
     match personality {
         Personality::Ollama => args.extend(["--model", "deepseek-coder:6.7b"].map(str::to_owned)),
         Personality::Deepseek => {
@@ -71,7 +71,7 @@ fn a_server_that_stumbles_is_asked_the_same_again_and_the_run_ends_as_without() 
         server.enqueue(Reply::text(finish()));
         let seen = run(&world, &server, personality);
         assert!(seen.starts_with("exit 0\n"), "{seen}");
-        for words in ["server busy", "unexpectedly stopped", "again in"] {
+        for words in ["server busy", "unexpectedly stopped", "retrying in"] {
             assert!(seen.contains(words), "{words}: {seen}");
         }
         assert_eq!(world.read("add.sh"), MENDED);
@@ -161,7 +161,7 @@ fn credentials_in_an_address_are_sent_and_stand_nowhere() {
             command.env(variable, &address);
             world.tell(&command.output().unwrap())
         };
-        let ran = set(&["run", "--dialect", "json", "Make the tests pass."]);
+        let ran = set(&["run", "--approach", "tools", "Make the tests pass."]);
         assert!(ran.starts_with("exit 0\n"), "{ran}");
         let looked = set(&["doctor"]);
         let configured = set(&["config", "show"]);
@@ -288,7 +288,14 @@ fn a_proxy_is_used_for_other_machines_and_never_for_this_one() {
     proxy.enqueue(Reply::text(mending()));
     proxy.enqueue(Reply::text(finish()));
     let output = world
-        .agent(&["run", "--base-url", "http://model.invalid/v1", "--dialect", "json", "Make the tests pass."])
+        .agent(&[
+            "run",
+            "--base-url",
+            "http://model.invalid/v1",
+            "--approach",
+            "tools",
+            "Make the tests pass.",
+        ])
         .env("HTTP_PROXY", proxy.url())
         .output()
         .unwrap();

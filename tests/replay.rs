@@ -45,7 +45,7 @@ pub(crate) fn goes_the_same_way(world: &World) {
     }
 }
 
-pub(crate) const JSON: [&str; 3] = ["--dialect", "json", "Make the tests pass."];
+pub(crate) const JSON: [&str; 3] = ["--approach", "tools", "Make the tests pass."];
 
 pub(crate) fn edit(search: &str, replace: &str) -> String {
     call("apply_patch", json!({"edits": [{"path": "add.sh", "search": search, "replace": replace}]}))
@@ -202,7 +202,7 @@ fn a_whole_file_goes_again() {
         "```\nadd() {\n    echo $(($1 + $2))\n}\n```\n",
     ];
     let output =
-        recorded(&world, &["--dialect", "whole-file", "Mend add.sh"], &texts(&answers.map(str::to_owned)));
+        recorded(&world, &["--approach", "whole-file", "Mend add.sh"], &texts(&answers.map(str::to_owned)));
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     goes_the_same_way(&world);
 }

@@ -27,7 +27,7 @@ fn command(world: &World, server: &Server, args: &[&str]) -> std::process::Comma
 }
 
 const RUN: [&str; 7] =
-    ["run", "--json", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."];
+    ["run", "--json", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."];
 
 /// Kills the run once it has told `lines` events; whether it was still there to be killed.
 fn killed(world: &World, server: &Server, lines: usize) -> bool {

@@ -25,7 +25,7 @@ fn script(server: &Server, answers: impl IntoIterator<Item = String>) {
 }
 
 fn run(world: &World, server: &Server, args: &[&str]) -> std::process::Output {
-    let mut all = vec!["run", "--model", "deepseek-coder:6.7b", "--dialect", "json"];
+    let mut all = vec!["run", "--model", "deepseek-coder:6.7b", "--approach", "tools"];
     all.extend(args);
     world.agent(&all).env("OLLAMA_HOST", server.url()).output().unwrap()
 }
@@ -174,7 +174,7 @@ fn the_same_by_an_openai_compatible_server() {
     let (world, server) = (World::with_a_bug(), Server::of(Personality::LlamaServer));
     script(&server, mending());
     let args =
-        ["run", "--base-url", &server.openai_url(), "--dialect", "json", "--quiet", "Make the tests pass."];
+        ["run", "--base-url", &server.openai_url(), "--approach", "tools", "--quiet", "Make the tests pass."];
     let output = world.agent(&args).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
@@ -226,7 +226,7 @@ fn an_interrupt_ends_the_run_and_keeps_what_was_done() {
     server.enqueue(Reply::text(edit));
     server.enqueue(Reply::text("Let me think").gate("never released"));
     let child = world
-        .agent(&["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."])
+        .agent(&["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."])
         .env("OLLAMA_HOST", server.url())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -283,7 +283,7 @@ fn a_missing_model_is_pulled_where_that_was_asked_for() {
     script(&server, [call("finish", json!({})), call("finish", json!({}))]);
     let output = run(&world, &server, &["--pull", "Look."]);
     let seen = world.tell(&output);
-    assert!(seen.starts_with("exit 1\n") && seen.contains("deepseek-coder:6.7b is there"), "{seen}");
+    assert!(seen.starts_with("exit 1\n") && seen.contains("pulled deepseek-coder:6.7b"), "{seen}");
 }
 
 #[test]
@@ -296,8 +296,8 @@ fn a_reader_of_events_that_goes_away_does_not_stop_the_run() {
             "--json",
             "--model",
             "deepseek-coder:6.7b",
-            "--dialect",
-            "json",
+            "--approach",
+            "tools",
             "Make the tests pass.",
         ])
         .env("OLLAMA_HOST", server.url())
@@ -454,7 +454,7 @@ fn a_second_interrupt_ends_the_run_where_it_stands() {
     server.enqueue(Reply::text(edit));
     server.enqueue(Reply::text("Let me think").gate("never released"));
     let child = world
-        .agent(&["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."])
+        .agent(&["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."])
         .env("OLLAMA_HOST", server.url())
         .env("PATH", format!("{}:{path}", bin.display()))
         .stdout(Stdio::null())

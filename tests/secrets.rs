@@ -89,7 +89,7 @@ fn server(answers: &[&str]) -> Server {
 }
 
 fn run(world: &World, server: &Server, args: &[&str]) -> Output {
-    let mut all = vec!["run", "--model", "deepseek-coder:6.7b", "--dialect", "json"];
+    let mut all = vec!["run", "--model", "deepseek-coder:6.7b", "--approach", "tools"];
     all.extend(args);
     world.agent(&all).env("OLLAMA_HOST", server.url()).env("DEPLOY_TOKEN", VARIABLE).output().unwrap()
 }
@@ -369,7 +369,7 @@ fn a_whole_file_answer_of_a_small_model_keeps_the_value() {
         Reply::text(format!("```python\nimport os\n\nAWS_KEY = \"{key}\"\nRETRIES = 5\n\ndef connect():\n    return AWS_KEY\n```\n"))
     }));
     let args =
-        ["run", "--model", "deepseek-coder:6.7b", "--dialect", "whole-file", "Set RETRIES to 5 in app.py."];
+        ["run", "--model", "deepseek-coder:6.7b", "--approach", "whole-file", "Set RETRIES to 5 in app.py."];
     let output =
         world.agent(&args).env("OLLAMA_HOST", server.url()).env("DEPLOY_TOKEN", VARIABLE).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));

@@ -103,7 +103,7 @@ fn a_small_models_session_is_repeated_in_another_clone_with_the_same_patch() {
             "run",
             "--model",
             "deepseek-coder:6.7b",
-            "--dialect",
+            "--approach",
             "whole-file",
             "Make the tests pass: mend add.sh",
         ])

@@ -1,6 +1,6 @@
-//! The two output streams. Results go to standard output, progress and diagnostics to standard error.
-//! Color follows `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM=dumb` and whether the stream is a
-//! terminal.
+//! The two output streams. Results go to standard output, progress and diagnostics to standard
+//! error. Color follows `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM=dumb` and whether the
+//! stream is a terminal.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -64,8 +64,8 @@ pub(crate) fn width(variables: &std::collections::BTreeMap<String, String>) -> u
     said.or_else(|| Some(terminal()?.0).filter(|n| *n > 0)).unwrap_or(WIDTH).clamp(NARROWEST, WIDEST)
 }
 
-/// Shows changes on standard output. On a terminal: a summary and, unless another format is given, the
-/// changes word by word, through the pager. Otherwise a patch.
+/// Shows changes on standard output. On a terminal: a summary and, unless another format is given,
+/// the changes word by word, through the pager. Otherwise a patch.
 ///
 /// # Errors
 /// If writing fails.

@@ -23,7 +23,7 @@ use workspace::{History, Own, Workspace};
 
 use crate::confinement;
 use crate::dry_tree::{self, DryTree};
-use crate::edit_form;
+use crate::edit_format;
 use crate::exit::{Failure, Result};
 use crate::masking::{self, Masked, MaskedModel, MaskedTree, MaskedVerifier};
 use crate::model;
@@ -284,7 +284,7 @@ async fn prepare(
             (chosen, toolbox?, Some(Kept::Copy { _copy: copy }), report?)
         }
     };
-    edit_form::choose(settings, Some(&chosen.model.identity())).describe(&mut toolbox.registry);
+    edit_format::describe(settings, &mut toolbox.registry);
     let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
     masking::learn(secrets, &toolbox.workspace, &folder.join(STATE));
     let tree = Arc::new(Tree::new(toolbox.workspace, inside, folder.join(STATE)));
@@ -324,7 +324,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
             cost: settings.max_cost,
         },
         cut: serde_json::from_value(word(&settings.cut)).map_err(Failure::refused)?,
-        approach: serde_json::from_value(word(&settings.dialect)).map_err(Failure::refused)?,
+        approach: serde_json::from_value(word(&settings.approach)).map_err(Failure::refused)?,
         temperature: settings.temperature,
         max_answer_tokens: settings.max_answer_tokens,
         ..planner::Settings::default()
@@ -449,7 +449,7 @@ mod tests {
         let resolve = |flags: &[(&'static str, String)]| {
             crate::layers::resolve(flags, &Environment::default(), None).unwrap().settings().unwrap()
         };
-        for d in DEFINITIONS.iter().filter(|d| ["cut", "dialect"].contains(&d.key)) {
+        for d in DEFINITIONS.iter().filter(|d| ["cut", "approach"].contains(&d.key)) {
             let Kind::Choice(words) = d.kind else { panic!("{}", d.key) };
             for word in words {
                 plan(&resolve(&[(d.key, (*word).to_owned())])).unwrap();

@@ -1,6 +1,6 @@
-//! Figures for people: durations, counts, sizes, and what a patch adds and removes.
+//! Formats numbers for people: durations, counts, sizes, and the line counts of a patch.
 
-/// A duration for people.
+/// Formats a duration given in milliseconds.
 pub fn duration(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
@@ -9,7 +9,7 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
-/// `12,345`.
+/// Formats a count: `12,345`.
 pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -22,16 +22,16 @@ pub fn thousands(n: u64) -> String {
     out
 }
 
-/// `1 turn`, `2 turns`.
+/// Formats a count of things: `1 turn`, `2 turns`.
 pub fn plural(n: u64, word: &str) -> String {
     format!("{} {word}{}", thousands(n), if n == 1 { "" } else { "s" })
 }
 
-/// Lines added and removed per file of a git-style patch.
+/// Counts the lines added and removed in each file of a git-style patch.
 pub fn counts_by_file(patch: &str) -> Vec<(String, u64, u64)> {
     let mut counts: Vec<(String, u64, u64)> = Vec::new();
     let mut old = "";
-    let (mut old_left, mut new_left) = (0u64, 0u64); // lines of the hunk still to come, so that "--- x" in one is a line of it
+    let (mut old_left, mut new_left) = (0u64, 0u64); // remaining lines of the hunk: there, "--- x" is content
     for line in patch.lines() {
         if old_left + new_left > 0 {
             let last = counts.last_mut();
@@ -59,7 +59,7 @@ pub fn counts_by_file(patch: &str) -> Vec<(String, u64, u64)> {
     counts
 }
 
-/// `1.1 GB`, as shops and registries count.
+/// Formats a size in decimal units: `1.1 GB`.
 pub fn bytes(n: u64) -> String {
     match n {
         0..1_000 => format!("{n} B"),

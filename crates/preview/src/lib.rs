@@ -1,9 +1,9 @@
-//! Draws changes for people, before or after they are made: file images in, text out. A summary comes
-//! first (what happens to each file, lines added and removed, a bar), then the changes in one of three
-//! formats. The crate never prints, and reads neither the terminal nor the environment.
+//! Draws changes for people, before or after they are made: file images in, text out. A summary
+//! comes first (what happens to each file, lines added and removed, a bar), then the changes in one
+//! of three formats. The crate never prints, and reads neither the terminal nor the environment.
 //!
-//! Text from files cannot control the terminal: [`sanitize`] replaces such characters by visible ones.
-//! Only [`patch`] keeps every byte, because a program reads it.
+//! Text from files cannot control the terminal: [`sanitize`] replaces such characters by visible
+//! ones. Only [`patch`] keeps every byte, because a program reads it.
 //!
 //! ```
 //! use preview::{FileChange, Format, Image, Paint, Surface};

@@ -46,7 +46,8 @@ impl Paint {
         if self.0 { format!("{}{text}\x1b[0m", style.start()) } else { text.to_string() }
     }
 
-    /// Returns the sequence that starts a style, for text written in pieces; [`Paint::end`] ends it.
+    /// Returns the sequence that starts a style, for text written in pieces; [`Paint::end`] ends
+    /// it.
     pub fn begin(self, style: Style) -> &'static str {
         if self.0 { style.start() } else { "" }
     }

@@ -138,7 +138,7 @@ fn the_end_of_a_line_is_shown_where_it_differs_only() {
       1 + a␍
            ^
       2 + b
-          \ no newline at the end of the file
+          \ no newline at end of file
     ");
 }
 
@@ -171,7 +171,7 @@ fn large_files_and_long_lines_are_shown_in_part_of_a_line_and_at_once() {
     assert!(draw(&[minified], Format::Words, 80, false).len() < 10_000);
 }
 
-/// Applies the patch with git in a folder that has the files as they were, and tells what it made of them.
+/// Applies the patch with git to the old files, and returns the result.
 fn by_git(changes: &[FileChange]) -> Vec<Option<Image>> {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
@@ -235,7 +235,7 @@ fn git_makes_of_the_patch_what_was_meant() {
     assert_eq!(by_git(&changes), wanted);
 }
 
-/// Numbers without pattern, the same on each run.
+/// Pseudorandom numbers, the same in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -269,7 +269,7 @@ fn whatever_the_two_sides_are_the_patch_leads_from_one_to_the_other() {
     for round in 0..2_000 {
         let (before, mut after) = (dice.text(), dice.text());
         if dice.below(2) == 0 {
-            // Mostly alike, as real edits are.
+            // Mostly similar, as real edits are.
             after = before.clone();
             let (cut, rest) = (dice.below(before.len() + 1), dice.below(before.len() + 1));
             after.splice(cut.., before[rest..].to_vec());

@@ -83,6 +83,14 @@ pub fn values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Ve
     out
 }
 
+/// Returns a value to mask whatever variable holds it, unless it is too short, too long or too common.
+#[must_use]
+pub fn whole(value: &str) -> Option<String> {
+    let value = value.trim();
+    let fits = (SHORTEST..=LONGEST).contains(&value.len()) && !trivial(value);
+    fits.then(|| value.to_owned())
+}
+
 fn says_so(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let words: Vec<&str> = name.split(['_', '-', '.']).collect();

@@ -14,11 +14,11 @@ use crate::context::Context;
 use crate::dry_tree::DryTree;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
-use crate::half_done;
 use crate::interrupt::{self, Signals};
 use crate::masking;
 use crate::model;
 use crate::pager;
+use crate::recovery;
 use crate::render::{Detail, View};
 use crate::sanitize;
 use crate::session::{self, Done, Order};
@@ -57,7 +57,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         }
     };
     if let Some(tree) = &tree {
-        half_done::settle(&root, tree, &store, context)?;
+        recovery::recover(&root, tree, &store, context)?;
     }
     let done = interrupt::block_on(async {
         let signals = Signals::take()?;
