@@ -85,6 +85,30 @@ fn bug_9_a_value_is_given_by_a_flag_or_by_the_users_file() {
 }
 
 #[test]
+fn bug_9_a_batch_passes_variables_to_its_tasks() {
+    let (world, server) = (world(), server());
+    let tasks = world.home().join("tasks.jsonl");
+    let task = "Set RETRIES to 5.";
+    let task = json!({"id": "one", "repo": world.repo(), "task": task, "verify": "sh check.sh"});
+    std::fs::write(&tasks, task.to_string()).unwrap();
+    let mut args = vec!["batch", tasks.to_str().unwrap(), "--env", "DATABASE_URL"];
+    args.extend(["--model", "deepseek-coder:6.7b", "--approach", "tools"]);
+    let variables = [("OLLAMA_HOST", server.url()), ("DATABASE_URL", URL.to_owned())];
+    let output = world.agent(&args).envs(variables).output().unwrap();
+    used_and_hidden(&world, &server, &output);
+}
+
+#[test]
+fn bug_9_a_resumed_run_passes_the_same_names() {
+    let (world, server) = (world(), server());
+    let output = run(&world, &server, &["--env", "DATABASE_URL", "--max-turns", "1"], Some(URL));
+    assert_eq!(output.status.code(), Some(4), "{}", world.tell(&output));
+    let variables = [("OLLAMA_HOST", server.url()), ("DATABASE_URL", URL.to_owned())];
+    let resumed = world.agent(&["resume", "last", "--max-turns", "9"]).envs(variables).output().unwrap();
+    used_and_hidden(&world, &server, &resumed);
+}
+
+#[test]
 fn bug_9_a_repository_may_not_give_variables() {
     let world = World::with(&[(".agent.toml", "[env]\nPATH = '.'\n")]);
     let seen = world.observe(&["run", "x"]);

@@ -17,9 +17,9 @@ fn an_export_is_the_same_each_time_for_its_owner_only_and_overwrites_nothing() {
     snapshot!(seen, @r"
     exit 0
     --- stderr
-    session [SESSION], 31 kB in 134 events, to ../home/one.jsonl
-    it holds the task, all that the model said and was told, all output of commands, settings without keys, and absolute paths
-    it holds the names and sizes of 4 files, and the contents of 4, 138 B:
+    exported session [SESSION] to ../home/one.jsonl: 31 kB in 134 events
+    it contains the task, all prompts and answers, the output of commands, settings without keys, and absolute paths
+    it contains the names and sizes of 4 files, and the contents of 4 (138 B):
       add.sh  32 B
       check.sh  87 B
       old.txt  4 B
@@ -294,7 +294,7 @@ fn fixtures() -> [(&'static str, Making); 3] {
             "```sh\nadd() {\n    echo $(($1 * $2))\n}\n```\n",
             "```sh\nadd() {\n    echo $(($1 + $2))\n}\n```\n",
         ];
-        let args = ["--approach", "whole-file", "Mend the sum: make the tests pass."];
+        let args = ["--approach", "whole-file", "Fix the sum: make the tests pass."];
         drop(recorded(world, &args, &texts(&answers.map(str::to_owned))));
     };
     let in_small_pieces = |world: &World| {

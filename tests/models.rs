@@ -47,7 +47,7 @@ fn models_are_listed_pulled_shown_and_removed() {
     trained window  16,384
     capabilities    completion
     chat template   yes
-    runs            here
+    runs            locally
     ");
     snapshot!(observe(&world, &server, &["models", "rm", "llama3"]), @r"
     exit 0

@@ -44,7 +44,7 @@ fn every_form_does_the_same() {
         edits.to_string(),
         json!({"edits": edits}).to_string(),
         json!({"tool": "apply_patch", "arguments": {"edits": edits}}).to_string(),
-        format!("I mend it.\n```json\n{}\n```\n", json!({"tool": "apply_patch", "arguments": {"edits": edits}})),
+        format!("I fix it.\n```json\n{}\n```\n", json!({"tool": "apply_patch", "arguments": {"edits": edits}})),
         json!({"path": "add.sh", "content": MENDED}).to_string(),
         json!({"patch": UNIFIED.lines().collect::<Vec<_>>()}).to_string(),
         json!(UNIFIED.lines().collect::<Vec<_>>()).to_string(),
@@ -134,7 +134,7 @@ fn what_is_no_patch_is_misuse() {
     snapshot!(world.observe(&["patch", "--preview", "sideways", "missing.patch"]), @r#"
     exit 2
     --- stderr
-    error: "sideways" is no form of preview: words, side-by-side, unified or none
+    error: invalid preview format "sideways" (expected words, side-by-side, unified, none)
     "#);
     snapshot!(world.observe_with_input(&["patch"], br#"{"patch": 3}"#), @r"
     exit 2

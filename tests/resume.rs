@@ -62,7 +62,7 @@ fn asked(server: &Server) -> Vec<Value> {
 
 fn answers() -> Vec<String> {
     let edit = |search: &str, replace: &str| json!({"path": "add.sh", "search": search, "replace": replace});
-    let patch = "*** Begin Patch\n*** Add File: notes.txt\n+mended\n*** Update File: add.sh\n@@\n-    echo $(($1 / $2))\n+    echo $(($1 + $2))\n*** End Patch\n";
+    let patch = "*** Begin Patch\n*** Add File: notes.txt\n+fixed\n*** Update File: add.sh\n@@\n-    echo $(($1 / $2))\n+    echo $(($1 + $2))\n*** End Patch\n";
     vec![
         call("read_file", json!({"path": "add.sh"})),
         call("apply_patch", json!({"edits": [edit("$1 - $2", "$1 * $2")]})),
@@ -212,7 +212,7 @@ fn what_others_changed_meanwhile_is_said_and_not_overwritten() {
     world.write("add.sh", "# by hand\nadd() {\n    echo $(($1 * $2))\n}\n");
     let output = command(&world, &server, &["resume"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert!(text(&output).contains("changed meanwhile by others: add.sh"), "{}", text(&output));
+    assert!(text(&output).contains("resumed; changed by others meanwhile: add.sh"), "{}", text(&output));
     assert_eq!(world.read("add.sh"), "# by hand\nadd() {\n    echo $(($1 + $2))\n}\n");
 }
 

@@ -52,7 +52,7 @@ fn headers_of_ones_own_are_sent_and_their_values_stand_nowhere() {
     for two in ["X-Team: sesame-4\r\nX-Evil: 1", "X-Team: sesame-4\nX-Evil: 1", "X-Team: sesame-4\n"] {
         let wrong = world.observe(&run(&["--base-url", &base, "--header", two]));
         assert!(wrong.starts_with("exit 2\n"), "{wrong}");
-        assert!(wrong.contains("a --header is one line: its value has a line break in it"), "{wrong}");
+        assert!(wrong.contains("the value of --header contains a line break"), "{wrong}");
         assert!(!wrong.contains("sesame"), "{wrong}");
     }
     world.write(".agent.toml", "headers = ['X-Evil: 1']\n");

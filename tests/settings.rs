@@ -96,8 +96,8 @@ fn a_repository_cannot_send_keys_elsewhere_or_leave_the_sandbox() {
     snapshot!(world.observe(&["run", "x"]), @r"
     exit 2
     --- stderr
-    error: [WORLD]/repo/.agent.toml:1: a repository may not set sandbox: it decides where code and keys go or what commands may do
-    hint: remove that line, or set it in your own settings file, in the environment or by a flag
+    error: [WORLD]/repo/.agent.toml:1: a repository may not set sandbox: only you decide where code and keys go, what is paid, and what commands may do
+    hint: remove the line, or set it in your own settings file, in the environment or by a flag
     ");
 }
 

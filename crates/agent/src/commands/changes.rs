@@ -165,7 +165,7 @@ pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
                 );
                 let id = &past.id;
                 console::say(format_args!(
-                    "hint: to merge changes of different lines: agent apply {id} --merge"
+                    "hint: to merge changes to different lines: agent apply {id} --merge"
                 ));
             }
             Ok(Exit::Negative)

@@ -40,7 +40,7 @@ pub(crate) fn run(context: &Context, id: &str, output: Option<&Path>, contents: 
     }
     let masked = bundle.mask(&masking::for_display(context, &id));
     if masked > 0 {
-        let files = plural(masked as u64, "file");
+        let files = plural(masked as u64, "file version");
         bundle.notes.push(format!("secrets in {files} are replaced by placeholders"));
     }
     let text = bundle.write(&id)?;
