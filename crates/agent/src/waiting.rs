@@ -68,19 +68,19 @@ impl Waits {
             // A closed stderr must not stop a run.
             let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
         });
-        Box::new(Explained::new(model, self == Waits::Live, out))
+        Box::new(WaitingModel::new(model, self == Waits::Live, out))
     }
 }
 
 /// A model that shows what it waits for.
-pub(crate) struct Explained {
+pub(crate) struct WaitingModel {
     model: Box<dyn Model>,
     /// Whether the line can be updated.
     live: bool,
     out: Out,
 }
 
-impl Explained {
+impl WaitingModel {
     pub(crate) fn new(model: Box<dyn Model>, live: bool, out: Out) -> Self {
         Self { model, live, out }
     }
@@ -97,7 +97,7 @@ struct Wait {
 }
 
 impl Wait {
-    fn begin(what: What, live: bool, out: &Out) -> Self {
+    fn begin(subject: Subject, live: bool, out: &Out) -> Self {
         let progress = Arc::new(Mutex::new(None));
         let shown = Arc::new(Mutex::new(false));
         let task = tokio::spawn({
@@ -107,7 +107,7 @@ impl Wait {
                 for seconds in moments(live) {
                     sleep_until(begun + Duration::from_secs(seconds)).await;
                     let progress = *progress.lock().unwrap_or_else(PoisonError::into_inner);
-                    let line = what.line(progress, seconds);
+                    let line = subject.line(progress, seconds);
                     let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
                     out(&if live { format!("{CLEAR}{line}") } else { format!("{line}\n") });
                     *shown = true;
@@ -118,7 +118,7 @@ impl Wait {
     }
 
     /// Records a piece of the answer. Returns whether the wait continues.
-    fn hear(&self, delta: &Delta) -> bool {
+    fn record(&self, delta: &Delta) -> bool {
         if let Delta::Progress { processed, total } = delta {
             let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
             *progress = Some((*processed, *total));
@@ -143,13 +143,13 @@ fn moments(live: bool) -> Box<dyn Iterator<Item = u64> + Send> {
 }
 
 /// What a run is waiting for.
-struct What {
+struct Subject {
     model: String,
     local: bool,
     prompt_tokens: u64,
 }
 
-impl What {
+impl Subject {
     fn line(&self, progress: Option<(u64, u64)>, seconds: u64) -> String {
         let doing = match progress {
             Some((processed, total)) if processed < total => {
@@ -169,7 +169,7 @@ impl What {
 }
 
 #[async_trait]
-impl Model for Explained {
+impl Model for WaitingModel {
     fn identity(&self) -> Identity {
         self.model.identity()
     }
@@ -177,17 +177,17 @@ impl Model for Explained {
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
         let identity = self.model.identity();
         let bytes: usize = request.messages.iter().map(|message| message.content.len()).sum();
-        let what = What {
+        let subject = Subject {
             model: sanitize::short(&identity.model, 40),
             local: identity.local,
             prompt_tokens: (bytes / BYTES_PER_TOKEN) as u64,
         };
-        let wait = Wait::begin(what, self.live, &self.out);
+        let wait = Wait::begin(subject, self.live, &self.out);
         let stream = self.model.stream(request).await?;
         let mut wait = Some(wait);
         Ok(Box::pin(stream.inspect(move |delta| {
-            let goes_on = matches!((delta, &wait), (Ok(delta), Some(wait)) if wait.hear(delta));
-            if !goes_on {
+            let continues = matches!((delta, &wait), (Ok(delta), Some(wait)) if wait.record(delta));
+            if !continues {
                 wait = None;
             }
         })))
@@ -237,7 +237,7 @@ mod tests {
             let seen = Arc::clone(&seen);
             move |text: &str| seen.lock().unwrap().push_str(text)
         });
-        let model = Explained::new(Box::new(Slow), live, out);
+        let model = WaitingModel::new(Box::new(Slow), live, out);
         let message =
             models::Message { role: models::Role::User, content: "word ".repeat(800), thinking: None };
         let request = Request { messages: vec![message], max_tokens: 9, ..Request::default() };
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_log_says_at_growing_intervals_what_is_waited_for_and_stops_with_the_answer() {
+    async fn a_log_names_the_wait_at_growing_intervals_until_the_answer() {
         insta::assert_snapshot!(watch(false).await, @r"
         · waiting for big: loading the model, or evaluating about 1,000 prompt tokens, 10.0 s
         · waiting for big: loading the model, or evaluating about 1,000 prompt tokens, 30.0 s

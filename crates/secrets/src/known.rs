@@ -173,6 +173,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_value_to_mask_whole_is_not_a_common_word_or_number() {
+        assert_eq!(whole(" postgres://localhost/test\n").as_deref(), Some("postgres://localhost/test"));
+        for common in ["debug", "production", "12345678", "/usr/local/bin"] {
+            assert_eq!(whole(common), None, "{common}");
+        }
+    }
+
+    #[test]
     fn base64_is_found_wherever_the_value_stands_in_it() {
         let text = |v: Vec<u8>| String::from_utf8(v).unwrap();
         // printf 'hunter2-xyz' | base64, then with one and two bytes before it

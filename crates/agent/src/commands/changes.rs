@@ -19,13 +19,13 @@ use preview::{FileChange, Format, Image};
 
 /// Shows the changes of a session.
 pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
-    let past = Past::find(&context.store()?, &command.session.id)?;
-    let history = History::open(&past.made())?;
+    let past = PastSession::find(&context.store()?, &command.session.id)?;
+    let history = History::open(&past.recorded())?;
     let changes = match command.turn {
         Some(turn) => history.net(turn..=turn)?,
         None => history.net(..)?,
     };
-    warn_of_left_out(&history, |turn| command.turn.is_none_or(|wanted| wanted == turn));
+    warn_about_large_files(&history, |turn| command.turn.is_none_or(|wanted| wanted == turn));
     if changes.is_empty() {
         match command.turn {
             Some(turn) => console::say(format_args!("session {} changed nothing in turn {turn}", past.id)),
@@ -40,24 +40,25 @@ pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
 
 /// Undoes the changes of a session.
 pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
-    let trial = Wish::of(&command.trial, &mut command.session)?;
-    let (past, _lock) = Past::take(&context.store()?, command.session.as_deref(), "agent undo SESSION")?;
-    if past.stands().exists() {
+    let options = Options::of(&command.trial, &mut command.session)?;
+    let (past, _lock) =
+        PastSession::take(&context.store()?, command.session.as_deref(), "agent undo SESSION")?;
+    if past.applied().exists() {
         // Opening the workspace first rolls back an interrupted commit.
         past.workspace()?;
     }
-    let history = History::open(&past.stands())?;
+    let history = History::open(&past.applied())?;
     let changes = match command.to {
         // Applied changes have no turn of their own; the dry run's changes do.
         Some(turn) if past.mode == Mode::DryRun => {
-            back_to(turn, history.standing(..)?, &History::open(&past.made())?)?
+            changes_back_to(turn, history.standing(..)?, &History::open(&past.recorded())?)?
         }
         to => history.standing(to.map_or(0, |turn| turn.saturating_add(1))..)?,
     };
-    warn_of_left_out(&history, |turn| command.to.is_none_or(|to| turn > to));
-    let (aside, changes): (Vec<_>, Vec<_>) =
+    warn_about_large_files(&history, |turn| command.to.is_none_or(|to| turn > to));
+    let (own_events, changes): (Vec<_>, Vec<_>) =
         changes.into_iter().partition(|change| is_own_events(change, &past.id));
-    for change in &aside {
+    for change in &own_events {
         let path = sanitize::line(change.path.as_str());
         console::say(format_args!("warning: {path} is not changed: it contains the events of this session"));
     }
@@ -65,7 +66,7 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
         let why = match (past.mode, history.records().is_empty()) {
             (Mode::DryRun, true) => "it is a dry run that was not applied",
             (Mode::Run, true) => "it changed nothing",
-            _ if !aside.is_empty() => "it changed no other file",
+            _ if !own_events.is_empty() => "it changed no other file",
             _ if command.to.is_some() => "no change after that turn is left",
             _ => "all changes are undone already",
         };
@@ -73,16 +74,16 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
         return Ok(Exit::Success);
     }
     let workspace = past.workspace()?;
-    let done = workspace.would_put_back(&changes).and_then(|foreseen| {
-        if !trial.only_look {
+    let done = workspace.would_put_back(&changes).and_then(|planned| {
+        if !options.check_only {
             workspace.put_back(&changes)?;
         }
-        Ok(foreseen)
+        Ok(planned)
     });
     match done {
-        Ok(foreseen) => past.tell(
-            foreseen,
-            &trial,
+        Ok(planned) => past.report(
+            planned,
+            &options,
             "undone",
             "nothing to undo: the files are already as they were",
             context,
@@ -106,7 +107,7 @@ fn is_own_events(change: &NetChange, session: &str) -> bool {
 
 /// Returns the changes that take an applied dry run back to a turn. A merged file matches no turn,
 /// so it is restored completely.
-fn back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Result<Vec<NetChange>> {
+fn changes_back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Result<Vec<NetChange>> {
     let mut turns: Vec<u32> = made.records().iter().map(|r| r.turn).filter(|t| *t > turn).collect();
     turns.dedup();
     let wanted = made.net(..=turn)?;
@@ -126,30 +127,31 @@ fn back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Result<Vec<Ne
 
 /// Applies the changes of a dry run to the repository.
 pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
-    let trial = Wish::of(&command.trial, &mut command.session)?;
-    let (past, _lock) = Past::take(&context.store()?, command.session.as_deref(), "agent apply SESSION")?;
-    let history = History::open(&past.made())?;
+    let options = Options::of(&command.trial, &mut command.session)?;
+    let (past, _lock) =
+        PastSession::take(&context.store()?, command.session.as_deref(), "agent apply SESSION")?;
+    let history = History::open(&past.recorded())?;
     let changes = history.net(..)?;
-    warn_of_left_out(&history, |_| true);
+    warn_about_large_files(&history, |_| true);
     if changes.is_empty() {
         console::say(format_args!("nothing to apply: session {} changed nothing", past.id));
         return Ok(Exit::Success);
     }
     let workspace = past.workspace()?;
-    let done = workspace.would_bring(&changes, command.merge).and_then(|foreseen| {
+    let done = workspace.would_bring(&changes, command.merge).and_then(|planned| {
         let merged =
-            if trial.only_look { Vec::new() } else { workspace.bring(&changes, command.merge)?.merged };
-        Ok((foreseen, merged))
+            if options.check_only { Vec::new() } else { workspace.bring(&changes, command.merge)?.merged };
+        Ok((planned, merged))
     });
     match done {
-        Ok((foreseen, merged)) => {
+        Ok((planned, merged)) => {
             for path in merged {
                 let path = sanitize::line(path.as_str());
                 console::say(format_args!("merged {path}, which was changed after the dry run"));
             }
-            past.tell(
-                foreseen,
-                &trial,
+            past.report(
+                planned,
+                &options,
                 "applied",
                 "nothing to apply: the files are already as the session left them",
                 context,
@@ -175,7 +177,7 @@ pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
 }
 
 /// Warns about changed files that were too large to record.
-fn warn_of_left_out(history: &History, wanted: impl Fn(u32) -> bool) {
+fn warn_about_large_files(history: &History, wanted: impl Fn(u32) -> bool) {
     let mut paths: Vec<_> =
         history.records().iter().filter(|r| wanted(r.turn)).flat_map(|r| &r.left_out).collect();
     paths.sort();
@@ -187,14 +189,14 @@ fn warn_of_left_out(history: &History, wanted: impl Fn(u32) -> bool) {
 }
 
 /// A session that has ended.
-struct Past {
+struct PastSession {
     id: String,
     folder: PathBuf,
     root: PathBuf,
     mode: Mode,
 }
 
-impl Past {
+impl PastSession {
     fn find(store: &Store, id: &str) -> Result<Self> {
         let summary = store.summary(id)?;
         let (root, mode) = (PathBuf::from(&summary.root), summary.mode);
@@ -213,34 +215,38 @@ impl Past {
     }
 
     /// The recorded changes of the session, in the repository or a dry run's tree.
-    fn made(&self) -> PathBuf {
+    fn recorded(&self) -> PathBuf {
         self.folder.join(session::STATE)
     }
 
     /// The recorded changes of the repository. Those of a dry run's tree are kept apart, because an
     /// overlay has the same path.
-    fn stands(&self) -> PathBuf {
+    fn applied(&self) -> PathBuf {
         self.folder.join(if self.mode == Mode::DryRun { "applied" } else { session::STATE })
     }
 
     fn workspace(&self) -> Result<Workspace> {
-        Workspace::open_with(&self.root, self.stands()).map_err(Failure::refused)
+        Workspace::open_with(&self.root, self.applied()).map_err(Failure::refused)
     }
 
-    fn tell(
+    fn report(
         &self,
-        foreseen: Vec<NetChange>,
-        wish: &Wish,
+        planned: Vec<NetChange>,
+        options: &Options,
         done: &str,
         nothing: &str,
         context: &Context,
     ) -> Result<Exit> {
-        if foreseen.is_empty() {
+        if planned.is_empty() {
             console::say(format_args!("{nothing} (session {})", self.id));
             return Ok(Exit::Success);
         }
-        console::changes(&masked(foreseen, &masking::for_display(context, &self.id)), wish.form, context)?;
-        if !wish.only_look {
+        console::changes(
+            &masked(planned, &masking::for_display(context, &self.id)),
+            options.format,
+            context,
+        )?;
+        if !options.check_only {
             let root = self.root.display().to_string();
             console::say(format_args!("{done} in {}: session {}", sanitize::line(&root), self.id));
         }
@@ -249,15 +255,18 @@ impl Past {
 }
 
 /// Whether to make the changes, and how to show them.
-struct Wish {
-    only_look: bool,
-    form: Option<Format>,
+struct Options {
+    check_only: bool,
+    format: Option<Format>,
 }
 
-impl Wish {
+impl Options {
     fn of(trial: &Trial, session: &mut Option<String>) -> Result<Self> {
         let preview = trial.preview(session).map_err(Failure::misuse)?;
-        Ok(Self { only_look: trial.check || preview.is_some(), form: preview.unwrap_or(Some(Format::None)) })
+        Ok(Self {
+            check_only: trial.check || preview.is_some(),
+            format: preview.unwrap_or(Some(Format::None)),
+        })
     }
 }
 
