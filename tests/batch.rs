@@ -14,7 +14,7 @@ fn tasks(world: &World, ids: &[&str]) -> String {
     path.display().to_string()
 }
 
-fn mend(server: &Server) {
+fn fix(server: &Server) {
     server.enqueue(Reply::text(call(
         "apply_patch",
         json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]}),
@@ -23,7 +23,7 @@ fn mend(server: &Server) {
 }
 
 fn run(world: &World, server: &Server, tasks: &str) -> std::process::Output {
-    let args = ["batch", tasks, "--model", "deepseek-coder:6.7b", "--dialect", "json"];
+    let args = ["batch", tasks, "--model", "deepseek-coder:6.7b", "--approach", "tools"];
     world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap()
 }
 
@@ -47,8 +47,8 @@ fn a_task_in_which_nothing_was_changed_is_not_solved() {
 fn tasks_are_worked_off_and_the_repository_stays_as_it_is() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one", "two"]);
-    mend(&server);
-    mend(&server);
+    fix(&server);
+    fix(&server);
     let output = run(&world, &server, &tasks);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     assert_eq!(world.git(&["status", "--porcelain"]), "");

@@ -38,7 +38,8 @@ pub(crate) fn session(world: &World, args: &[&str], answers: impl IntoIterator<I
     for answer in answers {
         server.enqueue(Reply::text(answer));
     }
-    let mut all = vec!["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."];
+    let mut all =
+        vec!["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."];
     all.extend(args);
     world.agent(&all).env("OLLAMA_HOST", server.url()).output().unwrap()
 }
@@ -61,7 +62,7 @@ fn a_dry_run_says_how_to_go_on_and_can_be_applied_and_undone() {
     snapshot!(world.observe(&["undo", "last"]), @r"
     exit 0
     --- stderr
-    nothing to put back of session [SESSION]: it was a dry run that has not been applied
+    nothing to undo in session [SESSION]: it is a dry run that was not applied
     ");
     snapshot!(world.observe(&["apply", "last"]), @r"
     exit 0
@@ -81,7 +82,7 @@ fn a_dry_run_says_how_to_go_on_and_can_be_applied_and_undone() {
     snapshot!(world.observe(&["apply", "last"]), @r"
     exit 0
     --- stderr
-    applied already: the files are as the session left them (session [SESSION])
+    nothing to apply: the files are already as the session left them (session [SESSION])
     ");
     snapshot!(world.observe(&["undo", "last"]), @r"
     exit 0
@@ -91,14 +92,14 @@ fn a_dry_run_says_how_to_go_on_and_can_be_applied_and_undone() {
      created  old.txt                +1        +
      3 files, +2 -2
     --- stderr
-    put back in [WORLD]/repo: session [SESSION]
+    undone in [WORLD]/repo: session [SESSION]
     ");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
     assert!(!world.repo().join("docs").exists(), "folders that were made go too");
     snapshot!(world.observe(&["undo", "last"]), @r"
     exit 0
     --- stderr
-    nothing to put back of session [SESSION]: all of it has been put back before
+    nothing to undo in session [SESSION]: all changes are undone already
     ");
     let again = world.observe(&["apply", "last"]);
     assert!(again.starts_with("exit 0\n"), "{again}");
@@ -114,10 +115,10 @@ fn what_has_changed_meanwhile_is_not_overwritten_but_can_be_merged() {
     snapshot!(world.observe(&["apply", "last"]), @r"
     exit 1
     --- stderr
-    nothing was applied; these files are not as the session found them:
+    nothing was applied; these files were changed after the dry run started:
       add.sh: it has been changed since
       old.txt: it has been changed since
-    hint: agent apply [SESSION] --merge keeps both changes where they touch different lines
+    hint: to merge changes to different lines: agent apply [SESSION] --merge
     ");
     snapshot!(world.observe(&["apply", "last", "--merge"]), @r"
     exit 1
@@ -159,7 +160,7 @@ fn what_has_changed_meanwhile_is_not_overwritten_but_can_be_merged() {
      deleted  old.txt                      -1  -
      3 files, +2 -2
     --- stderr
-    merged add.sh: it had been changed since the dry run
+    merged add.sh, which was changed after the dry run
     applied in [WORLD]/repo: session [SESSION]
     ");
     assert_eq!(world.read("add.sh"), format!("#!/bin/sh\n\n\n\n{MENDED}"));
@@ -204,7 +205,7 @@ fn an_undo_puts_back_what_the_agent_changed_and_nothing_else() {
      created  old.txt                +1        +
      3 files, +2 -2
     --- stderr
-    put back in [WORLD]/repo: session [SESSION]
+    undone in [WORLD]/repo: session [SESSION]
     ");
     assert_eq!((world.read("add.sh").as_str(), world.read("old.txt").as_str()), (ADD, "old\n"));
     assert!(!world.repo().join("docs/new/guide.md").exists());
@@ -215,7 +216,7 @@ fn an_undo_puts_back_what_the_agent_changed_and_nothing_else() {
     snapshot!(world.observe(&["undo", "last"]), @r"
     exit 0
     --- stderr
-    nothing to put back of session [SESSION]: all of it has been put back before
+    nothing to undo in session [SESSION]: all changes are undone already
     ");
 }
 
@@ -228,7 +229,7 @@ fn an_undo_names_every_file_that_somebody_else_has_changed() {
     snapshot!(world.observe(&["undo", "last"]), @r"
     exit 1
     --- stderr
-    nothing was put back; these files are not as the agent left them:
+    nothing was undone; these files were changed after the session:
       add.sh: it has been changed since
       old.txt: somebody else has made a file of this name
     ");
@@ -356,7 +357,7 @@ fn turns_of_an_applied_dry_run_can_be_undone_too() {
      deleted  made.txt            -1  -
      2 files, +1 -2
     --- stderr
-    put back in [WORLD]/repo: session [SESSION]
+    undone in [WORLD]/repo: session [SESSION]
     ");
     assert_eq!(world.read("a.txt"), "eins\ntwo\nthree\n");
     let seen = world.observe(&["undo", "last"]);
@@ -370,8 +371,8 @@ fn sessions_that_are_not_there_or_changed_nothing_are_said_so() {
     snapshot!(world.observe(&["undo"]), @r"
     exit 2
     --- stderr
-    error: which session? agent undo SESSION
-    hint: `agent sessions list` shows them; `last` is the newest
+    error: no session given; usage: agent undo SESSION
+    hint: `agent sessions list` lists sessions; `last` is the newest
     ");
     snapshot!(world.observe(&["apply", "last"]), @r#"
     exit 2
@@ -392,7 +393,7 @@ fn a_session_that_still_runs_is_left_alone() {
     server.enqueue(Reply::text(edit));
     server.enqueue(Reply::text("Let me think").gate("never released"));
     let child = world
-        .agent(&["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."])
+        .agent(&["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."])
         .env("OLLAMA_HOST", server.url())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

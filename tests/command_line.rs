@@ -15,32 +15,32 @@ fn help_names_the_commands() {
 
     Commands:
       run          Work on a task in this repository until it is done and verified
-      resume       Go on with a run that was killed, interrupted, or left by its server
-      replay       Run a session again offline, with the recorded answers of the model, and show the
-                   first difference
-      batch        Work on many tasks, unattended
-      patch        Apply a patch, in any form a model writes, all of it or nothing
-      diff         Show what a session changed
-      apply        Bring what a dry run did to the repository
-      undo         Put back what a session changed
-      sessions     Look at past runs
-      models       Look after the models of an Ollama server
-      tools        Look at the tools a model is given, or call one by hand
-      parse        Show what the agent would make of a model's output
-      sandbox      Run a command confined as those of a run are
-      doctor       Check that a run could start, and say how to mend what is wrong
-      config       Look at the settings
+      resume       Resume a run that was killed or interrupted, or lost its server
+      replay       Replay a session offline with the model's recorded answers, and show the first
+                   difference
+      batch        Run many tasks unattended
+      patch        Apply a patch in any format that models write, completely or not at all
+      diff         Show the changes of a session
+      apply        Apply the changes of a dry run
+      undo         Undo the changes of a session
+      sessions     List, show, export and remove past runs
+      models       Manage the models of an Ollama server
+      tools        List the tools that the model gets, or call one
+      parse        Show which tool calls a run would find in a model's output
+      sandbox      Run a command in the same sandbox as a run
+      doctor       Check whether a run can start, and say how to fix what is wrong
+      config       Show the settings
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
 
     Options:
-      -C <DIR>       Work as if started in this folder
+      -C <DIR>       Change to DIR before doing anything
       -h, --help     Print help
       -V, --version  Print version
 
-    Settings come from flags, AGENT_… variables, .agent.toml in the repository, the user's config.toml
-    and defaults: see `agent config show`. AGENT_LOG=debug prints diagnostics. AGENT_PAGER, else PAGER,
-    shows what is longer than the terminal.
+    Settings come from flags, AGENT_… variables, .agent.toml in the repository, your config.toml, and
+    defaults, in this order; `agent config show` shows them. AGENT_LOG=debug prints diagnostics.
+    AGENT_PAGER or PAGER shows output that is longer than the terminal.
     ");
 }
 
@@ -54,83 +54,88 @@ fn help_of_run_lists_every_flag_and_exit_code() {
     Usage: agent run [OPTIONS] [TASK]
 
     Arguments:
-      [TASK]  The task; `-` reads it from standard input
+      [TASK]  The task; `-` reads it from stdin
 
     Options:
-      -C <DIR>                Work as if started in this folder
+      -C <DIR>                Change to DIR before doing anything
           --task-file <FILE>  Read the task from a file
-          --dry-run[=<HOW>]   Work beside the repository, tests included, and leave it as it is: shows
-                              the changes, to be applied with `agent apply`; plan stops before the first
-                              command [possible values: run, plan]
-          --preview <FORM>    How the changes of a dry run are shown [default: words on a terminal, else
-                              the patch] [possible values: words, side-by-side, unified, none]
-          --json              Print the session's events on standard output as they happen, one JSON
-                              object a line
-      -q, --quiet             Show nothing on the way, only how it ended
+          --dry-run[=<HOW>]   Work on an overlay or copy of the repository, and show the changes for
+                              `agent apply`; plan stops before the first command [possible values: run,
+                              plan]
+          --preview <FORMAT>  Show the changes of a dry run in this format [default: words on a
+                              terminal, otherwise unified] [possible values: words, side-by-side,
+                              unified, none]
+          --json              Print the session's events to stdout as they happen, one JSON object per
+                              line
+      -q, --quiet             Show only the result, no progress
       -h, --help              Print help
 
     Model:
-      -m, --model <MODEL>               ollama:NAME, deepseek:NAME, openai:NAME, replay:FILE or a bare
-                                        NAME; without it, what is there
-          --base-url <URL>              The server's address, in place of OLLAMA_HOST or OPENAI_BASE_URL
-          --api-key-file <FILE>         Read the server's API key from a file
-          --header <NAME: VALUE>        Send this HTTP header with every request to the server; may be
-                                        repeated
-          --first-byte-seconds <N>      Wait this long for an answer to begin; without it, 1800 for
-                                        local servers and 300 for hosted ones
-          --pull                        Pull the model without asking when Ollama does not have it
-          --num-ctx <TOKENS>            The context window to ask for; without it, the model's own up to
-                                        32768
-          --temperature <T>             Sampling temperature of the first try; later ones vary it when
-                                        the model repeats itself [default: 0]
-          --max-answer-tokens <TOKENS>  The most one answer may have, thinking included [default: 4096]
-          --think[=<LEVEL>]             Whether, or how hard, the model thinks before it answers
-                                        [default: auto] [possible values: auto, on, off, low, medium,
-                                        high]
+      -m, --model <MODEL>                 Use this model: ollama:NAME, deepseek:NAME, openai:NAME,
+                                          replay:FILE or NAME [default: auto-detect]
+          --base-url <URL>                Connect to the server at this address instead of OLLAMA_HOST
+                                          or OPENAI_BASE_URL
+          --api-key-file <FILE>           Read the server's API key from this file
+          --header <NAME: VALUE>          Send this HTTP header with every request to the server; may be
+                                          repeated
+          --first-byte-seconds <SECONDS>  Wait this long for an answer to start [default: 1800 for local
+                                          servers, 300 for hosted ones]
+          --pull                          Pull the model without asking if Ollama does not have it
+          --num-ctx <TOKENS>              Request a context window of this size [default: the model's
+                                          own, up to 32768]
+          --temperature <T>               Set the sampling temperature of the first attempt; retries
+                                          vary it if the model repeats itself [default: 0]
+          --max-answer-tokens <TOKENS>    Limit each answer, thinking included [default: 4096]
+          --think[=<LEVEL>]               Turn thinking on or off, or set its effort [default: auto]
+                                          [possible values: auto, on, off, low, medium, high]
 
     Work:
-          --verify <CMD>      The command that must succeed at the end; without it, the detected test
-                              command
-          --dialect <FORM>    The form in which the model is asked to write edits [default: auto]
-                              [possible values: auto, json, whole-file]
-          --edit-form <FORM>  The form of edits in JSON calls that the model is told of; all are taken.
-                              auto: by its family [default: auto] [possible values: auto, all, unified,
-                              unified-lines, envelope, envelope-lines, search-replace,
-                              search-replace-lines, edits, edits-lines, whole-file, whole-file-lines]
-          --cut <WHEN>        Cut the answer after its first call, or read on for more; auto: first for
-                              local models [default: auto] [possible values: auto, first, read-on]
+          --verify <CMD>          Run this command to decide whether the task is done [default: the
+                                  detected test command]
+          --approach <HOW>        Let the model call tools, or show it one file and ask for it whole;
+                                  auto: by the size of the model [default: auto] [possible values: auto,
+                                  tools, whole-file]
+          --edit-format <FORMAT>  Tell the model to write edits in this format; every format is
+                                  understood. auto: edits [default: auto] [possible values: auto, edits,
+                                  unified, envelope, search-replace, whole-file]
+          --cut <WHEN>            Stop reading an answer after its first call, or read on for more;
+                                  auto: first for local models [default: auto] [possible values: auto,
+                                  first, read-on]
 
     Budgets:
-          --max-turns <N>       Requests to the model [default: 40]
-          --max-tokens <N>      Prompt and generated tokens together
-          --max-seconds <N>     Wall-clock time [default: 3600]
-          --max-cost <DOLLARS>  Money, where the server's prices are known
+          --max-turns <N>          Stop after this many requests to the model [default: 40]
+          --max-tokens <N>         Stop after this many tokens, prompt and answers together
+          --max-seconds <SECONDS>  Stop after this much time [default: 3600]
+          --max-cost <DOLLARS>     Stop at this cost, if the server's prices are known
 
     Commands:
-          --dangerously-no-sandbox     Run commands with all your rights and the network: only where
-                                       something else confines them
+          --dangerously-no-sandbox     Run commands with all your permissions and the network; use it
+                                       only inside another sandbox
           --no-mask-secrets            Show keys, tokens and passwords to the model, the journal and the
-                                       screen as they are
-          --command-read-only          Commands cannot write the work tree, only their temporary folder
-          --allow-read <PATHS>         What else commands may read: paths that begin with / or ~/,
-                                       separated by colons
-          --allow-write <PATHS>        What else commands may write
-          --dangerously-allow-network  Commands reach the network, and what they can read can leave
-          --allow-host <HOST>          Hosts that commands may reach, separated by commas: NAME, *.NAME
-                                       or an address, with :PORT where it is not 443 or 80
-          --command-seconds <N>        The most one command or test run may take [default: 300]
-          --command-memory <MIB>       The memory that all processes of a command may use; without it,
-                                       three quarters of the machine's
-          --command-processes <N>      The processes and threads that a command may have at a time
-                                       [default: 4096]
-          --command-file-size <MIB>    The largest file that a command may write [default: 8192]
+                                       screen
+          --command-read-only          Make the work tree read-only for commands; they can still write
+                                       their temporary folder
+          --env <NAME[=VALUE]>         Set an environment variable for commands and tests; NAME alone
+                                       passes your value on; may be repeated
+          --allow-read <PATHS>         Let commands read these paths too; each is absolute or starts
+                                       with ~/, separated by colons
+          --allow-write <PATHS>        Let commands write these paths too
+          --dangerously-allow-network  Give commands full network access; they can send out anything
+                                       they can read
+          --allow-host <HOST>          Let commands reach this host: NAME, *.NAME or an address, with
+                                       :PORT if it is not 443 or 80; may be repeated
+          --command-seconds <SECONDS>  Stop a command or test run after this much time [default: 300]
+          --command-memory <MIB>       Limit the memory of a command and its child processes [default:
+                                       three quarters of the machine's]
+          --command-processes <N>      Limit the processes and threads of a command [default: 4096]
+          --command-file-size <MIB>    Limit the size of each file that a command writes [default: 8192]
 
     Exit codes:
         0  done, and the verification passed
-        1  not verified: no check to run, or it does not pass; or nothing was changed
-        2  refused or misused: bad flags, settings or files, no sandbox
-        3  gave up: the model was getting nowhere
-        4  a budget was reached: turns, tokens, seconds or cost
+        1  not verified: the check failed, there is none, or nothing was changed
+        2  refused: invalid flags, settings or files, or no sandbox
+        3  gave up: the model made no progress
+        4  reached a budget: turns, tokens, seconds or cost
         5  the model or its server is unavailable
       130  interrupted by Ctrl-C or a termination signal
     ");
@@ -171,7 +176,7 @@ fn a_bad_value_is_answered_with_what_would_be_good() {
     snapshot!(World::new().observe(&["run", "--max-turns", "none", "x"]), @r"
     exit 2
     --- stderr
-    error: invalid value 'none' for '--max-turns <N>': must be a whole number from 1
+    error: invalid value 'none' for '--max-turns <N>': must be an integer of at least 1
 
     For more information, try '--help'.
     ");
@@ -223,7 +228,7 @@ fn a_folder_that_is_not_there_is_named() {
     snapshot!(World::new().observe(&["-C", "nowhere", "config", "show"]), @r"
     exit 2
     --- stderr
-    error: cannot work in nowhere: No such file or directory (os error 2)
+    error: cannot change to nowhere: No such file or directory (os error 2)
     ");
 }
 
@@ -258,4 +263,12 @@ fn a_reader_that_goes_away_is_no_failure() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+#[test]
+fn man_pages_are_written_for_every_command() {
+    let world = World::new();
+    assert_eq!(world.observe(&["man", "pages"]), "exit 0\n");
+    assert!(world.read("pages/agent.1").contains(".TH agent 1"));
+    assert!(world.read("pages/agent-run.1").contains("max\\-turns"));
 }

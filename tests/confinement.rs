@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{World, call};
 
-const RUN: [&str; 6] = ["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Look."];
+const RUN: [&str; 6] = ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Look."];
 
 /// A run whose model runs these lines, one a turn, and has finished then.
 fn run(world: &World, server: &Server, flags: &[&str], lines: &[&str]) -> Command {

@@ -20,8 +20,8 @@ pub(crate) const RUN: [&str; 8] = [
     "--json",
     "--model",
     "deepseek-coder:6.7b",
-    "--dialect",
-    "json",
+    "--approach",
+    "tools",
     "--num-ctx=5600",
     "Make the tests pass.",
 ];
@@ -41,7 +41,7 @@ fn answers() -> Vec<String> {
         patch("--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n nowhere(a)\n-nowhere(b)\n-nowhere(c)\n+here\n"),
         call("run_tests", json!({})),
         patch(
-            "*** Begin Patch\n*** Add File: notes.txt\n+mended\n*** Update File: mul.sh\n@@\n-    echo $(($1 + $2))\n+    echo $(($1 * $2))\n*** Delete File: old/one.txt\n*** End Patch\n",
+            "*** Begin Patch\n*** Add File: notes.txt\n+fixed\n*** Update File: mul.sh\n@@\n-    echo $(($1 + $2))\n+    echo $(($1 * $2))\n*** Delete File: old/one.txt\n*** End Patch\n",
         ),
         patch(
             "diff --git a/old/two.txt b/new/two.txt\nsimilarity index 50%\nrename from old/two.txt\nrename to new/two.txt\n--- a/old/two.txt\n+++ b/new/two.txt\n@@ -1,2 +1,2 @@\n two\n-lines\n+other lines\n",
@@ -66,7 +66,7 @@ fn answers() -> Vec<String> {
         patch(
             "diff --git a/bin/tool.sh b/bin/tool.sh\nnew file mode 100755\n--- /dev/null\n+++ b/bin/tool.sh\n@@ -0,0 +1,2 @@\n+#!/bin/sh\n+echo tool\n",
         ),
-        patch("--- a/notes.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-mended\n"),
+        patch("--- a/notes.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-fixed\n"),
         call("apply_patch", json!({"path": ".git/config", "content": "[alias]\n"})),
         call("finish", json!({"summary": "not yet"})),
         call("read_file", json!({"path": "docs/long.txt"})),
@@ -77,7 +77,7 @@ fn answers() -> Vec<String> {
         call("apply_patch", edit("$1 / $2", "$1 + $2")),
         call("read_file", json!({"path": "add.sh"})),
         call("run_tests", json!({})),
-        call("finish", json!({"summary": "mended"})),
+        call("finish", json!({"summary": "fixed"})),
     ]
 }
 
@@ -321,10 +321,7 @@ fn whoever_comes_next_takes_back_what_was_half_done_by_the_one_that_was_killed()
                 &["run", "--model", "deepseek-coder:6.7b", "--max-turns=1", "Something else."],
             );
             let said = text(&next.stderr(Stdio::piped()).output().unwrap());
-            assert!(
-                said.contains("was killed while it worked here; to go on with it: agent resume "),
-                "{said}"
-            );
+            assert!(said.contains("was killed while it worked here; to resume it: agent resume "), "{said}");
         } else {
             let patch = "--- a/README.md\n+++ b/README.md\n@@ -0,0 +1 @@\n+new\n";
             let seen = world.observe_with_input(&["patch", "-"], patch.as_bytes());

@@ -144,7 +144,7 @@ fn waiting(world: &World, server: &Server) -> Child {
     server.enqueue(Reply::text(edit));
     server.enqueue(Reply::text("Let me think").gate("never released"));
     let args =
-        ["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "--dry-run", "Make the tests pass."];
+        ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "--dry-run", "Make the tests pass."];
     let mut command = world.agent(&args);
     let child =
         command.env("OLLAMA_HOST", server.url()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -196,7 +196,7 @@ fn a_copy_says_first_what_it_costs_and_why() {
     world.write(".gitignore", ".sessions/\n");
     let state = world.repo().join(".sessions");
     let args =
-        ["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "--dry-run", "Make the tests pass."];
+        ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "--dry-run", "Make the tests pass."];
     let output =
         world.agent(&args).env("OLLAMA_HOST", server.url()).env("AGENT_STATE_DIR", &state).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));

@@ -12,7 +12,7 @@ fn answers(world: &World) -> Vec<String> {
 
 fn run(world: &World, server: &Server) -> Value {
     let args =
-        ["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "--json", "Make the tests pass."];
+        ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "--json", "Make the tests pass."];
     let output = world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap();
     let last = String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned();
     serde_json::from_str(&last).unwrap()

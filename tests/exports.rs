@@ -17,9 +17,9 @@ fn an_export_is_the_same_each_time_for_its_owner_only_and_overwrites_nothing() {
     snapshot!(seen, @r"
     exit 0
     --- stderr
-    session [SESSION], 31 kB in 134 events, to ../home/one.jsonl
-    it holds the task, all that the model said and was told, all output of commands, settings without keys, and absolute paths
-    it holds the names and sizes of 4 files, and the contents of 4, 138 B:
+    exported session [SESSION] to ../home/one.jsonl: 31 kB in 134 events
+    it contains the task, all prompts and answers, the output of commands, settings without keys, and absolute paths
+    it contains the names and sizes of 4 files, and the contents of 4 (138 B):
       add.sh  32 B
       check.sh  87 B
       old.txt  4 B
@@ -48,7 +48,7 @@ fn only_what_was_looked_at_is_in_an_export_and_nothing_with_no_contents() {
     assert!(text.contains("secret.txt") && !text.contains("nobody looked at this"), "{text}");
     std::fs::remove_file(&file).unwrap();
     let seen = world.observe(&["sessions", "export", "last", file.to_str().unwrap(), "--no-contents"]);
-    assert!(seen.contains("it holds no file of the repository"), "{seen}");
+    assert!(seen.contains("it contains no files of the repository"), "{seen}");
     let lines = json_lines(&std::fs::read_to_string(&file).unwrap());
     assert!(lines[1..].iter().all(|l| l["event"].is_string()));
     let seen = World::new().observe(&["replay", file.to_str().unwrap()]);
@@ -294,7 +294,7 @@ fn fixtures() -> [(&'static str, Making); 3] {
             "```sh\nadd() {\n    echo $(($1 * $2))\n}\n```\n",
             "```sh\nadd() {\n    echo $(($1 + $2))\n}\n```\n",
         ];
-        let args = ["--dialect", "whole-file", "Mend the sum: make the tests pass."];
+        let args = ["--approach", "whole-file", "Fix the sum: make the tests pass."];
         drop(recorded(world, &args, &texts(&answers.map(str::to_owned))));
     };
     let in_small_pieces = |world: &World| {
@@ -304,7 +304,7 @@ fn fixtures() -> [(&'static str, Making); 3] {
         let again = call("read_file", json!({"path": "add.sh"}));
         let answers =
             [many, "No.".into(), again.clone(), again.clone(), again, edit("$1 - $2", "$1 + $2"), finish()];
-        let args = [&JSON[..], &["--cut", "read-on", "--edit-form", "unified"]].concat();
+        let args = [&JSON[..], &["--cut", "read-on", "--edit-format", "unified"]].concat();
         drop(recorded(world, &args, &texts(&answers)));
     };
     [("by-tools", by_tools), ("whole-file", whole_file), ("read-on", in_small_pieces)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 const KEY: &str = "sk-0123456789abcdef";
 const MENDED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
 
-fn mending() -> String {
+fn fixing() -> String {
     call("apply_patch", json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]}))
 }
 
@@ -18,7 +18,7 @@ fn finish() -> String {
 
 /// The command line of a run on such a server.
 fn args(server: &Server, personality: Personality) -> Vec<String> {
-    let mut args = ["run", "--dialect", "json", "Make the tests pass."].map(str::to_owned).to_vec();
+    let mut args = ["run", "--approach", "tools", "Make the tests pass."].map(str::to_owned).to_vec();
     match personality {
         Personality::Ollama => args.extend(["--model", "deepseek-coder:6.7b"].map(str::to_owned)),
         Personality::Deepseek => {
@@ -63,15 +63,15 @@ fn events(world: &World, name: &str) -> Vec<Value> {
 fn a_server_that_stumbles_is_asked_the_same_again_and_the_run_ends_as_without() {
     for personality in [Personality::Ollama, Personality::LlamaServer] {
         let (world, server) = (World::with_a_bug(), Server::of(personality));
-        let half = mending()[..60].to_owned();
+        let half = fixing()[..60].to_owned();
         server.enqueue(Reply::error(503, "server busy, please try again"));
         server.enqueue(Reply::text(&half).then_error_line("model runner has unexpectedly stopped"));
-        server.enqueue(Reply::text(mending()));
+        server.enqueue(Reply::text(fixing()));
         server.enqueue(Reply::text(&half).reset());
         server.enqueue(Reply::text(finish()));
         let seen = run(&world, &server, personality);
         assert!(seen.starts_with("exit 0\n"), "{seen}");
-        for words in ["server busy", "unexpectedly stopped", "again in"] {
+        for words in ["server busy", "unexpectedly stopped", "retrying in"] {
             assert!(seen.contains(words), "{words}: {seen}");
         }
         assert_eq!(world.read("add.sh"), MENDED);
@@ -101,7 +101,7 @@ fn a_wait_that_nobody_has_is_said_and_not_waited() {
 }
 
 #[test]
-fn faults_that_no_second_try_mends_end_the_run_at_once_with_what_to_do() {
+fn faults_that_no_second_try_fixes_end_the_run_at_once_with_what_to_do() {
     let gzip = Reply::recorded("x").header("Content-Encoding", "gzip");
     for (reply, code, words) in [
         (Reply::error(401, format!("key {KEY} is wrong")), 2, "key … is wrong; check the API key"),
@@ -116,7 +116,7 @@ fn faults_that_no_second_try_mends_end_the_run_at_once_with_what_to_do() {
         (Reply::error(422, "no"), 5, "answered 422"),
     ] {
         let (world, server) = (World::with_a_bug(), Server::of(Personality::Deepseek));
-        server.enqueue(Reply::text(mending()));
+        server.enqueue(Reply::text(fixing()));
         server.fallback(reply);
         let seen = run(&world, &server, Personality::Deepseek);
         assert!(seen.starts_with(&format!("exit {code}\n")) && seen.contains(words), "{words}: {seen}");
@@ -148,7 +148,7 @@ fn a_key_does_not_travel_to_another_host() {
 fn credentials_in_an_address_are_sent_and_stand_nowhere() {
     for personality in [Personality::Ollama, Personality::Vllm] {
         let (world, server) = (World::with_a_bug(), Server::of(personality));
-        server.enqueue(Reply::text(mending()));
+        server.enqueue(Reply::text(fixing()));
         server.enqueue(Reply::text(finish()));
         let address = format!("http://me:hunter2-hunter2@{}/?key=sesame-sesame", server.address());
         let set = |args: &[&str]| {
@@ -161,7 +161,7 @@ fn credentials_in_an_address_are_sent_and_stand_nowhere() {
             command.env(variable, &address);
             world.tell(&command.output().unwrap())
         };
-        let ran = set(&["run", "--dialect", "json", "Make the tests pass."]);
+        let ran = set(&["run", "--approach", "tools", "Make the tests pass."]);
         assert!(ran.starts_with("exit 0\n"), "{ran}");
         let looked = set(&["doctor"]);
         let configured = set(&["config", "show"]);
@@ -207,7 +207,7 @@ fn a_model_replaced_during_a_run_is_named_in_a_warning() {
         let model = json!({"name": "deepseek-coder:6.7b", "digest": digest, "context_length": 16384});
         server.enqueue_for("/api/ps", Reply::status(200, json!({"models": [model]})));
     }
-    server.enqueue(Reply::text(mending()));
+    server.enqueue(Reply::text(fixing()));
     server.enqueue(Reply::text(finish()));
     let seen = run(&world, &server, Personality::Ollama);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
@@ -229,7 +229,7 @@ fn a_window_smaller_than_asked_for_is_said_and_what_does_not_fit_is_made_shorter
     let too_long = json!({"error": {"code": 400, "type": "exceed_context_size_error", "message": "m",
         "n_prompt_tokens": 9000, "n_ctx": 8192}});
     server.enqueue(Reply::status(400, json!({"error": too_long.to_string()})));
-    server.enqueue(Reply::text(mending()));
+    server.enqueue(Reply::text(fixing()));
     server.enqueue(Reply::text(finish()));
     let seen = run(&world, &server, Personality::Ollama);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
@@ -248,7 +248,7 @@ fn a_window_smaller_than_asked_for_is_kept_to_before_anything_is_refused() {
         world.write(&format!("{name}.txt"), &lines);
         server.enqueue(Reply::text(call("read_file", json!({"path": format!("{name}.txt")}))));
     }
-    server.enqueue(Reply::text(mending()));
+    server.enqueue(Reply::text(fixing()));
     server.enqueue(Reply::text(finish()));
     for _ in 0..8 {
         server.enqueue_for("/api/ps", Reply::status(200, json!({"models": [model]})));
@@ -266,7 +266,7 @@ fn a_window_smaller_than_asked_for_is_kept_to_before_anything_is_refused() {
 fn a_server_that_still_loads_its_model_is_waited_for() {
     let config = Config { personality: Personality::LlamaServer, loading: true, ..Config::default() };
     let (world, server) = (World::with_a_bug(), Server::with_config(config));
-    server.enqueue(Reply::text(mending()));
+    server.enqueue(Reply::text(fixing()));
     server.enqueue(Reply::text(finish()));
     let all = args(&server, Personality::LlamaServer);
     let child = world
@@ -285,10 +285,17 @@ fn a_server_that_still_loads_its_model_is_waited_for() {
 fn a_proxy_is_used_for_other_machines_and_never_for_this_one() {
     // A name that nothing resolves: only the proxy can have answered.
     let (world, proxy) = (World::with_a_bug(), Server::of(Personality::Vllm));
-    proxy.enqueue(Reply::text(mending()));
+    proxy.enqueue(Reply::text(fixing()));
     proxy.enqueue(Reply::text(finish()));
     let output = world
-        .agent(&["run", "--base-url", "http://model.invalid/v1", "--dialect", "json", "Make the tests pass."])
+        .agent(&[
+            "run",
+            "--base-url",
+            "http://model.invalid/v1",
+            "--approach",
+            "tools",
+            "Make the tests pass.",
+        ])
         .env("HTTP_PROXY", proxy.url())
         .output()
         .unwrap();
@@ -297,7 +304,7 @@ fn a_proxy_is_used_for_other_machines_and_never_for_this_one() {
     assert!(proxy.requests().iter().all(|sent| sent.header("host") == Some("model.invalid")));
 
     let (world, server, proxy) = (World::with_a_bug(), Server::start(), Server::of(Personality::Generic));
-    server.enqueue(Reply::text(mending()));
+    server.enqueue(Reply::text(fixing()));
     server.enqueue(Reply::text(finish()));
     let all = args(&server, Personality::Ollama);
     let output = world

@@ -120,15 +120,15 @@ fn bad_lines_of_chunks_are_answered_and_the_rest_goes_on() {
     snapshot!(world.observe_with_input(&["parse", "--chunks"], input), @r#"
     exit 2
     --- stdout
-    {"id":null,"error":"line 1: not a case: expected ident at line 1 column 2"}
-    {"id":1,"error":"line 2: not a case: missing field `chunks` at line 1 column 9"}
-    {"id":2,"error":"line 4: not a case: a chunk is a string or {\"hex\": \"…\"} at line 1 column 23"}
+    {"id":null,"error":"line 1: invalid case: expected ident at line 1 column 2"}
+    {"id":1,"error":"line 2: invalid case: missing field `chunks` at line 1 column 9"}
+    {"id":2,"error":"line 4: invalid case: a chunk is a string or {\"hex\": \"…\"} at line 1 column 23"}
     {"id":3,"error":"line 5: \"hex\" must be pairs of hexadecimal digits"}
-    {"id":4,"error":"line 6: not a case: unknown variant `never`, expected `stop` or `length` at line 1 column 38"}
-    {"id":null,"error":"line 7: not a case: expected value at line 1 column 1"}
+    {"id":4,"error":"line 6: invalid case: unknown variant `never`, expected `stop` or `length` at line 1 column 38"}
+    {"id":null,"error":"line 7: invalid case: expected value at line 1 column 1"}
     {"id":5,"status":"none","calls":[],"why":null}
     --- stderr
-    error: some lines are not cases; their answers say why
+    error: some lines are invalid; their answers say why
     "#);
 }
 
@@ -149,7 +149,7 @@ fn the_schema_of_a_tool_is_json() {
     snapshot!(world.observe(&["tools", "schema", "read_flie"]), @r#"
     exit 2
     --- stderr
-    error: there is no tool "read_flie"; the tools are read_file, apply_patch, run_tests, list_files, search, run_command, finish
+    error: unknown tool "read_flie"; the tools are read_file, apply_patch, run_tests, list_files, search, run_command, finish
     "#);
 }
 
@@ -177,24 +177,24 @@ fn a_tool_is_called_as_a_run_would_call_it() {
     snapshot!(world.observe(&["tools", "call", "read_file", "{'path'"]), @r"
     exit 2
     --- stderr
-    error: the arguments are not JSON: key must be a string at line 1 column 2
+    error: invalid JSON in the arguments: key must be a string at line 1 column 2
     ");
     let seen = world.observe(&["tools", "call", "run_tests", "--json"]);
     assert!(seen.starts_with("exit 1\n") && seen.contains(r#""status": "failed""#), "{seen}");
 }
 
 #[test]
-fn doctor_says_what_is_wrong_and_how_to_mend_it() {
+fn doctor_says_what_is_wrong_and_how_to_fix_it() {
     let world = World::new();
     let output = world.agent(&["doctor"]).env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap();
     let seen = world.tell(&output);
     assert!(seen.starts_with("exit 1\n"), "{seen}");
-    assert!(seen.contains("FAIL  model") && seen.contains("no test command was found"), "{seen}");
+    assert!(seen.contains("FAIL  model") && seen.contains("no test command detected"), "{seen}");
     assert!(seen.contains("--verify CMD"), "{seen}");
 }
 
 #[test]
-fn doctor_is_content_where_a_run_could_start() {
+fn doctor_passes_if_a_run_can_start() {
     let world = World::with_a_bug();
     let server = Server::start();
     let output = world.agent(&["doctor", "--json"]).env("OLLAMA_HOST", server.url()).output().unwrap();
@@ -202,7 +202,7 @@ fn doctor_is_content_where_a_run_could_start() {
     assert_eq!((output.status.code(), &report["ok"]), (Some(0), &json!(true)), "{report:#}");
     let subjects: Vec<_> = report["findings"].as_array().unwrap().iter().map(|f| &f["subject"]).collect();
     for subject in
-        ["settings", "server", "model", "window", "dialect", "edits", "sandbox", "git", "tests", "state"]
+        ["settings", "server", "model", "window", "approach", "edits", "sandbox", "git", "tests", "state"]
     {
         assert!(subjects.iter().any(|s| **s == subject), "{subject}: {report:#}");
     }

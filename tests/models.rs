@@ -37,7 +37,7 @@ fn models_are_listed_pulled_shown_and_removed() {
     writing manifest
     removing unused layers
     success
-    deepseek-coder:6.7b is there
+    pulled deepseek-coder:6.7b
     ");
     snapshot!(observe(&world, &server, &["models", "show", "deepseek-coder:6.7b"]), @r"
     exit 0
@@ -47,7 +47,7 @@ fn models_are_listed_pulled_shown_and_removed() {
     trained window  16,384
     capabilities    completion
     chat template   yes
-    runs            here
+    runs            locally
     ");
     snapshot!(observe(&world, &server, &["models", "rm", "llama3"]), @r"
     exit 0
@@ -77,7 +77,7 @@ fn a_server_that_is_down_is_named_with_what_to_do() {
     exit 5
     --- stderr
     error: no connection to http://127.0.0.1:9: Connection refused (os error 111)
-    hint: start it with `ollama serve`, or say where it listens with OLLAMA_HOST or --base-url
+    hint: start it with `ollama serve`, or set its address with OLLAMA_HOST or --base-url
     ");
 }
 

@@ -26,8 +26,15 @@ fn answers() -> [String; 5] {
 fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&str>) {
     let server = Server::start();
     answers().into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
-    let mut all =
-        vec!["run", "--json", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."];
+    let mut all = vec![
+        "run",
+        "--json",
+        "--model",
+        "deepseek-coder:6.7b",
+        "--approach",
+        "tools",
+        "Make the tests pass.",
+    ];
     all.extend(args);
     let mut run = world.agent(&all);
     run.env("OLLAMA_HOST", server.url()).stdout(out).stderr(err);
@@ -127,8 +134,8 @@ fn events_that_another_program_writes_into_the_repository_do_not_stand_in_the_wa
             "--json",
             "--model",
             "deepseek-coder:6.7b",
-            "--dialect",
-            "json",
+            "--approach",
+            "tools",
             "Make the tests pass.",
         ])
         .env("OLLAMA_HOST", server.url())
@@ -156,7 +163,7 @@ fn events_that_another_program_writes_into_the_repository_do_not_stand_in_the_wa
     let events = world.read("events.jsonl");
     let undone = world.observe(&["undo", "last"]);
     assert!(undone.starts_with("exit 0"), "{undone}");
-    assert!(undone.contains("warning: events.jsonl is left as it is"), "{undone}");
+    assert!(undone.contains("warning: events.jsonl is not changed"), "{undone}");
     assert_eq!((world.read("add.sh"), world.read("events.jsonl")), (ADD.to_owned(), events));
     assert!(!world.repo().join("started").exists(), "what the command made is gone");
 }

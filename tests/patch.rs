@@ -44,7 +44,7 @@ fn every_form_does_the_same() {
         edits.to_string(),
         json!({"edits": edits}).to_string(),
         json!({"tool": "apply_patch", "arguments": {"edits": edits}}).to_string(),
-        format!("I mend it.\n```json\n{}\n```\n", json!({"tool": "apply_patch", "arguments": {"edits": edits}})),
+        format!("I fix it.\n```json\n{}\n```\n", json!({"tool": "apply_patch", "arguments": {"edits": edits}})),
         json!({"path": "add.sh", "content": MENDED}).to_string(),
         json!({"patch": UNIFIED.lines().collect::<Vec<_>>()}).to_string(),
         json!(UNIFIED.lines().collect::<Vec<_>>()).to_string(),
@@ -119,12 +119,12 @@ fn what_is_no_patch_is_misuse() {
     snapshot!(world.observe_with_input(&["patch"], b"--- a/add.sh\n\xff\xfe\n"), @r"
     exit 2
     --- stderr
-    error: the patch is not UTF-8 from line 2 on
+    error: cannot decode the patch: line 2 is not UTF-8
     ");
     snapshot!(world.observe(&["patch"]), @r"
     exit 2
     --- stderr
-    error: there is no patch: standard input is empty
+    error: no patch given: standard input is empty
     ");
     snapshot!(world.observe(&["patch", "missing.patch"]), @r"
     exit 2
@@ -134,12 +134,12 @@ fn what_is_no_patch_is_misuse() {
     snapshot!(world.observe(&["patch", "--preview", "sideways", "missing.patch"]), @r#"
     exit 2
     --- stderr
-    error: "sideways" is no form of preview: words, side-by-side, unified or none
+    error: invalid preview format "sideways" (expected words, side-by-side, unified, none)
     "#);
     snapshot!(world.observe_with_input(&["patch"], br#"{"patch": 3}"#), @r"
     exit 2
     --- stderr
-    error: these are not the arguments of apply_patch: data did not match any variant of untagged enum Text
+    error: invalid arguments of apply_patch: data did not match any variant of untagged enum Text
     ");
 }
 
@@ -150,7 +150,7 @@ fn several_calls_are_not_one() {
     snapshot!(world.observe_with_input(&["patch"], format!("{call}\n{call}\n").as_bytes()), @r"
     exit 2
     --- stderr
-    error: these are 2 calls of apply_patch; each is all or nothing, so give one at a time
+    error: found 2 calls of apply_patch; each is atomic, so apply one at a time
     ");
     assert_eq!(world.read("add.sh"), ADD);
 }

@@ -45,7 +45,7 @@ pub(crate) fn goes_the_same_way(world: &World) {
     }
 }
 
-pub(crate) const JSON: [&str; 3] = ["--dialect", "json", "Make the tests pass."];
+pub(crate) const JSON: [&str; 3] = ["--approach", "tools", "Make the tests pass."];
 
 pub(crate) fn edit(search: &str, replace: &str) -> String {
     call("apply_patch", json!({"edits": [{"path": "add.sh", "search": search, "replace": replace}]}))
@@ -59,7 +59,7 @@ pub(crate) fn texts(texts: &[String]) -> Vec<Reply> {
     texts.iter().map(|text| Reply::text(text).split_bytes(9)).collect()
 }
 
-/// A run that mends the bug with much ado: of everything that a run can come across in its tools.
+/// A run that fixes the bug with much ado: of everything that a run can come across in its tools.
 pub(crate) fn with_much_ado(world: &World, args: &[&str]) -> Output {
     much_ado(world, world.repo().join("add.sh").to_str().unwrap(), args)
 }
@@ -202,7 +202,7 @@ fn a_whole_file_goes_again() {
         "```\nadd() {\n    echo $(($1 + $2))\n}\n```\n",
     ];
     let output =
-        recorded(&world, &["--dialect", "whole-file", "Mend add.sh"], &texts(&answers.map(str::to_owned)));
+        recorded(&world, &["--approach", "whole-file", "Fix add.sh"], &texts(&answers.map(str::to_owned)));
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     goes_the_same_way(&world);
 }
@@ -229,7 +229,7 @@ fn the_lines_of_a_model_in_doubt_go_again() {
     });
     let turns = world.home().join("turns.jsonl");
     std::fs::write(&turns, lines.collect::<String>()).unwrap();
-    let seen = world.observe(&["run", "--model", &format!("replay:{}", turns.display()), "Mend add.sh"]);
+    let seen = world.observe(&["run", "--model", &format!("replay:{}", turns.display()), "Fix add.sh"]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert!(
         world.journal().iter().any(|r| r["event"] == "message" && r["role"] == "assistant"),

@@ -141,7 +141,7 @@ fn what_differs_is_found_where_it_first_does() {
     the same up to there: 89 events; recorded by agent [VERSION], this is agent [VERSION]
     ");
     // The prompt is another one.
-    snapshot!(replayed(&world, &file, &["--edit-form", "search-replace"]), @r#"
+    snapshot!(replayed(&world, &file, &["--edit-format", "search-replace"]), @r#"
     exit 1
     --- stdout
     different before turn 1, event 6: the agent asked something else
@@ -159,7 +159,7 @@ fn what_differs_is_found_where_it_first_does() {
     the same up to there: 1 event; recorded by agent [VERSION], this is agent [VERSION]
     "#);
     let told = world
-        .agent(&["replay", file.to_str().unwrap(), "--edit-form", "unified", "--json"])
+        .agent(&["replay", file.to_str().unwrap(), "--edit-format", "unified", "--json"])
         .output()
         .unwrap();
     assert_eq!(told.status.code(), Some(1));

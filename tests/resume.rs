@@ -27,7 +27,7 @@ fn command(world: &World, server: &Server, args: &[&str]) -> std::process::Comma
 }
 
 const RUN: [&str; 7] =
-    ["run", "--json", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."];
+    ["run", "--json", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."];
 
 /// Kills the run once it has told `lines` events; whether it was still there to be killed.
 fn killed(world: &World, server: &Server, lines: usize) -> bool {
@@ -62,7 +62,7 @@ fn asked(server: &Server) -> Vec<Value> {
 
 fn answers() -> Vec<String> {
     let edit = |search: &str, replace: &str| json!({"path": "add.sh", "search": search, "replace": replace});
-    let patch = "*** Begin Patch\n*** Add File: notes.txt\n+mended\n*** Update File: add.sh\n@@\n-    echo $(($1 / $2))\n+    echo $(($1 + $2))\n*** End Patch\n";
+    let patch = "*** Begin Patch\n*** Add File: notes.txt\n+fixed\n*** Update File: add.sh\n@@\n-    echo $(($1 / $2))\n+    echo $(($1 + $2))\n*** End Patch\n";
     vec![
         call("read_file", json!({"path": "add.sh"})),
         call("apply_patch", json!({"edits": [edit("$1 - $2", "$1 * $2")]})),
@@ -212,7 +212,7 @@ fn what_others_changed_meanwhile_is_said_and_not_overwritten() {
     world.write("add.sh", "# by hand\nadd() {\n    echo $(($1 * $2))\n}\n");
     let output = command(&world, &server, &["resume"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert!(text(&output).contains("changed by others since: add.sh"), "{}", text(&output));
+    assert!(text(&output).contains("resumed; changed by others meanwhile: add.sh"), "{}", text(&output));
     assert_eq!(world.read("add.sh"), "# by hand\nadd() {\n    echo $(($1 + $2))\n}\n");
 }
 

@@ -6,8 +6,8 @@ use crate::support::{World, call, json_lines, snapshot};
 use fake_model::{Config, ModelSpec, Personality, Reply, Server};
 use serde_json::{Value, json};
 
-/// Edits that mend [`World::with_a_bug`].
-fn mending() -> [String; 3] {
+/// Edits that fix [`World::with_a_bug`].
+fn fixing() -> [String; 3] {
     [
         call("read_file", json!({"path": "add.sh"})),
         call(
@@ -25,15 +25,15 @@ fn script(server: &Server, answers: impl IntoIterator<Item = String>) {
 }
 
 fn run(world: &World, server: &Server, args: &[&str]) -> std::process::Output {
-    let mut all = vec!["run", "--model", "deepseek-coder:6.7b", "--dialect", "json"];
+    let mut all = vec!["run", "--model", "deepseek-coder:6.7b", "--approach", "tools"];
     all.extend(args);
     world.agent(&all).env("OLLAMA_HOST", server.url()).output().unwrap()
 }
 
 #[test]
-fn a_bug_is_mended_and_verified() {
+fn a_bug_is_fixed_and_verified() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    script(&server, mending());
+    script(&server, fixing());
     snapshot!(world.tell(&run(&world, &server, &["Make the tests pass."])), @r"
     exit 0
     --- stdout
@@ -76,7 +76,7 @@ fn a_bug_is_mended_and_verified() {
 #[test]
 fn the_patch_on_standard_output_can_be_undone_and_applied() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    script(&server, mending());
+    script(&server, fixing());
     let output = run(&world, &server, &["--quiet", "Make the tests pass."]);
     let patch = world.home().join("x.patch");
     std::fs::write(&patch, &output.stdout).unwrap();
@@ -143,7 +143,7 @@ fn a_patch_that_is_the_whole_answer_is_applied() {
         format!("<think>\n{diff}\n</think>\nI am not sure."),
     ] {
         let (world, server) = (World::with_a_bug(), Server::start());
-        script(&server, [answer.clone(), mending()[1].clone(), call("finish", json!({}))]);
+        script(&server, [answer.clone(), fixing()[1].clone(), call("finish", json!({}))]);
         run(&world, &server, &["Make the tests pass."]);
         let told =
             world.journal().into_iter().filter(|e| e["event"] == "message" && e["role"] == "user").nth(1);
@@ -156,7 +156,7 @@ fn a_patch_that_is_the_whole_answer_is_applied() {
 #[test]
 fn a_dry_run_leaves_the_repository_as_it_is_and_a_patch() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    script(&server, mending());
+    script(&server, fixing());
     let output = run(&world, &server, &["--dry-run", "Make the tests pass."]);
     let seen = world.tell(&output);
     assert!(seen.starts_with("exit 0\n--- stdout\ndiff --git a/add.sh b/add.sh\n"), "{seen}");
@@ -172,9 +172,9 @@ fn a_dry_run_leaves_the_repository_as_it_is_and_a_patch() {
 #[test]
 fn the_same_by_an_openai_compatible_server() {
     let (world, server) = (World::with_a_bug(), Server::of(Personality::LlamaServer));
-    script(&server, mending());
+    script(&server, fixing());
     let args =
-        ["run", "--base-url", &server.openai_url(), "--dialect", "json", "--quiet", "Make the tests pass."];
+        ["run", "--base-url", &server.openai_url(), "--approach", "tools", "--quiet", "Make the tests pass."];
     let output = world.agent(&args).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
@@ -183,7 +183,7 @@ fn the_same_by_an_openai_compatible_server() {
 #[test]
 fn json_is_the_journal() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    script(&server, mending());
+    script(&server, fixing());
     let output = run(&world, &server, &["--json", "Make the tests pass."]);
     assert_eq!(json_lines(&String::from_utf8(output.stdout).unwrap()), world.journal());
     let last = world.journal().pop().unwrap();
@@ -222,11 +222,11 @@ fn a_server_that_is_down_is_its_own_exit_code() {
 #[test]
 fn an_interrupt_ends_the_run_and_keeps_what_was_done() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    let [_, edit, _] = mending();
+    let [_, edit, _] = fixing();
     server.enqueue(Reply::text(edit));
     server.enqueue(Reply::text("Let me think").gate("never released"));
     let child = world
-        .agent(&["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."])
+        .agent(&["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."])
         .env("OLLAMA_HOST", server.url())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -283,21 +283,21 @@ fn a_missing_model_is_pulled_where_that_was_asked_for() {
     script(&server, [call("finish", json!({})), call("finish", json!({}))]);
     let output = run(&world, &server, &["--pull", "Look."]);
     let seen = world.tell(&output);
-    assert!(seen.starts_with("exit 1\n") && seen.contains("deepseek-coder:6.7b is there"), "{seen}");
+    assert!(seen.starts_with("exit 1\n") && seen.contains("pulled deepseek-coder:6.7b"), "{seen}");
 }
 
 #[test]
 fn a_reader_of_events_that_goes_away_does_not_stop_the_run() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    script(&server, mending());
+    script(&server, fixing());
     let mut child = world
         .agent(&[
             "run",
             "--json",
             "--model",
             "deepseek-coder:6.7b",
-            "--dialect",
-            "json",
+            "--approach",
+            "tools",
             "Make the tests pass.",
         ])
         .env("OLLAMA_HOST", server.url())
@@ -416,7 +416,7 @@ fn each_budget_ends_a_run() {
         [("--max-turns", "1", "turn budget reached"), ("--max-tokens", "10", "token budget reached")]
     {
         let (world, server) = (World::with_a_bug(), Server::start());
-        script(&server, mending());
+        script(&server, fixing());
         let seen = world.tell(&run(&world, &server, &[flag, value, "--quiet", "Make the tests pass."]));
         assert!(seen.starts_with("exit 4\n") && seen.contains(words), "{flag}: {seen}");
     }
@@ -450,11 +450,11 @@ fn a_second_interrupt_ends_the_run_where_it_stands() {
     );
     std::fs::write(bin.join("git"), wrapper).unwrap();
     std::fs::set_permissions(bin.join("git"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let [_, edit, _] = mending();
+    let [_, edit, _] = fixing();
     server.enqueue(Reply::text(edit));
     server.enqueue(Reply::text("Let me think").gate("never released"));
     let child = world
-        .agent(&["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Make the tests pass."])
+        .agent(&["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."])
         .env("OLLAMA_HOST", server.url())
         .env("PATH", format!("{}:{path}", bin.display()))
         .stdout(Stdio::null())
@@ -498,7 +498,7 @@ fn a_patch_that_comes_as_a_shell_command_is_applied_and_nothing_is_run_beside_it
     }
     let (world, server) = (World::with_a_bug(), Server::start());
     let beside = call("run_command", json!({ "command": format!("{heredoc}rm add.sh") }));
-    script(&server, [beside, mending()[1].clone(), call("finish", json!({}))]);
+    script(&server, [beside, fixing()[1].clone(), call("finish", json!({}))]);
     let output = run(&world, &server, &["Make the tests pass."]);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n", "the file was not removed");

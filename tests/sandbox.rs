@@ -36,7 +36,7 @@ fn a_command_prints_what_it_prints_and_ends_as_it_ends() {
     --- stdout
     begun
     --- stderr
-    stopped after [TIME] (--command-seconds)
+    stopped: reached the time limit of [TIME] (--command-seconds)
     ");
 }
 
@@ -80,11 +80,11 @@ fn further_paths_are_opened_by_flags_and_by_the_users_settings() {
     assert!(!seen.starts_with("exit 0"), "it is for reading only: {seen}");
     assert_eq!(fs::read_to_string(world.home().join("out/a")).unwrap(), "data\n");
     assert!(!world.home().join("data/b").exists());
-    snapshot!(world.confined(&["--allow-read", "data"], "true"), @r"
+    snapshot!(world.confined(&["--allow-read", "data"], "true"), @r#"
     exit 2
     --- stderr
-    error: data: a path that commands may use must begin with / or ~/
-    ");
+    error: invalid path "data" for commands: it must start with / or ~/
+    "#);
     snapshot!(world.confined(&["--allow-read", "/no/such/place"], "true"), @r"
     exit 2
     --- stderr
@@ -151,11 +151,11 @@ fn single_hosts_are_opened_by_the_user_and_what_else_was_asked_for_is_said() {
     error: "https://example.org/" is not a host: write NAME, *.NAME or an address, with :PORT unless it is 443 or 80
     "#);
     let mut command = world.agent(&["sandbox", "--", "true"]);
-    snapshot!(world.tell(&command.env("AGENT_COMMAND_NETWORK", "none").output().unwrap()), @r"
+    snapshot!(world.tell(&command.env("AGENT_COMMAND_NETWORK", "none").output().unwrap()), @r#"
     exit 2
     --- stderr
-    error: commands cannot have no network at all (command_network) and hosts to reach (allow_hosts)
-    ");
+    error: command_network = "none" conflicts with allow_hosts: without a network, no host can be reached
+    "#);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn limits_are_set_by_flags() {
     snapshot!(world.confined(&["--command-memory", "100"], large), @r"
     exit 124
     --- stderr
-    stopped: too much memory (--command-memory)
+    stopped: reached the memory limit (--command-memory)
     ");
     let seen = world.confined(&["--command-file-size", "1"], "head -c 3000000 /dev/zero > f");
     assert!(!seen.starts_with("exit 0") && world.read("f").len() == 1 << 20, "{seen}");

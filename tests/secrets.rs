@@ -89,7 +89,7 @@ fn server(answers: &[&str]) -> Server {
 }
 
 fn run(world: &World, server: &Server, args: &[&str]) -> Output {
-    let mut all = vec!["run", "--model", "deepseek-coder:6.7b", "--dialect", "json"];
+    let mut all = vec!["run", "--model", "deepseek-coder:6.7b", "--approach", "tools"];
     all.extend(args);
     world.agent(&all).env("OLLAMA_HOST", server.url()).env("DEPLOY_TOKEN", VARIABLE).output().unwrap()
 }
@@ -313,7 +313,7 @@ fn a_session_with_secrets_replays_and_its_export_holds_none_of_them_and_replays_
         .output()
         .unwrap();
     assert!(export.status.success(), "{}", world.tell(&export));
-    assert!(world.tell(&export).contains("placeholders stand there instead"), "{}", world.tell(&export));
+    assert!(world.tell(&export).contains("are replaced by placeholders"), "{}", world.tell(&export));
     let exported = std::fs::read_to_string(&file).unwrap();
     for value in values() {
         assert!(!exported.contains(&value), "{value} is in the export");
@@ -369,7 +369,7 @@ fn a_whole_file_answer_of_a_small_model_keeps_the_value() {
         Reply::text(format!("```python\nimport os\n\nAWS_KEY = \"{key}\"\nRETRIES = 5\n\ndef connect():\n    return AWS_KEY\n```\n"))
     }));
     let args =
-        ["run", "--model", "deepseek-coder:6.7b", "--dialect", "whole-file", "Set RETRIES to 5 in app.py."];
+        ["run", "--model", "deepseek-coder:6.7b", "--approach", "whole-file", "Set RETRIES to 5 in app.py."];
     let output =
         world.agent(&args).env("OLLAMA_HOST", server.url()).env("DEPLOY_TOKEN", VARIABLE).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
@@ -401,6 +401,6 @@ fn the_doctor_says_what_is_masked() {
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
         text.lines().find(|line| line.contains(" secrets ")).unwrap_or_else(|| panic!("{text}")).to_owned()
     };
-    assert!(doctor(&[]).contains("masked: 1 value of variables, and what has the look of a key"));
+    assert!(doctor(&[]).contains("masked: 1 value of environment variables, and text that looks like a key"));
     assert!(doctor(&["--no-mask-secrets"]).starts_with("warn"));
 }

@@ -13,7 +13,7 @@ fn answer(server: &Server) {
     server.enqueue(Reply::text(call("finish", json!({}))));
 }
 
-const RUN: [&str; 4] = ["run", "--dialect", "json", "Make the tests pass."];
+const RUN: [&str; 4] = ["run", "--approach", "tools", "Make the tests pass."];
 
 fn run<'a>(more: &[&'a str]) -> Vec<&'a str> {
     RUN.into_iter().chain(more.iter().copied()).collect()
@@ -52,7 +52,7 @@ fn headers_of_ones_own_are_sent_and_their_values_stand_nowhere() {
     for two in ["X-Team: sesame-4\r\nX-Evil: 1", "X-Team: sesame-4\nX-Evil: 1", "X-Team: sesame-4\n"] {
         let wrong = world.observe(&run(&["--base-url", &base, "--header", two]));
         assert!(wrong.starts_with("exit 2\n"), "{wrong}");
-        assert!(wrong.contains("a --header is one line: its value has a line break in it"), "{wrong}");
+        assert!(wrong.contains("the value of --header contains a line break"), "{wrong}");
         assert!(!wrong.contains("sesame"), "{wrong}");
     }
     world.write(".agent.toml", "headers = ['X-Evil: 1']\n");
@@ -205,7 +205,7 @@ fn totals_say_nothing_of_evaluated_tokens_where_the_server_does_not() {
             args.extend(["--model", "deepseek-coder:6.7b"]);
         }
         let seen = world.observe(&args);
-        assert_eq!(seen.contains("evaluated anew"), told, "{seen}");
+        assert_eq!(seen.contains(" evaluated"), told, "{seen}");
         let finished = world.journal().pop().unwrap();
         assert_eq!(finished["totals"]["evaluated_tokens"].is_u64(), told, "{finished}");
         assert!(finished["totals"]["prompt_tokens"].as_u64() > Some(0));

@@ -5,8 +5,7 @@ use fake_model::Server;
 
 /// A session that ended because no server was there.
 fn unlucky(world: &World) -> String {
-    world
-        .tell(&world.agent(&["run", "mend \u{1b}[31mit"]).env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap())
+    world.tell(&world.agent(&["run", "fix \u{1b}[31mit"]).env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap())
 }
 
 #[test]
@@ -14,7 +13,7 @@ fn no_sessions_is_no_error() {
     snapshot!(World::new().observe(&["sessions", "list"]), @r"
     exit 0
     --- stderr
-    no sessions yet
+    no sessions
     ");
     snapshot!(World::new().observe(&["sessions", "show"]), @r#"
     exit 2
@@ -30,13 +29,13 @@ fn a_session_is_listed_shown_exported_and_removed() {
     snapshot!(world.observe(&["sessions", "list"]), @r"
     exit 0
     --- stdout
-    [SESSION]  model unavailable       0 turns  mend ␛[31mit
+    [SESSION]  model unavailable       0 turns  fix ␛[31mit
     ");
     snapshot!(world.observe(&["sessions", "show"]), @r"
     exit 0
     --- stdout
     session [SESSION]
-    in [WORLD]/repo: mend ␛[31mit
+    in [WORLD]/repo: fix ␛[31mit
     model unavailable: no model found: Ollama is not running at http://127.0.0.1:9 (start it with `ollama serve`); DEEPSEEK_API_KEY is not set; no other model server was found on this machine (ports 9931, 8080, 8000, 1234, 12434, 30000, 1337, 5001, 5000); name a model with --model and --base-url
     ");
     let exported = world.agent(&["sessions", "export", "last"]).output().unwrap();
@@ -58,7 +57,7 @@ fn a_session_is_listed_shown_exported_and_removed() {
     snapshot!(world.observe(&["sessions", "list"]), @r"
     exit 0
     --- stderr
-    no sessions yet
+    no sessions
     ");
 }
 
@@ -103,9 +102,9 @@ fn a_small_models_session_is_repeated_in_another_clone_with_the_same_patch() {
             "run",
             "--model",
             "deepseek-coder:6.7b",
-            "--dialect",
+            "--approach",
             "whole-file",
-            "Make the tests pass: mend add.sh",
+            "Make the tests pass: fix add.sh",
         ])
         .env("OLLAMA_HOST", server.url())
         .output()
@@ -117,7 +116,7 @@ fn a_small_models_session_is_repeated_in_another_clone_with_the_same_patch() {
     let clone = World::with_a_bug();
     let model = format!("replay:{}", recording.display());
     let replayed =
-        clone.agent(&["run", "--model", &model, "Make the tests pass: mend add.sh"]).output().unwrap();
+        clone.agent(&["run", "--model", &model, "Make the tests pass: fix add.sh"]).output().unwrap();
     assert_eq!(
         (replayed.status.code(), &replayed.stdout),
         (Some(0), &live.stdout),

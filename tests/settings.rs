@@ -1,4 +1,4 @@
-//! Where settings come from, and what is said about bad ones.
+//! Sources of settings, and the messages about invalid ones.
 
 use crate::support::{World, snapshot};
 
@@ -38,8 +38,8 @@ fn every_setting_is_shown_with_its_origin() {
     max_answer_tokens   4096                                     default
     think               on                                       --think
     verify              make check                               [WORLD]/repo/.agent.toml
-    dialect             auto                                     default
-    edit_form           auto                                     default
+    approach            auto                                     default
+    edit_format         auto                                     default
     cut                 auto                                     default
     max_turns           10                                       [WORLD]/repo/.agent.toml
     max_tokens          -                                        default
@@ -48,6 +48,7 @@ fn every_setting_is_shown_with_its_origin() {
     sandbox             true                                     default
     mask_secrets        true                                     default
     command_read_only   false                                    default
+    env                 -                                        default
     allow_read          -                                        default
     allow_write         -                                        default
     command_network     loopback                                 default
@@ -88,16 +89,30 @@ fn a_repository_cannot_send_keys_elsewhere_or_leave_the_sandbox() {
     snapshot!(world.observe(&["run", "x"]), @r"
     exit 2
     --- stderr
-    error: [WORLD]/repo/.agent.toml:1: a repository may not set base_url: it decides where code and keys go or what commands may do
-    hint: remove that line, or set it in your own settings file, in the environment or by a flag
+    error: [WORLD]/repo/.agent.toml:1: a repository may not set base_url: only you decide where code and keys go, what is paid, and what commands may do
+    hint: remove the line, or set it in your own settings file, in the environment or by a flag
     ");
     world.write(".agent.toml", "sandbox = false\n");
     snapshot!(world.observe(&["run", "x"]), @r"
     exit 2
     --- stderr
-    error: [WORLD]/repo/.agent.toml:1: a repository may not set sandbox: it decides where code and keys go or what commands may do
-    hint: remove that line, or set it in your own settings file, in the environment or by a flag
+    error: [WORLD]/repo/.agent.toml:1: a repository may not set sandbox: only you decide where code and keys go, what is paid, and what commands may do
+    hint: remove the line, or set it in your own settings file, in the environment or by a flag
     ");
+}
+
+/// Issue 9, bug 6: both were open to the repository, although they decide what is paid.
+#[test]
+fn bug_6_a_repository_cannot_turn_thinking_on_or_allow_longer_answers() {
+    let world = World::with(&[(".agent.toml", "think = 'high'\n")]);
+    let seen = world.observe(&["run", "x"]);
+    assert!(seen.starts_with("exit 2\n") && seen.contains("a repository may not set think"), "{seen}");
+    world.write(".agent.toml", "max_answer_tokens = 1000000\n");
+    let seen = world.observe(&["config", "show"]);
+    assert!(seen.contains("warning: "), "{seen}");
+    assert!(seen.contains("max_answer_tokens   4096"), "{seen}");
+    world.write(".agent.toml", "max_answer_tokens = 1000\n");
+    assert!(world.observe(&["config", "show"]).contains("max_answer_tokens   1000"));
 }
 
 #[test]
@@ -109,7 +124,7 @@ fn a_repository_that_asks_for_a_larger_budget_does_not_get_it() {
 }
 
 #[test]
-fn a_misspelt_variable_is_mentioned() {
+fn a_misspelled_variable_is_mentioned() {
     let world = World::new();
     let output = world.agent(&["config", "show"]).env("AGENT_MODLE", "x").output().unwrap();
     assert_eq!(

@@ -123,13 +123,13 @@ fn a_batch_runs_no_filter_of_a_repository_when_it_makes_a_work_tree() {
     world.git(&["worktree", "add", "--quiet", "--detach", "../other"]);
     assert!(world.was_attacked(), "git does not filter");
     let tasks = world.home().join("tasks.jsonl");
-    let task = serde_json::json!({"id": "t", "task": "Mend it.", "repo": world.repo()});
+    let task = serde_json::json!({"id": "t", "task": "Fix it.", "repo": world.repo()});
     fs::write(&tasks, format!("{task}\n")).unwrap();
     let server = fake_model::Server::start();
     [edit("a.txt", "one", "two"), finish()]
         .into_iter()
         .for_each(|a| server.enqueue(fake_model::Reply::text(a)));
-    let args = ["batch", "--model", "deepseek-coder:6.7b", "--dialect", "json", tasks.to_str().unwrap()];
+    let args = ["batch", "--model", "deepseek-coder:6.7b", "--approach", "tools", tasks.to_str().unwrap()];
     let output = world.limited(&args).env("OLLAMA_HOST", server.url()).output().unwrap();
     assert!(!server.chats().is_empty(), "{}", world.tell(&output));
     assert!(!world.was_attacked());
@@ -158,7 +158,7 @@ fn programs_of_a_repository_are_not_found_by_their_names() {
             .into_iter()
             .for_each(|a| server.enqueue(fake_model::Reply::text(a)));
         for args in [
-            &["run", "--model", "deepseek-coder:6.7b", "--dialect", "json", "Mend it."] as &[&str],
+            &["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Fix it."] as &[&str],
             &["diff"],
             &["undo", "last"],
             &["doctor", "--offline"],

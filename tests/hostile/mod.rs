@@ -77,9 +77,9 @@ impl World {
     ) -> (Output, Vec<String>) {
         let server = Server::start();
         answers.into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
-        let head: &[&str] = &["run", "--model", "deepseek-coder:6.7b", "--dialect", "json"];
+        let head: &[&str] = &["run", "--model", "deepseek-coder:6.7b", "--approach", "tools"];
         let output = self
-            .limited(&[head, flags, &["Mend it."]].concat())
+            .limited(&[head, flags, &["Fix it."]].concat())
             .env("OLLAMA_HOST", server.url())
             .output()
             .unwrap();

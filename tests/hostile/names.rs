@@ -157,7 +157,7 @@ fn nothing_but_text_and_colours_reaches_a_terminal() {
         command.env("TERM", "xterm").env("OLLAMA_HOST", server.url()).stdin(std::process::Stdio::null());
         command.output().expect("script, of util-linux, has to be there").stdout
     };
-    let seen = on_terminal(&format!("{agent} run --model deepseek-coder:6.7b --dialect json 'Say {evil}'"));
+    let seen = on_terminal(&format!("{agent} run --model deepseek-coder:6.7b --approach tools 'Say {evil}'"));
     assert!(
         String::from_utf8_lossy(&seen).contains("\x1b["),
         "it is coloured: {}",

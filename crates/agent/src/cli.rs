@@ -1,17 +1,18 @@
-//! The command line: what was typed, as plain data. Nothing here looks at the environment or the disk; that is `layers`' work.
-//! Flags that are settings come from their definitions in `settings`.
+//! The command line as plain data. Nothing here reads the environment or the disk; `layers` does.
+//! Flags that set settings are made from the definitions in `settings`.
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::flags::{RunFlags, SandboxFlags, ServerFlags, ToolFlags};
-use crate::preview::Form;
 use crate::{exit, settings};
+use preview::Format;
 
-const SOURCES: &str = "Settings come from flags, AGENT_… variables, .agent.toml in the repository, the user's \
-config.toml and defaults: see `agent config show`. AGENT_LOG=debug prints diagnostics. AGENT_PAGER, else PAGER, \
-shows what is longer than the terminal.";
+const SOURCES: &str = "Settings come from flags, AGENT_… variables, .agent.toml in the repository, your \
+config.toml, and defaults, in this order; `agent config show` shows them. AGENT_LOG=debug prints diagnostics. \
+AGENT_PAGER or PAGER shows output that is longer than the terminal.";
 
 /// An autonomous coding agent for DeepSeek and other open models.
 #[derive(Debug, Parser)]
@@ -24,7 +25,7 @@ shows what is longer than the terminal.";
     after_help = SOURCES
 )]
 pub(crate) struct Cli {
-    /// Work as if started in this folder
+    /// Change to DIR before doing anything
     #[arg(short = 'C', value_name = "DIR", global = true)]
     pub(crate) directory: Option<PathBuf>,
 
@@ -37,43 +38,43 @@ pub(crate) enum Command {
     /// Work on a task in this repository until it is done and verified
     #[command(after_help = exit::table())]
     Run(Run),
-    /// Go on with a run that was killed, interrupted, or left by its server
+    /// Resume a run that was killed or interrupted, or lost its server
     #[command(after_help = exit::table())]
     Resume(Resume),
-    /// Run a session again offline, with the recorded answers of the model, and show the first difference
+    /// Replay a session offline with the model's recorded answers, and show the first difference
     #[command(after_help = exit::replay_table())]
     Replay(Replay),
-    /// Work on many tasks, unattended
+    /// Run many tasks unattended
     #[command(after_help = exit::batch_table())]
     Batch(Batch),
-    /// Apply a patch, in any form a model writes, all of it or nothing
+    /// Apply a patch in any format that models write, completely or not at all
     #[command(after_help = exit::patch_table())]
     Patch(Patch),
-    /// Show what a session changed
+    /// Show the changes of a session
     Diff(DiffSession),
-    /// Bring what a dry run did to the repository
+    /// Apply the changes of a dry run
     #[command(override_usage = "agent apply [OPTIONS] <SESSION>", after_help = exit::changes_table())]
     Apply(Apply),
-    /// Put back what a session changed
+    /// Undo the changes of a session
     #[command(override_usage = "agent undo [OPTIONS] <SESSION>", after_help = exit::changes_table())]
     Undo(Undo),
-    /// Look at past runs
+    /// List, show, export and remove past runs
     #[command(subcommand)]
     Sessions(Sessions),
-    /// Look after the models of an Ollama server
+    /// Manage the models of an Ollama server
     #[command(subcommand)]
     Models(Models),
-    /// Look at the tools a model is given, or call one by hand
+    /// List the tools that the model gets, or call one
     #[command(subcommand)]
     Tools(Tools),
-    /// Show what the agent would make of a model's output
+    /// Show which tool calls a run would find in a model's output
     #[command(after_help = exit::parse_table())]
     Parse(Parse),
-    /// Run a command confined as those of a run are
+    /// Run a command in the same sandbox as a run
     Sandbox(RunInSandbox),
-    /// Check that a run could start, and say how to mend what is wrong
+    /// Check whether a run can start, and say how to fix what is wrong
     Doctor(Doctor),
-    /// Look at the settings
+    /// Show the settings
     #[command(subcommand)]
     Config(Config),
     /// Print a completion script for a shell
@@ -81,11 +82,17 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write the man pages
+    #[command(hide = true)]
+    Man {
+        /// The folder to write to
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The task; `-` reads it from standard input
+    /// The task; `-` reads it from stdin
     #[arg(required_unless_present = "task_file")]
     pub(crate) task: Option<String>,
 
@@ -93,20 +100,21 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE", conflicts_with = "task")]
     pub(crate) task_file: Option<PathBuf>,
 
-    /// Work beside the repository, tests included, and leave it as it is: shows the changes, to be applied with `agent apply`;
-    /// plan stops before the first command
+    /// Work on an overlay or copy of the repository, and show the changes for `agent apply`; plan
+    /// stops before the first command
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "run")]
     pub(crate) dry_run: Option<DryRun>,
 
-    /// How the changes of a dry run are shown [default: words on a terminal, else the patch]
-    #[arg(long, value_name = "FORM", requires = "dry_run")]
-    pub(crate) preview: Option<Form>,
+    /// Show the changes of a dry run in this format [default: words on a terminal, otherwise
+    /// unified]
+    #[arg(long, value_name = "FORMAT", value_parser = preview_format(), requires = "dry_run")]
+    pub(crate) preview: Option<Format>,
 
-    /// Print the session's events on standard output as they happen, one JSON object a line
+    /// Print the session's events to stdout as they happen, one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Show nothing on the way, only how it ended
+    /// Show only the result, no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
@@ -116,7 +124,7 @@ pub(crate) struct Run {
 
 #[derive(Debug, Args)]
 pub(crate) struct Resume {
-    /// The session: its id, the beginning of it, or last
+    /// The session: an id, a prefix of one, or `last`
     #[arg(default_value = "last")]
     pub(crate) session: String,
 
@@ -127,11 +135,11 @@ pub(crate) struct Resume {
     #[arg(long)]
     pub(crate) fork: bool,
 
-    /// Print the session's events on standard output as they happen, one JSON object a line
+    /// Print the session's events to stdout as they happen, one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Show nothing on the way, only how it ended
+    /// Show only the result, no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
@@ -141,23 +149,24 @@ pub(crate) struct Resume {
 
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
-    /// The session: its id, the beginning of it, or last; or an exported file
+    /// The session (an id, a prefix of one, or `last`), or an exported file
     #[arg(default_value = "last", value_name = "SESSION|FILE")]
     pub(crate) session: String,
 
-    /// Run commands and verifications too, in the sandbox and beside the repository; without it their results come from the record
+    /// Run commands and verifications in the sandbox, on a copy, instead of using their recorded
+    /// results
     #[arg(long)]
     pub(crate) run_commands: bool,
 
-    /// Take what all tools answered from the record: only the agent itself is tested
+    /// Use the recorded results of all tools, so that only the agent itself is tested
     #[arg(long, conflicts_with = "run_commands")]
     pub(crate) recorded: bool,
 
-    /// With the settings of here and now in place of the recorded ones
+    /// Use the current settings instead of the recorded ones
     #[arg(long)]
     pub(crate) current_settings: bool,
 
-    /// Answer in JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -168,9 +177,9 @@ pub(crate) struct Replay {
 /// How far a dry run goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DryRun {
-    // To the end, commands and verification included.
+    // Run commands and the verification.
     Run,
-    // Until a command would run.
+    // Stop before the first command.
     Plan,
 }
 
@@ -179,15 +188,16 @@ pub(crate) struct Batch {
     /// A JSONL, YAML or SWE-bench file, or a folder of Markdown tasks
     pub(crate) tasks: PathBuf,
 
-    /// Tasks at a time
+    /// Run this many tasks at a time
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) jobs: u16,
 
-    /// Where results go; what has a result there is not done again [default: beside TASKS, as `.results`]
+    /// Write results to this folder; tasks that have a result there are skipped [default: TASKS
+    /// with the extension `.results`]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
-    /// The folder with the clones that SWE-bench instances name
+    /// Find the clones that SWE-bench instances name in this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) repos: Option<PathBuf>,
 
@@ -197,17 +207,18 @@ pub(crate) struct Batch {
 
 #[derive(Debug, Args)]
 pub(crate) struct Patch {
-    /// The patch: unified diff, `*** Begin Patch`, SEARCH/REPLACE blocks, or JSON; `-` or nothing reads standard input
+    /// The patch: a unified diff, `*** Begin Patch`, SEARCH/REPLACE blocks, or JSON [default:
+    /// stdin]
     pub(crate) file: Option<String>,
 
-    /// The file that is meant where the patch names none; from the repository's root, as all paths
+    /// Apply parts of the patch that name no file to PATH, relative to the repository's root
     #[arg(long, value_name = "PATH")]
     pub(crate) path: Option<String>,
 
     #[command(flatten)]
     pub(crate) trial: Trial,
 
-    /// Answer in JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -217,13 +228,13 @@ pub(crate) struct DiffSession {
     #[command(flatten)]
     pub(crate) session: SessionId,
 
-    /// Only what this turn changed
+    /// Show only the changes of this turn
     #[arg(long, value_name = "N")]
     pub(crate) turn: Option<u32>,
 
-    /// How [default: words on a terminal, else unified]
-    #[arg(long, value_name = "FORM")]
-    pub(crate) preview: Option<Form>,
+    /// Show the changes in this format [default: words on a terminal, otherwise unified]
+    #[arg(long, value_name = "FORMAT", value_parser = preview_format())]
+    pub(crate) preview: Option<Format>,
 }
 
 #[derive(Debug, Args)]
@@ -231,7 +242,7 @@ pub(crate) struct Apply {
     /// An id, a prefix of one, or `last`
     pub(crate) session: Option<String>,
 
-    /// Merge with what has been changed meanwhile, where that touches other lines
+    /// Merge with later changes to the same files if they touch other lines
     #[arg(long)]
     pub(crate) merge: bool,
 
@@ -244,7 +255,7 @@ pub(crate) struct Undo {
     /// An id, a prefix of one, or `last`
     pub(crate) session: Option<String>,
 
-    /// Keep what was changed up to this turn
+    /// Keep the changes up to this turn
     #[arg(long, value_name = "TURN")]
     pub(crate) to: Option<u32>,
 
@@ -252,69 +263,73 @@ pub(crate) struct Undo {
     pub(crate) trial: Trial,
 }
 
-/// Looking before leaping.
+/// Flags that check or show changes without making them.
 #[derive(Debug, Args)]
 pub(crate) struct Trial {
-    /// Only verify that all of it could be done; change nothing
+    /// Check whether all changes can be made, without making them
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// Show what would be done; change nothing. FORM is words, side-by-side, unified or none
-    #[arg(long, value_name = "FORM", num_args = 0..=1, default_missing_value = "")]
+    /// Show the changes without making them; FORMAT is words, side-by-side, unified or none
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, default_missing_value = "")]
     preview: Option<String>,
 }
 
 impl Trial {
-    /// Whether to show, and how; `positional` is the argument before or behind, which may have been taken for the form.
+    /// Returns whether to show changes, and in which format. clap may have taken the positional
+    /// argument for the format; then it is moved to `positional`.
     ///
     /// # Errors
-    /// A word that is neither.
-    pub(crate) fn preview(&self, positional: &mut Option<String>) -> Result<Option<Option<Form>>, String> {
+    /// If the format is invalid.
+    pub(crate) fn preview(&self, positional: &mut Option<String>) -> Result<Option<Option<Format>>, String> {
         let Some(word) = self.preview.as_deref() else { return Ok(None) };
-        match (Form::from_str(word, false), &positional) {
+        match (word.parse::<Format>(), &positional) {
             _ if word.is_empty() => Ok(Some(None)),
             (Ok(form), _) => Ok(Some(Some(form))),
             (Err(_), None) => {
                 *positional = Some(word.to_owned());
                 Ok(Some(None))
             }
-            (Err(_), Some(_)) => {
-                Err(format!("{word:?} is no form of preview: words, side-by-side, unified or none"))
-            }
+            (Err(message), Some(_)) => Err(message),
         }
     }
 }
 
+fn preview_format() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::NAMES).try_map(|name| name.parse())
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Sessions {
-    /// List them, the newest last
+    /// List sessions, newest last
     List {
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Show what happened in one
+    /// Show what happened in a session
     Show {
         #[command(flatten)]
         session: SessionId,
-        /// The recorded events, one JSON object a line
+        /// Print the recorded events, one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Write one out as a file that replays anywhere, with the files that it looked at and changed; says what it holds
+    /// Export a session, with the files it read and changed, to a file that can be replayed
+    /// anywhere
     Export {
         #[command(flatten)]
         session: SessionId,
-        /// Where to, a file that is not there yet; standard output without it
+        /// The file to write, which must not exist [default: stdout]
         file: Option<PathBuf>,
-        /// The same
+        /// Same as FILE
         #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
         output: Option<PathBuf>,
-        /// Leave out the repository's files: it replays then with what tools answered
+        /// Leave out the repository's files; a replay then uses the recorded results of tools
         #[arg(long)]
         no_contents: bool,
     },
-    /// Remove sessions with their logs
+    /// Remove sessions and their logs
     Rm {
         /// Ids, prefixes of ids, or `last`
         #[arg(required = true, value_name = "SESSION")]
@@ -331,19 +346,19 @@ pub(crate) struct SessionId {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Models {
-    /// List the models that are there
+    /// List the installed models
     List {
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         settings: ServerFlags,
     },
-    /// Show what is known of a model
+    /// Show the details of a model
     Show {
         /// The model's name
         name: String,
-        /// As JSON
+        /// Print as JSON
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -367,23 +382,23 @@ pub(crate) enum Models {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tools {
-    /// List them with what they do
+    /// List the tools and what they do
     List,
-    /// Print the JSON Schema of a tool's arguments; without a name, of all tools, and what the model is shown of them
+    /// Print the JSON Schema of a tool's arguments, or the schemas and descriptions of all tools
     Schema {
         /// The tool's name
         name: Option<String>,
         #[command(flatten)]
         settings: ToolFlags,
     },
-    /// Call a tool in this repository, as a run would
+    /// Call a tool in this repository as a run does
     Call {
         /// The tool's name
         name: String,
-        /// Its arguments as a JSON object; `-` reads them from standard input
+        /// The arguments as a JSON object; `-` reads them from stdin
         #[arg(default_value = "{}")]
         arguments: String,
-        /// The whole outcome as JSON
+        /// Print the complete result as JSON
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -393,14 +408,15 @@ pub(crate) enum Tools {
 
 #[derive(Debug, Args)]
 pub(crate) struct Parse {
-    /// The model's output, as raw text; `-` or nothing reads standard input
+    /// The model's output as plain text [default: stdin]
     pub(crate) file: Option<PathBuf>,
 
-    /// Read JSON lines {"id", "chunks": [text or {"hex"}], "end": "stop" or "length"} and answer each with a line
+    /// Read JSON lines {"id", "chunks": [text or {"hex"}], "end": "stop" or "length"}, and print
+    /// one line of JSON for each
     #[arg(long)]
     pub(crate) chunks: bool,
 
-    /// Answer in JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -411,7 +427,7 @@ pub(crate) struct RunInSandbox {
     #[arg(required_unless_present = "explain", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<std::ffi::OsString>,
 
-    /// Only say what is enforced here
+    /// Show what the sandbox enforces on this system, without running a command
     #[arg(long)]
     pub(crate) explain: bool,
 
@@ -421,7 +437,7 @@ pub(crate) struct RunInSandbox {
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// As one JSON object
+    /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -431,10 +447,10 @@ pub(crate) struct Doctor {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
-    /// Show each setting, its value and where it comes from
+    /// Show each setting with its value and origin
     #[command(after_help = settings::trust_help())]
     Show {
-        /// As one JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -447,7 +463,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_definition_is_valid() {
         super::Cli::command().debug_assert();
     }
 }

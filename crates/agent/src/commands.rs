@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod doctor;
 mod export;
+mod man;
 pub(crate) mod models;
 mod parse;
 pub(crate) mod patch;
@@ -20,10 +21,10 @@ use crate::cli::Command;
 use crate::context::Context;
 use crate::exit::{Exit, Result};
 
-/// Carries out what was asked for.
+/// Runs a command.
 ///
 /// # Errors
-/// As the command says.
+/// If the command fails.
 pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     match command {
         Command::Run(command) => run::run(command, context),
@@ -42,5 +43,6 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Doctor(command) => doctor::run(&command, context),
         Command::Config(command) => config::run(command, context),
         Command::Completions { shell } => completions::run(shell),
+        Command::Man { folder } => man::run(&folder),
     }
 }

@@ -1,4 +1,4 @@
-//! What commands may do, from the settings: the one place where they become a policy of the sandbox.
+//! Turns settings into the sandbox policy for commands.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,12 @@ use sandbox::{Host, Level, Network, Policy, ResourceLimits};
 use crate::exit::{Failure, Result};
 use crate::settings::Settings;
 
-/// The policy for a work tree. `variables` are the program's own; commands get a part of them.
+/// Returns the policy for a work tree. `variables` are those of this process; commands get some of
+/// them.
 ///
 /// # Errors
-/// When a path of the settings is relative, or `~` leads nowhere; when a host is none, or there is to be no network to reach it by.
+/// If a path is relative, or starts with `~` without a home; if a host is invalid, or commands have
+/// no network to reach it.
 pub(crate) fn policy(
     settings: &Settings,
     root: &Path,
@@ -32,7 +34,7 @@ pub(crate) fn policy(
     let hosts: Vec<Host> = hosts.collect::<Result<_, _>>().map_err(Failure::misuse)?;
     if network == Network::None && !hosts.is_empty() {
         return Err(Failure::misuse(
-            "commands cannot have no network at all (command_network) and hosts to reach (allow_hosts)",
+            "command_network = \"none\" conflicts with allow_hosts: without a network, no host can be reached",
         ));
     }
     let default = ResourceLimits::default();
@@ -48,19 +50,38 @@ pub(crate) fn policy(
         extra_write: paths(&settings.allow_write)?,
         network,
         hosts,
-        env: sandbox::clean_environment(variables, &[]),
+        env: environment(settings, variables),
         level: if settings.sandbox { Level::default() } else { Level::Off },
         limits,
         ..Policy::new(root)
     })
 }
 
-/// A path of the settings, which may begin with `~/`.
+/// The environment of commands: the sandbox's allow list, and the variables that the user gives.
+fn environment(settings: &Settings, variables: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    let given = given(settings, &variables);
+    let names: Vec<_> = given.iter().filter_map(|(name, _)| name.to_str().map(str::to_owned)).collect();
+    let inherited =
+        variables.into_iter().filter(|(name, _)| !names.iter().any(|given| name == given.as_str()));
+    sandbox::clean_environment(inherited.chain(given.clone()), &names)
+}
+
+/// The variables that the user gives to commands, with their values.
+pub(crate) fn given(settings: &Settings, variables: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
+    let entries = settings.env.iter().flatten();
+    let value = |entry: &String| match entry.split_once('=') {
+        Some((name, value)) => Some((name.into(), value.into())),
+        None => variables.iter().find(|(name, _)| name == entry.as_str()).cloned(),
+    };
+    entries.filter_map(value).collect()
+}
+
+/// Resolves a path of the settings, which may start with `~/`.
 fn absolute(path: &str, home: Option<&Path>) -> Result<PathBuf> {
     match (path.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => Ok(home.join(rest)),
         (None, _) if path.starts_with('/') => Ok(path.into()),
-        _ => Err(Failure::misuse(format!("{path}: a path that commands may use must begin with / or ~/"))),
+        _ => Err(Failure::misuse(format!("invalid path {path:?} for commands: it must start with / or ~/"))),
     }
 }
 
@@ -69,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_begin_at_the_root_or_at_home() {
+    fn paths_are_absolute_or_below_home() {
         let home = Some(Path::new("/home/a"));
         assert_eq!(absolute("~/x", home).unwrap(), Path::new("/home/a/x"));
         assert_eq!(absolute("/x", None).unwrap(), Path::new("/x"));

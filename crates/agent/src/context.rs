@@ -1,4 +1,4 @@
-//! Where a command works: the folder, the repository around it, the environment, the sessions.
+//! Where a command works: the folder, its repository, the environment, the sessions.
 
 use std::path::{Path, PathBuf};
 
@@ -8,27 +8,28 @@ use workspace::Own;
 use crate::exit::{Failure, Result};
 use crate::layers::{self, Environment, Resolved};
 
-/// What every command is given.
+/// What every command gets.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
-    /// The process's variables.
+    /// The environment variables of the process.
     pub(crate) environment: Environment,
-    /// The folder it was started in, or `-C`; absolute.
+    /// The current folder, or the one of `-C`; absolute.
     pub(crate) directory: PathBuf,
-    /// The root of the repository around it: the nearest folder upwards that has a `.git`.
+    /// The root of the repository: the nearest folder upwards that has a `.git`.
     pub(crate) repository: Option<PathBuf>,
 }
 
 impl Context {
-    /// Looks around once.
+    /// Finds the folder and its repository.
     ///
     /// # Errors
-    /// When the current folder is gone.
+    /// If the current folder does not exist.
     pub(crate) fn new(environment: Environment) -> Result<Self> {
         let directory = std::env::current_dir()
             .and_then(|d| d.canonicalize())
-            .map_err(|e| Failure::misuse(format!("cannot work in the current folder: {e}")))?;
-        // A home that is a repository itself (of dotfiles) is not the project of what lies below it.
+            .map_err(|e| Failure::misuse(format!("cannot open the current folder: {e}")))?;
+        // A home folder that is a repository (of dotfiles) is not the project of the folders below
+        // it.
         let home = environment.variables.get("HOME").and_then(|home| Path::new(home).canonicalize().ok());
         let repository = directory
             .ancestors()
@@ -38,12 +39,21 @@ impl Context {
         Ok(Self { environment, directory, repository })
     }
 
-    /// The settings with their origins; what a person should know about them goes to standard error.
+    /// Resolves the settings, and prints warnings about them to standard error.
     ///
     /// # Errors
     /// As [`layers::resolve`].
     pub(crate) fn resolve(&self, flags: &[(&'static str, String)]) -> Result<Resolved> {
-        let resolved = layers::resolve(flags, &self.environment, self.repository.as_deref())?;
+        self.resolve_in(self.repository.as_deref(), flags)
+    }
+
+    /// Like [`Context::resolve`], for another repository.
+    pub(crate) fn resolve_in(
+        &self,
+        repository: Option<&Path>,
+        flags: &[(&'static str, String)],
+    ) -> Result<Resolved> {
+        let resolved = layers::resolve(flags, &self.environment, repository)?;
         for note in &resolved.notes {
             crate::console::say(format_args!("warning: {}", crate::sanitize::line(note)));
         }
@@ -53,34 +63,34 @@ impl Context {
     /// The folder that holds all sessions and caches.
     ///
     /// # Errors
-    /// When neither `AGENT_STATE_DIR`, `XDG_STATE_HOME` nor `HOME` is set.
+    /// If none of `AGENT_STATE_DIR`, `XDG_STATE_HOME` and `HOME` is set.
     pub(crate) fn state_dir(&self) -> Result<PathBuf> {
         let set = self.environment.variables.get("AGENT_STATE_DIR").filter(|v| !v.trim().is_empty());
-        set.map(|dir| self.directory.join(dir)).or_else(|| self.environment.state_dir()).ok_or_else(|| {
-            Failure::misuse("there is no place to keep sessions: neither HOME nor AGENT_STATE_DIR is set")
-        })
+        set.map(|dir| self.directory.join(dir))
+            .or_else(|| self.environment.state_dir())
+            .ok_or_else(|| Failure::misuse("cannot store sessions: neither HOME nor AGENT_STATE_DIR is set"))
     }
 
-    /// The tree to work in: the repository, or the folder itself where there is none.
+    /// The tree to work in: the repository, or the current folder if there is none.
     ///
     /// # Errors
-    /// Where that is a bare repository, which has no files of its own.
+    /// If the folder is in a bare repository, which has no files.
     pub(crate) fn tree(&self) -> Result<&Path> {
         let repository = self.repository.as_deref();
         let below = self.directory.ancestors().take_while(|dir| Some(*dir) != repository);
         let mut bare = below.filter(|dir| is_bare(dir));
         match bare.next() {
             Some(dir) => Err(Failure::misuse(format!(
-                "{} is a bare repository: it has no files to work on",
+                "{} is a bare repository, which has no files to work on",
                 dir.display()
             ))
-            .hint("make a work tree with `git worktree add DIR BRANCH`, or clone it, and start there")),
+            .hint("create a work tree with `git worktree add DIR BRANCH`, or clone the repository, and start there")),
             None => Ok(repository.unwrap_or(&self.directory)),
         }
     }
 
-    /// What of the tree belongs to this process: where its output goes, and where it keeps its state. Asked once there is a state folder, and before
-    /// an overlay is entered.
+    /// The files that belong to this process, not to the repository: its redirected output and its
+    /// state folder. Must be called after the state folder exists and before an overlay is entered.
     pub(crate) fn own(&self) -> Own {
         let mut own = Own::default();
         own.add_open(std::io::stdout());
@@ -100,7 +110,7 @@ impl Context {
     }
 }
 
-/// Whether a folder is a repository without a work tree. A `.git` belongs to the tree around it.
+/// Whether a folder is a bare repository. A `.git` belongs to the work tree around it.
 fn is_bare(dir: &Path) -> bool {
     let parts = dir.join("HEAD").is_file() && dir.join("objects").is_dir() && dir.join("refs").is_dir();
     parts && !dir.join(".git").exists() && !dir.components().any(|part| part.as_os_str() == ".git")

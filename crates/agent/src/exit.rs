@@ -1,21 +1,21 @@
-//! How the program ends: one enum, mapped to a number in one place, and the table of those numbers for `--help`.
+//! How a command ends: its result, its exit code, and the tables of exit codes for `--help`.
 
 use std::io;
 
 use journal::{Budget, Ending};
 
-/// What a command has come to.
+/// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// It did what was asked.
+    /// It succeeded.
     Success,
-    /// It worked, and the answer is no: nothing found, a check that fails.
+    /// It ran, and the answer is no: nothing was found, or a check failed.
     Negative,
-    /// A run has ended.
+    /// A run ended.
     Run(Ending),
-    /// A command that was run has ended, with this code.
+    /// A command in the sandbox exited with this code.
     Command(u8),
-    /// A batch has ended, with the code that its summary gives.
+    /// A batch ended; its summary determines this code.
     Batch(u8),
 }
 
@@ -31,14 +31,14 @@ impl Exit {
     }
 }
 
-/// Why a command could not be carried out: the sentence for people, what to do about it, and the exit code.
+/// Why a command failed: the message, what to do about it, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The exit code's meaning, shared with the endings of a run.
+    /// Determines the exit code, as the ending of a run does.
     pub(crate) ending: Ending,
-    /// What went wrong, outermost first.
+    /// The error and its sources.
     pub(crate) error: anyhow::Error,
-    /// What to do next, printed after the error.
+    /// What to do about it, printed after the error.
     pub(crate) hints: Vec<String>,
 }
 
@@ -46,28 +46,28 @@ pub(crate) struct Failure {
 pub(crate) type Result<T = Exit, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
-    /// Our own side refuses: misuse, bad settings, a file that cannot be read.
+    /// A failure on our side: misuse, invalid settings, an unreadable file.
     pub(crate) fn refused(error: impl Into<anyhow::Error>) -> Self {
         Self { ending: Ending::Refused, error: error.into(), hints: Vec::new() }
     }
 
-    /// A sentence as a refusal.
+    /// Like [`Failure::refused`], from a message.
     pub(crate) fn misuse(message: impl std::fmt::Display) -> Self {
         Self::refused(anyhow::anyhow!("{message}"))
     }
 
-    /// The model or its server failed.
+    /// A failure of the model or its server.
     pub(crate) fn unavailable(error: impl Into<anyhow::Error>) -> Self {
         Self { ending: Ending::Unavailable, error: error.into(), hints: Vec::new() }
     }
 
-    /// Adds what to do next.
+    /// Adds a hint.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
-    /// Whether the reader of our output has simply gone away, which is no failure.
+    /// Whether the reader of our output closed it, which is not an error.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         self.error
             .chain()
@@ -93,7 +93,7 @@ impl From<journal::Error> for Failure {
         let full = matches!(&error, journal::Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
         let failure = Self::refused(error);
         if full {
-            failure.hint("make room on that disk; a run that has begun then goes on with agent resume")
+            failure.hint("free space on that disk; then resume the run with `agent resume`")
         } else {
             failure
         }
@@ -109,14 +109,14 @@ impl From<models::Error> for Failure {
     }
 }
 
-/// The table of exit codes, as `agent run --help` ends with.
+/// The exit codes of `agent run` and `agent resume`.
 pub(crate) fn table() -> String {
     let rows = [
         (Ending::Verified, "done, and the verification passed"),
-        (Ending::Unverified, "not verified: no check to run, or it does not pass; or nothing was changed"),
-        (Ending::Refused, "refused or misused: bad flags, settings or files, no sandbox"),
-        (Ending::GaveUp, "gave up: the model was getting nowhere"),
-        (Ending::Budget { budget: Budget::Turns }, "a budget was reached: turns, tokens, seconds or cost"),
+        (Ending::Unverified, "not verified: the check failed, there is none, or nothing was changed"),
+        (Ending::Refused, "refused: invalid flags, settings or files, or no sandbox"),
+        (Ending::GaveUp, "gave up: the model made no progress"),
+        (Ending::Budget { budget: Budget::Turns }, "reached a budget: turns, tokens, seconds or cost"),
         (Ending::Unavailable, "the model or its server is unavailable"),
         (Ending::Interrupted, "interrupted by Ctrl-C or a termination signal"),
     ];
@@ -125,46 +125,45 @@ pub(crate) fn table() -> String {
     })
 }
 
-/// What the same codes mean for a batch, as `agent batch --help` ends with.
+/// The exit codes of `agent batch`.
 pub(crate) fn batch_table() -> String {
     let rows = [
         (Ending::Verified, "all tasks are verified"),
         (Ending::Unverified, "a task is not verified"),
-        (Ending::Refused, "refused or misused: bad flags, settings or task files"),
+        (Ending::Refused, "refused: invalid flags, settings or task files"),
         (
             Ending::Unavailable,
-            "a task has no result, because model, server or machine failed: run the batch again",
+            "a task has no result because the model, its server or the machine failed: run the batch again",
         ),
-        (Ending::Interrupted, "interrupted: run the batch again to go on"),
+        (Ending::Interrupted, "interrupted: run the batch again to resume"),
     ];
     rows.iter()
-        .fold(String::from("Exit codes, the first that fits from below:\n"), |text, (ending, meaning)| {
+        .fold(String::from("Exit codes (if several apply, the last one):\n"), |text, (ending, meaning)| {
             format!("{text}  {:>3}  {meaning}\n", ending.exit_code())
         })
 }
 
-/// What the codes of `agent patch` mean.
+/// The exit codes of `agent patch`.
 pub(crate) fn patch_table() -> &'static str {
-    "Exit codes:\n    0  applied (with --check or --preview: could be)\n    1  refused: it does not fit, and nothing was changed\n    \
-     2  not a patch, misuse, or a failure of the system; nothing was changed\n"
+    "Exit codes:\n    0  applied (with --check or --preview: applies)\n    1  does not apply; nothing was changed\n    \
+     2  not a patch, misuse, or a system error; nothing was changed\n"
 }
 
-/// What the codes of `agent parse` mean.
+/// The exit codes of `agent parse`.
 pub(crate) fn parse_table() -> &'static str {
-    "Exit codes:\n    0  a run in this repository would carry out a call of it\n    1  it would not: there is no call, or each \
-     is refused\n    2  misuse, or a failure of the system\n\nWith --chunks, 0 means that every line was a case.\n"
+    "Exit codes:\n    0  a run in this repository would run at least one call\n    1  it would run none: there is no call, or each \
+     is refused\n    2  misuse, or a system error\n\nWith --chunks, 0 means that every line was valid input.\n"
 }
 
-/// What the codes of `agent apply` and `agent undo` mean.
+/// The exit codes of `agent apply` and `agent undo`.
 pub(crate) fn changes_table() -> &'static str {
-    "Exit codes:\n    0  done, or nothing to do (with --check or --preview: could be done)\n    1  refused: files have been changed \
-     since, all of them are named, and nothing was changed\n    2  misuse, a session that is still running, or a failure of the system\n"
+    "Exit codes:\n    0  done, or nothing to do (with --check or --preview: possible)\n    1  refused: files were changed since, \
+     and are listed; nothing was changed\n    2  misuse, a session that is still running, or a system error\n"
 }
 
-/// What the codes of `agent replay` mean.
+/// The exit codes of `agent replay`.
 pub(crate) fn replay_table() -> &'static str {
-    "Exit codes:\n    0  it went the same way\n    1  it went another way: the first difference is shown\n    2  misuse, a file that is no session, or a failure \
-     of the system\n"
+    "Exit codes:\n    0  no difference\n    1  a difference, which is shown\n    2  misuse, a file that is not a session, or a system error\n"
 }
 
 #[cfg(test)]
@@ -172,14 +171,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_pipe_is_recognised_below_other_words() {
+    fn a_broken_pipe_is_detected_below_other_errors() {
         let inner = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("cannot print");
         assert!(Failure::from(inner).is_broken_pipe());
         assert!(!Failure::misuse("no such file").is_broken_pipe());
     }
 
     #[test]
-    fn the_table_names_each_code_once() {
+    fn the_table_lists_each_code_once() {
         let text = table();
         let codes: Vec<_> = text.lines().skip(1).filter_map(|l| l.split_whitespace().next()).collect();
         assert_eq!(codes, ["0", "1", "2", "3", "4", "5", "130"]);

@@ -1,4 +1,4 @@
-//! Settings as flags: the part of the command line that comes from the definitions in `settings`.
+//! The flags that set settings, made from the definitions in `settings`.
 
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
@@ -6,18 +6,18 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::settings::{DEFINITIONS, Definition, Flag, Kind};
 
-/// The settings given as flags: those of the groups in the mask `GROUPS`.
+/// The settings given as flags, of the groups in the bit mask `GROUPS`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Flags<const GROUPS: u8> {
-    /// Key and text.
+    /// Keys and values, as typed.
     pub(crate) given: Vec<(&'static str, String)>,
 }
 
-/// Flags of commands that run or prepare a run.
+/// Flags of commands that start or prepare a run.
 pub(crate) type RunFlags = Flags<0b1_1111>;
-/// Flags of commands that only talk to the model's server.
+/// Flags of commands that only talk to the model server.
 pub(crate) type ServerFlags = Flags<0b1>;
-/// Flags of the command that runs another.
+/// Flags of `agent sandbox`.
 pub(crate) type SandboxFlags = Flags<0b1_0000>;
 /// Flags of commands that run a tool.
 pub(crate) type ToolFlags = Flags<0b1_0100>;
@@ -39,14 +39,16 @@ impl<const GROUPS: u8> clap::FromArgMatches for Flags<GROUPS> {
         for d in DEFINITIONS.iter().filter(|d| GROUPS & d.group as u8 != 0) {
             match d.flag {
                 Flag::None => {}
-                Flag::Stands(_, value) if matches.get_flag(d.key) => given.push((d.key, value.to_owned())),
-                Flag::Stands(..) => {}
+                Flag::Sets(_, value) if matches.get_flag(d.key) => given.push((d.key, value.to_owned())),
+                Flag::Sets(..) => {}
                 Flag::Each(..) => {
                     if let Some(texts) = matches.get_many::<String>(d.key) {
-                        let separator = if d.kind == Kind::Headers { "\n" } else { "," };
-                        // What separates headers would make two of one. The text may hold a key and is not repeated.
-                        if d.kind == Kind::Headers && texts.clone().any(|text| text.contains(['\r', '\n'])) {
-                            let message = "a --header is one line: its value has a line break in it\n";
+                        let separator = d.separator();
+                        // A line break would split one value into two. The message does not repeat
+                        // the value, which may be a key.
+                        if separator == "\n" && texts.clone().any(|text| text.contains(['\r', '\n'])) {
+                            let flag = d.flag_name().unwrap_or_default();
+                            let message = format!("the value of {flag} contains a line break\n");
                             return Err(clap::Error::raw(ErrorKind::ValueValidation, message));
                         }
                         given.push((d.key, texts.map(String::as_str).collect::<Vec<_>>().join(separator)));
@@ -68,12 +70,12 @@ impl<const GROUPS: u8> clap::FromArgMatches for Flags<GROUPS> {
     }
 }
 
-/// The flag of a setting, where it has one.
+/// Returns the flag of a setting, if it has one.
 fn arg(of: &'static Definition) -> Option<Arg> {
     let name = of.flag_name()?.trim_start_matches('-').to_owned();
     let arg = Arg::new(of.key).long(name).help(of.help).help_heading(of.group.heading());
     let arg = match of.flag {
-        Flag::Stands(..) => return Some(arg.action(ArgAction::SetTrue)),
+        Flag::Sets(..) => return Some(arg.action(ArgAction::SetTrue)),
         Flag::Optional(value, missing) => {
             arg.value_name(value).num_args(0..=1).require_equals(true).default_missing_value(missing)
         }
@@ -88,8 +90,8 @@ fn arg(of: &'static Definition) -> Option<Arg> {
     let arg = if of.key == "model" { arg.short('m') } else { arg };
     Some(match of.kind {
         Kind::Choice(words) => arg.value_parser(PossibleValuesParser::new(words)),
-        // A mistake in one is said where its text is not repeated.
-        Kind::Headers => arg,
+        // clap would repeat an invalid value in its message.
+        Kind::Headers | Kind::Variables => arg,
         _ => arg.value_parser(move |text: &str| of.parse(text).map(|_| text.to_owned())),
     })
 }

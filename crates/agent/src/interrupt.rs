@@ -1,24 +1,25 @@
-//! Ctrl-C and the system's wish to end. The first signal asks the run to stop; a second one ends it where it stands.
+//! Signals that end a run. The first one asks the run to stop; the second one stops it immediately.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Signals of this process.
+/// The signals of this process.
 pub(crate) struct Signals {
     asked: watch::Sender<bool>,
     insisted: watch::Sender<bool>,
 }
 
 impl Signals {
-    /// Takes over SIGINT, SIGTERM and SIGHUP. Needs a runtime.
+    /// Handles SIGINT, SIGTERM and SIGHUP from now on. Needs a runtime.
     ///
     /// # Errors
-    /// When the system does not allow it.
+    /// If the system refuses.
     pub(crate) fn take() -> std::io::Result<Self> {
         let (asked, insisted) = (watch::Sender::new(false), watch::Sender::new(false));
         let ignored = ignored();
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
-            // What was started to ignore a signal (`nohup`, a script's background job) goes on ignoring it.
+            // A process that was started to ignore a signal (`nohup`, a background job of a script)
+            // keeps ignoring it.
             if ignored >> (kind.as_raw_value() - 1) & 1 == 1 {
                 continue;
             }
@@ -51,17 +52,17 @@ impl Signals {
     }
 }
 
-/// The signals that this process was started to ignore, a bit each; none where the system does not tell.
+/// The signals that this process was started to ignore, as a bit mask; empty if unknown.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Runs a future on this thread. What it leaves behind is not waited for.
+/// Runs a future on this thread, without waiting for tasks it leaves behind.
 ///
 /// # Errors
-/// When the runtime cannot be made, and what the future returns.
+/// If the runtime cannot be created, or the future fails.
 pub(crate) fn block_on<T>(future: impl Future<Output = crate::exit::Result<T>>) -> crate::exit::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(future);

@@ -1,5 +1,6 @@
-//! Settings from their sources: flags, environment, the repository's `.agent.toml`, the user's `config.toml`, defaults, in that
-//! order; each value knows where it comes from.
+//! Resolves settings from their sources: flags, environment variables, the repository's
+//! `.agent.toml`, the user's `config.toml`, and defaults, in that order. Each value keeps its
+//! origin.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,12 +15,12 @@ use toml::Spanned;
 use crate::exit::{Failure, Result};
 use crate::settings::{DEFINITIONS, Definition, Kind, Settings, Trust, definition};
 
-/// The repository's file, beside `.git`.
+/// The repository's settings file, next to `.git`.
 pub(crate) const REPOSITORY_FILE: &str = ".agent.toml";
-/// A settings file is a page of text; more is a mistake.
+/// The largest settings file, in bytes.
 const FILE_LIMIT: u64 = 64 * 1024;
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
     Flag(String),
@@ -40,44 +41,44 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The outside world as far as settings go; read once, in `main`.
+/// The environment variables of the process, read once in `main`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
-    /// The variables, where they are text.
+    /// The variables whose names and values are UTF-8.
     pub(crate) variables: BTreeMap<String, String>,
 }
 
 impl Environment {
-    /// Takes the process's variables.
+    /// Keeps the variables that are UTF-8.
     pub(crate) fn new(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
         let text = |(k, v): (OsString, OsString)| Some((k.into_string().ok()?, v.into_string().ok()?));
         Self { variables: variables.filter_map(text).collect() }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        // An empty variable is an unset one: `OLLAMA_HOST= agent …` is how people switch one off.
+        // An empty variable counts as unset: people write `OLLAMA_HOST= agent …` to turn one off.
         self.variables.get(name).map(String::as_str).filter(|v| !v.trim().is_empty())
     }
 
     fn folder(&self, variable: &str, below_home: &str) -> Option<PathBuf> {
-        // The XDG base directory rules: a relative path there is invalid and ignored.
+        // XDG base directory specification: relative paths are invalid and ignored.
         let set = self.get(variable).map(PathBuf::from).filter(|p| p.is_absolute());
         set.or_else(|| Some(Path::new(self.get("HOME")?).join(below_home)))
     }
 
-    /// The user's settings file.
+    /// The path of the user's settings file.
     pub(crate) fn user_file(&self) -> Option<PathBuf> {
         Some(self.folder("XDG_CONFIG_HOME", ".config")?.join("agent").join("config.toml"))
     }
 
-    /// Where sessions are kept, unless `AGENT_STATE_DIR` says otherwise.
+    /// The default folder for sessions, if `AGENT_STATE_DIR` is not set.
     pub(crate) fn state_dir(&self) -> Option<PathBuf> {
         Some(self.folder("XDG_STATE_HOME", ".local/state")?.join("agent"))
     }
 
-    /// Variables that look like a misspelt setting. Others that begin with `AGENT_` belong to other programs (some CI systems
-    /// set a dozen), so they are no error.
-    pub(crate) fn suspects(&self) -> Vec<String> {
+    /// Warns about variables that look like misspelled settings. Other variables that start with
+    /// `AGENT_` belong to other programs (some CI systems set a dozen), so they are not an error.
+    fn misspelled(&self) -> Vec<String> {
         let names: Vec<String> = DEFINITIONS.iter().flat_map(Definition::environment).collect();
         let ours = self.variables.keys().filter(|k| k.starts_with("AGENT_") && !names.contains(k));
         ours.filter_map(|k| {
@@ -91,40 +92,46 @@ impl Environment {
 /// All settings, each with its origin.
 #[derive(Debug)]
 pub(crate) struct Resolved {
-    /// By key, in the order of the definitions; null where nothing sets it.
+    /// In the order of the definitions; null if nothing sets the value.
     pub(crate) values: Vec<(&'static Definition, Value, Origin)>,
-    /// What a person should know about them.
+    /// Warnings for the user.
     pub(crate) notes: Vec<String>,
+    /// The names of the variables given by `--env`.
+    env_flags: Vec<String>,
 }
 
 impl Resolved {
     /// The settings as the program uses them.
     ///
     /// # Errors
-    /// Never for values that [`Definition::accept`] let through.
+    /// Never for values that passed [`Definition::accept`].
     pub(crate) fn settings(&self) -> Result<Settings> {
         let map: Map<_, _> = self.values.iter().map(|(d, v, _)| (d.key.to_owned(), v.clone())).collect();
         serde_json::from_value(Value::Object(map)).map_err(Failure::refused)
     }
 
-    /// What is not as by default, as the text of flags: without secrets, and without addresses that carry some.
+    /// The settings that differ from their defaults, as values of flags. Leaves out secrets and
+    /// addresses that contain credentials. Of the variables given by `--env` only the names are
+    /// kept.
     pub(crate) fn chosen(&self) -> Vec<(String, String)> {
         let chosen = self.values.iter().filter(|(d, v, o)| {
             !matches!(o, Origin::Default)
                 && !v.is_null()
-                && !matches!(d.kind, Kind::Secret | Kind::Headers)
+                && !matches!(d.kind, Kind::Secret | Kind::Headers | Kind::Variables)
                 && d.key != "state_dir"
         });
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let plain = |text: &String| models::host::shown(text) == *text;
-        chosen.map(|(d, v, _)| (d.key.to_owned(), text(v))).filter(|(_, text)| plain(text)).collect()
+        let chosen = chosen.map(|(d, v, _)| (d.key.to_owned(), text(v))).filter(|(_, text)| plain(text));
+        let env = (!self.env_flags.is_empty()).then(|| ("env".to_owned(), self.env_flags.join("\n")));
+        chosen.chain(env).collect()
     }
 }
 
-/// Brings the layers together. `repository` is the root of the repository, where there is one.
+/// Merges the layers. `repository` is the root of the repository, if there is one.
 ///
 /// # Errors
-/// A file that cannot be read, an unknown key, a value of the wrong kind, a key that its source may not set.
+/// If a file cannot be read, a key is unknown, a value is invalid, or a source may not set a key.
 pub(crate) fn resolve(
     flags: &[(&'static str, String)],
     environment: &Environment,
@@ -147,7 +154,7 @@ pub(crate) fn resolve(
         None => BTreeMap::new(),
     };
 
-    let (mut values, mut notes) = (Vec::new(), environment.suspects());
+    let (mut values, mut notes, mut env_flags) = (Vec::new(), environment.misspelled(), Vec::new());
     for d in DEFINITIONS {
         let mut value = match d.default {
             Some(text) => d.parse(text).map_err(Failure::misuse)?,
@@ -162,7 +169,7 @@ pub(crate) fn resolve(
                 && value.as_f64().zip(v.as_f64()).is_some_and(|(had, asked)| asked > had);
             if raises {
                 notes.push(format!(
-                    "{} asks for {} = {v}; a repository may only lower it, so it stays {value} ({origin})",
+                    "{}: {} = {v} is ignored: a repository may only lower it; using {value} ({origin})",
                     path.display(),
                     d.key,
                 ));
@@ -170,34 +177,65 @@ pub(crate) fn resolve(
                 (value, origin) = (v.clone(), Origin::Repository(path.clone()));
             }
         }
-        if let Some((name, text)) = d.environment().find_map(|n| Some((environment.get(&n)?, n))).map(swap) {
-            value = d.parse(text).map_err(|why| {
+        let parse = |text: &str, source: &str| {
+            d.parse(text).map_err(|why| {
                 let shown = if d.may_be_shown() { format!(", not {text:?}") } else { String::new() };
-                Failure::misuse(format!("the environment variable {name} {why}{shown}"))
-            })?;
+                Failure::misuse(format!("{source} {why}{shown}"))
+            })
+        };
+        if let Some((name, text)) = d.environment().find_map(|n| Some((n.clone(), environment.get(&n)?))) {
+            value = parse(text, &format!("the environment variable {name}"))?;
             origin = Origin::Variable(name);
         }
         if let Some((_, text)) = flags.iter().find(|(key, _)| *key == d.key) {
-            let name = d.flag_name().unwrap_or_default();
-            value = d.parse(text).map_err(|why| {
-                let shown = if d.may_be_shown() { format!(", not {text:?}") } else { String::new() };
-                Failure::misuse(format!("{name} {why}{shown}"))
-            })?;
-            origin = Origin::Flag(name);
+            let flag = d.flag_name().unwrap_or_default();
+            let given = parse(text, &flag)?;
+            if d.kind == Kind::Variables {
+                env_flags = names(&given);
+                value = merged(&value, &given);
+            } else {
+                value = given;
+            }
+            origin = Origin::Flag(flag);
+        }
+        if d.kind == Kind::Variables {
+            let unset = names(&value).into_iter().filter(|name| {
+                let passed_on = texts(&value).any(|text| text == name);
+                passed_on && !environment.variables.contains_key(name)
+            });
+            notes.extend(unset.map(|name| {
+                format!(
+                    "commands do not get {name}: it is not set in your environment ({origin}); \
+                         give a value with --env {name}=VALUE"
+                )
+            }));
         }
         values.push((d, value, origin));
     }
-    Ok(Resolved { values, notes })
+    Ok(Resolved { values, notes, env_flags })
 }
 
-fn swap<A, B>((a, b): (A, B)) -> (B, A) {
-    (b, a)
+fn texts(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// The names of a list of variables.
+fn names(variables: &Value) -> Vec<String> {
+    let name = |text: &str| text.split_once('=').map_or(text, |(name, _)| name).to_owned();
+    texts(variables).map(name).collect()
+}
+
+/// The variables of a file and of flags; a flag replaces the variable of the same name.
+fn merged(file: &Value, flags: &Value) -> Value {
+    let replaced = names(flags);
+    let kept =
+        texts(file).zip(names(file)).filter(|(_, name)| !replaced.contains(name)).map(|(text, _)| text);
+    kept.chain(texts(flags)).collect()
 }
 
 fn read_file(path: &Path) -> Result<Option<String>> {
-    let say = |e: &dyn fmt::Display| {
-        Failure::misuse(format!("cannot read the settings file {}: {e}", path.display()))
-    };
+    let say =
+        |e: &dyn fmt::Display| Failure::misuse(format!("cannot read settings from {}: {e}", path.display()));
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
@@ -206,10 +244,10 @@ fn read_file(path: &Path) -> Result<Option<String>> {
         Err(e) => return Err(say(&e)),
     };
     if !metadata.is_file() {
-        return Err(say(&"it is not a regular file")); // opening a pipe would wait for ever
+        return Err(say(&"not a regular file")); // opening a pipe would block
     }
     if metadata.len() > FILE_LIMIT {
-        return Err(say(&format_args!("it is larger than {FILE_LIMIT} bytes")));
+        return Err(say(&format_args!("larger than {FILE_LIMIT} bytes")));
     }
     let mut text = String::new();
     let mut file = File::open(path).map_err(|e| say(&e))?.take(FILE_LIMIT);
@@ -233,7 +271,7 @@ fn parse_file(path: &Path, text: &str, is_repository: bool) -> Result<BTreeMap<S
         let Some(d) = definition(&key) else {
             let known = DEFINITIONS.iter().map(|d| d.key);
             let hint = nearest(&key, known).map_or_else(
-                || "`agent config show` lists all settings".to_owned(),
+                || "see `agent config show` for all settings".to_owned(),
                 |near| format!("did you mean {near:?}?"),
             );
             return Err(Failure::misuse(format!("{place}: unknown setting {key:?}; {hint}")));
@@ -242,14 +280,15 @@ fn parse_file(path: &Path, text: &str, is_repository: bool) -> Result<BTreeMap<S
             Trust::Environment => {
                 let name = d.environment().next().unwrap_or_default();
                 return Err(Failure::misuse(format!(
-                    "{place}: {key} is set by the environment only; use {name}"
+                    "{place}: {key} can only be set in the environment, as {name}"
                 )));
             }
             Trust::User if is_repository => {
                 return Err(Failure::misuse(format!(
-                    "{place}: a repository may not set {key}: it decides where code and keys go or what commands may do"
+                    "{place}: a repository may not set {key}: only you decide where code and keys go, what is \
+                     paid, and what commands may do"
                 ))
-                .hint("remove that line, or set it in your own settings file, in the environment or by a flag"));
+                .hint("remove the line, or set it in your own settings file, in the environment or by a flag"));
             }
             Trust::User | Trust::Repository | Trust::RepositoryMayLower => {}
         }
@@ -310,16 +349,16 @@ mod tests {
     }
 
     #[test]
-    fn each_source_gives_way_to_the_one_before_it() {
+    fn each_source_overrides_the_ones_after_it() {
         let w = world(
-            "max_turns = 4\ndialect = 'json'\ncut = 'first'",
-            "max_turns = 30\nnum_ctx = 4096\ncut = 'read-on'\ndialect = 'whole-file'\ntemperature = 1",
+            "max_turns = 4\napproach = 'tools'\ncut = 'first'",
+            "max_turns = 30\nnum_ctx = 4096\ncut = 'read-on'\napproach = 'whole-file'\ntemperature = 1",
             &[("AGENT_CUT", "auto"), ("AGENT_NUM_CTX", "8192")],
         );
         let r = w.resolve(&[("num_ctx", "16384")]).unwrap();
         assert_eq!(value(&r, "num_ctx"), (16384.into(), "--num-ctx".into()));
         assert_eq!(value(&r, "cut"), ("auto".into(), "AGENT_CUT".into()));
-        assert_eq!(value(&r, "dialect"), ("json".into(), ".agent.toml".into()));
+        assert_eq!(value(&r, "approach"), ("tools".into(), ".agent.toml".into()));
         assert_eq!(value(&r, "max_turns"), (4.into(), ".agent.toml".into()));
         assert_eq!(value(&r, "temperature"), (1.into(), "config.toml".into()));
         assert_eq!(value(&r, "think"), ("auto".into(), "default".into()));
@@ -334,7 +373,7 @@ mod tests {
         );
         assert_eq!(
             world("colour = 'blue'", "", &[]).refusal(),
-            "FOLDER/.agent.toml:1: unknown setting \"colour\"; `agent config show` lists all settings"
+            "FOLDER/.agent.toml:1: unknown setting \"colour\"; see `agent config show` for all settings"
         );
     }
 
@@ -347,31 +386,37 @@ mod tests {
             "openai_base_url = 'https://evil.example'",
             "sandbox = false",
             "pull = true",
+            "think = 'high'",
+            "num_ctx = 131072",
+            "env = ['AWS_SECRET_ACCESS_KEY']",
+            "[env]\nPATH = '.'",
         ] {
             let message = world(line, "", &[]).refusal();
             assert!(message.contains("a repository may not set"), "{line}: {message}");
         }
         for line in ["deepseek_api_key = 'k'", "openai_api_key = 'k'", "state_dir = '/'"] {
             let message = world(line, "", &[]).refusal();
-            assert!(message.contains("is set by the environment only"), "{line}: {message}");
+            assert!(message.contains("can only be set in the environment"), "{line}: {message}");
         }
     }
 
     #[test]
     fn a_repository_may_lower_a_budget_and_not_raise_it() {
-        let w = world("max_cost = 5.0\nmax_seconds = 60\nmax_tokens = 100", "max_cost = 2.5", &[]);
+        let repository = "max_cost = 5.0\nmax_seconds = 60\nmax_tokens = 100\nmax_answer_tokens = 100000";
+        let w = world(repository, "max_cost = 2.5", &[]);
         let r = w.resolve(&[]).unwrap();
         assert_eq!(value(&r, "max_cost"), (2.5.into(), "config.toml".into()));
+        assert_eq!(value(&r, "max_answer_tokens"), (4096.into(), "default".into()));
         assert_eq!(value(&r, "max_seconds"), (60.into(), ".agent.toml".into()));
         assert_eq!(value(&r, "max_tokens"), (100.into(), ".agent.toml".into()), "no limit is the highest");
-        assert!(r.notes[0].contains("a repository may only lower it, so it stays 2.5"), "{:?}", r.notes);
+        assert!(r.notes[1].contains("a repository may only lower it; using 2.5"), "{:?}", r.notes);
     }
 
     #[test]
-    fn bad_values_are_named_with_their_place() {
+    fn an_invalid_value_is_reported_with_its_line() {
         assert_eq!(
             world("\nmax_turns = 'many'", "", &[]).refusal(),
-            "FOLDER/.agent.toml:2: max_turns must be a whole number from 1, not \"many\""
+            "FOLDER/.agent.toml:2: max_turns must be an integer of at least 1, not \"many\""
         );
         assert_eq!(
             world("", "", &[("AGENT_THINK", "hard")]).refusal(),
@@ -384,7 +429,19 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_variable_is_an_unset_one() {
+    fn flags_add_variables_to_those_of_the_user_file_and_replace_them_by_name() {
+        let user = "[env]\nDATABASE_URL = 'postgres://u:p@h/db'\nMODE = 'ci'";
+        let w = world("", user, &[("TOKEN", "t")]);
+        let r = w.resolve(&[("env", "MODE=local\nTOKEN\nABSENT")]).unwrap();
+        let env = r.settings().unwrap().env.unwrap();
+        assert_eq!(env, ["DATABASE_URL=postgres://u:p@h/db", "MODE=local", "TOKEN", "ABSENT"]);
+        assert_eq!(r.notes.len(), 1, "{:?}", r.notes);
+        assert!(r.notes[0].starts_with("commands do not get ABSENT"), "{:?}", r.notes);
+        assert_eq!(r.chosen(), [("env".to_owned(), "MODE\nTOKEN\nABSENT".to_owned())], "no values");
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset() {
         let w = world("", "", &[("OLLAMA_HOST", ""), ("AGENT_MODEL", " ")]);
         let r = w.resolve(&[]).unwrap();
         assert_eq!(value(&r, "model").0, Value::Null);
@@ -392,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn only_near_misses_of_variables_are_mentioned() {
+    fn only_variables_close_to_a_setting_are_mentioned() {
         let w = world("", "", &[("AGENT_MODLE", "x"), ("AGENT_JOBNAME", "ci"), ("AGENT_ID", "7")]);
         assert_eq!(
             w.resolve(&[]).unwrap().notes,
@@ -401,11 +458,11 @@ mod tests {
     }
 
     #[test]
-    fn a_settings_file_that_is_no_file_is_refused_and_not_waited_for() {
+    fn a_settings_path_that_is_not_a_file_is_refused_without_blocking() {
         let w = world("", "", &[]);
         std::fs::remove_file(w.folder.path().join(REPOSITORY_FILE)).unwrap();
         std::fs::create_dir(w.folder.path().join(REPOSITORY_FILE)).unwrap();
-        assert!(w.refusal().ends_with("it is not a regular file"));
+        assert!(w.refusal().ends_with("not a regular file"));
     }
 
     #[test]

@@ -6,23 +6,20 @@ mod confinement;
 mod console;
 mod context;
 mod dry_tree;
-mod edit_form;
+mod edit_format;
 mod exit;
-mod figures;
 mod flags;
-mod half_done;
 mod interrupt;
 mod layers;
 mod masking;
 mod model;
 mod pager;
-mod preview;
 mod progress;
+mod recovery;
 mod remains;
 mod render;
 mod replay;
 mod repository;
-mod sanitize;
 mod session;
 mod settings;
 mod waiting;
@@ -30,22 +27,22 @@ mod waiting;
 use std::process::ExitCode;
 
 use clap::Parser;
+use preview::{Style, figures, sanitize};
 
 use crate::cli::Cli;
-use crate::console::{Paint, Style};
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::layers::Environment;
 
 fn main() -> ExitCode {
-    // The sandbox starts this binary again for each command; nothing of what follows is wanted there.
+    // The sandbox starts this binary again for each command.
     if std::env::args_os().nth(1).is_some_and(|first| first == session::LAUNCHER) {
         return sandbox::launcher_main();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are asked for and go to standard output; a reader that has gone away is no failure.
+            // Help and version go to standard output; a closed reader is not an error.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -64,30 +61,30 @@ fn run(cli: Cli) -> Result<Exit> {
     }
     if let Some(directory) = &cli.directory {
         std::env::set_current_dir(directory)
-            .map_err(|e| Failure::misuse(format!("cannot work in {}: {e}", directory.display())))?;
+            .map_err(|e| Failure::misuse(format!("cannot change to {}: {e}", directory.display())))?;
     }
     let context = Context::new(environment)?;
     commands::dispatch(cli.command, &context)
 }
 
-/// Diagnostics of the libraries on standard error, as `AGENT_LOG` asks for (`debug`, `models=trace`).
+/// Prints diagnostics to standard error, filtered by `AGENT_LOG` (`debug`, `models=trace`).
 fn diagnostics(filter: &str) {
     let filter = tracing_subscriber::EnvFilter::new(filter);
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
-/// The failure, then what to do about it.
+/// Prints the failure and its hints.
 fn report(failure: &Failure) -> ExitCode {
-    let paint = Paint::stderr();
+    let paint = console::stderr_paint();
     let mut text = String::new();
     for cause in failure.error.chain() {
         let cause = cause.to_string();
         if !text.contains(&cause) {
-            // An error that repeats its source says it once.
+            // Some errors already contain their source.
             text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
         }
     }
-    // Whatever failed may quote what it was given.
+    // The message may quote a secret.
     let secrets = masking::of_variables(&Environment::new(std::env::vars_os()));
     let masked = |text: &str| sanitize::text(&masking::known_masked(&secrets, text)).into_owned();
     console::say(format_args!("{} {}", paint.paint(Style::Bad, "error:"), masked(&text)));

@@ -19,10 +19,11 @@ use serde_json::{Map, Value};
 use tool_api::{Aliases, Effect, Follow, Outcome, Tool, ToolError};
 use workspace::{History, Workspace};
 
+use crate::confinement;
 use crate::context::Context;
 use crate::layers::Environment;
-use crate::preview::FileChange;
 use crate::settings::Settings;
+use preview::FileChange;
 
 /// What a model is told when it first meets a placeholder.
 const TOLD: &str = include_str!("../../../prompts/secrets.md");
@@ -38,14 +39,18 @@ pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], s
     if !settings.mask_secrets {
         return Secrets::off();
     }
-    let variables = variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
+    let named = variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
     let own = [&settings.ollama_api_key, &settings.deepseek_api_key, &settings.openai_api_key];
     let own = own.into_iter().flatten().map(|key| ("API_KEY", key.as_str()));
     let headers = settings.headers.iter().flatten().filter_map(|header| header.split_once(": "));
     let own_headers = headers.map(|(_, value)| ("API_KEY", value));
     let addresses = [&settings.base_url, &settings.ollama_host, &settings.openai_base_url, &settings.proxy];
     let addresses = addresses.into_iter().flatten().map(|address| ("URL", address.as_str()));
-    Secrets::new(session, known::values(variables.chain(own).chain(own_headers).chain(addresses)))
+    let mut values = known::values(named.chain(own).chain(own_headers).chain(addresses));
+    // Masked whatever their names say: the user has singled them out.
+    let given = confinement::given(settings, variables);
+    values.extend(given.iter().filter_map(|(_, value)| known::whole(value.to_str()?)));
+    Secrets::new(session, values)
 }
 
 /// The values of the environment's variables, where there is no session.

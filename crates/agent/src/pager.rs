@@ -1,5 +1,5 @@
-//! Long results, a screen at a time. As git does it: only where people look on, by `AGENT_PAGER` or `PAGER`, else `less`, which is told to leave
-//! at once when everything fits, and to pass colours on.
+//! Shows long output in a pager, as git does: only on a terminal, with `AGENT_PAGER`, `PAGER` or
+//! `less`. `less` is told to exit if everything fits on the screen, and to keep colors.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -11,31 +11,33 @@ use crate::context::Context;
 use crate::exit::Result;
 use crate::interrupt::{self, Signals};
 
-/// What a shell answers when it does not find a command.
+/// The exit code of a shell that does not find a command.
 const NOT_FOUND: i32 = 127;
 
-/// Prints a text on standard output, through the pager where that makes sense. Not for use inside a runtime.
+/// Prints text to standard output, through the pager if it is longer than the terminal. Must not be
+/// called inside a runtime.
 ///
 /// # Errors
-/// As the stream says.
+/// If writing fails.
 pub(crate) fn print(text: &str, context: &Context) -> Result<()> {
     let Some(pager) = wanted(text, context) else { return Ok(console::print(text)?) };
     let mut command = Command::new("/bin/sh");
-    // A repository's own `less` is not the user's.
+    // A `less` inside the repository must not run.
     let outside = context.repository.as_ref().unwrap_or(&context.directory);
     command.args(["-c", &pager]).env("PATH", workspace::search_path(outside)).stdin(Stdio::piped());
-    // What is printed is UTF-8, whatever the locale.
+    // The text is UTF-8, whatever the locale.
     for (name, value) in [("LESS", "FRX"), ("LESSCHARSET", "utf-8"), ("LV", "-c")] {
         if !context.environment.variables.contains_key(name) {
             command.env(name, value);
         }
     }
-    // Ctrl-C is the pager's while it runs: without it, it would be left alone with the terminal.
+    // Ctrl-C goes to the pager while it runs. If this process ended first, the pager would keep the
+    // terminal.
     let status = interrupt::block_on(async {
         let _signals = Signals::take()?;
         let mut child = command.spawn()?;
         if let Some(mut input) = child.stdin.take() {
-            // Whoever leaves the pager early has seen enough.
+            // The pager may exit before it has read everything.
             let _ = input.write_all(text.as_bytes());
         }
         Ok(child.wait()?)
@@ -46,7 +48,7 @@ pub(crate) fn print(text: &str, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The pager's command line; `None` to print.
+/// Returns the pager's command line, or `None` to print directly.
 fn wanted(text: &str, context: &Context) -> Option<String> {
     let variable = |name: &str| context.environment.variables.get(name).map(String::as_str);
     let (columns, height) = console::terminal()?;
@@ -61,7 +63,7 @@ fn wanted(text: &str, context: &Context) -> Option<String> {
     (!pager.is_empty() && pager != "cat").then(|| pager.to_owned())
 }
 
-/// The columns that a line takes; colours take none.
+/// The width of a line in columns, without color sequences.
 fn columns_of(line: &str) -> usize {
     let pieces = line.split("\x1b[").enumerate();
     pieces
@@ -76,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_take_no_room() {
+    fn colors_have_no_width() {
         assert_eq!(columns_of("\x1b[31m- \x1b[0m日本\x1b[32;7mx\x1b[0m"), 7);
     }
 }

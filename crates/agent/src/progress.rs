@@ -1,4 +1,5 @@
-//! The progress of a download: a bar for people, a line now and then for logs. Success is judged by the stream alone.
+//! The progress of a model download: a bar on a terminal, occasional lines in a log. Only the
+//! stream decides whether the download succeeded.
 
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use crate::console;
 use crate::figures::bytes;
 use crate::sanitize;
 
-/// Pulls a model and shows how it goes on standard error.
+/// Pulls a model and shows the progress on standard error.
 ///
 /// # Errors
-/// As the server says in its stream, or when the stream ends before it said that the model is there.
+/// If the server reports an error, or its stream ends before the model is complete.
 pub(crate) async fn pull(server: &Server, name: &str) -> Result<(), Error> {
     let mut stream = server.pull(name).await?;
     let mut view = View::new(name);
@@ -34,10 +35,10 @@ pub(crate) async fn pull(server: &Server, name: &str) -> Result<(), Error> {
     view.clear();
     if !done {
         return Err(Error::Transport(format!(
-            "the server stopped before {name} was complete; pull again, what is there is kept"
+            "the download of {name} stopped early; pull again to resume it"
         )));
     }
-    console::say(format_args!("{} is there", sanitize::line(name)));
+    console::say(format_args!("pulled {}", sanitize::line(name)));
     Ok(())
 }
 
@@ -68,7 +69,7 @@ impl View {
         match self {
             View::Bar(bar) => {
                 bar.set_length(total);
-                bar.set_position(completed.min(total)); // may go down: a part that failed is fetched again
+                bar.set_position(completed.min(total)); // may go down when a failed part is downloaded again
                 bar.set_message(sanitize::short(&progress.status, 60));
             }
             View::Lines { status, tenth } => {

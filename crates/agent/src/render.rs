@@ -1,32 +1,32 @@
-//! What people see of a run: a view of the journal's records, the same for a run under way and for one long past. Everything that
-//! came from a model, a file or a server is made harmless on its way here.
+//! Shows the journal's records to people, for a run in progress and for a past one. Everything that
+//! comes from a model, a file or a server is sanitized.
 
 use std::io::Write;
 
 use journal::{Check, Counts, CutReason, Diff, EndedBy, Ending, Event, Mode, Record, Totals};
 use serde_json::Value;
 
-use crate::console::{Paint, Style};
 use crate::figures::{bytes, counts_by_file, duration, plural, thousands};
 use crate::sanitize;
+use preview::{Paint, Style};
 
-/// How much is shown.
+/// How much to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Detail {
-    /// The session's id, what went wrong, and how it ended.
+    /// The session's id, warnings, and the result.
     Quiet,
-    /// A line for each call, result and turn: for logs.
+    /// Also a line for each call, result and turn, for logs.
     Plain,
-    /// Also thinking and text as they arrive: for people who watch.
+    /// Also thinking and text as they arrive, for terminals.
     Live,
 }
 
-/// Lines of bad news shown of a result.
+/// The most lines to show of a failed result.
 const NEWS_LINES: usize = 8;
-/// Characters of a one-line summary.
+/// The most characters of a one-line summary.
 const WIDTH: usize = 100;
 
-/// The line that is still being written.
+/// The line in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Open {
     Nothing,
@@ -35,7 +35,7 @@ enum Open {
     Call(u32, u32),
 }
 
-/// Shows records on a stream, one after the other.
+/// Writes records to a stream.
 pub(crate) struct View<W> {
     out: W,
     paint: Paint,
@@ -47,17 +47,17 @@ pub(crate) struct View<W> {
 }
 
 impl<W: Write> View<W> {
-    /// A view on this stream.
+    /// A view that writes to this stream.
     pub(crate) fn new(out: W, paint: Paint, detail: Detail) -> Self {
         Self { out, paint, detail, open: Open::Nothing, estimated_tokens: 0, saved_in_turn: 0, cut: None }
     }
 
-    /// Shows one record. A stream that is gone is no reason to stop a run, so errors end here.
+    /// Shows one record. Errors are ignored: a closed stream must not stop a run.
     pub(crate) fn show(&mut self, record: &Record) {
         let _ = self.write(&record.event).and_then(|()| self.out.flush());
     }
 
-    /// Shows what a past session was about.
+    /// Shows the task of a past session.
     pub(crate) fn task(&mut self, task: &str, root: &str) {
         let text = format!("in {}: {}", sanitize::line(root), sanitize::text(task.trim()));
         let _ = self.line(Detail::Quiet, text);
@@ -96,7 +96,7 @@ impl<W: Write> View<W> {
             }
             Event::UserMessage { text } => self.note(Detail::Plain, Style::Bold, "›", text),
             Event::Resumed { changed, .. } => {
-                let what = format!("resumed; changed by others since: {}", changed.join(", "));
+                let what = format!("resumed; changed by others meanwhile: {}", changed.join(", "));
                 self.note(Detail::Plain, Style::Warn, "↻", &what)
             }
             Event::Request { estimated_tokens, .. } => {
@@ -105,7 +105,7 @@ impl<W: Write> View<W> {
             }
             Event::Rewound { why, .. } => self.note(Detail::Plain, Style::Dim, "↺", why),
             Event::Retry { error, wait_ms, .. } => {
-                let text = format!("{error}; again in {}", duration(*wait_ms));
+                let text = format!("{error}; retrying in {}", duration(*wait_ms));
                 self.note(Detail::Plain, Style::Warn, "!", &text)
             }
             Event::Thinking { text, .. } => self.piece(Open::Thinking, text),
@@ -144,7 +144,7 @@ impl<W: Write> View<W> {
             Event::Refused { tool, early, message, saved_tokens, .. } => {
                 self.saved_in_turn += saved_tokens;
                 let what = tool.as_deref().unwrap_or("answer");
-                let when = if *early { "refused while it was being written" } else { "refused" };
+                let when = if *early { "refused while streaming" } else { "refused" };
                 self.note(Detail::Plain, Style::Warn, "✗", &format!("{what} {when}: {message}"))
             }
             Event::Cut { why, .. } => {
@@ -185,12 +185,12 @@ impl<W: Write> View<W> {
         self.paint.paint(Style::Call, format_args!("→ {}", sanitize::short(tool, 40)))
     }
 
-    /// A piece of streamed text.
+    /// Writes a piece of streamed text.
     fn piece(&mut self, kind: Open, text: &str) -> std::io::Result<()> {
         if self.detail < Detail::Live {
             return Ok(());
         }
-        // What comes before the first word of an answer is not worth an empty line.
+        // Skip blank lines before the first word of an answer.
         let text = if self.open == kind { text } else { text.trim_start() };
         if text.is_empty() {
             return Ok(());
@@ -222,7 +222,7 @@ impl<W: Write> View<W> {
         writeln!(self.out, "{text}")
     }
 
-    /// A sign and a message; further lines of the message are indented below it.
+    /// Writes a sign and a message, with further lines of the message indented.
     fn note(&mut self, from: Detail, style: Style, sign: &str, message: &str) -> std::io::Result<()> {
         let text = sanitize::text(message.trim_end()).replace('\n', "\n    ");
         let sign = self.paint.paint(style, sign);
@@ -279,14 +279,14 @@ impl<W: Write> View<W> {
         let message = sanitize::text(message.trim()).replace('\n', "\n  ");
         self.line(Detail::Quiet, format_args!("{label}: {message}"))?;
         if totals.turns == 0 && diff.files.is_empty() {
-            return Ok(()); // it never began: there is nothing to count
+            return Ok(()); // the run never started
         }
         self.line(Detail::Quiet, changes(diff))?;
         self.line(Detail::Quiet, self.paint.paint(Style::Dim, sums(totals)))
     }
 }
 
-/// Files with their counts, one line.
+/// Lists the changed files with their line counts, on one line.
 fn changes(diff: &Diff) -> String {
     if diff.files.is_empty() {
         return "no file changed".into();
@@ -314,7 +314,7 @@ fn sums(t: &Totals) -> String {
         plural(u64::from(t.turns), "turn"),
         match t.evaluated_tokens {
             Some(anew) => {
-                format!("{} prompt tokens ({} evaluated anew)", thousands(t.prompt_tokens), thousands(anew))
+                format!("{} prompt tokens ({} evaluated)", thousands(t.prompt_tokens), thousands(anew))
             }
             None => plural(t.prompt_tokens, "prompt token"),
         },
@@ -322,7 +322,7 @@ fn sums(t: &Totals) -> String {
     ];
     if t.saved_tokens > 0 {
         let (tokens, size) = (thousands(t.saved_tokens), bytes(t.saved_bytes));
-        parts.push(format!("about {tokens} ({size}) not generated thanks to cuts"));
+        parts.push(format!("about {tokens} ({size}) saved by cutting answers"));
     }
     if let Some(cost) = t.cost {
         parts.push(format!("${cost:.4}"));
@@ -339,11 +339,11 @@ fn turn_line(
     estimated: u64,
     saved: u64,
 ) -> String {
-    // Some servers tell their counts at the end only, and a cut answer has none.
+    // Some servers report counts only at the end of an answer, which a cut answer does not reach.
     let prompt = c.prompt_tokens.map_or_else(|| format!("about {}", thousands(estimated)), thousands);
     let mut text = format!("  turn {turn}: {prompt} prompt tokens");
     if let Some(n) = c.evaluated_tokens {
-        text.push_str(&format!(", {} evaluated anew", thousands(n)));
+        text.push_str(&format!(", {} evaluated", thousands(n)));
     }
     if let Some(n) = c.generated_tokens {
         text.push_str(&format!(", {} generated", thousands(n)));
@@ -355,19 +355,19 @@ fn turn_line(
     match (ended_by, cut) {
         (EndedBy::Length, _) => text.push_str(", token limit reached"),
         (EndedBy::Cut, Some(CutReason::Call)) => text.push_str(", cut after the call"),
-        (EndedBy::Cut, Some(CutReason::Refused)) => text.push_str(", cut: doomed call"),
-        (EndedBy::Cut, Some(CutReason::Repetition)) => text.push_str(", cut: repeating itself"),
-        (EndedBy::Cut, Some(CutReason::Whitespace)) => text.push_str(", cut: nothing but white space"),
-        (EndedBy::Cut, Some(CutReason::Thinking)) => text.push_str(", cut: thinking without end"),
-        (EndedBy::Cut, Some(CutReason::Unchanged)) => text.push_str(", cut: the file unchanged"),
-        (EndedBy::Cut, Some(CutReason::Line)) => text.push_str(", cut after the line asked for"),
+        (EndedBy::Cut, Some(CutReason::Refused)) => text.push_str(", cut: the call cannot succeed"),
+        (EndedBy::Cut, Some(CutReason::Repetition)) => text.push_str(", cut: repetition"),
+        (EndedBy::Cut, Some(CutReason::Whitespace)) => text.push_str(", cut: only white space"),
+        (EndedBy::Cut, Some(CutReason::Thinking)) => text.push_str(", cut: endless thinking"),
+        (EndedBy::Cut, Some(CutReason::Unchanged)) => text.push_str(", cut: returned the file unchanged"),
+        (EndedBy::Cut, Some(CutReason::Line)) => text.push_str(", cut after the requested line"),
         (EndedBy::Cut, Some(CutReason::Stopped) | None) => text.push_str(", cut"),
         (EndedBy::Stop, _) => {}
     }
     text
 }
 
-/// A call's arguments on one line: short values as they are, long ones by their size.
+/// Summarizes the arguments of a call on one line: short values in full, long ones by their size.
 fn summarize(arguments: &Value) -> String {
     let Some(map) = arguments.as_object() else { return sanitize::short(&arguments.to_string(), WIDTH) };
     let parts: Vec<String> = map
@@ -498,14 +498,14 @@ mod tests {
         hmm␛[2J
         I will look.
         → read_file src/lib.rs start_line=3
-          turn 1: 1,320 prompt tokens, 212 evaluated anew, 87 generated, 4.1 s, cut after the call
+          turn 1: 1,320 prompt tokens, 212 evaluated, 87 generated, 4.1 s, cut after the call
           ✓ src/lib.rs, lines 3 to 9 of 9 (3 ms)
           ✗ check failed: cargo test (1.5 s)
             1 failed, 2 passed
             src/lib.rs:3 wrong
         unverified: done, but cargo test does not pass
         changed src/lib.rs (+2 -1)
-        1 turn, 1,320 prompt tokens (212 evaluated anew), 87 generated, about 1,000 (3 kB) not generated thanks to cuts, 1 min 5 s
+        1 turn, 1,320 prompt tokens (212 evaluated), 87 generated, about 1,000 (3 kB) saved by cutting answers, 1 min 5 s
         ");
     }
 
@@ -515,14 +515,14 @@ mod tests {
         session 20261122-134405-ab12 (dry run)
         model   qwen2.5-coder:1.5b · ollama 0.32.15 · window 32,768 · approach tools · the only model there
         → read_file src/lib.rs start_line=3
-          turn 1: 1,320 prompt tokens, 212 evaluated anew, 87 generated, 4.1 s, cut after the call
+          turn 1: 1,320 prompt tokens, 212 evaluated, 87 generated, 4.1 s, cut after the call
           ✓ src/lib.rs, lines 3 to 9 of 9 (3 ms)
           ✗ check failed: cargo test (1.5 s)
             1 failed, 2 passed
             src/lib.rs:3 wrong
         unverified: done, but cargo test does not pass
         changed src/lib.rs (+2 -1)
-        1 turn, 1,320 prompt tokens (212 evaluated anew), 87 generated, about 1,000 (3 kB) not generated thanks to cuts, 1 min 5 s
+        1 turn, 1,320 prompt tokens (212 evaluated), 87 generated, about 1,000 (3 kB) saved by cutting answers, 1 min 5 s
         ");
     }
 
@@ -532,7 +532,7 @@ mod tests {
         session 20261122-134405-ab12 (dry run)
         unverified: done, but cargo test does not pass
         changed src/lib.rs (+2 -1)
-        1 turn, 1,320 prompt tokens (212 evaluated anew), 87 generated, about 1,000 (3 kB) not generated thanks to cuts, 1 min 5 s
+        1 turn, 1,320 prompt tokens (212 evaluated), 87 generated, about 1,000 (3 kB) saved by cutting answers, 1 min 5 s
         ");
     }
 

@@ -1,4 +1,4 @@
-//! What the planner sees of the work tree, and what decides whether the task is done.
+//! The work tree and the verification, as the planner sees them.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,29 +10,30 @@ use tool_api::Status;
 use tool_run_tests::RunTests;
 use workspace::{Baseline, By, History, WalkFilter, Watch, Workspace};
 
-/// Files of the first turn's view; more would not be shown anyway.
+/// The most files to list for the first turn, which shows fewer.
 const FILES: usize = 2_000;
-/// The file that tells agents about a repository, in any of its folders.
+/// The file with instructions for agents; any folder of a repository may have one.
 pub(crate) const INSTRUCTIONS: &str = "AGENTS.md";
-/// The most of one instruction file that is read, in bytes.
+/// The most bytes to read of one instruction file.
 const INSTRUCTIONS_LIMIT: u64 = 32 * 1024;
 
-/// The tree that is worked on.
+/// The work tree of a run.
 pub(crate) struct Tree {
     workspace: Workspace,
-    /// Folders from the root down to where the person stands, relative, the root's own first.
+    /// The folders from the root to the user's current folder, relative to the root.
     folders: Vec<PathBuf>,
     state: PathBuf,
     baseline: OnceLock<Baseline>,
     patch: Mutex<Vec<u8>>,
-    /// The tree before the command that runs.
+    /// The state of the tree before the running command.
     watch: Mutex<Option<Watch>>,
     /// The diff by which [`planner::Repository::changed`] answered last. Nothing happens between that and the final diff.
     last: Mutex<Option<Diff>>,
 }
 
 impl Tree {
-    /// The tree of a workspace; `inside` is where the person stands, relative to its root. The baseline is kept in `state`.
+    /// The tree of a workspace. `inside` is the user's current folder, relative to the root;
+    /// `state` stores the baseline.
     pub(crate) fn new(workspace: Workspace, inside: &Path, state: PathBuf) -> Self {
         let mut folders: Vec<PathBuf> = inside.ancestors().map(Path::to_owned).collect();
         folders.reverse();
@@ -47,7 +48,7 @@ impl Tree {
         }
     }
 
-    /// The last patch told, byte for byte: files need not be UTF-8.
+    /// The patch of the last diff, byte for byte: files need not be UTF-8.
     pub(crate) fn patch(&self) -> Vec<u8> {
         lock(&self.patch).clone()
     }
@@ -66,7 +67,8 @@ impl planner::Repository for Tree {
     }
 
     fn read(&self, path: &str, limit: u64) -> Option<String> {
-        // `resolve` forgives what models write (`a/lib.rs` for `lib.rs`); here the path is meant as it stands.
+        // `resolve` accepts what models write (`a/lib.rs` for `lib.rs`); here the path must be
+        // exact.
         let path = self.workspace.resolve(path).ok().filter(|found| found.as_str() == path)?;
         String::from_utf8(self.workspace.read_up_to(&path, limit).ok()?.text().to_vec()).ok()
     }
@@ -82,7 +84,7 @@ impl planner::Repository for Tree {
 
     fn remember(&self) -> Result<(), String> {
         let baseline = Baseline::of(&self.workspace, &self.state).map_err(|e| e.to_string())?;
-        self.baseline.set(baseline).map_err(|_| "the tree has been remembered before".to_owned())
+        self.baseline.set(baseline).map_err(|_| "the tree already has a baseline".to_owned())
     }
 
     fn turn(&self, turn: u32) {
@@ -103,7 +105,7 @@ impl planner::Repository for Tree {
 
     fn take_back(&self, turn: u32, done: usize) -> Result<(), String> {
         let history = History::open(&self.state).map_err(|e| e.to_string())?;
-        // An edit that an earlier process took back in this turn, to make it again, is none any more.
+        // Skip edits of this turn that an earlier process already undid.
         let mut edits: Vec<u64> = Vec::new();
         for record in history.records().iter().filter(|r| r.turn == turn) {
             match record.by {
@@ -144,11 +146,11 @@ impl planner::Repository for Tree {
     }
 }
 
-/// The verification: the configured command, else the detected one.
+/// The verification: the configured command, or the detected one.
 pub(crate) struct Tests(RunTests);
 
 impl Tests {
-    /// `None` when there is nothing to verify with.
+    /// `None` if there is no command.
     pub(crate) fn new(tests: RunTests) -> Option<Self> {
         tests.command().is_some().then_some(Self(tests))
     }
@@ -164,7 +166,9 @@ impl planner::Verifier for Tests {
         let started = std::time::Instant::now();
         let command = planner::Verifier::command(self);
         let Some(outcome) = self.0.verify().await.map_err(|e| e.to_string())? else {
-            return Err("the test command has gone: what it was detected by is not there any more".into());
+            return Err(
+                "the detected test command is gone: the file it was detected from no longer exists".into()
+            );
         };
         Ok(Check {
             command,
@@ -182,7 +186,7 @@ mod tests {
     use planner::Repository;
 
     #[test]
-    fn instructions_are_read_from_the_root_down_to_where_the_person_stands() {
+    fn instructions_are_read_from_the_root_down_to_the_current_folder() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
         std::fs::create_dir_all(folder.path().join("c")).unwrap();
@@ -196,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_that_was_taken_back_once_is_not_taken_for_another_one() {
+    fn an_undone_edit_does_not_count_as_another_edit() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("repo");
         std::fs::create_dir(&root).unwrap();
@@ -212,13 +216,13 @@ mod tests {
         edit("one");
         tree.take_back(3, 0).unwrap();
         assert_eq!(read(), None);
-        // Made again, and on record now; the next one is cut off as well.
+        // Repeat the edit, then interrupt the next one too.
         edit("one");
         edit("two");
         tree.take_back(3, 1).unwrap();
         assert_eq!(read().as_deref(), Some("one"));
         tree.take_back(3, 1).unwrap();
-        assert_eq!(read().as_deref(), Some("one"), "there is nothing more to take back");
+        assert_eq!(read().as_deref(), Some("one"), "nothing is left to undo");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use workspace::{History, Own, Workspace};
 
 use crate::confinement;
 use crate::dry_tree::{self, DryTree};
-use crate::edit_form;
+use crate::edit_format;
 use crate::exit::{Failure, Result};
 use crate::masking::{self, Masked, MaskedModel, MaskedTree, MaskedVerifier};
 use crate::model;
@@ -302,7 +302,7 @@ async fn prepare(
             (chosen, toolbox?, Some(Kept::Copy { _copy: copy }), report?)
         }
     };
-    edit_form::choose(settings, Some(&chosen.model.identity())).describe(&mut toolbox.registry);
+    edit_format::describe(settings, &mut toolbox.registry);
     if let Some(Kept::Overlay { .. }) = kept {
         toolbox.workspace.overlays(&dry_tree::layers(folder).join("upper"));
     }
@@ -346,7 +346,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
             cost: settings.max_cost,
         },
         cut: serde_json::from_value(word(&settings.cut)).map_err(Failure::refused)?,
-        approach: serde_json::from_value(word(&settings.dialect)).map_err(Failure::refused)?,
+        approach: serde_json::from_value(word(&settings.approach)).map_err(Failure::refused)?,
         temperature: settings.temperature,
         max_answer_tokens: settings.max_answer_tokens,
         ..planner::Settings::default()
@@ -472,7 +472,7 @@ mod tests {
         let resolve = |flags: &[(&'static str, String)]| {
             crate::layers::resolve(flags, &Environment::default(), None).unwrap().settings().unwrap()
         };
-        for d in DEFINITIONS.iter().filter(|d| ["cut", "dialect"].contains(&d.key)) {
+        for d in DEFINITIONS.iter().filter(|d| ["cut", "approach"].contains(&d.key)) {
             let Kind::Choice(words) = d.kind else { panic!("{}", d.key) };
             for word in words {
                 plan(&resolve(&[(d.key, (*word).to_owned())])).unwrap();

@@ -1,5 +1,5 @@
-//! What people see while a model server has not begun its answer: what is waited for, and for how long. On a terminal one line that
-//! changes, elsewhere a line at growing intervals.
+//! Shows what a run is waiting for until the model server starts its answer, and for how long. A
+//! terminal shows one line that updates; a log gets lines at growing intervals.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,31 +15,31 @@ use crate::console;
 use crate::figures::{duration, thousands};
 use crate::sanitize;
 
-/// When a line is printed in a log, in seconds of waiting; from then on every ten minutes.
+/// The seconds of waiting after which a log gets a line; after these, every ten minutes.
 const LINES: [u64; 6] = [10, 30, 60, 120, 300, 600];
-/// A wait shorter than this many seconds is not worth a line on a terminal.
+/// The seconds of waiting after which a terminal shows a line.
 const FIRST: u64 = 2;
-/// Removes the line on a terminal.
+/// Clears the line on a terminal.
 const CLEAR: &str = "\r\x1b[2K";
-/// Bytes of text in a token, roughly.
+/// The approximate size of a token, in bytes.
 const BYTES_PER_TOKEN: usize = 4;
 
-/// Where the lines go, in pieces that are to be written as they are.
+/// Writes text to the output, unchanged.
 pub(crate) type Out = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Whether and how waits for a server are shown.
+/// How waits for a server are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waits {
     /// Not at all.
     Unseen,
-    /// As a line that changes.
+    /// As one line that updates.
     Live,
     /// As lines of a log.
     Lines,
 }
 
 impl Waits {
-    /// What suits standard error.
+    /// Chooses by what standard error is.
     pub(crate) fn for_people(quiet: bool) -> Self {
         match (quiet, console::stderr_is_terminal()) {
             (true, _) => Waits::Unseen,
@@ -48,7 +48,7 @@ impl Waits {
         }
     }
 
-    /// Who is told of waits before the first request.
+    /// The notices for waits before the first request.
     pub(crate) fn notices(self) -> Notices {
         match self {
             Waits::Unseen => Notices::default(),
@@ -58,37 +58,37 @@ impl Waits {
         }
     }
 
-    /// The model, with its silences explained on standard error.
+    /// Wraps a model so that waits are shown on standard error.
     pub(crate) fn explain(self, model: Box<dyn Model>) -> Box<dyn Model> {
         if self == Waits::Unseen {
             return model;
         }
         let out: Out = Arc::new(|text| {
             let mut stderr = std::io::stderr().lock();
-            // A standard error that is gone is no reason to stop.
+            // A closed stderr must not stop a run.
             let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
         });
-        Box::new(Explained::new(model, self == Waits::Live, out))
+        Box::new(WaitingModel::new(model, self == Waits::Live, out))
     }
 }
 
-/// A model whose silences are explained.
-pub(crate) struct Explained {
+/// A model that shows what it waits for.
+pub(crate) struct WaitingModel {
     model: Box<dyn Model>,
-    /// Whether the line can be changed.
+    /// Whether the line can be updated.
     live: bool,
     out: Out,
 }
 
-impl Explained {
+impl WaitingModel {
     pub(crate) fn new(model: Box<dyn Model>, live: bool, out: Out) -> Self {
         Self { model, live, out }
     }
 }
 
-/// One wait; over when it is dropped.
+/// One wait, which ends when this is dropped.
 struct Wait {
-    /// Prompt tokens evaluated and in all, where the server tells.
+    /// Prompt tokens evaluated and in total, if the server reports them.
     progress: Arc<Mutex<Option<(u64, u64)>>>,
     task: JoinHandle<()>,
     shown: Arc<Mutex<bool>>,
@@ -97,7 +97,7 @@ struct Wait {
 }
 
 impl Wait {
-    fn begin(what: What, live: bool, out: &Out) -> Self {
+    fn begin(subject: Subject, live: bool, out: &Out) -> Self {
         let progress = Arc::new(Mutex::new(None));
         let shown = Arc::new(Mutex::new(false));
         let task = tokio::spawn({
@@ -107,7 +107,7 @@ impl Wait {
                 for seconds in moments(live) {
                     sleep_until(begun + Duration::from_secs(seconds)).await;
                     let progress = *progress.lock().unwrap_or_else(PoisonError::into_inner);
-                    let line = what.line(progress, seconds);
+                    let line = subject.line(progress, seconds);
                     let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
                     out(&if live { format!("{CLEAR}{line}") } else { format!("{line}\n") });
                     *shown = true;
@@ -117,8 +117,8 @@ impl Wait {
         Self { progress, task, shown, live, out: Arc::clone(out) }
     }
 
-    /// Takes note of a piece of the answer; whether the wait goes on.
-    fn hear(&self, delta: &Delta) -> bool {
+    /// Records a piece of the answer. Returns whether the wait continues.
+    fn record(&self, delta: &Delta) -> bool {
         if let Delta::Progress { processed, total } = delta {
             let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
             *progress = Some((*processed, *total));
@@ -137,36 +137,39 @@ impl Drop for Wait {
     }
 }
 
-/// The seconds of a wait at which something is shown.
+/// The seconds of a wait at which a line is shown.
 fn moments(live: bool) -> Box<dyn Iterator<Item = u64> + Send> {
     if live { Box::new(FIRST..) } else { Box::new(LINES.into_iter().chain((1..).map(|n| 600 + n * 600))) }
 }
 
-/// What is waited for.
-struct What {
+/// What a run is waiting for.
+struct Subject {
     model: String,
     local: bool,
     prompt_tokens: u64,
 }
 
-impl What {
+impl Subject {
     fn line(&self, progress: Option<(u64, u64)>, seconds: u64) -> String {
         let doing = match progress {
             Some((processed, total)) if processed < total => {
                 format!("evaluating the prompt ({} of {} tokens)", thousands(processed), thousands(total))
             }
-            Some(_) => "its first token".to_owned(),
+            Some(_) => "first token".to_owned(),
             None if self.local => {
-                format!("loading it, or evaluating about {} prompt tokens", thousands(self.prompt_tokens))
+                format!(
+                    "loading the model, or evaluating about {} prompt tokens",
+                    thousands(self.prompt_tokens)
+                )
             }
-            None => "the service has not begun to answer".to_owned(),
+            None => "no answer yet".to_owned(),
         };
         format!("  · waiting for {}: {doing}, {}", self.model, duration(seconds * 1000))
     }
 }
 
 #[async_trait]
-impl Model for Explained {
+impl Model for WaitingModel {
     fn identity(&self) -> Identity {
         self.model.identity()
     }
@@ -174,17 +177,17 @@ impl Model for Explained {
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
         let identity = self.model.identity();
         let bytes: usize = request.messages.iter().map(|message| message.content.len()).sum();
-        let what = What {
+        let subject = Subject {
             model: sanitize::short(&identity.model, 40),
             local: identity.local,
             prompt_tokens: (bytes / BYTES_PER_TOKEN) as u64,
         };
-        let wait = Wait::begin(what, self.live, &self.out);
+        let wait = Wait::begin(subject, self.live, &self.out);
         let stream = self.model.stream(request).await?;
         let mut wait = Some(wait);
         Ok(Box::pin(stream.inspect(move |delta| {
-            let goes_on = matches!((delta, &wait), (Ok(delta), Some(wait)) if wait.hear(delta));
-            if !goes_on {
+            let continues = matches!((delta, &wait), (Ok(delta), Some(wait)) if wait.record(delta));
+            if !continues {
                 wait = None;
             }
         })))
@@ -234,7 +237,7 @@ mod tests {
             let seen = Arc::clone(&seen);
             move |text: &str| seen.lock().unwrap().push_str(text)
         });
-        let model = Explained::new(Box::new(Slow), live, out);
+        let model = WaitingModel::new(Box::new(Slow), live, out);
         let message =
             models::Message { role: models::Role::User, content: "word ".repeat(800), thinking: None };
         let request = Request { messages: vec![message.into()], max_tokens: 9, ..Request::default() };
@@ -243,11 +246,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_log_says_at_growing_intervals_what_is_waited_for_and_stops_with_the_answer() {
+    async fn a_log_names_the_wait_at_growing_intervals_until_the_answer() {
         insta::assert_snapshot!(watch(false).await, @r"
-        · waiting for big: loading it, or evaluating about 1,000 prompt tokens, 10.0 s
-        · waiting for big: loading it, or evaluating about 1,000 prompt tokens, 30.0 s
-        · waiting for big: loading it, or evaluating about 1,000 prompt tokens, 1 min 0 s
+        · waiting for big: loading the model, or evaluating about 1,000 prompt tokens, 10.0 s
+        · waiting for big: loading the model, or evaluating about 1,000 prompt tokens, 30.0 s
+        · waiting for big: loading the model, or evaluating about 1,000 prompt tokens, 1 min 0 s
         · waiting for big: evaluating the prompt (2,048 of 4,096 tokens), 2 min 0 s
         · waiting for big: evaluating the prompt (2,048 of 4,096 tokens), 5 min 0 s
         · waiting for big: evaluating the prompt (2,048 of 4,096 tokens), 10 min 0 s

@@ -89,6 +89,14 @@ pub fn values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Ve
     out
 }
 
+/// Returns a value to mask whatever variable holds it, unless it is too short, too long or too common.
+#[must_use]
+pub fn whole(value: &str) -> Option<String> {
+    let value = value.trim();
+    let fits = (MIN_VALUE..=MAX_VALUE).contains(&value.len()) && !is_trivial(value);
+    fits.then(|| value.to_owned())
+}
+
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let words: Vec<&str> = name.split(['_', '-', '.']).collect();
@@ -159,6 +167,14 @@ fn base64(value: &[u8], before: usize, last: [u8; 2]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_to_mask_whole_is_not_a_common_word_or_number() {
+        assert_eq!(whole(" postgres://localhost/test\n").as_deref(), Some("postgres://localhost/test"));
+        for common in ["debug", "production", "12345678", "/usr/local/bin"] {
+            assert_eq!(whole(common), None, "{common}");
+        }
+    }
 
     #[test]
     fn base64_is_found_at_any_offset_of_the_value() {

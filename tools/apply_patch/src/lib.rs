@@ -5,7 +5,7 @@ mod answer;
 mod arguments;
 mod endings;
 mod follow;
-mod forms;
+mod format;
 mod paths;
 mod refusal;
 mod secrecy;
@@ -23,7 +23,7 @@ use crate::refusal::{Misses, Why, refuse};
 use crate::written::{Before, Refusal};
 
 pub use arguments::{Arguments, Edit, Text};
-pub use forms::{DESCRIBED, Described, Shape};
+pub use format::EditFormat;
 
 /// Changes files of a workspace. Clones share what they remember of misses.
 #[derive(Debug, Clone)]

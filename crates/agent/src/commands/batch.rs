@@ -1,4 +1,5 @@
-//! `agent batch`: many tasks, each in a worktree and a session of its own. Results are for standard output, progress for standard error.
+//! `agent batch`: runs many tasks, each in its own worktree and session. The summary goes to
+//! standard output, progress to standard error.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use journal::{Ending, Store};
 use tokio::sync::watch;
 
 use crate::cli::Batch;
-use crate::console::{self, Paint, Style};
+use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
@@ -19,14 +20,15 @@ use crate::sanitize;
 use crate::session::{self, Order};
 use crate::settings::Settings;
 use crate::waiting::Waits;
+use preview::Style;
 
-/// How often a task is tried again when the infrastructure failed.
+/// Retries of a task after a failure of the infrastructure.
 const RETRIES: u32 = 1;
 
-/// Works the tasks off.
+/// Runs the batch.
 pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
-    // Bad flags and files are told before the first task, not once per task.
-    let settings = layers::resolve(&command.settings.given, &context.environment, None)?.settings()?;
+    // Report invalid flags and files once, before the first task.
+    let settings = context.resolve_in(None, &command.settings.given)?.settings()?;
     model::choice(&settings)?;
     let tasks = batch::tasks::read(&command.tasks, command.repos.as_deref())
         .map_err(|problems| Failure::misuse(problems.to_string().trim_end()))?;
@@ -45,7 +47,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         let summary = tokio::select! {
             summary = batch::run(&tasks, &options, &worker, signals.asked(), show) => summary.map_err(Failure::refused)?,
             () = signals.insisted() => {
-                console::say("stopped at once; the same command goes on");
+                console::say("stopped immediately; run the same command to resume");
                 return Ok(Exit::Run(Ending::Interrupted));
             }
         };
@@ -55,7 +57,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     })
 }
 
-/// `tasks.jsonl` has its results in `tasks.results`.
+/// The results of `tasks.jsonl` are in `tasks.results`.
 fn beside(tasks: &Path) -> PathBuf {
     let absolute = std::path::absolute(tasks).unwrap_or_else(|_| tasks.to_owned());
     absolute.with_extension("results")
@@ -83,7 +85,7 @@ fn failed(failure: Failure) -> Attempt {
 }
 
 impl Worker {
-    /// The settings of one task: those of its repository too, and over all what the task itself says.
+    /// The settings of one task: with those of its repository, overridden by the task's own.
     fn settings(&self, task: &Task, worktree: &Path) -> Result<Settings> {
         let resolved = layers::resolve(&self.flags, &self.context.environment, Some(worktree))?;
         let mut settings = resolved.settings()?;
@@ -114,7 +116,7 @@ impl Worker {
             directory: worktree.to_owned(),
             dry: None,
             plan_only: false,
-            chosen: Vec::new(), // a task that was cut off is done again, in a tree of its own
+            chosen: Vec::new(), // an interrupted task starts over, in a new worktree
             own: self.context.own(),
             variables: std::env::vars_os().collect(),
             interrupt,
@@ -123,7 +125,7 @@ impl Worker {
         let id = journal.id().to_owned();
         match Box::pin(session::run(order, &mut journal)).await {
             Ok(mut done) => {
-                // Results are for programs that apply them.
+                // Programs apply the patch of a result, so it is not masked.
                 done.report.diff.patch = String::from_utf8_lossy(&done.patch).into_owned();
                 Attempt::reported(done.report, id)
             }
@@ -133,14 +135,14 @@ impl Worker {
 }
 
 fn show(event: Event<'_>) {
-    let paint = Paint::stderr();
+    let paint = console::stderr_paint();
     let line = match event {
         Event::Plan { tasks, done: 0 } => plural(tasks as u64, "task"),
         Event::Plan { tasks, done } => {
-            format!("{}, {done} of them done before", plural(tasks as u64, "task"))
+            format!("{}, {done} already done", plural(tasks as u64, "task"))
         }
-        Event::Changed { id } => format!("{id}: has changed since its result; it is done again"),
-        Event::CutOff { id, attempt } => format!("{id}: attempt {attempt} was cut off; it is done again"),
+        Event::Changed { id } => format!("{id}: changed since its result; running it again"),
+        Event::CutOff { id, attempt } => format!("{id}: attempt {attempt} was interrupted; running it again"),
         Event::Started { id, attempt: 1, .. } => paint.paint(Style::Call, format_args!("→ {id}")),
         Event::Started { id, attempt, .. } => {
             paint.paint(Style::Call, format_args!("→ {id} (attempt {attempt})"))
@@ -151,7 +153,7 @@ fn show(event: Event<'_>) {
                 Ending::Verified => paint.paint(Style::Good, "✓"),
                 _ => paint.paint(Style::Bad, "✗"),
             };
-            let again = if again { "; it is tried again" } else { "" };
+            let again = if again { "; retrying" } else { "" };
             let message = sanitize::short(&result.message, 120);
             format!(
                 "{sign} {}: {}: {message} ({:.1} s){again}",
@@ -170,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_lie_beside_the_tasks() {
+    fn results_are_next_to_the_tasks() {
         assert_eq!(beside(Path::new("/x/tasks.jsonl")), Path::new("/x/tasks.results"));
         assert_eq!(beside(Path::new("/x/folder/")), Path::new("/x/folder.results"));
     }

@@ -1,5 +1,6 @@
-//! `agent diff|undo|apply`: what a session changed is shown, put back, or brought from a dry run to the repository. All of it comes from
-//! what the session's folder keeps, so the tree of a dry run need not be there any more.
+//! `agent diff|undo|apply`: shows the changes of a session, undoes them, or applies those of a dry
+//! run to the repository. They come from the session's folder, so the tree of a dry run need not
+//! exist anymore.
 
 use std::path::PathBuf;
 
@@ -12,19 +13,19 @@ use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::masking;
-use crate::preview::{self, FileChange, Form, Image};
 use crate::sanitize;
 use crate::session;
+use preview::{FileChange, Format, Image};
 
-/// Shows what a session changed.
+/// Shows the changes of a session.
 pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
-    let past = Past::find(&context.store()?, &command.session.id)?;
-    let history = History::open(&past.made())?;
+    let past = PastSession::find(&context.store()?, &command.session.id)?;
+    let history = History::open(&past.recorded())?;
     let changes = match command.turn {
         Some(turn) => history.net(turn..=turn)?,
         None => history.net(..)?,
     };
-    warn_of_left_out(&history, |turn| command.turn.is_none_or(|wanted| wanted == turn));
+    warn_about_large_files(&history, |turn| command.turn.is_none_or(|wanted| wanted == turn));
     if changes.is_empty() {
         match command.turn {
             Some(turn) => console::say(format_args!("session {} changed nothing in turn {turn}", past.id)),
@@ -33,66 +34,70 @@ pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
         return Ok(Exit::Success);
     }
     let secrets = masking::for_display(context, &past.id);
-    preview::show(&masked(changes, &secrets), command.preview, context)?;
+    console::changes(&masked(changes, &secrets), command.preview, context)?;
     Ok(Exit::Success)
 }
 
-/// Puts back what a session changed.
+/// Undoes the changes of a session.
 pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
-    let trial = Wish::of(&command.trial, &mut command.session)?;
-    let (past, _lock) = Past::take(&context.store()?, command.session.as_deref(), "agent undo SESSION")?;
-    if past.stands().exists() {
-        // A commit that a kill has cut in the middle is taken back first.
+    let options = Options::of(&command.trial, &mut command.session)?;
+    let (past, _lock) =
+        PastSession::take(&context.store()?, command.session.as_deref(), "agent undo SESSION")?;
+    if past.applied().exists() {
+        // Opening the workspace first rolls back an interrupted commit.
         past.workspace()?;
     }
-    let history = History::open(&past.stands())?;
+    let history = History::open(&past.applied())?;
     let changes = match command.to {
-        // What was applied belongs to no turn; what it consists of does.
+        // Applied changes have no turn of their own; the dry run's changes do.
         Some(turn) if past.mode == Mode::DryRun => {
-            back_to(turn, history.standing(..)?, &History::open(&past.made())?)?
+            changes_back_to(turn, history.standing(..)?, &History::open(&past.recorded())?)?
         }
         to => history.standing(to.map_or(0, |turn| turn.saturating_add(1))..)?,
     };
-    warn_of_left_out(&history, |turn| command.to.is_none_or(|to| turn > to));
-    let (aside, changes): (Vec<_>, Vec<_>) =
+    warn_about_large_files(&history, |turn| command.to.is_none_or(|to| turn > to));
+    let (own_events, changes): (Vec<_>, Vec<_>) =
         changes.into_iter().partition(|change| is_own_events(change, &past.id));
-    for change in &aside {
+    for change in &own_events {
         let path = sanitize::line(change.path.as_str());
-        console::say(format_args!(
-            "warning: {path} is left as it is: it holds the events of the session itself"
-        ));
+        console::say(format_args!("warning: {path} is not changed: it contains the events of this session"));
     }
     if changes.is_empty() {
         let why = match (past.mode, history.records().is_empty()) {
-            (Mode::DryRun, true) => "it was a dry run that has not been applied",
+            (Mode::DryRun, true) => "it is a dry run that was not applied",
             (Mode::Run, true) => "it changed nothing",
-            _ if !aside.is_empty() => "it changed nothing else",
-            _ if command.to.is_some() => "nothing of what it changed after that turn still stands",
-            _ => "all of it has been put back before",
+            _ if !own_events.is_empty() => "it changed no other file",
+            _ if command.to.is_some() => "no change after that turn is left",
+            _ => "all changes are undone already",
         };
-        console::say(format_args!("nothing to put back of session {}: {why}", past.id));
+        console::say(format_args!("nothing to undo in session {}: {why}", past.id));
         return Ok(Exit::Success);
     }
     let workspace = past.workspace()?;
-    let done = workspace.would_put_back(&changes).and_then(|foreseen| {
-        if !trial.only_look {
+    let done = workspace.would_put_back(&changes).and_then(|planned| {
+        if !options.check_only {
             workspace.put_back(&changes)?;
         }
-        Ok(foreseen)
+        Ok(planned)
     });
     match done {
-        Ok(foreseen) => {
-            past.tell(foreseen, &trial, "put back", "nothing to put back: the files are so already", context)
-        }
+        Ok(planned) => past.report(
+            planned,
+            &options,
+            "undone",
+            "nothing to undo: the files are already as they were",
+            context,
+        ),
         Err(BringError::Conflicts(conflicts)) => {
-            refuse("nothing was put back; these files are not as the agent left them:", &conflicts);
+            refuse("nothing was undone; these files were changed after the session:", &conflicts);
             Ok(Exit::Negative)
         }
         Err(error) => Err(Failure::refused(error)),
     }
 }
 
-/// Whether a file is what `agent run --json | tee FILE` has written of this session, while its commands ran. Its first line says so.
+/// Whether a file is the output of `agent run --json | tee FILE` of this session, judging by its
+/// first line.
 fn is_own_events(change: &NetChange, session: &str) -> bool {
     let Some(after) = change.after.as_ref().filter(|image| !image.link) else { return false };
     let first = after.bytes.split(|b| *b == b'\n').next().unwrap_or_default();
@@ -100,9 +105,9 @@ fn is_own_events(change: &NetChange, session: &str) -> bool {
     record.is_ok_and(|record| matches!(record.event, Event::Session { id, .. } if id == session))
 }
 
-/// What leads from what stands of an applied dry run back to how its files were after a turn. A merged file is as no turn left it, so it goes
-/// back to how it was before.
-fn back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Result<Vec<NetChange>> {
+/// Returns the changes that take an applied dry run back to a turn. A merged file matches no turn,
+/// so it is restored completely.
+fn changes_back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Result<Vec<NetChange>> {
     let mut turns: Vec<u32> = made.records().iter().map(|r| r.turn).filter(|t| *t > turn).collect();
     turns.dedup();
     let wanted = made.net(..=turn)?;
@@ -120,34 +125,35 @@ fn back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Result<Vec<Ne
     Ok(back.collect())
 }
 
-/// Brings what a dry run did to the repository.
+/// Applies the changes of a dry run to the repository.
 pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
-    let trial = Wish::of(&command.trial, &mut command.session)?;
-    let (past, _lock) = Past::take(&context.store()?, command.session.as_deref(), "agent apply SESSION")?;
-    let history = History::open(&past.made())?;
+    let options = Options::of(&command.trial, &mut command.session)?;
+    let (past, _lock) =
+        PastSession::take(&context.store()?, command.session.as_deref(), "agent apply SESSION")?;
+    let history = History::open(&past.recorded())?;
     let changes = history.net(..)?;
-    warn_of_left_out(&history, |_| true);
+    warn_about_large_files(&history, |_| true);
     if changes.is_empty() {
         console::say(format_args!("nothing to apply: session {} changed nothing", past.id));
         return Ok(Exit::Success);
     }
     let workspace = past.workspace()?;
-    let done = workspace.would_bring(&changes, command.merge).and_then(|foreseen| {
+    let done = workspace.would_bring(&changes, command.merge).and_then(|planned| {
         let merged =
-            if trial.only_look { Vec::new() } else { workspace.bring(&changes, command.merge)?.merged };
-        Ok((foreseen, merged))
+            if options.check_only { Vec::new() } else { workspace.bring(&changes, command.merge)?.merged };
+        Ok((planned, merged))
     });
     match done {
-        Ok((foreseen, merged)) => {
+        Ok((planned, merged)) => {
             for path in merged {
                 let path = sanitize::line(path.as_str());
-                console::say(format_args!("merged {path}: it had been changed since the dry run"));
+                console::say(format_args!("merged {path}, which was changed after the dry run"));
             }
-            past.tell(
-                foreseen,
-                &trial,
+            past.report(
+                planned,
+                &options,
                 "applied",
-                "applied already: the files are as the session left them",
+                "nothing to apply: the files are already as the session left them",
                 context,
             )
         }
@@ -155,10 +161,13 @@ pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
             if command.merge {
                 refuse("nothing was applied; these files cannot be merged:", &conflicts);
             } else {
-                refuse("nothing was applied; these files are not as the session found them:", &conflicts);
+                refuse(
+                    "nothing was applied; these files were changed after the dry run started:",
+                    &conflicts,
+                );
                 let id = &past.id;
                 console::say(format_args!(
-                    "hint: agent apply {id} --merge keeps both changes where they touch different lines"
+                    "hint: to merge changes to different lines: agent apply {id} --merge"
                 ));
             }
             Ok(Exit::Negative)
@@ -167,72 +176,77 @@ pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
     }
 }
 
-/// Says which files the session changed too that cannot be shown, brought or put back.
-fn warn_of_left_out(history: &History, wanted: impl Fn(u32) -> bool) {
+/// Warns about changed files that were too large to record.
+fn warn_about_large_files(history: &History, wanted: impl Fn(u32) -> bool) {
     let mut paths: Vec<_> =
         history.records().iter().filter(|r| wanted(r.turn)).flat_map(|r| &r.left_out).collect();
     paths.sort();
     paths.dedup();
     for path in paths {
         let path = sanitize::line(path.as_str());
-        console::say(format_args!("warning: {path} was changed too; it was too large to keep"));
+        console::say(format_args!("warning: {path} was changed too, but is too large to record"));
     }
 }
 
-/// A session that is over.
-struct Past {
+/// A session that has ended.
+struct PastSession {
     id: String,
     folder: PathBuf,
     root: PathBuf,
     mode: Mode,
 }
 
-impl Past {
+impl PastSession {
     fn find(store: &Store, id: &str) -> Result<Self> {
         let summary = store.summary(id)?;
         let (root, mode) = (PathBuf::from(&summary.root), summary.mode);
         Ok(Self { folder: store.folder(&summary.id), id: summary.id, root, mode })
     }
 
-    /// The same, with the lock that keeps it from going on meanwhile.
+    /// Finds a session and locks it, so that it cannot be resumed meanwhile.
     fn take(store: &Store, id: Option<&str>, usage: &str) -> Result<(Self, Journal)> {
         let id = id.ok_or_else(|| {
-            Failure::misuse(format!("which session? {usage}"))
-                .hint("`agent sessions list` shows them; `last` is the newest")
+            Failure::misuse(format!("no session given; usage: {usage}"))
+                .hint("`agent sessions list` lists sessions; `last` is the newest")
         })?;
         let id = store.find(id)?;
         let (journal, _) = store.open(&id)?;
         Ok((Self::find(store, &id)?, journal))
     }
 
-    /// What the agent did, wherever that was.
-    fn made(&self) -> PathBuf {
+    /// The recorded changes of the session, in the repository or a dry run's tree.
+    fn recorded(&self) -> PathBuf {
         self.folder.join(session::STATE)
     }
 
-    /// What was done to the repository. A dry run's own tree may have had the repository's very path, so the two are kept apart.
-    fn stands(&self) -> PathBuf {
+    /// The recorded changes of the repository. Those of a dry run's tree are kept apart, because an
+    /// overlay has the same path.
+    fn applied(&self) -> PathBuf {
         self.folder.join(if self.mode == Mode::DryRun { "applied" } else { session::STATE })
     }
 
     fn workspace(&self) -> Result<Workspace> {
-        Workspace::open_with(&self.root, self.stands()).map_err(Failure::refused)
+        Workspace::open_with(&self.root, self.applied()).map_err(Failure::refused)
     }
 
-    fn tell(
+    fn report(
         &self,
-        foreseen: Vec<NetChange>,
-        wish: &Wish,
+        planned: Vec<NetChange>,
+        options: &Options,
         done: &str,
         nothing: &str,
         context: &Context,
     ) -> Result<Exit> {
-        if foreseen.is_empty() {
+        if planned.is_empty() {
             console::say(format_args!("{nothing} (session {})", self.id));
             return Ok(Exit::Success);
         }
-        preview::show(&masked(foreseen, &masking::for_display(context, &self.id)), wish.form, context)?;
-        if !wish.only_look {
+        console::changes(
+            &masked(planned, &masking::for_display(context, &self.id)),
+            options.format,
+            context,
+        )?;
+        if !options.check_only {
             let root = self.root.display().to_string();
             console::say(format_args!("{done} in {}: session {}", sanitize::line(&root), self.id));
         }
@@ -240,16 +254,19 @@ impl Past {
     }
 }
 
-/// What is wanted: only to look, and in which form to be told.
-struct Wish {
-    only_look: bool,
-    form: Option<Form>,
+/// Whether to make the changes, and how to show them.
+struct Options {
+    check_only: bool,
+    format: Option<Format>,
 }
 
-impl Wish {
+impl Options {
     fn of(trial: &Trial, session: &mut Option<String>) -> Result<Self> {
         let preview = trial.preview(session).map_err(Failure::misuse)?;
-        Ok(Self { only_look: trial.check || preview.is_some(), form: preview.unwrap_or(Some(Form::None)) })
+        Ok(Self {
+            check_only: trial.check || preview.is_some(),
+            format: preview.unwrap_or(Some(Format::None)),
+        })
     }
 }
 
@@ -261,17 +278,17 @@ fn refuse(message: &str, conflicts: &[Conflict]) {
     }
 }
 
-/// Net changes as they may be seen.
+/// Converts net changes for a preview, with secrets masked.
 fn masked(changes: Vec<NetChange>, secrets: &Secrets) -> Vec<FileChange> {
     let real = shown(changes);
     let masked = masking::shown(real.clone(), secrets);
     if masked != real {
-        console::say("secrets are shown as placeholders; with AGENT_MASK_SECRETS=false as they are");
+        console::say("secrets are shown as placeholders; set AGENT_MASK_SECRETS=false to see them");
     }
     masked
 }
 
-/// Net changes as a preview takes them.
+/// Converts net changes for a preview.
 pub(crate) fn shown(changes: Vec<NetChange>) -> Vec<FileChange> {
     let image = |image: FileImage| Image { bytes: image.bytes, mode: image.mode, link: image.link };
     let changes = changes.into_iter().map(|change| FileChange {

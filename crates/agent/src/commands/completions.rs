@@ -1,4 +1,4 @@
-//! `agent completions SHELL`.
+//! `agent completions SHELL`: prints a completion script.
 
 use clap::CommandFactory;
 

@@ -1,4 +1,5 @@
-//! `agent config show`: each setting, its value and where it comes from. Keys are never shown, only whether they are set.
+//! `agent config show`: each setting, its value and its origin. Of secrets it shows only that they
+//! are set.
 
 use serde_json::{Value, json};
 
@@ -19,13 +20,14 @@ pub(crate) fn run(command: Config, context: &Context) -> Result<Exit> {
         let value = match (d.kind, value) {
             (Kind::Secret, Value::String(_)) => Value::from("(set)"),
             _ if d.key == "state_dir" => Value::from(state_dir.as_str()),
-            // Addresses may carry credentials.
-            (Kind::Headers, Value::Array(headers)) => headers
-                .iter()
-                .filter_map(|header| Some(format!("{}: (set)", header.as_str()?.split(':').next()?)))
-                .collect::<Vec<_>>()
-                .join(", ")
-                .into(),
+            (Kind::Headers | Kind::Variables, Value::Array(list)) => {
+                let shown = |entry: &str| match entry.split_once([':', '=']) {
+                    Some((name, _)) => format!("{name}: (set)"),
+                    None => format!("{entry}: (passed on)"),
+                };
+                list.iter().filter_map(Value::as_str).map(shown).collect::<Vec<_>>().join(", ").into()
+            }
+            // Addresses may contain credentials.
             (_, Value::String(text))
                 if d.key.ends_with("base_url") || ["ollama_host", "proxy"].contains(&d.key) =>
             {

@@ -1,4 +1,5 @@
-//! `agent doctor`: could a run start here, and if not, what is to be done? Every line is one finding.
+//! `agent doctor`: checks whether a run could start here, and says how to fix what is wrong. Each
+//! line is one finding.
 
 use std::path::Path;
 
@@ -7,10 +8,10 @@ use models::Notices;
 use serde::Serialize;
 
 use crate::cli::Doctor;
-use crate::console::{self, Paint, Style};
+use crate::console;
 use crate::context::Context;
 use crate::dry_tree;
-use crate::edit_form;
+use crate::edit_format;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::{plural, thousands};
 use crate::interrupt;
@@ -19,6 +20,7 @@ use crate::sanitize;
 use crate::session;
 use crate::settings::Settings;
 use crate::{commands, model};
+use preview::Style;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -34,21 +36,21 @@ struct Finding {
     health: Health,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mend: Option<String>,
+    fix: Option<String>,
 }
 
-/// What was found, in order.
+/// The findings, in order.
 #[derive(Default)]
 struct Findings(Vec<Finding>);
 
 impl Findings {
     fn ok(&mut self, subject: &'static str, found: impl Into<String>) {
-        self.0.push(Finding { subject, health: Health::Ok, found: found.into(), mend: None });
+        self.0.push(Finding { subject, health: Health::Ok, found: found.into(), fix: None });
     }
 
-    fn bad(&mut self, health: Health, subject: &'static str, found: impl Into<String>, mend: &str) {
-        let mend = Some(mend.to_owned()).filter(|m| !m.is_empty());
-        self.0.push(Finding { subject, health, found: found.into(), mend });
+    fn bad(&mut self, health: Health, subject: &'static str, found: impl Into<String>, fix: &str) {
+        let fix = Some(fix.to_owned()).filter(|fix| !fix.is_empty());
+        self.0.push(Finding { subject, health, found: found.into(), fix });
     }
 
     fn failure(&mut self, subject: &'static str, failure: &Failure) {
@@ -56,12 +58,12 @@ impl Findings {
     }
 }
 
-/// Looks at everything a run needs.
+/// Checks everything a run needs.
 pub(crate) fn run(command: &Doctor, context: &Context) -> Result<Exit> {
     let mut findings = Findings::default();
     match context.resolve(&command.settings.given).and_then(|r| r.settings()) {
         Ok(settings) => {
-            findings.ok("settings", "read without errors; `agent config show` lists them");
+            findings.ok("settings", "valid; `agent config show` lists them");
             interrupt::block_on(async {
                 server(&settings, &mut findings).await;
                 place(&settings, context, &mut findings).await;
@@ -81,7 +83,7 @@ pub(crate) fn run(command: &Doctor, context: &Context) -> Result<Exit> {
 }
 
 fn print(findings: &[Finding]) -> Result<()> {
-    let paint = Paint::stdout();
+    let paint = console::stdout_paint();
     for f in findings {
         let sign = match f.health {
             Health::Ok => paint.paint(Style::Good, "ok  "),
@@ -90,30 +92,30 @@ fn print(findings: &[Finding]) -> Result<()> {
         };
         let found = sanitize::text(&f.found).replace('\n', "\n                ");
         let mut text = format!("{sign}  {:8}  {found}\n", f.subject);
-        if let Some(mend) = &f.mend {
-            text.push_str(&format!("      {:8}  → {}\n", "", sanitize::text(mend)));
+        if let Some(fix) = &f.fix {
+            text.push_str(&format!("      {:8}  → {}\n", "", sanitize::text(fix)));
         }
         console::print(text)?;
     }
     Ok(())
 }
 
-/// The model's server, the model, its window, the form of edits.
+/// Checks the model server, the model, its context window, the approach and the edit format.
 async fn server(settings: &Settings, findings: &mut Findings) {
-    // A check-up pulls nothing, whatever the settings say.
+    // A check never downloads anything.
     let settings = Settings { pull: false, ..settings.clone() };
     let chosen = match model::open(&settings, false, Notices::default()).await {
         Ok(chosen) => chosen,
         Err(failure) => return findings.failure("model", &failure),
     };
     let identity = chosen.model.identity();
-    let version = identity.server_version.as_deref().unwrap_or("of unknown version");
+    let version = identity.server_version.as_deref().unwrap_or("(version unknown)");
     findings.ok("server", format!("{} {version}", identity.server));
     findings.ok("model", chosen.why);
     for warning in chosen.warnings {
         findings.bad(Health::Warn, "model", warning, "");
     }
-    // What is not loaded yet stays so: a check-up loads nothing.
+    // A check never loads a model.
     let outlook = match chosen.model.outlook().await {
         Ok(outlook) => outlook,
         Err(error) => return findings.failure("model", &error.into()),
@@ -123,40 +125,37 @@ async fn server(settings: &Settings, findings: &mut Findings) {
             Health::Warn,
             "window",
             format!("{} tokens: little room for files and test output", thousands(window)),
-            "ask for more with --num-ctx, or take a model that was trained for more",
+            "request more with --num-ctx, or use a model with a larger window",
         ),
         (_, Some(outlook)) => findings.ok("window", outlook),
         (Some(window), None) => findings.ok("window", format!("{} tokens", thousands(window))),
         (None, None) => findings.bad(
             Health::Warn,
             "window",
-            "the server does not tell",
-            "say how large it is with --num-ctx, so that nothing is cut silently",
+            "unknown: the server does not report it",
+            "set it with --num-ctx, so that prompts are not truncated silently",
         ),
     }
     match session::plan(&settings) {
-        Ok(plan) => findings.ok(
-            "dialect",
-            match plan.approach.resolve(&identity) {
-                planner::Approach::WholeFile => "whole files, as small models do best",
-                planner::Approach::Tools | planner::Approach::Auto => "JSON tool calls",
-            },
-        ),
-        Err(failure) => findings.failure("dialect", &failure),
+        Ok(plan) => {
+            let why =
+                if plan.approach == planner::Approach::Auto { "by the size of the model" } else { "set" };
+            findings.ok("approach", format!("{} ({why})", plan.approach.resolve(&identity).name()));
+        }
+        Err(failure) => findings.failure("approach", &failure),
     }
-    let form = edit_form::choose(&settings, Some(&identity));
-    findings.ok("edits", format!("{} ({})", form.word, form.because));
+    findings.ok("edits", edit_format::explain(&settings, &identity));
 }
 
-/// The folder, git, the sandbox, the tests, the place for sessions.
+/// Checks the folder, git, the state folder, the sandbox and the tests.
 async fn place(settings: &Settings, context: &Context, findings: &mut Findings) {
     match &context.repository {
-        Some(root) => findings.ok("folder", format!("the repository {}", root.display())),
+        Some(root) => findings.ok("folder", format!("repository {}", root.display())),
         None => findings.bad(
             Health::Warn,
             "folder",
             format!("{} is not inside a git repository", context.directory.display()),
-            "run `git init`, so that you can look at changes and take them back with git as well",
+            "run `git init`, so that you can review and revert changes with git too",
         ),
     }
     if let Err(failure) = commands::run::root(context) {
@@ -169,15 +168,15 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
         _ => findings.bad(
             Health::Fail,
             "git",
-            "git does not start",
-            "install git: it tells what a run has changed",
+            "cannot run git",
+            "install git: runs use it to find out what changed",
         ),
     }
     let state = match context.state_dir().and_then(|dir| writable(&dir).map(|()| dir)) {
         Ok(dir) => dir,
         Err(failure) => return findings.failure("state", &failure),
     };
-    findings.ok("state", format!("sessions are kept in {}", state.display()));
+    findings.ok("state", format!("sessions are stored in {}", state.display()));
     let root = context.repository.as_ref().unwrap_or(&context.directory);
     if root.is_dir() {
         if let Ok(false) = workspace::Workspace::open(root).map(|ws| ws.can_exchange().unwrap_or(true)) {
@@ -191,15 +190,13 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
     let secrets = masking::secrets(settings, &variables, "doctor");
     if settings.mask_secrets {
         let values = plural(secrets.known() as u64, "value");
-        findings.ok("secrets", format!("masked: {values} of variables, and what has the look of a key"));
-    } else {
-        let found = "shown to the model, the journal and the screen";
-        findings.bad(
-            Health::Warn,
+        findings.ok(
             "secrets",
-            found,
-            "leave out --no-mask-secrets, or set mask_secrets = true",
+            format!("masked: {values} of environment variables, and text that looks like a key"),
         );
+    } else {
+        let found = "not masked for the model, the journal or the screen";
+        findings.bad(Health::Warn, "secrets", found, "remove --no-mask-secrets, or set mask_secrets = true");
     }
     let toolbox = session::sandbox(settings, root, None, variables).and_then(|sandbox| {
         session::toolbox(settings, &secrets, root, &state.join("doctor"), sandbox, &workspace::Own::default())
@@ -218,13 +215,13 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
         None => findings.bad(
             Health::Warn,
             "tests",
-            "no test command was found",
-            "name the command that decides whether a task is done with --verify CMD, or in .agent.toml",
+            "no test command detected",
+            "set the command that decides whether a task is done: --verify CMD, or verify in .agent.toml",
         ),
     }
 }
 
-/// What a dry run would work in, and why.
+/// Checks what a dry run would work in.
 fn dry_run(root: &Path, folder: &Path, findings: &mut Findings) {
     let Err(why) = sandbox::overlay::probe(root, &dry_tree::layers(folder), &session::launcher()) else {
         return findings.ok("dry run", dry_tree::describe(TreeWay::Overlay, 0, 0, ""));
@@ -244,8 +241,8 @@ fn dry_run(root: &Path, folder: &Path, findings: &mut Findings) {
 
 fn writable(dir: &std::path::Path) -> Result<()> {
     let say = |e: std::io::Error| {
-        Failure::misuse(format!("sessions cannot be kept in {}: {e}", dir.display()))
-            .hint("make the folder writable, or set AGENT_STATE_DIR to one that is")
+        Failure::misuse(format!("cannot write sessions to {}: {e}", dir.display()))
+            .hint("make the folder writable, or set AGENT_STATE_DIR to another folder")
     };
     std::fs::create_dir_all(dir).map_err(say)?;
     let probe = dir.join(format!(".doctor-{}", std::process::id()));

@@ -1,4 +1,5 @@
-//! `agent sessions export`: a session as one file that replays anywhere, and what is in it, said to the person.
+//! `agent sessions export`: writes a session to one file that can be replayed anywhere, and lists
+//! what the file contains.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,10 +14,10 @@ use crate::replay::bundle::{Bundle, CONTENTS_LIMIT};
 use crate::replay::gather;
 use crate::sanitize;
 
-/// Names that are told one by one.
+/// The most files to list by name.
 const NAMED: usize = 40;
 
-/// Exports a session, with what its replay needs of the repository where `contents`.
+/// Exports a session; with `contents`, including the files that a replay needs.
 pub(crate) fn run(context: &Context, id: &str, output: Option<&Path>, contents: bool) -> Result<Exit> {
     let store = context.store()?;
     let id = store.find(id)?;
@@ -33,15 +34,15 @@ pub(crate) fn run(context: &Context, id: &str, output: Option<&Path>, contents: 
     if bundle.bytes() > limit {
         let size = bundle.bytes() >> 20;
         return Err(Failure::misuse(format!(
-            "the replay needs {size} MB of the repository, and an export holds {} MB at most",
+            "cannot export the session: its replay needs {size} MB of files, and the limit is {} MB",
             limit >> 20
         ))
-        .hint("--no-contents exports the session without the repository"));
+        .hint("export it without files: --no-contents"));
     }
     let masked = bundle.mask(&masking::for_display(context, &origin));
     if masked > 0 {
-        let files = plural(masked as u64, "content");
-        bundle.notes.push(format!("{files} had secrets in them; placeholders stand there instead"));
+        let files = plural(masked as u64, "file version");
+        bundle.notes.push(format!("secrets in {files} are replaced by placeholders"));
     }
     let text = bundle.write(&id)?;
     match output {
@@ -52,7 +53,7 @@ pub(crate) fn run(context: &Context, id: &str, output: Option<&Path>, contents: 
     Ok(Exit::Success)
 }
 
-/// Writes a file that is not there yet, for nobody else to read.
+/// Writes a new file that only the user can read.
 fn write_new(path: &Path, text: &str) -> Result<()> {
     let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let written = opened.and_then(|mut file| {
@@ -61,20 +62,20 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
     written.map_err(|e| Failure::misuse(format!("cannot write {}: {e}", path.display())))
 }
 
-/// Says to the person what the file holds.
+/// Lists what the file contains.
 fn manifest(bundle: &Bundle, id: &str, output: Option<&Path>, size: u64) {
     let to = output.map_or("standard output".into(), |path| path.display().to_string());
     let mut lines = vec![format!(
-        "session {id}, {} in {}, to {to}",
+        "exported session {id} to {to}: {} in {}",
         bytes(size),
         plural(bundle.records.len() as u64, "event")
     )];
-    lines.push("it holds the task, all that the model said and was told, all output of commands, settings without keys, and absolute paths".into());
+    lines.push("it contains the task, all prompts and answers, the output of commands, settings without keys, and absolute paths".into());
     if bundle.contents {
         let contained: Vec<_> = bundle.contained().collect();
         let sum: u64 = contained.iter().map(|(_, n)| n).sum();
         lines.push(format!(
-            "it holds the names and sizes of {}, and the contents of {}, {}:",
+            "it contains the names and sizes of {}, and the contents of {} ({}):",
             plural(bundle.files.len() as u64, "file"),
             contained.len(),
             bytes(sum)
@@ -84,7 +85,7 @@ fn manifest(bundle: &Bundle, id: &str, output: Option<&Path>, size: u64) {
             lines.push(format!("  and {} more", contained.len() - NAMED));
         }
     } else {
-        lines.push("it holds no file of the repository, only what the session quotes; it replays with what tools answered then".into());
+        lines.push("it contains no files of the repository, only what the session quotes; a replay uses the recorded tool results".into());
     }
     lines.extend(bundle.notes.iter().map(|note| format!("note: {note}")));
     for line in lines {

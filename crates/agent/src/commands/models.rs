@@ -1,4 +1,5 @@
-//! `agent models list|show|pull|rm`: the stock of an Ollama server; `list` also asks an OpenAI-compatible one.
+//! `agent models list|show|pull|rm`: manages the models of an Ollama server. `list` also works with
+//! OpenAI-compatible servers.
 
 use models::host;
 use models::ollama::Server;
@@ -17,7 +18,7 @@ use crate::progress;
 use crate::sanitize;
 use crate::settings::Settings;
 
-/// Carries out a command on models.
+/// Runs a subcommand of `agent models`.
 pub(crate) fn run(command: Models, context: &Context) -> Result<Exit> {
     let settings = |flags: &ServerFlags| context.resolve(&flags.given)?.settings();
     let result = interrupt::block_on(async {
@@ -36,8 +37,9 @@ pub(crate) fn run(command: Models, context: &Context) -> Result<Exit> {
         }
     });
     result.map_err(|failure| match failure.error.downcast_ref() {
-        Some(models::Error::Transport(_)) => failure
-            .hint("start it with `ollama serve`, or say where it listens with OLLAMA_HOST or --base-url"),
+        Some(models::Error::Transport(_)) => {
+            failure.hint("start it with `ollama serve`, or set its address with OLLAMA_HOST or --base-url")
+        }
         _ => failure,
     })
 }
@@ -63,7 +65,10 @@ async fn list(settings: &Settings, json: bool) -> Result<Exit> {
     let (models, loaded) = tokio::join!(server.tags(), server.ps());
     let (models, loaded) = (models?, loaded.unwrap_or_default());
     if models.is_empty() && !json {
-        console::say(format_args!("{} has no models; `agent models pull NAME` gets one", server.base()));
+        console::say(format_args!(
+            "{} has no models; download one with `agent models pull NAME`",
+            server.base()
+        ));
     }
     let width = models.iter().map(|m| m.name.chars().count()).max().unwrap_or(0);
     for m in models {
@@ -101,7 +106,7 @@ async fn show(server: &Server, name: &str, json: bool) -> Result<Exit> {
         ("trained window", number(show.trained_window)),
         ("capabilities", show.capabilities.map_or("unknown".into(), |c| c.join(", "))),
         ("chat template", if show.chat_template { "yes".into() } else { "no".into() }),
-        ("runs", if show.remote { "in the cloud".into() } else { "here".into() }),
+        ("runs", if show.remote { "in the cloud".into() } else { "locally".into() }),
     ];
     let text: String = rows.iter().map(|(k, v)| format!("{k:15} {}\n", sanitize::line(v))).collect();
     console::print(text)?;
@@ -113,7 +118,7 @@ async fn pull(server: &Server, name: &str) -> Result<Exit> {
     tokio::select! {
         pulled = progress::pull(server, name) => pulled.map(|()| Exit::Success).map_err(Failure::from),
         () = signals.wait() => {
-            console::say("stopped; what is there is kept, pull again to go on");
+            console::say("stopped; pull again to resume the download");
             Ok(Exit::Run(journal::Ending::Interrupted))
         }
     }

@@ -1,7 +1,8 @@
-//! `agent parse`: what a run in this repository would make of a model's output. For people who debug a model, and for tests of the
-//! parser from outside: `--chunks` reads JSON lines and answers each with one line, as soon as it has it.
+//! `agent parse`: shows which tool calls a run in this repository would find in a model's output.
+//! It helps to debug a model, and to test the parser from outside: `--chunks` reads JSON lines and
+//! answers each one immediately.
 //!
-//! The tools, the parser's options and the judgment of a call are those of a run ([`planner::judge`]).
+//! The tools, the parser's options and the validation are those of a run ([`planner::judge`]).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -22,10 +23,11 @@ use crate::masking;
 use crate::sanitize;
 use crate::session;
 
-/// The most bytes of one output or one line of `--chunks`: several times the longest call that is accepted.
+/// The largest input, and the longest line of `--chunks`, in bytes: several times the longest valid
+/// call.
 const LIMIT: u64 = 128 << 20;
 
-/// Judges a file, standard input, or lines of chunks.
+/// Parses a file, standard input, or lines of chunks.
 pub(crate) fn run(command: &Parse, context: &Context) -> Result<Exit> {
     let tools = tools(context)?;
     let path = command.file.as_deref().filter(|path| *path != Path::new("-"));
@@ -41,7 +43,7 @@ pub(crate) fn run(command: &Parse, context: &Context) -> Result<Exit> {
     let mut bytes = Vec::new();
     input.by_ref().take(LIMIT + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LIMIT {
-        return Err(Failure::misuse(format!("the output is longer than {} MiB", LIMIT >> 20)));
+        return Err(Failure::misuse(format!("the input is larger than {} MiB", LIMIT >> 20)));
     }
     let judged = judge::answer(&tools, [bytes.as_slice()], End::Stop);
     let text = if command.json { format!("{}\n", answer(&judged)) } else { describe(&judged) };
@@ -49,7 +51,7 @@ pub(crate) fn run(command: &Parse, context: &Context) -> Result<Exit> {
     Ok(if judged.calls.iter().any(|call| call.judged.is_ok()) { Exit::Success } else { Exit::Negative })
 }
 
-/// The tools of a run here. Nothing is run, so nothing is kept anywhere.
+/// The tools of a run in this repository. They are never called, so they need no state folder.
 fn tools(context: &Context) -> Result<Registry> {
     let settings = context.resolve(&[])?.settings()?;
     let root = context.repository.as_ref().unwrap_or(&context.directory);
@@ -64,7 +66,8 @@ fn answer(judged: &Judged) -> Value {
     json!({"status": judged.status, "calls": calls, "why": judged.why})
 }
 
-/// A call as it would be run, and as it was written where that differs; or as it was written, and why it is refused.
+/// Describes a call: as it would run, and as written if that differs; or as written, and why it is
+/// refused.
 fn call(call: &JudgedCall) -> Value {
     let JudgedCall { found, repairs, judged } = call;
     let mut value = json!({
@@ -127,7 +130,8 @@ fn describe(judged: &Judged) -> String {
     text
 }
 
-/// One line of `--chunks`. Other keys are let through, so that a file of cases may hold what is expected.
+/// One line of `--chunks`. Other keys are ignored, so that a file of cases can contain expected
+/// results.
 #[derive(Deserialize)]
 struct Case {
     #[serde(default)]
@@ -167,14 +171,11 @@ fn lines(tools: &Registry, mut input: impl BufRead) -> Result<Exit> {
         } else if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let judged = if too_long {
-            Err(format!("it is longer than {} MiB", LIMIT >> 20))
-        } else {
-            judge(tools, &line)
-        };
+        let judged =
+            if too_long { Err(format!("longer than {} MiB", LIMIT >> 20)) } else { judge(tools, &line) };
         let reply = judged.unwrap_or_else(|why| {
             bad = true;
-            // The id helps to find the line, where there is one.
+            // The id helps to find the line.
             let id = serde_json::from_slice::<Value>(&line).map_or(Value::Null, |v| v["id"].clone());
             json!({"id": id, "error": format!("line {number}: {why}")})
         });
@@ -183,13 +184,13 @@ fn lines(tools: &Registry, mut input: impl BufRead) -> Result<Exit> {
         out.flush()?;
     }
     if bad {
-        return Err(Failure::misuse("some lines are not cases; their answers say why"));
+        return Err(Failure::misuse("some lines are invalid; their answers say why"));
     }
     Ok(Exit::Success)
 }
 
 fn judge(tools: &Registry, line: &[u8]) -> Result<Value, String> {
-    let case: Case = serde_json::from_slice(line).map_err(|e| format!("not a case: {e}"))?;
+    let case: Case = serde_json::from_slice(line).map_err(|e| format!("invalid case: {e}"))?;
     let end = match case.end {
         CaseEnd::Stop => End::Stop,
         CaseEnd::Length => End::Length,
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_border_inside_a_character_is_no_matter() {
+    fn a_chunk_may_end_inside_a_character() {
         // "é" in two pieces, in a string of a call
         let line = br#"{"id":7,"chunks":["{\"tool\":\"t\",\"arguments\":{\"a\":\"",{"hex":"c3"},{"hex":"a9"},"\"}}"]}"#;
         let reply = judge(&Registry::new(), line).unwrap();

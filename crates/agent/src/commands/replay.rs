@@ -5,19 +5,19 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::Replay;
-use crate::console::{self, Paint};
+use crate::console;
 use crate::context::Context;
 use crate::dry_tree::{self, DryTree};
 use crate::exit::{Exit, Result};
 use crate::figures::plural;
 use crate::interrupt::{self, Signals};
 use crate::layers::{self, Environment};
-use crate::preview::Surface;
 use crate::replay::bundle::Bundle;
 use crate::replay::gather::{self, Gathered};
 use crate::replay::{self, Outcome, Source, Wish};
 use crate::sanitize;
 use crate::settings::{Group, Settings, definition};
+use preview::Surface;
 
 /// Replays the session.
 pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
@@ -144,8 +144,10 @@ fn tell(outcome: &Outcome, notes: &[String], json: bool, context: &Context) -> R
             format!("same: {events}, {requests}, {calls}, {tree}\n")
         }
         Some(difference) => {
-            let surface =
-                Surface { width: console::width(&context.environment.variables), paint: Paint::stdout() };
+            let surface = Surface {
+                width: console::width(&context.environment.variables),
+                paint: console::stdout_paint(),
+            };
             let head = format!(
                 "the same up to there: {events}; recorded by agent {}, this is agent {this}\n",
                 sanitize::line(version)

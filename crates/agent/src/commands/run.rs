@@ -9,21 +9,21 @@ use workspace::History;
 
 use crate::cli::{DryRun, Run};
 use crate::commands::changes;
-use crate::console::{self, Paint};
+use crate::console;
 use crate::context::Context;
 use crate::dry_tree::DryTree;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
-use crate::half_done;
 use crate::interrupt::{self, Signals};
 use crate::masking;
 use crate::model;
 use crate::pager;
-use crate::preview::{self, Form};
+use crate::recovery;
 use crate::render::{Detail, View};
 use crate::sanitize;
 use crate::session::{self, Done, Order};
 use crate::waiting::Waits;
+use preview::Format;
 
 /// The longest task, in bytes: more cannot be a task for a context window.
 const TASK_LIMIT: u64 = 256 * 1024;
@@ -57,7 +57,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         }
     };
     if let Some(tree) = &tree {
-        half_done::settle(&root, tree, &store, context)?;
+        recovery::recover(&root, tree, &store, context)?;
     }
     let done = interrupt::block_on(async {
         let signals = Signals::take()?;
@@ -98,13 +98,13 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
 }
 
 /// What a dry run did, from what its session keeps: exactly what `agent apply` would bring.
-fn preview(done: &Done, folder: &Path, form: Option<Form>, context: &Context) -> Result<()> {
+fn preview(done: &Done, folder: &Path, form: Option<Format>, context: &Context) -> Result<()> {
     let changes = History::open(&folder.join(session::STATE))?.net(..)?;
     if changes.is_empty() {
         let patch = String::from_utf8_lossy(&done.shown);
-        return pager::print(&console::diff(&patch, Paint::stdout()), context);
+        return pager::print(&preview::diff(&patch, console::stdout_paint()), context);
     }
-    preview::show(&masking::shown(changes::shown(changes), &done.secrets), form, context)
+    console::changes(&masking::shown(changes::shown(changes), &done.secrets), form, context)
 }
 
 /// The task, from wherever it was said to be.
@@ -159,11 +159,11 @@ pub(crate) fn observer(json: bool, quiet: bool, dry: bool) -> Observer {
         (false, true) => Detail::Live,
         (false, false) => Detail::Plain,
     };
-    let mut view = View::new(std::io::stderr(), Paint::stderr(), detail);
+    let mut view = View::new(std::io::stderr(), console::stderr_paint(), detail);
     let on_terminal = console::stdout_is_terminal() && !dry;
     Box::new(move |record| {
         if let (true, Event::Finished { diff, .. }) = (on_terminal, &record.event) {
-            let _ = console::print(console::diff(&diff.patch, Paint::stdout()));
+            let _ = console::print(preview::diff(&diff.patch, console::stdout_paint()));
         }
         view.show(record);
     })

@@ -1,4 +1,4 @@
-//! `agent sandbox -- CMD`: any command, confined as a run's commands are.
+//! `agent sandbox -- CMD`: runs a command in the sandbox of a run.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
 use crate::{commands, sanitize, session};
 
-/// Runs it, shows what it prints as it comes, and ends as it ends.
+/// Runs the command, prints its output as it arrives, and exits with its exit code.
 pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
     let settings = context.resolve(&command.settings.given)?.settings()?;
     let root = commands::run::root(context)?;
@@ -25,13 +25,13 @@ pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
             return Ok(Exit::Success);
         }
         let [program, arguments @ ..] = &command.command[..] else {
-            return Err(Failure::misuse("there is no command to run"));
+            return Err(Failure::misuse("no command given"));
         };
         let order = Command {
             cwd: Some(context.directory.clone()),
             timeout: Duration::from_secs(seconds),
             output: OutputLimits { total_bytes: u64::MAX, ..OutputLimits::bytes(0) },
-            // Whoever reads it may have gone; the command ends all the same.
+            // A closed reader must not stop the command.
             echo: Some(|bytes| drop(console::print(bytes))),
             ..Command::new(program, arguments.iter().cloned())
         };
@@ -52,14 +52,18 @@ pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
         };
         let why = match status {
             Status::Exited(_) | Status::Signaled(_) | Status::LimitReached => None,
-            Status::TimedOut => Some(format!("stopped after {seconds} s (--command-seconds)")),
-            Status::OutOfMemory => Some("stopped: too much memory (--command-memory)".to_owned()),
-            Status::TooManyProcesses => Some("stopped: too many processes (--command-processes)".to_owned()),
+            Status::TimedOut => {
+                Some(format!("stopped: reached the time limit of {seconds} s (--command-seconds)"))
+            }
+            Status::OutOfMemory => Some("stopped: reached the memory limit (--command-memory)".to_owned()),
+            Status::TooManyProcesses => {
+                Some("stopped: reached the process limit (--command-processes)".to_owned())
+            }
         };
         if let Some(why) = why {
             console::say(why);
         }
-        // 124 is what timeout(1) ends with.
+        // 124 is the exit code of timeout(1).
         Ok(Exit::Command(status.code().map_or(124, |code| u8::try_from(code).unwrap_or(u8::MAX))))
     })
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::cli::Sessions;
 use crate::commands::export;
-use crate::console::{self, Paint};
+use crate::console;
 use crate::context::Context;
 use crate::dry_tree;
 use crate::exit::{Exit, Failure, Result};
@@ -14,7 +14,7 @@ use crate::render::{Detail, View};
 use crate::sanitize;
 use crate::session;
 
-/// Carries out a command on sessions.
+/// Runs a subcommand of `agent sessions`.
 pub(crate) fn run(command: Sessions, context: &Context) -> Result<Exit> {
     let store = context.store()?;
     match command {
@@ -30,7 +30,7 @@ pub(crate) fn run(command: Sessions, context: &Context) -> Result<Exit> {
 fn list(store: &Store, json: bool) -> Result<Exit> {
     let ids = store.ids()?;
     if ids.is_empty() && !json {
-        console::say("no sessions yet");
+        console::say("no sessions");
     }
     for id in ids {
         let line = match store.summary(&id) {
@@ -65,7 +65,7 @@ fn show(store: &Store, id: &str, json: bool) -> Result<Exit> {
         console::print(lines.map_err(Failure::refused)?.join("\n") + "\n")?;
         return Ok(Exit::Success);
     }
-    let paint = Paint::stdout();
+    let paint = console::stdout_paint();
     let mut text = Vec::new();
     let mut view = View::new(&mut text, paint, Detail::Live);
     let mut patch = None;
@@ -79,16 +79,17 @@ fn show(store: &Store, id: &str, json: bool) -> Result<Exit> {
     }
     let mut text = String::from_utf8_lossy(&text).into_owned();
     match patch {
-        Some(patch) if !patch.is_empty() => text.push_str(&format!("\n{}", console::diff(patch, paint))),
+        Some(patch) if !patch.is_empty() => text.push_str(&format!("\n{}", preview::diff(patch, paint))),
         Some(_) => {}
-        None => text.push_str("unfinished: it is still running, or was killed\n"),
+        None => text.push_str("unfinished: still running, or killed\n"),
     }
     console::print(text)?;
     Ok(Exit::Success)
 }
 
 fn remove(store: &Store, wanted: &[String]) -> Result<Exit> {
-    // All are looked up before one is removed: `last` twice means one session, and a typing mistake removes nothing.
+    // Look up all sessions before removing one: `last` twice means one session, and a typo removes
+    // nothing.
     let mut ids = Vec::new();
     for id in wanted {
         let id = store.find(id)?;
@@ -100,7 +101,7 @@ fn remove(store: &Store, wanted: &[String]) -> Result<Exit> {
         let folder = store.folder(&id);
         let (layers, kept) = (dry_tree::layers(&folder), folder.join(session::SANDBOX));
         if layers.exists() || kept.exists() {
-            // A run that was killed leaves folders without permissions. One that is not over holds the lock.
+            // A killed run leaves folders without permissions; a running one holds the lock.
             let _held = store.hold(&id)?;
             sandbox::overlay::remove(&layers)?;
             sandbox::remove_left(&kept)?;

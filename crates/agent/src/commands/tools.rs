@@ -6,14 +6,14 @@ use tool_api::{Effect, Status, ToolError};
 use crate::cli::Tools;
 use crate::console;
 use crate::context::Context;
-use crate::edit_form;
+use crate::edit_format;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
 use crate::masking;
 use crate::sanitize;
 use crate::session::{self, Toolbox};
 
-/// Carries out a command on tools.
+/// Runs a subcommand of `agent tools`.
 pub(crate) fn run(command: Tools, context: &Context) -> Result<Exit> {
     match command {
         Tools::List => {
@@ -39,18 +39,18 @@ pub(crate) fn run(command: Tools, context: &Context) -> Result<Exit> {
     }
 }
 
-/// The tools on the repository, as a run would have them; with the planner's own.
+/// The tools of a run in this repository, including the planner's own.
 fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbox> {
     let settings = context.resolve(flags)?.settings()?;
     let root = context.tree()?;
     let folder = context.state_dir()?.join("tools");
     let variables: Vec<_> = std::env::vars_os().collect();
-    // No session: the placeholders are the same from one call to the next.
+    // Without a session, placeholders must be the same in every call.
     let secrets = masking::secrets(&settings, &variables, "tools");
     let sandbox = session::sandbox(&settings, root, None, variables)?;
     let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox, &context.own())?;
     toolbox.registry = toolbox.registry.with(planner::Finish);
-    edit_form::choose(&settings, None).describe(&mut toolbox.registry);
+    edit_format::describe(&settings, &mut toolbox.registry);
     Ok(toolbox)
 }
 
@@ -60,7 +60,7 @@ fn schema(toolbox: &Toolbox, name: Option<&str>) -> Result<Exit> {
             let names = || toolbox.registry.specs().map(|s| s.name).collect::<Vec<_>>().join(", ");
             let spec = toolbox.registry.spec(name);
             let spec = spec.ok_or_else(|| {
-                Failure::misuse(format!("there is no tool {name:?}; the tools are {}", names()))
+                Failure::misuse(format!("unknown tool {name:?}; the tools are {}", names()))
             })?;
             spec.schema.clone()
         }
@@ -82,7 +82,7 @@ fn call(toolbox: &Toolbox, name: &str, arguments: &str, json: bool) -> Result<Ex
         arguments.to_owned()
     };
     let arguments: Value = serde_json::from_str(&text)
-        .map_err(|e| Failure::misuse(format!("the arguments are not JSON: {e}")))?;
+        .map_err(|e| Failure::misuse(format!("invalid JSON in the arguments: {e}")))?;
     let accepted =
         toolbox.registry.accept(name, &arguments).map_err(|refusal| Failure::misuse(refusal.message))?;
     for note in &accepted.notes {
@@ -102,7 +102,7 @@ fn call(toolbox: &Toolbox, name: &str, arguments: &str, json: bool) -> Result<Ex
             console::print(format!("{value:#}\n"))?;
         } else {
             let text = outcome.text.trim_end();
-            // What is piped on is left as it is.
+            // A program gets every byte.
             let text = if console::stdout_is_terminal() { sanitize::text(text) } else { text.into() };
             console::print(format!("{text}\n"))?;
         }

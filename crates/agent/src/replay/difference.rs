@@ -3,8 +3,8 @@
 use journal::{Event, Role, Step};
 use serde::Serialize;
 
-use crate::preview::{self, Surface};
 use crate::sanitize;
+use preview::Surface;
 
 /// Lines of a shown difference; what is longer is cut.
 const LINES: usize = 60;

@@ -15,7 +15,7 @@ pub(crate) use super::edges::Source;
 use super::edges::{Checks, Looked, OnStage, Recorded, RecordedUser, Stage};
 use super::recording::Recording;
 use super::script::{Followed, Script};
-use crate::edit_form;
+use crate::edit_format;
 use crate::exit::{Failure, Result};
 use crate::masking::{self, MaskedTree, MaskedVerifier};
 use crate::repository::Tests;
@@ -80,7 +80,7 @@ pub(crate) async fn perform(bundle: Bundle, wish: Wish) -> Result<Outcome> {
     if runs_commands && !recording.plan_only() {
         Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;
     }
-    edit_form::choose(&settings, Some(&recording.identity)).describe(&mut toolbox.registry);
+    edit_format::describe(&settings, &mut toolbox.registry);
     let real = Tests::new(toolbox.tests).filter(|_| runs_commands);
     let real = real.map(|real| MaskedVerifier(Arc::new(real), secrets.clone()));
     let verifier = Checks { stage: Arc::clone(&stage), real };

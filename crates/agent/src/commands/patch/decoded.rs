@@ -1,15 +1,14 @@
-//! The text of a patch that is not UTF-8, such as git makes of files in other encodings: it is in
-//! the encoding of the files that it changes.
+//! Decodes patches that are not UTF-8, such as git makes of files in other encodings. Such a patch has the
+//! encoding of the files that it changes.
 
 use workspace::Workspace;
 
 use crate::exit::{Failure, Result};
 
-/// A patch as text: lines that are not UTF-8 are read as the first file with another encoding is
-/// that the patch names.
+/// Decodes a patch. If it is not UTF-8, it has the encoding of the first file it names that is not UTF-8.
 ///
 /// # Errors
-/// When there is no such file.
+/// If there is no such file.
 pub(crate) fn text(bytes: Vec<u8>, workspace: &Workspace) -> Result<String> {
     let bytes = match String::from_utf8(bytes) {
         Ok(text) => return Ok(text),
@@ -22,6 +21,6 @@ pub(crate) fn text(bytes: Vec<u8>, workspace: &Workspace) -> Result<String> {
     decoded.ok_or_else(|| {
         let wrong = |line: &&[u8]| std::str::from_utf8(line).is_err();
         let line = bytes.split(|b| *b == b'\n').take_while(|line| !wrong(line)).count() + 1;
-        Failure::misuse(format!("the patch is not UTF-8 from line {line} on"))
+        Failure::misuse(format!("cannot decode the patch: line {line} is not UTF-8"))
     })
 }

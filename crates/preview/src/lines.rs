@@ -1,4 +1,4 @@
-//! Line below line: what goes, then what comes, the words that differ set off.
+//! Draws removed lines above added lines, with the words that differ emphasized.
 
 use similar::DiffTag;
 
@@ -6,9 +6,9 @@ use super::Surface;
 use super::cells::{Kind, Row};
 use super::compare::Comparison;
 use super::words;
-use crate::console::Style;
+use crate::style::Style;
 
-/// Columns of a line that are shown: a line of minified code is not worth a screen.
+/// The most columns to show of a line, so that minified code does not fill the screen.
 const LONGEST: usize = 600;
 
 /// Draws every hunk.
@@ -39,7 +39,7 @@ pub(super) fn draw(comparison: &Comparison<'_>, surface: Surface, out: &mut Stri
     }
 }
 
-/// What is set off in each line of a block.
+/// The ranges to emphasize in each line of a block.
 type Strong = Vec<Vec<std::ops::Range<usize>>>;
 
 fn block(old: &[&[u8]], new: &[&[u8]], crlf: bool) -> (Strong, Strong) {
@@ -52,7 +52,7 @@ fn block(old: &[&[u8]], new: &[&[u8]], crlf: bool) -> (Strong, Strong) {
     (left, right)
 }
 
-/// A line as text without what ends it, and whether a newline ended it.
+/// Returns a line as text without its line ending, and whether a newline ended it.
 pub(super) fn shown(line: &[u8], crlf: bool) -> (String, bool) {
     let (body, newline) = line.strip_suffix(b"\n").map_or((line, false), |body| (body, true));
     let body = body.strip_suffix(b"\r").filter(|_| crlf).unwrap_or(body);
@@ -83,9 +83,7 @@ fn put(
         out.push_str(&format!("{below}{carets}\n"));
     }
     if !newline {
-        out.push_str(
-            &surface.paint.paint(Style::Dim, format_args!("{below}\\ no newline at the end of the file")),
-        );
+        out.push_str(&surface.paint.paint(Style::Dim, format_args!("{below}\\ no newline at end of file")));
         out.push('\n');
     }
 }

@@ -1,12 +1,12 @@
-//! The changes as a patch that `git apply` takes.
+//! Writes changes as a patch for `git apply`.
 
 use similar::DiffTag;
 
 use super::compare::{self, Comparison};
 use super::{FileChange, Image};
 
-/// The patch, byte for byte. Binary files are named, not contained.
-pub(crate) fn patch(changes: &[FileChange]) -> Vec<u8> {
+/// Returns the changes as a patch, byte for byte. Binary files are named, but not included.
+pub fn patch(changes: &[FileChange]) -> Vec<u8> {
     let compared: Vec<_> = changes.iter().map(|change| (change, compare::compare(change))).collect();
     patch_of(&compared)
 }
@@ -15,7 +15,8 @@ pub(super) fn patch_of(compared: &[(&FileChange, Comparison<'_>)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (change, comparison) in compared {
         match (&change.before, &change.after) {
-            // A file that becomes a link, or the other way round, is two files for git.
+            // For git, a file that becomes a link (or the reverse) is one file deleted and one
+            // created.
             (Some(before), Some(after)) if before.link != after.link => {
                 let half =
                     |before, after| FileChange { path: change.path.clone(), from: None, before, after };
@@ -47,7 +48,7 @@ fn file(change: &FileChange, comparison: &Comparison<'_>, out: &mut Vec<u8>) {
     }
     let side = |there: bool, name: &str| match there {
         false => "/dev/null".to_owned(),
-        // As git does: readers that stop at a blank know where the name ends.
+        // As git does, so that parsers that stop at a space see where the name ends.
         true if name.contains(' ') => format!("{name}\t"),
         true => name.to_owned(),
     };
@@ -101,7 +102,7 @@ fn mode(image: &Image) -> &'static str {
     }
 }
 
-/// A name as git writes it: in quotes when it holds what would end it early.
+/// Quotes a name as git does, if it contains characters that would end it.
 fn quoted(name: &str) -> String {
     if !name.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
         return name.to_owned();

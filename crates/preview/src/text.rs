@@ -1,10 +1,10 @@
-//! Files in other encodings and notebooks, as people read them.
+//! Decodes files in other encodings, and notebooks, for display.
 
 use text_view::View;
 
 use super::{FileChange, Image};
 
-/// The change of the text that the files hold, where that is not the bytes themselves.
+/// Replaces the bytes of both sides by the text to show.
 pub(super) fn readable(change: &FileChange) -> FileChange {
     let mut change = change.clone();
     let path = change.path.clone();

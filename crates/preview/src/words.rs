@@ -1,18 +1,20 @@
-//! Which words differ: lines of a changed block find their counterparts, and within a pair the differing words are found.
+//! Finds the words that differ: first pairs the lines of a changed block, then compares the words
+//! of each pair.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use similar::{Algorithm, DiffTag};
 
-/// Lines before times lines after up to which every pairing of a block is weighed; beyond, lines are paired in order.
+/// The largest block, in old lines times new lines, for which the best pairing is computed. In
+/// larger blocks, lines are paired in order.
 const WEIGHED: usize = 2_500;
-/// Bytes of a line beyond which its words are not compared.
+/// The longest line whose words are compared, in bytes.
 const LONGEST: usize = 20_000;
-/// How alike two lines have to be to be two versions of one, from 0 to 1.
+/// The similarity, from 0 to 1, from which two lines are versions of one line.
 const ALIKE: f32 = 0.5;
 
-/// Places in the line before and in the line after.
+/// Byte ranges in the old line and in the new one.
 pub(super) type Emphasis = (Vec<Range<usize>>, Vec<Range<usize>>);
 
 /// Pairs the lines of a changed block that are versions of each other, in order.
@@ -25,7 +27,7 @@ pub(super) fn pairs(old: &[String], new: &[String]) -> Vec<(usize, usize)> {
             .map(|i| (i, i))
             .collect();
     }
-    // The heaviest pairing that keeps the order, by the lengths of the best ones of all the rests.
+    // Dynamic programming: `best[i][j]` is the score of the best pairing of `a[i..]` with `b[j..]`.
     let mut best = vec![vec![0f32; b.len() + 1]; a.len() + 1];
     let mut likeness = vec![vec![0f32; b.len()]; a.len()];
     for i in (0..a.len()).rev() {
@@ -49,7 +51,7 @@ pub(super) fn pairs(old: &[String], new: &[String]) -> Vec<(usize, usize)> {
     out
 }
 
-/// How often each word occurs in a line, and how much they weigh together.
+/// The words of a line with their counts, and their total length.
 struct Bag<'a>(HashMap<&'a str, usize>, usize);
 
 impl<'a> Bag<'a> {
@@ -62,7 +64,7 @@ impl<'a> Bag<'a> {
         Self(words, weight)
     }
 
-    /// The part of both that is common. Two lines without words are alike.
+    /// The part that both lines share, from 0 to 1. Two lines without words are equal.
     fn likeness(&self, other: &Self) -> f32 {
         if self.1 + other.1 == 0 {
             return 1.0;
@@ -72,7 +74,7 @@ impl<'a> Bag<'a> {
     }
 }
 
-/// The words that differ between two versions of a line.
+/// Returns the words that differ between two versions of a line.
 pub(super) fn emphasis(old: &str, new: &str) -> Emphasis {
     if old.len().max(new.len()) > LONGEST {
         return Default::default();
@@ -92,7 +94,7 @@ pub(super) fn emphasis(old: &str, new: &str) -> Emphasis {
     (left, right)
 }
 
-/// Adds a place; only blanks between it and the one before make them one.
+/// Adds a range, or extends the last one if only spaces are between them.
 fn join(places: &mut Vec<Range<usize>>, place: Range<usize>, line: &str) {
     if place.is_empty() {
         return;
@@ -103,7 +105,7 @@ fn join(places: &mut Vec<Range<usize>>, place: Range<usize>, line: &str) {
     }
 }
 
-/// Words, runs of blanks, and every other character by itself.
+/// Splits a line into words, runs of spaces, and single other characters.
 fn tokens(line: &str) -> impl Iterator<Item = &str> {
     let kind = |c: char| match c {
         c if c.is_alphanumeric() || c == '_' => 1,

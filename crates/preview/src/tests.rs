@@ -8,8 +8,8 @@ fn change(path: &str, before: Option<Image>, after: Option<Image>) -> FileChange
     FileChange { path: path.into(), from: None, before, after }
 }
 
-fn draw(changes: &[FileChange], form: Form, width: usize, colour: bool) -> String {
-    render(changes, form, Surface { width, paint: Paint(colour) })
+fn draw(changes: &[FileChange], format: Format, width: usize, color: bool) -> String {
+    render(changes, format, Surface { width, paint: Paint(color) })
 }
 
 const OLD: &str = "add() {\n    echo $(($1 - $2))\n}\n";
@@ -20,8 +20,8 @@ fn add() -> FileChange {
 }
 
 #[test]
-fn words_that_differ_are_pointed_at_where_there_are_no_colours() {
-    insta::assert_snapshot!(draw(&[add()], Form::Words, 60, false), @r"
+fn words_that_differ_are_pointed_at_where_there_are_no_colors() {
+    insta::assert_snapshot!(draw(&[add()], Format::Words, 60, false), @r"
      changed  add.sh      +2    -1  ++-
      1 file, +2 -1
 
@@ -37,8 +37,8 @@ fn words_that_differ_are_pointed_at_where_there_are_no_colours() {
 }
 
 #[test]
-fn words_that_differ_are_set_off_by_colour() {
-    let shown = draw(&[add()], Form::Words, 60, true);
+fn words_that_differ_are_set_off_by_color() {
+    let shown = draw(&[add()], Format::Words, 60, true);
     assert!(
         shown.contains("\x1b[31m    echo $(($1 \x1b[0m\x1b[31;7m-\x1b[0m\x1b[31m $2))\x1b[0m\n"),
         "{shown:?}"
@@ -54,7 +54,7 @@ fn words_that_differ_are_set_off_by_colour() {
 fn two_columns_have_versions_of_a_line_side_by_side() {
     let wide =
         change("a", image("日本語日本語日本語 is long\nb\n"), image("日本語日本語日本語 is longer\nb\nc"));
-    insta::assert_snapshot!(draw(&[add(), wide], Form::SideBySide, 60, false), @r"
+    insta::assert_snapshot!(draw(&[add(), wide], Format::SideBySide, 60, false), @r"
      changed  add.sh      +2    -1  ++-
      changed  a           +2    -1  ++-
      2 files, +4 -2
@@ -79,7 +79,7 @@ fn every_row_of_two_columns_fits_the_terminal() {
     let old: String = (0..40).map(|i| format!("{i} 日本語\tlong {}\n", "word ".repeat(i))).collect();
     let new = old.replace("long", "very long").replace("日", "\x1b[31m日\u{301}");
     for width in [60, 61, 80, 140] {
-        let shown = draw(&[change("x", image(&old), image(&new))], Form::SideBySide, width, false);
+        let shown = draw(&[change("x", image(&old), image(&new))], Format::SideBySide, width, false);
         for line in shown.lines() {
             assert!(unicode_width::UnicodeWidthStr::width(line) <= width, "{width}: {line}");
         }
@@ -87,7 +87,7 @@ fn every_row_of_two_columns_fits_the_terminal() {
         let bar = |l: &&str| unicode_width::UnicodeWidthStr::width(l.split('│').next().unwrap());
         assert!(rows.len() > 40 && rows.iter().all(|l| bar(l) == bar(&rows[0])));
     }
-    let narrow = draw(&[add()], Form::SideBySide, 40, false);
+    let narrow = draw(&[add()], Format::SideBySide, 40, false);
     assert!(!narrow.contains('│'), "too narrow for two columns: {narrow}");
 }
 
@@ -109,7 +109,7 @@ fn the_summary_says_what_becomes_of_each_file() {
         change("gone.txt", image(&many), None),
         change(&format!("{}/deep/file\x1b[2J.txt", "very".repeat(30)), None, image("x\n")),
     ]);
-    insta::assert_snapshot!(draw(&changes, Form::None, 80, false), @r"
+    insta::assert_snapshot!(draw(&changes, Format::None, 80, false), @r"
     changed  add.sh                                        +2    -1  +-
     moved    src/old_name.rs → src/new_name.rs
     changed  run.sh  now executable
@@ -120,15 +120,15 @@ fn the_summary_says_what_becomes_of_each_file() {
     created  …yveryveryveryveryvery/deep/file␛[2J.txt      +1        +
     8 files, +4 -401
     ");
-    insta::assert_snapshot!(draw(&[], Form::Words, 80, false), @"no changes");
+    insta::assert_snapshot!(draw(&[], Format::Words, 80, false), @"no changes");
 }
 
 #[test]
 fn the_end_of_a_line_is_shown_where_it_differs_only() {
     let crlf = change("crlf", image("a\r\nb\r\n"), image("a\r\nc\r\n"));
-    assert!(!draw(&[crlf], Form::Words, 60, false).contains('␍'));
+    assert!(!draw(&[crlf], Format::Words, 60, false).contains('␍'));
     let mixed = change("mixed", image("a\nb\n"), image("a\r\nb"));
-    insta::assert_snapshot!(draw(&[mixed], Form::Words, 60, false), @r"
+    insta::assert_snapshot!(draw(&[mixed], Format::Words, 60, false), @r"
      changed  mixed      +2    -2  ++--
      1 file, +2 -2
 
@@ -138,7 +138,7 @@ fn the_end_of_a_line_is_shown_where_it_differs_only() {
       1 + a␍
            ^
       2 + b
-          \ no newline at the end of the file
+          \ no newline at end of file
     ");
 }
 
@@ -146,7 +146,7 @@ fn the_end_of_a_line_is_shown_where_it_differs_only() {
 fn no_escape_of_a_file_reaches_the_terminal() {
     let hostile = "\x1b]0;owned\x07\u{9b}31m\u{202e}\r\n\x1b[2J";
     let file = FileChange { from: Some(hostile.into()), ..change(hostile, image(hostile), image("x\n")) };
-    for form in [Form::Words, Form::SideBySide, Form::Unified, Form::None] {
+    for form in [Format::Words, Format::SideBySide, Format::Unified, Format::None] {
         let shown = draw(std::slice::from_ref(&file), form, 100, true);
         for piece in shown.split('\x1b').skip(1) {
             let code = piece.split('m').next().unwrap();
@@ -164,14 +164,14 @@ fn no_escape_of_a_file_reaches_the_terminal() {
 fn large_files_and_long_lines_are_shown_in_part_of_a_line_and_at_once() {
     let old: String = (0..100_000).map(|i| format!("old {i}\n")).collect();
     let new: String = (0..100_000).map(|i| format!("other {}\n", i * 7)).collect();
-    let shown = draw(&[change("x", image(&old), image(&new))], Form::Words, 80, false);
+    let shown = draw(&[change("x", image(&old), image(&new))], Format::Words, 80, false);
     assert!(shown.starts_with(" changed  x   +100000 -100000  ++++"), "{}", &shown[..100]);
     let line = "var a=1;".repeat(200_000);
     let minified = change("min.js", image(&line), image(&line.replacen("a=1", "b=2", 1)));
-    assert!(draw(&[minified], Form::Words, 80, false).len() < 10_000);
+    assert!(draw(&[minified], Format::Words, 80, false).len() < 10_000);
 }
 
-/// Applies the patch with git in a folder that has the files as they were, and tells what it made of them.
+/// Applies the patch with git to the old files, and returns the result.
 fn by_git(changes: &[FileChange]) -> Vec<Option<Image>> {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
@@ -235,7 +235,7 @@ fn git_makes_of_the_patch_what_was_meant() {
     assert_eq!(by_git(&changes), wanted);
 }
 
-/// Numbers without pattern, the same on each run.
+/// Pseudorandom numbers, the same in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -269,14 +269,14 @@ fn whatever_the_two_sides_are_the_patch_leads_from_one_to_the_other() {
     for round in 0..2_000 {
         let (before, mut after) = (dice.text(), dice.text());
         if dice.below(2) == 0 {
-            // Mostly alike, as real edits are.
+            // Mostly similar, as real edits are.
             after = before.clone();
             let (cut, rest) = (dice.below(before.len() + 1), dice.below(before.len() + 1));
             after.splice(cut.., before[rest..].to_vec());
         }
         let side = |bytes: &[u8]| Some(Image { bytes: bytes.to_vec(), mode: 0o644, link: false });
         let changes = [change("some file", side(&before), side(&after))];
-        for form in [Form::Words, Form::SideBySide, Form::Unified] {
+        for form in [Format::Words, Format::SideBySide, Format::Unified] {
             draw(&changes, form, 20 + dice.below(100), dice.below(2) == 0);
         }
         let patch = unified::patch(&changes);

@@ -1,27 +1,27 @@
-//! Which lines differ.
+//! Compares two versions of a file by lines.
 
 use similar::{Algorithm, DiffOp, DiffTag};
 
 use super::{FileChange, Image};
 
-/// Unchanged lines shown around a change: what git shows.
+/// The unchanged lines to show around a change, as in git.
 const CONTEXT: usize = 3;
-/// How much of a file is looked at to tell text from binary: what git looks at.
+/// The bytes to inspect to tell binary files from text, as in git.
 const SNIFF: usize = 8_000;
 
 /// Two versions of a file, line by line.
 #[derive(Debug)]
 pub(super) struct Comparison<'a> {
-    /// Lines with their newlines.
+    /// The lines, with their newlines.
     pub(super) old: Vec<&'a [u8]>,
     pub(super) new: Vec<&'a [u8]>,
-    /// Changes with the lines around them.
+    /// The changes, with the lines around them.
     pub(super) hunks: Vec<Vec<DiffOp>>,
     pub(super) added: usize,
     pub(super) removed: usize,
-    /// Not text: nothing is compared.
+    /// Whether a side is binary; then nothing is compared.
     pub(super) binary: bool,
-    /// Every line of both ends in CR LF, which then is not worth a sign on each.
+    /// Whether every line of both sides ends in CR LF; then the CR is not shown.
     pub(super) crlf: bool,
 }
 
@@ -30,7 +30,7 @@ impl Comparison<'_> {
         !self.hunks.is_empty()
     }
 
-    /// The digits that the largest line number shown needs.
+    /// The width of the largest line number shown.
     pub(super) fn digits(&self) -> usize {
         let last = |op: &DiffOp| op.old_range().end.max(op.new_range().end);
         let last = self.hunks.last().and_then(|hunk| hunk.last()).map_or(1, last);
@@ -38,7 +38,8 @@ impl Comparison<'_> {
     }
 }
 
-/// Compares the two sides. Time is bounded as git bounds it: where too much differs, the result is right but not the shortest.
+/// Compares the two sides. For very different files the result is correct but not minimal, to bound
+/// the time.
 pub(super) fn compare(change: &FileChange) -> Comparison<'_> {
     let (before, after) = (bytes(&change.before), bytes(&change.after));
     let binary = is_binary(before) || is_binary(after);

@@ -1,4 +1,4 @@
-//! Before and after beside each other; lines that are versions of one stand in one row.
+//! Draws before and after side by side, with the two versions of a line in one row.
 
 use similar::DiffTag;
 
@@ -7,14 +7,14 @@ use super::cells::{Kind, Row};
 use super::compare::Comparison;
 use super::lines::shown;
 use super::words;
-use crate::console::Style;
+use crate::style::Style;
 
-/// Rows that one line may take before it is cut.
+/// The most rows of one line; longer ones are cut.
 const ROWS: usize = 6;
-/// What stands between the columns.
+/// The separator of the two columns.
 const BETWEEN: &str = " │ ";
 
-/// One side of a row: the line's number, what it is, its text.
+/// One side of a row: line number, kind, text, and whether a newline ends it.
 type Side = (usize, Kind, Row, bool);
 
 /// Draws every hunk.
@@ -46,9 +46,9 @@ struct Page<'a> {
     comparison: &'a Comparison<'a>,
     surface: Surface,
     digits: usize,
-    /// Columns of one side, number and sign included.
+    /// The width of one side, including number and sign.
     column: usize,
-    /// Columns of its text.
+    /// The width of its text.
     text: usize,
 }
 
@@ -64,7 +64,7 @@ impl<'a> Page<'a> {
         (index + 1, kind, Row::new(&text, strong).cut(self.text * ROWS), newline)
     }
 
-    /// A changed block: pairs beside each other, the others beside nothing.
+    /// Draws a changed block: paired lines side by side, other lines alone.
     fn block(&self, old: std::ops::Range<usize>, new: std::ops::Range<usize>, out: &mut String) {
         let text =
             |lines: &[&[u8]]| lines.iter().map(|l| shown(l, self.comparison.crlf).0).collect::<Vec<_>>();
@@ -78,7 +78,7 @@ impl<'a> Page<'a> {
         let (mut i, mut j) = (0, 0);
         let ends = (a.len(), b.len());
         for (x, y) in words::pairs(&a, &b).into_iter().chain([ends]) {
-            // What stands before the pair has no counterpart, but shares the rows.
+            // Lines before the pair have no counterpart, but share rows.
             for k in 0..(x - i).max(y - j) {
                 let old = (i + k < x).then(|| left(i + k, &[]));
                 let new = (j + k < y).then(|| right(j + k, &[]));
@@ -92,7 +92,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// One row; as many lines as the longer side needs.
+    /// Draws one row, with as many lines as the longer side needs.
     fn row(&self, left: Option<Side>, right: Option<Side>, out: &mut String) {
         let pieces = |side: Option<Side>| match side {
             Some((number, kind, row, newline)) => {
@@ -115,7 +115,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// One side of one line of a row; returns the columns it took.
+    /// Draws one side of one line of a row. Returns its width.
     fn half(&self, (number, kind, rows): &(usize, Kind, Vec<Row>), i: usize, out: &mut String) -> usize {
         let Some(row) = rows.get(i) else { return 0 };
         let (paint, digits) = (self.surface.paint, self.digits);

@@ -1,22 +1,22 @@
-//! Text from models, files and servers, made harmless for a terminal: what could move the cursor, change colours, set the
-//! clipboard, reverse the reading order or hide itself is shown as a visible sign in its place. Each character is judged by
-//! itself, so a stream may be cleaned piece by piece.
+//! Sanitizes text from models, files and servers for a terminal: characters that could move the
+//! cursor, change colors, set the clipboard, reverse the reading order or hide text are replaced by
+//! visible ones. Each character is handled on its own, so a stream can be sanitized piece by piece.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Cleans text of several lines: newlines and tabs stay.
-pub(crate) fn text(raw: &str) -> Cow<'_, str> {
+/// Sanitizes text; newlines and tabs stay.
+pub fn text(raw: &str) -> Cow<'_, str> {
     clean(raw, |c| c == '\n' || c == '\t')
 }
 
-/// Cleans text that must stay on one line.
-pub(crate) fn line(raw: &str) -> Cow<'_, str> {
+/// Sanitizes text that must stay on one line.
+pub fn line(raw: &str) -> Cow<'_, str> {
     clean(raw, |_| false)
 }
 
-/// Cleans text into one line of at most `width` characters.
-pub(crate) fn short(raw: &str, width: usize) -> String {
+/// Sanitizes text and cuts it to one line of at most `width` characters.
+pub fn short(raw: &str, width: usize) -> String {
     let head = raw.char_indices().nth(width).map_or(raw, |(end, _)| &raw[..end]);
     let clean = line(head);
     if head.len() == raw.len() && clean.chars().count() <= width {
@@ -35,7 +35,7 @@ fn clean(raw: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     for c in raw[first..].chars() {
         match c {
             c if !harmful(c) => out.push(c),
-            // Each C0 control has its own picture: ␛ for ESC, ␍ for CR.
+            // Unicode has a picture for each C0 control: ␛ for ESC, ␍ for CR.
             '\0'..='\u{1f}' => out.push(char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}')),
             '\u{7f}' => out.push('␡'),
             c => {
@@ -50,12 +50,12 @@ fn is_harmful(c: char) -> bool {
     matches!(c,
         '\0'..='\u{1f}' | '\u{7f}'
         | '\u{80}'..='\u{9f}'                 // C1: a terminal may take U+009B for CSI
-        | '\u{61c}' | '\u{200e}' | '\u{200f}' // marks that turn the reading order
+        | '\u{61c}' | '\u{200e}' | '\u{200f}' // marks that reverse the reading order
         | '\u{202a}'..='\u{202e}'             // embeddings and overrides
         | '\u{2066}'..='\u{2069}'             // isolates
         | '\u{2028}' | '\u{2029}'             // line and paragraph separators
         | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{206a}'..='\u{206f}' | '\u{feff}' // invisible
-        | '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{3164}' | '\u{ffa0}' // as well
+        | '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{3164}' | '\u{ffa0}' // also invisible
         | '\u{fff9}'..='\u{fffb}'             // interlinear annotation
         | '\u{e0000}'..='\u{e01ef}'           // tags and variants: invisible text
     )
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_order_and_hidden_text_become_visible() {
+    fn reversed_order_and_hidden_text_become_visible() {
         assert_eq!(text("a\u{202e}b\u{2066}c\u{200b}d\u{e0041}"), "a<U+202E>b<U+2066>c<U+200B>d<U+E0041>");
     }
 
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn no_harmful_character_survives_whatever_comes() {
+    fn no_harmful_character_survives() {
         for c in (0..=0x10_ffff).filter_map(char::from_u32) {
             let shown = line(&c.to_string()).into_owned();
             assert!(!shown.chars().any(is_harmful), "U+{:04X}", c as u32);

@@ -1,15 +1,14 @@
-//! What a model is told to write in each form is what the tool takes.
+//! The tool accepts what it tells a model to write, in every edit format.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 use std::collections::HashSet;
 use std::fs;
 
-use patch::Dialect;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tool_api::{Registry, Tool};
-use tool_apply_patch::{ApplyPatch, DESCRIBED, Described, Shape};
+use tool_apply_patch::{ApplyPatch, EditFormat};
 use workspace::Workspace;
 
 const BEFORE: &str = "def area(w, h):\n    return w + h\n";
@@ -28,52 +27,51 @@ async fn call(registry: &Registry, arguments: &Value) -> String {
 }
 
 #[tokio::test]
-async fn the_example_of_every_form_does_what_it_shows() {
-    for (word, described) in DESCRIBED {
+async fn the_example_of_every_format_does_what_it_shows() {
+    for (name, format) in EditFormat::ALL {
         let (folder, registry) = setting();
-        let text = call(&registry, &described.example()).await;
-        assert_eq!(text, "changed area.py +1 -1", "{word}");
-        assert_eq!(fs::read_to_string(folder.path().join("area.py")).unwrap(), AFTER, "{word}");
-        assert!(described.description().ends_with(&described.example().to_string()), "{word}");
+        let text = call(&registry, &format.example()).await;
+        assert_eq!(text, "changed area.py +1 -1", "{name}");
+        assert_eq!(fs::read_to_string(folder.path().join("area.py")).unwrap(), AFTER, "{name}");
+        assert!(format.description().ends_with(&format.example().to_string()), "{name}");
     }
 }
 
 #[tokio::test]
-async fn a_tool_described_in_one_form_takes_all_others() {
-    for (word, described) in DESCRIBED {
-        for (other, accepted) in DESCRIBED {
+async fn a_tool_described_in_one_format_accepts_all_others() {
+    for (name, format) in EditFormat::ALL {
+        for (other, accepted) in EditFormat::ALL {
             let (_folder, mut registry) = setting();
-            registry.describe(ApplyPatch::NAME, described.description(), described.schema());
+            registry.describe(ApplyPatch::NAME, format.description(), format.schema());
             let shown = registry.spec(ApplyPatch::NAME).unwrap().shown_schema();
-            assert_eq!(shown, described.schema().to_string());
+            assert_eq!(shown, format.schema().to_string());
             assert_eq!(
                 call(&registry, &accepted.example()).await,
                 "changed area.py +1 -1",
-                "{word}, {other}"
+                "{name}, {other}"
             );
         }
     }
 }
 
 #[test]
-fn the_example_fits_the_schema_that_is_shown_with_it() {
-    for (word, described) in DESCRIBED {
-        let (schema, example) = (described.schema(), described.example());
+fn every_example_matches_its_schema() {
+    for (name, format) in EditFormat::ALL {
+        let (schema, example) = (format.schema(), format.example());
         let keys = |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
-        assert_eq!(keys(&schema["properties"]), keys(&example), "{word}");
-        assert_eq!(schema["required"], json!(keys(&example)), "{word}");
+        assert_eq!(keys(&schema["properties"]), keys(&example), "{name}");
+        assert_eq!(schema["required"], json!(keys(&example)), "{name}");
     }
 }
 
 #[test]
-fn words_and_descriptions_stand_for_each_other() {
-    for (word, described) in DESCRIBED {
-        assert_eq!(Described::named(word), Some(described));
+fn every_format_has_a_name_and_a_description_of_its_own() {
+    for (name, format) in EditFormat::ALL {
+        assert_eq!(EditFormat::named(name), Some(format));
     }
-    let words: HashSet<_> = DESCRIBED.iter().map(|(word, _)| word).collect();
-    let descriptions: HashSet<_> = DESCRIBED.iter().map(|(_, d)| d.description()).collect();
-    assert_eq!((words.len(), descriptions.len()), (10, 10));
-    assert_eq!(Described::named("all"), None);
+    let descriptions: HashSet<_> = EditFormat::ALL.iter().map(|(_, format)| format.description()).collect();
+    assert_eq!(descriptions.len(), EditFormat::ALL.len());
+    assert_eq!(EditFormat::named("all"), None);
 }
 
 #[tokio::test]
@@ -93,16 +91,12 @@ async fn edits_may_be_arrays_of_lines_with_none_for_nothing() {
 }
 
 #[test]
-fn a_description_of_one_form_is_shorter_than_that_of_all() {
+fn a_description_of_one_format_is_shorter_than_that_of_all() {
     let (_folder, registry) = setting();
     let spec = registry.spec(ApplyPatch::NAME).unwrap();
     let all = spec.description.len() + spec.shown_schema().len();
-    let one = |form, shape| {
-        let one = Described { form, shape };
-        one.description().len() + one.schema().to_string().len()
-    };
-    for (word, described) in DESCRIBED {
-        assert!(one(described.form, described.shape) < all, "{word}: {all}");
+    for (name, format) in EditFormat::ALL {
+        let one = format.description().len() + format.schema().to_string().len();
+        assert!(one < all, "{name}: {one} of {all}");
     }
-    assert!(one(Dialect::WholeFile, Shape::Text) * 2 < all);
 }

@@ -1,14 +1,15 @@
-//! A line as it takes up room on a screen: harmless characters with their widths, tabs as blanks, what differs set off.
+//! A line as it appears on the screen: sanitized characters with their widths, tabs as spaces,
+//! differences emphasized.
 
 use std::ops::Range;
 
 use unicode_width::UnicodeWidthChar;
 
 use super::Surface;
-use crate::console::{Paint, Style};
 use crate::sanitize;
+use crate::style::{Paint, Style};
 
-/// Columns from one tab stop to the next.
+/// The distance between tab stops, in columns.
 const TAB: usize = 4;
 
 /// One character on the screen.
@@ -19,11 +20,11 @@ struct Cell {
     strong: bool,
 }
 
-/// A line of a file, without its newline, made harmless.
+/// A sanitized line of a file, without its newline.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Row(Vec<Cell>);
 
-/// What a line is, which decides its colours.
+/// The kind of a line, which decides its colors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Same,
@@ -40,7 +41,7 @@ impl Kind {
         }
     }
 
-    /// The sign before the line.
+    /// The sign in front of the line.
     pub(super) fn sign(self) -> char {
         match self {
             Kind::Same => ' ',
@@ -51,7 +52,7 @@ impl Kind {
 }
 
 impl Row {
-    /// The line; the places, in bytes and in order, are set off.
+    /// Lays out a line. `strong` has the byte ranges to emphasize, in order.
     pub(super) fn new(line: &str, strong: &[Range<usize>]) -> Self {
         let mut row = Self(Vec::with_capacity(line.len()));
         let mut column = 0;
@@ -61,7 +62,7 @@ impl Row {
             let strong = places.peek().is_some_and(|place| place.contains(&at));
             if c == '\t' {
                 let width = TAB - column % TAB;
-                // A tab that came or went would not be seen.
+                // An added or removed tab would be invisible.
                 let first = if strong { '→' } else { ' ' };
                 row.0.extend((0..width).map(|i| Cell {
                     sign: if i == 0 { first } else { ' ' },
@@ -81,12 +82,12 @@ impl Row {
         row
     }
 
-    /// In columns.
+    /// The width in columns.
     pub(super) fn width(&self) -> usize {
         self.0.iter().map(|c| c.width).sum()
     }
 
-    /// At most so many columns, from a little before what is set off; `…` where something is left out.
+    /// Cuts the row to a width, around the first emphasized cell; `…` marks what is left out.
     pub(super) fn cut(mut self, columns: usize) -> Self {
         if self.width() <= columns {
             return self;
@@ -106,7 +107,7 @@ impl Row {
         self
     }
 
-    /// How many cells fit into so many columns; at least one, so that whoever wraps gets ahead.
+    /// Counts the cells that fit into a width; at least one, so that wrapping makes progress.
     fn fitting(&self, columns: usize) -> usize {
         let mut used = 0;
         let fits = self.0.iter().take_while(|c| {
@@ -116,7 +117,7 @@ impl Row {
         fits.count().max(1)
     }
 
-    /// Pieces of at most so many columns.
+    /// Splits the row into pieces of at most this width.
     pub(super) fn wrap(mut self, columns: usize) -> Vec<Self> {
         let mut out = Vec::new();
         while self.width() > columns {
@@ -129,7 +130,7 @@ impl Row {
         out
     }
 
-    /// Writes it in the colours of its kind.
+    /// Writes the row in the colors of its kind.
     pub(super) fn draw(&self, kind: Kind, paint: Paint, out: &mut String) {
         let Some((plain, strong)) = kind.styles().filter(|_| paint.0) else {
             return out.extend(self.0.iter().map(|c| c.sign));
@@ -142,7 +143,8 @@ impl Row {
         }
     }
 
-    /// Carets below what is set off, where there are no colours to do that; `None` when there is nothing, or all of it, to point at.
+    /// Returns a line of carets under the emphasized cells, if there are no colors; `None` if no
+    /// cell or every cell is emphasized.
     pub(super) fn carets(&self, surface: Surface) -> Option<String> {
         let inside = |c: &Cell| c.strong || c.sign == ' ';
         if surface.paint.0 || !self.0.iter().any(|c| c.strong) || self.0.iter().all(inside) {
@@ -158,7 +160,7 @@ impl Row {
 }
 
 #[cfg(test)]
-#[allow(clippy::single_range_in_vec_init, reason = "one place is set off")]
+#[allow(clippy::single_range_in_vec_init, reason = "one range is emphasized")]
 mod tests {
     use super::*;
 
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn tabs_go_to_the_next_stop_and_escapes_are_signs() {
+    fn tabs_reach_the_next_stop_and_escapes_become_visible() {
         let row = Row::new("a\tb\x1b[2J\u{202e}", &[]);
         assert_eq!(text(&row), "a   b␛[2J<U+202E>");
         assert_eq!(text(&Row::new("\tx", &[0..1])), "→   x");

@@ -1,17 +1,17 @@
-//! What becomes of each file, one line each, and all of it in numbers.
+//! Draws the summary: one line per file, and the totals.
 
 use unicode_width::UnicodeWidthStr;
 
 use super::compare::Comparison;
 use super::{FileChange, Image, Surface};
-use crate::console::Style;
 use crate::figures::{bytes, plural, thousands};
 use crate::sanitize;
+use crate::style::Style;
 
-/// Columns of the longest bar.
+/// The width of the longest bar, in columns.
 const BAR: usize = 24;
 
-/// The summary.
+/// Draws the summary.
 pub(super) fn draw(compared: &[(&FileChange, Comparison<'_>)], surface: Surface) -> String {
     if compared.is_empty() {
         return "no changes\n".into();
@@ -23,7 +23,7 @@ pub(super) fn draw(compared: &[(&FileChange, Comparison<'_>)], surface: Surface)
         .collect();
     let widest = names.iter().map(|n| n.width()).max().unwrap_or(0);
     let most = compared.iter().map(|(_, c)| c.added + c.removed).max().unwrap_or(0).max(1);
-    // A sign, the digits of the largest, a blank before.
+    // A space, a sign, and the digits of the largest count.
     let column =
         compared.iter().map(|(_, c)| c.added.max(c.removed)).max().unwrap_or(0).to_string().len().max(4) + 2;
     let mut out = String::new();
@@ -71,7 +71,7 @@ pub(super) fn draw(compared: &[(&FileChange, Comparison<'_>)], surface: Surface)
     out
 }
 
-/// The line above a file's changes.
+/// Draws the line above a file's changes.
 pub(super) fn heading(change: &FileChange, surface: Surface, out: &mut String) {
     let name = format!("─── {} ", shortened(&name(change), surface.width.saturating_sub(8).max(20)));
     let rule = "─".repeat(surface.width.saturating_sub(name.width()));
@@ -97,14 +97,14 @@ fn name(change: &FileChange) -> String {
     }
 }
 
-/// What else changes about a file than its lines.
+/// Describes a change of the file's type or mode.
 fn mode(change: &FileChange) -> Option<&'static str> {
     let executable = |image: &Image| image.mode & 0o111 != 0;
     match (&change.before, &change.after) {
         (None, Some(after)) if after.link => Some("a link"),
         (Some(before), None) if before.link => Some("a link"),
         (Some(before), Some(after)) if before.link != after.link => {
-            Some(if after.link { "now a link" } else { "no link any more" })
+            Some(if after.link { "now a link" } else { "no longer a link" })
         }
         (Some(before), Some(after)) if executable(before) != executable(after) => {
             Some(if executable(after) { "now executable" } else { "no longer executable" })
@@ -114,7 +114,7 @@ fn mode(change: &FileChange) -> Option<&'static str> {
     }
 }
 
-/// At most so many columns, of the end: that is where files differ.
+/// Cuts the start of a name to fit a width, because paths differ at their ends.
 fn shortened(name: &str, columns: usize) -> String {
     if name.width() <= columns {
         return name.to_owned();
@@ -130,7 +130,7 @@ fn shortened(name: &str, columns: usize) -> String {
     format!("…{}", &name[start..])
 }
 
-/// The same for programs.
+/// Returns the summary of one file as JSON.
 pub(super) fn facts(change: &FileChange, comparison: &Comparison<'_>) -> serde_json::Value {
     let mut facts = serde_json::json!({"path": change.path, "change": verb(change), "added": comparison.added, "removed": comparison.removed});
     if let (Some(map), true) = (facts.as_object_mut(), comparison.binary) {

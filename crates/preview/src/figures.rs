@@ -1,7 +1,7 @@
-//! Figures for people: durations, counts, sizes, and what a patch adds and removes.
+//! Formats numbers for people: durations, counts, sizes, and the line counts of a patch.
 
-/// A duration for people.
-pub(crate) fn duration(ms: u64) -> String {
+/// Formats a duration given in milliseconds.
+pub fn duration(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
         1_000..60_000 => format!("{:.1} s", ms as f64 / 1_000.0),
@@ -9,8 +9,8 @@ pub(crate) fn duration(ms: u64) -> String {
     }
 }
 
-/// `12,345`.
-pub(crate) fn thousands(n: u64) -> String {
+/// Formats a count: `12,345`.
+pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
@@ -22,16 +22,16 @@ pub(crate) fn thousands(n: u64) -> String {
     out
 }
 
-/// `1 turn`, `2 turns`.
-pub(crate) fn plural(n: u64, word: &str) -> String {
+/// Formats a count of things: `1 turn`, `2 turns`.
+pub fn plural(n: u64, word: &str) -> String {
     format!("{} {word}{}", thousands(n), if n == 1 { "" } else { "s" })
 }
 
-/// Lines added and removed per file of a git-style patch.
-pub(crate) fn counts_by_file(patch: &str) -> Vec<(String, u64, u64)> {
+/// Counts the lines added and removed in each file of a git-style patch.
+pub fn counts_by_file(patch: &str) -> Vec<(String, u64, u64)> {
     let mut counts: Vec<(String, u64, u64)> = Vec::new();
     let mut old = "";
-    let (mut old_left, mut new_left) = (0u64, 0u64); // lines of the hunk still to come, so that "--- x" in one is a line of it
+    let (mut old_left, mut new_left) = (0u64, 0u64); // remaining lines of the hunk: there, "--- x" is content
     for line in patch.lines() {
         if old_left + new_left > 0 {
             let last = counts.last_mut();
@@ -59,8 +59,8 @@ pub(crate) fn counts_by_file(patch: &str) -> Vec<(String, u64, u64)> {
     counts
 }
 
-/// `1.1 GB`, as shops and registries count.
-pub(crate) fn bytes(n: u64) -> String {
+/// Formats a size in decimal units: `1.1 GB`.
+pub fn bytes(n: u64) -> String {
     match n {
         0..1_000 => format!("{n} B"),
         1_000..1_000_000 => format!("{:.0} kB", n as f64 / 1e3),

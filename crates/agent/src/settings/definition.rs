@@ -1,0 +1,279 @@
+//! What a setting is: its key, its values, and who may set it.
+
+use serde_json::Value;
+
+/// The values of a setting.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    /// Any text except an empty one.
+    Text,
+    /// Text that is never shown.
+    Secret,
+    /// HTTP headers, one `Name: value` each; the values are never shown. Files may also use a
+    /// table.
+    Headers,
+    /// Environment variables, one `NAME` or `NAME=VALUE` each; the values are never shown. Files
+    /// may also use a table.
+    Variables,
+    /// An integer in this range.
+    Whole(u64, u64),
+    /// A number in this range.
+    Decimal(f64, f64),
+    /// True or false.
+    Switch,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+/// Who may set a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Anyone, including the repository: it only affects how the work is done.
+    Repository,
+    /// Anyone, but the repository may only lower it: it affects time and money.
+    RepositoryMayLower,
+    /// The user: it decides where code and keys are sent, what is downloaded, what is paid, or what
+    /// commands may do.
+    User,
+    /// The environment only, because neither a command line nor a file should hold it.
+    Environment,
+}
+
+/// How a setting is given on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flag {
+    /// Not at all.
+    None,
+    /// `--the-key VALUE`.
+    Value(&'static str),
+    /// `--the-key[=VALUE]`; the second text is the value of the bare flag.
+    Optional(&'static str, &'static str),
+    /// `--name VALUE`, which may be repeated.
+    Each(&'static str, &'static str),
+    /// `--name`, which sets the second text as the value.
+    Sets(&'static str, &'static str),
+}
+
+/// The subject of a setting, which decides the commands that take its flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Group {
+    /// Where the model is.
+    Server = 1,
+    /// How the model is asked.
+    Model = 2,
+    /// How the work is done.
+    Work = 4,
+    /// When to stop.
+    Budgets = 8,
+    /// What commands may do.
+    Safety = 16,
+    /// Where files are kept.
+    Files = 32,
+}
+
+impl Group {
+    /// The heading of these settings in `--help`.
+    pub(crate) fn heading(self) -> &'static str {
+        match self {
+            Group::Server | Group::Model => "Model",
+            Group::Work => "Work",
+            Group::Budgets => "Budgets",
+            Group::Safety => "Commands",
+            Group::Files => "Files",
+        }
+    }
+}
+
+/// One setting.
+#[derive(Debug)]
+pub(crate) struct Definition {
+    /// Its key in files; the flag is `--its-key`, the variable `AGENT_ITS_KEY`.
+    pub(crate) key: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) default: Option<&'static str>,
+    pub(crate) flag: Flag,
+    /// Additional variables with established names, such as `OLLAMA_HOST`.
+    pub(crate) variables: &'static [&'static str],
+    pub(crate) trust: Trust,
+    pub(crate) group: Group,
+    pub(crate) help: &'static str,
+}
+
+impl Definition {
+    pub(crate) const fn new(key: &'static str, kind: Kind, trust: Trust, group: Group) -> Self {
+        Self { key, kind, default: None, flag: Flag::None, variables: &[], trust, group, help: "" }
+    }
+
+    pub(crate) const fn default(self, text: &'static str) -> Self {
+        Self { default: Some(text), ..self }
+    }
+
+    pub(crate) const fn flag(self, flag: Flag) -> Self {
+        Self { flag, ..self }
+    }
+
+    pub(crate) const fn help(self, help: &'static str) -> Self {
+        Self { help, ..self }
+    }
+
+    pub(crate) const fn variables(self, variables: &'static [&'static str]) -> Self {
+        Self { variables, ..self }
+    }
+
+    /// The environment variables that set it; the first one present wins.
+    pub(crate) fn environment(&self) -> impl Iterator<Item = String> + '_ {
+        // Keys are read only from the variables that other programs use for them, and `AGENT_ENV`
+        // is too common a name to mean "pass these variables on".
+        let own = !matches!(self.kind, Kind::Secret | Kind::Variables);
+        let own = own.then(|| format!("AGENT_{}", self.key.to_uppercase()));
+        own.into_iter().chain(self.variables.iter().map(|v| (*v).to_owned()))
+    }
+
+    /// The flag as typed, for messages.
+    pub(crate) fn flag_name(&self) -> Option<String> {
+        match self.flag {
+            Flag::None => None,
+            Flag::Sets(name, _) | Flag::Each(name, _) => Some(format!("--{name}")),
+            Flag::Value(_) | Flag::Optional(..) => Some(format!("--{}", self.key.replace('_', "-"))),
+        }
+    }
+
+    /// Whether messages may show its values.
+    pub(crate) fn may_be_shown(&self) -> bool {
+        !matches!(self.kind, Kind::Secret | Kind::Headers | Kind::Variables) && self.key != "proxy"
+    }
+
+    /// The separator of the values of a repeated flag.
+    pub(crate) fn separator(&self) -> &'static str {
+        if matches!(self.kind, Kind::Headers | Kind::Variables) { "\n" } else { "," }
+    }
+
+    /// Parses a value given as text.
+    ///
+    /// # Errors
+    /// If the value is invalid. The message says what is valid; the caller adds where the value
+    /// came from.
+    pub(crate) fn parse(&self, text: &str) -> Result<Value, String> {
+        let value = match self.kind {
+            Kind::Text | Kind::Secret | Kind::Choice(_) => Value::from(text),
+            Kind::Headers | Kind::Variables => text.lines().filter(|line| !line.trim().is_empty()).collect(),
+            Kind::Whole(..) => text.parse::<u64>().map_or(Value::from(text), Value::from),
+            Kind::Decimal(..) => text.parse::<f64>().map_or(Value::from(text), Value::from),
+            Kind::Switch => match text {
+                "true" | "1" | "yes" | "on" => Value::Bool(true),
+                "false" | "0" | "no" | "off" => Value::Bool(false),
+                other => Value::from(other),
+            },
+        };
+        self.accept(value)
+    }
+
+    /// Checks a value from a file.
+    ///
+    /// # Errors
+    /// As [`Definition::parse`].
+    pub(crate) fn accept(&self, value: Value) -> Result<Value, String> {
+        let list = match self.kind {
+            Kind::Headers => Some(each(&value, ": ", header)),
+            Kind::Variables => Some(each(&value, "=", variable)),
+            _ => None,
+        };
+        if let Some(list) = list {
+            return list.map(Value::from).ok_or_else(|| self.expected());
+        }
+        let fits = match self.kind {
+            Kind::Text | Kind::Secret => value.as_str().is_some_and(|s| !s.trim().is_empty()),
+            Kind::Whole(min, max) => value.as_u64().is_some_and(|n| (min..=max).contains(&n)),
+            Kind::Decimal(min, max) => value.as_f64().is_some_and(|n| (min..=max).contains(&n)),
+            Kind::Switch => value.is_boolean(),
+            Kind::Choice(words) => value.as_str().is_some_and(|s| words.contains(&s)),
+            Kind::Headers | Kind::Variables => false,
+        };
+        if fits { Ok(value) } else { Err(self.expected()) }
+    }
+
+    /// What a valid value is, as the end of a sentence that starts with the setting's name.
+    fn expected(&self) -> String {
+        match self.kind {
+            Kind::Text | Kind::Secret => "must be text and not empty".into(),
+            Kind::Headers => "must be \"Name: value\", or a list or a table of such headers".into(),
+            Kind::Variables => "must be NAME or NAME=VALUE, or a list or a table of such variables".into(),
+            Kind::Whole(min, max) if max >= u64::from(u32::MAX) => {
+                format!("must be an integer of at least {min}")
+            }
+            Kind::Whole(min, max) => format!("must be an integer from {min} to {max}"),
+            Kind::Decimal(min, max) => format!("must be a number from {min} to {max}"),
+            Kind::Switch => "must be true or false".into(),
+            Kind::Choice(words) => format!("must be one of {}", words.join(", ")),
+        }
+    }
+}
+
+/// Reads a text, a list of texts, or a table whose names and values `separator` joins. Returns
+/// `None` if `read` refuses one of them.
+fn each(value: &Value, separator: &str, read: fn(&str) -> Option<String>) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) => Some(vec![read(text)?]),
+        Value::Array(list) => list.iter().map(|text| read(text.as_str()?)).collect(),
+        Value::Object(table) => {
+            let entries = table.iter();
+            entries.map(|(name, value)| read(&format!("{name}{separator}{}", value.as_str()?))).collect()
+        }
+        _ => None,
+    }
+}
+
+/// Normalizes `Name: value`.
+fn header(text: &str) -> Option<String> {
+    let (name, value) = text.split_once(':')?;
+    let (name, value) = (name.trim(), value.trim());
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let fits =
+        !name.is_empty() && name.bytes().all(token) && !value.is_empty() && !value.contains(char::is_control);
+    fits.then(|| format!("{name}: {value}"))
+}
+
+/// Checks `NAME` or `NAME=VALUE`.
+fn variable(text: &str) -> Option<String> {
+    let name = text.split_once('=').map_or(text, |(name, _)| name);
+    let fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && !text.contains('\0');
+    fits.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::settings::definition;
+
+    #[test]
+    fn an_invalid_value_is_answered_with_what_is_valid() {
+        let say = |key: &str, text: &str| definition(key).unwrap().parse(text).unwrap_err();
+        assert_eq!(say("max_turns", "0"), "must be an integer of at least 1");
+        assert_eq!(say("max_turns", "-1"), "must be an integer of at least 1");
+        assert_eq!(say("num_ctx", "many"), "must be an integer from 256 to 16777216");
+        assert_eq!(say("temperature", "NaN"), "must be a number from 0 to 2");
+        assert_eq!(say("think", "hard"), "must be one of auto, on, off, low, medium, high");
+        assert_eq!(say("pull", "maybe"), "must be true or false");
+        assert_eq!(say("verify", " "), "must be text and not empty");
+        assert_eq!(
+            say("env", "A-B=secret"),
+            "must be NAME or NAME=VALUE, or a list or a table of such variables"
+        );
+    }
+
+    #[test]
+    fn variables_are_a_text_a_list_or_a_table() {
+        let env = definition("env").unwrap();
+        assert_eq!(env.parse("A=1,2\nB").unwrap(), json!(["A=1,2", "B"]));
+        assert_eq!(env.accept(json!(["A", "B="])).unwrap(), json!(["A", "B="]));
+        assert_eq!(env.accept(json!({"A": "x=y", "B": ""})).unwrap(), json!(["A=x=y", "B="]));
+        for wrong in [json!({"A": 1}), json!(["1A=x"]), json!("=x"), json!("A\0=x")] {
+            assert!(env.accept(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
+}

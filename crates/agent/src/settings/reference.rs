@@ -1,0 +1,111 @@
+//! Generates `docs/configuration.md`, so that it cannot be out of date. A change of the settings is
+//! written with `WRITE_DOCS=1 cargo test -p agent --bin agent configuration`.
+
+use std::path::Path;
+
+use super::{DEFINITIONS, Definition, Flag, Kind, Trust};
+
+const INTRODUCTION: &str = "\
+# Configuration
+
+<!-- Generated from crates/agent/src/settings/table.rs:
+     WRITE_DOCS=1 cargo test -p agent --bin agent configuration -->
+
+A setting can come from several places. The first one that has it wins:
+
+1. a flag, such as `--max-turns 10`;
+2. an environment variable, such as `AGENT_MAX_TURNS=10`;
+3. `.agent.toml` in the root of the repository, such as `max_turns = 10`;
+4. your own file, `~/.config/agent/config.toml`, with the same keys;
+5. the default.
+
+`agent config show` lists every setting with its value and its origin.
+
+A repository's `.agent.toml` comes from whoever wrote the repository. It may say how the work is done,
+and it may lower budgets. It cannot decide where code and keys go, what is downloaded, what is paid, or
+what commands may do. A run refuses to start if `.agent.toml` has a key that a repository may not set,
+and ignores a budget that it would raise, with a warning.
+
+Environment variables for commands and tests come from `--env` and from your own file. Variables of
+`--env` are added to those of the file and replace them by name. `NAME` alone passes on the value from
+your environment. The model, the journal and the screen see placeholders in place of the values. A session
+records only the names, so give a value that you typed to `agent resume` again.
+
+    agent run --env DATABASE_URL --env MODE=ci \"Fix the failing migration\"
+
+    # ~/.config/agent/config.toml
+    [env]
+    DATABASE_URL = \"postgres://localhost/test\"
+";
+
+fn document() -> String {
+    let mut text = INTRODUCTION.to_owned();
+    let mut heading = "";
+    for d in DEFINITIONS {
+        if d.group.heading() != heading {
+            heading = d.group.heading();
+            text.push_str(&format!("\n## {heading}\n"));
+        }
+        text.push_str(&entry(d));
+    }
+    text
+}
+
+fn entry(d: &Definition) -> String {
+    let code = |text: &str| format!("`{text}`");
+    let (help, unset) = match d.help.split_once(" [default: ") {
+        Some((help, default)) => (help, default.trim_end_matches(']')),
+        None => (d.help, "unset"),
+    };
+    let flag = d.flag_name().map(|name| match d.flag {
+        Flag::Value(value) | Flag::Each(_, value) => code(&format!("{name} {value}")),
+        Flag::Optional(value, _) => code(&format!("{name}[={value}]")),
+        Flag::Sets(_, value) => format!("{} (sets `{value}`)", code(&name)),
+        Flag::None => code(&name),
+    });
+    let variables: Vec<_> = d.environment().map(|name| code(&name)).collect();
+    let values = match d.kind {
+        Kind::Choice(words) => words.iter().map(|word| code(word)).collect::<Vec<_>>().join(", "),
+        Kind::Switch => "`true`, `false`".into(),
+        Kind::Whole(min, max) if max >= u64::from(u32::MAX) => format!("an integer of at least {min}"),
+        Kind::Whole(min, max) => format!("an integer from {min} to {max}"),
+        Kind::Decimal(min, max) if max > 1e6 => format!("a number of at least {min}"),
+        Kind::Decimal(min, max) => format!("a number from {min} to {max}"),
+        Kind::Headers => "`Name: value`, a list or a table of them".into(),
+        Kind::Variables => "`NAME` or `NAME=VALUE`, a list or a table of them".into(),
+        Kind::Text | Kind::Secret => "text".into(),
+    };
+    let repository = match d.trust {
+        Trust::Repository => "may set it",
+        Trust::RepositoryMayLower => "may lower it",
+        Trust::User => "may not set it",
+        Trust::Environment => "may not set it, and no file may",
+    };
+    let or_none = |list: Vec<String>| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+    let subject = match d.flag {
+        Flag::Sets(..) => "The flag: ",
+        _ => "",
+    };
+    let sentence = if subject.is_empty() { help.to_owned() } else { help[..1].to_lowercase() + &help[1..] };
+    format!(
+        "\n### {key}\n\n{subject}{sentence}.\n\n- values: {values}\n- default: {default}\n- flag: {flag}\n\
+         - environment: {variables}\n- the repository {repository}\n",
+        key = d.key,
+        default = d.default.map_or_else(|| unset.to_owned(), code),
+        flag = or_none(flag.into_iter().collect()),
+        variables = or_none(variables),
+    )
+}
+
+#[test]
+fn configuration_is_documented() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    if std::env::var_os("WRITE_DOCS").is_some() {
+        std::fs::write(&path, document()).unwrap();
+    }
+    let there = std::fs::read_to_string(path).unwrap();
+    assert!(
+        there == document(),
+        "docs/configuration.md is stale; see crates/agent/src/settings/reference.rs"
+    );
+}

@@ -1,0 +1,231 @@
+//! Every setting.
+//!
+//! A repository's file comes from whoever wrote the repository. It may say how the work is done and
+//! lower budgets. It decides nothing about where code and keys are sent, what is downloaded, what
+//! is paid, or what commands may do: see [`Trust`].
+
+use super::{Definition, Flag, Group, Kind, Trust};
+
+const THINK: &[&str] = &["auto", "on", "off", "low", "medium", "high"];
+const APPROACHES: &[&str] = &["auto", "tools", "whole-file"];
+const EDIT_FORMATS: &[&str] = &["auto", "edits", "unified", "envelope", "search-replace", "whole-file"];
+const NETWORKS: &[&str] = &["loopback", "none", "full"];
+const CUTS: &[&str] = &["auto", "first", "read-on"];
+
+/// Every setting, in the order of `agent config show`.
+pub(crate) const DEFINITIONS: &[Definition] = &[
+    Definition::new("model", Kind::Text, Trust::User, Group::Server).flag(Flag::Value("MODEL")).help(
+        "Use this model: ollama:NAME, deepseek:NAME, openai:NAME, replay:FILE or NAME [default: \
+             auto-detect]",
+    ),
+    Definition::new("base_url", Kind::Text, Trust::User, Group::Server)
+        .flag(Flag::Value("URL"))
+        .help("Connect to the server at this address instead of OLLAMA_HOST or OPENAI_BASE_URL"),
+    Definition::new("ollama_host", Kind::Text, Trust::User, Group::Server)
+        .variables(&["OLLAMA_HOST"])
+        .help("Address of the Ollama server, in the format that Ollama itself reads"),
+    Definition::new("openai_base_url", Kind::Text, Trust::User, Group::Server)
+        .variables(&["OPENAI_BASE_URL", "OPENAI_API_BASE"])
+        .help("Address of an OpenAI-compatible server"),
+    Definition::new("ollama_api_key", Kind::Secret, Trust::Environment, Group::Server)
+        .variables(&["OLLAMA_API_KEY"])
+        .help("API key for Ollama's cloud"),
+    Definition::new("deepseek_api_key", Kind::Secret, Trust::Environment, Group::Server)
+        .variables(&["DEEPSEEK_API_KEY"])
+        .help("API key for DeepSeek's platform"),
+    Definition::new("openai_api_key", Kind::Secret, Trust::Environment, Group::Server)
+        .variables(&["OPENAI_API_KEY"])
+        .help("API key for an OpenAI-compatible server"),
+    Definition::new("api_key_file", Kind::Text, Trust::User, Group::Server)
+        .flag(Flag::Value("FILE"))
+        .help("Read the server's API key from this file"),
+    Definition::new("api_key_command", Kind::Secret, Trust::User, Group::Server)
+        .variables(&["AGENT_API_KEY_COMMAND"])
+        .help("Shell command that prints the server's API key"),
+    Definition::new("headers", Kind::Headers, Trust::User, Group::Server)
+        .flag(Flag::Each("header", "NAME: VALUE"))
+        .help("Send this HTTP header with every request to the server; may be repeated"),
+    Definition::new("ca_file", Kind::Text, Trust::User, Group::Server)
+        .help("PEM file with certificate authorities to trust in addition to the system's"),
+    Definition::new("client_cert_file", Kind::Text, Trust::User, Group::Server)
+        .help("PEM file with the client certificate to show the server"),
+    Definition::new("client_key_file", Kind::Text, Trust::User, Group::Server)
+        .help("PEM file with the client certificate's private key, if client_cert_file does not hold it"),
+    Definition::new("proxy", Kind::Text, Trust::User, Group::Server)
+        .help("Proxy for remote servers, instead of HTTP_PROXY and HTTPS_PROXY; NO_PROXY still applies"),
+    Definition::new("connect_seconds", Kind::Whole(1, 3_600), Trust::User, Group::Server)
+        .help("Time limit for connecting to the server [default: 10]"),
+    Definition::new("first_byte_seconds", Kind::Whole(1, 86_400), Trust::User, Group::Server)
+        .flag(Flag::Value("SECONDS"))
+        .help(
+            "Wait this long for an answer to start [default: 1800 for local servers, 300 for hosted \
+             ones]",
+        ),
+    Definition::new("idle_seconds", Kind::Whole(1, 86_400), Trust::User, Group::Server)
+        .help("Time limit for a pause within an answer [default: 300]"),
+    Definition::new("pull", Kind::Switch, Trust::User, Group::Model)
+        .default("false")
+        .flag(Flag::Sets("pull", "true"))
+        .help("Pull the model without asking if Ollama does not have it"),
+    // A large window can exhaust the memory of the user's machine, and a repository does not know
+    // the machine.
+    Definition::new("num_ctx", Kind::Whole(256, 16_777_216), Trust::User, Group::Model)
+        .flag(Flag::Value("TOKENS"))
+        .help("Request a context window of this size [default: the model's own, up to 32768]"),
+    Definition::new("temperature", Kind::Decimal(0.0, 2.0), Trust::Repository, Group::Model)
+        .default("0")
+        .flag(Flag::Value("T"))
+        .help(
+            "Set the sampling temperature of the first attempt; retries vary it if the model repeats \
+             itself",
+        ),
+    // Answers and thinking are paid for by the token.
+    Definition::new("max_answer_tokens", Kind::Whole(64, 1_000_000), Trust::RepositoryMayLower, Group::Model)
+        .default("4096")
+        .flag(Flag::Value("TOKENS"))
+        .help("Limit each answer, thinking included"),
+    Definition::new("think", Kind::Choice(THINK), Trust::User, Group::Model)
+        .default("auto")
+        .flag(Flag::Optional("LEVEL", "on"))
+        .help("Turn thinking on or off, or set its effort"),
+    // These say how the work is done. The sandbox, the budgets and the limit on answers hold either
+    // way.
+    Definition::new("verify", Kind::Text, Trust::Repository, Group::Work)
+        .flag(Flag::Value("CMD"))
+        .help("Run this command to decide whether the task is done [default: the detected test command]"),
+    Definition::new("approach", Kind::Choice(APPROACHES), Trust::Repository, Group::Work)
+        .default("auto")
+        .flag(Flag::Value("HOW"))
+        .help(
+            "Let the model call tools, or show it one file and ask for it whole; auto: by the size of \
+             the model",
+        ),
+    Definition::new("edit_format", Kind::Choice(EDIT_FORMATS), Trust::Repository, Group::Work)
+        .default("auto")
+        .flag(Flag::Value("FORMAT"))
+        .help("Tell the model to write edits in this format; every format is understood. auto: edits"),
+    Definition::new("cut", Kind::Choice(CUTS), Trust::Repository, Group::Work)
+        .default("auto")
+        .flag(Flag::Value("WHEN"))
+        .help(
+            "Stop reading an answer after its first call, or read on for more; auto: first for local \
+             models",
+        ),
+    Definition::new("max_turns", Kind::Whole(1, u32::MAX as u64), Trust::RepositoryMayLower, Group::Budgets)
+        .default("40")
+        .flag(Flag::Value("N"))
+        .help("Stop after this many requests to the model"),
+    Definition::new("max_tokens", Kind::Whole(1, i64::MAX as u64), Trust::RepositoryMayLower, Group::Budgets)
+        .flag(Flag::Value("N"))
+        .help("Stop after this many tokens, prompt and answers together"),
+    Definition::new("max_seconds", Kind::Whole(1, 31_536_000), Trust::RepositoryMayLower, Group::Budgets)
+        .default("3600")
+        .flag(Flag::Value("SECONDS"))
+        .help("Stop after this much time"),
+    Definition::new("max_cost", Kind::Decimal(0.0, 1e9), Trust::RepositoryMayLower, Group::Budgets)
+        .flag(Flag::Value("DOLLARS"))
+        .help("Stop at this cost, if the server's prices are known"),
+    Definition::new("sandbox", Kind::Switch, Trust::User, Group::Safety)
+        .default("true")
+        .flag(Flag::Sets("dangerously-no-sandbox", "false"))
+        .help("Run commands with all your permissions and the network; use it only inside another sandbox"),
+    Definition::new("mask_secrets", Kind::Switch, Trust::User, Group::Safety)
+        .default("true")
+        .flag(Flag::Sets("no-mask-secrets", "false"))
+        .help("Show keys, tokens and passwords to the model, the journal and the screen"),
+    Definition::new("command_read_only", Kind::Switch, Trust::User, Group::Safety)
+        .default("false")
+        .flag(Flag::Sets("command-read-only", "true"))
+        .help("Make the work tree read-only for commands; they can still write their temporary folder"),
+    Definition::new("env", Kind::Variables, Trust::User, Group::Safety)
+        .flag(Flag::Each("env", "NAME[=VALUE]"))
+        .help(
+            "Set an environment variable for commands and tests; NAME alone passes your value on; may \
+             be repeated",
+        ),
+    Definition::new("allow_read", Kind::Text, Trust::User, Group::Safety)
+        .flag(Flag::Value("PATHS"))
+        .help("Let commands read these paths too; each is absolute or starts with ~/, separated by colons"),
+    Definition::new("allow_write", Kind::Text, Trust::User, Group::Safety)
+        .flag(Flag::Value("PATHS"))
+        .help("Let commands write these paths too"),
+    Definition::new("command_network", Kind::Choice(NETWORKS), Trust::User, Group::Safety)
+        .default("loopback")
+        .flag(Flag::Sets("dangerously-allow-network", "full"))
+        .help("Give commands full network access; they can send out anything they can read"),
+    Definition::new("allow_hosts", Kind::Text, Trust::User, Group::Safety)
+        .flag(Flag::Each("allow-host", "HOST"))
+        .help(
+            "Let commands reach this host: NAME, *.NAME or an address, with :PORT if it is not 443 or \
+             80; may be repeated",
+        ),
+    Definition::new("command_seconds", Kind::Whole(1, 86_400), Trust::RepositoryMayLower, Group::Safety)
+        .default("300")
+        .flag(Flag::Value("SECONDS"))
+        .help("Stop a command or test run after this much time"),
+    Definition::new("command_memory", Kind::Whole(16, 1 << 30), Trust::User, Group::Safety)
+        .flag(Flag::Value("MIB"))
+        .help(
+            "Limit the memory of a command and its child processes [default: three quarters of the \
+             machine's]",
+        ),
+    Definition::new("command_processes", Kind::Whole(8, 1_000_000), Trust::User, Group::Safety)
+        .default("4096")
+        .flag(Flag::Value("N"))
+        .help("Limit the processes and threads of a command"),
+    Definition::new("command_file_size", Kind::Whole(1, 1 << 30), Trust::User, Group::Safety)
+        .default("8192")
+        .flag(Flag::Value("MIB"))
+        .help("Limit the size of each file that a command writes"),
+    Definition::new("state_dir", Kind::Text, Trust::Environment, Group::Files)
+        .help("Folder that holds the sessions [default: ~/.local/state/agent]"),
+];
+
+/// The settings a repository may set, for the end of `agent config show --help`.
+pub(crate) fn trust_help() -> String {
+    let keys = |trust| {
+        let keys = DEFINITIONS.iter().filter(|d| d.trust == trust).map(|d| d.key);
+        keys.collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "A repository's .agent.toml comes from whoever wrote the repository. It may set {}. It may lower, but not \
+         raise, {}. Only the user can set the rest.",
+        keys(Trust::Repository),
+        keys(Trust::RepositoryMayLower)
+    )
+}
+
+/// Returns the definition of a key.
+pub(crate) fn definition(key: &str) -> Option<&'static Definition> {
+    DEFINITIONS.iter().find(|d| d.key == key)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    #[test]
+    fn definitions_match_the_fields_of_settings_and_their_defaults_are_valid() {
+        let mut values = serde_json::Map::new();
+        for d in DEFINITIONS {
+            values.insert(d.key.into(), d.default.map_or(Value::Null, |text| d.parse(text).unwrap()));
+        }
+        let settings: Settings = serde_json::from_value(Value::Object(values.clone())).unwrap();
+        let back = serde_json::to_value(settings).unwrap();
+        assert_eq!(back.as_object().unwrap().keys().collect::<Vec<_>>(), values.keys().collect::<Vec<_>>());
+    }
+
+    /// Issue 9, bug 6: `max_answer_tokens` and `think` were open to the repository.
+    #[test]
+    fn a_repository_decides_nothing_about_money_or_safety() {
+        let keys = |trust| DEFINITIONS.iter().filter(|d| d.trust == trust).map(|d| d.key).collect::<Vec<_>>();
+        assert_eq!(keys(Trust::Repository), ["temperature", "verify", "approach", "edit_format", "cut"]);
+        assert_eq!(
+            keys(Trust::RepositoryMayLower),
+            ["max_answer_tokens", "max_turns", "max_tokens", "max_seconds", "max_cost", "command_seconds"]
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! Environment variables that the user gives to commands and tests (issue 9, bug 9).
+
+use std::process::Output;
+
+use fake_model::{Reply, Server};
+use serde_json::json;
+
+use crate::support::{World, call};
+
+const URL: &str = "postgres://tester:kq7Zx2Vw9@localhost/test";
+
+/// A repository whose check needs `DATABASE_URL`, and prints it.
+fn world() -> World {
+    let check = "echo \"with $DATABASE_URL\"\n[ -n \"$DATABASE_URL\" ] && grep -q 5 app.py\n";
+    World::with(&[
+        (".agent.toml", "verify = 'sh check.sh'\n"),
+        ("app.py", "RETRIES = 3\n"),
+        ("check.sh", check),
+    ])
+}
+
+fn server() -> Server {
+    let server = Server::start();
+    server.enqueue(Reply::text(call("run_command", json!({"command": "echo \"got $DATABASE_URL\""}))));
+    let edit = json!({"edits": [{"path": "app.py", "search": "3", "replace": "5"}]});
+    server.enqueue(Reply::text(call("apply_patch", edit)));
+    server.enqueue(Reply::text(call("finish", json!({}))));
+    server
+}
+
+fn run(world: &World, server: &Server, flags: &[&str], url: Option<&str>) -> Output {
+    let mut all = vec!["run", "--model", "deepseek-coder:6.7b", "--approach", "tools"];
+    all.extend(flags);
+    all.push("Set RETRIES to 5.");
+    world
+        .agent(&all)
+        .env("OLLAMA_HOST", server.url())
+        .envs(url.map(|url| ("DATABASE_URL", url)))
+        .output()
+        .unwrap()
+}
+
+/// The commands and the verification got the value; the model, the journal and the screen did not.
+fn used_and_hidden(world: &World, server: &Server, output: &Output) {
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(output));
+    let journal: Vec<_> = world.journal().iter().map(ToString::to_string).collect();
+    let got = journal.iter().find(|line| line.contains("got [secret-"));
+    assert!(got.is_some(), "{journal:#?}");
+    for (i, request) in server.requests().iter().enumerate() {
+        assert!(!String::from_utf8_lossy(&request.body).contains("kq7Zx2Vw9"), "request {i}");
+    }
+    for line in &journal {
+        assert!(!line.contains("kq7Zx2Vw9"), "{line}");
+    }
+    assert!(!world.tell(output).contains("kq7Zx2Vw9"));
+}
+
+#[test]
+fn bug_9_tests_get_no_variables_that_the_user_does_not_name() {
+    let (world, server) = (world(), server());
+    let output = run(&world, &server, &["--max-turns", "3"], Some(URL));
+    assert_ne!(output.status.code(), Some(0), "{}", world.tell(&output));
+}
+
+#[test]
+fn bug_9_a_name_passes_the_callers_value_to_commands_and_the_verification() {
+    let (world, server) = (world(), server());
+    let output = run(&world, &server, &["--env", "DATABASE_URL"], Some(URL));
+    used_and_hidden(&world, &server, &output);
+    let settings = &world.journal()[0]["settings"];
+    assert!(settings.as_array().unwrap().contains(&json!(["env", "DATABASE_URL"])), "{settings}");
+}
+
+#[test]
+fn bug_9_a_value_is_given_by_a_flag_or_by_the_users_file() {
+    let (world, server) = (world(), server());
+    let assigned = format!("DATABASE_URL={URL}");
+    let output = run(&world, &server, &["--env", &assigned], None);
+    used_and_hidden(&world, &server, &output);
+
+    let (world, server) = (self::world(), self::server());
+    world.write_user_settings(&format!("[env]\nDATABASE_URL = '{URL}'\n"));
+    let output = run(&world, &server, &[], None);
+    used_and_hidden(&world, &server, &output);
+}
+
+#[test]
+fn bug_9_a_batch_passes_variables_to_its_tasks() {
+    let (world, server) = (world(), server());
+    let tasks = world.home().join("tasks.jsonl");
+    let task = "Set RETRIES to 5.";
+    let task = json!({"id": "one", "repo": world.repo(), "task": task, "verify": "sh check.sh"});
+    std::fs::write(&tasks, task.to_string()).unwrap();
+    let mut args = vec!["batch", tasks.to_str().unwrap(), "--env", "DATABASE_URL"];
+    args.extend(["--model", "deepseek-coder:6.7b", "--approach", "tools"]);
+    let variables = [("OLLAMA_HOST", server.url()), ("DATABASE_URL", URL.to_owned())];
+    let output = world.agent(&args).envs(variables).output().unwrap();
+    used_and_hidden(&world, &server, &output);
+}
+
+#[test]
+fn bug_9_a_resumed_run_passes_the_same_names() {
+    let (world, server) = (world(), server());
+    let output = run(&world, &server, &["--env", "DATABASE_URL", "--max-turns", "1"], Some(URL));
+    assert_eq!(output.status.code(), Some(4), "{}", world.tell(&output));
+    let variables = [("OLLAMA_HOST", server.url()), ("DATABASE_URL", URL.to_owned())];
+    let resumed = world.agent(&["resume", "last", "--max-turns", "9"]).envs(variables).output().unwrap();
+    used_and_hidden(&world, &server, &resumed);
+}
+
+#[test]
+fn bug_9_a_repository_may_not_give_variables() {
+    let world = World::with(&[(".agent.toml", "[env]\nPATH = '.'\n")]);
+    let seen = world.observe(&["run", "x"]);
+    assert!(
+        seen.starts_with("exit 2\n") && seen.contains(".agent.toml:1: a repository may not set env"),
+        "{seen}"
+    );
+}
+
+#[test]
+fn bug_9_the_sandbox_command_takes_variables_too() {
+    let world = World::new();
+    let print = ["sandbox", "--env", "A=x=y", "--env", "B", "--", "sh", "-c", "echo \"$A $B $C\""];
+    let output = world.agent(&print).envs([("B", "b"), ("C", "c")]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "x=y b \n", "{}", world.tell(&output));
+}
+
+#[test]
+fn a_variable_that_is_not_set_is_mentioned_and_a_bad_name_is_refused_without_its_value() {
+    let world = World::new();
+    let seen = world.observe(&["config", "show", "--env", "DATABASE_URL"]);
+    assert!(seen.contains("warning: commands do not get DATABASE_URL: it is not set"), "{seen}");
+    assert!(seen.contains("env                 DATABASE_URL: (passed on)"), "{seen}");
+    let seen = world.observe(&["run", "--env", "DATABASE-URL=secret-value", "x"]);
+    assert!(seen.contains("--env must be NAME or NAME=VALUE"), "{seen}");
+    assert!(!seen.contains("secret-value"), "{seen}");
+}

@@ -1,0 +1,125 @@
+//! Descriptions of the tool for a model that is asked for one edit format. The tool accepts every
+//! format anyway.
+//!
+//! Effect on the prompt cache: the description is part of the system prompt, so it must not change
+//! within a session.
+
+use patch::Dialect;
+use serde_json::{Value, json};
+
+/// An edit format that a model can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EditFormat(Dialect);
+
+impl EditFormat {
+    /// Every format, with its name in the settings.
+    pub const ALL: [(&str, Self); 5] = [
+        ("edits", Self(Dialect::Edits)),
+        ("unified", Self(Dialect::Unified)),
+        ("envelope", Self(Dialect::Envelope)),
+        ("search-replace", Self(Dialect::SearchReplace)),
+        ("whole-file", Self(Dialect::WholeFile)),
+    ];
+
+    /// Returns the format of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, format)| *format)
+    }
+
+    /// Returns what the tool does, for the model.
+    #[must_use]
+    pub fn description(self) -> String {
+        format!("{}, like {}", says(self.0), self.example())
+    }
+
+    /// Returns the arguments of a small change, as the description shows them.
+    #[must_use]
+    pub fn example(self) -> Value {
+        example(self.0)
+    }
+
+    /// Returns the JSON Schema of the described arguments. The tool accepts more.
+    #[must_use]
+    pub fn schema(self) -> Value {
+        schema(self.0)
+    }
+}
+
+/// The smallest change that still needs a context line; the same in every format.
+const PATH: &str = "area.py";
+const SEARCH: [&str; 2] = ["def area(w, h):", "    return w + h"];
+const REPLACE: [&str; 2] = ["def area(w, h):", "    return w * h"];
+
+fn says(format: Dialect) -> &'static str {
+    match format {
+        Dialect::Unified => "Change, create or delete files by a unified diff",
+        Dialect::Envelope => "Change files by a patch (Update File, Add File, Delete File)",
+        Dialect::SearchReplace => {
+            "Change files by blocks whose SEARCH lines are copied exactly from the file (none: a new file)"
+        }
+        Dialect::Edits => {
+            "Change files by edits whose \"search\" is a few lines copied exactly from the file (empty: a new file)"
+        }
+        Dialect::WholeFile => "Write a file: \"content\" is the whole file as it is to be",
+    }
+}
+
+fn example(format: Dialect) -> Value {
+    let [head, old] = SEARCH;
+    let [_, new] = REPLACE;
+    let lines: Vec<String> = match format {
+        Dialect::Unified => vec![
+            format!("--- a/{PATH}"),
+            format!("+++ b/{PATH}"),
+            "@@ -1,2 +1,2 @@".into(),
+            format!(" {head}"),
+            format!("-{old}"),
+            format!("+{new}"),
+        ],
+        Dialect::Envelope => vec![
+            "*** Begin Patch".into(),
+            format!("*** Update File: {PATH}"),
+            "@@".into(),
+            format!(" {head}"),
+            format!("-{old}"),
+            format!("+{new}"),
+            "*** End Patch".into(),
+        ],
+        Dialect::SearchReplace => {
+            let mut lines = vec![PATH.to_owned(), "<<<<<<< SEARCH".into()];
+            lines.extend(SEARCH.map(str::to_owned));
+            lines.push("=======".into());
+            lines.extend(REPLACE.map(str::to_owned));
+            lines.push(">>>>>>> REPLACE".into());
+            lines
+        }
+        Dialect::Edits => {
+            let (search, replace) = (joined(&SEARCH), joined(&REPLACE));
+            return json!({"edits": [{"path": PATH, "search": search, "replace": replace}]});
+        }
+        Dialect::WholeFile => return json!({"path": PATH, "content": joined(&REPLACE)}),
+    };
+    json!({"patch": joined(&lines.iter().map(String::as_str).collect::<Vec<_>>())})
+}
+
+fn schema(format: Dialect) -> Value {
+    let object = |properties: Value| {
+        let required: Vec<_> = properties.as_object().into_iter().flat_map(|p| p.keys().cloned()).collect();
+        json!({"type": "object", "properties": properties, "required": required})
+    };
+    let text = json!({"type": "string"});
+    match format {
+        Dialect::Unified | Dialect::Envelope | Dialect::SearchReplace => object(json!({"patch": text})),
+        Dialect::Edits => {
+            let edit = object(json!({"path": text, "search": text, "replace": text}));
+            object(json!({"edits": {"type": "array", "items": edit}}))
+        }
+        Dialect::WholeFile => object(json!({"path": text, "content": text})),
+    }
+}
+
+/// Joins lines into a text.
+fn joined(lines: &[&str]) -> Value {
+    lines.iter().map(|line| format!("{line}\n")).collect::<String>().into()
+}
