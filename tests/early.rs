@@ -38,7 +38,9 @@ fn a_patch_whose_lines_match_nowhere_is_cut_off_there_and_the_next_one_applies()
     assert!(refused.iter().all(|r| r["early"] == true), "{refused:?}");
     let message = refused[1]["message"].as_str().unwrap();
     assert!(
-        message.contains("expected at line 2:\n    echo $(($1 * $2))\nfound:\n1|add() {\n2|    echo $(($1 - $2))"),
+        message.contains(
+            "expected at line 2:\n    echo $(($1 * $2))\nfound:\n1|add() {\n2|    echo $(($1 - $2))"
+        ),
         "{message}"
     );
 }
