@@ -2,7 +2,7 @@
 //! every form is accepted.
 
 use models::Identity;
-use tool_api::{Registry, Tool};
+use tool_api::Registry;
 use tool_apply_patch::{ApplyPatch, Described};
 
 use crate::settings::Settings;

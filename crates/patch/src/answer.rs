@@ -6,13 +6,13 @@
 use std::collections::HashSet;
 
 use crate::{
-    Dialect, ParseError, blocks,
+    Dialect, FilePatch, ParseError, blocks,
     envelope::{self, What},
     fence::Fence,
     parse, unified,
 };
 
-/// The patch that an answer consists of, after any prose: an envelope, a unified diff or SEARCH/REPLACE blocks, complete, and with nothing
+/// The patch that an answer consists of, as text and parsed, after any prose: an envelope, a unified diff or SEARCH/REPLACE blocks, complete, and with nothing
 /// but a closing fence below. `None` for anything else, and for a patch that does not say where it ends: an envelope without
 /// `*** End Patch`, a block without `>>>>>>> REPLACE`, an open fence, an unfenced diff whose last hunk is not as long as its header says.
 ///
@@ -20,11 +20,11 @@ use crate::{
 ///
 /// ```
 /// let answer = "I will fix it.\n\n*** Begin Patch\n*** Update File: a.py\n@@\n-    return 1\n+    return 2\n*** End Patch\n";
-/// assert_eq!(patch::whole_answer(answer), Some(&answer[16..]));
+/// assert_eq!(patch::whole_answer(answer).unwrap().0, &answer[16..]);
 /// assert_eq!(patch::whole_answer(&answer[..answer.len() - 4]), None);
 /// ```
 #[must_use]
-pub fn whole_answer(text: &str) -> Option<&str> {
+pub fn whole_answer(text: &str) -> Option<(&str, Vec<FilePatch>)> {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let pieces = pieces(&lines)?;
     let (first, last) = (pieces.first()?, pieces.last()?);
@@ -47,7 +47,7 @@ pub fn whole_answer(text: &str) -> Option<&str> {
             return None;
         }
     }
-    Some(found)
+    Some((found, read))
 }
 
 /// Lines of an answer that are one patch, or one block of one.
@@ -169,6 +169,10 @@ mod tests {
     const BLOCK: &str =
         "a.py\n```python\n<<<<<<< SEARCH\n    return 1\n=======\n    return 2\n>>>>>>> REPLACE\n```\n";
     const DIFF: &str = "--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,2 @@\n def f():\n-    return 1\n+    return 2\n";
+
+    fn whole_answer(text: &str) -> Option<&str> {
+        super::whole_answer(text).map(|(patch, _)| patch)
+    }
 
     fn fenced(patch: &str) -> String {
         format!("```diff\n{patch}```\n")

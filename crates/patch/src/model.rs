@@ -79,6 +79,18 @@ pub struct Hunk {
     pub readings: Vec<Hunk>,
 }
 
+impl Hunk {
+    fn for_each_text(&mut self, change: &mut dyn FnMut(&mut Vec<u8>)) {
+        self.lines.iter_mut().for_each(|line| change(&mut line.text));
+        self.under.iter_mut().for_each(&mut *change);
+        if let Some((search, replace)) = &mut self.text {
+            change(search);
+            change(replace);
+        }
+        self.readings.iter_mut().for_each(|reading| reading.for_each_text(change));
+    }
+}
+
 /// What becomes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -145,6 +157,14 @@ impl ParseError {
 }
 
 impl FilePatch {
+    /// Calls `change` with every text that is searched for or written.
+    pub fn for_each_text(&mut self, change: &mut dyn FnMut(&mut Vec<u8>)) {
+        if let Action::Create(content) | Action::Replace(content) = &mut self.action {
+            change(content);
+        }
+        self.hunks.iter_mut().for_each(|hunk| hunk.for_each_text(change));
+    }
+
     /// Whether it makes sense without a file, though it changes one: it only adds.
     #[must_use]
     pub fn creates(&self) -> bool {

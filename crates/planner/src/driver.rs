@@ -18,7 +18,7 @@ use crate::machine::{Ask, Begin, Input, Machine, Step, Turn, Why};
 use crate::opening;
 use crate::resume::{self, OWN_CALL, Past, Plan};
 use crate::settings::{Cut, Dialect};
-use crate::{Error, Finish, Job, Parts, Report, Repository, Verifier};
+use crate::{Error, Job, Parts, Report, Repository, Verifier};
 
 /// Works on a task until it ends, one way or another. The final diff is taken from the tree on every path.
 ///
@@ -139,7 +139,7 @@ impl<'a> Driver<'a> {
             shown: None,
             model: parts.model,
             identity,
-            tools: Arc::new(parts.tools.with(Finish)),
+            tools: Arc::new(parts.tools),
             repository: parts.repository,
             verifier: parts.verifier.filter(|_| !job.settings.plan_only),
             interrupt: parts.interrupt,
@@ -387,13 +387,18 @@ impl<'a> Driver<'a> {
             Why::Restore => format!("{path} is put back to what it was: the change made things no better"),
             Why::Try => format!("{path}: trying another line where the model was in doubt"),
         };
+        let writer =
+            self.tools.specs().find_map(|spec| Some((Arc::clone(spec), spec.write_file(path, content)?)));
+        let Some((spec, arguments)) = writer else {
+            return Err(refused(format!("{path} could not be written: no tool writes whole files")));
+        };
         self.journal.append(Event::Guard { message })?;
         let mut acting = Acting::new(Arc::clone(&self.tools));
         acting.queue(crate::answer::ReadyCall {
             call: OWN_CALL,
-            tool: "apply_patch".into(),
-            arguments: serde_json::json!({ "path": path, "content": content }),
-            effect: tool_api::Effect::Write,
+            spec,
+            arguments,
+            parsed: tool_api::Parsed::default(),
             span: (0, 0),
             repairs: Vec::new(),
         });

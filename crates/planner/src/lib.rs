@@ -63,7 +63,7 @@ pub struct Job {
 pub struct Parts {
     /// The model, opened.
     pub model: Box<dyn Model>,
-    /// The tools, in the order they are shown; the planner adds `finish` itself.
+    /// The tools, in the order they are shown. One of them has to say that the task is done: [`Finish`].
     pub tools: Registry,
     /// The tree, for the first turn and the final diff.
     pub repository: Arc<dyn Repository>,

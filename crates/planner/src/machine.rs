@@ -233,7 +233,7 @@ impl Machine {
         }
         // Who says "done" beside a call that is refused has not seen the refusal.
         let unseen = refused.is_some() || results.iter().any(|r| r.outcome.status == Status::Refused);
-        if let Some(finish) = results.iter().find(|r| r.tool == "finish").filter(|_| !unseen) {
+        if let Some(finish) = results.iter().find(|r| r.spec.finishes).filter(|_| !unseen) {
             return self.finish(&finish.outcome.text.clone());
         }
         if results.is_empty() {
@@ -313,7 +313,7 @@ impl Machine {
             self.equal_calls.forget();
         }
         for result in results {
-            let call = (result.tool.as_str(), result.arguments.to_string());
+            let call = (result.spec.name.as_str(), result.arguments.to_string());
             match self.equal_calls.note(
                 call,
                 &result.outcome.text,
@@ -322,12 +322,12 @@ impl Machine {
             ) {
                 Repeats::Fine => {}
                 Repeats::Warn(n) => {
-                    let message = self.prompts.repeated(&result.tool, n);
+                    let message = self.prompts.repeated(&result.spec.name, n);
                     self.log.push(Event::Guard { message: message.clone() });
                     note = Some(message);
                 }
                 Repeats::Stop(n) => {
-                    let tool = &result.tool;
+                    let tool = &result.spec.name;
                     return self.stuck(format!(
                         "the model made the same {tool} call {n} times with the same result"
                     ));

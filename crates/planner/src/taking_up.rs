@@ -80,13 +80,13 @@ impl Driver<'_> {
     /// Carries out what an answer on record asked for and what is not on record as done.
     async fn complete(&mut self, answered: Answered, past: &Past<'_>) -> Result<Turn, Stop> {
         let mut turn = answered.turn;
-        if answered.left.iter().any(|(call, begun)| *begun && call.effect == Effect::Write) {
+        if answered.left.iter().any(|(call, begun)| *begun && call.spec.effect == Effect::Write) {
             // It may have been made and not been written down: made again, it is made once.
             self.take_back(past.edits(self.turn)).await?;
         }
         let mut acting = Acting::new(Arc::clone(&self.tools));
         for (call, begun) in answered.left {
-            if begun && call.effect == Effect::Execute && call.tool != "run_tests" {
+            if begun && call.spec.effect == Effect::Execute && !call.spec.repeatable {
                 let text =
                     "interrupted: the agent was stopped while this ran; what it had done by then stands";
                 let mut outcome = Outcome::failed(text);

@@ -1,11 +1,13 @@
-//! How the tool is described to a model that is asked for one form of edit. What is accepted is the same whatever is described.
+//! How the tool is described to a model that is asked for one edit format. The tool accepts every
+//! format, whichever it describes.
 //!
-//! Effect on the prompt cache: the description stands in the system prompt, so it may not change within a session.
+//! Effect on the prompt cache: the description is part of the system prompt, so it may not change
+//! within a session.
 
 use patch::Dialect;
 use serde_json::{Value, json};
 
-/// How a text of more than one line is written in JSON.
+/// How a text of several lines is written in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shape {
     /// One string, with `\n` in it.
@@ -14,16 +16,16 @@ pub enum Shape {
     Lines,
 }
 
-/// What a model is told of the tool, where that is one form in one shape.
+/// A description of the tool in one format and one shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Described {
-    /// The form.
+    /// The format.
     pub form: Dialect,
     /// The shape of its texts.
     pub shape: Shape,
 }
 
-/// Every description of one form, by the word that stands for it in settings.
+/// Every description of one format, by its name in the settings.
 pub const DESCRIBED: [(&str, Described); 10] = [
     ("unified", Described { form: Dialect::Unified, shape: Shape::Text }),
     ("unified-lines", Described { form: Dialect::Unified, shape: Shape::Lines }),
@@ -38,7 +40,7 @@ pub const DESCRIBED: [(&str, Described); 10] = [
 ];
 
 impl Described {
-    /// The description that a word of the settings stands for.
+    /// The description with this name in the settings.
     #[must_use]
     pub fn named(word: &str) -> Option<Self> {
         DESCRIBED.iter().find(|(name, _)| *name == word).map(|(_, described)| *described)
@@ -50,20 +52,20 @@ impl Described {
         format!("{}, like {}", says(self.form), self.example())
     }
 
-    /// The arguments of a small change, as the description shows them.
+    /// The arguments of a small change, as shown in the description.
     #[must_use]
     pub fn example(self) -> Value {
         example(self.form, self.shape)
     }
 
-    /// The JSON Schema of the arguments that are described; not all that are accepted.
+    /// The JSON Schema of the described arguments, which are not all that are accepted.
     #[must_use]
     pub fn schema(self) -> Value {
         schema(self.form, self.shape)
     }
 }
 
-/// A change as small as one that needs lines around it can be; the same in every form.
+/// The smallest change that needs a line of context; the same in every format.
 const PATH: &str = "area.py";
 const SEARCH: [&str; 2] = ["def area(w, h):", "    return w + h"];
 const REPLACE: [&str; 2] = ["def area(w, h):", "    return w * h"];

@@ -7,8 +7,9 @@ use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use secrets::Secrets;
 use serde_json::{Value, json};
-use tool_api::{Tool, ToolError};
+use tool_api::ToolError;
 use tool_apply_patch::{ApplyPatch, Arguments, Plan};
 use workspace::{Digest, Workspace};
 
@@ -34,7 +35,7 @@ pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
     let call = call(&text)?;
     let is_call = call.is_some();
     let arguments = arguments(&text, call, command.path.as_deref())?;
-    let tool = ApplyPatch::new(place.workspace.clone());
+    let tool = ApplyPatch::new(place.workspace.clone(), Secrets::off());
     let dry = command.trial.check || form.is_some();
     let done = tool.plan(arguments).and_then(|plan| {
         let changes = changes(&plan, context);

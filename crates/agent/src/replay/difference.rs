@@ -1,5 +1,7 @@
 //! The first place where a replay goes another way than the record, for people and for programs.
 
+use std::collections::HashSet;
+
 use journal::{Event, Role, Step};
 use serde::Serialize;
 
@@ -51,10 +53,16 @@ pub(crate) struct Difference {
 }
 
 impl Difference {
-    /// Between a step on record and one of now; `before` are those that were the same.
-    pub(crate) fn between(wanted: Option<&Step>, now: Option<&Step>, before: &[Step]) -> Self {
-        let recorded = wanted.map(|s| Described::of(&s.event, before));
-        let came = now.map(|s| Described::of(&s.event, before));
+    /// Between a step on record and one of now. `before` are the steps that were the same, `commands` the
+    /// tools that run commands.
+    pub(crate) fn between(
+        wanted: Option<&Step>,
+        now: Option<&Step>,
+        before: &[Step],
+        commands: &HashSet<String>,
+    ) -> Self {
+        let recorded = wanted.map(|s| Described::of(&s.event, before, commands));
+        let came = now.map(|s| Described::of(&s.event, before, commands));
         let nothing = || Described { kind: Kind::Ended, what: "nothing more".into(), text: String::new() };
         let (recorded, came) = (recorded.unwrap_or_else(nothing), came.unwrap_or_else(nothing));
         let turn = wanted.or(now).map_or(0, |s| s.turn);
@@ -71,8 +79,8 @@ impl Difference {
     }
 
     /// The agent wanted something that the record does not have.
-    pub(crate) fn beyond(wanted: Option<&Step>, turn: u32, now: &str) -> Self {
-        let recorded = wanted.map(|s| Described::of(&s.event, &[]));
+    pub(crate) fn beyond(wanted: Option<&Step>, turn: u32, now: &str, commands: &HashSet<String>) -> Self {
+        let recorded = wanted.map(|s| Described::of(&s.event, &[], commands));
         let what = match &recorded {
             Some(recorded) => format!("recorded was {}; now {now}", recorded.what),
             None => format!("now {now}"),
@@ -124,7 +132,7 @@ struct Described {
 }
 
 impl Described {
-    fn of(event: &Event, before: &[Step]) -> Self {
+    fn of(event: &Event, before: &[Step], commands: &HashSet<String>) -> Self {
         let (kind, what, text) = match event {
             Event::Message { role, content } => {
                 let said = before
@@ -177,11 +185,7 @@ impl Described {
                 (Kind::Answered, "the answer as it was taken".into(), text)
             }
             Event::ToolFinished { tool, status, text, changed, .. } => {
-                let kind = if ["run_tests", "run_command"].contains(&tool.as_str()) {
-                    Kind::Command
-                } else {
-                    Kind::Tool
-                };
+                let kind = if commands.contains(tool) { Kind::Command } else { Kind::Tool };
                 let changed = if changed.is_empty() {
                     String::new()
                 } else {

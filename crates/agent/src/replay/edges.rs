@@ -1,8 +1,7 @@
-//! The edges of the planner in a replay: what a live run has as a server, a sandbox and a repository.
+//! The edges of the planner in a replay: what a live run has as a server, a sandbox and a
+//! repository.
 
-use std::borrow::Cow;
 use std::future::pending;
-use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,18 +9,14 @@ use async_trait::async_trait;
 use journal::{Check, Diff};
 use models::{DeltaStream, Error, Identity, Model, Request};
 use planner::{FileEntry, Instructions, Repository, Verifier};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
-use tool_api::{Aliases, Effect, Follow, Outcome, Registry, Status, Tool, ToolError};
+use tool_api::{Effect, Follow, Outcome, Parsed, Spec, Status, Tool, ToolError};
 use workspace::{Seed, Workspace};
 
 use super::script::{Changes, Script};
 use super::volatile;
 use crate::masking::MaskedVerifier;
 use crate::repository::Tree;
-use crate::session::Around;
 
 /// The model: answers from the record, for as long as what is asked is what was asked.
 pub(super) struct Recorded {
@@ -100,131 +95,100 @@ impl Stage {
     }
 }
 
-/// A tool whose calls are answered from the record, or run and held against it.
-struct Played<T> {
-    tool: T,
+/// A tool whose calls are answered from the record, or run and compared with it.
+pub(super) struct ReplayedTool {
+    tool: Arc<dyn Tool>,
     stage: Arc<Stage>,
 }
 
-/// Arguments as they came.
-struct Raw<A>(Value, PhantomData<fn() -> A>);
-
-impl<'de, A> Deserialize<'de> for Raw<A> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(Value::deserialize(deserializer)?, PhantomData))
-    }
-}
-
-impl<A: JsonSchema> JsonSchema for Raw<A> {
-    fn schema_name() -> Cow<'static, str> {
-        A::schema_name()
+impl ReplayedTool {
+    pub(super) fn wrap(tool: Arc<dyn Tool>, stage: &Arc<Stage>) -> Arc<dyn Tool> {
+        Arc::new(Self { tool, stage: Arc::clone(stage) })
     }
 
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        A::json_schema(generator)
-    }
-}
-
-impl<T: Tool> Played<T> {
-    fn by_record(&self) -> bool {
-        self.stage.source == Source::Record
+    fn runs_commands(&self) -> bool {
+        self.spec().effect == Effect::Execute
     }
 
-    async fn run(&self, arguments: Value) -> Result<Outcome, ToolError> {
-        let parsed = parse::<T::Arguments>(arguments)
-            .map_err(|e| ToolError::Model(format!("the arguments of {} do not fit: {e}", T::NAME)))?;
-        self.tool.call(parsed).await
+    /// Nothing is judged without a tree. What was refused then is refused again.
+    fn is_judged_by_record(&self) -> bool {
+        self.stage.source == Source::Record && !self.runs_commands()
     }
-}
-
-fn parse<A: DeserializeOwned>(value: Value) -> Result<A, serde_json::Error> {
-    serde_json::from_value(value)
 }
 
 #[async_trait]
-impl<T: Tool> Tool for Played<T> {
-    type Arguments = Raw<T::Arguments>;
-    const NAME: &'static str = T::NAME;
-    const DESCRIPTION: &'static str = T::DESCRIPTION;
-    const EFFECT: Effect = T::EFFECT;
-    const ALIASES: &'static Aliases = T::ALIASES;
+impl Tool for ReplayedTool {
+    fn spec(&self) -> &Spec {
+        self.tool.spec()
+    }
 
-    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
-        // Without the tree nobody can judge; what was refused then is refused again.
-        if self.by_record() && T::EFFECT != Effect::Execute {
-            self.stage.script.refusal(T::NAME)
+    fn judge_field(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<(), String> {
+        if self.is_judged_by_record() {
+            self.stage.script.refusal(&self.spec().name)
         } else {
-            self.tool.check(name, value)
+            self.tool.judge_field(name, value, parsed)
         }
+    }
+
+    fn judge(&self, arguments: &Value, parsed: &mut Parsed) -> Result<(), String> {
+        if self.is_judged_by_record() { Ok(()) } else { self.tool.judge(arguments, parsed) }
     }
 
     fn follow(&self) -> Option<Box<dyn Follow>> {
-        if !self.by_record() {
+        if self.stage.source != Source::Record {
             return self.tool.follow();
         }
         self.stage.script.call_begins();
-        let followed = self.tool.follow().is_some();
-        followed.then(|| {
-            Box::new(Refusing { script: Arc::clone(&self.stage.script), tool: T::NAME }) as Box<dyn Follow>
-        })
+        let (script, tool) = (Arc::clone(&self.stage.script), self.spec().name.clone());
+        self.spec().follows.then(|| Box::new(Refusing { script, tool }) as Box<dyn Follow>)
     }
 
-    fn whole_answer(&self, text: &str) -> Option<Result<Value, String>> {
-        self.tool.whole_answer(text)
+    fn whole_answer(&self, text: &str, parsed: &mut Parsed) -> Option<Result<Value, String>> {
+        self.tool.whole_answer(text, parsed)
     }
 
-    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, String> {
+    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(String, Value)>, String> {
         self.tool.instead(arguments)
     }
 
-    async fn call(&self, arguments: Self::Arguments) -> Result<Outcome, ToolError> {
-        let Raw(arguments, _) = arguments;
-        let stage = &self.stage;
-        if stage.source == Source::Commands || (stage.source == Source::Files && T::EFFECT != Effect::Execute)
-        {
-            let outcome = self.run(arguments.clone()).await;
-            if T::EFFECT != Effect::Execute {
-                return outcome;
+    async fn call(&self, arguments: Value, parsed: Parsed) -> Result<Outcome, ToolError> {
+        let (stage, commands) = (&self.stage, self.runs_commands());
+        let runs = match stage.source {
+            Source::Record => false,
+            Source::Files => !commands,
+            Source::Commands => true,
+        };
+        let now = if runs { Some(self.tool.call(arguments.clone(), parsed).await) } else { None };
+        let now = match now {
+            Some(outcome) if !commands => return outcome,
+            now => now,
+        };
+        let Some((seq, recorded)) = stage.script.result(&self.spec().name, &arguments) else {
+            return pending().await;
+        };
+        let Some(now) = now else {
+            stage.bring(seq).map_err(ToolError::Run)?;
+            return Ok(recorded);
+        };
+        match now.map(|o| Outcome { text: stage.there(&o.text), ..o }) {
+            Ok(now) if now.status == recorded.status && stage.same(&recorded.text, &now.text) => Ok(recorded),
+            Err(ToolError::Model(now)) if recorded.status == Status::Refused && recorded.text == now => {
+                Ok(recorded)
             }
-            let now = outcome.map(|o| Outcome { text: stage.there(&o.text), ..o });
-            let Some((_, recorded)) = stage.script.result(T::NAME, &arguments) else {
-                return pending().await;
-            };
-            return match now {
-                Ok(now) if now.status == recorded.status && stage.same(&recorded.text, &now.text) => {
-                    Ok(recorded)
-                }
-                Err(ToolError::Model(now)) if recorded.status == Status::Refused && recorded.text == now => {
-                    Ok(recorded)
-                }
-                now => now,
-            };
+            now => now,
         }
-        let Some((seq, recorded)) = stage.script.result(T::NAME, &arguments) else { return pending().await };
-        stage.bring(seq).map_err(ToolError::Run)?;
-        Ok(recorded)
     }
 }
 
 /// Refuses the call that was refused.
 struct Refusing {
     script: Arc<Script>,
-    tool: &'static str,
+    tool: String,
 }
 
 impl Follow for Refusing {
     fn text(&mut self, _: &str, _: &str, _: bool) -> Result<(), String> {
-        self.script.refusal(self.tool)
-    }
-}
-
-/// Puts the stage around every tool.
-pub(super) struct OnStage(pub(super) Arc<Stage>);
-
-impl Around for OnStage {
-    fn add<T: Tool>(&self, registry: Registry, tool: T) -> Registry {
-        self.0.script.tool();
-        registry.with(Played { tool, stage: Arc::clone(&self.0) })
+        self.script.refusal(&self.tool)
     }
 }
 
@@ -265,7 +229,8 @@ impl Verifier for Checks {
 /// The tree of a replay: looked at as a run looks at it; nothing needs to be remembered of it.
 pub(super) struct Looked {
     tree: Tree,
-    /// Whether the recorded run left anything changed. What this one leaves is compared file by file.
+    /// Whether the recorded run left anything changed. What this one leaves is compared file by
+    /// file.
     changed: bool,
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use journal::{Check, Diff, Event, Record};
 use planner::{FileEntry, Instructions, Repository};
+use secrets::Secrets;
 use serde_json::Value;
 use tool_search::Search;
 use workspace::{CleanPath, FileImage, History, Remembered, Seed, WalkFilter, Workspace};
@@ -137,7 +138,7 @@ fn wanted(
                     .replace("\\/", "/");
                 said += &content.replace("\\\\", "/").replace('\\', "/");
             }
-            Event::Call { tool, arguments, .. } if tool == "search" => {
+            Event::Call { tool, arguments, .. } if tool == Search::NAME => {
                 wanted.extend(searches.matching(arguments, remembered))
             }
             // Also what is not listed: ignored files can be read.
@@ -177,7 +178,8 @@ impl Searches {
             // What cannot stand beside the others was not there with them.
             let _ = image.as_ref().map(|image| then.plant(path, &Seed::Image(image.clone())));
         }
-        Ok(Self { now: Search::new(remembered.now().clone()), then: Search::new(then) })
+        let search = |workspace| Search::new(workspace, Secrets::off());
+        Ok(Self { now: search(remembered.now().clone()), then: search(then) })
     }
 
     fn matching(&self, arguments: &Value, remembered: &Remembered) -> Vec<CleanPath> {

@@ -12,7 +12,7 @@ use workspace::{Remembered, Seed, Workspace};
 use super::bundle::Bundle;
 use super::difference::Difference;
 pub(crate) use super::edges::Source;
-use super::edges::{Checks, Looked, OnStage, Recorded, Stage};
+use super::edges::{Checks, Looked, Recorded, ReplayedTool, Stage};
 use super::recording::Recording;
 use super::script::{Followed, Script};
 use crate::edit_form;
@@ -73,9 +73,8 @@ pub(crate) async fn perform(bundle: Bundle, wish: Wish) -> Result<Outcome> {
     // What it keeps goes with this replay.
     let kept = folder.join("sandbox");
     let sandbox = session::sandbox(&settings, workspace.root(), Some(kept), variables)?;
-    let stage_around = OnStage(Arc::clone(&stage));
-    let mut toolbox =
-        session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, &stage_around)?;
+    let wrap = |tool| ReplayedTool::wrap(tool, &stage);
+    let mut toolbox = session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, wrap)?;
     let runs_commands = source == Source::Commands;
     if runs_commands && !recording.plan_only() {
         Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;

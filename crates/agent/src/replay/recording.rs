@@ -1,7 +1,7 @@
 //! What a journal holds for a replay: how the run was begun, what the model answered to each request, what tools and verifications came to,
 //! and the steps that have to come again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use journal::{Budget, Check, EndedBy, Ending, Event, Record, Step, Trace};
@@ -32,6 +32,8 @@ pub(crate) struct Recording {
     pub(crate) windows: HashMap<u32, u64>,
     pub(crate) results: Vec<Done>,
     pub(crate) checks: Vec<Checked>,
+    /// The names of the tools that ran commands.
+    pub(crate) commands: HashSet<String>,
     /// What has to come again.
     pub(crate) steps: Vec<Step>,
     /// It was ended from outside: nothing is said about what would have come.
@@ -112,6 +114,7 @@ impl Recording {
             windows: windows(&records),
             results,
             checks,
+            commands: records.iter().filter_map(|r| command_tool(&r.event)).collect(),
             steps,
             open,
             resumed,
@@ -245,6 +248,14 @@ fn done(records: &[Record]) -> (Vec<Done>, Vec<Checked>) {
         }
     }
     (results, checks)
+}
+
+/// The tool that an event starts, if it runs a command.
+pub(crate) fn command_tool(event: &Event) -> Option<String> {
+    match event {
+        Event::ToolStarted { tool, effect, .. } if effect == "execute" => Some(tool.clone()),
+        _ => None,
+    }
 }
 
 /// Whether every effect that began is on record as done.

@@ -1,6 +1,6 @@
 //! What a replay goes by: every edge of the planner asks here what is on record, and every event comes by here to be held against it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use journal::{Check, Event, Record, Step, Trace};
@@ -11,7 +11,7 @@ use tool_api::Outcome;
 use workspace::{CleanPath, Seed};
 
 use super::difference::Difference;
-use super::recording::{Checked, Done, Recording};
+use super::recording::{Checked, Done, Recording, command_tool};
 
 /// What commands changed, by the number of the record of their result.
 pub(crate) type Changes = HashMap<u64, Vec<(CleanPath, Option<Seed>)>>;
@@ -36,11 +36,11 @@ struct State {
     results: Vec<Option<Done>>,
     checks: VecDeque<Checked>,
     command: String,
+    /// The tools that run commands, as far as they were called.
+    commands: HashSet<String>,
     /// Calls that the answer of this turn has begun, and refusals on record by turn: after how many calls, of which tool, what was said.
     turn: u32,
     begun: usize,
-    /// How many tools there are.
-    tools: usize,
     refused: HashMap<u32, (usize, String, String)>,
     found: Option<Difference>,
     /// All there is has been followed.
@@ -86,9 +86,9 @@ impl Script {
             results: std::mem::take(&mut recording.results).into_iter().map(Some).collect(),
             command: checks.front().map(|c| c.check.command.clone()).unwrap_or_default(),
             checks,
+            commands: std::mem::take(&mut recording.commands),
             turn: 0,
             begun: 0,
-            tools: 0,
             refused,
             found: None,
             over: false,
@@ -114,6 +114,7 @@ impl Script {
         if let Event::Request { turn, .. } = &record.event {
             (state.turn, state.begun) = (*turn, 0);
         }
+        state.commands.extend(command_tool(&record.event));
         state.trace.push(record);
         state.compare();
         if state.found.is_some() || state.over {
@@ -190,12 +191,7 @@ impl Script {
         self.state().command.clone()
     }
 
-    /// A tool takes part.
-    pub(crate) fn tool(&self) {
-        self.state().tools += 1;
-    }
-
-    /// A tool is asked to follow a call that begins. (Before an answer each is asked once whether it would.)
+    /// A call begins.
     pub(crate) fn call_begins(&self) {
         self.state().begun += 1;
     }
@@ -204,7 +200,7 @@ impl Script {
     pub(crate) fn refusal(&self, tool: &str) -> Result<(), String> {
         let state = self.state();
         match state.refused.get(&state.turn) {
-            Some((before, refused, message)) if refused == tool && state.begun > before + state.tools => {
+            Some((before, refused, message)) if refused == tool && state.begun > *before => {
                 Err(message.clone())
             }
             _ => Ok(()),
@@ -219,7 +215,9 @@ impl Script {
             let next = state.wanted.get(state.same).cloned();
             match next {
                 None if state.open => state.over = true,
-                next => state.found = Some(Difference::beyond(next.as_ref(), state.turn, what)),
+                next => {
+                    state.found = Some(Difference::beyond(next.as_ref(), state.turn, what, &state.commands))
+                }
             }
         }
         self.stop.send_replace(true);
@@ -234,7 +232,8 @@ impl Script {
         if state.found.is_none()
             && let Some(step) = state.wanted.get(state.same)
         {
-            state.found = Some(Difference::between(Some(step), None, &state.wanted[..state.same]));
+            state.found =
+                Some(Difference::between(Some(step), None, &state.wanted[..state.same], &state.commands));
         }
         let counted = |wanted: fn(&Event) -> bool| {
             state.wanted[..state.same].iter().filter(|s| wanted(&s.event)).count()
@@ -261,7 +260,12 @@ impl State {
                 Some(wanted) if wanted.event == now.event => self.same += 1,
                 None if self.open => self.over = true,
                 wanted => {
-                    self.found = Some(Difference::between(wanted, Some(now), &self.wanted[..self.same]))
+                    self.found = Some(Difference::between(
+                        wanted,
+                        Some(now),
+                        &self.wanted[..self.same],
+                        &self.commands,
+                    ))
                 }
             }
         }

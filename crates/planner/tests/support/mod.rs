@@ -18,7 +18,7 @@ use models::{Delta, DeltaStream, End, EndReason, Error, Identity, Model, Request
 use planner::{FileEntry, Instructions, Job, Parts, Report, Repository, Settings, Verifier};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tool_api::{Effect, Outcome, Registry, Tool, ToolError};
+use tool_api::{Effect, Outcome, Registry, Spec, ToolError, TypedTool, WholeFile};
 
 pub type Files = Arc<Mutex<BTreeMap<String, String>>>;
 
@@ -154,13 +154,14 @@ struct ReadArguments {
 }
 
 #[async_trait]
-impl Tool for ReadFile {
+impl TypedTool for ReadFile {
     type Arguments = ReadArguments;
-    const NAME: &'static str = "read_file";
-    const DESCRIPTION: &'static str = "shows a file";
-    const EFFECT: Effect = Effect::Read;
 
-    fn check(&self, _name: &str, value: &serde_json::Value) -> Result<(), String> {
+    fn spec(&self) -> Spec {
+        Spec::of::<ReadArguments>("read_file", "shows a file", Effect::Read)
+    }
+
+    fn judge_field(&self, _name: &str, value: &serde_json::Value) -> Result<(), String> {
         let path = value.as_str().unwrap_or_default();
         if self.0.lock().unwrap().contains_key(path) {
             Ok(())
@@ -186,11 +187,13 @@ struct PatchArguments {
 }
 
 #[async_trait]
-impl Tool for ApplyPatch {
+impl TypedTool for ApplyPatch {
     type Arguments = PatchArguments;
-    const NAME: &'static str = "apply_patch";
-    const DESCRIPTION: &'static str = "writes a file";
-    const EFFECT: Effect = Effect::Write;
+
+    fn spec(&self) -> Spec {
+        let whole_file = Some(WholeFile { path: "path", content: "content" });
+        Spec { whole_file, ..Spec::of::<PatchArguments>("apply_patch", "writes a file", Effect::Write) }
+    }
 
     async fn call(&self, arguments: PatchArguments) -> Result<Outcome, ToolError> {
         let mut files = self.0.lock().unwrap();
@@ -306,9 +309,12 @@ impl World {
         let turns = Turns::default();
         let parts = Parts {
             model,
-            tools: Registry::new()
-                .with(ReadFile(Arc::clone(&self.files)))
-                .with(ApplyPatch(Arc::clone(&self.files), Arc::clone(&turns))),
+            tools: Registry::of([
+                ReadFile(Arc::clone(&self.files)).into_tool(),
+                ApplyPatch(Arc::clone(&self.files), Arc::clone(&turns)).into_tool(),
+                planner::Finish.into_tool(),
+            ])
+            .unwrap(),
             repository: Arc::new(Tree {
                 files: Arc::clone(&self.files),
                 before: Mutex::default(),
