@@ -18,7 +18,8 @@ use models::{Delta, DeltaStream, End, EndReason, Error, Identity, Model, Request
 use planner::{FileEntry, Instructions, Job, Parts, Report, Repository, Settings, Verifier};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tool_api::{Effect, Outcome, Registry, Spec, ToolError, TypedTool, WholeFile};
+use serde_json::Value;
+use tool_api::{Effect, Outcome, Parsed, Registry, Spec, Tool, ToolError, TypedTool, WholeFile};
 
 pub type Files = Arc<Mutex<BTreeMap<String, String>>>;
 
@@ -211,8 +212,27 @@ impl TypedTool for ApplyPatch {
     }
 }
 
+/// A tool under another name.
+struct Renamed {
+    tool: Arc<dyn Tool>,
+    spec: Spec,
+}
+
+#[async_trait]
+impl Tool for Renamed {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    async fn call(&self, arguments: Value, parsed: Parsed) -> Result<Outcome, ToolError> {
+        self.tool.call(arguments, parsed).await
+    }
+}
+
 /// A run in memory: what goes in.
 pub struct World {
+    /// Other names of tools.
+    pub names: Vec<(&'static str, &'static str)>,
     pub files: Files,
     pub settings: Settings,
     pub identity: Identity,
@@ -240,6 +260,7 @@ pub fn world() -> World {
         ("test_calc.py", "from calc import add\n\nassert add(1, 2) == 3\n"),
     ];
     World {
+        names: Vec::new(),
         files: Arc::new(Mutex::new(files.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect())),
         settings: Settings { dialect: planner::Dialect::Json, ..Settings::default() },
         identity: Identity {
@@ -309,11 +330,22 @@ impl World {
         let turns = Turns::default();
         let parts = Parts {
             model,
-            tools: Registry::of([
-                ReadFile(Arc::clone(&self.files)).into_tool(),
-                ApplyPatch(Arc::clone(&self.files), Arc::clone(&turns)).into_tool(),
-                planner::Finish.into_tool(),
-            ])
+            tools: Registry::of(
+                [
+                    ReadFile(Arc::clone(&self.files)).into_tool(),
+                    ApplyPatch(Arc::clone(&self.files), Arc::clone(&turns)).into_tool(),
+                    planner::Finish.into_tool(),
+                ]
+                .map(|tool| {
+                    match self.names.iter().find(|(own, _)| *own == tool.spec().name) {
+                        Some((_, name)) => {
+                            let spec = Spec { name: (*name).to_owned(), ..tool.spec().clone() };
+                            Arc::new(Renamed { tool, spec })
+                        }
+                        None => tool,
+                    }
+                }),
+            )
             .unwrap(),
             repository: Arc::new(Tree {
                 files: Arc::clone(&self.files),

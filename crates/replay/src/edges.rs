@@ -1,8 +1,6 @@
-//! The edges of the planner in a replay: what a live run has as a server, a sandbox and a
-//! repository.
+//! The planner's edges in a replay, in place of a server, a sandbox and a repository.
 
 use std::future::pending;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,19 +11,19 @@ use serde_json::{Map, Value};
 use tool_api::{Effect, Follow, Outcome, Parsed, Spec, Status, Tool, ToolError};
 use workspace::{Seed, Workspace};
 
-use super::script::{Changes, Script};
-use super::volatile;
-use crate::masking::MaskedVerifier;
-use crate::repository::Tree;
+use crate::script::{Changes, Script};
+use crate::volatile;
 
-/// The model: answers from the record, for as long as what is asked is what was asked.
-pub(super) struct Recorded {
-    pub(super) identity: Identity,
-    pub(super) script: Arc<Script>,
+/// A model that answers from the record, as long as the requests match it.
+pub struct RecordedModel {
+    /// The recorded model.
+    pub identity: Identity,
+    /// The record.
+    pub script: Arc<Script>,
 }
 
 #[async_trait]
-impl Model for Recorded {
+impl Model for RecordedModel {
     fn identity(&self) -> Identity {
         Identity { window: self.script.window(), ..self.identity.clone() }
     }
@@ -33,7 +31,7 @@ impl Model for Recorded {
     async fn stream(&self, _: &Request) -> Result<DeltaStream, Error> {
         match self.script.answer() {
             Some((number, turn)) => Ok(turn.play(number)),
-            None => pending().await, // the script has asked the run to stop
+            None => pending().await, // the script has stopped the run
         }
     }
 
@@ -45,29 +43,31 @@ impl Model for Recorded {
 
 /// Where results come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// Files for real, commands from the record.
+pub enum Source {
+    /// File tools run, commands come from the record.
     Files,
-    /// Everything for real.
+    /// Everything runs.
     Commands,
-    /// Everything from the record.
+    /// Everything comes from the record.
     Record,
 }
 
-/// What tools and verifier share.
-pub(super) struct Stage {
-    pub(super) script: Arc<Script>,
-    pub(super) source: Source,
-    /// The tree; `None` where nothing is run in one.
-    pub(super) workspace: Option<Workspace>,
+/// What tools and verification share.
+pub struct Stage {
+    /// The record.
+    pub script: Arc<Script>,
+    /// Where results come from.
+    pub source: Source,
+    /// The tree; `None` where recorded commands change no tree.
+    pub workspace: Option<Workspace>,
     /// What commands changed.
-    pub(super) changes: Changes,
-    /// The root in texts of now, and the recorded one.
-    pub(super) roots: (String, String),
+    pub changes: Changes,
+    /// The root of this replay, and the recorded one, as they appear in texts.
+    pub roots: (String, String),
 }
 
 impl Stage {
-    /// Brings to the tree what a recorded command changed.
+    /// Applies the changes of a recorded command to the tree.
     fn bring(&self, seq: u64) -> Result<(), String> {
         let (Some(workspace), Some(files)) = (&self.workspace, self.changes.get(&seq)) else { return Ok(()) };
         let image = |seed: &Option<Seed>| match seed {
@@ -84,7 +84,7 @@ impl Stage {
         Ok(())
     }
 
-    /// A text of now as it would have been where the session was recorded.
+    /// A text of this replay with the recorded root in place of its own.
     fn there(&self, text: &str) -> String {
         let (now, then) = &self.roots;
         if now == then { text.to_owned() } else { text.replace(now.as_str(), then) }
@@ -96,13 +96,14 @@ impl Stage {
 }
 
 /// A tool whose calls are answered from the record, or run and compared with it.
-pub(super) struct ReplayedTool {
+pub struct ReplayedTool {
     tool: Arc<dyn Tool>,
     stage: Arc<Stage>,
 }
 
 impl ReplayedTool {
-    pub(super) fn wrap(tool: Arc<dyn Tool>, stage: &Arc<Stage>) -> Arc<dyn Tool> {
+    /// The tool in a replay.
+    pub fn wrap(tool: Arc<dyn Tool>, stage: &Arc<Stage>) -> Arc<dyn Tool> {
         Arc::new(Self { tool, stage: Arc::clone(stage) })
     }
 
@@ -180,7 +181,7 @@ impl Tool for ReplayedTool {
     }
 }
 
-/// Refuses the call that was refused.
+/// Refuses the call that was refused in the record.
 struct Refusing {
     script: Arc<Script>,
     tool: String,
@@ -192,16 +193,18 @@ impl Follow for Refusing {
     }
 }
 
-/// The verification, by the record or held against it.
-pub(super) struct Checks {
-    pub(super) stage: Arc<Stage>,
-    pub(super) real: Option<MaskedVerifier>,
+/// The verification: from the record, or run and compared with it.
+pub struct ReplayedChecks {
+    /// What tools and verification share.
+    pub stage: Arc<Stage>,
+    /// The verification that is run, if commands run.
+    pub real: Option<Arc<dyn Verifier>>,
 }
 
 #[async_trait]
-impl Verifier for Checks {
+impl Verifier for ReplayedChecks {
     fn command(&self) -> String {
-        self.real.as_ref().map_or_else(|| self.stage.script.command(), Verifier::command)
+        self.real.as_ref().map_or_else(|| self.stage.script.command(), |real| real.command())
     }
 
     async fn verify(&self) -> Result<Check, String> {
@@ -226,21 +229,16 @@ impl Verifier for Checks {
     }
 }
 
-/// The tree of a replay: looked at as a run looks at it; nothing needs to be remembered of it.
-pub(super) struct Looked {
-    tree: Tree,
-    /// Whether the recorded run left anything changed. What this one leaves is compared file by
+/// The tree of a replay. A run reads it as usual, but no state of it is saved.
+pub struct ReplayedTree {
+    /// The tree as a run sees it.
+    pub tree: Arc<dyn Repository>,
+    /// Whether the recorded run changed anything. The replay's own changes are compared file by
     /// file.
-    changed: bool,
+    pub changed: bool,
 }
 
-impl Looked {
-    pub(super) fn new(workspace: Workspace, inside: &std::path::Path, changed: bool) -> Self {
-        Self { tree: Tree::new(workspace, inside, PathBuf::new()), changed }
-    }
-}
-
-impl Repository for Looked {
+impl Repository for ReplayedTree {
     fn files(&self) -> (Vec<FileEntry>, bool) {
         self.tree.files()
     }
