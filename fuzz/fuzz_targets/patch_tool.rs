@@ -15,6 +15,7 @@ use std::{
 };
 
 use libfuzzer_sys::fuzz_target;
+use secrets::Secrets;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tool_api::{Registry, ToolError};
@@ -79,9 +80,9 @@ fn set_up() -> Setting {
     for (path, target) in LINKS {
         symlink(target, root.join(path)).unwrap();
     }
-    let tool = tool_apply_patch::ApplyPatch::new(Workspace::open_with(&root, root.join(".own")).unwrap());
+    let tool = tool_apply_patch::ApplyPatch::new(Workspace::open_with(&root, root.join(".own")).unwrap(), Secrets::off());
     let before = everything(outer.path());
-    Setting { registry: Registry::new().with(tool), outer, before }
+    Setting { registry: Registry::of([tool.into_tool()]).unwrap(), outer, before }
 }
 
 fn arguments(choice: u8, bytes: &[u8]) -> Value {

@@ -2,7 +2,7 @@
 //! told.
 
 use models::Identity;
-use tool_api::{Registry, Tool};
+use tool_api::Registry;
 use tool_apply_patch::{ApplyPatch, EditFormat};
 
 use crate::settings::Settings;

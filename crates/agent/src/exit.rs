@@ -100,6 +100,18 @@ impl From<journal::Error> for Failure {
     }
 }
 
+impl From<replay::Error> for Failure {
+    fn from(error: replay::Error) -> Self {
+        let gone = matches!(error, replay::Error::NoRepository(_));
+        let failure = Self::refused(error);
+        if gone {
+            failure.hint("--recorded replays without the repository, --no-contents exports without it")
+        } else {
+            failure
+        }
+    }
+}
+
 impl From<models::Error> for Failure {
     fn from(error: models::Error) -> Self {
         match error {

@@ -1,7 +1,9 @@
-//! Secrets are masked at the edges of a run: the planner, the journal and the screen see placeholders, the files keep the values.
+//! Masks secrets at the edges of a run: the planner, the journal and the screen see placeholders,
+//! the files keep the values.
 //!
-//! What comes in (tools, the tree, checks, the model's own words) is wrapped here, and what is written down goes through a filter as a last
-//! wall. The crate `secrets` decides what is one; here is only what it needs to know of the environment, and where it stands.
+//! Everything that comes in (tool results, the tree, checks, the model's own words) is wrapped here.
+//! A filter on the journal is the last line of defence. The crate `secrets` decides what a secret
+//! is; this module tells it what it needs to know of the environment.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -16,7 +18,7 @@ use models::{Delta, DeltaStream, Error, Identity, Message, Model, Request};
 use planner::{FileEntry, Instructions, Repository, Verifier};
 use secrets::{Secrets, known};
 use serde_json::{Map, Value};
-use tool_api::{Aliases, Effect, Follow, Outcome, Tool, ToolError};
+use tool_api::{Effect, Follow, Outcome, Parsed, Spec, Tool, ToolError};
 use workspace::{History, Workspace};
 
 use crate::confinement;
@@ -25,16 +27,16 @@ use crate::layers::Environment;
 use crate::settings::Settings;
 use preview::FileChange;
 
-/// What a model is told when it first meets a placeholder.
+/// What the model is told when it first sees a placeholder.
 const TOLD: &str = include_str!("../../../prompts/secrets.md");
-/// Beginnings and ends of the names of files of the root that are there for secrets.
+/// Prefixes and suffixes of names of files in the root that hold secrets.
 const TELLING: ([&str; 6], [&str; 2]) =
     ([".env", ".npmrc", ".netrc", ".pypirc", "id_", "credentials"], [".pem", ".key"]);
-/// Most of such files, and the largest, in bytes, that is looked at.
+/// Most such files that are read, and the largest, in bytes.
 const TELLING_FILES: usize = 20;
 const TELLING_FILE: u64 = 64 << 10;
 
-/// The secrets of a session: of its settings and of the program's own variables.
+/// The secrets of a session: those in its settings and in the program's own variables.
 pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], session: &str) -> Secrets {
     if !settings.mask_secrets {
         return Secrets::off();
@@ -53,15 +55,15 @@ pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], s
     Secrets::new(session, values)
 }
 
-/// The values of the environment's variables, where there is no session.
+/// The secrets in the environment's variables, where there is no session.
 pub(crate) fn of_variables(environment: &Environment) -> Secrets {
     let variables = environment.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     Secrets::new("", known::values(variables))
 }
 
-/// The secrets of a session that is over, for what is shown of it.
+/// The secrets of a finished session, for displaying it.
 pub(crate) fn for_display(context: &Context, session: &str) -> Secrets {
-    // Who cannot be asked what he wants gets the default.
+    // With invalid settings, masking is on, as by default.
     let settings = context.resolve(&[]).and_then(|resolved| resolved.settings());
     let variables: Vec<_> = context.environment.variables.iter().map(|(k, v)| (k.into(), v.into())).collect();
     match settings {
@@ -70,7 +72,7 @@ pub(crate) fn for_display(context: &Context, session: &str) -> Secrets {
     }
 }
 
-/// Masks the values of known variables in everything that is written down.
+/// Masks the values of known variables in everything that is journaled.
 pub(crate) fn filter(secrets: &Secrets) -> Filter {
     let secrets = secrets.clone();
     Box::new(move |text| known_masked(&secrets, text))
@@ -83,12 +85,13 @@ pub(crate) fn known_masked<'a>(secrets: &Secrets, text: &'a str) -> Cow<'a, str>
     }
 }
 
-/// Whether a file of this name, in the root, is there for secrets.
+/// Whether a file of this name, in the root, holds secrets.
 pub(crate) fn is_telling(name: &str) -> bool {
     TELLING.0.iter().any(|begin| name.starts_with(begin)) || TELLING.1.iter().any(|end| name.ends_with(end))
 }
 
-/// Learns what is secret before anything is shown: files that are there for it, and what an earlier process of this session has changed.
+/// Learns secrets before anything is shown: from files that hold them, and from what an earlier
+/// process of this session changed.
 pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
     let names = std::fs::read_dir(workspace.root()).into_iter().flatten().filter_map(Result::ok);
     let mut names: Vec<String> = names
@@ -109,7 +112,7 @@ pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
     }
 }
 
-/// The task with placeholders in place of secrets, and what they are.
+/// The task with secrets masked, and an explanation of placeholders where it has any.
 pub(crate) fn task(secrets: &Secrets, task: &str) -> String {
     match secrets.mask(task) {
         Cow::Owned(masked) if secrets.untold() => format!("{}\n\n{}", masked.trim_end(), TOLD.trim_end()),
@@ -117,14 +120,14 @@ pub(crate) fn task(secrets: &Secrets, task: &str) -> String {
     }
 }
 
-/// Changes as they are shown.
+/// Changes with secrets masked, to be shown.
 pub(crate) fn shown(mut changes: Vec<FileChange>, secrets: &Secrets) -> Vec<FileChange> {
     for change in &mut changes {
         for image in [&mut change.before, &mut change.after].into_iter().flatten() {
             if let Cow::Owned(masked) = secrets.mask_bytes(&image.bytes) {
                 image.bytes = masked;
             }
-            // As text, which may hold what the bytes do not show.
+            // Also as decoded text: the encoded bytes may hide a secret.
             if let Ok(view) = text_view::View::of(&change.path, image.bytes.clone())
                 && !view.is_plain()
                 && let Cow::Owned(masked) = secrets.mask_bytes(view.text())
@@ -136,51 +139,67 @@ pub(crate) fn shown(mut changes: Vec<FileChange>, secrets: &Secrets) -> Vec<File
     changes
 }
 
-/// A tool whose results hold no secrets. Commands cannot be given placeholders: what they would do with the text is not known.
-pub(crate) struct Masked<T>(pub(crate) T, pub(crate) Secrets);
+/// A tool whose results are masked. A tool that cuts what it shows masks it before the cut,
+/// with the [`Secrets`] it was made with: part of a secret is not recognized. Masking twice changes
+/// nothing.
+pub(crate) struct MaskedTool {
+    tool: Arc<dyn Tool>,
+    secrets: Secrets,
+}
+
+impl MaskedTool {
+    pub(crate) fn wrap(tool: Arc<dyn Tool>, secrets: &Secrets) -> Arc<dyn Tool> {
+        Arc::new(Self { tool, secrets: secrets.clone() })
+    }
+
+    fn masked(&self, text: &str) -> String {
+        self.secrets.mask(text).into_owned()
+    }
+}
 
 #[async_trait]
-impl<T: Tool> Tool for Masked<T> {
-    type Arguments = T::Arguments;
-    const NAME: &'static str = T::NAME;
-    const DESCRIPTION: &'static str = T::DESCRIPTION;
-    const EFFECT: Effect = T::EFFECT;
-    const ALIASES: &'static Aliases = T::ALIASES;
+impl Tool for MaskedTool {
+    fn spec(&self) -> &Spec {
+        self.tool.spec()
+    }
 
-    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
-        if self.1.is_on()
-            && T::EFFECT == Effect::Execute
+    /// Commands cannot be given placeholders: what they would do with the text is not known.
+    fn judge_field(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<(), String> {
+        if self.secrets.is_on()
+            && self.spec().effect == Effect::Execute
             && let Some(placeholder) = secrets::first_placeholder(&value.to_string())
         {
             return Err(format!(
                 "{placeholder} stands for a value that is hidden; a command cannot be given it"
             ));
         }
-        self.0.check(name, value).map_err(|message| self.1.mask(&message).into_owned())
+        self.tool.judge_field(name, value, parsed).map_err(|message| self.masked(&message))
+    }
+
+    fn judge(&self, arguments: &Value, parsed: &mut Parsed) -> Result<(), String> {
+        self.tool.judge(arguments, parsed).map_err(|message| self.masked(&message))
     }
 
     fn follow(&self) -> Option<Box<dyn Follow>> {
-        self.0.follow()
+        self.tool.follow()
     }
 
-    fn whole_answer(&self, text: &str) -> Option<Result<Value, String>> {
-        self.0.whole_answer(text)
+    fn whole_answer(&self, text: &str, parsed: &mut Parsed) -> Option<Result<Value, String>> {
+        self.tool.whole_answer(text, parsed)
     }
 
-    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, String> {
-        self.0.instead(arguments)
+    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(String, Value)>, String> {
+        self.tool.instead(arguments)
     }
 
-    async fn call(&self, arguments: T::Arguments) -> Result<Outcome, ToolError> {
-        let text = |text: &str| self.1.mask(text).into_owned();
-        let mut outcome = match self.0.call(arguments).await {
-            Ok(outcome) => outcome,
-            Err(ToolError::Model(message)) => return Err(ToolError::Model(text(&message))),
-            Err(ToolError::Run(message)) => return Err(ToolError::Run(text(&message))),
-        };
-        outcome.text = text(&outcome.text);
-        mask_value(&self.1, &mut outcome.facts);
-        if secrets::first_placeholder(&outcome.text).is_some() && self.1.untold() {
+    async fn call(&self, arguments: Value, parsed: Parsed) -> Result<Outcome, ToolError> {
+        let mut outcome = self.tool.call(arguments, parsed).await.map_err(|error| match error {
+            ToolError::Model(message) => ToolError::Model(self.masked(&message)),
+            ToolError::Run(message) => ToolError::Run(self.masked(&message)),
+        })?;
+        outcome.text = self.masked(&outcome.text);
+        mask_value(&self.secrets, &mut outcome.facts);
+        if secrets::first_placeholder(&outcome.text).is_some() && self.secrets.untold() {
             outcome.text = format!("{}\n{}", outcome.text.trim_end(), TOLD.trim_end());
         }
         Ok(outcome)
@@ -204,7 +223,7 @@ fn mask_value(secrets: &Secrets, value: &mut Value) {
 pub(crate) struct MaskedTree {
     tree: Arc<dyn Repository>,
     secrets: Secrets,
-    /// A file with a secret was read.
+    /// Whether a file with a secret was read.
     met: AtomicBool,
 }
 
@@ -222,14 +241,14 @@ impl Repository for MaskedTree {
     fn read(&self, path: &str, limit: u64) -> Option<String> {
         let text = self.tree.read(path, limit)?;
         let masked = self.secrets.mask(&text).into_owned();
-        // Also where they stand in the file itself: in the tree of an exported session.
+        // Files of an exported session have placeholders themselves.
         if secrets::first_placeholder(&masked).is_some() {
             self.met.store(true, Ordering::Relaxed);
         }
         Some(masked)
     }
 
-    /// The first turn asks for them last, when it is known what else it shows.
+    /// The first turn asks for instructions last, when it is known what else it shows.
     fn instructions(&self) -> Vec<Instructions> {
         let mask = |i: Instructions| Instructions { text: self.secrets.mask(&i.text).into_owned(), ..i };
         let mut all: Vec<_> = self.tree.instructions().into_iter().map(mask).collect();
@@ -267,7 +286,7 @@ impl Repository for MaskedTree {
 
     fn diff(&self) -> Result<Diff, String> {
         self.tree.diff().map(|diff| {
-            // A hunk may begin in the middle of a key; the files begin at their beginning.
+            // A hunk may begin in the middle of a key, so the whole files are searched for secrets.
             for text in diff.files.iter().filter_map(|path| self.tree.read(path, workspace::READ_LIMIT)) {
                 self.secrets.learn(text.as_bytes());
             }
@@ -276,7 +295,7 @@ impl Repository for MaskedTree {
     }
 }
 
-/// A verification whose results hold no secrets.
+/// A verification whose results are masked.
 pub(crate) struct MaskedVerifier(pub(crate) Arc<dyn Verifier>, pub(crate) Secrets);
 
 #[async_trait]
@@ -294,7 +313,8 @@ impl Verifier for MaskedVerifier {
     }
 }
 
-/// A model that neither is told the values of known variables nor says them: it may know one from elsewhere.
+/// A model that is neither told the values of known variables nor heard saying them: it may know
+/// one from elsewhere.
 pub(crate) struct MaskedModel(pub(crate) Box<dyn Model>, pub(crate) Secrets);
 
 #[async_trait]
@@ -314,7 +334,7 @@ impl Model for MaskedModel {
         let stream = self.0.stream(&request).await.map_err(|e| masked_error(e, &self.1))?;
         let secrets = self.1.clone();
         let words = Words { secrets, text, thinking, waiting: Vec::new() };
-        // The end of the stream is a piece of its own, so that nothing stays behind.
+        // The end of the stream is a piece of its own, so that held-back text comes out.
         let pieces = stream.map(Some).chain(futures_util::stream::iter([None]));
         Ok(Box::pin(
             pieces
@@ -346,12 +366,12 @@ fn mask_message(secrets: &Secrets, message: &mut Arc<Message>) {
     }
 }
 
-/// What a model says, a piece at a time.
+/// Masks what a model says, piece by piece.
 struct Words {
     secrets: Secrets,
     text: secrets::Stream,
     thinking: secrets::Stream,
-    /// Pieces that came while the beginning of a value was held back; they keep their place behind it.
+    /// Pieces that came while the beginning of a value was held back; they stay behind it.
     waiting: Vec<Delta>,
 }
 
@@ -390,7 +410,7 @@ impl Words {
         out
     }
 
-    /// Text that can be said; what waited behind it follows once nothing is held back.
+    /// Passes on text; pieces that waited behind it follow once nothing is held back.
     fn say(&mut self, text: Delta, holds: bool, out: &mut Vec<Result<Delta, Error>>) {
         if !matches!(&text, Delta::Text(text) if text.is_empty()) {
             out.push(Ok(text));
@@ -427,7 +447,7 @@ fn known_masked_value(secrets: &Secrets, value: &mut Value) {
     }
 }
 
-/// A server that refuses a key may repeat it.
+/// Masks an error: a server that refuses a key may quote it.
 fn masked_error(error: Error, secrets: &Secrets) -> Error {
     let mask = |text: String| secrets.mask(&text).into_owned();
     match error {

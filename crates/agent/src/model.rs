@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use ::replay::Bundle;
 use journal::{Event, Record};
 use models::choose::{self, Choice, Chosen, Surroundings};
 use models::ollama::{Server, full_name};
@@ -16,8 +17,6 @@ use crate::console;
 use crate::exit::{Failure, Result};
 use crate::layers::Environment;
 use crate::progress;
-use crate::replay::bundle::Bundle;
-use crate::replay::recording;
 use crate::sanitize;
 use crate::settings::Settings;
 
@@ -246,7 +245,7 @@ fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
                 identity.prefers_whole_files = m.approach == Approach::WholeFile.name();
             }
             output => turns.extend(
-                recording::answer(output, true, "").map(|turn| Turn { usage: Usage::default(), ..turn }),
+                ::replay::answer(output, true, "").map(|turn| Turn { usage: Usage::default(), ..turn }),
             ),
         }
     }

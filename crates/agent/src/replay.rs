@@ -1,22 +1,189 @@
-//! A recorded session run again, offline: the same planner with the recorded answers of the model, in a tree of its own, its events held against the
-//! recorded ones until the first that differs.
-//!
-//! ```text
-//!   session on this machine ─► gather ─┐                            ┌─► model   answers from the record
-//!                                      ├─► Bundle ─► Recording ─► Script ─► tools   files for real, commands from the record
-//!   exported file ─────────► bundle ───┘        │                   └─► verifier   from the record
-//!                                               └─► a tree in a temporary folder
-//! ```
-//!
-//! A session of this machine goes the way of an exported one: what an export would hold is gathered in memory, and that is replayed.
+//! Wires a recorded session to the planner: a tree, the edges of the crate `replay`, and the
+//! result.
 
-pub(crate) mod bundle;
-pub(crate) mod difference;
-mod edges;
-pub(crate) mod gather;
-mod perform;
-pub(crate) mod recording;
-mod script;
-mod volatile;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-pub(crate) use perform::{Outcome, Source, Wish, perform};
+use journal::Store;
+use planner::{Job, Limits, Parts, Verifier};
+use replay::{
+    Bundle, Difference, Followed, RecordedModel, RecordedUser, Recording, ReplayedChecks, ReplayedTool, ReplayedTree,
+    Script, Source, Stage,
+};
+use serde_json::Value;
+use workspace::{Remembered, Seed, Workspace};
+
+use crate::edit_format;
+use crate::exit::{Failure, Result};
+use crate::masking::{self, MaskedTree, MaskedVerifier};
+use crate::repository::{Tests, Tree};
+use crate::session;
+use crate::settings::Settings;
+
+/// How to replay.
+pub(crate) struct Options {
+    pub(crate) source: Source,
+    pub(crate) settings: Settings,
+    /// The program's own variables; commands get a part of them.
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    /// An existing tree, which is reset to its original state; without it, the bundle's tree is
+    /// created.
+    pub(crate) ground: Option<(PathBuf, Remembered)>,
+    /// A folder for this replay alone.
+    pub(crate) folder: PathBuf,
+}
+
+/// The result of a replay.
+pub(crate) struct Outcome {
+    pub(crate) followed: Followed,
+    pub(crate) session: String,
+    /// The version that recorded it.
+    pub(crate) version: String,
+    /// Whether the trees at the end were compared, and if not, why.
+    pub(crate) tree: std::result::Result<usize, &'static str>,
+}
+
+/// Replays a session to its end, or to the first difference.
+///
+/// # Errors
+/// When the tree cannot be created, or the record is not that of a run.
+pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome> {
+    let Bundle { files, changes, end, records, .. } = bundle;
+    let mut recording = Recording::of(records)?;
+    let Options { source, settings, variables, ground, folder } = options;
+    let workspace = match ground {
+        Some((root, remembered)) => back(&root, &remembered)?,
+        None => plant(&folder, &recording.root, files)?,
+    };
+    // Placeholders are those of the recorded session.
+    let secrets = masking::secrets(&settings, &variables, &recording.origin);
+    masking::learn(&secrets, &workspace, &folder.join(session::STATE));
+    if secrets::first_placeholder(&recording.task).is_some() {
+        let _ = secrets.untold(); // the task says what they are
+    }
+    let script = Arc::new(Script::new(&mut recording));
+    let stage = Arc::new(Stage {
+        script: Arc::clone(&script),
+        source,
+        workspace: Some(workspace.clone()).filter(|_| source == Source::Files),
+        changes,
+        roots: (workspace.root().display().to_string(), recording.root.display().to_string()),
+    });
+    // Removed with this replay's folder.
+    let kept = folder.join("sandbox");
+    let sandbox = session::sandbox(&settings, workspace.root(), Some(kept), variables)?;
+    let wrap = |tool| ReplayedTool::wrap(tool, &stage);
+    let mut toolbox = session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, wrap)?;
+    let runs_commands = source == Source::Commands;
+    if runs_commands && !recording.plan_only() {
+        Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;
+    }
+    edit_format::describe(&settings, &mut toolbox.registry);
+    let real = Tests::new(toolbox.tests).filter(|_| runs_commands);
+    let real =
+        real.map(|real| Arc::new(MaskedVerifier(Arc::new(real), secrets.clone())) as Arc<dyn Verifier>);
+    let verifier = ReplayedChecks { stage: Arc::clone(&stage), real };
+    let verified = recording.plan["has_verifier"] == true;
+    let planned = session::plan(&settings)?;
+    let unlimited = Limits { turns: u32::MAX, tokens: None, seconds: None, cost: None };
+    // Time is not replayed. A resumed session may have been given higher limits.
+    let limits = if recording.resumed { unlimited } else { Limits { seconds: None, ..planned.limits } };
+    let parts = Parts {
+        model: Box::new(RecordedModel { identity: recording.identity.clone(), script: Arc::clone(&script) }),
+        tools: toolbox.registry,
+        repository: {
+            let tree = Tree::new(workspace.clone(), &inside(&recording.plan), PathBuf::new());
+            let tree = ReplayedTree { tree: Arc::new(tree), changed: recording.changed };
+            Arc::new(MaskedTree::new(Arc::new(tree), secrets.clone()))
+        },
+        verifier: verified.then(|| Arc::new(verifier) as Arc<dyn Verifier>),
+        inbox: Box::new(RecordedUser(Arc::clone(&script))),
+        interrupt: script.stop(),
+    };
+    let job = Job {
+        task: recording.task.clone(),
+        settings: planner::Settings { plan_only: recording.plan_only(), limits, ..planned },
+        why_model: "recorded".into(),
+    };
+    let mut journal = Store::new(&folder).create()?;
+    journal.filter(masking::filter(&secrets));
+    let observer = Arc::clone(&script);
+    journal.observe(Box::new(move |record| observer.observe(record)));
+    let begun = (source == Source::Record).then_some(&recording.plan);
+    planner::replay(job, parts, &mut journal, begun).await.map_err(Failure::refused)?;
+    let mut followed = script.finish();
+    let tree = match source {
+        Source::Record => Err("nothing was run in it"),
+        _ if !recording.whole => Err("something was under way when the session ended"),
+        _ => Ok(end.len()),
+    };
+    if followed.difference.is_none() && tree.is_ok() {
+        followed.difference =
+            end.iter().find_map(|(path, wanted)| differs(&workspace, path, wanted.as_ref()));
+    }
+    Ok(Outcome { followed, session: recording.id, version: recording.version, tree })
+}
+
+/// Creates the bundle's tree in the folder.
+fn plant(
+    folder: &Path,
+    original: &Path,
+    files: impl IntoIterator<Item = (workspace::CleanPath, Seed)>,
+) -> Result<Workspace> {
+    let root = folder.join("tree");
+    std::fs::create_dir(&root)?;
+    let workspace = Workspace::open_replica(&root, original).map_err(Failure::refused)?;
+    for (path, seed) in files {
+        workspace
+            .plant(&path, &seed)
+            .map_err(|e| Failure::misuse(format!("the session's tree cannot be made: {e}")))?;
+    }
+    Ok(workspace)
+}
+
+/// Resets a tree to how it was when the session began.
+fn back(root: &Path, remembered: &Remembered) -> Result<Workspace> {
+    let workspace = Workspace::open(root).map_err(Failure::refused)?;
+    let then: Vec<_> = remembered.then().iter().map(|(path, image)| (path.clone(), image.clone())).collect();
+    workspace.put(&then).map_err(|e| Failure::misuse(format!("the session's tree cannot be made: {e}")))?;
+    Ok(workspace)
+}
+
+/// The folder in which the session was started, as far as its instruction files tell.
+fn inside(plan: &Value) -> PathBuf {
+    let paths =
+        plan["opening"]["instructions"].as_array().into_iter().flatten().filter_map(|i| i["path"].as_str());
+    paths
+        .filter_map(|path| Path::new(path).parent())
+        .max_by_key(|folder| folder.components().count())
+        .map(Path::to_owned)
+        .unwrap_or_default()
+}
+
+/// How a file differs from the recorded end.
+fn differs(workspace: &Workspace, path: &workspace::CleanPath, wanted: Option<&Seed>) -> Option<Difference> {
+    let now = workspace.image(path);
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (recorded, came) = match (wanted, &now) {
+        (None, None) => return None,
+        (Some(Seed::Image(wanted)), Some(now)) if wanted == now => return None,
+        (Some(Seed::Size(size)), Some(now)) if *size == now.bytes.len() as u64 => return None,
+        (Some(Seed::Image(wanted)), Some(now)) if wanted.bytes == now.bytes => {
+            (format!("mode {:o}\n", wanted.mode), format!("mode {:o}\n", now.mode))
+        }
+        (wanted, now) => {
+            let recorded = match wanted {
+                None => "there is no such file\n".to_owned(),
+                Some(Seed::Size(size)) => format!("{size} bytes\n"),
+                Some(Seed::Image(image)) => shown(&image.bytes),
+            };
+            (
+                recorded,
+                now.as_ref()
+                    .map_or_else(|| "there is no such file\n".to_owned(), |image| shown(&image.bytes)),
+            )
+        }
+    };
+    Some(Difference::in_tree(0, path.as_str(), recorded, came))
+}

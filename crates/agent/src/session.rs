@@ -14,7 +14,7 @@ use sandbox::overlay::Overlay;
 use sandbox::{Policy, Sandbox};
 use secrets::Secrets;
 use tokio::sync::watch;
-use tool_api::{Registry, Tool};
+use tool_api::{Registry, Tool, TypedTool};
 use tool_apply_patch::ApplyPatch;
 use tool_list_files::ListFiles;
 use tool_read_file::ReadFile;
@@ -27,7 +27,7 @@ use crate::confinement;
 use crate::dry_tree::{self, DryTree};
 use crate::edit_format;
 use crate::exit::{Failure, Result};
-use crate::masking::{self, Masked, MaskedModel, MaskedTree, MaskedVerifier};
+use crate::masking::{self, MaskedModel, MaskedTool, MaskedTree, MaskedVerifier};
 use crate::model;
 use crate::remains;
 use crate::repository::{Tests, Tree};
@@ -395,7 +395,7 @@ pub(crate) fn toolbox(
     own: &Own,
 ) -> Result<Toolbox> {
     let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?.without(own);
-    toolbox_on(workspace, settings, secrets, folder, sandbox, &Bare)
+    toolbox_on(workspace, settings, secrets, folder, sandbox, |tool| tool)
 }
 
 /// The tools for a work tree whose calls are judged and never run: nothing is kept anywhere.
@@ -409,55 +409,39 @@ pub(crate) fn judges(
     sandbox: Sandbox,
 ) -> Result<Registry> {
     let workspace = Workspace::open(root).map_err(Failure::refused)?;
-    toolbox_on(workspace, settings, secrets, Path::new(""), sandbox, &Bare).map(|toolbox| toolbox.registry)
+    toolbox_on(workspace, settings, secrets, Path::new(""), sandbox, |tool| tool)
+        .map(|toolbox| toolbox.registry)
 }
 
-/// What is put around each tool.
-pub(crate) trait Around {
-    /// Adds the tool, with that around it.
-    fn add<T: Tool>(&self, registry: Registry, tool: T) -> Registry;
-}
-
-/// Nothing.
-struct Bare;
-
-impl Around for Bare {
-    fn add<T: Tool>(&self, registry: Registry, tool: T) -> Registry {
-        registry.with(tool)
-    }
-}
-
-/// Makes the tools on a workspace that is open, with a sandbox for its commands.
+/// Makes the tools on a workspace that is open, with a sandbox for its commands. `wrap` gets each tool that
+/// works on the tree or runs commands, with its results masked.
 pub(crate) fn toolbox_on(
     workspace: Workspace,
     settings: &Settings,
     secrets: &Secrets,
     folder: &Path,
     sandbox: Sandbox,
-    around: &impl Around,
+    wrap: impl Fn(Arc<dyn Tool>) -> Arc<dyn Tool>,
 ) -> Result<Toolbox> {
     let timeout = Duration::from_secs(settings.command_seconds);
-    let tests = |logs: &str| {
-        let options =
-            tool_run_tests::Options { command: settings.verify.clone(), log_dir: folder.join(logs), timeout };
-        RunTests::new(sandbox.clone(), options).masking(secrets.clone())
-    };
-    let commands = tool_run_command::Options { log_dir: folder.join("logs"), timeout };
     let own = || secrets.clone();
-    // The order is that of the prompt: what is used most comes first.
-    let registry =
-        around.add(Registry::new(), Masked(ReadFile::new(workspace.clone()).masking(own()), own()));
-    let registry = around.add(registry, Masked(ApplyPatch::new(workspace.clone()).masking(own()), own()));
-    let registry = around.add(registry, Masked(tests("logs"), own()));
-    let registry = around.add(registry, Masked(ListFiles::new(workspace.clone()), own()));
-    let registry = around.add(registry, Masked(Search::new(workspace.clone()).masking(own()), own()));
-    let commands = RunCommand::new(sandbox.clone(), commands).masking(own());
-    let mut registry = around.add(registry, Masked(commands, own()));
-    let words = tool_run_command::description(&sandbox);
-    if let (Some(words), Some(spec)) = (words, registry.spec(RunCommand::NAME)) {
-        let shown = spec.shown.clone();
-        registry.describe(RunCommand::NAME, words, shown);
-    }
+    let tests = |logs: &str| {
+        let (command, log_dir) = (settings.verify.clone(), folder.join(logs));
+        RunTests::new(sandbox.clone(), tool_run_tests::Options { command, log_dir, timeout, secrets: own() })
+    };
+    let commands = tool_run_command::Options { log_dir: folder.join("logs"), timeout, secrets: own() };
+    // In the order of the prompt: what is used most comes first.
+    let tools = [
+        ReadFile::new(workspace.clone(), own()).into_tool(),
+        ApplyPatch::new(workspace.clone(), own()).into_tool(),
+        tests("logs").into_tool(),
+        ListFiles::new(workspace.clone()).into_tool(),
+        Search::new(workspace.clone(), own()).into_tool(),
+        RunCommand::new(sandbox.clone(), commands).into_tool(),
+    ];
+    let tools = tools.map(|tool| wrap(MaskedTool::wrap(tool, secrets)));
+    let registry = Registry::of(tools.into_iter().chain([planner::Finish.into_tool()]));
+    let registry = registry.map_err(Failure::refused)?;
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox })
 }
 

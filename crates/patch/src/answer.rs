@@ -7,13 +7,13 @@
 use std::collections::HashSet;
 
 use crate::{
-    Dialect, ParseError, blocks,
+    Dialect, FilePatch, ParseError, blocks,
     envelope::{self, Directive},
     fence::Fence,
     parse, unified,
 };
 
-/// Returns the patch that ends an answer: an envelope, a unified diff or SEARCH/REPLACE blocks,
+/// Returns the patch that ends an answer, as text and parsed: an envelope, a unified diff or SEARCH/REPLACE blocks,
 /// complete and followed by at most a closing fence.
 ///
 /// Returns `None` for anything else, and for a patch without a clear end: an envelope without
@@ -24,11 +24,11 @@ use crate::{
 ///
 /// ```
 /// let answer = "I will fix it.\n\n*** Begin Patch\n*** Update File: a.py\n@@\n-    return 1\n+    return 2\n*** End Patch\n";
-/// assert_eq!(patch::whole_answer(answer), Some(&answer[16..]));
+/// assert_eq!(patch::whole_answer(answer).unwrap().0, &answer[16..]);
 /// assert_eq!(patch::whole_answer(&answer[..answer.len() - 4]), None);
 /// ```
 #[must_use]
-pub fn whole_answer(text: &str) -> Option<&str> {
+pub fn whole_answer(text: &str) -> Option<(&str, Vec<FilePatch>)> {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let pieces = pieces(&lines)?;
     let (first, last) = (pieces.first()?, pieces.last()?);
@@ -51,7 +51,7 @@ pub fn whole_answer(text: &str) -> Option<&str> {
             return None;
         }
     }
-    Some(found)
+    Some((found, read))
 }
 
 /// A run of lines that is a patch, or one block of a patch.
@@ -175,6 +175,10 @@ mod tests {
     const BLOCK: &str =
         "a.py\n```python\n<<<<<<< SEARCH\n    return 1\n=======\n    return 2\n>>>>>>> REPLACE\n```\n";
     const DIFF: &str = "--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,2 @@\n def f():\n-    return 1\n+    return 2\n";
+
+    fn whole_answer(text: &str) -> Option<&str> {
+        super::whole_answer(text).map(|(patch, _)| patch)
+    }
 
     fn fenced(patch: &str) -> String {
         format!("```diff\n{patch}```\n")

@@ -80,6 +80,18 @@ pub struct Hunk {
     pub readings: Vec<Hunk>,
 }
 
+impl Hunk {
+    fn for_each_text(&mut self, change: &mut dyn FnMut(&mut Vec<u8>)) {
+        self.lines.iter_mut().for_each(|line| change(&mut line.text));
+        self.under.iter_mut().for_each(&mut *change);
+        if let Some((search, replace)) = &mut self.text {
+            change(search);
+            change(replace);
+        }
+        self.readings.iter_mut().for_each(|reading| reading.for_each_text(change));
+    }
+}
+
 /// What happens to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -150,6 +162,14 @@ impl ParseError {
 impl FilePatch {
     pub(crate) fn new(dialect: Dialect, path: &str, action: Action, hunks: Vec<Hunk>) -> Self {
         Self { dialect, path: path.into(), from: None, action, hunks, executable: None, own_endings: false }
+    }
+
+    /// Calls `change` with every text that is searched for or written.
+    pub fn for_each_text(&mut self, change: &mut dyn FnMut(&mut Vec<u8>)) {
+        if let Action::Create(content) | Action::Replace(content) = &mut self.action {
+            change(content);
+        }
+        self.hunks.iter_mut().for_each(|hunk| hunk.for_each_text(change));
     }
 
     /// Returns whether the patch only adds lines, so that it can also create the file.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
-use tool_api::{Effect, Outcome, Registry, Status, ToolError};
+use tool_api::{Effect, Outcome, Registry, Spec, Status, ToolError};
 
 use crate::answer::ReadyCall;
 
@@ -23,7 +23,7 @@ pub(crate) struct Acted {
 /// A call and its outcome.
 #[derive(Debug)]
 pub(crate) struct CallResult {
-    pub(crate) tool: String,
+    pub(crate) spec: Arc<Spec>,
     pub(crate) arguments: Value,
     pub(crate) outcome: Outcome,
 }
@@ -46,6 +46,11 @@ pub(crate) fn note_change(outcome: &mut Outcome) {
     if let Some(facts) = outcome.facts.as_object_mut() {
         facts.insert(CHANGED.into(), true.into());
     }
+}
+
+/// What a tool is that a journal or a call names; it need not be registered any more.
+pub(crate) fn spec_of(tools: &Registry, tool: &str) -> Arc<Spec> {
+    tools.spec(tool).map_or_else(|| Arc::new(Spec::unknown(tool)), Arc::clone)
 }
 
 type Running = Pin<Box<dyn Future<Output = Acted> + Send>>;
@@ -72,19 +77,20 @@ impl Acting {
     /// Beside a stream only reads are: an effect waits until the answer that asked for it is on record.
     pub(crate) fn startable(&mut self, streaming: bool) -> Option<ReadyCall> {
         let next = self.queued.front()?;
-        if streaming && next.effect != Effect::Read {
+        if streaming && next.spec.effect != Effect::Read {
             return None;
         }
-        let free = self.running.is_empty() || (next.effect == Effect::Read && !self.exclusive);
+        let free = self.running.is_empty() || (next.spec.effect == Effect::Read && !self.exclusive);
         if free { self.queued.pop_front() } else { None }
     }
 
     pub(crate) fn start(&mut self, call: ReadyCall) {
-        self.exclusive = call.effect != Effect::Read;
+        self.exclusive = call.spec.effect != Effect::Read;
         let tools = Arc::clone(&self.tools);
         self.running.push(Box::pin(async move {
             let begun = Instant::now();
-            let result = tools.call(&call.tool, call.arguments.clone()).await;
+            let result =
+                tools.call_parsed(&call.spec.name, call.arguments.clone(), call.parsed.clone()).await;
             Acted { call, result, ms: begun.elapsed().as_millis() as u64 }
         }));
     }

@@ -2,11 +2,13 @@
 //!
 //! Pure: fed with [`Delta`]s, it reports what happened as [`Heard`]s. Nothing is dispatched here and nothing waits.
 
+use std::sync::Arc;
+
 use journal::{CutReason, Doubt, EndedBy};
 use models::{Delta, End, EndReason, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tool_api::{Accepted, Effect, Follow, Registry};
+use tool_api::{Accepted, Effect, Incoming, Parsed, Refusal, Registry, Spec};
 use tool_stream::{Event, Options, Parser};
 
 use crate::branches::Echo;
@@ -14,7 +16,7 @@ use crate::focus;
 use crate::guards::Degeneration;
 
 /// What came out of a piece of the stream.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Heard {
     /// Reasoning, to show and to journal.
     Thinking(String),
@@ -33,12 +35,13 @@ pub(crate) enum Heard {
 }
 
 /// A validated call.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct ReadyCall {
     pub(crate) call: u32,
-    pub(crate) tool: String,
+    pub(crate) spec: Arc<Spec>,
     pub(crate) arguments: Value,
-    pub(crate) effect: Effect,
+    /// What judging the call has parsed.
+    pub(crate) parsed: Parsed,
     pub(crate) span: (u64, u64),
     pub(crate) repairs: Vec<String>,
 }
@@ -124,8 +127,8 @@ pub(crate) struct Answer<'a> {
     text_guard: Degeneration,
     thinking_guard: Degeneration,
     open: Option<(String, usize)>,
-    /// Judges the texts of the open call while they are written.
-    follow: Option<Box<dyn Follow>>,
+    /// Judges the open call while it is written.
+    incoming: Option<Incoming<'a>>,
     calls: u32,
     refused: bool,
     closed: bool,
@@ -153,7 +156,7 @@ impl<'a> Answer<'a> {
             text_guard: Degeneration::default(),
             thinking_guard: Degeneration::default(),
             open: None,
-            follow: None,
+            incoming: None,
             calls: 0,
             refused: false,
             closed: false,
@@ -299,6 +302,7 @@ impl<'a> Answer<'a> {
         match call {
             Some(call) => {
                 let call = ReadyCallDraft {
+                    incoming: None,
                     certain: call.unambiguous(),
                     tool: call.tool,
                     arguments: call.arguments,
@@ -328,31 +332,32 @@ impl<'a> Answer<'a> {
             }
             Event::CallOpened { tool, .. } => {
                 heard.push(Heard::Opened { call: self.calls, tool: tool.clone() });
-                let judged = self.how.tools.judge_tool(&tool);
-                self.follow = self.how.tools.follow(&tool);
+                let opened = self.how.tools.open(&tool);
                 self.open = Some((tool, self.content.len()));
+                match opened {
+                    Ok(incoming) => self.incoming = Some(incoming),
+                    Err(refusal) => self.refuse_early(refusal.message, heard),
+                }
+            }
+            Event::FieldText { path, text, closed, .. } => {
+                let judged = self.incoming.as_mut().map_or(Ok(()), |call| call.text(&path, &text, closed));
                 if let Err(refusal) = judged {
                     self.refuse_early(refusal.message, heard);
                 }
             }
-            Event::FieldText { path, text, closed, .. } => {
-                let judged = self.follow.as_mut().map_or(Ok(()), |follow| follow.text(&path, &text, closed));
-                if let Err(message) = judged {
-                    self.refuse_early(message, heard);
-                }
-            }
             Event::FieldClosed { name, value, .. } => {
-                let Some((tool, _)) = &self.open else { return };
+                let Some(incoming) = &mut self.incoming else { return };
                 if self.how.wanted.file().is_some() && (name == "path" || name == "content") {
                     return; // a whole-file answer is judged when it is complete
                 }
-                if let Err(refusal) = self.how.tools.judge_field(tool, &name, &value) {
+                if let Err(refusal) = incoming.field(&name, &value) {
                     self.refuse_early(refusal.message, heard);
                 }
             }
             Event::CallComplete(call) => {
                 self.open = None;
                 let draft = ReadyCallDraft {
+                    incoming: self.incoming.take().filter(|incoming| incoming.name() == call.tool),
                     certain: call.unambiguous(),
                     repairs: call.repairs.iter().map(|r| words(*r)).collect(),
                     tool: call.tool,
@@ -362,7 +367,7 @@ impl<'a> Answer<'a> {
                 self.judge(draft, true, heard);
             }
             Event::Malformed { why, .. } => {
-                self.open = None;
+                (self.open, self.incoming) = (None, None);
                 if self.calls == 0 {
                     self.refuse_answer(heard, &why.to_string());
                 }
@@ -376,8 +381,8 @@ impl<'a> Answer<'a> {
     }
 
     /// Judges a complete call.
-    fn judge(&mut self, draft: ReadyCallDraft, in_text: bool, heard: &mut Vec<Heard>) {
-        let ReadyCallDraft { tool, mut arguments, span, repairs, certain } = draft;
+    fn judge(&mut self, draft: ReadyCallDraft<'a>, in_text: bool, heard: &mut Vec<Heard>) {
+        let ReadyCallDraft { incoming, tool, mut arguments, span, repairs, certain } = draft;
         // A fenced block is about the file that was asked for; a call in JSON says itself what it is about.
         let fenced = in_text && matches!(self.content.as_bytes().get(span.0 as usize), Some(b'`' | b'~'));
         if let Some(focus) = self.how.wanted.file()
@@ -404,11 +409,15 @@ impl<'a> Answer<'a> {
             }
         }
         let end = span.1 as usize;
-        match judge(self.how.tools, &tool, &arguments, &repairs, certain) {
-            Ok((accepted, effect)) => {
+        let accepted = match incoming {
+            Some(incoming) => incoming.complete(&arguments),
+            None => self.how.tools.accept(&tool, &arguments),
+        };
+        match judge(accepted, &repairs, certain) {
+            Ok(accepted) => {
                 let repairs = repairs.into_iter().chain(accepted.notes).collect();
-                let (tool, arguments) = (accepted.tool.to_owned(), accepted.arguments);
-                let call = ReadyCall { call: self.calls, tool, arguments, effect, span, repairs };
+                let Accepted { spec, arguments, parsed, .. } = accepted;
+                let call = ReadyCall { call: self.calls, spec, arguments, parsed, span, repairs };
                 self.calls += 1;
                 if in_text {
                     self.last_call_end = Some(end);
@@ -434,9 +443,10 @@ impl<'a> Answer<'a> {
         match self.how.tools.whole_answer(&self.shown) {
             None => {}
             Some(Err(why)) => self.refuse_answer(heard, &why),
-            Some(Ok((tool, arguments))) => {
+            Some(Ok((incoming, arguments))) => {
                 let draft = ReadyCallDraft {
-                    tool: tool.to_owned(),
+                    tool: incoming.name().to_owned(),
+                    incoming: Some(incoming),
                     arguments,
                     span: (0, self.content.len() as u64),
                     repairs: vec![WHOLE_ANSWER.into()],
@@ -470,7 +480,7 @@ impl<'a> Answer<'a> {
     ) {
         self.refused = true;
         // On record under the tool's own name, as a call that is accepted is.
-        let own = |tool: String| self.how.tools.named(&tool).map(|spec| spec.name.to_owned()).unwrap_or(tool);
+        let own = |tool: String| self.how.tools.named(&tool).map(|spec| spec.name.clone()).unwrap_or(tool);
         let tool = tool.map(own);
         heard.push(Heard::Refused(Refused { tool, early, message: message.to_owned(), written }));
     }
@@ -484,18 +494,16 @@ impl<'a> Answer<'a> {
 /// How a call is noted that a whole answer stands for.
 pub(crate) const WHOLE_ANSWER: &str = "the whole answer taken as a call";
 
-/// What becomes of a complete call: as it is run, with its effect, or a sentence for the model. `certain` where the call had one reading.
+/// What becomes of a complete call: as it is run, or a sentence for the model. `certain` says that the call
+/// had one reading.
 pub(crate) fn judge(
-    tools: &Registry,
-    tool: &str,
-    arguments: &Value,
+    accepted: Result<Accepted, Refusal>,
     repairs: &[String],
     certain: bool,
-) -> Result<(Accepted, Effect), String> {
-    let accepted = tools.accept(tool, arguments).map_err(|refusal| refusal.message)?;
-    let effect = tools.spec(accepted.tool).map_or(Effect::Execute, |spec| spec.effect);
-    if certain || effect == Effect::Read {
-        return Ok((accepted, effect));
+) -> Result<Accepted, String> {
+    let accepted = accepted.map_err(|refusal| refusal.message)?;
+    if certain || accepted.spec.effect == Effect::Read {
+        return Ok(accepted);
     }
     Err(format!(
         "the call could only be read by guessing ({}), so it was not carried out; send it again as valid JSON",
@@ -513,7 +521,9 @@ pub(crate) fn words(repair: tool_stream::Repair) -> String {
         .replace(['_', '-'], " ")
 }
 
-struct ReadyCallDraft {
+struct ReadyCallDraft<'a> {
+    /// The call as it was judged so far, where it was opened.
+    incoming: Option<Incoming<'a>>,
     tool: String,
     arguments: Value,
     span: (u64, u64),
@@ -533,7 +543,7 @@ fn begins_thinking(answer: &str) -> bool {
 }
 
 pub(crate) fn parser_options(tools: &Registry, file: Option<&Focus>) -> Options {
-    let own = || tools.specs().map(|s| s.name.to_owned()).collect();
+    let own = || tools.specs().map(|s| s.name.clone()).collect();
     Options {
         known_tools: Some(if file.is_some() { own() } else { tools.names() }),
         followed: tools.followed(),

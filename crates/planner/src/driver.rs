@@ -19,7 +19,7 @@ use crate::machine::{Ask, Input, Machine, Plan, Step, Turn, Why};
 use crate::opening;
 use crate::resume::OWN_CALL;
 use crate::settings::Cut;
-use crate::{Error, Finish, Inbox, Job, Parts, Report, Repository, Verifier};
+use crate::{Error, Inbox, Job, Parts, Report, Repository, Verifier};
 
 /// Works on a task until the run ends. The final diff is computed from the tree on every path.
 ///
@@ -149,7 +149,7 @@ impl<'a> Driver<'a> {
             seconds: limits.seconds,
             model: parts.model,
             identity,
-            tools: Arc::new(parts.tools.with(Finish)),
+            tools: Arc::new(parts.tools),
             repository: parts.repository,
             verifier: parts.verifier.filter(|_| !job.settings.plan_only),
             interrupt: parts.interrupt,
@@ -393,13 +393,18 @@ impl<'a> Driver<'a> {
             Why::Restore => format!("{path} is reverted: the change did not help"),
             Why::Try => format!("{path}: trying another line where the model was unsure"),
         };
+        let writer =
+            self.tools.specs().find_map(|spec| Some((Arc::clone(spec), spec.write_file(path, content)?)));
+        let Some((spec, arguments)) = writer else {
+            return Err(refused(format!("{path} could not be written: no tool writes whole files")));
+        };
         self.journal.append(Event::Guard { message })?;
         let mut acting = Acting::new(Arc::clone(&self.tools));
         acting.queue(crate::answer::ReadyCall {
             call: OWN_CALL,
-            tool: "apply_patch".into(),
-            arguments: serde_json::json!({ "path": path, "content": content }),
-            effect: tool_api::Effect::Write,
+            spec,
+            arguments,
+            parsed: tool_api::Parsed::default(),
             span: (0, 0),
             repairs: Vec::new(),
         });

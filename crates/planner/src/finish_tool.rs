@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tool_api::{Aliases, Effect, Outcome, Take, Tool, ToolError};
+use tool_api::{Aliases, Effect, Outcome, Spec, Take, ToolError, TypedTool};
 
 const ALIASES: &Aliases = &Aliases {
     tools: &[
@@ -71,12 +71,13 @@ pub struct Arguments {
 }
 
 #[async_trait]
-impl Tool for Finish {
+impl TypedTool for Finish {
     type Arguments = Arguments;
-    const NAME: &'static str = "finish";
-    const DESCRIPTION: &'static str = "the task is done";
-    const EFFECT: Effect = Effect::Read;
-    const ALIASES: &'static Aliases = ALIASES;
+
+    fn spec(&self) -> Spec {
+        let spec = Spec::of::<Arguments>("finish", "the task is done", Effect::Read);
+        Spec { aliases: ALIASES, finishes: true, ..spec }
+    }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         Ok(Outcome::ok(arguments.summary.unwrap_or_default()))

@@ -1,7 +1,7 @@
 //! What a run would make of an answer, by the same code: for whoever wants to know without a run.
 
 use serde_json::Value;
-use tool_api::{Accepted, Registry};
+use tool_api::{Accepted, Incoming, Registry};
 use tool_stream::{End, Event, Parser, Status, Verdict, VerdictCall};
 
 use crate::answer::{WHOLE_ANSWER, judge, parser_options, words};
@@ -50,9 +50,9 @@ pub fn answer<'a>(tools: &Registry, pieces: impl IntoIterator<Item = &'a [u8]>, 
         match tools.whole_answer(&shown) {
             None => {}
             Some(Err(sentence)) => why = Some(sentence),
-            Some(Ok((tool, arguments))) => {
+            Some(Ok((incoming, arguments))) => {
                 status = Status::Calls;
-                calls.push(whole(tools, tool, arguments, shown.len()));
+                calls.push(whole(incoming, arguments, shown.len()));
             }
         }
     }
@@ -69,14 +69,14 @@ pub fn answer<'a>(tools: &Registry, pieces: impl IntoIterator<Item = &'a [u8]>, 
 fn judged(tools: &Registry, found: VerdictCall) -> JudgedCall {
     let repairs: Vec<String> = found.repairs.iter().map(|r| words(*r)).collect();
     let certain = found.repairs.iter().all(|r| r.unambiguous());
-    let judged = judge(tools, &found.tool, &found.arguments, &repairs, certain).map(|(accepted, _)| accepted);
+    let judged = judge(tools.accept(&found.tool, &found.arguments), &repairs, certain);
     JudgedCall { found, repairs, judged }
 }
 
-fn whole(tools: &Registry, tool: &str, arguments: Value, end: usize) -> JudgedCall {
+fn whole(incoming: Incoming<'_>, arguments: Value, end: usize) -> JudgedCall {
     let repairs = vec![WHOLE_ANSWER.to_owned()];
-    let judged = judge(tools, tool, &arguments, &repairs, true).map(|(accepted, _)| accepted);
-    let found =
-        VerdictCall { tool: tool.to_owned(), arguments, start: 0, end, repaired: true, repairs: Vec::new() };
+    let tool = incoming.name().to_owned();
+    let judged = judge(incoming.complete(&arguments), &repairs, true);
+    let found = VerdictCall { tool, arguments, start: 0, end, repaired: true, repairs: Vec::new() };
     JudgedCall { found, repairs, judged }
 }

@@ -71,7 +71,7 @@ pub struct Job {
 pub struct Parts {
     /// The model, opened.
     pub model: Box<dyn Model>,
-    /// The tools, in the order they are shown. The planner adds `finish`.
+    /// The tools, in the order they are shown. One of them ends the run: [`Finish`].
     pub tools: Registry,
     /// The tree, for the first turn and the final diff.
     pub repository: Arc<dyn Repository>,

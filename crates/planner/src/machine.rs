@@ -239,7 +239,7 @@ impl Machine {
         }
         // A model that calls `finish` beside a refused call has not seen the refusal.
         let unseen = refused.is_some() || results.iter().any(|r| r.outcome.status == Status::Refused);
-        if let Some(finish) = results.iter().find(|r| r.tool == "finish").filter(|_| !unseen) {
+        if let Some(finish) = results.iter().find(|r| r.spec.finishes).filter(|_| !unseen) {
             return self.finish(&finish.outcome.text.clone());
         }
         if results.is_empty() {
@@ -344,7 +344,7 @@ impl Machine {
             self.equal_calls.forget();
         }
         for result in results {
-            let call = (result.tool.as_str(), result.arguments.to_string());
+            let call = (result.spec.name.as_str(), result.arguments.to_string());
             match self.equal_calls.note(
                 call,
                 &result.outcome.text,
@@ -353,12 +353,12 @@ impl Machine {
             ) {
                 Repeats::Fine => {}
                 Repeats::Warn(n) => {
-                    let message = self.prompts.repeated(&result.tool, n);
+                    let message = self.prompts.repeated(&result.spec.name, n);
                     self.log.push(Event::Guard { message: message.clone() });
                     note = Some(message);
                 }
                 Repeats::Stop(n) => {
-                    let tool = &result.tool;
+                    let tool = &result.spec.name;
                     return self.stuck(format!(
                         "the model made the same {tool} call {n} times with the same result"
                     ));

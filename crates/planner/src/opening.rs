@@ -1,9 +1,10 @@
 //! What the first turn shows: the tree in few words, instructions, and the files that the task is about.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use journal::Check;
-use tool_api::{Registry, control_tokens::broken};
+use tool_api::{Registry, Spec, control_tokens::broken};
 
 use crate::answer::Focus;
 use crate::prompts::Opening;
@@ -64,9 +65,8 @@ pub fn look(repository: &dyn Repository, task: &str, check: Option<&Check>) {
 }
 
 fn described(tools: &Registry) -> Vec<(String, String, String)> {
-    let shown = |s: &tool_api::Spec| {
-        (s.name.to_owned(), s.description.trim_end_matches('.').to_owned(), s.shown_schema())
-    };
+    let shown =
+        |s: &Arc<Spec>| (s.name.clone(), s.description.trim_end_matches('.').to_owned(), s.shown_schema());
     tools.specs().map(shown).collect()
 }
 

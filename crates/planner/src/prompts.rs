@@ -113,7 +113,7 @@ impl Prompts {
     ) -> String {
         let results: Vec<_> = results
             .iter()
-            .map(|r| json!({ "tool": r.tool, "about": about(&r.arguments), "status": status(r.outcome.status), "text": r.outcome.text }))
+            .map(|r| json!({ "tool": r.spec.name, "about": about(&r.arguments), "status": status(r.outcome.status), "text": r.outcome.text }))
             .collect();
         self.render("results.md", json!({ "results": results, "check": check_value(check), "note": note }))
     }
@@ -201,6 +201,8 @@ fn data(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tool_api::Spec;
+
     use super::*;
 
     #[test]
@@ -219,7 +221,7 @@ mod tests {
             Check { command: all.clone(), passed: false, text: all.clone(), facts: Value::Null, ms: 1 };
         let focus = Focus { path: all.clone(), content: all.clone() };
         let results = [CallResult {
-            tool: all.clone(),
+            spec: Spec::unknown(&all).into(),
             arguments: json!({ "path": token }),
             outcome: tool_api::Outcome::ok(token),
         }];
@@ -270,7 +272,7 @@ mod tests {
         };
         let focus = Focus { path: "a.py".into(), content: "x = 1\n".into() };
         let results = [CallResult {
-            tool: "t".into(),
+            spec: Spec::unknown("t").into(),
             arguments: serde_json::json!({"path": "p"}),
             outcome: tool_api::Outcome::ok("fine"),
         }];

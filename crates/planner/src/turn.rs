@@ -135,12 +135,12 @@ impl Driver<'_> {
             Heard::Opened { call, tool } => Event::CallOpened { turn: n, call, tool },
             Heard::Ready(call) => {
                 let size = (call.span.1 - call.span.0) as usize;
-                let seen = self.like_calls.entry(call.tool.clone()).or_default();
+                let seen = self.like_calls.entry(call.spec.name.clone()).or_default();
                 *seen = (seen.0 + size, seen.1 + 1);
                 let event = Event::Call {
                     turn: n,
                     call: call.call,
-                    tool: call.tool.clone(),
+                    tool: call.spec.name.clone(),
                     arguments: call.arguments.clone(),
                     span: call.span,
                     repairs: call.repairs.clone(),
@@ -187,11 +187,11 @@ impl Driver<'_> {
     /// Starts the queued calls that may run now.
     pub(crate) async fn start(&mut self, acting: &mut Acting, streaming: bool) -> Result<(), Stop> {
         while let Some(call) = acting.startable(streaming) {
-            if call.effect != tool_api::Effect::Read {
+            if call.spec.effect != tool_api::Effect::Read {
                 self.remembered().await?;
                 self.dirty = true;
             }
-            if call.effect == tool_api::Effect::Execute {
+            if call.spec.effect == tool_api::Effect::Execute {
                 if self.plan_only {
                     let message = "a plan ends where the first command would run; what was changed by then is in the patch";
                     return Err(Stop::Ended(Ending::Unverified, message.into()));
@@ -201,8 +201,8 @@ impl Driver<'_> {
             self.journal.append(Event::ToolStarted {
                 turn: self.turn,
                 call: call.call,
-                tool: call.tool.clone(),
-                effect: acting::name(call.effect).to_owned(),
+                tool: call.spec.name.clone(),
+                effect: acting::name(call.spec.effect).to_owned(),
             })?;
             acting.start(call);
         }
@@ -211,7 +211,7 @@ impl Driver<'_> {
 
     pub(crate) async fn acted(&mut self, acted: Acted, turn: &mut Turn) -> Result<(), Stop> {
         let Acted { call, result, ms } = acted;
-        let changed = call.effect == tool_api::Effect::Execute && self.after_command().await?;
+        let changed = call.spec.effect == tool_api::Effect::Execute && self.after_command().await?;
         let mut outcome = match result {
             Ok(outcome) => outcome,
             Err(tool_api::ToolError::Model(message)) => {
@@ -219,29 +219,28 @@ impl Driver<'_> {
             }
             Err(tool_api::ToolError::Run(message)) => return Err(refused(message)),
         };
-        // What running the known tests leaves behind is nobody's work.
-        let tests = call.tool == "run_tests" && call.arguments["command"].is_null();
-        if changed && !tests {
+        // Files that a verification leaves behind are not the model's work.
+        if changed && !call.spec.verifies(&call.arguments) {
             acting::note_change(&mut outcome);
         }
         self.journal.append(Event::ToolFinished {
             turn: self.turn,
             call: call.call,
-            tool: call.tool.clone(),
+            tool: call.spec.name.clone(),
             status: acting::status(outcome.status).to_owned(),
             text: outcome.text.clone(),
             changed: outcome.changed.clone(),
             facts: outcome.facts.clone(),
             ms,
         })?;
-        turn.results.push(CallResult { tool: call.tool, arguments: call.arguments, outcome });
+        turn.results.push(CallResult { spec: call.spec, arguments: call.arguments, outcome });
         Ok(())
     }
 
     /// Verifies when files changed, or when the model says it is done and something may have changed since the last time, if there was one.
     pub(crate) async fn after_calls(&mut self, turn: &mut Turn) -> Result<(), Stop> {
         let changed = turn.results.iter().any(|r| !r.outcome.changed.is_empty());
-        let finishing = turn.results.iter().any(|r| r.tool == "finish");
+        let finishing = turn.results.iter().any(|r| r.spec.finishes);
         if self.verifier.is_some() && (changed || (finishing && (self.dirty || !self.checked))) {
             turn.check = Some(self.check().await?);
         }

@@ -29,6 +29,27 @@ async fn a_session_by_tools_word_for_word() {
 }
 
 #[tokio::test]
+async fn what_a_tool_means_to_a_run_does_not_depend_on_its_name() {
+    let renamed = |approach| {
+        let mut world = world();
+        world.settings.approach = approach;
+        world.names = vec![("apply_patch", "put"), ("finish", "end_task")];
+        world
+    };
+    let (fix, end) = (FIX.replace("apply_patch", "put"), FINISH.replace("finish", "end_task"));
+    let ran = renamed(Approach::Tools).run("t", vec![says(&fix), says(&end)]).await;
+    assert_eq!((ran.report.ending, ran.files["calc.py"].as_str()), (Ending::Verified, FIXED));
+    // The file that was asked for, sent as a call: the run does not switch to tools.
+    let wrong = fix.replace("a + b", "a * b");
+    let ran = renamed(Approach::WholeFile).run("t", vec![says(&wrong), says(&fix)]).await;
+    assert_eq!(ran.report.ending, Ending::Verified);
+    assert!(ran.told().iter().all(|told| !told.contains("Tools, with the JSON Schema")));
+    // Between the two attempts the planner itself put the file back, with the same tool.
+    let written = |r: &Record| matches!(&r.event, Event::ToolStarted { tool, .. } if tool == "put");
+    assert_eq!(ran.records.iter().filter(|r| written(r)).count(), 3);
+}
+
+#[tokio::test]
 async fn a_session_by_whole_file_word_for_word() {
     let mut world = world();
     world.settings.approach = Approach::WholeFile;

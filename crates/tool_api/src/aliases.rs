@@ -1,23 +1,27 @@
-//! What other agents call a tool and its arguments, as data that stands beside the tool.
+//! What other agents call a tool and its arguments, as data beside the tool.
 //!
-//! Models are trained on the tools of many agents and fall back on those names. An alias is taken only where it has one meaning. What a
-//! tool cannot honor (a command in the background, text to append) is refused with a sentence, never dropped.
+//! Models are trained on the tools of many agents and fall back on those names. An alias is
+//! accepted only where it has one meaning. A tool refuses with a sentence what it cannot honor (a
+//! command in the background, text to append); it never drops it.
 //!
-//! Names compare without case, `_` and `-`: `filePath`, `file-path` and `FILE_PATH` are `file_path`.
+//! Names compare without case, `_` and `-`: `filePath`, `file-path` and `FILE_PATH` are
+//! `file_path`.
 
 use serde_json::{Map, Value};
 
 /// The aliases of one tool.
 #[derive(Debug, Clone, Copy)]
 pub struct Aliases {
-    /// Names of tools of other agents whose calls this tool may carry out, in snake case.
+    /// Names of other agents' tools whose calls this tool may carry out, in snake case.
     pub tools: &'static [&'static str],
-    /// More of them that are plain words, so that data may have them as names: taken where it is certain that a tool is called.
+    /// More such names that are plain words, which data may have as names too. They are accepted
+    /// where it is certain that a tool is called.
     pub words: &'static [&'static str],
     /// Other names of arguments, in snake case.
     pub arguments: &'static [(&'static [&'static str], Take)],
-    /// Turns the arguments marked [`Take::Converted`], and values of the tool's own that have another form elsewhere, into the tool's
-    /// arguments. It is given the name of the called tool and adds a note for each change. What it leaves is validated.
+    /// Turns arguments marked [`Take::Converted`], and values of the tool's own arguments in
+    /// another agent's form, into the tool's arguments. It is given the name of the called tool and
+    /// adds a note for each change. Its result is validated.
     pub convert: Option<Convert>,
 }
 
@@ -25,21 +29,21 @@ pub struct Aliases {
 pub type Convert =
     fn(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String>;
 
-/// What becomes of an argument that the tool does not have under this name.
+/// What happens to an argument that the tool does not have under this name.
 #[derive(Debug, Clone, Copy)]
 pub enum Take {
-    /// The tool's argument of this name.
+    /// It is the tool's argument of this name.
     As(&'static str),
-    /// Left out, whatever its value: it changes nothing about what the call does.
+    /// It is dropped, whatever its value: it does not change what the call does.
     LeftOut,
-    /// Left out where its value is empty or one of these; false too, unless true is one of them. Any other value is refused with the
-    /// sentence.
+    /// It is dropped where its value is empty or one of these; also where it is false, unless true
+    /// is one of them. Any other value is refused with the sentence.
     Only(&'static [&'static str], &'static str),
-    /// Kept for [`Aliases::convert`].
+    /// It is kept for [`Aliases::convert`].
     Converted,
 }
 
-/// Notes about a call, which change nothing about what it does.
+/// Arguments that are notes about a call and do not change what it does.
 const ASIDES: &[&str] = &[
     "description",
     "display_description",
@@ -68,7 +72,7 @@ impl Aliases {
     /// No aliases.
     pub const NONE: &'static Aliases = &Aliases { tools: &[], words: &[], arguments: &[], convert: None };
 
-    /// What the path of a file is called elsewhere.
+    /// Other agents' names for the path of a file.
     pub const FILE: &'static [&'static str] = &[
         "file_path",
         "filename",
@@ -82,7 +86,7 @@ impl Aliases {
         "path_to_file",
         "full_path",
     ];
-    /// What the path of a folder is called elsewhere.
+    /// Other agents' names for the path of a folder.
     pub const FOLDER: &'static [&'static str] = &[
         "directory",
         "directory_path",
@@ -99,7 +103,7 @@ impl Aliases {
         "root",
     ];
 
-    /// What becomes of an argument; `None` when nothing is known of the name.
+    /// What happens to an argument; `None` for an unknown name.
     pub(crate) fn take(&self, name: &str) -> Option<Take> {
         let name = plain(name);
         let found = self.arguments.iter().find(|(names, _)| names.iter().any(|n| plain(n) == name));
@@ -112,7 +116,7 @@ impl Aliases {
     }
 }
 
-/// Takes out the first argument of one of these names, in any spelling; null is as good as absent.
+/// Removes the first argument of one of these names, in any spelling. Null counts as absent.
 pub fn take(arguments: &mut Map<String, Value>, names: &[&str]) -> Option<Value> {
     let wanted: Vec<String> = names.iter().map(|name| plain(name)).collect();
     let name = arguments.keys().find(|name| wanted.contains(&plain(name))).cloned()?;
@@ -122,7 +126,7 @@ pub fn take(arguments: &mut Map<String, Value>, names: &[&str]) -> Option<Value>
 /// Sets an argument.
 ///
 /// # Errors
-/// When it has another value already.
+/// When it already has another value.
 pub fn set(arguments: &mut Map<String, Value>, name: &str, value: impl Into<Value>) -> Result<(), String> {
     let value = value.into();
     match arguments.get(name) {
@@ -136,10 +140,11 @@ pub fn set(arguments: &mut Map<String, Value>, name: &str, value: impl Into<Valu
     }
 }
 
-/// Takes a list of one, under any of these names, for the argument `own`. Nothing happens to a value that is no list and has its own name.
+/// Makes a list with one item, under any of these names, the argument `own`. A value that is not a
+/// list and has the tool's own name stays as it is.
 ///
 /// # Errors
-/// When there are several.
+/// When the list has several items.
 pub fn one(
     arguments: &mut Map<String, Value>,
     names: &[&str],
@@ -171,10 +176,10 @@ pub fn one(
     Ok(())
 }
 
-/// Takes out what is true or false, under any of these names.
+/// Removes a boolean argument of any of these names.
 ///
 /// # Errors
-/// When it is neither.
+/// When its value is neither true nor false.
 pub fn truth(arguments: &mut Map<String, Value>, names: &[&str]) -> Result<Option<bool>, String> {
     match take(arguments, names) {
         None => Ok(None),
@@ -185,13 +190,14 @@ pub fn truth(arguments: &mut Map<String, Value>, names: &[&str]) -> Result<Optio
     }
 }
 
-/// A name without what its spelling adds.
+/// A name without case and separators.
 #[must_use]
 pub fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
 
-/// A tool's name without the namespace that a chat template puts before it: `functions.bash`, `default_api.bash`, `mcp__files__read_file`.
+/// A tool's name without the namespace that a chat template puts before it: `functions.bash`,
+/// `default_api.bash`, `mcp__files__read_file`.
 #[must_use]
 pub fn bare(name: &str) -> &str {
     let number = |part: &&str| part.bytes().all(|b| b.is_ascii_digit());
@@ -225,7 +231,7 @@ fn capitalized(word: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// Whether a value asks for nothing.
+/// Whether a value is as good as none.
 #[must_use]
 pub fn is_empty(value: &Value) -> bool {
     match value {
@@ -240,7 +246,7 @@ pub fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Whether [`Take::Only`] leaves a value out.
+/// Whether [`Take::Only`] drops a value.
 pub(crate) fn asks_nothing(value: &Value, allowed: &[&str]) -> bool {
     let text = match value {
         Value::String(text) => text.trim().to_lowercase(),

@@ -1,7 +1,9 @@
-//! Control tokens of chat templates in text that is data: where a turn ends, who speaks, what is a call.
+//! Control tokens of chat templates in text that is data: tokens that end a turn, name a role or
+//! open a call.
 //!
-//! Servers tokenize a whole prompt at once, so that `<|im_end|>` in a file would end the message that shows the file. A blank behind its
-//! first character makes it plain text, visibly. What a model writes about such a file has the blank as well, and [`restored`] takes it out.
+//! Servers tokenize the whole prompt at once, so `<|im_end|>` in a file would end the message that
+//! shows the file. A space after its first character makes it plain text, visibly. A model that
+//! edits such a file writes the space too, and [`restored`] removes it.
 //!
 //! ```
 //! use tool_api::control_tokens::{broken, restored};
@@ -14,7 +16,7 @@ use std::borrow::Cow;
 /// Longest word between `<|` and `|>`, in bytes.
 const LONGEST: usize = 64;
 
-/// What stands between `<` and `>`: Gemma, Llama 2, Mistral, Qwen, GLM, Hermes, and think blocks.
+/// Words between `<` and `>`: Gemma, Llama 2, Mistral, Qwen, GLM, Hermes, and think blocks.
 const ANGLE: &[&str] = &[
     "/s",
     "/think",
@@ -43,7 +45,7 @@ const ANGLE: &[&str] = &[
     "unk",
 ];
 
-/// What stands between `[` and `]`: Mistral and GLM.
+/// Words between `[` and `]`: Mistral and GLM.
 const SQUARE: &[&str] = &[
     "/AVAILABLE_TOOLS",
     "/INST",
@@ -61,11 +63,11 @@ const SQUARE: &[&str] = &[
     "sMASK",
 ];
 
-/// The rest of tokens of odd shapes: Llama 2's system prompt, MiniMax.
+/// First byte and rest of tokens of other shapes: Llama 2's system prompt, MiniMax.
 const ODD: &[(u8, &str)] =
     &[(b'<', "<SYS>>"), (b'<', "</SYS>>"), (b']', "~b]"), (b']', "~!b["), (b'[', "e~[")];
 
-/// Whether a token stands where `first` and then `rest` do.
+/// Whether `first` and `rest` begin with a token.
 fn is_token(first: u8, rest: &[u8]) -> bool {
     let within = |names: &[&str], close: u8| {
         names
@@ -75,7 +77,7 @@ fn is_token(first: u8, rest: &[u8]) -> bool {
     let odd = || ODD.iter().any(|(begin, odd)| *begin == first && rest.starts_with(odd.as_bytes()));
     match (first, rest) {
         (b'<', [b'|', rest @ ..]) => bar(rest) || odd(),
-        // DeepSeek's own, whatever stands in them.
+        // All of DeepSeek's tokens, whatever the word.
         (b'<', _) => rest.starts_with("｜".as_bytes()) || within(ANGLE, b'>') || odd(),
         (b'[', _) => within(SQUARE, b']') || odd(),
         (b']', _) => odd(),
@@ -83,7 +85,8 @@ fn is_token(first: u8, rest: &[u8]) -> bool {
     }
 }
 
-/// `im_start|>`: a word, however it is called. `<|>` is an operator somewhere.
+/// Whether `rest` begins with a word and `|>`, as in `im_start|>`. `<|>` is an operator in some
+/// languages.
 fn bar(rest: &[u8]) -> bool {
     let word =
         |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'/' | b'.' | b':') || !b.is_ascii();
@@ -95,7 +98,7 @@ fn begins(byte: u8) -> bool {
     matches!(byte, b'<' | b'[' | b']')
 }
 
-/// The text with every token in it broken.
+/// The text with every token broken by a space.
 #[must_use]
 pub fn broken(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
@@ -114,7 +117,7 @@ pub fn broken(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The text with every broken token in it whole again.
+/// The text with every broken token restored.
 #[must_use]
 pub fn restored(text: &[u8]) -> Cow<'_, [u8]> {
     let (mut out, mut from) = (Vec::new(), 0);

@@ -1,33 +1,36 @@
-//! What a tool is: its schema, its effect, its outcome; and the registry that judges and dispatches calls.
+//! What a tool is: its schema, its effect, its outcome; and the registry that judges and dispatches
+//! calls.
 //!
-//! A tool is a type with an argument struct. The struct's JSON Schema (by `schemars`, from its doc comments) is what the model is
-//! shown and what its calls are validated against, so the two cannot drift apart. A tool holds what it works on (a workspace, a
-//! sandbox) from its construction; a call carries arguments only.
+//! A [`Tool`] is an object, so tools can be added at run time and wrapped: masking and replay are
+//! tools around tools. Most tools are a [`TypedTool`], a type with an argument struct whose JSON
+//! Schema is derived. A tool holds what it works on (a workspace, a sandbox); a call carries
+//! arguments only.
+//!
+//! What the rest of the program needs to know of a tool is a field of its [`Spec`]. Nothing
+//! compares names.
 
 pub mod aliases;
 pub mod control_tokens;
+mod incoming;
 mod registry;
 mod schema;
+mod spec;
+mod typed;
 
-pub use aliases::{Aliases, Convert, Take};
-pub use registry::{Accepted, Refusal, RefusalKind, Registry, Spec};
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What a call may do to the world. Reads may run beside each other and beside the stream; the others run alone and in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Effect {
-    /// Looks only.
-    Read,
-    /// Changes files of the work tree.
-    Write,
-    /// Runs a command.
-    Execute,
-}
+pub use aliases::{Aliases, Convert, Take};
+pub use incoming::{Accepted, Incoming, Refusal, RefusalKind};
+pub use registry::{RegisterError, Registry};
+pub use spec::{Effect, Spec, WholeFile};
+pub use typed::TypedTool;
 
 /// How a call ended, as the model is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -68,67 +71,102 @@ impl Outcome {
     }
 }
 
-/// The two kinds of tool error, and nothing in between.
+/// The two kinds of tool error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ToolError {
-    /// The model asked for something that cannot be; it reads this sentence and tries again.
+    /// The model asked for something that cannot be done. It reads this sentence and tries again.
     #[error("{0}")]
     Model(String),
-    /// Our own side failed (a sandbox that does not start, a full disk); the run stops.
+    /// Our own side failed (a sandbox that does not start, a full disk). The run stops.
     #[error("{0}")]
     Run(String),
 }
 
+/// What judging a call has parsed, so that carrying the call out does not parse it again.
+#[derive(Clone, Default)]
+pub struct Parsed(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Parsed {
+    /// Keeps a value in place of the one before.
+    pub fn keep<T: Send + Sync + 'static>(&mut self, value: Arc<T>) {
+        self.0 = Some(value);
+    }
+
+    /// The kept value, where one of this type was kept.
+    #[must_use]
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.clone()?.downcast().ok()
+    }
+}
+
+impl fmt::Debug for Parsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parsed").field("kept", &self.0.is_some()).finish()
+    }
+}
+
 /// Follows one call while the texts in its arguments are being written.
 pub trait Follow: Send {
-    /// More of the text at `path` (`patch`, `edits/0/search`); `closed` when it is complete. `Err` is a sentence for the model: the call cannot
-    /// succeed, whatever follows. It must be one that would be refused when whole. Nothing is fed after that.
+    /// More of the text at `path` (`patch`, `edits/0/search`); `closed` when it is complete. `Err`
+    /// is a sentence for the model: the call cannot succeed, whatever follows. The complete call
+    /// must be refused as well. Nothing is fed after an error.
     ///
     /// # Errors
     /// See above.
     fn text(&mut self, path: &str, text: &str, closed: bool) -> Result<(), String>;
 }
 
-/// A tool with typed arguments.
+/// A tool. Every error in a `String` is a sentence for the model that says what would have been
+/// right.
 #[async_trait]
-pub trait Tool: Send + Sync + 'static {
-    /// The arguments; doc comments on its fields are what the model reads. Use `#[serde(deny_unknown_fields)]`.
-    type Arguments: DeserializeOwned + JsonSchema + Send;
-    /// The name in `{"tool": NAME, …}`.
-    const NAME: &'static str;
-    /// One sentence for the model.
-    const DESCRIPTION: &'static str;
-    /// What a call may do.
-    const EFFECT: Effect;
-    /// What other agents call the tool and its arguments.
-    const ALIASES: &'static Aliases = Aliases::NONE;
+pub trait Tool: Send + Sync {
+    /// What the tool is.
+    fn spec(&self) -> &Spec;
 
-    /// Judges one argument as soon as it is complete, while the rest is still being written. `Err` says what would have been right.
-    /// Called with values that already fit the schema. Must be quick and must not change anything.
-    fn check(&self, _name: &str, _value: &Value) -> Result<(), String> {
+    /// Judges one argument as soon as it is complete, while the rest is still being written, and
+    /// again when the call is complete. The value fits the schema. Must be quick and must not
+    /// change anything.
+    ///
+    /// # Errors
+    /// When the call cannot be carried out with this value.
+    fn judge_field(&self, _name: &str, _value: &Value, _parsed: &mut Parsed) -> Result<(), String> {
         Ok(())
     }
 
-    /// What follows a call of this tool while its texts are being written, if it wants to; once for each call.
+    /// Judges a complete call whose arguments fit the schema.
+    ///
+    /// # Errors
+    /// When the call cannot be carried out.
+    fn judge(&self, _arguments: &Value, _parsed: &mut Parsed) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// What follows a call while its texts are being written; asked once for each call that is
+    /// opened. Only a tool with [`Spec::follows`] is handed texts.
     fn follow(&self) -> Option<Box<dyn Follow>> {
         None
     }
 
-    /// The call that a whole answer without one stands for: its arguments, or a sentence for the model on how to send the call that was
-    /// meant. `None` for an answer that means nothing to the tool. The text comes without the model's reasoning.
-    fn whole_answer(&self, _text: &str) -> Option<Result<Value, String>> {
+    /// The call that a whole answer without a call stands for: its arguments, or a sentence for the
+    /// model on how to send the call that was meant. `None` for an answer that means nothing to the
+    /// tool. The text comes without the model's reasoning.
+    fn whole_answer(&self, _text: &str, _parsed: &mut Parsed) -> Option<Result<Value, String>> {
         None
     }
 
-    /// The call of another tool that a call of this one stands for, by that tool's name: a shell command that is nothing but a patch.
-    /// `None` for a call of its own. The arguments have the tool's own names, and are not judged yet.
+    /// The call of another tool that a call of this one stands for, such as a shell command that is
+    /// nothing but a patch. `None` for a call of its own. The arguments have the tool's own names
+    /// and are not judged yet.
     ///
     /// # Errors
-    /// A sentence for the model: the call means another tool, and cannot be one as it stands.
-    fn instead(&self, _arguments: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, String> {
+    /// When the call means another tool and cannot be one as it stands.
+    fn instead(&self, _arguments: &Map<String, Value>) -> Result<Option<(String, Value)>, String> {
         Ok(None)
     }
 
-    /// Carries the call out.
-    async fn call(&self, arguments: Self::Arguments) -> Result<Outcome, ToolError>;
+    /// Carries out a call. `parsed` is what judging these arguments has kept, or empty.
+    ///
+    /// # Errors
+    /// See [`ToolError`].
+    async fn call(&self, arguments: Value, parsed: Parsed) -> Result<Outcome, ToolError>;
 }

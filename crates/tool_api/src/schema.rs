@@ -1,11 +1,12 @@
-//! JSON Schemas from argument types, made small (each byte is a prompt token on every task), and values made to fit them where
-//! only one reading is possible.
+//! JSON Schemas from argument types, and values coerced to fit them where only one reading is
+//! possible. Schemas are made small: each byte costs prompt tokens on every task.
 
 use jsonschema::Validator;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value};
 
-/// The schema of an argument type: inlined, without titles, formats and nullable variants of optional arguments.
+/// The schema of an argument type: inlined, without titles, formats and nullable variants of
+/// optional arguments.
 pub(crate) fn of<T: JsonSchema>() -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.inline_subschemas = true;
@@ -13,12 +14,12 @@ pub(crate) fn of<T: JsonSchema>() -> Value {
     let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
     shrink(&mut schema);
     if let Some(root) = schema.as_object_mut() {
-        root.shift_remove("description"); // of the Rust type, not for the model
+        root.shift_remove("description"); // documents the Rust type, not the tool
     }
     schema
 }
 
-/// The schema as the model is shown it: without what it would do right anyway.
+/// The part of a schema that the model is shown: without what models get right anyway.
 pub(crate) fn shown(schema: &Value) -> Value {
     let mut shown = schema.clone();
     fn without(schema: &mut Value) {
@@ -39,7 +40,7 @@ pub(crate) fn shown(schema: &Value) -> Value {
     shown
 }
 
-/// Whether an argument is taken and not shown: `#[schemars(extend("hidden" = true))]`.
+/// Whether an argument is accepted but not shown: `#[schemars(extend("hidden" = true))]`.
 pub(crate) fn is_hidden(property: &Value) -> bool {
     property["hidden"] == true
 }
@@ -49,7 +50,7 @@ fn shrink(schema: &mut Value) {
     for key in ["title", "format", "$schema", "default"] {
         object.shift_remove(key);
     }
-    // `Option<T>` is "may be left out"; saying also "may be null" would only cost tokens.
+    // `Option<T>` means that the argument is optional; "or null" would only cost tokens.
     if let Some(Value::Array(types)) = object.get_mut("type") {
         types.retain(|t| t != "null");
         if types.len() == 1 {
@@ -79,13 +80,14 @@ fn shrink(schema: &mut Value) {
     }
 }
 
-/// Whether an object schema demands this property.
+/// Whether an object schema requires this property.
 pub(crate) fn required(schema: &Value, name: &str) -> bool {
     schema["required"].as_array().is_some_and(|names| names.iter().any(|n| n == name))
 }
 
-/// Makes a value fit where the schema leaves one reading only: `"5"` for an integer, `"true"` for a boolean, a JSON array or
-/// object written as a string, a single item for an array of such items. Everything else stays as it is.
+/// Coerces a value where the schema leaves one reading only: `"5"` for an integer, `"true"` for a
+/// boolean, a JSON array or object written as a string, a single item for an array of such items.
+/// Everything else stays as it is.
 pub(crate) fn coerce(value: Value, schema: &Value) -> Value {
     let Some(wanted) = schema["type"].as_str() else { return value };
     match (wanted, value) {
@@ -127,7 +129,8 @@ pub(crate) fn coerce(value: Value, schema: &Value) -> Value {
     }
 }
 
-/// Validates; the error names the place and what was expected, never the (possibly huge) value.
+/// Validates a value. The error names the place and what was expected, never the value, which may
+/// be huge.
 pub(crate) fn check(validator: &Validator, value: &Value, place: &str) -> Result<(), String> {
     let Some(error) = validator.iter_errors(value).next() else { return Ok(()) };
     let path = error.instance_path().to_string();

@@ -2,15 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tool_api::{Effect, Outcome, RefusalKind, Registry, Tool, ToolError};
+use tool_api::{
+    Effect, Outcome, Parsed, RefusalKind, RegisterError, Registry, Spec, Tool, ToolError, TypedTool,
+};
 
 struct Look;
 
-/// Documentation of the type, which is not for the model.
+/// Documentation of the type; the model is not shown it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Arguments {
@@ -34,13 +39,14 @@ struct Edit {
 }
 
 #[async_trait]
-impl Tool for Look {
+impl TypedTool for Look {
     type Arguments = Arguments;
-    const NAME: &'static str = "look";
-    const DESCRIPTION: &'static str = "looks";
-    const EFFECT: Effect = Effect::Read;
 
-    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
+    fn spec(&self) -> Spec {
+        Spec::of::<Arguments>("look", "looks", Effect::Read)
+    }
+
+    fn judge_field(&self, name: &str, value: &Value) -> Result<(), String> {
         if name == "path" && value == "secret" { Err("that is outside".into()) } else { Ok(()) }
     }
 
@@ -55,17 +61,17 @@ impl Tool for Look {
 }
 
 fn registry() -> Registry {
-    Registry::new().with(Look)
+    Registry::of([Look.into_tool()]).unwrap()
 }
 
 async fn run(arguments: Value) -> String {
     let registry = registry();
-    let arguments = registry.validate("look", &arguments).unwrap();
+    let arguments = registry.accept("look", &arguments).unwrap().arguments;
     registry.call("look", arguments).await.unwrap().text
 }
 
 fn refused(arguments: Value) -> (RefusalKind, String) {
-    let refusal = registry().validate("look", &arguments).unwrap_err();
+    let refusal = registry().accept("look", &arguments).unwrap_err();
     (refusal.kind, refusal.message)
 }
 
@@ -120,7 +126,7 @@ fn refusals_say_what_would_have_been_right() {
     );
     let (kind, message) = refused(json!({"path": "secret"}));
     assert_eq!((kind, message.as_str()), (RefusalKind::Value, "that is outside"));
-    let refusal = registry().judge_tool("see").unwrap_err();
+    let refusal = registry().open("see").err().unwrap();
     assert_eq!(refusal.message, r#"there is no tool "see"; the tools are look"#);
     let (_, message) = refused(json!("a"));
     assert_eq!(message, r#"look: "arguments" must be an object, such as {"path":"string"}"#);
@@ -146,10 +152,10 @@ fn what_is_refused_early_is_refused_late_and_what_is_accepted_late_was_not_refus
     ];
     for name in ["path", "first", "all", "lines", "edits", "nothing"] {
         for value in &values {
-            let early = registry().judge_field("look", name, value);
+            let early = registry().open("look").unwrap().field(name, value);
             let mut call = json!({"path": "a"});
             call[name] = value.clone();
-            let late = registry().validate("look", &call);
+            let late = registry().accept("look", &call);
             if early.is_err() {
                 assert!(late.is_err(), "{name} {value}: refused early only");
             } else if name != "path" || !value.is_null() {
@@ -157,4 +163,87 @@ fn what_is_refused_early_is_refused_late_and_what_is_accepted_late_was_not_refus
             }
         }
     }
+}
+
+/// A tool that is made while the program runs: nothing of it is known at compile time.
+struct Made {
+    spec: Spec,
+    /// How often an argument was parsed.
+    parsed: AtomicUsize,
+}
+
+impl Made {
+    fn new(name: &str, schema: Value) -> Arc<Self> {
+        Arc::new(Self { spec: Spec::new(name, "counts", Effect::Read, schema), parsed: AtomicUsize::new(0) })
+    }
+
+    fn number(&self, value: &Value) -> Result<u32, String> {
+        self.parsed.fetch_add(1, Ordering::Relaxed);
+        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| format!("{value} is not a number"))
+    }
+}
+
+#[async_trait]
+impl Tool for Made {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn judge_field(&self, _name: &str, value: &Value, parsed: &mut Parsed) -> Result<(), String> {
+        if parsed.get::<u32>().is_none() {
+            parsed.keep(Arc::new(self.number(value)?));
+        }
+        Ok(())
+    }
+
+    async fn call(&self, arguments: Value, parsed: Parsed) -> Result<Outcome, ToolError> {
+        let number = match parsed.get::<u32>() {
+            Some(number) => *number,
+            None => self.number(&arguments["number"]).map_err(ToolError::Model)?,
+        };
+        Ok(Outcome::ok((number + 1).to_string()))
+    }
+}
+
+#[tokio::test]
+async fn a_tool_can_be_added_at_run_time() {
+    let mut registry = registry();
+    let schema =
+        json!({"type": "object", "properties": {"number": {"type": "string"}}, "required": ["number"]});
+    registry.add(Made::new(&format!("add_{}", 1), schema)).unwrap();
+    assert_eq!(
+        registry.open("nothing").err().unwrap().message,
+        r#"there is no tool "nothing"; the tools are look, add_1"#
+    );
+    let refused = registry.accept("add_1", &json!({"number": "x"})).unwrap_err();
+    assert_eq!(refused.message, "\"x\" is not a number");
+    assert_eq!(registry.accept("Add-1", &json!({"number": "4"})).unwrap().notes, ["Add-1 taken as add_1"]);
+    assert_eq!(registry.call("add_1", json!({"number": "4"})).await.unwrap().text, "5");
+}
+
+#[test]
+fn a_tool_that_cannot_be_registered_is_an_error() {
+    let mut registry = registry();
+    let broken = json!({"type": "object", "properties": {"number": {"type": "numeral"}}});
+    let error = registry.add(Made::new("broken", broken)).unwrap_err();
+    assert!(matches!(&error, RegisterError::Schema { tool, .. } if tool == "broken"), "{error}");
+    assert!(
+        error.to_string().starts_with("cannot register the tool `broken`: its schema does not compile: ")
+    );
+    let error = registry.add(Made::new("look", json!({}))).unwrap_err();
+    assert_eq!(error.to_string(), "cannot register the tool `look`: the name is taken");
+    assert_eq!(registry.specs().count(), 1);
+}
+
+#[tokio::test]
+async fn what_judging_a_field_parsed_reaches_the_call() {
+    let schema = json!({"type": "object", "properties": {"number": {"type": "string"}}});
+    let tool = Made::new("add", schema);
+    let registry = Registry::of([Arc::clone(&tool) as Arc<dyn Tool>]).unwrap();
+    let mut incoming = registry.open("add").unwrap();
+    incoming.field("number", &json!("41")).unwrap();
+    let accepted = incoming.complete(&json!({"number": "41"})).unwrap();
+    let outcome =
+        registry.call_parsed(&accepted.spec.name, accepted.arguments, accepted.parsed).await.unwrap();
+    assert_eq!((outcome.text.as_str(), tool.parsed.load(Ordering::Relaxed)), ("42", 1));
 }

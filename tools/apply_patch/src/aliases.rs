@@ -1,4 +1,4 @@
-//! What other agents call changing a file, and their forms of an edit as ours.
+//! Other agents' names for changing a file, and their edit formats converted to ours.
 
 use serde_json::{Map, Value, json};
 use tool_api::{Aliases, Take, aliases};
@@ -153,7 +153,7 @@ const EDITS: &[&str] = &["edits", "changes", "replacements", "operations", "repl
 const EXPECTED: &[&str] = &["expected_replacements", "expected_occurrences"];
 const ALL: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
 
-/// Tools whose every call removes the file.
+/// Other agents' tools that do nothing but delete a file.
 const DELETES: [&str; 2] = ["deletefile", "removefile"];
 
 fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
@@ -175,7 +175,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
         notes.push("text to insert taken as content".into());
         return Ok(());
     }
-    // Beside a patch they are only where it is expected to fit.
+    // Beside a patch, line numbers only hint at where it applies.
     let hints = [aliases::take(arguments, &["start_line"]), aliases::take(arguments, &["end_line"])];
     if !arguments.contains_key("patch") && hints.iter().flatten().any(|line| !aliases::is_empty(line)) {
         let why =
@@ -211,7 +211,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
     Ok(())
 }
 
-/// How many places are expected to change, where more than one are.
+/// How many places are expected to change, where that is more than one.
 fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
     match aliases::take(arguments, EXPECTED).filter(|count| !aliases::is_empty(count)) {
         None => Ok(None),
@@ -224,7 +224,8 @@ fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
     }
 }
 
-/// The command of an editor with several has to be one that changes files. Whether it is to insert, where there is one.
+/// Checks that the command of another agent's editor changes files. Returns whether it inserts;
+/// `None` without a command.
 fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     let Some(command) = aliases::take(arguments, &["command"]) else { return Ok(None) };
     match command.as_str() {
@@ -235,7 +236,8 @@ fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     }
 }
 
-/// Text to go behind a line; `inserts` is what a command says of it. Whether it is that.
+/// Converts a call that inserts text after a line, and returns whether it was one. `inserts` is
+/// what the call's command says.
 fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Result<bool, String> {
     let line = aliases::take(arguments, &["insert_line"]).filter(|line| !aliases::is_empty(line));
     let Some(line) = line.filter(|_| inserts != Some(false)) else {
@@ -296,11 +298,11 @@ fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
     Ok(list)
 }
 
-/// An edit whose parts stand beside the path.
+/// An edit whose search and replacement are arguments beside the path.
 fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Option<Value>, String> {
     let (search, replace) = (aliases::take(arguments, SEARCH), aliases::take(arguments, REPLACE));
     let nothing = |part: &Option<Value>| part.as_ref().is_none_or(aliases::is_empty);
-    // Small models fill in every argument, those they do not mean with nothing.
+    // Small models fill in every argument and leave those they do not mean empty.
     let other = ["patch", "content", "edits", "delete"]
         .iter()
         .any(|name| arguments.get(*name).is_some_and(|value| !aliases::is_empty(value)));

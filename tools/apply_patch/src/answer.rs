@@ -1,12 +1,16 @@
-//! An answer without a call that is a patch.
+//! An answer that is a patch instead of a call.
 
 use serde_json::{Value, json};
+use tool_api::Parsed;
 
-/// How a patch is sent as a call.
+use crate::arguments::ParsedPatch;
+
+/// A call that applies a patch, as the model is shown it.
 const AS_A_CALL: &str =
     "{\"tool\": \"apply_patch\", \"arguments\": {\"patch\": \"LINES OF THE PATCH, EACH ENDING IN \\n\"}}";
 
-/// Words of a sentence that leads up to a patch without asking for it: a proposal, an example, a report of what has been.
+/// Words in a sentence before a patch that is not meant to be applied: a proposal, an example, a
+/// report of an earlier change.
 const DOUBTS: &[&str] = &[
     "would",
     "could",
@@ -35,11 +39,13 @@ const DOUBTS: &[&str] = &[
     "if you",
 ];
 
-/// The arguments that apply the patch an answer ends with; a sentence where a patch is in it that cannot be taken so.
-pub(crate) fn read(text: &str) -> Option<Result<Value, String>> {
-    if let Some(patch) = patch::whole_answer(text) {
+/// The arguments that apply the patch an answer ends with; a sentence for the model where the
+/// answer has a patch that cannot be applied as it stands.
+pub(crate) fn read(text: &str, parsed: &mut Parsed) -> Option<Result<Value, String>> {
+    if let Some((patch, patches)) = patch::whole_answer(text) {
         let before = (patch.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
         if !is_doubtful(before.and_then(|end| text.get(..end)).unwrap_or_default()) {
+            ParsedPatch::keep(patch.to_owned(), Ok(patches), parsed);
             return Some(Ok(json!({ "patch": patch })));
         }
         return Some(Err(format!(
@@ -54,7 +60,7 @@ pub(crate) fn read(text: &str) -> Option<Result<Value, String>> {
     has_patch(text).then_some(Err(why))
 }
 
-/// Whether lines stand in a text that only a patch has.
+/// Whether a text has lines that only patches have.
 fn has_patch(text: &str) -> bool {
     let begins = |mark: &str| text.lines().any(|line| line.trim_start().starts_with(mark));
     ["*** Begin Patch", "*** Update File:", "*** Add File:", "<<<<<<< SEARCH"].iter().any(|mark| begins(mark))
@@ -62,7 +68,8 @@ fn has_patch(text: &str) -> bool {
         || (begins("--- ") && begins("+++ "))
 }
 
-/// Whether the words before a patch ask a question, or lead up to something else than a change that is to be made.
+/// Whether the words before a patch ask a question, or announce something other than a change to be
+/// made.
 fn is_doubtful(before: &str) -> bool {
     let layout = |line: &&str| !line.starts_with("```") && !line.starts_with("~~~") && !line.contains("<<");
     let prose: Vec<&str> = before.lines().map(str::trim).filter(layout).collect();
@@ -81,7 +88,8 @@ fn is_doubtful(before: &str) -> bool {
     last.iter().any(asks) || above.last().is_some_and(asks) || last.last().is_some_and(doubts)
 }
 
-/// The sentences of a paragraph, each with the mark that ends it and without what encloses it.
+/// The sentences of a paragraph, each with its final punctuation and without enclosing quotes or
+/// emphasis.
 fn sentences(lines: &[&str]) -> Vec<String> {
     let text = lines.join(" ");
     let mut out = vec![String::new()];
@@ -108,6 +116,10 @@ mod tests {
     const BLOCK: &str = "a.py\n<<<<<<< SEARCH\n    return 1\n=======\n    return 2\n>>>>>>> REPLACE\n";
     const DIFF: &str =
         "```diff\n--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,2 @@\n def f():\n-    return 1\n+    return 2\n```\n";
+
+    fn read(text: &str) -> Option<Result<Value, String>> {
+        super::read(text, &mut Parsed::default())
+    }
 
     fn is_taken(prose: &str) -> bool {
         [BLOCK, DIFF].iter().all(|patch| matches!(read(&format!("{prose}{patch}")), Some(Ok(_))))

@@ -1,10 +1,13 @@
-//! The arguments, and the patches they mean.
+//! The tool's arguments, and the patches they stand for.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use patch::{Action, Change, Dialect, FilePatch};
+use patch::{Action, Change, Dialect, FilePatch, ParseError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
+use serde_json::Value;
+use tool_api::Parsed;
 
 /// What to change: one of `patch`, `edits`, `path` with `content`, `path` with `delete`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -15,9 +18,47 @@ pub struct Arguments {
     path: Option<String>,
     content: Option<Text>,
     delete: Option<bool>,
-    /// The line behind which `content` goes, 0 for the beginning. Taken, not shown: models that know other agents send it.
+    /// The line after which `content` goes, 0 for the beginning. Accepted, not shown: models that
+    /// know other agents send it.
     #[schemars(extend("hidden" = true))]
     insert_line: Option<u64>,
+    /// `patch`, parsed when the call was judged.
+    #[serde(skip)]
+    pub(crate) parsed: Option<Arc<ParsedPatch>>,
+}
+
+/// The text of a patch, parsed once for judging a call and for carrying it out.
+#[derive(Debug)]
+pub(crate) struct ParsedPatch {
+    text: String,
+    pub(crate) patches: Result<Vec<FilePatch>, ParseError>,
+}
+
+impl ParsedPatch {
+    /// The parsed patch of this text. It is parsed at most once, and kept.
+    pub(crate) fn of(text: String, parsed: &mut Parsed) -> Arc<Self> {
+        if let Some(known) = parsed.get::<Self>().filter(|known| known.text == text) {
+            return known;
+        }
+        let patches = parse(&text, None);
+        Self::keep(text, patches, parsed)
+    }
+
+    pub(crate) fn keep(
+        text: String,
+        patches: Result<Vec<FilePatch>, ParseError>,
+        parsed: &mut Parsed,
+    ) -> Arc<Self> {
+        let patch = Arc::new(Self { text, patches });
+        parsed.keep(Arc::clone(&patch));
+        patch
+    }
+
+    /// The patches, if this is the patch of `text`. One that did not parse may parse with a path.
+    fn take(self: Arc<Self>, text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
+        let fits = self.text == text && (path.is_none() || self.patches.is_ok());
+        fits.then(|| Arc::try_unwrap(self).map_or_else(|shared| shared.patches.clone(), |own| own.patches))
+    }
 }
 
 /// search occurs once
@@ -27,16 +68,24 @@ pub struct Edit {
     path: String,
     search: Text,
     replace: Text,
-    /// Every place is meant. Taken, not shown: models that know other agents send it.
+    /// Every occurrence is meant. Accepted, not shown: models that know other agents send it.
     #[schemars(extend("hidden" = true))]
     replace_all: Option<bool>,
-    /// So many places are meant, and all of them. Taken, not shown, as well.
+    /// Exactly this many occurrences are meant. Accepted, not shown.
     #[schemars(extend("hidden" = true))]
     expected_replacements: Option<usize>,
 }
 
+/// The one place where this tool parses the text of a patch.
+fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
+    #[cfg(test)]
+    tests::PARSES.set(tests::PARSES.get() + 1);
+    patch::parse_for(text, path)
+}
+
 impl Edit {
-    /// Path, search and replacement. One line may be a part of a line, as it may be as a string; lines without a replacement go whole.
+    /// Path, search and replacement. The text of an array may be part of a line, as that of a
+    /// string may be; without a replacement, whole lines go.
     fn texts(self) -> (String, String, String) {
         let Self { path, search, replace, .. } = self;
         match (search, replace) {
@@ -73,13 +122,6 @@ impl JsonSchema for Text {
 }
 
 impl Text {
-    fn strings(&mut self) -> &mut [String] {
-        match self {
-            Self::Whole(text) => std::slice::from_mut(text),
-            Self::Lines(lines) => lines,
-        }
-    }
-
     pub(crate) fn joined(self) -> String {
         match self {
             Self::Whole(text) => text,
@@ -91,7 +133,7 @@ impl Text {
 }
 
 impl Arguments {
-    /// The line to insert behind, the path and the text, where that is what is asked for.
+    /// The line to insert after, the path and the text, for a call that inserts.
     pub(crate) fn insertion(&self) -> Option<Result<(u64, String, String), String>> {
         let line = self.insert_line?;
         let text = self.content.clone().map(Text::joined).filter(|text| !text.is_empty());
@@ -100,25 +142,24 @@ impl Arguments {
         Some(parts.map(|(path, text)| (line, path, text)).ok_or_else(|| why.to_owned()))
     }
 
-    /// A whole file.
+    /// The arguments that write a whole file.
     pub(crate) fn whole(path: String, content: String) -> Self {
         Self { path: Some(path), content: Some(Text::Whole(content)), ..Self::default() }
     }
 
-    /// Every text that goes into files, or is looked for in them.
-    pub(crate) fn strings(&mut self) -> impl Iterator<Item = &mut String> {
-        let Self { patch, edits, content, .. } = self;
-        let edits = edits.iter_mut().flatten().flat_map(|e| [&mut e.search, &mut e.replace]);
-        patch.iter_mut().chain(content).chain(edits).flat_map(Text::strings)
+    /// The arguments of a call.
+    pub(crate) fn read(arguments: Value) -> Result<Self, String> {
+        serde_json::from_value(arguments).map_err(|e| format!("the arguments of apply_patch do not fit: {e}"))
     }
 
     /// The patches, one for each file; `Err` is a sentence for the model.
     pub(crate) fn patches(self) -> Result<Vec<FilePatch>, String> {
-        let Self { patch, edits, path, content, delete, insert_line: _ } = self;
+        let Self { patch, edits, path, content, delete, parsed, insert_line: _ } = self;
         let edits = edits.filter(|e| !e.is_empty());
         let patch = patch.map(Text::joined).filter(|p| !p.trim().is_empty());
         let delete = delete.unwrap_or(false);
-        // Small models fill in every argument, those they do not mean with nothing. An empty file is only meant when nothing else is.
+        // Small models fill in every argument and leave those they do not mean empty. So an empty
+        // file is meant only when nothing else is.
         let meant = patch.is_some() || edits.is_some() || delete;
         let content = content.filter(|text| !matches!(text, Text::Lines(lines) if lines.is_empty()));
         let content = content.map(Text::joined).filter(|text| !(meant && text.is_empty()));
@@ -128,7 +169,10 @@ impl Arguments {
         }
         let path = path.as_deref();
         match (patch, edits, content) {
-            (Some(text), ..) => patch::parse_for(&text, path).map_err(|e| e.to_string()),
+            (Some(text), ..) => parsed
+                .and_then(|parsed| parsed.take(&text, path))
+                .unwrap_or_else(|| parse(&text, path))
+                .map_err(|e| e.to_string()),
             (_, Some(edits), _) => {
                 let places = |edit: &Edit| (edit.replace_all.unwrap_or(false), edit.expected_replacements);
                 let edits: Vec<_> = edits.into_iter().map(|edit| (places(&edit), edit.texts())).collect();
@@ -156,5 +200,67 @@ impl Arguments {
             }]),
             _ => Err("give a patch, or edits, or a path with content or delete".into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use secrets::Secrets;
+    use serde_json::{Value, json};
+    use tool_api::Registry;
+    use workspace::Workspace;
+
+    use crate::ApplyPatch;
+
+    thread_local! {
+        /// How often this thread has parsed a patch.
+        pub(super) static PARSES: Cell<usize> = const { Cell::new(0) };
+    }
+
+    // In two pieces, for scanners of this file.
+    const FILE: &str = concat!("one\nkey = 'ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv'\ntwo\n");
+
+    /// How often one call parses its patch, from its first byte to its end.
+    async fn parses(patch: Value, secrets: Secrets, whole_answer: bool) -> usize {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.txt"), FILE).unwrap();
+        let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), secrets);
+        let registry = Registry::of([tool.into_tool()]).unwrap();
+        PARSES.set(0);
+        let accepted = if whole_answer {
+            let (incoming, arguments) = registry.whole_answer(patch.as_str().unwrap()).unwrap().unwrap();
+            incoming.complete(&arguments).unwrap()
+        } else {
+            let mut incoming = registry.open("apply_patch").unwrap();
+            if let Some(text) = patch.as_str() {
+                incoming.text("patch", text, true).unwrap();
+            }
+            incoming.field("patch", &patch).unwrap();
+            incoming.complete(&json!({ "patch": patch })).unwrap()
+        };
+        let done = registry.call_parsed("apply_patch", accepted.arguments, accepted.parsed).await.unwrap();
+        assert_eq!(done.changed, ["a.txt"]);
+        PARSES.get()
+    }
+
+    #[tokio::test]
+    async fn a_call_parses_its_patch_once() {
+        let diff = "--- a/a.txt\n+++ b/a.txt\n@@ -1 +1 @@\n-one\n+1\n";
+        let blocks = "a.txt\n<<<<<<< SEARCH\none\n=======\n1\n>>>>>>> REPLACE\n";
+        for patch in [diff, blocks] {
+            assert_eq!(parses(json!(patch), Secrets::off(), false).await, 1);
+            let lines: Vec<&str> = patch.lines().collect();
+            assert_eq!(parses(json!(lines), Secrets::off(), false).await, 1);
+            // `patch::whole_answer` has parsed it to tell that it is a patch.
+            assert_eq!(parses(json!(patch), Secrets::off(), true).await, 0);
+        }
+        let secrets = Secrets::new("session", Vec::new());
+        let shown = secrets.mask(FILE).into_owned();
+        let line = shown.lines().nth(1).unwrap();
+        assert!(line.contains("[secret-"));
+        let masked = format!("--- a/a.txt\n+++ b/a.txt\n@@ -2 +2 @@\n-{line}\n+{line} # kept\n");
+        assert_eq!(parses(json!(masked), secrets, false).await, 1);
     }
 }

@@ -1,13 +1,14 @@
-//! The line endings of a new file whose patch came with endings that say nothing about it.
+//! The line endings of a new file, where the patch's own endings say nothing about it.
 
 use workspace::{CleanPath, WalkFilter, Workspace};
 
-/// Most files that are looked at.
+/// Files that are examined, at most.
 const FILES: usize = 50;
-/// A larger file is not looked at.
+/// The largest file that is examined, in bytes.
 const LARGEST: u64 = 256 << 10;
 
-/// The content with `\r\n` if that is what all files of the repository have: those of the same kind if there are any.
+/// The content with `\r\n` endings where all files of the repository with the same extension have
+/// them, or all files where there are none with it.
 pub(crate) fn of_repository(workspace: &Workspace, path: &CleanPath, content: Vec<u8>) -> Vec<u8> {
     let extension = |path: &str| {
         path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, ext)| ext.to_owned())

@@ -1,4 +1,4 @@
-//! A call judged while it is being written: its paths, and whether its lines can stand in the files.
+//! Judges a call while it is being written: its paths, and whether its lines can match the files.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,31 +17,32 @@ pub(crate) struct Following {
     misses: Arc<Misses>,
     secrets: Secrets,
     watch: Watch,
-    /// The patch has come to its end. A key that is given twice counts the last time: then another one begins.
+    /// The patch is complete. A key may be given twice and its last value counts, so another patch
+    /// may begin.
     over: bool,
-    /// The element of an array that is being written.
+    /// The array element that is being written.
     line: String,
     edit: Edit,
     whole: WholeFile,
 }
 
-/// The file that is being written whole.
+/// A whole file that is being written.
 #[derive(Default)]
 struct WholeFile {
     path: String,
     content: String,
-    /// Those of path and content that are complete.
+    /// Whether path and content are complete.
     known: (bool, bool),
 }
 
-/// The edit of the list that is being written.
+/// The edit that is being written.
 #[derive(Default)]
 struct Edit {
     number: String,
     path: String,
     search: String,
     replace: String,
-    /// Those of path, search and replace that are complete.
+    /// Whether path, search and replace are complete.
     known: (bool, bool, bool),
 }
 
@@ -60,7 +61,7 @@ impl Following {
         }
     }
 
-    /// More of the patch; `first` where that is its beginning, if it is an array.
+    /// Takes more of the patch. `first` marks the first element of an array.
     fn patch(&mut self, text: &str, first: bool, closed: bool) -> Result<(), Stop> {
         if std::mem::replace(&mut self.over, closed) || first {
             self.watch = watch(&self.workspace, &self.secrets);
@@ -83,13 +84,13 @@ impl Following {
         }
     }
 
-    /// A field of an edit, `search` or `search/0`.
+    /// Takes more of a field of an edit: `search` or `search/0`.
     fn edit(&mut self, number: &str, field: &str, text: &str, closed: bool) -> Result<(), Stop> {
         if self.edit.number != number {
             self.edit = Edit { number: number.to_owned(), ..Edit::default() };
         }
         let (name, element) = field.split_once('/').map_or((field, false), |(name, _)| (name, true));
-        // A key given twice, or a second list: what was known is of no use.
+        // A key was given twice, or a second list begins: start over.
         let again = match name {
             "path" => self.edit.known.0,
             "search" => {
@@ -110,10 +111,10 @@ impl Following {
             _ => return Ok(()),
         };
         if element {
-            // Lines of an array: how many will come is not known, so that the edit is judged when the call is whole.
+            // Lines of an array: more may follow, so the edit is judged when the call is complete.
             self.line.push_str(text);
             if closed {
-                // Without a last newline: a line may be a part of one.
+                // No newline after the last line: it may be part of a line.
                 if !value.is_empty() {
                     value.push('\n');
                 }
@@ -136,7 +137,7 @@ impl Following {
 }
 
 impl Following {
-    /// The path or the content of a whole file. What comes twice counts the last time.
+    /// Takes more of the path or the content of a whole file. The last value of a key counts.
     fn whole(&mut self, name: &str, text: &str, closed: bool) -> Result<(), Stop> {
         let whole = &mut self.whole;
         let (value, known) = match name {
@@ -186,7 +187,7 @@ fn watch(workspace: &Workspace, secrets: &Secrets) -> Watch {
     Watch::new(None, move |path| look(&tree, &secrets, path))
 }
 
-/// What is at a path that a patch names.
+/// Looks up the path that a patch names.
 fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> Look {
     if let Some(message) = paths::refusal(workspace, path) {
         return Look::Refused(message);
@@ -199,11 +200,11 @@ fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> Look {
         Err(e) => return Look::Refused(e.to_string()),
     };
     match workspace.read(&target) {
-        // It may be changed as cells or as JSON: which of them is known when the patch is whole.
+        // Edited as cells or as JSON: only the complete patch shows which.
         Ok(file) if file.is_notebook() => Look::Unknown,
-        // The model may write a placeholder or the value that it stands for: which of them is known when the patch is whole.
+        // The model may write a placeholder or its value: only the complete patch shows which.
         Ok(file) if matches!(secrets.mask_bytes(file.text()), Cow::Owned(_)) => Look::Unknown,
-        // The model has seen the control tokens in it broken: judged when the patch is whole.
+        // The model has seen its control tokens broken: judged when the patch is complete.
         Ok(file) if has_tokens(file.text()) => Look::Unknown,
         Ok(file) if file.is_plain() => Look::File(file.into_bytes()),
         Ok(file) => Look::File(file.text().to_vec()),

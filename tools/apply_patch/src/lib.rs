@@ -1,4 +1,5 @@
-//! The apply_patch tool: every form of edit, verified for all files, then committed for all files or none.
+//! The apply_patch tool: edits in every format, verified for all files, then committed for all
+//! files or none.
 
 mod aliases;
 mod answer;
@@ -16,49 +17,65 @@ use std::{borrow::Cow, sync::Arc};
 use patch::{Action, Applied, Dialect, FilePatch, How, Rung};
 use secrets::Secrets;
 use serde_json::{Value, json};
-use tool_api::{Aliases, Effect, Follow, Outcome, Tool, ToolError, control_tokens};
+use tool_api::{Effect, Follow, Outcome, Parsed, Spec, Tool, ToolError, WholeFile, control_tokens};
 use workspace::{Change, CleanPath, Digest, Expect, PathError, ReadError, Workspace};
 
+use crate::arguments::ParsedPatch;
 use crate::refusal::{Misses, Why, refuse};
 use crate::written::{Before, Refusal};
 
 pub use arguments::{Arguments, Edit, Text};
 pub use format::EditFormat;
 
-/// Changes files of a workspace. Clones share what they remember of misses.
+const DESCRIPTION: &str = "Change files by one of: edits (search: a few lines copied exactly from the file); patch (unified \
+     diff, *** Begin Patch, or SEARCH/REPLACE blocks); path + content (whole file); path + delete.";
+
+/// Changes files of a workspace. Clones share their memory of edits that did not match.
 #[derive(Debug, Clone)]
-pub struct ApplyPatch(Workspace, Arc<Misses>, Secrets);
+pub struct ApplyPatch {
+    workspace: Workspace,
+    misses: Arc<Misses>,
+    secrets: Secrets,
+    spec: Arc<Spec>,
+}
 
 impl ApplyPatch {
-    /// Changes files in this workspace.
+    /// The name of the tool.
+    pub const NAME: &'static str = "apply_patch";
+
+    /// Changes files in this workspace. The model is shown placeholders for these secrets: in what
+    /// it writes, they stand for the values, and refusals show placeholders again.
     #[must_use]
-    pub fn new(workspace: Workspace) -> Self {
-        Self(workspace, Arc::default(), Secrets::off())
+    pub fn new(workspace: Workspace, secrets: Secrets) -> Self {
+        let spec = Spec {
+            aliases: aliases::ALIASES,
+            follows: true,
+            whole_file: Some(WholeFile { path: "path", content: "content" }),
+            ..Spec::of::<Arguments>(Self::NAME, DESCRIPTION, Effect::Write)
+        };
+        Self { workspace, misses: Arc::default(), secrets, spec: Arc::new(spec) }
     }
 
-    /// For a model that is shown placeholders for these secrets: in what it writes, they mean the values. What it reads has them again.
+    /// The tool, ready to be registered.
     #[must_use]
-    pub fn masking(self, secrets: Secrets) -> Self {
-        Self(self.0, self.1, secrets)
+    pub fn into_tool(self) -> Arc<dyn Tool> {
+        Arc::new(self)
     }
 }
 
 #[async_trait::async_trait]
 impl Tool for ApplyPatch {
-    type Arguments = Arguments;
-    const NAME: &'static str = "apply_patch";
-    const DESCRIPTION: &'static str = "Change files by one of: edits (search: a few lines copied exactly from the file); patch (unified \
-         diff, *** Begin Patch, or SEARCH/REPLACE blocks); path + content (whole file); path + delete.";
-    const EFFECT: Effect = Effect::Write;
-    const ALIASES: &'static Aliases = aliases::ALIASES;
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
 
-    /// Paths only: whether the lines fit is known when all of them are there.
-    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
-        let target = |path: &str| match paths::refusal(&self.0, path) {
+    /// Judges paths only: whether lines match is known when the call is carried out.
+    fn judge_field(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<(), String> {
+        let target = |path: &str| match paths::refusal(&self.workspace, path) {
             Some(message) => Err(message),
-            None => self.0.target(path).map(|_| ()).map_err(|e| e.to_string()),
+            None => self.workspace.target(path).map(|_| ()).map_err(|e| e.to_string()),
         };
-        let exists = |path: &str| self.0.resolve(path).map(|_| ()).map_err(|e| e.to_string());
+        let exists = |path: &str| self.workspace.resolve(path).map(|_| ()).map_err(|e| e.to_string());
         match (name, value) {
             ("path", Value::String(path)) => target(path),
             ("edits", Value::Array(edits)) => edits.iter().try_for_each(|edit| {
@@ -69,10 +86,11 @@ impl Tool for ApplyPatch {
             }),
             ("patch", value) => {
                 let Ok(text) = serde_json::from_value::<Text>(value.clone()) else { return Ok(()) };
-                // One that cannot be read may still want the path that comes in another argument.
-                let patches = patch::parse(&text.joined()).unwrap_or_default();
-                patches.iter().try_for_each(|p| {
-                    let path = paths::meant(&self.0, &p.path, p.dialect).map_err(|why| why.message)?;
+                // A patch that does not parse may need the path that comes in another argument.
+                let patch = ParsedPatch::of(text.joined(), parsed);
+                patch.patches.iter().flatten().try_for_each(|p| {
+                    let path =
+                        paths::meant(&self.workspace, &p.path, p.dialect).map_err(|why| why.message)?;
                     target(path)?;
                     match (&p.from, &p.action) {
                         (Some(from), _) => exists(from),
@@ -85,24 +103,34 @@ impl Tool for ApplyPatch {
         }
     }
 
+    fn judge(&self, arguments: &Value, _parsed: &mut Parsed) -> Result<(), String> {
+        Arguments::read(arguments.clone()).map(|_| ())
+    }
+
     fn follow(&self) -> Option<Box<dyn Follow>> {
-        Some(Box::new(follow::Following::new(self.0.clone(), Arc::clone(&self.1), self.2.clone())))
+        Some(Box::new(follow::Following::new(
+            self.workspace.clone(),
+            Arc::clone(&self.misses),
+            self.secrets.clone(),
+        )))
     }
 
-    fn whole_answer(&self, text: &str) -> Option<Result<Value, String>> {
-        answer::read(text)
+    fn whole_answer(&self, text: &str, parsed: &mut Parsed) -> Option<Result<Value, String>> {
+        answer::read(text, parsed)
     }
 
-    async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
+    async fn call(&self, arguments: Value, parsed: Parsed) -> Result<Outcome, ToolError> {
+        let mut arguments = Arguments::read(arguments).map_err(ToolError::Model)?;
+        arguments.parsed = parsed.get();
         self.carry_out(&self.plan(arguments)?)
     }
 }
 
-/// What a call would do, verified and not yet done.
+/// What a call will do: verified, not yet done.
 #[derive(Debug)]
 pub struct Plan(Vec<Planned>);
 
-/// One file's change, verified and not yet made.
+/// One file's change: verified, not yet made.
 #[derive(Debug)]
 struct Planned {
     path: CleanPath,
@@ -115,7 +143,7 @@ struct Planned {
 }
 
 impl Planned {
-    /// Where the file was before.
+    /// Where the file is before the change.
     fn source(&self) -> &CleanPath {
         if let Change::Rename { from, .. } = &self.change { from } else { &self.path }
     }
@@ -124,13 +152,13 @@ impl Planned {
 /// One file before and after, for a preview.
 #[derive(Debug, Clone, Copy)]
 pub struct Preview<'a> {
-    /// Where it is afterwards, or was, when it is removed.
+    /// Where it is afterwards; where it was, when it is deleted.
     pub path: &'a CleanPath,
     /// Where it was before, when it is renamed.
     pub from: Option<&'a CleanPath>,
     /// Its content before; `None` when it is created.
     pub before: Option<&'a [u8]>,
-    /// Its content after; `None` when it is removed.
+    /// Its content after; `None` when it is deleted.
     pub after: Option<&'a [u8]>,
     /// Whether the executable bits are set or cleared; `None` keeps them.
     pub executable: Option<bool>,
@@ -152,10 +180,10 @@ impl Plan {
 }
 
 impl ApplyPatch {
-    /// Verifies a call for all its files; nothing is changed.
+    /// Verifies a call for all its files without changing any.
     ///
     /// # Errors
-    /// As the call would be refused.
+    /// When the call would be refused.
     pub fn plan(&self, arguments: Arguments) -> Result<Plan, ToolError> {
         let arguments = match arguments.insertion() {
             None => arguments,
@@ -170,11 +198,11 @@ impl ApplyPatch {
         planned.collect::<Result<_, _>>().map(Plan)
     }
 
-    /// The whole file with text put in behind a line.
+    /// The arguments that write the whole file with text inserted after a line.
     fn inserted(&self, parts: Result<(u64, String, String), String>) -> Result<Arguments, String> {
         let (line, path, text) = parts?;
-        let found = self.0.resolve(&path).map_err(|e| e.to_string())?;
-        let view = self.0.read(&found).map_err(|e| e.to_string())?;
+        let found = self.workspace.resolve(&path).map_err(|e| e.to_string())?;
+        let view = self.workspace.read(&found).map_err(|e| e.to_string())?;
         let file = String::from_utf8(view.text().to_vec())
             .map_err(|_| format!("{found} is not UTF-8; send edits instead of insert_line"))?;
         let lines: Vec<&str> = file.split_inclusive('\n').collect();
@@ -199,33 +227,33 @@ impl ApplyPatch {
     /// Makes all the changes, or none.
     ///
     /// # Errors
-    /// When a file is no longer what the plan was made for, or the system fails.
+    /// When a file has changed since the plan was made, or the system fails.
     pub fn carry_out(&self, plan: &Plan) -> Result<Outcome, ToolError> {
         let changes = plan.0.iter().map(|p| p.change.clone()).collect();
-        self.0.commit(changes).map_err(|e| match e {
+        self.workspace.commit(changes).map_err(|e| match e {
             e if e.is_system() => ToolError::Run(e.to_string()),
             e => self.refused(e.into()),
         })?;
         Ok(self.report(&plan.0))
     }
 
-    /// `written` is the patch as the model wrote it, with placeholders.
+    /// Plans one file's change. `written` is the patch as the model wrote it, with placeholders.
     fn plan_file(&self, patch: &FilePatch, written: &FilePatch) -> Result<Planned, Why> {
-        let path = self.0.target(paths::meant(&self.0, &patch.path, patch.dialect)?)?;
+        let path = self.workspace.target(paths::meant(&self.workspace, &patch.path, patch.dialect)?)?;
         let from = match &patch.from {
-            Some(from) => Some(self.0.target(from)?),
+            Some(from) => Some(self.workspace.target(from)?),
             None => None,
         }
         .filter(|from| *from != path);
         let source = from.as_ref().unwrap_or(&path);
-        let before = match self.0.read(source) {
+        let before = match self.workspace.read(source) {
             Ok(file) => Some(Before::Text(file)),
             Err(ReadError::Path(e @ PathError::NotFound { .. })) => match patch.action {
                 Action::Update | Action::Delete if !patch.creates() => return Err(e.into()),
                 _ => None,
             },
             Err(ReadError::Binary { .. }) if matches!(patch.action, Action::Replace(_)) => {
-                Some(Before::Binary(self.0.read_bytes(source, workspace::READ_LIMIT)?))
+                Some(Before::Binary(self.workspace.read_bytes(source, workspace::READ_LIMIT)?))
             }
             Err(e) => return Err(e.into()),
         };
@@ -240,8 +268,9 @@ impl ApplyPatch {
             )?;
         let before = before.map(Before::into_bytes);
         let own_endings = patch.own_endings && before.is_none();
-        let bytes = bytes
-            .map(|bytes| if own_endings { endings::of_repository(&self.0, &path, bytes) } else { bytes });
+        let bytes = bytes.map(|bytes| {
+            if own_endings { endings::of_repository(&self.workspace, &path, bytes) } else { bytes }
+        });
         let expect = match &before {
             Some(bytes) => Expect::Content(Digest::of(bytes)),
             None => Expect::Absent,
@@ -262,17 +291,17 @@ impl ApplyPatch {
     }
 
     fn refused(&self, why: Why) -> ToolError {
-        refusal::refused(&self.0, &self.1, &self.2, why)
+        refusal::refused(&self.workspace, &self.misses, &self.secrets, why)
     }
 
     fn report(&self, planned: &[Planned]) -> Outcome {
         let mut lines = Vec::with_capacity(planned.len());
         for p in planned {
-            let seen = self.0.seen(p.source());
+            let seen = self.workspace.seen(p.source());
             let stale = seen.zip(p.before.as_ref()).is_some_and(|(seen, before)| seen != Digest::of(before));
             if let Some(bytes) = &p.after {
-                self.0.saw(&p.path, bytes);
-                self.1.landed(&p.path);
+                self.workspace.saw(&p.path, bytes);
+                self.misses.landed(&p.path);
             }
             let how = match p.how.rung {
                 Rung::Indent | Rung::Tabs => ", indentation adjusted to the file's",
@@ -302,29 +331,18 @@ impl ApplyPatch {
     }
 }
 
-/// The patch as the model means it: what it saw of the file had the control tokens in it broken. Where the file has such broken ones itself,
-/// nobody can tell.
+/// The patch with control tokens restored: the model saw them broken. `None` where that changes
+/// nothing, and where the file has broken tokens of its own, so that it is unknown which are meant.
 fn with_tokens(file: &[u8], patch: &FilePatch) -> Option<FilePatch> {
     if !has_tokens(file) || matches!(control_tokens::restored(file), Cow::Owned(_)) {
         return None;
     }
-    let restore = |text: &mut Vec<u8>| *text = control_tokens::restored(text).into_owned();
     let mut patch = patch.clone();
-    if let Action::Replace(content) = &mut patch.action {
-        restore(content);
-    }
-    for hunk in &mut patch.hunks {
-        hunk.lines.iter_mut().for_each(|line| restore(&mut line.text));
-        hunk.under.iter_mut().for_each(restore);
-        if let Some((search, replace)) = &mut hunk.text {
-            restore(search);
-            restore(replace);
-        }
-    }
+    patch.for_each_text(&mut |text| *text = control_tokens::restored(text).into_owned());
     Some(patch)
 }
 
-/// Whether the model sees another file than there is.
+/// Whether the file has control tokens, which the model sees broken.
 fn has_tokens(file: &[u8]) -> bool {
     matches!(control_tokens::broken(&String::from_utf8_lossy(file)), Cow::Owned(_))
 }

@@ -7,10 +7,11 @@ use workspace::Workspace;
 
 use crate::refusal::Why;
 
-/// What Markdown and comments put before the name of a file.
+/// Characters that Markdown and comments put before a file's name.
 const DECORATION: [char; 4] = ['#', '*', '>', '-'];
 
-/// The path that is meant. In blocks it may have decoration before it, which goes unless a file has that name.
+/// The path that is meant. In search/replace blocks a path may have decoration before it, which is
+/// dropped unless a file has that name.
 pub(crate) fn meant<'p>(workspace: &Workspace, path: &'p str, dialect: Dialect) -> Result<&'p str, Why> {
     refusal(workspace, path).map_or(Ok(()), |message| Err(Why::plain(message)))?;
     let bare = path.trim_start_matches(DECORATION);
@@ -18,12 +19,12 @@ pub(crate) fn meant<'p>(workspace: &Workspace, path: &'p str, dialect: Dialect) 
     Ok(if decorated && workspace.resolve(path).is_err() { bare } else { path })
 }
 
-/// Whether the name is one of which it is not known yet whether it is decorated.
+/// Whether the path may be decorated.
 pub(crate) fn may_be_decorated(path: &str) -> bool {
     path.starts_with(DECORATION)
 }
 
-/// Why a path cannot be that of a file.
+/// Why a path cannot name a file.
 pub(crate) fn refusal(workspace: &Workspace, path: &str) -> Option<String> {
     let shown: Cow<'_, str> = path.chars().take(100).collect();
     if path.ends_with('/') {

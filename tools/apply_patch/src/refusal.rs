@@ -1,4 +1,5 @@
-//! What a model is told when its edit is refused, and what more when it misses the same place again.
+//! What a model is told when its edit is refused, and what is added when it misses the same place
+//! again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,20 +10,20 @@ use text_view::Unwritable;
 use tool_api::ToolError;
 use workspace::{CleanPath, CommitError, Digest, PathError, ReadError, Workspace};
 
-/// A file of up to this many lines is shown whole at the second miss.
+/// At the second miss, a file of up to this many lines is shown whole.
 const SMALL: usize = 100;
-/// Of a larger file, so many lines above and below the place.
+/// Lines of a larger file shown above and below the place.
 const AROUND: usize = 30;
 /// Longest line shown, in characters.
 const WIDTH: usize = 200;
-/// Two misses so many lines from each other are about the same place.
+/// Two misses at most this many lines apart are in the same place.
 const SAME: usize = 40;
 
-/// Why a patch is refused, and for which file if for one.
+/// Why a patch is refused, and for which file, where it is about one.
 pub(crate) struct Why {
     pub(crate) path: Option<CleanPath>,
     pub(crate) message: String,
-    /// The line it is about, where its lines do not fit, and the form it was written in.
+    /// Where lines do not match: the nearest line, if any, and the patch's format.
     missed: Option<(Option<usize>, Dialect)>,
 }
 
@@ -31,7 +32,7 @@ impl Why {
         Self { path: None, message, missed: None }
     }
 
-    /// A text that the file cannot hold.
+    /// A text that the file's encoding cannot hold.
     pub(crate) fn unwritable(path: CleanPath, why: &Unwritable) -> Self {
         Self { path: Some(path), message: why.to_string(), missed: None }
     }
@@ -65,17 +66,17 @@ impl From<CommitError> for Why {
     }
 }
 
-/// Where edits have missed since the last one of the file that went in.
+/// Where edits did not match, for each file since its last edit that applied.
 #[derive(Debug, Default)]
 pub(crate) struct Misses(Mutex<HashMap<CleanPath, Option<usize>>>);
 
 impl Misses {
-    /// Forgets the misses of a file: an edit of it went in.
+    /// Forgets the misses of a file, after an edit that applied.
     pub(crate) fn landed(&self, path: &CleanPath) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
     }
 
-    /// Remembers a miss; whether the one before was in the same place.
+    /// Remembers a miss and returns whether the one before was in the same place.
     fn again(&self, path: &CleanPath, line: Option<usize>) -> bool {
         let mut misses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = misses.insert(path.clone(), line);
@@ -87,7 +88,8 @@ pub(crate) fn refuse(message: &str) -> ToolError {
     ToolError::Model(format!("nothing was applied: {message}"))
 }
 
-/// The refusal, whether the file is no longer what the model has seen, and at the second miss in one place what stands there.
+/// The refusal, with a note where the file is no longer what the model has seen, and with the
+/// file's lines at the second miss in one place.
 pub(crate) fn refused(workspace: &Workspace, misses: &Misses, secrets: &Secrets, why: Why) -> ToolError {
     let Some(path) = why.path else { return refuse(&why.message) };
     let now = workspace.read(&path).ok();
@@ -108,7 +110,8 @@ pub(crate) fn refused(workspace: &Workspace, misses: &Misses, secrets: &Secrets,
     refuse(&message)
 }
 
-/// The lines around a place, or the whole file if it is small, and the form that is the likeliest to fit next.
+/// The lines around a place, or the whole file if it is small, and the format most likely to match
+/// next.
 fn region(file: &[u8], line: Option<usize>, dialect: Dialect) -> String {
     let text = String::from_utf8_lossy(file);
     let lines: Vec<&str> = text.lines().collect();

@@ -1,8 +1,9 @@
 //! Placeholders in what a model writes, and secrets in what it is told.
 //!
-//! Values are put back before the patch is applied to the file as it lies on disk, so that a model that knows a value, because it wrote it itself,
-//! and one that has only seen the placeholder can both edit the line. A refusal is made of the file as the model has seen it: its lines may be
-//! cut, and a part of a secret is found by nobody.
+//! Values take the place of placeholders before the patch is applied to the file on disk. So a
+//! model that knows a value, because it wrote it itself, and one that has only seen the placeholder
+//! can both edit the line. A refusal quotes the file as the model has seen it: quoted lines may be
+//! cut, and part of a secret is not recognized.
 
 use std::borrow::Cow;
 
@@ -13,38 +14,53 @@ use crate::refusal::Why;
 use crate::{ApplyPatch, Arguments};
 
 impl ApplyPatch {
-    /// The patches with the values that placeholders stand for, and as they were written where that is not the same. Values are looked for in
-    /// the files that the patches name, and among those that were masked before.
+    /// The patches with the values that placeholders stand for, and, where there are any, the
+    /// patches as they were written. Values are looked for in the files that the patches name, and
+    /// among those that were masked before.
     pub(crate) fn with_values(
         &self,
         arguments: Arguments,
     ) -> Result<(Vec<FilePatch>, Option<Vec<FilePatch>>), String> {
-        let mut restored = arguments.clone();
-        if !restored.strings().any(|text| secrets::hinted(text)) {
-            return Ok((arguments.patches()?, None));
+        let mut written = arguments.patches()?;
+        if !written.iter_mut().any(has_placeholder) {
+            return Ok((written, None));
         }
-        let written = arguments.patches()?;
+        let mut patches = written.clone();
         let paths = written.iter().flat_map(|p| [Some(&p.path), p.from.as_ref()]).flatten();
         let files: Vec<Vec<u8>> = paths
-            .filter_map(|path| self.0.target(path).ok())
-            .filter_map(|path| match self.0.read(&path) {
+            .filter_map(|path| self.workspace.target(path).ok())
+            .filter_map(|path| match self.workspace.read(&path) {
                 Ok(file) => Some(file.text().to_vec()),
-                Err(_) => self.0.read_bytes(&path, workspace::READ_LIMIT).ok(),
+                Err(_) => self.workspace.read_bytes(&path, workspace::READ_LIMIT).ok(),
             })
             .collect();
-        files.iter().for_each(|file| self.2.learn(file));
+        files.iter().for_each(|file| self.secrets.learn(file));
         let literal: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
-        for text in restored.strings() {
-            if let Cow::Owned(with_values) = self.2.restore(text, &literal)? {
-                *text = with_values;
+        let mut refused = None;
+        let mut restore = |text: &str| match self.secrets.restore(text, &literal) {
+            Ok(Cow::Owned(restored)) => Some(restored),
+            Ok(Cow::Borrowed(_)) => None,
+            Err(why) => {
+                refused.get_or_insert(why);
+                None
             }
+        };
+        for patch in &mut patches {
+            for path in [Some(&mut patch.path), patch.from.as_mut()].into_iter().flatten() {
+                if let Some(restored) = restore(path) {
+                    *path = restored;
+                }
+            }
+            patch.for_each_text(&mut |text| {
+                if let Some(restored) = std::str::from_utf8(text).ok().and_then(&mut restore) {
+                    *text = restored.into_bytes();
+                }
+            });
         }
-        let patches = restored.patches()?;
-        let as_many = patches.len() == written.len();
-        Ok((patches, Some(written).filter(|_| as_many)))
+        refused.map_or(Ok((patches, Some(written))), Err)
     }
 
-    /// The engine's refusal, without the secrets of the file.
+    /// The engine's refusal, with the secrets of the file masked.
     pub(crate) fn told(
         &self,
         path: &CleanPath,
@@ -52,15 +68,23 @@ impl ApplyPatch {
         refused: Refused,
         written: &FilePatch,
     ) -> Why {
-        let shown = file.map(|file| self.2.mask_bytes(file));
+        let shown = file.map(|file| self.secrets.mask_bytes(file));
         let refused = match shown {
             Some(Cow::Owned(shown)) => patch::apply(Some(&shown), written).err().unwrap_or(refused),
             _ => refused,
         };
         let mut why = Why::of(path.clone(), &refused, written.dialect);
-        if let Cow::Owned(masked) = self.2.mask(&why.message) {
+        if let Cow::Owned(masked) = self.secrets.mask(&why.message) {
             why.message = masked;
         }
         why
     }
+}
+
+/// Whether a patch may have a placeholder.
+fn has_placeholder(patch: &mut FilePatch) -> bool {
+    let mut found =
+        [Some(&patch.path), patch.from.as_ref()].into_iter().flatten().any(|p| secrets::hinted(p));
+    patch.for_each_text(&mut |text| found |= std::str::from_utf8(text).is_ok_and(secrets::hinted));
+    found
 }

@@ -1,11 +1,11 @@
-//! A patch of a file's text, and the bytes that this means: those of the file's own encoding, or of
-//! the notebook whose cells are shown.
+//! Applies a patch of a file's text and returns bytes: in the file's own encoding, or of the
+//! notebook whose cells are shown.
 
 use patch::{Applied, Dialect, FilePatch, Kind, Refused, Rung};
 use text_view::{Unwritable, View};
 use workspace::CleanPath;
 
-/// A file that is there.
+/// A file that exists.
 pub(crate) enum Before {
     Text(View),
     Binary(Vec<u8>),
@@ -27,13 +27,13 @@ impl Before {
     }
 }
 
-/// Why a patch does not go in.
+/// Why a patch does not apply.
 pub(crate) enum Refusal {
     Engine(Refused),
     Unwritable(Unwritable),
 }
 
-/// The file as the patch leaves it, in bytes.
+/// The file's bytes after the patch.
 pub(crate) fn apply(
     before: Option<&Before>,
     patch: &FilePatch,
@@ -58,8 +58,8 @@ pub(crate) fn apply(
     }
 }
 
-/// A diff of a notebook's JSON, as git makes it: lines that stand in the file as they are, and a
-/// notebook again in the end.
+/// Applies a diff of a notebook's JSON, as git makes it. Its lines must match exactly, and the
+/// result must be a notebook.
 fn as_json(before: Option<&Before>, patch: &FilePatch) -> Option<Applied> {
     let Some(Before::Text(view)) = before else { return None };
     if !view.is_notebook() || patch.dialect != Dialect::Unified {

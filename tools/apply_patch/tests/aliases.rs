@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use secrets::Secrets;
 use serde_json::{Value, json};
 use tool_api::Registry;
 use tool_apply_patch::ApplyPatch;
@@ -11,14 +12,14 @@ fn registry() -> (tempfile::TempDir, Registry) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.py"), "def f():\n    return 1\n").unwrap();
     let workspace = Workspace::open(folder.path()).unwrap();
-    (folder, Registry::new().with(ApplyPatch::new(workspace)))
+    (folder, Registry::of([ApplyPatch::new(workspace, Secrets::off()).into_tool()]).unwrap())
 }
 
 fn accepted(tool: &str, arguments: &Value) -> Result<Value, String> {
     let (_folder, registry) = registry();
     for (name, value) in arguments.as_object().unwrap() {
         // What is refused early is refused late.
-        if let Err(early) = registry.judge_field(tool, name, value) {
+        if let Err(early) = registry.open(tool).unwrap().field(name, value) {
             assert!(registry.accept(tool, arguments).is_err(), "{tool} {name}: {}", early.message);
         }
     }

@@ -1,5 +1,6 @@
-//! Cases of `patch_corpus` through the tool, on a real folder with a workspace: every security case, and a fixed sample of the others. The
-//! folder is as it should be, byte for byte, and nothing outside it has changed.
+//! Cases of `patch_corpus` through the tool, on a real folder with a workspace: every security
+//! case, and a fixed sample of the others. The folder is as it should be, byte for byte, and
+//! nothing outside it has changed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -11,6 +12,7 @@ use std::{
 };
 
 use patch_corpus::{Case, Class, Expected, Plant, Tree};
+use secrets::Secrets;
 use tool_api::{Registry, Status, ToolError};
 use tool_apply_patch::ApplyPatch;
 use workspace::Workspace;
@@ -105,9 +107,9 @@ async fn judge(case: &Case) -> Result<(), String> {
     let memory = Path::new("/dev/shm");
     let outer = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let (root, state) = set_up(case, outer.path());
-    let tool = ApplyPatch::new(Workspace::open_with(&root, &state).unwrap());
+    let tool = ApplyPatch::new(Workspace::open_with(&root, &state).unwrap(), Secrets::off());
     let before = everything(outer.path(), &state);
-    let result = Registry::new().with(tool).call("apply_patch", case.input.arguments()).await;
+    let result = Registry::of([tool.into_tool()]).unwrap().call("apply_patch", case.input.arguments()).await;
     let after = everything(outer.path(), &state);
     let differs = || {
         let changed = |(path, entry): &(&PathBuf, &Entry)| before.get(*path) != Some(entry);

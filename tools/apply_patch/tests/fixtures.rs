@@ -1,4 +1,5 @@
-//! Every scenario of `fixtures/patches` through the tool, on a real folder: the tree is as it should be, or not a byte of it has changed.
+//! Every scenario of `fixtures/patches` through the tool, on a real folder: the tree is as it
+//! should be, or not a byte of it has changed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -9,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use secrets::Secrets;
 use serde_json::{Value, json};
 use tool_api::{Registry, Status, ToolError};
 use workspace::Workspace;
@@ -50,8 +52,12 @@ async fn judge(case: &Path) -> Result<(), String> {
     Workspace::open(case.join("input")).unwrap().copy_to(&root.join("copy")).unwrap();
     let root = root.join("copy");
     let before = tree(&root);
-    let registry =
-        Registry::new().with(tool_apply_patch::ApplyPatch::new(Workspace::open_with(&root, &state).unwrap()));
+    let registry = Registry::of([tool_apply_patch::ApplyPatch::new(
+        Workspace::open_with(&root, &state).unwrap(),
+        Secrets::off(),
+    )
+    .into_tool()])
+    .unwrap();
     let result = registry.call("apply_patch", arguments(case)).await;
     let after = tree(&root);
     let outside: Vec<_> = fs::read_dir(outer.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -71,7 +77,8 @@ async fn judge(case: &Path) -> Result<(), String> {
         }
         (Ok(wanted), Err(ToolError::Model(why))) => {
             let missing = wanted.lines().skip(1).find(|text| !why.contains(text));
-            // A file that is not there is the workspace's finding here, and other words than the engine's.
+            // A file that is not there is the workspace's finding here, and other words than the
+            // engine's.
             match missing {
                 Some(text) if !wanted.starts_with("missing") => Err(format!("without {text:?}: {why}")),
                 _ => Ok(()),

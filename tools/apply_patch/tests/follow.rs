@@ -1,10 +1,12 @@
-//! A call judged while it is being written, as the stream parser hands it over: the same decision as on the whole call, only sooner.
+//! A call judged while it is being written, as the stream parser hands it over: the same decision
+//! as on the whole call, only sooner.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 use std::{fs, path::Path};
 
 use patch_corpus::{Case, Class, Input};
+use secrets::Secrets;
 use serde_json::{Value, json};
 use tool_api::{Registry, ToolError};
 use tool_apply_patch::{ApplyPatch, Arguments};
@@ -22,7 +24,7 @@ fn followed(registry: &Registry, call: &str, n: usize) -> Option<(usize, String)
         ..Options::default()
     };
     let (mut parser, mut events) = (Parser::new(options), Vec::new());
-    let mut follow = registry.follow("apply_patch").unwrap();
+    let mut follow = registry.open("apply_patch").unwrap();
     let mut fed = 0;
     for chunk in call.as_bytes().chunks(n) {
         parser.feed(chunk, &mut events);
@@ -31,7 +33,7 @@ fn followed(registry: &Registry, call: &str, n: usize) -> Option<(usize, String)
             if let Event::FieldText { path, text, closed, .. } = event
                 && let Err(why) = follow.text(&path, &text, closed)
             {
-                return Some((fed, why));
+                return Some((fed, why.message));
             }
         }
     }
@@ -60,13 +62,16 @@ fn no_call_is_refused_while_it_is_written_that_would_be_carried_out() {
     for case in cases.iter().filter(wanted).step_by(EVERY) {
         let folder = tempfile::tempdir().unwrap();
         tree(folder.path(), case);
-        let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap());
-        let registry = Registry::new().with(tool.clone());
+        let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::off());
+        let registry = Registry::of([tool.clone().into_tool()]).unwrap();
         let arguments = case.input.arguments();
         calls += 1;
         let Some((at, why)) = followed(&registry, &call(&arguments), 13) else { continue };
         early += 1;
-        let whole = registry.validate("apply_patch", &arguments).map_err(|r| r.message);
+        let whole = registry
+            .accept("apply_patch", &arguments)
+            .map(|accepted| accepted.arguments)
+            .map_err(|r| r.message);
         let planned = whole.and_then(|arguments| {
             let arguments: Arguments = serde_json::from_value(arguments).unwrap();
             tool.plan(arguments).map(|_| ()).map_err(|e| e.to_string())
@@ -81,8 +86,8 @@ fn setting() -> (tempfile::TempDir, ApplyPatch, Registry) {
     let lines: String = (1..=300).map(|i| format!("line {i}\n")).collect();
     fs::write(folder.path().join("long.txt"), lines).unwrap();
     fs::write(folder.path().join("short.txt"), "one\ntwo\nthree\n").unwrap();
-    let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap());
-    (folder, tool.clone(), Registry::new().with(tool))
+    let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::off());
+    (folder, tool.clone(), Registry::of([tool.into_tool()]).unwrap())
 }
 
 #[test]
@@ -152,7 +157,8 @@ fn a_key_that_is_given_twice_is_judged_by_its_last_value_only() {
         format!("\"path\": \"{path}\", \"search\": {search}, \"replace\": \"x\"")
     };
     for (early, last) in [
-        // What comes first may itself be enough to be refused; here it is not, and joined to the second it would be.
+        // What comes first may itself be enough to be refused; here it is not, and joined to the
+        // second it would be.
         (
             format!("\"patch\": {}", text("*** Begin Patch\n*** Update File: short.txt\n@@\n one\n")),
             format!("\"patch\": {}", text(&patch("two"))),
@@ -187,8 +193,8 @@ fn a_key_that_is_given_twice_is_judged_by_its_last_value_only() {
 fn a_whole_file_and_an_edit_end_at_a_placeholder_line() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.py"), "one\ntwo\n").unwrap();
-    let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap());
-    let registry = Registry::new().with(tool);
+    let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::off());
+    let registry = Registry::of([tool.into_tool()]).unwrap();
     let text = "one\n# ... existing code ...\nthree\n";
     for arguments in [
         json!({"path": "a.py", "content": text}),

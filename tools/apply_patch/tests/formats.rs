@@ -5,9 +5,10 @@
 use std::collections::HashSet;
 use std::fs;
 
+use secrets::Secrets;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tool_api::{Registry, Tool};
+use tool_api::Registry;
 use tool_apply_patch::{ApplyPatch, EditFormat};
 use workspace::Workspace;
 
@@ -17,12 +18,14 @@ const AFTER: &str = "def area(w, h):\n    return w * h\n";
 fn setting() -> (TempDir, Registry) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("area.py"), BEFORE).unwrap();
-    let registry = Registry::new().with(ApplyPatch::new(Workspace::open(folder.path()).unwrap()));
+    let registry =
+        Registry::of([ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::off()).into_tool()])
+            .unwrap();
     (folder, registry)
 }
 
 async fn call(registry: &Registry, arguments: &Value) -> String {
-    let arguments = registry.validate(ApplyPatch::NAME, arguments).unwrap();
+    let arguments = registry.accept(ApplyPatch::NAME, arguments).map(|accepted| accepted.arguments).unwrap();
     registry.call(ApplyPatch::NAME, arguments).await.unwrap().text
 }
 
@@ -86,7 +89,8 @@ async fn edits_may_be_arrays_of_lines_with_none_for_nothing() {
     call(&registry, &edit("new.py", json!(["2"]), json!(["3"]))).await;
     assert_eq!(read("new.py"), "b = 3\n", "a part of a line");
     let missing = edit("missing.py", json!(["a = 1"]), json!([]));
-    let refused = registry.validate(ApplyPatch::NAME, &missing).unwrap_err().message;
+    let refused =
+        registry.accept(ApplyPatch::NAME, &missing).map(|accepted| accepted.arguments).unwrap_err().message;
     assert!(refused.contains("missing.py does not exist"), "{refused}");
 }
 

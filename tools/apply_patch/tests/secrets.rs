@@ -74,14 +74,14 @@ fn followed(registry: &Registry, call: &str) -> Option<String> {
         ..Options::default()
     };
     let (mut parser, mut events) = (Parser::new(options), Vec::new());
-    let mut follow = registry.follow("apply_patch").unwrap();
+    let mut follow = registry.open("apply_patch").unwrap();
     for piece in call.as_bytes().chunks(11) {
         parser.feed(piece, &mut events);
         for event in events.drain(..) {
             if let Event::FieldText { path, text, closed, .. } = event
                 && let Err(why) = follow.text(&path, &text, closed)
             {
-                return Some(why);
+                return Some(why.message);
             }
         }
     }
@@ -98,7 +98,8 @@ async fn what_was_made_of_the_shown_file_goes_into_the_real_one_byte_for_byte() 
             |lines: &mut dyn Iterator<Item = &String>| lines.map(|l| format!("{l}{end}")).collect::<String>();
         let real = dice.file();
         let before = text(&mut real.iter());
-        // What the model sees, and what it makes of it: lines that it has not touched are as it saw them.
+        // What the model sees, and what it makes of it: lines that it has not touched are as it saw
+        // them.
         let old = secrets::Secrets::new("session", Vec::new()).mask(&before).into_owned();
         let seen: Vec<Line> = real.into_iter().zip(old.lines().map(str::to_owned)).collect();
         let after = dice.edited(&seen);
@@ -119,11 +120,15 @@ async fn what_was_made_of_the_shown_file_goes_into_the_real_one_byte_for_byte() 
             fs::write(folder.path().join("f.py"), &before).unwrap();
             // Another process, which has seen nothing.
             let own = secrets::Secrets::new("session", Vec::new());
-            let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap()).masking(own);
-            let registry = Registry::new().with(tool);
+            let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), own);
+            let registry = Registry::of([tool.into_tool()]).unwrap();
             let call = json!({"tool": "apply_patch", "arguments": arguments}).to_string();
             assert_eq!(followed(&registry, &call), None, "seed {seed}, way {way}: {call}");
-            let arguments = registry.validate("apply_patch", &arguments).map_err(|r| r.message).unwrap();
+            let arguments = registry
+                .accept("apply_patch", &arguments)
+                .map(|accepted| accepted.arguments)
+                .map_err(|r| r.message)
+                .unwrap();
             let done = registry.call("apply_patch", arguments).await;
             assert!(done.is_ok(), "seed {seed}, way {way}: {done:?}\n{call}");
             let there = fs::read_to_string(folder.path().join("f.py")).unwrap();
@@ -135,7 +140,11 @@ async fn what_was_made_of_the_shown_file_goes_into_the_real_one_byte_for_byte() 
 }
 
 async fn refusal(registry: &Registry, arguments: Value) -> String {
-    let arguments = registry.validate("apply_patch", &arguments).map_err(|r| r.message).unwrap();
+    let arguments = registry
+        .accept("apply_patch", &arguments)
+        .map(|accepted| accepted.arguments)
+        .map_err(|r| r.message)
+        .unwrap();
     match registry.call("apply_patch", arguments).await {
         Err(ToolError::Model(why)) => why,
         other => panic!("{other:?}"),
@@ -150,7 +159,7 @@ async fn a_refusal_shows_the_file_as_the_model_has_seen_it() {
     fs::write(folder.path().join("a.py"), file).unwrap();
     let own = secrets::Secrets::new("session", Vec::new());
     let registry =
-        Registry::new().with(ApplyPatch::new(Workspace::open(folder.path()).unwrap()).masking(own));
+        Registry::of([ApplyPatch::new(Workspace::open(folder.path()).unwrap(), own).into_tool()]).unwrap();
     // The second miss in one place is told what stands there.
     for _ in 0..2 {
         let search = "KEY = 'something else'\nRETRIES = 4";

@@ -4,6 +4,7 @@
 
 use std::fs;
 
+use secrets::Secrets;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tool_api::{Outcome, Registry, ToolError};
@@ -14,13 +15,16 @@ fn setting() -> (TempDir, Workspace, Registry) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.txt"), "one\ntwo\nthree\n").unwrap();
     let ws = Workspace::open(folder.path()).unwrap();
-    let registry = Registry::new().with(ApplyPatch::new(ws.clone()));
+    let registry = Registry::of([ApplyPatch::new(ws.clone(), Secrets::off()).into_tool()]).unwrap();
     (folder, ws, registry)
 }
 
 /// As a session calls: validated first.
 async fn call(registry: &Registry, arguments: Value) -> Result<Outcome, String> {
-    let arguments = registry.validate("apply_patch", &arguments).map_err(|r| r.message)?;
+    let arguments = registry
+        .accept("apply_patch", &arguments)
+        .map(|accepted| accepted.arguments)
+        .map_err(|r| r.message)?;
     registry.call("apply_patch", arguments).await.map_err(|e| match e {
         ToolError::Model(why) => why,
         ToolError::Run(why) => panic!("{why}"),
@@ -153,8 +157,9 @@ async fn binary_files_are_not_patched_but_may_be_replaced() {
 #[test]
 fn paths_are_judged_before_the_call_is_whole() {
     let (_folder, _, registry) = setting();
-    let said =
-        |name: &str, value: Value| registry.judge_field("apply_patch", name, &value).map_err(|r| r.message);
+    let said = |name: &str, value: Value| {
+        registry.open("apply_patch").unwrap().field(name, &value).map_err(|r| r.message)
+    };
     let missing = Err("b.txt does not exist; did you mean a.txt?".to_owned());
     assert_eq!(said("edits", json!([{"path": "b.txt", "search": "x", "replace": "y"}])), missing);
     assert_eq!(said("patch", json!(["--- a/b.txt", "+++ b/b.txt", "@@ -1 +1 @@", "-x", "+y"])), missing);

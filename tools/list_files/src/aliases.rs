@@ -1,4 +1,4 @@
-//! What other agents call listing files.
+//! Other agents' names for listing files.
 
 use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};
@@ -66,7 +66,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
     convert: Some(convert),
 };
 
-/// A list of one pattern is that pattern; words that are no pattern are a part of a name.
+/// A list of one pattern is that pattern. Text without wildcards is part of a name.
 fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
     aliases::one(arguments, &["glob", "patterns"], "glob", notes)?;
     if let Some(Value::String(text)) = aliases::take(arguments, &["query"]) {

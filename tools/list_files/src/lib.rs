@@ -1,4 +1,4 @@
-//! The list_files tool: what there is, folded up until it fits.
+//! The list_files tool: the files, folded into folders with counts where there are too many.
 
 mod aliases;
 
@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tool_api::{Aliases, Effect, Outcome, Tool, ToolError};
+use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 use workspace::{CleanPath, Glob, WalkFilter, Workspace};
 
 /// Most lines shown.
 const LINES: usize = 200;
-/// Most files looked at.
+/// Most files considered.
 const LOOKED_AT: usize = 50_000;
 
 /// Lists files of a workspace.
@@ -36,14 +36,15 @@ impl ListFiles {
 }
 
 #[async_trait::async_trait]
-impl Tool for ListFiles {
+impl TypedTool for ListFiles {
     type Arguments = Arguments;
-    const NAME: &'static str = "list_files";
-    const DESCRIPTION: &'static str = "List files, below path and matching glob.";
-    const EFFECT: Effect = Effect::Read;
-    const ALIASES: &'static Aliases = aliases::ALIASES;
 
-    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
+    fn spec(&self) -> Spec {
+        let description = "List files, below path and matching glob.";
+        Spec { aliases: aliases::ALIASES, ..Spec::of::<Arguments>("list_files", description, Effect::Read) }
+    }
+
+    fn judge_field(&self, name: &str, value: &Value) -> Result<(), String> {
         match (name, value.as_str()) {
             ("path", Some(path)) => self.0.resolve(path).map(|_| ()).map_err(|e| e.to_string()),
             ("glob", Some(glob)) => Glob::new(glob).map(|_| ()),
@@ -84,7 +85,7 @@ impl Tool for ListFiles {
     }
 }
 
-/// The paths, or, when they are too many, the folders they are in with counts: as deep as there is room.
+/// The paths; when there are too many, their folders with counts, as deep as fits.
 fn fold(files: &[&str], start: usize) -> Vec<(String, Option<usize>)> {
     if files.len() <= LINES {
         return files.iter().map(|f| ((*f).to_owned(), None)).collect();

@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tool_api::Registry;
+use tool_api::{Registry, TypedTool};
 use tool_list_files::ListFiles;
 use workspace::Workspace;
 
@@ -17,12 +17,13 @@ fn setting(paths: &[&str]) -> (TempDir, Registry) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "x\n").unwrap();
     }
-    let registry = Registry::new().with(ListFiles::new(Workspace::open(folder.path()).unwrap()));
+    let registry =
+        Registry::of([ListFiles::new(Workspace::open(folder.path()).unwrap()).into_tool()]).unwrap();
     (folder, registry)
 }
 
 async fn list(registry: &Registry, arguments: Value) -> String {
-    match registry.validate("list_files", &arguments) {
+    match registry.accept("list_files", &arguments).map(|accepted| accepted.arguments) {
         Err(refusal) => refusal.message,
         Ok(arguments) => registry.call("list_files", arguments).await.unwrap().text,
     }

@@ -1,4 +1,4 @@
-//! What other agents call reading a file.
+//! Other agents' names for reading a file.
 
 use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};
@@ -84,7 +84,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
             &["encoding"],
             Take::Only(&["utf-8", "utf8", "auto"], "files are read in their own encoding; leave it out"),
         ),
-        // What an editor's other commands are given.
+        // Arguments of an editor's other commands.
         (
             &["file_text", "old_str", "new_str", "insert_line", "insert_text"],
             Take::Only(&["0"], "reading takes path, start_line and end_line only"),
@@ -144,7 +144,8 @@ fn number(name: &str, value: &Value) -> Result<i64, String> {
     value.as_i64().or(text).or_else(float).ok_or_else(|| format!("{name} is not a number of lines"))
 }
 
-/// `[10, 20]`, `"10-20"`; -1 as the end is the end of the file. Empty is no range.
+/// A range such as `[10, 20]` or `"10-20"`. An end of -1 is the end of the file; an empty value is
+/// no range.
 fn range_of(value: &Value) -> Result<Option<(i64, i64)>, String> {
     let wrong = || Err("a range of lines is [FIRST, LAST]; give start_line and end_line".to_owned());
     let ends: Vec<i64> = match value {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tool_api::{Aliases, Effect, Outcome, Tool, ToolError};
+use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 use workspace::Workspace;
 
 /// Most lines shown at once.
@@ -30,28 +30,23 @@ pub struct Arguments {
 }
 
 impl ReadFile {
-    /// Reads in this workspace.
+    /// Reads in this workspace. The secrets are masked before anything is cut.
     #[must_use]
-    pub fn new(workspace: Workspace) -> Self {
-        Self(workspace, Secrets::off())
-    }
-
-    /// With these secrets masked, before anything is cut.
-    #[must_use]
-    pub fn masking(self, secrets: Secrets) -> Self {
-        Self(self.0, secrets)
+    pub fn new(workspace: Workspace, secrets: Secrets) -> Self {
+        Self(workspace, secrets)
     }
 }
 
 #[async_trait::async_trait]
-impl Tool for ReadFile {
+impl TypedTool for ReadFile {
     type Arguments = Arguments;
-    const NAME: &'static str = "read_file";
-    const DESCRIPTION: &'static str = "Read a file, or a range of its lines, as NUMBER|TEXT.";
-    const EFFECT: Effect = Effect::Read;
-    const ALIASES: &'static Aliases = aliases::ALIASES;
 
-    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
+    fn spec(&self) -> Spec {
+        let description = "Read a file, or a range of its lines, as NUMBER|TEXT.";
+        Spec { aliases: aliases::ALIASES, ..Spec::of::<Arguments>("read_file", description, Effect::Read) }
+    }
+
+    fn judge_field(&self, name: &str, value: &Value) -> Result<(), String> {
         match (name, value.as_str()) {
             ("path", Some(path)) => self.0.resolve(path).map(|_| ()).map_err(|e| e.to_string()),
             _ => Ok(()),
@@ -102,7 +97,7 @@ impl Tool for ReadFile {
     }
 }
 
-/// The lines asked for, inside the file, from 1.
+/// The requested lines, limited to the file, counted from 1.
 fn range(start: Option<i64>, end: Option<i64>, total: usize, notes: &mut String) -> (usize, usize) {
     let inside = |line: i64| usize::try_from(line).unwrap_or(1).clamp(1, total);
     let first = start.map_or(1, inside);

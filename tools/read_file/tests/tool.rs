@@ -4,21 +4,22 @@
 
 use std::fs;
 
+use secrets::Secrets;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tool_api::Registry;
+use tool_api::{Registry, TypedTool};
 use tool_read_file::ReadFile;
 use workspace::{Digest, Workspace};
 
 fn setting() -> (TempDir, Workspace, Registry) {
     let folder = tempfile::tempdir().unwrap();
     let ws = Workspace::open(folder.path()).unwrap();
-    let registry = Registry::new().with(ReadFile::new(ws.clone()));
+    let registry = Registry::of([ReadFile::new(ws.clone(), Secrets::off()).into_tool()]).unwrap();
     (folder, ws, registry)
 }
 
 async fn read(registry: &Registry, arguments: Value) -> String {
-    match registry.validate("read_file", &arguments) {
+    match registry.accept("read_file", &arguments).map(|accepted| accepted.arguments) {
         Err(refusal) => refusal.message,
         Ok(arguments) => match registry.call("read_file", arguments).await {
             Ok(outcome) => outcome.text,
@@ -100,7 +101,8 @@ async fn of_a_secret_no_part_is_shown_wherever_the_file_is_cut() {
     let folder = tempfile::tempdir().unwrap();
     let ws = Workspace::open(folder.path()).unwrap();
     let registry =
-        Registry::new().with(ReadFile::new(ws.clone()).masking(secrets::Secrets::new("s", Vec::new())));
+        Registry::of([ReadFile::new(ws.clone(), secrets::Secrets::new("s", Vec::new())).into_tool()])
+            .unwrap();
     let key = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQDk3mQ7xRtVbLpW";
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{key}\n{key}\n-----END PRIVATE KEY-----\n");
     fs::write(folder.path().join("key.pem"), &pem).unwrap();

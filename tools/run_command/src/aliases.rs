@@ -1,4 +1,4 @@
-//! What other agents call running a command.
+//! Other agents' names for running a command.
 
 use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};
@@ -133,10 +133,10 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
     convert: Some(convert),
 };
 
-/// What in an array can only be meant for a shell.
+/// Words of an array that can only be meant for a shell.
 const OPERATORS: [&str; 11] = ["&&", "||", "|", ";", "&", ">", ">>", "<", "2>", "2>&1", "<<"];
 
-/// Words that a shell takes for its own where a command begins.
+/// Words that are the shell's own at the beginning of a command.
 const RESERVED: [&str; 16] = [
     "if", "then", "else", "elif", "fi", "do", "done", "case", "esac", "while", "until", "for", "in",
     "function", "select", "time",
@@ -172,7 +172,7 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
     Ok(())
 }
 
-/// The root is where commands run anyway.
+/// Drops a folder that is the root: commands run there anyway.
 fn here(arguments: &mut Map<String, Value>) {
     if matches!(arguments.get("workdir"), Some(Value::String(dir)) if matches!(dir.trim(), "" | "." | "./")) {
         arguments.shift_remove("workdir");
@@ -203,7 +203,7 @@ fn quoted_words(words: &[Value]) -> Result<String, String> {
     Ok(words.collect::<Result<Vec<String>, String>>()?.join(" "))
 }
 
-/// Whether the shell reads a word as it stands.
+/// Whether the shell leaves a word unchanged.
 fn is_plain(word: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
     !word.is_empty() && word.chars().all(plain)

@@ -1,6 +1,7 @@
-//! The run_command tool: one line for the shell, run in the sandbox in the work tree.
+//! The run_command tool: runs one shell line in the sandbox, in the work tree.
 //!
-//! The model reads how it ended, then the beginning and the end of the output; all of it is in a log file.
+//! The model reads how the command ended, then the beginning and the end of its output. A log file
+//! has all of it.
 
 mod aliases;
 mod patch_command;
@@ -19,7 +20,7 @@ use schemars::JsonSchema;
 use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tool_api::{Aliases, Effect, Outcome, Tool, ToolError};
+use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 
 /// What the model reads of the output: 4 KiB or 60 lines at each end, about 2,500 tokens at most.
 const SHOWN: OutputLimits = OutputLimits {
@@ -37,7 +38,8 @@ const SHOWN: OutputLimits = OutputLimits {
 pub struct Arguments {
     /// For `sh -c`, in the repository root.
     command: String,
-    /// A folder of the repository to run it in. Taken, not shown: models that know other agents send it.
+    /// A folder of the repository to run it in. Accepted, not shown: models that know other agents
+    /// send it.
     #[schemars(extend("hidden" = true))]
     workdir: Option<String>,
 }
@@ -49,6 +51,8 @@ pub struct Options {
     pub log_dir: PathBuf,
     /// How long a command may take.
     pub timeout: Duration,
+    /// Masked in what commands print, before any of it is cut.
+    pub secrets: Secrets,
 }
 
 /// The tool.
@@ -57,20 +61,13 @@ pub struct RunCommand {
     sandbox: Sandbox,
     options: Options,
     runs: AtomicU32,
-    secrets: Secrets,
 }
 
 impl RunCommand {
     /// For the work tree of a sandbox.
     #[must_use]
     pub fn new(sandbox: Sandbox, options: Options) -> Self {
-        Self { sandbox, options, runs: AtomicU32::new(0), secrets: Secrets::off() }
-    }
-
-    /// With these secrets masked in what commands print, and no placeholders for them in commands.
-    #[must_use]
-    pub fn masking(self, secrets: Secrets) -> Self {
-        Self { secrets, ..self }
+        Self { sandbox, options, runs: AtomicU32::new(0) }
     }
 
     /// A folder of the work tree to run a command in.
@@ -86,12 +83,14 @@ impl RunCommand {
         }
     }
 
-    /// The output without secrets, nor a part of one at either side of what was left out: half of a key is known by nothing.
+    /// The output with secrets masked. Words at the edges of what was left out go: half a secret is
+    /// not recognized.
     fn shown(&self, output: &Captured) -> String {
-        /// The longest word that is taken away.
+        /// The longest word that is removed, in bytes.
         const WORD: usize = 512;
-        if !self.secrets.is_on() || output.omitted.is_none() {
-            return self.secrets.mask(&output.text()).into_owned();
+        let secrets = &self.options.secrets;
+        if !secrets.is_on() || output.omitted.is_none() {
+            return secrets.mask(&output.text()).into_owned();
         }
         let mut output = output.clone();
         let cut = |b: &u8| b.is_ascii_whitespace();
@@ -103,7 +102,7 @@ impl RunCommand {
         {
             output.tail.drain(..word);
         }
-        self.secrets.mask(&output.text()).into_owned()
+        secrets.mask(&output.text()).into_owned()
     }
 
     fn outcome(&self, line: &str, finished: &Finished) -> Outcome {
@@ -129,7 +128,7 @@ impl RunCommand {
             text.push('\n');
             text.push_str(self.shown(output).trim_end());
         }
-        // Not where the whole output lies: the model cannot read it there. To see more it has to ask for less.
+        // The log's path is not shown: the model cannot read it there.
         if output.omitted.is_some() {
             text.push_str(&format!(
                 "\n[{} lines in all; to see others, narrow the command]",
@@ -151,18 +150,17 @@ impl RunCommand {
     }
 }
 
-/// What the model is told the tool does, where that is more than usual: commands reach some of the network, or all of it.
-#[must_use]
-pub fn description(sandbox: &Sandbox) -> Option<String> {
+/// What the model is told the tool does: it depends on how much of the network commands reach.
+fn description(sandbox: &Sandbox) -> String {
     let policy = sandbox.policy();
     if policy.level == Level::Off || policy.network == Network::Full {
-        return Some("Runs a shell command, without input.".to_owned());
+        return "Runs a shell command, without input.".to_owned();
+    }
+    if policy.hosts.is_empty() {
+        return "Runs a shell command, without network or input.".to_owned();
     }
     let hosts: Vec<_> = policy.hosts.iter().map(ToString::to_string).collect();
-    let those = || {
-        format!("Runs a shell command, without input. Of the network it reaches only {}.", hosts.join(", "))
-    };
-    (!hosts.is_empty()).then(those)
+    format!("Runs a shell command, without input. Of the network it reaches only {}.", hosts.join(", "))
 }
 
 fn check(line: &str) -> Result<(), String> {
@@ -173,14 +171,17 @@ fn check(line: &str) -> Result<(), String> {
 }
 
 #[async_trait]
-impl Tool for RunCommand {
+impl TypedTool for RunCommand {
     type Arguments = Arguments;
-    const NAME: &'static str = "run_command";
-    const DESCRIPTION: &'static str = "Runs a shell command, without network or input.";
-    const EFFECT: Effect = Effect::Execute;
-    const ALIASES: &'static Aliases = aliases::ALIASES;
 
-    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
+    fn spec(&self) -> Spec {
+        Spec {
+            aliases: aliases::ALIASES,
+            ..Spec::of::<Arguments>("run_command", description(&self.sandbox), Effect::Execute)
+        }
+    }
+
+    fn judge_field(&self, name: &str, value: &Value) -> Result<(), String> {
         match (name, value.as_str()) {
             ("command", Some(line)) => check(line),
             ("workdir", Some(folder)) => self.folder(folder).map(|_| ()),
@@ -188,14 +189,14 @@ impl Tool for RunCommand {
         }
     }
 
-    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(&'static str, Value)>, String> {
+    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(String, Value)>, String> {
         let line = arguments.get("command").and_then(Value::as_str);
         let Some(patch) = line.and_then(patch_command::read) else { return Ok(None) };
         let folder = arguments.get("workdir").and_then(Value::as_str).map(|folder| self.folder(folder));
         if folder.transpose()?.is_some_and(|folder| self.sandbox.root().canonicalize().ok() != Some(folder)) {
             return Err("the paths of a patch begin at the root of the repository: leave workdir out".into());
         }
-        Ok(Some(("apply_patch", json!({ "patch": patch }))))
+        Ok(Some(("apply_patch".to_owned(), json!({ "patch": patch }))))
     }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {

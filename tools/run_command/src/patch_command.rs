@@ -1,7 +1,9 @@
-//! Commands that are a patch and nothing else: `apply_patch 'PATCH'`, `apply_patch <<'EOF'`, and both within `bash -lc`.
+//! Commands that are nothing but a patch: `apply_patch 'PATCH'`, `apply_patch <<'EOF'`, and both
+//! within `bash -lc`.
 //!
-//! Models that were trained on an agent whose shell has such a program send their patches so. Only what the shell would pass on
-//! letter for letter is read. Every other use of the program is refused by `sandbox::guard`, before anything runs.
+//! Models trained on an agent whose shell has such a program send their patches this way. Only text
+//! that the shell would pass on unchanged is accepted. `sandbox::guard` refuses every other use of
+//! the program before anything runs.
 
 /// The patch that a command consists of; `None` for any other command.
 pub(crate) fn read(line: &str) -> Option<String> {
@@ -26,7 +28,8 @@ fn only(text: &str) -> Option<String> {
     word(text).filter(|(_, rest)| rest.trim().is_empty()).map(|(word, _)| word)
 }
 
-/// The first word and what follows the blanks behind it; `None` where the shell would make something else of it.
+/// The first word and the text after the blanks that follow it; `None` where the shell would change
+/// the word.
 fn word(text: &str) -> Option<(String, &str)> {
     let mut out = String::new();
     let mut rest = text;
@@ -52,7 +55,8 @@ fn word(text: &str) -> Option<(String, &str)> {
     (!text.is_empty()).then_some((out, rest))
 }
 
-/// Adds what stands before the closing quote, and returns what stands behind it; `None` where something is to be put in.
+/// Appends the text before the closing quote to `out` and returns the text after it; `None` where
+/// the shell would substitute something.
 fn double_quoted<'a>(text: &'a str, out: &mut String) -> Option<&'a str> {
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
@@ -70,7 +74,8 @@ fn double_quoted<'a>(text: &'a str, out: &mut String) -> Option<&'a str> {
     None
 }
 
-/// The lines of a heredoc, from behind its `<<`; `None` if anything else stands on its first line or below its end.
+/// The lines of a heredoc; `text` begins after `<<`. `None` if its first line has anything else, or
+/// if text follows its end.
 fn document(text: &str) -> Option<String> {
     let (strips_tabs, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
     let (opener, body) = text.split_once('\n')?;
@@ -86,6 +91,6 @@ fn document(text: &str) -> Option<String> {
         }
         ends
     });
-    let literal = opener != end || !out.contains(['$', '`', '\\']); // without quotes, the shell fills in values
+    let literal = opener != end || !out.contains(['$', '`', '\\']); // the shell substitutes in an unquoted heredoc
     (closed && literal && lines.all(|line| line.trim().is_empty())).then_some(out)
 }

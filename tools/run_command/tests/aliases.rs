@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use sandbox::{Policy, Sandbox};
+use secrets::Secrets;
 use serde_json::{Value, json};
-use tool_api::{Effect, Outcome, Registry, Tool, ToolError};
+use tool_api::{Effect, Outcome, Registry, Spec, ToolError, TypedTool};
 use tool_run_command::{Options, RunCommand};
 
 fn folder() -> std::path::PathBuf {
@@ -17,8 +18,9 @@ fn registry() -> Registry {
     let folder = folder();
     std::fs::create_dir_all(folder.join("src")).unwrap();
     let sandbox = Sandbox::new(Policy::new(&folder), vec!["unused".into()]).unwrap();
-    let options = Options { log_dir: folder.join("logs"), timeout: Duration::from_secs(1) };
-    Registry::new().with(RunCommand::new(sandbox, options))
+    let options =
+        Options { log_dir: folder.join("logs"), timeout: Duration::from_secs(1), secrets: Secrets::off() };
+    Registry::of([RunCommand::new(sandbox, options).into_tool()]).unwrap()
 }
 
 fn accepted(tool: &str, arguments: &Value) -> Result<Value, String> {
@@ -72,11 +74,12 @@ fn what_a_command_cannot_be_given_is_refused_with_a_sentence() {
 struct Patches;
 
 #[async_trait::async_trait]
-impl Tool for Patches {
+impl TypedTool for Patches {
     type Arguments = Patch;
-    const NAME: &'static str = "apply_patch";
-    const DESCRIPTION: &'static str = "changes files";
-    const EFFECT: Effect = Effect::Write;
+
+    fn spec(&self) -> Spec {
+        Spec::of::<Patch>("apply_patch", "changes files", Effect::Write)
+    }
 
     async fn call(&self, arguments: Patch) -> Result<Outcome, ToolError> {
         Ok(Outcome::ok(arguments.patch))
@@ -93,7 +96,8 @@ const PATCH: &str =
 
 #[test]
 fn a_command_that_is_nothing_but_a_patch_is_a_call_of_apply_patch() {
-    let registry = registry().with(Patches);
+    let mut registry = registry();
+    registry.add(Patches.into_tool()).unwrap();
     let plain = PATCH.replace('$', "");
     let heredoc = format!("apply_patch <<'EOF'\n{PATCH}EOF\n");
     let double = PATCH.replace('"', "\\\"").replace('$', "\\$");
@@ -109,22 +113,23 @@ fn a_command_that_is_nothing_but_a_patch_is_a_call_of_apply_patch() {
     ] {
         let accepted = registry.accept(tool, &json!({ "command": command })).unwrap();
         assert_eq!(
-            (accepted.tool, &accepted.arguments["patch"]),
+            (accepted.spec.name.as_str(), &accepted.arguments["patch"]),
             ("apply_patch", &json!(patch)),
             "{command}"
         );
-        let early = registry.judge_field(tool, "command", &json!(command));
+        let early = registry.open(tool).unwrap().field("command", &json!(command));
         assert_eq!(early, Ok(()), "{command}");
     }
     let root = json!({"command": ["apply_patch", PATCH], "workdir": folder(), "timeout_ms": 1000});
-    assert_eq!(registry.accept("shell", &root).unwrap().tool, "apply_patch");
+    assert_eq!(registry.accept("shell", &root).unwrap().spec.name, "apply_patch");
     let elsewhere = json!({"command": ["apply_patch", PATCH], "workdir": "src"});
     assert!(registry.accept("shell", &elsewhere).unwrap_err().message.contains("leave workdir out"));
 }
 
 #[test]
 fn a_patch_with_another_command_beside_it_is_refused_before_anything_runs() {
-    let registry = registry().with(Patches);
+    let mut registry = registry();
+    registry.add(Patches.into_tool()).unwrap();
     let heredoc = format!("apply_patch <<'EOF'\n{PATCH}EOF\n");
     for line in [
         format!("{heredoc}rm b.py"),
@@ -143,6 +148,9 @@ fn a_patch_with_another_command_beside_it_is_refused_before_anything_runs() {
         assert!(refused.message.contains("send the patch as a call of apply_patch"), "{line}: {refused:?}");
     }
     for line in ["grep -rn apply_patch src", "./apply_patch x", "cat > a <<'EOF'\napply_patch <<X\nEOF"] {
-        assert_eq!(registry.accept("run_command", &json!({ "command": line })).unwrap().tool, "run_command");
+        assert_eq!(
+            registry.accept("run_command", &json!({ "command": line })).unwrap().spec.name,
+            "run_command"
+        );
     }
 }

@@ -5,8 +5,9 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use sandbox::{Policy, Sandbox, clean_environment};
+use secrets::Secrets;
 use serde_json::{Value, json};
-use tool_api::{Outcome, Registry, Status, ToolError};
+use tool_api::{Outcome, Registry, Status, ToolError, TypedTool};
 use tool_run_command::{Options, RunCommand};
 
 struct Repository {
@@ -29,8 +30,9 @@ impl Repository {
         let env = clean_environment(std::env::vars_os(), &[]);
         let launcher = vec![launcher.into(), "__sandbox".into()];
         let sandbox = Sandbox::new(Policy { env, ..Policy::new(self.root()) }, launcher).unwrap();
-        let options = Options { log_dir: self.dir.path().join("logs"), timeout: self.timeout };
-        Registry::new().with(RunCommand::new(sandbox, options))
+        let options =
+            Options { log_dir: self.dir.path().join("logs"), timeout: self.timeout, secrets: Secrets::off() };
+        Registry::of([RunCommand::new(sandbox, options).into_tool()]).unwrap()
     }
 
     /// With secrets masked.
@@ -38,9 +40,17 @@ impl Repository {
         let env = clean_environment(std::env::vars_os(), &[]);
         let launcher = vec![env!("CARGO_BIN_EXE_run_command").into(), "__sandbox".into()];
         let sandbox = Sandbox::new(Policy { env, ..Policy::new(self.root()) }, launcher).unwrap();
-        let options = Options { log_dir: self.dir.path().join("logs"), timeout: self.timeout };
-        let tool = RunCommand::new(sandbox, options).masking(secrets::Secrets::new("s", Vec::new()));
-        Registry::new().with(tool).call("run_command", json!({ "command": line })).await.unwrap()
+        let options = Options {
+            log_dir: self.dir.path().join("logs"),
+            timeout: self.timeout,
+            secrets: Secrets::new("s", Vec::new()),
+        };
+        let tool = RunCommand::new(sandbox, options);
+        Registry::of([tool.into_tool()])
+            .unwrap()
+            .call("run_command", json!({ "command": line }))
+            .await
+            .unwrap()
     }
 
     async fn run(&self, line: &str) -> Outcome {
@@ -107,8 +117,11 @@ async fn files_are_written_in_the_work_tree_and_nowhere_else() {
 async fn destructive_commands_are_refused_before_and_at_the_call() {
     let repository = Repository::new();
     let tools = repository.tools(env!("CARGO_BIN_EXE_run_command"));
-    let refusal =
-        tools.judge_field("run_command", "command", &json!("timeout 5 git reset --hard")).unwrap_err();
+    let refusal = tools
+        .open("run_command")
+        .unwrap()
+        .field("command", &json!("timeout 5 git reset --hard"))
+        .unwrap_err();
     assert!(refusal.message.starts_with("git reset is refused in this form"), "{}", refusal.message);
     for line in ["rm -rf .", "", "  "] {
         assert!(
@@ -141,7 +154,8 @@ fn the_schema_is_small() {
 async fn a_secret_is_masked_also_where_the_output_was_cut_in_its_middle() {
     let repository = Repository::new();
     let token = ["ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv"].concat();
-    // What is kept at each end are 4,096 bytes: the first token is cut after 16 of its 40 letters, the second before its last 16.
+    // What is kept at each end are 4,096 bytes: the first token is cut after 16 of its 40 letters,
+    // the second before its last 16.
     let line = format!("printf '%4079s %s %20000s %s %4078s.' '' {token} '' {token} ''");
     let plain = repository.run(&line).await.text;
     assert!(plain.contains(&token[..8]) && plain.contains(&token[32..]), "{plain}");

@@ -1,7 +1,7 @@
-//! Which command runs a repository's tests, told from the files that are there. Nothing is executed.
+//! Detects the command that runs a repository's tests from its files. Nothing is executed.
 //!
-//! Manifests come first, in a fixed order; test files without a manifest come last. A repository without any costs one look at its
-//! folders, bounded by [`DIRECTORIES`].
+//! Manifests come first, in a fixed order; test files without a manifest come last. A repository
+//! with neither costs one walk of its folders, bounded by [`DIRECTORIES`].
 
 use std::{
     ffi::OsStr,
@@ -12,16 +12,16 @@ use std::{
 
 use serde_json::Value;
 
-/// Directories looked into for test files without a manifest.
+/// Folders searched for test files without a manifest.
 const DIRECTORIES: usize = 48;
 
-/// Depth to which they are looked for: `packages/NAME/tests` is still found.
+/// Depth of that search: `packages/NAME/tests` is still found.
 const DEPTH: usize = 3;
 
-/// Bytes of a file that are looked at.
+/// Bytes read of a file.
 const GLANCE: u64 = 64 << 10;
 
-/// Test files that are looked into to tell one Python runner from another.
+/// Test files read to tell one Python runner from another.
 const SAMPLES: usize = 20;
 
 /// A command that runs tests.
@@ -40,7 +40,7 @@ impl TestCommand {
         Self { argv: argv.map(str::to_owned).to_vec(), env: Vec::new(), why: why.to_owned() }
     }
 
-    /// A line for the shell, as `--verify` gives it.
+    /// A shell line, as given to `--verify`.
     #[must_use]
     pub fn shell(line: &str, why: &str) -> Self {
         Self::new(["sh", "-c", line], why)
@@ -65,7 +65,8 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Finds the test command of the repository at `root`. `search_path` is the `PATH` that commands will have.
+/// Finds the test command of the repository at `root`. `search_path` is the `PATH` that commands
+/// will have.
 #[must_use]
 pub fn detect(root: &Path, search_path: &OsStr) -> Option<TestCommand> {
     let repository = Repository { root, search_path };
@@ -242,7 +243,7 @@ impl Repository<'_> {
         found
     }
 
-    /// `unittest` where every test file is made for it and nothing else is, `pytest` otherwise.
+    /// `unittest` where every test file is written for it, `pytest` otherwise.
     fn python(&self, files: &[PathBuf]) -> TestCommand {
         let texts: Vec<_> = files.iter().take(SAMPLES).filter_map(|f| glance(f)).collect();
         let for_pytest = |text: &String| {
@@ -293,7 +294,7 @@ impl Repository<'_> {
             .to_owned()
     }
 
-    /// With a `src` layout the package is found without being installed.
+    /// Makes the package of a `src` layout importable without installing it.
     fn python_path(&self) -> Vec<(String, String)> {
         let has_package = fs::read_dir(self.root.join("src")).into_iter().flatten().flatten().any(|e| {
             e.path().join("__init__.py").exists() || e.path().extension().is_some_and(|x| x == "py")

@@ -1,7 +1,9 @@
-//! The run_tests tool: finds the test command, runs it in the sandbox, and reports counts and failures first.
+//! The run_tests tool: finds the test command, runs it in the sandbox, and reports counts and
+//! failures first.
 //!
-//! The same path serves the model's calls and the planner's verification ([`RunTests::verify`]). The exit code is the judge: output
-//! is parsed to say what failed, never to decide whether something did, with one exception: a run in which no test ran is no success.
+//! The model's calls and the planner's verification ([`RunTests::verify`]) use the same code. The
+//! exit code decides. Output is parsed to say what failed, never whether anything did, with one
+//! exception: a run in which no test ran has not succeeded.
 
 mod detect;
 pub mod report;
@@ -19,15 +21,16 @@ use sandbox::{Command, OutputLimits, Sandbox, SandboxError, guard};
 use schemars::JsonSchema;
 use secrets::Secrets;
 use serde::Deserialize;
-use tool_api::{Aliases, Effect, Outcome, Take, Tool, ToolError};
+use tool_api::{Aliases, Effect, Outcome, Spec, Take, ToolError, TypedTool};
 
 pub use detect::{TestCommand, detect};
 pub use report::{Failure, TestReport};
 
-/// Output kept at each end for parsing. Failures and summaries stand at the end; compile errors at the beginning.
+/// Bytes of output kept at each end for parsing. Failures and summaries are at the end, compile
+/// errors at the beginning.
 const KEPT: usize = 512 << 10;
 
-/// What other agents call it.
+/// Other agents' names for running tests.
 const ALIASES: &Aliases = &Aliases {
     tools: &["run_test", "execute_tests", "test_runner"],
     words: &["test", "tests", "verify"],
@@ -60,7 +63,7 @@ pub struct Arguments {
     env: Option<BTreeMap<String, String>>,
 }
 
-/// A command as a line for the shell, or as words.
+/// A command as a shell line, or as words.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum CommandLine {
@@ -71,12 +74,14 @@ enum CommandLine {
 /// How tests are run in a session.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The command that was configured (`--verify`), a line for the shell; without it the repository is looked at.
+    /// The configured command (`--verify`), a shell line. Without it, the command is detected.
     pub command: Option<String>,
     /// Where the full output of each run is kept, as `tests-N.log`.
     pub log_dir: PathBuf,
     /// How long a run may take.
     pub timeout: Duration,
+    /// Masked in what tests print, before any of it is cut.
+    pub secrets: Secrets,
 }
 
 /// The tool.
@@ -85,23 +90,16 @@ pub struct RunTests {
     sandbox: Sandbox,
     options: Options,
     runs: AtomicU32,
-    secrets: Secrets,
 }
 
 impl RunTests {
     /// For the work tree of a sandbox.
     #[must_use]
     pub fn new(sandbox: Sandbox, options: Options) -> Self {
-        Self { sandbox, options, runs: AtomicU32::new(0), secrets: Secrets::off() }
+        Self { sandbox, options, runs: AtomicU32::new(0) }
     }
 
-    /// With these secrets masked in what tests print, before anything of it is cut.
-    #[must_use]
-    pub fn masking(self, secrets: Secrets) -> Self {
-        Self { secrets, ..self }
-    }
-
-    /// The command that verifies the work tree: the configured one, else what the repository has now.
+    /// The command that verifies the work tree: the configured one, else the one detected now.
     #[must_use]
     pub fn command(&self) -> Option<TestCommand> {
         let configured =
@@ -138,7 +136,8 @@ impl RunTests {
         };
         match self.sandbox.run(command).await {
             Ok(finished) => {
-                Ok(report::outcome(test, &finished, self.root(), self.options.timeout, &self.secrets))
+                let Options { timeout, secrets, .. } = &self.options;
+                Ok(report::outcome(test, &finished, self.root(), *timeout, secrets))
             }
             Err(SandboxError::Start { program, missing, why }) => {
                 let why = if missing { "it is not installed".to_owned() } else { why };
@@ -153,7 +152,7 @@ impl RunTests {
         self.sandbox.root()
     }
 
-    /// What a call asks for.
+    /// The command that a call asks for.
     fn asked(&self, arguments: Arguments) -> Result<TestCommand, ToolError> {
         match &arguments.command {
             Some(CommandLine::Shell(line)) => guard::check_line(line),
@@ -183,7 +182,7 @@ impl RunTests {
 }
 
 impl TestCommand {
-    /// Appends arguments, also behind a shell line.
+    /// Appends arguments, also to a shell line.
     fn add(&mut self, more: Vec<String>) {
         match self.argv.as_slice() {
             [sh, c, line] if sh == "sh" && c == "-c" => {
@@ -191,7 +190,7 @@ impl TestCommand {
                 self.argv = vec!["sh".into(), "-c".into(), line, "sh".into()];
             }
             [npm, test] if npm == "npm" && test == "test" => self.argv.push("--".into()),
-            // Discovery takes a folder; tests by name are found without it.
+            // Discovery takes a folder; tests given by name need no discovery.
             [python, m, unittest, discover, ..]
                 if unittest == "unittest" && discover == "discover" && names_a_test(&more) =>
             {
@@ -208,12 +207,17 @@ fn names_a_test(arguments: &[String]) -> bool {
 }
 
 #[async_trait]
-impl Tool for RunTests {
+impl TypedTool for RunTests {
     type Arguments = Arguments;
-    const NAME: &'static str = "run_tests";
-    const DESCRIPTION: &'static str = "Runs the tests.";
-    const EFFECT: Effect = Effect::Execute;
-    const ALIASES: &'static Aliases = ALIASES;
+
+    fn spec(&self) -> Spec {
+        Spec {
+            aliases: ALIASES,
+            repeatable: true,
+            verifies_without: Some("command"),
+            ..Spec::of::<Arguments>("run_tests", "Runs the tests.", Effect::Execute)
+        }
+    }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let test = self.asked(arguments)?;

@@ -5,8 +5,9 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use sandbox::{Policy, Sandbox, clean_environment};
+use secrets::Secrets;
 use serde_json::{Value, json};
-use tool_api::{Outcome, Registry, Status, ToolError};
+use tool_api::{Outcome, Registry, Status, ToolError, TypedTool};
 use tool_run_tests::{Options, RunTests, detect};
 
 struct Repository {
@@ -37,13 +38,16 @@ impl Repository {
         let launcher = vec![env!("CARGO_BIN_EXE_run_tests").into(), "__sandbox".into()];
         let sandbox = Sandbox::new(Policy { env, ..Policy::new(self.root()) }, launcher).unwrap();
         let log_dir = self.dir.path().join("logs");
-        RunTests::new(sandbox, Options { command: self.verify.clone(), log_dir, timeout: self.timeout })
+        let (command, timeout, secrets) = (self.verify.clone(), self.timeout, Secrets::off());
+        RunTests::new(sandbox, Options { command, log_dir, timeout, secrets })
     }
 
     async fn call(&self, arguments: Value) -> Result<Outcome, ToolError> {
-        let registry = Registry::new().with(self.tool());
-        let arguments =
-            registry.validate("run_tests", &arguments).map_err(|r| ToolError::Model(r.message))?;
+        let registry = Registry::of([self.tool().into_tool()]).unwrap();
+        let arguments = registry
+            .accept("run_tests", &arguments)
+            .map(|accepted| accepted.arguments)
+            .map_err(|r| ToolError::Model(r.message))?;
         registry.call("run_tests", arguments).await
     }
 
@@ -148,7 +152,7 @@ async fn one_test_can_be_named_where_tests_are_discovered_in_a_folder() {
 #[tokio::test]
 async fn a_command_of_the_call_counts_for_that_call_only() {
     let repository = Repository { verify: Some("true".to_owned()), ..shop("0") };
-    let tool = Registry::new().with(repository.tool());
+    let tool = Registry::of([repository.tool().into_tool()]).unwrap();
     for command in [json!("echo one; exit 4"), json!(["sh", "-c", "exit 4"])] {
         let outcome = tool.call("run_tests", json!({ "command": command })).await.unwrap();
         assert_eq!(outcome.facts["exit_code"], 4);
@@ -256,8 +260,12 @@ async fn wrong_arguments_are_refused_in_words() {
 async fn a_failing_sandbox_stops_the_run() {
     let repository = shop("0");
     let sandbox = Sandbox::new(Policy::new(repository.root()), vec!["/bin/false".into()]).unwrap();
-    let options =
-        Options { command: None, log_dir: repository.dir.path().into(), timeout: Duration::from_secs(9) };
+    let options = Options {
+        command: None,
+        log_dir: repository.dir.path().into(),
+        timeout: Duration::from_secs(9),
+        secrets: Secrets::off(),
+    };
     let error = RunTests::new(sandbox, options).verify().await.unwrap_err();
     assert!(matches!(&error, ToolError::Run(why) if why.contains("--dangerously-no-sandbox")), "{error}");
 }
@@ -331,7 +339,7 @@ fn hostile_files_do_not_stop_the_search() {
 #[test]
 fn the_schema_is_small() {
     let repository = shop("0");
-    let registry = Registry::new().with(repository.tool());
+    let registry = Registry::of([repository.tool().into_tool()]).unwrap();
     let spec = registry.spec("run_tests").unwrap();
     let size = spec.description.len() + spec.schema.to_string().len();
     assert!(size < 520, "{size}: {}", spec.schema);

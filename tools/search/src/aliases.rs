@@ -1,4 +1,4 @@
-//! What other agents call searching files.
+//! Other agents' names for searching files.
 
 use grep_regex::RegexMatcher;
 use serde_json::{Map, Value};
@@ -120,12 +120,12 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
     let Some(Value::String(pattern)) = arguments.get_mut("pattern") else { return Ok(()) };
     let mind_case = sensitive.or(insensitive.map(|yes| !yes));
     let plain = regex == Some(false) || literal == Some(true);
-    // What is no regular expression is searched as it stands, which a flag before it would change.
+    // An invalid regular expression is searched literally; a flag before it would be searched too.
     if plain || (mind_case.is_some() && RegexMatcher::new(pattern).is_err()) {
         notes.push("pattern taken as plain text".into());
         *pattern = escaped(pattern);
     }
-    // By itself the search minds the case where the pattern has upper-case letters.
+    // Case matters by default where the pattern has upper-case letters.
     if let Some(mind) = mind_case {
         pattern.insert_str(0, if mind { "(?-i)" } else { "(?i)" });
     }

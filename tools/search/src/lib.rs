@@ -1,4 +1,4 @@
-//! The search tool: ripgrep's matcher and line search over the files that git would track.
+//! The search tool: ripgrep's matcher and line search over the files that git does not ignore.
 
 mod aliases;
 
@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tool_api::{Aliases, Effect, Outcome, Tool, ToolError};
+use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 use workspace::{CleanPath, Glob, READ_LIMIT, WalkFilter, Workspace};
 
 /// Most matches shown.
@@ -42,19 +42,18 @@ pub struct Arguments {
 }
 
 impl Search {
-    /// Searches in this workspace.
+    /// The name of the tool.
+    pub const NAME: &'static str = "search";
+
+    /// Searches in this workspace. Files are searched as they are shown, with these secrets masked,
+    /// so that a pattern cannot find out a secret.
     #[must_use]
-    pub fn new(workspace: Workspace) -> Self {
-        Self(workspace, Secrets::off())
+    pub fn new(workspace: Workspace, secrets: Secrets) -> Self {
+        Self(workspace, secrets)
     }
 
-    /// With these secrets masked: what is searched is the file as it is shown, so that a pattern cannot ask what a secret is.
-    #[must_use]
-    pub fn masking(self, secrets: Secrets) -> Self {
-        Self(self.0, secrets)
-    }
-
-    /// The files in which a call with these arguments finds something, as far as it looks; none where it would be refused.
+    /// The files in which a call with these arguments finds something, up to its limits. Empty
+    /// where the call would be refused.
     #[must_use]
     pub fn matching(&self, arguments: &Value) -> Vec<CleanPath> {
         let Ok(arguments) = serde_json::from_value::<Arguments>(arguments.clone()) else { return Vec::new() };
@@ -75,14 +74,17 @@ impl Search {
 }
 
 #[async_trait::async_trait]
-impl Tool for Search {
+impl TypedTool for Search {
     type Arguments = Arguments;
-    const NAME: &'static str = "search";
-    const DESCRIPTION: &'static str = "Find lines in files.";
-    const EFFECT: Effect = Effect::Read;
-    const ALIASES: &'static Aliases = aliases::ALIASES;
 
-    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
+    fn spec(&self) -> Spec {
+        Spec {
+            aliases: aliases::ALIASES,
+            ..Spec::of::<Arguments>(Self::NAME, "Find lines in files.", Effect::Read)
+        }
+    }
+
+    fn judge_field(&self, name: &str, value: &Value) -> Result<(), String> {
         match (name, value.as_str()) {
             ("pattern", Some(pattern)) => matcher(pattern).map(|_| ()),
             ("path", Some(path)) => self.0.resolve(path).map(|_| ()).map_err(|e| e.to_string()),
@@ -109,7 +111,8 @@ impl Drop for Stop {
     }
 }
 
-/// Upper-case letters in the pattern make case matter. What is no regular expression is taken as it stands.
+/// Case matters where the pattern has upper-case letters. An invalid regular expression is searched
+/// literally.
 fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
     if pattern.is_empty() {
         return Err("pattern is empty; give the text to find".into());
@@ -133,7 +136,7 @@ fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
 struct Job {
     workspace: Workspace,
     secrets: Secrets,
-    /// A placeholder is looked for: no file has it as it lies on disk.
+    /// The pattern has a placeholder, which matches no file on disk, only a masked one.
     masked: bool,
     under: Option<CleanPath>,
     glob: Option<Glob>,
@@ -159,7 +162,7 @@ impl Job {
         let mut searcher = SearcherBuilder::new().binary_detection(BinaryDetection::quit(0)).build();
         for entry in listing.entries.iter().filter(|e| self.glob.as_ref().is_none_or(|g| g.matches(&e.path)))
         {
-            // Not text, or too large to be read.
+            // Too large to be read.
             if entry.size > READ_LIMIT {
                 continue;
             }
@@ -169,7 +172,7 @@ impl Job {
             }
             left -= entry.size;
             let Ok(file) = self.workspace.read(&entry.path) else { continue };
-            // Masking costs more than searching: it is left to the files that have something to show.
+            // Masking costs more than searching, so only files with a match are masked.
             if self.masked || matches(&mut searcher, &self.matcher, file.text()) {
                 let shown = self.secrets.mask_bytes(file.text());
                 found.search(&mut searcher, &self.matcher, &entry.path, &shown);
@@ -185,7 +188,7 @@ fn matches(searcher: &mut Searcher, matcher: &RegexMatcher, bytes: &[u8]) -> boo
         any = true;
         Ok(false)
     });
-    // A slice does not fail to be read.
+    // Reading a slice does not fail.
     let _ = searcher.search_slice(matcher, bytes, sink);
     any
 }
@@ -204,7 +207,7 @@ impl Matches {
             }
             Ok(true)
         });
-        // A slice does not fail to be read.
+        // Reading a slice does not fail.
         let _ = searcher.search_slice(matcher, bytes, sink);
         self.total += here;
         if here > 0 {

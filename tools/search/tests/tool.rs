@@ -4,9 +4,10 @@
 
 use std::fs;
 
+use secrets::Secrets;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tool_api::Registry;
+use tool_api::{Registry, TypedTool};
 use tool_search::Search;
 use workspace::Workspace;
 
@@ -17,12 +18,14 @@ fn setting(files: &[(&str, &[u8])]) -> (TempDir, Registry) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
-    let registry = Registry::new().with(Search::new(Workspace::open(folder.path()).unwrap()));
+    let registry =
+        Registry::of([Search::new(Workspace::open(folder.path()).unwrap(), Secrets::off()).into_tool()])
+            .unwrap();
     (folder, registry)
 }
 
 async fn search(registry: &Registry, arguments: Value) -> String {
-    match registry.validate("search", &arguments) {
+    match registry.accept("search", &arguments).map(|accepted| accepted.arguments) {
         Err(refusal) => refusal.message,
         Ok(arguments) => match registry.call("search", arguments).await {
             Ok(outcome) => outcome.text,
@@ -62,7 +65,7 @@ async fn matches_come_as_path_line_and_text() {
 #[test]
 fn the_files_in_which_something_is_found_are_told_without_what() {
     let (folder, _) = setting(&[("src/a.rs", b"one\n"), ("b.txt", b"one\n"), ("c.bin", b"one\0\n")]);
-    let search = Search::new(Workspace::open(folder.path()).unwrap());
+    let search = Search::new(Workspace::open(folder.path()).unwrap(), Secrets::off());
     let matching = |arguments: Value| -> Vec<String> {
         search.matching(&arguments).iter().map(ToString::to_string).collect()
     };
@@ -85,7 +88,11 @@ async fn what_is_no_regex_is_taken_as_it_stands_and_it_says_so() {
         search(&registry, json!({"pattern": "call(x[0"})).await,
         "1 match in 1 file (the pattern is not a valid regex and was taken literally)\na.rs:1: call(x[0"
     );
-    assert_eq!(registry.judge_field("search", "pattern", &json!("(")), Ok(()), "and no judge refuses it");
+    assert_eq!(
+        registry.open("search").unwrap().field("pattern", &json!("(")),
+        Ok(()),
+        "and no judge refuses it"
+    );
 }
 
 #[tokio::test]
@@ -111,7 +118,7 @@ async fn wrong_arguments_are_answered_with_what_would_be_right() {
     assert_eq!(search(&registry, json!({"pattern": ""})).await, "pattern is empty; give the text to find");
     assert!(search(&registry, json!({"pattern": "a\nb"})).await.starts_with("pattern has a newline"));
     for pattern in ["", "a\nb"] {
-        let early = registry.judge_field("search", "pattern", &json!(pattern));
+        let early = registry.open("search").unwrap().field("pattern", &json!(pattern));
         assert!(early.unwrap_err().message.contains("pattern "), "before it runs: {pattern:?}");
     }
     assert!(search(&registry, json!({"pattern": "x", "path": "scr"})).await.contains("did you mean src?"));
@@ -127,8 +134,8 @@ async fn a_pattern_cannot_ask_what_a_secret_is_and_a_placeholder_finds_it() {
     fs::write(folder.path().join("a.py"), "connect('hunter2-very-secret')\n").unwrap();
     let secrets = secrets::Secrets::new("s", Vec::new());
     secrets.learn(&fs::read(folder.path().join(".env")).unwrap());
-    let tool = Search::new(Workspace::open(folder.path()).unwrap()).masking(secrets);
-    let registry = Registry::new().with(tool);
+    let tool = Search::new(Workspace::open(folder.path()).unwrap(), secrets);
+    let registry = Registry::of([tool.into_tool()]).unwrap();
     for asked in ["DB_PASSWORD=h", "PASSWORD=hunter[0-9]", "hunter2"] {
         assert_eq!(search(&registry, json!({"pattern": asked})).await, "no matches", "{asked}");
     }

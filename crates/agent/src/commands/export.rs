@@ -5,14 +5,16 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use replay::{Bundle, CONTENTS_LIMIT};
+
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::{bytes, plural};
 use crate::masking;
-use crate::replay::bundle::{Bundle, CONTENTS_LIMIT};
-use crate::replay::gather;
+use crate::repository::INSTRUCTIONS;
 use crate::sanitize;
+use crate::session::STATE;
 
 /// The most files to list by name.
 const NAMED: usize = 40;
@@ -26,7 +28,14 @@ pub(crate) fn run(context: &Context, id: &str, output: Option<&Path>, contents: 
     let begun = records.iter().any(|r| matches!(r.event, journal::Event::Begun { .. }));
     let scratch = tempfile::Builder::new().prefix("agent-export-").tempdir()?;
     let mut bundle = if contents && begun {
-        gather::gather(&store.folder(&id), records, scratch.path())?.bundle
+        replay::gather(
+            records,
+            &store.folder(&id).join(STATE),
+            scratch.path(),
+            INSTRUCTIONS,
+            masking::is_telling,
+        )?
+        .bundle
     } else {
         Bundle::bare(records)
     };

@@ -58,7 +58,7 @@ fn tools(context: &Context) -> Result<Registry> {
     let variables: Vec<_> = std::env::vars_os().collect();
     let secrets = masking::secrets(&settings, &variables, "parse");
     let sandbox = session::sandbox(&settings, root, None, variables)?;
-    Ok(session::judges(&settings, &secrets, root, sandbox)?.with(planner::Finish))
+    session::judges(&settings, &secrets, root, sandbox)
 }
 
 fn answer(judged: &Judged) -> Value {
@@ -76,9 +76,9 @@ fn call(call: &JudgedCall) -> Value {
     });
     match judged {
         Ok(accepted) => {
-            if (accepted.tool, &accepted.arguments) != (found.tool.as_str(), &found.arguments) {
+            if (&accepted.spec.name, &accepted.arguments) != (&found.tool, &found.arguments) {
                 value["written"] = json!({"tool": found.tool, "arguments": found.arguments});
-                value["tool"] = accepted.tool.into();
+                value["tool"] = accepted.spec.name.as_str().into();
                 value["arguments"] = accepted.arguments.clone();
             }
             let notes: Vec<&String> = repairs.iter().chain(&accepted.notes).collect();
@@ -105,7 +105,7 @@ fn describe(judged: &Judged) -> String {
     };
     for JudgedCall { found, repairs, judged } in &judged.calls {
         let (tool, arguments, notes) = match judged {
-            Ok(accepted) => (accepted.tool, &accepted.arguments, accepted.notes.as_slice()),
+            Ok(accepted) => (accepted.spec.name.as_str(), &accepted.arguments, accepted.notes.as_slice()),
             Err(_) => (found.tool.as_str(), &found.arguments, &[][..]),
         };
         let notes: Vec<&str> = repairs.iter().chain(notes).map(String::as_str).collect();
@@ -229,7 +229,7 @@ mod tests {
     fn a_chunk_may_end_inside_a_character() {
         // "é" in two pieces, in a string of a call
         let line = br#"{"id":7,"chunks":["{\"tool\":\"t\",\"arguments\":{\"a\":\"",{"hex":"c3"},{"hex":"a9"},"\"}}"]}"#;
-        let reply = judge(&Registry::new(), line).unwrap();
+        let reply = judge(&Registry::default(), line).unwrap();
         assert_eq!(reply["id"], 7);
         assert_eq!(reply["calls"][0]["arguments"]["a"], "é");
         assert_eq!(reply["calls"][0]["end"], 35);

@@ -6,8 +6,9 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 
+use secrets::Secrets;
 use serde_json::{Value, json};
-use tool_api::{Tool, ToolError};
+use tool_api::ToolError;
 use tool_apply_patch::{ApplyPatch, Arguments, Plan};
 
 use crate::cli::Patch;
@@ -32,7 +33,7 @@ pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
     let call = call(&text)?;
     let is_call = call.is_some();
     let arguments = arguments(&text, call, command.path.as_deref())?;
-    let tool = ApplyPatch::new(tree.workspace.clone());
+    let tool = ApplyPatch::new(tree.workspace.clone(), Secrets::off());
     let dry = command.trial.check || format.is_some();
     let done = tool.plan(arguments).and_then(|plan| {
         let changes = changes(&plan, context);

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use replay::{Bundle, Difference, Gathered, Kind, Source};
+
 use serde_json::json;
 
 use crate::cli::Replay;
@@ -12,12 +14,18 @@ use crate::exit::{Exit, Result};
 use crate::figures::plural;
 use crate::interrupt::{self, Signals};
 use crate::layers::{self, Environment};
-use crate::replay::bundle::Bundle;
-use crate::replay::gather::{self, Gathered};
-use crate::replay::{self, Outcome, Source, Wish};
+use crate::masking;
+use crate::replay::{Options, Outcome, perform};
+use crate::repository::INSTRUCTIONS;
 use crate::sanitize;
+use crate::session::STATE;
 use crate::settings::{Group, Settings, definition};
 use preview::Surface;
+
+/// Lines of a shown difference; the rest is cut.
+const LINES: usize = 60;
+/// Characters of a text that are compared line by line.
+const LONGEST: usize = 1 << 20;
 
 /// Replays the session.
 pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
@@ -32,8 +40,13 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
             if command.recorded {
                 (Bundle::bare(records), None)
             } else {
-                let Gathered { bundle, remembered } =
-                    gather::gather(&store.folder(&id), records, scratch.path())?;
+                let Gathered { bundle, remembered } = replay::gather(
+                    records,
+                    &store.folder(&id).join(STATE),
+                    scratch.path(),
+                    INSTRUCTIONS,
+                    masking::is_telling,
+                )?;
                 (bundle, Some(remembered))
             }
         }
@@ -67,12 +80,17 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
         }
         None => (None, None),
     };
-    let wish =
-        Wish { source, settings, variables: std::env::vars_os().collect(), ground, folder: folder.clone() };
+    let options = Options {
+        source,
+        settings,
+        variables: std::env::vars_os().collect(),
+        ground,
+        folder: folder.clone(),
+    };
     let outcome = interrupt::block_on(async {
         let signals = Signals::take()?;
         tokio::select! {
-            outcome = replay::perform(bundle, wish) => outcome.map(Some),
+            outcome = perform(bundle, options) => outcome.map(Some),
             () = signals.wait() => Ok(None),
         }
     });
@@ -152,8 +170,38 @@ fn tell(outcome: &Outcome, notes: &[String], json: bool, context: &Context) -> R
                 "the same up to there: {events}; recorded by agent {}, this is agent {this}\n",
                 sanitize::line(version)
             );
-            difference.show(surface) + &head
+            show(difference, surface) + &head
         }
     };
     Ok(console::print(text)?)
+}
+
+/// A difference for people: where and what in one line, then the lines that differ.
+fn show(difference: &Difference, surface: Surface) -> String {
+    let place = match (difference.turn, difference.event) {
+        _ if difference.kind == Kind::Tree => "at the end".to_owned(),
+        (0, Some(event)) => format!("before turn 1, event {event}"),
+        (turn, Some(event)) => format!("in turn {turn}, event {event}"),
+        (turn, None) => format!("after turn {turn}"),
+    };
+    let mut out =
+        format!("different {place}: {}\n{}\n", difference.kind.words(), sanitize::line(&difference.what));
+    let cut = |text: &str| text.char_indices().nth(LONGEST).map_or(text.len(), |(at, _)| at);
+    let with_newline = |text: &str| {
+        let text = &text[..cut(text)];
+        if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
+    };
+    let drawn = preview::texts(&with_newline(&difference.recorded), &with_newline(&difference.now), surface);
+    let lines: Vec<&str> = drawn.lines().collect();
+    for line in lines.iter().take(LINES) {
+        out.push_str(line);
+        out.push('\n');
+    }
+    if lines.len() > LINES {
+        out.push_str(&format!("… {} more lines\n", lines.len() - LINES));
+    }
+    if drawn.is_empty() && difference.recorded != difference.now {
+        out.push_str("they differ only in how they end\n");
+    }
+    out
 }

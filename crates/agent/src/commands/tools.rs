@@ -49,7 +49,6 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
     let secrets = masking::secrets(&settings, &variables, "tools");
     let sandbox = session::sandbox(&settings, root, None, variables)?;
     let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox, &context.own())?;
-    toolbox.registry = toolbox.registry.with(planner::Finish);
     edit_format::describe(&settings, &mut toolbox.registry);
     Ok(toolbox)
 }
@@ -57,7 +56,7 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
 fn schema(toolbox: &Toolbox, name: Option<&str>) -> Result<Exit> {
     let value = match name {
         Some(name) => {
-            let names = || toolbox.registry.specs().map(|s| s.name).collect::<Vec<_>>().join(", ");
+            let names = || toolbox.registry.specs().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
             let spec = toolbox.registry.spec(name);
             let spec = spec.ok_or_else(|| {
                 Failure::misuse(format!("unknown tool {name:?}; the tools are {}", names()))
@@ -91,7 +90,7 @@ fn call(toolbox: &Toolbox, name: &str, arguments: &str, json: bool) -> Result<Ex
     interrupt::block_on(async {
         let signals = Signals::take()?;
         let outcome = tokio::select! {
-            outcome = toolbox.registry.call(accepted.tool, accepted.arguments) => outcome,
+            outcome = toolbox.registry.call_parsed(&accepted.spec.name, accepted.arguments, accepted.parsed) => outcome,
             () = signals.wait() => return Ok(Exit::Run(journal::Ending::Interrupted)),
         };
         let outcome = outcome.map_err(|e| match e {

@@ -127,10 +127,11 @@ impl Machine {
         doubts: &[Doubt],
     ) -> Option<Step> {
         let attempts = self.attempts.as_mut()?;
-        let whole = |r: &CallResult| {
-            r.arguments["content"].is_string() && r.arguments["path"] == *attempts.base().path
+        let file = |r: &CallResult| {
+            let written = r.spec.written_file(&r.arguments);
+            written.is_some_and(|(path, _)| path == attempts.base().path)
         };
-        let by_tools = results.iter().any(|r| r.tool != "finish" && !(r.tool == "apply_patch" && whole(r)));
+        let by_tools = results.iter().any(|r| !r.spec.finishes && !file(r));
         if by_tools {
             self.attempts = None;
             self.told_unchanged = None;
@@ -140,13 +141,13 @@ impl Machine {
             return Some(Step::Ask(self.ask()));
         }
         // A question is answered in words.
-        let finish = results.iter().find(|r| r.tool == "finish").map(|r| r.outcome.text.clone());
+        let finish = results.iter().find(|r| r.spec.finishes).map(|r| r.outcome.text.clone());
         let words = || block.is_none() && results.is_empty() && !self.last_answer.trim().is_empty();
         if let Some(answer) = finish.or_else(|| words().then(|| self.last_answer.trim().to_owned())) {
             self.told_unchanged = Some(answer);
         }
         let wrote = results.iter().rfind(|r| !r.outcome.changed.is_empty());
-        let wrote = wrote.map(|r| r.arguments["content"].as_str().unwrap_or_default());
+        let wrote = wrote.map(|r| r.spec.written_file(&r.arguments).map_or("", |(_, content)| content));
         let attempt = Attempt { answer: &self.last_answer, block, doubts, wrote, check };
         let next = attempts.answered(&attempt);
         Some(self.whole_file(next))

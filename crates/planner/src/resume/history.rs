@@ -5,9 +5,9 @@ use std::collections::{HashSet, VecDeque};
 
 use journal::{Counts, Event, Record};
 use serde_json::Value;
-use tool_api::{Effect, Outcome, Registry, Status};
+use tool_api::{Outcome, Parsed, Registry, Status};
 
-use crate::acting::CallResult;
+use crate::acting::{CallResult, spec_of};
 use crate::answer::ReadyCall;
 use crate::machine::{Plan, Turn};
 
@@ -170,13 +170,11 @@ impl<'a> History<'a> {
                 Event::Request { .. } | Event::ToolStarted { call: OWN_CALL, .. } => break,
                 Event::Overflow { turn: n, window } if *n == wanted => overflow = Some(*window),
                 Event::Call { turn: n, call, tool, arguments, span, repairs } if *n == wanted => {
-                    let effect = tools.spec(tool).map_or(Effect::Execute, |spec| spec.effect);
-                    let (tool, arguments) = (tool.clone(), arguments.clone());
                     calls.push(ReadyCall {
                         call: *call,
-                        tool,
-                        arguments,
-                        effect,
+                        spec: spec_of(tools, tool),
+                        arguments: arguments.clone(),
+                        parsed: Parsed::default(),
                         span: *span,
                         repairs: repairs.clone(),
                     });
@@ -209,7 +207,8 @@ impl<'a> History<'a> {
                     };
                     let arguments =
                         calls.iter().find(|c| c.call == *call).map_or(Value::Null, |c| c.arguments.clone());
-                    turn.results.push(CallResult { tool: tool.clone(), arguments, outcome });
+                    let spec = spec_of(tools, tool);
+                    turn.results.push(CallResult { spec, arguments, outcome });
                     finished.insert(*call);
                 }
                 Event::Window { turn: n, tokens } if *n == wanted => turn.window = Some(*tokens),
@@ -235,7 +234,7 @@ impl<'a> History<'a> {
         }
         let mut answer = answer?;
         answer.turn = turn;
-        answer.calls = calls.iter().map(|c| (c.tool.clone(), (c.span.1 - c.span.0) as usize)).collect();
+        answer.calls = calls.iter().map(|c| (c.spec.name.clone(), (c.span.1 - c.span.0) as usize)).collect();
         let left = calls.into_iter().filter(|c| !finished.contains(&c.call));
         answer.left = left.map(|c| (started.contains(&c.call), c)).map(|(begun, c)| (c, begun)).collect();
         answer.last = !over && self.at == self.events.len();

@@ -104,14 +104,14 @@ impl Driver<'_> {
     /// Carries out the calls of a recorded answer that have no recorded result.
     async fn complete(&mut self, recorded: RecordedAnswer, history: &History<'_>) -> Result<Turn, Stop> {
         let mut turn = recorded.turn;
-        if recorded.left.iter().any(|(call, begun)| *begun && call.effect == Effect::Write) {
+        if recorded.left.iter().any(|(call, begun)| *begun && call.spec.effect == Effect::Write) {
             // The edit may have been made without a record of it. Rolled back and made again, it is
             // made once.
             self.roll_back(history.edits(self.turn)).await?;
         }
         let mut acting = Acting::new(Arc::clone(&self.tools));
         for (call, begun) in recorded.left {
-            if begun && call.effect == Effect::Execute && call.tool != "run_tests" {
+            if begun && call.spec.effect == Effect::Execute && !call.spec.repeatable {
                 let text =
                     "interrupted: the agent was stopped while this ran; what it had done by then stands";
                 let mut outcome = Outcome::failed(text);

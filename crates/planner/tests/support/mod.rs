@@ -18,7 +18,8 @@ use models::{Delta, DeltaStream, End, EndReason, Error, Identity, Model, Request
 use planner::{FileEntry, Instructions, Job, Parts, Report, Repository, Settings, Verifier};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tool_api::{Effect, Outcome, Registry, Tool, ToolError};
+use serde_json::Value;
+use tool_api::{Effect, Outcome, Parsed, Registry, Spec, Tool, ToolError, TypedTool, WholeFile};
 
 pub type Files = Arc<Mutex<BTreeMap<String, String>>>;
 
@@ -157,13 +158,14 @@ struct ReadArguments {
 }
 
 #[async_trait]
-impl Tool for ReadFile {
+impl TypedTool for ReadFile {
     type Arguments = ReadArguments;
-    const NAME: &'static str = "read_file";
-    const DESCRIPTION: &'static str = "shows a file";
-    const EFFECT: Effect = Effect::Read;
 
-    fn check(&self, _name: &str, value: &serde_json::Value) -> Result<(), String> {
+    fn spec(&self) -> Spec {
+        Spec::of::<ReadArguments>("read_file", "shows a file", Effect::Read)
+    }
+
+    fn judge_field(&self, _name: &str, value: &serde_json::Value) -> Result<(), String> {
         let path = value.as_str().unwrap_or_default();
         if self.0.lock().unwrap().contains_key(path) {
             Ok(())
@@ -189,11 +191,13 @@ struct PatchArguments {
 }
 
 #[async_trait]
-impl Tool for ApplyPatch {
+impl TypedTool for ApplyPatch {
     type Arguments = PatchArguments;
-    const NAME: &'static str = "apply_patch";
-    const DESCRIPTION: &'static str = "writes a file";
-    const EFFECT: Effect = Effect::Write;
+
+    fn spec(&self) -> Spec {
+        let whole_file = Some(WholeFile { path: "path", content: "content" });
+        Spec { whole_file, ..Spec::of::<PatchArguments>("apply_patch", "writes a file", Effect::Write) }
+    }
 
     async fn call(&self, arguments: PatchArguments) -> Result<Outcome, ToolError> {
         let mut files = self.0.lock().unwrap();
@@ -211,8 +215,27 @@ impl Tool for ApplyPatch {
     }
 }
 
+/// A tool under another name.
+struct Renamed {
+    tool: Arc<dyn Tool>,
+    spec: Spec,
+}
+
+#[async_trait]
+impl Tool for Renamed {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    async fn call(&self, arguments: Value, parsed: Parsed) -> Result<Outcome, ToolError> {
+        self.tool.call(arguments, parsed).await
+    }
+}
+
 /// A run in memory: what goes in.
 pub struct World {
+    /// Other names of tools.
+    pub names: Vec<(&'static str, &'static str)>,
     pub files: Files,
     pub settings: Settings,
     pub identity: Identity,
@@ -244,6 +267,7 @@ pub fn world() -> World {
         ("test_calc.py", "from calc import add\n\nassert add(1, 2) == 3\n"),
     ];
     World {
+        names: Vec::new(),
         files: Arc::new(Mutex::new(files.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect())),
         settings: Settings { approach: planner::Approach::Tools, ..Settings::default() },
         identity: Identity {
@@ -309,9 +333,23 @@ impl World {
         let turns = Turns::default();
         let parts = Parts {
             model,
-            tools: Registry::new()
-                .with(ReadFile(Arc::clone(&self.files)))
-                .with(ApplyPatch(Arc::clone(&self.files), Arc::clone(&turns))),
+            tools: Registry::of(
+                [
+                    ReadFile(Arc::clone(&self.files)).into_tool(),
+                    ApplyPatch(Arc::clone(&self.files), Arc::clone(&turns)).into_tool(),
+                    planner::Finish.into_tool(),
+                ]
+                .map(|tool| {
+                    match self.names.iter().find(|(own, _)| *own == tool.spec().name) {
+                        Some((_, name)) => {
+                            let spec = Spec { name: (*name).to_owned(), ..tool.spec().clone() };
+                            Arc::new(Renamed { tool, spec })
+                        }
+                        None => tool,
+                    }
+                }),
+            )
+            .unwrap(),
             repository: Arc::new(Tree {
                 files: Arc::clone(&self.files),
                 before: Mutex::new(self.original),

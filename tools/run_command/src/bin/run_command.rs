@@ -1,10 +1,12 @@
-//! `run_command DIRECTORY COMMAND`: runs a command there and prints what a model would read, for work on this tool.
+//! `run_command DIRECTORY COMMAND`: runs a command there and prints what a model would read, for
+//! work on this tool.
 
 use std::{ffi::OsString, io::Write, process::ExitCode, time::Duration};
 
 use sandbox::{Policy, Sandbox, clean_environment};
+use secrets::Secrets;
 use serde_json::json;
-use tool_api::Registry;
+use tool_api::{Parsed, TypedTool};
 use tool_run_command::{Options, RunCommand};
 
 fn main() -> ExitCode {
@@ -24,10 +26,10 @@ fn run(root: &OsString, line: &str) -> Result<ExitCode, Box<dyn std::error::Erro
     let sandbox =
         Sandbox::new(Policy { env, ..Policy::new(root) }, vec!["/proc/self/exe".into(), "__sandbox".into()])?;
     let logs = tempfile::tempdir()?.keep();
-    let tools = Registry::new()
-        .with(RunCommand::new(sandbox, Options { log_dir: logs, timeout: Duration::from_secs(60) }));
+    let options = Options { log_dir: logs, timeout: Duration::from_secs(60), secrets: Secrets::off() };
+    let tool = RunCommand::new(sandbox, options).into_tool();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(tools.call("run_command", json!({ "command": line })))?;
+    let outcome = runtime.block_on(tool.call(json!({ "command": line }), Parsed::default()))?;
     writeln!(std::io::stdout(), "{}", outcome.text)?;
     Ok(ExitCode::SUCCESS)
 }

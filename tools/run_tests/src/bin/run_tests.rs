@@ -1,8 +1,10 @@
-//! `run_tests DIRECTORY [COMMAND]`: runs the tests there and prints what a model would read, for work on this tool.
+//! `run_tests DIRECTORY [COMMAND]`: runs the tests there and prints what a model would read, for
+//! work on this tool.
 
 use std::{io::Write, process::ExitCode, time::Duration};
 
 use sandbox::{Policy, Sandbox, clean_environment};
+use secrets::Secrets;
 use tool_api::Status;
 use tool_run_tests::{Options, RunTests};
 
@@ -28,7 +30,12 @@ fn run(root: std::path::PathBuf, command: Option<String>) -> Result<Status, Box<
     let sandbox =
         Sandbox::new(Policy { env, ..Policy::new(root) }, vec!["/proc/self/exe".into(), "__sandbox".into()])?;
     let logs = tempfile::tempdir()?;
-    let options = Options { command, log_dir: logs.path().into(), timeout: Duration::from_secs(600) };
+    let options = Options {
+        command,
+        log_dir: logs.path().into(),
+        timeout: Duration::from_secs(600),
+        secrets: Secrets::off(),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome =
         runtime.block_on(RunTests::new(sandbox, options).verify())?.ok_or("no test command was found")?;

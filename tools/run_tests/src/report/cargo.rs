@@ -28,7 +28,8 @@ pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
     if let Some(at) =
         lines.iter().position(|l| l.trim_start().starts_with("process didn't exit successfully"))
     {
-        // The program of a target died: what it had not reported yet is lost. A plain failure exits with 101.
+        // The test program died and lost what it had not reported yet. A plain failure exits with
+        // 101.
         if let Some((_, how)) =
             lines[at].split_once("` (").filter(|(_, how)| !how.starts_with("exit status: 101"))
         {
@@ -89,7 +90,7 @@ fn failure(name: &str, body: &[&str], places: &Places) -> Failure {
     found.failure(name)
 }
 
-/// `error[E0308]: mismatched types` with its place and the marked source lines.
+/// An error such as `error[E0308]: mismatched types`, with its place and the marked source lines.
 pub(crate) fn compile_errors(lines: &[&str], places: &Places) -> Vec<Failure> {
     let mut errors: Vec<Failure> = Vec::new();
     for (at, line) in lines.iter().enumerate() {

@@ -1,11 +1,11 @@
-//! What compilers and crashing programs say, where no test runner has spoken.
+//! Messages of compilers and crashing programs, where no test runner has reported anything.
 
 use super::{
     Failure, TestReport,
     text::{Found, Places, several},
 };
 
-/// Errors that are kept.
+/// Most errors kept.
 const ERRORS: usize = 20;
 
 pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
@@ -62,7 +62,8 @@ fn typescript(line: &str, places: &Places) -> Option<Failure> {
     Some(Found { message: vec![format!("TS{message}")], frames: vec![frame] }.failure("compile error"))
 }
 
-/// `prog: prog.c:2: main: Assertion …` (glibc) and `Assertion failed: (…), function f, file a.c, line 3.` (BSD).
+/// `prog: prog.c:2: main: Assertion …` (glibc) and `Assertion failed: (…), function f, file a.c,
+/// line 3.` (BSD).
 pub(crate) fn assertion(line: &str, places: &Places) -> Option<(String, u32, String)> {
     if let Some((_, rest)) = line.split_once("Assertion failed: ").and_then(|(_, r)| r.split_once(", file "))
     {

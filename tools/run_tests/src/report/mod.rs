@@ -1,8 +1,8 @@
-//! From the output of a test runner to what failed, where, and why.
+//! Parses the output of a test runner: what failed, where, and why.
 //!
-//! A runner is recognised by what it prints, not by the command: `make test` may run any of them. Each parser is a pure function
-//! from text to a [`TestReport`], or to nothing where the text is not its own. `fixtures/test_reports` holds a recorded output and
-//! the expected report for each kind.
+//! A runner is recognized by its output, not by the command: `make test` may run any of them. Each
+//! parser is a pure function from text to a [`TestReport`], or to `None` for the output of another
+//! runner. `fixtures/test_reports` has a recorded output and the expected report for each.
 
 mod cargo;
 mod compilers;
@@ -19,17 +19,18 @@ use serde::{Deserialize, Serialize};
 pub(crate) use render::{facts, outcome};
 use text::Places;
 
-/// What a run of tests said.
+/// What a test run reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TestReport {
-    /// Tests that passed. Where a runner names packages only (`go test` without `-v`), packages.
+    /// Tests that passed; packages, where a runner names only those (`go test` without `-v`).
     pub passed: u32,
     /// Tests that failed.
     pub failed: u32,
     /// Tests that were skipped, or failed as expected.
     #[serde(default)]
     pub skipped: u32,
-    /// Errors outside tests: files that cannot be loaded, code that does not compile, fixtures that broke.
+    /// Errors outside tests: files that cannot be loaded, code that does not compile, fixtures that
+    /// broke.
     #[serde(default)]
     pub errors: u32,
     /// What failed, in the order of the output.
@@ -41,7 +42,7 @@ pub struct TestReport {
 }
 
 impl TestReport {
-    /// Tests that ran, and those that were meant to.
+    /// Tests that ran or should have run.
     #[must_use]
     pub fn found(&self) -> u32 {
         self.passed + self.failed + self.errors + self.skipped
@@ -53,22 +54,23 @@ impl TestReport {
 pub struct Failure {
     /// The test, as the runner names it, or the kind of error.
     pub name: String,
-    /// The file in which it broke, relative to the work tree.
+    /// The file in which it failed, relative to the work tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// The line, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// What was expected and what came.
+    /// What was expected and what happened.
     pub message: String,
-    /// The way there through files of the work tree, `file:line: source`, outermost first; for a compile error the marked lines.
+    /// Stack frames in files of the work tree, `file:line: source`, outermost first; for a compile
+    /// error, the marked lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trace: Vec<String>,
 }
 
 type Parser = fn(&str, &Places) -> Option<TestReport>;
 
-/// In an order in which the more particular comes first.
+/// In order: the more specific parsers come first.
 const PARSERS: [Parser; 14] = [
     cargo::parse,
     python::pytest,
@@ -86,7 +88,8 @@ const PARSERS: [Parser; 14] = [
     compilers::parse,
 ];
 
-/// Reads the output (plain text) of a test command that ran in `root`. `None` when it is nothing that is known.
+/// Parses the output (plain text) of a test command that ran in `root`. `None` for output that no
+/// parser knows.
 #[must_use]
 pub fn parse(output: &str, root: &Path) -> Option<TestReport> {
     let places = Places::new(&root.to_string_lossy());

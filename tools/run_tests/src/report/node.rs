@@ -28,7 +28,7 @@ fn error(lines: &[&str], places: &Places) -> Found {
     Found { message: lines[..first].iter().map(|l| (*l).to_owned()).collect(), frames }
 }
 
-/// The totals that node's runner prints at the end, with `#` in TAP and `ℹ` otherwise.
+/// The totals at the end of the output of node's runner, after `#` in TAP and `ℹ` otherwise.
 fn totals(output: &str, mark: &str) -> Option<TestReport> {
     let count = |name: &str| {
         let label = format!("{mark} {name} ");
@@ -85,7 +85,7 @@ pub(crate) fn tap(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-/// The diagnostic block behind `not ok`.
+/// The diagnostic block after `not ok`.
 fn yaml_failure(body: &[&str], places: &Places) -> Found {
     let block = |key: &str| -> Vec<&str> {
         let Some(at) = body.iter().position(|l| l.trim_start().starts_with(key)) else { return Vec::new() };
@@ -111,7 +111,7 @@ fn yaml_failure(body: &[&str], places: &Places) -> Found {
     Found { message: text.lines().map(str::to_owned).collect(), frames }
 }
 
-/// A whole file failed: what it printed stands before it, as comments.
+/// A whole file failed: its output precedes it as comments.
 fn file_failure(before: &[&str], name: &str, places: &Places) -> Failure {
     let comments: Vec<&str> = before
         .iter()
@@ -126,7 +126,7 @@ fn file_failure(before: &[&str], name: &str, places: &Places) -> Failure {
         return error(&comments, places).failure(&file);
     };
     let mut found = error(&comments[at..], places);
-    // A syntax error names its place in a line of its own.
+    // A syntax error has its place on a line of its own.
     let place = comments[..at].iter().find_map(|l| places.place(l));
     found.frames.extend(place.map(|(file, line)| (file, line, String::new())));
     let name = if comments[at].contains("AssertionError") {

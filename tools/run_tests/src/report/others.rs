@@ -29,7 +29,7 @@ pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
         if let Some(name) = text.strip_prefix("--- FAIL: ") {
             let name = name.split(" (").next().unwrap_or(name);
             let found = go_failure(&lines, at, name, places);
-            // A test that only failed because of its subtests says nothing of its own.
+            // A test that failed only because of its subtests has no message of its own.
             if !found.message.is_empty()
                 || !lines[at + 1..].iter().any(|l| l.trim_start().starts_with(&format!("--- FAIL: {name}/")))
             {
@@ -57,7 +57,7 @@ pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
             let frames = lines[at..].iter().filter_map(|l| places.place(l.trim().split(" +0x").next()?));
             let mut frames: Vec<_> = frames.map(|(f, l)| (f, l, String::new())).take(4).collect();
             frames.reverse();
-            // A panic ends the program; it stands behind the test that it happened in.
+            // A panic ends the program; its message follows the test in which it happened.
             let silent = report.failures.pop_if(|f| f.message.is_empty());
             report.failed += u32::from(silent.is_none());
             let name = silent.map_or_else(|| "panic".to_owned(), |f| f.name);
@@ -74,7 +74,7 @@ pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-/// What a test logged: behind its line, or, with `-v`, between `=== RUN` and its line.
+/// What a test logged: after its line, or, with `-v`, between `=== RUN` and its line.
 fn go_failure(lines: &[&str], at: usize, name: &str, places: &Places) -> Found {
     let depth = indentation(lines[at]);
     let after: Vec<&str> = lines[at + 1..]
@@ -220,7 +220,7 @@ pub(crate) fn gradle(output: &str, places: &Places) -> Option<TestReport> {
     if summary.is_none() {
         let errors = super::compilers::errors(output, places);
         if errors.is_empty() {
-            return None; // no counts in a success, and what went wrong stands in the last lines
+            return None; // a success has no counts, and the last lines say what went wrong
         }
         report.could_not_run = Some(format!("it does not compile, {}", several(errors.len(), "error")));
         report.errors = errors.len() as u32;
@@ -299,7 +299,7 @@ pub(crate) fn ctest(output: &str, places: &Places) -> Option<TestReport> {
     for line in lines[start..].iter().take_while(|l| !l.trim().is_empty()) {
         let Some((number, name)) = line.trim().split_once(" - ") else { continue };
         let name = name.rsplit_once(" (").map_or(name, |(n, _)| n);
-        // Its output stands behind its line in the run: "1/2 Test #2: name ....***Failed  0.00 sec".
+        // Its output follows its line in the run: "1/2 Test #2: name ....***Failed  0.00 sec".
         let ran = lines.iter().position(|l| {
             l.contains(&format!("Test #{number}: ")) || l.contains(&format!("Test  #{number}: "))
         });

@@ -5,14 +5,14 @@ use super::{
     text::{Found, Places, counts, indentation, several, value},
 };
 
-/// The last traceback among these lines: frames of the work tree, and the message behind them.
+/// The last traceback in these lines: frames of the work tree, and the message after them.
 fn traceback(lines: &[&str], places: &Places) -> Found {
     let mut found = Found::default();
     let mut at = 0;
     while at < lines.len() {
         let line = lines[at];
         if line.trim_start().starts_with("Traceback (most recent call last)") {
-            found = Found::default(); // an earlier one was the cause of this one
+            found = Found::default(); // the earlier one was the cause of this one
         } else if let Some((path, number)) = file_line(line) {
             let source = lines.get(at + 1).filter(|l| file_line(l).is_none()).map_or("", |l| l.trim());
             if let Some(path) = places.inside(path) {
@@ -37,7 +37,7 @@ fn file_line(line: &str) -> Option<(&str, u32)> {
     Some((path, digits.parse().ok()?))
 }
 
-/// The end of a traceback that nobody caught.
+/// The end of the traceback of an uncaught exception.
 pub(crate) fn uncaught(output: &str, places: &Places) -> Option<Failure> {
     let lines: Vec<&str> = output.lines().collect();
     let start = lines.iter().rposition(|l| l.starts_with("Traceback (most recent call last)"))?;
@@ -47,8 +47,8 @@ pub(crate) fn uncaught(output: &str, places: &Places) -> Option<Failure> {
     (!found.message.is_empty()).then(|| found.failure("uncaught exception"))
 }
 
-/// `test_a (module.Class.test_a) (n=2)`, before Python 3.11 `test_a (module.Class) (n=2)`, as the name that runs this test alone:
-/// `module.Class.test_a (n=2)`.
+/// `test_a (module.Class.test_a) (n=2)`, before Python 3.11 `test_a (module.Class) (n=2)`, as the
+/// name that runs this test alone: `module.Class.test_a (n=2)`.
 fn dotted(name: &str) -> String {
     let parts = name.split_once(" (").and_then(|(test, rest)| Some((test, rest.split_once(')')?)));
     match parts {
@@ -91,7 +91,8 @@ pub(crate) fn unittest(output: &str, places: &Places) -> Option<TestReport> {
             if let Some((module, _)) = name.split_once(" (unittest.loader._FailedTest") {
                 failure.name = format!("{module} (cannot be loaded)");
             }
-            // Set-up of classes and modules is not among the tests that ran; subtests are one test.
+            // Set-up of classes and modules does not count as a test that ran; subtests are one
+            // test.
             if name.starts_with("setUp") || name.starts_with("tearDown") {
                 outside += 1;
             } else {
@@ -158,7 +159,7 @@ pub(crate) fn pytest(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-/// `=== 1 failed, 2 passed in 0.01s ===`, with or without the rule.
+/// A summary such as `=== 1 failed, 2 passed in 0.01s ===`, with or without the `=`.
 fn is_summary(line: &str) -> bool {
     let line = line.trim_matches(['=', ' ']);
     let Some((what, time)) = line.rsplit_once(" in ") else { return false };
@@ -169,7 +170,7 @@ fn is_summary(line: &str) -> bool {
     timed && counted
 }
 
-/// Bad options, or a configuration that cannot be read: no summary at all.
+/// Invalid options or an unreadable configuration: there is no summary.
 fn usage_error(lines: &[&str]) -> Option<TestReport> {
     let mine = lines.iter().any(|l| l.contains("pytest") || l.contains("conftest"));
     let error = lines.iter().find_map(|l| {
@@ -218,7 +219,7 @@ fn failure(name: &str, body: &[&str], places: &Places) -> Failure {
     let mut source = "";
     for (at, line) in body.iter().enumerate() {
         if let Some(text) = line.strip_prefix("E ") {
-            // A new group of E lines belongs to the exception raised last.
+            // A new group of E lines belongs to the last exception raised.
             if at > 0 && !body[at - 1].starts_with('E') {
                 found.message.clear();
             }
@@ -249,7 +250,7 @@ fn failure(name: &str, body: &[&str], places: &Places) -> Failure {
     found.failure(&name)
 }
 
-/// `FAILED file::test - message`, where the failures themselves are not shown (`--tb=no`).
+/// `FAILED file::test - message`, where failures are not shown themselves (`--tb=no`).
 fn short_summary(lines: &[&str]) -> Vec<Failure> {
     let entries = lines.iter().filter_map(|l| l.strip_prefix("FAILED ").or_else(|| l.strip_prefix("ERROR ")));
     entries

@@ -1,4 +1,4 @@
-//! A report as the model reads it, and as programs do.
+//! Renders a report for the model, and for programs.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -10,22 +10,23 @@ use tool_api::Outcome;
 use super::{Failure, TestReport, parse};
 use crate::TestCommand;
 
-/// Characters of the whole text, about 500 tokens; the counts are always there, failures as far as they fit.
+/// Most characters of the whole text, about 500 tokens. The counts are always included, failures as
+/// far as they fit.
 const TEXT: usize = 2_000;
 
-/// Characters of one failure.
+/// Most characters of one failure.
 const ONE_FAILURE: usize = 700;
 
-/// Lines and characters of output that no parser understands.
+/// Most lines and characters of output that no parser knows.
 const LAST_LINES: usize = 20;
 
-/// Failures for which source lines are looked up.
+/// Most failures for which source lines are looked up.
 const SHOWN_SOURCES: usize = 10;
 
 /// Largest file that a source line is taken from, in bytes.
 const SOURCE_FILE: u64 = 1 << 20;
 
-/// Failures in the facts.
+/// Most failures in the facts.
 const FACTS: usize = 50;
 
 /// The answer to a call.
@@ -59,14 +60,15 @@ pub(crate) fn outcome(
     }
     let outcome = if ok { Outcome::ok(text) } else { Outcome::failed(text) };
     let mut facts = facts(test, finished.status.code(), report, timed_out);
-    // For people and programs: a model cannot read it, and the path differs from session to session.
+    // For people and programs: the model cannot read it, and the path differs from session to
+    // session.
     if let (Some(log), Some(facts)) = (&finished.output.log, facts.as_object_mut()) {
         facts.insert("log".into(), log.display().to_string().into());
     }
     Outcome { facts, ..outcome }
 }
 
-/// Gives the lines of the trace that have none their source, for runners that name places only.
+/// Adds source lines to trace entries that have only a place.
 fn add_sources(failure: &mut Failure, root: &Path, secrets: &Secrets) {
     for entry in &mut failure.trace {
         if let Some(source) =
@@ -78,7 +80,8 @@ fn add_sources(failure: &mut Failure, root: &Path, secrets: &Secrets) {
     }
 }
 
-/// A line of a file of the work tree. What the output names is untrusted: a link that leads out of the tree is not followed.
+/// Reads a line of a file of the work tree. Paths in output are untrusted: a link out of the tree
+/// is not followed.
 fn source_line(root: &Path, file: &str, line: usize) -> Option<String> {
     let path = fs::canonicalize(root.join(file)).ok()?;
     let about = fs::metadata(&path).ok()?;
@@ -90,7 +93,7 @@ fn source_line(root: &Path, file: &str, line: usize) -> Option<String> {
     Some(sandbox::plain(line)).filter(|l| !l.trim().is_empty())
 }
 
-/// One or two sentences that say how it went.
+/// Summarizes the run in one or two sentences.
 fn headline(status: Status, report: Option<&TestReport>, timeout: Duration) -> String {
     let counts = report.map(counts).unwrap_or_default();
     let why = report.and_then(|r| r.could_not_run.as_deref());
@@ -157,7 +160,7 @@ fn add_failures(text: &mut String, report: &TestReport) {
     }
 }
 
-/// Name and place, message, way there.
+/// One failure: name and place, message, trace.
 fn one(failure: &Failure) -> String {
     let mut text = failure.name.clone();
     let place = failure.file.as_ref().map(|file| format!("{file}:{}", failure.line.unwrap_or(0)));
@@ -192,7 +195,7 @@ fn add_last_lines(text: &mut String, output: &str) {
     text.extend(last.chars().skip(excess));
 }
 
-/// Cuts to a number of characters and shows that it was cut.
+/// Truncates to a number of characters and marks the cut.
 fn shorten(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         text.to_owned()

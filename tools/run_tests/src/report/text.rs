@@ -1,11 +1,11 @@
-//! Small pieces that the parsers share: places in files, counts, indentation.
+//! Helpers that the parsers share: places in files, counts, indentation.
 
 use super::Failure;
 
-/// Lines of a message that are kept.
+/// Most lines kept of a message.
 const MESSAGE_LINES: usize = 14;
 
-/// Stack frames of the work tree that are kept: where the test stands and where it broke.
+/// Most stack frames kept of the work tree: where the test is and where it failed.
 const FRAMES: usize = 3;
 
 /// Knows which paths belong to the work tree.
@@ -32,7 +32,7 @@ impl Places {
         (!foreign && !path.contains(['\n', '\0'])).then(|| path.to_owned())
     }
 
-    /// `path:line` or `path:line:column`, wherever the path lies.
+    /// A place `path:line` or `path:line:column`, inside the work tree or not.
     pub(crate) fn split(text: &str) -> Option<(&str, u32)> {
         let text = text.trim();
         let (rest, last) = text.rsplit_once(':')?;
@@ -44,14 +44,14 @@ impl Places {
         .filter(|(path, _)| !path.is_empty())
     }
 
-    /// The same, if it lies in the work tree.
+    /// The same, if it is in the work tree.
     pub(crate) fn place(&self, text: &str) -> Option<(String, u32)> {
         let (path, line) = Self::split(text)?;
         Some((self.inside(path)?, line))
     }
 }
 
-/// A failure while it is put together.
+/// A failure that is being assembled.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) message: Vec<String>,
@@ -101,7 +101,7 @@ pub(crate) fn indentation(line: &str) -> usize {
     line.len() - line.trim_start_matches(' ').len()
 }
 
-/// In a summary such as `3 failed, 1 passed`: each number with the word behind it.
+/// Each number with the word after it, in a summary such as `3 failed, 1 passed`.
 pub(crate) fn counts(text: &str) -> impl Iterator<Item = (u32, &str)> {
     let words: Vec<&str> =
         text.split([' ', ',', '|', '(', ')', '=', ';']).filter(|w| !w.is_empty()).collect();
@@ -111,7 +111,7 @@ pub(crate) fn counts(text: &str) -> impl Iterator<Item = (u32, &str)> {
         .into_iter()
 }
 
-/// The number behind a label: `value("Failures: 1, Errors: 2", "Errors:")` is 2.
+/// The number after a label: `value("Failures: 1, Errors: 2", "Errors:")` is 2.
 pub(crate) fn value(text: &str, label: &str) -> Option<u32> {
     let rest = &text[text.find(label)? + label.len()..];
     let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();

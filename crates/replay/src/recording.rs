@@ -1,7 +1,7 @@
-//! What a journal holds for a replay: how the run was begun, what the model answered to each request, what tools and verifications came to,
-//! and the steps that have to come again.
+//! The parts of a journal that a replay needs: how the run started, the model's answers, the
+//! results of tools and verifications, and the steps that have to match.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use journal::{Budget, Check, Counts, EndedBy, Ending, Event, Record, Step, Trace};
@@ -11,37 +11,43 @@ use planner::Approach;
 use serde_json::Value;
 use tool_api::{Outcome, Status};
 
-use crate::exit::{Failure, Result};
+use crate::{Error, Result};
 
 /// A session, ready to be replayed.
 #[derive(Debug)]
-pub(crate) struct Recording {
-    pub(crate) id: String,
-    /// The id that placeholders are made of.
-    pub(crate) origin: String,
+pub struct Recording {
+    /// The session's id.
+    pub id: String,
+    /// The id of the session that placeholders are derived from.
+    pub origin: String,
     /// The version of the agent that recorded it.
-    pub(crate) version: String,
-    pub(crate) task: String,
-    pub(crate) root: PathBuf,
-    pub(crate) identity: Identity,
-    /// What the planner was begun with.
-    pub(crate) plan: Value,
-    /// The answer to each request; `None` where none is on record.
+    pub version: String,
+    /// The task as the model was given it.
+    pub task: String,
+    /// The root of the repository.
+    pub root: PathBuf,
+    /// The recorded model.
+    pub identity: Identity,
+    /// The planner's recorded plan.
+    pub plan: Value,
+    /// The answer to each request; `None` where it was not recorded.
     pub(crate) heard: Vec<Option<Turn>>,
-    /// The window that was found after a turn, where it was another than before.
+    /// The window detected after a turn, where it changed.
     pub(crate) windows: HashMap<u32, u64>,
     pub(crate) results: Vec<Done>,
     pub(crate) checks: Vec<Checked>,
-    /// What has to come again.
+    /// The names of the tools that ran commands.
+    pub(crate) commands: HashSet<String>,
+    /// The steps that have to match.
     pub(crate) steps: Vec<Step>,
-    /// It was ended from outside: nothing is said about what would have come.
+    /// The run was stopped from outside, so nothing is known about what would have followed.
     pub(crate) open: bool,
     /// More than one process worked on it.
-    pub(crate) resumed: bool,
-    /// Whether it left anything changed, as far as it ended.
-    pub(crate) changed: bool,
-    /// Nothing was under way when it ended, so that the tree is as the record says.
-    pub(crate) whole: bool,
+    pub resumed: bool,
+    /// Whether it changed anything.
+    pub changed: bool,
+    /// Nothing was running when it ended, so the tree matches the record.
+    pub whole: bool,
 }
 
 /// The result of a call.
@@ -51,7 +57,7 @@ pub(crate) struct Done {
     pub(crate) seq: u64,
     pub(crate) turn: u32,
     pub(crate) tool: String,
-    /// `None` for what the planner itself wrote.
+    /// `None` for a file that the planner itself wrote.
     pub(crate) arguments: Option<Value>,
     pub(crate) outcome: Outcome,
 }
@@ -69,18 +75,18 @@ impl Recording {
     ///
     /// # Errors
     /// When it ended before its first turn.
-    pub(crate) fn of(records: Vec<Record>) -> Result<Self> {
+    pub fn of(records: Vec<Record>) -> Result<Self> {
         let resumed = records.iter().any(|r| matches!(r.event, Event::Resumed { .. }));
         let records = journal::uninterrupted(records);
         let Some(Event::Session { id, version, task, root, .. }) = records.first().map(|r| &r.event) else {
-            return Err(Failure::misuse("this is no session: its first event does not say what it is about"));
+            return Err(Error::unusable("this is no session: its first event does not say what it is about"));
         };
         let plan = records.iter().find_map(|r| match &r.event {
             Event::Begun { plan } => Some(plan.clone()),
             _ => None,
         });
         let plan = plan.ok_or_else(|| {
-            Failure::misuse("the session ended before its first turn: there is nothing to replay")
+            Error::unusable("the session ended before its first turn: there is nothing to replay")
         })?;
         let mut trace = Trace::default();
         records.iter().for_each(|r| trace.push(r));
@@ -113,6 +119,7 @@ impl Recording {
             windows: windows(&records),
             results,
             checks,
+            commands: records.iter().filter_map(|r| command_tool(&r.event)).collect(),
             steps,
             open,
             resumed,
@@ -120,13 +127,13 @@ impl Recording {
         })
     }
 
-    /// Whether the run was to stop before its first command.
-    pub(crate) fn plan_only(&self) -> bool {
+    /// Whether the run had to stop before its first command.
+    pub fn plan_only(&self) -> bool {
         self.plan["settings"]["plan_only"] == true
     }
 }
 
-/// The model as it presented itself.
+/// The identity of the recorded model.
 fn identity(records: &[Record], plan: &Value) -> Identity {
     let model =
         records.iter().rev().find_map(|r| if let Event::Model(m) = &r.event { Some(m) } else { None });
@@ -150,7 +157,7 @@ fn windows(records: &[Record]) -> HashMap<u32, u64> {
     records.iter().filter_map(found).collect()
 }
 
-/// What came of each request.
+/// The outcome of each request.
 fn heard(records: &[Record]) -> Vec<Option<Turn>> {
     let mut heard: Vec<Option<Turn>> = Vec::new();
     let (mut cut, mut warning, mut overflow, mut lost) = (false, "", None, Usage::default());
@@ -200,8 +207,9 @@ fn heard(records: &[Record]) -> Vec<Option<Turn>> {
     heard
 }
 
-/// An answer as a turn of a replay. Where it ended without a cut of ours, the stream broke behind a call; `warning` says by what.
-pub(crate) fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
+/// An answer as a turn of a replay. Where it ended without a cut by the agent, the stream broke
+/// after a call; `warning` says why.
+pub fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
     let Event::Output { content, thinking, ended_by, doubts, counts, .. } = output else { return None };
     let broken = || warning.split("; going on with").next().unwrap_or_default().to_owned();
     Some(Turn {
@@ -257,7 +265,15 @@ fn done(records: &[Record]) -> (Vec<Done>, Vec<Checked>) {
     (results, checks)
 }
 
-/// Whether every effect that began is on record as done.
+/// The tool that an event starts, if it runs a command.
+pub(crate) fn command_tool(event: &Event) -> Option<String> {
+    match event {
+        Event::ToolStarted { tool, effect, .. } if effect == "execute" => Some(tool.clone()),
+        _ => None,
+    }
+}
+
+/// Whether every effect that started also finished.
 fn nothing_under_way(records: &[Record]) -> bool {
     let mut begun = false;
     for record in records {

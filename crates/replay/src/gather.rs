@@ -1,7 +1,9 @@
-//! From a session of this machine to a [`Bundle`]: the tree as it was when the session began, as far as its replay looks at it.
+//! Makes a [`Bundle`] from a session of this machine: the tree as it was when the session began, as
+//! far as its replay reads it.
 //!
-//! Contents are taken of the files that the first turn looks into, that the model named in an answer, in which a search found something, and that the
-//! session changed; of instruction files and rules of what is ignored. Of all others only names and sizes: a search finds nothing in them.
+//! A bundle has the contents of files that the first turn reads, that the model named, in which a
+//! search found something, and that the session changed; also instruction files and ignore rules.
+//! Of all others it has names and sizes only: a search finds nothing in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,46 +11,58 @@ use std::sync::{Mutex, PoisonError};
 
 use journal::{Check, Diff, Event, Record};
 use planner::{FileEntry, Instructions, Repository};
+use secrets::Secrets;
 use serde_json::Value;
 use tool_search::Search;
 use workspace::{CleanPath, FileImage, History, Remembered, Seed, WalkFilter, Workspace};
 
-use super::bundle::{self, Bundle, FILES_LIMIT};
-use super::recording::Recording;
-use crate::exit::{Failure, Result};
-use crate::masking;
-use crate::repository::INSTRUCTIONS;
-use crate::session;
+use crate::bundle::{self, Bundle, FILES_LIMIT};
+use crate::recording::Recording;
+use crate::{Error, Result};
 
-/// Files that say which others are ignored or how they are compared.
+/// Files that say which files are ignored or how files are compared.
 const RULES: [&str; 3] = [".gitignore", ".ignore", ".gitattributes"];
-/// Files that the first turn sees: as many as a run shows.
+/// Most files that the first turn lists.
 const SEEN: usize = 2_000;
 
-/// A session's bundle, and its tree as it was.
-pub(crate) struct Gathered {
-    pub(crate) bundle: Bundle,
-    pub(crate) remembered: Remembered,
+/// A session's bundle and its original tree.
+pub struct Gathered {
+    /// What an export would hold.
+    pub bundle: Bundle,
+    /// The tree as it was when the session began.
+    pub remembered: Remembered,
 }
 
-/// Gathers what a session needs. `folder` is the session's, `scratch` one that is ours.
+/// Gathers what a session needs. `state` is the folder with the pre-images of its tree, `scratch`
+/// an empty one. Files named `instructions` are kept, and those in the root for which
+/// `holds_secrets` says so: a run reads them before its first turn.
 ///
 /// # Errors
-/// When the repository is not there any more, or the session's folder cannot be read.
-pub(crate) fn gather(folder: &Path, records: Vec<Record>, scratch: &Path) -> Result<Gathered> {
+/// When the repository is gone, or the session's folder cannot be read.
+pub fn gather(
+    records: Vec<Record>,
+    state: &Path,
+    scratch: &Path,
+    instructions: &str,
+    holds_secrets: fn(&str) -> bool,
+) -> Result<Gathered> {
     let recording = Recording::of(records.clone())?;
     if !recording.root.is_dir() {
-        return Err(Failure::misuse(format!("{} is not there any more", recording.root.display()))
-            .hint("--recorded replays without the repository, --no-contents exports without it"));
+        return Err(Error::NoRepository(recording.root));
     }
-    let state = folder.join(session::STATE);
-    let remembered = Remembered::open(&recording.root, &state, scratch)?;
-    let history = History::open(&state)?;
+    let remembered = Remembered::open(&recording.root, state, scratch)?;
+    let history = History::open(state)?;
     let listed = listed(&remembered);
     let end: BTreeMap<CleanPath, Option<Seed>> =
         history.net(..)?.into_iter().map(|c| (c.path, c.after.map(bundle::kept))).collect();
     let searches = Searches::new(&remembered, &scratch.join("then"))?;
     let mut wanted = wanted(&remembered, &recording, &records, &listed, &searches);
+    let name = |path: &CleanPath| path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
+    wanted.extend(listed.keys().filter(|path| name(path) == instructions).cloned());
+    // These may be ignored, and so not be listed.
+    let top = std::fs::read_dir(remembered.now().root()).into_iter().flatten();
+    let names = top.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    wanted.extend(names.filter(|n| holds_secrets(n)).filter_map(|n| remembered.now().resolve(&n).ok()));
     wanted.extend(end.keys().cloned());
     let mut files: BTreeMap<CleanPath, Seed> =
         listed.into_iter().map(|(path, size)| (path, Seed::Size(size))).collect();
@@ -78,7 +92,7 @@ pub(crate) fn gather(folder: &Path, records: Vec<Record>, scratch: &Path) -> Res
             ));
             continue;
         };
-        let Some(by) = by else { continue }; // its result is not on record: nothing is replayed behind it
+        let Some(by) = by else { continue }; // without a recorded result, the replay ends before it
         let made = history.of(record.id)?.into_iter().map(|c| (c.path, c.after.map(bundle::kept)));
         changes.entry(*by).or_default().extend(made);
     }
@@ -99,7 +113,7 @@ fn listed(remembered: &Remembered) -> BTreeMap<CleanPath, u64> {
     files
 }
 
-/// The files whose contents the replay looks at.
+/// The files whose contents the replay reads.
 fn wanted(
     remembered: &Remembered,
     recording: &Recording,
@@ -109,26 +123,14 @@ fn wanted(
 ) -> BTreeSet<CleanPath> {
     let mut wanted = BTreeSet::new();
     let name = |path: &CleanPath| path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
-    wanted.extend(
-        listed
-            .keys()
-            .filter(|path| RULES.contains(&name(path).as_str()) || name(path) == INSTRUCTIONS)
-            .cloned(),
-    );
-    // A run looks into these before its first turn. They may be ignored, and so not be listed.
-    let telling =
-        std::fs::read_dir(remembered.now().root()).into_iter().flatten().filter_map(std::result::Result::ok);
-    let telling = telling
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| masking::is_telling(name));
-    wanted.extend(telling.filter_map(|name| remembered.now().resolve(&name).ok()));
+    wanted.extend(listed.keys().filter(|path| RULES.contains(&name(path).as_str())).cloned());
     let begun = Begun { remembered, listed, looked: Mutex::default() };
     planner::look(&begun, &recording.task, baseline(records));
     wanted.extend(begun.looked.into_inner().unwrap_or_else(PoisonError::into_inner));
     let mut said = String::new();
     for record in records {
         match &record.event {
-            // As it stands, with the escapes of JSON as what they stand for, and with Windows' way to write paths.
+            // As written, with JSON escapes resolved, and with backslashes in paths.
             Event::Output { content, .. } => {
                 said += &content
                     .replace("\\n", "\n")
@@ -137,10 +139,10 @@ fn wanted(
                     .replace("\\/", "/");
                 said += &content.replace("\\\\", "/").replace('\\', "/");
             }
-            Event::Call { tool, arguments, .. } if tool == "search" => {
+            Event::Call { tool, arguments, .. } if tool == Search::NAME => {
                 wanted.extend(searches.matching(arguments, remembered))
             }
-            // Also what is not listed: ignored files can be read.
+            // Also files that are not listed: ignored files can be read.
             Event::Call { arguments, .. } => {
                 strings(arguments, &mut said);
                 let path = arguments["path"].as_str().and_then(|path| remembered.now().resolve(path).ok());
@@ -163,7 +165,8 @@ fn strings(value: &Value, out: &mut String) {
     }
 }
 
-/// Searches in the tree as it was: in the files of now that are as they were, and in a folder with the others.
+/// Searches the original tree: files that are unchanged since, and a folder with the originals of
+/// the others.
 struct Searches {
     now: Search,
     then: Search,
@@ -172,12 +175,13 @@ struct Searches {
 impl Searches {
     fn new(remembered: &Remembered, folder: &Path) -> Result<Self> {
         std::fs::create_dir(folder)?;
-        let then = Workspace::open_replica(folder, remembered.now().root()).map_err(Failure::refused)?;
+        let then = Workspace::open_replica(folder, remembered.now().root()).map_err(Error::unusable)?;
         for (path, image) in remembered.then() {
-            // What cannot stand beside the others was not there with them.
+            // A file that conflicts with another one did not exist at the same time.
             let _ = image.as_ref().map(|image| then.plant(path, &Seed::Image(image.clone())));
         }
-        Ok(Self { now: Search::new(remembered.now().clone()), then: Search::new(then) })
+        let search = |workspace| Search::new(workspace, Secrets::off());
+        Ok(Self { now: search(remembered.now().clone()), then: search(then) })
     }
 
     fn matching(&self, arguments: &Value, remembered: &Remembered) -> Vec<CleanPath> {
@@ -188,7 +192,7 @@ impl Searches {
     }
 }
 
-/// Whether a path stands in a text, not as a part of a longer name.
+/// Whether a text contains a path that is not part of a longer name.
 fn is_named(text: &str, path: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     text.match_indices(path).any(|(at, _)| {
@@ -203,7 +207,8 @@ fn baseline(records: &[Record]) -> Option<&Check> {
     before.filter_map(|r| if let Event::Checked(check) = &r.event { Some(check) } else { None }).last()
 }
 
-/// The record with the result of the command that made each change of the history, where there is one.
+/// For each change in the history that a command made: the number of the record with the command's
+/// result, if there is one.
 fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     let (mut known, mut open) = (BTreeMap::new(), Vec::new());
     for record in records {
@@ -219,7 +224,7 @@ fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     known
 }
 
-/// The tree at the beginning, as the first turn sees it; takes note of what is looked into.
+/// The tree at the beginning, as the first turn sees it. Records which files are read.
 struct Begun<'a> {
     remembered: &'a Remembered,
     listed: &'a BTreeMap<CleanPath, u64>,
@@ -240,7 +245,7 @@ impl Repository for Begun<'_> {
     }
 
     fn instructions(&self) -> Vec<Instructions> {
-        Vec::new() // all of them are taken
+        Vec::new() // all of them are kept anyway
     }
 
     fn remember(&self) -> Result<(), String> {

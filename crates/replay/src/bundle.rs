@@ -1,5 +1,6 @@
-//! A session with what its replay needs of the repository, in one file: `docs/replay.md` describes the format. Written by
-//! `agent sessions export`, read by `agent replay`. What is read comes from anybody: each line is judged here, and nothing is written anywhere.
+//! A session with the part of the repository that its replay needs, in one file. `docs/replay.md`
+//! describes the format. A file may come from anyone: each line is validated here, and reading
+//! writes nothing.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,39 +15,41 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use workspace::{CleanPath, FileImage, READ_LIMIT, Seed};
 
-use super::script::Changes;
-use crate::exit::{Failure, Result};
+use crate::script::Changes;
+use crate::{Error, Result};
 
 /// The version of the format; it changes when a reader of old files would misread new ones.
 const VERSION: u32 = 1;
-/// The largest file that is read, in bytes.
+/// The largest bundle that is read, in bytes.
 const FILE_LIMIT: u64 = 512 << 20;
-/// The most contents of files that one holds, in bytes: more belongs to a repository, not beside a test.
-pub(crate) const CONTENTS_LIMIT: u64 = 64 << 20;
-/// The most files it names, one more than the tools look at.
+/// The most file contents that a bundle holds, in bytes: more belongs in a repository, not beside a
+/// test.
+pub const CONTENTS_LIMIT: u64 = 64 << 20;
+/// The most files a bundle names, one more than the tools look at.
 pub(crate) const FILES_LIMIT: usize = 50_001;
-/// The largest file it may tell the size of, in bytes: 1 TiB.
+/// The largest size of a file that is given by its size only, in bytes: 1 TiB.
 const SIZE_LIMIT: u64 = 1 << 40;
-/// How much of a file is looked at to tell text from binary, as tools do.
+/// Bytes of a file that are examined to tell text from binary, as the tools do.
 const SNIFF: usize = 8_000;
 
 /// A session and what belongs to it.
 #[derive(Debug, Default)]
-pub(crate) struct Bundle {
+pub struct Bundle {
     /// Whether it holds anything of the repository.
-    pub(crate) contents: bool,
-    /// The files at the beginning; of those that no tool looked into only the size.
-    pub(crate) files: BTreeMap<CleanPath, Seed>,
+    pub contents: bool,
+    /// The files at the beginning; only the size of those that no tool read.
+    pub files: BTreeMap<CleanPath, Seed>,
     /// What commands changed.
-    pub(crate) changes: Changes,
+    pub changes: Changes,
     /// The files that the session changed, as they were at its end.
-    pub(crate) end: BTreeMap<CleanPath, Option<Seed>>,
-    /// What a person should know of it.
-    pub(crate) notes: Vec<String>,
-    pub(crate) records: Vec<Record>,
+    pub end: BTreeMap<CleanPath, Option<Seed>>,
+    /// What a person should know about it.
+    pub notes: Vec<String>,
+    /// The session's journal.
+    pub records: Vec<Record>,
 }
 
-/// The first line: what is in it.
+/// The first line: what the file contains.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Head {
@@ -55,7 +58,7 @@ struct Head {
     agent: String,
     session: String,
     contents: bool,
-    /// Lines of each kind, by which a file that was cut is known.
+    /// How many lines there are of each kind, to detect a truncated file.
     files: usize,
     changes: usize,
     end: usize,
@@ -66,7 +69,7 @@ struct Head {
     notes: Vec<String>,
 }
 
-/// A line that is no record.
+/// A line that is not a record.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Line {
@@ -81,21 +84,21 @@ enum Line {
 #[serde(deny_unknown_fields)]
 struct Entry {
     path: CleanPath,
-    /// It is not there.
+    /// The file does not exist.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     gone: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
-    /// Permission bits in octal, where they are not 644.
+    /// Permission bits in octal; absent for 644.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mode: Option<String>,
-    /// Its content where that is UTF-8.
+    /// Its content, if that is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<String>,
-    /// Its content in hexadecimal digits where it is not.
+    /// Its content in hexadecimal digits, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hex: Option<String>,
-    /// Where it leads, of a symbolic link.
+    /// The target, of a symbolic link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     link: Option<String>,
 }
@@ -178,7 +181,7 @@ impl Entry {
     }
 }
 
-/// What is kept of a file: its content where a tool could read it, else its size.
+/// What is kept of a file: its content if a tool could read it, else its size.
 pub(crate) fn kept(image: FileImage) -> Seed {
     let binary = image.bytes.iter().take(SNIFF).any(|b| *b == 0);
     match image.link || (!binary && image.bytes.len() as u64 <= READ_LIMIT) {
@@ -188,13 +191,13 @@ pub(crate) fn kept(image: FileImage) -> Seed {
 }
 
 impl Bundle {
-    /// Without anything of the repository.
-    pub(crate) fn bare(records: Vec<Record>) -> Self {
+    /// A bundle without anything from the repository.
+    pub fn bare(records: Vec<Record>) -> Self {
         Self { records, ..Self::default() }
     }
 
-    /// Files with their contents, and their bytes.
-    pub(crate) fn contained(&self) -> impl Iterator<Item = (&CleanPath, u64)> {
+    /// The files whose contents it holds, with their sizes in bytes.
+    pub fn contained(&self) -> impl Iterator<Item = (&CleanPath, u64)> {
         let of =
             |seed: &Seed| if let Seed::Image(image) = seed { Some(image.bytes.len() as u64) } else { None };
         let begun = self.files.iter().filter_map(move |(path, seed)| Some((path, of(seed)?)));
@@ -202,21 +205,21 @@ impl Bundle {
         begun.chain(ended.filter_map(move |(path, seed)| Some((path, of(seed.as_ref()?)?))))
     }
 
-    /// Bytes of all contents.
-    pub(crate) fn bytes(&self) -> u64 {
+    /// The size of all contents in bytes.
+    pub fn bytes(&self) -> u64 {
         let of = |seed: &Seed| if let Seed::Image(image) = seed { image.bytes.len() as u64 } else { 0 };
         let changed = self.changes.values().flatten().filter_map(|(_, seed)| seed.as_ref());
         self.files.values().chain(changed).chain(self.end.values().flatten()).map(of).sum()
     }
 
-    /// With placeholders in place of secrets, in all contents; how many files had any.
-    pub(crate) fn mask(&mut self, secrets: &Secrets) -> usize {
+    /// Masks secrets in all contents and returns how many files had any.
+    pub fn mask(&mut self, secrets: &Secrets) -> usize {
         let changed = self.changes.values_mut().flatten().filter_map(|(_, seed)| seed.as_mut());
         let all = self.files.values_mut().chain(changed).chain(self.end.values_mut().flatten());
         let mut contents: Vec<&mut Vec<u8>> = all
             .filter_map(|seed| if let Seed::Image(image) = seed { Some(&mut image.bytes) } else { None })
             .collect();
-        // What is told to be secret in one file is one in the others.
+        // A secret found in one file is masked in the others too.
         contents.iter().for_each(|bytes| secrets.learn(bytes));
         let mut masked = 0;
         for bytes in &mut contents {
@@ -228,11 +231,14 @@ impl Bundle {
         masked
     }
 
-    /// As a file; the same session gives the same bytes.
-    pub(crate) fn write(&self, session: &str) -> Result<String> {
+    /// The text of the file. The same session gives the same bytes.
+    ///
+    /// # Errors
+    /// When a line cannot be serialized.
+    pub fn write(&self, session: &str) -> Result<String> {
         let mut out = String::new();
         let mut line = |value: &dyn erased::Line| -> Result<()> {
-            out.push_str(&value.json().map_err(Failure::refused)?);
+            out.push_str(&value.json().map_err(Error::unusable)?);
             out.push('\n');
             Ok(())
         };
@@ -273,12 +279,13 @@ impl Bundle {
         Ok(out)
     }
 
-    /// Reads a file from anybody. One that only holds records, as older versions wrote, is a bundle without contents.
+    /// Reads an untrusted file. A file with records only, as older versions wrote, is a bundle
+    /// without contents.
     ///
     /// # Errors
-    /// One sentence on what is wrong with it.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let wrong = |why: String| Failure::misuse(format!("{}: {why}", path.display()));
+    /// One sentence on what is wrong with the file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let wrong = |why: String| Error::Unusable(format!("{}: {why}", path.display()));
         let cannot = |e: std::io::Error| wrong(format!("it cannot be read: {e}"));
         let mut text = String::new();
         let file = File::open(path).map_err(cannot)?;
@@ -372,9 +379,9 @@ impl Bundle {
     }
 }
 
-/// Any line as JSON.
+/// Serializes any line as JSON.
 mod erased {
-    pub(super) trait Line {
+    pub(crate) trait Line {
         fn json(&self) -> serde_json::Result<String>;
     }
 

@@ -1,6 +1,7 @@
-//! What a replay goes by: every edge of the planner asks here what is on record, and every event comes by here to be held against it.
+//! Follows the record: every edge of the planner gets recorded results here, and every event is
+//! compared here.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use journal::{Check, Event, Record, Step, Trace};
@@ -10,24 +11,24 @@ use tokio::sync::watch;
 use tool_api::Outcome;
 use workspace::{CleanPath, Seed};
 
-use super::difference::Difference;
-use super::recording::{Checked, Done, Recording};
+use crate::difference::Difference;
+use crate::recording::{Checked, Done, Recording, command_tool};
 
-/// What commands changed, by the number of the record of their result.
-pub(crate) type Changes = HashMap<u64, Vec<(CleanPath, Option<Seed>)>>;
+/// The files that commands changed, by the number of the record with the command's result.
+pub type Changes = HashMap<u64, Vec<(CleanPath, Option<Seed>)>>;
 
-/// The record, and how far it has been followed.
-pub(crate) struct Script {
+/// The record, and how far the replay has followed it.
+pub struct Script {
     state: Mutex<State>,
     stop: watch::Sender<bool>,
 }
 
 struct State {
     wanted: Vec<Step>,
-    /// Nothing is said about what would come after the last of them.
+    /// Nothing is known about what would follow the last of them.
     open: bool,
     trace: Trace,
-    /// Steps that have been found the same.
+    /// Steps that matched.
     same: usize,
     heard: VecDeque<Option<Turn>>,
     asked: usize,
@@ -36,30 +37,34 @@ struct State {
     results: Vec<Option<Done>>,
     checks: VecDeque<Checked>,
     command: String,
-    /// Calls that the answer of this turn has begun, and refusals on record by turn: after how many calls, of which tool, what was said.
+    /// The tools that run commands, as far as they were called.
+    commands: HashSet<String>,
+    /// The current turn, and the calls that its answer has opened.
     turn: u32,
     begun: usize,
-    /// How many tools there are.
-    tools: usize,
+    /// Recorded refusals by turn: after how many calls, of which tool, with what message.
     refused: HashMap<u32, (usize, String, String)>,
     found: Option<Difference>,
-    /// All there is has been followed.
+    /// The whole record has been followed.
     over: bool,
 }
 
-/// How far it went.
+/// How far a replay got.
 #[derive(Debug, Default)]
-pub(crate) struct Followed {
-    pub(crate) difference: Option<Difference>,
+pub struct Followed {
+    /// The first difference, if there is one.
+    pub difference: Option<Difference>,
     /// Events compared.
-    pub(crate) events: usize,
-    pub(crate) requests: usize,
-    pub(crate) calls: usize,
+    pub events: usize,
+    /// Requests compared.
+    pub requests: usize,
+    /// Calls compared.
+    pub calls: usize,
 }
 
 impl Script {
-    /// Takes what is to be followed out of a recording.
-    pub(crate) fn new(recording: &mut Recording) -> Self {
+    /// Moves the steps and results out of a recording.
+    pub fn new(recording: &mut Recording) -> Self {
         let wanted = std::mem::take(&mut recording.steps);
         let mut refused = HashMap::new();
         let mut calls = (0, 0);
@@ -86,9 +91,9 @@ impl Script {
             results: std::mem::take(&mut recording.results).into_iter().map(Some).collect(),
             command: checks.front().map(|c| c.check.command.clone()).unwrap_or_default(),
             checks,
+            commands: std::mem::take(&mut recording.commands),
             turn: 0,
             begun: 0,
-            tools: 0,
             refused,
             found: None,
             over: false,
@@ -96,8 +101,8 @@ impl Script {
         Self { state: Mutex::new(state), stop: watch::Sender::new(false) }
     }
 
-    /// Becomes true when there is no reason to go on.
-    pub(crate) fn stop(&self) -> watch::Receiver<bool> {
+    /// Becomes true when the replay is to stop.
+    pub fn stop(&self) -> watch::Receiver<bool> {
         self.stop.subscribe()
     }
 
@@ -105,8 +110,8 @@ impl Script {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds an event against the record.
-    pub(crate) fn observe(&self, record: &Record) {
+    /// Compares an event with the record.
+    pub fn observe(&self, record: &Record) {
         let mut state = self.state();
         if state.found.is_some() || state.over {
             return;
@@ -114,6 +119,7 @@ impl Script {
         if let Event::Request { turn, .. } = &record.event {
             (state.turn, state.begun) = (*turn, 0);
         }
+        state.commands.extend(command_tool(&record.event));
         state.trace.push(record);
         state.compare();
         if state.found.is_some() || state.over {
@@ -121,7 +127,7 @@ impl Script {
         }
     }
 
-    /// The answer to the request just sent; `None` when there is none to be had.
+    /// The answer to the request just sent; `None` when the replay has ended.
     pub(crate) fn answer(&self) -> Option<(usize, Turn)> {
         let mut state = self.state();
         if state.found.is_some() || state.over {
@@ -148,12 +154,12 @@ impl Script {
         }
     }
 
-    /// The model's window as it is known now.
+    /// The model's window as far as it is known.
     pub(crate) fn window(&self) -> Option<u64> {
         self.state().window
     }
 
-    /// The turn is over: the server is looked at again.
+    /// The turn is over: takes over the window that was detected then.
     pub(crate) fn look_at_server(&self) {
         let mut state = self.state();
         state.window = state.windows.get(&state.turn).copied().or(state.window);
@@ -200,43 +206,40 @@ impl Script {
         self.state().command.clone()
     }
 
-    /// A tool takes part.
-    pub(crate) fn tool(&self) {
-        self.state().tools += 1;
-    }
-
-    /// A tool is asked to follow a call that begins. (Before an answer each is asked once whether it would.)
+    /// Counts a call that was opened.
     pub(crate) fn call_begins(&self) {
         self.state().begun += 1;
     }
 
-    /// What the call of this tool that is being written was refused with, if it was.
+    /// Refuses the call that is being written, if it was refused in the record.
     pub(crate) fn refusal(&self, tool: &str) -> Result<(), String> {
         let state = self.state();
         match state.refused.get(&state.turn) {
-            Some((before, refused, message)) if refused == tool && state.begun > before + state.tools => {
+            Some((before, refused, message)) if refused == tool && state.begun > *before => {
                 Err(message.clone())
             }
             _ => Ok(()),
         }
     }
 
-    /// There is nothing on record to go on with.
+    /// Ends the replay: the record has nothing to continue with.
     fn end(&self, state: &mut State, what: &str) {
-        // What is certain by now counts; of the last answer's results some may be.
+        // Some results of the last answer may be certain by now.
         state.settle();
         if state.found.is_none() {
             let next = state.wanted.get(state.same).cloned();
             match next {
                 None if state.open => state.over = true,
-                next => state.found = Some(Difference::beyond(next.as_ref(), state.turn, what)),
+                next => {
+                    state.found = Some(Difference::beyond(next.as_ref(), state.turn, what, &state.commands))
+                }
             }
         }
         self.stop.send_replace(true);
     }
 
-    /// What came of it; the run has ended.
-    pub(crate) fn finish(&self) -> Followed {
+    /// The result, after the run has ended.
+    pub fn finish(&self) -> Followed {
         let mut state = self.state();
         if state.found.is_none() && !state.over {
             state.settle();
@@ -244,7 +247,8 @@ impl Script {
         if state.found.is_none()
             && let Some(step) = state.wanted.get(state.same)
         {
-            state.found = Some(Difference::between(Some(step), None, &state.wanted[..state.same]));
+            state.found =
+                Some(Difference::between(Some(step), None, &state.wanted[..state.same], &state.commands));
         }
         let counted = |wanted: fn(&Event) -> bool| {
             state.wanted[..state.same].iter().filter(|s| wanted(&s.event)).count()
@@ -271,7 +275,12 @@ impl State {
                 Some(wanted) if wanted.event == now.event => self.same += 1,
                 None if self.open => self.over = true,
                 wanted => {
-                    self.found = Some(Difference::between(wanted, Some(now), &self.wanted[..self.same]))
+                    self.found = Some(Difference::between(
+                        wanted,
+                        Some(now),
+                        &self.wanted[..self.same],
+                        &self.commands,
+                    ))
                 }
             }
         }

@@ -1,30 +1,32 @@
-//! The first place where a replay goes another way than the record, for people and for programs.
+//! The first place where a replay differs from its record.
+
+use std::collections::HashSet;
 
 use journal::{Event, Role, Step};
 use serde::Serialize;
 
-use crate::sanitize;
-use preview::Surface;
-
-/// Lines of a shown difference; what is longer is cut.
-const LINES: usize = 60;
-/// Bytes of a text that are compared line by line.
-const LONGEST: usize = 1 << 20;
-
 /// What kind of difference it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// The agent asked the model something else.
     Asked,
+    /// The agent made something else of an answer.
     Answered,
+    /// A tool's result differs.
     Tool,
+    /// A command's result differs.
     Command,
+    /// A file differs at the end.
     Tree,
+    /// The run ended differently, or earlier or later.
     Ended,
 }
 
 impl Kind {
-    fn words(self) -> &'static str {
+    /// The kind in words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
         match self {
             Kind::Asked => "the agent asked something else",
             Kind::Answered => "the agent made something else of the answer",
@@ -36,25 +38,34 @@ impl Kind {
     }
 }
 
-/// What was recorded, and what came now.
+/// The first place where a replay and its record differ.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Difference {
-    pub(crate) kind: Kind,
-    /// 0 before the first request.
-    pub(crate) turn: u32,
-    /// The number of the recorded event; null where the record had come to its end.
-    pub(crate) event: Option<u64>,
-    /// What it is about, in a few words.
-    pub(crate) what: String,
-    pub(crate) recorded: String,
-    pub(crate) now: String,
+pub struct Difference {
+    /// What kind of difference it is.
+    pub kind: Kind,
+    /// The turn; 0 before the first request.
+    pub turn: u32,
+    /// The number of the recorded event; null at the end of the record.
+    pub event: Option<u64>,
+    /// What differs, in a few words.
+    pub what: String,
+    /// The recorded text.
+    pub recorded: String,
+    /// The text of the replay.
+    pub now: String,
 }
 
 impl Difference {
-    /// Between a step on record and one of now; `before` are those that were the same.
-    pub(crate) fn between(wanted: Option<&Step>, now: Option<&Step>, before: &[Step]) -> Self {
-        let recorded = wanted.map(|s| Described::of(&s.event, before));
-        let came = now.map(|s| Described::of(&s.event, before));
+    /// Between a step on record and one of now. `before` are the steps that were the same,
+    /// `commands` the tools that run commands.
+    pub(crate) fn between(
+        wanted: Option<&Step>,
+        now: Option<&Step>,
+        before: &[Step],
+        commands: &HashSet<String>,
+    ) -> Self {
+        let recorded = wanted.map(|s| Described::of(&s.event, before, commands));
+        let came = now.map(|s| Described::of(&s.event, before, commands));
         let nothing = || Described { kind: Kind::Ended, what: "nothing more".into(), text: String::new() };
         let (recorded, came) = (recorded.unwrap_or_else(nothing), came.unwrap_or_else(nothing));
         let turn = wanted.or(now).map_or(0, |s| s.turn);
@@ -63,16 +74,16 @@ impl Difference {
             let (kind, what) = (recorded.kind, recorded.what);
             return Self { kind, turn, event, what, recorded: recorded.text, now: came.text };
         }
-        // What the agent did decides; where it stopped early or went on, that does.
+        // The kind is that of what the agent did; an early end or a continuation comes first.
         let kind =
             if recorded.kind == Kind::Ended || came.kind == Kind::Ended { Kind::Ended } else { came.kind };
         let what = format!("recorded was {}; now came {}", recorded.what, came.what);
         Self { kind, turn, event, what, recorded: recorded.text, now: came.text }
     }
 
-    /// The agent wanted something that the record does not have.
-    pub(crate) fn beyond(wanted: Option<&Step>, turn: u32, now: &str) -> Self {
-        let recorded = wanted.map(|s| Described::of(&s.event, &[]));
+    /// The agent wanted something that is not in the record.
+    pub(crate) fn beyond(wanted: Option<&Step>, turn: u32, now: &str, commands: &HashSet<String>) -> Self {
+        let recorded = wanted.map(|s| Described::of(&s.event, &[], commands));
         let what = match &recorded {
             Some(recorded) => format!("recorded was {}; now {now}", recorded.what),
             None => format!("now {now}"),
@@ -81,38 +92,9 @@ impl Difference {
         Self { kind: Kind::Answered, turn, event: wanted.map(|s| s.seq), what, recorded, now: String::new() }
     }
 
-    /// A file that is not as it was at the end.
-    pub(crate) fn in_tree(turn: u32, path: &str, recorded: String, now: String) -> Self {
+    /// A file that differs from the recorded end.
+    pub fn in_tree(turn: u32, path: &str, recorded: String, now: String) -> Self {
         Self { kind: Kind::Tree, turn, event: None, what: path.to_owned(), recorded, now }
-    }
-
-    /// For people: a line on where and what, then the lines that differ.
-    pub(crate) fn show(&self, surface: Surface) -> String {
-        let place = match (self.turn, self.event) {
-            _ if self.kind == Kind::Tree => "at the end".to_owned(),
-            (0, Some(event)) => format!("before turn 1, event {event}"),
-            (turn, Some(event)) => format!("in turn {turn}, event {event}"),
-            (turn, None) => format!("after turn {turn}"),
-        };
-        let mut out = format!("different {place}: {}\n{}\n", self.kind.words(), sanitize::line(&self.what));
-        let cut = |text: &str| text.char_indices().nth(LONGEST).map_or(text.len(), |(at, _)| at);
-        let with_newline = |text: &str| {
-            let text = &text[..cut(text)];
-            if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
-        };
-        let drawn = preview::texts(&with_newline(&self.recorded), &with_newline(&self.now), surface);
-        let lines: Vec<&str> = drawn.lines().collect();
-        for line in lines.iter().take(LINES) {
-            out.push_str(line);
-            out.push('\n');
-        }
-        if lines.len() > LINES {
-            out.push_str(&format!("… {} more lines\n", lines.len() - LINES));
-        }
-        if drawn.is_empty() && self.recorded != self.now {
-            out.push_str("they differ only in how they end\n");
-        }
-        out
     }
 }
 
@@ -124,7 +106,7 @@ struct Described {
 }
 
 impl Described {
-    fn of(event: &Event, before: &[Step]) -> Self {
+    fn of(event: &Event, before: &[Step], commands: &HashSet<String>) -> Self {
         let (kind, what, text) = match event {
             Event::Message { role, content } => {
                 let said = before
@@ -177,11 +159,7 @@ impl Described {
                 (Kind::Answered, "the answer as it was taken".into(), text)
             }
             Event::ToolFinished { tool, status, text, changed, .. } => {
-                let kind = if ["run_tests", "run_command"].contains(&tool.as_str()) {
-                    Kind::Command
-                } else {
-                    Kind::Tool
-                };
+                let kind = if commands.contains(tool) { Kind::Command } else { Kind::Tool };
                 let changed = if changed.is_empty() {
                     String::new()
                 } else {

@@ -1,7 +1,9 @@
-//! What of a command's output differs from one run to the next although nothing has changed. The only place where a replay forgives anything,
-//! and only when commands are run again: what the model is asked is compared byte for byte.
+//! Ignores the parts of a command's output that differ between runs although nothing has changed. A
+//! replay is lenient only here, and only when commands run again: requests are compared byte for
+//! byte.
 
-/// A text with the volatile parts replaced: durations, times of day and dates, addresses of memory, names of temporary files.
+/// The text with volatile parts replaced: durations, times and dates, memory addresses, names of
+/// temporary files.
 pub(crate) fn normal(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut words = text
@@ -47,7 +49,7 @@ fn is_decimal(word: &str) -> bool {
     }
 }
 
-/// `0.12s`, `12ms`, `1m2.5s`, also with a dot behind.
+/// A duration such as `0.12s`, `12ms` or `1m2.5s`, also with a dot after it.
 fn is_duration(word: &str) -> bool {
     let word = word.trim_end_matches(['.', ':']);
     let mut rest = word;
@@ -66,7 +68,7 @@ fn is_duration(word: &str) -> bool {
     parts > 0
 }
 
-/// `12:34:56`, `2026-11-22`, `2026-11-22T12:34:56Z`.
+/// A time or date such as `12:34:56`, `2026-11-22` or `2026-11-22T12:34:56Z`.
 fn is_clock(word: &str) -> bool {
     let shape: String = word.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
     let shape = shape.trim_end_matches(['.', 'Z']).split('.').next().unwrap_or_default();

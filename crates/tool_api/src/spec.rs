@@ -1,0 +1,131 @@
+//! What a tool is, as data. The model is shown a part of it; the registry and the planner act on
+//! the rest.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{Aliases, schema};
+
+/// What a call may do to the world. Reads may run beside each other and beside the stream; the
+/// others run alone and in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Looks only.
+    Read,
+    /// Changes files of the work tree.
+    Write,
+    /// Runs a command.
+    Execute,
+}
+
+/// A tool's name, schema and capabilities.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The name in `{"tool": NAME, …}`.
+    pub name: String,
+    /// One sentence for the model.
+    pub description: String,
+    /// What a call may do.
+    pub effect: Effect,
+    /// The JSON Schema that arguments are validated against.
+    pub schema: Value,
+    /// The part of the schema that the model is shown.
+    pub shown: Value,
+    /// What other agents call the tool and its arguments.
+    pub aliases: &'static Aliases,
+    /// Whether [`Tool::follow`](crate::Tool::follow) follows the texts of a call while they are
+    /// written.
+    pub follows: bool,
+    /// Whether a call says that the task is done.
+    pub finishes: bool,
+    /// Whether a call that was interrupted can be run again. Otherwise the model is told that it
+    /// was interrupted.
+    pub repeatable: bool,
+    /// Set for a tool that verifies the work tree: the argument by which a call names a command of
+    /// its own instead. What a verification leaves behind (caches, reports) does not count as a
+    /// change.
+    pub verifies_without: Option<&'static str>,
+    /// The arguments by which a call writes a whole file.
+    pub whole_file: Option<WholeFile>,
+}
+
+/// The arguments of a call that writes a whole file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WholeFile {
+    /// The argument with the file's path.
+    pub path: &'static str,
+    /// The argument with its content.
+    pub content: &'static str,
+}
+
+impl Spec {
+    /// A tool with this schema and no further capability.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        description: impl Into<String>,
+        effect: Effect,
+        schema: Value,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            description: description.into(),
+            effect,
+            shown: schema::shown(&schema),
+            schema,
+            aliases: Aliases::NONE,
+            follows: false,
+            finishes: false,
+            repeatable: false,
+            verifies_without: None,
+            whole_file: None,
+        }
+    }
+
+    /// A tool whose arguments are of this type. The type's schema comes from its fields and their
+    /// doc comments.
+    #[must_use]
+    pub fn of<A: JsonSchema>(
+        name: impl Into<String>,
+        description: impl Into<String>,
+        effect: Effect,
+    ) -> Self {
+        Self::new(name, description, effect, schema::of::<A>())
+    }
+
+    /// A tool of which only the name is known, as in a session of another version. It may do
+    /// anything.
+    #[must_use]
+    pub fn unknown(name: &str) -> Self {
+        Self::new(name, "", Effect::Execute, json!({}))
+    }
+
+    /// The shown schema as text for the prompt. Each byte of it is paid for on every task.
+    #[must_use]
+    pub fn shown_schema(&self) -> String {
+        self.shown.to_string()
+    }
+
+    /// Whether a call with these arguments is the verification of the work tree.
+    #[must_use]
+    pub fn verifies(&self, arguments: &Value) -> bool {
+        self.verifies_without.is_some_and(|argument| arguments[argument].is_null())
+    }
+
+    /// The arguments of the call that gives a file this content; `None` where the tool cannot do
+    /// that.
+    #[must_use]
+    pub fn write_file(&self, path: &str, content: &str) -> Option<Value> {
+        let names = self.whole_file?;
+        Some(json!({ names.path: path, names.content: content }))
+    }
+
+    /// Path and content of the whole file that a call with these arguments writes.
+    #[must_use]
+    pub fn written_file<'a>(&self, arguments: &'a Value) -> Option<(&'a str, &'a str)> {
+        let names = self.whole_file?;
+        arguments[names.path].as_str().zip(arguments[names.content].as_str())
+    }
+}
