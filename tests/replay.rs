@@ -64,7 +64,7 @@ fn a_run_whose_limit_was_reached_by_a_broken_answer_replays_with_what_that_answe
     let world = World::with_a_bug();
     let broken = Reply::text("{\"tool\": \"apply_pa").cut();
     let args = [&["--max-tokens", "100"][..], &JSON].concat();
-    let output = recorded(&world, &args, &[broken, Reply::text(&finish())]);
+    let output = recorded(&world, &args, &[broken, Reply::text(finish())]);
     assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(world.events().contains(&"answer_lost".to_owned()), "{:?}", world.events());
     goes_the_same_way(&world);
