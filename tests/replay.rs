@@ -59,6 +59,17 @@ pub(crate) fn texts(texts: &[String]) -> Vec<Reply> {
     texts.iter().map(|text| Reply::text(text).split_bytes(9)).collect()
 }
 
+#[test]
+fn a_run_whose_limit_was_reached_by_a_broken_answer_replays_with_what_that_answer_used() {
+    let world = World::with_a_bug();
+    let broken = Reply::text("{\"tool\": \"apply_pa").cut();
+    let args = [&["--max-tokens", "100"][..], &JSON].concat();
+    let output = recorded(&world, &args, &[broken, Reply::text(finish())]);
+    assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(world.events().contains(&"answer_lost".to_owned()), "{:?}", world.events());
+    goes_the_same_way(&world);
+}
+
 /// A run that fixes the bug with much ado: of everything that a run can come across in its tools.
 pub(crate) fn with_much_ado(world: &World, args: &[&str]) -> Output {
     much_ado(world, world.repo().join("add.sh").to_str().unwrap(), args)
