@@ -139,14 +139,14 @@ async fn text_is_inserted_behind_a_line() {
         ] {
             std::fs::write(folder.path().join("a.py"), file).unwrap();
             let accepted = registry.accept(tool, &arguments).unwrap();
-            registry.call(accepted.tool, accepted.arguments).await.unwrap();
+            registry.call(&accepted.spec.name, accepted.arguments).await.unwrap();
             assert_eq!(std::fs::read_to_string(folder.path().join("a.py")).unwrap(), result, "{tool} {line}");
         }
     }
     let (_folder, registry) = registry();
     let arguments = json!({"command": "insert", "path": "a.py", "insert_line": 9, "new_str": "x"});
     let accepted = registry.accept("str_replace_editor", &arguments).unwrap();
-    let refused = registry.call(accepted.tool, accepted.arguments).await.unwrap_err().to_string();
+    let refused = registry.call(&accepted.spec.name, accepted.arguments).await.unwrap_err().to_string();
     assert!(refused.contains("has 2 lines"), "{refused}");
 }
 
@@ -175,7 +175,7 @@ async fn replace_all_is_all_places() {
         let (folder, registry) = registry();
         std::fs::write(folder.path().join("a.py"), "x = 1\nx = x\n").unwrap();
         let accepted = registry.accept(tool, &arguments).unwrap();
-        registry.call(accepted.tool, accepted.arguments).await.unwrap();
+        registry.call(&accepted.spec.name, accepted.arguments).await.unwrap();
         assert_eq!(std::fs::read_to_string(folder.path().join("a.py")).unwrap(), "y = 1\ny = y\n", "{tool}");
     }
     let (folder, registry) = registry();
@@ -183,9 +183,15 @@ async fn replace_all_is_all_places() {
     for count in [1, 2, 4] {
         let arguments = json!({"file_path": "a.py", "old_string": "x", "new_string": "y", "expected_replacements": count});
         let accepted = registry.accept("replace", &arguments).unwrap();
-        assert!(registry.call(accepted.tool, accepted.arguments).await.is_err(), "{count} of three places");
+        assert!(
+            registry.call(&accepted.spec.name, accepted.arguments).await.is_err(),
+            "{count} of three places"
+        );
     }
     let arguments = json!({"file_path": "a.py", "old_string": "x", "new_string": "y", "replace_all": false});
     let accepted = registry.accept("Edit", &arguments).unwrap();
-    assert!(registry.call(accepted.tool, accepted.arguments).await.is_err(), "which of them is not said");
+    assert!(
+        registry.call(&accepted.spec.name, accepted.arguments).await.is_err(),
+        "which of them is not said"
+    );
 }
