@@ -28,7 +28,7 @@ fn run(world: &World, server: &Server, tasks: &str) -> std::process::Output {
 }
 
 #[test]
-fn a_task_in_which_nothing_was_changed_is_not_solved() {
+fn a_task_without_changes_is_not_solved() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["idle"]);
     let text = std::fs::read_to_string(&tasks).unwrap().replace("sh check.sh", "true");
@@ -44,7 +44,7 @@ fn a_task_in_which_nothing_was_changed_is_not_solved() {
 }
 
 #[test]
-fn tasks_are_worked_off_and_the_repository_stays_as_it_is() {
+fn a_batch_runs_every_task_and_leaves_the_repository_unchanged() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one", "two"]);
     fix(&server);
@@ -73,7 +73,7 @@ fn tasks_are_worked_off_and_the_repository_stays_as_it_is() {
 }
 
 #[test]
-fn a_server_that_is_down_leaves_the_task_to_be_done() {
+fn an_unreachable_server_leaves_the_task_pending() {
     let world = World::with_a_bug();
     let tasks = tasks(&world, &["one"]);
     let args = ["batch", &tasks, "--model", "ollama:x"];

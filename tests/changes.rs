@@ -1,4 +1,4 @@
-//! `agent diff|undo|apply`: what a session changed is looked at, brought, put back; nothing else is touched.
+//! `agent diff|undo|apply`: show, apply or revert what a session changed, and touch nothing else.
 
 use std::fs;
 use std::process::{Output, Stdio};
@@ -14,7 +14,7 @@ fn edit(path: &str, search: &str, replace: &str) -> String {
     call("apply_patch", json!({"edits": [{"path": path, "search": search, "replace": replace}]}))
 }
 
-/// Mends the bug, makes a file in a new folder, removes one.
+/// Fixes the bug, creates a file in a new folder and removes another file.
 pub(crate) fn answers() -> [String; 4] {
     let patch = "*** Begin Patch\n*** Add File: docs/new/guide.md\n+# Guide\n*** Delete File: old.txt\n*** End Patch\n";
     [
@@ -45,7 +45,7 @@ pub(crate) fn session(world: &World, args: &[&str], answers: impl IntoIterator<I
 }
 
 #[test]
-fn a_dry_run_says_how_to_go_on_and_can_be_applied_and_undone() {
+fn a_dry_run_prints_the_next_step_and_can_be_applied_and_undone() {
     let world = world();
     let output = session(&world, &["--dry-run", "--quiet"], answers());
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
@@ -107,7 +107,7 @@ fn a_dry_run_says_how_to_go_on_and_can_be_applied_and_undone() {
 }
 
 #[test]
-fn what_has_changed_meanwhile_is_not_overwritten_but_can_be_merged() {
+fn files_changed_meanwhile_are_not_overwritten_but_can_be_merged() {
     let world = world();
     session(&world, &["--dry-run", "--quiet"], answers());
     world.write("add.sh", &format!("#!/bin/sh\n\n\n\n{ADD}"));
@@ -170,7 +170,7 @@ fn what_has_changed_meanwhile_is_not_overwritten_but_can_be_merged() {
 }
 
 #[test]
-fn an_undo_puts_back_what_the_agent_changed_and_nothing_else() {
+fn undo_reverts_exactly_the_agents_changes() {
     let world = world();
     world.write("mine.txt", "not committed\n");
     session(&world, &["--quiet"], answers());
@@ -221,7 +221,7 @@ fn an_undo_puts_back_what_the_agent_changed_and_nothing_else() {
 }
 
 #[test]
-fn an_undo_names_every_file_that_somebody_else_has_changed() {
+fn undo_names_every_file_changed_since() {
     let world = world();
     session(&world, &["--quiet"], answers());
     world.write("add.sh", "mine now\n");
@@ -240,7 +240,7 @@ fn an_undo_names_every_file_that_somebody_else_has_changed() {
 }
 
 #[test]
-fn a_diff_is_what_the_session_did() {
+fn diff_shows_what_the_session_changed() {
     let world = world();
     session(&world, &["--quiet"], answers());
     snapshot!(world.observe(&["diff"]), @r"
@@ -282,7 +282,7 @@ fn a_diff_is_what_the_session_did() {
     assert_eq!(world.git(&["status", "--porcelain"]), "");
 }
 
-/// Three turns that change one file, the second by a command.
+/// Changes one file in three turns, the second one by a command.
 fn three_turns() -> Vec<String> {
     let command = "sed -i 's/^two$/zwei/' a.txt && echo made > made.txt";
     let mut answers = vec![
@@ -295,7 +295,7 @@ fn three_turns() -> Vec<String> {
 }
 
 #[test]
-fn one_turn_can_be_looked_at_and_those_after_it_undone() {
+fn one_turn_can_be_shown_and_later_turns_undone() {
     let world = World::with(&[("a.txt", "one\ntwo\nthree\n")]);
     session(&world, &["--quiet"], three_turns());
     assert_eq!(world.read("a.txt"), "eins\nzwei\ndrei\n");
@@ -366,7 +366,7 @@ fn turns_of_an_applied_dry_run_can_be_undone_too() {
 }
 
 #[test]
-fn sessions_that_are_not_there_or_changed_nothing_are_said_so() {
+fn missing_sessions_and_sessions_without_changes_are_reported() {
     let world = World::with(&[("a.txt", "one\n")]);
     snapshot!(world.observe(&["undo"]), @r"
     exit 2
@@ -387,7 +387,7 @@ fn sessions_that_are_not_there_or_changed_nothing_are_said_so() {
 }
 
 #[test]
-fn a_session_that_still_runs_is_left_alone() {
+fn a_running_session_cannot_be_resumed() {
     let (world, server) = (world(), Server::start());
     let [edit, ..] = answers();
     server.enqueue(Reply::text(edit));

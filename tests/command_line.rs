@@ -1,4 +1,4 @@
-//! Flags, help, misuse, and the exit codes of it.
+//! Flags, help, usage errors and their exit codes.
 
 use std::process::Stdio;
 
@@ -142,7 +142,7 @@ fn help_of_run_lists_every_flag_and_exit_code() {
 }
 
 #[test]
-fn nothing_said_is_answered_with_help_and_a_misuse_code() {
+fn running_without_arguments_prints_help_and_exits_2() {
     let seen = World::new().observe(&[]);
     assert!(seen.starts_with("exit 2\n--- stderr\n") && seen.contains("Usage: agent"), "{seen}");
 }
@@ -157,7 +157,7 @@ fn the_version_is_one_line() {
 }
 
 #[test]
-fn a_misspelt_flag_is_answered_with_the_right_one() {
+fn a_misspelled_flag_suggests_the_right_one() {
     snapshot!(World::new().observe(&["run", "--max-turn", "3", "x"]), @r"
     exit 2
     --- stderr
@@ -172,7 +172,7 @@ fn a_misspelt_flag_is_answered_with_the_right_one() {
 }
 
 #[test]
-fn a_bad_value_is_answered_with_what_would_be_good() {
+fn a_bad_value_names_the_valid_ones() {
     snapshot!(World::new().observe(&["run", "--max-turns", "none", "x"]), @r"
     exit 2
     --- stderr
@@ -224,7 +224,7 @@ fn a_task_is_needed_and_only_one() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_named() {
+fn a_missing_folder_is_named() {
     snapshot!(World::new().observe(&["-C", "nowhere", "config", "show"]), @r"
     exit 2
     --- stderr
@@ -233,7 +233,7 @@ fn a_folder_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_whole_home_is_nobodys_project() {
+fn a_home_folder_is_not_a_project() {
     let world = World::new();
     let output = world.agent(&["run", "tidy up"]).current_dir(world.home()).output().unwrap();
     snapshot!(world.tell(&output), @r"
@@ -245,7 +245,7 @@ fn a_whole_home_is_nobodys_project() {
 }
 
 #[test]
-fn completions_are_made_for_each_shell() {
+fn completions_exist_for_each_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let seen = World::new().observe(&["completions", shell]);
         assert!(seen.starts_with("exit 0\n--- stdout\n"), "{shell}: {seen}");
@@ -254,7 +254,7 @@ fn completions_are_made_for_each_shell() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn a_closed_stdout_is_not_a_failure() {
     let world = World::new();
     for args in [&["tools", "schema"][..], &["run", "--help"], &["completions", "bash"], &["config", "show"]]
     {

@@ -1,4 +1,4 @@
-//! What a run says of its sandbox, what its commands are refused, and what is left of it when the agent is killed.
+//! The sandbox of a run: what it reports, what it blocks, and what a killed agent leaves behind.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::support::{World, call};
 
 const RUN: [&str; 6] = ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Look."];
 
-/// A run whose model runs these lines, one a turn, and has finished then.
+/// Runs a session whose model runs these commands, one per turn, and then finishes.
 fn run(world: &World, server: &Server, flags: &[&str], lines: &[&str]) -> Command {
     for line in lines {
         server.enqueue(Reply::text(call("run_command", json!({"command": line}))));
@@ -22,7 +22,7 @@ fn run(world: &World, server: &Server, flags: &[&str], lines: &[&str]) -> Comman
     command
 }
 
-/// The folders of all sessions, the oldest first.
+/// The folders of all sessions, oldest first.
 fn sessions(world: &World) -> Vec<PathBuf> {
     let folders = fs::read_dir(world.home().join(".local/state/agent/sessions")).unwrap();
     let mut folders: Vec<_> = folders.map(|entry| entry.unwrap().path()).collect();
@@ -31,7 +31,7 @@ fn sessions(world: &World) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_head_of_a_run_says_what_holds_its_commands() {
+fn a_run_starts_by_saying_how_its_commands_are_confined() {
     for (flags, enforced, words) in
         [(&[][..], true, "sandbox "), (&["--dangerously-no-sandbox"], false, "  sandbox off; ")]
     {
@@ -56,14 +56,14 @@ fn the_head_of_a_run_says_what_holds_its_commands() {
 }
 
 #[test]
-fn what_is_left_of_a_plan_says_nothing_of_a_sandbox() {
+fn a_plan_does_not_mention_the_sandbox() {
     let (world, server) = (World::new(), Server::start());
     let seen = world.tell(&run(&world, &server, &["--dry-run=plan"], &[]).output().unwrap());
     assert!(!seen.contains("sandbox") && !world.events().contains(&"sandbox".to_owned()), "{seen}");
 }
 
 #[test]
-fn a_host_that_is_refused_is_told_to_the_model_and_one_that_is_allowed_is_known_to_it() {
+fn the_model_learns_about_refused_and_allowed_hosts() {
     let (world, server) = (World::new(), Server::start());
     let fetch = "python3 -Sc \"import urllib.request; urllib.request.urlopen('http://example.org/')\"";
     let flags = ["--allow-host", "docs.test"];
@@ -75,7 +75,7 @@ fn a_host_that_is_refused_is_told_to_the_model_and_one_that_is_allowed_is_known_
     assert!(second.contains(told), "{second}\n{}", world.tell(&output));
 }
 
-/// Starts a run, kills the agent while a command of it runs that has filled `/tmp`, and returns the run's session.
+/// Kills an agent while one of its commands runs and has filled `/tmp`. Returns the session.
 fn killed(world: &World, server: &Server) -> PathBuf {
     let tmp = world.home().join("tmp");
     fs::create_dir_all(&tmp).unwrap();
@@ -97,7 +97,7 @@ fn killed(world: &World, server: &Server) -> PathBuf {
 }
 
 #[test]
-fn what_a_killed_run_leaves_is_taken_away_by_the_next_one() {
+fn leftovers_of_a_killed_run_are_removed_by_the_next_run() {
     let world = World::new();
     let server = Server::start();
     let session = killed(&world, &server);
@@ -113,7 +113,7 @@ fn what_a_killed_run_leaves_is_taken_away_by_the_next_one() {
 }
 
 #[test]
-fn what_a_killed_run_leaves_is_taken_away_by_its_resumption() {
+fn leftovers_of_a_killed_run_are_removed_when_it_is_resumed() {
     let world = World::new();
     let server = Server::start();
     let session = killed(&world, &server);
@@ -123,7 +123,7 @@ fn what_a_killed_run_leaves_is_taken_away_by_its_resumption() {
 }
 
 #[test]
-fn what_a_killed_run_leaves_is_removed_with_its_session() {
+fn leftovers_of_a_killed_run_are_removed_with_its_session() {
     let world = World::new();
     let session = killed(&world, &Server::start());
     let seen = world.observe(&["sessions", "rm", "last"]);

@@ -1,6 +1,6 @@
-//! A long session that is killed anywhere, and taken up: it ends with the same tree, having asked the model for the same.
+//! A long session killed anywhere and resumed ends with the same tree and the same requests.
 //!
-//! With `CRASHES=all` it is killed after every line of its journal and at every call that writes; without, at some of them.
+//! `CRASHES=all` kills it after every journal line and at every writing system call. The default is a sample.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ pub(crate) const RUN: [&str; 8] = [
     "Make the tests pass.",
 ];
 
-/// Thirty answers: every tool, every form of edit, and what models do wrong.
+/// Thirty answers: every tool, every edit format and common mistakes of models.
 fn answers() -> Vec<String> {
     let edit = |search: &str, replace: &str| json!({"edits": [{"path": "add.sh", "search": search, "replace": replace}]});
     let patch = |patch: &str| call("apply_patch", json!({ "patch": patch }));
@@ -47,7 +47,7 @@ fn answers() -> Vec<String> {
             "diff --git a/old/two.txt b/new/two.txt\nsimilarity index 50%\nrename from old/two.txt\nrename to new/two.txt\n--- a/old/two.txt\n+++ b/new/two.txt\n@@ -1,2 +1,2 @@\n two\n-lines\n+other lines\n",
         ),
         command(make),
-        // Once more: what the first left half done when it was killed is whole then.
+        // Resume again: the second run completes what the first left half done.
         command(make),
         call("apply_patch", json!({"path": "README.md", "content": "# Sums\n\nAdds and multiplies.\n"})),
         call("read_file", json!({"path": "docs/long.txt", "start_line": 40, "end_line": 60})),
@@ -98,7 +98,7 @@ pub(crate) fn world() -> World {
     ])
 }
 
-/// A server that gives each answer to one request, and the same answer when the same request comes again.
+/// A server that gives each request its own answer and repeats it when the request is repeated.
 pub(crate) fn server() -> Server {
     let server = Server::start();
     let (answers, asked) = (answers(), Mutex::new((Vec::new(), 0)));
@@ -122,7 +122,7 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Every file of the repository with its mode, git's apart.
+/// Every file of the repository except git's own, with its mode.
 fn tree(folder: &Path, prefix: &str, out: &mut BTreeMap<String, (u32, String)>) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
@@ -136,11 +136,11 @@ fn tree(folder: &Path, prefix: &str, out: &mut BTreeMap<String, (u32, String)>) 
     }
 }
 
-/// What a session came to.
+/// The outcome of a session.
 #[derive(PartialEq)]
 pub(crate) struct Outcome {
     tree: BTreeMap<String, (u32, String)>,
-    /// Word for word; the same request in a row counts once.
+    /// The exact requests; consecutive duplicates count once.
     asked: Vec<Value>,
 }
 
@@ -156,7 +156,7 @@ impl Outcome {
         Self { tree: files, asked }
     }
 
-    /// The first difference; that a command was told as interrupted is none.
+    /// The first difference. A command reported as interrupted is not one.
     pub(crate) fn difference(&self, wanted: &Self) -> Option<String> {
         for (path, file) in wanted.tree.iter().chain(&self.tree) {
             if self.tree.get(path) != wanted.tree.get(path) {
@@ -171,7 +171,7 @@ impl Outcome {
                 return Some(format!("request {n} has no messages"));
             };
             let told = |m: &Value| m["content"].as_str().is_some_and(|text| text.contains(INTERRUPTED));
-            // Nor is that it is remembered so, among the steps that were left out.
+            // Nor is its mention among the omitted steps.
             let text = |m: &Value| -> Vec<String> {
                 let lines = m["content"].as_str().unwrap_or_default().lines();
                 lines.filter(|line| !line.starts_with("- run_command ")).map(str::to_owned).collect()
@@ -185,7 +185,7 @@ impl Outcome {
     }
 }
 
-/// The session as nobody disturbs it, and the lines of its journal.
+/// The undisturbed session and the number of its journal lines.
 pub(crate) fn whole() -> (Outcome, usize) {
     let (world, server) = (world(), server());
     let output = agent(&world, &server, &RUN).stderr(Stdio::piped()).output().unwrap();
@@ -195,12 +195,12 @@ pub(crate) fn whole() -> (Outcome, usize) {
     (outcome, world.journal().len())
 }
 
-/// Takes the session up and compares what it came to.
+/// Resumes the session and compares its outcome.
 fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
     let output = agent(world, server, &["resume"]).stderr(Stdio::piped()).output().unwrap();
     let said = text(&output);
     if said.contains("there is no session") || said.contains("has not begun") {
-        // Killed before there was anything: the tree is as it was, and the run is begun anew.
+        // Killed before anything was written: the tree is unchanged and a new run starts.
         let output = agent(world, server, &RUN).stderr(Stdio::piped()).output().unwrap();
         if output.status.code() != Some(0) {
             return Some(text(&output));
@@ -211,12 +211,12 @@ fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
     Outcome::of(world, server).difference(wanted)
 }
 
-/// Every one of them, or every n-th.
+/// All of them, or every n-th.
 fn sample(n: usize) -> usize {
     if std::env::var("CRASHES").is_ok_and(|how| how == "all") { 1 } else { n }
 }
 
-/// Starts it and kills it when it has told so many events; whether it was there to be killed.
+/// Starts the run and kills it after this many events. Returns whether it was still running.
 fn killed_after(mut command: Command, lines: usize) -> bool {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let told = BufReader::new(child.stdout.take().unwrap()).lines().take(lines).count();
@@ -226,7 +226,7 @@ fn killed_after(mut command: Command, lines: usize) -> bool {
 }
 
 #[test]
-fn thirty_turns_killed_after_a_line_of_the_journal_end_as_if_nothing_had_been() {
+fn thirty_turns_killed_after_a_journal_line_end_as_if_uninterrupted() {
     let (wanted, lines) = whole();
     let mut wrong = Vec::new();
     for line in (1..lines).step_by(sample(11)) {
@@ -238,14 +238,14 @@ fn thirty_turns_killed_after_a_line_of_the_journal_end_as_if_nothing_had_been() 
 }
 
 #[test]
-fn thirty_turns_killed_at_a_write_end_as_if_nothing_had_been() {
+fn thirty_turns_killed_at_a_write_end_as_if_uninterrupted() {
     let (wanted, _) = whole();
     let (mut wrong, mut kills) = (Vec::new(), 0);
     let step = sample(37);
     for n in (1..).step_by(step) {
         let (world, server) = (world(), server());
         let mut writes = 0;
-        // Before the call: the one before it has just been made.
+        // Killed before this call, so right after the previous one.
         let end = traced::kill_when(agent(&world, &server, &RUN), Scope::Program, |stop| {
             writes += usize::from(!stop.done && CHANGES.contains(&stop.call));
             writes == n
@@ -261,13 +261,13 @@ fn thirty_turns_killed_at_a_write_end_as_if_nothing_had_been() {
 }
 
 #[test]
-fn thirty_turns_killed_again_and_again_end_as_if_nothing_had_been() {
+fn thirty_turns_killed_repeatedly_end_as_if_uninterrupted() {
     let (wanted, _) = whole();
     let (world, server) = (world(), server());
     let mut kills = 0;
     loop {
         let args: &[&str] = if kills == 0 { &RUN } else { &["resume", "--json"] };
-        // Each process gets a little further than what it takes to take up the run.
+        // Each process gets a little further than resuming alone takes.
         let mut left = 60 + kills * 13 % 50;
         let end = traced::kill_when(agent(&world, &server, args), Scope::Program, |stop| {
             left -= usize::from(!stop.done && CHANGES.contains(&stop.call));
@@ -284,7 +284,7 @@ fn thirty_turns_killed_again_and_again_end_as_if_nothing_had_been() {
     assert!(kills > 8, "only {kills} kills");
 }
 
-/// A run that is killed at its n-th change of a name (a commit makes several), in the middle of an edit of three files.
+/// Kills a run at its n-th rename (a commit makes several), in the middle of an edit of three files.
 fn killed_in_an_edit(n: usize) -> (World, bool) {
     let (world, server) = (world(), Server::start());
     let edit = |path: &str, search: &str| json!({"path": path, "search": search, "replace": "changed"});
@@ -300,7 +300,7 @@ fn killed_in_an_edit(n: usize) -> (World, bool) {
 }
 
 #[test]
-fn whoever_comes_next_takes_back_what_was_half_done_by_the_one_that_was_killed() {
+fn the_next_run_rolls_back_the_interrupted_edit_of_a_killed_one() {
     let whole = |world: &World| {
         let changed = ["add.sh", "mul.sh", "old/one.txt"].map(|path| world.read(path).contains("changed"));
         assert!(changed == [true; 3] || changed == [false; 3], "{changed:?}");

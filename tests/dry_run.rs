@@ -1,4 +1,4 @@
-//! `agent run --dry-run`: the same run beside the repository, which stays as it is to the last bit that the system tells.
+//! `agent run --dry-run`: the same run outside the repository, which stays unchanged to the last visible bit.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::support::{World, snapshot};
 use fake_model::{Reply, Server};
 use serde_json::Value;
 
-/// Everything about a tree that a dry run may not change: type, mode, owner, inode, links, sizes, times (but for the last look), content.
+/// Everything about a tree that a dry run may not change: type, mode, owner, inode, links, sizes, times except access times, content.
 pub(crate) fn everything(root: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
@@ -48,13 +48,13 @@ fn a_dry_run_changes_nothing_about_the_repository() {
     world.write("staged.txt", "staged\n");
     world.git(&["add", "staged.txt"]);
     std::os::unix::fs::symlink("add.sh", world.repo().join("link")).unwrap();
-    // What a test command may do: write beside and into files, ask git, which refreshes its index, and commit.
+    // What a test command may do: create and write files, call git, which refreshes its index, and commit.
     world.write(
         ".agent.toml",
         "verify = 'sh check.sh && test -f build/cache && echo x >> build/cache && echo y > made.txt && touch add.sh old && git status'\n",
     );
     let (before, status) = (everything(&world.repo()), world.git(&["status", "--porcelain=v2", "--branch"]));
-    // git itself may have refreshed the index just now.
+    // git may just have refreshed its index.
     let before = if before == everything(&world.repo()) { before } else { everything(&world.repo()) };
     let output = session(&world, &["--dry-run"], answers());
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
@@ -66,7 +66,7 @@ fn a_dry_run_changes_nothing_about_the_repository() {
 }
 
 #[test]
-fn the_end_of_a_dry_run_is_shown_as_asked() {
+fn a_dry_run_ends_with_the_requested_preview() {
     let world = world();
     let output = session(&world, &["--dry-run", "--preview", "words"], answers());
     let seen = world.tell(&output);
@@ -138,7 +138,7 @@ fn a_plan_stops_before_the_first_command() {
     assert!(!executed && world.git(&["status", "--porcelain"]).is_empty());
 }
 
-/// A dry run that has changed something and now waits for its model.
+/// A dry run that has changed a file and is waiting for the model.
 fn waiting(world: &World, server: &Server) -> Child {
     let [edit, ..] = answers();
     server.enqueue(Reply::text(edit));
@@ -158,7 +158,7 @@ fn only_session(world: &World) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_dry_run_that_is_stopped_leaves_its_changes_and_no_tree() {
+fn a_stopped_dry_run_keeps_its_changes_and_removes_its_tree() {
     let (world, server) = (world(), Server::start());
     let child = waiting(&world, &server);
     std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
@@ -186,13 +186,13 @@ fn a_dry_run_that_was_killed_can_be_applied_and_removed() {
 }
 
 #[test]
-fn a_copy_says_first_what_it_costs_and_why() {
+fn a_copied_tree_states_its_cost_and_reason_first() {
     let world = world();
     let server = Server::start();
     for answer in answers() {
         server.enqueue(Reply::text(answer));
     }
-    // Sessions inside the repository cannot be beside it: no overlay, whatever the system offers.
+    // A state folder inside the repository rules out an overlay.
     world.write(".gitignore", ".sessions/\n");
     let state = world.repo().join(".sessions");
     let args =
@@ -213,7 +213,7 @@ fn a_copy_says_first_what_it_costs_and_why() {
 }
 
 #[test]
-fn the_tree_of_a_dry_run_is_in_the_journal_and_in_doctor() {
+fn the_journal_and_doctor_name_the_kind_of_dry_run_tree() {
     let world = world();
     session(&world, &["--dry-run", "--quiet"], answers());
     let journal = world.journal();

@@ -1,10 +1,10 @@
-//! Edits that cannot succeed are cut off while the model writes them.
+//! Edits that cannot apply are cut while the model writes them.
 
 use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// The content of each answer as it was kept: cut where it was refused.
+/// The recorded content of each answer, cut where it was refused.
 fn answers(world: &World) -> Vec<String> {
     let outputs = world.journal().into_iter().filter(|r| r["event"] == "output");
     outputs.map(|r| r["content"].as_str().unwrap().to_owned()).collect()
@@ -24,7 +24,7 @@ fn a_patch_whose_lines_match_nowhere_is_cut_off_there_and_the_next_one_applies()
     let wrong = "--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 * $2))\n+    echo $(($1 + $2))\n";
     let padded = format!("{wrong}{}", "+    # and a good deal more\n".repeat(200));
     let right = wrong.replace('*', "-") + " }\n";
-    // The first call is complete: it tells how long such calls are.
+    // The first call is complete and gives the usual length of a call.
     for patch in [right.replace("$1 - $2", "$1 / $2") + "junk", padded, right] {
         server.enqueue(Reply::text(call("apply_patch", json!({ "patch": patch }))).split_bytes(9));
     }
@@ -46,7 +46,7 @@ fn a_patch_whose_lines_match_nowhere_is_cut_off_there_and_the_next_one_applies()
 }
 
 #[test]
-fn what_was_not_written_is_told_in_bytes_and_tokens() {
+fn output_saved_by_an_early_cut_is_reported_in_bytes_and_tokens() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let comment = "# a comment\n".repeat(100);
     let edit = |search: &str, replace: String| {

@@ -1,15 +1,15 @@
-//! `agent sessions export`: what is in the file, that it replays anywhere, and what is refused as one.
+//! `agent sessions export`: what the file holds, that it replays anywhere, and which files are refused.
 
 use std::path::Path;
 
 use crate::changes::{answers, session, world};
-use crate::replay::{JSON, edit, exported, finish, much_ado, recorded, texts, with_much_ado};
+use crate::replay::{JSON, edit, exported, finish, long_session, recorded, texts, with_much_ado};
 use crate::replay_differences::{altered, replace, replayed};
 use crate::support::{World, call, json_lines, snapshot};
 use serde_json::{Value, json};
 
 #[test]
-fn an_export_is_the_same_each_time_for_its_owner_only_and_overwrites_nothing() {
+fn an_export_is_reproducible_private_and_never_overwrites() {
     use std::os::unix::fs::PermissionsExt;
     let world = world();
     with_much_ado(&world, &[]);
@@ -38,7 +38,7 @@ fn an_export_is_the_same_each_time_for_its_owner_only_and_overwrites_nothing() {
 }
 
 #[test]
-fn only_what_was_looked_at_is_in_an_export_and_nothing_with_no_contents() {
+fn an_export_holds_only_the_files_that_were_read() {
     let world = world();
     world.write("secret.txt", "nobody looked at this\n");
     world.write("deep/other.sh", "nobody looked at that\n");
@@ -66,7 +66,7 @@ fn a_session_with_an_allowed_host_replays_where_none_is_allowed() {
 }
 
 #[test]
-fn what_is_no_session_is_refused_with_a_sentence() {
+fn a_file_that_is_not_a_session_is_refused() {
     let world = world();
     with_much_ado(&world, &[]);
     let file = exported(&world, &[]);
@@ -205,14 +205,14 @@ fn what_is_no_session_is_refused_with_a_sentence() {
 }
 
 #[test]
-fn a_link_in_an_exported_file_leads_nowhere_outside() {
+fn a_symlink_in_an_exported_file_cannot_escape() {
     let world = world();
     with_much_ado(&world, &[]);
     let file = exported(&world, &[]);
     let target = world.home().join("target");
     std::fs::create_dir(&target).unwrap();
     std::fs::write(target.join("key"), "a sum of secrets\n").unwrap();
-    // A folder that is a link to one outside; a file is to be made in it, one is to be read through it.
+    // A symlink to an outside folder: one file is created in it, another read through it.
     let lines = std::fs::read_to_string(&file).unwrap();
     let mut lines = json_lines(&lines);
     let link = json!({"file": {"path": "aa", "link": target.to_str().unwrap()}});
@@ -241,7 +241,7 @@ fn a_link_in_an_exported_file_leads_nowhere_outside() {
 }
 
 #[test]
-fn what_commands_may_do_is_not_decided_by_a_file_that_somebody_sent() {
+fn an_exported_file_cannot_grant_permissions_to_commands() {
     let world = world();
     with_much_ado(&world, &[]);
     let file = exported(&world, &[]);
@@ -272,7 +272,7 @@ fn what_commands_may_do_is_not_decided_by_a_file_that_somebody_sent() {
 }
 
 #[test]
-fn an_exported_session_still_stands_in_for_a_model() {
+fn an_exported_session_can_replace_the_model() {
     let world = world();
     let live = session(&world, &[], answers());
     let file = exported(&world, &[]);
@@ -283,12 +283,12 @@ fn an_exported_session_still_stands_in_for_a_model() {
     assert_eq!((again.status.code(), &again.stdout), (Some(0), &live.stdout), "{}", world.tell(&again));
 }
 
-/// A session to be recorded.
+/// Records one session.
 type Making = fn(&World);
 
-/// The recorded sessions in `fixtures/sessions`: names, and how each is made.
+/// The sessions in `fixtures/sessions`: names, and how each is recorded.
 fn fixtures() -> [(&'static str, Making); 3] {
-    let by_tools = |world: &World| drop(much_ado(world, "./add.sh", &[]));
+    let by_tools = |world: &World| drop(long_session(world, "./add.sh", &[]));
     let whole_file = |world: &World| {
         let answers = [
             "```sh\nadd() {\n    echo $(($1 * $2))\n}\n```\n",
@@ -310,7 +310,7 @@ fn fixtures() -> [(&'static str, Making); 3] {
     [("by-tools", by_tools), ("whole-file", whole_file), ("read-on", in_small_pieces)]
 }
 
-/// Without what is another at each recording: times, the session's id, the folder.
+/// Replaces what differs between recordings: times, the session id, the folder.
 fn settled(world: &World, text: &str) -> String {
     let id = world.journal()[0]["id"].as_str().unwrap().to_owned();
     let root = world.home().parent().unwrap().to_str().unwrap().to_owned();
@@ -342,7 +342,7 @@ fn without_times(value: &mut Value) {
 }
 
 #[test]
-fn the_sessions_that_are_kept_go_the_same_way() {
+fn committed_sessions_replay_without_a_difference() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/sessions");
     if std::env::var_os("WRITE_SESSIONS").is_some() {
         for (name, make) in fixtures() {

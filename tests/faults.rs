@@ -1,4 +1,4 @@
-//! Faults of the model server as a user meets them: exit code, what is said, what stands in the journal, and what the server was sent. The table in
+//! Faults of the model server as users see them: exit code, output, journal, requests. The table in
 //! `docs/servers.md` is made of these and of `crates/models/tests/faults.rs`.
 
 use crate::support::{World, call, snapshot};
@@ -16,7 +16,7 @@ fn finish() -> String {
     call("finish", json!({}))
 }
 
-/// The command line of a run on such a server.
+/// The command line of a run against this server.
 fn args(server: &Server, personality: Personality) -> Vec<String> {
     let mut args = ["run", "--approach", "tools", "Make the tests pass."].map(str::to_owned).to_vec();
     match personality {
@@ -29,7 +29,7 @@ fn args(server: &Server, personality: Personality) -> Vec<String> {
     args
 }
 
-/// Runs on such a server and tells what could be seen.
+/// Runs against this server and returns the observation.
 fn run(world: &World, server: &Server, personality: Personality) -> String {
     let args = args(server, personality);
     let mut command = world.agent(&args.iter().map(String::as_str).collect::<Vec<_>>());
@@ -60,7 +60,7 @@ fn events(world: &World, name: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_server_that_stumbles_is_asked_the_same_again_and_the_run_ends_as_without() {
+fn transient_server_errors_are_retried_with_the_same_request() {
     for personality in [Personality::Ollama, Personality::LlamaServer] {
         let (world, server) = (World::with_a_bug(), Server::of(personality));
         let half = fixing()[..60].to_owned();
@@ -88,7 +88,7 @@ fn a_server_that_stumbles_is_asked_the_same_again_and_the_run_ends_as_without() 
 }
 
 #[test]
-fn a_wait_that_nobody_has_is_said_and_not_waited() {
+fn a_too_long_retry_after_ends_the_run_at_once() {
     let (world, server) = (World::with_a_bug(), Server::start());
     server.enqueue(Reply::error(429, "quota exceeded").header("Retry-After", "86400"));
     let seen = run(&world, &server, Personality::Ollama);
@@ -145,7 +145,7 @@ fn a_key_does_not_travel_to_another_host() {
 }
 
 #[test]
-fn credentials_in_an_address_are_sent_and_stand_nowhere() {
+fn credentials_in_a_url_are_sent_and_never_shown() {
     for personality in [Personality::Ollama, Personality::Vllm] {
         let (world, server) = (World::with_a_bug(), Server::of(personality));
         server.enqueue(Reply::text(fixing()));
@@ -178,7 +178,7 @@ fn credentials_in_an_address_are_sent_and_stand_nowhere() {
 }
 
 #[test]
-fn each_certificate_that_is_refused_says_what_to_do() {
+fn each_rejected_certificate_comes_with_advice() {
     for (certificate, trusted, code, words) in [
         (Certificate::Good, false, 5, "set SSL_CERT_FILE or ca_file to the issuer's certificate"),
         (Certificate::Good, true, 2, "answered 401"),
@@ -201,7 +201,7 @@ fn each_certificate_that_is_refused_says_what_to_do() {
 }
 
 #[test]
-fn a_model_replaced_during_a_run_is_named_in_a_warning() {
+fn a_model_swapped_during_a_run_is_a_warning() {
     let (world, server) = (World::with_a_bug(), Server::start());
     for digest in ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"] {
         let model = json!({"name": "deepseek-coder:6.7b", "digest": digest, "context_length": 16384});
@@ -218,7 +218,7 @@ fn a_model_replaced_during_a_run_is_named_in_a_warning() {
 }
 
 #[test]
-fn a_window_smaller_than_asked_for_is_said_and_what_does_not_fit_is_made_shorter() {
+fn a_smaller_context_window_is_reported_and_the_prompt_compacted() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let model = json!({"name": "deepseek-coder:6.7b", "context_length": 8192});
     server.enqueue_for("/api/ps", Reply::status(200, json!({"models": [model]})));
@@ -240,7 +240,7 @@ fn a_window_smaller_than_asked_for_is_said_and_what_does_not_fit_is_made_shorter
 }
 
 #[test]
-fn a_window_smaller_than_asked_for_is_kept_to_before_anything_is_refused() {
+fn a_smaller_context_window_is_respected_before_the_server_rejects_anything() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let lines: String = (1..=40).map(|n| format!("line {n} of a text that is read\n")).collect();
     let model = json!({"name": "deepseek-coder:6.7b", "context_length": 2560});
@@ -263,7 +263,7 @@ fn a_window_smaller_than_asked_for_is_kept_to_before_anything_is_refused() {
 }
 
 #[test]
-fn a_server_that_still_loads_its_model_is_waited_for() {
+fn the_run_waits_for_a_server_that_is_loading_its_model() {
     let config = Config { personality: Personality::LlamaServer, loading: true, ..Config::default() };
     let (world, server) = (World::with_a_bug(), Server::with_config(config));
     server.enqueue(Reply::text(fixing()));
@@ -282,8 +282,8 @@ fn a_server_that_still_loads_its_model_is_waited_for() {
 }
 
 #[test]
-fn a_proxy_is_used_for_other_machines_and_never_for_this_one() {
-    // A name that nothing resolves: only the proxy can have answered.
+fn a_proxy_is_never_used_for_localhost() {
+    // The name does not resolve, so only the proxy can have answered.
     let (world, proxy) = (World::with_a_bug(), Server::of(Personality::Vllm));
     proxy.enqueue(Reply::text(fixing()));
     proxy.enqueue(Reply::text(finish()));

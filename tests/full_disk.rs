@@ -1,10 +1,10 @@
-//! The disk of the agent's own state is full, for real: a run ends cleanly and says so, and goes on when there is room again.
+//! A full disk under the state folder: the run ends cleanly, says why, and resumes once there is space.
 
 use std::process::Stdio;
 
 use crate::crashes::{Outcome, RUN, agent, server, whole, world};
 
-/// Runs the agent (`$@`) with so little room for its state, and takes the run up when there is enough.
+/// Runs the agent (`$@`) with too little space for its state, then resumes with enough.
 const SCRIPT: &str = r#"
 state="$HOME/.local/state"
 mkdir -p "$state" && mount -t tmpfs -o "size=$1" none "$state" || exit 99
@@ -17,7 +17,7 @@ grep -q 'there is no session\|has not begun' "$HOME/second" && exec "$@"
 "#;
 
 #[test]
-fn a_run_whose_state_folder_is_full_says_so_and_goes_on_when_there_is_room() {
+fn a_full_state_folder_is_reported_and_the_run_can_be_resumed() {
     let (wanted, _) = whole();
     let (mut endings, mut room) = (Vec::new(), 4);
     loop {

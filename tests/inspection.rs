@@ -1,4 +1,4 @@
-//! `parse`, `tools` and `doctor`: looking at parts without a run.
+//! `parse`, `tools` and `doctor`: inspecting parts without a run.
 
 use crate::support::{World, call, json_lines, snapshot};
 use fake_model::Server;
@@ -114,7 +114,7 @@ fn chunks_are_answered_line_by_line() {
 }
 
 #[test]
-fn bad_lines_of_chunks_are_answered_and_the_rest_goes_on() {
+fn bad_chunk_lines_are_reported_and_the_rest_is_read() {
     let world = World::new();
     let input = b"nonsense\n{\"id\": 1}\n\n{\"id\": 2, \"chunks\": [5]}\n{\"id\": 3, \"chunks\": [{\"hex\": \"0\"}]}\n{\"id\": 4, \"chunks\": [], \"end\": \"never\"}\n\xff\n{\"id\": 5, \"chunks\": []}";
     snapshot!(world.observe_with_input(&["parse", "--chunks"], input), @r#"
@@ -133,7 +133,7 @@ fn bad_lines_of_chunks_are_answered_and_the_rest_goes_on() {
 }
 
 #[test]
-fn tools_are_listed_with_what_they_do() {
+fn tools_list_shows_each_tool_with_its_effect() {
     let seen = World::new().observe(&["tools", "list"]);
     for name in ["read_file", "apply_patch", "run_tests", "list_files", "search", "run_command", "finish"] {
         assert!(seen.lines().any(|l| l.starts_with(name)), "{name}: {seen}");
@@ -154,7 +154,7 @@ fn the_schema_of_a_tool_is_json() {
 }
 
 #[test]
-fn a_tool_is_called_as_a_run_would_call_it() {
+fn tools_call_behaves_as_in_a_run() {
     let world = World::with_a_bug();
     snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "add.sh"}"#]), @r"
     exit 0

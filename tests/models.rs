@@ -1,4 +1,4 @@
-//! `agent models`, and what is said when a model is missing.
+//! `agent models`, and the messages about a missing model.
 
 use crate::support::{World, snapshot};
 use fake_model::{Config, ModelSpec, Personality, Server};
@@ -59,7 +59,7 @@ fn models_are_listed_pulled_shown_and_removed() {
 }
 
 #[test]
-fn a_pull_that_fails_says_so_though_the_status_was_200() {
+fn a_failed_pull_is_reported_although_the_status_is_200() {
     let (world, server) = (World::new(), server());
     snapshot!(observe(&world, &server, &["models", "pull", "no-such-model"]), @r"
     exit 5
@@ -70,7 +70,7 @@ fn a_pull_that_fails_says_so_though_the_status_was_200() {
 }
 
 #[test]
-fn a_server_that_is_down_is_named_with_what_to_do() {
+fn an_unreachable_server_is_named_with_advice() {
     let world = World::new();
     let output = world.agent(&["models", "list"]).env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap();
     snapshot!(world.tell(&output), @r"
@@ -82,7 +82,7 @@ fn a_server_that_is_down_is_named_with_what_to_do() {
 }
 
 #[test]
-fn models_of_another_kind_of_server_are_listed_too() {
+fn models_list_works_for_openai_compatible_servers() {
     let world = World::new();
     let server = Server::of(Personality::LlamaServer);
     snapshot!(world.observe(&["models", "list", "--base-url", &server.openai_url()]), @r"
@@ -93,7 +93,7 @@ fn models_of_another_kind_of_server_are_listed_too() {
 }
 
 #[test]
-fn a_missing_model_is_answered_with_those_there_and_the_flag_that_pulls() {
+fn a_missing_model_lists_the_available_ones_and_the_pull_flag() {
     let (world, server) = (World::new(), server());
     snapshot!(observe(&world, &server, &["run", "--model", "deepseek-coder:6.7b", "x"]), @r"
     exit 5

@@ -1,4 +1,4 @@
-//! Where output and state of a run lie in the repository, they are no part of what it works on.
+//! Output and state files inside the repository are not part of what a run works on.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -22,7 +22,7 @@ fn answers() -> [String; 5] {
     ]
 }
 
-/// Runs a session with output going to these files of the repository; returns its events.
+/// Runs a session with its output redirected to these files of the repository. Returns its events.
 fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&str>) {
     let server = Server::start();
     answers().into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
@@ -44,9 +44,9 @@ fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&st
     assert!(run.status().unwrap().success());
 }
 
-/// What the run says it changed, and what its tools showed.
+/// The changes the run reports, and what its tools showed.
 fn judge(events: &str, never: &[&str]) {
-    // Standard error may go to the same file.
+    // stderr may go to the same file.
     let events: Vec<&str> = events.lines().filter(|line| line.starts_with('{')).collect();
     let events = json_lines(&events.join("\n"));
     let finished = events.last().unwrap();
@@ -58,8 +58,8 @@ fn judge(events: &str, never: &[&str]) {
 }
 
 #[test]
-fn a_file_that_output_goes_to_is_no_change_and_does_not_stand_in_the_way_of_undo() {
-    // Beside each other, and both into one file, which git tracks.
+fn a_redirected_output_file_is_not_a_change_and_does_not_block_undo() {
+    // Two files, then both streams into one file that git tracks.
     for (out, err) in [("events.jsonl", "err.log"), ("both.log", "both.log")] {
         let world = World::with_a_bug();
         world.write("both.log", "");
@@ -78,11 +78,11 @@ fn a_file_that_output_goes_to_is_no_change_and_does_not_stand_in_the_way_of_undo
 }
 
 #[test]
-fn a_dry_run_neither_copies_nor_tells_the_files_that_its_output_goes_to() {
+fn a_dry_run_ignores_the_files_its_output_goes_to() {
     for state in [None, Some(".agent-state")] {
         let world = World::with_a_bug();
         let open = |name: &str| File::create(world.repo().join(name)).unwrap();
-        // With the state inside, it is a copy.
+        // With the state folder inside, the dry run uses a copy.
         session(&world, &["--dry-run"], open("events.jsonl"), open("err.log"), state);
         judge(&world.read("events.jsonl"), &["events.jsonl", "err.log", ".agent-state"]);
         assert_eq!(world.read("add.sh"), ADD);
@@ -90,7 +90,7 @@ fn a_dry_run_neither_copies_nor_tells_the_files_that_its_output_goes_to() {
 }
 
 #[test]
-fn a_state_folder_inside_the_repository_is_no_part_of_it() {
+fn a_state_folder_inside_the_repository_is_ignored() {
     let world = World::with_a_bug();
     let state = "state";
     let out = world.home().join("events.jsonl");
@@ -108,7 +108,7 @@ fn a_state_folder_inside_the_repository_is_no_part_of_it() {
 }
 
 #[test]
-fn the_file_that_output_goes_to_cannot_be_edited() {
+fn the_file_that_stdout_points_to_cannot_be_edited() {
     let world = World::with_a_bug();
     let out = world.repo().join("out.txt");
     let edit = json!({"path": "out.txt", "content": "x\n"}).to_string();
@@ -119,10 +119,10 @@ fn the_file_that_output_goes_to_cannot_be_edited() {
 }
 
 #[test]
-fn events_that_another_program_writes_into_the_repository_do_not_stand_in_the_way_of_undo() {
+fn an_event_log_inside_the_repository_does_not_block_undo() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let [edit, ..] = answers();
-    // It ends when the events have been written, so that they seem to be its change.
+    // The command ends after the events were written, so they look like its change.
     let command = "touch started; while [ ! -s events.jsonl ]; do :; done";
     let command = call("run_command", json!({ "command": command }));
     [edit, command, call("finish", json!({}))]
@@ -142,7 +142,7 @@ fn events_that_another_program_writes_into_the_repository_do_not_stand_in_the_wa
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // As `tee` does, if the disk lets it wait.
+    // Written late, as a slow `tee` would.
     let (mut held, mut file) = (String::new(), None);
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();

@@ -1,4 +1,4 @@
-//! `agent patch`: a patch by hand, from the input to the files, the exit code and what is said.
+//! `agent patch`: applying a patch by hand, from input to files, exit code and output.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -15,7 +15,7 @@ fn world() -> World {
 }
 
 #[test]
-fn a_patch_from_standard_input_is_applied() {
+fn a_patch_from_stdin_is_applied() {
     let world = world();
     snapshot!(world.observe_with_input(&["patch"], UNIFIED.as_bytes()), @r"
     exit 0
@@ -34,7 +34,7 @@ fn a_patch_from_standard_input_is_applied() {
 }
 
 #[test]
-fn every_form_does_the_same() {
+fn every_edit_format_gives_the_same_result() {
     let edits = json!([{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]);
     let forms = [
         UNIFIED.to_owned(),
@@ -58,7 +58,7 @@ fn every_form_does_the_same() {
 }
 
 #[test]
-fn a_file_is_named_for_a_patch_that_names_none() {
+fn a_patch_without_a_path_uses_the_named_file() {
     let world = world();
     let patch = "@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n }\n";
     snapshot!(world.observe_with_input(&["patch"], patch.as_bytes()), @r"
@@ -73,7 +73,7 @@ fn a_file_is_named_for_a_patch_that_names_none() {
 }
 
 #[test]
-fn what_does_not_fit_changes_nothing_and_says_what_the_file_says() {
+fn a_patch_that_does_not_apply_changes_nothing_and_quotes_the_file() {
     let world = world();
     let patch = format!(
         "{UNIFIED}--- a/docs/notes.txt\n+++ b/docs/notes.txt\n@@ -1,2 +1,2 @@\n one\n-three\n+drei\n"
@@ -92,7 +92,7 @@ fn what_does_not_fit_changes_nothing_and_says_what_the_file_says() {
 }
 
 #[test]
-fn the_refusal_is_word_for_word_what_a_model_reads() {
+fn the_refusal_is_exactly_what_the_model_reads() {
     let world = world();
     let patch = UNIFIED.replace("$1 - $2", "$1 * $2");
     let said = world.agent(&["patch", "-"]).stdin(stdin(&world, &patch)).output().unwrap();
@@ -109,7 +109,7 @@ fn stdin(world: &World, text: &str) -> Stdio {
 }
 
 #[test]
-fn what_is_no_patch_is_misuse() {
+fn input_without_a_patch_is_a_usage_error() {
     let world = world();
     snapshot!(world.observe_with_input(&["patch"], b"Make it add, please.\n"), @r#"
     exit 2
@@ -144,7 +144,7 @@ fn what_is_no_patch_is_misuse() {
 }
 
 #[test]
-fn several_calls_are_not_one() {
+fn several_tool_calls_in_one_answer_stay_separate() {
     let world = world();
     let call = json!({"tool": "apply_patch", "arguments": {"path": "add.sh", "content": MENDED}});
     snapshot!(world.observe_with_input(&["patch"], format!("{call}\n{call}\n").as_bytes()), @r"
@@ -156,7 +156,7 @@ fn several_calls_are_not_one() {
 }
 
 #[test]
-fn check_changes_nothing_and_exits_alike() {
+fn check_changes_nothing_and_has_the_same_exit_code() {
     let world = world();
     snapshot!(world.observe_with_input(&["patch", "--check"], UNIFIED.as_bytes()), @r"
     exit 0
@@ -216,7 +216,7 @@ fn a_preview_changes_nothing_and_is_a_patch_for_programs() {
 }
 
 #[test]
-fn colour_is_for_those_who_want_it() {
+fn color_can_be_turned_on_and_off() {
     let world = world();
     let file = world.home().join("fix.patch");
     std::fs::write(&file, UNIFIED).unwrap();
@@ -228,7 +228,7 @@ fn colour_is_for_those_who_want_it() {
 }
 
 #[test]
-fn programs_are_answered_in_json() {
+fn patch_has_a_json_form() {
     let world = world();
     let answer = |args: &[&str], patch: &str| {
         let output = world.agent(args).stdin(stdin(&world, patch)).output().unwrap();
@@ -248,7 +248,7 @@ fn programs_are_answered_in_json() {
 }
 
 #[test]
-fn nothing_outside_is_written_and_nothing_of_git() {
+fn commands_write_neither_outside_the_tree_nor_into_dot_git() {
     let world = world();
     let paths = ["../outside", ".git/hooks/pre-commit", "/etc/motd", "docs/../../x", ".GIT/config"];
     for path in paths {
@@ -261,7 +261,7 @@ fn nothing_outside_is_written_and_nothing_of_git() {
 }
 
 #[test]
-fn the_work_tree_is_the_repository_or_the_folder() {
+fn the_work_tree_is_the_repository_root_or_the_current_folder() {
     let world = world();
     let mut below = world.agent(&["patch"]);
     let output = below.current_dir(world.repo().join("docs")).stdin(stdin(&world, UNIFIED)).output().unwrap();
@@ -276,7 +276,7 @@ fn the_work_tree_is_the_repository_or_the_folder() {
 }
 
 #[test]
-fn it_works_without_a_home_and_keeps_modes() {
+fn patch_works_without_a_home_folder_and_keeps_file_modes() {
     let world = world();
     let script = world.repo().join("add.sh");
     std::fs::set_permissions(&script, PermissionsExt::from_mode(0o750)).unwrap();

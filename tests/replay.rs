@@ -1,4 +1,4 @@
-//! `agent replay` and `agent sessions export`: a session goes again as it went, here and elsewhere, and what differs is found where it first does.
+//! `agent replay` and `agent sessions export`: a session replays here and elsewhere, and the first difference is found.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -29,7 +29,7 @@ pub(crate) fn exported(world: &World, args: &[&str]) -> PathBuf {
     file
 }
 
-/// Replays the last session in every way there is.
+/// Replays the last session in every supported way.
 pub(crate) fn goes_the_same_way(world: &World) {
     for args in [&["replay"][..], &["replay", "--recorded"], &["replay", "--run-commands"]] {
         let seen = world.observe(args);
@@ -72,11 +72,11 @@ fn a_run_whose_limit_was_reached_by_a_broken_answer_replays_with_what_that_answe
 
 /// A run that fixes the bug with much ado: of everything that a run can come across in its tools.
 pub(crate) fn with_much_ado(world: &World, args: &[&str]) -> Output {
-    much_ado(world, world.repo().join("add.sh").to_str().unwrap(), args)
+    long_session(world, world.repo().join("add.sh").to_str().unwrap(), args)
 }
 
-/// The same, where the model calls the file as it is called here.
-pub(crate) fn much_ado(world: &World, name: &str, args: &[&str]) -> Output {
+/// The same, with this path in the model's calls.
+pub(crate) fn long_session(world: &World, name: &str, args: &[&str]) -> Output {
     let answers = [
         call("read_file", json!({"path": "add.sh"})),
         call("read_file", json!({"path": "nowhere.sh"})),
@@ -105,7 +105,7 @@ pub(crate) fn much_ado(world: &World, name: &str, args: &[&str]) -> Output {
 }
 
 #[test]
-fn a_session_goes_again_here_and_elsewhere() {
+fn a_session_replays_here_and_elsewhere() {
     let world = world();
     let output = session(&world, &[], answers());
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
@@ -118,14 +118,14 @@ fn a_session_goes_again_here_and_elsewhere() {
 }
 
 #[test]
-fn refusals_commands_that_change_files_and_searches_go_again() {
+fn refusals_commands_and_searches_replay() {
     let world = world();
     with_much_ado(&world, &[]);
     goes_the_same_way(&world);
 }
 
 #[test]
-fn files_of_every_kind_go_again() {
+fn files_of_every_kind_replay() {
     use std::os::unix::fs::{PermissionsExt, symlink};
     let world = world();
     let repo = world.repo();
@@ -181,7 +181,7 @@ fn files_of_every_kind_go_again() {
 }
 
 #[test]
-fn a_dry_run_and_a_plan_go_again() {
+fn a_dry_run_and_a_plan_replay() {
     for args in [&["--dry-run"][..], &["--dry-run=plan"]] {
         let world = world();
         session(&world, args, answers());
@@ -190,7 +190,7 @@ fn a_dry_run_and_a_plan_go_again() {
 }
 
 #[test]
-fn answers_that_are_read_to_their_end_with_reads_beside_them_go_again() {
+fn answers_read_to_their_end_with_parallel_reads_replay() {
     let world = world();
     let many = [
         call("read_file", json!({"path": "add.sh"})),
@@ -206,7 +206,7 @@ fn answers_that_are_read_to_their_end_with_reads_beside_them_go_again() {
 }
 
 #[test]
-fn a_whole_file_goes_again() {
+fn a_whole_file_run_replays() {
     let world = world();
     let answers = [
         "Here:\n```sh\nadd() {\n    echo $(($1 * $2))\n}\n```\n",
@@ -219,7 +219,7 @@ fn a_whole_file_goes_again() {
 }
 
 #[test]
-fn the_lines_of_a_model_in_doubt_go_again() {
+fn branches_of_doubtful_tokens_replay() {
     let world = world();
     let model = json!({"server": "llama-server", "server_version": null, "model": "small", "window": null, "thinking": false,
         "dialect": "whole-file", "why": "w", "event": "model"});
@@ -250,7 +250,7 @@ fn the_lines_of_a_model_in_doubt_go_again() {
 }
 
 #[test]
-fn stumbles_of_the_server_go_again_without_the_waiting() {
+fn server_errors_replay_without_their_delays() {
     let world = world();
     let half = edit("$1 - $2", "$1 + $2")[..40].to_owned();
     let answers = [
@@ -266,7 +266,7 @@ fn stumbles_of_the_server_go_again_without_the_waiting() {
 }
 
 #[test]
-fn a_conversation_that_was_made_shorter_goes_again() {
+fn a_compacted_conversation_replays() {
     let world = world();
     let long = "a line of a file that is quite long and says nothing at all\n".repeat(300);
     world.write("long.txt", &long);
@@ -286,7 +286,7 @@ fn a_conversation_that_was_made_shorter_goes_again() {
 }
 
 #[test]
-fn a_window_that_was_found_to_be_smaller_is_so_again() {
+fn a_smaller_context_window_replays() {
     let (world, server) = (world(), Server::start());
     let long = "a line of a file that is quite long and says nothing at all\n".repeat(300);
     world.write("long.txt", &long);
@@ -312,7 +312,7 @@ fn a_window_that_was_found_to_be_smaller_is_so_again() {
 }
 
 #[test]
-fn runs_that_came_to_nothing_go_again_up_to_there() {
+fn failed_runs_replay_up_to_their_end() {
     let same = vec![call("read_file", json!({"path": "add.sh"})); 6];
     for (args, answers, code) in [
         (&[][..], texts(&same), 3),
@@ -327,7 +327,7 @@ fn runs_that_came_to_nothing_go_again_up_to_there() {
     }
 }
 
-/// A run that has done these answers and waits for the next one.
+/// A run that has processed these answers and waits for the next one.
 fn waiting(world: &World, server: &Server, answers: &[String]) -> std::process::Child {
     for answer in answers {
         server.enqueue(Reply::text(answer));
@@ -344,7 +344,7 @@ fn waiting(world: &World, server: &Server, answers: &[String]) -> std::process::
 }
 
 #[test]
-fn a_session_that_was_stopped_killed_or_taken_up_again_goes_again() {
+fn stopped_killed_and_resumed_sessions_replay() {
     for signal in ["-TERM", "-KILL"] {
         let (world, server) = (world(), Server::start());
         let mut child = waiting(
@@ -366,7 +366,7 @@ fn a_session_that_was_stopped_killed_or_taken_up_again_goes_again() {
 }
 
 #[test]
-fn a_session_killed_after_any_event_goes_again_up_to_there_and_once_it_was_taken_up() {
+fn a_session_killed_after_any_event_replays_and_so_does_its_resumption() {
     use std::io::BufRead;
     let answers = [
         call("read_file", json!({"path": "add.sh"})),

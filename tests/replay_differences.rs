@@ -1,4 +1,4 @@
-//! `agent replay`: what differs is found where it first does, and nothing is touched on the way.
+//! `agent replay` finds the first difference and touches nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use crate::replay::{JSON, edit, exported, finish, goes_the_same_way, recorded, t
 use crate::support::{World, call, json_lines, snapshot};
 use serde_json::{Value, json};
 
-/// The exported lines, each changed by `change`, in another file.
+/// Writes the exported lines, each passed through `change`, to another file.
 pub(crate) fn altered(world: &World, file: &Path, mut change: impl FnMut(&mut Value)) -> PathBuf {
     let mut lines = json_lines(&std::fs::read_to_string(file).unwrap());
     lines.iter_mut().for_each(&mut change);
@@ -22,7 +22,7 @@ pub(crate) fn replayed(world: &World, file: &Path, args: &[&str]) -> String {
     world.observe(&[&["replay", file.to_str().unwrap()], args].concat())
 }
 
-/// Replaces a text in everything that is one.
+/// Replaces a text in every string.
 pub(crate) fn replace(value: &mut Value, old: &str, new: &str) {
     match value {
         Value::String(text) => *text = text.replace(old, new),
@@ -33,11 +33,11 @@ pub(crate) fn replace(value: &mut Value, old: &str, new: &str) {
 }
 
 #[test]
-fn what_differs_is_found_where_it_first_does() {
+fn replay_reports_the_first_difference() {
     let world = world();
     with_much_ado(&world, &[]);
     let file = exported(&world, &[]);
-    // The model names another file.
+    // The model names a different file.
     let altered_file = altered(&world, &file, |line| {
         if line["event"] == "output" && line["turn"] == 1 {
             replace(&mut line["content"], "add.sh", "old.txt");
@@ -61,7 +61,7 @@ fn what_differs_is_found_where_it_first_does() {
       5   repairs:
     the same up to there: 4 events; recorded by agent [VERSION], this is agent [VERSION]
     "#);
-    // A file of the repository is another one, which the first turn does not show.
+    // A file that the first turn does not show has other content.
     let altered_file = altered(&world, &file, |line| {
         if line["file"]["path"] == "check.sh" {
             replace(&mut line["file"]["text"], "is $sum, not", "makes $sum, not");
@@ -84,7 +84,7 @@ fn what_differs_is_found_where_it_first_does() {
      11   `sh check.sh` fails now:
     the same up to there: 2 events; recorded by agent [VERSION], this is agent [VERSION]
     "#);
-    // A command changed a file otherwise.
+    // A command changed a file differently.
     let altered_file = altered(&world, &file, |line| {
         if line["change"]["file"]["path"] == "made/notes.txt" {
             replace(&mut line["change"]["file"]["text"], "parts", "pieces");
@@ -104,7 +104,7 @@ fn what_differs_is_found_where_it_first_does() {
                                      ^^^^^^
     the same up to there: 44 events; recorded by agent [VERSION], this is agent [VERSION]
     "#);
-    // It was left otherwise.
+    // It left the file in a different state.
     let altered_file = altered(&world, &file, |line| {
         if line["end"]["path"] == "add.sh" {
             replace(&mut line["end"]["text"], "+", "-");
@@ -123,7 +123,7 @@ fn what_differs_is_found_where_it_first_does() {
       3   }
     the same up to there: 90 events; recorded by agent [VERSION], this is agent [VERSION]
     ");
-    // It ended otherwise.
+    // It ended differently.
     let altered_file = altered(&world, &file, |line| {
         if line["event"] == "finished" {
             line["ending"]["kind"] = json!("unverified");
@@ -140,7 +140,7 @@ fn what_differs_is_found_where_it_first_does() {
           ^^^^^^^^
     the same up to there: 89 events; recorded by agent [VERSION], this is agent [VERSION]
     ");
-    // The prompt is another one.
+    // The prompt differs.
     snapshot!(replayed(&world, &file, &["--edit-format", "search-replace"]), @r#"
     exit 1
     --- stdout
@@ -169,7 +169,7 @@ fn what_differs_is_found_where_it_first_does() {
 }
 
 #[test]
-fn a_command_that_comes_to_something_else_is_found_when_it_is_run_again() {
+fn replay_finds_a_command_with_a_different_result() {
     let world = world();
     world.write(".gitignore", "state\n");
     world.write("state", "one\n");
@@ -217,7 +217,7 @@ fn a_replay_changes_nothing_and_needs_no_server() {
 }
 
 #[test]
-fn what_others_changed_since_is_not_in_the_way() {
+fn unrelated_later_changes_do_not_block_undo() {
     let world = world();
     world.write("unrelated.txt", "nobody looked at this\n");
     with_much_ado(&world, &[]);
@@ -235,7 +235,7 @@ fn what_others_changed_since_is_not_in_the_way() {
 }
 
 #[test]
-fn a_session_whose_repository_is_gone_replays_by_its_record() {
+fn a_session_replays_after_its_repository_is_deleted() {
     let world = world();
     session(&world, &[], answers());
     std::fs::rename(world.repo(), world.home().join("moved")).unwrap();
@@ -271,7 +271,7 @@ fn a_replay_that_is_killed_leaves_the_repository_as_it_was() {
             std::fs::create_dir(&temporary).unwrap();
             let mut child =
                 world.agent(args).env("TMPDIR", &temporary).stdout(Stdio::null()).spawn().unwrap();
-            // Not before it has begun to make its tree; it may end while nobody looks.
+            // Wait until it has started to create its tree; it may also have ended already.
             let mut ended = false;
             while !ended && std::fs::read_dir(&temporary).unwrap().next().is_none() {
                 ended = child.try_wait().unwrap().is_some();

@@ -1,4 +1,4 @@
-//! `agent resume`: a run that was killed goes on and ends as if nothing had happened.
+//! `agent resume`: a killed run continues and ends as if uninterrupted.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -8,7 +8,7 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// A server that answers by how far the conversation is, whoever asks.
+/// A server that answers by the length of the conversation, whoever asks.
 pub(crate) fn server(answers: Vec<String>) -> Server {
     let server = Server::start();
     server.fallback(Reply::from_fn(move |request| {
@@ -29,7 +29,7 @@ fn command(world: &World, server: &Server, args: &[&str]) -> std::process::Comma
 const RUN: [&str; 7] =
     ["run", "--json", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."];
 
-/// Kills the run once it has told `lines` events; whether it was still there to be killed.
+/// Kills the run after `lines` events. Returns whether it was still running.
 fn killed(world: &World, server: &Server, lines: usize) -> bool {
     let mut child =
         command(world, server, &RUN).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -39,7 +39,7 @@ fn killed(world: &World, server: &Server, lines: usize) -> bool {
     told == lines
 }
 
-/// Every file of the repository, and git's view of it.
+/// Every file of the repository, and its git status.
 fn tree(world: &World) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for entry in std::fs::read_dir(world.repo()).unwrap() {
@@ -52,7 +52,7 @@ fn tree(world: &World) -> BTreeMap<String, String> {
     out
 }
 
-/// What the model was asked, word for word; the same request in a row counts once.
+/// The exact requests to the model; consecutive duplicates count once.
 fn asked(server: &Server) -> Vec<Value> {
     let bodies = server.chats().into_iter().map(|r| serde_json::from_slice::<Value>(&r.body).unwrap());
     let mut out: Vec<Value> = bodies.map(|body| body["messages"].clone()).collect();
@@ -83,7 +83,7 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn a_run_killed_after_any_event_is_taken_up_and_ends_with_the_same_tree_and_the_same_requests() {
+fn a_run_killed_after_any_event_resumes_to_the_same_tree_and_requests() {
     let (world, whole) = (World::with_a_bug(), server(answers()));
     let output = command(&world, &whole, &RUN).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
@@ -135,7 +135,7 @@ fn a_run_that_changed_nothing_is_resumed_and_replayed_as_one() {
 }
 
 #[test]
-fn a_run_goes_on_after_a_reboot_with_a_server_that_knows_nothing_of_it() {
+fn a_run_resumes_after_a_reboot_with_a_fresh_server() {
     let (world, whole) = (World::with_a_bug(), server(answers()));
     command(&world, &whole, &RUN).output().unwrap();
     let (wanted, requests) = (tree(&world), asked(&whole));
@@ -150,7 +150,7 @@ fn a_run_goes_on_after_a_reboot_with_a_server_that_knows_nothing_of_it() {
     child.kill().unwrap();
     child.wait().unwrap();
     let first = asked(&before);
-    // What a reboot takes: temporary files, processes, the server's memory. What was written as the holder of a lock stays.
+    // A reboot removes temporary files, processes and the server's memory. Lock files stay.
     drop((temporary, before));
     let after = server(answers());
     let output = command(&world, &after, &["resume"]).output().unwrap();
@@ -163,7 +163,7 @@ fn a_run_goes_on_after_a_reboot_with_a_server_that_knows_nothing_of_it() {
 }
 
 #[test]
-fn a_command_that_was_cut_off_is_told_as_interrupted_and_not_run_again() {
+fn an_interrupted_command_is_reported_and_not_rerun() {
     let world = World::with_a_bug();
     let server = server(vec![
         call("run_command", json!({"command": "echo begun >> log.txt; sleep 1000"})),
@@ -180,7 +180,7 @@ fn a_command_that_was_cut_off_is_told_as_interrupted_and_not_run_again() {
         .map_while(Result::ok)
         .find(|line| line.contains("\"tool_started\"") && line.contains("run_command"));
     assert!(started.is_some());
-    // Not before the command has begun.
+    // Wait until the command has started.
     while std::fs::read_to_string(world.repo().join("log.txt")).unwrap_or_default() != "begun\n" {
         std::thread::yield_now();
     }
@@ -194,7 +194,7 @@ fn a_command_that_was_cut_off_is_told_as_interrupted_and_not_run_again() {
 }
 
 #[test]
-fn what_others_changed_meanwhile_is_said_and_not_overwritten() {
+fn conflicting_changes_are_reported_and_not_overwritten() {
     let world = World::with_a_bug();
     let server = server(answers());
     let mut lines = 0;
@@ -217,7 +217,7 @@ fn what_others_changed_meanwhile_is_said_and_not_overwritten() {
 }
 
 #[test]
-fn only_what_has_not_come_to_its_end_goes_on() {
+fn only_unfinished_sessions_can_be_resumed() {
     let (world, server) = (World::with_a_bug(), server(answers()));
     let output = command(&world, &server, &["resume"]).output().unwrap();
     assert!(text(&output).contains("there is no session"), "{}", text(&output));
@@ -328,7 +328,7 @@ fn a_fork_leaves_the_old_session_untouched() {
 }
 
 #[test]
-fn two_agents_do_not_work_on_one_tree() {
+fn two_runs_cannot_share_a_work_tree() {
     let world = World::with_a_bug();
     let server = Server::start();
     server.enqueue(Reply::empty().gate("answer").more(call("finish", json!({}))));

@@ -1,4 +1,4 @@
-//! `agent run` against scripted servers, from the task to the exit code.
+//! `agent run` against scripted servers, from task to exit code.
 
 use std::process::Stdio;
 
@@ -74,7 +74,7 @@ fn a_bug_is_fixed_and_verified() {
 }
 
 #[test]
-fn the_patch_on_standard_output_can_be_undone_and_applied() {
+fn the_patch_on_stdout_can_be_reverted_and_applied() {
     let (world, server) = (World::with_a_bug(), Server::start());
     script(&server, fixing());
     let output = run(&world, &server, &["--quiet", "Make the tests pass."]);
@@ -86,7 +86,7 @@ fn the_patch_on_standard_output_can_be_undone_and_applied() {
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
 }
 
-/// The name of the ending of the last session, and how often the model was asked.
+/// The ending of the last session, and the number of model requests.
 fn ended(world: &World) -> (String, u64) {
     let last = world.journal().pop().unwrap();
     (last["ending"]["kind"].as_str().unwrap().to_owned(), last["totals"]["turns"].as_u64().unwrap())
@@ -113,7 +113,7 @@ fn a_run_that_changed_nothing_is_not_verified_though_the_check_passes() {
 }
 
 #[test]
-fn what_only_a_command_changed_is_a_change() {
+fn files_changed_only_by_a_command_count_as_changes() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let command = call("bash", json!({"cmd": "echo '# adds' >> add.sh", "timeout": 5}));
     script(&server, [command, call("attempt_completion", json!({"result": "done"}))]);
@@ -154,7 +154,7 @@ fn a_patch_that_is_the_whole_answer_is_applied() {
 }
 
 #[test]
-fn a_dry_run_leaves_the_repository_as_it_is_and_a_patch() {
+fn a_dry_run_leaves_the_repository_unchanged_and_keeps_a_patch() {
     let (world, server) = (World::with_a_bug(), Server::start());
     script(&server, fixing());
     let output = run(&world, &server, &["--dry-run", "Make the tests pass."]);
@@ -170,7 +170,7 @@ fn a_dry_run_leaves_the_repository_as_it_is_and_a_patch() {
 }
 
 #[test]
-fn the_same_by_an_openai_compatible_server() {
+fn an_openai_compatible_server_gives_the_same_run() {
     let (world, server) = (World::with_a_bug(), Server::of(Personality::LlamaServer));
     script(&server, fixing());
     let args =
@@ -181,7 +181,7 @@ fn the_same_by_an_openai_compatible_server() {
 }
 
 #[test]
-fn json_is_the_journal() {
+fn the_json_output_is_the_journal() {
     let (world, server) = (World::with_a_bug(), Server::start());
     script(&server, fixing());
     let output = run(&world, &server, &["--json", "Make the tests pass."]);
@@ -191,7 +191,7 @@ fn json_is_the_journal() {
 }
 
 #[test]
-fn the_stream_is_cut_behind_the_call() {
+fn the_stream_is_cut_right_after_the_call() {
     let (world, server) = (World::with(&[("a.txt", "one\n")]), Server::start());
     server.enqueue(
         Reply::text(call("read_file", json!({"path": "a.txt"}))).gate("never released").more("chatter"),
@@ -204,7 +204,7 @@ fn the_stream_is_cut_behind_the_call() {
 }
 
 #[test]
-fn a_server_that_is_down_is_its_own_exit_code() {
+fn an_unreachable_server_has_its_own_exit_code() {
     let world = World::with_a_bug();
     let args = ["run", "--model", "ollama:x", "Make the tests pass."];
     let output = world.agent(&args).env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap();
@@ -220,7 +220,7 @@ fn a_server_that_is_down_is_its_own_exit_code() {
 }
 
 #[test]
-fn an_interrupt_ends_the_run_and_keeps_what_was_done() {
+fn an_interrupt_ends_the_run_and_keeps_its_changes() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let [_, edit, _] = fixing();
     server.enqueue(Reply::text(edit));
@@ -246,7 +246,7 @@ fn an_interrupt_ends_the_run_and_keeps_what_was_done() {
 }
 
 #[test]
-fn escapes_of_model_and_files_do_not_reach_the_terminal() {
+fn terminal_escapes_from_the_model_and_files_are_removed() {
     let (world, server) = (World::with(&[("a.txt", "\u{1b}]0;owned\u{7}\n")]), Server::start());
     server.enqueue(Reply::text("\u{1b}[2J\u{9b}31m").more(call("read_file", json!({"path": "a.txt"}))));
     server.enqueue(Reply::text(call("finish", json!({}))));
@@ -256,7 +256,7 @@ fn escapes_of_model_and_files_do_not_reach_the_terminal() {
 }
 
 #[test]
-fn the_task_may_come_from_standard_input() {
+fn the_task_can_come_from_stdin() {
     let (world, server) = (World::with(&[("a.txt", "one\n")]), Server::start());
     server.enqueue(Reply::text(call("finish", json!({}))));
     let mut child = world
@@ -273,7 +273,7 @@ fn the_task_may_come_from_standard_input() {
 }
 
 #[test]
-fn a_missing_model_is_pulled_where_that_was_asked_for() {
+fn a_missing_model_is_pulled_on_request() {
     let world = World::with(&[("a.txt", "one\n")]);
     let server = Server::with_config(Config {
         models: Some(Vec::new()),
@@ -287,7 +287,7 @@ fn a_missing_model_is_pulled_where_that_was_asked_for() {
 }
 
 #[test]
-fn a_reader_of_events_that_goes_away_does_not_stop_the_run() {
+fn a_closed_event_stream_does_not_stop_the_run() {
     let (world, server) = (World::with_a_bug(), Server::start());
     script(&server, fixing());
     let mut child = world
@@ -312,7 +312,7 @@ fn a_reader_of_events_that_goes_away_does_not_stop_the_run() {
 }
 
 #[test]
-fn a_place_for_sessions_that_cannot_be_written_is_named() {
+fn an_unwritable_state_folder_is_named() {
     let world = World::with(&[("not-a-folder", "")]);
     let output = world.agent(&["run", "x"]).env("AGENT_STATE_DIR", "not-a-folder").output().unwrap();
     snapshot!(world.tell(&output), @r"
@@ -324,7 +324,7 @@ fn a_place_for_sessions_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn a_model_that_means_nothing_begins_no_session() {
+fn an_invalid_model_starts_no_session() {
     let world = World::new();
     snapshot!(world.observe(&["run", "--model", "ollama:", "x"]), @r"
     exit 2
@@ -341,7 +341,7 @@ fn a_model_that_means_nothing_begins_no_session() {
 }
 
 #[test]
-fn a_link_out_of_the_repository_is_not_read() {
+fn a_symlink_out_of_the_repository_is_not_read() {
     let (world, server) = (World::with(&[("a.txt", "one\n")]), Server::start());
     std::fs::write(world.home().join("secret"), "hunter2\n").unwrap();
     std::os::unix::fs::symlink(world.home().join("secret"), world.repo().join("link")).unwrap();
@@ -373,7 +373,7 @@ fn an_interrupt_ends_the_commands_too() {
 }
 
 #[test]
-fn instructions_reach_the_model_from_the_root_down_to_where_one_stands() {
+fn instruction_files_from_the_root_to_the_current_folder_reach_the_model() {
     let world = World::with(&[
         ("AGENTS.md", "Use tabs.\n"),
         ("part/AGENTS.md", "Parts are numbered.\n"),
@@ -389,7 +389,7 @@ fn instructions_reach_the_model_from_the_root_down_to_where_one_stands() {
 }
 
 #[test]
-fn a_home_of_dotfiles_is_not_the_project_of_what_lies_below_it() {
+fn a_dotfiles_repository_in_home_is_not_the_project_below_it() {
     let (world, server) = (World::new(), Server::start());
     let project = world.home().join("project");
     std::fs::create_dir_all(&project).unwrap();
@@ -423,7 +423,7 @@ fn each_budget_ends_a_run() {
 }
 
 #[test]
-fn commands_write_outside_the_repository_only_where_that_was_asked_for() {
+fn commands_write_outside_the_repository_only_where_allowed() {
     for (flags, written) in [(&[][..], false), (&["--dangerously-no-sandbox"], true)] {
         let (world, server) = (World::new(), Server::start());
         server.fallback(Reply::text(call("finish", json!({}))));
@@ -437,9 +437,9 @@ fn commands_write_outside_the_repository_only_where_that_was_asked_for() {
 }
 
 #[test]
-fn a_second_interrupt_ends_the_run_where_it_stands() {
+fn a_second_interrupt_ends_the_run_immediately() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    // A git that waits while there is a pipe: what the first interrupt still has to do, telling the diff, takes for ever.
+    // This git blocks on a pipe, so the diff after the first interrupt never finishes.
     let bin = world.home().join("bin");
     let hold = world.home().join("hold");
     std::fs::create_dir(&bin).unwrap();
@@ -484,7 +484,7 @@ fn a_second_interrupt_ends_the_run_where_it_stands() {
 }
 
 #[test]
-fn a_patch_that_comes_as_a_shell_command_is_applied_and_nothing_is_run_beside_it() {
+fn a_patch_inside_a_shell_command_is_applied_without_running_a_shell() {
     let envelope = "*** Begin Patch\n*** Update File: add.sh\n@@\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n*** End Patch\n";
     let heredoc = format!("apply_patch <<'EOF'\n{envelope}EOF\n");
     for command in [json!(["apply_patch", envelope]), json!(["bash", "-lc", heredoc]), json!(heredoc)] {

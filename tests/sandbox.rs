@@ -1,4 +1,4 @@
-//! `agent sandbox`: what the sandbox does and is told, from outside.
+//! `agent sandbox`: the sandbox seen from outside.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,14 +9,14 @@ use std::process::Command;
 use crate::support::{World, snapshot};
 
 impl World {
-    /// A shell line run by `agent sandbox`, with flags before it.
+    /// Runs a shell command by `agent sandbox` with these flags.
     fn confined(&self, flags: &[&str], line: &str) -> String {
         self.observe(&[&["sandbox"], flags, &["--", "sh", "-c", line]].concat())
     }
 }
 
 #[test]
-fn a_command_prints_what_it_prints_and_ends_as_it_ends() {
+fn a_sandboxed_command_passes_its_output_and_exit_code_through() {
     let world = World::with(&[("a.txt", "a\n")]);
     snapshot!(world.confined(&[], "cat a.txt; echo two >&2; printf three; exit 7"), @r"
     exit 7
@@ -41,7 +41,7 @@ fn a_command_prints_what_it_prints_and_ends_as_it_ends() {
 }
 
 #[test]
-fn it_can_only_be_explained() {
+fn explain_does_not_run_the_command() {
     let seen = World::new().observe(&["sandbox", "--explain"]);
     for line in
         ["exit 0", "Files: ", "Network: nothing outside", "Processes: ", "System calls: ", "Landlock: "]
@@ -51,7 +51,7 @@ fn it_can_only_be_explained() {
 }
 
 #[test]
-fn the_home_folder_and_the_agents_own_state_are_out_of_reach() {
+fn commands_cannot_read_the_home_folder_or_the_agents_state() {
     let world = World::new();
     world.write_user_settings("max_turns = 3\n");
     fs::create_dir_all(world.home().join(".ssh")).unwrap();
@@ -66,7 +66,7 @@ fn the_home_folder_and_the_agents_own_state_are_out_of_reach() {
 }
 
 #[test]
-fn further_paths_are_opened_by_flags_and_by_the_users_settings() {
+fn flags_and_user_settings_allow_further_paths() {
     let world = World::new();
     for folder in ["data", "out"] {
         fs::create_dir_all(world.home().join(folder)).unwrap();
@@ -93,7 +93,7 @@ fn further_paths_are_opened_by_flags_and_by_the_users_settings() {
 }
 
 #[test]
-fn a_repository_opens_nothing_for_itself() {
+fn a_repository_cannot_allow_paths_or_hosts() {
     let world = World::new();
     for line in [
         "allow_read = '/'",
@@ -110,7 +110,7 @@ fn a_repository_opens_nothing_for_itself() {
     }
 }
 
-/// A server that answers each connection with a page, and its address.
+/// Starts a server that answers each connection with a page. Returns its address.
 fn page() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -126,7 +126,7 @@ fn page() -> String {
 const FETCH: &str = "import sys, urllib.request\ntry: print(urllib.request.urlopen(sys.argv[1]).read().decode())\nexcept Exception as e: print(e)\n";
 
 #[test]
-fn single_hosts_are_opened_by_the_user_and_what_else_was_asked_for_is_said() {
+fn allowed_hosts_are_reachable_and_refused_ones_are_reported() {
     let world = World::with(&[("fetch.py", FETCH)]);
     let address = page();
     let line = format!("python3 -S fetch.py http://{address}/; python3 -S fetch.py http://example.org/");
@@ -159,7 +159,7 @@ fn single_hosts_are_opened_by_the_user_and_what_else_was_asked_for_is_said() {
 }
 
 #[test]
-fn the_work_tree_can_be_for_reading_only() {
+fn the_work_tree_can_be_read_only() {
     let world = World::with(&[("a.txt", "a\n")]);
     let seen = world.confined(&["--command-read-only"], "cat a.txt && echo x > /tmp/x && echo x > a.txt");
     assert!(seen.contains("\na\n") && !seen.starts_with("exit 0"), "{seen}");
@@ -167,7 +167,7 @@ fn the_work_tree_can_be_for_reading_only() {
 }
 
 #[test]
-fn without_the_sandbox_everything_is_open_and_that_is_said() {
+fn running_without_the_sandbox_prints_a_warning() {
     let world = World::new();
     let seen = world.confined(&["--dangerously-no-sandbox"], "echo x > ~/x");
     assert!(seen.starts_with("exit 0") && world.home().join("x").exists(), "{seen}");
@@ -188,21 +188,21 @@ fn limits_are_set_by_flags() {
     assert!(!seen.starts_with("exit 0") && world.read("f").len() == 1 << 20, "{seen}");
 }
 
-/// What an untrusted repository may contain, looked at by a command.
+/// What an untrusted repository may contain, read by a command.
 #[test]
-fn nothing_that_a_repository_contains_leads_out() {
+fn nothing_in_a_repository_leads_outside_it() {
     let world = World::with(&[("src/a.txt", "a\n")]);
     fs::write(world.home().join("secret"), "secret\n").unwrap();
     symlink(world.home().join("secret"), world.repo().join("link")).unwrap();
     symlink(world.home(), world.repo().join("folder")).unwrap();
     fs::create_dir(world.repo().join("bin")).unwrap();
-    // Its own git, first in PATH only where it puts it there itself.
+    // The repository's own git is first in PATH only if it puts it there itself.
     world.write("git", "#!/bin/sh\ncat ../home/secret\n");
     let seen = world.confined(&[], "cat link folder/secret; PATH=.:$PATH sh git; echo x >> link; echo x > folder/new; ls -d folder/*; true");
     assert!(seen.starts_with("exit 0") && !seen.contains("--- stdout\nsecret"), "{seen}");
     assert_eq!(fs::read_to_string(world.home().join("secret")).unwrap(), "secret\n");
     assert!(!world.home().join("new").exists());
-    // Hooks and settings of git that would run a program outside the sandbox later cannot be placed.
+    // A command cannot plant git hooks or settings that would later run a program outside the sandbox.
     let plant = "echo 'touch planted' > .git/hooks/post-commit; chmod +x .git/hooks/post-commit; git config core.fsmonitor ./x; true";
     world.confined(&[], plant);
     assert!(!world.repo().join(".git/hooks/post-commit").exists());

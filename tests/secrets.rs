@@ -1,4 +1,4 @@
-//! Keys, tokens and passwords: the model, the journal and the screen see placeholders, and files keep the values byte for byte.
+//! Keys, tokens and passwords: model, journal and screen see placeholders, and files keep the values.
 
 use std::path::Path;
 use std::process::Output;
@@ -7,7 +7,7 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// Put together here, so that no scanner takes this file for a leak.
+/// Assembled at run time, so that secret scanners ignore this file.
 fn aws() -> String {
     ["AKIA", "Q3VZLN5XKJWT7R2D"].concat()
 }
@@ -39,19 +39,19 @@ fn world() -> World {
         (".env", &format!("DEBUG=1\nDB_PASSWORD={PASSWORD}\r\n")),
         ("app.py", &app()),
         ("server.pem", &key_file()),
-        // Tests that know a secret of the environment, and one of a file.
+        // The check prints a secret of the environment and one of a file.
         ("check.sh", &format!("echo expected {VARIABLE} and got {PASSWORD}\ngrep -q 'RETRIES = 5' app.py\n")),
         ("AGENTS.md", &format!("Deploy with {}.\n", github())),
     ])
 }
 
-/// All the values that nobody may see.
+/// All values that must stay hidden.
 fn values() -> Vec<String> {
     let fixed = [PASSWORD, VARIABLE].into_iter().chain(KEY_LINES).map(str::to_owned);
     fixed.chain([aws(), github(), "WngzMS1zcGVjdHJ1bSs5".into(), "Zx81-spectrum%2B9".into()]).collect()
 }
 
-/// The first placeholder that stands behind a text in what the model was told.
+/// The first placeholder after a text in the prompt.
 fn placeholder(told: &str, behind: &str) -> String {
     let at = told.find(behind).unwrap_or_else(|| panic!("{behind:?} was not told in {told}")) + behind.len();
     let name: String = told[at..].chars().take(15).collect();
@@ -59,14 +59,14 @@ fn placeholder(told: &str, behind: &str) -> String {
     name
 }
 
-/// Everything that a request tells, one message after the other.
+/// All messages of a request as one text.
 fn told(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let messages = body["messages"].as_array().cloned().unwrap_or_default();
     messages.iter().filter_map(|m| m["content"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// Answers by how far the conversation is; `{behind: TEXT}` in one stands for the placeholder behind that text.
+/// Answers by the length of the conversation. `{behind: TEXT}` becomes the placeholder after that text.
 fn server(answers: &[&str]) -> Server {
     let server = Server::start();
     let answers: Vec<String> = answers.iter().map(|a| (*a).to_owned()).collect();
@@ -82,7 +82,7 @@ fn server(answers: &[&str]) -> Server {
                 placeholder(&told(&request.body), &behind.replace("\\\"", "\""))
             );
         }
-        // A few bytes at a time: what is cut while it streams would be seen here.
+        // A few bytes at a time, so that a value cut by a chunk border would show.
         Reply::text(answer).split_bytes(7)
     }));
     server
@@ -94,7 +94,7 @@ fn run(world: &World, server: &Server, args: &[&str]) -> Output {
     world.agent(&all).env("OLLAMA_HOST", server.url()).env("DEPLOY_TOKEN", VARIABLE).output().unwrap()
 }
 
-/// That no value was seen by the model, written to the journal or shown.
+/// Asserts that no value reached the model, the journal or the output.
 fn hidden(world: &World, server: &Server, output: &Output) {
     let mut seen: Vec<(String, String)> = vec![
         ("standard output".into(), String::from_utf8_lossy(&output.stdout).into_owned()),
@@ -118,7 +118,7 @@ fn hidden(world: &World, server: &Server, output: &Output) {
 }
 
 #[test]
-fn no_secret_reaches_the_model_the_journal_or_the_screen_and_an_edit_beside_one_keeps_it() {
+fn secrets_reach_neither_model_nor_journal_nor_screen_and_survive_edits() {
     let world = world();
     let patch = "--- a/app.py\n+++ b/app.py\n@@ -1,7 +1,7 @@\n import os\n \n AWS_KEY = \"{behind: AWS_KEY = \"}\"\n-RETRIES = 3\n+RETRIES = 5\n \n def connect():\n     return AWS_KEY\n";
     let answers = [
@@ -154,7 +154,7 @@ fn no_secret_reaches_the_model_the_journal_or_the_screen_and_an_edit_beside_one_
 }
 
 #[test]
-fn edits_by_search_envelope_and_whole_file_put_the_values_back() {
+fn search_envelope_and_whole_file_edits_restore_secret_values() {
     let forms = [
         json!({"edits": [{"path": "app.py", "search": "\"{behind: AWS_KEY = \"}\"\nRETRIES = 3", "replace": "\"{behind: AWS_KEY = \"}\"\nRETRIES = 5"}]}),
         json!({"patch": "*** Begin Patch\n*** Update File: app.py\n@@\n AWS_KEY = \"{behind: AWS_KEY = \"}\"\n-RETRIES = 3\n+RETRIES = 5\n*** End Patch\n"}),
@@ -173,7 +173,7 @@ fn edits_by_search_envelope_and_whole_file_put_the_values_back() {
 }
 
 #[test]
-fn a_model_that_writes_the_value_itself_is_not_refused_while_it_writes() {
+fn a_model_may_write_a_masked_value_itself() {
     let world = world();
     let edit = json!({"edits": [{"path": "app.py", "search": format!("\"{}\"\nRETRIES = 3", aws()), "replace": format!("\"{}\"\nRETRIES = 5", aws())}]});
     let server = server(&[&call("apply_patch", edit)]);
@@ -183,7 +183,7 @@ fn a_model_that_writes_the_value_itself_is_not_refused_while_it_writes() {
 }
 
 #[test]
-fn a_secret_can_be_moved_to_another_file_and_is_hidden_there_too() {
+fn a_secret_moved_to_another_file_stays_masked() {
     let world = world();
     let answers = [
         call("read_file", json!({"path": "app.py"})),
@@ -204,7 +204,7 @@ fn a_secret_can_be_moved_to_another_file_and_is_hidden_there_too() {
 }
 
 #[test]
-fn a_placeholder_that_stands_for_nothing_and_one_in_a_command_are_refused() {
+fn unknown_placeholders_and_placeholders_in_commands_are_refused() {
     let world = world();
     let answers = [
         call("apply_patch", json!({"path": "new.py", "content": "KEY = '[secret-000000]'\n"})),
@@ -246,7 +246,7 @@ fn a_dry_run_shows_placeholders_and_applies_and_undoes_the_values() {
 }
 
 #[test]
-fn what_the_model_and_its_server_say_of_a_known_value_is_masked_however_it_is_cut() {
+fn known_values_from_the_model_and_its_server_are_masked_at_any_chunking() {
     for size in [1, 2, 3, 5, 11, 40] {
         let (world, server) = (world(), Server::start());
         server.enqueue(Reply::error(503, format!("the key {VARIABLE} is busy")));
@@ -265,7 +265,7 @@ fn what_the_model_and_its_server_say_of_a_known_value_is_masked_however_it_is_cu
 }
 
 #[test]
-fn a_run_that_is_taken_up_again_asks_the_same_and_keeps_the_values() {
+fn a_resumed_run_sends_the_same_requests_and_keeps_secret_values() {
     let world = world();
     let answers = [
         call("read_file", json!({"path": "app.py"})),
@@ -325,7 +325,7 @@ fn a_session_with_secrets_replays_and_its_export_holds_none_of_them_and_replays_
 }
 
 #[test]
-fn an_export_replays_where_only_a_file_that_the_first_turn_shows_has_a_secret() {
+fn an_export_replays_when_only_a_first_turn_file_has_a_secret() {
     let world =
         World::with(&[(".agent.toml", "verify = 'grep -q \"RETRIES = 5\" app.py'\n"), ("app.py", &app())]);
     let server = server(&[
@@ -344,7 +344,7 @@ fn an_export_replays_where_only_a_file_that_the_first_turn_shows_has_a_secret() 
 }
 
 #[test]
-fn masking_can_be_turned_off_by_the_user_and_not_by_the_repository() {
+fn only_the_user_can_turn_masking_off() {
     let world = world();
     let read = call("read_file", json!({"path": "app.py"}));
     let open = server(&[&read]);
@@ -378,7 +378,7 @@ fn a_whole_file_answer_of_a_small_model_keeps_the_value() {
 }
 
 #[test]
-fn what_a_session_keeps_as_it_is_can_be_read_by_its_owner_only() {
+fn unmasked_session_files_are_readable_by_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let world = world();
     run(&world, &server(&[]), &["Look."]);
@@ -391,7 +391,7 @@ fn what_a_session_keeps_as_it_is_can_be_read_by_its_owner_only() {
 }
 
 #[test]
-fn the_doctor_says_what_is_masked() {
+fn doctor_reports_what_is_masked() {
     let (world, server) = (world(), Server::start());
     let doctor = |args: &[&str]| {
         let mut all = vec!["doctor", "--model", "deepseek-coder:6.7b"];

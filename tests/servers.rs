@@ -1,5 +1,5 @@
-//! How model servers are reached and what is learned of them, as a user meets it: headers, keys, certificates, proxies, what a template
-//! refuses, what a model cannot do.
+//! How model servers are reached and what is learned about them: headers, keys, certificates,
+//! proxies, template errors, missing capabilities.
 
 use crate::support::{World, call, snapshot};
 use fake_model::{Certificate, Config, ModelSpec, Personality, Reply, Server, TlsServer};
@@ -20,7 +20,7 @@ fn run<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn headers_of_ones_own_are_sent_and_their_values_stand_nowhere() {
+fn custom_headers_are_sent_and_their_values_are_never_shown() {
     let (world, server) = (World::with_a_bug(), Server::of(Personality::Vllm));
     world.write_user_settings("[headers]\nX-Team = 'hunter2, hunter2'\n");
     answer(&server);
@@ -29,7 +29,7 @@ fn headers_of_ones_own_are_sent_and_their_values_stand_nowhere() {
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert!(server.requests().iter().all(|sent| sent.header("x-team") == Some("hunter2, hunter2")));
 
-    // A flag is given in place of the file's.
+    // A flag overrides the file.
     let flags = ["--header", "X-One: sesame-1, sesame-2", "--header", "X-Two: b"];
     let shown = world.observe(&[&["config", "show"][..], &flags].concat());
     assert!(shown.contains("headers             X-One: (set), X-Two: (set)"), "{shown}");
@@ -114,11 +114,11 @@ fn a_private_authority_and_a_client_certificate_are_named_in_the_settings() {
 }
 
 #[test]
-fn a_proxy_of_the_settings_is_used_with_its_password_which_stands_nowhere() {
+fn a_configured_proxy_is_used_and_its_password_never_shown() {
     let (world, proxy) = (World::with_a_bug(), Server::of(Personality::Vllm));
     answer(&proxy);
     world.write_user_settings(&format!("proxy = 'http://me:hunter2-hunter2@{}'\n", proxy.address()));
-    // A name that nothing resolves: only the proxy can have answered.
+    // The name does not resolve, so only the proxy can have answered.
     let seen = world.observe(&run(&["--base-url", "http://model.invalid/v1"]));
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     let basic = "Basic bWU6aHVudGVyMi1odW50ZXIy"; // base64 of me:hunter2-hunter2
@@ -137,7 +137,7 @@ fn a_proxy_of_the_settings_is_used_with_its_password_which_stands_nowhere() {
 }
 
 #[test]
-fn a_server_without_a_system_role_is_worked_with_and_known_the_next_time() {
+fn a_server_without_a_system_role_works_and_is_remembered() {
     for refusal in [
         Reply::error(400, "System role not supported"),
         Reply::error(500, "System role not supported at row 1, column 60"),
@@ -163,7 +163,7 @@ fn a_server_without_a_system_role_is_worked_with_and_known_the_next_time() {
 }
 
 #[test]
-fn doctor_loads_nothing_and_has_one_line_for_the_window() {
+fn doctor_does_not_load_the_model_and_reports_the_context_window() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let args = ["doctor", "--model", "deepseek-coder:6.7b"];
     let seen = world.tell(&world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap());
@@ -178,7 +178,7 @@ fn doctor_loads_nothing_and_has_one_line_for_the_window() {
 }
 
 #[test]
-fn what_the_model_cannot_do_is_one_warning_each_and_the_run_goes_on() {
+fn each_missing_model_capability_is_one_warning_and_the_run_continues() {
     let (world, server) = (World::with_a_bug(), Server::start());
     answer(&server);
     let args = run(&["--model", "deepseek-coder:6.7b", "--think", "--num-ctx", "65536"]);
@@ -195,7 +195,7 @@ fn what_the_model_cannot_do_is_one_warning_each_and_the_run_goes_on() {
 }
 
 #[test]
-fn totals_say_nothing_of_evaluated_tokens_where_the_server_does_not() {
+fn totals_omit_evaluated_tokens_when_the_server_omits_them() {
     for (personality, told) in [(Personality::Ollama, false), (Personality::LlamaServer, true)] {
         let (world, server) = (World::with_a_bug(), Server::of(personality));
         answer(&server);
@@ -213,7 +213,7 @@ fn totals_say_nothing_of_evaluated_tokens_where_the_server_does_not() {
 }
 
 #[test]
-fn an_ollama_without_models_is_answered_with_how_to_get_one() {
+fn an_ollama_without_models_prints_how_to_pull_one() {
     let world = World::with_a_bug();
     let server = Server::with_config(Config { models: Some(Vec::new()), ..Config::default() });
     let mut command = world.agent(&run(&["--model", "qwen2.5-coder:7b"]));
@@ -229,7 +229,7 @@ fn an_ollama_without_models_is_answered_with_how_to_get_one() {
 }
 
 #[test]
-fn a_port_alone_in_ollama_host_is_asked_about() {
+fn a_bare_port_in_ollama_host_works() {
     let world = World::with_a_bug();
     let output = world.agent(&["models", "list"]).env("OLLAMA_HOST", "11434").output().unwrap();
     snapshot!(world.tell(&output), @r#"

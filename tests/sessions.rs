@@ -1,15 +1,15 @@
-//! `agent sessions`: what is kept of past runs.
+//! `agent sessions`: the records of past runs.
 
 use crate::support::{World, json_lines, snapshot};
 use fake_model::Server;
 
-/// A session that ended because no server was there.
+/// A session that ended because no server was running.
 fn unlucky(world: &World) -> String {
     world.tell(&world.agent(&["run", "fix \u{1b}[31mit"]).env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap())
 }
 
 #[test]
-fn no_sessions_is_no_error() {
+fn listing_no_sessions_succeeds() {
     snapshot!(World::new().observe(&["sessions", "list"]), @r"
     exit 0
     --- stderr
@@ -39,7 +39,7 @@ fn a_session_is_listed_shown_exported_and_removed() {
     model unavailable: no model found: Ollama is not running at http://127.0.0.1:9 (start it with `ollama serve`); DEEPSEEK_API_KEY is not set; no other model server was found on this machine (ports 9931, 8080, 8000, 1234, 12434, 30000, 1337, 5001, 5000); name a model with --model and --base-url
     ");
     let exported = world.agent(&["sessions", "export", "last"]).output().unwrap();
-    // Behind a head that says what is in it.
+    // After a header that says what it holds.
     assert_eq!(json_lines(&String::from_utf8(exported.stdout).unwrap())[1..], world.journal());
     let id = world.journal()[0]["id"].as_str().unwrap().to_owned();
     let by_prefix = world.agent(&["sessions", "show", "--json", &id[..10]]).output().unwrap();
@@ -62,7 +62,7 @@ fn a_session_is_listed_shown_exported_and_removed() {
 }
 
 #[test]
-fn a_prefix_that_fits_several_is_answered_with_them() {
+fn an_ambiguous_session_prefix_lists_its_matches() {
     let world = World::new();
     unlucky(&world);
     unlucky(&world);
@@ -71,7 +71,7 @@ fn a_prefix_that_fits_several_is_answered_with_them() {
 }
 
 #[test]
-fn a_recorded_session_stands_in_for_the_model() {
+fn a_recorded_session_can_replace_the_model() {
     let world = World::with(&[("a.txt", "one\n")]);
     let server = Server::start();
     for _ in 0..8 {
@@ -126,7 +126,7 @@ fn a_small_models_session_is_repeated_in_another_clone_with_the_same_patch() {
 }
 
 #[test]
-fn colour_is_where_it_can_be_seen_or_was_asked_for() {
+fn color_is_used_on_a_terminal_or_on_request() {
     let world = World::new();
     unlucky(&world);
     let coloured = |name: &str, value: &str| {

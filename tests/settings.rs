@@ -62,7 +62,7 @@ fn every_setting_is_shown_with_its_origin() {
 }
 
 #[test]
-fn settings_are_shown_for_programs_too() {
+fn config_show_has_a_json_form() {
     let world = World::new();
     let output =
         world.agent(&["config", "show", "--json"]).env("OPENAI_API_KEY", "sk-secret").output().unwrap();
@@ -116,7 +116,7 @@ fn bug_6_a_repository_cannot_turn_thinking_on_or_allow_longer_answers() {
 }
 
 #[test]
-fn a_repository_that_asks_for_a_larger_budget_does_not_get_it() {
+fn a_repository_cannot_raise_a_budget() {
     let world = World::with(&[(".agent.toml", "max_seconds = 100000\n")]);
     let seen = world.observe(&["config", "show"]);
     assert!(seen.contains("warning: "), "{seen}");

@@ -1,4 +1,4 @@
-//! A long run: two thousand turns in one process, with memory and descriptors as they were after the first hundreds, and nothing left running.
+//! A long run: two thousand turns in one process without growth of memory or descriptors, and no process left over.
 
 use std::fs;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use serde_json::json;
 
 const TURNS: usize = 2_000;
 
-/// What turn `n` answers: reads, edits, commands and what goes wrong, in turns, no two alike.
+/// The answer of turn `n`: reads, edits, commands and mistakes in rotation, no two alike.
 fn answer(n: usize) -> String {
     let round = n / 8;
     match n % 8 {
@@ -38,7 +38,7 @@ fn answer(n: usize) -> String {
     }
 }
 
-/// Of a process: resident kibibytes, open descriptors, children.
+/// A process: resident memory in KiB, open descriptors, children.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     memory: usize,
@@ -111,7 +111,7 @@ fn two_thousand_turns_leave_memory_descriptors_and_processes_as_they_were() {
     let samples = samples.lock().unwrap();
     let (early, late) = (&samples[1..6], &samples[samples.len() - 5..]);
     let most = |samples: &[Sample], of: fn(&Sample) -> usize| samples.iter().map(of).max().unwrap();
-    // One conversation is longer than the other, so a fifth more is no growth; a kibibyte lost in a turn would be far beyond.
+    // The conversations differ in length, so a fifth more is normal; a leak of 1 KiB per turn would exceed it.
     let (before, after) = (most(early, |s| s.memory), most(late, |s| s.memory));
     assert!(after <= before + before / 5, "resident memory grew from {before} to {after} KiB: {samples:#?}");
     assert!(most(late, |s| s.descriptors) <= most(early, |s| s.descriptors), "{samples:#?}");
@@ -119,7 +119,7 @@ fn two_thousand_turns_leave_memory_descriptors_and_processes_as_they_were() {
     assert_eq!(left_over(&world), Vec::<String>::new());
 }
 
-/// The processes that have this world in their environment or as their directory: whatever the commands of the run have left.
+/// The processes the run's commands left behind: those with this world in their environment or working directory.
 fn left_over(world: &World) -> Vec<String> {
     let home = world.home().display().to_string();
     let processes = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().path());

@@ -1,5 +1,5 @@
-//! A world of its own for each test: a home, a state folder, a git repository, and the binary run in it. What it did is one text,
-//! the [`World::observe`]d exit code, standard output and standard error together, so that a change of any shows as one difference.
+//! A separate world for each test: home, state folder and git repository. [`World::observe`] returns
+//! exit code, stdout and stderr as one text, so that any change shows as one difference.
 
 use std::fs;
 use std::io::Write;
@@ -9,18 +9,18 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Where a test takes place.
+/// The home, state folder and repository of one test.
 pub(crate) struct World {
     folder: TempDir,
 }
 
 impl World {
-    /// A world with an empty git repository.
+    /// Creates a world with an empty git repository.
     pub(crate) fn new() -> Self {
         Self::with(&[])
     }
 
-    /// A world with a git repository that has these files, committed.
+    /// Creates a world whose git repository has these files, committed.
     pub(crate) fn with(files: &[(&str, &str)]) -> Self {
         let world = Self { folder: tempfile::tempdir().unwrap() };
         fs::create_dir_all(world.path("home")).unwrap();
@@ -34,7 +34,7 @@ impl World {
         world
     }
 
-    /// A world whose one test fails: `add` subtracts. Nothing but a shell is needed to run it.
+    /// Creates a world with one failing test: `add` subtracts. The test needs only a shell.
     pub(crate) fn with_a_bug() -> Self {
         Self::with(&[
             (".agent.toml", "verify = 'sh check.sh'\n"),
@@ -60,14 +60,14 @@ impl World {
         self.path("repo")
     }
 
-    /// Writes a file of the repository.
+    /// Writes a file in the repository.
     pub(crate) fn write(&self, path: &str, text: &str) {
         let path = self.repo().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    /// Reads a file of the repository.
+    /// Reads a file in the repository.
     pub(crate) fn read(&self, path: &str) -> String {
         fs::read_to_string(self.repo().join(path)).unwrap()
     }
@@ -79,7 +79,7 @@ impl World {
         fs::write(folder.join("config.toml"), text).unwrap();
     }
 
-    /// A program, in the repository, with nothing of the outer environment but where programs are.
+    /// A command in the repository with only `PATH` from the outer environment.
     pub(crate) fn program(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command
@@ -101,24 +101,24 @@ impl World {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The binary, in the repository, with nothing of the outer environment.
+    /// The binary in the repository, with nothing from the outer environment.
     pub(crate) fn agent(&self, args: &[&str]) -> Command {
         let mut command = self.program(env!("CARGO_BIN_EXE_agent"));
         command.args(args);
         command
     }
 
-    /// Runs the binary and tells what could be seen.
+    /// Runs the binary and returns exit code, stdout and stderr.
     pub(crate) fn observe(&self, args: &[&str]) -> String {
         self.tell(&self.agent(args).output().unwrap())
     }
 
-    /// The same, with something on standard input.
+    /// The same, with text on stdin.
     pub(crate) fn observe_with_input(&self, args: &[&str], input: &[u8]) -> String {
         self.tell(&self.agent_with_input(args, input))
     }
 
-    /// What the program gives back, with something on its standard input.
+    /// Runs a command with text on stdin and returns its output.
     pub(crate) fn agent_with_input(&self, args: &[&str], input: &[u8]) -> Output {
         let mut child = self
             .agent(args)
@@ -127,12 +127,12 @@ impl World {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A child that does not read to the end closes the pipe: its business.
+        // A child may close the pipe before reading everything.
         let _ = child.stdin.take().unwrap().write_all(input);
         child.wait_with_output().unwrap()
     }
 
-    /// What could be seen of a run: exit code, standard output, standard error, with this world's folder as `[WORLD]`.
+    /// Exit code, stdout and stderr of a run, with this world's folder as `[WORLD]`.
     pub(crate) fn tell(&self, output: &Output) -> String {
         let mut text = match output.status.code() {
             Some(code) => format!("exit {code}\n"),
@@ -174,7 +174,7 @@ pub(crate) fn call(tool: &str, arguments: Value) -> String {
     json!({"tool": tool, "arguments": arguments}).to_string()
 }
 
-/// What differs from one run to the next, and what stands for it.
+/// What differs between runs, and its replacement.
 pub(crate) const FILTERS: [(&str, &str); 10] = [
     (r"(?m)^sandbox (namespaces|Landlock).*\n", ""), // which kernel it is
     (r"\b\d{8}-\d{6}-[0-9a-f]{4}\b", "[SESSION]"),
@@ -188,7 +188,7 @@ pub(crate) const FILTERS: [(&str, &str); 10] = [
     (r"about [\d,]+ prompt tokens", "about [N] prompt tokens"),
 ];
 
-/// Compares an observation with what is written in the test.
+/// Compares an observation with the snapshot in the test.
 macro_rules! snapshot {
     ($seen:expr, @$wanted:literal) => {
         insta::with_settings!({ filters => crate::support::FILTERS.to_vec() }, {

@@ -1,8 +1,8 @@
-//! What a person at a terminal sees, through a real pseudo-terminal.
+//! What a person sees on a terminal, through a real pseudo-terminal.
 
 use crate::support::World;
 
-/// Runs a program on a terminal of six lines, and gives out what it writes there.
+/// Runs a program on a terminal of six lines and returns its output.
 const ON_A_TERMINAL: &str = r#"
 import fcntl, os, pty, struct, sys, termios
 pid, terminal = pty.fork()
@@ -35,10 +35,10 @@ fn on_a_terminal(world: &World, args: &[&str]) -> String {
 }
 
 #[test]
-fn what_is_longer_than_the_terminal_is_paged_there_and_nowhere_else_and_holds_no_sequences_but_colours() {
+fn long_output_is_paged_only_on_a_terminal_and_has_no_escapes_but_colors() {
     let lines: String = (1..=30).map(|n| format!("line {n}\n")).collect();
     let world = World::with(&[("a.txt", &lines)]);
-    // Clears the screen, sets the title, and turns the direction of writing around.
+    // Clears the screen, sets the title and reverses the text direction.
     let evil = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}txet";
     let edit = |n: u32| format!("@@ -{n} +{n} @@\n-line {n}\n+{evil} {n}\n");
     let patch = format!("--- a/a.txt\n+++ b/a.txt\n{}", (1..=30).map(edit).collect::<String>());

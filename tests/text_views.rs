@@ -1,4 +1,4 @@
-//! What is not plain UTF-8 in a repository: contents in other encodings, notebooks, names, and repositories without files.
+//! Repositories with other encodings, notebooks, unusual file names, or no files.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -40,7 +40,7 @@ fn a_letter_inserted_into_a_latin_1_file_is_one_byte() {
 }
 
 #[test]
-fn a_diff_that_git_makes_of_such_a_file_applies_and_people_see_letters() {
+fn a_git_diff_of_an_encoded_file_applies_and_is_shown_decoded() {
     let world = world(&[(b"s.txt", b"caf\xe9\nx\nol\xe9\n")]);
     world.git(&["add", "--all"]);
     world.git(&["commit", "--quiet", "--message=latin"]);
@@ -123,7 +123,7 @@ fn a_notebook_is_read_and_edited_as_cells_and_its_json_by_diffs() {
 }
 
 #[test]
-fn names_that_are_not_utf_8_are_listed_read_and_edited_by_their_escapes() {
+fn file_names_that_are_not_utf_8_are_addressed_by_escapes() {
     let world = world(&[(b"caf\xe9.txt", b"one\n"), (b"d.txt", b"one\n")]);
     snapshot!(world.observe(&["tools", "call", "list_files", "{}"]), @r#"
     exit 0
@@ -153,7 +153,7 @@ fn names_that_are_not_utf_8_are_listed_read_and_edited_by_their_escapes() {
 }
 
 #[test]
-fn a_name_in_another_normal_form_is_the_file_if_there_is_one() {
+fn a_name_in_another_unicode_normal_form_finds_the_file() {
     let (composed, decomposed) = ("é/ö.txt", "e\u{301}/o\u{308}.txt");
     for (there, asked) in [(composed, decomposed), (decomposed, composed)] {
         let world = World::with(&[(there, "one\n")]);
@@ -161,7 +161,7 @@ fn a_name_in_another_normal_form_is_the_file_if_there_is_one() {
         assert!(seen.starts_with("exit 0"), "{seen}");
         assert_eq!(world.read(there), "two\n");
         assert!(!world.repo().join(asked).exists());
-        // A new file goes into the folder that is there.
+        // A new file goes into the existing folder.
         let new = asked.replace("ö", "new").replace("o\u{308}", "new");
         let patch = format!("*** Begin Patch\n*** Add File: {new}\n+x\n*** End Patch\n");
         assert!(world.observe_with_input(&["patch"], patch.as_bytes()).starts_with("exit 0"));
@@ -174,7 +174,7 @@ fn a_name_in_another_normal_form_is_the_file_if_there_is_one() {
 }
 
 #[test]
-fn a_bare_repository_is_refused_with_a_sentence() {
+fn a_bare_repository_is_refused() {
     let world = World::new();
     world.git(&["init", "--quiet", "--bare", "b.git"]);
     for args in [&["-C", "b.git", "run", "Do it."][..], &["-C", "b.git/hooks", "patch", "-"]] {
@@ -185,7 +185,7 @@ fn a_bare_repository_is_refused_with_a_sentence() {
 }
 
 #[test]
-fn a_command_that_cannot_write_below_the_home_directory_is_told_how_it_could() {
+fn a_command_that_cannot_write_below_home_is_told_how_to_allow_it() {
     let world = World::with(&[(".agent.toml", "verify = 'mkdir $HOME/.myapp'\n")]);
     let tests = world.observe(&["tools", "call", "run_tests", "{}"]);
     let command = r#"{"command": "echo x > $HOME/x.txt"}"#;

@@ -27,7 +27,7 @@ pub(crate) fn stderr_paint() -> Paint {
     Paint(anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never)
 }
 
-/// Prints a text on standard output.
+/// Prints text to stdout.
 ///
 /// # Errors
 /// If writing fails; a closed reader is `BrokenPipe`.

@@ -1,5 +1,5 @@
-//! The tree a dry run works in, by what the system offers: an overlay of the repository at the repository's own path, seen by this process and the
-//! commands it starts; else a copy that shares blocks; else a plain copy, which says first what it costs.
+//! The tree of a dry run: an overlay at the repository's own path, visible to this process and its
+//! commands; otherwise a reflink copy; otherwise a plain copy, which reports its cost first.
 
 use std::path::{Path, PathBuf};
 
@@ -11,22 +11,22 @@ use crate::exit::{Failure, Result};
 use crate::figures::{bytes, thousands};
 use crate::session;
 
-/// A tree that is there, or still to be made. What is in it goes with it.
+/// A tree that exists or is still to be created. It is removed with its contents.
 pub(crate) enum DryTree {
     /// At the repository's path.
     Overlay(Overlay),
     /// In the session's folder.
     Copy {
-        /// Why it is no overlay.
+        /// Why it is not an overlay.
         why: String,
     },
 }
 
 impl DryTree {
-    /// Enters an overlay where that can be had. For a process with one thread, before anything else looks at the repository.
+    /// Enters an overlay if possible. Call this in a single-threaded process before reading the repository.
     ///
     /// # Errors
-    /// When the repository is a worktree, in whose overlay git cannot be kept away from the repository it belongs to.
+    /// If the repository is a git worktree: an overlay cannot isolate the main repository.
     pub(crate) fn enter(root: &Path, folder: &Path) -> Result<Self> {
         let dir = layers(folder);
         let entered = overlay::probe(root, &dir, &session::launcher())
@@ -42,7 +42,7 @@ impl DryTree {
         Ok(Self::Overlay(overlay))
     }
 
-    /// What it is and what it will cost; for a copy the repository is walked.
+    /// The kind of tree and its cost. For a copy this walks the repository.
     ///
     /// # Errors
     /// When that is not possible.
@@ -61,12 +61,12 @@ impl DryTree {
     }
 }
 
-/// Where the changes of an overlay are kept.
+/// The folder of an overlay's changes.
 pub(crate) fn layers(folder: &Path) -> PathBuf {
     folder.join("overlay")
 }
 
-/// What a copy would cost.
+/// The cost of a copy.
 pub(crate) fn cost(root: &Path, folder: &Path, own: &Own, why: String) -> Result<Event> {
     let workspace = Workspace::open(root).map_err(Failure::refused)?.without(own);
     let cost = workspace
@@ -76,7 +76,7 @@ pub(crate) fn cost(root: &Path, folder: &Path, own: &Own, why: String) -> Result
     Ok(Event::Tree { way, files: cost.files, bytes: cost.bytes, why })
 }
 
-/// The way in words.
+/// The name of the kind of tree.
 pub(crate) fn describe(way: TreeWay, files: u64, size: u64, why: &str) -> String {
     match way {
         TreeWay::Overlay => "an overlay of the repository; nothing is copied".into(),

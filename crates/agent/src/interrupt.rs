@@ -36,17 +36,17 @@ impl Signals {
         Ok(Self { asked, insisted })
     }
 
-    /// Becomes true with the first signal.
+    /// Becomes true on the first signal.
     pub(crate) fn asked(&self) -> watch::Receiver<bool> {
         self.asked.subscribe()
     }
 
-    /// Returns with the first signal.
+    /// Returns on the first signal.
     pub(crate) async fn wait(&self) {
         let _ = self.asked().wait_for(|stop| *stop).await;
     }
 
-    /// Returns with the second signal.
+    /// Returns on the second signal.
     pub(crate) async fn insisted(&self) {
         let _ = self.insisted.subscribe().wait_for(|stop| *stop).await;
     }

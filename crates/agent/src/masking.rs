@@ -219,7 +219,7 @@ fn mask_value(secrets: &Secrets, value: &mut Value) {
     }
 }
 
-/// The tree as the planner sees it.
+/// The repository with masked contents.
 pub(crate) struct MaskedTree {
     tree: Arc<dyn Repository>,
     secrets: Secrets,

@@ -1,5 +1,5 @@
-//! What runs that were killed left of their sandboxes: private temporary folders, and layers over caches. The next run, of whatever
-//! session, takes it away.
+//! Removes what killed runs left of their sandboxes: private temporary folders and cache overlays.
+//! The next run of any session does this.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::session::SANDBOX;
 
-/// Where it is put before it is removed, beside the sessions: so a session is held for a moment only.
+/// The folder beside the sessions where leftovers are moved before removal, so a session is locked only briefly.
 const FOLDER: &str = "left-over";
 
 /// Removes, in the background, what is in other sessions than that of this folder. It may be tried again at any time, so nothing of it
@@ -25,13 +25,13 @@ pub(crate) fn sweep(session: &Path) -> JoinHandle<()> {
     })
 }
 
-/// Moves what nobody holds into one folder.
+/// Moves leftovers that nobody holds into one folder.
 fn set_aside(state: &Path, left: &Path) -> std::io::Result<()> {
     let store = Store::new(state);
     let kept =
         |id: &String| -> Option<PathBuf> { Some(store.folder(id).join(SANDBOX)).filter(|dir| dir.exists()) };
     for id in store.ids().unwrap_or_default() {
-        // A run that goes on has its own.
+        // An active run keeps its own.
         if let (Some(kept), Ok(_held)) = (kept(&id), store.hold(&id)) {
             fs::create_dir_all(left)?;
             fs::rename(kept, left.join(format!("{id}-{}", std::process::id())))?;

@@ -153,7 +153,7 @@ fn masked(order: &mut Order, journal: &mut Journal, id: &str) -> Secrets {
 
 /// Files that the session changed and that are not as it left them.
 fn changed_meanwhile(root: &Path, state: &Path) -> Result<Vec<String>> {
-    // Opening takes back what was half done.
+    // Opening rolls back an interrupted commit.
     let workspace = Workspace::open_with(root, state).map_err(Failure::refused)?;
     let standing = History::open(state)?.standing(..)?;
     let as_left = |change: &&workspace::NetChange| {

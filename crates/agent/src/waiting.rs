@@ -34,7 +34,7 @@ pub(crate) enum Waits {
     Unseen,
     /// As one line that updates.
     Live,
-    /// As lines of a log.
+    /// As log lines.
     Lines,
 }
 

@@ -4,17 +4,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which limit was reached.
+/// The budget that was exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Budget {
-    /// Requests to the model.
+    /// The number of turns.
     Turns,
-    /// Prompt and generated tokens together.
+    /// Prompt plus generated tokens.
     Tokens,
     /// Wall-clock time.
     Time,
-    /// Money.
+    /// Cost.
     Cost,
 }
 
@@ -31,21 +31,21 @@ pub enum Ending {
     NoChange,
     /// The agent stopped because it made no progress.
     GaveUp,
-    /// A budget was reached.
+    /// A budget was exhausted.
     Budget {
-        /// Which one.
+        /// The budget.
         budget: Budget,
     },
-    /// The model or its server could not be reached, or failed for good.
+    /// The model or its server was unreachable or failed permanently.
     Unavailable,
     /// The agent itself could not continue (no sandbox, full disk), or refuses the request.
     Refused,
-    /// A person or the system stopped it.
+    /// A person or the system interrupted it.
     Interrupted,
 }
 
 impl Ending {
-    /// The process exit code. Also what `agent run --help` lists.
+    /// The process exit code, as listed by `agent run --help`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What can go wrong with a session on disk.
+/// An error about a session on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file operation failed.
@@ -32,15 +32,15 @@ pub enum Error {
     Locked {
         /// The session.
         id: String,
-        /// Who holds it.
+        /// The holder of the lock.
         holder: String,
     },
-    /// Another session works on the tree.
+    /// Another session uses the work tree.
     #[error("{} is in use by {holder}; wait for it to end, or work in another git worktree", root.display())]
     TreeLocked {
         /// The root of the tree.
         root: PathBuf,
-        /// Who works on it.
+        /// The holder of the lock.
         holder: String,
     },
     /// A line before the last one is not a record.
@@ -48,9 +48,9 @@ pub enum Error {
     Corrupt {
         /// The log.
         path: PathBuf,
-        /// Counted from 1.
+        /// The line number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The error.
         why: String,
     },
 }

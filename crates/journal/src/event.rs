@@ -23,13 +23,13 @@ pub struct Record {
     pub event: Event,
 }
 
-/// How changes are treated.
+/// Where a run makes its changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// In the repository itself.
     Run,
-    /// In a copy; the repository stays as it is.
+    /// In a copy or overlay; the repository stays unchanged.
     DryRun,
 }
 
@@ -60,7 +60,7 @@ pub enum Role {
 /// The model of a session, as it was when it was opened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelInfo {
-    /// Kind of server (`ollama`, `deepseek`, `llama-server`, …).
+    /// The kind of server (`ollama`, `deepseek`, `llama-server`, …).
     pub server: String,
     /// Its version, if reported.
     pub server_version: Option<String>,
@@ -68,7 +68,7 @@ pub struct ModelInfo {
     pub model: String,
     /// Context window in tokens, if known.
     pub window: Option<u64>,
-    /// Whether thinking is on.
+    /// Whether thinking is enabled.
     pub thinking: bool,
     /// How the model works on the task: `tools` or `whole-file`. Old sessions call this field
     /// `dialect` and say `json` for `tools`.
@@ -82,7 +82,7 @@ pub struct ModelInfo {
     /// Billions of parameters, if reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters_b: Option<f32>,
-    /// Whether it runs on this machine or network.
+    /// Whether it runs on this machine or local network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<bool>,
     /// Dollars per million tokens (prompt, cached prompt, generated), if known.
@@ -93,7 +93,7 @@ pub struct ModelInfo {
 /// Counts of one request; null if the server did not report them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
-    /// Prompt tokens in all.
+    /// Total prompt tokens.
     pub prompt_tokens: Option<u64>,
     /// Prompt tokens that did not come from the server's cache.
     pub evaluated_tokens: Option<u64>,
@@ -101,46 +101,46 @@ pub struct Counts {
     pub generated_tokens: Option<u64>,
     /// Milliseconds from sending the request to the first token.
     pub first_token_ms: Option<u64>,
-    /// Milliseconds from sending the request to its end.
+    /// Milliseconds from sending the request to the end of the answer.
     pub total_ms: u64,
 }
 
-/// A place in an answer where the model might have written something else.
+/// A position where the model almost chose another token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Doubt {
     /// Byte offset in the answer.
     pub at: u64,
-    /// The token there.
+    /// The chosen token.
     pub chosen: String,
-    /// The other token.
+    /// The alternative token.
     pub other: String,
-    /// The logarithm of its probability.
+    /// The log probability of the alternative.
     pub logprob: f32,
 }
 
-/// How an answer ended.
+/// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndedBy {
-    /// The model was done.
+    /// The model stopped.
     Stop,
     /// The token limit.
     Length,
-    /// Our own cut.
+    /// The agent cut it.
     Cut,
 }
 
-/// Why a generation was cut.
+/// Why the agent cut a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CutReason {
-    /// A call was complete.
+    /// A call is complete.
     Call,
-    /// A call was refused while it was being written.
+    /// A call was refused while it streamed.
     Refused,
     /// The model repeated the same text.
     Repetition,
-    /// Nothing but white space.
+    /// Only white space.
     Whitespace,
     /// Endless thinking.
     Thinking,
@@ -161,14 +161,14 @@ pub struct Check {
     pub passed: bool,
     /// Counts and failures, as the model sees them.
     pub text: String,
-    /// The same for programs.
+    /// The same as data.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub facts: Value,
-    /// How long it took.
+    /// The duration in milliseconds.
     pub ms: u64,
 }
 
-/// What a run changed.
+/// The changes of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Diff {
     /// Files changed, created or deleted.
@@ -177,14 +177,14 @@ pub struct Diff {
     pub added: u64,
     /// Lines removed.
     pub removed: u64,
-    /// The patch itself, as `git apply` takes it.
+    /// The patch, in the format of `git apply`.
     pub patch: String,
 }
 
 /// Sums over a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Totals {
-    /// Requests answered.
+    /// Answered requests.
     pub turns: u32,
     /// Prompt tokens, counted by the server or estimated. Broken answers count.
     pub prompt_tokens: u64,
@@ -192,12 +192,12 @@ pub struct Totals {
     /// request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluated_tokens: Option<u64>,
-    /// Tokens generated.
+    /// Generated tokens.
     pub generated_tokens: u64,
     /// Tokens not generated because refused calls were cut: an estimate from the length of similar
     /// calls.
     pub saved_tokens: u64,
-    /// The same in bytes of the model's text.
+    /// The same in bytes of text.
     #[serde(default)]
     pub saved_bytes: u64,
     /// Dollars, if prices are known.
@@ -260,7 +260,7 @@ pub enum Event {
         /// In the planner's own format.
         plan: Value,
     },
-    /// A request did not fit the window.
+    /// A request exceeded the context window.
     Overflow {
         /// The turn.
         turn: u32,
@@ -271,7 +271,7 @@ pub enum Event {
     Window {
         /// The turn after which this was seen.
         turn: u32,
-        /// Tokens.
+        /// The window in tokens.
         tokens: u64,
     },
     /// Another process resumed the run. Events above this one that led to nothing no longer count.
@@ -292,7 +292,7 @@ pub enum Event {
         /// What the user said.
         text: String,
     },
-    /// A message joined the conversation. Assistant messages join by `Output`.
+    /// A message was added to the conversation. Answers are added by `Output`.
     Message {
         /// Its author.
         role: Role,
@@ -301,7 +301,7 @@ pub enum Event {
     },
     /// The conversation was cut back to its first messages, for a fresh start or to fit the window.
     Rewound {
-        /// How many of its messages stay.
+        /// The number of messages kept.
         keep: u32,
         /// Why.
         why: String,
@@ -310,9 +310,9 @@ pub enum Event {
     Request {
         /// The turn, from 1.
         turn: u32,
-        /// 1, or more after a retry.
+        /// The attempt, from 1.
         attempt: u32,
-        /// Messages in it.
+        /// The number of messages.
         messages: u32,
         /// Estimated prompt tokens.
         estimated_tokens: u64,
@@ -320,16 +320,16 @@ pub enum Event {
         temperature: Option<f32>,
         /// Sampling seed, if set.
         seed: Option<u64>,
-        /// The most it may generate.
+        /// The limit of generated tokens.
         max_tokens: u32,
     },
     /// A request failed and will be retried.
     Retry {
         /// The turn.
         turn: u32,
-        /// What failed.
+        /// The error.
         error: String,
-        /// The pause before the next attempt.
+        /// The delay before the next attempt, in milliseconds.
         wait_ms: u64,
     },
     /// Reasoning, as it arrives.
@@ -346,7 +346,7 @@ pub enum Event {
         /// A piece of it.
         text: String,
     },
-    /// The model began to write a call.
+    /// The model started a call.
     CallOpened {
         /// The turn.
         turn: u32,
@@ -365,9 +365,9 @@ pub enum Event {
         tool: String,
         /// Its arguments, as the tool gets them.
         arguments: Value,
-        /// Byte offsets in the answer.
+        /// Its byte range in the answer.
         span: (u64, u64),
-        /// What had to be repaired to read it.
+        /// The repairs needed to read it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         repairs: Vec<String>,
     },
@@ -379,9 +379,9 @@ pub enum Event {
         tool: Option<String>,
         /// Whether it was refused while the model was still writing it.
         early: bool,
-        /// What the model is told.
+        /// The message for the model.
         message: String,
-        /// Tokens not generated, estimated.
+        /// The estimated tokens saved.
         saved_tokens: u64,
     },
     /// The generation was cut by closing the stream.
@@ -390,10 +390,10 @@ pub enum Event {
         turn: u32,
         /// Why.
         why: CutReason,
-        /// Bytes of the answer up to the cut.
+        /// The length of the answer up to the cut, in bytes.
         at: u64,
     },
-    /// The answer, which joins the conversation as the assistant's message.
+    /// The answer, which is added to the conversation.
     Output {
         /// The turn.
         turn: u32,
@@ -435,7 +435,7 @@ pub enum Event {
         /// `read`, `write` or `execute`.
         effect: String,
     },
-    /// A tool has run.
+    /// A tool finished.
     ToolFinished {
         /// The turn.
         turn: u32,
@@ -445,7 +445,7 @@ pub enum Event {
         tool: String,
         /// `ok`, `failed` or `refused`.
         status: String,
-        /// What the model reads.
+        /// The text for the model.
         text: String,
         /// Files changed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -453,7 +453,7 @@ pub enum Event {
         /// Facts for programs.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         facts: Value,
-        /// How long it took.
+        /// The duration in milliseconds.
         ms: u64,
     },
     /// The current command, of a tool or of a verification, has changed files.
@@ -461,21 +461,21 @@ pub enum Event {
         /// The record in the tree's history that says which.
         record: u64,
     },
-    /// A verification is about to run.
+    /// The verification is about to run.
     CheckStarted {
         /// The command.
         command: String,
     },
-    /// A verification has run.
+    /// The verification finished.
     Checked(Check),
     /// A guard reports a problem (equal calls, no progress, an answer without a call).
     Guard {
-        /// What it says.
+        /// Its message.
         message: String,
     },
     /// A warning for people. The run continues.
     Warning {
-        /// What.
+        /// Its text.
         message: String,
     },
     /// The last event.
@@ -486,7 +486,7 @@ pub enum Event {
         message: String,
         /// What the run changed, computed from the tree.
         diff: Diff,
-        /// Sums.
+        /// The totals.
         totals: Totals,
     },
 }

@@ -36,14 +36,14 @@ pub struct Summary {
     pub root: String,
     /// Run or dry-run.
     pub mode: Mode,
-    /// How it ended; `None` while it runs, or after a crash.
+    /// How it ended; `None` while it runs or after a crash.
     pub ending: Option<Ending>,
     /// Its totals, once it ended.
     pub totals: Option<Totals>,
 }
 
 impl Store {
-    /// Sessions live in `root/sessions/ID/`. Nothing is created before it is needed.
+    /// The sessions in `root/sessions/ID/`. Folders are created on first use.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into().join("sessions") }
@@ -58,7 +58,7 @@ impl Store {
     /// Starts a session with a new id (sorted by time), locked for this process.
     ///
     /// # Errors
-    /// When the folder cannot be created or written.
+    /// If the folder cannot be created or written.
     pub fn create(&self) -> Result<Journal, Error> {
         fs::create_dir_all(&self.root).map_err(io_error("cannot create", &self.root))?;
         loop {
@@ -76,7 +76,7 @@ impl Store {
     /// Opens a session for appending. A torn last line is truncated.
     ///
     /// # Errors
-    /// When it does not exist, is in use, or is damaged before its last line.
+    /// If it does not exist, is in use, or is damaged before its last line.
     pub fn open(&self, id: &str) -> Result<(Journal, Vec<Record>), Error> {
         let id = self.find(id)?;
         let folder = self.folder(&id);
@@ -86,13 +86,13 @@ impl Store {
     /// The events of a session, which another process may still be writing.
     ///
     /// # Errors
-    /// When it does not exist or is damaged before its last line.
+    /// If it does not exist or is damaged before its last line.
     pub fn load(&self, id: &str) -> Result<Vec<Record>, Error> {
         let id = self.find(id)?;
         Log::read(&self.folder(&id).join(JOURNAL))
     }
 
-    /// The full id for an id, a prefix of one, or `last`.
+    /// Resolves an id, a prefix of one, or `last` to the full id.
     ///
     /// # Errors
     /// When no session or several match.
@@ -119,7 +119,7 @@ impl Store {
     /// All ids, oldest first.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn ids(&self) -> Result<Vec<String>, Error> {
         let entries = match fs::read_dir(&self.root) {
             Ok(entries) => entries,
@@ -138,7 +138,7 @@ impl Store {
     /// A summary of a session.
     ///
     /// # Errors
-    /// When it does not exist or is damaged.
+    /// If it does not exist or is damaged.
     pub fn summary(&self, id: &str) -> Result<Summary, Error> {
         let id = self.find(id)?;
         let mut summary = Summary {
@@ -187,7 +187,7 @@ impl Store {
     /// Locks a session, so that nothing writes or removes it until the value is dropped.
     ///
     /// # Errors
-    /// When it does not exist or is in use.
+    /// If it does not exist or is in use.
     pub fn hold(&self, id: &str) -> Result<SessionLock, Error> {
         let id = self.find(id)?;
         Ok(SessionLock { _lock: lock(&id, &self.folder(&id))? })
@@ -196,7 +196,7 @@ impl Store {
     /// Removes a session that is not in use.
     ///
     /// # Errors
-    /// When it does not exist or is in use.
+    /// If it does not exist or is in use.
     pub fn remove(&self, id: &str) -> Result<String, Error> {
         let id = self.find(id)?;
         let folder = self.folder(&id);

@@ -23,7 +23,7 @@ const OWN_CALL: u32 = u32::MAX;
 pub struct Step {
     /// The number of its record in the session.
     pub seq: u64,
-    /// The turn it belongs to; 0 before the first.
+    /// Its turn; 0 before the first.
     pub turn: u32,
     /// The event, reduced to what counts.
     pub event: Event,
@@ -36,7 +36,7 @@ pub struct Trace {
     turn: u32,
     /// Decisions from an answer that is not complete yet.
     heard: Vec<Step>,
-    /// Results of its calls.
+    /// The results of its calls.
     results: Vec<(u32, Step)>,
 }
 
@@ -54,7 +54,7 @@ impl Trace {
         self.steps
     }
 
-    /// Takes in the next record.
+    /// Adds the next record.
     pub fn push(&mut self, record: &Record) {
         if let Event::Request { turn, .. } = &record.event {
             self.turn = *turn;

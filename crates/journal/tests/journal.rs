@@ -1,4 +1,4 @@
-//! Sessions on disk, seen from outside.
+//! Sessions on disk, tested from outside.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::fs;
@@ -170,7 +170,7 @@ fn what_is_filtered_is_neither_written_nor_shown_and_the_record_stays_whole() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let shown = Arc::clone(&seen);
     journal.observe(Box::new(move |record| shown.lock().unwrap().push(record.event.clone())));
-    // It would eat a word of the format too, if it were let.
+    // It would also change words of the format.
     journal.filter(Box::new(|text| match text.contains("hidden") || text.contains("warning") {
         true => text.replace("hidden", "[x]").replace("warning", "[y]").into(),
         false => text.into(),

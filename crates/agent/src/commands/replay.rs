@@ -1,4 +1,4 @@
-//! `agent replay`: a session again, offline, up to the first difference.
+//! `agent replay`: replays a session offline up to the first difference.
 
 use std::path::Path;
 
@@ -104,7 +104,7 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
     Ok(if outcome.followed.difference.is_none() { Exit::Success } else { Exit::Negative })
 }
 
-/// The settings of the session with those of the command line over them, or those of now.
+/// The settings of the session overridden by the command line, or the current ones.
 fn settings(command: &Replay, context: &Context, bundle: &Bundle, foreign: bool) -> Result<Settings> {
     let mut given = command.settings.given.clone();
     let now = context.resolve(&given)?;
@@ -113,8 +113,8 @@ fn settings(command: &Replay, context: &Context, bundle: &Bundle, foreign: bool)
     }
     let recorded = bundle.records.first().map(|r| &r.event);
     let Some(journal::Event::Session { settings, .. }) = recorded else { return now.settings() };
-    // What commands may do is never decided by a file that somebody sent.
-    // Hosts are named in what the model is told; where no command runs they open nothing.
+    // An exported file never grants permissions to commands.
+    // The prompt names the allowed hosts. Without commands they grant nothing.
     let words_only = |key: &str| key == "allow_hosts" && !command.run_commands;
     let safety = |key: &str| definition(key).is_some_and(|d| d.group == Group::Safety) && !words_only(key);
     let ours: Vec<(String, String)> =
