@@ -437,26 +437,55 @@ fn commands_write_outside_the_repository_only_where_allowed() {
 }
 
 #[test]
-fn a_second_interrupt_ends_the_run_immediately() {
+fn an_interrupt_ends_a_run_whose_git_does_not_answer() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    // This git blocks on a pipe, so the diff after the first interrupt never finishes.
-    let bin = world.home().join("bin");
     let hold = world.home().join("hold");
+    assert!(std::process::Command::new("mkfifo").arg(&hold).status().unwrap().success());
+    let path = git_that_waits_for(&world, &hold);
+    let [_, edit, _] = fixing();
+    server.enqueue(Reply::text(edit).gate("the whole call"));
+    let child = world
+        .agent(&["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."])
+        .env("OLLAMA_HOST", server.url())
+        .env("PATH", path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    server.block_for_gate("the whole call");
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", world.tell(&output));
+    assert!(world.read("add.sh").contains("$1 - $2"), "nothing is changed before the tree is recorded");
+}
+
+/// Installs a git that blocks while this pipe exists. Returns the `PATH` that finds it.
+fn git_that_waits_for(world: &World, pipe: &std::path::Path) -> String {
+    let bin = world.home().join("bin");
     std::fs::create_dir(&bin).unwrap();
     let path = std::env::var("PATH").unwrap();
     let wrapper = format!(
         "#!/bin/sh\nPATH='{path}'\n[ -p '{0}' ] && read -r line < '{0}'\nexec git \"$@\"\n",
-        hold.display()
+        pipe.display()
     );
     std::fs::write(bin.join("git"), wrapper).unwrap();
     std::fs::set_permissions(bin.join("git"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    format!("{}:{path}", bin.display())
+}
+
+#[test]
+fn a_second_interrupt_ends_the_run_immediately() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    // The diff after the first interrupt never finishes.
+    let hold = world.home().join("hold");
+    let path = git_that_waits_for(&world, &hold);
     let [_, edit, _] = fixing();
     server.enqueue(Reply::text(edit));
     server.enqueue(Reply::text("Let me think").gate("never released"));
     let child = world
         .agent(&["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."])
         .env("OLLAMA_HOST", server.url())
-        .env("PATH", format!("{}:{path}", bin.display()))
+        .env("PATH", path)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

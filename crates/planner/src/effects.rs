@@ -65,10 +65,17 @@ impl Driver<'_> {
         }
     }
 
-    /// Waits until the original tree is recorded. Called before anything can change it.
+    /// Waits until the original tree is recorded. Called before anything can change it, so a run
+    /// that is stopped here has changed nothing.
     pub(crate) async fn remembered(&mut self) -> Result<(), Stop> {
-        let Some(handle) = self.remembering.take() else { return Ok(()) };
-        match handle.await {
+        let Some(handle) = &mut self.remembering else { return Ok(()) };
+        let recorded = tokio::select! {
+            biased;
+            recorded = handle => recorded,
+            stop = stopped(self.interrupt.clone(), self.deadline) => return Err(stop),
+        };
+        self.remembering = None;
+        match recorded {
             Ok(Ok(())) => Ok(()),
             Ok(Err(why)) => Err(refused(format!("cannot record the state of the repository: {why}"))),
             Err(_) => Err(refused("cannot record the state of the repository: worker thread panicked")),
