@@ -76,8 +76,12 @@ impl World {
         answers: impl IntoIterator<Item = String>,
     ) -> (Output, Vec<String>) {
         let server = Server::start();
+        let answers: Vec<String> = answers.into_iter().collect();
+        // A run that wants more turns would retry against a server without answers.
+        let turns = answers.len().to_string();
         answers.into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
-        let head: &[&str] = &["run", "--model", "deepseek-coder:6.7b", "--approach", "tools"];
+        let head: &[&str] =
+            &["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "--max-turns", &turns];
         let output = self
             .limited(&[head, flags, &["Fix it."]].concat())
             .env("OLLAMA_HOST", server.url())

@@ -38,8 +38,12 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long background processes of a finished command may still print.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// How long killed processes may take to disappear, unless stuck in the kernel.
+/// How long to read the output of killed processes.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long killed processes may take to disappear. On a busy machine this takes seconds; only a
+/// process stuck in the kernel takes longer.
+const GONE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes to read at once: the capacity of a pipe.
 const READ_SIZE: usize = 64 << 10;
@@ -369,7 +373,7 @@ impl Running {
     /// Waits until the launcher, and with it every process of the command, is gone.
     async fn wait_until_gone(&mut self) -> Result<(), SandboxError> {
         let _ = self.control.shutdown().await;
-        match tokio::time::timeout(KILL_TIMEOUT, self.child.wait()).await {
+        match tokio::time::timeout(GONE_TIMEOUT, self.child.wait()).await {
             Ok(_) => Ok(()),
             Err(_) => {
                 let _ = self.child.start_kill();
