@@ -219,7 +219,10 @@ fn unknown_placeholders_and_placeholders_in_commands_are_refused() {
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     assert!(!world.repo().join("new.py").exists());
     let told = told(&server.chats().last().unwrap().body);
-    assert!(told.contains("[secret-000000] is not the placeholder of any value in the files of this call"), "{told}");
+    assert!(
+        told.contains("[secret-000000] is not the placeholder of any value in the files of this call"),
+        "{told}"
+    );
     assert!(told.contains("a command cannot be given it"), "{told}");
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use journal::Store;
 use planner::{Job, Limits, Parts, Verifier};
 use replay::{
-    Bundle, Difference, Followed, RecordedModel, RecordedUser, Recording, ReplayedChecks, ReplayedTool, ReplayedTree,
-    Script, Source, Stage,
+    Bundle, Difference, Followed, RecordedModel, RecordedUser, Recording, ReplayedChecks, ReplayedTool,
+    ReplayedTree, Script, Source, Stage,
 };
 use serde_json::Value;
 use workspace::{Remembered, Seed, Workspace};

@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::event::{Event, Record};
 use crate::error::{Error, io_error};
+use crate::event::{Event, Record};
 use crate::store::{JOURNAL, Journal, Store};
 
 /// What lies beside the journal and a continued run needs: the history of the tree, and logs that

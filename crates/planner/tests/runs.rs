@@ -514,7 +514,7 @@ async fn an_answer_cut_by_the_token_limit_is_never_carried_out() {
     let cut_off = &FIX[..FIX.len() - 2];
     let ran =
         world().run("t", vec![Reply::RunsOut(text(cut_off)), says(READ), says(FIX), says(FINISH)]).await;
-    assert!(ran.told()[1].starts_with("Not done:"), "{}", ran.told()[1]);
+    assert!(ran.told()[1].starts_with("Not run:"), "{}", ran.told()[1]);
     assert_eq!(ran.files["calc.py"], FIXED);
     let first_started = ran
         .events()
