@@ -180,7 +180,7 @@ impl Searches {
             // A file that conflicts with another one did not exist at the same time.
             let _ = image.as_ref().map(|image| then.plant(path, &Seed::Image(image.clone())));
         }
-        let search = |workspace| Search::new(workspace, Secrets::off());
+        let search = |workspace| Search::new(workspace, Secrets::disabled());
         Ok(Self { now: search(remembered.now().clone()), then: search(then) })
     }
 

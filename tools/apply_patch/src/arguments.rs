@@ -250,11 +250,11 @@ mod tests {
         let diff = "--- a/a.txt\n+++ b/a.txt\n@@ -1 +1 @@\n-one\n+1\n";
         let blocks = "a.txt\n<<<<<<< SEARCH\none\n=======\n1\n>>>>>>> REPLACE\n";
         for patch in [diff, blocks] {
-            assert_eq!(parses(json!(patch), Secrets::off(), false).await, 1);
+            assert_eq!(parses(json!(patch), Secrets::disabled(), false).await, 1);
             let lines: Vec<&str> = patch.lines().collect();
-            assert_eq!(parses(json!(lines), Secrets::off(), false).await, 1);
+            assert_eq!(parses(json!(lines), Secrets::disabled(), false).await, 1);
             // `patch::whole_answer` has parsed it to tell that it is a patch.
-            assert_eq!(parses(json!(patch), Secrets::off(), true).await, 0);
+            assert_eq!(parses(json!(patch), Secrets::disabled(), true).await, 0);
         }
         let secrets = Secrets::new("session", Vec::new());
         let shown = secrets.mask(FILE).into_owned();

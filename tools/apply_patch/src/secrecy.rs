@@ -84,7 +84,7 @@ impl ApplyPatch {
 /// Whether a patch may have a placeholder.
 fn has_placeholder(patch: &mut FilePatch) -> bool {
     let mut found =
-        [Some(&patch.path), patch.from.as_ref()].into_iter().flatten().any(|p| secrets::hinted(p));
-    patch.for_each_text(&mut |text| found |= std::str::from_utf8(text).is_ok_and(secrets::hinted));
+        [Some(&patch.path), patch.from.as_ref()].into_iter().flatten().any(|p| secrets::may_contain_placeholder(p));
+    patch.for_each_text(&mut |text| found |= std::str::from_utf8(text).is_ok_and(secrets::may_contain_placeholder));
     found
 }

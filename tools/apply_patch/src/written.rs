@@ -67,6 +67,6 @@ fn as_json(before: Option<&Before>, patch: &FilePatch) -> Option<Applied> {
     }
     let applied = patch::apply(Some(view.bytes()), patch).ok()?;
     let exact = matches!(applied.how.rung, Rung::Named | Rung::Exact);
-    let whole = applied.bytes.as_deref().is_some_and(text_view::is_whole_notebook);
+    let whole = applied.bytes.as_deref().is_some_and(text_view::is_valid_notebook);
     (exact && whole).then_some(applied)
 }

@@ -12,7 +12,7 @@ fn registry() -> (tempfile::TempDir, Registry) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.py"), "def f():\n    return 1\n").unwrap();
     let workspace = Workspace::open(folder.path()).unwrap();
-    (folder, Registry::of([ApplyPatch::new(workspace, Secrets::off()).into_tool()]).unwrap())
+    (folder, Registry::of([ApplyPatch::new(workspace, Secrets::disabled()).into_tool()]).unwrap())
 }
 
 fn accepted(tool: &str, arguments: &Value) -> Result<Value, String> {

@@ -107,7 +107,7 @@ async fn judge(case: &Case) -> Result<(), String> {
     let memory = Path::new("/dev/shm");
     let outer = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let (root, state) = set_up(case, outer.path());
-    let tool = ApplyPatch::new(Workspace::open_with(&root, &state).unwrap(), Secrets::off());
+    let tool = ApplyPatch::new(Workspace::open_with(&root, &state).unwrap(), Secrets::disabled());
     let before = everything(outer.path(), &state);
     let result = Registry::of([tool.into_tool()]).unwrap().call("apply_patch", case.input.arguments()).await;
     let after = everything(outer.path(), &state);
