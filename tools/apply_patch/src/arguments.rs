@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use patch::{Action, Change, Dialect, FilePatch, ParseError};
+use patch::{Action, Dialect, FilePatch, ParseError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
@@ -176,18 +176,19 @@ impl Arguments {
             (_, Some(edits), _) => {
                 let places = |edit: &Edit| (edit.replace_all.unwrap_or(false), edit.expected_replacements);
                 let edits: Vec<_> = edits.into_iter().map(|edit| (places(&edit), edit.texts())).collect();
-                Ok(patch::changes(edits.iter().map(|((all, expected), (path, search, replace))| Change {
+                let edits = edits.iter().map(|((all, expected), (path, search, replace))| patch::Edit {
                     path,
                     search,
                     replace,
                     everywhere: *all,
                     expected: *expected,
                     below: None,
-                })))
+                });
+                Ok(patch::edits_with_options(edits))
             }
             (.., Some(content)) => {
                 let path = path.ok_or("content needs a path: the file that is to have it")?;
-                Ok(vec![patch::whole(path, content.as_bytes())])
+                Ok(vec![patch::whole_file(path, content.as_bytes())])
             }
             _ if delete => Ok(vec![FilePatch {
                 dialect: Dialect::WholeFile,
@@ -253,7 +254,7 @@ mod tests {
             assert_eq!(parses(json!(patch), Secrets::disabled(), false).await, 1);
             let lines: Vec<&str> = patch.lines().collect();
             assert_eq!(parses(json!(lines), Secrets::disabled(), false).await, 1);
-            // `patch::whole_answer` has parsed it to tell that it is a patch.
+            // `patch::patch_in_answer` has parsed it to tell that it is a patch.
             assert_eq!(parses(json!(patch), Secrets::disabled(), true).await, 0);
         }
         let secrets = Secrets::new("session", Vec::new());
