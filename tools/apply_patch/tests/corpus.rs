@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use patch_corpus::{Case, Class, Expected, Plant, Tree};
+use patch_corpus::{Case, Class, Expected, Fixture, Tree};
 use secrets::Secrets;
 use tool_api::{Registry, Status, ToolError};
 use tool_apply_patch::ApplyPatch;
@@ -74,12 +74,12 @@ fn set_up(case: &Case, outer: &Path) -> (PathBuf, PathBuf) {
     for (path, (bytes, executable)) in &case.before {
         write(&root.join(path), bytes, *executable);
     }
-    for plant in &case.plants {
-        match plant {
-            Plant::Outside { path, bytes } => write(&outer.join(path), bytes, false),
-            Plant::Symlink { path, target } => symlink(target, root.join(path)).unwrap(),
-            Plant::HardLink { path, target } => fs::hard_link(root.join(target), root.join(path)).unwrap(),
-            Plant::State { path } => state = root.join(path),
+    for fixture in &case.fixtures {
+        match fixture {
+            Fixture::Outside { path, bytes } => write(&outer.join(path), bytes, false),
+            Fixture::Symlink { path, target } => symlink(target, root.join(path)).unwrap(),
+            Fixture::HardLink { path, target } => fs::hard_link(root.join(target), root.join(path)).unwrap(),
+            Fixture::State { path } => state = root.join(path),
         }
     }
     (root, state)
