@@ -203,7 +203,7 @@ fn is_named(text: &str, path: &str) -> bool {
 
 /// The verification before the first turn.
 fn baseline(records: &[Record]) -> Option<&Check> {
-    let before = records.iter().take_while(|r| !matches!(r.event, Event::Begun { .. }));
+    let before = records.iter().take_while(|r| !matches!(r.event, Event::RunStarted { .. }));
     before.filter_map(|r| if let Event::Checked(check) = &r.event { Some(check) } else { None }).last()
 }
 

@@ -249,7 +249,7 @@ pub(crate) fn farewell(done: &Done, mode: Mode, id: &str) {
             lines.push(format!("go on: agent resume {id} {more} N, with a larger N"));
         }
         // What has not got as far as an answer is as well begun anew.
-        ref e if e.can_go_on() && (done.report.totals.turns > 0 || *e == Ending::Interrupted) => {
+        ref e if e.can_resume() && (done.report.totals.turns > 0 || *e == Ending::Interrupted) => {
             lines.push(format!("go on: agent resume {id}"));
         }
         _ => {}
