@@ -282,8 +282,8 @@ impl Repository for MaskedTree {
         self.tree.changed()
     }
 
-    fn take_back(&self, turn: u32, done: usize) -> Result<(), String> {
-        self.tree.take_back(turn, done)
+    fn roll_back(&self, turn: u32, done: usize) -> Result<(), String> {
+        self.tree.roll_back(turn, done)
     }
 
     fn diff(&self) -> Result<Diff, String> {

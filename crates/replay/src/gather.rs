@@ -125,7 +125,7 @@ fn wanted(
     let name = |path: &CleanPath| path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
     wanted.extend(listed.keys().filter(|path| RULES.contains(&name(path).as_str())).cloned());
     let begun = Begun { remembered, listed, looked: Mutex::default() };
-    planner::look(&begun, &recording.task, baseline(records));
+    planner::read_opening_files(&begun, &recording.task, baseline(records));
     wanted.extend(begun.looked.into_inner().unwrap_or_else(PoisonError::into_inner));
     let mut said = String::new();
     for record in records {
