@@ -111,8 +111,7 @@ impl Parser {
                 match self.is_mention(win, len, out) {
                     None => return Flow::More,
                     Some(true) => {
-                        self.pos += len;
-                        return Flow::Go;
+                        return self.advance(len);
                     }
                     Some(false) => {}
                 }
