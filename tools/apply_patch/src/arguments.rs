@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use patch::{Action, Dialect, FilePatch, ParseError};
+use patch::{Action, FilePatch, ParseError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
@@ -190,15 +190,10 @@ impl Arguments {
                 let path = path.ok_or("content needs a path: the file that is to have it")?;
                 Ok(vec![patch::whole_file(path, content.as_bytes())])
             }
-            _ if delete => Ok(vec![FilePatch {
-                dialect: Dialect::WholeFile,
-                path: path.ok_or("delete needs a path: the file to remove")?.to_owned(),
-                from: None,
-                action: Action::Delete,
-                hunks: Vec::new(),
-                executable: None,
-                own_endings: false,
-            }]),
+            _ if delete => {
+                let path = path.ok_or("delete needs a path: the file to remove")?;
+                Ok(vec![FilePatch { action: Action::Delete, ..patch::whole_file(path, b"") }])
+            }
             _ => Err("give a patch, or edits, or a path with content or delete".into()),
         }
     }

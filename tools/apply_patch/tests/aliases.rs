@@ -109,7 +109,7 @@ fn what_cannot_be_honored_is_refused_with_a_sentence() {
         (
             "replace",
             json!({"path": "a.py", "old_string": "r", "new_string": "x", "expected_replacements": "two"}),
-            "no count",
+            "not a count",
         ),
         ("Edit", json!({"file_path": "a.py", "new_string": "x"}), "needs search"),
         ("apply_patch", json!({"path": "a.py", "file_path": "b.py", "content": "x"}), "same argument"),
