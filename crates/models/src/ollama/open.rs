@@ -284,7 +284,12 @@ impl Ollama {
         self.send("/api/chat", request, |learned| {
             encode(&Chat {
                 frozen: self.frozen(learned, true),
-                messages: learned.roles.shape(&request.messages).iter().map(|message| WireMessage::from(&**message)).collect(),
+                messages: learned
+                    .roles
+                    .shape(&request.messages)
+                    .iter()
+                    .map(|message| WireMessage::from(&**message))
+                    .collect(),
                 options: self.request_options(learned, request),
                 logprobs: (request.alternatives > 0).then_some(true),
                 top_logprobs: (request.alternatives > 0).then_some(request.alternatives),
