@@ -34,7 +34,7 @@ fn damaged(text: &str, damage: &[u8]) -> String {
 
 fuzz_target!(|data: &[u8]| {
     let Some((seed, damage)) = data.split_first_chunk::<8>() else { return };
-    let Some(case) = patch_corpus::one(u64::from_le_bytes(*seed)) else { return };
+    let Some(case) = patch_corpus::generate_case(u64::from_le_bytes(*seed)) else { return };
     let (verdict, why) = judge::judge(&case);
     let refused = case.class == Class::Deformed && verdict == Verdict::Refused;
     let ends = || verdict == Verdict::Wrong && judge::is_right_but_for_line_ends(&case);

@@ -6,7 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use patch::{Look, Watch, apply, parse};
+use patch::{PathState, Watch, apply, parse};
 
 const BEGINNINGS: [&str; 8] = [
     "",
@@ -45,7 +45,7 @@ fuzz_target!(|data: &[u8]| {
     let text = format!("{}{patch}", BEGINNINGS[usize::from(*choice) % BEGINNINGS.len()]);
     let applied = applies(file, &text);
     let there = file.to_vec();
-    let mut watch = Watch::new(None, move |_| Look::File(there.clone()));
+    let mut watch = Watch::new(None, move |_| PathState::File(there.clone()));
     let characters: Vec<char> = text.chars().collect();
     for piece in characters.chunks(usize::from(*size).max(1)) {
         if let Err(stop) = watch.feed(&piece.iter().collect::<String>()) {

@@ -80,7 +80,7 @@ fn set_up() -> Setting {
     for (path, target) in LINKS {
         symlink(target, root.join(path)).unwrap();
     }
-    let tool = tool_apply_patch::ApplyPatch::new(Workspace::open_with(&root, root.join(".own")).unwrap(), Secrets::off());
+    let tool = tool_apply_patch::ApplyPatch::new(Workspace::open_with(&root, root.join(".own")).unwrap(), Secrets::disabled());
     let before = everything(outer.path());
     Setting { registry: Registry::of([tool.into_tool()]).unwrap(), outer, before }
 }

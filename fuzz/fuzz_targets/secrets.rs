@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(restored) = other.restore(&masked, &[bytes]) {
         assert_eq!(restored, text);
     }
-    let (mut stream, mut out) = (self::secrets().stream().expect("secrets are configured"), String::new());
+    let (mut stream, mut out) = (self::secrets().mask_stream().expect("secrets are configured"), String::new());
     let letters: Vec<char> = text.chars().collect();
     for piece in letters.chunks(usize::from(*size).max(1)) {
         out += &stream.feed(&piece.iter().collect::<String>());

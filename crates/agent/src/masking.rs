@@ -39,7 +39,7 @@ const TELLING_FILE: u64 = 64 << 10;
 /// The secrets of a session: those in its settings and in the program's own variables.
 pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], session: &str) -> Secrets {
     if !settings.mask_secrets {
-        return Secrets::off();
+        return Secrets::disabled();
     }
     let named = variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
     let own = [&settings.ollama_api_key, &settings.deepseek_api_key, &settings.openai_api_key];
@@ -48,7 +48,7 @@ pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], s
     let own_headers = headers.map(|(_, value)| ("API_KEY", value));
     let addresses = [&settings.base_url, &settings.ollama_host, &settings.openai_base_url, &settings.proxy];
     let addresses = addresses.into_iter().flatten().map(|address| ("URL", address.as_str()));
-    let mut values = known::values(named.chain(own).chain(own_headers).chain(addresses));
+    let mut values = known::secret_values(named.chain(own).chain(own_headers).chain(addresses));
     // Masked whatever their names say: the user has singled them out.
     let given = confinement::given(settings, variables);
     values.extend(given.iter().filter_map(|(_, value)| known::whole(value.to_str()?)));
@@ -58,7 +58,7 @@ pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], s
 /// The secrets in the environment's variables, where there is no session.
 pub(crate) fn of_variables(environment: &Environment) -> Secrets {
     let variables = environment.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    Secrets::new("", known::values(variables))
+    Secrets::new("", known::secret_values(variables))
 }
 
 /// The secrets of a finished session, for displaying it.
@@ -115,7 +115,9 @@ pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
 /// The task with secrets masked, and an explanation of placeholders where it has any.
 pub(crate) fn task(secrets: &Secrets, task: &str) -> String {
     match secrets.mask(task) {
-        Cow::Owned(masked) if secrets.untold() => format!("{}\n\n{}", masked.trim_end(), TOLD.trim_end()),
+        Cow::Owned(masked) if secrets.mark_explained() => {
+            format!("{}\n\n{}", masked.trim_end(), TOLD.trim_end())
+        }
         masked => masked.into_owned(),
     }
 }
@@ -165,7 +167,7 @@ impl Tool for MaskedTool {
 
     /// Commands cannot be given placeholders: what they would do with the text is not known.
     fn judge_field(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<(), String> {
-        if self.secrets.is_on()
+        if self.secrets.is_enabled()
             && self.spec().effect == Effect::Execute
             && let Some(placeholder) = secrets::first_placeholder(&value.to_string())
         {
@@ -199,7 +201,7 @@ impl Tool for MaskedTool {
         })?;
         outcome.text = self.masked(&outcome.text);
         mask_value(&self.secrets, &mut outcome.facts);
-        if secrets::first_placeholder(&outcome.text).is_some() && self.secrets.untold() {
+        if secrets::first_placeholder(&outcome.text).is_some() && self.secrets.mark_explained() {
             outcome.text = format!("{}\n{}", outcome.text.trim_end(), TOLD.trim_end());
         }
         Ok(outcome)
@@ -254,7 +256,7 @@ impl Repository for MaskedTree {
         let mut all: Vec<_> = self.tree.instructions().into_iter().map(mask).collect();
         let met = self.met.load(Ordering::Relaxed)
             || all.iter().any(|i| secrets::first_placeholder(&i.text).is_some());
-        if met && self.secrets.untold() {
+        if met && self.secrets.mark_explained() {
             all.push(Instructions { path: "The agent".into(), text: TOLD.trim_end().into() });
         }
         all
@@ -280,8 +282,8 @@ impl Repository for MaskedTree {
         self.tree.changed()
     }
 
-    fn take_back(&self, turn: u32, done: usize) -> Result<(), String> {
-        self.tree.take_back(turn, done)
+    fn roll_back(&self, turn: u32, done: usize) -> Result<(), String> {
+        self.tree.roll_back(turn, done)
     }
 
     fn diff(&self) -> Result<Diff, String> {
@@ -324,7 +326,7 @@ impl Model for MaskedModel {
     }
 
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
-        let (Some(text), Some(thinking)) = (self.1.stream(), self.1.stream()) else {
+        let (Some(text), Some(thinking)) = (self.1.mask_stream(), self.1.mask_stream()) else {
             return self.0.stream(request).await.map_err(|e| masked_error(e, &self.1));
         };
         let mut request = request.clone();
@@ -382,7 +384,7 @@ impl Words {
             Some(Ok(Delta::Text(text))) => {
                 self.think_on(&mut out);
                 let ready = self.text.feed(&text);
-                self.say(Delta::Text(ready), self.text.holds(), &mut out);
+                self.say(Delta::Text(ready), self.text.is_holding(), &mut out);
             }
             Some(Ok(Delta::Thinking(text))) => {
                 let ready = self.thinking.feed(&text);
@@ -399,7 +401,7 @@ impl Words {
                 self.all(&mut out);
                 out.push(Ok(delta));
             }
-            Some(Ok(delta)) if self.text.holds() => self.waiting.push(delta),
+            Some(Ok(delta)) if self.text.is_holding() => self.waiting.push(delta),
             Some(Ok(delta)) => out.push(Ok(delta)),
             Some(Err(error)) => {
                 self.all(&mut out);
@@ -477,7 +479,7 @@ mod tests {
 
     #[test]
     fn only_messages_that_hold_a_secret_are_copied() {
-        let secrets = Secrets::new("s", known::values([("API_KEY", "sk-0123456789abcdefghij")]));
+        let secrets = Secrets::new("s", known::secret_values([("API_KEY", "sk-0123456789abcdefghij")]));
         let message =
             |content: &str| Arc::new(Message { role: Role::User, content: content.into(), thinking: None });
         let (plain, secret) = (message("nothing here"), message("the key is sk-0123456789abcdefghij"));

@@ -86,7 +86,7 @@ impl<W: Write> View<W> {
             }
             Event::Message { .. }
             | Event::ToolStarted { .. }
-            | Event::Begun { .. }
+            | Event::RunStarted { .. }
             | Event::CommandChanged { .. }
             | Event::Overflow { .. }
             | Event::AnswerLost { .. }

@@ -103,7 +103,7 @@ impl planner::Repository for Tree {
         watch.map_or(Ok(None), |watch| self.workspace.watched(watch).map_err(|e| e.to_string()))
     }
 
-    fn take_back(&self, turn: u32, done: usize) -> Result<(), String> {
+    fn roll_back(&self, turn: u32, done: usize) -> Result<(), String> {
         let history = History::open(&self.state).map_err(|e| e.to_string())?;
         // Skip edits of this turn that an earlier process already undid.
         let mut edits: Vec<u64> = Vec::new();
@@ -214,14 +214,14 @@ mod tests {
         };
         tree.turn(3);
         edit("one");
-        tree.take_back(3, 0).unwrap();
+        tree.roll_back(3, 0).unwrap();
         assert_eq!(read(), None);
         // Repeat the edit, then interrupt the next one too.
         edit("one");
         edit("two");
-        tree.take_back(3, 1).unwrap();
+        tree.roll_back(3, 1).unwrap();
         assert_eq!(read().as_deref(), Some("one"));
-        tree.take_back(3, 1).unwrap();
+        tree.roll_back(3, 1).unwrap();
         assert_eq!(read().as_deref(), Some("one"), "nothing is left to undo");
     }
 

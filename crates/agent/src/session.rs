@@ -97,7 +97,7 @@ impl Done {
             patch_file: None,
             patch: Vec::new(),
             shown: Vec::new(),
-            secrets: Secrets::off(),
+            secrets: Secrets::disabled(),
             hints: Vec::new(),
         }
     }
@@ -132,7 +132,7 @@ pub(crate) async fn resume(mut order: Order, journal: &mut Journal, past: &[Reco
     let secrets = masked(&mut order, journal, &id);
     let met = |r: &Record| matches!(&r.event, Event::Message { content, .. } if secrets::first_placeholder(content).is_some());
     if past.iter().any(met) {
-        let _ = secrets.untold(); // it has been told what a placeholder is
+        secrets.mark_explained(); // it has been told what a placeholder is
     }
     let changed = changed_meanwhile(&order.root, &journal.folder().join(STATE))?;
     let version = env!("CARGO_PKG_VERSION").into();

@@ -79,7 +79,7 @@ impl Ending {
 
     /// Whether the run can be resumed: something outside of it stopped it.
     #[must_use]
-    pub fn can_go_on(&self) -> bool {
+    pub fn can_resume(&self) -> bool {
         matches!(self, Ending::Unavailable | Ending::Refused | Ending::Interrupted | Ending::Budget { .. })
     }
 

@@ -256,7 +256,8 @@ pub enum Event {
     /// The model was opened.
     Model(ModelInfo),
     /// What the run starts from, for a planner that resumes it.
-    Begun {
+    #[serde(rename = "begun")]
+    RunStarted {
         /// In the planner's own format.
         plan: Value,
     },
@@ -497,7 +498,7 @@ impl Event {
     pub fn precedes_effect(&self) -> bool {
         match self {
             Event::Session { .. }
-            | Event::Begun { .. }
+            | Event::RunStarted { .. }
             | Event::Resumed { .. }
             | Event::UserMessage { .. }
             | Event::CheckStarted { .. }

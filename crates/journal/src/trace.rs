@@ -109,7 +109,7 @@ fn decided(event: &Event) -> Option<Event> {
         | Event::Tree { .. }
         | Event::Sandbox { .. }
         | Event::Model(_)
-        | Event::Begun { .. }
+        | Event::RunStarted { .. }
         | Event::Overflow { .. }
         | Event::Window { .. }
         | Event::Resumed { .. }
@@ -138,7 +138,7 @@ pub fn uninterrupted(records: Vec<Record>) -> Vec<Record> {
             continue;
         }
         out.retain(|r| !matches!(r.event, Event::Finished { .. }));
-        if !out.iter().any(|r| matches!(r.event, Event::Begun { .. })) {
+        if !out.iter().any(|r| matches!(r.event, Event::RunStarted { .. })) {
             out.truncate(1);
             continue;
         }
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn an_interrupted_session_is_put_together() {
         let resumed = || Event::Resumed { version: "1".into(), changed: vec![], message: None };
-        let begun = || Event::Begun { plan: Value::Null };
+        let begun = || Event::RunStarted { plan: Value::Null };
         let whole = records(vec![begun(), request(1, 1), output(1), result(1, 0), request(2, 1), output(2)]);
         let torn = records(vec![
             begun(),

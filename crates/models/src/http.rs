@@ -201,9 +201,7 @@ impl Http {
         }
         let response = timeout_at(deadline, request.send())
             .await
-            .map_err(|_| {
-                Error::Timeout(format!("{url} did not answer within {} s", first_byte.as_secs_f64()))
-            })?
+            .map_err(|_| no_answer_within(url, first_byte))?
             .map_err(|why| self.no_answer(why))?;
         if !response.status().is_success() {
             return Err(self.refusal(url, response).await);
@@ -250,10 +248,7 @@ impl Http {
             let text = text.trim_ascii();
             if text.is_empty() { Ok(Value::Null) } else { crate::frames::parse(text).map_err(Failure::Other) }
         };
-        timeout(limit, answer).await.unwrap_or_else(|_| {
-            let message = format!("{url} did not answer within {} s", limit.as_secs_f64());
-            Err(Failure::Other(Error::Timeout(message)))
-        })
+        timeout(limit, answer).await.unwrap_or_else(|_| Err(no_answer_within(url, limit).into()))
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -330,6 +325,10 @@ pub(crate) struct Waits {
     pub(crate) idle: Duration,
     /// Whether the server is local.
     pub(crate) patient: bool,
+}
+
+fn no_answer_within(url: &str, limit: Duration) -> Error {
+    Error::Timeout(format!("{url} did not answer within {} s", limit.as_secs_f64()))
 }
 
 /// The error for an answer that did not start in time.

@@ -23,7 +23,7 @@ fn main() {
         let patches = patch::parse(text).unwrap();
         let outcome = patch::apply(Some(old.as_bytes()), &patches[0]);
         let right = outcome.as_ref().ok().and_then(|a| a.bytes.as_deref()) == Some(new.as_bytes());
-        (begin.elapsed(), patches[0].hunks.len(), outcome.map(|a| a.how.rung).map_err(|e| e.kind), right)
+        (begin.elapsed(), patches[0].hunks.len(), outcome.map(|a| a.summary.rung).map_err(|e| e.kind), right)
     };
     println!("100,000 lines, exact: {:?}", numbers(&diff));
     println!("100,000 lines, bare @@: {:?}", numbers(&bare.join("\n")));
@@ -56,7 +56,7 @@ fn main() {
     ] {
         let content = old.clone().into_bytes();
         let begin = Instant::now();
-        let mut watch = patch::Watch::new(None, move |_| patch::Look::File(content.clone()));
+        let mut watch = patch::Watch::new(None, move |_| patch::PathState::File(content.clone()));
         let stopped =
             text.as_bytes().chunks(16).any(|piece| watch.feed(&String::from_utf8_lossy(piece)).is_err());
         println!(

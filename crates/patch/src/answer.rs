@@ -24,11 +24,11 @@ use crate::{
 ///
 /// ```
 /// let answer = "I will fix it.\n\n*** Begin Patch\n*** Update File: a.py\n@@\n-    return 1\n+    return 2\n*** End Patch\n";
-/// assert_eq!(patch::whole_answer(answer).unwrap().0, &answer[16..]);
-/// assert_eq!(patch::whole_answer(&answer[..answer.len() - 4]), None);
+/// assert_eq!(patch::patch_in_answer(answer).unwrap().0, &answer[16..]);
+/// assert_eq!(patch::patch_in_answer(&answer[..answer.len() - 4]), None);
 /// ```
 #[must_use]
-pub fn whole_answer(text: &str) -> Option<(&str, Vec<FilePatch>)> {
+pub fn patch_in_answer(text: &str) -> Option<(&str, Vec<FilePatch>)> {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let pieces = pieces(&lines)?;
     let (first, last) = (pieces.first()?, pieces.last()?);
@@ -176,8 +176,8 @@ mod tests {
         "a.py\n```python\n<<<<<<< SEARCH\n    return 1\n=======\n    return 2\n>>>>>>> REPLACE\n```\n";
     const DIFF: &str = "--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,2 @@\n def f():\n-    return 1\n+    return 2\n";
 
-    fn whole_answer(text: &str) -> Option<&str> {
-        super::whole_answer(text).map(|(patch, _)| patch)
+    fn patch_in_answer(text: &str) -> Option<&str> {
+        super::patch_in_answer(text).map(|(patch, _)| patch)
     }
 
     fn fenced(patch: &str) -> String {
@@ -187,20 +187,20 @@ mod tests {
     #[test]
     fn prose_followed_by_a_complete_patch_gives_the_patch() {
         for patch in [ENVELOPE, DIFF] {
-            assert_eq!(whole_answer(patch), Some(patch));
-            assert_eq!(whole_answer(&format!("I will fix it.\n\n{patch}")), Some(patch));
-            assert_eq!(whole_answer(&format!("Here it is:\n\n{}\n\n", fenced(patch))), Some(patch));
+            assert_eq!(patch_in_answer(patch), Some(patch));
+            assert_eq!(patch_in_answer(&format!("I will fix it.\n\n{patch}")), Some(patch));
+            assert_eq!(patch_in_answer(&format!("Here it is:\n\n{}\n\n", fenced(patch))), Some(patch));
         }
         let bare = "a.py\n<<<<<<< SEARCH\n    return 1\n=======\n    return 2\n>>>>>>> REPLACE";
-        assert_eq!(whole_answer(&format!("Now:\n\n{bare}")), Some(bare));
-        assert_eq!(whole_answer(&format!("Now:\n\n{BLOCK}")), Some(BLOCK.trim_end_matches("```\n")));
+        assert_eq!(patch_in_answer(&format!("Now:\n\n{bare}")), Some(bare));
+        assert_eq!(patch_in_answer(&format!("Now:\n\n{BLOCK}")), Some(BLOCK.trim_end_matches("```\n")));
         let two = format!("First:\n\n{BLOCK}\nThen the other:\n\n{}", BLOCK.replace("a.py", "b.py"));
-        let patches = parse(whole_answer(&two).unwrap()).unwrap();
+        let patches = parse(patch_in_answer(&two).unwrap()).unwrap();
         assert_eq!(patches.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), ["a.py", "b.py"]);
         let two = format!("First:\n\n{}\nThen:\n\n{}", fenced(DIFF), fenced(&DIFF.replace("a.py", "b.py")));
-        assert_eq!(parse(whole_answer(&two).unwrap()).unwrap().len(), 2);
+        assert_eq!(parse(patch_in_answer(&two).unwrap()).unwrap().len(), 2);
         let shell = format!("```bash\napply_patch <<'EOF'\n{ENVELOPE}EOF\n```\n");
-        assert_eq!(whole_answer(&shell), Some(ENVELOPE));
+        assert_eq!(patch_in_answer(&shell), Some(ENVELOPE));
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
         for answer in [ENVELOPE.to_owned(), format!("Now:\n\n{BLOCK}"), fenced(DIFF), DIFF.to_owned()] {
             let cuts = answer.char_indices().map(|(at, _)| &answer[..at]);
             for cut in cuts.filter(|cut| cut.trim_end() != answer.trim_end()) {
-                assert_eq!(whole_answer(cut), None, "{cut}");
+                assert_eq!(patch_in_answer(cut), None, "{cut}");
             }
         }
     }
@@ -227,7 +227,7 @@ mod tests {
             "```python\nprint(1)\n```\n".into(),
             ENVELOPE.replace("*** Begin Patch\n", ""),
         ] {
-            assert_eq!(whole_answer(&answer), None, "{answer}");
+            assert_eq!(patch_in_answer(&answer), None, "{answer}");
         }
     }
 }

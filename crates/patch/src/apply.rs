@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::Range};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, Dialect, FilePatch, Hunk, Kind, Mark, Refused, Rung,
+    Action, Dialect, FilePatch, Hunk, Mark, Refusal, RefusalKind, Rung,
     body::{Body, old},
     feedback,
     index::Index,
@@ -23,12 +23,12 @@ pub struct Applied {
     /// The new content; `None` if the file is deleted.
     pub bytes: Option<Vec<u8>>,
     /// How the hunks matched.
-    pub how: How,
+    pub summary: ApplySummary,
 }
 
 /// How a patch matched, and its size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct How {
+pub struct ApplySummary {
     /// The loosest rung of the ladder that a hunk needed.
     pub rung: Rung,
     /// Number of lines added.
@@ -44,9 +44,9 @@ pub struct How {
 /// # Errors
 /// Refuses a patch that matches nowhere or in several places, that changes nothing, or that is
 /// already applied. A patch is never applied in part.
-pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refused> {
+pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refusal> {
     let patch = &*wrapped::bare(original, patch)?;
-    let refuse = |kind, message: &str| Err(Refused::new(kind, message.into()).hunk(0, patch.hunks.len()));
+    let refuse = |kind, message: &str| Err(Refusal::new(kind, message.into()).hunk(0, patch.hunks.len()));
     if patch.action != Action::Update
         && let Some(refused) = lazy::refusal(original, patch, true)
     {
@@ -56,25 +56,20 @@ pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refu
         // A file with a single line break counts as empty. Several line breaks may be intended.
         (Action::Create(content), Some(original)) if !matches!(original, b"" | b"\n" | b"\r\n") => {
             if content == original {
-                return refuse(Kind::AlreadyApplied, "the file already exists with this content");
+                return refuse(RefusalKind::AlreadyApplied, "the file already exists with this content");
             }
-            refuse(Kind::Exists, "the file already exists; edit it or send its whole new content")
+            refuse(RefusalKind::Exists, "the file already exists; edit it or send its whole new content")
         }
-        (Action::Create(content), original) => {
+        (Action::Create(content) | Action::Replace(content), original) => {
             let content = in_style(original, content);
             if original == Some(&content[..]) {
-                return refuse(Kind::NoChange, "the file already has this content; nothing would change");
+                let message = "the file already has this content; nothing would change";
+                return refuse(RefusalKind::NoChange, message);
             }
-            Ok(whole(original.unwrap_or_default(), content, true))
+            let new = original.is_none() || matches!(patch.action, Action::Create(_));
+            Ok(whole(original.unwrap_or_default(), content, new))
         }
-        (Action::Replace(content), original) => {
-            let content = in_style(original, content);
-            if original == Some(&content[..]) {
-                return refuse(Kind::NoChange, "the file already has this content; nothing would change");
-            }
-            Ok(whole(original.unwrap_or_default(), content, original.is_none()))
-        }
-        (Action::Update, None) if patch.creates() => {
+        (Action::Update, None) if patch.only_adds() => {
             let adds = |hunk: &&Hunk| hunk.lines.iter().all(|line| line.mark == Mark::Add);
             let meant = |hunk: &Hunk| [hunk].into_iter().chain(&hunk.readings).find(adds).cloned();
             let hunks: Vec<Hunk> = patch.hunks.iter().filter_map(meant).collect();
@@ -89,11 +84,11 @@ pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refu
             });
             Ok(whole(b"", content, true))
         }
-        (Action::Update | Action::Delete, None) => refuse(Kind::Missing, "the file does not exist"),
+        (Action::Update | Action::Delete, None) => refuse(RefusalKind::Missing, "the file does not exist"),
         (Action::Delete, Some(original)) => delete(original, patch),
         (Action::Update, Some(original)) => {
             let refused = match update(original, patch) {
-                Err(refused) if refused.kind == Kind::NotFound && patch.hunks.len() > 1 => refused,
+                Err(refused) if refused.kind == RefusalKind::NotFound && patch.hunks.len() > 1 => refused,
                 outcome => return outcome,
             };
             in_sequence(original, patch).ok_or(refused)
@@ -104,8 +99,8 @@ pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refu
 fn whole(before: &[u8], content: Vec<u8>, new: bool) -> Applied {
     let (added, removed) =
         if new { (Lines::of(&content).len(), 0) } else { crate::preview::counts(before, &content) };
-    let how = How { rung: Rung::Named, added, removed, lines: vec![1] };
-    Applied { bytes: Some(content), how }
+    let summary = ApplySummary { rung: Rung::Named, added, removed, lines: vec![1] };
+    Applied { bytes: Some(content), summary }
 }
 
 /// Returns the bytes that replace a matched search text.
@@ -193,7 +188,7 @@ fn in_style(original: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
     out
 }
 
-fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
+fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     let index = Index::of(original);
     let all: Vec<_> = patch.hunks.iter().flat_map(|h| &h.lines).collect();
     let body: Body<'_> = all.iter().map(|l| (l.mark, crate::lines::bare(&l.text))).collect();
@@ -204,10 +199,10 @@ fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
         .map(|l| l.trim_ascii_end()));
     if !body.is_empty() && (!same || body.iter().any(|(m, _)| *m == Mark::Add)) {
         let message = feedback::differs(&index, &body);
-        return Err(Refused::new(Kind::NotFound, message).hunk(0, patch.hunks.len()));
+        return Err(Refusal::new(RefusalKind::NotFound, message).hunk(0, patch.hunks.len()));
     }
-    let how = How { rung: Rung::Named, added: 0, removed: index.lines.len(), lines: vec![1] };
-    Ok(Applied { bytes: None, how })
+    let summary = ApplySummary { rung: Rung::Named, added: 0, removed: index.lines.len(), lines: vec![1] };
+    Ok(Applied { bytes: None, summary })
 }
 
 /// Applies the hunks one after another, each to the result of the one before, for models that edit
@@ -219,36 +214,37 @@ fn in_sequence(original: &[u8], patch: &FilePatch) -> Option<Applied> {
     }
     let mut done = Applied {
         bytes: Some(original.to_vec()),
-        how: How { rung: Rung::Named, added: 0, removed: 0, lines: Vec::new() },
+        summary: ApplySummary { rung: Rung::Named, added: 0, removed: 0, lines: Vec::new() },
     };
     for hunk in &patch.hunks {
         let one = FilePatch { hunks: vec![hunk.clone()], from: None, executable: None, ..patch.clone() };
-        let Applied { bytes, how } = update(done.bytes.as_deref()?, &one).ok()?;
-        if how.rung == Rung::Context {
+        let Applied { bytes, summary } = update(done.bytes.as_deref()?, &one).ok()?;
+        if summary.rung == Rung::Context {
             return None;
         }
         done.bytes = bytes;
-        done.how.rung = done.how.rung.max(how.rung);
-        done.how.lines.extend(how.lines);
-        (done.how.added, done.how.removed) = (done.how.added + how.added, done.how.removed + how.removed);
+        done.summary.rung = done.summary.rung.max(summary.rung);
+        done.summary.lines.extend(summary.lines);
+        done.summary.added += summary.added;
+        done.summary.removed += summary.removed;
     }
     Some(done)
 }
 
-fn update(original: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
+fn update(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     let index = Index::of(original);
     let hunks = &*readings::resolve(&index, &patch.hunks, patch.dialect)?;
     if let Some(refused) = lazy::refusal_of_hunks(Some(original), &patch.path, hunks, true) {
         return Err(refused);
     }
-    let refuse = |kind, message: String| Err(Refused::new(kind, message).hunk(0, hunks.len()));
+    let refuse = |kind, message: String| Err(Refusal::new(kind, message).hunk(0, hunks.len()));
     if hunks.is_empty() {
         // Only a rename or a mode change.
-        let how = How { rung: Rung::Named, added: 0, removed: 0, lines: Vec::new() };
-        return Ok(Applied { bytes: Some(original.to_vec()), how });
+        let summary = ApplySummary { rung: Rung::Named, added: 0, removed: 0, lines: Vec::new() };
+        return Ok(Applied { bytes: Some(original.to_vec()), summary });
     }
     if !hunks.iter().any(Hunk::changes) && patch.from.is_none() {
-        return refuse(Kind::NoChange, "it changes nothing: it adds what it removes".into());
+        return refuse(RefusalKind::NoChange, "it changes nothing: it adds what it removes".into());
     }
     let (added, removed) = hunks.iter().map(Hunk::counts).fold((0, 0), |(a, r), (x, y)| (a + x, r + y));
     let unchanged = "it changes nothing: the file already has these lines";
@@ -256,11 +252,11 @@ fn update(original: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
         && let Some(bytes) = strict::apply(&index, hunks)
     {
         if bytes == original && patch.from.is_none() {
-            return refuse(Kind::NoChange, unchanged.into());
+            return refuse(RefusalKind::NoChange, unchanged.into());
         }
         let lines = hunks.iter().filter_map(|h| h.start).collect();
-        let how = How { rung: Rung::Named, added, removed, lines };
-        return Ok(Applied { bytes: Some(bytes), how });
+        let summary = ApplySummary { rung: Rung::Named, added, removed, lines };
+        return Ok(Applied { bytes: Some(bytes), summary });
     }
     let spots = place(&index, hunks, patch.dialect)?;
     let mut rung = Rung::Named;
@@ -283,7 +279,7 @@ fn update(original: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
     splices.sort_by_key(|(range, ..)| (range.start, range.end));
     if let Some(pair) = splices.windows(2).find(|w| w[0].0.end > w[1].0.start || w[0].0 == w[1].0) {
         let (a, b) = (pair[0].2.min(pair[1].2) + 1, pair[0].2.max(pair[1].2) + 1);
-        return refuse(Kind::Overlap, format!("hunks {a} and {b} change the same lines; merge them"));
+        return refuse(RefusalKind::Overlap, format!("hunks {a} and {b} change the same lines; merge them"));
     }
     let mut bytes = Vec::with_capacity(original.len() + splices.iter().map(|s| s.1.len()).sum::<usize>());
     let mut done = 0;
@@ -294,8 +290,8 @@ fn update(original: &[u8], patch: &FilePatch) -> Result<Applied, Refused> {
     }
     bytes.extend_from_slice(&original[done..]);
     if bytes == original && patch.from.is_none() {
-        return refuse(Kind::NoChange, unchanged.into());
+        return refuse(RefusalKind::NoChange, unchanged.into());
     }
-    let how = How { rung, added, removed, lines };
-    Ok(Applied { bytes: Some(bytes), how })
+    let summary = ApplySummary { rung, added, removed, lines };
+    Ok(Applied { bytes: Some(bytes), summary })
 }

@@ -163,13 +163,13 @@ fn merge(patches: Vec<FilePatch>) -> Vec<FilePatch> {
 
 /// Turns `(path, search, replace)` triples into one patch per file.
 pub fn edits<'a>(list: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>) -> Vec<FilePatch> {
-    let change = |(path, search, replace)| Change { path, search, replace, ..Change::default() };
-    changes(list.into_iter().map(change))
+    let edit = |(path, search, replace)| Edit { path, search, replace, ..Edit::default() };
+    edits_with_options(list.into_iter().map(edit))
 }
 
 /// One edit of a list.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Change<'a> {
+pub struct Edit<'a> {
     /// The file.
     pub path: &'a str,
     /// The text to find.
@@ -184,10 +184,10 @@ pub struct Change<'a> {
     pub below: Option<usize>,
 }
 
-/// Like [`edits`], with the options of [`Change`].
-pub fn changes<'a>(list: impl IntoIterator<Item = Change<'a>>) -> Vec<FilePatch> {
+/// Like [`edits`], with the options of [`Edit`].
+pub fn edits_with_options<'a>(list: impl IntoIterator<Item = Edit<'a>>) -> Vec<FilePatch> {
     let mut out = Vec::new();
-    for Change { path, search, replace, everywhere, expected, below } in list {
+    for Edit { path, search, replace, everywhere, expected, below } in list {
         if below.is_some() {
             blocks::insert(&mut out, path, replace, below);
             continue;
@@ -205,7 +205,7 @@ pub fn changes<'a>(list: impl IntoIterator<Item = Change<'a>>) -> Vec<FilePatch>
 
 /// Returns the patch that gives a file this content.
 #[must_use]
-pub fn whole(path: &str, content: &[u8]) -> FilePatch {
+pub fn whole_file(path: &str, content: &[u8]) -> FilePatch {
     FilePatch::new(Dialect::WholeFile, path, Action::Replace(content.to_vec()), Vec::new())
 }
 

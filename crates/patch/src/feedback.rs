@@ -20,7 +20,7 @@ const MAX_PLACES: usize = 5;
 /// Why a patch was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum RefusalKind {
     /// The old lines match nowhere.
     NotFound,
     /// The old lines match in several places.
@@ -46,9 +46,9 @@ pub enum Kind {
 
 /// A refused patch, with the lines the file really has. Its `Display` text is what the model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct Refusal {
     /// The reason.
-    pub kind: Kind,
+    pub kind: RefusalKind,
     /// The hunk, from 1; 0 if the refusal is about the whole file.
     pub hunk: usize,
     /// The number of hunks; 0 if it is not known yet.
@@ -59,7 +59,7 @@ pub struct Refused {
     pub message: String,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.hunk, self.of) {
             // The patch was refused while it streamed, so the number of hunks is unknown.
@@ -71,10 +71,10 @@ impl fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for Refusal {}
 
-impl Refused {
-    pub(crate) fn new(kind: Kind, message: String) -> Self {
+impl Refusal {
+    pub(crate) fn new(kind: RefusalKind, message: String) -> Self {
         Self { kind, hunk: 0, of: 0, line: None, message }
     }
 
@@ -137,11 +137,11 @@ pub(crate) fn ambiguous(index: &Index<'_>, places: &[usize]) -> String {
 }
 
 /// The refusal of a hunk whose old lines match nowhere.
-pub(crate) fn not_found(index: &Index<'_>, body: &Body<'_>, start: Option<usize>) -> Refused {
+pub(crate) fn not_found(index: &Index<'_>, body: &Body<'_>, start: Option<usize>) -> Refusal {
     let old = old(body);
     let nearest = nearest(index, &old, start);
     let line = nearest.map(|(at, differs)| at + differs.unwrap_or(0));
-    Refused::new(Kind::NotFound, not_found_message(index, &old, nearest)).at(line)
+    Refusal::new(RefusalKind::NotFound, not_found_message(index, &old, nearest)).at(line)
 }
 
 /// Shows the lines of the file that are closest to the old lines.

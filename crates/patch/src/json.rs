@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::{Change, FilePatch, ParseError, changes, parse_for, whole};
+use crate::{FilePatch, ParseError, edits_with_options, parse_for, whole_file};
 
 /// Names for the file. All names here are in snake case; `filePath` and `file-path` match
 /// `file_path`.
@@ -156,7 +156,10 @@ fn object(
         return Some(found);
     }
     let content = text(get(map, CONTENT)?)?;
-    Some(path.map(|path| vec![whole(path, content.as_bytes())]).ok_or(ParseError::NoPath("give it a path")))
+    Some(
+        path.map(|path| vec![whole_file(path, content.as_bytes())])
+            .ok_or(ParseError::NoPath("give it a path")),
+    )
 }
 
 /// Reads a list of edits. Each has its own path, or all share `path`.
@@ -203,9 +206,9 @@ fn edits(list: &[Value], path: Option<&str>) -> Option<Result<Vec<FilePatch>, Pa
     if list.iter().any(|edit| edit.path.is_none()) {
         return Some(Err(ParseError::NoPath("give each edit a path")));
     }
-    Some(Ok(changes(list.iter().filter_map(|edit| {
+    Some(Ok(edits_with_options(list.iter().filter_map(|edit| {
         let path = edit.path.as_deref()?;
-        Some(Change {
+        Some(crate::Edit {
             path,
             search: &edit.search,
             replace: &edit.replace,

@@ -11,7 +11,7 @@ mod comment;
 mod words;
 
 use crate::{
-    Action, FilePatch, Hunk, Kind, Mark, Refused,
+    Action, FilePatch, Hunk, Mark, Refusal, RefusalKind,
     feedback::show,
     lines::{bare, indent},
     units,
@@ -62,7 +62,7 @@ pub(crate) fn is_prose(path: &str) -> bool {
 
 /// Refuses a patch that adds a placeholder, at the first such line. `file` is the file it is
 /// applied to; `complete` is false while the patch streams.
-pub(crate) fn refusal(file: Option<&[u8]>, patch: &FilePatch, complete: bool) -> Option<Refused> {
+pub(crate) fn refusal(file: Option<&[u8]>, patch: &FilePatch, complete: bool) -> Option<Refusal> {
     match &patch.action {
         Action::Create(content) | Action::Replace(content) => {
             let added = content.split(|b| *b == b'\n').map(|line| (Mark::Add, bare(line)));
@@ -82,7 +82,7 @@ pub(crate) fn refusal_of_hunks(
     path: &str,
     hunks: &[Hunk],
     complete: bool,
-) -> Option<Refused> {
+) -> Option<Refusal> {
     // What dots in a search stand for is known only when the replacement is complete.
     let judged = |hunk: &Hunk| hunk.readings.is_empty() && (complete || !searches_with_dots(hunk));
     hunks.iter().enumerate().filter(|(_, hunk)| judged(hunk)).find_map(|(i, hunk)| {
@@ -96,7 +96,7 @@ fn searches_with_dots(hunk: &Hunk) -> bool {
     search.is_some_and(|search| search.lines().any(is_elision))
 }
 
-fn refused(file: Option<&[u8]>, line: &[u8]) -> Refused {
+fn refused(file: Option<&[u8]>, line: &[u8]) -> Refusal {
     let line = show(line.trim_ascii());
     let message = match file {
         None => format!(
@@ -107,7 +107,7 @@ fn refused(file: Option<&[u8]>, line: &[u8]) -> Refused {
              lines around it"
         ),
     };
-    Refused::new(Kind::Placeholder, message)
+    Refusal::new(RefusalKind::Placeholder, message)
 }
 
 /// Returns the first added line that is a placeholder and is not in the file.

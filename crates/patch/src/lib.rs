@@ -1,7 +1,7 @@
 //! Parses, matches, applies and previews patches: pure functions from bytes to bytes.
 //!
 //! [`parse`] turns what a model wrote, in any [`Dialect`], into [`FilePatch`]es. [`apply`] turns
-//! the bytes of one file into its new bytes, or into a [`Refused`] that quotes the file. This crate
+//! the bytes of one file into its new bytes, or into a [`Refusal`] that quotes the file. This crate
 //! does not touch the file system.
 //!
 //! A hunk is a list of context, removed and added lines. Context and removed lines are its old
@@ -28,7 +28,7 @@
 //! may change the result of a hunk above it.
 //!
 //! A new line that stands for omitted code (`# ... existing code ...`) is refused in every dialect
-//! ([`Kind::Placeholder`]).
+//! ([`RefusalKind::Placeholder`]).
 //!
 //! If a hunk matches in several places, the line it names, the `@@` header above it or the order of
 //! the hunks selects one; otherwise the patch is refused. Context lines are never rewritten: their
@@ -85,11 +85,11 @@ mod units;
 mod watch;
 mod wrapped;
 
-pub use answer::whole_answer;
-pub use apply::{Applied, How, apply};
-pub use detect::{Change, changes, detect, edits, parse, parse_for, whole};
-pub use feedback::{Kind, Refused};
+pub use answer::patch_in_answer;
+pub use apply::{Applied, ApplySummary, apply};
+pub use detect::{Edit, detect, edits, edits_with_options, parse, parse_for, whole_file};
+pub use feedback::{Refusal, RefusalKind};
 pub use ladder::Rung;
 pub use model::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError};
 pub use preview::{Preview, preview};
-pub use watch::{Look, Stop, Watch, Why};
+pub use watch::{EarlyRefusal, PathState, RefusalCause, Watch};

@@ -174,7 +174,7 @@ impl FilePatch {
 
     /// Returns whether the patch only adds lines, so that it can also create the file.
     #[must_use]
-    pub fn creates(&self) -> bool {
+    pub fn only_adds(&self) -> bool {
         let adds = |hunk: &Hunk| hunk.lines.iter().all(|line| line.mark == Mark::Add);
         self.action == Action::Update
             && !self.hunks.is_empty()

@@ -6,7 +6,7 @@ use std::{collections::HashSet, ops::Range};
 use memchr::memmem;
 
 use crate::{
-    Dialect, Hunk, Kind, Mark, Refused, Rung, applied,
+    Dialect, Hunk, Mark, Refusal, RefusalKind, Rung, applied,
     body::{Body, body, old},
     context, feedback,
     index::Index,
@@ -31,7 +31,7 @@ pub(crate) fn place<'a>(
     index: &Index<'_>,
     hunks: &'a [Hunk],
     dialect: Dialect,
-) -> Result<Vec<Spot<'a>>, Refused> {
+) -> Result<Vec<Spot<'a>>, Refusal> {
     let mut found = Vec::with_capacity(hunks.len());
     for (i, hunk) in hunks.iter().enumerate() {
         let candidates =
@@ -55,13 +55,13 @@ pub(crate) fn place<'a>(
     let mut spots = Vec::with_capacity(hunks.len());
     for (i, (f, choice)) in found.into_iter().zip(&chosen).enumerate() {
         let refuse =
-            |kind, message, line| Err(Refused::new(kind, message).at(Some(line)).hunk(i + 1, hunks.len()));
+            |kind, message, line| Err(Refusal::new(kind, message).at(Some(line)).hunk(i + 1, hunks.len()));
         let hunk = &hunks[i];
         match (f, choice) {
             (Found::Lines(mut fits, body, hint), Some(c)) => {
                 let mut fit = fits.swap_remove(*c);
                 if applied::at_fit(index, &body, &fit) {
-                    return refuse(Kind::AlreadyApplied, feedback::already(fit.at), fit.at);
+                    return refuse(RefusalKind::AlreadyApplied, feedback::already(fit.at), fit.at);
                 }
                 if fit.rung == Rung::Exact && hint.or(hunk.start) == Some(fit.at + 1) {
                     fit.rung = Rung::Named;
@@ -72,17 +72,17 @@ pub(crate) fn place<'a>(
                 let range = at[*c]..at[*c] + len;
                 if applied::replaced(index, hunk, &range) {
                     let line = index.lines.line_at(range.start);
-                    return refuse(Kind::AlreadyApplied, feedback::already(line), line);
+                    return refuse(RefusalKind::AlreadyApplied, feedback::already(line), line);
                 }
                 spots.push(Spot::Bytes(range));
             }
             (Found::Lines(fits, ..), None) => {
                 let places: Vec<usize> = fits.iter().map(|f| f.at).collect();
-                return refuse(Kind::Ambiguous, feedback::ambiguous(index, &places), fits[0].at);
+                return refuse(RefusalKind::Ambiguous, feedback::ambiguous(index, &places), fits[0].at);
             }
             (Found::Bytes(at, _), None) => {
                 let places: Vec<usize> = at.iter().map(|b| index.lines.line_at(*b)).collect();
-                return refuse(Kind::Ambiguous, feedback::ambiguous(index, &places), places[0]);
+                return refuse(RefusalKind::Ambiguous, feedback::ambiguous(index, &places), places[0]);
             }
         }
     }
@@ -93,16 +93,16 @@ pub(crate) fn candidates<'a>(
     index: &Index<'_>,
     hunk: &'a Hunk,
     dialect: Dialect,
-) -> Result<Found<'a>, Refused> {
+) -> Result<Found<'a>, Refusal> {
     let body = body(hunk);
     if old(&body).is_empty() && hunk.text.as_ref().is_none_or(|(search, _)| search.is_empty()) {
         return match insertion(index, hunk) {
             Some(at) => Ok(Found::Lines(vec![Fit::above(at)], body, None)),
-            None if hunk.below.is_some() => Err(Refused::new(
-                Kind::NoContext,
+            None if hunk.below.is_some() => Err(Refusal::new(
+                RefusalKind::NoContext,
                 feedback::no_such_line(index, hunk.below.unwrap_or_default()),
             )),
-            None => Err(Refused::new(Kind::NoContext, feedback::no_context())),
+            None => Err(Refusal::new(RefusalKind::NoContext, feedback::no_context())),
         };
     }
     // A hunk whose context is only blank lines matches an empty file.
@@ -122,7 +122,7 @@ pub(crate) fn candidates<'a>(
     {
         return Ok(Found::Bytes(at, len));
     }
-    let too_many = |TooMany(places)| Refused::new(Kind::Ambiguous, feedback::too_many(places));
+    let too_many = |TooMany(places)| Refusal::new(RefusalKind::Ambiguous, feedback::too_many(places));
     let close = fits(index, &body).map_err(too_many)?;
     let exact = close.first().is_some_and(|f| f.rung == Rung::Exact);
     // Edits are text, so match text first, unless matching whole lines resolves an ambiguity. The
@@ -146,7 +146,7 @@ pub(crate) fn candidates<'a>(
             {
                 let places = [fits[0].at, named];
                 return Err(
-                    Refused::new(Kind::Ambiguous, feedback::ambiguous(index, &places)).at(Some(named))
+                    Refusal::new(RefusalKind::Ambiguous, feedback::ambiguous(index, &places)).at(Some(named))
                 );
             }
             fits.iter_mut().for_each(|f| f.rung = Rung::Numbered);
@@ -154,7 +154,7 @@ pub(crate) fn candidates<'a>(
         }
     }
     if let Some(at) = applied::elsewhere(index, &body) {
-        return Err(Refused::new(Kind::AlreadyApplied, feedback::already(at)));
+        return Err(Refusal::new(RefusalKind::AlreadyApplied, feedback::already(at)));
     }
     let bodies =
         std::iter::once((body.clone(), None)).chain(unnumbered.map(|(body, first)| (body, Some(first))));
@@ -181,7 +181,7 @@ pub(crate) fn candidates<'a>(
         }
     }
     Err(match applied::by_inverse(index, &body) {
-        Some(at) => Refused::new(Kind::AlreadyApplied, feedback::already(at)).at(Some(at)),
+        Some(at) => Refusal::new(RefusalKind::AlreadyApplied, feedback::already(at)).at(Some(at)),
         None => feedback::not_found(index, &body, hunk.start),
     })
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    Dialect, Hunk, Kind, Line, Mark, Refused, Rung,
+    Dialect, Hunk, Line, Mark, Refusal, RefusalKind, Rung,
     blocks::{self, Marker},
     body::body,
     feedback,
@@ -18,7 +18,7 @@ pub(crate) fn resolve<'h>(
     index: &Index<'_>,
     hunks: &'h [Hunk],
     dialect: Dialect,
-) -> Result<Cow<'h, [Hunk]>, Refused> {
+) -> Result<Cow<'h, [Hunk]>, Refusal> {
     let mut out = Cow::Borrowed(hunks);
     for (i, hunk) in hunks.iter().enumerate() {
         let meant = resolve_one(index, hunk, dialect).map_err(|refused| refused.hunk(i + 1, hunks.len()))?;
@@ -30,7 +30,7 @@ pub(crate) fn resolve<'h>(
 }
 
 /// Returns what a hunk means, if that is not what it says.
-pub(crate) fn resolve_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Option<Hunk>, Refused> {
+pub(crate) fn resolve_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Option<Hunk>, Refusal> {
     match dialect {
         _ if hunk.everywhere => replace_everywhere(index, hunk),
         _ if !hunk.readings.is_empty() => resolve_divider(index, hunk, dialect).map(Some),
@@ -41,7 +41,7 @@ pub(crate) fn resolve_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> R
 }
 
 /// Returns the lines where a hunk matches, the rung, and the line below the first match.
-fn matches(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<(Vec<usize>, Rung, usize), Refused> {
+fn matches(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<(Vec<usize>, Rung, usize), Refusal> {
     Ok(match candidates(index, hunk, dialect)? {
         Found::Lines(fits, ..) => {
             let rung = fits.first().map_or(Rung::Context, |fit| fit.rung);
@@ -58,7 +58,7 @@ fn matches(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<(Vec<usiz
 
 /// Selects the reading whose search text matches. A shorter search matches wherever a longer one
 /// does, so the longest match is meant.
-fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Refused> {
+fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Refusal> {
     let mut first = None;
     for reading in &hunk.readings {
         let (at, rung, end) = match matches(index, reading, dialect) {
@@ -83,7 +83,7 @@ fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<H
         });
         if at.len() > 1 && named.is_none() || divider(end) || !plausible {
             let message = "cannot tell which ======= line divides this block; search for less, or use a unified diff here";
-            return Err(Refused::new(Kind::Ambiguous, message.into()).at(at.first().copied()));
+            return Err(Refusal::new(RefusalKind::Ambiguous, message.into()).at(at.first().copied()));
         }
         return Ok(reading.clone());
     }
@@ -92,7 +92,7 @@ fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<H
 
 /// Merges all occurrences of the search text into one change. Returns `None` if it does not occur
 /// exactly.
-fn replace_everywhere(index: &Index<'_>, hunk: &Hunk) -> Result<Option<Hunk>, Refused> {
+fn replace_everywhere(index: &Index<'_>, hunk: &Hunk) -> Result<Option<Hunk>, Refusal> {
     let Some((search, replace)) = &hunk.text else { return Ok(None) };
     let (search, replace) = (index.lines.with_endings(search), index.lines.with_endings(replace));
     if search.is_empty() {
@@ -106,7 +106,7 @@ fn replace_everywhere(index: &Index<'_>, hunk: &Hunk) -> Result<Option<Hunk>, Re
     if let Some(count) = hunk.expected.filter(|count| *count != at.len()) {
         let line = |at: &usize| index.lines.line_at(*at);
         let message = format!("the search text occurs in {} places, not in {count} as expected", at.len());
-        return Err(Refused::new(Kind::Ambiguous, message).at(at.first().map(line)));
+        return Err(Refusal::new(RefusalKind::Ambiguous, message).at(at.first().map(line)));
     }
     Ok(replaced(bytes, &at, &search, &replace))
 }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use self_cell::self_cell;
 
 use crate::{
-    Dialect, FilePatch, Kind, Mark, Refused,
+    Dialect, FilePatch, Mark, Refusal, RefusalKind,
     body::{Body, body, old},
     context, detect, edits, feedback,
     index::Index,
@@ -23,7 +23,7 @@ use crate::{
     lines::bare,
     place::candidates,
     readings::resolve_one,
-    whole,
+    whole_file,
 };
 
 /// Maximum length, in lines, of an incomplete hunk that is checked after each line. A longer one is
@@ -40,7 +40,7 @@ self_cell!(
 
 /// What is at a path that a patch names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Look {
+pub enum PathState {
     /// A file with this content.
     File(Vec<u8>),
     /// Nothing; a file can be created.
@@ -53,27 +53,27 @@ pub enum Look {
 
 /// The refusal of an incomplete patch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stop {
+pub struct EarlyRefusal {
     /// The file, as the patch names it.
     pub path: String,
     /// The reason.
-    pub why: Why,
+    pub cause: RefusalCause,
 }
 
 /// Why an incomplete patch is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
+pub enum RefusalCause {
     /// The path may not be written.
     Path(String),
     /// The patch changes a file that does not exist.
     Missing,
     /// The lines do not match the file.
-    Lines(Refused),
+    Lines(Refusal),
 }
 
 /// Checks a patch while it streams.
 pub struct Watch {
-    look: Box<dyn FnMut(&str) -> Look + Send>,
+    look: Box<dyn FnMut(&str) -> PathState + Send>,
     files: HashMap<String, Looked>,
     /// Files that the patch creates; later hunks may change them.
     created: Vec<String>,
@@ -112,7 +112,7 @@ impl std::fmt::Debug for Watch {
 impl Watch {
     /// Creates a watch. `look` tells what is at a path and is called once per path; `path` is the
     /// default for a patch that names no file.
-    pub fn new(path: Option<String>, look: impl FnMut(&str) -> Look + Send + 'static) -> Self {
+    pub fn new(path: Option<String>, look: impl FnMut(&str) -> PathState + Send + 'static) -> Self {
         Self {
             look: Box::new(look),
             files: HashMap::new(),
@@ -130,7 +130,7 @@ impl Watch {
     ///
     /// # Errors
     /// Fails if the patch will be refused whatever follows. Do not call this again after an error.
-    pub fn feed(&mut self, text: &str) -> Result<(), Stop> {
+    pub fn feed(&mut self, text: &str) -> Result<(), EarlyRefusal> {
         self.rest.push_str(text);
         let Some(end) = self.rest.rfind('\n') else { return Ok(()) };
         let later = self.rest.split_off(end + 1);
@@ -148,7 +148,7 @@ impl Watch {
     ///
     /// # Errors
     /// Same as [`Watch::feed`].
-    pub fn searched(&mut self, path: &str, search: &str) -> Result<(), Stop> {
+    pub fn feed_search(&mut self, path: &str, search: &str) -> Result<(), EarlyRefusal> {
         self.open(path)?;
         let long = memchr::memchr_iter(b'\n', search.as_bytes()).nth(BEGINNING).is_some();
         if long || search.trim().is_empty() || self.created.iter().any(|created| created == path) {
@@ -158,10 +158,9 @@ impl Watch {
             return Ok(()); // what the dots stand for is known when the edit is complete
         }
         let hunk = self.hunks + 1;
-        let stop = |why| Err(Stop { path: path.to_owned(), why });
         match &self.files[path] {
             Looked::Unknown => Ok(()),
-            Looked::Nothing => stop(Why::Missing),
+            Looked::Nothing => refuse(path, RefusalCause::Missing),
             Looked::File(file) => {
                 let index = file.borrow_dependent();
                 let body = search.split_terminator('\n').map(|l| (Mark::Keep, bare(l.as_bytes()))).collect();
@@ -169,7 +168,7 @@ impl Watch {
                 {
                     return Ok(());
                 }
-                stop(Why::Lines(feedback::not_found(index, &body, None).hunk(hunk, 0)))
+                refuse(path, RefusalCause::Lines(feedback::not_found(index, &body, None).hunk(hunk, 0)))
             }
         }
     }
@@ -178,7 +177,7 @@ impl Watch {
     ///
     /// # Errors
     /// Same as [`Watch::feed`].
-    pub fn edited(&mut self, path: &str, search: &str, replace: &str) -> Result<(), Stop> {
+    pub fn feed_edit(&mut self, path: &str, search: &str, replace: &str) -> Result<(), EarlyRefusal> {
         edits([(path, search, replace)]).iter().try_for_each(|patch| self.replaced(patch))
     }
 
@@ -186,7 +185,7 @@ impl Watch {
     ///
     /// # Errors
     /// Same as [`Watch::feed`].
-    pub fn replacing(&mut self, path: &str, search: &str, replace: &str) -> Result<(), Stop> {
+    pub fn feed_replacement(&mut self, path: &str, search: &str, replace: &str) -> Result<(), EarlyRefusal> {
         let Some(replace) = up_to_placeholder(replace) else { return Ok(()) };
         edits([(path, search, replace)]).iter().try_for_each(|patch| self.check_placeholders(patch))
     }
@@ -195,13 +194,13 @@ impl Watch {
     ///
     /// # Errors
     /// Same as [`Watch::feed`].
-    pub fn writing(&mut self, path: &str, content: &str) -> Result<(), Stop> {
+    pub fn feed_whole_file(&mut self, path: &str, content: &str) -> Result<(), EarlyRefusal> {
         let Some(content) = up_to_placeholder(content) else { return Ok(()) };
-        self.check_placeholders(&whole(path, content.as_bytes()))
+        self.check_placeholders(&whole_file(path, content.as_bytes()))
     }
 
     /// Refuses an incomplete patch that adds a placeholder.
-    fn check_placeholders(&mut self, patch: &FilePatch) -> Result<(), Stop> {
+    fn check_placeholders(&mut self, patch: &FilePatch) -> Result<(), EarlyRefusal> {
         let path = patch.from.as_ref().unwrap_or(&patch.path);
         self.open(path)?;
         let file = match &self.files[path] {
@@ -211,12 +210,12 @@ impl Watch {
         };
         let hunk = if patch.hunks.is_empty() { 0 } else { self.hunks + 1 };
         match lazy::refusal(file, patch, false) {
-            Some(refused) => Err(Stop { path: path.clone(), why: Why::Lines(refused.hunk(hunk, 0)) }),
+            Some(refused) => refuse(path, RefusalCause::Lines(refused.hunk(hunk, 0))),
             None => Ok(()),
         }
     }
 
-    fn replaced(&mut self, patch: &FilePatch) -> Result<(), Stop> {
+    fn replaced(&mut self, patch: &FilePatch) -> Result<(), EarlyRefusal> {
         self.check_placeholders(patch)?;
         if patch.hunks.is_empty() {
             self.created.push(patch.path.clone());
@@ -224,7 +223,7 @@ impl Watch {
         if self.created.contains(&patch.path) { Ok(()) } else { self.judge(patch) }
     }
 
-    fn line(&mut self) -> Result<(), Stop> {
+    fn line(&mut self) -> Result<(), EarlyRefusal> {
         if matches!(self.state, State::Unknown) {
             self.state = self.begin();
         }
@@ -267,32 +266,31 @@ impl Watch {
     }
 
     /// Looks up a file that the patch names; refuses a path that may not be written.
-    fn open(&mut self, path: &str) -> Result<(), Stop> {
+    fn open(&mut self, path: &str) -> Result<(), EarlyRefusal> {
         if self.files.contains_key(path) {
             return Ok(());
         }
         let looked = match (self.look)(path) {
-            Look::File(bytes) => Looked::File(Box::new(File::new(bytes, |bytes| Index::of(bytes)))),
-            Look::Nothing => Looked::Nothing,
-            Look::Unknown => Looked::Unknown,
-            Look::Refused(why) => return Err(Stop { path: path.to_owned(), why: Why::Path(why) }),
+            PathState::File(bytes) => Looked::File(Box::new(File::new(bytes, |bytes| Index::of(bytes)))),
+            PathState::Nothing => Looked::Nothing,
+            PathState::Unknown => Looked::Unknown,
+            PathState::Refused(why) => return refuse(path, RefusalCause::Path(why)),
         };
         self.files.insert(path.to_owned(), looked);
         Ok(())
     }
 
     /// Checks complete hunks.
-    fn judge(&mut self, patch: &FilePatch) -> Result<(), Stop> {
+    fn judge(&mut self, patch: &FilePatch) -> Result<(), EarlyRefusal> {
         let path = patch.from.as_ref().unwrap_or(&patch.path);
         self.open(path)?;
         if self.created.contains(path) {
             return Ok(());
         }
-        let stop = |why| Err(Stop { path: path.clone(), why });
         match &self.files[path] {
             Looked::Unknown => Ok(()),
-            Looked::Nothing if patch.creates() => Ok(()),
-            Looked::Nothing => stop(Why::Missing),
+            Looked::Nothing if patch.only_adds() => Ok(()),
+            Looked::Nothing => refuse(path, RefusalCause::Missing),
             Looked::File(file) => {
                 for hunk in &patch.hunks {
                     self.hunks += 1;
@@ -302,9 +300,11 @@ impl Watch {
                     match meant.map_err(Clone::clone).and_then(|hunk| candidates(index, hunk, patch.dialect))
                     {
                         // Other hunks may resolve an ambiguity.
-                        Ok(_) | Err(Refused { kind: Kind::Ambiguous, .. }) => {}
+                        Ok(_) | Err(Refusal { kind: RefusalKind::Ambiguous, .. }) => {}
                         Err(_) if is_new(&self.added, path, index, &body(hunk)) => {}
-                        Err(refused) => return stop(Why::Lines(refused.hunk(self.hunks, 0))),
+                        Err(refused) => {
+                            return refuse(path, RefusalCause::Lines(refused.hunk(self.hunks, 0)));
+                        }
                     }
                     let added = self.added.entry(path.clone()).or_default();
                     for line in hunk.lines.iter().filter(|line| line.mark == Mark::Add) {
@@ -317,7 +317,7 @@ impl Watch {
         }
     }
 
-    fn judge_beginning(&mut self, patch: &FilePatch) -> Result<(), Stop> {
+    fn judge_beginning(&mut self, patch: &FilePatch) -> Result<(), EarlyRefusal> {
         let path = patch.from.as_ref().unwrap_or(&patch.path);
         self.open(path)?;
         let beginning = |hunk| {
@@ -336,6 +336,10 @@ impl Watch {
             Looked::File(_) | Looked::Unknown => Ok(()),
         }
     }
+}
+
+fn refuse(path: &str, cause: RefusalCause) -> Result<(), EarlyRefusal> {
+    Err(EarlyRefusal { path: path.to_owned(), cause })
 }
 
 /// Returns whether a line that is missing from the file was added by an earlier hunk.

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Action, Dialect, FilePatch, Kind, Refused, blocks, fence::Fence, ladder, lazy};
+use crate::{Action, Dialect, FilePatch, Refusal, RefusalKind, blocks, fence::Fence, ladder, lazy};
 
 /// Tags that open thoughts, in any case.
 const THOUGHTS: [&str; 5] = ["<think>", "<thinking>", "<thought>", "<reasoning>", "[THINK]"];
@@ -14,7 +14,7 @@ const THOUGHTS: [&str; 5] = ["<think>", "<thinking>", "<thought>", "<reasoning>"
 /// File types whose own lines may begin with a number and a bar.
 const TABLES: [&str; 8] = ["csv", "psv", "tsv", "tab", "dat", "tbl", "data", "in"];
 
-pub(crate) fn bare<'p>(file: Option<&[u8]>, patch: &'p FilePatch) -> Result<Cow<'p, FilePatch>, Refused> {
+pub(crate) fn bare<'p>(file: Option<&[u8]>, patch: &'p FilePatch) -> Result<Cow<'p, FilePatch>, Refusal> {
     if !matches!(patch.dialect, Dialect::WholeFile | Dialect::Edits | Dialect::SearchReplace) {
         return Ok(Cow::Borrowed(patch));
     }
@@ -58,7 +58,7 @@ struct Text<'t> {
 }
 
 impl Text<'_> {
-    fn bare<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, Refused> {
+    fn bare<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, Refusal> {
         self.thoughts(text)?;
         self.escapes(text)?;
         let mut out = Cow::Borrowed(text);
@@ -74,9 +74,9 @@ impl Text<'_> {
         Ok(out)
     }
 
-    fn refused<T>(&self, what: &str) -> Result<T, Refused> {
+    fn refused<T>(&self, what: &str) -> Result<T, Refusal> {
         let part = if self.whole { "content" } else { "replacement" };
-        Err(Refused::new(Kind::Wrapped, format!("the {part} {what}")))
+        Err(Refusal::new(RefusalKind::Wrapped, format!("the {part} {what}")))
     }
 
     /// Returns whether the file or the replaced text has this line.
@@ -85,7 +85,7 @@ impl Text<'_> {
         has(self.file) || has(self.old)
     }
 
-    fn thoughts(&self, text: &str) -> Result<(), Refused> {
+    fn thoughts(&self, text: &str) -> Result<(), Refusal> {
         let start = text.trim_start();
         let opens = |mark: &&&str| start.get(..mark.len()).is_some_and(|t| t.eq_ignore_ascii_case(mark));
         match THOUGHTS.iter().find(opens) {
@@ -98,7 +98,7 @@ impl Text<'_> {
     }
 
     /// Refuses a single line with `\n` written out where several lines are expected.
-    fn escapes(&self, text: &str) -> Result<(), Refused> {
+    fn escapes(&self, text: &str) -> Result<(), Refusal> {
         let line = text.trim_end_matches(['\n', '\r']);
         if line.contains('\n') || lazy::is_prose(self.path) {
             return Ok(());
@@ -112,7 +112,7 @@ impl Text<'_> {
         Ok(())
     }
 
-    fn marker(&self, text: &str) -> Result<Option<String>, Refused> {
+    fn marker(&self, text: &str) -> Result<Option<String>, Refusal> {
         let Some(last) = text.trim_end().lines().last().filter(|last| !self.has(last)) else {
             return Ok(None);
         };
@@ -131,7 +131,7 @@ impl Text<'_> {
         Ok(stray.then(|| text[..at].to_owned()))
     }
 
-    fn fence(&self, text: &str) -> Result<Option<String>, Refused> {
+    fn fence(&self, text: &str) -> Result<Option<String>, Refusal> {
         if lazy::is_prose(self.path) {
             return Ok(None);
         }

@@ -48,7 +48,7 @@ impl Count {
 #[test]
 fn every_corpus_case_applies_or_is_refused_as_expected() {
     let seed = std::env::var("CORPUS_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_default();
-    let cases = patch_corpus::seeded(seed);
+    let cases = patch_corpus::cases_for_seed(seed);
     let mut classes: BTreeMap<Class, Count> = BTreeMap::new();
     let mut alone: BTreeMap<String, Count> = BTreeMap::new();
     let mut at_once: BTreeMap<String, Count> = BTreeMap::new();
@@ -117,7 +117,7 @@ fn every_corpus_case_applies_or_is_refused_as_expected() {
 fn generated_cases_apply_correctly_or_are_refused() {
     let from: u64 = std::env::var("CORPUS_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_default();
     let count = std::env::var("CORPUS_COUNT").ok().and_then(|s| s.parse().ok()).unwrap_or(3000);
-    let cases = (from * count..(from + 1) * count).filter_map(patch_corpus::one);
+    let cases = (from * count..(from + 1) * count).filter_map(patch_corpus::generate_case);
     let mut failures = Vec::new();
     for case in cases {
         match (case.class, judge(&case)) {

@@ -14,7 +14,7 @@ struct Change {
     before: Vec<u8>,
     patch: FilePatch,
     after: Vec<u8>,
-    how: patch::How,
+    summary: patch::ApplySummary,
 }
 
 /// Returns the files changed by patches that apply correctly, from cases that `wanted` selects.
@@ -33,7 +33,7 @@ fn changes(wanted: impl Fn(&Case) -> bool) -> Vec<Change> {
                     before: before.clone(),
                     patch,
                     after,
-                    how: applied.how,
+                    summary: applied.summary,
                 });
             }
         }
@@ -110,7 +110,7 @@ fn added_minus_removed_lines_is_the_growth_of_the_file() {
     let changes = changes(|c| matches!(c.class, Class::Clean | Class::Deformed | Class::Either));
     let counts = |c: &&Change| {
         let (before, after) = (lines(&c.before).len() as isize, lines(&c.after).len() as isize);
-        after - before == c.how.added as isize - c.how.removed as isize
+        after - before == c.summary.added as isize - c.summary.removed as isize
     };
     let wrong = changes.iter().filter(|c| !counts(c)).map(|c| c.name.as_str()).collect();
     failing("counts", wrong, changes.len());
@@ -121,10 +121,10 @@ fn each_hunk_matches_at_its_reported_line() {
     let changes = changes(|c| c.class == Class::Clean && c.form != Form::Whole);
     let matches = |c: &&Change| {
         let (before, after) = (lines(&c.before), lines(&c.after));
-        if c.how.lines.len() != c.patch.hunks.len() {
+        if c.summary.lines.len() != c.patch.hunks.len() {
             return false;
         }
-        let mut hunks: Vec<_> = c.how.lines.iter().zip(&c.patch.hunks).collect();
+        let mut hunks: Vec<_> = c.summary.lines.iter().zip(&c.patch.hunks).collect();
         hunks.sort_by_key(|(line, _)| **line);
         let mut delta = 0isize;
         hunks.into_iter().all(|(line, hunk)| {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 
-use patch::{FilePatch, Kind, apply, edits, parse, whole};
+use patch::{FilePatch, RefusalKind, apply, edits, parse, whole_file};
 
 const FILE: &str = "first line\nold one\nold two\nlast line\n";
 
@@ -29,7 +29,7 @@ fn forms(case: &Case<'_>) -> Vec<(&'static str, FilePatch)> {
     let only = |text: String| parse(&text).unwrap().remove(0);
     let new = text.split('\n').map(|line| format!("+{line}\n")).collect::<String>();
     vec![
-        ("whole file", whole(path, format!("first line\nnew one\n{text}\n").as_bytes())),
+        ("whole file", whole_file(path, format!("first line\nnew one\n{text}\n").as_bytes())),
         ("edit", edits([(*path, "old one\nold two\n", format!("{text}\n").as_str())]).remove(0)),
         (
             "block",
@@ -53,7 +53,7 @@ fn forms(case: &Case<'_>) -> Vec<(&'static str, FilePatch)> {
 fn created(case: &Case<'_>) -> Vec<(&'static str, FilePatch)> {
     let Case { path, text, .. } = case;
     vec![
-        ("new file", whole(path, format!("{text}\n").as_bytes())),
+        ("new file", whole_file(path, format!("{text}\n").as_bytes())),
         ("empty search", edits([(*path, "", format!("{text}\n").as_str())]).remove(0)),
     ]
 }
@@ -77,7 +77,7 @@ fn only_lines_that_stand_for_omitted_code_are_refused() {
                 Ok(_) => !refused,
                 Err(e) => {
                     refused
-                        && e.kind == Kind::Placeholder
+                        && e.kind == RefusalKind::Placeholder
                         && e.message.contains(case.text.lines().last().unwrap().trim())
                 }
             };
@@ -102,8 +102,8 @@ fn a_line_that_the_file_has_is_not_a_placeholder() {
     let file = b"a\n  // ... existing code ...\nb\n";
     let edit = &edits([("a.js", "b\n", "c\n// ... existing code ...\n")])[0];
     assert!(apply(Some(file), edit).is_ok());
-    assert!(apply(Some(file), &whole("a.js", b"// ... existing code ...\nb\n")).is_ok());
-    assert_eq!(apply(Some(b"a\nb\n"), edit).unwrap_err().kind, Kind::Placeholder);
+    assert!(apply(Some(file), &whole_file("a.js", b"// ... existing code ...\nb\n")).is_ok());
+    assert_eq!(apply(Some(b"a\nb\n"), edit).unwrap_err().kind, RefusalKind::Placeholder);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use patch::{Look, Stop, Watch, apply, parse};
+use patch::{EarlyRefusal, PathState, Watch, apply, parse};
 use patch_corpus::{Case, Input};
 use proptest::prelude::*;
 
@@ -20,9 +20,10 @@ fn whole(tree: &Tree, text: &str) -> Result<(), String> {
 }
 
 /// Feeds a patch in pieces. Returns the number of bytes fed and the refusal, if it is refused.
-fn watched(tree: &Tree, pieces: &[&str]) -> Option<(usize, Stop)> {
+fn watched(tree: &Tree, pieces: &[&str]) -> Option<(usize, EarlyRefusal)> {
     let tree = tree.clone();
-    let look = move |path: &str| tree.get(path).map_or(Look::Nothing, |bytes| Look::File(bytes.clone()));
+    let look =
+        move |path: &str| tree.get(path).map_or(PathState::Nothing, |bytes| PathState::File(bytes.clone()));
     let mut watch = Watch::new(None, look);
     let mut fed = 0;
     for piece in pieces {
@@ -206,7 +207,7 @@ fn a_path_that_may_not_be_written_stops_the_patch_at_its_header() {
         ("*** Begin Patch\n*** Add File: ../x\n+a\n", 2),
         ("../x\n<<<<<<< SEARCH\na\n", 2),
     ] {
-        let mut watch = Watch::new(None, |path| Look::Refused(format!("{path} is outside")));
+        let mut watch = Watch::new(None, |path| PathState::Refused(format!("{path} is outside")));
         let stops = text.split_inclusive('\n').position(|line| watch.feed(line).is_err()).unwrap();
         assert_eq!(stops + 1, read, "{text}");
     }
@@ -228,7 +229,7 @@ fn a_placeholder_stops_the_patch_at_its_line() {
         let (at, stop) = watched(&tree, &pieces(&text, 1)).unwrap();
         assert_eq!(at, before.len(), "{text}");
         assert!(
-            matches!(&stop.why, patch::Why::Lines(refused) if refused.kind == patch::Kind::Placeholder),
+            matches!(&stop.cause, patch::RefusalCause::Lines(refused) if refused.kind == patch::RefusalKind::Placeholder),
             "{stop:?}"
         );
         assert!(whole(&tree, &text).is_err());
@@ -237,13 +238,13 @@ fn a_placeholder_stops_the_patch_at_its_line() {
 
 #[test]
 fn a_placeholder_stops_an_edit_or_a_whole_file_at_its_line() {
-    let look = |_: &str| Look::File(b"one\ntwo\n// ... other code ...\n".to_vec());
+    let look = |_: &str| PathState::File(b"one\ntwo\n// ... other code ...\n".to_vec());
     let mut watch = Watch::new(None, look);
-    assert!(watch.writing("a.js", "one\n// ... other code ...\n").is_ok());
-    assert!(watch.writing("a.js", "one\n// ... existing code ...").is_ok());
-    assert!(watch.writing("a.js", "one\n// ... existing code ...\n").is_err());
-    assert!(watch.replacing("a.js", "two\n", "2\n// ... existing code ...").is_ok());
-    assert!(watch.replacing("a.js", "two\n", "2\n// ... existing code ...\n").is_err());
+    assert!(watch.feed_whole_file("a.js", "one\n// ... other code ...\n").is_ok());
+    assert!(watch.feed_whole_file("a.js", "one\n// ... existing code ...").is_ok());
+    assert!(watch.feed_whole_file("a.js", "one\n// ... existing code ...\n").is_err());
+    assert!(watch.feed_replacement("a.js", "two\n", "2\n// ... existing code ...").is_ok());
+    assert!(watch.feed_replacement("a.js", "two\n", "2\n// ... existing code ...\n").is_err());
 }
 
 #[test]

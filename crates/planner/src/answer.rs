@@ -298,7 +298,7 @@ impl<'a> Answer<'a> {
     /// thoughts is not, and the model is told so.
     fn only_thoughts(&mut self, heard: &mut Vec<Heard>) {
         let options = parser_options(self.how.tools, None);
-        let call = tool_stream::call_at_end(self.thinking.as_bytes(), &options).into_iter().next();
+        let call = tool_stream::calls_at_end(self.thinking.as_bytes(), &options).into_iter().next();
         match call {
             Some(call) => {
                 let call = ReadyCallDraft {

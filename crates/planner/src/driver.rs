@@ -301,7 +301,7 @@ impl<'a> Driver<'a> {
         };
         let kept = serde_json::to_value(&plan)
             .map_err(|e| refused(format!("cannot write the plan to the journal: {e}")))?;
-        self.journal.append(Event::Begun { plan: kept })?;
+        self.journal.append(Event::RunStarted { plan: kept })?;
         let mut machine = machine(plan, baseline)?;
         let step = machine.open();
         Ok((machine, step))

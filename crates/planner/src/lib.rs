@@ -53,7 +53,7 @@ use tool_api::Registry;
 pub use budget::totals;
 pub use driver::{replay, resume, run};
 pub use finish_tool::Finish;
-pub use opening::look;
+pub use opening::read_opening_files;
 pub use settings::{Approach, Cut, Limits, Settings};
 
 /// A task and how to work on it.
@@ -171,7 +171,7 @@ pub trait Repository: Send + Sync {
     ///
     /// # Errors
     /// When an edit cannot be rolled back because somebody else has changed the file.
-    fn take_back(&self, _turn: u32, _done: usize) -> Result<(), String> {
+    fn roll_back(&self, _turn: u32, _done: usize) -> Result<(), String> {
         Ok(())
     }
     /// Whether anything differs from the tree at [`Repository::remember`], including ignored files

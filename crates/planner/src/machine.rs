@@ -127,7 +127,7 @@ pub(crate) struct Machine {
     turn: u32,
 }
 
-/// What a run starts from. The journal keeps it ([`Event::Begun`]), so that a resumed run builds
+/// What a run starts from. The journal keeps it ([`Event::RunStarted`]), so that a resumed run builds
 /// the same machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {

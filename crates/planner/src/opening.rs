@@ -56,8 +56,9 @@ pub(crate) fn again(recorded: Opening, tools: &Registry, task: String) -> Openin
     Opening { task, tools: described(tools), ..recorded }
 }
 
-/// The files whose texts the first turn depends on are read, and that is all: for who watches `repository`.
-pub fn look(repository: &dyn Repository, task: &str, check: Option<&Check>) {
+/// Reads the files on whose texts the first turn depends, for a `repository` that records what is
+/// read.
+pub fn read_opening_files(repository: &dyn Repository, task: &str, check: Option<&Check>) {
     let (files, _) = repository.files();
     let candidates = focus::rank(&files, task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
     focus::show(&candidates, repository, 2, 2 * focus::MAX_SHOWN_BYTES);

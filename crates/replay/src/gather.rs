@@ -125,7 +125,7 @@ fn wanted(
     let name = |path: &CleanPath| path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
     wanted.extend(listed.keys().filter(|path| RULES.contains(&name(path).as_str())).cloned());
     let begun = Begun { remembered, listed, looked: Mutex::default() };
-    planner::look(&begun, &recording.task, baseline(records));
+    planner::read_opening_files(&begun, &recording.task, baseline(records));
     wanted.extend(begun.looked.into_inner().unwrap_or_else(PoisonError::into_inner));
     let mut said = String::new();
     for record in records {
@@ -180,7 +180,7 @@ impl Searches {
             // A file that conflicts with another one did not exist at the same time.
             let _ = image.as_ref().map(|image| then.plant(path, &Seed::Image(image.clone())));
         }
-        let search = |workspace| Search::new(workspace, Secrets::off());
+        let search = |workspace| Search::new(workspace, Secrets::disabled());
         Ok(Self { now: search(remembered.now().clone()), then: search(then) })
     }
 
@@ -203,7 +203,7 @@ fn is_named(text: &str, path: &str) -> bool {
 
 /// The verification before the first turn.
 fn baseline(records: &[Record]) -> Option<&Check> {
-    let before = records.iter().take_while(|r| !matches!(r.event, Event::Begun { .. }));
+    let before = records.iter().take_while(|r| !matches!(r.event, Event::RunStarted { .. }));
     before.filter_map(|r| if let Event::Checked(check) = &r.event { Some(check) } else { None }).last()
 }
 

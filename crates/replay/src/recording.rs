@@ -82,7 +82,7 @@ impl Recording {
             return Err(Error::unusable("this is no session: its first event does not say what it is about"));
         };
         let plan = records.iter().find_map(|r| match &r.event {
-            Event::Begun { plan } => Some(plan.clone()),
+            Event::RunStarted { plan } => Some(plan.clone()),
             _ => None,
         });
         let plan = plan.ok_or_else(|| {

@@ -31,8 +31,9 @@ fn main() {
         let start = Instant::now();
         let masked = secrets.mask_bytes(&text);
         took += start.elapsed();
-        (files, bytes, values) = (files + 1, bytes + text.len() as u64, values + secrets.count() as u64);
-        with += u64::from(secrets.count() > 0);
+        (files, bytes, values) =
+            (files + 1, bytes + text.len() as u64, values + secrets.masked_count() as u64);
+        with += u64::from(secrets.masked_count() > 0);
         let (before, after) = (text.split(|b| *b == b'\n'), masked.split(|b| *b == b'\n'));
         for (number, (before, after)) in (1..).zip(before.zip(after)).filter(|(_, (a, b))| a != b) {
             let shown =

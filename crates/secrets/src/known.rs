@@ -70,7 +70,7 @@ const METADATA_WORDS: &[&str] = &[
 /// The values of these variables that must not be shown: the whole value if the variable's name
 /// marks it as secret, and any part of a value that has the shape of a secret.
 #[must_use]
-pub fn values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for (name, value) in variables {
         let value = value.trim();
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn variables_are_secret_by_name_unless_their_value_is_trivial() {
-        let secret = |name: &str, value: &str| !values([(name, value)]).is_empty();
+        let secret = |name: &str, value: &str| !secret_values([(name, value)]).is_empty();
         for name in [
             "DB_PASSWORD",
             "GITHUB_TOKEN",
@@ -211,7 +211,10 @@ mod tests {
             assert!(!secret("API_TOKEN", value), "{value}");
         }
         let config = r#"{"auths": {"hub": {"auth": "x"}}, "password": "Zx81spectrum48k"}"#;
-        assert_eq!(values([("DOCKER_CONFIG_JSON", config)]), ["Zx81spectrum48k"]);
-        assert_eq!(values([("DATABASE_URL", "postgres://app:Zx81-spectrum@db/app")]), ["Zx81-spectrum"]);
+        assert_eq!(secret_values([("DOCKER_CONFIG_JSON", config)]), ["Zx81spectrum48k"]);
+        assert_eq!(
+            secret_values([("DATABASE_URL", "postgres://app:Zx81-spectrum@db/app")]),
+            ["Zx81-spectrum"]
+        );
     }
 }

@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-pub use placeholder::{first as first_placeholder, hinted};
+pub use placeholder::{first as first_placeholder, may_contain_placeholder};
 pub use stream::Stream;
 
 /// The most found values to search for in later texts. A session meets a few; thousands of tokens
@@ -91,7 +91,7 @@ impl std::fmt::Debug for Secrets {
 
 impl Secrets {
     /// Creates the secrets of a session, whose id makes its placeholders unique. `known` are values
-    /// that are secret wherever they occur (see [`known::values`]).
+    /// that are secret wherever they occur (see [`known::secret_values`]).
     #[must_use]
     pub fn new(session: &str, known: Vec<String>) -> Self {
         let mut all: Vec<Vec<u8>> = known.iter().flat_map(|v| known::encodings(v)).collect();
@@ -105,13 +105,13 @@ impl Secrets {
 
     /// Masks and restores nothing. Also the default.
     #[must_use]
-    pub fn off() -> Self {
+    pub fn disabled() -> Self {
         Self(None)
     }
 
     /// Whether anything is masked.
     #[must_use]
-    pub fn is_on(&self) -> bool {
+    pub fn is_enabled(&self) -> bool {
         self.0.is_some()
     }
 
@@ -160,7 +160,7 @@ impl Secrets {
 
     /// Starts [`Secrets::mask_known`] on a stream; `None` if there is nothing to search for.
     #[must_use]
-    pub fn stream(&self) -> Option<Stream> {
+    pub fn mask_stream(&self) -> Option<Stream> {
         let inner = self.0.as_ref()?;
         Some(Stream::new(self.clone(), inner.known.clone()?))
     }
@@ -172,7 +172,7 @@ impl Secrets {
     /// Fails with a sentence for the model if a placeholder is unknown or incomplete.
     pub fn restore<'a>(&self, text: &'a str, literal: &[&[u8]]) -> Result<Cow<'a, str>, String> {
         let Some(inner) = &self.0 else { return Ok(Cow::Borrowed(text)) };
-        if !hinted(text) {
+        if !may_contain_placeholder(text) {
             return Ok(Cow::Borrowed(text));
         }
         let spans = placeholder::all(text.as_bytes());
@@ -214,19 +214,19 @@ impl Secrets {
 
     /// The number of values masked so far.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub fn masked_count(&self) -> usize {
         self.0.as_ref().map_or(0, |inner| inner.found().values.len())
     }
 
     /// The number of variables whose values are searched for.
     #[must_use]
-    pub fn known(&self) -> usize {
+    pub fn known_count(&self) -> usize {
         self.0.as_ref().map_or(0, |inner| inner.variables)
     }
 
-    /// True on the first call only: the reader has not been explained yet what a placeholder is.
-    #[must_use]
-    pub fn untold(&self) -> bool {
+    /// Records that the reader has been told what a placeholder is. Returns true on the first call
+    /// only.
+    pub fn mark_explained(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| !inner.explained.swap(true, Ordering::Relaxed))
     }
 }

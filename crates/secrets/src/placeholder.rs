@@ -34,7 +34,7 @@ pub(crate) fn all(text: &[u8]) -> Vec<Range<usize>> {
 
 /// Whether a text contains the start of a placeholder, complete or not.
 #[must_use]
-pub fn hinted(text: &str) -> bool {
+pub fn may_contain_placeholder(text: &str) -> bool {
     memchr::memmem::find(text.as_bytes(), HEAD).is_some()
 }
 

@@ -46,7 +46,7 @@ impl Stream {
 
     /// Whether text is being held back.
     #[must_use]
-    pub fn holds(&self) -> bool {
+    pub fn is_holding(&self) -> bool {
         !self.held.is_empty()
     }
 

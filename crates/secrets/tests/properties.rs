@@ -75,7 +75,7 @@ proptest! {
         let text = String::from_utf8_lossy(&text).into_owned();
         let secrets = secrets();
         let whole = secrets.mask_known(text.as_bytes()).into_owned();
-        let mut stream = secrets.stream().unwrap();
+        let mut stream = secrets.mask_stream().unwrap();
         let (mut out, mut rest, mut cuts) = (String::new(), text.as_str(), cuts.iter().cycle());
         while !rest.is_empty() {
             let at = rest.char_indices().nth(*cuts.next().unwrap()).map_or(rest.len(), |(at, _)| at);
@@ -90,7 +90,7 @@ proptest! {
 #[test]
 fn a_value_is_found_in_every_common_encoding() {
     let value = "Zx81 spectrum+9/\"48k\"";
-    let secrets = Secrets::new("s", known::values([("DB_PASSWORD", value)]));
+    let secrets = Secrets::new("s", known::secret_values([("DB_PASSWORD", value)]));
     for text in [
         "Zx81 spectrum+9/\"48k\"",
         r#"{"x":"Zx81 spectrum+9/\"48k\""}"#,
@@ -141,7 +141,7 @@ fn an_incomplete_placeholder_is_refused_once_there_are_real_ones() {
 
 #[test]
 fn nothing_is_masked_or_refused_when_masking_is_off() {
-    let (secrets, text) = (Secrets::off(), "DB_PASSWORD=hunter2-very-secret [secret-123456]");
+    let (secrets, text) = (Secrets::disabled(), "DB_PASSWORD=hunter2-very-secret [secret-123456]");
     assert_eq!(secrets.mask(text), text);
     assert_eq!(secrets.restore(text, &[]).unwrap(), text);
 }

@@ -152,8 +152,8 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Alternatives
     let decoded = |encoding: Encoding| high.iter().map(move |b| encoding.first(&[*b]).map(|(text, _)| text));
     let same = |other: &Encoding| *other != guess && decoded(*other).eq(decoded(guess));
     let [windows, iso] = family;
-    let twin = if guess == iso { windows } else { iso };
-    (guess, [Some(twin).filter(same), Some(western).filter(same), None, None])
+    let alternative = if guess == iso { windows } else { iso };
+    (guess, [Some(alternative).filter(same), Some(western).filter(same), None, None])
 }
 
 /// UTF-16 without a byte order mark, if certain: all of it is text, and most is ASCII.

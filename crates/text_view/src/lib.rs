@@ -51,10 +51,10 @@ pub enum Unwritable {
     },
     /// The file may be in either of two encodings, which encode the character differently.
     #[error(
-        "line {line} of the new text contains {c:?} (U+{:04X}), and the file may be {encoding} or {twin}, which encode it \
+        "line {line} of the new text contains {c:?} (U+{:04X}), and the file may be {encoding} or {alternative}, which encode it \
          differently; write it another way, for example as an escape sequence", u32::from(*.c)
     )]
-    Twins {
+    UncertainEncoding {
         /// The character.
         c: char,
         /// Its line in the new text, from 1.
@@ -62,7 +62,7 @@ pub enum Unwritable {
         /// The more likely encoding.
         encoding: &'static str,
         /// The other encoding.
-        twin: &'static str,
+        alternative: &'static str,
     },
     /// The encoded text would not decode to the same text.
     #[error(
@@ -218,7 +218,7 @@ pub fn new_file(path: &str, text: &[u8]) -> Result<Vec<u8>, Unwritable> {
 
 /// Whether the bytes are a notebook that can be shown as cells.
 #[must_use]
-pub fn is_whole_notebook(bytes: &[u8]) -> bool {
+pub fn is_valid_notebook(bytes: &[u8]) -> bool {
     Notebook::of(bytes).is_some()
 }
 

@@ -224,8 +224,8 @@ impl Writer<'_, '_> {
             let other = ways.find(|(_, other)| *other != own).map(|(other, _)| other);
             let iso = || all.clone().find(|e| *e != encoding && e.write(c.encode_utf8(&mut [0; 4])).is_err());
             if let Some(other) = other.or_else(|| windows.then(iso).flatten()) {
-                let (line, encoding, twin) = (self.line, encoding.name(), other.name());
-                return Err(Unwritable::Twins { c, line, encoding, twin });
+                let (line, encoding, alternative) = (self.line, encoding.name(), other.name());
+                return Err(Unwritable::UncertainEncoding { c, line, encoding, alternative });
             }
             bytes.extend_from_slice(&own);
         }

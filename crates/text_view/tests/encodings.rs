@@ -89,7 +89,7 @@ fn a_letter_shared_by_western_and_eastern_europe_leaves_the_encoding_open() {
     assert_eq!(text(&view), "// más\n");
     assert_eq!(view.write("// más señor\n".as_bytes()).unwrap(), b"// m\xe1s se\xf1or\n");
     assert_eq!(view.write("// más č\n".as_bytes()).unwrap(), b"// m\xe1s \xe8\n");
-    assert!(matches!(view.write("// más š\n".as_bytes()), Err(Unwritable::Twins { .. })));
+    assert!(matches!(view.write("// más š\n".as_bytes()), Err(Unwritable::UncertainEncoding { .. })));
 }
 
 #[test]
@@ -149,7 +149,11 @@ fn a_few_east_asian_characters_leave_the_encoding_open() {
     // Two characters that are different ones in GBK and in EUC-KR.
     let view = view("a.c", &encoded("big5", "// 測試\nint x = 1;\n"));
     let new = format!("{}// 中文\n", text(&view));
-    assert!(matches!(view.write(new.as_bytes()), Err(Unwritable::Twins { .. })), "{:?}", view.note());
+    assert!(
+        matches!(view.write(new.as_bytes()), Err(Unwritable::UncertainEncoding { .. })),
+        "{:?}",
+        view.note()
+    );
     let ascii = text(&view).replace("x = 1", "x = 2");
     assert_eq!(view.write(ascii.as_bytes()).unwrap(), encoded("big5", "// 測試\nint x = 2;\n"));
     let korean = self::view("a.c", &encoded("euc-kr", "// 한국어입\nint x;\n"));
@@ -164,7 +168,7 @@ fn a_file_that_fits_two_encodings_gets_neither_guessed() {
     let same = encoded("windows-1250", "# łóż żółw ęół, łół óżył ćół\n");
     let shown = view("a.py", &same);
     let refused = shown.write(format!("{}# ś\n", text(&shown)).as_bytes()).unwrap_err();
-    assert!(matches!(refused, Unwritable::Twins { c: 'ś', line: 2, .. }), "{refused}");
+    assert!(matches!(refused, Unwritable::UncertainEncoding { c: 'ś', line: 2, .. }), "{refused}");
     let shown = view("a.py", &polish);
     assert!(shown.write(format!("{}# ś\n", text(&shown)).as_bytes()).is_ok(), "ą tells");
 }

@@ -60,6 +60,7 @@ fn shrink(schema: &mut Value) {
     }
     if let Some(Value::Array(variants)) = object.get_mut("anyOf") {
         variants.retain(|v| v["type"] != "null");
+        variants.iter_mut().for_each(shrink);
         if variants.len() == 1
             && let Value::Object(only) = variants.remove(0)
         {
@@ -74,9 +75,6 @@ fn shrink(schema: &mut Value) {
     }
     if let Some(items) = object.get_mut("items") {
         shrink(items);
-    }
-    if let Some(Value::Array(variants)) = object.get_mut("anyOf") {
-        variants.iter_mut().for_each(shrink);
     }
 }
 

@@ -197,8 +197,7 @@ impl Parser {
             }
             self.show(win, self.pos, out);
             self.hold.get_or_insert(self.pos);
-            self.pos += 1;
-            return Flow::Go;
+            return self.advance(1);
         }
         self.plain(1)
     }

@@ -63,8 +63,7 @@ impl Parser {
                     self.python = true;
                     return self.python_arguments(&tool, start, open);
                 }
-                self.pos += 1;
-                Flow::Go
+                self.advance(1)
             }
             b'[' if blank(win.slice(head.segment, self.pos)) => match literal(win.from(self.pos), win.eof) {
                 Literal::More => Flow::More,
@@ -83,24 +82,15 @@ impl Parser {
                     head.segment = self.pos;
                     Flow::Go
                 }
-                _ => {
-                    self.pos += 1;
-                    Flow::Go
-                }
+                _ => self.advance(1),
             },
             b'[' | 0xE2 => match literal(win.from(self.pos), win.eof) {
                 Literal::More => Flow::More,
                 Literal::Found(Tag::Between, len) => self.between(win, len),
-                _ => {
-                    self.pos += 1;
-                    Flow::Go
-                }
+                _ => self.advance(1),
             },
             b'<' => self.tag_in_head(win, out),
-            _ => {
-                self.pos += 1;
-                Flow::Go
-            }
+            _ => self.advance(1),
         }
     }
 

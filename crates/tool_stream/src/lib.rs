@@ -136,5 +136,5 @@ mod window;
 
 pub use event::{Call, End, Event, Malformed, Options, Repair};
 pub use parser::Parser;
-pub use thoughts::call_at_end;
+pub use thoughts::calls_at_end;
 pub use verdict::{Status, Verdict, VerdictCall, parse, verdict};

@@ -266,10 +266,7 @@ impl Parser {
                 let len = rest.iter().position(|b| matches!(b, b'\n' | b'<')).unwrap_or(rest.len());
                 self.plain(len.max(1))
             }
-            b' ' | b'\t' | b'\r' => {
-                self.pos += 1;
-                Flow::Go
-            }
+            b' ' | b'\t' | b'\r' => self.advance(1),
             b']' => self.closing_bracket(win, out),
             b',' | b';' | b'}' | b')' if self.after_call => {
                 self.skip(win, self.pos + 1, out);
@@ -322,6 +319,11 @@ impl Parser {
         if let Some(fence) = &mut self.fence {
             fence.fresh = false;
         }
+        self.advance(len)
+    }
+
+    /// Continues after the next `len` bytes.
+    pub(crate) fn advance(&mut self, len: usize) -> Flow {
         self.pos += len;
         Flow::Go
     }

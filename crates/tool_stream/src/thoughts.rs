@@ -2,7 +2,7 @@
 //!
 //! There is one exception. Some models begin a call without closing the thinking block, or close
 //! the block after the call, and say nothing else. Then a complete call in the family's own tokens
-//! at the very end of the thinking is the answer ([`call_at_end`]). A JSON call there is not,
+//! at the very end of the thinking is the answer ([`calls_at_end`]). A JSON call there is not,
 //! because models think about JSON calls in prose.
 
 use memchr::{memchr, memchr2};
@@ -111,8 +111,7 @@ impl Parser {
                 match self.is_mention(win, len, out) {
                     None => return Flow::More,
                     Some(true) => {
-                        self.pos += len;
-                        return Flow::Go;
+                        return self.advance(len);
                     }
                     Some(false) => {}
                 }
@@ -185,7 +184,7 @@ impl Parser {
     /// At the end of an answer without a call: emits the call at the end of its thinking.
     pub(crate) fn call_in_thought(&mut self, out: &mut Vec<Event>) {
         let text = std::mem::take(&mut self.thinking.text);
-        let calls = call_at_end(&text, &self.options);
+        let calls = calls_at_end(&text, &self.options);
         self.emit_calls(calls, self.thinking.start, out);
     }
 
@@ -208,7 +207,7 @@ impl Parser {
 /// The complete calls at the very end of a model's thinking, in the tokens or elements of its
 /// family. Servers that separate thinking from the answer put the only call of an answer there.
 #[must_use]
-pub fn call_at_end(thoughts: &[u8], options: &Options) -> Vec<Call> {
+pub fn calls_at_end(thoughts: &[u8], options: &Options) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     for event in Parser::parse_part(thoughts, options, false) {
         match event {

@@ -3,7 +3,7 @@
 
 use std::io::{self, Write as _};
 
-use patch_corpus::{Expected, seeded};
+use patch_corpus::{Expected, cases_for_seed};
 
 fn main() -> io::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -12,8 +12,8 @@ fn main() -> io::Result<()> {
     let mut out = io::stdout().lock();
     let one = part.strip_prefix("any/").and_then(|n| n.split('/').next()?.parse().ok());
     let cases = match one {
-        Some(n) => patch_corpus::one(n).into_iter().collect(),
-        None => seeded(seed),
+        Some(n) => patch_corpus::generate_case(n).into_iter().collect(),
+        None => cases_for_seed(seed),
     };
     for case in cases.iter().filter(|c| one.is_some() || c.name.contains(&part)) {
         writeln!(out, "=== {} ({:?})", case.name, case.class)?;

@@ -3,7 +3,7 @@
 //!
 //! Each case is a directory `NNNNN/` with `name.txt`, `input/`, the patch as `patch.txt`,
 //! `edits.json` or `arguments.json`, and `expected/` or `refused.txt`. Links and outside files are
-//! in `plants.txt`.
+//! in `fixtures.txt`.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -29,8 +29,8 @@ fn write(case: &Case, dir: &Path) -> io::Result<()> {
         }
         _ => fs::write(dir.join("arguments.json"), case.input.arguments().to_string())?,
     }
-    if !case.plants.is_empty() {
-        fs::write(dir.join("plants.txt"), format!("{:#?}\n", case.plants))?;
+    if !case.fixtures.is_empty() {
+        fs::write(dir.join("fixtures.txt"), format!("{:#?}\n", case.fixtures))?;
     }
     match &case.expected {
         Expected::Tree(after) => tree(after, &dir.join("expected")),

@@ -101,7 +101,7 @@ fn case(draft: &Draft<'_>, label: &str, made: &[D]) -> Case {
         form: draft.form,
         deformations,
         before: draft.base.before(),
-        plants: Vec::new(),
+        fixtures: Vec::new(),
         input: draft.write(),
         expected,
     }

@@ -84,7 +84,7 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
         let name = format!("found/{why}/{}", out.len());
         let (class, deformations) = (Class::Deformed, vec![why]);
         let expected = Expected::Tree(after);
-        out.push(Case { name, class, form, deformations, before, plants: Vec::new(), input, expected });
+        out.push(Case { name, class, form, deformations, before, fixtures: Vec::new(), input, expected });
     };
     for (why, form, before, text, after) in TEXTS {
         push(why, *form, tree(&[("f", before)]), Input::Text((*text).into()), tree(&[("f", after)]));

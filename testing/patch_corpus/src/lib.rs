@@ -123,7 +123,7 @@ pub enum Expected {
 
 /// What exists besides regular files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Plant {
+pub enum Fixture {
     /// A symbolic link.
     Symlink {
         /// The link, relative to the root.
@@ -166,7 +166,7 @@ pub struct Case {
     /// The files before the patch.
     pub before: Tree,
     /// Links and outside files; only for [`Class::Security`].
-    pub plants: Vec<Plant>,
+    pub fixtures: Vec<Fixture>,
     /// The patch.
     pub input: Input,
     /// The files after the patch.
@@ -210,20 +210,20 @@ pub fn joined(lines: &[String]) -> String {
 /// Returns all cases, in the same order each time.
 #[must_use]
 pub fn cases() -> Vec<Case> {
-    seeded(0)
+    cases_for_seed(0)
 }
 
 /// Generates a single case cheaply, of any class except [`Class::Security`]. Returns `None` for
 /// some seeds.
 #[must_use]
-pub fn one(seed: u64) -> Option<Case> {
+pub fn generate_case(seed: u64) -> Option<Case> {
     let base = base::any(seed)?;
     if seed % 5 == 4 { refuse::any(&base) } else { deform::any(&base) }
 }
 
 /// Generates a different corpus for each seed; [`cases`] uses seed 0.
 #[must_use]
-pub fn seeded(seed: u64) -> Vec<Case> {
+pub fn cases_for_seed(seed: u64) -> Vec<Case> {
     let bases = base::all(seed);
     let mut out = Vec::new();
     deform::cases(&bases, &mut out);

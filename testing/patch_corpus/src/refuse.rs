@@ -89,7 +89,7 @@ pub(crate) fn refused(
         form,
         deformations: vec![why],
         before,
-        plants: Vec::new(),
+        fixtures: Vec::new(),
         input,
         expected,
     }

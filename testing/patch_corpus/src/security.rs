@@ -1,6 +1,6 @@
 //! Paths that the model may not write, in every spelling and form.
 
-use crate::{Case, Class, Edit, Expected, Form, Input, Plant, Tree};
+use crate::{Case, Class, Edit, Expected, Fixture, Form, Input, Tree};
 
 const OLD: &str = "alpha = 1\nbravo = 2\ncharlie = 3\n";
 const NEW: &str = "alpha = 1\nbravo = 22\ncharlie = 3\n";
@@ -82,11 +82,11 @@ fn before() -> Tree {
     files.into_iter().map(|(path, text)| (path.to_owned(), (text.into(), false))).collect()
 }
 
-fn plants() -> Vec<Plant> {
-    let link = |path: &str, target: &str| Plant::Symlink { path: path.into(), target: target.into() };
-    let outside = |path: &str| Plant::Outside { path: path.into(), bytes: OLD.into() };
+fn fixtures() -> Vec<Fixture> {
+    let link = |path: &str, target: &str| Fixture::Symlink { path: path.into(), target: target.into() };
+    let outside = |path: &str| Fixture::Outside { path: path.into(), bytes: OLD.into() };
     vec![
-        Plant::State { path: ".agent-state".into() },
+        Fixture::State { path: ".agent-state".into() },
         outside("secret.txt"),
         outside("outside/kept.txt"),
         link("out", "../outside"),
@@ -97,8 +97,8 @@ fn plants() -> Vec<Plant> {
         link("state-link", ".agent-state"),
         link("src/up", ".."),
         link("inner.txt", "src/a.txt"),
-        Plant::HardLink { path: "hard.txt".into(), target: "../secret.txt".into() },
-        Plant::HardLink { path: "hard-config".into(), target: ".git/config".into() },
+        Fixture::HardLink { path: "hard.txt".into(), target: "../secret.txt".into() },
+        Fixture::HardLink { path: "hard-config".into(), target: ".git/config".into() },
     ]
 }
 
@@ -227,7 +227,7 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
             form,
             deformations: vec![why],
             before: before(),
-            plants: plants(),
+            fixtures: fixtures(),
             input,
             expected,
         });

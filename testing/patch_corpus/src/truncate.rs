@@ -56,7 +56,7 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
                 form,
                 deformations: vec![why],
                 before: base.before(),
-                plants: Vec::new(),
+                fixtures: Vec::new(),
                 input: if n % 2 == 0 {
                     Input::Text(text[..at].into())
                 } else {

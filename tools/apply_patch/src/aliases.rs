@@ -104,13 +104,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
             ),
         ),
         (&["encoding"], Take::Only(&["utf-8", "utf8"], "a file keeps its encoding; leave it out")),
-        (
-            &["line", "line_number", "view_range", "line_range", "range"],
-            Take::Only(
-                &[],
-                "lines are not addressed by number; send edits whose search is a few lines copied from the file",
-            ),
-        ),
+        (&["line", "line_number", "view_range", "line_range", "range"], Take::Only(&[], NO_LINE_NUMBERS)),
         (
             &["executable", "empty_file", "regex", "use_regex", "is_regex", "ignore_case"],
             Take::Only(&[], "this cannot be done; send edits, or the whole file as content"),
@@ -153,6 +147,9 @@ const EDITS: &[&str] = &["edits", "changes", "replacements", "operations", "repl
 const EXPECTED: &[&str] = &["expected_replacements", "expected_occurrences"];
 const ALL: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
 
+const NO_LINE_NUMBERS: &str =
+    "lines are not addressed by number; send edits whose search is a few lines copied from the file";
+
 /// Other agents' tools that do nothing but delete a file.
 const DELETES: [&str; 2] = ["deletefile", "removefile"];
 
@@ -178,9 +175,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
     // Beside a patch, line numbers only hint at where it applies.
     let hints = [aliases::take(arguments, &["start_line"]), aliases::take(arguments, &["end_line"])];
     if !arguments.contains_key("patch") && hints.iter().flatten().any(|line| !aliases::is_empty(line)) {
-        let why =
-            "lines are not addressed by number; send edits whose search is a few lines copied from the file";
-        return Err(why.into());
+        return Err(NO_LINE_NUMBERS.into());
     }
     let all = aliases::truth(arguments, ALL)? == Some(true);
     let expected = expected(arguments)?;
@@ -203,25 +198,26 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
         }
     }
     if !edits.is_empty() {
-        if arguments.get("content").is_some_and(aliases::is_empty) {
-            arguments.shift_remove("content");
-        }
+        remove_empty_content(arguments);
         arguments.insert("edits".into(), Value::Array(edits));
     }
     Ok(())
 }
 
+fn remove_empty_content(arguments: &mut Map<String, Value>) {
+    if arguments.get("content").is_some_and(aliases::is_empty) {
+        arguments.shift_remove("content");
+    }
+}
+
 /// How many places are expected to change, where that is more than one.
 fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
-    match aliases::take(arguments, EXPECTED).filter(|count| !aliases::is_empty(count)) {
-        None => Ok(None),
-        Some(count) => {
-            let number = count.as_u64().or_else(|| count.as_str()?.trim().parse().ok());
-            number
-                .map(|n| Some(n).filter(|n| *n != 1))
-                .ok_or_else(|| format!("expected_replacements is {count}, which is no count"))
-        }
-    }
+    let Some(count) = aliases::take(arguments, EXPECTED).filter(|count| !aliases::is_empty(count)) else {
+        return Ok(None);
+    };
+    let number = count.as_u64().or_else(|| count.as_str()?.trim().parse().ok());
+    let number = number.ok_or_else(|| format!("expected_replacements is {count}, which is not a count"))?;
+    Ok(Some(number).filter(|n| *n != 1))
 }
 
 /// Checks that the command of another agent's editor changes files. Returns whether it inserts;
@@ -248,10 +244,7 @@ fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Resul
     }
     let text = aliases::take(arguments, &["insert_text"]).or_else(|| aliases::take(arguments, REPLACE));
     if let Some(text) = text {
-        let empty = arguments.get("content").is_some_and(aliases::is_empty);
-        if empty {
-            arguments.shift_remove("content");
-        }
+        remove_empty_content(arguments);
         aliases::set(arguments, "content", text)?;
     }
     arguments.insert("insert_line".into(), line);
@@ -261,20 +254,19 @@ fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Resul
 /// The edits of a list, each with its path.
 fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Vec<Value>, String> {
     let Some(list) = aliases::take(arguments, EDITS) else { return Ok(Vec::new()) };
+    let wrong = || "edits is not a list of edits".to_owned();
     let list = match list {
-        Value::String(text) => {
-            serde_json::from_str(&text).map_err(|_| "edits is not a list of edits".to_owned())?
-        }
+        Value::String(text) => serde_json::from_str(&text).map_err(|_| wrong())?,
         list => list,
     };
     let mut list = match list {
         Value::Array(list) => list,
-        Value::Object(edit) => vec![Value::Object(edit)],
-        _ => return Err("edits is not a list of edits".into()),
+        Value::Object(_) => vec![list],
+        _ => return Err(wrong()),
     };
     let mut path = None;
     for edit in &mut list {
-        let Some(edit) = edit.as_object_mut() else { return Err("edits is not a list of edits".into()) };
+        let edit = edit.as_object_mut().ok_or_else(wrong)?;
         edit.retain(|name, _| !aliases::is_aside(name));
         if aliases::truth(edit, ALL)? == Some(true) {
             edit.insert("replace_all".into(), true.into());

@@ -42,7 +42,7 @@ const DOUBTS: &[&str] = &[
 /// The arguments that apply the patch an answer ends with; a sentence for the model where the
 /// answer has a patch that cannot be applied as it stands.
 pub(crate) fn read(text: &str, parsed: &mut Parsed) -> Option<Result<Value, String>> {
-    if let Some((patch, patches)) = patch::whole_answer(text) {
+    if let Some((patch, patches)) = patch::patch_in_answer(text) {
         let before = (patch.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
         if !is_doubtful(before.and_then(|end| text.get(..end)).unwrap_or_default()) {
             ParsedPatch::keep(patch.to_owned(), Ok(patches), parsed);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use patch::{Action, Change, Dialect, FilePatch, ParseError};
+use patch::{Action, FilePatch, ParseError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
@@ -176,28 +176,24 @@ impl Arguments {
             (_, Some(edits), _) => {
                 let places = |edit: &Edit| (edit.replace_all.unwrap_or(false), edit.expected_replacements);
                 let edits: Vec<_> = edits.into_iter().map(|edit| (places(&edit), edit.texts())).collect();
-                Ok(patch::changes(edits.iter().map(|((all, expected), (path, search, replace))| Change {
+                let edits = edits.iter().map(|((all, expected), (path, search, replace))| patch::Edit {
                     path,
                     search,
                     replace,
                     everywhere: *all,
                     expected: *expected,
                     below: None,
-                })))
+                });
+                Ok(patch::edits_with_options(edits))
             }
             (.., Some(content)) => {
                 let path = path.ok_or("content needs a path: the file that is to have it")?;
-                Ok(vec![patch::whole(path, content.as_bytes())])
+                Ok(vec![patch::whole_file(path, content.as_bytes())])
             }
-            _ if delete => Ok(vec![FilePatch {
-                dialect: Dialect::WholeFile,
-                path: path.ok_or("delete needs a path: the file to remove")?.to_owned(),
-                from: None,
-                action: Action::Delete,
-                hunks: Vec::new(),
-                executable: None,
-                own_endings: false,
-            }]),
+            _ if delete => {
+                let path = path.ok_or("delete needs a path: the file to remove")?;
+                Ok(vec![FilePatch { action: Action::Delete, ..patch::whole_file(path, b"") }])
+            }
             _ => Err("give a patch, or edits, or a path with content or delete".into()),
         }
     }
@@ -250,11 +246,11 @@ mod tests {
         let diff = "--- a/a.txt\n+++ b/a.txt\n@@ -1 +1 @@\n-one\n+1\n";
         let blocks = "a.txt\n<<<<<<< SEARCH\none\n=======\n1\n>>>>>>> REPLACE\n";
         for patch in [diff, blocks] {
-            assert_eq!(parses(json!(patch), Secrets::off(), false).await, 1);
+            assert_eq!(parses(json!(patch), Secrets::disabled(), false).await, 1);
             let lines: Vec<&str> = patch.lines().collect();
-            assert_eq!(parses(json!(lines), Secrets::off(), false).await, 1);
-            // `patch::whole_answer` has parsed it to tell that it is a patch.
-            assert_eq!(parses(json!(patch), Secrets::off(), true).await, 0);
+            assert_eq!(parses(json!(lines), Secrets::disabled(), false).await, 1);
+            // `patch::patch_in_answer` has parsed it to tell that it is a patch.
+            assert_eq!(parses(json!(patch), Secrets::disabled(), true).await, 0);
         }
         let secrets = Secrets::new("session", Vec::new());
         let shown = secrets.mask(FILE).into_owned();

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use patch::{Dialect, Look, Stop, Watch, Why as Stopped};
+use patch::{Dialect, EarlyRefusal, PathState, RefusalCause, Watch};
 use secrets::Secrets;
 use tool_api::{Follow, ToolError};
 use workspace::{PathError, ReadError, Workspace};
@@ -62,22 +62,22 @@ impl Following {
     }
 
     /// Takes more of the patch. `first` marks the first element of an array.
-    fn patch(&mut self, text: &str, first: bool, closed: bool) -> Result<(), Stop> {
+    fn patch(&mut self, text: &str, first: bool, closed: bool) -> Result<(), EarlyRefusal> {
         if std::mem::replace(&mut self.over, closed) || first {
             self.watch = watch(&self.workspace, &self.secrets);
         }
         self.watch.feed(text)
     }
 
-    fn stopped(&self, stop: &Stop, dialect: Dialect) -> String {
-        let why = match (&stop.why, self.workspace.target(&stop.path)) {
-            (Stopped::Path(message), _) => Why::plain(message.clone()),
+    fn stopped(&self, stop: &EarlyRefusal, dialect: Dialect) -> String {
+        let why = match (&stop.cause, self.workspace.target(&stop.path)) {
+            (RefusalCause::Path(message), _) => Why::plain(message.clone()),
             (_, Err(e)) => e.into(),
-            (Stopped::Missing, Ok(path)) => match self.workspace.resolve(path.as_str()) {
+            (RefusalCause::Missing, Ok(path)) => match self.workspace.resolve(path.as_str()) {
                 Err(e) => e.into(),
                 Ok(path) => Why::plain(format!("{path} does not exist")),
             },
-            (Stopped::Lines(why), Ok(path)) => Why::of(path, why, dialect),
+            (RefusalCause::Lines(why), Ok(path)) => Why::of(path, why, dialect),
         };
         match refused(&self.workspace, &self.misses, &self.secrets, why) {
             ToolError::Model(message) | ToolError::Run(message) => message,
@@ -85,7 +85,7 @@ impl Following {
     }
 
     /// Takes more of a field of an edit: `search` or `search/0`.
-    fn edit(&mut self, number: &str, field: &str, text: &str, closed: bool) -> Result<(), Stop> {
+    fn edit(&mut self, number: &str, field: &str, text: &str, closed: bool) -> Result<(), EarlyRefusal> {
         if self.edit.number != number {
             self.edit = Edit { number: number.to_owned(), ..Edit::default() };
         }
@@ -126,11 +126,11 @@ impl Following {
             *known = closed;
         }
         match (name, edit.known) {
-            (_, (true, true, true)) => self.watch.edited(&edit.path, &edit.search, &edit.replace),
+            (_, (true, true, true)) => self.watch.feed_edit(&edit.path, &edit.search, &edit.replace),
             ("replace", (true, true, false)) if !element => {
-                self.watch.replacing(&edit.path, &edit.search, &edit.replace)
+                self.watch.feed_replacement(&edit.path, &edit.search, &edit.replace)
             }
-            ("path" | "search", (true, ..)) => self.watch.searched(&edit.path, &edit.search),
+            ("path" | "search", (true, ..)) => self.watch.feed_search(&edit.path, &edit.search),
             _ => Ok(()),
         }
     }
@@ -138,7 +138,7 @@ impl Following {
 
 impl Following {
     /// Takes more of the path or the content of a whole file. The last value of a key counts.
-    fn whole(&mut self, name: &str, text: &str, closed: bool) -> Result<(), Stop> {
+    fn whole(&mut self, name: &str, text: &str, closed: bool) -> Result<(), EarlyRefusal> {
         let whole = &mut self.whole;
         let (value, known) = match name {
             "path" => (&mut whole.path, &mut whole.known.0),
@@ -150,7 +150,9 @@ impl Following {
         value.push_str(text);
         *known = closed;
         match (name, whole.known.0) {
-            ("content", true) if text.contains('\n') => self.watch.writing(&whole.path, &whole.content),
+            ("content", true) if text.contains('\n') => {
+                self.watch.feed_whole_file(&whole.path, &whole.content)
+            }
             _ => Ok(()),
         }
     }
@@ -188,27 +190,27 @@ fn watch(workspace: &Workspace, secrets: &Secrets) -> Watch {
 }
 
 /// Looks up the path that a patch names.
-fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> Look {
+fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> PathState {
     if let Some(message) = paths::refusal(workspace, path) {
-        return Look::Refused(message);
+        return PathState::Refused(message);
     }
     if paths::may_be_decorated(path) {
-        return Look::Unknown;
+        return PathState::Unknown;
     }
     let target = match workspace.target(path) {
         Ok(target) => target,
-        Err(e) => return Look::Refused(e.to_string()),
+        Err(e) => return PathState::Refused(e.to_string()),
     };
     match workspace.read(&target) {
         // Edited as cells or as JSON: only the complete patch shows which.
-        Ok(file) if file.is_notebook() => Look::Unknown,
+        Ok(file) if file.is_notebook() => PathState::Unknown,
         // The model may write a placeholder or its value: only the complete patch shows which.
-        Ok(file) if matches!(secrets.mask_bytes(file.text()), Cow::Owned(_)) => Look::Unknown,
+        Ok(file) if matches!(secrets.mask_bytes(file.text()), Cow::Owned(_)) => PathState::Unknown,
         // The model has seen its control tokens broken: judged when the patch is complete.
-        Ok(file) if has_tokens(file.text()) => Look::Unknown,
-        Ok(file) if file.is_plain() => Look::File(file.into_bytes()),
-        Ok(file) => Look::File(file.text().to_vec()),
-        Err(ReadError::Path(PathError::NotFound { .. })) => Look::Nothing,
-        Err(_) => Look::Unknown,
+        Ok(file) if has_tokens(file.text()) => PathState::Unknown,
+        Ok(file) if file.is_plain() => PathState::File(file.into_bytes()),
+        Ok(file) => PathState::File(file.text().to_vec()),
+        Err(ReadError::Path(PathError::NotFound { .. })) => PathState::Nothing,
+        Err(_) => PathState::Unknown,
     }
 }

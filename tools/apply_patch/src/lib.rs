@@ -14,7 +14,7 @@ mod written;
 
 use std::{borrow::Cow, sync::Arc};
 
-use patch::{Action, Applied, Dialect, FilePatch, How, Rung};
+use patch::{Action, Applied, ApplySummary, Dialect, FilePatch, Rung};
 use secrets::Secrets;
 use serde_json::{Value, json};
 use tool_api::{Effect, Follow, Outcome, Parsed, Spec, Tool, ToolError, WholeFile, control_tokens};
@@ -94,7 +94,7 @@ impl Tool for ApplyPatch {
                     target(path)?;
                     match (&p.from, &p.action) {
                         (Some(from), _) => exists(from),
-                        (None, Action::Update | Action::Delete) if !p.creates() => exists(path),
+                        (None, Action::Update | Action::Delete) if !p.only_adds() => exists(path),
                         (None, _) => Ok(()),
                     }
                 })
@@ -139,7 +139,7 @@ struct Planned {
     after: Option<Vec<u8>>,
     dialect: Dialect,
     verb: &'static str,
-    how: How,
+    summary: ApplySummary,
 }
 
 impl Planned {
@@ -249,7 +249,7 @@ impl ApplyPatch {
         let before = match self.workspace.read(source) {
             Ok(file) => Some(Before::Text(file)),
             Err(ReadError::Path(e @ PathError::NotFound { .. })) => match patch.action {
-                Action::Update | Action::Delete if !patch.creates() => return Err(e.into()),
+                Action::Update | Action::Delete if !patch.only_adds() => return Err(e.into()),
                 _ => None,
             },
             Err(ReadError::Binary { .. }) if matches!(patch.action, Action::Replace(_)) => {
@@ -259,7 +259,7 @@ impl ApplyPatch {
         };
         let shown = before.as_ref().map(Before::shown);
         let restored = shown.and_then(|text| with_tokens(text, patch));
-        let Applied { bytes, how } =
+        let Applied { bytes, summary } =
             written::apply(before.as_ref(), restored.as_ref().unwrap_or(patch), &path).map_err(
                 |refused| match refused {
                     Refusal::Engine(refused) => self.told(source, shown, refused, written),
@@ -287,7 +287,7 @@ impl ApplyPatch {
                 (Change::Write { path: path.clone(), bytes, executable, expect }, verb)
             }
         };
-        Ok(Planned { path, change, before, after: bytes, dialect: patch.dialect, verb, how })
+        Ok(Planned { path, change, before, after: bytes, dialect: patch.dialect, verb, summary })
     }
 
     fn refused(&self, why: Why) -> ToolError {
@@ -303,7 +303,7 @@ impl ApplyPatch {
                 self.workspace.saw(&p.path, bytes);
                 self.misses.landed(&p.path);
             }
-            let how = match p.how.rung {
+            let how = match p.summary.rung {
                 Rung::Indent | Rung::Tabs => ", indentation adjusted to the file's",
                 Rung::Typographic => ", quotes and dashes adjusted to the file's",
                 Rung::Numbered => ", line numbers removed",
@@ -311,9 +311,10 @@ impl ApplyPatch {
                 Rung::Named | Rung::Exact | Rung::Text | Rung::Trailing => "",
             };
             let stale = if stale { "; the file had changed since you read it" } else { "" };
-            lines.push(format!("{} {} +{} -{}{how}{stale}", p.verb, p.path, p.how.added, p.how.removed));
+            let Planned { verb, path, summary, .. } = p;
+            lines.push(format!("{verb} {path} +{} -{}{how}{stale}", summary.added, summary.removed));
         }
-        let sum = |count: fn(&How) -> usize| planned.iter().map(|p| count(&p.how)).sum::<usize>();
+        let sum = |count: fn(&_) -> usize| planned.iter().map(|p| count(&p.summary)).sum::<usize>();
         let mut outcome = Outcome::ok(lines.join("\n"));
         for p in planned {
             if let Change::Rename { from, .. } = &p.change {
@@ -325,7 +326,7 @@ impl ApplyPatch {
             "added": sum(|h| h.added),
             "removed": sum(|h| h.removed),
             "dialect": planned.first().map(|p| p.dialect),
-            "rung": planned.iter().map(|p| p.how.rung).max(),
+            "rung": planned.iter().map(|p| p.summary.rung).max(),
         });
         outcome
     }

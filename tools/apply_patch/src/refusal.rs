@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use patch::{Dialect, Kind, Refused};
+use patch::{Dialect, Refusal, RefusalKind};
 use secrets::Secrets;
 use text_view::Unwritable;
 use tool_api::ToolError;
@@ -38,9 +38,9 @@ impl Why {
     }
 
     /// The engine's refusal of a patch to this file.
-    pub(crate) fn of(path: CleanPath, refused: &Refused, dialect: Dialect) -> Self {
-        let missed =
-            matches!(refused.kind, Kind::NotFound | Kind::Ambiguous).then_some((refused.line, dialect));
+    pub(crate) fn of(path: CleanPath, refused: &Refusal, dialect: Dialect) -> Self {
+        let missed = matches!(refused.kind, RefusalKind::NotFound | RefusalKind::Ambiguous)
+            .then_some((refused.line, dialect));
         Self { path: Some(path), message: refused.to_string(), missed }
     }
 }

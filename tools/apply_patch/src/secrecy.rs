@@ -7,7 +7,8 @@
 
 use std::borrow::Cow;
 
-use patch::{FilePatch, Refused};
+use patch::{FilePatch, Refusal};
+use secrets::may_contain_placeholder;
 use workspace::CleanPath;
 
 use crate::refusal::Why;
@@ -65,7 +66,7 @@ impl ApplyPatch {
         &self,
         path: &CleanPath,
         file: Option<&[u8]>,
-        refused: Refused,
+        refused: Refusal,
         written: &FilePatch,
     ) -> Why {
         let shown = file.map(|file| self.secrets.mask_bytes(file));
@@ -84,7 +85,7 @@ impl ApplyPatch {
 /// Whether a patch may have a placeholder.
 fn has_placeholder(patch: &mut FilePatch) -> bool {
     let mut found =
-        [Some(&patch.path), patch.from.as_ref()].into_iter().flatten().any(|p| secrets::hinted(p));
-    patch.for_each_text(&mut |text| found |= std::str::from_utf8(text).is_ok_and(secrets::hinted));
+        [Some(&patch.path), patch.from.as_ref()].into_iter().flatten().any(|p| may_contain_placeholder(p));
+    patch.for_each_text(&mut |text| found |= std::str::from_utf8(text).is_ok_and(may_contain_placeholder));
     found
 }

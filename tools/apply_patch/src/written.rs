@@ -1,7 +1,7 @@
 //! Applies a patch of a file's text and returns bytes: in the file's own encoding, or of the
 //! notebook whose cells are shown.
 
-use patch::{Applied, Dialect, FilePatch, Kind, Refused, Rung};
+use patch::{Applied, Dialect, FilePatch, RefusalKind, Rung};
 use text_view::{Unwritable, View};
 use workspace::CleanPath;
 
@@ -29,7 +29,7 @@ impl Before {
 
 /// Why a patch does not apply.
 pub(crate) enum Refusal {
-    Engine(Refused),
+    Engine(patch::Refusal),
     Unwritable(Unwritable),
 }
 
@@ -52,7 +52,8 @@ pub(crate) fn apply(
     match before {
         Some(Before::Text(view)) if view.is_notebook() && bytes == view.bytes() && patch.from.is_none() => {
             let message = "it changes no cell: blank lines at the end of a cell only keep cells apart".into();
-            Err(Refusal::Engine(Refused { kind: Kind::NoChange, hunk: 0, of: 0, line: None, message }))
+            let kind = RefusalKind::NoChange;
+            Err(Refusal::Engine(patch::Refusal { kind, hunk: 0, of: 0, line: None, message }))
         }
         _ => Ok(Applied { bytes: Some(bytes), ..applied }),
     }
@@ -66,7 +67,7 @@ fn as_json(before: Option<&Before>, patch: &FilePatch) -> Option<Applied> {
         return None;
     }
     let applied = patch::apply(Some(view.bytes()), patch).ok()?;
-    let exact = matches!(applied.how.rung, Rung::Named | Rung::Exact);
-    let whole = applied.bytes.as_deref().is_some_and(text_view::is_whole_notebook);
+    let exact = matches!(applied.summary.rung, Rung::Named | Rung::Exact);
+    let whole = applied.bytes.as_deref().is_some_and(text_view::is_valid_notebook);
     (exact && whole).then_some(applied)
 }

@@ -12,7 +12,7 @@ fn registry() -> (tempfile::TempDir, Registry) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.py"), "def f():\n    return 1\n").unwrap();
     let workspace = Workspace::open(folder.path()).unwrap();
-    (folder, Registry::of([ApplyPatch::new(workspace, Secrets::off()).into_tool()]).unwrap())
+    (folder, Registry::of([ApplyPatch::new(workspace, Secrets::disabled()).into_tool()]).unwrap())
 }
 
 fn accepted(tool: &str, arguments: &Value) -> Result<Value, String> {
@@ -109,7 +109,7 @@ fn what_cannot_be_honored_is_refused_with_a_sentence() {
         (
             "replace",
             json!({"path": "a.py", "old_string": "r", "new_string": "x", "expected_replacements": "two"}),
-            "no count",
+            "not a count",
         ),
         ("Edit", json!({"file_path": "a.py", "new_string": "x"}), "needs search"),
         ("apply_patch", json!({"path": "a.py", "file_path": "b.py", "content": "x"}), "same argument"),

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use patch_corpus::{Case, Class, Expected, Plant, Tree};
+use patch_corpus::{Case, Class, Expected, Fixture, Tree};
 use secrets::Secrets;
 use tool_api::{Registry, Status, ToolError};
 use tool_apply_patch::ApplyPatch;
@@ -74,12 +74,12 @@ fn set_up(case: &Case, outer: &Path) -> (PathBuf, PathBuf) {
     for (path, (bytes, executable)) in &case.before {
         write(&root.join(path), bytes, *executable);
     }
-    for plant in &case.plants {
-        match plant {
-            Plant::Outside { path, bytes } => write(&outer.join(path), bytes, false),
-            Plant::Symlink { path, target } => symlink(target, root.join(path)).unwrap(),
-            Plant::HardLink { path, target } => fs::hard_link(root.join(target), root.join(path)).unwrap(),
-            Plant::State { path } => state = root.join(path),
+    for fixture in &case.fixtures {
+        match fixture {
+            Fixture::Outside { path, bytes } => write(&outer.join(path), bytes, false),
+            Fixture::Symlink { path, target } => symlink(target, root.join(path)).unwrap(),
+            Fixture::HardLink { path, target } => fs::hard_link(root.join(target), root.join(path)).unwrap(),
+            Fixture::State { path } => state = root.join(path),
         }
     }
     (root, state)
@@ -107,7 +107,7 @@ async fn judge(case: &Case) -> Result<(), String> {
     let memory = Path::new("/dev/shm");
     let outer = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let (root, state) = set_up(case, outer.path());
-    let tool = ApplyPatch::new(Workspace::open_with(&root, &state).unwrap(), Secrets::off());
+    let tool = ApplyPatch::new(Workspace::open_with(&root, &state).unwrap(), Secrets::disabled());
     let before = everything(outer.path(), &state);
     let result = Registry::of([tool.into_tool()]).unwrap().call("apply_patch", case.input.arguments()).await;
     let after = everything(outer.path(), &state);

@@ -54,7 +54,7 @@ async fn judge(case: &Path) -> Result<(), String> {
     let before = tree(&root);
     let registry = Registry::of([tool_apply_patch::ApplyPatch::new(
         Workspace::open_with(&root, &state).unwrap(),
-        Secrets::off(),
+        Secrets::disabled(),
     )
     .into_tool()])
     .unwrap();

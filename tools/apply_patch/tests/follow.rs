@@ -62,7 +62,7 @@ fn no_call_is_refused_while_it_is_written_that_would_be_carried_out() {
     for case in cases.iter().filter(wanted).step_by(EVERY) {
         let folder = tempfile::tempdir().unwrap();
         tree(folder.path(), case);
-        let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::off());
+        let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::disabled());
         let registry = Registry::of([tool.clone().into_tool()]).unwrap();
         let arguments = case.input.arguments();
         calls += 1;
@@ -86,7 +86,7 @@ fn setting() -> (tempfile::TempDir, ApplyPatch, Registry) {
     let lines: String = (1..=300).map(|i| format!("line {i}\n")).collect();
     fs::write(folder.path().join("long.txt"), lines).unwrap();
     fs::write(folder.path().join("short.txt"), "one\ntwo\nthree\n").unwrap();
-    let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::off());
+    let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::disabled());
     (folder, tool.clone(), Registry::of([tool.into_tool()]).unwrap())
 }
 
@@ -193,7 +193,7 @@ fn a_key_that_is_given_twice_is_judged_by_its_last_value_only() {
 fn a_whole_file_and_an_edit_end_at_a_placeholder_line() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.py"), "one\ntwo\n").unwrap();
-    let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::off());
+    let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::disabled());
     let registry = Registry::of([tool.into_tool()]).unwrap();
     let text = "one\n# ... existing code ...\nthree\n";
     for arguments in [

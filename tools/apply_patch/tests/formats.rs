@@ -19,8 +19,10 @@ fn setting() -> (TempDir, Registry) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("area.py"), BEFORE).unwrap();
     let registry =
-        Registry::of([ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::off()).into_tool()])
-            .unwrap();
+        Registry::of([
+            ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::disabled()).into_tool()
+        ])
+        .unwrap();
     (folder, registry)
 }
 

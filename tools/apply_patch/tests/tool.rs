@@ -15,7 +15,7 @@ fn setting() -> (TempDir, Workspace, Registry) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.txt"), "one\ntwo\nthree\n").unwrap();
     let ws = Workspace::open(folder.path()).unwrap();
-    let registry = Registry::of([ApplyPatch::new(ws.clone(), Secrets::off()).into_tool()]).unwrap();
+    let registry = Registry::of([ApplyPatch::new(ws.clone(), Secrets::disabled()).into_tool()]).unwrap();
     (folder, ws, registry)
 }
 

@@ -14,7 +14,7 @@ use workspace::{Digest, Workspace};
 fn setting() -> (TempDir, Workspace, Registry) {
     let folder = tempfile::tempdir().unwrap();
     let ws = Workspace::open(folder.path()).unwrap();
-    let registry = Registry::of([ReadFile::new(ws.clone(), Secrets::off()).into_tool()]).unwrap();
+    let registry = Registry::of([ReadFile::new(ws.clone(), Secrets::disabled()).into_tool()]).unwrap();
     (folder, ws, registry)
 }
 

@@ -89,7 +89,7 @@ impl RunCommand {
         /// The longest word that is removed, in bytes.
         const WORD: usize = 512;
         let secrets = &self.options.secrets;
-        if !secrets.is_on() || output.omitted.is_none() {
+        if !secrets.is_enabled() || output.omitted.is_none() {
             return secrets.mask(&output.text()).into_owned();
         }
         let mut output = output.clone();

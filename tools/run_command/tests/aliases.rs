@@ -18,8 +18,11 @@ fn registry() -> Registry {
     let folder = folder();
     std::fs::create_dir_all(folder.join("src")).unwrap();
     let sandbox = Sandbox::new(Policy::new(&folder), vec!["unused".into()]).unwrap();
-    let options =
-        Options { log_dir: folder.join("logs"), timeout: Duration::from_secs(1), secrets: Secrets::off() };
+    let options = Options {
+        log_dir: folder.join("logs"),
+        timeout: Duration::from_secs(1),
+        secrets: Secrets::disabled(),
+    };
     Registry::of([RunCommand::new(sandbox, options).into_tool()]).unwrap()
 }
 

@@ -30,8 +30,11 @@ impl Repository {
         let env = clean_environment(std::env::vars_os(), &[]);
         let launcher = vec![launcher.into(), "__sandbox".into()];
         let sandbox = Sandbox::new(Policy { env, ..Policy::new(self.root()) }, launcher).unwrap();
-        let options =
-            Options { log_dir: self.dir.path().join("logs"), timeout: self.timeout, secrets: Secrets::off() };
+        let options = Options {
+            log_dir: self.dir.path().join("logs"),
+            timeout: self.timeout,
+            secrets: Secrets::disabled(),
+        };
         Registry::of([RunCommand::new(sandbox, options).into_tool()]).unwrap()
     }
 

@@ -38,7 +38,7 @@ impl Repository {
         let launcher = vec![env!("CARGO_BIN_EXE_run_tests").into(), "__sandbox".into()];
         let sandbox = Sandbox::new(Policy { env, ..Policy::new(self.root()) }, launcher).unwrap();
         let log_dir = self.dir.path().join("logs");
-        let (command, timeout, secrets) = (self.verify.clone(), self.timeout, Secrets::off());
+        let (command, timeout, secrets) = (self.verify.clone(), self.timeout, Secrets::disabled());
         RunTests::new(sandbox, Options { command, log_dir, timeout, secrets })
     }
 
@@ -264,7 +264,7 @@ async fn a_failing_sandbox_stops_the_run() {
         command: None,
         log_dir: repository.dir.path().into(),
         timeout: Duration::from_secs(9),
-        secrets: Secrets::off(),
+        secrets: Secrets::disabled(),
     };
     let error = RunTests::new(sandbox, options).verify().await.unwrap_err();
     assert!(matches!(&error, ToolError::Run(why) if why.contains("--dangerously-no-sandbox")), "{error}");

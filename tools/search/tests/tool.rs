@@ -19,7 +19,7 @@ fn setting(files: &[(&str, &[u8])]) -> (TempDir, Registry) {
         fs::write(path, bytes).unwrap();
     }
     let registry =
-        Registry::of([Search::new(Workspace::open(folder.path()).unwrap(), Secrets::off()).into_tool()])
+        Registry::of([Search::new(Workspace::open(folder.path()).unwrap(), Secrets::disabled()).into_tool()])
             .unwrap();
     (folder, registry)
 }
@@ -65,7 +65,7 @@ async fn matches_come_as_path_line_and_text() {
 #[test]
 fn the_files_in_which_something_is_found_are_told_without_what() {
     let (folder, _) = setting(&[("src/a.rs", b"one\n"), ("b.txt", b"one\n"), ("c.bin", b"one\0\n")]);
-    let search = Search::new(Workspace::open(folder.path()).unwrap(), Secrets::off());
+    let search = Search::new(Workspace::open(folder.path()).unwrap(), Secrets::disabled());
     let matching = |arguments: Value| -> Vec<String> {
         search.matching(&arguments).iter().map(ToString::to_string).collect()
     };

@@ -189,7 +189,7 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
     let variables: Vec<_> = std::env::vars_os().collect();
     let secrets = masking::secrets(settings, &variables, "doctor");
     if settings.mask_secrets {
-        let values = plural(secrets.known() as u64, "value");
+        let values = plural(secrets.known_count() as u64, "value");
         findings.ok(
             "secrets",
             format!("masked: {values} of environment variables, and text that looks like a key"),

@@ -25,7 +25,7 @@ pub(crate) fn run(context: &Context, id: &str, output: Option<&Path>, contents: 
     let id = store.find(id)?;
     let records = store.load(&id)?;
     let origin = journal::origin(&records).unwrap_or(&id).to_owned();
-    let begun = records.iter().any(|r| matches!(r.event, journal::Event::Begun { .. }));
+    let begun = records.iter().any(|r| matches!(r.event, journal::Event::RunStarted { .. }));
     let scratch = tempfile::Builder::new().prefix("agent-export-").tempdir()?;
     let mut bundle = if contents && begun {
         replay::gather(

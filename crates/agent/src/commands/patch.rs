@@ -33,7 +33,7 @@ pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
     let call = call(&text)?;
     let is_call = call.is_some();
     let arguments = arguments(&text, call, command.path.as_deref())?;
-    let tool = ApplyPatch::new(tree.workspace.clone(), Secrets::off());
+    let tool = ApplyPatch::new(tree.workspace.clone(), Secrets::disabled());
     let dry = command.trial.check || format.is_some();
     let done = tool.plan(arguments).and_then(|plan| {
         let changes = changes(&plan, context);

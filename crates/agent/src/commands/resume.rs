@@ -101,7 +101,7 @@ fn begun(past: &[Record], command: &Resume) -> Result<Begun> {
         return Err(Failure::misuse("a dry run cannot be resumed; run it again"));
     }
     match past.last().map(|r| &r.event) {
-        Some(Event::Finished { ending, .. }) if command.message.is_none() && !ending.can_go_on() => {
+        Some(Event::Finished { ending, .. }) if command.message.is_none() && !ending.can_resume() => {
             return Err(Failure::misuse(format!("the session has ended: {}", ending.label()))
                 .hint("continue it with a message: agent resume SESSION \"what to do next\""));
         }

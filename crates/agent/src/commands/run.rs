@@ -215,8 +215,8 @@ pub(crate) fn at_once(journal: &mut Journal, store: &Store) -> Result<Done> {
 /// What to do next.
 pub(crate) fn farewell(done: &Done, mode: Mode, id: &str) {
     let mut lines = done.hints.clone();
-    if done.secrets.count() > 0 {
-        let secrets = plural(done.secrets.count() as u64, "secret");
+    if done.secrets.masked_count() > 0 {
+        let secrets = plural(done.secrets.masked_count() as u64, "secret");
         lines
             .push(format!("{secrets} kept from the model, the journal and the screen (see docs/secrets.md)"));
     }
@@ -249,7 +249,7 @@ pub(crate) fn farewell(done: &Done, mode: Mode, id: &str) {
             lines.push(format!("go on: agent resume {id} {more} N, with a larger N"));
         }
         // What has not got as far as an answer is as well begun anew.
-        ref e if e.can_go_on() && (done.report.totals.turns > 0 || *e == Ending::Interrupted) => {
+        ref e if e.can_resume() && (done.report.totals.turns > 0 || *e == Ending::Interrupted) => {
             lines.push(format!("go on: agent resume {id}"));
         }
         _ => {}

@@ -81,7 +81,6 @@ pub struct Show {
 
 impl Show {
     fn new(raw: Value) -> Self {
-        let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         let info = &raw["model_info"];
         let architecture = text(&info["general.architecture"]);
         let trained =
@@ -109,6 +108,11 @@ impl Show {
     pub fn can(&self, capability: &str) -> Option<bool> {
         Some(self.capabilities.as_ref()?.iter().any(|has| has == capability))
     }
+}
+
+/// A text that is not empty.
+fn text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 /// Whether a template knows roles. One that only repeats the prompt does not: the model was
@@ -216,7 +220,6 @@ impl Server {
     /// No connection, or a failing server.
     pub async fn tags(&self) -> Result<Vec<LocalModel>, Error> {
         let value = self.get("/api/tags").await?;
-        let text = |value: &Value| value.as_str().map(str::to_owned);
         let model = |value: &Value| {
             Some(LocalModel {
                 name: text(&value["name"]).or_else(|| text(&value["model"]))?,
@@ -224,7 +227,7 @@ impl Server {
                 family: text(&value["details"]["family"]),
                 parameter_size: text(&value["details"]["parameter_size"]),
                 quantization: text(&value["details"]["quantization_level"]),
-                remote: value["remote_host"].as_str().is_some_and(|host| !host.is_empty()),
+                remote: text(&value["remote_host"]).is_some(),
                 modified_at: text(&value["modified_at"]),
             })
         };
@@ -241,14 +244,13 @@ impl Server {
 
     pub(super) async fn loaded(&self, limit: Duration) -> Result<Vec<LoadedModel>, Error> {
         let value = self.http.json(Method::GET, &self.http.url("/api/ps"), None, limit).await?;
-        let text = |value: &Value| value.as_str().map(str::to_owned);
         let model = |value: &Value| {
             Some(LoadedModel {
                 name: text(&value["name"]).or_else(|| text(&value["model"]))?,
                 size: value["size"].as_u64().unwrap_or(0),
                 size_vram: value["size_vram"].as_u64().unwrap_or(0),
                 context_length: value["context_length"].as_u64().filter(|length| *length > 0),
-                digest: text(&value["digest"]).filter(|digest| !digest.is_empty()),
+                digest: text(&value["digest"]),
                 expires_at: text(&value["expires_at"]),
             })
         };
@@ -261,11 +263,14 @@ impl Server {
     /// [`Error::MissingModel`], with the available models, if the server does not have it.
     pub async fn show(&self, model: &str) -> Result<Show, Error> {
         let body = json!({ "model": model, "verbose": false }).to_string().into_bytes();
-        let answer = self.http.json(Method::POST, &self.http.url("/api/show"), Some(body), METADATA).await;
-        match answer {
-            Ok(raw) => Ok(Show::new(raw)),
+        self.about(model, Method::POST, "/api/show", body).await.map(Show::new)
+    }
+
+    /// Sends a request about one model.
+    async fn about(&self, model: &str, method: Method, path: &str, body: Vec<u8>) -> Result<Value, Error> {
+        match self.http.json(method, &self.http.url(path), Some(body), METADATA).await {
             Err(failure) if failure.status() == Some(404) => Err(self.missing(model).await),
-            Err(failure) => Err(failure.into()),
+            answer => Ok(answer?),
         }
     }
 
@@ -288,12 +293,7 @@ impl Server {
     /// [`Error::MissingModel`] if the server does not have it.
     pub async fn delete(&self, model: &str) -> Result<(), Error> {
         let body = json!({ "model": model }).to_string().into_bytes();
-        let url = self.http.url("/api/delete");
-        match self.http.json(Method::DELETE, &url, Some(body), METADATA).await {
-            Ok(_) => Ok(()),
-            Err(failure) if failure.status() == Some(404) => Err(self.missing(model).await),
-            Err(failure) => Err(failure.into()),
-        }
+        self.about(model, Method::DELETE, "/api/delete", body).await.map(|_| ())
     }
 
     /// Downloads a model. Dropping the stream stops the download; the server keeps finished parts

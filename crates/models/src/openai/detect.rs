@@ -25,7 +25,7 @@ const LOCAL_PROBE: Duration = Duration::from_millis(1500);
 const REMOTE_PROBE: Duration = Duration::from_secs(5);
 
 /// The kinds of servers with known differences.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Kind {
     /// DeepSeek's platform.
     DeepSeek,
@@ -36,6 +36,7 @@ pub enum Kind {
     /// LM Studio.
     LmStudio,
     /// Any other server; it gets only portable fields.
+    #[default]
     Generic,
 }
 
@@ -73,7 +74,7 @@ pub(super) enum Found {
 }
 
 /// A server with an OpenAI-compatible API.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Server {
     pub(super) kind: Kind,
     pub(super) version: Option<String>,
@@ -88,21 +89,6 @@ pub(super) struct Server {
     /// The error, if it refused to list its models. A key may be valid for chat only, and a gateway
     /// may have no list.
     pub(super) unlisted: Option<Error>,
-}
-
-impl Server {
-    pub(super) fn of(kind: Kind) -> Self {
-        Self {
-            kind,
-            version: None,
-            window: None,
-            models: Vec::new(),
-            thinks: false,
-            templated: false,
-            file: None,
-            unlisted: None,
-        }
-    }
 }
 
 /// The base URL of the OpenAI paths. A base without a path means the usual `/v1`.
@@ -161,9 +147,10 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) ->
     let base = http.base();
     if known == Some(Kind::DeepSeek) || is_deepseek(base) {
         return Ok(Found::Server(Server {
+            kind: Kind::DeepSeek,
             window: Some(DEEPSEEK_WINDOW),
             thinks: true,
-            ..Server::of(Kind::DeepSeek)
+            ..Server::default()
         }));
     }
     let probes = Probes { http, root: host::root(base).into_owned(), local: host::is_local(base) };

@@ -62,7 +62,7 @@ pub(super) fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value
     let mut listed = listing(models);
     let owner = owner(models);
     let version = vllm["version"].as_str().map(str::to_owned);
-    let mut server = Server::of(Kind::Generic);
+    let mut server = Server::default();
     if props["default_generation_settings"].is_object() || owner == "llamacpp" {
         server.kind = Kind::LlamaServer;
         server.version = props["build_info"].as_str().map(str::to_owned);

@@ -1,6 +1,6 @@
 //! Follows SEARCH/REPLACE blocks line by line.
 
-use super::{BEGINNING, Stop, Watch};
+use super::{BEGINNING, EarlyRefusal, Watch};
 use crate::{
     Dialect,
     blocks::{Marker, marker, parse, path_before, path_within},
@@ -20,7 +20,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Handles a line. Returns whether to continue.
-    pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, Stop> {
+    pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, EarlyRefusal> {
         let at = watch.lines.len() - 1;
         let found = marker(&watch.lines[at]);
         let Some(open) = self.open else {
@@ -52,13 +52,13 @@ impl Reader {
         Ok(true)
     }
 
-    fn searched(&self, watch: &mut Watch, lines: std::ops::Range<usize>) -> Result<(), Stop> {
+    fn searched(&self, watch: &mut Watch, lines: std::ops::Range<usize>) -> Result<(), EarlyRefusal> {
         let search = watch.text(lines);
-        self.path.as_ref().map_or(Ok(()), |path| watch.searched(path, &search))
+        self.path.as_ref().map_or(Ok(()), |path| watch.feed_search(path, &search))
     }
 
     /// Checks an incomplete replacement for placeholders.
-    fn replacing(&self, watch: &mut Watch, from: usize, to: usize) -> Result<(), Stop> {
+    fn replacing(&self, watch: &mut Watch, from: usize, to: usize) -> Result<(), EarlyRefusal> {
         let Some(path) = &self.path else { return Ok(()) };
         let text = watch.text(from..to) + ">>>>>>> REPLACE\n";
         let patches = parse(&text, Some(path)).unwrap_or_default();
@@ -66,7 +66,7 @@ impl Reader {
     }
 
     /// Checks a complete block. A malformed one is left to the parser.
-    fn whole(&self, watch: &mut Watch, from: usize, to: usize) -> Result<(), Stop> {
+    fn whole(&self, watch: &mut Watch, from: usize, to: usize) -> Result<(), EarlyRefusal> {
         let Some(path) = &self.path else { return Ok(()) };
         let patches = parse(&watch.text(from..to), Some(path)).unwrap_or_default();
         patches

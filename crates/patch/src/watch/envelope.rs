@@ -1,6 +1,6 @@
 //! Follows a `*** Begin Patch` envelope line by line.
 
-use super::{BEGINNING, Stop, Watch};
+use super::{BEGINNING, EarlyRefusal, Watch};
 use crate::{
     envelope::{Directive, directive, ends_file, parse},
     lazy,
@@ -21,7 +21,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Handles a line. Returns whether to continue.
-    pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, Stop> {
+    pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, EarlyRefusal> {
         let at = watch.lines.len() - 1;
         let line = watch.lines[at].trim_end_matches('\r').to_owned();
         let found = if !self.begun || ends_file(&line) { directive(&line) } else { None };
@@ -82,7 +82,7 @@ impl Reader {
         Ok(true)
     }
 
-    fn close(&mut self, watch: &mut Watch, end: usize) -> Result<(), Stop> {
+    fn close(&mut self, watch: &mut Watch, end: usize) -> Result<(), EarlyRefusal> {
         let patches = self.read(watch, end);
         (self.hunk, self.lines) = (None, false);
         patches.iter().try_for_each(|patch| watch.judge(patch))

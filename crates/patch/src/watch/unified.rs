@@ -3,7 +3,7 @@
 //! A line with `@@`, `diff --git`, a fence, `*** ` or `Index:` ends a hunk regardless of its
 //! counts. A `---` and a `+++` line end it unless the counts leave room for them.
 
-use super::{BEGINNING, Stop, Watch};
+use super::{BEGINNING, EarlyRefusal, Watch};
 use crate::{Action, Dialect, FilePatch, lazy, unified};
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Reader {
     }
 
     /// Handles a line. Returns whether to continue.
-    pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, Stop> {
+    pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, EarlyRefusal> {
         let at = watch.lines.len() - 1;
         let line = watch.lines[at].trim_end_matches('\r').to_owned();
         if unified::new_name(&line).is_some()
@@ -119,7 +119,7 @@ impl Reader {
         Ok(true)
     }
 
-    fn named(&self, watch: &mut Watch) -> Result<(), Stop> {
+    fn named(&self, watch: &mut Watch) -> Result<(), EarlyRefusal> {
         let Some((from, to)) = self.header else { return Ok(()) };
         // Any hunk will do to parse the names.
         let text = watch.text(from..to) + "@@\n+\n";
@@ -136,7 +136,7 @@ impl Reader {
     }
 
     /// Closes the open hunk before line `end`.
-    fn close(&mut self, watch: &mut Watch, end: usize) -> Result<(), Stop> {
+    fn close(&mut self, watch: &mut Watch, end: usize) -> Result<(), EarlyRefusal> {
         let patches = self.read(watch, end);
         self.hunk = None;
         patches.iter().try_for_each(|patch| watch.judge(patch))

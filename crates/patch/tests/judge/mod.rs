@@ -34,9 +34,9 @@ pub(crate) fn patches(input: &Input) -> Result<Vec<FilePatch>, String> {
             let edits = edits.iter().map(|e| (e.path.as_str(), e.search.as_str(), e.replace.as_str()));
             Ok(patch::edits(edits))
         }
-        Input::Whole { path, content } => Ok(vec![patch::whole(path, content.as_bytes())]),
+        Input::Whole { path, content } => Ok(vec![patch::whole_file(path, content.as_bytes())]),
         Input::WholeLines { path, lines } => {
-            Ok(vec![patch::whole(path, patch_corpus::joined(lines).as_bytes())])
+            Ok(vec![patch::whole_file(path, patch_corpus::joined(lines).as_bytes())])
         }
         Input::Delete { path } => Ok(vec![file(path, Action::Delete)]),
         Input::Text(_) | Input::Lines(_) => {

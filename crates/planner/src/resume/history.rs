@@ -72,7 +72,7 @@ impl<'a> History<'a> {
     /// The journal from where the run began; `None` if it had not.
     pub(crate) fn new(records: &'a [Record]) -> Result<Option<Self>, String> {
         let begun = records.iter().enumerate().find_map(|(i, r)| match &r.event {
-            Event::Begun { plan } => Some((i, plan.clone())),
+            Event::RunStarted { plan } => Some((i, plan.clone())),
             _ => None,
         });
         let Some((begun, plan)) = begun else { return Ok(None) };
@@ -220,7 +220,7 @@ impl<'a> History<'a> {
                     over = true;
                     break;
                 }
-                Event::Finished { ending, .. } if answer.is_some() && !ending.can_go_on() => {
+                Event::Finished { ending, .. } if answer.is_some() && !ending.can_resume() => {
                     over = true;
                     break;
                 }

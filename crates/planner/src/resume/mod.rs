@@ -133,7 +133,7 @@ impl Driver<'_> {
     async fn roll_back(&mut self, done: usize) -> Result<(), Stop> {
         self.remembered().await?;
         let (repository, turn) = (Arc::clone(&self.repository), self.turn);
-        noted(tokio::task::spawn_blocking(move || repository.take_back(turn, done)).await)
+        noted(tokio::task::spawn_blocking(move || repository.roll_back(turn, done)).await)
     }
 }
 

@@ -26,7 +26,7 @@ fn run(root: &OsString, line: &str) -> Result<ExitCode, Box<dyn std::error::Erro
     let sandbox =
         Sandbox::new(Policy { env, ..Policy::new(root) }, vec!["/proc/self/exe".into(), "__sandbox".into()])?;
     let logs = tempfile::tempdir()?.keep();
-    let options = Options { log_dir: logs, timeout: Duration::from_secs(60), secrets: Secrets::off() };
+    let options = Options { log_dir: logs, timeout: Duration::from_secs(60), secrets: Secrets::disabled() };
     let tool = RunCommand::new(sandbox, options).into_tool();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(tool.call(json!({ "command": line }), Parsed::default()))?;

@@ -34,7 +34,7 @@ fn run(root: std::path::PathBuf, command: Option<String>) -> Result<Status, Box<
         command,
         log_dir: logs.path().into(),
         timeout: Duration::from_secs(600),
-        secrets: Secrets::off(),
+        secrets: Secrets::disabled(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome =

@@ -168,15 +168,10 @@ pub(crate) fn spec(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-pub(crate) fn vitest(output: &str, places: &Places) -> Option<TestReport> {
-    let lines: Vec<&str> = output.lines().collect();
-    if lines.iter().any(|l| l.starts_with("No test files found")) {
-        return Some(TestReport::default());
-    }
-    let files = lines.iter().rev().find(|l| l.trim_start().starts_with("Test Files "))?;
-    let tests = lines.iter().rev().find_map(|l| l.trim_start().strip_prefix("Tests "))?;
+/// A report with the counts of a line such as `2 failed | 3 passed`.
+fn counted(line: &str) -> TestReport {
     let mut report = TestReport::default();
-    for (number, word) in counts(tests) {
+    for (number, word) in counts(line) {
         match word {
             "passed" => report.passed = number,
             "failed" => report.failed = number,
@@ -184,6 +179,17 @@ pub(crate) fn vitest(output: &str, places: &Places) -> Option<TestReport> {
             _ => {}
         }
     }
+    report
+}
+
+pub(crate) fn vitest(output: &str, places: &Places) -> Option<TestReport> {
+    let lines: Vec<&str> = output.lines().collect();
+    if lines.iter().any(|l| l.starts_with("No test files found")) {
+        return Some(TestReport::default());
+    }
+    let files = lines.iter().rev().find(|l| l.trim_start().starts_with("Test Files "))?;
+    let tests = lines.iter().rev().find_map(|l| l.trim_start().strip_prefix("Tests "))?;
+    let mut report = counted(tests);
     for (at, line) in lines.iter().enumerate() {
         let Some(name) = line.strip_prefix(" FAIL  ") else { continue };
         let body = &lines[at + 1..];
@@ -222,15 +228,7 @@ pub(crate) fn jest(output: &str, places: &Places) -> Option<TestReport> {
     }
     let tests = lines.iter().rev().find_map(|l| l.strip_prefix("Tests:"))?;
     lines.iter().find(|l| l.starts_with("Test Suites:"))?;
-    let mut report = TestReport::default();
-    for (number, word) in counts(tests) {
-        match word {
-            "passed" => report.passed = number,
-            "failed" => report.failed = number,
-            "skipped" | "todo" => report.skipped += number,
-            _ => {}
-        }
-    }
+    let mut report = counted(tests);
     let mut file = "";
     for (at, line) in lines.iter().enumerate() {
         if let Some(name) = line.strip_prefix("FAIL ") {
