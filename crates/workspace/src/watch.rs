@@ -8,13 +8,13 @@ use std::{borrow::Cow, fs, io, time::SystemTime};
 
 use crate::{
     By, CleanPath, FileImage, Workspace,
+    changed_rules::ChangedRules,
     index::Index,
     root::lock,
     rules::small_file,
     scan::Found,
     shadow::{Content, Difference, Known, Shadow},
     store::{FileRecord, Record, State},
-    unhidden::ChangedRules,
 };
 
 /// The largest `.git/info/exclude` that is read, in bytes.
