@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_comes_back_as_it_was() {
+    fn every_name_survives_the_round_trip() {
         for name in [
             &b"caf\xe9.txt"[..],
             b"\xff\xfe",
