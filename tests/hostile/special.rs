@@ -58,9 +58,9 @@ fn pipes_devices_and_links_in_circles_are_refused_in_words() {
     back: Not done: back: Too many levels of symbolic links (os error 40) / Not done: nothing was applied: back: Too many levels of symbolic links (os error 40)
     environ: Not done: environ (a symbolic link) is outside the repository; use a path relative to its root / Not done: nothing was applied: environ (a symbolic link) is outside the repository; use a path relative to its root
     fds/0: Not done: fds/0 (a symbolic link) is outside the repository; use a path relative to its root / Not done: nothing was applied: fds/0 (a symbolic link) is outside the repository; use a path relative to its root
-    dangling: Not done: dangling does not exist / Not done: nothing was applied: dangling: it is a symbolic link to something that does not exist
+    dangling: Not done: dangling does not exist / Not done: nothing was applied: dangling: it is a dangling symbolic link
     folder: folder is a directory; list it with list_files / nothing was applied: folder is a directory; list it with list_files
-    a.txt/x: Not done: a.txt/x does not exist / Not done: nothing was applied: a.txt/x: a file stands where its directory would be
+    a.txt/x: Not done: a.txt/x does not exist / Not done: nothing was applied: a.txt/x: its parent is not a directory
     ");
     let (_, told) = world.obey([
         call("search", json!({"pattern": "one"})),

@@ -94,13 +94,13 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         (&["dry_run", "preview"], Take::Only(&[], "a call changes files; leave this out")),
         (
             &["append"],
-            Take::Only(&[], "text is not appended: send an edit that ends with it, or the whole file"),
+            Take::Only(&[], "cannot append: send an edit that ends with it, or the whole file"),
         ),
         (
             &["mode", "write_mode"],
             Take::Only(
                 &["w", "write", "overwrite", "rewrite", "create", "replace"],
-                "a file is written whole or changed by edits; leave it out",
+                "files are written whole or edited; leave it out",
             ),
         ),
         (&["encoding"], Take::Only(&["utf-8", "utf8"], "a file keeps its encoding; leave it out")),
@@ -108,12 +108,12 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
             &["line", "line_number", "view_range", "line_range", "range"],
             Take::Only(
                 &[],
-                "lines are not addressed by number; send edits whose search is a few lines copied from the file",
+                "line numbers do not work; send edits whose search is a few lines copied from the file",
             ),
         ),
         (
             &["executable", "empty_file", "regex", "use_regex", "is_regex", "ignore_case"],
-            Take::Only(&[], "this cannot be done; send edits, or the whole file as content"),
+            Take::Only(&[], "not supported; send edits, or the whole file as content"),
         ),
     ],
     convert: Some(convert),
@@ -159,13 +159,13 @@ const DELETES: [&str; 2] = ["deletefile", "removefile"];
 fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
     let inserts = command(arguments)?;
     if aliases::take(arguments, &["code_edit"]).is_some_and(|value| !aliases::is_empty(&value)) {
-        let why = "code_edit leaves code out, which cannot be filled in; send edits (path, search, replace), or the \
+        let why = "code_edit leaves out code; send edits (path, search, replace), or the \
                    whole file as content";
         return Err(why.into());
     }
     if aliases::truth(arguments, &["overwrite"])? == Some(false) {
         return Err(
-            "a file that exists is always written over; leave overwrite out where that is meant".into()
+            "existing files are always overwritten; leave overwrite out if you mean that".into()
         );
     }
     if DELETES.contains(&aliases::plain(aliases::bare(tool)).as_str()) {
@@ -179,7 +179,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
     let hints = [aliases::take(arguments, &["start_line"]), aliases::take(arguments, &["end_line"])];
     if !arguments.contains_key("patch") && hints.iter().flatten().any(|line| !aliases::is_empty(line)) {
         let why =
-            "lines are not addressed by number; send edits whose search is a few lines copied from the file";
+            "line numbers do not work; send edits whose search is a few lines copied from the file";
         return Err(why.into());
     }
     let all = aliases::truth(arguments, ALL)? == Some(true);
@@ -197,7 +197,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
             [] => {}
             _ => {
                 return Err(
-                    "expected_replacements beside several edits does not say which it is about".into()
+                    "expected_replacements is ambiguous with several edits".into()
                 );
             }
         }
@@ -219,7 +219,7 @@ fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
             let number = count.as_u64().or_else(|| count.as_str()?.trim().parse().ok());
             number
                 .map(|n| Some(n).filter(|n| *n != 1))
-                .ok_or_else(|| format!("expected_replacements is {count}, which is no count"))
+                .ok_or_else(|| format!("expected_replacements is {count}, not a count"))
         }
     }
 }
@@ -231,7 +231,7 @@ fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     match command.as_str() {
         Some("create" | "str_replace" | "write" | "replace" | "edit" | "apply_patch") => Ok(Some(false)),
         Some("insert") => Ok(Some(true)),
-        Some("view") => Err("view reads a file, which read_file does".into()),
+        Some("view") => Err("to view a file, use read_file".into()),
         _ => Err(format!("there is no command {command}; send edits, or path and content")),
     }
 }
@@ -244,7 +244,7 @@ fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Resul
         return if inserts == Some(true) { Err("insert needs insert_line".into()) } else { Ok(false) };
     };
     if aliases::take(arguments, SEARCH).is_some_and(|search| !aliases::is_empty(&search)) {
-        return Err("text is either inserted behind a line or takes the place of other text".into());
+        return Err("text is either inserted after a line or replaces other text".into());
     }
     let text = aliases::take(arguments, &["insert_text"]).or_else(|| aliases::take(arguments, REPLACE));
     if let Some(text) = text {
@@ -292,7 +292,7 @@ fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
         }
     }
     if path.is_some() {
-        notes.push("path put into each edit".into());
+        notes.push("path added to each edit".into());
         arguments.shift_remove("path");
     }
     Ok(list)
@@ -310,7 +310,7 @@ fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
         return Ok(None);
     }
     let (Some(search), Some(replace)) = (search, replace) else {
-        return Err("an edit needs search (the lines as they are) and replace (as they are to be)".into());
+        return Err("an edit needs search (the old lines) and replace (the new lines)".into());
     };
     let path = aliases::take(arguments, &["path"]).ok_or("an edit needs a path")?;
     notes.push("search and replace taken as an edit".into());

@@ -49,13 +49,13 @@ pub(crate) fn read(text: &str, parsed: &mut Parsed) -> Option<Result<Value, Stri
             return Some(Ok(json!({ "patch": patch })));
         }
         return Some(Err(format!(
-            "your answer has a patch in it, and what you say before it leaves open whether it is to be applied, so nothing was \
-             changed; to apply it, send it as {AS_A_CALL}"
+            "your answer has a patch in it, but does not clearly say to apply it, so nothing was changed; to apply it, \
+             send it as {AS_A_CALL}"
         )));
     }
     let why = format!(
-        "your answer has a patch in it that is not complete, or that is not the last thing in it, so nothing was changed; send \
-         the whole patch as {AS_A_CALL}"
+        "your answer has a patch in it that is incomplete or not at the end, so nothing was changed; send the whole \
+         patch as {AS_A_CALL}"
     );
     has_patch(text).then_some(Err(why))
 }

@@ -138,7 +138,7 @@ impl Arguments {
         let line = self.insert_line?;
         let text = self.content.clone().map(Text::joined).filter(|text| !text.is_empty());
         let parts = self.path.clone().zip(text).filter(|_| self.patch.is_none() && self.edits.is_none());
-        let why = "insert_line needs a path and content, the text to go behind that line, and nothing else";
+        let why = "insert_line needs only a path and content, the text to insert after that line";
         Some(parts.map(|(path, text)| (line, path, text)).ok_or_else(|| why.to_owned()))
     }
 
@@ -149,7 +149,7 @@ impl Arguments {
 
     /// The arguments of a call.
     pub(crate) fn read(arguments: Value) -> Result<Self, String> {
-        serde_json::from_value(arguments).map_err(|e| format!("the arguments of apply_patch do not fit: {e}"))
+        serde_json::from_value(arguments).map_err(|e| format!("invalid arguments of apply_patch: {e}"))
     }
 
     /// The patches, one for each file; `Err` is a sentence for the model.
@@ -186,7 +186,7 @@ impl Arguments {
                 })))
             }
             (.., Some(content)) => {
-                let path = path.ok_or("content needs a path: the file that is to have it")?;
+                let path = path.ok_or("content needs a path: the file to write")?;
                 Ok(vec![patch::whole(path, content.as_bytes())])
             }
             _ if delete => Ok(vec![FilePatch {

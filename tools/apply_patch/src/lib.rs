@@ -27,7 +27,7 @@ use crate::written::{Before, Refusal};
 pub use arguments::{Arguments, Edit, Text};
 pub use format::EditFormat;
 
-const DESCRIPTION: &str = "Change files by one of: edits (search: a few lines copied exactly from the file); patch (unified \
+const DESCRIPTION: &str = "Edit files with one of: edits (search: a few lines copied exactly from the file); patch (unified \
      diff, *** Begin Patch, or SEARCH/REPLACE blocks); path + content (whole file); path + delete.";
 
 /// Changes files of a workspace. Clones share their memory of edits that did not match.
@@ -307,7 +307,7 @@ impl ApplyPatch {
                 Rung::Indent | Rung::Tabs => ", indentation adjusted to the file's",
                 Rung::Typographic => ", quotes and dashes adjusted to the file's",
                 Rung::Numbered => ", line numbers removed",
-                Rung::Context => ", though some unchanged lines of the patch are not as in the file",
+                Rung::Context => ", though some context lines differ from the file",
                 Rung::Named | Rung::Exact | Rung::Text | Rung::Trailing => "",
             };
             let stale = if stale { "; the file had changed since you read it" } else { "" };

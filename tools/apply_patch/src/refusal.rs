@@ -60,7 +60,7 @@ impl From<ReadError> for Why {
 impl From<CommitError> for Why {
     fn from(e: CommitError) -> Self {
         Self::plain(match e {
-            CommitError::Twice(path) => format!("{path} is changed by two parts of the patch; make them one"),
+            CommitError::Twice(path) => format!("{path} is changed twice in the patch; make it one change"),
             e => e.to_string(),
         })
     }
@@ -120,8 +120,8 @@ fn region(file: &[u8], line: Option<usize>, dialect: Dialect) -> String {
     let (from, to) =
         if small { (0, lines.len()) } else { (at.saturating_sub(AROUND), (at + AROUND).min(lines.len())) };
     let mut out = match (small, dialect) {
-        (true, _) => "\nThis is the second miss here. Send the whole file by path and content. It is now:".to_owned(),
-        (false, Dialect::Edits) => "\nThis is the second miss here. Copy search from these lines, without the numbers and |, and make it as short as is unique:".to_owned(),
+        (true, _) => "\nThis is the second miss here. Send the whole file with path and content. Now:".to_owned(),
+        (false, Dialect::Edits) => "\nThis is the second miss here. Copy search from these lines, without the numbers and |, as few as are unique:".to_owned(),
         (false, _) => "\nThis is the second miss here. Use edits, with search copied from these lines, without the numbers and |:".to_owned(),
     };
     for (i, line) in lines.iter().enumerate().take(to).skip(from) {

@@ -51,7 +51,7 @@ pub(crate) fn apply(
     let bytes = bytes.map_err(Refusal::Unwritable)?;
     match before {
         Some(Before::Text(view)) if view.is_notebook() && bytes == view.bytes() && patch.from.is_none() => {
-            let message = "it changes no cell: blank lines at the end of a cell only keep cells apart".into();
+            let message = "it changes no cell: blank lines at the end of a cell only separate cells".into();
             Err(Refusal::Engine(Refused { kind: Kind::NoChange, hunk: 0, of: 0, line: None, message }))
         }
         _ => Ok(Applied { bytes: Some(bytes), ..applied }),

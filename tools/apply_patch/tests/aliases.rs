@@ -94,7 +94,7 @@ fn whole_files_and_patches_of_other_agents_are_ours() {
 fn what_cannot_be_honored_is_refused_with_a_sentence() {
     for (tool, arguments, why) in [
         ("write_file", json!({"path": "a.py", "content": "x", "append": true}), "not appended"),
-        ("write_file", json!({"path": "a.py", "content": "x", "mode": "a"}), "written whole"),
+        ("write_file", json!({"path": "a.py", "content": "x", "mode": "a"}), "written whole or edited"),
         ("write_file", json!({"path": "a.py", "content": "x", "overwrite": false}), "written over"),
         ("write_file", json!({"path": "a.py", "content": "x", "encoding": "latin-1"}), "encoding"),
         ("edit_file", json!({"path": "a.py", "content": "x", "start_line": 1, "end_line": 2}), "by number"),
@@ -109,7 +109,7 @@ fn what_cannot_be_honored_is_refused_with_a_sentence() {
         (
             "replace",
             json!({"path": "a.py", "old_string": "r", "new_string": "x", "expected_replacements": "two"}),
-            "no count",
+            "not a count",
         ),
         ("Edit", json!({"file_path": "a.py", "new_string": "x"}), "needs search"),
         ("apply_patch", json!({"path": "a.py", "file_path": "b.py", "content": "x"}), "same argument"),

@@ -130,7 +130,7 @@ async fn the_second_miss_in_one_place_shows_it_and_a_success_forgets_it() {
     let first = missed(edit("short.txt", "one\ntwwo\nthree")).await;
     assert!(!first.contains("second miss"), "{first}");
     let second = missed(edit("short.txt", "one\ntwoo\nthree")).await;
-    assert!(second.ends_with("It is now:\n1|one\n2|two\n3|three"), "{second}");
+    assert!(second.ends_with("Now:\n1|one\n2|two\n3|three"), "{second}");
     assert!(second.contains("Send the whole file by path and content."), "{second}");
 
     // In a large file the region, and one in another place is a first one.

@@ -91,7 +91,7 @@ async fn every_wrong_call_is_answered_with_what_would_be_right() {
     let edit = json!([{"path": "a.txt", "search": "two", "replace": "2"}]);
     let wrong = [
         (json!({}), "nothing was applied: give a patch, or edits, or a path with content or delete"),
-        (json!({"content": "x"}), "nothing was applied: content needs a path: the file that is to have it"),
+        (json!({"content": "x"}), "nothing was applied: content needs a path: the file to write"),
         (json!({"delete": true}), "nothing was applied: delete needs a path: the file to remove"),
         (
             json!({"patch": "--- a", "edits": edit}),

@@ -60,7 +60,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         (&["respect_git_ignore", "respect_gitignore"], Take::Only(&["true"], "ignored files are not listed")),
         (
             &["ignore", "exclude", "exclude_pattern", "exclude_patterns", "excludes"],
-            Take::Only(&[], "files cannot be left out of a list; narrow it with path and glob"),
+            Take::Only(&[], "cannot exclude files; narrow the list with path and glob"),
         ),
     ],
     convert: Some(convert),
@@ -71,7 +71,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
     aliases::one(arguments, &["glob", "patterns"], "glob", notes)?;
     if let Some(Value::String(text)) = aliases::take(arguments, &["query"]) {
         if aliases::plain(tool) == "searchfiles" {
-            return Err("query looks for text in files, which search does".into());
+            return Err("to look for text in files, use search".into());
         }
         let glob = if text.contains(['*', '?', '[', '{', '/', '.']) { text } else { format!("*{text}*") };
         notes.push(format!("query taken as glob {glob}"));

@@ -69,7 +69,7 @@ impl TypedTool for ListFiles {
             n => format!("{n}{} files", if listing.cut { "+" } else { "" }),
         };
         if listing.entries.iter().any(|e| e.path.is_escaped()) {
-            text += "; \\xHH in a name stands for a byte that is not UTF-8: write it so in a path";
+            text += "; \\xHH in a name is a byte that is not UTF-8; use it in paths as shown";
         }
         for (line, count) in fold(&files, start) {
             text += "\n";

@@ -63,7 +63,7 @@ async fn a_large_tree_is_folded_until_it_fits() {
 async fn wrong_arguments_are_answered_with_what_would_be_right() {
     let (_folder, registry) = setting(&["src/a.rs", "bad\nname"]);
     assert_eq!(list(&registry, json!({"path": "scr"})).await, "scr does not exist; did you mean src?");
-    assert!(list(&registry, json!({"glob": "src/[a"})).await.contains("is not a file pattern"));
+    assert!(list(&registry, json!({"glob": "src/[a"})).await.contains("is not a valid glob"));
     assert!(list(&registry, json!({"path": ".."})).await.contains("outside the repository"));
     assert!(list(&registry, json!({"glob": "bad*"})).await.ends_with("\nbad\u{fffd}name"));
 }

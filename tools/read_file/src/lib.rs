@@ -83,7 +83,7 @@ impl TypedTool for ReadFile {
             shown = first + i;
         }
         if shown < last {
-            notes += &format!("; the rest with start_line {}", shown + 1);
+            notes += &format!("; continue with start_line {}", shown + 1);
         }
         if cut {
             notes += &format!("; lines ending in … are cut at {WIDTH} characters");
@@ -107,7 +107,7 @@ fn range(start: Option<i64>, end: Option<i64>, total: usize, notes: &mut String)
         return (total.saturating_sub(20).max(1), total);
     }
     if last < first {
-        *notes += "; end_line is above start_line";
+        *notes += "; end_line < start_line";
         return (last, first);
     }
     (first, last)

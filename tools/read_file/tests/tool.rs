@@ -53,7 +53,7 @@ async fn ranges_are_moved_into_the_file_and_it_says_so() {
     assert_eq!(head(0, 2).await, "a.txt lines 1-2 of 3");
     assert_eq!(head(2, 999).await, "a.txt lines 2-3 of 3");
     assert_eq!(head(-5, -1).await, "a.txt lines 1-3 of 3");
-    assert_eq!(head(3, 1).await, "a.txt lines 1-3 of 3; end_line is above start_line");
+    assert_eq!(head(3, 1).await, "a.txt lines 1-3 of 3; end_line < start_line");
     assert_eq!(head(50, 60).await, "a.txt lines 1-3 of 3; there is no line 50");
 }
 
@@ -64,7 +64,7 @@ async fn long_files_and_long_lines_are_cut_and_it_says_how_to_go_on() {
     fs::write(folder.path().join("long.txt"), lines).unwrap();
     let text = read(&registry, json!({"path": "long.txt"})).await;
     assert!(
-        text.starts_with("long.txt lines 1-500 of 100000; the rest with start_line 501\n1|line 1\n"),
+        text.starts_with("long.txt lines 1-500 of 100000; continue with start_line 501\n1|line 1\n"),
         "{}",
         &text[..80]
     );

@@ -112,7 +112,7 @@ impl RunCommand {
             Status::Exited(code) => format!("Failed with exit code {code}."),
             Status::Signaled(signal) => format!("Killed by signal {signal}."),
             Status::TimedOut => format!(
-                "Stopped after {seconds} s. A command must end by itself and cannot read input; do not start servers or watchers."
+                "Stopped after {seconds} s. A command must exit by itself and gets no input; do not start servers or watchers."
             ),
             Status::LimitReached => {
                 "Stopped because it printed too much. Send the output to a file or filter it.".to_owned()
@@ -131,7 +131,7 @@ impl RunCommand {
         // The log's path is not shown: the model cannot read it there.
         if output.omitted.is_some() {
             text.push_str(&format!(
-                "\n[{} lines in all; to see others, narrow the command]",
+                "\n[{} lines; narrow the command to see others]",
                 output.total_lines
             ));
         }
@@ -154,13 +154,13 @@ impl RunCommand {
 fn description(sandbox: &Sandbox) -> String {
     let policy = sandbox.policy();
     if policy.level == Level::Off || policy.network == Network::Full {
-        return "Runs a shell command, without input.".to_owned();
+        return "Run a shell command, without input.".to_owned();
     }
     if policy.hosts.is_empty() {
-        return "Runs a shell command, without network or input.".to_owned();
+        return "Run a shell command, without network or input.".to_owned();
     }
     let hosts: Vec<_> = policy.hosts.iter().map(ToString::to_string).collect();
-    format!("Runs a shell command, without input. Of the network it reaches only {}.", hosts.join(", "))
+    format!("Run a shell command, without input. It can reach only {}.", hosts.join(", "))
 }
 
 fn check(line: &str) -> Result<(), String> {
@@ -194,7 +194,7 @@ impl TypedTool for RunCommand {
         let Some(patch) = line.and_then(patch_command::read) else { return Ok(None) };
         let folder = arguments.get("workdir").and_then(Value::as_str).map(|folder| self.folder(folder));
         if folder.transpose()?.is_some_and(|folder| self.sandbox.root().canonicalize().ok() != Some(folder)) {
-            return Err("the paths of a patch begin at the root of the repository: leave workdir out".into());
+            return Err("paths in a patch are relative to the repository root: leave workdir out".into());
         }
         Ok(Some(("apply_patch".to_owned(), json!({ "patch": patch }))))
     }

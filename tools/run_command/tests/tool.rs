@@ -82,7 +82,7 @@ async fn long_output_keeps_its_ends_and_the_whole_is_in_a_log() {
     assert!(outcome.text.starts_with("Exit code 0.\n1\n2\n"), "{}", outcome.text);
     assert!(
         outcome.text.contains("lines left out …]\n")
-            && outcome.text.contains("\n100000\n[100000 lines in all")
+            && outcome.text.contains("\n100000\n[100000 lines; narrow")
     );
     assert!(outcome.text.len() < 9_000);
     let log = repository.dir.path().join("logs/command-1.log");
@@ -101,7 +101,7 @@ async fn a_command_that_does_not_end_is_stopped_and_the_model_told_what_to_avoid
     let repository = Repository { timeout: Duration::from_secs(1), ..Repository::new() };
     let outcome = repository.run("echo serving; exec sleep 1000").await;
     assert_eq!((outcome.status, &outcome.facts["timed_out"]), (Status::Failed, &json!(true)));
-    assert!(outcome.text.starts_with("Stopped after 1 s. A command must end by itself"), "{}", outcome.text);
+    assert!(outcome.text.starts_with("Stopped after 1 s. A command must exit by itself"), "{}", outcome.text);
     assert!(outcome.text.ends_with("\nserving"));
 }
 

@@ -45,7 +45,7 @@ const ALIASES: &Aliases = &Aliases {
         ),
         (
             &["background", "is_background", "run_in_background", "watch"],
-            Take::Only(&[], "tests have to end by themselves; leave this out"),
+            Take::Only(&[], "tests must exit by themselves; leave this out"),
         ),
     ],
     convert: None,
@@ -140,8 +140,8 @@ impl RunTests {
                 Ok(report::outcome(test, &finished, self.root(), *timeout, secrets))
             }
             Err(SandboxError::Start { program, missing, why }) => {
-                let why = if missing { "it is not installed".to_owned() } else { why };
-                let text = format!("The tests could not be run: {program} could not be started, {why}.");
+                let why = if missing { "not installed".to_owned() } else { why };
+                let text = format!("The tests did not run: cannot start {program}: {why}.");
                 Ok(Outcome { facts: report::facts(test, None, None, false), ..Outcome::failed(text) })
             }
             Err(e) => Err(ToolError::Run(e.to_string())),
@@ -169,7 +169,7 @@ impl RunTests {
             }
             _ => self.command().ok_or_else(|| {
                 ToolError::Model(
-                    "no test command was found in this repository; give one as \"command\"".into(),
+                    "no test command found in this repository; pass one as \"command\"".into(),
                 )
             })?,
         };
@@ -215,7 +215,7 @@ impl TypedTool for RunTests {
             aliases: ALIASES,
             repeatable: true,
             verifies_without: Some("command"),
-            ..Spec::of::<Arguments>("run_tests", "Runs the tests.", Effect::Execute)
+            ..Spec::of::<Arguments>("run_tests", "Run the tests.", Effect::Execute)
         }
     }
 

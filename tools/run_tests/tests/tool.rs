@@ -227,7 +227,7 @@ async fn a_runner_that_is_not_installed_is_said_to_be_so() {
     let outcome = repository.call(json!({"command": ["no-such-runner", "test"]})).await.unwrap();
     assert_eq!(
         outcome.text,
-        "The tests could not be run: no-such-runner could not be started, it is not installed."
+        "The tests did not run: cannot start no-such-runner: not installed."
     );
     assert_eq!(outcome.status, Status::Failed);
 }
@@ -239,7 +239,7 @@ async fn without_tests_there_is_nothing_to_verify_and_the_model_is_told_what_to_
     let error = repository.call(json!({})).await.unwrap_err();
     assert_eq!(
         error,
-        ToolError::Model("no test command was found in this repository; give one as \"command\"".into())
+        ToolError::Model("no test command found in this repository; pass one as \"command\"".into())
     );
 }
 

@@ -88,7 +88,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         ),
         (
             &["multiline"],
-            Take::Only(&[], "a pattern is matched within a line; search for a part that stands on one line"),
+            Take::Only(&[], "a pattern matches within a line; search for text on one line"),
         ),
         (
             &[
@@ -101,7 +101,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
                 "file_type",
                 "offset",
             ],
-            Take::Only(&["0"], "the search cannot be narrowed so; narrow it with path and glob"),
+            Take::Only(&["0"], "not supported; narrow the search with path and glob"),
         ),
     ],
     convert: Some(convert),

@@ -98,7 +98,7 @@ impl TypedTool for Search {
         // A call that is dropped (interrupted, out of time) stops the search it started.
         let _stop = Stop(Arc::clone(&job.stop));
         let found = tokio::task::spawn_blocking(move || job.run()).await;
-        let found = found.map_err(|e| ToolError::Run(format!("the search ended unexpectedly: {e}")))?;
+        let found = found.map_err(|e| ToolError::Run(format!("the search failed: {e}")))?;
         Ok(found.outcome(note))
     }
 }
@@ -122,13 +122,13 @@ fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
         builder.case_smart(true).fixed_strings(literal).line_terminator(Some(b'\n')).build(pattern)
     };
     if pattern.contains('\n') {
-        return Err("pattern has a newline; search finds single lines, so give the most telling one".into());
+        return Err("pattern has a newline; search matches single lines; give the most specific one".into());
     }
     match build(false) {
         Ok(matcher) => Ok((matcher, "")),
         Err(_) => match build(true) {
-            Ok(matcher) => Ok((matcher, " (the pattern is not a valid regex and was taken literally)")),
-            Err(e) => Err(format!("the pattern cannot be searched: {e}")),
+            Ok(matcher) => Ok((matcher, " (not a valid regex, so searched literally)")),
+            Err(e) => Err(format!("cannot search for the pattern: {e}")),
         },
     }
 }
@@ -224,7 +224,7 @@ impl Matches {
             _ => format!("{} in {}", plural(total, "match", "matches"), plural(files, "file", "files")),
         };
         if cut {
-            head += ", and not everything was searched: narrow it with path or glob";
+            head += "; not all files were searched: narrow it with path or glob";
         } else if shown < total {
             head += &format!(", {shown} shown: narrow it with path or glob");
         }

@@ -86,7 +86,7 @@ async fn what_is_no_regex_is_taken_as_it_stands_and_it_says_so() {
     let (_folder, registry) = setting(&[("a.rs", b"call(x[0\n")]);
     assert_eq!(
         search(&registry, json!({"pattern": "call(x[0"})).await,
-        "1 match in 1 file (the pattern is not a valid regex and was taken literally)\na.rs:1: call(x[0"
+        "1 match in 1 file (not a valid regex, so searched literally)\na.rs:1: call(x[0"
     );
     assert_eq!(
         registry.open("search").unwrap().field("pattern", &json!("(")),

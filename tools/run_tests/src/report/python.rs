@@ -146,7 +146,7 @@ pub(crate) fn pytest(output: &str, places: &Places) -> Option<TestReport> {
     }
     if crashed {
         let trace: Vec<&str> = lines.iter().filter_map(|l| l.strip_prefix("INTERNALERROR> ")).collect();
-        let failure = traceback(&trace, places).failure("pytest was ended");
+        let failure = traceback(&trace, places).failure("pytest exited");
         report.could_not_run = Some(failure.message.clone());
         report.failures.push(failure);
     } else if report.passed + report.failed + report.skipped == 0 {
