@@ -32,7 +32,8 @@ fn measure(files: usize, tracked: bool) {
     let state = outer.path().join("state");
     let ws = Workspace::open_with(&root, &state).unwrap();
     let kind = if tracked { "tracked" } else { "untracked" };
-    let report = |what: &str, begin: Instant| println!("{files} {kind} files: {what} {:.1?}", begin.elapsed());
+    let report =
+        |what: &str, begin: Instant| println!("{files} {kind} files: {what} {:.1?}", begin.elapsed());
 
     for what in ["commit of one", "second commit of one"] {
         let path = ws.target("pkg0/part0/file0.txt").unwrap();

@@ -47,7 +47,7 @@ mod remembered;
 mod root;
 mod rules;
 mod scan;
-mod shadow;
+mod snapshot;
 mod store;
 mod tracked;
 mod transaction;

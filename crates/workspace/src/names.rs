@@ -4,7 +4,7 @@
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf};
 
 /// Converts the bytes of a path to text.
-pub(crate) fn shown(path: &[u8]) -> String {
+pub(crate) fn escape(path: &[u8]) -> String {
     let mut out = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
         let mut rest = chunk.valid();
@@ -44,7 +44,7 @@ pub(crate) fn from_octal(text: &str) -> Option<String> {
         out.push(byte.unwrap_or(*first));
         rest = &rest[if byte.is_some() { 4 } else { 1 }..];
     }
-    (out != text.as_bytes()).then(|| shown(&out))
+    (out != text.as_bytes()).then(|| escape(&out))
 }
 
 /// Parses an escape at the start: `\xHH`, for a byte that is not ASCII or a backslash.
@@ -74,11 +74,11 @@ mod tests {
             b"\\x\xe9",
             b"d\xe9/\xf1\\n",
         ] {
-            let text = shown(name);
+            let text = escape(name);
             let back = unescape(&text).unwrap_or_else(|| text.clone().into());
             assert_eq!(back.as_os_str().as_bytes(), name, "{text}");
         }
-        assert_eq!(shown(b"caf\xe9.txt"), "caf\\xe9.txt");
+        assert_eq!(escape(b"caf\xe9.txt"), "caf\\xe9.txt");
         assert_eq!(from_octal("caf\\351.txt").as_deref(), Some("caf\\xe9.txt"));
     }
 }

@@ -80,7 +80,7 @@ impl CleanPath {
         match path.to_str() {
             Some(text) if !text.contains("\\x") => Self::new(text.to_owned()),
             _ => {
-                let text = names::shown(bytes);
+                let text = names::escape(bytes);
                 let raw = (text.as_bytes() != bytes).then(|| path.to_owned());
                 Self { text, raw }
             }

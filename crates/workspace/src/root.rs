@@ -13,7 +13,7 @@ use std::{
 use cap_std::{ambient_authority, fs::Dir};
 use rustix::fs::Stat;
 
-use crate::{CleanPath, Digest, Own, shadow::Shadow, store::Store};
+use crate::{CleanPath, Digest, Own, snapshot::Snapshot, store::Store};
 
 /// Why a workspace could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +56,8 @@ pub(crate) struct Inner {
     pub(crate) writing: Mutex<()>,
     pub(crate) turn: AtomicU32,
     /// Files to watch during commands even if they are ignored.
-    pub(crate) besides: Mutex<BTreeSet<CleanPath>>,
-    pub(crate) shadow: Mutex<Option<Shadow>>,
+    pub(crate) edited_files: Mutex<BTreeSet<CleanPath>>,
+    pub(crate) snapshot: Mutex<Option<Snapshot>>,
     /// Files of the run itself.
     pub(crate) own: OnceLock<Own>,
     /// The upper layer, if the root is an overlay.
@@ -108,7 +108,7 @@ impl Workspace {
             let state = rustix::fs::stat(store.dir()).map_err(|e| error(e.into()))?;
             guarded.push((id(&state), "the agent itself"));
         }
-        let (seen, writing, turn, besides, shadow, own, upper) = Default::default();
+        let (seen, writing, turn, edited_files, snapshot, own, upper) = Default::default();
         let root = canonical;
         Ok(Self(Arc::new(Inner {
             root,
@@ -118,8 +118,8 @@ impl Workspace {
             seen,
             writing,
             turn,
-            besides,
-            shadow,
+            edited_files,
+            snapshot,
             own,
             upper,
             original,

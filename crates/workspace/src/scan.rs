@@ -1,7 +1,7 @@
 //! Scans the work tree for files that differ from what is known of them.
 //!
-//! An unchanged file costs one `stat`. Ignored files and folders cost only the reading of their
-//! names. In an overlay, a folder without changes costs nothing.
+//! An unchanged file costs one `stat`. Ignored files and folders cost only reading their names. In
+//! an overlay, a folder without changes costs nothing.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -55,7 +55,7 @@ struct Visit<'a, T> {
     path: PathBuf,
     above: Option<Arc<Folder>>,
     known: Option<&'a mut Files<T>>,
-    /// The overlay's upper layer; `None` where it does not tell which folders changed.
+    /// The overlay's upper layer; `None` where it does not report which folders changed.
     upper: Option<&'a Path>,
 }
 
@@ -90,9 +90,9 @@ impl Workspace {
         let mut level = vec![Visit { path: PathBuf::new(), above: None, known, upper }];
         while !level.is_empty() {
             let inner = self.visit_all(level, &rules, &is_known, &mut found);
-            let visit = |(path, above, told): Inner| {
+            let visit = |(path, above, in_upper): Inner| {
                 let known = left.remove(path.as_path());
-                Visit { path, above: Some(above), known, upper: upper.filter(|_| told) }
+                Visit { path, above: Some(above), known, upper: upper.filter(|_| in_upper) }
             };
             level = inner.into_iter().map(visit).collect();
         }
@@ -259,7 +259,7 @@ enum Change {
     Replaced,
 }
 
-/// Looks at the folder's counterpart in the upper layer. The upper layer holds a new folder
+/// IndexStat at the folder's counterpart in the upper layer. The upper layer holds a new folder
 /// completely.
 fn change(folder: &Path) -> Change {
     if rustix::fs::lstat(folder).is_err() {
@@ -276,15 +276,15 @@ fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Calls `tell` with each name in a folder and its kind, where the file system reports it. Stops at a
+/// Calls `report` with each name in a folder and its kind, where the file system reports it. Stops at a
 /// read error.
-fn each_name(folder: impl AsFd, mut tell: impl FnMut(&OsStr, FileType)) {
-    let mut room = vec![MaybeUninit::uninit(); NAMES];
-    let mut names = RawDir::new(folder, &mut room);
+fn each_name(folder: impl AsFd, mut report: impl FnMut(&OsStr, FileType)) {
+    let mut buffer = vec![MaybeUninit::uninit(); NAMES];
+    let mut names = RawDir::new(folder, &mut buffer);
     while let Some(Ok(entry)) = names.next() {
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name != "." && name != ".." {
-            tell(name, entry.file_type());
+            report(name, entry.file_type());
         }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct Step {
     pub(crate) temp: String,
 }
 
-/// What a commit records besides its files.
+/// What a commit records edited_files its files.
 #[derive(Default)]
 pub(crate) struct CommitInfo {
     pub(crate) by: By,
@@ -92,7 +92,7 @@ impl Workspace {
         match outcome {
             Ok(()) => {
                 self.remove_empty_folders(&unmade);
-                lock(&self.0.besides).extend(steps.iter().map(|s| s.path.clone()));
+                lock(&self.0.edited_files).extend(steps.iter().map(|s| s.path.clone()));
                 Ok(Commit { id, files: steps.iter().map(Step::committed).collect() })
             }
             // Keep the contents: opening the state folder again restores the files from them.

@@ -159,7 +159,10 @@ fn in_namespace(name: &str) {
     command.args(["--user", "--map-root-user", "--mount"]).arg(test).args(["--exact", name, "--nocapture"]);
     let Output { status, stdout, stderr } = command.env(PLACE, place.path()).output().unwrap();
     let output = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
-    assert!(status.success() && output.contains("1 passed"), "this test needs to mount a file system: {output}");
+    assert!(
+        status.success() && output.contains("1 passed"),
+        "this test needs to mount a file system: {output}"
+    );
 }
 
 #[test]

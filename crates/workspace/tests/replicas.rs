@@ -21,8 +21,7 @@ fn a_replica_resolves_absolute_paths_of_the_original_only() {
     let folder = tempfile::tempdir().unwrap();
     let replica = Workspace::open_replica(folder.path(), Path::new("/home/someone/repo")).unwrap();
     replica.plant(&path("src/a.rs"), &Seed::Image(file("x\n"))).unwrap();
-    for given in
-        ["src/a.rs", "/home/someone/repo/src/a.rs", folder.path().join("src/a.rs").to_str().unwrap()]
+    for given in ["src/a.rs", "/home/someone/repo/src/a.rs", folder.path().join("src/a.rs").to_str().unwrap()]
     {
         assert_eq!(replica.resolve(given).unwrap(), path("src/a.rs"), "{given}");
     }
