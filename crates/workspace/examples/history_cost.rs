@@ -1,4 +1,5 @@
-//! Prints what commits cost, and watching a command: `cargo run --release -p workspace --example history_cost [FILES…]`.
+//! Measures commits and watching a command:
+//! `cargo run --release -p workspace --example history_cost [FILES…]`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example prints and may panic")]
 

@@ -1,4 +1,5 @@
-//! Prints what baselines, copies and walks cost: `cargo run --release -p workspace --example workspace_cost`.
+//! Measures baselines, copies and walks:
+//! `cargo run --release -p workspace --example workspace_cost`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example prints and may panic")]
 

@@ -133,8 +133,8 @@ struct Inner {
 }
 
 impl Baseline {
-    /// Takes a snapshot of the tree under `root` and stores it in `state_dir/baseline`, replacing an older
-    /// one. Blocks.
+    /// Takes a snapshot of the tree under `root` and stores it in `state_dir/baseline`, replacing
+    /// an older one. Blocks.
     ///
     /// # Errors
     /// If git is missing or fails, or the state folder cannot be written.
@@ -272,8 +272,8 @@ impl Inner {
         Ok(ws)
     }
 
-    /// Reads the private index. Also returns the root's path in the repository, which starts every path in
-    /// the index itself.
+    /// Reads the private index. Also returns the root's path in the repository, which starts every
+    /// path in the index itself.
     fn index(&self) -> io::Result<(Index, &Path)> {
         let file = self.git_dir.join("index");
         let read = || Index::read(&file, &self.work_tree, &self.root);
@@ -308,8 +308,8 @@ impl Inner {
         ws.learn(index, found)
     }
 
-    /// Calls `compare` with two small trees, before and now, of the files that may have changed. Returns
-    /// `None` if nothing has changed.
+    /// Calls `compare` with two small trees, before and now, of the files that may have changed.
+    /// Returns `None` if nothing has changed.
     fn compare<T>(
         &self,
         compare: impl FnOnce(&str, &str) -> io::Result<T>,
@@ -409,8 +409,8 @@ impl Inner {
         self.objects.as_ref().map(|objects| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", in_list(objects)))
     }
 
-    /// Stores the excluded paths for a process that resumes the session: it cannot find them by its open
-    /// files.
+    /// Stores the excluded paths for a process that resumes the session: it cannot find them by its
+    /// open files.
     fn keep_own(&self) -> io::Result<()> {
         let paths: Vec<&[u8]> = self.own.paths(&self.root).map(|path| path.as_os_str().as_bytes()).collect();
         match paths.is_empty() {

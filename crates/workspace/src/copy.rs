@@ -80,10 +80,9 @@ impl Workspace {
         Ok(cost)
     }
 
-    /// Gives `tree` a repository of its own, as [`Workspace::copy_to`] does, if the `.git` of this
-    /// workspace is only a pointer to a repository elsewhere (a worktree or a submodule). `tree`
-    /// shows the same files, like an overlay, which may be mounted at this very path. Returns
-    /// whether it did.
+    /// If the `.git` of this workspace only points to a repository elsewhere (a worktree or a
+    /// submodule), gives `tree` its own repository, as [`Workspace::copy_to`] does. `tree` shows
+    /// the same files, for example in an overlay, maybe at this very path. Returns whether it did.
     ///
     /// # Errors
     /// If something cannot be read or written.
@@ -102,11 +101,11 @@ impl Workspace {
         Ok(true)
     }
 
-    /// Copies everything into a folder that does not exist yet: ignored files, `.git`, and links as
-    /// links. Keeps permissions and times, so that build caches stay valid. Shares blocks if the
-    /// file system can. Skips files of the run itself, and the copy if it lies inside the root. If
-    /// `.git` is only a pointer to a repository elsewhere (a worktree or a submodule), the copy
-    /// gets a repository of its own, so that git in the copy changes nothing there.
+    /// Copies everything, ignored files and `.git` included, into a folder that does not exist yet.
+    /// Links stay links. Keeps permissions and times, so that build caches stay valid. Shares
+    /// blocks if the file system can. Skips files of the run itself, and the copy if it lies inside
+    /// the root. If `.git` only points to a repository elsewhere (a worktree or a submodule), the
+    /// copy gets its own repository, so that git in the copy changes nothing there.
     ///
     /// # Errors
     /// If the folder exists, or something cannot be read or written. What was copied so far stays.

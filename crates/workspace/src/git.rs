@@ -18,8 +18,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The time limit for work on files: far more than a large repository needs.
 const WORK_LIMIT: Duration = Duration::from_secs(600);
-/// The time limit for queries that do not depend on the size of the repository. Even these can hang: a
-/// repository may make git open a pipe (`include.path`).
+/// The time limit for queries that do not depend on the size of the repository. Even these can
+/// hang: a repository may make git open a pipe (`include.path`).
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
 /// Variables that a surrounding git (a hook, an alias) sets and that would redirect ours.
@@ -112,8 +112,8 @@ pub fn git(cwd: &Path) -> Command {
     command
 }
 
-/// Returns `PATH` without relative folders and without those below `outside`, which a repository could
-/// fill. Reads the variable like starting a program would.
+/// Returns `PATH` without relative folders and without those below `outside`, which a repository
+/// could fill. Reads the variable, as starting a program would.
 #[must_use]
 pub fn search_path(outside: &Path) -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -127,8 +127,8 @@ pub fn search_path(outside: &Path) -> OsString {
     }
 }
 
-/// Returns a git command for a private repository with the user's work tree. It reads no configuration
-/// but that repository's own.
+/// Returns a git command for a private repository with the user's work tree. It reads no
+/// configuration but that repository's own.
 pub(crate) fn private(cwd: &Path, git_dir: &Path, work_tree: &Path, index: &Path) -> Command {
     let mut command = git(cwd);
     command

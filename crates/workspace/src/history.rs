@@ -1,10 +1,9 @@
 //! What a session changed: every commit and every change by a command, in order, with the contents
 //! before and after.
 //!
-//! One state folder may hold changes of two trees: the tree of a dry run, and the repository to
-//! which these changes were applied and in which they may have been undone. [`History::net`]
-//! returns what the agent did in any tree. [`History::standing`] returns what is still in effect in
-//! the tree that was changed last.
+//! One state folder may hold changes of two trees: that of a dry run, and the repository, where
+//! they were applied and maybe undone. [`History::net`] returns what the agent did in any tree.
+//! [`History::standing`] returns what is still in effect in the tree that was changed last.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -88,8 +88,9 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Reads the index of the repository with the top-level folder `top`. Returns `None` for a split or
-    /// sparse index, which git has to expand first, and an empty index if the file does not exist.
+    /// Reads the index of the repository with the top-level folder `top`. Returns `None` for a
+    /// split or sparse index, which git has to expand first, and an empty index if the file does
+    /// not exist.
     pub(crate) fn read(file: &Path, top: &Path, root: &Path) -> io::Result<Option<Self>> {
         let mut opened = match File::open(file) {
             Ok(opened) => opened,

@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Workspace {
-    /// Rolls back every unfinished commit in this tree. Files that someone else has written since are left
-    /// alone.
+    /// Rolls back every unfinished commit in this tree. Files that someone else has written since
+    /// are left alone.
     pub(crate) fn recover(&self) -> io::Result<()> {
         let _writing = lock(&self.0.writing);
         let Some(store) = &self.0.store else { return Ok(()) };

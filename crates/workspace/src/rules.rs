@@ -1,8 +1,8 @@
-//! Decides what is ignored: by `.ignore`, `.gitignore`, `.git/info/exclude` and the user's own list, in
-//! this order. The list nearest to a file wins.
+//! Decides what is ignored: by `.ignore`, `.gitignore`, `.git/info/exclude` and the user's own
+//! list, in this order. The list nearest to a file wins.
 //!
-//! The walker does not read these lists itself, because it would hang on a pipe and read a device until
-//! memory is full. Like git, this follows no symbolic links.
+//! The walker does not read these lists itself, because it would hang on a pipe and read a device
+//! until memory is full. Like git, this follows no symbolic links.
 
 use std::{
     collections::HashMap,
@@ -124,8 +124,8 @@ fn list(folder: &Path, from: &Path) -> Gitignore {
     rules.build().unwrap_or_else(|_| Gitignore::empty())
 }
 
-/// Reads a regular file of at most `limit` bytes without following links or blocking. Returns `None` for
-/// anything else.
+/// Reads a regular file of at most `limit` bytes without following links or blocking. Returns
+/// `None` for anything else.
 pub(crate) fn small_file(path: &Path, limit: u64) -> Option<Vec<u8>> {
     if !path.symlink_metadata().ok()?.is_file() {
         return None;

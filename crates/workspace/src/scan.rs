@@ -28,7 +28,8 @@ pub(crate) type Files<T> = HashMap<OsString, T>;
 /// What is known of the files in a tree, by folder relative to the root.
 pub(crate) type Tree<T> = HashMap<PathBuf, Files<T>>;
 
-/// The maximum number of threads. Two are enough when the metadata is cached; a disk profits from more.
+/// The maximum number of threads. Two are enough if the metadata is cached; a cold disk benefits
+/// from more.
 const THREADS: usize = 8;
 /// With fewer folders per thread than this, another thread costs more than it saves.
 const FOLDERS_PER_THREAD: usize = 16;
@@ -46,7 +47,7 @@ pub(crate) struct Found {
     pub(crate) folders: BTreeSet<CleanPath>,
     /// Unchanged folders that were not scanned.
     pub(crate) skipped: HashSet<PathBuf>,
-    /// Whether a `.gitattributes` is a pipe or a device, which git would wait for.
+    /// Whether a `.gitattributes` is a pipe or a device, on which git would block.
     pub(crate) special_attributes: bool,
 }
 
@@ -67,14 +68,14 @@ type Inner = (PathBuf, Arc<Folder>, bool);
 pub(crate) enum Extent {
     /// The whole tree.
     Everything,
-    /// In an overlay, only folders with changes. Correct if what is known was learned after the overlay
-    /// was mounted.
+    /// In an overlay, only folders with changes. Correct if what is known was learned after the
+    /// overlay was mounted.
     Changes,
 }
 
 impl Workspace {
-    /// Compares the tree with what is known of it; `is_known` may update the entry. Skips the files of
-    /// git, of the agent and of the run itself.
+    /// Compares the tree with what is known of it; `is_known` may update the entry. Skips the files
+    /// of git, of the agent and of the run itself.
     pub(crate) fn scan<T: Send>(
         &self,
         extent: Extent,
@@ -276,8 +277,8 @@ fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Calls `report` with each name in a folder and its kind, where the file system reports it. Stops at a
-/// read error.
+/// Calls `report` with each name in a folder and its kind, where the file system reports it. Stops
+/// at a read error.
 fn each_name(folder: impl AsFd, mut report: impl FnMut(&OsStr, FileType)) {
     let mut buffer = vec![MaybeUninit::uninit(); NAMES];
     let mut names = RawDir::new(folder, &mut buffer);

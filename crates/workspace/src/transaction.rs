@@ -34,7 +34,7 @@ pub(crate) struct Step {
     pub(crate) links_of: Option<(u64, u64)>,
     /// The file whose owner and attributes the new one gets.
     pub(crate) like: CleanPath,
-    /// The step that stages the file to which this path is another hard link.
+    /// The step that stages the file, if this path is another hard link to it.
     pub(crate) link_to: Option<usize>,
     pub(crate) temp: String,
 }

@@ -1,7 +1,7 @@
 //! Records what a command changes, with the contents before and after.
 //!
-//! The tree is scanned before and after the command. Changes that others make between two commands are
-//! not attributed to the agent; those that others make during a command are. Ignored files are
+//! The tree is scanned before and after the command. Changes that others make between two commands
+//! are not attributed to the agent; those that others make during a command are. Ignored files are
 //! not watched unless they are tracked or the agent has edited them.
 
 use std::{borrow::Cow, fs, io, time::SystemTime};
@@ -30,9 +30,9 @@ pub struct Watch {
 }
 
 impl Workspace {
-    /// Takes a snapshot of the tree before a command. Costs one `stat` per file and the reading of files
-    /// written since the last snapshot; for the first one, of files that differ from git's index. Watch
-    /// one command at a time.
+    /// Takes a snapshot of the tree before a command. Costs one `stat` per file and the reading of
+    /// files written since the last snapshot; for the first one, of files that differ from git's
+    /// index. Watch one command at a time.
     ///
     /// # Errors
     /// If the state folder cannot be written or the tree cannot be read.
@@ -120,8 +120,8 @@ impl Workspace {
         small_file(&self.root().join(".git/info/exclude"), EXCLUDE_LIMIT)
     }
 
-    /// Whether a file was certainly created after `moment`: false if the file system does not record that
-    /// or its clock has not ticked since.
+    /// Whether a file was certainly created after `moment`: false if the file system does not
+    /// record that or its clock has not ticked since.
     fn born_after(&self, path: &CleanPath, moment: SystemTime) -> bool {
         let born = fs::symlink_metadata(self.root().join(path)).and_then(|m| m.created());
         born.is_ok_and(|born| born > moment)
@@ -130,7 +130,8 @@ impl Workspace {
 
 type States = (Vec<FileRecord>, Vec<Content>, Vec<CleanPath>);
 
-/// Splits differences into files with known contents, these contents, and files that cannot be undone.
+/// Splits differences into files with known contents, these contents, and files that cannot be
+/// undone.
 fn states(snapshot: &Snapshot, differences: Vec<Difference>) -> io::Result<States> {
     let (mut files, mut contents, mut left_out) = States::default();
     let unknown = |known: &Option<Known>| known.as_ref().is_some_and(|k| k.content == Content::Unknown);

@@ -115,8 +115,8 @@ fn part(name: &str, place: &Path) -> Command {
     command
 }
 
-/// Opens the workspace, which recovers. Checks that the tree is the old one or the new one and still
-/// usable. Returns whether it is the new one, or what is wrong.
+/// Opens the workspace, which recovers. Checks that the tree is the old one or the new one and
+/// still usable. Returns whether it is the new one, or what is wrong.
 fn check(place: &Path, old: &Tree, new: &Tree) -> Result<bool, String> {
     let ws = Workspace::open_with(place.join("root"), place.join("state")).map_err(|e| e.to_string())?;
     let now = tree(place);
@@ -189,7 +189,8 @@ fn commits() {
 
 #[test]
 fn the_next_recovery_finishes_one_killed_at_any_system_call() {
-    // Kill the commit before the swaps, between them, after them, and while it removes the old files.
+    // Kill the commit before the swaps, between them, after them, and while it removes the old
+    // files.
     let cuts = [
         (libc::SYS_renameat2, 1),
         (libc::SYS_renameat2, 5),
@@ -206,7 +207,8 @@ fn the_next_recovery_finishes_a_killed_one_without_atomic_swaps_too() {
         command.env(OLD, "yes");
         command
     };
-    // The third rename finishes the first swap: the first is refused, the second moves the new file in.
+    // The third rename finishes the first swap: the first is refused, the second moves the new file
+    // in.
     assert!(kill_recoveries(&[(libc::SYS_renameat2, 2), (libc::SYS_renameat2, 3)], old) > 100);
 }
 

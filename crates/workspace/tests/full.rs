@@ -143,8 +143,8 @@ fn a_commit_on_a_full_disk_fails_and_changes_nothing() {
     }
 }
 
-/// Copies in another process: a program cannot be started while any process has it open for writing,
-/// and a process forked by another test would inherit the open file.
+/// Copies in another process: a program cannot be started while any process has it open for
+/// writing, and a process forked by another test would inherit the open file.
 fn copy_of_this_program(to: &Path) {
     let this = format!("/proc/{}/exe", std::process::id());
     assert!(Command::new("cp").arg(this).arg(to).status().unwrap().success());

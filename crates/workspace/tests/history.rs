@@ -1,4 +1,5 @@
-//! Reports what a session changed, undoes it, and applies it elsewhere. Other people's changes stay.
+//! Reports what a session changed, undoes it, and applies it elsewhere. Other people's changes
+//! stay.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 

@@ -1,4 +1,5 @@
-//! A baseline reads every format of git's index, trusts it for unchanged files, and sees every change.
+//! A baseline reads every format of git's index, trusts it for unchanged files, and sees every
+//! change.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -53,7 +54,8 @@ fn count(folder: &Path) -> usize {
     entries.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
 }
 
-/// Takes a baseline and changes files. Returns the diff and how many objects baseline and diff wrote.
+/// Takes a baseline and changes files. Returns the diff and how many objects baseline and diff
+/// wrote.
 fn changes(outer: &Path, root: &Path) -> (Vec<(String, FileStatus)>, usize, usize) {
     let baseline = Baseline::take(root, &outer.join("state")).unwrap();
     let objects = outer.join("state/baseline/objects");
@@ -75,8 +77,8 @@ fn expected() -> Vec<(String, FileStatus)> {
     files.map(|(path, status)| (path.to_owned(), status)).to_vec()
 }
 
-/// With 100,000 committed files, each diff took seconds: it passed every file to git and wrote a tree
-/// object for every folder.
+/// With 100,000 committed files, each diff took seconds: it passed every file to git and wrote a
+/// tree object for every folder.
 #[test]
 fn the_cost_grows_with_the_changes_and_not_with_the_repository() {
     let (outer, root) = repository(&[]);

@@ -10,8 +10,8 @@ use common::{Setting, git};
 use rustix::fs::XattrFlags;
 use workspace::Baseline;
 
-/// Creates a repository with the files `a/b/file` and `c/file`, and a folder that poses as the upper
-/// layer of an overlay. The tests fill it as an overlay would.
+/// Creates a repository with the files `a/b/file` and `c/file`, and a folder that poses as the
+/// upper layer of an overlay. The tests fill it as an overlay would.
 fn fixture() -> (Setting, PathBuf) {
     let s = Setting::repository();
     for path in ["a/b/file", "c/file"] {
@@ -55,7 +55,8 @@ fn a_folder_that_replaced_another_is_scanned_completely() {
     for mark in ["user.overlay.opaque", "trusted.overlay.redirect"] {
         let (s, upper) = fixture();
         let all = changes(&s, || {
-            // `rm -r a; mv other a`: the content of `a/b` lies in a lower layer, under another name.
+            // `rm -r a; mv other a`: the content of `a/b` lies in a lower layer, under another
+            // name.
             s.put("a/b/file", "other\n");
             fs::create_dir(upper.join("a")).unwrap();
             if rustix::fs::setxattr(upper.join("a"), mark, b"y", XattrFlags::empty()).is_err() {

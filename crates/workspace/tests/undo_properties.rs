@@ -135,7 +135,7 @@ proptest! {
     fn an_undo_never_loses_the_changes_of_others(
         acts in acts(
             prop_oneof![Just(Who::Edit), Just(Who::Command), Just(Who::SomeoneElse)],
-            // Not permissions: those set by others stay in any case, because they are merged.
+            // Except permissions: those set by others always stay, because they are merged.
             deed().prop_filter("content", |deed| !matches!(deed, Deed::Executable(_))),
         ),
     ) {

@@ -1,4 +1,5 @@
-//! Commands' changes are recorded byte for byte, even where git converts contents, and nothing else.
+//! Commands' changes are recorded byte for byte, even where git converts contents, and nothing
+//! else.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 

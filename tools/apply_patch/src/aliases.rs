@@ -1,4 +1,4 @@
-//! Other agents' names for changing a file, and their edit formats converted to ours.
+//! Names that other agents use for changing a file, and their edit formats converted to ours.
 
 use serde_json::{Map, Value, json};
 use tool_api::{Aliases, Take, aliases};
@@ -92,10 +92,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
             Take::LeftOut,
         ),
         (&["dry_run", "preview"], Take::Only(&[], "a call changes files; leave this out")),
-        (
-            &["append"],
-            Take::Only(&[], "cannot append: send an edit that ends with it, or the whole file"),
-        ),
+        (&["append"], Take::Only(&[], "cannot append: send an edit that ends with it, or the whole file")),
         (
             &["mode", "write_mode"],
             Take::Only(
@@ -153,7 +150,7 @@ const EDITS: &[&str] = &["edits", "changes", "replacements", "operations", "repl
 const EXPECTED: &[&str] = &["expected_replacements", "expected_occurrences"];
 const ALL: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
 
-/// Other agents' tools that do nothing but delete a file.
+/// Other agents' tools that only delete a file.
 const DELETES: [&str; 2] = ["deletefile", "removefile"];
 
 fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
@@ -164,9 +161,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
         return Err(why.into());
     }
     if aliases::truth(arguments, &["overwrite"])? == Some(false) {
-        return Err(
-            "existing files are always overwritten; leave overwrite out if you mean that".into()
-        );
+        return Err("existing files are always overwritten; leave overwrite out if you mean that".into());
     }
     if DELETES.contains(&aliases::plain(aliases::bare(tool)).as_str()) {
         aliases::set(arguments, "delete", true)?;
@@ -178,8 +173,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
     // Beside a patch, line numbers only hint at where it applies.
     let hints = [aliases::take(arguments, &["start_line"]), aliases::take(arguments, &["end_line"])];
     if !arguments.contains_key("patch") && hints.iter().flatten().any(|line| !aliases::is_empty(line)) {
-        let why =
-            "line numbers do not work; send edits whose search is a few lines copied from the file";
+        let why = "line numbers do not work; send edits whose search is a few lines copied from the file";
         return Err(why.into());
     }
     let all = aliases::truth(arguments, ALL)? == Some(true);
@@ -196,9 +190,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
             [Value::Object(edit)] => _ = edit.entry(EXPECTED[0]).or_insert(count.into()),
             [] => {}
             _ => {
-                return Err(
-                    "expected_replacements is ambiguous with several edits".into()
-                );
+                return Err("expected_replacements is ambiguous with several edits".into());
             }
         }
     }
@@ -211,7 +203,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
     Ok(())
 }
 
-/// How many places are expected to change, where that is more than one.
+/// Returns how many places are expected to change; `None` for one.
 fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
     match aliases::take(arguments, EXPECTED).filter(|count| !aliases::is_empty(count)) {
         None => Ok(None),
@@ -224,7 +216,7 @@ fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
     }
 }
 
-/// Checks that the command of another agent's editor changes files. Returns whether it inserts;
+/// Checks that the command of another agent's editor changes files. Returns whether it inserts, or
 /// `None` without a command.
 fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     let Some(command) = aliases::take(arguments, &["command"]) else { return Ok(None) };
@@ -236,8 +228,8 @@ fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     }
 }
 
-/// Converts a call that inserts text after a line, and returns whether it was one. `inserts` is
-/// what the call's command says.
+/// Converts a call that inserts text after a line. Returns whether it was one. `inserts` is the
+/// result of [`command`].
 fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Result<bool, String> {
     let line = aliases::take(arguments, &["insert_line"]).filter(|line| !aliases::is_empty(line));
     let Some(line) = line.filter(|_| inserts != Some(false)) else {
@@ -258,7 +250,7 @@ fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Resul
     Ok(true)
 }
 
-/// The edits of a list, each with its path.
+/// Returns the edits of a list, each with its path.
 fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Vec<Value>, String> {
     let Some(list) = aliases::take(arguments, EDITS) else { return Ok(Vec::new()) };
     let list = match list {
@@ -298,11 +290,11 @@ fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
     Ok(list)
 }
 
-/// An edit whose search and replacement are arguments beside the path.
+/// Returns an edit whose search and replacement are top-level arguments.
 fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Option<Value>, String> {
     let (search, replace) = (aliases::take(arguments, SEARCH), aliases::take(arguments, REPLACE));
     let nothing = |part: &Option<Value>| part.as_ref().is_none_or(aliases::is_empty);
-    // Small models fill in every argument and leave those they do not mean empty.
+    // Small models fill in every argument and leave unused ones empty.
     let other = ["patch", "content", "edits", "delete"]
         .iter()
         .any(|name| arguments.get(*name).is_some_and(|value| !aliases::is_empty(value)));

@@ -46,7 +46,7 @@ impl EditFormat {
     }
 }
 
-/// The smallest change that still needs a context line; the same in every format.
+/// The smallest change that needs a context line, the same in every format.
 const PATH: &str = "area.py";
 const SEARCH: [&str; 2] = ["def area(w, h):", "    return w + h"];
 const REPLACE: [&str; 2] = ["def area(w, h):", "    return w * h"];

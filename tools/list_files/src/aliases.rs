@@ -1,4 +1,4 @@
-//! Other agents' names for listing files.
+//! Names that other agents use for listing files.
 
 use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};
@@ -66,7 +66,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
     convert: Some(convert),
 };
 
-/// A list of one pattern is that pattern. Text without wildcards is part of a name.
+/// Unwraps a list of one pattern. Treats text without wildcards as part of a name.
 fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
     aliases::one(arguments, &["glob", "patterns"], "glob", notes)?;
     if let Some(Value::String(text)) = aliases::take(arguments, &["query"]) {

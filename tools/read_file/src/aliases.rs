@@ -1,4 +1,4 @@
-//! Other agents' names for reading a file.
+//! Names that other agents use for reading a file.
 
 use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};

@@ -1,4 +1,4 @@
-//! Other agents' names for running a command.
+//! Names that other agents use for running a command.
 
 use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};
@@ -94,34 +94,22 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
                 "daemon",
                 "async",
             ],
-            Take::Only(
-                &[],
-                "commands cannot run in the background, they must exit; leave this out",
-            ),
+            Take::Only(&[], "commands cannot run in the background, they must exit; leave this out"),
         ),
         (
             &["blocking", "wait"],
-            Take::Only(
-                &["true"],
-                "commands cannot run in the background, they must exit; leave this out",
-            ),
+            Take::Only(&["true"], "commands cannot run in the background, they must exit; leave this out"),
         ),
         (
             &["interactive", "is_input", "tty", "pty", "stdin"],
             Take::Only(&[], "a command gets no input and no terminal; leave this out"),
         ),
-        (
-            &["restart", "reset"],
-            Take::Only(&[], "each command runs in a new shell: nothing to restart"),
-        ),
+        (&["restart", "reset"], Take::Only(&[], "each command runs in a new shell: nothing to restart")),
         (
             &["with_escalated_permissions", "sandbox_permissions", "dangerously_disable_sandbox", "sudo"],
             Take::Only(&["use_default"], "commands run in the sandbox; leave this out"),
         ),
-        (
-            &["env", "environment"],
-            Take::Only(&[], "set variables in the command: NAME=value COMMAND"),
-        ),
+        (&["env", "environment"], Take::Only(&[], "set variables in the command: NAME=value COMMAND")),
         (
             &["shell", "shell_type"],
             Take::Only(
@@ -133,19 +121,18 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
     convert: Some(convert),
 };
 
-/// Words of an array that can only be meant for a shell.
+/// Words that have a meaning only in a shell.
 const OPERATORS: [&str; 11] = ["&&", "||", "|", ";", "&", ">", ">>", "<", "2>", "2>&1", "<<"];
 
-/// Words that are the shell's own at the beginning of a command.
+/// Shell keywords that can start a command.
 const RESERVED: [&str; 16] = [
     "if", "then", "else", "elif", "fi", "do", "done", "case", "esac", "while", "until", "for", "in",
     "function", "select", "time",
 ];
 
 fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
-    aliases::one(arguments, &["commands"], "command", notes).map_err(|_| {
-        "send one command per call; join dependent commands with &&".to_owned()
-    })?;
+    aliases::one(arguments, &["commands"], "command", notes)
+        .map_err(|_| "send one command per call; join dependent commands with &&".to_owned())?;
     let more =
         aliases::take(arguments, &["args", "arguments", "argv"]).filter(|value| !aliases::is_empty(value));
     let line = match (arguments.get("command"), more) {
@@ -172,7 +159,7 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
     Ok(())
 }
 
-/// Drops a folder that is the root: commands run there anyway.
+/// Drops a `workdir` that is the root, where commands run anyway.
 fn here(arguments: &mut Map<String, Value>) {
     if matches!(arguments.get("workdir"), Some(Value::String(dir)) if matches!(dir.trim(), "" | "." | "./")) {
         arguments.shift_remove("workdir");

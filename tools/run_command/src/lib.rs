@@ -1,7 +1,7 @@
 //! The run_command tool: runs one shell line in the sandbox, in the work tree.
 //!
-//! The model reads how the command ended, then the beginning and the end of its output. A log file
-//! has all of it.
+//! The model reads how the command ended, then the start and the end of its output. A log file has
+//! all of it.
 
 mod aliases;
 mod patch_command;
@@ -22,7 +22,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 
-/// What the model reads of the output: 4 KiB or 60 lines at each end, about 2,500 tokens at most.
+/// The part of the output that the model reads: 4 KiB or 60 lines at each end, at most about 2,500
+/// tokens.
 const SHOWN: OutputLimits = OutputLimits {
     head_bytes: 4 << 10,
     head_lines: 60,
@@ -38,20 +39,20 @@ const SHOWN: OutputLimits = OutputLimits {
 pub struct Arguments {
     /// For `sh -c`, in the repository root.
     command: String,
-    /// A folder of the repository to run it in. Accepted, not shown: models that know other agents
-    /// send it.
+    /// The folder of the repository to run it in. Accepted but not in the description, because
+    /// models that know other agents send it.
     #[schemars(extend("hidden" = true))]
     workdir: Option<String>,
 }
 
-/// How commands are run in a session.
+/// The options of a session's commands.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where the full output of each run is kept, as `command-N.log`.
+    /// Where to store the full output of each run, as `command-N.log`.
     pub log_dir: PathBuf,
-    /// How long a command may take.
+    /// The time limit of a command.
     pub timeout: Duration,
-    /// Masked in what commands print, before any of it is cut.
+    /// The secrets to mask in the output before it is truncated.
     pub secrets: Secrets,
 }
 
@@ -64,13 +65,13 @@ pub struct RunCommand {
 }
 
 impl RunCommand {
-    /// For the work tree of a sandbox.
+    /// Creates the tool for the work tree of a sandbox.
     #[must_use]
     pub fn new(sandbox: Sandbox, options: Options) -> Self {
         Self { sandbox, options, runs: AtomicU32::new(0) }
     }
 
-    /// A folder of the work tree to run a command in.
+    /// Resolves the folder of the work tree to run a command in.
     fn folder(&self, given: &str) -> Result<PathBuf, String> {
         let root = self.sandbox.root();
         let real = |path: &Path| path.canonicalize().ok();
@@ -83,10 +84,10 @@ impl RunCommand {
         }
     }
 
-    /// The output with secrets masked. Words at the edges of what was left out go: half a secret is
-    /// not recognized.
+    /// Returns the output with secrets masked. Removes the words next to a gap, because half a
+    /// secret is not recognized.
     fn shown(&self, output: &Captured) -> String {
-        /// The longest word that is removed, in bytes.
+        /// The longest word to remove, in bytes.
         const WORD: usize = 512;
         let secrets = &self.options.secrets;
         if !secrets.is_on() || output.omitted.is_none() {
@@ -130,10 +131,7 @@ impl RunCommand {
         }
         // The log's path is not shown: the model cannot read it there.
         if output.omitted.is_some() {
-            text.push_str(&format!(
-                "\n[{} lines; narrow the command to see others]",
-                output.total_lines
-            ));
+            text.push_str(&format!("\n[{} lines; narrow the command to see others]", output.total_lines));
         }
         for line in &finished.refused {
             text.push_str(&format!("\n[{line}]"));
@@ -150,7 +148,7 @@ impl RunCommand {
     }
 }
 
-/// What the model is told the tool does: it depends on how much of the network commands reach.
+/// Describes the tool for the model, with the network access that commands have.
 fn description(sandbox: &Sandbox) -> String {
     let policy = sandbox.policy();
     if policy.level == Level::Off || policy.network == Network::Full {

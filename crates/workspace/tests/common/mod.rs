@@ -115,7 +115,8 @@ pub(crate) fn git(root: &Path, arguments: &[&str]) {
     assert!(status.success(), "git {arguments:?}");
 }
 
-/// Returns all files, links and folders below a folder except `.git`, with mode and content or target.
+/// Returns all files, links and folders below a folder except `.git`, with mode and content or
+/// target.
 pub(crate) fn tree(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];

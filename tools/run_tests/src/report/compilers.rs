@@ -1,11 +1,11 @@
-//! Messages of compilers and crashing programs, where no test runner has reported anything.
+//! Parses messages of compilers and crashed programs, if no test runner has reported anything.
 
 use super::{
     Failure, TestReport,
     text::{Found, Places, several},
 };
 
-/// Most errors kept.
+/// The maximum number of errors kept.
 const ERRORS: usize = 20;
 
 pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
