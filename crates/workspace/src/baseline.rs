@@ -452,7 +452,7 @@ fn in_list(folder: &Path) -> OsString {
 fn settings(root: &Path) -> Result<Vec<(String, String)>, BaselineError> {
     let mut query = git::git(root);
     query.args(["config", "-z", "--includes", "--get-regexp", KEPT]);
-    let output = match git::ask(query) {
+    let output = match git::query(query) {
         Ok(output) => output,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e.into()),
         Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(e.into()),

@@ -152,7 +152,7 @@ pub(crate) fn run(command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>>
 }
 
 /// Same as [`run`] for a query, with [`QUESTION_LIMIT`].
-pub(crate) fn ask(command: Command) -> io::Result<Vec<u8>> {
+pub(crate) fn query(command: Command) -> io::Result<Vec<u8>> {
     let name = subcommand(&command);
     succeeded(&name, git_answer(command)?)
 }

@@ -37,8 +37,7 @@ fn nfc(text: &str) -> Cow<'_, str> {
 impl TryFrom<String> for CleanPath {
     type Error = PathError;
 
-    /// Accepts only text that is a clean path already, because a file that it was read from may
-    /// have been edited.
+    /// Accepts only clean paths, because stored text may have been edited.
     fn try_from(text: String) -> Result<Self, PathError> {
         match normalize(&text) {
             Some(path) if path.text == text && !text.contains('\0') => Ok(path),

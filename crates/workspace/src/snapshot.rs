@@ -23,7 +23,7 @@ use crate::{
     tracked,
 };
 
-/// The most bytes that a process keeps of files that git does not have, and of changes.
+/// The most bytes that a process keeps, of contents that git does not have and of changed files.
 const KEEP_LIMIT: u64 = 4 << 30;
 /// A second write within this time may leave the same metadata: file system clocks tick every 10 ms
 /// at worst.

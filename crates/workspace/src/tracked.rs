@@ -52,7 +52,7 @@ fn user_list_converts(root: &Path) -> bool {
     let output = |args: &[&str]| {
         let mut command = git::git(root);
         command.args(args);
-        git::ask(command).ok().map(|output| String::from_utf8_lossy(&output).trim_end().to_owned())
+        git::query(command).ok().map(|output| String::from_utf8_lossy(&output).trim_end().to_owned())
     };
     output(&["config", "--get-regexp", "^filter\\."]).is_some()
         && output(&["var", "GIT_ATTR_GLOBAL"]).is_none_or(|list| converts(Path::new(&list)))

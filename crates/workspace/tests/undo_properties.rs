@@ -93,7 +93,7 @@ fn act(s: &Setting, (who, path, deed): Act) {
     }
 }
 
-/// Returns the files without folders: a folder that a command created may stay when it is empty.
+/// Returns files but no folders, because an empty folder that a command created may stay.
 fn files(s: &Setting) -> BTreeMap<String, (u32, Vec<u8>)> {
     tree(s.ws.root()).into_iter().filter(|(_, (mode, _))| mode & 0o170_000 != 0o040_000).collect()
 }

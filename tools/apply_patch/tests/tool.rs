@@ -126,10 +126,10 @@ async fn a_miss_shows_the_nearest_lines_and_whether_the_file_has_changed() {
     let (folder, ws, registry) = fixture();
     ws.saw(&ws.resolve("a.txt").unwrap(), b"one\ntwo\n3\n");
     let edits = json!([{"path": "a.txt", "search": "one\ntwo\n3", "replace": "x"}]);
-    let said = call(&registry, json!({ "edits": edits })).await.unwrap_err();
+    let message = call(&registry, json!({ "edits": edits })).await.unwrap_err();
     let expected = "nothing was applied: a.txt: old lines not found; expected at line 3:\n3\nfound:\n1|one\n2|two\n3|three\n\
                     The file has changed since you read it.";
-    assert_eq!(said, expected);
+    assert_eq!(message, expected);
     assert_eq!(fs::read(folder.path().join("a.txt")).unwrap(), b"one\ntwo\nthree\n");
 }
 
@@ -157,21 +157,21 @@ async fn binary_files_are_not_patched_but_may_be_replaced() {
 #[test]
 fn paths_are_checked_before_the_call_is_complete() {
     let (_folder, _, registry) = fixture();
-    let said = |name: &str, value: Value| {
+    let message = |name: &str, value: Value| {
         registry.open("apply_patch").unwrap().field(name, &value).map_err(|r| r.message)
     };
     let missing = Err("b.txt does not exist; did you mean a.txt?".to_owned());
-    assert_eq!(said("edits", json!([{"path": "b.txt", "search": "x", "replace": "y"}])), missing);
-    assert_eq!(said("patch", json!(["--- a/b.txt", "+++ b/b.txt", "@@ -1 +1 @@", "-x", "+y"])), missing);
-    assert_eq!(said("patch", json!("*** Begin Patch\n*** Delete File: b.txt\n*** End Patch\n")), missing);
+    assert_eq!(message("edits", json!([{"path": "b.txt", "search": "x", "replace": "y"}])), missing);
+    assert_eq!(message("patch", json!(["--- a/b.txt", "+++ b/b.txt", "@@ -1 +1 @@", "-x", "+y"])), missing);
+    assert_eq!(message("patch", json!("*** Begin Patch\n*** Delete File: b.txt\n*** End Patch\n")), missing);
     assert!(
-        said("patch", json!("--- /dev/null\n+++ b/../x\n@@ -0,0 +1 @@\n+x\n"))
+        message("patch", json!("--- /dev/null\n+++ b/../x\n@@ -0,0 +1 @@\n+x\n"))
             .unwrap_err()
             .contains("outside")
     );
-    assert_eq!(said("edits", json!([{"path": "new.txt", "search": "", "replace": "y"}])), Ok(()));
-    assert_eq!(said("patch", json!("@@ -1 +1 @@\n-x\n+y\n")), Ok(()));
-    assert_eq!(said("path", json!("new.txt")), Ok(()));
+    assert_eq!(message("edits", json!([{"path": "new.txt", "search": "", "replace": "y"}])), Ok(()));
+    assert_eq!(message("patch", json!("@@ -1 +1 @@\n-x\n+y\n")), Ok(()));
+    assert_eq!(message("path", json!("new.txt")), Ok(()));
 }
 
 #[test]

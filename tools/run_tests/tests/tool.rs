@@ -103,14 +103,14 @@ async fn only_places_in_the_work_tree_are_shown_with_their_line() {
         ("secret.c", "one\ntwo\n"),
     ]);
     std::os::unix::fs::symlink("../secret.c", repository.root().join("link.c")).unwrap();
-    let said = |file: &str| format!("echo \"prog: {file}:2: main: Assertion 'x' failed.\"; exit 1");
+    let message = |file: &str| format!("echo \"prog: {file}:2: main: Assertion 'x' failed.\"; exit 1");
     for (file, shown) in [
         ("prog.c", "assert(1 + 1 == 3);"),
         ("link.c", "two"),
         ("../secret.c", "two"),
         ("/etc/hosts", "localhost"),
     ] {
-        let text = repository.call(json!({"command": said(file)})).await.unwrap().text;
+        let text = repository.call(json!({"command": message(file)})).await.unwrap().text;
         assert_eq!(text.contains(shown), file == "prog.c", "{text}");
     }
 }

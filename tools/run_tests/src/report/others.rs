@@ -69,7 +69,7 @@ pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
     }
     if report.passed + report.failed == 0 && report.errors > 0 {
         report.could_not_run =
-            Some(format!("it does not compile, {}", several(report.errors as usize, "error")));
+            Some(format!("build failed with {}", several(report.errors as usize, "error")));
     }
     Some(report)
 }
@@ -173,7 +173,7 @@ pub(crate) fn maven(output: &str, places: &Places) -> Option<TestReport> {
     if compile_errors > 0 {
         report.errors += compile_errors;
         report.could_not_run =
-            Some(format!("it does not compile, {}", several(compile_errors as usize, "error")));
+            Some(format!("build failed with {}", several(compile_errors as usize, "error")));
     }
     let broken = lines.iter().find_map(|l| {
         l.strip_prefix("[ERROR] ")
@@ -222,7 +222,7 @@ pub(crate) fn gradle(output: &str, places: &Places) -> Option<TestReport> {
         if errors.is_empty() {
             return None; // a success has no counts, and the last lines say what went wrong
         }
-        report.could_not_run = Some(format!("it does not compile, {}", several(errors.len(), "error")));
+        report.could_not_run = Some(format!("build failed with {}", several(errors.len(), "error")));
         report.errors = errors.len() as u32;
         report.failures = errors;
     }
@@ -267,8 +267,7 @@ pub(crate) fn dotnet(output: &str, places: &Places) -> Option<TestReport> {
             }
         }
         report.errors = report.failures.len() as u32;
-        report.could_not_run =
-            Some(format!("it does not compile, {}", several(report.failures.len(), "error")));
+        report.could_not_run = Some(format!("build failed with {}", several(report.failures.len(), "error")));
         return Some(report);
     }
     seen.then_some(report)

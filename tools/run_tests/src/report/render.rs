@@ -137,8 +137,8 @@ fn counts(report: &TestReport) -> String {
         (report.passed, "passed"),
         (report.skipped, "skipped"),
     ];
-    let said: Vec<_> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-    said.join(", ")
+    let parts: Vec<_> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    parts.join(", ")
 }
 
 fn add_failures(text: &mut String, report: &TestReport) {
