@@ -260,7 +260,7 @@ enum Change {
     Replaced,
 }
 
-/// IndexStat at the folder's counterpart in the upper layer. The upper layer holds a new folder
+/// Checks the folder's counterpart in the upper layer. The upper layer holds a new folder
 /// completely.
 fn change(folder: &Path) -> Change {
     if rustix::fs::lstat(folder).is_err() {

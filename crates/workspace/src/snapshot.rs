@@ -33,7 +33,7 @@ const COARSE_TICK: Duration = Duration::from_secs(2);
 /// Blobs read at once. Bounds the memory.
 const BATCH: usize = 256;
 
-/// Where a content is.
+/// The location of a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     Kept {

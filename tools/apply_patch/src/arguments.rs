@@ -18,11 +18,11 @@ pub struct Arguments {
     path: Option<String>,
     content: Option<Text>,
     delete: Option<bool>,
-    /// The line after which to insert `content`; 0 for the start. Accepted but not in the
-    /// description, because models that know other agents send it.
+    /// The line after which to insert `content`; 0 for the start. Not in the description, but
+    /// accepted, because models that know other agents send it.
     #[schemars(extend("hidden" = true))]
     insert_line: Option<u64>,
-    /// `patch`, parsed when the call was judged.
+    /// `patch`, parsed when the call was checked.
     #[serde(skip)]
     pub(crate) parsed: Option<Arc<ParsedPatch>>,
 }
@@ -69,11 +69,11 @@ pub struct Edit {
     path: String,
     search: Text,
     replace: Text,
-    /// Replaces every occurrence. Accepted but not in the description, because models that know
+    /// Replaces every occurrence. Not in the description, but accepted, because models that know
     /// other agents send it.
     #[schemars(extend("hidden" = true))]
     replace_all: Option<bool>,
-    /// The expected number of occurrences. Accepted but not in the description.
+    /// The expected number of occurrences. Not in the description, but accepted.
     #[schemars(extend("hidden" = true))]
     expected_replacements: Option<usize>,
 }

@@ -39,7 +39,7 @@ const SHOWN: OutputLimits = OutputLimits {
 pub struct Arguments {
     /// For `sh -c`, in the repository root.
     command: String,
-    /// The folder of the repository to run it in. Accepted but not in the description, because
+    /// The folder of the repository to run it in. Not in the description, but accepted, because
     /// models that know other agents send it.
     #[schemars(extend("hidden" = true))]
     workdir: Option<String>,
@@ -129,7 +129,7 @@ impl RunCommand {
             text.push('\n');
             text.push_str(self.shown(output).trim_end());
         }
-        // The log's path is not shown: the model cannot read it there.
+        // The log's path is not shown, because the model cannot read the file.
         if output.omitted.is_some() {
             text.push_str(&format!("\n[{} lines; narrow the command to see others]", output.total_lines));
         }
