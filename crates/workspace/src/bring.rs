@@ -108,7 +108,7 @@ impl Workspace {
 
     /// Applies changes: each file must be in its `before` state and gets its `after` state; all of
     /// them or none. Skips files that are in the `after` state already. With `merge`, does a
-    /// three-delta merge of text files that have other changes.
+    /// three-way merge of text files that have other changes.
     ///
     /// # Errors
     /// If files have other changes or, when merging, changes in the same lines. Lists all of them.
