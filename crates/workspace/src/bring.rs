@@ -243,7 +243,7 @@ fn merge_images(base: &FileImage, now: &FileImage, to: &FileImage) -> Result<Fil
     Ok(FileImage { bytes, mode: merge_modes(base.mode, now.mode, to.mode)?, link: false })
 }
 
-/// Merges permission bits three deltas.
+/// Merges permission bits three ways.
 fn merge_modes(base: u32, now: u32, to: u32) -> Result<u32, &'static str> {
     match () {
         () if to == base || to == now => Ok(now),
