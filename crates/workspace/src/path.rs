@@ -19,8 +19,8 @@ const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
 
 /// A path inside the workspace: relative, `/` between components, no `.` and no `..`; the root
-/// itself is `"."`. The directory handle it is used with keeps it inside, not its text. In its
-/// text, bytes that are not UTF-8 are written `\xHH`.
+/// itself is `"."`. The directory handle, not the text, keeps an access inside. In the text, bytes
+/// that are not UTF-8 are written `\xHH`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CleanPath {
