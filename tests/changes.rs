@@ -116,15 +116,15 @@ fn files_changed_meanwhile_are_not_overwritten_but_can_be_merged() {
     exit 1
     --- stderr
     nothing was applied; these files were changed after the dry run started:
-      add.sh: it has been changed since
-      old.txt: it has been changed since
+      add.sh: it has changed since
+      old.txt: it has changed since
     hint: to merge changes to different lines: agent apply [SESSION] --merge
     ");
     snapshot!(world.observe(&["apply", "last", "--merge"]), @r"
     exit 1
     --- stderr
     nothing was applied; these files cannot be merged:
-      old.txt: it has been changed since
+      old.txt: it has changed since
     ");
     assert!(!world.repo().join("docs").exists(), "nothing of it was applied");
     world.write("old.txt", "old\n");
@@ -230,8 +230,8 @@ fn undo_names_every_file_changed_since() {
     exit 1
     --- stderr
     nothing was undone; these files were changed after the session:
-      add.sh: it has been changed since
-      old.txt: somebody else has made a file of this name
+      add.sh: it has changed since
+      old.txt: someone else created this file
     ");
     assert_eq!(
         (world.read("add.sh").as_str(), world.read("docs/new/guide.md").as_str()),

@@ -70,7 +70,7 @@ fn the_model_learns_about_refused_and_allowed_hosts() {
     let output = run(&world, &server, &flags, &[fetch]).output().unwrap();
     let chats: Vec<Value> = server.chats().iter().map(|r| serde_json::from_slice(&r.body).unwrap()).collect();
     let (first, second) = (chats[0]["messages"].to_string(), chats[1]["messages"].to_string());
-    assert!(first.contains("Of the network it reaches only docs.test"), "{first}");
+    assert!(first.contains("It can reach only docs.test"), "{first}");
     let told = "[network: refused example.org:80: not an allowed host]";
     assert!(second.contains(told), "{second}\n{}", world.tell(&output));
 }

@@ -58,9 +58,9 @@ fn pipes_devices_and_links_in_circles_are_refused_in_words() {
     back: Not run: back: Too many levels of symbolic links (os error 40) / Not run: nothing was applied: back: Too many levels of symbolic links (os error 40)
     environ: Not run: environ (a symbolic link) is outside the repository; use a path relative to its root / Not run: nothing was applied: environ (a symbolic link) is outside the repository; use a path relative to its root
     fds/0: Not run: fds/0 (a symbolic link) is outside the repository; use a path relative to its root / Not run: nothing was applied: fds/0 (a symbolic link) is outside the repository; use a path relative to its root
-    dangling: Not run: dangling does not exist / Not run: nothing was applied: dangling: it is a symbolic link to something that does not exist
+    dangling: Not run: dangling does not exist / Not run: nothing was applied: dangling: it is a dangling symbolic link
     folder: folder is a directory; list it with list_files / nothing was applied: folder is a directory; list it with list_files
-    a.txt/x: Not run: a.txt/x does not exist / Not run: nothing was applied: a.txt/x: a file stands where its directory would be
+    a.txt/x: Not run: a.txt/x does not exist / Not run: nothing was applied: a.txt/x: its parent is not a directory
     ");
     let (_, told) = world.obey([
         call("search", json!({"pattern": "one"})),

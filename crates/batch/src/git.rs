@@ -33,7 +33,7 @@ pub(crate) async fn git<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<S
     Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
 }
 
-/// Settings that replace the repository's filters by the user's. The input is
+/// Settings that replace the repository's filters with the user's. The input is
 /// `scope NUL name NEWLINE value NUL` for each setting, in increasing precedence.
 fn users_filters(listed: &str) -> Vec<String> {
     let mut users = BTreeMap::new();

@@ -131,7 +131,7 @@ where
         };
         match read {
             Ok(Some(Ok(bytes))) => {
-                // An empty chunk carries no byte.
+                // An empty chunk contains no bytes.
                 self.started |= !bytes.is_empty();
                 self.frames.push(&bytes);
             }

@@ -221,7 +221,7 @@ fn ollama_key(around: &Surroundings) -> Option<&Secret> {
 }
 
 async fn ollama(name: &str, around: &Surroundings, why: &str) -> Result<Chosen, Error> {
-    // A base URL may also point to an Ollama.
+    // A base URL may also point to an Ollama server.
     let named = around.base_url.as_deref().or(around.ollama_host.as_deref());
     let base = host::ollama_base(&host::root(named.unwrap_or_default()));
     let key = ollama_key(around).cloned();

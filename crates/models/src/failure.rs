@@ -254,7 +254,7 @@ impl From<Failure> for Error {
     }
 }
 
-/// Adds what to do about a chat template that fails.
+/// Adds advice about a failing chat template.
 fn template(said: &str) -> String {
     format!(
         "{said}; the model's chat template cannot render the conversation: start the server with another template, or \

@@ -195,7 +195,8 @@ pub struct Identity {
     pub window: Option<u64>,
     /// Whether the server runs on this machine or network, so that tokens cost time, not money.
     pub local: bool,
-    /// Whether the model does better when it is asked for a whole file than when it has to call tools.
+    /// Whether the model does better when it is asked for a whole file than when it has to call
+    /// tools.
     pub prefers_whole_files: bool,
     /// Whether thinking is on for this session.
     pub thinking: bool,

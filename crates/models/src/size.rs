@@ -1,7 +1,8 @@
 //! The size of a model, from servers and names.
 
-/// Models up to this many billions of parameters do better when asked for whole files. Measured at 0.5 and 1.5 billion. Nothing was
-/// measured above 4 billion, where models generally follow the tool protocol.
+/// Models up to this many billions of parameters do better when asked for whole files. Measured at
+/// 0.5 and 1.5 billion. Nothing was measured above 4 billion, where models generally follow the
+/// tool protocol.
 const SMALL_B: f32 = 4.0;
 
 /// Whether a model of this size does better with whole files than with tool calls.

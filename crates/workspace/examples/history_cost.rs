@@ -1,6 +1,7 @@
-//! Prints what commits cost, and watching a command: `cargo run --release -p workspace --example history_cost [FILES…]`.
+//! Measures commits and watching a command:
+//! `cargo run --release -p workspace --example history_cost [FILES…]`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for a person at a terminal")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example prints and may panic")]
 
 use std::{fs, path::Path, process::Command, time::Instant};
 
@@ -32,36 +33,37 @@ fn measure(files: usize, tracked: bool) {
     let state = outer.path().join("state");
     let ws = Workspace::open_with(&root, &state).unwrap();
     let kind = if tracked { "tracked" } else { "untracked" };
-    let tell = |what: &str, begin: Instant| println!("{files} {kind} files: {what} {:.1?}", begin.elapsed());
+    let report =
+        |what: &str, begin: Instant| println!("{files} {kind} files: {what} {:.1?}", begin.elapsed());
 
-    for what in ["commit of one", "commit of one, again"] {
+    for what in ["commit of one", "second commit of one"] {
         let path = ws.target("pkg0/part0/file0.txt").unwrap();
         let change =
             Change::Write { path, bytes: what.as_bytes().to_vec(), executable: None, expect: Expect::Any };
         let begin = Instant::now();
         ws.commit(vec![change]).unwrap();
-        tell(what, begin);
+        report(what, begin);
     }
     for (command, script) in [
-        ("that does nothing, the first", ""),
+        ("that does nothing, first run", ""),
         ("that does nothing", ""),
         ("that changes one file", "echo x > pkg1/part1/file1.txt"),
         ("that changes all", "find . -name '*.txt' -exec sed -i s/file/line/ {} +"),
     ] {
         let begin = Instant::now();
         let watch = ws.watch().unwrap();
-        tell(&format!("before a command {command}"), begin);
+        report(&format!("before a command {command}"), begin);
         assert!(Command::new("sh").args(["-c", script]).current_dir(&root).status().unwrap().success());
         let begin = Instant::now();
         ws.watched(watch).unwrap();
-        tell(&format!("after a command {command}"), begin);
+        report(&format!("after a command {command}"), begin);
     }
     let begin = Instant::now();
     let net = History::open(&state).unwrap().standing(..).unwrap();
-    tell(&format!("net change of {}", net.len()), begin);
+    report(&format!("net change of {}", net.len()), begin);
     let begin = Instant::now();
     ws.put_back(&net).unwrap();
-    tell(&format!("undo of {}", net.len()), begin);
+    report(&format!("undo of {}", net.len()), begin);
 }
 
 fn git(root: &Path, arguments: &[&str]) {

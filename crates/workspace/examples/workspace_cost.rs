@@ -1,6 +1,7 @@
-//! Prints what baselines, copies and walks cost: `cargo run --release -p workspace --example workspace_cost`.
+//! Measures baselines, copies and walks:
+//! `cargo run --release -p workspace --example workspace_cost`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for a person at a terminal")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example prints and may panic")]
 
 use std::{fs, process::Command, time::Instant};
 

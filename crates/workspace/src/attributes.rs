@@ -1,35 +1,36 @@
-//! What a file has besides content and permission bits: its owner and its extended attributes, access lists among them.
+//! A file's owner and extended attributes, which include access control lists.
 
 use std::{ffi::CStr, fs::File, io, os::fd::AsFd as _};
 
 use rustix::fs::XattrFlags;
 
-/// Room for the names of a file's attributes, and for the value of one: the kernel's own limit.
+/// The kernel's limit for the names of a file's attributes and for each value, in bytes.
 const XATTR_LIMIT: usize = 64 << 10;
 
-/// Gives these to a new file that takes the place of another, as far as the system allows: only root may give files away.
-pub(crate) fn take_over(from: &File, to: &File) -> io::Result<()> {
+/// Copies owner and attributes to the file that replaces another one, as far as the system allows.
+/// Only root may change a file's owner.
+pub(crate) fn copy_to(from: &File, to: &File) -> io::Result<()> {
     let (old, new) = (rustix::fs::fstat(from)?, rustix::fs::fstat(to)?);
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid) {
         let (owner, group) = (rustix::fs::Uid::from_raw(old.st_uid), rustix::fs::Gid::from_raw(old.st_gid));
         if rustix::fs::fchown(to, Some(owner), Some(group)).is_err() {
-            // The group alone may be one of ours.
+            // The user may be a member of the group.
             let _ = rustix::fs::fchown(to, None, Some(group));
         }
     }
-    let names = read(|room| rustix::fs::flistxattr(from.as_fd(), room));
+    let names = read(|buffer| rustix::fs::flistxattr(from.as_fd(), buffer));
     for name in names.split_inclusive(|b| *b == 0).filter_map(|n| CStr::from_bytes_with_nul(n).ok()) {
-        let value = read(|room| rustix::fs::fgetxattr(from.as_fd(), name, room));
-        // Some belong to the system, which sets them itself.
+        let value = read(|buffer| rustix::fs::fgetxattr(from.as_fd(), name, buffer));
+        // Fails for attributes that only the kernel may set.
         let _ = rustix::fs::fsetxattr(to.as_fd(), name, &value, XattrFlags::empty());
     }
     Ok(())
 }
 
-/// Nothing, where the file system has none.
-fn read(ask: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>) -> Vec<u8> {
-    let mut room = vec![0; XATTR_LIMIT];
-    let size = ask(&mut room).unwrap_or(0);
-    room.truncate(size);
-    room
+/// Returns an empty list if the file system does not support attributes.
+fn read(call: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>) -> Vec<u8> {
+    let mut buffer = vec![0; XATTR_LIMIT];
+    let size = call(&mut buffer).unwrap_or(0);
+    buffer.truncate(size);
+    buffer
 }

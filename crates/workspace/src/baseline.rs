@@ -1,16 +1,20 @@
-//! A tree as it was, to diff against later: git's own diff, with a private repository, so that nothing in the user's `.git` changes.
+//! Takes a snapshot of a tree to diff against later. Uses git's own diff with a private repository,
+//! so that nothing in the user's `.git` changes.
 //!
-//! The private repository is in the state folder. Its index is the baseline: a copy of the user's index,
-//! updated with the files that differ from it. A file whose metadata match the index is neither read nor
-//! passed to git, so the cost grows with the changes and not with the repository. A diff compares two
-//! small trees that hold only files that may have changed. Git adds files without seeing the user's
-//! objects, because it would update the time of each object that it finds.
+//! The private repository is in the state folder. Its index is the baseline: a copy of the user's
+//! index, updated with the files that differ from it. A file whose metadata match the index is
+//! neither read nor passed to git, so the cost grows with the changes and not with the repository.
+//! A diff compares two small trees that hold only files that may have changed. Git adds files
+//! without access to the user's objects, because it would update the time of each object that it
+//! finds.
 //!
-//! The baseline includes untracked files that are not ignored by `.gitignore`, `.git/info/exclude` or the
-//! user's own list. Without a git repository, or before its first `git add`, every file is read once.
+//! The baseline includes untracked files that are not ignored by `.gitignore`, `.git/info/exclude`
+//! or the user's own list. Without a git repository, or before its first `git add`, every file is
+//! read once.
 //!
-//! Git never searches for files but is given their names: it would hang on pipes and run what submodules
-//! configure. Files in submodules are treated like all others. Files too large to restore are left out.
+//! Git never searches for files but is given their names: otherwise it would hang on pipes and run
+//! what submodules configure. Files in submodules are treated like all others. Files too large to
+//! restore are left out.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -31,22 +35,22 @@ use crate::{
     CleanPath, FileImage, Own, Workspace,
     git::{self, Repository},
     index::Index,
-    names::shown,
+    names::escape,
     place::Stamp,
     scan::{Extent, Found},
     store::REPLACE_LIMIT,
 };
 
-/// Settings that affect how files become blobs, copied from the user: with others, every file might seem
-/// changed.
+/// Settings that affect how files become blobs, copied from the user. With others, every file might
+/// appear changed.
 const KEPT: &str = "^core\\.(autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
 
-/// How often to retry when the tree changes meanwhile.
+/// How often to retry if the tree changes during a scan.
 const RETRIES: u32 = 3;
 
 /// The file in the private repository that marks its index as complete.
 const TREE: &str = "remembered";
-/// The file in it with the excluded paths, separated by NUL.
+/// The file in the private repository that lists the excluded paths, separated by NUL.
 const OWN: &str = "own";
 
 /// Why a baseline or a diff failed.
@@ -123,13 +127,14 @@ struct Inner {
     /// The upper layer, if the tree is an overlay.
     upper: Option<PathBuf>,
     diffs: AtomicU64,
-    /// An empty tree to take attributes from, if a `.gitattributes` is a pipe that git would wait for.
+    /// An empty tree to take attributes from, if a `.gitattributes` is a pipe, on which git would
+    /// block.
     attributes: OnceLock<String>,
 }
 
 impl Baseline {
-    /// Takes a snapshot of the tree under `root` and stores it in `state_dir/baseline`, replacing an older
-    /// one. Blocks.
+    /// Takes a snapshot of the tree under `root` and stores it in `state_dir/baseline`, replacing
+    /// an older one. Blocks.
     ///
     /// # Errors
     /// If git is missing or fails, or the state folder cannot be written.
@@ -162,20 +167,21 @@ impl Baseline {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Opens the baseline that an earlier process stored in `state_dir`, or takes one if there is none.
+    /// Opens the baseline that an earlier process stored in `state_dir`, or takes one if there is
+    /// none.
     ///
     /// # Errors
-    /// As [`Baseline::take`].
+    /// Same as [`Baseline::take`].
     pub fn open(root: &Path, state_dir: &Path) -> Result<Self, BaselineError> {
         let root = root.canonicalize().map_err(BaselineError::System)?;
         Self::of(&workspace(&root, &Own::default())?, state_dir)
     }
 
-    /// Same as [`Baseline::open`] for the tree of a workspace. The workspace keeps what the scan learns, for
-    /// the snapshot before the first command.
+    /// Same as [`Baseline::open`] for the tree of a workspace. The workspace keeps what the scan
+    /// learns, for the snapshot before the first command.
     ///
     /// # Errors
-    /// As [`Baseline::take`].
+    /// Same as [`Baseline::take`].
     pub fn of(workspace: &Workspace, state_dir: &Path) -> Result<Self, BaselineError> {
         let git_dir = state_dir.join("baseline");
         if !git_dir.join(TREE).exists() {
@@ -205,9 +211,9 @@ impl Baseline {
         let inner = &self.0;
         let (index, _) = inner.index()?;
         let Some(entry) = index.get(path) else { return Ok(None) };
-        let mut ask = inner.command(&inner.git_dir.join("index"));
-        ask.args(["cat-file", "blob", &entry.blob.name()]).envs(inner.borrowed());
-        let bytes = git::run(ask, None)?;
+        let mut query = inner.command(&inner.git_dir.join("index"));
+        query.args(["cat-file", "blob", &entry.blob.name()]).envs(inner.borrowed());
+        let bytes = git::run(query, None)?;
         let mode = match entry.mode {
             _ if entry.is_link() => 0o777,
             0o100_755 => 0o755,
@@ -216,24 +222,24 @@ impl Baseline {
         Ok(Some(FileImage { bytes, mode, link: entry.is_link() }))
     }
 
-    /// Returns the paths of changed files. Reads no contents, so it works even if the user's repository has
-    /// lost some.
+    /// Returns the paths of changed files. Reads no contents, so it works even if the user's
+    /// repository has lost some.
     ///
     /// # Errors
-    /// When git fails.
+    /// If git fails.
     pub fn changed(&self) -> Result<Vec<String>, BaselineError> {
         let inner = &self.0;
         let listed =
             inner.compare(|before, now| inner.diff(before, now, &["--no-renames", "--name-only", "-z"]))?;
         let listed = listed.unwrap_or_default();
-        Ok(listed.split(|b| *b == 0).filter(|path| !path.is_empty()).map(shown).collect())
+        Ok(listed.split(|b| *b == 0).filter(|path| !path.is_empty()).map(escape).collect())
     }
 
-    /// Returns what changed since the baseline, with git's rename detection. Writes only to the private
-    /// repository.
+    /// Returns what changed since the baseline, with git's rename detection. Writes only to the
+    /// private repository.
     ///
     /// # Errors
-    /// When git fails.
+    /// If git fails.
     pub fn diff(&self) -> Result<Diff, BaselineError> {
         let inner = &self.0;
         let diff = inner.compare(|before, now| {
@@ -266,8 +272,8 @@ impl Inner {
         Ok(ws)
     }
 
-    /// Reads the private index. Also returns the root's path in the repository, which starts every path in
-    /// the index itself.
+    /// Reads the private index. Also returns the root's path in the repository, which starts every
+    /// path in the index itself.
     fn index(&self) -> io::Result<(Index, &Path)> {
         let file = self.git_dir.join("index");
         let read = || Index::read(&file, &self.work_tree, &self.root);
@@ -289,8 +295,8 @@ impl Inner {
         // Submodules and these marks would hide changes.
         for (how, paths) in [
             (&["--force-remove"][..], &index.modules),
-            (&["--no-assume-unchanged"], &index.pretended),
-            (&["--no-skip-worktree"], &index.pretended),
+            (&["--no-assume-unchanged"], &index.flagged),
+            (&["--no-skip-worktree"], &index.flagged),
         ] {
             self.update(&file, how, paths.iter().map(PathBuf::as_path))?;
         }
@@ -302,8 +308,8 @@ impl Inner {
         ws.learn(index, found)
     }
 
-    /// Calls `compare` with two small trees, before and now, of the files that may have changed. Returns
-    /// `None` if nothing has changed.
+    /// Calls `compare` with two small trees, before and now, of the files that may have changed.
+    /// Returns `None` if nothing has changed.
     fn compare<T>(
         &self,
         compare: impl FnOnce(&str, &str) -> io::Result<T>,
@@ -332,7 +338,7 @@ impl Inner {
             self.add(&small, &Index::default(), &found)?;
             Ok(Some((before, self.tree(&small)?)))
         });
-        // Temporary. If it cannot be removed, it goes with the session.
+        // Temporary. Harmless if it stays: it is deleted with the session.
         let _ = fs::remove_file(&small);
         match compared? {
             Some((before, now)) if before != now => Ok(Some(compare(&before, &now)?)),
@@ -340,7 +346,7 @@ impl Inner {
         }
     }
 
-    /// Retries: a file may change its kind between the scan and git's look at it.
+    /// Retries, because a file may become something else between the scan and git's access.
     fn retrying<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         let mut tried = 0;
         loop {
@@ -403,8 +409,8 @@ impl Inner {
         self.objects.as_ref().map(|objects| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", in_list(objects)))
     }
 
-    /// Stores the excluded paths for a process that resumes the session: it cannot find them by its open
-    /// files.
+    /// Stores the excluded paths for a process that resumes the session: it cannot find them by its
+    /// open files.
     fn keep_own(&self) -> io::Result<()> {
         let paths: Vec<&[u8]> = self.own.paths(&self.root).map(|path| path.as_os_str().as_bytes()).collect();
         match paths.is_empty() {
@@ -425,7 +431,7 @@ impl Inner {
     }
 }
 
-/// Quotes a folder for a colon-separated list, as git reads it.
+/// Quotes a folder for a colon-separated list, as git parses it.
 fn in_list(folder: &Path) -> OsString {
     let bytes = folder.as_os_str().as_encoded_bytes();
     if !bytes.contains(&b':') {
@@ -444,23 +450,24 @@ fn in_list(folder: &Path) -> OsString {
 
 /// Reads the user's settings of [`KEPT`].
 fn settings(root: &Path) -> Result<Vec<(String, String)>, BaselineError> {
-    let mut ask = git::git(root);
-    ask.args(["config", "-z", "--includes", "--get-regexp", KEPT]);
-    let said = match git::ask(ask) {
-        Ok(said) => said,
+    let mut query = git::git(root);
+    query.args(["config", "-z", "--includes", "--get-regexp", KEPT]);
+    let output = match git::query(query) {
+        Ok(output) => output,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e.into()),
         Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(e.into()),
         Err(_) => return Ok(Vec::new()), // status 1: none is set
     };
-    let said = String::from_utf8_lossy(&said);
-    Ok(said
+    let output = String::from_utf8_lossy(&output);
+    Ok(output
         .split('\0')
         .filter_map(|e| e.split_once('\n'))
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .collect())
 }
 
-/// Creates the private repository. By hand, because `git init` costs more than all the rest.
+/// Creates the private repository by hand: `git init` would cost more than the rest of the
+/// baseline.
 fn prepare(git_dir: &Path, users: Option<&Repository>, settings: &[(String, String)]) -> io::Result<()> {
     if git_dir.exists() {
         fs::remove_dir_all(git_dir)?;
@@ -501,10 +508,11 @@ fn prepare(git_dir: &Path, users: Option<&Repository>, settings: &[(String, Stri
     Ok(())
 }
 
-/// Reads `--raw --numstat -z`: first `:modes names status NUL path NUL [path NUL]` for each file, then
-/// `added TAB removed TAB path NUL`, or, renamed, `added TAB removed TAB NUL path NUL path NUL`. Both in the same order.
+/// Parses `--raw --numstat -z`. First come `:modes names status NUL path NUL [path NUL]` for each
+/// file, then, in the same order, `added TAB removed TAB path NUL`, or `added TAB removed TAB NUL
+/// path NUL path NUL` for a rename.
 fn parse(output: &[u8]) -> Vec<DiffFile> {
-    let texts: Vec<String> = output.split(|b| *b == 0).filter(|f| !f.is_empty()).map(shown).collect();
+    let texts: Vec<String> = output.split(|b| *b == 0).filter(|f| !f.is_empty()).map(escape).collect();
     let mut fields = texts.iter().map(String::as_str).peekable();
     let mut files = Vec::new();
     while let Some(raw) = fields.next_if(|f| f.starts_with(':')) {

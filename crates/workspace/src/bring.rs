@@ -1,159 +1,165 @@
-//! From one side of a change to the other: undo, and applying what was done in another tree.
+//! Undoes changes, and applies changes that were made in another tree.
 
 use std::collections::BTreeSet;
 
 use crate::{
     By, CleanPath, Commit, CommitError, FileImage, NetChange, Workspace, git,
     root::lock,
-    transaction::{About, Step},
+    transaction::{CommitInfo, Step},
 };
 
-/// Largest file that is merged, in bytes: the time it takes grows with the square of what differs.
+/// The largest file that is merged, in bytes. Merging takes quadratic time in the number of
+/// differences.
 const MERGE_LIMIT: usize = 4 << 20;
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum BringError {
-    /// Files that are not as they have to be: all of them.
+    /// All files that conflict.
     #[error("{}", .0.iter().map(|c| format!("{}: {}", c.path, c.why)).collect::<Vec<_>>().join("\n"))]
     Conflicts(Vec<Conflict>),
-    /// It could not be written.
+    /// The files could not be written.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
 
-/// A file that is not as it has to be.
+/// A file that is not in the expected state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
-    /// Which.
+    /// The file.
     pub path: CleanPath,
-    /// In what way; follows "path: ".
+    /// The reason, to be shown after "path: ".
     pub why: String,
 }
 
-/// Changes that were brought to a tree.
+/// The result of applying changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Brought {
-    /// What was written. No files when there was nothing to do.
+    /// What was written. Has no files if there was nothing to do.
     pub commit: Commit,
-    /// Files that had been changed meanwhile and hold both changes now.
+    /// Files that had other changes too and were merged.
     pub merged: Vec<CleanPath>,
-    /// Files that were so already.
+    /// Files that had the change already.
     pub already: Vec<CleanPath>,
 }
 
 /// A change in one of its two directions.
-struct Way<'a> {
+struct Delta<'a> {
     path: &'a CleanPath,
     from: Option<&'a FileImage>,
     to: Option<&'a FileImage>,
-    barred: bool,
+    conflicting: bool,
 }
 
-fn undoing(changes: &[NetChange]) -> impl Iterator<Item = Way<'_>> {
-    changes.iter().map(|c| Way {
+fn backward(changes: &[NetChange]) -> impl Iterator<Item = Delta<'_>> {
+    changes.iter().map(|c| Delta {
         path: &c.path,
         from: c.after.as_ref(),
         to: c.before.as_ref(),
-        barred: c.foreign,
+        conflicting: c.foreign,
     })
 }
 
-fn applying(changes: &[NetChange]) -> impl Iterator<Item = Way<'_>> {
-    changes.iter().map(|c| Way {
+fn forward(changes: &[NetChange]) -> impl Iterator<Item = Delta<'_>> {
+    changes.iter().map(|c| Delta {
         path: &c.path,
         from: c.before.as_ref(),
         to: c.after.as_ref(),
-        barred: false,
+        conflicting: false,
     })
 }
 
-/// What is to be done to all files.
+/// What to do with all files.
 #[derive(Default)]
-struct Found {
+struct Plan {
     steps: Vec<Step>,
     merged: Vec<CleanPath>,
     already: Vec<CleanPath>,
 }
 
-impl Found {
-    fn foreseen(self) -> Vec<NetChange> {
+impl Plan {
+    fn preview(self) -> Vec<NetChange> {
         let change = |Step { path, before, after, .. }| NetChange { path, before, after, foreign: false };
         self.steps.into_iter().map(change).collect()
     }
 }
 
-/// What is to be done to a file.
+/// What to do with one file.
 #[derive(Debug, PartialEq, Eq)]
-enum Fit {
+enum Outcome {
     Already,
     Becomes(Option<FileImage>),
     Merged(FileImage),
 }
 
 impl Workspace {
-    /// Undo: the files must be as `after` and become as `before`, all of them or none. Files that are as `before` already are passed
-    /// over; when all are, the commit has no files and no number. Folders that the agent made go when this empties them. Permissions that
-    /// the changes leave alone may have been changed since. A file that became a folder, or the other way round, is a conflict.
+    /// Undoes changes: each file must be in its `after` state and returns to `before`; all of them
+    /// or none. Skips files that are in the `before` state already; if all are, the commit has no
+    /// files and no number. Removes folders that the agent created if they become empty.
+    /// Permissions may have changed since, unless the changes set them too.
     ///
     /// # Errors
-    /// When files have been changed since, or between two of the agent's changes: all of these are named.
+    /// If files have been changed since, or someone else changed them between two of the agent's
+    /// changes. Lists all of them. A file that has become a folder, or the reverse, is a conflict
+    /// too.
     pub fn put_back(&self, changes: &[NetChange]) -> Result<Commit, BringError> {
-        Ok(self.go(undoing(changes), false, By::Undo)?.commit)
+        Ok(self.apply(backward(changes), false, By::Undo)?.commit)
     }
 
-    /// Apply: the files must be as `before` and become as `after`, all of them or none. Files that are as `after` already are passed
-    /// over. With `merge`, text that was changed meanwhile is merged three ways.
+    /// Applies changes: each file must be in its `before` state and gets its `after` state; all of
+    /// them or none. Skips files that are in the `after` state already. With `merge`, does a
+    /// three-way merge of text files that have other changes.
     ///
     /// # Errors
-    /// When files have been changed meanwhile, or, merging, where the same lines were: all of these are named.
+    /// If files have other changes or, when merging, changes in the same lines. Lists all of them.
     pub fn bring(&self, changes: &[NetChange], merge: bool) -> Result<Brought, BringError> {
-        self.go(applying(changes), merge, By::Apply)
+        self.apply(forward(changes), merge, By::Apply)
     }
 
-    /// What [`Workspace::put_back`] would write, with each file as it is now and as it would become. Nothing is changed.
+    /// Returns what [`Workspace::put_back`] would write: the current and the new state of each
+    /// file. Changes nothing.
     ///
     /// # Errors
-    /// As [`Workspace::put_back`].
+    /// Same as [`Workspace::put_back`].
     pub fn would_put_back(&self, changes: &[NetChange]) -> Result<Vec<NetChange>, BringError> {
-        Ok(self.find(undoing(changes), false)?.foreseen())
+        Ok(self.plan(backward(changes), false)?.preview())
     }
 
-    /// What [`Workspace::bring`] would write, with each file as it is now and as it would become. Nothing is changed.
+    /// Returns what [`Workspace::bring`] would write: the current and the new state of each file.
+    /// Changes nothing.
     ///
     /// # Errors
-    /// As [`Workspace::bring`].
+    /// Same as [`Workspace::bring`].
     pub fn would_bring(&self, changes: &[NetChange], merge: bool) -> Result<Vec<NetChange>, BringError> {
-        Ok(self.find(applying(changes), merge)?.foreseen())
+        Ok(self.plan(forward(changes), merge)?.preview())
     }
 
-    fn go<'a>(
+    fn apply<'a>(
         &self,
-        ways: impl Iterator<Item = Way<'a>>,
+        deltas: impl Iterator<Item = Delta<'a>>,
         merge: bool,
         by: By,
     ) -> Result<Brought, BringError> {
         let _writing = lock(&self.0.writing);
-        let Found { steps, merged, already } = self.find(ways, merge)?;
+        let Plan { steps, merged, already } = self.plan(deltas, merge)?;
         let commit = if steps.is_empty() {
             Commit { id: None, files: Vec::new() }
         } else {
-            let unmade = if by == By::Undo { self.emptied(&steps)? } else { Vec::new() };
-            self.carry_out(steps, About { by, unmade })?
+            let unmade = if by == By::Undo { self.shrunk_folders(&steps)? } else { Vec::new() };
+            self.execute(steps, CommitInfo { by, unmade })?
         };
         Ok(Brought { commit, merged, already })
     }
 
-    /// Decides what becomes of every file.
-    fn find<'a>(&self, ways: impl Iterator<Item = Way<'a>>, merge: bool) -> Result<Found, BringError> {
-        let (mut found, mut conflicts) = (Found::default(), Vec::new());
-        for way in ways {
-            let path = way.path.clone();
-            let step = match self.look(&path) {
+    /// Decides what to do with every file.
+    fn plan<'a>(&self, deltas: impl Iterator<Item = Delta<'a>>, merge: bool) -> Result<Plan, BringError> {
+        let (mut plan, mut conflicts) = (Plan::default(), Vec::new());
+        for delta in deltas {
+            let path = delta.path.clone();
+            let step = match self.step(&path) {
                 Ok(step) => step,
                 Err(CommitError::NotAFile(_)) => {
-                    conflicts
-                        .push(Conflict { path, why: "something that is not a file stands there now".into() });
+                    conflicts.push(Conflict { path, why: "it is no longer a file".into() });
                     continue;
                 }
                 Err(CommitError::Path(e)) => {
@@ -162,21 +168,22 @@ impl Workspace {
                 }
                 Err(e) => return Err(e.into()),
             };
-            match fit(step.before.as_ref(), &way, merge) {
-                Ok(Fit::Already) => found.already.push(path),
-                Ok(Fit::Becomes(after)) => found.steps.push(Step { after, ..step }),
-                Ok(Fit::Merged(after)) => {
-                    found.merged.push(path);
-                    found.steps.push(Step { after: Some(after), ..step });
+            match outcome(step.before.as_ref(), &delta, merge) {
+                Ok(Outcome::Already) => plan.already.push(path),
+                Ok(Outcome::Becomes(after)) => plan.steps.push(Step { after, ..step }),
+                Ok(Outcome::Merged(after)) => {
+                    plan.merged.push(path);
+                    plan.steps.push(Step { after: Some(after), ..step });
                 }
                 Err(why) => conflicts.push(Conflict { path, why: why.into() }),
             }
         }
-        if conflicts.is_empty() { Ok(found) } else { Err(BringError::Conflicts(conflicts)) }
+        if conflicts.is_empty() { Ok(plan) } else { Err(BringError::Conflicts(conflicts)) }
     }
 
-    /// The folders that the agent made and that lose a file by these steps, outermost first.
-    fn emptied(&self, steps: &[Step]) -> Result<Vec<CleanPath>, BringError> {
+    /// Returns the folders that the agent created and from which these steps remove a file,
+    /// outermost first.
+    fn shrunk_folders(&self, steps: &[Step]) -> Result<Vec<CleanPath>, BringError> {
         let Some(store) = &self.0.store else { return Ok(Vec::new()) };
         let root = || CleanPath::new(String::new());
         let records = store.records().map_err(|source| CommitError::System { path: root(), source })?;
@@ -193,54 +200,54 @@ impl Workspace {
     }
 }
 
-/// Decides what becomes of a file that is `now` there.
-fn fit(now: Option<&FileImage>, way: &Way<'_>, merge: bool) -> Result<Fit, &'static str> {
+/// Decides what to do with a file whose current state is `now`.
+fn outcome(now: Option<&FileImage>, delta: &Delta<'_>, merge: bool) -> Result<Outcome, &'static str> {
     let same = |a: &FileImage, b: &FileImage| (a.link, &a.bytes) == (b.link, &b.bytes);
     let becomes = |image: FileImage| match now {
-        Some(now) if *now == image => Fit::Already,
-        _ => Fit::Becomes(Some(image)),
+        Some(now) if *now == image => Outcome::Already,
+        _ => Outcome::Becomes(Some(image)),
     };
-    let fit = match (now, way.from, way.to) {
-        (None, _, None) => Fit::Already,
-        (None, None, Some(to)) => Fit::Becomes(Some(to.clone())),
-        (None, Some(_), Some(_)) => return Err("it has been removed since"),
-        (Some(now), Some(from), None) if now == from => Fit::Becomes(None),
+    let outcome = match (now, delta.from, delta.to) {
+        (None, _, None) => Outcome::Already,
+        (None, None, Some(to)) => Outcome::Becomes(Some(to.clone())),
+        (None, Some(_), Some(_)) => return Err("it was removed since"),
+        (Some(now), Some(from), None) if now == from => Outcome::Becomes(None),
         (Some(now), Some(from), Some(to)) if same(now, from) || same(now, to) => {
-            becomes(FileImage { mode: mode(from.mode, now.mode, to.mode)?, ..to.clone() })
+            becomes(FileImage { mode: merge_modes(from.mode, now.mode, to.mode)?, ..to.clone() })
         }
-        (Some(now), None, Some(to)) if now == to => Fit::Already,
-        (Some(_), None, _) => return Err("somebody else has made a file of this name"),
-        (Some(now), Some(from), Some(to)) if merge => Fit::Merged(merged(from, now, to)?),
-        (Some(_), Some(_), _) => return Err("it has been changed since"),
+        (Some(now), None, Some(to)) if now == to => Outcome::Already,
+        (Some(_), None, _) => return Err("someone else created this file"),
+        (Some(now), Some(from), Some(to)) if merge => Outcome::Merged(merge_images(from, now, to)?),
+        (Some(_), Some(_), _) => return Err("it has changed since"),
     };
-    match fit {
-        Fit::Already => Ok(fit),
-        _ if way.barred => Err("somebody else changed it between two of the agent's changes"),
-        _ => Ok(fit),
+    match outcome {
+        Outcome::Already => Ok(outcome),
+        _ if delta.conflicting => Err("someone else changed it between two of the agent's changes"),
+        _ => Ok(outcome),
     }
 }
 
-fn merged(base: &FileImage, now: &FileImage, to: &FileImage) -> Result<FileImage, &'static str> {
+fn merge_images(base: &FileImage, now: &FileImage, to: &FileImage) -> Result<FileImage, &'static str> {
     let all = [base, now, to];
     if all.iter().any(|i| i.link || i.bytes.contains(&0)) {
-        return Err("it has been changed since, and it is no text that could be merged");
+        return Err("it has changed since, and only text can be merged");
     }
     if all.iter().any(|i| i.bytes.len() > MERGE_LIMIT) {
-        return Err("it has been changed since, and it is too large to be merged");
+        return Err("it has changed since, and is too large to merge");
     }
     let bytes = match git::merge(&base.bytes, &now.bytes, &to.bytes) {
         Ok(Some(bytes)) => bytes,
-        Ok(None) => return Err("the same lines have been changed since"),
-        Err(_) => return Err("it has been changed since, and git, which would merge it, cannot"),
+        Ok(None) => return Err("the same lines have changed since"),
+        Err(_) => return Err("it has changed since, and git failed to merge it"),
     };
-    Ok(FileImage { bytes, mode: mode(base.mode, now.mode, to.mode)?, link: false })
+    Ok(FileImage { bytes, mode: merge_modes(base.mode, now.mode, to.mode)?, link: false })
 }
 
-/// Permissions, merged three ways.
-fn mode(base: u32, now: u32, to: u32) -> Result<u32, &'static str> {
+/// Merges permission bits three ways.
+fn merge_modes(base: u32, now: u32, to: u32) -> Result<u32, &'static str> {
     match () {
         () if to == base || to == now => Ok(now),
         () if now == base => Ok(to),
-        () => Err("its permissions have been changed since"),
+        () => Err("its permissions have changed since"),
     }
 }

@@ -1,79 +1,80 @@
-//! The one write path: every change of a call or none.
+//! The one write path: makes every change of a call or none.
 //!
-//! Everything is verified here; `transaction.rs` then carries it out. Permissions survive, and so do hard links (`links.rs`).
+//! Every change is checked here; `transaction.rs` then executes it. Permissions survive, and so do
+//! hard links (`links.rs`).
 
 use std::io;
 
 use crate::{
     CleanPath, Digest, FileImage, PathError, Workspace,
     root::lock,
-    transaction::{About, Step},
+    transaction::{CommitInfo, Step},
 };
 
-/// What a file has to be for a change to be made.
+/// What must be true of a file before it is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Whatever it is.
+    /// Anything.
     Any,
-    /// Not there.
+    /// The file does not exist.
     Absent,
-    /// With exactly this content.
+    /// The file has exactly this content.
     Content(Digest),
 }
 
-/// One change. Paths come from [`Workspace::target`].
+/// One change. Its paths come from [`Workspace::target`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Creates a file or replaces its content.
     Write {
-        /// Which file.
+        /// The file.
         path: CleanPath,
-        /// Its content from now on.
+        /// The new content.
         bytes: Vec<u8>,
         /// Sets or clears the executable bits; `None` keeps them.
         executable: Option<bool>,
-        /// What it has to be before.
+        /// The expected state.
         expect: Expect,
     },
     /// Removes a file.
     Delete {
-        /// Which file.
+        /// The file.
         path: CleanPath,
-        /// What it has to be before.
+        /// The expected state.
         expect: Expect,
     },
-    /// Gives a file another name, and other content when `bytes` is given. The new name must be free.
+    /// Renames a file, and replaces its content if `bytes` is given. The new path must not exist.
     Rename {
-        /// Its name.
+        /// The old path.
         from: CleanPath,
-        /// Its name from now on.
+        /// The new path.
         to: CleanPath,
-        /// Its content from now on.
+        /// The new content.
         bytes: Option<Vec<u8>>,
         /// Sets or clears the executable bits; `None` keeps them.
         executable: Option<bool>,
-        /// What it has to be before.
+        /// The expected state of the old path.
         expect: Expect,
     },
 }
 
-/// A commit that took place.
+/// A commit that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
-    /// Its number in the state folder; `None` without one.
+    /// Its number in the state folder; `None` without a state folder.
     pub id: Option<u64>,
-    /// The files, in the order of the changes; a rename is a removal and a creation.
+    /// The files, in the order of the changes. A rename is a removal and a creation.
     pub files: Vec<Committed>,
 }
 
-/// What became of one file.
+/// The change of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// Which.
+    /// The file.
     pub path: CleanPath,
-    /// Its content before; `None` when it was created.
+    /// The old content; `None` if the file was created.
     pub before: Option<Digest>,
-    /// Its content now; `None` when it was removed.
+    /// The new content; `None` if the file was removed.
     pub after: Option<Digest>,
 }
 
@@ -83,44 +84,44 @@ pub enum CommitError {
     /// A path that may not be written.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// The file is not what the change was made for.
+    /// The file does not have the expected content.
     #[error("{0} has changed since it was read; read it again")]
     Changed(CleanPath),
-    /// There is a file where none may be.
-    #[error("{0} exists already")]
+    /// The file must not exist, but does.
+    #[error("{0} already exists")]
     Exists(CleanPath),
-    /// There is no file where one has to be.
+    /// The file must exist, but does not.
     #[error("{0} does not exist")]
     Missing(CleanPath),
-    /// A folder, a link or a pipe stands there.
+    /// The path is a folder, a link or a pipe.
     #[error("{0} is not a regular file")]
     NotAFile(CleanPath),
-    /// Its permissions forbid writing.
+    /// The file's permissions forbid writing.
     #[error("{0} is read-only")]
     ReadOnly(CleanPath),
     /// Two changes to one file.
     #[error("{0} is changed twice in one call; make it one change")]
     Twice(CleanPath),
-    /// The system failed; what had been written was put back.
+    /// A system call failed. Files that were already changed are rolled back.
     #[error("{path}: {source}; nothing was changed")]
     System {
-        /// Which file.
+        /// The file.
         path: CleanPath,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The system failed, and then failed again when the files were put back. The pre-images are in the state folder.
-    #[error("{why}, and {left} could not be put back; opening the workspace again puts it back")]
+    /// A system call failed, and so did the rollback. The state folder holds the previous contents.
+    #[error("{why}, and {left} could not be rolled back; reopening the workspace does it")]
     Torn {
-        /// What failed first.
+        /// The first failure.
         why: String,
-        /// What was left changed.
+        /// A file that is still changed.
         left: CleanPath,
     },
 }
 
 impl CommitError {
-    /// Whether it is our own side that failed, not the change that was asked for.
+    /// Whether the system failed, rather than the change being invalid.
     #[must_use]
     pub fn is_system(&self) -> bool {
         matches!(self, Self::System { .. } | Self::Torn { .. })
@@ -128,35 +129,35 @@ impl CommitError {
 }
 
 impl Workspace {
-    /// Makes all these changes, or none. A file with several names (hard links) keeps those inside the root, which are told too: they
-    /// are names of the new file. Names outside, and in `.git`, are left with the old one.
+    /// Makes all these changes, or none. All hard links to a file inside the root get the new
+    /// content and are reported too. Hard links outside the root or in `.git` keep the old content.
     ///
     /// # Errors
-    /// When one of them cannot be made; then nothing has changed.
+    /// If one of the changes cannot be made; then nothing has changed.
     pub fn commit(&self, changes: Vec<Change>) -> Result<Commit, CommitError> {
         let _writing = lock(&self.0.writing);
         let mut steps: Vec<Step> = Vec::with_capacity(changes.len());
         for change in changes {
-            for step in self.plan(change)? {
+            for step in self.steps(change)? {
                 if steps.iter().any(|s| s.path == step.path) {
                     return Err(CommitError::Twice(step.path));
                 }
                 steps.push(step);
             }
         }
-        self.carry_out(steps, About::default())
+        self.execute(steps, CommitInfo::default())
     }
 
-    /// The numbers of the commits, ascending.
+    /// Returns the numbers of the commits, in ascending order.
     ///
     /// # Errors
-    /// When the state folder cannot be read.
+    /// If the state folder cannot be read.
     pub fn commits(&self) -> io::Result<Vec<u64>> {
         let Some(store) = &self.0.store else { return Ok(Vec::new()) };
         Ok(store.ids()?.into_iter().filter(|id| store.is_done(*id)).collect())
     }
 
-    fn plan(&self, change: Change) -> Result<Vec<Step>, CommitError> {
+    fn steps(&self, change: Change) -> Result<Vec<Step>, CommitError> {
         Ok(match change {
             Change::Write { path, bytes, executable, expect } => {
                 let mut step = self.editable(&path)?;
@@ -188,17 +189,17 @@ impl Workspace {
                     mode: executable.map_or(image.mode, |x| executable_mode(image.mode, x)),
                     link: false,
                 });
-                // It stays the file that its other names are names of.
-                new.names_of = gone.names_of;
+                // The other hard links follow the renamed file.
+                new.links_of = gone.links_of;
                 new.like = from;
                 vec![gone, new]
             }
         })
     }
 
-    /// What is there, when it is a file that an edit may change.
+    /// Starts a step on a file that an edit may change.
     fn editable(&self, path: &CleanPath) -> Result<Step, CommitError> {
-        let step = self.look(path)?;
+        let step = self.step(path)?;
         match &step.before {
             Some(image) if image.link => Err(CommitError::NotAFile(path.clone())),
             Some(image) if image.mode & 0o200 == 0 => Err(CommitError::ReadOnly(path.clone())),
@@ -220,6 +221,6 @@ impl Step {
 }
 
 fn executable_mode(mode: u32, executable: bool) -> u32 {
-    // Whoever may read it may run it, as git's 755 and 644 have it.
+    // Like git's modes 755 and 644: whoever may read the file may execute it.
     if executable { mode | (mode & 0o444) >> 2 } else { mode & !0o111 }
 }

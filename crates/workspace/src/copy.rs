@@ -1,4 +1,5 @@
-//! A full copy of the tree, for a dry-run: ignored files too, so that tests find their dependencies and build caches.
+//! Copies the whole tree for a dry run. Copies ignored files too, so that tests find their
+//! dependencies and build caches.
 
 use std::{
     fs::{self, File, FileTimes, Metadata},
@@ -11,35 +12,36 @@ use rustix::fs::{AtFlags, CWD, SeekFrom, Timespec, Timestamps};
 
 use crate::{CleanPath, Own, Workspace, git};
 
-/// What a copy took.
+/// What was copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CopyReport {
-    /// Files, links included.
+    /// The number of files and links.
     pub files: u64,
-    /// Bytes in them.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// How many of the files share their blocks with the original.
+    /// How many files share their blocks with the original.
     pub reflinked: u64,
-    /// Pipes, sockets and devices, which are left out.
+    /// Pipes, sockets and devices, which are not copied.
     pub left_out: Vec<PathBuf>,
 }
 
-/// What a copy would take.
+/// The cost of a copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CopyCost {
-    /// Files, links included.
+    /// The number of files and links.
     pub files: u64,
-    /// Bytes in them.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// Whether the file system can share their blocks, so that the bytes cost nothing.
+    /// Whether the file system can share blocks, so that the files take no space.
     pub shared: bool,
 }
 
 impl Workspace {
-    /// What [`Workspace::copy_to`] into this folder, which need not exist, would take: the tree is walked, and one file is tried.
+    /// Estimates the cost of [`Workspace::copy_to`] into a folder, which need not exist: walks the
+    /// tree and tries to share the blocks of one file.
     ///
     /// # Errors
-    /// When something cannot be read, or no file made where the folder is to be.
+    /// If something cannot be read, or no file can be created where the folder is to be.
     pub fn copy_cost(&self, dir: &Path) -> io::Result<CopyCost> {
         let mut cost = CopyCost::default();
         let existing = dir.ancestors().find(|d| d.is_dir()).unwrap_or(Path::new("."));
@@ -47,11 +49,11 @@ impl Workspace {
         let mut tried = false;
         let mut todo = vec![self.root().to_owned()];
         while let Some(folder) = todo.pop() {
-            let Some(entries) = unless_gone(fs::read_dir(&folder))? else { continue };
+            let Some(entries) = if_present(fs::read_dir(&folder))? else { continue };
             for entry in entries {
                 let entry = entry?;
                 let path = entry.path();
-                let Some(found) = unless_gone(entry.metadata())? else { continue };
+                let Some(found) = if_present(entry.metadata())? else { continue };
                 let id = (found.dev(), found.ino());
                 let inside = path.strip_prefix(self.root()).map(CleanPath::of);
                 if inside.is_ok_and(|path| self.is_own(&path, Some(id))) {
@@ -69,7 +71,7 @@ impl Workspace {
                     if !tried && found.len() > 0 {
                         tried = true;
                         let trial = tempfile::tempfile_in(existing)?;
-                        let file = unless_gone(File::open(&path))?;
+                        let file = if_present(File::open(&path))?;
                         cost.shared = file.is_some_and(|f| rustix::fs::ioctl_ficlone(&trial, f).is_ok());
                     }
                 }
@@ -78,12 +80,12 @@ impl Workspace {
         Ok(cost)
     }
 
-    /// Where the `.git` of this tree only points to a repository elsewhere (a worktree, a submodule), gives `tree`, which shows the same
-    /// files (an overlay, also one at this very path), a repository of its own in its place, as [`Workspace::copy_to`] does. Returns
-    /// whether that was so.
+    /// If the `.git` of this workspace only points to a repository elsewhere (a worktree or a
+    /// submodule), gives `tree` its own repository, as [`Workspace::copy_to`] does. `tree` shows
+    /// the same files, for example in an overlay, maybe at this very path. Returns whether it did.
     ///
     /// # Errors
-    /// When something cannot be read or written.
+    /// If something cannot be read or written.
     pub fn detach_git(&self, tree: &Path) -> io::Result<bool> {
         self.detach(tree, &mut CopyReport::default())
     }
@@ -94,18 +96,19 @@ impl Workspace {
             return Ok(false);
         }
         let times = times(&fs::metadata(tree)?);
-        own_repository(self.root(), &git_file, report)?;
+        replace_git_file(self.root(), &git_file, report)?;
         rustix::fs::utimensat(CWD, tree, &times, AtFlags::empty())?;
         Ok(true)
     }
 
-    /// Copies everything into a folder that does not exist yet: ignored files, `.git`, links as links; with permissions and times,
-    /// so that build caches stay valid. Blocks are shared where the file system can. A folder inside the root that holds the copy itself
-    /// and files of the run itself are passed over. A worktree's or submodule's `.git`, which only points to a repository elsewhere, becomes a repository of its own, so that
-    /// git in the copy changes nothing there.
+    /// Copies everything, ignored files and `.git` included, into a folder that does not exist yet.
+    /// Links stay links. Keeps permissions and times, so that build caches stay valid. Shares
+    /// blocks if the file system can. Skips files of the run itself, and the copy if it lies inside
+    /// the root. If `.git` only points to a repository elsewhere (a worktree or a submodule), the
+    /// copy gets its own repository, so that git in the copy changes nothing there.
     ///
     /// # Errors
-    /// When the folder exists, or something cannot be read or written; what has been copied is left there.
+    /// If the folder exists, or something cannot be read or written. What was copied so far stays.
     pub fn copy_to(&self, dir: &Path) -> io::Result<CopyReport> {
         let mut report = CopyReport::default();
         copy_tree(self.root(), dir, self.own(), &mut report)?;
@@ -130,13 +133,13 @@ fn copy_tree(from: &Path, to: &Path, own: &Own, report: &mut CopyReport) -> io::
         found || entry.path().strip_prefix(from).is_ok_and(|path| own.has(from, path))
     };
     while let Some((folder, to)) = copying.todo.pop() {
-        let Some(entries) = unless_gone(fs::read_dir(&folder))? else { continue };
+        let Some(entries) = if_present(fs::read_dir(&folder))? else { continue };
         for entry in entries {
             let entry = entry?;
             if !own.is_empty() && is_own(&entry) {
                 continue;
             }
-            unless_gone(copying.entry(&entry, &to.join(entry.file_name())))?;
+            if_present(copying.entry(&entry, &to.join(entry.file_name())))?;
         }
     }
     for (folder, found) in copying.folders.iter().rev() {
@@ -146,20 +149,20 @@ fn copy_tree(from: &Path, to: &Path, own: &Own, report: &mut CopyReport) -> io::
     Ok(())
 }
 
-/// `None` when it failed because a file was not there: builds, and git's own housekeeping, remove files at any time, and some come back.
-fn unless_gone<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+/// Returns `None` if a file is gone: builds and git's own maintenance remove files at any time.
+fn if_present<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     match outcome {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         other => other.map(Some),
     }
 }
 
-/// A copy that is under way.
+/// The state of a copy.
 struct Copying<'a> {
-    /// The folder copied into, which may lie in the one copied from.
+    /// The folder to copy into, which may lie in the source.
     itself: (u64, u64),
     todo: Vec<(PathBuf, PathBuf)>,
-    /// Times of folders are set last, because filling them changes them.
+    /// Folders with their times, which are set last because adding files changes them.
     folders: Vec<(PathBuf, Metadata)>,
     /// Whether the file system can share blocks, as far as is known.
     share: bool,
@@ -191,9 +194,10 @@ impl Copying<'_> {
     }
 }
 
-/// Without git, or when the file points nowhere, there is none: better than one that is somebody else's. Objects are copied, not borrowed: git
-/// sets the time of a borrowed object when it comes to need it again.
-fn own_repository(root: &Path, at: &Path, report: &mut CopyReport) -> io::Result<()> {
+/// Replaces a `.git` file with a repository. If git fails or the file points nowhere, only removes
+/// it: no repository is better than someone else's. Copies the objects instead of borrowing them,
+/// because git updates the times of borrowed objects.
+fn replace_git_file(root: &Path, at: &Path, report: &mut CopyReport) -> io::Result<()> {
     let other = git::repository(root);
     fs::remove_file(at)?;
     let Ok(Some(other)) = other else { return Ok(()) };
@@ -220,7 +224,8 @@ fn own_repository(root: &Path, at: &Path, report: &mut CopyReport) -> io::Result
     git::copy_index(&other.index, &at.join("index"))
 }
 
-/// Returns whether the blocks are shared. `share` becomes false when the file system cannot, so that it is asked once.
+/// Copies a file and returns whether it shares blocks. Sets `share` to false if the file system
+/// cannot, so that this is tried only once.
 fn copy_file(source: &Path, target: &Path, found: &Metadata, share: &mut bool) -> io::Result<bool> {
     let mut from = File::open(source)?;
     let mut to = File::create_new(target)?;
@@ -234,17 +239,17 @@ fn copy_file(source: &Path, target: &Path, found: &Metadata, share: &mut bool) -
     Ok(shared)
 }
 
-/// Holes stay holes: a file of a size that no disk has can consist of them.
+/// Copies data but not holes: a sparse file may be larger than the disk.
 fn copy_data(from: &mut File, to: &mut File, size: u64) -> io::Result<()> {
     let mut at = 0;
     while let Ok(start) = rustix::fs::seek(&*from, SeekFrom::Data(at)) {
         let end = rustix::fs::seek(&*from, SeekFrom::Hole(start))?;
         from.seek(io::SeekFrom::Start(start))?;
         to.seek(io::SeekFrom::Start(start))?;
-        io::copy(&mut from.take(end - start), to)?; // copy_file_range inside
+        io::copy(&mut from.take(end - start), to)?; // uses copy_file_range
         at = end;
     }
-    // What was there when it was looked at, or what has been added since.
+    // The file may have been truncated or extended since `size` was read.
     let length = to.metadata()?.len().max(size.min(from.metadata()?.len()));
     to.set_len(length)
 }

@@ -1,4 +1,4 @@
-//! Runs the git binary so that no configuration makes it run anything else, and with a time limit.
+//! Runs git with a time limit, and so that no configuration makes it run other programs.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -16,10 +16,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// The time limit for work on files; far more than a large repository needs.
+/// The time limit for work on files: far more than a large repository needs.
 const WORK_LIMIT: Duration = Duration::from_secs(600);
-/// The time limit for queries that do not depend on the size of the repository. Even these can hang: a
-/// repository may make git open a pipe (`include.path`).
+/// The time limit for queries that do not depend on the size of the repository. Even these can
+/// hang: a repository may make git open a pipe (`include.path`).
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
 /// Variables that a surrounding git (a hook, an alias) sets and that would redirect ours.
@@ -112,8 +112,8 @@ pub fn git(cwd: &Path) -> Command {
     command
 }
 
-/// Returns `PATH` without relative folders and without those below `outside`, which a repository could
-/// fill. Reads the variable like starting a program would.
+/// Returns `PATH` without relative folders and without those below `outside`, which a repository
+/// could fill. Reads the variable, as starting a program would.
 #[must_use]
 pub fn search_path(outside: &Path) -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -127,8 +127,8 @@ pub fn search_path(outside: &Path) -> OsString {
     }
 }
 
-/// Returns a git command for a private repository with the user's work tree. It reads no configuration
-/// but that repository's own.
+/// Returns a git command for a private repository with the user's work tree. It reads no
+/// configuration but that repository's own.
 pub(crate) fn private(cwd: &Path, git_dir: &Path, work_tree: &Path, index: &Path) -> Command {
     let mut command = git(cwd);
     command
@@ -152,7 +152,7 @@ pub(crate) fn run(command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>>
 }
 
 /// Same as [`run`] for a query, with [`QUESTION_LIMIT`].
-pub(crate) fn ask(command: Command) -> io::Result<Vec<u8>> {
+pub(crate) fn query(command: Command) -> io::Result<Vec<u8>> {
     let name = subcommand(&command);
     succeeded(&name, git_answer(command)?)
 }
@@ -165,11 +165,11 @@ pub fn git_output(command: Command, input: Option<&[u8]>) -> io::Result<Output> 
     output_within(WORK_LIMIT, command, input)
 }
 
-/// Same as [`git_output`] for a query that does not depend on the size of the repository, such as one of
-/// the configuration, with a limit of ten seconds.
+/// Same as [`git_output`] with a limit of ten seconds, for a query that does not depend on the size
+/// of the repository, such as one of the configuration.
 ///
 /// # Errors
-/// As [`git_output`].
+/// Same as [`git_output`].
 pub fn git_answer(command: Command) -> io::Result<Output> {
     output_within(QUESTION_LIMIT, command, None)
 }
@@ -178,8 +178,8 @@ fn succeeded(name: &str, output: Output) -> io::Result<Vec<u8>> {
     match output.status.success() {
         true => Ok(output.stdout),
         false => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(io::Error::other(format!("git {name}: {}", said.trim())))
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            Err(io::Error::other(format!("git {name}: {}", stderr.trim())))
         }
     }
 }
@@ -194,13 +194,13 @@ fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) ->
     if input.is_some() {
         command.stdin(Stdio::piped());
     }
-    // A process group can be killed as a whole. And Ctrl-C, which asks the run to stop in good order,
-    // does not reach git.
+    // A process group can be killed as a whole. It also shields git from Ctrl-C, which asks the run
+    // to stop in good order.
     let mut child = command.process_group(0).spawn()?;
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let late = AtomicBool::new(false);
     let output = std::thread::scope(|scope| {
-        // Dropped when it has ended.
+        // Dropped when git has exited.
         let (_running, ended) = mpsc::channel::<()>();
         let late = &late;
         scope.spawn(move || {
@@ -223,7 +223,7 @@ fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) ->
     Ok(output)
 }
 
-/// Where a repository keeps its parts; in a worktree or a submodule not all below its `.git`.
+/// Where a repository keeps its parts. In a worktree or a submodule, some are outside its `.git`.
 pub(crate) struct Repository {
     /// The top of the work tree.
     pub(crate) top: PathBuf,
@@ -233,22 +233,22 @@ pub(crate) struct Repository {
     pub(crate) packed_refs: PathBuf,
     /// `sha1` or `sha256`.
     pub(crate) format: String,
-    /// The commit checked out; `None` before the first.
+    /// The commit that is checked out; `None` before the first commit.
     pub(crate) head: Option<String>,
 }
 
-/// The repository a folder is in; `None` outside.
+/// Finds the repository that contains a folder; `None` outside a repository.
 ///
 /// # Errors
-/// When git is not installed, or the repository has a pipe or a device where git expects a file.
+/// If git is not installed, or the repository has a pipe or a device where git expects a file.
 pub(crate) fn repository(folder: &Path) -> io::Result<Option<Repository>> {
     repository_within(QUESTION_LIMIT, folder)
 }
 
 fn repository_within(limit: Duration, folder: &Path) -> io::Result<Option<Repository>> {
     readable(folder)?;
-    let mut ask = git(folder);
-    ask.args([
+    let mut query = git(folder);
+    query.args([
         "rev-parse",
         "--path-format=absolute",
         "--show-toplevel",
@@ -257,12 +257,12 @@ fn repository_within(limit: Duration, folder: &Path) -> io::Result<Option<Reposi
         "--git-path",
         "objects",
     ]);
-    ask.args(["--git-path", "info/exclude", "--git-path", "packed-refs", "--show-object-format"]);
-    // Last and allowed to fail, because it does before the first commit; what came before is printed all the same.
-    ask.args(["--verify", "--quiet", "HEAD"]);
-    let output = output_within(limit, ask, None)?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let mut lines = said.lines().map(str::to_owned);
+    query.args(["--git-path", "info/exclude", "--git-path", "packed-refs", "--show-object-format"]);
+    // Last, because it fails before the first commit. The output so far is printed all the same.
+    query.args(["--verify", "--quiet", "HEAD"]);
+    let output = output_within(limit, query, None)?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let mut lines = stdout.lines().map(str::to_owned);
     let mut next = || lines.next().filter(|l| !l.is_empty());
     let parts = (next(), next(), next(), next(), next(), next());
     let (Some(top), Some(index), Some(objects), Some(exclude), Some(packed_refs), Some(format)) = parts
@@ -275,10 +275,10 @@ fn repository_within(limit: Duration, folder: &Path) -> io::Result<Option<Reposi
     Ok(Some(Repository { top, index, objects, exclude, packed_refs, format, head }))
 }
 
-/// Whether git can look at the repository around a folder without waiting for anything.
+/// Checks that git can read the repository around a folder without blocking.
 ///
 /// # Errors
-/// Names what is in its way.
+/// Names the pipe, socket or device that would block it.
 pub fn readable(folder: &Path) -> io::Result<()> {
     let Some(git) = folder.ancestors().map(|f| f.join(".git")).find(|git| git.symlink_metadata().is_ok())
     else {
@@ -287,18 +287,19 @@ pub fn readable(folder: &Path) -> io::Result<()> {
     let no_file = |path: &Path| {
         let kind = fs::metadata(path).ok().map(|m| m.file_type())?;
         (!kind.is_file() && !kind.is_dir()).then(|| {
-            let said = format!("{} is a pipe, socket or device, where git expects a file", path.display());
-            Err(io::Error::other(said))
+            let message = format!("{} is a pipe, socket or device, where git expects a file", path.display());
+            Err(io::Error::other(message))
         })
     };
     let in_folder = READ_BY_GIT.iter().map(|name| git.join(name));
     std::iter::once(git.clone()).chain(in_folder).find_map(|path| no_file(&path)).unwrap_or(Ok(()))
 }
 
-/// With its time: git takes entries as new as the index for possibly changed, and a copy that looked newer would hide a change.
+/// Copies an index with its modification time. Git distrusts entries that are as new as the index;
+/// in a copy that looked newer, it would miss a change.
 pub(crate) fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
     let modified = match fs::metadata(from) {
-        // A pipe would wait.
+        // Opening a pipe would block.
         Ok(found) if !found.is_file() => return Ok(()),
         Ok(found) => found.modified()?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -308,10 +309,10 @@ pub(crate) fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
     File::options().write(true).open(to)?.set_times(FileTimes::new().set_modified(modified))
 }
 
-/// Merges three ways, as git does when it merges branches; `None` when both sides changed the same lines.
+/// Does a three-way merge, like git; `None` if both sides changed the same lines.
 ///
 /// # Errors
-/// When git is not installed, cannot do it, or its files cannot be written.
+/// If git is not installed or fails, or its files cannot be written.
 pub(crate) fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let folder = tempfile::tempdir()?;
     for (name, bytes) in [("base", base), ("ours", ours), ("theirs", theirs)] {
@@ -332,11 +333,11 @@ pub(crate) fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> io::Result<Optio
 mod tests {
     use super::*;
 
-    /// No test waits for it: what is run here never ends.
+    /// Short, because the commands in these tests never end.
     const AT_ONCE: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_command_that_does_not_end_is_killed_with_its_children() {
+    fn a_hanging_command_is_killed_with_its_children() {
         let mut forever = Command::new("sh");
         // The child holds the pipe that is read to its end.
         forever.args(["-c", "sleep 1000 & wait"]).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_as_an_included_configuration_does_not_hang_the_question_where_the_repository_is() {
+    fn a_configuration_that_includes_a_pipe_does_not_hang_the_search_for_the_repository() {
         let folder = tempfile::tempdir().unwrap();
         let mut init = git(folder.path());
         init.args(["init", "-q"]);

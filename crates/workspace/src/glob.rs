@@ -1,10 +1,11 @@
-//! File patterns as models write them.
+//! Glob patterns as models write them.
 
 use globset::{GlobBuilder, GlobMatcher};
 
 use crate::CleanPath;
 
-/// A pattern over paths. Without a `/` it is about file names, in any folder (`*.rs`); with one, about whole paths (`src/**/*.rs`).
+/// A pattern for paths. Without a `/`, it matches file names in any folder (`*.rs`); with one,
+/// whole paths (`src/**/*.rs`).
 #[derive(Debug, Clone)]
 pub struct Glob {
     matcher: GlobMatcher,
@@ -12,20 +13,20 @@ pub struct Glob {
 }
 
 impl Glob {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// When it is not one; the sentence says where.
+    /// If the pattern is invalid; the message says where.
     pub fn new(pattern: &str) -> Result<Self, String> {
-        let bare = pattern.trim().trim_start_matches("./").trim_start_matches('/');
-        let whole = if bare.ends_with('/') { format!("{bare}**") } else { bare.to_owned() };
+        let trimmed = pattern.trim().trim_start_matches("./").trim_start_matches('/');
+        let whole = if trimmed.ends_with('/') { format!("{trimmed}**") } else { trimmed.to_owned() };
         let glob = GlobBuilder::new(&whole).literal_separator(true).build();
-        let glob = glob
-            .map_err(|e| format!("{pattern:?} is not a file pattern ({e}); an example is \"src/**/*.rs\""))?;
+        let glob =
+            glob.map_err(|e| format!("{pattern:?} is not a valid glob ({e}); example: \"src/**/*.rs\""))?;
         Ok(Self { matcher: glob.compile_matcher(), names: !whole.contains('/') })
     }
 
-    /// Whether a path fits.
+    /// Whether a path matches.
     #[must_use]
     pub fn matches(&self, path: &CleanPath) -> bool {
         let text = path.as_str();

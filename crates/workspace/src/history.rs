@@ -1,8 +1,9 @@
-//! What a session changed, as its state folder has it: every commit and every command's change, in order, with both contents.
+//! What a session changed: every commit and every change by a command, in order, with the contents
+//! before and after.
 //!
-//! The same folder may hold changes of two trees: of the one a dry-run worked in, and of the repository, to which they were brought later
-//! and where they may have been put back. [`History::net`] is what the agent did, wherever; [`History::standing`] is what of it stands in the tree
-//! that was changed last.
+//! One state folder may hold changes of two trees: that of a dry run, and the repository, where
+//! they were applied and maybe undone. [`History::net`] returns what the agent did in any tree.
+//! [`History::standing`] returns what is still in effect in the tree that was changed last.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,7 +17,7 @@ use crate::{
     store::{FileRecord, Images, Record, State, Store},
 };
 
-/// What a session changed. Reads the state folder once; needs no work tree.
+/// The history of a session. Reads the state folder once; needs no work tree.
 #[derive(Debug)]
 pub struct History {
     images: Vec<Images>,
@@ -24,51 +25,51 @@ pub struct History {
     records: Vec<HistoryRecord>,
 }
 
-/// One commit, or one command that changed something.
+/// One commit, or one command that changed files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryRecord {
-    /// Its number; ascending.
+    /// The record's number. Numbers ascend.
     pub id: u64,
-    /// The turn it belongs to.
+    /// The turn that made it.
     pub turn: u32,
-    /// Who made it.
+    /// Who made the change.
     pub by: By,
-    /// The files.
+    /// The files that changed.
     pub files: Vec<Committed>,
-    /// Files that it changed too and that are not known well enough to be put back: too large to keep.
+    /// Files that changed but cannot be undone, because they are too large to keep.
     pub left_out: Vec<CleanPath>,
 }
 
-/// What became of one file over some turns.
+/// The net change of one file over some turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetChange {
-    /// Which.
+    /// The file.
     pub path: CleanPath,
-    /// As it was before the first change; `None` when it was not there.
+    /// The file before the first change; `None` if it did not exist.
     pub before: Option<FileImage>,
-    /// As it was after the last; `None` when it was gone.
+    /// The file after the last change; `None` if it no longer exists.
     pub after: Option<FileImage>,
-    /// Somebody else changed it between two of the agent's changes.
+    /// Whether someone else changed it between two of the agent's changes.
     pub foreign: bool,
 }
 
-/// One change of one file, with where its contents are kept.
+/// One change of one file, and the record it belongs to.
 #[derive(Debug, Clone, Copy)]
 struct Entry<'a> {
     turn: u32,
     record: usize,
     file: &'a FileRecord,
-    /// The file was not as the change before had left it.
+    /// Whether the file differed from what the previous change left.
     foreign: bool,
 }
 
 type Chains<'a> = BTreeMap<&'a CleanPath, Vec<Entry<'a>>>;
 
 impl History {
-    /// Reads the history of a session; an empty one where nothing was ever changed.
+    /// Reads the history of a session. It is empty if nothing was ever changed.
     ///
     /// # Errors
-    /// When the state folder cannot be read.
+    /// If the state folder cannot be read.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         if !state_dir.join("commits").exists() {
             return Ok(Self { images: Vec::new(), kept: Vec::new(), records: Vec::new() });
@@ -87,26 +88,27 @@ impl History {
         Ok(Self { images, kept, records })
     }
 
-    /// Every record, in order.
+    /// Returns every record, in order.
     #[must_use]
     pub fn records(&self) -> &[HistoryRecord] {
         &self.records
     }
 
-    /// What the agent did in these turns, whether or not it was put back since: for each file the first before and the last after, where
-    /// they differ. By path.
+    /// Returns what the agent did in these turns, undone or not: for each file, the content before
+    /// the first change and after the last, if they differ. Sorted by path.
     ///
     /// # Errors
-    /// When a content cannot be read.
+    /// If a kept content cannot be read.
     pub fn net(&self, turns: impl RangeBounds<u32>) -> io::Result<Vec<NetChange>> {
         self.sum(&self.made(), turns)
     }
 
-    /// What of it stands in the tree that was changed last: without what has been put back, and of a dry-run only what was brought to the
-    /// repository, as it was brought. This is what an undo puts back. A merged file belongs to the last turn.
+    /// Returns the changes of these turns that are in effect in the tree that was changed last,
+    /// which are those that an undo reverts. Leaves out what was undone, and what a dry run did but
+    /// nobody applied. A merged file belongs to the last turn.
     ///
     /// # Errors
-    /// When a content cannot be read.
+    /// If a kept content cannot be read.
     pub fn standing(&self, turns: impl RangeBounds<u32>) -> io::Result<Vec<NetChange>> {
         let moved = |r: &&(u64, Record)| matches!(r.1.by, By::Undo | By::Apply);
         let Some((_, last)) = self.kept.iter().rev().find(moved).or(self.kept.last()) else {
@@ -142,10 +144,10 @@ impl History {
         self.sum(&chains, turns)
     }
 
-    /// What one record changed; nothing when there is none of that number.
+    /// Returns what one record changed; nothing if no record has this number.
     ///
     /// # Errors
-    /// When a content cannot be read.
+    /// If a kept content cannot be read.
     pub fn of(&self, id: u64) -> io::Result<Vec<NetChange>> {
         let Some(record) = self.kept.iter().position(|(kept, _)| *kept == id) else { return Ok(Vec::new()) };
         let change = |file: &FileRecord| {
@@ -193,7 +195,7 @@ impl History {
     }
 }
 
-/// Without what was written and stayed the same.
+/// Skips files that were written with the same content.
 fn changed(record: &Record) -> impl Iterator<Item = &FileRecord> {
     record.files.iter().filter(|file| file.before != file.after)
 }

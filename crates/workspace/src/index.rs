@@ -1,8 +1,7 @@
-//! A reader for git's index: the blob of each tracked file, and the file's metadata when git last
-//! read it.
+//! Reads git's index: the blob of each tracked file, and the file's metadata when git last read it.
 //!
-//! A file with the same metadata is unchanged. The format is described in gitformat-index(5), and
-//! files that change while the index is written in git's `racy-git.txt`.
+//! A file with the same metadata is unchanged. gitformat-index(5) describes the format. Git's
+//! `racy-git.txt` describes files that change while the index is written.
 
 use std::{
     collections::HashMap,
@@ -15,7 +14,8 @@ use std::{
 
 use crate::{CleanPath, place::Stamp, scan::Tree};
 
-/// The empty blob in SHA-1 and SHA-256. Any other entry of size 0 is one that git is not sure of.
+/// The empty blob in SHA-1 and SHA-256. Any other entry of size 0 marks a file that git has to read
+/// again.
 const EMPTY: [&str; 2] = [
     "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
     "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
@@ -32,16 +32,16 @@ impl Blob {
     }
 }
 
-/// A file's metadata, with the precision of an index.
+/// A file's metadata with the precision of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Looks {
+pub(crate) struct IndexStat {
     changed: (u32, u32),
     modified: (u32, u32),
     inode: u32,
     pub(crate) size: u32,
 }
 
-impl Looks {
+impl IndexStat {
     pub(crate) fn of(stamp: &Stamp) -> Self {
         let time = |(s, ns): (i64, u64)| (s as u32, ns as u32);
         Self {
@@ -56,7 +56,7 @@ impl Looks {
 /// A tracked file.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    pub(crate) looks: Looks,
+    pub(crate) stat: IndexStat,
     /// Git's mode: `0o100644`, `0o100755`, or `0o120000` for a symbolic link.
     pub(crate) mode: u32,
     pub(crate) blob: Blob,
@@ -69,7 +69,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// Whether the file is unchanged, judging by its metadata.
     pub(crate) fn is(&self, stamp: &Stamp) -> bool {
-        self.certain && self.looks == Looks::of(stamp)
+        self.certain && self.stat == IndexStat::of(stamp)
     }
 
     pub(crate) fn is_link(&self) -> bool {
@@ -84,12 +84,13 @@ pub(crate) struct Index {
     /// Submodules.
     pub(crate) modules: Vec<PathBuf>,
     /// Files marked assume-unchanged, and existing files marked skip-worktree.
-    pub(crate) pretended: Vec<PathBuf>,
+    pub(crate) flagged: Vec<PathBuf>,
 }
 
 impl Index {
-    /// Reads the index of the repository with the top-level folder `top`. Returns `None` for a split or
-    /// sparse index, which git has to expand first, and an empty index if the file does not exist.
+    /// Reads the index of the repository with the top-level folder `top`. Returns `None` for a
+    /// split or sparse index, which git has to expand first, and an empty index if the file does
+    /// not exist.
     pub(crate) fn read(file: &Path, top: &Path, root: &Path) -> io::Result<Option<Self>> {
         let mut opened = match File::open(file) {
             Ok(opened) => opened,
@@ -141,10 +142,10 @@ impl Index {
                 index.modules.push(inside.to_owned());
                 continue;
             }
-            let looks = Looks { changed: (c, cn), modified: (m, mn), inode, size };
+            let stat = IndexStat { changed: (c, cn), modified: (m, mn), inode, size };
             let there = skipped && root.join(inside).symlink_metadata().is_ok();
             if assumed || there {
-                index.pretended.push(inside.to_owned());
+                index.flagged.push(inside.to_owned());
             }
             if skipped && !there {
                 continue;
@@ -152,8 +153,8 @@ impl Index {
             let (Some(name), Some(parent)) = (inside.file_name(), inside.parent()) else { continue };
             let staged = flags & 0x3000 == 0 && !added;
             let certain =
-                staged && looks.modified < written && (size > 0 || EMPTY.contains(&blob.name().as_str()));
-            let entry = Entry { looks, mode, blob, certain, permissions: 0 };
+                staged && stat.modified < written && (size > 0 || EMPTY.contains(&blob.name().as_str()));
+            let entry = Entry { stat, mode, blob, certain, permissions: 0 };
             match &mut folder {
                 Some((last, files)) if last == parent => drop(files.insert(name.to_owned(), entry)),
                 _ => {

@@ -1,11 +1,15 @@
-//! Confined access to a repository: reading, walking, the one write path, copies and diffs.
+//! Confined access to a repository: reads, walks, atomic commits, copies and diffs.
 //!
-//! A [`Workspace`] is a handle on one folder. What models write as a path becomes a [`CleanPath`] (relative, `/`, no `..`), and
-//! every access goes through a directory handle (`openat2` by way of `cap-std`), so that no spelling and no symbolic link leads
-//! outside. All changes go through [`Workspace::commit`]: every file of a call or none, contents kept; what commands change is recorded
-//! by [`Workspace::watch`] and [`Workspace::watched`]. [`History`] tells what a session changed, [`Workspace::put_back`] undoes it, and
-//! [`Workspace::bring`] brings it to another tree. [`Baseline`] remembers a tree to diff against without touching the user's `.git`;
-//! [`Workspace::copy_to`] makes the tree that a dry-run works in.
+//! A [`Workspace`] is a handle to one folder. [`Workspace::resolve`] turns a path that a model
+//! wrote into a [`CleanPath`] (relative, `/`, no `..`). Every access goes through a directory
+//! handle (`openat2`, by way of `cap-std`), so no spelling and no symbolic link leads outside.
+//!
+//! Every edit goes through [`Workspace::commit`], which makes all changes of a call or none and
+//! keeps the previous contents. [`Workspace::watch`] and [`Workspace::watched`] record what a
+//! command changes. [`History`] reports what a session changed; [`Workspace::put_back`] undoes it,
+//! and [`Workspace::bring`] applies it to another tree. [`Baseline`] takes a snapshot of a tree to
+//! diff against, without touching the user's `.git`. [`Workspace::copy_to`] makes the tree in which
+//! a dry run works.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,6 +26,7 @@
 mod attributes;
 mod baseline;
 mod bring;
+mod changed_rules;
 mod commit;
 mod copy;
 mod digest;
@@ -42,11 +47,10 @@ mod remembered;
 mod root;
 mod rules;
 mod scan;
-mod shadow;
+mod snapshot;
 mod store;
 mod tracked;
 mod transaction;
-mod unhidden;
 mod walk;
 mod watch;
 

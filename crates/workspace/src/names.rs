@@ -1,18 +1,17 @@
-//! Names that are not UTF-8, as text: each byte that belongs to no character is written `\xHH`. So
-//! that this can be taken back, a backslash of the name itself that would read like that is written
-//! `\x5c`.
+//! Represents names that are not UTF-8 as text. Each invalid byte is written `\xHH`. A backslash in
+//! the name that would read as such an escape is written `\x5c`, so the conversion is reversible.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf};
 
-/// A path's bytes as text.
-pub(crate) fn shown(path: &[u8]) -> String {
+/// Converts the bytes of a path to text.
+pub(crate) fn escape(path: &[u8]) -> String {
     let mut out = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
         let mut rest = chunk.valid();
         while let Some(at) = rest.find('\\') {
             let (before, from) = rest.split_at(at);
             out.push_str(before);
-            out.push_str(if escape(from.as_bytes()).is_some() { "\\x5c" } else { "\\" });
+            out.push_str(if parse_escape(from.as_bytes()).is_some() { "\\x5c" } else { "\\" });
             rest = &from[1..];
         }
         out.push_str(rest);
@@ -21,22 +20,22 @@ pub(crate) fn shown(path: &[u8]) -> String {
     out
 }
 
-/// The path that a text means, where it is not the text itself.
-pub(crate) fn meant(text: &str) -> Option<PathBuf> {
+/// Converts text back to a path; `None` if the text contains no escapes.
+pub(crate) fn unescape(text: &str) -> Option<PathBuf> {
     if !text.contains("\\x") {
         return None;
     }
     let (mut out, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some(first) = rest.first() {
-        let byte = escape(rest);
+        let byte = parse_escape(rest);
         out.push(byte.unwrap_or(*first));
         rest = &rest[if byte.is_some() { 4 } else { 1 }..];
     }
     (out != text.as_bytes()).then(|| OsString::from_vec(out).into())
 }
 
-/// `caf\351`, as git writes such names in quotes, in the form that is used here; `None` where there
-/// is no such thing in it.
+/// Converts the octal escapes of git's quoted names (`caf\351`) to `\xHH`; `None` if there are
+/// none.
 pub(crate) fn from_octal(text: &str) -> Option<String> {
     let (mut out, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some(first) = rest.first() {
@@ -45,11 +44,11 @@ pub(crate) fn from_octal(text: &str) -> Option<String> {
         out.push(byte.unwrap_or(*first));
         rest = &rest[if byte.is_some() { 4 } else { 1 }..];
     }
-    (out != text.as_bytes()).then(|| shown(&out))
+    (out != text.as_bytes()).then(|| escape(&out))
 }
 
-/// The byte that `\xHH` at the beginning stands for: one that is not ASCII, or a backslash.
-fn escape(text: &[u8]) -> Option<u8> {
+/// Parses an escape at the start: `\xHH`, for a byte that is not ASCII or a backslash.
+fn parse_escape(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"\\x")?.get(..2).filter(|d| d.iter().all(u8::is_ascii_hexdigit))?;
     let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
     (byte >= 0x80 || byte == b'\\').then_some(byte)
@@ -62,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_comes_back_as_it_was() {
+    fn every_name_survives_the_round_trip() {
         for name in [
             &b"caf\xe9.txt"[..],
             b"\xff\xfe",
@@ -75,11 +74,11 @@ mod tests {
             b"\\x\xe9",
             b"d\xe9/\xf1\\n",
         ] {
-            let text = shown(name);
-            let back = meant(&text).unwrap_or_else(|| text.clone().into());
+            let text = escape(name);
+            let back = unescape(&text).unwrap_or_else(|| text.clone().into());
             assert_eq!(back.as_os_str().as_bytes(), name, "{text}");
         }
-        assert_eq!(shown(b"caf\xe9.txt"), "caf\\xe9.txt");
+        assert_eq!(escape(b"caf\xe9.txt"), "caf\\xe9.txt");
         assert_eq!(from_octal("caf\\351.txt").as_deref(), Some("caf\\xe9.txt"));
     }
 }

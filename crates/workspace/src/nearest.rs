@@ -1,18 +1,18 @@
-//! The existing paths that a wrong path may have meant.
+//! Finds existing paths that are similar to a wrong one.
 
 use crate::{WalkFilter, Workspace};
 
-/// How many files are compared: bounds the work on huge trees.
-const LOOKED_AT: usize = 20_000;
+/// How many files are compared. Bounds the work in huge trees.
+const MAX_FILES: usize = 20_000;
 
 impl Workspace {
-    /// Up to `n` existing files: first those with the same name elsewhere, longest common path
-    /// suffix first; then those whose name differs by a few letters.
+    /// Returns up to `n` existing paths: first those with the same name in another folder, longest
+    /// common path suffix first; then those whose name differs by a few letters.
     #[must_use]
     pub fn nearest(&self, path: &str, n: usize) -> Vec<String> {
         let wanted = path.trim_start_matches('/').to_lowercase();
         let name = wanted.rsplit('/').next().unwrap_or_default();
-        let listing = self.walk(&WalkFilter { limit: LOOKED_AT, folders: true, ..WalkFilter::default() });
+        let listing = self.walk(&WalkFilter { limit: MAX_FILES, folders: true, ..WalkFilter::default() });
         let mut found: Vec<(usize, usize, String)> = Vec::new();
         for entry in listing.entries {
             let have = entry.path.as_str().to_lowercase();
@@ -33,13 +33,13 @@ impl Workspace {
     }
 }
 
-/// The edit distance, a swap of neighbors counted as one edit; `None` when it is more than `most`.
+/// Returns the edit distance, with a swap of neighbors as one edit; `None` if it exceeds `most`.
 fn distance(a: &str, b: &str, most: usize) -> Option<usize> {
-    /// Bounds the work on long paths, in characters; enough to rank them.
-    const CUT: usize = 256;
-    let cut = |text: &str| text.char_indices().nth(CUT).map_or(text.len(), |(at, _)| at);
+    /// How many characters of a path are compared. Enough to rank them, and bounds the work.
+    const MAX_CHARS: usize = 256;
+    let cut = |text: &str| text.char_indices().nth(MAX_CHARS).map_or(text.len(), |(at, _)| at);
     let (a, b) = (&a[..cut(a)], &b[..cut(b)]);
-    // Most names are ruled out by their length alone.
+    // Length alone rules out most names.
     if a.chars().count().abs_diff(b.chars().count()) > most {
         return None;
     }

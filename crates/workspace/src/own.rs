@@ -1,6 +1,5 @@
-//! Files of the run itself that lie in the tree: what its output goes to, and the folder where it
-//! keeps its state. They belong to nobody's work, so they are neither listed nor searched, no
-//! change of a run and no part of a copy.
+//! Files of the run itself that lie in the tree, such as a file that its output is redirected to
+//! and its state folder. They are not listed, searched, watched or copied, and cannot be edited.
 
 use std::{
     os::fd::{AsFd, AsRawFd as _},
@@ -11,8 +10,8 @@ use rustix::fs::FileType;
 
 use crate::{CleanPath, Workspace, root::id};
 
-/// Files and folders to leave out. They are told before a dry run's overlay is entered: there the
-/// same file has another inode.
+/// Files and folders to leave out. Collect them before entering the overlay of a dry run, in which
+/// the same file has another inode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Own {
     /// Device and inode.
@@ -22,7 +21,7 @@ pub struct Own {
 }
 
 impl Own {
-    /// Adds a file that is open, such as standard output. Pipes and terminals are in no tree.
+    /// Adds an open file, such as standard output. Ignores pipes and terminals.
     pub fn add_open(&mut self, file: impl AsFd) {
         let file = file.as_fd();
         let Ok(stat) = rustix::fs::fstat(file) else { return };
@@ -35,7 +34,7 @@ impl Own {
         self.paths.extend(named.ok().filter(is_there));
     }
 
-    /// Adds a folder with all that is in it, if it is there.
+    /// Adds a folder and everything in it, if it exists.
     pub fn add_folder(&mut self, folder: &Path) {
         if let Ok(folder) = folder.canonicalize() {
             self.ids.extend(rustix::fs::stat(&folder).map(|stat| id(&stat)));
@@ -48,8 +47,7 @@ impl Own {
         self.paths.push(root.join(path));
     }
 
-    /// The paths inside a tree, relative to it. A tree that lies in such a folder itself is not
-    /// part of it.
+    /// Returns the paths inside a tree, relative to it. Skips folders that contain the tree itself.
     pub(crate) fn paths<'a>(&'a self, root: &'a Path) -> impl Iterator<Item = &'a Path> {
         let inside = self.paths.iter().filter_map(move |own| own.strip_prefix(root).ok());
         inside.filter(|own| !own.as_os_str().is_empty())
@@ -59,7 +57,7 @@ impl Own {
         self.ids.is_empty() && self.paths.is_empty()
     }
 
-    /// Whether a path, relative to the root, is one of these, or below one.
+    /// Whether a path, relative to the root, is one of these or below one.
     pub(crate) fn has(&self, root: &Path, path: &Path) -> bool {
         self.paths(root).any(|own| path.starts_with(own))
     }
@@ -70,11 +68,11 @@ impl Own {
 }
 
 impl Workspace {
-    /// Leaves these files out of all that is done with the tree from now on; for a workspace that
-    /// has just been opened.
+    /// Leaves these files out of everything done with the tree from now on. Call it right after
+    /// opening.
     #[must_use]
     pub fn without(self, own: &Own) -> Self {
-        // Set once: what is known of the tree is known without these files.
+        // Can be set only once, because snapshots already taken do not change.
         let _ = self.0.own.set(own.clone());
         self
     }

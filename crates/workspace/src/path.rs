@@ -1,4 +1,4 @@
-//! Paths as models write them, made into paths that can be used.
+//! Turns paths that models write into paths inside the workspace.
 
 use std::{
     borrow::Cow,
@@ -11,34 +11,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Workspace, names};
 
-/// How many existing paths a "not found" names.
+/// How many existing paths a "not found" error suggests.
 const NEAREST: usize = 3;
-/// Longest path taken from a model, in bytes (Linux's own limit).
-const LONGEST: usize = 4096;
-/// Longest name of a file or folder in it, in bytes (that of Linux's file systems).
-const LONGEST_NAME: usize = 255;
+/// The longest path accepted from a model, in bytes (Linux's own limit).
+const MAX_PATH: usize = 4096;
+/// The longest name of a file or folder, in bytes (the limit of Linux's file systems).
+const MAX_NAME: usize = 255;
 
-/// A path inside the workspace: relative, `/` between components, no `.` and no `..`; the root itself is `"."`. That it stays inside is
-/// not decided by its text but by the directory handle it is used with. Bytes that are not UTF-8 are written `\xHH` in its text.
+/// A path inside the workspace: relative, `/` between components, no `.` and no `..`; the root
+/// itself is `"."`. The directory handle, not the text, keeps an access inside. In the text, bytes
+/// that are not UTF-8 are written `\xHH`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CleanPath {
     text: String,
-    /// The path itself, where the text is not it.
+    /// The path itself, if it differs from the text.
     raw: Option<PathBuf>,
 }
 
-/// The text with its letters composed.
-fn composed(text: &str) -> Cow<'_, str> {
+/// Normalizes text to NFC.
+fn nfc(text: &str) -> Cow<'_, str> {
     icu_normalizer::ComposingNormalizerBorrowed::new_nfc().normalize(text)
 }
 
 impl TryFrom<String> for CleanPath {
     type Error = PathError;
 
-    /// What is written down may have been changed: only what is a clean path is taken for one.
+    /// Accepts only clean paths, because stored text may have been edited.
     fn try_from(text: String) -> Result<Self, PathError> {
-        match lexical(&text) {
+        match normalize(&text) {
             Some(path) if path.text == text && !text.contains('\0') => Ok(path),
             _ => Err(PathError::NotAPath(text)),
         }
@@ -52,40 +53,40 @@ impl From<CleanPath> for String {
 }
 
 impl CleanPath {
-    /// As text.
+    /// Returns the path as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether its text stands for bytes that are not UTF-8.
+    /// Whether the text contains escapes for bytes that are not UTF-8.
     #[must_use]
     pub fn is_escaped(&self) -> bool {
         self.raw.is_some()
     }
 
-    /// From its text.
+    /// Parses the text of a clean path.
     pub(crate) fn new(text: String) -> Self {
-        match names::meant(&text) {
+        match names::unescape(&text) {
             Some(raw) => Self::of(&raw),
             None => Self { text: if text.is_empty() { ".".into() } else { text }, raw: None },
         }
     }
 
-    /// From a path of the tree, relative to its root.
+    /// Converts a path of the tree, relative to its root.
     pub(crate) fn of(path: &Path) -> Self {
         let bytes = path.as_os_str().as_bytes();
         match path.to_str() {
             Some(text) if !text.contains("\\x") => Self::new(text.to_owned()),
             _ => {
-                let text = names::shown(bytes);
+                let text = names::escape(bytes);
                 let raw = (text.as_bytes() != bytes).then(|| path.to_owned());
                 Self { text, raw }
             }
         }
     }
 
-    /// The folder it is in and its last component; `None` for the root.
+    /// Splits off the last component; `None` for the root.
     pub(crate) fn split(&self) -> Option<(Self, &str)> {
         match self.text.rsplit_once('/') {
             Some((parent, name)) => Some((Self::new(parent.into()), name)),
@@ -94,7 +95,7 @@ impl CleanPath {
         }
     }
 
-    /// A name in this folder.
+    /// Appends a name.
     fn join(&self, name: &str) -> Self {
         match self.as_str() {
             "." => Self::new(name.into()),
@@ -115,42 +116,42 @@ impl AsRef<Path> for CleanPath {
     }
 }
 
-/// Why a path cannot be used. Each is a sentence for the model.
+/// Why a path cannot be used. Each message is written for the model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// Nothing, or something that no file is called.
+    /// The text is empty, or no file can have this name.
     #[error("{0:?} is not a file path; give one relative to the repository root, like \"src/main.rs\"")]
     NotAPath(String),
-    /// It leads out of the workspace, itself or through a symbolic link.
+    /// The path leads out of the workspace, by itself or through a symbolic link.
     #[error("{path} is outside the repository; use a path relative to its root{}", suggest(.nearest))]
     Outside {
-        /// As it was given.
+        /// The path as the model wrote it.
         path: String,
-        /// Existing paths that may have been meant.
+        /// Existing paths that the model may have meant.
         nearest: Vec<String>,
     },
     /// There is no such file or folder.
     #[error("{path} does not exist{}", suggest(.nearest))]
     NotFound {
-        /// As it was understood.
+        /// The normalized path.
         path: String,
-        /// Existing paths that may have been meant, best first.
+        /// Existing paths that the model may have meant, best first.
         nearest: Vec<String>,
     },
-    /// It may not be written.
+    /// The path may not be written.
     #[error("{path} may not be changed: it belongs to {owner}")]
     Protected {
-        /// As it was understood.
+        /// The normalized path.
         path: String,
-        /// Whose it is.
+        /// What it belongs to.
         owner: &'static str,
     },
-    /// The system would not have it.
+    /// A system call failed.
     #[error("{path}: {why}")]
     System {
-        /// As it was understood.
+        /// The normalized path.
         path: String,
-        /// What the system said.
+        /// The system's error.
         why: String,
     },
 }
@@ -160,14 +161,16 @@ fn suggest(nearest: &[String]) -> String {
 }
 
 impl Workspace {
-    /// The existing file or folder that was meant. Understands `./x`, absolute paths inside the root, backslashes, quotes around it, and the
-    /// `a/` and `b/` of diffs where the path does not exist with them.
+    /// Finds the existing file or folder that the model meant. Accepts `./x`, absolute paths inside
+    /// the root, backslashes, surrounding quotes, and the `a/` and `b/` prefixes of diffs unless
+    /// the path exists with them.
     ///
     /// # Errors
-    /// When it is outside or not there; the error names the nearest existing paths.
+    /// If the path is outside the root or does not exist; the error suggests the nearest existing
+    /// paths.
     pub fn resolve(&self, given: &str) -> Result<CleanPath, PathError> {
         let mut first = None;
-        for path in self.readings(given)? {
+        for path in self.candidates(given)? {
             match self.0.dir.metadata(&path) {
                 Ok(_) => return Ok(path),
                 Err(e) => {
@@ -175,23 +178,23 @@ impl Workspace {
                 }
             }
         }
-        let mut alike = self.readings(given)?.into_iter().filter_map(|path| self.in_another_form(&path));
-        if let Some(path) = alike.next() {
+        let mut similar = self.candidates(given)?.into_iter().filter_map(|path| self.find_normalized(&path));
+        if let Some(path) = similar.next() {
             return Ok(path);
         }
         let Some((path, e)) = first else { return Err(PathError::NotAPath(given.into())) };
         Err(self.path_error(&path, &e))
     }
 
-    /// The path that is meant to be written; it need not exist. Symbolic links are followed here, once, so that a link stays
-    /// a link and the file it leads to is what is written.
+    /// Finds the path to write, which need not exist. Follows symbolic links, so a link stays a
+    /// link and the file it points to is written.
     ///
     /// # Errors
-    /// When it is outside, or belongs to git or to the agent itself.
+    /// If the path is outside the root, or belongs to git or to the agent itself.
     pub fn target(&self, given: &str) -> Result<CleanPath, PathError> {
         let path = match self.resolve(given) {
             Ok(path) => path,
-            Err(PathError::NotFound { .. }) => match self.readings(given)?.into_iter().next() {
+            Err(PathError::NotFound { .. }) => match self.candidates(given)?.into_iter().next() {
                 Some(path) => self.in_existing_folders(path),
                 None => return Err(PathError::NotAPath(given.into())),
             },
@@ -207,8 +210,9 @@ impl Workspace {
         Ok(path)
     }
 
-    /// The one existing path whose name differs only in composed and decomposed letters, as file systems of other systems write them.
-    fn in_another_form(&self, path: &CleanPath) -> Option<CleanPath> {
+    /// Finds the one existing path that differs only in Unicode normalization: macOS decomposes
+    /// letters in names, for example.
+    fn find_normalized(&self, path: &CleanPath) -> Option<CleanPath> {
         if path.as_str().is_ascii() {
             return None;
         }
@@ -220,10 +224,10 @@ impl Workspace {
                 continue;
             }
             let entries = self.0.dir.read_dir(&so_far).ok()?.flatten();
-            let mut alike = entries
+            let mut similar = entries
                 .filter_map(|entry| entry.file_name().into_string().ok())
-                .filter(|other| composed(other) == composed(name));
-            match (alike.next(), alike.next()) {
+                .filter(|other| nfc(other) == nfc(name));
+            match (similar.next(), similar.next()) {
                 (Some(only), None) => so_far = so_far.join(&only),
                 _ => return None,
             }
@@ -231,13 +235,14 @@ impl Workspace {
         Some(so_far)
     }
 
-    /// A path that does not exist, in the folders that do.
+    /// Replaces the existing part of a path that does not exist, as [`Workspace::find_normalized`]
+    /// does.
     fn in_existing_folders(&self, path: CleanPath) -> CleanPath {
         let mut missing = Vec::new();
         let mut above = path.clone();
         while let Some((folder, name)) = above.split() {
             missing.push(name.to_owned());
-            if let Some(found) = self.in_another_form(&folder) {
+            if let Some(found) = self.find_normalized(&folder) {
                 return missing.iter().rev().fold(found, |folder, name| folder.join(name));
             }
             above = folder;
@@ -245,30 +250,30 @@ impl Workspace {
         path
     }
 
-    /// The same path with every symbolic link in it followed. What does not exist yet is kept as it is.
+    /// Follows every symbolic link in a path. Keeps components that do not exist.
     fn follow(&self, path: &CleanPath) -> Result<CleanPath, PathError> {
         match self.0.dir.canonicalize(path) {
             Ok(real) => Ok(CleanPath::of(&real)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let Some((parent, name)) = path.split() else { return Err(self.path_error(path, &e)) };
                 if self.0.dir.symlink_metadata(path).is_ok() {
-                    let why = "it is a symbolic link to something that does not exist".into();
+                    let why = "it is a dangling symbolic link".into();
                     return Err(PathError::System { path: path.to_string(), why });
                 }
                 Ok(self.follow(&parent)?.join(name))
             }
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-                let why = "a file stands where its directory would be".into();
+                let why = "its parent is not a directory".into();
                 Err(PathError::System { path: path.to_string(), why })
             }
             Err(e) => Err(self.path_error(path, &e)),
         }
     }
 
-    /// What the text may mean, most literal first; each without `.` and `..`.
-    fn readings(&self, given: &str) -> Result<Vec<CleanPath>, PathError> {
+    /// Returns the paths that the text may mean, most literal first.
+    fn candidates(&self, given: &str) -> Result<Vec<CleanPath>, PathError> {
         let bare = unquote(given);
-        let long = bare.len() > LONGEST || bare.split('/').any(|name| name.len() > LONGEST_NAME);
+        let long = bare.len() > MAX_PATH || bare.split('/').any(|name| name.len() > MAX_NAME);
         if bare.is_empty() || long || bare.chars().any(char::is_control) {
             return Err(PathError::NotAPath(given.chars().take(200).collect()));
         }
@@ -286,10 +291,10 @@ impl Workspace {
                     inside.next().and_then(Path::to_str).ok_or_else(outside)?.to_owned()
                 }
             };
-            let path = lexical(&relative).ok_or_else(outside)?;
-            let undiffed = path.as_str().strip_prefix("a/").or(path.as_str().strip_prefix("b/"));
-            let undiffed = undiffed.map(|p| CleanPath::new(p.into()));
-            for path in [Some(path), undiffed].into_iter().flatten() {
+            let path = normalize(&relative).ok_or_else(outside)?;
+            let unprefixed = path.as_str().strip_prefix("a/").or(path.as_str().strip_prefix("b/"));
+            let unprefixed = unprefixed.map(|p| CleanPath::new(p.into()));
+            for path in [Some(path), unprefixed].into_iter().flatten() {
                 if !out.contains(&path) {
                     out.push(path);
                 }
@@ -302,12 +307,12 @@ impl Workspace {
         let text = path.to_string();
         match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                // A link to nothing is there, and is not meant.
+                // A dangling link exists, but is not what the model meant.
                 let mut nearest = self.nearest(&text, NEAREST);
                 nearest.retain(|other| *other != text);
                 PathError::NotFound { nearest, path: text }
             }
-            // cap-std's own refusal carries no error number; the system's does.
+            // cap-std's own errors carry no OS error number; the system's do.
             io::ErrorKind::PermissionDenied if e.raw_os_error().is_none() => {
                 PathError::Outside { path: format!("{text} (a symbolic link)"), nearest: Vec::new() }
             }
@@ -326,8 +331,8 @@ fn unquote(text: &str) -> &str {
     text
 }
 
-/// Without empty components, `.` and `..`; `None` when it climbs above where it starts.
-fn lexical(text: &str) -> Option<CleanPath> {
+/// Removes empty components, `.` and `..`; `None` if the path climbs above its start.
+fn normalize(text: &str) -> Option<CleanPath> {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/') {
         match part {
@@ -341,8 +346,9 @@ fn lexical(text: &str) -> Option<CleanPath> {
     Some(CleanPath::new(parts.join("/")))
 }
 
-/// Whether a file system might take this name for `.git`: by case, by the invisible characters that HFS+ leaves out, or as Windows does
-/// (`git~1`, blanks and dots behind, `.git::$INDEX_ALLOCATION`). Repositories travel.
+/// Whether some file system might read this name as `.git`. HFS+ ignores case and invisible
+/// characters. Windows also accepts `git~1`, trailing blanks and dots, and
+/// `.git::$INDEX_ALLOCATION`. All of them count, because repositories are copied between systems.
 pub(crate) fn is_git(name: &str) -> bool {
     if name.is_ascii() && !name.starts_with(['.', 'g', 'G']) {
         return false;

@@ -1,4 +1,5 @@
-//! One file's place: its folder, held open, and its name in there. Whoever exchanges a folder for a link afterwards changes nothing.
+//! One file's location: an open handle on its folder, and its name in there. Replacing the folder
+//! with a symbolic link later has no effect.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,12 +20,12 @@ use crate::{
     CleanPath, Digest, PathError, Workspace, attributes, path::is_git, root::id, store::REPLACE_LIMIT,
 };
 
-/// A file as it is, was, or is to be.
+/// The state of a file at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileImage {
-    /// Its content; of a symbolic link, where it leads.
+    /// The content; for a symbolic link, its target.
     pub bytes: Vec<u8>,
-    /// Permission bits; those of a link mean nothing.
+    /// The permission bits; meaningless for a link.
     pub mode: u32,
     /// Whether it is a symbolic link.
     pub link: bool,
@@ -43,23 +44,23 @@ pub(crate) struct Place {
     name: OsString,
 }
 
-/// What stands at a place.
+/// What exists at a place.
 #[derive(Debug)]
 pub(crate) enum Found {
     Nothing,
     /// A regular file or a symbolic link.
     File(FileImage, Stamp),
-    /// A folder, a pipe.
+    /// Anything else, such as a folder or a pipe.
     Other,
 }
 
-/// Enough of a file's metadata to notice that it was written or exchanged.
+/// Enough of a file's metadata to notice that it was written or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) id: (u64, u64),
-    /// Whether it has other names.
+    /// Whether it has other hard links.
     pub(crate) shared: bool,
-    /// Permission bits.
+    /// The permission bits.
     pub(crate) mode: u32,
     pub(crate) size: i64,
     pub(crate) modified: (i64, u64),
@@ -67,9 +68,9 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Whether `now` is this file, not written since. Moving one name of a file sets the change time seen under its others, so where there
-    /// are several it says nothing.
-    pub(crate) fn still(&self, now: &Self) -> bool {
+    /// Whether `now` is this file, unmodified. The change time does not count for a file with
+    /// several hard links, because renaming one of them updates it for all.
+    pub(crate) fn is_unchanged(&self, now: &Self) -> bool {
         (self.id, self.size, self.modified) == (now.id, now.size, now.modified)
             && (self.shared || self.changed == now.changed)
     }
@@ -89,9 +90,9 @@ impl Stamp {
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Workspace {
-    /// Opens the folder of a path whose links have been followed ([`Workspace::target`]), component by component and following no link,
-    /// so that what was judged is what is opened. Folders that are missing are made when `made` is given, and named there.
-    /// `None` when the folder is missing and not to be made.
+    /// Opens the folder of a path that [`Workspace::target`] returned. Follows no symbolic link, so
+    /// the folder that was checked is the one that is opened. Creates missing folders if `made` is
+    /// given and adds them to it; otherwise returns `None` if the folder is missing.
     pub(crate) fn place(
         &self,
         path: &CleanPath,
@@ -141,11 +142,11 @@ impl Workspace {
         Ok(Some(Place { folder, folder_id, name }))
     }
 
-    /// Removes folders that a commit made, innermost first, where they are empty again.
-    pub(crate) fn unmake(&self, made: &[CleanPath]) {
+    /// Removes folders that a commit created, innermost first, if they are empty.
+    pub(crate) fn remove_empty_folders(&self, made: &[CleanPath]) {
         for path in made.iter().rev() {
             if let Ok(Some(place)) = self.place(path, None) {
-                // Someone else may have put something there meanwhile: then it stays, rightly.
+                // Fails if someone else has put a file there; then the folder stays.
                 let _ = rustix::fs::unlinkat(&place.folder, &place.name, AtFlags::REMOVEDIR);
             }
         }
@@ -157,7 +158,7 @@ impl Place {
         self.find_as(&*self.name, limit)
     }
 
-    /// What stands under another name in the same folder.
+    /// Reads what exists under another name in the same folder.
     pub(crate) fn find_as(&self, name: impl Arg + Copy, limit: u64) -> io::Result<Found> {
         let stat = match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
@@ -181,7 +182,7 @@ impl Place {
         if stat.st_size as u64 > limit {
             return Err(too_large());
         }
-        // It may grow meanwhile.
+        // The file may grow while it is read.
         let mut bytes = Vec::with_capacity(stat.st_size as usize);
         file.take(limit + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
@@ -195,7 +196,7 @@ impl Place {
         Ok(rustix::fs::openat(&self.folder, name, flags, Mode::empty())?.into())
     }
 
-    /// The file that is there, to take over what it has besides its content; `None` for anything else.
+    /// Opens the file, to copy its owner and attributes; `None` if it is not a regular file.
     pub(crate) fn file(&self) -> io::Result<Option<File>> {
         let stat = rustix::fs::statat(&self.folder, &*self.name, AtFlags::SYMLINK_NOFOLLOW);
         match stat {
@@ -207,7 +208,7 @@ impl Place {
         }
     }
 
-    /// What is there now, without reading it; `None` when nothing is.
+    /// Returns the metadata of what is there now; `None` if nothing is.
     pub(crate) fn stamp(&self) -> io::Result<Option<Stamp>> {
         match rustix::fs::statat(&self.folder, &*self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Stamp::of(&stat))),
@@ -216,7 +217,8 @@ impl Place {
         }
     }
 
-    /// Writes a new file beside it, with the owner and the attributes of `like`; on disk when this returns if `durable`.
+    /// Writes a new file beside this one, with the owner and the attributes of `like`. If
+    /// `durable`, it is on disk when this returns.
     pub(crate) fn stage(
         &self,
         temp: impl Arg + Copy,
@@ -232,7 +234,7 @@ impl Place {
         let fd = rustix::fs::openat(&self.folder, temp, flags, Mode::from_raw_mode(0o600))?;
         let mut file = File::from(fd);
         file.write_all(&image.bytes)?;
-        like.map_or(Ok(()), |like| attributes::take_over(like, &file))?;
+        like.map_or(Ok(()), |like| attributes::copy_to(like, &file))?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(image.mode))?;
         if durable { file.sync_all() } else { Ok(()) }
     }
@@ -241,27 +243,27 @@ impl Place {
         Ok(rustix::fs::openat(&self.folder, &self.name, flags, mode)?)
     }
 
-    /// Gives a file staged beside another place a name beside this one too.
+    /// Adds a hard link beside this place to a file staged beside another one.
     pub(crate) fn stage_link(&self, temp: &str, other: &Self, staged: &str) -> io::Result<()> {
         Ok(rustix::fs::linkat(&other.folder, staged, &self.folder, temp, AtFlags::empty())?)
     }
 
-    /// Swaps the file with the staged one under `temp`. At every moment, a file exists here.
-    pub(crate) fn exchange(&self, temp: &str) -> io::Result<()> {
+    /// Swaps the file with the one staged under `temp`. At every moment, a file exists here.
+    pub(crate) fn swap(&self, temp: &str) -> io::Result<()> {
         match self.rename(temp, &*self.name, RenameFlags::EXCHANGE) {
-            Err(e) if is_unsupported(e) => self.exchange_in_steps(temp),
+            Err(e) if is_unsupported(e) => self.swap_in_steps(temp),
             done => Ok(done?),
         }
     }
 
-    /// Same as [`Place::exchange`] with plain renames. A crash may leave a second name of the old file, which
-    /// [`Place::end_exchange`] resolves.
-    fn exchange_in_steps(&self, temp: &str) -> io::Result<()> {
+    /// Same as [`Place::swap`] with plain renames. A crash may leave a second name of the old
+    /// file, which [`Place::finish_swap`] resolves.
+    fn swap_in_steps(&self, temp: &str) -> io::Result<()> {
         let old = old(temp);
         self.remove(&*old)?;
         let linked = rustix::fs::linkat(&self.folder, &*self.name, &self.folder, &*old, AtFlags::empty());
         if linked.is_err() {
-            // No hard links either: copy it.
+            // Hard links are not supported either: copy the file.
             let Found::File(image, _) = self.find(REPLACE_LIMIT)? else { return Err(Errno::NOENT.into()) };
             self.stage(&*old, &image, self.file()?.as_ref(), true)?;
         }
@@ -269,9 +271,10 @@ impl Place {
         Ok(self.rename(&*old, temp, RenameFlags::empty())?)
     }
 
-    /// Finishes an interrupted [`Place::exchange`]. The old file is then under `temp` or still here.
-    pub(crate) fn end_exchange(&self, temp: &str) -> io::Result<()> {
-        match self.rename_to_nothing(&*old(temp), temp) {
+    /// Finishes an interrupted [`Place::swap`]: the old file is then under `temp` or still
+    /// here.
+    pub(crate) fn finish_swap(&self, temp: &str) -> io::Result<()> {
+        match self.rename_new(&*old(temp), temp) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(Errno::EXIST) => self.remove(&*old(temp)),
             Err(e) => Err(e.into()),
@@ -279,16 +282,16 @@ impl Place {
     }
 
     /// Moves the staged file here; fails if a file exists.
-    pub(crate) fn appear(&self, temp: &str) -> io::Result<()> {
-        Ok(self.rename_to_nothing(temp, &*self.name)?)
+    pub(crate) fn move_in(&self, temp: &str) -> io::Result<()> {
+        Ok(self.rename_new(temp, &*self.name)?)
     }
 
     /// Moves the file to `temp`; fails if that exists.
-    pub(crate) fn vanish(&self, temp: &str) -> io::Result<()> {
-        Ok(self.rename_to_nothing(&*self.name, temp)?)
+    pub(crate) fn move_out(&self, temp: &str) -> io::Result<()> {
+        Ok(self.rename_new(&*self.name, temp)?)
     }
 
-    fn rename_to_nothing(&self, from: impl Arg + Copy, to: impl Arg + Copy) -> rustix::io::Result<()> {
+    fn rename_new(&self, from: impl Arg + Copy, to: impl Arg + Copy) -> rustix::io::Result<()> {
         match self.rename(from, to, RenameFlags::NOREPLACE) {
             Err(e) if is_unsupported(e) => {}
             done => return done,
@@ -296,7 +299,8 @@ impl Place {
         match rustix::fs::linkat(&self.folder, from, &self.folder, to, AtFlags::empty()) {
             Ok(()) => rustix::fs::unlinkat(&self.folder, from, AtFlags::empty()),
             Err(e @ (Errno::EXIST | Errno::NOENT)) => Err(e),
-            // No hard links either. This may replace a file that appears at this very moment.
+            // Hard links are not supported either. This may replace a file created between the two
+            // calls.
             Err(_) => match rustix::fs::statat(&self.folder, to, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => Err(Errno::EXIST),
                 Err(Errno::NOENT) => self.rename(from, to, RenameFlags::empty()),
@@ -309,7 +313,7 @@ impl Place {
         rustix::fs::renameat_with(&self.folder, from, &self.folder, to, flags)
     }
 
-    /// Removes the file under this name in the same folder; that there is none is fine.
+    /// Removes the file under this name in the same folder, if it exists.
     pub(crate) fn remove(&self, name: impl Arg) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -317,7 +321,7 @@ impl Place {
         }
     }
 
-    /// The folder, by device and inode.
+    /// Returns the folder's device and inode.
     pub(crate) fn folder_id(&self) -> (u64, u64) {
         self.folder_id
     }
@@ -326,30 +330,31 @@ impl Place {
         &self.name
     }
 
-    /// Makes everything durable that was written to this file system.
+    /// Syncs the whole file system.
     pub(crate) fn sync_file_system(&self) -> io::Result<()> {
         Ok(rustix::fs::syncfs(&self.folder)?)
     }
 
-    /// Makes renames in this folder durable.
+    /// Syncs the folder, which makes renames in it durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.folder)?)
     }
 }
 
-/// Whether the file system does not support the flags of a rename, like NFS and some FUSE file systems.
+/// Whether the file system does not support the flags of a rename. NFS and some FUSE file systems
+/// do not.
 fn is_unsupported(e: Errno) -> bool {
     matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
-/// The second name of the old file during [`Place::exchange_in_steps`].
+/// The second name of the old file during [`Place::swap_in_steps`].
 fn old(temp: &str) -> String {
     format!("{temp}.old")
 }
 
 impl Workspace {
-    /// Whether the file system can swap two files atomically. If not, edits need more steps: as safe, but
-    /// slower. Creates and removes two files in the root to find out.
+    /// Whether the file system can swap two files atomically. If not, edits take more steps: just
+    /// as safe, but slower. Creates and removes two files in the root to find out.
     ///
     /// # Errors
     /// If these cannot be written.

@@ -1,5 +1,5 @@
-//! Filling a folder: files made where none are, and files put as they are to be. For trees that stand in for others; what is asked for may come from
-//! anybody, and stays inside the folder whatever it says.
+//! Fills the tree of a replica. The paths and contents may come from anyone; nothing is written
+//! outside the folder.
 
 use std::{fs::File, io};
 
@@ -9,23 +9,23 @@ use crate::{
     By, CleanPath, CommitError, FileImage, PathError, Workspace,
     path::is_git,
     root::lock,
-    transaction::{About, Step},
+    transaction::{CommitInfo, Step},
 };
 
-/// What is planted.
+/// What to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seed {
     /// A file with its content, or a symbolic link.
     Image(FileImage),
-    /// A file of this size that takes no room: zeros, which no text holds.
+    /// A sparse file of this size: it takes no disk space and reads as zeros.
     Size(u64),
 }
 
 impl Workspace {
-    /// Makes a file, and the folders it is in. Not durable.
+    /// Creates a file and its parent folders. Does not sync.
     ///
     /// # Errors
-    /// When something stands there, or a link or a file where one of the folders would be.
+    /// If the path exists, or a parent is a link or a file.
     pub fn plant(&self, path: &CleanPath, seed: &Seed) -> Result<(), PathError> {
         let error = |e: io::Error| PathError::System { path: path.to_string(), why: e.to_string() };
         let place = self.place(path, Some(&mut Vec::new()))?;
@@ -36,34 +36,35 @@ impl Workspace {
         }
     }
 
-    /// Makes files be as they are given here, whatever they are now: all of them or none. `None` is: not there.
+    /// Sets files to the given states, whatever they are now: all of them or none. `None` removes a
+    /// file.
     ///
     /// # Errors
-    /// As [`Workspace::commit`].
+    /// Same as [`Workspace::commit`].
     pub fn put(&self, files: &[(CleanPath, Option<FileImage>)]) -> Result<(), CommitError> {
         let _writing = lock(&self.0.writing);
         let mut steps = Vec::new();
         for (path, after) in files {
-            let step = self.look(path)?;
+            let step = self.step(path)?;
             if step.before != *after {
                 steps.push(Step { after: after.clone(), ..step });
             }
         }
         if !steps.is_empty() {
-            self.carry_out(steps, About { by: By::Apply, ..About::default() })?;
+            self.execute(steps, CommitInfo { by: By::Apply, ..CommitInfo::default() })?;
         }
         Ok(())
     }
 
-    /// A file or link as it is now; `None` when there is none, or something else.
+    /// Reads a file or link; `None` if it does not exist or is anything else.
     #[must_use]
     pub fn image(&self, path: &CleanPath) -> Option<FileImage> {
-        self.look(path).ok()?.before
+        self.step(path).ok()?.before
     }
 }
 
 impl CleanPath {
-    /// Whether this could be git's, on some system that a repository travels to.
+    /// Whether the path could be git's on any system that may hold a copy of the repository.
     #[must_use]
     pub fn is_gits(&self) -> bool {
         self.as_str().split('/').any(is_git)

@@ -1,4 +1,4 @@
-//! Reading files without ever waiting for one.
+//! Reads files without ever blocking.
 
 use std::io::{self, Read as _};
 
@@ -8,40 +8,40 @@ use text_view::View;
 
 use crate::{CleanPath, PathError, Workspace};
 
-/// Largest file that is read, in bytes.
+/// The largest file that is read, in bytes.
 pub const READ_LIMIT: u64 = 16 << 20;
 
-/// Why a file was not read. Each is a sentence for the model.
+/// Why a file could not be read. Each message is written for the model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The path is not one that can be read.
+    /// The path is unusable.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// A folder.
+    /// The path is a folder.
     #[error("{0} is a directory; list it with list_files")]
     Directory(CleanPath),
     /// The file contains NUL bytes and is not UTF-16.
     #[error("{path} is a binary file of {size} bytes")]
     Binary {
-        /// Which.
+        /// The file.
         path: CleanPath,
-        /// In bytes.
+        /// Its size in bytes.
         size: u64,
     },
-    /// More than the limit.
+    /// The file is larger than the limit.
     #[error("{path} is too large: {size} bytes, and the limit is {limit}")]
     TooLarge {
-        /// Which.
+        /// The file.
         path: CleanPath,
-        /// In bytes.
+        /// Its size in bytes.
         size: u64,
-        /// In bytes.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// A pipe, socket or device.
+    /// The path is a pipe, socket or device.
     #[error("{path} is a {kind}, not a file")]
     Special {
-        /// Which.
+        /// The path.
         path: CleanPath,
         /// What it is.
         kind: &'static str,
@@ -49,18 +49,19 @@ pub enum ReadError {
 }
 
 impl Workspace {
-    /// Reads a text file of at most [`READ_LIMIT`] bytes: the bytes, and the text that is shown and edited.
+    /// Reads a text file of at most [`READ_LIMIT`] bytes. The view holds its bytes and the text to
+    /// show and edit.
     ///
     /// # Errors
-    /// When it is not a file, not text, or too large.
+    /// If the path is not a file, or the file is binary or too large.
     pub fn read(&self, path: &CleanPath) -> Result<View, ReadError> {
         self.read_up_to(path, READ_LIMIT)
     }
 
-    /// The same, of at most `limit` bytes.
+    /// Same as [`Workspace::read`], with a limit of `limit` bytes.
     ///
     /// # Errors
-    /// As [`Workspace::read`].
+    /// Same as [`Workspace::read`].
     pub fn read_up_to(&self, path: &CleanPath, limit: u64) -> Result<View, ReadError> {
         let bytes = self.read_bytes(path, limit)?;
         View::of(path.as_str(), bytes)
@@ -70,7 +71,7 @@ impl Workspace {
     /// Reads any file of at most `limit` bytes.
     ///
     /// # Errors
-    /// When it is not a file, or too large.
+    /// If the path is not a file, or the file is too large.
     pub fn read_bytes(&self, path: &CleanPath, limit: u64) -> Result<Vec<u8>, ReadError> {
         let system = |e: io::Error| ReadError::Path(self.path_error(path, &e));
         let judge = |kind: FileType, size: u64| match special(kind) {
@@ -79,8 +80,9 @@ impl Workspace {
             None if size > limit => Err(ReadError::TooLarge { path: path.clone(), size, limit }),
             None => Ok(()),
         };
-        // Asked before it is opened, because opening a device can have effects; asked again of the opened file, because it may have
-        // been exchanged, and opened without waiting, because a pipe would wait for its other end.
+        // Checked before opening, because opening a device can have side effects, and again after,
+        // because the file may have been replaced. `O_NONBLOCK` because opening a pipe would wait
+        // for a writer.
         let found = self.0.dir.metadata(path).map_err(system)?;
         judge(found.file_type(), found.len())?;
         let mut options = OpenOptions::new();

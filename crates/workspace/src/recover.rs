@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Workspace {
-    /// Rolls back every unfinished commit in this tree. Files that someone else has written since are left
-    /// alone.
+    /// Rolls back every unfinished commit in this tree. Files that someone else has written since
+    /// are left alone.
     pub(crate) fn recover(&self) -> io::Result<()> {
         let _writing = lock(&self.0.writing);
         let Some(store) = &self.0.store else { return Ok(()) };
@@ -27,9 +27,9 @@ impl Workspace {
                 Some(record) if done => self.clear(&record),
                 Some(record) => {
                     for file in record.files.iter().rev() {
-                        self.take_back(store, id, &record, file)?;
+                        self.roll_back(store, id, &record, file)?;
                     }
-                    self.unmake(&record.made);
+                    self.remove_empty_folders(&record.made);
                     store.forget(id)?;
                 }
                 None => store.forget(id)?,
@@ -48,12 +48,12 @@ impl Workspace {
         }
     }
 
-    fn take_back(&self, store: &Store, id: u64, record: &Record, file: &FileRecord) -> io::Result<()> {
+    fn roll_back(&self, store: &Store, id: u64, record: &Record, file: &FileRecord) -> io::Result<()> {
         let Some(place) = self.place(&file.path, None).map_err(io::Error::other)? else { return Ok(()) };
         let back = format!("{}.back", file.temp);
         if !file.temp.is_empty() {
-            place.end_exchange(&file.temp)?;
-            place.end_exchange(&back)?;
+            place.finish_swap(&file.temp)?;
+            place.finish_swap(&back)?;
         }
         let Some(now) = state(&place, place.name())? else { return Ok(()) };
         if now == file.after && now != file.before {
@@ -79,7 +79,7 @@ impl Workspace {
 }
 
 fn put(place: &Place, temp: &str, replaces: bool) -> io::Result<()> {
-    if replaces { place.exchange(temp) } else { place.appear(temp) }
+    if replaces { place.swap(temp) } else { place.move_in(temp) }
 }
 
 /// Returns the state of a file. The outer `None` means neither a file nor nothing.

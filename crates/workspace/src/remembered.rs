@@ -1,4 +1,5 @@
-//! The tree that a session began with, told from what the session's folder keeps and from the tree as it is now. Neither is changed.
+//! Reconstructs the tree in which a session started from the session's state folder and the current
+//! tree. Changes neither.
 
 use std::{
     collections::BTreeMap,
@@ -8,21 +9,22 @@ use std::{
 
 use crate::{Baseline, CleanPath, FileImage, History, Workspace};
 
-/// A session's tree at its beginning.
+/// A session's tree at its start.
 #[derive(Debug)]
 pub struct Remembered {
     now: Workspace,
-    /// Files that are not as they were then.
+    /// Files that have changed since, in their state at the start.
     then: BTreeMap<CleanPath, Option<FileImage>>,
-    /// Those of them that somebody else has changed and that cannot be told any more.
+    /// Files that someone else has changed and whose content at the start is unknown.
     lost: Vec<CleanPath>,
 }
 
 impl Remembered {
-    /// Compares the tree under `root` with what `state_dir` keeps of it. Git works in `scratch`, a folder for this alone.
+    /// Compares the tree under `root` with the state folder. Git uses `scratch`, a folder for this
+    /// purpose only.
     ///
     /// # Errors
-    /// When the tree or the state folder cannot be read, or `scratch` not written.
+    /// If the tree or the state folder cannot be read, or `scratch` cannot be written.
     pub fn open(root: &Path, state_dir: &Path, scratch: &Path) -> io::Result<Self> {
         let now = Workspace::open(root).map_err(io::Error::other)?;
         let (mut then, mut lost) = (BTreeMap::new(), Vec::new());
@@ -38,7 +40,7 @@ impl Remembered {
                     continue;
                 }
                 match baseline.file(&path) {
-                    // A repository in the repository is neither file nor link.
+                    // A repository inside the repository is neither a file nor a link.
                     Ok(None) if now.root().join(&path).is_dir() => {}
                     Ok(image) => drop(then.insert(path, image)),
                     Err(_) => lost.push(path),
@@ -48,25 +50,26 @@ impl Remembered {
         Ok(Self { now, then, lost })
     }
 
-    /// The tree as it is now.
+    /// Returns the current tree.
     #[must_use]
     pub fn now(&self) -> &Workspace {
         &self.now
     }
 
-    /// Files that are not as they were, and how they were; `None` where they were not there.
+    /// Returns the files that have changed since, in their state at the start; `None` if they did
+    /// not exist.
     #[must_use]
     pub fn then(&self) -> &BTreeMap<CleanPath, Option<FileImage>> {
         &self.then
     }
 
-    /// Files that others have changed since and whose former content is not kept anywhere.
+    /// Returns the files that others have changed since and whose content at the start is unknown.
     #[must_use]
     pub fn lost(&self) -> &[CleanPath] {
         &self.lost
     }
 
-    /// A file as it was.
+    /// Returns the state of a file at the start.
     #[must_use]
     pub fn image(&self, path: &CleanPath) -> Option<FileImage> {
         self.then.get(path).cloned().unwrap_or_else(|| self.now.image(path))

@@ -1,8 +1,8 @@
-//! Decides what is ignored: by `.ignore`, `.gitignore`, `.git/info/exclude` and the user's own list, in
-//! this order. The list nearest to a file wins.
+//! Decides what is ignored: by `.ignore`, `.gitignore`, `.git/info/exclude` and the user's own
+//! list, in this order. The list nearest to a file wins.
 //!
-//! The walker does not read these lists itself, because it would hang on a pipe and read a device until
-//! memory is full. Like git, this follows no symbolic links.
+//! The walker does not read these lists itself, because it would hang on a pipe and read a device
+//! until memory is full. Like git, this follows no symbolic links.
 
 use std::{
     collections::HashMap,
@@ -124,8 +124,8 @@ fn list(folder: &Path, from: &Path) -> Gitignore {
     rules.build().unwrap_or_else(|_| Gitignore::empty())
 }
 
-/// Reads a regular file of at most `limit` bytes without following links or blocking. Returns `None` for
-/// anything else.
+/// Reads a regular file of at most `limit` bytes without following links or blocking. Returns
+/// `None` for anything else.
 pub(crate) fn small_file(path: &Path, limit: u64) -> Option<Vec<u8>> {
     if !path.symlink_metadata().ok()?.is_file() {
         return None;
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_list_decides_and_the_kinds_have_an_order() {
+    fn the_nearest_list_wins_within_each_kind_of_list() {
         let files = [
             (".gitignore", "*.log\nbuild/\n/only\n"),
             ("a/.gitignore", "!keep.log\n"),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_inside_has_its_own_lists() {
+    fn a_nested_repository_has_its_own_lists() {
         let files =
             [(".gitignore", "*.log\n"), ("sub/.git/info/exclude", "*.tmp\n"), ("sub/.gitignore", "z\n")];
         assert_eq!(
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_not_read() {
+    fn only_small_regular_files_are_read_as_ignore_lists() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         symlink("/dev/zero", at(".gitignore")).unwrap();

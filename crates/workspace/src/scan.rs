@@ -1,7 +1,7 @@
 //! Scans the work tree for files that differ from what is known of them.
 //!
-//! An unchanged file costs one `stat`. Ignored files and folders cost only the reading of their
-//! names. In an overlay, a folder without changes costs nothing.
+//! An unchanged file costs one `stat`. Ignored files and folders cost only reading their names. In
+//! an overlay, a folder without changes costs nothing.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -28,7 +28,8 @@ pub(crate) type Files<T> = HashMap<OsString, T>;
 /// What is known of the files in a tree, by folder relative to the root.
 pub(crate) type Tree<T> = HashMap<PathBuf, Files<T>>;
 
-/// The maximum number of threads. Two are enough when the metadata is cached; a disk profits from more.
+/// The maximum number of threads. Two are enough if the metadata is cached; a cold disk benefits
+/// from more.
 const THREADS: usize = 8;
 /// With fewer folders per thread than this, another thread costs more than it saves.
 const FOLDERS_PER_THREAD: usize = 16;
@@ -46,7 +47,7 @@ pub(crate) struct Found {
     pub(crate) folders: BTreeSet<CleanPath>,
     /// Unchanged folders that were not scanned.
     pub(crate) skipped: HashSet<PathBuf>,
-    /// Whether a `.gitattributes` is a pipe or a device, which git would wait for.
+    /// Whether a `.gitattributes` is a pipe or a device, on which git would block.
     pub(crate) special_attributes: bool,
 }
 
@@ -55,7 +56,7 @@ struct Visit<'a, T> {
     path: PathBuf,
     above: Option<Arc<Folder>>,
     known: Option<&'a mut Files<T>>,
-    /// The overlay's upper layer; `None` where it does not tell which folders changed.
+    /// The overlay's upper layer; `None` where it does not report which folders changed.
     upper: Option<&'a Path>,
 }
 
@@ -67,14 +68,14 @@ type Inner = (PathBuf, Arc<Folder>, bool);
 pub(crate) enum Extent {
     /// The whole tree.
     Everything,
-    /// In an overlay, only folders with changes. Correct if what is known was learned after the overlay
-    /// was mounted.
+    /// In an overlay, only folders with changes. Correct if what is known was learned after the
+    /// overlay was mounted.
     Changes,
 }
 
 impl Workspace {
-    /// Compares the tree with what is known of it; `is_known` may update the entry. Skips the files of
-    /// git, of the agent and of the run itself.
+    /// Compares the tree with what is known of it; `is_known` may update the entry. Skips the files
+    /// of git, of the agent and of the run itself.
     pub(crate) fn scan<T: Send>(
         &self,
         extent: Extent,
@@ -90,9 +91,9 @@ impl Workspace {
         let mut level = vec![Visit { path: PathBuf::new(), above: None, known, upper }];
         while !level.is_empty() {
             let inner = self.visit_all(level, &rules, &is_known, &mut found);
-            let visit = |(path, above, told): Inner| {
+            let visit = |(path, above, in_upper): Inner| {
                 let known = left.remove(path.as_path());
-                Visit { path, above: Some(above), known, upper: upper.filter(|_| told) }
+                Visit { path, above: Some(above), known, upper: upper.filter(|_| in_upper) }
             };
             level = inner.into_iter().map(visit).collect();
         }
@@ -259,7 +260,7 @@ enum Change {
     Replaced,
 }
 
-/// Looks at the folder's counterpart in the upper layer. The upper layer holds a new folder
+/// Checks the folder's counterpart in the upper layer. The upper layer holds a new folder
 /// completely.
 fn change(folder: &Path) -> Change {
     if rustix::fs::lstat(folder).is_err() {
@@ -276,15 +277,15 @@ fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Calls `tell` with each name in a folder and its kind, where the file system reports it. Stops at a
-/// read error.
-fn each_name(folder: impl AsFd, mut tell: impl FnMut(&OsStr, FileType)) {
-    let mut room = vec![MaybeUninit::uninit(); NAMES];
-    let mut names = RawDir::new(folder, &mut room);
+/// Calls `report` with each name in a folder and its kind, where the file system reports it. Stops
+/// at a read error.
+fn each_name(folder: impl AsFd, mut report: impl FnMut(&OsStr, FileType)) {
+    let mut buffer = vec![MaybeUninit::uninit(); NAMES];
+    let mut names = RawDir::new(folder, &mut buffer);
     while let Some(Ok(entry)) = names.next() {
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name != "." && name != ".." {
-            tell(name, entry.file_type());
+            report(name, entry.file_type());
         }
     }
 }

@@ -1,7 +1,8 @@
-//! What a commit keeps: the files as they were and as they became, and a record that tells a half-done commit from a done one.
+//! What a commit keeps on disk: the files before and after, and a record that shows whether the
+//! commit was finished.
 //!
-//! `STATE/commits/000001/` holds `record.json`, `images` (the contents of all files before and after, each once, one behind the other) and,
-//! once every file is in place, `done`.
+//! `STATE/commits/000001/` holds `record.json`, `images` (each distinct content before or after the
+//! commit, concatenated) and, once every file is in place, `done`.
 
 use std::{
     borrow::Cow,
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CleanPath, Digest, FileImage};
 
-/// Largest file that a commit replaces and a record keeps, in bytes.
+/// The largest file that a commit replaces and a record keeps, in bytes.
 pub(crate) const REPLACE_LIMIT: u64 = 64 << 20;
 
 #[derive(Debug)]
@@ -33,13 +34,13 @@ pub enum By {
     Edit,
     /// A command that the agent ran ([`crate::Workspace::watched`]).
     Command,
-    /// The person: put back ([`crate::Workspace::put_back`]).
+    /// The user, who undid changes ([`crate::Workspace::put_back`]).
     Undo,
-    /// The person: brought from another tree ([`crate::Workspace::bring`]).
+    /// The user, who applied the changes of another tree ([`crate::Workspace::bring`]).
     Apply,
 }
 
-/// One commit, as kept on disk.
+/// One commit as stored on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) version: u32,
@@ -51,15 +52,15 @@ pub(crate) struct Record {
     #[serde(default)]
     pub(crate) tree: PathBuf,
     pub(crate) files: Vec<FileRecord>,
-    /// Folders that were made, outermost first.
+    /// Folders that the commit created, outermost first.
     pub(crate) made: Vec<CleanPath>,
-    /// Folders, made by earlier commits, that go if they are empty.
+    /// Folders created by earlier commits, to be removed if they are empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) unmade: Vec<CleanPath>,
-    /// Files that were changed and are too large to keep.
+    /// Files that changed but are too large to keep.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) left_out: Vec<CleanPath>,
-    /// What `images` holds, in its order.
+    /// The contents of `images`, in order.
     #[serde(default)]
     pub(crate) images: Vec<Kept>,
 }
@@ -77,7 +78,7 @@ pub(crate) struct FileRecord {
     pub(crate) path: CleanPath,
     pub(crate) before: Option<State>,
     pub(crate) after: Option<State>,
-    /// The name, in the file's own folder, that its other version has while the commit is under way.
+    /// The name, in the same folder, of the file's other version during the commit.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) temp: String,
 }
@@ -104,7 +105,7 @@ impl Store {
         Self::existing(state_dir)
     }
 
-    /// Makes nothing.
+    /// Opens a state folder without creating anything.
     pub(crate) fn existing(state_dir: &Path) -> io::Result<Self> {
         Ok(Self { dir: state_dir.canonicalize()? })
     }
@@ -117,7 +118,7 @@ impl Store {
         self.dir.join(format!("commits/{id:06}"))
     }
 
-    /// The numbers of all commits, ascending.
+    /// Returns the numbers of all commits, in ascending order.
     pub(crate) fn ids(&self) -> io::Result<Vec<u64>> {
         let mut ids = Vec::new();
         for entry in fs::read_dir(self.dir.join("commits"))? {
@@ -127,7 +128,8 @@ impl Store {
         Ok(ids)
     }
 
-    /// Writes the contents and the record, synced, before any of it takes effect. Returns the commit's number.
+    /// Writes the contents and the record to disk before the commit takes effect. Returns the
+    /// commit's number.
     pub(crate) fn begin<'a>(
         &self,
         mut record: Record,
@@ -144,13 +146,14 @@ impl Store {
         };
         let written = (|| {
             record.images = keep(&dir.join("images"), images)?;
-            durable(&dir.join("record.tmp"), &serde_json::to_vec(&record)?)?;
+            write_synced(&dir.join("record.tmp"), &serde_json::to_vec(&record)?)?;
             fs::rename(dir.join("record.tmp"), dir.join("record.json"))?;
             File::open(&dir)?.sync_all()?;
             File::open(self.dir.join("commits"))?.sync_all()
         })();
         if written.is_err() {
-            // A full disk is not left fuller. What cannot be removed has no effect: it is not done.
+            // Free the space in case the disk is full. Harmless if it stays: the commit is not
+            // done.
             let _ = self.forget(id);
         }
         written.map(|()| id)
@@ -158,11 +161,11 @@ impl Store {
 
     pub(crate) fn finish(&self, id: u64) -> io::Result<()> {
         let done = self.commit_dir(id).join("done");
-        // Not left behind by a failure: the files change back.
-        durable(&done, b"").inspect_err(|_| drop(fs::remove_file(&done)))
+        // A failure must leave no marker, because the files are swapped back.
+        write_synced(&done, b"").inspect_err(|_| drop(fs::remove_file(&done)))
     }
 
-    /// Forgets a commit that has been taken back.
+    /// Removes a commit that has been rolled back.
     pub(crate) fn forget(&self, id: u64) -> io::Result<()> {
         fs::remove_dir_all(self.commit_dir(id))
     }
@@ -171,7 +174,7 @@ impl Store {
         self.commit_dir(id).join("done").exists()
     }
 
-    /// `None` when the crash came before the record was whole, so that nothing had taken effect.
+    /// Returns `None` if a crash came before the record was complete, and so before any change.
     pub(crate) fn record(&self, id: u64) -> io::Result<Option<Record>> {
         match fs::read(self.commit_dir(id).join("record.json")) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
@@ -180,7 +183,7 @@ impl Store {
         }
     }
 
-    /// Every commit that is done, ascending.
+    /// Returns every finished commit, in ascending order.
     pub(crate) fn records(&self) -> io::Result<Vec<(u64, Record)>> {
         let mut records = Vec::new();
         for id in self.ids()?.into_iter().filter(|id| self.is_done(*id)) {
@@ -189,12 +192,12 @@ impl Store {
         Ok(records)
     }
 
-    /// A content that a commit has kept.
+    /// Reads a content that a commit has kept.
     pub(crate) fn image(&self, id: u64, record: &Record, state: State) -> io::Result<FileImage> {
         self.images(id, record).image(state)
     }
 
-    /// All contents that a commit has kept.
+    /// Returns the location of every content that a commit has kept.
     pub(crate) fn images(&self, id: u64, record: &Record) -> Images {
         let mut at = 0;
         let place = |kept: &Kept| {
@@ -205,7 +208,7 @@ impl Store {
     }
 }
 
-/// The contents that a commit has kept.
+/// Where the contents of a commit are stored.
 #[derive(Debug)]
 pub(crate) struct Images {
     path: PathBuf,
@@ -215,21 +218,21 @@ pub(crate) struct Images {
 
 impl Images {
     pub(crate) fn image(&self, state: State) -> io::Result<FileImage> {
-        let damaged = || {
-            let what = format!("{}: a content is missing or damaged", self.path.display());
+        let corrupt = || {
+            let what = format!("{}: stored content is missing or corrupt", self.path.display());
             io::Error::new(io::ErrorKind::InvalidData, what)
         };
-        let (at, size) = self.places.get(&state.digest).ok_or_else(damaged)?;
+        let (at, size) = self.places.get(&state.digest).ok_or_else(corrupt)?;
         let mut bytes = vec![0; usize::try_from(*size).map_err(io::Error::other)?];
         File::open(&self.path)?.read_exact_at(&mut bytes, *at)?;
         if Digest::of(&bytes) != state.digest {
-            return Err(damaged());
+            return Err(corrupt());
         }
         Ok(FileImage { bytes, mode: state.mode, link: state.link })
     }
 }
 
-/// Writes each content once; returns them in the order of the file.
+/// Writes each distinct content once and returns them in file order.
 fn keep<'a>(path: &Path, images: impl Iterator<Item = io::Result<Cow<'a, [u8]>>>) -> io::Result<Vec<Kept>> {
     let mut file = File::create(path)?;
     let (mut kept, mut there) = (Vec::new(), HashSet::new());
@@ -245,7 +248,7 @@ fn keep<'a>(path: &Path, images: impl Iterator<Item = io::Result<Cow<'a, [u8]>>>
     Ok(kept)
 }
 
-fn durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()

@@ -1,25 +1,25 @@
-//! Recovers the former content of work tree files from git's blobs, so that they need not be copied.
+//! Recovers the former content of tracked files from git's blobs, so that they need not be copied.
 //!
-//! Git may convert between work tree and blob. [`converted`] finds files for which that is more than a
-//! change of line endings; [`as_it_was`] undoes a change of line endings.
+//! Git may convert contents on checkout. [`converted`] finds files for which this is more than a
+//! change of line endings; [`as_it_was`] handles line endings.
 
 use std::{collections::BTreeSet, ffi::OsStr, io, os::unix::ffi::OsStrExt as _, path::Path};
 
 use crate::{CleanPath, git, index::Index, rules::small_file, scan::Found};
 
-/// Attributes that convert contents. If any file of attributes names one, git is asked about every
+/// Attributes that convert contents. If any attributes file names one, git is asked about every
 /// file.
 const CONVERTING: [&str; 3] = ["filter", "ident", "working-tree-encoding"];
-/// The largest `.gitattributes` that is read, in bytes. A larger one may name anything.
+/// The largest `.gitattributes` that is read, in bytes. A larger one counts as converting.
 const LIST_LIMIT: u64 = 1 << 20;
 
-/// Returns the files that git converts, or all files if git cannot tell.
+/// Returns the files that git converts, or all files if git fails.
 pub(crate) fn converted(root: &Path, index: &Index, found: &Found) -> Vec<CleanPath> {
     let all = || {
         let files = index.files.iter().flat_map(|(folder, files)| files.keys().map(|name| folder.join(name)));
         files.map(|path| CleanPath::of(&path)).collect()
     };
-    // Git would wait for a pipe.
+    // Reading a pipe would block git.
     if found.special_attributes {
         return all();
     }
@@ -30,14 +30,14 @@ pub(crate) fn converted(root: &Path, index: &Index, found: &Found) -> Vec<CleanP
         .map(|(folder, _)| folder.join(list))
         .chain(new.map(|(path, _)| AsRef::<Path>::as_ref(path).to_owned()));
     let mut lists = lists.map(|list| root.join(list)).chain([root.join(".git/info/attributes")]);
-    if lists.any(|list| converts(&list)) || users_list_converts(root) {
-        ask(root, index).unwrap_or_else(|_| all())
+    if lists.any(|list| converts(&list)) || user_list_converts(root) {
+        check_attributes(root, index).unwrap_or_else(|_| all())
     } else {
         Vec::new()
     }
 }
 
-/// Whether a file of attributes may name one that converts.
+/// Whether an attributes file may contain a converting attribute.
 fn converts(list: &Path) -> bool {
     if list.symlink_metadata().is_err() {
         return false;
@@ -47,21 +47,21 @@ fn converts(list: &Path) -> bool {
     CONVERTING.iter().any(|attribute| text.contains(attribute))
 }
 
-/// Same for the user's own attributes, if any filter is configured.
-fn users_list_converts(root: &Path) -> bool {
-    let said = |args: &[&str]| {
-        let mut ask = git::git(root);
-        ask.args(args);
-        git::ask(ask).ok().map(|said| String::from_utf8_lossy(&said).trim_end().to_owned())
+/// Same for the user's own attributes file, if any filter is configured.
+fn user_list_converts(root: &Path) -> bool {
+    let output = |args: &[&str]| {
+        let mut command = git::git(root);
+        command.args(args);
+        git::query(command).ok().map(|output| String::from_utf8_lossy(&output).trim_end().to_owned())
     };
-    said(&["config", "--get-regexp", "^filter\\."]).is_some()
-        && said(&["var", "GIT_ATTR_GLOBAL"]).is_none_or(|list| converts(Path::new(&list)))
+    output(&["config", "--get-regexp", "^filter\\."]).is_some()
+        && output(&["var", "GIT_ATTR_GLOBAL"]).is_none_or(|list| converts(Path::new(&list)))
 }
 
 /// Asks git about every file.
-fn ask(root: &Path, index: &Index) -> io::Result<Vec<CleanPath>> {
-    let mut ask = git::git(root);
-    ask.args(["check-attr", "-z", "--stdin"]).args(CONVERTING);
+fn check_attributes(root: &Path, index: &Index) -> io::Result<Vec<CleanPath>> {
+    let mut command = git::git(root);
+    command.args(["check-attr", "-z", "--stdin"]).args(CONVERTING);
     let mut names = Vec::new();
     for (folder, files) in &index.files {
         for name in files.keys() {
@@ -69,8 +69,8 @@ fn ask(root: &Path, index: &Index) -> io::Result<Vec<CleanPath>> {
             names.push(0);
         }
     }
-    let said = git::run(ask, Some(&names))?;
-    let fields: Vec<&[u8]> = said.split(|byte| *byte == 0).collect();
+    let output = git::run(command, Some(&names))?;
+    let fields: Vec<&[u8]> = output.split(|byte| *byte == 0).collect();
     let set = fields.chunks_exact(3).filter(|f| !matches!(f[2], b"unspecified" | b"unset"));
     let paths: BTreeSet<&[u8]> = set.map(|f| f[0]).collect();
     Ok(paths.into_iter().map(|path| CleanPath::of(Path::new(OsStr::from_bytes(path)))).collect())
@@ -93,11 +93,11 @@ pub(crate) fn as_it_was(blob: Vec<u8>, size: u32) -> Option<Vec<u8>> {
 
 /// Reads blobs; `None` for those that no longer exist.
 pub(crate) fn contents(root: &Path, blobs: &[String]) -> io::Result<Vec<Option<Vec<u8>>>> {
-    let mut ask = git::git(root);
+    let mut command = git::git(root);
     // Replacement objects would change contents.
-    ask.env("GIT_NO_REPLACE_OBJECTS", "1").args(["cat-file", "--batch"]);
-    let said = git::run(ask, Some((blobs.join("\n") + "\n").as_bytes()))?;
-    let (mut out, mut rest) = (Vec::new(), said.as_slice());
+    command.env("GIT_NO_REPLACE_OBJECTS", "1").args(["cat-file", "--batch"]);
+    let output = git::run(command, Some((blobs.join("\n") + "\n").as_bytes()))?;
+    let (mut out, mut rest) = (Vec::new(), output.as_slice());
     while let Some(end) = rest.iter().position(|b| *b == b'\n') {
         let head = String::from_utf8_lossy(&rest[..end]).into_owned();
         rest = &rest[end + 1..];
@@ -107,6 +107,6 @@ pub(crate) fn contents(root: &Path, blobs: &[String]) -> io::Result<Vec<Option<V
     }
     match out.len() == blobs.len() {
         true => Ok(out),
-        false => Err(io::Error::other("git cat-file said something else than was asked")),
+        false => Err(io::Error::other("unexpected output from git cat-file")),
     }
 }

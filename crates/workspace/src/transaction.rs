@@ -1,7 +1,8 @@
-//! Steps that have been verified, carried out together: all of them or none.
+//! Executes verified steps together: all of them or none.
 //!
-//! The contents are kept first, then each new file is written in full beside the old one, and only then do they change places, one rename
-//! each. A failure changes them back; a crash is found and taken back when the state folder is next opened.
+//! A commit first keeps the old contents, then writes each new file in full beside the old one,
+//! then swaps them, one rename each. A failure swaps them back. After a crash, opening the state
+//! folder again rolls the commit back.
 
 use std::{
     borrow::Cow,
@@ -17,38 +18,38 @@ use crate::{
     store::{FileRecord, REPLACE_LIMIT, Record, State},
 };
 
-/// Up to this many files each is synced by itself; more are cheaper by syncing the file system once.
+/// Up to this many files are synced one by one. For more, one sync of the file system is cheaper.
 const SYNCED_ONE_BY_ONE: usize = 32;
 
 /// Device and inode.
 type FolderId = (u64, u64);
 
-/// One file of a commit that is under way.
+/// The change of one file in a commit.
 pub(crate) struct Step {
     pub(crate) path: CleanPath,
     pub(crate) before: Option<FileImage>,
     pub(crate) stamp: Option<Stamp>,
     pub(crate) after: Option<FileImage>,
-    /// The file, by device and inode, whose other names become names of the new file.
-    pub(crate) names_of: Option<(u64, u64)>,
-    /// Where the file is whose owner and attributes the new one gets.
+    /// The file, by device and inode, whose other hard links have to point to the new file.
+    pub(crate) links_of: Option<(u64, u64)>,
+    /// The file whose owner and attributes the new one gets.
     pub(crate) like: CleanPath,
-    /// Which step stages the file that this name is to be another one of.
-    pub(crate) twin_of: Option<usize>,
+    /// The step that stages the file, if this path is another hard link to it.
+    pub(crate) link_to: Option<usize>,
     pub(crate) temp: String,
 }
 
-/// What is said of a commit besides its files.
+/// What a commit records besides its files.
 #[derive(Default)]
-pub(crate) struct About {
+pub(crate) struct CommitInfo {
     pub(crate) by: By,
-    /// Folders of earlier commits that go if they are empty.
+    /// Folders created by earlier commits, to be removed if they are empty.
     pub(crate) unmade: Vec<CleanPath>,
 }
 
 impl Workspace {
-    /// A step that starts from what is there and, as it stands, removes it.
-    pub(crate) fn look(&self, path: &CleanPath) -> Result<Step, CommitError> {
+    /// Starts a step from the current state of a file. Unless `after` is set, the step removes it.
+    pub(crate) fn step(&self, path: &CleanPath) -> Result<Step, CommitError> {
         let system = |source| CommitError::System { path: path.clone(), source };
         let found = match self.place(path, None)? {
             Some(place) => place.find(REPLACE_LIMIT).map_err(system)?,
@@ -63,24 +64,26 @@ impl Workspace {
             let (path, owner) = (path.to_string(), "the run itself");
             return Err(PathError::Protected { path, owner }.into());
         }
-        let names_of = stamp.filter(|s| s.shared).map(|s| s.id);
+        let links_of = stamp.filter(|s| s.shared).map(|s| s.id);
         let (path, like) = (path.clone(), path.clone());
-        Ok(Step { path, like, before, stamp, after: None, names_of, twin_of: None, temp: temporary() })
+        Ok(Step { path, like, before, stamp, after: None, links_of, link_to: None, temp: temporary_name() })
     }
 
-    pub(crate) fn carry_out(&self, mut steps: Vec<Step>, about: About) -> Result<Commit, CommitError> {
-        self.take_names_along(&mut steps)?;
-        let unmade = about.unmade.clone();
-        // Folders are recorded before they are made, so that a crash right after leaves none.
-        let id = self.keep(&steps, about, self.missing_folders(&steps)?)?;
+    pub(crate) fn execute(&self, mut steps: Vec<Step>, info: CommitInfo) -> Result<Commit, CommitError> {
+        self.add_hard_links(&mut steps)?;
+        let unmade = info.unmade.clone();
+        // Record the missing folders before creating them, so that recovery from a crash can remove
+        // them.
+        let id = self.keep(&steps, info, self.missing_folders(&steps)?)?;
         let store = self.0.store.as_ref().zip(id);
         let mut made = Vec::new();
         let outcome = self.places(&steps, &mut made).and_then(|folders| {
             let finish = || store.map_or(Ok(()), |(store, id)| store.finish(id));
-            let outcome = self.exchange_all(&steps, &folders, finish);
+            let outcome = self.swap_all(&steps, &folders, finish);
             if !matches!(outcome, Err(CommitError::Torn { .. })) {
                 for (step, folder) in steps.iter().zip(&folders) {
-                    // After success the old versions, after failure the new ones. One that cannot be removed is only litter.
+                    // These are the old versions after success, the new ones after failure.
+                    // Harmless if they stay.
                     let _ = self.at(step, *folder).map(|place| place.remove(&step.temp));
                 }
             }
@@ -88,16 +91,16 @@ impl Workspace {
         });
         match outcome {
             Ok(()) => {
-                self.unmake(&unmade);
-                lock(&self.0.besides).extend(steps.iter().map(|s| s.path.clone()));
+                self.remove_empty_folders(&unmade);
+                lock(&self.0.edited_files).extend(steps.iter().map(|s| s.path.clone()));
                 Ok(Commit { id, files: steps.iter().map(Step::committed).collect() })
             }
-            // What could not be put back now is put back when the state folder is next opened; until then nothing may be lost.
-            Err(torn @ CommitError::Torn { .. }) => Err(torn),
+            // Keep the contents: opening the state folder again restores the files from them.
+            Err(error @ CommitError::Torn { .. }) => Err(error),
             Err(e) => {
-                self.unmake(&made);
+                self.remove_empty_folders(&made);
                 if let Some((store, id)) = store {
-                    // When it stays, the next start finds nothing to take back.
+                    // If this fails, the next start finds nothing to roll back.
                     let _ = store.forget(id);
                 }
                 Err(e)
@@ -105,13 +108,13 @@ impl Workspace {
         }
     }
 
-    /// Makes the folders that are missing; returns the folder of each step. They are opened each time anew, because there may be
-    /// more of them than files that a process may have open.
+    /// Creates missing folders and returns the folder of each step. Each access opens its folder
+    /// again, because a commit may span more folders than a process may have open.
     fn places(&self, steps: &[Step], made: &mut Vec<CleanPath>) -> Result<Vec<FolderId>, CommitError> {
         let place = |step: &Step| {
             let made = step.after.is_some().then_some(&mut *made);
             let place = self.place(&step.path, made).map_err(|e| match e {
-                // What is wrong with the path itself has been found before; this is a full disk and its like.
+                // The path was checked before. This is a failure such as a full disk.
                 PathError::System { why, .. } => step.system(io::Error::other(why)),
                 other => other.into(),
             })?;
@@ -120,13 +123,13 @@ impl Workspace {
         steps.iter().map(place).collect()
     }
 
-    /// Where a step takes place; its folder has to be the one it was.
+    /// Opens the place of a step, whose folder must still be the same.
     fn at(&self, step: &Step, folder: FolderId) -> Result<Place, CommitError> {
         let place = self.place(&step.path, None)?.filter(|place| place.folder_id() == folder);
         place.ok_or_else(|| CommitError::Changed(step.path.clone()))
     }
 
-    /// The folders that these steps need and that are not there, outermost first.
+    /// Returns the missing folders that these steps need, outermost first.
     fn missing_folders(&self, steps: &[Step]) -> Result<Vec<CleanPath>, CommitError> {
         let mut missing = BTreeSet::new();
         for step in steps.iter().filter(|s| s.after.is_some()) {
@@ -142,8 +145,13 @@ impl Workspace {
         Ok(missing.into_iter().collect())
     }
 
-    /// Keeps the contents, before anything is written.
-    fn keep(&self, steps: &[Step], about: About, made: Vec<CleanPath>) -> Result<Option<u64>, CommitError> {
+    /// Stores all contents before anything is written.
+    fn keep(
+        &self,
+        steps: &[Step],
+        info: CommitInfo,
+        made: Vec<CleanPath>,
+    ) -> Result<Option<u64>, CommitError> {
         let Some(store) = &self.0.store else { return Ok(None) };
         let files = steps.iter().map(|s| FileRecord {
             path: s.path.clone(),
@@ -152,21 +160,22 @@ impl Workspace {
             temp: s.temp.clone(),
         });
         let record =
-            Record { by: about.by, unmade: about.unmade, files: files.collect(), made, ..self.record() };
+            Record { by: info.by, unmade: info.unmade, files: files.collect(), made, ..self.record() };
         let images = steps.iter().flat_map(|s| [&s.before, &s.after]).flatten();
         let id = store.begin(record, images.map(|image| Ok(Cow::Borrowed(image.bytes.as_slice()))));
         let path = || steps.first().map_or(CleanPath::new(String::new()), |s| s.path.clone());
         id.map(Some).map_err(|source| CommitError::System { path: path(), source })
     }
 
-    /// An empty record of this turn in this tree.
+    /// Returns an empty record for the current turn and tree.
     pub(crate) fn record(&self) -> Record {
         let turn = self.0.turn.load(Ordering::Relaxed);
         Record { version: 2, turn, tree: self.0.root.clone(), ..Record::default() }
     }
 
-    /// Stages every file, exchanges them one after the other, and then records that it is done. A failure takes all of it back.
-    fn exchange_all(
+    /// Stages every file, swaps them one by one, and then marks the commit as done. A failure swaps
+    /// them back.
+    fn swap_all(
         &self,
         steps: &[Step],
         folders: &[FolderId],
@@ -174,11 +183,11 @@ impl Workspace {
     ) -> Result<(), CommitError> {
         self.stage_all(steps, folders)?;
         let all = || steps.iter().zip(folders.iter().copied());
-        let mut entered = 0;
+        let mut applied = 0;
         let outcome = (|| {
             for (step, folder) in all() {
-                step.enter(&self.at(step, folder)?)?;
-                entered += 1;
+                step.apply(&self.at(step, folder)?)?;
+                applied += 1;
             }
             self.sync(steps, folders)?;
             finish().map_err(|source| match steps.first() {
@@ -187,8 +196,8 @@ impl Workspace {
             })
         })();
         let Err(error) = outcome else { return Ok(()) };
-        for (step, folder) in all().take(entered).rev() {
-            if !self.at(step, folder).is_ok_and(|place| step.leave(&place).is_ok()) {
+        for (step, folder) in all().take(applied).rev() {
+            if !self.at(step, folder).is_ok_and(|place| step.revert(&place).is_ok()) {
                 let why = error.to_string();
                 return Err(CommitError::Torn { why, left: step.path.clone() });
             }
@@ -201,7 +210,7 @@ impl Workspace {
         let one_by_one = steps.len() <= SYNCED_ONE_BY_ONE;
         for (step, folder) in steps.iter().zip(folders) {
             let place = self.at(step, *folder)?;
-            let staged = match (&step.after, step.twin_of) {
+            let staged = match (&step.after, step.link_to) {
                 (Some(_), Some(first)) => {
                     place.stage_link(&step.temp, &self.at(&steps[first], folders[first])?, &steps[first].temp)
                 }
@@ -219,7 +228,7 @@ impl Workspace {
         if one_by_one { Ok(()) } else { self.sync(steps, folders) }
     }
 
-    /// Makes durable what is in these folders: where they are many, by whole file systems.
+    /// Syncs these folders, or whole file systems if there are many.
     fn sync(&self, steps: &[Step], folders: &[FolderId]) -> Result<(), CommitError> {
         let many = steps.len() > SYNCED_ONE_BY_ONE;
         let mut synced = HashSet::new();
@@ -235,31 +244,31 @@ impl Workspace {
 }
 
 impl Step {
-    /// Makes the staged file the real one.
-    fn enter(&self, place: &Place) -> Result<(), CommitError> {
+    /// Replaces the file with the staged one.
+    fn apply(&self, place: &Place) -> Result<(), CommitError> {
         let now = place.stamp().map_err(|source| self.system(source))?;
         let same = match (&self.stamp, &now) {
-            (Some(then), Some(now)) => then.still(now),
+            (Some(then), Some(now)) => then.is_unchanged(now),
             (then, now) => then.is_none() && now.is_none(),
         };
         if !same {
             return Err(CommitError::Changed(self.path.clone()));
         }
         match (&self.before, &self.after) {
-            (Some(_), Some(_)) => place.exchange(&self.temp),
-            (None, Some(_)) => place.appear(&self.temp),
-            (Some(_), None) => place.vanish(&self.temp),
+            (Some(_), Some(_)) => place.swap(&self.temp),
+            (None, Some(_)) => place.move_in(&self.temp),
+            (Some(_), None) => place.move_out(&self.temp),
             (None, None) => Ok(()),
         }
         .map_err(|source| self.system(source))
     }
 
-    /// Undoes [`Step::enter`].
-    fn leave(&self, place: &Place) -> io::Result<()> {
+    /// Reverts [`Step::apply`].
+    fn revert(&self, place: &Place) -> io::Result<()> {
         match (&self.before, &self.after) {
-            (Some(_), Some(_)) => place.exchange(&self.temp),
-            (None, Some(_)) => place.vanish(&self.temp),
-            (Some(_), None) => place.appear(&self.temp),
+            (Some(_), Some(_)) => place.swap(&self.temp),
+            (None, Some(_)) => place.move_out(&self.temp),
+            (Some(_), None) => place.move_in(&self.temp),
             (None, None) => Ok(()),
         }
     }
@@ -274,7 +283,7 @@ impl Step {
     }
 }
 
-/// A name in the file's own folder that no project uses.
-fn temporary() -> String {
+/// Returns a name, for a file in the same folder, that no project uses.
+fn temporary_name() -> String {
     format!(".agent-{:016x}.tmp", fastrand::u64(..))
 }

@@ -1,4 +1,4 @@
-//! Which files there are: as ripgrep sees a repository.
+//! Lists files as ripgrep would.
 
 use std::{os::unix::fs::MetadataExt as _, path::Path};
 
@@ -6,20 +6,21 @@ use ignore::{DirEntry, WalkBuilder};
 
 use crate::{CleanPath, Workspace, rules::Rules};
 
-/// Hidden folders that belong to a project's own text; other hidden folders are caches and tools' state.
+/// Hidden folders to list, because they hold a project's own files. Others hold caches and tools'
+/// state.
 const SHOWN: &[&str] =
     &[".github", ".gitlab", ".circleci", ".cargo", ".config", ".devcontainer", ".storybook"];
 
-/// What to walk over.
+/// Which files to list.
 #[derive(Debug, Clone)]
 pub struct WalkFilter {
-    /// Where to start; the root when `None`.
+    /// Where to start; `None` means the root.
     pub under: Option<CleanPath>,
-    /// Most entries to return.
+    /// The maximum number of entries.
     pub limit: usize,
-    /// Whether folders are listed as well as files.
+    /// Whether to list folders too.
     pub folders: bool,
-    /// How deep to go; 1 is what stands directly under the start.
+    /// How deep to go; 1 lists only the direct children of the start.
     pub depth: Option<usize>,
 }
 
@@ -32,27 +33,27 @@ impl Default for WalkFilter {
 /// A file or folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it is.
+    /// Its path.
     pub path: CleanPath,
-    /// In bytes; 0 for folders.
+    /// Its size in bytes; 0 for folders.
     pub size: u64,
     /// Whether it is a folder.
     pub folder: bool,
 }
 
-/// What a walk found, in the order of paths.
+/// The result of a walk, sorted by path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     /// The entries.
     pub entries: Vec<Entry>,
-    /// Whether there is more than the limit let through.
+    /// Whether the limit cut off entries.
     pub cut: bool,
 }
 
 impl Workspace {
-    /// Lists files: what `.gitignore` leaves out is left out (also outside git repositories), `.git` always, hidden folders except a
-    /// few, files of the run itself, symbolic links not followed. Unreadable folders are passed over. A folder that is itself left out is
-    /// listed all the same when it is asked for.
+    /// Lists files. Respects `.gitignore`, also outside git repositories. Skips `.git`, most hidden
+    /// folders, files of the run itself and unreadable folders. Does not follow symbolic links. If
+    /// `filter.under` is an ignored folder, its files are listed all the same.
     #[must_use]
     pub fn walk(&self, filter: &WalkFilter) -> Listing {
         match &filter.under {
@@ -60,14 +61,14 @@ impl Workspace {
                 let deep = under.as_str().split('/').count();
                 let depth = filter.depth.map(|d| d + deep);
                 let (only, below) = (self.0.root.join(under), under.clone());
-                let way = move |e: &DirEntry| {
+                let on_the_way = move |e: &DirEntry| {
                     (e.path().starts_with(&only) || only.starts_with(e.path())) && shown(e)
                 };
-                let found = self.collect(&self.walker(&self.0.root, depth, true, way), filter, &below);
+                let found = self.collect(&self.walker(&self.0.root, depth, true, on_the_way), filter, &below);
                 if !found.entries.is_empty() {
                     return found;
                 }
-                // A folder that is ignored: by its own rules only.
+                // The folder is ignored: use only the rules in it.
                 let start = self.0.root.join(under);
                 self.collect(
                     &walker(&start, filter.depth, Rules::new(&start, true, self.0.original.is_none()), shown),
@@ -89,9 +90,9 @@ impl Workspace {
             let Some(kind) = entry.file_type() else { continue };
             let Ok(path) = entry.path().strip_prefix(&self.0.root) else { continue };
             let path = CleanPath::of(path);
-            let way = kind.is_dir()
+            let leads_to_start = kind.is_dir()
                 && (path == *under || under.as_ref().starts_with(&path) || path.as_str() == ".");
-            if way
+            if leads_to_start
                 || kind.is_dir() && !filter.folders
                 || !(kind.is_dir() || kind.is_file() || kind.is_symlink())
             {
@@ -116,7 +117,7 @@ impl Workspace {
         !has_git(&self.0.root) && self.0.root.ancestors().skip(1).any(has_git)
     }
 
-    /// A walk over what is not ignored and `shown`.
+    /// Returns a walk over all files that are `shown` and not ignored.
     pub(crate) fn walker(
         &self,
         start: &Path,
@@ -132,13 +133,14 @@ impl Workspace {
         walker(start, depth, self.rules(dot_ignore), shown)
     }
 
-    /// What is ignored. Rules from above the root count only where the root is a folder inside a repository. Elsewhere they are somebody
-    /// else's: a copy in an ignored build folder would seem empty.
+    /// Returns the ignore rules. Those of folders above the root apply only if the root is inside a
+    /// repository. Otherwise they belong to someone else: a copy in an ignored build folder would
+    /// appear empty.
     pub(crate) fn rules(&self, dot_ignore: bool) -> Rules {
-        let (root, stands_in) = (&self.0.root, self.0.original.is_some());
-        let inside = !stands_in && self.is_inside_a_repository();
+        let (root, is_replica) = (&self.0.root, self.0.original.is_some());
+        let inside = !is_replica && self.is_inside_a_repository();
         let top = root.ancestors().find(|folder| has_git(folder)).filter(|_| inside);
-        Rules::new(top.unwrap_or(root), dot_ignore, !stands_in)
+        Rules::new(top.unwrap_or(root), dot_ignore, !is_replica)
     }
 }
 

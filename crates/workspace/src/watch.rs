@@ -1,20 +1,20 @@
 //! Records what a command changes, with the contents before and after.
 //!
-//! The tree is scanned before and after the command. Changes that others make between two commands are
-//! not attributed to the agent; those that others make during a command are. Ignored files are
+//! The tree is scanned before and after the command. Changes that others make between two commands
+//! are not attributed to the agent; those that others make during a command are. Ignored files are
 //! not watched unless they are tracked or the agent has edited them.
 
 use std::{borrow::Cow, fs, io, time::SystemTime};
 
 use crate::{
     By, CleanPath, FileImage, Workspace,
+    changed_rules::ChangedRules,
     index::Index,
     root::lock,
     rules::small_file,
     scan::Found,
-    shadow::{Content, Difference, Known, Shadow},
+    snapshot::{Content, Difference, Known, Snapshot},
     store::{FileRecord, Record, State},
-    unhidden::ChangedRules,
 };
 
 /// The largest `.git/info/exclude` that is read, in bytes.
@@ -30,19 +30,19 @@ pub struct Watch {
 }
 
 impl Workspace {
-    /// Takes a snapshot of the tree before a command. Costs one `stat` per file and the reading of files
-    /// written since the last snapshot; for the first one, of files that differ from git's index. Watch
-    /// one command at a time.
+    /// Takes a snapshot of the tree before a command. Costs one `stat` per file and the reading of
+    /// files written since the last snapshot; for the first one, of files that differ from git's
+    /// index. Watch one command at a time.
     ///
     /// # Errors
     /// If the state folder cannot be written or the tree cannot be read.
     pub fn watch(&self) -> io::Result<Watch> {
         let _writing = lock(&self.0.writing);
-        let mut shadow = lock(&self.0.shadow);
+        let mut snapshot = lock(&self.0.snapshot);
         if let Some(store) = &self.0.store {
-            match shadow.as_mut() {
-                None => *shadow = Some(Shadow::new(self, store.dir())?),
-                Some(shadow) => shadow.update(self, |_| ())?,
+            match snapshot.as_mut() {
+                None => *snapshot = Some(Snapshot::new(self, store.dir())?),
+                Some(snapshot) => snapshot.update(self, |_| ())?,
             }
         }
         let (inside, exclude) = (self.is_inside_a_repository(), self.exclude());
@@ -51,9 +51,9 @@ impl Workspace {
 
     /// Uses what a baseline has learned as the first snapshot.
     pub(crate) fn learn(&self, index: Index, found: Found) -> io::Result<()> {
-        let (Some(store), mut shadow) = (&self.0.store, lock(&self.0.shadow)) else { return Ok(()) };
-        if shadow.is_none() {
-            *shadow = Some(Shadow::from_index(self, store.dir(), index, found)?);
+        let (Some(store), mut snapshot) = (&self.0.store, lock(&self.0.snapshot)) else { return Ok(()) };
+        if snapshot.is_none() {
+            *snapshot = Some(Snapshot::from_index(self, store.dir(), index, found)?);
         }
         Ok(())
     }
@@ -65,26 +65,26 @@ impl Workspace {
     /// If the state folder cannot be written or the tree cannot be read.
     pub fn watched(&self, before: Watch) -> io::Result<Option<u64>> {
         let _writing = lock(&self.0.writing);
-        let mut shadow = lock(&self.0.shadow);
-        let (Some(store), Some(shadow)) = (&self.0.store, shadow.as_mut()) else { return Ok(None) };
-        let folders = shadow.folders.clone();
+        let mut snapshot = lock(&self.0.snapshot);
+        let (Some(store), Some(snapshot)) = (&self.0.store, snapshot.as_mut()) else { return Ok(None) };
+        let folders = snapshot.folders.clone();
         let mut differences = Vec::new();
-        shadow.update(self, |difference| differences.push(difference))?;
-        let mut made: Vec<_> = shadow.folders.difference(&folders).cloned().collect();
+        snapshot.update(self, |difference| differences.push(difference))?;
+        let mut made: Vec<_> = snapshot.folders.difference(&folders).cloned().collect();
         differences.sort_by(|a, b| a.path.cmp(&b.path));
         let mut old: Vec<&mut Known> = differences.iter_mut().filter_map(|d| d.before.as_mut()).collect();
-        shadow.fetch(self.root(), &mut old)?;
-        let rules = self.changed_rules(shadow, &differences, &before)?;
+        snapshot.fetch(self.root(), &mut old)?;
+        let rules = self.changed_rules(snapshot, &differences, &before)?;
         let made_now = |path: &CleanPath, folder| {
             !rules.may_have_hidden(path, folder) || self.born_after(path, before.began)
         };
         differences.retain(|d| d.before.is_some() || made_now(&d.path, false));
         made.retain(|folder| made_now(folder, true));
-        let (files, contents, left_out) = states(shadow, differences)?;
+        let (files, contents, left_out) = states(snapshot, differences)?;
         if files.is_empty() && made.is_empty() && left_out.is_empty() {
             return Ok(None);
         }
-        let images = contents.iter().filter_map(|c| shadow.bytes(c).transpose());
+        let images = contents.iter().filter_map(|c| snapshot.bytes(c).transpose());
         let record = Record { by: By::Command, files, made, left_out, ..self.record() };
         let id = store.begin(record, images.map(|bytes| bytes.map(Cow::Owned)))?;
         store.finish(id)?;
@@ -94,7 +94,7 @@ impl Workspace {
     /// Returns how the command changed what is ignored.
     fn changed_rules(
         &self,
-        shadow: &Shadow,
+        snapshot: &Snapshot,
         differences: &[Difference],
         before: &Watch,
     ) -> io::Result<ChangedRules> {
@@ -109,7 +109,7 @@ impl Workspace {
             if before.as_ref().is_some_and(|known| known.content == Content::Unknown) {
                 rules.add_all(folder.clone());
             }
-            let text = |known: &Option<Known>| known.as_ref().map(|k| shadow.bytes(&k.content)).transpose();
+            let text = |known: &Option<Known>| known.as_ref().map(|k| snapshot.bytes(&k.content)).transpose();
             rules.add(folder, text(before)?.flatten().as_deref(), text(after)?.flatten().as_deref());
         }
         Ok(rules)
@@ -120,8 +120,8 @@ impl Workspace {
         small_file(&self.root().join(".git/info/exclude"), EXCLUDE_LIMIT)
     }
 
-    /// Whether a file was certainly created after `moment`: false if the file system does not record that
-    /// or its clock has not ticked since.
+    /// Whether a file was certainly created after `moment`: false if the file system does not
+    /// record that or its clock has not ticked since.
     fn born_after(&self, path: &CleanPath, moment: SystemTime) -> bool {
         let born = fs::symlink_metadata(self.root().join(path)).and_then(|m| m.created());
         born.is_ok_and(|born| born > moment)
@@ -130,8 +130,9 @@ impl Workspace {
 
 type States = (Vec<FileRecord>, Vec<Content>, Vec<CleanPath>);
 
-/// Splits differences into files with known contents, these contents, and files that cannot be undone.
-fn states(shadow: &Shadow, differences: Vec<Difference>) -> io::Result<States> {
+/// Splits differences into files with known contents, these contents, and files that cannot be
+/// undone.
+fn states(snapshot: &Snapshot, differences: Vec<Difference>) -> io::Result<States> {
     let (mut files, mut contents, mut left_out) = States::default();
     let unknown = |known: &Option<Known>| known.as_ref().is_some_and(|k| k.content == Content::Unknown);
     for Difference { path, before, after } in differences {
@@ -139,7 +140,7 @@ fn states(shadow: &Shadow, differences: Vec<Difference>) -> io::Result<States> {
             left_out.push(path);
             continue;
         }
-        let [old, new] = [state(shadow, before.as_ref())?, state(shadow, after.as_ref())?];
+        let [old, new] = [state(snapshot, before.as_ref())?, state(snapshot, after.as_ref())?];
         if old != new {
             contents.extend([before, after].into_iter().flatten().map(|known| known.content));
             files.push(FileRecord { path, before: old, after: new, temp: String::new() });
@@ -148,8 +149,8 @@ fn states(shadow: &Shadow, differences: Vec<Difference>) -> io::Result<States> {
     Ok((files, contents, left_out))
 }
 
-fn state(shadow: &Shadow, known: Option<&Known>) -> io::Result<Option<State>> {
+fn state(snapshot: &Snapshot, known: Option<&Known>) -> io::Result<Option<State>> {
     let Some(known) = known else { return Ok(None) };
-    let bytes = shadow.bytes(&known.content)?;
+    let bytes = snapshot.bytes(&known.content)?;
     Ok(bytes.map(|bytes| State::of(&FileImage { bytes, mode: known.mode, link: known.link })))
 }

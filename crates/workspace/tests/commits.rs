@@ -1,6 +1,6 @@
-//! All files of a commit or none; and what was before comes back, byte for byte.
+//! A commit changes all of its files or none, and an undo restores every byte.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 use workspace::{Change, CleanPath, CommitError, Digest, Expect, History, Workspace};
 
-fn setting() -> (TempDir, Workspace) {
+fn fixture() -> (TempDir, Workspace) {
     let outer = tempfile::tempdir().unwrap();
     let root = outer.path().join("root");
     fs::create_dir_all(root.join("src")).unwrap();
@@ -35,7 +35,7 @@ fn delete(ws: &Workspace, p: &str) -> Change {
     Change::Delete { path: path(ws, p), expect: Expect::Any }
 }
 
-/// Every file below a folder with its content and mode; folders with their mode.
+/// Returns every file below a folder with content and mode, and every folder with its mode.
 fn tree(root: &Path) -> BTreeMap<String, (Vec<u8>, u32)> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
@@ -56,8 +56,8 @@ fn tree(root: &Path) -> BTreeMap<String, (Vec<u8>, u32)> {
 }
 
 #[test]
-fn a_commit_changes_creates_removes_and_renames_together() {
-    let (_outer, ws) = setting();
+fn one_commit_can_write_create_remove_and_rename() {
+    let (_outer, ws) = fixture();
     let rename = Change::Rename {
         from: path(&ws, "src/c.txt"),
         to: path(&ws, "lib/deep/c.txt"),
@@ -77,8 +77,8 @@ fn a_commit_changes_creates_removes_and_renames_together() {
 }
 
 #[test]
-fn a_failure_in_any_file_leaves_every_byte() {
-    let (_outer, ws) = setting();
+fn a_failure_in_any_file_changes_nothing() {
+    let (_outer, ws) = fixture();
     fs::create_dir(ws.root().join("folder")).unwrap();
     fs::write(ws.root().join("fixed.txt"), "fixed\n").unwrap();
     fs::set_permissions(ws.root().join("fixed.txt"), fs::Permissions::from_mode(0o444)).unwrap();
@@ -100,17 +100,17 @@ fn a_failure_in_any_file_leaves_every_byte() {
         },
     ];
     for bad in bad {
-        let said =
+        let error =
             ws.commit(vec![write(&ws, "a.txt", "A\n"), write(&ws, "made/new.txt", "n\n"), bad]).unwrap_err();
-        assert!(!said.is_system(), "{said}");
-        assert_eq!(tree(ws.root()), before, "{said}");
+        assert!(!error.is_system(), "{error}");
+        assert_eq!(tree(ws.root()), before, "{error}");
     }
     assert_eq!(ws.commits().unwrap(), [0u64; 0]);
 }
 
 #[test]
-fn a_file_changed_meanwhile_is_noticed() {
-    let (_outer, ws) = setting();
+fn a_file_changed_by_someone_else_is_detected() {
+    let (_outer, ws) = fixture();
     let expect = Expect::Content(Digest::of(b"a\n"));
     fs::write(ws.root().join("a.txt"), "by someone else\n").unwrap();
     let change = Change::Write { path: path(&ws, "a.txt"), bytes: b"A\n".to_vec(), executable: None, expect };
@@ -120,7 +120,7 @@ fn a_file_changed_meanwhile_is_noticed() {
 
 #[test]
 fn permissions_survive_and_can_be_set() {
-    let (_outer, ws) = setting();
+    let (_outer, ws) = fixture();
     fs::set_permissions(ws.root().join("a.txt"), fs::Permissions::from_mode(0o751)).unwrap();
     ws.commit(vec![write(&ws, "a.txt", "A\n")]).unwrap();
     let mode = |p: &str| fs::metadata(ws.root().join(p)).unwrap().mode() & 0o7777;
@@ -138,18 +138,18 @@ fn permissions_survive_and_can_be_set() {
 }
 
 #[test]
-fn attributes_survive_and_so_does_the_owner() {
-    let (_outer, ws) = setting();
+fn extended_attributes_and_owner_survive() {
+    let (_outer, ws) = fixture();
     let attribute = |p: &str| {
-        let mut room = [0; 64];
-        let size = rustix::fs::getxattr(ws.root().join(p), "user.note", &mut room).unwrap_or(0);
-        room[..size].to_vec()
+        let mut buffer = [0; 64];
+        let size = rustix::fs::getxattr(ws.root().join(p), "user.note", &mut buffer).unwrap_or(0);
+        buffer[..size].to_vec()
     };
     let set = |p: &str| {
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr(ws.root().join(p), "user.note", b"kept", flags).is_ok()
     };
-    // A file system without attributes has none to lose, and only root may give a file away.
+    // Not every file system supports attributes, and only root may change the owner.
     let kept = if set("a.txt") && set("b.txt") { b"kept".to_vec() } else { Vec::new() };
     let owner = |p: &str| fs::metadata(ws.root().join(p)).map(|m| (m.uid(), m.gid())).unwrap();
     let given = std::os::unix::fs::chown(ws.root().join("a.txt"), Some(1234), Some(4321)).is_ok();
@@ -168,8 +168,8 @@ fn attributes_survive_and_so_does_the_owner() {
 }
 
 #[test]
-fn undo_puts_back_every_byte_and_mode_and_removes_only_what_was_made() {
-    let (outer, ws) = setting();
+fn undo_restores_every_byte_and_mode_and_removes_created_files() {
+    let (outer, ws) = fixture();
     fs::set_permissions(ws.root().join("b.txt"), fs::Permissions::from_mode(0o700)).unwrap();
     let before = tree(ws.root());
     let changes = vec![write(&ws, "a.txt", "A\n"), write(&ws, "x/y/z.txt", "z\n"), delete(&ws, "b.txt")];
@@ -180,43 +180,43 @@ fn undo_puts_back_every_byte_and_mode_and_removes_only_what_was_made() {
     assert_eq!(tree(ws.root()), before);
 }
 
-/// Makes a commit look as if the process had died after `entered` of its files: without its `done` mark, with the other files as before.
+/// Simulates a crash after `swapped` files: removes the `done` marker and restores the other files.
 #[test]
-fn a_commit_cut_in_the_middle_is_taken_back_at_the_next_start() {
-    let (outer, ws) = setting();
+fn an_interrupted_commit_is_rolled_back_on_the_next_start() {
+    let (outer, ws) = fixture();
     let before = tree(ws.root());
-    for entered in 0..=3 {
+    for swapped in 0..=3 {
         let changes = vec![write(&ws, "a.txt", "A\n"), write(&ws, "new/x.txt", "x\n"), delete(&ws, "b.txt")];
         let id = ws.commit(changes).unwrap().id.unwrap();
-        if entered < 1 {
+        if swapped < 1 {
             fs::write(ws.root().join("a.txt"), "a\n").unwrap();
         }
-        if entered < 2 {
+        if swapped < 2 {
             fs::remove_file(ws.root().join("new/x.txt")).unwrap();
         }
-        if entered < 3 {
+        if swapped < 3 {
             fs::write(ws.root().join("b.txt"), "b\n").unwrap();
         }
         fs::remove_file(outer.path().join(format!("state/commits/{id:06}/done"))).unwrap();
         let ws = Workspace::open_with(ws.root(), outer.path().join("state")).unwrap();
-        assert_eq!(tree(ws.root()), before, "{entered} files");
+        assert_eq!(tree(ws.root()), before, "{swapped} files");
         assert_eq!(ws.commits().unwrap(), [0u64; 0]);
     }
 }
 
 #[test]
-fn a_state_folder_that_cannot_be_written_stops_the_commit_before_it_starts() {
-    let (outer, ws) = setting();
+fn an_unwritable_state_folder_fails_the_commit_before_any_change() {
+    let (outer, ws) = fixture();
     let before = tree(ws.root());
     fs::remove_dir_all(outer.path().join("state/commits")).unwrap();
-    let said = ws.commit(vec![write(&ws, "a.txt", "A\n"), write(&ws, "made/x", "x")]).unwrap_err();
-    assert!(said.is_system(), "{said}");
+    let error = ws.commit(vec![write(&ws, "a.txt", "A\n"), write(&ws, "made/x", "x")]).unwrap_err();
+    assert!(error.is_system(), "{error}");
     assert_eq!(tree(ws.root()), before);
 }
 
 #[test]
-fn bytes_that_are_not_text_are_written_as_they_are() {
-    let (_outer, ws) = setting();
+fn binary_content_is_written_unchanged() {
+    let (_outer, ws) = fixture();
     let bytes: Vec<u8> = (0..=255).collect();
     let change = Change::Write {
         path: path(&ws, "x.bin"),
@@ -229,21 +229,21 @@ fn bytes_that_are_not_text_are_written_as_they_are() {
 }
 
 #[test]
-fn what_was_seen_is_remembered_by_content() {
-    let (_outer, ws) = setting();
+fn seen_content_is_remembered() {
+    let (_outer, ws) = fixture();
     let a = path(&ws, "a.txt");
     assert_eq!(ws.seen(&a), None);
     ws.clone().saw(&a, b"a\n");
     assert_eq!(ws.seen(&a), Some(Digest::of(b"a\n")));
 }
 
-/// On NFS and some FUSE file systems every edit stopped the run.
+/// On NFS and some FUSE file systems, every edit used to stop the run.
 #[test]
-fn edits_and_undo_work_where_files_cannot_be_exchanged() {
+fn edits_and_undo_work_without_atomic_swaps() {
     for old in [traced::Old::Renames, traced::Old::RenamesAndLinks] {
         let edit = move || {
             traced::act_like(old);
-            let (outer, ws) = setting();
+            let (outer, ws) = fixture();
             assert!(!ws.can_exchange().unwrap());
             let before = tree(ws.root());
             let rename = Change::Rename {
@@ -261,9 +261,9 @@ fn edits_and_undo_work_where_files_cannot_be_exchanged() {
                 ["a.txt", "new/e.txt", "b.txt", "src/c.txt", "d.txt"].map(read),
                 [Some("A\n".into()), Some("e\n".into()), None, None, Some("c\n".into())]
             );
-            // Nothing is left beside them.
+            // No temporary files are left.
             assert_eq!(tree(ws.root()).len(), 5);
-            // A failure in the middle puts back what had been done.
+            // A failure in the middle rolls back the first file.
             let (after, watched) = (tree(ws.root()), path(&ws, "a.txt"));
             fs::create_dir(ws.root().join("f.txt")).unwrap();
             let change =
@@ -276,7 +276,7 @@ fn edits_and_undo_work_where_files_cannot_be_exchanged() {
             ws.put_back(&history.standing(..).unwrap()).unwrap();
             assert_eq!(tree(ws.root()), before);
         };
-        // The kernel refuses these calls to this thread only.
+        // The filter for these system calls applies to this thread only.
         std::thread::spawn(edit).join().unwrap();
     }
 }

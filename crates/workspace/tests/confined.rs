@@ -1,14 +1,14 @@
-//! Nothing outside the root is read or written, by any spelling; and nothing waits.
+//! No path leads to reads or writes outside the root, and no access blocks.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use tempfile::TempDir;
 use workspace::{Change, CommitError, Expect, PathError, ReadError, WalkFilter, Workspace};
 
-/// `outer/root` with a few files, and `outer/secret` beside it.
-fn setting() -> (TempDir, Workspace) {
+/// Creates `outer/root` with a few files, and `outer/secret` beside it.
+fn fixture() -> (TempDir, Workspace) {
     let outer = tempfile::tempdir().unwrap();
     let root = outer.path().join("root");
     fs::create_dir_all(root.join("src/deep")).unwrap();
@@ -28,8 +28,8 @@ fn write(ws: &Workspace, path: &str) -> Result<(), String> {
 }
 
 #[test]
-fn paths_are_understood_as_models_write_them() {
-    let (outer, ws) = setting();
+fn paths_resolve_as_models_write_them() {
+    let (outer, ws) = fixture();
     let absolute = outer.path().canonicalize().unwrap().join("root/src/main.rs");
     let absolute = absolute.to_str().unwrap();
     let spellings = [
@@ -53,8 +53,8 @@ fn paths_are_understood_as_models_write_them() {
 }
 
 #[test]
-fn a_folder_called_a_is_not_taken_for_a_prefix_of_diffs() {
-    let (_outer, ws) = setting();
+fn a_folder_named_a_is_not_mistaken_for_a_diff_prefix() {
+    let (_outer, ws) = fixture();
     fs::create_dir_all(ws.root().join("a/src")).unwrap();
     fs::write(ws.root().join("a/src/main.rs"), "other\n").unwrap();
     assert_eq!(ws.resolve("a/src/main.rs").unwrap().as_str(), "a/src/main.rs");
@@ -62,8 +62,8 @@ fn a_folder_called_a_is_not_taken_for_a_prefix_of_diffs() {
 }
 
 #[test]
-fn a_wrong_path_is_answered_with_the_nearest_ones() {
-    let (_outer, ws) = setting();
+fn the_error_for_a_wrong_path_suggests_the_nearest_ones() {
+    let (_outer, ws) = fixture();
     let nearest = |given: &str| match ws.resolve(given) {
         Err(PathError::NotFound { nearest, .. }) => nearest,
         other => panic!("{given}: {other:?}"),
@@ -73,13 +73,13 @@ fn a_wrong_path_is_answered_with_the_nearest_ones() {
     assert_eq!(nearest("readme.md"), ["README.md"]);
     assert_eq!(nearest("src/main.py"), ["src/main.rs"]);
     assert_eq!(nearest("nothing/like/it.c"), [""; 0]);
-    let said = ws.resolve("src/mian.rs").unwrap_err().to_string();
-    assert_eq!(said, "src/mian.rs does not exist; did you mean src/main.rs?");
+    let message = ws.resolve("src/mian.rs").unwrap_err().to_string();
+    assert_eq!(message, "src/mian.rs does not exist; did you mean src/main.rs?");
 }
 
 #[test]
-fn no_spelling_leads_outside() {
-    let (outer, ws) = setting();
+fn no_spelling_of_a_path_leads_outside() {
+    let (outer, ws) = fixture();
     symlink("../secret", ws.root().join("link")).unwrap();
     symlink(outer.path(), ws.root().join("up")).unwrap();
     symlink("..", ws.root().join("dots")).unwrap();
@@ -114,8 +114,8 @@ fn no_spelling_leads_outside() {
 }
 
 #[test]
-fn what_is_no_path_is_refused_with_a_sentence() {
-    let (_outer, ws) = setting();
+fn invalid_paths_are_refused() {
+    let (_outer, ws) = fixture();
     let long = "x".repeat(5000);
     for given in ["", "  ", "a\nb", "a\0b", "\"\"", &long] {
         assert!(matches!(ws.resolve(given), Err(PathError::NotAPath(_))), "{given:?}");
@@ -124,8 +124,8 @@ fn what_is_no_path_is_refused_with_a_sentence() {
 }
 
 #[test]
-fn git_is_never_written_by_any_name() {
-    let (_outer, ws) = setting();
+fn git_folders_are_never_written_under_any_name() {
+    let (_outer, ws) = fixture();
     fs::write(ws.root().join(".git/config"), "[core]\n").unwrap();
     symlink(".git", ws.root().join("innocent")).unwrap();
     symlink(".git/config", ws.root().join("settings")).unwrap();
@@ -158,8 +158,8 @@ fn git_is_never_written_by_any_name() {
 }
 
 #[test]
-fn names_that_only_look_like_git_are_files_as_any_other() {
-    let (_outer, ws) = setting();
+fn names_that_only_resemble_git_are_ordinary_files() {
+    let (_outer, ws) = fixture();
     for given in
         [".gitignore", ".gitattributes", ".git-blame-ignore-revs", "git", "x.git", ".gitx", "git~2", "..git"]
     {
@@ -168,8 +168,8 @@ fn names_that_only_look_like_git_are_files_as_any_other() {
 }
 
 #[test]
-fn a_repository_kept_under_another_name_is_never_written() {
-    let (_outer, ws) = setting();
+fn a_git_folder_with_another_name_is_never_written() {
+    let (_outer, ws) = fixture();
     let root = ws.root().to_owned();
     fs::rename(root.join(".git"), root.join("data")).unwrap();
     fs::create_dir_all(root.join("common/hooks")).unwrap();
@@ -192,8 +192,8 @@ fn a_repository_kept_under_another_name_is_never_written() {
 }
 
 #[test]
-fn a_git_that_is_a_pipe_or_a_device_never_blocks() {
-    let (_outer, ws) = setting();
+fn a_dot_git_that_is_a_pipe_or_device_never_blocks() {
+    let (_outer, ws) = fixture();
     let git = ws.root().join(".git");
     fs::remove_dir_all(&git).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, &git, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
@@ -204,14 +204,14 @@ fn a_git_that_is_a_pipe_or_a_device_never_blocks() {
 }
 
 #[test]
-fn a_path_through_a_linked_folder_is_written_where_it_leads() {
-    let (outer, ws) = setting();
+fn a_write_through_a_linked_folder_goes_to_its_target() {
+    let (outer, ws) = fixture();
     symlink("src/deep", ws.root().join("short")).unwrap();
     symlink("short", ws.root().join("shorter")).unwrap();
     write(&ws, "shorter/new.rs").unwrap();
     assert_eq!(fs::read(ws.root().join("src/deep/new.rs")).unwrap(), b"x\n");
     assert!(ws.root().join("short").symlink_metadata().unwrap().is_symlink());
-    // Led elsewhere between the check and the write: the path that was checked counts.
+    // The link changes between check and write: the path that was checked is written.
     let path = ws.target("short/again.rs").unwrap();
     fs::remove_file(ws.root().join("short")).unwrap();
     symlink(outer.path(), ws.root().join("short")).unwrap();
@@ -221,8 +221,8 @@ fn a_path_through_a_linked_folder_is_written_where_it_leads() {
 }
 
 #[test]
-fn nothing_but_a_file_is_ever_replaced() {
-    let (outer, ws) = setting();
+fn only_regular_files_are_ever_replaced() {
+    let (outer, ws) = fixture();
     let root = ws.root();
     rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
         .unwrap();
@@ -257,8 +257,8 @@ fn nothing_but_a_file_is_ever_replaced() {
 }
 
 #[test]
-fn the_agents_own_state_is_never_written_even_inside_the_root() {
-    let (_outer, ws) = setting();
+fn the_state_folder_is_never_written_even_inside_the_root() {
+    let (_outer, ws) = fixture();
     let state = ws.root().join(".agent/session");
     let ws = Workspace::open_with(ws.root(), &state).unwrap();
     symlink(".agent/session", ws.root().join("alias")).unwrap();
@@ -269,8 +269,8 @@ fn the_agents_own_state_is_never_written_even_inside_the_root() {
 }
 
 #[test]
-fn a_folder_exchanged_for_a_link_after_the_check_is_not_followed() {
-    let (outer, ws) = setting();
+fn a_folder_replaced_with_a_link_after_the_check_is_not_followed() {
+    let (outer, ws) = fixture();
     let path = ws.target("src/deep/new.rs").unwrap();
     fs::remove_dir_all(ws.root().join("src/deep")).unwrap();
     symlink(outer.path(), ws.root().join("src/deep")).unwrap();
@@ -280,8 +280,8 @@ fn a_folder_exchanged_for_a_link_after_the_check_is_not_followed() {
 }
 
 #[test]
-fn a_file_exchanged_for_a_link_after_the_check_is_not_followed() {
-    let (outer, ws) = setting();
+fn a_file_replaced_with_a_link_after_the_check_is_not_followed() {
+    let (outer, ws) = fixture();
     let path = ws.target("README.md").unwrap();
     fs::remove_file(ws.root().join("README.md")).unwrap();
     symlink(outer.path().join("secret"), ws.root().join("README.md")).unwrap();
@@ -293,7 +293,7 @@ fn a_file_exchanged_for_a_link_after_the_check_is_not_followed() {
 
 #[test]
 fn a_hard_link_to_a_file_outside_is_not_written_through() {
-    let (outer, ws) = setting();
+    let (outer, ws) = fixture();
     fs::hard_link(outer.path().join("secret"), ws.root().join("shared")).unwrap();
     write(&ws, "shared").unwrap();
     assert_eq!(fs::read(outer.path().join("secret")).unwrap(), b"secret\n");
@@ -301,8 +301,8 @@ fn a_hard_link_to_a_file_outside_is_not_written_through() {
 }
 
 #[test]
-fn a_link_inside_stays_a_link_and_what_it_leads_to_is_written() {
-    let (_outer, ws) = setting();
+fn writing_through_a_link_changes_its_target_and_keeps_the_link() {
+    let (_outer, ws) = fixture();
     symlink("src/main.rs", ws.root().join("entry")).unwrap();
     write(&ws, "entry").unwrap();
     assert!(ws.root().join("entry").symlink_metadata().unwrap().is_symlink());
@@ -313,7 +313,7 @@ fn a_link_inside_stays_a_link_and_what_it_leads_to_is_written() {
 
 #[test]
 fn pipes_and_devices_never_block() {
-    let (_outer, ws) = setting();
+    let (_outer, ws) = fixture();
     let pipe = ws.root().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     let path = ws.resolve("pipe").unwrap();
@@ -327,21 +327,21 @@ fn pipes_and_devices_never_block() {
 }
 
 #[test]
-fn reading_says_what_is_wrong() {
-    let (_outer, ws) = setting();
+fn read_errors_say_what_is_wrong() {
+    let (_outer, ws) = fixture();
     fs::write(ws.root().join("image.png"), b"\x89PNG\0\0").unwrap();
     fs::File::create(ws.root().join("huge")).unwrap().set_len(1 << 40).unwrap();
-    let say = |p: &str| ws.read(&ws.resolve(p).unwrap()).unwrap_err().to_string();
-    assert_eq!(say("src"), "src is a directory; list it with list_files");
-    assert_eq!(say("image.png"), "image.png is a binary file of 6 bytes");
-    assert_eq!(say("huge"), "huge is too large: 1099511627776 bytes, and the limit is 16777216");
+    let error = |p: &str| ws.read(&ws.resolve(p).unwrap()).unwrap_err().to_string();
+    assert_eq!(error("src"), "src is a directory; list it with list_files");
+    assert_eq!(error("image.png"), "image.png is a binary file of 6 bytes");
+    assert_eq!(error("huge"), "huge is too large: 1099511627776 bytes, and the limit is 16777216");
     assert!(write(&ws, "src").unwrap_err().contains("not a regular file"));
     assert!(write(&ws, "README.md/x").unwrap_err().contains("README.md"));
 }
 
 #[test]
-fn a_walk_sees_what_git_would_track() {
-    let (_outer, ws) = setting();
+fn a_walk_lists_what_git_would_track() {
+    let (_outer, ws) = fixture();
     let put = |path: &str| {
         let path = ws.root().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -386,7 +386,7 @@ fn a_walk_sees_what_git_would_track() {
 }
 
 #[test]
-fn ignore_rules_from_above_count_only_inside_a_repository() {
+fn ignore_rules_above_the_root_apply_only_inside_a_repository() {
     let outer = tempfile::tempdir().unwrap();
     let root = outer.path().join("target/copy");
     fs::create_dir_all(root.join("build")).unwrap();
@@ -406,8 +406,8 @@ fn ignore_rules_from_above_count_only_inside_a_repository() {
 }
 
 #[test]
-fn a_walk_below_a_folder_knows_the_rules_of_the_root() {
-    let (_outer, ws) = setting();
+fn a_walk_of_a_subfolder_applies_the_rules_of_the_root() {
+    let (_outer, ws) = fixture();
     fs::write(ws.root().join(".gitignore"), "deep\n").unwrap();
     let under = WalkFilter { under: Some(ws.resolve("src").unwrap()), ..WalkFilter::default() };
     let paths: Vec<_> = ws.walk(&under).entries.into_iter().map(|e| e.path.to_string()).collect();
@@ -420,7 +420,7 @@ fn a_walk_below_a_folder_knows_the_rules_of_the_root() {
 }
 
 #[test]
-fn a_root_that_is_not_there_is_an_error() {
+fn a_missing_root_is_an_error() {
     assert!(Workspace::open(Path::new("/nonexistent/folder")).is_err());
     let file = tempfile::NamedTempFile::new().unwrap();
     assert!(Workspace::open(file.path()).is_err());

@@ -1,9 +1,9 @@
-//! A commit that is killed at any system call, and a recovery that is killed at any system call, leave all of a commit or none.
+//! Kills commits and recoveries at every system call: all of a commit survives or none of it.
 //!
-//! The test starts itself again under ptrace and kills that process before its n-th call, for every n: what it leaves then is also what it
-//! would leave right after the call before.
+//! The test runs itself under ptrace and kills that process before its n-th call, for every n. That
+//! covers a kill after a call, too: it is a kill before the next one.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,14 +17,14 @@ use tempfile::TempDir;
 use traced::{End, Scope};
 use workspace::{Change, Expect, Workspace};
 
-/// Tells the process started again where its tree is.
+/// Tells the child process where its tree is.
 const PLACE: &str = "CRASH_TEST_PLACE";
-/// Tells it that its file system has no renames with flags.
+/// Tells the child process to simulate a file system without rename flags.
 const OLD: &str = "CRASH_TEST_OLD";
 
-/// A tree with something for each kind of change, and the state folder beside it.
-fn setting() -> TempDir {
-    // In memory where possible: a killed process loses nothing that it had written, synced or not.
+/// Creates a tree with a file for each kind of change, and a state folder beside it.
+fn fixture() -> TempDir {
+    // In memory if possible: killing a process loses none of its writes, synced or not.
     let memory = tempfile::tempdir_in("/dev/shm");
     let place = memory.or_else(|_| tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))).unwrap();
     let root = place.path().join("root");
@@ -49,7 +49,7 @@ fn open(place: &Path) -> Workspace {
     Workspace::open_with(place.join("root"), place.join("state")).unwrap()
 }
 
-/// Every kind of change at once.
+/// Returns one change of every kind.
 fn changes(ws: &Workspace) -> Vec<Change> {
     let path = |p: &str| ws.target(p).unwrap();
     let write = |p: &str, executable| Change::Write {
@@ -76,7 +76,7 @@ fn changes(ws: &Workspace) -> Vec<Change> {
     ]
 }
 
-/// Each name with the mode, the number of names and the content of what it stands for.
+/// The mode, the number of hard links and the content of every path.
 type Tree = BTreeMap<PathBuf, (u32, u64, Vec<u8>)>;
 
 fn tree(place: &Path) -> Tree {
@@ -99,24 +99,24 @@ fn tree(place: &Path) -> Tree {
     seen
 }
 
-/// The trees before and after [`changes`].
+/// Returns the trees before and after [`changes`].
 fn old_and_new() -> (Tree, Tree) {
-    let place = setting();
+    let place = fixture();
     let old = tree(place.path());
     let ws = open(place.path());
     ws.commit(changes(&ws)).unwrap();
     (old, tree(place.path()))
 }
 
-/// This test program, also when it has been replaced on disk, to run one of its parts on a tree.
+/// Runs one test of this program on a tree, even if the program was replaced on disk.
 fn part(name: &str, place: &Path) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.args(["--exact", name, "--test-threads=1"]).env(PLACE, place);
     command
 }
 
-/// Opens the workspace, which recovers; what is then there has to be the old tree or the new one, and to work. Returns whether it is the new
-/// one, or what is wrong.
+/// Opens the workspace, which recovers. Checks that the tree is the old one or the new one and
+/// still usable. Returns whether it is the new one, or what is wrong.
 fn check(place: &Path, old: &Tree, new: &Tree) -> Result<bool, String> {
     let ws = Workspace::open_with(place.join("root"), place.join("state")).map_err(|e| e.to_string())?;
     let now = tree(place);
@@ -139,12 +139,12 @@ fn check(place: &Path, old: &Tree, new: &Tree) -> Result<bool, String> {
 }
 
 #[test]
-fn a_commit_killed_at_any_call_is_whole_or_nothing() {
+fn a_commit_killed_at_any_system_call_is_all_or_nothing() {
     kill_commits(|place| part("commits", place));
 }
 
 #[test]
-fn where_files_cannot_be_exchanged_a_killed_commit_is_whole_or_nothing_too() {
+fn a_killed_commit_is_all_or_nothing_without_atomic_swaps_too() {
     kill_commits(|place| {
         let mut command = part("commits", place);
         command.env(OLD, "yes");
@@ -156,7 +156,7 @@ fn kill_commits(commit: impl Fn(&Path) -> Command) {
     let (old, new) = old_and_new();
     let (mut outcomes, mut wrong) = (Vec::new(), Vec::new());
     for n in 0.. {
-        let place = setting();
+        let place = fixture();
         let end = traced::kill_when(commit(place.path()), Scope::Marked, |stop| stop.n == 2 * n);
         match check(place.path(), &old, &new) {
             Ok(is_new) => outcomes.push(is_new),
@@ -167,12 +167,12 @@ fn kill_commits(commit: impl Fn(&Path) -> Command) {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(outcomes.len() > 100, "only {} places to kill it", outcomes.len());
-    assert!(outcomes.is_sorted(), "once a commit has taken place it stays: {outcomes:?}");
+    assert!(outcomes.len() > 100, "only killed at {} calls", outcomes.len());
+    assert!(outcomes.is_sorted(), "a commit, once done, stays done: {outcomes:?}");
     assert!(!outcomes[0] && outcomes[outcomes.len() - 1]);
 }
 
-/// What the test above kills.
+/// The process that the test above kills.
 #[test]
 fn commits() {
     let (own, place) = in_place();
@@ -188,8 +188,9 @@ fn commits() {
 }
 
 #[test]
-fn a_recovery_killed_at_any_call_is_done_by_the_next() {
-    // The commit is cut before anything has changed places, in the middle of that, after all of it, and when the old files go.
+fn the_next_recovery_finishes_one_killed_at_any_system_call() {
+    // Kill the commit before the swaps, between them, after them, and while it removes the old
+    // files.
     let cuts = [
         (libc::SYS_renameat2, 1),
         (libc::SYS_renameat2, 5),
@@ -200,23 +201,24 @@ fn a_recovery_killed_at_any_call_is_done_by_the_next() {
 }
 
 #[test]
-fn where_files_cannot_be_exchanged_a_killed_recovery_is_done_by_the_next_too() {
+fn the_next_recovery_finishes_a_killed_one_without_atomic_swaps_too() {
     let old = |name: &str, place: &Path| {
         let mut command = part(name, place);
         command.env(OLD, "yes");
         command
     };
-    // The third rename ends the exchange of the first file: one is refused, and one puts the new file in place.
+    // The third rename finishes the first swap: the first is refused, the second moves the new file
+    // in.
     assert!(kill_recoveries(&[(libc::SYS_renameat2, 2), (libc::SYS_renameat2, 3)], old) > 100);
 }
 
-/// Cuts a commit after the n-th of these calls, and the recovery at every call. Returns how often it was cut.
+/// Kills a commit after each of these calls, and the recovery at every call. Returns how often.
 fn kill_recoveries(cuts: &[(i64, u32)], part: impl Fn(&str, &Path) -> Command) -> u32 {
     let (old, new) = old_and_new();
     let (mut kills, mut wrong) = (0, Vec::new());
     for &(call, times) in cuts {
         for n in 0.. {
-            let place = setting();
+            let place = fixture();
             let mut left = times;
             let cut = traced::kill_when(part("commits", place.path()), Scope::Marked, |stop| {
                 left -= u32::from(stop.call == call && stop.done);
@@ -238,7 +240,7 @@ fn kill_recoveries(cuts: &[(i64, u32)], part: impl Fn(&str, &Path) -> Command) -
     kills
 }
 
-/// What the test above kills.
+/// The process that the test above kills.
 #[test]
 fn recovers() {
     let (own, place) = in_place();
@@ -251,12 +253,12 @@ fn recovers() {
     drop(own);
 }
 
-/// The tree to work on; one of its own where a part is run by itself, which shows that it ends well when nobody kills it.
+/// Returns the tree to work on. Creates one if the test runs by itself, which must succeed.
 fn in_place() -> (Option<TempDir>, PathBuf) {
     match env::var_os(PLACE) {
         Some(place) => (None, place.into()),
         None => {
-            let own = setting();
+            let own = fixture();
             let place = own.path().to_owned();
             (Some(own), place)
         }

@@ -1,9 +1,9 @@
-//! A disk that is full, for real: a file system of every size from too small to enough. A commit is done whole, or changes nothing, leaves nothing
-//! and says so.
+//! A disk that is really full: file systems of every size, up to one that is large enough. A commit
+//! succeeds, or fails with an error and changes nothing.
 //!
-//! The test starts itself again in a user namespace, where a tmpfs can be mounted and made smaller.
+//! The test runs itself in a user namespace, in which it can mount and shrink a tmpfs.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::{
     collections::BTreeMap,
@@ -21,11 +21,11 @@ use rustix::{
 };
 use workspace::{Change, CommitError, Expect, Workspace};
 
-/// Tells the process started again where to work, and on what.
+/// Tell the child process where to work, and with what limit.
 const PLACE: &str = "FULL_TEST_PLACE";
 const LIMIT: &str = "FULL_TEST_LIMIT";
 
-/// Larger than a page of memory, which is the smallest piece of a tmpfs.
+/// Larger than a page, the unit of allocation in a tmpfs.
 const SIZE: usize = 10_000;
 
 fn fill(root: &Path) {
@@ -50,7 +50,7 @@ fn commit(ws: &Workspace) -> Result<Option<u64>, CommitError> {
     ws.commit(vec![write("changed.txt"), write("made/deep/created.txt"), removed, renamed]).map(|c| c.id)
 }
 
-/// Each file and folder below, with mode and content.
+/// The mode and content of every file and folder.
 type Tree = BTreeMap<PathBuf, (u32, Vec<u8>)>;
 
 fn tree(root: &Path) -> Tree {
@@ -70,7 +70,7 @@ fn tree(root: &Path) -> Tree {
     seen
 }
 
-/// Opens and commits with so little room. Returns whether there was enough.
+/// Commits with little space. Returns whether it was enough.
 fn attempt(root: &Path, state: &Path, squeeze: impl FnOnce(), relax: impl FnOnce()) -> bool {
     fill(root);
     let before = tree(root);
@@ -91,11 +91,11 @@ fn attempt(root: &Path, state: &Path, squeeze: impl FnOnce(), relax: impl FnOnce
             true
         }
         Err(why) => {
-            let said = why.to_string();
-            assert!(why.is_system(), "{said}");
-            assert!(said.contains("No space left") || said.contains("File too large"), "{said}");
-            assert!(now == before, "{said}: {:?}", names(&now));
-            assert_eq!(fs::read_dir(state.join("commits")).unwrap().count(), 0, "{said}");
+            let message = why.to_string();
+            assert!(why.is_system(), "{message}");
+            assert!(message.contains("No space left") || message.contains("File too large"), "{message}");
+            assert!(now == before, "{message}: {:?}", names(&now));
+            assert_eq!(fs::read_dir(state.join("commits")).unwrap().count(), 0, "{message}");
             commit(&ws).unwrap();
             false
         }
@@ -103,14 +103,14 @@ fn attempt(root: &Path, state: &Path, squeeze: impl FnOnce(), relax: impl FnOnce
 }
 
 #[test]
-fn a_commit_on_a_full_disk_changes_nothing_and_says_so() {
+fn a_commit_on_a_full_disk_fails_and_changes_nothing() {
     let Some(place) = env::var_os(PLACE).map(PathBuf::from) else {
-        return in_namespace("a_commit_on_a_full_disk_changes_nothing_and_says_so");
+        return in_namespace("a_commit_on_a_full_disk_fails_and_changes_nothing");
     };
-    // What is on the small disk: the work tree, the state folder, both.
+    // Put the work tree, the state folder, or both on the small disk.
     for (root_on, state_on) in [(true, false), (false, true), (true, true)] {
         for resource in ["size", "nr_inodes"] {
-            for room in 0.. {
+            for free in 0.. {
                 let own = tempfile::tempdir_in(&place).unwrap();
                 let disk = own.path().join("disk");
                 let on = |disk_too: bool, name: &str| {
@@ -127,14 +127,14 @@ fn a_commit_on_a_full_disk_changes_nothing_and_says_so() {
                     let now = rustix::fs::statvfs(&disk).unwrap();
                     limit(match resource {
                         // A size of 0 would mean no limit.
-                        "size" => (now.f_blocks - now.f_bfree + room).max(1) * now.f_bsize,
-                        _ => now.f_files - now.f_ffree + room,
+                        "size" => (now.f_blocks - now.f_bfree + free).max(1) * now.f_bsize,
+                        _ => now.f_files - now.f_ffree + free,
                     });
                 };
                 let relax = || limit(64 << 20);
                 let enough = attempt(&on(root_on, "root"), &on(state_on, "state"), squeeze, relax);
                 unmount(&disk, UnmountFlags::DETACH).unwrap();
-                assert!(!enough || room > 3, "there was no limit");
+                assert!(!enough || free > 3, "the limit had no effect");
                 if enough {
                     break;
                 }
@@ -143,14 +143,14 @@ fn a_commit_on_a_full_disk_changes_nothing_and_says_so() {
     }
 }
 
-/// Made by a process of its own: a program cannot be started while any process, such as one that another test is just starting, has it open for
-/// writing.
+/// Copies in another process: a program cannot be started while any process has it open for
+/// writing, and a process forked by another test would inherit the open file.
 fn copy_of_this_program(to: &Path) {
     let this = format!("/proc/{}/exe", std::process::id());
     assert!(Command::new("cp").arg(this).arg(to).status().unwrap().success());
 }
 
-/// One of these tests again, in namespaces of its own.
+/// Runs one of these tests in new namespaces.
 fn in_namespace(name: &str) {
     let place = tempfile::tempdir().unwrap();
     let test = place.path().join("test");
@@ -158,15 +158,15 @@ fn in_namespace(name: &str) {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount"]).arg(test).args(["--exact", name, "--nocapture"]);
     let Output { status, stdout, stderr } = command.env(PLACE, place.path()).output().unwrap();
-    let said = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+    let output = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
     assert!(
-        status.success() && said.contains("1 passed"),
-        "this test mounts a file system of its own: {said}"
+        status.success() && output.contains("1 passed"),
+        "this test needs to mount a file system: {output}"
     );
 }
 
 #[test]
-fn a_limit_on_file_size_changes_nothing_whether_it_is_an_error_or_kills() {
+fn a_file_size_limit_changes_nothing_whether_it_fails_or_kills() {
     if let (Some(place), Some(limit)) = (env::var_os(PLACE), env::var_os(LIMIT)) {
         let place = PathBuf::from(place);
         let limit = limit.to_str().unwrap().parse().unwrap();
@@ -176,7 +176,7 @@ fn a_limit_on_file_size_changes_nothing_whether_it_is_an_error_or_kills() {
         fs::write(place.join("enough"), enough.to_string()).unwrap();
         return;
     }
-    let name = "a_limit_on_file_size_changes_nothing_whether_it_is_an_error_or_kills";
+    let name = "a_file_size_limit_changes_nothing_whether_it_fails_or_kills";
     let copied = tempfile::tempdir().unwrap();
     let test = copied.path().join("test");
     copy_of_this_program(&test);
@@ -191,11 +191,11 @@ fn a_limit_on_file_size_changes_nothing_whether_it_is_an_error_or_kills() {
                 .env(PLACE, place.path())
                 .env(LIMIT, limit.to_string());
             let Output { status, stdout, stderr } = command.output().unwrap();
-            let said = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+            let output = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
             let enough = fs::read(place.path().join("enough")).is_ok_and(|text| text == b"true");
             ends.push(enough);
             if let (Some(signal), false) = (signal, enough) {
-                assert_eq!(status.signal(), Some(signal), "{said}");
+                assert_eq!(status.signal(), Some(signal), "{output}");
                 let (root, other) = (place.path().join("root"), place.path().join("other"));
                 let ws = Workspace::open_with(&root, place.path().join("state")).unwrap();
                 fill(&other);
@@ -206,7 +206,7 @@ fn a_limit_on_file_size_changes_nothing_whether_it_is_an_error_or_kills() {
                 assert!(strip(&root) == strip(&other), "{:?}", tree(&root).keys());
                 commit(&ws).unwrap();
             } else {
-                assert!(status.success() && said.contains("1 passed"), "{status}: {said}");
+                assert!(status.success() && output.contains("1 passed"), "{status}: {output}");
             }
         }
         assert!(!ends[0] && ends[ends.len() - 1] && ends.is_sorted(), "{ends:?}");

@@ -1,6 +1,7 @@
-//! What a session changed can be told, put back and brought elsewhere; and nothing that is somebody else's is touched.
+//! Reports what a session changed, undoes it, and applies it elsewhere. Other people's changes
+//! stay.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod common;
 
@@ -21,20 +22,20 @@ fn conflicts(error: BringError) -> Vec<(String, String)> {
 }
 
 #[test]
-fn edits_and_commands_are_told_in_order_by_turn() {
+fn the_history_lists_edits_and_commands_in_order_with_their_turns() {
     let s = Setting::repository();
     s.ws.set_turn(1);
     s.edit("a.txt", "A\n");
     s.ws.set_turn(2);
     s.run("sed -i s/A/AA/ a.txt; rm b.txt; mkdir -p x/y; echo z > x/y/z.txt; chmod +x src/c.txt");
     let history = s.history();
-    let told: Vec<_> = history
+    let listed: Vec<_> = history
         .records()
         .iter()
         .map(|r| (r.turn, r.by, r.files.iter().map(|f| f.path.to_string()).collect::<Vec<_>>().join(" ")))
         .collect();
     assert_eq!(
-        told,
+        listed,
         [(1, By::Edit, "a.txt".to_owned()), (2, By::Command, "a.txt b.txt src/c.txt x/y/z.txt".to_owned())]
     );
     let net = history.net(2..).unwrap();
@@ -46,7 +47,7 @@ fn edits_and_commands_are_told_in_order_by_turn() {
 }
 
 #[test]
-fn an_undo_puts_back_every_byte_mode_link_and_folder() {
+fn an_undo_restores_every_byte_mode_link_and_folder() {
     let s = Setting::repository();
     let before = tree(s.ws.root());
     s.ws.set_turn(1);
@@ -61,7 +62,7 @@ fn an_undo_puts_back_every_byte_mode_link_and_folder() {
 }
 
 #[test]
-fn an_undo_to_a_turn_keeps_what_was_done_until_then() {
+fn an_undo_to_a_turn_keeps_earlier_changes() {
     let s = Setting::repository();
     for turn in 1..=3 {
         s.ws.set_turn(turn);
@@ -85,7 +86,7 @@ fn an_undo_to_a_turn_keeps_what_was_done_until_then() {
 }
 
 #[test]
-fn an_undo_names_every_file_that_somebody_else_has_changed_and_changes_nothing() {
+fn an_undo_that_conflicts_lists_every_file_and_changes_nothing() {
     let s = Setting::repository();
     s.edit("a.txt", "A\n");
     s.edit("b.txt", "B\n");
@@ -96,18 +97,18 @@ fn an_undo_names_every_file_that_somebody_else_has_changed_and_changes_nothing()
     fs::remove_file(s.ws.root().join("n.txt")).unwrap();
     fs::create_dir(s.ws.root().join("n.txt")).unwrap();
     let before = tree(s.ws.root());
-    let said = conflicts(s.ws.put_back(&s.history().standing(..).unwrap()).unwrap_err());
+    let found = conflicts(s.ws.put_back(&s.history().standing(..).unwrap()).unwrap_err());
     let expected = [
-        ("a.txt", "it has been changed since"),
-        ("n.txt", "something that is not a file stands there now"),
-        ("src/c.txt", "somebody else has made a file of this name"),
+        ("a.txt", "it has changed since"),
+        ("n.txt", "it is no longer a file"),
+        ("src/c.txt", "someone else created this file"),
     ];
-    assert_eq!(said, expected.map(|(p, w)| (p.to_owned(), w.to_owned())));
+    assert_eq!(found, expected.map(|(p, w)| (p.to_owned(), w.to_owned())));
     assert_eq!(tree(s.ws.root()), before);
 }
 
 #[test]
-fn what_somebody_else_changes_between_commands_is_not_the_agents() {
+fn changes_by_others_between_commands_are_not_attributed_to_the_agent() {
     let s = Setting::repository();
     s.run("echo x > x.txt");
     s.put("a.txt", "mine\n");
@@ -122,7 +123,7 @@ fn what_somebody_else_changes_between_commands_is_not_the_agents() {
 }
 
 #[test]
-fn a_file_changed_by_somebody_else_between_two_changes_is_not_put_back() {
+fn a_file_that_someone_else_changed_between_two_edits_is_not_undone() {
     let s = Setting::repository();
     s.ws.set_turn(1);
     s.edit("a.txt", "1\n");
@@ -131,8 +132,8 @@ fn a_file_changed_by_somebody_else_between_two_changes_is_not_put_back() {
     s.edit("a.txt", "2\n");
     let all = s.history().standing(..).unwrap();
     assert!(all[0].foreign);
-    let said = conflicts(s.ws.put_back(&all).unwrap_err());
-    assert_eq!(said[0].1, "somebody else changed it between two of the agent's changes");
+    let found = conflicts(s.ws.put_back(&all).unwrap_err());
+    assert_eq!(found[0].1, "someone else changed it between two of the agent's changes");
     s.ws.put_back(&s.history().standing(2..).unwrap()).unwrap();
     assert_eq!(fs::read(s.ws.root().join("a.txt")).unwrap(), b"mine\n");
 }
@@ -149,7 +150,7 @@ fn a_second_undo_finds_nothing_to_do() {
 }
 
 #[test]
-fn what_a_dry_run_did_is_brought_to_the_repository_and_put_back_from_there() {
+fn changes_of_a_dry_run_can_be_applied_and_undone() {
     let s = Setting::repository();
     let dry = s.dry_run();
     dry.ws.set_turn(1);
@@ -174,7 +175,7 @@ fn what_a_dry_run_did_is_brought_to_the_repository_and_put_back_from_there() {
 }
 
 #[test]
-fn files_changed_meanwhile_are_named_or_merged_and_an_undo_leaves_what_was_merged_in() {
+fn an_undo_of_merged_files_keeps_the_changes_of_others() {
     let s = Setting::repository();
     let lines = |first: &str, last: &str| format!("{first}\n2\n3\n4\n5\n{last}\n");
     s.put("m.txt", &lines("1", "6"));
@@ -185,8 +186,8 @@ fn files_changed_meanwhile_are_named_or_merged_and_an_undo_leaves_what_was_merge
     let net = dry.history().net(..).unwrap();
     let real = s.with_state_of(&dry);
     let before = tree(s.ws.root());
-    let said = conflicts(real.bring(&net, false).unwrap_err());
-    assert_eq!(said, [("m.txt".to_owned(), "it has been changed since".to_owned())]);
+    let found = conflicts(real.bring(&net, false).unwrap_err());
+    assert_eq!(found, [("m.txt".to_owned(), "it has changed since".to_owned())]);
     assert_eq!(tree(s.ws.root()), before);
     let brought = real.bring(&net, true).unwrap();
     assert_eq!(brought.merged.iter().map(|p| p.as_str()).collect::<Vec<_>>(), ["m.txt"]);
@@ -196,7 +197,7 @@ fn files_changed_meanwhile_are_named_or_merged_and_an_undo_leaves_what_was_merge
 }
 
 #[test]
-fn a_merge_between_equal_lines_keeps_both_changes_and_nothing_else() {
+fn a_merge_among_identical_lines_keeps_exactly_both_changes() {
     let s = Setting::repository();
     s.put("m.txt", "l1\nl1\nl1\nl0\nl0\nl1\nl1\nl1\nl1\nl1\nl0\n");
     let dry = s.dry_run();
@@ -207,7 +208,7 @@ fn a_merge_between_equal_lines_keeps_both_changes_and_nothing_else() {
 }
 
 #[test]
-fn what_is_no_text_is_not_merged_and_permissions_are() {
+fn permissions_are_merged_and_binary_files_are_not() {
     let s = Setting::repository();
     fs::write(s.ws.root().join("x.bin"), b"1\n2\n\0\n4\n5\n").unwrap();
     let dry = s.dry_run();
@@ -217,12 +218,12 @@ fn what_is_no_text_is_not_merged_and_permissions_are() {
     fs::write(s.ws.root().join("x.bin"), b"one\n2\n\0\n4\n5\n").unwrap();
     s.put("b.txt", "mine\n");
     s.script("chmod 600 a.txt; rm src/c.txt");
-    let said = conflicts(s.ws.bring(&dry.history().net(..).unwrap(), true).unwrap_err());
-    let paths: Vec<_> = said.iter().map(|(path, _)| path.as_str()).collect();
+    let found = conflicts(s.ws.bring(&dry.history().net(..).unwrap(), true).unwrap_err());
+    let paths: Vec<_> = found.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(paths, ["a.txt", "b.txt", "x.bin"]);
-    assert_eq!(said[0].1, "its permissions have been changed since");
-    assert_eq!(said[2].1, "it has been changed since, and it is no text that could be merged");
-    // Where only one side has changed the permissions, that change is kept.
+    assert_eq!(found[0].1, "its permissions have changed since");
+    assert_eq!(found[2].1, "it has changed since, and only text can be merged");
+    // If only one side has changed the permissions, that change is kept.
     s.script("chmod 755 a.txt; printf '1\\n2\\n\\0\\n4\\n5\\n' > x.bin; echo b > b.txt");
     let brought = s.ws.bring(&dry.history().net(..).unwrap(), false).unwrap();
     assert_eq!(brought.already.iter().map(|p| p.as_str()).collect::<Vec<_>>(), ["src/c.txt"]);
@@ -230,7 +231,7 @@ fn what_is_no_text_is_not_merged_and_permissions_are() {
 }
 
 #[test]
-fn lines_changed_on_both_sides_are_a_conflict_and_nothing_is_written() {
+fn lines_changed_on_both_sides_conflict_and_nothing_is_written() {
     let s = Setting::repository();
     let dry = s.dry_run();
     dry.edit("a.txt", "A\n");
@@ -238,13 +239,13 @@ fn lines_changed_on_both_sides_are_a_conflict_and_nothing_is_written() {
     s.put("a.txt", "mine\n");
     let before = tree(s.ws.root());
     let real = s.with_state_of(&dry);
-    let said = conflicts(real.bring(&dry.history().net(..).unwrap(), true).unwrap_err());
-    assert_eq!(said, [("a.txt".to_owned(), "the same lines have been changed since".to_owned())]);
+    let found = conflicts(real.bring(&dry.history().net(..).unwrap(), true).unwrap_err());
+    assert_eq!(found, [("a.txt".to_owned(), "the same lines have changed since".to_owned())]);
     assert_eq!(tree(s.ws.root()), before);
 }
 
 #[test]
-fn a_history_of_nothing_is_empty() {
+fn a_history_without_changes_is_empty() {
     let s = Setting::repository();
     assert_eq!(s.history().records(), []);
     assert_eq!(s.history().standing(..).unwrap(), []);
@@ -253,9 +254,9 @@ fn a_history_of_nothing_is_empty() {
     assert_eq!(s.history().records(), []);
 }
 
-/// Makes an undo look as if the process had died before it was marked as done.
+/// Simulates a crash of an undo before it was marked as done.
 #[test]
-fn an_undo_cut_in_the_middle_is_taken_back_links_and_modes_included() {
+fn an_interrupted_undo_is_rolled_back_with_links_and_modes() {
     let s = Setting::repository();
     s.run(
         "rm link b.txt; ln -s nowhere made; ln -sf b.txt a.txt; chmod 700 src/c.txt; mkdir x; echo y > x/y",
@@ -273,7 +274,7 @@ fn an_undo_cut_in_the_middle_is_taken_back_links_and_modes_included() {
 }
 
 #[test]
-fn what_is_put_back_stays_inside_the_root_and_out_of_git() {
+fn an_undo_writes_neither_outside_the_root_nor_in_git() {
     let s = Setting::repository();
     s.edit("src/c.txt", "C\n");
     let mut changes = s.history().standing(..).unwrap();
@@ -286,8 +287,8 @@ fn what_is_put_back_stays_inside_the_root_and_out_of_git() {
         (changes[0].before, changes[0].after) =
             (changes[0].after.clone().or(changes[0].before.clone()), None);
         changes[0].path = path(given).unwrap();
-        let said = conflicts(s.ws.put_back(&changes).unwrap_err());
-        assert!(said[0].1.contains("belongs to git"), "{said:?}");
+        let found = conflicts(s.ws.put_back(&changes).unwrap_err());
+        assert!(found[0].1.contains("belongs to git"), "{found:?}");
     }
     for given in ["../outside.txt", "/etc/hostname", "", "a/../../x", "./a", "a//b", "a/", "a\0b"] {
         assert!(path(given).is_err(), "{given}");

@@ -1,6 +1,7 @@
-//! Whatever form git's index has, a baseline believes what it says of unchanged files, and sees every change.
+//! A baseline reads every format of git's index, trusts it for unchanged files, and sees every
+//! change.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod common;
 
@@ -14,7 +15,7 @@ use common::git;
 use tempfile::TempDir;
 use workspace::{Baseline, FileStatus};
 
-/// A repository whose files have not been changed for a minute.
+/// Creates a repository whose files are a minute old.
 fn repository(init: &[&str]) -> (TempDir, PathBuf) {
     let outer = tempfile::tempdir().unwrap();
     let root = outer.path().join("root");
@@ -32,7 +33,7 @@ fn repository(init: &[&str]) -> (TempDir, PathBuf) {
     (outer, root)
 }
 
-/// Nothing may be as new as the index.
+/// Makes all files older than the index.
 fn settle(root: &Path) {
     let then = SystemTime::now() - Duration::from_secs(60);
     let mut todo = vec![root.to_owned()];
@@ -47,14 +48,15 @@ fn settle(root: &Path) {
     }
 }
 
-/// The number of files below a folder.
+/// Counts the files below a folder.
 fn count(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
     entries.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
 }
 
-/// Takes a baseline, changes files, and returns what the diff says and how many objects the baseline and the diff wrote.
-fn told(outer: &Path, root: &Path) -> (Vec<(String, FileStatus)>, usize, usize) {
+/// Takes a baseline and changes files. Returns the diff and how many objects baseline and diff
+/// wrote.
+fn changes(outer: &Path, root: &Path) -> (Vec<(String, FileStatus)>, usize, usize) {
     let baseline = Baseline::take(root, &outer.join("state")).unwrap();
     let objects = outer.join("state/baseline/objects");
     let by_baseline = count(&objects);
@@ -75,19 +77,20 @@ fn expected() -> Vec<(String, FileStatus)> {
     files.map(|(path, status)| (path.to_owned(), status)).to_vec()
 }
 
-/// With 100,000 committed files, each diff took seconds: every file was told to git, and every folder's tree written.
+/// With 100,000 committed files, each diff took seconds: it passed every file to git and wrote a
+/// tree object for every folder.
 #[test]
-fn the_work_grows_with_what_changed_and_not_with_the_repository() {
+fn the_cost_grows_with_the_changes_and_not_with_the_repository() {
     let (outer, root) = repository(&[]);
-    let (files, by_baseline, by_diff) = told(outer.path(), &root);
+    let (files, by_baseline, by_diff) = changes(outer.path(), &root);
     assert_eq!(files, expected());
     assert_eq!(by_baseline, 0);
-    // Two blobs, and the trees of three folders and of the root, before and after.
+    // Two blobs, and the trees of the root and three folders, before and after.
     assert!(by_diff <= 10, "{by_diff}");
 }
 
 #[test]
-fn every_form_of_index_is_understood() {
+fn every_index_format_is_read() {
     for form in [
         &["update-index", "--index-version", "2"][..],
         &["update-index", "--index-version", "4"],
@@ -98,40 +101,40 @@ fn every_form_of_index_is_understood() {
         let (outer, root) = repository(&[]);
         fs::write(root.join("planned.txt"), "planned\n").unwrap();
         git(&root, form);
-        let (files, by_baseline, _) = told(outer.path(), &root);
+        let (files, by_baseline, _) = changes(outer.path(), &root);
         assert_eq!(files, expected(), "{form:?}");
         assert_eq!(by_baseline, 1, "{form:?}: only planned.txt is new");
     }
     let (outer, root) = repository(&["--object-format=sha256"]);
-    let (files, by_baseline, _) = told(outer.path(), &root);
+    let (files, by_baseline, _) = changes(outer.path(), &root);
     assert_eq!((files, by_baseline), (expected(), 0));
 }
 
 #[test]
-fn files_that_are_not_checked_out_are_not_deleted() {
+fn files_outside_a_sparse_checkout_are_not_deleted() {
     for sparse in ["--no-sparse-index", "--sparse-index"] {
         let (outer, root) = repository(&[]);
         git(&root, &["sparse-checkout", "set", "--cone", sparse, "src/part7", "src/part8"]);
         assert!(!root.join("src/part9").exists());
-        assert_eq!(told(outer.path(), &root).0, expected(), "{sparse}");
+        assert_eq!(changes(outer.path(), &root).0, expected(), "{sparse}");
     }
 }
 
 #[test]
-fn marks_that_hide_changes_hide_none() {
+fn flags_that_hide_changes_from_git_hide_none_from_a_diff() {
     for mark in ["--assume-unchanged", "--skip-worktree"] {
         let (outer, root) = repository(&[]);
         git(&root, &["update-index", mark, "src/part7/a.txt"]);
-        // Before the baseline, so that it belongs to it.
+        // Part of the baseline, because it changes before.
         fs::write(root.join("src/part7/a.txt"), "mine\n").unwrap();
-        assert_eq!(told(outer.path(), &root).0, expected(), "{mark}");
+        assert_eq!(changes(outer.path(), &root).0, expected(), "{mark}");
         let patch = Baseline::open(&root, &outer.path().join("state")).unwrap().diff().unwrap().patch;
         assert!(String::from_utf8_lossy(&patch).contains("-mine\n+changed\n"), "{mark}");
     }
 }
 
 #[test]
-fn a_file_and_a_folder_change_places() {
+fn a_file_can_become_a_folder_and_the_reverse() {
     let (outer, root) = repository(&[]);
     let baseline = Baseline::take(&root, &outer.path().join("state")).unwrap();
     fs::remove_file(root.join("b.txt")).unwrap();

@@ -1,6 +1,6 @@
-//! A file with several names keeps them when it is written; names outside never change.
+//! A file keeps its hard links when it is written; links outside the root never change.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod common;
 
@@ -18,16 +18,16 @@ fn same_file(a: &Path, b: &Path) -> bool {
     id(a) == id(b)
 }
 
-/// `a.txt` is called `src/other.txt` and `ignored/third` too.
-fn setting() -> Setting {
+/// `src/other.txt` and `ignored/third` are hard links to `a.txt`.
+fn fixture() -> Setting {
     let s = Setting::repository();
     s.script("ln a.txt src/other.txt; ln a.txt ignored/third");
     s
 }
 
 #[test]
-fn every_name_inside_gets_the_new_content_and_stays_linked() {
-    let s = setting();
+fn every_hard_link_inside_the_root_gets_the_new_content() {
+    let s = fixture();
     let commit = s.try_edit("src/other.txt", "new\n").unwrap();
     let root = s.ws.root();
     for name in ["a.txt", "src/other.txt", "ignored/third"] {
@@ -35,14 +35,14 @@ fn every_name_inside_gets_the_new_content_and_stays_linked() {
         assert!(same_file(&root.join("a.txt"), &root.join(name)), "{name}");
     }
     assert_eq!(fs::metadata(root.join("a.txt")).unwrap().nlink(), 3);
-    let told: Vec<_> = commit.files.iter().map(|f| (f.path.as_str(), f.after)).collect();
+    let listed: Vec<_> = commit.files.iter().map(|f| (f.path.as_str(), f.after)).collect();
     let new = Some(Digest::of(b"new\n"));
-    assert_eq!(told, [("src/other.txt", new), ("a.txt", new), ("ignored/third", new)]);
+    assert_eq!(listed, [("src/other.txt", new), ("a.txt", new), ("ignored/third", new)]);
 }
 
 #[test]
-fn names_outside_and_in_git_and_the_agents_own_keep_what_they_had() {
-    let s = setting();
+fn hard_links_outside_in_git_and_in_the_state_folder_keep_the_old_content() {
+    let s = fixture();
     s.script("ln a.txt ../outside; ln a.txt .git/inside; ln a.txt ../state/own");
     symlink(s.outer(), s.ws.root().join("up")).unwrap();
     let ws = Workspace::open_with(s.ws.root(), s.ws.root().join("src/state")).unwrap();
@@ -60,8 +60,8 @@ fn names_outside_and_in_git_and_the_agents_own_keep_what_they_had() {
 }
 
 #[test]
-fn an_undo_keeps_the_names_together() {
-    let s = setting();
+fn an_undo_keeps_hard_links() {
+    let s = fixture();
     let before = tree(s.ws.root());
     s.edit("a.txt", "new\n");
     s.ws.put_back(&s.history().standing(..).unwrap()).unwrap();
@@ -70,8 +70,8 @@ fn an_undo_keeps_the_names_together() {
 }
 
 #[test]
-fn a_failure_leaves_every_name_as_it_was() {
-    let s = setting();
+fn a_failure_leaves_every_hard_link_unchanged() {
+    let s = fixture();
     let before = tree(s.ws.root());
     let inode = fs::metadata(s.ws.root().join("a.txt")).unwrap().ino();
     let stale =
@@ -82,16 +82,16 @@ fn a_failure_leaves_every_name_as_it_was() {
 }
 
 #[test]
-fn a_commit_that_says_the_same_of_two_names_keeps_them_together() {
-    let s = setting();
+fn writing_the_same_content_to_two_hard_links_keeps_them_linked() {
+    let s = fixture();
     s.ws.commit(vec![s.write("a.txt", "new\n"), s.write("src/other.txt", "new\n")]).unwrap();
     assert_eq!(fs::metadata(s.ws.root().join("a.txt")).unwrap().nlink(), 3);
     assert_eq!(s.read("ignored/third"), "new\n");
 }
 
 #[test]
-fn a_commit_that_says_different_things_of_two_names_makes_them_different_files() {
-    let s = setting();
+fn writing_different_contents_to_two_hard_links_separates_them() {
+    let s = fixture();
     s.ws.commit(vec![s.write("a.txt", "one\n"), s.write("src/other.txt", "two\n")]).unwrap();
     assert_eq!(
         [s.read("a.txt"), s.read("src/other.txt"), s.read("ignored/third")],
@@ -100,8 +100,8 @@ fn a_commit_that_says_different_things_of_two_names_makes_them_different_files()
 }
 
 #[test]
-fn removing_a_name_leaves_the_others() {
-    let s = setting();
+fn removing_a_hard_link_leaves_the_others() {
+    let s = fixture();
     let before = tree(s.ws.root());
     s.ws.commit(vec![Change::Delete { path: s.path("a.txt"), expect: Expect::Any }]).unwrap();
     assert!(!s.ws.root().join("a.txt").exists());
@@ -111,8 +111,8 @@ fn removing_a_name_leaves_the_others() {
 }
 
 #[test]
-fn a_name_removed_and_another_written_in_one_commit_are_no_change_of_both() {
-    let s = setting();
+fn one_commit_can_remove_one_hard_link_and_write_another() {
+    let s = fixture();
     let gone = Change::Delete { path: s.path("a.txt"), expect: Expect::Any };
     s.ws.commit(vec![gone, s.write("src/other.txt", "new\n")]).unwrap();
     assert!(!s.ws.root().join("a.txt").exists());
@@ -120,8 +120,8 @@ fn a_name_removed_and_another_written_in_one_commit_are_no_change_of_both() {
 }
 
 #[test]
-fn a_renamed_file_keeps_its_other_names() {
-    let s = setting();
+fn a_renamed_file_keeps_its_hard_links() {
+    let s = fixture();
     for (from, to, bytes) in [("a.txt", "renamed.txt", None), ("renamed.txt", "x/again.txt", Some("new\n"))] {
         let bytes = bytes.map(|b| b.as_bytes().to_vec());
         let (from, to) = (s.path(from), s.path(to));
@@ -142,8 +142,8 @@ fn a_renamed_file_keeps_its_other_names() {
 }
 
 #[test]
-fn a_file_somebody_writes_through_another_name_meanwhile_is_noticed() {
-    let s = setting();
+fn a_write_through_another_hard_link_is_detected() {
+    let s = fixture();
     let change = Change::Write {
         path: s.path("a.txt"),
         bytes: b"new\n".to_vec(),
@@ -156,8 +156,8 @@ fn a_file_somebody_writes_through_another_name_meanwhile_is_noticed() {
 }
 
 #[test]
-fn a_command_that_writes_into_a_file_with_two_names_is_undone_under_both() {
-    let s = setting();
+fn an_undo_of_a_command_restores_all_hard_links() {
+    let s = fixture();
     let before = tree(s.ws.root());
     s.run("echo new > a.txt");
     s.ws.put_back(&s.history().standing(..).unwrap()).unwrap();

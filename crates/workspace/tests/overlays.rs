@@ -1,6 +1,6 @@
-//! In an overlay, what was changed is found in the folder of its changes, and nothing else is looked at.
+//! Changes in an overlay are found by scanning its upper layer only.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod common;
 
@@ -10,9 +10,9 @@ use common::{Setting, git};
 use rustix::fs::XattrFlags;
 use workspace::Baseline;
 
-/// A repository with a folder `a/b` and one `c`, both with a file, and a folder for the changes of an overlay that is not there: what
-/// an overlay would put into it, the tests do.
-fn setting() -> (Setting, PathBuf) {
+/// Creates a repository with the files `a/b/file` and `c/file`, and a folder that poses as the
+/// upper layer of an overlay. The tests fill it as an overlay would.
+fn fixture() -> (Setting, PathBuf) {
     let s = Setting::repository();
     for path in ["a/b/file", "c/file"] {
         fs::create_dir_all(s.ws.root().join(path).parent().unwrap()).unwrap();
@@ -26,8 +26,8 @@ fn setting() -> (Setting, PathBuf) {
     (s, upper)
 }
 
-/// What a command and the whole session changed.
-fn told(s: &Setting, change: impl FnOnce()) -> [Vec<String>; 2] {
+/// Returns the changes that the watch and the baseline report.
+fn changes(s: &Setting, change: impl FnOnce()) -> [Vec<String>; 2] {
     let baseline = Baseline::of(&s.ws, &s.outer().join("baseline")).unwrap();
     let watch = s.ws.watch().unwrap();
     change();
@@ -38,28 +38,29 @@ fn told(s: &Setting, change: impl FnOnce()) -> [Vec<String>; 2] {
 }
 
 #[test]
-fn folders_without_changes_are_not_looked_at() {
-    let (s, upper) = setting();
-    let all = told(&s, || {
+fn folders_without_changes_are_not_scanned() {
+    let (s, upper) = fixture();
+    let all = changes(&s, || {
         s.put("a/b/file", "after\n");
         s.put("a/b/new", "new\n");
         fs::create_dir_all(upper.join("a/b")).unwrap();
-        // Not by this overlay, which would have this folder too.
+        // Not a change through the overlay: its upper layer would have this folder too.
         s.put("c/file", "after\n");
     });
     assert_eq!(all, [["a/b/file", "a/b/new"], ["a/b/file", "a/b/new"]]);
 }
 
 #[test]
-fn a_folder_that_took_the_place_of_another_is_looked_at_with_all_that_is_in_it() {
+fn a_folder_that_replaced_another_is_scanned_completely() {
     for mark in ["user.overlay.opaque", "trusted.overlay.redirect"] {
-        let (s, upper) = setting();
-        let all = told(&s, || {
-            // `rm -r a; mv other a`: the content of `a/b` lies in a lower layer, under another name.
+        let (s, upper) = fixture();
+        let all = changes(&s, || {
+            // `rm -r a; mv other a`: the content of `a/b` lies in a lower layer, under another
+            // name.
             s.put("a/b/file", "other\n");
             fs::create_dir(upper.join("a")).unwrap();
             if rustix::fs::setxattr(upper.join("a"), mark, b"y", XattrFlags::empty()).is_err() {
-                fs::create_dir(upper.join("a/b")).unwrap(); // only root may set it
+                fs::create_dir(upper.join("a/b")).unwrap(); // only root may set this attribute
             }
         });
         assert_eq!(all, [["a/b/file"], ["a/b/file"]], "{mark}");

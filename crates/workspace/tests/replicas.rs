@@ -1,6 +1,6 @@
-//! Trees that stand in for others: planted, put, and told from what a session keeps.
+//! Replicas, and trees reconstructed from a session's state folder.
 
-#![allow(clippy::unwrap_used, reason = "what cannot be is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::fs;
 use std::path::Path;
@@ -17,39 +17,38 @@ fn file(text: &str) -> FileImage {
 }
 
 #[test]
-fn a_replica_understands_the_paths_of_the_original_and_no_others() {
+fn a_replica_resolves_absolute_paths_of_the_original_only() {
     let folder = tempfile::tempdir().unwrap();
-    let replica = Workspace::open_replica(folder.path(), Path::new("/home/somebody/repo")).unwrap();
+    let replica = Workspace::open_replica(folder.path(), Path::new("/home/someone/repo")).unwrap();
     replica.plant(&path("src/a.rs"), &Seed::Image(file("x\n"))).unwrap();
-    for given in
-        ["src/a.rs", "/home/somebody/repo/src/a.rs", folder.path().join("src/a.rs").to_str().unwrap()]
+    for given in ["src/a.rs", "/home/someone/repo/src/a.rs", folder.path().join("src/a.rs").to_str().unwrap()]
     {
         assert_eq!(replica.resolve(given).unwrap(), path("src/a.rs"), "{given}");
     }
-    for given in ["/home/somebody/repository/src/a.rs", "/home/somebody/repo/../a.rs", "/etc/passwd"] {
+    for given in ["/home/someone/repository/src/a.rs", "/home/someone/repo/../a.rs", "/etc/passwd"] {
         assert!(replica.resolve(given).is_err(), "{given}");
     }
 }
 
 #[test]
-fn nothing_is_planted_over_or_through_anything() {
+fn planting_neither_overwrites_nor_follows_anything() {
     let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let replica = Workspace::open_replica(folder.path(), Path::new("/r")).unwrap();
     let link = FileImage { bytes: outside.path().to_str().unwrap().into(), mode: 0o777, link: true };
-    replica.plant(&path("way"), &Seed::Image(link)).unwrap();
+    replica.plant(&path("link"), &Seed::Image(link)).unwrap();
     replica.plant(&path("a"), &Seed::Size(1 << 33)).unwrap();
-    for wrong in ["way/x", "way", "a", "a/b", ".git/config", "sub/.GIT/hooks/x"] {
+    for wrong in ["link/x", "link", "a", "a/b", ".git/config", "sub/.GIT/hooks/x"] {
         assert!(replica.plant(&path(wrong), &Seed::Image(file("x"))).is_err(), "{wrong}");
         assert!(replica.plant(&path(wrong), &Seed::Size(3)).is_err(), "{wrong}");
     }
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     let listed = replica.walk(&WalkFilter::default()).entries;
-    assert_eq!(listed[0].size, 1 << 33, "told as large as it is");
-    assert!(replica.read(&path("a")).is_err(), "it has no content");
+    assert_eq!(listed[0].size, 1 << 33, "a sparse file has its full size");
+    assert!(replica.read(&path("a")).is_err(), "it reads as zeros");
 }
 
 #[test]
-fn files_are_put_as_they_are_to_be_whatever_they_are() {
+fn put_sets_files_whatever_they_are_now() {
     let folder = tempfile::tempdir().unwrap();
     let replica = Workspace::open_replica(folder.path(), Path::new("/r")).unwrap();
     replica.plant(&path("a"), &Seed::Image(file("one"))).unwrap();
@@ -59,7 +58,7 @@ fn files_are_put_as_they_are_to_be_whatever_they_are() {
     replica.put(&files).unwrap();
     assert_eq!((replica.image(&path("a")), replica.image(&path("b"))), (None, Some(run)));
     assert_eq!(replica.image(&path("c/d")), Some(file("four")));
-    replica.put(&files).unwrap(); // again is nothing
+    replica.put(&files).unwrap(); // changes nothing
 }
 
 fn git(root: &Path, args: &[&str]) {
@@ -71,7 +70,7 @@ fn git(root: &Path, args: &[&str]) {
 }
 
 #[test]
-fn a_tree_is_told_as_it_was_whatever_has_become_of_it() {
+fn the_tree_at_the_start_is_reconstructed_after_any_change() {
     for with_git in [true, false] {
         let folder = tempfile::tempdir().unwrap();
         let (root, state) = (folder.path().join("repo"), folder.path().join("state"));
@@ -96,7 +95,7 @@ fn a_tree_is_told_as_it_was_whatever_has_become_of_it() {
         };
         write_by("edited", "edited by the session\n");
         write_by("made", "made by the session\n");
-        // Others, later.
+        // Later changes by others.
         write("changed", "changed since\n");
         write("edited", "edited since\n");
         write("untracked", "changed since\n");
@@ -118,12 +117,12 @@ fn a_tree_is_told_as_it_was_whatever_has_become_of_it() {
 }
 
 #[test]
-fn what_is_not_kept_anywhere_any_more_is_named() {
+fn files_whose_content_is_lost_are_listed() {
     let folder = tempfile::tempdir().unwrap();
     let (root, state) = (folder.path().join("repo"), folder.path().join("state"));
     fs::create_dir(&root).unwrap();
     fs::write(root.join("a"), "before\n").unwrap();
-    // A file as new as the index would be kept by us as well.
+    // The baseline keeps a copy of a file as new as the index, so this one must be older.
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
     fs::File::options().write(true).open(root.join("a")).unwrap().set_modified(long_ago).unwrap();
     git(&root, &["init", "-q"]);
@@ -134,5 +133,9 @@ fn what_is_not_kept_anywhere_any_more_is_named() {
     fs::remove_dir_all(root.join(".git")).unwrap();
     let then = Remembered::open(&root, &state, &folder.path().join("scratch")).unwrap();
     assert_eq!(then.lost(), [path("a")]);
-    assert_eq!(then.image(&path("a")), Some(file("since\n")), "as it is now, which is said");
+    assert_eq!(
+        then.image(&path("a")),
+        Some(file("since\n")),
+        "the current state, because the old one is lost"
+    );
 }

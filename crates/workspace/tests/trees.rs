@@ -1,6 +1,6 @@
-//! Copies and diffs of whole trees, and that the original never notices.
+//! Copies and diffs of whole trees. Neither changes the original.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +34,7 @@ fn put(root: &Path, path: &str, bytes: impl AsRef<[u8]>) {
     fs::write(path, bytes).unwrap();
 }
 
-/// A repository with two commits' worth of files, one change not staged, and one file not tracked.
+/// Creates a repository with one unstaged change and one untracked file.
 fn repository() -> (TempDir, std::path::PathBuf) {
     let outer = tempfile::tempdir().unwrap();
     let root = outer.path().join("root");
@@ -52,7 +52,7 @@ fn repository() -> (TempDir, std::path::PathBuf) {
     (outer, root)
 }
 
-/// Everything that can be seen of a tree from outside, times of inodes included; access times aside.
+/// Returns all metadata and contents of a tree except access times.
 fn observe(root: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
@@ -84,9 +84,9 @@ fn observe(root: &Path) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_repository_whose_path_has_a_colon_is_compared_like_any_other() {
+fn a_repository_path_may_contain_a_colon() {
     let (outer, root) = repository();
-    // A committed file that is as it was: its content is in the user's objects only.
+    // Only the user's objects contain the old content of a committed file.
     let odd = outer.path().join("with: \"odd\" \\ name");
     fs::rename(&root, &odd).unwrap();
     git(&odd, &["status", "--short"]);
@@ -98,7 +98,7 @@ fn a_repository_whose_path_has_a_colon_is_compared_like_any_other() {
 }
 
 #[test]
-fn a_diff_shows_what_changed_since_and_nothing_before() {
+fn a_diff_shows_only_changes_since_the_baseline() {
     let (outer, root) = repository();
     let baseline = Baseline::take(&root, &outer.path().join("state")).unwrap();
     assert_eq!(baseline.diff().unwrap().files, []);
@@ -127,7 +127,7 @@ fn a_diff_shows_what_changed_since_and_nothing_before() {
 }
 
 #[test]
-fn the_patch_makes_the_old_tree_the_new_one() {
+fn applying_the_patch_to_the_old_tree_gives_the_new_one() {
     let (outer, root) = repository();
     let copy = outer.path().join("copy");
     Workspace::open(&root).unwrap().copy_to(&copy).unwrap();
@@ -160,7 +160,7 @@ fn same(now: &BTreeMap<String, String>, before: &BTreeMap<String, String>) {
 }
 
 #[test]
-fn nothing_in_the_users_repository_changes() {
+fn neither_baseline_nor_diff_changes_the_users_repository() {
     let (outer, root) = repository();
     git(&root, &["add", "c.txt"]);
     let before = observe(&root);
@@ -174,7 +174,7 @@ fn nothing_in_the_users_repository_changes() {
 }
 
 #[test]
-fn neither_configuration_nor_attributes_make_git_run_anything() {
+fn neither_configuration_nor_attributes_make_git_run_programs() {
     let (outer, root) = repository();
     let trap = format!("touch {}", outer.path().join("trapped").display());
     for key in [
@@ -199,17 +199,17 @@ fn neither_configuration_nor_attributes_make_git_run_anything() {
 }
 
 #[test]
-fn a_change_right_after_the_index_was_written_is_seen() {
+fn a_change_right_after_the_index_was_written_is_detected() {
     let (outer, root) = repository();
     put(&root, "b.txt", "B\n");
     git(&root, &["add", "-A"]);
     let baseline = Baseline::take(&root, &outer.path().join("state")).unwrap();
-    put(&root, "b.txt", "X\n"); // the same size, perhaps within the same tick of the clock
+    put(&root, "b.txt", "X\n"); // same size, maybe in the same clock tick
     assert_eq!(baseline.diff().unwrap().files.len(), 1);
 }
 
 #[test]
-fn a_folder_without_git_has_a_diff_too_and_a_state_folder_inside_is_no_part_of_it() {
+fn a_folder_without_git_has_a_diff_that_skips_the_state_folder() {
     let root = tempfile::tempdir().unwrap();
     put(root.path(), "a.txt", "a\n");
     put(root.path(), ".gitignore", "*.log\n");
@@ -222,7 +222,7 @@ fn a_folder_without_git_has_a_diff_too_and_a_state_folder_inside_is_no_part_of_i
 }
 
 #[test]
-fn a_folder_below_the_top_of_a_repository_has_paths_of_its_own() {
+fn paths_in_the_diff_of_a_subfolder_are_relative_to_it() {
     let (outer, root) = repository();
     let baseline = Baseline::take(&root.join("src"), &outer.path().join("state")).unwrap();
     put(&root, "src/a.txt", "one\n");
@@ -249,7 +249,7 @@ fn worktrees_and_empty_repositories_have_a_diff() {
 }
 
 #[test]
-fn a_copy_has_everything_with_modes_times_and_links() {
+fn a_copy_keeps_modes_times_and_links() {
     let (outer, root) = repository();
     put(&root, "run.sh", "#!/bin/sh\n");
     fs::set_permissions(root.join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -271,7 +271,7 @@ fn a_copy_has_everything_with_modes_times_and_links() {
             .filter(|(path, _)| path != "pipe")
             .map(|(path, seen)| {
                 let words: Vec<&str> = seen.split(' ').collect();
-                // A link has no content here; where it leads to is its content.
+                // Compare links by their targets.
                 let to = fs::read_link(root.join(&path)).unwrap_or_default();
                 (path, format!("{} {} {} {}", words[0], words[2], to.display(), words[4..].join(" ")))
             })
@@ -285,7 +285,7 @@ fn a_copy_has_everything_with_modes_times_and_links() {
 }
 
 #[test]
-fn what_a_copy_will_take_is_known_before() {
+fn the_cost_of_a_copy_is_estimated_exactly() {
     let (outer, root) = repository();
     symlink("nowhere", root.join("dangling")).unwrap();
     let ws = Workspace::open(&root).unwrap();
@@ -302,7 +302,7 @@ fn what_a_copy_will_take_is_known_before() {
 }
 
 #[test]
-fn files_that_come_and_go_while_a_copy_is_made_do_not_stop_it() {
+fn files_that_appear_and_vanish_do_not_stop_a_copy() {
     let (outer, root) = repository();
     let over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -1,7 +1,7 @@
-//! Whatever the agent and somebody else do to files in whatever order: an undo restores what the agent changed, byte for byte, or changes
-//! nothing; and never takes away what somebody else has done.
+//! Whatever the agent and someone else do to files, in any order: an undo restores what the agent
+//! changed, byte for byte, or changes nothing, and never loses what someone else did.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod common;
 
@@ -17,10 +17,10 @@ const PATHS: [&str; 5] = ["a.txt", "b.txt", "src/c.txt", "new/x", "new/deep/y"];
 enum Who {
     Edit,
     Command,
-    SomebodyElse,
+    SomeoneElse,
 }
 
-/// What becomes of a file.
+/// What someone does to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deed {
     Write(u8),
@@ -65,7 +65,7 @@ fn by_hand(s: &Setting, path: &str, deed: Deed) {
     }
 }
 
-/// An edit that the tools would not make, as of a link, is refused, and then not made.
+/// Makes an edit. Edits that the tools would not make, such as those of a link, are refused.
 fn edit(s: &Setting, path: &str, deed: Deed) {
     let Ok(path) = s.ws.target(path) else { return };
     let expect = Expect::Any;
@@ -89,22 +89,22 @@ fn act(s: &Setting, (who, path, deed): Act) {
             by_hand(s, PATHS[path], deed);
             s.ws.watched(watch).unwrap();
         }
-        Who::SomebodyElse => by_hand(s, PATHS[path], deed),
+        Who::SomeoneElse => by_hand(s, PATHS[path], deed),
     }
 }
 
-/// The files. A folder that a command made and left empty may stay.
+/// Returns files but no folders, because an empty folder that a command created may stay.
 fn files(s: &Setting) -> BTreeMap<String, (u32, Vec<u8>)> {
     tree(s.ws.root()).into_iter().filter(|(_, (mode, _))| mode & 0o170_000 != 0o040_000).collect()
 }
 
-/// What the model of the test knows of one file.
+/// What should be known of one file.
 #[derive(Debug, Default)]
-struct Life {
-    /// As the agent found it; the inner `None` when there was nothing.
+struct Model {
+    /// The state in which the agent found it; the inner `None` if it did not exist.
     found: Option<Option<(u32, Vec<u8>)>>,
     left: Option<(u32, Vec<u8>)>,
-    /// Somebody else has changed it since.
+    /// Whether someone else changed it between two of the agent's changes.
     shared: bool,
 }
 
@@ -112,7 +112,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_the_agent_alone_did_is_undone_to_any_turn(
+    fn an_undo_to_any_turn_restores_the_tree_of_that_turn(
         acts in acts(prop_oneof![Just(Who::Edit), Just(Who::Command)], deed()),
         to in 0..12_u32,
     ) {
@@ -132,25 +132,25 @@ proptest! {
     }
 
     #[test]
-    fn what_somebody_else_did_is_never_taken_away(
+    fn an_undo_never_loses_the_changes_of_others(
         acts in acts(
-            prop_oneof![Just(Who::Edit), Just(Who::Command), Just(Who::SomebodyElse)],
-            // Permissions are merged: what somebody else has set stays, whatever becomes of the content.
+            prop_oneof![Just(Who::Edit), Just(Who::Command), Just(Who::SomeoneElse)],
+            // Except permissions: those set by others always stay, because they are merged.
             deed().prop_filter("content", |deed| !matches!(deed, Deed::Executable(_))),
         ),
     ) {
         let s = Setting::repository();
-        let mut lives: BTreeMap<&str, Life> = BTreeMap::new();
+        let mut models: BTreeMap<&str, Model> = BTreeMap::new();
         for one in acts {
             let path = PATHS[one.1];
             let before = files(&s).remove(path);
             act(&s, one);
             let after = files(&s).remove(path);
-            if one.0 != Who::SomebodyElse && before != after {
-                let life = lives.entry(path).or_default();
-                life.shared |= life.found.is_some() && life.left != before;
-                life.found.get_or_insert(before);
-                life.left = after;
+            if one.0 != Who::SomeoneElse && before != after {
+                let model = models.entry(path).or_default();
+                model.shared |= model.found.is_some() && model.left != before;
+                model.found.get_or_insert(before);
+                model.left = after;
             }
         }
         let before = files(&s);
@@ -162,19 +162,19 @@ proptest! {
         }
         for path in PATHS {
             let (now, then) = (after.get(path), before.get(path));
-            let Some(life) = lives.get(path) else {
+            let Some(model) = models.get(path) else {
                 prop_assert_eq!(now, then, "{}", path);
                 continue;
             };
-            let found = life.found.as_ref().unwrap().as_ref();
-            if undone.is_ok() && then != found && life.left.as_ref() != found {
-                prop_assert!(!life.shared && life.left.as_ref() == then, "{path}: {life:?}");
+            let found = model.found.as_ref().unwrap().as_ref();
+            if undone.is_ok() && then != found && model.left.as_ref() != found {
+                prop_assert!(!model.shared && model.left.as_ref() == then, "{path}: {model:?}");
                 prop_assert_eq!(now, found, "{}", path);
             } else {
                 prop_assert_eq!(now, then, "{}", path);
             }
         }
-        let refused = lives.iter().any(|(path, life)| life.shared || life.left.as_ref() != before.get(*path));
+        let refused = models.iter().any(|(path, model)| model.shared || model.left.as_ref() != before.get(*path));
         prop_assert!(undone.is_ok() || refused, "{:?}", undone);
     }
 }

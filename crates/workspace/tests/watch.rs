@@ -1,6 +1,7 @@
-//! What commands change is known byte for byte, however git would have it; and what they do not change is left out.
+//! Commands' changes are recorded byte for byte, even where git converts contents, and nothing
+//! else.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod common;
 
@@ -15,20 +16,20 @@ use std::{
 use common::{Setting, git, tree};
 use workspace::{BringError, NetChange, Workspace};
 
-type Told = (String, Option<Vec<u8>>, Option<Vec<u8>>);
+type Reported = (String, Option<Vec<u8>>, Option<Vec<u8>>);
 
-fn told(s: &Setting) -> Vec<Told> {
+fn changes(s: &Setting) -> Vec<Reported> {
     let bytes = |image: Option<workspace::FileImage>| image.map(|i| i.bytes);
-    let tell = |c: NetChange| (c.path.to_string(), bytes(c.before), bytes(c.after));
-    s.history().net(..).unwrap().into_iter().map(tell).collect()
+    let report = |c: NetChange| (c.path.to_string(), bytes(c.before), bytes(c.after));
+    s.history().net(..).unwrap().into_iter().map(report).collect()
 }
 
-fn changed(path: &str, before: &[u8], after: &[u8]) -> Told {
+fn changed(path: &str, before: &[u8], after: &[u8]) -> Reported {
     (path.to_owned(), Some(before.to_vec()), Some(after.to_vec()))
 }
 
-/// Runs it, undoes it, and wants everything as it was.
-fn there_and_back(s: &Setting, script: &str) {
+/// Runs a script, undoes it, and checks that the tree is unchanged.
+fn run_and_undo(s: &Setting, script: &str) {
     let before = tree(s.ws.root());
     s.run(script);
     assert_ne!(tree(s.ws.root()), before, "{script}");
@@ -36,7 +37,7 @@ fn there_and_back(s: &Setting, script: &str) {
     assert_eq!(tree(s.ws.root()), before, "{script}");
 }
 
-/// Waits until no file can change unnoticed any more, and has git take note of all of them.
+/// Makes all files older than the index, so that git trusts their metadata.
 fn settle(root: &Path) {
     let now = SystemTime::now();
     for path in fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()) {
@@ -47,7 +48,7 @@ fn settle(root: &Path) {
     }
 }
 
-/// Makes a file when the clock of the file system has moved on, so that it is certain that it was not there before.
+/// Creates a file once the file system's clock has ticked, so that it is certainly new.
 fn put_later(path: &Path) {
     let before = SystemTime::now();
     loop {
@@ -60,7 +61,7 @@ fn put_later(path: &Path) {
 }
 
 #[test]
-fn whatever_a_command_does_to_files_is_undone() {
+fn an_undo_reverts_whatever_a_command_does_to_files() {
     for script in [
         "sed -i s/a/b/ a.txt",
         "printf b > a.txt",
@@ -81,19 +82,19 @@ fn whatever_a_command_does_to_files_is_undone() {
         "mv a.txt c; mv b.txt a.txt; mv c b.txt",
         "chmod 000 a.txt; chmod 600 a.txt",
     ] {
-        there_and_back(&Setting::repository(), script);
+        run_and_undo(&Setting::repository(), script);
     }
 }
 
 #[test]
-fn what_git_has_is_not_copied_and_known_all_the_same() {
+fn contents_that_git_has_are_restored_without_a_copy() {
     let s = Setting::repository();
     settle(s.ws.root());
-    there_and_back(&s, "echo x > a.txt; rm b.txt; chmod 600 src/c.txt");
+    run_and_undo(&s, "echo x > a.txt; rm b.txt; chmod 600 src/c.txt");
 }
 
 #[test]
-fn a_file_written_again_within_the_same_moment_is_seen() {
+fn a_second_write_in_the_same_clock_tick_is_detected() {
     let s = Setting::repository();
     for i in 0..20_u32 {
         let (old, new) = (format!("{}\n", i % 10), format!("{}\n", (i + 1) % 10));
@@ -105,35 +106,35 @@ fn a_file_written_again_within_the_same_moment_is_seen() {
 }
 
 #[test]
-fn a_touched_file_is_not_changed_and_an_ignored_one_is_not_looked_at() {
+fn touched_and_ignored_files_are_not_reported() {
     let s = Setting::repository();
     assert_eq!(s.run("touch a.txt; cp b.txt x; mv x b.txt; echo x > x.log; rm -r ignored"), None);
     assert_eq!(s.run(""), None);
 }
 
 #[test]
-fn a_tracked_file_is_looked_at_although_it_is_ignored_and_so_is_one_that_the_agent_edited() {
+fn ignored_files_that_are_tracked_or_edited_are_watched() {
     let s = Setting::repository();
     s.put("tracked.log", "t\n");
     git(s.ws.root(), &["add", "-f", "tracked.log"]);
     s.edit("ignored/own", "1\n");
     s.run("echo T > tracked.log; echo 2 > ignored/own; echo x > ignored/cache");
     assert_eq!(
-        told(&s),
+        changes(&s),
         [("ignored/own".into(), None, Some(b"2\n".to_vec())), changed("tracked.log", b"t\n", b"T\n")]
     );
     assert!(s.history().net(..).unwrap().iter().all(|c| !c.foreign));
 }
 
 #[test]
-fn other_rules_of_what_is_ignored_neither_make_nor_remove_files() {
+fn a_change_of_ignore_rules_neither_creates_nor_removes_files() {
     let s = Setting::repository();
     let watch = s.ws.watch().unwrap();
     s.script("echo '*.txt' > .gitignore; echo more >> src/c.txt; echo n > new.md");
     put_later(&s.ws.root().join("ignored/made"));
     s.ws.watched(watch).unwrap();
     assert_eq!(
-        told(&s).into_iter().map(|(path, ..)| path).collect::<Vec<_>>(),
+        changes(&s).into_iter().map(|(path, ..)| path).collect::<Vec<_>>(),
         [".gitignore", "ignored/made", "new.md", "src/c.txt"]
     );
     assert_eq!(s.read("ignored/cache"), "cache\n");
@@ -146,14 +147,14 @@ fn other_rules_of_what_is_ignored_neither_make_nor_remove_files() {
 }
 
 #[test]
-fn what_a_command_makes_together_with_the_rules_is_its_own() {
+fn files_created_together_with_ignore_rules_belong_to_the_command() {
     let s = Setting::repository();
-    there_and_back(
+    run_and_undo(
         &s,
         "mkdir app; echo '*.log' > app/.gitignore; echo x > app/main.rs; echo '*.tmp' >> .gitignore",
     );
-    there_and_back(&s, "echo '# nothing' >> .git/info/exclude; echo x > new.txt");
-    // Files of others, brought to light by an exception to what a list above says.
+    run_and_undo(&s, "echo '# nothing' >> .git/info/exclude; echo x > new.txt");
+    // Someone else's file, which a new exception re-includes.
     s.put("keep.log", "log\n");
     s.run("echo '!keep.log' >> .gitignore");
     let standing = s.history().standing(..).unwrap();
@@ -161,7 +162,7 @@ fn what_a_command_makes_together_with_the_rules_is_its_own() {
 }
 
 #[test]
-fn contents_that_git_converts_are_kept_as_they_lay_there() {
+fn contents_that_git_converts_are_restored_byte_for_byte() {
     let s = Setting::repository();
     let root = s.ws.root();
     git(root, &["config", "filter.swap.clean", "tr ab ba"]);
@@ -193,7 +194,7 @@ fn contents_that_git_converts_are_kept_as_they_lay_there() {
 }
 
 #[test]
-fn a_file_too_large_to_keep_is_named_and_the_others_are_undone() {
+fn a_file_too_large_to_keep_is_listed_and_the_others_are_undone() {
     let s = Setting::repository();
     let large = |name: &str, size: u64| File::create(s.ws.root().join(name)).unwrap().set_len(size).unwrap();
     large("large.bin", (64 << 20) + 1);
@@ -207,7 +208,7 @@ fn a_file_too_large_to_keep_is_named_and_the_others_are_undone() {
 }
 
 #[test]
-fn a_folder_without_git_is_watched_too_and_a_repository_made_meanwhile_changes_nothing() {
+fn a_folder_without_git_is_watched_even_if_a_command_runs_git_init() {
     let outer = tempfile::tempdir().unwrap();
     let root = outer.path().join("root");
     fs::create_dir(&root).unwrap();
@@ -232,30 +233,33 @@ fn a_folder_without_git_is_watched_too_and_a_repository_made_meanwhile_changes_n
 }
 
 #[test]
-fn what_cannot_be_known_is_named_and_not_guessed() {
+fn files_with_unknown_former_content_are_listed() {
     let s = Setting::repository();
     settle(s.ws.root());
     s.put("b.txt", "B\n");
     s.run("rm -rf .git; echo x > a.txt; echo x > b.txt; echo n > n.txt");
-    assert_eq!(told(&s), [changed("b.txt", b"B\n", b"x\n"), ("n.txt".into(), None, Some(b"n\n".to_vec()))]);
+    assert_eq!(
+        changes(&s),
+        [changed("b.txt", b"B\n", b"x\n"), ("n.txt".into(), None, Some(b"n\n".to_vec()))]
+    );
     assert_eq!(s.history().records()[0].left_out.iter().map(|p| p.as_str()).collect::<Vec<_>>(), ["a.txt"]);
 }
 
 #[test]
-fn names_that_are_not_utf_8_are_told_and_pipes_are_passed_over() {
+fn names_that_are_not_utf_8_are_reported_and_pipes_are_skipped() {
     let s = Setting::repository();
     let watch = s.ws.watch().unwrap();
     fs::write(s.ws.root().join(OsStr::from_bytes(b"\xff.txt")), "x").unwrap();
     s.script("mkfifo pipe; echo n > n.txt");
     s.ws.watched(watch).unwrap();
     let escaped = ("\\xff.txt".into(), None, Some(b"x".to_vec()));
-    assert_eq!(told(&s), [escaped.clone(), ("n.txt".into(), None, Some(b"n\n".to_vec()))]);
+    assert_eq!(changes(&s), [escaped.clone(), ("n.txt".into(), None, Some(b"n\n".to_vec()))]);
     s.run("rm n.txt; mkfifo n.txt");
-    assert_eq!(told(&s), [escaped]);
+    assert_eq!(changes(&s), [escaped]);
 }
 
 #[test]
-fn a_file_that_became_a_folder_is_named_and_nothing_is_changed() {
+fn a_file_that_became_a_folder_is_a_conflict() {
     let s = Setting::repository();
     s.run("rm a.txt b.txt; mkdir a.txt; echo x > a.txt/x");
     let before = tree(s.ws.root());
@@ -267,7 +271,7 @@ fn a_file_that_became_a_folder_is_named_and_nothing_is_changed() {
 }
 
 #[test]
-fn without_a_state_folder_nothing_is_watched() {
+fn nothing_is_watched_without_a_state_folder() {
     let s = Setting::repository();
     let ws = Workspace::open(s.ws.root()).unwrap();
     let watch = ws.watch().unwrap();
@@ -276,7 +280,7 @@ fn without_a_state_folder_nothing_is_watched() {
 }
 
 #[test]
-fn a_submodule_and_a_folder_below_the_top_are_watched_as_files() {
+fn subfolders_and_nested_repositories_are_watched() {
     let s = Setting::repository();
     let ws = Workspace::open_with(s.ws.root().join("src"), s.outer().join("other")).unwrap();
     let watch = ws.watch().unwrap();
@@ -287,5 +291,5 @@ fn a_submodule_and_a_folder_below_the_top_are_watched_as_files() {
     assert_eq!(net.iter().map(|c| c.path.as_str()).collect::<Vec<_>>(), ["c.txt"]);
     assert_eq!(net[0].before.as_ref().unwrap().bytes, b"c\n");
     s.script("git init -q sub; echo s > sub/s.txt");
-    there_and_back(&s, "echo S > sub/s.txt; echo t > sub/t.txt");
+    run_and_undo(&s, "echo S > sub/s.txt; echo t > sub/t.txt");
 }

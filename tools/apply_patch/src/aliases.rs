@@ -1,4 +1,4 @@
-//! Other agents' names for changing a file, and their edit formats converted to ours.
+//! Names that other agents use for changing a file, and their edit formats converted to ours.
 
 use serde_json::{Map, Value, json};
 use tool_api::{Aliases, Take, aliases};
@@ -92,22 +92,19 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
             Take::LeftOut,
         ),
         (&["dry_run", "preview"], Take::Only(&[], "a call changes files; leave this out")),
-        (
-            &["append"],
-            Take::Only(&[], "text is not appended: send an edit that ends with it, or the whole file"),
-        ),
+        (&["append"], Take::Only(&[], "cannot append: send an edit that ends with it, or the whole file")),
         (
             &["mode", "write_mode"],
             Take::Only(
                 &["w", "write", "overwrite", "rewrite", "create", "replace"],
-                "a file is written whole or changed by edits; leave it out",
+                "files are written whole or edited; leave it out",
             ),
         ),
         (&["encoding"], Take::Only(&["utf-8", "utf8"], "a file keeps its encoding; leave it out")),
         (&["line", "line_number", "view_range", "line_range", "range"], Take::Only(&[], NO_LINE_NUMBERS)),
         (
             &["executable", "empty_file", "regex", "use_regex", "is_regex", "ignore_case"],
-            Take::Only(&[], "this cannot be done; send edits, or the whole file as content"),
+            Take::Only(&[], "not supported; send edits, or the whole file as content"),
         ),
     ],
     convert: Some(convert),
@@ -148,22 +145,20 @@ const EXPECTED: &[&str] = &["expected_replacements", "expected_occurrences"];
 const ALL: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
 
 const NO_LINE_NUMBERS: &str =
-    "lines are not addressed by number; send edits whose search is a few lines copied from the file";
+    "line numbers do not work; send edits whose search is a few lines copied from the file";
 
-/// Other agents' tools that do nothing but delete a file.
+/// Other agents' tools that only delete a file.
 const DELETES: [&str; 2] = ["deletefile", "removefile"];
 
 fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
     let inserts = command(arguments)?;
     if aliases::take(arguments, &["code_edit"]).is_some_and(|value| !aliases::is_empty(&value)) {
-        let why = "code_edit leaves code out, which cannot be filled in; send edits (path, search, replace), or the \
+        let why = "code_edit leaves out code; send edits (path, search, replace), or the \
                    whole file as content";
         return Err(why.into());
     }
     if aliases::truth(arguments, &["overwrite"])? == Some(false) {
-        return Err(
-            "a file that exists is always written over; leave overwrite out where that is meant".into()
-        );
+        return Err("existing files are always overwritten; leave overwrite out if you mean that".into());
     }
     if DELETES.contains(&aliases::plain(aliases::bare(tool)).as_str()) {
         aliases::set(arguments, "delete", true)?;
@@ -191,9 +186,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
             [Value::Object(edit)] => _ = edit.entry(EXPECTED[0]).or_insert(count.into()),
             [] => {}
             _ => {
-                return Err(
-                    "expected_replacements beside several edits does not say which it is about".into()
-                );
+                return Err("expected_replacements is ambiguous with several edits".into());
             }
         }
     }
@@ -210,37 +203,37 @@ fn remove_empty_content(arguments: &mut Map<String, Value>) {
     }
 }
 
-/// How many places are expected to change, where that is more than one.
+/// Returns how many places are expected to change; `None` for one.
 fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
     let Some(count) = aliases::take(arguments, EXPECTED).filter(|count| !aliases::is_empty(count)) else {
         return Ok(None);
     };
     let number = count.as_u64().or_else(|| count.as_str()?.trim().parse().ok());
-    let number = number.ok_or_else(|| format!("expected_replacements is {count}, which is not a count"))?;
+    let number = number.ok_or_else(|| format!("expected_replacements is {count}, not a count"))?;
     Ok(Some(number).filter(|n| *n != 1))
 }
 
-/// Checks that the command of another agent's editor changes files. Returns whether it inserts;
+/// Checks that the command of another agent's editor changes files. Returns whether it inserts, or
 /// `None` without a command.
 fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     let Some(command) = aliases::take(arguments, &["command"]) else { return Ok(None) };
     match command.as_str() {
         Some("create" | "str_replace" | "write" | "replace" | "edit" | "apply_patch") => Ok(Some(false)),
         Some("insert") => Ok(Some(true)),
-        Some("view") => Err("view reads a file, which read_file does".into()),
+        Some("view") => Err("to view a file, use read_file".into()),
         _ => Err(format!("there is no command {command}; send edits, or path and content")),
     }
 }
 
-/// Converts a call that inserts text after a line, and returns whether it was one. `inserts` is
-/// what the call's command says.
+/// Converts a call that inserts text after a line. Returns whether it was one. `inserts` is the
+/// result of [`command`].
 fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Result<bool, String> {
     let line = aliases::take(arguments, &["insert_line"]).filter(|line| !aliases::is_empty(line));
     let Some(line) = line.filter(|_| inserts != Some(false)) else {
         return if inserts == Some(true) { Err("insert needs insert_line".into()) } else { Ok(false) };
     };
     if aliases::take(arguments, SEARCH).is_some_and(|search| !aliases::is_empty(&search)) {
-        return Err("text is either inserted behind a line or takes the place of other text".into());
+        return Err("text is either inserted after a line or replaces other text".into());
     }
     let text = aliases::take(arguments, &["insert_text"]).or_else(|| aliases::take(arguments, REPLACE));
     if let Some(text) = text {
@@ -251,7 +244,7 @@ fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Resul
     Ok(true)
 }
 
-/// The edits of a list, each with its path.
+/// Returns the edits of a list, each with its path.
 fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Vec<Value>, String> {
     let Some(list) = aliases::take(arguments, EDITS) else { return Ok(Vec::new()) };
     let wrong = || "edits is not a list of edits".to_owned();
@@ -284,17 +277,17 @@ fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
         }
     }
     if path.is_some() {
-        notes.push("path put into each edit".into());
+        notes.push("path added to each edit".into());
         arguments.shift_remove("path");
     }
     Ok(list)
 }
 
-/// An edit whose search and replacement are arguments beside the path.
+/// Returns an edit whose search and replacement are top-level arguments.
 fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Option<Value>, String> {
     let (search, replace) = (aliases::take(arguments, SEARCH), aliases::take(arguments, REPLACE));
     let nothing = |part: &Option<Value>| part.as_ref().is_none_or(aliases::is_empty);
-    // Small models fill in every argument and leave those they do not mean empty.
+    // Small models fill in every argument and leave unused ones empty.
     let other = ["patch", "content", "edits", "delete"]
         .iter()
         .any(|name| arguments.get(*name).is_some_and(|value| !aliases::is_empty(value)));
@@ -302,7 +295,7 @@ fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
         return Ok(None);
     }
     let (Some(search), Some(replace)) = (search, replace) else {
-        return Err("an edit needs search (the lines as they are) and replace (as they are to be)".into());
+        return Err("an edit needs search (the old lines) and replace (the new lines)".into());
     };
     let path = aliases::take(arguments, &["path"]).ok_or("an edit needs a path")?;
     notes.push("search and replace taken as an edit".into());

@@ -1,16 +1,16 @@
-//! An answer that is a patch instead of a call.
+//! Handles an answer that is a patch instead of a call.
 
 use serde_json::{Value, json};
 use tool_api::Parsed;
 
 use crate::arguments::ParsedPatch;
 
-/// A call that applies a patch, as the model is shown it.
+/// A call that applies a patch, as an example for the model.
 const AS_A_CALL: &str =
     "{\"tool\": \"apply_patch\", \"arguments\": {\"patch\": \"LINES OF THE PATCH, EACH ENDING IN \\n\"}}";
 
-/// Words in a sentence before a patch that is not meant to be applied: a proposal, an example, a
-/// report of an earlier change.
+/// Words that suggest that the patch after them should not be applied: it may be a proposal, an
+/// example, or a report of an earlier change.
 const DOUBTS: &[&str] = &[
     "would",
     "could",
@@ -39,8 +39,8 @@ const DOUBTS: &[&str] = &[
     "if you",
 ];
 
-/// The arguments that apply the patch an answer ends with; a sentence for the model where the
-/// answer has a patch that cannot be applied as it stands.
+/// Returns the arguments that apply the patch at the end of an answer, or an error for the model if
+/// the patch cannot be applied without asking.
 pub(crate) fn read(text: &str, parsed: &mut Parsed) -> Option<Result<Value, String>> {
     if let Some((patch, patches)) = patch::patch_in_answer(text) {
         let before = (patch.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
@@ -49,13 +49,13 @@ pub(crate) fn read(text: &str, parsed: &mut Parsed) -> Option<Result<Value, Stri
             return Some(Ok(json!({ "patch": patch })));
         }
         return Some(Err(format!(
-            "your answer has a patch in it, and what you say before it leaves open whether it is to be applied, so nothing was \
-             changed; to apply it, send it as {AS_A_CALL}"
+            "your answer has a patch in it, but does not clearly say to apply it, so nothing was changed; to apply it, \
+             send it as {AS_A_CALL}"
         )));
     }
     let why = format!(
-        "your answer has a patch in it that is not complete, or that is not the last thing in it, so nothing was changed; send \
-         the whole patch as {AS_A_CALL}"
+        "your answer has a patch in it that is incomplete or not at the end, so nothing was changed; send the whole \
+         patch as {AS_A_CALL}"
     );
     has_patch(text).then_some(Err(why))
 }
@@ -68,8 +68,7 @@ fn has_patch(text: &str) -> bool {
         || (begins("--- ") && begins("+++ "))
 }
 
-/// Whether the words before a patch ask a question, or announce something other than a change to be
-/// made.
+/// Whether the text before a patch asks a question, or announces anything but a change.
 fn is_doubtful(before: &str) -> bool {
     let layout = |line: &&str| !line.starts_with("```") && !line.starts_with("~~~") && !line.contains("<<");
     let prose: Vec<&str> = before.lines().map(str::trim).filter(layout).collect();
@@ -88,8 +87,7 @@ fn is_doubtful(before: &str) -> bool {
     last.iter().any(asks) || above.last().is_some_and(asks) || last.last().is_some_and(doubts)
 }
 
-/// The sentences of a paragraph, each with its final punctuation and without enclosing quotes or
-/// emphasis.
+/// Splits a paragraph into sentences, with final punctuation but without quotes or emphasis.
 fn sentences(lines: &[&str]) -> Vec<String> {
     let text = lines.join(" ");
     let mut out = vec![String::new()];
@@ -121,12 +119,12 @@ mod tests {
         super::read(text, &mut Parsed::default())
     }
 
-    fn is_taken(prose: &str) -> bool {
+    fn is_applied(prose: &str) -> bool {
         [BLOCK, DIFF].iter().all(|patch| matches!(read(&format!("{prose}{patch}")), Some(Ok(_))))
     }
 
     #[test]
-    fn a_patch_that_an_answer_announces_is_taken() {
+    fn a_patch_that_an_answer_announces_is_applied() {
         for prose in [
             "",
             "I will fix it.\n\n",
@@ -134,12 +132,12 @@ mod tests {
             "Why does it fail? The sign is wrong.\n\nI looked at both places.\n\nNow the patch:\n\n",
             "**Fix:**\n",
         ] {
-            assert!(is_taken(prose), "{prose}");
+            assert!(is_applied(prose), "{prose}");
         }
     }
 
     #[test]
-    fn a_patch_that_is_only_asked_about_or_shown_is_not_taken() {
+    fn a_patch_that_is_only_proposed_or_shown_is_not_applied() {
         for prose in [
             "Shall I apply this?\n\n",
             "**Shall I apply this?**\n\n",

@@ -1,4 +1,4 @@
-//! The tool's arguments, and the patches they stand for.
+//! Converts the tool's arguments to patches.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ pub struct Arguments {
     path: Option<String>,
     content: Option<Text>,
     delete: Option<bool>,
-    /// The line after which `content` goes, 0 for the beginning. Accepted, not shown: models that
-    /// know other agents send it.
+    /// The line after which to insert `content`; 0 for the start. Not in the description, but
+    /// accepted, because models that know other agents send it.
     #[schemars(extend("hidden" = true))]
     insert_line: Option<u64>,
-    /// `patch`, parsed when the call was judged.
+    /// `patch`, parsed when the call was checked.
     #[serde(skip)]
     pub(crate) parsed: Option<Arc<ParsedPatch>>,
 }
 
-/// The text of a patch, parsed once for judging a call and for carrying it out.
+/// A patch, parsed once both to validate and to execute the call.
 #[derive(Debug)]
 pub(crate) struct ParsedPatch {
     text: String,
@@ -35,7 +35,7 @@ pub(crate) struct ParsedPatch {
 }
 
 impl ParsedPatch {
-    /// The parsed patch of this text. It is parsed at most once, and kept.
+    /// Returns the parsed patch of this text. Parses it at most once.
     pub(crate) fn of(text: String, parsed: &mut Parsed) -> Arc<Self> {
         if let Some(known) = parsed.get::<Self>().filter(|known| known.text == text) {
             return known;
@@ -54,7 +54,8 @@ impl ParsedPatch {
         patch
     }
 
-    /// The patches, if this is the patch of `text`. One that did not parse may parse with a path.
+    /// Returns the patches, if this is the patch of `text`. With a path, an invalid patch may
+    /// parse.
     fn take(self: Arc<Self>, text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
         let fits = self.text == text && (path.is_none() || self.patches.is_ok());
         fits.then(|| Arc::try_unwrap(self).map_or_else(|shared| shared.patches.clone(), |own| own.patches))
@@ -68,10 +69,11 @@ pub struct Edit {
     path: String,
     search: Text,
     replace: Text,
-    /// Every occurrence is meant. Accepted, not shown: models that know other agents send it.
+    /// Replaces every occurrence. Not in the description, but accepted, because models that know
+    /// other agents send it.
     #[schemars(extend("hidden" = true))]
     replace_all: Option<bool>,
-    /// Exactly this many occurrences are meant. Accepted, not shown.
+    /// The expected number of occurrences. Not in the description, but accepted.
     #[schemars(extend("hidden" = true))]
     expected_replacements: Option<usize>,
 }
@@ -84,8 +86,8 @@ fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
 }
 
 impl Edit {
-    /// Path, search and replacement. The text of an array may be part of a line, as that of a
-    /// string may be; without a replacement, whole lines go.
+    /// Returns path, search and replacement. Like a string, an array may end within a line; but if
+    /// the replacement is empty, whole lines are removed.
     fn texts(self) -> (String, String, String) {
         let Self { path, search, replace, .. } = self;
         match (search, replace) {
@@ -97,11 +99,11 @@ impl Edit {
     }
 }
 
-/// A text, or its lines.
+/// Text, or an array of its lines.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Text {
-    /// As it is.
+    /// The text.
     Whole(String),
     /// One string for each line.
     Lines(Vec<String>),
@@ -133,33 +135,33 @@ impl Text {
 }
 
 impl Arguments {
-    /// The line to insert after, the path and the text, for a call that inserts.
+    /// Returns the line to insert after, the path and the text, if the call inserts.
     pub(crate) fn insertion(&self) -> Option<Result<(u64, String, String), String>> {
         let line = self.insert_line?;
         let text = self.content.clone().map(Text::joined).filter(|text| !text.is_empty());
         let parts = self.path.clone().zip(text).filter(|_| self.patch.is_none() && self.edits.is_none());
-        let why = "insert_line needs a path and content, the text to go behind that line, and nothing else";
+        let why = "insert_line needs only a path and content, the text to insert after that line";
         Some(parts.map(|(path, text)| (line, path, text)).ok_or_else(|| why.to_owned()))
     }
 
-    /// The arguments that write a whole file.
+    /// Returns arguments that write a whole file.
     pub(crate) fn whole(path: String, content: String) -> Self {
         Self { path: Some(path), content: Some(Text::Whole(content)), ..Self::default() }
     }
 
-    /// The arguments of a call.
+    /// Parses the arguments of a call.
     pub(crate) fn read(arguments: Value) -> Result<Self, String> {
-        serde_json::from_value(arguments).map_err(|e| format!("the arguments of apply_patch do not fit: {e}"))
+        serde_json::from_value(arguments).map_err(|e| format!("invalid arguments of apply_patch: {e}"))
     }
 
-    /// The patches, one for each file; `Err` is a sentence for the model.
+    /// Returns the patches, one per file. The error is written for the model.
     pub(crate) fn patches(self) -> Result<Vec<FilePatch>, String> {
         let Self { patch, edits, path, content, delete, parsed, insert_line: _ } = self;
         let edits = edits.filter(|e| !e.is_empty());
         let patch = patch.map(Text::joined).filter(|p| !p.trim().is_empty());
         let delete = delete.unwrap_or(false);
-        // Small models fill in every argument and leave those they do not mean empty. So an empty
-        // file is meant only when nothing else is.
+        // Small models fill in every argument and leave unused ones empty. So an empty `content` is
+        // used only if nothing else is.
         let meant = patch.is_some() || edits.is_some() || delete;
         let content = content.filter(|text| !matches!(text, Text::Lines(lines) if lines.is_empty()));
         let content = content.map(Text::joined).filter(|text| !(meant && text.is_empty()));
@@ -187,7 +189,7 @@ impl Arguments {
                 Ok(patch::edits_with_options(edits))
             }
             (.., Some(content)) => {
-                let path = path.ok_or("content needs a path: the file that is to have it")?;
+                let path = path.ok_or("content needs a path: the file to write")?;
                 Ok(vec![patch::whole_file(path, content.as_bytes())])
             }
             _ if delete => {
@@ -215,10 +217,10 @@ mod tests {
         pub(super) static PARSES: Cell<usize> = const { Cell::new(0) };
     }
 
-    // In two pieces, for scanners of this file.
+    // In two pieces, so that secret scanners skip it.
     const FILE: &str = concat!("one\nkey = 'ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv'\ntwo\n");
 
-    /// How often one call parses its patch, from its first byte to its end.
+    /// Counts how often one call parses its patch, while streaming and afterwards.
     async fn parses(patch: Value, secrets: Secrets, whole_answer: bool) -> usize {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.txt"), FILE).unwrap();
@@ -249,7 +251,7 @@ mod tests {
             assert_eq!(parses(json!(patch), Secrets::disabled(), false).await, 1);
             let lines: Vec<&str> = patch.lines().collect();
             assert_eq!(parses(json!(lines), Secrets::disabled(), false).await, 1);
-            // `patch::patch_in_answer` has parsed it to tell that it is a patch.
+            // `patch::patch_in_answer` has parsed it already, to recognize a patch.
             assert_eq!(parses(json!(patch), Secrets::disabled(), true).await, 0);
         }
         let secrets = Secrets::new("session", Vec::new());

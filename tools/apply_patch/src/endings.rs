@@ -1,10 +1,10 @@
-//! The line endings of a new file, where the patch's own endings say nothing about it.
+//! The line endings of a new file, if the patch does not determine them.
 
 use workspace::{CleanPath, WalkFilter, Workspace};
 
-/// Files that are examined, at most.
+/// The maximum number of files examined.
 const FILES: usize = 50;
-/// The largest file that is examined, in bytes.
+/// The largest file examined, in bytes.
 const LARGEST: u64 = 256 << 10;
 
 /// The content with `\r\n` endings where all files of the repository with the same extension have

@@ -1,4 +1,4 @@
-//! Judges a call while it is being written: its paths, and whether its lines can match the files.
+//! Checks a call while the model writes it: its paths, and whether its lines can match the files.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ pub(crate) struct Following {
     misses: Arc<Misses>,
     secrets: Secrets,
     watch: Watch,
-    /// The patch is complete. A key may be given twice and its last value counts, so another patch
-    /// may begin.
+    /// Whether the patch is complete. Another one may still start, because the last value of a
+    /// repeated key counts.
     over: bool,
-    /// The array element that is being written.
+    /// The current array element.
     line: String,
     edit: Edit,
     whole: WholeFile,
 }
 
-/// A whole file that is being written.
+/// The whole file that the model is writing.
 #[derive(Default)]
 struct WholeFile {
     path: String,
@@ -35,7 +35,7 @@ struct WholeFile {
     known: (bool, bool),
 }
 
-/// The edit that is being written.
+/// The edit that the model is writing.
 #[derive(Default)]
 struct Edit {
     number: String,
@@ -61,7 +61,7 @@ impl Following {
         }
     }
 
-    /// Takes more of the patch. `first` marks the first element of an array.
+    /// Adds text of the patch. `first` marks the first element of an array.
     fn patch(&mut self, text: &str, first: bool, closed: bool) -> Result<(), EarlyRefusal> {
         if std::mem::replace(&mut self.over, closed) || first {
             self.watch = watch(&self.workspace, &self.secrets);
@@ -84,13 +84,13 @@ impl Following {
         }
     }
 
-    /// Takes more of a field of an edit: `search` or `search/0`.
+    /// Adds text of a field of an edit: `search` or `search/0`.
     fn edit(&mut self, number: &str, field: &str, text: &str, closed: bool) -> Result<(), EarlyRefusal> {
         if self.edit.number != number {
             self.edit = Edit { number: number.to_owned(), ..Edit::default() };
         }
         let (name, element) = field.split_once('/').map_or((field, false), |(name, _)| (name, true));
-        // A key was given twice, or a second list begins: start over.
+        // A repeated key, or a second list: start over.
         let again = match name {
             "path" => self.edit.known.0,
             "search" => {
@@ -111,10 +111,10 @@ impl Following {
             _ => return Ok(()),
         };
         if element {
-            // Lines of an array: more may follow, so the edit is judged when the call is complete.
+            // More lines of the array may follow, so wait for the complete call.
             self.line.push_str(text);
             if closed {
-                // No newline after the last line: it may be part of a line.
+                // Without a final newline, the last line may be part of a line.
                 if !value.is_empty() {
                     value.push('\n');
                 }
@@ -137,7 +137,7 @@ impl Following {
 }
 
 impl Following {
-    /// Takes more of the path or the content of a whole file. The last value of a key counts.
+    /// Adds text of the path or the content of a whole file. The last value of a key counts.
     fn whole(&mut self, name: &str, text: &str, closed: bool) -> Result<(), EarlyRefusal> {
         let whole = &mut self.whole;
         let (value, known) = match name {
@@ -202,11 +202,11 @@ fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> PathState {
         Err(e) => return PathState::Refused(e.to_string()),
     };
     match workspace.read(&target) {
-        // Edited as cells or as JSON: only the complete patch shows which.
+        // Whether a notebook is edited as cells or JSON shows only in the complete patch.
         Ok(file) if file.is_notebook() => PathState::Unknown,
-        // The model may write a placeholder or its value: only the complete patch shows which.
+        // Whether the model writes a placeholder or its value shows only in the complete patch.
         Ok(file) if matches!(secrets.mask_bytes(file.text()), Cow::Owned(_)) => PathState::Unknown,
-        // The model has seen its control tokens broken: judged when the patch is complete.
+        // The model has seen altered control tokens: wait for the complete patch.
         Ok(file) if has_tokens(file.text()) => PathState::Unknown,
         Ok(file) if file.is_plain() => PathState::File(file.into_bytes()),
         Ok(file) => PathState::File(file.text().to_vec()),

@@ -46,22 +46,22 @@ impl EditFormat {
     }
 }
 
-/// The smallest change that still needs a context line; the same in every format.
+/// The smallest change that needs a context line, the same in every format.
 const PATH: &str = "area.py";
 const SEARCH: [&str; 2] = ["def area(w, h):", "    return w + h"];
 const REPLACE: [&str; 2] = ["def area(w, h):", "    return w * h"];
 
 fn says(format: Dialect) -> &'static str {
     match format {
-        Dialect::Unified => "Change, create or delete files by a unified diff",
-        Dialect::Envelope => "Change files by a patch (Update File, Add File, Delete File)",
+        Dialect::Unified => "Edit, create or delete files with a unified diff",
+        Dialect::Envelope => "Edit files with a patch (Update File, Add File, Delete File)",
         Dialect::SearchReplace => {
-            "Change files by blocks whose SEARCH lines are copied exactly from the file (none: a new file)"
+            "Edit files with blocks whose SEARCH lines are copied exactly from the file (none: a new file)"
         }
         Dialect::Edits => {
-            "Change files by edits whose \"search\" is a few lines copied exactly from the file (empty: a new file)"
+            "Edit files: each \"search\" is a few lines copied exactly from the file (empty: a new file)"
         }
-        Dialect::WholeFile => "Write a file: \"content\" is the whole file as it is to be",
+        Dialect::WholeFile => "Write a file: \"content\" is its complete new text",
     }
 }
 

@@ -1,5 +1,4 @@
-//! The apply_patch tool: edits in every format, verified for all files, then committed for all
-//! files or none.
+//! The apply_patch tool: accepts edits in every format, checks all files, then changes all or none.
 
 mod aliases;
 mod answer;
@@ -27,7 +26,7 @@ use crate::written::{Before, Refusal};
 pub use arguments::{Arguments, Edit, Text};
 pub use format::EditFormat;
 
-const DESCRIPTION: &str = "Change files by one of: edits (search: a few lines copied exactly from the file); patch (unified \
+const DESCRIPTION: &str = "Edit files with one of: edits (search: a few lines copied exactly from the file); patch (unified \
      diff, *** Begin Patch, or SEARCH/REPLACE blocks); path + content (whole file); path + delete.";
 
 /// Changes files of a workspace. Clones share their memory of edits that did not match.
@@ -43,8 +42,8 @@ impl ApplyPatch {
     /// The name of the tool.
     pub const NAME: &'static str = "apply_patch";
 
-    /// Changes files in this workspace. The model is shown placeholders for these secrets: in what
-    /// it writes, they stand for the values, and refusals show placeholders again.
+    /// Creates the tool for a workspace. The model sees placeholders for these secrets. In its
+    /// edits, placeholders stand for the values; refusals show placeholders again.
     #[must_use]
     pub fn new(workspace: Workspace, secrets: Secrets) -> Self {
         let spec = Spec {
@@ -56,7 +55,7 @@ impl ApplyPatch {
         Self { workspace, misses: Arc::default(), secrets, spec: Arc::new(spec) }
     }
 
-    /// The tool, ready to be registered.
+    /// Returns the tool, ready to be registered.
     #[must_use]
     pub fn into_tool(self) -> Arc<dyn Tool> {
         Arc::new(self)
@@ -69,7 +68,7 @@ impl Tool for ApplyPatch {
         &self.spec
     }
 
-    /// Judges paths only: whether lines match is known when the call is carried out.
+    /// Checks paths only. Whether lines match turns out when the call is executed.
     fn judge_field(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<(), String> {
         let target = |path: &str| match paths::refusal(&self.workspace, path) {
             Some(message) => Err(message),
@@ -86,11 +85,11 @@ impl Tool for ApplyPatch {
             }),
             ("patch", value) => {
                 let Ok(text) = serde_json::from_value::<Text>(value.clone()) else { return Ok(()) };
-                // A patch that does not parse may need the path that comes in another argument.
+                // A patch that does not parse may need the path from another argument.
                 let patch = ParsedPatch::of(text.joined(), parsed);
                 patch.patches.iter().flatten().try_for_each(|p| {
                     let path =
-                        paths::meant(&self.workspace, &p.path, p.dialect).map_err(|why| why.message)?;
+                        paths::undecorated(&self.workspace, &p.path, p.dialect).map_err(|why| why.message)?;
                     target(path)?;
                     match (&p.from, &p.action) {
                         (Some(from), _) => exists(from),
@@ -126,11 +125,11 @@ impl Tool for ApplyPatch {
     }
 }
 
-/// What a call will do: verified, not yet done.
+/// The changes of a call: checked, but not made yet.
 #[derive(Debug)]
 pub struct Plan(Vec<Planned>);
 
-/// One file's change: verified, not yet made.
+/// One file's change: checked, but not made yet.
 #[derive(Debug)]
 struct Planned {
     path: CleanPath,
@@ -143,7 +142,7 @@ struct Planned {
 }
 
 impl Planned {
-    /// Where the file is before the change.
+    /// The path before the change.
     fn source(&self) -> &CleanPath {
         if let Change::Rename { from, .. } = &self.change { from } else { &self.path }
     }
@@ -152,20 +151,20 @@ impl Planned {
 /// One file before and after, for a preview.
 #[derive(Debug, Clone, Copy)]
 pub struct Preview<'a> {
-    /// Where it is afterwards; where it was, when it is deleted.
+    /// The path after the change; the old path if it is deleted.
     pub path: &'a CleanPath,
-    /// Where it was before, when it is renamed.
+    /// The old path, if it is renamed.
     pub from: Option<&'a CleanPath>,
-    /// Its content before; `None` when it is created.
+    /// The old content; `None` if it is created.
     pub before: Option<&'a [u8]>,
-    /// Its content after; `None` when it is deleted.
+    /// The new content; `None` if it is deleted.
     pub after: Option<&'a [u8]>,
-    /// Whether the executable bits are set or cleared; `None` keeps them.
+    /// Sets or clears the executable bits; `None` keeps them.
     pub executable: Option<bool>,
 }
 
 impl Plan {
-    /// The files, in the order of the patch.
+    /// Returns the files, in the order of the patch.
     pub fn files(&self) -> impl Iterator<Item = Preview<'_>> {
         self.0.iter().map(|p| {
             let (from, executable) = match &p.change {
@@ -180,14 +179,14 @@ impl Plan {
 }
 
 impl ApplyPatch {
-    /// Verifies a call for all its files without changing any.
+    /// Checks a call for all its files without changing any.
     ///
     /// # Errors
-    /// When the call would be refused.
+    /// If the call would be refused.
     pub fn plan(&self, arguments: Arguments) -> Result<Plan, ToolError> {
         let arguments = match arguments.insertion() {
             None => arguments,
-            Some(parts) => self.inserted(parts).map_err(|message| refuse(&message))?,
+            Some(parts) => self.insert(parts).map_err(|message| refuse(&message))?,
         };
         let (patches, written) = self.with_values(arguments).map_err(|message| refuse(&message))?;
         let written = written.as_deref().unwrap_or(&patches);
@@ -198,8 +197,8 @@ impl ApplyPatch {
         planned.collect::<Result<_, _>>().map(Plan)
     }
 
-    /// The arguments that write the whole file with text inserted after a line.
-    fn inserted(&self, parts: Result<(u64, String, String), String>) -> Result<Arguments, String> {
+    /// Returns arguments that write the whole file with text inserted after a line.
+    fn insert(&self, parts: Result<(u64, String, String), String>) -> Result<Arguments, String> {
         let (line, path, text) = parts?;
         let found = self.workspace.resolve(&path).map_err(|e| e.to_string())?;
         let view = self.workspace.read(&found).map_err(|e| e.to_string())?;
@@ -227,7 +226,7 @@ impl ApplyPatch {
     /// Makes all the changes, or none.
     ///
     /// # Errors
-    /// When a file has changed since the plan was made, or the system fails.
+    /// If a file has changed since the plan was made, or the system fails.
     pub fn carry_out(&self, plan: &Plan) -> Result<Outcome, ToolError> {
         let changes = plan.0.iter().map(|p| p.change.clone()).collect();
         self.workspace.commit(changes).map_err(|e| match e {
@@ -239,7 +238,7 @@ impl ApplyPatch {
 
     /// Plans one file's change. `written` is the patch as the model wrote it, with placeholders.
     fn plan_file(&self, patch: &FilePatch, written: &FilePatch) -> Result<Planned, Why> {
-        let path = self.workspace.target(paths::meant(&self.workspace, &patch.path, patch.dialect)?)?;
+        let path = self.workspace.target(paths::undecorated(&self.workspace, &patch.path, patch.dialect)?)?;
         let from = match &patch.from {
             Some(from) => Some(self.workspace.target(from)?),
             None => None,
@@ -262,7 +261,7 @@ impl ApplyPatch {
         let Applied { bytes, summary } =
             written::apply(before.as_ref(), restored.as_ref().unwrap_or(patch), &path).map_err(
                 |refused| match refused {
-                    Refusal::Engine(refused) => self.told(source, shown, refused, written),
+                    Refusal::Engine(refused) => self.masked_refusal(source, shown, refused, written),
                     Refusal::Unwritable(why) => Why::unwritable(source.clone(), &why),
                 },
             )?;
@@ -301,13 +300,13 @@ impl ApplyPatch {
             let stale = seen.zip(p.before.as_ref()).is_some_and(|(seen, before)| seen != Digest::of(before));
             if let Some(bytes) = &p.after {
                 self.workspace.saw(&p.path, bytes);
-                self.misses.landed(&p.path);
+                self.misses.clear(&p.path);
             }
             let how = match p.summary.rung {
                 Rung::Indent | Rung::Tabs => ", indentation adjusted to the file's",
                 Rung::Typographic => ", quotes and dashes adjusted to the file's",
                 Rung::Numbered => ", line numbers removed",
-                Rung::Context => ", though some unchanged lines of the patch are not as in the file",
+                Rung::Context => ", though some context lines differ from the file",
                 Rung::Named | Rung::Exact | Rung::Text | Rung::Trailing => "",
             };
             let stale = if stale { "; the file had changed since you read it" } else { "" };
@@ -332,8 +331,8 @@ impl ApplyPatch {
     }
 }
 
-/// The patch with control tokens restored: the model saw them broken. `None` where that changes
-/// nothing, and where the file has broken tokens of its own, so that it is unknown which are meant.
+/// Restores control tokens, which the model saw altered. `None` if this changes nothing, or if the
+/// file itself contains altered tokens, which makes the patch ambiguous.
 fn with_tokens(file: &[u8], patch: &FilePatch) -> Option<FilePatch> {
     if !has_tokens(file) || matches!(control_tokens::restored(file), Cow::Owned(_)) {
         return None;
@@ -343,7 +342,7 @@ fn with_tokens(file: &[u8], patch: &FilePatch) -> Option<FilePatch> {
     Some(patch)
 }
 
-/// Whether the file has control tokens, which the model sees broken.
+/// Whether the file has control tokens, which the model sees altered.
 fn has_tokens(file: &[u8]) -> bool {
     matches!(control_tokens::broken(&String::from_utf8_lossy(file)), Cow::Owned(_))
 }

@@ -1,4 +1,4 @@
-//! Which file the path in a patch means.
+//! Finds the file that a path in a patch refers to.
 
 use std::borrow::Cow;
 
@@ -10,9 +10,13 @@ use crate::refusal::Why;
 /// Characters that Markdown and comments put before a file's name.
 const DECORATION: [char; 4] = ['#', '*', '>', '-'];
 
-/// The path that is meant. In search/replace blocks a path may have decoration before it, which is
-/// dropped unless a file has that name.
-pub(crate) fn meant<'p>(workspace: &Workspace, path: &'p str, dialect: Dialect) -> Result<&'p str, Why> {
+/// Returns the path without decoration. Only search/replace blocks have decorated paths. A file of
+/// exactly this name takes precedence.
+pub(crate) fn undecorated<'p>(
+    workspace: &Workspace,
+    path: &'p str,
+    dialect: Dialect,
+) -> Result<&'p str, Why> {
     refusal(workspace, path).map_or(Ok(()), |message| Err(Why::plain(message)))?;
     let bare = path.trim_start_matches(DECORATION);
     let decorated = dialect == Dialect::SearchReplace && bare.len() < path.len() && !bare.is_empty();
@@ -24,7 +28,7 @@ pub(crate) fn may_be_decorated(path: &str) -> bool {
     path.starts_with(DECORATION)
 }
 
-/// Why a path cannot name a file.
+/// Explains why a path cannot name a file.
 pub(crate) fn refusal(workspace: &Workspace, path: &str) -> Option<String> {
     let shown: Cow<'_, str> = path.chars().take(100).collect();
     if path.ends_with('/') {

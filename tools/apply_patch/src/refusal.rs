@@ -1,5 +1,4 @@
-//! What a model is told when its edit is refused, and what is added when it misses the same place
-//! again.
+//! Explains a refused edit to the model, in more detail after a second miss in the same place.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,20 +9,20 @@ use text_view::Unwritable;
 use tool_api::ToolError;
 use workspace::{CleanPath, CommitError, Digest, PathError, ReadError, Workspace};
 
-/// At the second miss, a file of up to this many lines is shown whole.
+/// After a second miss, a file of up to this many lines is shown completely.
 const SMALL: usize = 100;
-/// Lines of a larger file shown above and below the place.
+/// How many lines of a larger file to show above and below the place.
 const AROUND: usize = 30;
-/// Longest line shown, in characters.
+/// The maximum length of a line shown, in characters.
 const WIDTH: usize = 200;
-/// Two misses at most this many lines apart are in the same place.
+/// Misses up to this many lines apart are in the same place.
 const SAME: usize = 40;
 
-/// Why a patch is refused, and for which file, where it is about one.
+/// Why a patch is refused, and for which file, if any.
 pub(crate) struct Why {
     pub(crate) path: Option<CleanPath>,
     pub(crate) message: String,
-    /// Where lines do not match: the nearest line, if any, and the patch's format.
+    /// If lines do not match: the nearest line, if any, and the patch's format.
     missed: Option<(Option<usize>, Dialect)>,
 }
 
@@ -32,12 +31,12 @@ impl Why {
         Self { path: None, message, missed: None }
     }
 
-    /// A text that the file's encoding cannot hold.
+    /// For text that the file's encoding cannot represent.
     pub(crate) fn unwritable(path: CleanPath, why: &Unwritable) -> Self {
         Self { path: Some(path), message: why.to_string(), missed: None }
     }
 
-    /// The engine's refusal of a patch to this file.
+    /// For the engine's refusal of a patch to this file.
     pub(crate) fn of(path: CleanPath, refused: &Refusal, dialect: Dialect) -> Self {
         let missed = matches!(refused.kind, RefusalKind::NotFound | RefusalKind::Ambiguous)
             .then_some((refused.line, dialect));
@@ -60,24 +59,24 @@ impl From<ReadError> for Why {
 impl From<CommitError> for Why {
     fn from(e: CommitError) -> Self {
         Self::plain(match e {
-            CommitError::Twice(path) => format!("{path} is changed by two parts of the patch; make them one"),
+            CommitError::Twice(path) => format!("{path} is changed twice in the patch; make it one change"),
             e => e.to_string(),
         })
     }
 }
 
-/// Where edits did not match, for each file since its last edit that applied.
+/// Where edits did not match: per file, since its last successful edit.
 #[derive(Debug, Default)]
 pub(crate) struct Misses(Mutex<HashMap<CleanPath, Option<usize>>>);
 
 impl Misses {
-    /// Forgets the misses of a file, after an edit that applied.
-    pub(crate) fn landed(&self, path: &CleanPath) {
+    /// Forgets the misses of a file after a successful edit.
+    pub(crate) fn clear(&self, path: &CleanPath) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
     }
 
-    /// Remembers a miss and returns whether the one before was in the same place.
-    fn again(&self, path: &CleanPath, line: Option<usize>) -> bool {
+    /// Records a miss and returns whether the previous one was in the same place.
+    fn record(&self, path: &CleanPath, line: Option<usize>) -> bool {
         let mut misses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = misses.insert(path.clone(), line);
         before.is_some_and(|before| before.zip(line).is_none_or(|(a, b)| a.abs_diff(b) <= SAME))
@@ -88,8 +87,8 @@ pub(crate) fn refuse(message: &str) -> ToolError {
     ToolError::Model(format!("nothing was applied: {message}"))
 }
 
-/// The refusal, with a note where the file is no longer what the model has seen, and with the
-/// file's lines at the second miss in one place.
+/// Returns the refusal. Adds a note if the file has changed since the model saw it, and the file's
+/// lines after a second miss in one place.
 pub(crate) fn refused(workspace: &Workspace, misses: &Misses, secrets: &Secrets, why: Why) -> ToolError {
     let Some(path) = why.path else { return refuse(&why.message) };
     let now = workspace.read(&path).ok();
@@ -102,7 +101,7 @@ pub(crate) fn refused(workspace: &Workspace, misses: &Misses, secrets: &Secrets,
         message += "\nThe file has changed since you read it.";
     }
     if let (Some((line, dialect)), Some(now)) = (why.missed, now)
-        && misses.again(&path, line)
+        && misses.record(&path, line)
     {
         workspace.saw(&path, now.bytes());
         message += &region(&secrets.mask_bytes(now.text()), line, dialect);
@@ -110,8 +109,8 @@ pub(crate) fn refused(workspace: &Workspace, misses: &Misses, secrets: &Secrets,
     refuse(&message)
 }
 
-/// The lines around a place, or the whole file if it is small, and the format most likely to match
-/// next.
+/// Shows the lines around a place, or the whole file if it is small, and suggests the format most
+/// likely to match.
 fn region(file: &[u8], line: Option<usize>, dialect: Dialect) -> String {
     let text = String::from_utf8_lossy(file);
     let lines: Vec<&str> = text.lines().collect();
@@ -120,8 +119,8 @@ fn region(file: &[u8], line: Option<usize>, dialect: Dialect) -> String {
     let (from, to) =
         if small { (0, lines.len()) } else { (at.saturating_sub(AROUND), (at + AROUND).min(lines.len())) };
     let mut out = match (small, dialect) {
-        (true, _) => "\nThis is the second miss here. Send the whole file by path and content. It is now:".to_owned(),
-        (false, Dialect::Edits) => "\nThis is the second miss here. Copy search from these lines, without the numbers and |, and make it as short as is unique:".to_owned(),
+        (true, _) => "\nThis is the second miss here. Send the whole file with path and content. Now:".to_owned(),
+        (false, Dialect::Edits) => "\nThis is the second miss here. Copy search from these lines, without the numbers and |, as few as are unique:".to_owned(),
         (false, _) => "\nThis is the second miss here. Use edits, with search copied from these lines, without the numbers and |:".to_owned(),
     };
     for (i, line) in lines.iter().enumerate().take(to).skip(from) {

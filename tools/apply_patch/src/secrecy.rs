@@ -1,9 +1,9 @@
-//! Placeholders in what a model writes, and secrets in what it is told.
+//! Restores placeholders in patches, and masks secrets in refusals.
 //!
-//! Values take the place of placeholders before the patch is applied to the file on disk. So a
-//! model that knows a value, because it wrote it itself, and one that has only seen the placeholder
-//! can both edit the line. A refusal quotes the file as the model has seen it: quoted lines may be
-//! cut, and part of a secret is not recognized.
+//! Values replace placeholders before the patch is applied to the file on disk. So a model that
+//! knows a value, because it wrote it, and one that has only seen the placeholder can both edit the
+//! line. A refusal quotes the masked file, because quoted lines may be truncated, and part of a
+//! secret is not recognized.
 
 use std::borrow::Cow;
 
@@ -15,9 +15,8 @@ use crate::refusal::Why;
 use crate::{ApplyPatch, Arguments};
 
 impl ApplyPatch {
-    /// The patches with the values that placeholders stand for, and, where there are any, the
-    /// patches as they were written. Values are looked for in the files that the patches name, and
-    /// among those that were masked before.
+    /// Returns the patches with values in place of placeholders and, if there are any, the patches
+    /// as written. Values come from the files that the patches name and from those masked before.
     pub(crate) fn with_values(
         &self,
         arguments: Arguments,
@@ -61,8 +60,8 @@ impl ApplyPatch {
         refused.map_or(Ok((patches, Some(written))), Err)
     }
 
-    /// The engine's refusal, with the secrets of the file masked.
-    pub(crate) fn told(
+    /// Converts the engine's refusal, with the secrets of the file masked.
+    pub(crate) fn masked_refusal(
         &self,
         path: &CleanPath,
         file: Option<&[u8]>,
@@ -82,7 +81,7 @@ impl ApplyPatch {
     }
 }
 
-/// Whether a patch may have a placeholder.
+/// Whether a patch may contain a placeholder.
 fn has_placeholder(patch: &mut FilePatch) -> bool {
     let mut found =
         [Some(&patch.path), patch.from.as_ref()].into_iter().flatten().any(|p| may_contain_placeholder(p));

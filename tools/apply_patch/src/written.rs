@@ -1,5 +1,5 @@
-//! Applies a patch of a file's text and returns bytes: in the file's own encoding, or of the
-//! notebook whose cells are shown.
+//! Applies a patch to a file's text and converts the result back: to the file's encoding, or to the
+//! notebook whose cells were shown.
 
 use patch::{Applied, Dialect, FilePatch, RefusalKind, Rung};
 use text_view::{Unwritable, View};
@@ -33,7 +33,7 @@ pub(crate) enum Refusal {
     Unwritable(Unwritable),
 }
 
-/// The file's bytes after the patch.
+/// Returns the file's bytes after the patch.
 pub(crate) fn apply(
     before: Option<&Before>,
     patch: &FilePatch,
@@ -51,15 +51,20 @@ pub(crate) fn apply(
     let bytes = bytes.map_err(Refusal::Unwritable)?;
     match before {
         Some(Before::Text(view)) if view.is_notebook() && bytes == view.bytes() && patch.from.is_none() => {
-            let message = "it changes no cell: blank lines at the end of a cell only keep cells apart".into();
-            let kind = RefusalKind::NoChange;
-            Err(Refusal::Engine(patch::Refusal { kind, hunk: 0, of: 0, line: None, message }))
+            let message = "it changes no cell: blank lines at the end of a cell only separate cells".into();
+            Err(Refusal::Engine(patch::Refusal {
+                kind: RefusalKind::NoChange,
+                hunk: 0,
+                of: 0,
+                line: None,
+                message,
+            }))
         }
         _ => Ok(Applied { bytes: Some(bytes), ..applied }),
     }
 }
 
-/// Applies a diff of a notebook's JSON, as git makes it. Its lines must match exactly, and the
+/// Applies a diff of a notebook's JSON, as git produces it. Its lines must match exactly, and the
 /// result must be a notebook.
 fn as_json(before: Option<&Before>, patch: &FilePatch) -> Option<Applied> {
     let Some(Before::Text(view)) = before else { return None };

@@ -1,6 +1,6 @@
-//! Calls as other agents write them: what is accepted, as what, and what is refused.
+//! Calls in the formats of other agents: how they are converted, and which are refused.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use secrets::Secrets;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ fn registry() -> (tempfile::TempDir, Registry) {
 fn accepted(tool: &str, arguments: &Value) -> Result<Value, String> {
     let (_folder, registry) = registry();
     for (name, value) in arguments.as_object().unwrap() {
-        // What is refused early is refused late.
+        // Refused both while streaming and as a whole.
         if let Err(early) = registry.open(tool).unwrap().field(name, value) {
             assert!(registry.accept(tool, arguments).is_err(), "{tool} {name}: {}", early.message);
         }
@@ -27,7 +27,7 @@ fn accepted(tool: &str, arguments: &Value) -> Result<Value, String> {
 }
 
 #[test]
-fn edits_of_other_agents_are_edits() {
+fn edits_of_other_agents_are_accepted() {
     let edit = json!({"edits": [{"path": "a.py", "search": "return 1", "replace": "return 2"}]});
     for (tool, arguments) in [
         ("apply_patch", json!({"file_path": "a.py", "old_string": "return 1", "new_string": "return 2"})),
@@ -63,7 +63,7 @@ fn edits_of_other_agents_are_edits() {
 }
 
 #[test]
-fn whole_files_and_patches_of_other_agents_are_ours() {
+fn whole_files_and_patches_of_other_agents_are_accepted() {
     let content = json!({"path": "b.py", "content": "x = 1\n"});
     for (tool, arguments) in [
         ("write_file", json!({"path": "b.py", "content": "x = 1\n"})),
@@ -91,17 +91,21 @@ fn whole_files_and_patches_of_other_agents_are_ours() {
 }
 
 #[test]
-fn what_cannot_be_honored_is_refused_with_a_sentence() {
+fn unsupported_arguments_are_refused_with_an_explanation() {
     for (tool, arguments, why) in [
-        ("write_file", json!({"path": "a.py", "content": "x", "append": true}), "not appended"),
-        ("write_file", json!({"path": "a.py", "content": "x", "mode": "a"}), "written whole"),
-        ("write_file", json!({"path": "a.py", "content": "x", "overwrite": false}), "written over"),
+        ("write_file", json!({"path": "a.py", "content": "x", "append": true}), "cannot append"),
+        ("write_file", json!({"path": "a.py", "content": "x", "mode": "a"}), "written whole or edited"),
+        ("write_file", json!({"path": "a.py", "content": "x", "overwrite": false}), "overwritten"),
         ("write_file", json!({"path": "a.py", "content": "x", "encoding": "latin-1"}), "encoding"),
-        ("edit_file", json!({"path": "a.py", "content": "x", "start_line": 1, "end_line": 2}), "by number"),
+        (
+            "edit_file",
+            json!({"path": "a.py", "content": "x", "start_line": 1, "end_line": 2}),
+            "line numbers",
+        ),
         (
             "edit_file",
             json!({"target_file": "a.py", "code_edit": "// ... existing code ...\nx"}),
-            "leaves code out",
+            "leaves out code",
         ),
         ("str_replace_editor", json!({"command": "undo_edit", "path": "a.py"}), "no command"),
         ("insert", json!({"path": "a.py", "insert_line": 1, "old_str": "r", "new_str": "x"}), "either"),
@@ -120,7 +124,7 @@ fn what_cannot_be_honored_is_refused_with_a_sentence() {
 }
 
 #[tokio::test]
-async fn text_is_inserted_behind_a_line() {
+async fn text_is_inserted_after_a_line() {
     for (file, line, text, result) in [
         ("a\nb\n", 1, "x", "a\nx\nb\n"),
         ("a\nb\n", 0, "x\n", "x\na\nb\n"),
@@ -151,7 +155,7 @@ async fn text_is_inserted_behind_a_line() {
 }
 
 #[tokio::test]
-async fn replace_all_is_all_places() {
+async fn replace_all_changes_every_place() {
     for (tool, arguments) in [
         ("Edit", json!({"file_path": "a.py", "old_string": "x", "new_string": "y", "replace_all": true})),
         (

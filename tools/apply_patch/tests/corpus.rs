@@ -1,8 +1,8 @@
-//! Cases of `patch_corpus` through the tool, on a real folder with a workspace: every security
-//! case, and a fixed sample of the others. The folder is as it should be, byte for byte, and
-//! nothing outside it has changed.
+//! Runs cases of `patch_corpus` through the tool, in a real folder: every security case, and a
+//! fixed sample of the others. The folder must match byte for byte, and nothing outside it may
+//! change.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +17,10 @@ use tool_api::{Registry, Status, ToolError};
 use tool_apply_patch::ApplyPatch;
 use workspace::Workspace;
 
-/// One in this many of the other cases.
+/// Every n-th of the other cases is tested.
 const EVERY: usize = 17;
 
-/// What a name in a folder stands for.
+/// A file or link in a folder.
 #[derive(Clone, PartialEq, Eq)]
 enum Entry {
     File(Vec<u8>, bool),
@@ -37,7 +37,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// Everything below a folder, but for what the workspace keeps for itself.
+/// Returns everything below a folder except the workspace's own files.
 fn everything(root: &Path, own: &Path) -> BTreeMap<PathBuf, Entry> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
@@ -66,7 +66,7 @@ fn write(path: &Path, bytes: &[u8], executable: bool) {
     }
 }
 
-/// The folder with everything in it, and the workspace's state folder.
+/// Creates the folder with everything in it. Returns it and the workspace's state folder.
 fn set_up(case: &Case, outer: &Path) -> (PathBuf, PathBuf) {
     let root = outer.join("root");
     let mut state = outer.join("state");
@@ -85,7 +85,7 @@ fn set_up(case: &Case, outer: &Path) -> (PathBuf, PathBuf) {
     (root, state)
 }
 
-/// Whether the files are those of the tree and nothing else is there but what was planted.
+/// Whether the files are exactly those of the tree and the planted ones.
 fn is_tree(
     all: &BTreeMap<PathBuf, Entry>,
     before: &BTreeMap<PathBuf, Entry>,
@@ -103,7 +103,7 @@ fn is_tree(
 }
 
 async fn judge(case: &Case) -> Result<(), String> {
-    // In memory where that can be had: each commit is synced.
+    // In memory if possible, because each commit is synced.
     let memory = Path::new("/dev/shm");
     let outer = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let (root, state) = set_up(case, outer.path());
@@ -121,7 +121,7 @@ async fn judge(case: &Case) -> Result<(), String> {
     };
     let refused = match result {
         Ok(outcome) if outcome.status != Status::Ok => {
-            return Err(format!("neither done nor refused: {}", outcome.text));
+            return Err(format!("neither applied nor refused: {}", outcome.text));
         }
         Ok(_) => None,
         Err(ToolError::Model(why)) => Some(why),
@@ -129,16 +129,16 @@ async fn judge(case: &Case) -> Result<(), String> {
     };
     match (&case.expected, refused) {
         (_, Some(why)) if after != before => Err(format!("refused ({why}), and yet {}", differs())),
-        (Expected::Refused(_), None) => Err(format!("done: {}", differs())),
+        (Expected::Refused(_), None) => Err(format!("applied: {}", differs())),
         (Expected::Refused(_), Some(_)) => Ok(()),
         (Expected::Tree(_), Some(_)) if matches!(case.class, Class::Either | Class::Security) => Ok(()),
         (Expected::Tree(_), Some(why)) => Err(format!("refused: {why}")),
         (Expected::Tree(tree), None) if is_tree(&after, &before, case, tree) => Ok(()),
-        (Expected::Tree(_), None) => Err(format!("otherwise than expected: {}", differs())),
+        (Expected::Tree(_), None) => Err(format!("not as expected: {}", differs())),
     }
 }
 
-/// What is wrong with some of the cases, on a thread of its own.
+/// Returns what is wrong with some of the cases. Each thread calls it once.
 fn judge_all(cases: &[&Case]) -> Vec<(Class, String)> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let judged = cases.iter().filter_map(|case| {
@@ -149,7 +149,7 @@ fn judge_all(cases: &[&Case]) -> Vec<(Class, String)> {
 }
 
 #[test]
-fn a_folder_is_as_it_has_to_be_and_nothing_outside_it_changes() {
+fn a_folder_ends_as_expected_and_nothing_outside_it_changes() {
     let cases = patch_corpus::cases();
     let (security, others): (Vec<_>, Vec<_>) = cases.iter().partition(|c| c.class == Class::Security);
     let sample: Vec<&Case> = others.into_iter().step_by(EVERY).chain(security).collect();
@@ -160,7 +160,7 @@ fn a_folder_is_as_it_has_to_be_and_nothing_outside_it_changes() {
         let running: Vec<_> = parts.into_iter().map(|part| scope.spawn(|| judge_all(part))).collect();
         running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    // A deformed patch may be refused, one in a hundred.
+    // One in a hundred deformed patches may be refused.
     let (refused, wrong): (Vec<_>, Vec<_>) = failures
         .into_iter()
         .partition(|(class, why)| *class == Class::Deformed && why.contains(": refused: "));

@@ -1,7 +1,7 @@
-//! Every scenario of `fixtures/patches` through the tool, on a real folder: the tree is as it
-//! should be, or not a byte of it has changed.
+//! Runs every scenario of `fixtures/patches` through the tool, in a real folder: the tree matches,
+//! or not a byte of it has changed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::{
     collections::BTreeMap,
@@ -77,8 +77,7 @@ async fn judge(case: &Path) -> Result<(), String> {
         }
         (Ok(wanted), Err(ToolError::Model(why))) => {
             let missing = wanted.lines().skip(1).find(|text| !why.contains(text));
-            // A file that is not there is the workspace's finding here, and other words than the
-            // engine's.
+            // The workspace reports a missing file, in different words than the engine.
             match missing {
                 Some(text) if !wanted.starts_with("missing") => Err(format!("without {text:?}: {why}")),
                 _ => Ok(()),
@@ -88,7 +87,7 @@ async fn judge(case: &Path) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn every_scenario_ends_on_disk_as_it_says() {
+async fn every_scenario_produces_the_expected_files() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/patches");
     let mut cases: Vec<PathBuf> =
         fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();

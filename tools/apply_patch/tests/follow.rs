@@ -1,7 +1,7 @@
-//! A call judged while it is being written, as the stream parser hands it over: the same decision
-//! as on the whole call, only sooner.
+//! A call checked while it streams in, as the stream parser passes it on: the same decision as for
+//! the whole call, only earlier.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::{fs, path::Path};
 
@@ -13,10 +13,10 @@ use tool_apply_patch::{ApplyPatch, Arguments};
 use tool_stream::{Event, Options, Parser};
 use workspace::Workspace;
 
-/// One in this many cases of the corpus.
+/// Every n-th case of the corpus is tested.
 const EVERY: usize = 11;
 
-/// Feeds a call in pieces of `n` bytes; where it was refused and why.
+/// Feeds a call in pieces of `n` bytes. Returns where it was refused and why.
 fn followed(registry: &Registry, call: &str, n: usize) -> Option<(usize, String)> {
     let options = Options {
         known_tools: Some(vec!["apply_patch".into()]),
@@ -53,7 +53,7 @@ fn tree(root: &Path, case: &Case) {
 }
 
 #[test]
-fn no_call_is_refused_while_it_is_written_that_would_be_carried_out() {
+fn no_valid_call_is_refused_while_it_streams() {
     let cases = patch_corpus::cases();
     let wanted = |c: &&Case| {
         c.class != Class::Security && matches!(c.input, Input::Text(_) | Input::Lines(_) | Input::Edits(_))
@@ -81,7 +81,7 @@ fn no_call_is_refused_while_it_is_written_that_would_be_carried_out() {
     assert!(calls > 1_000 && early > 50, "{early} of {calls}");
 }
 
-fn setting() -> (tempfile::TempDir, ApplyPatch, Registry) {
+fn fixture() -> (tempfile::TempDir, ApplyPatch, Registry) {
     let folder = tempfile::tempdir().unwrap();
     let lines: String = (1..=300).map(|i| format!("line {i}\n")).collect();
     fs::write(folder.path().join("long.txt"), lines).unwrap();
@@ -91,8 +91,8 @@ fn setting() -> (tempfile::TempDir, ApplyPatch, Registry) {
 }
 
 #[test]
-fn an_edit_ends_where_what_it_searches_for_is_nowhere() {
-    let (_folder, _, registry) = setting();
+fn an_edit_is_cut_when_its_search_matches_nothing() {
+    let (_folder, _, registry) = fixture();
     let long = "something long\n".repeat(100);
     for arguments in [
         json!({"edits": [{"path": "short.txt", "search": "zwei\ndrei\nvier\nfuenf\n", "replace": long}]}),
@@ -111,16 +111,16 @@ fn an_edit_ends_where_what_it_searches_for_is_nowhere() {
 }
 
 #[tokio::test]
-async fn a_part_of_a_line_given_as_lines_is_not_taken_for_a_line_that_is_nowhere() {
-    let (_folder, _, registry) = setting();
+async fn part_of_a_line_in_an_array_is_not_mistaken_for_a_missing_line() {
+    let (_folder, _, registry) = fixture();
     let arguments = json!({"edits": [{"path": "short.txt", "search": ["hre"], "replace": ["e"]}]});
     assert_eq!(followed(&registry, &call(&arguments), 1), None);
     assert_eq!(registry.call("apply_patch", arguments).await.unwrap().text, "changed short.txt +1 -1");
 }
 
 #[tokio::test]
-async fn the_second_miss_in_one_place_shows_it_and_a_success_forgets_it() {
-    let (_folder, _, registry) = setting();
+async fn the_second_miss_in_one_place_shows_it_and_a_success_resets_the_count() {
+    let (_folder, _, registry) = fixture();
     let edit =
         |path: &str, search: &str| json!({"edits": [{"path": path, "search": search, "replace": "x"}]});
     let missed = async |arguments: Value| match registry.call("apply_patch", arguments).await {
@@ -130,10 +130,10 @@ async fn the_second_miss_in_one_place_shows_it_and_a_success_forgets_it() {
     let first = missed(edit("short.txt", "one\ntwwo\nthree")).await;
     assert!(!first.contains("second miss"), "{first}");
     let second = missed(edit("short.txt", "one\ntwoo\nthree")).await;
-    assert!(second.ends_with("It is now:\n1|one\n2|two\n3|three"), "{second}");
-    assert!(second.contains("Send the whole file by path and content."), "{second}");
+    assert!(second.ends_with("Now:\n1|one\n2|two\n3|three"), "{second}");
+    assert!(second.contains("Send the whole file with path and content."), "{second}");
 
-    // In a large file the region, and one in another place is a first one.
+    // In a large file, only the region is shown; a miss in another place counts as a first one.
     missed(edit("long.txt", "line 20\nline 2l\nline 22\n")).await;
     let elsewhere = missed(edit("long.txt", "line 200\nline 2ol\nline 202\n")).await;
     assert!(!elsewhere.contains("second miss"), "{elsewhere}");
@@ -146,8 +146,8 @@ async fn the_second_miss_in_one_place_shows_it_and_a_success_forgets_it() {
 }
 
 #[test]
-fn a_key_that_is_given_twice_is_judged_by_its_last_value_only() {
-    let (_folder, _, registry) = setting();
+fn only_the_last_value_of_a_repeated_key_counts() {
+    let (_folder, _, registry) = fixture();
     let (wrong, right) = ("nowhere\nat all\nnot here\nnor there\n", "one\ntwo\n");
     let patch =
         |old: &str| format!("*** Begin Patch\n*** Update File: short.txt\n@@\n-{old}\n+x\n*** End Patch\n");
@@ -157,8 +157,7 @@ fn a_key_that_is_given_twice_is_judged_by_its_last_value_only() {
         format!("\"path\": \"{path}\", \"search\": {search}, \"replace\": \"x\"")
     };
     for (early, last) in [
-        // What comes first may itself be enough to be refused; here it is not, and joined to the
-        // second it would be.
+        // The first value alone is not refused, but joined to the second it would be.
         (
             format!("\"patch\": {}", text("*** Begin Patch\n*** Update File: short.txt\n@@\n one\n")),
             format!("\"patch\": {}", text(&patch("two"))),
@@ -190,7 +189,7 @@ fn a_key_that_is_given_twice_is_judged_by_its_last_value_only() {
 }
 
 #[test]
-fn a_whole_file_and_an_edit_end_at_a_placeholder_line() {
+fn a_whole_file_or_edit_is_cut_at_a_line_that_stands_for_omitted_code() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.py"), "one\ntwo\n").unwrap();
     let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), Secrets::disabled());

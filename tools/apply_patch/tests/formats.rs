@@ -1,6 +1,6 @@
-//! The tool accepts what it tells a model to write, in every edit format.
+//! The tool accepts what its description asks for, in every edit format.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,7 +15,7 @@ use workspace::Workspace;
 const BEFORE: &str = "def area(w, h):\n    return w + h\n";
 const AFTER: &str = "def area(w, h):\n    return w * h\n";
 
-fn setting() -> (TempDir, Registry) {
+fn fixture() -> (TempDir, Registry) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("area.py"), BEFORE).unwrap();
     let registry =
@@ -32,9 +32,9 @@ async fn call(registry: &Registry, arguments: &Value) -> String {
 }
 
 #[tokio::test]
-async fn the_example_of_every_format_does_what_it_shows() {
+async fn the_example_of_every_format_works() {
     for (name, format) in EditFormat::ALL {
-        let (folder, registry) = setting();
+        let (folder, registry) = fixture();
         let text = call(&registry, &format.example()).await;
         assert_eq!(text, "changed area.py +1 -1", "{name}");
         assert_eq!(fs::read_to_string(folder.path().join("area.py")).unwrap(), AFTER, "{name}");
@@ -46,7 +46,7 @@ async fn the_example_of_every_format_does_what_it_shows() {
 async fn a_tool_described_in_one_format_accepts_all_others() {
     for (name, format) in EditFormat::ALL {
         for (other, accepted) in EditFormat::ALL {
-            let (_folder, mut registry) = setting();
+            let (_folder, mut registry) = fixture();
             registry.describe(ApplyPatch::NAME, format.description(), format.schema());
             let shown = registry.spec(ApplyPatch::NAME).unwrap().shown_schema();
             assert_eq!(shown, format.schema().to_string());
@@ -70,7 +70,7 @@ fn every_example_matches_its_schema() {
 }
 
 #[test]
-fn every_format_has_a_name_and_a_description_of_its_own() {
+fn every_format_has_its_own_name_and_description() {
     for (name, format) in EditFormat::ALL {
         assert_eq!(EditFormat::named(name), Some(format));
     }
@@ -80,8 +80,8 @@ fn every_format_has_a_name_and_a_description_of_its_own() {
 }
 
 #[tokio::test]
-async fn edits_may_be_arrays_of_lines_with_none_for_nothing() {
-    let (folder, registry) = setting();
+async fn edits_may_be_arrays_of_lines_even_empty_ones() {
+    let (folder, registry) = fixture();
     let read = |path: &str| fs::read_to_string(folder.path().join(path)).unwrap();
     let edit = |path: &str, search: Value, replace: Value| json!({"edits": [{"path": path, "search": search, "replace": replace}]});
     call(&registry, &edit("new.py", json!([]), json!(["a = 1", "b = 2"]))).await;
@@ -97,8 +97,8 @@ async fn edits_may_be_arrays_of_lines_with_none_for_nothing() {
 }
 
 #[test]
-fn a_description_of_one_format_is_shorter_than_that_of_all() {
-    let (_folder, registry) = setting();
+fn the_description_of_one_format_is_shorter_than_that_of_all() {
+    let (_folder, registry) = fixture();
     let spec = registry.spec(ApplyPatch::NAME).unwrap();
     let all = spec.description.len() + spec.shown_schema().len();
     for (name, format) in EditFormat::ALL {

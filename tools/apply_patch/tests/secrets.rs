@@ -1,6 +1,6 @@
-//! Edits of files with secrets in them, by a model that has seen placeholders only.
+//! Edits files that contain secrets, as a model that has only seen placeholders.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::fs;
 
@@ -10,10 +10,10 @@ use tool_apply_patch::ApplyPatch;
 use tool_stream::{Event, Options, Parser};
 use workspace::Workspace;
 
-/// A line as it is, and as the model is shown it.
+/// A line on disk, and as the model sees it.
 type Line = (String, String);
 
-/// Numbers that look random and are the same in every run.
+/// A deterministic random number generator.
 struct Dice(u64);
 
 impl Dice {
@@ -30,7 +30,7 @@ impl Dice {
             .collect()
     }
 
-    /// A file, one element a line; a third of them with something secret.
+    /// Creates a file, one element per line. A third of the lines contain secrets.
     fn file(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         for i in 0..10 + self.roll(30) {
@@ -49,7 +49,7 @@ impl Dice {
         lines
     }
 
-    /// The same with some lines changed, gone, doubled or new.
+    /// Changes, removes, duplicates and adds some lines.
     fn edited(&mut self, lines: &[Line]) -> Vec<Line> {
         let mut out = Vec::new();
         let new = |text: String| (text.clone(), text);
@@ -66,7 +66,7 @@ impl Dice {
     }
 }
 
-/// Why the tool cut the call while it was being written, if it did.
+/// Returns why the tool cut the call while it streamed in, if it did.
 fn followed(registry: &Registry, call: &str) -> Option<String> {
     let options = Options {
         known_tools: Some(vec!["apply_patch".into()]),
@@ -89,7 +89,7 @@ fn followed(registry: &Registry, call: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn what_was_made_of_the_shown_file_goes_into_the_real_one_byte_for_byte() {
+async fn edits_of_the_masked_file_apply_to_the_real_one_byte_for_byte() {
     let (mut with_secrets, mut calls) = (0, 0);
     for seed in 0..300u64 {
         let mut dice = Dice(seed);
@@ -98,8 +98,7 @@ async fn what_was_made_of_the_shown_file_goes_into_the_real_one_byte_for_byte() 
             |lines: &mut dyn Iterator<Item = &String>| lines.map(|l| format!("{l}{end}")).collect::<String>();
         let real = dice.file();
         let before = text(&mut real.iter());
-        // What the model sees, and what it makes of it: lines that it has not touched are as it saw
-        // them.
+        // The model edits the file that it sees, and leaves other lines as it sees them.
         let old = secrets::Secrets::new("session", Vec::new()).mask(&before).into_owned();
         let seen: Vec<Line> = real.into_iter().zip(old.lines().map(str::to_owned)).collect();
         let after = dice.edited(&seen);
@@ -118,7 +117,7 @@ async fn what_was_made_of_the_shown_file_goes_into_the_real_one_byte_for_byte() 
         for (way, arguments) in ways.into_iter().enumerate() {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join("f.py"), &before).unwrap();
-            // Another process, which has seen nothing.
+            // Another process, which has masked nothing yet.
             let own = secrets::Secrets::new("session", Vec::new());
             let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), own);
             let registry = Registry::of([tool.into_tool()]).unwrap();
@@ -152,7 +151,7 @@ async fn refusal(registry: &Registry, arguments: Value) -> String {
 }
 
 #[tokio::test]
-async fn a_refusal_shows_the_file_as_the_model_has_seen_it() {
+async fn a_refusal_shows_the_masked_file() {
     let folder = tempfile::tempdir().unwrap();
     let token = ["ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv"].concat();
     let file = format!("import os\n{}KEY = '{token}'\nRETRIES = 3\n", "# long ".repeat(26));
@@ -160,7 +159,7 @@ async fn a_refusal_shows_the_file_as_the_model_has_seen_it() {
     let own = secrets::Secrets::new("session", Vec::new());
     let registry =
         Registry::of([ApplyPatch::new(Workspace::open(folder.path()).unwrap(), own).into_tool()]).unwrap();
-    // The second miss in one place is told what stands there.
+    // The second miss in one place shows the lines there.
     for _ in 0..2 {
         let search = "KEY = 'something else'\nRETRIES = 4";
         let why =

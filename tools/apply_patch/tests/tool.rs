@@ -1,6 +1,6 @@
-//! What a model can call, and what it reads when it calls wrongly.
+//! Valid calls, and what a model reads after an invalid one.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use tool_api::{Outcome, Registry, ToolError};
 use tool_apply_patch::ApplyPatch;
 use workspace::Workspace;
 
-fn setting() -> (TempDir, Workspace, Registry) {
+fn fixture() -> (TempDir, Workspace, Registry) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.txt"), "one\ntwo\nthree\n").unwrap();
     let ws = Workspace::open(folder.path()).unwrap();
@@ -19,7 +19,7 @@ fn setting() -> (TempDir, Workspace, Registry) {
     (folder, ws, registry)
 }
 
-/// As a session calls: validated first.
+/// Calls the tool as a session does: validates first.
 async fn call(registry: &Registry, arguments: Value) -> Result<Outcome, String> {
     let arguments = registry
         .accept("apply_patch", &arguments)
@@ -33,7 +33,7 @@ async fn call(registry: &Registry, arguments: Value) -> Result<Outcome, String> 
 
 #[tokio::test]
 async fn a_patch_may_be_an_array_of_lines() {
-    let (folder, _, registry) = setting();
+    let (folder, _, registry) = fixture();
     let patch = json!(["--- a/a.txt", "+++ b/a.txt", "@@ -1,3 +1,3 @@", " one", "-two", "+zwei", " three"]);
     let outcome = call(&registry, json!({ "patch": patch })).await.unwrap();
     assert_eq!(outcome.text, "changed a.txt +1 -1");
@@ -43,9 +43,9 @@ async fn a_patch_may_be_an_array_of_lines() {
 }
 
 #[tokio::test]
-async fn arguments_filled_in_with_nothing_are_arguments_not_given() {
-    // As a 1.5B model calls it.
-    let (folder, _, registry) = setting();
+async fn empty_arguments_count_as_missing() {
+    // A real call of a 1.5B model.
+    let (folder, _, registry) = fixture();
     let edit = json!([{"path": "a.txt", "search": "two", "replace": "zwei"}]);
     let all = json!({"patch": [], "edits": edit, "path": "a.txt", "content": [], "delete": false});
     assert_eq!(call(&registry, all).await.unwrap().text, "changed a.txt +1 -1");
@@ -58,7 +58,7 @@ async fn arguments_filled_in_with_nothing_are_arguments_not_given() {
 
 #[tokio::test]
 async fn whole_files_are_created_replaced_and_deleted() {
-    let (folder, _, registry) = setting();
+    let (folder, _, registry) = fixture();
     let read = |p: &str| fs::read_to_string(folder.path().join(p)).ok();
     let outcome = call(&registry, json!({"path": "new/x.txt", "content": "x\n"})).await.unwrap();
     assert_eq!(outcome.text, "created new/x.txt +1 -0");
@@ -71,27 +71,27 @@ async fn whole_files_are_created_replaced_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_whole_file_keeps_the_endings_and_the_mark_of_the_one_it_replaces() {
-    let (folder, _, registry) = setting();
+async fn a_whole_file_keeps_the_line_endings_and_the_byte_order_mark() {
+    let (folder, _, registry) = fixture();
     fs::write(folder.path().join("w.txt"), "\u{feff}a\r\nb\r\n").unwrap();
     call(&registry, json!({"path": "w.txt", "content": "a\nc"})).await.unwrap();
     assert_eq!(fs::read_to_string(folder.path().join("w.txt")).unwrap(), "\u{feff}a\r\nc\r\n");
 }
 
 #[tokio::test]
-async fn a_patch_that_names_no_file_is_for_the_path_given() {
-    let (folder, _, registry) = setting();
+async fn a_patch_without_a_file_name_applies_to_the_given_path() {
+    let (folder, _, registry) = fixture();
     call(&registry, json!({"path": "a.txt", "patch": "@@ -2 +2 @@\n-two\n+2\n"})).await.unwrap();
     assert_eq!(fs::read(folder.path().join("a.txt")).unwrap(), b"one\n2\nthree\n");
 }
 
 #[tokio::test]
-async fn every_wrong_call_is_answered_with_what_would_be_right() {
-    let (folder, _, registry) = setting();
+async fn errors_say_what_would_be_right() {
+    let (folder, _, registry) = fixture();
     let edit = json!([{"path": "a.txt", "search": "two", "replace": "2"}]);
     let wrong = [
         (json!({}), "nothing was applied: give a patch, or edits, or a path with content or delete"),
-        (json!({"content": "x"}), "nothing was applied: content needs a path: the file that is to have it"),
+        (json!({"content": "x"}), "nothing was applied: content needs a path: the file to write"),
         (json!({"delete": true}), "nothing was applied: delete needs a path: the file to remove"),
         (
             json!({"patch": "--- a", "edits": edit}),
@@ -122,20 +122,20 @@ async fn every_wrong_call_is_answered_with_what_would_be_right() {
 }
 
 #[tokio::test]
-async fn a_miss_shows_the_nearest_lines_and_that_the_file_has_changed() {
-    let (folder, ws, registry) = setting();
+async fn a_miss_shows_the_nearest_lines_and_whether_the_file_has_changed() {
+    let (folder, ws, registry) = fixture();
     ws.saw(&ws.resolve("a.txt").unwrap(), b"one\ntwo\n3\n");
     let edits = json!([{"path": "a.txt", "search": "one\ntwo\n3", "replace": "x"}]);
-    let said = call(&registry, json!({ "edits": edits })).await.unwrap_err();
+    let message = call(&registry, json!({ "edits": edits })).await.unwrap_err();
     let expected = "nothing was applied: a.txt: old lines not found; expected at line 3:\n3\nfound:\n1|one\n2|two\n3|three\n\
                     The file has changed since you read it.";
-    assert_eq!(said, expected);
+    assert_eq!(message, expected);
     assert_eq!(fs::read(folder.path().join("a.txt")).unwrap(), b"one\ntwo\nthree\n");
 }
 
 #[tokio::test]
 async fn a_file_of_a_hundred_thousand_lines_is_edited() {
-    let (folder, _, registry) = setting();
+    let (folder, _, registry) = fixture();
     let old: String = (0..100_000).map(|i| format!("line {i}\n")).collect();
     fs::write(folder.path().join("big.txt"), &old).unwrap();
     let edits: Vec<Value> = (0..200)
@@ -147,7 +147,7 @@ async fn a_file_of_a_hundred_thousand_lines_is_edited() {
 
 #[tokio::test]
 async fn binary_files_are_not_patched_but_may_be_replaced() {
-    let (folder, _, registry) = setting();
+    let (folder, _, registry) = fixture();
     fs::write(folder.path().join("x.bin"), b"\0\x01\x02").unwrap();
     let edits = json!([{"path": "x.bin", "search": "a", "replace": "b"}]);
     assert!(call(&registry, json!({ "edits": edits })).await.unwrap_err().contains("binary file"));
@@ -155,37 +155,37 @@ async fn binary_files_are_not_patched_but_may_be_replaced() {
 }
 
 #[test]
-fn paths_are_judged_before_the_call_is_whole() {
-    let (_folder, _, registry) = setting();
-    let said = |name: &str, value: Value| {
+fn paths_are_checked_before_the_call_is_complete() {
+    let (_folder, _, registry) = fixture();
+    let message = |name: &str, value: Value| {
         registry.open("apply_patch").unwrap().field(name, &value).map_err(|r| r.message)
     };
     let missing = Err("b.txt does not exist; did you mean a.txt?".to_owned());
-    assert_eq!(said("edits", json!([{"path": "b.txt", "search": "x", "replace": "y"}])), missing);
-    assert_eq!(said("patch", json!(["--- a/b.txt", "+++ b/b.txt", "@@ -1 +1 @@", "-x", "+y"])), missing);
-    assert_eq!(said("patch", json!("*** Begin Patch\n*** Delete File: b.txt\n*** End Patch\n")), missing);
+    assert_eq!(message("edits", json!([{"path": "b.txt", "search": "x", "replace": "y"}])), missing);
+    assert_eq!(message("patch", json!(["--- a/b.txt", "+++ b/b.txt", "@@ -1 +1 @@", "-x", "+y"])), missing);
+    assert_eq!(message("patch", json!("*** Begin Patch\n*** Delete File: b.txt\n*** End Patch\n")), missing);
     assert!(
-        said("patch", json!("--- /dev/null\n+++ b/../x\n@@ -0,0 +1 @@\n+x\n"))
+        message("patch", json!("--- /dev/null\n+++ b/../x\n@@ -0,0 +1 @@\n+x\n"))
             .unwrap_err()
             .contains("outside")
     );
-    assert_eq!(said("edits", json!([{"path": "new.txt", "search": "", "replace": "y"}])), Ok(()));
-    assert_eq!(said("patch", json!("@@ -1 +1 @@\n-x\n+y\n")), Ok(()));
-    assert_eq!(said("path", json!("new.txt")), Ok(()));
+    assert_eq!(message("edits", json!([{"path": "new.txt", "search": "", "replace": "y"}])), Ok(()));
+    assert_eq!(message("patch", json!("@@ -1 +1 @@\n-x\n+y\n")), Ok(()));
+    assert_eq!(message("path", json!("new.txt")), Ok(()));
 }
 
 #[test]
-fn what_the_model_is_shown_is_short() {
-    let (_folder, _, registry) = setting();
+fn the_description_is_short() {
+    let (_folder, _, registry) = fixture();
     let spec = registry.spec("apply_patch").unwrap();
     let shown = format!("{}\n{}", spec.description, spec.shown_schema());
     assert!(shown.len() <= 700, "{} characters: {shown}", shown.len());
 }
 
 #[tokio::test]
-async fn a_file_can_be_put_back_byte_for_byte_whatever_its_line_endings() {
+async fn an_undo_restores_any_line_endings_byte_for_byte() {
     for original in ["a\nb\n", "a\r\nb\r\n", "\u{feff}a\r\nb\r\n", "a\r\nb\nc\r\n", "a\nb", "a\r\nb"] {
-        let (folder, _, registry) = setting();
+        let (folder, _, registry) = fixture();
         let path = folder.path().join("w.txt");
         fs::write(&path, original).unwrap();
         let end = if original.ends_with('\n') { "\n" } else { "" };
@@ -196,8 +196,8 @@ async fn a_file_can_be_put_back_byte_for_byte_whatever_its_line_endings() {
 }
 
 #[tokio::test]
-async fn an_edit_of_a_file_that_somebody_else_has_changed_says_so() {
-    let (folder, ws, registry) = setting();
+async fn an_edit_reports_that_someone_else_has_changed_the_file() {
+    let (folder, ws, registry) = fixture();
     let path = ws.resolve("a.txt").unwrap();
     ws.saw(&path, ws.read(&path).unwrap().bytes());
     fs::write(folder.path().join("a.txt"), "zero\none\ntwo\nthree\n").unwrap();
@@ -209,10 +209,10 @@ async fn an_edit_of_a_file_that_somebody_else_has_changed_says_so() {
 }
 
 #[tokio::test]
-async fn a_new_file_from_a_patch_with_carriage_returns_ends_its_lines_as_the_repository_does() {
+async fn a_new_file_from_a_crlf_patch_gets_the_line_endings_of_the_repository() {
     let patch = "*** Begin Patch\r\n*** Add File: new.txt\r\n+x\r\n+y\r\n*** End Patch\r\n";
     for (there, wanted) in [("one\ntwo\n", "x\ny\n"), ("one\r\ntwo\r\n", "x\r\ny\r\n")] {
-        let (folder, _, registry) = setting();
+        let (folder, _, registry) = fixture();
         fs::write(folder.path().join("a.txt"), there).unwrap();
         call(&registry, json!({ "patch": patch })).await.unwrap();
         assert_eq!(fs::read_to_string(folder.path().join("new.txt")).unwrap(), wanted);
@@ -220,8 +220,8 @@ async fn a_new_file_from_a_patch_with_carriage_returns_ends_its_lines_as_the_rep
 }
 
 #[tokio::test]
-async fn an_edit_may_be_meant_for_every_place() {
-    let (folder, _, registry) = setting();
+async fn an_edit_may_change_every_occurrence() {
+    let (folder, _, registry) = fixture();
     fs::write(folder.path().join("a.txt"), "one\none one\n").unwrap();
     let edit = json!({"path": "a.txt", "search": "one", "replace": "1", "replace_all": true});
     call(&registry, json!({ "edits": [edit] })).await.unwrap();
@@ -229,16 +229,16 @@ async fn an_edit_may_be_meant_for_every_place() {
 }
 
 #[tokio::test]
-async fn a_patch_may_be_the_edit_of_another_agent() {
-    let (folder, _, registry) = setting();
+async fn a_patch_may_contain_an_edit_in_another_agents_format() {
+    let (folder, _, registry) = fixture();
     let edit = json!({"file_path": "a.txt", "old_string": "two", "new_string": "2"}).to_string();
     call(&registry, json!({ "patch": edit })).await.unwrap();
     assert_eq!(fs::read_to_string(folder.path().join("a.txt")).unwrap(), "one\n2\nthree\n");
 }
 
 #[tokio::test]
-async fn a_path_that_a_shell_would_expand_or_that_names_a_folder_is_refused() {
-    let (folder, _, registry) = setting();
+async fn paths_with_shell_variables_and_folders_are_refused() {
+    let (folder, _, registry) = fixture();
     for (path, says) in
         [("~/x", "expanded"), ("$HOME/x", "expanded"), ("${HOME}/x", "expanded"), ("n/", "folder")]
     {
@@ -255,9 +255,9 @@ async fn a_path_that_a_shell_would_expand_or_that_names_a_folder_is_refused() {
 }
 
 #[tokio::test]
-async fn a_name_that_exists_as_it_is_written_wins_over_the_one_without_decoration() {
+async fn an_existing_file_with_the_decorated_name_takes_precedence() {
     for name in ["-rf", "*x", "#x.py", "x"] {
-        let (folder, _, registry) = setting();
+        let (folder, _, registry) = fixture();
         for there in [name, name.trim_start_matches(['-', '*', '#'])] {
             fs::write(folder.path().join(there), "one\ntwo\n").unwrap();
         }
@@ -266,7 +266,7 @@ async fn a_name_that_exists_as_it_is_written_wins_over_the_one_without_decoratio
         assert_eq!(fs::read_to_string(folder.path().join(name)).unwrap(), "one\n2\n", "{name}");
     }
     for decorated in ["#a.txt", "# a.txt", "-a.txt", "**a.txt**", "*a.txt*:", "> `a.txt`", "- **a.txt**"] {
-        let (folder, _, registry) = setting();
+        let (folder, _, registry) = fixture();
         let patch = format!("{decorated}\n<<<<<<< SEARCH\ntwo\n=======\n2\n>>>>>>> REPLACE\n");
         call(&registry, json!({ "patch": patch })).await.unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Other agents' names for listing files.
+//! Names that other agents use for listing files.
 
 use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};
@@ -60,18 +60,18 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         (&["respect_git_ignore", "respect_gitignore"], Take::Only(&["true"], "ignored files are not listed")),
         (
             &["ignore", "exclude", "exclude_pattern", "exclude_patterns", "excludes"],
-            Take::Only(&[], "files cannot be left out of a list; narrow it with path and glob"),
+            Take::Only(&[], "cannot exclude files; narrow the list with path and glob"),
         ),
     ],
     convert: Some(convert),
 };
 
-/// A list of one pattern is that pattern. Text without wildcards is part of a name.
+/// Unwraps a list of one pattern. Treats text without wildcards as part of a name.
 fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
     aliases::one(arguments, &["glob", "patterns"], "glob", notes)?;
     if let Some(Value::String(text)) = aliases::take(arguments, &["query"]) {
         if aliases::plain(tool) == "searchfiles" {
-            return Err("query looks for text in files, which search does".into());
+            return Err("to look for text in files, use search".into());
         }
         let glob = if text.contains(['*', '?', '[', '{', '/', '.']) { text } else { format!("*{text}*") };
         notes.push(format!("query taken as glob {glob}"));

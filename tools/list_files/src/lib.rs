@@ -1,4 +1,4 @@
-//! The list_files tool: the files, folded into folders with counts where there are too many.
+//! The list_files tool: lists files, or folders with counts if there are too many files.
 
 mod aliases;
 
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 use workspace::{CleanPath, Glob, WalkFilter, Workspace};
 
-/// Most lines shown.
+/// The maximum number of lines shown.
 const LINES: usize = 200;
-/// Most files considered.
-const LOOKED_AT: usize = 50_000;
+/// The maximum number of files considered.
+const MAX_FILES: usize = 50_000;
 
 /// Lists files of a workspace.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub struct Arguments {
 }
 
 impl ListFiles {
-    /// Lists in this workspace.
+    /// Creates the tool for a workspace.
     #[must_use]
     pub fn new(workspace: Workspace) -> Self {
         Self(workspace)
@@ -58,7 +58,7 @@ impl TypedTool for ListFiles {
             None => None,
         };
         let glob = arguments.glob.as_deref().map(Glob::new).transpose().map_err(ToolError::Model)?;
-        let filter = WalkFilter { under: under.clone(), limit: LOOKED_AT, ..WalkFilter::default() };
+        let filter = WalkFilter { under: under.clone(), limit: MAX_FILES, ..WalkFilter::default() };
         let listing = self.0.walk(&filter);
         let fits = |path: &CleanPath| glob.as_ref().is_none_or(|g| g.matches(path));
         let files: Vec<&str> =
@@ -69,11 +69,11 @@ impl TypedTool for ListFiles {
             n => format!("{n}{} files", if listing.cut { "+" } else { "" }),
         };
         if listing.entries.iter().any(|e| e.path.is_escaped()) {
-            text += "; \\xHH in a name stands for a byte that is not UTF-8: write it so in a path";
+            text += "; \\xHH in a name is a byte that is not UTF-8; use it in paths as shown";
         }
         for (line, count) in fold(&files, start) {
             text += "\n";
-            // A name is data: a newline in it must not look like another file.
+            // A newline in a name must not look like another file.
             text.extend(line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
             if let Some(count) = count {
                 text += &format!("/ ({count} files)");
@@ -85,7 +85,7 @@ impl TypedTool for ListFiles {
     }
 }
 
-/// The paths; when there are too many, their folders with counts, as deep as fits.
+/// Returns the paths or, if there are too many, their folders with counts, as deep as fits.
 fn fold(files: &[&str], start: usize) -> Vec<(String, Option<usize>)> {
     if files.len() <= LINES {
         return files.iter().map(|f| ((*f).to_owned(), None)).collect();

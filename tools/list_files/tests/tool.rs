@@ -1,6 +1,6 @@
-//! What a model sees of a tree.
+//! The list of files that a model reads.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use tool_api::{Registry, TypedTool};
 use tool_list_files::ListFiles;
 use workspace::Workspace;
 
-fn setting(paths: &[&str]) -> (TempDir, Registry) {
+fn fixture(paths: &[&str]) -> (TempDir, Registry) {
     let folder = tempfile::tempdir().unwrap();
     for path in paths {
         let path = folder.path().join(path);
@@ -31,7 +31,7 @@ async fn list(registry: &Registry, arguments: Value) -> String {
 
 #[tokio::test]
 async fn files_are_listed_by_path_and_by_pattern() {
-    let (_folder, registry) = setting(&["README.md", "src/a.rs", "src/deep/b.rs", "src/deep/c.txt"]);
+    let (_folder, registry) = fixture(&["README.md", "src/a.rs", "src/deep/b.rs", "src/deep/c.txt"]);
     assert_eq!(
         list(&registry, json!({})).await,
         "4 files\nREADME.md\nsrc/a.rs\nsrc/deep/b.rs\nsrc/deep/c.txt"
@@ -47,23 +47,23 @@ async fn files_are_listed_by_path_and_by_pattern() {
 }
 
 #[tokio::test]
-async fn a_large_tree_is_folded_until_it_fits() {
+async fn a_large_tree_is_folded_into_folders_until_it_fits() {
     let paths: Vec<String> = (0..600)
         .map(|i| format!("pkg{}/part{}/file{i}.txt", i % 3, i % 30))
         .chain(["top.txt".into()])
         .collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-    let (_folder, registry) = setting(&paths);
+    let (_folder, registry) = fixture(&paths);
     let text = list(&registry, json!({})).await;
     assert!(text.starts_with("601 files\npkg0/part0/ (20 files)\n"), "{text}");
     assert!(text.lines().count() == 32 && text.ends_with("\ntop.txt"));
 }
 
 #[tokio::test]
-async fn wrong_arguments_are_answered_with_what_would_be_right() {
-    let (_folder, registry) = setting(&["src/a.rs", "bad\nname"]);
+async fn errors_say_what_would_be_right() {
+    let (_folder, registry) = fixture(&["src/a.rs", "bad\nname"]);
     assert_eq!(list(&registry, json!({"path": "scr"})).await, "scr does not exist; did you mean src?");
-    assert!(list(&registry, json!({"glob": "src/[a"})).await.contains("is not a file pattern"));
+    assert!(list(&registry, json!({"glob": "src/[a"})).await.contains("is not a valid glob"));
     assert!(list(&registry, json!({"path": ".."})).await.contains("outside the repository"));
     assert!(list(&registry, json!({"glob": "bad*"})).await.ends_with("\nbad\u{fffd}name"));
 }

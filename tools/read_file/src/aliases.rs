@@ -1,4 +1,4 @@
-//! Other agents' names for reading a file.
+//! Names that other agents use for reading a file.
 
 use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};
@@ -78,7 +78,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         ),
         (
             &["include", "exclude", "recursive", "use_default_excludes"],
-            Take::Only(&["true"], "read one file with each call"),
+            Take::Only(&["true"], "read one file per call"),
         ),
         (
             &["encoding"],
@@ -99,7 +99,7 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
     if let Some(command) = aliases::take(arguments, &["command"])
         && !["view", "read", "open", "cat"].iter().any(|word| command == *word)
     {
-        return Err(format!("{command} is no command that reads; leave it out"));
+        return Err(format!("{command} does not read a file; leave it out"));
     }
     aliases::one(arguments, PATHS, "path", notes)?;
     if let Some(Value::Object(file)) = arguments.get("path")

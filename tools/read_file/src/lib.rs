@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 use workspace::Workspace;
 
-/// Most lines shown at once.
+/// The maximum number of lines shown at once.
 const LINES: usize = 500;
-/// Most bytes shown at once: about 6,000 tokens.
+/// The maximum number of bytes shown at once: about 6,000 tokens.
 const BYTES: usize = 24_000;
-/// Longest line shown, in characters.
+/// The maximum length of a line shown, in characters.
 const WIDTH: usize = 1000;
 
 /// Reads files of a workspace.
@@ -30,7 +30,7 @@ pub struct Arguments {
 }
 
 impl ReadFile {
-    /// Reads in this workspace. The secrets are masked before anything is cut.
+    /// Creates the tool for a workspace. Masks the secrets before it truncates anything.
     #[must_use]
     pub fn new(workspace: Workspace, secrets: Secrets) -> Self {
         Self(workspace, secrets)
@@ -83,7 +83,7 @@ impl TypedTool for ReadFile {
             shown = first + i;
         }
         if shown < last {
-            notes += &format!("; the rest with start_line {}", shown + 1);
+            notes += &format!("; continue with start_line {}", shown + 1);
         }
         if cut {
             notes += &format!("; lines ending in … are cut at {WIDTH} characters");
@@ -97,7 +97,7 @@ impl TypedTool for ReadFile {
     }
 }
 
-/// The requested lines, limited to the file, counted from 1.
+/// Limits the requested lines, counted from 1, to the file.
 fn range(start: Option<i64>, end: Option<i64>, total: usize, notes: &mut String) -> (usize, usize) {
     let inside = |line: i64| usize::try_from(line).unwrap_or(1).clamp(1, total);
     let first = start.map_or(1, inside);
@@ -107,7 +107,7 @@ fn range(start: Option<i64>, end: Option<i64>, total: usize, notes: &mut String)
         return (total.saturating_sub(20).max(1), total);
     }
     if last < first {
-        *notes += "; end_line is above start_line";
+        *notes += "; end_line < start_line";
         return (last, first);
     }
     (first, last)

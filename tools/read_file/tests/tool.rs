@@ -1,6 +1,6 @@
-//! What a model sees of a file.
+//! The view of a file that a model reads.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use tool_api::{Registry, TypedTool};
 use tool_read_file::ReadFile;
 use workspace::{Digest, Workspace};
 
-fn setting() -> (TempDir, Workspace, Registry) {
+fn fixture() -> (TempDir, Workspace, Registry) {
     let folder = tempfile::tempdir().unwrap();
     let ws = Workspace::open(folder.path()).unwrap();
     let registry = Registry::of([ReadFile::new(ws.clone(), Secrets::disabled()).into_tool()]).unwrap();
@@ -29,8 +29,8 @@ async fn read(registry: &Registry, arguments: Value) -> String {
 }
 
 #[tokio::test]
-async fn lines_have_their_numbers_and_the_header_says_which_they_are() {
-    let (folder, ws, registry) = setting();
+async fn lines_have_numbers_and_the_header_names_the_range() {
+    let (folder, ws, registry) = fixture();
     fs::write(folder.path().join("a.txt"), "\u{feff}one\r\ntwo\r\nthree").unwrap();
     assert_eq!(
         read(&registry, json!({"path": "./a.txt"})).await,
@@ -43,8 +43,8 @@ async fn lines_have_their_numbers_and_the_header_says_which_they_are() {
 }
 
 #[tokio::test]
-async fn ranges_are_moved_into_the_file_and_it_says_so() {
-    let (folder, _, registry) = setting();
+async fn ranges_are_limited_to_the_file_with_a_note() {
+    let (folder, _, registry) = fixture();
     fs::write(folder.path().join("a.txt"), "1\n2\n3\n").unwrap();
     let head = async |start: i64, end: i64| {
         let text = read(&registry, json!({"path": "a.txt", "start_line": start, "end_line": end})).await;
@@ -53,18 +53,18 @@ async fn ranges_are_moved_into_the_file_and_it_says_so() {
     assert_eq!(head(0, 2).await, "a.txt lines 1-2 of 3");
     assert_eq!(head(2, 999).await, "a.txt lines 2-3 of 3");
     assert_eq!(head(-5, -1).await, "a.txt lines 1-3 of 3");
-    assert_eq!(head(3, 1).await, "a.txt lines 1-3 of 3; end_line is above start_line");
+    assert_eq!(head(3, 1).await, "a.txt lines 1-3 of 3; end_line < start_line");
     assert_eq!(head(50, 60).await, "a.txt lines 1-3 of 3; there is no line 50");
 }
 
 #[tokio::test]
-async fn long_files_and_long_lines_are_cut_and_it_says_how_to_go_on() {
-    let (folder, _, registry) = setting();
+async fn long_files_and_lines_are_truncated_with_a_note() {
+    let (folder, _, registry) = fixture();
     let lines: String = (1..=100_000).map(|i| format!("line {i}\n")).collect();
     fs::write(folder.path().join("long.txt"), lines).unwrap();
     let text = read(&registry, json!({"path": "long.txt"})).await;
     assert!(
-        text.starts_with("long.txt lines 1-500 of 100000; the rest with start_line 501\n1|line 1\n"),
+        text.starts_with("long.txt lines 1-500 of 100000; continue with start_line 501\n1|line 1\n"),
         "{}",
         &text[..80]
     );
@@ -76,8 +76,8 @@ async fn long_files_and_long_lines_are_cut_and_it_says_how_to_go_on() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_shown_is_said() {
-    let (folder, _, registry) = setting();
+async fn files_that_cannot_be_shown_are_explained() {
+    let (folder, _, registry) = fixture();
     fs::write(folder.path().join("empty"), "").unwrap();
     fs::write(folder.path().join("x.bin"), b"\0\0").unwrap();
     fs::write(folder.path().join("latin"), b"caf\xe9\n").unwrap();
@@ -97,7 +97,7 @@ async fn what_cannot_be_shown_is_said() {
 }
 
 #[tokio::test]
-async fn of_a_secret_no_part_is_shown_wherever_the_file_is_cut() {
+async fn no_part_of_a_secret_is_shown_wherever_the_file_is_truncated() {
     let folder = tempfile::tempdir().unwrap();
     let ws = Workspace::open(folder.path()).unwrap();
     let registry =
@@ -106,7 +106,7 @@ async fn of_a_secret_no_part_is_shown_wherever_the_file_is_cut() {
     let key = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQDk3mQ7xRtVbLpW";
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{key}\n{key}\n-----END PRIVATE KEY-----\n");
     fs::write(folder.path().join("key.pem"), &pem).unwrap();
-    // One line that is cut at 1,000 characters, in the middle of a key.
+    // A line that is truncated at 1,000 characters, in the middle of a key.
     let token = ["ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv"].concat();
     fs::write(folder.path().join("long.js"), format!("{}'{token}'", "x ".repeat(495))).unwrap();
     let shown = read(&registry, json!({"path": "key.pem", "start_line": 3})).await;
@@ -114,5 +114,9 @@ async fn of_a_secret_no_part_is_shown_wherever_the_file_is_cut() {
     let shown = read(&registry, json!({"path": "long.js"})).await;
     assert!(!shown.contains("ghp_") && shown.contains("'[secr"), "{shown}");
     let seen = ws.seen(&ws.resolve("key.pem").unwrap());
-    assert_eq!(seen, Some(Digest::of(pem.as_bytes())), "what was seen is the file, not what was shown of it");
+    assert_eq!(
+        seen,
+        Some(Digest::of(pem.as_bytes())),
+        "the whole file counts as seen, not the part that was shown"
+    );
 }

@@ -1,4 +1,4 @@
-//! Other agents' names for running a command.
+//! Names that other agents use for running a command.
 
 use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};
@@ -94,34 +94,22 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
                 "daemon",
                 "async",
             ],
-            Take::Only(
-                &[],
-                "a command cannot stay in the background: it has to end by itself; leave this out",
-            ),
+            Take::Only(&[], "commands cannot run in the background, they must exit; leave this out"),
         ),
         (
             &["blocking", "wait"],
-            Take::Only(
-                &["true"],
-                "a command cannot stay in the background: it has to end by itself; leave this out",
-            ),
+            Take::Only(&["true"], "commands cannot run in the background, they must exit; leave this out"),
         ),
         (
             &["interactive", "is_input", "tty", "pty", "stdin"],
-            Take::Only(&[], "a command is given no input and no terminal; leave this out"),
+            Take::Only(&[], "a command gets no input and no terminal; leave this out"),
         ),
-        (
-            &["restart", "reset"],
-            Take::Only(&[], "each command runs in a shell of its own: nothing is to be restarted"),
-        ),
+        (&["restart", "reset"], Take::Only(&[], "each command runs in a new shell: nothing to restart")),
         (
             &["with_escalated_permissions", "sandbox_permissions", "dangerously_disable_sandbox", "sudo"],
             Take::Only(&["use_default"], "commands run in the sandbox; leave this out"),
         ),
-        (
-            &["env", "environment"],
-            Take::Only(&[], "write variables into the command itself: NAME=value COMMAND"),
-        ),
+        (&["env", "environment"], Take::Only(&[], "set variables in the command: NAME=value COMMAND")),
         (
             &["shell", "shell_type"],
             Take::Only(
@@ -133,19 +121,18 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
     convert: Some(convert),
 };
 
-/// Words of an array that can only be meant for a shell.
+/// Words that have a meaning only in a shell.
 const OPERATORS: [&str; 11] = ["&&", "||", "|", ";", "&", ">", ">>", "<", "2>", "2>&1", "<<"];
 
-/// Words that are the shell's own at the beginning of a command.
+/// Shell keywords that can start a command.
 const RESERVED: [&str; 16] = [
     "if", "then", "else", "elif", "fi", "do", "done", "case", "esac", "while", "until", "for", "in",
     "function", "select", "time",
 ];
 
 fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
-    aliases::one(arguments, &["commands"], "command", notes).map_err(|_| {
-        "send one command with each call; several that depend on each other are joined by &&".to_owned()
-    })?;
+    aliases::one(arguments, &["commands"], "command", notes)
+        .map_err(|_| "send one command per call; join dependent commands with &&".to_owned())?;
     let more =
         aliases::take(arguments, &["args", "arguments", "argv"]).filter(|value| !aliases::is_empty(value));
     let line = match (arguments.get("command"), more) {
@@ -156,11 +143,11 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
         (None | Some(Value::Null), Some(Value::Array(words))) => quoted(&words)?,
         (Some(Value::String(program)), Some(Value::Array(words))) => {
             if !program.split(' ').all(is_plain) {
-                return Err("send the command with its arguments as one line for the shell".into());
+                return Err("send the command and its arguments as one shell line".into());
             }
             format!("{program} {}", quoted_words(&words)?)
         }
-        (_, Some(_)) => return Err("send the command with its arguments as one line for the shell".into()),
+        (_, Some(_)) => return Err("send the command and its arguments as one shell line".into()),
         (_, None) => {
             here(arguments);
             return Ok(());
@@ -172,7 +159,7 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
     Ok(())
 }
 
-/// Drops a folder that is the root: commands run there anyway.
+/// Drops a `workdir` that is the root, where commands run anyway.
 fn here(arguments: &mut Map<String, Value>) {
     if matches!(arguments.get("workdir"), Some(Value::String(dir)) if matches!(dir.trim(), "" | "." | "./")) {
         arguments.shift_remove("workdir");
@@ -193,12 +180,12 @@ fn quoted(words: &[Value]) -> Result<String, String> {
 fn quoted_words(words: &[Value]) -> Result<String, String> {
     let words = words.iter().map(|word| match word {
         Value::String(word) if OPERATORS.contains(&word.as_str()) => {
-            Err(format!("{word:?} is no argument but for a shell; send the command as one line"))
+            Err(format!("{word:?} only works in a shell; send the command as one line"))
         }
         Value::String(word) if is_plain(word) => Ok(word.clone()),
         Value::String(word) => Ok(format!("'{}'", word.replace('\'', r"'\''"))),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err("the words of a command are strings; or send it as one line".into()),
+        _ => Err("the words of a command must be strings; or send one line".into()),
     });
     Ok(words.collect::<Result<Vec<String>, String>>()?.join(" "))
 }

@@ -1,7 +1,7 @@
 //! The run_command tool: runs one shell line in the sandbox, in the work tree.
 //!
-//! The model reads how the command ended, then the beginning and the end of its output. A log file
-//! has all of it.
+//! The model reads how the command ended, then the start and the end of its output. A log file has
+//! all of it.
 
 mod aliases;
 mod patch_command;
@@ -22,7 +22,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 
-/// What the model reads of the output: 4 KiB or 60 lines at each end, about 2,500 tokens at most.
+/// The part of the output that the model reads: 4 KiB or 60 lines at each end, at most about 2,500
+/// tokens.
 const SHOWN: OutputLimits = OutputLimits {
     head_bytes: 4 << 10,
     head_lines: 60,
@@ -38,20 +39,20 @@ const SHOWN: OutputLimits = OutputLimits {
 pub struct Arguments {
     /// For `sh -c`, in the repository root.
     command: String,
-    /// A folder of the repository to run it in. Accepted, not shown: models that know other agents
-    /// send it.
+    /// The folder of the repository to run it in. Not in the description, but accepted, because
+    /// models that know other agents send it.
     #[schemars(extend("hidden" = true))]
     workdir: Option<String>,
 }
 
-/// How commands are run in a session.
+/// The options of a session's commands.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where the full output of each run is kept, as `command-N.log`.
+    /// Where to store the full output of each run, as `command-N.log`.
     pub log_dir: PathBuf,
-    /// How long a command may take.
+    /// The time limit of a command.
     pub timeout: Duration,
-    /// Masked in what commands print, before any of it is cut.
+    /// The secrets to mask in the output before it is truncated.
     pub secrets: Secrets,
 }
 
@@ -64,13 +65,13 @@ pub struct RunCommand {
 }
 
 impl RunCommand {
-    /// For the work tree of a sandbox.
+    /// Creates the tool for the work tree of a sandbox.
     #[must_use]
     pub fn new(sandbox: Sandbox, options: Options) -> Self {
         Self { sandbox, options, runs: AtomicU32::new(0) }
     }
 
-    /// A folder of the work tree to run a command in.
+    /// Resolves the folder of the work tree to run a command in.
     fn folder(&self, given: &str) -> Result<PathBuf, String> {
         let root = self.sandbox.root();
         let real = |path: &Path| path.canonicalize().ok();
@@ -83,10 +84,10 @@ impl RunCommand {
         }
     }
 
-    /// The output with secrets masked. Words at the edges of what was left out go: half a secret is
-    /// not recognized.
+    /// Returns the output with secrets masked. Removes the words next to a gap, because half a
+    /// secret is not recognized.
     fn shown(&self, output: &Captured) -> String {
-        /// The longest word that is removed, in bytes.
+        /// The longest word to remove, in bytes.
         const WORD: usize = 512;
         let secrets = &self.options.secrets;
         if !secrets.is_enabled() || output.omitted.is_none() {
@@ -112,7 +113,7 @@ impl RunCommand {
             Status::Exited(code) => format!("Failed with exit code {code}."),
             Status::Signaled(signal) => format!("Killed by signal {signal}."),
             Status::TimedOut => format!(
-                "Stopped after {seconds} s. A command must end by itself and cannot read input; do not start servers or watchers."
+                "Stopped after {seconds} s. A command must exit by itself and gets no input; do not start servers or watchers."
             ),
             Status::LimitReached => {
                 "Stopped because it printed too much. Send the output to a file or filter it.".to_owned()
@@ -128,12 +129,9 @@ impl RunCommand {
             text.push('\n');
             text.push_str(self.shown(output).trim_end());
         }
-        // The log's path is not shown: the model cannot read it there.
+        // The log's path is not shown, because the model cannot read the file.
         if output.omitted.is_some() {
-            text.push_str(&format!(
-                "\n[{} lines in all; to see others, narrow the command]",
-                output.total_lines
-            ));
+            text.push_str(&format!("\n[{} lines; narrow the command to see others]", output.total_lines));
         }
         for line in &finished.refused {
             text.push_str(&format!("\n[{line}]"));
@@ -150,17 +148,17 @@ impl RunCommand {
     }
 }
 
-/// What the model is told the tool does: it depends on how much of the network commands reach.
+/// Describes the tool for the model, with the network access that commands have.
 fn description(sandbox: &Sandbox) -> String {
     let policy = sandbox.policy();
     if policy.level == Level::Off || policy.network == Network::Full {
-        return "Runs a shell command, without input.".to_owned();
+        return "Run a shell command, without input.".to_owned();
     }
     if policy.hosts.is_empty() {
-        return "Runs a shell command, without network or input.".to_owned();
+        return "Run a shell command, without network or input.".to_owned();
     }
     let hosts: Vec<_> = policy.hosts.iter().map(ToString::to_string).collect();
-    format!("Runs a shell command, without input. Of the network it reaches only {}.", hosts.join(", "))
+    format!("Run a shell command, without input. It can reach only {}.", hosts.join(", "))
 }
 
 fn check(line: &str) -> Result<(), String> {
@@ -194,7 +192,7 @@ impl TypedTool for RunCommand {
         let Some(patch) = line.and_then(patch_command::read) else { return Ok(None) };
         let folder = arguments.get("workdir").and_then(Value::as_str).map(|folder| self.folder(folder));
         if folder.transpose()?.is_some_and(|folder| self.sandbox.root().canonicalize().ok() != Some(folder)) {
-            return Err("the paths of a patch begin at the root of the repository: leave workdir out".into());
+            return Err("paths in a patch are relative to the repository root: leave workdir out".into());
         }
         Ok(Some(("apply_patch".to_owned(), json!({ "patch": patch }))))
     }

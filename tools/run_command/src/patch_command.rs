@@ -1,11 +1,11 @@
-//! Commands that are nothing but a patch: `apply_patch 'PATCH'`, `apply_patch <<'EOF'`, and both
+//! Commands that consist only of a patch: `apply_patch 'PATCH'`, `apply_patch <<'EOF'`, and both
 //! within `bash -lc`.
 //!
-//! Models trained on an agent whose shell has such a program send their patches this way. Only text
-//! that the shell would pass on unchanged is accepted. `sandbox::guard` refuses every other use of
+//! Models trained on an agent whose shell has such a program send their patches this way. Accepts
+//! only text that the shell would pass on unchanged. `sandbox::guard` refuses every other use of
 //! the program before anything runs.
 
-/// The patch that a command consists of; `None` for any other command.
+/// Returns the patch that a command consists of; `None` for any other command.
 pub(crate) fn read(line: &str) -> Option<String> {
     let (program, rest) = word(line.trim())?;
     let patch = match program.as_str() {
@@ -23,13 +23,13 @@ pub(crate) fn read(line: &str) -> Option<String> {
     patch.trim_start().starts_with("*** Begin Patch").then_some(patch)
 }
 
-/// The one word that a text consists of.
+/// Parses text that consists of one word.
 fn only(text: &str) -> Option<String> {
     word(text).filter(|(_, rest)| rest.trim().is_empty()).map(|(word, _)| word)
 }
 
-/// The first word and the text after the blanks that follow it; `None` where the shell would change
-/// the word.
+/// Returns the first word and the text after the blanks that follow it; `None` if the shell would
+/// change the word.
 fn word(text: &str) -> Option<(String, &str)> {
     let mut out = String::new();
     let mut rest = text;
@@ -55,8 +55,8 @@ fn word(text: &str) -> Option<(String, &str)> {
     (!text.is_empty()).then_some((out, rest))
 }
 
-/// Appends the text before the closing quote to `out` and returns the text after it; `None` where
-/// the shell would substitute something.
+/// Appends the text before the closing quote to `out` and returns the text after it; `None` if
+/// the shell would substitute anything.
 fn double_quoted<'a>(text: &'a str, out: &mut String) -> Option<&'a str> {
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
@@ -74,8 +74,8 @@ fn double_quoted<'a>(text: &'a str, out: &mut String) -> Option<&'a str> {
     None
 }
 
-/// The lines of a heredoc; `text` begins after `<<`. `None` if its first line has anything else, or
-/// if text follows its end.
+/// Returns the lines of a heredoc; `text` starts after `<<`. `None` if anything else is on its
+/// first line or follows its end.
 fn document(text: &str) -> Option<String> {
     let (strips_tabs, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
     let (opener, body) = text.split_once('\n')?;
@@ -91,6 +91,7 @@ fn document(text: &str) -> Option<String> {
         }
         ends
     });
-    let literal = opener != end || !out.contains(['$', '`', '\\']); // the shell substitutes in an unquoted heredoc
+    // The shell substitutes in an unquoted heredoc.
+    let literal = opener != end || !out.contains(['$', '`', '\\']);
     (closed && literal && lines.all(|line| line.trim().is_empty())).then_some(out)
 }

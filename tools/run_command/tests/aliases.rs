@@ -1,6 +1,6 @@
-//! Commands as other agents write them.
+//! Commands in the formats of other agents.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn accepted(tool: &str, arguments: &Value) -> Result<Value, String> {
 }
 
 #[test]
-fn commands_of_other_agents_are_commands() {
+fn commands_of_other_agents_are_accepted() {
     for (tool, arguments, line) in [
         ("run_command", json!({"cmd": "echo hi"}), "echo hi"),
         ("bash", json!({"command": "ls -la", "timeout": 1000, "description": "List"}), "ls -la"),
@@ -53,7 +53,7 @@ fn commands_of_other_agents_are_commands() {
 }
 
 #[test]
-fn what_a_command_cannot_be_given_is_refused_with_a_sentence() {
+fn unsupported_arguments_are_refused_with_an_explanation() {
     for (arguments, why) in [
         (json!({"command": "sleep 9", "background": true}), "background"),
         (json!({"command": "sleep 9", "is_background": "true"}), "background"),
@@ -62,10 +62,10 @@ fn what_a_command_cannot_be_given_is_refused_with_a_sentence() {
         (json!({"command": "ls", "cwd": "nowhere"}), "no folder"),
         (json!({"command": ["ls", "|", "wc"]}), "one line"),
         (json!({"commands": ["cd x", "ls"]}), "one command"),
-        (json!({"command": "a && b", "args": ["c"]}), "one line"),
+        (json!({"command": "a && b", "args": ["c"]}), "one shell line"),
         (json!({"command": "ls", "cmd": "rm x"}), "same argument"),
         (json!({"command": "ls", "with_escalated_permissions": true}), "sandbox"),
-        (json!({"restart": true}), "nothing is to be restarted"),
+        (json!({"restart": true}), "nothing to restart"),
         (json!({"command": "ls", "surprise": 1}), "no argument \"surprise\"; its arguments are command"),
     ] {
         let refused = accepted("bash", &arguments).unwrap_err();
@@ -73,7 +73,7 @@ fn what_a_command_cannot_be_given_is_refused_with_a_sentence() {
     }
 }
 
-/// Takes patches, as the tool of that name.
+/// Accepts patches, like the tool of that name.
 struct Patches;
 
 #[async_trait::async_trait]
@@ -98,7 +98,7 @@ const PATCH: &str =
     "*** Begin Patch\n*** Update File: a.py\n@@\n-    return 'a'\n+    return \"$b\"\n*** End Patch\n";
 
 #[test]
-fn a_command_that_is_nothing_but_a_patch_is_a_call_of_apply_patch() {
+fn a_command_that_consists_of_a_patch_becomes_a_call_of_apply_patch() {
     let mut registry = registry();
     registry.add(Patches.into_tool()).unwrap();
     let plain = PATCH.replace('$', "");
@@ -130,7 +130,7 @@ fn a_command_that_is_nothing_but_a_patch_is_a_call_of_apply_patch() {
 }
 
 #[test]
-fn a_patch_with_another_command_beside_it_is_refused_before_anything_runs() {
+fn a_patch_combined_with_another_command_is_refused_before_anything_runs() {
     let mut registry = registry();
     registry.add(Patches.into_tool()).unwrap();
     let heredoc = format!("apply_patch <<'EOF'\n{PATCH}EOF\n");

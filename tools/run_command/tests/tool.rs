@@ -1,6 +1,6 @@
 //! The tool from outside: calls in, outcomes out, with real commands in the sandbox.
 
-#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -38,7 +38,7 @@ impl Repository {
         Registry::of([RunCommand::new(sandbox, options).into_tool()]).unwrap()
     }
 
-    /// With secrets masked.
+    /// Runs a command with secrets masked.
     async fn run_masked(&self, line: &str) -> Outcome {
         let env = clean_environment(std::env::vars_os(), &[]);
         let launcher = vec![env!("CARGO_BIN_EXE_run_command").into(), "__sandbox".into()];
@@ -66,7 +66,7 @@ impl Repository {
 }
 
 #[tokio::test]
-async fn output_and_exit_code_come_back() {
+async fn output_and_exit_code_are_returned() {
     let repository = Repository::new();
     let outcome = repository.run("echo out; echo err >&2").await;
     assert_eq!((outcome.status, outcome.text.as_str()), (Status::Ok, "Exit code 0.\nout\nerr"));
@@ -79,13 +79,13 @@ async fn output_and_exit_code_come_back() {
 }
 
 #[tokio::test]
-async fn long_output_keeps_its_ends_and_the_whole_is_in_a_log() {
+async fn long_output_keeps_both_ends_and_a_log_has_all_of_it() {
     let repository = Repository::new();
     let outcome = repository.run("seq 1 100000").await;
     assert!(outcome.text.starts_with("Exit code 0.\n1\n2\n"), "{}", outcome.text);
     assert!(
         outcome.text.contains("lines left out …]\n")
-            && outcome.text.contains("\n100000\n[100000 lines in all")
+            && outcome.text.contains("\n100000\n[100000 lines; narrow")
     );
     assert!(outcome.text.len() < 9_000);
     let log = repository.dir.path().join("logs/command-1.log");
@@ -94,30 +94,30 @@ async fn long_output_keeps_its_ends_and_the_whole_is_in_a_log() {
 }
 
 #[tokio::test]
-async fn one_endless_line_is_cut_too() {
+async fn one_endless_line_is_truncated_too() {
     let outcome = Repository::new().run("head -c 1000000 /dev/zero | tr '\\0' x").await;
     assert!(outcome.text.contains("bytes left out") && outcome.text.len() < 9_000, "{}", outcome.text.len());
 }
 
 #[tokio::test]
-async fn a_command_that_does_not_end_is_stopped_and_the_model_told_what_to_avoid() {
+async fn a_command_that_hangs_is_stopped_with_advice() {
     let repository = Repository { timeout: Duration::from_secs(1), ..Repository::new() };
     let outcome = repository.run("echo serving; exec sleep 1000").await;
     assert_eq!((outcome.status, &outcome.facts["timed_out"]), (Status::Failed, &json!(true)));
-    assert!(outcome.text.starts_with("Stopped after 1 s. A command must end by itself"), "{}", outcome.text);
+    assert!(outcome.text.starts_with("Stopped after 1 s. A command must exit by itself"), "{}", outcome.text);
     assert!(outcome.text.ends_with("\nserving"));
 }
 
 #[tokio::test]
 async fn files_are_written_in_the_work_tree_and_nowhere_else() {
     let repository = Repository::new();
-    // Below /tmp, which commands have of their own, the second may seem to them to succeed.
+    // Commands have a /tmp of their own, so the second write may succeed there.
     repository.run("echo a > file && echo b > ../outside").await;
     assert!(repository.root().join("file").exists() && !repository.dir.path().join("outside").exists());
 }
 
 #[tokio::test]
-async fn destructive_commands_are_refused_before_and_at_the_call() {
+async fn destructive_commands_are_refused_before_and_during_the_call() {
     let repository = Repository::new();
     let tools = repository.tools(env!("CARGO_BIN_EXE_run_command"));
     let refusal = tools
@@ -154,11 +154,11 @@ fn the_schema_is_small() {
 }
 
 #[tokio::test]
-async fn a_secret_is_masked_also_where_the_output_was_cut_in_its_middle() {
+async fn a_secret_is_masked_even_if_the_output_was_cut_in_its_middle() {
     let repository = Repository::new();
     let token = ["ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv"].concat();
-    // What is kept at each end are 4,096 bytes: the first token is cut after 16 of its 40 letters,
-    // the second before its last 16.
+    // 4,096 bytes are kept at each end: the first token is cut off after 16 of its 40 letters, the
+    // second before its last 16.
     let line = format!("printf '%4079s %s %20000s %s %4078s.' '' {token} '' {token} ''");
     let plain = repository.run(&line).await.text;
     assert!(plain.contains(&token[..8]) && plain.contains(&token[32..]), "{plain}");

@@ -12,16 +12,16 @@ use std::{
 
 use serde_json::Value;
 
-/// Folders searched for test files without a manifest.
+/// How many folders to search for test files without a manifest.
 const DIRECTORIES: usize = 48;
 
-/// Depth of that search: `packages/NAME/tests` is still found.
+/// The depth of that search. Finds `packages/NAME/tests`.
 const DEPTH: usize = 3;
 
-/// Bytes read of a file.
+/// How many bytes of a file to read.
 const GLANCE: u64 = 64 << 10;
 
-/// Test files read to tell one Python runner from another.
+/// How many test files to read to detect the Python runner.
 const SAMPLES: usize = 20;
 
 /// A command that runs tests.
@@ -29,9 +29,9 @@ const SAMPLES: usize = 20;
 pub struct TestCommand {
     /// The program and its arguments.
     pub argv: Vec<String>,
-    /// Variables it needs.
+    /// The environment variables it needs.
     pub env: Vec<(String, String)>,
-    /// Where it comes from, for people: "Cargo.toml".
+    /// Its origin, for people: "Cargo.toml".
     pub why: String,
 }
 
@@ -40,13 +40,13 @@ impl TestCommand {
         Self { argv: argv.map(str::to_owned).to_vec(), env: Vec::new(), why: why.to_owned() }
     }
 
-    /// A shell line, as given to `--verify`.
+    /// Wraps a shell line, as given to `--verify`.
     #[must_use]
     pub fn shell(line: &str, why: &str) -> Self {
         Self::new(["sh", "-c", line], why)
     }
 
-    /// The command as a person would type it.
+    /// Returns the command as a person would type it.
     #[must_use]
     pub fn display(&self) -> String {
         match self.argv.as_slice() {
@@ -78,7 +78,7 @@ struct Repository<'a> {
     search_path: &'a OsStr,
 }
 
-/// Test files found by their names.
+/// Test files, recognized by their names.
 #[derive(Default)]
 struct TestFiles {
     python: Vec<PathBuf>,
@@ -134,7 +134,7 @@ impl Repository<'_> {
         None
     }
 
-    /// The `test` script if there is a real one, else the runner that is installed.
+    /// Returns the `test` script if there is a real one, else the installed runner.
     fn package_json(&self, text: &str) -> Option<TestCommand> {
         let package: Value = serde_json::from_str(text).ok()?;
         let script = package["scripts"]["test"].as_str().filter(|s| !s.contains("no test specified"));
@@ -243,7 +243,7 @@ impl Repository<'_> {
         found
     }
 
-    /// `unittest` where every test file is written for it, `pytest` otherwise.
+    /// Chooses `unittest` if every test file is written for it, else `pytest`.
     fn python(&self, files: &[PathBuf]) -> TestCommand {
         let texts: Vec<_> = files.iter().take(SAMPLES).filter_map(|f| glance(f)).collect();
         let for_pytest = |text: &String| {
@@ -286,7 +286,7 @@ impl Repository<'_> {
         }
     }
 
-    /// The interpreter of a virtual environment in the repository, else the one on `PATH`.
+    /// Returns the interpreter of a virtual environment in the repository, else the one on `PATH`.
     fn interpreter(&self) -> String {
         let own = [".venv/bin/python", "venv/bin/python"].into_iter().find(|p| self.has(p));
         own.or_else(|| ["python3", "python"].into_iter().find(|p| self.program(p)))
@@ -321,11 +321,11 @@ impl TestFiles {
     }
 }
 
-/// The beginning of a file, if it is text.
+/// Reads the start of a file, if it is text.
 fn glance(path: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     if !path.is_file() {
-        return None; // opening a FIFO would wait for a writer
+        return None; // opening a FIFO would block
     }
     fs::File::open(path).ok()?.take(GLANCE).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())

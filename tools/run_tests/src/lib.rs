@@ -2,8 +2,8 @@
 //! failures first.
 //!
 //! The model's calls and the planner's verification ([`RunTests::verify`]) use the same code. The
-//! exit code decides. Output is parsed to say what failed, never whether anything did, with one
-//! exception: a run in which no test ran has not succeeded.
+//! exit code decides whether tests passed; the output only says which failed. The one exception: a
+//! run without any test has not succeeded.
 
 mod detect;
 pub mod report;
@@ -26,8 +26,8 @@ use tool_api::{Aliases, Effect, Outcome, Spec, Take, ToolError, TypedTool};
 pub use detect::{TestCommand, detect};
 pub use report::{Failure, TestReport};
 
-/// Bytes of output kept at each end for parsing. Failures and summaries are at the end, compile
-/// errors at the beginning.
+/// How many bytes of output to keep at each end for parsing. Failures and summaries are at the end,
+/// compile errors at the start.
 const KEPT: usize = 512 << 10;
 
 /// Other agents' names for running tests.
@@ -45,7 +45,7 @@ const ALIASES: &Aliases = &Aliases {
         ),
         (
             &["background", "is_background", "run_in_background", "watch"],
-            Take::Only(&[], "tests have to end by themselves; leave this out"),
+            Take::Only(&[], "tests must exit by themselves; leave this out"),
         ),
     ],
     convert: None,
@@ -55,9 +55,9 @@ const ALIASES: &Aliases = &Aliases {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Arguments {
-    /// Instead of the known test command.
+    /// Overrides the test command.
     command: Option<CommandLine>,
-    /// Added to the command, e.g. one test's name.
+    /// Extra arguments, e.g. one test's name.
     args: Option<Vec<String>>,
     /// Environment variables.
     env: Option<BTreeMap<String, String>>,
@@ -71,16 +71,16 @@ enum CommandLine {
     Words(Vec<String>),
 }
 
-/// How tests are run in a session.
+/// The options of a session's test runs.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The configured command (`--verify`), a shell line. Without it, the command is detected.
     pub command: Option<String>,
-    /// Where the full output of each run is kept, as `tests-N.log`.
+    /// Where to store the full output of each run, as `tests-N.log`.
     pub log_dir: PathBuf,
-    /// How long a run may take.
+    /// The time limit of a run.
     pub timeout: Duration,
-    /// Masked in what tests print, before any of it is cut.
+    /// The secrets to mask in the output before it is truncated.
     pub secrets: Secrets,
 }
 
@@ -93,13 +93,14 @@ pub struct RunTests {
 }
 
 impl RunTests {
-    /// For the work tree of a sandbox.
+    /// Creates the tool for the work tree of a sandbox.
     #[must_use]
     pub fn new(sandbox: Sandbox, options: Options) -> Self {
         Self { sandbox, options, runs: AtomicU32::new(0) }
     }
 
-    /// The command that verifies the work tree: the configured one, else the one detected now.
+    /// Returns the command that verifies the work tree: the configured one, else the one detected
+    /// now.
     #[must_use]
     pub fn command(&self) -> Option<TestCommand> {
         let configured =
@@ -115,7 +116,7 @@ impl RunTests {
     /// Runs the command of [`RunTests::command`]; `None` when there is none.
     ///
     /// # Errors
-    /// When the sandbox cannot be set up.
+    /// If the sandbox cannot be set up.
     pub async fn verify(&self) -> Result<Option<Outcome>, ToolError> {
         match self.command() {
             Some(command) => self.run(&command).await.map(Some),
@@ -140,8 +141,8 @@ impl RunTests {
                 Ok(report::outcome(test, &finished, self.root(), *timeout, secrets))
             }
             Err(SandboxError::Start { program, missing, why }) => {
-                let why = if missing { "it is not installed".to_owned() } else { why };
-                let text = format!("The tests could not be run: {program} could not be started, {why}.");
+                let why = if missing { "not installed".to_owned() } else { why };
+                let text = format!("The tests did not run: cannot start {program}: {why}.");
                 Ok(Outcome { facts: report::facts(test, None, None, false), ..Outcome::failed(text) })
             }
             Err(e) => Err(ToolError::Run(e.to_string())),
@@ -152,8 +153,8 @@ impl RunTests {
         self.sandbox.root()
     }
 
-    /// The command that a call asks for.
-    fn asked(&self, arguments: Arguments) -> Result<TestCommand, ToolError> {
+    /// Returns the command that a call asks for.
+    fn command_of(&self, arguments: Arguments) -> Result<TestCommand, ToolError> {
         match &arguments.command {
             Some(CommandLine::Shell(line)) => guard::check_line(line),
             Some(CommandLine::Words(words)) => guard::check_words(words),
@@ -168,9 +169,7 @@ impl RunTests {
                 TestCommand { argv, env: Vec::new(), why: "the call".to_owned() }
             }
             _ => self.command().ok_or_else(|| {
-                ToolError::Model(
-                    "no test command was found in this repository; give one as \"command\"".into(),
-                )
+                ToolError::Model("no test command found in this repository; pass one as \"command\"".into())
             })?,
         };
         if let Some(more) = arguments.args.filter(|a| !a.is_empty()) {
@@ -182,7 +181,7 @@ impl RunTests {
 }
 
 impl TestCommand {
-    /// Appends arguments, also to a shell line.
+    /// Appends arguments, even to a shell line.
     fn add(&mut self, more: Vec<String>) {
         match self.argv.as_slice() {
             [sh, c, line] if sh == "sh" && c == "-c" => {
@@ -190,7 +189,7 @@ impl TestCommand {
                 self.argv = vec!["sh".into(), "-c".into(), line, "sh".into()];
             }
             [npm, test] if npm == "npm" && test == "test" => self.argv.push("--".into()),
-            // Discovery takes a folder; tests given by name need no discovery.
+            // Discovery takes a folder, so a test's name replaces it.
             [python, m, unittest, discover, ..]
                 if unittest == "unittest" && discover == "discover" && names_a_test(&more) =>
             {
@@ -215,12 +214,12 @@ impl TypedTool for RunTests {
             aliases: ALIASES,
             repeatable: true,
             verifies_without: Some("command"),
-            ..Spec::of::<Arguments>("run_tests", "Runs the tests.", Effect::Execute)
+            ..Spec::of::<Arguments>("run_tests", "Run the tests.", Effect::Execute)
         }
     }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
-        let test = self.asked(arguments)?;
+        let test = self.command_of(arguments)?;
         self.run(&test).await
     }
 }

@@ -1,8 +1,8 @@
-//! Every recorded output in `fixtures/test_reports` is read as its `expect.json` says.
+//! Every recorded output in `fixtures/test_reports` parses as its `expect.json` says.
 //!
-//! With `UPDATE_EXPECT=1` the files are rewritten instead; look at the diff before committing it.
+//! `UPDATE_EXPECT=1` rewrites the files instead. Check the diff before committing it.
 
-#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use tool_run_tests::report;
 
 #[test]
-fn recorded_outputs_are_read_as_expected() {
+fn recorded_outputs_parse_as_expected() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/test_reports");
     let mut wrong = Vec::new();
     let mut count = 0;

@@ -1,6 +1,6 @@
 //! The tool from outside: calls in, outcomes out, with real commands in the sandbox.
 
-#![allow(clippy::unwrap_used, reason = "a failed expectation of a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -76,7 +76,7 @@ fn shop(sum: &str) -> Repository {
 }
 
 #[tokio::test]
-async fn a_failing_test_is_told_with_counts_first_and_where_it_failed() {
+async fn a_failing_test_is_reported_with_counts_first_and_its_place() {
     let repository = shop("sum(prices[1:])");
     let outcome = repository.tool().verify().await.unwrap().unwrap();
     let log = repository.dir.path().join("logs/tests-1.log");
@@ -97,20 +97,20 @@ test_shop.ShopTest.test_total
 }
 
 #[tokio::test]
-async fn a_place_in_the_work_tree_is_shown_with_its_line_and_one_outside_is_not() {
+async fn only_places_in_the_work_tree_are_shown_with_their_line() {
     let repository = Repository::new(&[
         ("repo/prog.c", "int main(void) {\n    assert(1 + 1 == 3);\n}\n"),
         ("secret.c", "one\ntwo\n"),
     ]);
     std::os::unix::fs::symlink("../secret.c", repository.root().join("link.c")).unwrap();
-    let said = |file: &str| format!("echo \"prog: {file}:2: main: Assertion 'x' failed.\"; exit 1");
+    let message = |file: &str| format!("echo \"prog: {file}:2: main: Assertion 'x' failed.\"; exit 1");
     for (file, shown) in [
         ("prog.c", "assert(1 + 1 == 3);"),
         ("link.c", "two"),
         ("../secret.c", "two"),
         ("/etc/hosts", "localhost"),
     ] {
-        let text = repository.call(json!({"command": said(file)})).await.unwrap().text;
+        let text = repository.call(json!({"command": message(file)})).await.unwrap().text;
         assert_eq!(text.contains(shown), file == "prog.c", "{text}");
     }
 }
@@ -134,7 +134,7 @@ async fn arguments_and_variables_reach_the_command() {
 }
 
 #[tokio::test]
-async fn one_test_can_be_named_where_tests_are_discovered_in_a_folder() {
+async fn a_single_test_can_be_named_with_unittest_discovery() {
     let files = [("repo/tests/test_shop.py", UNITTEST), ("repo/shop.py", "total = sum\n")];
     let repository = Repository::new(&files);
     assert_eq!(repository.call(json!({})).await.unwrap().facts["passed"], 2);
@@ -150,7 +150,7 @@ async fn one_test_can_be_named_where_tests_are_discovered_in_a_folder() {
 }
 
 #[tokio::test]
-async fn a_command_of_the_call_counts_for_that_call_only() {
+async fn a_command_in_a_call_applies_to_that_call_only() {
     let repository = Repository { verify: Some("true".to_owned()), ..shop("0") };
     let tool = Registry::of([repository.tool().into_tool()]).unwrap();
     for command in [json!("echo one; exit 4"), json!(["sh", "-c", "exit 4"])] {
@@ -162,7 +162,7 @@ async fn a_command_of_the_call_counts_for_that_call_only() {
 }
 
 #[tokio::test]
-async fn arguments_follow_a_shell_line_as_words() {
+async fn arguments_are_appended_to_a_shell_line_as_words() {
     let repository =
         Repository { verify: Some("printf '%s\\n'".to_owned()), ..Repository::new(&[("repo/a", "")]) };
     let outcome = repository.call(json!({"args": ["two words", "$HOME"]})).await.unwrap();
@@ -171,7 +171,7 @@ async fn arguments_follow_a_shell_line_as_words() {
 }
 
 #[tokio::test]
-async fn output_that_no_parser_knows_ends_in_its_last_lines() {
+async fn the_last_lines_are_shown_of_output_that_no_parser_recognizes() {
     let verify = "seq 1 1000; echo wrong; exit 3".to_owned();
     let repository = Repository { verify: Some(verify), ..Repository::new(&[("repo/a", "")]) };
     let outcome = repository.tool().verify().await.unwrap().unwrap();
@@ -185,7 +185,7 @@ async fn output_that_no_parser_knows_ends_in_its_last_lines() {
 }
 
 #[tokio::test]
-async fn no_test_is_no_success() {
+async fn a_run_without_tests_is_no_success() {
     let repository = Repository {
         verify: Some("python3 -m unittest".to_owned()),
         ..Repository::new(&[("repo/main.py", "")])
@@ -196,7 +196,7 @@ async fn no_test_is_no_success() {
 }
 
 #[tokio::test]
-async fn a_code_that_says_failure_is_believed_whatever_the_output_says() {
+async fn a_failing_exit_code_wins_over_the_output() {
     let repository = shop("sum(prices)");
     let outcome = repository.call(json!({"command": "python3 -m unittest; exit 2"})).await.unwrap();
     assert_eq!(outcome.status, Status::Failed);
@@ -208,7 +208,7 @@ async fn a_code_that_says_failure_is_believed_whatever_the_output_says() {
 }
 
 #[tokio::test]
-async fn tests_that_hang_are_stopped_and_what_they_said_is_kept() {
+async fn tests_that_hang_are_stopped_and_their_output_is_kept() {
     let verify = Some("echo starting; exec sleep 1000".to_owned());
     let timeout = Duration::from_secs(1);
     let repository = Repository { verify, timeout, ..Repository::new(&[("repo/a", "")]) };
@@ -222,29 +222,26 @@ async fn tests_that_hang_are_stopped_and_what_they_said_is_kept() {
 }
 
 #[tokio::test]
-async fn a_runner_that_is_not_installed_is_said_to_be_so() {
+async fn a_missing_runner_is_reported() {
     let repository = Repository::new(&[("repo/a", "")]);
     let outcome = repository.call(json!({"command": ["no-such-runner", "test"]})).await.unwrap();
-    assert_eq!(
-        outcome.text,
-        "The tests could not be run: no-such-runner could not be started, it is not installed."
-    );
+    assert_eq!(outcome.text, "The tests did not run: cannot start no-such-runner: not installed.");
     assert_eq!(outcome.status, Status::Failed);
 }
 
 #[tokio::test]
-async fn without_tests_there_is_nothing_to_verify_and_the_model_is_told_what_to_give() {
+async fn without_a_test_command_the_error_asks_for_one() {
     let repository = Repository::new(&[("repo/readme.md", "")]);
     assert_eq!(repository.tool().verify().await.unwrap(), None);
     let error = repository.call(json!({})).await.unwrap_err();
     assert_eq!(
         error,
-        ToolError::Model("no test command was found in this repository; give one as \"command\"".into())
+        ToolError::Model("no test command found in this repository; pass one as \"command\"".into())
     );
 }
 
 #[tokio::test]
-async fn wrong_arguments_are_refused_in_words() {
+async fn wrong_arguments_are_refused_with_an_explanation() {
     let repository = shop("0");
     for arguments in [
         json!({"command": 5}),
@@ -271,7 +268,7 @@ async fn a_failing_sandbox_stops_the_run() {
 }
 
 #[test]
-fn the_command_is_found_from_the_files_that_are_there() {
+fn the_test_command_is_detected_from_the_files() {
     let pytest = "python3 -m pytest -q --tb=short -p no:cacheprovider";
     let npm_script = r#"{"scripts": {"test": "vitest"}}"#;
     let no_script = r#"{"scripts": {"test": "echo \"Error: no test specified\" && exit 1"}}"#;
@@ -327,7 +324,7 @@ fn the_command_is_found_from_the_files_that_are_there() {
 }
 
 #[test]
-fn hostile_files_do_not_stop_the_search() {
+fn hostile_files_do_not_stop_the_detection() {
     let repository = Repository::new(&[("repo/deep/readme", "")]);
     let fifo = repository.root().join("test_fifo.py");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());

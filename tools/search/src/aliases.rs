@@ -1,4 +1,4 @@
-//! Other agents' names for searching files.
+//! Names that other agents use for searching files.
 
 use grep_regex::RegexMatcher;
 use serde_json::{Map, Value};
@@ -86,10 +86,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
             ],
             Take::LeftOut,
         ),
-        (
-            &["multiline"],
-            Take::Only(&[], "a pattern is matched within a line; search for a part that stands on one line"),
-        ),
+        (&["multiline"], Take::Only(&[], "a pattern matches within a line; search for text on one line")),
         (
             &[
                 "exclude",
@@ -101,7 +98,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
                 "file_type",
                 "offset",
             ],
-            Take::Only(&["0"], "the search cannot be narrowed so; narrow it with path and glob"),
+            Take::Only(&["0"], "not supported; narrow the search with path and glob"),
         ),
     ],
     convert: Some(convert),
@@ -120,12 +117,12 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
     let Some(Value::String(pattern)) = arguments.get_mut("pattern") else { return Ok(()) };
     let mind_case = sensitive.or(insensitive.map(|yes| !yes));
     let plain = regex == Some(false) || literal == Some(true);
-    // An invalid regular expression is searched literally; a flag before it would be searched too.
+    // An invalid regex is searched literally, and so would be a flag before it.
     if plain || (mind_case.is_some() && RegexMatcher::new(pattern).is_err()) {
         notes.push("pattern taken as plain text".into());
         *pattern = escaped(pattern);
     }
-    // Case matters by default where the pattern has upper-case letters.
+    // By default, case matters if the pattern has upper-case letters.
     if let Some(mind) = mind_case {
         pattern.insert_str(0, if mind { "(?-i)" } else { "(?i)" });
     }

@@ -16,15 +16,15 @@ use serde_json::{Value, json};
 use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 use workspace::{CleanPath, Glob, READ_LIMIT, WalkFilter, Workspace};
 
-/// Most matches shown.
+/// The maximum number of matches shown.
 const MATCHES: usize = 100;
-/// Most matches shown of one file.
+/// The maximum number of matches shown per file.
 const PER_FILE: usize = 20;
-/// Longest line shown, in characters.
+/// The maximum length of a line shown, in characters.
 const WIDTH: usize = 200;
-/// Most files searched.
+/// The maximum number of files searched.
 const FILES: usize = 50_000;
-/// Most bytes searched.
+/// The maximum number of bytes searched.
 const BYTES: u64 = 1 << 30;
 
 /// Searches files of a workspace.
@@ -45,15 +45,15 @@ impl Search {
     /// The name of the tool.
     pub const NAME: &'static str = "search";
 
-    /// Searches in this workspace. Files are searched as they are shown, with these secrets masked,
-    /// so that a pattern cannot find out a secret.
+    /// Creates the tool for a workspace. It searches files with these secrets masked, so that a
+    /// pattern cannot probe for a secret.
     #[must_use]
     pub fn new(workspace: Workspace, secrets: Secrets) -> Self {
         Self(workspace, secrets)
     }
 
-    /// The files in which a call with these arguments finds something, up to its limits. Empty
-    /// where the call would be refused.
+    /// Returns the files in which a call with these arguments finds a match, up to its limits.
+    /// Empty if the call would be refused.
     #[must_use]
     pub fn matching(&self, arguments: &Value) -> Vec<CleanPath> {
         let Ok(arguments) = serde_json::from_value::<Arguments>(arguments.clone()) else { return Vec::new() };
@@ -98,7 +98,7 @@ impl TypedTool for Search {
         // A call that is dropped (interrupted, out of time) stops the search it started.
         let _stop = Stop(Arc::clone(&job.stop));
         let found = tokio::task::spawn_blocking(move || job.run()).await;
-        let found = found.map_err(|e| ToolError::Run(format!("the search ended unexpectedly: {e}")))?;
+        let found = found.map_err(|e| ToolError::Run(format!("the search failed: {e}")))?;
         Ok(found.outcome(note))
     }
 }
@@ -111,7 +111,7 @@ impl Drop for Stop {
     }
 }
 
-/// Case matters where the pattern has upper-case letters. An invalid regular expression is searched
+/// Compiles a pattern. Case matters if it has upper-case letters. An invalid regex is searched
 /// literally.
 fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
     if pattern.is_empty() {
@@ -122,13 +122,13 @@ fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
         builder.case_smart(true).fixed_strings(literal).line_terminator(Some(b'\n')).build(pattern)
     };
     if pattern.contains('\n') {
-        return Err("pattern has a newline; search finds single lines, so give the most telling one".into());
+        return Err("pattern has a newline; search matches single lines; give the most specific one".into());
     }
     match build(false) {
         Ok(matcher) => Ok((matcher, "")),
         Err(_) => match build(true) {
-            Ok(matcher) => Ok((matcher, " (the pattern is not a valid regex and was taken literally)")),
-            Err(e) => Err(format!("the pattern cannot be searched: {e}")),
+            Ok(matcher) => Ok((matcher, " (not a valid regex, so searched literally)")),
+            Err(e) => Err(format!("cannot search for the pattern: {e}")),
         },
     }
 }
@@ -136,7 +136,7 @@ fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
 struct Job {
     workspace: Workspace,
     secrets: Secrets,
-    /// The pattern has a placeholder, which matches no file on disk, only a masked one.
+    /// Whether the pattern has a placeholder, which matches only masked files.
     masked: bool,
     under: Option<CleanPath>,
     glob: Option<Glob>,
@@ -162,7 +162,7 @@ impl Job {
         let mut searcher = SearcherBuilder::new().binary_detection(BinaryDetection::quit(0)).build();
         for entry in listing.entries.iter().filter(|e| self.glob.as_ref().is_none_or(|g| g.matches(&e.path)))
         {
-            // Too large to be read.
+            // Too large to read.
             if entry.size > READ_LIMIT {
                 continue;
             }
@@ -224,7 +224,7 @@ impl Matches {
             _ => format!("{} in {}", plural(total, "match", "matches"), plural(files, "file", "files")),
         };
         if cut {
-            head += ", and not everything was searched: narrow it with path or glob";
+            head += "; not all files were searched: narrow it with path or glob";
         } else if shown < total {
             head += &format!(", {shown} shown: narrow it with path or glob");
         }

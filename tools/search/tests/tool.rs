@@ -1,6 +1,6 @@
-//! What a model finds.
+//! The matches that a model reads.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use tool_api::{Registry, TypedTool};
 use tool_search::Search;
 use workspace::Workspace;
 
-fn setting(files: &[(&str, &[u8])]) -> (TempDir, Registry) {
+fn fixture(files: &[(&str, &[u8])]) -> (TempDir, Registry) {
     let folder = tempfile::tempdir().unwrap();
     for (path, bytes) in files {
         let path = folder.path().join(path);
@@ -35,8 +35,8 @@ async fn search(registry: &Registry, arguments: Value) -> String {
 }
 
 #[tokio::test]
-async fn matches_come_as_path_line_and_text() {
-    let (_folder, registry) = setting(&[
+async fn a_match_has_path_line_and_text() {
+    let (_folder, registry) = fixture(&[
         ("src/a.rs", b"fn one() {}\r\nfn two() {}\r\n"),
         ("b.txt", b"One\nfn x\n"),
         ("c.bin", b"fn\0\n"),
@@ -63,8 +63,8 @@ async fn matches_come_as_path_line_and_text() {
 }
 
 #[test]
-fn the_files_in_which_something_is_found_are_told_without_what() {
-    let (folder, _) = setting(&[("src/a.rs", b"one\n"), ("b.txt", b"one\n"), ("c.bin", b"one\0\n")]);
+fn matching_returns_the_files_that_match() {
+    let (folder, _) = fixture(&[("src/a.rs", b"one\n"), ("b.txt", b"one\n"), ("c.bin", b"one\0\n")]);
     let search = Search::new(Workspace::open(folder.path()).unwrap(), Secrets::disabled());
     let matching = |arguments: Value| -> Vec<String> {
         search.matching(&arguments).iter().map(ToString::to_string).collect()
@@ -82,11 +82,11 @@ fn the_files_in_which_something_is_found_are_told_without_what() {
 }
 
 #[tokio::test]
-async fn what_is_no_regex_is_taken_as_it_stands_and_it_says_so() {
-    let (_folder, registry) = setting(&[("a.rs", b"call(x[0\n")]);
+async fn an_invalid_regex_is_searched_literally_with_a_note() {
+    let (_folder, registry) = fixture(&[("a.rs", b"call(x[0\n")]);
     assert_eq!(
         search(&registry, json!({"pattern": "call(x[0"})).await,
-        "1 match in 1 file (the pattern is not a valid regex and was taken literally)\na.rs:1: call(x[0"
+        "1 match in 1 file (not a valid regex, so searched literally)\na.rs:1: call(x[0"
     );
     assert_eq!(
         registry.open("search").unwrap().field("pattern", &json!("(")),
@@ -96,14 +96,14 @@ async fn what_is_no_regex_is_taken_as_it_stands_and_it_says_so() {
 }
 
 #[tokio::test]
-async fn output_is_bounded_in_every_direction() {
+async fn output_is_limited_in_every_dimension() {
     let many = "match\n".repeat(1000);
     let wide = format!("match {}\n", "é".repeat(5000));
     let mut files: Vec<(String, &[u8])> =
         (0..50).map(|i| (format!("f{i:02}.txt"), many.as_bytes())).collect();
     files.push(("a-wide.txt".into(), wide.as_bytes()));
     let files: Vec<(&str, &[u8])> = files.iter().map(|(p, b)| (p.as_str(), *b)).collect();
-    let (_folder, registry) = setting(&files);
+    let (_folder, registry) = fixture(&files);
     let text = search(&registry, json!({"pattern": "match"})).await;
     assert_eq!(text.lines().count(), 101);
     assert!(text.len() < 10_000);
@@ -113,13 +113,13 @@ async fn output_is_bounded_in_every_direction() {
 }
 
 #[tokio::test]
-async fn wrong_arguments_are_answered_with_what_would_be_right() {
-    let (_folder, registry) = setting(&[("src/a.rs", b"x\n")]);
+async fn errors_say_what_would_be_right() {
+    let (_folder, registry) = fixture(&[("src/a.rs", b"x\n")]);
     assert_eq!(search(&registry, json!({"pattern": ""})).await, "pattern is empty; give the text to find");
     assert!(search(&registry, json!({"pattern": "a\nb"})).await.starts_with("pattern has a newline"));
     for pattern in ["", "a\nb"] {
         let early = registry.open("search").unwrap().field("pattern", &json!(pattern));
-        assert!(early.unwrap_err().message.contains("pattern "), "before it runs: {pattern:?}");
+        assert!(early.unwrap_err().message.contains("pattern "), "before the call: {pattern:?}");
     }
     assert!(search(&registry, json!({"pattern": "x", "path": "scr"})).await.contains("did you mean src?"));
     assert!(
@@ -128,7 +128,7 @@ async fn wrong_arguments_are_answered_with_what_would_be_right() {
 }
 
 #[tokio::test]
-async fn a_pattern_cannot_ask_what_a_secret_is_and_a_placeholder_finds_it() {
+async fn a_pattern_cannot_probe_for_a_secret_but_a_placeholder_finds_it() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".env"), "DB_PASSWORD=hunter2-very-secret\n").unwrap();
     fs::write(folder.path().join("a.py"), "connect('hunter2-very-secret')\n").unwrap();

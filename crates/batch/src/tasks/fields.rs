@@ -138,7 +138,7 @@ fn unknown(key: &str, known: &[&str]) -> String {
     }
 }
 
-/// The known key that a misspelled one most likely means, at most this many edits away.
+/// Returns the known key closest to a misspelled one, at most this many edits away.
 pub(super) fn nearest<'k>(key: &str, known: &[&'k str], edits: usize) -> Option<&'k str> {
     let near = known.iter().map(|name| (strsim::osa_distance(key, name), *name));
     near.filter(|(distance, _)| *distance <= edits).min().map(|(_, name)| name)

@@ -42,7 +42,7 @@ pub(super) struct Learned {
     /// The model at the last check: its name in answers, and on llama-server its file.
     pub(super) answered: Option<String>,
     pub(super) file: Option<String>,
-    /// What the memory already has.
+    /// What is stored in the memory already.
     pub(super) kept_before: Kept,
     pub(super) reported: Reported,
 }

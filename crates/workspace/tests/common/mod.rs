@@ -1,6 +1,6 @@
-//! A repository in a folder of its own, with a state folder beside it.
+//! A repository in a temporary folder, with a state folder beside it.
 
-#![allow(dead_code, reason = "not every test program uses all of it")]
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// `a.txt`, `b.txt`, `src/c.txt` and `link` are tracked, `ignored/` is ignored.
+    /// Tracks `a.txt`, `b.txt`, `src/c.txt` and `link`, and ignores `ignored/`.
     pub(crate) fn repository() -> Self {
         let outer = tempfile::tempdir().unwrap();
         let root = outer.path().join("root");
@@ -42,7 +42,7 @@ impl Setting {
         Self { outer, ws, state }
     }
 
-    /// A copy of it to work in, with a state folder of its own.
+    /// Copies it, as a dry run does. The copy has its own state folder.
     pub(crate) fn dry_run(&self) -> Self {
         let outer = tempfile::tempdir().unwrap();
         let root = outer.path().join("copy");
@@ -52,7 +52,7 @@ impl Setting {
         Self { outer, ws, state }
     }
 
-    /// This repository, with the state folder of another.
+    /// Opens this repository with the state folder of another one.
     pub(crate) fn with_state_of(&self, other: &Self) -> Workspace {
         Workspace::open_with(self.ws.root(), &other.state).unwrap()
     }
@@ -73,7 +73,7 @@ impl Setting {
         Change::Write { path: self.path(path), bytes: text.into(), executable: None, expect: Expect::Any }
     }
 
-    /// What the agent does.
+    /// Makes an edit as the agent.
     pub(crate) fn edit(&self, path: &str, text: &str) {
         self.try_edit(path, text).unwrap();
     }
@@ -82,20 +82,20 @@ impl Setting {
         self.ws.commit(vec![self.write(path, text)])
     }
 
-    /// What a command of the agent's does; the number of its record.
+    /// Runs a command as the agent. Returns the number of its record.
     pub(crate) fn run(&self, script: &str) -> Option<u64> {
         let watch = self.ws.watch().unwrap();
         self.script(script);
         self.ws.watched(watch).unwrap()
     }
 
-    /// What somebody else does.
+    /// Runs a command as someone else.
     pub(crate) fn script(&self, script: &str) {
         let status = Command::new("sh").args(["-ec", script]).current_dir(self.ws.root()).status().unwrap();
         assert!(status.success(), "{script}");
     }
 
-    /// What somebody else does.
+    /// Writes a file as someone else.
     pub(crate) fn put(&self, path: &str, text: &str) {
         fs::write(self.ws.root().join(path), text).unwrap();
     }
@@ -115,7 +115,8 @@ pub(crate) fn git(root: &Path, arguments: &[&str]) {
     assert!(status.success(), "git {arguments:?}");
 }
 
-/// Every file below a folder, but `.git`, with its mode and its content, or where it leads; and every folder.
+/// Returns all files, links and folders below a folder except `.git`, with mode and content or
+/// target.
 pub(crate) fn tree(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];

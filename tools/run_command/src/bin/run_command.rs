@@ -1,5 +1,5 @@
-//! `run_command DIRECTORY COMMAND`: runs a command there and prints what a model would read, for
-//! work on this tool.
+//! `run_command DIRECTORY COMMAND`: runs a command in a folder and prints what a model would read,
+//! for developing this tool.
 
 use std::{ffi::OsString, io::Write, process::ExitCode, time::Duration};
 

@@ -1,5 +1,5 @@
-//! `run_tests DIRECTORY [COMMAND]`: runs the tests there and prints what a model would read, for
-//! work on this tool.
+//! `run_tests DIRECTORY [COMMAND]`: runs the tests in a folder and prints what a model would read,
+//! for developing this tool.
 
 use std::{io::Write, process::ExitCode, time::Duration};
 

@@ -42,9 +42,9 @@ pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
         || (!errors.is_empty() && results == 0);
     if failed_build {
         let what = if errors.is_empty() {
-            "it does not compile".to_owned()
+            "the build failed".to_owned()
         } else {
-            format!("it does not compile, {}", several(errors.len(), "error"))
+            format!("build failed with {}", several(errors.len(), "error"))
         };
         report.errors += errors.len() as u32;
         report.could_not_run = Some(what);

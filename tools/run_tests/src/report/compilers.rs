@@ -1,18 +1,18 @@
-//! Messages of compilers and crashing programs, where no test runner has reported anything.
+//! Parses messages of compilers and crashed programs, if no test runner has reported anything.
 
 use super::{
     Failure, TestReport,
     text::{Found, Places, several},
 };
 
-/// Most errors kept.
+/// The maximum number of errors kept.
 const ERRORS: usize = 20;
 
 pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
     let mut failures = errors(output, places);
     if !failures.is_empty() {
         let errors = failures.len();
-        let could_not_run = Some(format!("it does not compile, {}", several(errors, "error")));
+        let could_not_run = Some(format!("build failed with {}", several(errors, "error")));
         return Some(TestReport { errors: errors as u32, failures, could_not_run, ..TestReport::default() });
     }
     failures.extend(output.lines().filter(|l| assertion(l, places).is_some()).take(ERRORS).map(|line| {

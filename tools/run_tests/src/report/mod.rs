@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) use render::{facts, outcome};
 use text::Places;
 
-/// What a test run reported.
+/// The result of a test run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TestReport {
-    /// Tests that passed; packages, where a runner names only those (`go test` without `-v`).
+    /// Tests that passed, or packages if the runner names only those (`go test` without `-v`).
     pub passed: u32,
     /// Tests that failed.
     pub failed: u32,
@@ -30,10 +30,10 @@ pub struct TestReport {
     #[serde(default)]
     pub skipped: u32,
     /// Errors outside tests: files that cannot be loaded, code that does not compile, fixtures that
-    /// broke.
+    /// fail.
     #[serde(default)]
     pub errors: u32,
-    /// What failed, in the order of the output.
+    /// The failures, in the order of the output.
     #[serde(default)]
     pub failures: Vec<Failure>,
     /// Why no test could run at all (a build error, a missing module).
@@ -42,7 +42,7 @@ pub struct TestReport {
 }
 
 impl TestReport {
-    /// Tests that ran or should have run.
+    /// Returns the number of tests that ran or should have run.
     #[must_use]
     pub fn found(&self) -> u32 {
         self.passed + self.failed + self.errors + self.skipped

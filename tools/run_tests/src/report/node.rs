@@ -20,7 +20,7 @@ fn is_frame(line: &str) -> bool {
     line.starts_with("at ") && (line.contains(':') || line.contains("<anonymous>"))
 }
 
-/// An error as node prints it: message, then frames innermost first.
+/// Parses an error as node prints it: the message, then frames, innermost first.
 fn error(lines: &[&str], places: &Places) -> Found {
     let first = lines.iter().position(|l| is_frame(l)).unwrap_or(lines.len());
     let mut frames: Vec<_> = lines[first..].iter().filter_map(|l| frame(l, places)).collect();
@@ -28,7 +28,7 @@ fn error(lines: &[&str], places: &Places) -> Found {
     Found { message: lines[..first].iter().map(|l| (*l).to_owned()).collect(), frames }
 }
 
-/// The totals at the end of the output of node's runner, after `#` in TAP and `ℹ` otherwise.
+/// Parses the totals at the end of the output of node's runner, after `#` in TAP and `ℹ` otherwise.
 fn totals(output: &str, mark: &str) -> Option<TestReport> {
     let count = |name: &str| {
         let label = format!("{mark} {name} ");
@@ -42,7 +42,7 @@ fn totals(output: &str, mark: &str) -> Option<TestReport> {
     })
 }
 
-/// Test files that could not be loaded fail as if they were tests.
+/// Node reports test files that it cannot load as failed tests.
 fn only_files_failed(report: &TestReport) -> Option<String> {
     let files = report.failures.iter().filter(|f| f.name.ends_with("(cannot be loaded)")).count();
     (files > 0 && report.passed == 0 && files == report.failures.len())
@@ -126,7 +126,7 @@ fn file_failure(before: &[&str], name: &str, places: &Places) -> Failure {
         return error(&comments, places).failure(&file);
     };
     let mut found = error(&comments[at..], places);
-    // A syntax error has its place on a line of its own.
+    // The place of a syntax error is on a separate line.
     let place = comments[..at].iter().find_map(|l| places.place(l));
     found.frames.extend(place.map(|(file, line)| (file, line, String::new())));
     let name = if comments[at].contains("AssertionError") {
@@ -257,7 +257,7 @@ pub(crate) fn jest(output: &str, places: &Places) -> Option<TestReport> {
         } else {
             found.failure(&name.replace(" › ", " > "))
         };
-        // Long runs repeat all failures at the end.
+        // At the end of long runs, all failures are repeated.
         if !report.failures.contains(&failure) {
             report.failures.push(failure);
         }
@@ -273,7 +273,7 @@ fn is_code(line: &str) -> bool {
     rest.len() < line.len() && rest.starts_with(" |") || line.starts_with("| ")
 }
 
-/// The line that a code frame points at.
+/// Returns the line that a code frame points at.
 fn marked_line(body: &[&str]) -> Option<u32> {
     body.iter().find_map(|l| l.trim_start().strip_prefix("> ")?.split('|').next()?.trim().parse().ok())
 }

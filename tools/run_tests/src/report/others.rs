@@ -29,7 +29,7 @@ pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
         if let Some(name) = text.strip_prefix("--- FAIL: ") {
             let name = name.split(" (").next().unwrap_or(name);
             let found = go_failure(&lines, at, name, places);
-            // A test that failed only because of its subtests has no message of its own.
+            // A test that failed only because of its subtests has no message.
             if !found.message.is_empty()
                 || !lines[at + 1..].iter().any(|l| l.trim_start().starts_with(&format!("--- FAIL: {name}/")))
             {
@@ -69,12 +69,12 @@ pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
     }
     if report.passed + report.failed == 0 && report.errors > 0 {
         report.could_not_run =
-            Some(format!("it does not compile, {}", several(report.errors as usize, "error")));
+            Some(format!("build failed with {}", several(report.errors as usize, "error")));
     }
     Some(report)
 }
 
-/// What a test logged: after its line, or, with `-v`, between `=== RUN` and its line.
+/// Returns the log of a test. It follows the test's line or, with `-v`, precedes it.
 fn go_failure(lines: &[&str], at: usize, name: &str, places: &Places) -> Found {
     let depth = indentation(lines[at]);
     let after: Vec<&str> = lines[at + 1..]
@@ -173,7 +173,7 @@ pub(crate) fn maven(output: &str, places: &Places) -> Option<TestReport> {
     if compile_errors > 0 {
         report.errors += compile_errors;
         report.could_not_run =
-            Some(format!("it does not compile, {}", several(compile_errors as usize, "error")));
+            Some(format!("build failed with {}", several(compile_errors as usize, "error")));
     }
     let broken = lines.iter().find_map(|l| {
         l.strip_prefix("[ERROR] ")
@@ -222,7 +222,7 @@ pub(crate) fn gradle(output: &str, places: &Places) -> Option<TestReport> {
         if errors.is_empty() {
             return None; // a success has no counts, and the last lines say what went wrong
         }
-        report.could_not_run = Some(format!("it does not compile, {}", several(errors.len(), "error")));
+        report.could_not_run = Some(format!("build failed with {}", several(errors.len(), "error")));
         report.errors = errors.len() as u32;
         report.failures = errors;
     }
@@ -267,8 +267,7 @@ pub(crate) fn dotnet(output: &str, places: &Places) -> Option<TestReport> {
             }
         }
         report.errors = report.failures.len() as u32;
-        report.could_not_run =
-            Some(format!("it does not compile, {}", several(report.failures.len(), "error")));
+        report.could_not_run = Some(format!("build failed with {}", several(report.failures.len(), "error")));
         return Some(report);
     }
     seen.then_some(report)
@@ -299,7 +298,7 @@ pub(crate) fn ctest(output: &str, places: &Places) -> Option<TestReport> {
     for line in lines[start..].iter().take_while(|l| !l.trim().is_empty()) {
         let Some((number, name)) = line.trim().split_once(" - ") else { continue };
         let name = name.rsplit_once(" (").map_or(name, |(n, _)| n);
-        // Its output follows its line in the run: "1/2 Test #2: name ....***Failed  0.00 sec".
+        // The output follows the line of the test: "1/2 Test #2: name ....***Failed  0.00 sec".
         let ran = lines.iter().position(|l| {
             l.contains(&format!("Test #{number}: ")) || l.contains(&format!("Test  #{number}: "))
         });

@@ -5,7 +5,7 @@ use super::{
     text::{Found, Places, counts, indentation, several, value},
 };
 
-/// The last traceback in these lines: frames of the work tree, and the message after them.
+/// Parses the last traceback in these lines: frames of the work tree, and the message after them.
 fn traceback(lines: &[&str], places: &Places) -> Found {
     let mut found = Found::default();
     let mut at = 0;
@@ -37,7 +37,7 @@ fn file_line(line: &str) -> Option<(&str, u32)> {
     Some((path, digits.parse().ok()?))
 }
 
-/// The end of the traceback of an uncaught exception.
+/// Parses the traceback of an uncaught exception.
 pub(crate) fn uncaught(output: &str, places: &Places) -> Option<Failure> {
     let lines: Vec<&str> = output.lines().collect();
     let start = lines.iter().rposition(|l| l.starts_with("Traceback (most recent call last)"))?;
@@ -91,8 +91,7 @@ pub(crate) fn unittest(output: &str, places: &Places) -> Option<TestReport> {
             if let Some((module, _)) = name.split_once(" (unittest.loader._FailedTest") {
                 failure.name = format!("{module} (cannot be loaded)");
             }
-            // Set-up of classes and modules does not count as a test that ran; subtests are one
-            // test.
+            // The set-up of a class or module is not a test; subtests count as one test.
             if name.starts_with("setUp") || name.starts_with("tearDown") {
                 outside += 1;
             } else {
@@ -146,7 +145,7 @@ pub(crate) fn pytest(output: &str, places: &Places) -> Option<TestReport> {
     }
     if crashed {
         let trace: Vec<&str> = lines.iter().filter_map(|l| l.strip_prefix("INTERNALERROR> ")).collect();
-        let failure = traceback(&trace, places).failure("pytest was ended");
+        let failure = traceback(&trace, places).failure("pytest exited");
         report.could_not_run = Some(failure.message.clone());
         report.failures.push(failure);
     } else if report.passed + report.failed + report.skipped == 0 {
@@ -170,7 +169,7 @@ fn is_summary(line: &str) -> bool {
     timed && counted
 }
 
-/// Invalid options or an unreadable configuration: there is no summary.
+/// Handles invalid options and unreadable configuration, for which there is no summary.
 fn usage_error(lines: &[&str]) -> Option<TestReport> {
     let mine = lines.iter().any(|l| l.contains("pytest") || l.contains("conftest"));
     let error = lines.iter().find_map(|l| {

@@ -1,4 +1,4 @@
-//! Renders a report for the model, and for programs.
+//! Renders a report for the model and for programs.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -10,26 +10,26 @@ use tool_api::Outcome;
 use super::{Failure, TestReport, parse};
 use crate::TestCommand;
 
-/// Most characters of the whole text, about 500 tokens. The counts are always included, failures as
-/// far as they fit.
+/// The maximum length of the text, in characters: about 500 tokens. It always includes the counts,
+/// and as many failures as fit.
 const TEXT: usize = 2_000;
 
-/// Most characters of one failure.
+/// The maximum length of one failure, in characters.
 const ONE_FAILURE: usize = 700;
 
-/// Most lines and characters of output that no parser knows.
+/// How many lines to show of output that no parser recognizes.
 const LAST_LINES: usize = 20;
 
-/// Most failures for which source lines are looked up.
+/// For how many failures to look up source lines.
 const SHOWN_SOURCES: usize = 10;
 
-/// Largest file that a source line is taken from, in bytes.
+/// The largest file to take a source line from, in bytes.
 const SOURCE_FILE: u64 = 1 << 20;
 
-/// Most failures in the facts.
+/// The maximum number of failures in the facts.
 const FACTS: usize = 50;
 
-/// The answer to a call.
+/// Returns the outcome of a call.
 pub(crate) fn outcome(
     test: &TestCommand,
     finished: &Finished,
@@ -60,15 +60,14 @@ pub(crate) fn outcome(
     }
     let outcome = if ok { Outcome::ok(text) } else { Outcome::failed(text) };
     let mut facts = facts(test, finished.status.code(), report, timed_out);
-    // For people and programs: the model cannot read it, and the path differs from session to
-    // session.
+    // Not for the model, which cannot read it; and the path differs between sessions.
     if let (Some(log), Some(facts)) = (&finished.output.log, facts.as_object_mut()) {
         facts.insert("log".into(), log.display().to_string().into());
     }
     Outcome { facts, ..outcome }
 }
 
-/// Adds source lines to trace entries that have only a place.
+/// Adds the source line to trace entries that have only a place.
 fn add_sources(failure: &mut Failure, root: &Path, secrets: &Secrets) {
     for entry in &mut failure.trace {
         if let Some(source) =
@@ -80,8 +79,8 @@ fn add_sources(failure: &mut Failure, root: &Path, secrets: &Secrets) {
     }
 }
 
-/// Reads a line of a file of the work tree. Paths in output are untrusted: a link out of the tree
-/// is not followed.
+/// Reads a line of a file of the work tree. Does not follow links out of the tree, because paths in
+/// output are untrusted.
 fn source_line(root: &Path, file: &str, line: usize) -> Option<String> {
     let path = fs::canonicalize(root.join(file)).ok()?;
     let about = fs::metadata(&path).ok()?;
@@ -129,7 +128,7 @@ fn but(counts: &str) -> String {
     if counts.is_empty() { String::new() } else { format!(" ({counts} so far)") }
 }
 
-/// "2 failed, 3 passed".
+/// Formats counts like "2 failed, 3 passed".
 fn counts(report: &TestReport) -> String {
     let errors = if report.errors == 1 { "error" } else { "errors" };
     let all = [
@@ -138,8 +137,8 @@ fn counts(report: &TestReport) -> String {
         (report.passed, "passed"),
         (report.skipped, "skipped"),
     ];
-    let said: Vec<_> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-    said.join(", ")
+    let parts: Vec<_> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    parts.join(", ")
 }
 
 fn add_failures(text: &mut String, report: &TestReport) {
@@ -160,7 +159,7 @@ fn add_failures(text: &mut String, report: &TestReport) {
     }
 }
 
-/// One failure: name and place, message, trace.
+/// Formats one failure: name and place, message, trace.
 fn one(failure: &Failure) -> String {
     let mut text = failure.name.clone();
     let place = failure.file.as_ref().map(|file| format!("{file}:{}", failure.line.unwrap_or(0)));
@@ -195,7 +194,7 @@ fn add_last_lines(text: &mut String, output: &str) {
     text.extend(last.chars().skip(excess));
 }
 
-/// Truncates to a number of characters and marks the cut.
+/// Truncates text to a number of characters, with an ellipsis.
 fn shorten(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         text.to_owned()
@@ -204,7 +203,7 @@ fn shorten(text: &str, limit: usize) -> String {
     }
 }
 
-/// Facts for programs.
+/// Returns the facts for programs.
 pub(crate) fn facts(
     test: &TestCommand,
     exit_code: Option<i32>,

@@ -2,10 +2,10 @@
 
 use super::Failure;
 
-/// Most lines kept of a message.
+/// The maximum number of lines of a message.
 const MESSAGE_LINES: usize = 14;
 
-/// Most stack frames kept of the work tree: where the test is and where it failed.
+/// The maximum number of stack frames of the work tree: where the test is and where it failed.
 const FRAMES: usize = 3;
 
 /// Knows which paths belong to the work tree.
@@ -19,7 +19,7 @@ impl Places {
         Self { root: format!("{}/", root.trim_end_matches('/')) }
     }
 
-    /// A path as the model knows it, if it is a file of the work tree and not of a library in it.
+    /// Returns a path relative to the work tree, if the file is in it and not part of a library.
     pub(crate) fn inside(&self, path: &str) -> Option<String> {
         let path = path.trim().trim_start_matches("file://");
         let path = path.strip_prefix(&self.root).unwrap_or(path).trim_start_matches("./");
@@ -32,7 +32,7 @@ impl Places {
         (!foreign && !path.contains(['\n', '\0'])).then(|| path.to_owned())
     }
 
-    /// A place `path:line` or `path:line:column`, inside the work tree or not.
+    /// Parses a place `path:line` or `path:line:column`, inside the work tree or not.
     pub(crate) fn split(text: &str) -> Option<(&str, u32)> {
         let text = text.trim();
         let (rest, last) = text.rsplit_once(':')?;
@@ -44,14 +44,14 @@ impl Places {
         .filter(|(path, _)| !path.is_empty())
     }
 
-    /// The same, if it is in the work tree.
+    /// Same as [`Places::split`], if the file is in the work tree.
     pub(crate) fn place(&self, text: &str) -> Option<(String, u32)> {
         let (path, line) = Self::split(text)?;
         Some((self.inside(path)?, line))
     }
 }
 
-/// A failure that is being assembled.
+/// The parts of a failure found so far.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) message: Vec<String>,
@@ -81,7 +81,7 @@ impl Found {
     }
 }
 
-/// Lines of a message without empty ones around it and without common indentation.
+/// Removes empty lines around a message and common indentation.
 pub(crate) fn message<S: AsRef<str>>(lines: &[S]) -> String {
     let lines: Vec<&str> = lines.iter().map(|l| l.as_ref().trim_end()).collect();
     let first = lines.iter().position(|l| !l.is_empty()).unwrap_or(lines.len());
@@ -96,12 +96,12 @@ pub(crate) fn message<S: AsRef<str>>(lines: &[S]) -> String {
     kept.join("\n")
 }
 
-/// Leading spaces.
+/// Counts leading spaces.
 pub(crate) fn indentation(line: &str) -> usize {
     line.len() - line.trim_start_matches(' ').len()
 }
 
-/// Each number with the word after it, in a summary such as `3 failed, 1 passed`.
+/// Finds each number with the word after it, in a summary such as `3 failed, 1 passed`.
 pub(crate) fn counts(text: &str) -> impl Iterator<Item = (u32, &str)> {
     let words: Vec<&str> =
         text.split([' ', ',', '|', '(', ')', '=', ';']).filter(|w| !w.is_empty()).collect();
@@ -111,14 +111,14 @@ pub(crate) fn counts(text: &str) -> impl Iterator<Item = (u32, &str)> {
         .into_iter()
 }
 
-/// The number after a label: `value("Failures: 1, Errors: 2", "Errors:")` is 2.
+/// Finds the number after a label: `value("Failures: 1, Errors: 2", "Errors:")` is 2.
 pub(crate) fn value(text: &str, label: &str) -> Option<u32> {
     let rest = &text[text.find(label)? + label.len()..];
     let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
 }
 
-/// A number as a count with its noun.
+/// Formats a count with its noun.
 pub(crate) fn several(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

@@ -1,4 +1,4 @@
-//! Files that a command seems to have made and that were there before, ignored: it has changed what is ignored.
+//! Tells files that a command created from files that it stopped ignoring.
 
 use std::path::Path;
 
@@ -6,28 +6,29 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::CleanPath;
 
-/// The lists of ignored files that changed.
+/// The ignore files that a command changed.
 #[derive(Debug, Default)]
 pub(crate) struct ChangedRules(Vec<Changed>);
 
-/// One list: its folder, before and after.
+/// One ignore file: its folder, its old rules and its new rules.
 #[derive(Debug)]
 struct Changed(CleanPath, Gitignore, Gitignore);
 
 impl ChangedRules {
-    /// Adds a folder's list; `None` when there is none, or was none.
+    /// Adds the ignore file of a folder; `None` if it does not exist.
     pub(crate) fn add(&mut self, folder: CleanPath, old: Option<&[u8]>, new: Option<&[u8]>) {
         if old != new {
             self.0.push(Changed(folder, list(old), list(new)));
         }
     }
 
-    /// Takes everything below a folder for ignored before.
+    /// Assumes that everything below a folder was ignored before.
     pub(crate) fn add_all(&mut self, folder: CleanPath) {
         self.add(folder, Some(b"*"), None);
     }
 
-    /// Whether it may have been there unseen: an old list has it, or a new one takes it from what another list has.
+    /// Whether a path may have existed, ignored, before the command: the old rules ignore it, or
+    /// the new ones re-include it.
     pub(crate) fn may_have_hidden(&self, path: &CleanPath, is_folder: bool) -> bool {
         self.0.iter().any(|Changed(folder, old, new)| {
             let folder = if folder.as_str() == "." { Path::new("") } else { folder.as_ref() };
@@ -40,7 +41,7 @@ impl ChangedRules {
     }
 }
 
-/// Lines that are no patterns are none for git either.
+/// Parses an ignore file. Skips invalid patterns, as git does.
 fn list(text: Option<&[u8]>) -> Gitignore {
     let mut rules = GitignoreBuilder::new("");
     for line in String::from_utf8_lossy(text.unwrap_or_default()).lines() {

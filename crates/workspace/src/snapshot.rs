@@ -1,8 +1,8 @@
-//! A snapshot of the work tree: the metadata of each file and where to get its content, so that a
+//! A snapshot of the work tree: the metadata of each file and where its content is, so that a
 //! command's changes can be recorded with the content before.
 //!
-//! Contents that git has are not copied. All others are written once into an unnamed file in the state
-//! folder, which goes with the process.
+//! Contents that git has are not copied. All others are written once into an unnamed file in the
+//! state folder, which the system deletes when the process ends.
 
 use std::{
     collections::BTreeSet,
@@ -15,25 +15,25 @@ use std::{
 
 use crate::{
     CleanPath, FileImage, Workspace, git,
-    index::{Blob, Index, Looks},
-    place::{Found as There, Stamp},
+    index::{Blob, Index, IndexStat},
+    place::{Found as FileFound, Stamp},
     root::lock,
     scan::{Extent, Found, Tree},
     store::REPLACE_LIMIT,
     tracked,
 };
 
-/// The most bytes that a process keeps of files that git does not have, and of changes.
+/// The most bytes that a process keeps, of contents that git does not have and of changed files.
 const KEEP_LIMIT: u64 = 4 << 30;
-/// A second write within this time may leave the same metadata: file system clocks tick every 10 ms at
-/// worst.
+/// A second write within this time may leave the same metadata: file system clocks tick every 10 ms
+/// at worst.
 const TICK: Duration = Duration::from_millis(50);
 /// Same as [`TICK`] where times are whole seconds.
 const COARSE_TICK: Duration = Duration::from_secs(2);
-/// Blobs read at once; bounds the memory.
+/// Blobs read at once. Bounds the memory.
 const BATCH: usize = 256;
 
-/// Where to get a content.
+/// The location of a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     Kept {
@@ -42,14 +42,14 @@ pub(crate) enum Content {
     },
     /// In the user's repository.
     Blob(Blob),
-    /// Not kept: too large, or no room.
+    /// Not kept: too large, or the limit was reached.
     Unknown,
 }
 
-/// A file as last seen.
+/// A file as last scanned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
-    pub(crate) looks: Looks,
+    pub(crate) stat: IndexStat,
     pub(crate) mode: u32,
     pub(crate) link: bool,
     pub(crate) content: Content,
@@ -67,7 +67,7 @@ pub(crate) struct Difference {
 
 fn same(before: Option<&Known>, after: Option<&Known>) -> bool {
     match (before, after) {
-        (Some(a), Some(b)) if a.content == Content::Unknown => a.looks == b.looks,
+        (Some(a), Some(b)) if a.content == Content::Unknown => a.stat == b.stat,
         (Some(a), Some(b)) => (&a.content, a.mode, a.link) == (&b.content, b.mode, b.link),
         (None, None) => true,
         _ => false,
@@ -75,14 +75,14 @@ fn same(before: Option<&Known>, after: Option<&Known>) -> bool {
 }
 
 #[derive(Debug)]
-pub(crate) struct Shadow {
+pub(crate) struct Snapshot {
     kept: File,
     end: u64,
     files: Tree<Known>,
     pub(crate) folders: BTreeSet<CleanPath>,
 }
 
-impl Shadow {
+impl Snapshot {
     /// Scans the whole tree.
     pub(crate) fn new(ws: &Workspace, state_dir: &Path) -> io::Result<Self> {
         // Without git, every file is read.
@@ -104,48 +104,48 @@ impl Shadow {
         let mut files = Tree::new();
         for (folder, entries) in index.files {
             let known = entries.into_iter().map(|(name, entry)| {
-                let (looks, link) = (entry.looks, entry.is_link());
+                let (stat, link) = (entry.stat, entry.is_link());
                 let content = Content::Blob(entry.blob);
-                (name, Known { looks, mode: entry.permissions, link, content, settled: true })
+                (name, Known { stat, mode: entry.permissions, link, content, settled: true })
             });
             files.insert(folder, known.collect());
         }
         let kept = tempfile::tempfile_in(state_dir)?;
-        let mut shadow = Self { kept, end: 0, files, folders: found.folders };
+        let mut snapshot = Self { kept, end: 0, files, folders: found.folders };
         for path in &found.gone {
-            shadow.put(path, None);
+            snapshot.put(path, None);
         }
         let now = SystemTime::now();
-        let besides: Vec<CleanPath> = lock(&ws.0.besides).iter().cloned().collect();
+        let edited_files: Vec<CleanPath> = lock(&ws.0.edited_files).iter().cloned().collect();
         let changed = found.changed.into_iter().map(|(path, _)| path);
-        for path in changed.chain(converted).chain(besides) {
-            let known = shadow.take_in(ws, &path, None, now)?;
-            shadow.put(&path, known);
+        for path in changed.chain(converted).chain(edited_files) {
+            let known = snapshot.read(ws, &path, None, now)?;
+            snapshot.put(&path, known);
         }
-        Ok(shadow)
+        Ok(snapshot)
     }
 
     /// Updates the snapshot and reports each changed file.
-    pub(crate) fn update(&mut self, ws: &Workspace, mut tell: impl FnMut(Difference)) -> io::Result<()> {
+    pub(crate) fn update(&mut self, ws: &Workspace, mut report: impl FnMut(Difference)) -> io::Result<()> {
         let now = SystemTime::now();
-        let is_known = |known: &mut Known, stamp: &Stamp| known.settled && known.looks == Looks::of(stamp);
+        let is_known = |known: &mut Known, stamp: &Stamp| known.settled && known.stat == IndexStat::of(stamp);
         let found = ws.scan(Extent::Changes, &mut self.files, is_known);
-        let besides: Vec<CleanPath> = lock(&ws.0.besides).iter().cloned().collect();
+        let edited_files: Vec<CleanPath> = lock(&ws.0.edited_files).iter().cloned().collect();
         // Ignored files that the agent has edited are watched from now on.
-        let edited = besides.into_iter().filter(|path| self.get(path).is_none());
+        let edited = edited_files.into_iter().filter(|path| self.get(path).is_none());
         let edited: BTreeSet<CleanPath> = edited.filter(|path| ws.stamp(path).is_some()).collect();
         let changed = found.changed.into_iter().map(|(path, _)| path).filter(|path| !edited.contains(path));
         for path in changed.chain(edited.iter().cloned()).collect::<Vec<_>>() {
             let before = self.put(&path, None);
-            let after = self.take_in(ws, &path, before.as_ref(), now)?;
+            let after = self.read(ws, &path, before.as_ref(), now)?;
             self.put(&path, after.clone());
             if !same(before.as_ref(), after.as_ref()) {
-                tell(Difference { path, before, after });
+                report(Difference { path, before, after });
             }
         }
         for path in found.gone {
             if let Some(before) = self.put(&path, None) {
-                tell(Difference { path, before: Some(before), after: None });
+                report(Difference { path, before: Some(before), after: None });
             }
         }
         let skipped = |folder: &CleanPath| {
@@ -161,7 +161,7 @@ impl Shadow {
         self.files.get(path.parent()?)?.get(path.file_name()?)
     }
 
-    /// Replaces what is known of a file; returns what was.
+    /// Replaces what is known of a file, and returns what was known before.
     fn put(&mut self, path: &CleanPath, known: Option<Known>) -> Option<Known> {
         let path: &Path = path.as_ref();
         let (folder, name) = (path.parent()?, path.file_name()?);
@@ -171,9 +171,9 @@ impl Shadow {
         }
     }
 
-    /// Reads a file and keeps its content, unless it is the known one. Returns `None` if the file is gone
-    /// or protected.
-    fn take_in(
+    /// Reads a file and keeps its content, unless it is the known one. Returns `None` if the file
+    /// is gone or protected.
+    fn read(
         &mut self,
         ws: &Workspace,
         path: &CleanPath,
@@ -182,14 +182,14 @@ impl Shadow {
     ) -> io::Result<Option<Known>> {
         let Ok(Some(place)) = ws.place(path, None) else { return Ok(None) };
         let (image, stamp) = match place.find(REPLACE_LIMIT) {
-            Ok(There::File(image, stamp)) => (image, stamp),
-            Ok(There::Nothing | There::Other) => return Ok(None),
+            Ok(FileFound::File(image, stamp)) => (image, stamp),
+            Ok(FileFound::Nothing | FileFound::Other) => return Ok(None),
             // Too large or unreadable: known by its metadata only.
             Err(_) => match place.stamp() {
                 Ok(Some(stamp)) => {
                     let (mode, link) = (stamp.mode, false);
-                    let (content, looks) = (Content::Unknown, Looks::of(&stamp));
-                    return Ok(Some(Known { looks, mode, link, content, settled: settled(&stamp, now) }));
+                    let (content, stat) = (Content::Unknown, IndexStat::of(&stamp));
+                    return Ok(Some(Known { stat, mode, link, content, settled: settled(&stamp, now) }));
                 }
                 _ => return Ok(None),
             },
@@ -209,8 +209,8 @@ impl Shadow {
             None => self.keep(&image.bytes)?,
         };
         let FileImage { mode, link, .. } = image;
-        let looks = Looks::of(&stamp);
-        Ok(Some(Known { looks, mode, link, content, settled: settled(&stamp, now) }))
+        let stat = IndexStat::of(&stamp);
+        Ok(Some(Known { stat, mode, link, content, settled: settled(&stamp, now) }))
     }
 
     fn keep(&mut self, bytes: &[u8]) -> io::Result<Content> {
@@ -230,7 +230,7 @@ impl Shadow {
         }
     }
 
-    /// Returns a kept content. A blob is kept after [`Shadow::fetch`].
+    /// Returns a kept content. A blob is kept only after [`Snapshot::fetch`].
     pub(crate) fn bytes(&self, content: &Content) -> io::Result<Option<Vec<u8>>> {
         let Content::Kept { at, size } = content else { return Ok(None) };
         let mut bytes = vec![0; usize::try_from(*size).map_err(io::Error::other)?];
@@ -253,7 +253,7 @@ impl Shadow {
             let contents = tracked::contents(root, &names).unwrap_or_else(|_| vec![None; names.len()]);
             let wanted = batch.iter_mut().filter(|k| matches!(k.content, Content::Blob(_)));
             for (known, bytes) in wanted.zip(contents) {
-                known.content = match bytes.and_then(|bytes| tracked::as_it_was(bytes, known.looks.size)) {
+                known.content = match bytes.and_then(|bytes| tracked::as_it_was(bytes, known.stat.size)) {
                     Some(bytes) => self.keep(&bytes)?,
                     None => Content::Unknown,
                 };
