@@ -235,7 +235,7 @@ fn a_smaller_context_window_is_reported_and_the_prompt_compacted() {
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert!(seen.contains("a window of 8192 tokens, not the 16384 requested"), "{seen}");
     let sent = server.chats();
-    assert!(sent[5].body.len() < sent[4].body.len(), "the conversation was made shorter: {seen}");
+    assert!(sent[5].body.len() < sent[4].body.len(), "the conversation was compacted: {seen}");
     assert_eq!(events(&world, "retry").len(), 0);
 }
 

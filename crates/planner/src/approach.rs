@@ -36,7 +36,7 @@ pub(crate) enum Move {
     /// The verification passes, or there is none and the file has changed.
     Done,
     /// Nothing is left to try.
-    Enough,
+    GiveUp,
 }
 
 /// The outcome of an answer to [`Move::Whole`].
@@ -92,7 +92,7 @@ impl Attempts {
     }
 
     /// Whether the tree holds another version than [`Attempts::base`].
-    pub(crate) fn strayed(&self) -> bool {
+    pub(crate) fn needs_restore(&self) -> bool {
         self.in_tree != self.base.content
     }
 
@@ -203,7 +203,7 @@ impl Attempts {
             return Move::Line { prefix };
         }
         if self.number >= self.most {
-            return Move::Enough;
+            return Move::GiveUp;
         }
         self.number += 1;
         Move::Whole
@@ -244,17 +244,17 @@ mod tests {
         assert_eq!(attempts.answered(&NOTHING), Move::Whole);
         assert_eq!(attempts.sampling(0.0), (1.0, Some(1)));
         assert_eq!(attempts.answered(&wrote("worse", &check(false, 1))), Move::Whole);
-        assert!(attempts.strayed());
+        assert!(attempts.needs_restore());
         attempts.restored();
-        assert!(!attempts.strayed());
-        assert_eq!(attempts.answered(&NOTHING), Move::Enough);
+        assert!(!attempts.needs_restore());
+        assert_eq!(attempts.answered(&NOTHING), Move::GiveUp);
     }
 
     #[test]
     fn the_next_attempt_starts_from_the_version_with_more_passing_tests() {
         let mut attempts = attempts();
         assert_eq!(attempts.answered(&wrote("better", &check(false, 3))), Move::Whole);
-        assert_eq!((attempts.base().content.as_str(), attempts.strayed()), ("better", false));
+        assert_eq!((attempts.base().content.as_str(), attempts.needs_restore()), ("better", false));
         assert_eq!(attempts.answered(&wrote("best", &check(true, 9))), Move::Done);
     }
 

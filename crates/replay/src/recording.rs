@@ -211,7 +211,9 @@ fn heard(records: &[Record]) -> Vec<Option<Turn>> {
 /// after a call; `warning` says why.
 pub fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
     let Event::Output { content, thinking, ended_by, doubts, counts, .. } = output else { return None };
-    let broken = || warning.split("; going on with").next().unwrap_or_default().to_owned();
+    // Sessions of earlier versions say "going on".
+    let error = warning.split("; continuing with").next().unwrap_or_default();
+    let error = error.split("; going on with").next().unwrap_or_default();
     Some(Turn {
         content: content.clone(),
         thinking: Some(thinking.clone()).filter(|t| !t.is_empty()),
@@ -219,7 +221,7 @@ pub fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
             EndedBy::Stop => TurnEnd::Stop,
             EndedBy::Length => TurnEnd::Length,
             EndedBy::Cut if cut => TurnEnd::Cut,
-            EndedBy::Cut => TurnEnd::Failed(broken()),
+            EndedBy::Cut => TurnEnd::Failed(error.to_owned()),
         },
         doubts: doubts
             .iter()

@@ -196,7 +196,7 @@ pub(crate) fn at_once(journal: &mut Journal, store: &Store) -> Result<Done> {
             let (added, removed) = preview::counts(&changes::shown(changed));
             let report = planner::Report {
                 ending: Ending::Interrupted,
-                message: "stopped at once by a second signal; what was done so far is kept".to_owned(),
+                message: "stopped at once by a second signal; the changes so far are kept".to_owned(),
                 diff: Diff { files, added, removed, ..Diff::default() },
                 totals: planner::totals(&records),
             };
