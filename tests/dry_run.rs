@@ -95,9 +95,9 @@ fn a_dry_run_ends_with_the_requested_preview() {
     ");
     let last: Vec<_> = seen.lines().rev().take(3).collect();
     snapshot!(last.join("\n"), @r"
-    look again: agent sessions show [SESSION]
-    apply it: agent apply [SESSION]
-    the patch: [WORLD]/home/.local/state/agent/sessions/[SESSION]/changes.patch
+    show: agent sessions show [SESSION]
+    apply: agent apply [SESSION]
+    patch: [WORLD]/home/.local/state/agent/sessions/[SESSION]/changes.patch
     ");
 }
 

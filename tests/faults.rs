@@ -95,7 +95,7 @@ fn a_too_long_retry_after_ends_the_run_at_once() {
     let end = seen.split("model unavailable: ").nth(1).unwrap_or_default();
     snapshot!(end, @r"
     http://[SERVER]/api/chat answered 429: quota exceeded (the server asks to wait [TIME])
-    look again: agent sessions show [SESSION]
+    show: agent sessions show [SESSION]
     ");
     assert!(seen.starts_with("exit 5\n"), "{seen}");
 }
@@ -139,7 +139,7 @@ fn a_key_does_not_travel_to_another_host() {
     let end = seen.split("refused: ").nth(1).unwrap_or_default();
     snapshot!(end, @r"
     http://[SERVER]/v1/chat/completions redirects to http://[SERVER]/v1/chat/completions; redirects are not followed, to protect the key: set the final address
-    look again: agent sessions show [SESSION]
+    show: agent sessions show [SESSION]
     ");
     assert_eq!(other.connections(), 0);
 }

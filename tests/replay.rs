@@ -112,7 +112,7 @@ fn a_session_replays_here_and_elsewhere() {
     snapshot!(world.observe(&["replay"]), @r"
     exit 0
     --- stdout
-    same: 30 events, 4 requests, 4 calls, 3 changed files as at the end
+    same: 30 events, 4 requests, 4 calls, 3 changed files
     ");
     goes_the_same_way(&world);
 }

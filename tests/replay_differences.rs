@@ -59,7 +59,7 @@ fn replay_reports_the_first_difference() {
       4 + at bytes 0 to 51
                         ^^
       5   repairs:
-    the same up to there: 4 events; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 4 events; recorded by agent [VERSION], replayed by agent [VERSION]
     "#);
     // A file that the first turn does not show has other content.
     let altered_file = altered(&world, &file, |line| {
@@ -82,7 +82,7 @@ fn replay_reports_the_first_difference() {
       9   ```
      10
      11   `sh check.sh` fails now:
-    the same up to there: 2 events; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 2 events; recorded by agent [VERSION], replayed by agent [VERSION]
     "#);
     // A command changed a file differently.
     let altered_file = altered(&world, &file, |line| {
@@ -102,7 +102,7 @@ fn replay_reports_the_first_difference() {
                                      ^^^^^
       5 + made/notes.txt:1: a sum of pieces
                                      ^^^^^^
-    the same up to there: 44 events; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 44 events; recorded by agent [VERSION], replayed by agent [VERSION]
     "#);
     // It left the file in a different state.
     let altered_file = altered(&world, &file, |line| {
@@ -121,7 +121,7 @@ fn replay_reports_the_first_difference() {
       2 +     echo $(($1 + $2))
                          ^
       3   }
-    the same up to there: 90 events; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 90 events; recorded by agent [VERSION], replayed by agent [VERSION]
     ");
     // It ended differently.
     let altered_file = altered(&world, &file, |line| {
@@ -138,7 +138,7 @@ fn replay_reports_the_first_difference() {
           ^^^^^^^^^^
       1 + verified: the verification passes
           ^^^^^^^^
-    the same up to there: 89 events; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 89 events; recorded by agent [VERSION], replayed by agent [VERSION]
     ");
     // The prompt differs.
     snapshot!(replayed(&world, &file, &["--edit-format", "search-replace"]), @r#"
@@ -156,7 +156,7 @@ fn replay_reports_the_first_difference() {
       8   run_tests: Runs the tests. {"type":"object","properties":{"command":{"description":"Instead of the known test command.","anyOf":[{"type":"string"},{"type":"array","items":{"type":"string"}}]},"args":{"type":"array","items":{"type":"string"},"description":"Added to the command, e.g. one test's name."},"env":{"type":"object","description":"Environment variables."}}}
       9   list_files: List files, below path and matching glob. {"type":"object","properties":{"path":{"type":"string"},"glob":{"type":"string"}}}
      10   search: Find lines in files. {"type":"object","properties":{"pattern":{"type":"string","description":"Regex"},"path":{"type":"string"},"glob":{"type":"string"}},"required":["pattern"]}
-    the same up to there: 1 event; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 1 event; recorded by agent [VERSION], replayed by agent [VERSION]
     "#);
     let told = world
         .agent(&["replay", file.to_str().unwrap(), "--edit-format", "unified", "--json"])
@@ -192,7 +192,7 @@ fn replay_finds_a_command_with_a_different_result() {
       3 - one
       3 + two
       4   took 0.01s
-    the same up to there: 7 events; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 7 events; recorded by agent [VERSION], replayed by agent [VERSION]
     ");
     let seen = world.observe(&["replay"]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");

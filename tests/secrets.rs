@@ -148,7 +148,7 @@ fn secrets_reach_neither_model_nor_journal_nor_screen_and_survive_edits() {
     assert_eq!(told.matches("replaces a value that is hidden from you").count(), 1, "said once: {told}");
     assert!(!told.contains("changed since"), "what was shown is not taken for what is there: {told}");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("secrets kept from the model"), "{stderr}");
+    assert!(stderr.contains("secrets hidden from the model"), "{stderr}");
     let refused = world.journal().iter().any(|r| r["event"] == "refused");
     assert!(!refused, "nothing was cut while it streamed");
 }
@@ -219,8 +219,11 @@ fn unknown_placeholders_and_placeholders_in_commands_are_refused() {
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     assert!(!world.repo().join("new.py").exists());
     let told = told(&server.chats().last().unwrap().body);
-    assert!(told.contains("[secret-000000] is not the placeholder of any value in the files of this call"), "{told}");
-    assert!(told.contains("a command cannot be given it"), "{told}");
+    assert!(
+        told.contains("[secret-000000] is not the placeholder of any value in the files of this call"),
+        "{told}"
+    );
+    assert!(told.contains("which a command cannot use"), "{told}");
 }
 
 #[test]

@@ -81,9 +81,9 @@ fn a_key_comes_from_a_file_or_a_command() {
         assert!(seen.starts_with("exit 0\n") && sent == key, "{settings}: {sent}: {seen}");
     }
     for (settings, words) in [
-        ("api_key_command = 'exit 3'\n", "api_key_command gave no key: exit status: 3"),
-        ("api_key_command = 'true'\n", "api_key_command gave no key: its text is empty"),
-        ("api_key_file = '~/nothing'\n", "cannot read the file that api_key_file names"),
+        ("api_key_command = 'exit 3'\n", "cannot get a key from api_key_command: exit status: 3"),
+        ("api_key_command = 'true'\n", "cannot get a key from api_key_command: its output is empty"),
+        ("api_key_file = '~/nothing'\n", "cannot read api_key_file"),
         ("api_key_file = '~/key'\napi_key_command = 'true'\n", "both set; keep one"),
     ] {
         let (seen, _) = list(&[], settings);
@@ -223,8 +223,8 @@ fn an_ollama_without_models_prints_how_to_pull_one() {
     --- stderr
     session [SESSION]
     model unavailable: Ollama at http://[SERVER] does not have the model qwen2.5-coder:7b; it has no models
-    `agent models pull qwen2.5-coder:7b` gets it, or add --pull
-    look again: agent sessions show [SESSION]
+    pull it with `agent models pull qwen2.5-coder:7b`, or add --pull
+    show: agent sessions show [SESSION]
     ");
 }
 
