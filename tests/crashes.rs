@@ -199,7 +199,7 @@ pub(crate) fn whole() -> (Outcome, usize) {
 fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
     let output = agent(world, server, &["resume"]).stderr(Stdio::piped()).output().unwrap();
     let said = text(&output);
-    if said.contains("there is no session") || said.contains("has not begun") {
+    if said.contains("there is no session") || said.contains("the session is empty") {
         // Killed before anything was written: the tree is unchanged and a new run starts.
         let output = agent(world, server, &RUN).stderr(Stdio::piped()).output().unwrap();
         if output.status.code() != Some(0) {

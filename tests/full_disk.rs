@@ -13,7 +13,7 @@ shift
 echo $? >"$HOME/code"
 mount -o remount,size=64m "$state" || exit 99
 "$1" resume 2>"$HOME/second" >/dev/null && exit
-grep -q 'there is no session\|has not begun' "$HOME/second" && exec "$@"
+grep -q 'there is no session\|the session is empty' "$HOME/second" && exec "$@"
 "#;
 
 #[test]

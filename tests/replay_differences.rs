@@ -46,7 +46,7 @@ fn replay_reports_the_first_difference() {
     snapshot!(replayed(&world, &altered_file, &[]), @r#"
     exit 1
     --- stdout
-    different in turn 1, event 10: the agent made something else of the answer
+    different in turn 1, event 10: the answer was read differently
     call 0
       1   read_file {
       2 -   "path": "add.sh"
@@ -70,7 +70,7 @@ fn replay_reports_the_first_difference() {
     snapshot!(replayed(&world, &altered_file, &[]), @r#"
     exit 1
     --- stdout
-    different before turn 1, event 7: the agent asked something else
+    different before turn 1, event 7: the request differs
     the message (2)
       5   ```sh
       6   . ./add.sh
@@ -93,7 +93,7 @@ fn replay_reports_the_first_difference() {
     snapshot!(replayed(&world, &altered_file, &[]), @r#"
     exit 1
     --- stdout
-    different in turn 8, event 72: a tool answered something else
+    different in turn 8, event 72: a tool's result differs
     the result of search
       2   3 matches in 2 files
       3   check.sh:2: sum=$(add 2 3)
@@ -132,7 +132,7 @@ fn replay_reports_the_first_difference() {
     snapshot!(replayed(&world, &altered_file, &[]), @r"
     exit 1
     --- stdout
-    different in turn 15, event 133: the run ended otherwise
+    different in turn 15, event 133: the run ended differently
     the end
       1 - unverified: the verification passes
           ^^^^^^^^^^
@@ -144,7 +144,7 @@ fn replay_reports_the_first_difference() {
     snapshot!(replayed(&world, &file, &["--edit-format", "search-replace"]), @r#"
     exit 1
     --- stdout
-    different before turn 1, event 6: the agent asked something else
+    different before turn 1, event 6: the request differs
     the system prompt (1)
       4
       5   Tools, with the JSON Schema of their arguments:
@@ -253,7 +253,7 @@ fn a_session_replays_after_its_repository_is_deleted() {
     };
     let seen = run(&["replay"]);
     assert!(
-        seen.starts_with("exit 2\n") && seen.contains("is not there any more") && seen.contains("--recorded"),
+        seen.starts_with("exit 2\n") && seen.contains("no longer exists") && seen.contains("--recorded"),
         "{seen}"
     );
     let seen = run(&["replay", "--recorded"]);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use journal::Store;
 use planner::{Job, Limits, Parts, Verifier};
 use replay::{
-    Bundle, Difference, Followed, RecordedModel, RecordedUser, Recording, ReplayedChecks, ReplayedTool,
+    Bundle, Comparison, Difference, RecordedModel, RecordedUser, Recording, ReplayedChecks, ReplayedTool,
     ReplayedTree, Script, Source, Stage,
 };
 use serde_json::Value;
@@ -38,7 +38,7 @@ pub(crate) struct Options {
 
 /// The result of a replay.
 pub(crate) struct Outcome {
-    pub(crate) followed: Followed,
+    pub(crate) comparison: Comparison,
     pub(crate) session: String,
     /// The version of the agent that recorded it.
     pub(crate) version: String,
@@ -113,17 +113,17 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     journal.observe(Box::new(move |record| observer.observe(record)));
     let begun = (source == Source::Record).then_some(&recording.plan);
     planner::replay(job, parts, &mut journal, begun).await.map_err(Failure::refused)?;
-    let mut followed = script.finish();
+    let mut comparison = script.finish();
     let tree = match source {
         Source::Record => Err("no tool ran"),
         _ if !recording.whole => Err("a tool was still running when the session ended"),
         _ => Ok(end.len()),
     };
-    if followed.difference.is_none() && tree.is_ok() {
-        followed.difference =
+    if comparison.difference.is_none() && tree.is_ok() {
+        comparison.difference =
             end.iter().find_map(|(path, wanted)| differs(&workspace, path, wanted.as_ref()));
     }
-    Ok(Outcome { followed, session: recording.id, version: recording.version, tree })
+    Ok(Outcome { comparison, session: recording.id, version: recording.version, tree })
 }
 
 /// Creates the bundle's tree in the folder.

@@ -96,7 +96,7 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
     }
     let Some(outcome) = outcome? else { return Ok(Exit::Run(journal::Ending::Interrupted)) };
     report(&outcome, &notes, command.json, context)?;
-    Ok(if outcome.followed.difference.is_none() { Exit::Success } else { Exit::Negative })
+    Ok(if outcome.comparison.difference.is_none() { Exit::Success } else { Exit::Negative })
 }
 
 /// The settings of the session overridden by the command line, or the current ones.
@@ -124,19 +124,19 @@ fn settings(command: &Replay, context: &Context, bundle: &Bundle, foreign: bool)
 }
 
 fn report(outcome: &Outcome, notes: &[String], json: bool, context: &Context) -> Result<()> {
-    let Outcome { followed, session, version, tree } = outcome;
+    let Outcome { comparison, session, version, tree } = outcome;
     let this = env!("CARGO_PKG_VERSION");
     if json {
         let value = json!({
-            "same": followed.difference.is_none(),
+            "same": comparison.difference.is_none(),
             "session": session,
             "recorded_by": version,
             "replayed_by": this,
-            "events": followed.events,
-            "requests": followed.requests,
-            "calls": followed.calls,
+            "events": comparison.events,
+            "requests": comparison.requests,
+            "calls": comparison.calls,
             "files": tree.as_ref().ok(),
-            "difference": followed.difference,
+            "difference": comparison.difference,
             "notes": notes,
         });
         return Ok(console::print(format!("{value}\n"))?);
@@ -145,9 +145,9 @@ fn report(outcome: &Outcome, notes: &[String], json: bool, context: &Context) ->
         console::say(format_args!("note: {}", sanitize::line(note)));
     }
     let [events, requests, calls] =
-        [(followed.events, "event"), (followed.requests, "request"), (followed.calls, "call")]
+        [(comparison.events, "event"), (comparison.requests, "request"), (comparison.calls, "call")]
             .map(|(n, word)| plural(n as u64, word));
-    let text = match &followed.difference {
+    let text = match &comparison.difference {
         None => {
             let tree = match tree {
                 Ok(0) => "no changed files".to_owned(),
@@ -180,7 +180,7 @@ fn show(difference: &Difference, surface: Surface) -> String {
         (turn, None) => format!("after turn {turn}"),
     };
     let mut out =
-        format!("different {place}: {}\n{}\n", difference.kind.words(), sanitize::line(&difference.what));
+        format!("different {place}: {}\n{}\n", difference.kind.describe(), sanitize::line(&difference.what));
     let cut = |text: &str| text.char_indices().nth(MAX_CHARS).map_or(text.len(), |(at, _)| at);
     let with_newline = |text: &str| {
         let text = &text[..cut(text)];
