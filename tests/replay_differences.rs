@@ -1,11 +1,13 @@
-//! `agent replay` finds the first difference and touches nothing.
+//! `agent replay` finds the first difference and changes nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::changes::{answers, session, world};
 use crate::dry_run::everything;
-use crate::replay::{JSON, edit, exported, finish, goes_the_same_way, recorded, texts, with_much_ado};
+use crate::replay::{
+    JSON, edit, exported, finish, recorded, replays_without_a_difference, texts, with_every_tool,
+};
 use crate::support::{World, call, json_lines, snapshot};
 use serde_json::{Value, json};
 
@@ -35,7 +37,7 @@ pub(crate) fn replace(value: &mut Value, old: &str, new: &str) {
 #[test]
 fn replay_reports_the_first_difference() {
     let world = world();
-    with_much_ado(&world, &[]);
+    with_every_tool(&world, &[]);
     let file = exported(&world, &[]);
     // The model names a different file.
     let altered_file = altered(&world, &file, |line| {
@@ -158,14 +160,18 @@ fn replay_reports_the_first_difference() {
      10   search: Find lines in files. {"type":"object","properties":{"pattern":{"type":"string","description":"Regex"},"path":{"type":"string"},"glob":{"type":"string"}},"required":["pattern"]}
     same before that: 1 event; recorded by agent [VERSION], replayed by agent [VERSION]
     "#);
-    let told = world
+    let result = world
         .agent(&["replay", file.to_str().unwrap(), "--edit-format", "unified", "--json"])
         .output()
         .unwrap();
-    assert_eq!(told.status.code(), Some(1));
-    let told = json_lines(&String::from_utf8(told.stdout).unwrap()).remove(0);
-    assert_eq!((&told["same"], &told["difference"]["kind"]), (&json!(false), &json!("asked")), "{told}");
-    assert!(told["difference"]["now"].as_str().unwrap().contains("unified"), "{told}");
+    assert_eq!(result.status.code(), Some(1));
+    let result = json_lines(&String::from_utf8(result.stdout).unwrap()).remove(0);
+    assert_eq!(
+        (&result["same"], &result["difference"]["kind"]),
+        (&json!(false), &json!("asked")),
+        "{result}"
+    );
+    assert!(result["difference"]["now"].as_str().unwrap().contains("unified"), "{result}");
 }
 
 #[test]
@@ -201,7 +207,7 @@ fn replay_finds_a_command_with_a_different_result() {
 #[test]
 fn a_replay_changes_nothing_and_needs_no_server() {
     let world = world();
-    with_much_ado(&world, &[]);
+    with_every_tool(&world, &[]);
     let sessions = world.home().join(".local/state/agent/sessions");
     let temporary = world.home().join("tmp");
     std::fs::create_dir(&temporary).unwrap();
@@ -220,7 +226,7 @@ fn a_replay_changes_nothing_and_needs_no_server() {
 fn unrelated_later_changes_do_not_block_undo() {
     let world = world();
     world.write("unrelated.txt", "nobody looked at this\n");
-    with_much_ado(&world, &[]);
+    with_every_tool(&world, &[]);
     let file = exported(&world, &[]);
     let text = std::fs::read(&file).unwrap();
     world.write("check.sh", "exit 1\n");
@@ -230,8 +236,8 @@ fn unrelated_later_changes_do_not_block_undo() {
     world.git(&["add", "--all"]);
     world.git(&["commit", "--quiet", "--message=others"]);
     std::fs::remove_file(&file).unwrap();
-    goes_the_same_way(&world);
-    assert!(std::fs::read(&file).unwrap() == text, "the export is the same too");
+    replays_without_a_difference(&world);
+    assert!(std::fs::read(&file).unwrap() == text, "the export is unchanged");
 }
 
 #[test]
@@ -261,9 +267,9 @@ fn a_session_replays_after_its_repository_is_deleted() {
 }
 
 #[test]
-fn a_replay_that_is_killed_leaves_the_repository_as_it_was() {
+fn a_killed_replay_leaves_the_repository_unchanged() {
     let world = world();
-    with_much_ado(&world, &[]);
+    with_every_tool(&world, &[]);
     let before = everything(&world.repo());
     for (n, args) in [&["replay"][..], &["replay", "--run-commands"]].into_iter().enumerate() {
         for attempt in 0.. {
@@ -271,7 +277,7 @@ fn a_replay_that_is_killed_leaves_the_repository_as_it_was() {
             std::fs::create_dir(&temporary).unwrap();
             let mut child =
                 world.agent(args).env("TMPDIR", &temporary).stdout(Stdio::null()).spawn().unwrap();
-            // Wait until it has started to create its tree; it may also have ended already.
+            // Wait until it creates its tree, or has already ended.
             let mut ended = false;
             while !ended && std::fs::read_dir(&temporary).unwrap().next().is_none() {
                 ended = child.try_wait().unwrap().is_some();

@@ -145,10 +145,10 @@ fn a_patch_that_is_the_whole_answer_is_applied() {
         let (world, server) = (World::with_a_bug(), Server::start());
         script(&server, [answer.clone(), fixing()[1].clone(), call("finish", json!({}))]);
         run(&world, &server, &["Make the tests pass."]);
-        let told =
+        let prompt =
             world.journal().into_iter().filter(|e| e["event"] == "message" && e["role"] == "user").nth(1);
-        let told = told.unwrap()["content"].as_str().unwrap().to_owned();
-        assert_eq!(told.contains("has a patch in it"), !answer.contains("<think>"), "{told}");
+        let prompt = prompt.unwrap()["content"].as_str().unwrap().to_owned();
+        assert_eq!(prompt.contains("has a patch in it"), !answer.contains("<think>"), "{prompt}");
         assert!(!world.journal().iter().any(|e| e["event"] == "call" && e["turn"] == 1), "{answer}");
     }
 }
@@ -369,7 +369,7 @@ fn an_interrupt_ends_the_commands_too() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", world.tell(&output));
     let written = std::io::Write::write_all(&mut writer, b"is anybody there?");
-    assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe, "nobody reads any more");
+    assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe, "the reader is closed");
 }
 
 #[test]
@@ -431,7 +431,7 @@ fn commands_write_outside_the_repository_only_where_allowed() {
         let check = format!("touch '{}'", outside.display());
         let args = [flags, &["--verify", &check, "Look."]].concat();
         let output = run(&world, &server, &args);
-        assert_eq!(output.status.code(), Some(1), "nothing was changed in it: {}", world.tell(&output));
+        assert_eq!(output.status.code(), Some(1), "the tree is unchanged: {}", world.tell(&output));
         assert_eq!(outside.exists(), written);
     }
 }
@@ -474,7 +474,7 @@ fn a_second_interrupt_ends_the_run_immediately() {
     assert!(seen.starts_with("exit 130\n") && seen.contains("a second signal"), "{seen}");
     let finished = world.journal().pop().unwrap();
     assert_eq!(finished["ending"]["kind"], "interrupted");
-    assert_eq!(finished["totals"]["turns"], 1, "what was counted by then is kept: {finished}");
+    assert_eq!(finished["totals"]["turns"], 1, "the totals so far are kept: {finished}");
     assert!(finished["totals"]["generated_tokens"].as_u64() > Some(0), "{finished}");
     let diff = &finished["diff"];
     assert_eq!(

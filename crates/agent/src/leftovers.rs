@@ -1,5 +1,5 @@
-//! Removes leftovers of killed runs: private temporary folders and cache overlays of their sandboxes.
-//! The next run of any session does this.
+//! Removes leftovers of killed runs: private temporary folders and cache overlays of their
+//! sandboxes. The next run of any session does this.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ pub(crate) const SANDBOX: &str = "sandbox";
 /// locked only briefly.
 const LEFTOVERS: &str = "left-over";
 
-/// Removes the leftovers of all other sessions in the background. Errors are ignored, because the next
-/// run tries again.
+/// Removes the leftovers of all other sessions in the background. Errors are ignored, because the
+/// next run tries again.
 pub(crate) fn remove(session: &Path) -> JoinHandle<()> {
     let state = session.ancestors().nth(2).unwrap_or(session).to_owned();
     tokio::task::spawn_blocking(move || {

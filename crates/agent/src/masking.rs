@@ -91,8 +91,8 @@ pub(crate) fn is_secret_file(name: &str) -> bool {
     prefixes.iter().any(|start| name.starts_with(start)) || suffixes.iter().any(|end| name.ends_with(end))
 }
 
-/// Learns secrets before anything is shown: from secret files, and from files that an earlier process
-/// of this session changed.
+/// Learns secrets before anything is shown: from secret files, and from files that an earlier
+/// process of this session changed.
 pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
     let names = std::fs::read_dir(workspace.root()).into_iter().flatten().filter_map(Result::ok);
     let mut names: Vec<String> = names
@@ -313,8 +313,8 @@ impl Verifier for MaskedVerifier {
     }
 }
 
-/// Wraps a model to mask the values of known variables in requests and in its answers. It may know a
-/// value from elsewhere.
+/// Wraps a model to mask the values of known variables in requests and in its answers. It may know
+/// a value from elsewhere.
 pub(crate) struct MaskedModel(pub(crate) Box<dyn Model>, pub(crate) Secrets);
 
 #[async_trait]

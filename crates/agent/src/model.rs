@@ -33,7 +33,8 @@ const SERVERS: &str = "servers";
 /// If a file named by a setting cannot be read, or the command for the key fails.
 pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
     let secret = |key: &Option<String>| key.as_deref().map(Secret::new);
-    // Use the endpoint of other programs if the model is OpenAI-compatible or nothing else is configured.
+    // Use the endpoint of other programs if the model is OpenAI-compatible or nothing else is
+    // configured.
     let model = settings.model.as_deref().unwrap_or_default();
     let wants_openai = model.starts_with("openai")
         || (model.is_empty() && settings.ollama_host.is_none() && settings.deepseek_api_key.is_none());

@@ -1,5 +1,5 @@
-//! Runs one task: turns settings into a model, a work tree, a sandbox and tools, and runs the planner
-//! with them. `agent run`, `agent resume` and `agent batch` all use this module.
+//! Runs one task: turns settings into a model, a work tree, a sandbox and tools, and runs the
+//! planner with them. `agent run`, `agent resume` and `agent batch` all use this module.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -259,7 +259,8 @@ async fn prepare(
                 Some(DryTree::Overlay(overlay)) => Some(Guard::Overlay { _overlay: overlay }),
                 _ => None,
             };
-            // The probe runs in other processes. Start it first, so that the rest happens meanwhile.
+            // The probe runs in other processes. Start it first, so that the rest happens
+            // meanwhile.
             let sandbox = sandbox(&order.root)?;
             let tools = async { tools(&order.root, &sandbox) };
             let (report, chosen, toolbox) = tokio::join!(probe(&sandbox), open(), tools);

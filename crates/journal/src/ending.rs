@@ -26,8 +26,8 @@ pub enum Ending {
     Verified,
     /// The model says it is done, but the verification fails or there is none.
     Unverified,
-    /// The model says it is done but changed nothing. The verification may pass, but it passed before
-    /// too.
+    /// The model says it is done but changed nothing. The verification may pass, but it passed
+    /// before too.
     NoChange,
     /// The agent stopped because it made no progress.
     GaveUp,

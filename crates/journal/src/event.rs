@@ -281,8 +281,8 @@ pub enum Event {
         /// Files of the session that somebody else has changed since.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         changed: Vec<String>,
-        /// The user's message to the resumed session. [`Event::UserMessage`] follows when it joins the
-        /// conversation.
+        /// The user's message to the resumed session. [`Event::UserMessage`] follows when it joins
+        /// the conversation.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },

@@ -14,8 +14,8 @@ pub struct LockFile {
 }
 
 impl LockFile {
-    /// Locks `path`, creates it if missing, and writes `holder` into it. The inner error is the text
-    /// of the current holder.
+    /// Locks `path`, creates it if missing, and writes `holder` into it. The inner error is the
+    /// text of the current holder.
     ///
     /// # Errors
     /// If the file cannot be opened, locked or written.

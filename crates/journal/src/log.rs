@@ -1,7 +1,7 @@
 //! Append-only files of JSON records, one per line, that survive a kill at any point.
 //!
-//! Each record is appended in one write. An interrupted write leaves a torn last line, which the next
-//! reader ignores and the next writer truncates. Damage anywhere else is an error.
+//! Each record is appended in one write. An interrupted write leaves a torn last line, which the
+//! next reader ignores and the next writer truncates. Damage anywhere else is an error.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -64,8 +64,8 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
         serde_json::to_string(record).map_err(failed)
     }
 
-    /// Appends an encoded record in one write. With `sync`, it is on disk when this returns. After an
-    /// error the log contains only the complete records before this one.
+    /// Appends an encoded record in one write. With `sync`, it is on disk when this returns. After
+    /// an error the log contains only the complete records before this one.
     ///
     /// # Errors
     /// When the file cannot be written.

@@ -165,8 +165,8 @@ impl Store {
         Ok(summary)
     }
 
-    /// Locks a work tree for a session of this process, until the value is dropped. Two agents would
-    /// undo each other's work.
+    /// Locks a work tree for a session of this process, until the value is dropped. Two agents
+    /// would undo each other's work.
     ///
     /// # Errors
     /// If another process has locked it.

@@ -3,12 +3,12 @@
 //!
 //! Measured on a 1.5B model: shown a file and asked for the whole of it, the model solves most
 //! short repairs of one file. Asked to call tools it solves few, and feedback never helped. So the
-//! first attempt is the plain request, word for word what an agent has to beat. If it fails, the
+//! first attempt is exactly the plain request that `scripts/floor` measures. If it fails, the
 //! places where the model was unsure are tried ([`crate::branches`]). Then the same request is sent
 //! again at a higher temperature. A change stays only if more tests pass with it, so the tree never
 //! ends up worse than before.
 //!
-//! Pure: it is told what happened and says what to do.
+//! Pure: outcomes go in, and the next move comes out.
 
 use std::collections::VecDeque;
 

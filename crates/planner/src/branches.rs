@@ -95,9 +95,9 @@ pub(crate) fn candidates(file: &str, branch: &Branch, rest: &str) -> Vec<String>
 /// Removes from a continued message what some servers repeat of it, whatever the pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
-    /// What may be repeated.
+    /// The text that the server may repeat.
     expected: String,
-    /// What has arrived of it.
+    /// The part of it that has arrived.
     held: String,
 }
 

@@ -93,7 +93,7 @@ impl Accountant {
         accountant
     }
 
-    /// From now on the limits count anew.
+    /// Restarts the limits.
     pub(crate) fn renew(&mut self) {
         self.since = (self.totals.turns, self.spent, self.totals.cost.unwrap_or_default());
     }
@@ -243,16 +243,16 @@ mod tests {
 
     #[test]
     fn evaluated_tokens_are_unknown_as_soon_as_one_request_does_not_tell() {
-        let told = Counts { prompt_tokens: Some(100), evaluated_tokens: Some(7), ..Counts::default() };
-        let untold = Counts { evaluated_tokens: None, ..told };
+        let reported = Counts { prompt_tokens: Some(100), evaluated_tokens: Some(7), ..Counts::default() };
+        let unreported = Counts { evaluated_tokens: None, ..reported };
         let mut accountant = Accountant::new(Limits { tokens: Some(114), ..Limits::default() }, None);
-        accountant.add(&told, 0);
-        accountant.add(&told, 0);
+        accountant.add(&reported, 0);
+        accountant.add(&reported, 0);
         assert_eq!(accountant.totals(0).evaluated_tokens, Some(14));
-        accountant.add(&untold, 0);
+        accountant.add(&unreported, 0);
         assert_eq!(accountant.totals(0).evaluated_tokens, None);
         assert_eq!(accountant.reached(0), Some(Budget::Tokens), "what is unknown is paid in full");
-        accountant.add(&told, 0);
+        accountant.add(&reported, 0);
         assert_eq!(accountant.totals(0).evaluated_tokens, None);
     }
 }

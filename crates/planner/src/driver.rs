@@ -25,7 +25,7 @@ use crate::{Error, Inbox, Job, Parts, Report, Repository, Verifier};
 /// Works on a task until the run ends. The final diff is computed from the tree on every path.
 ///
 /// # Errors
-/// When the journal cannot be written. Then nothing further may take effect.
+/// If the journal cannot be written. The run stops, because every effect must be journaled first.
 pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report, Error> {
     let mut driver = Driver::new(&job, parts, journal, &[]);
     let started = driver.begin(job, None).await;

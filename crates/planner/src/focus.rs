@@ -1,6 +1,6 @@
-//! Which files the first turn shows. A model that has to find the file often edits invented
-//! content; shown the file and the failure, it solves half of the tasks. Files are ranked by what
-//! the task names, where failures point, and what the tests import.
+//! Selects the files that the first turn shows. A small model that must find the file itself often
+//! edits invented content. Shown the file and the failure, it solves half of the tasks. Files are
+//! ranked by the names in the task, the locations of failures, and the imports of tests.
 
 use std::collections::HashSet;
 

@@ -74,7 +74,7 @@ pub struct Parts {
     pub tools: Registry,
     /// The tree, for the first turn and the final diff.
     pub repository: Arc<dyn Repository>,
-    /// Decides whether the task is done, if anything can.
+    /// Decides whether the task is done. `None` without a test command.
     pub verifier: Option<Arc<dyn Verifier>>,
     /// The user's messages during the run; `VecDeque::new()` for none.
     pub inbox: Box<dyn Inbox>,
@@ -198,7 +198,7 @@ pub trait Verifier: Send + Sync {
 /// Why a run has no report.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The journal cannot be written, so nothing further may take effect.
+    /// The journal cannot be written. The run stops, because every effect must be journaled first.
     #[error(transparent)]
     Journal(#[from] journal::Error),
 }

@@ -71,7 +71,7 @@ pub(crate) enum Input {
     Written { content: String, check: Option<Check> },
     /// The request does not fit the window.
     Overflow { window: Option<u64> },
-    /// The user said something.
+    /// A message of the user.
     UserMessage(String),
 }
 
@@ -121,7 +121,7 @@ pub(crate) struct Machine {
     same_answers: u32,
     last_answer: String,
     overflows_in_a_row: u32,
-    /// The texts of conversation messages with what the user said after the task.
+    /// The texts of conversation messages with the user's later messages.
     user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,
@@ -291,8 +291,8 @@ impl Machine {
         self.ask_with(text)
     }
 
-    /// Handles `finish` without a change. The model is told once. A check that passes also passed
-    /// before.
+    /// Handles `finish` without a change. The model gets one reminder. A check that passes also
+    /// passed before.
     fn finish_unchanged(&mut self, summary: &str) -> Step {
         let Some(before) = self.unchanged_summary.take() else {
             self.unchanged_summary = Some(summary.trim().to_owned());

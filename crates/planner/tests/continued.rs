@@ -86,7 +86,7 @@ async fn a_message_during_a_run_joins_the_unanswered_message() {
     let world = World { inbox: Box::new(Nth(2)), ..world() };
     let ran = world.run("t", vec![says(FIX), says(DOCS), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
-    let told = &ran.told()[1];
+    let told = &ran.last_messages()[1];
     assert!(told.starts_with("apply_patch calc.py: ok") && told.contains("\n\nThe user says: "), "{told}");
     let roles: Vec<_> = ran.requests[2].messages.iter().map(|m| m.role).collect();
     assert!(roles.windows(2).all(|two| two[0] != two[1]), "they alternate: {roles:?}");
@@ -99,7 +99,7 @@ async fn a_message_that_arrives_when_the_model_is_done_keeps_the_run_going() {
     let world = World { inbox: Box::new(receiver), ..world() };
     let ran = world.run("t", vec![says(FIX), says(DOCS), says(FINISH)]).await;
     assert_eq!((ran.report.ending.clone(), ran.requests.len()), (Ending::Verified, 3));
-    assert!(ran.told()[0].contains("The user says: also update the docs"));
+    assert!(ran.last_messages()[0].contains("The user says: also update the docs"));
     let world = World { inbox: Box::new(Nth(3)), ..support::world() };
     let ran = world.run("t", vec![says(FIX), says(FINISH), says(DOCS), says(FINISH)]).await;
     assert_eq!((ran.report.ending, ran.requests.len()), (Ending::Verified, 4));
@@ -119,7 +119,7 @@ async fn a_whole_file_run_continues_with_tools() {
     let ran = saying(next, MESSAGE).resume("t", vec![says(DOCS), says(FINISH)], &first.records).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert!(ran.requests[0].messages.starts_with(&first.requests[0].messages));
-    assert!(ran.told()[0].contains("Tools, with the JSON Schema"), "{}", ran.told()[0]);
+    assert!(ran.last_messages()[0].contains("Tools, with the JSON Schema"), "{}", ran.last_messages()[0]);
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ async fn a_run_treats_tools_by_capability_not_by_name() {
     let wrong = fix.replace("a + b", "a * b");
     let ran = renamed(Approach::WholeFile).run("t", vec![says(&wrong), says(&fix)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
-    assert!(ran.told().iter().all(|told| !told.contains("Tools, with the JSON Schema")));
+    assert!(ran.last_messages().iter().all(|told| !told.contains("Tools, with the JSON Schema")));
     // Between the two attempts the planner reverted the file with the same tool.
     let written = |r: &Record| matches!(&r.event, Event::ToolStarted { tool, .. } if tool == "put");
     assert_eq!(ran.records.iter().filter(|r| written(r)).count(), 3);
@@ -62,7 +62,7 @@ async fn a_whole_file_session_word_for_word() {
         ran.requests[1].temperature > ran.requests[0].temperature,
         "the same bytes again would help nothing"
     );
-    insta::assert_snapshot!(ran.told().join("\n=======================\n"));
+    insta::assert_snapshot!(ran.last_messages().join("\n=======================\n"));
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_json_call_instead_of_the_whole_file_applies_to_the_file_it_names() {
     assert_eq!(ran.report.ending, Ending::Verified);
     assert_eq!(ran.files["calc.py"], FIXED);
     assert!(ran.files["notes.py"].contains("notes_of_the_day"), "not written over the file that was shown");
-    assert!(ran.told()[1].contains("Tools, with the JSON Schema"), "the run goes on by tools");
+    assert!(ran.last_messages()[1].contains("Tools, with the JSON Schema"), "the run goes on by tools");
 }
 
 #[tokio::test]
@@ -191,7 +191,11 @@ async fn an_unknown_tool_is_refused_before_its_arguments_are_written() {
             ],
         )
         .await;
-    assert!(ran.told()[1].contains("the tools are read_file, apply_patch, finish"), "{}", ran.told()[1]);
+    assert!(
+        ran.last_messages()[1].contains("the tools are read_file, apply_patch, finish"),
+        "{}",
+        ran.last_messages()[1]
+    );
     let sent = &ran.requests[1].messages[2].content;
     assert!(sent.len() < 45, "cut at once: {sent}");
     assert!(ran.events().any(|e| matches!(e, Event::Refused { early: true, .. })));
@@ -209,7 +213,7 @@ async fn a_path_that_does_not_exist_is_refused_while_the_call_is_open() {
             ],
         )
         .await;
-    assert!(ran.told()[1].contains("the nearest is \"calc.py\""), "{}", ran.told()[1]);
+    assert!(ran.last_messages()[1].contains("the nearest is \"calc.py\""), "{}", ran.last_messages()[1]);
     assert!(!ran.requests[1].messages[2].content.contains("more"));
 }
 
@@ -281,8 +285,8 @@ async fn repeatedly_refused_calls_end_the_run() {
 async fn finish_is_refused_while_the_verification_fails_and_accepted_as_unverified_in_the_end() {
     let ran = world().run("t", vec![says(FINISH), says(FINISH), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Unverified);
-    assert!(ran.told()[1].contains("Not finished yet"), "{}", ran.told()[1]);
-    assert!(ran.told()[1].contains("test_add: 3 != -1"));
+    assert!(ran.last_messages()[1].contains("Not finished yet"), "{}", ran.last_messages()[1]);
+    assert!(ran.last_messages()[1].contains("test_add: 3 != -1"));
 }
 
 #[tokio::test]
@@ -308,7 +312,7 @@ async fn a_model_that_changed_nothing_gets_one_reminder_and_the_run_is_not_verif
         assert_eq!((ran.report.ending.clone(), ran.requests.len()), (Ending::NoChange, asked));
         assert_eq!(ran.report.ending.exit_code(), 1);
         assert_eq!(ran.report.message, "added instead of subtracting", "an answer to a question is kept");
-        let told = ran.told();
+        let told = ran.last_messages();
         assert!(told.last().unwrap().starts_with("Nothing in the repository was changed"), "{told:?}");
     }
     let mut unverified = green();
@@ -359,7 +363,11 @@ async fn a_file_returned_unchanged_while_the_verification_passes_is_no_change() 
     let ran = world.run("t", vec![Reply::Says(deltas), says(unchanged)]).await;
     assert_eq!((&ran.report.ending, ran.files["calc.py"].as_str()), (&Ending::NoChange, FIXED));
     assert_eq!(ran.requests.len(), 2, "no doubt is followed where the verification cannot tell");
-    assert!(ran.told()[1].contains("Nothing in the repository was changed"), "{:?}", ran.told());
+    assert!(
+        ran.last_messages()[1].contains("Nothing in the repository was changed"),
+        "{:?}",
+        ran.last_messages()
+    );
 }
 
 #[tokio::test]
@@ -382,7 +390,7 @@ async fn text_that_a_server_repeats_of_a_continued_line_is_not_recorded() {
 async fn equal_calls_with_equal_results_get_a_warning_and_then_end_the_run() {
     let ran = world().run("t", (0..9).map(|_| says(READ)).collect()).await;
     assert_eq!(ran.report.ending, Ending::GaveUp);
-    assert!(ran.told()[3].contains("3 times with the same result"), "{}", ran.told()[3]);
+    assert!(ran.last_messages()[3].contains("3 times with the same result"), "{}", ran.last_messages()[3]);
     assert_eq!(ran.requests.len(), 5);
 }
 
@@ -404,7 +412,7 @@ async fn a_whole_file_run_switches_to_tools_after_a_tool_call() {
     world.settings.approach = Approach::WholeFile;
     let ran = world.run("t", vec![says(READ), says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
-    assert!(ran.told()[1].contains("Tools, with the JSON Schema"), "{}", ran.told()[1]);
+    assert!(ran.last_messages()[1].contains("Tools, with the JSON Schema"), "{}", ran.last_messages()[1]);
 }
 
 #[tokio::test]
@@ -514,7 +522,7 @@ async fn an_answer_cut_by_the_token_limit_is_never_run() {
     let cut_off = &FIX[..FIX.len() - 2];
     let ran =
         world().run("t", vec![Reply::RunsOut(text(cut_off)), says(READ), says(FIX), says(FINISH)]).await;
-    assert!(ran.told()[1].starts_with("Not run:"), "{}", ran.told()[1]);
+    assert!(ran.last_messages()[1].starts_with("Not run:"), "{}", ran.last_messages()[1]);
     assert_eq!(ran.files["calc.py"], FIXED);
     let first_started = ran
         .events()
@@ -529,13 +537,13 @@ async fn a_call_at_the_end_of_the_reasoning_counts_only_in_the_native_tokens_of_
     let separate = Reply::Says(vec![Delta::Thinking(native)]);
     for thinking in [in_text, separate] {
         let ran = world().run("t", vec![thinking, says(FIX), says(FINISH)]).await;
-        assert!(ran.told()[1].starts_with("read_file calc.py: ok"), "{}", ran.told()[1]);
+        assert!(ran.last_messages()[1].starts_with("read_file calc.py: ok"), "{}", ran.last_messages()[1]);
     }
     let in_text = Reply::Says(vec![Delta::Text(format!("<think>\nI need the file.\n{READ}"))]);
     let separate = Reply::Says(vec![Delta::Thinking(READ.into())]);
     for thinking in [in_text, separate] {
         let ran = world().run("t", vec![thinking, says(FIX), says(FINISH)]).await;
-        assert!(ran.told()[1].contains("contains only reasoning"), "{}", ran.told()[1]);
+        assert!(ran.last_messages()[1].contains("contains only reasoning"), "{}", ran.last_messages()[1]);
     }
     let both = Reply::Says(vec![Delta::Thinking(READ.into()), Delta::Text(FIX.into())]);
     let ran = world().run("t", vec![both, says(FINISH)]).await;
@@ -630,7 +638,7 @@ async fn a_repetition_loop_in_the_answer_is_cut() {
     let ran =
         world().run("t", vec![says(&"Let me run it again. ".repeat(200)), says(FIX), says(FINISH)]).await;
     assert!(ran.events().any(|e| matches!(e, Event::Cut { why: CutReason::Repetition, .. })));
-    assert!(ran.told()[1].contains("repeats itself"));
+    assert!(ran.last_messages()[1].contains("repeats itself"));
 }
 
 #[tokio::test]

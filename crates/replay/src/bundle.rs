@@ -1,5 +1,5 @@
-//! A session and the files that its replay needs, in one file. `docs/replay.md` describes the format.
-//! Files are untrusted: every line is validated here, and reading writes nothing.
+//! A session and the files that its replay needs, in one file. `docs/replay.md` describes the
+//! format. Files are untrusted: every line is validated here, and reading writes nothing.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,8 +21,8 @@ use crate::{Error, Result};
 const VERSION: u32 = 1;
 /// The largest bundle to read, in bytes.
 const FILE_LIMIT: u64 = 512 << 20;
-/// The maximum size of all file contents in a bundle, in bytes. A bundle is meant to be committed with
-/// a test.
+/// The maximum size of all file contents in a bundle, in bytes. A bundle is meant to be committed
+/// with a test.
 pub const CONTENTS_LIMIT: u64 = 64 << 20;
 /// The maximum number of files in a bundle: one more than the tools list.
 pub(crate) const FILES_LIMIT: usize = 50_001;

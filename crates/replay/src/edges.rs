@@ -1,5 +1,5 @@
-//! The planner's [`Parts`](planner::Parts) in a replay: they replace the server, the user, the sandbox
-//! and the repository.
+//! The planner's [`Parts`](planner::Parts) in a replay: they replace the server, the user, the
+//! sandbox and the repository.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -243,8 +243,8 @@ impl Verifier for ReplayedChecks {
 pub struct ReplayedTree {
     /// The tree.
     pub tree: Arc<dyn Repository>,
-    /// Whether the recorded run changed anything. The replay's own changes are compared file by file
-    /// at the end.
+    /// Whether the recorded run changed anything. The replay's own changes are compared file by
+    /// file at the end.
     pub changed: bool,
 }
 

@@ -1,9 +1,9 @@
-//! Creates a [`Bundle`] from a session of this machine, with the files that its replay reads, as they
-//! were at the start of the session.
+//! Creates a [`Bundle`] from a session of this machine, with the files that its replay reads, as
+//! they were at the start of the session.
 //!
-//! A bundle has the contents of files that the first turn reads, the model named, a search matched, or
-//! the session changed, and of instruction files and ignore rules. It has only the names and sizes of
-//! other files, so a search finds nothing in them.
+//! A bundle has the contents of files that the first turn reads, the model named, a search matched,
+//! or the session changed, and of instruction files and ignore rules. It has only the names and
+//! sizes of other files, so a search finds nothing in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -210,8 +210,8 @@ fn baseline(records: &[Record]) -> Option<&Check> {
     before.filter_map(|r| if let Event::Checked(check) = &r.event { Some(check) } else { None }).last()
 }
 
-/// Maps each change of a command in the history to the number of the record with the command's result,
-/// if there is one.
+/// Maps each change of a command in the history to the number of the record with the command's
+/// result, if there is one.
 fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     let (mut known, mut open) = (BTreeMap::new(), Vec::new());
     for record in records {

@@ -1,5 +1,5 @@
-//! Extracts from a journal what a replay needs: the start of the run, the model's answers, the results
-//! of tools and verifications, and the steps that must match.
+//! Extracts from a journal what a replay needs: the start of the run, the model's answers, the
+//! results of tools and verifications, and the steps that must match.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;

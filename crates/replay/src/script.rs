@@ -36,7 +36,7 @@ struct State {
     results: Vec<Option<CallResult>>,
     checks: VecDeque<Checked>,
     command: String,
-    /// The called tools that run commands.
+    /// The tools called so far that run commands.
     commands: HashSet<String>,
     /// The current turn, and the number of calls opened in its answer.
     turn: u32,

@@ -90,8 +90,8 @@ struct Start {
     settings: Vec<(String, String)>,
 }
 
-/// Checks that the session can be resumed. A run in the repository can be resumed until it finishes,
-/// and then continued with a message.
+/// Checks that the session can be resumed. A run in the repository can be resumed until it
+/// finishes, and then continued with a message.
 fn check(past: &[Record], command: &Resume) -> Result<Start> {
     let Some(Event::Session { task, root, mode, settings, .. }) = past.first().map(|r| &r.event) else {
         return Err(Failure::misuse("the session is empty; run the task again"));

@@ -385,7 +385,7 @@ impl Ran {
     }
 
     /// The last message of each request.
-    pub fn told(&self) -> Vec<String> {
+    pub fn last_messages(&self) -> Vec<String> {
         self.requests.iter().map(|r| r.messages.last().unwrap().content.clone()).collect()
     }
 
