@@ -198,15 +198,15 @@ pub(crate) fn whole() -> (Outcome, usize) {
 /// Resumes the session and compares its outcome.
 fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
     let output = agent(world, server, &["resume"]).stderr(Stdio::piped()).output().unwrap();
-    let output = text(&output);
-    if output.contains("there is no session") || output.contains("the session is empty") {
+    let printed = text(&output);
+    if printed.contains("there is no session") || printed.contains("the session is empty") {
         // Killed before anything was written: the tree is unchanged, so start a new run.
         let output = agent(world, server, &RUN).stderr(Stdio::piped()).output().unwrap();
         if output.status.code() != Some(0) {
             return Some(text(&output));
         }
-    } else if output.status.code() != Some(0) && !output.contains("the session has ended: verified") {
-        return Some(output);
+    } else if output.status.code() != Some(0) && !printed.contains("the session has ended: verified") {
+        return Some(printed);
     }
     Outcome::of(world, server).difference(wanted)
 }

@@ -1,4 +1,4 @@
-//! Keys, tokens and passwords: model, journal and screen see placeholders, and files keep the values.
+//! Keys, tokens and passwords: model, journal and screen see placeholders. Files keep the values.
 
 use std::path::Path;
 use std::process::Output;

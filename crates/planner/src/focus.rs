@@ -101,7 +101,7 @@ pub(crate) fn show(
     shown
 }
 
-/// The one file that stands out, if one does.
+/// The one file that stands out, if any.
 pub(crate) fn standout(candidates: &[Candidate]) -> Option<&Candidate> {
     match candidates {
         [] => None,

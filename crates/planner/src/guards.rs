@@ -13,7 +13,7 @@ const MAX_WHITESPACE: usize = 400;
 const MAX_EQUAL_LINES: usize = 40;
 /// A tail of this many bytes that repeats one short phrase is a loop.
 const LOOP_BYTES: usize = 1_600;
-/// The longest phrase looked for.
+/// The longest repeated phrase to detect.
 const MAX_PERIOD: usize = 200;
 /// Bytes between two checks of the tail.
 const LOOK_EVERY: usize = 256;

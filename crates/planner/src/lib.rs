@@ -1,4 +1,4 @@
-//! From a task to an [`Ending`]: prompts, turns, budgets, guards, verification.
+//! Works on a task until it reaches an [`Ending`]: prompts, turns, budgets, guards, verification.
 //!
 //! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine
 //! gets what happened (an answer, the results of calls, a check, a message of the user) and decides
@@ -132,8 +132,8 @@ pub struct Instructions {
 
 /// The tree that the run works on. Calls block, so the driver runs long ones on another thread.
 pub trait Repository: Send + Sync {
-    /// The files of the project without ignored ones, sorted. The number is bounded; true means
-    /// that some were left out.
+    /// The files of the project without ignored ones, sorted and limited in number. True means that
+    /// some were omitted.
     fn files(&self) -> (Vec<FileEntry>, bool);
     /// A text file of at most `limit` bytes; `None` for anything else.
     fn read(&self, path: &str, limit: u64) -> Option<String>;
@@ -167,7 +167,7 @@ pub trait Repository: Send + Sync {
     /// before it journaled them.
     ///
     /// # Errors
-    /// When an edit cannot be rolled back because somebody else has changed the file.
+    /// If an edit cannot be rolled back because somebody else has changed the file.
     fn take_back(&self, _turn: u32, _done: usize) -> Result<(), String> {
         Ok(())
     }

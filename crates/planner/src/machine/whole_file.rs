@@ -90,7 +90,7 @@ impl Machine {
         self.restore_first(step)
     }
 
-    /// Returns the step, or first the step that restores the best version of the file.
+    /// Restores the best version of the file before the step, if the tree has another one.
     fn restore_first(&mut self, step: Step) -> Step {
         match &self.attempts {
             Some(attempts) if attempts.needs_restore() => {

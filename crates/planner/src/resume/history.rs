@@ -122,7 +122,7 @@ impl<'a> History<'a> {
         self.baseline.is_some() || self.events.iter().any(|e| matches!(e, Event::Checked(_)))
     }
 
-    /// How many edits of a turn have a recorded result.
+    /// The number of edits of a turn with a recorded result.
     pub(crate) fn edits(&self, wanted: u32) -> usize {
         let edit = |e: &&&Event| matches!(e, Event::ToolFinished { turn, changed, status, .. } if *turn == wanted && !changed.is_empty() && status == "ok");
         self.events.iter().filter(edit).count()
