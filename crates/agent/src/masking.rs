@@ -198,7 +198,7 @@ impl Tool for MaskedTool {
             ToolError::Run(message) => ToolError::Run(self.masked(&message)),
         })?;
         outcome.text = self.masked(&outcome.text);
-        mask_value(&self.secrets, &mut outcome.facts);
+        mask_value(&mut outcome.facts, &|text| self.secrets.mask(text));
         if secrets::first_placeholder(&outcome.text).is_some() && self.secrets.untold() {
             outcome.text = format!("{}\n{}", outcome.text.trim_end(), EXPLANATION.trim_end());
         }
@@ -206,15 +206,16 @@ impl Tool for MaskedTool {
     }
 }
 
-fn mask_value(secrets: &Secrets, value: &mut Value) {
+/// Masks every string in a value.
+fn mask_value(value: &mut Value, mask: &dyn for<'a> Fn(&'a str) -> Cow<'a, str>) {
     match value {
         Value::String(text) => {
-            if let Cow::Owned(masked) = secrets.mask(text) {
+            if let Cow::Owned(masked) = mask(text) {
                 *text = masked;
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| mask_value(secrets, item)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| mask_value(secrets, field)),
+        Value::Array(items) => items.iter_mut().for_each(|item| mask_value(item, mask)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| mask_value(field, mask)),
         _ => {}
     }
 }
@@ -308,7 +309,7 @@ impl Verifier for MaskedVerifier {
         let mut check = self.0.verify().await.map_err(|why| self.1.mask(&why).into_owned())?;
         check.command = self.1.mask(&check.command).into_owned();
         check.text = self.1.mask(&check.text).into_owned();
-        mask_value(&self.1, &mut check.facts);
+        mask_value(&mut check.facts, &|text| self.1.mask(text));
         Ok(check)
     }
 }
@@ -392,7 +393,7 @@ impl StreamMasker {
             }
             Some(Ok(Delta::ToolCall { name, mut arguments })) => {
                 self.flush(&mut out);
-                known_masked_value(&self.secrets, &mut arguments);
+                mask_value(&mut arguments, &|text| known_masked(&self.secrets, text));
                 out.push(Ok(Delta::ToolCall { name, arguments }));
             }
             Some(Ok(delta @ Delta::End(_))) => {
@@ -431,19 +432,6 @@ impl StreamMasker {
         self.flush_thinking(out);
         let rest = self.text.end();
         self.emit(Delta::Text(rest), false, out);
-    }
-}
-
-fn known_masked_value(secrets: &Secrets, value: &mut Value) {
-    match value {
-        Value::String(text) => {
-            if let Cow::Owned(masked) = known_masked(secrets, text) {
-                *text = masked;
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| known_masked_value(secrets, item)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| known_masked_value(secrets, field)),
-        _ => {}
     }
 }
 
