@@ -1,4 +1,4 @@
-//! `agent batch`: many tasks, each in a worktree of its own.
+//! `agent batch`: many tasks, each in its own worktree.
 
 use crate::support::{World, call, json_lines, snapshot};
 use fake_model::{Reply, Server};
@@ -68,7 +68,7 @@ fn a_batch_runs_every_task_and_leaves_the_repository_unchanged() {
     assert_eq!(
         (again.status.code(), server.chats().len()),
         (Some(0), asked),
-        "what is done is not done again"
+        "finished tasks are not repeated"
     );
 }
 

@@ -1,4 +1,4 @@
-//! `agent diff|undo|apply`: show, apply or revert what a session changed, and touch nothing else.
+//! `agent diff|undo|apply`: shows, reverts or applies the changes of a session, and nothing else.
 
 use std::fs;
 use std::process::{Output, Stdio};
@@ -95,7 +95,7 @@ fn a_dry_run_prints_the_next_step_and_can_be_applied_and_undone() {
     undone in [WORLD]/repo: session [SESSION]
     ");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
-    assert!(!world.repo().join("docs").exists(), "folders that were made go too");
+    assert!(!world.repo().join("docs").exists(), "created folders are removed too");
     snapshot!(world.observe(&["undo", "last"]), @r"
     exit 0
     --- stderr
@@ -107,7 +107,7 @@ fn a_dry_run_prints_the_next_step_and_can_be_applied_and_undone() {
 }
 
 #[test]
-fn files_changed_meanwhile_are_not_overwritten_but_can_be_merged() {
+fn files_changed_since_are_not_overwritten_but_can_be_merged() {
     let world = world();
     session(&world, &["--dry-run", "--quiet"], answers());
     world.write("add.sh", &format!("#!/bin/sh\n\n\n\n{ADD}"));
@@ -126,7 +126,7 @@ fn files_changed_meanwhile_are_not_overwritten_but_can_be_merged() {
     nothing was applied; these files cannot be merged:
       old.txt: it has changed since
     ");
-    assert!(!world.repo().join("docs").exists(), "nothing of it was applied");
+    assert!(!world.repo().join("docs").exists(), "no part of it was applied");
     world.write("old.txt", "old\n");
     snapshot!(world.observe(&["apply", "last", "--merge", "--preview=words"]), @r"
     exit 0
@@ -166,7 +166,7 @@ fn files_changed_meanwhile_are_not_overwritten_but_can_be_merged() {
     assert_eq!(world.read("add.sh"), format!("#!/bin/sh\n\n\n\n{MENDED}"));
     let undone = world.observe(&["undo", "last"]);
     assert!(undone.starts_with("exit 0\n"), "{undone}");
-    assert_eq!(world.read("add.sh"), format!("#!/bin/sh\n\n\n\n{ADD}"), "as it was when it was merged");
+    assert_eq!(world.read("add.sh"), format!("#!/bin/sh\n\n\n\n{ADD}"), "the state of the merge");
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn diff_shows_what_the_session_changed() {
     assert_eq!(world.git(&["status", "--porcelain"]), "");
 }
 
-/// Changes one file in three turns, the second one by a command.
+/// Changes one file in three turns, in the second one with a command.
 fn three_turns() -> Vec<String> {
     let command = "sed -i 's/^two$/zwei/' a.txt && echo made > made.txt";
     let mut answers = vec![
@@ -328,7 +328,7 @@ fn one_turn_can_be_shown_and_later_turns_undone() {
     let seen = world.observe(&["undo", "last", "--to", "1"]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert_eq!(world.read("a.txt"), "eins\ntwo\nthree\n");
-    assert!(!world.repo().join("made.txt").exists(), "what a command made goes with its turn");
+    assert!(!world.repo().join("made.txt").exists(), "a command's files are undone with its turn");
     let seen = world.observe(&["undo", "last"]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert_eq!(world.git(&["status", "--porcelain"]), "");

@@ -214,7 +214,7 @@ fn a_task_is_needed_and_only_one() {
     snapshot!(World::new().observe(&["run", "  "]), @r"
     exit 2
     --- stderr
-    error: the task is empty; say what is to be done
+    error: the task is empty; describe what to do
     ");
     snapshot!(World::new().observe(&["run", "--task-file", "missing.md"]), @r"
     exit 2
@@ -239,8 +239,8 @@ fn a_home_folder_is_not_a_project() {
     snapshot!(world.tell(&output), @r"
     exit 2
     --- stderr
-    error: [WORLD]/home is no repository to work in
-    hint: start in the folder of a project, or name it with -C DIR
+    error: [WORLD]/home is not a project folder
+    hint: start in the folder of a project, or set it with -C DIR
     ");
 }
 

@@ -39,19 +39,19 @@ fn a_run_starts_by_saying_how_its_commands_are_confined() {
         let seen = world.tell(&run(&world, &server, flags, &[]).output().unwrap());
         let lines: Vec<&str> = seen.lines().collect();
         let at = |start: &str| lines.iter().position(|line| line.starts_with(start));
-        let (session, said, model) = (at("session "), at(words), at("model "));
-        assert!(session.is_some() && session < said && said < model, "{words}: {seen}");
+        let (session, note, model) = (at("session "), at(words), at("model "));
+        assert!(session.is_some() && session < note && note < model, "{words}: {seen}");
         let journal = world.journal();
         let event = journal.iter().find(|record| record["event"] == "sandbox").unwrap();
         assert_eq!(event["enforced"], enforced);
-        assert!(lines[said.unwrap()].ends_with(event["summary"].as_str().unwrap()), "{event}");
+        assert!(lines[note.unwrap()].ends_with(event["summary"].as_str().unwrap()), "{event}");
         let shown = world.observe(&["sandbox", "--explain"]);
         assert!(
             !enforced
                 || event["lines"].as_array().unwrap().iter().all(|l| shown.contains(l.as_str().unwrap())),
             "{event}"
         );
-        assert!(world.observe(&["sessions", "show"]).contains(lines[said.unwrap()]));
+        assert!(world.observe(&["sessions", "show"]).contains(lines[note.unwrap()]));
     }
 }
 
@@ -71,8 +71,8 @@ fn the_model_learns_about_refused_and_allowed_hosts() {
     let chats: Vec<Value> = server.chats().iter().map(|r| serde_json::from_slice(&r.body).unwrap()).collect();
     let (first, second) = (chats[0]["messages"].to_string(), chats[1]["messages"].to_string());
     assert!(first.contains("It can reach only docs.test"), "{first}");
-    let told = "[network: refused example.org:80: not an allowed host]";
-    assert!(second.contains(told), "{second}\n{}", world.tell(&output));
+    let notice = "[network: refused example.org:80: not an allowed host]";
+    assert!(second.contains(notice), "{second}\n{}", world.tell(&output));
 }
 
 /// Kills an agent while one of its commands runs and has filled `/tmp`. Returns the session.
@@ -84,13 +84,13 @@ fn killed(world: &World, server: &Server) -> PathBuf {
     let mut command = run(world, server, &[], &[line]);
     let mut child = command.env("TMPDIR", &tmp).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while !world.repo().join("ready").exists() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before its command ran");
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before its command");
         std::thread::yield_now();
     }
     child.kill().unwrap();
     child.wait().unwrap();
     fs::remove_file(world.repo().join("ready")).unwrap();
-    assert_eq!(fs::read_dir(tmp).unwrap().count(), 0, "all of it is in the session's folder");
+    assert_eq!(fs::read_dir(tmp).unwrap().count(), 0, "everything is in the session's folder");
     let session = sessions(world).pop().unwrap();
     assert!(session.join("sandbox/tmp/locked").exists());
     session
@@ -108,7 +108,7 @@ fn leftovers_of_a_killed_run_are_removed_by_the_next_run() {
     let kept = |session: &PathBuf| session.join("sandbox").exists();
     assert!(
         sessions(&world).len() == 2 && !sessions(&world).iter().any(kept),
-        "its own it takes away itself"
+        "the run removes its own folder"
     );
 }
 

@@ -47,7 +47,7 @@ fn answers() -> Vec<String> {
             "diff --git a/old/two.txt b/new/two.txt\nsimilarity index 50%\nrename from old/two.txt\nrename to new/two.txt\n--- a/old/two.txt\n+++ b/new/two.txt\n@@ -1,2 +1,2 @@\n two\n-lines\n+other lines\n",
         ),
         command(make),
-        // Resume again: the second run completes what the first left half done.
+        // The next resume completes what the previous one left half done.
         command(make),
         call("apply_patch", json!({"path": "README.md", "content": "# Sums\n\nAdds and multiplies.\n"})),
         call("read_file", json!({"path": "docs/long.txt", "start_line": 40, "end_line": 60})),
@@ -156,7 +156,7 @@ impl Outcome {
         Self { tree: files, asked }
     }
 
-    /// The first difference. A command reported as interrupted is not one.
+    /// Returns the first difference. A command reported as interrupted does not count.
     pub(crate) fn difference(&self, wanted: &Self) -> Option<String> {
         for (path, file) in wanted.tree.iter().chain(&self.tree) {
             if self.tree.get(path) != wanted.tree.get(path) {
@@ -171,7 +171,7 @@ impl Outcome {
                 return Some(format!("request {n} has no messages"));
             };
             let told = |m: &Value| m["content"].as_str().is_some_and(|text| text.contains(INTERRUPTED));
-            // Nor is its mention among the omitted steps.
+            // Its mention among the omitted steps does not count either.
             let text = |m: &Value| -> Vec<String> {
                 let lines = m["content"].as_str().unwrap_or_default().lines();
                 lines.filter(|line| !line.starts_with("- run_command ")).map(str::to_owned).collect()
@@ -185,7 +185,7 @@ impl Outcome {
     }
 }
 
-/// The undisturbed session and the number of its journal lines.
+/// The uninterrupted session and the number of its journal lines.
 pub(crate) fn whole() -> (Outcome, usize) {
     let (world, server) = (world(), server());
     let output = agent(&world, &server, &RUN).stderr(Stdio::piped()).output().unwrap();
@@ -198,20 +198,20 @@ pub(crate) fn whole() -> (Outcome, usize) {
 /// Resumes the session and compares its outcome.
 fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
     let output = agent(world, server, &["resume"]).stderr(Stdio::piped()).output().unwrap();
-    let said = text(&output);
-    if said.contains("there is no session") || said.contains("has not begun") {
-        // Killed before anything was written: the tree is unchanged and a new run starts.
+    let printed = text(&output);
+    if printed.contains("there is no session") || printed.contains("the session is empty") {
+        // Killed before anything was written: the tree is unchanged, so start a new run.
         let output = agent(world, server, &RUN).stderr(Stdio::piped()).output().unwrap();
         if output.status.code() != Some(0) {
             return Some(text(&output));
         }
-    } else if output.status.code() != Some(0) && !said.contains("the session has ended: verified") {
-        return Some(said);
+    } else if output.status.code() != Some(0) && !printed.contains("the session has ended: verified") {
+        return Some(printed);
     }
     Outcome::of(world, server).difference(wanted)
 }
 
-/// All of them, or every n-th.
+/// Every `n`th kill, or all of them with `CRASHES=all`.
 fn sample(n: usize) -> usize {
     if std::env::var("CRASHES").is_ok_and(|how| how == "all") { 1 } else { n }
 }
@@ -219,10 +219,10 @@ fn sample(n: usize) -> usize {
 /// Starts the run and kills it after this many events. Returns whether it was still running.
 fn killed_after(mut command: Command, lines: usize) -> bool {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let told = BufReader::new(child.stdout.take().unwrap()).lines().take(lines).count();
+    let read = BufReader::new(child.stdout.take().unwrap()).lines().take(lines).count();
     let _ = child.kill();
     child.wait().unwrap();
-    told == lines
+    read == lines
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn thirty_turns_killed_at_a_write_end_as_if_uninterrupted() {
     for n in (1..).step_by(step) {
         let (world, server) = (world(), server());
         let mut writes = 0;
-        // Killed before this call, so right after the previous one.
+        // Killed before this call, which is right after the previous one.
         let end = traced::kill_when(agent(&world, &server, &RUN), Scope::Program, |stop| {
             writes += usize::from(!stop.done && CHANGES.contains(&stop.call));
             writes == n
@@ -257,7 +257,7 @@ fn thirty_turns_killed_at_a_write_end_as_if_uninterrupted() {
         kills += 1;
     }
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(kills * step > 800, "only {kills} places to kill it");
+    assert!(kills * step > 800, "only {kills} places to kill the run");
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn thirty_turns_killed_repeatedly_end_as_if_uninterrupted() {
     let mut kills = 0;
     loop {
         let args: &[&str] = if kills == 0 { &RUN } else { &["resume", "--json"] };
-        // Each process gets a little further than resuming alone takes.
+        // Each process gets a little further than a resume alone.
         let mut left = 60 + kills * 13 % 50;
         let end = traced::kill_when(agent(&world, &server, args), Scope::Program, |stop| {
             left -= usize::from(!stop.done && CHANGES.contains(&stop.call));
@@ -277,14 +277,15 @@ fn thirty_turns_killed_repeatedly_end_as_if_uninterrupted() {
             break;
         }
         kills += 1;
-        assert!(kills < 200, "it gets nowhere");
+        assert!(kills < 200, "the run makes no progress");
     }
     let difference = resumed(&world, &server, &wanted);
     assert!(difference.is_none(), "{}", difference.unwrap_or_default());
     assert!(kills > 8, "only {kills} kills");
 }
 
-/// Kills a run at its n-th rename (a commit makes several), in the middle of an edit of three files.
+/// Kills a run at its `n`th rename, in the middle of an edit of three files. A commit makes several
+/// renames.
 fn killed_in_an_edit(n: usize) -> (World, bool) {
     let (world, server) = (world(), Server::start());
     let edit = |path: &str, search: &str| json!({"path": path, "search": search, "replace": "changed"});
@@ -309,7 +310,7 @@ fn the_next_run_rolls_back_the_interrupted_edit_of_a_killed_one() {
     let mut half = 0;
     for n in 1..7 {
         let (world, killed) = killed_in_an_edit(n);
-        assert!(killed, "there is no change {n} of a name");
+        assert!(killed, "there is no rename {n}");
         let changed = ["add.sh", "mul.sh", "old/one.txt"].map(|path| world.read(path).contains("changed"));
         half += usize::from(changed != [true; 3] && changed != [false; 3]);
         if n % 2 == 0 {
@@ -320,8 +321,11 @@ fn the_next_run_rolls_back_the_interrupted_edit_of_a_killed_one() {
                 &server,
                 &["run", "--model", "deepseek-coder:6.7b", "--max-turns=1", "Something else."],
             );
-            let said = text(&next.stderr(Stdio::piped()).output().unwrap());
-            assert!(said.contains("was killed while it worked here; to resume it: agent resume "), "{said}");
+            let output = text(&next.stderr(Stdio::piped()).output().unwrap());
+            assert!(
+                output.contains("was killed while it worked here; to resume it: agent resume "),
+                "{output}"
+            );
         } else {
             let patch = "--- a/README.md\n+++ b/README.md\n@@ -0,0 +1 @@\n+new\n";
             let seen = world.observe_with_input(&["patch", "-"], patch.as_bytes());
@@ -329,5 +333,5 @@ fn the_next_run_rolls_back_the_interrupted_edit_of_a_killed_one() {
         }
         whole(&world);
     }
-    assert!(half > 0, "it was never killed in the very middle");
+    assert!(half > 0, "no kill hit the middle of the edit");
 }

@@ -1,4 +1,5 @@
-//! `agent run --dry-run`: the same run outside the repository, which stays unchanged to the last visible bit.
+//! `agent run --dry-run`: the same run outside the repository, which does not change in any visible
+//! way.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +12,8 @@ use crate::support::{World, snapshot};
 use fake_model::{Reply, Server};
 use serde_json::Value;
 
-/// Everything about a tree that a dry run may not change: type, mode, owner, inode, links, sizes, times except access times, content.
+/// Everything about a tree that a dry run must not change: type, mode, owner, inode, links, size,
+/// times (except access times) and content.
 pub(crate) fn everything(root: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
@@ -95,9 +97,9 @@ fn a_dry_run_ends_with_the_requested_preview() {
     ");
     let last: Vec<_> = seen.lines().rev().take(3).collect();
     snapshot!(last.join("\n"), @r"
-    look again: agent sessions show [SESSION]
-    apply it: agent apply [SESSION]
-    the patch: [WORLD]/home/.local/state/agent/sessions/[SESSION]/changes.patch
+    show: agent sessions show [SESSION]
+    apply: agent apply [SESSION]
+    patch: [WORLD]/home/.local/state/agent/sessions/[SESSION]/changes.patch
     ");
 }
 
@@ -200,11 +202,11 @@ fn a_copied_tree_states_its_cost_and_reason_first() {
     let output =
         world.agent(&args).env("OLLAMA_HOST", server.url()).env("AGENT_STATE_DIR", &state).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    let said = String::from_utf8(output.stderr).unwrap();
-    let tree = said.lines().position(|line| line.starts_with("tree    a copy of ")).unwrap();
-    let line = said.lines().nth(tree).unwrap();
+    let printed = String::from_utf8(output.stderr).unwrap();
+    let tree = printed.lines().position(|line| line.starts_with("tree    a copy of ")).unwrap();
+    let line = printed.lines().nth(tree).unwrap();
     assert!(line.ends_with("no overlay: the directory for the changes is inside the repository"), "{line}");
-    assert!(tree < said.lines().position(|line| line.starts_with("model ")).unwrap(), "{said}");
+    assert!(tree < printed.lines().position(|line| line.starts_with("model ")).unwrap(), "{printed}");
     assert_eq!(world.git(&["status", "--porcelain"]), "?? .gitignore\n");
     assert_eq!(world.read("add.sh"), ADD);
     let applied = world.agent(&["apply", "last"]).env("AGENT_STATE_DIR", &state).output().unwrap();

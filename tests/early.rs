@@ -4,7 +4,7 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// The recorded content of each answer, cut where it was refused.
+/// The recorded content of each answer. Refused answers are cut.
 fn answers(world: &World) -> Vec<String> {
     let outputs = world.journal().into_iter().filter(|r| r["event"] == "output");
     outputs.map(|r| r["content"].as_str().unwrap().to_owned()).collect()
@@ -19,12 +19,12 @@ fn run(world: &World, server: &Server) -> Value {
 }
 
 #[test]
-fn a_patch_whose_lines_match_nowhere_is_cut_off_there_and_the_next_one_applies() {
+fn a_patch_that_matches_nowhere_is_cut_while_it_streams() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let wrong = "--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 * $2))\n+    echo $(($1 + $2))\n";
     let padded = format!("{wrong}{}", "+    # and a good deal more\n".repeat(200));
     let right = wrong.replace('*', "-") + " }\n";
-    // The first call is complete and gives the usual length of a call.
+    // The first complete call provides the typical length of a call.
     for patch in [right.replace("$1 - $2", "$1 / $2") + "junk", padded, right] {
         server.enqueue(Reply::text(call("apply_patch", json!({ "patch": patch }))).split_bytes(9));
     }

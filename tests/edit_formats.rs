@@ -1,4 +1,5 @@
-//! The edit format that a model is asked for: what selects it, and that every other format still works.
+//! The edit format in the prompt: which setting selects it, and that every other format still
+//! works.
 
 use crate::support::{World, call};
 use fake_model::{Reply, Server};

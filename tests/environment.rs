@@ -56,7 +56,7 @@ fn used_and_hidden(world: &World, server: &Server, output: &Output) {
 }
 
 #[test]
-fn bug_9_tests_get_no_variables_that_the_user_does_not_name() {
+fn bug_9_tests_get_only_the_variables_that_the_user_names() {
     let (world, server) = (world(), server());
     let output = run(&world, &server, &["--max-turns", "3"], Some(URL));
     assert_ne!(output.status.code(), Some(0), "{}", world.tell(&output));
@@ -72,7 +72,7 @@ fn bug_9_a_name_passes_the_callers_value_to_commands_and_the_verification() {
 }
 
 #[test]
-fn bug_9_a_value_is_given_by_a_flag_or_by_the_users_file() {
+fn bug_9_a_value_comes_from_a_flag_or_the_users_file() {
     let (world, server) = (world(), server());
     let assigned = format!("DATABASE_URL={URL}");
     let output = run(&world, &server, &["--env", &assigned], None);

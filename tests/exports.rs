@@ -1,9 +1,10 @@
-//! `agent sessions export`: what the file holds, that it replays anywhere, and which files are refused.
+//! `agent sessions export`: what the file contains, that it replays anywhere, and which files are
+//! refused.
 
 use std::path::Path;
 
 use crate::changes::{answers, session, world};
-use crate::replay::{JSON, edit, exported, finish, long_session, recorded, texts, with_much_ado};
+use crate::replay::{JSON, edit, exported, finish, long_session, recorded, texts, with_every_tool};
 use crate::replay_differences::{altered, replace, replayed};
 use crate::support::{World, call, json_lines, snapshot};
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 fn an_export_is_reproducible_private_and_never_overwrites() {
     use std::os::unix::fs::PermissionsExt;
     let world = world();
-    with_much_ado(&world, &[]);
+    with_every_tool(&world, &[]);
     let seen = world.observe(&["sessions", "export", "last", "../home/one.jsonl"]);
     snapshot!(seen, @r"
     exit 0
@@ -34,7 +35,7 @@ fn an_export_is_reproducible_private_and_never_overwrites() {
     assert!(again.starts_with("exit 2\n") && again.contains("cannot write"), "{again}");
     assert_eq!(std::fs::read_to_string(&one).unwrap(), text);
     let records: Vec<Value> = json_lines(&text).into_iter().filter(|l| l["event"].is_string()).collect();
-    assert_eq!(records, world.journal(), "its events are those of the session");
+    assert_eq!(records, world.journal(), "the export contains the session's events");
 }
 
 #[test]
@@ -57,7 +58,7 @@ fn an_export_holds_only_the_files_that_were_read() {
 }
 
 #[test]
-fn a_session_with_an_allowed_host_replays_where_none_is_allowed() {
+fn a_session_with_an_allowed_host_replays_without_it() {
     let world = world();
     session(&world, &["--allow-host", "docs.test"], answers());
     let file = exported(&world, &[]);
@@ -68,7 +69,7 @@ fn a_session_with_an_allowed_host_replays_where_none_is_allowed() {
 #[test]
 fn a_file_that_is_not_a_session_is_refused() {
     let world = world();
-    with_much_ado(&world, &[]);
+    with_every_tool(&world, &[]);
     let file = exported(&world, &[]);
     let outside = world.home().join("outside");
     let set = |key: &str, value: Value| {
@@ -207,7 +208,7 @@ fn a_file_that_is_not_a_session_is_refused() {
 #[test]
 fn a_symlink_in_an_exported_file_cannot_escape() {
     let world = world();
-    with_much_ado(&world, &[]);
+    with_every_tool(&world, &[]);
     let file = exported(&world, &[]);
     let target = world.home().join("target");
     std::fs::create_dir(&target).unwrap();
@@ -243,7 +244,7 @@ fn a_symlink_in_an_exported_file_cannot_escape() {
 #[test]
 fn an_exported_file_cannot_grant_permissions_to_commands() {
     let world = world();
-    with_much_ado(&world, &[]);
+    with_every_tool(&world, &[]);
     let file = exported(&world, &[]);
     let secret = world.home().join("key");
     std::fs::write(&secret, "secret\n").unwrap();
@@ -286,7 +287,7 @@ fn an_exported_session_can_replace_the_model() {
 /// Records one session.
 type Making = fn(&World);
 
-/// The sessions in `fixtures/sessions`: names, and how each is recorded.
+/// The sessions in `fixtures/sessions`: their names and how to record them.
 fn fixtures() -> [(&'static str, Making); 3] {
     let by_tools = |world: &World| drop(long_session(world, "./add.sh", &[]));
     let whole_file = |world: &World| {
@@ -310,7 +311,7 @@ fn fixtures() -> [(&'static str, Making); 3] {
     [("by-tools", by_tools), ("whole-file", whole_file), ("read-on", in_small_pieces)]
 }
 
-/// Replaces what differs between recordings: times, the session id, the folder.
+/// Replaces what differs between recordings: times, the session id and the folder.
 fn settled(world: &World, text: &str) -> String {
     let id = world.journal()[0]["id"].as_str().unwrap().to_owned();
     let root = world.home().parent().unwrap().to_str().unwrap().to_owned();

@@ -1,5 +1,5 @@
-//! Faults of the model server as users see them: exit code, output, journal, requests. The table in
-//! `docs/servers.md` is made of these and of `crates/models/tests/faults.rs`.
+//! Faults of the model server as users see them: exit code, output, journal and requests. The table
+//! in `docs/servers.md` is based on these tests and on `crates/models/tests/faults.rs`.
 
 use crate::support::{World, call, snapshot};
 use fake_model::{Certificate, Config, Personality, Reply, Server, TlsServer};
@@ -29,7 +29,7 @@ fn args(server: &Server, personality: Personality) -> Vec<String> {
     args
 }
 
-/// Runs against this server and returns the observation.
+/// Runs against this server and returns exit code, stdout and stderr.
 fn run(world: &World, server: &Server, personality: Personality) -> String {
     let args = args(server, personality);
     let mut command = world.agent(&args.iter().map(String::as_str).collect::<Vec<_>>());
@@ -78,7 +78,7 @@ fn transient_server_errors_are_retried_with_the_same_request() {
         assert_eq!(events(&world, "retry").len(), 3, "{seen}");
         let started: Vec<Value> =
             events(&world, "tool_started").into_iter().map(|event| event["tool"].clone()).collect();
-        assert_eq!(started, ["apply_patch", "finish"], "once each: {seen}");
+        assert_eq!(started, ["apply_patch", "finish"], "each appears once: {seen}");
         let sent = server.chats();
         assert_eq!(sent.len(), 5);
         for (one, other) in [(0, 1), (1, 2), (3, 4)] {
@@ -88,20 +88,20 @@ fn transient_server_errors_are_retried_with_the_same_request() {
 }
 
 #[test]
-fn a_too_long_retry_after_ends_the_run_at_once() {
+fn a_long_retry_after_ends_the_run_immediately() {
     let (world, server) = (World::with_a_bug(), Server::start());
     server.enqueue(Reply::error(429, "quota exceeded").header("Retry-After", "86400"));
     let seen = run(&world, &server, Personality::Ollama);
     let end = seen.split("model unavailable: ").nth(1).unwrap_or_default();
     snapshot!(end, @r"
     http://[SERVER]/api/chat answered 429: quota exceeded (the server asks to wait [TIME])
-    look again: agent sessions show [SESSION]
+    show: agent sessions show [SESSION]
     ");
     assert!(seen.starts_with("exit 5\n"), "{seen}");
 }
 
 #[test]
-fn faults_that_no_second_try_fixes_end_the_run_at_once_with_what_to_do() {
+fn permanent_faults_end_the_run_immediately_with_advice() {
     let gzip = Reply::recorded("x").header("Content-Encoding", "gzip");
     for (reply, code, words) in [
         (Reply::error(401, format!("key {KEY} is wrong")), 2, "key … is wrong; check the API key"),
@@ -121,7 +121,7 @@ fn faults_that_no_second_try_fixes_end_the_run_at_once_with_what_to_do() {
         let seen = run(&world, &server, Personality::Deepseek);
         assert!(seen.starts_with(&format!("exit {code}\n")) && seen.contains(words), "{words}: {seen}");
         assert_eq!(events(&world, "retry").len(), 0, "{seen}");
-        assert_eq!(world.read("add.sh"), MENDED, "what was done is kept");
+        assert_eq!(world.read("add.sh"), MENDED, "the changes are kept");
         let journal = json!(world.journal()).to_string();
         assert!(!seen.contains(KEY) && !journal.contains(KEY), "{seen}");
         assert!(
@@ -131,7 +131,7 @@ fn faults_that_no_second_try_fixes_end_the_run_at_once_with_what_to_do() {
 }
 
 #[test]
-fn a_key_does_not_travel_to_another_host() {
+fn a_key_is_not_sent_to_another_host() {
     let (world, server, other) =
         (World::with_a_bug(), Server::of(Personality::Deepseek), Server::of(Personality::Deepseek));
     server.fallback(Reply::redirect(307, format!("{}/chat/completions", other.openai_url())));
@@ -139,7 +139,7 @@ fn a_key_does_not_travel_to_another_host() {
     let end = seen.split("refused: ").nth(1).unwrap_or_default();
     snapshot!(end, @r"
     http://[SERVER]/v1/chat/completions redirects to http://[SERVER]/v1/chat/completions; redirects are not followed, to protect the key: set the final address
-    look again: agent sessions show [SESSION]
+    show: agent sessions show [SESSION]
     ");
     assert_eq!(other.connections(), 0);
 }
@@ -196,7 +196,7 @@ fn each_rejected_certificate_comes_with_advice() {
         let seen = world.tell(&output);
         assert_eq!(output.status.code(), Some(code), "{certificate:?}: {seen}");
         assert!(seen.contains(words), "{certificate:?}: {seen}");
-        assert_eq!(server.requests() > 0, code == 2, "only who is trusted is asked: {seen}");
+        assert_eq!(server.requests() > 0, code == 2, "no untrusted server gets a request: {seen}");
     }
 }
 
@@ -235,7 +235,7 @@ fn a_smaller_context_window_is_reported_and_the_prompt_compacted() {
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert!(seen.contains("a window of 8192 tokens, not the 16384 requested"), "{seen}");
     let sent = server.chats();
-    assert!(sent[5].body.len() < sent[4].body.len(), "the conversation was made shorter: {seen}");
+    assert!(sent[5].body.len() < sent[4].body.len(), "the conversation was compacted: {seen}");
     assert_eq!(events(&world, "retry").len(), 0);
 }
 
@@ -255,8 +255,8 @@ fn a_smaller_context_window_is_respected_before_the_server_rejects_anything() {
     }
     let seen = run(&world, &server, Personality::Ollama);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    let told: Vec<_> = events(&world, "window").iter().map(|e| e["tokens"].clone()).collect();
-    assert_eq!(told, [json!(2560)]);
+    let windows: Vec<_> = events(&world, "window").iter().map(|e| e["tokens"].clone()).collect();
+    assert_eq!(windows, [json!(2560)]);
     assert!(!events(&world, "rewound").is_empty(), "{seen}");
     let estimated = events(&world, "request").into_iter().map(|e| e["estimated_tokens"].as_u64().unwrap());
     assert!(estimated.clone().all(|tokens| tokens < 2560), "{:?}", estimated.collect::<Vec<_>>());
@@ -283,7 +283,7 @@ fn the_run_waits_for_a_server_that_is_loading_its_model() {
 
 #[test]
 fn a_proxy_is_never_used_for_localhost() {
-    // The name does not resolve, so only the proxy can have answered.
+    // The name does not resolve, so the answer must come from the proxy.
     let (world, proxy) = (World::with_a_bug(), Server::of(Personality::Vllm));
     proxy.enqueue(Reply::text(fixing()));
     proxy.enqueue(Reply::text(finish()));

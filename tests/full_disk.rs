@@ -1,4 +1,5 @@
-//! A full disk under the state folder: the run ends cleanly, says why, and resumes once there is space.
+//! A full disk under the state folder: the run ends cleanly, reports why, and can be resumed once
+//! there is space.
 
 use std::process::Stdio;
 
@@ -13,7 +14,7 @@ shift
 echo $? >"$HOME/code"
 mount -o remount,size=64m "$state" || exit 99
 "$1" resume 2>"$HOME/second" >/dev/null && exit
-grep -q 'there is no session\|has not begun' "$HOME/second" && exec "$@"
+grep -q 'there is no session\|the session is empty' "$HOME/second" && exec "$@"
 "#;
 
 #[test]
@@ -32,8 +33,8 @@ fn a_full_state_folder_is_reported_and_the_run_can_be_resumed() {
             .stdout(Stdio::null())
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_ne!(output.status.code(), Some(99), "this test needs user namespaces and mount: {said}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_ne!(output.status.code(), Some(99), "this test needs user namespaces and mount: {text}");
         let of = |name: &str| std::fs::read_to_string(world.home().join(name)).unwrap();
         let (code, first, second) = (of("code"), of("first"), of("second"));
         if code == "0\n" {
@@ -42,7 +43,7 @@ fn a_full_state_folder_is_reported_and_the_run_can_be_resumed() {
         assert_eq!(code, "2\n", "with {room} KiB: {first}");
         assert!(first.contains("No space left on device"), "with {room} KiB: {first}");
         assert!(!first.contains("panicked"), "with {room} KiB: {first}");
-        assert_eq!(output.status.code(), Some(0), "with {room} KiB: {first}\n{second}\n{said}");
+        assert_eq!(output.status.code(), Some(0), "with {room} KiB: {first}\n{second}\n{text}");
         let difference = Outcome::of(&world, &server).difference(&wanted);
         assert!(difference.is_none(), "with {room} KiB: {}", difference.unwrap_or_default());
         endings.push(second.contains("resumed"));

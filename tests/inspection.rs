@@ -5,7 +5,7 @@ use fake_model::Server;
 use serde_json::json;
 
 #[test]
-fn an_output_is_judged_for_people() {
+fn a_parsed_output_is_shown_as_text() {
     let world = World::with(&[("a.rs", "x\n")]);
     let text =
         format!("I will look.\n```json\n{}\n```\n", call("read_file", json!({"path": "a\u{1b}[31m.rs"})));
@@ -56,7 +56,7 @@ fn an_output_is_read_from_a_file() {
 }
 
 #[test]
-fn an_output_is_judged_as_a_run_would_judge_it() {
+fn an_output_is_parsed_as_in_a_run() {
     let world = World::with_a_bug();
     let judged = |text: &str| -> serde_json::Value {
         let output = world.agent_with_input(&["parse", "--json"], text.as_bytes());
@@ -81,7 +81,7 @@ fn an_output_is_judged_as_a_run_would_judge_it() {
     assert_eq!(
         value["calls"][0]["arguments"],
         json!({"path": "add.sh", "start_line": 2}),
-        "as it would be run"
+        "the call as it would be run"
     );
     assert_eq!(value["calls"][0]["repairs"], json!(["start_line coerced"]));
     assert_eq!(value["calls"][0]["written"]["arguments"]["start_line"], "2");
@@ -94,7 +94,7 @@ fn an_output_is_judged_as_a_run_would_judge_it() {
 }
 
 #[test]
-fn chunks_are_answered_line_by_line() {
+fn each_line_of_chunks_gets_a_result() {
     let world = World::new();
     let input = [
         r#"{"id": "a", "chunks": ["Look. {\"tool\": \"t\", \"argu", "ments\": {\"n\": 1}} y"], "end": "stop"}"#,

@@ -100,7 +100,7 @@ fn a_missing_model_lists_the_available_ones_and_the_pull_flag() {
     --- stderr
     session [SESSION]
     model unavailable: Ollama at http://[SERVER] does not have the model deepseek-coder:6.7b; it has qwen2.5-coder:1.5b, llama3:latest
-    `agent models pull deepseek-coder:6.7b` gets it, or add --pull
-    look again: agent sessions show [SESSION]
+    pull it with `agent models pull deepseek-coder:6.7b`, or add --pull
+    show: agent sessions show [SESSION]
     ");
 }

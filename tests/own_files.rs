@@ -1,4 +1,4 @@
-//! Output and state files inside the repository are not part of what a run works on.
+//! The agent's own output and state files inside the repository are not part of the tree.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -44,8 +44,8 @@ fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&st
     assert!(run.status().unwrap().success());
 }
 
-/// The changes the run reports, and what its tools showed.
-fn judge(events: &str, never: &[&str]) {
+/// Checks the changes that the run reports and the output of its tools.
+fn check(events: &str, never: &[&str]) {
     // stderr may go to the same file.
     let events: Vec<&str> = events.lines().filter(|line| line.starts_with('{')).collect();
     let events = json_lines(&events.join("\n"));
@@ -59,7 +59,7 @@ fn judge(events: &str, never: &[&str]) {
 
 #[test]
 fn a_redirected_output_file_is_not_a_change_and_does_not_block_undo() {
-    // Two files, then both streams into one file that git tracks.
+    // Two files first, then both streams in one file that git tracks.
     for (out, err) in [("events.jsonl", "err.log"), ("both.log", "both.log")] {
         let world = World::with_a_bug();
         world.write("both.log", "");
@@ -68,7 +68,7 @@ fn a_redirected_output_file_is_not_a_change_and_does_not_block_undo() {
         let open =
             |name: &str| File::options().create(true).append(true).open(world.repo().join(name)).unwrap();
         session(&world, &[], open(out), open(err), None);
-        judge(&world.read(out), &[out, err]);
+        check(&world.read(out), &[out, err]);
         assert_eq!(world.read("add.sh"), MENDED);
         let undone = world.observe(&["undo", "last"]);
         assert!(undone.starts_with("exit 0"), "{undone}");
@@ -78,13 +78,13 @@ fn a_redirected_output_file_is_not_a_change_and_does_not_block_undo() {
 }
 
 #[test]
-fn a_dry_run_ignores_the_files_its_output_goes_to() {
+fn a_dry_run_ignores_its_output_files() {
     for state in [None, Some(".agent-state")] {
         let world = World::with_a_bug();
         let open = |name: &str| File::create(world.repo().join(name)).unwrap();
         // With the state folder inside, the dry run uses a copy.
         session(&world, &["--dry-run"], open("events.jsonl"), open("err.log"), state);
-        judge(&world.read("events.jsonl"), &["events.jsonl", "err.log", ".agent-state"]);
+        check(&world.read("events.jsonl"), &["events.jsonl", "err.log", ".agent-state"]);
         assert_eq!(world.read("add.sh"), ADD);
     }
 }
@@ -101,7 +101,7 @@ fn a_state_folder_inside_the_repository_is_ignored() {
         File::create(world.home().join("err")).unwrap(),
         Some(state),
     );
-    judge(&fs::read_to_string(out).unwrap(), &["journal.jsonl", "state/"]);
+    check(&fs::read_to_string(out).unwrap(), &["journal.jsonl", "state/"]);
     let undone = world.agent(&["undo", "last"]).env("AGENT_STATE_DIR", state).status().unwrap();
     assert!(undone.success());
     assert_eq!(world.read("add.sh"), ADD);
@@ -142,7 +142,7 @@ fn an_event_log_inside_the_repository_does_not_block_undo() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // Written late, as a slow `tee` would.
+    // Writes late, like a slow `tee`.
     let (mut held, mut file) = (String::new(), None);
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
@@ -165,5 +165,5 @@ fn an_event_log_inside_the_repository_does_not_block_undo() {
     assert!(undone.starts_with("exit 0"), "{undone}");
     assert!(undone.contains("warning: events.jsonl is not changed"), "{undone}");
     assert_eq!((world.read("add.sh"), world.read("events.jsonl")), (ADD.to_owned(), events));
-    assert!(!world.repo().join("started").exists(), "what the command made is gone");
+    assert!(!world.repo().join("started").exists(), "the command's file was undone");
 }

@@ -87,7 +87,7 @@ fn a_patch_that_does_not_apply_changes_nothing_and_quotes_the_file() {
     1|one
     2|two
     ");
-    assert_eq!(world.read("add.sh"), ADD, "nothing of the file that fits either");
+    assert_eq!(world.read("add.sh"), ADD, "the matching file is unchanged too");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
 }
 
@@ -95,11 +95,12 @@ fn a_patch_that_does_not_apply_changes_nothing_and_quotes_the_file() {
 fn the_refusal_is_exactly_what_the_model_reads() {
     let world = world();
     let patch = UNIFIED.replace("$1 - $2", "$1 * $2");
-    let said = world.agent(&["patch", "-"]).stdin(stdin(&world, &patch)).output().unwrap();
+    let printed = world.agent(&["patch", "-"]).stdin(stdin(&world, &patch)).output().unwrap();
     let arguments = json!({"patch": patch}).to_string();
-    let told = world.agent(&["tools", "call", "apply_patch", &arguments]).output().unwrap();
-    let (said, told) = (String::from_utf8(said.stderr).unwrap(), String::from_utf8(told.stderr).unwrap());
-    assert_eq!(format!("error: {said}"), told);
+    let reported = world.agent(&["tools", "call", "apply_patch", &arguments]).output().unwrap();
+    let (printed, reported) =
+        (String::from_utf8(printed.stderr).unwrap(), String::from_utf8(reported.stderr).unwrap());
+    assert_eq!(format!("error: {printed}"), reported);
 }
 
 fn stdin(world: &World, text: &str) -> Stdio {
@@ -236,15 +237,15 @@ fn patch_has_a_json_form() {
         (output.status.code(), answer, String::from_utf8(output.stderr).unwrap())
     };
     let files = json!([{"path": "add.sh", "change": "changed", "added": 1, "removed": 1}]);
-    let (code, said, _) = answer(&["patch", "--json", "--check"], UNIFIED);
-    assert_eq!((code, said), (Some(0), json!({"applied": false, "files": files})));
-    let (code, said, _) = answer(&["patch", "--json"], UNIFIED);
-    assert_eq!((code, said), (Some(0), json!({"applied": true, "files": files})));
-    let (code, said, stderr) = answer(&["patch", "--json"], UNIFIED);
-    assert_eq!((code, stderr.as_str(), &said["applied"]), (Some(1), "", &json!(false)));
-    assert!(said["refused"].as_str().unwrap().contains("nothing was applied"), "{said}");
-    let (code, said, _) = answer(&["patch", "--json"], "hello");
-    assert_eq!((code, &said["applied"]), (Some(2), &json!(false)));
+    let (code, printed, _) = answer(&["patch", "--json", "--check"], UNIFIED);
+    assert_eq!((code, printed), (Some(0), json!({"applied": false, "files": files})));
+    let (code, printed, _) = answer(&["patch", "--json"], UNIFIED);
+    assert_eq!((code, printed), (Some(0), json!({"applied": true, "files": files})));
+    let (code, printed, stderr) = answer(&["patch", "--json"], UNIFIED);
+    assert_eq!((code, stderr.as_str(), &printed["applied"]), (Some(1), "", &json!(false)));
+    assert!(printed["refused"].as_str().unwrap().contains("nothing was applied"), "{printed}");
+    let (code, printed, _) = answer(&["patch", "--json"], "hello");
+    assert_eq!((code, &printed["applied"]), (Some(2), &json!(false)));
 }
 
 #[test]
@@ -266,7 +267,7 @@ fn the_work_tree_is_the_repository_root_or_the_current_folder() {
     let mut below = world.agent(&["patch"]);
     let output = below.current_dir(world.repo().join("docs")).stdin(stdin(&world, UNIFIED)).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    assert_eq!(world.read("add.sh"), MENDED, "paths are the repository's");
+    assert_eq!(world.read("add.sh"), MENDED, "paths are relative to the repository");
     let folder = world.home().join("plain");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("add.sh"), ADD).unwrap();

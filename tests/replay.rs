@@ -1,4 +1,4 @@
-//! `agent replay` and `agent sessions export`: a session replays here and elsewhere, and the first difference is found.
+//! `agent replay` and `agent sessions export`: sessions replay on this machine and elsewhere.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -30,7 +30,7 @@ pub(crate) fn exported(world: &World, args: &[&str]) -> PathBuf {
 }
 
 /// Replays the last session in every supported way.
-pub(crate) fn goes_the_same_way(world: &World) {
+pub(crate) fn replays_without_a_difference(world: &World) {
     for args in [&["replay"][..], &["replay", "--recorded"], &["replay", "--run-commands"]] {
         let seen = world.observe(args);
         assert!(seen.starts_with("exit 0\n--- stdout\nsame: "), "{args:?}: {seen}");
@@ -60,18 +60,18 @@ pub(crate) fn texts(texts: &[String]) -> Vec<Reply> {
 }
 
 #[test]
-fn a_run_whose_limit_was_reached_by_a_broken_answer_replays_with_what_that_answer_used() {
+fn a_run_ended_by_the_tokens_of_a_broken_answer_replays() {
     let world = World::with_a_bug();
     let broken = Reply::text("{\"tool\": \"apply_pa").cut();
     let args = [&["--max-tokens", "100"][..], &JSON].concat();
     let output = recorded(&world, &args, &[broken, Reply::text(finish())]);
     assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(world.events().contains(&"answer_lost".to_owned()), "{:?}", world.events());
-    goes_the_same_way(&world);
+    replays_without_a_difference(&world);
 }
 
-/// A run that fixes the bug with much ado: of everything that a run can come across in its tools.
-pub(crate) fn with_much_ado(world: &World, args: &[&str]) -> Output {
+/// A long run that fixes the bug and uses every kind of tool and file.
+pub(crate) fn with_every_tool(world: &World, args: &[&str]) -> Output {
     long_session(world, world.repo().join("add.sh").to_str().unwrap(), args)
 }
 
@@ -112,16 +112,16 @@ fn a_session_replays_here_and_elsewhere() {
     snapshot!(world.observe(&["replay"]), @r"
     exit 0
     --- stdout
-    same: 30 events, 4 requests, 4 calls, 3 changed files as at the end
+    same: 30 events, 4 requests, 4 calls, 3 changed files
     ");
-    goes_the_same_way(&world);
+    replays_without_a_difference(&world);
 }
 
 #[test]
 fn refusals_commands_and_searches_replay() {
     let world = world();
-    with_much_ado(&world, &[]);
-    goes_the_same_way(&world);
+    with_every_tool(&world, &[]);
+    replays_without_a_difference(&world);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn files_of_every_kind_replay() {
     ];
     let output = recorded(&world, &JSON, &texts(&answers));
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    goes_the_same_way(&world);
+    replays_without_a_difference(&world);
 }
 
 #[test]
@@ -185,12 +185,12 @@ fn a_dry_run_and_a_plan_replay() {
     for args in [&["--dry-run"][..], &["--dry-run=plan"]] {
         let world = world();
         session(&world, args, answers());
-        goes_the_same_way(&world);
+        replays_without_a_difference(&world);
     }
 }
 
 #[test]
-fn answers_read_to_their_end_with_parallel_reads_replay() {
+fn whole_answers_with_parallel_reads_replay() {
     let world = world();
     let many = [
         call("read_file", json!({"path": "add.sh"})),
@@ -202,7 +202,7 @@ fn answers_read_to_their_end_with_parallel_reads_replay() {
     let args = [&JSON[..], &["--cut", "read-on"]].concat();
     let output = recorded(&world, &args, &texts(&[many.join("\n"), both.join("\n"), finish()]));
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    goes_the_same_way(&world);
+    replays_without_a_difference(&world);
 }
 
 #[test]
@@ -215,11 +215,11 @@ fn a_whole_file_run_replays() {
     let output =
         recorded(&world, &["--approach", "whole-file", "Fix add.sh"], &texts(&answers.map(str::to_owned)));
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    goes_the_same_way(&world);
+    replays_without_a_difference(&world);
 }
 
 #[test]
-fn branches_of_doubtful_tokens_replay() {
+fn branches_at_uncertain_tokens_replay() {
     let world = world();
     let model = json!({"server": "llama-server", "server_version": null, "model": "small", "window": null, "thinking": false,
         "dialect": "whole-file", "why": "w", "event": "model"});
@@ -244,9 +244,9 @@ fn branches_of_doubtful_tokens_replay() {
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert!(
         world.journal().iter().any(|r| r["event"] == "message" && r["role"] == "assistant"),
-        "a line was asked for"
+        "a line was requested"
     );
-    goes_the_same_way(&world);
+    replays_without_a_difference(&world);
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn server_errors_replay_without_their_delays() {
     ];
     let output = recorded(&world, &JSON, &answers);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    goes_the_same_way(&world);
+    replays_without_a_difference(&world);
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn a_compacted_conversation_replays() {
     assert!(
         world.events().contains(&"overflow".to_owned()) && world.events().contains(&"rewound".to_owned())
     );
-    goes_the_same_way(&world);
+    replays_without_a_difference(&world);
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn a_smaller_context_window_replays() {
         "{}",
         world.tell(&output)
     );
-    goes_the_same_way(&world);
+    replays_without_a_difference(&world);
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn failed_runs_replay_up_to_their_end() {
         let world = world();
         let output = recorded(&world, &[&JSON[..], args].concat(), &answers);
         assert_eq!(output.status.code(), Some(code), "{}", world.tell(&output));
-        goes_the_same_way(&world);
+        replays_without_a_difference(&world);
     }
 }
 
@@ -354,14 +354,14 @@ fn stopped_killed_and_resumed_sessions_replay() {
         );
         std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         child.wait().unwrap();
-        goes_the_same_way(&world);
+        replays_without_a_difference(&world);
         std::fs::remove_file(world.home().join("session.jsonl")).unwrap();
         for answer in [edit("$1 * $2", "$1 + $2"), finish()] {
             server.enqueue(Reply::text(answer));
         }
         let resumed = world.agent(&["resume"]).env("OLLAMA_HOST", server.url()).output().unwrap();
         assert_eq!(resumed.status.code(), Some(0), "{}", world.tell(&resumed));
-        goes_the_same_way(&world);
+        replays_without_a_difference(&world);
     }
 }
 
@@ -382,14 +382,14 @@ fn a_session_killed_after_any_event_replays_and_so_does_its_resumption() {
         let command = command.env("OLLAMA_HOST", server.url());
         let mut child =
             command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
-        let told = std::io::BufReader::new(child.stdout.take().unwrap()).lines().take(cut).count();
+        let read = std::io::BufReader::new(child.stdout.take().unwrap()).lines().take(cut).count();
         let _ = child.kill();
         child.wait().unwrap();
-        if told < cut {
+        if read < cut {
             break;
         }
         let seen = world.observe(&["replay"]);
-        let early = seen.contains("there is nothing to replay") || seen.contains("this is no session");
+        let early = seen.contains("nothing to replay") || seen.contains("not a session");
         begun += usize::from(!early);
         assert!(early || seen.starts_with("exit 0\n--- stdout\nsame: "), "after {cut}: {seen}");
         let resumed = world.observe(&["resume"]);

@@ -1,11 +1,13 @@
-//! `agent replay` finds the first difference and touches nothing.
+//! `agent replay` finds the first difference and changes nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::changes::{answers, session, world};
 use crate::dry_run::everything;
-use crate::replay::{JSON, edit, exported, finish, goes_the_same_way, recorded, texts, with_much_ado};
+use crate::replay::{
+    JSON, edit, exported, finish, recorded, replays_without_a_difference, texts, with_every_tool,
+};
 use crate::support::{World, call, json_lines, snapshot};
 use serde_json::{Value, json};
 
@@ -35,7 +37,7 @@ pub(crate) fn replace(value: &mut Value, old: &str, new: &str) {
 #[test]
 fn replay_reports_the_first_difference() {
     let world = world();
-    with_much_ado(&world, &[]);
+    with_every_tool(&world, &[]);
     let file = exported(&world, &[]);
     // The model names a different file.
     let altered_file = altered(&world, &file, |line| {
@@ -46,7 +48,7 @@ fn replay_reports_the_first_difference() {
     snapshot!(replayed(&world, &altered_file, &[]), @r#"
     exit 1
     --- stdout
-    different in turn 1, event 10: the agent made something else of the answer
+    different in turn 1, event 10: the answer was read differently
     call 0
       1   read_file {
       2 -   "path": "add.sh"
@@ -59,7 +61,7 @@ fn replay_reports_the_first_difference() {
       4 + at bytes 0 to 51
                         ^^
       5   repairs:
-    the same up to there: 4 events; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 4 events; recorded by agent [VERSION], replayed by agent [VERSION]
     "#);
     // A file that the first turn does not show has other content.
     let altered_file = altered(&world, &file, |line| {
@@ -70,7 +72,7 @@ fn replay_reports_the_first_difference() {
     snapshot!(replayed(&world, &altered_file, &[]), @r#"
     exit 1
     --- stdout
-    different before turn 1, event 7: the agent asked something else
+    different before turn 1, event 7: the request differs
     the message (2)
       5   ```sh
       6   . ./add.sh
@@ -82,7 +84,7 @@ fn replay_reports_the_first_difference() {
       9   ```
      10
      11   `sh check.sh` fails now:
-    the same up to there: 2 events; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 2 events; recorded by agent [VERSION], replayed by agent [VERSION]
     "#);
     // A command changed a file differently.
     let altered_file = altered(&world, &file, |line| {
@@ -93,7 +95,7 @@ fn replay_reports_the_first_difference() {
     snapshot!(replayed(&world, &altered_file, &[]), @r#"
     exit 1
     --- stdout
-    different in turn 8, event 72: a tool answered something else
+    different in turn 8, event 72: a tool's result differs
     the result of search
       2   3 matches in 2 files
       3   check.sh:2: sum=$(add 2 3)
@@ -102,7 +104,7 @@ fn replay_reports_the_first_difference() {
                                      ^^^^^
       5 + made/notes.txt:1: a sum of pieces
                                      ^^^^^^
-    the same up to there: 44 events; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 44 events; recorded by agent [VERSION], replayed by agent [VERSION]
     "#);
     // It left the file in a different state.
     let altered_file = altered(&world, &file, |line| {
@@ -121,7 +123,7 @@ fn replay_reports_the_first_difference() {
       2 +     echo $(($1 + $2))
                          ^
       3   }
-    the same up to there: 90 events; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 90 events; recorded by agent [VERSION], replayed by agent [VERSION]
     ");
     // It ended differently.
     let altered_file = altered(&world, &file, |line| {
@@ -132,19 +134,19 @@ fn replay_reports_the_first_difference() {
     snapshot!(replayed(&world, &altered_file, &[]), @r"
     exit 1
     --- stdout
-    different in turn 15, event 133: the run ended otherwise
+    different in turn 15, event 133: the run ended differently
     the end
       1 - unverified: the verification passes
           ^^^^^^^^^^
       1 + verified: the verification passes
           ^^^^^^^^
-    the same up to there: 89 events; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 89 events; recorded by agent [VERSION], replayed by agent [VERSION]
     ");
     // The prompt differs.
     snapshot!(replayed(&world, &file, &["--edit-format", "search-replace"]), @r#"
     exit 1
     --- stdout
-    different before turn 1, event 6: the agent asked something else
+    different before turn 1, event 6: the request differs
     the system prompt (1)
       4
       5   Tools, with the JSON Schema of their arguments:
@@ -156,16 +158,20 @@ fn replay_reports_the_first_difference() {
       8   run_tests: Run the tests. {"type":"object","properties":{"command":{"description":"Overrides the test command.","anyOf":[{"type":"string"},{"type":"array","items":{"type":"string"}}]},"args":{"type":"array","items":{"type":"string"},"description":"Extra arguments, e.g. one test's name."},"env":{"type":"object","description":"Environment variables."}}}
       9   list_files: List files, below path and matching glob. {"type":"object","properties":{"path":{"type":"string"},"glob":{"type":"string"}}}
      10   search: Find lines in files. {"type":"object","properties":{"pattern":{"type":"string","description":"Regex"},"path":{"type":"string"},"glob":{"type":"string"}},"required":["pattern"]}
-    the same up to there: 1 event; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 1 event; recorded by agent [VERSION], replayed by agent [VERSION]
     "#);
-    let told = world
+    let result = world
         .agent(&["replay", file.to_str().unwrap(), "--edit-format", "unified", "--json"])
         .output()
         .unwrap();
-    assert_eq!(told.status.code(), Some(1));
-    let told = json_lines(&String::from_utf8(told.stdout).unwrap()).remove(0);
-    assert_eq!((&told["same"], &told["difference"]["kind"]), (&json!(false), &json!("asked")), "{told}");
-    assert!(told["difference"]["now"].as_str().unwrap().contains("unified"), "{told}");
+    assert_eq!(result.status.code(), Some(1));
+    let result = json_lines(&String::from_utf8(result.stdout).unwrap()).remove(0);
+    assert_eq!(
+        (&result["same"], &result["difference"]["kind"]),
+        (&json!(false), &json!("asked")),
+        "{result}"
+    );
+    assert!(result["difference"]["now"].as_str().unwrap().contains("unified"), "{result}");
 }
 
 #[test]
@@ -192,7 +198,7 @@ fn replay_finds_a_command_with_a_different_result() {
       3 - one
       3 + two
       4   took 0.01s
-    the same up to there: 7 events; recorded by agent [VERSION], this is agent [VERSION]
+    same before that: 7 events; recorded by agent [VERSION], replayed by agent [VERSION]
     ");
     let seen = world.observe(&["replay"]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
@@ -201,7 +207,7 @@ fn replay_finds_a_command_with_a_different_result() {
 #[test]
 fn a_replay_changes_nothing_and_needs_no_server() {
     let world = world();
-    with_much_ado(&world, &[]);
+    with_every_tool(&world, &[]);
     let sessions = world.home().join(".local/state/agent/sessions");
     let temporary = world.home().join("tmp");
     std::fs::create_dir(&temporary).unwrap();
@@ -220,7 +226,7 @@ fn a_replay_changes_nothing_and_needs_no_server() {
 fn unrelated_later_changes_do_not_block_undo() {
     let world = world();
     world.write("unrelated.txt", "nobody looked at this\n");
-    with_much_ado(&world, &[]);
+    with_every_tool(&world, &[]);
     let file = exported(&world, &[]);
     let text = std::fs::read(&file).unwrap();
     world.write("check.sh", "exit 1\n");
@@ -230,8 +236,8 @@ fn unrelated_later_changes_do_not_block_undo() {
     world.git(&["add", "--all"]);
     world.git(&["commit", "--quiet", "--message=others"]);
     std::fs::remove_file(&file).unwrap();
-    goes_the_same_way(&world);
-    assert!(std::fs::read(&file).unwrap() == text, "the export is the same too");
+    replays_without_a_difference(&world);
+    assert!(std::fs::read(&file).unwrap() == text, "the export is unchanged");
 }
 
 #[test]
@@ -253,7 +259,7 @@ fn a_session_replays_after_its_repository_is_deleted() {
     };
     let seen = run(&["replay"]);
     assert!(
-        seen.starts_with("exit 2\n") && seen.contains("is not there any more") && seen.contains("--recorded"),
+        seen.starts_with("exit 2\n") && seen.contains("no longer exists") && seen.contains("--recorded"),
         "{seen}"
     );
     let seen = run(&["replay", "--recorded"]);
@@ -261,9 +267,9 @@ fn a_session_replays_after_its_repository_is_deleted() {
 }
 
 #[test]
-fn a_replay_that_is_killed_leaves_the_repository_as_it_was() {
+fn a_killed_replay_leaves_the_repository_unchanged() {
     let world = world();
-    with_much_ado(&world, &[]);
+    with_every_tool(&world, &[]);
     let before = everything(&world.repo());
     for (n, args) in [&["replay"][..], &["replay", "--run-commands"]].into_iter().enumerate() {
         for attempt in 0.. {
@@ -271,7 +277,7 @@ fn a_replay_that_is_killed_leaves_the_repository_as_it_was() {
             std::fs::create_dir(&temporary).unwrap();
             let mut child =
                 world.agent(args).env("TMPDIR", &temporary).stdout(Stdio::null()).spawn().unwrap();
-            // Wait until it has started to create its tree; it may also have ended already.
+            // Wait until it creates its tree, or has already ended.
             let mut ended = false;
             while !ended && std::fs::read_dir(&temporary).unwrap().next().is_none() {
                 ended = child.try_wait().unwrap().is_some();

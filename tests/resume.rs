@@ -1,4 +1,4 @@
-//! `agent resume`: a killed run continues and ends as if uninterrupted.
+//! `agent resume`: a killed run continues, and ends as if it had not been interrupted.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -8,14 +8,14 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// A server that answers by the length of the conversation, whoever asks.
+/// A server that chooses its answer by the length of the conversation.
 pub(crate) fn server(answers: Vec<String>) -> Server {
     let server = Server::start();
     server.fallback(Reply::from_fn(move |request| {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let messages = body["messages"].as_array().cloned().unwrap_or_default();
-        let said = messages.iter().filter(|m| m["role"] == "assistant").count();
-        Reply::text(answers.get(said).cloned().unwrap_or_else(|| call("finish", json!({}))))
+        let answered = messages.iter().filter(|m| m["role"] == "assistant").count();
+        Reply::text(answers.get(answered).cloned().unwrap_or_else(|| call("finish", json!({}))))
     }));
     server
 }
@@ -33,10 +33,10 @@ const RUN: [&str; 7] =
 fn killed(world: &World, server: &Server, lines: usize) -> bool {
     let mut child =
         command(world, server, &RUN).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let told = BufReader::new(child.stdout.take().unwrap()).lines().take(lines).count();
+    let events = BufReader::new(child.stdout.take().unwrap()).lines().take(lines).count();
     let _ = child.kill();
     child.wait().unwrap();
-    told == lines
+    events == lines
 }
 
 /// Every file of the repository, and its git status.
@@ -105,7 +105,7 @@ fn a_run_killed_after_any_event_resumes_to_the_same_tree_and_requests() {
 }
 
 #[test]
-fn a_run_that_changed_nothing_is_resumed_and_replayed_as_one() {
+fn a_run_without_changes_resumes_and_replays() {
     let done = || call("finish", json!({"summary": "It adds."}));
     let answers = || vec![call("Read", json!({"file_path": "add.sh"})), done(), done()];
     let run: Vec<&str> = RUN.iter().copied().chain(["--verify", "true"]).collect();
@@ -144,9 +144,9 @@ fn a_run_resumes_after_a_reboot_with_a_fresh_server() {
     let mut run = command(&world, &before, &RUN);
     run.env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = run.spawn().unwrap();
-    let told = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let events = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let finished = |line: &String| line.contains("\"tool_finished\"") && line.contains("apply_patch");
-    assert!(told.into_iter().any(|line| finished(&line)));
+    assert!(events.into_iter().any(|line| finished(&line)));
     child.kill().unwrap();
     child.wait().unwrap();
     let first = asked(&before);
@@ -188,9 +188,10 @@ fn an_interrupted_command_is_reported_and_not_rerun() {
     child.wait().unwrap();
     let output = command(&world, &server, &["resume", "last"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert_eq!(world.read("log.txt"), "begun\n", "it was not run again");
-    let told = asked(&server)[1].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
-    assert!(told.contains("interrupted: the agent was stopped while this ran"), "{told}");
+    assert_eq!(world.read("log.txt"), "begun\n", "the command did not run again");
+    let message =
+        asked(&server)[1].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
+    assert!(message.contains("interrupted: the agent was stopped while this ran"), "{message}");
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn conflicting_changes_are_reported_and_not_overwritten() {
     let world = World::with_a_bug();
     let server = server(answers());
     let mut lines = 0;
-    // Up to the first edit.
+    // Run up to the first edit.
     let mut child =
         command(&world, &server, &RUN).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
@@ -227,7 +228,7 @@ fn only_unfinished_sessions_can_be_resumed() {
     assert!(text(&output).contains("the session has ended: verified"), "{}", text(&output));
 }
 
-/// Answers of a run that is then continued with a message, and of the continued part.
+/// The answers of a run and of its continuation with a message.
 fn continued_answers() -> Vec<String> {
     let edit = json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]});
     vec![
@@ -255,8 +256,9 @@ fn a_finished_session_continues_with_a_message_in_the_same_conversation_and_repl
     let (before, after) = (sent(1), sent(2));
     let prefix = before.split("],\"options\"").next().unwrap();
     assert!(prefix.len() > 1_000 && after.starts_with(prefix), "byte for byte:\n{before}\n{after}");
-    let said = asked(&server)[2].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
-    assert!(said.starts_with("The user says: also update the docs"), "{said}");
+    let message =
+        asked(&server)[2].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("The user says: also update the docs"), "{message}");
     let replayed = world.observe(&["replay", "last"]);
     assert!(replayed.starts_with("exit 0\n"), "{replayed}");
     let ended = command(&world, &server, &["resume"]).output().unwrap();
@@ -264,7 +266,7 @@ fn a_finished_session_continues_with_a_message_in_the_same_conversation_and_repl
 }
 
 #[test]
-fn a_session_killed_after_a_message_goes_on_with_it() {
+fn a_session_killed_after_a_message_continues_with_it() {
     let (world, whole) = (World::with_a_bug(), server(continued_answers()));
     command(&world, &whole, &RUN).output().unwrap();
     let resume = ["resume", "last", MESSAGE, "--json"];
@@ -324,7 +326,7 @@ fn a_fork_leaves_the_old_session_untouched() {
     assert!(world.observe(&["replay", &new]).starts_with("exit 0\n"), "{}", world.observe(&["replay", &new]));
     let undone = world.observe(&["undo", &new]);
     assert!(undone.starts_with("exit 0\n"), "{undone}");
-    assert!(world.read("add.sh").contains("$1 - $2"), "the fork knows what the tree was");
+    assert!(world.read("add.sh").contains("$1 - $2"), "the fork has the history of the tree");
 }
 
 #[test]
@@ -341,8 +343,8 @@ fn two_runs_cannot_share_a_work_tree() {
     assert!(asked);
     let second = command(&world, &server, &RUN).output().unwrap();
     assert_eq!(second.status.code(), Some(2));
-    let said = text(&second);
-    assert!(said.contains("repo is in use by session ") && said.contains("(process "), "{said}");
+    let output = text(&second);
+    assert!(output.contains("repo is in use by session ") && output.contains("(process "), "{output}");
     let resumed = command(&world, &server, &["resume"]).output().unwrap();
     assert!(text(&resumed).contains("is in use by process "), "{}", text(&resumed));
     first.kill().unwrap();

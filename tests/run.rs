@@ -66,8 +66,8 @@ fn a_bug_is_fixed_and_verified() {
     verified: the verification passes
     changed add.sh (+1 -1)
     3 turns, [N] prompt tokens, 108 generated, [TIME]
-    undo it: agent undo [SESSION]
-    look again: agent sessions show [SESSION]
+    undo: agent undo [SESSION]
+    show: agent sessions show [SESSION]
     ");
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
     assert_eq!(world.git(&["status", "--porcelain"]), " M add.sh\n");
@@ -145,10 +145,10 @@ fn a_patch_that_is_the_whole_answer_is_applied() {
         let (world, server) = (World::with_a_bug(), Server::start());
         script(&server, [answer.clone(), fixing()[1].clone(), call("finish", json!({}))]);
         run(&world, &server, &["Make the tests pass."]);
-        let told =
+        let prompt =
             world.journal().into_iter().filter(|e| e["event"] == "message" && e["role"] == "user").nth(1);
-        let told = told.unwrap()["content"].as_str().unwrap().to_owned();
-        assert_eq!(told.contains("has a patch in it"), !answer.contains("<think>"), "{told}");
+        let prompt = prompt.unwrap()["content"].as_str().unwrap().to_owned();
+        assert_eq!(prompt.contains("has a patch in it"), !answer.contains("<think>"), "{prompt}");
         assert!(!world.journal().iter().any(|e| e["event"] == "call" && e["turn"] == 1), "{answer}");
     }
 }
@@ -160,7 +160,7 @@ fn a_dry_run_leaves_the_repository_unchanged_and_keeps_a_patch() {
     let output = run(&world, &server, &["--dry-run", "Make the tests pass."]);
     let seen = world.tell(&output);
     assert!(seen.starts_with("exit 0\n--- stdout\ndiff --git a/add.sh b/add.sh\n"), "{seen}");
-    assert!(seen.contains("(dry run)") && seen.contains("apply it: agent apply "), "{seen}");
+    assert!(seen.contains("(dry run)") && seen.contains("apply: agent apply "), "{seen}");
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 - $2))\n}\n");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
     let folder = world.home().join(".local/state/agent/sessions");
@@ -213,7 +213,7 @@ fn an_unreachable_server_has_its_own_exit_code() {
     --- stderr
     session [SESSION]
     model unavailable: no connection to http://127.0.0.1:9: Connection refused (os error 111); is Ollama running (`ollama serve`), and is OLLAMA_HOST right?
-    look again: agent sessions show [SESSION]
+    show: agent sessions show [SESSION]
     ");
     let last = world.journal().pop().unwrap();
     assert_eq!((&last["event"], &last["ending"]["kind"]), (&json!("finished"), &json!("unavailable")));
@@ -238,7 +238,7 @@ fn an_interrupt_ends_the_run_and_keeps_its_changes() {
     let output = child.wait_with_output().unwrap();
     let seen = world.tell(&output);
     assert!(seen.starts_with("exit 130\n"), "{seen}");
-    assert!(seen.contains("go on: agent resume "), "{seen}");
+    assert!(seen.contains("resume: agent resume "), "{seen}");
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
     let last: Value = world.journal().pop().unwrap();
     assert_eq!(last["ending"]["kind"], "interrupted");
@@ -319,7 +319,7 @@ fn an_unwritable_state_folder_is_named() {
     exit 2
     --- stderr
     error: cannot create [WORLD]/repo/not-a-folder/sessions: Not a directory (os error 20)
-    hint: sessions need a place that can be written; AGENT_STATE_DIR names another
+    hint: sessions need a writable folder; set another one with AGENT_STATE_DIR
     ");
 }
 
@@ -336,7 +336,7 @@ fn an_invalid_model_starts_no_session() {
     --- stderr
     session [SESSION]
     refused: cannot read the recording missing.jsonl: No such file or directory (os error 2)
-    look again: agent sessions show [SESSION]
+    show: agent sessions show [SESSION]
     ");
 }
 
@@ -369,7 +369,7 @@ fn an_interrupt_ends_the_commands_too() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", world.tell(&output));
     let written = std::io::Write::write_all(&mut writer, b"is anybody there?");
-    assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe, "nobody reads any more");
+    assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe, "the reader is closed");
 }
 
 #[test]
@@ -431,7 +431,7 @@ fn commands_write_outside_the_repository_only_where_allowed() {
         let check = format!("touch '{}'", outside.display());
         let args = [flags, &["--verify", &check, "Look."]].concat();
         let output = run(&world, &server, &args);
-        assert_eq!(output.status.code(), Some(1), "nothing was changed in it: {}", world.tell(&output));
+        assert_eq!(output.status.code(), Some(1), "the tree is unchanged: {}", world.tell(&output));
         assert_eq!(outside.exists(), written);
     }
 }
@@ -501,7 +501,7 @@ fn a_second_interrupt_ends_the_run_immediately() {
     assert!(seen.starts_with("exit 130\n") && seen.contains("a second signal"), "{seen}");
     let finished = world.journal().pop().unwrap();
     assert_eq!(finished["ending"]["kind"], "interrupted");
-    assert_eq!(finished["totals"]["turns"], 1, "what was counted by then is kept: {finished}");
+    assert_eq!(finished["totals"]["turns"], 1, "the totals so far are kept: {finished}");
     assert!(finished["totals"]["generated_tokens"].as_u64() > Some(0), "{finished}");
     let diff = &finished["diff"];
     assert_eq!(

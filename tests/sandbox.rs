@@ -1,4 +1,4 @@
-//! `agent sandbox`: the sandbox seen from outside.
+//! `agent sandbox`: the sandbox as users see it.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::support::{World, snapshot};
 
 impl World {
-    /// Runs a shell command by `agent sandbox` with these flags.
+    /// Runs a shell command with `agent sandbox` and these flags.
     fn confined(&self, flags: &[&str], line: &str) -> String {
         self.observe(&[&["sandbox"], flags, &["--", "sh", "-c", line]].concat())
     }
@@ -77,7 +77,7 @@ fn flags_and_user_settings_allow_further_paths() {
     world.write_user_settings("allow_read = '~/data'\n");
     let out = world.home().join("out").display().to_string();
     let seen = world.confined(&["--allow-write", &out], line);
-    assert!(!seen.starts_with("exit 0"), "it is for reading only: {seen}");
+    assert!(!seen.starts_with("exit 0"), "the tree is read-only: {seen}");
     assert_eq!(fs::read_to_string(world.home().join("out/a")).unwrap(), "data\n");
     assert!(!world.home().join("data/b").exists());
     snapshot!(world.confined(&["--allow-read", "data"], "true"), @r#"
@@ -106,11 +106,11 @@ fn a_repository_cannot_allow_paths_or_hosts() {
         world.write(".agent.toml", &format!("{line}\n"));
         let seen = world.confined(&[], "echo x > ~/x; true");
         assert!(!world.home().join("x").exists(), "{line}: {seen}");
-        assert!(seen.contains(line.split(' ').next().unwrap()), "it is said: {seen}");
+        assert!(seen.contains(line.split(' ').next().unwrap()), "the refusal is reported: {seen}");
     }
 }
 
-/// Starts a server that answers each connection with a page. Returns its address.
+/// Starts a server that returns a page for each connection. Returns its address.
 fn page() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -188,15 +188,15 @@ fn limits_are_set_by_flags() {
     assert!(!seen.starts_with("exit 0") && world.read("f").len() == 1 << 20, "{seen}");
 }
 
-/// What an untrusted repository may contain, read by a command.
+/// A command reads the traps that an untrusted repository may contain.
 #[test]
-fn nothing_in_a_repository_leads_outside_it() {
+fn a_repository_cannot_lead_a_command_outside() {
     let world = World::with(&[("src/a.txt", "a\n")]);
     fs::write(world.home().join("secret"), "secret\n").unwrap();
     symlink(world.home().join("secret"), world.repo().join("link")).unwrap();
     symlink(world.home(), world.repo().join("folder")).unwrap();
     fs::create_dir(world.repo().join("bin")).unwrap();
-    // The repository's own git is first in PATH only if it puts it there itself.
+    // A `git` in the repository is only found if the command itself puts it in PATH.
     world.write("git", "#!/bin/sh\ncat ../home/secret\n");
     let seen = world.confined(&[], "cat link folder/secret; PATH=.:$PATH sh git; echo x >> link; echo x > folder/new; ls -d folder/*; true");
     assert!(seen.starts_with("exit 0") && !seen.contains("--- stdout\nsecret"), "{seen}");
@@ -210,7 +210,7 @@ fn nothing_in_a_repository_leads_outside_it() {
 }
 
 #[test]
-fn a_signal_to_the_agent_ends_the_command_with_all_it_started() {
+fn a_signal_to_the_agent_ends_the_command_and_its_children() {
     let world = World::new();
     let mark = format!("1000.{:020}", std::process::id());
     let line = format!("trap '' TERM; setsid sleep {mark} & echo ready > ready; sleep {mark}");

@@ -1,4 +1,4 @@
-//! Keys, tokens and passwords: model, journal and screen see placeholders, and files keep the values.
+//! Keys, tokens and passwords: model, journal and screen see placeholders. Files keep the values.
 
 use std::path::Path;
 use std::process::Output;
@@ -39,7 +39,7 @@ fn world() -> World {
         (".env", &format!("DEBUG=1\nDB_PASSWORD={PASSWORD}\r\n")),
         ("app.py", &app()),
         ("server.pem", &key_file()),
-        // The check prints a secret of the environment and one of a file.
+        // The check prints a secret from the environment and one from a file.
         ("check.sh", &format!("echo expected {VARIABLE} and got {PASSWORD}\ngrep -q 'RETRIES = 5' app.py\n")),
         ("AGENTS.md", &format!("Deploy with {}.\n", github())),
     ])
@@ -52,37 +52,38 @@ fn values() -> Vec<String> {
 }
 
 /// The first placeholder after a text in the prompt.
-fn placeholder(told: &str, behind: &str) -> String {
-    let at = told.find(behind).unwrap_or_else(|| panic!("{behind:?} was not told in {told}")) + behind.len();
-    let name: String = told[at..].chars().take(15).collect();
+fn placeholder(prompt: &str, behind: &str) -> String {
+    let at = prompt.find(behind).unwrap_or_else(|| panic!("{behind:?} is not in {prompt}")) + behind.len();
+    let name: String = prompt[at..].chars().take(15).collect();
     assert!(name.starts_with("[secret-") && name.ends_with(']'), "{name}");
     name
 }
 
 /// All messages of a request as one text.
-fn told(body: &[u8]) -> String {
+fn prompt_text(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let messages = body["messages"].as_array().cloned().unwrap_or_default();
     messages.iter().filter_map(|m| m["content"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// Answers by the length of the conversation. `{behind: TEXT}` becomes the placeholder after that text.
+/// Chooses its answer by the length of the conversation. `{behind: TEXT}` becomes the placeholder
+/// after that text.
 fn server(answers: &[&str]) -> Server {
     let server = Server::start();
     let answers: Vec<String> = answers.iter().map(|a| (*a).to_owned()).collect();
     server.fallback(Reply::from_fn(move |request| {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let messages = body["messages"].as_array().cloned().unwrap_or_default();
-        let said = messages.iter().filter(|m| m["role"] == "assistant").count();
-        let mut answer = answers.get(said).cloned().unwrap_or_else(|| call("finish", json!({})));
+        let answered = messages.iter().filter(|m| m["role"] == "assistant").count();
+        let mut answer = answers.get(answered).cloned().unwrap_or_else(|| call("finish", json!({})));
         while let Some((before, rest)) = answer.split_once("{behind: ") {
             let (behind, after) = rest.split_once('}').unwrap();
             answer = format!(
                 "{before}{}{after}",
-                placeholder(&told(&request.body), &behind.replace("\\\"", "\""))
+                placeholder(&prompt_text(&request.body), &behind.replace("\\\"", "\""))
             );
         }
-        // A few bytes at a time, so that a value cut by a chunk border would show.
+        // Split into chunks of a few bytes, so that chunk borders fall inside values.
         Reply::text(answer).split_bytes(7)
     }));
     server
@@ -139,16 +140,23 @@ fn secrets_reach_neither_model_nor_journal_nor_screen_and_survive_edits() {
     assert_eq!(world.read(".env"), format!("DEBUG=1\nDB_PASSWORD={PASSWORD}\r\n"));
     hidden(&world, &server, &output);
 
-    let told = told(&server.chats().last().unwrap().body);
-    let password = placeholder(&told, "2|DB_PASSWORD=");
-    assert!(told.contains(&format!("and got {password}")), "the same value has the same name: {told}");
-    let pem = &told[told.find("server.pem lines 3-").unwrap()..];
+    let prompt = prompt_text(&server.chats().last().unwrap().body);
+    let password = placeholder(&prompt, "2|DB_PASSWORD=");
+    assert!(
+        prompt.contains(&format!("and got {password}")),
+        "the same value has the same placeholder: {prompt}"
+    );
+    let pem = &prompt[prompt.find("server.pem lines 3-").unwrap()..];
     let line = placeholder(pem, "3|");
-    assert!(told.contains(&format!("3|{line}\n4|[secret-")), "a key keeps its lines: {told}");
-    assert_eq!(told.matches("replaces a value that is hidden from you").count(), 1, "said once: {told}");
-    assert!(!told.contains("changed since"), "what was shown is not taken for what is there: {told}");
+    assert!(prompt.contains(&format!("3|{line}\n4|[secret-")), "a key keeps its lines: {prompt}");
+    assert_eq!(
+        prompt.matches("replaces a value that is hidden from you").count(),
+        1,
+        "the explanation appears once: {prompt}"
+    );
+    assert!(!prompt.contains("changed since"), "displayed text does not count as file content: {prompt}");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("secrets kept from the model"), "{stderr}");
+    assert!(stderr.contains("secrets hidden from the model"), "{stderr}");
     let refused = world.journal().iter().any(|r| r["event"] == "refused");
     assert!(!refused, "nothing was cut while it streamed");
 }
@@ -218,12 +226,12 @@ fn unknown_placeholders_and_placeholders_in_commands_are_refused() {
     let output = run(&world, &server, &["Set RETRIES to 5."]);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     assert!(!world.repo().join("new.py").exists());
-    let told = told(&server.chats().last().unwrap().body);
+    let prompt = prompt_text(&server.chats().last().unwrap().body);
     assert!(
-        told.contains("[secret-000000] is not the placeholder of any value in the files of this call"),
-        "{told}"
+        prompt.contains("[secret-000000] is not the placeholder of any value in the files of this call"),
+        "{prompt}"
     );
-    assert!(told.contains("a command cannot be given it"), "{told}");
+    assert!(prompt.contains("which a command cannot use"), "{prompt}");
 }
 
 #[test]
@@ -249,12 +257,12 @@ fn a_dry_run_shows_placeholders_and_applies_and_undoes_the_values() {
 }
 
 #[test]
-fn known_values_from_the_model_and_its_server_are_masked_at_any_chunking() {
+fn known_values_from_the_model_and_its_server_are_masked_in_any_chunks() {
     for size in [1, 2, 3, 5, 11, 40] {
         let (world, server) = (world(), Server::start());
         server.enqueue(Reply::error(503, format!("the key {VARIABLE} is busy")));
-        let said = format!("The token {VARIABLE} is also {VARIABLE}. And Zx81-spectru is no value.\n");
-        server.enqueue(Reply::empty().thinking(format!("It was {VARIABLE}.")).more(said).split_bytes(size));
+        let text = format!("The token {VARIABLE} is also {VARIABLE}. And Zx81-spectru is no value.\n");
+        server.enqueue(Reply::empty().thinking(format!("It was {VARIABLE}.")).more(text).split_bytes(size));
         server.enqueue(
             Reply::text(call("finish", json!({"summary": format!("used {VARIABLE}")}))).split_bytes(size),
         );
@@ -290,12 +298,12 @@ fn a_resumed_run_sends_the_same_requests_and_keeps_secret_values() {
     assert_eq!(resumed.status.code(), Some(0), "{}", world.tell(&resumed));
     assert_eq!(world.read("app.py"), app().replace("RETRIES = 3", "RETRIES = 5"));
     hidden(&world, &server, &resumed);
-    let chats: Vec<_> = server.chats().iter().map(|r| told(&r.body)).collect();
+    let chats: Vec<_> = server.chats().iter().map(|r| prompt_text(&r.body)).collect();
     assert!(chats.windows(2).all(|pair| pair[1].starts_with(&pair[0])), "the conversation only grows");
 }
 
 #[test]
-fn a_session_with_secrets_replays_and_its_export_holds_none_of_them_and_replays_too() {
+fn a_session_with_secrets_and_its_masked_export_replay() {
     let world = world();
     let server = server(&[
         &call("read_file", json!({"path": "app.py"})),
@@ -352,7 +360,7 @@ fn only_the_user_can_turn_masking_off() {
     let read = call("read_file", json!({"path": "app.py"}));
     let open = server(&[&read]);
     run(&world, &open, &["--no-mask-secrets", "Look."]);
-    assert!(told(&open.chats().last().unwrap().body).contains(&aws()));
+    assert!(prompt_text(&open.chats().last().unwrap().body).contains(&aws()));
     let edit = json!({"edits": [{"path": "app.py", "search": format!("\"{}\"", aws()), "replace": "None"}]});
     let dry = ["--dry-run", "--preview", "unified", "--no-mask-secrets", "Remove it."];
     let output = run(&world, &server(&[&call("apply_patch", edit)]), &dry);
@@ -368,7 +376,7 @@ fn a_whole_file_answer_of_a_small_model_keeps_the_value() {
     let world = world();
     let server = Server::start();
     server.fallback(Reply::from_fn(|request| {
-        let key = placeholder(&told(&request.body), "AWS_KEY = \"");
+        let key = placeholder(&prompt_text(&request.body), "AWS_KEY = \"");
         Reply::text(format!("```python\nimport os\n\nAWS_KEY = \"{key}\"\nRETRIES = 5\n\ndef connect():\n    return AWS_KEY\n```\n"))
     }));
     let args =

@@ -1,5 +1,5 @@
 //! How model servers are reached and what is learned about them: headers, keys, certificates,
-//! proxies, template errors, missing capabilities.
+//! proxies, template errors and missing capabilities.
 
 use crate::support::{World, call, snapshot};
 use fake_model::{Certificate, Config, ModelSpec, Personality, Reply, Server, TlsServer};
@@ -81,9 +81,9 @@ fn a_key_comes_from_a_file_or_a_command() {
         assert!(seen.starts_with("exit 0\n") && sent == key, "{settings}: {sent}: {seen}");
     }
     for (settings, words) in [
-        ("api_key_command = 'exit 3'\n", "api_key_command gave no key: exit status: 3"),
-        ("api_key_command = 'true'\n", "api_key_command gave no key: its text is empty"),
-        ("api_key_file = '~/nothing'\n", "cannot read the file that api_key_file names"),
+        ("api_key_command = 'exit 3'\n", "cannot get a key from api_key_command: exit status: 3"),
+        ("api_key_command = 'true'\n", "cannot get a key from api_key_command: its output is empty"),
+        ("api_key_file = '~/nothing'\n", "cannot read api_key_file"),
         ("api_key_file = '~/key'\napi_key_command = 'true'\n", "both set; keep one"),
     ] {
         let (seen, _) = list(&[], settings);
@@ -107,7 +107,7 @@ fn a_private_authority_and_a_client_certificate_are_named_in_the_settings() {
     let args = run(&["--base-url", &server.url()]).into_iter().map(str::to_owned).collect::<Vec<_>>();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let seen = world.observe(&args);
-    assert!(seen.starts_with("exit 2\n") && seen.contains("answered 401"), "it was let in: {seen}");
+    assert!(seen.starts_with("exit 2\n") && seen.contains("answered 401"), "the client was accepted: {seen}");
     world.write_user_settings("ca_file = '~/ca.pem'\n");
     let seen = world.observe(&args);
     assert!(seen.starts_with("exit 5\n") && seen.contains("client_cert_file"), "{seen}");
@@ -118,7 +118,7 @@ fn a_configured_proxy_is_used_and_its_password_never_shown() {
     let (world, proxy) = (World::with_a_bug(), Server::of(Personality::Vllm));
     answer(&proxy);
     world.write_user_settings(&format!("proxy = 'http://me:hunter2-hunter2@{}'\n", proxy.address()));
-    // The name does not resolve, so only the proxy can have answered.
+    // The name does not resolve, so the answer must come from the proxy.
     let seen = world.observe(&run(&["--base-url", "http://model.invalid/v1"]));
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     let basic = "Basic bWU6aHVudGVyMi1odW50ZXIy"; // base64 of me:hunter2-hunter2
@@ -154,11 +154,11 @@ fn a_server_without_a_system_role_works_and_is_remembered() {
         answer(&server);
         let seen = world.observe(&run(&["--base-url", &base]));
         assert!(seen.starts_with("exit 0\n"), "{seen}");
-        assert_eq!(server.chats().len(), 5, "no refusal the second time");
+        assert_eq!(server.chats().len(), 5, "the second run gets no refusal");
         let asked: Vec<String> =
             server.requests()[before..].iter().map(|sent| sent.path.clone()).take(3).collect();
         assert!(asked.contains(&"/v1/models".into()) && asked.contains(&"/props".into()), "{asked:?}");
-        assert_eq!(asked[2], "/v1/chat/completions", "two questions, then the work");
+        assert_eq!(asked[2], "/v1/chat/completions", "two probes, then the run");
     }
 }
 
@@ -223,8 +223,8 @@ fn an_ollama_without_models_prints_how_to_pull_one() {
     --- stderr
     session [SESSION]
     model unavailable: Ollama at http://[SERVER] does not have the model qwen2.5-coder:7b; it has no models
-    `agent models pull qwen2.5-coder:7b` gets it, or add --pull
-    look again: agent sessions show [SESSION]
+    pull it with `agent models pull qwen2.5-coder:7b`, or add --pull
+    show: agent sessions show [SESSION]
     ");
 }
 
@@ -240,7 +240,7 @@ fn a_bare_port_in_ollama_host_works() {
 }
 
 #[test]
-fn a_cloud_model_of_a_daemon_is_used_as_a_hosted_one() {
+fn a_cloud_model_behind_ollama_is_a_hosted_model() {
     let world = World::with_a_bug();
     let models = Some(vec![ModelSpec::new("gpt-oss:120b-cloud")]);
     let server = Server::with_config(Config { models, ..Config::default() });

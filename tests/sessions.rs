@@ -39,7 +39,7 @@ fn a_session_is_listed_shown_exported_and_removed() {
     model unavailable: no model found: Ollama is not running at http://127.0.0.1:9 (start it with `ollama serve`); DEEPSEEK_API_KEY is not set; no other model server was found on this machine (ports 9931, 8080, 8000, 1234, 12434, 30000, 1337, 5001, 5000); name a model with --model and --base-url
     ");
     let exported = world.agent(&["sessions", "export", "last"]).output().unwrap();
-    // After a header that says what it holds.
+    // The first line is a header.
     assert_eq!(json_lines(&String::from_utf8(exported.stdout).unwrap())[1..], world.journal());
     let id = world.journal()[0]["id"].as_str().unwrap().to_owned();
     let by_prefix = world.agent(&["sessions", "show", "--json", &id[..10]]).output().unwrap();
@@ -90,11 +90,11 @@ fn a_recorded_session_can_replace_the_model() {
     world.observe(&["sessions", "export", "last", "--output", export.to_str().unwrap()]);
     let requests = server.requests().len();
     assert_eq!(run(&format!("replay:{}", export.display())), live);
-    assert_eq!(server.requests().len(), requests, "a replay asks no server");
+    assert_eq!(server.requests().len(), requests, "a replay needs no server");
 }
 
 #[test]
-fn a_small_models_session_is_repeated_in_another_clone_with_the_same_patch() {
+fn a_small_models_session_gives_the_same_patch_in_another_clone() {
     let (world, server) = (World::with_a_bug(), Server::start());
     server.enqueue("```add.sh\nadd() {\n    echo $(($1 + $2))\n}\n```\n");
     let live = world
@@ -133,7 +133,7 @@ fn color_is_used_on_a_terminal_or_on_request() {
         let output = world.agent(&["sessions", "show"]).env(name, value).output().unwrap();
         output.stdout.contains(&0x1b)
     };
-    assert!(!coloured("TERM", "xterm"), "not into a pipe");
+    assert!(!coloured("TERM", "xterm"), "no colors in a pipe");
     assert!(coloured("CLICOLOR_FORCE", "1"));
     assert!(!coloured("NO_COLOR", "1"));
 }

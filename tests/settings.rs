@@ -101,7 +101,7 @@ fn a_repository_cannot_send_keys_elsewhere_or_leave_the_sandbox() {
     ");
 }
 
-/// Issue 9, bug 6: both were open to the repository, although they decide what is paid.
+/// Issue 9, bug 6: the repository could set both, although they affect the cost.
 #[test]
 fn bug_6_a_repository_cannot_turn_thinking_on_or_allow_longer_answers() {
     let world = World::with(&[(".agent.toml", "think = 'high'\n")]);

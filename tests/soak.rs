@@ -1,4 +1,5 @@
-//! A long run: two thousand turns in one process without growth of memory or descriptors, and no process left over.
+//! A long run: two thousand turns in one process without growing memory or descriptors, and without
+//! leftover processes.
 
 use std::fs;
 use std::process::Stdio;
@@ -11,7 +12,7 @@ use serde_json::json;
 
 const TURNS: usize = 2_000;
 
-/// The answer of turn `n`: reads, edits, commands and mistakes in rotation, no two alike.
+/// The answer of turn `n`: reads, edits, commands and mistakes in rotation, all different.
 fn answer(n: usize) -> String {
     let round = n / 8;
     match n % 8 {
@@ -38,7 +39,7 @@ fn answer(n: usize) -> String {
     }
 }
 
-/// A process: resident memory in KiB, open descriptors, children.
+/// A sample of a process: resident memory in KiB, open descriptors and children.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     memory: usize,
@@ -62,7 +63,7 @@ fn sample(pid: u32) -> Sample {
 
 #[test]
 #[ignore = "takes a minute; scripts/test runs it as a step of its own"]
-fn two_thousand_turns_leave_memory_descriptors_and_processes_as_they_were() {
+fn two_thousand_turns_leak_no_memory_descriptors_or_processes() {
     let lines: String = (1..=100).map(|n| format!("line {n}\n")).collect();
     let world = World::with(&[
         (".agent.toml", "verify = 'sh check.sh'\n"),
@@ -103,15 +104,16 @@ fn two_thousand_turns_leave_memory_descriptors_and_processes_as_they_were() {
         .unwrap();
     pid.store(child.id(), Ordering::SeqCst);
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(4), "{said}");
-    assert!(said.contains("turn budget reached"), "{said}");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{text}");
+    assert!(text.contains("turn budget reached"), "{text}");
     assert_eq!(world.journal().last().unwrap()["totals"]["turns"], json!(TURNS));
     assert_eq!(world.read("count.txt").lines().next(), Some(format!("round {}", TURNS / 8).as_str()));
     let samples = samples.lock().unwrap();
     let (early, late) = (&samples[1..6], &samples[samples.len() - 5..]);
     let most = |samples: &[Sample], of: fn(&Sample) -> usize| samples.iter().map(of).max().unwrap();
-    // The conversations differ in length, so a fifth more is normal; a leak of 1 KiB per turn would exceed it.
+    // The conversations differ in length, so 20 % more is normal. A leak of 1 KiB per turn would
+    // exceed it.
     let (before, after) = (most(early, |s| s.memory), most(late, |s| s.memory));
     assert!(after <= before + before / 5, "resident memory grew from {before} to {after} KiB: {samples:#?}");
     assert!(most(late, |s| s.descriptors) <= most(early, |s| s.descriptors), "{samples:#?}");
@@ -119,7 +121,8 @@ fn two_thousand_turns_leave_memory_descriptors_and_processes_as_they_were() {
     assert_eq!(left_over(&world), Vec::<String>::new());
 }
 
-/// The processes the run's commands left behind: those with this world in their environment or working directory.
+/// The processes left behind by the run's commands: those with this world in their environment or
+/// working directory.
 fn left_over(world: &World) -> Vec<String> {
     let home = world.home().display().to_string();
     let processes = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().path());

@@ -108,7 +108,7 @@ impl World {
         command
     }
 
-    /// Runs the binary and returns exit code, stdout and stderr.
+    /// Runs the binary and returns exit code, stdout and stderr as one text.
     pub(crate) fn observe(&self, args: &[&str]) -> String {
         self.tell(&self.agent(args).output().unwrap())
     }

@@ -1,4 +1,4 @@
-//! What a person sees on a terminal, through a real pseudo-terminal.
+//! Output on a terminal, through a real pseudo-terminal.
 
 use crate::support::World;
 
@@ -35,7 +35,7 @@ fn on_a_terminal(world: &World, args: &[&str]) -> String {
 }
 
 #[test]
-fn long_output_is_paged_only_on_a_terminal_and_has_no_escapes_but_colors() {
+fn long_output_is_paged_only_on_a_terminal_and_has_no_escapes_except_colors() {
     let lines: String = (1..=30).map(|n| format!("line {n}\n")).collect();
     let world = World::with(&[("a.txt", &lines)]);
     // Clears the screen, sets the title and reverses the text direction.
@@ -47,7 +47,7 @@ fn long_output_is_paged_only_on_a_terminal_and_has_no_escapes_but_colors() {
     let mut plain = world.agent(&["patch", "--preview", "unified", "evil.patch"]);
     let seen = world.tell(&plain.env("AGENT_PAGER", "touch \"$HOME/paged\"; cat").output().unwrap());
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert!(!paged.exists(), "a pager where nobody looks on: {seen}");
+    assert!(!paged.exists(), "a pager without a terminal: {seen}");
     let short = on_a_terminal(&world, &["--version"]);
     assert!(!paged.exists(), "{short}");
     let seen = on_a_terminal(&world, &["patch", "--preview", "words", "evil.patch"]);

@@ -153,7 +153,7 @@ fn file_names_that_are_not_utf_8_are_addressed_by_escapes() {
 }
 
 #[test]
-fn a_name_in_another_unicode_normal_form_finds_the_file() {
+fn a_name_in_another_unicode_normal_form_matches_the_file() {
     let (composed, decomposed) = ("é/ö.txt", "e\u{301}/o\u{308}.txt");
     for (there, asked) in [(composed, decomposed), (decomposed, composed)] {
         let world = World::with(&[(there, "one\n")]);
@@ -161,11 +161,11 @@ fn a_name_in_another_unicode_normal_form_finds_the_file() {
         assert!(seen.starts_with("exit 0"), "{seen}");
         assert_eq!(world.read(there), "two\n");
         assert!(!world.repo().join(asked).exists());
-        // A new file goes into the existing folder.
+        // A new file is created in the existing folder.
         let new = asked.replace("ö", "new").replace("o\u{308}", "new");
         let patch = format!("*** Begin Patch\n*** Add File: {new}\n+x\n*** End Patch\n");
         assert!(world.observe_with_input(&["patch"], patch.as_bytes()).starts_with("exit 0"));
-        assert_eq!(fs::read_dir(world.repo()).unwrap().count(), 2, "one folder beside .git");
+        assert_eq!(fs::read_dir(world.repo()).unwrap().count(), 2, "one folder next to .git");
     }
     let both = World::with(&[(composed, "one\n"), (decomposed, "one\n")]);
     let seen = both.observe_with_input(&["patch"], block(composed, "one", "two").as_bytes());

@@ -1,4 +1,4 @@
-//! Git, told by the repository to run other programs, and other programs of git's name.
+//! Repositories that make git run other programs, and programs named like git.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,12 +7,12 @@ use super::{edit, finish, read};
 use crate::support::World;
 
 impl World {
-    /// Plain git, as people call it in the repository; it may fail.
+    /// Runs plain git in the repository. It may fail.
     fn plain_git(&self, args: &[&str]) {
         self.program("git").args(args).output().unwrap();
     }
 
-    /// All that the agent does with a repository, by hand and in a run.
+    /// Uses every feature of the agent on the repository, by hand and in a run.
     fn use_everything(&self) {
         let calls =
             || [read("a.txt"), edit("a.txt", "one", "two"), super::command("echo x > made.txt"), finish()];
@@ -29,7 +29,7 @@ impl World {
 }
 
 #[test]
-fn programs_that_the_settings_of_a_repository_name_are_not_run() {
+fn programs_named_by_git_settings_are_not_run() {
     let world = World::with(&[("a.txt", "one\n"), ("b.txt", "b\n")]);
     let evil = world.attack("evil");
     world.write(".gitattributes", "* filter=evil diff=evil merge=evil\n");
@@ -58,14 +58,14 @@ fn programs_that_the_settings_of_a_repository_name_are_not_run() {
     world.write("b.txt", "c\n");
     for attack in [&["status"] as &[&str], &["diff"], &["add", "b.txt"]] {
         world.plain_git(attack);
-        assert!(world.was_attacked(), "git {attack:?} does not run it");
+        assert!(world.was_attacked(), "git does not run {attack:?}");
     }
     world.use_everything();
     assert!(!world.was_attacked());
 }
 
 #[test]
-fn what_a_submodule_names_is_not_run() {
+fn programs_named_by_a_submodule_are_not_run() {
     let world = World::with(&[("a.txt", "one\n")]);
     fs::create_dir(world.repo().join("sub")).unwrap();
     world.write("sub/b.txt", "b\n");
@@ -81,14 +81,14 @@ fn what_a_submodule_names_is_not_run() {
     world.write("sub/.gitattributes", "* filter=evil\n");
     world.write("sub/b.txt", "c\n");
     world.plain_git(&["status"]);
-    assert!(world.was_attacked(), "git status does not look into it");
+    assert!(world.was_attacked(), "git status does not read it");
     world.write("sub/b.txt", "d\n");
     world.use_everything();
     assert!(!world.was_attacked());
 }
 
 #[test]
-fn objects_that_are_missing_are_not_fetched_by_a_program_of_the_repository() {
+fn missing_objects_are_not_fetched_by_a_program_of_the_repository() {
     let world = World::with(&[("a.txt", "one\n"), ("b.txt", "b\n")]);
     let evil = world.attack("evil");
     for (name, value) in [
@@ -112,7 +112,7 @@ fn objects_that_are_missing_are_not_fetched_by_a_program_of_the_repository() {
 }
 
 #[test]
-fn a_batch_runs_no_filter_of_a_repository_when_it_makes_a_work_tree() {
+fn a_batch_runs_no_filter_of_the_repository_when_it_creates_a_work_tree() {
     let world = World::with(&[("a.txt", "one\n"), (".gitattributes", "* filter=evil\n")]);
     let evil = world.attack("evil");
     world.was_attacked();
@@ -136,7 +136,7 @@ fn a_batch_runs_no_filter_of_a_repository_when_it_makes_a_work_tree() {
 }
 
 #[test]
-fn programs_of_a_repository_are_not_found_by_their_names() {
+fn programs_in_the_repository_are_not_found_by_name() {
     let world = World::with(&[("a.txt", "one\n"), ("Makefile", "test:\n\ttrue\n"), ("bin/x", "x\n")]);
     for name in ["git", "sh", "less", "timeout", "bwrap", "make", "cargo", "python", "python3"] {
         world.attack(name);
@@ -152,7 +152,7 @@ fn programs_of_a_repository_are_not_found_by_their_names() {
             .env("PATH", &path)
             .status();
         attack.unwrap();
-        assert!(world.was_attacked(), "PATH={first}: is not searched");
+        assert!(world.was_attacked(), "PATH={first} is not searched");
         let server = fake_model::Server::start();
         [edit("a.txt", "one", "two"), finish()]
             .into_iter()
@@ -173,42 +173,42 @@ fn programs_of_a_repository_are_not_found_by_their_names() {
 }
 
 #[test]
-fn a_git_file_that_names_a_secret_folder_opens_nothing() {
+fn a_git_file_that_points_to_a_secret_folder_is_not_followed() {
     let world = World::with(&[("a.txt", "one\n")]);
     let secret = world.home().join(".ssh");
     fs::create_dir_all(&secret).unwrap();
     fs::write(secret.join("id"), super::MARK).unwrap();
     fs::rename(world.repo().join(".git"), world.home().join("git")).unwrap();
-    for said in [
+    for prompts in [
         format!("gitdir: {}\n", secret.display()),
         "gitdir: /dev/zero\n".into(),
         "gitdir: ../../../../../..\n".into(),
     ] {
-        fs::write(world.repo().join(".git"), said).unwrap();
+        fs::write(world.repo().join(".git"), prompts).unwrap();
         let look = format!("cat {}/id; git log; ls {}; echo done", secret.display(), secret.display());
-        let (output, told) =
+        let (output, prompts) =
             world.obey([super::command(&look), read(".git"), edit(".git", "gitdir", "x"), finish()]);
-        let seen = format!("{told:?}{}", world.tell(&output));
-        assert!(!seen.contains(super::MARK) && told.len() > 1, "{seen}");
+        let seen = format!("{prompts:?}{}", world.tell(&output));
+        assert!(!seen.contains(super::MARK) && prompts.len() > 1, "{seen}");
         fs::remove_file(world.repo().join(".git")).unwrap();
     }
     symlink(world.home().join(".ssh"), world.repo().join(".git")).unwrap();
     let look = format!("cat {}/id .git/id; echo done", secret.display());
-    let (output, told) =
+    let (output, prompts) =
         world.obey([super::command(&look), read(".git/id"), edit(".git/id", "5", "x"), finish()]);
-    let seen = format!("{told:?}{}", world.tell(&output));
-    assert!(!seen.contains(super::MARK) && told.len() > 1, "{seen}");
+    let seen = format!("{prompts:?}{}", world.tell(&output));
+    assert!(!seen.contains(super::MARK) && prompts.len() > 1, "{seen}");
     assert_eq!(fs::read_to_string(secret.join("id")).unwrap(), super::MARK);
 }
 
 #[test]
-fn a_work_tree_set_elsewhere_is_not_looked_at() {
+fn a_work_tree_configured_elsewhere_is_not_read() {
     let world = World::with(&[("a.txt", "one\n")]);
     fs::write(world.home().join("secret.txt"), super::MARK).unwrap();
     for elsewhere in ["../../home", "../..", "/", "/proc"] {
         world.git(&["config", "core.worktree", elsewhere]);
-        let (output, told) = world.obey([read("a.txt"), edit("a.txt", "one", "two"), finish()]);
-        let seen = format!("{told:?}{}", world.tell(&output));
+        let (output, prompts) = world.obey([read("a.txt"), edit("a.txt", "one", "two"), finish()]);
+        let seen = format!("{prompts:?}{}", world.tell(&output));
         assert!(!seen.contains(super::MARK), "{seen}");
         assert_eq!(world.read("a.txt"), "two\n", "{seen}");
         assert!(seen.contains("-one") && seen.contains("+two"), "the change is shown: {seen}");

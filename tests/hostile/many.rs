@@ -1,4 +1,4 @@
-//! Very many files, very deep folders, very long lines, and folders that are exchanged while they are used.
+//! Very many files, very deep folders, very long lines, and folders that are swapped while in use.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use crate::support::{World, call};
 use serde_json::json;
 
 #[test]
-fn a_hundred_thousand_files_and_four_thousand_levels_are_lived_with() {
+fn a_hundred_thousand_files_and_four_thousand_levels_work() {
     let world = World::with(&[("a.txt", "one\n")]);
     let make = "mkdir many && cd many && seq 1 100000 | xargs touch && cd .. && mkdir deep && cd deep && \
                 d=$(printf 'd/%.0s' $(seq 1 1000)) && for i in 1 2 3 4; do mkdir -p $d && cd -P $d || exit 1; done; echo x > bottom";
@@ -23,7 +23,7 @@ fn a_hundred_thousand_files_and_four_thousand_levels_are_lived_with() {
             .unwrap()
             .success()
     );
-    let (output, told) = world.obey([
+    let (output, prompts) = world.obey([
         call("list_files", json!({})),
         call("search", json!({"pattern": "one"})),
         edit("a.txt", "one", "two"),
@@ -31,11 +31,11 @@ fn a_hundred_thousand_files_and_four_thousand_levels_are_lived_with() {
         finish(),
     ]);
     let seen = world.tell(&output);
-    assert!(seen.contains("+two") && told[2].contains("a.txt:1: one"), "{seen}");
-    assert!(told.iter().all(|told| told.len() < 20_000), "what is told stays short");
+    assert!(seen.contains("+two") && prompts[2].contains("a.txt:1: one"), "{seen}");
+    assert!(prompts.iter().all(|prompts| prompts.len() < 20_000), "the message to the model is short");
     let output = world.limited(&["undo", "last"]).output().unwrap();
     assert_eq!(world.read("a.txt"), "one\n", "{}", world.tell(&output));
-    // Too deep for `remove_dir_all` by paths.
+    // The path is too long for `remove_dir_all`.
     assert!(
         std::process::Command::new("rm")
             .arg("-rf")
@@ -47,11 +47,11 @@ fn a_hundred_thousand_files_and_four_thousand_levels_are_lived_with() {
 }
 
 #[test]
-fn a_line_of_fifty_megabytes_is_shown_in_part_and_no_more() {
+fn a_line_of_fifty_megabytes_is_truncated() {
     let world = World::with(&[("a.txt", "one\n")]);
     fs::write(world.repo().join("long.txt"), "x".repeat(50 << 20)).unwrap();
     fs::write(world.repo().join("shorter.txt"), "one ".repeat(3 << 20)).unwrap();
-    let (output, told) = world.obey([
+    let (output, prompts) = world.obey([
         read("long.txt"),
         read("shorter.txt"),
         call("search", json!({"pattern": "one"})),
@@ -59,16 +59,16 @@ fn a_line_of_fifty_megabytes_is_shown_in_part_and_no_more() {
         command("cat shorter.txt shorter.txt"),
         finish(),
     ]);
-    assert!(told[1].contains("too large") && told[2].contains("…"), "{}", world.tell(&output));
+    assert!(prompts[1].contains("too large") && prompts[2].contains("…"), "{}", world.tell(&output));
     assert!(
-        told.iter().all(|told| told.len() < 20_000),
+        prompts.iter().all(|prompts| prompts.len() < 20_000),
         "{:?}",
-        told.iter().map(String::len).collect::<Vec<_>>()
+        prompts.iter().map(String::len).collect::<Vec<_>>()
     );
 }
 
 #[test]
-fn a_folder_exchanged_for_a_link_again_and_again_leads_nowhere() {
+fn a_folder_repeatedly_swapped_with_a_link_leads_nowhere() {
     let world = World::with(&[("d/a.txt", "one\n")]);
     let outside = world.home().join("outside");
     fs::create_dir(&outside).unwrap();
@@ -76,10 +76,10 @@ fn a_folder_exchanged_for_a_link_again_and_again_leads_nowhere() {
     let (folder, link) = (world.repo().join("d"), world.home().join("link"));
     symlink(&outside, &link).unwrap();
     let over = AtomicBool::new(false);
-    let (told, seen) = std::thread::scope(|scope| {
+    let (prompts, seen) = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                // There and back, each in one step.
+                // Swap it there and back, each in one step.
                 for _ in 0..2 {
                     rustix::fs::renameat_with(CWD, &folder, CWD, &link, RenameFlags::EXCHANGE).unwrap();
                 }
@@ -98,15 +98,15 @@ fn a_folder_exchanged_for_a_link_again_and_again_leads_nowhere() {
             ]
         };
         let calls = (0..10).flat_map(round).chain([finish()]);
-        let (output, told) = world.obey_with(&["--max-turns", "60"], calls);
+        let (output, prompts) = world.obey_with(&["--max-turns", "60"], calls);
         over.store(true, Ordering::Relaxed);
-        (told, world.tell(&output))
+        (prompts, world.tell(&output))
     });
-    let secrets = told
+    let secrets = prompts
         .iter()
-        .flat_map(|told| told.lines())
+        .flat_map(|prompts| prompts.lines())
         .filter(|line| line.contains(MARK) && !line.starts_with("search ") && !line.contains("no matches"));
     assert_eq!(secrets.collect::<Vec<_>>(), Vec::<&str>::new(), "{seen}");
     assert_eq!(fs::read_to_string(outside.join("a.txt")).unwrap(), format!("one {MARK}\n"));
-    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "nothing was made outside: {seen}");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "nothing was created outside: {seen}");
 }

@@ -1,5 +1,6 @@
-//! Repositories made to harm who lets the agent loose on them. Each attack is shown to work on other programs where it can be, and then
-//! to do nothing through the agent: nothing outside is read, written or run, nothing hangs, and what is refused is said.
+//! Repositories that attack users of the agent. Where possible, a test first shows that the attack
+//! works on another program. Then the agent must read, write and run nothing outside the
+//! repository, must not hang, and must report what it refuses.
 
 mod data;
 mod git;
@@ -16,21 +17,21 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::json;
 
-/// What an attack writes when it runs, and what stands in files that must not be read.
+/// The text that an attack writes when it runs, and the content of files that must not be read.
 pub(crate) const MARK: &str = "5ecret-m4rk";
 
-/// After this many seconds a run is taken for hung, also on a loaded machine.
+/// Seconds after which a run counts as hung, even on a loaded machine.
 const LIMIT: &str = "120";
-/// Kibibytes of address space that the agent and what it starts may have, each.
+/// The address space limit of the agent and of each child, in KiB.
 const SPACE: &str = "4000000";
 
 impl World {
-    /// A file outside the repository, which attacks try to make.
+    /// A file outside the repository that attacks try to create.
     pub(crate) fn trophy(&self) -> PathBuf {
         self.home().join("trophy")
     }
 
-    /// Whether an attack ran since this was asked last.
+    /// Whether an attack ran since the last call.
     pub(crate) fn was_attacked(&self) -> bool {
         let there = self.trophy().exists();
         if there {
@@ -39,7 +40,7 @@ impl World {
         there
     }
 
-    /// A program in the repository that makes the trophy and does nothing else; its path.
+    /// Creates a program in the repository that only creates the trophy. Returns its path.
     pub(crate) fn attack(&self, path: &str) -> String {
         self.write(
             path,
@@ -53,7 +54,7 @@ impl World {
         path.display().to_string()
     }
 
-    /// The agent in the repository, killed when it hangs, and unable to take all memory.
+    /// The agent in the repository, with a time limit and a memory limit.
     pub(crate) fn limited(&self, args: &[&str]) -> Command {
         let agent = self.agent(args);
         let mut command = Command::new("/bin/sh");
@@ -64,12 +65,12 @@ impl World {
         command
     }
 
-    /// A run in which the model says this; not hung at least.
+    /// Runs the agent with these answers of the model, and checks that it does not hang.
     pub(crate) fn obey(&self, answers: impl IntoIterator<Item = String>) -> (Output, Vec<String>) {
         self.obey_with(&[], answers)
     }
 
-    /// The same with flags; what was said to the model with it.
+    /// The same with flags. Returns the output and the last message of each request.
     pub(crate) fn obey_with(
         &self,
         flags: &[&str],
@@ -91,7 +92,7 @@ impl World {
         (output, server.chats().iter().map(|chat| chat.last_content().to_owned()).collect())
     }
 
-    /// Every command that looks at the last session or at the repository, run to its end.
+    /// Runs every command that reads the last session or the repository.
     pub(crate) fn look_at_everything(&self) {
         for args in [
             &["sessions", "list"] as &[&str],
@@ -107,7 +108,7 @@ impl World {
     }
 }
 
-/// Calls as a model makes them.
+/// A call as the model writes it.
 pub(crate) fn read(path: &str) -> String {
     call("read_file", json!({ "path": path }))
 }

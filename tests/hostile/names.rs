@@ -1,4 +1,4 @@
-//! Names of files that are meant for a terminal, a shell or git rather than for people.
+//! File names that target a terminal, a shell or git.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -50,7 +50,7 @@ impl World {
     }
 }
 
-/// Whether a text holds nothing that a terminal obeys but colours.
+/// Checks that a text contains no escape sequences except colors.
 pub(super) fn is_harmless(bytes: &[u8]) -> Result<(), String> {
     let text = String::from_utf8_lossy(bytes);
     let mut plain = String::new();
@@ -75,12 +75,12 @@ pub(super) fn is_harmless(bytes: &[u8]) -> Result<(), String> {
 }
 
 #[test]
-fn strange_names_are_told_edited_shown_and_put_back() {
+fn strange_names_can_be_listed_edited_shown_and_undone() {
     let world = World::with(&[("a.txt", "one\n")]);
     for name in names() {
         fs::write(world.at(&name), "one\n").unwrap();
     }
-    let (output, told) = world.obey([
+    let (output, prompts) = world.obey([
         call("list_files", json!({})),
         call("search", json!({"pattern": "one"})),
         read("-rf"),
@@ -101,7 +101,7 @@ fn strange_names_are_told_edited_shown_and_put_back() {
         finish(),
     ]);
     let seen = world.tell(&output);
-    assert!(told.len() > 10 && output.status.code() == Some(1), "{seen}");
+    assert!(prompts.len() > 10 && output.status.code() == Some(1), "{seen}");
     is_harmless(&output.stderr).unwrap();
     assert!(!world.repo().join("x").exists());
     for name in names() {
@@ -126,7 +126,7 @@ fn strange_names_are_told_edited_shown_and_put_back() {
 }
 
 #[test]
-fn nothing_but_text_and_colours_reaches_a_terminal() {
+fn only_text_and_colors_reach_a_terminal() {
     let evil = "\x1b[2J\x1b]52;c;aGk=\x07\u{9b}31m\u{202e}\u{200b}\rover\x08";
     let world = World::with(&[
         ("a.txt", &format!("one\n{evil}\n")),
@@ -147,7 +147,7 @@ fn nothing_but_text_and_colours_reaches_a_terminal() {
     }
     server.enqueue(fake_model::Reply::error(400, format!("bad {evil}")));
     let agent = world.limited(&[]).get_args().nth(3).unwrap().to_str().unwrap().to_owned();
-    // `script` gives it a terminal.
+    // `script` provides a terminal.
     let on_terminal = |line: &str| {
         let mut command = std::process::Command::new("script");
         command.args(["-qec", line, "/dev/null"]).current_dir(world.repo());

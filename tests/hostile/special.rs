@@ -1,4 +1,4 @@
-//! Files that are none: pipes, devices, loops, and files of a size that no disk has.
+//! Special files: pipes, devices, link loops, and files larger than any disk.
 
 use std::fs::File;
 use std::os::unix::fs::symlink;
@@ -14,7 +14,7 @@ fn pipe(path: &Path) {
 }
 
 #[test]
-fn pipes_devices_and_links_in_circles_are_refused_in_words() {
+fn pipes_devices_and_link_loops_are_refused_with_a_reason() {
     let world = World::with(&[("a.txt", "one\n"), ("folder/b.txt", "b\n")]);
     let at = |name: &str| world.repo().join(name);
     pipe(&at("pipe"));
@@ -39,15 +39,18 @@ fn pipes_devices_and_links_in_circles_are_refused_in_words() {
         "pipe", "socket", "zero", "random", "tty", "to-pipe", "round", "back", "environ", "fds/0",
         "dangling", "folder", "a.txt/x",
     ];
-    let mut told = Vec::new();
+    let mut refusals = Vec::new();
     for name in names {
-        let (_, said) = world.obey([read(name), edit(name, "x", "y"), finish()]);
-        let first = |said: &String| {
-            said.lines().find(|line| !line.ends_with(": refused")).unwrap_or_default().to_owned()
+        let (_, prompts) = world.obey([read(name), edit(name, "x", "y"), finish()]);
+        let first = |prompt: &String| {
+            prompt.lines().find(|line| !line.ends_with(": refused")).unwrap_or_default().to_owned()
         };
-        told.push(format!("{name}: {}", said[1..].iter().take(2).map(first).collect::<Vec<_>>().join(" / ")));
+        refusals.push(format!(
+            "{name}: {}",
+            prompts[1..].iter().take(2).map(first).collect::<Vec<_>>().join(" / ")
+        ));
     }
-    insta::assert_snapshot!(told.join("\n"), @r"
+    insta::assert_snapshot!(refusals.join("\n"), @r"
     pipe: pipe is a named pipe, not a file / nothing was applied: pipe is a named pipe, not a file
     socket: socket is a socket, not a file / nothing was applied: socket is a socket, not a file
     zero: Not run: zero (a symbolic link) is outside the repository; use a path relative to its root / Not run: nothing was applied: zero (a symbolic link) is outside the repository; use a path relative to its root
@@ -62,18 +65,18 @@ fn pipes_devices_and_links_in_circles_are_refused_in_words() {
     folder: folder is a directory; list it with list_files / nothing was applied: folder is a directory; list it with list_files
     a.txt/x: Not run: a.txt/x does not exist / Not run: nothing was applied: a.txt/x: its parent is not a directory
     ");
-    let (_, told) = world.obey([
+    let (_, prompts) = world.obey([
         call("search", json!({"pattern": "one"})),
         call("list_files", json!({})),
         edit("a.txt", "one", "two"),
         finish(),
     ]);
-    assert!(told[1].contains("a.txt:1: one"), "{told:?}");
+    assert!(prompts[1].contains("a.txt:1: one"), "{prompts:?}");
     world.look_at_everything();
 }
 
 #[test]
-fn a_pipe_or_a_device_in_place_of_a_list_for_git_holds_nothing_up() {
+fn a_pipe_or_device_in_place_of_a_git_list_does_not_block() {
     for name in [
         ".gitignore",
         ".ignore",
@@ -92,7 +95,7 @@ fn a_pipe_or_a_device_in_place_of_a_list_for_git_holds_nothing_up() {
                 None => pipe(&at),
                 Some(device) => symlink(device, at).unwrap(),
             }
-            let (output, told) = world.obey([
+            let (output, prompts) = world.obey([
                 call("search", json!({"pattern": "one"})),
                 call("list_files", json!({})),
                 edit("a.txt", "one", "two"),
@@ -103,7 +106,7 @@ fn a_pipe_or_a_device_in_place_of_a_list_for_git_holds_nothing_up() {
             if name != ".agent.toml" {
                 assert!(
                     seen.contains("+two") && seen.contains("made.txt"),
-                    "{name} {device:?}: {seen}\n{told:?}"
+                    "{name} {device:?}: {seen}\n{prompts:?}"
                 );
             }
             world.look_at_everything();
@@ -127,11 +130,11 @@ fn a_file_of_ten_gigabytes_is_neither_read_nor_copied() {
             finish(),
         ]
     };
-    let (output, told) = world.obey(calls());
+    let (output, prompts) = world.obey(calls());
     let seen = world.tell(&output);
     assert!(seen.contains("+two") && seen.contains("made.txt"), "{seen}");
-    assert!(told[1].contains("too large") && told[2].contains("too large"), "{told:?}");
-    assert!(told[3].contains("a.txt:1: one"), "{told:?}");
+    assert!(prompts[1].contains("too large") && prompts[2].contains("too large"), "{prompts:?}");
+    assert!(prompts[3].contains("a.txt:1: one"), "{prompts:?}");
     world.look_at_everything();
     assert_eq!(world.read("a.txt"), "one\n");
     let (output, _) = world.obey_with(&["--dry-run"], calls());

@@ -1,12 +1,34 @@
-//! Turns settings into the sandbox policy for commands.
+//! Turns settings into the sandbox for commands.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use sandbox::{Host, Level, Network, Policy, ResourceLimits};
+use sandbox::{Host, Level, Network, Policy, ResourceLimits, Sandbox};
 
 use crate::exit::{Failure, Result};
 use crate::settings::Settings;
+
+/// The first argument with which this binary is the sandbox's launcher.
+pub(crate) const LAUNCHER: &str = "__sandbox";
+
+/// The command by which the sandbox starts this binary again.
+pub(crate) fn launcher() -> Vec<OsString> {
+    vec!["/proc/self/exe".into(), LAUNCHER.into()]
+}
+
+/// Creates the sandbox for a work tree. Its private files go to `folder`.
+///
+/// # Errors
+/// As [`policy`], or if a path of the policy does not exist.
+pub(crate) fn sandbox(
+    settings: &Settings,
+    root: &Path,
+    folder: Option<PathBuf>,
+    variables: Vec<(OsString, OsString)>,
+) -> Result<Sandbox> {
+    let policy = Policy { folder, ..policy(settings, root, variables)? };
+    Sandbox::new(policy, launcher()).map_err(Failure::refused)
+}
 
 /// Returns the policy for a work tree. `variables` are those of this process; commands get some of
 /// them.
@@ -14,11 +36,7 @@ use crate::settings::Settings;
 /// # Errors
 /// If a path is relative, or starts with `~` without a home; if a host is invalid, or commands have
 /// no network to reach it.
-pub(crate) fn policy(
-    settings: &Settings,
-    root: &Path,
-    variables: Vec<(OsString, OsString)>,
-) -> Result<Policy> {
+fn policy(settings: &Settings, root: &Path, variables: Vec<(OsString, OsString)>) -> Result<Policy> {
     let home = variables.iter().find(|(name, _)| name == "HOME").map(|(_, value)| PathBuf::from(value));
     let paths = |given: &Option<String>| -> Result<Vec<PathBuf>> {
         let given = given.as_deref().unwrap_or_default();

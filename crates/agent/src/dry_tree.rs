@@ -7,9 +7,9 @@ use journal::{Event, TreeWay};
 use sandbox::overlay::{self, Overlay};
 use workspace::{Own, Workspace};
 
+use crate::confinement;
 use crate::exit::{Failure, Result};
 use crate::figures::{bytes, thousands};
-use crate::session;
 
 /// A tree that exists or is still to be created. It is removed with its contents.
 pub(crate) enum DryTree {
@@ -23,13 +23,14 @@ pub(crate) enum DryTree {
 }
 
 impl DryTree {
-    /// Enters an overlay if possible. Call this in a single-threaded process before reading the repository.
+    /// Enters an overlay if possible. Call this in a single-threaded process, before reading the
+    /// repository.
     ///
     /// # Errors
     /// If the repository is a git worktree: an overlay cannot isolate the main repository.
     pub(crate) fn enter(root: &Path, folder: &Path) -> Result<Self> {
         let dir = layers(folder);
-        let entered = overlay::probe(root, &dir, &session::launcher())
+        let entered = overlay::probe(root, &dir, &confinement::launcher())
             .and_then(|()| overlay::enter(root, &dir, root).map_err(|e| e.to_string()));
         let overlay = match entered {
             Ok(overlay) => overlay,
@@ -38,14 +39,14 @@ impl DryTree {
         Workspace::open(root)
             .map_err(anyhow::Error::from)
             .and_then(|workspace| Ok(workspace.detach_git(overlay.merged())?))
-            .map_err(|e| Failure::refused(e.context("cannot give the dry run a git of its own")))?;
+            .map_err(|e| Failure::refused(e.context("cannot detach the dry run from the git repository")))?;
         Ok(Self::Overlay(overlay))
     }
 
     /// The kind of tree and its cost. For a copy this walks the repository.
     ///
     /// # Errors
-    /// When that is not possible.
+    /// If the repository cannot be walked.
     pub(crate) async fn event(&self, root: &Path, folder: &Path, own: &Own) -> Result<Event> {
         match self {
             Self::Overlay(_) => {
@@ -61,6 +62,26 @@ impl DryTree {
     }
 }
 
+/// The copy that a dry run works in. Dropping it removes the files.
+pub(crate) struct Copy(pub(crate) PathBuf);
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Copies the repository to `target`.
+pub(crate) async fn copy(root: &Path, target: PathBuf, own: &Own) -> Result<Copy> {
+    let original = Workspace::open(root).map_err(Failure::refused)?.without(own);
+    let copy = Copy(target.clone());
+    tokio::task::spawn_blocking(move || original.copy_to(&target))
+        .await
+        .map_err(Failure::refused)?
+        .map_err(|e| Failure::misuse(format!("cannot copy the repository for a dry run: {e}")))?;
+    Ok(copy)
+}
+
 /// The folder of an overlay's changes.
 pub(crate) fn layers(folder: &Path) -> PathBuf {
     folder.join("overlay")
@@ -71,7 +92,7 @@ pub(crate) fn cost(root: &Path, folder: &Path, own: &Own, why: String) -> Result
     let workspace = Workspace::open(root).map_err(Failure::refused)?.without(own);
     let cost = workspace
         .copy_cost(&folder.join("tree"))
-        .map_err(|e| Failure::misuse(format!("cannot tell what a copy for a dry run would cost: {e}")))?;
+        .map_err(|e| Failure::misuse(format!("cannot compute the size of a copy for a dry run: {e}")))?;
     let way = if cost.shared { TreeWay::Reflinks } else { TreeWay::Copy };
     Ok(Event::Tree { way, files: cost.files, bytes: cost.bytes, why })
 }

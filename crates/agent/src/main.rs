@@ -11,12 +11,12 @@ mod exit;
 mod flags;
 mod interrupt;
 mod layers;
+mod leftovers;
 mod masking;
 mod model;
 mod pager;
 mod progress;
 mod recovery;
-mod remains;
 mod render;
 mod replay;
 mod repository;
@@ -36,7 +36,7 @@ use crate::layers::Environment;
 
 fn main() -> ExitCode {
     // The sandbox starts this binary again for each command.
-    if std::env::args_os().nth(1).is_some_and(|first| first == session::LAUNCHER) {
+    if std::env::args_os().nth(1).is_some_and(|first| first == confinement::LAUNCHER) {
         return sandbox::launcher_main();
     }
     let cli = match Cli::try_parse() {

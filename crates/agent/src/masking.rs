@@ -1,9 +1,9 @@
 //! Masks secrets at the edges of a run: the planner, the journal and the screen see placeholders,
-//! the files keep the values.
+//! and files keep the values.
 //!
-//! Everything that comes in (tool results, the tree, checks, the model's own words) is wrapped here.
-//! A filter on the journal is the last line of defence. The crate `secrets` decides what a secret
-//! is; this module tells it what it needs to know of the environment.
+//! All input (tool results, the tree, checks, the model's text) is wrapped here. A filter on the
+//! journal is the last line of defense. The crate `secrets` decides what a secret is, given the
+//! variables and settings from this module.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -27,16 +27,16 @@ use crate::layers::Environment;
 use crate::settings::Settings;
 use preview::FileChange;
 
-/// What the model is told when it first sees a placeholder.
-const TOLD: &str = include_str!("../../../prompts/secrets.md");
-/// Prefixes and suffixes of names of files in the root that hold secrets.
-const TELLING: ([&str; 6], [&str; 2]) =
+/// The explanation for the model when it first sees a placeholder.
+const EXPLANATION: &str = include_str!("../../../prompts/secrets.md");
+/// Prefixes and suffixes of the names of files in the root that contain secrets.
+const SECRET_FILES: ([&str; 6], [&str; 2]) =
     ([".env", ".npmrc", ".netrc", ".pypirc", "id_", "credentials"], [".pem", ".key"]);
-/// Most such files that are read, and the largest, in bytes.
-const TELLING_FILES: usize = 20;
-const TELLING_FILE: u64 = 64 << 10;
+/// The maximum number of such files to read, and the largest one, in bytes.
+const MAX_SECRET_FILES: usize = 20;
+const MAX_SECRET_FILE: u64 = 64 << 10;
 
-/// The secrets of a session: those in its settings and in the program's own variables.
+/// The secrets of a session: those in its settings and in the environment of this process.
 pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], session: &str) -> Secrets {
     if !settings.mask_secrets {
         return Secrets::disabled();
@@ -49,13 +49,13 @@ pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], s
     let addresses = [&settings.base_url, &settings.ollama_host, &settings.openai_base_url, &settings.proxy];
     let addresses = addresses.into_iter().flatten().map(|address| ("URL", address.as_str()));
     let mut values = known::secret_values(named.chain(own).chain(own_headers).chain(addresses));
-    // Masked whatever their names say: the user has singled them out.
+    // Variables given with --env are masked whatever their names are.
     let given = confinement::given(settings, variables);
     values.extend(given.iter().filter_map(|(_, value)| known::whole(value.to_str()?)));
     Secrets::new(session, values)
 }
 
-/// The secrets in the environment's variables, where there is no session.
+/// The secrets in the environment, outside of a session.
 pub(crate) fn of_variables(environment: &Environment) -> Secrets {
     let variables = environment.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     Secrets::new("", known::secret_values(variables))
@@ -72,7 +72,7 @@ pub(crate) fn for_display(context: &Context, session: &str) -> Secrets {
     }
 }
 
-/// Masks the values of known variables in everything that is journaled.
+/// A filter that masks the values of known variables in the journal.
 pub(crate) fn filter(secrets: &Secrets) -> Filter {
     let secrets = secrets.clone();
     Box::new(move |text| known_masked(&secrets, text))
@@ -85,23 +85,24 @@ pub(crate) fn known_masked<'a>(secrets: &Secrets, text: &'a str) -> Cow<'a, str>
     }
 }
 
-/// Whether a file of this name, in the root, holds secrets.
-pub(crate) fn is_telling(name: &str) -> bool {
-    TELLING.0.iter().any(|begin| name.starts_with(begin)) || TELLING.1.iter().any(|end| name.ends_with(end))
+/// Whether a file in the root with this name contains secrets.
+pub(crate) fn is_secret_file(name: &str) -> bool {
+    let (prefixes, suffixes) = SECRET_FILES;
+    prefixes.iter().any(|start| name.starts_with(start)) || suffixes.iter().any(|end| name.ends_with(end))
 }
 
-/// Learns secrets before anything is shown: from files that hold them, and from what an earlier
+/// Learns secrets before anything is shown: from secret files, and from files that an earlier
 /// process of this session changed.
 pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
     let names = std::fs::read_dir(workspace.root()).into_iter().flatten().filter_map(Result::ok);
     let mut names: Vec<String> = names
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| is_telling(name))
+        .filter(|name| is_secret_file(name))
         .collect();
     names.sort();
-    for name in names.into_iter().take(TELLING_FILES) {
+    for name in names.into_iter().take(MAX_SECRET_FILES) {
         if let Ok(path) = workspace.resolve(&name)
-            && let Ok(bytes) = workspace.read_bytes(&path, TELLING_FILE)
+            && let Ok(bytes) = workspace.read_bytes(&path, MAX_SECRET_FILE)
         {
             secrets.learn(&bytes);
         }
@@ -112,17 +113,17 @@ pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
     }
 }
 
-/// The task with secrets masked, and an explanation of placeholders where it has any.
+/// The task with secrets masked, and an explanation of placeholders if it has any.
 pub(crate) fn task(secrets: &Secrets, task: &str) -> String {
     match secrets.mask(task) {
         Cow::Owned(masked) if secrets.mark_explained() => {
-            format!("{}\n\n{}", masked.trim_end(), TOLD.trim_end())
+            format!("{}\n\n{}", masked.trim_end(), EXPLANATION.trim_end())
         }
         masked => masked.into_owned(),
     }
 }
 
-/// Changes with secrets masked, to be shown.
+/// Masks secrets in changes before they are shown.
 pub(crate) fn shown(mut changes: Vec<FileChange>, secrets: &Secrets) -> Vec<FileChange> {
     for change in &mut changes {
         for image in [&mut change.before, &mut change.after].into_iter().flatten() {
@@ -141,9 +142,8 @@ pub(crate) fn shown(mut changes: Vec<FileChange>, secrets: &Secrets) -> Vec<File
     changes
 }
 
-/// A tool whose results are masked. A tool that cuts what it shows masks it before the cut,
-/// with the [`Secrets`] it was made with: part of a secret is not recognized. Masking twice changes
-/// nothing.
+/// Wraps a tool to mask its results. A tool that truncates its output masks it first with its own
+/// [`Secrets`], because part of a secret is not recognized. Masking twice changes nothing.
 pub(crate) struct MaskedTool {
     tool: Arc<dyn Tool>,
     secrets: Secrets,
@@ -165,15 +165,13 @@ impl Tool for MaskedTool {
         self.tool.spec()
     }
 
-    /// Commands cannot be given placeholders: what they would do with the text is not known.
+    /// Refuses placeholders in commands, because nobody knows what a command does with them.
     fn judge_field(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<(), String> {
         if self.secrets.is_enabled()
             && self.spec().effect == Effect::Execute
             && let Some(placeholder) = secrets::first_placeholder(&value.to_string())
         {
-            return Err(format!(
-                "{placeholder} stands for a value that is hidden; a command cannot be given it"
-            ));
+            return Err(format!("{placeholder} stands for a hidden value, which a command cannot use"));
         }
         self.tool.judge_field(name, value, parsed).map_err(|message| self.masked(&message))
     }
@@ -200,38 +198,39 @@ impl Tool for MaskedTool {
             ToolError::Run(message) => ToolError::Run(self.masked(&message)),
         })?;
         outcome.text = self.masked(&outcome.text);
-        mask_value(&self.secrets, &mut outcome.facts);
+        mask_value(&mut outcome.facts, &|text| self.secrets.mask(text));
         if secrets::first_placeholder(&outcome.text).is_some() && self.secrets.mark_explained() {
-            outcome.text = format!("{}\n{}", outcome.text.trim_end(), TOLD.trim_end());
+            outcome.text = format!("{}\n{}", outcome.text.trim_end(), EXPLANATION.trim_end());
         }
         Ok(outcome)
     }
 }
 
-fn mask_value(secrets: &Secrets, value: &mut Value) {
+/// Masks every string in a value.
+fn mask_value(value: &mut Value, mask: &dyn for<'a> Fn(&'a str) -> Cow<'a, str>) {
     match value {
         Value::String(text) => {
-            if let Cow::Owned(masked) = secrets.mask(text) {
+            if let Cow::Owned(masked) = mask(text) {
                 *text = masked;
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| mask_value(secrets, item)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| mask_value(secrets, field)),
+        Value::Array(items) => items.iter_mut().for_each(|item| mask_value(item, mask)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| mask_value(field, mask)),
         _ => {}
     }
 }
 
-/// The repository with masked contents.
+/// Wraps the repository to mask its contents.
 pub(crate) struct MaskedTree {
     tree: Arc<dyn Repository>,
     secrets: Secrets,
     /// Whether a file with a secret was read.
-    met: AtomicBool,
+    has_secret: AtomicBool,
 }
 
 impl MaskedTree {
     pub(crate) fn new(tree: Arc<dyn Repository>, secrets: Secrets) -> Self {
-        Self { tree, secrets, met: AtomicBool::new(false) }
+        Self { tree, secrets, has_secret: AtomicBool::new(false) }
     }
 }
 
@@ -243,21 +242,21 @@ impl Repository for MaskedTree {
     fn read(&self, path: &str, limit: u64) -> Option<String> {
         let text = self.tree.read(path, limit)?;
         let masked = self.secrets.mask(&text).into_owned();
-        // Files of an exported session have placeholders themselves.
+        // Files of an exported session already contain placeholders.
         if secrets::first_placeholder(&masked).is_some() {
-            self.met.store(true, Ordering::Relaxed);
+            self.has_secret.store(true, Ordering::Relaxed);
         }
         Some(masked)
     }
 
-    /// The first turn asks for instructions last, when it is known what else it shows.
+    /// The first turn reads instructions last, so `has_secret` covers everything else it shows.
     fn instructions(&self) -> Vec<Instructions> {
         let mask = |i: Instructions| Instructions { text: self.secrets.mask(&i.text).into_owned(), ..i };
         let mut all: Vec<_> = self.tree.instructions().into_iter().map(mask).collect();
-        let met = self.met.load(Ordering::Relaxed)
+        let has_secret = self.has_secret.load(Ordering::Relaxed)
             || all.iter().any(|i| secrets::first_placeholder(&i.text).is_some());
-        if met && self.secrets.mark_explained() {
-            all.push(Instructions { path: "The agent".into(), text: TOLD.trim_end().into() });
+        if has_secret && self.secrets.mark_explained() {
+            all.push(Instructions { path: "The agent".into(), text: EXPLANATION.trim_end().into() });
         }
         all
     }
@@ -288,7 +287,7 @@ impl Repository for MaskedTree {
 
     fn diff(&self) -> Result<Diff, String> {
         self.tree.diff().map(|diff| {
-            // A hunk may begin in the middle of a key, so the whole files are searched for secrets.
+            // A hunk may start in the middle of a key, so search the whole files for secrets.
             for text in diff.files.iter().filter_map(|path| self.tree.read(path, workspace::READ_LIMIT)) {
                 self.secrets.learn(text.as_bytes());
             }
@@ -297,7 +296,7 @@ impl Repository for MaskedTree {
     }
 }
 
-/// A verification whose results are masked.
+/// Wraps a verification to mask its results.
 pub(crate) struct MaskedVerifier(pub(crate) Arc<dyn Verifier>, pub(crate) Secrets);
 
 #[async_trait]
@@ -310,13 +309,13 @@ impl Verifier for MaskedVerifier {
         let mut check = self.0.verify().await.map_err(|why| self.1.mask(&why).into_owned())?;
         check.command = self.1.mask(&check.command).into_owned();
         check.text = self.1.mask(&check.text).into_owned();
-        mask_value(&self.1, &mut check.facts);
+        mask_value(&mut check.facts, &|text| self.1.mask(text));
         Ok(check)
     }
 }
 
-/// A model that is neither told the values of known variables nor heard saying them: it may know
-/// one from elsewhere.
+/// Wraps a model to mask the values of known variables in requests and in its answers. It may know
+/// a value from elsewhere.
 pub(crate) struct MaskedModel(pub(crate) Box<dyn Model>, pub(crate) Secrets);
 
 #[async_trait]
@@ -335,12 +334,12 @@ impl Model for MaskedModel {
         }
         let stream = self.0.stream(&request).await.map_err(|e| masked_error(e, &self.1))?;
         let secrets = self.1.clone();
-        let words = Words { secrets, text, thinking, waiting: Vec::new() };
-        // The end of the stream is a piece of its own, so that held-back text comes out.
+        let masker = StreamMasker { secrets, text, thinking, waiting: Vec::new() };
+        // `None` marks the end of the stream, which flushes held-back text.
         let pieces = stream.map(Some).chain(futures_util::stream::iter([None]));
         Ok(Box::pin(
             pieces
-                .scan(words, |words, piece| std::future::ready(Some(words.hear(piece))))
+                .scan(masker, |masker, piece| std::future::ready(Some(masker.feed(piece))))
                 .flat_map(futures_util::stream::iter),
         ))
     }
@@ -354,7 +353,7 @@ impl Model for MaskedModel {
     }
 }
 
-/// Masks the values of known variables in a message. A message without any stays shared.
+/// Masks the values of known variables in a message. Messages without any stay shared.
 fn mask_message(secrets: &Secrets, message: &mut Arc<Message>) {
     let masked = |text: &str| match known_masked(secrets, text) {
         Cow::Owned(masked) => Some(masked),
@@ -368,23 +367,23 @@ fn mask_message(secrets: &Secrets, message: &mut Arc<Message>) {
     }
 }
 
-/// Masks what a model says, piece by piece.
-struct Words {
+/// Masks a streamed answer, piece by piece.
+struct StreamMasker {
     secrets: Secrets,
     text: secrets::Stream,
     thinking: secrets::Stream,
-    /// Pieces that came while the beginning of a value was held back; they stay behind it.
+    /// Other pieces that arrived while the start of a value was held back. They follow it.
     waiting: Vec<Delta>,
 }
 
-impl Words {
-    fn hear(&mut self, piece: Option<Result<Delta, Error>>) -> Vec<Result<Delta, Error>> {
+impl StreamMasker {
+    fn feed(&mut self, piece: Option<Result<Delta, Error>>) -> Vec<Result<Delta, Error>> {
         let mut out = Vec::new();
         match piece {
             Some(Ok(Delta::Text(text))) => {
-                self.think_on(&mut out);
+                self.flush_thinking(&mut out);
                 let ready = self.text.feed(&text);
-                self.say(Delta::Text(ready), self.text.is_holding(), &mut out);
+                self.emit(Delta::Text(ready), self.text.is_holding(), &mut out);
             }
             Some(Ok(Delta::Thinking(text))) => {
                 let ready = self.thinking.feed(&text);
@@ -393,27 +392,27 @@ impl Words {
                 }
             }
             Some(Ok(Delta::ToolCall { name, mut arguments })) => {
-                self.all(&mut out);
-                known_masked_value(&self.secrets, &mut arguments);
+                self.flush(&mut out);
+                mask_value(&mut arguments, &|text| known_masked(&self.secrets, text));
                 out.push(Ok(Delta::ToolCall { name, arguments }));
             }
             Some(Ok(delta @ Delta::End(_))) => {
-                self.all(&mut out);
+                self.flush(&mut out);
                 out.push(Ok(delta));
             }
             Some(Ok(delta)) if self.text.is_holding() => self.waiting.push(delta),
             Some(Ok(delta)) => out.push(Ok(delta)),
             Some(Err(error)) => {
-                self.all(&mut out);
+                self.flush(&mut out);
                 out.push(Err(masked_error(error, &self.secrets)));
             }
-            None => self.all(&mut out),
+            None => self.flush(&mut out),
         }
         out
     }
 
-    /// Passes on text; pieces that waited behind it follow once nothing is held back.
-    fn say(&mut self, text: Delta, holds: bool, out: &mut Vec<Result<Delta, Error>>) {
+    /// Emits text, and the waiting pieces once no text is held back.
+    fn emit(&mut self, text: Delta, holds: bool, out: &mut Vec<Result<Delta, Error>>) {
         if !matches!(&text, Delta::Text(text) if text.is_empty()) {
             out.push(Ok(text));
         }
@@ -422,34 +421,21 @@ impl Words {
         }
     }
 
-    fn think_on(&mut self, out: &mut Vec<Result<Delta, Error>>) {
+    fn flush_thinking(&mut self, out: &mut Vec<Result<Delta, Error>>) {
         let rest = self.thinking.end();
         if !rest.is_empty() {
             out.push(Ok(Delta::Thinking(rest)));
         }
     }
 
-    fn all(&mut self, out: &mut Vec<Result<Delta, Error>>) {
-        self.think_on(out);
+    fn flush(&mut self, out: &mut Vec<Result<Delta, Error>>) {
+        self.flush_thinking(out);
         let rest = self.text.end();
-        self.say(Delta::Text(rest), false, out);
+        self.emit(Delta::Text(rest), false, out);
     }
 }
 
-fn known_masked_value(secrets: &Secrets, value: &mut Value) {
-    match value {
-        Value::String(text) => {
-            if let Cow::Owned(masked) = known_masked(secrets, text) {
-                *text = masked;
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| known_masked_value(secrets, item)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| known_masked_value(secrets, field)),
-        _ => {}
-    }
-}
-
-/// Masks an error: a server that refuses a key may quote it.
+/// Masks an error. A server that refuses a key may quote it.
 fn masked_error(error: Error, secrets: &Secrets) -> Error {
     let mask = |text: String| secrets.mask(&text).into_owned();
     match error {
@@ -478,7 +464,7 @@ mod tests {
     use models::Role;
 
     #[test]
-    fn only_messages_that_hold_a_secret_are_copied() {
+    fn only_messages_with_a_secret_are_copied() {
         let secrets = Secrets::new("s", known::secret_values([("API_KEY", "sk-0123456789abcdefghij")]));
         let message =
             |content: &str| Arc::new(Message { role: Role::User, content: content.into(), thinking: None });
@@ -488,6 +474,6 @@ mod tests {
         mask_message(&secrets, &mut other);
         assert!(Arc::ptr_eq(&one, &plain));
         assert!(!other.content.contains("sk-0123456789abcdefghij"));
-        assert!(secret.content.contains("sk-0123456789abcdefghij"), "the conversation itself stays");
+        assert!(secret.content.contains("sk-0123456789abcdefghij"), "the original message is unchanged");
     }
 }

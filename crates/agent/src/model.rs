@@ -1,4 +1,5 @@
-//! From settings to an opened model: addresses and keys, pulling what is missing, recorded sessions as models.
+//! Opens the model of the settings: resolves addresses and keys, pulls a missing model, and opens a
+//! recorded session as a model.
 
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -20,19 +21,20 @@ use crate::progress;
 use crate::sanitize;
 use crate::settings::Settings;
 
-/// The longest that a command may take to print a key: it may wait for a person's password manager.
+/// The time limit of the command that prints a key, which may wait for a password manager.
 const KEY_COMMAND: Duration = Duration::from_secs(60);
 
-/// Where what was learned about servers is kept, in the folder of all sessions.
+/// The folder in the state folder with what was learned about servers.
 const SERVERS: &str = "servers";
 
-/// What the models crate needs to know of the settings.
+/// The configuration of the crate `models`.
 ///
 /// # Errors
-/// When a file that they name cannot be read, or the command for the key fails.
+/// If a file named by a setting cannot be read, or the command for the key fails.
 pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
     let secret = |key: &Option<String>| key.as_deref().map(Secret::new);
-    // The endpoint that other programs use is taken where an OpenAI-compatible server is meant, or where nothing else is said.
+    // Use the endpoint of other programs if the model is OpenAI-compatible or nothing else is
+    // configured.
     let model = settings.model.as_deref().unwrap_or_default();
     let wants_openai = model.starts_with("openai")
         || (model.is_empty() && settings.ollama_host.is_none() && settings.deepseek_api_key.is_none());
@@ -51,7 +53,7 @@ pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
     })
 }
 
-/// How servers are reached.
+/// How to reach servers.
 fn access(settings: &Settings) -> Result<Access> {
     let seconds = |n: Option<u64>| n.map(Duration::from_secs);
     let pem =
@@ -60,7 +62,7 @@ fn access(settings: &Settings) -> Result<Access> {
     let certificate = pem("client_cert_file", &settings.client_cert_file)?;
     let key = pem("client_key_file", &settings.client_key_file)?;
     if key.is_some() && certificate.is_none() {
-        return Err(Failure::misuse("client_key_file needs client_cert_file beside it"));
+        return Err(Failure::misuse("client_key_file is set without client_cert_file; set both"));
     }
     let certificate = certificate.map(|certificate| match key {
         Some(key) => format!("{}\n{key}", certificate.trim_end()),
@@ -91,21 +93,20 @@ fn access(settings: &Settings) -> Result<Access> {
     })
 }
 
-/// The largest PEM file, in bytes: all of a system's authorities come to a quarter of it.
+/// The largest PEM file, in bytes: four times a system's bundle of authorities.
 const PEM_LIMIT: u64 = 1 << 20;
-/// The largest file that holds a key, in bytes.
+/// The largest key file, in bytes.
 const KEY_LIMIT: u64 = 64 << 10;
 
-/// Reads a small text file that a setting names; `~/` is the home folder.
+/// Reads a small text file named by a setting. `~/` is the home folder.
 fn read(key: &str, file: &str, limit: u64) -> Result<String> {
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
     let path = match (file.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
         _ => PathBuf::from(file),
     };
-    let cannot = |why: &dyn std::fmt::Display| {
-        Failure::misuse(format!("cannot read the file that {key} names, {}: {why}", path.display()))
-    };
+    let cannot =
+        |why: &dyn std::fmt::Display| Failure::misuse(format!("cannot read {key} {}: {why}", path.display()));
     let metadata = std::fs::metadata(&path).map_err(|e| cannot(&e))?;
     if !metadata.is_file() && limit != KEY_LIMIT {
         return Err(cannot(&"it is not a regular file"));
@@ -116,7 +117,7 @@ fn read(key: &str, file: &str, limit: u64) -> Result<String> {
     std::fs::read_to_string(&path).map_err(|e| cannot(&e))
 }
 
-/// The key of the user's own file or command, where one is set.
+/// The key from the user's file or command, if set.
 async fn own_key(settings: &Settings) -> Result<Option<Secret>> {
     let text = match (&settings.api_key_file, &settings.api_key_command) {
         (Some(_), Some(_)) => {
@@ -126,14 +127,14 @@ async fn own_key(settings: &Settings) -> Result<Option<Secret>> {
         (None, Some(command)) => printed_key(command).await?,
         (None, None) => return Ok(None),
     };
-    let named = if settings.api_key_file.is_some() { "api_key_file" } else { "api_key_command" };
+    let setting = if settings.api_key_file.is_some() { "api_key_file" } else { "api_key_command" };
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     match (lines.next(), lines.next()) {
         (Some(key), None) => Ok(Some(Secret::new(key))),
-        (None, _) => Err(Failure::misuse(format!("{named} gave no key: its text is empty"))),
-        (Some(_), Some(_)) => {
-            Err(Failure::misuse(format!("{named} gave more than one line; the key alone is expected")))
-        }
+        (None, _) => Err(Failure::misuse(format!("cannot get a key from {setting}: its output is empty"))),
+        (Some(_), Some(_)) => Err(Failure::misuse(format!(
+            "cannot get a key from {setting}: its output has more than one line"
+        ))),
     }
 }
 
@@ -144,7 +145,7 @@ async fn printed_key(command: &str) -> Result<String> {
         .stderr(std::process::Stdio::inherit())
         .kill_on_drop(true)
         .output();
-    let failed = |why: String| Failure::misuse(format!("api_key_command gave no key: {why}"));
+    let failed = |why: String| Failure::misuse(format!("cannot get a key from api_key_command: {why}"));
     let output = tokio::time::timeout(KEY_COMMAND, child)
         .await
         .map_err(|_| failed(format!("it did not end within {} s", KEY_COMMAND.as_secs())))?
@@ -152,28 +153,30 @@ async fn printed_key(command: &str) -> Result<String> {
     if !output.status.success() {
         return Err(failed(output.status.to_string()));
     }
-    String::from_utf8(output.stdout).map_err(|_| failed("what it printed is not text".into()))
+    String::from_utf8(output.stdout).map_err(|_| failed("its output is not UTF-8".into()))
 }
 
 /// The Ollama server of the settings.
 pub(crate) async fn server(settings: &Settings) -> Result<Server> {
-    let around = surroundings(settings).await?;
-    let named = settings.base_url.as_deref().or(settings.ollama_host.as_deref());
-    let base = named.unwrap_or_default();
-    let key = around.ollama_key.as_ref().or(around.own_key.as_ref().filter(|_| named.is_some()));
-    Ok(Server::new(&host::ollama_base(&host::root(base)), key, &around.access)?)
+    let surroundings = surroundings(settings).await?;
+    let given = settings.base_url.as_deref().or(settings.ollama_host.as_deref());
+    let base = given.unwrap_or_default();
+    let own_key = surroundings.own_key.as_ref().filter(|_| given.is_some());
+    let key = surroundings.ollama_key.as_ref().or(own_key);
+    Ok(Server::new(&host::ollama_base(&host::root(base)), key, &surroundings.access)?)
 }
 
-/// The value of `--model`, read.
+/// Parses the value of `--model`.
 ///
 /// # Errors
-/// When it is none of the forms there are.
+/// If it is invalid.
 pub(crate) fn choice(settings: &Settings) -> Result<Option<Choice>> {
     settings.model.as_deref().map(Choice::from_str).transpose().map_err(Failure::misuse)
 }
 
-/// Opens the model of the settings, or what is there. A model that Ollama does not have is pulled where that was asked for, or
-/// where a person at the terminal says so. With `preload` a local server begins to load it; waits are told to `notices`.
+/// Opens the model of the settings, or the auto-detected one. A model that Ollama does not have is
+/// pulled with `--pull` or after the user agrees. With `preload` a local server starts to load it.
+/// `notices` receives waits.
 ///
 /// # Errors
 /// As [`choose::open`].
@@ -184,21 +187,21 @@ pub(crate) async fn open(settings: &Settings, preload: bool, notices: Notices) -
     {
         return Ok(chosen);
     }
-    let around = surroundings(settings).await?;
-    let around = Surroundings { preload, access: Access { notices, ..around.access.clone() }, ..around };
-    match choose::open(choice.as_ref(), &around).await {
+    let found = surroundings(settings).await?;
+    let found = Surroundings { preload, access: Access { notices, ..found.access.clone() }, ..found };
+    match choose::open(choice.as_ref(), &found).await {
         Ok(chosen) => Ok(chosen),
         Err(Error::MissingModel { message, available }) => {
             let name = match &choice {
                 Some(Choice::Ollama(name) | Choice::Bare(name)) => name.clone(),
                 _ => return Err(missing(message, &available)),
             };
-            if !settings.pull && !agreed(&message, &name).await {
+            if !settings.pull && !user_agrees(&message, &name).await {
                 let failure = missing(message, &available);
-                return Err(failure.hint(format!("`agent models pull {name}` gets it, or add --pull")));
+                return Err(failure.hint(format!("pull it with `agent models pull {name}`, or add --pull")));
             }
             progress::pull(&server(settings).await?, &name).await?;
-            Ok(choose::open(choice.as_ref(), &around).await?)
+            Ok(choose::open(choice.as_ref(), &found).await?)
         }
         Err(error) => Err(error.into()),
     }
@@ -209,11 +212,11 @@ fn missing(message: String, available: &[String]) -> Failure {
     if available.is_empty() || available.iter().all(|name| message.contains(full_name(name).as_str())) {
         return failure;
     }
-    failure.hint(format!("there are {}", available.join(", ")))
+    failure.hint(format!("available models: {}", available.join(", ")))
 }
 
-/// Asks the person at the terminal. Without one the answer is no: nobody is waited for.
-async fn agreed(message: &str, name: &str) -> bool {
+/// Asks the user at the terminal. Without a terminal the answer is no.
+async fn user_agrees(message: &str, name: &str) -> bool {
     if !(std::io::stdin().is_terminal() && console::stderr_is_terminal()) {
         return false;
     }
@@ -226,13 +229,14 @@ async fn agreed(message: &str, name: &str) -> bool {
     matches!(answer.await, Ok(Ok(line)) if matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
-/// A model that repeats the answers of a session, where the file is an exported session; other recordings are `models`' own.
+/// A model that repeats the answers of an exported session. `None` for other recordings, which the
+/// crate `models` reads.
 fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::misuse(format!("cannot read the recording {}: {e}", path.display())))?;
-    let exported =
+    let is_session =
         |line: &str| line.starts_with("{\"export\":") || serde_json::from_str::<Record>(line).is_ok();
-    if !text.lines().next().is_some_and(exported) {
+    if !text.lines().next().is_some_and(is_session) {
         return Ok(None);
     }
     let (mut turns, mut identity) = (Vec::new(), Replay::identity_named(&path.display().to_string()));

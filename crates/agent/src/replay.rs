@@ -8,14 +8,16 @@ use std::sync::Arc;
 use journal::Store;
 use planner::{Job, Limits, Parts, Verifier};
 use replay::{
-    Bundle, Difference, Followed, RecordedModel, RecordedUser, Recording, ReplayedChecks, ReplayedTool,
+    Bundle, Comparison, Difference, RecordedModel, RecordedUser, Recording, ReplayedChecks, ReplayedTool,
     ReplayedTree, Script, Source, Stage,
 };
 use serde_json::Value;
 use workspace::{Remembered, Seed, Workspace};
 
+use crate::confinement;
 use crate::edit_format;
 use crate::exit::{Failure, Result};
+use crate::leftovers;
 use crate::masking::{self, MaskedTree, MaskedVerifier};
 use crate::repository::{Tests, Tree};
 use crate::session;
@@ -25,42 +27,42 @@ use crate::settings::Settings;
 pub(crate) struct Options {
     pub(crate) source: Source,
     pub(crate) settings: Settings,
-    /// The program's own variables; commands get a part of them.
+    /// The environment of this process. Commands get some of it.
     pub(crate) variables: Vec<(OsString, OsString)>,
-    /// An existing tree, which is reset to its original state; without it, the bundle's tree is
+    /// An existing tree, which is reset to its original state. Without it, the bundle's tree is
     /// created.
-    pub(crate) ground: Option<(PathBuf, Remembered)>,
-    /// A folder for this replay alone.
+    pub(crate) tree: Option<(PathBuf, Remembered)>,
+    /// A private folder for this replay.
     pub(crate) folder: PathBuf,
 }
 
 /// The result of a replay.
 pub(crate) struct Outcome {
-    pub(crate) followed: Followed,
+    pub(crate) comparison: Comparison,
     pub(crate) session: String,
-    /// The version that recorded it.
+    /// The version of the agent that recorded it.
     pub(crate) version: String,
-    /// Whether the trees at the end were compared, and if not, why.
+    /// The number of files compared at the end, or why they were not compared.
     pub(crate) tree: std::result::Result<usize, &'static str>,
 }
 
 /// Replays a session to its end, or to the first difference.
 ///
 /// # Errors
-/// When the tree cannot be created, or the record is not that of a run.
+/// If the tree cannot be created, or the records are not a run.
 pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome> {
     let Bundle { files, changes, end, records, .. } = bundle;
     let mut recording = Recording::of(records)?;
-    let Options { source, settings, variables, ground, folder } = options;
-    let workspace = match ground {
-        Some((root, remembered)) => back(&root, &remembered)?,
-        None => plant(&folder, &recording.root, files)?,
+    let Options { source, settings, variables, tree, folder } = options;
+    let workspace = match tree {
+        Some((root, remembered)) => reset(&root, &remembered)?,
+        None => create(&folder, &recording.root, files)?,
     };
     // Placeholders are those of the recorded session.
     let secrets = masking::secrets(&settings, &variables, &recording.origin);
     masking::learn(&secrets, &workspace, &folder.join(session::STATE));
     if secrets::first_placeholder(&recording.task).is_some() {
-        secrets.mark_explained(); // the task says what they are
+        secrets.mark_explained(); // the task explains them
     }
     let script = Arc::new(Script::new(&mut recording));
     let stage = Arc::new(Stage {
@@ -70,9 +72,8 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
         changes,
         roots: (workspace.root().display().to_string(), recording.root.display().to_string()),
     });
-    // Removed with this replay's folder.
-    let kept = folder.join("sandbox");
-    let sandbox = session::sandbox(&settings, workspace.root(), Some(kept), variables)?;
+    let sandbox_folder = Some(folder.join(leftovers::SANDBOX));
+    let sandbox = confinement::sandbox(&settings, workspace.root(), sandbox_folder, variables)?;
     let wrap = |tool| ReplayedTool::wrap(tool, &stage);
     let mut toolbox = session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, wrap)?;
     let runs_commands = source == Source::Commands;
@@ -87,13 +88,13 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let verified = recording.plan["has_verifier"] == true;
     let planned = session::plan(&settings)?;
     let unlimited = Limits { turns: u32::MAX, tokens: None, seconds: None, cost: None };
-    // Time is not replayed. A resumed session may have been given higher limits.
+    // Time is not replayed. A resumed session may have had higher limits.
     let limits = if recording.resumed { unlimited } else { Limits { seconds: None, ..planned.limits } };
     let parts = Parts {
         model: Box::new(RecordedModel { identity: recording.identity.clone(), script: Arc::clone(&script) }),
         tools: toolbox.registry,
         repository: {
-            let tree = Tree::new(workspace.clone(), &inside(&recording.plan), PathBuf::new());
+            let tree = Tree::new(workspace.clone(), &start_folder(&recording.plan), PathBuf::new());
             let tree = ReplayedTree { tree: Arc::new(tree), changed: recording.changed };
             Arc::new(MaskedTree::new(Arc::new(tree), secrets.clone()))
         },
@@ -112,21 +113,21 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     journal.observe(Box::new(move |record| observer.observe(record)));
     let begun = (source == Source::Record).then_some(&recording.plan);
     planner::replay(job, parts, &mut journal, begun).await.map_err(Failure::refused)?;
-    let mut followed = script.finish();
+    let mut comparison = script.finish();
     let tree = match source {
-        Source::Record => Err("nothing was run in it"),
-        _ if !recording.whole => Err("something was under way when the session ended"),
+        Source::Record => Err("no tool ran"),
+        _ if !recording.whole => Err("a tool was still running when the session ended"),
         _ => Ok(end.len()),
     };
-    if followed.difference.is_none() && tree.is_ok() {
-        followed.difference =
+    if comparison.difference.is_none() && tree.is_ok() {
+        comparison.difference =
             end.iter().find_map(|(path, wanted)| differs(&workspace, path, wanted.as_ref()));
     }
-    Ok(Outcome { followed, session: recording.id, version: recording.version, tree })
+    Ok(Outcome { comparison, session: recording.id, version: recording.version, tree })
 }
 
 /// Creates the bundle's tree in the folder.
-fn plant(
+fn create(
     folder: &Path,
     original: &Path,
     files: impl IntoIterator<Item = (workspace::CleanPath, Seed)>,
@@ -137,21 +138,21 @@ fn plant(
     for (path, seed) in files {
         workspace
             .plant(&path, &seed)
-            .map_err(|e| Failure::misuse(format!("the session's tree cannot be made: {e}")))?;
+            .map_err(|e| Failure::misuse(format!("cannot create the session's tree: {e}")))?;
     }
     Ok(workspace)
 }
 
-/// Resets a tree to how it was when the session began.
-fn back(root: &Path, remembered: &Remembered) -> Result<Workspace> {
+/// Resets a tree to its state at the start of the session.
+fn reset(root: &Path, remembered: &Remembered) -> Result<Workspace> {
     let workspace = Workspace::open(root).map_err(Failure::refused)?;
     let then: Vec<_> = remembered.then().iter().map(|(path, image)| (path.clone(), image.clone())).collect();
-    workspace.put(&then).map_err(|e| Failure::misuse(format!("the session's tree cannot be made: {e}")))?;
+    workspace.put(&then).map_err(|e| Failure::misuse(format!("cannot reset the session's tree: {e}")))?;
     Ok(workspace)
 }
 
-/// The folder in which the session was started, as far as its instruction files tell.
-fn inside(plan: &Value) -> PathBuf {
+/// The folder in which the session was started: the deepest one with instructions in the plan.
+fn start_folder(plan: &Value) -> PathBuf {
     let paths =
         plan["opening"]["instructions"].as_array().into_iter().flatten().filter_map(|i| i["path"].as_str());
     paths
@@ -161,7 +162,7 @@ fn inside(plan: &Value) -> PathBuf {
         .unwrap_or_default()
 }
 
-/// How a file differs from the recorded end.
+/// The difference between a file and its recorded state at the end.
 fn differs(workspace: &Workspace, path: &workspace::CleanPath, wanted: Option<&Seed>) -> Option<Difference> {
     let now = workspace.image(path);
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -12,7 +12,7 @@ use workspace::{Baseline, By, History, WalkFilter, Watch, Workspace};
 
 /// The most files to list for the first turn, which shows fewer.
 const FILES: usize = 2_000;
-/// The file with instructions for agents; any folder of a repository may have one.
+/// The file with instructions for agents. Any folder of a repository may have one.
 pub(crate) const INSTRUCTIONS: &str = "AGENTS.md";
 /// The most bytes to read of one instruction file.
 const INSTRUCTIONS_LIMIT: u64 = 32 * 1024;
@@ -27,7 +27,7 @@ pub(crate) struct Tree {
     patch: Mutex<Vec<u8>>,
     /// The state of the tree before the running command.
     watch: Mutex<Option<Watch>>,
-    /// The diff by which [`planner::Repository::changed`] answered last. Nothing happens between that and the final diff.
+    /// The diff computed by [`planner::Repository::changed`], for the final diff right after it.
     last: Mutex<Option<Diff>>,
 }
 
@@ -54,7 +54,7 @@ impl Tree {
     }
 }
 
-/// A panic of another thread leaves these values whole.
+/// Ignores poisoning: these values stay consistent when another thread panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

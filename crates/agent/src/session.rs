@@ -1,6 +1,5 @@
-//! One task from beginning to end: settings become a model, a work tree, a sandbox and tools, and
-//! the planner is let loose on them. `agent run` and `agent batch` both come through here; nothing
-//! else wires parts together.
+//! Runs one task: turns settings into a model, a work tree, a sandbox and tools, and runs the
+//! planner with them. `agent run`, `agent resume` and `agent batch` all use this module.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -10,8 +9,8 @@ use std::time::Duration;
 
 use journal::{Diff, Ending, Event, Journal, Mode, Record, Totals};
 use planner::{Job, Limits, Parts, Report, Verifier};
+use sandbox::Sandbox;
 use sandbox::overlay::Overlay;
-use sandbox::{Policy, Sandbox};
 use secrets::Secrets;
 use tokio::sync::watch;
 use tool_api::{Registry, Tool, TypedTool};
@@ -27,65 +26,58 @@ use crate::confinement;
 use crate::dry_tree::{self, DryTree};
 use crate::edit_format;
 use crate::exit::{Failure, Result};
+use crate::leftovers::{self, SANDBOX};
 use crate::masking::{self, MaskedModel, MaskedTool, MaskedTree, MaskedVerifier};
 use crate::model;
-use crate::remains;
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
 use crate::waiting::Waits;
 
-/// Where a session keeps what its tree's files were, in its folder.
+/// The folder in a session's folder with the history of the tree.
 pub(crate) const STATE: &str = "state";
 
-/// Where a session's sandbox keeps what is gone with the run, in its folder.
-pub(crate) const SANDBOX: &str = "sandbox";
-
-/// The first argument that makes this binary the sandbox's launcher.
-pub(crate) const LAUNCHER: &str = "__sandbox";
-
-/// What is to be done, and where.
+/// The input of a run.
 pub(crate) struct Order {
     pub(crate) task: String,
-    /// What the user says to a session that is resumed.
+    /// The user's message to a resumed session.
     pub(crate) message: Option<String>,
     pub(crate) settings: Settings,
     /// The root of the repository.
     pub(crate) root: PathBuf,
-    /// Where the person stands: the root, or a folder below it.
+    /// The user's current folder, at or below the root.
     pub(crate) directory: PathBuf,
     /// The tree to work in instead of the repository.
     pub(crate) dry: Option<DryTree>,
-    /// Stop before the first command.
+    /// Whether to stop before the first command.
     pub(crate) plan_only: bool,
-    /// Settings that are not as by default, for who takes the session up again.
+    /// Settings that differ from the defaults, to journal for a resumed run.
     pub(crate) chosen: Vec<(String, String)>,
-    /// Files of the run itself, which may lie in the tree.
+    /// Files of the agent itself, which may be inside the tree.
     pub(crate) own: Own,
-    /// The program's own variables; commands get a part of them.
+    /// The environment of this process. Commands get some of it.
     pub(crate) variables: Vec<(OsString, OsString)>,
-    /// Becomes true when the run is to stop.
+    /// Becomes true when the run must stop.
     pub(crate) interrupt: watch::Receiver<bool>,
-    /// Whether and how waits for the server are shown.
+    /// How waits for the server are shown.
     pub(crate) waits: Waits,
 }
 
-/// What came of it.
+/// The outcome of a run.
 pub(crate) struct Done {
     pub(crate) report: Report,
-    /// Where the patch lies, when something was changed.
+    /// The path of the patch, if anything changed.
     pub(crate) patch_file: Option<PathBuf>,
-    /// The patch byte for byte.
+    /// The patch, byte for byte.
     pub(crate) patch: Vec<u8>,
-    /// The same with placeholders for secrets, as it may be seen.
+    /// The patch with secrets masked, for display.
     pub(crate) shown: Vec<u8>,
-    /// What was masked.
     pub(crate) secrets: Secrets,
-    /// What to do about an ending that came before the first turn.
+    /// What to do about a failure before the first turn.
     pub(crate) hints: Vec<String>,
 }
 
 impl Done {
-    /// Before there is anything to tell.
+    /// The outcome of an interrupted run without changes.
     pub(crate) fn nothing() -> Self {
         Self {
             report: Report {
@@ -103,13 +95,13 @@ impl Done {
     }
 }
 
-/// Works on a task in a session of its own. Whatever happens is in the journal, the ending too.
+/// Runs a task in a new session. The journal gets every event, including the ending.
 ///
 /// # Errors
-/// Only when the journal cannot be written.
+/// Only if the journal cannot be written.
 pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done> {
     let id = journal.id().to_owned();
-    let secrets = masked(&mut order, journal, &id);
+    let secrets = mask(&mut order, journal, &id);
     journal.append(Event::Session {
         id: journal.id().to_owned(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -122,28 +114,26 @@ pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done>
     Box::pin(work(order, secrets, journal, &[])).await
 }
 
-/// Resumes a session: one that was cut off, or one that has ended and that the user has a message
-/// for.
+/// Resumes an interrupted session, or continues a finished one with a message.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) async fn resume(mut order: Order, journal: &mut Journal, past: &[Record]) -> Result<Done> {
     let id = journal::origin(past).unwrap_or_else(|| journal.id()).to_owned();
-    let secrets = masked(&mut order, journal, &id);
-    let met = |r: &Record| matches!(&r.event, Event::Message { content, .. } if secrets::first_placeholder(content).is_some());
-    if past.iter().any(met) {
-        secrets.mark_explained(); // it has been told what a placeholder is
+    let secrets = mask(&mut order, journal, &id);
+    let has_placeholder = |r: &Record| matches!(&r.event, Event::Message { content, .. } if secrets::first_placeholder(content).is_some());
+    if past.iter().any(has_placeholder) {
+        secrets.mark_explained(); // the model already knows what a placeholder is
     }
-    let changed = changed_meanwhile(&order.root, &journal.folder().join(STATE))?;
+    let changed = files_changed_by_others(&order.root, &journal.folder().join(STATE))?;
     let version = env!("CARGO_PKG_VERSION").into();
-    // On record before anything can fail, so that the next resume has the message too.
+    // Journaled before anything can fail, so that the next resume has the message too.
     journal.append(Event::Resumed { version, changed, message: order.message.clone() })?;
     Box::pin(work(order, secrets, journal, past)).await
 }
 
-/// From now on no secret is written down, and none is in the task or the message. Placeholders are
-/// made of the id.
-fn masked(order: &mut Order, journal: &mut Journal, id: &str) -> Secrets {
+/// Masks secrets in the journal, the task and the message. Placeholders are derived from the id.
+fn mask(order: &mut Order, journal: &mut Journal, id: &str) -> Secrets {
     let secrets = masking::secrets(&order.settings, &order.variables, id);
     journal.filter(masking::filter(&secrets));
     order.task = masking::task(&secrets, &order.task);
@@ -151,8 +141,8 @@ fn masked(order: &mut Order, journal: &mut Journal, id: &str) -> Secrets {
     secrets
 }
 
-/// Files that the session changed and that are not as it left them.
-fn changed_meanwhile(root: &Path, state: &Path) -> Result<Vec<String>> {
+/// Files of the session that somebody else has changed since.
+fn files_changed_by_others(root: &Path, state: &Path) -> Result<Vec<String>> {
     // Opening rolls back an interrupted commit.
     let workspace = Workspace::open_with(root, state).map_err(Failure::refused)?;
     let standing = History::open(state)?.standing(..)?;
@@ -179,7 +169,7 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
         Ok(prepared) => prepared,
         Err(failure) => return fail(failure, &secrets, journal),
     };
-    let swept = remains::sweep(&folder);
+    let cleanup = leftovers::remove(&folder);
     let report = if past.is_empty() {
         planner::run(prepared.job, prepared.parts, journal).await
     } else {
@@ -193,14 +183,14 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
         std::fs::write(&path, &patch)?;
         patch_file = Some(path);
     }
-    drop(prepared.kept);
-    let _ = swept.await;
-    let _ = std::fs::remove_dir(dry_tree::layers(&folder)); // an overlay leaves it, empty
+    drop(prepared.dry_tree);
+    let _ = cleanup.await;
+    let _ = std::fs::remove_dir(dry_tree::layers(&folder)); // an overlay leaves it empty
     let shown = secrets.mask_bytes(&patch).into_owned();
     Ok(Done { report, patch_file, patch, shown, secrets, hints: Vec::new() })
 }
 
-/// An ending before the first turn.
+/// Ends a run that failed before the first turn.
 fn fail(failure: Failure, secrets: &Secrets, journal: &mut Journal) -> Result<Done> {
     let message = secrets.mask(&format!("{:#}", failure.error)).into_owned();
     let report = Report { ending: failure.ending, message, diff: Diff::default(), totals: Totals::default() };
@@ -217,38 +207,18 @@ struct Prepared {
     job: Job,
     parts: Parts,
     tree: Arc<Tree>,
-    /// What a dry run works in, to be removed at the end.
-    kept: Option<Kept>,
-    /// What the model cannot follow of the settings.
+    /// The tree of a dry run, which is removed when this is dropped.
+    dry_tree: Option<Guard>,
+    /// Settings that the model does not support.
     warnings: Vec<String>,
 }
 
-enum Kept {
+enum Guard {
     Overlay { _overlay: Overlay },
-    Copy { _copy: Copy },
+    Copy { _copy: dry_tree::Copy },
 }
 
-/// The copy a dry-run works in; gone with this value.
-struct Copy(PathBuf);
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-async fn copy(root: &Path, target: PathBuf, own: &Own) -> Result<Copy> {
-    let original = Workspace::open(root).map_err(Failure::refused)?.without(own);
-    let copy = Copy(target.clone());
-    tokio::task::spawn_blocking(move || original.copy_to(&target))
-        .await
-        .map_err(Failure::refused)?
-        .map_err(|e| Failure::misuse(format!("cannot copy the repository for a dry run: {e}")))?;
-    Ok(copy)
-}
-
-/// Says what a dry run will cost before it costs it, and what holds commands, and gets everything
-/// ready.
+/// Prepares a run. Journals the cost of a dry run before paying it, and how commands are confined.
 async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Journal) -> Result<Prepared> {
     if let Some(dry) = &order.dry {
         let event = dry.event(&order.root, folder, &order.own).await?;
@@ -270,9 +240,11 @@ async fn prepare(
     folder: &Path,
 ) -> Result<(Prepared, Option<sandbox::Report>)> {
     let settings = &order.settings;
-    let confined = |root: &Path| sandbox(settings, root, Some(folder.join(SANDBOX)), order.variables.clone());
-    // A run whose commands cannot be confined stops now, not at its first command.
-    let try_out = async |sandbox: &Sandbox| match order.plan_only {
+    let sandbox = |root: &Path| {
+        confinement::sandbox(settings, root, Some(folder.join(SANDBOX)), order.variables.clone())
+    };
+    // A run that cannot confine commands stops now, not at its first command.
+    let probe = async |sandbox: &Sandbox| match order.plan_only {
         true => Ok(None),
         false => Box::pin(sandbox.probe()).await.cloned().map(Some).map_err(Failure::refused),
     };
@@ -280,30 +252,30 @@ async fn prepare(
     let tools = |root: &Path, sandbox: &Sandbox| {
         toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own)
     };
-    let (chosen, mut toolbox, kept, report) = match order.dry {
+    let (chosen, mut toolbox, dry_tree, report) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
-            // An overlay is where the repository was.
-            let kept = match dry {
-                Some(DryTree::Overlay(overlay)) => Some(Kept::Overlay { _overlay: overlay }),
+            // An overlay is mounted at the repository's own path.
+            let guard = match dry {
+                Some(DryTree::Overlay(overlay)) => Some(Guard::Overlay { _overlay: overlay }),
                 _ => None,
             };
-            // The sandbox is tried out by other processes: first of all, so that the rest is done
+            // The probe runs in other processes. Start it first, so that the rest happens
             // meanwhile.
-            let sandbox = confined(&order.root)?;
-            let making = async { tools(&order.root, &sandbox) };
-            let (report, chosen, toolbox) = tokio::join!(try_out(&sandbox), open(), making);
-            (chosen?, toolbox?, kept, report?)
+            let sandbox = sandbox(&order.root)?;
+            let tools = async { tools(&order.root, &sandbox) };
+            let (report, chosen, toolbox) = tokio::join!(probe(&sandbox), open(), tools);
+            (chosen?, toolbox?, guard, report?)
         }
         Some(DryTree::Copy { .. }) => {
             let chosen = open().await?; // before the copy, which may take long
-            let copy = copy(&order.root, folder.join("tree"), &order.own).await?;
-            let sandbox = confined(&copy.0)?;
-            let (report, toolbox) = tokio::join!(try_out(&sandbox), async { tools(&copy.0, &sandbox) });
-            (chosen, toolbox?, Some(Kept::Copy { _copy: copy }), report?)
+            let copy = dry_tree::copy(&order.root, folder.join("tree"), &order.own).await?;
+            let sandbox = sandbox(&copy.0)?;
+            let (report, toolbox) = tokio::join!(probe(&sandbox), async { tools(&copy.0, &sandbox) });
+            (chosen, toolbox?, Some(Guard::Copy { _copy: copy }), report?)
         }
     };
     edit_format::describe(settings, &mut toolbox.registry);
-    if let Some(Kept::Overlay { .. }) = kept {
+    if let Some(Guard::Overlay { .. }) = dry_tree {
         toolbox.workspace.overlays(&dry_tree::layers(folder).join("upper"));
     }
     let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
@@ -326,16 +298,16 @@ async fn prepare(
             interrupt: order.interrupt,
         },
         tree,
-        kept,
+        dry_tree,
         warnings: chosen.warnings,
     };
     Ok((prepared, report))
 }
 
-/// The planner's part of the settings.
+/// The planner's settings.
 ///
 /// # Errors
-/// When a word of a setting is none the planner knows: a mistake of ours, found by a test.
+/// If the planner does not know the value of a setting. A test rules this out.
 pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
     let word = |text: &str| serde_json::Value::from(text);
     Ok(planner::Settings {
@@ -353,39 +325,19 @@ pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
     })
 }
 
-/// The tools on a work tree, and what they stand on.
+/// The tools for a work tree, and what they use.
 pub(crate) struct Toolbox {
     pub(crate) registry: Registry,
     pub(crate) workspace: Workspace,
     pub(crate) sandbox: Sandbox,
-    /// The same tests as the tool's, with logs of their own.
+    /// The tests of the tool `run_tests`, with separate logs.
     pub(crate) tests: RunTests,
 }
 
-/// How the sandbox starts this binary again.
-pub(crate) fn launcher() -> Vec<OsString> {
-    vec!["/proc/self/exe".into(), LAUNCHER.into()]
-}
-
-/// Makes the sandbox for a work tree. What it keeps goes to `folder`, where one belongs to it
-/// alone.
+/// Creates the tools for a work tree. The history of the tree and logs go to `folder`.
 ///
 /// # Errors
-/// When the settings do not fit together, or name what is not there.
-pub(crate) fn sandbox(
-    settings: &Settings,
-    root: &Path,
-    folder: Option<PathBuf>,
-    variables: Vec<(OsString, OsString)>,
-) -> Result<Sandbox> {
-    let policy = Policy { folder, ..confinement::policy(settings, root, variables)? };
-    Sandbox::new(policy, launcher()).map_err(Failure::refused)
-}
-
-/// Makes the tools for a work tree. Pre-images and logs go to `folder`.
-///
-/// # Errors
-/// When the tree or the folder cannot be opened.
+/// If the tree or the folder cannot be opened.
 pub(crate) fn toolbox(
     settings: &Settings,
     secrets: &Secrets,
@@ -398,11 +350,11 @@ pub(crate) fn toolbox(
     toolbox_on(workspace, settings, secrets, folder, sandbox, |tool| tool)
 }
 
-/// The tools for a work tree whose calls are judged and never run: nothing is kept anywhere.
+/// Creates tools whose calls are validated and never run. Nothing is written to disk.
 ///
 /// # Errors
-/// When the tree cannot be opened.
-pub(crate) fn judges(
+/// If the tree cannot be opened.
+pub(crate) fn tools_for_validation(
     settings: &Settings,
     secrets: &Secrets,
     root: &Path,
@@ -413,8 +365,8 @@ pub(crate) fn judges(
         .map(|toolbox| toolbox.registry)
 }
 
-/// Makes the tools on a workspace that is open, with a sandbox for its commands. `wrap` gets each tool that
-/// works on the tree or runs commands, with its results masked.
+/// Creates the tools on an open workspace. `wrap` gets each tool that works on the tree or runs
+/// commands, after its results are masked.
 pub(crate) fn toolbox_on(
     workspace: Workspace,
     settings: &Settings,
@@ -430,7 +382,7 @@ pub(crate) fn toolbox_on(
         RunTests::new(sandbox.clone(), tool_run_tests::Options { command, log_dir, timeout, secrets: own() })
     };
     let commands = tool_run_command::Options { log_dir: folder.join("logs"), timeout, secrets: own() };
-    // In the order of the prompt: what is used most comes first.
+    // The order in the prompt: the most used tools come first.
     let tools = [
         ReadFile::new(workspace.clone(), own()).into_tool(),
         ApplyPatch::new(workspace.clone(), own()).into_tool(),
@@ -452,7 +404,7 @@ mod tests {
     use crate::settings::{DEFINITIONS, Kind};
 
     #[test]
-    fn every_word_of_a_setting_means_something_to_the_planner() {
+    fn the_planner_knows_every_value_of_a_setting() {
         let resolve = |flags: &[(&'static str, String)]| {
             crate::layers::resolve(flags, &Environment::default(), None).unwrap().settings().unwrap()
         };
@@ -464,7 +416,7 @@ mod tests {
         }
         let plan = plan(&resolve(&[])).unwrap();
         let default = planner::Settings::default();
-        assert_eq!(plan.limits.turns, default.limits.turns, "one default, in two crates");
+        assert_eq!(plan.limits.turns, default.limits.turns, "both crates have the same default");
         assert_eq!(plan.temperature, default.temperature);
         assert_eq!(plan.max_answer_tokens, default.max_answer_tokens);
     }

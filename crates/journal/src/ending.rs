@@ -26,8 +26,8 @@ pub enum Ending {
     Verified,
     /// The model says it is done, but the verification fails or there is none.
     Unverified,
-    /// The model says it is done without a change. A check that passes also passed before, so it
-    /// says nothing about the task.
+    /// The model says it is done but changed nothing. The verification may pass, but it passed
+    /// before too.
     NoChange,
     /// The agent stopped because it made no progress.
     GaveUp,
@@ -77,7 +77,7 @@ impl Ending {
         }
     }
 
-    /// Whether the run can be resumed: something outside of it stopped it.
+    /// Whether the run can be resumed, because something external stopped it.
     #[must_use]
     pub fn can_resume(&self) -> bool {
         matches!(self, Ending::Unavailable | Ending::Refused | Ending::Interrupted | Ending::Budget { .. })

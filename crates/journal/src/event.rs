@@ -51,7 +51,7 @@ pub enum TreeWay {
 pub enum Role {
     /// The fixed instructions.
     System,
-    /// The task, tool results, and what the user says later.
+    /// The task, tool results and later messages of the user.
     User,
     /// The model.
     Assistant,
@@ -144,7 +144,7 @@ pub enum CutReason {
     Whitespace,
     /// Endless thinking.
     Thinking,
-    /// The model was writing the file as it already is.
+    /// The model was writing an unchanged file.
     Unchanged,
     /// The requested line was complete.
     Line,
@@ -244,18 +244,18 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,
     },
-    /// The sandbox was probed: how it confines commands from here on.
+    /// The sandbox was probed. Commands are confined this way from here on.
     Sandbox {
         /// Whether commands are confined.
         enforced: bool,
-        /// How, and what is not stopped, in one line.
+        /// How, and what is not prevented, in one line.
         summary: String,
         /// The same in sentences.
         lines: Vec<String>,
     },
     /// The model was opened.
     Model(ModelInfo),
-    /// What the run starts from, for a planner that resumes it.
+    /// The run started with this plan, from which it can be resumed.
     #[serde(rename = "begun")]
     RunStarted {
         /// In the planner's own format.
@@ -275,22 +275,22 @@ pub enum Event {
         /// The window in tokens.
         tokens: u64,
     },
-    /// Another process resumed the run. Events above this one that led to nothing no longer count.
+    /// Another process resumed the run. The incomplete work before this event no longer counts.
     Resumed {
         /// The agent's version.
         version: String,
         /// Files of the session that somebody else has changed since.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         changed: Vec<String>,
-        /// What the user says to the resumed session. A [`Event::UserMessage`] follows when it
-        /// joins the conversation.
+        /// The user's message to the resumed session. [`Event::UserMessage`] follows when it joins
+        /// the conversation.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
-    /// The user said something during or after the run. The conversation continues with it, and the
-    /// limits count anew.
+    /// A message of the user, sent during or after the run. The conversation continues with it, and
+    /// the limits restart.
     UserMessage {
-        /// What the user said.
+        /// The message.
         text: String,
     },
     /// A message was added to the conversation. Answers are added by `Output`.
@@ -405,10 +405,10 @@ pub enum Event {
         thinking: String,
         /// How it ended.
         ended_by: EndedBy,
-        /// Where the fenced block begins that was taken as the file.
+        /// Where the fenced block starts that was accepted as the file.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         block: Option<u64>,
-        /// Where the model might have written something else, if the request asked for
+        /// Positions where the model almost chose another token, if the request asked for
         /// alternatives.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         doubts: Vec<Doubt>,
@@ -459,7 +459,7 @@ pub enum Event {
     },
     /// The current command, of a tool or of a verification, has changed files.
     CommandChanged {
-        /// The record in the tree's history that says which.
+        /// The record in the tree's history that lists them.
         record: u64,
     },
     /// The verification is about to run.

@@ -8,12 +8,12 @@ use crate::error::{Error, io_error};
 use crate::event::{Event, Record};
 use crate::store::{JOURNAL, Journal, Store};
 
-/// What lies beside the journal and a continued run needs: the history of the tree, and logs that
-/// messages name.
+/// Files beside the journal that a continued run needs: the history of the tree, and logs that
+/// messages refer to.
 const COPIED: [&str; 2] = ["state", "logs"];
 
-/// The id that placeholders in a session's conversation are made of: its own, or that of the
-/// session it was forked from.
+/// The id from which a session derives placeholders: its own, or that of the session it was forked
+/// from.
 #[must_use]
 pub fn origin(records: &[Record]) -> Option<&str> {
     match records.first().map(|record| &record.event) {
@@ -23,13 +23,13 @@ pub fn origin(records: &[Record]) -> Option<&str> {
 }
 
 impl Store {
-    /// Copies a session to a new id and opens the copy for appending. The original stays as it is.
+    /// Copies a session to a new id and opens the copy for appending. The original is not changed.
     ///
     /// # Errors
-    /// When the session does not exist, is in use or damaged, or when the copy cannot be written.
+    /// If the session does not exist, is in use or damaged, or if the copy cannot be written.
     pub fn fork(&self, id: &str) -> Result<(Journal, Vec<Record>), Error> {
         let id = self.find(id)?;
-        let _held = self.hold(&id)?;
+        let _lock = self.hold(&id)?;
         let mut records = self.load(&id)?;
         let first = origin(&records).map(str::to_owned);
         let fork = self.create()?;
@@ -51,7 +51,7 @@ impl Store {
     }
 }
 
-/// Copies a file, or a folder with all that is in it. What is not there is not copied.
+/// Copies a file or folder recursively, if it exists.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let kind = match fs::symlink_metadata(from) {
         Ok(metadata) => metadata.file_type(),
@@ -68,6 +68,6 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         }
         Ok(())
     } else {
-        Ok(()) // sockets and links are of a process, not of the session
+        Ok(()) // sockets and links belong to a process, not to the session
     }
 }

@@ -1,18 +1,18 @@
 //! The event log of a session: what happened, in order, each event written before its effect.
 //!
 //! A session is a folder with an append-only `journal.jsonl`, one [`Record`] per line. Everything
-//! else is a view of it: the live display, `--json`, `sessions show`, replay, reports, and what a
-//! resumed run knows. Only one process at a time writes a session ([`Journal`] holds a lock). A torn
-//! last line is dropped when the session is loaded.
+//! else is a view of it: the live display, `--json`, `sessions show`, replays, reports and the
+//! state of a resumed run. Only one process at a time writes a session ([`Journal`] holds a lock).
+//! A torn last line is dropped when the session is loaded.
 //!
-//! [`LockFile`] and [`Log`] are the mechanisms below; `batch` uses them for its own records.
+//! [`LockFile`] and [`Log`] are the building blocks. `batch` uses them for its own records.
 //!
 //! ```
 //! use journal::{Event, Store};
 //! let folder = tempfile::tempdir()?;
 //! let store = Store::new(folder.path());
 //! let mut journal = store.create()?;
-//! journal.append(Event::Warning { message: "the window is smaller than asked".into() })?;
+//! journal.append(Event::Warning { message: "the window is smaller than requested".into() })?;
 //! let id = journal.id().to_owned();
 //! drop(journal);
 //! assert_eq!(store.load(&id)?.len(), 1);

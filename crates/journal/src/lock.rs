@@ -1,4 +1,4 @@
-//! Lock files: one process at a time, and a text that says which.
+//! Lock files, which contain a text that identifies the holder.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -14,11 +14,11 @@ pub struct LockFile {
 }
 
 impl LockFile {
-    /// Locks `path`, created when missing, and writes `holder` into it. The inner error is the text
-    /// of the process that has it.
+    /// Locks `path`, creates it if missing, and writes `holder` into it. The inner error is the
+    /// text of the current holder.
     ///
     /// # Errors
-    /// When the file cannot be opened, locked or written.
+    /// If the file cannot be opened, locked or written.
     pub fn acquire(path: &Path, holder: &str) -> Result<Result<Self, String>, Error> {
         let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
         let mut file = open.map_err(io_error("cannot open", path))?;
@@ -42,7 +42,7 @@ impl LockFile {
         Ok(Ok(Self { file, left: text }))
     }
 
-    /// The text of a previous holder that was killed; empty when it unlocked the file itself.
+    /// The text of a previous holder that was killed; empty if it released the lock itself.
     #[must_use]
     pub fn left(&self) -> &str {
         &self.left

@@ -1,7 +1,7 @@
-//! Append-only files of JSON records, one a line, that survive a kill at any point.
+//! Append-only files of JSON records, one per line, that survive a kill at any point.
 //!
-//! Each record goes out in one write. An interrupted write leaves a torn last line, which the next
-//! reader ignores and the next writer truncates. Damage anywhere else is an error.
+//! Each record is appended in one write. An interrupted write leaves a torn last line, which the
+//! next reader ignores and the next writer truncates. Damage anywhere else is an error.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -55,7 +55,7 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
         Ok(parse(path, &file)?.0)
     }
 
-    /// Encodes a record as [`append`](Self::append) takes it, without the newline.
+    /// Encodes a record for [`append`](Self::append), without the newline.
     ///
     /// # Errors
     /// When the record cannot be encoded.
@@ -64,8 +64,8 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
         serde_json::to_string(record).map_err(failed)
     }
 
-    /// Appends an encoded record in one write; with `sync`, it is on disk when this returns. After
-    /// an error the log holds whole records only, and not this one.
+    /// Appends an encoded record in one write. With `sync`, it is on disk when this returns. After
+    /// an error the log contains only the complete records before this one.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -76,7 +76,7 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
             let written = self.file.write_all(line.as_bytes());
             let written = written.and_then(|()| if sync { self.file.sync_data() } else { Ok(()) });
             if written.is_err() {
-                // A full disk may have taken half of the line.
+                // On a full disk, part of the line may have been written.
                 let _ = self.file.set_len(before);
                 let _ = self.file.seek(SeekFrom::Start(before));
             }
@@ -86,7 +86,7 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
     }
 }
 
-/// The records of a log, and how many bytes of it are whole lines.
+/// The records of a log, and the number of bytes in complete lines.
 fn parse<T: DeserializeOwned + Versioned>(path: &Path, file: &File) -> Result<(Vec<T>, u64), Error> {
     let mut reader = BufReader::new(file);
     let (mut records, mut whole, mut line) = (Vec::<T>::new(), 0, Vec::new());
@@ -104,8 +104,7 @@ fn parse<T: DeserializeOwned + Versioned>(path: &Path, file: &File) -> Result<(V
                     format!("it has version {}, and this program reads {}", record.version(), T::VERSION);
                 return Err(corrupt(why));
             }
-            // A power loss may leave a last block of zeroes, which a later newline ends: torn as
-            // well.
+            // After a power loss the last line may be a block of zeros: torn as well.
             Err(_) if reader.fill_buf().is_ok_and(<[u8]>::is_empty) => return Ok((records, whole)),
             Err(e) => return Err(corrupt(e.to_string())),
         }

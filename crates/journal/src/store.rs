@@ -64,7 +64,7 @@ impl Store {
         loop {
             let id = new_id(now());
             let folder = self.folder(&id);
-            // It will hold command output and file contents: private to the user.
+            // Private to the user, because it will contain command output and file contents.
             match DirBuilder::new().mode(0o700).create(&folder) {
                 Ok(()) => return Ok(Journal::open(id, folder)?.0),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -165,18 +165,19 @@ impl Store {
         Ok(summary)
     }
 
-    /// Locks a work tree for a session of this process, until the value is dropped.
+    /// Locks a work tree for a session of this process, until the value is dropped. Two agents
+    /// would undo each other's work.
     ///
     /// # Errors
-    /// When another process has locked it. Two agents would undo each other's work.
+    /// If another process has locked it.
     pub fn take_tree(&self, root: &Path, session: &str) -> Result<TreeLock, Error> {
-        /// Longer names are truncated at the start, in bytes; the end of a path is more telling.
-        const LONGEST: usize = 200;
+        /// The longest name, in bytes. Longer ones lose their start, which says less than the end.
+        const MAX_NAME: usize = 200;
         let folder = self.root.with_file_name("trees");
         fs::create_dir_all(&folder).map_err(io_error("cannot create", &folder))?;
         let name = root.display().to_string().replace('%', "%%").replace('/', "%");
         let cut =
-            (0..=name.len().saturating_sub(LONGEST)).rev().find(|i| name.is_char_boundary(*i)).unwrap_or(0);
+            (0..=name.len().saturating_sub(MAX_NAME)).rev().find(|i| name.is_char_boundary(*i)).unwrap_or(0);
         let path = folder.join(&name[cut..]);
         match LockFile::acquire(&path, &format!("session {session} (process {})", std::process::id()))? {
             Ok(lock) => Ok(TreeLock { lock, session: session.to_owned() }),
@@ -184,7 +185,7 @@ impl Store {
         }
     }
 
-    /// Locks a session, so that nothing writes or removes it until the value is dropped.
+    /// Locks a session against writing and removal, until the value is dropped.
     ///
     /// # Errors
     /// If it does not exist or is in use.
@@ -268,7 +269,7 @@ impl Journal {
     /// Appends an event in one write. Events that precede an effect are on disk when this returns.
     ///
     /// # Errors
-    /// When the journal cannot be written, as on a full disk. It then contains whole records up to
+    /// If the journal cannot be written, as on a full disk. It then contains complete records up to
     /// this one, and the effect must not happen.
     pub fn append(&mut self, event: Event) -> Result<(), Error> {
         let sync = event.precedes_effect();
@@ -278,8 +279,8 @@ impl Journal {
         if let Some(filter) = self.filter.as_ref().filter(|f| matches!(f(&line), Cow::Owned(_))) {
             let mut value = serde_json::to_value(&record)
                 .map_err(|e| io_error("cannot encode an event for", &self.folder)(e.into()))?;
-            filtered(&mut value, filter);
-            // A filter that replaces a word of the format is wrong about it.
+            apply_filter(&mut value, filter);
+            // Ignore a filter that breaks the format.
             if let Ok(filtered) = serde_json::from_value(value) {
                 record = filtered;
                 line = self.log.encode(&record)?;
@@ -294,15 +295,15 @@ impl Journal {
     }
 }
 
-fn filtered(value: &mut Value, filter: &Filter) {
+fn apply_filter(value: &mut Value, filter: &Filter) {
     match value {
         Value::String(text) => {
             if let Cow::Owned(other) = filter(text) {
                 *text = other;
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| filtered(item, filter)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| filtered(field, filter)),
+        Value::Array(items) => items.iter_mut().for_each(|item| apply_filter(item, filter)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| apply_filter(field, filter)),
         _ => {}
     }
 }
@@ -339,7 +340,7 @@ fn now() -> Timestamp {
 
 /// `YYYYMMDD-HHMMSS-xxxx` in UTC: sorts by time, is easy to type, and rarely collides.
 fn new_id(now: Timestamp) -> String {
-    // Not `strftime`, whose code adds 290 kB to the program.
+    // `strftime` would add 290 kB to the binary.
     let at = Offset::UTC.to_datetime(now);
     let tail = fastrand::u16(..);
     let (year, month, day) = (at.year(), at.month(), at.day());

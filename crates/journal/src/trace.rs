@@ -1,24 +1,24 @@
-//! The decisions of a session, in a form that lets a recorded run be compared with its replay.
+//! Reduces a session to its decisions, to compare a recorded run with its replay.
 //!
-//! In: records. Out: the events that show what a run asked, how it read the answers, and what came
-//! of it, without anything that depends on the clock, the network or chance. This module alone
-//! defines what counts:
+//! Records go in. Out come the requests, how the answers were read and their effects, without
+//! anything that depends on time, the network or chance. Only this module defines what counts:
 //!
 //! - Omitted: pieces as they arrive (`thinking`, `text`, `call_opened`), announcements (`tool_started`,
 //!   `check_started`), notes to people (`guard`, `warning`), what the server did (`retry`, `overflow`,
-//!   `window`, `answer_lost`), and how the run came about (`session`, `tree`, `model`, `begun`, `resumed`).
-//! - Omitted from other events: durations, token counts and estimates, facts for programs (log files), and
-//!   the final patch (the trees themselves are compared).
-//! - Order: the calls of an answer before their results, and results by the number of their call, because
-//!   reads run in parallel.
-//! - Failed attempts are omitted, and so is what a resumed session had not recorded completely.
+//!   `window`, `answer_lost`), and the setup of the run (`session`, `tree`, `model`, `begun`,
+//!   `resumed`).
+//! - Omitted from other events: durations, token counts and estimates, facts for programs (log files),
+//!   and the final patch (the trees themselves are compared).
+//! - Order: the calls of an answer before their results, and results by the number of their call,
+//!   because reads run in parallel.
+//! - Failed attempts are omitted, and so are turns that a resumed session repeats.
 
 use crate::{Counts, EndedBy, Event, Record};
 
-/// The number of the calls by which the planner itself writes files. These keep their order.
+/// The call number of file writes by the planner itself. These keep their order.
 const OWN_CALL: u32 = u32::MAX;
 
-/// One decided event.
+/// One decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// The number of its record in the session.
@@ -34,8 +34,8 @@ pub struct Step {
 pub struct Trace {
     steps: Vec<Step>,
     turn: u32,
-    /// Decisions from an answer that is not complete yet.
-    heard: Vec<Step>,
+    /// Decisions from an incomplete answer.
+    pending: Vec<Step>,
     /// The results of its calls.
     results: Vec<(u32, Step)>,
 }
@@ -59,26 +59,26 @@ impl Trace {
         if let Event::Request { turn, .. } = &record.event {
             self.turn = *turn;
         }
-        let Some(event) = decided(&record.event) else { return };
+        let Some(event) = reduce(&record.event) else { return };
         let step = |event| Step { seq: record.seq, turn: self.turn, event };
         match event {
-            Event::Call { .. } | Event::Refused { .. } | Event::Cut { .. } => self.heard.push(step(event)),
+            Event::Call { .. } | Event::Refused { .. } | Event::Cut { .. } => self.pending.push(step(event)),
             Event::ToolFinished { call, .. } if call != OWN_CALL => self.results.push((call, step(event))),
             Event::Output { .. } => {
                 let output = step(event);
-                self.steps.append(&mut self.heard);
+                self.steps.append(&mut self.pending);
                 self.steps.push(output);
             }
             event => {
                 let step = step(event);
                 self.settle();
-                self.heard.clear();
+                self.pending.clear();
                 self.steps.push(step);
             }
         }
     }
 
-    /// Adds pending results: nothing more comes before the next message.
+    /// Adds the collected results. Call this when no more can follow before the next message.
     pub fn settle(&mut self) {
         self.results.sort_by_key(|(call, _)| *call);
         self.steps.extend(self.results.drain(..).map(|(_, step)| step));
@@ -86,7 +86,7 @@ impl Trace {
 }
 
 /// An event reduced to what counts, or `None` if nothing does.
-fn decided(event: &Event) -> Option<Event> {
+fn reduce(event: &Event) -> Option<Event> {
     let mut event = event.clone();
     match &mut event {
         Event::Message { .. } | Event::UserMessage { .. } | Event::Rewound { .. } | Event::Call { .. } => {}
@@ -97,7 +97,7 @@ fn decided(event: &Event) -> Option<Event> {
         Event::Output { content, ended_by, counts, doubts, .. } => {
             *counts = Counts::default();
             doubts.clear();
-            // What follows a closing fence confirms it, and a cut may drop that.
+            // A cut may drop the newline after a closing fence.
             if *ended_by == EndedBy::Cut {
                 content.truncate(content.trim_end_matches('\n').len());
             }
@@ -127,7 +127,7 @@ fn decided(event: &Event) -> Option<Event> {
     Some(event)
 }
 
-/// The records of a session as if it had never been interrupted: without what led to nothing before
+/// The records of a session as if it had never been interrupted: without the incomplete work before
 /// each [`Event::Resumed`].
 #[must_use]
 pub fn uninterrupted(records: Vec<Record>) -> Vec<Record> {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn results_come_by_the_number_of_their_call_whenever_they_were_there() {
+    fn results_are_ordered_by_call_number() {
         let call = Event::Call {
             turn: 1,
             call: 0,
@@ -220,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_attempt_heard_does_not_count() {
+    fn events_of_a_failed_attempt_do_not_count() {
         let cut = Event::Cut { turn: 1, why: CutReason::Stopped, at: 3 };
         let steps = traced(&records(vec![request(1, 1), cut, request(1, 2), output(1)]));
         assert_eq!(names(&steps), ["request", "request", "output"]);
     }
 
     #[test]
-    fn an_interrupted_session_is_put_together() {
+    fn an_interrupted_session_equals_an_uninterrupted_one() {
         let resumed = || Event::Resumed { version: "1".into(), changed: vec![], message: None };
         let begun = || Event::RunStarted { plan: Value::Null };
         let whole = records(vec![begun(), request(1, 1), output(1), result(1, 0), request(2, 1), output(2)]);

@@ -18,7 +18,7 @@ fn store() -> (tempfile::TempDir, Store) {
 }
 
 #[test]
-fn what_was_appended_is_loaded_in_order_and_numbered() {
+fn appended_records_are_loaded_in_order_with_numbers() {
     let (_folder, store) = store();
     let mut journal = store.create().unwrap();
     journal.append(warning("a")).unwrap();
@@ -80,7 +80,7 @@ fn a_record_of_a_later_version_is_not_misread() {
 }
 
 #[test]
-fn a_second_writer_is_refused_and_told_who_holds_the_session() {
+fn a_second_writer_is_refused_with_the_holders_name() {
     let (_folder, store) = store();
     let journal = store.create().unwrap();
     let Err(Error::Locked { holder, .. }) = store.open(journal.id()) else { panic!("not locked") };
@@ -105,7 +105,7 @@ fn sessions_are_found_by_id_prefix_or_last() {
 }
 
 #[test]
-fn a_summary_tells_the_task_and_how_it_ended() {
+fn a_summary_has_the_task_and_the_ending() {
     let (_folder, store) = store();
     let mut journal = store.create().unwrap();
     let id = journal.id().to_owned();
@@ -113,7 +113,7 @@ fn a_summary_tells_the_task_and_how_it_ended() {
         .append(Event::Session {
             id: id.clone(),
             version: "0".into(),
-            task: "mend it".into(),
+            task: "fix it".into(),
             root: "/r".into(),
             mode: Mode::DryRun,
             settings: Vec::new(),
@@ -132,7 +132,7 @@ fn a_summary_tells_the_task_and_how_it_ended() {
     let summary = store.summary(&id).unwrap();
     assert_eq!(
         (summary.task.as_str(), summary.mode, summary.ending),
-        ("mend it", Mode::DryRun, Some(Ending::GaveUp))
+        ("fix it", Mode::DryRun, Some(Ending::GaveUp))
     );
 }
 
@@ -153,7 +153,7 @@ fn observers_see_each_record_once_it_is_written() {
 }
 
 #[test]
-fn the_committed_event_schema_is_the_one_of_the_code() {
+fn the_committed_event_schema_matches_the_code() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/events.schema.json");
     let committed = fs::read_to_string(path).unwrap_or_default();
     assert_eq!(
@@ -164,13 +164,13 @@ fn the_committed_event_schema_is_the_one_of_the_code() {
 }
 
 #[test]
-fn what_is_filtered_is_neither_written_nor_shown_and_the_record_stays_whole() {
+fn filtered_text_is_neither_written_nor_observed() {
     let (_folder, store) = store();
     let mut journal = store.create().unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let shown = Arc::clone(&seen);
     journal.observe(Box::new(move |record| shown.lock().unwrap().push(record.event.clone())));
-    // It would also change words of the format.
+    // This filter would also break the format.
     journal.filter(Box::new(|text| match text.contains("hidden") || text.contains("warning") {
         true => text.replace("hidden", "[x]").replace("warning", "[y]").into(),
         false => text.into(),
@@ -179,13 +179,13 @@ fn what_is_filtered_is_neither_written_nor_shown_and_the_record_stays_whole() {
     journal.append(Event::Guard { message: "a hidden \"word\"".into() }).unwrap();
     journal.append(Event::Guard { message: "plain".into() }).unwrap();
     let records = store.load(journal.id()).unwrap();
-    assert_eq!(records[0].event, warning("a hidden \"word\""), "a filter that breaks the record is left out");
+    assert_eq!(records[0].event, warning("a hidden \"word\""), "a filter that breaks the record is ignored");
     assert_eq!(records[1].event, Event::Guard { message: "a [x] \"word\"".into() });
     assert_eq!(*seen.lock().unwrap(), records.into_iter().map(|r| r.event).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_fork_has_the_records_and_the_state_and_leaves_the_original_as_it_is() {
+fn a_fork_copies_records_and_state_and_does_not_change_the_original() {
     let (_folder, store) = store();
     let mut journal = store.create().unwrap();
     let id = journal.id().to_owned();
@@ -201,12 +201,12 @@ fn a_fork_has_the_records_and_the_state_and_leaves_the_original_as_it_is() {
     journal.append(session).unwrap();
     std::fs::create_dir_all(journal.folder().join("state/objects")).unwrap();
     std::fs::write(journal.folder().join("state/objects/one"), "before").unwrap();
-    assert!(matches!(store.fork(&id), Err(journal::Error::Locked { .. })), "it is being written");
+    assert!(matches!(store.fork(&id), Err(journal::Error::Locked { .. })), "it is in use");
     drop(journal);
     let before = store.load(&id).unwrap();
     let (mut fork, records) = store.fork(&id).unwrap();
     assert!(matches!(&records[0].event, Event::Session { id, forked_from: Some(first), .. }
-        if id == fork.id() && *first == before_id(&before)));
+        if id == fork.id() && *first == id_of(&before)));
     assert_eq!(journal::origin(&records), Some(id.as_str()));
     assert_eq!(std::fs::read_to_string(fork.folder().join("state/objects/one")).unwrap(), "before");
     fork.append(Event::UserMessage { text: "more".into() }).unwrap();
@@ -219,6 +219,6 @@ fn a_fork_has_the_records_and_the_state_and_leaves_the_original_as_it_is() {
     assert_ne!(second.id(), fork_id);
 }
 
-fn before_id(records: &[journal::Record]) -> String {
+fn id_of(records: &[journal::Record]) -> String {
     journal::origin(records).unwrap().to_owned()
 }

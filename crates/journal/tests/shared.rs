@@ -21,7 +21,7 @@ impl Versioned for Line {
 }
 
 #[test]
-fn a_lock_names_its_holder_and_what_a_killed_holder_left() {
+fn a_lock_names_its_holder_and_a_killed_previous_holder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lock");
     let first = LockFile::acquire(&path, "process 1").unwrap().unwrap();
@@ -29,7 +29,7 @@ fn a_lock_names_its_holder_and_what_a_killed_holder_left() {
     assert_eq!(LockFile::acquire(&path, "process 2").unwrap().unwrap_err(), "process 1");
     drop(first);
     assert_eq!(LockFile::acquire(&path, "process 2").unwrap().unwrap().left(), "");
-    fs::write(&path, "process 7").unwrap(); // a kill unlocks the file and leaves its text
+    fs::write(&path, "process 7").unwrap(); // a kill releases the lock and leaves the text
     assert_eq!(LockFile::acquire(&path, "process 2").unwrap().unwrap().left(), "process 7");
 }
 

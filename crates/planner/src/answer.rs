@@ -1,6 +1,7 @@
-//! One answer of the model while it streams in: finds calls, judges them as they are written, and says when to cut.
+//! One streamed answer of the model: finds calls, validates them while they are being written, and
+//! decides when to cut.
 //!
-//! Pure: fed with [`Delta`]s, it reports what happened as [`Heard`]s. Nothing is dispatched here and nothing waits.
+//! Pure: [`Delta`]s go in, [`AnswerEvent`]s come out. Nothing here runs a call or waits.
 
 use std::sync::Arc;
 
@@ -15,22 +16,22 @@ use crate::branches::Echo;
 use crate::focus;
 use crate::guards::Degeneration;
 
-/// What came out of a piece of the stream.
+/// Something found in the stream.
 #[derive(Debug, Clone)]
-pub(crate) enum Heard {
-    /// Reasoning, to show and to journal.
+pub(crate) enum AnswerEvent {
     Thinking(String),
-    /// Prose.
     Text(String),
-    /// A call has begun.
-    Opened { call: u32, tool: String },
+    /// The model started to write a call.
+    Opened {
+        call: u32,
+        tool: String,
+    },
     /// A call is complete and valid.
     Ready(ReadyCall),
-    /// A call will not be carried out. The sentence is for the model.
     Refused(Refused),
-    /// Nothing more of this answer counts: close the stream.
+    /// The rest of the answer is ignored: close the stream.
     Cut(CutReason),
-    /// It ended by itself.
+    /// The server ended the answer.
     Ended(EndedBy),
 }
 
@@ -40,52 +41,52 @@ pub(crate) struct ReadyCall {
     pub(crate) call: u32,
     pub(crate) spec: Arc<Spec>,
     pub(crate) arguments: Value,
-    /// What judging the call has parsed.
+    /// What the validation parsed.
     pub(crate) parsed: Parsed,
     pub(crate) span: (u64, u64),
     pub(crate) repairs: Vec<String>,
 }
 
-/// A refused call, or an answer that cannot be used.
+/// A refused call, or an unusable answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Refused {
     pub(crate) tool: Option<String>,
-    /// While it was still being written.
+    /// Whether it was refused while it was being written.
     pub(crate) early: bool,
+    /// The reason, for the model.
     pub(crate) message: String,
-    /// Bytes of the call that had been written.
+    /// Bytes of the call written so far.
     pub(crate) written: usize,
 }
 
-/// The file a whole-file answer is about.
+/// The file that a whole-file request is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Focus {
     pub(crate) path: String,
     pub(crate) content: String,
 }
 
-/// How to listen.
-pub(crate) struct Listening<'a> {
+/// How to read an answer.
+pub(crate) struct AnswerOptions<'a> {
     pub(crate) tools: &'a Registry,
-    /// Stop behind the first call.
+    /// Cut after the first call.
     pub(crate) first_call_only: bool,
-    /// What was asked for.
     pub(crate) wanted: &'a Wanted,
-    /// The message that the answer goes on from, where it does.
+    /// The message that the answer continues, if any.
     pub(crate) continues: Option<&'a str>,
-    /// The model's answer before this one.
+    /// The previous answer.
     pub(crate) previous: Option<&'a str>,
 }
 
-/// What an answer is asked for.
+/// What the answer should contain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// Tool calls.
     #[default]
     Calls,
-    /// This file, corrected, in a fenced block; or tool calls.
+    /// This file, corrected, in a fenced block. Tool calls are accepted too.
     File(Focus),
-    /// The rest of a line that was begun. No calls.
+    /// The rest of a line. No calls.
     Line,
 }
 
@@ -95,39 +96,40 @@ impl Wanted {
     }
 }
 
-/// Doubts below this probability (one half per cent) are noise.
-const LEAST_LOGPROB: f32 = -5.3;
-/// Lines of an answer that was asked for one line, when the server does not stop by itself. The prefix it may repeat is a file.
-const MOST_LINES: usize = 2_000;
+/// Less likely alternatives (below half a percent) are noise.
+const MIN_LOGPROB: f32 = -5.3;
+/// The maximum number of lines when one line was requested and the server does not stop. A server
+/// may repeat the prefix first, which is a file.
+const MAX_LINES: usize = 2_000;
 
-/// An answer under way.
+/// An answer that is being streamed.
 pub(crate) struct Answer<'a> {
-    how: Listening<'a>,
+    options: AnswerOptions<'a>,
     parser: Parser,
     scratch: Vec<Event>,
     echo: Echo,
-    /// The bytes that the model emitted, up to the cut.
+    /// The text of the answer up to the cut.
     pub(crate) content: String,
-    /// Its reasoning, if the server sends that apart.
+    /// The reasoning, if the server sends it separately.
     pub(crate) thinking: String,
-    /// There were thoughts in the text.
-    thought: bool,
-    /// What of `content` is neither a call nor reasoning.
-    shown: String,
-    /// The counts so far.
+    /// Whether `content` contains reasoning.
+    thinks_in_text: bool,
+    /// The part of `content` that is neither a call nor reasoning.
+    prose: String,
     pub(crate) usage: Usage,
-    /// Chunks that held something.
+    /// Non-empty chunks received.
     pub(crate) pieces: u64,
-    /// Where the model might have written something else.
+    /// Positions where the model almost chose another token.
     pub(crate) doubts: Vec<Doubt>,
-    /// Where the fenced block begins that was taken for the file.
+    /// Where the fenced block starts that was accepted as the file.
     pub(crate) block: Option<usize>,
-    /// The end of the last complete call, in bytes of `content`.
+    /// The end of the last complete call in `content`.
     last_call_end: Option<usize>,
     text_guard: Degeneration,
     thinking_guard: Degeneration,
+    /// The tool and the start of the call that is being written.
     open: Option<(String, usize)>,
-    /// Judges the open call while it is written.
+    /// Validates the open call while it is being written.
     incoming: Option<Incoming<'a>>,
     calls: u32,
     refused: bool,
@@ -135,19 +137,19 @@ pub(crate) struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    pub(crate) fn new(how: Listening<'a>) -> Self {
+    pub(crate) fn new(options: AnswerOptions<'a>) -> Self {
         Self {
-            echo: how.continues.map(Echo::of).unwrap_or_default(),
+            echo: options.continues.map(Echo::of).unwrap_or_default(),
             parser: Parser::new(Options {
-                starts_thinking: how.previous.is_some_and(begins_thinking),
-                ..parser_options(how.tools, how.wanted.file())
+                starts_thinking: options.previous.is_some_and(starts_thinking),
+                ..parser_options(options.tools, options.wanted.file())
             }),
-            how,
+            options,
             scratch: Vec::new(),
             content: String::new(),
             thinking: String::new(),
-            thought: false,
-            shown: String::new(),
+            thinks_in_text: false,
+            prose: String::new(),
             usage: Usage::default(),
             pieces: 0,
             doubts: Vec::new(),
@@ -163,41 +165,41 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Whether a call was complete: from then on a broken stream is as good as a cut.
+    /// Whether a call is complete, so that a stream that breaks now can be treated as cut.
     pub(crate) fn has_call(&self) -> bool {
         self.last_call_end.is_some()
     }
 
-    /// The stream broke behind a complete call: what follows the call is dropped, as if we had cut there.
-    pub(crate) fn cut_behind_last_call(&mut self) {
+    /// Drops everything after the last complete call, because the stream broke.
+    pub(crate) fn truncate_after_last_call(&mut self) {
         if let Some(end) = self.last_call_end {
             self.content.truncate(end);
         }
     }
 
-    /// Takes in a piece. After [`Heard::Cut`] or [`Heard::Ended`] nothing more is heard.
-    pub(crate) fn hear(&mut self, delta: Delta, heard: &mut Vec<Heard>) {
+    /// Feeds a piece. Pieces after [`AnswerEvent::Cut`] or [`AnswerEvent::Ended`] are ignored.
+    pub(crate) fn feed(&mut self, delta: Delta, out: &mut Vec<AnswerEvent>) {
         if self.closed {
             return;
         }
         match delta {
-            Delta::Text(text) => self.text(&text, heard),
+            Delta::Text(text) => self.text(&text, out),
             Delta::Thinking(text) => {
                 self.pieces += 1;
                 self.thinking.push_str(&text);
                 let cut = self.thinking_guard.feed(&text);
-                heard.push(Heard::Thinking(text));
+                out.push(AnswerEvent::Thinking(text));
                 if let Some(reason) = cut {
                     self.refuse_answer(
-                        heard,
+                        out,
                         "your reasoning repeats itself; stop thinking and answer with one JSON object",
                     );
-                    self.cut(reason, heard);
+                    self.cut(reason, out);
                 }
             }
-            // The server's own form of a call joins the text in ours, so that the history tells the model what it did.
+            // Converted to our JSON format, so that the conversation shows the model its call.
             Delta::ToolCall { name, arguments } => {
-                self.text(&json!({"tool": name, "arguments": arguments}).to_string(), heard)
+                self.text(&json!({"tool": name, "arguments": arguments}).to_string(), out)
             }
             Delta::Progress { .. } => {}
             Delta::Doubt { chosen, others } => {
@@ -205,30 +207,30 @@ impl<'a> Answer<'a> {
                 self.doubts.extend(
                     others
                         .into_iter()
-                        .filter(|(_, logprob)| *logprob > LEAST_LOGPROB)
+                        .filter(|(_, logprob)| *logprob > MIN_LOGPROB)
                         .map(|(other, logprob)| Doubt { at, chosen: chosen.clone(), other, logprob }),
                 );
             }
             Delta::Usage(usage) => self.usage = usage,
             Delta::End(End { reason, usage }) => {
                 self.usage = usage;
-                self.end(reason, heard);
+                self.end(reason, out);
             }
         }
     }
 
-    fn text(&mut self, text: &str, heard: &mut Vec<Heard>) {
+    fn text(&mut self, text: &str, out: &mut Vec<AnswerEvent>) {
         self.pieces += 1;
-        if *self.how.wanted == Wanted::Line {
+        if *self.options.wanted == Wanted::Line {
             let text = self.echo.new_in(text);
-            self.line(text, heard);
+            self.line(text, out);
             return;
         }
         self.content.push_str(text);
         let mut events = std::mem::take(&mut self.scratch);
         self.parser.feed(text.as_bytes(), &mut events);
         for event in events.drain(..) {
-            self.event(event, heard);
+            self.event(event, out);
             if self.closed {
                 break;
             }
@@ -240,68 +242,69 @@ impl<'a> Answer<'a> {
         {
             let what =
                 if reason == CutReason::Whitespace { "is nothing but white space" } else { "repeats itself" };
-            self.refuse_answer(
-                heard,
-                &format!("your answer {what} and was cut; answer with one JSON object"),
-            );
-            self.cut(reason, heard);
+            self.refuse_answer(out, &format!("your answer {what} and was cut; answer with one JSON object"));
+            self.cut(reason, out);
         }
     }
 
-    /// More of the rest of a line.
-    fn line(&mut self, text: String, heard: &mut Vec<Heard>) {
+    /// Adds text to the rest of a line.
+    fn line(&mut self, text: String, out: &mut Vec<AnswerEvent>) {
         if text.is_empty() {
             return;
         }
         self.content.push_str(&text);
         let lines = text.contains('\n');
-        heard.push(Heard::Text(text));
-        // A server that repeats what it goes on from in other words sends whole lines before the one that counts.
-        if lines && self.content.matches('\n').count() > MOST_LINES {
-            self.cut(CutReason::Line, heard);
+        out.push(AnswerEvent::Text(text));
+        // Some servers repeat the prefix with small differences first, so a single newline is not
+        // the end.
+        if lines && self.content.matches('\n').count() > MAX_LINES {
+            self.cut(CutReason::Line, out);
         }
     }
 
-    fn end(&mut self, reason: EndReason, heard: &mut Vec<Heard>) {
+    fn end(&mut self, reason: EndReason, out: &mut Vec<AnswerEvent>) {
         let (end, ended_by) = match reason {
             EndReason::Stop => (tool_stream::End::Stop, EndedBy::Stop),
             EndReason::Length => (tool_stream::End::Length, EndedBy::Length),
         };
         let held = self.echo.rest();
-        self.line(held, heard);
+        self.line(held, out);
         let mut events = Vec::new();
         self.parser.finish(end, &mut events);
         for event in events {
-            self.event(event, heard);
+            self.event(event, out);
         }
-        let calls_wanted = *self.how.wanted != Wanted::Line;
-        let thought = self.thought || !self.thinking.trim().is_empty();
-        let silent = self.shown.trim().is_empty() && thought && ended_by == EndedBy::Stop;
+        let calls_wanted = *self.options.wanted != Wanted::Line;
+        let thought = self.thinks_in_text || !self.thinking.trim().is_empty();
+        let silent = self.prose.trim().is_empty() && thought && ended_by == EndedBy::Stop;
         if calls_wanted && self.calls == 0 && !self.refused && silent {
-            self.only_thoughts(heard);
+            self.thinking_only(out);
         }
-        let nothing = self.calls == 0 && !self.refused && self.block.is_none();
-        if calls_wanted && nothing && ended_by == EndedBy::Stop {
-            self.whole_answer(heard);
+        let no_call = self.calls == 0 && !self.refused && self.block.is_none();
+        if calls_wanted && no_call && ended_by == EndedBy::Stop {
+            self.whole_answer(out);
         }
         if calls_wanted && self.calls == 0 && !self.refused && ended_by == EndedBy::Length {
-            self.refuse_answer(heard, "your answer reached the token limit and was cut off, nothing was done; write less, in smaller edits");
+            self.refuse_answer(
+                out,
+                "your answer reached the token limit, so nothing was done; write less, in smaller edits",
+            );
         }
         if !self.closed {
             self.closed = true;
-            heard.push(Heard::Ended(ended_by));
+            out.push(AnswerEvent::Ended(ended_by));
         }
     }
 
-    /// An answer of which the server made reasoning and nothing else. A call in the tokens of a model
-    /// family at its very end is the answer, as in thoughts that stand in the text. Anything else in
-    /// thoughts is not, and the model is told so.
-    fn only_thoughts(&mut self, heard: &mut Vec<Heard>) {
-        let options = parser_options(self.how.tools, None);
+    /// Handles an answer that the server reports as reasoning only. A call at its very end in the
+    /// tokens of a model family counts, as it does for reasoning inside the text. Anything else is
+    /// refused.
+    fn thinking_only(&mut self, out: &mut Vec<AnswerEvent>) {
+        let options = parser_options(self.options.tools, None);
         let call = tool_stream::calls_at_end(self.thinking.as_bytes(), &options).into_iter().next();
         match call {
             Some(call) => {
-                let call = ReadyCallDraft {
+                let call = CallDraft {
                     incoming: None,
                     certain: call.unambiguous(),
                     tool: call.tool,
@@ -309,101 +312,92 @@ impl<'a> Answer<'a> {
                     span: (0, 0),
                     repairs: vec!["found at the end of the reasoning".into()],
                 };
-                self.judge(call, false, heard);
+                self.judge(call, false, out);
             }
             None => self.refuse_answer(
-                heard,
-                "your answer has only thoughts, and nothing in them is carried out; answer with one JSON \
-                 object after your thoughts",
+                out,
+                "your answer contains only reasoning, which is not run; answer with one JSON object \
+                 after your reasoning",
             ),
         }
     }
 
-    fn event(&mut self, event: Event, heard: &mut Vec<Heard>) {
+    fn event(&mut self, event: Event, out: &mut Vec<AnswerEvent>) {
         match event {
             Event::Text(text) => {
-                self.shown.push_str(&text);
-                heard.push(Heard::Text(text));
+                self.prose.push_str(&text);
+                out.push(AnswerEvent::Text(text));
             }
-            Event::OrphanThink { .. } => self.shown.clear(),
+            Event::OrphanThink { .. } => self.prose.clear(),
             Event::Thinking(text) => {
-                self.thought |= !text.trim().is_empty();
-                heard.push(Heard::Thinking(text));
+                self.thinks_in_text |= !text.trim().is_empty();
+                out.push(AnswerEvent::Thinking(text));
             }
             Event::CallOpened { tool, .. } => {
-                heard.push(Heard::Opened { call: self.calls, tool: tool.clone() });
-                let opened = self.how.tools.open(&tool);
+                out.push(AnswerEvent::Opened { call: self.calls, tool: tool.clone() });
+                let opened = self.options.tools.open(&tool);
                 self.open = Some((tool, self.content.len()));
                 match opened {
                     Ok(incoming) => self.incoming = Some(incoming),
-                    Err(refusal) => self.refuse_early(refusal.message, heard),
+                    Err(refusal) => self.refuse_early(refusal.message, out),
                 }
             }
             Event::FieldText { path, text, closed, .. } => {
                 let judged = self.incoming.as_mut().map_or(Ok(()), |call| call.text(&path, &text, closed));
                 if let Err(refusal) = judged {
-                    self.refuse_early(refusal.message, heard);
+                    self.refuse_early(refusal.message, out);
                 }
             }
             Event::FieldClosed { name, value, .. } => {
                 let Some(incoming) = &mut self.incoming else { return };
-                if self.how.wanted.file().is_some() && (name == "path" || name == "content") {
-                    return; // a whole-file answer is judged when it is complete
+                if self.options.wanted.file().is_some() && (name == "path" || name == "content") {
+                    return; // a whole-file answer is validated when it is complete
                 }
                 if let Err(refusal) = incoming.field(&name, &value) {
-                    self.refuse_early(refusal.message, heard);
+                    self.refuse_early(refusal.message, out);
                 }
             }
             Event::CallComplete(call) => {
                 self.open = None;
-                let draft = ReadyCallDraft {
+                let draft = CallDraft {
                     incoming: self.incoming.take().filter(|incoming| incoming.name() == call.tool),
                     certain: call.unambiguous(),
-                    repairs: call.repairs.iter().map(|r| words(*r)).collect(),
+                    repairs: call.repairs.iter().map(|r| repair_name(*r)).collect(),
                     tool: call.tool,
                     arguments: call.arguments,
                     span: (call.start as u64, call.end as u64),
                 };
-                self.judge(draft, true, heard);
+                self.judge(draft, true, out);
             }
             Event::Malformed { why, .. } => {
                 (self.open, self.incoming) = (None, None);
                 if self.calls == 0 {
-                    self.refuse_answer(heard, &why.to_string());
+                    self.refuse_answer(out, &why.to_string());
                 }
             }
-            #[allow(
-                unreachable_patterns,
-                reason = "further kinds of events are for other users of the parser"
-            )]
+            #[allow(unreachable_patterns, reason = "other kinds of events are for other users of the parser")]
             _ => {}
         }
     }
 
-    /// Judges a complete call.
-    fn judge(&mut self, draft: ReadyCallDraft<'a>, in_text: bool, heard: &mut Vec<Heard>) {
-        let ReadyCallDraft { incoming, tool, mut arguments, span, repairs, certain } = draft;
-        // A fenced block is about the file that was asked for; a call in JSON says itself what it is about.
+    /// Accepts or refuses a complete call.
+    fn judge(&mut self, draft: CallDraft<'a>, in_text: bool, out: &mut Vec<AnswerEvent>) {
+        let CallDraft { incoming, tool, mut arguments, span, repairs, certain } = draft;
+        // A fenced block is the requested file. A JSON call names its own file.
         let fenced = in_text && matches!(self.content.as_bytes().get(span.0 as usize), Some(b'`' | b'~'));
-        if let Some(focus) = self.how.wanted.file()
+        if let Some(focus) = self.options.wanted.file()
             && fenced
         {
-            let taken = whole_file(focus, &mut arguments);
-            if !matches!(taken, WholeFile::Skip) {
+            let block = classify_block(focus, &mut arguments);
+            if block != Block::Other {
                 self.block = Some(span.0 as usize);
             }
-            match taken {
-                WholeFile::Take => {}
-                WholeFile::Skip => return,
-                WholeFile::Unchanged => {
-                    self.refuse(
-                        Some(tool),
-                        "the file you sent is the one that is there, nothing was changed",
-                        false,
-                        0,
-                        heard,
-                    );
-                    self.cut(CutReason::Unchanged, heard);
+            match block {
+                Block::File => {}
+                Block::Other => return,
+                Block::Unchanged => {
+                    self.refuse(Some(tool), "the file you sent is unchanged", false, 0, out);
+                    self.cut(CutReason::Unchanged, out);
                     return;
                 }
             }
@@ -411,7 +405,7 @@ impl<'a> Answer<'a> {
         let end = span.1 as usize;
         let accepted = match incoming {
             Some(incoming) => incoming.complete(&arguments),
-            None => self.how.tools.accept(&tool, &arguments),
+            None => self.options.tools.accept(&tool, &arguments),
         };
         match judge(accepted, &repairs, certain) {
             Ok(accepted) => {
@@ -422,29 +416,29 @@ impl<'a> Answer<'a> {
                 if in_text {
                     self.last_call_end = Some(end);
                 }
-                heard.push(Heard::Ready(call));
-                if self.how.first_call_only && in_text {
+                out.push(AnswerEvent::Ready(call));
+                if self.options.first_call_only && in_text {
                     self.content.truncate(end);
-                    self.cut(CutReason::Call, heard);
+                    self.cut(CutReason::Call, out);
                 }
             }
             Err(message) => {
-                self.refuse(Some(tool), &message, false, 0, heard);
+                self.refuse(Some(tool), &message, false, 0, out);
                 if in_text {
                     self.content.truncate(end);
-                    self.cut(CutReason::Refused, heard);
+                    self.cut(CutReason::Refused, out);
                 }
             }
         }
     }
 
-    /// An answer without a call may stand for one: a patch and nothing behind it.
-    fn whole_answer(&mut self, heard: &mut Vec<Heard>) {
-        match self.how.tools.whole_answer(&self.shown) {
+    /// Handles an answer that is a call as a whole: a patch with nothing after it.
+    fn whole_answer(&mut self, out: &mut Vec<AnswerEvent>) {
+        match self.options.tools.whole_answer(&self.prose) {
             None => {}
-            Some(Err(why)) => self.refuse_answer(heard, &why),
+            Some(Err(why)) => self.refuse_answer(out, &why),
             Some(Ok((incoming, arguments))) => {
-                let draft = ReadyCallDraft {
+                let draft = CallDraft {
                     tool: incoming.name().to_owned(),
                     incoming: Some(incoming),
                     arguments,
@@ -452,22 +446,22 @@ impl<'a> Answer<'a> {
                     repairs: vec![WHOLE_ANSWER.into()],
                     certain: true,
                 };
-                self.judge(draft, false, heard);
+                self.judge(draft, false, out);
             }
         }
     }
 
-    fn refuse_early(&mut self, message: String, heard: &mut Vec<Heard>) {
+    fn refuse_early(&mut self, message: String, out: &mut Vec<AnswerEvent>) {
         let (tool, written) = match self.open.take() {
             Some((tool, from)) => (Some(tool), self.content.len().saturating_sub(from)),
             None => (None, 0),
         };
-        self.refuse(tool, &message, true, written, heard);
-        self.cut(CutReason::Refused, heard);
+        self.refuse(tool, &message, true, written, out);
+        self.cut(CutReason::Refused, out);
     }
 
-    fn refuse_answer(&mut self, heard: &mut Vec<Heard>, message: &str) {
-        self.refuse(None, message, false, 0, heard);
+    fn refuse_answer(&mut self, out: &mut Vec<AnswerEvent>, message: &str) {
+        self.refuse(None, message, false, 0, out);
     }
 
     fn refuse(
@@ -476,26 +470,28 @@ impl<'a> Answer<'a> {
         message: &str,
         early: bool,
         written: usize,
-        heard: &mut Vec<Heard>,
+        out: &mut Vec<AnswerEvent>,
     ) {
         self.refused = true;
-        // On record under the tool's own name, as a call that is accepted is.
-        let own = |tool: String| self.how.tools.named(&tool).map(|spec| spec.name.clone()).unwrap_or(tool);
-        let tool = tool.map(own);
-        heard.push(Heard::Refused(Refused { tool, early, message: message.to_owned(), written }));
+        // Recorded under the tool's own name, like accepted calls.
+        let own_name = |tool: String| self.options.tools.named(&tool).map(|s| s.name.clone()).unwrap_or(tool);
+        let tool = tool.map(own_name);
+        out.push(AnswerEvent::Refused(Refused { tool, early, message: message.to_owned(), written }));
     }
 
-    fn cut(&mut self, reason: CutReason, heard: &mut Vec<Heard>) {
+    fn cut(&mut self, reason: CutReason, out: &mut Vec<AnswerEvent>) {
         self.closed = true;
-        heard.push(Heard::Cut(reason));
+        out.push(AnswerEvent::Cut(reason));
     }
 }
 
-/// How a call is noted that a whole answer stands for.
+/// The repair recorded when the whole answer is the call.
 pub(crate) const WHOLE_ANSWER: &str = "the whole answer taken as a call";
 
-/// What becomes of a complete call: as it is run, or a sentence for the model. `certain` says that the call
-/// had one reading.
+/// Decides whether a complete call is run. `certain` means that there was only one way to parse it.
+///
+/// # Errors
+/// Why it is refused, for the model.
 pub(crate) fn judge(
     accepted: Result<Accepted, Refusal>,
     repairs: &[String],
@@ -506,13 +502,13 @@ pub(crate) fn judge(
         return Ok(accepted);
     }
     Err(format!(
-        "the call could only be read by guessing ({}), so it was not carried out; send it again as valid JSON",
+        "parsing the call took a guess ({}), so it was not run; send it again as valid JSON",
         repairs.join(", ")
     ))
 }
 
-/// A repair in words: its name in the verdict's JSON.
-pub(crate) fn words(repair: tool_stream::Repair) -> String {
+/// The name of a repair, with spaces.
+pub(crate) fn repair_name(repair: tool_stream::Repair) -> String {
     serde_json::to_value(repair)
         .ok()
         .as_ref()
@@ -521,8 +517,8 @@ pub(crate) fn words(repair: tool_stream::Repair) -> String {
         .replace(['_', '-'], " ")
 }
 
-struct ReadyCallDraft<'a> {
-    /// The call as it was judged so far, where it was opened.
+struct CallDraft<'a> {
+    /// The validation so far, if the call was seen to start.
     incoming: Option<Incoming<'a>>,
     tool: String,
     arguments: Value,
@@ -531,17 +527,17 @@ struct ReadyCallDraft<'a> {
     certain: bool,
 }
 
-/// How an answer is parsed. Whoever was asked for a file was shown no tools: there, an object that merely has another agent's tool's name
-/// in it is data.
-/// Whether the chat template opens a thought before the model's first word: then an answer closes a
-/// thought that it has not opened, and so will the next.
-fn begins_thinking(answer: &str) -> bool {
+/// Whether the chat template opens a thought before the model's first word. Then each answer closes
+/// a thought that it did not open.
+fn starts_thinking(answer: &str) -> bool {
     let (mut parser, mut events) = (Parser::new(Options::default()), Vec::new());
     parser.feed(answer.as_bytes(), &mut events);
     parser.finish(tool_stream::End::Cut, &mut events);
     events.iter().any(|event| matches!(event, Event::OrphanThink { .. }))
 }
 
+/// The parser's options for an answer. The request for a file shows no tools, so there an object
+/// with the name of another agent's tool is data.
 pub(crate) fn parser_options(tools: &Registry, file: Option<&Focus>) -> Options {
     let own = || tools.specs().map(|s| s.name.clone()).collect();
     Options {
@@ -553,26 +549,31 @@ pub(crate) fn parser_options(tools: &Registry, file: Option<&Focus>) -> Options 
     }
 }
 
-enum WholeFile {
-    Take,
-    Skip,
+/// What a fenced block contains.
+#[derive(PartialEq)]
+enum Block {
+    /// The requested file.
+    File,
+    /// The requested file without a change.
     Unchanged,
+    Other,
 }
 
-/// Decides whether a fenced block is the whole file that was asked for, and under which path it goes.
-fn whole_file(focus: &Focus, arguments: &mut Value) -> WholeFile {
+/// Classifies a fenced block. If it is the requested file, completes the arguments.
+fn classify_block(focus: &Focus, arguments: &mut Value) -> Block {
     let content = arguments["content"].as_str().unwrap_or_default();
     let (old, new) = (focus.content.trim_end(), content.trim_end());
-    // A snippet that quotes the trouble, or a shell command, is not the file: read on, the file may follow.
+    // A short snippet or a shell command is not the file, which may follow.
     if new.len() * 5 < old.len() * 2 {
-        return WholeFile::Skip;
+        return Block::Other;
     }
     if old.lines().map(str::trim_end).eq(new.lines().map(str::trim_end)) {
-        return WholeFile::Unchanged;
+        return Block::Unchanged;
     }
-    // Line endings and byte order mark are kept by the tool that replaces the file; the last line ends as it did.
+    // The tool that writes the file keeps its line endings and byte order mark. The last line ends
+    // as before.
     let end = if focus.content.ends_with('\n') { "\n" } else { "" };
     arguments["content"] = Value::from(format!("{new}{end}"));
     arguments["path"] = Value::from(focus.path.clone());
-    WholeFile::Take
+    Block::File
 }

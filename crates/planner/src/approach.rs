@@ -3,12 +3,12 @@
 //!
 //! Measured on a 1.5B model: shown a file and asked for the whole of it, the model solves most
 //! short repairs of one file. Asked to call tools it solves few, and feedback never helped. So the
-//! first attempt is the plain request, word for word what an agent has to beat. If it fails, the
+//! first attempt is exactly the plain request that `scripts/floor` measures. If it fails, the
 //! places where the model was unsure are tried ([`crate::branches`]). Then the same request is sent
 //! again at a higher temperature. A change stays only if more tests pass with it, so the tree never
 //! ends up worse than before.
 //!
-//! Pure: it is told what happened and says what to do.
+//! Pure: outcomes go in, and the next move comes out.
 
 use std::collections::VecDeque;
 
@@ -36,7 +36,7 @@ pub(crate) enum Move {
     /// The verification passes, or there is none and the file has changed.
     Done,
     /// Nothing is left to try.
-    Enough,
+    GiveUp,
 }
 
 /// The outcome of an answer to [`Move::Whole`].
@@ -92,7 +92,7 @@ impl Attempts {
     }
 
     /// Whether the tree holds another version than [`Attempts::base`].
-    pub(crate) fn strayed(&self) -> bool {
+    pub(crate) fn needs_restore(&self) -> bool {
         self.in_tree != self.base.content
     }
 
@@ -203,7 +203,7 @@ impl Attempts {
             return Move::Line { prefix };
         }
         if self.number >= self.most {
-            return Move::Enough;
+            return Move::GiveUp;
         }
         self.number += 1;
         Move::Whole
@@ -244,17 +244,17 @@ mod tests {
         assert_eq!(attempts.answered(&NOTHING), Move::Whole);
         assert_eq!(attempts.sampling(0.0), (1.0, Some(1)));
         assert_eq!(attempts.answered(&wrote("worse", &check(false, 1))), Move::Whole);
-        assert!(attempts.strayed());
+        assert!(attempts.needs_restore());
         attempts.restored();
-        assert!(!attempts.strayed());
-        assert_eq!(attempts.answered(&NOTHING), Move::Enough);
+        assert!(!attempts.needs_restore());
+        assert_eq!(attempts.answered(&NOTHING), Move::GiveUp);
     }
 
     #[test]
     fn the_next_attempt_starts_from_the_version_with_more_passing_tests() {
         let mut attempts = attempts();
         assert_eq!(attempts.answered(&wrote("better", &check(false, 3))), Move::Whole);
-        assert_eq!((attempts.base().content.as_str(), attempts.strayed()), ("better", false));
+        assert_eq!((attempts.base().content.as_str(), attempts.needs_restore()), ("better", false));
         assert_eq!(attempts.answered(&wrote("best", &check(true, 9))), Move::Done);
     }
 

@@ -1,13 +1,12 @@
-//! Branches: places where a small model copied a token that it was unsure of, and what it might
-//! have written instead.
+//! Branches: places where a small model copied a token that it was unsure of, with the alternative
+//! tokens.
 //!
 //! Asked for a corrected file, a small model mostly sends the file back unchanged. But it is not
-//! equally sure everywhere: at the bug the right token is often a close second choice, while the
-//! rest is copied with certainty. So those places are tried, the most likely first: the model
-//! completes that one line from the other token (about ten tokens, with the prefix in the server's
-//! cache), and the verification decides. Measured on a 1.5B model over 26 small repairs: the plain
-//! request solves 10, with branches 18, for 45 more generated tokens per miss. A second whole file
-//! costs about 300.
+//! equally sure everywhere: at the bug the right token is often a close second choice. So those
+//! places are tried, the most likely first: the model completes that one line from the other token
+//! (about ten tokens, with the prefix in the server's cache), and the verification decides.
+//! Measured on a 1.5B model over 26 small repairs: the plain request solves 10, with branches 18,
+//! for 45 more generated tokens per miss. A second whole file costs about 300.
 //!
 //! Pure: text in, text out.
 
@@ -15,8 +14,7 @@ use journal::Doubt;
 
 /// Only the most likely branches are worth trying.
 pub(crate) const MOST: usize = 8;
-/// Many tokens can begin a line, and few of them fix anything, so a tenth of their probability
-/// counts.
+/// Divides the probability of tokens that start a line by ten, because few of them fix anything.
 const LINE_START_PENALTY: f32 = 2.3;
 /// Tokens of one line.
 pub(crate) const LINE_TOKENS: u32 = 60;
@@ -35,8 +33,7 @@ pub(crate) struct Branch {
 }
 
 /// The branches of an answer, the most likely first. `block` is where the fenced block begins. Only
-/// places before its first difference from `file` count: after it, answer and file are not the same
-/// text.
+/// places before its first difference from `file` count, because later positions do not correspond.
 pub(crate) fn find(answer: &str, block: usize, file: &str, doubts: &[Doubt]) -> Vec<Branch> {
     let Some(fence) = answer.get(block..).and_then(|text| text.find('\n')) else { return Vec::new() };
     let body = block + fence + 1;
@@ -95,9 +92,9 @@ pub(crate) fn candidates(file: &str, branch: &Branch, rest: &str) -> Vec<String>
 /// Removes from a continued message what some servers repeat of it, whatever the pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
-    /// What may be repeated.
+    /// The text that the server may repeat.
     expected: String,
-    /// What has arrived of it.
+    /// The part of it that has arrived.
     held: String,
 }
 

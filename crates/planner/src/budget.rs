@@ -37,8 +37,8 @@ impl Estimator {
     pub(crate) fn learn(&mut self, messages: &[impl Borrow<Message>], prompt_tokens: u64) {
         let bytes: usize = messages.iter().map(bytes).sum();
         let tokens = prompt_tokens as f64 - messages.len() as f64 * TOKENS_PER_MESSAGE;
-        // A count far off is not a count of this prompt (Ollama 0.30.0 counted uncached tokens
-        // only; docs/model-apis.md#ollama-streaming).
+        // Ignore implausible counts. Ollama 0.30.0 counted only uncached tokens
+        // (docs/model-apis.md#ollama-streaming).
         if bytes > 400 && tokens > 0.0 && (1.5..8.0).contains(&(bytes as f64 / tokens)) {
             self.bytes_per_token = bytes as f64 / tokens;
         }
@@ -74,7 +74,7 @@ impl Accountant {
         Self { limits, price, totals, counted: false, spent: 0, since: (0, 0, 0.0) }
     }
 
-    /// Sums up what a journal says was used.
+    /// Sums up the usage recorded in a journal.
     pub(crate) fn of(records: &[Record], limits: Limits, price: Option<Price>) -> Self {
         let mut accountant = Self::new(limits, price);
         let mut estimated = 0;
@@ -93,7 +93,7 @@ impl Accountant {
         accountant
     }
 
-    /// From now on the limits count anew.
+    /// Restarts the limits.
     pub(crate) fn renew(&mut self) {
         self.since = (self.totals.turns, self.spent, self.totals.cost.unwrap_or_default());
     }
@@ -130,7 +130,7 @@ impl Accountant {
         tokens
     }
 
-    /// The limit that is reached, if one is, `elapsed_ms` after the limits began to count.
+    /// The limit that is reached, if any, `elapsed_ms` after the limits started to count.
     pub(crate) fn reached(&self, elapsed_ms: u64) -> Option<Budget> {
         let (limits, totals) = (&self.limits, &self.totals);
         let (turns, spent, dollars) = self.since;
@@ -172,9 +172,9 @@ pub(crate) fn worked_ms(records: &[Record]) -> u64 {
     segments.filter_map(span).sum()
 }
 
-/// The journal's counts, from the usage that a server reports and what was measured here. `pieces`
-/// is the number of chunks with text. Most servers send one token per chunk, so it replaces the
-/// count that a cut kept the server from reporting.
+/// The counts of an answer: the server's usage and the times measured here. `pieces` is the number of
+/// chunks with text. It replaces the token count if a cut kept the server from reporting it, because
+/// most servers send one token per chunk.
 pub(crate) fn counts(usage: &Usage, pieces: u64, first_token_ms: Option<u64>, total_ms: u64) -> Counts {
     let evaluated = match (usage.prompt_tokens, usage.cached_tokens) {
         (Some(all), Some(cached)) => Some(all.saturating_sub(cached)),
@@ -243,16 +243,16 @@ mod tests {
 
     #[test]
     fn evaluated_tokens_are_unknown_as_soon_as_one_request_does_not_tell() {
-        let told = Counts { prompt_tokens: Some(100), evaluated_tokens: Some(7), ..Counts::default() };
-        let untold = Counts { evaluated_tokens: None, ..told };
+        let reported = Counts { prompt_tokens: Some(100), evaluated_tokens: Some(7), ..Counts::default() };
+        let unreported = Counts { evaluated_tokens: None, ..reported };
         let mut accountant = Accountant::new(Limits { tokens: Some(114), ..Limits::default() }, None);
-        accountant.add(&told, 0);
-        accountant.add(&told, 0);
+        accountant.add(&reported, 0);
+        accountant.add(&reported, 0);
         assert_eq!(accountant.totals(0).evaluated_tokens, Some(14));
-        accountant.add(&untold, 0);
+        accountant.add(&unreported, 0);
         assert_eq!(accountant.totals(0).evaluated_tokens, None);
         assert_eq!(accountant.reached(0), Some(Budget::Tokens), "what is unknown is paid in full");
-        accountant.add(&told, 0);
+        accountant.add(&reported, 0);
         assert_eq!(accountant.totals(0).evaluated_tokens, None);
     }
 }

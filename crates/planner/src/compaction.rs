@@ -1,8 +1,8 @@
-//! Making a conversation shorter: old results first, then whole exchanges. The head (instructions,
-//! task), what the user said, and the last exchange stay.
+//! Compacts a conversation: drops old results first, then whole exchanges. The head (instructions
+//! and task), the user's messages and the last exchange stay.
 //!
 //! Effect on the prompt cache: everything after the head is evaluated again. So compaction is rare
-//! and goes down in one large step, to a target well below the point that calls for it.
+//! and shrinks the conversation in one large step, to a target well below the trigger.
 
 use std::sync::Arc;
 
@@ -27,16 +27,16 @@ pub(crate) struct Room {
 /// What has been dropped from a conversation.
 #[derive(Debug, Default)]
 pub(crate) struct Dropped {
-    /// A line for each result.
+    /// One line per result.
     lines: Vec<String>,
-    /// Messages of the user, whole.
+    /// The user's messages, in full.
     user_messages: Vec<String>,
-    /// The note about it at the end of the task's message.
+    /// The note at the end of the task's message that lists them.
     note: String,
 }
 
 /// Returns a shorter conversation as counted by `tokens`, or `None` if head and tail alone do not
-/// fit. `note` words the note about dropped results, given a line for each. Messages for which
+/// fit. `note` renders the note about dropped results from one line per result. Messages for which
 /// `by_user` holds keep their text: when they are dropped, it moves to the task.
 pub(crate) fn compact(
     messages: &[Arc<Message>],
@@ -59,7 +59,7 @@ pub(crate) fn compact(
     for i in 0..stubbed.len() {
         let message = &stubbed[i];
         if message.role == Role::User && message.content.len() > LONG && !by_user(message) {
-            let content = format!("{}\n[left out to save space]", first_line(&message.content));
+            let content = format!("{}\n[omitted to save space]", first_line(&message.content));
             Arc::make_mut(&mut stubbed[i]).content = content;
             if tokens(&join(&stubbed)) <= room.target {
                 return Some(join(&stubbed));
@@ -71,23 +71,23 @@ pub(crate) fn compact(
     let (task, before) = head.split_last()?;
     let plain = task.content.strip_suffix(&dropped.note).unwrap_or(&task.content);
     for drop in (2..=stubbed.len()).step_by(2).chain([stubbed.len()]) {
-        let said = stubbed[..drop].iter().filter(|m| m.role == Role::User);
-        let (by_user, results): (Vec<_>, Vec<_>) = said.partition(|m| by_user(m));
+        let user_side = stubbed[..drop].iter().filter(|m| m.role == Role::User);
+        let (by_user, results): (Vec<_>, Vec<_>) = user_side.partition(|m| by_user(m));
         let mut user_messages = dropped.user_messages.clone();
         user_messages.extend(by_user.iter().map(|m| m.content.clone()));
         let mut lines = dropped.lines.clone();
         lines.extend(results.iter().map(|m| first_line(&m.content).to_owned()));
         lines.drain(..lines.len().saturating_sub(NAMED));
-        let mut said: String = user_messages.iter().map(|text| format!("\n\n{text}")).collect();
+        let mut appendix: String = user_messages.iter().map(|text| format!("\n\n{text}")).collect();
         if !lines.is_empty() {
-            said = format!("{said}\n\n{}", note(&lines));
+            appendix = format!("{appendix}\n\n{}", note(&lines));
         }
-        let content = format!("{plain}{said}");
+        let content = format!("{plain}{appendix}");
         let task = Message { content, ..(**task).clone() };
         let shorter = [before, &[task.into()], &stubbed[drop..], tail].concat();
         let enough = if drop == stubbed.len() { room.limit } else { room.target };
         if tokens(&shorter) <= enough && tokens(&shorter) < tokens(messages) {
-            *dropped = Dropped { lines, user_messages, note: said };
+            *dropped = Dropped { lines, user_messages, note: appendix };
             return Some(shorter);
         }
     }
@@ -130,17 +130,17 @@ mod tests {
     }
 
     #[test]
-    fn old_results_go_before_exchanges_and_the_task_and_last_result_stay() {
+    fn old_results_are_dropped_first_and_the_task_and_last_result_stay() {
         let before = conversation(4, 1000);
         let after = compact(&before, 2500).unwrap();
         assert_eq!(after.len(), before.len());
         assert_eq!(after[..2], before[..2]);
-        assert_eq!(after[3].content, "read_file f0: ok\n[left out to save space]");
+        assert_eq!(after[3].content, "read_file f0: ok\n[omitted to save space]");
         assert_eq!(after.last(), before.last());
     }
 
     #[test]
-    fn it_meets_the_target_or_says_that_it_cannot() {
+    fn compaction_reaches_the_target_or_returns_none() {
         for results in 1..20 {
             for target in [50, 200, 400, 1200, 3000, 9000] {
                 let before = conversation(results, 500);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_made_shorter_again_and_again_keeps_one_note_of_the_newest_results() {
+    fn repeated_compaction_keeps_one_note_about_the_newest_results() {
         let (mut messages, mut dropped) = (conversation(1, 10), Dropped::default());
         for i in 1..200 {
             messages.extend(conversation(1, 100).split_off(2));
@@ -179,20 +179,20 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_said_is_never_shortened_or_lost() {
+    fn the_users_messages_are_never_shortened_or_dropped() {
         let mut before = conversation(6, 400);
-        let said = format!("also update the docs\n{}", "and say why ".repeat(30));
-        Arc::make_mut(&mut before[5]).content.clone_from(&said);
+        let message = format!("also update the docs\n{}", "and say why ".repeat(30));
+        Arc::make_mut(&mut before[5]).content.clone_from(&message);
         let mut dropped = Dropped::default();
         let mut messages = before;
         for (target, limit) in [(2_500, 2_500), (700, 1_400)] {
             let room = Room { target, limit };
-            let by_user = |m: &Message| m.content == said;
+            let by_user = |m: &Message| m.content == message;
             messages = super::compact(&messages, &mut dropped, room, bytes, note, by_user).unwrap();
             let all: String = messages.iter().map(|m| m.content.as_str()).collect();
-            assert_eq!(all.matches(&said).count(), 1, "at {target}");
+            assert_eq!(all.matches(&message).count(), 1, "at {target}");
         }
-        assert!(messages[1].content.contains(&said), "it moved to the task: {:?}", messages[1]);
+        assert!(messages[1].content.contains(&message), "it moved to the task: {:?}", messages[1]);
     }
 
     #[test]

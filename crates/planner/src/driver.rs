@@ -1,6 +1,6 @@
-//! The driver: does what the machine says, and waits for it. Sends and retries requests, verifies,
-//! journals each event before its effect, enforces the limits, and takes the final diff.
-//! [`crate::turn`] is what happens while one answer streams.
+//! The driver carries out the machine's steps: sends and retries requests, verifies, journals each
+//! event before its effect, enforces the limits, and computes the final diff. [`crate::turn`]
+//! handles an answer while it streams.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -13,9 +13,10 @@ use models::{Identity, Request};
 use tokio::task::JoinHandle;
 use tool_api::{Registry, Status};
 
-use crate::acting::Acting;
+use crate::answer::ReadyCall;
 use crate::budget::{Accountant, worked_ms};
-use crate::machine::{Ask, Input, Machine, Plan, Step, Turn, Why};
+use crate::calls::CallQueue;
+use crate::machine::{Ask, Input, Machine, Plan, Step, Turn, WriteReason};
 use crate::opening;
 use crate::resume::OWN_CALL;
 use crate::settings::Cut;
@@ -24,16 +25,16 @@ use crate::{Error, Inbox, Job, Parts, Report, Repository, Verifier};
 /// Works on a task until the run ends. The final diff is computed from the tree on every path.
 ///
 /// # Errors
-/// When the journal cannot be written. Then nothing further may take effect.
+/// If the journal cannot be written. The run stops, because every effect must be journaled first.
 pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report, Error> {
     let mut driver = Driver::new(&job, parts, journal, &[]);
     let started = driver.begin(job, None).await;
     driver.drive(started).await
 }
 
-/// Resumes a run from its journal, which has been opened for appending: one that was cut off, or
-/// one that has ended and that the user has something to say to ([`Parts::inbox`]). Limits count
-/// from the beginning of the run, or from the user's last message.
+/// Resumes an interrupted run from its journal, or continues a finished one with a message from the
+/// user ([`Parts::inbox`]). Limits count from the beginning of the run, or from the user's last
+/// message.
 ///
 /// # Errors
 /// As [`run`].
@@ -43,8 +44,8 @@ pub async fn resume(job: Job, parts: Parts, journal: &mut Journal, past: &[Recor
     driver.drive(started).await
 }
 
-/// As [`run`], with parts that repeat a recorded run: it does not pause before a retry. With
-/// `begun`, the plan in a journal, the first turn shows what that one showed of the repository.
+/// Runs like [`run`], with parts that replay a recorded run, and without pauses before retries.
+/// With `begun`, a plan from a journal, the first turn shows the repository as that plan did.
 ///
 /// # Errors
 /// As [`run`].
@@ -87,41 +88,41 @@ pub(crate) struct Driver<'a> {
     pub(crate) interrupt: tokio::sync::watch::Receiver<bool>,
     pub(crate) journal: &'a mut Journal,
     pub(crate) started: Instant,
-    /// How long earlier processes worked on this run.
+    /// The time that earlier processes worked on this run.
     earlier: Duration,
     pub(crate) deadline: Option<tokio::time::Instant>,
     pub(crate) accountant: Accountant,
     pub(crate) first_call_only: bool,
     pub(crate) retries: Policy,
     inbox: Box<dyn Inbox>,
-    /// What the user said to a resumed session and the conversation does not have yet.
-    waiting: VecDeque<String>,
-    /// When the limits began to count, in milliseconds of work.
+    /// The user's messages that have not joined the conversation yet.
+    pending_messages: VecDeque<String>,
+    /// When the limits started to count, in milliseconds of work.
     limits_from_ms: u64,
-    /// The limit of time.
+    /// The time limit.
     seconds: Option<u64>,
     /// Records the tree in the background. Awaited before the first effect.
-    pub(crate) remembering: Option<JoinHandle<Result<(), String>>>,
+    pub(crate) snapshot: Option<JoinHandle<Result<(), String>>>,
     pub(crate) turn: u32,
     /// The model's window in tokens, as the machine knows it.
     pub(crate) window: Option<u64>,
-    /// Run no command.
+    /// Whether the run stops before its first command.
     pub(crate) plan_only: bool,
-    /// A command is running, or was when the run was stopped.
-    pub(crate) commanding: bool,
+    /// Whether a command is running, or was running when the run stopped.
+    pub(crate) command_running: bool,
     /// Whether something may have changed since the last verification.
     pub(crate) dirty: bool,
     /// Whether a verification has run.
     pub(crate) checked: bool,
-    /// Bytes and number of complete calls by tool, to estimate the length of a refused one.
-    pub(crate) like_calls: HashMap<String, (usize, usize)>,
+    /// Bytes and number of complete calls per tool, to estimate the length of a refused call.
+    pub(crate) call_sizes: HashMap<String, (usize, usize)>,
 }
 
 impl<'a> Driver<'a> {
     fn new(job: &Job, parts: Parts, journal: &'a mut Journal, past: &[Record]) -> Self {
         let earlier_ms = worked_ms(past);
-        let said = past.iter().rposition(|r| matches!(r.event, Event::UserMessage { .. }));
-        let limits_from_ms = said.map_or(0, |at| worked_ms(&past[..=at]));
+        let last_message = past.iter().rposition(|r| matches!(r.event, Event::UserMessage { .. }));
+        let limits_from_ms = last_message.map_or(0, |at| worked_ms(&past[..=at]));
         let identity = parts.model.identity();
         let limits = job.settings.limits;
         let repository = Arc::clone(&parts.repository);
@@ -136,15 +137,14 @@ impl<'a> Driver<'a> {
                 let used = Duration::from_millis(earlier_ms.saturating_sub(limits_from_ms));
                 tokio::time::Instant::now() + Duration::from_secs(seconds).saturating_sub(used)
             }),
-            // Runs that were refused together must not retry together, whether or not they share a
-            // process.
+            // Runs must not retry in step, even within one process.
             retries: Policy {
                 retries: job.settings.max_retries,
                 seed: fastrand::u64(..),
                 ..Policy::default()
             },
             inbox: parts.inbox,
-            waiting: VecDeque::new(),
+            pending_messages: VecDeque::new(),
             limits_from_ms,
             seconds: limits.seconds,
             model: parts.model,
@@ -156,21 +156,21 @@ impl<'a> Driver<'a> {
             journal,
             started: Instant::now(),
             earlier: Duration::from_millis(earlier_ms),
-            remembering: Some(tokio::task::spawn_blocking(move || repository.remember())),
+            snapshot: Some(tokio::task::spawn_blocking(move || repository.remember())),
             turn: 0,
             window: None,
             plan_only: job.settings.plan_only,
-            commanding: false,
+            command_running: false,
             dirty: false,
             checked: false,
-            like_calls: HashMap::new(),
+            call_sizes: HashMap::new(),
         }
     }
 
-    /// The loop: does what the machine says is next, and tells the machine what came of it.
+    /// The main loop: carries out the machine's next step and feeds the outcome back.
     async fn work(&mut self, mut machine: Machine, mut step: Step) -> Result<(Ending, String), Stop> {
         loop {
-            self.write_down(&mut machine)?;
+            self.journal_log(&mut machine)?;
             if !matches!(step, Step::Write { .. })
                 && let Some(text) = self.user_message()?
             {
@@ -186,7 +186,7 @@ impl<'a> Driver<'a> {
                     let check = self.write(&focus.path, &focus.content, &why).await?;
                     machine.next(Input::Written { content: focus.content, check })
                 }
-                Step::Finish(ending, message) => return Ok((self.real(ending, &machine).await?, message)),
+                Step::Finish(ending, message) => return Ok((self.confirm(ending, &machine).await?, message)),
             };
         }
     }
@@ -205,10 +205,10 @@ impl<'a> Driver<'a> {
         self.finish(ending, message).await
     }
 
-    /// What the user says next, written down. The limits count anew from here, and `finish` has to
-    /// verify anew: somebody may have changed the tree since the last verification.
+    /// Journals the user's next message. The limits restart, and `finish` must verify again because
+    /// somebody may have changed the tree since the last verification.
     fn user_message(&mut self) -> Result<Option<String>, Stop> {
-        let next = self.waiting.pop_front().or_else(|| self.inbox.take());
+        let next = self.pending_messages.pop_front().or_else(|| self.inbox.take());
         let Some(text) = next.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
         self.journal.append(Event::UserMessage { text: text.clone() })?;
         self.renew_limits();
@@ -216,14 +216,14 @@ impl<'a> Driver<'a> {
         Ok(Some(text))
     }
 
-    /// What the user says to a session that is about to be resumed waits until the conversation can
-    /// take it. The limits count anew now.
-    pub(crate) fn let_wait(&mut self, waiting: VecDeque<String>) {
-        self.waiting = waiting;
+    /// Queues messages for a session that is being resumed, until the conversation can take them.
+    /// The limits restart now.
+    pub(crate) fn queue_messages(&mut self, messages: VecDeque<String>) {
+        self.pending_messages = messages;
         while let Some(text) = self.inbox.take() {
-            self.waiting.push_back(text);
+            self.pending_messages.push_back(text);
         }
-        if !self.waiting.is_empty() {
+        if !self.pending_messages.is_empty() {
             self.renew_limits();
         }
     }
@@ -234,20 +234,20 @@ impl<'a> Driver<'a> {
         self.deadline = self.seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s));
     }
 
-    /// The ending that the tree supports: changes that were reverted in the end are no change.
-    async fn real(&mut self, ending: Ending, machine: &Machine) -> Result<Ending, Stop> {
+    /// Checks the ending against the tree: if all changes were reverted, it is no change.
+    async fn confirm(&mut self, ending: Ending, machine: &Machine) -> Result<Ending, Stop> {
         let done = matches!(ending, Ending::Verified | Ending::Unverified);
-        if !done || machine.healed() || machine.fails() {
+        if !done || machine.now_passes() || machine.fails() {
             return Ok(ending);
         }
-        self.remembered().await?;
+        self.await_snapshot().await?;
         let repository = Arc::clone(&self.repository);
         let changed = tokio::task::spawn_blocking(move || repository.changed()).await.unwrap_or(true);
         Ok(if changed { ending } else { Ending::NoChange })
     }
 
-    /// Begins a run: verifies, composes the first turn, and writes down what the run starts from.
-    /// With `shown`, the first turn shows what that plan showed of the repository.
+    /// Starts a run: verifies, composes the first turn, and journals the plan. With `shown`, the
+    /// first turn shows the repository as that plan did.
     pub(crate) async fn begin(&mut self, job: Job, shown: Option<Plan>) -> Result<(Machine, Step), Stop> {
         let approach = job.settings.approach.resolve(&self.identity);
         self.journal.append(Event::Model(ModelInfo {
@@ -268,7 +268,9 @@ impl<'a> Driver<'a> {
             None => None,
         };
         let (opening, focus) = match shown {
-            Some(Plan { opening, focus, .. }) => (opening::again(opening, &self.tools, job.task), focus),
+            Some(Plan { opening, focus, .. }) => {
+                (opening::from_recorded(opening, &self.tools, job.task), focus)
+            }
             None => opening::compose(
                 &*self.repository,
                 &self.tools,
@@ -284,9 +286,8 @@ impl<'a> Driver<'a> {
             // is lost (docs/model-apis.md#deepseek-requests).
             let least = if self.identity.local { 8 << 10 } else { 32 << 10 };
             settings.max_answer_tokens = settings.max_answer_tokens.max(least);
-            // Reasoning at temperature 0 goes in circles. 0.6 is what DeepSeek recommends for R1
-            // and its distills
-            // (docs/model-apis.md#deepseek-in-ollama).
+            // Reasoning at temperature 0 goes in circles. DeepSeek recommends 0.6 for R1 and its
+            // distills (docs/model-apis.md#deepseek-in-ollama).
             settings.temperature = if settings.temperature == 0.0 { 0.6 } else { settings.temperature };
         }
         self.window = self.identity.window;
@@ -299,29 +300,28 @@ impl<'a> Driver<'a> {
             branches: self.identity.branches,
             focus,
         };
-        let kept = serde_json::to_value(&plan)
+        let recorded = serde_json::to_value(&plan)
             .map_err(|e| refused(format!("cannot write the plan to the journal: {e}")))?;
-        self.journal.append(Event::RunStarted { plan: kept })?;
+        self.journal.append(Event::RunStarted { plan: recorded })?;
         let mut machine = machine(plan, baseline)?;
         let step = machine.open();
         Ok((machine, step))
     }
 
-    pub(crate) fn write_down(&mut self, machine: &mut Machine) -> Result<(), Stop> {
+    pub(crate) fn journal_log(&mut self, machine: &mut Machine) -> Result<(), Stop> {
         for event in machine.log.drain(..) {
             self.journal.append(event)?;
         }
         Ok(())
     }
 
-    /// Starts the next turn, also for the history of the tree.
+    /// Starts the next turn, also in the history of the tree.
     pub(crate) fn next_turn(&mut self) {
         self.turn += 1;
         self.repository.turn(self.turn);
     }
 
-    /// Sends one request, retries it as long as that makes sense, and does everything its answer
-    /// calls for.
+    /// Sends one request with retries, and carries out its answer.
     async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
         self.next_turn();
         let request = Request {
@@ -345,7 +345,7 @@ impl<'a> Driver<'a> {
                 seed: request.seed,
                 max_tokens: request.max_tokens,
             })?;
-            let error = match self.listen(machine, &request, ask, estimated_tokens).await? {
+            let error = match self.stream_answer(machine, &request, ask, estimated_tokens).await? {
                 Ok(turn) => return Ok(Input::Answered(turn)),
                 Err(error) => error,
             };
@@ -371,7 +371,7 @@ impl<'a> Driver<'a> {
                     }
                 }
                 Decision::GiveUp(why) => {
-                    let again = if matches!(error.retry(), models::Retry::Never) {
+                    let suffix = if matches!(error.retry(), models::Retry::Never) {
                         String::new()
                     } else {
                         format!(" ({why})")
@@ -380,27 +380,26 @@ impl<'a> Driver<'a> {
                         models::Error::Settings(_) => Ending::Refused,
                         _ => Ending::Unavailable,
                     };
-                    return Err(Stop::Ended(ending, format!("{error}{again}")));
+                    return Err(Stop::Ended(ending, format!("{error}{suffix}")));
                 }
             }
         }
     }
 
-    /// Writes a file for the machine, through the tool that makes every change, and verifies it if
-    /// the machine asked for that.
-    async fn write(&mut self, path: &str, content: &str, why: &Why) -> Result<Option<Check>, Stop> {
+    /// Writes a file for the machine with the tool that makes all edits, and verifies a candidate.
+    async fn write(&mut self, path: &str, content: &str, why: &WriteReason) -> Result<Option<Check>, Stop> {
         let message = match why {
-            Why::Restore => format!("{path} is reverted: the change did not help"),
-            Why::Try => format!("{path}: trying another line where the model was unsure"),
+            WriteReason::Restore => format!("{path}: reverted, because the change did not help"),
+            WriteReason::Try => format!("{path}: trying another line where the model was unsure"),
         };
         let writer =
             self.tools.specs().find_map(|spec| Some((Arc::clone(spec), spec.write_file(path, content)?)));
         let Some((spec, arguments)) = writer else {
-            return Err(refused(format!("{path} could not be written: no tool writes whole files")));
+            return Err(refused(format!("cannot write {path}: no tool writes whole files")));
         };
         self.journal.append(Event::Guard { message })?;
-        let mut acting = Acting::new(Arc::clone(&self.tools));
-        acting.queue(crate::answer::ReadyCall {
+        let mut calls = CallQueue::new(Arc::clone(&self.tools));
+        calls.queue(ReadyCall {
             call: OWN_CALL,
             spec,
             arguments,
@@ -408,16 +407,16 @@ impl<'a> Driver<'a> {
             span: (0, 0),
             repairs: Vec::new(),
         });
-        self.start(&mut acting, false).await?;
-        let acted = acting.next().await;
+        self.start_calls(&mut calls, false).await?;
+        let finished = calls.next().await;
         let mut turn = Turn::default();
-        self.acted(acted, &mut turn).await?;
+        self.record_result(finished, &mut turn).await?;
         if let Some(result) = turn.results.first().filter(|r| r.outcome.status != Status::Ok) {
             return Err(refused(format!("cannot write {path}: {}", result.outcome.text)));
         }
         match why {
-            Why::Restore => Ok(None),
-            Why::Try => Ok(Some(self.check().await?)),
+            WriteReason::Restore => Ok(None),
+            WriteReason::Try => Ok(Some(self.check().await?)),
         }
     }
 
@@ -425,7 +424,7 @@ impl<'a> Driver<'a> {
         match self.accountant.reached(self.elapsed_ms().saturating_sub(self.limits_from_ms)) {
             Some(budget) => {
                 let ending = Ending::Budget { budget };
-                let message = format!("{}; what was done so far is kept", ending.label());
+                let message = format!("{}; the changes so far are kept", ending.label());
                 Err(Stop::Ended(ending, message))
             }
             None => Ok(()),
@@ -440,7 +439,7 @@ impl<'a> Driver<'a> {
         if let Err(Stop::Ended(_, why)) = self.after_command().await {
             message = format!("{message}; {why}");
         }
-        let diff = if self.remembered().await.is_ok() {
+        let diff = if self.await_snapshot().await.is_ok() {
             let repository = Arc::clone(&self.repository);
             match tokio::task::spawn_blocking(move || repository.diff()).await {
                 Ok(Ok(diff)) => diff,
@@ -475,7 +474,7 @@ pub(crate) async fn stopped(
 ) -> Stop {
     let interrupted = async {
         if interrupt.wait_for(|stop| *stop).await.is_err() {
-            pending::<()>().await; // the sender is gone, so nobody can interrupt
+            pending::<()>().await; // without a sender there is no interrupt
         }
     };
     let late = async {
@@ -485,10 +484,10 @@ pub(crate) async fn stopped(
         }
     };
     tokio::select! {
-        () = interrupted => Stop::Ended(Ending::Interrupted, "stopped by a signal; what was done so far is kept".into()),
+        () = interrupted => Stop::Ended(Ending::Interrupted, "stopped by a signal; the changes so far are kept".into()),
         () = late => {
             let ending = Ending::Budget { budget: journal::Budget::Time };
-            let message = format!("{}; what was done so far is kept", ending.label());
+            let message = format!("{}; the changes so far are kept", ending.label());
             Stop::Ended(ending, message)
         }
     }

@@ -1,4 +1,5 @@
-//! `finish`: how the model says that it is done. The machine decides whether that is accepted.
+//! The `finish` tool, which the model calls when it is done. The machine decides whether to accept
+//! the call.
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -50,10 +51,10 @@ const ALIASES: &Aliases = &Aliases {
                     "finished",
                     "ok",
                 ],
-                "finish says that the task is done; while it is not, go on",
+                "finish means that the task is done; if it is not, continue",
             ),
         ),
-        // What a person might run to look at the result.
+        // A command that shows the result to a person, as other agents define it.
         (&["command"], Take::LeftOut),
     ],
     convert: None,

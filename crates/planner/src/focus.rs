@@ -1,6 +1,6 @@
-//! Which files the first turn shows. A model that has to find the file often edits invented
-//! content; shown the file and the failure, it solves half of the tasks. Files are ranked by what
-//! the task names, where failures point, and what the tests import.
+//! Selects the files that the first turn shows. A small model that must find the file itself often
+//! edits invented content. Shown the file and the failure, it solves half of the tasks. Files are
+//! ranked by the names in the task, the locations of failures, and the imports of tests.
 
 use std::collections::HashSet;
 
@@ -101,8 +101,8 @@ pub(crate) fn show(
     shown
 }
 
-/// The one file that stands out, if one does.
-pub(crate) fn standing_out(candidates: &[Candidate]) -> Option<&Candidate> {
+/// The one file that stands out, if any.
+pub(crate) fn standout(candidates: &[Candidate]) -> Option<&Candidate> {
     match candidates {
         [] => None,
         [only] => Some(only),
@@ -251,15 +251,15 @@ mod tests {
     #[test]
     fn a_file_that_the_task_names_comes_first() {
         let files = [("a/util.py", ""), ("a/parse.py", ""), ("tests/test_util.py", "from a import util")];
-        let ranked = ranked(&files, "Mend the date bug in a/parse.py.", "");
-        assert_eq!(standing_out(&ranked).unwrap().path, "a/parse.py");
+        let ranked = ranked(&files, "Fix the date bug in a/parse.py.", "");
+        assert_eq!(standout(&ranked).unwrap().path, "a/parse.py");
     }
 
     #[test]
     fn a_file_in_the_trace_of_a_failure_is_found() {
         let files = [("x.py", ""), ("y.py", ""), ("tests/test_all.py", "import x\nimport y")];
         let ranked = ranked(&files, "make the tests pass", "test_all: AssertionError at y.py:4");
-        assert_eq!(standing_out(&ranked).unwrap().path, "y.py");
+        assert_eq!(standout(&ranked).unwrap().path, "y.py");
     }
 
     #[test]
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn the_only_source_file_beside_a_test_is_found() {
         let files = [("src/lib.rs", "pub fn x() {}"), ("tests/it.rs", "use demo::x;")];
-        assert_eq!(standing_out(&ranked(&files, "fix it", "1 failed")).unwrap().path, "src/lib.rs");
+        assert_eq!(standout(&ranked(&files, "fix it", "1 failed")).unwrap().path, "src/lib.rs");
     }
 
     #[test]
@@ -288,6 +288,6 @@ mod tests {
     fn two_files_alike_do_not_stand_out() {
         let files = [("a.py", ""), ("b.py", "")];
         let ranked = ranked(&files, "compare a.py and b.py", "");
-        assert_eq!((ranked.len(), standing_out(&ranked)), (2, None));
+        assert_eq!((ranked.len(), standout(&ranked)), (2, None));
     }
 }

@@ -1,5 +1,5 @@
-//! Guards on what the model writes: repeated text, endless white space, and calls that lead
-//! nowhere. All are incremental and generous: they must never cut a normal answer.
+//! Detects repeated text, endless white space and repeated calls. The limits are generous, because
+//! a normal answer must never be cut.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,7 +13,7 @@ const MAX_WHITESPACE: usize = 400;
 const MAX_EQUAL_LINES: usize = 40;
 /// A tail of this many bytes that repeats one short phrase is a loop.
 const LOOP_BYTES: usize = 1_600;
-/// The longest phrase looked for.
+/// The longest repeated phrase to detect.
 const MAX_PERIOD: usize = 200;
 /// Bytes between two checks of the tail.
 const LOOK_EVERY: usize = 256;
@@ -71,20 +71,20 @@ impl Degeneration {
 fn is_loop(tail: &[u8]) -> bool {
     let Some(start) = tail.len().checked_sub(LOOP_BYTES) else { return false };
     let tail = &tail[start..];
-    // A rule of dashes or equals signs is a period of one byte and quite normal up to a point;
-    // words are not.
+    // Rows of dashes or equals signs are normal, so a period needs two bytes and the text a letter
+    // or digit.
     (2..=MAX_PERIOD).any(|period| tail[period..] == tail[..tail.len() - period])
         && tail.iter().any(u8::is_ascii_alphanumeric)
 }
 
-/// What the guard on equal calls says.
+/// The verdict of the guard on equal calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeats {
     /// Nothing unusual.
     Fine,
-    /// Tell the model: this often now.
+    /// Warn the model: the call was made this often.
     Warn(u32),
-    /// Stop.
+    /// End the run: the call was made this often.
     Stop(u32),
 }
 
@@ -108,7 +108,7 @@ impl EqualCalls {
         }
     }
 
-    /// Forgets everything: the tree has changed, so an equal call asks something new.
+    /// Forgets everything, because the tree has changed and an equal call may have another result.
     pub(crate) fn forget(&mut self) {
         self.seen.clear();
     }

@@ -1,34 +1,34 @@
-//! What a run would make of an answer, by the same code: for whoever wants to know without a run.
+//! Judges a recorded answer with the code of a run, for `agent parse`.
 
 use serde_json::Value;
 use tool_api::{Accepted, Incoming, Registry};
 use tool_stream::{End, Event, Parser, Status, Verdict, VerdictCall};
 
-use crate::answer::{WHOLE_ANSWER, judge, parser_options, words};
+use crate::answer::{WHOLE_ANSWER, judge, parser_options, repair_name};
 
 /// An answer, judged.
 #[derive(Debug)]
 pub struct Judged {
-    /// Whether calls were found, as the parser says.
+    /// Whether calls were found.
     pub status: Status,
-    /// Why a call that had begun is none, or what is wrong with an answer that has none.
+    /// Why a call is malformed, or what is wrong with an answer without calls.
     pub why: Option<String>,
-    /// The calls in their order.
+    /// The calls in order.
     pub calls: Vec<JudgedCall>,
 }
 
-/// A call, as it was found and as it would be run.
+/// A call, as written and as it would be run.
 #[derive(Debug)]
 pub struct JudgedCall {
-    /// As it was found.
+    /// The call as written.
     pub found: VerdictCall,
-    /// What was repaired in its text, in words.
+    /// The repairs of its text, by name.
     pub repairs: Vec<String>,
-    /// As it would be run, or the sentence by which the model is told that it is not.
+    /// The call as it would be run, or why it is refused, in the words for the model.
     pub judged: Result<Accepted, String>,
 }
 
-/// Judges an answer in the pieces it came in.
+/// Judges an answer, given in pieces.
 pub fn answer<'a>(tools: &Registry, pieces: impl IntoIterator<Item = &'a [u8]>, end: End) -> Judged {
     let mut parser = Parser::new(parser_options(tools, None));
     let mut events = Vec::new();
@@ -56,18 +56,17 @@ pub fn answer<'a>(tools: &Registry, pieces: impl IntoIterator<Item = &'a [u8]>, 
             }
         }
     }
-    // A run reads no further than a call that it refuses.
+    // A run cuts the answer at the first refused call.
     if let Some(at) = calls.iter().position(|call| call.judged.is_err()) {
         for call in calls.iter_mut().skip(at + 1).filter(|call| call.judged.is_ok()) {
-            call.judged =
-                Err("it is not read: the answer is cut at the call before it, which is refused".into());
+            call.judged = Err("not read: the answer is cut at the refused call before it".into());
         }
     }
     Judged { status, why, calls }
 }
 
 fn judged(tools: &Registry, found: VerdictCall) -> JudgedCall {
-    let repairs: Vec<String> = found.repairs.iter().map(|r| words(*r)).collect();
+    let repairs: Vec<String> = found.repairs.iter().map(|r| repair_name(*r)).collect();
     let certain = found.repairs.iter().all(|r| r.unambiguous());
     let judged = judge(tools.accept(&found.tool, &found.arguments), &repairs, certain);
     JudgedCall { found, repairs, judged }

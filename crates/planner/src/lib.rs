@@ -1,11 +1,10 @@
-//! From a task to an [`Ending`]: prompts, turns, budgets, guards, verification.
+//! Works on a task until it reaches an [`Ending`]: prompts, turns, budgets, guards, verification.
 //!
-//! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine is
-//! told what happened (the result of a check, an answer, the results of calls, a message of the
-//! user) and says what to do next: ask, write or finish. It knows no socket, file or clock. The
-//! driver does the waiting. It streams an answer through [`answer`], which judges each call while
-//! the model writes it and says when to cut. It runs tools, and writes each event to the journal
-//! before its effect.
+//! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine
+//! gets what happened (an answer, the results of calls, a check, a message of the user) and decides
+//! the next step: ask, write or finish. It does no I/O. The driver carries the step out. It streams
+//! an answer through [`answer`], which validates each call while the model writes it and decides
+//! when to cut. It runs tools, and writes each event to the journal before its effect.
 //!
 //! ```text
 //!      ┌──────────────────────── Input ────────────────────────────┐
@@ -15,17 +14,17 @@
 //!                Step::Finish ───► Report
 //! ```
 //!
-//! What the planner needs from the world comes in as [`Parts`]. A live run, a dry run, a replay and
-//! a test differ only in these.
+//! Everything the planner needs from outside comes in as [`Parts`]. A live run, a dry run, a replay
+//! and a test differ only in these.
 //!
 //! A run can be resumed from its journal at any point ([`resume`]), and the user can add to the
 //! task at any time ([`Inbox`]).
 
-mod acting;
 mod answer;
 mod approach;
 mod branches;
 mod budget;
+mod calls;
 mod compaction;
 mod driver;
 mod effects;
@@ -63,11 +62,11 @@ pub struct Job {
     pub task: String,
     /// How to work on it.
     pub settings: Settings,
-    /// One line on why this model was chosen, for the journal.
+    /// Why this model was chosen, in one line for the journal.
     pub why_model: String,
 }
 
-/// The world as the planner sees it.
+/// The planner's connections to the outside.
 pub struct Parts {
     /// The model, opened.
     pub model: Box<dyn Model>,
@@ -75,17 +74,16 @@ pub struct Parts {
     pub tools: Registry,
     /// The tree, for the first turn and the final diff.
     pub repository: Arc<dyn Repository>,
-    /// Decides whether the task is done, if anything can.
+    /// Decides whether the task is done. `None` without a test command.
     pub verifier: Option<Arc<dyn Verifier>>,
-    /// What the user says during the run; `VecDeque::new()` where nobody can say anything.
+    /// The user's messages during the run; `VecDeque::new()` for none.
     pub inbox: Box<dyn Inbox>,
-    /// Becomes true when a person or the system wants the run to stop.
+    /// Becomes true when the run must stop.
     pub interrupt: tokio::sync::watch::Receiver<bool>,
 }
 
-/// Where messages of the user come from while a run is under way. The planner asks before each
-/// request and before the run ends. A message joins the conversation as a task of its own, and the
-/// limits count anew from there.
+/// The source of user messages during a run. The planner checks it before each request and before
+/// the run ends. A message joins the conversation as a new task, and the limits restart.
 ///
 /// ```
 /// use planner::Inbox;
@@ -132,25 +130,24 @@ pub struct Instructions {
     pub text: String,
 }
 
-/// The tree that the run works on. Its calls block, so the driver runs the long ones on a thread of
-/// their own.
+/// The tree that the run works on. Calls block, so the driver runs long ones on another thread.
 pub trait Repository: Send + Sync {
-    /// The files of the project without ignored ones, sorted. The number is bounded; true means
-    /// that some were left out.
+    /// The files of the project without ignored ones, sorted and limited in number. True means that
+    /// some were omitted.
     fn files(&self) -> (Vec<FileEntry>, bool);
     /// A text file of at most `limit` bytes; `None` for anything else.
     fn read(&self, path: &str, limit: u64) -> Option<String>;
     /// Instruction files from the root down to the working directory, in that order.
     fn instructions(&self) -> Vec<Instructions>;
-    /// Records the tree as it is, so that [`Repository::diff`] can tell what the run changed.
-    /// Called once, in the background, and complete before the first effect.
+    /// Records the original tree, which [`Repository::diff`] compares with. Called once, in the
+    /// background, and complete before the first effect.
     ///
     /// # Errors
     /// When the tree cannot be recorded. The run stops before it changes anything.
     fn remember(&self) -> Result<(), String>;
-    /// Changes from now on belong to this turn.
+    /// Assigns changes from now on to this turn.
     fn turn(&self, _turn: u32) {}
-    /// A command is about to run. [`Repository::after_command`], which always follows, records what
+    /// Called before a command runs. [`Repository::after_command`] always follows and records what
     /// it changed.
     ///
     /// # Errors
@@ -158,19 +155,19 @@ pub trait Repository: Send + Sync {
     fn before_command(&self) -> Result<(), String> {
         Ok(())
     }
-    /// The command has ended, or was stopped. Returns the number of the record in the history if it
-    /// changed anything.
+    /// Called after the command ended or was stopped. Returns the number of the record in the
+    /// history if it changed anything.
     ///
     /// # Errors
     /// When its changes cannot be recorded. The run stops.
     fn after_command(&self) -> Result<Option<u64>, String> {
         Ok(None)
     }
-    /// Rolls back the edits of a turn after the first `done`: the run was cut off before it
-    /// recorded them.
+    /// Rolls back the edits of a turn after the first `done`, because the run was interrupted
+    /// before it journaled them.
     ///
     /// # Errors
-    /// When an edit cannot be rolled back because somebody else has changed the file.
+    /// If an edit cannot be rolled back because somebody else has changed the file.
     fn roll_back(&self, _turn: u32, _done: usize) -> Result<(), String> {
         Ok(())
     }
@@ -186,7 +183,7 @@ pub trait Repository: Send + Sync {
     fn diff(&self) -> Result<Diff, String>;
 }
 
-/// Decides whether the tree is as it should be, by running a command.
+/// Decides by running a command whether the task is done.
 #[async_trait]
 pub trait Verifier: Send + Sync {
     /// The command, as a person would type it.
@@ -201,7 +198,7 @@ pub trait Verifier: Send + Sync {
 /// Why a run has no report.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The journal cannot be written, so nothing further may take effect.
+    /// The journal cannot be written. The run stops, because every effect must be journaled first.
     #[error(transparent)]
     Journal(#[from] journal::Error),
 }

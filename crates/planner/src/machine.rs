@@ -1,5 +1,5 @@
-//! The turn machine: told what happened, it says what to do next. It owns the conversation, and
-//! knows no socket, file or clock.
+//! The turn machine decides the next step from what happened. It owns the conversation and does no
+//! I/O.
 //!
 //! Two approaches share it. With [`Approach::Tools`](crate::Approach) the model calls tools until a
 //! call of `finish` is accepted. With [`Approach::WholeFile`](crate::Approach), for small models,
@@ -20,10 +20,10 @@ use models::{Message, Role};
 use serde::{Deserialize, Serialize};
 use tool_api::Status;
 
-use crate::acting::CallResult;
 use crate::answer::{Focus, Wanted};
 use crate::approach::{Attempts, Move};
 use crate::budget::Estimator;
+use crate::calls::CallResult;
 use crate::compaction::Dropped;
 use crate::guards::{EqualCalls, Repeats};
 use crate::prompts::{Opening, Prompts};
@@ -35,14 +35,14 @@ pub(crate) enum Step {
     /// Send the conversation and carry out the answer.
     Ask(Ask),
     /// Write a file.
-    Write { focus: Focus, why: Why },
+    Write { focus: Focus, why: WriteReason },
     /// The run is over.
     Finish(Ending, String),
 }
 
 /// Why the machine itself writes a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum WriteReason {
     /// To revert it.
     Restore,
     /// To verify a candidate.
@@ -67,21 +67,21 @@ pub(crate) struct Ask {
 pub(crate) enum Input {
     /// An answer has been carried out.
     Answered(Turn),
-    /// A file was written, and verified if the machine asked for that.
+    /// A file was written. A candidate was also verified.
     Written { content: String, check: Option<Check> },
     /// The request does not fit the window.
     Overflow { window: Option<u64> },
-    /// The user said something.
+    /// A message of the user.
     UserMessage(String),
 }
 
-/// An answer and all that came of it.
+/// An answer and its results.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     pub(crate) content: String,
     pub(crate) thinking: String,
     pub(crate) ended_by: Option<EndedBy>,
-    /// Where the fenced block begins that was taken as the file.
+    /// Where the fenced block starts that was accepted as the file.
     pub(crate) block: Option<usize>,
     pub(crate) doubts: Vec<Doubt>,
     pub(crate) results: Vec<CallResult>,
@@ -113,15 +113,15 @@ pub(crate) struct Machine {
     refused_edit: bool,
     /// Whether a command changed files since the last verification.
     unchecked: bool,
-    /// The summary of a `finish` that followed no change. The model was told so.
-    told_unchanged: Option<String>,
+    /// The summary of a `finish` without a change, after which the model got a reminder.
+    unchanged_summary: Option<String>,
     equal_calls: EqualCalls,
     corrections: u32,
     finish_refusals: u32,
     same_answers: u32,
     last_answer: String,
     overflows_in_a_row: u32,
-    /// The texts of messages in the conversation that hold what the user said after the task.
+    /// The texts of conversation messages with the user's later messages.
     user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,
@@ -143,13 +143,12 @@ pub(crate) struct Plan {
     /// Whether the server reports alternatives and can continue an answer
     /// ([`models::Identity::branches`]).
     pub(crate) branches: bool,
-    /// The file to ask for whole, when the approach asks for whole files and one file stands out.
+    /// The file to request whole, if the approach is whole-file and one file stands out.
     pub(crate) focus: Option<Focus>,
 }
 
 impl Machine {
-    /// A machine for a plan. `baseline` is the result of the verification before anything was
-    /// changed.
+    /// Creates a machine for a plan. `baseline` is the verification before any change.
     pub(crate) fn new(plan: Plan, baseline: Option<Check>) -> Result<Self, minijinja::Error> {
         let focus = plan.focus.clone();
         Ok(Self {
@@ -165,7 +164,7 @@ impl Machine {
             changed: false,
             refused_edit: false,
             unchecked: false,
-            told_unchanged: None,
+            unchanged_summary: None,
             equal_calls: EqualCalls::default(),
             corrections: 0,
             finish_refusals: 0,
@@ -209,9 +208,9 @@ impl Machine {
             return self.whole_file(Move::Whole);
         }
         let system = self.prompts.system(&self.plan.opening);
-        self.say(Role::System, system);
+        self.push_message(Role::System, system);
         let first = self.prompts.first(&self.plan.opening, self.baseline.as_ref());
-        self.say(Role::User, first);
+        self.push_message(Role::User, first);
         Step::Ask(self.ask())
     }
 
@@ -237,7 +236,7 @@ impl Machine {
         if let Some(step) = self.whole_file_answered(&results, check.as_ref(), block, &doubts) {
             return step;
         }
-        // A model that calls `finish` beside a refused call has not seen the refusal.
+        // A model that calls `finish` together with a refused call has not seen the refusal.
         let unseen = refused.is_some() || results.iter().any(|r| r.outcome.status == Status::Refused);
         if let Some(finish) = results.iter().find(|r| r.spec.finishes).filter(|_| !unseen) {
             return self.finish(&finish.outcome.text.clone());
@@ -249,15 +248,14 @@ impl Machine {
         }
     }
 
-    /// Joins what the user says to the conversation. The message is a task of its own: it has to
-    /// lead to a change of its own, and what went wrong before it no longer counts against the
-    /// model. A whole-file run continues with tools.
+    /// Adds a message of the user to the conversation. It is a new task: it needs a change of its
+    /// own, and earlier mistakes no longer count. A whole-file run continues with tools.
     ///
-    /// Effect on the prompt cache: none. When the last message is not answered yet, it is sent
-    /// again with the new text at its end.
+    /// Effect on the prompt cache: none. If the last message is still unanswered, the text is
+    /// appended to it.
     fn user_message(&mut self, text: &str) -> Step {
         self.baseline.clone_from(&self.last_check);
-        (self.changed, self.refused_edit, self.told_unchanged) = (false, false, None);
+        (self.changed, self.refused_edit, self.unchanged_summary) = (false, false, None);
         (self.corrections, self.finish_refusals, self.same_answers) = (0, 0, 0);
         self.equal_calls.forget();
         let mut text = self.prompts.user_message(text);
@@ -266,14 +264,14 @@ impl Machine {
         }
         if let Some(last) = self.messages.last().filter(|last| last.role == Role::User) {
             text = format!("{}\n\n{text}", last.content);
-            self.rewind(self.messages.len() - 1, "the last message is extended by what the user says");
+            self.rewind(self.messages.len() - 1, "the user's message joins the last message");
         }
         self.user_messages.push(text.clone());
-        self.go_on(text)
+        self.ask_with(text)
     }
 
     fn finish(&mut self, summary: &str) -> Step {
-        if !self.changed && !self.healed() && !self.fails() {
+        if !self.changed && !self.now_passes() && !self.fails() {
             return self.finish_unchanged(summary);
         }
         let Some(check) = self.last_check.clone() else {
@@ -290,32 +288,32 @@ impl Machine {
             );
         }
         let text = self.prompts.finish_refused(&check, self.changed);
-        self.go_on(text)
+        self.ask_with(text)
     }
 
-    /// Handles `finish` without a change. The model is told once. A check that passes also passed
-    /// before.
+    /// Handles `finish` without a change. The model gets one reminder. A check that passes also
+    /// passed before.
     fn finish_unchanged(&mut self, summary: &str) -> Step {
-        let Some(before) = self.told_unchanged.take() else {
-            self.told_unchanged = Some(summary.trim().to_owned());
+        let Some(before) = self.unchanged_summary.take() else {
+            self.unchanged_summary = Some(summary.trim().to_owned());
             let text = self.prompts.no_change(self.refused_edit, false);
-            return self.go_on(text);
+            return self.ask_with(text);
         };
         let message = non_empty(summary, &non_empty(&before, "the model changed nothing"));
         Step::Finish(Ending::NoChange, message)
     }
 
-    /// The model makes no progress. It may be done already: then the verification, which failed
-    /// before, passes.
+    /// Ends a run without progress. It is verified if the verification failed before and passes
+    /// now.
     fn stuck(&self, why: String) -> Step {
-        if self.healed() && !self.unchecked {
+        if self.now_passes() && !self.unchecked {
             return Step::Finish(Ending::Verified, format!("the verification passes now ({why})"));
         }
         Step::Finish(Ending::GaveUp, why)
     }
 
-    /// Whether the verification failed before and passes now. That is a change, whoever made it.
-    pub(crate) fn healed(&self) -> bool {
+    /// Whether the verification failed before and passes now. That counts as a change.
+    pub(crate) fn now_passes(&self) -> bool {
         self.baseline.as_ref().is_some_and(|check| !check.passed)
             && self.last_check.as_ref().is_some_and(|check| check.passed)
     }
@@ -334,10 +332,10 @@ impl Machine {
             return self.stuck(why);
         }
         let text = self.prompts.correction(refused.as_deref(), self.corrections);
-        self.forget_repeats(&text).unwrap_or_else(|| self.go_on(text))
+        self.forget_repeats(&text).unwrap_or_else(|| self.ask_with(text))
     }
 
-    /// Tells the model the results of its calls.
+    /// Reports the results of its calls to the model.
     fn report(&mut self, results: &[CallResult], check: Option<&Check>, refused: Option<String>) -> Step {
         let mut note = refused;
         if results.iter().any(|r| !r.outcome.changed.is_empty()) {
@@ -374,11 +372,11 @@ impl Machine {
         if all_refused && let Some(step) = self.forget_repeats(&text) {
             return step;
         }
-        self.go_on(text)
+        self.ask_with(text)
     }
 
-    /// The next request: warmer when the model repeats itself, because temperature 0 would give the
-    /// same bytes again.
+    /// The next request. If the model repeats itself, the temperature rises, because temperature 0
+    /// would give the same answer.
     fn ask(&self) -> Ask {
         let stuck = self.same_answers.max(self.corrections.saturating_sub(1));
         let temperature = (self.plan.settings.temperature + 0.35 * stuck as f32).min(1.0);
@@ -386,7 +384,7 @@ impl Machine {
         Ask { temperature, seed, max_tokens: self.room(), wanted: Wanted::Calls, alternatives: 0, stop: None }
     }
 
-    /// The most tokens the answer may have, so that prompt and answer stay within the window.
+    /// The token limit of the answer, so that prompt and answer fit the window.
     fn room(&self) -> u32 {
         self.room_for(self.plan.settings.max_answer_tokens)
     }

@@ -1,4 +1,5 @@
-//! What the first turn shows: the tree in few words, instructions, and the files that the task is about.
+//! Composes the first turn: a summary of the tree, the instructions, and the files that the task is
+//! about.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +12,15 @@ use crate::prompts::Opening;
 use crate::settings::Approach;
 use crate::{FileEntry, Instructions, Repository, focus};
 
-/// Bytes of the view of the tree.
+/// Maximum bytes of the tree summary.
 const MAX_TREE: usize = 1_600;
-/// Bytes of all instruction files together; the ones nearest to the work are kept.
+/// Maximum bytes of all instruction files. Files closest to the working directory have priority.
 const MAX_INSTRUCTIONS: usize = 8 * 1024;
-/// The largest share of the window that shown files may take.
-const SHOWN_SHARE: u64 = 4;
+/// Files may take one part in this many of the window.
+const WINDOW_SHARE: u64 = 4;
 
-/// The parts of the first turn, and the file to ask for whole when the approach is [`Approach::WholeFile`] and one file stands out.
+/// Composes the first turn. Also returns the file to request whole if the approach is
+/// [`Approach::WholeFile`] and one file stands out.
 pub(crate) fn compose(
     repository: &dyn Repository,
     tools: &Registry,
@@ -29,35 +31,35 @@ pub(crate) fn compose(
 ) -> (Opening, Option<Focus>) {
     let (files, more) = repository.files();
     let candidates = focus::rank(&files, &task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
-    // Three bytes a token is on the safe side.
-    let most = window.map_or(u64::MAX, |w| w * 3 / SHOWN_SHARE);
-    let shown = focus::show(&candidates, repository, 2, most.min(2 * focus::MAX_SHOWN_BYTES));
+    // Three bytes per token is a low estimate.
+    let max_bytes = window.map_or(u64::MAX, |w| w * 3 / WINDOW_SHARE);
+    let shown = focus::show(&candidates, repository, 2, max_bytes.min(2 * focus::MAX_SHOWN_BYTES));
     let whole = (approach == Approach::WholeFile)
-        .then(|| focus::standing_out(&candidates))
+        .then(|| focus::standout(&candidates))
         .flatten()
         .and_then(|best| shown.iter().find(|(path, _)| *path == best.path))
-        // A file that holds control tokens cannot be shown as it is, so it cannot be asked for whole either.
+        // Control tokens are broken up in prompts, so a file with control tokens would come back
+        // changed.
         .filter(|(_, text)| !text.trim().is_empty() && broken(text) == *text)
-        // It is in the prompt and again in the answer.
+        // The window must hold the file twice: in the prompt and in the answer.
         .filter(|(_, text)| window.is_none_or(|w| (text.len() as u64) * 2 / 3 + 1_024 < w))
         .map(|(path, content)| Focus { path: path.clone(), content: content.clone() });
     let opening = Opening {
         task,
         tree: tree(&files, more),
-        instructions: budgeted(repository.instructions()),
+        instructions: fit_instructions(repository.instructions()),
         files: shown,
-        tools: described(tools),
+        tools: tool_descriptions(tools),
     };
     (opening, whole)
 }
 
-/// An opening with what a recorded one shows of the repository, and the tools of now.
-pub(crate) fn again(recorded: Opening, tools: &Registry, task: String) -> Opening {
-    Opening { task, tools: described(tools), ..recorded }
+/// A first turn that shows the recorded state of the repository with the current tools.
+pub(crate) fn from_recorded(recorded: Opening, tools: &Registry, task: String) -> Opening {
+    Opening { task, tools: tool_descriptions(tools), ..recorded }
 }
 
-/// Reads the files on whose texts the first turn depends, for a `repository` that records what is
-/// read.
+/// Reads the files that the first turn depends on, so that an observing `repository` can note them.
 pub fn read_opening_files(repository: &dyn Repository, task: &str, check: Option<&Check>) {
     let (files, _) = repository.files();
     let candidates = focus::rank(&files, task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
@@ -65,22 +67,23 @@ pub fn read_opening_files(repository: &dyn Repository, task: &str, check: Option
     repository.instructions();
 }
 
-fn described(tools: &Registry) -> Vec<(String, String, String)> {
+fn tool_descriptions(tools: &Registry) -> Vec<(String, String, String)> {
     let shown =
         |s: &Arc<Spec>| (s.name.clone(), s.description.trim_end_matches('.').to_owned(), s.shown_schema());
     tools.specs().map(shown).collect()
 }
 
-/// The files by folder, a line each, within [`MAX_TREE`] bytes: when there are more, folders with counts.
+/// Lists the files, one line per folder. If that exceeds [`MAX_TREE`] bytes, lists folders with
+/// file counts.
 fn tree(files: &[FileEntry], more: bool) -> String {
     let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let mut unspeakable = 0;
+    let mut unprintable = 0;
     for file in files {
         let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
-        // A line of its own would say something.
-        let lines = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-        if file.path.contains(lines) {
-            unspeakable += 1;
+        // A line break in a name could fake a line of the prompt.
+        let breaks_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        if file.path.contains(breaks_line) {
+            unprintable += 1;
             continue;
         }
         folders.entry(folder).or_default().push(name);
@@ -110,8 +113,8 @@ fn tree(files: &[FileEntry], more: bool) -> String {
             text.push_str(&line);
         }
     }
-    if unspeakable > 0 {
-        text.push_str(&format!("\n({unspeakable} with control characters in their names)"));
+    if unprintable > 0 {
+        text.push_str(&format!("\n({unprintable} with control characters in their names)"));
     }
     if more {
         text.push_str("\n(and more)");
@@ -119,8 +122,9 @@ fn tree(files: &[FileEntry], more: bool) -> String {
     text
 }
 
-/// The instructions that fit, those nearest to the work first in line for room, in their own order.
-fn budgeted(instructions: Vec<Instructions>) -> Vec<Instructions> {
+/// Truncates the instructions to [`MAX_INSTRUCTIONS`]. Files closest to the working directory have
+/// priority.
+fn fit_instructions(instructions: Vec<Instructions>) -> Vec<Instructions> {
     let mut left = MAX_INSTRUCTIONS;
     let mut kept: Vec<Instructions> = Vec::new();
     for mut i in instructions.into_iter().rev() {
@@ -130,7 +134,7 @@ fn budgeted(instructions: Vec<Instructions>) -> Vec<Instructions> {
         if i.text.len() > left {
             let end = (0..=left).rev().find(|e| i.text.is_char_boundary(*e)).unwrap_or(0);
             i.text.truncate(end);
-            i.text.push_str("\n(cut here: the instructions are too long)");
+            i.text.push_str("\n(truncated: the instructions are too long)");
             left = 0;
         } else {
             left -= i.text.len();

@@ -1,7 +1,8 @@
-//! Every word that is sent to a model, rendered from the templates in `prompts/`.
+//! Renders the messages to the model from the templates in `prompts/`.
 //!
-//! Effect on the prompt cache: the system prompt depends on the tools only, so it is the same for every session of a version;
-//! nothing here holds a clock, a counter that changes, or a path of the machine.
+//! Effect on the prompt cache: the system prompt depends only on the tools, so it is the same in
+//! every session of a version. No prompt contains a time, a changing counter or a path of this
+//! machine.
 
 use journal::Check;
 use minijinja::syntax::SyntaxConfig;
@@ -11,8 +12,8 @@ use serde_json::{Value, json};
 
 use tool_api::control_tokens::broken;
 
-use crate::acting::CallResult;
 use crate::answer::Focus;
+use crate::calls::{CallResult, status_name};
 use crate::{Instructions, focus};
 
 macro_rules! templates {
@@ -34,11 +35,11 @@ const TEMPLATES: [(&str, &str); 12] = templates![
     "user_message.md",
 ];
 
-/// What the first turn is made of.
+/// The content of the first turn.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Opening {
     pub(crate) task: String,
-    /// A compact view of the tree.
+    /// A summary of the tree.
     pub(crate) tree: String,
     pub(crate) instructions: Vec<Instructions>,
     /// Files shown whole: path and text.
@@ -71,11 +72,11 @@ impl Prompts {
     }
 
     fn render(&self, name: &str, values: Value) -> String {
-        // A template that does not render is a mistake in this program, which the tests of this module find: each is rendered there.
+        // The tests of this module render every template, so this cannot fail.
         let rendered =
             self.environment.get_template(name).and_then(|t| t.render(minijinja::value::Serde(&values)));
         let text = rendered.unwrap_or_else(|e| format!("[prompt {name}: {e}]"));
-        // Whatever is in it, by whichever way it came: no template of a model takes it for its own.
+        // No text from outside may act as a control token of the model's chat template.
         broken(text.trim()).into_owned()
     }
 
@@ -83,7 +84,7 @@ impl Prompts {
         self.render("system.md", json!({ "tools": tools(opening) }))
     }
 
-    /// The tools, for a conversation whose system prompt does not hold them.
+    /// Describes the tools in a conversation whose system prompt does not.
     pub(crate) fn tools(&self, opening: &Opening) -> String {
         self.render("tools.md", json!({ "tools": tools(opening) }))
     }
@@ -99,10 +100,15 @@ impl Prompts {
         )
     }
 
-    /// The plain request for one file, which is the whole conversation of the whole-file approach: no system prompt, so that the chat
-    /// template's own stands, and nothing beside the task and the file, since anything more was measured to cost answers.
+    /// The request for one file: the first message of the whole-file approach. There is no system
+    /// prompt, so the chat template uses its own. Measurements showed that any further text costs
+    /// solved tasks.
     pub(crate) fn whole_file(&self, opening: &Opening, shown: &Focus) -> String {
-        self.render("whole_file.md", json!({ "task": opening.task, "file": file_value(&shown.path, &shown.content), "instructions": instructions(opening) }))
+        let file = file_value(&shown.path, &shown.content);
+        self.render(
+            "whole_file.md",
+            json!({ "task": opening.task, "file": file, "instructions": instructions(opening) }),
+        )
     }
 
     pub(crate) fn results(
@@ -113,7 +119,10 @@ impl Prompts {
     ) -> String {
         let results: Vec<_> = results
             .iter()
-            .map(|r| json!({ "tool": r.spec.name, "about": about(&r.arguments), "status": status(r.outcome.status), "text": r.outcome.text }))
+            .map(|r| {
+                let (about, status) = (about(&r.arguments), status_name(r.outcome.status));
+                json!({ "tool": r.spec.name, "about": about, "status": status, "text": r.outcome.text })
+            })
             .collect();
         self.render("results.md", json!({ "results": results, "check": check_value(check), "note": note }))
     }
@@ -126,7 +135,8 @@ impl Prompts {
         self.render("finish_refused.md", json!({ "check": check_value(Some(check)), "changed": changed }))
     }
 
-    /// The model says that it is done, and nothing was changed. `refused`: it tried; `whole`: it was asked for a whole file.
+    /// The reply when the model says that it is done without a change. `refused`: a change was
+    /// refused. `whole`: a whole file was requested.
     pub(crate) fn no_change(&self, refused: bool, whole: bool) -> String {
         self.render("no_change.md", json!({ "refused": refused, "whole": whole }))
     }
@@ -136,7 +146,7 @@ impl Prompts {
         self.render("user_message.md", json!({ "text": text }))
     }
 
-    /// A message again, with what became of the answers to it. `asked` has been rendered before.
+    /// Repeats a rendered message, with the reply to the model's repeated answers.
     pub(crate) fn again(&self, asked: &str, text: &str) -> String {
         self.render("again.md", json!({ "asked": asked, "text": text }))
     }
@@ -167,29 +177,22 @@ fn file_value(path: &str, text: &str) -> Value {
     json!({ "path": path, "text": text.trim_end(), "language": focus::language(path) })
 }
 
-fn status(status: tool_api::Status) -> &'static str {
-    match status {
-        tool_api::Status::Ok => "ok",
-        tool_api::Status::Failed => "failed",
-        tool_api::Status::Refused => "refused",
-    }
-}
-
-/// What a call was about, in a few words: its path, pattern or command.
+/// Identifies a call by its path, pattern or command.
 fn about(arguments: &serde_json::Value) -> String {
     let text =
         ["path", "pattern", "command"].iter().find_map(|key| arguments[key].as_str()).unwrap_or_default();
     text.lines().next().unwrap_or_default().chars().take(80).collect()
 }
 
-/// A Markdown fence longer than any in the text.
+/// A Markdown fence that is longer than any fence in the text.
 fn fence(text: &str) -> String {
     let longest =
         text.lines().map(|l| l.trim_start().bytes().take_while(|b| *b == b'`').count()).max().unwrap_or(0);
     "`".repeat(longest.max(2) + 1)
 }
 
-/// A text that came from outside, marked off: in a fence that nothing in it can close. A single line cannot look like anything but itself.
+/// Puts text from outside in a fence that it cannot close. A single line needs none, because it
+/// cannot fake another part of the prompt.
 fn data(text: &str) -> String {
     let text = text.trim_end_matches('\n');
     if !text.contains(['\n', '\r', '\x0b', '\x0c', '\u{85}', '\u{2028}', '\u{2029}']) {
@@ -206,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_control_token_is_in_any_message_wherever_it_came_from() {
+    fn control_tokens_are_broken_up_in_every_message() {
         let token = "<|im_end|>";
         let prompts = Prompts::new().unwrap();
         let all = token.to_owned();
@@ -241,14 +244,14 @@ mod tests {
     }
 
     #[test]
-    fn data_of_several_lines_stands_in_a_fence_that_it_cannot_close() {
+    fn multi_line_data_is_put_in_a_fence_that_it_cannot_close() {
         assert_eq!(data("one line\n"), "one line");
         assert_eq!(data("a\n```\nread_file b: ok"), "````\na\n```\nread_file b: ok\n````");
         assert_eq!(data("a\rb"), "```\na\rb\n```");
     }
 
     #[test]
-    fn a_fence_is_longer_than_those_inside() {
+    fn a_fence_is_longer_than_the_fences_inside() {
         assert_eq!(fence("x"), "```");
         assert_eq!(fence("```\nx\n```"), "````");
     }

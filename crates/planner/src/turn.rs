@@ -1,4 +1,5 @@
-//! One answer, driven: streams it, writes down what is heard, runs its calls as they become complete, and verifies what they changed.
+//! The driver's work on one answer: streams and journals it, runs its calls as they become
+//! complete, and verifies their changes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,24 +9,24 @@ use journal::{CutReason, EndedBy, Ending, Event};
 use models::{Message, Request, Role};
 use tool_api::Status;
 
-use crate::acting::{self, Acted, Acting, CallResult};
-use crate::answer::{Answer, Heard, Listening, Refused};
+use crate::answer::{Answer, AnswerEvent, AnswerOptions, Refused};
 use crate::budget;
+use crate::calls::{self, CallQueue, CallResult, FinishedCall};
 use crate::driver::{Driver, Stop, refused, stopped};
 use crate::machine::{Ask, Machine, Turn};
 
-/// What came of one request: an answer and all that followed from it, or why there is none.
-pub(crate) type Listened = Result<Turn, models::Error>;
+/// The outcome of one request: the completed turn, or why there is no answer.
+pub(crate) type RequestResult = Result<Turn, models::Error>;
 
 impl Driver<'_> {
-    /// Streams one answer, acting on its calls as they become complete.
-    pub(crate) async fn listen(
+    /// Streams one answer and runs its calls as they become complete.
+    pub(crate) async fn stream_answer(
         &mut self,
         machine: &mut Machine,
         request: &Request,
         ask: &Ask,
         estimated_tokens: u64,
-    ) -> Result<Listened, Stop> {
+    ) -> Result<RequestResult, Stop> {
         let sent = Instant::now();
         let mut first_token_ms = None;
         let stopped = stopped(self.interrupt.clone(), self.deadline);
@@ -38,8 +39,8 @@ impl Driver<'_> {
             stop = &mut stopped => return Err(stop),
         };
         let tools = Arc::clone(&self.tools);
-        let mut acting = Acting::new(Arc::clone(&tools));
-        let mut answer = Answer::new(Listening {
+        let mut calls = CallQueue::new(Arc::clone(&tools));
+        let mut answer = Answer::new(AnswerOptions {
             tools: &tools,
             first_call_only: self.first_call_only,
             wanted: &ask.wanted,
@@ -55,23 +56,23 @@ impl Driver<'_> {
                 .map(|m| m.content.as_str()),
         });
         let mut turn = Turn::default();
-        let mut heard = Vec::new();
+        let mut events = Vec::new();
         let mut reading = true;
         while reading {
             tokio::select! {
                 biased;
                 stop = &mut stopped => {
                     self.journal.append(Event::Cut { turn: self.turn, why: CutReason::Stopped, at: answer.content.len() as u64 })?;
-                    self.lost(&answer, estimated_tokens, first_token_ms, sent)?;
+                    self.count_lost(&answer, estimated_tokens, first_token_ms, sent)?;
                     return Err(stop);
                 }
-                acted = acting.next() => self.acted(acted, &mut turn).await?,
+                finished = calls.next() => self.record_result(finished, &mut turn).await?,
                 delta = stream.next() => match delta {
                     Some(Ok(delta)) => {
                         if matches!(delta, models::Delta::Text(_) | models::Delta::Thinking(_) | models::Delta::ToolCall { .. }) {
                             first_token_ms.get_or_insert_with(|| sent.elapsed().as_millis() as u64);
                         }
-                        answer.hear(delta, &mut heard);
+                        answer.feed(delta, &mut events);
                     }
                     broken => {
                         let error = match broken {
@@ -79,27 +80,27 @@ impl Driver<'_> {
                             _ => models::Error::Transport("the server closed the stream before the answer was complete".into()),
                         };
                         if !answer.has_call() {
-                            self.lost(&answer, estimated_tokens, first_token_ms, sent)?;
+                            self.count_lost(&answer, estimated_tokens, first_token_ms, sent)?;
                             return Ok(Err(error));
                         }
-                        // What stands behind a complete call is lost, as if we had cut there; the call itself is whole.
-                        self.journal.append(Event::Warning { message: format!("{error}; going on with the calls that were complete") })?;
-                        answer.cut_behind_last_call();
+                        // The complete calls are usable.
+                        self.journal.append(Event::Warning { message: format!("{error}; continuing with the complete calls") })?;
+                        answer.truncate_after_last_call();
                         reading = false;
                     }
                 },
             }
-            for heard in heard.drain(..) {
-                reading &= !matches!(heard, Heard::Cut(_) | Heard::Ended(_));
-                self.heard(heard, &answer.content, &mut turn, &mut acting)?;
+            for event in events.drain(..) {
+                reading &= !matches!(event, AnswerEvent::Cut(_) | AnswerEvent::Ended(_));
+                self.record(event, &answer.content, &mut turn, &mut calls)?;
             }
             if self.first_call_only || !reading {
-                continue; // a tool starts once the stream is closed, so that nothing keeps the server generating
+                continue; // the stream is closed first, so that the server stops generating
             }
-            self.start(&mut acting, true).await?;
+            self.start_calls(&mut calls, true).await?;
         }
         drop(stream);
-        tokio::task::yield_now().await; // lets the connection really close before a tool keeps the thread busy
+        tokio::task::yield_now().await; // let the connection close before a tool blocks the thread
         let counts =
             budget::counts(&answer.usage, answer.pieces, first_token_ms, sent.elapsed().as_millis() as u64);
         let (content, thinking) = (std::mem::take(&mut answer.content), std::mem::take(&mut answer.thinking));
@@ -113,29 +114,29 @@ impl Driver<'_> {
             doubts: turn.doubts.clone(),
             counts,
         })?;
-        self.account(machine, &request.messages, &counts, estimated_tokens)?;
+        self.count_answer(machine, &request.messages, &counts, estimated_tokens)?;
         (turn.content, turn.thinking) = (content, thinking);
-        self.carry_out(&mut acting, &mut turn).await?;
+        self.run_queued_calls(&mut calls, &mut turn).await?;
         self.after_calls(&mut turn).await?;
         Ok(Ok(turn))
     }
 
-    /// Writes down what was heard, and queues calls.
-    fn heard(
+    /// Journals an event of the answer, and queues calls.
+    fn record(
         &mut self,
-        heard: Heard,
+        event: AnswerEvent,
         content: &str,
         turn: &mut Turn,
-        acting: &mut Acting,
+        calls: &mut CallQueue,
     ) -> Result<(), Stop> {
         let n = self.turn;
-        let event = match heard {
-            Heard::Thinking(text) => Event::Thinking { turn: n, text },
-            Heard::Text(text) => Event::Text { turn: n, text },
-            Heard::Opened { call, tool } => Event::CallOpened { turn: n, call, tool },
-            Heard::Ready(call) => {
+        let event = match event {
+            AnswerEvent::Thinking(text) => Event::Thinking { turn: n, text },
+            AnswerEvent::Text(text) => Event::Text { turn: n, text },
+            AnswerEvent::Opened { call, tool } => Event::CallOpened { turn: n, call, tool },
+            AnswerEvent::Ready(call) => {
                 let size = (call.span.1 - call.span.0) as usize;
-                let seen = self.like_calls.entry(call.spec.name.clone()).or_default();
+                let seen = self.call_sizes.entry(call.spec.name.clone()).or_default();
                 *seen = (seen.0 + size, seen.1 + 1);
                 let event = Event::Call {
                     turn: n,
@@ -145,12 +146,12 @@ impl Driver<'_> {
                     span: call.span,
                     repairs: call.repairs.clone(),
                 };
-                acting.queue(call);
+                calls.queue(call);
                 event
             }
-            Heard::Refused(refused) => {
-                let saved = self.saved(&refused);
-                let saved_tokens = self.accountant.save(saved);
+            AnswerEvent::Refused(refused) => {
+                let saved_bytes = self.saved_bytes(&refused);
+                let saved_tokens = self.accountant.save(saved_bytes);
                 turn.refused = Some(refused.message.clone());
                 Event::Refused {
                     turn: n,
@@ -160,11 +161,11 @@ impl Driver<'_> {
                     saved_tokens,
                 }
             }
-            Heard::Cut(why) => {
+            AnswerEvent::Cut(why) => {
                 turn.ended_by = Some(EndedBy::Cut);
                 Event::Cut { turn: n, why, at: content.len() as u64 }
             }
-            Heard::Ended(ended_by) => {
+            AnswerEvent::Ended(ended_by) => {
                 turn.ended_by = Some(ended_by);
                 return Ok(());
             }
@@ -172,10 +173,10 @@ impl Driver<'_> {
         Ok(self.journal.append(event)?)
     }
 
-    /// Bytes that the rest of a refused call would have cost, going by complete calls of the same tool. A lower bound: nothing is
-    /// claimed for the first of its kind.
-    fn saved(&self, refused: &Refused) -> u64 {
-        let Some((bytes, calls)) = refused.tool.as_ref().and_then(|t| self.like_calls.get(t)) else {
+    /// Estimates the bytes that a refused call had left to write, from the average complete call of
+    /// the same tool. A lower bound: 0 if there is none.
+    fn saved_bytes(&self, refused: &Refused) -> u64 {
+        let Some((bytes, calls)) = refused.tool.as_ref().and_then(|t| self.call_sizes.get(t)) else {
             return 0;
         };
         if !refused.early {
@@ -185,15 +186,15 @@ impl Driver<'_> {
     }
 
     /// Starts the queued calls that may run now.
-    pub(crate) async fn start(&mut self, acting: &mut Acting, streaming: bool) -> Result<(), Stop> {
-        while let Some(call) = acting.startable(streaming) {
+    pub(crate) async fn start_calls(&mut self, calls: &mut CallQueue, streaming: bool) -> Result<(), Stop> {
+        while let Some(call) = calls.take_startable(streaming) {
             if call.spec.effect != tool_api::Effect::Read {
-                self.remembered().await?;
+                self.await_snapshot().await?;
                 self.dirty = true;
             }
             if call.spec.effect == tool_api::Effect::Execute {
                 if self.plan_only {
-                    let message = "a plan ends where the first command would run; what was changed by then is in the patch";
+                    let message = "the plan ends at the first command; the patch contains the changes so far";
                     return Err(Stop::Ended(Ending::Unverified, message.into()));
                 }
                 self.before_command().await?;
@@ -202,15 +203,20 @@ impl Driver<'_> {
                 turn: self.turn,
                 call: call.call,
                 tool: call.spec.name.clone(),
-                effect: acting::name(call.spec.effect).to_owned(),
+                effect: calls::effect_name(call.spec.effect).to_owned(),
             })?;
-            acting.start(call);
+            calls.start(call);
         }
         Ok(())
     }
 
-    pub(crate) async fn acted(&mut self, acted: Acted, turn: &mut Turn) -> Result<(), Stop> {
-        let Acted { call, result, ms } = acted;
+    /// Journals the result of a call and adds it to the turn.
+    pub(crate) async fn record_result(
+        &mut self,
+        finished: FinishedCall,
+        turn: &mut Turn,
+    ) -> Result<(), Stop> {
+        let FinishedCall { call, result, ms } = finished;
         let changed = call.spec.effect == tool_api::Effect::Execute && self.after_command().await?;
         let mut outcome = match result {
             Ok(outcome) => outcome,
@@ -219,15 +225,15 @@ impl Driver<'_> {
             }
             Err(tool_api::ToolError::Run(message)) => return Err(refused(message)),
         };
-        // Files that a verification leaves behind are not the model's work.
+        // Files that a test run leaves behind are not the model's work.
         if changed && !call.spec.verifies(&call.arguments) {
-            acting::note_change(&mut outcome);
+            calls::note_change(&mut outcome);
         }
         self.journal.append(Event::ToolFinished {
             turn: self.turn,
             call: call.call,
             tool: call.spec.name.clone(),
-            status: acting::status(outcome.status).to_owned(),
+            status: calls::status_name(outcome.status).to_owned(),
             text: outcome.text.clone(),
             changed: outcome.changed.clone(),
             facts: outcome.facts.clone(),
@@ -237,7 +243,8 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Verifies when files changed, or when the model says it is done and something may have changed since the last time, if there was one.
+    /// Verifies the tree if files changed, or if the model says it is done and the last
+    /// verification may be stale.
     pub(crate) async fn after_calls(&mut self, turn: &mut Turn) -> Result<(), Stop> {
         let changed = turn.results.iter().any(|r| !r.outcome.changed.is_empty());
         let finishing = turn.results.iter().any(|r| r.spec.finishes);
@@ -255,8 +262,8 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Counts what a lost answer used: the server charges for it all the same.
-    fn lost(
+    /// Counts the tokens of a lost answer, because the server charges for them.
+    fn count_lost(
         &mut self,
         answer: &Answer<'_>,
         estimated_tokens: u64,
@@ -265,7 +272,7 @@ impl Driver<'_> {
     ) -> Result<(), Stop> {
         let usage = &answer.usage;
         if answer.pieces == 0 && *usage == models::Usage::default() {
-            return Ok(()); // nothing had arrived
+            return Ok(());
         }
         let estimated = usage.prompt_tokens.is_none() || usage.generated_tokens.is_none();
         let total_ms = sent.elapsed().as_millis() as u64;
@@ -275,8 +282,8 @@ impl Driver<'_> {
         Ok(self.journal.append(Event::AnswerLost { turn: self.turn, counts, estimated })?)
     }
 
-    /// Counts an answer, and learns from the server's count of its prompt.
-    fn account(
+    /// Counts an answer, and calibrates the estimator with the server's count of the prompt.
+    fn count_answer(
         &mut self,
         machine: &mut Machine,
         sent: &[Arc<Message>],
@@ -287,7 +294,7 @@ impl Driver<'_> {
         let Some(counted) = counts.prompt_tokens else { return Ok(()) };
         if counted * 2 < estimated && estimated > 1_000 {
             let message = format!(
-                "the server counted {counted} prompt tokens where about {estimated} were sent: it may have cut the prompt; check the model's window"
+                "the server counted {counted} of about {estimated} prompt tokens: it may have truncated the prompt; check the model's window"
             );
             self.journal.append(Event::Warning { message })?;
         }

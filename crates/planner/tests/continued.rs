@@ -1,5 +1,5 @@
-//! The user says something during or after a run: the conversation continues, and a kill or a
-//! resume changes nothing about it.
+//! The user adds a message during or after a run: the conversation continues, also after a kill and
+//! a resume.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,14 +17,14 @@ const DOCS: &str =
 const FINISH: &str = r#"{"tool": "finish", "arguments": {"summary": "done"}}"#;
 const MESSAGE: &str = "also update the docs";
 
-/// A run that has ended, as its journal has it.
+/// A finished run.
 async fn finished() -> Ran {
     let ran = world().run("t", vec![says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     ran
 }
 
-/// The tree as a run left it.
+/// The tree that a run left.
 fn after(ran: &Ran) -> World {
     let mut world = world();
     world.original = std::mem::replace(&mut *world.files.lock().unwrap(), ran.files.clone());
@@ -36,7 +36,7 @@ fn saying(world: World, message: &str) -> World {
 }
 
 #[tokio::test]
-async fn a_message_to_a_finished_run_goes_out_after_the_same_messages() {
+async fn a_message_to_a_finished_run_extends_the_same_conversation() {
     let first = finished().await;
     let next = saying(after(&first), MESSAGE);
     let ran = next.resume("t", vec![says(DOCS), says(FINISH)], &first.records).await;
@@ -62,7 +62,7 @@ async fn finish_right_after_a_message_is_no_change_although_the_run_made_changes
 }
 
 #[tokio::test]
-async fn limits_count_anew_from_a_message() {
+async fn limits_restart_at_a_message() {
     let limits = Limits { turns: 2, ..Limits::default() };
     let first = finished().await;
     let mut next = saying(after(&first), MESSAGE);
@@ -71,7 +71,7 @@ async fn limits_count_anew_from_a_message() {
     assert_eq!((ran.report.ending, ran.report.totals.turns), (Ending::Verified, 4));
 }
 
-/// Says it when asked for the nth time.
+/// Returns the message on the nth request for one.
 struct Nth(usize);
 
 impl Inbox for Nth {
@@ -82,24 +82,24 @@ impl Inbox for Nth {
 }
 
 #[tokio::test]
-async fn a_message_during_a_run_joins_the_message_that_is_not_answered_yet() {
+async fn a_message_during_a_run_joins_the_unanswered_message() {
     let world = World { inbox: Box::new(Nth(2)), ..world() };
     let ran = world.run("t", vec![says(FIX), says(DOCS), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
-    let told = &ran.told()[1];
+    let told = &ran.last_messages()[1];
     assert!(told.starts_with("apply_patch calc.py: ok") && told.contains("\n\nThe user says: "), "{told}");
     let roles: Vec<_> = ran.requests[2].messages.iter().map(|m| m.role).collect();
     assert!(roles.windows(2).all(|two| two[0] != two[1]), "they alternate: {roles:?}");
 }
 
 #[tokio::test]
-async fn a_message_that_is_there_when_the_model_is_done_keeps_the_run_going() {
+async fn a_message_that_arrives_when_the_model_is_done_keeps_the_run_going() {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     sender.send(MESSAGE.to_owned()).unwrap();
     let world = World { inbox: Box::new(receiver), ..world() };
     let ran = world.run("t", vec![says(FIX), says(DOCS), says(FINISH)]).await;
     assert_eq!((ran.report.ending.clone(), ran.requests.len()), (Ending::Verified, 3));
-    assert!(ran.told()[0].contains("The user says: also update the docs"));
+    assert!(ran.last_messages()[0].contains("The user says: also update the docs"));
     let world = World { inbox: Box::new(Nth(3)), ..support::world() };
     let ran = world.run("t", vec![says(FIX), says(FINISH), says(DOCS), says(FINISH)]).await;
     assert_eq!((ran.report.ending, ran.requests.len()), (Ending::Verified, 4));
@@ -119,11 +119,11 @@ async fn a_whole_file_run_continues_with_tools() {
     let ran = saying(next, MESSAGE).resume("t", vec![says(DOCS), says(FINISH)], &first.records).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert!(ran.requests[0].messages.starts_with(&first.requests[0].messages));
-    assert!(ran.told()[0].contains("Tools, with the JSON Schema"), "{}", ran.told()[0]);
+    assert!(ran.last_messages()[0].contains("Tools, with the JSON Schema"), "{}", ran.last_messages()[0]);
 }
 
 #[tokio::test]
-async fn a_continued_run_cut_off_after_any_event_ends_as_the_whole_one() {
+async fn a_continued_run_resumed_after_any_event_ends_the_same() {
     let replies = || -> Vec<Reply> { vec![says("Sure."), says(DOCS), says(FINISH)] };
     let first = finished().await;
     let resumed = Event::Resumed { version: "1".into(), changed: Vec::new(), message: Some(MESSAGE.into()) };

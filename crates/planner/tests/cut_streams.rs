@@ -1,6 +1,5 @@
-//! An answer cut off at any of its bytes: over HTTP, through the real client, into the planner. It
-//! has to end as the whole answer does, with the same calls done, each once, and none that was not
-//! complete.
+//! Cuts an answer off at each of its bytes, over HTTP, with the real client and the planner. The
+//! run must end as with the whole answer: the same calls, each once, and no incomplete one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -24,8 +23,8 @@ use serde_json::{Value, json};
 use support::{Files, Ran, world};
 use tokio::runtime::{Builder, Runtime};
 
-/// What a client gives out: the end of an answer, or the error in its place, comes last.
-type Heard = Vec<Result<Delta, Error>>;
+/// What the client returns. The last item is the end of the answer or an error.
+type Pieces = Vec<Result<Delta, Error>>;
 
 /// The bodies in `fixtures/model_answers` whose calls fix `calc.py`.
 const STREAMS: [&str; 11] = [
@@ -65,7 +64,7 @@ async fn open(name: &str) -> (Server, Box<dyn Model>) {
     }
 }
 
-async fn hear(server: &Server, model: &dyn Model, reply: Reply) -> Heard {
+async fn read(server: &Server, model: &dyn Model, reply: Reply) -> Pieces {
     server.enqueue(reply);
     let messages = vec![Message { role: Role::User, content: "Fix it.".into(), thinking: None }.into()];
     match model.stream(&Request { messages, max_tokens: 500, ..Request::default() }).await {
@@ -74,19 +73,18 @@ async fn hear(server: &Server, model: &dyn Model, reply: Reply) -> Heard {
     }
 }
 
-/// All that the planner can tell apart: the pieces, and whether the request may be sent again.
-fn told(heard: &Heard) -> String {
-    heard.iter().fold(String::new(), |text, item| match item {
+/// Everything the planner can distinguish: the pieces, and whether the request may be retried.
+fn described(pieces: &Pieces) -> String {
+    pieces.iter().fold(String::new(), |text, item| match item {
         Ok(delta) => format!("{text}{delta:?}\n"),
         Err(error) => format!("{text}{:?}\n", error.retry()),
     })
 }
 
-/// Says what was heard of the cut stream, the whole of it when it is asked the same again, and then
-/// what is still to be done.
+/// Returns the cut stream first, the whole one on a retry, and then the remaining answers.
 struct CutOnce {
-    cut: Heard,
-    whole: Heard,
+    cut: Pieces,
+    whole: Pieces,
     files: Files,
     requests: Arc<Mutex<Vec<Request>>>,
 }
@@ -118,7 +116,7 @@ fn fixing_call() -> Value {
     json!({"tool": "apply_patch", "arguments": {"path": "calc.py", "content": FIXED}})
 }
 
-fn run(runtime: &Runtime, cut: &Heard, whole: &Heard, reading: Cut) -> Ran {
+fn run(runtime: &Runtime, cut: &Pieces, whole: &Pieces, reading: Cut) -> Ran {
     let mut world = world();
     world.settings.cut = reading;
     let (files, requests) = (Arc::clone(&world.files), Arc::default());
@@ -126,7 +124,7 @@ fn run(runtime: &Runtime, cut: &Heard, whole: &Heard, reading: Cut) -> Ran {
     runtime.block_on(world.run_with("Fix the sum.", Box::new(model), requests))
 }
 
-/// The calls that were done, in order.
+/// The completed calls, in order.
 fn done(ran: &Ran) -> Vec<(String, Value)> {
     let mut calls = BTreeMap::new();
     let mut done = Vec::new();
@@ -142,47 +140,48 @@ fn done(ran: &Ran) -> Vec<(String, Value)> {
     done
 }
 
-fn is_end(heard: &Heard) -> bool {
-    matches!(heard.last(), Some(Ok(Delta::End(_))))
+fn is_end(pieces: &Pieces) -> bool {
+    matches!(pieces.last(), Some(Ok(Delta::End(_))))
 }
 
-/// Cuts one body at each of its bytes, in two ways: the connection breaks, or it ends in order too
-/// early.
+/// Cuts one body at each of its bytes in two ways: the connection breaks, or it closes normally but
+/// too early.
 fn cut_everywhere(name: &str) {
     let body =
         std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/model_answers").join(name))
             .unwrap();
-    // Sockets need a clock that goes, and the waits before another try one that jumps.
+    // Sockets need a running clock. The pauses before retries need a paused clock, which skips
+    // them.
     let sockets = Builder::new_current_thread().enable_all().build().unwrap();
-    let jumping = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let paused = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (server, model) = sockets.block_on(open(name));
-    let whole = sockets.block_on(hear(&server, &*model, Reply::recorded(body.clone())));
+    let whole = sockets.block_on(read(&server, &*model, Reply::recorded(body.clone())));
     assert!(is_end(&whole), "{name}: {whole:?}");
-    let mut outcomes: BTreeMap<String, (usize, Heard)> = BTreeMap::new();
+    let mut outcomes: BTreeMap<String, (usize, Pieces)> = BTreeMap::new();
     for at in 0..body.len() {
         let part = Reply::recorded(&body[..at]);
         for reply in [part.clone().cut(), part.eof_without_done()] {
-            let heard = sockets.block_on(hear(&server, &*model, reply));
-            let pieces = heard.len() - 1;
-            if is_end(&heard) {
-                // The end was proved before the last bytes came (`[DONE]`, counts).
+            let pieces = sockets.block_on(read(&server, &*model, reply));
+            let last = pieces.len() - 1;
+            if is_end(&pieces) {
+                // The end was certain before the last bytes (`[DONE]`, counts) arrived.
                 assert!(at > body.len() / 2, "{name} cut at {at} of {}", body.len());
             } else {
-                let error = heard[pieces].as_ref().unwrap_err();
+                let error = pieces[last].as_ref().unwrap_err();
                 assert_eq!(error.retry(), models::Retry::After(None), "{name} cut at {at}: {error}");
-                assert_eq!(heard[..pieces], whole[..pieces], "{name} cut at {at}");
+                assert_eq!(pieces[..last], whole[..last], "{name} cut at {at}");
             }
-            outcomes.entry(told(&heard)).or_insert((at, heard));
+            outcomes.entry(described(&pieces)).or_insert((at, pieces));
         }
     }
     let bodies: Vec<Vec<u8>> = server.chats().into_iter().map(|sent| sent.body).collect();
     assert!(bodies.windows(2).all(|two| two[0] == two[1]), "the same request, byte for byte");
     assert_eq!(bodies.len(), 1 + 2 * body.len());
     for reading in [Cut::First, Cut::ReadOn] {
-        let wanted = done(&run(&jumping, &whole, &whole, reading));
+        let wanted = done(&run(&paused, &whole, &whole, reading));
         assert_eq!(wanted.iter().filter(|(tool, _)| tool == "apply_patch").count(), 1, "{name}: {wanted:?}");
         for (at, cut) in outcomes.values() {
-            let ran = run(&jumping, cut, &whole, reading);
+            let ran = run(&paused, cut, &whole, reading);
             let what = format!("{name} cut at {at}, {reading:?}: {:#?}", ran.records);
             assert_eq!(ran.report.ending, Ending::Verified, "{what}");
             assert_eq!(ran.files["calc.py"], FIXED, "{what}");

@@ -1,4 +1,4 @@
-//! Whole runs of the planner against a scripted model: what is asked, what is done, how it ends.
+//! Whole runs of the planner with a scripted model: requests, effects and endings.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,7 +17,7 @@ const FINISH: &str = r#"{"tool": "finish", "arguments": {"summary": "added inste
 const FIXED: &str = "def add(a, b):\n    return a + b\n";
 
 #[tokio::test]
-async fn a_session_by_tools_word_for_word() {
+async fn a_session_with_tools_word_for_word() {
     let mut world = world();
     world.instructions = vec![Instructions { path: "AGENTS.md".into(), text: "Use four spaces.".into() }];
     let ran = world.run("Fix the sum.", vec![says(READ), says(FIX), says(FINISH)]).await;
@@ -29,7 +29,7 @@ async fn a_session_by_tools_word_for_word() {
 }
 
 #[tokio::test]
-async fn what_a_tool_means_to_a_run_does_not_depend_on_its_name() {
+async fn a_run_treats_tools_by_capability_not_by_name() {
     let renamed = |approach| {
         let mut world = world();
         world.settings.approach = approach;
@@ -39,18 +39,18 @@ async fn what_a_tool_means_to_a_run_does_not_depend_on_its_name() {
     let (fix, end) = (FIX.replace("apply_patch", "put"), FINISH.replace("finish", "end_task"));
     let ran = renamed(Approach::Tools).run("t", vec![says(&fix), says(&end)]).await;
     assert_eq!((ran.report.ending, ran.files["calc.py"].as_str()), (Ending::Verified, FIXED));
-    // The file that was asked for, sent as a call: the run does not switch to tools.
+    // The requested file sent as a call does not switch the run to tools.
     let wrong = fix.replace("a + b", "a * b");
     let ran = renamed(Approach::WholeFile).run("t", vec![says(&wrong), says(&fix)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
-    assert!(ran.told().iter().all(|told| !told.contains("Tools, with the JSON Schema")));
-    // Between the two attempts the planner itself put the file back, with the same tool.
+    assert!(ran.last_messages().iter().all(|told| !told.contains("Tools, with the JSON Schema")));
+    // Between the two attempts the planner reverted the file with the same tool.
     let written = |r: &Record| matches!(&r.event, Event::ToolStarted { tool, .. } if tool == "put");
     assert_eq!(ran.records.iter().filter(|r| written(r)).count(), 3);
 }
 
 #[tokio::test]
-async fn a_session_by_whole_file_word_for_word() {
+async fn a_whole_file_session_word_for_word() {
     let mut world = world();
     world.settings.approach = Approach::WholeFile;
     let unchanged = "```python\ndef add(a, b):\n    return a - b\n```\n";
@@ -62,11 +62,11 @@ async fn a_session_by_whole_file_word_for_word() {
         ran.requests[1].temperature > ran.requests[0].temperature,
         "the same bytes again would help nothing"
     );
-    insta::assert_snapshot!(ran.told().join("\n=======================\n"));
+    insta::assert_snapshot!(ran.last_messages().join("\n=======================\n"));
 }
 
 #[tokio::test]
-async fn a_json_call_in_place_of_the_whole_file_is_about_the_file_it_names() {
+async fn a_json_call_instead_of_the_whole_file_applies_to_the_file_it_names() {
     let mut world = world();
     world.settings.approach = Approach::WholeFile;
     let other = r#"{"tool": "apply_patch", "arguments": {"path": "notes.py", "content": "def notes_of_the_day():\n    return 'half'\n"}}"#;
@@ -74,7 +74,7 @@ async fn a_json_call_in_place_of_the_whole_file_is_about_the_file_it_names() {
     assert_eq!(ran.report.ending, Ending::Verified);
     assert_eq!(ran.files["calc.py"], FIXED);
     assert!(ran.files["notes.py"].contains("notes_of_the_day"), "not written over the file that was shown");
-    assert!(ran.told()[1].contains("Tools, with the JSON Schema"), "the run goes on by tools");
+    assert!(ran.last_messages()[1].contains("Tools, with the JSON Schema"), "the run goes on by tools");
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_shell_script_is_taken_from_a_block_labelled_as_shell() {
     assert_eq!(ran.files["greet.sh"], "echo hello\n");
 }
 
-/// The file unchanged, with a doubt at the minus.
+/// The unchanged file, with alternatives at the minus sign.
 fn unchanged_and_unsure(others: &[(&str, f32)]) -> Reply {
     let others = others.iter().map(|(other, logprob)| ((*other).to_owned(), *logprob)).collect();
     let mut deltas = text("```python\ndef add(a, b):\n    return a");
@@ -114,7 +114,7 @@ fn world_with_branches() -> support::World {
 }
 
 #[tokio::test]
-async fn where_a_small_model_was_unsure_it_is_asked_for_the_other_line() {
+async fn a_line_where_a_small_model_was_unsure_is_requested_again() {
     let ran = world_with_branches()
         .run("Fix the sum.", vec![unchanged_and_unsure(&[(" +", -0.8), (" #", -0.1)]), says(" b")])
         .await;
@@ -191,7 +191,11 @@ async fn an_unknown_tool_is_refused_before_its_arguments_are_written() {
             ],
         )
         .await;
-    assert!(ran.told()[1].contains("the tools are read_file, apply_patch, finish"), "{}", ran.told()[1]);
+    assert!(
+        ran.last_messages()[1].contains("the tools are read_file, apply_patch, finish"),
+        "{}",
+        ran.last_messages()[1]
+    );
     let sent = &ran.requests[1].messages[2].content;
     assert!(sent.len() < 45, "cut at once: {sent}");
     assert!(ran.events().any(|e| matches!(e, Event::Refused { early: true, .. })));
@@ -209,7 +213,7 @@ async fn a_path_that_does_not_exist_is_refused_while_the_call_is_open() {
             ],
         )
         .await;
-    assert!(ran.told()[1].contains("the nearest is \"calc.py\""), "{}", ran.told()[1]);
+    assert!(ran.last_messages()[1].contains("the nearest is \"calc.py\""), "{}", ran.last_messages()[1]);
     assert!(!ran.requests[1].messages[2].content.contains("more"));
 }
 
@@ -246,7 +250,8 @@ async fn a_repeated_unusable_answer_is_requested_again_at_a_higher_temperature()
 
 #[tokio::test]
 async fn an_unusable_answer_given_twice_is_removed_from_the_conversation() {
-    // Seen with a 1.5B model: it copied its own refused call five times, the last at temperature 1.
+    // Seen with a 1.5B model: it copied its own refused call five times, the last time at
+    // temperature 1.
     let bad = r#"{"tool": "apply_patch", "arguments": {"path": "calc.py"}}"#;
     let ran =
         world().run("t", vec![says(READ), says(bad), says(bad), says(bad), says(FIX), says(FINISH)]).await;
@@ -266,7 +271,7 @@ async fn an_unusable_answer_given_twice_is_removed_from_the_conversation() {
 }
 
 #[tokio::test]
-async fn calls_that_are_refused_again_and_again_end_the_run() {
+async fn repeatedly_refused_calls_end_the_run() {
     let bad = |i: usize| {
         says(&format!(
             r#"{{"tool": "apply_patch", "arguments": {{"path": "calc.py", "content": "{i}", "x{i}": 1}}}}"#
@@ -280,8 +285,8 @@ async fn calls_that_are_refused_again_and_again_end_the_run() {
 async fn finish_is_refused_while_the_verification_fails_and_accepted_as_unverified_in_the_end() {
     let ran = world().run("t", vec![says(FINISH), says(FINISH), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Unverified);
-    assert!(ran.told()[1].contains("Not finished yet"), "{}", ran.told()[1]);
-    assert!(ran.told()[1].contains("test_add: 3 != -1"));
+    assert!(ran.last_messages()[1].contains("Not finished yet"), "{}", ran.last_messages()[1]);
+    assert!(ran.last_messages()[1].contains("test_add: 3 != -1"));
 }
 
 #[tokio::test]
@@ -299,7 +304,7 @@ fn green() -> support::World {
 }
 
 #[tokio::test]
-async fn a_model_that_changed_nothing_is_told_once_and_the_run_is_not_verified() {
+async fn a_model_that_changed_nothing_gets_one_reminder_and_the_run_is_not_verified() {
     let refused = r#"{"tool": "read_file", "arguments": {"path": "nowhere.py"}}"#;
     for answers in [vec![says(FINISH), says(FINISH)], vec![says(refused), says(FINISH), says(FINISH)]] {
         let asked = answers.len();
@@ -307,7 +312,7 @@ async fn a_model_that_changed_nothing_is_told_once_and_the_run_is_not_verified()
         assert_eq!((ran.report.ending.clone(), ran.requests.len()), (Ending::NoChange, asked));
         assert_eq!(ran.report.ending.exit_code(), 1);
         assert_eq!(ran.report.message, "added instead of subtracting", "an answer to a question is kept");
-        let told = ran.told();
+        let told = ran.last_messages();
         assert!(told.last().unwrap().starts_with("Nothing in the repository was changed"), "{told:?}");
     }
     let mut unverified = green();
@@ -318,7 +323,7 @@ async fn a_model_that_changed_nothing_is_told_once_and_the_run_is_not_verified()
 }
 
 #[tokio::test]
-async fn a_model_told_that_nothing_changed_may_still_make_the_change() {
+async fn a_model_may_still_make_the_change_after_the_reminder() {
     let more = FIX.replace("a + b\\n", "a + b  # half\\n");
     let ran = green().run("t", vec![says(FINISH), says(&more), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
@@ -347,7 +352,7 @@ async fn a_model_that_repeats_itself_after_the_verification_passes_is_done() {
 }
 
 #[tokio::test]
-async fn a_whole_file_sent_back_unchanged_where_the_verification_passes_is_no_change() {
+async fn a_file_returned_unchanged_while_the_verification_passes_is_no_change() {
     let mut world = green();
     world.settings.approach = Approach::WholeFile;
     world.identity.branches = true;
@@ -358,7 +363,11 @@ async fn a_whole_file_sent_back_unchanged_where_the_verification_passes_is_no_ch
     let ran = world.run("t", vec![Reply::Says(deltas), says(unchanged)]).await;
     assert_eq!((&ran.report.ending, ran.files["calc.py"].as_str()), (&Ending::NoChange, FIXED));
     assert_eq!(ran.requests.len(), 2, "no doubt is followed where the verification cannot tell");
-    assert!(ran.told()[1].contains("Nothing in the repository was changed"), "{:?}", ran.told());
+    assert!(
+        ran.last_messages()[1].contains("Nothing in the repository was changed"),
+        "{:?}",
+        ran.last_messages()
+    );
 }
 
 #[tokio::test]
@@ -381,7 +390,7 @@ async fn text_that_a_server_repeats_of_a_continued_line_is_not_recorded() {
 async fn equal_calls_with_equal_results_get_a_warning_and_then_end_the_run() {
     let ran = world().run("t", (0..9).map(|_| says(READ)).collect()).await;
     assert_eq!(ran.report.ending, Ending::GaveUp);
-    assert!(ran.told()[3].contains("3 times with the same result"), "{}", ran.told()[3]);
+    assert!(ran.last_messages()[3].contains("3 times with the same result"), "{}", ran.last_messages()[3]);
     assert_eq!(ran.requests.len(), 5);
 }
 
@@ -398,12 +407,12 @@ async fn whole_file_attempts_that_do_not_help_leave_the_tree_unchanged() {
 }
 
 #[tokio::test]
-async fn a_small_model_that_calls_a_tool_continues_with_tools() {
+async fn a_whole_file_run_switches_to_tools_after_a_tool_call() {
     let mut world = world();
     world.settings.approach = Approach::WholeFile;
     let ran = world.run("t", vec![says(READ), says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
-    assert!(ran.told()[1].contains("Tools, with the JSON Schema"), "{}", ran.told()[1]);
+    assert!(ran.last_messages()[1].contains("Tools, with the JSON Schema"), "{}", ran.last_messages()[1]);
 }
 
 #[tokio::test]
@@ -442,8 +451,7 @@ async fn a_server_that_stays_down_ends_the_run_as_unavailable() {
     assert_eq!((ran.report.ending, ran.requests.len()), (Ending::Unavailable, 6));
 }
 
-/// An answer that breaks off in the middle of a call, from a server that reports counts or from one
-/// that does not.
+/// An answer that breaks off in the middle of a call, with or without reported counts.
 fn breaks(usage: Option<Usage>) -> Reply {
     let counts = usage.map(Delta::Usage).into_iter();
     Reply::Breaks(text("{\"tool\": \"apply_pa").into_iter().chain(counts).collect())
@@ -510,11 +518,11 @@ async fn a_refused_request_is_not_retried() {
 }
 
 #[tokio::test]
-async fn an_answer_cut_by_the_token_limit_is_never_carried_out() {
+async fn an_answer_cut_by_the_token_limit_is_never_run() {
     let cut_off = &FIX[..FIX.len() - 2];
     let ran =
         world().run("t", vec![Reply::RunsOut(text(cut_off)), says(READ), says(FIX), says(FINISH)]).await;
-    assert!(ran.told()[1].starts_with("Not run:"), "{}", ran.told()[1]);
+    assert!(ran.last_messages()[1].starts_with("Not run:"), "{}", ran.last_messages()[1]);
     assert_eq!(ran.files["calc.py"], FIXED);
     let first_started = ran
         .events()
@@ -526,16 +534,16 @@ async fn an_answer_cut_by_the_token_limit_is_never_carried_out() {
 async fn a_call_at_the_end_of_the_reasoning_counts_only_in_the_native_tokens_of_a_family() {
     let native = format!("I need the file.\n<tool_call>\n{READ}\n</tool_call>");
     let in_text = Reply::Says(vec![Delta::Text(format!("<think>\n{native}"))]);
-    let apart = Reply::Says(vec![Delta::Thinking(native)]);
-    for thinking in [in_text, apart] {
+    let separate = Reply::Says(vec![Delta::Thinking(native)]);
+    for thinking in [in_text, separate] {
         let ran = world().run("t", vec![thinking, says(FIX), says(FINISH)]).await;
-        assert!(ran.told()[1].starts_with("read_file calc.py: ok"), "{}", ran.told()[1]);
+        assert!(ran.last_messages()[1].starts_with("read_file calc.py: ok"), "{}", ran.last_messages()[1]);
     }
     let in_text = Reply::Says(vec![Delta::Text(format!("<think>\nI need the file.\n{READ}"))]);
-    let apart = Reply::Says(vec![Delta::Thinking(READ.into())]);
-    for thinking in [in_text, apart] {
+    let separate = Reply::Says(vec![Delta::Thinking(READ.into())]);
+    for thinking in [in_text, separate] {
         let ran = world().run("t", vec![thinking, says(FIX), says(FINISH)]).await;
-        assert!(ran.told()[1].contains("has only thoughts"), "{}", ran.told()[1]);
+        assert!(ran.last_messages()[1].contains("contains only reasoning"), "{}", ran.last_messages()[1]);
     }
     let both = Reply::Says(vec![Delta::Thinking(READ.into()), Delta::Text(FIX.into())]);
     let ran = world().run("t", vec![both, says(FINISH)]).await;
@@ -630,11 +638,11 @@ async fn a_repetition_loop_in_the_answer_is_cut() {
     let ran =
         world().run("t", vec![says(&"Let me run it again. ".repeat(200)), says(FIX), says(FINISH)]).await;
     assert!(ran.events().any(|e| matches!(e, Event::Cut { why: CutReason::Repetition, .. })));
-    assert!(ran.told()[1].contains("repeats itself"));
+    assert!(ran.last_messages()[1].contains("repeats itself"));
 }
 
 #[tokio::test]
-async fn the_first_event_of_an_effect_comes_before_it() {
+async fn an_effect_is_journaled_before_it_happens() {
     let ran = world().run("t", vec![says(FIX), says(FINISH)]).await;
     let names: Vec<String> = ran
         .records
@@ -645,15 +653,15 @@ async fn the_first_event_of_an_effect_comes_before_it() {
     insta::assert_snapshot!(names.join(" "));
 }
 
-/// What a run did: its requests, its files, its ending.
+/// The outcome of a run: its requests, files and ending.
 fn outcome(
     ran: &support::Ran,
 ) -> (Vec<Vec<Arc<models::Message>>>, std::collections::BTreeMap<String, String>, Ending) {
     (ran.requests.iter().map(|r| r.messages.clone()).collect(), ran.files.clone(), ran.report.ending.clone())
 }
 
-/// Runs to the end, then again from each cut of the journal.
-async fn ends_alike_from_every_cut(
+/// Runs to the end, then resumes from each prefix of the journal.
+async fn ends_the_same_from_every_prefix(
     begin: fn() -> support::World,
     replies: fn() -> Vec<Reply>,
 ) -> support::Ran {
@@ -675,15 +683,15 @@ async fn ends_alike_from_every_cut(
             "after {cut}: {:?}",
             past.last()
         );
-        // What was still to be changed belongs to the same turns.
+        // The remaining changes belong to the same turns.
         assert!(whole.changed_in.ends_with(&resumed.changed_in), "after {cut}: {:?}", resumed.changed_in);
     }
     whole
 }
 
 #[tokio::test]
-async fn a_run_cut_off_after_any_event_ends_as_the_whole_one_with_the_same_requests() {
-    ends_alike_from_every_cut(world, || {
+async fn a_run_resumed_after_any_event_sends_the_same_requests_and_ends_the_same() {
+    ends_the_same_from_every_prefix(world, || {
         let answers = [
             READ,
             "I think so.",
@@ -699,12 +707,12 @@ async fn a_run_cut_off_after_any_event_ends_as_the_whole_one_with_the_same_reque
 }
 
 #[tokio::test]
-async fn a_whole_file_run_with_branches_cut_off_after_any_event_ends_as_the_whole_one() {
-    ends_alike_from_every_cut(world_with_branches, || {
+async fn a_whole_file_run_resumed_after_any_event_ends_the_same() {
+    ends_the_same_from_every_prefix(world_with_branches, || {
         vec![unchanged_and_unsure(&[(" *", -0.8), (" +", -1.0)]), says(" b"), says(" b")]
     })
     .await;
-    ends_alike_from_every_cut(world_with_branches, || {
+    ends_the_same_from_every_prefix(world_with_branches, || {
         let wrong = || says("```python\ndef add(a, b):\n    return a / b\n```\n");
         vec![wrong(), unchanged_and_unsure(&[(" *", -0.8)]), says(" b"), wrong(), says("No.")]
     })
@@ -721,7 +729,7 @@ async fn a_run_with_a_compacted_conversation_resumes_with_that_conversation() {
         }
         world
     };
-    let whole = ends_alike_from_every_cut(begin, || {
+    let whole = ends_the_same_from_every_prefix(begin, || {
         let read = |path| says(&format!(r#"{{"tool": "read_file", "arguments": {{"path": "{path}"}}}}"#));
         let overflow =
             Error::Overflow { message: "too long".into(), prompt_tokens: Some(9_000), window: Some(6_000) };

@@ -1,6 +1,5 @@
-//! A session with the part of the repository that its replay needs, in one file. `docs/replay.md`
-//! describes the format. A file may come from anyone: each line is validated here, and reading
-//! writes nothing.
+//! A session and the files that its replay needs, in one file. `docs/replay.md` describes the
+//! format. Files are untrusted: every line is validated here, and reading writes nothing.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,47 +17,47 @@ use workspace::{CleanPath, FileImage, READ_LIMIT, Seed};
 use crate::script::Changes;
 use crate::{Error, Result};
 
-/// The version of the format; it changes when a reader of old files would misread new ones.
+/// The version of the format. It changes when an old reader would misread new files.
 const VERSION: u32 = 1;
-/// The largest bundle that is read, in bytes.
+/// The largest bundle to read, in bytes.
 const FILE_LIMIT: u64 = 512 << 20;
-/// The most file contents that a bundle holds, in bytes: more belongs in a repository, not beside a
-/// test.
+/// The maximum size of all file contents in a bundle, in bytes. A bundle is meant to be committed
+/// with a test.
 pub const CONTENTS_LIMIT: u64 = 64 << 20;
-/// The most files a bundle names, one more than the tools look at.
+/// The maximum number of files in a bundle: one more than the tools list.
 pub(crate) const FILES_LIMIT: usize = 50_001;
-/// The largest size of a file that is given by its size only, in bytes: 1 TiB.
+/// The maximum size of a file without contents, in bytes: 1 TiB.
 const SIZE_LIMIT: u64 = 1 << 40;
-/// Bytes of a file that are examined to tell text from binary, as the tools do.
+/// The bytes examined to distinguish text from binary files, as the tools do.
 const SNIFF: usize = 8_000;
 
-/// A session and what belongs to it.
+/// A session and its files.
 #[derive(Debug, Default)]
 pub struct Bundle {
-    /// Whether it holds anything of the repository.
+    /// Whether it contains files of the repository.
     pub contents: bool,
-    /// The files at the beginning; only the size of those that no tool read.
+    /// The files at the start of the session; only the size of those that no tool read.
     pub files: BTreeMap<CleanPath, Seed>,
-    /// What commands changed.
+    /// The changes of commands.
     pub changes: Changes,
     /// The files that the session changed, as they were at its end.
     pub end: BTreeMap<CleanPath, Option<Seed>>,
-    /// What a person should know about it.
+    /// Limitations of the bundle, for people.
     pub notes: Vec<String>,
     /// The session's journal.
     pub records: Vec<Record>,
 }
 
-/// The first line: what the file contains.
+/// The first line, which describes the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Head {
     version: u32,
-    /// The agent that wrote it.
+    /// The version of the agent that wrote it.
     agent: String,
     session: String,
     contents: bool,
-    /// How many lines there are of each kind, to detect a truncated file.
+    /// The number of lines of each kind, to detect a truncated file.
     files: usize,
     changes: usize,
     end: usize,
@@ -69,7 +68,7 @@ struct Head {
     notes: Vec<String>,
 }
 
-/// A line that is not a record.
+/// A line other than a record.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Line {
@@ -84,7 +83,7 @@ enum Line {
 #[serde(deny_unknown_fields)]
 struct Entry {
     path: CleanPath,
-    /// The file does not exist.
+    /// Whether the file does not exist.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     gone: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,13 +91,13 @@ struct Entry {
     /// Permission bits in octal; absent for 644.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mode: Option<String>,
-    /// Its content, if that is UTF-8.
+    /// The content, if it is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<String>,
-    /// Its content in hexadecimal digits, if it is not.
+    /// The content in hexadecimal digits, if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hex: Option<String>,
-    /// The target, of a symbolic link.
+    /// The target of a symbolic link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     link: Option<String>,
 }
@@ -144,14 +143,14 @@ impl Entry {
         let path = self.path;
         let name = path.as_str().to_owned();
         if name == "." || path.is_gits() {
-            return Err(format!("{name:?} is no file that a replay may make"));
+            return Err(format!("a replay must not create the file {name:?}"));
         }
         let mode = match self.mode {
             None => 0o644,
             Some(text) => u32::from_str_radix(&text, 8)
                 .ok()
                 .filter(|m| *m <= 0o777)
-                .ok_or_else(|| format!("{name}: {text:?} is no mode of a file"))?,
+                .ok_or_else(|| format!("{name}: invalid file mode {text:?}"))?,
         };
         let image = |bytes: Vec<u8>, link| {
             Seed::Image(FileImage { bytes, mode: if link { 0o777 } else { mode }, link })
@@ -160,29 +159,29 @@ impl Entry {
             (true, None, None, None, None) => None,
             (false, Some(size), None, None, None) if size <= SIZE_LIMIT => Some(Seed::Size(size)),
             (false, Some(size), None, None, None) => {
-                return Err(format!("{name}: {size} bytes are more than a file may have here"));
+                return Err(format!("{name}: size {size} exceeds the limit of {SIZE_LIMIT} bytes"));
             }
             (false, None, Some(text), None, None) => Some(image(text.into_bytes(), false)),
             (false, None, None, Some(digits), None) => Some(image(
-                unhex(&digits).ok_or_else(|| format!("{name}: its content is no hexadecimal digits"))?,
+                unhex(&digits).ok_or_else(|| format!("{name}: invalid hexadecimal content"))?,
                 false,
             )),
             (false, None, None, None, Some(to)) if !to.is_empty() && !to.contains('\0') => {
                 Some(image(to.into_bytes(), true))
             }
-            _ => return Err(format!("{name}: a file has one of size, text, hex and link")),
+            _ => return Err(format!("{name}: expected exactly one of size, text, hex and link")),
         };
         match &seed {
             Some(Seed::Image(image)) if image.bytes.len() as u64 > READ_LIMIT => {
-                Err(format!("{name} is larger than a tool reads"))
+                Err(format!("{name}: content exceeds the limit of {READ_LIMIT} bytes"))
             }
             _ => Ok((path, seed)),
         }
     }
 }
 
-/// What is kept of a file: its content if a tool could read it, else its size.
-pub(crate) fn kept(image: FileImage) -> Seed {
+/// The content of a file if a tool could read it, or else its size.
+pub(crate) fn seed(image: FileImage) -> Seed {
     let binary = image.bytes.iter().take(SNIFF).any(|b| *b == 0);
     match image.link || (!binary && image.bytes.len() as u64 <= READ_LIMIT) {
         true => Seed::Image(image),
@@ -191,18 +190,18 @@ pub(crate) fn kept(image: FileImage) -> Seed {
 }
 
 impl Bundle {
-    /// A bundle without anything from the repository.
+    /// A bundle without files of the repository.
     pub fn bare(records: Vec<Record>) -> Self {
         Self { records, ..Self::default() }
     }
 
-    /// The files whose contents it holds, with their sizes in bytes.
+    /// The files whose contents it contains, with their sizes in bytes.
     pub fn contained(&self) -> impl Iterator<Item = (&CleanPath, u64)> {
         let of =
             |seed: &Seed| if let Seed::Image(image) = seed { Some(image.bytes.len() as u64) } else { None };
-        let begun = self.files.iter().filter_map(move |(path, seed)| Some((path, of(seed)?)));
-        let ended = self.end.iter().filter(|(path, _)| !self.files.contains_key(*path));
-        begun.chain(ended.filter_map(move |(path, seed)| Some((path, of(seed.as_ref()?)?))))
+        let at_start = self.files.iter().filter_map(move |(path, seed)| Some((path, of(seed)?)));
+        let new = self.end.iter().filter(|(path, _)| !self.files.contains_key(*path));
+        at_start.chain(new.filter_map(move |(path, seed)| Some((path, of(seed.as_ref()?)?))))
     }
 
     /// The size of all contents in bytes.
@@ -212,7 +211,7 @@ impl Bundle {
         self.files.values().chain(changed).chain(self.end.values().flatten()).map(of).sum()
     }
 
-    /// Masks secrets in all contents and returns how many files had any.
+    /// Masks secrets in all contents. Returns the number of files with secrets.
     pub fn mask(&mut self, secrets: &Secrets) -> usize {
         let changed = self.changes.values_mut().flatten().filter_map(|(_, seed)| seed.as_mut());
         let all = self.files.values_mut().chain(changed).chain(self.end.values_mut().flatten());
@@ -231,10 +230,10 @@ impl Bundle {
         masked
     }
 
-    /// The text of the file. The same session gives the same bytes.
+    /// The text of the file. It is deterministic for a session.
     ///
     /// # Errors
-    /// When a line cannot be serialized.
+    /// If a line cannot be serialized.
     pub fn write(&self, session: &str) -> Result<String> {
         let mut out = String::new();
         let mut line = |value: &dyn erased::Line| -> Result<()> {
@@ -283,18 +282,18 @@ impl Bundle {
     /// without contents.
     ///
     /// # Errors
-    /// One sentence on what is wrong with the file.
+    /// If the file cannot be read or is invalid.
     pub fn read(path: &Path) -> Result<Self> {
-        let wrong = |why: String| Error::Unusable(format!("{}: {why}", path.display()));
-        let cannot = |e: std::io::Error| wrong(format!("it cannot be read: {e}"));
+        let wrong = |why: String| Error::Unusable(format!("cannot read {}: {why}", path.display()));
+        let cannot = |e: std::io::Error| wrong(e.to_string());
         let mut text = String::new();
         let file = File::open(path).map_err(cannot)?;
         if !file.metadata().map_err(cannot)?.is_file() {
-            return Err(wrong("it is no file".into()));
+            return Err(wrong("not a regular file".into()));
         }
         let read = file.take(FILE_LIMIT + 1).read_to_string(&mut text).map_err(cannot)?;
         if read as u64 > FILE_LIMIT {
-            return Err(wrong(format!("it is larger than {} MB", FILE_LIMIT >> 20)));
+            return Err(wrong(format!("larger than {} MB", FILE_LIMIT >> 20)));
         }
         Self::parse(&text).map_err(wrong)
     }
@@ -305,13 +304,13 @@ impl Bundle {
         let mut changed = 0;
         for (number, line) in (1..).zip(text.lines()) {
             let at = |why: String| format!("line {number}: {why}");
-            let value: Value = serde_json::from_str(line).map_err(|e| at(format!("no JSON: {e}")))?;
+            let value: Value = serde_json::from_str(line).map_err(|e| at(format!("invalid JSON: {e}")))?;
             if value.get("event").is_some() {
-                let record: Record = serde_json::from_value(value)
-                    .map_err(|e| at(format!("no event that is known here: {e}")))?;
+                let record: Record =
+                    serde_json::from_value(value).map_err(|e| at(format!("invalid event: {e}")))?;
                 if record.v != journal::VERSION {
                     return Err(at(format!(
-                        "an event of version {}; this agent reads {}",
+                        "event has version {}, and this agent reads version {}",
                         record.v,
                         journal::VERSION
                     )));
@@ -320,35 +319,37 @@ impl Bundle {
                 continue;
             }
             if let Some(version) = value["export"]["version"].as_u64().filter(|v| *v != u64::from(VERSION)) {
-                return Err(at(format!("it is of version {version}; this agent reads {VERSION}")));
+                return Err(at(format!(
+                    "file has version {version}, and this agent reads version {VERSION}"
+                )));
             }
             let read: Line = serde_json::from_value(value)
                 .map_err(|e| at(format!("not a line of an exported session: {e}")))?;
-            let twice = |path: &CleanPath| at(format!("{path} is there twice"));
+            let duplicate = |path: &CleanPath| at(format!("duplicate entry for {path}"));
             match read {
                 Line::Export(read) if number == 1 => head = Some(read),
-                Line::Export(_) => return Err(at("a second head".into())),
-                _ if head.is_none() => return Err(at("it has no head".into())),
+                Line::Export(_) => return Err(at("misplaced head".into())),
+                _ if head.is_none() => return Err(at("missing head".into())),
                 Line::File(entry) => {
                     let (path, seed) = entry.seed().map_err(at)?;
                     let Some(seed) = seed else {
-                        return Err(at(format!("{path} is not there at the beginning")));
+                        return Err(at(format!("{path} does not exist at the start")));
                     };
                     if bundle.files.insert(path.clone(), seed).is_some() {
-                        return Err(twice(&path));
+                        return Err(duplicate(&path));
                     }
                 }
                 Line::End(entry) => {
                     let (path, seed) = entry.seed().map_err(at)?;
                     if bundle.end.insert(path.clone(), seed).is_some() {
-                        return Err(twice(&path));
+                        return Err(duplicate(&path));
                     }
                 }
                 Line::Change(Change { by, file }) => {
                     let (path, seed) = file.seed().map_err(at)?;
                     let files = bundle.changes.entry(by).or_default();
                     if files.iter().any(|(other, _)| *other == path) {
-                        return Err(twice(&path));
+                        return Err(duplicate(&path));
                     }
                     files.push((path, seed));
                     changed += 1;
@@ -358,19 +359,19 @@ impl Bundle {
         if let Some(head) = head {
             let wanted = (head.files, head.changes, head.end, head.records);
             if wanted != (bundle.files.len(), changed, bundle.end.len(), bundle.records.len()) {
-                return Err("it is not whole: it has other lines than its head says".into());
+                return Err("incomplete: the number of lines does not match the head".into());
             }
             (bundle.contents, bundle.notes) = (head.contents, head.notes);
         }
         if bundle.records.is_empty() {
-            return Err("it holds no session".into());
+            return Err("no session in the file".into());
         }
         if bundle.files.len() > FILES_LIMIT {
-            return Err(format!("it names {} files, and the most is {FILES_LIMIT}", bundle.files.len()));
+            return Err(format!("{} files exceed the limit of {FILES_LIMIT}", bundle.files.len()));
         }
         if bundle.bytes() > CONTENTS_LIMIT {
             return Err(format!(
-                "it holds {} MB of files, and the most is {} MB",
+                "{} MB of files exceed the limit of {} MB",
                 bundle.bytes() >> 20,
                 CONTENTS_LIMIT >> 20
             ));

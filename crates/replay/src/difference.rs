@@ -1,17 +1,17 @@
-//! The first place where a replay differs from its record.
+//! The first difference between a replay and its record.
 
 use std::collections::HashSet;
 
 use journal::{Event, Role, Step};
 use serde::Serialize;
 
-/// What kind of difference it is.
+/// The kind of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// The agent asked the model something else.
+    /// A request differs.
     Asked,
-    /// The agent made something else of an answer.
+    /// The same answer was read differently.
     Answered,
     /// A tool's result differs.
     Tool,
@@ -19,29 +19,29 @@ pub enum Kind {
     Command,
     /// A file differs at the end.
     Tree,
-    /// The run ended differently, or earlier or later.
+    /// The run ended differently, earlier or later.
     Ended,
 }
 
 impl Kind {
-    /// The kind in words.
+    /// A short description of the kind.
     #[must_use]
-    pub fn words(self) -> &'static str {
+    pub fn describe(self) -> &'static str {
         match self {
-            Kind::Asked => "the agent asked something else",
-            Kind::Answered => "the agent made something else of the answer",
-            Kind::Tool => "a tool answered something else",
+            Kind::Asked => "the request differs",
+            Kind::Answered => "the answer was read differently",
+            Kind::Tool => "a tool's result differs",
             Kind::Command => "a command's result differs",
             Kind::Tree => "the tree differs",
-            Kind::Ended => "the run ended otherwise",
+            Kind::Ended => "the run ended differently",
         }
     }
 }
 
-/// The first place where a replay and its record differ.
+/// A difference between a replay and its record.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
-    /// What kind of difference it is.
+    /// Its kind.
     pub kind: Kind,
     /// The turn; 0 before the first request.
     pub turn: u32,
@@ -56,8 +56,8 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Between a step on record and one of now. `before` are the steps that were the same,
-    /// `commands` the tools that run commands.
+    /// The difference between a recorded and a replayed step. `before` are the equal steps before
+    /// it, `commands` the tools that run commands.
     pub(crate) fn between(
         wanted: Option<&Step>,
         now: Option<&Step>,
@@ -65,28 +65,27 @@ impl Difference {
         commands: &HashSet<String>,
     ) -> Self {
         let recorded = wanted.map(|s| Described::of(&s.event, before, commands));
-        let came = now.map(|s| Described::of(&s.event, before, commands));
+        let replayed = now.map(|s| Described::of(&s.event, before, commands));
         let nothing = || Described { kind: Kind::Ended, what: "nothing more".into(), text: String::new() };
-        let (recorded, came) = (recorded.unwrap_or_else(nothing), came.unwrap_or_else(nothing));
+        let (recorded, replayed) = (recorded.unwrap_or_else(nothing), replayed.unwrap_or_else(nothing));
         let turn = wanted.or(now).map_or(0, |s| s.turn);
         let event = wanted.map(|s| s.seq);
-        if recorded.what == came.what {
+        if recorded.what == replayed.what {
             let (kind, what) = (recorded.kind, recorded.what);
-            return Self { kind, turn, event, what, recorded: recorded.text, now: came.text };
+            return Self { kind, turn, event, what, recorded: recorded.text, now: replayed.text };
         }
-        // The kind is that of what the agent did; an early end or a continuation comes first.
-        let kind =
-            if recorded.kind == Kind::Ended || came.kind == Kind::Ended { Kind::Ended } else { came.kind };
-        let what = format!("recorded was {}; now came {}", recorded.what, came.what);
-        Self { kind, turn, event, what, recorded: recorded.text, now: came.text }
+        // The kind is that of the replayed step, unless one of the two runs ended.
+        let kind = if recorded.kind == Kind::Ended { Kind::Ended } else { replayed.kind };
+        let what = format!("recorded: {}; replayed: {}", recorded.what, replayed.what);
+        Self { kind, turn, event, what, recorded: recorded.text, now: replayed.text }
     }
 
-    /// The agent wanted something that is not in the record.
+    /// The difference when the replay needs something that is not in the record.
     pub(crate) fn beyond(wanted: Option<&Step>, turn: u32, now: &str, commands: &HashSet<String>) -> Self {
         let recorded = wanted.map(|s| Described::of(&s.event, &[], commands));
         let what = match &recorded {
-            Some(recorded) => format!("recorded was {}; now {now}", recorded.what),
-            None => format!("now {now}"),
+            Some(recorded) => format!("recorded: {}; replayed: {now}", recorded.what),
+            None => format!("replayed: {now}"),
         };
         let recorded = recorded.map(|r| r.text).unwrap_or_default();
         Self { kind: Kind::Answered, turn, event: wanted.map(|s| s.seq), what, recorded, now: String::new() }
@@ -98,7 +97,7 @@ impl Difference {
     }
 }
 
-/// An event in words.
+/// The description of an event.
 struct Described {
     kind: Kind,
     what: String,
@@ -109,19 +108,19 @@ impl Described {
     fn of(event: &Event, before: &[Step], commands: &HashSet<String>) -> Self {
         let (kind, what, text) = match event {
             Event::Message { role, content } => {
-                let said = before
+                let earlier = before
                     .iter()
                     .filter(|s| matches!(s.event, Event::Message { .. } | Event::Output { .. }))
                     .count();
-                let who = match role {
+                let what = match role {
                     Role::System => "the system prompt",
                     Role::User => "the message",
-                    Role::Assistant => "the beginning of an answer",
+                    Role::Assistant => "the start of an answer",
                 };
-                (Kind::Asked, format!("{who} ({})", said + 1), content.clone())
+                (Kind::Asked, format!("{what} ({})", earlier + 1), content.clone())
             }
             Event::Rewound { keep, why } => {
-                (Kind::Asked, "a cut back of the conversation".into(), format!("to {keep} messages: {why}\n"))
+                (Kind::Asked, "a rewind of the conversation".into(), format!("to {keep} messages: {why}\n"))
             }
             Event::Request { attempt, messages, temperature, seed, max_tokens, .. } => {
                 let shown = |name: &str, value: Option<String>| {
@@ -156,7 +155,7 @@ impl Described {
             }
             Event::Output { content, thinking, ended_by, block, .. } => {
                 let text = format!("{thinking}{content}\nended by {ended_by:?}, block at {block:?}\n");
-                (Kind::Answered, "the answer as it was taken".into(), text)
+                (Kind::Answered, "the answer as read".into(), text)
             }
             Event::ToolFinished { tool, status, text, changed, .. } => {
                 let kind = if commands.contains(tool) { Kind::Command } else { Kind::Tool };

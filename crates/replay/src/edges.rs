@@ -1,4 +1,5 @@
-//! The planner's edges in a replay, in place of a server, a sandbox and a repository.
+//! The planner's [`Parts`](planner::Parts) in a replay: they replace the server, the user, the
+//! sandbox and the repository.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use workspace::{Seed, Workspace};
 use crate::script::{Changes, Script};
 use crate::volatile;
 
-/// A model that answers from the record, as long as the requests match it.
+/// A model that returns the recorded answers while the requests match.
 pub struct RecordedModel {
     /// The recorded model.
     pub identity: Identity,
@@ -36,12 +37,12 @@ impl Model for RecordedModel {
     }
 
     async fn verify(&self) -> Vec<String> {
-        self.script.look_at_server();
+        self.script.update_window();
         Vec::new()
     }
 }
 
-/// The user of a recorded session: repeats the recorded messages in their places.
+/// The user of a recorded session, who repeats the recorded messages at the same points.
 pub struct RecordedUser(pub Arc<Script>);
 
 impl Inbox for RecordedUser {
@@ -61,23 +62,23 @@ pub enum Source {
     Record,
 }
 
-/// What tools and verification share.
+/// The state shared by tools and verification.
 pub struct Stage {
     /// The record.
     pub script: Arc<Script>,
     /// Where results come from.
     pub source: Source,
-    /// The tree; `None` where recorded commands change no tree.
+    /// The tree that recorded commands change, if any.
     pub workspace: Option<Workspace>,
-    /// What commands changed.
+    /// The changes of commands.
     pub changes: Changes,
-    /// The root of this replay, and the recorded one, as they appear in texts.
+    /// The root of this replay and the recorded root, as they appear in text.
     pub roots: (String, String),
 }
 
 impl Stage {
     /// Applies the changes of a recorded command to the tree.
-    fn bring(&self, seq: u64) -> Result<(), String> {
+    fn apply_changes(&self, seq: u64) -> Result<(), String> {
         let (Some(workspace), Some(files)) = (&self.workspace, self.changes.get(&seq)) else { return Ok(()) };
         let image = |seed: &Option<Seed>| match seed {
             Some(Seed::Image(image)) => Some(image.clone()),
@@ -93,25 +94,25 @@ impl Stage {
         Ok(())
     }
 
-    /// A text of this replay with the recorded root in place of its own.
-    fn there(&self, text: &str) -> String {
+    /// Replaces the root of this replay by the recorded root.
+    fn with_recorded_root(&self, text: &str) -> String {
         let (now, then) = &self.roots;
         if now == then { text.to_owned() } else { text.replace(now.as_str(), then) }
     }
 
     fn same(&self, recorded: &str, now: &str) -> bool {
-        volatile::normal(recorded) == volatile::normal(now)
+        volatile::normalize(recorded) == volatile::normalize(now)
     }
 }
 
-/// A tool whose calls are answered from the record, or run and compared with it.
+/// Wraps a tool to return recorded results, or to run it and compare the results.
 pub struct ReplayedTool {
     tool: Arc<dyn Tool>,
     stage: Arc<Stage>,
 }
 
 impl ReplayedTool {
-    /// The tool in a replay.
+    /// Wraps a tool for a replay.
     pub fn wrap(tool: Arc<dyn Tool>, stage: &Arc<Stage>) -> Arc<dyn Tool> {
         Arc::new(Self { tool, stage: Arc::clone(stage) })
     }
@@ -120,8 +121,8 @@ impl ReplayedTool {
         self.spec().effect == Effect::Execute
     }
 
-    /// Nothing is judged without a tree. What was refused then is refused again.
-    fn is_judged_by_record(&self) -> bool {
+    /// Whether recorded refusals decide instead of the tool, which needs a tree.
+    fn uses_recorded_refusals(&self) -> bool {
         self.stage.source == Source::Record && !self.runs_commands()
     }
 }
@@ -133,7 +134,7 @@ impl Tool for ReplayedTool {
     }
 
     fn judge_field(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<(), String> {
-        if self.is_judged_by_record() {
+        if self.uses_recorded_refusals() {
             self.stage.script.refusal(&self.spec().name)
         } else {
             self.tool.judge_field(name, value, parsed)
@@ -141,16 +142,16 @@ impl Tool for ReplayedTool {
     }
 
     fn judge(&self, arguments: &Value, parsed: &mut Parsed) -> Result<(), String> {
-        if self.is_judged_by_record() { Ok(()) } else { self.tool.judge(arguments, parsed) }
+        if self.uses_recorded_refusals() { Ok(()) } else { self.tool.judge(arguments, parsed) }
     }
 
     fn follow(&self) -> Option<Box<dyn Follow>> {
         if self.stage.source != Source::Record {
             return self.tool.follow();
         }
-        self.stage.script.call_begins();
+        self.stage.script.call_opened();
         let (script, tool) = (Arc::clone(&self.stage.script), self.spec().name.clone());
-        self.spec().follows.then(|| Box::new(Refusing { script, tool }) as Box<dyn Follow>)
+        self.spec().follows.then(|| Box::new(RecordedRefusal { script, tool }) as Box<dyn Follow>)
     }
 
     fn whole_answer(&self, text: &str, parsed: &mut Parsed) -> Option<Result<Value, String>> {
@@ -177,10 +178,10 @@ impl Tool for ReplayedTool {
             return pending().await;
         };
         let Some(now) = now else {
-            stage.bring(seq).map_err(ToolError::Run)?;
+            stage.apply_changes(seq).map_err(ToolError::Run)?;
             return Ok(recorded);
         };
-        match now.map(|o| Outcome { text: stage.there(&o.text), ..o }) {
+        match now.map(|o| Outcome { text: stage.with_recorded_root(&o.text), ..o }) {
             Ok(now) if now.status == recorded.status && stage.same(&recorded.text, &now.text) => Ok(recorded),
             Err(ToolError::Model(now)) if recorded.status == Status::Refused && recorded.text == now => {
                 Ok(recorded)
@@ -190,23 +191,23 @@ impl Tool for ReplayedTool {
     }
 }
 
-/// Refuses the call that was refused in the record.
-struct Refusing {
+/// Repeats a recorded refusal while the call streams.
+struct RecordedRefusal {
     script: Arc<Script>,
     tool: String,
 }
 
-impl Follow for Refusing {
+impl Follow for RecordedRefusal {
     fn text(&mut self, _: &str, _: &str, _: bool) -> Result<(), String> {
         self.script.refusal(&self.tool)
     }
 }
 
-/// The verification: from the record, or run and compared with it.
+/// The verification: returns recorded results, or runs it and compares the results.
 pub struct ReplayedChecks {
-    /// What tools and verification share.
+    /// The state shared with the tools.
     pub stage: Arc<Stage>,
-    /// The verification that is run, if commands run.
+    /// The real verification, if commands run.
     pub real: Option<Arc<dyn Verifier>>,
 }
 
@@ -223,11 +224,11 @@ impl Verifier for ReplayedChecks {
         };
         let Some((seq, recorded)) = self.stage.script.check() else { return pending().await };
         match now {
-            None => self.stage.bring(seq).map(|()| recorded),
+            None => self.stage.apply_changes(seq).map(|()| recorded),
             Some(now) => {
                 let now = Check {
-                    text: self.stage.there(&now.text),
-                    command: self.stage.there(&now.command),
+                    text: self.stage.with_recorded_root(&now.text),
+                    command: self.stage.with_recorded_root(&now.command),
                     ..now
                 };
                 let same = (now.passed, &now.command) == (recorded.passed, &recorded.command)
@@ -238,12 +239,12 @@ impl Verifier for ReplayedChecks {
     }
 }
 
-/// The tree of a replay. A run reads it as usual, but no state of it is saved.
+/// The tree of a replay. It is read as usual, but its state is not recorded.
 pub struct ReplayedTree {
-    /// The tree as a run sees it.
+    /// The tree.
     pub tree: Arc<dyn Repository>,
     /// Whether the recorded run changed anything. The replay's own changes are compared file by
-    /// file.
+    /// file at the end.
     pub changed: bool,
 }
 

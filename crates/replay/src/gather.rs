@@ -1,9 +1,9 @@
-//! Makes a [`Bundle`] from a session of this machine: the tree as it was when the session began, as
-//! far as its replay reads it.
+//! Creates a [`Bundle`] from a session of this machine, with the files that its replay reads, as
+//! they were at the start of the session.
 //!
-//! A bundle has the contents of files that the first turn reads, that the model named, in which a
-//! search found something, and that the session changed; also instruction files and ignore rules.
-//! Of all others it has names and sizes only: a search finds nothing in them.
+//! A bundle has the contents of files that the first turn reads, the model named, a search matched,
+//! or the session changed, and of instruction files and ignore rules. It has only the names and
+//! sizes of other files, so a search finds nothing in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,25 +20,25 @@ use crate::bundle::{self, Bundle, FILES_LIMIT};
 use crate::recording::Recording;
 use crate::{Error, Result};
 
-/// Files that say which files are ignored or how files are compared.
+/// Files that define which files are ignored or how files are compared.
 const RULES: [&str; 3] = [".gitignore", ".ignore", ".gitattributes"];
-/// Most files that the first turn lists.
-const SEEN: usize = 2_000;
+/// The maximum number of files that the first turn lists.
+const MAX_LISTED: usize = 2_000;
 
 /// A session's bundle and its original tree.
 pub struct Gathered {
-    /// What an export would hold.
+    /// The content of an export.
     pub bundle: Bundle,
-    /// The tree as it was when the session began.
+    /// The tree at the start of the session.
     pub remembered: Remembered,
 }
 
-/// Gathers what a session needs. `state` is the folder with the pre-images of its tree, `scratch`
-/// an empty one. Files named `instructions` are kept, and those in the root for which
-/// `holds_secrets` says so: a run reads them before its first turn.
+/// Gathers the files that a replay needs. `state` is the folder with the history of the tree,
+/// `scratch` an empty one. Includes files named `instructions`, and files in the root for which
+/// `holds_secrets` is true, because a run reads them before its first turn.
 ///
 /// # Errors
-/// When the repository is gone, or the session's folder cannot be read.
+/// If the repository no longer exists, or the session's folder cannot be read.
 pub fn gather(
     records: Vec<Record>,
     state: &Path,
@@ -54,12 +54,12 @@ pub fn gather(
     let history = History::open(state)?;
     let listed = listed(&remembered);
     let end: BTreeMap<CleanPath, Option<Seed>> =
-        history.net(..)?.into_iter().map(|c| (c.path, c.after.map(bundle::kept))).collect();
+        history.net(..)?.into_iter().map(|c| (c.path, c.after.map(bundle::seed))).collect();
     let searches = Searches::new(&remembered, &scratch.join("then"))?;
     let mut wanted = wanted(&remembered, &recording, &records, &listed, &searches);
     let name = |path: &CleanPath| path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
     wanted.extend(listed.keys().filter(|path| name(path) == instructions).cloned());
-    // These may be ignored, and so not be listed.
+    // Ignored files are not listed, so look these up.
     let top = std::fs::read_dir(remembered.now().root()).into_iter().flatten();
     let names = top.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     wanted.extend(names.filter(|n| holds_secrets(n)).filter_map(|n| remembered.now().resolve(&n).ok()));
@@ -68,38 +68,41 @@ pub fn gather(
         listed.into_iter().map(|(path, size)| (path, Seed::Size(size))).collect();
     for path in wanted {
         if let Some(image) = remembered.image(&path) {
-            files.insert(path, bundle::kept(image));
+            files.insert(path, bundle::seed(image));
         }
     }
     let mut notes: Vec<String> = remembered
         .lost()
         .iter()
-        .map(|path| format!("{path} was changed by others since; how it was is not known"))
+        .map(|path| format!("{path}: the original content is unknown, because it was changed since"))
         .collect();
     let mut changes = super::script::Changes::new();
     let known = by_commands(&records);
     for record in history.records() {
-        notes.extend(record.left_out.iter().map(|path| {
-            format!("{path} was changed and is too large to be kept: that change is not replayed")
-        }));
+        notes.extend(
+            record
+                .left_out
+                .iter()
+                .map(|path| format!("{path}: a change is not replayed, because the file is too large")),
+        );
         if record.by != workspace::By::Command {
             continue;
         }
         let Some(by) = known.get(&record.id) else {
             notes.push(format!(
-                "what a command changed in turn {} is not replayed: the session does not say which command",
+                "the changes of a command in turn {} are not replayed, because the session does not say which command made them",
                 record.turn
             ));
             continue;
         };
         let Some(by) = by else { continue }; // without a recorded result, the replay ends before it
-        let made = history.of(record.id)?.into_iter().map(|c| (c.path, c.after.map(bundle::kept)));
+        let made = history.of(record.id)?.into_iter().map(|c| (c.path, c.after.map(bundle::seed)));
         changes.entry(*by).or_default().extend(made);
     }
     Ok(Gathered { bundle: Bundle { contents: true, files, changes, end, notes, records }, remembered })
 }
 
-/// The files at the beginning, with their sizes.
+/// The files at the start of the session, with their sizes.
 fn listed(remembered: &Remembered) -> BTreeMap<CleanPath, u64> {
     let filter = WalkFilter { limit: FILES_LIMIT, ..WalkFilter::default() };
     let mut files: BTreeMap<CleanPath, u64> =
@@ -124,49 +127,49 @@ fn wanted(
     let mut wanted = BTreeSet::new();
     let name = |path: &CleanPath| path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
     wanted.extend(listed.keys().filter(|path| RULES.contains(&name(path).as_str())).cloned());
-    let begun = Begun { remembered, listed, looked: Mutex::default() };
-    planner::read_opening_files(&begun, &recording.task, baseline(records));
-    wanted.extend(begun.looked.into_inner().unwrap_or_else(PoisonError::into_inner));
-    let mut said = String::new();
+    let start = ObservedTree { remembered, listed, read: Mutex::default() };
+    planner::read_opening_files(&start, &recording.task, baseline(records));
+    wanted.extend(start.read.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let mut mentioned = String::new();
     for record in records {
         match &record.event {
-            // As written, with JSON escapes resolved, and with backslashes in paths.
+            // With JSON escapes resolved, and with backslashes in paths replaced.
             Event::Output { content, .. } => {
-                said += &content
+                mentioned += &content
                     .replace("\\n", "\n")
                     .replace("\\t", "\t")
                     .replace("\\r", "\r")
                     .replace("\\/", "/");
-                said += &content.replace("\\\\", "/").replace('\\', "/");
+                mentioned += &content.replace("\\\\", "/").replace('\\', "/");
             }
             Event::Call { tool, arguments, .. } if tool == Search::NAME => {
                 wanted.extend(searches.matching(arguments, remembered))
             }
-            // Also files that are not listed: ignored files can be read.
+            // Tools can also read ignored files, which are not listed.
             Event::Call { arguments, .. } => {
-                strings(arguments, &mut said);
+                collect_strings(arguments, &mut mentioned);
                 let path = arguments["path"].as_str().and_then(|path| remembered.now().resolve(path).ok());
                 wanted.extend(path.filter(|path| path.as_str() != "."));
             }
             _ => {}
         }
     }
-    wanted.extend(listed.keys().filter(|path| is_named(&said, path.as_str())).cloned());
+    wanted.extend(listed.keys().filter(|path| is_named(&mentioned, path.as_str())).cloned());
     wanted
 }
 
-/// All texts in a value.
-fn strings(value: &Value, out: &mut String) {
+/// Collects all strings in a value.
+fn collect_strings(value: &Value, out: &mut String) {
     match value {
         Value::String(text) => *out += &format!("\n{text}\n"),
-        Value::Array(items) => items.iter().for_each(|item| strings(item, out)),
-        Value::Object(fields) => fields.values().for_each(|field| strings(field, out)),
+        Value::Array(items) => items.iter().for_each(|item| collect_strings(item, out)),
+        Value::Object(fields) => fields.values().for_each(|field| collect_strings(field, out)),
         _ => {}
     }
 }
 
-/// Searches the original tree: files that are unchanged since, and a folder with the originals of
-/// the others.
+/// Searches the original tree: unchanged files in place, and the originals of changed files in a
+/// separate folder.
 struct Searches {
     now: Search,
     then: Search,
@@ -177,7 +180,7 @@ impl Searches {
         std::fs::create_dir(folder)?;
         let then = Workspace::open_replica(folder, remembered.now().root()).map_err(Error::unusable)?;
         for (path, image) in remembered.then() {
-            // A file that conflicts with another one did not exist at the same time.
+            // Ignore errors: files that conflict did not exist at the same time.
             let _ = image.as_ref().map(|image| then.plant(path, &Seed::Image(image.clone())));
         }
         let search = |workspace| Search::new(workspace, Secrets::disabled());
@@ -196,8 +199,8 @@ impl Searches {
 fn is_named(text: &str, path: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     text.match_indices(path).any(|(at, _)| {
-        let (before, behind) = (text[..at].chars().next_back(), text[at + path.len()..].chars().next());
-        !before.is_some_and(part) && !behind.is_some_and(part)
+        let (before, after) = (text[..at].chars().next_back(), text[at + path.len()..].chars().next());
+        !before.is_some_and(part) && !after.is_some_and(part)
     })
 }
 
@@ -207,7 +210,7 @@ fn baseline(records: &[Record]) -> Option<&Check> {
     before.filter_map(|r| if let Event::Checked(check) = &r.event { Some(check) } else { None }).last()
 }
 
-/// For each change in the history that a command made: the number of the record with the command's
+/// Maps each change of a command in the history to the number of the record with the command's
 /// result, if there is one.
 fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     let (mut known, mut open) = (BTreeMap::new(), Vec::new());
@@ -224,28 +227,28 @@ fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     known
 }
 
-/// The tree at the beginning, as the first turn sees it. Records which files are read.
-struct Begun<'a> {
+/// The tree at the start of the session, which records the files that the first turn reads.
+struct ObservedTree<'a> {
     remembered: &'a Remembered,
     listed: &'a BTreeMap<CleanPath, u64>,
-    looked: Mutex<BTreeSet<CleanPath>>,
+    read: Mutex<BTreeSet<CleanPath>>,
 }
 
-impl Repository for Begun<'_> {
+impl Repository for ObservedTree<'_> {
     fn files(&self) -> (Vec<FileEntry>, bool) {
         let entry = |(path, bytes): (&CleanPath, &u64)| FileEntry { path: path.to_string(), bytes: *bytes };
-        (self.listed.iter().take(SEEN).map(entry).collect(), self.listed.len() > SEEN)
+        (self.listed.iter().take(MAX_LISTED).map(entry).collect(), self.listed.len() > MAX_LISTED)
     }
 
     fn read(&self, path: &str, limit: u64) -> Option<String> {
         let path = CleanPath::try_from(path.to_owned()).ok()?;
         let image: Option<FileImage> = self.remembered.image(&path);
-        self.looked.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
         String::from_utf8(image?.bytes).ok().filter(|text| text.len() as u64 <= limit)
     }
 
     fn instructions(&self) -> Vec<Instructions> {
-        Vec::new() // all of them are kept anyway
+        Vec::new() // all of them are included anyway
     }
 
     fn remember(&self) -> Result<(), String> {

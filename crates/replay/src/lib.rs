@@ -1,16 +1,15 @@
-//! A recorded session as the edges of a run: the same planner gets the model's answers from the
-//! record, in a tree of its own, and its events are compared with the recorded ones until the first
-//! that differs.
+//! Replays a recorded session: the planner gets the recorded answers in a separate tree, and its
+//! events are compared with the recorded ones up to the first difference.
 //!
 //! ```text
 //!   session on this machine ─► gather ─┐                            ┌─► model   answers from the record
-//!                                      ├─► Bundle ─► Recording ─► Script ─► tools   files for real, commands from the record
+//!                                      ├─► Bundle ─► Recording ─► Script ─► tools   files run, commands from the record
 //!   exported file ─────────► bundle ───┘                            └─► verifier   from the record
 //! ```
 //!
-//! A session of this machine is replayed like an exported one: [`gather`] collects in memory what
-//! an export would hold. Who replays wires [`RecordedModel`], [`ReplayedTool`], [`ReplayedChecks`]
-//! and [`ReplayedTree`] to the planner, and passes its events to [`Script::observe`].
+//! A session of this machine is replayed like an exported one: [`gather`] collects the content of
+//! an export in memory. The caller passes [`RecordedModel`], [`ReplayedTool`], [`ReplayedChecks`]
+//! and [`ReplayedTree`] to the planner, and the planner's events to [`Script::observe`].
 
 mod bundle;
 mod difference;
@@ -25,16 +24,16 @@ pub use difference::{Difference, Kind};
 pub use edges::{RecordedModel, RecordedUser, ReplayedChecks, ReplayedTool, ReplayedTree, Source, Stage};
 pub use gather::{Gathered, gather};
 pub use recording::{Recording, answer};
-pub use script::{Changes, Followed, Script};
+pub use script::{Changes, Comparison, Script};
 
 /// Why a session cannot be replayed or exported.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The record or the file is not what a replay needs. One sentence.
+    /// The session or the file cannot be replayed. The text says why.
     #[error("{0}")]
     Unusable(String),
-    /// The repository of the session is gone.
-    #[error("{} is not there any more", .0.display())]
+    /// The repository of the session no longer exists.
+    #[error("the repository {} no longer exists", .0.display())]
     NoRepository(std::path::PathBuf),
     /// A file cannot be read or written.
     #[error(transparent)]
@@ -47,5 +46,5 @@ impl Error {
     }
 }
 
-/// The result of everything that can fail here.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

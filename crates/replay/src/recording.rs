@@ -1,5 +1,5 @@
-//! The parts of a journal that a replay needs: how the run started, the model's answers, the
-//! results of tools and verifications, and the steps that have to match.
+//! Extracts from a journal what a replay needs: the start of the run, the model's answers, the
+//! results of tools and verifications, and the steps that must match.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -18,11 +18,11 @@ use crate::{Error, Result};
 pub struct Recording {
     /// The session's id.
     pub id: String,
-    /// The id of the session that placeholders are derived from.
+    /// The id from which placeholders are derived.
     pub origin: String,
     /// The version of the agent that recorded it.
     pub version: String,
-    /// The task as the model was given it.
+    /// The task as the model saw it.
     pub task: String,
     /// The root of the repository.
     pub root: PathBuf,
@@ -30,34 +30,34 @@ pub struct Recording {
     pub identity: Identity,
     /// The planner's recorded plan.
     pub plan: Value,
-    /// The answer to each request; `None` where it was not recorded.
-    pub(crate) heard: Vec<Option<Turn>>,
-    /// The window detected after a turn, where it changed.
+    /// The answer to each request; `None` if it was not recorded.
+    pub(crate) answers: Vec<Option<Turn>>,
+    /// The window detected after a turn, if it changed.
     pub(crate) windows: HashMap<u32, u64>,
-    pub(crate) results: Vec<Done>,
+    pub(crate) results: Vec<CallResult>,
     pub(crate) checks: Vec<Checked>,
     /// The names of the tools that ran commands.
     pub(crate) commands: HashSet<String>,
-    /// The steps that have to match.
+    /// The steps that must match.
     pub(crate) steps: Vec<Step>,
-    /// The run was stopped from outside, so nothing is known about what would have followed.
+    /// Whether the run was stopped from outside, so that more steps may follow.
     pub(crate) open: bool,
-    /// More than one process worked on it.
+    /// Whether more than one process worked on it.
     pub resumed: bool,
     /// Whether it changed anything.
     pub changed: bool,
-    /// Nothing was running when it ended, so the tree matches the record.
+    /// Whether no tool was running when it ended, so that the tree matches the record.
     pub whole: bool,
 }
 
 /// The result of a call.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub(crate) struct CallResult {
     /// The number of its record.
     pub(crate) seq: u64,
     pub(crate) turn: u32,
     pub(crate) tool: String,
-    /// `None` for a file that the planner itself wrote.
+    /// `None` for a file write by the planner itself.
     pub(crate) arguments: Option<Value>,
     pub(crate) outcome: Outcome,
 }
@@ -74,20 +74,19 @@ impl Recording {
     /// Reads a session's records.
     ///
     /// # Errors
-    /// When it ended before its first turn.
+    /// If it ended before its first turn.
     pub fn of(records: Vec<Record>) -> Result<Self> {
         let resumed = records.iter().any(|r| matches!(r.event, Event::Resumed { .. }));
         let records = journal::uninterrupted(records);
         let Some(Event::Session { id, version, task, root, .. }) = records.first().map(|r| &r.event) else {
-            return Err(Error::unusable("this is no session: its first event does not say what it is about"));
+            return Err(Error::unusable("not a session: the first event is missing"));
         };
         let plan = records.iter().find_map(|r| match &r.event {
             Event::RunStarted { plan } => Some(plan.clone()),
             _ => None,
         });
-        let plan = plan.ok_or_else(|| {
-            Error::unusable("the session ended before its first turn: there is nothing to replay")
-        })?;
+        let plan = plan
+            .ok_or_else(|| Error::unusable("nothing to replay: the session ended before its first turn"))?;
         let mut trace = Trace::default();
         records.iter().for_each(|r| trace.push(r));
         let mut steps = trace.finish();
@@ -104,8 +103,8 @@ impl Recording {
         if open {
             steps.retain(|s| !matches!(s.event, Event::Finished { .. }));
         }
-        let (results, checks) = done(&records);
-        let heard = heard(&records);
+        let (results, checks) = results(&records);
+        let answers = answers(&records);
         Ok(Self {
             id: id.clone(),
             origin: journal::origin(&records).unwrap_or_default().to_owned(),
@@ -113,9 +112,9 @@ impl Recording {
             task: task.clone(),
             root: root.into(),
             identity: identity(&records, &plan),
-            whole: ending.is_some() && nothing_under_way(&records),
+            whole: ending.is_some() && all_finished(&records),
             plan,
-            heard,
+            answers,
             windows: windows(&records),
             results,
             checks,
@@ -127,7 +126,7 @@ impl Recording {
         })
     }
 
-    /// Whether the run had to stop before its first command.
+    /// Whether the run stopped before its first command on request.
     pub fn plan_only(&self) -> bool {
         self.plan["settings"]["plan_only"] == true
     }
@@ -146,7 +145,7 @@ fn identity(records: &[Record], plan: &Value) -> Identity {
     (identity.family, identity.parameters_b) = (m.family.clone(), m.parameters_b);
     identity.price = m.price;
     identity.branches = plan["branches"] == true;
-    // Sessions of earlier versions have the old name.
+    // Sessions of earlier versions use the old name.
     identity.repeats_thinking = plan["repeats_thinking"] == true || plan["send_thinking"] == true;
     identity
 }
@@ -158,13 +157,13 @@ fn windows(records: &[Record]) -> HashMap<u32, u64> {
 }
 
 /// The outcome of each request.
-fn heard(records: &[Record]) -> Vec<Option<Turn>> {
-    let mut heard: Vec<Option<Turn>> = Vec::new();
+fn answers(records: &[Record]) -> Vec<Option<Turn>> {
+    let mut answers: Vec<Option<Turn>> = Vec::new();
     let (mut cut, mut warning, mut overflow, mut lost) = (false, "", None, Usage::default());
     for record in records {
         let turn = match &record.event {
             Event::Request { .. } => {
-                heard.push(None);
+                answers.push(None);
                 (cut, warning, overflow, lost) = (false, "", None, Usage::default());
                 continue;
             }
@@ -200,18 +199,20 @@ fn heard(records: &[Record]) -> Vec<Option<Turn>> {
             },
             _ => continue,
         };
-        if let Some(last @ None) = heard.last_mut() {
+        if let Some(last @ None) = answers.last_mut() {
             *last = Some(turn);
         }
     }
-    heard
+    answers
 }
 
-/// An answer as a turn of a replay. Where it ended without a cut by the agent, the stream broke
-/// after a call; `warning` says why.
+/// Converts an answer to a turn of a replay. `cut` says whether the agent cut it. Otherwise a cut
+/// answer is one whose stream broke after a call, for the reason in `warning`.
 pub fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
     let Event::Output { content, thinking, ended_by, doubts, counts, .. } = output else { return None };
-    let broken = || warning.split("; going on with").next().unwrap_or_default().to_owned();
+    // Sessions of earlier versions say "going on".
+    let error = warning.split("; continuing with").next().unwrap_or_default();
+    let error = error.split("; going on with").next().unwrap_or_default();
     Some(Turn {
         content: content.clone(),
         thinking: Some(thinking.clone()).filter(|t| !t.is_empty()),
@@ -219,7 +220,7 @@ pub fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
             EndedBy::Stop => TurnEnd::Stop,
             EndedBy::Length => TurnEnd::Length,
             EndedBy::Cut if cut => TurnEnd::Cut,
-            EndedBy::Cut => TurnEnd::Failed(broken()),
+            EndedBy::Cut => TurnEnd::Failed(error.to_owned()),
         },
         doubts: doubts
             .iter()
@@ -240,7 +241,7 @@ fn usage(counts: &Counts) -> Usage {
     }
 }
 
-fn done(records: &[Record]) -> (Vec<Done>, Vec<Checked>) {
+fn results(records: &[Record]) -> (Vec<CallResult>, Vec<Checked>) {
     let (mut results, mut checks) = (Vec::new(), Vec::new());
     let mut calls: Vec<(u32, u32, Value)> = Vec::new();
     for record in records {
@@ -257,7 +258,13 @@ fn done(records: &[Record]) -> (Vec<Done>, Vec<Checked>) {
                 };
                 let outcome =
                     Outcome { status, text: text.clone(), changed: changed.clone(), facts: facts.clone() };
-                results.push(Done { seq: record.seq, turn: *turn, tool: tool.clone(), arguments, outcome });
+                results.push(CallResult {
+                    seq: record.seq,
+                    turn: *turn,
+                    tool: tool.clone(),
+                    arguments,
+                    outcome,
+                });
             }
             _ => {}
         }
@@ -274,15 +281,15 @@ pub(crate) fn command_tool(event: &Event) -> Option<String> {
 }
 
 /// Whether every effect that started also finished.
-fn nothing_under_way(records: &[Record]) -> bool {
-    let mut begun = false;
+fn all_finished(records: &[Record]) -> bool {
+    let mut running = false;
     for record in records {
         match &record.event {
-            Event::ToolStarted { effect, .. } => begun |= effect != "read",
-            Event::CheckStarted { .. } => begun = true,
-            Event::ToolFinished { .. } | Event::Checked(_) => begun = false,
+            Event::ToolStarted { effect, .. } => running |= effect != "read",
+            Event::CheckStarted { .. } => running = true,
+            Event::ToolFinished { .. } | Event::Checked(_) => running = false,
             _ => {}
         }
     }
-    !begun
+    !running
 }

@@ -1,5 +1,4 @@
-//! Follows the record: every edge of the planner gets recorded results here, and every event is
-//! compared here.
+//! Follows the record: returns recorded results to the planner's parts, and compares every event.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,46 +11,46 @@ use tool_api::Outcome;
 use workspace::{CleanPath, Seed};
 
 use crate::difference::Difference;
-use crate::recording::{Checked, Done, Recording, command_tool};
+use crate::recording::{CallResult, Checked, Recording, command_tool};
 
-/// The files that commands changed, by the number of the record with the command's result.
+/// The files changed by commands, keyed by the number of the record with the command's result.
 pub type Changes = HashMap<u64, Vec<(CleanPath, Option<Seed>)>>;
 
-/// The record, and how far the replay has followed it.
+/// The record, and the position of the replay in it.
 pub struct Script {
     state: Mutex<State>,
     stop: watch::Sender<bool>,
 }
 
 struct State {
-    wanted: Vec<Step>,
-    /// Nothing is known about what would follow the last of them.
+    recorded: Vec<Step>,
+    /// Whether more steps may follow the last recorded one.
     open: bool,
     trace: Trace,
-    /// Steps that matched.
+    /// The number of steps that matched.
     same: usize,
-    heard: VecDeque<Option<Turn>>,
-    asked: usize,
+    answers: VecDeque<Option<Turn>>,
+    requests: usize,
     windows: HashMap<u32, u64>,
     window: Option<u64>,
-    results: Vec<Option<Done>>,
+    results: Vec<Option<CallResult>>,
     checks: VecDeque<Checked>,
     command: String,
-    /// The tools that run commands, as far as they were called.
+    /// The tools called so far that run commands.
     commands: HashSet<String>,
-    /// The current turn, and the calls that its answer has opened.
+    /// The current turn, and the number of calls opened in its answer.
     turn: u32,
-    begun: usize,
-    /// Recorded refusals by turn: after how many calls, of which tool, with what message.
+    opened: usize,
+    /// Recorded refusals by turn: the number of calls before it, the tool and the message.
     refused: HashMap<u32, (usize, String, String)>,
-    found: Option<Difference>,
-    /// The whole record has been followed.
-    over: bool,
+    difference: Option<Difference>,
+    /// Whether the whole record matched.
+    done: bool,
 }
 
-/// How far a replay got.
+/// The result of comparing a replay with its record.
 #[derive(Debug, Default)]
-pub struct Followed {
+pub struct Comparison {
     /// The first difference, if there is one.
     pub difference: Option<Difference>,
     /// Events compared.
@@ -65,10 +64,10 @@ pub struct Followed {
 impl Script {
     /// Moves the steps and results out of a recording.
     pub fn new(recording: &mut Recording) -> Self {
-        let wanted = std::mem::take(&mut recording.steps);
+        let recorded = std::mem::take(&mut recording.steps);
         let mut refused = HashMap::new();
         let mut calls = (0, 0);
-        for step in &wanted {
+        for step in &recorded {
             match &step.event {
                 Event::Call { turn, .. } => calls = (*turn, if calls.0 == *turn { calls.1 + 1 } else { 1 }),
                 Event::Refused { turn, tool: Some(tool), message, .. } => {
@@ -80,12 +79,12 @@ impl Script {
         }
         let checks: VecDeque<Checked> = std::mem::take(&mut recording.checks).into();
         let state = State {
-            wanted,
+            recorded,
             open: recording.open,
             trace: Trace::default(),
             same: 0,
-            heard: std::mem::take(&mut recording.heard).into(),
-            asked: 0,
+            answers: std::mem::take(&mut recording.answers).into(),
+            requests: 0,
             windows: std::mem::take(&mut recording.windows),
             window: recording.identity.window,
             results: std::mem::take(&mut recording.results).into_iter().map(Some).collect(),
@@ -93,15 +92,15 @@ impl Script {
             checks,
             commands: std::mem::take(&mut recording.commands),
             turn: 0,
-            begun: 0,
+            opened: 0,
             refused,
-            found: None,
-            over: false,
+            difference: None,
+            done: false,
         };
         Self { state: Mutex::new(state), stop: watch::Sender::new(false) }
     }
 
-    /// Becomes true when the replay is to stop.
+    /// Becomes true when the replay must stop.
     pub fn stop(&self) -> watch::Receiver<bool> {
         self.stop.subscribe()
     }
@@ -113,72 +112,72 @@ impl Script {
     /// Compares an event with the record.
     pub fn observe(&self, record: &Record) {
         let mut state = self.state();
-        if state.found.is_some() || state.over {
+        if state.difference.is_some() || state.done {
             return;
         }
         if let Event::Request { turn, .. } = &record.event {
-            (state.turn, state.begun) = (*turn, 0);
+            (state.turn, state.opened) = (*turn, 0);
         }
         state.commands.extend(command_tool(&record.event));
         state.trace.push(record);
         state.compare();
-        if state.found.is_some() || state.over {
+        if state.difference.is_some() || state.done {
             self.stop.send_replace(true);
         }
     }
 
-    /// The answer to the request just sent; `None` when the replay has ended.
+    /// The recorded answer to the current request; `None` if the replay has ended.
     pub(crate) fn answer(&self) -> Option<(usize, Turn)> {
         let mut state = self.state();
-        if state.found.is_some() || state.over {
+        if state.difference.is_some() || state.done {
             return None;
         }
-        state.asked += 1;
-        let number = state.asked;
-        match state.heard.pop_front() {
+        state.requests += 1;
+        let number = state.requests;
+        match state.answers.pop_front() {
             Some(Some(turn)) => Some((number, turn)),
             _ => {
-                self.end(&mut state, "the agent asks the model once more");
+                self.end(&mut state, "another request to the model");
                 None
             }
         }
     }
 
-    /// What the user says at this point of the session.
+    /// The user's message at this point of the session.
     pub(crate) fn user_message(&self) -> Option<String> {
         let mut state = self.state();
         state.settle();
-        match state.wanted.get(state.same).map(|step| &step.event) {
-            Some(Event::UserMessage { text }) if state.found.is_none() => Some(text.clone()),
+        match state.recorded.get(state.same).map(|step| &step.event) {
+            Some(Event::UserMessage { text }) if state.difference.is_none() => Some(text.clone()),
             _ => None,
         }
     }
 
-    /// The model's window as far as it is known.
+    /// The model's window, if known.
     pub(crate) fn window(&self) -> Option<u64> {
         self.state().window
     }
 
-    /// The turn is over: takes over the window that was detected then.
-    pub(crate) fn look_at_server(&self) {
+    /// At the end of a turn: applies the window that was detected then.
+    pub(crate) fn update_window(&self) {
         let mut state = self.state();
         state.window = state.windows.get(&state.turn).copied().or(state.window);
     }
 
-    /// The result of a call of this turn, and the number of its record.
+    /// The result of a call in this turn, and the number of its record.
     pub(crate) fn result(&self, tool: &str, arguments: &Value) -> Option<(u64, Outcome)> {
         let mut state = self.state();
         let turn = state.turn;
-        let fits = |done: &Option<Done>, exactly: bool| {
-            let same = |d: &Done| d.arguments.as_ref().map_or(!exactly, |a| a == arguments);
-            done.as_ref().is_some_and(|d| d.turn == turn && d.tool == tool && same(d))
+        let matches = |result: &Option<CallResult>, exactly: bool| {
+            let same = |r: &CallResult| r.arguments.as_ref().map_or(!exactly, |a| a == arguments);
+            result.as_ref().is_some_and(|r| r.turn == turn && r.tool == tool && same(r))
         };
-        let exact = state.results.iter().position(|d| fits(d, true));
-        let at = exact.or_else(|| state.results.iter().position(|d| fits(d, false)));
+        let exact = state.results.iter().position(|r| matches(r, true));
+        let at = exact.or_else(|| state.results.iter().position(|r| matches(r, false)));
         match at.and_then(|at| state.results[at].take()) {
-            Some(done) => Some((done.seq, done.outcome)),
+            Some(result) => Some((result.seq, result.outcome)),
             None => {
-                self.end(&mut state, &format!("{tool} is called, and what it answered is not on record"));
+                self.end(&mut state, &format!("a call of {tool} without a recorded result"));
                 None
             }
         }
@@ -195,7 +194,7 @@ impl Script {
                 Some((seq, check))
             }
             None => {
-                self.end(&mut state, "the agent verifies once more");
+                self.end(&mut state, "another verification");
                 None
             }
         }
@@ -206,32 +205,32 @@ impl Script {
         self.state().command.clone()
     }
 
-    /// Counts a call that was opened.
-    pub(crate) fn call_begins(&self) {
-        self.state().begun += 1;
+    /// Counts an opened call.
+    pub(crate) fn call_opened(&self) {
+        self.state().opened += 1;
     }
 
-    /// Refuses the call that is being written, if it was refused in the record.
+    /// Refuses the open call if it was refused in the record.
     pub(crate) fn refusal(&self, tool: &str) -> Result<(), String> {
         let state = self.state();
         match state.refused.get(&state.turn) {
-            Some((before, refused, message)) if refused == tool && state.begun > *before => {
+            Some((before, refused, message)) if refused == tool && state.opened > *before => {
                 Err(message.clone())
             }
             _ => Ok(()),
         }
     }
 
-    /// Ends the replay: the record has nothing to continue with.
+    /// Ends the replay because the record does not contain `what`.
     fn end(&self, state: &mut State, what: &str) {
-        // Some results of the last answer may be certain by now.
         state.settle();
-        if state.found.is_none() {
-            let next = state.wanted.get(state.same).cloned();
+        if state.difference.is_none() {
+            let next = state.recorded.get(state.same).cloned();
             match next {
-                None if state.open => state.over = true,
+                None if state.open => state.done = true,
                 next => {
-                    state.found = Some(Difference::beyond(next.as_ref(), state.turn, what, &state.commands))
+                    state.difference =
+                        Some(Difference::beyond(next.as_ref(), state.turn, what, &state.commands))
                 }
             }
         }
@@ -239,25 +238,25 @@ impl Script {
     }
 
     /// The result, after the run has ended.
-    pub fn finish(&self) -> Followed {
+    pub fn finish(&self) -> Comparison {
         let mut state = self.state();
-        if state.found.is_none() && !state.over {
+        if state.difference.is_none() && !state.done {
             state.settle();
         }
-        if state.found.is_none()
-            && let Some(step) = state.wanted.get(state.same)
+        if state.difference.is_none()
+            && let Some(step) = state.recorded.get(state.same)
         {
-            state.found =
-                Some(Difference::between(Some(step), None, &state.wanted[..state.same], &state.commands));
+            state.difference =
+                Some(Difference::between(Some(step), None, &state.recorded[..state.same], &state.commands));
         }
         let counted = |wanted: fn(&Event) -> bool| {
-            state.wanted[..state.same].iter().filter(|s| wanted(&s.event)).count()
+            state.recorded[..state.same].iter().filter(|s| wanted(&s.event)).count()
         };
-        Followed {
+        Comparison {
             events: state.same,
             requests: counted(|e| matches!(e, Event::Request { .. })),
             calls: counted(|e| matches!(e, Event::ToolFinished { .. })),
-            difference: state.found.take(),
+            difference: state.difference.take(),
         }
     }
 }
@@ -269,16 +268,16 @@ impl State {
     }
 
     fn compare(&mut self) {
-        while self.found.is_none() && !self.over {
+        while self.difference.is_none() && !self.done {
             let Some(now) = self.trace.steps().get(self.same) else { return };
-            match self.wanted.get(self.same) {
+            match self.recorded.get(self.same) {
                 Some(wanted) if wanted.event == now.event => self.same += 1,
-                None if self.open => self.over = true,
+                None if self.open => self.done = true,
                 wanted => {
-                    self.found = Some(Difference::between(
+                    self.difference = Some(Difference::between(
                         wanted,
                         Some(now),
-                        &self.wanted[..self.same],
+                        &self.recorded[..self.same],
                         &self.commands,
                     ))
                 }

@@ -1,10 +1,9 @@
-//! Ignores the parts of a command's output that differ between runs although nothing has changed. A
-//! replay is lenient only here, and only when commands run again: requests are compared byte for
-//! byte.
+//! Normalizes the parts of a command's output that vary between runs. Only commands that run again
+//! are compared this leniently. Requests are compared byte for byte.
 
-/// The text with volatile parts replaced: durations, times and dates, memory addresses, names of
+/// Replaces the volatile parts of a text: durations, times and dates, memory addresses, names of
 /// temporary files.
-pub(crate) fn normal(text: &str) -> String {
+pub(crate) fn normalize(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut words = text
         .split_inclusive(|c: char| {
@@ -17,8 +16,8 @@ pub(crate) fn normal(text: &str) -> String {
         });
         let end = &word[body.len()..];
         let unit = |w: &&str| is_unit(w.trim().trim_end_matches(|c: char| !c.is_alphanumeric()));
-        let apart = is_decimal(body) && end == " " && words.peek().is_some_and(unit);
-        if apart || is_duration(body) {
+        let spaced_duration = is_decimal(body) && end == " " && words.peek().is_some_and(unit);
+        if spaced_duration || is_duration(body) {
             out.push('⏱');
         } else if is_clock(body) {
             out.push('🕐');
@@ -49,7 +48,7 @@ fn is_decimal(word: &str) -> bool {
     }
 }
 
-/// A duration such as `0.12s`, `12ms` or `1m2.5s`, also with a dot after it.
+/// Whether a word is a duration such as `0.12s`, `12ms` or `1m2.5s`, with optional punctuation.
 fn is_duration(word: &str) -> bool {
     let word = word.trim_end_matches(['.', ':']);
     let mut rest = word;
@@ -68,7 +67,7 @@ fn is_duration(word: &str) -> bool {
     parts > 0
 }
 
-/// A time or date such as `12:34:56`, `2026-11-22` or `2026-11-22T12:34:56Z`.
+/// Whether a word is a time or date such as `12:34:56`, `2026-11-22` or `2026-11-22T12:34:56Z`.
 fn is_clock(word: &str) -> bool {
     let shape: String = word.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
     let shape = shape.trim_end_matches(['.', 'Z']).split('.').next().unwrap_or_default();
@@ -82,10 +81,10 @@ fn is_address(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::normal;
+    use super::normalize;
 
     #[test]
-    fn what_the_clock_decides_is_forgiven_and_nothing_else() {
+    fn times_addresses_and_temporary_files_are_ignored_and_nothing_else() {
         for (one, other) in [
             ("3 passed in 0.12s", "3 passed in 1.02s"),
             ("Ran 3 tests in 0.001 s", "Ran 3 tests in 0.010 s"),
@@ -95,7 +94,7 @@ mod tests {
             ("<Foo object at 0x7f00aa11>", "<Foo object at 0x7f00aa22>"),
             ("wrote /tmp/x1/out.log", "wrote /tmp/y2/out.log"),
         ] {
-            assert_eq!(normal(one), normal(other));
+            assert_eq!(normalize(one), normalize(other));
         }
         for (one, other) in [
             ("3 passed", "2 passed"),
@@ -105,7 +104,7 @@ mod tests {
             ("version 1.2", "version 1.3"),
             ("/srv/a", "/srv/b"),
         ] {
-            assert_ne!(normal(one), normal(other));
+            assert_ne!(normalize(one), normalize(other));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The models of a fake server, and with which options they are loaded.
+//! The models of a fake server and their load options.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

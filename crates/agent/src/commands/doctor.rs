@@ -8,6 +8,7 @@ use models::Notices;
 use serde::Serialize;
 
 use crate::cli::Doctor;
+use crate::confinement;
 use crate::console;
 use crate::context::Context;
 use crate::dry_tree;
@@ -198,7 +199,7 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
         let found = "not masked for the model, the journal or the screen";
         findings.bad(Health::Warn, "secrets", found, "remove --no-mask-secrets, or set mask_secrets = true");
     }
-    let toolbox = session::sandbox(settings, root, None, variables).and_then(|sandbox| {
+    let toolbox = confinement::sandbox(settings, root, None, variables).and_then(|sandbox| {
         session::toolbox(settings, &secrets, root, &state.join("doctor"), sandbox, &workspace::Own::default())
     });
     let toolbox = match toolbox {
@@ -223,7 +224,7 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
 
 /// Checks what a dry run would work in.
 fn dry_run(root: &Path, folder: &Path, findings: &mut Findings) {
-    let Err(why) = sandbox::overlay::probe(root, &dry_tree::layers(folder), &session::launcher()) else {
+    let Err(why) = sandbox::overlay::probe(root, &dry_tree::layers(folder), &confinement::launcher()) else {
         return findings.ok("dry run", dry_tree::describe(TreeWay::Overlay, 0, 0, ""));
     };
     match dry_tree::cost(root, folder, &workspace::Own::default(), why) {

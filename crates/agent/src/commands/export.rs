@@ -16,24 +16,24 @@ use crate::repository::INSTRUCTIONS;
 use crate::sanitize;
 use crate::session::STATE;
 
-/// The most files to list by name.
-const NAMED: usize = 40;
+/// The maximum number of files to list by name.
+const MAX_LISTED: usize = 40;
 
-/// Exports a session; with `contents`, including the files that a replay needs.
+/// Exports a session. With `contents`, includes the files that a replay needs.
 pub(crate) fn run(context: &Context, id: &str, output: Option<&Path>, contents: bool) -> Result<Exit> {
     let store = context.store()?;
     let id = store.find(id)?;
     let records = store.load(&id)?;
     let origin = journal::origin(&records).unwrap_or(&id).to_owned();
-    let begun = records.iter().any(|r| matches!(r.event, journal::Event::RunStarted { .. }));
+    let started = records.iter().any(|r| matches!(r.event, journal::Event::RunStarted { .. }));
     let scratch = tempfile::Builder::new().prefix("agent-export-").tempdir()?;
-    let mut bundle = if contents && begun {
+    let mut bundle = if contents && started {
         replay::gather(
             records,
             &store.folder(&id).join(STATE),
             scratch.path(),
             INSTRUCTIONS,
-            masking::is_telling,
+            masking::is_secret_file,
         )?
         .bundle
     } else {
@@ -89,9 +89,9 @@ fn manifest(bundle: &Bundle, id: &str, output: Option<&Path>, size: u64) {
             contained.len(),
             bytes(sum)
         ));
-        lines.extend(contained.iter().take(NAMED).map(|(path, n)| format!("  {path}  {}", bytes(*n))));
-        if contained.len() > NAMED {
-            lines.push(format!("  and {} more", contained.len() - NAMED));
+        lines.extend(contained.iter().take(MAX_LISTED).map(|(path, n)| format!("  {path}  {}", bytes(*n))));
+        if contained.len() > MAX_LISTED {
+            lines.push(format!("  and {} more", contained.len() - MAX_LISTED));
         }
     } else {
         lines.push("it contains no files of the repository, only what the session quotes; a replay uses the recorded tool results".into());

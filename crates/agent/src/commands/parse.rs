@@ -15,6 +15,7 @@ use tool_api::Registry;
 use tool_stream::{End, Status};
 
 use crate::cli::Parse;
+use crate::confinement;
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
@@ -57,8 +58,8 @@ fn tools(context: &Context) -> Result<Registry> {
     let root = context.repository.as_ref().unwrap_or(&context.directory);
     let variables: Vec<_> = std::env::vars_os().collect();
     let secrets = masking::secrets(&settings, &variables, "parse");
-    let sandbox = session::sandbox(&settings, root, None, variables)?;
-    session::judges(&settings, &secrets, root, sandbox)
+    let sandbox = confinement::sandbox(&settings, root, None, variables)?;
+    session::tools_for_validation(&settings, &secrets, root, sandbox)
 }
 
 fn answer(judged: &Judged) -> Value {

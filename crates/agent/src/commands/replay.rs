@@ -22,10 +22,10 @@ use crate::session::STATE;
 use crate::settings::{Group, Settings, definition};
 use preview::Surface;
 
-/// Lines of a shown difference; the rest is cut.
-const LINES: usize = 60;
-/// Characters of a text that are compared line by line.
-const LONGEST: usize = 1 << 20;
+/// The maximum number of lines shown of a difference.
+const MAX_LINES: usize = 60;
+/// The maximum number of characters compared line by line.
+const MAX_CHARS: usize = 1 << 20;
 
 /// Replays the session.
 pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
@@ -45,7 +45,7 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
                     &store.folder(&id).join(STATE),
                     scratch.path(),
                     INSTRUCTIONS,
-                    masking::is_telling,
+                    masking::is_secret_file,
                 )?;
                 (bundle, Some(remembered))
             }
@@ -55,7 +55,7 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
     let source = match (command.recorded, command.run_commands) {
         (true, _) => Source::Record,
         (false, _) if !bundle.contents => {
-            notes.push("the file holds no contents of the repository: what tools answered comes from the record, as with --recorded".into());
+            notes.push("the file contains no files of the repository, so recorded tool results are used, as with --recorded".into());
             Source::Record
         }
         (false, true) => Source::Commands,
@@ -63,7 +63,7 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
     };
     let settings = settings(&command, context, &bundle, file.is_some())?;
     let folder = scratch.path().to_owned();
-    let (dry, ground) = match remembered.filter(|_| source == Source::Commands) {
+    let (dry, tree) = match remembered.filter(|_| source == Source::Commands) {
         Some(remembered) => {
             let root = remembered.now().root().to_owned();
             let dry = DryTree::enter(&root, &folder)?;
@@ -80,13 +80,8 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
         }
         None => (None, None),
     };
-    let options = Options {
-        source,
-        settings,
-        variables: std::env::vars_os().collect(),
-        ground,
-        folder: folder.clone(),
-    };
+    let options =
+        Options { source, settings, variables: std::env::vars_os().collect(), tree, folder: folder.clone() };
     let outcome = interrupt::block_on(async {
         let signals = Signals::take()?;
         tokio::select! {
@@ -100,8 +95,8 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
         sandbox::overlay::remove(&layers)?;
     }
     let Some(outcome) = outcome? else { return Ok(Exit::Run(journal::Ending::Interrupted)) };
-    tell(&outcome, &notes, command.json, context)?;
-    Ok(if outcome.followed.difference.is_none() { Exit::Success } else { Exit::Negative })
+    report(&outcome, &notes, command.json, context)?;
+    Ok(if outcome.comparison.difference.is_none() { Exit::Success } else { Exit::Negative })
 }
 
 /// The settings of the session overridden by the command line, or the current ones.
@@ -113,10 +108,10 @@ fn settings(command: &Replay, context: &Context, bundle: &Bundle, foreign: bool)
     }
     let recorded = bundle.records.first().map(|r| &r.event);
     let Some(journal::Event::Session { settings, .. }) = recorded else { return now.settings() };
-    // An exported file never grants permissions to commands.
-    // The prompt names the allowed hosts. Without commands they grant nothing.
-    let words_only = |key: &str| key == "allow_hosts" && !command.run_commands;
-    let safety = |key: &str| definition(key).is_some_and(|d| d.group == Group::Safety) && !words_only(key);
+    // An exported file never grants permissions to commands. Without commands, allow_hosts only
+    // appears in the prompt.
+    let prompt_only = |key: &str| key == "allow_hosts" && !command.run_commands;
+    let safety = |key: &str| definition(key).is_some_and(|d| d.group == Group::Safety) && !prompt_only(key);
     let ours: Vec<(String, String)> =
         now.chosen().into_iter().filter(|(key, _)| foreign && safety(key)).collect();
     let theirs = settings.iter().filter(|(key, _)| !(foreign && safety(key))).cloned();
@@ -128,20 +123,20 @@ fn settings(command: &Replay, context: &Context, bundle: &Bundle, foreign: bool)
     layers::resolve(&given, &Environment::default(), None)?.settings()
 }
 
-fn tell(outcome: &Outcome, notes: &[String], json: bool, context: &Context) -> Result<()> {
-    let Outcome { followed, session, version, tree } = outcome;
+fn report(outcome: &Outcome, notes: &[String], json: bool, context: &Context) -> Result<()> {
+    let Outcome { comparison, session, version, tree } = outcome;
     let this = env!("CARGO_PKG_VERSION");
     if json {
         let value = json!({
-            "same": followed.difference.is_none(),
+            "same": comparison.difference.is_none(),
             "session": session,
             "recorded_by": version,
             "replayed_by": this,
-            "events": followed.events,
-            "requests": followed.requests,
-            "calls": followed.calls,
+            "events": comparison.events,
+            "requests": comparison.requests,
+            "calls": comparison.calls,
             "files": tree.as_ref().ok(),
-            "difference": followed.difference,
+            "difference": comparison.difference,
             "notes": notes,
         });
         return Ok(console::print(format!("{value}\n"))?);
@@ -150,14 +145,14 @@ fn tell(outcome: &Outcome, notes: &[String], json: bool, context: &Context) -> R
         console::say(format_args!("note: {}", sanitize::line(note)));
     }
     let [events, requests, calls] =
-        [(followed.events, "event"), (followed.requests, "request"), (followed.calls, "call")]
+        [(comparison.events, "event"), (comparison.requests, "request"), (comparison.calls, "call")]
             .map(|(n, word)| plural(n as u64, word));
-    let text = match &followed.difference {
+    let text = match &comparison.difference {
         None => {
             let tree = match tree {
-                Ok(0) => "no file changed at the end".to_owned(),
-                Ok(n) => format!("{} as at the end", plural(*n as u64, "changed file")),
-                Err(why) => format!("the tree not compared: {why}"),
+                Ok(0) => "no changed files".to_owned(),
+                Ok(n) => plural(*n as u64, "changed file"),
+                Err(why) => format!("tree not compared: {why}"),
             };
             format!("same: {events}, {requests}, {calls}, {tree}\n")
         }
@@ -167,7 +162,7 @@ fn tell(outcome: &Outcome, notes: &[String], json: bool, context: &Context) -> R
                 paint: console::stdout_paint(),
             };
             let head = format!(
-                "the same up to there: {events}; recorded by agent {}, this is agent {this}\n",
+                "same before that: {events}; recorded by agent {}, replayed by agent {this}\n",
                 sanitize::line(version)
             );
             show(difference, surface) + &head
@@ -176,7 +171,7 @@ fn tell(outcome: &Outcome, notes: &[String], json: bool, context: &Context) -> R
     Ok(console::print(text)?)
 }
 
-/// A difference for people: where and what in one line, then the lines that differ.
+/// Formats a difference: its place and kind on one line, then the lines that differ.
 fn show(difference: &Difference, surface: Surface) -> String {
     let place = match (difference.turn, difference.event) {
         _ if difference.kind == Kind::Tree => "at the end".to_owned(),
@@ -185,23 +180,23 @@ fn show(difference: &Difference, surface: Surface) -> String {
         (turn, None) => format!("after turn {turn}"),
     };
     let mut out =
-        format!("different {place}: {}\n{}\n", difference.kind.words(), sanitize::line(&difference.what));
-    let cut = |text: &str| text.char_indices().nth(LONGEST).map_or(text.len(), |(at, _)| at);
+        format!("different {place}: {}\n{}\n", difference.kind.describe(), sanitize::line(&difference.what));
+    let cut = |text: &str| text.char_indices().nth(MAX_CHARS).map_or(text.len(), |(at, _)| at);
     let with_newline = |text: &str| {
         let text = &text[..cut(text)];
         if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
     };
     let drawn = preview::texts(&with_newline(&difference.recorded), &with_newline(&difference.now), surface);
     let lines: Vec<&str> = drawn.lines().collect();
-    for line in lines.iter().take(LINES) {
+    for line in lines.iter().take(MAX_LINES) {
         out.push_str(line);
         out.push('\n');
     }
-    if lines.len() > LINES {
-        out.push_str(&format!("… {} more lines\n", lines.len() - LINES));
+    if lines.len() > MAX_LINES {
+        out.push_str(&format!("… {} more lines\n", lines.len() - MAX_LINES));
     }
     if drawn.is_empty() && difference.recorded != difference.now {
-        out.push_str("they differ only in how they end\n");
+        out.push_str("only the line break at the end differs\n");
     }
     out
 }

@@ -1,4 +1,4 @@
-//! `agent resume`: resumes a run that was cut off, or continues a session with a new message.
+//! `agent resume`: resumes an interrupted run, or continues a session with a new message.
 
 use std::path::Path;
 
@@ -18,33 +18,32 @@ use crate::waiting::Waits;
 pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     let store = context.store()?;
     if command.message.as_ref().is_some_and(|message| message.trim().is_empty()) {
-        return Err(Failure::misuse("the message is empty; say what to do, or leave it out"));
+        return Err(Failure::misuse("the message is empty; describe what to do, or omit it"));
     }
-    // Checked before anything is copied.
-    let begun = begun(&store.load(&command.session)?, &command)?;
-    let root = Path::new(&begun.root).to_owned();
+    let start = check(&store.load(&command.session)?, &command)?; // before a fork copies anything
+    let root = Path::new(&start.root).to_owned();
     if !root.is_dir() {
         return Err(Failure::misuse(format!("the repository {} no longer exists", root.display())));
     }
     let (mut journal, past) =
         if command.fork { store.fork(&command.session)? } else { store.open(&command.session)? };
-    let _taken = match store.take_tree(&root, journal.id()) {
-        Ok(taken) => taken,
+    let _lock = match store.take_tree(&root, journal.id()) {
+        Ok(lock) => lock,
         Err(error) => {
             let id = journal.id().to_owned();
             drop(journal);
             if command.fork {
-                store.remove(&id)?; // nothing has happened in it
+                store.remove(&id)?; // the unused copy
             }
             return Err(error.into());
         }
     };
     let mut given: Vec<(&'static str, String)> = command.settings.given;
-    for (key, text) in begun.settings {
+    for (key, text) in start.settings {
         let Some(known) = definition(&key) else { continue };
-        // Where a server listens may have changed: what is said of it now holds.
-        let said_now = known.variables.iter().any(|name| context.environment.get(name).is_some());
-        if !said_now && given.iter().all(|(key, _)| *key != known.key) {
+        // Environment variables override recorded settings: a server's address may have changed.
+        let overridden = known.variables.iter().any(|name| context.environment.get(name).is_some());
+        if !overridden && given.iter().all(|(key, _)| *key != known.key) {
             given.push((known.key, text));
         }
     }
@@ -56,7 +55,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
         let directory =
             if context.directory.starts_with(&root) { context.directory.clone() } else { root.clone() };
         let order = Order {
-            task: begun.task,
+            task: start.task,
             message: command.message,
             settings,
             root: root.clone(),
@@ -71,31 +70,31 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
         };
         tokio::select! {
             done = session::resume(order, &mut journal, &past) => done,
-            () = signals.insisted() => run::at_once(&mut journal, &store),
+            () = signals.insisted() => run::end_now(&mut journal, &store),
         }
     })?;
     if !command.json && !console::stdout_is_terminal() {
-        // A reader that has gone away changes nothing about how the run ended.
+        // A closed reader does not change the exit code.
         let _ = console::print(&done.shown);
     }
     if !command.quiet {
-        run::farewell(&done, Mode::Run, journal.id());
+        run::print_next_steps(&done, Mode::Run, journal.id());
     }
     Ok(Exit::Run(done.report.ending))
 }
 
-/// How the session began.
-struct Begun {
+/// The start of the session.
+struct Start {
     task: String,
     root: String,
     settings: Vec<(String, String)>,
 }
 
-/// A run in the repository can be resumed until it ends by itself, and continued with a message
-/// after that.
-fn begun(past: &[Record], command: &Resume) -> Result<Begun> {
+/// Checks that the session can be resumed. A run in the repository can be resumed until it
+/// finishes, and then continued with a message.
+fn check(past: &[Record], command: &Resume) -> Result<Start> {
     let Some(Event::Session { task, root, mode, settings, .. }) = past.first().map(|r| &r.event) else {
-        return Err(Failure::misuse("nothing of the session is on record; run the task again"));
+        return Err(Failure::misuse("the session is empty; run the task again"));
     };
     if *mode == Mode::DryRun {
         return Err(Failure::misuse("a dry run cannot be resumed; run it again"));
@@ -106,12 +105,12 @@ fn begun(past: &[Record], command: &Resume) -> Result<Begun> {
                 .hint("continue it with a message: agent resume SESSION \"what to do next\""));
         }
         Some(Event::Finished { .. }) => {}
-        // What it had half done belongs to one session only.
+        // A half-finished edit must not belong to two sessions.
         _ if command.fork => {
             return Err(Failure::misuse("cannot fork a session that was killed or is still running")
                 .hint("resume it first, without --fork"));
         }
         _ => {}
     }
-    Ok(Begun { task: task.clone(), root: root.clone(), settings: settings.clone() })
+    Ok(Start { task: task.clone(), root: root.clone(), settings: settings.clone() })
 }

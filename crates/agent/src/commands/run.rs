@@ -1,4 +1,4 @@
-//! `agent run`: one task, shown while it goes on.
+//! `agent run`: runs one task and shows its progress.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -25,34 +25,34 @@ use crate::session::{self, Done, Order};
 use crate::waiting::Waits;
 use preview::Format;
 
-/// The longest task, in bytes: more cannot be a task for a context window.
+/// The longest task, in bytes. More does not fit a context window.
 const TASK_LIMIT: u64 = 256 * 1024;
 
-/// Works on the task.
+/// Runs the task.
 pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     let task = task(command.task.as_deref(), command.task_file.as_deref())?;
     let resolved = context.resolve(&command.settings.given)?;
     let settings = resolved.settings()?;
-    model::choice(&settings)?; // a name that means nothing is misuse, and no session is begun for it
+    model::choice(&settings)?; // an invalid name creates no session
     let root = root(context)?;
     let store = context.store()?;
     let mut journal = store.create().map_err(|e| {
-        Failure::from(e).hint("sessions need a place that can be written; AGENT_STATE_DIR names another")
+        Failure::from(e).hint("sessions need a writable folder; set another one with AGENT_STATE_DIR")
     })?;
     journal.observe(observer(command.json, command.quiet, command.dry_run.is_some()));
     let own = context.own();
-    // A dry run has a tree of its own.
-    let taken = match command.dry_run {
+    // A dry run has its own tree.
+    let lock = match command.dry_run {
         None => store.take_tree(&root, journal.id()).map(Some).map_err(Failure::from),
         Some(_) => Ok(None),
     };
     let dry = || command.dry_run.map(|_| DryTree::enter(&root, journal.folder())).transpose();
-    let (dry, tree) = match taken.and_then(|taken| Ok((dry()?, taken))) {
-        Ok(begun) => begun,
+    let (dry, tree) = match lock.and_then(|lock| Ok((dry()?, lock))) {
+        Ok(trees) => trees,
         Err(failure) => {
             let id = journal.id().to_owned();
             drop(journal);
-            store.remove(&id)?; // it has not begun
+            store.remove(&id)?; // it is empty
             return Err(failure);
         }
     };
@@ -77,10 +77,10 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         };
         tokio::select! {
             done = session::run(order, &mut journal) => done,
-            () = signals.insisted() => at_once(&mut journal, &store),
+            () = signals.insisted() => end_now(&mut journal, &store),
         }
     })?;
-    // A reader that has gone away changes nothing about how the run ended.
+    // A closed reader does not change the exit code.
     let _ = if command.json {
         Ok(())
     } else if command.dry_run.is_some() && (command.preview.is_some() || console::stdout_is_terminal()) {
@@ -92,12 +92,12 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     };
     if !command.quiet {
         let mode = if command.dry_run.is_some() { Mode::DryRun } else { Mode::Run };
-        farewell(&done, mode, journal.id());
+        print_next_steps(&done, mode, journal.id());
     }
     Ok(Exit::Run(done.report.ending))
 }
 
-/// What a dry run did, from what its session keeps: exactly what `agent apply` would bring.
+/// Shows the changes of a dry run from the session: exactly what `agent apply` would apply.
 fn preview(done: &Done, folder: &Path, form: Option<Format>, context: &Context) -> Result<()> {
     let changes = History::open(&folder.join(session::STATE))?.net(..)?;
     if changes.is_empty() {
@@ -107,7 +107,7 @@ fn preview(done: &Done, folder: &Path, form: Option<Format>, context: &Context) 
     console::changes(&masking::shown(changes::shown(changes), &done.secrets), form, context)
 }
 
-/// The task, from wherever it was said to be.
+/// Reads the task from the argument, a file or standard input.
 fn task(given: Option<&str>, file: Option<&Path>) -> Result<String> {
     let mut text = String::new();
     match (given, file) {
@@ -125,7 +125,7 @@ fn task(given: Option<&str>, file: Option<&Path>) -> Result<String> {
         (given, None) => text.push_str(given.unwrap_or_default()),
     }
     if text.trim().is_empty() {
-        return Err(Failure::misuse("the task is empty; say what is to be done"));
+        return Err(Failure::misuse("the task is empty; describe what to do"));
     }
     if text.len() as u64 > TASK_LIMIT {
         return Err(Failure::misuse(format!("the task is longer than {} KiB", TASK_LIMIT / 1024)));
@@ -137,22 +137,23 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
     Failure::misuse(format!("cannot read the task from {}: {error}", path.display()))
 }
 
-/// The tree to work on: the repository, or the folder itself where there is none. A whole home or file system is nobody's project.
+/// The tree to work in: the repository, or the current folder outside a repository. Refuses a home
+/// folder and the root of the file system.
 pub(crate) fn root(context: &Context) -> Result<PathBuf> {
     let root = context.tree()?;
     let home = context.environment.variables.get("HOME").and_then(|home| Path::new(home).canonicalize().ok());
     if root.parent().is_none() || (context.repository.is_none() && Some(root) == home.as_deref()) {
-        return Err(Failure::misuse(format!("{} is no repository to work in", root.display()))
-            .hint("start in the folder of a project, or name it with -C DIR"));
+        return Err(Failure::misuse(format!("{} is not a project folder", root.display()))
+            .hint("start in the folder of a project, or set it with -C DIR"));
     }
     Ok(root.to_owned())
 }
 
-/// The view: records as JSON lines on standard output, or text on standard error.
+/// The view of a run: JSON lines on standard output, or text on standard error.
 pub(crate) fn observer(json: bool, quiet: bool, dry: bool) -> Observer {
     if json {
-        let mut gone = false;
-        return Box::new(move |record| gone = gone || print_record(record).is_err());
+        let mut closed = false;
+        return Box::new(move |record| closed = closed || print_record(record).is_err());
     }
     let detail = match (quiet, console::stderr_is_terminal()) {
         (true, _) => Detail::Quiet,
@@ -177,11 +178,11 @@ fn print_record(record: &Record) -> std::io::Result<()> {
     out.flush()
 }
 
-/// The second signal: what was under way has been dropped, and only the last event is missing. Its sums and files are those on record.
-pub(crate) fn at_once(journal: &mut Journal, store: &Store) -> Result<Done> {
+/// Ends a run after the second signal: journals the last event with the totals and files on record.
+pub(crate) fn end_now(journal: &mut Journal, store: &Store) -> Result<Done> {
     let records = store.load(journal.id())?;
     let report = match records.last().map(|r| &r.event) {
-        // The signal came when all was over.
+        // The run had already ended.
         Some(Event::Finished { ending, message, diff, totals }) => planner::Report {
             ending: ending.clone(),
             message: message.clone(),
@@ -196,7 +197,7 @@ pub(crate) fn at_once(journal: &mut Journal, store: &Store) -> Result<Done> {
             let (added, removed) = preview::counts(&changes::shown(changed));
             let report = planner::Report {
                 ending: Ending::Interrupted,
-                message: "stopped at once by a second signal; what was done so far is kept".to_owned(),
+                message: "stopped immediately by a second signal; the changes so far are kept".to_owned(),
                 diff: Diff { files, added, removed, ..Diff::default() },
                 totals: planner::totals(&records),
             };
@@ -212,32 +213,31 @@ pub(crate) fn at_once(journal: &mut Journal, store: &Store) -> Result<Done> {
     Ok(Done { report, ..Done::nothing() })
 }
 
-/// What to do next.
-pub(crate) fn farewell(done: &Done, mode: Mode, id: &str) {
+/// Prints what the user can do next.
+pub(crate) fn print_next_steps(done: &Done, mode: Mode, id: &str) {
     let mut lines = done.hints.clone();
     if done.secrets.masked_count() > 0 {
         let secrets = plural(done.secrets.masked_count() as u64, "secret");
-        lines
-            .push(format!("{secrets} kept from the model, the journal and the screen (see docs/secrets.md)"));
+        lines.push(format!(
+            "{secrets} hidden from the model, the journal and the screen (see docs/secrets.md)"
+        ));
     }
     if done.shown != done.patch {
-        lines.push(
-            "a patch that is shown has placeholders in it; the session's changes.patch has the values".into(),
-        );
+        lines.push("the patch is shown with placeholders; the session's changes.patch has the values".into());
     }
     if let Some(patch) = &done.patch_file {
         match mode {
             Mode::DryRun => {
-                lines.push(format!("the patch: {}", patch.display()));
-                lines.push(format!("apply it: agent apply {id}"));
+                lines.push(format!("patch: {}", patch.display()));
+                lines.push(format!("apply: agent apply {id}"));
             }
-            Mode::Run => lines.push(format!("undo it: agent undo {id}")),
+            Mode::Run => lines.push(format!("undo: agent undo {id}")),
         }
     }
     match done.report.ending {
         _ if mode == Mode::DryRun => {}
         Ending::GaveUp => {
-            lines.push("go on: run the task again; it begins with the files as they are now".into());
+            lines.push("retry: run the task again; it starts from the current files".into());
         }
         Ending::Budget { budget } => {
             let more = match budget {
@@ -246,15 +246,15 @@ pub(crate) fn farewell(done: &Done, mode: Mode, id: &str) {
                 Budget::Time => "--max-seconds",
                 Budget::Cost => "--max-cost",
             };
-            lines.push(format!("go on: agent resume {id} {more} N, with a larger N"));
+            lines.push(format!("resume: agent resume {id} {more} N, with a larger N"));
         }
-        // What has not got as far as an answer is as well begun anew.
+        // A run without an answer can just be started again.
         ref e if e.can_resume() && (done.report.totals.turns > 0 || *e == Ending::Interrupted) => {
-            lines.push(format!("go on: agent resume {id}"));
+            lines.push(format!("resume: agent resume {id}"));
         }
         _ => {}
     }
-    lines.push(format!("look again: agent sessions show {id}"));
+    lines.push(format!("show: agent sessions show {id}"));
     for line in lines {
         console::say(sanitize::text(&line));
     }

@@ -5,17 +5,18 @@ use std::time::Duration;
 use sandbox::{Command, OutputLimits, SandboxError, Status};
 
 use crate::cli::RunInSandbox;
+use crate::confinement;
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
-use crate::{commands, sanitize, session};
+use crate::{commands, sanitize};
 
 /// Runs the command, prints its output as it arrives, and exits with its exit code.
 pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
     let settings = context.resolve(&command.settings.given)?.settings()?;
     let root = commands::run::root(context)?;
-    let sandbox = session::sandbox(&settings, &root, None, std::env::vars_os().collect())?;
+    let sandbox = confinement::sandbox(&settings, &root, None, std::env::vars_os().collect())?;
     let seconds = settings.command_seconds;
     interrupt::block_on(async {
         let signals = Signals::take()?;

@@ -10,9 +10,9 @@ use crate::context::Context;
 use crate::dry_tree;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
+use crate::leftovers;
 use crate::render::{Detail, View};
 use crate::sanitize;
-use crate::session;
 
 /// Runs a subcommand of `agent sessions`.
 pub(crate) fn run(command: Sessions, context: &Context) -> Result<Exit> {
@@ -99,7 +99,7 @@ fn remove(store: &Store, wanted: &[String]) -> Result<Exit> {
     }
     for id in ids {
         let folder = store.folder(&id);
-        let (layers, kept) = (dry_tree::layers(&folder), folder.join(session::SANDBOX));
+        let (layers, kept) = (dry_tree::layers(&folder), folder.join(leftovers::SANDBOX));
         if layers.exists() || kept.exists() {
             // A killed run leaves folders without permissions; a running one holds the lock.
             let _held = store.hold(&id)?;

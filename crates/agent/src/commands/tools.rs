@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tool_api::{Effect, Status, ToolError};
 
 use crate::cli::Tools;
+use crate::confinement;
 use crate::console;
 use crate::context::Context;
 use crate::edit_format;
@@ -47,7 +48,7 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
     let variables: Vec<_> = std::env::vars_os().collect();
     // Without a session, placeholders must be the same in every call.
     let secrets = masking::secrets(&settings, &variables, "tools");
-    let sandbox = session::sandbox(&settings, root, None, variables)?;
+    let sandbox = confinement::sandbox(&settings, root, None, variables)?;
     let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox, &context.own())?;
     edit_format::describe(&settings, &mut toolbox.registry);
     Ok(toolbox)

@@ -1,5 +1,5 @@
-//! The machine's conversation: it grows at its end, and is cut back when the model repeats itself
-//! or the window is full.
+//! The machine's conversation. It grows at its end, and is rewound when the model repeats itself or
+//! the window is full.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use crate::compaction::{self, Room};
 
 impl Machine {
     /// Removes repeated answers from the conversation: a model that sees its own answer twice
-    /// writes it a third time, at any temperature. What is wrong with the answer joins the message
-    /// that it answered. Effect on the prompt cache: it is valid up to that message.
+    /// writes it a third time, at any temperature. The reply to the answer joins the message before
+    /// it. Effect on the prompt cache: it stays valid up to that message.
     pub(super) fn forget_repeats(&mut self, text: &str) -> Option<Step> {
         if self.same_answers == 0 {
             return None;
         }
         let same = |m: &Message| m.role == Role::Assistant && m.content == self.last_answer;
-        let said = |m: &Arc<Message>| self.user_messages.contains(&m.content);
-        // Answers to earlier messages of the user stay, and so do the messages.
-        let from = self.messages.iter().rposition(said).unwrap_or(0);
+        let by_user = |m: &Arc<Message>| self.user_messages.contains(&m.content);
+        // Everything before the user's last message stays.
+        let from = self.messages.iter().rposition(by_user).unwrap_or(0);
         let recent = self.messages[from..].rchunks(2);
         let pairs = recent.take_while(|pair| pair.last().is_some_and(|last| same(last))).count();
         // The answers, and the replies to all but the last of them.
@@ -30,24 +30,23 @@ impl Machine {
         if self.user_messages.contains(&asked) {
             self.user_messages.push(text.clone());
         }
-        self.rewind(first - 1, "the model repeats itself: its repeats are left out");
-        Some(self.go_on(text))
+        self.rewind(first - 1, "the model repeats itself; its repeated answers are removed");
+        Some(self.ask_with(text))
     }
 
-    pub(super) fn go_on(&mut self, text: String) -> Step {
-        self.say(Role::User, text);
+    pub(super) fn ask_with(&mut self, text: String) -> Step {
+        self.push_message(Role::User, text);
         let full = |usable| self.estimator.messages(&self.messages) > usable * 8 / 10;
         if self.usable().is_some_and(full) && !self.compact() {
             return Step::Finish(
                 Ending::GaveUp,
-                "the conversation cannot be made to fit the model's window; give it a larger one (--num-ctx)"
-                    .into(),
+                "the conversation does not fit the model's window; give it a larger one (--num-ctx)".into(),
             );
         }
         Step::Ask(self.ask())
     }
 
-    /// Tokens that the conversation may have: the window without the share reserved for the answer.
+    /// The token limit of the conversation: the window minus the share reserved for the answer.
     pub(super) fn usable(&self) -> Option<u64> {
         let window = self.plan.window?;
         Some(window - u64::from(self.plan.settings.max_answer_tokens).min(window / 4))
@@ -66,7 +65,7 @@ impl Machine {
         };
         let Some(compacted) = compacted else { return false };
         let keep = compacted.iter().zip(&self.messages).take_while(|(a, b)| a == b).count();
-        self.rewind(keep, "the conversation was made shorter to fit the model's window");
+        self.rewind(keep, "the conversation was compacted to fit the model's window");
         for message in compacted.into_iter().skip(keep) {
             self.log
                 .push(Event::Message { role: journal_role(message.role), content: message.content.clone() });
@@ -80,7 +79,7 @@ impl Machine {
         self.log.push(Event::Rewound { keep: keep as u32, why: why.to_owned() });
     }
 
-    pub(super) fn say(&mut self, role: Role, content: String) {
+    pub(super) fn push_message(&mut self, role: Role, content: String) {
         self.log.push(Event::Message { role: journal_role(role), content: content.clone() });
         self.messages.push(Message { role, content, thinking: None }.into());
     }

@@ -1,15 +1,16 @@
-//! The machine's part of the whole-file approach: what [`crate::approach`] wants done, as steps and messages.
+//! The machine's part of the whole-file approach: turns the moves of [`crate::approach`] into steps
+//! and messages.
 
 use journal::{Check, Doubt, Ending};
 use models::{Message, Role};
 
-use super::{Ask, Machine, Step, Why, non_empty};
-use crate::acting::CallResult;
+use super::{Ask, Machine, Step, WriteReason, non_empty};
 use crate::answer::{Focus, Wanted};
 use crate::approach::{Attempt, Move};
 use crate::branches;
+use crate::calls::CallResult;
 
-/// Alternatives asked for at each token: the right one is among the first few or not to be had.
+/// Alternatives requested per token. The right token is among the first few or not at all.
 const ALTERNATIVES: u8 = 6;
 
 impl Machine {
@@ -21,16 +22,17 @@ impl Machine {
                 return Step::Finish(Ending::Verified, "the verification passes".into());
             }
             Move::Done => {
-                let message = "the file was changed; there is no test command to verify it with (give one with --verify)";
+                let message =
+                    "the file was changed, but there is no test command to verify it (set one with --verify)";
                 return Step::Finish(Ending::Unverified, message.into());
             }
             Move::Try(content) => {
                 let focus = Focus { content, ..attempts.base().clone() };
-                return Step::Write { focus, why: Why::Try };
+                return Step::Write { focus, why: WriteReason::Try };
             }
             Move::Line { prefix } => {
-                self.rewind(self.request_head(), "another line where the model was in doubt");
-                self.say(Role::Assistant, prefix);
+                self.rewind(self.request_head(), "trying another line where the model was unsure");
+                self.push_message(Role::Assistant, prefix);
                 let max_tokens = branches::LINE_TOKENS;
                 let ask = Ask {
                     wanted: Wanted::Line,
@@ -48,19 +50,19 @@ impl Machine {
                 let body = self.prompts.whole_file(&self.plan.opening, &focus);
                 if number > 1 && attempts.untouched() && !attempts.fails() {
                     let text = self.prompts.no_change(false, true);
-                    self.say(Role::User, text);
+                    self.push_message(Role::User, text);
                 } else {
                     if number > 1 {
-                        self.rewind(0, &format!("attempt {number}: afresh, at another temperature"));
+                        self.rewind(0, &format!("attempt {number}: starting over at another temperature"));
                     }
-                    self.say(Role::User, body);
+                    self.push_message(Role::User, body);
                 }
                 let alternatives = if self.plan.branches && number == 1 { ALTERNATIVES } else { 0 };
-                // The answer is as long as the file, and a few words.
+                // The answer is a little longer than the file.
                 let file = Message { role: Role::User, content: focus.content.clone(), thinking: None };
-                let most = self.estimator.messages(&[file]) * 3 / 2 + 512;
-                let most = self.plan.settings.max_answer_tokens.max(u32::try_from(most).unwrap_or(u32::MAX));
-                let max_tokens = self.room_for(most);
+                let limit = self.estimator.messages(&[file]) * 3 / 2 + 512;
+                let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+                let max_tokens = self.room_for(self.plan.settings.max_answer_tokens.max(limit));
                 Step::Ask(Ask {
                     wanted: Wanted::File(focus),
                     temperature,
@@ -70,30 +72,30 @@ impl Machine {
                     stop: None,
                 })
             }
-            Move::Enough if !attempts.fails() => {
-                let message = match (attempts.untouched(), &self.told_unchanged) {
+            Move::GiveUp if !attempts.fails() => {
+                let message = match (attempts.untouched(), &self.unchanged_summary) {
                     (_, Some(summary)) => non_empty(summary, "the model changed nothing"),
                     (true, None) => "the model sent the file back unchanged".into(),
                     (false, None) => {
-                        "what the model tried made the verification fail, so it was put back".into()
+                        "the model's change made the verification fail, so it was reverted".into()
                     }
                 };
                 Step::Finish(Ending::NoChange, message)
             }
-            Move::Enough => {
-                let message = "what the model tried did not make the verification pass";
+            Move::GiveUp => {
+                let message = "no attempt made the verification pass";
                 Step::Finish(Ending::GaveUp, message.into())
             }
         };
-        self.restored_first(step)
+        self.restore_first(step)
     }
 
-    /// A step that is taken from the best known state of the file only.
-    fn restored_first(&mut self, step: Step) -> Step {
+    /// Restores the best version of the file before the step, if the tree has another one.
+    fn restore_first(&mut self, step: Step) -> Step {
         match &self.attempts {
-            Some(attempts) if attempts.strayed() => {
+            Some(attempts) if attempts.needs_restore() => {
                 self.after_restore = Some(Box::new(step));
-                Step::Write { focus: attempts.base().clone(), why: Why::Restore }
+                Step::Write { focus: attempts.base().clone(), why: WriteReason::Restore }
             }
             _ => step,
         }
@@ -113,12 +115,12 @@ impl Machine {
         }
     }
 
-    /// The messages up to the request that asks for the file.
+    /// The number of messages up to the request for the file.
     fn request_head(&self) -> usize {
         self.messages.iter().take_while(|m| m.role != Role::Assistant).count()
     }
 
-    /// The whole-file approach's view of a turn; `None` when the run goes on by tools.
+    /// Handles a turn of the whole-file approach. `None` if the run uses tools.
     pub(super) fn whole_file_answered(
         &mut self,
         results: &[CallResult],
@@ -134,17 +136,17 @@ impl Machine {
         let by_tools = results.iter().any(|r| !r.spec.finishes && !file(r));
         if by_tools {
             self.attempts = None;
-            self.told_unchanged = None;
+            self.unchanged_summary = None;
             let introduction = self.prompts.tools(&self.plan.opening);
             let text = self.prompts.results(results, check, None);
-            self.say(Role::User, format!("{text}\n\n{introduction}"));
+            self.push_message(Role::User, format!("{text}\n\n{introduction}"));
             return Some(Step::Ask(self.ask()));
         }
-        // A question is answered in words.
+        // An answer in prose, for example to a question, counts as a summary.
         let finish = results.iter().find(|r| r.spec.finishes).map(|r| r.outcome.text.clone());
         let words = || block.is_none() && results.is_empty() && !self.last_answer.trim().is_empty();
         if let Some(answer) = finish.or_else(|| words().then(|| self.last_answer.trim().to_owned())) {
-            self.told_unchanged = Some(answer);
+            self.unchanged_summary = Some(answer);
         }
         let wrote = results.iter().rfind(|r| !r.outcome.changed.is_empty());
         let wrote = wrote.map(|r| r.spec.written_file(&r.arguments).map_or("", |(_, content)| content));

@@ -1,5 +1,5 @@
-//! The journal of a run, read from its beginning: what happened next, as the machine needs to hear
-//! it.
+//! Reads the journal of a run from its beginning, and returns what happened next as input for the
+//! machine.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -7,8 +7,8 @@ use journal::{Counts, Event, Record};
 use serde_json::Value;
 use tool_api::{Outcome, Parsed, Registry, Status};
 
-use crate::acting::{CallResult, spec_of};
 use crate::answer::ReadyCall;
+use crate::calls::{CallResult, spec_of};
 use crate::machine::{Plan, Turn};
 
 /// A journal, and how far it has been read.
@@ -25,7 +25,7 @@ pub(crate) struct History<'a> {
     pub(crate) window: Option<u64>,
 }
 
-/// What the journal has of a request.
+/// The recorded outcome of a request.
 pub(crate) enum Recorded {
     Overflow(Option<u64>),
     Answer(Box<RecordedAnswer>),
@@ -34,15 +34,15 @@ pub(crate) enum Recorded {
 pub(crate) struct RecordedAnswer {
     pub(crate) turn: Turn,
     pub(crate) counts: Counts,
-    /// Calls without a result, in order, and whether each had begun.
-    pub(crate) left: Vec<(ReadyCall, bool)>,
+    /// Calls without a result, in order, and whether each was started.
+    pub(crate) unfinished: Vec<(ReadyCall, bool)>,
     /// Tool and length of each call.
     pub(crate) calls: Vec<(String, usize)>,
-    /// Nothing follows, so what comes after the calls may not have been done.
+    /// Whether the journal ends here, so that the work after the calls may be missing.
     pub(crate) last: bool,
 }
 
-/// What the journal has of a file that the machine itself wrote.
+/// The recorded outcome of a file write by the machine.
 pub(crate) enum OwnWrite {
     Missing,
     Written,
@@ -50,38 +50,38 @@ pub(crate) enum OwnWrite {
     Checked(journal::Check),
 }
 
-/// The number of the call by which the machine itself writes a file.
+/// The call number of file writes by the machine.
 pub(crate) const OWN_CALL: u32 = u32::MAX;
 
-/// What the user said to a session as it was resumed, and what never joined the conversation.
-pub(crate) fn waiting(records: &[Record]) -> VecDeque<String> {
-    let mut waiting = VecDeque::new();
+/// Messages with which the session was resumed and that the conversation does not have yet.
+pub(crate) fn pending_messages(records: &[Record]) -> VecDeque<String> {
+    let mut pending = VecDeque::new();
     for record in records {
         match &record.event {
-            Event::Resumed { message: Some(text), .. } => waiting.push_back(text.clone()),
-            Event::UserMessage { text } if waiting.front() == Some(text) => {
-                waiting.pop_front();
+            Event::Resumed { message: Some(text), .. } => pending.push_back(text.clone()),
+            Event::UserMessage { text } if pending.front() == Some(text) => {
+                pending.pop_front();
             }
             _ => {}
         }
     }
-    waiting
+    pending
 }
 
 impl<'a> History<'a> {
-    /// The journal from where the run began; `None` if it had not.
+    /// Starts at the start of the run. `None` if the run never started.
     pub(crate) fn new(records: &'a [Record]) -> Result<Option<Self>, String> {
-        let begun = records.iter().enumerate().find_map(|(i, r)| match &r.event {
+        let started = records.iter().enumerate().find_map(|(i, r)| match &r.event {
             Event::RunStarted { plan } => Some((i, plan.clone())),
             _ => None,
         });
-        let Some((begun, plan)) = begun else { return Ok(None) };
+        let Some((started, plan)) = started else { return Ok(None) };
         let plan: Plan = serde_json::from_value(plan)
-            .map_err(|e| format!("another version of the agent began the session: {e}"))?;
+            .map_err(|e| format!("cannot read the plan, written by another version of the agent: {e}"))?;
         let check =
             |r: &Record| if let Event::Checked(check) = &r.event { Some(check.clone()) } else { None };
-        let baseline = records[..begun].iter().rev().find_map(check);
-        let events: Vec<&Event> = records[begun + 1..].iter().map(|r| &r.event).collect();
+        let baseline = records[..started].iter().rev().find_map(check);
+        let events: Vec<&Event> = records[started + 1..].iter().map(|r| &r.event).collect();
         let (mut dirty, mut window) = (false, plan.window);
         for event in &events {
             match event {
@@ -95,7 +95,7 @@ impl<'a> History<'a> {
         Ok(Some(Self { events, at: 0, plan, baseline, dirty, window }))
     }
 
-    /// What the user said before the next answer.
+    /// The next message of the user before the next answer.
     pub(crate) fn user_message(&mut self) -> Option<String> {
         for (i, event) in self.events.iter().enumerate().skip(self.at) {
             match event {
@@ -112,7 +112,7 @@ impl<'a> History<'a> {
         None
     }
 
-    /// Messages and rewinds, as the machine logged them.
+    /// The recorded messages and rewinds.
     pub(crate) fn messages(&self) -> impl Iterator<Item = &'a Event> + '_ {
         self.events.iter().copied().filter(|e| matches!(e, Event::Message { .. } | Event::Rewound { .. }))
     }
@@ -122,13 +122,13 @@ impl<'a> History<'a> {
         self.baseline.is_some() || self.events.iter().any(|e| matches!(e, Event::Checked(_)))
     }
 
-    /// How many edits of a turn have a recorded result.
+    /// The number of edits of a turn with a recorded result.
     pub(crate) fn edits(&self, wanted: u32) -> usize {
         let edit = |e: &&&Event| matches!(e, Event::ToolFinished { turn, changed, status, .. } if *turn == wanted && !changed.is_empty() && status == "ok");
         self.events.iter().filter(edit).count()
     }
 
-    /// What became of the next file that the machine itself wrote.
+    /// The outcome of the machine's next file write. `checked` says whether a verification follows.
     pub(crate) fn own_write(&mut self, checked: bool) -> OwnWrite {
         let mut own = OwnWrite::Missing;
         while let Some(event) = self.events.get(self.at) {
@@ -149,7 +149,7 @@ impl<'a> History<'a> {
         own
     }
 
-    /// The answer of this turn, with all that came of it; `None` if it is not on record.
+    /// The outcome of a turn's request. `None` if it is not recorded.
     pub(crate) fn answer(&mut self, wanted: u32, tools: &Registry) -> Option<Recorded> {
         let mut answer: Option<RecordedAnswer> = None;
         let mut calls: Vec<ReadyCall> = Vec::new();
@@ -161,7 +161,7 @@ impl<'a> History<'a> {
         while let Some(event) = self.events.get(self.at) {
             match event {
                 Event::Request { turn: n, .. } if *n == wanted => {
-                    // A retry, or a resumed run: what came before led to nothing.
+                    // A retry or a resumed run: earlier events of the turn do not count.
                     (answer, turn, overflow) = (None, Turn::default(), None);
                     calls.clear();
                     started.clear();
@@ -188,7 +188,7 @@ impl<'a> History<'a> {
                     answer = Some(RecordedAnswer {
                         turn: Turn::default(),
                         counts: *counts,
-                        left: Vec::new(),
+                        unfinished: Vec::new(),
                         calls: Vec::new(),
                         last: false,
                     });
@@ -213,7 +213,7 @@ impl<'a> History<'a> {
                 }
                 Event::Window { turn: n, tokens } if *n == wanted => turn.window = Some(*tokens),
                 Event::Checked(check) if answer.is_some() => turn.check = Some(check.clone()),
-                // The machine has taken in all of the answer.
+                // The machine has handled the whole answer.
                 Event::Message { .. } | Event::Rewound { .. } | Event::UserMessage { .. }
                     if answer.is_some() =>
                 {
@@ -235,8 +235,8 @@ impl<'a> History<'a> {
         let mut answer = answer?;
         answer.turn = turn;
         answer.calls = calls.iter().map(|c| (c.spec.name.clone(), (c.span.1 - c.span.0) as usize)).collect();
-        let left = calls.into_iter().filter(|c| !finished.contains(&c.call));
-        answer.left = left.map(|c| (started.contains(&c.call), c)).map(|(begun, c)| (c, begun)).collect();
+        let unfinished = calls.into_iter().filter(|c| !finished.contains(&c.call));
+        answer.unfinished = unfinished.map(|c| (started.contains(&c.call), c)).map(|(s, c)| (c, s)).collect();
         answer.last = !over && self.at == self.events.len();
         Some(Recorded::Answer(Box::new(answer)))
     }

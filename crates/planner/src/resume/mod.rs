@@ -1,11 +1,11 @@
-//! Resuming a run from its journal, after a crash, a kill, a signal, or when the user has more to
-//! say.
+//! Resumes a run from its journal, after a crash, a kill or a signal, or when the user adds a
+//! message.
 //!
-//! The machine is pure, so it is fed again what is on record: answers, results, checks, messages of
-//! the user. Nothing is asked or run again. The conversation comes out word for word as it was; if
-//! it does not, another version wrote the journal and the run is refused. What the end of the
-//! journal leaves open is completed: the calls of a recorded answer are carried out, and a request
-//! without an answer is sent again.
+//! The machine is pure, so it is rebuilt by feeding it the recorded answers, results, checks and
+//! messages of the user. Completed requests and calls are not repeated. The conversation must come
+//! out word for word. If it does not, another version wrote the journal and the run is refused.
+//! Then the end of the journal is completed: unfinished calls of a recorded answer run, and a
+//! request without an answer is sent again.
 
 mod history;
 
@@ -15,18 +15,18 @@ use journal::{Event, Record};
 use tool_api::{Effect, Outcome};
 
 use crate::Job;
-use crate::acting::{Acted, Acting, note_change};
+use crate::calls::{CallQueue, FinishedCall, note_change};
 use crate::driver::{Driver, Stop, machine, refused};
-use crate::effects::noted;
-use crate::machine::{Input, Machine, Step, Turn, Why};
+use crate::effects::unwrap_record;
+use crate::machine::{Input, Machine, Step, Turn, WriteReason};
 pub(crate) use history::OWN_CALL;
 use history::{History, OwnWrite, Recorded, RecordedAnswer};
 
 impl Driver<'_> {
-    /// Rebuilds the machine from the journal, and completes what the end of it leaves open. A run
-    /// that had not begun begins.
+    /// Rebuilds the machine from the journal and completes its last turn. A run that never started
+    /// starts.
     pub(crate) async fn restore(&mut self, job: Job, past: &[Record]) -> Result<(Machine, Step), Stop> {
-        self.let_wait(history::waiting(past));
+        self.queue_messages(history::pending_messages(past));
         let Some(mut history) = History::new(past).map_err(refused)? else {
             return self.begin(job, None).await;
         };
@@ -56,7 +56,7 @@ impl Driver<'_> {
                         self.learn(&mut machine, &recorded);
                         if recorded.last {
                             drop_recorded(&mut machine, &history)?;
-                            self.write_down(&mut machine)?;
+                            self.journal_log(&mut machine)?;
                             let turn = self.complete(*recorded, &history).await?;
                             let step = machine.next(Input::Answered(turn));
                             return Ok((machine, step));
@@ -65,15 +65,15 @@ impl Driver<'_> {
                     }
                 },
                 Step::Write { focus, why } => {
-                    let check = match history.own_write(why == Why::Try) {
+                    let check = match history.own_write(why == WriteReason::Try) {
                         OwnWrite::Missing => {
                             self.roll_back(history.edits(self.turn)).await?;
                             break Step::Write { focus, why };
                         }
                         OwnWrite::Checked(check) => Some(check),
-                        OwnWrite::Written if why == Why::Try => {
+                        OwnWrite::Written if why == WriteReason::Try => {
                             drop_recorded(&mut machine, &history)?;
-                            self.write_down(&mut machine)?;
+                            self.journal_log(&mut machine)?;
                             let check = Some(self.check().await?);
                             let step = machine.next(Input::Written { content: focus.content, check });
                             return Ok((machine, step));
@@ -89,11 +89,11 @@ impl Driver<'_> {
         Ok((machine, step))
     }
 
-    /// Learns from a recorded answer what a live run learns from one: the length of calls, and how
-    /// many tokens a prompt has.
+    /// Learns what a live run learns from an answer: the length of calls and the tokens of the
+    /// prompt.
     fn learn(&mut self, machine: &mut Machine, recorded: &RecordedAnswer) {
         for (tool, size) in &recorded.calls {
-            let seen = self.like_calls.entry(tool.clone()).or_default();
+            let seen = self.call_sizes.entry(tool.clone()).or_default();
             *seen = (seen.0 + size, seen.1 + 1);
         }
         if let Some(counted) = recorded.counts.prompt_tokens {
@@ -101,43 +101,41 @@ impl Driver<'_> {
         }
     }
 
-    /// Carries out the calls of a recorded answer that have no recorded result.
+    /// Runs the calls of a recorded answer that have no recorded result.
     async fn complete(&mut self, recorded: RecordedAnswer, history: &History<'_>) -> Result<Turn, Stop> {
         let mut turn = recorded.turn;
-        if recorded.left.iter().any(|(call, begun)| *begun && call.spec.effect == Effect::Write) {
-            // The edit may have been made without a record of it. Rolled back and made again, it is
-            // made once.
+        if recorded.unfinished.iter().any(|(call, started)| *started && call.spec.effect == Effect::Write) {
+            // The edit may have happened without a record. Roll it back, so that it happens once.
             self.roll_back(history.edits(self.turn)).await?;
         }
-        let mut acting = Acting::new(Arc::clone(&self.tools));
-        for (call, begun) in recorded.left {
-            if begun && call.spec.effect == Effect::Execute && !call.spec.repeatable {
-                let text =
-                    "interrupted: the agent was stopped while this ran; what it had done by then stands";
+        let mut calls = CallQueue::new(Arc::clone(&self.tools));
+        for (call, started) in recorded.unfinished {
+            if started && call.spec.effect == Effect::Execute && !call.spec.repeatable {
+                let text = "interrupted: the agent was stopped while this ran; its changes up to then remain";
                 let mut outcome = Outcome::failed(text);
-                note_change(&mut outcome); // it may have
-                let acted = Acted { call, result: Ok(outcome), ms: 0 };
-                self.acted(acted, &mut turn).await?;
+                note_change(&mut outcome); // it may have changed files
+                let finished = FinishedCall { call, result: Ok(outcome), ms: 0 };
+                self.record_result(finished, &mut turn).await?;
             } else {
-                acting.queue(call);
+                calls.queue(call);
             }
         }
-        self.carry_out(&mut acting, &mut turn).await?;
+        self.run_queued_calls(&mut calls, &mut turn).await?;
         if turn.check.is_none() {
             self.after_calls(&mut turn).await?;
         }
         Ok(turn)
     }
 
-    /// Rolls back edits of this turn that have no recorded result.
+    /// Rolls back the edits of this turn after the first `done`, which have recorded results.
     async fn roll_back(&mut self, done: usize) -> Result<(), Stop> {
-        self.remembered().await?;
+        self.await_snapshot().await?;
         let (repository, turn) = (Arc::clone(&self.repository), self.turn);
-        noted(tokio::task::spawn_blocking(move || repository.roll_back(turn, done)).await)
+        unwrap_record(tokio::task::spawn_blocking(move || repository.roll_back(turn, done)).await)
     }
 }
 
-/// Drops from the machine's log what the journal has already. It has to be the same.
+/// Drops from the machine's log what the journal already has, which must be equal.
 fn drop_recorded(machine: &mut Machine, history: &History<'_>) -> Result<(), Stop> {
     let is_message = |event: &Event| matches!(event, Event::Message { .. } | Event::Rewound { .. });
     let mut log = std::mem::take(&mut machine.log).into_iter();
@@ -146,7 +144,7 @@ fn drop_recorded(machine: &mut Machine, history: &History<'_>) -> Result<(), Sto
             Some(event) if event == *recorded => {}
             _ => {
                 let message = format!(
-                    "cannot resume the session: with this version of the agent, message {} of its conversation would be different",
+                    "cannot resume the session: message {} of its conversation differs with this version of the agent",
                     i + 1
                 );
                 return Err(refused(message));

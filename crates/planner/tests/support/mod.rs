@@ -1,4 +1,4 @@
-//! A world in memory for the planner: files, tools over them, a verifier that looks at them, and a model that follows a script.
+//! An in-memory world for the planner: files, tools, a verifier, and a model that follows a script.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,7 @@ use tool_api::{Effect, Outcome, Parsed, Registry, Spec, Tool, ToolError, TypedTo
 
 pub type Files = Arc<Mutex<BTreeMap<String, String>>>;
 
-/// What the model does with one request.
+/// The model's reaction to one request.
 pub enum Reply {
     /// These pieces, then a normal end.
     Says(Vec<Delta>),
@@ -31,13 +31,13 @@ pub enum Reply {
     Breaks(Vec<Delta>),
     /// The request fails.
     Fails(Error),
-    /// These pieces, then silence for ever.
+    /// These pieces, then silence forever.
     Hangs(Vec<Delta>),
     /// These pieces, then the token limit.
     RunsOut(Vec<Delta>),
 }
 
-/// An answer in pieces of a few bytes, as a server sends it.
+/// An answer in small pieces, like those of a server.
 pub fn text(answer: &str) -> Vec<Delta> {
     let chars: Vec<char> = answer.chars().collect();
     chars.chunks(7).map(|c| Delta::Text(c.iter().collect())).collect()
@@ -82,7 +82,7 @@ impl Model for Script {
     }
 }
 
-/// The turn that changes belong to, as it was told last, and those of the changes made.
+/// The current turn, and the turn of each change so far.
 type Turns = Arc<Mutex<(u32, Vec<u32>)>>;
 
 pub struct Tree {
@@ -125,7 +125,7 @@ impl Repository for Tree {
     }
 }
 
-/// Passes when `calc.py` holds `a + b`.
+/// Passes if `calc.py` contains `a + b`.
 pub struct Passes(pub Files);
 
 #[async_trait]
@@ -232,29 +232,29 @@ impl Tool for Renamed {
     }
 }
 
-/// A run in memory: what goes in.
+/// The input of an in-memory run.
 pub struct World {
-    /// Other names of tools.
+    /// Tools to rename: old and new name.
     pub names: Vec<(&'static str, &'static str)>,
     pub files: Files,
     pub settings: Settings,
     pub identity: Identity,
     pub verified: bool,
     pub instructions: Vec<Instructions>,
-    /// The files as an earlier process found them; empty for a run that begins.
+    /// The original files of a resumed run; empty for a new run.
     pub original: BTreeMap<String, String>,
-    /// What the user says during the run.
+    /// The user's messages during the run.
     pub inbox: Box<dyn planner::Inbox>,
     pub interrupt: tokio::sync::watch::Sender<bool>,
 }
 
-/// A run in memory: what came of it.
+/// The output of an in-memory run.
 pub struct Ran {
     pub report: Report,
     pub requests: Vec<Request>,
     pub records: Vec<Record>,
     pub files: BTreeMap<String, String>,
-    /// The files as they were when each record had been written.
+    /// The files at the time of each record.
     pub states: Vec<BTreeMap<String, String>>,
     /// The turn of each change.
     pub changed_in: Vec<u32>,
@@ -296,7 +296,7 @@ impl World {
         self.run_with(task, Box::new(model), requests).await
     }
 
-    /// Resumes a run whose journal ends as `past` does.
+    /// Resumes a run whose journal is `past`.
     pub async fn resume(self, task: &str, replies: Vec<Reply>, past: &[Record]) -> Ran {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let model = Script {
@@ -307,7 +307,7 @@ impl World {
         self.go(task, Box::new(model), requests, past).await
     }
 
-    /// The same with any model, which notes its requests.
+    /// Runs with any model, which records its requests.
     pub async fn run_with(
         self,
         task: &str,
@@ -375,7 +375,7 @@ impl World {
 }
 
 impl Ran {
-    /// The last request, which holds the whole conversation, as text.
+    /// The last request, with the whole conversation, as text.
     pub fn conversation(&self) -> String {
         let mut text = String::new();
         for message in &self.requests.last().unwrap().messages {
@@ -384,8 +384,8 @@ impl Ran {
         text
     }
 
-    /// What the last message of each request says.
-    pub fn told(&self) -> Vec<String> {
+    /// The last message of each request.
+    pub fn last_messages(&self) -> Vec<String> {
         self.requests.iter().map(|r| r.messages.last().unwrap().content.clone()).collect()
     }
 
@@ -393,7 +393,7 @@ impl Ran {
         self.records.iter().map(|r| &r.event)
     }
 
-    /// Whether each request only added to the end of the one before.
+    /// Whether each request only appended to the previous one.
     pub fn only_grew(&self) -> bool {
         self.requests.windows(2).all(|w| w[1].messages.starts_with(&w[0].messages))
     }

@@ -1,4 +1,5 @@
-//! Running calls: reads beside each other and beside the stream, everything else alone and in order.
+//! Runs the calls of an answer. Reads run in parallel, even while the answer streams. Everything
+//! else runs alone and in order.
 
 use std::collections::VecDeque;
 use std::future::{Future, pending};
@@ -14,7 +15,7 @@ use tool_api::{Effect, Outcome, Registry, Spec, Status, ToolError};
 use crate::answer::ReadyCall;
 
 /// A call that has run.
-pub(crate) struct Acted {
+pub(crate) struct FinishedCall {
     pub(crate) call: ReadyCall,
     pub(crate) result: Result<Outcome, ToolError>,
     pub(crate) ms: u64,
@@ -28,7 +29,7 @@ pub(crate) struct CallResult {
     pub(crate) outcome: Outcome,
 }
 
-/// The fact of an outcome by which a command says that it changed files.
+/// The field of [`Outcome::facts`] that says that a command changed files.
 const CHANGED: &str = "changed_files";
 
 impl CallResult {
@@ -38,7 +39,8 @@ impl CallResult {
     }
 }
 
-/// Notes in the outcome of a command that it changed files: what the machine decides by has to be on record.
+/// Records in the outcome of a command that it changed files. The machine decides by it, so it must
+/// be in the journal.
 pub(crate) fn note_change(outcome: &mut Outcome) {
     if outcome.facts.is_null() {
         outcome.facts = Value::Object(serde_json::Map::new());
@@ -48,23 +50,23 @@ pub(crate) fn note_change(outcome: &mut Outcome) {
     }
 }
 
-/// What a tool is that a journal or a call names; it need not be registered any more.
+/// The spec of a tool that the journal names, or a placeholder if it is no longer registered.
 pub(crate) fn spec_of(tools: &Registry, tool: &str) -> Arc<Spec> {
     tools.spec(tool).map_or_else(|| Arc::new(Spec::unknown(tool)), Arc::clone)
 }
 
-type Running = Pin<Box<dyn Future<Output = Acted> + Send>>;
+type Running = Pin<Box<dyn Future<Output = FinishedCall> + Send>>;
 
 /// The calls of one answer.
-pub(crate) struct Acting {
+pub(crate) struct CallQueue {
     tools: Arc<Registry>,
     queued: VecDeque<ReadyCall>,
     running: FuturesUnordered<Running>,
-    /// Whether what runs now may change something, and so runs alone.
+    /// Whether the running call may change something. It runs alone.
     exclusive: bool,
 }
 
-impl Acting {
+impl CallQueue {
     pub(crate) fn new(tools: Arc<Registry>) -> Self {
         Self { tools, queued: VecDeque::new(), running: FuturesUnordered::new(), exclusive: false }
     }
@@ -73,9 +75,10 @@ impl Acting {
         self.queued.push_back(call);
     }
 
-    /// The next call in order, if it may run now. The caller writes it down and hands it to [`Acting::start`].
-    /// Beside a stream only reads are: an effect waits until the answer that asked for it is on record.
-    pub(crate) fn startable(&mut self, streaming: bool) -> Option<ReadyCall> {
+    /// Takes the next call if it may run now. The caller journals it and passes it to
+    /// [`CallQueue::start`]. While the answer streams, only reads may run: a call with an effect
+    /// waits until the answer is in the journal.
+    pub(crate) fn take_startable(&mut self, streaming: bool) -> Option<ReadyCall> {
         let next = self.queued.front()?;
         if streaming && next.spec.effect != Effect::Read {
             return None;
@@ -88,29 +91,29 @@ impl Acting {
         self.exclusive = call.spec.effect != Effect::Read;
         let tools = Arc::clone(&self.tools);
         self.running.push(Box::pin(async move {
-            let begun = Instant::now();
+            let started = Instant::now();
             let result =
                 tools.call_parsed(&call.spec.name, call.arguments.clone(), call.parsed.clone()).await;
-            Acted { call, result, ms: begun.elapsed().as_millis() as u64 }
+            FinishedCall { call, result, ms: started.elapsed().as_millis() as u64 }
         }));
     }
 
-    /// The next call to end; never ready while none runs.
-    pub(crate) async fn next(&mut self) -> Acted {
+    /// Waits for the next call to end. Waits forever while none runs.
+    pub(crate) async fn next(&mut self) -> FinishedCall {
         match self.running.next().await {
-            Some(acted) => acted,
+            Some(call) => call,
             None => pending().await,
         }
     }
 
-    /// Whether there is nothing left to run.
+    /// Whether no call is queued or running.
     pub(crate) fn is_idle(&self) -> bool {
         self.queued.is_empty() && self.running.is_empty()
     }
 }
 
-/// An effect's name in the journal.
-pub(crate) fn name(effect: Effect) -> &'static str {
+/// The name of an effect in the journal.
+pub(crate) fn effect_name(effect: Effect) -> &'static str {
     match effect {
         Effect::Read => "read",
         Effect::Write => "write",
@@ -118,8 +121,8 @@ pub(crate) fn name(effect: Effect) -> &'static str {
     }
 }
 
-/// A status's name in the journal and for the model.
-pub(crate) fn status(status: Status) -> &'static str {
+/// The name of a status in the journal and in prompts.
+pub(crate) fn status_name(status: Status) -> &'static str {
     match status {
         Status::Ok => "ok",
         Status::Failed => "failed",
