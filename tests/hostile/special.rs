@@ -53,17 +53,17 @@ fn pipes_devices_and_link_loops_are_refused_with_a_reason() {
     insta::assert_snapshot!(refusals.join("\n"), @r"
     pipe: pipe is a named pipe, not a file / nothing was applied: pipe is a named pipe, not a file
     socket: socket is a socket, not a file / nothing was applied: socket is a socket, not a file
-    zero: Not done: zero (a symbolic link) is outside the repository; use a path relative to its root / Not done: nothing was applied: zero (a symbolic link) is outside the repository; use a path relative to its root
-    random: Not done: random (a symbolic link) is outside the repository; use a path relative to its root / Not done: nothing was applied: random (a symbolic link) is outside the repository; use a path relative to its root
-    tty: Not done: tty (a symbolic link) is outside the repository; use a path relative to its root / Not done: nothing was applied: tty (a symbolic link) is outside the repository; use a path relative to its root
+    zero: Not run: zero (a symbolic link) is outside the repository; use a path relative to its root / Not run: nothing was applied: zero (a symbolic link) is outside the repository; use a path relative to its root
+    random: Not run: random (a symbolic link) is outside the repository; use a path relative to its root / Not run: nothing was applied: random (a symbolic link) is outside the repository; use a path relative to its root
+    tty: Not run: tty (a symbolic link) is outside the repository; use a path relative to its root / Not run: nothing was applied: tty (a symbolic link) is outside the repository; use a path relative to its root
     to-pipe: to-pipe is a named pipe, not a file / nothing was applied: pipe is a named pipe, not a file
-    round: Not done: round: Too many levels of symbolic links (os error 40) / Not done: nothing was applied: round: Too many levels of symbolic links (os error 40)
-    back: Not done: back: Too many levels of symbolic links (os error 40) / Not done: nothing was applied: back: Too many levels of symbolic links (os error 40)
-    environ: Not done: environ (a symbolic link) is outside the repository; use a path relative to its root / Not done: nothing was applied: environ (a symbolic link) is outside the repository; use a path relative to its root
-    fds/0: Not done: fds/0 (a symbolic link) is outside the repository; use a path relative to its root / Not done: nothing was applied: fds/0 (a symbolic link) is outside the repository; use a path relative to its root
-    dangling: Not done: dangling does not exist / Not done: nothing was applied: dangling: it is a symbolic link to something that does not exist
+    round: Not run: round: Too many levels of symbolic links (os error 40) / Not run: nothing was applied: round: Too many levels of symbolic links (os error 40)
+    back: Not run: back: Too many levels of symbolic links (os error 40) / Not run: nothing was applied: back: Too many levels of symbolic links (os error 40)
+    environ: Not run: environ (a symbolic link) is outside the repository; use a path relative to its root / Not run: nothing was applied: environ (a symbolic link) is outside the repository; use a path relative to its root
+    fds/0: Not run: fds/0 (a symbolic link) is outside the repository; use a path relative to its root / Not run: nothing was applied: fds/0 (a symbolic link) is outside the repository; use a path relative to its root
+    dangling: Not run: dangling does not exist / Not run: nothing was applied: dangling: it is a symbolic link to something that does not exist
     folder: folder is a directory; list it with list_files / nothing was applied: folder is a directory; list it with list_files
-    a.txt/x: Not done: a.txt/x does not exist / Not done: nothing was applied: a.txt/x: a file stands where its directory would be
+    a.txt/x: Not run: a.txt/x does not exist / Not run: nothing was applied: a.txt/x: a file stands where its directory would be
     ");
     let (_, prompts) = world.obey([
         call("search", json!({"pattern": "one"})),
