@@ -71,7 +71,7 @@ fn an_output_is_parsed_as_in_a_run() {
         (call("read_file", json!({"path": "add.sh", "wings": 2})), "no argument"),
         (call("read_file", json!({"path": "add.sh", "start_line": "first"})), "start_line"),
         (call("bash", json!({"command": "sleep 9", "background": true})), "background"),
-        (r#"{"tool": "run_command", "arguments": {"command": `ls`}}"#.to_owned(), "guessing"),
+        (r#"{"tool": "run_command", "arguments": {"command": `ls`}}"#.to_owned(), "took a guess"),
     ] {
         let value = judged(&text);
         let refused = value["calls"][0]["refused"].as_str().unwrap_or_default();
