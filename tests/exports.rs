@@ -358,7 +358,7 @@ fn committed_sessions_replay_without_a_difference() {
         let seen = World::new().observe(&["replay", file.to_str().unwrap()]);
         assert!(
             seen.starts_with("exit 0\n--- stdout\nsame: "),
-            "{name}: {seen}\nWhere this is meant, record them anew: WRITE_SESSIONS=1 cargo test -p agent --test e2e sessions_that_are_kept"
+            "{name}: {seen}\nIf this is intended, record them again: WRITE_SESSIONS=1 cargo test -p agent --test e2e committed_sessions"
         );
     }
 }

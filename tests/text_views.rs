@@ -128,7 +128,7 @@ fn file_names_that_are_not_utf_8_are_addressed_by_escapes() {
     snapshot!(world.observe(&["tools", "call", "list_files", "{}"]), @r#"
     exit 0
     --- stdout
-    2 files; \xHH in a name stands for a byte that is not UTF-8: write it so in a path
+    2 files; \xHH in a name is a byte that is not UTF-8; use it in paths as shown
     caf\xe9.txt
     d.txt
     "#);

@@ -81,10 +81,10 @@ impl World {
         // A run that wants more turns would retry against a server without answers.
         let turns = answers.len().to_string();
         answers.into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
-        let head: &[&str] =
-            &["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "--max-turns", &turns];
+        let limit = if flags.contains(&"--max-turns") { &[][..] } else { &["--max-turns", &turns] };
+        let head: &[&str] = &["run", "--model", "deepseek-coder:6.7b", "--approach", "tools"];
         let output = self
-            .limited(&[head, flags, &["Fix it."]].concat())
+            .limited(&[head, limit, flags, &["Fix it."]].concat())
             .env("OLLAMA_HOST", server.url())
             .output()
             .unwrap();
