@@ -409,7 +409,7 @@ mod tests {
             Event::Session {
                 id: "20261122-134405-ab12".into(),
                 version: "0.1.0".into(),
-                task: "mend it".into(),
+                task: "fix it".into(),
                 root: "/r".into(),
                 mode: Mode::DryRun,
                 settings: Vec::new(),

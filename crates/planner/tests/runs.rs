@@ -74,7 +74,7 @@ async fn a_json_call_instead_of_the_whole_file_applies_to_the_file_it_names() {
     assert_eq!(ran.report.ending, Ending::Verified);
     assert_eq!(ran.files["calc.py"], FIXED);
     assert!(ran.files["notes.py"].contains("notes_of_the_day"), "not written over the file that was shown");
-    assert!(ran.last_messages()[1].contains("Tools, with the JSON Schema"), "the run goes on by tools");
+    assert!(ran.last_messages()[1].contains("Tools, with the JSON Schema"), "the run continues with tools");
 }
 
 #[tokio::test]
