@@ -15,8 +15,8 @@ const SNIFF: usize = 8000;
 /// How many bytes the encoding is guessed from.
 const GUESSED_FROM: usize = 256 << 10;
 
-/// Encodings that agree on most letters of their languages, so that only the other letters distinguish
-/// them: a Windows code page and its ISO counterpart.
+/// Encodings that agree on most letters of their languages, so that only the other letters
+/// distinguish them: a Windows code page and its ISO counterpart.
 const SIMILAR: &[(&encoding_rs::Encoding, Encoding)] = &[
     (WINDOWS_1250, Encoding::Other(ISO_8859_2)),
     (WINDOWS_1254, LATIN_5),
