@@ -100,7 +100,7 @@ def run_agent(agent, server, folder, state, task, *flags):
     """Runs one task; returns when it began, its peak memory in MiB, its exit code and what it printed."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(state), "AGENT_STATE_DIR": str(state), "OLLAMA_HOST": server.url}
     begun = time.monotonic()
-    process = subprocess.Popen([agent, "run", "--model", f"ollama:{MODEL}", *flags, task], cwd=folder, env=environment,
+    process = subprocess.Popen([os.path.abspath(agent), "run", "--model", f"ollama:{MODEL}", *flags, task], cwd=folder, env=environment,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     output = process.stdout.read().decode(errors="replace")
     _, status, usage = os.wait4(process.pid, 0)
