@@ -115,7 +115,7 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
 
 /// Reads what may precede the search text: Roo's line number and a line of dashes. Returns the
 /// number and the index of the first search line.
-fn head(lines: &[&str], mut i: usize) -> (Option<usize>, usize) {
+pub(crate) fn head(lines: &[&str], mut i: usize) -> (Option<usize>, usize) {
     let field =
         |line: &str, name: &str| line.trim().strip_prefix(name).map(|number| number.trim().parse().ok());
     let mut start = None;
@@ -153,7 +153,7 @@ fn readings(lines: &[&str]) -> Vec<(String, String)> {
 }
 
 /// Roo escapes a text line that looks like a marker with a backslash.
-fn unescaped(line: &str) -> &str {
+pub(crate) fn unescaped(line: &str) -> &str {
     let marker = |line: &str| {
         ["<<<<<<<", "=======", ">>>>>>>", "-------", ":start_line:"].iter().any(|m| line.starts_with(m))
     };

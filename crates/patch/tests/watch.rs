@@ -248,6 +248,19 @@ fn a_placeholder_stops_an_edit_or_a_whole_file_at_its_line() {
 }
 
 #[test]
+fn a_line_number_above_a_search_and_escaped_markers_are_not_searched_for() {
+    let above: String = (1..=20).map(|n| format!("def function_{n}(argument):\n")).collect();
+    // The search starts inside a line, so only its exact text matches.
+    let file = format!("{above}The Title!!\n=======\n\ntext\n").into_bytes();
+    let tree = Tree::from([("a.rst".to_owned(), file)]);
+    let text = "a.rst\n<<<<<<< SEARCH\n:start_line:21\n-------\nTitle!!\n\\=======\n=======\nOther!!\n\\=======\n>>>>>>> REPLACE\n";
+    assert_eq!(whole(&tree, text), Ok(()));
+    for n in 1..20 {
+        assert_eq!(watched(&tree, &pieces(text, n)), None);
+    }
+}
+
+#[test]
 fn dots_in_both_search_and_replacement_are_judged_when_complete() {
     let tree =
         Tree::from([("a.py".to_owned(), b"def f():\n    a = 1\n    b = 2\n\n    return a\n".to_vec())]);

@@ -3,7 +3,7 @@
 use super::{BEGINNING, EarlyRefusal, Watch};
 use crate::{
     Dialect,
-    blocks::{Marker, marker, parse, path_before, path_within},
+    blocks::{Marker, head, marker, parse, path_before, path_within, unescaped},
     lazy,
 };
 
@@ -53,7 +53,9 @@ impl Reader {
     }
 
     fn searched(&self, watch: &mut Watch, lines: std::ops::Range<usize>) -> Result<(), EarlyRefusal> {
-        let search = watch.text(lines);
+        let lines: Vec<&str> = watch.lines[lines].iter().map(String::as_str).collect();
+        let (_, start) = head(&lines, 0);
+        let search: String = lines[start..].iter().flat_map(|line| [unescaped(line), "\n"]).collect();
         self.path.as_ref().map_or(Ok(()), |path| watch.feed_search(path, &search))
     }
 
