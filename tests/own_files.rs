@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
 
 use crate::changes::{ADD, MENDED};
-use crate::support::{World, call, json_lines};
+use crate::support::{JSON_RUN, World, call, json_lines};
 use fake_model::{Reply, Server};
 use serde_json::json;
 
@@ -26,15 +26,7 @@ fn answers() -> [String; 5] {
 fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&str>) {
     let server = Server::start();
     answers().into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
-    let mut all = vec![
-        "run",
-        "--json",
-        "--model",
-        "deepseek-coder:6.7b",
-        "--approach",
-        "tools",
-        "Make the tests pass.",
-    ];
+    let mut all = JSON_RUN.to_vec();
     all.extend(args);
     let mut run = world.agent(&all);
     run.env("OLLAMA_HOST", server.url()).stdout(out).stderr(err);
@@ -128,20 +120,8 @@ fn an_event_log_inside_the_repository_does_not_block_undo() {
     [edit, command, call("finish", json!({}))]
         .into_iter()
         .for_each(|answer| server.enqueue(Reply::text(answer)));
-    let mut child = world
-        .agent(&[
-            "run",
-            "--json",
-            "--model",
-            "deepseek-coder:6.7b",
-            "--approach",
-            "tools",
-            "Make the tests pass.",
-        ])
-        .env("OLLAMA_HOST", server.url())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        world.agent(&JSON_RUN).env("OLLAMA_HOST", server.url()).stdout(Stdio::piped()).spawn().unwrap();
     // Writes late, like a slow `tee`.
     let (mut held, mut file) = (String::new(), None);
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::support::{World, call, json_lines, snapshot};
+use crate::support::{JSON_RUN, World, call, json_lines, snapshot};
 use fake_model::{Config, ModelSpec, Personality, Reply, Server};
 use serde_json::{Value, json};
 
@@ -291,15 +291,7 @@ fn a_closed_event_stream_does_not_stop_the_run() {
     let (world, server) = (World::with_a_bug(), Server::start());
     script(&server, fixing());
     let mut child = world
-        .agent(&[
-            "run",
-            "--json",
-            "--model",
-            "deepseek-coder:6.7b",
-            "--approach",
-            "tools",
-            "Make the tests pass.",
-        ])
+        .agent(&JSON_RUN)
         .env("OLLAMA_HOST", server.url())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -441,15 +433,7 @@ fn an_interrupt_ends_a_run_whose_git_does_not_answer() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let hold = world.home().join("hold");
     assert!(std::process::Command::new("mkfifo").arg(&hold).status().unwrap().success());
-    let path = git_that_waits_for(&world, &hold);
-    let child = world
-        .agent(&["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."])
-        .env("OLLAMA_HOST", server.url())
-        .env("PATH", path)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = start_with_git_that_waits_for(&world, &server, &hold);
     let _writer = std::fs::OpenOptions::new().write(true).open(&hold).unwrap(); // waits for git to read
     std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
@@ -457,8 +441,12 @@ fn an_interrupt_ends_a_run_whose_git_does_not_answer() {
     assert!(server.chats().is_empty(), "a run that cannot record the tree does not begin");
 }
 
-/// Installs a git that blocks while this pipe exists. Returns the `PATH` that finds it.
-fn git_that_waits_for(world: &World, pipe: &std::path::Path) -> String {
+/// Starts a run whose git blocks while this pipe exists.
+fn start_with_git_that_waits_for(
+    world: &World,
+    server: &Server,
+    pipe: &std::path::Path,
+) -> std::process::Child {
     let bin = world.home().join("bin");
     std::fs::create_dir(&bin).unwrap();
     let path = std::env::var("PATH").unwrap();
@@ -468,7 +456,14 @@ fn git_that_waits_for(world: &World, pipe: &std::path::Path) -> String {
     );
     std::fs::write(bin.join("git"), wrapper).unwrap();
     std::fs::set_permissions(bin.join("git"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    format!("{}:{path}", bin.display())
+    world
+        .agent(&["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."])
+        .env("OLLAMA_HOST", server.url())
+        .env("PATH", format!("{}:{path}", bin.display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 #[test]
@@ -476,18 +471,10 @@ fn a_second_interrupt_ends_the_run_immediately() {
     let (world, server) = (World::with_a_bug(), Server::start());
     // The diff after the first interrupt never finishes.
     let hold = world.home().join("hold");
-    let path = git_that_waits_for(&world, &hold);
     let [_, edit, _] = fixing();
     server.enqueue(Reply::text(edit));
     server.enqueue(Reply::text("Let me think").gate("never released"));
-    let child = world
-        .agent(&["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."])
-        .env("OLLAMA_HOST", server.url())
-        .env("PATH", path)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = start_with_git_that_waits_for(&world, &server, &hold);
     let terminate =
         || std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     server.block_for_gate("never released");

@@ -9,6 +9,10 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// The arguments of a run with tools that prints its events.
+pub(crate) const JSON_RUN: [&str; 7] =
+    ["run", "--json", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."];
+
 /// The home, state folder and repository of one test.
 pub(crate) struct World {
     folder: TempDir,
