@@ -196,7 +196,7 @@ fn count(rows: &[Row]) -> Vec<(String, usize)> {
     counts
 }
 
-/// The first line, without control characters.
+/// Returns the first line with control characters replaced by spaces.
 fn one_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

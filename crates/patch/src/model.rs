@@ -97,7 +97,7 @@ impl Hunk {
 pub enum Action {
     /// Create it with this content; it must not exist.
     Create(Vec<u8>),
-    /// Give it this content, whether it exists or not.
+    /// Overwrite it with this content, or create it.
     Replace(Vec<u8>),
     /// Apply the hunks.
     Update,

@@ -340,7 +340,7 @@ fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     }
 }
 
-/// Selects matches by the order of the hunks, where only one match keeps that order.
+/// Chooses the matches that are in the order of the hunks, if there is only one such choice.
 fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
     let mut all = Vec::with_capacity(found.len());
     for (f, choice) in found.iter().zip(&*chosen) {

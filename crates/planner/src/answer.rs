@@ -84,7 +84,7 @@ pub(crate) enum Wanted {
     /// Tool calls.
     #[default]
     Calls,
-    /// This file, corrected, in a fenced block. Tool calls are accepted too.
+    /// The corrected file in a fenced block, or tool calls.
     File(Focus),
     /// The rest of a line. No calls.
     Line,

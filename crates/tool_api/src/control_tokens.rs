@@ -77,7 +77,7 @@ fn is_token(first: u8, rest: &[u8]) -> bool {
     let odd = || ODD.iter().any(|(begin, odd)| *begin == first && rest.starts_with(odd.as_bytes()));
     match (first, rest) {
         (b'<', [b'|', rest @ ..]) => bar(rest) || odd(),
-        // All of DeepSeek's tokens, whatever the word.
+        // Every DeepSeek token starts with this bar, so its name does not matter.
         (b'<', _) => rest.starts_with("｜".as_bytes()) || within(ANGLE, b'>') || odd(),
         (b'[', _) => within(SQUARE, b']') || odd(),
         (b']', _) => odd(),

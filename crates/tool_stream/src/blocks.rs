@@ -1,4 +1,4 @@
-//! The parser's part for Markdown: fences, inline code and, in whole-file mode, files in fences.
+//! Parses Markdown: fences, inline code and, in whole-file mode, fenced files.
 
 use serde_json::{Map, Value};
 

@@ -29,7 +29,7 @@ pub(crate) struct Thinking {
     labeled: bool,
 }
 
-/// The most bytes of a thinking block to keep for finding a call at its end.
+/// How many bytes at the end of a thinking block are searched for a call.
 const MAX_KEPT: usize = 1 << 20;
 
 impl Thinking {

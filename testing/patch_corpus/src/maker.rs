@@ -254,7 +254,7 @@ fn change(path: &str, mut text: Text, kind: Kind, random: &mut Random) -> Option
         text.bom = false; // it would be unclear to which line the mark belongs
     }
     let edit = FileEdit::change(path, text, ops);
-    // An empty last row without an ending is not a row.
+    // A text cannot end with an empty row that has no line ending.
     let ends = |t: &Text| t.rows.last().is_none_or(|r| r.end != End::Nothing || !r.text.is_empty());
     edit.after().is_some_and(|t| ends(&t)).then_some(edit)
 }

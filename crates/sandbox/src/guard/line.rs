@@ -39,7 +39,8 @@ impl Line {
         self.commands.push(Vec::new());
     }
 
-    /// Passes text to the standard input of the current command. A shell runs it.
+    /// Adds text that the current command reads from stdin. A shell would execute it, so it is
+    /// checked like a command.
     fn feed(&mut self, text: String) {
         let program = self.commands.iter().rev().find_map(|words| words.first());
         if program.is_some_and(|p| super::is_shell(p)) {
