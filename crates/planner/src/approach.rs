@@ -21,6 +21,9 @@ use crate::branches::{self, Branch};
 /// to twice.
 const BRANCH_CHECK_MS: u64 = 60_000;
 
+/// Requests for the whole file.
+const MAX_ATTEMPTS: u32 = 2;
+
 /// What to do next.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Move {
@@ -58,7 +61,6 @@ pub(crate) struct Attempts {
     /// The content in the tree.
     in_tree: String,
     number: u32,
-    most: u32,
     branched: bool,
     /// The result of the verification on `base`.
     best: Option<Check>,
@@ -70,13 +72,12 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// Allows `most` requests for the whole file. `before` is the result of the verification on it.
-    pub(crate) fn new(focus: Focus, most: u32, before: Option<Check>) -> Self {
+    /// `before` is the result of the verification on the file.
+    pub(crate) fn new(focus: Focus, before: Option<Check>) -> Self {
         Self {
             in_tree: focus.content.clone(),
             base: focus,
             number: 1,
-            most: most.max(1),
             branched: false,
             best: before,
             branches: VecDeque::new(),
@@ -202,7 +203,7 @@ impl Attempts {
             self.current = Some(branch);
             return Move::Line { prefix };
         }
-        if self.number >= self.most {
+        if self.number >= MAX_ATTEMPTS {
             return Move::GiveUp;
         }
         self.number += 1;
@@ -227,7 +228,7 @@ mod tests {
 
     fn attempts() -> Attempts {
         let focus = Focus { path: "a.py".into(), content: "a = 1\nb = 2\n".into() };
-        Attempts::new(focus, 3, Some(check(false, 2)))
+        Attempts::new(focus, Some(check(false, 2)))
     }
 
     fn wrote<'a>(content: &'a str, check: &'a Check) -> Attempt<'a> {
@@ -241,9 +242,8 @@ mod tests {
     fn the_request_is_repeated_warm_and_then_attempts_end() {
         let mut attempts = attempts();
         assert_eq!(attempts.sampling(0.0), (0.0, None));
-        assert_eq!(attempts.answered(&NOTHING), Move::Whole);
-        assert_eq!(attempts.sampling(0.0), (1.0, Some(1)));
         assert_eq!(attempts.answered(&wrote("worse", &check(false, 1))), Move::Whole);
+        assert_eq!(attempts.sampling(0.0), (1.0, Some(1)));
         assert!(attempts.needs_restore());
         attempts.restored();
         assert!(!attempts.needs_restore());

@@ -17,6 +17,10 @@ const LOOP_BYTES: usize = 1_600;
 const MAX_PERIOD: usize = 200;
 /// Bytes between two checks of the tail.
 const LOOK_EVERY: usize = 256;
+/// Equal calls with equal results before the model gets a warning.
+const WARN_REPEATS: u32 = 3;
+/// Equal calls with equal results before the run gives up.
+const MAX_REPEATS: u32 = 5;
 
 /// Detects degeneration in one stream of text.
 #[derive(Debug, Default)]
@@ -96,14 +100,14 @@ pub(crate) struct EqualCalls {
 
 impl EqualCalls {
     /// Notes a call and its result.
-    pub(crate) fn note(&mut self, call: impl Hash, result: &str, warn: u32, stop: u32) -> Repeats {
+    pub(crate) fn note(&mut self, call: impl Hash, result: &str) -> Repeats {
         let mut hasher = DefaultHasher::new();
         (call, result).hash(&mut hasher);
         let count = self.seen.entry(hasher.finish()).or_insert(0);
         *count += 1;
         match *count {
-            n if n >= stop => Repeats::Stop(n),
-            n if n >= warn => Repeats::Warn(n),
+            n if n >= MAX_REPEATS => Repeats::Stop(n),
+            n if n >= WARN_REPEATS => Repeats::Warn(n),
             _ => Repeats::Fine,
         }
     }
@@ -146,13 +150,13 @@ mod tests {
     #[test]
     fn equal_calls_are_counted_until_forgotten() {
         let mut guard = EqualCalls::default();
-        assert_eq!(guard.note("a", "x", 3, 5), Repeats::Fine);
-        assert_eq!(guard.note("a", "y", 3, 5), Repeats::Fine);
-        assert_eq!(guard.note("a", "x", 3, 5), Repeats::Fine);
-        assert_eq!(guard.note("a", "x", 3, 5), Repeats::Warn(3));
-        assert_eq!(guard.note("a", "x", 3, 5), Repeats::Warn(4));
-        assert_eq!(guard.note("a", "x", 3, 5), Repeats::Stop(5));
+        assert_eq!(guard.note("a", "x"), Repeats::Fine);
+        assert_eq!(guard.note("a", "y"), Repeats::Fine);
+        assert_eq!(guard.note("a", "x"), Repeats::Fine);
+        assert_eq!(guard.note("a", "x"), Repeats::Warn(3));
+        assert_eq!(guard.note("a", "x"), Repeats::Warn(4));
+        assert_eq!(guard.note("a", "x"), Repeats::Stop(5));
         guard.forget();
-        assert_eq!(guard.note("a", "x", 3, 5), Repeats::Fine);
+        assert_eq!(guard.note("a", "x"), Repeats::Fine);
     }
 }

@@ -29,6 +29,11 @@ use crate::guards::{EqualCalls, Repeats};
 use crate::prompts::{Opening, Prompts};
 use crate::settings::Settings;
 
+/// Unusable answers in a row (no call, or a refused one) before the run gives up.
+const MAX_CORRECTIONS: u32 = 4;
+/// How often `finish` is refused while the verification fails.
+const MAX_FINISH_REFUSALS: u32 = 2;
+
 /// What to do next.
 #[derive(Debug)]
 pub(crate) enum Step {
@@ -152,7 +157,7 @@ impl Machine {
     pub(crate) fn new(plan: Plan, baseline: Option<Check>) -> Result<Self, minijinja::Error> {
         let focus = plan.focus.clone();
         Ok(Self {
-            attempts: focus.map(|focus| Attempts::new(focus, plan.settings.fresh_starts, baseline.clone())),
+            attempts: focus.map(|focus| Attempts::new(focus, baseline.clone())),
             plan,
             prompts: Prompts::new()?,
             messages: Vec::new(),
@@ -281,7 +286,7 @@ impl Machine {
             return Step::Finish(Ending::Verified, non_empty(summary, "the verification passes"));
         }
         self.finish_refusals += 1;
-        if self.finish_refusals > self.plan.settings.max_finish_refusals {
+        if self.finish_refusals > MAX_FINISH_REFUSALS {
             return Step::Finish(
                 Ending::Unverified,
                 "the model insists that it is done, but the verification fails".into(),
@@ -326,7 +331,7 @@ impl Machine {
     /// Answers a message without a usable call.
     fn correct(&mut self, refused: Option<String>) -> Step {
         self.corrections += 1;
-        if self.corrections > self.plan.settings.max_corrections {
+        if self.corrections > MAX_CORRECTIONS {
             let why = refused.unwrap_or_else(|| "no tool call".into());
             let why = format!("{} answers in a row could not be used; the last: {why}", self.corrections);
             return self.stuck(why);
@@ -343,12 +348,7 @@ impl Machine {
         }
         for result in results {
             let call = (result.spec.name.as_str(), result.arguments.to_string());
-            match self.equal_calls.note(
-                call,
-                &result.outcome.text,
-                self.plan.settings.warn_repeats,
-                self.plan.settings.max_repeats,
-            ) {
+            match self.equal_calls.note(call, &result.outcome.text) {
                 Repeats::Fine => {}
                 Repeats::Warn(n) => {
                     let message = self.prompts.repeated(&result.spec.name, n);
@@ -365,7 +365,7 @@ impl Machine {
         }
         let all_refused = results.iter().all(|r| r.outcome.status == Status::Refused);
         self.corrections = if all_refused { self.corrections + 1 } else { 0 };
-        if self.corrections > self.plan.settings.max_corrections {
+        if self.corrections > MAX_CORRECTIONS {
             return self.stuck(format!("{} calls in a row were refused", self.corrections));
         }
         let text = self.prompts.results(results, check, note.as_deref());

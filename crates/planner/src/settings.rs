@@ -90,18 +90,6 @@ pub struct Settings {
     pub temperature: f32,
     /// Most tokens of one answer, including thinking.
     pub max_answer_tokens: u32,
-    /// Unusable answers in a row (no call, or a refused one) before the run gives up.
-    pub max_corrections: u32,
-    /// Equal calls with equal results before the model gets a warning.
-    pub warn_repeats: u32,
-    /// Equal calls with equal results before the run gives up.
-    pub max_repeats: u32,
-    /// How often `finish` is refused while the verification fails.
-    pub max_finish_refusals: u32,
-    /// Requests for a whole file in the whole-file approach.
-    pub fresh_starts: u32,
-    /// Retries of one request when the server fails.
-    pub max_retries: u32,
     /// Run nothing: no verification, and the first command that the model asks for ends the run.
     pub plan_only: bool,
 }
@@ -114,12 +102,6 @@ impl Default for Settings {
             approach: Approach::Auto,
             temperature: 0.0,
             max_answer_tokens: 4096,
-            max_corrections: 4,
-            warn_repeats: 3,
-            max_repeats: 5,
-            max_finish_refusals: 2,
-            fresh_starts: 2,
-            max_retries: 5,
             plan_only: false,
         }
     }
