@@ -25,8 +25,6 @@ pub struct Started {
     pub time_ms: u64,
     /// The name of its folder in `worktrees/`; `None` if it cannot be made.
     pub worktree: Option<String>,
-    /// Whether to keep that folder.
-    pub keep: bool,
     /// The repository's git folder; `None` for a folder that is not a repository.
     pub git_dir: Option<PathBuf>,
     /// The commit that the attempt starts from.

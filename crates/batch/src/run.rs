@@ -35,8 +35,6 @@ pub struct BatchOptions {
     /// be prepared, such as one with a missing repository, is not retried, because nothing would
     /// change.
     pub retries: u32,
-    /// Whether to keep the worktrees.
-    pub keep_worktrees: bool,
     /// `model_name_or_path` of the predictions.
     pub model_name: String,
 }
@@ -204,7 +202,7 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
                 !ended.contains(&(s.id.as_str(), s.attempt)) || tree.symlink_metadata().is_ok()
             };
             let left = |s: &Started| {
-                let name = s.worktree.as_deref().filter(|name| worktree::is_name(name) && !s.keep)?;
+                let name = s.worktree.as_deref().filter(|name| worktree::is_name(name))?;
                 let tree = worktrees.join(name);
                 unfinished(s, &tree).then(|| (s.id.clone(), tree, s.git_dir.clone()))
             };
@@ -272,7 +270,6 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
             digest: due.digest.clone(),
             time_ms: now_ms(),
             worktree: source.is_ok().then_some(name),
-            keep: self.options.keep_worktrees,
             git_dir: found.and_then(Source::git_dir).map(Path::to_owned),
             commit: found.and_then(Source::commit).map(str::to_owned),
         })?;
@@ -298,7 +295,7 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
         self.store.borrow_mut().finish(result.clone())?;
         let again = outcome.again && due.retries > 0 && !*self.stopped.borrow();
         self.report(Event::Finished { result: &result, again });
-        if let (Ok(source), false) = (&source, self.options.keep_worktrees) {
+        if let Ok(source) = &source {
             self.remove(task, source, &tree).await;
         }
         Ok(again.then(|| Due { attempt: attempt + 1, retries: due.retries - 1, ..due }))

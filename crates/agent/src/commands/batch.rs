@@ -37,7 +37,6 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         out: out.clone(),
         jobs: usize::from(command.jobs),
         retries: RETRIES,
-        keep_worktrees: false,
         model_name: settings.model.unwrap_or_else(|| "agent".into()),
     };
     let flags = command.settings.given.clone();

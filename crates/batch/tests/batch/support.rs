@@ -108,7 +108,6 @@ impl Place {
             out: self.out(),
             jobs: 1,
             retries: 0,
-            keep_worktrees: false,
             model_name: "test-model".into(),
         }
     }

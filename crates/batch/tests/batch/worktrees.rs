@@ -136,28 +136,6 @@ async fn a_folder_that_is_not_a_repository_is_copied_and_this_is_reported() {
 }
 
 #[tokio::test]
-async fn kept_worktrees_survive_the_next_invocation() {
-    let place = Place::new();
-    let tasks = place.tasks(&["a"]);
-    let options = BatchOptions { keep_worktrees: true, retries: 1, ..place.options() };
-    let runner = Script::new(|task, worktree, _| {
-        let mark = worktree.join("mark");
-        assert!(!mark.exists(), "each attempt has a tree of its own");
-        fs::write(mark, "").unwrap();
-        std::future::ready(attempt(Ending::Unavailable, &task.id))
-    });
-    run_with(&tasks, &options, &runner).await.unwrap();
-    let mut kept = place.worktrees();
-    kept.sort();
-    assert_eq!(kept, ["a", "a@2"]);
-    let runner = Script::ending(|_| Ending::Verified);
-    place.run(&tasks, &runner).await;
-    let mut kept = place.worktrees();
-    kept.sort();
-    assert_eq!(kept, ["a", "a@2"]);
-}
-
-#[tokio::test]
 async fn a_folder_that_the_batch_did_not_make_is_neither_used_nor_removed() {
     let place = Place::new();
     let foreign = place.out().join("worktrees/a");
