@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use planner::Limits;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -43,19 +42,6 @@ pub struct TaskLimits {
     pub max_seconds: Option<u64>,
     /// Dollars.
     pub max_cost: Option<f64>,
-}
-
-impl TaskLimits {
-    /// The limits of a run: these, with those of the batch as defaults.
-    #[must_use]
-    pub fn over(&self, batch: Limits) -> Limits {
-        Limits {
-            turns: self.max_turns.unwrap_or(batch.turns),
-            tokens: self.max_tokens.or(batch.tokens),
-            seconds: self.max_seconds.or(batch.seconds),
-            cost: self.max_cost.or(batch.cost),
-        }
-    }
 }
 
 impl Task {

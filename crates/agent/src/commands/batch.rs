@@ -168,7 +168,31 @@ fn show(event: Event<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use batch::TaskLimits;
+
     use super::*;
+
+    #[test]
+    fn limits_of_a_task_override_those_of_the_batch() {
+        let folder = tempfile::tempdir().unwrap();
+        let (directory, environment) = (folder.path().to_owned(), layers::Environment::default());
+        let context = Context { environment, directory, repository: None };
+        let flags = vec![("max_turns", "40".to_owned()), ("max_tokens", "9".to_owned())];
+        let worker = Worker { context, flags, store: Store::new(folder.path()) };
+        let task = Task {
+            id: "a".into(),
+            repo: folder.path().into(),
+            named_repo: ".".into(),
+            base_commit: None,
+            text: "do a".into(),
+            verify: None,
+            limits: TaskLimits { max_turns: Some(3), max_cost: Some(0.1), ..TaskLimits::default() },
+            model: None,
+        };
+        let settings = worker.settings(&task, folder.path()).ok().unwrap();
+        assert_eq!((settings.max_turns, settings.max_tokens), (3, Some(9)));
+        assert_eq!((settings.max_seconds, settings.max_cost), (3600, Some(0.1)));
+    }
 
     #[test]
     fn results_are_next_to_the_tasks() {

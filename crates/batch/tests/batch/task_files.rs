@@ -47,14 +47,6 @@ fn every_format_yields_the_same_tasks() {
 }
 
 #[test]
-fn limits_of_a_task_override_those_of_the_batch() {
-    let batch = planner::Limits { turns: 40, tokens: Some(9), seconds: None, cost: Some(1.0) };
-    let task = TaskLimits { max_turns: Some(3), max_cost: Some(0.1), ..TaskLimits::default() };
-    let expected = planner::Limits { turns: 3, tokens: Some(9), seconds: None, cost: Some(0.1) };
-    assert_eq!(task.over(batch), expected);
-}
-
-#[test]
 fn solutions_in_swe_bench_instances_are_never_read() {
     let repos = tempfile::tempdir().unwrap();
     fs::create_dir(repos.path().join("acme__bank")).unwrap();
