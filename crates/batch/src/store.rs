@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use journal::{LockFile, Log};
+use journal::{LockFile, Log, io_error};
 
-use crate::error::{Error, io_error};
+use crate::error::Error;
 use crate::record::{Finished, Started};
 
 /// A batch folder, locked for this process, and its records.
@@ -70,6 +70,6 @@ impl Store {
             file.persist(&path).map_err(|e| e.error)?;
             File::open(&self.out)?.sync_all()
         };
-        write().map_err(io_error("cannot write", &path))
+        Ok(write().map_err(io_error("cannot write", &path))?)
     }
 }

@@ -55,7 +55,8 @@ pub enum Error {
     },
 }
 
-pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+/// Turns the error of a file operation into [`Error::Io`]. `what` is as in "cannot open".
+pub fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io { what, path, source }
 }

@@ -29,7 +29,7 @@ mod store;
 mod trace;
 
 pub use ending::{Budget, Ending};
-pub use error::Error;
+pub use error::{Error, io_error};
 pub use event::{
     Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, Mode, ModelInfo, Record, Role, Totals, TreeWay,
     VERSION, schema,
