@@ -166,14 +166,6 @@ struct Due<'t> {
     retries: u32,
 }
 
-/// The outcome of preparing a tree and running a task in it.
-struct Outcome {
-    attempt: Attempt,
-    infrastructure: bool,
-    /// Whether an immediate retry may help.
-    again: bool,
-}
-
 struct Batch<'a, R, O> {
     options: &'a BatchOptions,
     runner: &'a R,
@@ -274,26 +266,30 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
             commit: found.and_then(Source::commit).map(str::to_owned),
         })?;
 
-        let outcome = match &source {
-            Err(why) => Outcome::unprepared(why.clone()),
+        let worked = match &source {
+            Err(why) => Err(why.clone()),
             Ok(source) => self.work(task, attempt, source, &tree).await,
         };
+        let prepared = worked.is_ok();
+        let outcome = worked.unwrap_or_else(|why| Attempt::failed(Ending::Refused, why));
+        let infrastructure = outcome.ending.is_infrastructure();
+        let may_help = prepared && infrastructure && outcome.ending != Ending::Interrupted;
         let result = Finished {
             v: VERSION,
             id: task.id.clone(),
             attempt,
             digest: due.digest.clone(),
             time_ms: now_ms(),
-            ending: outcome.attempt.ending,
-            infrastructure: outcome.infrastructure,
-            message: outcome.attempt.message,
-            diff: outcome.attempt.diff,
-            totals: outcome.attempt.totals,
+            ending: outcome.ending,
+            infrastructure,
+            message: outcome.message,
+            diff: outcome.diff,
+            totals: outcome.totals,
             seconds: start.elapsed().as_secs_f64(),
-            session: outcome.attempt.session,
+            session: outcome.session,
         };
         self.store.borrow_mut().finish(result.clone())?;
-        let again = outcome.again && due.retries > 0 && !*self.stopped.borrow();
+        let again = may_help && due.retries > 0 && !*self.stopped.borrow();
         self.report(Event::Finished { result: &result, again });
         if let Ok(source) = &source {
             self.remove(task, source, &tree).await;
@@ -301,35 +297,28 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
         Ok(again.then(|| Due { attempt: attempt + 1, retries: due.retries - 1, ..due }))
     }
 
-    async fn work(&self, task: &Task, attempt: u32, source: &Source, tree: &Path) -> Outcome {
+    /// Makes a tree and runs the task in it. An error says why there is no tree.
+    async fn work(&self, task: &Task, attempt: u32, source: &Source, tree: &Path) -> Result<Attempt, String> {
         if self.noted.borrow_mut().insert(task.repo.clone())
             && let Some(message) = source.note(task).await
         {
             self.report(Event::Note { id: &task.id, message });
         }
-        let made = {
+        let folder = {
             let one_at_a_time = self.trees_of(source);
             let _held = one_at_a_time.lock().await;
-            source.make(tree).await
-        };
-        let folder = match made {
-            Ok(folder) => folder,
-            Err(why) => return Outcome::unprepared(why),
+            source.make(tree).await?
         };
         if *self.stopped.borrow() {
-            return Outcome::of(Attempt::failed(Ending::Interrupted, "interrupted before it started"));
+            return Ok(Attempt::failed(Ending::Interrupted, "interrupted before it started"));
         }
         self.report(Event::Started { id: &task.id, attempt, worktree: &folder });
         let run = self.runner.run(task, &folder, self.stopped.clone());
-        match AssertUnwindSafe(run).catch_unwind().await {
-            Ok(attempt) => Outcome::of(attempt),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                let message = format!("the agent panicked, which is a bug: {text}");
-                Outcome::of(Attempt::failed(Ending::Refused, message))
-            }
-        }
+        Ok(AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Attempt::failed(Ending::Refused, format!("the agent panicked, which is a bug: {text}"))
+        }))
     }
 
     async fn remove(&self, task: &Task, source: &Source, tree: &Path) {
@@ -345,17 +334,5 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
             Some(git_dir) => Rc::clone(self.trees.borrow_mut().entry(git_dir.to_owned()).or_default()),
             None => Rc::default(),
         }
-    }
-}
-
-impl Outcome {
-    fn of(attempt: Attempt) -> Self {
-        let infrastructure = attempt.ending.is_infrastructure();
-        let again = infrastructure && attempt.ending != Ending::Interrupted;
-        Self { attempt, infrastructure, again }
-    }
-
-    fn unprepared(why: String) -> Self {
-        Self { attempt: Attempt::failed(Ending::Refused, why), infrastructure: true, again: false }
     }
 }
