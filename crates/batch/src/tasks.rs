@@ -56,17 +56,9 @@ impl fmt::Display for Problem {
 }
 
 /// All problems of a task file; never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Problems(pub Vec<Problem>);
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self.0.iter().map(Problem::to_string).collect();
-        f.write_str(&lines.join("\n"))
-    }
-}
-
-impl std::error::Error for Problems {}
 
 /// Reads a task file, or a folder of Markdown files (skips `README.md`, hidden files and
 /// subfolders). `repos` is the folder with the clones for SWE-bench instances: the clone of
@@ -142,8 +134,6 @@ impl Reader<'_> {
             }
         };
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        let mut entries = Vec::new();
-        let mut wrong = Vec::new();
         let read = if path.extension().is_some_and(|e| e == "md") {
             entry::markdown(path, text)
         } else if text.trim_start().starts_with('{') {
@@ -151,14 +141,7 @@ impl Reader<'_> {
         } else {
             entry::list(path, text)
         };
-        for entry in read {
-            match entry {
-                Ok(entry) => entries.push(entry),
-                Err(problem) => wrong.push(problem),
-            }
-        }
-        self.problems.extend(wrong);
-        entries
+        read.into_iter().filter_map(|entry| entry.map_err(|problem| self.problems.push(problem)).ok()).collect()
     }
 
     fn task(&mut self, entry: &Entry) -> Option<Task> {

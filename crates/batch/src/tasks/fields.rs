@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::entry::{Entry, Field};
-use super::{Problem, Reader};
+use super::Reader;
+use super::entry::Entry;
 use crate::task::{Task, TaskLimits};
 
 const KEYS: &[&str] = &["id", "repo", "base_commit", "task", "verify", "limits", "model"];
@@ -94,41 +94,26 @@ impl Reader<'_> {
             return limits;
         };
         for (key, value) in given.iter().filter(|(_, value)| !value.is_null()) {
-            let count = value.as_u64().filter(|n| *n > 0);
-            let taken = match key.as_str() {
-                "max_turns" => {
-                    limits.max_turns = count.and_then(|n| u32::try_from(n).ok());
-                    limits.max_turns.is_some()
-                }
-                "max_tokens" => {
-                    limits.max_tokens = count;
-                    count.is_some()
-                }
-                "max_seconds" => {
-                    limits.max_seconds = count;
-                    count.is_some()
-                }
-                "max_cost" => {
-                    limits.max_cost = value.as_f64().filter(|cost| cost.is_finite() && *cost > 0.0);
-                    limits.max_cost.is_some()
-                }
-                _ => {
-                    self.problem(&entry.file, field.line, format!("limits: {}", unknown(key, LIMITS)));
-                    continue;
-                }
+            let (count, cost) = (value.as_u64().filter(|n| *n > 0), value.as_f64().filter(|n| *n > 0.0));
+            match key.as_str() {
+                "max_turns" => limits.max_turns = count.and_then(|n| u32::try_from(n).ok()),
+                "max_tokens" => limits.max_tokens = count,
+                "max_seconds" => limits.max_seconds = count,
+                "max_cost" => limits.max_cost = cost,
+                _ => self.problem(&entry.file, field.line, format!("limits: {}", unknown(key, LIMITS))),
+            }
+            let (valid, expected) = match key.as_str() {
+                "max_turns" => (limits.max_turns.is_some(), "a whole number above 0"),
+                "max_cost" => (cost.is_some(), "dollars above 0"),
+                _ => (count.is_some() || !LIMITS.contains(&key.as_str()), "a whole number above 0"),
             };
-            if !taken {
-                self.problems.push(not_a_limit(entry, field, key, value));
+            if !valid {
+                let message = format!("limits: {key:?} must be {expected}, not {value}");
+                self.problem(&entry.file, field.line, message);
             }
         }
         limits
     }
-}
-
-fn not_a_limit(entry: &Entry, field: &Field, key: &str, value: &Value) -> Problem {
-    let expected = if key == "max_cost" { "dollars above 0" } else { "a whole number above 0" };
-    let message = format!("limits: {key:?} must be {expected}, not {value}");
-    Problem { file: entry.file.clone(), line: field.line, message }
 }
 
 fn unknown(key: &str, known: &[&str]) -> String {
