@@ -1,12 +1,9 @@
 //! Events of a running batch, for display only. Everything important is in the records.
 
-use std::path::Path;
-
 use crate::record::Finished;
 
 /// An event of a batch.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Event<'a> {
     /// The batch starts.
     Plan {
@@ -33,8 +30,6 @@ pub enum Event<'a> {
         id: &'a str,
         /// The attempt.
         attempt: u32,
-        /// The folder that it works in.
-        worktree: &'a Path,
     },
     /// Something the user should know; the batch continues.
     Note {

@@ -2,22 +2,15 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
+use serde_json::json;
 
 use crate::record::Finished;
 use crate::task::Task;
 
-#[derive(Serialize)]
-struct Prediction<'a> {
-    instance_id: &'a str,
-    model_name_or_path: &'a str,
-    model_patch: &'a str,
-}
-
 /// The last patch of each task that the agent finished, in the order of first completion. Leaves
 /// out infrastructure failures, which would count as wrong answers, and results for tasks that have
 /// changed since.
-pub(crate) fn render(tasks: &[Task], finished: &[Finished], model: &str) -> Vec<u8> {
+pub(crate) fn render(tasks: &[Task], finished: &[Finished], model: &str) -> String {
     let digests: HashMap<&str, String> = tasks.iter().map(|t| (t.id.as_str(), t.digest())).collect();
     let mut order: Vec<&str> = Vec::new();
     let mut last: HashMap<&str, &Finished> = HashMap::new();
@@ -27,16 +20,9 @@ pub(crate) fn render(tasks: &[Task], finished: &[Finished], model: &str) -> Vec<
             order.push(&result.id);
         }
     }
-    let mut lines = Vec::new();
-    for result in order.iter().filter_map(|id| last.get(id)) {
-        let prediction = Prediction {
-            instance_id: &result.id,
-            model_name_or_path: model,
-            model_patch: &result.diff.patch,
-        };
-        // Encoding strings cannot fail.
-        lines.extend(serde_json::to_vec(&prediction).unwrap_or_default());
-        lines.push(b'\n');
-    }
-    lines
+    let line = |result: &&Finished| {
+        let patch = &result.diff.patch;
+        format!("{}\n", json!({"instance_id": result.id, "model_name_or_path": model, "model_patch": patch}))
+    };
+    order.iter().filter_map(|id| last.get(id)).map(line).collect()
 }

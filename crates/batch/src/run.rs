@@ -146,7 +146,7 @@ pub async fn run<R: Runner>(
     let store = batch.store.into_inner();
     let summary = Summary::new(tasks, &store.started, &store.finished, interrupted);
     store.replace("predictions.jsonl", &predictions::render(tasks, &store.finished, &options.model_name))?;
-    store.replace("summary.json", summary.to_json().as_bytes())?;
+    store.replace("summary.json", &summary.to_json())?;
     Ok(summary)
 }
 
@@ -312,7 +312,7 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
         if *self.stopped.borrow() {
             return Ok(Attempt::failed(Ending::Interrupted, "interrupted before it started"));
         }
-        self.report(Event::Started { id: &task.id, attempt, worktree: &folder });
+        self.report(Event::Started { id: &task.id, attempt });
         let run = self.runner.run(task, &folder, self.stopped.clone());
         Ok(AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);

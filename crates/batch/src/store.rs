@@ -61,11 +61,11 @@ impl Store {
     }
 
     /// Replaces a file of the folder atomically: readers see the old one or the new one.
-    pub(crate) fn replace(&self, name: &str, contents: &[u8]) -> Result<(), Error> {
+    pub(crate) fn replace(&self, name: &str, contents: &str) -> Result<(), Error> {
         let path = self.out.join(name);
         let write = || -> io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(&self.out)?;
-            file.write_all(contents)?;
+            file.write_all(contents.as_bytes())?;
             file.as_file().sync_data()?;
             file.persist(&path).map_err(|e| e.error)?;
             File::open(&self.out)?.sync_all()

@@ -2,7 +2,6 @@
 //! standard output, progress to standard error.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use batch::{Attempt, BatchOptions, Event, Runner, Task};
 use journal::{Ending, Store};
@@ -40,7 +39,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         model_name: settings.model.unwrap_or_else(|| "agent".into()),
     };
     let flags = command.settings.given.clone();
-    let worker = Threads(Arc::new(Worker { context: context.clone(), flags, store: context.store()? }));
+    let worker = Worker { context: context.clone(), flags, store: context.store()? };
     interrupt::block_on(async {
         let signals = Signals::take()?;
         let summary = tokio::select! {
@@ -62,17 +61,17 @@ fn beside(tasks: &Path) -> PathBuf {
     absolute.with_extension("results")
 }
 
-/// Works on each task in a thread of its own: reading files, walking trees and syncing block, and must not stall the streams of other tasks.
-struct Threads(Arc<Worker>);
-
-impl Runner for Threads {
+/// Works on each task in a thread of its own: reading files, walking trees and syncing block, and
+/// must not stall the streams of other tasks.
+impl Runner for Worker {
     async fn run(&self, task: &Task, worktree: &Path, interrupt: watch::Receiver<bool>) -> Attempt {
-        let (worker, task, worktree) = (Arc::clone(&self.0), task.clone(), worktree.to_owned());
-        let work = async move || Ok(worker.run(&task, &worktree, interrupt).await);
+        let (worker, task, worktree) = (self.clone(), task.clone(), worktree.to_owned());
+        let work = async move || Ok(worker.work(&task, &worktree, interrupt).await);
         interrupt::on_own_thread(work).await.unwrap_or_else(failed)
     }
 }
 
+#[derive(Clone)]
 struct Worker {
     context: Context,
     flags: Vec<(&'static str, String)>,
@@ -98,7 +97,7 @@ impl Worker {
         Ok(settings)
     }
 
-    async fn run(&self, task: &Task, worktree: &Path, interrupt: watch::Receiver<bool>) -> Attempt {
+    async fn work(&self, task: &Task, worktree: &Path, interrupt: watch::Receiver<bool>) -> Attempt {
         let settings = match self.settings(task, worktree) {
             Ok(settings) => settings,
             Err(failure) => return failed(failure),
@@ -142,8 +141,8 @@ fn show(event: Event<'_>) {
         }
         Event::Changed { id } => format!("{id}: changed since its result; running it again"),
         Event::CutOff { id, attempt } => format!("{id}: attempt {attempt} was interrupted; running it again"),
-        Event::Started { id, attempt: 1, .. } => paint.paint(Style::Call, format_args!("→ {id}")),
-        Event::Started { id, attempt, .. } => {
+        Event::Started { id, attempt: 1 } => paint.paint(Style::Call, format_args!("→ {id}")),
+        Event::Started { id, attempt } => {
             paint.paint(Style::Call, format_args!("→ {id} (attempt {attempt})"))
         }
         Event::Note { id, message } => format!("{id}: {}", sanitize::line(&message)),
@@ -161,7 +160,6 @@ fn show(event: Event<'_>) {
                 result.seconds
             )
         }
-        _ => return,
     };
     console::say(line);
 }

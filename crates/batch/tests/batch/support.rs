@@ -170,7 +170,7 @@ pub(crate) fn telling(event: &Event<'_>) -> String {
         Event::Plan { tasks, done } => format!("plan {tasks}, {done} done"),
         Event::Changed { id } => format!("changed {id}"),
         Event::CutOff { id, attempt } => format!("cut off {id} {attempt}"),
-        Event::Started { id, attempt, .. } => format!("started {id} {attempt}"),
+        Event::Started { id, attempt } => format!("started {id} {attempt}"),
         Event::Note { id, message } => format!("note {id}: {message}"),
         Event::Finished { result, again } => {
             format!(
@@ -181,7 +181,6 @@ pub(crate) fn telling(event: &Event<'_>) -> String {
                 if *again { ", again" } else { "" }
             )
         }
-        other => format!("{other:?}"),
     }
 }
 
