@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use journal::{Check, Counts, CutReason, Diff, EndedBy, Ending, Event, Mode, Record, Totals};
+use journal::{Check, Counts, CutReason, Diff, EndedBy, Ending, Event, Mode, Record, Report, Totals};
 use serde_json::Value;
 
 use crate::figures::{bytes, counts_by_file, duration, plural, thousands};
@@ -177,7 +177,7 @@ impl<W: Write> View<W> {
                 self.line(Detail::Plain, format_args!("tree    {}", sanitize::line(&text)))
             }
             Event::Warning { message } => self.note(Detail::Quiet, Style::Warn, "warning:", message),
-            Event::Finished { ending, message, diff, totals } => self.end(ending, message, diff, totals),
+            Event::Finished(report) => self.end(report),
         }
     }
 
@@ -267,7 +267,7 @@ impl<W: Write> View<W> {
         Ok(())
     }
 
-    fn end(&mut self, ending: &Ending, message: &str, diff: &Diff, totals: &Totals) -> std::io::Result<()> {
+    fn end(&mut self, Report { ending, message, diff, totals }: &Report) -> std::io::Result<()> {
         let style = match ending {
             Ending::Verified => Style::Good,
             Ending::Unverified | Ending::NoChange | Ending::Interrupted | Ending::Budget { .. } => {
@@ -467,7 +467,7 @@ mod tests {
                 facts: Value::Null,
                 ms: 1500,
             }),
-            Event::Finished {
+            Event::Finished(Report {
                 ending: Ending::Unverified,
                 message: "done, but cargo test does not pass".into(),
                 diff: Diff {
@@ -486,7 +486,7 @@ mod tests {
                     cost: None,
                     ms: 65_000,
                 },
-            },
+            }),
         ]
     }
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use journal::{Diff, Ending, Event, Journal, Mode, Record, Totals};
-use planner::{Job, Limits, Parts, Report, Verifier};
+use journal::{Ending, Event, Journal, Mode, Record, Report};
+use planner::{Job, Limits, Parts, Verifier};
 use sandbox::Sandbox;
 use sandbox::overlay::Overlay;
 use secrets::Secrets;
@@ -80,12 +80,7 @@ impl Done {
     /// The outcome of an interrupted run without changes.
     pub(crate) fn nothing() -> Self {
         Self {
-            report: Report {
-                ending: Ending::Interrupted,
-                message: String::new(),
-                diff: Diff::default(),
-                totals: Totals::default(),
-            },
+            report: Report::new(Ending::Interrupted, ""),
             patch_file: None,
             patch: Vec::new(),
             shown: Vec::new(),
@@ -193,13 +188,8 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
 /// Ends a run that failed before the first turn.
 fn fail(failure: Failure, secrets: &Secrets, journal: &mut Journal) -> Result<Done> {
     let message = secrets.mask(&format!("{:#}", failure.error)).into_owned();
-    let report = Report { ending: failure.ending, message, diff: Diff::default(), totals: Totals::default() };
-    journal.append(Event::Finished {
-        ending: report.ending.clone(),
-        message: report.message.clone(),
-        diff: Diff::default(),
-        totals: report.totals,
-    })?;
+    let report = Report::new(failure.ending, message);
+    journal.append(Event::Finished(report.clone()))?;
     Ok(Done { report, hints: failure.hints, ..Done::nothing() })
 }
 

@@ -11,8 +11,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use journal::{Diff, Ending, Totals};
-use planner::Report;
+use journal::{Ending, Report};
 use tokio::sync::{Mutex, watch};
 
 use crate::error::Error;
@@ -42,31 +41,17 @@ pub struct BatchOptions {
 /// The outcome of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
-    /// How it ended.
-    pub ending: Ending,
-    /// One sentence for people.
-    pub message: String,
-    /// The changes, whatever the ending.
-    pub diff: Diff,
-    /// Tokens, turns, cost.
-    pub totals: Totals,
+    /// How it ended, and its changes, whatever the ending.
+    pub report: Report,
     /// The session with the details, if one was started.
     pub session: Option<String>,
 }
 
 impl Attempt {
-    /// An attempt whose run ended with a report.
-    #[must_use]
-    pub fn reported(report: Report, session: impl Into<String>) -> Self {
-        let Report { ending, message, diff, totals } = report;
-        Self { ending, message, diff, totals, session: Some(session.into()) }
-    }
-
     /// An attempt that failed before its run.
     #[must_use]
     pub fn failed(ending: Ending, message: impl Into<String>) -> Self {
-        let (diff, totals) = (Diff::default(), Totals::default());
-        Self { ending, message: message.into(), diff, totals, session: None }
+        Self { report: Report::new(ending, message), session: None }
     }
 }
 
@@ -271,22 +256,23 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
             Ok(source) => self.work(task, attempt, source, &tree).await,
         };
         let prepared = worked.is_ok();
-        let outcome = worked.unwrap_or_else(|why| Attempt::failed(Ending::Refused, why));
-        let infrastructure = outcome.ending.is_infrastructure();
-        let may_help = prepared && infrastructure && outcome.ending != Ending::Interrupted;
+        let Attempt { report, session } =
+            worked.unwrap_or_else(|why| Attempt::failed(Ending::Refused, why));
+        let infrastructure = report.ending.is_infrastructure();
+        let may_help = prepared && infrastructure && report.ending != Ending::Interrupted;
         let result = Finished {
             v: VERSION,
             id: task.id.clone(),
             attempt,
             digest: due.digest.clone(),
             time_ms: now_ms(),
-            ending: outcome.ending,
+            ending: report.ending,
             infrastructure,
-            message: outcome.message,
-            diff: outcome.diff,
-            totals: outcome.totals,
+            message: report.message,
+            diff: report.diff,
+            totals: report.totals,
             seconds: start.elapsed().as_secs_f64(),
-            session: outcome.session,
+            session,
         };
         self.store.borrow_mut().finish(result.clone())?;
         let again = may_help && due.retries > 0 && !*self.stopped.borrow();

@@ -206,6 +206,27 @@ pub struct Totals {
     pub ms: u64,
 }
 
+/// The outcome of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Report {
+    /// How the run ended.
+    pub ending: Ending,
+    /// One sentence for people.
+    pub message: String,
+    /// What the run changed, computed from the tree.
+    pub diff: Diff,
+    /// Sums over the session.
+    pub totals: Totals,
+}
+
+impl Report {
+    /// The outcome of a run that changed nothing and asked nothing.
+    pub fn new(ending: Ending, message: impl Into<String>) -> Self {
+        let (diff, totals) = (Diff::default(), Totals::default());
+        Self { ending, message: message.into(), diff, totals }
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -480,16 +501,7 @@ pub enum Event {
         message: String,
     },
     /// The last event.
-    Finished {
-        /// How it ended.
-        ending: Ending,
-        /// One sentence for people.
-        message: String,
-        /// What the run changed, computed from the tree.
-        diff: Diff,
-        /// The totals.
-        totals: Totals,
-    },
+    Finished(Report),
 }
 
 impl Event {
@@ -502,7 +514,7 @@ impl Event {
             | Event::Resumed { .. }
             | Event::UserMessage { .. }
             | Event::CheckStarted { .. }
-            | Event::Finished { .. } => true,
+            | Event::Finished(_) => true,
             Event::ToolStarted { effect, .. } => effect != "read",
             Event::Tree { .. }
             | Event::Sandbox { .. }

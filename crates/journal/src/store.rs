@@ -156,8 +156,8 @@ impl Store {
                     summary.started_ms = record.time_ms;
                     (summary.task, summary.root, summary.mode) = (task, root, mode);
                 }
-                Event::Finished { ending, totals, .. } => {
-                    (summary.ending, summary.totals) = (Some(ending), Some(totals));
+                Event::Finished(report) => {
+                    (summary.ending, summary.totals) = (Some(report.ending), Some(report.totals));
                 }
                 _ => {}
             }

@@ -104,7 +104,7 @@ fn reduce(event: &Event) -> Option<Event> {
         }
         Event::ToolFinished { facts, ms, .. } => (*facts, *ms) = Default::default(),
         Event::Checked(check) => (check.facts, check.ms) = Default::default(),
-        Event::Finished { diff, totals, .. } => (*diff, *totals) = Default::default(),
+        Event::Finished(report) => (report.diff, report.totals) = Default::default(),
         Event::Session { .. }
         | Event::Tree { .. }
         | Event::Sandbox { .. }
@@ -137,7 +137,7 @@ pub fn uninterrupted(records: Vec<Record>) -> Vec<Record> {
             out.push(record);
             continue;
         }
-        out.retain(|r| !matches!(r.event, Event::Finished { .. }));
+        out.retain(|r| !matches!(r.event, Event::Finished(_)));
         if !out.iter().any(|r| matches!(r.event, Event::RunStarted { .. })) {
             out.truncate(1);
             continue;

@@ -121,14 +121,7 @@ fn a_summary_has_the_task_and_the_ending() {
         })
         .unwrap();
     assert_eq!(store.summary(&id).unwrap().ending, None);
-    journal
-        .append(Event::Finished {
-            ending: Ending::GaveUp,
-            message: String::new(),
-            diff: journal::Diff::default(),
-            totals: journal::Totals::default(),
-        })
-        .unwrap();
+    journal.append(Event::Finished(journal::Report::new(Ending::GaveUp, ""))).unwrap();
     let summary = store.summary(&id).unwrap();
     assert_eq!(
         (summary.task.as_str(), summary.mode, summary.ending),

@@ -7,7 +7,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use journal::{Check, Diff, Ending, Event, Journal, ModelInfo, Record};
+use journal::{Check, Diff, Ending, Event, Journal, ModelInfo, Record, Report};
 use models::retry::{Decision, Policy};
 use models::{Identity, Request};
 use tokio::task::JoinHandle;
@@ -20,7 +20,7 @@ use crate::machine::{Ask, Input, Machine, Plan, Step, Turn, WriteReason};
 use crate::opening;
 use crate::resume::OWN_CALL;
 use crate::settings::Cut;
-use crate::{Error, Inbox, Job, Parts, Report, Repository, Verifier};
+use crate::{Error, Inbox, Job, Parts, Repository, Verifier};
 
 /// Works on a task until the run ends. The final diff is computed from the tree on every path.
 ///
@@ -449,13 +449,9 @@ impl<'a> Driver<'a> {
             Diff::default()
         };
         let totals = self.accountant.totals(self.elapsed_ms());
-        self.journal.append(Event::Finished {
-            ending: ending.clone(),
-            message: message.clone(),
-            diff: diff.clone(),
-            totals,
-        })?;
-        Ok(Report { ending, message, diff, totals })
+        let report = Report { ending, message, diff, totals };
+        self.journal.append(Event::Finished(report.clone()))?;
+        Ok(report)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Works on a task until it reaches an [`Ending`]: prompts, turns, budgets, guards, verification.
+//! Works on a task until it reaches an [`Ending`](journal::Ending): prompts, turns, budgets, guards,
+//! verification.
 //!
 //! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine
 //! gets what happened (an answer, the results of calls, a check, a message of the user) and decides
@@ -43,7 +44,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use journal::{Check, Diff, Ending, Totals};
+use journal::{Check, Diff};
 use models::Model;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -201,17 +202,4 @@ pub enum Error {
     /// The journal cannot be written. The run stops, because every effect must be journaled first.
     #[error(transparent)]
     Journal(#[from] journal::Error),
-}
-
-/// The outcome of a run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Report {
-    /// How the run ended.
-    pub ending: Ending,
-    /// One sentence for people.
-    pub message: String,
-    /// What the run changed, computed from the tree.
-    pub diff: Diff,
-    /// Sums over the session.
-    pub totals: Totals,
 }

@@ -174,8 +174,8 @@ impl Described {
                     format!("{}: {how}\n{}\n", check.command, check.text),
                 )
             }
-            Event::Finished { ending, message, .. } => {
-                (Kind::Ended, "the end".into(), format!("{}: {message}\n", ending.label()))
+            Event::Finished(report) => {
+                (Kind::Ended, "the end".into(), format!("{}: {}\n", report.ending.label(), report.message))
             }
             other => (Kind::Ended, "another event".into(), format!("{other:?}")),
         };

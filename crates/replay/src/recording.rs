@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use journal::{Budget, Check, Counts, EndedBy, Ending, Event, Record, Step, Trace};
+use journal::{Budget, Check, Counts, EndedBy, Ending, Event, Record, Report, Step, Trace};
 use models::replay::{Replay, Turn, TurnEnd};
 use models::{Identity, Usage};
 use planner::Approach;
@@ -91,7 +91,7 @@ impl Recording {
         records.iter().for_each(|r| trace.push(r));
         let mut steps = trace.finish();
         let ending = records.iter().rev().find_map(|r| match &r.event {
-            Event::Finished { ending, .. } => Some(ending),
+            Event::Finished(report) => Some(&report.ending),
             _ => None,
         });
         let changed = ending != Some(&Ending::NoChange);
@@ -101,7 +101,7 @@ impl Recording {
             _ => true,
         };
         if open {
-            steps.retain(|s| !matches!(s.event, Event::Finished { .. }));
+            steps.retain(|s| !matches!(s.event, Event::Finished(_)));
         }
         let (results, checks) = results(&records);
         let answers = answers(&records);
@@ -187,10 +187,10 @@ fn answers(records: &[Record]) -> Vec<Option<Turn>> {
             Event::Retry { error, .. } => {
                 Turn { end: TurnEnd::Failed(error.clone()), usage: lost, ..Turn::default() }
             }
-            Event::Finished { ending: Ending::Unavailable, message, .. } => {
+            Event::Finished(Report { ending: Ending::Unavailable, message, .. }) => {
                 Turn { end: TurnEnd::Refused(message.clone()), usage: lost, ..Turn::default() }
             }
-            Event::Finished { ending: Ending::Refused, message, .. } => {
+            Event::Finished(Report { ending: Ending::Refused, message, .. }) => {
                 Turn { end: TurnEnd::Settings(message.clone()), ..Turn::default() }
             }
             Event::Output { .. } => match answer(&record.event, cut, warning) {

@@ -125,7 +125,7 @@ impl Worker {
             Ok(mut done) => {
                 // Programs apply the patch of a result, so it is not masked.
                 done.report.diff.patch = String::from_utf8_lossy(&done.patch).into_owned();
-                Attempt::reported(done.report, id)
+                Attempt { report: done.report, session: Some(id) }
             }
             Err(failure) => Attempt { session: Some(id), ..failed(failure) },
         }

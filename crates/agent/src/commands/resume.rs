@@ -100,11 +100,11 @@ fn check(past: &[Record], command: &Resume) -> Result<Start> {
         return Err(Failure::misuse("a dry run cannot be resumed; run it again"));
     }
     match past.last().map(|r| &r.event) {
-        Some(Event::Finished { ending, .. }) if command.message.is_none() && !ending.can_resume() => {
-            return Err(Failure::misuse(format!("the session has ended: {}", ending.label()))
+        Some(Event::Finished(report)) if command.message.is_none() && !report.ending.can_resume() => {
+            return Err(Failure::misuse(format!("the session has ended: {}", report.ending.label()))
                 .hint("continue it with a message: agent resume SESSION \"what to do next\""));
         }
-        Some(Event::Finished { .. }) => {}
+        Some(Event::Finished(_)) => {}
         // A half-finished edit must not belong to two sessions.
         _ if command.fork => {
             return Err(Failure::misuse("cannot fork a session that was killed or is still running")

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use journal::{Budget, Diff, Ending, Event, Journal, Mode, Observer, Record, Store};
+use journal::{Budget, Diff, Ending, Event, Journal, Mode, Observer, Record, Report, Store};
 
 use workspace::History;
 
@@ -163,8 +163,8 @@ pub(crate) fn observer(json: bool, quiet: bool, dry: bool) -> Observer {
     let mut view = View::new(std::io::stderr(), console::stderr_paint(), detail);
     let on_terminal = console::stdout_is_terminal() && !dry;
     Box::new(move |record| {
-        if let (true, Event::Finished { diff, .. }) = (on_terminal, &record.event) {
-            let _ = console::print(preview::diff(&diff.patch, console::stdout_paint()));
+        if let (true, Event::Finished(report)) = (on_terminal, &record.event) {
+            let _ = console::print(preview::diff(&report.diff.patch, console::stdout_paint()));
         }
         view.show(record);
     })
@@ -183,30 +183,20 @@ pub(crate) fn end_now(journal: &mut Journal, store: &Store) -> Result<Done> {
     let records = store.load(journal.id())?;
     let report = match records.last().map(|r| &r.event) {
         // The run had already ended.
-        Some(Event::Finished { ending, message, diff, totals }) => planner::Report {
-            ending: ending.clone(),
-            message: message.clone(),
-            diff: diff.clone(),
-            totals: *totals,
-        },
+        Some(Event::Finished(report)) => report.clone(),
         _ => {
             let changed =
                 History::open(&journal.folder().join(session::STATE)).and_then(|history| history.net(..));
             let changed = changed.unwrap_or_default();
             let files = changed.iter().map(|change| change.path.to_string()).collect();
             let (added, removed) = preview::counts(&changes::shown(changed));
-            let report = planner::Report {
+            let report = Report {
                 ending: Ending::Interrupted,
                 message: "stopped immediately by a second signal; the changes so far are kept".to_owned(),
                 diff: Diff { files, added, removed, ..Diff::default() },
                 totals: planner::totals(&records),
             };
-            journal.append(Event::Finished {
-                ending: report.ending.clone(),
-                message: report.message.clone(),
-                diff: report.diff.clone(),
-                totals: report.totals,
-            })?;
+            journal.append(Event::Finished(report.clone()))?;
             report
         }
     };

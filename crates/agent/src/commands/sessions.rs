@@ -73,7 +73,7 @@ fn show(store: &Store, id: &str, json: bool) -> Result<Exit> {
         view.show(record);
         match &record.event {
             Event::Session { task, root, .. } => view.task(task, root),
-            Event::Finished { diff, .. } => patch = Some(&diff.patch),
+            Event::Finished(report) => patch = Some(&report.diff.patch),
             _ => {}
         }
     }

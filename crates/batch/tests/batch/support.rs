@@ -7,7 +7,7 @@ use std::process::Command;
 
 use batch::{Attempt, BatchOptions, Error, Event, Finished, Runner, Summary, Task, TaskLimits};
 use futures_util::future::LocalBoxFuture;
-use journal::{Diff, Ending, Totals};
+use journal::{Diff, Ending, Report, Totals};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -52,7 +52,7 @@ pub(crate) fn attempt(ending: Ending, what: &str) -> Attempt {
     let totals =
         Totals { turns: 3, prompt_tokens: 100, generated_tokens: 10, cost: Some(0.25), ..Totals::default() };
     let message = format!("{what} was worked on");
-    Attempt { ending, message, diff, totals, session: Some(format!("session-{what}")) }
+    Attempt { report: Report { ending, message, diff, totals }, session: Some(format!("session-{what}")) }
 }
 
 /// A folder with a repository `repo` of one commit, and room for results.

@@ -220,7 +220,7 @@ impl<'a> History<'a> {
                     over = true;
                     break;
                 }
-                Event::Finished { ending, .. } if answer.is_some() && !ending.can_resume() => {
+                Event::Finished(report) if answer.is_some() && !report.ending.can_resume() => {
                     over = true;
                     break;
                 }

@@ -13,9 +13,9 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use journal::{Check, Diff, Event, Journal, Record, Store};
+use journal::{Check, Diff, Event, Journal, Record, Report, Store};
 use models::{Delta, DeltaStream, End, EndReason, Error, Identity, Model, Request, Usage};
-use planner::{FileEntry, Instructions, Job, Parts, Report, Repository, Settings, Verifier};
+use planner::{FileEntry, Instructions, Job, Parts, Repository, Settings, Verifier};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
