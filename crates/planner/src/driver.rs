@@ -7,7 +7,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use journal::{Check, Diff, Ending, Event, Journal, ModelInfo, Record, Report};
+use journal::{Check, Diff, Ending, Error, Event, Journal, ModelInfo, Record, Report};
 use models::retry::{Decision, Policy};
 use models::{Identity, Request};
 use tokio::task::JoinHandle;
@@ -20,7 +20,7 @@ use crate::machine::{Ask, Input, Machine, Plan, Step, Turn, WriteReason};
 use crate::opening;
 use crate::resume::OWN_CALL;
 use crate::settings::Cut;
-use crate::{Error, Inbox, Job, Parts, Repository, Verifier};
+use crate::{Inbox, Job, Parts, Repository, Verifier};
 
 /// Works on a task until the run ends. The final diff is computed from the tree on every path.
 ///
@@ -68,9 +68,9 @@ pub(crate) enum Stop {
     Journal(Error),
 }
 
-impl From<journal::Error> for Stop {
-    fn from(error: journal::Error) -> Self {
-        Stop::Journal(Error::Journal(error))
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Stop::Journal(error)
     }
 }
 

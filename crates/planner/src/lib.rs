@@ -195,11 +195,3 @@ pub trait Verifier: Send + Sync {
     /// When the command could not be run at all, for example without a sandbox. The run stops.
     async fn verify(&self) -> Result<Check, String>;
 }
-
-/// Why a run has no report.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The journal cannot be written. The run stops, because every effect must be journaled first.
-    #[error(transparent)]
-    Journal(#[from] journal::Error),
-}
