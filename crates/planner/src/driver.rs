@@ -7,7 +7,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use journal::{Check, Diff, Ending, Error, Event, Journal, ModelInfo, Record, Report};
+use journal::{Budget, Check, Diff, Ending, Error, Event, Journal, ModelInfo, Record, Report};
 use models::retry::{Decision, Policy};
 use models::{Identity, Request};
 use tokio::task::JoinHandle;
@@ -237,8 +237,7 @@ impl<'a> Driver<'a> {
             return Ok(ending);
         }
         self.await_snapshot().await?;
-        let repository = Arc::clone(&self.repository);
-        let changed = tokio::task::spawn_blocking(move || repository.changed()).await.unwrap_or(true);
+        let changed = self.on_tree(|tree| Ok(tree.changed())).await.unwrap_or(true);
         Ok(if changed { ending } else { Ending::NoChange })
     }
 
@@ -417,14 +416,8 @@ impl<'a> Driver<'a> {
     }
 
     fn within_limits(&self) -> Result<(), Stop> {
-        match self.accountant.reached(self.elapsed_ms().saturating_sub(self.limits_from_ms)) {
-            Some(budget) => {
-                let ending = Ending::Budget { budget };
-                let message = format!("{}; the changes so far are kept", ending.label());
-                Err(Stop::Ended(ending, message))
-            }
-            None => Ok(()),
-        }
+        let reached = self.accountant.reached(self.elapsed_ms().saturating_sub(self.limits_from_ms));
+        reached.map_or(Ok(()), |budget| Err(over_budget(budget)))
     }
 
     fn elapsed_ms(&self) -> u64 {
@@ -435,24 +428,24 @@ impl<'a> Driver<'a> {
         if let Err(Stop::Ended(_, why)) = self.after_command().await {
             message = format!("{message}; {why}");
         }
-        let diff = if self.await_snapshot().await.is_ok() {
-            let repository = Arc::clone(&self.repository);
-            match tokio::task::spawn_blocking(move || repository.diff()).await {
-                Ok(Ok(diff)) => diff,
-                Ok(Err(why)) => {
-                    message = format!("{message}; could not compute the diff: {why}");
-                    Diff::default()
-                }
-                Err(_) => Diff::default(),
+        let mut diff = Diff::default();
+        if self.await_snapshot().await.is_ok() {
+            match self.on_tree(|tree| tree.diff()).await {
+                Ok(found) => diff = found,
+                Err(why) => message = format!("{message}; could not compute the diff: {why}"),
             }
-        } else {
-            Diff::default()
-        };
+        }
         let totals = self.accountant.totals(self.elapsed_ms());
         let report = Report { ending, message, diff, totals };
         self.journal.append(Event::Finished(report.clone()))?;
         Ok(report)
     }
+}
+
+fn over_budget(budget: Budget) -> Stop {
+    let ending = Ending::Budget { budget };
+    let message = format!("{}; the changes so far are kept", ending.label());
+    Stop::Ended(ending, message)
 }
 
 pub(crate) fn machine(plan: Plan, baseline: Option<Check>) -> Result<Machine, Stop> {
@@ -477,10 +470,6 @@ pub(crate) async fn stopped(
     };
     tokio::select! {
         () = interrupted => Stop::Ended(Ending::Interrupted, "stopped by a signal; the changes so far are kept".into()),
-        () = late => {
-            let ending = Ending::Budget { budget: journal::Budget::Time };
-            let message = format!("{}; the changes so far are kept", ending.label());
-            Stop::Ended(ending, message)
-        }
+        () = late => over_budget(Budget::Time),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use journal::{Check, Event};
 
+use crate::Repository;
 use crate::calls::CallQueue;
 use crate::driver::{Driver, Stop, refused, stopped};
 use crate::machine::Turn;
@@ -29,11 +30,20 @@ impl Driver<'_> {
         Ok(check)
     }
 
+    /// Calls the tree on another thread, because its calls block.
+    pub(crate) async fn on_tree<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Repository) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let repository = Arc::clone(&self.repository);
+        let called = tokio::task::spawn_blocking(move || call(&*repository)).await;
+        called.unwrap_or_else(|_| Err("worker thread panicked".into()))
+    }
+
     /// Prepares to record what a command changes.
     pub(crate) async fn before_command(&mut self) -> Result<(), Stop> {
         self.command_running = true;
-        let repository = Arc::clone(&self.repository);
-        unwrap_record(tokio::task::spawn_blocking(move || repository.before_command()).await)
+        self.on_tree(|tree| tree.before_command()).await.map_err(not_recorded)
     }
 
     /// Records what a command changed. Returns whether it changed anything.
@@ -41,8 +51,7 @@ impl Driver<'_> {
         if !std::mem::take(&mut self.command_running) {
             return Ok(false);
         }
-        let repository = Arc::clone(&self.repository);
-        let changed = unwrap_record(tokio::task::spawn_blocking(move || repository.after_command()).await)?;
+        let changed = self.on_tree(|tree| tree.after_command()).await.map_err(not_recorded)?;
         if let Some(record) = changed {
             self.journal.append(Event::CommandChanged { record })?;
         }
@@ -79,20 +88,12 @@ impl Driver<'_> {
             stop = stopped(self.interrupt.clone(), self.deadline) => return Err(stop),
         };
         self.snapshot = None;
-        match recorded {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => Err(refused(format!("cannot record the state of the repository: {why}"))),
-            Err(_) => Err(refused("cannot record the state of the repository: worker thread panicked")),
-        }
+        recorded
+            .unwrap_or_else(|_| Err("worker thread panicked".into()))
+            .map_err(|why| refused(format!("cannot record the state of the repository: {why}")))
     }
 }
 
-/// Unwraps the result of a thread that records what a command changes.
-pub(crate) fn unwrap_record<T>(done: Result<Result<T, String>, tokio::task::JoinError>) -> Result<T, Stop> {
-    let why = match done {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(why)) => why,
-        Err(_) => "worker thread panicked".into(),
-    };
-    Err(refused(format!("cannot record what a command changes: {why}")))
+pub(crate) fn not_recorded(why: String) -> Stop {
+    refused(format!("cannot record what a command changes: {why}"))
 }

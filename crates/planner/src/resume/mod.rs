@@ -17,7 +17,7 @@ use tool_api::{Effect, Outcome};
 use crate::Job;
 use crate::calls::{CallQueue, FinishedCall, note_change};
 use crate::driver::{Driver, Stop, machine, refused};
-use crate::effects::unwrap_record;
+use crate::effects::not_recorded;
 use crate::machine::{Input, Machine, Step, Turn, WriteReason};
 pub(crate) use history::OWN_CALL;
 use history::{History, OwnWrite, Recorded, RecordedAnswer};
@@ -130,8 +130,8 @@ impl Driver<'_> {
     /// Rolls back the edits of this turn after the first `done`, which have recorded results.
     async fn roll_back(&mut self, done: usize) -> Result<(), Stop> {
         self.await_snapshot().await?;
-        let (repository, turn) = (Arc::clone(&self.repository), self.turn);
-        unwrap_record(tokio::task::spawn_blocking(move || repository.roll_back(turn, done)).await)
+        let turn = self.turn;
+        self.on_tree(move |tree| tree.roll_back(turn, done)).await.map_err(not_recorded)
     }
 }
 
