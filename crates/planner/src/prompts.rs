@@ -94,8 +94,8 @@ impl Prompts {
         self.render(
             "first.md",
             json!({
-                "task": opening.task, "tree": opening.tree, "check": check_value(check),
-                "instructions": instructions(opening), "files": files,
+                "task": opening.task, "tree": opening.tree, "check": check,
+                "instructions": opening.instructions, "files": files,
             }),
         )
     }
@@ -107,7 +107,7 @@ impl Prompts {
         let file = file_value(&shown.path, &shown.content);
         self.render(
             "whole_file.md",
-            json!({ "task": opening.task, "file": file, "instructions": instructions(opening) }),
+            json!({ "task": opening.task, "file": file, "instructions": opening.instructions }),
         )
     }
 
@@ -124,7 +124,7 @@ impl Prompts {
                 json!({ "tool": r.spec.name, "about": about, "status": status, "text": r.outcome.text })
             })
             .collect();
-        self.render("results.md", json!({ "results": results, "check": check_value(check), "note": note }))
+        self.render("results.md", json!({ "results": results, "check": check, "note": note }))
     }
 
     pub(crate) fn correction(&self, refused: Option<&str>, number: u32) -> String {
@@ -132,7 +132,7 @@ impl Prompts {
     }
 
     pub(crate) fn finish_refused(&self, check: &Check, changed: bool) -> String {
-        self.render("finish_refused.md", json!({ "check": check_value(Some(check)), "changed": changed }))
+        self.render("finish_refused.md", json!({ "check": check, "changed": changed }))
     }
 
     /// The reply when the model says that it is done without a change. `refused`: a change was
@@ -163,14 +163,6 @@ impl Prompts {
 fn tools(opening: &Opening) -> Vec<Value> {
     let tool = |(name, description, schema): &(String, String, String)| json!({ "name": name, "description": description, "schema": schema });
     opening.tools.iter().map(tool).collect()
-}
-
-fn instructions(opening: &Opening) -> Vec<Value> {
-    opening.instructions.iter().map(|i| json!({ "path": i.path, "text": i.text })).collect()
-}
-
-fn check_value(check: Option<&Check>) -> Value {
-    check.map_or(Value::Null, |c| json!({ "command": c.command, "passed": c.passed, "text": c.text }))
 }
 
 fn file_value(path: &str, text: &str) -> Value {
