@@ -251,11 +251,7 @@ fn results(records: &[Record]) -> (Vec<CallResult>, Vec<Checked>) {
             Event::ToolFinished { turn, call, tool, status, text, changed, facts, .. } => {
                 let arguments =
                     calls.iter().rev().find(|(t, c, _)| (t, c) == (turn, call)).map(|(.., a)| a.clone());
-                let status = match status.as_str() {
-                    "ok" => Status::Ok,
-                    "failed" => Status::Failed,
-                    _ => Status::Refused,
-                };
+                let status = serde_json::from_value(status.as_str().into()).unwrap_or(Status::Refused);
                 let outcome =
                     Outcome { status, text: text.clone(), changed: changed.clone(), facts: facts.clone() };
                 results.push(CallResult {

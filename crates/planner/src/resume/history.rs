@@ -35,7 +35,7 @@ pub(crate) struct RecordedAnswer {
     pub(crate) turn: Turn,
     pub(crate) counts: Counts,
     /// Calls without a result, in order, and whether each was started.
-    pub(crate) unfinished: Vec<(ReadyCall, bool)>,
+    pub(crate) unfinished: Vec<(bool, ReadyCall)>,
     /// Tool and length of each call.
     pub(crate) calls: Vec<(String, usize)>,
     /// Whether the journal ends here, so that the work after the calls may be missing.
@@ -151,7 +151,7 @@ impl<'a> History<'a> {
 
     /// The outcome of a turn's request. `None` if it is not recorded.
     pub(crate) fn answer(&mut self, wanted: u32, tools: &Registry) -> Option<Recorded> {
-        let mut answer: Option<RecordedAnswer> = None;
+        let mut answer: Option<Counts> = None;
         let mut calls: Vec<ReadyCall> = Vec::new();
         let mut started: HashSet<u32> = HashSet::new();
         let mut finished: HashSet<u32> = HashSet::new();
@@ -185,13 +185,7 @@ impl<'a> History<'a> {
                 Event::Output { turn: n, content, thinking, block, doubts, counts, .. } if *n == wanted => {
                     (turn.content, turn.thinking) = (content.clone(), thinking.clone());
                     (turn.block, turn.doubts) = (block.map(|at| at as usize), doubts.clone());
-                    answer = Some(RecordedAnswer {
-                        turn: Turn::default(),
-                        counts: *counts,
-                        unfinished: Vec::new(),
-                        calls: Vec::new(),
-                        last: false,
-                    });
+                    answer = Some(*counts);
                 }
                 Event::ToolStarted { turn: n, call, .. } if *n == wanted => {
                     started.insert(*call);
@@ -200,7 +194,7 @@ impl<'a> History<'a> {
                     if *n == wanted =>
                 {
                     let outcome = Outcome {
-                        status: status_of(status),
+                        status: serde_json::from_value(status.as_str().into()).unwrap_or(Status::Refused),
                         text: text.clone(),
                         changed: changed.clone(),
                         facts: facts.clone(),
@@ -232,20 +226,14 @@ impl<'a> History<'a> {
         if let (Some(window), None) = (overflow, &answer) {
             return Some(Recorded::Overflow(window));
         }
-        let mut answer = answer?;
-        answer.turn = turn;
-        answer.calls = calls.iter().map(|c| (c.spec.name.clone(), (c.span.1 - c.span.0) as usize)).collect();
+        let sizes = calls.iter().map(|c| (c.spec.name.clone(), (c.span.1 - c.span.0) as usize)).collect();
         let unfinished = calls.into_iter().filter(|c| !finished.contains(&c.call));
-        answer.unfinished = unfinished.map(|c| (started.contains(&c.call), c)).map(|(s, c)| (c, s)).collect();
-        answer.last = !over && self.at == self.events.len();
-        Some(Recorded::Answer(Box::new(answer)))
-    }
-}
-
-fn status_of(name: &str) -> Status {
-    match name {
-        "ok" => Status::Ok,
-        "failed" => Status::Failed,
-        _ => Status::Refused,
+        Some(Recorded::Answer(Box::new(RecordedAnswer {
+            turn,
+            counts: answer?,
+            unfinished: unfinished.map(|c| (started.contains(&c.call), c)).collect(),
+            calls: sizes,
+            last: !over && self.at == self.events.len(),
+        })))
     }
 }

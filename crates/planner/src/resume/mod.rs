@@ -104,12 +104,12 @@ impl Driver<'_> {
     /// Runs the calls of a recorded answer that have no recorded result.
     async fn complete(&mut self, recorded: RecordedAnswer, history: &History<'_>) -> Result<Turn, Stop> {
         let mut turn = recorded.turn;
-        if recorded.unfinished.iter().any(|(call, started)| *started && call.spec.effect == Effect::Write) {
+        if recorded.unfinished.iter().any(|(started, call)| *started && call.spec.effect == Effect::Write) {
             // The edit may have happened without a record. Roll it back, so that it happens once.
             self.roll_back(history.edits(self.turn)).await?;
         }
         let mut calls = CallQueue::new(Arc::clone(&self.tools));
-        for (call, started) in recorded.unfinished {
+        for (started, call) in recorded.unfinished {
             if started && call.spec.effect == Effect::Execute && !call.spec.repeatable {
                 let text = "interrupted: the agent was stopped while this ran; its changes up to then remain";
                 let mut outcome = Outcome::failed(text);
