@@ -55,7 +55,7 @@ pub(crate) enum WriteReason {
 }
 
 /// How to ask.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Ask {
     pub(crate) temperature: f32,
     pub(crate) seed: Option<u64>,
@@ -381,14 +381,11 @@ impl Machine {
         let stuck = self.same_answers.max(self.corrections.saturating_sub(1));
         let temperature = (self.plan.settings.temperature + 0.35 * stuck as f32).min(1.0);
         let seed = (stuck > 0).then_some(u64::from(self.turn));
-        Ask { temperature, seed, max_tokens: self.room(), wanted: Wanted::Calls, alternatives: 0, stop: None }
+        let max_tokens = self.room_for(self.plan.settings.max_answer_tokens);
+        Ask { temperature, seed, max_tokens, ..Ask::default() }
     }
 
-    /// The token limit of the answer, so that prompt and answer fit the window.
-    fn room(&self) -> u32 {
-        self.room_for(self.plan.settings.max_answer_tokens)
-    }
-
+    /// The token limit of an answer, at most `most`, so that prompt and answer fit the window.
     fn room_for(&self, most: u32) -> u32 {
         let Some(window) = self.plan.window else { return most };
         let left = window.saturating_sub(self.estimator.messages(&self.messages));

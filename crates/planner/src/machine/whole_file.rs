@@ -33,16 +33,8 @@ impl Machine {
             Move::Line { prefix } => {
                 self.rewind(self.request_head(), "trying another line where the model was unsure");
                 self.push_message(Role::Assistant, prefix);
-                let max_tokens = branches::LINE_TOKENS;
-                let ask = Ask {
-                    wanted: Wanted::Line,
-                    temperature: 0.0,
-                    seed: None,
-                    max_tokens,
-                    alternatives: 0,
-                    stop: Some("\n".into()),
-                };
-                return Step::Ask(ask);
+                let (max_tokens, stop) = (branches::LINE_TOKENS, Some("\n".into()));
+                return Step::Ask(Ask { wanted: Wanted::Line, max_tokens, stop, ..Ask::default() });
             }
             Move::Whole => {
                 let (focus, number) = (attempts.base().clone(), attempts.number());
@@ -63,14 +55,8 @@ impl Machine {
                 let limit = self.estimator.messages(&[file]) * 3 / 2 + 512;
                 let limit = u32::try_from(limit).unwrap_or(u32::MAX);
                 let max_tokens = self.room_for(self.plan.settings.max_answer_tokens.max(limit));
-                Step::Ask(Ask {
-                    wanted: Wanted::File(focus),
-                    temperature,
-                    seed,
-                    max_tokens,
-                    alternatives,
-                    stop: None,
-                })
+                let wanted = Wanted::File(focus);
+                Step::Ask(Ask { wanted, temperature, seed, max_tokens, alternatives, stop: None })
             }
             Move::GiveUp if !attempts.fails() => {
                 let message = match (attempts.untouched(), &self.unchanged_summary) {
