@@ -189,9 +189,9 @@ impl Store {
     ///
     /// # Errors
     /// If it does not exist or is in use.
-    pub fn hold(&self, id: &str) -> Result<SessionLock, Error> {
+    pub fn hold(&self, id: &str) -> Result<LockFile, Error> {
         let id = self.find(id)?;
-        Ok(SessionLock { _lock: lock(&id, &self.folder(&id))? })
+        lock(&id, &self.folder(&id))
     }
 
     /// Removes a session that is not in use.
@@ -199,11 +199,10 @@ impl Store {
     /// # Errors
     /// If it does not exist or is in use.
     pub fn remove(&self, id: &str) -> Result<String, Error> {
+        let _lock = self.hold(id)?;
         let id = self.find(id)?;
         let folder = self.folder(&id);
-        let lock = lock(&id, &folder)?;
         fs::remove_dir_all(&folder).map_err(io_error("cannot remove", &folder))?;
-        drop(lock);
         Ok(id)
     }
 }
@@ -321,12 +320,6 @@ impl TreeLock {
     pub fn left_by(&self) -> Option<&str> {
         self.lock.left().split_whitespace().nth(1).filter(|id| *id != self.session)
     }
-}
-
-/// A locked session, until this is dropped.
-#[derive(Debug)]
-pub struct SessionLock {
-    _lock: LockFile,
 }
 
 fn lock(id: &str, folder: &Path) -> Result<LockFile, Error> {
