@@ -1,21 +1,19 @@
 //! Masks secrets at the edges of a run: the planner, the journal and the screen see placeholders,
 //! and files keep the values.
 //!
-//! All input (tool results, the tree, checks, the model's text) is wrapped here. A filter on the
-//! journal is the last line of defense. The crate `secrets` decides what a secret is, given the
+//! Tools and the model are wrapped here; [`crate::repository`] masks the tree and checks. A filter on
+//! the journal is the last line of defense. The crate `secrets` decides what a secret is, given the
 //! variables and settings from this module.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use journal::{Check, Diff, Filter};
+use journal::Filter;
 use models::{Delta, DeltaStream, Error, Identity, Message, Model, Request};
-use planner::{FileEntry, Instructions, Repository, Verifier};
 use secrets::{Secrets, known};
 use serde_json::{Map, Value};
 use tool_api::{Effect, Follow, Outcome, Parsed, Spec, Tool, ToolError};
@@ -28,7 +26,7 @@ use crate::settings::Settings;
 use preview::FileChange;
 
 /// The explanation for the model when it first sees a placeholder.
-const EXPLANATION: &str = include_str!("../../../prompts/secrets.md");
+pub(crate) const EXPLANATION: &str = include_str!("../../../prompts/secrets.md");
 /// Prefixes and suffixes of the names of files in the root that contain secrets.
 const SECRET_FILES: ([&str; 6], [&str; 2]) =
     ([".env", ".npmrc", ".netrc", ".pypirc", "id_", "credentials"], [".pem", ".key"]);
@@ -207,7 +205,7 @@ impl Tool for MaskedTool {
 }
 
 /// Masks every string in a value.
-fn mask_value(value: &mut Value, mask: &dyn for<'a> Fn(&'a str) -> Cow<'a, str>) {
+pub(crate) fn mask_value(value: &mut Value, mask: &dyn for<'a> Fn(&'a str) -> Cow<'a, str>) {
     match value {
         Value::String(text) => {
             if let Cow::Owned(masked) = mask(text) {
@@ -217,100 +215,6 @@ fn mask_value(value: &mut Value, mask: &dyn for<'a> Fn(&'a str) -> Cow<'a, str>)
         Value::Array(items) => items.iter_mut().for_each(|item| mask_value(item, mask)),
         Value::Object(fields) => fields.values_mut().for_each(|field| mask_value(field, mask)),
         _ => {}
-    }
-}
-
-/// Wraps the repository to mask its contents.
-pub(crate) struct MaskedTree {
-    tree: Arc<dyn Repository>,
-    secrets: Secrets,
-    /// Whether a file with a secret was read.
-    has_secret: AtomicBool,
-}
-
-impl MaskedTree {
-    pub(crate) fn new(tree: Arc<dyn Repository>, secrets: Secrets) -> Self {
-        Self { tree, secrets, has_secret: AtomicBool::new(false) }
-    }
-}
-
-impl Repository for MaskedTree {
-    fn files(&self) -> (Vec<FileEntry>, bool) {
-        self.tree.files()
-    }
-
-    fn read(&self, path: &str, limit: u64) -> Option<String> {
-        let text = self.tree.read(path, limit)?;
-        let masked = self.secrets.mask(&text).into_owned();
-        // Files of an exported session already contain placeholders.
-        if secrets::first_placeholder(&masked).is_some() {
-            self.has_secret.store(true, Ordering::Relaxed);
-        }
-        Some(masked)
-    }
-
-    /// The first turn reads instructions last, so `has_secret` covers everything else it shows.
-    fn instructions(&self) -> Vec<Instructions> {
-        let mask = |i: Instructions| Instructions { text: self.secrets.mask(&i.text).into_owned(), ..i };
-        let mut all: Vec<_> = self.tree.instructions().into_iter().map(mask).collect();
-        let has_secret = self.has_secret.load(Ordering::Relaxed)
-            || all.iter().any(|i| secrets::first_placeholder(&i.text).is_some());
-        if has_secret && self.secrets.mark_explained() {
-            all.push(Instructions { path: "The agent".into(), text: EXPLANATION.trim_end().into() });
-        }
-        all
-    }
-
-    fn remember(&self) -> Result<(), String> {
-        self.tree.remember()
-    }
-
-    fn turn(&self, turn: u32) {
-        self.tree.turn(turn);
-    }
-
-    fn before_command(&self) -> Result<(), String> {
-        self.tree.before_command()
-    }
-
-    fn after_command(&self) -> Result<Option<u64>, String> {
-        self.tree.after_command()
-    }
-
-    fn changed(&self) -> bool {
-        self.tree.changed()
-    }
-
-    fn roll_back(&self, turn: u32, done: usize) -> Result<(), String> {
-        self.tree.roll_back(turn, done)
-    }
-
-    fn diff(&self) -> Result<Diff, String> {
-        self.tree.diff().map(|diff| {
-            // A hunk may start in the middle of a key, so search the whole files for secrets.
-            for text in diff.files.iter().filter_map(|path| self.tree.read(path, workspace::READ_LIMIT)) {
-                self.secrets.learn(text.as_bytes());
-            }
-            Diff { patch: self.secrets.mask(&diff.patch).into_owned(), ..diff }
-        })
-    }
-}
-
-/// Wraps a verification to mask its results.
-pub(crate) struct MaskedVerifier(pub(crate) Arc<dyn Verifier>, pub(crate) Secrets);
-
-#[async_trait]
-impl Verifier for MaskedVerifier {
-    fn command(&self) -> String {
-        self.1.mask(&self.0.command()).into_owned()
-    }
-
-    async fn verify(&self) -> Result<Check, String> {
-        let mut check = self.0.verify().await.map_err(|why| self.1.mask(&why).into_owned())?;
-        check.command = self.1.mask(&check.command).into_owned();
-        check.text = self.1.mask(&check.text).into_owned();
-        mask_value(&mut check.facts, &|text| self.1.mask(text));
-        Ok(check)
     }
 }
 
@@ -436,26 +340,19 @@ impl StreamMasker {
 }
 
 /// Masks an error. A server that refuses a key may quote it.
-fn masked_error(error: Error, secrets: &Secrets) -> Error {
-    let mask = |text: String| secrets.mask(&text).into_owned();
-    match error {
-        Error::Transport(text) => Error::Transport(mask(text)),
-        Error::Unavailable { message, retry_after } => {
-            Error::Unavailable { message: mask(message), retry_after }
-        }
-        Error::Loading(text) => Error::Loading(mask(text)),
-        Error::Overflow { message, prompt_tokens, window } => {
-            Error::Overflow { message: mask(message), prompt_tokens, window }
-        }
-        Error::Timeout(text) => Error::Timeout(mask(text)),
-        Error::Slow(text) => Error::Slow(mask(text)),
-        Error::MissingModel { message, available } => {
-            Error::MissingModel { message: mask(message), available }
-        }
-        Error::Refused(text) => Error::Refused(mask(text)),
-        Error::Settings(text) => Error::Settings(mask(text)),
-        Error::Protocol(text) => Error::Protocol(mask(text)),
-    }
+fn masked_error(mut error: Error, secrets: &Secrets) -> Error {
+    let (Error::Transport(text)
+    | Error::Unavailable { message: text, .. }
+    | Error::Loading(text)
+    | Error::Overflow { message: text, .. }
+    | Error::Timeout(text)
+    | Error::Slow(text)
+    | Error::MissingModel { message: text, .. }
+    | Error::Refused(text)
+    | Error::Settings(text)
+    | Error::Protocol(text)) = &mut error;
+    *text = secrets.mask(text).into_owned();
+    error
 }
 
 #[cfg(test)]

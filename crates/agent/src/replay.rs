@@ -18,7 +18,7 @@ use crate::confinement;
 use crate::edit_format;
 use crate::exit::{Failure, Result};
 use crate::leftovers;
-use crate::masking::{self, MaskedTree, MaskedVerifier};
+use crate::masking;
 use crate::repository::{Tests, Tree};
 use crate::session;
 use crate::settings::Settings;
@@ -81,9 +81,7 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
         Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;
     }
     edit_format::describe(&settings, &mut toolbox.registry);
-    let real = Tests::new(toolbox.tests).filter(|_| runs_commands);
-    let real =
-        real.map(|real| Arc::new(MaskedVerifier(Arc::new(real), secrets.clone())) as Arc<dyn Verifier>);
+    let real = Tests::new(toolbox.tests, &secrets).filter(|_| runs_commands);
     let verifier = ReplayedChecks { stage: Arc::clone(&stage), real };
     let verified = recording.plan["has_verifier"] == true;
     let planned = session::plan(&settings)?;
@@ -94,9 +92,9 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
         model: Box::new(RecordedModel { identity: recording.identity.clone(), script: Arc::clone(&script) }),
         tools: toolbox.registry,
         repository: {
-            let tree = Tree::new(workspace.clone(), &start_folder(&recording.plan), PathBuf::new());
-            let tree = ReplayedTree { tree: Arc::new(tree), changed: recording.changed };
-            Arc::new(MaskedTree::new(Arc::new(tree), secrets.clone()))
+            let inside = start_folder(&recording.plan);
+            let tree = Tree::new(workspace.clone(), secrets.clone(), &inside, PathBuf::new());
+            Arc::new(ReplayedTree { tree: Arc::new(tree), changed: recording.changed })
         },
         verifier: verified.then(|| Arc::new(verifier) as Arc<dyn Verifier>),
         inbox: Box::new(RecordedUser(Arc::clone(&script))),

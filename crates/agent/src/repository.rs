@@ -1,14 +1,18 @@
-//! The work tree and the verification, as the planner sees them.
+//! The work tree and the verification, as the planner sees them: with secrets masked.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use journal::{Check, Diff};
 use planner::{FileEntry, Instructions};
+use secrets::Secrets;
 use tool_api::Status;
 use tool_run_tests::RunTests;
 use workspace::{Baseline, By, History, WalkFilter, Watch, Workspace};
+
+use crate::masking::{EXPLANATION, mask_value};
 
 /// The most files to list for the first turn, which shows fewer.
 const FILES: usize = 2_000;
@@ -20,6 +24,9 @@ const INSTRUCTIONS_LIMIT: u64 = 32 * 1024;
 /// The work tree of a run.
 pub(crate) struct Tree {
     workspace: Workspace,
+    secrets: Secrets,
+    /// Whether a file with a secret was read.
+    has_secret: AtomicBool,
     /// The folders from the root to the user's current folder, relative to the root.
     folders: Vec<PathBuf>,
     state: PathBuf,
@@ -34,11 +41,13 @@ pub(crate) struct Tree {
 impl Tree {
     /// The tree of a workspace. `inside` is the user's current folder, relative to the root;
     /// `state` stores the baseline.
-    pub(crate) fn new(workspace: Workspace, inside: &Path, state: PathBuf) -> Self {
+    pub(crate) fn new(workspace: Workspace, secrets: Secrets, inside: &Path, state: PathBuf) -> Self {
         let mut folders: Vec<PathBuf> = inside.ancestors().map(Path::to_owned).collect();
         folders.reverse();
         Self {
             workspace,
+            secrets,
+            has_secret: AtomicBool::new(false),
             folders,
             state,
             baseline: OnceLock::new(),
@@ -51,6 +60,13 @@ impl Tree {
     /// The patch of the last diff, byte for byte: files need not be UTF-8.
     pub(crate) fn patch(&self) -> Vec<u8> {
         lock(&self.patch).clone()
+    }
+
+    fn unmasked(&self, path: &str, limit: u64) -> Option<String> {
+        // `resolve` accepts what models write (`a/lib.rs` for `lib.rs`); here the path must be
+        // exact.
+        let path = self.workspace.resolve(path).ok().filter(|found| found.as_str() == path)?;
+        String::from_utf8(self.workspace.read_up_to(&path, limit).ok()?.text().to_vec()).ok()
     }
 }
 
@@ -67,19 +83,26 @@ impl planner::Repository for Tree {
     }
 
     fn read(&self, path: &str, limit: u64) -> Option<String> {
-        // `resolve` accepts what models write (`a/lib.rs` for `lib.rs`); here the path must be
-        // exact.
-        let path = self.workspace.resolve(path).ok().filter(|found| found.as_str() == path)?;
-        String::from_utf8(self.workspace.read_up_to(&path, limit).ok()?.text().to_vec()).ok()
+        let masked = self.secrets.mask(&self.unmasked(path, limit)?).into_owned();
+        // Files of an exported session already contain placeholders.
+        if secrets::first_placeholder(&masked).is_some() {
+            self.has_secret.store(true, Ordering::Relaxed);
+        }
+        Some(masked)
     }
 
+    /// The first turn reads instructions last, so `has_secret` covers everything that it shows.
     fn instructions(&self) -> Vec<Instructions> {
         let found = self.folders.iter().filter_map(|folder| {
             let path = folder.join(INSTRUCTIONS).to_str()?.to_owned();
             let text = self.read(&path, INSTRUCTIONS_LIMIT)?;
             Some(Instructions { path, text })
         });
-        found.collect()
+        let mut all: Vec<_> = found.collect();
+        if self.has_secret.load(Ordering::Relaxed) && self.secrets.mark_explained() {
+            all.push(Instructions { path: "The agent".into(), text: EXPLANATION.trim_end().into() });
+        }
+        all
     }
 
     fn remember(&self) -> Result<(), String> {
@@ -135,7 +158,11 @@ impl planner::Repository for Tree {
         }
         let Some(baseline) = self.baseline.get() else { return Ok(Diff::default()) };
         let diff = baseline.diff().map_err(|e| e.to_string())?;
-        let patch = String::from_utf8_lossy(&diff.patch).into_owned();
+        // A hunk may start in the middle of a key, so search the whole files for secrets.
+        for text in diff.files.iter().filter_map(|file| self.unmasked(&file.path, workspace::READ_LIMIT)) {
+            self.secrets.learn(text.as_bytes());
+        }
+        let patch = self.secrets.mask(&String::from_utf8_lossy(&diff.patch)).into_owned();
         *lock(&self.patch) = diff.patch;
         Ok(Diff {
             added: diff.files.iter().map(|f| f.added).sum(),
@@ -147,33 +174,39 @@ impl planner::Repository for Tree {
 }
 
 /// The verification: the configured command, or the detected one.
-pub(crate) struct Tests(RunTests);
+pub(crate) struct Tests(RunTests, Secrets);
 
 impl Tests {
     /// `None` if there is no command.
-    pub(crate) fn new(tests: RunTests) -> Option<Self> {
-        tests.command().is_some().then_some(Self(tests))
+    pub(crate) fn new(tests: RunTests, secrets: &Secrets) -> Option<Arc<dyn planner::Verifier>> {
+        tests.command().is_some().then(|| Arc::new(Self(tests, secrets.clone())) as _)
+    }
+
+    fn masked(&self, text: &str) -> String {
+        self.1.mask(text).into_owned()
     }
 }
 
 #[async_trait]
 impl planner::Verifier for Tests {
     fn command(&self) -> String {
-        self.0.command().map_or_else(String::new, |c| c.display())
+        self.masked(&self.0.command().map_or_else(String::new, |c| c.display()))
     }
 
     async fn verify(&self) -> Result<Check, String> {
         let started = std::time::Instant::now();
         let command = planner::Verifier::command(self);
-        let Some(outcome) = self.0.verify().await.map_err(|e| e.to_string())? else {
+        let verified = self.0.verify().await.map_err(|e| self.masked(&e.to_string()))?;
+        let Some(mut outcome) = verified else {
             return Err(
                 "the detected test command is gone: the file it was detected from no longer exists".into()
             );
         };
+        mask_value(&mut outcome.facts, &|text| self.1.mask(text));
         Ok(Check {
             command,
             passed: outcome.status == Status::Ok,
-            text: outcome.text,
+            text: self.masked(&outcome.text),
             facts: outcome.facts,
             ms: started.elapsed().as_millis() as u64,
         })
@@ -194,7 +227,8 @@ mod tests {
             std::fs::write(folder.path().join(path), text).unwrap();
         }
         let workspace = Workspace::open(folder.path()).unwrap();
-        let tree = Tree::new(workspace, Path::new("a/b"), folder.path().join("state"));
+        let state = folder.path().join("state");
+        let tree = Tree::new(workspace, Secrets::disabled(), Path::new("a/b"), state);
         let found: Vec<_> = tree.instructions().into_iter().map(|i| (i.path, i.text)).collect();
         assert_eq!(found, [("AGENTS.md".into(), "root".into()), ("a/b/AGENTS.md".into(), "deep".into())]);
     }
@@ -206,7 +240,8 @@ mod tests {
         std::fs::create_dir(&root).unwrap();
         let read = || std::fs::read_to_string(root.join("a")).ok();
         let workspace = Workspace::open_with(&root, folder.path().join("state")).unwrap();
-        let tree = Tree::new(workspace.clone(), Path::new(""), folder.path().join("state"));
+        let state = folder.path().join("state");
+        let tree = Tree::new(workspace.clone(), Secrets::disabled(), Path::new(""), state);
         let edit = |text: &str| {
             let (path, expect) = (workspace.target("a").unwrap(), workspace::Expect::Any);
             let change = workspace::Change::Write { path, bytes: text.into(), executable: None, expect };
@@ -232,7 +267,8 @@ mod tests {
         std::fs::create_dir(&root).unwrap();
         std::fs::write(folder.path().join("secret"), "key").unwrap();
         std::os::unix::fs::symlink(folder.path().join("secret"), root.join("AGENTS.md")).unwrap();
-        let tree = Tree::new(Workspace::open(&root).unwrap(), Path::new(""), folder.path().join("state"));
+        let (workspace, state) = (Workspace::open(&root).unwrap(), folder.path().join("state"));
+        let tree = Tree::new(workspace, Secrets::disabled(), Path::new(""), state);
         assert!(tree.instructions().is_empty());
     }
 }

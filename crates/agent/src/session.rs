@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journal::{Ending, Event, Journal, Mode, Record, Report};
-use planner::{Job, Limits, Parts, Verifier};
+use planner::{Job, Limits, Parts};
 use sandbox::Sandbox;
 use sandbox::overlay::Overlay;
 use secrets::Secrets;
@@ -27,7 +27,7 @@ use crate::dry_tree::{self, DryTree};
 use crate::edit_format;
 use crate::exit::{Failure, Result};
 use crate::leftovers::{self, SANDBOX};
-use crate::masking::{self, MaskedModel, MaskedTool, MaskedTree, MaskedVerifier};
+use crate::masking::{self, MaskedModel, MaskedTool};
 use crate::model;
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
@@ -270,9 +270,7 @@ async fn prepare(
     }
     let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
     masking::learn(secrets, &toolbox.workspace, &folder.join(STATE));
-    let tree = Arc::new(Tree::new(toolbox.workspace, inside, folder.join(STATE)));
-    let verifier = Tests::new(toolbox.tests)
-        .map(|tests| Arc::new(MaskedVerifier(Arc::new(tests), secrets.clone())) as Arc<dyn Verifier>);
+    let tree = Arc::new(Tree::new(toolbox.workspace, secrets.clone(), inside, folder.join(STATE)));
     let prepared = Prepared {
         job: Job {
             task: order.task,
@@ -282,8 +280,8 @@ async fn prepare(
         parts: Parts {
             model: order.waits.explain(Box::new(MaskedModel(chosen.model, secrets.clone()))),
             tools: toolbox.registry,
-            repository: Arc::new(MaskedTree::new(Arc::clone(&tree) as _, secrets.clone())),
-            verifier,
+            repository: Arc::clone(&tree) as _,
+            verifier: Tests::new(toolbox.tests, secrets),
             inbox: Box::new(VecDeque::from_iter(order.message)),
             interrupt: order.interrupt,
         },
