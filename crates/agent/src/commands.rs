@@ -1,12 +1,10 @@
-//! One module per command.
+//! One module per command, except for the two that print what clap generates.
 
 mod batch;
 pub(crate) mod changes;
-mod completions;
 mod config;
 mod doctor;
 mod export;
-mod man;
 pub(crate) mod models;
 mod parse;
 pub(crate) mod patch;
@@ -17,7 +15,10 @@ mod sandbox;
 mod sessions;
 mod tools;
 
-use crate::cli::Command;
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command};
+use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Result};
 
@@ -42,7 +43,16 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Sandbox(command) => sandbox::run(&command, context),
         Command::Doctor(command) => doctor::run(&command, context),
         Command::Config(command) => config::run(command, context),
-        Command::Completions { shell } => completions::run(shell),
-        Command::Man { folder } => man::run(&folder),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "agent", &mut script);
+            console::print(script)?;
+            Ok(Exit::Success)
+        }
+        Command::Man { folder } => {
+            std::fs::create_dir_all(&folder)?;
+            clap_mangen::generate_to(Cli::command(), folder)?;
+            Ok(Exit::Success)
+        }
     }
 }
