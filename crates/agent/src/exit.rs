@@ -13,10 +13,8 @@ pub(crate) enum Exit {
     Negative,
     /// A run ended.
     Run(Ending),
-    /// A command in the sandbox exited with this code.
-    Command(u8),
-    /// A batch ended; its summary determines this code.
-    Batch(u8),
+    /// With this code: that of a command in the sandbox, or of a batch's summary.
+    Code(u8),
 }
 
 impl Exit {
@@ -26,7 +24,7 @@ impl Exit {
             Exit::Success => 0,
             Exit::Negative => 1,
             Exit::Run(ending) => ending.exit_code(),
-            Exit::Command(code) | Exit::Batch(code) => *code,
+            Exit::Code(code) => *code,
         }
     }
 }
@@ -91,24 +89,16 @@ impl From<anyhow::Error> for Failure {
 impl From<journal::Error> for Failure {
     fn from(error: journal::Error) -> Self {
         let full = matches!(&error, journal::Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
-        let failure = Self::refused(error);
-        if full {
-            failure.hint("free space on that disk; then resume the run with `agent resume`")
-        } else {
-            failure
-        }
+        let hint = "free space on that disk; then resume the run with `agent resume`";
+        Self { hints: full.then(|| hint.into()).into_iter().collect(), ..Self::refused(error) }
     }
 }
 
 impl From<replay::Error> for Failure {
     fn from(error: replay::Error) -> Self {
         let gone = matches!(error, replay::Error::NoRepository(_));
-        let failure = Self::refused(error);
-        if gone {
-            failure.hint("--recorded replays without the repository, --no-contents exports without it")
-        } else {
-            failure
-        }
+        let hint = "--recorded replays without the repository, --no-contents exports without it";
+        Self { hints: gone.then(|| hint.into()).into_iter().collect(), ..Self::refused(error) }
     }
 }
 
@@ -132,27 +122,26 @@ pub(crate) fn table() -> String {
         (Ending::Unavailable, "the model or its server is unavailable"),
         (Ending::Interrupted, "interrupted by Ctrl-C or a termination signal"),
     ];
-    rows.iter().fold(String::from("Exit codes:\n"), |text, (ending, meaning)| {
-        format!("{text}  {:>3}  {meaning}\n", ending.exit_code())
-    })
+    listed("Exit codes:\n", &rows)
 }
 
 /// The exit codes of `agent batch`.
 pub(crate) fn batch_table() -> String {
+    let no_result =
+        "a task has no result because the model, its server or the machine failed: run the batch again";
     let rows = [
         (Ending::Verified, "all tasks are verified"),
         (Ending::Unverified, "a task is not verified"),
         (Ending::Refused, "refused: invalid flags, settings or task files"),
-        (
-            Ending::Unavailable,
-            "a task has no result because the model, its server or the machine failed: run the batch again",
-        ),
+        (Ending::Unavailable, no_result),
         (Ending::Interrupted, "interrupted: run the batch again to resume"),
     ];
-    rows.iter()
-        .fold(String::from("Exit codes (if several apply, the last one):\n"), |text, (ending, meaning)| {
-            format!("{text}  {:>3}  {meaning}\n", ending.exit_code())
-        })
+    listed("Exit codes (if several apply, the last one):\n", &rows)
+}
+
+fn listed(heading: &str, rows: &[(Ending, &str)]) -> String {
+    let line = |(ending, meaning): &(Ending, &str)| format!("  {:>3}  {meaning}\n", ending.exit_code());
+    heading.to_owned() + &rows.iter().map(line).collect::<String>()
 }
 
 /// The exit codes of `agent patch`.

@@ -51,7 +51,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         };
         console::print(&*sanitize::text(&summary.to_text()))?;
         console::say(format_args!("results are in {}", out.display()));
-        Ok(Exit::Batch(summary.exit_code()))
+        Ok(Exit::Code(summary.exit_code()))
     })
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
             }
             Err(e @ SandboxError::Start { missing, .. }) => {
                 console::say(format_args!("error: {}", sanitize::text(&e.to_string())));
-                return Ok(Exit::Command(if missing { 127 } else { 126 }));
+                return Ok(Exit::Code(if missing { 127 } else { 126 }));
             }
             Err(e) => return Err(Failure::refused(e)),
         };
@@ -65,6 +65,6 @@ pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
             console::say(why);
         }
         // 124 is the exit code of timeout(1).
-        Ok(Exit::Command(status.code().map_or(124, |code| u8::try_from(code).unwrap_or(u8::MAX))))
+        Ok(Exit::Code(status.code().map_or(124, |code| u8::try_from(code).unwrap_or(u8::MAX))))
     })
 }
