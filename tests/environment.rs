@@ -136,3 +136,11 @@ fn a_variable_that_is_not_set_is_mentioned_and_a_bad_name_is_refused_without_its
     assert!(seen.contains("--env must be NAME or NAME=VALUE"), "{seen}");
     assert!(!seen.contains("secret-value"), "{seen}");
 }
+
+/// It was ignored.
+#[test]
+fn an_empty_variable_is_an_error_that_says_what_to_write() {
+    let seen = World::new().observe(&["run", "--env", "", "x"]);
+    assert!(seen.starts_with("exit 2\n"), "{seen}");
+    assert!(seen.contains("the value of --env is empty; write --env \"NAME[=VALUE]\""), "{seen}");
+}

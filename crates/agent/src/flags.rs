@@ -41,15 +41,20 @@ impl<const GROUPS: u8> clap::FromArgMatches for Flags<GROUPS> {
                 Flag::None => {}
                 Flag::Sets(_, value) if matches.get_flag(d.key) => given.push((d.key, value.to_owned())),
                 Flag::Sets(..) => {}
-                Flag::Each(..) => {
+                Flag::Each(_, value) => {
                     if let Some(texts) = matches.get_many::<String>(d.key) {
                         let separator = d.separator();
+                        let invalid = |message| clap::Error::raw(ErrorKind::ValueValidation, message);
+                        let flag = d.flag_name().unwrap_or_default();
+                        if texts.clone().any(|text| text.trim().is_empty()) {
+                            return Err(invalid(format!(
+                                "the value of {flag} is empty; write {flag} \"{value}\"\n"
+                            )));
+                        }
                         // A line break would split one value into two. The message does not repeat
                         // the value, which may be a key.
                         if separator == "\n" && texts.clone().any(|text| text.contains(['\r', '\n'])) {
-                            let flag = d.flag_name().unwrap_or_default();
-                            let message = format!("the value of {flag} contains a line break\n");
-                            return Err(clap::Error::raw(ErrorKind::ValueValidation, message));
+                            return Err(invalid(format!("the value of {flag} contains a line break\n")));
                         }
                         given.push((d.key, texts.map(String::as_str).collect::<Vec<_>>().join(separator)));
                     }
