@@ -191,7 +191,7 @@ pub(crate) fn resolve(
             let flag = d.flag_name().unwrap_or_default();
             let given = parse(text, &flag)?;
             if d.kind == Kind::Variables {
-                env_flags = names(&given);
+                env_flags = names(&merged(&Value::Null, &given));
                 value = merged(&value, &given);
             } else {
                 value = given;
@@ -225,12 +225,12 @@ fn names(variables: &Value) -> Vec<String> {
     texts(variables).map(name).collect()
 }
 
-/// The variables of a file and of flags; a flag replaces the variable of the same name.
+/// The variables of a file and of flags. The last one of each name wins.
 fn merged(file: &Value, flags: &Value) -> Value {
-    let replaced = names(flags);
-    let kept =
-        texts(file).zip(names(file)).filter(|(_, name)| !replaced.contains(name)).map(|(text, _)| text);
-    kept.chain(texts(flags)).collect()
+    let all: Vec<(&str, String)> =
+        texts(file).chain(texts(flags)).zip(names(file).into_iter().chain(names(flags))).collect();
+    let last = |(at, (_, name)): &(usize, &(&str, String))| all[at + 1..].iter().all(|(_, n)| n != name);
+    all.iter().enumerate().filter(last).map(|(_, (text, _))| *text).collect()
 }
 
 fn read_file(path: &Path) -> Result<Option<String>> {

@@ -10,7 +10,7 @@ mod table;
 use serde::Deserialize;
 
 pub(crate) use definition::{Definition, Flag, Group, Kind, Trust};
-pub(crate) use table::{DEFINITIONS, definition, trust_help};
+pub(crate) use table::{DEFINITIONS, definition, recorded, trust_help};
 
 /// The resolved settings. Each field is a row of [`DEFINITIONS`] with the same name; a test keeps
 /// the two in step.

@@ -19,7 +19,7 @@ use crate::replay::{Options, Outcome, perform};
 use crate::repository::INSTRUCTIONS;
 use crate::sanitize;
 use crate::session::STATE;
-use crate::settings::{Group, Settings, definition};
+use crate::settings::{Group, Settings, definition, recorded};
 use preview::Surface;
 
 /// The maximum number of lines shown of a difference.
@@ -61,7 +61,7 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
         (false, true) => Source::Commands,
         (false, false) => Source::Files,
     };
-    let settings = settings(&command, context, &bundle, file.is_some())?;
+    let settings = settings(&command, context, &bundle, file.is_some(), &mut notes)?;
     let folder = scratch.path().to_owned();
     let (dry, tree) = match remembered.filter(|_| source == Source::Commands) {
         Some(remembered) => {
@@ -100,14 +100,20 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
 }
 
 /// The settings of the session overridden by the command line, or the current ones.
-fn settings(command: &Replay, context: &Context, bundle: &Bundle, foreign: bool) -> Result<Settings> {
+fn settings(
+    command: &Replay,
+    context: &Context,
+    bundle: &Bundle,
+    foreign: bool,
+    notes: &mut Vec<String>,
+) -> Result<Settings> {
     let mut given = command.settings.given.clone();
     let now = context.resolve(&given)?;
     if command.current_settings {
         return now.settings();
     }
-    let recorded = bundle.records.first().map(|r| &r.event);
-    let Some(journal::Event::Session { settings, .. }) = recorded else { return now.settings() };
+    let first = bundle.records.first().map(|r| &r.event);
+    let Some(journal::Event::Session { settings, .. }) = first else { return now.settings() };
     // An exported file never grants permissions to commands. Without commands, allow_hosts only
     // appears in the prompt.
     let prompt_only = |key: &str| key == "allow_hosts" && !command.run_commands;
@@ -116,8 +122,12 @@ fn settings(command: &Replay, context: &Context, bundle: &Bundle, foreign: bool)
         now.chosen().into_iter().filter(|(key, _)| foreign && safety(key)).collect();
     let theirs = settings.iter().filter(|(key, _)| !(foreign && safety(key))).cloned();
     for (key, text) in theirs.chain(ours) {
-        if let Some(known) = definition(&key).filter(|d| given.iter().all(|(key, _)| *key != d.key)) {
-            given.push((known.key, text));
+        match recorded(&key, text) {
+            Ok((known, text)) if given.iter().all(|(key, _)| *key != known.key) => {
+                given.push((known.key, text));
+            }
+            Ok(_) => {}
+            Err(why) => notes.push(why),
         }
     }
     layers::resolve(&given, &Environment::default(), None)?.settings()

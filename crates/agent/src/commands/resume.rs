@@ -10,8 +10,9 @@ use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
+use crate::sanitize;
 use crate::session::{self, Order};
-use crate::settings::definition;
+use crate::settings::{Kind, recorded};
 use crate::waiting::Waits;
 
 /// Resumes the session.
@@ -40,11 +41,19 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     };
     let mut given: Vec<(&'static str, String)> = command.settings.given;
     for (key, text) in start.settings {
-        let Some(known) = definition(&key) else { continue };
+        let (known, text) = match recorded(&key, text) {
+            Ok(known) => known,
+            Err(why) => {
+                console::say(format_args!("warning: {}", sanitize::line(&why)));
+                continue;
+            }
+        };
         // Environment variables override recorded settings: a server's address may have changed.
         let overridden = known.variables.iter().any(|name| context.environment.get(name).is_some());
-        if !overridden && given.iter().all(|(key, _)| *key != known.key) {
-            given.push((known.key, text));
+        match given.iter_mut().find(|(key, _)| *key == known.key) {
+            Some((_, new)) if known.kind == Kind::Variables => *new = format!("{text}\n{new}"),
+            None if !overridden => given.push((known.key, text)),
+            _ => {}
         }
     }
     let resolved = context.resolve(&given)?;

@@ -29,7 +29,8 @@ and ignores a budget that it would raise, with a warning.
 Environment variables for commands and tests come from `--env` and from your own file. Variables of
 `--env` are added to those of the file and replace them by name. `NAME` alone passes on the value from
 your environment. The model, the journal and the screen see placeholders in place of the values. A session
-records only the names, so give a value that you typed to `agent resume` again.
+records only the names, so give a value that you typed to `agent resume` again. `agent resume --env` adds
+to the recorded names.
 
     agent run --env DATABASE_URL --env MODE=ci \"Fix the failing migration\"
 

@@ -200,6 +200,24 @@ pub(crate) fn definition(key: &str) -> Option<&'static Definition> {
     DEFINITIONS.iter().find(|d| d.key == key)
 }
 
+/// Returns the definition and the value of a setting that a session recorded, maybe under the name
+/// that an earlier version used.
+///
+/// # Errors
+/// If this version does not know the setting or its value.
+pub(crate) fn recorded(key: &str, text: String) -> Result<(&'static Definition, String), String> {
+    let known = definition(match key {
+        "dialect" => "approach",
+        "edit_form" => "edit_format",
+        key => key,
+    });
+    let text = if key == "dialect" && text == "json" { "tools".to_owned() } else { text };
+    match known.filter(|known| known.parse(&text).is_ok()) {
+        Some(known) => Ok((known, text)),
+        None => Err(format!("the session's setting {key} = {text:?} is ignored: this version does not know it")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
