@@ -113,14 +113,13 @@ fn bug_9_a_resumed_run_passes_the_same_names() {
 fn variables_given_to_a_resumed_run_are_added_and_replace_those_of_the_same_name() {
     for (flag, url) in [("OTHER=1".to_owned(), Some(URL)), (format!("DATABASE_URL={URL}"), Some("old"))] {
         let (world, server) = (world(), server());
+        world.write("check.sh", &format!("[ \"$DATABASE_URL\" = {URL} ] && grep -q 5 app.py\n"));
         let output = run(&world, &server, &["--env", "DATABASE_URL", "--max-turns", "1"], url);
         assert_eq!(output.status.code(), Some(4), "{}", world.tell(&output));
         let mut resume = world.agent(&["resume", "last", "--max-turns", "9", "--env", &flag]);
         let resumed = resume.env("OLLAMA_HOST", server.url()).envs(url.map(|url| ("DATABASE_URL", url)));
         let output = resumed.output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-        let check = world.journal().into_iter().rfind(|record| record["event"] == "checked").unwrap();
-        assert!(check["text"].as_str().unwrap().contains("with [secret-"), "{check}");
     }
 }
 

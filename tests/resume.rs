@@ -26,24 +26,6 @@ fn command(world: &World, server: &Server, args: &[&str]) -> std::process::Comma
     command
 }
 
-/// Old names were ignored without a word.
-#[test]
-fn settings_recorded_by_an_earlier_version_keep_their_meaning_or_are_named() {
-    let world = World::failing_check();
-    let server = server(Vec::new());
-    let output = command(&world, &server, &[&RUN[..], &["--max-turns", "1"]].concat()).output().unwrap();
-    assert_eq!(output.status.code(), Some(4), "{}", world.tell(&output));
-    let journal = world.session().join("journal.jsonl");
-    let old = std::fs::read_to_string(&journal).unwrap();
-    let (now, then) = (r#"["approach","tools"]"#, r#"["dialect","json"],["edit_form","all"]"#);
-    assert!(old.contains(now), "{old}");
-    std::fs::write(&journal, old.replacen(now, then, 1)).unwrap();
-    let output = command(&world, &server, &["resume", "--max-turns", "2"]).output().unwrap();
-    let seen = world.tell(&output);
-    let warning = r#"warning: the session's setting edit_form = "all" is ignored: this version does not know it"#;
-    assert!(seen.contains(warning) && !seen.contains("dialect"), "{seen}");
-}
-
 const RUN: [&str; 7] =
     ["run", "--json", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."];
 
@@ -120,6 +102,26 @@ fn a_run_killed_after_any_event_resumes_to_the_same_tree_and_requests() {
         assert_eq!(tree(&world), wanted, "after {cut}");
         assert_eq!(asked(&server), requests, "after {cut}");
     }
+}
+
+/// Old names were ignored without a word.
+#[test]
+fn settings_recorded_by_an_earlier_version_keep_their_meaning_or_are_named() {
+    let world = World::with_a_bug();
+    let server = server(answers());
+    let output = command(&world, &server, &[&RUN[..], &["--max-turns", "1"]].concat()).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", world.tell(&output));
+    let id = world.journal()[0]["id"].as_str().unwrap().to_owned();
+    let journal = world.home().join(".local/state/agent/sessions").join(id).join("journal.jsonl");
+    let old = std::fs::read_to_string(&journal).unwrap();
+    let (now, then) = (r#"["approach","tools"]"#, r#"["dialect","json"],["edit_form","all"]"#);
+    assert!(old.contains(now), "{old}");
+    std::fs::write(&journal, old.replacen(now, then, 1)).unwrap();
+    let output = command(&world, &server, &["resume", "--max-turns", "2"]).output().unwrap();
+    let seen = world.tell(&output);
+    let warning =
+        r#"warning: the session's setting edit_form = "all" is ignored: this version does not know it"#;
+    assert!(seen.contains(warning) && !seen.contains("dialect"), "{seen}");
 }
 
 #[test]

@@ -256,8 +256,7 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
             Ok(source) => self.work(task, attempt, source, &tree).await,
         };
         let prepared = worked.is_ok();
-        let Attempt { report, session } =
-            worked.unwrap_or_else(|why| Attempt::failed(Ending::Refused, why));
+        let Attempt { report, session } = worked.unwrap_or_else(|why| Attempt::failed(Ending::Refused, why));
         let infrastructure = report.ending.is_infrastructure();
         let may_help = prepared && infrastructure && report.ending != Ending::Interrupted;
         let result = Finished {

@@ -141,7 +141,9 @@ impl Reader<'_> {
         } else {
             entry::list(path, text)
         };
-        read.into_iter().filter_map(|entry| entry.map_err(|problem| self.problems.push(problem)).ok()).collect()
+        read.into_iter()
+            .filter_map(|entry| entry.map_err(|problem| self.problems.push(problem)).ok())
+            .collect()
     }
 
     fn task(&mut self, entry: &Entry) -> Option<Task> {

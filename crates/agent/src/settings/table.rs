@@ -214,7 +214,9 @@ pub(crate) fn recorded(key: &str, text: String) -> Result<(&'static Definition, 
     let text = if key == "dialect" && text == "json" { "tools".to_owned() } else { text };
     match known.filter(|known| known.parse(&text).is_ok()) {
         Some(known) => Ok((known, text)),
-        None => Err(format!("the session's setting {key} = {text:?} is ignored: this version does not know it")),
+        None => {
+            Err(format!("the session's setting {key} = {text:?} is ignored: this version does not know it"))
+        }
     }
 }
 

@@ -104,12 +104,7 @@ impl Place {
     }
 
     pub(crate) fn options(&self) -> BatchOptions {
-        BatchOptions {
-            out: self.out(),
-            jobs: 1,
-            retries: 0,
-            model_name: "test-model".into(),
-        }
+        BatchOptions { out: self.out(), jobs: 1, retries: 0, model_name: "test-model".into() }
     }
 
     pub(crate) async fn run(&self, tasks: &[Task], runner: &Script) -> Summary {
