@@ -516,28 +516,7 @@ impl Event {
             | Event::CheckStarted { .. }
             | Event::Finished(_) => true,
             Event::ToolStarted { effect, .. } => effect != "read",
-            Event::Tree { .. }
-            | Event::Sandbox { .. }
-            | Event::Model(_)
-            | Event::Overflow { .. }
-            | Event::Window { .. }
-            | Event::Message { .. }
-            | Event::Rewound { .. }
-            | Event::Request { .. }
-            | Event::Retry { .. }
-            | Event::Thinking { .. }
-            | Event::Text { .. }
-            | Event::CallOpened { .. }
-            | Event::Call { .. }
-            | Event::Refused { .. }
-            | Event::Cut { .. }
-            | Event::Output { .. }
-            | Event::AnswerLost { .. }
-            | Event::ToolFinished { .. }
-            | Event::CommandChanged { .. }
-            | Event::Checked(_)
-            | Event::Guard { .. }
-            | Event::Warning { .. } => false,
+            _ => false,
         }
     }
 }

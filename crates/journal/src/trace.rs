@@ -105,24 +105,7 @@ fn reduce(event: &Event) -> Option<Event> {
         Event::ToolFinished { facts, ms, .. } => (*facts, *ms) = Default::default(),
         Event::Checked(check) => (check.facts, check.ms) = Default::default(),
         Event::Finished(report) => (report.diff, report.totals) = Default::default(),
-        Event::Session { .. }
-        | Event::Tree { .. }
-        | Event::Sandbox { .. }
-        | Event::Model(_)
-        | Event::RunStarted { .. }
-        | Event::Overflow { .. }
-        | Event::Window { .. }
-        | Event::Resumed { .. }
-        | Event::Retry { .. }
-        | Event::AnswerLost { .. }
-        | Event::Thinking { .. }
-        | Event::Text { .. }
-        | Event::CallOpened { .. }
-        | Event::ToolStarted { .. }
-        | Event::CommandChanged { .. }
-        | Event::CheckStarted { .. }
-        | Event::Guard { .. }
-        | Event::Warning { .. } => return None,
+        _ => return None,
     }
     Some(event)
 }
