@@ -236,22 +236,15 @@ impl Bundle {
     /// If a line cannot be serialized.
     pub fn write(&self, session: &str) -> Result<String> {
         let mut out = String::new();
-        let mut line = |value: &dyn erased::Line| -> Result<()> {
-            out.push_str(&value.json().map_err(Error::unusable)?);
-            out.push('\n');
-            Ok(())
-        };
         let mut changes: Vec<_> = self.changes.iter().collect();
         changes.sort_by_key(|(by, _)| **by);
-        let changes: Vec<Line> = changes
-            .into_iter()
-            .flat_map(|(by, files)| {
-                files.iter().map(|(path, seed)| {
-                    Line::Change(Change { by: *by, file: Entry::of(path, seed.as_ref()) })
-                })
-            })
-            .collect();
-        line(&Line::Export(Head {
+        let mut lines = Vec::new();
+        for (by, files) in changes {
+            let file = files.iter().map(|(path, seed)| Entry::of(path, seed.as_ref()));
+            lines.extend(file.map(|file| Line::Change(Change { by: *by, file })));
+        }
+        let changes = lines;
+        let head = Line::Export(Head {
             version: VERSION,
             agent: env!("CARGO_PKG_VERSION").into(),
             session: session.to_owned(),
@@ -262,19 +255,13 @@ impl Bundle {
             records: self.records.len(),
             bytes: self.bytes(),
             notes: self.notes.clone(),
-        }))?;
-        for (path, seed) in &self.files {
-            line(&Line::File(Entry::of(path, Some(seed))))?;
+        });
+        let files = self.files.iter().map(|(path, seed)| Line::File(Entry::of(path, Some(seed))));
+        let end = self.end.iter().map(|(path, seed)| Line::End(Entry::of(path, seed.as_ref())));
+        for line in std::iter::once(head).chain(files).chain(changes).chain(end) {
+            put(&mut out, &line)?;
         }
-        for change in &changes {
-            line(change)?;
-        }
-        for (path, seed) in &self.end {
-            line(&Line::End(Entry::of(path, seed.as_ref())))?;
-        }
-        for record in &self.records {
-            line(record)?;
-        }
+        self.records.iter().try_for_each(|record| put(&mut out, record))?;
         Ok(out)
     }
 
@@ -332,9 +319,7 @@ impl Bundle {
                 _ if head.is_none() => return Err(at("missing head".into())),
                 Line::File(entry) => {
                     let (path, seed) = entry.seed().map_err(at)?;
-                    let Some(seed) = seed else {
-                        return Err(at(format!("{path} does not exist at the start")));
-                    };
+                    let seed = seed.ok_or_else(|| at(format!("{path} does not exist at the start")))?;
                     if bundle.files.insert(path.clone(), seed).is_some() {
                         return Err(duplicate(&path));
                     }
@@ -380,17 +365,10 @@ impl Bundle {
     }
 }
 
-/// Serializes any line as JSON.
-mod erased {
-    pub(crate) trait Line {
-        fn json(&self) -> serde_json::Result<String>;
-    }
-
-    impl<T: serde::Serialize> Line for T {
-        fn json(&self) -> serde_json::Result<String> {
-            serde_json::to_string(self)
-        }
-    }
+fn put(out: &mut String, line: &impl Serialize) -> Result<()> {
+    *out += &serde_json::to_string(line).map_err(Error::unusable)?;
+    out.push('\n');
+    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -400,7 +378,8 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn unhex(digits: &str) -> Option<Vec<u8>> {
+/// Decodes pairs of hexadecimal digits.
+pub fn unhex(digits: &str) -> Option<Vec<u8>> {
     let digits = digits.as_bytes();
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     (digits.len().is_multiple_of(2) && digits.iter().all(u8::is_ascii_hexdigit))
