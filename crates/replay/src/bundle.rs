@@ -385,3 +385,14 @@ pub fn unhex(digits: &str) -> Option<Vec<u8>> {
     (digits.len().is_multiple_of(2) && digits.iter().all(u8::is_ascii_hexdigit))
         .then(|| digits.chunks(2).map(pair).collect())?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::unhex;
+
+    #[test]
+    fn hexadecimal_digits_come_in_pairs() {
+        assert_eq!(unhex("00fF7b"), Some(vec![0, 255, 123]));
+        assert!(unhex("0").is_none() && unhex("0g").is_none() && unhex("é").is_none());
+    }
+}

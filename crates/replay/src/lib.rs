@@ -19,7 +19,7 @@ mod recording;
 mod script;
 mod volatile;
 
-pub use bundle::{Bundle, CONTENTS_LIMIT};
+pub use bundle::{Bundle, CONTENTS_LIMIT, unhex};
 pub use difference::{Difference, Kind};
 pub use edges::{RecordedModel, RecordedUser, ReplayedChecks, ReplayedTool, ReplayedTree, Source, Stage};
 pub use gather::{Gathered, gather};

@@ -198,9 +198,9 @@ fn judge(tools: &Registry, line: &[u8]) -> Result<Value, String> {
     };
     let chunks = case.chunks.into_iter().map(|chunk| match chunk {
         Chunk::Text(text) => Ok(text.into_bytes()),
-        Chunk::Hex { hex } => unhex(&hex),
+        Chunk::Hex { hex } => replay::unhex(&hex).ok_or("\"hex\" must be pairs of hexadecimal digits"),
     });
-    let chunks = chunks.collect::<Result<Vec<_>, String>>()?;
+    let chunks = chunks.collect::<Result<Vec<_>, _>>()?;
     let mut reply = answer(&judge::answer(tools, chunks.iter().map(Vec::as_slice), end));
     if let Value::Object(map) = &mut reply {
         map.shift_insert(0, "id".into(), case.id);
@@ -208,23 +208,9 @@ fn judge(tools: &Registry, line: &[u8]) -> Result<Value, String> {
     Ok(reply)
 }
 
-fn unhex(hex: &str) -> Result<Vec<u8>, String> {
-    let digits: Option<Vec<u8>> = hex.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
-    match digits {
-        Some(digits) if digits.len() % 2 == 0 => Ok(digits.chunks(2).map(|d| d[0] << 4 | d[1]).collect()),
-        _ => Err("\"hex\" must be pairs of hexadecimal digits".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hexadecimal_digits_come_in_pairs() {
-        assert_eq!(unhex("00fF7b"), Ok(vec![0, 255, 123]));
-        assert!(unhex("0").is_err() && unhex("0g").is_err() && unhex("é").is_err());
-    }
 
     #[test]
     fn a_chunk_may_end_inside_a_character() {
