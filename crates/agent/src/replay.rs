@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use journal::Store;
+use journal::{Record, Store};
 use planner::{Job, Limits, Parts, Verifier};
 use replay::{
-    Bundle, Comparison, Difference, RecordedModel, RecordedUser, Recording, ReplayedChecks, ReplayedTool,
-    ReplayedTree, Script, Source, Stage,
+    Bundle, Comparison, Difference, Gathered, RecordedModel, RecordedUser, Recording, ReplayedChecks,
+    ReplayedTool, ReplayedTree, Script, Source, Stage,
 };
 use serde_json::Value;
 use workspace::{Remembered, Seed, Workspace};
@@ -19,7 +19,7 @@ use crate::edit_format;
 use crate::exit::{Failure, Result};
 use crate::leftovers;
 use crate::masking;
-use crate::repository::{Tests, Tree};
+use crate::repository::{INSTRUCTIONS, Tests, Tree};
 use crate::session;
 use crate::settings::Settings;
 
@@ -44,6 +44,12 @@ pub(crate) struct Outcome {
     pub(crate) version: String,
     /// The number of files compared at the end, or why they were not compared.
     pub(crate) tree: std::result::Result<usize, &'static str>,
+}
+
+/// Gathers the files that the replay of a session of this machine needs.
+pub(crate) fn gather(store: &Store, id: &str, records: Vec<Record>, scratch: &Path) -> Result<Gathered> {
+    let state = store.folder(id).join(session::STATE);
+    Ok(replay::gather(records, &state, scratch, INSTRUCTIONS, masking::is_secret_file)?)
 }
 
 /// Replays a session to its end, or to the first difference.

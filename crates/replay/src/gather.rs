@@ -57,7 +57,6 @@ pub fn gather(
         history.net(..)?.into_iter().map(|c| (c.path, c.after.map(bundle::seed))).collect();
     let searches = Searches::new(&remembered, &scratch.join("then"))?;
     let mut wanted = wanted(&remembered, &recording, &records, &listed, &searches);
-    let name = |path: &CleanPath| path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
     wanted.extend(listed.keys().filter(|path| name(path) == instructions).cloned());
     // Ignored files are not listed, so look these up.
     let top = std::fs::read_dir(remembered.now().root()).into_iter().flatten();
@@ -71,20 +70,13 @@ pub fn gather(
             files.insert(path, bundle::seed(image));
         }
     }
-    let mut notes: Vec<String> = remembered
-        .lost()
-        .iter()
-        .map(|path| format!("{path}: the original content is unknown, because it was changed since"))
-        .collect();
+    let lost = |path| format!("{path}: the original content is unknown, because it was changed since");
+    let mut notes: Vec<String> = remembered.lost().iter().map(lost).collect();
     let mut changes = super::script::Changes::new();
     let known = by_commands(&records);
     for record in history.records() {
-        notes.extend(
-            record
-                .left_out
-                .iter()
-                .map(|path| format!("{path}: a change is not replayed, because the file is too large")),
-        );
+        let too_large = |path| format!("{path}: a change is not replayed, because the file is too large");
+        notes.extend(record.left_out.iter().map(too_large));
         if record.by != workspace::By::Command {
             continue;
         }
@@ -125,8 +117,7 @@ fn wanted(
     searches: &Searches,
 ) -> BTreeSet<CleanPath> {
     let mut wanted = BTreeSet::new();
-    let name = |path: &CleanPath| path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
-    wanted.extend(listed.keys().filter(|path| RULES.contains(&name(path).as_str())).cloned());
+    wanted.extend(listed.keys().filter(|path| RULES.contains(&name(path))).cloned());
     let start = ObservedTree { remembered, listed, read: Mutex::default() };
     planner::read_opening_files(&start, &recording.task, baseline(records));
     wanted.extend(start.read.into_inner().unwrap_or_else(PoisonError::into_inner));
@@ -156,6 +147,10 @@ fn wanted(
     }
     wanted.extend(listed.keys().filter(|path| is_named(&mentioned, path.as_str())).cloned());
     wanted
+}
+
+fn name(path: &CleanPath) -> &str {
+    path.as_str().rsplit('/').next().unwrap_or_default()
 }
 
 /// Collects all strings in a value.

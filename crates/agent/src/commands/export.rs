@@ -12,9 +12,8 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::{bytes, plural};
 use crate::masking;
-use crate::repository::INSTRUCTIONS;
+use crate::replay::gather;
 use crate::sanitize;
-use crate::session::STATE;
 
 /// The maximum number of files to list by name.
 const MAX_LISTED: usize = 40;
@@ -28,14 +27,7 @@ pub(crate) fn run(context: &Context, id: &str, output: Option<&Path>, contents: 
     let started = records.iter().any(|r| matches!(r.event, journal::Event::RunStarted { .. }));
     let scratch = tempfile::Builder::new().prefix("agent-export-").tempdir()?;
     let mut bundle = if contents && started {
-        replay::gather(
-            records,
-            &store.folder(&id).join(STATE),
-            scratch.path(),
-            INSTRUCTIONS,
-            masking::is_secret_file,
-        )?
-        .bundle
+        gather(&store, &id, records, scratch.path())?.bundle
     } else {
         Bundle::bare(records)
     };

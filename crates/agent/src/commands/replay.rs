@@ -14,11 +14,8 @@ use crate::exit::{Exit, Result};
 use crate::figures::plural;
 use crate::interrupt::{self, Signals};
 use crate::layers::{self, Environment};
-use crate::masking;
-use crate::replay::{Options, Outcome, perform};
-use crate::repository::INSTRUCTIONS;
+use crate::replay::{Options, Outcome, gather, perform};
 use crate::sanitize;
-use crate::session::STATE;
 use crate::settings::{Group, Settings, definition, recorded};
 use preview::Surface;
 
@@ -40,13 +37,7 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
             if command.recorded {
                 (Bundle::bare(records), None)
             } else {
-                let Gathered { bundle, remembered } = replay::gather(
-                    records,
-                    &store.folder(&id).join(STATE),
-                    scratch.path(),
-                    INSTRUCTIONS,
-                    masking::is_secret_file,
-                )?;
+                let Gathered { bundle, remembered } = gather(&store, &id, records, scratch.path())?;
                 (bundle, Some(remembered))
             }
         }
