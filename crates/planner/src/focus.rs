@@ -42,29 +42,19 @@ pub(crate) fn rank(
     let mut candidates: Vec<Candidate> = code
         .iter()
         .map(|file| {
-            let (name, stem) = (file_name(&file.path), stem(&file.path));
-            let mut score = 0;
-            if mentions(task, &file.path) {
-                score += 200;
-            } else if mentions(task, name) {
-                score += 120;
-            }
-            if failing.contains(&file.path) {
-                score += 100;
-            }
-            if tested.contains(&stem.to_lowercase()) {
-                score += 60;
-            }
-            if tests.iter().any(|t| is_test_of(&t.path, stem)) {
-                score += 30;
-            }
-            if task_words.contains(&stem.to_lowercase()) {
-                score += 25;
-            }
-            if code.len() == 1 && (!failing.is_empty() || !tests.is_empty()) {
-                score += 50;
-            }
-            Candidate { path: file.path.clone(), score }
+            let (path, stem) = (&file.path, stem(&file.path));
+            let (by_path, by_name) = (mentions(task, path), mentions(task, file_name(path)));
+            let reasons = [
+                (by_path, 200),
+                (by_name && !by_path, 120),
+                (failing.contains(path), 100),
+                (tested.contains(&stem.to_lowercase()), 60),
+                (tests.iter().any(|t| is_test_of(&t.path, stem)), 30),
+                (task_words.contains(&stem.to_lowercase()), 25),
+                (code.len() == 1 && (!failing.is_empty() || !tests.is_empty()), 50),
+            ];
+            let score = reasons.iter().filter(|(holds, _)| *holds).map(|(_, points)| points).sum();
+            Candidate { path: path.clone(), score }
         })
         .collect();
     if code.len() <= MAX_READ {
