@@ -2,7 +2,7 @@
 //! terminal shows one line that updates; a log gets lines at growing intervals.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -88,40 +88,47 @@ impl WaitingModel {
 
 /// One wait, which ends when this is dropped.
 struct Wait {
-    /// Prompt tokens evaluated and in total, if the server reports them.
-    progress: Arc<Mutex<Option<(u64, u64)>>>,
+    state: Arc<Mutex<State>>,
     task: JoinHandle<()>,
-    shown: Arc<Mutex<bool>>,
     live: bool,
     out: Out,
 }
 
+#[derive(Default)]
+struct State {
+    /// Prompt tokens evaluated and in total, if the server reports them.
+    progress: Option<(u64, u64)>,
+    /// Whether a line was shown.
+    shown: bool,
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Wait {
     fn begin(subject: Subject, live: bool, out: &Out) -> Self {
-        let progress = Arc::new(Mutex::new(None));
-        let shown = Arc::new(Mutex::new(false));
+        let state = Arc::new(Mutex::new(State::default()));
         let task = tokio::spawn({
-            let (progress, shown, out) = (Arc::clone(&progress), Arc::clone(&shown), Arc::clone(out));
+            let (state, out) = (Arc::clone(&state), Arc::clone(out));
             async move {
                 let begun = Instant::now();
                 for seconds in moments(live) {
                     sleep_until(begun + Duration::from_secs(seconds)).await;
-                    let progress = *progress.lock().unwrap_or_else(PoisonError::into_inner);
-                    let line = subject.line(progress, seconds);
-                    let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut state = lock(&state);
+                    let line = subject.line(state.progress, seconds);
                     out(&if live { format!("{CLEAR}{line}") } else { format!("{line}\n") });
-                    *shown = true;
+                    state.shown = true;
                 }
             }
         });
-        Self { progress, task, shown, live, out: Arc::clone(out) }
+        Self { state, task, live, out: Arc::clone(out) }
     }
 
     /// Records a piece of the answer. Returns whether the wait continues.
     fn record(&self, delta: &Delta) -> bool {
         if let Delta::Progress { processed, total } = delta {
-            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-            *progress = Some((*processed, *total));
+            lock(&self.state).progress = Some((*processed, *total));
         }
         matches!(delta, Delta::Progress { .. } | Delta::Usage(_))
     }
@@ -130,8 +137,8 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         self.task.abort();
-        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.live && *shown {
+        let state = lock(&self.state);
+        if self.live && state.shown {
             (self.out)(CLEAR);
         }
     }
