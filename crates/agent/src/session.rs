@@ -198,14 +198,7 @@ struct Prepared {
     parts: Parts,
     tree: Arc<Tree>,
     /// The tree of a dry run, which is removed when this is dropped.
-    dry_tree: Option<Guard>,
-    /// Settings that the model does not support.
-    warnings: Vec<String>,
-}
-
-enum Guard {
-    Overlay { _overlay: Overlay },
-    Copy { _copy: dry_tree::Copy },
+    dry_tree: (Option<Overlay>, Option<dry_tree::Copy>),
 }
 
 /// Prepares a run. Journals the cost of a dry run before paying it, and how commands are confined.
@@ -214,21 +207,6 @@ async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Jou
         let event = dry.event(&order.root, folder, &order.own).await?;
         journal.append(event)?;
     }
-    let (prepared, report) = prepare(order, secrets, folder).await?;
-    if let Some(sandbox::Report { enforced, summary, lines, .. }) = report {
-        journal.append(Event::Sandbox { enforced, summary, lines })?;
-    }
-    for message in &prepared.warnings {
-        journal.append(Event::Warning { message: message.clone() })?;
-    }
-    Ok(prepared)
-}
-
-async fn prepare(
-    order: Order,
-    secrets: &Secrets,
-    folder: &Path,
-) -> Result<(Prepared, Option<sandbox::Report>)> {
     let settings = &order.settings;
     let sandbox = |root: &Path| {
         confinement::sandbox(settings, root, Some(folder.join(SANDBOX)), order.variables.clone())
@@ -245,8 +223,8 @@ async fn prepare(
     let (chosen, mut toolbox, dry_tree, report) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is mounted at the repository's own path.
-            let guard = match dry {
-                Some(DryTree::Overlay(overlay)) => Some(Guard::Overlay { _overlay: overlay }),
+            let overlay = match dry {
+                Some(DryTree::Overlay(overlay)) => Some(overlay),
                 _ => None,
             };
             // The probe runs in other processes. Start it first, so that the rest happens
@@ -254,24 +232,30 @@ async fn prepare(
             let sandbox = sandbox(&order.root)?;
             let tools = async { tools(&order.root, &sandbox) };
             let (report, chosen, toolbox) = tokio::join!(probe(&sandbox), open(), tools);
-            (chosen?, toolbox?, guard, report?)
+            (chosen?, toolbox?, (overlay, None), report?)
         }
         Some(DryTree::Copy { .. }) => {
             let chosen = open().await?; // before the copy, which may take long
             let copy = dry_tree::copy(&order.root, folder.join("tree"), &order.own).await?;
             let sandbox = sandbox(&copy.0)?;
             let (report, toolbox) = tokio::join!(probe(&sandbox), async { tools(&copy.0, &sandbox) });
-            (chosen, toolbox?, Some(Guard::Copy { _copy: copy }), report?)
+            (chosen, toolbox?, (None, Some(copy)), report?)
         }
     };
     edit_format::describe(settings, &mut toolbox.registry);
-    if let Some(Guard::Overlay { .. }) = dry_tree {
+    if dry_tree.0.is_some() {
         toolbox.workspace.overlays(&dry_tree::layers(folder).join("upper"));
+    }
+    if let Some(sandbox::Report { enforced, summary, lines, .. }) = report {
+        journal.append(Event::Sandbox { enforced, summary, lines })?;
+    }
+    for message in chosen.warnings {
+        journal.append(Event::Warning { message })?;
     }
     let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
     masking::learn(secrets, &toolbox.workspace, &folder.join(STATE));
     let tree = Arc::new(Tree::new(toolbox.workspace, secrets.clone(), inside, folder.join(STATE)));
-    let prepared = Prepared {
+    Ok(Prepared {
         job: Job {
             task: order.task,
             settings: planner::Settings { plan_only: order.plan_only, ..plan(settings)? },
@@ -287,9 +271,7 @@ async fn prepare(
         },
         tree,
         dry_tree,
-        warnings: chosen.warnings,
-    };
-    Ok((prepared, report))
+    })
 }
 
 /// The planner's settings.
@@ -336,21 +318,6 @@ pub(crate) fn toolbox(
 ) -> Result<Toolbox> {
     let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?.without(own);
     toolbox_on(workspace, settings, secrets, folder, sandbox, |tool| tool)
-}
-
-/// Creates tools whose calls are validated and never run. Nothing is written to disk.
-///
-/// # Errors
-/// If the tree cannot be opened.
-pub(crate) fn tools_for_validation(
-    settings: &Settings,
-    secrets: &Secrets,
-    root: &Path,
-    sandbox: Sandbox,
-) -> Result<Registry> {
-    let workspace = Workspace::open(root).map_err(Failure::refused)?;
-    toolbox_on(workspace, settings, secrets, Path::new(""), sandbox, |tool| tool)
-        .map(|toolbox| toolbox.registry)
 }
 
 /// Creates the tools on an open workspace. `wrap` gets each tool that works on the tree or runs

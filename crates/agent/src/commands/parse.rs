@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tool_api::Registry;
 use tool_stream::{End, Status};
+use workspace::Workspace;
 
 use crate::cli::Parse;
 use crate::confinement;
@@ -59,7 +60,9 @@ fn tools(context: &Context) -> Result<Registry> {
     let variables: Vec<_> = std::env::vars_os().collect();
     let secrets = masking::secrets(&settings, &variables, "parse");
     let sandbox = confinement::sandbox(&settings, root, None, variables)?;
-    session::tools_for_validation(&settings, &secrets, root, sandbox)
+    let workspace = Workspace::open(root).map_err(Failure::refused)?;
+    let nowhere = Path::new("");
+    Ok(session::toolbox_on(workspace, &settings, &secrets, nowhere, sandbox, |tool| tool)?.registry)
 }
 
 fn answer(judged: &Judged) -> Value {
