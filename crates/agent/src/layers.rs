@@ -33,8 +33,7 @@ pub(crate) enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Flag(name) => write!(f, "{name}"),
-            Origin::Variable(name) => write!(f, "{name}"),
+            Origin::Flag(name) | Origin::Variable(name) => write!(f, "{name}"),
             Origin::Repository(path) | Origin::User(path) => write!(f, "{}", path.display()),
             Origin::Default => write!(f, "default"),
         }
@@ -137,23 +136,9 @@ pub(crate) fn resolve(
     environment: &Environment,
     repository: Option<&Path>,
 ) -> Result<Resolved> {
-    let user = match environment.user_file() {
-        Some(path) => read_file(&path)?.map(|text| (path, text)),
-        None => None,
-    };
-    let repository = match repository.map(|root| root.join(REPOSITORY_FILE)) {
-        Some(path) => read_file(&path)?.map(|text| (path, text)),
-        None => None,
-    };
-    let user_values = match &user {
-        Some((path, text)) => parse_file(path, text, false)?,
-        None => BTreeMap::new(),
-    };
-    let repository_values = match &repository {
-        Some((path, text)) => parse_file(path, text, true)?,
-        None => BTreeMap::new(),
-    };
-
+    let (user, repository) = (environment.user_file(), repository.map(|root| root.join(REPOSITORY_FILE)));
+    let user_values = values_of(user.as_deref(), false)?;
+    let repository_values = values_of(repository.as_deref(), true)?;
     let (mut values, mut notes, mut env_flags) = (Vec::new(), environment.misspelled(), Vec::new());
     for d in DEFINITIONS {
         let mut value = match d.default {
@@ -161,10 +146,10 @@ pub(crate) fn resolve(
             None => Value::Null,
         };
         let mut origin = Origin::Default;
-        if let (Some((path, _)), Some(v)) = (&user, user_values.get(d.key)) {
+        if let (Some(path), Some(v)) = (&user, user_values.get(d.key)) {
             (value, origin) = (v.clone(), Origin::User(path.clone()));
         }
-        if let (Some((path, _)), Some(v)) = (&repository, repository_values.get(d.key)) {
+        if let (Some(path), Some(v)) = (&repository, repository_values.get(d.key)) {
             let raises = d.trust == Trust::RepositoryMayLower
                 && value.as_f64().zip(v.as_f64()).is_some_and(|(had, asked)| asked > had);
             if raises {
@@ -213,6 +198,12 @@ pub(crate) fn resolve(
         values.push((d, value, origin));
     }
     Ok(Resolved { values, notes, env_flags })
+}
+
+/// The values in a settings file; none if it does not exist.
+fn values_of(path: Option<&Path>, is_repository: bool) -> Result<BTreeMap<String, Value>> {
+    let text = path.map(read_file).transpose()?.flatten();
+    path.zip(text).map_or(Ok(BTreeMap::new()), |(path, text)| parse_file(path, &text, is_repository))
 }
 
 fn texts(list: &Value) -> impl Iterator<Item = &str> {
