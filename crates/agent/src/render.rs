@@ -84,13 +84,6 @@ impl<W: Write> View<W> {
                 );
                 self.line(Detail::Plain, format_args!("model   {}", sanitize::line(&text)))
             }
-            Event::Message { .. }
-            | Event::ToolStarted { .. }
-            | Event::RunStarted { .. }
-            | Event::CommandChanged { .. }
-            | Event::Overflow { .. }
-            | Event::AnswerLost { .. }
-            | Event::Window { .. } => Ok(()),
             Event::Resumed { changed, .. } if changed.is_empty() => {
                 self.note(Detail::Plain, Style::Dim, "↻", "resumed")
             }
@@ -119,27 +112,20 @@ impl<W: Write> View<W> {
                 write!(self.out, "{}", self.arrow(tool))
             }
             Event::Call { turn, call, tool, arguments, repairs, .. } => {
-                let repaired = if repairs.is_empty() {
-                    String::new()
-                } else {
-                    format!(
-                        " {}",
-                        self.paint.paint(
-                            Style::Warn,
-                            format_args!("(repaired: {})", sanitize::short(&repairs.join(", "), WIDTH))
-                        )
-                    )
-                };
-                let summary = match summarize(arguments) {
-                    none if none.is_empty() => none,
-                    some => format!(" {some}"),
-                };
+                let mut summary = summarize(arguments);
+                if !summary.is_empty() {
+                    summary.insert(0, ' ');
+                }
+                if !repairs.is_empty() {
+                    let repairs = format!("(repaired: {})", sanitize::short(&repairs.join(", "), WIDTH));
+                    summary = format!("{summary} {}", self.paint.paint(Style::Warn, repairs));
+                }
                 if self.open == Open::Call(*turn, *call) {
                     self.open = Open::Nothing;
-                    return writeln!(self.out, "{summary}{repaired}");
+                    return writeln!(self.out, "{summary}");
                 }
                 let arrow = self.arrow(tool);
-                self.line(Detail::Plain, format_args!("{arrow}{summary}{repaired}"))
+                self.line(Detail::Plain, format_args!("{arrow}{summary}"))
             }
             Event::Refused { tool, early, message, saved_tokens, .. } => {
                 self.saved_in_turn += saved_tokens;
@@ -178,6 +164,7 @@ impl<W: Write> View<W> {
             }
             Event::Warning { message } => self.note(Detail::Quiet, Style::Warn, "warning:", message),
             Event::Finished(report) => self.end(report),
+            _ => Ok(()),
         }
     }
 
@@ -230,39 +217,34 @@ impl<W: Write> View<W> {
     }
 
     fn result(&mut self, ok: bool, text: &str, changed: &[String], ms: u64) -> std::io::Result<()> {
-        let sign =
-            if ok { self.paint.paint(Style::Good, "✓") } else { self.paint.paint(Style::Bad, "✗") };
-        let took = self.paint.paint(Style::Dim, format_args!("({})", duration(ms)));
         let mut lines = text.lines().filter(|l| !l.trim().is_empty());
         let first = lines.next().unwrap_or("done");
         let first =
             if changed.is_empty() { first.to_owned() } else { format!("changed {}", changed.join(", ")) };
-        self.line(Detail::Plain, format_args!("  {sign} {} {took}", sanitize::short(&first, WIDTH)))?;
-        if !ok {
-            self.news(lines)?;
-        }
-        Ok(())
-    }
-
-    fn news<'a>(&mut self, lines: impl Iterator<Item = &'a str>) -> std::io::Result<()> {
-        for line in lines.take(NEWS_LINES) {
-            let line = self.paint.paint(Style::Dim, sanitize::short(line, WIDTH));
-            self.line(Detail::Plain, format_args!("    {line}"))?;
-        }
-        Ok(())
+        self.outcome(ok, &sanitize::short(&first, WIDTH), ms, lines)
     }
 
     fn check(&mut self, check: &Check) -> std::io::Result<()> {
-        let (sign, word) = if check.passed {
-            (self.paint.paint(Style::Good, "✓"), "check passed")
-        } else {
-            (self.paint.paint(Style::Bad, "✗"), "check failed")
-        };
-        let took = self.paint.paint(Style::Dim, format_args!("({})", duration(check.ms)));
-        let command = sanitize::short(&check.command, WIDTH);
-        self.line(Detail::Plain, format_args!("  {sign} {word}: {command} {took}"))?;
-        if !check.passed {
-            self.news(check.text.lines().filter(|l| !l.trim().is_empty()))?;
+        let word = if check.passed { "passed" } else { "failed" };
+        let what = format!("check {word}: {}", sanitize::short(&check.command, WIDTH));
+        self.outcome(check.passed, &what, check.ms, check.text.lines().filter(|l| !l.trim().is_empty()))
+    }
+
+    /// Writes an outcome on one line. If it is bad news, the first `lines` follow.
+    fn outcome<'a>(
+        &mut self,
+        ok: bool,
+        what: &str,
+        ms: u64,
+        lines: impl Iterator<Item = &'a str>,
+    ) -> std::io::Result<()> {
+        let (style, sign) = if ok { (Style::Good, "✓") } else { (Style::Bad, "✗") };
+        let (sign, took) =
+            (self.paint.paint(style, sign), self.paint.paint(Style::Dim, format_args!("({})", duration(ms))));
+        self.line(Detail::Plain, format_args!("  {sign} {what} {took}"))?;
+        for line in lines.take(if ok { 0 } else { NEWS_LINES }) {
+            let line = self.paint.paint(Style::Dim, sanitize::short(line, WIDTH));
+            self.line(Detail::Plain, format_args!("    {line}"))?;
         }
         Ok(())
     }
@@ -352,19 +334,18 @@ fn turn_line(
         text.push_str(&format!(", about {} saved", thousands(saved)));
     }
     text.push_str(&format!(", {}", duration(c.total_ms)));
-    match (ended_by, cut) {
-        (EndedBy::Length, _) => text.push_str(", token limit reached"),
-        (EndedBy::Cut, Some(CutReason::Call)) => text.push_str(", cut after the call"),
-        (EndedBy::Cut, Some(CutReason::Refused)) => text.push_str(", cut: the call cannot succeed"),
-        (EndedBy::Cut, Some(CutReason::Repetition)) => text.push_str(", cut: repetition"),
-        (EndedBy::Cut, Some(CutReason::Whitespace)) => text.push_str(", cut: only white space"),
-        (EndedBy::Cut, Some(CutReason::Thinking)) => text.push_str(", cut: endless thinking"),
-        (EndedBy::Cut, Some(CutReason::Unchanged)) => text.push_str(", cut: returned the file unchanged"),
-        (EndedBy::Cut, Some(CutReason::Line)) => text.push_str(", cut after the requested line"),
-        (EndedBy::Cut, Some(CutReason::Stopped) | None) => text.push_str(", cut"),
-        (EndedBy::Stop, _) => {}
+    text + match (ended_by, cut) {
+        (EndedBy::Length, _) => ", token limit reached",
+        (EndedBy::Cut, Some(CutReason::Call)) => ", cut after the call",
+        (EndedBy::Cut, Some(CutReason::Refused)) => ", cut: the call cannot succeed",
+        (EndedBy::Cut, Some(CutReason::Repetition)) => ", cut: repetition",
+        (EndedBy::Cut, Some(CutReason::Whitespace)) => ", cut: only white space",
+        (EndedBy::Cut, Some(CutReason::Thinking)) => ", cut: endless thinking",
+        (EndedBy::Cut, Some(CutReason::Unchanged)) => ", cut: returned the file unchanged",
+        (EndedBy::Cut, Some(CutReason::Line)) => ", cut after the requested line",
+        (EndedBy::Cut, Some(CutReason::Stopped) | None) => ", cut",
+        (EndedBy::Stop, _) => "",
     }
-    text
 }
 
 /// Summarizes the arguments of a call on one line: short values in full, long ones by their size.
