@@ -143,6 +143,15 @@ impl Row {
         }
     }
 
+    /// Writes the line number, the sign and the row.
+    pub(super) fn draw_numbered(&self, number: &str, sign: char, kind: Kind, paint: Paint, out: &mut String) {
+        out.push_str(&paint.paint(Style::Dim, number));
+        out.push(' ');
+        Row::new(&sign.to_string(), &[]).draw(kind, paint, out);
+        out.push(' ');
+        self.draw(kind, paint, out);
+    }
+
     /// Returns a line of carets under the emphasized cells, if there are no colors; `None` if no
     /// cell or every cell is emphasized.
     pub(super) fn carets(&self, surface: Surface) -> Option<String> {

@@ -20,9 +20,8 @@ type Side = (usize, Kind, Row, bool);
 /// Draws every hunk.
 pub(super) fn draw(comparison: &Comparison<'_>, surface: Surface, out: &mut String) {
     let page = Page::new(comparison, surface);
-    let mut first = true;
-    for hunk in &comparison.hunks {
-        if !std::mem::take(&mut first) {
+    for (n, hunk) in comparison.hunks.iter().enumerate() {
+        if n > 0 {
             let dots = format!("{:>1$}", "⋮", page.digits);
             let line = format!("{dots}{}{BETWEEN}{dots}", " ".repeat(page.column - page.digits));
             out.push_str(&surface.paint.paint(Style::Dim, line));
@@ -118,14 +117,9 @@ impl<'a> Page<'a> {
     /// Draws one side of one line of a row. Returns its width.
     fn half(&self, (number, kind, rows): &(usize, Kind, Vec<Row>), i: usize, out: &mut String) -> usize {
         let Some(row) = rows.get(i) else { return 0 };
-        let (paint, digits) = (self.surface.paint, self.digits);
-        let number = if i == 0 { number.to_string() } else { String::new() };
-        out.push_str(&paint.paint(Style::Dim, format_args!("{number:>digits$}")));
-        out.push(' ');
-        let sign = if i == 0 { kind.sign() } else { ' ' };
-        Row::new(&sign.to_string(), &[]).draw(*kind, paint, out);
-        out.push(' ');
-        row.draw(*kind, paint, out);
-        digits + 3 + row.width()
+        let (number, sign) = if i == 0 { (number.to_string(), kind.sign()) } else { (String::new(), ' ') };
+        let number = format!("{number:>0$}", self.digits);
+        row.draw_numbered(&number, sign, *kind, self.surface.paint, out);
+        self.digits + 3 + row.width()
     }
 }

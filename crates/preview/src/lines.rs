@@ -14,9 +14,8 @@ const LONGEST: usize = 600;
 /// Draws every hunk.
 pub(super) fn draw(comparison: &Comparison<'_>, surface: Surface, out: &mut String) {
     let digits = comparison.digits();
-    let mut first = true;
-    for hunk in &comparison.hunks {
-        if !std::mem::take(&mut first) {
+    for (n, hunk) in comparison.hunks.iter().enumerate() {
+        if n > 0 {
             out.push_str(&surface.paint.paint(Style::Dim, format_args!("{:>digits$}", "⋮")));
             out.push('\n');
         }
@@ -71,11 +70,7 @@ fn put(
     let digits = comparison.digits();
     let (text, newline) = shown(line, comparison.crlf);
     let row = Row::new(&text, strong).cut(LONGEST);
-    out.push_str(&surface.paint.paint(Style::Dim, format_args!("{number:>digits$}")));
-    out.push(' ');
-    Row::new(&kind.sign().to_string(), &[]).draw(kind, surface.paint, out);
-    out.push(' ');
-    row.draw(kind, surface.paint, out);
+    row.draw_numbered(&format!("{number:>digits$}"), kind.sign(), kind, surface.paint, out);
     out.truncate(out.trim_end_matches(' ').len());
     out.push('\n');
     let below = " ".repeat(digits + 3);

@@ -133,11 +133,11 @@ fn shortened(name: &str, columns: usize) -> String {
 /// Returns the summary of one file as JSON.
 pub(super) fn facts(change: &FileChange, comparison: &Comparison<'_>) -> serde_json::Value {
     let mut facts = serde_json::json!({"path": change.path, "change": verb(change), "added": comparison.added, "removed": comparison.removed});
-    if let (Some(map), true) = (facts.as_object_mut(), comparison.binary) {
-        map.insert("binary".into(), true.into());
+    if comparison.binary {
+        facts["binary"] = true.into();
     }
-    if let (Some(map), Some(from)) = (facts.as_object_mut(), &change.from) {
-        map.insert("from".into(), from.as_str().into());
+    if let Some(from) = &change.from {
+        facts["from"] = from.as_str().into();
     }
     facts
 }
