@@ -42,11 +42,8 @@ impl CallResult {
 /// Records in the outcome of a command that it changed files. The machine decides by it, so it must
 /// be in the journal.
 pub(crate) fn note_change(outcome: &mut Outcome) {
-    if outcome.facts.is_null() {
-        outcome.facts = Value::Object(serde_json::Map::new());
-    }
-    if let Some(facts) = outcome.facts.as_object_mut() {
-        facts.insert(CHANGED.into(), true.into());
+    if outcome.facts.is_null() || outcome.facts.is_object() {
+        outcome.facts[CHANGED] = true.into();
     }
 }
 

@@ -366,16 +366,15 @@ impl<'a> Driver<'a> {
                     }
                 }
                 Decision::GiveUp(why) => {
-                    let suffix = if matches!(error.retry(), models::Retry::Never) {
-                        String::new()
-                    } else {
-                        format!(" ({why})")
-                    };
                     let ending = match error {
                         models::Error::Settings(_) => Ending::Refused,
                         _ => Ending::Unavailable,
                     };
-                    return Err(Stop::Ended(ending, format!("{error}{suffix}")));
+                    let message = match error.retry() {
+                        models::Retry::Never => error.to_string(),
+                        _ => format!("{error} ({why})"),
+                    };
+                    return Err(Stop::Ended(ending, message));
                 }
             }
         }

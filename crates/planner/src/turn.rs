@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures_util::StreamExt;
 use journal::{CutReason, EndedBy, Ending, Event};
 use models::{Message, Request, Role};
-use tool_api::Status;
+use tool_api::{Outcome, Status};
 
 use crate::answer::{Answer, AnswerEvent, AnswerOptions, Refused};
 use crate::budget;
@@ -40,20 +40,13 @@ impl Driver<'_> {
         };
         let tools = Arc::clone(&self.tools);
         let mut calls = CallQueue::new(Arc::clone(&tools));
+        let by_model = |m: &&Arc<Message>| m.role == Role::Assistant;
         let mut answer = Answer::new(AnswerOptions {
             tools: &tools,
             first_call_only: self.first_call_only,
             wanted: &ask.wanted,
-            continues: request
-                .messages
-                .last()
-                .filter(|m| m.role == Role::Assistant)
-                .map(|m| m.content.as_str()),
-            previous: request
-                .messages
-                .iter()
-                .rfind(|m| m.role == Role::Assistant)
-                .map(|m| m.content.as_str()),
+            continues: request.messages.last().filter(by_model).map(|m| m.content.as_str()),
+            previous: request.messages.iter().rfind(by_model).map(|m| m.content.as_str()),
         });
         let mut turn = Turn::default();
         let mut events = Vec::new();
@@ -221,7 +214,7 @@ impl Driver<'_> {
         let mut outcome = match result {
             Ok(outcome) => outcome,
             Err(tool_api::ToolError::Model(message)) => {
-                tool_api::Outcome { status: Status::Refused, ..tool_api::Outcome::ok(message) }
+                Outcome { status: Status::Refused, ..Outcome::ok(message) }
             }
             Err(tool_api::ToolError::Run(message)) => return Err(refused(message)),
         };
