@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use journal::{Check, Diff};
-use planner::{FileEntry, Instructions};
+use planner::Instructions;
 use secrets::Secrets;
 use tool_api::Status;
 use tool_run_tests::RunTests;
@@ -76,10 +76,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl planner::Repository for Tree {
-    fn files(&self) -> (Vec<FileEntry>, bool) {
+    fn files(&self) -> (Vec<String>, bool) {
         let listing = self.workspace.walk(&WalkFilter { limit: FILES, ..WalkFilter::default() });
-        let entry = |e: workspace::Entry| FileEntry { path: e.path.as_str().to_owned(), bytes: e.size };
-        (listing.entries.into_iter().map(entry).collect(), listing.cut)
+        (listing.entries.into_iter().map(|e| e.path.to_string()).collect(), listing.cut)
     }
 
     fn read(&self, path: &str, limit: u64) -> Option<String> {

@@ -6,7 +6,6 @@ use std::collections::HashSet;
 
 use journal::Check;
 
-use crate::{FileEntry, Repository};
 
 /// Source files read for ranking. In larger repositories only names count.
 const MAX_READ: usize = 60;
@@ -22,39 +21,38 @@ pub(crate) struct Candidate {
 
 /// Source files worth showing, the best first. Empty if nothing points anywhere.
 pub(crate) fn rank(
-    files: &[FileEntry],
+    files: &[String],
     task: &str,
     check: Option<&Check>,
     read: impl Fn(&str) -> Option<String>,
 ) -> Vec<Candidate> {
-    let sources: Vec<&FileEntry> = files.iter().filter(|f| is_source(&f.path)).collect();
-    let (tests, code): (Vec<&FileEntry>, Vec<&FileEntry>) =
-        sources.into_iter().partition(|f| is_test(&f.path));
+    let sources = files.iter().filter(|path| is_source(path));
+    let (tests, code): (Vec<&String>, Vec<&String>) = sources.partition(|path| is_test(path));
     let failing = check.filter(|c| !c.passed).map(|c| format!("{}\n{}", c.text, c.facts)).unwrap_or_default();
     let task_words = words(task);
     let shown_tests: Vec<String> = tests
         .iter()
-        .filter(|t| tests.len() <= 3 || failing.contains(stem(&t.path)))
+        .filter(|t| tests.len() <= 3 || failing.contains(stem(t)))
         .take(MAX_READ)
-        .filter_map(|t| read(&t.path))
+        .filter_map(|t| read(t))
         .collect();
     let tested: HashSet<String> = shown_tests.iter().flat_map(|text| imported(text)).collect();
     let mut candidates: Vec<Candidate> = code
         .iter()
-        .map(|file| {
-            let (path, stem) = (&file.path, stem(&file.path));
+        .map(|path| {
+            let stem = stem(path);
             let (by_path, by_name) = (mentions(task, path), mentions(task, file_name(path)));
             let reasons = [
                 (by_path, 200),
                 (by_name && !by_path, 120),
-                (failing.contains(path), 100),
+                (failing.contains(path.as_str()), 100),
                 (tested.contains(&stem.to_lowercase()), 60),
-                (tests.iter().any(|t| is_test_of(&t.path, stem)), 30),
+                (tests.iter().any(|t| is_test_of(t, stem)), 30),
                 (task_words.contains(&stem.to_lowercase()), 25),
                 (code.len() == 1 && (!failing.is_empty() || !tests.is_empty()), 50),
             ];
             let score = reasons.iter().filter(|(holds, _)| *holds).map(|(_, points)| points).sum();
-            Candidate { path: path.clone(), score }
+            Candidate { path: (*path).clone(), score }
         })
         .collect();
     if code.len() <= MAX_READ {
@@ -73,7 +71,7 @@ pub(crate) fn rank(
 /// The candidates whose text fits, with their text.
 pub(crate) fn show(
     candidates: &[Candidate],
-    repository: &dyn Repository,
+    read: impl Fn(&str, u64) -> Option<String>,
     max_files: usize,
     max_bytes: u64,
 ) -> Vec<(String, String)> {
@@ -83,7 +81,7 @@ pub(crate) fn show(
         if shown.len() == max_files {
             break;
         }
-        if let Some(text) = repository.read(&candidate.path, left.min(MAX_SHOWN_BYTES)) {
+        if let Some(text) = read(&candidate.path, left.min(MAX_SHOWN_BYTES)) {
             left -= (text.len() as u64).min(left);
             shown.push((candidate.path.clone(), text));
         }
@@ -224,10 +222,7 @@ mod tests {
     use super::*;
 
     fn ranked(files: &[(&str, &str)], task: &str, failure: &str) -> Vec<Candidate> {
-        let entries: Vec<_> = files
-            .iter()
-            .map(|(path, text)| FileEntry { path: (*path).into(), bytes: text.len() as u64 })
-            .collect();
+        let entries: Vec<_> = files.iter().map(|(path, _)| (*path).to_owned()).collect();
         let check = Check {
             command: "t".into(),
             passed: false,

@@ -113,15 +113,6 @@ impl Inbox for UnboundedReceiver<String> {
     }
 }
 
-/// A file of the repository as the first turn sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileEntry {
-    /// Relative to the root, with `/`.
-    pub path: String,
-    /// Size in bytes.
-    pub bytes: u64,
-}
-
 /// Instructions for agents found in the repository (`AGENTS.md`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instructions {
@@ -133,9 +124,9 @@ pub struct Instructions {
 
 /// The tree that the run works on. Calls block, so the driver runs long ones on another thread.
 pub trait Repository: Send + Sync {
-    /// The files of the project without ignored ones, sorted and limited in number. True means that
-    /// some were omitted.
-    fn files(&self) -> (Vec<FileEntry>, bool);
+    /// The files of the project without ignored ones, sorted and limited in number, relative to the
+    /// root, with `/`. True means that some were omitted.
+    fn files(&self) -> (Vec<String>, bool);
     /// A text file of at most `limit` bytes; `None` for anything else.
     fn read(&self, path: &str, limit: u64) -> Option<String>;
     /// Instruction files from the root down to the working directory, in that order.

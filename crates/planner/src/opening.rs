@@ -10,7 +10,7 @@ use tool_api::{Registry, Spec, control_tokens::broken};
 use crate::answer::Focus;
 use crate::prompts::Opening;
 use crate::settings::Approach;
-use crate::{FileEntry, Instructions, Repository, focus};
+use crate::{Instructions, Repository, focus};
 
 /// Maximum bytes of the tree summary.
 const MAX_TREE: usize = 1_600;
@@ -33,7 +33,8 @@ pub(crate) fn compose(
     let candidates = focus::rank(&files, &task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
     // Three bytes per token is a low estimate.
     let max_bytes = window.map_or(u64::MAX, |w| w * 3 / WINDOW_SHARE);
-    let shown = focus::show(&candidates, repository, 2, max_bytes.min(2 * focus::MAX_SHOWN_BYTES));
+    let read = |path: &str, limit| repository.read(path, limit);
+    let shown = focus::show(&candidates, read, 2, max_bytes.min(2 * focus::MAX_SHOWN_BYTES));
     let whole = (approach == Approach::WholeFile)
         .then(|| focus::standout(&candidates))
         .flatten()
@@ -59,12 +60,16 @@ pub(crate) fn from_recorded(recorded: Opening, tools: &Registry, task: String) -
     Opening { task, tools: tool_descriptions(tools), ..recorded }
 }
 
-/// Reads the files that the first turn depends on, so that an observing `repository` can note them.
-pub fn read_opening_files(repository: &dyn Repository, task: &str, check: Option<&Check>) {
-    let (files, _) = repository.files();
-    let candidates = focus::rank(&files, task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
-    focus::show(&candidates, repository, 2, 2 * focus::MAX_SHOWN_BYTES);
-    repository.instructions();
+/// Reads the files that the first turn depends on, so that `read` can note them. Instruction files
+/// are not among them.
+pub fn read_opening_files(
+    files: &[String],
+    task: &str,
+    check: Option<&Check>,
+    read: impl Fn(&str, u64) -> Option<String>,
+) {
+    let candidates = focus::rank(files, task, check, |path| read(path, focus::MAX_SHOWN_BYTES));
+    focus::show(&candidates, read, 2, 2 * focus::MAX_SHOWN_BYTES);
 }
 
 fn tool_descriptions(tools: &Registry) -> Vec<(String, String, String)> {
@@ -75,14 +80,14 @@ fn tool_descriptions(tools: &Registry) -> Vec<(String, String, String)> {
 
 /// Lists the files, one line per folder. If that exceeds [`MAX_TREE`] bytes, lists folders with
 /// file counts.
-fn tree(files: &[FileEntry], more: bool) -> String {
+fn tree(files: &[String], more: bool) -> String {
     let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut unprintable = 0;
-    for file in files {
-        let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+    for path in files {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         // A line break in a name could fake a line of the prompt.
         let breaks_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-        if file.path.contains(breaks_line) {
+        if path.contains(breaks_line) {
             unprintable += 1;
             continue;
         }

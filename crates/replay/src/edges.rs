@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use journal::{Check, Diff};
 use models::{DeltaStream, Error, Identity, Model, Request};
-use planner::{FileEntry, Inbox, Instructions, Repository, Verifier};
+use planner::{Inbox, Instructions, Repository, Verifier};
 use serde_json::{Map, Value};
 use tool_api::{Effect, Follow, Outcome, Parsed, Spec, Status, Tool, ToolError};
 use workspace::{Seed, Workspace};
@@ -249,7 +249,7 @@ pub struct ReplayedTree {
 }
 
 impl Repository for ReplayedTree {
-    fn files(&self) -> (Vec<FileEntry>, bool) {
+    fn files(&self) -> (Vec<String>, bool) {
         self.tree.files()
     }
 

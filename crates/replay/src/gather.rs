@@ -5,16 +5,15 @@
 //! or the session changed, and of instruction files and ignore rules. It has only the names and
 //! sizes of other files, so a search finds nothing in them.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use journal::{Check, Diff, Event, Record};
-use planner::{FileEntry, Instructions, Repository};
+use journal::{Check, Event, Record};
 use secrets::Secrets;
 use serde_json::Value;
 use tool_search::Search;
-use workspace::{CleanPath, FileImage, History, Remembered, Seed, WalkFilter, Workspace};
+use workspace::{CleanPath, History, Remembered, Seed, WalkFilter, Workspace};
 
 use crate::bundle::{self, Bundle, FILES_LIMIT};
 use crate::recording::Recording;
@@ -118,9 +117,15 @@ fn wanted(
 ) -> BTreeSet<CleanPath> {
     let mut wanted = BTreeSet::new();
     wanted.extend(listed.keys().filter(|path| RULES.contains(&name(path))).cloned());
-    let start = ObservedTree { remembered, listed, read: Mutex::default() };
-    planner::read_opening_files(&start, &recording.task, baseline(records));
-    wanted.extend(start.read.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let first: Vec<String> = listed.keys().take(MAX_LISTED).map(ToString::to_string).collect();
+    let opened = RefCell::new(BTreeSet::new());
+    planner::read_opening_files(&first, &recording.task, baseline(records), |path, limit| {
+        let path = CleanPath::try_from(path.to_owned()).ok()?;
+        let image = remembered.image(&path);
+        opened.borrow_mut().insert(path);
+        String::from_utf8(image?.bytes).ok().filter(|text| text.len() as u64 <= limit)
+    });
+    wanted.extend(opened.into_inner());
     let mut mentioned = String::new();
     for record in records {
         match &record.event {
@@ -220,37 +225,4 @@ fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     }
     known.extend(open.into_iter().map(|change| (change, None)));
     known
-}
-
-/// The tree at the start of the session, which records the files that the first turn reads.
-struct ObservedTree<'a> {
-    remembered: &'a Remembered,
-    listed: &'a BTreeMap<CleanPath, u64>,
-    read: Mutex<BTreeSet<CleanPath>>,
-}
-
-impl Repository for ObservedTree<'_> {
-    fn files(&self) -> (Vec<FileEntry>, bool) {
-        let entry = |(path, bytes): (&CleanPath, &u64)| FileEntry { path: path.to_string(), bytes: *bytes };
-        (self.listed.iter().take(MAX_LISTED).map(entry).collect(), self.listed.len() > MAX_LISTED)
-    }
-
-    fn read(&self, path: &str, limit: u64) -> Option<String> {
-        let path = CleanPath::try_from(path.to_owned()).ok()?;
-        let image: Option<FileImage> = self.remembered.image(&path);
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
-        String::from_utf8(image?.bytes).ok().filter(|text| text.len() as u64 <= limit)
-    }
-
-    fn instructions(&self) -> Vec<Instructions> {
-        Vec::new() // all of them are included anyway
-    }
-
-    fn remember(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn diff(&self) -> Result<Diff, String> {
-        Ok(Diff::default())
-    }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use journal::{Check, Diff, Event, Journal, Record, Report, Store};
 use models::{Delta, DeltaStream, End, EndReason, Error, Identity, Model, Request, Usage};
-use planner::{FileEntry, Instructions, Job, Parts, Repository, Settings, Verifier};
+use planner::{Instructions, Job, Parts, Repository, Settings, Verifier};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -99,7 +99,7 @@ impl Repository for Tree {
 
     fn files(&self) -> (Vec<FileEntry>, bool) {
         let files = self.files.lock().unwrap();
-        (files.iter().map(|(p, t)| FileEntry { path: p.clone(), bytes: t.len() as u64 }).collect(), false)
+        (files.keys().cloned().collect(), false)
     }
 
     fn read(&self, path: &str, limit: u64) -> Option<String> {
