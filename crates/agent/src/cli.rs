@@ -276,19 +276,20 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Returns whether to show changes, and in which format. clap may have taken the positional
-    /// argument for the format; then it is moved to `positional`.
+    /// Returns whether to leave the changes unmade, and the format to show them in; `None` is the
+    /// default format. clap may have taken the positional argument for the format; then it is moved
+    /// to `positional`.
     ///
     /// # Errors
     /// If the format is invalid.
-    pub(crate) fn preview(&self, positional: &mut Option<String>) -> Result<Option<Option<Format>>, String> {
-        let Some(word) = self.preview.as_deref() else { return Ok(None) };
+    pub(crate) fn resolve(&self, positional: &mut Option<String>) -> Result<(bool, Option<Format>), String> {
+        let Some(word) = self.preview.as_deref() else { return Ok((self.check, Some(Format::None))) };
         match (word.parse::<Format>(), &positional) {
-            _ if word.is_empty() => Ok(Some(None)),
-            (Ok(form), _) => Ok(Some(Some(form))),
+            _ if word.is_empty() => Ok((true, None)),
+            (Ok(format), _) => Ok((true, Some(format))),
             (Err(_), None) => {
                 *positional = Some(word.to_owned());
-                Ok(Some(None))
+                Ok((true, None))
             }
             (Err(message), Some(_)) => Err(message),
         }

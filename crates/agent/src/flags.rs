@@ -39,8 +39,9 @@ impl<const GROUPS: u8> clap::FromArgMatches for Flags<GROUPS> {
         for d in DEFINITIONS.iter().filter(|d| GROUPS & d.group as u8 != 0) {
             match d.flag {
                 Flag::None => {}
-                Flag::Sets(_, value) if matches.get_flag(d.key) => given.push((d.key, value.to_owned())),
-                Flag::Sets(..) => {}
+                Flag::Sets(_, value) => {
+                    given.extend(matches.get_flag(d.key).then(|| (d.key, value.to_owned())));
+                }
                 Flag::Each(_, value) => {
                     if let Some(texts) = matches.get_many::<String>(d.key) {
                         let separator = d.separator();
@@ -60,9 +61,7 @@ impl<const GROUPS: u8> clap::FromArgMatches for Flags<GROUPS> {
                     }
                 }
                 Flag::Value(_) | Flag::Optional(..) => {
-                    if let Some(text) = matches.get_one::<String>(d.key) {
-                        given.push((d.key, text.clone()));
-                    }
+                    given.extend(matches.get_one::<String>(d.key).map(|text| (d.key, text.clone())));
                 }
             }
         }

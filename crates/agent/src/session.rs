@@ -246,14 +246,14 @@ async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Jou
     if dry_tree.0.is_some() {
         toolbox.workspace.overlays(&dry_tree::layers(folder).join("upper"));
     }
+    let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
+    masking::learn(secrets, &toolbox.workspace, &folder.join(STATE));
     if let Some(sandbox::Report { enforced, summary, lines, .. }) = report {
         journal.append(Event::Sandbox { enforced, summary, lines })?;
     }
     for message in chosen.warnings {
         journal.append(Event::Warning { message })?;
     }
-    let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
-    masking::learn(secrets, &toolbox.workspace, &folder.join(STATE));
     let tree = Arc::new(Tree::new(toolbox.workspace, secrets.clone(), inside, folder.join(STATE)));
     Ok(Prepared {
         job: Job {

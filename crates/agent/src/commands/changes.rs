@@ -8,7 +8,7 @@ use journal::{Event, Journal, Mode, Record, Store};
 use secrets::Secrets;
 use workspace::{BringError, Conflict, FileImage, History, NetChange, Workspace};
 
-use crate::cli::{Apply, DiffSession, Trial, Undo};
+use crate::cli::{Apply, DiffSession, Undo};
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
@@ -40,7 +40,7 @@ pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
 
 /// Undoes the changes of a session.
 pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
-    let options = Options::of(&command.trial, &mut command.session)?;
+    let (check_only, format) = command.trial.resolve(&mut command.session).map_err(Failure::misuse)?;
     let (past, _lock) =
         PastSession::take(&context.store()?, command.session.as_deref(), "agent undo SESSION")?;
     if past.applied().exists() {
@@ -75,7 +75,7 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     }
     let workspace = past.workspace()?;
     let done = workspace.would_put_back(&changes).and_then(|planned| {
-        if !options.check_only {
+        if !check_only {
             workspace.put_back(&changes)?;
         }
         Ok(planned)
@@ -83,7 +83,7 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     match done {
         Ok(planned) => past.report(
             planned,
-            &options,
+            (check_only, format),
             "undone",
             "nothing to undo: the files are already as they were",
             context,
@@ -127,7 +127,7 @@ fn changes_back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Resul
 
 /// Applies the changes of a dry run to the repository.
 pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
-    let options = Options::of(&command.trial, &mut command.session)?;
+    let (check_only, format) = command.trial.resolve(&mut command.session).map_err(Failure::misuse)?;
     let (past, _lock) =
         PastSession::take(&context.store()?, command.session.as_deref(), "agent apply SESSION")?;
     let history = History::open(&past.recorded())?;
@@ -140,7 +140,7 @@ pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
     let workspace = past.workspace()?;
     let done = workspace.would_bring(&changes, command.merge).and_then(|planned| {
         let merged =
-            if options.check_only { Vec::new() } else { workspace.bring(&changes, command.merge)?.merged };
+            if check_only { Vec::new() } else { workspace.bring(&changes, command.merge)?.merged };
         Ok((planned, merged))
     });
     match done {
@@ -151,7 +151,7 @@ pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
             }
             past.report(
                 planned,
-                &options,
+                (check_only, format),
                 "applied",
                 "nothing to apply: the files are already as the session left them",
                 context,
@@ -232,7 +232,7 @@ impl PastSession {
     fn report(
         &self,
         planned: Vec<NetChange>,
-        options: &Options,
+        (check_only, format): (bool, Option<Format>),
         done: &str,
         nothing: &str,
         context: &Context,
@@ -241,32 +241,13 @@ impl PastSession {
             console::say(format_args!("{nothing} (session {})", self.id));
             return Ok(Exit::Success);
         }
-        console::changes(
-            &masked(planned, &masking::for_display(context, &self.id)),
-            options.format,
-            context,
-        )?;
-        if !options.check_only {
+        let secrets = masking::for_display(context, &self.id);
+        console::changes(&masked(planned, &secrets), format, context)?;
+        if !check_only {
             let root = self.root.display().to_string();
             console::say(format_args!("{done} in {}: session {}", sanitize::line(&root), self.id));
         }
         Ok(Exit::Success)
-    }
-}
-
-/// Whether to make the changes, and how to show them.
-struct Options {
-    check_only: bool,
-    format: Option<Format>,
-}
-
-impl Options {
-    fn of(trial: &Trial, session: &mut Option<String>) -> Result<Self> {
-        let preview = trial.preview(session).map_err(Failure::misuse)?;
-        Ok(Self {
-            check_only: trial.check || preview.is_some(),
-            format: preview.unwrap_or(Some(Format::None)),
-        })
     }
 }
 

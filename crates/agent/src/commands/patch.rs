@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::recovery::PatchTree;
 use crate::sanitize;
-use preview::{FileChange, Format, Image};
+use preview::{FileChange, Image};
 
 mod decoded;
 
@@ -26,7 +26,7 @@ const LIMIT: u64 = 256 << 20;
 
 /// Applies a patch, or checks whether it applies.
 pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
-    let format = command.trial.preview(&mut command.file).map_err(Failure::misuse)?;
+    let (dry, format) = command.trial.resolve(&mut command.file).map_err(Failure::misuse)?;
     let bytes = read(command.file.as_deref())?;
     let tree = PatchTree::open(context)?;
     let text = decoded::text(bytes, &tree.workspace)?;
@@ -34,7 +34,6 @@ pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
     let is_call = call.is_some();
     let arguments = arguments(&text, call, command.path.as_deref())?;
     let tool = ApplyPatch::new(tree.workspace.clone(), Secrets::disabled());
-    let dry = command.trial.check || format.is_some();
     let done = tool.plan(arguments).and_then(|plan| {
         let changes = changes(&plan, context);
         let report = if dry { String::new() } else { tool.carry_out(&plan)?.text };
@@ -47,7 +46,7 @@ pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
             if command.json {
                 console::print(format!("{}\n", json!({"applied": !dry, "files": preview::facts(&changes)})))?;
             } else if dry {
-                console::changes(&changes, format.unwrap_or(Some(Format::None)), context)?;
+                console::changes(&changes, format, context)?;
             } else {
                 console::print(format!("{}\n", harmless(report.trim_end(), console::stdout_is_terminal())))?;
             }
