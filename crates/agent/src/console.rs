@@ -2,12 +2,14 @@
 //! error. Color follows `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM=dumb` and whether the
 //! stream is a terminal.
 
-use std::io::{self, IsTerminal, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::Path;
 
-use preview::{FileChange, Format, Paint, Surface};
+use preview::{FileChange, Format, Paint, Surface, figures};
 
 use crate::context::Context;
-use crate::exit::Result;
+use crate::exit::{Failure, Result};
 use crate::pager;
 
 /// Columns to use if the width is unknown.
@@ -35,6 +37,25 @@ pub(crate) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_ref())?;
     out.flush()
+}
+
+/// Reads a file, or standard input without one. `what` names the content in messages.
+///
+/// # Errors
+/// If it cannot be read, or is larger than `limit` bytes.
+pub(crate) fn read_input(what: &str, file: Option<&Path>, limit: u64) -> Result<Vec<u8>> {
+    let name = file.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+    let mut bytes = Vec::new();
+    let read = match file {
+        Some(path) => File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)),
+        None => io::stdin().lock().take(limit + 1).read_to_end(&mut bytes),
+    };
+    read.map_err(|e| Failure::misuse(format!("cannot read {what} from {name}: {e}")))?;
+    if bytes.len() as u64 > limit {
+        let limit = figures::bytes(limit);
+        return Err(Failure::misuse(format!("{what} from {name} is larger than {limit}")));
+    }
+    Ok(bytes)
 }
 
 /// Prints a line on standard error. Errors are ignored: a closed stderr must not stop a run.

@@ -2,9 +2,10 @@
 //! model's edits. It needs no settings, no model and no session.
 
 use std::borrow::Cow;
-use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read};
+use std::fs;
+use std::io::{self, IsTerminal};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use secrets::Secrets;
 use serde_json::{Value, json};
@@ -76,21 +77,15 @@ fn harmless(text: &str, on_terminal: bool) -> Cow<'_, str> {
 
 /// Reads the patch from a file or standard input.
 fn read(file: Option<&str>) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let (name, read) = match file {
-        None if io::stdin().is_terminal() => {
-            return Err(
-                Failure::misuse("no patch given").hint("name a file, or pipe the patch to standard input")
-            );
-        }
-        None | Some("-") => ("standard input", io::stdin().lock().take(LIMIT + 1).read_to_end(&mut bytes)),
-        Some(path) => (path, File::open(path).and_then(|f| f.take(LIMIT + 1).read_to_end(&mut bytes))),
-    };
-    read.map_err(|e| Failure::misuse(format!("cannot read the patch from {name}: {e}")))?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(Failure::misuse(format!("the patch from {name} is larger than {} MiB", LIMIT >> 20)));
+    if file.is_none() && io::stdin().is_terminal() {
+        return Err(
+            Failure::misuse("no patch given").hint("name a file, or pipe the patch to standard input")
+        );
     }
+    let file = file.filter(|file| *file != "-");
+    let bytes = console::read_input("the patch", file.map(Path::new), LIMIT)?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
+        let name = file.unwrap_or("standard input");
         return Err(Failure::misuse(format!("no patch given: {name} is empty")));
     }
     Ok(bytes)

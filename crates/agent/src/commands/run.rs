@@ -1,6 +1,6 @@
 //! `agent run`: runs one task and shows its progress.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use journal::{Budget, Diff, Ending, Event, Journal, Mode, Observer, Record, Report, Store};
@@ -30,7 +30,7 @@ const TASK_LIMIT: u64 = 256 * 1024;
 
 /// Runs the task.
 pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
-    let task = task(command.task.as_deref(), command.task_file.as_deref())?;
+    let task = task(command.task, command.task_file.as_deref())?;
     let resolved = context.resolve(&command.settings.given)?;
     let settings = resolved.settings()?;
     model::choice(&settings)?; // an invalid name creates no session
@@ -108,22 +108,12 @@ fn preview(done: &Done, folder: &Path, form: Option<Format>, context: &Context) 
 }
 
 /// Reads the task from the argument, a file or standard input.
-fn task(given: Option<&str>, file: Option<&Path>) -> Result<String> {
-    let mut text = String::new();
-    match (given, file) {
-        (_, Some(path)) => {
-            let file = std::fs::File::open(path).map_err(|e| cannot_read(path, &e))?;
-            file.take(TASK_LIMIT + 1).read_to_string(&mut text).map_err(|e| cannot_read(path, &e))?;
-        }
-        (Some("-"), None) => {
-            let input = std::io::stdin().lock();
-            input
-                .take(TASK_LIMIT + 1)
-                .read_to_string(&mut text)
-                .map_err(|e| cannot_read(Path::new("standard input"), &e))?;
-        }
-        (given, None) => text.push_str(given.unwrap_or_default()),
-    }
+fn task(given: Option<String>, file: Option<&Path>) -> Result<String> {
+    let text = match given.filter(|given| file.is_none() && given != "-") {
+        Some(given) => given,
+        None => String::from_utf8(console::read_input("the task", file, TASK_LIMIT)?)
+            .map_err(|_| Failure::misuse("the task is not UTF-8"))?,
+    };
     if text.trim().is_empty() {
         return Err(Failure::misuse("the task is empty; describe what to do"));
     }
@@ -131,10 +121,6 @@ fn task(given: Option<&str>, file: Option<&Path>) -> Result<String> {
         return Err(Failure::misuse(format!("the task is longer than {} KiB", TASK_LIMIT / 1024)));
     }
     Ok(text)
-}
-
-fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::misuse(format!("cannot read the task from {}: {error}", path.display()))
 }
 
 /// The tree to work in: the repository, or the current folder outside a repository. Refuses a home
