@@ -6,7 +6,6 @@ use std::collections::HashSet;
 
 use journal::Check;
 
-
 /// Source files read for ranking. In larger repositories only names count.
 const MAX_READ: usize = 60;
 /// The largest file worth showing whole.

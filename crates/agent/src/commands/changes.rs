@@ -139,8 +139,7 @@ pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
     }
     let workspace = past.workspace()?;
     let done = workspace.would_bring(&changes, command.merge).and_then(|planned| {
-        let merged =
-            if check_only { Vec::new() } else { workspace.bring(&changes, command.merge)?.merged };
+        let merged = if check_only { Vec::new() } else { workspace.bring(&changes, command.merge)?.merged };
         Ok((planned, merged))
     });
     match done {

@@ -97,7 +97,7 @@ impl Repository for Tree {
         self.turns.lock().unwrap().0 = turn;
     }
 
-    fn files(&self) -> (Vec<FileEntry>, bool) {
+    fn files(&self) -> (Vec<String>, bool) {
         let files = self.files.lock().unwrap();
         (files.keys().cloned().collect(), false)
     }
