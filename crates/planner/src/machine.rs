@@ -112,24 +112,30 @@ pub(crate) struct Machine {
     after_restore: Option<Box<Step>>,
     baseline: Option<Check>,
     last_check: Option<Check>,
-    /// Whether an edit or a command changed files.
-    changed: bool,
-    /// Whether an edit was refused.
-    refused_edit: bool,
     /// Whether a command changed files since the last verification.
     unchecked: bool,
-    /// The summary of a `finish` without a change, after which the model got a reminder.
-    unchanged_summary: Option<String>,
-    equal_calls: EqualCalls,
-    corrections: u32,
-    finish_refusals: u32,
-    same_answers: u32,
+    progress: Progress,
     last_answer: String,
     overflows_in_a_row: u32,
     /// The texts of conversation messages with the user's later messages.
     user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,
+}
+
+/// The progress on the task, or on the user's last message.
+#[derive(Default)]
+struct Progress {
+    /// Whether an edit or a command changed files.
+    changed: bool,
+    /// Whether an edit was refused.
+    refused_edit: bool,
+    /// The summary of a `finish` without a change, after which the model got a reminder.
+    unchanged_summary: Option<String>,
+    equal_calls: EqualCalls,
+    corrections: u32,
+    finish_refusals: u32,
+    same_answers: u32,
 }
 
 /// What a run starts from. The journal keeps it ([`Event::RunStarted`]), so that a resumed run builds
@@ -166,14 +172,8 @@ impl Machine {
             after_restore: None,
             last_check: baseline.clone(),
             baseline,
-            changed: false,
-            refused_edit: false,
             unchecked: false,
-            unchanged_summary: None,
-            equal_calls: EqualCalls::default(),
-            corrections: 0,
-            finish_refusals: 0,
-            same_answers: 0,
+            progress: Progress::default(),
             last_answer: String::new(),
             overflows_in_a_row: 0,
             user_messages: Vec::new(),
@@ -227,12 +227,12 @@ impl Machine {
             let next = attempts.line(&content);
             return self.whole_file(next);
         }
-        self.same_answers = if content == self.last_answer { self.same_answers + 1 } else { 0 };
+        self.progress.same_answers = if content == self.last_answer { self.progress.same_answers + 1 } else { 0 };
         self.last_answer.clone_from(&content);
         let thinking = (self.plan.repeats_thinking && !thinking.is_empty()).then_some(thinking);
         self.messages.push(Message { role: Role::Assistant, content, thinking }.into());
-        self.changed |= results.iter().any(|r| !r.outcome.changed.is_empty() || r.changed_by_command());
-        self.refused_edit |= results.iter().any(|r| r.outcome.status == Status::Refused) || refused.is_some();
+        self.progress.changed |= results.iter().any(|r| !r.outcome.changed.is_empty() || r.changed_by_command());
+        self.progress.refused_edit |= results.iter().any(|r| r.outcome.status == Status::Refused) || refused.is_some();
         self.unchecked |= results.iter().any(CallResult::changed_by_command);
         if check.is_some() {
             self.last_check.clone_from(&check);
@@ -260,9 +260,7 @@ impl Machine {
     /// appended to it.
     fn user_message(&mut self, text: &str) -> Step {
         self.baseline.clone_from(&self.last_check);
-        (self.changed, self.refused_edit, self.unchanged_summary) = (false, false, None);
-        (self.corrections, self.finish_refusals, self.same_answers) = (0, 0, 0);
-        self.equal_calls.forget();
+        self.progress = Progress::default();
         let mut text = self.prompts.user_message(text);
         if self.attempts.take().is_some() {
             text = format!("{text}\n\n{}", self.prompts.tools(&self.plan.opening));
@@ -276,7 +274,7 @@ impl Machine {
     }
 
     fn finish(&mut self, summary: &str) -> Step {
-        if !self.changed && !self.now_passes() && !self.fails() {
+        if !self.progress.changed && !self.now_passes() && !self.fails() {
             return self.finish_unchanged(summary);
         }
         let Some(check) = self.last_check.clone() else {
@@ -285,23 +283,23 @@ impl Machine {
         if check.passed {
             return Step::Finish(Ending::Verified, non_empty(summary, "the verification passes"));
         }
-        self.finish_refusals += 1;
-        if self.finish_refusals > MAX_FINISH_REFUSALS {
+        self.progress.finish_refusals += 1;
+        if self.progress.finish_refusals > MAX_FINISH_REFUSALS {
             return Step::Finish(
                 Ending::Unverified,
                 "the model insists that it is done, but the verification fails".into(),
             );
         }
-        let text = self.prompts.finish_refused(&check, self.changed);
+        let text = self.prompts.finish_refused(&check, self.progress.changed);
         self.ask_with(text)
     }
 
     /// Handles `finish` without a change. The model gets one reminder. A check that passes also
     /// passed before.
     fn finish_unchanged(&mut self, summary: &str) -> Step {
-        let Some(before) = self.unchanged_summary.take() else {
-            self.unchanged_summary = Some(summary.trim().to_owned());
-            let text = self.prompts.no_change(self.refused_edit, false);
+        let Some(before) = self.progress.unchanged_summary.take() else {
+            self.progress.unchanged_summary = Some(summary.trim().to_owned());
+            let text = self.prompts.no_change(self.progress.refused_edit, false);
             return self.ask_with(text);
         };
         let message = non_empty(summary, &non_empty(&before, "the model changed nothing"));
@@ -330,13 +328,13 @@ impl Machine {
 
     /// Answers a message without a usable call.
     fn correct(&mut self, refused: Option<String>) -> Step {
-        self.corrections += 1;
-        if self.corrections > MAX_CORRECTIONS {
+        self.progress.corrections += 1;
+        if self.progress.corrections > MAX_CORRECTIONS {
             let why = refused.unwrap_or_else(|| "no tool call".into());
-            let why = format!("{} answers in a row could not be used; the last: {why}", self.corrections);
+            let why = format!("{} answers in a row could not be used; the last: {why}", self.progress.corrections);
             return self.stuck(why);
         }
-        let text = self.prompts.correction(refused.as_deref(), self.corrections);
+        let text = self.prompts.correction(refused.as_deref(), self.progress.corrections);
         self.forget_repeats(&text).unwrap_or_else(|| self.ask_with(text))
     }
 
@@ -344,11 +342,11 @@ impl Machine {
     fn report(&mut self, results: &[CallResult], check: Option<&Check>, refused: Option<String>) -> Step {
         let mut note = refused;
         if results.iter().any(|r| !r.outcome.changed.is_empty()) {
-            self.equal_calls.forget();
+            self.progress.equal_calls.forget();
         }
         for result in results {
             let call = (result.spec.name.as_str(), result.arguments.to_string());
-            match self.equal_calls.note(call, &result.outcome.text) {
+            match self.progress.equal_calls.note(call, &result.outcome.text) {
                 Repeats::Fine => {}
                 Repeats::Warn(n) => {
                     let message = self.prompts.repeated(&result.spec.name, n);
@@ -364,9 +362,9 @@ impl Machine {
             }
         }
         let all_refused = results.iter().all(|r| r.outcome.status == Status::Refused);
-        self.corrections = if all_refused { self.corrections + 1 } else { 0 };
-        if self.corrections > MAX_CORRECTIONS {
-            return self.stuck(format!("{} calls in a row were refused", self.corrections));
+        self.progress.corrections = if all_refused { self.progress.corrections + 1 } else { 0 };
+        if self.progress.corrections > MAX_CORRECTIONS {
+            return self.stuck(format!("{} calls in a row were refused", self.progress.corrections));
         }
         let text = self.prompts.results(results, check, note.as_deref());
         if all_refused && let Some(step) = self.forget_repeats(&text) {
@@ -378,7 +376,7 @@ impl Machine {
     /// The next request. If the model repeats itself, the temperature rises, because temperature 0
     /// would give the same answer.
     fn ask(&self) -> Ask {
-        let stuck = self.same_answers.max(self.corrections.saturating_sub(1));
+        let stuck = self.progress.same_answers.max(self.progress.corrections.saturating_sub(1));
         let temperature = (self.plan.settings.temperature + 0.35 * stuck as f32).min(1.0);
         let seed = (stuck > 0).then_some(u64::from(self.turn));
         let max_tokens = self.room_for(self.plan.settings.max_answer_tokens);

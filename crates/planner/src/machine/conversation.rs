@@ -14,7 +14,7 @@ impl Machine {
     /// writes it a third time, at any temperature. The reply to the answer joins the message before
     /// it. Effect on the prompt cache: it stays valid up to that message.
     pub(super) fn forget_repeats(&mut self, text: &str) -> Option<Step> {
-        if self.same_answers == 0 {
+        if self.progress.same_answers == 0 {
             return None;
         }
         let same = |m: &Message| m.role == Role::Assistant && m.content == self.last_answer;

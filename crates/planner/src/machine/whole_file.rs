@@ -59,7 +59,7 @@ impl Machine {
                 Step::Ask(Ask { wanted, temperature, seed, max_tokens, alternatives, stop: None })
             }
             Move::GiveUp if !attempts.fails() => {
-                let message = match (attempts.untouched(), &self.unchanged_summary) {
+                let message = match (attempts.untouched(), &self.progress.unchanged_summary) {
                     (_, Some(summary)) => non_empty(summary, "the model changed nothing"),
                     (true, None) => "the model sent the file back unchanged".into(),
                     (false, None) => {
@@ -90,7 +90,7 @@ impl Machine {
     pub(super) fn written(&mut self, content: &str, check: Option<&Check>) -> Step {
         let Some(attempts) = &mut self.attempts else { return Step::Ask(self.ask()) };
         if let Some(check) = check {
-            self.changed = true;
+            self.progress.changed = true;
             let next = attempts.tried(content, check);
             return self.whole_file(next);
         }
@@ -122,7 +122,7 @@ impl Machine {
         let by_tools = results.iter().any(|r| !r.spec.finishes && !file(r));
         if by_tools {
             self.attempts = None;
-            self.unchanged_summary = None;
+            self.progress.unchanged_summary = None;
             let introduction = self.prompts.tools(&self.plan.opening);
             let text = self.prompts.results(results, check, None);
             self.push_message(Role::User, format!("{text}\n\n{introduction}"));
@@ -132,7 +132,7 @@ impl Machine {
         let finish = results.iter().find(|r| r.spec.finishes).map(|r| r.outcome.text.clone());
         let words = || block.is_none() && results.is_empty() && !self.last_answer.trim().is_empty();
         if let Some(answer) = finish.or_else(|| words().then(|| self.last_answer.trim().to_owned())) {
-            self.unchanged_summary = Some(answer);
+            self.progress.unchanged_summary = Some(answer);
         }
         let wrote = results.iter().rfind(|r| !r.outcome.changed.is_empty());
         let wrote = wrote.map(|r| r.spec.written_file(&r.arguments).map_or("", |(_, content)| content));
