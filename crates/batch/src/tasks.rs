@@ -111,18 +111,15 @@ impl Reader<'_> {
         if !path.is_dir() {
             return self.file(path);
         }
-        match markdown_files(path) {
-            Err(e) => {
-                self.problem(path, 0, e.to_string());
-                Vec::new()
+        let files = markdown_files(path);
+        match &files {
+            Err(e) => self.problem(path, 0, e.to_string()),
+            Ok(files) if files.is_empty() => {
+                self.problem(path, 0, "no Markdown files (*.md) in this folder");
             }
-            Ok(files) => {
-                if files.is_empty() {
-                    self.problem(path, 0, "no Markdown files (*.md) in this folder");
-                }
-                files.iter().flat_map(|file| self.file(file)).collect()
-            }
+            Ok(_) => {}
         }
+        files.into_iter().flatten().flat_map(|file| self.file(&file)).collect()
     }
 
     fn file(&mut self, path: &Path) -> Vec<Entry> {

@@ -176,13 +176,10 @@ pub(crate) fn worked_ms(records: &[Record]) -> u64 {
 /// chunks with text. It replaces the token count if a cut kept the server from reporting it, because
 /// most servers send one token per chunk.
 pub(crate) fn counts(usage: &Usage, pieces: u64, first_token_ms: Option<u64>, total_ms: u64) -> Counts {
-    let evaluated = match (usage.prompt_tokens, usage.cached_tokens) {
-        (Some(all), Some(cached)) => Some(all.saturating_sub(cached)),
-        _ => None,
-    };
+    let cached = usage.prompt_tokens.zip(usage.cached_tokens);
     Counts {
         prompt_tokens: usage.prompt_tokens,
-        evaluated_tokens: evaluated,
+        evaluated_tokens: cached.map(|(all, cached)| all.saturating_sub(cached)),
         generated_tokens: Some(usage.generated_tokens.unwrap_or(pieces)),
         first_token_ms,
         total_ms,

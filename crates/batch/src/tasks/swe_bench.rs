@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::entry::Entry;
 use super::fields::nearest;
-use super::{Problem, Reader};
+use super::Reader;
 use crate::task::Task;
 
 /// Our own keys that an instance may have. A key one edit away from these is a misspelling; other
@@ -61,15 +61,11 @@ impl Reader<'_> {
     fn clone_of(&mut self, entry: &Entry, repo: &str) -> Option<PathBuf> {
         let parts: Vec<&str> = repo.split('/').collect();
         let plain = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.contains(['\\', '\0']);
-        let [owner, name] = parts[..] else {
+        let ([owner, name], true) = (&parts[..], parts.iter().all(plain)) else {
             self.problem(&entry.file, entry.line, format!("{repo:?} is not of the form owner/name"));
             return None;
         };
-        if ![owner, name].iter().all(plain) {
-            self.problem(&entry.file, entry.line, format!("{repo:?} is not of the form owner/name"));
-            return None;
-        }
-        let places = [format!("{owner}__{name}"), format!("{owner}/{name}"), name.to_owned()];
+        let places = [format!("{owner}__{name}"), format!("{owner}/{name}"), (*name).to_owned()];
         let absolute = |folder: &Path| std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let found = self.repos.and_then(|repos| {
             places.iter().map(|place| absolute(repos).join(place)).find(|path| path.is_dir())
@@ -90,22 +86,15 @@ impl Reader<'_> {
     /// Reports each repository without a clone once, however many instances need it.
     pub(super) fn report_missing(&mut self) {
         for Missing { repo, first: (file, line), instances } in std::mem::take(&mut self.missing) {
-            let needed = if instances == 1 {
-                "1 instance needs it".into()
-            } else {
-                format!("{instances} instances need it")
+            let needed = match instances {
+                1 => "1 instance needs it".into(),
+                n => format!("{n} instances need it"),
             };
-            let short = repo.replace('/', "__");
-            let message = match self.repos {
-                None => {
-                    format!("no folder with clones for {repo} ({needed}); set it with --repos")
-                }
-                Some(repos) => {
-                    let repos = repos.display();
-                    format!("no clone of {repo} ({needed}); clone it to {repos}/{short}")
-                }
+            let message = match self.repos.map(|repos| repos.join(repo.replace('/', "__"))) {
+                None => format!("no folder with clones for {repo} ({needed}); set it with --repos"),
+                Some(place) => format!("no clone of {repo} ({needed}); clone it to {}", place.display()),
             };
-            self.problems.push(Problem { file, line, message });
+            self.problem(&file, line, message);
         }
     }
 }
