@@ -136,9 +136,7 @@ fn show(event: Event<'_>) {
     let paint = console::stderr_paint();
     let line = match event {
         Event::Plan { tasks, done: 0 } => plural(tasks as u64, "task"),
-        Event::Plan { tasks, done } => {
-            format!("{}, {done} already done", plural(tasks as u64, "task"))
-        }
+        Event::Plan { tasks, done } => format!("{}, {done} already done", plural(tasks as u64, "task")),
         Event::Changed { id } => format!("{id}: changed since its result; running it again"),
         Event::CutOff { id, attempt } => format!("{id}: attempt {attempt} was interrupted; running it again"),
         Event::Started { id, attempt: 1 } => paint.paint(Style::Call, format_args!("→ {id}")),

@@ -54,6 +54,10 @@ impl Findings {
         self.0.push(Finding { subject, health, found: found.into(), fix });
     }
 
+    fn warn(&mut self, subject: &'static str, found: impl Into<String>, fix: &str) {
+        self.bad(Health::Warn, subject, found, fix);
+    }
+
     fn failure(&mut self, subject: &'static str, failure: &Failure) {
         self.bad(Health::Fail, subject, format!("{:#}", failure.error), &failure.hints.join("; "));
     }
@@ -114,7 +118,7 @@ async fn server(settings: &Settings, findings: &mut Findings) {
     findings.ok("server", format!("{} {version}", identity.server));
     findings.ok("model", chosen.why);
     for warning in chosen.warnings {
-        findings.bad(Health::Warn, "model", warning, "");
+        findings.warn("model", warning, "");
     }
     // A check never loads a model.
     let outlook = match chosen.model.outlook().await {
@@ -122,16 +126,14 @@ async fn server(settings: &Settings, findings: &mut Findings) {
         Err(error) => return findings.failure("model", &error.into()),
     };
     match (identity.window, outlook) {
-        (Some(window), _) if window < 8_192 => findings.bad(
-            Health::Warn,
+        (Some(window), _) if window < 8_192 => findings.warn(
             "window",
             format!("{} tokens: little room for files and test output", thousands(window)),
             "request more with --num-ctx, or use a model with a larger window",
         ),
         (_, Some(outlook)) => findings.ok("window", outlook),
         (Some(window), None) => findings.ok("window", format!("{} tokens", thousands(window))),
-        (None, None) => findings.bad(
-            Health::Warn,
+        (None, None) => findings.warn(
             "window",
             "unknown: the server does not report it",
             "set it with --num-ctx, so that prompts are not truncated silently",
@@ -152,8 +154,7 @@ async fn server(settings: &Settings, findings: &mut Findings) {
 async fn place(settings: &Settings, context: &Context, findings: &mut Findings) {
     match &context.repository {
         Some(root) => findings.ok("folder", format!("repository {}", root.display())),
-        None => findings.bad(
-            Health::Warn,
+        None => findings.warn(
             "folder",
             format!("{} is not inside a git repository", context.directory.display()),
             "run `git init`, so that you can review and revert changes with git too",
@@ -183,7 +184,7 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
         if let Ok(false) = workspace::Workspace::open(root).map(|ws| ws.can_exchange().unwrap_or(true)) {
             let found =
                 "the file system cannot exchange two files in one step; edits take several, which is slower";
-            findings.bad(Health::Warn, "files", found, "");
+            findings.warn("files", found, "");
         }
         dry_run(root, &state.join("doctor"), findings);
     }
@@ -197,7 +198,7 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
         );
     } else {
         let found = "not masked for the model, the journal or the screen";
-        findings.bad(Health::Warn, "secrets", found, "remove --no-mask-secrets, or set mask_secrets = true");
+        findings.warn("secrets", found, "remove --no-mask-secrets, or set mask_secrets = true");
     }
     let toolbox = confinement::sandbox(settings, root, None, variables).and_then(|sandbox| {
         session::toolbox(settings, &secrets, root, &state.join("doctor"), sandbox, &workspace::Own::default())
@@ -208,13 +209,12 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
     };
     match toolbox.sandbox.self_test().await {
         Ok(report) if report.enforced => findings.ok("sandbox", report.lines.join("\n")),
-        Ok(report) => findings.bad(Health::Warn, "sandbox", report.lines.join("\n"), ""),
+        Ok(report) => findings.warn("sandbox", report.lines.join("\n"), ""),
         Err(error) => findings.bad(Health::Fail, "sandbox", error.to_string(), ""),
     }
     match toolbox.tests.command() {
         Some(command) => findings.ok("tests", format!("{} ({})", command.display(), command.why)),
-        None => findings.bad(
-            Health::Warn,
+        None => findings.warn(
             "tests",
             "no test command detected",
             "set the command that decides whether a task is done: --verify CMD, or verify in .agent.toml",
@@ -231,7 +231,7 @@ fn dry_run(root: &Path, folder: &Path, findings: &mut Findings) {
         Ok(Event::Tree { way, files, bytes, why }) => {
             let found = dry_tree::describe(way, files, bytes, &why);
             match way {
-                TreeWay::Copy => findings.bad(Health::Warn, "dry run", found, ""),
+                TreeWay::Copy => findings.warn("dry run", found, ""),
                 TreeWay::Overlay | TreeWay::Reflinks => findings.ok("dry run", found),
             }
         }
