@@ -70,13 +70,12 @@ impl Difference {
         let (recorded, replayed) = (recorded.unwrap_or_else(nothing), replayed.unwrap_or_else(nothing));
         let turn = wanted.or(now).map_or(0, |s| s.turn);
         let event = wanted.map(|s| s.seq);
-        if recorded.what == replayed.what {
-            let (kind, what) = (recorded.kind, recorded.what);
-            return Self { kind, turn, event, what, recorded: recorded.text, now: replayed.text };
-        }
         // The kind is that of the replayed step, unless one of the two runs ended.
         let kind = if recorded.kind == Kind::Ended { Kind::Ended } else { replayed.kind };
-        let what = format!("recorded: {}; replayed: {}", recorded.what, replayed.what);
+        let what = match recorded.what == replayed.what {
+            true => recorded.what,
+            false => format!("recorded: {}; replayed: {}", recorded.what, replayed.what),
+        };
         Self { kind, turn, event, what, recorded: recorded.text, now: replayed.text }
     }
 
@@ -123,13 +122,11 @@ impl Described {
                 (Kind::Asked, "a rewind of the conversation".into(), format!("to {keep} messages: {why}\n"))
             }
             Event::Request { attempt, messages, temperature, seed, max_tokens, .. } => {
-                let shown = |name: &str, value: Option<String>| {
-                    format!("{name} {}\n", value.unwrap_or_else(|| "none".into()))
-                };
-                let text = format!("attempt {attempt}\nmessages {messages}\n")
-                    + &shown("temperature", temperature.map(|t| t.to_string()))
-                    + &shown("seed", seed.map(|s| s.to_string()))
-                    + &shown("max_tokens", Some(max_tokens.to_string()));
+                let temperature = temperature.map_or("none".into(), |t| t.to_string());
+                let seed = seed.map_or("none".into(), |s| s.to_string());
+                let text = format!(
+                    "attempt {attempt}\nmessages {messages}\ntemperature {temperature}\nseed {seed}\nmax_tokens {max_tokens}\n"
+                );
                 (Kind::Asked, "the request".into(), text)
             }
             Event::Call { call, tool, arguments, span, repairs, .. } => {
@@ -159,20 +156,16 @@ impl Described {
             }
             Event::ToolFinished { tool, status, text, changed, .. } => {
                 let kind = if commands.contains(tool) { Kind::Command } else { Kind::Tool };
-                let changed = if changed.is_empty() {
-                    String::new()
-                } else {
-                    format!("\nchanged {}", changed.join(", "))
-                };
-                (kind, format!("the result of {tool}"), format!("{status}\n{text}{changed}\n"))
+                let mut text = format!("{status}\n{text}\n");
+                if !changed.is_empty() {
+                    text = format!("{text}changed {}\n", changed.join(", "));
+                }
+                (kind, format!("the result of {tool}"), text)
             }
             Event::Checked(check) => {
                 let how = if check.passed { "passed" } else { "failed" };
-                (
-                    Kind::Command,
-                    "the verification".into(),
-                    format!("{}: {how}\n{}\n", check.command, check.text),
-                )
+                let text = format!("{}: {how}\n{}\n", check.command, check.text);
+                (Kind::Command, "the verification".into(), text)
             }
             Event::Finished(report) => {
                 (Kind::Ended, "the end".into(), format!("{}: {}\n", report.ending.label(), report.message))

@@ -81,10 +81,8 @@ impl Recording {
         let Some(Event::Session { id, version, task, root, .. }) = records.first().map(|r| &r.event) else {
             return Err(Error::unusable("not a session: the first event is missing"));
         };
-        let plan = records.iter().find_map(|r| match &r.event {
-            Event::RunStarted { plan } => Some(plan.clone()),
-            _ => None,
-        });
+        let plan = |r: &Record| if let Event::RunStarted { plan } = &r.event { Some(plan.clone()) } else { None };
+        let plan = records.iter().find_map(plan);
         let plan = plan
             .ok_or_else(|| Error::unusable("nothing to replay: the session ended before its first turn"))?;
         let mut trace = Trace::default();
@@ -165,42 +163,38 @@ fn answers(records: &[Record]) -> Vec<Option<Turn>> {
             Event::Request { .. } => {
                 answers.push(None);
                 (cut, warning, overflow, lost) = (false, "", None, Usage::default());
-                continue;
+                None
             }
             Event::AnswerLost { counts, .. } => {
                 lost = usage(counts);
-                continue;
+                None
             }
             Event::Cut { .. } => {
                 cut = true;
-                continue;
+                None
             }
             Event::Warning { message } => {
                 warning = message;
-                let Some(window) = overflow else { continue };
-                Turn { end: TurnEnd::Overflow { message: message.clone(), window }, ..Turn::default() }
+                let end = overflow.map(|window| TurnEnd::Overflow { message: message.clone(), window });
+                end.map(|end| Turn { end, ..Turn::default() })
             }
             Event::Overflow { window, .. } => {
                 overflow = Some(*window);
-                continue;
+                None
             }
             Event::Retry { error, .. } => {
-                Turn { end: TurnEnd::Failed(error.clone()), usage: lost, ..Turn::default() }
+                Some(Turn { end: TurnEnd::Failed(error.clone()), usage: lost, ..Turn::default() })
             }
             Event::Finished(Report { ending: Ending::Unavailable, message, .. }) => {
-                Turn { end: TurnEnd::Refused(message.clone()), usage: lost, ..Turn::default() }
+                Some(Turn { end: TurnEnd::Refused(message.clone()), usage: lost, ..Turn::default() })
             }
             Event::Finished(Report { ending: Ending::Refused, message, .. }) => {
-                Turn { end: TurnEnd::Settings(message.clone()), ..Turn::default() }
+                Some(Turn { end: TurnEnd::Settings(message.clone()), ..Turn::default() })
             }
-            Event::Output { .. } => match answer(&record.event, cut, warning) {
-                Some(turn) => turn,
-                None => continue,
-            },
-            _ => continue,
+            output => answer(output, cut, warning),
         };
         if let Some(last @ None) = answers.last_mut() {
-            *last = Some(turn);
+            *last = turn;
         }
     }
     answers
@@ -254,13 +248,8 @@ fn results(records: &[Record]) -> (Vec<CallResult>, Vec<Checked>) {
                 let status = serde_json::from_value(status.as_str().into()).unwrap_or(Status::Refused);
                 let outcome =
                     Outcome { status, text: text.clone(), changed: changed.clone(), facts: facts.clone() };
-                results.push(CallResult {
-                    seq: record.seq,
-                    turn: *turn,
-                    tool: tool.clone(),
-                    arguments,
-                    outcome,
-                });
+                let (seq, turn, tool) = (record.seq, *turn, tool.clone());
+                results.push(CallResult { seq, turn, tool, arguments, outcome });
             }
             _ => {}
         }

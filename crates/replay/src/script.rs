@@ -225,13 +225,10 @@ impl Script {
     fn end(&self, state: &mut State, what: &str) {
         state.settle();
         if state.difference.is_none() {
-            let next = state.recorded.get(state.same).cloned();
+            let next = state.recorded.get(state.same);
             match next {
                 None if state.open => state.done = true,
-                next => {
-                    state.difference =
-                        Some(Difference::beyond(next.as_ref(), state.turn, what, &state.commands))
-                }
+                next => state.difference = Some(Difference::beyond(next, state.turn, what, &state.commands)),
             }
         }
         self.stop.send_replace(true);
@@ -274,12 +271,8 @@ impl State {
                 Some(wanted) if wanted.event == now.event => self.same += 1,
                 None if self.open => self.done = true,
                 wanted => {
-                    self.difference = Some(Difference::between(
-                        wanted,
-                        Some(now),
-                        &self.recorded[..self.same],
-                        &self.commands,
-                    ))
+                    let before = &self.recorded[..self.same];
+                    self.difference = Some(Difference::between(wanted, Some(now), before, &self.commands));
                 }
             }
         }

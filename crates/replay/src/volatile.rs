@@ -5,15 +5,10 @@
 /// temporary files.
 pub(crate) fn normalize(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut words = text
-        .split_inclusive(|c: char| {
-            c.is_whitespace() || matches!(c, '(' | ')' | '[' | ']' | ',' | ';' | '=' | '\'' | '"')
-        })
-        .peekable();
+    let between = |c: char| c.is_whitespace() || "()[],;='\"".contains(c);
+    let mut words = text.split_inclusive(between).peekable();
     while let Some(word) = words.next() {
-        let body = word.trim_end_matches(|c: char| {
-            c.is_whitespace() || matches!(c, '(' | ')' | '[' | ']' | ',' | ';' | '=' | '\'' | '"')
-        });
+        let body = word.trim_end_matches(between);
         let end = &word[body.len()..];
         let unit = |w: &&str| is_unit(w.trim().trim_end_matches(|c: char| !c.is_alphanumeric()));
         let spaced_duration = is_decimal(body) && end == " " && words.peek().is_some_and(unit);
