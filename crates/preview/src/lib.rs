@@ -83,13 +83,10 @@ impl FromStr for Format {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "words" => Ok(Self::Words),
-            "side-by-side" => Ok(Self::SideBySide),
-            "unified" => Ok(Self::Unified),
-            "none" => Ok(Self::None),
-            _ => Err(format!("invalid preview format {name:?} (expected {})", Self::NAMES.join(", "))),
-        }
+        let formats = [Self::Words, Self::SideBySide, Self::Unified, Self::None];
+        let found = Self::NAMES.into_iter().zip(formats).find(|(known, _)| *known == name);
+        let invalid = || format!("invalid preview format {name:?} (expected {})", Self::NAMES.join(", "));
+        found.map(|(_, format)| format).ok_or_else(invalid)
     }
 }
 

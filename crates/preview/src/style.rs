@@ -73,10 +73,7 @@ pub fn diff(patch: &str, paint: Paint) -> String {
             [b'@', ..] => Some(Style::Call),
             _ => None,
         };
-        match style {
-            Some(style) => out.push_str(&paint.paint(style, clean)),
-            None => out.push_str(&clean),
-        }
+        out += &style.map_or_else(|| clean.to_string(), |style| paint.paint(style, &clean));
         out.push_str(newline);
     }
     out

@@ -52,11 +52,10 @@ fn file(change: &FileChange, comparison: &Comparison<'_>, out: &mut Vec<u8>) {
         true if name.contains(' ') => format!("{name}\t"),
         true => name.to_owned(),
     };
+    let (old, new) = (side(change.before.is_some(), &old), side(change.after.is_some(), &new));
     if comparison.binary {
-        let (old, new) = (side(change.before.is_some(), &old), side(change.after.is_some(), &new));
         head.push_str(&format!("Binary files {} and {} differ\n", old.trim_end(), new.trim_end()));
     } else if comparison.has_lines() {
-        let (old, new) = (side(change.before.is_some(), &old), side(change.after.is_some(), &new));
         head.push_str(&format!("--- {old}\n+++ {new}\n"));
     }
     out.extend_from_slice(head.as_bytes());
