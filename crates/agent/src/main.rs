@@ -56,8 +56,10 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<Exit> {
     let environment = Environment::new(std::env::vars_os());
+    // Diagnostics go to standard error, filtered as in `debug` or `models=trace`.
     if let Some(filter) = environment.variables.get("AGENT_LOG") {
-        diagnostics(filter);
+        let filter = tracing_subscriber::EnvFilter::new(filter);
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
     if let Some(directory) = &cli.directory {
         std::env::set_current_dir(directory)
@@ -65,12 +67,6 @@ fn run(cli: Cli) -> Result<Exit> {
     }
     let context = Context::new(environment)?;
     commands::dispatch(cli.command, &context)
-}
-
-/// Prints diagnostics to standard error, filtered by `AGENT_LOG` (`debug`, `models=trace`).
-fn diagnostics(filter: &str) {
-    let filter = tracing_subscriber::EnvFilter::new(filter);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 /// Prints the failure and its hints.

@@ -129,13 +129,12 @@ async fn own_key(settings: &Settings) -> Result<Option<Secret>> {
     };
     let setting = if settings.api_key_file.is_some() { "api_key_file" } else { "api_key_command" };
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    match (lines.next(), lines.next()) {
-        (Some(key), None) => Ok(Some(Secret::new(key))),
-        (None, _) => Err(Failure::misuse(format!("cannot get a key from {setting}: its output is empty"))),
-        (Some(_), Some(_)) => Err(Failure::misuse(format!(
-            "cannot get a key from {setting}: its output has more than one line"
-        ))),
-    }
+    let why = match (lines.next(), lines.next()) {
+        (Some(key), None) => return Ok(Some(Secret::new(key))),
+        (None, _) => "is empty",
+        (Some(_), Some(_)) => "has more than one line",
+    };
+    Err(Failure::misuse(format!("cannot get a key from {setting}: its output {why}")))
 }
 
 async fn printed_key(command: &str) -> Result<String> {

@@ -189,10 +189,7 @@ fn show(difference: &Difference, surface: Surface) -> String {
     };
     let drawn = preview::texts(&with_newline(&difference.recorded), &with_newline(&difference.now), surface);
     let lines: Vec<&str> = drawn.lines().collect();
-    for line in lines.iter().take(MAX_LINES) {
-        out.push_str(line);
-        out.push('\n');
-    }
+    out.extend(lines.iter().take(MAX_LINES).map(|line| format!("{line}\n")));
     if lines.len() > MAX_LINES {
         out.push_str(&format!("… {} more lines\n", lines.len() - MAX_LINES));
     }
