@@ -79,14 +79,10 @@ impl Context {
         let repository = self.repository.as_deref();
         let below = self.directory.ancestors().take_while(|dir| Some(*dir) != repository);
         let mut bare = below.filter(|dir| is_bare(dir));
-        match bare.next() {
-            Some(dir) => Err(Failure::misuse(format!(
-                "{} is a bare repository, which has no files to work on",
-                dir.display()
-            ))
-            .hint("create a work tree with `git worktree add DIR BRANCH`, or clone the repository, and start there")),
-            None => Ok(repository.unwrap_or(&self.directory)),
-        }
+        let Some(dir) = bare.next() else { return Ok(repository.unwrap_or(&self.directory)) };
+        let hint = "create a work tree with `git worktree add DIR BRANCH`, or clone the repository, and start there";
+        let dir = dir.display();
+        Err(Failure::misuse(format!("{dir} is a bare repository, which has no files to work on")).hint(hint))
     }
 
     /// The files that belong to this process, not to the repository: its redirected output and its

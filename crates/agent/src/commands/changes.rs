@@ -21,16 +21,11 @@ use preview::{FileChange, Format, Image};
 pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
     let past = PastSession::find(&context.store()?, &command.session.id)?;
     let history = History::open(&past.recorded())?;
-    let changes = match command.turn {
-        Some(turn) => history.net(turn..=turn)?,
-        None => history.net(..)?,
-    };
+    let changes = history.net(command.turn.map_or(0..=u32::MAX, |turn| turn..=turn))?;
     warn_about_large_files(&history, |turn| command.turn.is_none_or(|wanted| wanted == turn));
     if changes.is_empty() {
-        match command.turn {
-            Some(turn) => console::say(format_args!("session {} changed nothing in turn {turn}", past.id)),
-            None => console::say(format_args!("session {} changed nothing", past.id)),
-        }
+        let when = command.turn.map_or(String::new(), |turn| format!(" in turn {turn}"));
+        console::say(format_args!("session {} changed nothing{when}", past.id));
         return Ok(Exit::Success);
     }
     let secrets = masking::for_display(context, &past.id);
@@ -157,17 +152,12 @@ pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
             )
         }
         Err(BringError::Conflicts(conflicts)) => {
-            if command.merge {
-                refuse("nothing was applied; these files cannot be merged:", &conflicts);
-            } else {
-                refuse(
-                    "nothing was applied; these files were changed after the dry run started:",
-                    &conflicts,
-                );
-                let id = &past.id;
-                console::say(format_args!(
-                    "hint: to merge changes to different lines: agent apply {id} --merge"
-                ));
+            let why =
+                if command.merge { "cannot be merged" } else { "were changed after the dry run started" };
+            refuse(&format!("nothing was applied; these files {why}:"), &conflicts);
+            if !command.merge {
+                let hint = "hint: to merge changes to different lines: agent apply";
+                console::say(format_args!("{hint} {} --merge", past.id));
             }
             Ok(Exit::Negative)
         }

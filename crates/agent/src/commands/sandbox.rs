@@ -51,18 +51,12 @@ pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
             }
             Err(e) => return Err(Failure::refused(e)),
         };
-        let why = match status {
-            Status::Exited(_) | Status::Signaled(_) | Status::LimitReached => None,
-            Status::TimedOut => {
-                Some(format!("stopped: reached the time limit of {seconds} s (--command-seconds)"))
-            }
-            Status::OutOfMemory => Some("stopped: reached the memory limit (--command-memory)".to_owned()),
-            Status::TooManyProcesses => {
-                Some("stopped: reached the process limit (--command-processes)".to_owned())
-            }
-        };
-        if let Some(why) = why {
-            console::say(why);
+        let stopped = |limit: &str| console::say(format_args!("stopped: reached the {limit}"));
+        match status {
+            Status::Exited(_) | Status::Signaled(_) | Status::LimitReached => {}
+            Status::TimedOut => stopped(&format!("time limit of {seconds} s (--command-seconds)")),
+            Status::OutOfMemory => stopped("memory limit (--command-memory)"),
+            Status::TooManyProcesses => stopped("process limit (--command-processes)"),
         }
         // 124 is the exit code of timeout(1).
         Ok(Exit::Code(status.code().map_or(124, |code| u8::try_from(code).unwrap_or(u8::MAX))))

@@ -57,12 +57,9 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
 fn schema(toolbox: &Toolbox, name: Option<&str>) -> Result<Exit> {
     let value = match name {
         Some(name) => {
-            let names = || toolbox.registry.specs().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
-            let spec = toolbox.registry.spec(name);
-            let spec = spec.ok_or_else(|| {
-                Failure::misuse(format!("unknown tool {name:?}; the tools are {}", names()))
-            })?;
-            spec.schema.clone()
+            let names = toolbox.registry.specs().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
+            let unknown = || Failure::misuse(format!("unknown tool {name:?}; the tools are {names}"));
+            toolbox.registry.spec(name).ok_or_else(unknown)?.schema.clone()
         }
         None => {
             let all = toolbox.registry.specs().map(|s| {
