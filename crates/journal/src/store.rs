@@ -198,12 +198,10 @@ impl Store {
     ///
     /// # Errors
     /// If it does not exist or is in use.
-    pub fn remove(&self, id: &str) -> Result<String, Error> {
+    pub fn remove(&self, id: &str) -> Result<(), Error> {
         let _lock = self.hold(id)?;
-        let id = self.find(id)?;
-        let folder = self.folder(&id);
-        fs::remove_dir_all(&folder).map_err(io_error("cannot remove", &folder))?;
-        Ok(id)
+        let folder = self.folder(&self.find(id)?);
+        fs::remove_dir_all(&folder).map_err(io_error("cannot remove", &folder))
     }
 }
 

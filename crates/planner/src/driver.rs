@@ -258,10 +258,7 @@ impl<'a> Driver<'a> {
             local: Some(self.identity.local),
             price: self.identity.price,
         }))?;
-        let baseline = match &self.verifier {
-            Some(_) => Some(self.check().await?),
-            None => None,
-        };
+        let baseline = if self.verifier.is_some() { Some(self.check().await?) } else { None };
         let (opening, focus) = match shown {
             Some(Plan { opening, focus, .. }) => {
                 (opening::from_recorded(opening, &self.tools, job.task), focus)

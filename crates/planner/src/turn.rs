@@ -169,12 +169,8 @@ impl Driver<'_> {
     /// Estimates the bytes that a refused call had left to write, from the average complete call of
     /// the same tool. A lower bound: 0 if there is none.
     fn saved_bytes(&self, refused: &Refused) -> u64 {
-        let Some((bytes, calls)) = refused.tool.as_ref().and_then(|t| self.call_sizes.get(t)) else {
-            return 0;
-        };
-        if !refused.early {
-            return 0;
-        }
+        let early = refused.tool.as_ref().filter(|_| refused.early);
+        let Some((bytes, calls)) = early.and_then(|tool| self.call_sizes.get(tool)) else { return 0 };
         (bytes / calls.max(&1)).saturating_sub(refused.written) as u64
     }
 

@@ -218,10 +218,7 @@ impl Verifier for ReplayedChecks {
     }
 
     async fn verify(&self) -> Result<Check, String> {
-        let now = match &self.real {
-            Some(real) => Some(real.verify().await?),
-            None => None,
-        };
+        let now = if let Some(real) = &self.real { Some(real.verify().await?) } else { None };
         let Some((seq, recorded)) = self.stage.script.check() else { return pending().await };
         match now {
             None => self.stage.apply_changes(seq).map(|()| recorded),
