@@ -80,7 +80,8 @@ impl Context {
         let below = self.directory.ancestors().take_while(|dir| Some(*dir) != repository);
         let mut bare = below.filter(|dir| is_bare(dir));
         let Some(dir) = bare.next() else { return Ok(repository.unwrap_or(&self.directory)) };
-        let hint = "create a work tree with `git worktree add DIR BRANCH`, or clone the repository, and start there";
+        let hint =
+            "create a work tree with `git worktree add DIR BRANCH`, or clone the repository, and start there";
         let dir = dir.display();
         Err(Failure::misuse(format!("{dir} is a bare repository, which has no files to work on")).hint(hint))
     }

@@ -227,12 +227,15 @@ impl Machine {
             let next = attempts.line(&content);
             return self.whole_file(next);
         }
-        self.progress.same_answers = if content == self.last_answer { self.progress.same_answers + 1 } else { 0 };
+        self.progress.same_answers =
+            if content == self.last_answer { self.progress.same_answers + 1 } else { 0 };
         self.last_answer.clone_from(&content);
         let thinking = (self.plan.repeats_thinking && !thinking.is_empty()).then_some(thinking);
         self.messages.push(Message { role: Role::Assistant, content, thinking }.into());
-        self.progress.changed |= results.iter().any(|r| !r.outcome.changed.is_empty() || r.changed_by_command());
-        self.progress.refused_edit |= results.iter().any(|r| r.outcome.status == Status::Refused) || refused.is_some();
+        self.progress.changed |=
+            results.iter().any(|r| !r.outcome.changed.is_empty() || r.changed_by_command());
+        self.progress.refused_edit |=
+            results.iter().any(|r| r.outcome.status == Status::Refused) || refused.is_some();
         self.unchecked |= results.iter().any(CallResult::changed_by_command);
         if check.is_some() {
             self.last_check.clone_from(&check);
@@ -331,7 +334,8 @@ impl Machine {
         self.progress.corrections += 1;
         if self.progress.corrections > MAX_CORRECTIONS {
             let why = refused.unwrap_or_else(|| "no tool call".into());
-            let why = format!("{} answers in a row could not be used; the last: {why}", self.progress.corrections);
+            let why =
+                format!("{} answers in a row could not be used; the last: {why}", self.progress.corrections);
             return self.stuck(why);
         }
         let text = self.prompts.correction(refused.as_deref(), self.progress.corrections);

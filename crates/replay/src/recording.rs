@@ -81,7 +81,8 @@ impl Recording {
         let Some(Event::Session { id, version, task, root, .. }) = records.first().map(|r| &r.event) else {
             return Err(Error::unusable("not a session: the first event is missing"));
         };
-        let plan = |r: &Record| if let Event::RunStarted { plan } = &r.event { Some(plan.clone()) } else { None };
+        let plan =
+            |r: &Record| if let Event::RunStarted { plan } = &r.event { Some(plan.clone()) } else { None };
         let plan = records.iter().find_map(plan);
         let plan = plan
             .ok_or_else(|| Error::unusable("nothing to replay: the session ended before its first turn"))?;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Reader;
 use super::entry::Entry;
 use super::fields::nearest;
-use super::Reader;
 use crate::task::Task;
 
 /// Our own keys that an instance may have. A key one edit away from these is a misspelling; other

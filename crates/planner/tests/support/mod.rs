@@ -398,3 +398,19 @@ impl Ran {
         self.requests.windows(2).all(|w| w[1].messages.starts_with(&w[0].messages))
     }
 }
+
+/// The unchanged file, with alternatives at the minus sign.
+pub fn unchanged_and_unsure(others: &[(&str, f32)]) -> Reply {
+    let others = others.iter().map(|(other, logprob)| ((*other).to_owned(), *logprob)).collect();
+    let mut deltas = text("```python\ndef add(a, b):\n    return a");
+    deltas.push(Delta::Doubt { chosen: " -".into(), others });
+    deltas.extend(text(" - b\n```\n"));
+    Reply::Says(deltas)
+}
+
+pub fn world_with_branches() -> World {
+    let mut world = world();
+    world.settings.approach = planner::Approach::WholeFile;
+    world.identity.branches = true;
+    world
+}

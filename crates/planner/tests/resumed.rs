@@ -1,0 +1,109 @@
+//! Runs resumed after any event: the same requests and the same ending.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::Arc;
+
+use journal::{Ending, Event, Record};
+use models::Error;
+use support::{Reply, says, unchanged_and_unsure, world, world_with_branches};
+
+const READ: &str = r#"{"tool": "read_file", "arguments": {"path": "calc.py"}}"#;
+const FIX: &str = r#"{"tool": "apply_patch", "arguments": {"path": "calc.py", "content": "def add(a, b):\n    return a + b\n"}}"#;
+const FINISH: &str = r#"{"tool": "finish", "arguments": {"summary": "added instead of subtracting"}}"#;
+
+/// The outcome of a run: its requests, files and ending.
+fn outcome(
+    ran: &support::Ran,
+) -> (Vec<Vec<Arc<models::Message>>>, std::collections::BTreeMap<String, String>, Ending) {
+    (ran.requests.iter().map(|r| r.messages.clone()).collect(), ran.files.clone(), ran.report.ending.clone())
+}
+
+/// Runs to the end, then resumes from each prefix of the journal.
+async fn ends_the_same_from_every_prefix(
+    begin: fn() -> support::World,
+    replies: fn() -> Vec<Reply>,
+) -> support::Ran {
+    let whole = begin().run("t", replies()).await;
+    let wanted = outcome(&whole);
+    for cut in 1..whole.records.len() {
+        let past = &whole.records[..cut];
+        let answered = |r: &&Record| matches!(r.event, Event::Output { .. } | Event::Overflow { .. });
+        let heard = past.iter().filter(answered).count();
+        let world = begin();
+        world.files.lock().unwrap().clone_from(&whole.states[cut - 1]);
+        let resumed = world.resume("t", replies().into_iter().skip(heard).collect(), past).await;
+        let (mut requests, files, ending) = outcome(&resumed);
+        let mut all = wanted.0[..heard].to_vec();
+        all.append(&mut requests);
+        assert_eq!(
+            (&all, &files, &ending),
+            (&wanted.0, &wanted.1, &wanted.2),
+            "after {cut}: {:?}",
+            past.last()
+        );
+        // The remaining changes belong to the same turns.
+        assert!(whole.changed_in.ends_with(&resumed.changed_in), "after {cut}: {:?}", resumed.changed_in);
+    }
+    whole
+}
+
+#[tokio::test]
+async fn a_run_resumed_after_any_event_sends_the_same_requests_and_ends_the_same() {
+    ends_the_same_from_every_prefix(world, || {
+        let answers = [
+            READ,
+            "I think so.",
+            r#"{"tool": "read_file", "arguments": {"path": "nowhere.py"}}"#,
+            r#"{"tool": "apply_patch", "arguments": {"path": "calc.py", "content": "def add(a, b):\n    return a * b\n"}}"#,
+            FINISH,
+            FIX,
+            FINISH,
+        ];
+        answers.into_iter().map(says).collect()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_whole_file_run_resumed_after_any_event_ends_the_same() {
+    ends_the_same_from_every_prefix(world_with_branches, || {
+        vec![unchanged_and_unsure(&[(" *", -0.8), (" +", -1.0)]), says(" b"), says(" b")]
+    })
+    .await;
+    ends_the_same_from_every_prefix(world_with_branches, || {
+        let wrong = || says("```python\ndef add(a, b):\n    return a / b\n```\n");
+        vec![wrong(), unchanged_and_unsure(&[(" *", -0.8)]), says(" b"), wrong(), says("No.")]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_with_a_compacted_conversation_resumes_with_that_conversation() {
+    let begin = || {
+        let mut world = world();
+        world.identity.window = Some(8_192);
+        for name in ["big.py", "more.py"] {
+            world.files.lock().unwrap().insert(name.into(), "x = 1\n".repeat(600));
+        }
+        world
+    };
+    let whole = ends_the_same_from_every_prefix(begin, || {
+        let read = |path| says(&format!(r#"{{"tool": "read_file", "arguments": {{"path": "{path}"}}}}"#));
+        let overflow =
+            Error::Overflow { message: "too long".into(), prompt_tokens: Some(9_000), window: Some(6_000) };
+        vec![
+            read("big.py"),
+            read("more.py"),
+            Reply::Fails(overflow),
+            read("calc.py"),
+            says(FIX),
+            says(FINISH),
+        ]
+    })
+    .await;
+    assert!(whole.events().any(|e| matches!(e, Event::Rewound { .. })));
+    assert_eq!(whole.report.ending, Ending::Verified);
+}
