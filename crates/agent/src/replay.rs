@@ -87,7 +87,7 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
         Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;
     }
     edit_format::describe(&settings, &mut toolbox.registry);
-    let real = Tests::new(toolbox.tests, &secrets).filter(|_| runs_commands);
+    let real = Tests::verifier(toolbox.tests, &secrets).filter(|_| runs_commands);
     let verifier = ReplayedChecks { stage: Arc::clone(&stage), real };
     let verified = recording.plan["has_verifier"] == true;
     let planned = session::plan(&settings)?;

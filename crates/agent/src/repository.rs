@@ -177,7 +177,7 @@ pub(crate) struct Tests(RunTests, Secrets);
 
 impl Tests {
     /// `None` if there is no command.
-    pub(crate) fn new(tests: RunTests, secrets: &Secrets) -> Option<Arc<dyn planner::Verifier>> {
+    pub(crate) fn verifier(tests: RunTests, secrets: &Secrets) -> Option<Arc<dyn planner::Verifier>> {
         tests.command().is_some().then(|| Arc::new(Self(tests, secrets.clone())) as _)
     }
 

@@ -265,7 +265,7 @@ async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Jou
             model: order.waits.explain(Box::new(MaskedModel(chosen.model, secrets.clone()))),
             tools: toolbox.registry,
             repository: Arc::clone(&tree) as _,
-            verifier: Tests::new(toolbox.tests, secrets),
+            verifier: Tests::verifier(toolbox.tests, secrets),
             inbox: Box::new(VecDeque::from_iter(order.message)),
             interrupt: order.interrupt,
         },
