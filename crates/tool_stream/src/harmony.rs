@@ -11,7 +11,7 @@ use crate::event::{Call, Event, Malformed};
 use crate::head::tool_name;
 use crate::object::Named;
 use crate::parser::{Flow, Mode, Parser};
-use crate::tags::{Tag, classify, tag_length};
+use crate::tags::{Tag, tag_at};
 use crate::text::{Repairs, utf8};
 use crate::window::{Blanks, Window};
 
@@ -70,9 +70,8 @@ impl Parser {
         let Some(stop) = stop else { return Flow::More };
         let mut tag = None;
         if rest[stop] == b'<' {
-            let Some(len) = tag_length(win, at, &mut self.searched) else { return Flow::More };
-            tag = classify(win.slice(at, at + len));
-            self.pos = at + len;
+            let Some((found, len)) = tag_at(win, at, &mut self.searched) else { return Flow::More };
+            (tag, self.pos) = (found, at + len);
         }
         let words = String::from_utf8_lossy(win.slice(header.segment, at)).into_owned();
         header.words(&words);
@@ -147,8 +146,8 @@ impl Parser {
                     return Flow::Go;
                 }
                 b'<' => {
-                    let Some(len) = tag_length(win, at, &mut self.searched) else { return Flow::More };
-                    if matches!(classify(win.slice(at, at + len)), Some(Tag::CallEnd | Tag::Noise)) {
+                    let Some((tag, len)) = tag_at(win, at, &mut self.searched) else { return Flow::More };
+                    if matches!(tag, Some(Tag::CallEnd | Tag::Noise)) {
                         self.emit_empty_call(tool, start, at + len, out);
                         return Flow::Go;
                     }
@@ -169,15 +168,11 @@ impl Parser {
             return Flow::More;
         };
         self.pos += hit;
-        let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
-        let tag = classify(win.slice(self.pos, self.pos + len));
+        let Some((tag, len)) = self.tag_here(win) else { return Flow::More };
         match tag {
-            Some(Tag::CallEnd | Tag::Noise | Tag::Turn(Turn::Header | Turn::Channel)) => {
-                let end = match tag {
-                    Some(Tag::CallEnd) => self.pos + len,
-                    _ => self.pos,
-                };
-                self.close_raw(win, self.pos, end, out);
+            Some(Tag::CallEnd) => self.close_raw(win, self.pos, self.pos + len, out),
+            Some(Tag::Noise | Tag::Turn(Turn::Header | Turn::Channel)) => {
+                self.close_raw(win, self.pos, self.pos, out)
             }
             _ => self.pos += 1,
         }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use crate::event::{Event, Malformed, Repair};
 use crate::literal::literal;
 use crate::nested;
-use crate::tags::{Plain, Tag, classify, plain_element, tag_length};
+use crate::tags::{Plain, Tag, plain_element, tag_at};
 use crate::text::{Repairs, utf8};
 use crate::window::{Blanks, Window};
 
@@ -113,14 +113,17 @@ pub(crate) const CONTAINERS: [&str; 7] =
     ["args", "arguments", "parameters", "params", "input", "file", "json"];
 
 impl Invoke {
-    pub(crate) fn new(tool: String, start: usize, pos: usize, closer: Closer, followed: bool) -> Invoke {
-        Invoke { tool, start, pos, closer, followed, searched: pos, ..Invoke::default() }
-    }
-
-    /// Starts inside the name of an argument that begins at `pos`.
-    pub(crate) fn in_key(mut self) -> Invoke {
-        self.state = State::Key(self.pos);
-        self
+    /// `in_key`: the name of an argument begins at `pos`.
+    pub(crate) fn new(
+        tool: String,
+        start: usize,
+        pos: usize,
+        closer: Closer,
+        in_key: bool,
+        followed: bool,
+    ) -> Invoke {
+        let state = if in_key { State::Key(pos) } else { State::Between };
+        Invoke { tool, start, pos, closer, state, followed, searched: pos, ..Invoke::default() }
     }
 
     /// True if only the closing tag is missing.
@@ -201,9 +204,8 @@ impl Invoke {
                     return Outcome::More;
                 }
             }
-            let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Outcome::More };
+            let Some((tag, len)) = tag_at(win, self.pos, &mut self.searched) else { return Outcome::More };
             let bytes = win.slice(self.pos, self.pos + len);
-            let tag = if len == 0 { None } else { classify(bytes) };
             self.open(calls, out);
             let outcome = match &self.state {
                 State::Between => self.between(win, bytes, tag),
@@ -530,9 +532,9 @@ fn call_continues(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, t
     if win.get(at) != Some(b'<') {
         return Some(false);
     }
-    let len = tag_length(win, at, &mut at.clone())?;
+    let (tag, len) = tag_at(win, at, &mut at.clone())?;
     let bytes = win.slice(at, at + len);
-    let fits = match classify(bytes) {
+    let fits = match tag {
         Some(Tag::Parameter { equals, .. }) => {
             matches!(kind, Kind::Parameter { equals: e, .. } if *e == equals)
         }

@@ -6,7 +6,7 @@ use crate::event::{Call, Event, Malformed, Options, Repair};
 use crate::follow::Follow;
 use crate::json::{Node, Reader, Step, Syntax};
 use crate::shape::{self, Shape};
-use crate::tags::{Tag, classify, tag_length};
+use crate::tags::{Tag, tag_at};
 use crate::text::Repairs;
 use crate::window::Window;
 
@@ -181,8 +181,7 @@ impl Candidate {
         {
             return Some(None);
         }
-        let len = tag_length(win, at, &mut at.clone())?;
-        if classify(win.slice(at, at + len)) != Some(Tag::CallEnd) {
+        if tag_at(win, at, &mut at.clone())?.0 != Some(Tag::CallEnd) {
             return Some(None);
         }
         let repair = if self.reader.depth() == 1 { Repair::MissingBrace } else { Repair::MissingCloser };

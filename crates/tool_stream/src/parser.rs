@@ -415,31 +415,24 @@ impl Parser {
     /// Reports a malformed call and continues with prose at `pos`.
     pub(crate) fn fail(&mut self, why: Malformed, pos: usize, out: &mut Vec<Event>) {
         out.push(Event::Malformed { why, at: pos });
-        self.hold = None;
-        self.shown = pos;
-        self.pos = pos;
-        self.mode = Mode::Text;
-        self.announced = false;
+        self.leave_call(pos);
         self.skip_line = true;
         self.after_malformed = true;
-        self.line_has_text = true;
-        if let Some(fence) = &mut self.fence {
-            fence.fresh = false;
-            fence.hidden = true;
-        }
     }
 
     /// Continues after a complete call that ended at `pos`.
     pub(crate) fn call_ended(&mut self, pos: usize) {
-        self.mode = Mode::Text;
-        self.pos = pos;
-        self.shown = pos;
-        self.hold = None;
-        self.announced = false;
+        self.leave_call(pos);
         self.after_call = true;
         self.after_malformed = false;
-        self.line_has_text = true;
         self.tail.clear();
+    }
+
+    fn leave_call(&mut self, pos: usize) {
+        self.mode = Mode::Text;
+        (self.pos, self.shown, self.hold) = (pos, pos, None);
+        self.announced = false;
+        self.line_has_text = true;
         if let Some(fence) = &mut self.fence {
             fence.fresh = false;
             fence.hidden = true;
