@@ -119,11 +119,9 @@ impl Parser {
         let Some(Fence { fresh: true, file: Some(info), .. }) = &self.fence else { return false };
         let path = info.path.clone();
         let Some(fence) = self.fence.take() else { return false };
-        let call = self.calls;
-        self.calls += 1;
-        out.push(Event::CallOpened { call, tool: FILE_TOOL.to_owned() });
+        let call = self.sink(out).open(FILE_TOOL.to_owned());
         if let Some(path) = path {
-            out.push(Event::FieldClosed { call, name: "path".into(), value: Value::String(path) });
+            self.sink(out).field(call, "path", &Value::String(path));
         }
         self.hold = None;
         self.shown = fence.start;

@@ -2,7 +2,7 @@
 
 use crate::event::{Event, Malformed};
 use crate::json::Syntax;
-use crate::object::{Candidate, Named, Outcome};
+use crate::object::{Candidate, Named, Outcome, Sink};
 use crate::parser::{Flow, Mode, Parser};
 use crate::prose::LeadIn;
 use crate::window::{Blanks, Window};
@@ -140,7 +140,8 @@ impl Parser {
 
     pub(crate) fn object(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Object(candidate) = &mut self.mode else { return Flow::Go };
-        let outcome = candidate.run(win, &self.options, &mut self.calls, out);
+        let mut sink = Sink { options: &self.options, calls: &mut self.calls, out };
+        let outcome = candidate.run(win, &mut sink);
         let (start, pos) = (candidate.start, candidate.reader.pos);
         match outcome {
             Outcome::More => return Flow::More,

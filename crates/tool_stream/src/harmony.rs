@@ -160,8 +160,7 @@ impl Parser {
                     return Flow::Go;
                 }
             }
-            out.push(Event::CallOpened { call: self.calls, tool });
-            self.calls += 1;
+            self.sink(out).open(tool);
         }
         let Some(hit) = memchr::memchr(b'<', win.from(self.pos)) else {
             self.pos = win.end();

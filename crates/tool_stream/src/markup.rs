@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use crate::event::{Event, Malformed, Repair};
 use crate::literal::literal;
 use crate::nested;
+use crate::object::Sink;
 use crate::tags::{Plain, Tag, plain_element, tag_at};
 use crate::text::{Repairs, utf8};
 use crate::window::{Blanks, Window};
@@ -156,9 +157,9 @@ impl Invoke {
         true
     }
 
-    pub(crate) fn run(&mut self, win: Window<'_>, calls: &mut usize, out: &mut Vec<Event>) -> Outcome {
+    pub(crate) fn run(&mut self, win: Window<'_>, sink: &mut Sink<'_>) -> Outcome {
         if self.closer == Closer::Empty {
-            self.open(calls, out);
+            self.call = Some(sink.open(self.tool.clone()));
             return Outcome::Complete;
         }
         loop {
@@ -199,14 +200,14 @@ impl Invoke {
             } else {
                 let hit = memchr(b'<', rest);
                 self.pos = hit.map_or(win.end(), |hit| self.pos + hit);
-                self.report_lines(win, out);
+                self.report_lines(win, sink.out);
                 if hit.is_none() {
                     return Outcome::More;
                 }
             }
             let Some((tag, len)) = tag_at(win, self.pos, &mut self.searched) else { return Outcome::More };
             let bytes = win.slice(self.pos, self.pos + len);
-            self.open(calls, out);
+            let call = *self.call.get_or_insert_with(|| sink.open(self.tool.clone()));
             let outcome = match &self.state {
                 State::Between => self.between(win, bytes, tag),
                 State::Key(body) => {
@@ -235,8 +236,7 @@ impl Invoke {
                             let name = String::from_utf8_lossy(&text[..at]).trim().to_owned();
                             let value = untyped(&name, &text[at + 1..], &mut self.repairs);
                             self.repairs.add(Repair::MissingCloser);
-                            let call = self.call.unwrap_or_default();
-                            out.push(Event::FieldClosed { call, name: name.clone(), value: value.clone() });
+                            sink.field(call, &name, &value);
                             self.arguments.insert(name, value);
                             self.state = State::Between;
                         }
@@ -259,19 +259,11 @@ impl Invoke {
                     }
                     _ => return Outcome::Failed(Malformed::NotJson),
                 },
-                State::Value(_) => self.value(win, bytes, tag, out),
+                State::Value(_) => self.value(win, bytes, tag, sink),
             };
             if let Some(outcome) = outcome {
                 return outcome;
             }
-        }
-    }
-
-    fn open(&mut self, calls: &mut usize, out: &mut Vec<Event>) {
-        if self.call.is_none() {
-            self.call = Some(*calls);
-            out.push(Event::CallOpened { call: *calls, tool: self.tool.clone() });
-            *calls += 1;
         }
     }
 
@@ -367,7 +359,7 @@ impl Invoke {
         win: Window<'_>,
         bytes: &[u8],
         tag: Option<Tag>,
-        out: &mut Vec<Event>,
+        sink: &mut Sink<'_>,
     ) -> Option<Outcome> {
         let State::Value(field) = &mut self.state else { return None };
         let (at, after) = (self.pos, self.pos + bytes.len());
@@ -393,7 +385,7 @@ impl Invoke {
             if fits && !nested {
                 field.closer = Some(at);
                 if field.depth == 0 {
-                    self.close(win, out);
+                    self.close(win, sink);
                     self.pos = after;
                     return None;
                 }
@@ -418,7 +410,7 @@ impl Invoke {
                     return Some(Outcome::Failed(Malformed::NotJson));
                 }
                 self.repairs.add(Repair::MissingCloser);
-                self.close(win, out);
+                self.close(win, sink);
                 return None;
             }
             if field.depth == 0 && field.closer.is_none() {
@@ -435,7 +427,7 @@ impl Invoke {
         None
     }
 
-    fn close(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
+    fn close(&mut self, win: Window<'_>, sink: &mut Sink<'_>) {
         let State::Value(field) = std::mem::replace(&mut self.state, State::Between) else { return };
         let bytes = win.slice(field.body, self.pos);
         let bytes = bytes.trim_ascii_end().strip_suffix(MINIMAX).unwrap_or(bytes);
@@ -461,9 +453,9 @@ impl Invoke {
                 && let Some(rest) = text.strip_prefix(&field.reported)
             {
                 let (path, text) = (field.name.clone(), rest.to_owned());
-                out.push(Event::FieldText { call, path, text, closed: true });
+                sink.out.push(Event::FieldText { call, path, text, closed: true });
             }
-            out.push(Event::FieldClosed { call, name: field.name.clone(), value: value.clone() });
+            sink.field(call, &field.name, &value);
         }
         self.arguments.insert(field.name, value);
     }

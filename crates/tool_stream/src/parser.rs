@@ -11,7 +11,7 @@ use crate::fence::Fence;
 use crate::harmony::{Header, Raw};
 use crate::head::Head;
 use crate::markup::Invoke;
-use crate::object::Candidate;
+use crate::object::{Candidate, Sink};
 use crate::python::Brackets;
 use crate::tags::Tag;
 use crate::thoughts::Thinking;
@@ -410,6 +410,10 @@ impl Parser {
             [0xEF] | [0xEF, 0xBB] if !win.eof => Flow::More,
             _ => self.plain(1),
         }
+    }
+
+    pub(crate) fn sink<'a>(&'a mut self, out: &'a mut Vec<Event>) -> Sink<'a> {
+        Sink { options: &self.options, calls: &mut self.calls, out }
     }
 
     /// Reports a malformed call and continues with prose at `pos`.

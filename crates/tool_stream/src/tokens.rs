@@ -6,7 +6,7 @@ use crate::dialects::{THOUGHTS, Turn, UNKNOWN};
 use crate::event::{Call, Event, Malformed};
 use crate::head::Head;
 use crate::markup::{self, Closer, Invoke};
-use crate::object::Named;
+use crate::object::{Named, Sink};
 use crate::parser::{Flow, Mode, Parser};
 use crate::prose;
 use crate::tags::{Plain, Tag, is_token, literal, plain_element, tag_at, tag_length};
@@ -331,7 +331,7 @@ impl Parser {
 
     pub(crate) fn invoke(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Invoke(invoke) = &mut self.mode else { return Flow::Go };
-        let outcome = invoke.run(win, &mut self.calls, out);
+        let outcome = invoke.run(win, &mut Sink { options: &self.options, calls: &mut self.calls, out });
         let (start, pos) = (invoke.start, invoke.pos);
         let limit = start + self.options.max_call_bytes;
         match outcome {
@@ -366,7 +366,7 @@ impl Parser {
     pub(crate) fn emit_empty_call(&mut self, tool: String, start: usize, end: usize, out: &mut Vec<Event>) {
         let arguments = Value::Object(Map::new());
         let call = Call { call: 0, tool, arguments, start, end, repairs: Vec::new(), native: true };
-        self.emit_calls(vec![call], 0, out);
+        self.sink(out).whole(call);
         self.call_ended(end);
     }
 }
