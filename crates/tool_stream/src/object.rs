@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::event::{Call, Event, Malformed, Options, Repair};
 use crate::follow::Follow;
 use crate::json::{Node, Reader, Step, Syntax};
-use crate::shape::{self, Shape};
+use crate::shape::{self, Look, Shape};
 use crate::tags::{Tag, tag_at};
 use crate::text::Repairs;
 use crate::window::Window;
@@ -386,12 +386,15 @@ impl Candidate {
                 let arguments = map.swap_remove(holder).unwrap_or_default();
                 Some(Shape { tool: options.bare_name(&tool.name), arguments })
             }
-            (tool, opened) => shape::call_of(&map, self.announced, options, &mut repairs).or_else(|| {
-                // Opened because its name is unknown: a call whatever it holds.
-                let tool = tool.as_ref().filter(|_| opened.is_some())?;
-                let arguments = Value::Object(Map::new());
-                Some(Shape { tool: options.bare_name(&tool.name), arguments })
-            }),
+            (tool, opened) => {
+                let mut look = Look { announced: self.announced, options, repairs: &mut repairs };
+                look.call(&map).or_else(|| {
+                    // Opened because its name is unknown: a call whatever it holds.
+                    let tool = tool.as_ref().filter(|_| opened.is_some())?;
+                    let arguments = Value::Object(Map::new());
+                    Some(Shape { tool: options.bare_name(&tool.name), arguments })
+                })
+            }
         };
         if let Some(shape) = shape {
             self.emit(shape, span, repairs, sink);
