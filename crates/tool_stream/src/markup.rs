@@ -213,8 +213,7 @@ impl Invoke {
                 State::Key(body) => {
                     match tag {
                         Some(Tag::KeyEnd) => {
-                            let name = String::from_utf8_lossy(win.slice(*body, self.pos)).trim().to_owned();
-                            self.state = State::KeyEnd(name);
+                            self.state = State::KeyEnd(trimmed(win.slice(*body, self.pos)));
                         }
                         // A duplicated opening tag.
                         Some(Tag::Key) if win.slice(*body, self.pos).trim_ascii().is_empty() => {
@@ -222,7 +221,7 @@ impl Invoke {
                         }
                         // Solar writes one token between name and value.
                         Some(Tag::Value) => {
-                            let name = String::from_utf8_lossy(win.slice(*body, self.pos)).trim().to_owned();
+                            let name = trimmed(win.slice(*body, self.pos));
                             self.pos += len;
                             self.begin(name, Kind::Pair);
                             continue;
@@ -233,7 +232,7 @@ impl Invoke {
                             let Some(at) = memchr(b'=', text) else {
                                 return Outcome::Failed(Malformed::NotJson);
                             };
-                            let name = String::from_utf8_lossy(&text[..at]).trim().to_owned();
+                            let name = trimmed(&text[..at]);
                             let value = untyped(&name, &text[at + 1..], &mut self.repairs);
                             self.repairs.add(Repair::MissingCloser);
                             sink.field(call, &name, &value);
@@ -277,7 +276,7 @@ impl Invoke {
     /// Handles a tag between two arguments.
     fn between(&mut self, win: Window<'_>, bytes: &[u8], tag: Option<Tag>) -> Option<Outcome> {
         let after = self.pos + bytes.len();
-        let container = plain_element(bytes).filter(|(name, _)| CONTAINERS.contains(name)).map(|c| c.1);
+        let container = plain_element(bytes).filter(|(name, _)| CONTAINERS.contains(name));
         let tag = tag.filter(|tag| container.is_none() || *tag != Tag::Noise);
         match tag {
             Some(Tag::Parameter { name, string, equals }) => {
@@ -289,14 +288,8 @@ impl Invoke {
                 self.pos = after;
                 self.state = State::Key(after);
             }
-            Some(Tag::InvokeEnd) if self.closer == Closer::Element => {
-                self.pos = after;
-                return Some(Outcome::Complete);
-            }
-            Some(Tag::CallEnd) if self.closer == Closer::Wrapper => {
-                self.pos = after;
-                return Some(Outcome::Complete);
-            }
+            Some(Tag::InvokeEnd) if self.closer == Closer::Element => return self.ends_at(after),
+            Some(Tag::CallEnd) if self.closer == Closer::Wrapper => return self.ends_at(after),
             Some(Tag::ParameterEnd | Tag::ValueEnd | Tag::KeyEnd) => self.pos = after,
             // The closing tag is missing before the next call or the end of the calls.
             Some(
@@ -310,47 +303,46 @@ impl Invoke {
                 self.repairs.add(Repair::MissingCloser);
                 return Some(Outcome::Complete);
             }
-            _ => {
-                let Some((name, plain)) = plain_element(bytes) else {
-                    return Some(Outcome::Failed(Malformed::NotJson));
-                };
-                match plain {
-                    Plain::Close if self.closer == Closer::Tool && name == self.tool => {
-                        self.pos = after;
-                        return Some(Outcome::Complete);
-                    }
-                    Plain::Close if CONTAINERS.contains(&name) => self.pos = after,
-                    Plain::Close => return Some(Outcome::Failed(Malformed::NotJson)),
-                    Plain::Empty => self.pos = after,
-                    Plain::Open => {
-                        if CONTAINERS.contains(&name) {
-                            let rest = match win.skip_blanks(after) {
-                                Blanks::More => return Some(Outcome::More),
-                                Blanks::Until(at) => win.from(at),
-                                Blanks::TooMany | Blanks::End => &[],
-                            };
-                            // An array is a value, not a container of arguments.
-                            let item = b"<item>";
-                            if !rest.is_empty() && item.starts_with(rest) && !win.eof {
-                                return Some(Outcome::More);
-                            }
-                            if rest.starts_with(b"{") || rest.starts_with(b"<") && !rest.starts_with(item) {
-                                self.pos = after;
-                                return None;
-                            }
-                        }
-                        // The same argument twice, such as two files in one call, is ambiguous.
-                        if self.arguments.contains_key(name) {
-                            return Some(Outcome::Failed(Malformed::NotJson));
-                        }
-                        let name = name.to_owned();
-                        self.pos = after;
-                        self.begin(name, Kind::Child);
-                    }
+            _ => match plain_element(bytes) {
+                Some((name, Plain::Close)) if self.closer == Closer::Tool && name == self.tool => {
+                    return self.ends_at(after);
                 }
-            }
+                Some((_, Plain::Close)) if container.is_some() => self.pos = after,
+                Some((_, Plain::Empty)) => self.pos = after,
+                Some((name, Plain::Open)) => {
+                    if container.is_some() {
+                        let rest = match win.skip_blanks(after) {
+                            Blanks::More => return Some(Outcome::More),
+                            Blanks::Until(at) => win.from(at),
+                            Blanks::TooMany | Blanks::End => &[],
+                        };
+                        // An array is a value, not a container of arguments.
+                        let item = b"<item>";
+                        if !rest.is_empty() && item.starts_with(rest) && !win.eof {
+                            return Some(Outcome::More);
+                        }
+                        if rest.starts_with(b"{") || rest.starts_with(b"<") && !rest.starts_with(item) {
+                            self.pos = after;
+                            return None;
+                        }
+                    }
+                    // The same argument twice, such as two files in one call, is ambiguous.
+                    if self.arguments.contains_key(name) {
+                        return Some(Outcome::Failed(Malformed::NotJson));
+                    }
+                    let name = name.to_owned();
+                    self.pos = after;
+                    self.begin(name, Kind::Child);
+                }
+                _ => return Some(Outcome::Failed(Malformed::NotJson)),
+            },
         }
         None
+    }
+
+    fn ends_at(&mut self, end: usize) -> Option<Outcome> {
+        self.pos = end;
+        Some(Outcome::Complete)
     }
 
     /// Handles a tag inside a value.
@@ -497,6 +489,10 @@ impl Field {
         let text = matches!(self.kind, Kind::Parameter { string: Some(true), .. });
         followed && (text || is_textual(&self.name))
     }
+}
+
+fn trimmed(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).trim().to_owned()
 }
 
 /// True for Kimi K3's tags.
