@@ -41,9 +41,6 @@ pub(crate) struct Raw {
 
 /// The longest header in bytes.
 const MAX_HEADER: usize = 512;
-/// The tool that takes a message's body as text, and the argument it becomes.
-const RAW: (&str, &str) = ("apply_patch", "patch");
-
 impl Parser {
     pub(crate) fn begin_header(&mut self, turn: Turn, start: usize) {
         let channel = turn == Turn::Channel;
@@ -152,7 +149,7 @@ impl Parser {
                         return Flow::Go;
                     }
                 }
-                _ if tool == RAW.0 => {}
+                _ if tool == self.options.text_tool.tool => {}
                 _ => {
                     self.announced = true;
                     self.mode = Mode::Text;
@@ -185,8 +182,9 @@ impl Parser {
         let text = utf8(win.slice(raw.body, body_end).to_vec(), &mut repairs);
         let (call, tool, start) = (raw.call, raw.tool.clone(), raw.start);
         let value = Value::String(text);
-        out.push(Event::FieldClosed { call, name: RAW.1.to_owned(), value: value.clone() });
-        let arguments = Value::Object(Map::from_iter([(RAW.1.to_owned(), value)]));
+        let name = self.options.text_tool.patch.clone();
+        self.sink(out).field(call, &name, &value);
+        let arguments = Value::Object(Map::from_iter([(name, value)]));
         let repairs = repairs.list();
         out.push(Event::CallComplete(Call { call, tool, arguments, start, end, repairs, native: true }));
         self.call_ended(end);
