@@ -37,8 +37,14 @@ pub struct TextTool {
     pub path: String,
     /// The argument with a file's content.
     pub content: String,
-    /// The argument with a patch.
+    /// The argument with a patch; empty if it takes none.
     pub patch: String,
+}
+
+impl TextTool {
+    pub(crate) fn takes_patch(&self, tool: &str) -> bool {
+        self.tool == tool && !self.patch.is_empty()
+    }
 }
 
 impl Default for TextTool {

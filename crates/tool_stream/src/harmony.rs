@@ -149,7 +149,7 @@ impl Parser {
                         return Flow::Go;
                     }
                 }
-                _ if tool == self.options.text_tool.tool => {}
+                _ if self.options.text_tool.takes_patch(&tool) => {}
                 _ => {
                     self.announced = true;
                     self.mode = Mode::Text;
