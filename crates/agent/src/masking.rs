@@ -186,8 +186,8 @@ impl Tool for MaskedTool {
         self.tool.whole_answer(text, parsed)
     }
 
-    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(String, Value)>, String> {
-        self.tool.instead(arguments)
+    fn patch_instead(&self, arguments: &Map<String, Value>) -> Result<Option<String>, String> {
+        self.tool.patch_instead(arguments)
     }
 
     async fn call(&self, arguments: Value, parsed: Parsed) -> Result<Outcome, ToolError> {

@@ -8,8 +8,9 @@ use futures_util::{Stream, StreamExt, stream};
 use serde_json::Value;
 use tokio::time::{timeout, timeout_at};
 
+use crate::failure::{Body, Failure};
 use crate::frames::{Frame, Frames};
-use crate::http::{Waits, slow};
+use crate::http::{ByteStream, Waits, slow};
 use crate::{Delta, DeltaStream, End, EndReason, Error, Usage};
 
 /// How long a server may take to close a stream after the answer is complete.
@@ -17,23 +18,49 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 /// One server's protocol: the state of one answer.
 pub(crate) trait Protocol: Send + 'static {
-    /// What an answer consists of: a delta, or the progress of a download.
-    type Item: Send + 'static;
+    /// What an answer consists of.
+    type Item: Item;
 
     /// Decodes one frame into items.
     fn frame(&mut self, frame: Frame, out: &mut VecDeque<Self::Item>) -> Result<(), Error>;
 
-    /// Whether an item proves normal completion and ends the stream.
-    fn is_end(item: &Self::Item) -> bool;
-
-    /// Whether an item is content, which shows that the server has started to answer.
-    fn is_content(_item: &Self::Item) -> bool {
-        true
-    }
-
     /// The item that ends the stream, if the answer is already complete although the server has not
     /// said so.
-    fn settled(&self) -> Option<Self::Item>;
+    fn settled(&self) -> Option<Self::Item> {
+        None
+    }
+}
+
+/// A piece of an answer: a delta, or the progress of a download.
+pub(crate) trait Item: Send + 'static {
+    /// Whether it proves normal completion and ends the stream.
+    fn is_end(&self) -> bool;
+
+    /// Whether it is content, which shows that the server has started to answer.
+    fn is_content(&self) -> bool {
+        true
+    }
+}
+
+impl Item for Delta {
+    fn is_end(&self) -> bool {
+        matches!(self, Delta::End(_))
+    }
+
+    fn is_content(&self) -> bool {
+        !matches!(self, Delta::Progress { .. } | Delta::Usage(_))
+    }
+}
+
+/// The object in a frame of an answer. An error that the server sends in its place is returned.
+pub(crate) fn object(value: Value) -> Result<Value, Error> {
+    if value.get("error").is_some_and(|error| !error.is_null()) || value["object"] == "error" {
+        return Err(Body::from_json(&value).mid_stream());
+    }
+    if !value.is_object() {
+        return Err(Error::Protocol(format!("the server sent {value} where an object was due")));
+    }
+    Ok(value)
 }
 
 struct Reader<B, P: Protocol> {
@@ -83,8 +110,8 @@ where
     async fn next(&mut self) -> Option<Result<P::Item, Error>> {
         loop {
             if let Some(item) = self.ready.pop_front() {
-                self.content |= P::is_content(&item);
-                if P::is_end(&item) {
+                self.content |= item.is_content();
+                if item.is_end() {
                     self.ended = true;
                     self.ready.clear();
                     self.failed = None;
@@ -219,16 +246,23 @@ pub struct Answer {
 
 /// Waits for the first item of an answer and returns the whole answer, with a copy of the error it
 /// starts with, if any. This finds a refusal in a response of status 200 before any item reaches
-/// the caller.
-pub(crate) async fn peek(mut deltas: DeltaStream) -> (Option<Error>, DeltaStream) {
+/// the caller: an error before the first item is a refusal, whatever the status.
+pub(crate) async fn start(
+    (body, waits): (ByteStream, Waits),
+    protocol: impl Protocol<Item = Delta>,
+    max_tokens: u32,
+) -> (Option<Error>, Option<Failure>, DeltaStream) {
+    let mut deltas = bounded(items(body, waits, protocol), max_tokens);
     let first = deltas.next().await;
     let failed = first.as_ref().and_then(|first| first.as_ref().err().cloned());
-    (failed, Box::pin(stream::iter(first).chain(deltas)))
+    let refusal = failed.as_ref().and_then(Failure::of_stream);
+    (failed, refusal, Box::pin(stream::iter(first).chain(deltas)))
 }
 
-/// Whether a delta is content: text, reasoning, a tool call, or the end.
-pub(crate) fn is_content(delta: &Delta) -> bool {
-    !matches!(delta, Delta::Progress { .. } | Delta::Usage(_))
+/// A request body as JSON.
+pub(crate) fn encode(body: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(body)
+        .map_err(|why| Error::Refused(format!("cannot encode the request as JSON: {why}")))
 }
 
 /// Reads a stream to its end.
@@ -276,10 +310,6 @@ mod tests {
                 Frame::Done => {}
             }
             Ok(())
-        }
-
-        fn is_end(item: &Delta) -> bool {
-            matches!(item, Delta::End(_))
         }
 
         fn settled(&self) -> Option<Delta> {

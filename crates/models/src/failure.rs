@@ -123,8 +123,12 @@ impl Body {
     }
 
     pub(crate) fn is_overflow(&self) -> bool {
+        self.says(&OVERFLOW)
+    }
+
+    fn says(&self, phrases: &[&str]) -> bool {
         let text = format!("{}{}", self.kind, self.message).to_lowercase();
-        OVERFLOW.iter().any(|phrase| text.contains(phrase))
+        phrases.iter().any(|phrase| text.contains(phrase))
     }
 
     pub(crate) fn is_template(&self) -> bool {
@@ -133,11 +137,6 @@ impl Body {
         TEMPLATE.iter().any(|phrase| text.contains(phrase))
             // llama.cpp's template engine: "… at row 12, column 40".
             || (text.contains("at row ") && text.contains(", column "))
-    }
-
-    fn is_used_up(&self) -> bool {
-        let text = format!("{}{}", self.kind, self.message).to_lowercase();
-        USED_UP.iter().any(|phrase| text.contains(phrase))
     }
 
     fn overflow(self) -> Error {
@@ -216,7 +215,7 @@ impl From<Failure> for Error {
         if matches!(status, 400 | 422 | 500 | 501) && body.is_template() {
             return Error::Refused(template(&format!("{url} answered {status}: {}", body.message)));
         }
-        let used_up = body.is_used_up();
+        let used_up = body.says(&USED_UP);
         let retry_after = retry_after.or_else(|| asked_in(&body.message));
         let said = if body.message.is_empty() { NO_REASON.to_owned() } else { body.message.clone() };
         let because = |hint: &str| format!("{url} answered {status}: {said}{hint}");

@@ -151,14 +151,7 @@ fn is_complete_diff(lines: &[&str]) -> bool {
             }
             return false;
         }
-        let rest = match text.as_bytes().first() {
-            Some(b' ') | None => left.0.checked_sub(1).zip(left.1.checked_sub(1)),
-            Some(b'-') => left.0.checked_sub(1).map(|old| (old, left.1)),
-            Some(b'+') => left.1.checked_sub(1).map(|new| (left.0, new)),
-            Some(b'\\') => Some(left),
-            Some(_) => None,
-        };
-        let Some(rest) = rest else { return false };
+        let Some(rest) = unified::count_down(left, text) else { return false };
         left = rest;
     }
     // An added line without a newline may be cut off.

@@ -39,6 +39,12 @@ pub struct ApplySummary {
     pub lines: Vec<usize>,
 }
 
+impl Applied {
+    fn new(bytes: Option<Vec<u8>>, rung: Rung, (added, removed): (usize, usize), lines: Vec<usize>) -> Self {
+        Self { bytes, summary: ApplySummary { rung, added, removed, lines } }
+    }
+}
+
 /// Applies a patch to a file's content; `None` means that the file does not exist.
 ///
 /// # Errors
@@ -97,10 +103,8 @@ pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refu
 }
 
 fn whole(before: &[u8], content: Vec<u8>, new: bool) -> Applied {
-    let (added, removed) =
-        if new { (Lines::of(&content).len(), 0) } else { crate::preview::counts(before, &content) };
-    let summary = ApplySummary { rung: Rung::Named, added, removed, lines: vec![1] };
-    Applied { bytes: Some(content), summary }
+    let counts = if new { (Lines::of(&content).len(), 0) } else { crate::preview::counts(before, &content) };
+    Applied::new(Some(content), Rung::Named, counts, vec![1])
 }
 
 /// Returns the bytes that replace a matched search text.
@@ -192,17 +196,13 @@ fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     let index = Index::of(original);
     let all: Vec<_> = patch.hunks.iter().flat_map(|h| &h.lines).collect();
     let body: Body<'_> = all.iter().map(|l| (l.mark, crate::lines::bare(&l.text))).collect();
-    let same = old(&body).iter().map(|l| l.trim_ascii_end()).eq(index
-        .lines
-        .texts
-        .iter()
-        .map(|l| l.trim_ascii_end()));
+    let here = index.lines.texts.iter().map(|l| l.trim_ascii_end());
+    let same = old(&body).iter().map(|l| l.trim_ascii_end()).eq(here);
     if !body.is_empty() && (!same || body.iter().any(|(m, _)| *m == Mark::Add)) {
         let message = feedback::differs(&index, &body);
         return Err(Refusal::new(RefusalKind::NotFound, message).hunk(0, patch.hunks.len()));
     }
-    let summary = ApplySummary { rung: Rung::Named, added: 0, removed: index.lines.len(), lines: vec![1] };
-    Ok(Applied { bytes: None, summary })
+    Ok(Applied::new(None, Rung::Named, (0, index.lines.len()), vec![1]))
 }
 
 /// Applies the hunks one after another, each to the result of the one before, for models that edit
@@ -212,10 +212,7 @@ fn in_sequence(original: &[u8], patch: &FilePatch) -> Option<Applied> {
     if patch.dialect == Dialect::Unified {
         return None;
     }
-    let mut done = Applied {
-        bytes: Some(original.to_vec()),
-        summary: ApplySummary { rung: Rung::Named, added: 0, removed: 0, lines: Vec::new() },
-    };
+    let mut done = Applied::new(Some(original.to_vec()), Rung::Named, (0, 0), Vec::new());
     for hunk in &patch.hunks {
         let one = FilePatch { hunks: vec![hunk.clone()], from: None, executable: None, ..patch.clone() };
         let Applied { bytes, summary } = update(done.bytes.as_deref()?, &one).ok()?;
@@ -240,13 +237,12 @@ fn update(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     let refuse = |kind, message: String| Err(Refusal::new(kind, message).hunk(0, hunks.len()));
     if hunks.is_empty() {
         // Only a rename or a mode change.
-        let summary = ApplySummary { rung: Rung::Named, added: 0, removed: 0, lines: Vec::new() };
-        return Ok(Applied { bytes: Some(original.to_vec()), summary });
+        return Ok(Applied::new(Some(original.to_vec()), Rung::Named, (0, 0), Vec::new()));
     }
     if !hunks.iter().any(Hunk::changes) && patch.from.is_none() {
         return refuse(RefusalKind::NoChange, "it changes nothing: it adds what it removes".into());
     }
-    let (added, removed) = hunks.iter().map(Hunk::counts).fold((0, 0), |(a, r), (x, y)| (a + x, r + y));
+    let counts = hunks.iter().map(Hunk::counts).fold((0, 0), |(a, r), (x, y)| (a + x, r + y));
     let unchanged = "it changes nothing: the file already has these lines";
     if patch.dialect == Dialect::Unified
         && let Some(bytes) = strict::apply(&index, hunks)
@@ -255,8 +251,7 @@ fn update(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
             return refuse(RefusalKind::NoChange, unchanged.into());
         }
         let lines = hunks.iter().filter_map(|h| h.start).collect();
-        let summary = ApplySummary { rung: Rung::Named, added, removed, lines };
-        return Ok(Applied { bytes: Some(bytes), summary });
+        return Ok(Applied::new(Some(bytes), Rung::Named, counts, lines));
     }
     let spots = place(&index, hunks, patch.dialect)?;
     let mut rung = Rung::Named;
@@ -292,6 +287,5 @@ fn update(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     if bytes == original && patch.from.is_none() {
         return refuse(RefusalKind::NoChange, unchanged.into());
     }
-    let summary = ApplySummary { rung, added, removed, lines };
-    Ok(Applied { bytes: Some(bytes), summary })
+    Ok(Applied::new(Some(bytes), rung, counts, lines))
 }

@@ -96,14 +96,14 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
         let Some(path) = path.as_deref().or(default) else {
             return Err(ParseError::NoPath("write its path on the line above <<<<<<< SEARCH"));
         };
-        if let [(search, replace)] = &readings[..] {
-            add(&mut out, path, search, replace, Dialect::SearchReplace);
+        let added = if let [(search, replace)] = &readings[..] {
+            add(&mut out, path, search, replace, Dialect::SearchReplace)
         } else {
             let mut whole = hunk(&first.0, &first.1);
             whole.readings = readings.iter().map(|(search, replace)| hunk(search, replace)).collect();
-            push(&mut out, path, whole, Dialect::SearchReplace);
-        }
-        if let Some(hunk) = out.iter_mut().rfind(|p| p.path == path).and_then(|p| p.hunks.last_mut()) {
+            push(&mut out, path, whole, Dialect::SearchReplace)
+        };
+        if let Some(hunk) = added {
             hunk.start = start;
             hunk.readings.iter_mut().for_each(|reading| reading.start = start);
         }
@@ -267,15 +267,21 @@ fn is_prose(text: &str) -> bool {
     FIRST.contains(&format!(" {} ", first.trim_matches(|c: char| !c.is_alphanumeric())))
 }
 
-/// Adds a search and its replacement to the file's patch. An empty search creates the file.
-pub(crate) fn add(out: &mut Vec<FilePatch>, path: &str, search: &str, replace: &str, dialect: Dialect) {
-    let file = out.iter_mut().find(|p| p.path == path && p.action == Action::Update);
-    if search.trim().is_empty() && file.is_none() {
+/// Adds a search and its replacement to the file's patch and returns the hunk. An empty search
+/// creates the file.
+pub(crate) fn add<'o>(
+    out: &'o mut Vec<FilePatch>,
+    path: &str,
+    search: &str,
+    replace: &str,
+    dialect: Dialect,
+) -> Option<&'o mut Hunk> {
+    if search.trim().is_empty() && !out.iter().any(|p| p.path == path && p.action == Action::Update) {
         let action = Action::Create(replace.as_bytes().to_vec());
         out.push(FilePatch::new(dialect, path, action, Vec::new()));
-        return;
+        return None;
     }
-    push(out, path, hunk(search, replace), dialect);
+    push(out, path, hunk(search, replace), dialect)
 }
 
 pub(crate) fn insert(out: &mut Vec<FilePatch>, path: &str, text: &str, below: Option<usize>) {
@@ -283,11 +289,13 @@ pub(crate) fn insert(out: &mut Vec<FilePatch>, path: &str, text: &str, below: Op
     push(out, path, Hunk { lines, below, ..Hunk::default() }, Dialect::Edits);
 }
 
-fn push(out: &mut Vec<FilePatch>, path: &str, hunk: Hunk, dialect: Dialect) {
-    match out.iter_mut().find(|p| p.path == path && p.action == Action::Update) {
-        Some(file) => file.hunks.push(hunk),
-        None => out.push(FilePatch::new(dialect, path, Action::Update, vec![hunk])),
-    }
+fn push<'o>(out: &'o mut Vec<FilePatch>, path: &str, hunk: Hunk, dialect: Dialect) -> Option<&'o mut Hunk> {
+    let at = out.iter().position(|p| p.path == path && p.action == Action::Update).unwrap_or_else(|| {
+        out.push(FilePatch::new(dialect, path, Action::Update, Vec::new()));
+        out.len() - 1
+    });
+    out[at].hunks.push(hunk);
+    out[at].hunks.last_mut()
 }
 
 /// Diffs a search with its replacement. Lines in both become context, so that the file's own bytes

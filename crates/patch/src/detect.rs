@@ -192,10 +192,9 @@ pub fn edits_with_options<'a>(list: impl IntoIterator<Item = Edit<'a>>) -> Vec<F
             blocks::insert(&mut out, path, replace, below);
             continue;
         }
-        blocks::add(&mut out, path, search, replace, Dialect::Edits);
         let expected = expected.filter(|count| *count != 1);
-        if (everywhere || expected.is_some())
-            && let Some(hunk) = out.iter_mut().rfind(|p| p.path == path).and_then(|p| p.hunks.last_mut())
+        if let Some(hunk) = blocks::add(&mut out, path, search, replace, Dialect::Edits)
+            && (everywhere || expected.is_some())
         {
             (hunk.everywhere, hunk.expected) = (true, expected);
         }

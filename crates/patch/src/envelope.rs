@@ -147,12 +147,11 @@ fn hunks(body: &[&str]) -> Vec<Hunk> {
         } else {
             empty = if bare.is_empty() { empty + 1 } else { 0 };
             match line.as_bytes().first() {
-                Some(b' ') => hunk.lines.push(Line::new(Mark::Keep, &line[1..])),
-                Some(b'+') => hunk.lines.push(Line::new(Mark::Add, &line[1..])),
-                Some(b'-') => hunk.lines.push(Line::new(Mark::Remove, &line[1..])),
                 None | Some(b'\r') => hunk.lines.push(Line::new(Mark::Keep, "")),
                 Some(b'\\') => {}
-                Some(_) => hunk.lines.push(Line { marked: false, ..Line::new(Mark::Keep, line) }),
+                Some(_) => hunk.lines.push(
+                    Line::read(line).unwrap_or_else(|| Line { marked: false, ..Line::new(Mark::Keep, line) }),
+                ),
             }
         }
         i += 1;

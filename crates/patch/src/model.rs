@@ -183,6 +183,17 @@ impl FilePatch {
 }
 
 impl Line {
+    /// A line of a hunk that begins with its mark; `None` if it begins with anything else.
+    pub(crate) fn read(line: &str) -> Option<Self> {
+        let mark = match line.as_bytes().first()? {
+            b' ' => Mark::Keep,
+            b'+' => Mark::Add,
+            b'-' => Mark::Remove,
+            _ => return None,
+        };
+        Some(Self::new(mark, &line[1..]))
+    }
+
     pub(crate) fn new(mark: Mark, text: &str) -> Self {
         Self { mark, text: text.as_bytes().to_vec(), newline: true, marked: true }
     }

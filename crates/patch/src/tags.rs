@@ -65,8 +65,7 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
         done = text.len() - rest.len();
         let (search, replace) = as_lines(search, replace);
         let path = path.as_deref().or(default).ok_or(ParseError::NoPath("write it in a <path> tag above"))?;
-        blocks::add(&mut out, path, search, replace, Dialect::SearchReplace);
-        if let Some(hunk) = out.iter_mut().rfind(|p| p.path == path).and_then(|p| p.hunks.last_mut()) {
+        if let Some(hunk) = blocks::add(&mut out, path, search, replace, Dialect::SearchReplace) {
             hunk.start = number;
         }
     }

@@ -186,24 +186,15 @@ fn read_hunk(
     let mut hunk = Hunk { start: header.start, ..Hunk::default() };
     hunk.under.extend(header.under.map(String::into_bytes));
     for line in &raw[i..end] {
-        let (mark, text) = match line.as_bytes().first() {
-            Some(b' ') => (Mark::Keep, &line[1..]),
-            Some(b'+') => (Mark::Add, &line[1..]),
-            Some(b'-') => (Mark::Remove, &line[1..]),
-            Some(b'\\') => {
-                if let Some(last) = hunk.lines.last_mut() {
-                    last.newline = false;
-                }
-                continue;
+        if line.starts_with('\\') {
+            if let Some(last) = hunk.lines.last_mut() {
+                last.newline = false;
             }
-            other => {
-                // A context line without its space, or an added line without its plus.
-                let line = Line { marked: other.is_none(), ..Line::new(Mark::Keep, line) };
-                hunk.lines.push(line);
-                continue;
-            }
-        };
-        hunk.lines.push(Line::new(mark, text));
+            continue;
+        }
+        // A context line without its space, or an added line without its plus.
+        let bare = || Line { marked: line.is_empty(), ..Line::new(Mark::Keep, line) };
+        hunk.lines.push(Line::read(line).unwrap_or_else(bare));
     }
     if hunk.lines.is_empty() {
         return Err(ParseError::at(
@@ -238,20 +229,25 @@ fn insertion(header: &str, hunk: &Hunk, above: &[Hunk]) -> Option<usize> {
     right.then_some(start)
 }
 
+/// Returns how many old and new lines are left in a hunk after this one; `None` if it does not fit.
+pub(crate) fn count_down((old, new): (usize, usize), line: &str) -> Option<(usize, usize)> {
+    match line.as_bytes().first() {
+        Some(b' ') | None => old.checked_sub(1).zip(new.checked_sub(1)),
+        Some(b'-') => old.checked_sub(1).map(|old| (old, new)),
+        Some(b'+') => new.checked_sub(1).map(|new| (old, new)),
+        Some(b'\\') => Some((old, new)),
+        Some(_) => None,
+    }
+}
+
 /// Returns where a hunk with these counts ends; `None` if the lines do not fit them.
-fn end_by_counts(lines: &[&str], from: usize, (mut old, mut new): (usize, usize)) -> Option<usize> {
+fn end_by_counts(lines: &[&str], from: usize, mut left: (usize, usize)) -> Option<usize> {
     let mut i = from;
-    while old > 0 || new > 0 {
+    while left != (0, 0) {
         if names_a_file(lines, i) {
             return None;
         }
-        match lines.get(i)?.as_bytes().first() {
-            Some(b' ') | None => (old, new) = (old.checked_sub(1)?, new.checked_sub(1)?),
-            Some(b'-') => old = old.checked_sub(1)?,
-            Some(b'+') => new = new.checked_sub(1)?,
-            Some(b'\\') => {}
-            Some(_) => return None,
-        }
+        left = count_down(left, lines.get(i)?)?;
         i += 1;
     }
     if lines.get(i).is_some_and(|l| l.starts_with('\\')) {

@@ -187,7 +187,7 @@ impl Watch {
     /// Same as [`Watch::feed`].
     pub fn feed_replacement(&mut self, path: &str, search: &str, replace: &str) -> Result<(), EarlyRefusal> {
         let Some(replace) = up_to_placeholder(replace) else { return Ok(()) };
-        edits([(path, search, replace)]).iter().try_for_each(|patch| self.check_placeholders(patch))
+        self.check_placeholders(&edits([(path, search, replace)]))
     }
 
     /// Adds an incomplete whole file; only its complete lines count.
@@ -196,11 +196,15 @@ impl Watch {
     /// Same as [`Watch::feed`].
     pub fn feed_whole_file(&mut self, path: &str, content: &str) -> Result<(), EarlyRefusal> {
         let Some(content) = up_to_placeholder(content) else { return Ok(()) };
-        self.check_placeholders(&whole_file(path, content.as_bytes()))
+        self.check_placeholders(&[whole_file(path, content.as_bytes())])
     }
 
-    /// Refuses an incomplete patch that adds a placeholder.
-    fn check_placeholders(&mut self, patch: &FilePatch) -> Result<(), EarlyRefusal> {
+    /// Refuses incomplete patches that add a placeholder.
+    fn check_placeholders(&mut self, patches: &[FilePatch]) -> Result<(), EarlyRefusal> {
+        patches.iter().try_for_each(|patch| self.check_placeholder(patch))
+    }
+
+    fn check_placeholder(&mut self, patch: &FilePatch) -> Result<(), EarlyRefusal> {
         let path = patch.from.as_ref().unwrap_or(&patch.path);
         self.open(path)?;
         let file = match &self.files[path] {
@@ -216,7 +220,7 @@ impl Watch {
     }
 
     fn replaced(&mut self, patch: &FilePatch) -> Result<(), EarlyRefusal> {
-        self.check_placeholders(patch)?;
+        self.check_placeholder(patch)?;
         if patch.hunks.is_empty() {
             self.created.push(patch.path.clone());
         }
@@ -317,24 +321,24 @@ impl Watch {
         }
     }
 
-    fn judge_beginning(&mut self, patch: &FilePatch) -> Result<(), EarlyRefusal> {
-        let path = patch.from.as_ref().unwrap_or(&patch.path);
-        self.open(path)?;
-        let beginning = |hunk| {
-            let body = body(hunk);
-            !old(&body).is_empty()
-        };
-        match &self.files[path] {
-            Looked::File(file)
-                if patch.hunks.iter().any(|hunk| {
-                    beginning(hunk) && !may_match(file.borrow_dependent(), &body(hunk), None)
-                }) =>
-            {
-                self.judge(patch)
+    /// Checks hunks whose last lines are still to come.
+    fn judge_beginnings(&mut self, patches: &[FilePatch]) -> Result<(), EarlyRefusal> {
+        for patch in patches {
+            let path = patch.from.as_ref().unwrap_or(&patch.path);
+            self.open(path)?;
+            let fails =
+                match &self.files[path] {
+                    Looked::File(file) => patch.hunks.iter().map(body).any(|body| {
+                        !old(&body).is_empty() && !may_match(file.borrow_dependent(), &body, None)
+                    }),
+                    Looked::Nothing => true,
+                    Looked::Unknown => false,
+                };
+            if fails {
+                self.judge(patch)?;
             }
-            Looked::Nothing => self.judge(patch),
-            Looked::File(_) | Looked::Unknown => Ok(()),
         }
+        Ok(())
     }
 }
 

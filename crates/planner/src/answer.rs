@@ -10,7 +10,7 @@ use models::{Delta, End, EndReason, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tool_api::{Accepted, Effect, Incoming, Parsed, Refusal, Registry, Spec};
-use tool_stream::{Event, Options, Parser};
+use tool_stream::{Event, Options, Parser, TextTool};
 
 use crate::branches::Echo;
 use crate::focus;
@@ -540,11 +540,18 @@ fn starts_thinking(answer: &str) -> bool {
 /// with the name of another agent's tool is data.
 pub(crate) fn parser_options(tools: &Registry, file: Option<&Focus>) -> Options {
     let own = || tools.specs().map(|s| s.name.clone()).collect();
+    let text_tool = tools.specs().find_map(|spec| {
+        let file = spec.whole_file?;
+        let [path, content, patch] =
+            [file.path, file.content, spec.patch.unwrap_or_default()].map(str::to_owned);
+        Some(TextTool { tool: spec.name.clone(), path, content, patch })
+    });
     Options {
         known_tools: Some(if file.is_some() { own() } else { tools.names() }),
         followed: tools.followed(),
         whole_file: file.is_some(),
         scripts: file.is_some_and(|file| focus::language(&file.path) == "sh"),
+        text_tool: text_tool.unwrap_or_default(),
         ..Options::default()
     }
 }

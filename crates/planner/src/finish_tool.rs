@@ -7,55 +7,24 @@ use serde::Deserialize;
 use tool_api::{Aliases, Effect, Outcome, Spec, Take, ToolError, TypedTool};
 
 const ALIASES: &Aliases = &Aliases {
-    tools: &[
-        "attempt_completion",
-        "task_complete",
-        "task_completed",
-        "complete_task",
-        "mark_complete",
-        "finish_task",
-        "task_done",
-        "submit_answer",
-        "final_answer",
-    ],
-    words: &["complete", "completed", "finished", "done", "submit", "exit", "stop", "terminate"],
+    tools: "attempt_completion task_complete task_completed complete_task mark_complete finish_task \
+        task_done submit_answer final_answer",
+    words: "complete completed finished done submit exit stop terminate",
     arguments: &[
         (
-            &[
-                "result",
-                "results",
-                "message",
-                "answer",
-                "final_answer",
-                "text",
-                "output",
-                "response",
-                "content",
-                "conclusion",
-                "description",
-                "outputs",
-            ],
+            "result results message answer final_answer text output response content conclusion \
+                description outputs",
             Take::As("summary"),
         ),
         (
-            &["status", "success", "task_completed", "completed", "done", "final"],
+            "status success task_completed completed done final",
             Take::Only(
-                &[
-                    "true",
-                    "success",
-                    "successful",
-                    "succeeded",
-                    "complete",
-                    "completed",
-                    "done",
-                    "finished",
-                    "ok",
-                ],
+                "true success successful succeeded complete completed done finished ok",
                 "finish means that the task is done; if it is not, continue",
             ),
         ),
         // A command that shows the result to a person, as other agents define it.
-        (&["command"], Take::LeftOut),
+        ("command", Take::LeftOut),
     ],
     convert: None,
 };

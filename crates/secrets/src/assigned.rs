@@ -9,31 +9,12 @@ use std::ops::Range;
 use crate::scan::{run, word};
 
 /// Endings of names that hold secrets, in lower case.
-pub(crate) const NAMES: &[&str] = &[
-    "password",
-    "passwd",
-    "passphrase",
-    "secret",
-    "token",
-    "_key",
-    "-key",
-    "apikey",
-    "accesskey",
-    "privatekey",
-    "accountkey",
-    "signingkey",
-    "encryptionkey",
-    "secretkey",
-    "masterkey",
-    "credential",
-    "credentials",
-    "_auth",
-    "_pass",
-    "pwd",
-];
+pub(crate) const NAMES: &str = "password passwd passphrase secret token _key -key apikey accesskey \
+    privatekey accountkey signingkey encryptionkey secretkey masterkey credential credentials _auth \
+    _pass pwd";
 
 /// What may follow such an ending.
-const ENDINGS: &[&str] = &["_base", "_value", "key", "_key", "-key", "_key_base"];
+const ENDINGS: &str = "_base _value key _key -key _key_base";
 const LONGEST_NAME: usize = 64;
 /// The longest text before the name in a `.env` line: a line number, a diff marker, `export`.
 const MAX_LEAD: usize = 24;
@@ -41,62 +22,14 @@ const LONGEST: usize = 1024;
 const SHORTEST: usize = 8;
 
 /// Words that are used in place of a value.
-const WORDS: &[&str] = &[
-    "password",
-    "passwd",
-    "passphrase",
-    "changeme",
-    "postgres",
-    "postgresql",
-    "required",
-    "optional",
-    "disabled",
-    "enabled",
-    "undefined",
-    "username",
-    "development",
-    "production",
-    "localhost",
-    "default",
-    "password1",
-    "password123",
-    "secret123",
-    "testpass",
-    "testing",
-    "unknown",
-    "anonymous",
-    "userpass",
-    "mypassword",
-    "mysecret",
-    "secretkey",
-    "mysecretpassword",
-    "guest",
-];
+const WORDS: &str = "password passwd passphrase changeme postgres postgresql required optional \
+    disabled enabled undefined username development production localhost default password1 \
+    password123 secret123 testpass testing unknown anonymous userpass mypassword mysecret secretkey \
+    mysecretpassword guest";
 
 /// Parts of values that mark them as fake.
-const PARTS: &[&str] = &[
-    "example",
-    "your",
-    "placeholder",
-    "change-me",
-    "changeme",
-    "change_me",
-    "xxxx",
-    "****",
-    "....",
-    "todo",
-    "redacted",
-    "replace",
-    "insert",
-    "dummy",
-    "sample",
-    "1234567890",
-    "abcdefgh",
-    "0000000",
-    "<",
-    "{",
-    "}",
-];
+const PARTS: &str = "example your placeholder change-me changeme change_me xxxx **** .... todo \
+    redacted replace insert dummy sample 1234567890 abcdefgh 0000000 < { }";
 
 /// Whether a value is one that documentation uses in place of a real one.
 pub(crate) fn is_example(value: &[u8]) -> bool {
@@ -104,7 +37,9 @@ pub(crate) fn is_example(value: &[u8]) -> bool {
     let mut letters: Vec<u8> = value.bytes().collect();
     letters.sort_unstable();
     letters.dedup();
-    WORDS.contains(&value.as_str()) || PARTS.iter().any(|part| value.contains(part)) || letters.len() < 4
+    WORDS.split(' ').any(|word| word == value)
+        || PARTS.split(' ').any(|part| value.contains(part))
+        || letters.len() < 4
 }
 
 /// Whether a value is not made of words: letters alternate with digits, or it has symbols.
@@ -151,8 +86,7 @@ pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     if text.get(end).is_some_and(|b| word(*b) || *b == b'-') {
         let rest = &text[end..text.len().min(end + 12)];
         let ending = ENDINGS
-            .iter()
-            .rev()
+            .rsplit(' ')
             .find(|e| rest.len() >= e.len() && rest[..e.len()].eq_ignore_ascii_case(e.as_bytes()));
         end += ending.map_or(0, |e| e.len());
         // `API_KEY_2`

@@ -15,57 +15,13 @@ const MAX_VALUE: usize = 16 << 10;
 const MIN_LINE: usize = 16;
 
 /// Words in the name of a variable that mark its value as secret.
-const SECRET_WORDS: &[&str] = &[
-    "KEY",
-    "APIKEY",
-    "TOKEN",
-    "SECRET",
-    "SECRETS",
-    "PASSWORD",
-    "PASSWD",
-    "PASS",
-    "PASSPHRASE",
-    "PWD",
-    "CREDENTIAL",
-    "CREDENTIALS",
-    "AUTH",
-    "COOKIE",
-    "BEARER",
-    "JWT",
-    "PAT",
-];
+const SECRET_WORDS: &str = "KEY APIKEY TOKEN SECRET SECRETS PASSWORD PASSWD PASS PASSPHRASE PWD \
+    CREDENTIAL CREDENTIALS AUTH COOKIE BEARER JWT PAT";
 
 /// Last words of a name that change its meaning (`TOKEN_URL`, `KEY_FILE`, `SSH_AUTH_SOCK`).
-const METADATA_WORDS: &[&str] = &[
-    "FILE",
-    "PATH",
-    "DIR",
-    "URL",
-    "URI",
-    "HOST",
-    "NAME",
-    "USER",
-    "SOCK",
-    "SOCKET",
-    "TYPE",
-    "METHOD",
-    "TTL",
-    "EXPIRY",
-    "LENGTH",
-    "SIZE",
-    "COUNT",
-    "LIMIT",
-    "MODE",
-    "SCOPE",
-    "SCOPES",
-    "PERMISSIONS",
-    "ENABLED",
-    "REQUIRED",
-    "PORT",
-    "DOMAIN",
-    "REGION",
-    "ALGORITHM",
-];
+const METADATA_WORDS: &str = "FILE PATH DIR URL URI HOST NAME USER SOCK SOCKET TYPE METHOD TTL \
+    EXPIRY LENGTH SIZE COUNT LIMIT MODE SCOPE SCOPES PERMISSIONS ENABLED REQUIRED PORT DOMAIN REGION \
+    ALGORITHM";
 
 /// The values of these variables that must not be shown: the whole value if the variable's name
 /// marks it as secret, and any part of a value that has the shape of a secret.
@@ -100,10 +56,11 @@ pub fn whole(value: &str) -> Option<String> {
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let words: Vec<&str> = name.split(['_', '-', '.']).collect();
+    let is_one_of = |word: &str, list: &str| list.split(' ').any(|other| other == word);
     let secret = words.iter().any(|w| {
-        SECRET_WORDS.contains(w) || ["APIKEY", "TOKEN", "SECRET", "PASSWORD"].iter().any(|t| w.ends_with(t))
+        is_one_of(w, SECRET_WORDS) || ["APIKEY", "TOKEN", "SECRET", "PASSWORD"].iter().any(|t| w.ends_with(t))
     });
-    secret && !words.last().is_some_and(|w| METADATA_WORDS.contains(w))
+    secret && !words.last().is_some_and(|w| is_one_of(w, METADATA_WORDS))
 }
 
 /// Whether a value is too common for a password: a word, a number, a path.

@@ -9,7 +9,7 @@ use crate::{assigned, shapes};
 
 /// Everything to search for, ignoring case: shapes first, then names.
 static ANCHORS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
-    let anchors = shapes::anchors().chain(assigned::NAMES.iter().copied());
+    let anchors = shapes::anchors().chain(assigned::NAMES.split(' '));
     AhoCorasick::builder().ascii_case_insensitive(true).build(anchors).ok()
 });
 

@@ -4,8 +4,8 @@
 //! accepted only where it has one meaning. A tool refuses with a sentence what it cannot honor (a
 //! command in the background, text to append); it never drops it.
 //!
-//! Names compare without case, `_` and `-`: `filePath`, `file-path` and `FILE_PATH` are
-//! `file_path`.
+//! A list of names is one text with spaces between them. Names compare without case, `_` and `-`:
+//! `filePath`, `file-path` and `FILE_PATH` are `file_path`.
 
 use serde_json::{Map, Value};
 
@@ -13,12 +13,12 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Copy)]
 pub struct Aliases {
     /// Names of other agents' tools whose calls this tool may carry out, in snake case.
-    pub tools: &'static [&'static str],
+    pub tools: &'static str,
     /// More such names that are plain words, which data may have as names too. They are accepted
     /// where it is certain that a tool is called.
-    pub words: &'static [&'static str],
+    pub words: &'static str,
     /// Other names of arguments, in snake case.
-    pub arguments: &'static [(&'static [&'static str], Take)],
+    pub arguments: &'static [(&'static str, Take)],
     /// Turns arguments marked [`Take::Converted`], and values of the tool's own arguments in
     /// another agent's form, into the tool's arguments. It is given the name of the called tool and
     /// adds a note for each change. Its result is validated.
@@ -38,88 +38,43 @@ pub enum Take {
     LeftOut,
     /// It is dropped where its value is empty or one of these; also where it is false, unless true
     /// is one of them. Any other value is refused with the sentence.
-    Only(&'static [&'static str], &'static str),
+    Only(&'static str, &'static str),
     /// It is kept for [`Aliases::convert`].
     Converted,
 }
 
 /// Arguments that are notes about a call and do not change what it does.
-const ASIDES: &[&str] = &[
-    "description",
-    "display_description",
-    "explanation",
-    "instruction",
-    "instruction_reminder",
-    "instructions",
-    "instructions_reminder",
-    "justification",
-    "purpose",
-    "rationale",
-    "reason",
-    "reasoning",
-    "security_risk",
-    "summary",
-    "task_progress",
-    "thinking",
-    "thought",
-    "thoughts",
-    "tool_action",
-    "tool_summary",
-    "wait_for_previous_tools",
-];
+const ASIDES: &str = "description display_description explanation instruction \
+    instruction_reminder instructions instructions_reminder justification purpose rationale reason \
+    reasoning security_risk summary task_progress thinking thought thoughts tool_action tool_summary \
+    wait_for_previous_tools";
 
 impl Aliases {
     /// No aliases.
-    pub const NONE: &'static Aliases = &Aliases { tools: &[], words: &[], arguments: &[], convert: None };
+    pub const NONE: &'static Aliases = &Aliases { tools: "", words: "", arguments: &[], convert: None };
 
     /// Other agents' names for the path of a file.
-    pub const FILE: &'static [&'static str] = &[
-        "file_path",
-        "filename",
-        "file_name",
-        "file",
-        "target_file",
-        "target_path",
-        "relative_path",
-        "relative_workspace_path",
-        "absolute_path",
-        "path_to_file",
-        "full_path",
-    ];
+    pub const FILE: &'static str = "file_path filename file_name file target_file \
+        target_path relative_path relative_workspace_path absolute_path path_to_file full_path";
     /// Other agents' names for the path of a folder.
-    pub const FOLDER: &'static [&'static str] = &[
-        "directory",
-        "directory_path",
-        "dir",
-        "dir_path",
-        "folder",
-        "folder_path",
-        "target_directory",
-        "relative_path",
-        "relative_workspace_path",
-        "absolute_path",
-        "search_path",
-        "search_directory",
-        "root",
-    ];
+    pub const FOLDER: &'static str = "directory directory_path dir dir_path folder \
+        folder_path target_directory relative_path relative_workspace_path absolute_path search_path \
+        search_directory root";
 
     /// What happens to an argument; `None` for an unknown name.
     pub(crate) fn take(&self, name: &str) -> Option<Take> {
-        let name = plain(name);
-        let found = self.arguments.iter().find(|(names, _)| names.iter().any(|n| plain(n) == name));
-        found.map(|(_, take)| *take).or_else(|| is_aside(&name).then_some(Take::LeftOut))
+        let found = self.arguments.iter().find(|(names, _)| is_one_of(name, names));
+        found.map(|(_, take)| *take).or_else(|| is_aside(name).then_some(Take::LeftOut))
     }
 
     pub(crate) fn names_tool(&self, name: &str) -> bool {
-        let name = plain(name);
-        self.tools.iter().chain(self.words).any(|n| plain(n) == name)
+        is_one_of(name, self.tools) || is_one_of(name, self.words)
     }
 }
 
 /// Removes the first argument of one of these names, in any spelling. Null counts as absent.
-pub fn take(arguments: &mut Map<String, Value>, names: &[&str]) -> Option<Value> {
-    let wanted: Vec<String> = names.iter().map(|name| plain(name)).collect();
-    let name = arguments.keys().find(|name| wanted.contains(&plain(name))).cloned()?;
+pub fn take(arguments: &mut Map<String, Value>, names: &str) -> Option<Value> {
+    let name = arguments.keys().find(|name| is_one_of(name, names)).cloned()?;
     arguments.shift_remove(&name).filter(|value| !value.is_null())
 }
 
@@ -147,12 +102,11 @@ pub fn set(arguments: &mut Map<String, Value>, name: &str, value: impl Into<Valu
 /// When the list has several items.
 pub fn one(
     arguments: &mut Map<String, Value>,
-    names: &[&str],
+    names: &str,
     own: &str,
     notes: &mut Vec<String>,
 ) -> Result<(), String> {
-    let wanted: Vec<String> = names.iter().map(|name| plain(name)).collect();
-    let names: Vec<String> = arguments.keys().filter(|name| wanted.contains(&plain(name))).cloned().collect();
+    let names: Vec<String> = arguments.keys().filter(|name| is_one_of(name, names)).cloned().collect();
     for name in names {
         let value = match arguments.get(&name) {
             Some(Value::Array(list)) => match list.as_slice() {
@@ -180,13 +134,13 @@ pub fn one(
 ///
 /// # Errors
 /// When its value is neither true nor false.
-pub fn truth(arguments: &mut Map<String, Value>, names: &[&str]) -> Result<Option<bool>, String> {
+pub fn truth(arguments: &mut Map<String, Value>, names: &str) -> Result<Option<bool>, String> {
     match take(arguments, names) {
         None => Ok(None),
         Some(Value::Bool(yes)) => Ok(Some(yes)),
         Some(Value::String(text)) if text.trim().eq_ignore_ascii_case("true") => Ok(Some(true)),
         Some(Value::String(text)) if text.trim().eq_ignore_ascii_case("false") => Ok(Some(false)),
-        Some(_) => Err(format!("{} is neither true nor false", names.join(" or "))),
+        Some(_) => Err(format!("{} is neither true nor false", names.replace(' ', " or "))),
     }
 }
 
@@ -209,7 +163,14 @@ pub fn bare(name: &str) -> &str {
 /// Whether an argument is a note about a call.
 #[must_use]
 pub fn is_aside(name: &str) -> bool {
-    ASIDES.iter().any(|aside| plain(aside) == plain(name))
+    is_one_of(name, ASIDES)
+}
+
+/// Whether a name is one of a table's, in any spelling.
+#[must_use]
+pub fn is_one_of(name: &str, names: &str) -> bool {
+    let name = plain(name);
+    names.split_whitespace().any(|n| plain(n) == name)
 }
 
 /// The usual spellings of a name in snake case.
@@ -247,13 +208,14 @@ pub fn is_empty(value: &Value) -> bool {
 }
 
 /// Whether [`Take::Only`] drops a value.
-pub(crate) fn asks_nothing(value: &Value, allowed: &[&str]) -> bool {
+pub(crate) fn asks_nothing(value: &Value, allowed: &str) -> bool {
     let text = match value {
         Value::String(text) => text.trim().to_lowercase(),
         other => other.to_string(),
     };
-    let denied = allowed.contains(&"true") && text == "false";
-    !denied && (is_empty(value) || allowed.contains(&text.as_str()))
+    let allows = |word: &str| allowed.split_whitespace().any(|allowed| allowed == word);
+    let denied = allows("true") && text == "false";
+    !denied && (is_empty(value) || allows(&text))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::aliases::{self, Take};
 use crate::registry::{Entry, Registry};
@@ -107,7 +107,7 @@ impl<'r> Incoming<'r> {
         match entry.take(name, value)? {
             Taken::Own(own) => {
                 let alone = Map::from_iter([(own.clone(), value.clone())]);
-                match entry.instead(&alone)? {
+                match entry.patch_instead(&alone)? {
                     Some(_) => Ok(()), // the other tool judges the whole call
                     None => entry.judge(&own, value, &mut self.parsed).map(|_| ()),
                 }
@@ -135,8 +135,10 @@ impl<'r> Incoming<'r> {
         let message = refusals.map(|refusal| refusal.message.as_str()).collect::<Vec<_>>().join("; ");
         let fit = fits.into_iter().find_map(|(entry, fit)| Some((entry, fit.ok()?)));
         let (entry, (given, mut notes)) = fit.ok_or(Refusal { kind, message })?;
-        if let Some((other, arguments)) = entry.instead(&given)? {
-            let accepted = tools.accept(&other, &arguments)?;
+        if let Some(patch) = entry.patch_instead(&given)?
+            && let Some((spec, argument)) = tools.specs().find_map(|spec| Some((spec, spec.patch?)))
+        {
+            let accepted = tools.accept(&spec.name, &json!({ argument: patch }))?;
             notes = vec![format!("{tool} taken as {}", accepted.spec.name)];
             notes.extend(accepted.notes);
             return Ok(Accepted { notes, ..accepted });
@@ -257,9 +259,9 @@ impl Entry {
         }
     }
 
-    /// The call of another tool that a call with these arguments stands for.
-    fn instead(&self, given: &Map<String, Value>) -> Result<Option<(String, Value)>, Refusal> {
-        self.tool.instead(given).map_err(|why| Refusal::value(format!("{}: {why}", self.spec.name)))
+    /// The patch that a call with these arguments stands for.
+    fn patch_instead(&self, given: &Map<String, Value>) -> Result<Option<String>, Refusal> {
+        self.tool.patch_instead(given).map_err(|why| Refusal::value(format!("{}: {why}", self.spec.name)))
     }
 
     /// One of the tool's own arguments as it will be run; `None` for a null that says it is not

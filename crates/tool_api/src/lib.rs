@@ -154,13 +154,13 @@ pub trait Tool: Send + Sync {
         None
     }
 
-    /// The call of another tool that a call of this one stands for, such as a shell command that is
-    /// nothing but a patch. `None` for a call of its own. The arguments have the tool's own names
+    /// The patch that a call of this tool stands for, such as a shell command that is nothing but
+    /// one. The tool with [`Spec::patch`] is called instead. The arguments have the tool's own names
     /// and are not judged yet.
     ///
     /// # Errors
-    /// When the call means another tool and cannot be one as it stands.
-    fn instead(&self, _arguments: &Map<String, Value>) -> Result<Option<(String, Value)>, String> {
+    /// When the call means a patch and cannot be one as it stands.
+    fn patch_instead(&self, _arguments: &Map<String, Value>) -> Result<Option<String>, String> {
         Ok(None)
     }
 

@@ -96,10 +96,10 @@ impl Registry {
     /// tools, then those of other agents.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let own: Vec<&str> = self.specs().map(|spec| spec.name.as_str()).collect();
-        let others = self.specs().flat_map(|spec| spec.aliases.tools);
-        let mut names: Vec<String> = own.iter().copied().map(str::to_owned).collect();
-        names.extend(own.iter().chain(others).flat_map(|name| aliases::spellings(name)));
+        let own = || self.specs().map(|spec| spec.name.as_str());
+        let others = self.specs().flat_map(|spec| spec.aliases.tools.split_whitespace());
+        let mut names: Vec<String> = own().map(str::to_owned).collect();
+        names.extend(own().chain(others).flat_map(aliases::spellings));
         let mut seen = HashSet::new();
         names.retain(|name| seen.insert(name.clone()));
         names

@@ -49,6 +49,8 @@ pub struct Spec {
     pub verifies_without: Option<&'static str>,
     /// The arguments by which a call writes a whole file.
     pub whole_file: Option<WholeFile>,
+    /// The argument that takes a patch as text.
+    pub patch: Option<&'static str>,
 }
 
 /// The arguments of a call that writes a whole file.
@@ -81,6 +83,7 @@ impl Spec {
             repeatable: false,
             verifies_without: None,
             whole_file: None,
+            patch: None,
         }
     }
 

@@ -30,11 +30,11 @@ pub trait TypedTool: Send + Sync + 'static {
         Ok(())
     }
 
-    /// See [`Tool::instead`].
+    /// See [`Tool::patch_instead`].
     ///
     /// # Errors
     /// A sentence for the model.
-    fn instead(&self, _arguments: &Map<String, Value>) -> Result<Option<(String, Value)>, String> {
+    fn patch_instead(&self, _arguments: &Map<String, Value>) -> Result<Option<String>, String> {
         Ok(None)
     }
 
@@ -79,8 +79,8 @@ impl<T: TypedTool> Tool for Typed<T> {
         self.read(arguments.clone()).map(|_| ())
     }
 
-    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(String, Value)>, String> {
-        self.tool.instead(arguments)
+    fn patch_instead(&self, arguments: &Map<String, Value>) -> Result<Option<String>, String> {
+        self.tool.patch_instead(arguments)
     }
 
     async fn call(&self, arguments: Value, _parsed: Parsed) -> Result<Outcome, ToolError> {

@@ -1,8 +1,8 @@
 //! Parses Markdown: fences, inline code and, in whole-file mode, fenced files.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::event::{Call, End, Event, Malformed};
+use crate::event::{Call, End, Event, Malformed, TextTool};
 use crate::fence::{self, Fence};
 use crate::parser::{Flow, Mode, Parser};
 use crate::text::{Repairs, utf8};
@@ -119,11 +119,10 @@ impl Parser {
         let Some(Fence { fresh: true, file: Some(info), .. }) = &self.fence else { return false };
         let path = info.path.clone();
         let Some(fence) = self.fence.take() else { return false };
-        let call = self.calls;
-        self.calls += 1;
-        out.push(Event::CallOpened { call, tool: FILE_TOOL.to_owned() });
+        let TextTool { tool, path: name, .. } = self.options.text_tool.clone();
+        let call = self.sink(out).open(tool);
         if let Some(path) = path {
-            out.push(Event::FieldClosed { call, name: "path".into(), value: Value::String(path) });
+            self.sink(out).field(call, &name, &Value::String(path));
         }
         self.hold = None;
         self.shown = fence.start;
@@ -145,25 +144,14 @@ impl Parser {
         let mut repairs = Repairs::default();
         let text = utf8(win.slice(content, content_end).to_vec(), &mut repairs);
         let (call, path) = (file.call, file.fence.file.take().and_then(|info| info.path));
-        out.push(Event::FieldClosed { call, name: "content".into(), value: Value::String(text.clone()) });
-        let mut arguments = Map::new();
-        if let Some(path) = path {
-            arguments.insert("path".into(), Value::String(path));
-        }
-        arguments.insert("content".into(), Value::String(text));
-        out.push(Event::CallComplete(Call {
-            call,
-            tool: FILE_TOOL.to_owned(),
-            arguments: Value::Object(arguments),
-            start,
-            end,
-            repairs: repairs.list(),
-            native: false,
-        }));
+        let text = Value::String(text);
+        let names = self.options.text_tool.clone();
+        self.sink(out).field(call, &names.content, &text);
+        let path = path.map(|path| (names.path, Value::String(path)));
+        let arguments = Value::Object(path.into_iter().chain([(names.content, text)]).collect());
+        let (tool, repairs) = (names.tool, repairs.list());
+        out.push(Event::CallComplete(Call { call, tool, arguments, start, end, repairs, native: false }));
         self.call_ended(end);
         Flow::Go
     }
 }
-
-/// The tool that a whole file calls.
-const FILE_TOOL: &str = "apply_patch";

@@ -2,10 +2,9 @@
 
 use crate::event::{Event, Malformed};
 use crate::json::Syntax;
-use crate::object::{Candidate, Named, Outcome};
+use crate::object::{Candidate, Named, Outcome, Sink};
 use crate::parser::{Flow, Mode, Parser};
 use crate::prose::LeadIn;
-use crate::tags::{Literal, literal};
 use crate::window::{Blanks, Window};
 use crate::{harmony, prose};
 
@@ -131,12 +130,6 @@ impl Parser {
         self.emit_calls(calls, start, out);
     }
 
-    pub(crate) fn begin_python(&mut self, start: usize, named: Named) {
-        let depth = self.options.max_depth;
-        let candidate = Candidate::new(start, Some(true), true, Some(named), depth, Syntax::Python);
-        self.mode = Mode::Object(Box::new(candidate));
-    }
-
     pub(crate) fn begin(&mut self, start: usize, eligible: Option<bool>, named: Option<Named>) {
         let depth = self.options.max_depth;
         let announced = self.announced || self.listed;
@@ -147,7 +140,8 @@ impl Parser {
 
     pub(crate) fn object(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Object(candidate) = &mut self.mode else { return Flow::Go };
-        let outcome = candidate.run(win, &self.options, &mut self.calls, out);
+        let mut sink = Sink { options: &self.options, calls: &mut self.calls, out };
+        let outcome = candidate.run(win, &mut sink);
         let (start, pos) = (candidate.start, candidate.reader.pos);
         match outcome {
             Outcome::More => return Flow::More,
@@ -181,10 +175,10 @@ impl Parser {
     /// Handles a token in square brackets, or a bracket around calls.
     pub(crate) fn bracket(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         if self.inline == 0 && self.fence.is_none() && !self.foreign {
-            match literal(win.from(self.pos), win.eof) {
-                Literal::More => return Flow::More,
-                Literal::Found(..) => return self.literal(win, out),
-                Literal::None => {}
+            match self.tag_here(win) {
+                None => return Flow::More,
+                Some((Some(_), _)) => return self.literal(win, out),
+                Some((None, _)) => {}
             }
         }
         if self.inline == 0 && (!self.line_has_text || self.after_call || self.announced) {
@@ -204,15 +198,15 @@ impl Parser {
 
     /// Handles a `]` that closes no call: the end of an empty list, or the start of a token.
     pub(crate) fn closing_bracket(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        match literal(win.from(self.pos), win.eof) {
-            Literal::More => Flow::More,
-            Literal::Found(..) => self.literal(win, out),
-            Literal::None if self.announced || self.after_call => {
+        match self.tag_here(win) {
+            None => Flow::More,
+            Some((Some(_), _)) => self.literal(win, out),
+            Some((None, _)) if self.announced || self.after_call => {
                 self.announced = false;
                 self.skip(win, self.pos + 1, out);
                 Flow::Go
             }
-            Literal::None => self.plain(1),
+            Some((None, _)) => self.plain(1),
         }
     }
 

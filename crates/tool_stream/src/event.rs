@@ -24,6 +24,34 @@ pub struct Options {
     pub starts_thinking: bool,
     /// Tools whose argument texts are reported while they are written, as [`Event::FieldText`].
     pub followed: Vec<String>,
+    /// The tool that is called by text that is not a call.
+    pub text_tool: TextTool,
+}
+
+/// The tool that takes a file in a fence, or a message to it whose body is a patch and not JSON.
+#[derive(Debug, Clone)]
+pub struct TextTool {
+    /// Its name.
+    pub tool: String,
+    /// The argument with a file's path.
+    pub path: String,
+    /// The argument with a file's content.
+    pub content: String,
+    /// The argument with a patch; empty if it takes none.
+    pub patch: String,
+}
+
+impl TextTool {
+    pub(crate) fn takes_patch(&self, tool: &str) -> bool {
+        self.tool == tool && !self.patch.is_empty()
+    }
+}
+
+impl Default for TextTool {
+    fn default() -> Self {
+        let [tool, path, content, patch] = ["apply_patch", "path", "content", "patch"].map(str::to_owned);
+        TextTool { tool, path, content, patch }
+    }
 }
 
 impl Default for Options {
@@ -36,6 +64,7 @@ impl Default for Options {
             scripts: false,
             starts_thinking: false,
             followed: Vec::new(),
+            text_tool: TextTool::default(),
         }
     }
 }

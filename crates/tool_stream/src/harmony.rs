@@ -11,7 +11,7 @@ use crate::event::{Call, Event, Malformed};
 use crate::head::tool_name;
 use crate::object::Named;
 use crate::parser::{Flow, Mode, Parser};
-use crate::tags::{Tag, classify, tag_length};
+use crate::tags::{Tag, tag_at};
 use crate::text::{Repairs, utf8};
 use crate::window::{Blanks, Window};
 
@@ -41,9 +41,6 @@ pub(crate) struct Raw {
 
 /// The longest header in bytes.
 const MAX_HEADER: usize = 512;
-/// The tool that takes a message's body as text, and the argument it becomes.
-const RAW: (&str, &str) = ("apply_patch", "patch");
-
 impl Parser {
     pub(crate) fn begin_header(&mut self, turn: Turn, start: usize) {
         let channel = turn == Turn::Channel;
@@ -70,9 +67,8 @@ impl Parser {
         let Some(stop) = stop else { return Flow::More };
         let mut tag = None;
         if rest[stop] == b'<' {
-            let Some(len) = tag_length(win, at, &mut self.searched) else { return Flow::More };
-            tag = classify(win.slice(at, at + len));
-            self.pos = at + len;
+            let Some((found, len)) = tag_at(win, at, &mut self.searched) else { return Flow::More };
+            (tag, self.pos) = (found, at + len);
         }
         let words = String::from_utf8_lossy(win.slice(header.segment, at)).into_owned();
         header.words(&words);
@@ -147,13 +143,13 @@ impl Parser {
                     return Flow::Go;
                 }
                 b'<' => {
-                    let Some(len) = tag_length(win, at, &mut self.searched) else { return Flow::More };
-                    if matches!(classify(win.slice(at, at + len)), Some(Tag::CallEnd | Tag::Noise)) {
+                    let Some((tag, len)) = tag_at(win, at, &mut self.searched) else { return Flow::More };
+                    if matches!(tag, Some(Tag::CallEnd | Tag::Noise)) {
                         self.emit_empty_call(tool, start, at + len, out);
                         return Flow::Go;
                     }
                 }
-                _ if tool == RAW.0 => {}
+                _ if self.options.text_tool.takes_patch(&tool) => {}
                 _ => {
                     self.announced = true;
                     self.mode = Mode::Text;
@@ -161,23 +157,18 @@ impl Parser {
                     return Flow::Go;
                 }
             }
-            out.push(Event::CallOpened { call: self.calls, tool });
-            self.calls += 1;
+            self.sink(out).open(tool);
         }
         let Some(hit) = memchr::memchr(b'<', win.from(self.pos)) else {
             self.pos = win.end();
             return Flow::More;
         };
         self.pos += hit;
-        let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
-        let tag = classify(win.slice(self.pos, self.pos + len));
+        let Some((tag, len)) = self.tag_here(win) else { return Flow::More };
         match tag {
-            Some(Tag::CallEnd | Tag::Noise | Tag::Turn(Turn::Header | Turn::Channel)) => {
-                let end = match tag {
-                    Some(Tag::CallEnd) => self.pos + len,
-                    _ => self.pos,
-                };
-                self.close_raw(win, self.pos, end, out);
+            Some(Tag::CallEnd) => self.close_raw(win, self.pos, self.pos + len, out),
+            Some(Tag::Noise | Tag::Turn(Turn::Header | Turn::Channel)) => {
+                self.close_raw(win, self.pos, self.pos, out)
             }
             _ => self.pos += 1,
         }
@@ -191,8 +182,9 @@ impl Parser {
         let text = utf8(win.slice(raw.body, body_end).to_vec(), &mut repairs);
         let (call, tool, start) = (raw.call, raw.tool.clone(), raw.start);
         let value = Value::String(text);
-        out.push(Event::FieldClosed { call, name: RAW.1.to_owned(), value: value.clone() });
-        let arguments = Value::Object(Map::from_iter([(RAW.1.to_owned(), value)]));
+        let name = self.options.text_tool.patch.clone();
+        self.sink(out).field(call, &name, &value);
+        let arguments = Value::Object(Map::from_iter([(name, value)]));
         let repairs = repairs.list();
         out.push(Event::CallComplete(Call { call, tool, arguments, start, end, repairs, native: true }));
         self.call_ended(end);

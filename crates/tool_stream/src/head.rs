@@ -1,11 +1,11 @@
 //! The parser's part for the head of a call: everything between an opening token and the arguments.
 
 use crate::event::{Event, Malformed};
-use crate::markup::{CONTAINERS, Closer, Invoke};
+use crate::markup::{CONTAINERS, Closer};
 use crate::object::Named;
 use crate::parser::{Flow, Mode, Parser};
 use crate::python;
-use crate::tags::{Literal, Plain, Tag, classify, literal, plain_element, tag_length};
+use crate::tags::{Plain, Tag, literal, plain_element};
 use crate::window::Window;
 
 /// An opened call whose arguments have not begun.
@@ -65,30 +65,25 @@ impl Parser {
                 }
                 self.advance(1)
             }
-            b'[' if blank(win.slice(head.segment, self.pos)) => match literal(win.from(self.pos), win.eof) {
-                Literal::More => Flow::More,
-                Literal::Found(Tag::Between, len) => self.between(win, len),
-                // No name: a list of calls follows.
-                _ => {
-                    self.python = true;
-                    self.mode = Mode::Text;
-                    Flow::Go
+            b'[' | b']' | 0xE2 => {
+                let first = byte != 0xE2 && blank(win.slice(head.segment, self.pos));
+                match literal(win.from(self.pos), win.eof) {
+                    None => Flow::More,
+                    Some((Some(Tag::Between), len)) if byte != b']' => self.between(win, len),
+                    Some((Some(Tag::Noise), len)) if byte == b']' && first => {
+                        self.pos += len;
+                        head.segment = self.pos;
+                        Flow::Go
+                    }
+                    // No name: a list of calls follows.
+                    _ if byte == b'[' && first => {
+                        self.python = true;
+                        self.mode = Mode::Text;
+                        Flow::Go
+                    }
+                    _ => self.advance(1),
                 }
-            },
-            b']' if blank(win.slice(head.segment, self.pos)) => match literal(win.from(self.pos), win.eof) {
-                Literal::More => Flow::More,
-                Literal::Found(Tag::Noise, len) => {
-                    self.pos += len;
-                    head.segment = self.pos;
-                    Flow::Go
-                }
-                _ => self.advance(1),
-            },
-            b'[' | 0xE2 => match literal(win.from(self.pos), win.eof) {
-                Literal::More => Flow::More,
-                Literal::Found(Tag::Between, len) => self.between(win, len),
-                _ => self.advance(1),
-            },
+            }
             b'<' => self.tag_in_head(win, out),
             _ => self.advance(1),
         }
@@ -133,8 +128,7 @@ impl Parser {
     }
 
     fn tag_in_head(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
-        let tag = if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) };
+        let Some((tag, len)) = self.tag_here(win) else { return Flow::More };
         self.cut_tag = win.eof && len == 0;
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let segment = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
@@ -150,35 +144,10 @@ impl Parser {
                     Flow::Go
                 }
             },
-            // The opening tag of the first key is missing or is a different one.
-            Some(Tag::KeyEnd) if tool_name(&head.before).is_some() && head.separated => {
-                let (tool, from) = (tool_name(&head.before).unwrap_or_default(), head.segment);
-                self.elements(&tool, from, true)
-            }
-            Some(Tag::KeyEnd) if segment.split_whitespace().count() == 2 => {
-                let tool = tool_name(&segment).unwrap_or_default();
-                // Count raw bytes, because invalid UTF-8 changes the length of the text.
-                let raw = win.slice(head.segment, self.pos);
-                let lead = raw.iter().take_while(|b| b.is_ascii_whitespace()).count();
-                let word = raw[lead..].iter().take_while(|b| !b.is_ascii_whitespace()).count();
-                let from = head.segment + lead + word;
-                self.elements(&tool, from, true)
-            }
-            // The key is attached to the name: `read_filepath</arg_key>`.
-            Some(Tag::KeyEnd) if one_word(&segment) => {
-                let word = segment.trim();
-                let known = self.options.known_tools.iter().flatten();
-                let tool = known.filter(|tool| word.starts_with(tool.as_str())).max_by_key(|tool| tool.len());
-                match tool.filter(|tool| tool.len() < word.len()).cloned() {
-                    Some(tool) => {
-                        let raw = win.slice(head.segment, self.pos);
-                        let lead = raw.iter().take_while(|b| b.is_ascii_whitespace()).count();
-                        let from = head.segment + lead + tool.len();
-                        self.elements(&tool, from, true)
-                    }
-                    None => self.reject_head(out),
-                }
-            }
+            Some(Tag::KeyEnd) => match self.key_in_head(win, &segment) {
+                Some((tool, from)) => self.elements(&tool, from, true),
+                None => self.reject_head(out),
+            },
             Some(Tag::Open { .. }) if tool_name(&segment).is_some() => self.between(win, len),
             Some(Tag::CallEnd) => self.without_arguments(&segment, after, out),
             Some(Tag::Invoke { .. } | Tag::Open { .. } | Tag::List | Tag::ListEnd)
@@ -194,6 +163,27 @@ impl Parser {
             }
             Some(_) => self.reject_head(out),
         }
+    }
+
+    /// The tool, and the offset of its first key, where the opening tag of that key is missing or is
+    /// a different one.
+    fn key_in_head(&self, win: Window<'_>, segment: &str) -> Option<(String, usize)> {
+        let Mode::Head(head) = &self.mode else { return None };
+        if let Some(tool) = tool_name(&head.before).filter(|_| head.separated) {
+            return Some((tool, head.segment));
+        }
+        // Count raw bytes, because invalid UTF-8 changes the length of the text.
+        let raw = win.slice(head.segment, self.pos).trim_ascii_start();
+        let start = self.pos - raw.len();
+        if segment.split_whitespace().count() == 2 {
+            let word = raw.iter().take_while(|b| !b.is_ascii_whitespace()).count();
+            return Some((tool_name(segment).unwrap_or_default(), start + word));
+        }
+        // The key is attached to the name: `read_filepath</arg_key>`.
+        let word = Some(segment.trim()).filter(|_| one_word(segment))?;
+        let known = self.options.known_tools.iter().flatten();
+        let tool = known.filter(|tool| word.starts_with(tool.as_str())).max_by_key(|tool| tool.len())?;
+        (tool.len() < word.len()).then(|| (tool.clone(), start + tool.len()))
     }
 
     /// Handles an element that is in no table: the name or the arguments in an element of their
@@ -227,15 +217,9 @@ impl Parser {
         }
     }
 
-    /// Reads arguments written as elements. The first element, or its key, begins at `pos`.
     fn elements(&mut self, tool: &str, pos: usize, in_key: bool) -> Flow {
         let Mode::Head(head) = &self.mode else { return Flow::Go };
-        let tool = self.options.bare_name(tool);
-        let followed = self.options.followed.contains(&tool);
-        let invoke = Invoke::new(tool, head.start, pos, Closer::Wrapper, followed);
-        self.pos = pos;
-        self.mode = Mode::Invoke(Box::new(if in_key { invoke.in_key() } else { invoke }));
-        Flow::Go
+        self.begin_invoke(tool, head.start, pos, Closer::Wrapper, in_key)
     }
 
     /// Completes a call without arguments.

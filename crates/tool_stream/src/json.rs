@@ -224,12 +224,12 @@ impl Reader {
                 self.pos += 1;
             }
             0xC2 | 0xE2 | 0xE3 | 0xEF => match unicode_space(win, self.pos) {
-                UnicodeSpace::Space(len) => {
+                None => return Some(Step::More),
+                Some(0) => return self.token(win, byte),
+                Some(len) => {
                     self.repairs.add(Repair::StrayByte);
                     self.pos += len;
                 }
-                UnicodeSpace::More => return Some(Step::More),
-                UnicodeSpace::No => return self.token(win, byte),
             },
             // Right after a string, this more likely follows an unescaped quote inside it.
             b'/' | b'#' if self.pos == self.last.1 && matches!(self.state, State::After) => {
@@ -410,10 +410,8 @@ impl Reader {
         if byte == b'(' {
             brackets = Brackets::Round;
         }
-        let node = match keyed {
-            true => Node::Object { map: Map::new(), key: String::new() },
-            false => Node::Array(Vec::new()),
-        };
+        let object = Node::Object { map: Map::new(), key: String::new() };
+        let node = if keyed { object } else { Node::Array(Vec::new()) };
         self.stack.push(Frame { node, start: self.pos, brackets });
         self.pos += len;
         self.comma = false;
@@ -463,19 +461,16 @@ impl Reader {
         self.state = State::After;
         let joined = std::mem::take(&mut self.joined);
         match (&mut self.stack.last_mut()?.node, value) {
-            (Node::Object { map, key }, Value::String(more)) if joined => {
-                if let Some(Value::String(text)) = map.get_mut(key) {
+            (node, Value::String(more)) if joined => {
+                let text = match node {
+                    Node::Object { map, key } => map.get_mut(key),
+                    Node::Array(items) => items.last_mut(),
+                };
+                if let Some(Value::String(text)) = text {
                     text.push_str(&more);
                 }
             }
-            (Node::Array(items), Value::String(more)) if joined => {
-                if let Some(Value::String(text)) = items.last_mut() {
-                    text.push_str(&more);
-                }
-            }
-            (Node::Object { map, key }, value) => {
-                map.insert(key.clone(), value);
-            }
+            (Node::Object { map, key }, value) => _ = map.insert(key.clone(), value),
             (Node::Array(items), value) => items.push(value),
         }
         // No caller needs deeper levels than the lines of a text in a list of edits.
@@ -494,11 +489,7 @@ impl Reader {
         let rest = win.from(self.pos);
         let quote = match byte {
             b'"' | b'\'' if !is_key => {
-                let undecided = rest.iter().take(3).all(|b| *b == byte) && rest.len() < 3;
-                if undecided && !win.eof && rest.len() == 2 {
-                    return Some(Step::More);
-                }
-                if rest.len() == 1 && !win.eof {
+                if rest.len() < 3 && rest.iter().all(|b| *b == byte) && !win.eof {
                     return Some(Step::More);
                 }
                 match (byte, rest.starts_with(&[byte; 3])) {
@@ -687,22 +678,15 @@ fn plain(body: &[u8]) -> bool {
         && body.iter().all(|b| b.is_ascii_alphanumeric() || *b >= 0x80 || b"_-./\\:@~+*%".contains(b))
 }
 
-enum UnicodeSpace {
-    Space(usize),
-    More,
-    No,
-}
-
-/// Spaces outside ASCII: U+00A0, U+200B–200D, U+2028/9, U+202F, U+3000, U+FEFF.
-fn unicode_space(win: Window<'_>, at: usize) -> UnicodeSpace {
+/// Length of the space at `at` if it is one outside ASCII, else 0; `None` if more bytes are needed.
+/// These are U+00A0, U+200B–200D, U+2028/9, U+202F, U+3000, U+FEFF.
+fn unicode_space(win: Window<'_>, at: usize) -> Option<usize> {
     match win.from(at) {
-        [0xC2, 0xA0, ..] => UnicodeSpace::Space(2),
+        [0xC2, 0xA0, ..] => Some(2),
         [0xE2, 0x80, 0x80..=0x8D | 0xA8 | 0xA9 | 0xAF, ..]
         | [0xE3, 0x80, 0x80, ..]
-        | [0xEF, 0xBB, 0xBF, ..] => UnicodeSpace::Space(3),
-        [0xC2] | [0xE2] | [0xE2, 0x80] | [0xE3] | [0xE3, 0x80] | [0xEF] | [0xEF, 0xBB] if !win.eof => {
-            UnicodeSpace::More
-        }
-        _ => UnicodeSpace::No,
+        | [0xEF, 0xBB, 0xBF, ..] => Some(3),
+        [0xC2] | [0xE2] | [0xE2, 0x80] | [0xE3] | [0xE3, 0x80] | [0xEF] | [0xEF, 0xBB] if !win.eof => None,
+        _ => Some(0),
     }
 }

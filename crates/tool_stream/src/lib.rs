@@ -82,8 +82,8 @@
 //!
 //! # Whole files
 //!
-//! With [`Options::whole_file`], a fence that holds no call is a call of `apply_patch` with
-//! `content` and, if it is known, `path`. The path comes from the info string (```` ```python
+//! With [`Options::whole_file`], a fence that holds no call is a call of [`Options::text_tool`] with
+//! the file's content and, if it is known, its path. The path comes from the info string (```` ```python
 //! src/a.py ````, `title="src/a.py"`) or from the line before the fence, if that line is nothing
 //! but a path. The file ends at a line that is only a fence of the same kind; a fence with a label
 //! inside it opens a nested one. An empty fence is text, and so is a shell or diff fence without a
@@ -134,7 +134,7 @@ mod verdict;
 mod whole_file;
 mod window;
 
-pub use event::{Call, End, Event, Malformed, Options, Repair};
+pub use event::{Call, End, Event, Malformed, Options, Repair, TextTool};
 pub use parser::Parser;
 pub use thoughts::calls_at_end;
 pub use verdict::{Status, Verdict, VerdictCall, parse, verdict};

@@ -15,7 +15,8 @@ use serde_json::{Map, Value};
 use crate::event::{Event, Malformed, Repair};
 use crate::literal::literal;
 use crate::nested;
-use crate::tags::{Plain, Tag, classify, plain_element, tag_length};
+use crate::object::Sink;
+use crate::tags::{Plain, Tag, plain_element, tag_at};
 use crate::text::{Repairs, utf8};
 use crate::window::{Blanks, Window};
 
@@ -113,14 +114,17 @@ pub(crate) const CONTAINERS: [&str; 7] =
     ["args", "arguments", "parameters", "params", "input", "file", "json"];
 
 impl Invoke {
-    pub(crate) fn new(tool: String, start: usize, pos: usize, closer: Closer, followed: bool) -> Invoke {
-        Invoke { tool, start, pos, closer, followed, searched: pos, ..Invoke::default() }
-    }
-
-    /// Starts inside the name of an argument that begins at `pos`.
-    pub(crate) fn in_key(mut self) -> Invoke {
-        self.state = State::Key(self.pos);
-        self
+    /// `in_key`: the name of an argument begins at `pos`.
+    pub(crate) fn new(
+        tool: String,
+        start: usize,
+        pos: usize,
+        closer: Closer,
+        in_key: bool,
+        followed: bool,
+    ) -> Invoke {
+        let state = if in_key { State::Key(pos) } else { State::Between };
+        Invoke { tool, start, pos, closer, state, followed, searched: pos, ..Invoke::default() }
     }
 
     /// True if only the closing tag is missing.
@@ -153,9 +157,9 @@ impl Invoke {
         true
     }
 
-    pub(crate) fn run(&mut self, win: Window<'_>, calls: &mut usize, out: &mut Vec<Event>) -> Outcome {
+    pub(crate) fn run(&mut self, win: Window<'_>, sink: &mut Sink<'_>) -> Outcome {
         if self.closer == Closer::Empty {
-            self.open(calls, out);
+            self.call = Some(sink.open(self.tool.clone()));
             return Outcome::Complete;
         }
         loop {
@@ -196,22 +200,20 @@ impl Invoke {
             } else {
                 let hit = memchr(b'<', rest);
                 self.pos = hit.map_or(win.end(), |hit| self.pos + hit);
-                self.report_lines(win, out);
+                self.report_lines(win, sink.out);
                 if hit.is_none() {
                     return Outcome::More;
                 }
             }
-            let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Outcome::More };
+            let Some((tag, len)) = tag_at(win, self.pos, &mut self.searched) else { return Outcome::More };
             let bytes = win.slice(self.pos, self.pos + len);
-            let tag = if len == 0 { None } else { classify(bytes) };
-            self.open(calls, out);
+            let call = *self.call.get_or_insert_with(|| sink.open(self.tool.clone()));
             let outcome = match &self.state {
                 State::Between => self.between(win, bytes, tag),
                 State::Key(body) => {
                     match tag {
                         Some(Tag::KeyEnd) => {
-                            let name = String::from_utf8_lossy(win.slice(*body, self.pos)).trim().to_owned();
-                            self.state = State::KeyEnd(name);
+                            self.state = State::KeyEnd(trimmed(win.slice(*body, self.pos)));
                         }
                         // A duplicated opening tag.
                         Some(Tag::Key) if win.slice(*body, self.pos).trim_ascii().is_empty() => {
@@ -219,7 +221,7 @@ impl Invoke {
                         }
                         // Solar writes one token between name and value.
                         Some(Tag::Value) => {
-                            let name = String::from_utf8_lossy(win.slice(*body, self.pos)).trim().to_owned();
+                            let name = trimmed(win.slice(*body, self.pos));
                             self.pos += len;
                             self.begin(name, Kind::Pair);
                             continue;
@@ -230,11 +232,10 @@ impl Invoke {
                             let Some(at) = memchr(b'=', text) else {
                                 return Outcome::Failed(Malformed::NotJson);
                             };
-                            let name = String::from_utf8_lossy(&text[..at]).trim().to_owned();
+                            let name = trimmed(&text[..at]);
                             let value = untyped(&name, &text[at + 1..], &mut self.repairs);
                             self.repairs.add(Repair::MissingCloser);
-                            let call = self.call.unwrap_or_default();
-                            out.push(Event::FieldClosed { call, name: name.clone(), value: value.clone() });
+                            sink.field(call, &name, &value);
                             self.arguments.insert(name, value);
                             self.state = State::Between;
                         }
@@ -257,19 +258,11 @@ impl Invoke {
                     }
                     _ => return Outcome::Failed(Malformed::NotJson),
                 },
-                State::Value(_) => self.value(win, bytes, tag, out),
+                State::Value(_) => self.value(win, bytes, tag, sink),
             };
             if let Some(outcome) = outcome {
                 return outcome;
             }
-        }
-    }
-
-    fn open(&mut self, calls: &mut usize, out: &mut Vec<Event>) {
-        if self.call.is_none() {
-            self.call = Some(*calls);
-            out.push(Event::CallOpened { call: *calls, tool: self.tool.clone() });
-            *calls += 1;
         }
     }
 
@@ -283,7 +276,7 @@ impl Invoke {
     /// Handles a tag between two arguments.
     fn between(&mut self, win: Window<'_>, bytes: &[u8], tag: Option<Tag>) -> Option<Outcome> {
         let after = self.pos + bytes.len();
-        let container = plain_element(bytes).filter(|(name, _)| CONTAINERS.contains(name)).map(|c| c.1);
+        let container = plain_element(bytes).filter(|(name, _)| CONTAINERS.contains(name));
         let tag = tag.filter(|tag| container.is_none() || *tag != Tag::Noise);
         match tag {
             Some(Tag::Parameter { name, string, equals }) => {
@@ -295,14 +288,8 @@ impl Invoke {
                 self.pos = after;
                 self.state = State::Key(after);
             }
-            Some(Tag::InvokeEnd) if self.closer == Closer::Element => {
-                self.pos = after;
-                return Some(Outcome::Complete);
-            }
-            Some(Tag::CallEnd) if self.closer == Closer::Wrapper => {
-                self.pos = after;
-                return Some(Outcome::Complete);
-            }
+            Some(Tag::InvokeEnd) if self.closer == Closer::Element => return self.ends_at(after),
+            Some(Tag::CallEnd) if self.closer == Closer::Wrapper => return self.ends_at(after),
             Some(Tag::ParameterEnd | Tag::ValueEnd | Tag::KeyEnd) => self.pos = after,
             // The closing tag is missing before the next call or the end of the calls.
             Some(
@@ -316,47 +303,46 @@ impl Invoke {
                 self.repairs.add(Repair::MissingCloser);
                 return Some(Outcome::Complete);
             }
-            _ => {
-                let Some((name, plain)) = plain_element(bytes) else {
-                    return Some(Outcome::Failed(Malformed::NotJson));
-                };
-                match plain {
-                    Plain::Close if self.closer == Closer::Tool && name == self.tool => {
-                        self.pos = after;
-                        return Some(Outcome::Complete);
-                    }
-                    Plain::Close if CONTAINERS.contains(&name) => self.pos = after,
-                    Plain::Close => return Some(Outcome::Failed(Malformed::NotJson)),
-                    Plain::Empty => self.pos = after,
-                    Plain::Open => {
-                        if CONTAINERS.contains(&name) {
-                            let rest = match win.skip_blanks(after) {
-                                Blanks::More => return Some(Outcome::More),
-                                Blanks::Until(at) => win.from(at),
-                                Blanks::TooMany | Blanks::End => &[],
-                            };
-                            // An array is a value, not a container of arguments.
-                            let item = b"<item>";
-                            if !rest.is_empty() && item.starts_with(rest) && !win.eof {
-                                return Some(Outcome::More);
-                            }
-                            if rest.starts_with(b"{") || rest.starts_with(b"<") && !rest.starts_with(item) {
-                                self.pos = after;
-                                return None;
-                            }
-                        }
-                        // The same argument twice, such as two files in one call, is ambiguous.
-                        if self.arguments.contains_key(name) {
-                            return Some(Outcome::Failed(Malformed::NotJson));
-                        }
-                        let name = name.to_owned();
-                        self.pos = after;
-                        self.begin(name, Kind::Child);
-                    }
+            _ => match plain_element(bytes) {
+                Some((name, Plain::Close)) if self.closer == Closer::Tool && name == self.tool => {
+                    return self.ends_at(after);
                 }
-            }
+                Some((_, Plain::Close)) if container.is_some() => self.pos = after,
+                Some((_, Plain::Empty)) => self.pos = after,
+                Some((name, Plain::Open)) => {
+                    if container.is_some() {
+                        let rest = match win.skip_blanks(after) {
+                            Blanks::More => return Some(Outcome::More),
+                            Blanks::Until(at) => win.from(at),
+                            Blanks::TooMany | Blanks::End => &[],
+                        };
+                        // An array is a value, not a container of arguments.
+                        let item = b"<item>";
+                        if !rest.is_empty() && item.starts_with(rest) && !win.eof {
+                            return Some(Outcome::More);
+                        }
+                        if rest.starts_with(b"{") || rest.starts_with(b"<") && !rest.starts_with(item) {
+                            self.pos = after;
+                            return None;
+                        }
+                    }
+                    // The same argument twice, such as two files in one call, is ambiguous.
+                    if self.arguments.contains_key(name) {
+                        return Some(Outcome::Failed(Malformed::NotJson));
+                    }
+                    let name = name.to_owned();
+                    self.pos = after;
+                    self.begin(name, Kind::Child);
+                }
+                _ => return Some(Outcome::Failed(Malformed::NotJson)),
+            },
         }
         None
+    }
+
+    fn ends_at(&mut self, end: usize) -> Option<Outcome> {
+        self.pos = end;
+        Some(Outcome::Complete)
     }
 
     /// Handles a tag inside a value.
@@ -365,7 +351,7 @@ impl Invoke {
         win: Window<'_>,
         bytes: &[u8],
         tag: Option<Tag>,
-        out: &mut Vec<Event>,
+        sink: &mut Sink<'_>,
     ) -> Option<Outcome> {
         let State::Value(field) = &mut self.state else { return None };
         let (at, after) = (self.pos, self.pos + bytes.len());
@@ -391,7 +377,7 @@ impl Invoke {
             if fits && !nested {
                 field.closer = Some(at);
                 if field.depth == 0 {
-                    self.close(win, out);
+                    self.close(win, sink);
                     self.pos = after;
                     return None;
                 }
@@ -416,7 +402,7 @@ impl Invoke {
                     return Some(Outcome::Failed(Malformed::NotJson));
                 }
                 self.repairs.add(Repair::MissingCloser);
-                self.close(win, out);
+                self.close(win, sink);
                 return None;
             }
             if field.depth == 0 && field.closer.is_none() {
@@ -433,7 +419,7 @@ impl Invoke {
         None
     }
 
-    fn close(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
+    fn close(&mut self, win: Window<'_>, sink: &mut Sink<'_>) {
         let State::Value(field) = std::mem::replace(&mut self.state, State::Between) else { return };
         let bytes = win.slice(field.body, self.pos);
         let bytes = bytes.trim_ascii_end().strip_suffix(MINIMAX).unwrap_or(bytes);
@@ -459,9 +445,9 @@ impl Invoke {
                 && let Some(rest) = text.strip_prefix(&field.reported)
             {
                 let (path, text) = (field.name.clone(), rest.to_owned());
-                out.push(Event::FieldText { call, path, text, closed: true });
+                sink.out.push(Event::FieldText { call, path, text, closed: true });
             }
-            out.push(Event::FieldClosed { call, name: field.name.clone(), value: value.clone() });
+            sink.field(call, &field.name, &value);
         }
         self.arguments.insert(field.name, value);
     }
@@ -505,6 +491,10 @@ impl Field {
     }
 }
 
+fn trimmed(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).trim().to_owned()
+}
+
 /// True for Kimi K3's tags.
 fn is_kimi(tag: &[u8]) -> bool {
     tag.starts_with(b"<|open|>") || tag.starts_with(b"<|close|>")
@@ -530,9 +520,9 @@ fn call_continues(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, t
     if win.get(at) != Some(b'<') {
         return Some(false);
     }
-    let len = tag_length(win, at, &mut at.clone())?;
+    let (tag, len) = tag_at(win, at, &mut at.clone())?;
     let bytes = win.slice(at, at + len);
-    let fits = match classify(bytes) {
+    let fits = match tag {
         Some(Tag::Parameter { equals, .. }) => {
             matches!(kind, Kind::Parameter { equals: e, .. } if *e == equals)
         }

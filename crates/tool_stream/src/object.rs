@@ -5,10 +5,45 @@ use serde_json::{Map, Value};
 use crate::event::{Call, Event, Malformed, Options, Repair};
 use crate::follow::Follow;
 use crate::json::{Node, Reader, Step, Syntax};
-use crate::shape::{self, Shape};
-use crate::tags::{Tag, classify, tag_length};
+use crate::shape::{self, Look, Shape};
+use crate::tags::{Tag, tag_at};
 use crate::text::Repairs;
 use crate::window::Window;
+
+/// Where calls go: the parser's options, its count of calls and its events.
+pub(crate) struct Sink<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) calls: &'a mut usize,
+    pub(crate) out: &'a mut Vec<Event>,
+}
+
+impl Sink<'_> {
+    /// Opens a call and returns its index.
+    pub(crate) fn open(&mut self, tool: String) -> usize {
+        let call = *self.calls;
+        *self.calls += 1;
+        self.out.push(Event::CallOpened { call, tool });
+        call
+    }
+
+    /// Reports all arguments of a call at once.
+    fn fields(&mut self, call: usize, arguments: &Value) {
+        let fields = arguments.as_object().into_iter().flatten();
+        fields.for_each(|(name, value)| self.field(call, name, value));
+    }
+
+    /// Reports an argument.
+    pub(crate) fn field(&mut self, call: usize, name: &str, value: &Value) {
+        self.out.push(Event::FieldClosed { call, name: name.to_owned(), value: value.clone() });
+    }
+
+    /// Reports a complete call that was not reported before.
+    pub(crate) fn whole(&mut self, mut call: Call) {
+        call.call = self.open(call.tool.clone());
+        self.fields(call.call, &call.arguments);
+        self.out.push(Event::CallComplete(call));
+    }
+}
 
 /// A tool named before the object. The object is its arguments.
 #[derive(Debug, Clone)]
@@ -103,56 +138,50 @@ impl Candidate {
         self.follow = self.named.as_ref().and_then(|named| follow_if_requested(&named.tool, options));
     }
 
-    /// Reads the buffered bytes. `calls` counts the calls of the stream.
-    pub(crate) fn run(
-        &mut self,
-        win: Window<'_>,
-        options: &Options,
-        calls: &mut usize,
-        out: &mut Vec<Event>,
-    ) -> Outcome {
+    /// Reads the buffered bytes.
+    pub(crate) fn run(&mut self, win: Window<'_>, sink: &mut Sink<'_>) -> Outcome {
         if let Some(named) = &self.named
             && self.opened.is_none()
         {
-            self.opened = Some((*calls, String::new()));
-            self.follow = follow_if_requested(&named.tool, options);
-            out.push(Event::CallOpened { call: *calls, tool: named.tool.clone() });
-            *calls += 1;
+            self.opened = Some((sink.open(named.tool.clone()), String::new()));
+            self.follow = follow_if_requested(&named.tool, sink.options);
         }
         loop {
             let step = self.reader.step(win);
-            let limit = self.start + options.max_call_bytes;
+            let limit = self.start + sink.options.max_call_bytes;
             if self.reader.pos > limit {
                 self.reader.pos = limit;
                 return self.failed(Malformed::TooLong);
             }
             match step {
                 Step::More => {
-                    self.report_text(out, |follow, reader, call, root, out| {
+                    self.report_text(sink.out, |follow, reader, call, root, out| {
                         follow.open(reader, win, call, root, out)
                     });
                     return Outcome::More;
                 }
                 Step::Bad(why) => match self.closed_by_tag(win) {
-                    Some(Some(value)) => return self.closed(value, options, calls, out),
+                    Some(Some(value)) => return self.closed(value, sink),
                     Some(None) => return self.failed(why),
                     None => return Outcome::More,
                 },
-                Step::Done(value) => return self.closed(value, options, calls, out),
+                Step::Done(value) => return self.closed(value, sink),
                 Step::Key if self.eligible.is_none() => {
                     let key = self.reader.key_at(1).unwrap_or_default();
-                    if self.reader.depth() == 1 && (shape::in_vocabulary(key, true) || options.knows(key)) {
+                    if self.reader.depth() == 1
+                        && (shape::in_vocabulary(key, true) || sink.options.knows(key))
+                    {
                         return Outcome::Ask;
                     }
                 }
                 _ if self.eligible != Some(true) => {}
                 Step::Opened => self.container(),
-                Step::Key => self.key(options, calls, out),
+                Step::Key => self.key(sink),
                 Step::Added => {
-                    self.report_text(out, |follow, reader, call, root, out| {
+                    self.report_text(sink.out, |follow, reader, call, root, out| {
                         follow.added(reader, call, root, out)
                     });
-                    if let Err(why) = self.added(options, calls, out) {
+                    if let Err(why) = self.added(sink) {
                         return self.failed(why);
                     }
                 }
@@ -181,8 +210,7 @@ impl Candidate {
         {
             return Some(None);
         }
-        let len = tag_length(win, at, &mut at.clone())?;
-        if classify(win.slice(at, at + len)) != Some(Tag::CallEnd) {
+        if tag_at(win, at, &mut at.clone())?.0 != Some(Tag::CallEnd) {
             return Some(None);
         }
         let repair = if self.reader.depth() == 1 { Repair::MissingBrace } else { Repair::MissingCloser };
@@ -208,7 +236,8 @@ impl Candidate {
     }
 
     /// Opens the call at the first key inside its arguments, which rules out, say, a schema.
-    fn key(&mut self, options: &Options, calls: &mut usize, out: &mut Vec<Event>) {
+    fn key(&mut self, sink: &mut Sink<'_>) {
+        let options = sink.options;
         let depth = self.reader.depth();
         if depth == self.root && self.reader.key_at(depth).is_some_and(shape::is_arguments) {
             self.arguments = true;
@@ -220,7 +249,7 @@ impl Candidate {
                 && options.known_tools.is_some()
                 && !options.knows(&options.bare_name(&tool.name))
             {
-                self.open(String::new(), options, calls, out);
+                self.open(String::new(), sink);
             }
         }
         if self.opened.is_some() || self.named.is_some() || depth != self.root + 1 {
@@ -240,17 +269,15 @@ impl Candidate {
             .is_some_and(|map| map.contains_key("description") || !self.announced && shape::is_record(map));
         if certain && !described && !shape::is_schema_key(field) {
             let holder = holder.to_owned();
-            self.open(holder, options, calls, out);
+            self.open(holder, sink);
         }
     }
 
-    fn open(&mut self, holder: String, options: &Options, calls: &mut usize, out: &mut Vec<Event>) {
+    fn open(&mut self, holder: String, sink: &mut Sink<'_>) {
         let Some(tool) = &self.tool else { return };
-        let name = options.bare_name(&tool.name);
-        self.follow = follow_if_requested(&name, options);
-        out.push(Event::CallOpened { call: *calls, tool: name });
-        self.opened = Some((*calls, holder));
-        *calls += 1;
+        let name = sink.options.bare_name(&tool.name);
+        self.follow = follow_if_requested(&name, sink.options);
+        self.opened = Some((sink.open(name), holder));
     }
 
     /// Calls `report` if the text being read belongs to the arguments of a followed call.
@@ -267,7 +294,7 @@ impl Candidate {
         }
     }
 
-    fn added(&mut self, options: &Options, calls: &mut usize, out: &mut Vec<Event>) -> Result<(), Malformed> {
+    fn added(&mut self, sink: &mut Sink<'_>) -> Result<(), Malformed> {
         let depth = self.reader.depth();
         if depth == self.root && self.named.is_none() {
             self.member()
@@ -277,7 +304,7 @@ impl Candidate {
                 && let Some(name) = self.reader.key_at(depth)
                 && let Some(value) = self.reader.map_at(depth).and_then(|m| m.get(name))
             {
-                out.push(Event::FieldClosed { call: *call, name: name.to_owned(), value: value.clone() });
+                sink.field(*call, name, value);
                 self.fields += 1;
             }
             Ok(())
@@ -287,7 +314,7 @@ impl Candidate {
                 if shape::has_broken_arguments(&map) {
                     return Err(Malformed::NotJson);
                 }
-                self.complete(map, span, options, calls, out);
+                self.complete(map, span, sink);
             }
             Ok(())
         } else {
@@ -325,13 +352,7 @@ impl Candidate {
         Ok(())
     }
 
-    fn closed(
-        &mut self,
-        value: Value,
-        options: &Options,
-        calls: &mut usize,
-        out: &mut Vec<Event>,
-    ) -> Outcome {
+    fn closed(&mut self, value: Value, sink: &mut Sink<'_>) -> Outcome {
         if self.eligible != Some(true) {
             return Outcome::Closed { called: false };
         }
@@ -339,7 +360,7 @@ impl Candidate {
         let Value::Object(map) = value else { return Outcome::Closed { called: self.done > 0 } };
         if let Some(named) = self.named.take() {
             let shape = Shape { tool: named.tool, arguments: Value::Object(map) };
-            self.emit(shape, (named.start, span.1), self.reader.repairs.clone(), calls, out);
+            self.emit(shape, (named.start, span.1), self.reader.repairs.clone(), sink);
         } else if self.root == 1 {
             if shape::has_broken_arguments(&map) {
                 return Outcome::Failed { why: Malformed::NotJson, called: true };
@@ -348,7 +369,7 @@ impl Candidate {
                 return Outcome::Failed { why: Malformed::Record, called: true };
             }
             let bad_name = shape::has_bad_name(&map);
-            self.complete(map, span, options, calls, out);
+            self.complete(map, span, sink);
             if self.done == 0 && (self.announced || bad_name) {
                 let why = if bad_name { Malformed::BadName } else { Malformed::NoName };
                 return Outcome::Failed { why, called: true };
@@ -357,65 +378,39 @@ impl Candidate {
         Outcome::Closed { called: self.done > 0 }
     }
 
-    fn complete(
-        &mut self,
-        mut map: Map<String, Value>,
-        span: (usize, usize),
-        options: &Options,
-        calls: &mut usize,
-        out: &mut Vec<Event>,
-    ) {
+    fn complete(&mut self, mut map: Map<String, Value>, span: (usize, usize), sink: &mut Sink<'_>) {
+        let options = sink.options;
         let mut repairs = self.reader.repairs.clone();
-        let opened_under = self.opened.as_ref().map(|(_, holder)| holder.clone());
-        let shape = match (&self.tool, opened_under) {
-            (Some(tool), Some(holder)) if self.fields > 0 => {
-                let arguments = map.swap_remove(&holder).unwrap_or_default();
+        let shape = match (&self.tool, &self.opened) {
+            (Some(tool), Some((_, holder))) if self.fields > 0 => {
+                let arguments = map.swap_remove(holder).unwrap_or_default();
                 Some(Shape { tool: options.bare_name(&tool.name), arguments })
             }
-            (Some(tool), Some(_)) => Some(
-                // Opened because its name is unknown: a call whatever it holds.
-                shape::call_of(&map, self.announced, options, &mut repairs).unwrap_or_else(|| Shape {
-                    tool: options.bare_name(&tool.name),
-                    arguments: Value::Object(Map::new()),
-                }),
-            ),
-            _ => shape::call_of(&map, self.announced, options, &mut repairs),
+            (tool, opened) => {
+                let mut look = Look { announced: self.announced, options, repairs: &mut repairs };
+                look.call(&map).or_else(|| {
+                    // Opened because its name is unknown: a call whatever it holds.
+                    let tool = tool.as_ref().filter(|_| opened.is_some())?;
+                    let arguments = Value::Object(Map::new());
+                    Some(Shape { tool: options.bare_name(&tool.name), arguments })
+                })
+            }
         };
         if let Some(shape) = shape {
-            self.emit(shape, span, repairs, calls, out);
+            self.emit(shape, span, repairs, sink);
         }
         (self.tool, self.opened, self.fields, self.arguments) = (None, None, 0, false);
     }
 
-    fn emit(
-        &mut self,
-        shape: Shape,
-        span: (usize, usize),
-        repairs: Repairs,
-        calls: &mut usize,
-        out: &mut Vec<Event>,
-    ) {
-        let call = match &self.opened {
-            Some((call, _)) => *call,
-            None => {
-                out.push(Event::CallOpened { call: *calls, tool: shape.tool.clone() });
-                *calls += 1;
-                *calls - 1
-            }
-        };
-        if self.fields == 0
-            && let Value::Object(fields) = &shape.arguments
-        {
-            for (name, value) in fields {
-                out.push(Event::FieldClosed { call, name: name.clone(), value: value.clone() });
-            }
+    fn emit(&mut self, shape: Shape, span: (usize, usize), repairs: Repairs, sink: &mut Sink<'_>) {
+        let Shape { tool, arguments } = shape;
+        let call = self.opened.as_ref().map_or_else(|| sink.open(tool.clone()), |(call, _)| *call);
+        if self.fields == 0 {
+            sink.fields(call, &arguments);
         }
         self.done += 1;
-        let Shape { tool, arguments } = shape;
-        let repairs = repairs.list();
-        let native = self.announced;
-        let (start, end) = span;
-        out.push(Event::CallComplete(Call { call, tool, arguments, start, end, repairs, native }));
+        let (repairs, native, (start, end)) = (repairs.list(), self.announced, span);
+        sink.out.push(Event::CallComplete(Call { call, tool, arguments, start, end, repairs, native }));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::fence::Fence;
 use crate::harmony::{Header, Raw};
 use crate::head::Head;
 use crate::markup::Invoke;
-use crate::object::Candidate;
+use crate::object::{Candidate, Sink};
 use crate::python::Brackets;
 use crate::tags::Tag;
 use crate::thoughts::Thinking;
@@ -412,34 +412,31 @@ impl Parser {
         }
     }
 
+    pub(crate) fn sink<'a>(&'a mut self, out: &'a mut Vec<Event>) -> Sink<'a> {
+        Sink { options: &self.options, calls: &mut self.calls, out }
+    }
+
     /// Reports a malformed call and continues with prose at `pos`.
     pub(crate) fn fail(&mut self, why: Malformed, pos: usize, out: &mut Vec<Event>) {
         out.push(Event::Malformed { why, at: pos });
-        self.hold = None;
-        self.shown = pos;
-        self.pos = pos;
-        self.mode = Mode::Text;
-        self.announced = false;
+        self.leave_call(pos);
         self.skip_line = true;
         self.after_malformed = true;
-        self.line_has_text = true;
-        if let Some(fence) = &mut self.fence {
-            fence.fresh = false;
-            fence.hidden = true;
-        }
     }
 
     /// Continues after a complete call that ended at `pos`.
     pub(crate) fn call_ended(&mut self, pos: usize) {
-        self.mode = Mode::Text;
-        self.pos = pos;
-        self.shown = pos;
-        self.hold = None;
-        self.announced = false;
+        self.leave_call(pos);
         self.after_call = true;
         self.after_malformed = false;
-        self.line_has_text = true;
         self.tail.clear();
+    }
+
+    fn leave_call(&mut self, pos: usize) {
+        self.mode = Mode::Text;
+        (self.pos, self.shown, self.hold) = (pos, pos, None);
+        self.announced = false;
+        self.line_has_text = true;
         if let Some(fence) = &mut self.fence {
             fence.fresh = false;
             fence.hidden = true;

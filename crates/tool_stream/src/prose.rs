@@ -6,172 +6,36 @@
 //! that has ended. If the text implies neither ([`LeadIn::CallAtEnd`]), it is a call only if it
 //! ends the answer, because then nothing explains it.
 
+use std::sync::LazyLock;
+
 /// Words that make what follows in the sentence an example, or say that it is not being sent.
-const CUES: [&str; 163] = [
-    "never do",
-    "don't:",
-    "do not:",
-    "one option",
-    "an alternative",
-    "alternative is",
-    "decided against",
-    "could run",
-    "would call",
-    "such a call",
-    "has this shape",
-    "shows the form",
-    "hypothetical",
-    "mistake to",
-    "malicious",
-    "grep found",
-    "found this in",
-    "möglichkeit",
-    "nicht ausführen",
-    "i considered",
-    "in this way",
-    "feeds this",
-    "wire format",
-    "format a:",
-    "format b:",
-    "i executed",
-    "i ran",
-    "i have run",
-    "history of",
-    "for example",
-    "for instance",
-    "e.g.",
-    "eg.",
-    "example:",
-    "example call",
-    "example of",
-    "example tool",
-    "example usage",
-    "example object",
-    "example format",
-    "an example",
-    "such as",
-    "looks like",
-    "look like",
-    "looking like",
-    "looked like",
-    "of the form",
-    "in the form",
-    "the format is",
-    "this format",
-    "the format:",
-    "the syntax",
-    "the schema",
-    "something like",
-    "instead of",
-    "rather than",
-    "would write",
-    "would be written",
-    "could write",
-    "could call",
-    "could use",
-    "could send",
-    "might call",
-    "might use",
-    "might send",
-    "you could",
-    "you would",
-    "you might",
-    "one can",
-    "one could",
-    "one would",
-    "if i wanted",
-    "do not send",
-    "don't send",
-    "do not call",
-    "don't call",
-    "not calling",
-    "never send",
-    "call would be",
-    "object would be",
-    "you can use",
-    "you can call",
-    "you can send",
-    "you can write",
-    "you may use",
-    "you may call",
-    "zum beispiel",
-    "z. b.",
-    "z.b.",
-    "por ejemplo",
-    "par exemple",
-    "例如",
-    "比如",
-    "例えば",
-    "например",
-    "the model writes",
-    "the model wrote",
-    "the model returns",
-    "the model returned",
-    "the model sent",
-    "the model sends",
-    "the model answers",
-    "the model output",
-    "the model emits",
-    "the model emitted",
-    "the model produced",
-    "the model generated",
-    "convention it writes",
-    "agent sent",
-    "agent ran",
-    "it sent",
-    "earlier i",
-    "previously i",
-    "i previously",
-    "i already ran",
-    "i already sent",
-    "will not run",
-    "will not send",
-    "will not call",
-    "will not use",
-    "won't run",
-    "won't send",
-    "won't call",
-    "won't use",
-    "yourself, send",
-    "format was",
-    "format is:",
-    "format looks",
-    "actual behavior",
-    "raw output",
-    "has to write",
-    "have to write",
-    "should be written",
-    "call format",
-    "request body",
-    "response body",
-    "expects:",
-    "contains:",
-    "you wrote",
-    "you sent",
-    "previous call",
-    "earlier call",
-    "run this yourself",
-    "yourself:",
-    "must not be",
-    "executed the following",
-    "is an object",
-    "never execute",
-    "never run",
-    "imagine",
-    "suppose",
-    "call failed",
-    "already executed",
-    "格式如下",
-    "不要",
-    "たとえば",
-    "예를 들어",
-    "por exemplo",
-    "ad esempio",
-    "got:",
-    "expected:",
-    "agent that emits",
-    "how a call looks",
-];
+static CUES: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    "never do|don't:|do not:|one option|an alternative|alternative is|decided against|could run|\
+        would call|such a call|has this shape|shows the form|hypothetical|mistake to|malicious|\
+        grep found|found this in|möglichkeit|nicht ausführen|i considered|in this way|feeds this|\
+        wire format|format a:|format b:|i executed|i ran|i have run|history of|for example|\
+        for instance|e.g.|eg.|example:|example call|example of|example tool|example usage|\
+        example object|example format|an example|such as|looks like|look like|looking like|\
+        looked like|of the form|in the form|the format is|this format|the format:|the syntax|\
+        the schema|something like|instead of|rather than|would write|would be written|could write|\
+        could call|could use|could send|might call|might use|might send|you could|you would|\
+        you might|one can|one could|one would|if i wanted|do not send|don't send|do not call|\
+        don't call|not calling|never send|call would be|object would be|you can use|you can call|\
+        you can send|you can write|you may use|you may call|zum beispiel|z. b.|z.b.|por ejemplo|\
+        par exemple|例如|比如|例えば|например|the model writes|the model wrote|the model returns|\
+        the model returned|the model sent|the model sends|the model answers|the model output|\
+        the model emits|the model emitted|the model produced|the model generated|\
+        convention it writes|agent sent|agent ran|it sent|earlier i|previously i|i previously|\
+        i already ran|i already sent|will not run|will not send|will not call|will not use|\
+        won't run|won't send|won't call|won't use|yourself, send|format was|format is:|format looks|\
+        actual behavior|raw output|has to write|have to write|should be written|call format|\
+        request body|response body|expects:|contains:|you wrote|you sent|previous call|earlier call|\
+        run this yourself|yourself:|must not be|executed the following|is an object|never execute|\
+        never run|imagine|suppose|call failed|already executed|格式如下|不要|たとえば|예를 들어|por exemplo|\
+        ad esempio|got:|expected:|agent that emits|how a call looks"
+        .split('|')
+        .collect()
+});
 
 /// Words that do the same at the start of the sentence: a condition or a question.
 const OPENINGS: [&str; 7] =
@@ -181,65 +45,15 @@ const OPENINGS: [&str; 7] =
 const QUESTIONS: &[&str] = &["should i ", "shall i ", "do you want me to ", "would you like me to "];
 
 /// Words with which a sentence announces what the model does now.
-const INTENT: [&str; 57] = [
-    "i'll",
-    "i’ll",
-    "i will",
-    "let me",
-    "let's",
-    "let’s",
-    "let us",
-    "i'm going to",
-    "i am going to",
-    "i need",
-    "i should",
-    "i want to",
-    "i'd like to",
-    "i have to",
-    "i must",
-    "i now",
-    "now i",
-    "i start",
-    "i begin",
-    "i look",
-    "i read",
-    "i run",
-    "i check",
-    "i use",
-    "i call",
-    "i open",
-    "i search",
-    "i apply",
-    "i fix",
-    "i edit",
-    "i can",
-    "we'll",
-    "we will",
-    "we need",
-    "we should",
-    "reading",
-    "running",
-    "calling",
-    "using",
-    "checking",
-    "looking",
-    "searching",
-    "applying",
-    "opening",
-    "fixing",
-    "here is",
-    "here's",
-    "here’s",
-    "next",
-    "first",
-    "now",
-    "then",
-    "step",
-    "我",
-    "让我",
-    "现在",
-    "首先",
-];
+static INTENT: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    "i'll|i’ll|i will|let me|let's|let’s|let us|i'm going to|i am going to|i need|i should|\
+        i want to|i'd like to|i have to|i must|i now|now i|i start|i begin|i look|i read|i run|\
+        i check|i use|i call|i open|i search|i apply|i fix|i edit|i can|we'll|we will|we need|\
+        we should|reading|running|calling|using|checking|looking|searching|applying|opening|fixing|\
+        here is|here's|here’s|next|first|now|then|step|我|让我|现在|首先"
+        .split('|')
+        .collect()
+});
 
 /// What the text before an object implies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 //! whole answer consists of such calls to known tools, which is decided when it has ended.
 
 use crate::event::{Call, Event, Malformed, Options};
-use crate::object::Named;
+use crate::json::Syntax;
+use crate::object::{Candidate, Named};
 use crate::parser::{Flow, Mode, Parser};
 use crate::window::Window;
 
@@ -145,7 +146,9 @@ impl Parser {
         let named = Named { tool: self.options.bare_name(tool), start };
         self.shown = open;
         self.pos = open;
-        self.begin_python(open, named);
+        let depth = self.options.max_depth;
+        let candidate = Candidate::new(open, Some(true), true, Some(named), depth, Syntax::Python);
+        self.mode = Mode::Object(Box::new(candidate));
         Flow::Go
     }
 }

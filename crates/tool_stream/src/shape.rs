@@ -279,92 +279,119 @@ pub(crate) fn has_broken_arguments(map: &Map<String, Value>) -> bool {
     broken(map) || map.iter().any(inner)
 }
 
-/// The call in `map`, if there is one. `announced`: a token or tag before it announced a call.
-pub(crate) fn call_of(
-    map: &Map<String, Value>,
-    announced: bool,
-    options: &Options,
-    repairs: &mut Repairs,
-) -> Option<Shape> {
-    if let Some((key, Value::String(tool))) = member(map, &EXPLICIT) {
-        return explicit(map, key, tool, announced, options, repairs);
-    }
-    if map.get("method").and_then(Value::as_str) == Some("tools/call")
-        && let Some(Value::Object(inner)) = map.get("params")
-    {
-        return named(inner, announced, options, repairs);
-    }
-    for wrapper in WRAPPERS {
-        if let Some((_, Value::Object(inner))) = member(map, &[wrapper]) {
-            if let Some((key, Value::String(tool))) = member(inner, &EXPLICIT) {
-                return explicit(inner, key, tool, announced, options, repairs);
-            }
-            if let Some(shape) = named(inner, announced, options, repairs) {
-                return Some(shape);
+/// Looks for a call in an object.
+pub(crate) struct Look<'a> {
+    /// A token or tag before the object announced a call.
+    pub(crate) announced: bool,
+    pub(crate) options: &'a Options,
+    pub(crate) repairs: &'a mut Repairs,
+}
+
+impl Look<'_> {
+    /// The call in `map`, if there is one.
+    pub(crate) fn call(&mut self, map: &Map<String, Value>) -> Option<Shape> {
+        if let Some((key, Value::String(tool))) = member(map, &EXPLICIT) {
+            return self.explicit(map, key, tool);
+        }
+        if map.get("method").and_then(Value::as_str) == Some("tools/call")
+            && let Some(Value::Object(inner)) = map.get("params")
+        {
+            return self.named(inner);
+        }
+        for wrapper in WRAPPERS {
+            if let Some((_, Value::Object(inner))) = member(map, &[wrapper]) {
+                if let Some((key, Value::String(tool))) = member(inner, &EXPLICIT) {
+                    return self.explicit(inner, key, tool);
+                }
+                if let Some(shape) = self.named(inner) {
+                    return Some(shape);
+                }
             }
         }
+        self.named(map).or_else(|| self.single_key(map)).or_else(|| self.answer(map))
     }
-    named(map, announced, options, repairs)
-        .or_else(|| single_key(map, announced, options))
-        .or_else(|| answer(map, options, repairs))
-}
 
-/// `{"response": {…}}` with a call of a known tool inside, and only thinking next to it.
-fn answer(map: &Map<String, Value>, options: &Options, repairs: &mut Repairs) -> Option<Shape> {
-    let mut members = map.iter().filter(|(key, _)| !is_one_of(key, &EXTRA_KEYS));
-    let (key, value) = members.next()?;
-    let (true, None, Value::Object(inner)) = (is_one_of(key, &ANSWERS), members.next(), value) else {
-        return None;
-    };
-    call_of(inner, false, options, repairs).filter(|shape| options.knows(&shape.tool))
-}
+    /// `{"response": {…}}` with a call of a known tool inside, and only thinking next to it.
+    fn answer(&mut self, map: &Map<String, Value>) -> Option<Shape> {
+        let mut members = map.iter().filter(|(key, _)| !is_one_of(key, &EXTRA_KEYS));
+        let (key, value) = members.next()?;
+        let (true, None, Value::Object(inner)) = (is_one_of(key, &ANSWERS), members.next(), value) else {
+            return None;
+        };
+        let Look { options, repairs, .. } = self;
+        let shape = Look { announced: false, options, repairs }.call(inner);
+        shape.filter(|shape| self.options.knows(&shape.tool))
+    }
 
-/// `{T: {…}}` where T is a known tool.
-fn single_key(map: &Map<String, Value>, announced: bool, options: &Options) -> Option<Shape> {
-    let (key, value) = map.iter().next()?;
-    let named = options.knows(key) || announced && is_tool_name(key) && !is_one_of(key, &ANSWERS);
-    match value {
-        Value::Object(inner) if map.len() == 1 && named && !is_schema(value) => {
-            let arguments = match inner.get("arguments") {
-                Some(arguments @ Value::Object(_)) if inner.len() == 1 => arguments,
-                _ => value,
-            };
-            Some(Shape { tool: key.clone(), arguments: arguments.clone() })
+    /// `{T: {…}}` where T is a known tool.
+    fn single_key(&self, map: &Map<String, Value>) -> Option<Shape> {
+        let (key, value) = map.iter().next()?;
+        let named =
+            self.options.knows(key) || self.announced && is_tool_name(key) && !is_one_of(key, &ANSWERS);
+        match value {
+            Value::Object(inner) if map.len() == 1 && named && !is_schema(value) => {
+                let arguments = match inner.get("arguments") {
+                    Some(arguments @ Value::Object(_)) if inner.len() == 1 => arguments,
+                    _ => value,
+                };
+                Some(Shape { tool: key.clone(), arguments: arguments.clone() })
+            }
+            _ => None,
         }
-        _ => None,
+    }
+
+    fn explicit(&mut self, map: &Map<String, Value>, key: &str, name: &str) -> Option<Shape> {
+        let tool = self.clean(name)?;
+        if let Some((_, arguments)) = arguments_of(map, self.repairs) {
+            let data = is_schema(&arguments) || !self.announced && is_record(map);
+            return if data { None } else { Some(Shape { tool, arguments }) };
+        }
+        let data = !self.announced && self.options.known_tools.is_some() && !self.options.knows(&tool);
+        if data || map.keys().any(|key| is_data_key(key)) {
+            return None;
+        }
+        Some(Shape { tool, arguments: Value::Object(other_members(map, key)) })
+    }
+
+    /// The tool's name as it is known, if it can be a name.
+    fn clean(&mut self, name: &str) -> Option<String> {
+        let bare = unglued(name);
+        if !names_tool(name) {
+            return None;
+        }
+        if bare.len() < name.trim().len() {
+            self.repairs.add(Repair::GluedToken);
+        }
+        Some(self.options.bare_name(bare))
+    }
+
+    /// A call whose name is under a key that data may have too.
+    fn named(&mut self, map: &Map<String, Value>) -> Option<Shape> {
+        let strings = NAMES.iter().filter_map(|key| member(map, &[key]));
+        let (key, name) = strings.filter_map(|(key, value)| Some((key, value.as_str()?))).next()?;
+        let tool = self.clean(name)?;
+        let (announced, known) = (self.announced, self.options.knows(&tool));
+        if let Some((arguments_key, arguments)) = arguments_of(map, self.repairs) {
+            let unambiguous = is_unambiguous_arguments(arguments_key);
+            let certain = announced || unambiguous || known || self.options.known_tools.is_none();
+            let object = arguments.is_object() || folded(arguments_key) == "actioninput";
+            let in_record = || map.keys().any(|key| is_one_of(key, &RECORD_KEYS));
+            let record = !announced && (is_record(map) || !unambiguous && in_record());
+            let call = certain && object && !record && !is_schema(&arguments);
+            return call.then_some(Shape { tool, arguments });
+        }
+        let arguments = other_members(map, key);
+        // An object with only a name and an id is a list entry.
+        let entry = !announced && arguments.is_empty() && map.keys().any(|key| folded(key) == "id");
+        let data = map.keys().any(|key| is_data_key(key) || key == "description")
+            || map.get("args").is_some_and(Value::is_array);
+        let call = !entry && !data && (known || announced && arguments.is_empty());
+        call.then_some(Shape { tool, arguments: Value::Object(arguments) })
     }
 }
 
-fn explicit(
-    map: &Map<String, Value>,
-    key: &str,
-    name: &str,
-    announced: bool,
-    options: &Options,
-    repairs: &mut Repairs,
-) -> Option<Shape> {
-    let tool = clean(name, options, repairs)?;
-    if let Some((_, arguments)) = arguments_of(map, repairs) {
-        let data = is_schema(&arguments) || !announced && is_record(map);
-        return if data { None } else { Some(Shape { tool, arguments }) };
-    }
-    let data = !announced && options.known_tools.is_some() && !options.knows(&tool);
-    if data || map.keys().any(|k| is_one_of(k, &NOT_A_CALL) || is_one_of(k, &RECORD_KEYS)) {
-        return None;
-    }
-    Some(Shape { tool, arguments: Value::Object(other_members(map, key)) })
-}
-
-/// The tool's name as it is known, if it can be a name.
-fn clean(name: &str, options: &Options, repairs: &mut Repairs) -> Option<String> {
-    let bare = unglued(name);
-    if !names_tool(name) {
-        return None;
-    }
-    if bare.len() < name.trim().len() {
-        repairs.add(Repair::GluedToken);
-    }
-    Some(options.bare_name(bare))
+fn is_data_key(key: &str) -> bool {
+    is_one_of(key, &NOT_A_CALL) || is_one_of(key, &RECORD_KEYS)
 }
 
 /// The members of `map` that are arguments if they are next to the tool's name.
@@ -373,48 +400,6 @@ fn other_members(map: &Map<String, Value>, name_key: &str) -> Map<String, Value>
         .filter(|(k, _)| *k != name_key && !is_one_of(k, &EXTRA_KEYS))
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect()
-}
-
-/// A call whose name is under a key that data may have too.
-fn named(
-    map: &Map<String, Value>,
-    announced: bool,
-    options: &Options,
-    repairs: &mut Repairs,
-) -> Option<Shape> {
-    let strings = NAMES.iter().filter_map(|key| member(map, &[key]));
-    let (key, name) = strings.filter_map(|(key, value)| Some((key, value.as_str()?))).next()?;
-    let tool = clean(name, options, repairs)?;
-    match arguments_of(map, repairs) {
-        Some((arguments_key, arguments)) => {
-            let certain = announced
-                || is_unambiguous_arguments(arguments_key)
-                || options.known_tools.is_none()
-                || options.knows(&tool);
-            let object = arguments.is_object() || folded(arguments_key) == "actioninput";
-            let record = !announced
-                && (is_record(map)
-                    || !is_unambiguous_arguments(arguments_key)
-                        && map.keys().any(|key| is_one_of(key, &RECORD_KEYS)));
-            if !certain || !object || record || is_schema(&arguments) {
-                return None;
-            }
-            Some(Shape { tool, arguments })
-        }
-        // An object with only a name and an id is a list entry.
-        None if !announced && other_members(map, key).is_empty() && map.keys().any(|k| folded(k) == "id") => {
-            None
-        }
-        None if (options.knows(&tool) || announced && other_members(map, key).is_empty())
-            && !map
-                .keys()
-                .any(|k| is_one_of(k, &NOT_A_CALL) || is_one_of(k, &RECORD_KEYS) || k == "description")
-            && !map.get("args").is_some_and(Value::is_array) =>
-        {
-            Some(Shape { tool, arguments: Value::Object(other_members(map, key)) })
-        }
-        None => None,
-    }
 }
 
 /// The arguments and their key.

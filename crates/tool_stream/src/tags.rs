@@ -68,10 +68,13 @@ pub(crate) fn is_token(mark: &[u8]) -> bool {
 
 /// The meaning of `tag`, which runs from `<` to `>`; `None` if it is ordinary text.
 pub(crate) fn classify(tag: &[u8]) -> Option<Tag> {
-    known(tag).or_else(|| {
-        let (_, closing) = thought_name(tag)?;
-        Some(if closing { Tag::ThinkClose(UNKNOWN) } else { Tag::ThinkOpen(UNKNOWN) })
-    })
+    known(tag).or_else(|| thought(tag))
+}
+
+/// The meaning of a thinking tag that is in no row of the table.
+fn thought(tag: &[u8]) -> Option<Tag> {
+    let (_, closing) = thought_name(tag)?;
+    Some(if closing { Tag::ThinkClose(UNKNOWN) } else { Tag::ThinkOpen(UNKNOWN) })
 }
 
 /// The name in a thinking tag, without words such as `start` and `end`, and whether the tag closes.
@@ -401,6 +404,13 @@ pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Op
     if win.eof { Some(0) } else { None }
 }
 
+/// The meaning and length of the tag at `at` (a `<`), with no meaning if it is text; `None` if more
+/// bytes are needed. `searched` is as in [`tag_length`].
+pub(crate) fn tag_at(win: Window<'_>, at: usize, searched: &mut usize) -> Option<(Option<Tag>, usize)> {
+    let len = tag_length(win, at, searched)?;
+    Some((classify(win.slice(at, at + len)), len))
+}
+
 /// A tag or token as spelled in the tables.
 fn spelled(tag: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(tag).ok()?;
@@ -450,44 +460,28 @@ fn spaced(win: Window<'_>, at: usize) -> Option<usize> {
 /// The longest thinking tag with spaces in it, in bytes.
 const MAX_SPACED: usize = 24;
 
-/// A token that does not begin with `<`.
-pub(crate) enum Literal {
-    None,
-    /// Undecided until more bytes arrive.
-    More,
-    Found(Tag, usize),
-}
-
-/// The token of the tables at the start of `rest`, if it begins with a byte other than `<`.
-pub(crate) fn literal(rest: &[u8], eof: bool) -> Literal {
+/// The token of the tables at the start of `rest`, if it begins with a byte other than `<`. The
+/// result is that of [`tag_at`].
+pub(crate) fn literal(rest: &[u8], eof: bool) -> Option<(Option<Tag>, usize)> {
     let mut undecided = false;
     for word in LITERALS.iter().copied() {
         if rest.starts_with(word.as_bytes()) {
-            return token(word).map_or(Literal::None, |tag| Literal::Found(tag, word.len()));
+            return Some((token(word), word.len()));
         }
         undecided |= rest.len() < word.len() && word.as_bytes().starts_with(rest);
     }
     if undecided && !eof {
-        return Literal::More;
+        return None;
     }
     // `[THINKING]`: capitals in square brackets.
-    if let [b'[', inner @ ..] = rest {
-        let inner = &inner[..inner.len().min(MAX_SPACED)];
-        let capitals = |b: &u8| b.is_ascii_uppercase() || matches!(b, b'_' | b'/' | b' ');
-        return match inner.iter().position(|b| !capitals(b)) {
-            Some(end) if inner[end] == b']' && end > 0 => {
-                let len = end + 2;
-                match thought_name(&rest[..len]) {
-                    Some((_, true)) => Literal::Found(Tag::ThinkClose(UNKNOWN), len),
-                    Some((_, false)) => Literal::Found(Tag::ThinkOpen(UNKNOWN), len),
-                    None => Literal::None,
-                }
-            }
-            None if inner.len() < MAX_SPACED && !eof => Literal::More,
-            _ => Literal::None,
-        };
+    let [b'[', inner @ ..] = rest else { return Some((None, 0)) };
+    let inner = &inner[..inner.len().min(MAX_SPACED)];
+    let capitals = |b: &u8| b.is_ascii_uppercase() || matches!(b, b'_' | b'/' | b' ');
+    match inner.iter().position(|b| !capitals(b)) {
+        Some(end) if inner[end] == b']' && end > 0 => Some((thought(&rest[..end + 2]), end + 2)),
+        None if inner.len() < MAX_SPACED && !eof => None,
+        _ => Some((None, 0)),
     }
-    Literal::None
 }
 
 #[cfg(test)]
@@ -515,10 +509,7 @@ mod tests {
         for mark in marks.copied().chain(TURNS.iter().map(|(t, _)| *t)).chain(NOISE.iter().copied()) {
             let found = match mark.starts_with('<') {
                 true => classify(mark.as_bytes()),
-                false => match literal(mark.as_bytes(), true) {
-                    Literal::Found(tag, _) => Some(tag),
-                    _ => None,
-                },
+                false => literal(mark.as_bytes(), true).and_then(|(tag, _)| tag),
             };
             assert!(found.is_some(), "{mark}");
         }

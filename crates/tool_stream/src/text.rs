@@ -35,45 +35,40 @@ pub(crate) fn decode(bytes: &[u8], repairs: &mut Repairs) -> String {
     while let Some(at) = next {
         out.extend_from_slice(&rest[..at]);
         let tail = &rest[at + 1..];
-        let (plain, used) = match tail.first() {
-            Some(b'n') => (b'\n', 1),
-            Some(b'"') => (b'"', 1),
-            Some(b'\\') => (b'\\', 1),
-            Some(b't') => (b'\t', 1),
-            Some(b'r') => (b'\r', 1),
-            Some(b'/') => (b'/', 1),
+        let plain = match tail.first() {
+            Some(b'n') => Some(b'\n'),
+            Some(c @ (b'"' | b'\\' | b'/')) => Some(*c),
+            Some(b't') => Some(b'\t'),
+            Some(b'r') => Some(b'\r'),
             Some(b'\'') => {
                 repairs.add(Repair::InvalidEscape);
-                (b'\'', 1)
+                Some(b'\'')
             }
-            Some(b'b') => {
+            Some(c @ (b'b' | b'f')) => {
                 pattern_like = true;
-                (8, 1)
+                Some(if *c == b'b' { 8 } else { 12 })
             }
-            Some(b'f') => {
-                pattern_like = true;
-                (12, 1)
+            _ => None,
+        };
+        let mut coded = || unicode(tail.strip_prefix(b"u")?, repairs);
+        rest = match plain {
+            Some(plain) => {
+                out.push(plain);
+                &tail[1..]
             }
-            Some(b'u') => match unicode(&tail[1..], repairs) {
+            None => match coded() {
                 Some((c, used)) => {
                     out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-                    rest = &tail[1 + used..];
-                    next = memchr(b'\\', rest);
-                    continue;
+                    &tail[1 + used..]
                 }
+                // Continue past the kept backslash, so that it does not escape what follows it.
                 None => {
                     unknown = true;
-                    (b'\\', 0)
+                    out.push(b'\\');
+                    tail
                 }
             },
-            _ => {
-                unknown = true;
-                (b'\\', 0)
-            }
         };
-        out.push(plain);
-        rest = &tail[used..];
-        // Continue past the kept backslash, so that it does not escape what follows it.
         next = memchr(b'\\', rest);
     }
     out.extend_from_slice(rest);

@@ -191,15 +191,9 @@ impl Parser {
     /// Emits unreported calls, found in a part of the answer that begins at `offset`.
     pub(crate) fn emit_calls(&mut self, calls: Vec<Call>, offset: usize, out: &mut Vec<Event>) {
         for mut call in calls {
-            call.call = self.calls;
             call.start += offset;
             call.end += offset;
-            self.calls += 1;
-            out.push(Event::CallOpened { call: call.call, tool: call.tool.clone() });
-            for (name, value) in call.arguments.as_object().into_iter().flatten() {
-                out.push(Event::FieldClosed { call: call.call, name: name.clone(), value: value.clone() });
-            }
-            out.push(Event::CallComplete(call));
+            self.sink(out).whole(call);
         }
     }
 }

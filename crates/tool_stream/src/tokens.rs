@@ -6,18 +6,17 @@ use crate::dialects::{THOUGHTS, Turn, UNKNOWN};
 use crate::event::{Call, Event, Malformed};
 use crate::head::Head;
 use crate::markup::{self, Closer, Invoke};
-use crate::object::Named;
+use crate::object::{Named, Sink};
 use crate::parser::{Flow, Mode, Parser};
 use crate::prose;
-use crate::tags::{Literal, Plain, Tag, classify, is_token, literal, plain_element, tag_length};
+use crate::tags::{Plain, Tag, is_token, literal, plain_element, tag_at, tag_length};
 use crate::window::{Blanks, Window};
 
 impl Parser {
     /// Handles a `<` in the text.
     pub(crate) fn tag(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
-        let bytes = win.slice(self.pos, self.pos + len);
-        let tag = if len == 0 || self.inline > 0 { None } else { classify(bytes) };
+        let Some((tag, len)) = self.tag_here(win) else { return Flow::More };
+        let tag = tag.filter(|_| self.inline == 0);
         // The answer ends inside this tag, after a tag that opens calls.
         self.cut_tag = win.eof && len == 0 && (self.listed || self.announced);
         let Some(tag) = tag else { return self.tool_element(win, len, out) };
@@ -26,22 +25,17 @@ impl Parser {
 
     /// The meaning and length of the tag or token at `pos`; `None` if more bytes are needed.
     pub(crate) fn tag_here(&mut self, win: Window<'_>) -> Option<(Option<Tag>, usize)> {
-        if win.get(self.pos) != Some(b'<') {
-            return match literal(win.from(self.pos), win.eof) {
-                Literal::More => None,
-                Literal::None => Some((None, 0)),
-                Literal::Found(tag, len) => Some((Some(tag), len)),
-            };
+        match win.get(self.pos) {
+            Some(b'<') => tag_at(win, self.pos, &mut self.searched),
+            _ => literal(win.from(self.pos), win.eof),
         }
-        let len = tag_length(win, self.pos, &mut self.searched)?;
-        Some((if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) }, len))
     }
 
     /// Handles a token that does not begin with `<`.
     pub(crate) fn literal(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        match literal(win.from(self.pos), win.eof) {
-            Literal::More => Flow::More,
-            Literal::Found(tag, len) if self.inline == 0 => self.mark(win, tag, len, out),
+        match self.tag_here(win) {
+            None => Flow::More,
+            Some((Some(tag), len)) if self.inline == 0 => self.mark(win, tag, len, out),
             _ => self.plain(1),
         }
     }
@@ -180,7 +174,7 @@ impl Parser {
                     (false, true) => Closer::Wrapper,
                     (false, false) => Closer::Element,
                 };
-                self.begin_invoke(self.options.bare_name(&name), start, after, closer);
+                self.begin_invoke(&name, start, after, closer, false);
             }
             Tag::List => {
                 // The calls in a list have tags of their own, or are JSON or Python.
@@ -199,9 +193,20 @@ impl Parser {
         }
     }
 
-    fn begin_invoke(&mut self, tool: String, start: usize, pos: usize, closer: Closer) {
+    /// Reads arguments written as elements. The first element, or its key, begins at `pos`.
+    pub(crate) fn begin_invoke(
+        &mut self,
+        tool: &str,
+        start: usize,
+        pos: usize,
+        closer: Closer,
+        in_key: bool,
+    ) -> Flow {
+        let tool = self.options.bare_name(tool);
         let followed = self.options.followed.contains(&tool);
-        self.mode = Mode::Invoke(Box::new(Invoke::new(tool, start, pos, closer, followed)));
+        self.pos = pos;
+        self.mode = Mode::Invoke(Box::new(Invoke::new(tool, start, pos, closer, in_key, followed)));
+        Flow::Go
     }
 
     /// Handles GLM's call without its opening token: `read_file<arg_key>path</arg_key>…`.
@@ -219,11 +224,7 @@ impl Parser {
             return self.plain(1);
         };
         self.skip(win, after, out);
-        let tool = self.options.bare_name(&tool);
-        let followed = self.options.followed.contains(&tool);
-        let invoke = Invoke::new(tool, start - back, after, Closer::Wrapper, followed);
-        self.mode = Mode::Invoke(Box::new(invoke.in_key()));
-        Flow::Go
+        self.begin_invoke(&tool, start - back, after, Closer::Wrapper, true)
     }
 
     /// Handles `<read_file>` followed by an argument's element, as Cline writes it.
@@ -264,8 +265,7 @@ impl Parser {
                 }
                 self.hold = None;
                 self.skip(win, after, out);
-                self.begin_invoke(tool, start, after, closer);
-                return Flow::Go;
+                return self.begin_invoke(&tool, start, after, closer, false);
             }
         }
         if self.fence_is_file(out) { Flow::Go } else { self.plain(1) }
@@ -300,8 +300,7 @@ impl Parser {
 
     /// After a malformed call, its closing tag or token makes the line usable again.
     pub(crate) fn tag_on_skipped_line(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
-        let Some(len) = tag_length(win, self.pos, &mut self.searched) else { return Flow::More };
-        let tag = if len == 0 { None } else { classify(win.slice(self.pos, self.pos + len)) };
+        let Some((tag, _)) = self.tag_here(win) else { return Flow::More };
         if matches!(
             tag,
             Some(Tag::CallEnd | Tag::ListEnd | Tag::InvokeEnd | Tag::Turn(Turn::Foreign | Turn::Header))
@@ -332,7 +331,7 @@ impl Parser {
 
     pub(crate) fn invoke(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Invoke(invoke) = &mut self.mode else { return Flow::Go };
-        let outcome = invoke.run(win, &mut self.calls, out);
+        let outcome = invoke.run(win, &mut Sink { options: &self.options, calls: &mut self.calls, out });
         let (start, pos) = (invoke.start, invoke.pos);
         let limit = start + self.options.max_call_bytes;
         match outcome {
@@ -367,7 +366,7 @@ impl Parser {
     pub(crate) fn emit_empty_call(&mut self, tool: String, start: usize, end: usize, out: &mut Vec<Event>) {
         let arguments = Value::Object(Map::new());
         let call = Call { call: 0, tool, arguments, start, end, repairs: Vec::new(), native: true };
-        self.emit_calls(vec![call], 0, out);
+        self.sink(out).whole(call);
         self.call_ended(end);
     }
 }

@@ -4,70 +4,21 @@ use serde_json::{Map, Value, json};
 use tool_api::{Aliases, Take, aliases};
 
 pub(crate) const ALIASES: &Aliases = &Aliases {
-    tools: &[
-        "edit",
-        "edit_file",
-        "file_edit",
-        "edit_existing_file",
-        "update_file",
-        "modify_file",
-        "str_replace",
-        "string_replace",
-        "str_replace_editor",
-        "str_replace_based_edit_tool",
-        "text_editor",
-        "file_editor",
-        "replace_in_file",
-        "replace_file_content",
-        "multi_replace_file_content",
-        "replace_string",
-        "replace_string_in_file",
-        "search_replace",
-        "search_and_replace",
-        "find_and_replace",
-        "multi_edit",
-        "multi_edit_file",
-        "multi_replace_string_in_file",
-        "apply_diff",
-        "apply_edit",
-        "apply_edits",
-        "patch_file",
-        "write",
-        "write_file",
-        "write_to_file",
-        "write_text_file",
-        "file_write",
-        "fs_write",
-        "create_file",
-        "create_new_file",
-        "new_file",
-        "save_file",
-        "overwrite_file",
-        "insert_text",
-        "insert_lines",
-        "delete_file",
-        "remove_file",
-    ],
-    words: &["replace", "patch", "create", "insert"],
+    tools: "edit edit_file file_edit edit_existing_file update_file modify_file str_replace \
+        string_replace str_replace_editor str_replace_based_edit_tool text_editor file_editor \
+        replace_in_file replace_file_content multi_replace_file_content replace_string \
+        replace_string_in_file search_replace search_and_replace find_and_replace multi_edit \
+        multi_edit_file multi_replace_string_in_file apply_diff apply_edit apply_edits patch_file \
+        write write_file write_to_file write_text_file file_write fs_write create_file \
+        create_new_file new_file save_file overwrite_file insert_text insert_lines delete_file \
+        remove_file",
+    words: "replace patch create insert",
     arguments: &[
         (Aliases::FILE, Take::As("path")),
+        ("input diff patch_text patch_content patch_string unified_diff git_diff", Take::As("patch")),
         (
-            &["input", "diff", "patch_text", "patch_content", "patch_string", "unified_diff", "git_diff"],
-            Take::As("patch"),
-        ),
-        (
-            &[
-                "contents",
-                "text",
-                "file_text",
-                "file_content",
-                "file_contents",
-                "new_content",
-                "new_contents",
-                "full_content",
-                "code",
-                "code_content",
-            ],
+            "contents text file_text file_content file_contents new_content new_contents \
+                full_content code code_content",
             Take::As("content"),
         ),
         (SEARCH, Take::Converted),
@@ -75,74 +26,38 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         (EDITS, Take::Converted),
         (ALL, Take::Converted),
         (EXPECTED, Take::Converted),
+        ("start_line end_line insert_line insert_text command overwrite code_edit", Take::Converted),
         (
-            &["start_line", "end_line", "insert_line", "insert_text", "command", "overwrite", "code_edit"],
-            Take::Converted,
-        ),
-        (
-            &[
-                "line_count",
-                "create_dirs",
-                "create_directories",
-                "create_parents",
-                "make_dirs",
-                "mkdir",
-                "requires_approval",
-            ],
+            "line_count create_dirs create_directories create_parents make_dirs mkdir \
+                requires_approval",
             Take::LeftOut,
         ),
-        (&["dry_run", "preview"], Take::Only(&[], "a call changes files; leave this out")),
-        (&["append"], Take::Only(&[], "cannot append: send an edit that ends with it, or the whole file")),
+        ("dry_run preview", Take::Only("", "a call changes files; leave this out")),
+        ("append", Take::Only("", "cannot append: send an edit that ends with it, or the whole file")),
         (
-            &["mode", "write_mode"],
+            "mode write_mode",
             Take::Only(
-                &["w", "write", "overwrite", "rewrite", "create", "replace"],
+                "w write overwrite rewrite create replace",
                 "files are written whole or edited; leave it out",
             ),
         ),
-        (&["encoding"], Take::Only(&["utf-8", "utf8"], "a file keeps its encoding; leave it out")),
-        (&["line", "line_number", "view_range", "line_range", "range"], Take::Only(&[], NO_LINE_NUMBERS)),
+        ("encoding", Take::Only("utf-8 utf8", "a file keeps its encoding; leave it out")),
+        ("line line_number view_range line_range range", Take::Only("", NO_LINE_NUMBERS)),
         (
-            &["executable", "empty_file", "regex", "use_regex", "is_regex", "ignore_case"],
-            Take::Only(&[], "not supported; send edits, or the whole file as content"),
+            "executable empty_file regex use_regex is_regex ignore_case",
+            Take::Only("", "not supported; send edits, or the whole file as content"),
         ),
     ],
     convert: Some(convert),
 };
 
-const SEARCH: &[&str] = &[
-    "search",
-    "old_string",
-    "old_str",
-    "old_text",
-    "old_content",
-    "old_code",
-    "old",
-    "original",
-    "original_text",
-    "search_text",
-    "search_string",
-    "find",
-    "find_text",
-    "target_content",
-];
-const REPLACE: &[&str] = &[
-    "replace",
-    "new_string",
-    "new_str",
-    "new_text",
-    "new_code",
-    "new",
-    "replacement",
-    "replacement_text",
-    "replacement_content",
-    "replace_text",
-    "replace_with",
-    "updated",
-];
-const EDITS: &[&str] = &["edits", "changes", "replacements", "operations", "replacement_chunks"];
-const EXPECTED: &[&str] = &["expected_replacements", "expected_occurrences"];
-const ALL: &[&str] = &["replace_all", "allow_multiple", "all_occurrences"];
+const SEARCH: &str = "search old_string old_str old_text old_content old_code old original \
+    original_text search_text search_string find find_text target_content";
+const REPLACE: &str = "replace new_string new_str new_text new_code new replacement \
+    replacement_text replacement_content replace_text replace_with updated";
+const EDITS: &str = "edits changes replacements operations replacement_chunks";
+const EXPECTED: &str = "expected_replacements expected_occurrences";
+const ALL: &str = "replace_all allow_multiple all_occurrences";
 
 const NO_LINE_NUMBERS: &str =
     "line numbers do not work; send edits whose search is a few lines copied from the file";
@@ -152,12 +67,12 @@ const DELETES: [&str; 2] = ["deletefile", "removefile"];
 
 fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
     let inserts = command(arguments)?;
-    if aliases::take(arguments, &["code_edit"]).is_some_and(|value| !aliases::is_empty(&value)) {
+    if aliases::take(arguments, "code_edit").is_some_and(|value| !aliases::is_empty(&value)) {
         let why = "code_edit leaves out code; send edits (path, search, replace), or the \
                    whole file as content";
         return Err(why.into());
     }
-    if aliases::truth(arguments, &["overwrite"])? == Some(false) {
+    if aliases::truth(arguments, "overwrite")? == Some(false) {
         return Err("existing files are always overwritten; leave overwrite out if you mean that".into());
     }
     if DELETES.contains(&aliases::plain(aliases::bare(tool)).as_str()) {
@@ -168,7 +83,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
         return Ok(());
     }
     // Beside a patch, line numbers only hint at where it applies.
-    let hints = [aliases::take(arguments, &["start_line"]), aliases::take(arguments, &["end_line"])];
+    let hints = [aliases::take(arguments, "start_line"), aliases::take(arguments, "end_line")];
     if !arguments.contains_key("patch") && hints.iter().flatten().any(|line| !aliases::is_empty(line)) {
         return Err(NO_LINE_NUMBERS.into());
     }
@@ -183,7 +98,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
     }
     if let Some(count) = expected {
         match &mut edits[..] {
-            [Value::Object(edit)] => _ = edit.entry(EXPECTED[0]).or_insert(count.into()),
+            [Value::Object(edit)] => _ = edit.entry("expected_replacements").or_insert(count.into()),
             [] => {}
             _ => {
                 return Err("expected_replacements is ambiguous with several edits".into());
@@ -216,7 +131,7 @@ fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
 /// Checks that the command of another agent's editor changes files. Returns whether it inserts, or
 /// `None` without a command.
 fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
-    let Some(command) = aliases::take(arguments, &["command"]) else { return Ok(None) };
+    let Some(command) = aliases::take(arguments, "command") else { return Ok(None) };
     match command.as_str() {
         Some("create" | "str_replace" | "write" | "replace" | "edit" | "apply_patch") => Ok(Some(false)),
         Some("insert") => Ok(Some(true)),
@@ -228,14 +143,14 @@ fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
 /// Converts a call that inserts text after a line. Returns whether it was one. `inserts` is the
 /// result of [`command`].
 fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Result<bool, String> {
-    let line = aliases::take(arguments, &["insert_line"]).filter(|line| !aliases::is_empty(line));
+    let line = aliases::take(arguments, "insert_line").filter(|line| !aliases::is_empty(line));
     let Some(line) = line.filter(|_| inserts != Some(false)) else {
         return if inserts == Some(true) { Err("insert needs insert_line".into()) } else { Ok(false) };
     };
     if aliases::take(arguments, SEARCH).is_some_and(|search| !aliases::is_empty(&search)) {
         return Err("text is either inserted after a line or replaces other text".into());
     }
-    let text = aliases::take(arguments, &["insert_text"]).or_else(|| aliases::take(arguments, REPLACE));
+    let text = aliases::take(arguments, "insert_text").or_else(|| aliases::take(arguments, REPLACE));
     if let Some(text) = text {
         remove_empty_content(arguments);
         aliases::set(arguments, "content", text)?;
@@ -265,7 +180,7 @@ fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
             edit.insert("replace_all".into(), true.into());
         }
         if let Some(count) = expected(edit)? {
-            edit.insert(EXPECTED[0].into(), count.into());
+            edit.insert("expected_replacements".into(), count.into());
         }
         for (names, own) in [(SEARCH, "search"), (REPLACE, "replace"), (Aliases::FILE, "path")] {
             rename(edit, names, own, notes)?;
@@ -297,20 +212,19 @@ fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
     let (Some(search), Some(replace)) = (search, replace) else {
         return Err("an edit needs search (the old lines) and replace (the new lines)".into());
     };
-    let path = aliases::take(arguments, &["path"]).ok_or("an edit needs a path")?;
+    let path = aliases::take(arguments, "path").ok_or("an edit needs a path")?;
     notes.push("search and replace taken as an edit".into());
     Ok(Some(json!({ "path": path, "search": search, "replace": replace })))
 }
 
 fn rename(
     edit: &mut Map<String, Value>,
-    names: &[&str],
+    names: &str,
     own: &str,
     notes: &mut Vec<String>,
 ) -> Result<(), String> {
-    let wanted: Vec<String> = names.iter().map(|name| aliases::plain(name)).collect();
     let found: Vec<String> =
-        edit.keys().filter(|name| *name != own && wanted.contains(&aliases::plain(name))).cloned().collect();
+        edit.keys().filter(|name| *name != own && aliases::is_one_of(name, names)).cloned().collect();
     for name in found {
         let value = edit.shift_remove(&name).unwrap_or_default();
         let note = format!("{name} taken as {own}");

@@ -29,21 +29,24 @@ pub(crate) struct Following {
 /// The whole file that the model is writing.
 #[derive(Default)]
 struct WholeFile {
-    path: String,
-    content: String,
-    /// Whether path and content are complete.
-    known: (bool, bool),
+    path: Text,
+    content: Text,
 }
 
 /// The edit that the model is writing.
 #[derive(Default)]
 struct Edit {
     number: String,
-    path: String,
-    search: String,
-    replace: String,
-    /// Whether path, search and replace are complete.
-    known: (bool, bool, bool),
+    path: Text,
+    search: Text,
+    replace: Text,
+}
+
+/// A text that the model is writing.
+#[derive(Default)]
+struct Text {
+    text: String,
+    closed: bool,
 }
 
 impl Following {
@@ -90,26 +93,12 @@ impl Following {
             self.edit = Edit { number: number.to_owned(), ..Edit::default() };
         }
         let (name, element) = field.split_once('/').map_or((field, false), |(name, _)| (name, true));
+        let Some(known) = self.edit.text(name) else { return Ok(()) };
         // A repeated key, or a second list: start over.
-        let again = match name {
-            "path" => self.edit.known.0,
-            "search" => {
-                self.edit.known.1
-                    || field == "search/0" && !self.edit.search.is_empty() && self.line.is_empty()
-            }
-            "replace" => self.edit.known.2,
-            _ => false,
-        };
-        if again {
+        if known.closed || field == "search/0" && !known.text.is_empty() && self.line.is_empty() {
             self.edit = Edit { number: number.to_owned(), ..Edit::default() };
         }
-        let edit = &mut self.edit;
-        let (value, known) = match name {
-            "path" => (&mut edit.path, &mut edit.known.0),
-            "search" => (&mut edit.search, &mut edit.known.1),
-            "replace" => (&mut edit.replace, &mut edit.known.2),
-            _ => return Ok(()),
-        };
+        let Some(Text { text: value, closed: known }) = self.edit.text(name) else { return Ok(()) };
         if element {
             // More lines of the array may follow, so wait for the complete call.
             self.line.push_str(text);
@@ -125,35 +114,41 @@ impl Following {
             value.push_str(text);
             *known = closed;
         }
-        match (name, edit.known) {
-            (_, (true, true, true)) => self.watch.feed_edit(&edit.path, &edit.search, &edit.replace),
-            ("replace", (true, true, false)) if !element => {
-                self.watch.feed_replacement(&edit.path, &edit.search, &edit.replace)
+        let Edit { path, search, replace, .. } = &self.edit;
+        match (name, path.closed, search.closed, replace.closed) {
+            (_, true, true, true) => self.watch.feed_edit(&path.text, &search.text, &replace.text),
+            ("replace", true, true, false) if !element => {
+                self.watch.feed_replacement(&path.text, &search.text, &replace.text)
             }
-            ("path" | "search", (true, ..)) => self.watch.feed_search(&edit.path, &edit.search),
+            ("path" | "search", true, ..) => self.watch.feed_search(&path.text, &search.text),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds text of the path or the content of a whole file. The last value of a key counts.
+    fn whole(&mut self, name: &str, text: &str, closed: bool) -> Result<(), EarlyRefusal> {
+        let WholeFile { path, content } = &mut self.whole;
+        let value = if name == "path" { &mut *path } else { &mut *content };
+        if std::mem::replace(&mut value.closed, closed) {
+            value.text.clear();
+        }
+        value.text.push_str(text);
+        match name {
+            "content" if path.closed && text.contains('\n') => {
+                self.watch.feed_whole_file(&path.text, &content.text)
+            }
             _ => Ok(()),
         }
     }
 }
 
-impl Following {
-    /// Adds text of the path or the content of a whole file. The last value of a key counts.
-    fn whole(&mut self, name: &str, text: &str, closed: bool) -> Result<(), EarlyRefusal> {
-        let whole = &mut self.whole;
-        let (value, known) = match name {
-            "path" => (&mut whole.path, &mut whole.known.0),
-            _ => (&mut whole.content, &mut whole.known.1),
-        };
-        if std::mem::take(known) {
-            value.clear();
-        }
-        value.push_str(text);
-        *known = closed;
-        match (name, whole.known.0) {
-            ("content", true) if text.contains('\n') => {
-                self.watch.feed_whole_file(&whole.path, &whole.content)
-            }
-            _ => Ok(()),
+impl Edit {
+    fn text(&mut self, name: &str) -> Option<&mut Text> {
+        match name {
+            "path" => Some(&mut self.path),
+            "search" => Some(&mut self.search),
+            "replace" => Some(&mut self.replace),
+            _ => None,
         }
     }
 }

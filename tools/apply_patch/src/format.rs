@@ -30,19 +30,77 @@ impl EditFormat {
     /// Returns what the tool does, for the model.
     #[must_use]
     pub fn description(self) -> String {
-        format!("{}, like {}", says(self.0), self.example())
+        let says = match self.0 {
+            Dialect::Unified => "Edit, create or delete files with a unified diff",
+            Dialect::Envelope => "Edit files with a patch (Update File, Add File, Delete File)",
+            Dialect::SearchReplace => {
+                "Edit files with blocks whose SEARCH lines are copied exactly from the file (none: a new file)"
+            }
+            Dialect::Edits => {
+                "Edit files: each \"search\" is a few lines copied exactly from the file (empty: a new file)"
+            }
+            Dialect::WholeFile => "Write a file: \"content\" is its complete new text",
+        };
+        format!("{says}, like {}", self.example())
     }
 
     /// Returns the arguments of a small change, as the description shows them.
     #[must_use]
     pub fn example(self) -> Value {
-        example(self.0)
+        let [head, old] = SEARCH;
+        let [_, new] = REPLACE;
+        let lines: Vec<String> = match self.0 {
+            Dialect::Unified => vec![
+                format!("--- a/{PATH}"),
+                format!("+++ b/{PATH}"),
+                "@@ -1,2 +1,2 @@".into(),
+                format!(" {head}"),
+                format!("-{old}"),
+                format!("+{new}"),
+            ],
+            Dialect::Envelope => vec![
+                "*** Begin Patch".into(),
+                format!("*** Update File: {PATH}"),
+                "@@".into(),
+                format!(" {head}"),
+                format!("-{old}"),
+                format!("+{new}"),
+                "*** End Patch".into(),
+            ],
+            Dialect::SearchReplace => {
+                let mut lines = vec![PATH.to_owned(), "<<<<<<< SEARCH".into()];
+                lines.extend(SEARCH.map(str::to_owned));
+                lines.push("=======".into());
+                lines.extend(REPLACE.map(str::to_owned));
+                lines.push(">>>>>>> REPLACE".into());
+                lines
+            }
+            Dialect::Edits => {
+                let (search, replace) = (joined(&SEARCH), joined(&REPLACE));
+                return json!({"edits": [{"path": PATH, "search": search, "replace": replace}]});
+            }
+            Dialect::WholeFile => return json!({"path": PATH, "content": joined(&REPLACE)}),
+        };
+        json!({"patch": joined(&lines.iter().map(String::as_str).collect::<Vec<_>>())})
     }
 
     /// Returns the JSON Schema of the described arguments. The tool accepts more.
     #[must_use]
     pub fn schema(self) -> Value {
-        schema(self.0)
+        let object = |properties: Value| {
+            let required: Vec<_> =
+                properties.as_object().into_iter().flat_map(|p| p.keys().cloned()).collect();
+            json!({"type": "object", "properties": properties, "required": required})
+        };
+        let text = json!({"type": "string"});
+        match self.0 {
+            Dialect::Unified | Dialect::Envelope | Dialect::SearchReplace => object(json!({"patch": text})),
+            Dialect::Edits => {
+                let edit = object(json!({"path": text, "search": text, "replace": text}));
+                object(json!({"edits": {"type": "array", "items": edit}}))
+            }
+            Dialect::WholeFile => object(json!({"path": text, "content": text})),
+        }
     }
 }
 
@@ -50,74 +108,6 @@ impl EditFormat {
 const PATH: &str = "area.py";
 const SEARCH: [&str; 2] = ["def area(w, h):", "    return w + h"];
 const REPLACE: [&str; 2] = ["def area(w, h):", "    return w * h"];
-
-fn says(format: Dialect) -> &'static str {
-    match format {
-        Dialect::Unified => "Edit, create or delete files with a unified diff",
-        Dialect::Envelope => "Edit files with a patch (Update File, Add File, Delete File)",
-        Dialect::SearchReplace => {
-            "Edit files with blocks whose SEARCH lines are copied exactly from the file (none: a new file)"
-        }
-        Dialect::Edits => {
-            "Edit files: each \"search\" is a few lines copied exactly from the file (empty: a new file)"
-        }
-        Dialect::WholeFile => "Write a file: \"content\" is its complete new text",
-    }
-}
-
-fn example(format: Dialect) -> Value {
-    let [head, old] = SEARCH;
-    let [_, new] = REPLACE;
-    let lines: Vec<String> = match format {
-        Dialect::Unified => vec![
-            format!("--- a/{PATH}"),
-            format!("+++ b/{PATH}"),
-            "@@ -1,2 +1,2 @@".into(),
-            format!(" {head}"),
-            format!("-{old}"),
-            format!("+{new}"),
-        ],
-        Dialect::Envelope => vec![
-            "*** Begin Patch".into(),
-            format!("*** Update File: {PATH}"),
-            "@@".into(),
-            format!(" {head}"),
-            format!("-{old}"),
-            format!("+{new}"),
-            "*** End Patch".into(),
-        ],
-        Dialect::SearchReplace => {
-            let mut lines = vec![PATH.to_owned(), "<<<<<<< SEARCH".into()];
-            lines.extend(SEARCH.map(str::to_owned));
-            lines.push("=======".into());
-            lines.extend(REPLACE.map(str::to_owned));
-            lines.push(">>>>>>> REPLACE".into());
-            lines
-        }
-        Dialect::Edits => {
-            let (search, replace) = (joined(&SEARCH), joined(&REPLACE));
-            return json!({"edits": [{"path": PATH, "search": search, "replace": replace}]});
-        }
-        Dialect::WholeFile => return json!({"path": PATH, "content": joined(&REPLACE)}),
-    };
-    json!({"patch": joined(&lines.iter().map(String::as_str).collect::<Vec<_>>())})
-}
-
-fn schema(format: Dialect) -> Value {
-    let object = |properties: Value| {
-        let required: Vec<_> = properties.as_object().into_iter().flat_map(|p| p.keys().cloned()).collect();
-        json!({"type": "object", "properties": properties, "required": required})
-    };
-    let text = json!({"type": "string"});
-    match format {
-        Dialect::Unified | Dialect::Envelope | Dialect::SearchReplace => object(json!({"patch": text})),
-        Dialect::Edits => {
-            let edit = object(json!({"path": text, "search": text, "replace": text}));
-            object(json!({"edits": {"type": "array", "items": edit}}))
-        }
-        Dialect::WholeFile => object(json!({"path": text, "content": text})),
-    }
-}
 
 /// Joins lines into a text.
 fn joined(lines: &[&str]) -> Value {

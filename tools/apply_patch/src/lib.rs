@@ -50,6 +50,7 @@ impl ApplyPatch {
             aliases: aliases::ALIASES,
             follows: true,
             whole_file: Some(WholeFile { path: "path", content: "content" }),
+            patch: Some("patch"),
             ..Spec::of::<Arguments>(Self::NAME, DESCRIPTION, Effect::Write)
         };
         Self { workspace, misses: Arc::default(), secrets, spec: Arc::new(spec) }

@@ -4,99 +4,44 @@ use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};
 
 pub(crate) const ALIASES: &Aliases = &Aliases {
-    tools: &[
-        "read",
-        "cat",
-        "view",
-        "view_file",
-        "open_file",
-        "show_file",
-        "get_file",
-        "read_files",
-        "read_many_files",
-        "read_multiple_files",
-        "read_text_file",
-        "read_file_content",
-        "get_file_content",
-        "get_file_contents",
-        "fs_read",
-        "str_replace_editor",
-        "str_replace_based_edit_tool",
-        "text_editor",
-        "file_editor",
-    ],
-    words: &["open"],
+    tools: "read cat view view_file open_file show_file get_file read_files read_many_files \
+        read_multiple_files read_text_file read_file_content get_file_content get_file_contents \
+        fs_read str_replace_editor str_replace_based_edit_tool text_editor file_editor",
+    words: "open",
     arguments: &[
         (Aliases::FILE, Take::As("path")),
         (
-            &[
-                "start",
-                "line_start",
-                "from_line",
-                "begin_line",
-                "first_line",
-                "start_line_number",
-                "start_line_one_indexed",
-            ],
+            "start line_start from_line begin_line first_line start_line_number \
+                start_line_one_indexed",
             Take::As("start_line"),
         ),
         (
-            &[
-                "end",
-                "line_end",
-                "to_line",
-                "last_line",
-                "end_line_number",
-                "end_line_one_indexed",
-                "end_line_one_indexed_inclusive",
-            ],
+            "end line_end to_line last_line end_line_number end_line_one_indexed \
+                end_line_one_indexed_inclusive",
             Take::As("end_line"),
         ),
         (
-            &[
-                "path",
-                "paths",
-                "files",
-                "file_paths",
-                "offset",
-                "limit",
-                "max_lines",
-                "head",
-                "view_range",
-                "line_range",
-                "lines",
-                "range",
-                "should_read_entire_file",
-                "command",
-            ],
+            "path paths files file_paths offset limit max_lines head view_range line_range lines \
+                range should_read_entire_file command",
             Take::Converted,
         ),
-        (&["show_line_numbers", "line_numbers", "number_lines"], Take::LeftOut),
-        (
-            &["mode", "type"],
-            Take::Only(&["line", "lines", "file", "text"], "files are read as lines; leave it out"),
-        ),
-        (
-            &["include", "exclude", "recursive", "use_default_excludes"],
-            Take::Only(&["true"], "read one file per call"),
-        ),
-        (
-            &["encoding"],
-            Take::Only(&["utf-8", "utf8", "auto"], "files are read in their own encoding; leave it out"),
-        ),
+        ("show_line_numbers line_numbers number_lines", Take::LeftOut),
+        ("mode type", Take::Only("line lines file text", "files are read as lines; leave it out")),
+        ("include exclude recursive use_default_excludes", Take::Only("true", "read one file per call")),
+        ("encoding", Take::Only("utf-8 utf8 auto", "files are read in their own encoding; leave it out")),
         // Arguments of an editor's other commands.
         (
-            &["file_text", "old_str", "new_str", "insert_line", "insert_text"],
-            Take::Only(&["0"], "reading takes path, start_line and end_line only"),
+            "file_text old_str new_str insert_line insert_text",
+            Take::Only("0", "reading takes path, start_line and end_line only"),
         ),
     ],
     convert: Some(convert),
 };
 
-const PATHS: &[&str] = &["path", "paths", "files", "file_paths"];
+const PATHS: &str = "path paths files file_paths";
 
 fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
-    if let Some(command) = aliases::take(arguments, &["command"])
+    if let Some(command) = aliases::take(arguments, "command")
         && !["view", "read", "open", "cat"].iter().any(|word| command == *word)
     {
         return Err(format!("{command} does not read a file; leave it out"));
@@ -108,13 +53,13 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
         let path = path.clone();
         arguments.insert("path".into(), path);
     }
-    if aliases::truth(arguments, &["should_read_entire_file"])? == Some(true) {
+    if aliases::truth(arguments, "should_read_entire_file")? == Some(true) {
         notes.push("should_read_entire_file: a range of lines is left out".into());
         for name in ["start_line", "end_line", "offset", "limit"] {
             arguments.shift_remove(name);
         }
     }
-    if let Some(range) = aliases::take(arguments, &["view_range", "line_range", "lines", "range"])
+    if let Some(range) = aliases::take(arguments, "view_range line_range lines range")
         && let Some((first, last)) = range_of(&range)?
     {
         notes.push("a range of lines taken as start_line and end_line".into());
@@ -123,11 +68,11 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
             aliases::set(arguments, "end_line", last)?;
         }
     }
-    if let Some(offset) = aliases::take(arguments, &["offset"]) {
+    if let Some(offset) = aliases::take(arguments, "offset") {
         notes.push("offset taken as start_line".into());
         aliases::set(arguments, "start_line", number("offset", &offset)?.max(1))?;
     }
-    if let Some(limit) = aliases::take(arguments, &["limit", "max_lines", "head"]) {
+    if let Some(limit) = aliases::take(arguments, "limit max_lines head") {
         let limit = number("limit", &limit)?;
         if limit > 0 && arguments.get("end_line").is_none_or(Value::is_null) {
             let first = arguments.get("start_line").map_or(Ok(1), |v| number("start_line", v))?.max(1);

@@ -4,118 +4,50 @@ use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};
 
 pub(crate) const ALIASES: &Aliases = &Aliases {
-    tools: &[
-        "bash",
-        "sh",
-        "shell",
-        "zsh",
-        "exec",
-        "bash_tool",
-        "run_bash",
-        "execute_bash",
-        "run_shell",
-        "run_shell_command",
-        "shell_command",
-        "execute_shell",
-        "execute_shell_command",
-        "local_shell",
-        "exec_command",
-        "execute_command",
-        "run_terminal_cmd",
-        "run_terminal_command",
-        "run_in_terminal",
-        "terminal_command",
-        "container_exec",
-        "launch_process",
-        "run_commands",
-    ],
-    words: &["cmd", "terminal", "command", "console", "execute", "run"],
+    tools: "bash sh shell zsh exec bash_tool run_bash execute_bash run_shell run_shell_command \
+        shell_command execute_shell execute_shell_command local_shell exec_command execute_command \
+        run_terminal_cmd run_terminal_command run_in_terminal terminal_command container_exec \
+        launch_process run_commands",
+    words: "cmd terminal command console execute run",
     arguments: &[
         (
-            &[
-                "cmd",
-                "script",
-                "command_line",
-                "shell_command",
-                "bash_command",
-                "terminal_command",
-                "full_command",
-                "code",
-                "input",
-            ],
+            "cmd script command_line shell_command bash_command terminal_command full_command code \
+                input",
             Take::As("command"),
         ),
-        (&["command", "commands", "args", "arguments", "argv"], Take::Converted),
+        ("command commands args arguments argv", Take::Converted),
         (
-            &[
-                "cwd",
-                "cd",
-                "dir",
-                "directory",
-                "dir_path",
-                "folder",
-                "working_dir",
-                "working_directory",
-                "work_dir",
-                "current_directory",
-            ],
+            "cwd cd dir directory dir_path folder working_dir working_directory work_dir \
+                current_directory",
             Take::As("workdir"),
         ),
         (
-            &[
-                "timeout",
-                "timeout_ms",
-                "timeout_s",
-                "timeout_sec",
-                "timeout_secs",
-                "timeout_seconds",
-                "max_timeout",
-                "max_wait_seconds",
-                "wait_ms_before_async",
-                "yield_time_ms",
-                "max_output_tokens",
-                "max_output_chars",
-                "requires_approval",
-                "require_user_approval",
-                "safe_to_auto_run",
-                "login",
-                "goal",
-            ],
+            "timeout timeout_ms timeout_s timeout_sec timeout_secs timeout_seconds max_timeout \
+                max_wait_seconds wait_ms_before_async yield_time_ms max_output_tokens \
+                max_output_chars requires_approval require_user_approval safe_to_auto_run login goal",
             Take::LeftOut,
         ),
         (
-            &[
-                "background",
-                "is_background",
-                "run_in_background",
-                "in_background",
-                "detach",
-                "detached",
-                "daemon",
-                "async",
-            ],
-            Take::Only(&[], "commands cannot run in the background, they must exit; leave this out"),
+            "background is_background run_in_background in_background detach detached daemon async",
+            Take::Only("", "commands cannot run in the background, they must exit; leave this out"),
         ),
         (
-            &["blocking", "wait"],
-            Take::Only(&["true"], "commands cannot run in the background, they must exit; leave this out"),
+            "blocking wait",
+            Take::Only("true", "commands cannot run in the background, they must exit; leave this out"),
         ),
         (
-            &["interactive", "is_input", "tty", "pty", "stdin"],
-            Take::Only(&[], "a command gets no input and no terminal; leave this out"),
+            "interactive is_input tty pty stdin",
+            Take::Only("", "a command gets no input and no terminal; leave this out"),
         ),
-        (&["restart", "reset"], Take::Only(&[], "each command runs in a new shell: nothing to restart")),
+        ("restart reset", Take::Only("", "each command runs in a new shell: nothing to restart")),
         (
-            &["with_escalated_permissions", "sandbox_permissions", "dangerously_disable_sandbox", "sudo"],
-            Take::Only(&["use_default"], "commands run in the sandbox; leave this out"),
+            "with_escalated_permissions sandbox_permissions dangerously_disable_sandbox sudo",
+            Take::Only("use_default", "commands run in the sandbox; leave this out"),
         ),
-        (&["env", "environment"], Take::Only(&[], "set variables in the command: NAME=value COMMAND")),
+        ("env environment", Take::Only("", "set variables in the command: NAME=value COMMAND")),
         (
-            &["shell", "shell_type"],
-            Take::Only(
-                &["sh", "bash", "/bin/sh", "/bin/bash", "default"],
-                "commands run by sh; leave this out",
-            ),
+            "shell shell_type",
+            Take::Only("sh bash /bin/sh /bin/bash default", "commands run by sh; leave this out"),
         ),
     ],
     convert: Some(convert),
@@ -131,10 +63,9 @@ const RESERVED: [&str; 16] = [
 ];
 
 fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
-    aliases::one(arguments, &["commands"], "command", notes)
+    aliases::one(arguments, "commands", "command", notes)
         .map_err(|_| "send one command per call; join dependent commands with &&".to_owned())?;
-    let more =
-        aliases::take(arguments, &["args", "arguments", "argv"]).filter(|value| !aliases::is_empty(value));
+    let more = aliases::take(arguments, "args arguments argv").filter(|value| !aliases::is_empty(value));
     let line = match (arguments.get("command"), more) {
         (Some(Value::Array(words)), None) => match words.as_slice() {
             [Value::String(line)] => line.clone(),

@@ -187,14 +187,14 @@ impl TypedTool for RunCommand {
         }
     }
 
-    fn instead(&self, arguments: &Map<String, Value>) -> Result<Option<(String, Value)>, String> {
+    fn patch_instead(&self, arguments: &Map<String, Value>) -> Result<Option<String>, String> {
         let line = arguments.get("command").and_then(Value::as_str);
         let Some(patch) = line.and_then(patch_command::read) else { return Ok(None) };
         let folder = arguments.get("workdir").and_then(Value::as_str).map(|folder| self.folder(folder));
         if folder.transpose()?.is_some_and(|folder| self.sandbox.root().canonicalize().ok() != Some(folder)) {
             return Err("paths in a patch are relative to the repository root: leave workdir out".into());
         }
-        Ok(Some(("apply_patch".to_owned(), json!({ "patch": patch }))))
+        Ok(Some(patch))
     }
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {

@@ -81,7 +81,7 @@ impl TypedTool for Patches {
     type Arguments = Patch;
 
     fn spec(&self) -> Spec {
-        Spec::of::<Patch>("apply_patch", "changes files", Effect::Write)
+        Spec { patch: Some("patch"), ..Spec::of::<Patch>("apply_patch", "changes files", Effect::Write) }
     }
 
     async fn call(&self, arguments: Patch) -> Result<Outcome, ToolError> {

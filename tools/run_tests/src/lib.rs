@@ -32,20 +32,20 @@ const KEPT: usize = 512 << 10;
 
 /// Other agents' names for running tests.
 const ALIASES: &Aliases = &Aliases {
-    tools: &["run_test", "execute_tests", "test_runner"],
-    words: &["test", "tests", "verify"],
+    tools: "run_test execute_tests test_runner",
+    words: "test tests verify",
     arguments: &[
-        (&["cmd", "test_command", "command_line"], Take::As("command")),
-        (&["arguments", "extra_args", "argv"], Take::As("args")),
-        (&["environment", "env_vars"], Take::As("env")),
-        (&["timeout", "timeout_ms", "timeout_secs", "timeout_seconds", "verbose", "coverage"], Take::LeftOut),
+        ("cmd test_command command_line", Take::As("command")),
+        ("arguments extra_args argv", Take::As("args")),
+        ("environment env_vars", Take::As("env")),
+        ("timeout timeout_ms timeout_secs timeout_seconds verbose coverage", Take::LeftOut),
         (
-            &["cwd", "workdir", "dir", "directory", "working_directory"],
-            Take::Only(&[".", "./"], "tests run in the repository root; name a folder in command or args"),
+            "cwd workdir dir directory working_directory",
+            Take::Only(". ./", "tests run in the repository root; name a folder in command or args"),
         ),
         (
-            &["background", "is_background", "run_in_background", "watch"],
-            Take::Only(&[], "tests must exit by themselves; leave this out"),
+            "background is_background run_in_background watch",
+            Take::Only("", "tests must exit by themselves; leave this out"),
         ),
     ],
     convert: None,

@@ -11,7 +11,7 @@ use crate::shared::Reported;
 use crate::{Identity, Message};
 
 /// What is known about the model so far.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Learned {
     pub(super) num_ctx: Option<u64>,
     pub(super) halved: bool,

@@ -9,12 +9,12 @@ use tokio::task::JoinHandle;
 use super::learned::Learned;
 use super::server::{LoadedModel, Server, full_name, is_cloud_name, without_cloud};
 use super::wire::{Chat, Frozen, Generate, OllamaAnswer, Options, STOPS, WireMessage, transcript};
+use crate::answer::{self, encode};
 use crate::failure::Failure;
 use crate::http::Secret;
-use crate::roles::Roles;
-use crate::shared::{Reported, Shared};
+use crate::shared::Shared;
 use crate::size::{parameters_in, prefers_whole_files};
-use crate::{Access, DeltaStream, Error, Identity, Model, Request, Think, answer};
+use crate::{Access, DeltaStream, Error, Identity, Model, Request, Think};
 
 /// The window to request unless the user or the model's own parameters set one, in tokens. Large
 /// enough for real files, small enough that its KV cache fits next to a model on common hardware
@@ -32,7 +32,7 @@ const KEEP_ALIVE: &str = "30m";
 const LOADED_LIMIT: Duration = Duration::from_secs(2);
 
 /// How to open a model. Everything in it is frozen for the session.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct OllamaOptions {
     /// The server, see [`crate::host::ollama_base`].
     pub base: String,
@@ -54,15 +54,7 @@ impl OllamaOptions {
     /// The default options for a model on a server.
     #[must_use]
     pub fn new(base: &str, model: &str) -> Self {
-        Self {
-            base: base.to_owned(),
-            model: model.to_owned(),
-            key: None,
-            num_ctx: None,
-            think: Think::Auto,
-            preload: true,
-            access: Access::default(),
-        }
+        Self { base: base.to_owned(), model: model.to_owned(), preload: true, ..Self::default() }
     }
 }
 
@@ -186,14 +178,10 @@ impl Ollama {
             cloud,
             learned: Shared::new(Learned {
                 num_ctx,
-                halved: false,
                 think,
                 asked_to_think: !matches!(options.think, Think::Auto | Think::Off),
-                roles: Roles::default(),
-                news: Vec::new(),
                 identity,
-                digest: None,
-                reported: Reported::default(),
+                ..Learned::default()
             }),
             server,
             options,
@@ -308,12 +296,9 @@ impl Ollama {
     ) -> Result<DeltaStream, Error> {
         loop {
             let failure = match self.server.http.post(path, body(&self.learned.get())?).await {
-                Ok((body, waits)) => {
+                Ok(response) => {
                     let protocol = OllamaAnswer { counts_prompt: self.counts_prompt };
-                    let deltas = answer::bounded(answer::items(body, waits, protocol), request.max_tokens);
-                    let (failed, deltas) = answer::peek(deltas).await;
-                    // An error before the first item is a refusal, whatever the status.
-                    let refusal = failed.as_ref().and_then(Failure::of_stream);
+                    let (_, refusal, deltas) = answer::start(response, protocol, request.max_tokens).await;
                     if refusal.is_some_and(|refusal| self.adapt(&refusal, request)) {
                         continue;
                     }
@@ -422,9 +407,4 @@ fn version_number(version: &str) -> (u32, u32, u32) {
         version.trim_start_matches('v').split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);
     (next(), next(), next())
-}
-
-fn encode(body: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(body)
-        .map_err(|why| Error::Refused(format!("cannot encode the request as JSON: {why}")))
 }

@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 
 use crate::Error;
-use crate::answer::{self, Protocol};
+use crate::answer::{self, Item, Protocol};
 use crate::failure::Body;
 use crate::frames::Frame;
 use crate::http::{ByteStream, Waits};
@@ -89,13 +89,11 @@ impl Protocol for Pull {
         out.push_back(self.state.clone());
         Ok(())
     }
+}
 
-    fn is_end(item: &PullProgress) -> bool {
-        item.done
-    }
-
-    fn settled(&self) -> Option<PullProgress> {
-        None
+impl Item for PullProgress {
+    fn is_end(&self) -> bool {
+        self.done
     }
 }
 

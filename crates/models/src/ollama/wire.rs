@@ -9,8 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::answer::Protocol;
-use crate::failure::Body;
+use crate::answer::{Protocol, object};
 use crate::frames::Frame;
 use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
 
@@ -123,13 +122,8 @@ impl Protocol for OllamaAnswer {
     type Item = Delta;
 
     fn frame(&mut self, frame: Frame, out: &mut VecDeque<Delta>) -> Result<(), Error> {
-        let Frame::Json(mut line) = frame else { return Ok(()) };
-        if line.get("error").is_some_and(|error| !error.is_null()) {
-            return Err(Body::from_json(&line).mid_stream());
-        }
-        if !line.is_object() {
-            return Err(Error::Protocol(format!("the server sent {line} where an object was due")));
-        }
+        let Frame::Json(line) = frame else { return Ok(()) };
+        let mut line = object(line)?;
         // `/api/generate` has these fields at the top level, `/api/chat` in `message`.
         let in_message = line["message"].is_object();
         let message = if in_message { &mut line["message"] } else { &mut line };
@@ -161,18 +155,6 @@ impl Protocol for OllamaAnswer {
             out.push_back(Delta::End(self.end(&line)?));
         }
         Ok(())
-    }
-
-    fn is_end(item: &Delta) -> bool {
-        matches!(item, Delta::End(_))
-    }
-
-    fn is_content(item: &Delta) -> bool {
-        crate::answer::is_content(item)
-    }
-
-    fn settled(&self) -> Option<Delta> {
-        None // `done: true` is the only proof
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) const OPTIONAL: [(&str, &[&str]); 10] = [
 ];
 
 /// What is known about the endpoint so far.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Learned {
     pub(super) dropped: BTreeSet<&'static str>,
     pub(super) completion_tokens: bool,

@@ -1,6 +1,5 @@
 //! Opens a model on an OpenAI-compatible server and sends requests to it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use reqwest::Method;
@@ -11,13 +10,12 @@ use super::learned::{Current, Learned, OPTIONAL};
 use super::prices::price;
 use super::shape;
 use super::wire::{Chat, OpenAiAnswer, Reasoning, WireMessage};
+use crate::answer::{self, encode};
 use crate::failure::Failure;
 use crate::http::{Http, Secret};
-use crate::memory::Kept;
-use crate::roles::Roles;
-use crate::shared::{Reported, Shared};
+use crate::shared::Shared;
 use crate::size::{parameters_in, prefers_whole_files};
-use crate::{Access, DeltaStream, Error, Identity, Message, Model, Request, Think, answer, host};
+use crate::{Access, DeltaStream, Error, Identity, Message, Model, Request, Think, host};
 
 /// DeepSeek's default model (docs/model-apis.md#deepseek-models).
 const DEEPSEEK_MODEL: &str = "deepseek-flash";
@@ -29,7 +27,7 @@ const ROOM_MARGIN: u64 = 16;
 const LEAST_ROOM: u32 = 256;
 
 /// How to open a model. Everything in it is frozen for the session.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct OpenAiOptions {
     /// The endpoint; see [`host::openai_base`].
     pub base: String,
@@ -53,15 +51,7 @@ impl OpenAiOptions {
     /// The default options for an endpoint.
     #[must_use]
     pub fn new(base: &str) -> Self {
-        Self {
-            base: base.to_owned(),
-            model: None,
-            key: None,
-            kind: None,
-            window: None,
-            think: Think::Auto,
-            access: Access::default(),
-        }
+        Self { base: base.to_owned(), ..Self::default() }
     }
 }
 
@@ -173,20 +163,7 @@ impl OpenAi {
         };
         options.model = Some(model.clone());
         let reasoning = if kind == Kind::DeepSeek { Reasoning::Kept } else { Reasoning::Dropped };
-        let mut learned = Learned {
-            dropped: BTreeSet::new(),
-            completion_tokens: false,
-            reasoning,
-            roles: Roles::default(),
-            content_parts: false,
-            whole: false,
-            cap: None,
-            identity,
-            answered: None,
-            file: server.file,
-            kept_before: Kept::default(),
-            reported: Reported::default(),
-        };
+        let mut learned = Learned { reasoning, identity, file: server.file, ..Learned::default() };
         let known = options.access.memory.recall(http.base());
         let known = known.filter(|known| known.server == kind.name());
         if let Some(kept) =
@@ -232,15 +209,13 @@ impl OpenAi {
             let limit = limits.into_iter().flatten().min().unwrap_or(request.max_tokens);
             let request = &Request { max_tokens: limit, ..request.clone() };
             let messages = learned.roles.shape(&request.messages);
-            let body = serde_json::to_vec(&self.body(&learned, request, &messages, stream))
-                .map_err(|why| Error::Refused(format!("cannot encode the request as JSON: {why}")))?;
+            let body = encode(&self.body(&learned, request, &messages, stream))?;
             let failure = match self.http.post("/chat/completions", body).await {
-                Ok((body, waits)) => {
+                Ok(response) => {
                     let protocol = OpenAiAnswer::new(self.kind == Kind::Vllm, Arc::clone(&self.answers));
-                    let deltas = answer::bounded(answer::items(body, waits, protocol), request.max_tokens);
-                    let (failed, deltas) = answer::peek(deltas).await;
                     // LM Studio and some gateways refuse inside a response of status 200.
-                    let refusal = failed.as_ref().and_then(Failure::of_stream);
+                    let (failed, refusal, deltas) =
+                        answer::start(response, protocol, request.max_tokens).await;
                     if refusal.is_some_and(|refusal| self.adapt(&refusal, &learned, request, stream)) {
                         continue;
                     }

@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 
 use super::calls::Calls;
 use super::content::{content, thoughts};
-use crate::answer::Protocol;
-use crate::failure::Body;
+use crate::answer::{Protocol, object};
 use crate::frames::Frame;
 use crate::shared::Shared;
 use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
@@ -55,9 +54,10 @@ pub(super) struct Chat<'a> {
 
 /// Whether assistant messages are sent back with their reasoning
 /// (docs/model-apis.md#deepseek-reasoning).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Reasoning {
     /// Never: templates drop it, and DeepSeek's first reasoning API refused it.
+    #[default]
     Dropped,
     /// Where there is some.
     Kept,
@@ -130,7 +130,7 @@ impl Protocol for OpenAiAnswer {
     type Item = Delta;
 
     fn frame(&mut self, frame: Frame, out: &mut VecDeque<Delta>) -> Result<(), Error> {
-        let Frame::Json(mut chunk) = frame else {
+        let Frame::Json(chunk) = frame else {
             // Some proxies leave out the finish reason. After content, the marker proves
             // completion; without content it proves nothing.
             if self.finished.is_none() && self.content {
@@ -146,12 +146,7 @@ impl Protocol for OpenAiAnswer {
                 }
             };
         };
-        if chunk.get("error").is_some_and(|error| !error.is_null()) || chunk["object"] == "error" {
-            return Err(Body::from_json(&chunk).mid_stream());
-        }
-        if !chunk.is_object() {
-            return Err(Error::Protocol(format!("the server sent {chunk} where an object was due")));
-        }
+        let mut chunk = object(chunk)?;
         if let Some(name) = chunk["model"].as_str().filter(|name| !name.is_empty())
             && let Some(answers) = self.name.take()
         {
@@ -184,14 +179,6 @@ impl Protocol for OpenAiAnswer {
             out.push_back(end);
         }
         Ok(())
-    }
-
-    fn is_end(item: &Delta) -> bool {
-        matches!(item, Delta::End(_))
-    }
-
-    fn is_content(item: &Delta) -> bool {
-        crate::answer::is_content(item)
     }
 
     fn settled(&self) -> Option<Delta> {
@@ -301,6 +288,7 @@ fn whole(value: &Value) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::Item;
 
     fn run(chunks: &[Value]) -> Result<Vec<Delta>, Error> {
         let mut answer = OpenAiAnswer::default();
@@ -374,7 +362,7 @@ mod tests {
         for chunk in [with(delta(json!({"content": "a"})), 1, None), with(finish, 2, None)] {
             answer.frame(Frame::Json(chunk), &mut out).unwrap();
         }
-        assert!(!out.iter().any(OpenAiAnswer::is_end));
+        assert!(!out.iter().any(Delta::is_end));
         answer.frame(Frame::Json(with(json!({"choices": []}), 2, Some(4))), &mut out).unwrap();
         assert!(matches!(out.back(), Some(Delta::End(End { usage, .. })) if usage.cached_tokens == Some(4)));
     }

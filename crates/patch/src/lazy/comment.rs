@@ -114,10 +114,10 @@ fn trailing(text: &str) -> Option<Text<'_>> {
     {
         return Some(Text::Dots);
     }
-    if let Some((_, rest)) = text.split_once("/*")
+    if let Some((before, rest)) = text.split_once("/*")
         && let Some((inner, _)) = rest.split_once("*/")
     {
-        let before = text.split_once("/*").map(|(before, _)| before.trim_end()).unwrap_or_default();
+        let before = before.trim_end();
         let dots = inner.trim_start().starts_with("...");
         let empty = dots
             || before.is_empty()

@@ -134,21 +134,12 @@ pub(super) fn classify_if_removed(text: &str, lost: impl Fn(&str) -> bool) -> Op
     if words.is_empty() || words.len() > 20 || text.contains('?') || text.contains("TODO") {
         return None;
     }
-    let has = |phrase: &str| format!(" {} ", words.join(" ")).contains(&format!(" {phrase} "));
     let any = |table: &str| words.iter().any(|word| is(word, table));
     if matches!(words.join(" ").as_str(), "as above" | "same as above" | "as before") {
         return Some(Claim::Existing);
     }
-    let stays = any(STATE)
-        || any(KEEP)
-        || any(OMITTED)
-        || any("rest remainder remaining")
-        || any("existing same")
-        || has("no changes")
-        || has("no change")
-        || has("not changed")
-        || has("as before")
-        || has("as above");
+    let stays = [STATE, KEEP, OMITTED, "rest remainder remaining existing same"].into_iter().any(any)
+        || say(&words, "no changes|no change|not changed|as before|as above");
     let tables = [CODE, PARTS, REST, OLD, STATE, OMITTED, KEEP, HERE, FILLER, INSERT];
     let mut unknown = words.iter().filter(|word| !tables.iter().any(|table| is(word, table))).peekable();
     let names = unknown.peek().is_some() && unknown.all(|word| lost(word));
@@ -164,50 +155,39 @@ fn foreign(text: &str, words: &[String]) -> Option<Claim> {
     (sign || length <= MAX_FOREIGN_WORDS && phrase()).then_some(Claim::Existing)
 }
 
+/// Phrases that say that nothing changes.
+const NO_CHANGE: &str = "no change|no other changes|no other change|no further changes|no changes|not changed|\
+    no modifications|not modified|no changes needed|not need to change|doesn't change|don't change";
+
+/// Returns whether the words contain one of these phrases.
+fn say(words: &[String], phrases: &str) -> bool {
+    let text = format!(" {} ", words.join(" "));
+    phrases.split('|').any(|phrase| text.contains(&format!(" {phrase} ")))
+}
+
 fn english(text: &str, words: &[String], dots: bool) -> Option<Claim> {
     let any = |table: &str| words.iter().any(|word| is(word, table));
-    let has = |phrase: &str| format!(" {} ", words.join(" ")).contains(&format!(" {phrase} "));
+    let has = |phrases: &str| say(words, phrases);
     let (code, part) = (any(CODE), any(PARTS));
     let rest = any("rest remainder remaining") || has("everything else");
     let other = any("other others more additional");
     let old = any(OLD);
-    let same = has("same as before")
-        || has("same as original")
-        || has("same as existing")
-        || has("same as previous")
+    let same = has("same as before|same as original|same as existing|same as previous")
         || any("same")
             && (any("remain remains stay stays keep keeps")
-                || any("rest remainder") && any("is are")
-                || any("same") && code && any("is are")
+                || (any("rest remainder") || code) && any("is are")
                 || has("same here"));
-    let as_is = has("as is")
-        || has("as before")
-        || has("as it was")
-        || has("as they were")
-        || has("as they are")
-        || has("as it is");
-    let no_change = has("no change")
-        || has("no other changes")
-        || has("no other change")
-        || has("no further changes")
-        || has("no changes")
-        || has("not changed")
-        || has("no modifications")
-        || has("not modified")
-        || has("no changes needed")
-        || has("not need to change")
-        || has("doesn't change")
-        || has("don't change");
+    let as_is = has("as is|as before|as it was|as they were|as they are|as it is");
+    let no_change = has(NO_CHANGE);
     let state = any(STATE) || same || as_is || no_change;
     let omitted = any(OMITTED);
     let keep = any("keep keeps kept leave leaves retain preserve maintain");
     let here = any(HERE);
     let tables = [CODE, PARTS, REST, OLD, STATE, OMITTED, KEEP, HERE, FILLER];
-    let unknown: Vec<&String> =
-        words.iter().filter(|word| !tables.iter().any(|table| is(word, table))).collect();
     // Numbers tell how many lines are omitted.
-    let unknown: Vec<&String> =
-        unknown.into_iter().filter(|word| !(dots && word.chars().all(|c| c.is_ascii_digit()))).collect();
+    let number = |word: &str| dots && word.chars().all(|c| c.is_ascii_digit());
+    let known = |word: &str| number(word) || tables.iter().any(|table| is(word, table));
+    let unknown: Vec<&String> = words.iter().filter(|word| !known(word)).collect();
     let heading = text.trim_end().ends_with(':');
 
     let (lead, trail) = (starts_with_dots(text), ends_with_dots(text));

@@ -63,8 +63,7 @@ impl Reader {
     fn replacing(&self, watch: &mut Watch, from: usize, to: usize) -> Result<(), EarlyRefusal> {
         let Some(path) = &self.path else { return Ok(()) };
         let text = watch.text(from..to) + ">>>>>>> REPLACE\n";
-        let patches = parse(&text, Some(path)).unwrap_or_default();
-        patches.iter().try_for_each(|patch| watch.check_placeholders(patch))
+        watch.check_placeholders(&parse(&text, Some(path)).unwrap_or_default())
     }
 
     /// Checks a complete block. A malformed one is left to the parser.

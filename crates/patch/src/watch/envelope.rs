@@ -45,8 +45,7 @@ impl Reader {
         if let Some(from) = self.added
             && lazy::is_elision(line.strip_prefix('+').unwrap_or(&line))
         {
-            let patches = parse(&watch.text(from..at + 1)).unwrap_or_default();
-            patches.iter().try_for_each(|patch| watch.check_placeholders(patch))?;
+            watch.check_placeholders(&parse(&watch.text(from..at + 1)).unwrap_or_default())?;
         }
         let Some((from, to)) = self.header else { return Ok(true) };
         if at == from + 1
@@ -71,12 +70,10 @@ impl Reader {
             let from = *self.hunk.get_or_insert(at);
             self.lines = true;
             if line.strip_prefix('+').is_some_and(lazy::is_elision) {
-                self.read(watch, at + 1).iter().try_for_each(|patch| watch.check_placeholders(patch))?;
+                watch.check_placeholders(&self.read(watch, at + 1))?;
             }
             if at - from < BEGINNING && line.starts_with([' ', '-']) && !line.starts_with("--- ") {
-                for patch in self.read(watch, at + 1) {
-                    watch.judge_beginning(&patch)?;
-                }
+                watch.judge_beginnings(&self.read(watch, at + 1))?;
             }
         }
         Ok(true)

@@ -106,15 +106,11 @@ impl Reader {
         let inside = open.take(&line);
         let first = inside && at - open.from < BEGINNING;
         if inside && line.strip_prefix('+').is_some_and(lazy::is_elision) {
-            let patches = self.read(watch, at + 1);
-            patches.iter().try_for_each(|patch| watch.check_placeholders(patch))?;
+            watch.check_placeholders(&self.read(watch, at + 1))?;
         }
         // `--- ` may begin the next file's header.
         if first && line.starts_with([' ', '-']) && !line.starts_with("--- ") {
-            let patches = self.read(watch, at + 1);
-            for patch in patches {
-                watch.judge_beginning(&patch)?;
-            }
+            watch.judge_beginnings(&self.read(watch, at + 1))?;
         }
         Ok(true)
     }
@@ -159,19 +155,12 @@ impl Open {
         if self.guessed {
             return true;
         }
-        let Some((old, new)) = self.left else { return true };
-        if old == 0 && new == 0 {
+        let Some(left) = self.left else { return true };
+        if left == (0, 0) {
             self.used_up = true;
             return false;
         }
-        let left = match line.as_bytes().first() {
-            Some(b' ') | None => old.checked_sub(1).zip(new.checked_sub(1)),
-            Some(b'-') => old.checked_sub(1).map(|old| (old, new)),
-            Some(b'+') => new.checked_sub(1).map(|new| (old, new)),
-            Some(b'\\') => Some((old, new)),
-            Some(_) => None,
-        };
-        match left {
+        match unified::count_down(left, line) {
             Some(left) => self.left = Some(left),
             None => self.guessed = true,
         }

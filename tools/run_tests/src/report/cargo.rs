@@ -2,7 +2,7 @@
 
 use super::{
     Failure, TestReport,
-    text::{Found, Places, several, value},
+    text::{Found, Places, count, until, value},
 };
 
 pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
@@ -11,7 +11,7 @@ pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
     let mut results = 0;
     for line in lines.iter().filter(|l| l.starts_with("test result: ")) {
         results += 1;
-        let count = |word: &str| super::text::counts(line).find(|(_, w)| *w == word).map_or(0, |(n, _)| n);
+        let count = |word| count(line, word).unwrap_or(0);
         report.passed += count("passed");
         report.failed += count("failed");
         report.skipped += count("ignored");
@@ -41,13 +41,11 @@ pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
     let failed_build = lines.iter().any(|l| l.starts_with("error: could not compile"))
         || (!errors.is_empty() && results == 0);
     if failed_build {
-        let what = if errors.is_empty() {
-            "the build failed".to_owned()
-        } else {
-            format!("build failed with {}", several(errors.len(), "error"))
-        };
+        report.build_failed(errors.len());
+        if errors.is_empty() {
+            report.could_not_run = Some("the build failed".to_owned());
+        }
         report.errors += errors.len() as u32;
-        report.could_not_run = Some(what);
         report.failures.splice(0..0, errors);
     }
     Some(report)
@@ -58,11 +56,10 @@ fn failures(lines: &[&str], places: &Places) -> Vec<Failure> {
     for (at, line) in lines.iter().enumerate() {
         let Some(name) = line.strip_prefix("---- ").and_then(|l| l.strip_suffix(" ----")) else { continue };
         let name = name.strip_suffix(" stdout").unwrap_or(name);
-        let body = &lines[at + 1..];
-        let end = body
-            .iter()
-            .position(|l| l.starts_with("---- ") || *l == "failures:" || l.starts_with("test result:"));
-        failures.push(failure(name, &body[..end.unwrap_or(body.len())], places));
+        let body = until(&lines[at + 1..], |l| {
+            l.starts_with("---- ") || l == "failures:" || l.starts_with("test result:")
+        });
+        failures.push(failure(name, body, places));
     }
     failures
 }
@@ -70,9 +67,8 @@ fn failures(lines: &[&str], places: &Places) -> Vec<Failure> {
 fn failure(name: &str, body: &[&str], places: &Places) -> Failure {
     let mut found = Found::default();
     let Some(at) = body.iter().position(|l| l.contains("panicked at ")) else {
-        found.message = body.iter().filter(|l| !l.is_empty()).map(|l| (*l).to_owned()).collect();
-        let place = found.message.iter().find_map(|l| places.place(l.rsplit_once(" at ")?.1));
-        found.frames.extend(place.map(|(file, line)| (file, line, String::new())));
+        found.message = body.iter().copied().filter(|l| !l.is_empty()).collect();
+        found.frames.extend(found.message.iter().find_map(|l| places.place(l.rsplit_once(" at ")?.1)));
         return found.failure(name);
     };
     let place = body[at].split_once("panicked at ").map_or("", |(_, place)| place);
@@ -81,12 +77,11 @@ fn failure(name: &str, body: &[&str], places: &Places) -> Failure {
         Some((message, place)) => (Some(message), place),
         None => (None, place.trim_end_matches(':')),
     };
-    found.frames.extend(places.place(place).map(|(file, line)| (file, line, String::new())));
-    found.message.extend(message.map(str::to_owned));
-    let rest = body[at + 1..]
-        .iter()
-        .take_while(|l| !l.is_empty() && !l.starts_with("note: ") && !l.starts_with("stack backtrace"));
-    found.message.extend(rest.map(|l| (*l).to_owned()));
+    found.frames.extend(places.place(place));
+    found.message.extend(message);
+    found.message.extend(until(&body[at + 1..], |l| {
+        l.is_empty() || l.starts_with("note: ") || l.starts_with("stack backtrace")
+    }));
     found.failure(name)
 }
 
@@ -106,8 +101,7 @@ pub(crate) fn compile_errors(lines: &[&str], places: &Places) -> Vec<Failure> {
             continue;
         };
         let marked = body[1..].iter().take_while(|l| l.contains('|')).filter(|l| l.trim() != "|").take(6);
-        let mut failure = Found { message: vec![message.to_owned()], frames: Vec::new() }.failure(kind);
-        (failure.file, failure.line) = (Some(place.0), Some(place.1));
+        let mut failure = Found::new(&[message], [place]).failure(kind);
         failure.trace = marked.map(|l| (*l).to_owned()).collect();
         // The library is compiled twice, once for its own tests.
         if !errors.contains(&failure) {

@@ -2,7 +2,7 @@
 
 use super::{
     Failure, TestReport,
-    text::{Found, Places, several},
+    text::{Found, Frame, Places},
 };
 
 /// The maximum number of errors kept.
@@ -11,14 +11,12 @@ const ERRORS: usize = 20;
 pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
     let mut failures = errors(output, places);
     if !failures.is_empty() {
-        let errors = failures.len();
-        let could_not_run = Some(format!("build failed with {}", several(errors, "error")));
-        return Some(TestReport { errors: errors as u32, failures, could_not_run, ..TestReport::default() });
+        let mut report = TestReport { errors: failures.len() as u32, failures, ..TestReport::default() };
+        report.build_failed(report.failures.len());
+        return Some(report);
     }
-    failures.extend(output.lines().filter(|l| assertion(l, places).is_some()).take(ERRORS).map(|line| {
-        let frames = assertion(line, places).into_iter().collect();
-        Found { message: vec![line.to_owned()], frames }.failure("assertion")
-    }));
+    let assertions = output.lines().filter_map(|l| Some(Found::new(&[l], [assertion(l, places)?])));
+    failures.extend(assertions.take(ERRORS).map(|found| found.failure("assertion")));
     failures.extend(super::python::uncaught(output, places));
     (!failures.is_empty()).then(|| TestReport {
         failed: failures.len() as u32,
@@ -35,12 +33,12 @@ pub(crate) fn errors(output: &str, places: &Places) -> Vec<Failure> {
         let Some((place, message)) =
             line.split_once(" error: ").or_else(|| line.split_once(" fatal error: "))
         else {
-            errors.extend(typescript(line, places));
+            let found = places.position(line).filter(|(_, message)| message.starts_with("TS"));
+            errors.extend(found.map(|(frame, m)| Found::new(&[m], [frame]).failure("compile error")));
             continue;
         };
-        if let Some((file, number)) = places.place(place.trim_end_matches(':')) {
-            let frames = vec![(file, number, String::new())];
-            let mut failure = Found { message: vec![message.to_owned()], frames }.failure("compile error");
+        if let Some(frame) = places.place(place.trim_end_matches(':')) {
+            let mut failure = Found::new(&[message], [frame]).failure("compile error");
             failure.trace = lines[at + 1..]
                 .iter()
                 .take(2)
@@ -54,22 +52,14 @@ pub(crate) fn errors(output: &str, places: &Places) -> Vec<Failure> {
     errors
 }
 
-/// `src/a.ts(3,5): error TS2322: …`.
-fn typescript(line: &str, places: &Places) -> Option<Failure> {
-    let (place, message) = line.split_once("): error TS")?;
-    let (path, position) = place.rsplit_once('(')?;
-    let frame = (places.inside(path)?, position.split(',').next()?.parse().ok()?, String::new());
-    Some(Found { message: vec![format!("TS{message}")], frames: vec![frame] }.failure("compile error"))
-}
-
 /// `prog: prog.c:2: main: Assertion …` (glibc) and `Assertion failed: (…), function f, file a.c,
 /// line 3.` (BSD).
-pub(crate) fn assertion(line: &str, places: &Places) -> Option<(String, u32, String)> {
+pub(crate) fn assertion(line: &str, places: &Places) -> Option<Frame> {
     if let Some((_, rest)) = line.split_once("Assertion failed: ").and_then(|(_, r)| r.split_once(", file "))
     {
         let (path, number) = rest.split_once(", line ")?;
         return Some((places.inside(path)?, number.trim_end_matches('.').parse().ok()?, String::new()));
     }
     let (before, _) = line.split_once(": Assertion ")?;
-    before.split(": ").find_map(|part| places.place(part)).map(|(f, l)| (f, l, String::new()))
+    before.split(": ").find_map(|part| places.place(part))
 }

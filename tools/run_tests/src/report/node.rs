@@ -2,17 +2,16 @@
 
 use super::{
     Failure, TestReport,
-    text::{Found, Places, counts, indentation, message, several, value},
+    text::{Found, Frame, Places, count, counts, indentation, unloadable, until, value},
 };
 
 /// `at name (path:1:2)` or `at path:1:2`.
-fn frame(line: &str, places: &Places) -> Option<(String, u32, String)> {
+fn frame(line: &str, places: &Places) -> Option<Frame> {
     let line = line.trim();
     let place = line
         .rsplit_once('(')
         .map_or_else(|| line.rsplit(' ').next(), |(_, p)| Some(p.split(')').next().unwrap_or(p)))?;
-    let (file, number) = places.place(place)?;
-    Some((file, number, String::new()))
+    places.place(place)
 }
 
 fn is_frame(line: &str) -> bool {
@@ -21,11 +20,9 @@ fn is_frame(line: &str) -> bool {
 }
 
 /// Parses an error as node prints it: the message, then frames, innermost first.
-fn error(lines: &[&str], places: &Places) -> Found {
-    let first = lines.iter().position(|l| is_frame(l)).unwrap_or(lines.len());
-    let mut frames: Vec<_> = lines[first..].iter().filter_map(|l| frame(l, places)).collect();
-    frames.reverse();
-    Found { message: lines[..first].iter().map(|l| (*l).to_owned()).collect(), frames }
+fn error<'a>(lines: &[&'a str], places: &Places) -> Found<'a> {
+    let message = until(lines, is_frame);
+    Found::new(message, lines[message.len()..].iter().rev().filter_map(|l| frame(l, places)))
 }
 
 /// Parses the totals at the end of the output of node's runner, after `#` in TAP and `ℹ` otherwise.
@@ -40,13 +37,6 @@ fn totals(output: &str, mark: &str) -> Option<TestReport> {
         skipped: count("skipped").unwrap_or(0) + count("todo").unwrap_or(0),
         ..TestReport::default()
     })
-}
-
-/// Node reports test files that it cannot load as failed tests.
-fn only_files_failed(report: &TestReport) -> Option<String> {
-    let files = report.failures.iter().filter(|f| f.name.ends_with("(cannot be loaded)")).count();
-    (files > 0 && report.passed == 0 && files == report.failures.len())
-        .then(|| format!("{} cannot be loaded", several(files, "test file")))
 }
 
 pub(crate) fn tap(output: &str, places: &Places) -> Option<TestReport> {
@@ -81,34 +71,28 @@ pub(crate) fn tap(output: &str, places: &Places) -> Option<TestReport> {
             report.failures.push(failure);
         }
     }
-    report.could_not_run = only_files_failed(&report);
+    report.check_loaded();
     Some(report)
 }
 
 /// The diagnostic block after `not ok`.
-fn yaml_failure(body: &[&str], places: &Places) -> Found {
-    let block = |key: &str| -> Vec<&str> {
+fn yaml_failure<'a>(body: &[&'a str], places: &Places) -> Found<'a> {
+    let block = |key: &str| -> Vec<&'a str> {
         let Some(at) = body.iter().position(|l| l.trim_start().starts_with(key)) else { return Vec::new() };
         let value = body[at].trim_start()[key.len()..].trim();
         if value.starts_with('|') {
             let depth = indentation(body[at]);
-            body[at + 1..]
-                .iter()
-                .copied()
-                .take_while(|l| l.trim().is_empty() || indentation(l) > depth)
-                .collect()
+            until(&body[at + 1..], |l| !l.trim().is_empty() && indentation(l) <= depth).to_vec()
         } else {
             vec![value.trim_matches('\'')]
         }
     };
-    let mut frames: Vec<_> = block("stack:").iter().filter_map(|l| frame(l, places)).collect();
-    frames.reverse();
-    if frames.is_empty() {
-        let location = block("location:").first().and_then(|l| places.place(l));
-        frames.extend(location.map(|(file, line)| (file, line, String::new())));
+    let mut found =
+        Found::new(&block("error:"), block("stack:").iter().rev().filter_map(|l| frame(l, places)));
+    if found.frames.is_empty() {
+        found.frames.extend(block("location:").first().and_then(|l| places.place(l)));
     }
-    let text = message(&block("error:"));
-    Found { message: text.lines().map(str::to_owned).collect(), frames }
+    found
 }
 
 /// A whole file failed: its output precedes it as comments.
@@ -127,13 +111,8 @@ fn file_failure(before: &[&str], name: &str, places: &Places) -> Failure {
     };
     let mut found = error(&comments[at..], places);
     // The place of a syntax error is on a separate line.
-    let place = comments[..at].iter().find_map(|l| places.place(l));
-    found.frames.extend(place.map(|(file, line)| (file, line, String::new())));
-    let name = if comments[at].contains("AssertionError") {
-        file.clone()
-    } else {
-        format!("{file} (cannot be loaded)")
-    };
+    found.frames.extend(comments[..at].iter().find_map(|l| places.place(l)));
+    let name = if comments[at].contains("AssertionError") { file.clone() } else { unloadable(&file) };
     let mut failure = found.failure(&name);
     failure.file.get_or_insert(file);
     failure
@@ -147,24 +126,23 @@ pub(crate) fn spec(output: &str, places: &Places) -> Option<TestReport> {
     while at < lines.len() {
         let place = lines[at].strip_prefix("test at ").and_then(|p| places.place(p));
         let name = lines.get(at + 1).and_then(|l| l.strip_prefix("✖ "));
-        if let (Some((file, line)), Some(name)) = (place, name) {
-            let body = &lines[at + 2..];
-            let end = body.iter().position(|l| l.starts_with("test at ")).unwrap_or(body.len());
-            let mut found = error(&body[..end], places);
+        if let (Some(place), Some(name)) = (place, name) {
+            let body = until(&lines[at + 2..], |l| l.starts_with("test at "));
+            let mut found = error(body, places);
             if found.frames.is_empty() {
-                found.frames.push((file, line, String::new()));
+                found.frames.push(place);
             }
             let name = name.rsplit_once(" (").map_or(name, |(n, _)| n);
             let cannot_load = name.ends_with("js")
                 && places.inside(name).is_some()
                 && found.message.iter().all(|m| m.contains("test failed") || m.is_empty());
-            let name = if cannot_load { format!("{name} (cannot be loaded)") } else { name.to_owned() };
+            let name = if cannot_load { unloadable(name) } else { name.to_owned() };
             report.failures.push(found.failure(&name));
-            at += end;
+            at += body.len();
         }
         at += 1;
     }
-    report.could_not_run = only_files_failed(&report);
+    report.check_loaded();
     Some(report)
 }
 
@@ -192,32 +170,24 @@ pub(crate) fn vitest(output: &str, places: &Places) -> Option<TestReport> {
     let mut report = counted(tests);
     for (at, line) in lines.iter().enumerate() {
         let Some(name) = line.strip_prefix(" FAIL  ") else { continue };
-        let body = &lines[at + 1..];
-        let end =
-            body.iter().position(|l| l.starts_with(" FAIL  ") || l.starts_with('⎯')).unwrap_or(body.len());
-        let body = &body[..end];
-        let text_end = body.iter().position(|l| l.trim_start().starts_with('❯')).unwrap_or(body.len());
+        let body = until(&lines[at + 1..], |l| l.starts_with(" FAIL  ") || l.starts_with('⎯'));
         let place = body
             .iter()
             .filter_map(|l| l.trim_start().strip_prefix("❯ "))
             .find_map(|p| places.place(p.rsplit(' ').next()?));
         let place =
             place.or_else(|| body.iter().find_map(|l| places.place(l.trim_start().strip_prefix("File: ")?)));
-        let frames = place.map(|(file, line)| (file, line, String::new())).into_iter().collect();
-        let skipped = |l: &&&str| !matches!(l.trim(), "- Expected" | "+ Received");
-        let message = body[..text_end].iter().filter(skipped).map(|l| (*l).to_owned()).collect();
-        let name = name
-            .split_once(" [ ")
-            .map_or_else(|| name.to_owned(), |(file, _)| format!("{file} (cannot be loaded)"));
-        report.failures.push(Found { message, frames }.failure(&name));
+        let mut found = Found::new(until(body, |l| l.trim_start().starts_with('❯')), place);
+        found.message.retain(|l| !matches!(l.trim(), "- Expected" | "+ Received"));
+        let name = name.split_once(" [ ").map_or_else(|| name.to_owned(), |(file, _)| unloadable(file));
+        report.failures.push(found.failure(&name));
     }
-    let unloadable = report.failures.iter().filter(|f| f.name.ends_with("(cannot be loaded)")).count() as u32;
-    report.errors = unloadable.max(if report.failed == 0 {
+    report.errors = (report.unloadable() as u32).max(if report.failed == 0 {
         value(files, "Test Files").filter(|_| files.contains("failed")).unwrap_or(0)
     } else {
         0
     });
-    report.could_not_run = only_files_failed(&report);
+    report.check_loaded();
     Some(report)
 }
 
@@ -235,17 +205,11 @@ pub(crate) fn jest(output: &str, places: &Places) -> Option<TestReport> {
             file = name.split(" (").next().unwrap_or(name).trim_start_matches("./");
         }
         let Some(name) = line.strip_prefix("  ● ") else { continue };
-        let body = &lines[at + 1..];
-        let stop = |l: &&str| {
-            l.starts_with("  ● ")
-                || l.starts_with("FAIL ")
-                || l.starts_with("PASS ")
-                || l.starts_with("Test Suites:")
-        };
-        let body = &body[..body.iter().position(stop).unwrap_or(body.len())];
+        let body = until(&lines[at + 1..], |l| {
+            ["  ● ", "FAIL ", "PASS ", "Test Suites:"].iter().any(|start| l.starts_with(start))
+        });
         let mut found = error(body, places);
-        let code = found.message.iter().position(|l| is_code(l)).unwrap_or(found.message.len());
-        found.message.truncate(code);
+        found.message.truncate(until(&found.message, is_code).len());
         let failure = if name == "Test suite failed to run" {
             report.errors += 1;
             if found.frames.is_empty() {
@@ -253,16 +217,14 @@ pub(crate) fn jest(output: &str, places: &Places) -> Option<TestReport> {
                     .frames
                     .extend(places.inside(file).map(|f| (f, marked_line(body).unwrap_or(1), String::new())));
             }
-            found.failure(&format!("{file} (cannot be loaded)"))
+            found.failure(&unloadable(file))
         } else {
             found.failure(&name.replace(" › ", " > "))
         };
         // At the end of long runs, all failures are repeated.
-        if !report.failures.contains(&failure) {
-            report.failures.push(failure);
-        }
+        report.add_once(failure);
     }
-    report.could_not_run = only_files_failed(&report);
+    report.check_loaded();
     Some(report)
 }
 
@@ -280,11 +242,7 @@ fn marked_line(body: &[&str]) -> Option<u32> {
 
 pub(crate) fn mocha(output: &str, places: &Places) -> Option<TestReport> {
     let lines: Vec<&str> = output.lines().collect();
-    let count = |word: &str| {
-        lines
-            .iter()
-            .find_map(|l| counts(l).find(|(_, w)| *w == word).filter(|_| l.starts_with("  ")).map(|(n, _)| n))
-    };
+    let count = |word: &str| lines.iter().find_map(|l| count(l, word).filter(|_| l.starts_with("  ")));
     let passed = count("passing")?;
     let mut report = TestReport {
         passed,

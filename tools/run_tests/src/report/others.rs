@@ -2,7 +2,7 @@
 
 use super::{
     Failure, TestReport,
-    text::{Found, Places, indentation, several, value},
+    text::{Found, Places, count, indentation, until, value},
 };
 
 pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
@@ -41,70 +41,56 @@ pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
         } else if !package_directory.is_empty() && !line.starts_with(['\t', ' ', 'F', 'o', '?']) {
             let (place, message) = line.split_once(": ").unwrap_or((line, ""));
             match places.place(place.trim_start_matches("vet: ")) {
-                Some((file, number)) => {
+                Some(frame) => {
                     report.errors += 1;
-                    report.failures.push(
-                        Found {
-                            message: vec![message.to_owned()],
-                            frames: vec![(file, number, String::new())],
-                        }
-                        .failure("compile error"),
-                    );
+                    report.failures.push(Found::new(&[message], [frame]).failure("compile error"));
                 }
                 None => package_directory.clear(),
             }
-        } else if let Some(message) = line.strip_prefix("panic: ") {
+        } else if line.starts_with("panic: ") {
             let frames = lines[at..].iter().filter_map(|l| places.place(l.trim().split(" +0x").next()?));
-            let mut frames: Vec<_> = frames.map(|(f, l)| (f, l, String::new())).take(4).collect();
-            frames.reverse();
+            let mut found = Found::new(&[*line], frames.take(4));
+            found.frames.reverse();
             // A panic ends the program; its message follows the test in which it happened.
             let silent = report.failures.pop_if(|f| f.message.is_empty());
             report.failed += u32::from(silent.is_none());
             let name = silent.map_or_else(|| "panic".to_owned(), |f| f.name);
-            report.failures.push(Found { message: vec![format!("panic: {message}")], frames }.failure(&name));
+            report.failures.push(found.failure(&name));
         }
     }
     if !verbose {
         report.passed = ok_packages; // without -v only packages are named
     }
     if report.passed + report.failed == 0 && report.errors > 0 {
-        report.could_not_run =
-            Some(format!("build failed with {}", several(report.errors as usize, "error")));
+        report.build_failed(report.errors as usize);
     }
     Some(report)
 }
 
 /// Returns the log of a test. It follows the test's line or, with `-v`, precedes it.
-fn go_failure(lines: &[&str], at: usize, name: &str, places: &Places) -> Found {
+fn go_failure<'a>(lines: &[&'a str], at: usize, name: &str, places: &Places) -> Found<'a> {
     let depth = indentation(lines[at]);
-    let after: Vec<&str> = lines[at + 1..]
-        .iter()
-        .copied()
-        .take_while(|l| indentation(l) > depth && !l.trim_start().starts_with("---"))
-        .collect();
+    let ends = |l: &str| l.trim_start().starts_with("---");
+    let after = until(&lines[at + 1..], |l| indentation(l) <= depth || ends(l));
     let own = |l: &&str| {
         ["RUN", "CONT", "NAME"]
             .iter()
             .any(|k| l.strip_prefix("=== ").and_then(|l| l.strip_prefix(k)).is_some_and(|n| n.trim() == name))
     };
-    let before: Vec<&str> = match lines[..at].iter().rposition(own) {
-        Some(start) => lines[start + 1..at]
-            .iter()
-            .copied()
-            .take_while(|l| !l.starts_with("===") && !l.trim_start().starts_with("---"))
-            .collect(),
-        None => Vec::new(),
-    };
+    let before = lines[..at]
+        .iter()
+        .rposition(own)
+        .map_or(&[][..], |start| until(&lines[start + 1..at], |l| l.starts_with("===") || ends(l)));
     let logged = if after.is_empty() { before } else { after };
     let mut found = Found::default();
     for line in logged {
         match line.trim_start().split_once(": ").and_then(|(place, text)| Some((places.place(place)?, text)))
         {
-            Some(((file, number), text)) => {
-                found.frames.push((file, number, String::new()));
-                found.message.push(text.to_owned());
+            Some((frame, text)) => {
+                found.frames.push(frame);
+                found.message.push(text);
             }
-            None => found.message.push(line.trim_start().to_owned()),
+            None => found.message.push(line.trim_start()),
         }
     }
     found
@@ -147,13 +133,10 @@ pub(crate) fn maven(output: &str, places: &Places) -> Option<TestReport> {
             // /repo/src/main/java/A.java:[5,10] message
             let ((path, position), number) = (place, place.1.split(',').next().and_then(|n| n.parse().ok()));
             if let (Some(file), Some(number), true) = (places.inside(path), number, position.contains(',')) {
-                let failure =
-                    Found { message: vec![message.to_owned()], frames: vec![(file, number, String::new())] }
-                        .failure("compile error");
-                if !report.failures.contains(&failure) {
-                    compile_errors += 1;
-                    report.failures.push(failure);
-                }
+                let frame = (file, number, String::new());
+                let before = report.failures.len();
+                report.add_once(Found::new(&[message], [frame]).failure("compile error"));
+                compile_errors += report.failures.len() - before;
             }
         } else if in_list && text.starts_with("   ") {
             // Class.method:12 message
@@ -171,9 +154,8 @@ pub(crate) fn maven(output: &str, places: &Places) -> Option<TestReport> {
         }
     }
     if compile_errors > 0 {
-        report.errors += compile_errors;
-        report.could_not_run =
-            Some(format!("build failed with {}", several(compile_errors as usize, "error")));
+        report.errors += compile_errors as u32;
+        report.build_failed(compile_errors);
     }
     let broken = lines.iter().find_map(|l| {
         l.strip_prefix("[ERROR] ")
@@ -196,7 +178,7 @@ pub(crate) fn gradle(output: &str, places: &Places) -> Option<TestReport> {
     }
     let mut report = TestReport::default();
     if let Some(summary) = summary {
-        let count = |word: &str| super::text::counts(summary).find(|(_, w)| *w == word).map_or(0, |(n, _)| n);
+        let count = |word| count(summary, word).unwrap_or(0);
         (report.failed, report.skipped) = (count("failed"), count("skipped"));
         report.passed = (count("tests") + count("test")).saturating_sub(report.failed + report.skipped);
     }
@@ -204,17 +186,14 @@ pub(crate) fn gradle(output: &str, places: &Places) -> Option<TestReport> {
         if let Some(name) =
             line.strip_suffix(" FAILED").filter(|n| n.contains(" > ") && !n.starts_with("> Task"))
         {
-            let body: Vec<&str> =
-                lines[at + 1..].iter().copied().take_while(|l| l.starts_with("    ")).collect();
+            let body = until(&lines[at + 1..], |l| !l.starts_with("    "));
             let place = body.iter().find_map(|l| {
                 Places::split(l.trim().strip_prefix("at ")?.rsplit(['(', ' ']).next()?.trim_end_matches(')'))
             });
             let place = place.or_else(|| body.first().and_then(|l| Places::split(l.rsplit_once(" at ")?.1)));
-            let message =
-                body.iter().take_while(|l| !l.trim().starts_with("at ")).map(|l| (*l).to_owned()).collect();
-            let frames =
-                place.and_then(|(f, l)| Some((places.inside(f)?, l, String::new()))).into_iter().collect();
-            report.failures.push(Found { message, frames }.failure(name));
+            let message = until(body, |l| l.trim().starts_with("at "));
+            let frame = place.and_then(|(f, l)| Some((places.inside(f)?, l, String::new())));
+            report.failures.push(Found::new(message, frame).failure(name));
         }
     }
     if summary.is_none() {
@@ -222,7 +201,7 @@ pub(crate) fn gradle(output: &str, places: &Places) -> Option<TestReport> {
         if errors.is_empty() {
             return None; // a success has no counts, and the last lines say what went wrong
         }
-        report.could_not_run = Some(format!("build failed with {}", several(errors.len(), "error")));
+        report.build_failed(errors.len());
         report.errors = errors.len() as u32;
         report.failures = errors;
     }
@@ -245,41 +224,29 @@ pub(crate) fn dotnet(output: &str, places: &Places) -> Option<TestReport> {
         let Some((name, _)) = line.strip_prefix("  Failed ").and_then(|l| l.rsplit_once(" [")) else {
             continue;
         };
-        let body: Vec<&str> = lines[at + 1..]
-            .iter()
-            .copied()
-            .take_while(|l| !l.is_empty() && !l.starts_with("  Failed ") && !l.contains("Total:"))
-            .collect();
-        let trace = body.iter().position(|l| l.trim() == "Stack Trace:").unwrap_or(body.len());
-        let message =
-            body[..trace].iter().filter(|l| l.trim() != "Error Message:").map(|l| (*l).to_owned()).collect();
-        let place = body[trace..].iter().find_map(|l| {
+        let body =
+            until(&lines[at + 1..], |l| l.is_empty() || l.starts_with("  Failed ") || l.contains("Total:"));
+        let text = until(body, |l| l.trim() == "Stack Trace:");
+        let place = body[text.len()..].iter().find_map(|l| {
             let (path, number) = l.rsplit_once(" in ")?.1.rsplit_once(":line ")?;
             Some((places.inside(path)?, number.trim().parse().ok()?, String::new()))
         });
-        report.failures.push(Found { message, frames: place.into_iter().collect() }.failure(name));
+        let mut found = Found::new(text, place);
+        found.message.retain(|l| l.trim() != "Error Message:");
+        report.failures.push(found.failure(name));
     }
-    let errors: Vec<Failure> = lines.iter().filter_map(|l| dotnet_error(l, places)).collect();
-    if !seen && !errors.is_empty() {
-        for error in errors {
-            if !report.failures.contains(&error) {
-                report.failures.push(error);
-            }
+    // `/repo/A.cs(3,5): error CS1002: ; expected [/repo/a.csproj]`.
+    let mut errors = lines.iter().filter_map(|l| places.position(l)).peekable();
+    if !seen && errors.peek().is_some() {
+        for (frame, message) in errors {
+            let message = message.rsplit_once(" [").map_or(message, |(m, _)| m);
+            report.add_once(Found::new(&[message], [frame]).failure("compile error"));
         }
         report.errors = report.failures.len() as u32;
-        report.could_not_run = Some(format!("build failed with {}", several(report.failures.len(), "error")));
+        report.build_failed(report.failures.len());
         return Some(report);
     }
     seen.then_some(report)
-}
-
-/// `/repo/A.cs(3,5): error CS1002: ; expected [/repo/a.csproj]`.
-fn dotnet_error(line: &str, places: &Places) -> Option<Failure> {
-    let (place, rest) = line.split_once("): error ")?;
-    let (path, position) = place.rsplit_once('(')?;
-    let message = rest.rsplit_once(" [").map_or(rest, |(m, _)| m).to_owned();
-    let frame = (places.inside(path)?, position.split(',').next()?.parse().ok()?, String::new());
-    Some(Found { message: vec![message], frames: vec![frame] }.failure("compile error"))
 }
 
 pub(crate) fn ctest(output: &str, places: &Places) -> Option<TestReport> {
@@ -307,10 +274,8 @@ pub(crate) fn ctest(output: &str, places: &Places) -> Option<TestReport> {
             .iter()
             .position(|l| l.contains("Start ") && l.contains(": ") || l.contains("% tests passed"))
             .unwrap_or(0);
-        let frames =
-            body[..end].iter().find_map(|l| super::compilers::assertion(l, places)).into_iter().collect();
-        let message = body[..end].iter().map(|l| (*l).to_owned()).collect();
-        report.failures.push(Found { message, frames }.failure(name));
+        let frame = body[..end].iter().find_map(|l| super::compilers::assertion(l, places));
+        report.failures.push(Found::new(&body[..end], frame).failure(name));
     }
     Some(report)
 }

@@ -2,11 +2,11 @@
 
 use super::{
     Failure, TestReport,
-    text::{Found, Places, counts, indentation, several, value},
+    text::{Found, Places, counts, indentation, several, unloadable, until, value},
 };
 
 /// Parses the last traceback in these lines: frames of the work tree, and the message after them.
-fn traceback(lines: &[&str], places: &Places) -> Found {
+fn traceback<'a>(lines: &[&'a str], places: &Places) -> Found<'a> {
     let mut found = Found::default();
     let mut at = 0;
     while at < lines.len() {
@@ -22,7 +22,7 @@ fn traceback(lines: &[&str], places: &Places) -> Found {
         } else if !line.starts_with(' ') && (!line.trim().is_empty() || !found.message.is_empty())
             || !found.message.is_empty()
         {
-            found.message.push(line.to_owned());
+            found.message.push(line);
         }
         at += 1;
     }
@@ -41,9 +41,8 @@ fn file_line(line: &str) -> Option<(&str, u32)> {
 pub(crate) fn uncaught(output: &str, places: &Places) -> Option<Failure> {
     let lines: Vec<&str> = output.lines().collect();
     let start = lines.iter().rposition(|l| l.starts_with("Traceback (most recent call last)"))?;
-    let found = traceback(&lines[start..], places);
-    let end = found.message.iter().position(|l| l.trim().is_empty()).unwrap_or(found.message.len());
-    let found = Found { message: found.message[..end.min(3)].to_vec(), ..found };
+    let mut found = traceback(&lines[start..], places);
+    found.message.truncate(until(&found.message, |l| l.trim().is_empty()).len().min(3));
     (!found.message.is_empty()).then(|| found.failure("uncaught exception"))
 }
 
@@ -89,7 +88,7 @@ pub(crate) fn unittest(output: &str, places: &Places) -> Option<TestReport> {
             let body = &body[start..end.map_or(body.len(), |end| start + end)];
             let mut failure = traceback(body, places).failure(&dotted(name));
             if let Some((module, _)) = name.split_once(" (unittest.loader._FailedTest") {
-                failure.name = format!("{module} (cannot be loaded)");
+                failure.name = unloadable(module);
             }
             // The set-up of a class or module is not a test; subtests count as one test.
             if name.starts_with("setUp") || name.starts_with("tearDown") {
@@ -111,10 +110,7 @@ pub(crate) fn unittest(output: &str, places: &Places) -> Option<TestReport> {
         failing.len() as u32
     };
     report.passed = ran.saturating_sub(failing).saturating_sub(report.skipped);
-    let unloadable = report.failures.iter().filter(|f| f.name.ends_with("(cannot be loaded)")).count();
-    if unloadable > 0 && report.passed == 0 && unloadable == report.failures.len() {
-        report.could_not_run = Some(format!("{} cannot be loaded", several(unloadable, "test file")));
-    }
+    report.check_loaded();
     Some(report)
 }
 
@@ -198,11 +194,9 @@ fn failures(lines: &[&str], places: &Places) -> Vec<Failure> {
         if let Some(title) = section(lines[at]) {
             inside = matches!(title, "FAILURES" | "ERRORS");
         } else if let Some(name) = heading(lines[at]).filter(|_| inside) {
-            let body = &lines[at + 1..];
-            let end =
-                body.iter().position(|l| section(l).is_some() || heading(l).is_some()).unwrap_or(body.len());
-            failures.push(failure(name, &body[..end], places));
-            at += end;
+            let body = until(&lines[at + 1..], |l| section(l).is_some() || heading(l).is_some());
+            failures.push(failure(name, body, places));
+            at += body.len();
         }
         at += 1;
     }
@@ -210,9 +204,9 @@ fn failures(lines: &[&str], places: &Places) -> Vec<Failure> {
 }
 
 fn failure(name: &str, body: &[&str], places: &Places) -> Failure {
-    let body: Vec<&str> = body.iter().copied().take_while(|l| !l.starts_with("----")).collect();
+    let body = until(body, |l| l.starts_with("----"));
     if body.iter().any(|l| file_line(l).is_some()) && !body.iter().any(|l| l.starts_with("E ")) {
-        return traceback(&body, places).failure(name); // --tb=native
+        return traceback(body, places).failure(name); // --tb=native
     }
     let mut found = Found::default();
     let mut source = "";
@@ -227,25 +221,23 @@ fn failure(name: &str, body: &[&str], places: &Places) -> Failure {
             {
                 found.frames.push((path, number, String::new()));
             }
-            found.message.push(text.to_owned());
+            found.message.push(text);
         } else if *line == "E" {
-            found.message.push(String::new());
+            found.message.push("");
         } else if let Some(text) = line.strip_prefix('>') {
             source = text.trim();
         } else if indentation(line) == 0
             && let Some((place, _)) = line
                 .split_once(": ")
                 .or_else(|| Some((line.strip_suffix(": ").or_else(|| line.strip_suffix(':'))?, "")))
-            && let Some((path, number)) = places.place(place)
+            && let Some((path, number, _)) = places.place(place)
         {
             let next = body.get(at + 1).filter(|l| l.starts_with("    ")).map_or("", |l| l.trim());
             found.frames.push((path, number, if source.is_empty() { next } else { source }.to_owned()));
             source = "";
         }
     }
-    let name = name
-        .strip_prefix("ERROR collecting ")
-        .map_or_else(|| name.to_owned(), |file| format!("{file} (cannot be loaded)"));
+    let name = name.strip_prefix("ERROR collecting ").map_or_else(|| name.to_owned(), unloadable);
     found.failure(&name)
 }
 

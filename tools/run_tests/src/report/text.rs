@@ -1,6 +1,6 @@
 //! Helpers that the parsers share: places in files, counts, indentation.
 
-use super::Failure;
+use super::{Failure, TestReport};
 
 /// The maximum number of lines of a message.
 const MESSAGE_LINES: usize = 14;
@@ -45,21 +45,37 @@ impl Places {
     }
 
     /// Same as [`Places::split`], if the file is in the work tree.
-    pub(crate) fn place(&self, text: &str) -> Option<(String, u32)> {
+    pub(crate) fn place(&self, text: &str) -> Option<Frame> {
         let (path, line) = Self::split(text)?;
-        Some((self.inside(path)?, line))
+        Some((self.inside(path)?, line, String::new()))
+    }
+
+    /// Parses `/repo/a.ts(3,5): error TS2322: …`, as TypeScript and .NET write it. Returns the place
+    /// and the message.
+    pub(crate) fn position<'a>(&self, line: &'a str) -> Option<(Frame, &'a str)> {
+        let (place, message) = line.split_once("): error ")?;
+        let (path, position) = place.rsplit_once('(')?;
+        let frame = (self.inside(path)?, position.split(',').next()?.parse().ok()?, String::new());
+        Some((frame, message))
     }
 }
 
+/// A stack frame: file, line and source line.
+pub(crate) type Frame = (String, u32, String);
+
 /// The parts of a failure found so far.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
-    pub(crate) message: Vec<String>,
-    /// File, line and source line, outermost first.
-    pub(crate) frames: Vec<(String, u32, String)>,
+pub(crate) struct Found<'a> {
+    pub(crate) message: Vec<&'a str>,
+    /// Outermost first.
+    pub(crate) frames: Vec<Frame>,
 }
 
-impl Found {
+impl<'a> Found<'a> {
+    pub(crate) fn new(message: &[&'a str], frames: impl IntoIterator<Item = Frame>) -> Self {
+        Self { message: message.to_vec(), frames: frames.into_iter().collect() }
+    }
+
     pub(crate) fn failure(mut self, name: &str) -> Failure {
         self.frames.dedup_by(|a, b| (&a.0, a.1) == (&b.0, b.1));
         let last = self.frames.last().map(|(file, line, _)| (file.clone(), *line));
@@ -82,8 +98,8 @@ impl Found {
 }
 
 /// Removes empty lines around a message and common indentation.
-pub(crate) fn message<S: AsRef<str>>(lines: &[S]) -> String {
-    let lines: Vec<&str> = lines.iter().map(|l| l.as_ref().trim_end()).collect();
+fn message(lines: &[&str]) -> String {
+    let lines: Vec<&str> = lines.iter().map(|l| l.trim_end()).collect();
     let first = lines.iter().position(|l| !l.is_empty()).unwrap_or(lines.len());
     let last = lines.iter().rposition(|l| !l.is_empty()).map_or(first, |at| at + 1);
     let lines = &lines[first..last];
@@ -96,6 +112,40 @@ pub(crate) fn message<S: AsRef<str>>(lines: &[S]) -> String {
     kept.join("\n")
 }
 
+/// Returns the lines before the first one that ends them.
+pub(crate) fn until<'b, 'a>(lines: &'b [&'a str], ends: impl Fn(&str) -> bool) -> &'b [&'a str] {
+    &lines[..lines.iter().position(|l| ends(l)).unwrap_or(lines.len())]
+}
+
+impl TestReport {
+    pub(crate) fn add_once(&mut self, failure: Failure) {
+        if !self.failures.contains(&failure) {
+            self.failures.push(failure);
+        }
+    }
+
+    pub(crate) fn build_failed(&mut self, errors: usize) {
+        self.could_not_run = Some(format!("build failed with {}", several(errors, "error")));
+    }
+
+    /// Records that no test could run if only files failed, because they cannot be loaded.
+    pub(crate) fn check_loaded(&mut self) {
+        let files = self.unloadable();
+        if files > 0 && self.passed == 0 && files == self.failures.len() {
+            self.could_not_run = Some(format!("{} cannot be loaded", several(files, "test file")));
+        }
+    }
+
+    pub(crate) fn unloadable(&self) -> usize {
+        self.failures.iter().filter(|f| f.name.ends_with("(cannot be loaded)")).count()
+    }
+}
+
+/// Names the failure of a file that cannot be loaded.
+pub(crate) fn unloadable(file: &str) -> String {
+    format!("{file} (cannot be loaded)")
+}
+
 /// Counts leading spaces.
 pub(crate) fn indentation(line: &str) -> usize {
     line.len() - line.trim_start_matches(' ').len()
@@ -105,10 +155,12 @@ pub(crate) fn indentation(line: &str) -> usize {
 pub(crate) fn counts(text: &str) -> impl Iterator<Item = (u32, &str)> {
     let words: Vec<&str> =
         text.split([' ', ',', '|', '(', ')', '=', ';']).filter(|w| !w.is_empty()).collect();
-    (1..words.len())
-        .filter_map(move |at| Some((words[at - 1].parse().ok()?, words[at])))
-        .collect::<Vec<_>>()
-        .into_iter()
+    (1..words.len()).filter_map(move |at| Some((words[at - 1].parse().ok()?, words[at])))
+}
+
+/// Finds the number before a word.
+pub(crate) fn count(text: &str, word: &str) -> Option<u32> {
+    counts(text).find(|(_, w)| *w == word).map(|(n, _)| n)
 }
 
 /// Finds the number after a label: `value("Failures: 1, Errors: 2", "Errors:")` is 2.
