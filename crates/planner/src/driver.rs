@@ -138,11 +138,7 @@ impl<'a> Driver<'a> {
                 tokio::time::Instant::now() + Duration::from_secs(seconds).saturating_sub(used)
             }),
             // Runs must not retry in step, even within one process.
-            retries: Policy {
-                retries: job.settings.max_retries,
-                seed: fastrand::u64(..),
-                ..Policy::default()
-            },
+            retries: Policy { seed: fastrand::u64(..), ..Policy::default() },
             inbox: parts.inbox,
             pending_messages: VecDeque::new(),
             limits_from_ms,

@@ -100,8 +100,6 @@ pub struct Settings {
     pub max_finish_refusals: u32,
     /// Requests for a whole file in the whole-file approach.
     pub fresh_starts: u32,
-    /// Retries of one request when the server fails.
-    pub max_retries: u32,
     /// Run nothing: no verification, and the first command that the model asks for ends the run.
     pub plan_only: bool,
 }
@@ -119,7 +117,6 @@ impl Default for Settings {
             max_repeats: 5,
             max_finish_refusals: 2,
             fresh_starts: 2,
-            max_retries: 5,
             plan_only: false,
         }
     }
