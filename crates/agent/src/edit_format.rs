@@ -42,12 +42,11 @@ mod tests {
     use crate::settings::{Kind, definition};
 
     #[test]
-    fn every_format_of_the_setting_has_a_description() {
+    fn the_setting_has_every_format() {
         let Kind::Choice(formats) = definition("edit_format").unwrap().kind else { panic!() };
-        assert_eq!(formats.first(), Some(&"auto"));
-        for format in formats.iter().skip(1).chain([&DEFAULT]) {
-            assert!(EditFormat::named(format).is_some(), "{format}");
-        }
+        let names = EditFormat::ALL.map(|(name, _)| name);
+        assert_eq!(formats, ["auto"].iter().copied().chain(names).collect::<Vec<_>>());
+        assert!(names.contains(&DEFAULT));
     }
 
     #[test]

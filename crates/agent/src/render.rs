@@ -351,11 +351,12 @@ fn turn_line(
 /// Summarizes the arguments of a call on one line: short values in full, long ones by their size.
 fn summarize(arguments: &Value) -> String {
     let Some(map) = arguments.as_object() else { return sanitize::short(&arguments.to_string(), WIDTH) };
+    let mut first = true;
     let parts: Vec<String> = map
         .iter()
         .map(|(name, value)| match value {
             Value::String(s) if s.contains('\n') => format!("{name}: {} lines", s.lines().count()),
-            Value::String(s) if matches!(name.as_str(), "path" | "command" | "pattern") => s.clone(),
+            Value::String(s) if std::mem::take(&mut first) => s.clone(),
             Value::String(s) => format!("{name}={s}"),
             Value::Array(items) => format!("{name}: {}", plural(items.len() as u64, "item")),
             other => format!("{name}={other}"),

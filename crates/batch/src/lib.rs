@@ -22,7 +22,7 @@
 //! | `worktrees/` | the trees of running attempts |
 //! | `lock` | the process that uses the folder |
 //!
-//! A task is done when the agent ended an attempt at it. Infrastructure failures
+//! A task is done once one attempt ended by the agent's own decision. Infrastructure failures
 //! ([`journal::Ending::is_infrastructure`]) and killed attempts never count as done.
 
 mod error;

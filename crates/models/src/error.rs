@@ -17,7 +17,7 @@ pub enum Error {
     /// No connection, or it failed before the answer was complete.
     #[error("{0}")]
     Transport(String),
-    /// The server reports that it is busy or failing (408, 429, 5xx).
+    /// The server reports that it is busy or failing (408, 429, 499, 5xx except 501).
     #[error("{message}")]
     Unavailable {
         /// The server's message.
@@ -53,11 +53,12 @@ pub enum Error {
         /// Models that the server has.
         available: Vec<String>,
     },
-    /// The server refused the request for good (400, 402, 422), or its certificate is not trusted.
+    /// The server refused the request for good (400, 402, 422, 501 and every status without another
+    /// meaning), or its certificate is not trusted.
     #[error("{0}")]
     Refused(String),
-    /// A setting is wrong: an address (404, 405, a redirect), a key (401, 403) or a name. The user
-    /// has to change it, so the exit code of a program should not suggest trying again later.
+    /// A setting is wrong: an address (404, 405, a redirect), a key (401, 403), a proxy (407) or a
+    /// name. The user has to change it, so the exit code should not suggest trying again later.
     #[error("{0}")]
     Settings(String),
     /// The answer violates the protocol: a line is too long or is not JSON.

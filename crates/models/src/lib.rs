@@ -20,10 +20,10 @@
 //! # }
 //! ```
 //!
-//! Decoding is a chain of pure steps: bytes → [`frames`] → one server's protocol → [`Delta`].
-//! [`choose`] opens the model that `--model` names, and [`retry`] decides what to do after a
-//! failure. `docs/model-apis.md` in the repository lists what this crate relies on, per server,
-//! with the public source of each fact.
+//! Decoding is a chain of pure steps: bytes → [`frames`] → `answer::Protocol`, which each server's
+//! protocol implements → [`Delta`]. [`choose`] opens the model that `--model` names, and [`retry`]
+//! decides what to do after a failure. `docs/model-apis.md` in the repository lists what this crate
+//! relies on, per server, with the public source of each fact.
 
 pub mod choose;
 pub mod frames;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::{Error, Retry};
 
-/// How often and with which pauses to retry. The defaults are five retries, with pauses doubling
-/// from half a second to ten seconds, plus up to 10 % jitter (docs/model-apis.md#client-policy).
+/// How often and with which pauses to retry. Pauses double, with up to 10 % jitter
+/// (docs/servers.md#faults). A run uses the default with a random seed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
     /// The most retries of one request.

@@ -22,10 +22,12 @@
 //! 9. ignoring whitespace within lines, or with up to three context lines that differ slightly, are
 //!    missing or are extra; removed lines must match.
 //!
-//! Before matching, the file resolves what the patch alone leaves open: which `=======` line
-//! divides a block ([`Hunk::readings`]), what a line of dots on both sides of a block stands for,
-//! and whether context lines lost their first column. Except in a diff, a hunk that matches nowhere
-//! may change the result of a hunk above it.
+//! Some patches can be read in several ways, and the content of the file decides: which `=======`
+//! line divides a block ([`Hunk::readings`]), what a line of dots on both sides of a block stands
+//! for, and whether context lines lost their first column.
+//!
+//! All hunks match against the original file. If one matches nowhere, they are applied one after
+//! another, each to the result of the one before. Diffs never mean this.
 //!
 //! A new line that stands for omitted code (`# ... existing code ...`) is refused in every dialect
 //! ([`RefusalKind::Placeholder`]).
@@ -37,15 +39,18 @@
 //!
 //! The modules, in the order of work:
 //!
+//! - `model` has the parsed form of a patch.
 //! - `unified`, `envelope`, `blocks`, `tags` and `json` read the dialects, `detect` picks one of
-//!   them, and `shell` unwraps shell commands; `answer` finds a patch in a whole answer.
+//!   them, and `shell` and `fence` unwrap shell commands and Markdown; `answer` finds a patch in a
+//!   whole answer.
 //! - `wrapped` strips what models write around a file's text, `lazy` detects placeholders, and
 //!   `readings` resolves ambiguous hunks.
-//! - `body` and `units` define lines and their equality, `index` finds lines in a file, `ladder`
-//!   and `context` match one hunk, `applied` detects changes made before, and `place` selects a
-//!   match for every hunk.
-//! - `splice`, with `indent` and `typography`, computes the new bytes; `feedback` explains a
-//!   refusal.
+//! - `apply` applies a patch to one file. `strict` takes diffs that match byte for byte.
+//! - `lines`, `body` and `units` define lines and their equality, `index` finds lines in a file,
+//!   `ladder` and `context` match one hunk, `applied` detects changes made before, and `place`
+//!   selects a match for every hunk.
+//! - `splice`, with `indent` and `typography`, computes the new bytes; `preview` shows them to
+//!   people, and `feedback`, with `similarity`, explains a refusal to the model.
 //! - `watch` checks a patch while it streams.
 //!
 //! ```

@@ -2,7 +2,7 @@
 //! verification.
 //!
 //! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine
-//! gets what happened (an answer, the results of calls, a check, a message of the user) and decides
+//! receives `Input`s (an answer, the results of calls, a check, a message of the user) and decides
 //! the next step: ask, write or finish. It does no I/O. The driver carries the step out. It streams
 //! an answer through [`answer`], which validates each call while the model writes it and decides
 //! when to cut. It runs tools, and writes each event to the journal before its effect.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use journal::Check;
-use tool_api::{Registry, Spec, control_tokens::broken};
+use tool_api::{Registry, Spec};
+use tool_stream::control_tokens::broken;
 
 use crate::answer::Focus;
 use crate::prompts::Opening;

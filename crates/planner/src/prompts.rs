@@ -10,7 +10,7 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use tool_api::control_tokens::broken;
+use tool_stream::control_tokens::broken;
 
 use crate::answer::Focus;
 use crate::calls::{CallResult, status_name};
@@ -120,7 +120,7 @@ impl Prompts {
         let results: Vec<_> = results
             .iter()
             .map(|r| {
-                let (about, status) = (about(&r.arguments), status_name(r.outcome.status));
+                let (about, status) = (about(r), status_name(r.outcome.status));
                 json!({ "tool": r.spec.name, "about": about, "status": status, "text": r.outcome.text })
             })
             .collect();
@@ -169,10 +169,9 @@ fn file_value(path: &str, text: &str) -> Value {
     json!({ "path": path, "text": text.trim_end(), "language": focus::language(path) })
 }
 
-/// Identifies a call by its path, pattern or command.
-fn about(arguments: &serde_json::Value) -> String {
-    let text =
-        ["path", "pattern", "command"].iter().find_map(|key| arguments[key].as_str()).unwrap_or_default();
+/// Identifies a call by the argument that its tool names for this.
+fn about(call: &CallResult) -> String {
+    let text = call.spec.titled_by.and_then(|name| call.arguments[name].as_str()).unwrap_or_default();
     text.lines().next().unwrap_or_default().chars().take(80).collect()
 }
 
@@ -216,7 +215,7 @@ mod tests {
             Check { command: all.clone(), passed: false, text: all.clone(), facts: Value::Null, ms: 1 };
         let focus = Focus { path: all.clone(), content: all.clone() };
         let results = [CallResult {
-            spec: Spec::unknown(&all).into(),
+            spec: Spec { titled_by: Some("path"), ..Spec::unknown(&all) }.into(),
             arguments: json!({ "path": token }),
             outcome: tool_api::Outcome::ok(token),
         }];

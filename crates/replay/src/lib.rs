@@ -7,8 +7,8 @@
 //!   exported file ─────────► bundle ───┘                            └─► verifier   from the record
 //! ```
 //!
-//! A session of this machine is replayed like an exported one: [`gather`] collects the content of
-//! an export in memory. The caller passes [`RecordedModel`], [`ReplayedTool`], [`ReplayedChecks`]
+//! A session of this machine is replayed like an exported one: [`gather`] first turns it into the
+//! same [`Bundle`] that an exported file gives. The caller passes [`RecordedModel`], [`ReplayedTool`], [`ReplayedChecks`]
 //! and [`ReplayedTree`] to the planner, and the planner's events to [`Script::observe`].
 
 mod bundle;

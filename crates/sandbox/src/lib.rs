@@ -7,11 +7,11 @@
 //! started are gone.
 //!
 //! The confinement depends on what the system allows. [`Sandbox::probe`] tries the strongest form
-//! first, checks from inside that it holds, and reports the result in plain words. Nothing that the
-//! kernel refuses is skipped silently, and if nothing can be enforced, no command runs.
+//! first, checks from inside that it holds, and reports the result in plain words. If the kernel
+//! refuses a mechanism, the report says so. If nothing can be enforced, no command runs.
 //!
-//! The [`overlay`] module creates the file system in which a dry run works. The program itself
-//! enters it before it does anything else.
+//! The [`overlay`] module creates the file system in which a dry run works. The agent process
+//! enters the overlay before it does anything else.
 //!
 //! `docs/sandbox.md` lists which mechanism stops what, and what none of them stops.
 //!

@@ -3,9 +3,9 @@
 //!
 //! Secrets are recognized in three ways: by shape (`shapes.rs`: a vendor's prefix, a private key
 //! block, the password in a URL), by the name they are assigned to (`assigned.rs`:
-//! `DB_PASSWORD=…`), and by value: those of environment variables ([`known`]) in the common
-//! encodings, and those found earlier in the session. Text without secrets is returned without a
-//! copy.
+//! `DB_PASSWORD=…`), and by value: any value of a secret environment variable ([`known`]), in the
+//! common encodings, and any secret found before, wherever it appears again. Text without secrets
+//! is returned without a copy.
 //!
 //! A placeholder is derived from the value and the session's id. Different values get different
 //! placeholders, the same value always gets the same one, and a resumed run produces the same text.

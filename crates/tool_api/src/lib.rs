@@ -10,7 +10,6 @@
 //! compares names.
 
 pub mod aliases;
-pub mod control_tokens;
 mod incoming;
 mod registry;
 mod schema;

@@ -47,6 +47,8 @@ pub struct Spec {
     /// its own instead. What a verification leaves behind (caches, reports) does not count as a
     /// change.
     pub verifies_without: Option<&'static str>,
+    /// The argument whose first line names a call in the heading of its result.
+    pub titled_by: Option<&'static str>,
     /// The arguments by which a call writes a whole file.
     pub whole_file: Option<WholeFile>,
     /// The argument that takes a patch as text.
@@ -82,6 +84,7 @@ impl Spec {
             finishes: false,
             repeatable: false,
             verifies_without: None,
+            titled_by: None,
             whole_file: None,
             patch: None,
         }

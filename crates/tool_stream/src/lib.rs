@@ -29,8 +29,8 @@
 //! unknown tool under `"tool"` is a call if it has arguments, so that the caller can refuse it;
 //! without arguments it is data.
 //!
-//! **Dialects.** `dialects.rs` has one row per model family: its tokens and an example call. After
-//! an opening token every form of arguments is accepted, because models mix them: JSON, elements
+//! **Dialects.** `dialects.rs` has one row per call syntax: its tokens and an example call. After an
+//! opening token every form of arguments is accepted, because models mix them: JSON, elements
 //! with text values, key and value pairs, Python calls. Some forms need no token: ReAct's `Action:`
 //! lines, an element named after a known tool (Cline), a Python call that is the whole answer or is
 //! in a `tool_code` fence, and the name of a known tool right before an object, which is what
@@ -44,10 +44,10 @@
 //! - Anything in code, in a quoted line, or after a quote, a bracket or an equals sign in prose.
 //! - An example: an object in a sentence that offers one (`prose.rs` decides by the words before
 //!   it).
-//! - An object that follows words which neither announce it nor end their sentence, if more text
-//!   follows.
+//! - An object in the middle of a sentence that does not introduce it, when more text comes after it.
 //! - An object in a table row, list item, footnote or log line, or next to a result or a timestamp.
-//! - Anything in a turn or tool result that the model invented, or after one that follows its call.
+//! - Anything in an invented turn or tool result. After a call, anything behind such an invention
+//!   too.
 //! - An object directly after a token that no row of the table knows.
 //! - An echoed schema or result, and an object that was cut off.
 //!
@@ -93,7 +93,7 @@
 //!
 //! Time is linear in the number of bytes, whatever they are and however they are chunked. Only the
 //! few bytes after a quote, the first few hundred bytes of a tag or fence line, and a bounded
-//! number of bytes after objects that turned out not to be objects are scanned twice. Memory is the
+//! number of bytes of text that began like an object but was none are scanned twice. Memory is the
 //! open call (at most [`Options::max_call_bytes`]) and its values. `benches/throughput.rs` measures
 //! both.
 //!
@@ -106,9 +106,11 @@
 //! and `nested.rs` arguments written as elements, `python.rs` Python calls. `object.rs` turns
 //! objects into calls: `json.rs`, `literal.rs`, `quote.rs` and `text.rs` read them, `shape.rs`
 //! recognizes them. `whole_file.rs` reads files, and `verdict.rs` judges a whole answer.
+//! [`control_tokens`] keeps text that is shown to a model from acting as one of these tokens.
 
 mod blocks;
 mod braces;
+pub mod control_tokens;
 mod dialects;
 mod event;
 mod fence;

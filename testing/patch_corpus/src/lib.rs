@@ -2,8 +2,8 @@
 //!
 //! Each [`Case`] starts from an edit of a realistic file. The edited file is the expected result,
 //! whatever an engine does. The edit is written as a patch in every [`Form`], first clean, then
-//! deformed the way models deform patches. If a deformation makes a patch ambiguous, only a wrong
-//! result is a failure ([`Class::Either`]). The generator detects this by counting where the old
+//! deformed the way models deform patches. If a deformation makes a patch ambiguous, refusing it
+//! also counts as correct ([`Class::Either`]). The generator detects this by counting where the old
 //! lines could match.
 //!
 //! ```

@@ -16,7 +16,8 @@ use std::{borrow::Cow, sync::Arc};
 use patch::{Action, Applied, ApplySummary, Dialect, FilePatch, Rung};
 use secrets::Secrets;
 use serde_json::{Value, json};
-use tool_api::{Effect, Follow, Outcome, Parsed, Spec, Tool, ToolError, WholeFile, control_tokens};
+use tool_api::{Effect, Follow, Outcome, Parsed, Spec, Tool, ToolError, WholeFile};
+use tool_stream::control_tokens;
 use workspace::{Change, CleanPath, Digest, Expect, PathError, ReadError, Workspace};
 
 use crate::arguments::ParsedPatch;
@@ -49,6 +50,7 @@ impl ApplyPatch {
         let spec = Spec {
             aliases: aliases::ALIASES,
             follows: true,
+            titled_by: Some("path"),
             whole_file: Some(WholeFile { path: "path", content: "content" }),
             patch: Some("patch"),
             ..Spec::of::<Arguments>(Self::NAME, DESCRIPTION, Effect::Write)

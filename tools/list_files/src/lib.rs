@@ -41,7 +41,11 @@ impl TypedTool for ListFiles {
 
     fn spec(&self) -> Spec {
         let description = "List files, below path and matching glob.";
-        Spec { aliases: aliases::ALIASES, ..Spec::of::<Arguments>("list_files", description, Effect::Read) }
+        Spec {
+            aliases: aliases::ALIASES,
+            titled_by: Some("path"),
+            ..Spec::of::<Arguments>("list_files", description, Effect::Read)
+        }
     }
 
     fn judge_field(&self, name: &str, value: &Value) -> Result<(), String> {

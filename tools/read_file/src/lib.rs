@@ -43,7 +43,11 @@ impl TypedTool for ReadFile {
 
     fn spec(&self) -> Spec {
         let description = "Read a file, or a range of its lines, as NUMBER|TEXT.";
-        Spec { aliases: aliases::ALIASES, ..Spec::of::<Arguments>("read_file", description, Effect::Read) }
+        Spec {
+            aliases: aliases::ALIASES,
+            titled_by: Some("path"),
+            ..Spec::of::<Arguments>("read_file", description, Effect::Read)
+        }
     }
 
     fn judge_field(&self, name: &str, value: &Value) -> Result<(), String> {

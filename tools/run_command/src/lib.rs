@@ -175,6 +175,7 @@ impl TypedTool for RunCommand {
     fn spec(&self) -> Spec {
         Spec {
             aliases: aliases::ALIASES,
+            titled_by: Some("command"),
             ..Spec::of::<Arguments>("run_command", description(&self.sandbox), Effect::Execute)
         }
     }

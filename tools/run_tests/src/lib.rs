@@ -214,6 +214,7 @@ impl TypedTool for RunTests {
             aliases: ALIASES,
             repeatable: true,
             verifies_without: Some("command"),
+            titled_by: Some("command"),
             ..Spec::of::<Arguments>("run_tests", "Run the tests.", Effect::Execute)
         }
     }

@@ -80,6 +80,7 @@ impl TypedTool for Search {
     fn spec(&self) -> Spec {
         Spec {
             aliases: aliases::ALIASES,
+            titled_by: Some("pattern"),
             ..Spec::of::<Arguments>(Self::NAME, "Find lines in files.", Effect::Read)
         }
     }

@@ -162,7 +162,8 @@ impl TypedTool for ReadFile {
     type Arguments = ReadArguments;
 
     fn spec(&self) -> Spec {
-        Spec::of::<ReadArguments>("read_file", "shows a file", Effect::Read)
+        let spec = Spec::of::<ReadArguments>("read_file", "shows a file", Effect::Read);
+        Spec { titled_by: Some("path"), ..spec }
     }
 
     fn judge_field(&self, _name: &str, value: &serde_json::Value) -> Result<(), String> {
@@ -196,7 +197,8 @@ impl TypedTool for ApplyPatch {
 
     fn spec(&self) -> Spec {
         let whole_file = Some(WholeFile { path: "path", content: "content" });
-        Spec { whole_file, ..Spec::of::<PatchArguments>("apply_patch", "writes a file", Effect::Write) }
+        let spec = Spec::of::<PatchArguments>("apply_patch", "writes a file", Effect::Write);
+        Spec { titled_by: Some("path"), whole_file, ..spec }
     }
 
     async fn call(&self, arguments: PatchArguments) -> Result<Outcome, ToolError> {

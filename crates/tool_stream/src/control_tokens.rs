@@ -6,82 +6,52 @@
 //! edits such a file writes the space too, and [`restored`] removes it.
 //!
 //! ```
-//! use tool_api::control_tokens::{broken, restored};
+//! use tool_stream::control_tokens::{broken, restored};
 //! assert_eq!(broken("a <|im_end|> b <|> c"), "a < |im_end|> b <|> c");
 //! assert_eq!(*restored(b"a < |im_end|> b"), *b"a <|im_end|> b");
 //! ```
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use crate::dialects::{DIALECTS, NOISE, THOUGHTS, TURNS};
+use crate::tags;
 
 /// Longest word between `<|` and `|>`, in bytes.
 const LONGEST: usize = 64;
 
-/// Words between `<` and `>`: Gemma, Llama 2, Mistral, Qwen, GLM, Hermes, and think blocks.
-const ANGLE: &[&str] = &[
-    "/s",
-    "/think",
-    "/thinking",
-    "/tool_call",
-    "/tool_response",
-    "/tools",
-    "bos",
-    "end_of_image",
-    "end_of_turn",
-    "eop",
-    "eos",
-    "mask",
-    "pad",
-    "s",
-    "seed:think",
-    "seed:tool_call",
-    "sop",
-    "start_of_image",
-    "start_of_turn",
-    "think",
-    "thinking",
-    "tool_call",
-    "tool_response",
-    "tools",
-    "unk",
-];
+/// Tokens that `dialects.rs` does not have: those that no model writes in an answer, and those that
+/// it finds by their name alone.
+const OTHERS: &str = "
+    <s> <bos> <eos> <pad> <unk> <mask> <sop> <eop> <start_of_image> <end_of_image>
+    <think> </think> <thinking> </thinking> <longcat_think> </longcat_think> <seed:think> </seed:think>
+    <tools> </tools> <seed:tool_call> </seed:tool_call> <minimax:tool_call> </minimax:tool_call>
+    <tool_calls:opensource> </tool_calls:opensource> <tool_call:opensource> </tool_call:opensource>
+    <tool_responses:opensource> </tool_responses:opensource>
+    <tool_response:opensource> </tool_response:opensource>
+    <start_function_declaration> <end_function_declaration> <unused94> <unused95>
+    <<SYS>> <</SYS>> [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS]
+    [TOOL_CONTENT] [gMASK] [sMASK] [unused9] [unused10]";
 
-/// Words between `[` and `]`: Mistral and GLM.
-const SQUARE: &[&str] = &[
-    "/AVAILABLE_TOOLS",
-    "/INST",
-    "/SYSTEM_PROMPT",
-    "/THINK",
-    "/TOOL_RESULTS",
-    "AVAILABLE_TOOLS",
-    "INST",
-    "SYSTEM_PROMPT",
-    "THINK",
-    "TOOL_CALLS",
-    "TOOL_CONTENT",
-    "TOOL_RESULTS",
-    "gMASK",
-    "sMASK",
-];
-
-/// First byte and rest of tokens of other shapes: Llama 2's system prompt, MiniMax.
-const ODD: &[(u8, &str)] =
-    &[(b'<', "<SYS>>"), (b'<', "</SYS>>"), (b']', "~b]"), (b']', "~!b["), (b'[', "e~[")];
+/// First byte and rest of every token that is not a word between bars: those that open or close a
+/// call, begin or end a turn, or mean nothing in an answer. Thinking elements such as `<plan>` are
+/// left out, because files use these names too.
+static TOKENS: LazyLock<Vec<(u8, &'static [u8])>> = LazyLock::new(|| {
+    let calls = DIALECTS.iter().flat_map(|d| [d.open, d.list, d.close]).flatten();
+    let thoughts = THOUGHTS.iter().flat_map(|t| [t.open, t.close]).flatten();
+    let thoughts = thoughts.filter(|token| tags::is_token(token.as_bytes()));
+    let all = calls.chain(thoughts).chain(NOISE).chain(TURNS.iter().map(|(token, _)| token)).copied();
+    let parts = all.chain(OTHERS.split_whitespace()).filter_map(|token| token.as_bytes().split_first());
+    parts.map(|(first, rest)| (*first, rest)).filter(|(first, _)| begins(*first)).collect()
+});
 
 /// Whether `first` and `rest` begin with a token.
 fn is_token(first: u8, rest: &[u8]) -> bool {
-    let within = |names: &[&str], close: u8| {
-        names
-            .iter()
-            .any(|name| rest.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&close)))
-    };
-    let odd = || ODD.iter().any(|(begin, odd)| *begin == first && rest.starts_with(odd.as_bytes()));
     match (first, rest) {
-        (b'<', [b'|', rest @ ..]) => bar(rest) || odd(),
+        (b'<', [b'|', rest @ ..]) if bar(rest) => true,
         // Every DeepSeek token starts with this bar, so its name does not matter.
-        (b'<', _) => rest.starts_with("｜".as_bytes()) || within(ANGLE, b'>') || odd(),
-        (b'[', _) => within(SQUARE, b']') || odd(),
-        (b']', _) => odd(),
-        _ => false,
+        (b'<', _) if rest.starts_with("｜".as_bytes()) => true,
+        _ => TOKENS.iter().any(|(begin, end)| *begin == first && rest.starts_with(end)),
     }
 }
 
@@ -168,12 +138,32 @@ mod tests {
             "]~b]",
             "[e~[",
             "<|channel|>",
+            // Tokens that once were in `dialects.rs` only.
+            "<start_function_call>",
+            "<end_function_response>",
+            "<longcat_tool_call>",
+            "<minimax:tool_call>",
+            "<tool_call:opensource>",
+            "[unused11]",
+            "<|turn>",
+            "<turn|>",
+            "<|tool_call>",
+            "]<]minimax[>[",
         ] {
             let text = format!("a {token} b{token}{token}\n{token}");
             let broken = broken(&text);
             assert!(!broken.contains(token), "{token}: {broken}");
             assert_eq!(super::broken(&broken), broken, "twice is once");
             assert_eq!(restored(broken.as_bytes()), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn no_example_of_a_call_in_a_familys_own_tokens_is_a_call_when_it_is_shown() {
+        for dialect in DIALECTS.iter().filter(|d| d.example.starts_with(['<', '['])) {
+            let opens =
+                dialect.open.iter().chain(dialect.list).any(|token| dialect.example.starts_with(token));
+            assert!(!opens || matches!(broken(dialect.example), Cow::Owned(_)), "{}", dialect.families);
         }
     }
 
