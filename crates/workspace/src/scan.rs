@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     ffi::{OsStr, OsString},
     mem::MaybeUninit,
-    os::{fd::AsFd, unix::ffi::OsStrExt as _},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
@@ -64,10 +67,12 @@ struct Visit<'a, T> {
 type Inner = (PathBuf, Arc<Folder>, bool);
 
 /// Which part of the tree to scan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extent {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Extent<'a> {
     /// The whole tree.
     Everything,
+    /// The whole tree, which this folder shows too: the lower layer of an overlay without changes.
+    Lower(BorrowedFd<'a>),
     /// In an overlay, only folders with changes. Correct if what is known was learned after the
     /// overlay was mounted.
     Changes,
@@ -78,7 +83,7 @@ impl Workspace {
     /// of git, of the agent and of the run itself.
     pub(crate) fn scan<T: Send>(
         &self,
-        extent: Extent,
+        extent: Extent<'_>,
         known: &mut Tree<T>,
         is_known: impl Fn(&mut T, &Stamp) -> bool + Sync,
     ) -> Found {
@@ -86,11 +91,15 @@ impl Workspace {
         let mut left: HashMap<&Path, &mut Files<T>> =
             known.iter_mut().map(|(folder, files)| (folder.as_path(), files)).collect();
         let mut found = Found::default();
-        let upper = self.0.upper.get().filter(|_| extent == Extent::Changes).map(PathBuf::as_path);
+        let (upper, root) = match extent {
+            Extent::Everything => (None, self.0.dir.as_fd()),
+            Extent::Lower(lower) => (None, lower),
+            Extent::Changes => (self.0.upper.get().map(PathBuf::as_path), self.0.dir.as_fd()),
+        };
         let known = left.remove(Path::new(""));
         let mut level = vec![Visit { path: PathBuf::new(), above: None, known, upper }];
         while !level.is_empty() {
-            let inner = self.visit_all(level, &rules, &is_known, &mut found);
+            let inner = self.visit_all(root, level, &rules, &is_known, &mut found);
             let visit = |(path, above, in_upper): Inner| {
                 let known = left.remove(path.as_path());
                 Visit { path, above: Some(above), known, upper: upper.filter(|_| in_upper) }
@@ -116,6 +125,7 @@ impl Workspace {
 
     fn visit_all<T: Send>(
         &self,
+        root: BorrowedFd<'_>,
         level: Vec<Visit<'_, T>>,
         rules: &Rules,
         is_known: &(impl Fn(&mut T, &Stamp) -> bool + Sync),
@@ -129,7 +139,7 @@ impl Workspace {
             loop {
                 let next = lock(&todo).next();
                 let Some(visit) = next else { return (found, inner) };
-                self.visit(visit, rules, is_known, &mut found, &mut inner);
+                self.visit(root, visit, rules, is_known, &mut found, &mut inner);
             }
         };
         let mut all = Vec::new();
@@ -156,6 +166,7 @@ impl Workspace {
 
     fn visit<T>(
         &self,
+        root: BorrowedFd<'_>,
         visit: Visit<'_, T>,
         rules: &Rules,
         is_known: &impl Fn(&mut T, &Stamp) -> bool,
@@ -177,7 +188,7 @@ impl Workspace {
         let gone = |names: &Files<T>| -> Vec<CleanPath> {
             names.keys().map(|name| CleanPath::of(&path.join(name))).collect()
         };
-        let Ok(folder) = rustix::fs::openat(&self.0.dir, name, flags, Mode::empty()) else {
+        let Ok(folder) = rustix::fs::openat(root, name, flags, Mode::empty()) else {
             found.gone.extend(known.iter().flat_map(|known| gone(known)));
             return;
         };

@@ -274,7 +274,7 @@ pub(crate) fn settled(stamp: &Stamp, now: SystemTime) -> bool {
 impl Workspace {
     /// Compares the tree with an index. A file written just now counts as changed, because the next
     /// write may leave the same metadata.
-    pub(crate) fn scan_index(&self, extent: Extent, index: &mut Index) -> Found {
+    pub(crate) fn scan_index(&self, extent: Extent<'_>, index: &mut Index) -> Found {
         let now = SystemTime::now();
         self.scan(extent, &mut index.files, |entry, stamp| {
             entry.permissions = stamp.mode;

@@ -22,7 +22,7 @@ fn fixture() -> (Setting, PathBuf) {
     git(s.ws.root(), &["commit", "-qm", "second"]);
     let upper = s.outer().join("upper");
     fs::create_dir(&upper).unwrap();
-    s.ws.overlays(&upper);
+    s.ws.overlays(&upper, None);
     (s, upper)
 }
 
