@@ -214,7 +214,7 @@ struct Prepared {
 }
 
 enum Guard {
-    Overlay { _overlay: Overlay },
+    Overlay(Overlay),
     Copy { _copy: dry_tree::Copy },
 }
 
@@ -252,11 +252,11 @@ async fn prepare(
     let tools = |root: &Path, sandbox: &Sandbox| {
         toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own)
     };
-    let (chosen, mut toolbox, dry_tree, report) = match order.dry {
+    let (chosen, mut toolbox, mut dry_tree, report) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is mounted at the repository's own path.
             let guard = match dry {
-                Some(DryTree::Overlay(overlay)) => Some(Guard::Overlay { _overlay: overlay }),
+                Some(DryTree::Overlay(overlay)) => Some(Guard::Overlay(overlay)),
                 _ => None,
             };
             // The probe runs in other processes. Start it first, so that the rest happens
@@ -275,8 +275,8 @@ async fn prepare(
         }
     };
     edit_format::describe(settings, &mut toolbox.registry);
-    if let Some(Guard::Overlay { .. }) = dry_tree {
-        toolbox.workspace.overlays(&dry_tree::layers(folder).join("upper"));
+    if let Some(Guard::Overlay(overlay)) = &mut dry_tree {
+        toolbox.workspace.overlays(&dry_tree::layers(folder).join("upper"), overlay.take_lower());
     }
     let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
     masking::learn(secrets, &toolbox.workspace, &folder.join(STATE));

@@ -37,6 +37,7 @@ use crate::{
     private_repository::{COMPLETE, PrivateRepository},
     root::lock,
     scan::{Extent, Found},
+    snapshot::{Content, Known},
     store::REPLACE_LIMIT,
 };
 
@@ -107,14 +108,11 @@ impl Baseline {
     pub fn file(&self, path: &CleanPath) -> io::Result<Option<FileImage>> {
         let repository = &self.0.repository;
         let index = repository.index()?;
-        let Some(entry) = index.get(path) else { return Ok(None) };
-        let bytes = repository.run_borrowing(&["cat-file", "blob", &entry.blob.name()])?;
-        let mode = match entry.mode {
-            _ if entry.is_link() => 0o777,
-            0o100_755 => 0o755,
-            _ => 0o644,
-        };
-        Ok(Some(FileImage { bytes, mode, link: entry.is_link() }))
+        let Some(known) = index.get(path) else { return Ok(None) };
+        let Content::Blob(blob) = known.content else { return Ok(None) };
+        let bytes = repository.run_borrowing(&["cat-file", "blob", &blob.name()])?;
+        let mode = if known.link { 0o777 } else { known.mode };
+        Ok(Some(FileImage { bytes, mode, link: known.link }))
     }
 
     /// Returns the paths of changed files. Reads no contents, so it works even if the user's
@@ -174,8 +172,9 @@ impl Inner {
             }
             let mut entries = Vec::new();
             for path in found.changed.iter().map(|(path, _)| path).chain(&found.gone) {
-                if let Some(entry) = index.get(path) {
-                    entries.extend(format!("{:o} {}\t", entry.mode, entry.blob.name()).bytes());
+                if let Some(Known { mode, link, content: Content::Blob(blob), .. }) = index.get(path) {
+                    let mode = if *link { 0o120_000 } else { 0o100_000 | mode };
+                    entries.extend(format!("{mode:o} {}\t", blob.name()).bytes());
                     entries.extend_from_slice(self.repository.within().join(path).as_os_str().as_bytes());
                     entries.push(0);
                 }
@@ -206,7 +205,7 @@ impl Inner {
     /// Whether to add a file: changed, readable and small enough to restore.
     fn is_new(&self, known: &Index, path: &CleanPath, stamp: &Stamp) -> bool {
         let full = self.workspace.root().join(path);
-        !known.get(path).is_some_and(|entry| entry.is(stamp))
+        !known.get(path).is_some_and(|known| known.is(stamp))
             && stamp.size as u64 <= REPLACE_LIMIT
             && (full.is_symlink() || rustix::fs::access(full, Access::READ_OK).is_ok())
     }
