@@ -52,6 +52,8 @@ pub(crate) struct Found {
     pub(crate) skipped: HashSet<PathBuf>,
     /// Whether a `.gitattributes` is a pipe or a device, on which git would block.
     pub(crate) special_attributes: bool,
+    /// Subfolders to scan next.
+    inner: Vec<Inner>,
 }
 
 /// A folder to scan.
@@ -135,23 +137,23 @@ impl Workspace {
         let threads = cores.min(THREADS).min(level.len() / FOLDERS_PER_THREAD + 1);
         let todo = Mutex::new(level.into_iter());
         let work = || {
-            let (mut found, mut inner) = (Found::default(), Vec::new());
+            // One for all folders: the system would clear a new one for each.
+            let (mut found, mut names) = (Found::default(), vec![MaybeUninit::uninit(); NAMES]);
             loop {
                 let next = lock(&todo).next();
-                let Some(visit) = next else { return (found, inner) };
-                self.visit(root, visit, rules, is_known, &mut found, &mut inner);
+                let Some(visit) = next else { return found };
+                self.visit(root, visit, rules, is_known, &mut found, &mut names);
             }
         };
-        let mut all = Vec::new();
         thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mut take = |(part, inner): (Found, Vec<Inner>)| {
+            let mut take = |part: Found| {
                 found.changed.extend(part.changed);
                 found.gone.extend(part.gone);
                 found.folders.extend(part.folders);
                 found.skipped.extend(part.skipped);
                 found.special_attributes |= part.special_attributes;
-                all.extend(inner);
+                found.inner.extend(part.inner);
             };
             take(work());
             for other in others {
@@ -161,7 +163,7 @@ impl Workspace {
                 }
             }
         });
-        all
+        std::mem::take(&mut found.inner)
     }
 
     fn visit<T>(
@@ -171,7 +173,7 @@ impl Workspace {
         rules: &Rules,
         is_known: &impl Fn(&mut T, &Stamp) -> bool,
         found: &mut Found,
-        inner: &mut Vec<Inner>,
+        names: &mut [MaybeUninit<u8>],
     ) {
         let Visit { path, above, mut known, upper } = visit;
         let is_root = above.is_none();
@@ -206,7 +208,7 @@ impl Workspace {
             !self.own().is_empty() && self.is_own(&CleanPath::of(&path.join(name)), Some(id(stat)))
         };
         let (mut others, mut there, mut lists) = (Vec::new(), 0, is_root);
-        each_name(&folder, |name, kind| {
+        each_name(&folder, names, |name, kind| {
             lists |= matches!(name.as_bytes(), b".gitignore" | b".git");
             if name.to_str().is_some_and(is_git) {
                 return;
@@ -250,7 +252,7 @@ impl Workspace {
             }
             match (kind, look(&name)) {
                 (FileType::Directory, _) if !self.own().has(&self.0.root, &inside) => {
-                    inner.push((inside, Arc::clone(&lists), upper.is_some()));
+                    found.inner.push((inside, Arc::clone(&lists), upper.is_some()));
                 }
                 (FileType::RegularFile | FileType::Symlink, Some((_, stat))) if !is_own(&name, &stat) => {
                     found.changed.push((CleanPath::of(&inside), Stamp::of(&stat)));
@@ -290,9 +292,8 @@ fn kind(stat: &Stat) -> FileType {
 
 /// Calls `report` with each name in a folder and its kind, where the file system reports it. Stops
 /// at a read error.
-fn each_name(folder: impl AsFd, mut report: impl FnMut(&OsStr, FileType)) {
-    let mut buffer = vec![MaybeUninit::uninit(); NAMES];
-    let mut names = RawDir::new(folder, &mut buffer);
+fn each_name(folder: impl AsFd, buffer: &mut [MaybeUninit<u8>], mut report: impl FnMut(&OsStr, FileType)) {
+    let mut names = RawDir::new(folder, buffer);
     while let Some(Ok(entry)) = names.next() {
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name != "." && name != ".." {
