@@ -63,6 +63,8 @@ impl Tree {
     }
 
     fn unmasked(&self, path: &str, limit: u64) -> Option<String> {
+        // Without this, the error would search the tree for similar paths.
+        self.workspace.root().join(path).symlink_metadata().ok()?;
         // `resolve` accepts what models write (`a/lib.rs` for `lib.rs`); here the path must be
         // exact.
         let path = self.workspace.resolve(path).ok().filter(|found| found.as_str() == path)?;

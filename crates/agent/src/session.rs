@@ -220,7 +220,7 @@ async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Jou
     let tools = |root: &Path, sandbox: &Sandbox| {
         toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own)
     };
-    let (chosen, mut toolbox, dry_tree, report) = match order.dry {
+    let (chosen, mut toolbox, mut dry_tree, report) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is mounted at the repository's own path.
             let overlay = match dry {
@@ -243,8 +243,8 @@ async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Jou
         }
     };
     edit_format::describe(settings, &mut toolbox.registry);
-    if dry_tree.0.is_some() {
-        toolbox.workspace.overlays(&dry_tree::layers(folder).join("upper"));
+    if let Some(overlay) = &mut dry_tree.0 {
+        toolbox.workspace.overlays(&dry_tree::layers(folder).join("upper"), overlay.take_lower());
     }
     let inside = order.directory.strip_prefix(&order.root).unwrap_or(Path::new(""));
     masking::learn(secrets, &toolbox.workspace, &folder.join(STATE));

@@ -17,7 +17,7 @@ use std::{
     fs::{self, File, FileTimes},
     io,
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, OwnedFd},
         unix::{
             ffi::OsStringExt,
             fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
@@ -45,6 +45,7 @@ pub struct Overlay {
     merged: PathBuf,
     /// The mount point is not the repository, so it can be removed too.
     apart: bool,
+    lower: Option<OwnedFd>,
 }
 
 impl Overlay {
@@ -52,6 +53,12 @@ impl Overlay {
     #[must_use]
     pub fn merged(&self) -> &Path {
         &self.merged
+    }
+
+    /// Hands over the repository itself, if it had no changes when the overlay was entered. Only for
+    /// reading: a scan of it costs less than a scan of the overlay.
+    pub fn take_lower(&mut self) -> Option<OwnedFd> {
+        self.lower.take()
     }
 }
 
@@ -92,11 +99,11 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     check_place(&root, dir)?;
     let (upper, work) = (dir.join("upper"), dir.join("work"));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&work).context(&work.to_string_lossy())?;
-    match fs::create_dir(&upper) {
-        Ok(()) => copy_attributes(&root, &upper).context("preparing the overlay")?,
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+    let is_new = match fs::create_dir(&upper) {
+        Ok(()) => copy_attributes(&root, &upper).context("preparing the overlay").map(|()| true)?,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
         Err(e) => return Err(e).context(&upper.to_string_lossy()),
-    }
+    };
     fs::create_dir_all(merged).context(&merged.to_string_lossy())?;
     let (dir, merged) = (dir.canonicalize()?, merged.canonicalize()?);
     let apart = merged != root;
@@ -107,6 +114,7 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
 
     let own_users = !capabilities(None).context("capabilities")?.effective.contains(CapabilitySet::SYS_ADMIN);
     new_namespaces(own_users)?;
+    let lower = open_folder(&root)?;
     mount_overlay(&root, &dir, &merged, can_set_trusted_attributes(&dir.join("upper")))?;
     if own_users && !geteuid().is_root() {
         // These capabilities cover the user's own files and would override their permissions.
@@ -120,7 +128,7 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
         // The current directory is still the repository's.
         std::env::set_current_dir(&here).context(&here.to_string_lossy())?;
     }
-    Ok(Overlay { dir, merged, apart })
+    Ok(Overlay { dir, merged, apart, lower: is_new.then_some(lower) })
 }
 
 /// Removes the changes of an overlay that is no longer in use, `upper` and `work` in `dir`,
@@ -220,12 +228,9 @@ fn new_namespaces(own_users: bool) -> io::Result<()> {
 /// `trusted`: attributes that only root can set may be used.
 pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path, trusted: bool) -> io::Result<()> {
     // Use descriptors: escapes in mount options differ between kernels.
-    let open = |path: &Path| {
-        rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .context(&path.to_string_lossy())
-    };
-    let [lower, upper, work] = [open(root)?, open(&dir.join("upper"))?, open(&dir.join("work"))?];
-    let path = |fd: &rustix::fd::OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let [lower, upper, work] = [root, &dir.join("upper"), &dir.join("work")].map(open_folder);
+    let (lower, upper, work) = (lower?, upper?, work?);
+    let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let layers = format!("lowerdir={},upperdir={},workdir={}", path(&lower), path(&upper), path(&work));
     // With `trusted` attributes, directories of the repository can be renamed. Without, `rename`
     // fails with EXDEV and programs copy them.
@@ -240,6 +245,11 @@ pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path, trusted: boo
         }
     }
     outcome.context("mounting the overlay")
+}
+
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .context(&path.to_string_lossy())
 }
 
 /// Whether overlayfs can set its `trusted` attributes: not in user namespaces or on all file

@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::{
+    fs::{Access, access},
+    process::{Pid, Signal, kill_process_group},
+};
 
 /// The time limit for work on files: far more than a large repository needs.
 const WORK_LIMIT: Duration = Duration::from_secs(600);
@@ -90,8 +93,13 @@ const READ_BY_GIT: &[&str] = &[
 #[must_use]
 pub fn git(cwd: &Path) -> Command {
     let top = cwd.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
-    let mut command = Command::new("git");
-    command.current_dir(cwd).args(SAFE).env("PATH", search_path(top.unwrap_or(cwd)));
+    let path = search_path(top.unwrap_or(cwd));
+    let is_program = |file: &PathBuf| file.is_file() && access(file, Access::EXEC_OK).is_ok();
+    // Given a full path, the standard library need not fork, which costs more the more memory this
+    // process has.
+    let program = std::env::split_paths(&path).map(|folder| folder.join("git")).find(is_program);
+    let mut command = Command::new(program.unwrap_or("git".into()));
+    command.current_dir(cwd).args(SAFE).env("PATH", path);
     INHERITED.iter().for_each(|name| {
         command.env_remove(name);
     });
@@ -196,7 +204,10 @@ fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) ->
     }
     // A process group can be killed as a whole. It also shields git from Ctrl-C, which asks the run
     // to stop in good order.
-    let mut child = command.process_group(0).spawn()?;
+    let mut child = command.process_group(0).spawn().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => io::Error::new(io::ErrorKind::NotFound, "git is not installed"),
+        _ => e,
+    })?;
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let late = AtomicBool::new(false);
     let output = std::thread::scope(|scope| {

@@ -4,7 +4,7 @@
 //! `racy-git.txt` describes files that change while the index is written.
 
 use std::{
-    collections::HashMap,
+    collections::hash_map::Entry::{Occupied, Vacant},
     ffi::OsStr,
     fs::File,
     io::{self, Read as _},
@@ -12,7 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{CleanPath, place::Stamp, scan::Tree};
+use crate::{
+    CleanPath,
+    place::Stamp,
+    scan::{Files, Tree},
+    snapshot::{Content, Known},
+};
 
 /// The empty blob in SHA-1 and SHA-256. Any other entry of size 0 marks a file that git has to read
 /// again.
@@ -53,34 +58,10 @@ impl IndexStat {
     }
 }
 
-/// A tracked file.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) stat: IndexStat,
-    /// Git's mode: `0o100644`, `0o100755`, or `0o120000` for a symbolic link.
-    pub(crate) mode: u32,
-    pub(crate) blob: Blob,
-    /// Whether a file with this metadata is known to have this content.
-    certain: bool,
-    /// The permission bits that the last scan saw.
-    pub(crate) permissions: u32,
-}
-
-impl Entry {
-    /// Whether the file is unchanged, judging by its metadata.
-    pub(crate) fn is(&self, stamp: &Stamp) -> bool {
-        self.certain && self.stat == IndexStat::of(stamp)
-    }
-
-    pub(crate) fn is_link(&self) -> bool {
-        self.mode & 0o170_000 == 0o120_000
-    }
-}
-
 /// The entries of an index. Paths are relative to the workspace root.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    pub(crate) files: Tree<Entry>,
+    pub(crate) files: Tree<Known>,
     /// Submodules.
     pub(crate) modules: Vec<PathBuf>,
     /// Files marked assume-unchanged, and existing files marked skip-worktree.
@@ -101,9 +82,9 @@ impl Index {
         let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or_default());
         opened.read_to_end(&mut bytes)?;
         let written = (found.mtime() as u32, found.mtime_nsec() as u32);
-        let within = root.strip_prefix(top).unwrap_or(Path::new(""));
+        let within = root.strip_prefix(top).unwrap_or(Path::new("")).join("");
         // An index does not name its hash function, but parses with only one.
-        Ok([20, 32].into_iter().find_map(|length| Self::parse(&bytes, length, written, within, root)))
+        Ok([20, 32].into_iter().find_map(|length| Self::parse(&bytes, length, written, &within, root)))
     }
 
     /// Returns `None` if this is not a complete index with hashes of this length.
@@ -114,7 +95,7 @@ impl Index {
             return None;
         }
         let mut index = Self::default();
-        let (mut path, mut folder): (Vec<u8>, Option<(PathBuf, HashMap<_, _>)>) = Default::default();
+        let (mut path, mut folder): (Vec<u8>, Option<(PathBuf, Files<Known>)>) = Default::default();
         for _ in 0..count {
             let before = rest.len();
             let [c, cn, m, mn, _dev, inode, mode, _uid, _gid, size] = numbers(&mut rest)?;
@@ -136,31 +117,34 @@ impl Index {
             if zeros.iter().any(|byte| *byte != 0) {
                 return None;
             }
-            let Ok(inside) = Path::new(OsStr::from_bytes(&path)).strip_prefix(within) else { continue };
+            let Some(inside) = path.strip_prefix(within.as_os_str().as_bytes()) else { continue };
+            let full = || root.join(OsStr::from_bytes(inside));
             let (assumed, skipped, added) = (flags & 0x8000 != 0, more & 0x4000 != 0, more & 0x2000 != 0);
             if mode & 0o170_000 == 0o160_000 {
-                index.modules.push(inside.to_owned());
+                index.modules.push(OsStr::from_bytes(inside).into());
                 continue;
             }
             let stat = IndexStat { changed: (c, cn), modified: (m, mn), inode, size };
-            let there = skipped && root.join(inside).symlink_metadata().is_ok();
+            let there = skipped && full().symlink_metadata().is_ok();
             if assumed || there {
-                index.flagged.push(inside.to_owned());
+                index.flagged.push(OsStr::from_bytes(inside).into());
             }
             if skipped && !there {
                 continue;
             }
-            let (Some(name), Some(parent)) = (inside.file_name(), inside.parent()) else { continue };
             let staged = flags & 0x3000 == 0 && !added;
-            let certain =
+            let settled =
                 staged && stat.modified < written && (size > 0 || EMPTY.contains(&blob.name().as_str()));
-            let entry = Entry { stat, mode, blob, certain, permissions: 0 };
-            match &mut folder {
-                Some((last, files)) if last == parent => drop(files.insert(name.to_owned(), entry)),
-                _ => {
-                    index.put(folder.take());
-                    folder = Some((parent.to_owned(), HashMap::from([(name.to_owned(), entry)])));
-                }
+            let link = mode & 0o170_000 == 0o120_000;
+            let known = Known { stat, mode: mode & 0o777, link, content: Content::Blob(blob), settled };
+            let slash = inside.iter().rposition(|byte| *byte == b'/');
+            let (parent, name) =
+                slash.map_or((&[][..], inside), |slash| (&inside[..slash], &inside[slash + 1..]));
+            if folder.as_ref().is_none_or(|(last, _)| last.as_os_str().as_bytes() != parent) {
+                index.put(folder.replace((OsStr::from_bytes(parent).into(), Files::new())));
+            }
+            if let Some((_, files)) = &mut folder {
+                files.insert(OsStr::from_bytes(name).to_owned(), known);
             }
         }
         index.put(folder.take());
@@ -175,13 +159,16 @@ impl Index {
         Some(index)
     }
 
-    fn put(&mut self, folder: Option<(PathBuf, HashMap<std::ffi::OsString, Entry>)>) {
+    fn put(&mut self, folder: Option<(PathBuf, Files<Known>)>) {
         if let Some((path, files)) = folder {
-            self.files.entry(path).or_default().extend(files);
+            match self.files.entry(path) {
+                Vacant(new) => drop(new.insert(files)),
+                Occupied(mut old) => old.get_mut().extend(files),
+            }
         }
     }
 
-    pub(crate) fn get(&self, path: &CleanPath) -> Option<&Entry> {
+    pub(crate) fn get(&self, path: &CleanPath) -> Option<&Known> {
         let path: &Path = path.as_ref();
         self.files.get(path.parent()?)?.get(path.file_name()?)
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -62,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) own: OnceLock<Own>,
     /// The upper layer, if the root is an overlay.
     pub(crate) upper: OnceLock<PathBuf>,
+    /// The lower layer for the first scan, if the upper one was empty.
+    pub(crate) lower: Mutex<Option<OwnedFd>>,
     /// The folder of which this one is a replica.
     pub(crate) original: Option<PathBuf>,
 }
@@ -108,7 +111,7 @@ impl Workspace {
             let state = rustix::fs::stat(store.dir()).map_err(|e| error(e.into()))?;
             guarded.push((id(&state), "the agent itself"));
         }
-        let (seen, writing, turn, edited_files, snapshot, own, upper) = Default::default();
+        let (seen, writing, turn, edited_files, snapshot, own, upper, lower) = Default::default();
         let root = canonical;
         Ok(Self(Arc::new(Inner {
             root,
@@ -122,6 +125,7 @@ impl Workspace {
             snapshot,
             own,
             upper,
+            lower,
             original,
         })))
     }
@@ -133,9 +137,12 @@ impl Workspace {
     }
 
     /// Declares the root an overlay with this upper layer. Later scans skip folders that are not in
-    /// it. Can be set once.
-    pub fn overlays(&self, upper: &Path) {
+    /// it. If the upper layer is still empty, give the lower one too: the first baseline then scans
+    /// it directly. What is seen through an overlay costs memory until it is unmounted. Can be set
+    /// once.
+    pub fn overlays(&self, upper: &Path, lower: Option<OwnedFd>) {
         let _ = self.0.upper.set(upper.to_owned());
+        *lock(&self.0.lower) = lower;
     }
 
     /// Sets the turn of the records that follow. It is 0 before the first turn.

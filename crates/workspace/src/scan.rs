@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     ffi::{OsStr, OsString},
     mem::MaybeUninit,
-    os::{fd::AsFd, unix::ffi::OsStrExt as _},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
@@ -49,6 +52,8 @@ pub(crate) struct Found {
     pub(crate) skipped: HashSet<PathBuf>,
     /// Whether a `.gitattributes` is a pipe or a device, on which git would block.
     pub(crate) special_attributes: bool,
+    /// Subfolders to scan next.
+    inner: Vec<Inner>,
 }
 
 /// A folder to scan.
@@ -64,10 +69,12 @@ struct Visit<'a, T> {
 type Inner = (PathBuf, Arc<Folder>, bool);
 
 /// Which part of the tree to scan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extent {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Extent<'a> {
     /// The whole tree.
     Everything,
+    /// The whole tree, which this folder shows too: the lower layer of an overlay without changes.
+    Lower(BorrowedFd<'a>),
     /// In an overlay, only folders with changes. Correct if what is known was learned after the
     /// overlay was mounted.
     Changes,
@@ -78,7 +85,7 @@ impl Workspace {
     /// of git, of the agent and of the run itself.
     pub(crate) fn scan<T: Send>(
         &self,
-        extent: Extent,
+        extent: Extent<'_>,
         known: &mut Tree<T>,
         is_known: impl Fn(&mut T, &Stamp) -> bool + Sync,
     ) -> Found {
@@ -86,11 +93,15 @@ impl Workspace {
         let mut left: HashMap<&Path, &mut Files<T>> =
             known.iter_mut().map(|(folder, files)| (folder.as_path(), files)).collect();
         let mut found = Found::default();
-        let upper = self.0.upper.get().filter(|_| extent == Extent::Changes).map(PathBuf::as_path);
+        let (upper, root) = match extent {
+            Extent::Everything => (None, self.0.dir.as_fd()),
+            Extent::Lower(lower) => (None, lower),
+            Extent::Changes => (self.0.upper.get().map(PathBuf::as_path), self.0.dir.as_fd()),
+        };
         let known = left.remove(Path::new(""));
         let mut level = vec![Visit { path: PathBuf::new(), above: None, known, upper }];
         while !level.is_empty() {
-            let inner = self.visit_all(level, &rules, &is_known, &mut found);
+            let inner = self.visit_all(root, level, &rules, &is_known, &mut found);
             let visit = |(path, above, in_upper): Inner| {
                 let known = left.remove(path.as_path());
                 Visit { path, above: Some(above), known, upper: upper.filter(|_| in_upper) }
@@ -116,6 +127,7 @@ impl Workspace {
 
     fn visit_all<T: Send>(
         &self,
+        root: BorrowedFd<'_>,
         level: Vec<Visit<'_, T>>,
         rules: &Rules,
         is_known: &(impl Fn(&mut T, &Stamp) -> bool + Sync),
@@ -125,23 +137,23 @@ impl Workspace {
         let threads = cores.min(THREADS).min(level.len() / FOLDERS_PER_THREAD + 1);
         let todo = Mutex::new(level.into_iter());
         let work = || {
-            let (mut found, mut inner) = (Found::default(), Vec::new());
+            // One for all folders: the system would clear a new one for each.
+            let (mut found, mut names) = (Found::default(), vec![MaybeUninit::uninit(); NAMES]);
             loop {
                 let next = lock(&todo).next();
-                let Some(visit) = next else { return (found, inner) };
-                self.visit(visit, rules, is_known, &mut found, &mut inner);
+                let Some(visit) = next else { return found };
+                self.visit(root, visit, rules, is_known, &mut found, &mut names);
             }
         };
-        let mut all = Vec::new();
         thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mut take = |(part, inner): (Found, Vec<Inner>)| {
+            let mut take = |part: Found| {
                 found.changed.extend(part.changed);
                 found.gone.extend(part.gone);
                 found.folders.extend(part.folders);
                 found.skipped.extend(part.skipped);
                 found.special_attributes |= part.special_attributes;
-                all.extend(inner);
+                found.inner.extend(part.inner);
             };
             take(work());
             for other in others {
@@ -151,16 +163,17 @@ impl Workspace {
                 }
             }
         });
-        all
+        std::mem::take(&mut found.inner)
     }
 
     fn visit<T>(
         &self,
+        root: BorrowedFd<'_>,
         visit: Visit<'_, T>,
         rules: &Rules,
         is_known: &impl Fn(&mut T, &Stamp) -> bool,
         found: &mut Found,
-        inner: &mut Vec<Inner>,
+        names: &mut [MaybeUninit<u8>],
     ) {
         let Visit { path, above, mut known, upper } = visit;
         let is_root = above.is_none();
@@ -177,7 +190,7 @@ impl Workspace {
         let gone = |names: &Files<T>| -> Vec<CleanPath> {
             names.keys().map(|name| CleanPath::of(&path.join(name))).collect()
         };
-        let Ok(folder) = rustix::fs::openat(&self.0.dir, name, flags, Mode::empty()) else {
+        let Ok(folder) = rustix::fs::openat(root, name, flags, Mode::empty()) else {
             found.gone.extend(known.iter().flat_map(|known| gone(known)));
             return;
         };
@@ -195,7 +208,7 @@ impl Workspace {
             !self.own().is_empty() && self.is_own(&CleanPath::of(&path.join(name)), Some(id(stat)))
         };
         let (mut others, mut there, mut lists) = (Vec::new(), 0, is_root);
-        each_name(&folder, |name, kind| {
+        each_name(&folder, names, |name, kind| {
             lists |= matches!(name.as_bytes(), b".gitignore" | b".git");
             if name.to_str().is_some_and(is_git) {
                 return;
@@ -239,7 +252,7 @@ impl Workspace {
             }
             match (kind, look(&name)) {
                 (FileType::Directory, _) if !self.own().has(&self.0.root, &inside) => {
-                    inner.push((inside, Arc::clone(&lists), upper.is_some()));
+                    found.inner.push((inside, Arc::clone(&lists), upper.is_some()));
                 }
                 (FileType::RegularFile | FileType::Symlink, Some((_, stat))) if !is_own(&name, &stat) => {
                     found.changed.push((CleanPath::of(&inside), Stamp::of(&stat)));
@@ -279,9 +292,8 @@ fn kind(stat: &Stat) -> FileType {
 
 /// Calls `report` with each name in a folder and its kind, where the file system reports it. Stops
 /// at a read error.
-fn each_name(folder: impl AsFd, mut report: impl FnMut(&OsStr, FileType)) {
-    let mut buffer = vec![MaybeUninit::uninit(); NAMES];
-    let mut names = RawDir::new(folder, &mut buffer);
+fn each_name(folder: impl AsFd, buffer: &mut [MaybeUninit<u8>], mut report: impl FnMut(&OsStr, FileType)) {
+    let mut names = RawDir::new(folder, buffer);
     while let Some(Ok(entry)) = names.next() {
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name != "." && name != ".." {

@@ -50,11 +50,19 @@ pub(crate) enum Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) stat: IndexStat,
+    /// The permission bits; until a scan sees the file unchanged, those that git's index has.
     pub(crate) mode: u32,
     pub(crate) link: bool,
     pub(crate) content: Content,
     /// Whether any later write would change the metadata.
     pub(crate) settled: bool,
+}
+
+impl Known {
+    /// Whether the file is unchanged, judging by its metadata.
+    pub(crate) fn is(&self, stamp: &Stamp) -> bool {
+        self.settled && self.stat == IndexStat::of(stamp)
+    }
 }
 
 /// A changed file.
@@ -101,17 +109,8 @@ impl Snapshot {
         found: Found,
     ) -> io::Result<Self> {
         let converted = tracked::converted(ws.root(), &index, &found);
-        let mut files = Tree::new();
-        for (folder, entries) in index.files {
-            let known = entries.into_iter().map(|(name, entry)| {
-                let (stat, link) = (entry.stat, entry.is_link());
-                let content = Content::Blob(entry.blob);
-                (name, Known { stat, mode: entry.permissions, link, content, settled: true })
-            });
-            files.insert(folder, known.collect());
-        }
         let kept = tempfile::tempfile_in(state_dir)?;
-        let mut snapshot = Self { kept, end: 0, files, folders: found.folders };
+        let mut snapshot = Self { kept, end: 0, files: index.files, folders: found.folders };
         for path in &found.gone {
             snapshot.put(path, None);
         }
@@ -128,8 +127,7 @@ impl Snapshot {
     /// Updates the snapshot and reports each changed file.
     pub(crate) fn update(&mut self, ws: &Workspace, mut report: impl FnMut(Difference)) -> io::Result<()> {
         let now = SystemTime::now();
-        let is_known = |known: &mut Known, stamp: &Stamp| known.settled && known.stat == IndexStat::of(stamp);
-        let found = ws.scan(Extent::Changes, &mut self.files, is_known);
+        let found = ws.scan(Extent::Changes, &mut self.files, |known, stamp| known.is(stamp));
         let edited_files: Vec<CleanPath> = lock(&ws.0.edited_files).iter().cloned().collect();
         // Ignored files that the agent has edited are watched from now on.
         let edited = edited_files.into_iter().filter(|path| self.get(path).is_none());
@@ -274,11 +272,14 @@ pub(crate) fn settled(stamp: &Stamp, now: SystemTime) -> bool {
 impl Workspace {
     /// Compares the tree with an index. A file written just now counts as changed, because the next
     /// write may leave the same metadata.
-    pub(crate) fn scan_index(&self, extent: Extent, index: &mut Index) -> Found {
+    pub(crate) fn scan_index(&self, extent: Extent<'_>, index: &mut Index) -> Found {
         let now = SystemTime::now();
-        self.scan(extent, &mut index.files, |entry, stamp| {
-            entry.permissions = stamp.mode;
-            entry.is(stamp) && settled(stamp, now)
+        self.scan(extent, &mut index.files, |known, stamp| {
+            let unchanged = known.is(stamp) && settled(stamp, now);
+            if unchanged {
+                known.mode = stamp.mode;
+            }
+            unchanged
         })
     }
 

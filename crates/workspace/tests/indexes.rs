@@ -13,7 +13,7 @@ use std::{
 
 use common::git;
 use tempfile::TempDir;
-use workspace::{Baseline, FileStatus};
+use workspace::{Baseline, Diff};
 
 /// Creates a repository whose files are a minute old.
 fn repository(init: &[&str]) -> (TempDir, PathBuf) {
@@ -54,9 +54,16 @@ fn count(folder: &Path) -> usize {
     entries.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
 }
 
+/// A file, and the lines added and removed.
+type Changed = (String, u64, u64);
+
+fn files(diff: Diff) -> Vec<Changed> {
+    diff.files.into_iter().map(|file| (file.path, file.added, file.removed)).collect()
+}
+
 /// Takes a baseline and changes files. Returns the diff and how many objects baseline and diff
 /// wrote.
-fn changes(outer: &Path, root: &Path) -> (Vec<(String, FileStatus)>, usize, usize) {
+fn changes(outer: &Path, root: &Path) -> (Vec<Changed>, usize, usize) {
     let baseline = Baseline::take(root, &outer.join("state")).unwrap();
     let objects = outer.join("state/baseline/objects");
     let by_baseline = count(&objects);
@@ -64,17 +71,16 @@ fn changes(outer: &Path, root: &Path) -> (Vec<(String, FileStatus)>, usize, usiz
     fs::write(root.join("src/part7/a.txt"), "changed\n").unwrap();
     fs::write(root.join("src/new.txt"), "new\n").unwrap();
     fs::remove_file(root.join("src/part8/a.txt")).unwrap();
-    let files = baseline.diff().unwrap().files;
-    (files.into_iter().map(|f| (f.path, f.status)).collect(), by_baseline, count(&objects) - by_baseline)
+    let files = files(baseline.diff().unwrap());
+    (files, by_baseline, count(&objects) - by_baseline)
 }
 
-fn expected() -> Vec<(String, FileStatus)> {
-    let files = [
-        ("src/new.txt", FileStatus::Added),
-        ("src/part7/a.txt", FileStatus::Modified),
-        ("src/part8/a.txt", FileStatus::Deleted),
-    ];
-    files.map(|(path, status)| (path.to_owned(), status)).to_vec()
+fn expected() -> Vec<Changed> {
+    named([("src/new.txt", 1, 0), ("src/part7/a.txt", 1, 1), ("src/part8/a.txt", 0, 1)])
+}
+
+fn named<const N: usize>(files: [(&str, u64, u64); N]) -> Vec<Changed> {
+    files.map(|(path, added, removed)| (path.to_owned(), added, removed)).to_vec()
 }
 
 /// With 100,000 committed files, each diff took seconds: it passed every file to git and wrote a
@@ -142,15 +148,14 @@ fn a_file_can_become_a_folder_and_the_reverse() {
     fs::write(root.join("b.txt/inside"), "inside\n").unwrap();
     fs::remove_dir_all(root.join("src/part3")).unwrap();
     fs::write(root.join("src/part3"), "a file now\n").unwrap();
-    let files = baseline.diff().unwrap().files;
     assert_eq!(
-        files.iter().map(|f| (f.path.as_str(), f.status)).collect::<Vec<_>>(),
-        [
-            ("b.txt", FileStatus::Deleted),
-            ("b.txt/inside", FileStatus::Added),
-            ("src/part3", FileStatus::Added),
-            ("src/part3/a.txt", FileStatus::Deleted),
-            ("src/part3/empty", FileStatus::Deleted),
-        ]
+        files(baseline.diff().unwrap()),
+        named([
+            ("b.txt", 0, 1),
+            ("b.txt/inside", 1, 0),
+            ("src/part3", 1, 0),
+            ("src/part3/a.txt", 0, 1),
+            ("src/part3/empty", 0, 0),
+        ])
     );
 }

@@ -4,7 +4,10 @@
 
 mod common;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+};
 
 use common::{Setting, git};
 use rustix::fs::XattrFlags;
@@ -22,7 +25,7 @@ fn fixture() -> (Setting, PathBuf) {
     git(s.ws.root(), &["commit", "-qm", "second"]);
     let upper = s.outer().join("upper");
     fs::create_dir(&upper).unwrap();
-    s.ws.overlays(&upper);
+    s.ws.overlays(&upper, None);
     (s, upper)
 }
 
@@ -65,4 +68,20 @@ fn a_folder_that_replaced_another_is_scanned_completely() {
         });
         assert_eq!(all, [["a/b/file"], ["a/b/file"]], "{mark}");
     }
+}
+
+#[test]
+fn only_the_first_baseline_scans_the_lower_layer() {
+    let (s, upper) = fixture();
+    let lower = s.outer().join("lower");
+    fs::create_dir(&lower).unwrap();
+    s.ws.overlays(&upper, Some(File::open(&lower).unwrap().into()));
+    let added = |name: &str| {
+        let baseline = Baseline::of(&s.ws, &s.outer().join(name)).unwrap();
+        fs::create_dir_all(upper.join("a/b")).unwrap();
+        baseline.diff().unwrap().files.iter().filter(|file| file.added > 0).count()
+    };
+    // Seen from the empty folder, every file of the repository is new.
+    assert_ne!(added("first"), 0);
+    assert_eq!(added("second"), 0);
 }

@@ -93,6 +93,30 @@ fn contents_that_git_has_are_restored_without_a_copy() {
     run_and_undo(&s, "echo x > a.txt; rm b.txt; chmod 600 src/c.txt");
 }
 
+/// A scan trusts metadata. None of these changes the size of a file or its modification time.
+#[test]
+fn a_change_that_keeps_size_and_time_is_detected() {
+    let in_place = "touch -r a.txt x.log; printf 'X\\n' > a.txt; touch -r x.log a.txt";
+    for (script, paths) in [
+        (in_place, &["a.txt"][..]),
+        ("touch -r a.txt b.txt; mv a.txt c; mv b.txt a.txt; mv c b.txt", &["a.txt", "b.txt"]),
+        ("mv a.txt c.txt", &["a.txt", "c.txt"]),
+        (
+            "mkdir new; printf 'X\\n' > new/c.txt; touch -r src/c.txt new/c.txt; rm -r src; mv new src",
+            &["src/c.txt"],
+        ),
+    ] {
+        let s = Setting::repository();
+        settle(s.ws.root());
+        let baseline = workspace::Baseline::of(&s.ws, s.state()).unwrap();
+        s.run(script);
+        assert_eq!(changes(&s).into_iter().map(|(path, ..)| path).collect::<Vec<_>>(), paths, "{script}");
+        let mut now = baseline.changed().unwrap();
+        now.sort();
+        assert_eq!(now, paths, "{script}");
+    }
+}
+
 #[test]
 fn a_second_write_in_the_same_clock_tick_is_detected() {
     let s = Setting::repository();
