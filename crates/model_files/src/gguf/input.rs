@@ -36,7 +36,11 @@ impl<R: Read + Seek> Input<R> {
             return Err(Fault::Header { what: what.to_owned(), have: self.length, needs });
         }
         if needs > MAX_HEADER {
-            return Err(Fault::TooLarge { what: String::from("a header"), value: needs, limit: MAX_HEADER });
+            return Err(Fault::TooLarge {
+                what: String::from("the length of the header"),
+                value: needs,
+                limit: MAX_HEADER,
+            });
         }
         Ok(())
     }
@@ -71,7 +75,8 @@ impl<R: Read + Seek> Input<R> {
     pub(super) fn text(&mut self, limit: u64, what: &str) -> Result<String, Fault> {
         let length = self.u64(what)?;
         if length > limit {
-            return Err(Fault::TooLarge { what: what.to_owned(), value: length, limit });
+            let what = format!("the length of {what}");
+            return Err(Fault::TooLarge { what, value: length, limit });
         }
         self.has(length, 1, what)?;
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];

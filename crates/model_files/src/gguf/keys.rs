@@ -4,20 +4,71 @@
 use std::collections::HashMap;
 use std::io::{Read, Seek};
 
+use super::Fault;
 use super::input::Input;
 use super::types::{self, I8, I16, I32, I64, LIST, TEXT, U8, U16, U32, U64};
-use super::Fault;
 
 /// Architectures that llama.cpp runs and that are worth running here: what DeepSeek, Qwen and other
 /// makers of open models for code and chat use. It has about a hundred more.
 pub const ARCHITECTURES: &[&str] = &[
-    "apertus", "bailingmoe2", "chatglm", "codeshell", "cohere2", "command-r", "deepseek", "deepseek2",
-    "deepseek32", "deepseek4", "ernie4_5", "ernie4_5-moe", "exaone4", "falcon-h1", "gemma", "gemma2", "gemma3",
-    "gemma3n", "gemma4", "glm4", "glm4moe", "glm-dsa", "gpt-oss", "granite", "granitehybrid", "granitemoe",
-    "internlm2", "jamba", "kimi-linear", "lfm2", "lfm2moe", "llama", "llama4", "minicpm", "minicpm3",
-    "minimax-m2", "mistral3", "mistral4", "nemotron", "nemotron_h", "nemotron_h_moe", "olmo2", "olmoe", "phi2",
-    "phi3", "phimoe", "qwen2", "qwen2moe", "qwen3", "qwen35", "qwen35moe", "qwen3moe", "qwen3next", "seed_oss",
-    "smollm3", "stablelm", "starcoder", "starcoder2",
+    "apertus",
+    "bailingmoe2",
+    "chatglm",
+    "codeshell",
+    "cohere2",
+    "command-r",
+    "deepseek",
+    "deepseek2",
+    "deepseek32",
+    "deepseek4",
+    "ernie4_5",
+    "ernie4_5-moe",
+    "exaone4",
+    "falcon-h1",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gemma3n",
+    "gemma4",
+    "glm4",
+    "glm4moe",
+    "glm-dsa",
+    "gpt-oss",
+    "granite",
+    "granitehybrid",
+    "granitemoe",
+    "internlm2",
+    "jamba",
+    "kimi-linear",
+    "lfm2",
+    "lfm2moe",
+    "llama",
+    "llama4",
+    "minicpm",
+    "minicpm3",
+    "minimax-m2",
+    "mistral3",
+    "mistral4",
+    "nemotron",
+    "nemotron_h",
+    "nemotron_h_moe",
+    "olmo2",
+    "olmoe",
+    "phi2",
+    "phi3",
+    "phimoe",
+    "qwen2",
+    "qwen2moe",
+    "qwen3",
+    "qwen35",
+    "qwen35moe",
+    "qwen3moe",
+    "qwen3next",
+    "seed_oss",
+    "smollm3",
+    "stablelm",
+    "starcoder",
+    "starcoder2",
 ];
 
 /// The most keys. Real files have about 40.
@@ -83,7 +134,7 @@ impl Keys {
     pub(super) fn read<R: Read + Seek>(input: &mut Input<R>, count: u64) -> Result<Self, Fault> {
         if count > MAX_KEYS {
             return Err(Fault::TooLarge {
-                what: String::from("a number of keys"),
+                what: String::from("the number of keys"),
                 value: count,
                 limit: MAX_KEYS,
             });
@@ -219,7 +270,10 @@ impl Keys {
         match self.values.get(&key) {
             Some(Value::Numbers(numbers)) => {
                 if numbers.len() as u64 != self.layers()? {
-                    return Err(Fault::Value { key, why: format!("has {} values, not one per layer", numbers.len()) });
+                    return Err(Fault::Value {
+                        key,
+                        why: format!("has {} values, not one per layer", numbers.len()),
+                    });
                 }
                 let each = numbers.iter().map(|number| within(*number, &key, MAX_NUMBER));
                 Ok(Some(PerLayer::Each(each.collect::<Result<_, _>>()?)))
@@ -233,7 +287,7 @@ fn within(number: u64, key: &str, limit: u64) -> Result<u64, Fault> {
     if number <= limit {
         return Ok(number);
     }
-    Err(Fault::TooLarge { what: format!("a `{key}`"), value: number, limit })
+    Err(Fault::TooLarge { what: format!("`{key}`"), value: number, limit })
 }
 
 fn mistyped(key: &str) -> Fault {
@@ -249,9 +303,11 @@ fn value<R: Read + Seek>(input: &mut Input<R>, key: &str, number: u32) -> Result
     match number {
         TEXT => match key {
             "general.architecture" | "general.name" | "tokenizer.ggml.model" => {
-                input.text(MAX_NAME, key).map(Value::Text)
+                input.text(MAX_NAME, &format!("the value of `{key}`")).map(Value::Text)
             }
-            "tokenizer.chat_template" => input.text(MAX_TEMPLATE, key).map(Value::Text),
+            "tokenizer.chat_template" => {
+                input.text(MAX_TEMPLATE, &format!("the value of `{key}`")).map(Value::Text)
+            }
             _ => input.skip_text(key).map(|()| Value::Other),
         },
         LIST => {

@@ -133,7 +133,7 @@ pub enum Fault {
         needs: u64,
     },
     /// A count or length that no real model has.
-    #[error("it has {what} of {value}, more than the limit of {limit}")]
+    #[error("{what} is {value}, more than the limit of {limit}")]
     TooLarge {
         /// What is too large.
         what: String,

@@ -37,7 +37,7 @@ pub(super) fn read<R: Read + Seek>(
     }
     if count > MAX_TENSORS {
         return Err(Fault::TooLarge {
-            what: String::from("a number of tensors"),
+            what: String::from("the number of tensors"),
             value: count,
             limit: MAX_TENSORS,
         });
@@ -86,10 +86,7 @@ pub(super) fn read<R: Read + Seek>(
 }
 
 /// Reads a shape. Returns the elements of a row and of the whole tensor.
-fn shape<R: Read + Seek>(
-    input: &mut Input<R>,
-    bad: &impl Fn(String) -> Fault,
-) -> Result<(u64, u64), Fault> {
+fn shape<R: Read + Seek>(input: &mut Input<R>, bad: &impl Fn(String) -> Fault) -> Result<(u64, u64), Fault> {
     let dimensions = input.u32("the shape of a tensor")?;
     if dimensions > MAX_DIMENSIONS {
         return Err(bad(format!("has {dimensions} dimensions, more than {MAX_DIMENSIONS}")));
