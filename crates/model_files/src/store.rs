@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::catalogue;
+
 /// The extension of a complete file.
 const EXTENSION: &str = "gguf";
 /// The longest name of a model, in bytes.
@@ -39,10 +41,12 @@ impl Store {
         &self.folder
     }
 
-    /// Returns the file of a model, if the store has it.
+    /// Returns the file of a model, if the store has it. `name` may be an Ollama tag of the
+    /// catalogue.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<PathBuf> {
-        self.path(name).filter(|path| path.is_file())
+        let there = |name: &str| self.path(name).filter(|path| path.is_file());
+        there(name).or_else(|| there(&catalogue::find(name)?.name))
     }
 
     /// Lists the models, by name.
@@ -68,7 +72,7 @@ impl Store {
     pub fn remove(&self, name: &str) -> io::Result<bool> {
         let Some(path) = self.path(name) else { return Ok(false) };
         let mut removed = false;
-        for path in [path.clone(), part(&path), state(&path)] {
+        for path in [path.clone(), part(&path), state(&path), new_state(&path)] {
             match fs::remove_file(path) {
                 Ok(()) => removed = true,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -92,6 +96,11 @@ pub(crate) fn part(path: &Path) -> PathBuf {
 /// Where it is written what these bytes are.
 pub(crate) fn state(path: &Path) -> PathBuf {
     path.with_extension("part.json")
+}
+
+/// Where this is being written.
+pub(crate) fn new_state(path: &Path) -> PathBuf {
+    path.with_extension("part.json.new")
 }
 
 /// Whether a name can be part of a path without leading anywhere else.

@@ -1,12 +1,10 @@
 //! GGUF headers: what is read from a valid file, and that no damage to it is accepted, panics or
 //! allocates more than the file has.
 
-mod writer;
-
 use std::io::{BufReader, Cursor};
 
+use crate::writer::{Value, Writer, valid};
 use model_files::gguf::{self, Fault, Header};
-use writer::{Value, Writer, valid};
 
 fn parse(bytes: &[u8]) -> Result<Header, Fault> {
     gguf::parse(BufReader::new(Cursor::new(bytes)), bytes.len() as u64)

@@ -1,0 +1,6 @@
+//! Model files from outside: headers of good and bad files, and pulls from scripted servers.
+
+mod gguf;
+mod pull;
+mod server;
+mod writer;
