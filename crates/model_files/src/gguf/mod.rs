@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use input::Input;
 use keys::Keys;
+use serde::Serialize;
 
 pub use keys::ARCHITECTURES;
 
@@ -35,7 +36,7 @@ const KV_BYTES: u64 = 2;
 const BUFFER: usize = 256 << 10;
 
 /// What the header of a valid file says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Header {
     /// The version of the format: 2 or 3.
     pub version: u32,

@@ -10,12 +10,13 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use flate2::{Compression, write::DeflateEncoder};
 use sha2::{Digest, Sha256};
+
+use crate::wheel;
 
 /// What to do instead of answering well.
 #[derive(Clone)]
-pub(crate) enum Act {
+pub enum Act {
     /// Close the connection after this many bytes of the body.
     Cut(usize),
     /// Say nothing more after this many bytes of the body, until the client leaves.
@@ -36,13 +37,16 @@ struct State {
 }
 
 /// The server. Its threads end with the process.
-pub(crate) struct Server {
-    pub(crate) url: String,
+pub struct Server {
+    /// The base URL.
+    pub url: String,
     state: Arc<Mutex<State>>,
 }
 
 impl Server {
-    pub(crate) fn start() -> Self {
+    /// Starts it on a free port.
+    #[must_use]
+    pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State::default()));
@@ -56,22 +60,23 @@ impl Server {
         Self { url, state }
     }
 
-    pub(crate) fn put(&self, path: &str, bytes: impl Into<Vec<u8>>) {
+    /// Serves these bytes at a path.
+    pub fn put(&self, path: &str, bytes: impl Into<Vec<u8>>) {
         self.state.lock().unwrap().files.insert(path.to_owned(), bytes.into());
     }
 
     /// Does this at the next request for the path.
-    pub(crate) fn once(&self, path: &str, act: Act) {
+    pub fn once(&self, path: &str, act: Act) {
         self.state.lock().unwrap().acts.entry(path.to_owned()).or_default().push_back(act);
     }
 
     /// Paths that were requested, with the first byte if it was not 0; each only once.
-    pub(crate) fn requests(&self) -> Vec<String> {
+    pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 
     /// Puts a file into a repository of the hub. Returns the path it is downloaded from.
-    pub(crate) fn put_on_hub(&self, repository: &str, file: &str, bytes: &[u8]) -> String {
+    pub fn put_on_hub(&self, repository: &str, file: &str, bytes: &[u8]) -> String {
         let list = serde_json::json!([
             {"type": "file", "path": "README.md", "size": 3, "oid": "0"},
             {"type": "file", "path": file, "size": bytes.len(), "oid": "0",
@@ -84,7 +89,7 @@ impl Server {
     }
 
     /// Puts a wheel with one file into the index under `/simple`. Returns the path of the wheel.
-    pub(crate) fn put_package(&self, name: &str, version: &str, file: &str, bytes: &[u8]) -> String {
+    pub fn put_package(&self, name: &str, version: &str, file: &str, bytes: &[u8]) -> String {
         let underscored = name.replace('-', "_");
         let wheel = wheel(&[("metadata.txt", b"x"), (file, bytes)]);
         let filename = format!("{underscored}-{version}-py3-none-any.whl");
@@ -159,47 +164,6 @@ fn respond(
 }
 
 /// The SHA-256 in hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
+pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A wheel with these files, the first stored, the others deflated.
-pub(crate) fn wheel(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let (mut out, mut list) = (Vec::new(), Vec::new());
-    for (n, (name, bytes)) in files.iter().enumerate() {
-        let mut packed = bytes.to_vec();
-        if n > 0 {
-            let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
-            encoder.write_all(bytes).unwrap();
-            packed = encoder.finish().unwrap();
-        }
-        let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
-        let mut common = vec![20, 0, 0, 0];
-        common.extend([if n > 0 { 8 } else { 0 }, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        common.extend(size(&packed));
-        common.extend(size(bytes));
-        common.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
-        common.extend([0, 0]);
-        let offset = size(&out);
-        list.extend(b"PK\x01\x02\x14\0");
-        list.extend(&common);
-        list.extend([0; 10]);
-        list.extend(offset);
-        list.extend(name.as_bytes());
-        out.extend(b"PK\x03\x04");
-        out.extend(&common);
-        out.extend(name.as_bytes());
-        out.extend(packed);
-    }
-    let count = u16::try_from(files.len()).unwrap().to_le_bytes();
-    let size = |n: usize| u32::try_from(n).unwrap().to_le_bytes();
-    let at = out.len();
-    out.extend(&list);
-    out.extend(b"PK\x05\x06\0\0\0\0");
-    out.extend(count);
-    out.extend(count);
-    out.extend(size(list.len()));
-    out.extend(size(at));
-    out.extend([0, 0]);
-    out
 }

@@ -2,11 +2,16 @@
 
 /// A value of a key.
 #[derive(Clone)]
-pub(crate) enum Value {
+pub enum Value {
+    /// A 32-bit number.
     U32(u32),
+    /// A signed 32-bit number.
     I32(i32),
+    /// A 64-bit number.
     U64(u64),
+    /// Text, which should be UTF-8.
     Text(Vec<u8>),
+    /// A list of texts.
     Texts(Vec<Vec<u8>>),
     /// A list of 32-bit numbers.
     Numbers(Vec<u32>),
@@ -24,13 +29,14 @@ struct Tensor {
 
 /// A file in the making.
 #[derive(Clone)]
-pub(crate) struct Writer {
+pub struct Writer {
     keys: Vec<(String, Value)>,
     tensors: Vec<Tensor>,
 }
 
 /// A complete file with two tensors.
-pub(crate) fn valid() -> Writer {
+#[must_use]
+pub fn valid() -> Writer {
     let text = |text: &str| Value::Text(text.as_bytes().to_vec());
     let keys = [
         ("general.architecture", text("qwen2")),
@@ -53,7 +59,9 @@ pub(crate) fn valid() -> Writer {
 }
 
 impl Writer {
-    pub(crate) fn set(mut self, key: &str, value: Value) -> Self {
+    /// Sets a key.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: Value) -> Self {
         match self.keys.iter_mut().find(|(k, _)| k == key) {
             Some(pair) => pair.1 = value,
             None => self.keys.push((key.to_owned(), value)),
@@ -61,19 +69,24 @@ impl Writer {
         self
     }
 
-    pub(crate) fn without(mut self, key: &str) -> Self {
+    /// Removes a key.
+    #[must_use]
+    pub fn without(mut self, key: &str) -> Self {
         self.keys.retain(|(k, _)| k != key);
         self
     }
 
-    pub(crate) fn twice(mut self, key: &str) -> Self {
+    /// Repeats a key.
+    #[must_use]
+    pub fn twice(mut self, key: &str) -> Self {
         let pair = self.keys.iter().find(|(k, _)| k == key).unwrap().clone();
         self.keys.push(pair);
         self
     }
 
-    /// Another architecture.
-    pub(crate) fn renamed(mut self, to: &str) -> Self {
+    /// Changes the architecture.
+    #[must_use]
+    pub fn renamed(mut self, to: &str) -> Self {
         for (key, value) in &mut self.keys {
             *key = key.replace("qwen2.", &format!("{to}."));
             if key == "general.architecture" {
@@ -83,23 +96,31 @@ impl Writer {
         self
     }
 
-    pub(crate) fn tensor(mut self, name: &str, dimensions: &[u64], format: u32) -> Self {
+    /// Adds a tensor of the element type `format`.
+    #[must_use]
+    pub fn tensor(mut self, name: &str, dimensions: &[u64], format: u32) -> Self {
         let (name, dimensions) = (name.to_owned(), dimensions.to_vec());
         self.tensors.push(Tensor { name, dimensions, format, offset: None });
         self
     }
 
-    pub(crate) fn offset(mut self, tensor: usize, offset: u64) -> Self {
+    /// Changes the offset of a tensor.
+    #[must_use]
+    pub fn offset(mut self, tensor: usize, offset: u64) -> Self {
         self.tensors[tensor].offset = Some(offset);
         self
     }
 
-    pub(crate) fn no_tensors(mut self) -> Self {
+    /// Removes all tensors.
+    #[must_use]
+    pub fn no_tensors(mut self) -> Self {
         self.tensors.clear();
         self
     }
 
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    /// The file.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
         let alignment = self.keys.iter().find_map(|(key, value)| match value {
             Value::U32(alignment) if key == "general.alignment" && *alignment > 0 => Some(*alignment),
             _ => None,
