@@ -29,8 +29,9 @@ pub(crate) fn run(command: Models, context: &Context) -> Result<Exit> {
             }
             Models::Pull { name, settings: flags } => pull::run(&settings(&flags)?, environment, &name).await,
             Models::Rm { name, settings: flags } => {
-                let file = model_store::store(environment)?.remove(&name)?;
-                if !file {
+                let file =
+                    model_store::store(environment).ok().map(|store| store.remove(&name)).transpose()?;
+                if file != Some(true) {
                     server(&settings(&flags)?).await?.delete(&name).await?;
                 }
                 console::say(format_args!("removed {}", sanitize::line(&name)));

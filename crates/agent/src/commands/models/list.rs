@@ -1,7 +1,7 @@
 //! `agent models list`: what Ollama has, what is on this machine, and what can be pulled.
 
 use model_files::catalogue::{self, Model};
-use model_files::{Cached, gguf};
+use model_files::{Cached, Store, gguf};
 use models::host;
 use models::ollama::{LoadedModel, LocalModel};
 use models::openai::{OpenAi, OpenAiOptions, Opened};
@@ -52,16 +52,15 @@ pub(super) async fn run(settings: &Settings, environment: &Environment, json: bo
     let (models, loaded) = tokio::join!(server.tags(), server.ps());
     let (answer, loaded) = (models, loaded.unwrap_or_default());
     let in_ollama: &[LocalModel] = answer.as_deref().unwrap_or_default();
-    let store = model_store::store(environment)?;
+    let store = model_store::store(environment).ok();
+    let cached = store.as_ref().map(Store::list).unwrap_or_default();
+    let folder = store.map(|store| store.folder().display().to_string()).unwrap_or_default();
     let mut groups = vec![
         (
             format!("In Ollama at {}:", server.base()),
             in_ollama.iter().map(|m| of_ollama(m, &loaded)).collect(),
         ),
-        (
-            format!("In {}:", store.folder().display()),
-            store.list().iter().map(|f| of_file(f, "cached")).collect(),
-        ),
+        (format!("In {folder}:"), cached.iter().map(|file| of_file(file, "cached")).collect()),
     ];
     if answer.is_err() {
         for (store, root) in model_store::ollama_stores(environment).iter().map(|store| (store, store.root()))
@@ -71,7 +70,8 @@ pub(super) async fn run(settings: &Settings, environment: &Environment, json: bo
         }
     }
     let missing = |model: &Model| {
-        store.find(&model.name).is_none() && !in_ollama.iter().any(|m| Some(&m.name) == model.ollama.as_ref())
+        cached.iter().all(|file| file.name != model.name)
+            && !in_ollama.iter().any(|m| Some(&m.name) == model.ollama.as_ref())
     };
     let rest = catalogue::all().into_iter().filter(missing).map(|model| of_catalogue(&model));
     groups.push((String::from("To download with `agent models pull NAME`:"), rest.collect()));

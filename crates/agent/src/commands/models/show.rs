@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use model_files::{catalogue, gguf};
+use model_files::{Store, catalogue, gguf};
 use models::ollama::Server;
 
 use super::answers;
@@ -21,13 +21,14 @@ pub(super) async fn run(
     name: &str,
     json: bool,
 ) -> Result<Exit> {
-    if let Some(path) = named_file(environment, name)? {
+    let store = model_store::store(environment).ok();
+    if let Some(path) = named_file(store.as_ref(), name) {
         return show_file(&path, json);
     }
     let ollama = server(settings).await?;
     if !answers(&ollama).await {
         let stores = model_store::ollama_stores(environment);
-        let cached = model_store::store(environment)?.find(name);
+        let cached = store.and_then(|store| store.find(name));
         if let Some(path) = cached.or_else(|| stores.iter().find_map(|store| store.find(name))) {
             return show_file(&path, json);
         }
@@ -40,12 +41,11 @@ pub(super) async fn run(
 }
 
 /// The file that a name means: a path, or a pulled model.
-fn named_file(environment: &Environment, name: &str) -> Result<Option<PathBuf>> {
+fn named_file(store: Option<&Store>, name: &str) -> Option<PathBuf> {
     if Path::new(name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-        return Ok(Some(PathBuf::from(name)));
+        return Some(PathBuf::from(name));
     }
-    let files = model_store::store(environment)?.list();
-    Ok(files.into_iter().find(|file| file.name == name).map(|file| file.path))
+    store?.list().into_iter().find(|file| file.name == name).map(|file| file.path)
 }
 
 fn show_file(path: &Path, json: bool) -> Result<Exit> {
