@@ -106,7 +106,7 @@ fn each_defect_has_one_sentence() {
         (valid().tensor("x", &[4], u32::MAX), "which is unknown"),
         (valid().tensor(&"x".repeat(64), &[4], 0), "more than the limit of 63"),
         (valid().offset(1, 833), "not a multiple of 32"),
-        (valid().offset(1, u64::MAX & !31), "but the tensors before it end at 576"),
+        (valid().offset(1, !31_u64), "but the tensors before it end at 576"),
         (valid().offset(1, 0), "but the tensors before it end at 576"),
         (valid().no_tensors(), "has no tensors"),
     ] {

@@ -118,7 +118,7 @@ fn a_model_comes_from_the_hub_and_is_checked() {
     assert_eq!(fs::read(&pulled).unwrap(), bytes);
     assert_eq!(world.store.find("tiny"), Some(pulled));
     assert_eq!(world.files(), ["tiny.gguf"]);
-    let downloaded = world.told.iter().filter(|told| told.status.starts_with("downloading")).next_back();
+    let downloaded = world.told.iter().rfind(|told| told.status.starts_with("downloading"));
     let total = bytes.len() as u64;
     assert_eq!(downloaded.map(|told| (told.done, told.total)), Some((total, total)));
     assert!(world.told.iter().any(|told| told.status == "checking the SHA-256" && told.done == total));
