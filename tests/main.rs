@@ -18,6 +18,7 @@ mod faults;
 mod full_disk;
 mod hostile;
 mod inspection;
+mod model_files;
 mod models;
 mod own_files;
 mod patch;

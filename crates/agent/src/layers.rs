@@ -75,6 +75,11 @@ impl Environment {
         Some(self.folder("XDG_STATE_HOME", ".local/state")?.join("agent"))
     }
 
+    /// The folder for what can be downloaded again.
+    pub(crate) fn cache_dir(&self) -> Option<PathBuf> {
+        Some(self.folder("XDG_CACHE_HOME", ".cache")?.join("agent"))
+    }
+
     /// Warns about variables that look like misspelled settings. Other variables that start with
     /// `AGENT_` belong to other programs (some CI systems set a dozen), so they are not an error.
     fn misspelled(&self) -> Vec<String> {

@@ -14,6 +14,7 @@ mod layers;
 mod leftovers;
 mod masking;
 mod model;
+mod model_store;
 mod pager;
 mod progress;
 mod recovery;

@@ -1,12 +1,15 @@
 //! The progress of a model download: a bar on a terminal, occasional lines in a log. Only the
 //! stream decides whether the download succeeded.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use model_files::catalogue::Model;
+use model_files::{Sources, Store};
 use models::Error;
-use models::ollama::{PullProgress, Server};
+use models::ollama::Server;
 
 use crate::console;
 use crate::figures::bytes;
@@ -24,7 +27,7 @@ pub(crate) async fn pull(server: &Server, name: &str) -> Result<(), Error> {
         match progress {
             Ok(progress) => {
                 done = progress.done;
-                view.show(&progress);
+                view.show(&progress.status, progress.completed(), progress.total());
             }
             Err(error) => {
                 view.clear();
@@ -40,6 +43,22 @@ pub(crate) async fn pull(server: &Server, name: &str) -> Result<(), Error> {
     }
     console::say(format_args!("pulled {}", sanitize::line(name)));
     Ok(())
+}
+
+/// Pulls a model file into the store and shows the progress on standard error.
+///
+/// # Errors
+/// As [`model_files::pull`].
+pub(crate) async fn pull_file(
+    model: &Model,
+    store: &Store,
+    sources: &Sources,
+) -> Result<PathBuf, model_files::Error> {
+    let mut view = View::new(&model.name);
+    let show = |progress: model_files::Progress| view.show(&progress.status, progress.done, progress.total);
+    let pulled = model_files::pull(model, store, sources, show).await;
+    view.clear();
+    pulled
 }
 
 enum View {
@@ -64,17 +83,16 @@ impl View {
         View::Bar(bar)
     }
 
-    fn show(&mut self, progress: &PullProgress) {
-        let (completed, total) = (progress.completed(), progress.total());
+    fn show(&mut self, status: &str, completed: u64, total: u64) {
         match self {
             View::Bar(bar) => {
                 bar.set_length(total);
                 bar.set_position(completed.min(total)); // may go down when a failed part is downloaded again
-                bar.set_message(sanitize::short(&progress.status, 60));
+                bar.set_message(sanitize::short(status, 60));
             }
-            View::Lines { status, tenth } => {
-                if *status != progress.status {
-                    status.clone_from(&progress.status);
+            View::Lines { status: last, tenth } => {
+                if last != status {
+                    status.clone_into(last);
                     console::say(sanitize::short(status, 100));
                 }
                 let now = completed.saturating_mul(10).checked_div(total).unwrap_or(0);

@@ -142,32 +142,7 @@ impl Http {
         let secrets = key.into_iter().chain(password).chain(asked).chain(access.secrets());
         let secrets = secrets.filter(worth_masking);
         let secrets: Arc<[String]> = secrets.map(str::to_owned).collect();
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(timeouts.connect)
-            .redirect(redirect::Policy::none())
-            .tcp_nodelay(true)
-            .pool_idle_timeout(if host::is_local(base) { LOCAL_IDLE } else { REMOTE_IDLE })
-            .user_agent(concat!("agent/", env!("CARGO_PKG_VERSION")));
-        builder = access.apply(base, builder)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        if base.starts_with("https:") {
-            // reqwest uses the provider of the process. One that the program has installed stays.
-            if rustls::crypto::CryptoProvider::get_default().is_none() {
-                let _ = Arc::unwrap_or_clone(provider).install_default();
-            }
-        } else {
-            // Without this, reqwest reads the system's certificates, which takes longer than a
-            // local request.
-            let tls = rustls::ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .map_err(|why| Error::Refused(format!("cannot set up TLS: {why}")))?
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-            builder = builder.tls_backend_preconfigured(tls);
-        }
-        let client = builder
-            .build()
-            .map_err(|why| Error::Refused(format!("cannot set up the HTTP client: {}", chain(&why))))?;
+        let client = client(base, timeouts.connect, access, redirect::Policy::none())?;
         let shown = host::shown(base).trim_end_matches('/').into();
         let (user, query, patient) = (user.into(), query.into(), host::is_local(base));
         let headers = access.header_map()?;
@@ -202,7 +177,7 @@ impl Http {
         let response = timeout_at(deadline, request.send())
             .await
             .map_err(|_| no_answer_within(url, first_byte))?
-            .map_err(|why| self.no_answer(why))?;
+            .map_err(|why| no_answer(&self.base, why))?;
         if !response.status().is_success() {
             return Err(self.refusal(url, response).await);
         }
@@ -255,34 +230,6 @@ impl Http {
         format!("{}{path}", self.base)
     }
 
-    fn no_answer(&self, why: reqwest::Error) -> Error {
-        let base = &self.base;
-        let why = why.without_url();
-        if why.is_builder() {
-            return Error::Settings(format!("{base} is not a valid address: {}", chain(&why)));
-        }
-        if let Some(why) = tls::failure(&why) {
-            return tls::meaning(base, why);
-        }
-        let words = chain(&why);
-        if words.contains("proxy auth") {
-            return Error::Settings(format!("no connection to {base}: {PROXY_CREDENTIALS}"));
-        }
-        if words.contains("unsupported scheme") {
-            return Error::Settings(format!(
-                "no connection to {base}: only http:// and https:// proxies are supported ({})",
-                root(&why)
-            ));
-        }
-        if words.contains("tunnel error") {
-            return Error::Transport(format!("no connection to {base} through the proxy: {}", root(&why)));
-        }
-        if why.is_connect() {
-            return Error::Transport(format!("no connection to {base}: {}", root(&why)));
-        }
-        Error::Transport(format!("the connection to {base} broke: {}", root(&why)))
-    }
-
     async fn refusal(&self, url: &str, response: Response) -> Failure {
         let (status, headers) = (response.status(), response.headers());
         if status.is_redirection() {
@@ -314,6 +261,39 @@ impl Http {
     }
 }
 
+/// A client for the host of `base`.
+pub(crate) fn client(
+    base: &str,
+    connect: Duration,
+    access: &Access,
+    redirects: redirect::Policy,
+) -> Result<reqwest::Client, Error> {
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(connect)
+        .redirect(redirects)
+        .tcp_nodelay(true)
+        .pool_idle_timeout(if host::is_local(base) { LOCAL_IDLE } else { REMOTE_IDLE })
+        .user_agent(concat!("agent/", env!("CARGO_PKG_VERSION")));
+    builder = access.apply(base, builder)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    if base.starts_with("https:") {
+        // reqwest uses the provider of the process. One that the program has installed stays.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            let _ = Arc::unwrap_or_clone(provider).install_default();
+        }
+    } else {
+        // Without this, reqwest reads the system's certificates, which takes longer than a
+        // local request.
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|why| Error::Refused(format!("cannot set up TLS: {why}")))?
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        builder = builder.tls_backend_preconfigured(tls);
+    }
+    builder.build().map_err(|why| Error::Refused(format!("cannot set up the HTTP client: {}", chain(&why))))
+}
+
 /// The timeouts while an answer is read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waits {
@@ -327,7 +307,35 @@ pub(crate) struct Waits {
     pub(crate) patient: bool,
 }
 
-fn no_answer_within(url: &str, limit: Duration) -> Error {
+/// What a request without an answer means.
+pub(crate) fn no_answer(base: &str, why: reqwest::Error) -> Error {
+    let why = why.without_url();
+    if why.is_builder() {
+        return Error::Settings(format!("{base} is not a valid address: {}", chain(&why)));
+    }
+    if let Some(why) = tls::failure(&why) {
+        return tls::meaning(base, why);
+    }
+    let words = chain(&why);
+    if words.contains("proxy auth") {
+        return Error::Settings(format!("no connection to {base}: {PROXY_CREDENTIALS}"));
+    }
+    if words.contains("unsupported scheme") {
+        return Error::Settings(format!(
+            "no connection to {base}: only http:// and https:// proxies are supported ({})",
+            root(&why)
+        ));
+    }
+    if words.contains("tunnel error") {
+        return Error::Transport(format!("no connection to {base} through the proxy: {}", root(&why)));
+    }
+    if why.is_connect() {
+        return Error::Transport(format!("no connection to {base}: {}", root(&why)));
+    }
+    Error::Transport(format!("the connection to {base} broke: {}", root(&why)))
+}
+
+pub(crate) fn no_answer_within(url: &str, limit: Duration) -> Error {
     Error::Timeout(format!("{url} did not answer within {} s", limit.as_secs_f64()))
 }
 
@@ -360,7 +368,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Opt
 
 /// The delay in seconds that a server asks for: a number, or a date relative to the server's own
 /// clock, where it sends one.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
     let milliseconds =
         headers.get("retry-after-ms").and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
     if let Some(milliseconds) = milliseconds.filter(|number| number.is_finite()) {
@@ -408,7 +416,7 @@ fn whole_seconds(seconds: f64) -> u64 {
 }
 
 /// The innermost cause, the informative part of reqwest's chain.
-fn root(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn root(error: &(dyn std::error::Error + 'static)) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
 

@@ -26,6 +26,7 @@
 //! relies on, per server, with the public source of each fact.
 
 pub mod choose;
+pub mod download;
 pub mod frames;
 pub mod host;
 pub mod ollama;

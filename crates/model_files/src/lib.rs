@@ -1,0 +1,19 @@
+//! Model files on this machine: what they are, where they are, and how to get them.
+//!
+//! - [`gguf`] reads and checks the header of a file.
+//! - [`catalogue`] lists the models that can be had.
+//! - [`Store`] holds the files that were pulled, and [`OllamaStore`] finds those that Ollama has.
+//! - [`pull()`] downloads a model of the catalogue into the store.
+//!
+//! The crate reads no environment and prints nothing: the caller says where the folders are.
+
+pub mod catalogue;
+pub mod gguf;
+
+mod ollama;
+mod pull;
+mod store;
+
+pub use ollama::OllamaStore;
+pub use pull::{Error, Progress, Sources, pull};
+pub use store::{Cached, Store};

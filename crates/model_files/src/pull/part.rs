@@ -1,0 +1,158 @@
+//! An unfinished file: `NAME.part` has its first bytes, and `NAME.part.json` says of which file.
+//!
+//! Whatever source the bytes come from, they are the beginning of the file with one SHA-256, so a
+//! killed pull is resumed at its last byte. A source that delivers in parts resumes after its last
+//! complete part.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::store;
+
+/// Bytes that are hashed between two reports of progress.
+const BLOCK: usize = 1 << 20;
+
+/// What the bytes are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    /// The SHA-256 of the whole file.
+    sha256: String,
+    /// The lengths of the parts that are complete, from sources that deliver in parts.
+    parts: Vec<u64>,
+}
+
+/// An unfinished file. Only the holder of the store's lock opens one.
+pub(super) struct Part {
+    /// The final path.
+    path: PathBuf,
+    file: File,
+    length: u64,
+    state: State,
+}
+
+impl Part {
+    /// Opens what there is of the file with this SHA-256, or begins it.
+    pub(super) fn open(path: &Path, sha256: &str) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true);
+        let mut file = options.open(store::part(path))?;
+        let saved = fs::read(store::state(path)).ok();
+        let saved = saved.and_then(|text| serde_json::from_slice::<State>(&text).ok());
+        let state = match saved.filter(|state| state.sha256 == sha256) {
+            Some(state) => state,
+            None => {
+                // The bytes go first: under a new checksum, they would be kept and found wrong.
+                file.set_len(0)?;
+                let state = State { sha256: sha256.to_owned(), parts: Vec::new() };
+                save(path, &state)?;
+                state
+            }
+        };
+        let length = file.seek(io::SeekFrom::End(0))?;
+        Ok(Self { path: path.to_owned(), file, length, state })
+    }
+
+    /// The bytes there are.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The parts that are complete.
+    pub(super) fn parts(&self) -> usize {
+        self.state.parts.len()
+    }
+
+    /// Appends bytes.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Drops all bytes from `length` on.
+    pub(super) fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)?;
+        self.length = self.file.seek(io::SeekFrom::End(0))?;
+        Ok(())
+    }
+
+    /// Drops the bytes after the last complete part.
+    pub(super) fn drop_partial(&mut self) -> io::Result<()> {
+        let complete = self.state.parts.iter().sum::<u64>();
+        if complete > self.length {
+            // The state does not belong to these bytes.
+            self.state.parts.clear();
+            return self.truncate(0);
+        }
+        self.truncate(complete)
+    }
+
+    /// Records that the bytes since the last part are a part.
+    pub(super) fn complete(&mut self) -> io::Result<()> {
+        self.state.parts.push(self.length - self.state.parts.iter().sum::<u64>());
+        save(&self.path, &self.state)
+    }
+
+    /// Returns the SHA-256 of the bytes. `report` gets the number of bytes so far, now and then.
+    pub(super) async fn digest(&mut self, mut report: impl FnMut(u64)) -> io::Result<String> {
+        self.file.rewind()?;
+        let (mut hash, mut block, mut done) = (Sha256::new(), vec![0; BLOCK], 0);
+        loop {
+            let read = self.file.read(&mut block)?;
+            if read == 0 {
+                break;
+            }
+            hash.update(block.get(..read).unwrap_or_default());
+            done += read as u64;
+            report(done);
+            // The caller may stop here.
+            tokio::task::yield_now().await;
+        }
+        Ok(hex(&hash.finalize()))
+    }
+
+    /// The path of the bytes.
+    pub(super) fn bytes_path(&self) -> PathBuf {
+        store::part(&self.path)
+    }
+
+    /// Gives the file its final name.
+    pub(super) fn finish(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(store::part(&self.path), &self.path)?;
+        if let Some(folder) = self.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        forget(&self.path)
+    }
+
+    /// Removes it.
+    pub(super) fn discard(self) -> io::Result<()> {
+        fs::remove_file(store::part(&self.path))?;
+        forget(&self.path)
+    }
+}
+
+/// Writes the state in one step.
+fn save(path: &Path, state: &State) -> io::Result<()> {
+    fs::write(store::new_state(path), serde_json::to_vec(state)?)?;
+    fs::rename(store::new_state(path), store::state(path))
+}
+
+/// Removes the state, and one that was not written to its end.
+fn forget(path: &Path) -> io::Result<()> {
+    fs::remove_file(store::state(path))?;
+    match fs::remove_file(store::new_state(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

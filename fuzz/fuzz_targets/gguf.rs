@@ -1,0 +1,21 @@
+//! Any bytes as a GGUF file: reading the header does not panic, and what it accepts fits the file.
+//!
+//! The first byte is the size of the file beyond the bytes that follow, in kB, so that tensors may
+//! be larger than an input.
+#![no_main]
+
+use std::io::{BufReader, Cursor};
+
+use libfuzzer_sys::fuzz_target;
+use model_files::gguf;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((more, bytes)) = data.split_first() else { return };
+    let length = bytes.len() as u64 + u64::from(*more) * 1024;
+    let Ok(header) = gguf::parse(BufReader::new(Cursor::new(bytes)), length) else { return };
+    assert!(header.tensor_bytes < length && header.file_bytes == length);
+    // The smallest type packs 8 elements into less than a byte and a half.
+    assert!(header.parameters <= header.tensor_bytes * 8);
+    assert!((1..=512).contains(&header.layers) && header.trained_window > 0 && header.vocabulary > 0);
+    assert!(header.vocabulary < length && header.chat_template.is_none_or(|t| (t.len() as u64) < length));
+});
