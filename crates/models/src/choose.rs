@@ -7,6 +7,7 @@ mod look;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::ollama::{LocalModel, Ollama, OllamaOptions, Server, is_cloud_host, is_cloud_name};
 use crate::openai::{Kind, OpenAi, OpenAiOptions, Opened};
@@ -27,10 +28,12 @@ pub enum Choice {
     DeepSeek(Option<String>),
     /// `openai:NAME`, or `openai` for the first model of the endpoint.
     OpenAi(Option<String>),
+    /// `embedded:NAME`, `embedded:FILE.gguf` or a bare `FILE.gguf`: a model in this process.
+    Embedded(String),
     /// `replay:FILE`
     Replay(PathBuf),
-    /// A bare name: a model at the base URL if one is given, else in Ollama, else on DeepSeek's
-    /// platform.
+    /// A bare name: a model at the base URL if one is given, else in Ollama, else a model file on
+    /// this machine, else on DeepSeek's platform.
     Bare(String),
 }
 
@@ -46,7 +49,7 @@ impl FromStr for Choice {
         let text = text.trim();
         if text.is_empty() || text.contains(char::is_control) {
             return Err(String::from(
-                "a model is ollama:NAME, deepseek:NAME, openai:NAME, replay:FILE or a bare name",
+                "a model is ollama:NAME, deepseek:NAME, openai:NAME, embedded:NAME, replay:FILE, FILE.gguf or a bare name",
             ));
         }
         let (provider, name) = text.split_once(':').unwrap_or((text, ""));
@@ -56,9 +59,11 @@ impl FromStr for Choice {
         };
         Ok(match provider {
             "ollama" => Choice::Ollama(need("NAME")?),
+            "embedded" => Choice::Embedded(need("NAME")?),
             "replay" => Choice::Replay(need("FILE")?.into()),
             "deepseek" => Choice::DeepSeek(some),
             "openai" => Choice::OpenAi(some),
+            _ if text.ends_with(".gguf") => Choice::Embedded(text.to_owned()),
             _ => Choice::Bare(text.to_owned()),
         })
     }
@@ -72,14 +77,27 @@ impl fmt::Display for Choice {
             Choice::DeepSeek(None) => f.write_str("deepseek"),
             Choice::OpenAi(Some(name)) => write!(f, "openai:{name}"),
             Choice::OpenAi(None) => f.write_str("openai"),
+            Choice::Embedded(name) if name.ends_with(".gguf") => f.write_str(name),
+            Choice::Embedded(name) => write!(f, "embedded:{name}"),
             Choice::Replay(path) => write!(f, "replay:{}", path.display()),
             Choice::Bare(name) => f.write_str(name),
         }
     }
 }
 
+/// Models that run in this process, which the program provides, since this crate knows only servers.
+#[async_trait::async_trait]
+pub trait InProcess: Send + Sync {
+    /// The model to use if none is named: the best of those on this machine.
+    fn preferred(&self) -> Option<String>;
+    /// Whether there is a model of this name on this machine.
+    fn has(&self, name: &str) -> bool;
+    /// Loads the model of this name or in this file.
+    async fn open(&self, name: &str, around: &Surroundings) -> Result<Chosen, Error>;
+}
+
 /// What the program read from flags, settings and environment.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Surroundings {
     /// `OLLAMA_HOST`
     pub ollama_host: Option<String>,
@@ -102,6 +120,8 @@ pub struct Surroundings {
     pub access: Access,
     /// Whether Ollama should load the model at once.
     pub preload: bool,
+    /// Models that run in this process; `None` if the program was built without an engine.
+    pub in_process: Option<Arc<dyn InProcess>>,
 }
 
 /// An opened model, and one line that says which and why.
@@ -159,6 +179,12 @@ async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
                 "openai: needs the endpoint, as in --base-url http://127.0.0.1:8080/v1",
             ))),
         },
+        Choice::Embedded(name) => match &around.in_process {
+            Some(engine) => engine.open(name, around).await,
+            None => Err(Error::Settings(String::from(
+                "this agent was built without an engine of its own; choose a model server, or build it with its default features",
+            ))),
+        },
         Choice::Replay(path) => replay(path).await,
         Choice::Bare(name) => match &around.base_url {
             Some(base) => openai(base, Some(name.clone()), around, "at the base URL").await,
@@ -167,13 +193,18 @@ async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
     }
 }
 
-/// Opens a bare name: Ollama's model if it has one, else DeepSeek's if the name looks like one of
-/// its models and there is a key.
+/// Opens a bare name: Ollama's model if it has one, else the model file of that name, else DeepSeek's
+/// if the name looks like one of its models and there is a key.
 async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     let error = match ollama(name, around, "Ollama has it").await {
         Ok(chosen) => return Ok(chosen),
         Err(error) => error,
     };
+    if matches!(error, Error::MissingModel { .. } | Error::Transport(_))
+        && let Some(engine) = around.in_process.as_ref().filter(|engine| engine.has(name))
+    {
+        return engine.open(name, around).await;
+    }
     let hosted = name.starts_with("deepseek-") && !name.contains([':', '/']);
     if hosted
         && around.deepseek_key.is_some()
@@ -366,6 +397,8 @@ mod tests {
             ("deepseek", Choice::DeepSeek(None)),
             ("openai:x", Choice::OpenAi(Some(String::from("x")))),
             ("replay:dir/a:b.jsonl", Choice::Replay(PathBuf::from("dir/a:b.jsonl"))),
+            ("embedded:a", Choice::Embedded(String::from("a"))),
+            ("dir/a.gguf", Choice::Embedded(String::from("dir/a.gguf"))),
             ("qwen2.5-coder:7b", Choice::Bare(String::from("qwen2.5-coder:7b"))),
         ] {
             assert_eq!(text.parse::<Choice>(), Ok(choice.clone()));

@@ -53,6 +53,9 @@ pub enum Error {
         /// Models that the server has.
         available: Vec<String>,
     },
+    /// No model was named, and none was found.
+    #[error("{0}")]
+    NoModel(String),
     /// The server refused the request for good (400, 402, 422, 501 and every status without another
     /// meaning), or its certificate is not trusted.
     #[error("{0}")]
@@ -76,9 +79,11 @@ impl Error {
             }
             Error::Unavailable { retry_after, .. } => Retry::After(*retry_after),
             Error::Overflow { .. } => Retry::Compact,
-            Error::MissingModel { .. } | Error::Slow(_) | Error::Refused(_) | Error::Settings(_) => {
-                Retry::Never
-            }
+            Error::MissingModel { .. }
+            | Error::NoModel(_)
+            | Error::Slow(_)
+            | Error::Refused(_)
+            | Error::Settings(_) => Retry::Never,
         }
     }
 }

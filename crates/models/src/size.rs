@@ -6,7 +6,8 @@
 const SMALL_B: f32 = 4.0;
 
 /// Whether a model of this size does better with whole files than with tool calls.
-pub(crate) fn prefers_whole_files(parameters_b: Option<f32>) -> bool {
+#[must_use]
+pub fn prefers_whole_files(parameters_b: Option<f32>) -> bool {
     parameters_b.is_some_and(|billions| billions <= SMALL_B)
 }
 

@@ -34,6 +34,7 @@ fn kind(error: &Error) -> &'static str {
         Error::Timeout(_) => "timeout",
         Error::Slow(_) => "slow",
         Error::MissingModel { .. } => "missing",
+        Error::NoModel(_) => "no model",
         Error::Refused(_) => "refused",
         Error::Settings(_) => "settings",
         Error::Protocol(_) => "protocol",

@@ -26,7 +26,8 @@ const DEFAULT_PORTS: [(u16, &str); 9] = [
 /// How long a connection within this machine may take. A closed port refuses at once.
 const CONNECT: Duration = Duration::from_millis(300);
 
-/// Tries Ollama, then DeepSeek's platform, then local servers at their default ports.
+/// Tries Ollama, then DeepSeek's platform, then local servers at their default ports, then the model
+/// files on this machine.
 pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
     let server = ollama_server(around)?;
     let (loaded, on_disk) = tokio::join!(server.ps(), server.tags());
@@ -54,6 +55,11 @@ pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
         Ok(chosen) => return Ok(chosen),
         Err(locked) => locked,
     };
+    if let Some(engine) = &around.in_process
+        && let Some(name) = engine.preferred()
+    {
+        return engine.open(&name, around).await;
+    }
     let ports = DEFAULT_PORTS.map(|(port, _)| port.to_string()).join(", ");
     let others = if locked.is_empty() {
         format!("no other model server was found on this machine (ports {ports})")
@@ -63,9 +69,7 @@ pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
             locked.join(" and ")
         )
     };
-    Err(Error::Refused(format!(
-        "no model found: {ollama_says}; DEEPSEEK_API_KEY is not set; {others}; name a model with --model and --base-url"
-    )))
+    Err(Error::NoModel(format!("no model found: {ollama_says}; DEEPSEEK_API_KEY is not set; {others}")))
 }
 
 /// Opens a model on the first local server at a default port; otherwise returns the addresses of

@@ -1,0 +1,98 @@
+//! Measures the engine: `cargo run --release -p engine --example engine_bench FILE.gguf [TOKENS]`.
+//! Prints one JSON object: seconds to load, prompt and generation rates in tokens per second, what
+//! a second turn evaluates, and peak memory. `scripts/bench-engine` runs it beside llama-server.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use engine::{Embedded, Options};
+use futures_util::StreamExt;
+use models::{Delta, Message, Model, Request, Role, Think, Usage};
+
+type Failure = Box<dyn std::error::Error>;
+
+fn message(role: Role, content: &str) -> Arc<Message> {
+    Message { role, content: content.to_owned(), thinking: None }.into()
+}
+
+/// Asks, and returns the text, the counts, and the seconds to the first text and to the end.
+async fn ask(model: &Embedded, request: &Request) -> Result<(String, Usage, f64, f64), Failure> {
+    let from = Instant::now();
+    let (mut text, mut usage, mut first) = (String::new(), Usage::default(), 0.0);
+    let mut deltas = model.stream(request).await?;
+    while let Some(delta) = deltas.next().await {
+        match delta? {
+            Delta::Text(more) => {
+                if text.is_empty() {
+                    first = from.elapsed().as_secs_f64();
+                }
+                text.push_str(&more);
+            }
+            Delta::End(end) => usage = end.usage,
+            _ => {}
+        }
+    }
+    Ok((text, usage, first, from.elapsed().as_secs_f64()))
+}
+
+fn rate(tokens: Option<u64>, ms: Option<f64>) -> f64 {
+    tokens.unwrap_or(0) as f64 * 1e3 / ms.unwrap_or(f64::INFINITY)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Failure> {
+    let mut arguments = std::env::args().skip(1);
+    let file = arguments.next().ok_or("usage: engine_bench FILE.gguf [TOKENS [SAVED_FOLDER]]")?;
+    let tokens = arguments.next().map_or(Ok(128), |n| n.parse())?;
+    let saved = arguments.next().map(Into::into);
+    let from = Instant::now();
+    let options = Options {
+        file: file.clone().into(),
+        name: String::from("bench"),
+        window: Some(8192),
+        gpu_layers: 0,
+        think: Think::Auto,
+        saved,
+    };
+    let model = Embedded::open(options).await?;
+    let load = from.elapsed().as_secs_f64();
+    let rules = "You repair programs. Answer with code only. ".repeat(40);
+    let mut request = Request {
+        messages: vec![
+            message(Role::System, &rules),
+            message(Role::User, "Write a Python class for a bank account with tests."),
+        ],
+        temperature: Some(0.0),
+        max_tokens: tokens,
+        ..Request::default()
+    };
+    let (text, one, first, _) = ask(&model, &request).await?;
+    eprintln!("{text}");
+    request.messages.push(message(Role::Assistant, &text));
+    request.messages.push(message(Role::User, "Now add a method that transfers money."));
+    let (_, two, second, _) = ask(&model, &request).await?;
+    let four = (0..4).map(|seed| Request { temperature: Some(0.8), seed: Some(seed), ..request.clone() });
+    let from = Instant::now();
+    let answers: Vec<Request> = four.collect();
+    let together = futures_util::future::join_all(answers.iter().map(|request| ask(&model, request))).await;
+    let generated: u64 = together.iter().flatten().filter_map(|(_, usage, ..)| usage.generated_tokens).sum();
+    let batch = generated as f64 / from.elapsed().as_secs_f64();
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let kib =
+        |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("").trim().to_owned();
+    println!(
+        "{{\"load_s\":{load:.3},\"prompt_tokens\":{},\"prompt_rate\":{:.1},\"first_s\":{first:.3},\"rate\":{:.2},\
+         \"second_cached\":{},\"second_evaluated\":{},\"second_first_s\":{second:.3},\"four_rate\":{batch:.2},\
+         \"peak\":\"{}\",\"anon\":\"{}\"}}",
+        one.prompt_tokens.unwrap_or(0),
+        rate(one.prompt_tokens.map(|all| all - one.cached_tokens.unwrap_or(0)), one.prompt_ms),
+        rate(one.generated_tokens, one.generation_ms),
+        two.cached_tokens.unwrap_or(0),
+        two.prompt_tokens.unwrap_or(0) - two.cached_tokens.unwrap_or(0),
+        kib("VmHWM:"),
+        kib("RssAnon:"),
+    );
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! A model in the process: llama.cpp behind [`models::Model`].
+//!
+//! [`Embedded::open`] loads a GGUF file. Its answers stream like those of a server, with what only
+//! an engine in the process can do:
+//!
+//! - **It stops at the exact token.** A token is generated when the reader waits for it, so an
+//!   answer that is cut after a complete call has cost nothing beyond the call.
+//! - **Nothing is evaluated twice.** A conversation is compared with the KV cache byte by byte.
+//!   After a cut or a refusal, the cache is rolled back to the last common byte.
+//! - **The system prompt is evaluated once per model.** Its KV cache is saved on disk and loaded
+//!   at the next start.
+//! - **Alternatives cost nothing**, and several answers share a prefix and a batch.
+//!
+//! Inside, data flows in one direction: messages → `template` → text → `worker` (with `sequence`,
+//! `saved` and `sample`) → tokens → `output` → [`Delta`]s.
+
+mod cpu;
+mod open;
+mod output;
+mod room;
+mod sample;
+mod saved;
+mod sequence;
+mod template;
+mod worker;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+
+use futures_util::Stream;
+use models::{Delta, DeltaStream, Error, Identity, Model, Request};
+use tokio::sync::{mpsc as channel, oneshot};
+
+pub use open::Options;
+pub use room::free_memory;
+
+use crate::template::Template;
+use crate::worker::{Command, Job};
+
+/// The engine and its version. A saved prefix of another version is not loaded.
+pub const VERSION: &str = "llama-cpp-2 0.1.160";
+
+/// A loaded model. Dropping it ends its thread and frees its memory.
+pub struct Embedded {
+    identity: Identity,
+    template: Template,
+    warnings: Vec<String>,
+    worker: Thread,
+    next: AtomicU64,
+}
+
+impl Embedded {
+    /// What the user should know about how the model was opened.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+/// The thread that owns the model.
+struct Thread {
+    /// `None` only while it is dropped.
+    commands: Option<mpsc::Sender<Command>>,
+    /// Whether to stop loading.
+    stop: Arc<AtomicBool>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.commands.take());
+        // The thread must not compute while the process runs its exit handlers.
+        if let Some(handle) = self.handle.take() {
+            let _ = handle.join();
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Model for Embedded {
+    fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+
+    async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
+        let prompt = self.template.prompt(&request.messages)?;
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (started, starts) = oneshot::channel();
+        let (sender, deltas) = channel::unbounded_channel();
+        let commands = self.worker.commands.clone().ok_or_else(gone)?;
+        let answer = Answer { id, commands, deltas, asked: true, ended: false };
+        let job = Job { id, prompt, request: request.clone(), started, deltas: sender };
+        answer.commands.send(Command::Start(Box::new(job))).map_err(|_| gone())?;
+        starts.await.map_err(|_| gone())??;
+        Ok(Box::pin(answer))
+    }
+}
+
+fn gone() -> Error {
+    Error::Refused(String::from("the engine's thread has ended; run again with -v to see why"))
+}
+
+/// The reader's side of one answer.
+struct Answer {
+    id: u64,
+    commands: mpsc::Sender<Command>,
+    deltas: channel::UnboundedReceiver<Result<Delta, Error>>,
+    /// Whether the engine knows that the reader waits.
+    asked: bool,
+    ended: bool,
+}
+
+impl Stream for Answer {
+    type Item = Result<Delta, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        match self.deltas.poll_recv(context) {
+            Poll::Ready(Some(item)) => {
+                self.asked = false;
+                self.ended = matches!(item, Ok(Delta::End(_)) | Err(_));
+                Poll::Ready(Some(item))
+            }
+            Poll::Ready(None) => {
+                self.ended = true;
+                Poll::Ready(Some(Err(gone())))
+            }
+            Poll::Pending => {
+                if !self.asked {
+                    self.asked = true;
+                    let _ = self.commands.send(Command::Next(self.id));
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.commands.send(Command::Cancel(self.id));
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Loads a model file: checks what is free, sizes the window, and starts the thread.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+
+use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::{LogOptions, send_logs_to_tracing};
+use model_files::gguf;
+use models::{Error, Identity, Think, prefers_whole_files};
+use tokio::sync::oneshot;
+
+use crate::cpu;
+use crate::room::{self, Wanted};
+use crate::saved::Saved;
+use crate::template::Template;
+use crate::worker::{BATCH, Command, SEQUENCES, Worker};
+use crate::{Embedded, Thread, gone};
+
+/// How to open a model.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The GGUF file.
+    pub file: PathBuf,
+    /// The model's name, as the user knows it.
+    pub name: String,
+    /// The context window in tokens; `None` chooses it by the free memory.
+    pub window: Option<u64>,
+    /// How many layers run on a GPU, if the engine was built for one.
+    pub gpu_layers: u32,
+    /// Whether the model reasons before it answers, where its template lets the user choose.
+    pub think: Think,
+    /// Where evaluated prefixes are kept; `None` keeps none.
+    pub saved: Option<PathBuf>,
+}
+
+/// What the thread reports when the model is loaded.
+struct Facts {
+    identity: Identity,
+    template: Template,
+    warnings: Vec<String>,
+}
+
+impl Embedded {
+    /// Loads a model file, which takes from a part of a second to minutes.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], with what to do, if the file cannot be loaded or the memory does not
+    /// suffice.
+    pub async fn open(options: Options) -> Result<Self, Error> {
+        let (commands, inbox) = mpsc::channel();
+        let (report, reported) = oneshot::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name(String::from("engine"))
+            .spawn(move || work(&options, &stopped, report, &inbox))
+            .map_err(|why| Error::Refused(format!("cannot start the engine's thread: {why}")))?;
+        // If this future is dropped, the thread stops loading.
+        let worker = Thread { commands: Some(commands), stop, handle: Some(thread) };
+        let Facts { identity, template, warnings } = reported.await.map_err(|_| gone())??;
+        Ok(Self { identity, template, warnings, worker, next: AtomicU64::new(0) })
+    }
+}
+
+fn work(
+    options: &Options,
+    stop: &Arc<AtomicBool>,
+    report: oneshot::Sender<Result<Facts, Error>>,
+    inbox: &mpsc::Receiver<Command>,
+) {
+    let plan = match Plan::new(options) {
+        Ok(plan) => plan,
+        Err(why) => return drop(report.send(Err(why))),
+    };
+    let model = match load(options, stop) {
+        Ok(model) => model,
+        Err(why) => return drop(report.send(Err(why))),
+    };
+    let (worker, facts) = match start(options, plan, &model) {
+        Ok(started) => started,
+        Err(why) => return drop(report.send(Err(why))),
+    };
+    if report.send(Ok(facts)).is_ok() {
+        worker.run(inbox);
+    }
+}
+
+/// What is known before the model is loaded. llama.cpp ends the process on some broken files, so
+/// the file is checked first.
+struct Plan {
+    header: gguf::Header,
+    window: u64,
+    warning: Option<String>,
+}
+
+impl Plan {
+    fn new(options: &Options) -> Result<Self, Error> {
+        let refused = |why: String| Error::Refused(why);
+        cpu::check().map_err(refused)?;
+        let header = gguf::read(&options.file).map_err(|why| refused(why.to_string()))?;
+        if !header.known {
+            return Err(refused(format!(
+                "{}: the engine does not know the architecture {}",
+                options.file.display(),
+                header.architecture,
+            )));
+        }
+        let wanted = Wanted {
+            asked: options.window,
+            trained: header.trained_window,
+            per_token: header.kv_bytes_per_token,
+            model: header.tensor_bytes,
+            free: room::free_memory(),
+        };
+        let (window, warning) =
+            room::window(wanted).map_err(|why| refused(format!("{}: {why}", options.name)))?;
+        Ok(Self { header, window, warning })
+    }
+}
+
+/// llama.cpp's state of the process. Models are loaded one at a time, because llama.cpp's loader
+/// is not made for more.
+fn backend() -> Result<&'static LlamaBackend, Error> {
+    static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
+    static FIRST: Mutex<()> = Mutex::new(());
+    let _one = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(backend) = BACKEND.get() {
+        return Ok(backend);
+    }
+    send_logs_to_tracing(LogOptions::default());
+    let backend =
+        LlamaBackend::init().map_err(|why| Error::Refused(format!("cannot start the engine: {why}")))?;
+    Ok(BACKEND.get_or_init(|| backend))
+}
+
+fn load(options: &Options, stop: &Arc<AtomicBool>) -> Result<LlamaModel, Error> {
+    let file = options.file.display();
+    let stop = Arc::clone(stop);
+    let params = LlamaModelParams::default()
+        .with_n_gpu_layers(options.gpu_layers)
+        .with_progress_callback(move |_| !stop.load(Ordering::Relaxed));
+    LlamaModel::load_from_file(backend()?, &options.file, &params).map_err(|why| {
+        Error::Refused(format!(
+            "cannot load the model file {file}: {why}; run with -v to see what llama.cpp says"
+        ))
+    })
+}
+
+fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Worker<'m>, Facts), Error> {
+    let Plan { header, window, warning } = plan;
+    let threads = i32::try_from(room::threads()).unwrap_or(1);
+    let params = LlamaContextParams::default()
+        .with_n_ctx(u32::try_from(window).ok().and_then(NonZeroU32::new))
+        .with_n_batch(BATCH as u32)
+        .with_n_ubatch(BATCH as u32)
+        .with_n_seq_max(SEQUENCES as u32)
+        .with_kv_unified(true)
+        .with_n_threads(threads)
+        .with_n_threads_batch(threads);
+    let context = model.new_context(backend()?, params).map_err(|why| {
+        Error::Refused(format!(
+            "{}: cannot allocate a window of {window} tokens: {why}; set a smaller --num-ctx",
+            options.name
+        ))
+    })?;
+    let vocab = model.vocab();
+    let text = |token| String::from_utf8_lossy(&vocab.token_to_piece(token, true, None)).into_owned();
+    let template =
+        Template::new(header.chat_template.as_deref(), text(vocab.bos()), text(vocab.eos()), options.think)?;
+    let thinking = template.thinks();
+    let parameters_b = Some(header.parameters as f32 / 1e9);
+    let identity = Identity {
+        server: String::from("embedded"),
+        server_version: Some(crate::VERSION.to_owned()),
+        model: options.name.clone(),
+        family: Some(header.architecture),
+        parameters_b,
+        window: Some(window),
+        local: true,
+        prefers_whole_files: prefers_whole_files(parameters_b),
+        thinking,
+        branches: !thinking,
+        ..Identity::default()
+    };
+    let saved = options.saved.clone().and_then(|folder| Saved::new(folder, &options.file));
+    let facts = Facts { identity, template, warnings: warning.into_iter().collect() };
+    Ok((Worker::new(model, context, saved), facts))
+}

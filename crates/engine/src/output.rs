@@ -1,0 +1,147 @@
+//! The bytes of sampled tokens as text: whole characters, reasoning apart, up to a stop text.
+
+use models::Delta;
+
+const THINK_CLOSE: &str = "</think>";
+
+/// The text of one answer so far.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// The start of a character that the next token completes.
+    partial: Vec<u8>,
+    /// Text that may turn out to be the start of a mark.
+    held: String,
+    /// Whether the text so far is reasoning.
+    thinking: bool,
+    stop: Option<String>,
+    stopped: bool,
+}
+
+impl Output {
+    pub(crate) fn new(thinking: bool, stop: Option<String>) -> Self {
+        Self { thinking, stop: stop.filter(|stop| !stop.is_empty()), ..Self::default() }
+    }
+
+    /// Whether the stop text has arrived.
+    pub(crate) fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Adds the bytes of a token and returns the text that is certain now.
+    pub(crate) fn push(&mut self, piece: &[u8]) -> Vec<Delta> {
+        self.partial.extend_from_slice(piece);
+        let complete = complete(&self.partial);
+        let rest = self.partial.split_off(complete);
+        let text = std::mem::replace(&mut self.partial, rest);
+        self.held.push_str(&String::from_utf8_lossy(&text));
+        self.release()
+    }
+
+    /// Returns what was held back; the answer ends here.
+    pub(crate) fn finish(&mut self) -> Vec<Delta> {
+        let partial = std::mem::take(&mut self.partial);
+        self.held.push_str(&String::from_utf8_lossy(&partial));
+        let mut deltas = self.release();
+        let held = std::mem::take(&mut self.held);
+        if !self.stopped {
+            deltas.extend(self.delta(held));
+        }
+        deltas
+    }
+
+    fn release(&mut self) -> Vec<Delta> {
+        let mut deltas = Vec::new();
+        loop {
+            let mark = if self.thinking { Some(THINK_CLOSE) } else { self.stop.as_deref() };
+            let Some(mark) = mark else {
+                let text = std::mem::take(&mut self.held);
+                deltas.extend(self.delta(text));
+                return deltas;
+            };
+            if let Some((before, after)) = self.held.split_once(mark) {
+                let (before, after) = (before.to_owned(), after.to_owned());
+                deltas.extend(self.delta(before));
+                if !self.thinking {
+                    self.stopped = true;
+                    self.held.clear();
+                    return deltas;
+                }
+                self.thinking = false;
+                self.held = after.trim_start_matches('\n').to_owned();
+                continue;
+            }
+            let kept = (1..mark.len().min(self.held.len() + 1))
+                .rev()
+                .find(|length| mark.is_char_boundary(*length) && self.held.ends_with(&mark[..*length]))
+                .unwrap_or(0);
+            let rest = self.held.split_off(self.held.len() - kept);
+            let text = std::mem::replace(&mut self.held, rest);
+            deltas.extend(self.delta(text));
+            return deltas;
+        }
+    }
+
+    fn delta(&self, text: String) -> Option<Delta> {
+        (!text.is_empty()).then(|| if self.thinking { Delta::Thinking(text) } else { Delta::Text(text) })
+    }
+}
+
+/// The length of the bytes without an unfinished character at their end.
+fn complete(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        Ok(_) => bytes.len(),
+        // Bytes that are no UTF-8 come before; only the end matters.
+        Err(error) => {
+            let bad = error.valid_up_to() + error.error_len().unwrap_or(1);
+            bad + complete(&bytes[bad..])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(deltas: Vec<Delta>) -> String {
+        let part = |delta| match delta {
+            Delta::Text(text) => text,
+            Delta::Thinking(text) => format!("({text})"),
+            other => format!("{other:?}"),
+        };
+        deltas.into_iter().map(part).collect()
+    }
+
+    #[test]
+    fn a_character_of_several_tokens_comes_whole() {
+        let mut output = Output::new(false, None);
+        assert_eq!(text(output.push(b"a\xe2\x82")), "a");
+        assert_eq!(text(output.push(b"\xacb\xff\xc3")), "\u{20ac}b\u{fffd}");
+        assert_eq!(text(output.finish()), "\u{fffd}");
+    }
+
+    #[test]
+    fn reasoning_ends_at_its_mark_wherever_the_tokens_break() {
+        for pieces in
+            [&["why</think>\n\nso"][..], &["why<", "/thi", "nk>", "\n\nso"], &["why", "</think>", "\n\nso"]]
+        {
+            let mut output = Output::new(true, None);
+            let mut all: String = pieces.iter().map(|piece| text(output.push(piece.as_bytes()))).collect();
+            all.push_str(&text(output.finish()));
+            assert_eq!(all.replace(")(", "").replace('\n', ""), "(why)so", "{pieces:?}");
+        }
+    }
+
+    #[test]
+    fn the_answer_ends_before_the_stop_text() {
+        let mut output = Output::new(false, Some(String::from("END")));
+        assert_eq!(text(output.push(b"one E")), "one ");
+        assert_eq!(text(output.push(b"N two EN")), "EN two ");
+        assert!(!output.stopped());
+        assert_eq!(text(output.push(b"D three")), "");
+        assert!(output.stopped());
+        assert_eq!(text(output.finish()), "");
+        let mut output = Output::new(false, Some(String::from("END")));
+        assert_eq!(text(output.push(b"x EN")) + &text(output.finish()), "x EN", "held text is not lost");
+    }
+}

@@ -1,0 +1,128 @@
+//! What this machine has free: memory and cores.
+
+use std::path::Path;
+
+/// Memory that stays free beside the model: compute buffers, the agent, and the commands it runs.
+pub(crate) const RESERVE: u64 = 768 << 20;
+/// The largest window that is chosen without being asked for, in tokens. Prompts of the agent stay
+/// far below, and the memory of the KV cache is taken at once.
+const DEFAULT_WINDOW: u64 = 16_384;
+/// The least window that a run is useful with, in tokens.
+pub(crate) const LEAST_WINDOW: u64 = 2_048;
+
+/// Bytes of memory that a process may still take: the least of the machine's and the control
+/// group's. `None` where the system does not tell.
+#[must_use]
+pub fn free_memory() -> Option<u64> {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
+    let group = || {
+        let folder = Path::new("/sys/fs/cgroup");
+        let read = |name| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+        let limit = read("memory.max")?;
+        Some(limit.saturating_sub(read("memory.current")?))
+    };
+    [machine, group()].into_iter().flatten().min()
+}
+
+/// `MemAvailable` of `/proc/meminfo`, in bytes.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// The number of threads: the cores that this process may use.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// What the size of the window depends on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// The window that the user asked for.
+    pub(crate) asked: Option<u64>,
+    /// The window that the model was trained with.
+    pub(crate) trained: u64,
+    /// Bytes of the KV cache per token.
+    pub(crate) per_token: u64,
+    /// Bytes of the model's weights.
+    pub(crate) model: u64,
+    /// Free bytes before the model is loaded.
+    pub(crate) free: Option<u64>,
+}
+
+/// The window in tokens, and a sentence if it is smaller than usual or asked for.
+///
+/// # Errors
+/// A sentence if the memory does not suffice for the model with the window that the user asked for,
+/// or with the least useful one.
+pub(crate) fn window(wanted: Wanted) -> Result<(u64, Option<String>), String> {
+    let Wanted { asked, trained, per_token, model, free } = wanted;
+    let trained = if trained == 0 { DEFAULT_WINDOW } else { trained };
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    let fixed = model.saturating_add(RESERVE);
+    let fits = free.map_or(u64::MAX, |free| free.saturating_sub(fixed) / per_token.max(1));
+    let lacks = |window: u64, advice: &str| {
+        let needed = fixed.saturating_add(window.saturating_mul(per_token));
+        let free = gib(free.unwrap_or(0));
+        format!(
+            "the model with a window of {window} tokens needs {} of memory, and {free} is free; {advice}",
+            gib(needed)
+        )
+    };
+    if let Some(asked) = asked {
+        let window = asked.min(trained);
+        if window > fits {
+            return Err(lacks(window, "set a smaller --num-ctx"));
+        }
+        let said = (window < asked)
+            .then(|| format!("the window is {window} tokens, since the model was trained with no more"));
+        return Ok((window, said));
+    }
+    let usual = DEFAULT_WINDOW.min(trained);
+    let least = LEAST_WINDOW.min(usual);
+    if fits < least {
+        return Err(lacks(least, "free some memory or choose a smaller model"));
+    }
+    let window = usual.min((fits / 256 * 256).max(least));
+    let said = (window < usual).then(|| {
+        format!("the window is {window} tokens, since only {} of memory is free", gib(free.unwrap_or(0)))
+    });
+    Ok((window, said))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn wanted(asked: Option<u64>, free_mib: u64) -> Wanted {
+        let free = Some((1000 + free_mib) * MIB);
+        Wanted { asked, trained: 32_768, per_token: 28 << 10, model: 1000 * MIB, free }
+    }
+
+    #[test]
+    fn the_window_shrinks_with_the_free_memory_and_says_so() {
+        assert_eq!(window(wanted(None, 8192)), Ok((16_384, None)));
+        let (tokens, said) = window(wanted(None, 768 + 224)).unwrap();
+        assert_eq!(tokens, 8_192);
+        assert!(said.unwrap().contains("8192 tokens"));
+        let error = window(wanted(None, 780)).unwrap_err();
+        assert!(error.contains("2048 tokens") && error.contains("smaller model"), "{error}");
+    }
+
+    #[test]
+    fn a_window_that_was_asked_for_is_kept_or_refused() {
+        assert_eq!(window(wanted(Some(20_000), 8192)), Ok((20_000, None)));
+        assert_eq!(window(wanted(Some(40_000), 8192)).unwrap().0, 32_768);
+        assert!(window(wanted(Some(20_000), 1024)).unwrap_err().contains("smaller --num-ctx"));
+        let unknown = Wanted { trained: 0, free: None, ..wanted(None, 0) };
+        assert_eq!(window(unknown), Ok((16_384, None)));
+    }
+
+    #[test]
+    fn available_memory_is_parsed() {
+        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   2048 kB\n"), Some(2 * MIB));
+        assert_eq!(available("MemTotal: 9 kB\n"), None);
+    }
+}

@@ -1,0 +1,104 @@
+//! Evaluated prefixes on disk: the KV cache of the system prompt, so that the next session does not
+//! evaluate it again.
+//!
+//! A file holds the state of one sequence in llama.cpp's format. Its name is a digest of everything
+//! that the state depends on. A file that cannot be read is deleted and made again.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::token::LlamaToken;
+use sha2::{Digest, Sha256};
+
+/// How many prefixes are kept: one for each approach and edit format that a user alternates
+/// between. One of 700 tokens takes 20 MB for a model of 1.5 billion parameters.
+const KEPT: usize = 8;
+
+/// The saved prefixes of one model.
+#[derive(Debug, Clone)]
+pub(crate) struct Saved {
+    folder: PathBuf,
+    /// What every state depends on: the model file and the version of the engine.
+    basis: String,
+}
+
+impl Saved {
+    /// The prefixes in `folder` for this model file.
+    pub(crate) fn new(folder: PathBuf, model: &Path) -> Option<Self> {
+        let metadata = model.metadata().ok()?;
+        let changed = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let basis =
+            format!("{}\n{}\n{}\n{}", crate::VERSION, model.display(), metadata.len(), changed.as_nanos());
+        Some(Self { folder, basis })
+    }
+
+    fn file(&self, prefix: &str) -> PathBuf {
+        let digest = Sha256::digest(format!("{}\n{prefix}", self.basis));
+        let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        self.folder.join(name + ".kv")
+    }
+
+    /// Loads the state of a prefix into an empty sequence and returns its tokens.
+    pub(crate) fn load(
+        &self,
+        context: &mut LlamaContext<'_>,
+        sequence: i32,
+        prefix: &str,
+    ) -> Option<Vec<LlamaToken>> {
+        let file = self.file(prefix);
+        if !file.is_file() {
+            return None;
+        }
+        match context.state_seq_load_file(&file, sequence, prefix.len() + 1) {
+            Ok((tokens, _)) => {
+                // The oldest files go first, by the time of their last use.
+                let now = std::fs::FileTimes::new().set_modified(SystemTime::now());
+                let _ = std::fs::File::open(&file).and_then(|file| file.set_times(now));
+                Some(tokens)
+            }
+            Err(why) => {
+                tracing::debug!(%why, file = %file.display(), "cannot load the saved prefix");
+                let _ = std::fs::remove_file(&file);
+                None
+            }
+        }
+    }
+
+    /// Saves the state of a sequence that holds exactly this prefix. Failing to is no error: the
+    /// next session evaluates it again.
+    pub(crate) fn save(
+        &self,
+        context: &LlamaContext<'_>,
+        sequence: i32,
+        prefix: &str,
+        tokens: &[LlamaToken],
+    ) {
+        let written = || -> std::io::Result<()> {
+            std::fs::create_dir_all(&self.folder)?;
+            let part = tempfile::Builder::new().suffix(".part").tempfile_in(&self.folder)?;
+            context
+                .state_seq_save_file(part.path(), sequence, tokens)
+                .map_err(|why| std::io::Error::other(why.to_string()))?;
+            part.persist(self.file(prefix))?;
+            Ok(())
+        };
+        match written() {
+            Ok(()) => self.prune(),
+            Err(why) => tracing::debug!(%why, "cannot save the evaluated prefix"),
+        }
+    }
+
+    /// Deletes all but the most recently used files, and parts that a kill left behind.
+    fn prune(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
+        let mut files: Vec<(SystemTime, PathBuf)> = entries
+            .flatten()
+            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+            .collect();
+        files.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, file) in files.into_iter().skip(KEPT) {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The engine with a tiny model of random weights: what is evaluated, what is generated, and what
+//! is kept.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use engine::{Embedded, Options};
+use futures_util::StreamExt;
+use models::{Answer, Delta, Error, Message, Model, Request, Role, Think, collect};
+
+/// A model file in a folder of its own.
+struct Fixture {
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        tiny_model::write(&folder.path().join("tiny.gguf")).unwrap();
+        Self { folder }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            file: self.folder.path().join("tiny.gguf"),
+            name: String::from("tiny"),
+            window: Some(4096),
+            gpu_layers: 0,
+            think: Think::Auto,
+            saved: None,
+        }
+    }
+
+    async fn open(&self) -> Embedded {
+        Embedded::open(self.options()).await.unwrap()
+    }
+}
+
+fn message(role: Role, content: &str) -> Arc<Message> {
+    Message { role, content: content.to_owned(), thinking: None }.into()
+}
+
+fn request(messages: &[(Role, &str)]) -> Request {
+    Request {
+        messages: messages.iter().map(|(role, content)| message(*role, content)).collect(),
+        temperature: Some(0.0),
+        max_tokens: 24,
+        ..Request::default()
+    }
+}
+
+async fn ask(model: &Embedded, request: &Request) -> Answer {
+    collect(model.stream(request).await.unwrap()).await.unwrap()
+}
+
+/// Prompt tokens that were evaluated, not taken from the cache.
+fn evaluated(answer: &Answer) -> u64 {
+    answer.end.usage.prompt_tokens.unwrap() - answer.end.usage.cached_tokens.unwrap()
+}
+
+const RULES: &str = "You are the tester of an engine. ";
+
+#[tokio::test]
+async fn an_answer_is_the_same_whether_its_prompt_was_evaluated_now_or_before() {
+    let fixture = Fixture::new();
+    let talk = request(&[(Role::System, RULES), (Role::User, "the first question")]);
+    let fresh = ask(&fixture.open().await, &talk).await;
+    assert!(fresh.text.len() > 10, "{:?}", fresh.text);
+    let model = fixture.open().await;
+    for other in ["something else", "the first quest", "the first question and more"] {
+        ask(&model, &request(&[(Role::System, RULES), (Role::User, other)])).await;
+    }
+    let again = ask(&model, &talk).await;
+    assert_eq!(again.text, fresh.text);
+    assert!(evaluated(&again) < evaluated(&fresh) / 2, "the start of the conversation was in the cache");
+}
+
+#[tokio::test]
+async fn a_turn_evaluates_no_more_than_was_added() {
+    let fixture = Fixture::new();
+    let model = fixture.open().await;
+    let mut talk = request(&[(Role::System, RULES), (Role::User, "one")]);
+    let mut before = 0;
+    for turn in 0..6 {
+        // Every other answer is cut in the middle, as after a complete call.
+        let mut deltas = model.stream(&talk).await.unwrap();
+        let (mut text, mut generated, mut prompt, mut cached) = (String::new(), 0, 0, 0);
+        while let Some(delta) = deltas.next().await {
+            match delta.unwrap() {
+                Delta::Text(more) => text.push_str(&more),
+                Delta::Usage(usage) => {
+                    generated = usage.generated_tokens.unwrap();
+                    (prompt, cached) = (usage.prompt_tokens.unwrap(), usage.cached_tokens.unwrap());
+                }
+                Delta::End(_) => break,
+                _ => {}
+            }
+            if turn % 2 == 1 && text.len() > 9 {
+                break;
+            }
+        }
+        drop(deltas);
+        if turn > 0 {
+            let added = prompt - before;
+            assert!(prompt - cached <= added, "turn {turn}: {} evaluated, {added} added", prompt - cached);
+        }
+        // The last token was sampled and never evaluated.
+        before = prompt + generated - 1;
+        // A cut in the middle of a token, and a refusal as the answer.
+        if turn % 2 == 1 {
+            text.pop();
+            before -= 1;
+        }
+        talk.messages.push(message(Role::Assistant, &text));
+        talk.messages.push(message(Role::User, "not so. again"));
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_has_seen_the_last_token() {
+    let fixture = Fixture::new();
+    let model = fixture.open().await;
+    let talk = Request { max_tokens: 200, ..request(&[(Role::User, "count")]) };
+    let mut deltas = model.stream(&talk).await.unwrap();
+    let mut text = String::new();
+    let mut generated = 0;
+    while let Some(delta) = deltas.next().await {
+        match delta.unwrap() {
+            Delta::Text(more) => text.push_str(&more),
+            Delta::Usage(usage) => generated = usage.generated_tokens.unwrap(),
+            _ => {}
+        }
+        if text.len() > 20 {
+            break;
+        }
+    }
+    drop(deltas);
+    // The continuation starts from the tokens in the cache: all but the last, which was sampled and
+    // never evaluated.
+    let mut more = talk.clone();
+    more.messages.push(message(Role::Assistant, &text));
+    let rest = ask(&model, &more).await;
+    assert_eq!(evaluated(&rest), 1);
+    assert!(generated <= text.len() as u64);
+}
+
+#[tokio::test]
+async fn answers_at_the_same_time_are_those_of_one_after_the_other() {
+    let fixture = Fixture::new();
+    let talks: Vec<Request> = ["a", "bb", "the third", "in between", "five", "and six"]
+        .iter()
+        .map(|text| request(&[(Role::System, RULES), (Role::User, text)]))
+        .collect();
+    let mut alone = Vec::new();
+    for talk in &talks {
+        alone.push(ask(&fixture.open().await, talk).await.text);
+    }
+    let model = fixture.open().await;
+    let together = futures_util::future::join_all(talks.iter().map(|talk| ask(&model, talk))).await;
+    let texts: Vec<String> = together.into_iter().map(|answer| answer.text).collect();
+    assert_eq!(texts, alone);
+}
+
+#[tokio::test]
+async fn a_saved_prefix_is_not_evaluated_by_the_next_session() {
+    let fixture = Fixture::new();
+    let options = Options { saved: Some(fixture.folder.path().join("saved")), ..fixture.options() };
+    let rules = RULES.repeat(50);
+    let talk = request(&[(Role::System, &rules), (Role::User, "first")]);
+    let first = ask(&Embedded::open(options.clone()).await.unwrap(), &talk).await;
+    let model = Embedded::open(options.clone()).await.unwrap();
+    let second = ask(&model, &talk).await;
+    assert_eq!(second.text, first.text);
+    assert!(evaluated(&second) < 40, "{} evaluated", evaluated(&second));
+    drop(model);
+    // What is not a saved state is deleted and made again.
+    for entry in std::fs::read_dir(fixture.folder.path().join("saved")).unwrap() {
+        std::fs::write(entry.unwrap().path(), "broken").unwrap();
+    }
+    let third = ask(&Embedded::open(options.clone()).await.unwrap(), &talk).await;
+    assert_eq!((&third.text, evaluated(&third)), (&first.text, evaluated(&first)));
+    let fourth = ask(&Embedded::open(options).await.unwrap(), &talk).await;
+    assert!(evaluated(&fourth) < 40);
+}
+
+#[tokio::test]
+async fn alternatives_are_reported_before_their_token_and_can_be_followed() {
+    let fixture = Fixture::new();
+    let model = fixture.open().await;
+    let talk = Request { alternatives: 2, ..request(&[(Role::User, "which way")]) };
+    let mut deltas = model.stream(&talk).await.unwrap();
+    let mut doubt = None;
+    while let Some(delta) = deltas.next().await {
+        match delta.unwrap() {
+            Delta::Doubt { chosen, others } => {
+                assert!(
+                    others.len() <= 2
+                        && others.iter().all(|(text, logprob)| *text != chosen && *logprob < 0.0)
+                );
+                doubt = Some((chosen, others[0].0.clone()));
+            }
+            Delta::Text(text) => {
+                let (chosen, other) = doubt.unwrap();
+                assert_eq!(text, chosen);
+                let mut follow = request(&[(Role::User, "which way")]);
+                follow.messages.push(message(Role::Assistant, &other));
+                drop(deltas);
+                assert!(!ask(&model, &follow).await.text.is_empty());
+                return;
+            }
+            _ => {}
+        }
+    }
+    panic!("no doubt and no text");
+}
+
+#[tokio::test]
+async fn a_prompt_beyond_the_window_is_an_overflow_and_an_answer_up_to_it_is_truncated() {
+    let fixture = Fixture::new();
+    let model = Embedded::open(Options { window: Some(512), ..fixture.options() }).await.unwrap();
+    let long = request(&[(Role::User, &"x y ".repeat(400))]);
+    match model.stream(&long).await.err().unwrap() {
+        Error::Overflow { window, prompt_tokens, .. } => {
+            assert_eq!(window, Some(512));
+            assert!(prompt_tokens.unwrap() > 512);
+        }
+        other => panic!("{other:?}"),
+    }
+    let full = Request { max_tokens: 4000, ..request(&[(Role::User, "go on")]) };
+    let answer = ask(&model, &full).await;
+    assert_eq!(answer.end.reason, models::EndReason::Length);
+    assert!(answer.end.usage.generated_tokens.unwrap() < 512);
+}
+
+#[tokio::test]
+async fn a_broken_file_is_refused_in_one_sentence() {
+    let fixture = Fixture::new();
+    let file = fixture.folder.path().join("tiny.gguf");
+    let bytes = std::fs::read(&file).unwrap();
+    let broken: [(&str, Vec<u8>); 3] = [
+        ("empty", Vec::new()),
+        ("truncated", bytes[..bytes.len() / 2].to_vec()),
+        ("other", b"PK\x03\x04".repeat(99)),
+    ];
+    for (what, bytes) in broken {
+        std::fs::write(&file, bytes).unwrap();
+        let error = open_error(&file).await;
+        assert!(error.contains("tiny.gguf") && error.lines().count() == 1, "{what}: {error}");
+    }
+    let error = open_error(&fixture.folder.path().join("missing.gguf")).await;
+    assert!(error.contains("missing.gguf"), "{error}");
+}
+
+async fn open_error(file: &Path) -> String {
+    let options = Options {
+        file: PathBuf::from(file),
+        name: String::from("tiny"),
+        window: None,
+        gpu_layers: 0,
+        think: Think::Auto,
+        saved: None,
+    };
+    Embedded::open(options).await.err().unwrap().to_string()
+}
