@@ -80,9 +80,11 @@ fn help_of_run_lists_every_flag_and_exit_code() {
                                           repeated
           --first-byte-seconds <SECONDS>  Wait this long for an answer to start [default: 1800 for local
                                           servers, 300 for hosted ones]
-          --pull                          Pull the model without asking if Ollama does not have it
+          --pull                          Pull a missing model without asking
           --num-ctx <TOKENS>              Request a context window of this size [default: the model's
-                                          own, up to 32768]
+                                          own, up to 32768; embedded: up to 16384]
+          --gpu-layers <N>                Run this many layers of an embedded model on a GPU, if the
+                                          engine was built for one [default: 0]
           --temperature <T>               Set the sampling temperature of the first attempt; retries
                                           vary it if the model repeats itself [default: 0]
           --max-answer-tokens <TOKENS>    Limit each answer, thinking included [default: 4096]

@@ -12,6 +12,7 @@ mod crashes;
 mod dry_run;
 mod early;
 mod edit_formats;
+mod embedded;
 mod environment;
 mod exports;
 mod faults;

@@ -36,7 +36,7 @@ fn a_session_is_listed_shown_exported_and_removed() {
     --- stdout
     session [SESSION]
     in [WORLD]/repo: fix ␛[31mit
-    model unavailable: no model found: Ollama is not running at http://127.0.0.1:9 (start it with `ollama serve`); DEEPSEEK_API_KEY is not set; no other model server was found on this machine (ports 9931, 8080, 8000, 1234, 12434, 30000, 1337, 5001, 5000); name a model with --model and --base-url
+    model unavailable: no model found: Ollama is not running at http://127.0.0.1:9 (start it with `ollama serve`); DEEPSEEK_API_KEY is not set; no other model server was found on this machine (ports 9931, 8080, 8000, 1234, 12434, 30000, 1337, 5001, 5000)
     ");
     let exported = world.agent(&["sessions", "export", "last"]).output().unwrap();
     // The first line is a header.

@@ -34,6 +34,7 @@ fn every_setting_is_shown_with_its_origin() {
     idle_seconds        -                                        default
     pull                false                                    default
     num_ctx             16384                                    [WORLD]/home/.config/agent/config.toml
+    gpu_layers          0                                        default
     temperature         0.5                                      --temperature
     max_answer_tokens   4096                                     default
     think               on                                       --think

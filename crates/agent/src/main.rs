@@ -7,7 +7,10 @@ mod console;
 mod context;
 mod dry_tree;
 mod edit_format;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod exit;
+mod first_run;
 mod flags;
 mod interrupt;
 mod layers;

@@ -350,7 +350,8 @@ fn masked_error(mut error: Error, secrets: &Secrets) -> Error {
     | Error::MissingModel { message: text, .. }
     | Error::Refused(text)
     | Error::Settings(text)
-    | Error::Protocol(text)) = &mut error;
+    | Error::Protocol(text)
+    | Error::NoModel(text)) = &mut error;
     *text = secrets.mask(text).into_owned();
     error
 }

@@ -4,18 +4,22 @@
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::replay::Bundle;
 use journal::{Event, Record};
-use models::choose::{self, Choice, Chosen, Surroundings};
+use models::choose::{self, Choice, Chosen, InProcess, Surroundings};
 use models::ollama::{Server, full_name};
 use models::replay::{Replay, Turn};
 use models::{Access, Error, Memory, Model, Notices, Proxy, Secret, Think, Usage, host};
 use planner::Approach;
 
 use crate::console;
+#[cfg(feature = "embedded")]
+use crate::embedded::Files;
 use crate::exit::{Failure, Result};
+use crate::first_run;
 use crate::layers::Environment;
 use crate::progress;
 use crate::sanitize;
@@ -50,7 +54,21 @@ pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
         think: Think::from_str(&settings.think).unwrap_or_default(),
         access: access(settings)?,
         preload: true,
+        in_process: in_process(settings),
     })
+}
+
+/// The models that run in this process.
+#[cfg(feature = "embedded")]
+fn in_process(settings: &Settings) -> Option<Arc<dyn InProcess>> {
+    let environment = Environment::new(std::env::vars_os());
+    Some(Arc::new(Files::new(&environment, settings.gpu_layers)?))
+}
+
+/// None: this agent was built without an engine.
+#[cfg(not(feature = "embedded"))]
+fn in_process(_: &Settings) -> Option<Arc<dyn InProcess>> {
+    None
 }
 
 /// How to reach servers.
@@ -173,9 +191,9 @@ pub(crate) fn choice(settings: &Settings) -> Result<Option<Choice>> {
     settings.model.as_deref().map(Choice::from_str).transpose().map_err(Failure::misuse)
 }
 
-/// Opens the model of the settings, or the auto-detected one. A model that Ollama does not have is
-/// pulled with `--pull` or after the user agrees. With `preload` a local server starts to load it.
-/// `notices` receives waits.
+/// Opens the model of the settings, or the auto-detected one. A model that is missing is pulled with
+/// `--pull` or after the user agrees. With `preload` a local server starts to load it; without, this
+/// is a check, which asks nothing. `notices` receives waits.
 ///
 /// # Errors
 /// As [`choose::open`].
@@ -188,22 +206,43 @@ pub(crate) async fn open(settings: &Settings, preload: bool, notices: Notices) -
     }
     let found = surroundings(settings).await?;
     let found = Surroundings { preload, access: Access { notices, ..found.access.clone() }, ..found };
-    match choose::open(choice.as_ref(), &found).await {
-        Ok(chosen) => Ok(chosen),
-        Err(Error::MissingModel { message, available }) => {
-            let name = match &choice {
-                Some(Choice::Ollama(name) | Choice::Bare(name)) => name.clone(),
-                _ => return Err(missing(message, &available)),
-            };
-            if !settings.pull && !user_agrees(&message, &name).await {
-                let failure = missing(message, &available);
-                return Err(failure.hint(format!("pull it with `agent models pull {name}`, or add --pull")));
-            }
-            progress::pull(&server(settings).await?, &name).await?;
-            Ok(choose::open(choice.as_ref(), &found).await?)
+    let error = match choose::open(choice.as_ref(), &found).await {
+        Ok(chosen) => return Ok(chosen),
+        Err(error) => error,
+    };
+    // A model that the agent can run itself, if it had the file.
+    let own = match (&choice, &error) {
+        (None, Error::NoModel(_)) => first_run::model(),
+        (Some(Choice::Embedded(name)), Error::MissingModel { .. })
+        | (Some(Choice::Bare(name)), Error::Transport(_)) => first_run::find(name),
+        _ => None,
+    };
+    let (failure, name) = match (error, &choice) {
+        (error @ Error::NoModel(_), _) => (first_run::failure(error, own.as_ref()), None),
+        (Error::MissingModel { message, available }, Some(Choice::Ollama(name) | Choice::Bare(name))) => {
+            (missing(message, &available), Some(name))
         }
-        Err(error) => Err(error.into()),
+        (Error::MissingModel { message, available }, _) => (missing(message, &available), None),
+        (error, _) => (error.into(), None),
+    };
+    let Some(name) = own.as_ref().map(|model| &model.name).or(name) else { return Err(failure) };
+    let agreed = settings.pull || preload && user_agrees(&failure, name).await;
+    if !agreed {
+        let told = failure.hints.iter().any(|hint| hint.contains("models pull"));
+        let how = format!("pull it with `agent models pull {name}`, or add --pull");
+        return Err(if told { failure } else { failure.hint(how) });
     }
+    let choice = match &own {
+        Some(model) => {
+            first_run::pull(model, found.access.clone()).await?;
+            Some(Choice::Embedded(model.name.clone()))
+        }
+        None => {
+            progress::pull(&server(settings).await?, name).await?;
+            choice.clone()
+        }
+    };
+    Ok(choose::open(choice.as_ref(), &found).await?)
 }
 
 fn missing(message: String, available: &[String]) -> Failure {
@@ -215,11 +254,12 @@ fn missing(message: String, available: &[String]) -> Failure {
 }
 
 /// Asks the user at the terminal. Without a terminal the answer is no.
-async fn user_agrees(message: &str, name: &str) -> bool {
+async fn user_agrees(failure: &Failure, name: &str) -> bool {
     if !(std::io::stdin().is_terminal() && console::stderr_is_terminal()) {
         return false;
     }
-    console::say(sanitize::text(message));
+    console::say(sanitize::text(&format!("{:#}", failure.error)));
+    failure.hints.iter().for_each(|hint| console::say(sanitize::text(hint)));
     console::say(format_args!("pull {} now? [y/N]", sanitize::line(name)));
     let answer = tokio::task::spawn_blocking(|| {
         let mut line = String::new();

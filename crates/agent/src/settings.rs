@@ -37,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) idle_seconds: Option<u64>,
     pub(crate) pull: bool,
     pub(crate) num_ctx: Option<u32>,
+    pub(crate) gpu_layers: u32,
     pub(crate) temperature: f32,
     pub(crate) max_answer_tokens: u32,
     pub(crate) think: String,

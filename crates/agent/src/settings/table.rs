@@ -66,12 +66,19 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
     Definition::new("pull", Kind::Switch, Trust::User, Group::Model)
         .default("false")
         .flag(Flag::Sets("pull", "true"))
-        .help("Pull the model without asking if Ollama does not have it"),
+        .help("Pull a missing model without asking"),
     // A large window can exhaust the memory of the user's machine, and a repository does not know
     // the machine.
     Definition::new("num_ctx", Kind::Whole(256, 16_777_216), Trust::User, Group::Model)
         .flag(Flag::Value("TOKENS"))
-        .help("Request a context window of this size [default: the model's own, up to 32768]"),
+        .help(
+            "Request a context window of this size [default: the model's own, up to 32768; embedded: up to \
+             16384]",
+        ),
+    Definition::new("gpu_layers", Kind::Whole(0, 10_000), Trust::User, Group::Model)
+        .default("0")
+        .flag(Flag::Value("N"))
+        .help("Run this many layers of an embedded model on a GPU, if the engine was built for one"),
     Definition::new("temperature", Kind::Decimal(0.0, 2.0), Trust::Repository, Group::Model)
         .default("0")
         .flag(Flag::Value("T"))

@@ -1,0 +1,53 @@
+//! A machine without a model: what the ways to one are, and how the agent gets one itself.
+
+use model_files::catalogue::{self, Model};
+use models::Error;
+
+use crate::exit::{Failure, Result};
+use crate::figures::bytes;
+use crate::layers::Environment;
+use crate::model_store;
+use crate::progress;
+
+/// The model to start with: the smallest that solves tasks, by the project's own measurements.
+const FIRST: &str = "qwen2.5-coder-1.5b";
+
+/// The first model; `None` if this agent was built without an engine, so that no model file is of
+/// use to it.
+pub(crate) fn model() -> Option<Model> {
+    find(FIRST)
+}
+
+/// A model of the catalogue, on the same condition.
+pub(crate) fn find(name: &str) -> Option<Model> {
+    catalogue::find(name).filter(|_| cfg!(feature = "embedded"))
+}
+
+/// The failure, with one line for each way to a model.
+pub(crate) fn failure(error: Error, model: Option<&Model>) -> Failure {
+    let mut failure = Failure::from(error);
+    if let Some(model) = model {
+        failure = failure.hint(format!(
+            "least effort: `agent models pull {}` or --pull: {}, some minutes, no server and no key",
+            model.name,
+            bytes(model.bytes),
+        ));
+    }
+    failure
+        .hint(
+            "a stronger model on this machine: install Ollama, then `ollama pull qwen2.5-coder:7b` (4.7 GB)",
+        )
+        .hint("DeepSeek's platform: set DEEPSEEK_API_KEY; nothing to download, each run costs some cents")
+        .hint("another server: name it with --model and --base-url")
+}
+
+/// Pulls the model into the store.
+///
+/// # Errors
+/// If no source delivers it.
+pub(crate) async fn pull(model: &Model, access: models::Access) -> Result<()> {
+    let environment = Environment::new(std::env::vars_os());
+    let store = model_store::store(&environment)?;
+    progress::pull_file(model, &store, &model_store::sources(&environment, access)).await?;
+    Ok(())
+}
