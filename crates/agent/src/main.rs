@@ -51,7 +51,10 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match run(cli) {
+    let result = run(cli);
+    #[cfg(feature = "embedded")]
+    engine::close();
+    match result {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => report(&failure),

@@ -35,7 +35,7 @@ use futures_util::Stream;
 use models::{Delta, DeltaStream, Error, Identity, Model, Request};
 use tokio::sync::{mpsc as channel, oneshot};
 
-pub use open::Options;
+pub use open::{Options, close};
 pub use room::free_memory;
 
 use crate::template::Template;
@@ -44,8 +44,11 @@ use crate::worker::{Command, Job};
 /// The engine and its version. A saved prefix of another version is not loaded.
 pub const VERSION: &str = "llama-cpp-2 0.1.160";
 
-/// A loaded model. Dropping it ends its thread and frees its memory.
-pub struct Embedded {
+/// A loaded model. Clones share it: their answers are generated in one batch, from one KV cache.
+#[derive(Clone)]
+pub struct Embedded(Arc<Loaded>);
+
+struct Loaded {
     identity: Identity,
     template: Template,
     warnings: Vec<String>,
@@ -57,14 +60,13 @@ impl Embedded {
     /// What the user should know about how the model was opened.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
-        &self.warnings
+        &self.0.warnings
     }
 }
 
-/// The thread that owns the model.
+/// The thread that owns the model. Dropping it ends the thread and frees the model's memory.
 struct Thread {
-    /// `None` only while it is dropped.
-    commands: Option<mpsc::Sender<Command>>,
+    commands: mpsc::Sender<Command>,
     /// Whether to stop loading.
     stop: Arc<AtomicBool>,
     handle: Option<JoinHandle<()>>,
@@ -73,7 +75,7 @@ struct Thread {
 impl Drop for Thread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        drop(self.commands.take());
+        let _ = self.commands.send(Command::Stop);
         // The thread must not compute while the process runs its exit handlers.
         if let Some(handle) = self.handle.take() {
             let _ = handle.join();
@@ -84,16 +86,16 @@ impl Drop for Thread {
 #[async_trait::async_trait]
 impl Model for Embedded {
     fn identity(&self) -> Identity {
-        self.identity.clone()
+        self.0.identity.clone()
     }
 
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
-        let prompt = self.template.prompt(&request.messages)?;
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let Loaded { template, worker, next, .. } = &*self.0;
+        let prompt = template.prompt(&request.messages)?;
+        let id = next.fetch_add(1, Ordering::Relaxed);
         let (started, starts) = oneshot::channel();
         let (sender, deltas) = channel::unbounded_channel();
-        let commands = self.worker.commands.clone().ok_or_else(gone)?;
-        let answer = Answer { id, commands, deltas, asked: true, ended: false };
+        let answer = Answer { id, commands: worker.commands.clone(), deltas, asked: true, ended: false };
         let job = Job { id, prompt, request: request.clone(), started, deltas: sender };
         answer.commands.send(Command::Start(Box::new(job))).map_err(|_| gone())?;
         starts.await.map_err(|_| gone())??;
@@ -102,7 +104,7 @@ impl Model for Embedded {
 }
 
 fn gone() -> Error {
-    Error::Refused(String::from("the engine's thread has ended; run again with -v to see why"))
+    Error::Refused(String::from("the engine's thread has ended; set AGENT_LOG=debug to see why"))
 }
 
 /// The reader's side of one answer.

@@ -19,10 +19,22 @@ use crate::room::{self, Wanted};
 use crate::saved::Saved;
 use crate::template::Template;
 use crate::worker::{BATCH, Command, SEQUENCES, Worker};
-use crate::{Embedded, Thread, gone};
+use crate::{Embedded, Loaded, Thread, gone};
+
+/// The model that was opened last. A batch opens its model once for each task.
+static OPEN: tokio::sync::Mutex<Option<(Options, Embedded)>> = tokio::sync::Mutex::const_new(None);
+
+/// Forgets the model that was opened last. Its memory is freed, and its thread ends, when nobody
+/// else uses it. A program calls this before it ends.
+pub fn close() {
+    // If another thread is opening a model, the program is not about to end.
+    if let Ok(mut open) = OPEN.try_lock() {
+        *open = None;
+    }
+}
 
 /// How to open a model.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// The GGUF file.
     pub file: PathBuf,
@@ -46,12 +58,27 @@ struct Facts {
 }
 
 impl Embedded {
-    /// Loads a model file, which takes from a part of a second to minutes.
+    /// Loads a model file, which takes from a part of a second to minutes. If the same model is open
+    /// already, it is shared.
     ///
     /// # Errors
     /// [`Error::Refused`], with what to do, if the file cannot be loaded or the memory does not
     /// suffice.
     pub async fn open(options: Options) -> Result<Self, Error> {
+        let mut open = OPEN.lock().await;
+        if let Some((same, model)) = open.as_ref()
+            && *same == options
+        {
+            return Ok(model.clone());
+        }
+        // Two models may not fit.
+        *open = None;
+        let model = Self::load(options.clone()).await?;
+        *open = Some((options, model.clone()));
+        Ok(model)
+    }
+
+    async fn load(options: Options) -> Result<Self, Error> {
         let (commands, inbox) = mpsc::channel();
         let (report, reported) = oneshot::channel();
         let stop = Arc::new(AtomicBool::new(false));
@@ -61,9 +88,9 @@ impl Embedded {
             .spawn(move || work(&options, &stopped, report, &inbox))
             .map_err(|why| Error::Refused(format!("cannot start the engine's thread: {why}")))?;
         // If this future is dropped, the thread stops loading.
-        let worker = Thread { commands: Some(commands), stop, handle: Some(thread) };
+        let worker = Thread { commands, stop, handle: Some(thread) };
         let Facts { identity, template, warnings } = reported.await.map_err(|_| gone())??;
-        Ok(Self { identity, template, warnings, worker, next: AtomicU64::new(0) })
+        Ok(Self(Arc::new(Loaded { identity, template, warnings, worker, next: AtomicU64::new(0) })))
     }
 }
 
@@ -146,7 +173,7 @@ fn load(options: &Options, stop: &Arc<AtomicBool>) -> Result<LlamaModel, Error> 
         .with_progress_callback(move |_| !stop.load(Ordering::Relaxed));
     LlamaModel::load_from_file(backend()?, &options.file, &params).map_err(|why| {
         Error::Refused(format!(
-            "cannot load the model file {file}: {why}; run with -v to see what llama.cpp says"
+            "cannot load the model file {file}: {why}; set AGENT_LOG=debug to see what llama.cpp says"
         ))
     })
 }

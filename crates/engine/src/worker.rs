@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Next(u64),
     /// The reader of this answer is gone.
     Cancel(u64),
+    /// The model is no longer needed.
+    Stop,
 }
 
 /// An answer to generate.
@@ -121,29 +123,30 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Works until the other side of `commands` is gone.
+    /// Works until it is told to stop.
     pub(crate) fn run(mut self, commands: &Receiver<Command>) {
         loop {
+            self.start_queued();
             let command = if self.ready() {
                 commands.try_recv()
             } else {
                 commands.recv().map_err(|_| TryRecvError::Disconnected)
             };
             match command {
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
                 Ok(command) => {
                     self.take(command);
                     continue;
                 }
-                Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => {}
             }
             if self.slots.iter().flat_map(|slot| &slot.answer).any(|answer| !answer.ready()) {
                 match commands.recv_timeout(PATIENCE) {
+                    Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                     Ok(command) => {
                         self.take(command);
                         continue;
                     }
-                    Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => {}
                 }
             }
@@ -162,6 +165,7 @@ impl<'m> Worker<'m> {
                 let answers = self.slots.iter_mut().flat_map(|slot| &mut slot.answer);
                 answers.filter(|answer| answer.id == id).for_each(|answer| answer.wanted = true);
             }
+            Command::Stop => {}
             Command::Cancel(id) => {
                 self.queue.retain(|job| job.id != id);
                 let slot =
@@ -171,6 +175,10 @@ impl<'m> Worker<'m> {
                 }
             }
         }
+    }
+
+    /// Starts the answers that wait for a free sequence.
+    fn start_queued(&mut self) {
         while !self.queue.is_empty()
             && let Some(at) = self.oldest_free()
             && let Some(job) = self.queue.pop_front()
@@ -278,10 +286,20 @@ impl<'m> Worker<'m> {
     fn split(&self, at: usize, text: &str) -> (usize, Vec<LlamaToken>) {
         let sequence = &self.slots[at].sequence;
         if self.exact {
-            let kept = sequence.matching(text.as_bytes());
-            // The matched bytes may end inside a character of the new text.
-            let rest = text.as_bytes().get(sequence.bytes(kept)..).unwrap_or_default();
-            return (kept, self.tokenize_bytes(rest, kept == 0));
+            let text = text.as_bytes();
+            let mut kept = sequence.matching(text);
+            loop {
+                let end = sequence.bytes(kept);
+                // The matched bytes may end inside a character of the new text.
+                let rest = self.tokenize_bytes(text.get(end..).unwrap_or_default(), kept == 0);
+                let appended = kept == sequence.len()
+                    || rest.first().is_none_or(|token| self.model.vocab().is_control(*token));
+                if kept == 0 || appended || !joined(text, end) {
+                    return (kept, rest);
+                }
+                // The tokenizer would not end a token here.
+                kept -= 1;
+            }
         }
         let tokens = self.tokenize(text, true);
         let kept = sequence.tokens().iter().zip(&tokens).take_while(|(a, b)| a == b).count();
@@ -470,6 +488,21 @@ impl<'m> Worker<'m> {
             self.fail(*at, Error::Unavailable { message, retry_after: Some(1) });
         }
     }
+}
+
+/// Whether a token may reach across this place: inside a word, a number, a run of spaces or of
+/// punctuation, or between a space and its word.
+fn joined(text: &[u8], at: usize) -> bool {
+    let class = |byte: u8| match byte {
+        b'0'..=b'9' => 0,
+        b' ' | b'\t' | b'\n' | b'\r' => 1,
+        b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => 2,
+        _ => 3,
+    };
+    let Some((Some(before), after)) = text.get(..at).map(|before| before.last()).zip(text.get(at)) else {
+        return false;
+    };
+    class(*before) == class(*after) || class(*before) == 1 || (class(*before), class(*after)) == (3, 1)
 }
 
 impl Answer {

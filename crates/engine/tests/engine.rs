@@ -1,5 +1,5 @@
 //! The engine with a tiny model of random weights: what is evaluated, what is generated, and what
-//! is kept.
+//! is kept. Each fixture has a file of its own, so no two share a model.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -170,16 +170,19 @@ async fn a_saved_prefix_is_not_evaluated_by_the_next_session() {
     let rules = RULES.repeat(50);
     let talk = request(&[(Role::System, &rules), (Role::User, "first")]);
     let first = ask(&Embedded::open(options.clone()).await.unwrap(), &talk).await;
+    engine::close();
     let model = Embedded::open(options.clone()).await.unwrap();
     let second = ask(&model, &talk).await;
     assert_eq!(second.text, first.text);
     assert!(evaluated(&second) < 40, "{} evaluated", evaluated(&second));
     drop(model);
+    engine::close();
     // What is not a saved state is deleted and made again.
     for entry in std::fs::read_dir(fixture.folder.path().join("saved")).unwrap() {
         std::fs::write(entry.unwrap().path(), "broken").unwrap();
     }
     let third = ask(&Embedded::open(options.clone()).await.unwrap(), &talk).await;
+    engine::close();
     assert_eq!((&third.text, evaluated(&third)), (&first.text, evaluated(&first)));
     let fourth = ask(&Embedded::open(options).await.unwrap(), &talk).await;
     assert!(evaluated(&fourth) < 40);
