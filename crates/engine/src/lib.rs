@@ -11,9 +11,10 @@
 //!   at the next start.
 //! - **Alternatives cost nothing**, and several answers share a prefix and a batch.
 //!
-//! Inside, data flows in one direction: messages → `template` → text → `worker` (with `sequence`,
+//! Inside, data flows in one direction: messages → `template` → text → `worker` (with `cache`,
 //! `saved` and `sample`) → tokens → `output` → [`Delta`]s.
 
+mod cache;
 mod cpu;
 mod open;
 mod output;

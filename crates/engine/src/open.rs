@@ -14,11 +14,12 @@ use model_files::gguf;
 use models::{Error, Identity, Think, prefers_whole_files};
 use tokio::sync::oneshot;
 
+use crate::cache::{Cache, SEQUENCES};
 use crate::cpu;
 use crate::room::{self, Wanted};
 use crate::saved::Saved;
 use crate::template::Template;
-use crate::worker::{BATCH, Command, SEQUENCES, Worker};
+use crate::worker::{BATCH, Command, Worker};
 use crate::{Embedded, Loaded, Thread, gone};
 
 /// The model that was opened last. A batch opens its model once for each task.
@@ -216,5 +217,5 @@ fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Wo
     };
     let saved = options.saved.clone().and_then(|folder| Saved::new(folder, &options.file));
     let facts = Facts { identity, template, warnings: warning.into_iter().collect() };
-    Ok((Worker::new(model, context, saved), facts))
+    Ok((Worker::new(Cache::new(model, context), saved), facts))
 }

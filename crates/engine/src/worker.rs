@@ -9,29 +9,25 @@
 //! An answer advances by one token each time its reader waits for more. So a reader that stops has
 //! seen the last token that was sampled, and none was generated in vain.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use llama_cpp_2::DecodeError;
-use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
-use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
-use llama_cpp_2::vocab::VocabType;
 use models::{Delta, End, EndReason, Error, Request, Usage};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cache::{Cache, SEQUENCES};
 use crate::output::Output;
 use crate::sample::Sampler;
 use crate::saved::Saved;
-use crate::sequence::Sequence;
 use crate::template::Prompt;
 
 /// The most tokens evaluated at once. A reader that stops, and the other answers, wait for one
 /// batch at most: about a second of prompt on two cores.
 pub(crate) const BATCH: usize = 128;
-/// Answers at a time. More are queued.
-pub(crate) const SEQUENCES: usize = 4;
 /// A stable prefix shorter than this many bytes is evaluated faster than it is loaded.
 const LEAST_SAVED: usize = 1024;
 /// How long an answer may take to read a token before the others go on without it.
@@ -86,7 +82,6 @@ struct Answer {
 
 #[derive(Default)]
 struct Slot {
-    sequence: Sequence,
     answer: Option<Answer>,
     /// When it was last used, as a count of answers.
     used: u64,
@@ -94,32 +89,26 @@ struct Slot {
 
 /// The state of the thread.
 pub(crate) struct Worker<'m> {
-    model: &'m LlamaModel,
-    context: LlamaContext<'m>,
+    cache: Cache<'m>,
     batch: LlamaBatch<'static>,
     window: usize,
     saved: Option<Saved>,
-    slots: Vec<Slot>,
-    queue: std::collections::VecDeque<Job>,
+    /// One for each sequence of the cache.
+    slots: [Slot; SEQUENCES],
+    queue: VecDeque<Job>,
     answers: u64,
-    /// Whether text may be compared and tokenized in parts.
-    exact: bool,
 }
 
 impl<'m> Worker<'m> {
-    pub(crate) fn new(model: &'m LlamaModel, context: LlamaContext<'m>, saved: Option<Saved>) -> Self {
-        let window = context.n_ctx() as usize;
+    pub(crate) fn new(cache: Cache<'m>, saved: Option<Saved>) -> Self {
         Self {
-            model,
-            context,
+            window: cache.context.n_ctx() as usize,
+            cache,
             batch: LlamaBatch::new(BATCH, 1),
-            window,
             saved,
-            slots: (0..SEQUENCES).map(|_| Slot::default()).collect(),
-            queue: std::collections::VecDeque::new(),
+            slots: Default::default(),
+            queue: VecDeque::new(),
             answers: 0,
-            // SentencePiece adds a space at the start of each text that it tokenizes.
-            exact: model.vocab().vocab_type() == VocabType::BPE,
         }
     }
 
@@ -192,29 +181,28 @@ impl<'m> Worker<'m> {
         let mut at = self.choose(&job.prompt, free);
         let Job { id, prompt, request, started, deltas } = job;
         self.answers += 1;
-        let (mut kept, mut todo) = self.split(at, &prompt.text);
+        let (mut kept, mut todo) = self.cache.split(at, &prompt.text);
         let stable = &prompt.text[..prompt.stable];
-        let saved = self.saved.clone().filter(|_| self.exact && stable.len() >= LEAST_SAVED);
+        let saved = self.saved.clone().filter(|_| self.cache.exact() && stable.len() >= LEAST_SAVED);
         let mut boundary = None;
         if let Some(saved) = saved
-            && self.slots[at].sequence.bytes(kept) < stable.len()
+            && self.cache.sequence(at).bytes(kept) < stable.len()
         {
-            self.roll_back(free, 0);
-            if let Some(tokens) = saved.load(&mut self.context, free as i32, stable) {
+            self.cache.roll_back(free, 0);
+            if self.cache.load(&saved, free, stable) {
                 at = free;
-                self.extend(at, &tokens);
-                (kept, todo) = self.split(at, &prompt.text);
+                (kept, todo) = self.cache.split(at, &prompt.text);
             } else {
                 let (head, tail) = prompt.text.split_at(prompt.stable);
-                (kept, todo) = self.split(at, head);
+                (kept, todo) = self.cache.split(at, head);
                 boundary = Some(kept + todo.len());
-                todo.extend(self.tokenize(tail, false));
+                todo.extend(self.cache.tokenize(tail, false));
             }
         }
         // The last token has to be evaluated, since the next one depends on its logits.
         if todo.is_empty() && kept > 0 {
             kept -= 1;
-            todo.extend(self.slots[at].sequence.tokens().get(kept));
+            todo.extend(self.cache.sequence(at).tokens().get(kept));
         }
         let prompt_tokens = kept + todo.len();
         if prompt_tokens >= self.window || todo.is_empty() {
@@ -226,11 +214,11 @@ impl<'m> Worker<'m> {
             }));
             return;
         }
-        if !self.roll_back(at, kept) {
+        if !self.cache.roll_back(at, kept) {
             // Models with a recurrent state cannot go back: start over.
-            self.roll_back(at, 0);
+            self.cache.roll_back(at, 0);
             (kept, boundary) = (0, None);
-            todo = self.tokenize(&prompt.text, true);
+            todo = self.cache.tokenize(&prompt.text, true);
         }
         if started.send(Ok(())).is_err() {
             return;
@@ -259,96 +247,20 @@ impl<'m> Worker<'m> {
     /// The free sequence to answer `prompt` in, with the longest common prefix in it. `oldest` is
     /// the one that was free for the longest time.
     fn choose(&mut self, prompt: &Prompt, oldest: usize) -> usize {
-        let shared =
-            |slot: &Slot| if self.exact { slot.sequence.matching(prompt.text.as_bytes()) } else { 0 };
-        let common = self.slots.iter().map(shared).enumerate().max_by_key(|(_, common)| *common);
-        let Some((best, common)) = common.filter(|(_, common)| *common > 0) else { return oldest };
+        let common = (0..SEQUENCES).map(|at| (self.cache.common(at, &prompt.text), at)).max();
+        let Some((common, best)) = common.filter(|(common, _)| *common > 0) else { return oldest };
         let idle = self.slots[best].answer.is_none();
-        let worth = common as f32 >= self.slots[best].sequence.len() as f32 * TAKEN_OVER;
+        let worth = common as f32 >= self.cache.sequence(best).len() as f32 * TAKEN_OVER;
         if best == oldest || (idle && worth) {
             return best;
         }
-        if self.roll_back(oldest, 0) {
-            let (from, to) = (best as i32, oldest as i32);
-            if self.context.kv_cache_seq_cp(from, to, Some(0), u32::try_from(common).ok()).is_ok() {
-                self.slots[oldest].sequence = self.slots[best].sequence.prefix(common);
-            }
-        }
+        self.cache.share(best, oldest, common);
         oldest
     }
 
     fn oldest_free(&self) -> Option<usize> {
         let free = (0..self.slots.len()).filter(|at| self.slots[*at].answer.is_none());
-        free.min_by_key(|at| (self.slots[*at].sequence.len() > 0, self.slots[*at].used))
-    }
-
-    /// How many tokens of a sequence spell the start of `text`, and the tokens of the rest.
-    fn split(&self, at: usize, text: &str) -> (usize, Vec<LlamaToken>) {
-        let sequence = &self.slots[at].sequence;
-        if self.exact {
-            let text = text.as_bytes();
-            let mut kept = sequence.matching(text);
-            loop {
-                let end = sequence.bytes(kept);
-                // The matched bytes may end inside a character of the new text.
-                let rest = self.tokenize_bytes(text.get(end..).unwrap_or_default(), kept == 0);
-                let appended = kept == sequence.len()
-                    || rest.first().is_none_or(|token| self.model.vocab().is_control(*token));
-                if kept == 0 || appended || !joined(text, end) {
-                    return (kept, rest);
-                }
-                // The tokenizer would not end a token here.
-                kept -= 1;
-            }
-        }
-        let tokens = self.tokenize(text, true);
-        let kept = sequence.tokens().iter().zip(&tokens).take_while(|(a, b)| a == b).count();
-        (kept, tokens[kept..].to_vec())
-    }
-
-    fn tokenize(&self, text: &str, start: bool) -> Vec<LlamaToken> {
-        self.tokenize_bytes(text.as_bytes(), start)
-    }
-
-    fn tokenize_bytes(&self, text: &[u8], start: bool) -> Vec<LlamaToken> {
-        if text.is_empty() {
-            return Vec::new();
-        }
-        let vocab = self.model.vocab();
-        // Most templates write the first token themselves.
-        let bos = vocab.bos();
-        let first = start && vocab.should_add_bos() && {
-            let piece = vocab.token_to_piece(bos, true, None);
-            piece.is_empty() || !text.starts_with(&piece)
-        };
-        let mut tokens = Vec::new();
-        if first {
-            tokens.push(bos);
-        }
-        tokens.extend(vocab.tokenize(text, false, true));
-        tokens
-    }
-
-    /// Appends evaluated tokens to what is known of a sequence.
-    fn extend(&mut self, at: usize, tokens: &[LlamaToken]) {
-        let vocab = self.model.vocab();
-        let sequence = &mut self.slots[at].sequence;
-        for token in tokens {
-            // The token that only marks the start spells nothing of the text.
-            let marks_start = sequence.len() == 0 && *token == vocab.bos() && vocab.should_add_bos();
-            let piece = if marks_start { Vec::new() } else { vocab.token_to_piece(*token, true, None) };
-            sequence.push(*token, &piece);
-        }
-    }
-
-    /// Removes all but the first `kept` tokens of a sequence. Returns whether the model can.
-    fn roll_back(&mut self, at: usize, kept: usize) -> bool {
-        let from = u32::try_from(kept).ok();
-        let removed = self.context.kv_cache_seq_rm(at as i32, from, None).is_ok();
-        if removed {
-            self.slots[at].sequence.truncate(kept);
-        }
-        removed
+        free.min_by_key(|at| (self.cache.sequence(*at).len() > 0, self.slots[*at].used))
     }
 
     /// Evaluates one batch and samples the tokens that follow it.
@@ -361,11 +273,11 @@ impl<'m> Worker<'m> {
         let mut order: Vec<usize> = (0..self.slots.len()).collect();
         order.sort_by_key(|at| self.slots[*at].answer.as_ref().map_or(usize::MAX, |a| a.todo.len()));
         for at in order {
-            let Slot { sequence, answer: Some(answer), .. } = &self.slots[at] else { continue };
+            let Some(answer) = &self.slots[at].answer else { continue };
             if !answer.ready() || room == 0 {
                 continue;
             }
-            let start = sequence.len();
+            let start = self.cache.sequence(at).len();
             let until_boundary = answer.boundary.map_or(usize::MAX, |boundary| boundary - start);
             let count = answer.todo.len().min(room).min(until_boundary);
             let whole = count == answer.todo.len();
@@ -378,7 +290,7 @@ impl<'m> Worker<'m> {
             room -= count;
             parts.push((at, count, whole.then(|| self.batch.n_tokens() - 1)));
         }
-        match self.context.decode(&mut self.batch) {
+        match self.cache.context.decode(&mut self.batch) {
             Ok(()) => {
                 for (at, count, logits) in parts {
                     self.evaluated(at, count, logits);
@@ -397,13 +309,13 @@ impl<'m> Worker<'m> {
     fn evaluated(&mut self, at: usize, count: usize, logits: Option<i32>) {
         let Some(answer) = &mut self.slots[at].answer else { return };
         let done: Vec<LlamaToken> = answer.todo.drain(..count).collect();
-        self.extend(at, &done);
-        let Slot { sequence, answer: Some(answer), .. } = &mut self.slots[at] else { return };
+        self.cache.extend(at, &done);
+        let (sequence, Some(answer)) = (self.cache.sequence(at), &mut self.slots[at].answer) else { return };
         if answer.boundary == Some(sequence.len()) {
             answer.boundary = None;
             if let Some(saved) = &self.saved {
                 let stable = &answer.prompt.text[..answer.prompt.stable];
-                saved.save(&self.context, at as i32, stable, sequence.tokens());
+                self.cache.save(saved, at, stable);
             }
         }
         let Some(logits) = logits else {
@@ -412,8 +324,8 @@ impl<'m> Worker<'m> {
             return;
         };
         answer.first.get_or_insert_with(Instant::now);
-        let choice = answer.sampler.choose(self.context.get_logits_ith(logits));
-        let vocab = self.model.vocab();
+        let choice = answer.sampler.choose(self.cache.context.get_logits_ith(logits));
+        let vocab = self.cache.vocab();
         if vocab.is_eog(choice.token) {
             return self.end(at, EndReason::Stop);
         }
@@ -470,17 +382,17 @@ impl<'m> Worker<'m> {
         if let Some(answer) = self.slots[at].answer.take() {
             let _ = answer.deltas.send(Err(error));
         }
-        self.roll_back(at, 0);
+        self.cache.roll_back(at, 0);
     }
 
     /// Frees cells of the cache: first those of idle sequences, oldest first, then those of the
     /// youngest answer, which has to be sent again.
     fn make_room(&mut self, parts: &[(usize, usize, Option<i32>)]) {
         let idle = (0..self.slots.len())
-            .filter(|at| self.slots[*at].answer.is_none() && self.slots[*at].sequence.len() > 0)
+            .filter(|at| self.slots[*at].answer.is_none() && self.cache.sequence(*at).len() > 0)
             .min_by_key(|at| self.slots[*at].used);
         if let Some(at) = idle {
-            self.roll_back(at, 0);
+            self.cache.roll_back(at, 0);
             return;
         }
         if let Some((at, ..)) = parts.iter().max_by_key(|(at, ..)| self.slots[*at].used) {
@@ -488,21 +400,6 @@ impl<'m> Worker<'m> {
             self.fail(*at, Error::Unavailable { message, retry_after: Some(1) });
         }
     }
-}
-
-/// Whether a token may reach across this place: inside a word, a number, a run of spaces or of
-/// punctuation, or between a space and its word.
-fn joined(text: &[u8], at: usize) -> bool {
-    let class = |byte: u8| match byte {
-        b'0'..=b'9' => 0,
-        b' ' | b'\t' | b'\n' | b'\r' => 1,
-        b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => 2,
-        _ => 3,
-    };
-    let Some((Some(before), after)) = text.get(..at).map(|before| before.last()).zip(text.get(at)) else {
-        return false;
-    };
-    class(*before) == class(*after) || class(*before) == 1 || (class(*before), class(*after)) == (3, 1)
 }
 
 impl Answer {
