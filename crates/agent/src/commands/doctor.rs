@@ -120,7 +120,7 @@ async fn server(settings: &Settings, findings: &mut Findings) {
     for warning in chosen.warnings {
         findings.warn("model", warning, "");
     }
-    // A check never loads a model.
+    // A check loads no model on a server. One in this process was loaded above: that is its check.
     let outlook = match chosen.model.outlook().await {
         Ok(outlook) => outlook,
         Err(error) => return findings.failure("model", &error.into()),
