@@ -103,6 +103,8 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --cut <WHEN>            Stop reading an answer after its first call, or read on for more;
                                   auto: first for local models [default: auto] [possible values: auto,
                                   first, read-on]
+          --attempts <N>          Try the task up to this many times, until the tests pass; otherwise
+                                  keep the best try [default: 1]
 
     Budgets:
           --max-turns <N>          Stop after this many requests to the model [default: 40]

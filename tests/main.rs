@@ -35,3 +35,4 @@ mod settings;
 mod soak;
 mod terminal;
 mod text_views;
+mod tries;

@@ -96,6 +96,12 @@ impl<W: Write> View<W> {
                 self.estimated_tokens = *estimated_tokens;
                 Ok(())
             }
+            Event::TryEnded { number, of, ending, message, failing, lines, .. } => {
+                let failing = failing.map_or_else(String::new, |n| format!("{n} failing, "));
+                let size = plural(*lines, "changed line");
+                let text = format!("try {number} of {of}: {}: {message} ({failing}{size})", ending.label());
+                self.note(Detail::Plain, Style::Warn, "✗", &text)
+            }
             Event::Rewound { why, .. } => self.note(Detail::Plain, Style::Dim, "↺", why),
             Event::Retry { error, wait_ms, .. } => {
                 let text = format!("{error}; retrying in {}", duration(*wait_ms));

@@ -74,7 +74,7 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let stage = Arc::new(Stage {
         script: Arc::clone(&script),
         source,
-        workspace: Some(workspace.clone()).filter(|_| source == Source::Files),
+        workspace: Some(workspace.clone()).filter(|_| source != Source::Record),
         changes,
         roots: (workspace.root().display().to_string(), recording.root.display().to_string()),
     });
@@ -100,7 +100,11 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
         repository: {
             let inside = start_folder(&recording.plan);
             let tree = Tree::new(workspace.clone(), secrets.clone(), &inside, PathBuf::new());
-            Arc::new(ReplayedTree { tree: Arc::new(tree), changed: recording.changed })
+            Arc::new(ReplayedTree {
+                tree: Arc::new(tree),
+                changed: recording.changed,
+                stage: Arc::clone(&stage),
+            })
         },
         verifier: verified.then(|| Arc::new(verifier) as Arc<dyn Verifier>),
         inbox: Box::new(RecordedUser(Arc::clone(&script))),

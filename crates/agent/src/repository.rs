@@ -135,7 +135,7 @@ impl planner::Repository for Tree {
             match record.by {
                 By::Edit => edits.push(record.id),
                 By::Undo => drop(edits.pop()),
-                By::Command | By::Apply => {}
+                By::Command | By::Revert | By::Apply => {}
             }
         }
         for id in edits.into_iter().skip(done).rev() {
@@ -143,6 +143,16 @@ impl planner::Repository for Tree {
             self.workspace.put_back(&changes).map_err(|e| e.to_string())?;
         }
         Ok(())
+    }
+
+    fn revert_from(&self, record: u64) -> Result<Option<u64>, String> {
+        let history = History::open(&self.state).map_err(|e| e.to_string())?;
+        let changes = history.since(record).map_err(|e| e.to_string())?;
+        let commit = self.workspace.revert(&changes).map_err(|e| e.to_string())?;
+        lock(&self.last).take();
+        // An earlier process may have done it, and was killed before it journaled the record.
+        let last = history.records().last().filter(|last| last.by == By::Revert && last.id >= record);
+        Ok(commit.id.or(last.map(|last| last.id)))
     }
 
     fn changed(&self) -> bool {

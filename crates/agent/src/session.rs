@@ -290,6 +290,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
         cut: serde_json::from_value(word(&settings.cut)).map_err(Failure::refused)?,
         approach: serde_json::from_value(word(&settings.approach)).map_err(Failure::refused)?,
         temperature: settings.temperature,
+        attempts: settings.attempts,
         max_answer_tokens: settings.max_answer_tokens,
         ..planner::Settings::default()
     })
@@ -373,6 +374,7 @@ mod tests {
         let default = planner::Settings::default();
         assert_eq!(plan.limits.turns, default.limits.turns, "both crates have the same default");
         assert_eq!(plan.temperature, default.temperature);
+        assert_eq!(plan.attempts, default.attempts);
         assert_eq!(plan.max_answer_tokens, default.max_answer_tokens);
     }
 }

@@ -45,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) approach: String,
     pub(crate) edit_format: String,
     pub(crate) cut: String,
+    pub(crate) attempts: u32,
     pub(crate) max_turns: u32,
     pub(crate) max_tokens: Option<u64>,
     pub(crate) max_seconds: u64,

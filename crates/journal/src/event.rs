@@ -328,6 +328,36 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A try at the task ended without a passing verification. [`Event::Reverted`] follows unless its
+    /// changes are kept.
+    TryEnded {
+        /// Its last turn.
+        turn: u32,
+        /// Its number, from 1.
+        number: u32,
+        /// How many tries the run may make.
+        of: u32,
+        /// How the run would have ended.
+        ending: Ending,
+        /// Why.
+        message: String,
+        /// How many tests fail, if the verification tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failing: Option<u64>,
+        /// Lines added and removed.
+        lines: u64,
+    },
+    /// Changes were reverted: those of a try, for the next one, or later reverts, to keep an earlier
+    /// try.
+    Reverted {
+        /// The turn.
+        turn: u32,
+        /// The first reverted record of the tree's history.
+        from: u64,
+        /// The record of the reverts, if anything changed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        record: Option<u64>,
+    },
     /// A request with all messages so far is about to be sent.
     Request {
         /// The turn, from 1.
@@ -514,6 +544,7 @@ impl Event {
             | Event::Resumed { .. }
             | Event::UserMessage { .. }
             | Event::CheckStarted { .. }
+            | Event::TryEnded { .. }
             | Event::Finished(_) => true,
             Event::ToolStarted { effect, .. } => effect != "read",
             _ => false,

@@ -5,8 +5,8 @@
 //!
 //! - Omitted: pieces as they arrive (`thinking`, `text`, `call_opened`), announcements (`tool_started`,
 //!   `check_started`), notes to people (`guard`, `warning`), what the server did (`retry`, `overflow`,
-//!   `window`, `answer_lost`), and the setup of the run (`session`, `tree`, `model`, `begun`,
-//!   `resumed`).
+//!   `window`, `answer_lost`), the tries (`try_ended`, `reverted`: the messages and the ending say
+//!   the same), and the setup of the run (`session`, `tree`, `model`, `begun`, `resumed`).
 //! - Omitted from other events: durations, token counts and estimates, facts for programs (log files),
 //!   and the final patch (the trees themselves are compared).
 //! - Order: the calls of an answer before their results, and results by the number of their call,

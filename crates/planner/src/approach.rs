@@ -117,10 +117,15 @@ impl Attempts {
         self.number
     }
 
-    /// Temperature and seed: as set for the first request, then warm. The same request at
+    /// Temperature and seed: as given for the first request, then warm. The same request at
     /// temperature 0 gives the same bytes.
-    pub(crate) fn sampling(&self, base: f32) -> (f32, Option<u64>) {
-        if self.number == 1 { (base, None) } else { (1.0, Some(u64::from(self.number - 1))) }
+    pub(crate) fn sampling(&self, base: f32, seed: Option<u64>) -> (f32, Option<u64>) {
+        if self.number == 1 { (base, seed) } else { (1.0, seed.or(Some(u64::from(self.number - 1)))) }
+    }
+
+    /// The verification on the file as it is in the tree, if known.
+    pub(crate) fn check_in_tree(&self) -> Option<&Check> {
+        self.best.as_ref().filter(|_| !self.needs_restore())
     }
 
     /// The move after an answer with the whole file.
@@ -241,9 +246,9 @@ mod tests {
     #[test]
     fn the_request_is_repeated_warm_and_then_attempts_end() {
         let mut attempts = attempts();
-        assert_eq!(attempts.sampling(0.0), (0.0, None));
+        assert_eq!(attempts.sampling(0.0, None), (0.0, None));
         assert_eq!(attempts.answered(&wrote("worse", &check(false, 1))), Move::Whole);
-        assert_eq!(attempts.sampling(0.0), (1.0, Some(1)));
+        assert_eq!(attempts.sampling(0.0, None), (1.0, Some(1)));
         assert!(attempts.needs_restore());
         attempts.restored();
         assert!(!attempts.needs_restore());

@@ -114,6 +114,10 @@ pub(crate) struct Driver<'a> {
     pub(crate) dirty: bool,
     /// Whether a verification has run.
     pub(crate) checked: bool,
+    /// The number of the last change by a command, before the first turn.
+    pub(crate) start: u64,
+    /// Whether something may have changed that the machine does not know of.
+    pub(crate) unsettled: bool,
     /// Bytes and number of complete calls per tool, to estimate the length of a refused call.
     pub(crate) call_sizes: HashMap<String, (usize, usize)>,
 }
@@ -159,15 +163,18 @@ impl<'a> Driver<'a> {
             command_running: false,
             dirty: false,
             checked: false,
+            start: 0,
+            unsettled: false,
             call_sizes: HashMap::new(),
         }
     }
 
     /// The main loop: carries out the machine's next step and feeds the outcome back.
-    async fn work(&mut self, mut machine: Machine, mut step: Step) -> Result<(Ending, String), Stop> {
+    async fn work(&mut self, machine: &mut Machine, mut step: Step) -> Result<(Ending, String), Stop> {
         loop {
-            self.journal_log(&mut machine)?;
-            if !matches!(step, Step::Write { .. })
+            self.unsettled = false;
+            self.journal_log(machine)?;
+            if !matches!(step, Step::Write { .. } | Step::Revert(_))
                 && let Some(text) = self.user_message()?
             {
                 step = machine.next(Input::UserMessage(text));
@@ -175,14 +182,22 @@ impl<'a> Driver<'a> {
             }
             step = match step {
                 Step::Ask(ask) => {
-                    let input = self.ask(&mut machine, &ask).await?;
+                    let input = self.ask(machine, &ask).await?;
                     machine.next(input)
                 }
                 Step::Write { focus, why } => {
                     let check = self.write(&focus.path, &focus.content, &why).await?;
                     machine.next(Input::Written { content: focus.content, check })
                 }
-                Step::Finish(ending, message) => return Ok((self.confirm(ending, &machine).await?, message)),
+                Step::EndTry => {
+                    let lines = self.end_try(machine).await?;
+                    machine.next(Input::TryEnded { lines })
+                }
+                Step::Revert(from) => {
+                    let record = self.revert_from(from).await?;
+                    machine.next(Input::Reverted { record })
+                }
+                Step::Finish(ending, message) => return Ok((self.confirm(ending, machine).await?, message)),
             };
         }
     }
@@ -190,7 +205,10 @@ impl<'a> Driver<'a> {
     /// Works until the run ends, and reports how it ended.
     async fn drive(mut self, started: Result<(Machine, Step), Stop>) -> Result<Report, Error> {
         let ended = match started {
-            Ok((machine, step)) => self.work(machine, step).await,
+            Ok((mut machine, step)) => match self.work(&mut machine, step).await {
+                Err(Stop::Ended(ending, message)) => self.stop_try(&machine, ending, message).await,
+                ended => ended,
+            },
             Err(stop) => Err(stop),
         };
         let (ending, message) = match ended {

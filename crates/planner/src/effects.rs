@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use journal::{Check, Event};
+use journal::{Check, Ending, Event};
 
 use crate::Repository;
 use crate::calls::CallQueue;
 use crate::driver::{Driver, Stop, refused, stopped};
-use crate::machine::Turn;
+use crate::machine::{Machine, Turn};
 
 impl Driver<'_> {
     /// Runs the verification, and journals its result and what it changed.
@@ -53,9 +53,57 @@ impl Driver<'_> {
         }
         let changed = self.on_tree(|tree| tree.after_command()).await.map_err(not_recorded)?;
         if let Some(record) = changed {
+            self.start = if self.turn == 0 { record } else { self.start };
             self.journal.append(Event::CommandChanged { record })?;
         }
         Ok(changed.is_some())
+    }
+
+    /// Journals the end of a try. Returns the number of lines that it changed.
+    pub(crate) async fn end_try(&mut self, machine: &Machine) -> Result<u64, Stop> {
+        self.await_snapshot().await?;
+        let lines = self.on_tree(|tree| Ok(tree.changed_lines())).await.map_err(refused)?;
+        if let (Some((number, of)), Some((ending, message))) =
+            (machine.tries.several(), machine.tries.ended().cloned())
+        {
+            let failing = machine.counts().map(|counts| counts.failing);
+            let turn = self.turn;
+            self.journal.append(Event::TryEnded { turn, number, of, ending, message, failing, lines })?;
+        }
+        Ok(lines)
+    }
+
+    /// Reverts records of the tree's history, by default everything since the start. Repeating it
+    /// changes nothing, so it is journaled afterwards.
+    pub(crate) async fn revert_from(&mut self, from: Option<u64>) -> Result<Option<u64>, Stop> {
+        self.await_snapshot().await?;
+        let from = from.unwrap_or(self.start + 1);
+        let reverted = self.on_tree(move |tree| tree.revert_from(from)).await;
+        let record = reverted.map_err(|why| refused(format!("cannot revert the changes of a try: {why}")))?;
+        self.dirty = true;
+        self.journal.append(Event::Reverted { turn: self.turn, from, record })?;
+        Ok(record)
+    }
+
+    /// Keeps the best try so far if a budget or the server ends the run in the middle of another
+    /// one. A resumed run continues with the stopped try.
+    pub(crate) async fn stop_try(
+        &mut self,
+        machine: &Machine,
+        ending: Ending,
+        message: String,
+    ) -> Result<(Ending, String), Stop> {
+        let known = if self.unsettled { None } else { machine.counts() };
+        let stopped = machine.tries.stop(known);
+        let Some((from, kept)) =
+            stopped.filter(|_| matches!(ending, Ending::Budget { .. } | Ending::Unavailable))
+        else {
+            return Ok((ending, message));
+        };
+        self.after_command().await?;
+        self.revert_from(from).await?;
+        let message = if matches!(ending, Ending::Budget { .. }) { ending.label().into() } else { message };
+        Ok((ending, format!("{message}; {kept}")))
     }
 
     /// Runs all queued calls.

@@ -38,6 +38,7 @@ mod opening;
 mod prompts;
 mod resume;
 mod settings;
+mod tries;
 mod turn;
 
 use std::collections::VecDeque;
@@ -163,10 +164,21 @@ pub trait Repository: Send + Sync {
     fn roll_back(&self, _turn: u32, _done: usize) -> Result<(), String> {
         Ok(())
     }
+    /// Reverts this record of the history and all later ones, those of commands included. Returns the
+    /// number of its own record if it changed anything. Repeating it changes nothing, and returns
+    /// the same.
+    ///
+    /// # Errors
+    /// If somebody else has changed one of the files. Then nothing is changed.
+    fn revert_from(&self, record: u64) -> Result<Option<u64>, String>;
     /// Whether anything differs from the tree at [`Repository::remember`], including ignored files
     /// that were edited.
     fn changed(&self) -> bool {
         self.diff().is_ok_and(|diff| !diff.files.is_empty())
+    }
+    /// The number of lines added and removed since [`Repository::remember`].
+    fn changed_lines(&self) -> u64 {
+        self.diff().map_or(0, |diff| diff.added + diff.removed)
     }
     /// The changes since [`Repository::remember`], computed from the tree itself.
     ///

@@ -11,8 +11,10 @@
 //! can.
 
 mod conversation;
+mod next_try;
 mod whole_file;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use journal::{Check, Doubt, EndedBy, Ending, Event};
@@ -28,6 +30,7 @@ use crate::compaction::Dropped;
 use crate::guards::{EqualCalls, Repeats};
 use crate::prompts::{Opening, Prompts};
 use crate::settings::Settings;
+use crate::tries::Tries;
 
 /// Unusable answers in a row (no call, or a refused one) before the run gives up.
 const MAX_CORRECTIONS: u32 = 4;
@@ -41,6 +44,11 @@ pub(crate) enum Step {
     Ask(Ask),
     /// Write a file.
     Write { focus: Focus, why: WriteReason },
+    /// Journal the end of a try, and measure what it changed.
+    EndTry,
+    /// Revert this record of the tree's history and all later ones; `None` for everything since the
+    /// start.
+    Revert(Option<u64>),
     /// The run is over.
     Finish(Ending, String),
 }
@@ -78,6 +86,10 @@ pub(crate) enum Input {
     Overflow { window: Option<u64> },
     /// A message of the user.
     UserMessage(String),
+    /// The end of a try is journaled. It changed this many lines.
+    TryEnded { lines: u64 },
+    /// Changes were reverted, with this record in the tree's history.
+    Reverted { record: Option<u64> },
 }
 
 /// An answer and its results.
@@ -107,6 +119,7 @@ pub(crate) struct Machine {
     /// Events that the driver has to journal before the next step.
     pub(crate) log: Vec<Event>,
     pub(crate) estimator: Estimator,
+    pub(crate) tries: Tries,
     attempts: Option<Attempts>,
     /// The step to take once the file is reverted.
     after_restore: Option<Box<Step>>,
@@ -128,6 +141,8 @@ pub(crate) struct Machine {
 struct Progress {
     /// Whether an edit or a command changed files.
     changed: bool,
+    /// The files changed by edits.
+    changed_files: BTreeSet<String>,
     /// Whether an edit was refused.
     refused_edit: bool,
     /// The summary of a `finish` without a change, after which the model got a reminder.
@@ -163,6 +178,7 @@ impl Machine {
     pub(crate) fn new(plan: Plan, baseline: Option<Check>) -> Result<Self, minijinja::Error> {
         let focus = plan.focus.clone();
         Ok(Self {
+            tries: Tries::new(plan.settings.attempts, baseline.as_ref()),
             attempts: focus.map(|focus| Attempts::new(focus, baseline.clone())),
             plan,
             prompts: Prompts::new()?,
@@ -184,7 +200,7 @@ impl Machine {
 
     /// Returns the next step after this input.
     pub(crate) fn next(&mut self, input: Input) -> Step {
-        match input {
+        let step = match input {
             Input::Answered(turn) => {
                 self.turn += 1;
                 self.overflows_in_a_row = 0;
@@ -192,6 +208,8 @@ impl Machine {
             }
             Input::Written { content, check } => self.written(&content, check.as_ref()),
             Input::UserMessage(text) => self.user_message(&text),
+            Input::TryEnded { lines } => return self.try_ended(lines),
+            Input::Reverted { record } => return self.reverted(record),
             Input::Overflow { window } => {
                 let estimated = self.estimator.messages(&self.messages) * 9 / 10;
                 self.plan.window = window.or(self.plan.window).or(Some(estimated));
@@ -204,7 +222,8 @@ impl Machine {
                 }
                 Step::Ask(self.ask())
             }
-        }
+        };
+        self.end_try(step)
     }
 
     /// The first step: opens the conversation.
@@ -234,6 +253,8 @@ impl Machine {
         self.messages.push(Message { role: Role::Assistant, content, thinking }.into());
         self.progress.changed |=
             results.iter().any(|r| !r.outcome.changed.is_empty() || r.changed_by_command());
+        let changed = results.iter().flat_map(|r| &r.outcome.changed);
+        self.progress.changed_files.extend(changed.cloned());
         self.progress.refused_edit |=
             results.iter().any(|r| r.outcome.status == Status::Refused) || refused.is_some();
         self.unchecked |= results.iter().any(CallResult::changed_by_command);
@@ -258,12 +279,14 @@ impl Machine {
 
     /// Adds a message of the user to the conversation. It is a new task: it needs a change of its
     /// own, and earlier mistakes no longer count. A whole-file run continues with tools.
+    /// The conversation is not started over, so there are no further tries.
     ///
     /// Effect on the prompt cache: none. If the last message is still unanswered, the text is
     /// appended to it.
     fn user_message(&mut self, text: &str) -> Step {
         self.baseline.clone_from(&self.last_check);
         self.progress = Progress::default();
+        self.tries = Tries::new(1, None);
         let mut text = self.prompts.user_message(text);
         if self.attempts.take().is_some() {
             text = format!("{text}\n\n{}", self.prompts.tools(&self.plan.opening));
@@ -381,10 +404,16 @@ impl Machine {
     /// would give the same answer.
     fn ask(&self) -> Ask {
         let stuck = self.progress.same_answers.max(self.progress.corrections.saturating_sub(1));
-        let temperature = (self.plan.settings.temperature + 0.35 * stuck as f32).min(1.0);
-        let seed = (stuck > 0).then_some(u64::from(self.turn));
+        let base = self.tries.temperature(self.plan.settings.temperature);
+        let temperature = if stuck > 0 { (base + 0.35 * stuck as f32).min(1.0) } else { base };
+        let seed = if stuck > 0 { Some(u64::from(self.turn)) } else { self.seed() };
         let max_tokens = self.room_for(self.plan.settings.max_answer_tokens);
         Ask { temperature, seed, max_tokens, ..Ask::default() }
+    }
+
+    /// The seed of a request that is not a repetition. The first try leaves it to the server.
+    fn seed(&self) -> Option<u64> {
+        self.tries.again().then_some(u64::from(self.turn))
     }
 
     /// The token limit of an answer, at most `most`, so that prompt and answer fit the window.

@@ -40,11 +40,7 @@ pub(crate) fn compose(
         .then(|| focus::standout(&candidates))
         .flatten()
         .and_then(|best| shown.iter().find(|(path, _)| *path == best.path))
-        // Control tokens are broken up in prompts, so a file with control tokens would come back
-        // changed.
-        .filter(|(_, text)| !text.trim().is_empty() && broken(text) == *text)
-        // The window must hold the file twice: in the prompt and in the answer.
-        .filter(|(_, text)| window.is_none_or(|w| (text.len() as u64) * 2 / 3 + 1_024 < w))
+        .filter(|(_, text)| may_be_whole(text, window))
         .map(|(path, content)| Focus { path: path.clone(), content: content.clone() });
     let opening = Opening {
         task,
@@ -54,6 +50,15 @@ pub(crate) fn compose(
         tools: tool_descriptions(tools),
     };
     (opening, whole)
+}
+
+/// Whether a file can be requested whole.
+pub(crate) fn may_be_whole(text: &str, window: Option<u64>) -> bool {
+    // Control tokens are broken up in prompts, so a file with control tokens would come back
+    // changed.
+    let plain = !text.trim().is_empty() && broken(text) == text;
+    // The window must hold the file twice: in the prompt and in the answer.
+    plain && window.is_none_or(|w| (text.len() as u64) * 2 / 3 + 1_024 < w)
 }
 
 /// A first turn that shows the recorded state of the repository with the current tools.

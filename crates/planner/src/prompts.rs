@@ -20,7 +20,7 @@ macro_rules! templates {
     ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("../../../prompts/", $name)))),*] };
 }
 
-const TEMPLATES: [(&str, &str); 12] = templates![
+const TEMPLATES: [(&str, &str); 14] = templates![
     "system.md",
     "tools.md",
     "first.md",
@@ -33,6 +33,8 @@ const TEMPLATES: [(&str, &str); 12] = templates![
     "compacted.md",
     "whole_file.md",
     "user_message.md",
+    "whole_file_again.md",
+    "earlier_try.md",
 ];
 
 /// The content of the first turn.
@@ -102,11 +104,11 @@ impl Prompts {
 
     /// The request for one file: the first message of the whole-file approach. There is no system
     /// prompt, so the chat template uses its own. Measurements showed that any further text costs
-    /// solved tasks.
-    pub(crate) fn whole_file(&self, opening: &Opening, shown: &Focus) -> String {
+    /// solved tasks. `reworded`: another try said the same in other words.
+    pub(crate) fn whole_file(&self, opening: &Opening, shown: &Focus, reworded: bool) -> String {
         let file = file_value(&shown.path, &shown.content);
         self.render(
-            "whole_file.md",
+            if reworded { "whole_file_again.md" } else { "whole_file.md" },
             json!({ "task": opening.task, "file": file, "instructions": opening.instructions }),
         )
     }
@@ -153,6 +155,12 @@ impl Prompts {
 
     pub(crate) fn repeated(&self, tool: &str, times: u32) -> String {
         self.render("repeated.md", json!({ "tool": tool, "times": times }))
+    }
+
+    /// What a new conversation says about the try before it.
+    pub(crate) fn earlier_try(&self, files: &str, check: &Check) -> String {
+        let failure = check.text.lines().next().unwrap_or_default();
+        self.render("earlier_try.md", json!({ "files": files, "check": check, "failure": failure }))
     }
 
     pub(crate) fn compacted(&self, dropped: &[String]) -> String {
@@ -221,7 +229,9 @@ mod tests {
         }];
         let messages = [
             prompts.first(&opening, Some(&check)),
-            prompts.whole_file(&opening, &focus),
+            prompts.whole_file(&opening, &focus, false),
+            prompts.whole_file(&opening, &focus, true),
+            prompts.earlier_try(token, &check),
             prompts.results(&results, Some(&check), Some(token)),
             prompts.correction(Some(token), 2),
             prompts.finish_refused(&check, false),
@@ -275,7 +285,7 @@ mod tests {
             prompts.tools(&opening),
             prompts.first(&opening, Some(&check)),
             prompts.first(&Opening::default(), None),
-            prompts.whole_file(&opening, &focus),
+            prompts.whole_file(&opening, &focus, true),
             prompts.results(&results, Some(&check), Some("note")),
             prompts.correction(None, 1),
             prompts.correction(Some("why"), 2),

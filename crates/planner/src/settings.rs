@@ -88,6 +88,10 @@ pub struct Settings {
     pub approach: Approach,
     /// Sampling temperature of a first attempt. It rises when the model repeats itself.
     pub temperature: f32,
+    /// How many times to try the task, each time with the original files, until the verification
+    /// passes. The limits count all tries together.
+    #[serde(skip_serializing_if = "is_one")]
+    pub attempts: u32,
     /// Most tokens of one answer, including thinking.
     pub max_answer_tokens: u32,
     /// Run nothing: no verification, and the first command that the model asks for ends the run.
@@ -101,8 +105,13 @@ impl Default for Settings {
             cut: Cut::Auto,
             approach: Approach::Auto,
             temperature: 0.0,
+            attempts: 1,
             max_answer_tokens: 4096,
             plan_only: false,
         }
     }
+}
+
+fn is_one(n: &u32) -> bool {
+    *n == 1
 }

@@ -179,7 +179,7 @@ impl Driver<'_> {
         while let Some(call) = calls.take_startable(streaming) {
             if call.spec.effect != tool_api::Effect::Read {
                 self.await_snapshot().await?;
-                self.dirty = true;
+                (self.dirty, self.unsettled) = (true, true);
             }
             if call.spec.effect == tool_api::Effect::Execute {
                 if self.plan_only {

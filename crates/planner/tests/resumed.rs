@@ -23,8 +23,8 @@ fn outcome(
 
 /// Runs to the end, then resumes from each prefix of the journal.
 async fn ends_the_same_from_every_prefix(
-    begin: fn() -> support::World,
-    replies: fn() -> Vec<Reply>,
+    begin: impl Fn() -> support::World,
+    replies: impl Fn() -> Vec<Reply>,
 ) -> support::Ran {
     let whole = begin().run("t", replies()).await;
     let wanted = outcome(&whole);
@@ -34,6 +34,8 @@ async fn ends_the_same_from_every_prefix(
         let heard = past.iter().filter(answered).count();
         let world = begin();
         world.files.lock().unwrap().clone_from(&whole.states[cut - 1]);
+        let changes = whole.changes.lock().unwrap()[..whole.changes_made[cut - 1]].to_vec();
+        *world.changes.lock().unwrap() = changes;
         let resumed = world.resume("t", replies().into_iter().skip(heard).collect(), past).await;
         let (mut requests, files, ending) = outcome(&resumed);
         let mut all = wanted.0[..heard].to_vec();
@@ -78,6 +80,36 @@ async fn a_whole_file_run_resumed_after_any_event_ends_the_same() {
         vec![wrong(), unchanged_and_unsure(&[(" *", -0.8)]), says(" b"), wrong(), says("No.")]
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_run_with_several_tries_resumed_after_any_event_ends_the_same() {
+    let begin = || {
+        let mut world = world();
+        (world.settings.attempts, world.graded) = (3, true);
+        world
+    };
+    let patch = |line: &str| {
+        let content = format!("def add(a, b):\\n    return {line}\\n");
+        says(&format!(
+            r#"{{"tool": "apply_patch", "arguments": {{"path": "calc.py", "content": "{content}"}}}}"#
+        ))
+    };
+    let gives_up = move |line: &str| {
+        let mut replies = vec![patch(line)];
+        replies.extend([FINISH, FINISH, FINISH].map(says));
+        replies
+    };
+    let whole = ends_the_same_from_every_prefix(begin, move || {
+        [gives_up("half"), gives_up("third"), gives_up("a * b")].into_iter().flatten().collect()
+    })
+    .await;
+    assert!(whole.files["calc.py"].contains("half") && whole.report.ending == Ending::Unverified);
+    let whole = ends_the_same_from_every_prefix(begin, move || {
+        [gives_up("third"), gives_up("a + b")].into_iter().flatten().collect()
+    })
+    .await;
+    assert_eq!(whole.report.ending, Ending::Verified);
 }
 
 #[tokio::test]

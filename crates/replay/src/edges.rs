@@ -68,7 +68,7 @@ pub struct Stage {
     pub script: Arc<Script>,
     /// Where results come from.
     pub source: Source,
-    /// The tree that recorded commands change, if any.
+    /// The tree that recorded changes apply to, if any.
     pub workspace: Option<Workspace>,
     /// The changes of commands.
     pub changes: Changes,
@@ -77,7 +77,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Applies the changes of a recorded command to the tree.
+    /// Applies the changes of a recorded command or revert to the tree.
     fn apply_changes(&self, seq: u64) -> Result<(), String> {
         let (Some(workspace), Some(files)) = (&self.workspace, self.changes.get(&seq)) else { return Ok(()) };
         let image = |seed: &Option<Seed>| match seed {
@@ -243,6 +243,8 @@ pub struct ReplayedTree {
     /// Whether the recorded run changed anything. The replay's own changes are compared file by
     /// file at the end.
     pub changed: bool,
+    /// The state shared with the tools.
+    pub stage: Arc<Stage>,
 }
 
 impl Repository for ReplayedTree {
@@ -262,8 +264,17 @@ impl Repository for ReplayedTree {
         Ok(())
     }
 
+    fn revert_from(&self, _: u64) -> Result<Option<u64>, String> {
+        let Some((seq, record)) = self.stage.script.reverted() else { return Ok(None) };
+        self.stage.apply_changes(seq).map(|()| record)
+    }
+
     fn changed(&self) -> bool {
         self.changed
+    }
+
+    fn changed_lines(&self) -> u64 {
+        self.stage.script.changed_lines()
     }
 
     fn diff(&self) -> Result<Diff, String> {

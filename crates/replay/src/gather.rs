@@ -13,7 +13,7 @@ use journal::{Check, Event, Record};
 use secrets::Secrets;
 use serde_json::Value;
 use tool_search::Search;
-use workspace::{CleanPath, History, Remembered, Seed, WalkFilter, Workspace};
+use workspace::{By, CleanPath, History, Remembered, Seed, WalkFilter, Workspace};
 
 use crate::bundle::{self, Bundle, FILES_LIMIT};
 use crate::recording::Recording;
@@ -76,7 +76,7 @@ pub fn gather(
     for record in history.records() {
         let too_large = |path| format!("{path}: a change is not replayed, because the file is too large");
         notes.extend(record.left_out.iter().map(too_large));
-        if record.by != workspace::By::Command {
+        if !matches!(record.by, By::Command | By::Revert) {
             continue;
         }
         let Some(by) = known.get(&record.id) else {
@@ -211,12 +211,13 @@ fn baseline(records: &[Record]) -> Option<&Check> {
 }
 
 /// Maps each change of a command in the history to the number of the record with the command's
-/// result, if there is one.
+/// result, if there is one, and each revert to the number of its own record.
 fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     let (mut known, mut open) = (BTreeMap::new(), Vec::new());
     for record in records {
         match &record.event {
             Event::CommandChanged { record } => open.push(*record),
+            Event::Reverted { record: Some(revert), .. } => drop(known.insert(*revert, Some(record.seq))),
             Event::ToolFinished { .. } | Event::Checked(_) => {
                 known.extend(open.drain(..).map(|change| (change, Some(record.seq))))
             }

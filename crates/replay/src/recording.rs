@@ -36,6 +36,10 @@ pub struct Recording {
     pub(crate) windows: HashMap<u32, u64>,
     pub(crate) results: Vec<CallResult>,
     pub(crate) checks: Vec<Checked>,
+    /// The number of each revert's record, here and in the history of the tree.
+    pub(crate) reverts: Vec<(u64, Option<u64>)>,
+    /// The number of lines that each try changed.
+    pub(crate) tries: Vec<u64>,
     /// The names of the tools that ran commands.
     pub(crate) commands: HashSet<String>,
     /// The steps that must match.
@@ -117,6 +121,8 @@ impl Recording {
             windows: windows(&records),
             results,
             checks,
+            reverts: reverts(&records),
+            tries: records.iter().filter_map(try_lines).collect(),
             commands: records.iter().filter_map(|r| command_tool(&r.event)).collect(),
             steps,
             open,
@@ -256,6 +262,27 @@ fn results(records: &[Record]) -> (Vec<CallResult>, Vec<Checked>) {
         }
     }
     (results, checks)
+}
+
+fn try_lines(record: &Record) -> Option<u64> {
+    if let Event::TryEnded { lines, .. } = record.event { Some(lines) } else { None }
+}
+
+/// The reverts that a replay repeats: after a try, and at the end of a stopped run. A resumed run has
+/// reverted those of earlier stops.
+fn reverts(records: &[Record]) -> Vec<(u64, Option<u64>)> {
+    let (mut reverts, mut ended, mut stopped) = (Vec::new(), false, None);
+    for Record { seq, event, .. } in records {
+        match event {
+            Event::TryEnded { .. } => ended = true,
+            Event::Reverted { record, .. } if std::mem::take(&mut ended) => reverts.push((*seq, *record)),
+            Event::Reverted { record, .. } => stopped = Some((*seq, *record)),
+            Event::Request { .. } => stopped = None,
+            _ => {}
+        }
+    }
+    reverts.extend(stopped);
+    reverts
 }
 
 /// The tool that an event starts, if it runs a command.

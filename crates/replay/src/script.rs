@@ -36,6 +36,8 @@ struct State {
     results: Vec<Option<CallResult>>,
     checks: VecDeque<Checked>,
     command: String,
+    reverts: VecDeque<(u64, Option<u64>)>,
+    tries: VecDeque<u64>,
     /// The tools called so far that run commands.
     commands: HashSet<String>,
     /// The current turn, and the number of calls opened in its answer.
@@ -90,6 +92,8 @@ impl Script {
             results: std::mem::take(&mut recording.results).into_iter().map(Some).collect(),
             command: checks.front().map(|c| c.check.command.clone()).unwrap_or_default(),
             checks,
+            reverts: std::mem::take(&mut recording.reverts).into(),
+            tries: std::mem::take(&mut recording.tries).into(),
             commands: std::mem::take(&mut recording.commands),
             turn: 0,
             opened: 0,
@@ -198,6 +202,16 @@ impl Script {
                 None
             }
         }
+    }
+
+    /// The numbers of the next revert's record, in the session and in the history of the tree.
+    pub(crate) fn reverted(&self) -> Option<(u64, Option<u64>)> {
+        self.state().reverts.pop_front()
+    }
+
+    /// The number of lines that the current try changed.
+    pub(crate) fn changed_lines(&self) -> u64 {
+        self.state().tries.pop_front().unwrap_or_default()
     }
 
     /// The command of the next verification.

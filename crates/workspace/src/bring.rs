@@ -106,6 +106,15 @@ impl Workspace {
         Ok(self.apply(backward(changes), false, By::Undo)?.commit)
     }
 
+    /// Same as [`Workspace::put_back`], but as a part of the agent's own work ([`By::Revert`]): its net
+    /// changes no longer contain these.
+    ///
+    /// # Errors
+    /// Same as [`Workspace::put_back`].
+    pub fn revert(&self, changes: &[NetChange]) -> Result<Commit, BringError> {
+        Ok(self.apply(backward(changes), false, By::Revert)?.commit)
+    }
+
     /// Applies changes: each file must be in its `before` state and gets its `after` state; all of
     /// them or none. Skips files that are in the `after` state already. With `merge`, does a
     /// three-way merge of text files that have other changes.
@@ -145,7 +154,7 @@ impl Workspace {
         let commit = if steps.is_empty() {
             Commit { id: None, files: Vec::new() }
         } else {
-            let unmade = if by == By::Undo { self.shrunk_folders(&steps)? } else { Vec::new() };
+            let unmade = if by == By::Apply { Vec::new() } else { self.shrunk_folders(&steps)? };
             self.execute(steps, CommitInfo { by, unmade })?
         };
         Ok(Brought { commit, merged, already })

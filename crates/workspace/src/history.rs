@@ -100,7 +100,7 @@ impl History {
     /// # Errors
     /// If a kept content cannot be read.
     pub fn net(&self, turns: impl RangeBounds<u32>) -> io::Result<Vec<NetChange>> {
-        self.sum(&self.made(), turns)
+        self.sum(&self.made(), |entry| turns.contains(&entry.turn))
     }
 
     /// Returns the changes of these turns that are in effect in the tree that was changed last,
@@ -110,9 +110,21 @@ impl History {
     /// # Errors
     /// If a kept content cannot be read.
     pub fn standing(&self, turns: impl RangeBounds<u32>) -> io::Result<Vec<NetChange>> {
+        self.sum(&self.in_effect(), |entry| turns.contains(&entry.turn))
+    }
+
+    /// Same as [`History::standing`] for this record and all later ones.
+    ///
+    /// # Errors
+    /// If a kept content cannot be read.
+    pub fn since(&self, record: u64) -> io::Result<Vec<NetChange>> {
+        self.sum(&self.in_effect(), |entry| self.kept[entry.record].0 >= record)
+    }
+
+    fn in_effect(&self) -> Chains<'_> {
         let moved = |r: &&(u64, Record)| matches!(r.1.by, By::Undo | By::Apply);
         let Some((_, last)) = self.kept.iter().rev().find(moved).or(self.kept.last()) else {
-            return Ok(Vec::new());
+            return Chains::new();
         };
         let made = self.made();
         let mut chains = Chains::new();
@@ -124,7 +136,7 @@ impl History {
                 let foreign = chain.last().is_some_and(|e| e.file.after != file.before);
                 let entry = Entry { turn: kept.turn, record, file, foreign };
                 match kept.by {
-                    By::Edit | By::Command => chain.push(entry),
+                    By::Edit | By::Command | By::Revert => chain.push(entry),
                     By::Undo => match chain.iter().rposition(|e| e.file.before == file.after) {
                         Some(first) => chain.truncate(first),
                         None => chain.push(Entry { turn, ..entry }),
@@ -141,7 +153,7 @@ impl History {
                 }
             }
         }
-        self.sum(&chains, turns)
+        chains
     }
 
     /// Returns what one record changed; nothing if no record has this number.
@@ -163,7 +175,7 @@ impl History {
         for (record, (_, kept)) in self.kept.iter().enumerate() {
             for file in changed(kept) {
                 let before = last.insert((&kept.tree, &file.path), file.after);
-                if matches!(kept.by, By::Edit | By::Command) {
+                if matches!(kept.by, By::Edit | By::Command | By::Revert) {
                     let foreign = before.is_some_and(|before| before != file.before);
                     let entry = Entry { turn: kept.turn, record, file, foreign };
                     chains.entry(&file.path).or_default().push(entry);
@@ -173,10 +185,10 @@ impl History {
         chains
     }
 
-    fn sum(&self, chains: &Chains<'_>, turns: impl RangeBounds<u32>) -> io::Result<Vec<NetChange>> {
+    fn sum(&self, chains: &Chains<'_>, counts: impl Fn(&Entry<'_>) -> bool) -> io::Result<Vec<NetChange>> {
         let mut out = Vec::new();
         for (path, chain) in chains {
-            let chain: Vec<_> = chain.iter().filter(|e| turns.contains(&e.turn)).collect();
+            let chain: Vec<_> = chain.iter().filter(|entry| counts(entry)).collect();
             let (Some(first), Some(last)) = (chain.first(), chain.last()) else { continue };
             if first.file.before != last.file.after {
                 out.push(NetChange {

@@ -34,6 +34,8 @@ pub enum By {
     Edit,
     /// A command that the agent ran ([`crate::Workspace::watched`]).
     Command,
+    /// The agent, which gave up its changes ([`crate::Workspace::revert`]).
+    Revert,
     /// The user, who undid changes ([`crate::Workspace::put_back`]).
     Undo,
     /// The user, who applied the changes of another tree ([`crate::Workspace::bring`]).

@@ -22,6 +22,39 @@ fn conflicts(error: BringError) -> Vec<(String, String)> {
 }
 
 #[test]
+fn reverted_changes_no_longer_count_and_come_back_when_the_revert_is_reverted() {
+    let s = Setting::repository();
+    let start = tree(s.ws.root());
+    s.ws.set_turn(1);
+    s.edit("a.txt", "A\n");
+    s.run("rm b.txt; mkdir -p x/y; echo z > x/y/z.txt; chmod +x src/c.txt");
+    let first = tree(s.ws.root());
+    let revert = s.ws.revert(&s.history().since(1).unwrap()).unwrap().id.unwrap();
+    assert_eq!((tree(s.ws.root()), s.history().net(..).unwrap()), (start.clone(), Vec::new()));
+    s.ws.set_turn(2);
+    s.edit("a.txt", "other\n");
+    s.edit("new.txt", "new\n");
+    assert_eq!(names(&s.history().net(..).unwrap()), ["a.txt", "new.txt"]);
+    s.ws.revert(&s.history().since(revert).unwrap()).unwrap();
+    assert_eq!(tree(s.ws.root()), first);
+    assert_eq!(names(&s.history().net(..).unwrap()), ["a.txt", "b.txt", "src/c.txt", "x/y/z.txt"]);
+    assert_eq!(s.ws.revert(&s.history().since(revert).unwrap()).unwrap().id, None, "once");
+    s.ws.put_back(&s.history().standing(..).unwrap()).unwrap();
+    assert_eq!(tree(s.ws.root()), start);
+}
+
+#[test]
+fn reverting_over_the_change_of_someone_else_changes_nothing() {
+    let s = Setting::repository();
+    s.edit("a.txt", "A\n");
+    s.edit("b.txt", "B\n");
+    s.put("b.txt", "theirs\n");
+    let error = s.ws.revert(&s.history().since(1).unwrap()).unwrap_err();
+    assert_eq!(conflicts(error), [("b.txt".to_owned(), "it has changed since".to_owned())]);
+    assert_eq!((s.read("a.txt"), s.read("b.txt")), ("A\n".into(), "theirs\n".into()));
+}
+
+#[test]
 fn the_history_lists_edits_and_commands_in_order_with_their_turns() {
     let s = Setting::repository();
     s.ws.set_turn(1);

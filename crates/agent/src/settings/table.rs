@@ -118,6 +118,11 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
             "Stop reading an answer after its first call, or read on for more; auto: first for local \
              models",
         ),
+    // Each try is paid for, although the budgets count all of them together.
+    Definition::new("attempts", Kind::Whole(1, 20), Trust::RepositoryMayLower, Group::Work)
+        .default("1")
+        .flag(Flag::Value("N"))
+        .help("Try the task up to this many times, until the tests pass; otherwise keep the best try"),
     Definition::new("max_turns", Kind::Whole(1, u32::MAX as u64), Trust::RepositoryMayLower, Group::Budgets)
         .default("40")
         .flag(Flag::Value("N"))
@@ -252,7 +257,15 @@ mod tests {
         assert_eq!(keys(Trust::Repository), ["temperature", "verify", "approach", "edit_format", "cut"]);
         assert_eq!(
             keys(Trust::RepositoryMayLower),
-            ["max_answer_tokens", "max_turns", "max_tokens", "max_seconds", "max_cost", "command_seconds"]
+            [
+                "max_answer_tokens",
+                "attempts",
+                "max_turns",
+                "max_tokens",
+                "max_seconds",
+                "max_cost",
+                "command_seconds"
+            ]
         );
     }
 }

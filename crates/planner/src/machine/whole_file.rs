@@ -38,8 +38,9 @@ impl Machine {
             }
             Move::Whole => {
                 let (focus, number) = (attempts.base().clone(), attempts.number());
-                let (temperature, seed) = attempts.sampling(self.plan.settings.temperature);
-                let body = self.prompts.whole_file(&self.plan.opening, &focus);
+                let temperature = self.tries.temperature(self.plan.settings.temperature);
+                let (temperature, seed) = attempts.sampling(temperature, self.seed());
+                let body = self.prompts.whole_file(&self.plan.opening, &focus, self.tries.reworded());
                 if number > 1 && attempts.untouched() && !attempts.fails() {
                     let text = self.prompts.no_change(false, true);
                     self.push_message(Role::User, text);

@@ -19,6 +19,8 @@ pub(crate) struct History<'a> {
     pub(crate) plan: Plan,
     /// The verification before anything was changed.
     pub(crate) baseline: Option<journal::Check>,
+    /// The last change by a command before that.
+    pub(crate) start: u64,
     /// Whether something may have changed since the last check.
     pub(crate) dirty: bool,
     /// The model's window as it was known at the end.
@@ -78,6 +80,9 @@ impl<'a> History<'a> {
         let Some((started, plan)) = started else { return Ok(None) };
         let plan: Plan = serde_json::from_value(plan)
             .map_err(|e| format!("cannot read the plan, written by another version of the agent: {e}"))?;
+        let by_command =
+            |r: &Record| if let Event::CommandChanged { record } = r.event { Some(record) } else { None };
+        let start = records[..started].iter().rev().find_map(by_command).unwrap_or_default();
         let check =
             |r: &Record| if let Event::Checked(check) = &r.event { Some(check.clone()) } else { None };
         let baseline = records[..started].iter().rev().find_map(check);
@@ -86,13 +91,13 @@ impl<'a> History<'a> {
         for event in &events {
             match event {
                 Event::ToolStarted { effect, .. } => dirty |= effect != "read",
-                Event::UserMessage { .. } => dirty = true,
+                Event::UserMessage { .. } | Event::TryEnded { .. } => dirty = true,
                 Event::Checked(_) => dirty = false,
                 Event::Window { tokens, .. } => window = Some(*tokens),
                 _ => {}
             }
         }
-        Ok(Some(Self { events, at: 0, plan, baseline, dirty, window }))
+        Ok(Some(Self { events, at: 0, plan, baseline, start, dirty, window }))
     }
 
     /// The next message of the user before the next answer.
@@ -103,13 +108,51 @@ impl<'a> History<'a> {
                     self.at = i + 1;
                     return Some(text.clone());
                 }
-                Event::Output { .. } | Event::Overflow { .. } | Event::ToolStarted { call: OWN_CALL, .. } => {
-                    return None;
-                }
+                Event::Output { .. }
+                | Event::Overflow { .. }
+                | Event::TryEnded { .. }
+                | Event::ToolStarted { call: OWN_CALL, .. } => return None,
                 _ => {}
             }
         }
         None
+    }
+
+    /// The number of lines that the current try changed. `None` if its end is not recorded.
+    pub(crate) fn try_ended(&mut self) -> Option<u64> {
+        self.find(|event| if let Event::TryEnded { lines, .. } = event { Some(*lines) } else { None })
+    }
+
+    /// The record of reverting a try. `None` if it is not recorded.
+    pub(crate) fn reverted(&mut self) -> Option<Option<u64>> {
+        self.find(|event| if let Event::Reverted { record, .. } = event { Some(*record) } else { None })
+    }
+
+    /// The next event of this kind before a request.
+    fn find<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> Option<T> {
+        let rest = self.events.get(self.at..).unwrap_or_default().iter();
+        let before = rest.take_while(|event| !matches!(event, Event::Request { .. }));
+        let (at, found) = before.enumerate().find_map(|(i, event)| Some((i, wanted(event)?)))?;
+        self.at += at + 1;
+        Some(found)
+    }
+
+    /// The record to revert before anything else: an earlier try was kept when the run was stopped
+    /// in the middle of another one, which now continues.
+    pub(crate) fn stopped_try(&self) -> Option<u64> {
+        let (mut ended, mut stopped) = (false, None);
+        for event in &self.events {
+            match event {
+                Event::TryEnded { .. } => ended = true,
+                Event::Reverted { from, record, .. } => {
+                    let after_try = std::mem::take(&mut ended);
+                    let continued = stopped == Some(*from);
+                    stopped = record.filter(|_| !after_try && !continued);
+                }
+                _ => {}
+            }
+        }
+        stopped
     }
 
     /// The recorded messages and rewinds.
@@ -168,6 +211,10 @@ impl<'a> History<'a> {
                     finished.clear();
                 }
                 Event::Request { .. } | Event::ToolStarted { call: OWN_CALL, .. } => break,
+                Event::TryEnded { .. } if answer.is_some() => {
+                    over = true;
+                    break;
+                }
                 Event::Overflow { turn: n, window } if *n == wanted => overflow = Some(*window),
                 Event::Call { turn: n, call, tool, arguments, span, repairs } if *n == wanted => {
                     calls.push(ReadyCall {

@@ -34,11 +34,15 @@ impl Driver<'_> {
         self.window = history.window;
         plan.settings.limits = job.settings.limits;
         let mut machine = machine(plan, history.baseline.clone())?;
+        self.start = history.start;
+        if let Some(record) = history.stopped_try() {
+            self.revert_from(Some(record)).await?;
+        }
         self.dirty = history.dirty;
         self.checked = history.checked();
         let mut step = machine.open();
         let step = loop {
-            if !matches!(step, Step::Write { .. })
+            if !matches!(step, Step::Write { .. } | Step::Revert(_))
                 && let Some(text) = history.user_message()
             {
                 step = machine.next(Input::UserMessage(text));
@@ -82,6 +86,14 @@ impl Driver<'_> {
                     };
                     machine.next(Input::Written { content: focus.content, check })
                 }
+                Step::EndTry => match history.try_ended() {
+                    None => break Step::EndTry,
+                    Some(lines) => machine.next(Input::TryEnded { lines }),
+                },
+                Step::Revert(from) => match history.reverted() {
+                    None => break Step::Revert(from),
+                    Some(record) => machine.next(Input::Reverted { record }),
+                },
                 end @ Step::Finish(..) => break end,
             }
         };

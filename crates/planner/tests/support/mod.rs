@@ -85,8 +85,14 @@ impl Model for Script {
 /// The current turn, and the turn of each change so far.
 type Turns = Arc<Mutex<(u32, Vec<u32>)>>;
 
+/// The files before each change, and whether the change reverted others. Its records are numbered
+/// from 1.
+pub type Changes = Arc<Mutex<Vec<(BTreeMap<String, String>, bool)>>>;
+
 pub struct Tree {
     pub files: Files,
+    changes: Changes,
+    before_command: Mutex<BTreeMap<String, String>>,
     before: Mutex<BTreeMap<String, String>>,
     pub instructions: Vec<Instructions>,
     turns: Turns,
@@ -118,6 +124,40 @@ impl Repository for Tree {
         Ok(())
     }
 
+    fn before_command(&self) -> Result<(), String> {
+        self.before_command.lock().unwrap().clone_from(&self.files.lock().unwrap());
+        Ok(())
+    }
+
+    fn after_command(&self) -> Result<Option<u64>, String> {
+        let before = std::mem::take(&mut *self.before_command.lock().unwrap());
+        let mut changes = self.changes.lock().unwrap();
+        if before == *self.files.lock().unwrap() {
+            return Ok(None);
+        }
+        changes.push((before, false));
+        Ok(Some(changes.len() as u64))
+    }
+
+    fn revert_from(&self, record: u64) -> Result<Option<u64>, String> {
+        let (mut changes, mut files) = (self.changes.lock().unwrap(), self.files.lock().unwrap());
+        let last = changes.len() as u64;
+        match changes.get(record as usize - 1).map(|(before, _)| before.clone()) {
+            Some(before) if before != *files => {
+                changes.push((std::mem::replace(&mut *files, before), true));
+                Ok(Some(last + 1))
+            }
+            Some(_) => Ok(changes.last().filter(|(_, reverts)| *reverts).map(|_| last)),
+            None => Ok(None),
+        }
+    }
+
+    fn changed_lines(&self) -> u64 {
+        let (before, now) = (self.before.lock().unwrap(), self.files.lock().unwrap());
+        let changed = now.iter().filter(|(path, text)| before.get(*path) != Some(text));
+        changed.map(|(_, text)| text.lines().count() as u64).sum()
+    }
+
     fn diff(&self) -> Result<Diff, String> {
         let (before, now) = (self.before.lock().unwrap(), self.files.lock().unwrap());
         let files = now.iter().filter(|(p, t)| before.get(*p) != Some(t)).map(|(p, _)| p.clone()).collect();
@@ -127,6 +167,25 @@ impl Repository for Tree {
 
 /// Passes if `calc.py` contains `a + b`.
 pub struct Passes(pub Files);
+
+/// Like [`Passes`], with three failing tests: with `third` two fail, with `half` one.
+struct Grades(Passes);
+
+#[async_trait]
+impl Verifier for Grades {
+    fn command(&self) -> String {
+        self.0.command()
+    }
+
+    async fn verify(&self) -> Result<Check, String> {
+        let check = self.0.verify().await?;
+        let text = self.0.0.lock().unwrap()["calc.py"].clone();
+        let words = [("a + b", 0), ("half", 1), ("third", 2)];
+        let failed = words.iter().find(|(word, _)| text.contains(word)).map_or(3, |(_, failed)| *failed);
+        let facts = serde_json::json!({ "passed": 5 - failed, "failed": failed });
+        Ok(Check { text: format!("{failed} failed"), facts, ..check })
+    }
+}
 
 #[async_trait]
 impl Verifier for Passes {
@@ -180,7 +239,7 @@ impl TypedTool for ReadFile {
     }
 }
 
-struct ApplyPatch(Files, Turns);
+struct ApplyPatch(Files, Turns, Changes);
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -206,6 +265,7 @@ impl TypedTool for ApplyPatch {
         if files.get(&arguments.path) == Some(&arguments.content) {
             return Err(ToolError::Model("nothing changed".into()));
         }
+        self.2.lock().unwrap().push((files.clone(), false));
         files.insert(arguments.path.clone(), arguments.content);
         let mut turns = self.1.lock().unwrap();
         let turn = turns.0;
@@ -214,6 +274,30 @@ impl TypedTool for ApplyPatch {
             changed: vec![arguments.path.clone()],
             ..Outcome::ok(format!("{} written", arguments.path))
         })
+    }
+}
+
+/// Writes a file, as a command would.
+struct RunCommand(Files);
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct CommandArguments {
+    /// file
+    creates: String,
+}
+
+#[async_trait]
+impl TypedTool for RunCommand {
+    type Arguments = CommandArguments;
+
+    fn spec(&self) -> Spec {
+        Spec::of::<CommandArguments>("run_command", "runs a command", Effect::Execute)
+    }
+
+    async fn call(&self, arguments: CommandArguments) -> Result<Outcome, ToolError> {
+        self.0.lock().unwrap().insert(arguments.creates, String::new());
+        Ok(Outcome::ok("done"))
     }
 }
 
@@ -239,6 +323,12 @@ pub struct World {
     /// Tools to rename: old and new name.
     pub names: Vec<(&'static str, &'static str)>,
     pub files: Files,
+    /// The history of a resumed run.
+    pub changes: Changes,
+    /// Whether there is a tool that runs commands.
+    pub commands: bool,
+    /// Whether the verification is [`Grades`].
+    pub graded: bool,
     pub settings: Settings,
     pub identity: Identity,
     pub verified: bool,
@@ -258,6 +348,9 @@ pub struct Ran {
     pub files: BTreeMap<String, String>,
     /// The files at the time of each record.
     pub states: Vec<BTreeMap<String, String>>,
+    /// The number of changes at the time of each record.
+    pub changes_made: Vec<usize>,
+    pub changes: Changes,
     /// The turn of each change.
     pub changed_in: Vec<u32>,
 }
@@ -271,6 +364,9 @@ pub fn world() -> World {
     World {
         names: Vec::new(),
         files: Arc::new(Mutex::new(files.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect())),
+        changes: Changes::default(),
+        commands: false,
+        graded: false,
         settings: Settings { approach: planner::Approach::Tools, ..Settings::default() },
         identity: Identity {
             server: "script".into(),
@@ -330,17 +426,22 @@ impl World {
         let store = Store::new(folder.path());
         let mut journal: Journal = store.create().unwrap();
         let states = Arc::new(Mutex::new(Vec::new()));
-        let (seen, files) = (Arc::clone(&states), Arc::clone(&self.files));
-        journal.observe(Box::new(move |_| seen.lock().unwrap().push(files.lock().unwrap().clone())));
+        let (seen, files, made) = (Arc::clone(&states), Arc::clone(&self.files), Arc::clone(&self.changes));
+        journal.observe(Box::new(move |_| {
+            seen.lock().unwrap().push((files.lock().unwrap().clone(), made.lock().unwrap().len()));
+        }));
         let turns = Turns::default();
         let parts = Parts {
             model,
             tools: Registry::of(
                 [
                     ReadFile(Arc::clone(&self.files)).into_tool(),
-                    ApplyPatch(Arc::clone(&self.files), Arc::clone(&turns)).into_tool(),
+                    ApplyPatch(Arc::clone(&self.files), Arc::clone(&turns), Arc::clone(&self.changes))
+                        .into_tool(),
                     planner::Finish.into_tool(),
                 ]
+                .into_iter()
+                .chain(self.commands.then(|| RunCommand(Arc::clone(&self.files)).into_tool()))
                 .map(|tool| {
                     match self.names.iter().find(|(own, _)| *own == tool.spec().name) {
                         Some((_, name)) => {
@@ -354,11 +455,16 @@ impl World {
             .unwrap(),
             repository: Arc::new(Tree {
                 files: Arc::clone(&self.files),
+                changes: Arc::clone(&self.changes),
+                before_command: Mutex::default(),
                 before: Mutex::new(self.original),
                 instructions: self.instructions,
                 turns: Arc::clone(&turns),
             }),
-            verifier: self.verified.then(|| Arc::new(Passes(Arc::clone(&self.files))) as Arc<dyn Verifier>),
+            verifier: self.verified.then(|| -> Arc<dyn Verifier> {
+                let passes = Passes(Arc::clone(&self.files));
+                if self.graded { Arc::new(Grades(passes)) } else { Arc::new(passes) }
+            }),
             inbox: self.inbox,
             interrupt: self.interrupt.subscribe(),
         };
@@ -370,9 +476,9 @@ impl World {
         let records = store.load(journal.id()).unwrap();
         let requests = requests.lock().unwrap().clone();
         let files = self.files.lock().unwrap().clone();
-        let states = std::mem::take(&mut *states.lock().unwrap());
+        let (states, changes_made) = std::mem::take(&mut *states.lock().unwrap()).into_iter().unzip();
         let changed_in = turns.lock().unwrap().1.clone();
-        Ran { report, requests, records, files, states, changed_in }
+        Ran { report, requests, records, files, states, changes_made, changes: self.changes, changed_in }
     }
 }
 

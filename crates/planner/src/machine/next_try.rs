@@ -1,0 +1,93 @@
+//! The machine's part of [`crate::tries`]: ends a try, and opens the conversation of the next one.
+
+use journal::{Check, Ending};
+use models::Role;
+
+use super::{Machine, Progress, Step};
+use crate::answer::Focus;
+use crate::approach::{Attempts, Move};
+use crate::compaction::Dropped;
+use crate::opening;
+use crate::tries::{After, Counts};
+
+impl Machine {
+    /// Replaces the end of the run by the end of a try, if there may be another one.
+    pub(super) fn end_try(&mut self, step: Step) -> Step {
+        match step {
+            Step::Finish(Ending::Verified, message) if self.tries.again() => {
+                let (number, of) = self.tries.several().unwrap_or((1, 1));
+                Step::Finish(Ending::Verified, format!("{message} (try {number} of {of})"))
+            }
+            Step::Finish(ending, message) if self.tries.end(&ending, &message) => Step::EndTry,
+            step => step,
+        }
+    }
+
+    /// Decides what happens to the changes of the try that ended.
+    pub(super) fn try_ended(&mut self, lines: u64) -> Step {
+        match self.tries.rate(self.counts(), lines) {
+            After::Revert(from) => Step::Revert(from),
+            After::Keep => self.finish_tries(),
+        }
+    }
+
+    /// Continues after the changes were reverted.
+    pub(super) fn reverted(&mut self, record: Option<u64>) -> Step {
+        self.tries.reverted(record);
+        let earlier = self.earlier_try();
+        if self.tries.next() { self.open_try(earlier) } else { self.finish_tries() }
+    }
+
+    fn finish_tries(&mut self) -> Step {
+        let (ending, message) = self.tries.finish();
+        Step::Finish(ending, message)
+    }
+
+    /// The counts of the verification on the files as they are, if known.
+    pub(crate) fn counts(&self) -> Option<Counts> {
+        let check = match &self.attempts {
+            Some(attempts) => attempts.check_in_tree(),
+            None => self.last_check.as_ref().filter(|_| !self.unchecked),
+        };
+        check.and_then(Counts::of)
+    }
+
+    /// Opens a new conversation on the original files. Effect on the prompt cache: the system prompt
+    /// stays.
+    fn open_try(&mut self, earlier: Option<String>) -> Step {
+        let (number, of) = self.tries.several().unwrap_or((1, 1));
+        let focus = self.plan.focus.clone().map(|focus| self.other_file().unwrap_or(focus));
+        self.attempts = focus.map(|focus| Attempts::new(focus, self.baseline.clone()));
+        self.last_check.clone_from(&self.baseline);
+        (self.progress, self.dropped) = (Progress::default(), Dropped::default());
+        (self.unchecked, self.overflows_in_a_row) = (false, 0);
+        self.last_answer.clear();
+        let system = self.messages.iter().take_while(|m| m.role == Role::System).count();
+        self.rewind(system, &format!("try {number} of {of}: starting over with the original files"));
+        if self.attempts.is_some() {
+            return self.whole_file(Move::Whole);
+        }
+        let first = self.prompts.first(&self.plan.opening, self.baseline.as_ref());
+        let text = [Some(first), earlier].into_iter().flatten().collect::<Vec<_>>().join("\n\n");
+        self.push_message(Role::User, text);
+        Step::Ask(self.ask())
+    }
+
+    /// The second-best file, for the tries that show it.
+    fn other_file(&self) -> Option<Focus> {
+        let shown = self.plan.focus.as_ref().filter(|_| self.tries.other_file())?;
+        let mut files = self.plan.opening.files.iter().filter(|(path, _)| *path != shown.path);
+        let (path, content) = files.find(|(_, text)| opening::may_be_whole(text, self.plan.window))?;
+        Some(Focus { path: path.clone(), content: content.clone() })
+    }
+
+    /// A line about the try that ended, for the tools approach. In the whole-file approach any further
+    /// text costs solved tasks.
+    fn earlier_try(&self) -> Option<String> {
+        let check: &Check = self.last_check.as_ref().filter(|check| !check.passed)?;
+        // A line break in a name could fake a line of the prompt.
+        let names = self.progress.changed_files.iter().filter(|path| !path.contains(char::is_control));
+        let changed: Vec<&str> = names.map(String::as_str).collect();
+        (!changed.is_empty()).then(|| self.prompts.earlier_try(&changed.join(", "), check))
+    }
+}

@@ -1,0 +1,267 @@
+//! Several tries at a task in one session (`--attempts`): how they differ, and which one is kept.
+//!
+//! A try is a conversation from its first message to an ending. The next one starts with the files
+//! as they were at the start of the run. The first try whose verification passes ends the run. If
+//! none does, the best one is kept, if it is better than the start.
+//!
+//! Effect on the prompt cache: the system prompt stays valid from try to try.
+//!
+//! Pure: results go in, and decisions come out.
+
+use journal::{Check, Ending};
+use serde_json::Value;
+
+/// The temperatures of the second and later tries. Guesses, not measured.
+const TEMPERATURES: [f32; 3] = [0.7, 0.9, 1.0];
+
+/// What counts when tries are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) failing: u64,
+    passing: u64,
+}
+
+impl Counts {
+    /// The counts of a verification. `None` if its report has none.
+    pub(crate) fn of(check: &Check) -> Option<Self> {
+        let count = |name: &str| check.facts.get(name).and_then(Value::as_u64);
+        let passing = count("passed");
+        let failing = match check.passed {
+            true => 0,
+            // Tests that could not run at all count as one failure.
+            false => (count("failed")? + count("errors").unwrap_or(0)).max(1),
+        };
+        Some(Self { failing, passing: passing? })
+    }
+
+    /// Whether fewer tests fail. Passing tests count too, because a file that does not compile fails
+    /// once.
+    fn better_than(self, other: Self) -> bool {
+        self.failing < other.failing && self.passing >= other.passing
+    }
+}
+
+/// A try that is better than the start.
+#[derive(Debug, Clone, PartialEq)]
+struct Best {
+    number: u32,
+    /// The record that reverted its changes. Reverting that brings them back.
+    reverted: Option<u64>,
+    counts: Counts,
+    lines: u64,
+    ended: (Ending, String),
+}
+
+/// The tries of a run.
+#[derive(Debug)]
+pub(crate) struct Tries {
+    limit: u32,
+    number: u32,
+    start: Option<Counts>,
+    best: Option<Best>,
+    /// How the current try ended.
+    ended: Option<(Ending, String)>,
+}
+
+/// What to do after a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Revert this record of the tree's history and all later ones; `None` for everything since the
+    /// start.
+    Revert(Option<u64>),
+    /// Keep the changes of this try, and end the run.
+    Keep,
+}
+
+impl Tries {
+    /// `before` is the verification before any change. Without one, there is one try: nothing could
+    /// tell a good one from a bad one.
+    pub(crate) fn new(limit: u32, before: Option<&Check>) -> Self {
+        let limit = if before.is_some() { limit } else { 1 };
+        Self { limit, number: 1, start: before.and_then(Counts::of), best: None, ended: None }
+    }
+
+    /// The number of the current try and of all, if there may be several.
+    pub(crate) fn several(&self) -> Option<(u32, u32)> {
+        (self.limit > 1).then_some((self.number, self.limit))
+    }
+
+    /// Whether this is not the first try.
+    pub(crate) fn again(&self) -> bool {
+        self.number > 1
+    }
+
+    /// Whether this try words the request differently.
+    pub(crate) fn reworded(&self) -> bool {
+        self.number.is_multiple_of(2)
+    }
+
+    /// Whether this try shows the second-best file.
+    pub(crate) fn other_file(&self) -> bool {
+        self.number.is_multiple_of(3)
+    }
+
+    /// The lowest temperature of this try.
+    pub(crate) fn temperature(&self, set: f32) -> f32 {
+        let warmer = self.number.checked_sub(2).map(|i| TEMPERATURES.get(i as usize).unwrap_or(&1.0));
+        warmer.map_or(set, |warm| set.max(*warm))
+    }
+
+    /// Notes how the current try ended. Returns whether the run may be tried again after it.
+    pub(crate) fn end(&mut self, ending: &Ending, message: &str) -> bool {
+        let retried = matches!(ending, Ending::Unverified | Ending::NoChange | Ending::GaveUp);
+        if self.limit == 1 || !retried {
+            return false;
+        }
+        self.ended = Some((ending.clone(), message.to_owned()));
+        true
+    }
+
+    /// How the current try ended.
+    pub(crate) fn ended(&self) -> Option<&(Ending, String)> {
+        self.ended.as_ref()
+    }
+
+    /// Rates the current try by the verification on its files and the number of lines it changed.
+    pub(crate) fn rate(&mut self, counts: Option<Counts>, lines: u64) -> After {
+        let ended = self.ended.clone().unwrap_or((Ending::GaveUp, String::new()));
+        let better = |counts: &Counts| match (&self.best, self.start) {
+            (_, start) if !start.is_some_and(|start| counts.better_than(start)) => false,
+            (Some(best), _) => (counts.failing, lines) < (best.counts.failing, best.lines),
+            (None, _) => true,
+        };
+        if let Some(counts) = counts.filter(better) {
+            self.best = Some(Best { number: self.number, reverted: None, counts, lines, ended });
+        }
+        match &self.best {
+            _ if self.number < self.limit => After::Revert(None),
+            Some(best) if best.number == self.number => After::Keep,
+            best => After::Revert(best.as_ref().and_then(|best| best.reverted)),
+        }
+    }
+
+    /// Notes the record that reverted the changes of the current try.
+    pub(crate) fn reverted(&mut self, record: Option<u64>) {
+        match &mut self.best {
+            Some(best) if best.number == self.number => best.reverted = record,
+            _ => {}
+        }
+        // A try without changes is no better than the start, whatever its tests say.
+        self.best.take_if(|best| best.reverted.is_none());
+    }
+
+    /// Starts the next try. Returns `false` if this was the last one.
+    pub(crate) fn next(&mut self) -> bool {
+        let more = self.number < self.limit;
+        if more {
+            self.number += 1;
+            self.ended = None;
+        }
+        more
+    }
+
+    /// How the run ends after the last try, and the message.
+    pub(crate) fn finish(&self) -> (Ending, String) {
+        let ended = self.best.as_ref().map(|best| &best.ended).or(self.ended.as_ref());
+        let (ending, message) = ended.cloned().unwrap_or((Ending::GaveUp, String::new()));
+        (ending, format!("{message} ({} tries; {})", self.number, self.kept()))
+    }
+
+    /// What to revert when the run is stopped in the middle of a try, and a sentence about it. `now`
+    /// are the counts of the files as they are, if known. `None` if these are the best.
+    pub(crate) fn stop(&self, now: Option<Counts>) -> Option<(Option<u64>, String)> {
+        let (number, limit) = self.several()?;
+        let best = self.best.as_ref().map(|best| best.counts).or(self.start);
+        if now.zip(best).is_some_and(|(now, best)| now.better_than(best)) {
+            return None;
+        }
+        let reverted = self.best.as_ref().and_then(|best| best.reverted);
+        Some((reverted, format!("stopped in try {number} of {limit}; {}", self.kept())))
+    }
+
+    fn kept(&self) -> String {
+        match (&self.best, self.start) {
+            (Some(best), Some(start)) => format!(
+                "try {} is kept: {} failing, {} before",
+                best.number, best.counts.failing, start.failing
+            ),
+            _ => "none was better than the start, so the files are as they were then".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(failing: u64, passing: u64) -> Option<Counts> {
+        Some(Counts { failing, passing })
+    }
+
+    fn tries(limit: u32) -> Tries {
+        Tries { limit, number: 1, start: counts(3, 2), best: None, ended: None }
+    }
+
+    /// Runs a try per pair of counts and lines. The record of its reverts has its number.
+    fn run(tries: &mut Tries, results: &[(Option<Counts>, u64)]) -> After {
+        let mut after = After::Keep;
+        for (number, (counts, lines)) in (1..).zip(results) {
+            assert!(tries.end(&Ending::GaveUp, "stuck"));
+            after = tries.rate(*counts, *lines);
+            if after != After::Keep {
+                tries.reverted(Some(number));
+            }
+            tries.next();
+        }
+        after
+    }
+
+    #[test]
+    fn the_try_with_the_fewest_failures_is_kept_and_of_equal_ones_the_smallest() {
+        let mut three = tries(3);
+        let results = [(counts(2, 3), 1), (counts(1, 4), 9), (counts(1, 4), 5)];
+        assert_eq!(run(&mut three, &results), After::Keep);
+        let results = [(counts(2, 3), 1), (counts(1, 4), 5), (counts(1, 4), 9)];
+        let mut three = tries(3);
+        assert_eq!(run(&mut three, &results), After::Revert(Some(2)));
+        let message = "stuck (3 tries; try 2 is kept: 1 failing, 3 before)";
+        assert_eq!(three.finish(), (Ending::GaveUp, message.into()));
+    }
+
+    #[test]
+    fn a_try_that_is_no_better_than_the_start_is_never_kept() {
+        // As many failures; a file that no longer compiles; a verification without counts.
+        for result in [counts(3, 9), counts(1, 0), None] {
+            let mut two = tries(2);
+            assert_eq!(run(&mut two, &[(result, 1), (result, 1)]), After::Revert(None));
+            assert!(two.finish().1.contains("none was better than the start"));
+        }
+    }
+
+    #[test]
+    fn a_stopped_try_is_kept_only_if_it_is_the_best_so_far() {
+        let mut tries = tries(3);
+        assert_eq!(tries.stop(counts(2, 3)), None);
+        assert_eq!(tries.stop(None).map(|(reverted, _)| reverted), Some(None));
+        run(&mut tries, &[(counts(2, 3), 1)]);
+        assert_eq!(tries.stop(counts(2, 3)).map(|(reverted, _)| reverted), Some(Some(1)));
+        assert_eq!(tries.stop(counts(1, 4)), None);
+    }
+
+    #[test]
+    fn later_tries_are_warmer_and_never_colder_than_the_setting() {
+        let mut tries = tries(5);
+        let mut seen = vec![tries.temperature(0.0)];
+        while tries.next() {
+            seen.push(tries.temperature(0.0));
+        }
+        assert_eq!(seen, [0.0, 0.7, 0.9, 1.0, 1.0]);
+        assert_eq!(tries.temperature(1.5), 1.5);
+    }
+
+    #[test]
+    fn other_endings_end_the_run() {
+        assert!(!tries(9).end(&Ending::Verified, "") && !tries(9).end(&Ending::Interrupted, ""));
+        assert!(!tries(1).end(&Ending::GaveUp, ""));
+    }
+}

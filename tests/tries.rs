@@ -1,0 +1,140 @@
+//! `--attempts`: several tries at a task in one session.
+
+use crate::replay::{recorded, replays_without_a_difference};
+use crate::support::{World, call};
+use fake_model::{Reply, Server};
+use serde_json::json;
+
+const START: &str =
+    "add() { echo $(($1 - $2)); }\nsub() { echo $(($1 - $2)); }\nmul() { echo $(($1 + $2)); }\n";
+/// Counts the operations that are right, in the words of a test runner.
+const CHECK: &str = r#". ./ops.sh
+passed=0
+[ "$(add 2 3)" = 5 ] && passed=$((passed + 1))
+[ "$(sub 5 3)" = 2 ] && passed=$((passed + 1))
+[ "$(mul 2 3)" = 6 ] && passed=$((passed + 1))
+[ $passed = 3 ] && word=ok || word=FAILED
+echo "running 3 tests"
+echo "test result: $word. $passed passed; $((3 - passed)) failed; 0 ignored; 0 measured; 0 filtered out"
+[ $passed = 3 ]
+"#;
+const ARGS: [&str; 5] = ["--approach", "tools", "--attempts", "2", "Make the tests pass."];
+
+/// Two of three operations are wrong.
+fn world() -> World {
+    World::with(&[(".agent.toml", "verify = 'sh check.sh'\n"), ("ops.sh", START), ("check.sh", CHECK)])
+}
+
+fn edit(search: &str, replace: &str) -> String {
+    call("apply_patch", json!({"edits": [{"path": "ops.sh", "search": search, "replace": replace}]}))
+}
+
+/// A try that runs a command, makes an edit, and insists that it is done.
+fn gives_up(command: &str, edit: String) -> Vec<String> {
+    let finish = || call("finish", json!({"summary": "done"}));
+    vec![call("run_command", json!({ "command": command })), edit, finish(), finish(), finish()]
+}
+
+/// The first try corrects one operation. The second one breaks another one.
+fn two_tries() -> Vec<String> {
+    let mut answers = gives_up(
+        "mkdir -p made; echo 1 > made/one",
+        edit("add() { echo $(($1 - $2", "add() { echo $(($1 + $2"),
+    );
+    answers.extend(gives_up("echo 2 > two", edit("sub() { echo $(($1 - $2", "sub() { echo $(($1 * $2")));
+    answers
+}
+
+fn replies(answers: &[String]) -> Vec<Reply> {
+    answers.iter().map(Reply::text).collect()
+}
+
+fn kept() -> String {
+    START.replace("add() { echo $(($1 - $2", "add() { echo $(($1 + $2")
+}
+
+/// The first try's changes are in the tree, in the session, and nowhere after an undo.
+fn has_the_first_try(world: &World) {
+    assert_eq!((world.read("ops.sh"), world.read("made/one")), (kept(), "1\n".into()));
+    assert!(!world.repo().join("two").exists());
+    let diff = world.observe(&["diff", "last"]);
+    assert!(diff.contains("ops.sh") && diff.contains("made/one") && !diff.contains("two"), "{diff}");
+    replays_without_a_difference(world);
+    let undone = world.observe(&["undo", "last"]);
+    assert!(undone.starts_with("exit 0\n"), "{undone}");
+    assert_eq!(world.git(&["status", "--porcelain"]), "", "{undone}");
+    assert!(!world.repo().join("made").exists());
+}
+
+#[test]
+fn the_second_try_passes_and_nothing_of_the_first_is_left() {
+    let world = world();
+    let mut answers = gives_up(
+        "mkdir -p made; echo 1 > made/one",
+        edit("add() { echo $(($1 - $2", "add() { echo $(($1 + $2"),
+    );
+    let both = json!({"edits": [
+        {"path": "ops.sh", "search": "add() { echo $(($1 - $2", "replace": "add() { echo $(($1 + $2"},
+        {"path": "ops.sh", "search": "mul() { echo $(($1 + $2", "replace": "mul() { echo $(($1 * $2"},
+    ]});
+    answers.extend([call("apply_patch", both), call("finish", json!({}))]);
+    let seen = world.tell(&recorded(&world, &ARGS, &replies(&answers)));
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert!(
+        seen.contains(
+            "✗ try 1 of 2: unverified: the model insists that it is done, but the verification fails (1 failing, 3 changed lines)\n"
+        ),
+        "{seen}"
+    );
+    assert!(seen.contains("↺ try 2 of 2: starting over with the original files\n"), "{seen}");
+    assert!(seen.contains("verified: the verification passes (try 2 of 2)\n"), "{seen}");
+    assert_eq!(world.git(&["status", "--porcelain"]), " M ops.sh\n");
+    replays_without_a_difference(&world);
+}
+
+#[test]
+fn the_best_of_two_tries_is_kept_and_can_be_replayed_and_undone() {
+    let world = world();
+    let seen = world.tell(&recorded(&world, &ARGS, &replies(&two_tries())));
+    assert!(seen.starts_with("exit 1\n"), "{seen}");
+    assert!(seen.contains("(2 tries; try 1 is kept: 1 failing, 2 before)"), "{seen}");
+    has_the_first_try(&world);
+}
+
+#[test]
+fn a_budget_in_the_second_try_keeps_the_first_and_a_resumed_run_continues_with_the_second() {
+    let world = world();
+    let answers = two_tries();
+    let args: Vec<&str> = ["--max-turns", "7"].into_iter().chain(ARGS).collect();
+    let seen = world.tell(&recorded(&world, &args, &replies(&answers)));
+    assert!(seen.starts_with("exit 4\n"), "{seen}");
+    assert!(seen.contains("stopped in try 2 of 2; try 1 is kept: 1 failing, 2 before"), "{seen}");
+    assert_eq!(world.read("ops.sh"), kept());
+    assert!(!world.repo().join("two").exists());
+    assert!(world.observe(&["replay"]).starts_with("exit 0\n"), "{}", world.observe(&["replay"]));
+    let server = Server::start();
+    replies(&answers[7..]).into_iter().for_each(|reply| server.enqueue(reply));
+    let mut resume = world.agent(&["resume", "--max-turns", "40"]);
+    let seen = world.tell(&resume.env("OLLAMA_HOST", server.url()).output().unwrap());
+    assert!(seen.starts_with("exit 1\n"), "{seen}");
+    assert!(seen.contains("(2 tries; try 1 is kept: 1 failing, 2 before)"), "{seen}");
+    has_the_first_try(&world);
+}
+
+#[test]
+fn without_a_better_try_the_files_are_as_they_were() {
+    let world = world();
+    let wrong = || {
+        gives_up(
+            "mkdir -p made; echo 1 > made/one",
+            edit("sub() { echo $(($1 - $2", "sub() { echo $(($1 * $2"),
+        )
+    };
+    let seen = world.tell(&recorded(&world, &ARGS, &replies(&[wrong(), wrong()].concat())));
+    assert!(seen.starts_with("exit 1\n"), "{seen}");
+    assert!(seen.contains("none was better than the start, so the files are as they were then"), "{seen}");
+    assert!(seen.contains("no file changed\n"), "{seen}");
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+    assert!(!world.repo().join("made").exists());
+    replays_without_a_difference(&world);
+}
