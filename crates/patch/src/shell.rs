@@ -20,18 +20,26 @@ pub(crate) fn heredoc(line: &str) -> Option<Heredoc<'_>> {
     word.starts_with(char::is_alphabetic).then_some(Heredoc { word, strips_tabs })
 }
 
+/// The heredoc that a line opens, unless the line is a mark of a patch.
+pub(crate) fn opened(line: &str) -> Option<Heredoc<'_>> {
+    if line.starts_with("<<") { None } else { heredoc(line) }
+}
+
+/// Whether a line ends the heredoc with this word.
+pub(crate) fn ends(line: &str, word: &str) -> bool {
+    line.trim().trim_end_matches(['\'', '"', ')', ';']) == word
+}
+
 /// Returns the lines of a heredoc that contains a patch, unless there is another patch outside it.
 pub(crate) fn unwrapped(text: &str) -> Option<&str> {
     let offset = |line: &str| line.as_ptr() as usize - text.as_ptr() as usize;
     let mut lines = text.split_inclusive('\n');
-    let opener =
-        lines.find(|line| line.contains("<<") && !line.starts_with("<<") && heredoc(line).is_some())?;
-    let (word, from) = (heredoc(opener)?.word, offset(opener) + opener.len());
-    if heredoc(opener)?.strips_tabs || crate::detect(&text[..from]).is_some() {
+    let (opener, heredoc) = lines.find_map(|line| Some((line, opened(line)?)))?;
+    let from = offset(opener) + opener.len();
+    if heredoc.strips_tabs || crate::detect(&text[..from]).is_some() {
         return None;
     }
-    let ends = |line: &&str| line.trim().trim_end_matches(['\'', '"', ')', ';']) == word;
-    let end = lines.find(ends)?;
+    let end = lines.find(|line| ends(line, heredoc.word))?;
     let (inner, after) = (&text[from..offset(end)], &text[offset(end) + end.len()..]);
     (crate::detect(inner).is_some() && crate::detect(after).is_none()).then_some(inner)
 }

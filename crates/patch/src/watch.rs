@@ -23,7 +23,7 @@ use crate::{
     lines::bare,
     place::candidates,
     readings::resolve_one,
-    whole_file,
+    shell, whole_file,
 };
 
 /// Maximum length, in lines, of an incomplete hunk that is checked after each line. A longer one is
@@ -85,6 +85,8 @@ pub struct Watch {
     lines: Vec<String>,
     /// The incomplete last line.
     rest: String,
+    /// The word that ends the heredoc around the patch.
+    heredoc: Option<String>,
     state: State,
 }
 
@@ -122,6 +124,7 @@ impl Watch {
             path,
             lines: Vec::new(),
             rest: String::new(),
+            heredoc: None,
             state: State::Unknown,
         }
     }
@@ -228,7 +231,16 @@ impl Watch {
     }
 
     fn line(&mut self) -> Result<(), EarlyRefusal> {
+        let line = self.lines.last().map_or("", String::as_str);
+        if self.heredoc.as_deref().is_some_and(|word| shell::ends(line, word)) {
+            // Whether the lines below belong to the patch is known when the text is complete.
+            self.state = State::Over;
+            return Ok(());
+        }
         if matches!(self.state, State::Unknown) {
+            if self.heredoc.is_none() {
+                self.heredoc = shell::opened(line).map(|heredoc| heredoc.word.to_owned());
+            }
             self.state = self.begin();
         }
         let mut state = std::mem::replace(&mut self.state, State::Over);
