@@ -358,12 +358,15 @@ fn refuse(path: &str, cause: RefusalCause) -> Result<(), EarlyRefusal> {
     Err(EarlyRefusal { path: path.to_owned(), cause })
 }
 
-/// Returns whether a line that is missing from the file was added by an earlier hunk.
+/// Returns whether a line that is missing from the file may have been added by an earlier hunk.
+/// Letters and digits decide, since some matches ignore everything else.
 fn is_new(added: &HashMap<String, String>, path: &str, index: &Index<'_>, body: &Body<'_>) -> bool {
-    let Some(added) = added.get(path) else { return false };
+    let plain = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
+    let Some(added) = added.get(path).map(|added| plain(added)) else { return false };
     old(body).iter().any(|line| {
-        let line = String::from_utf8_lossy(line.trim_ascii());
-        !line.is_empty() && index.count_of(line.as_bytes()) == 0 && added.contains(&*line)
+        let line = line.trim_ascii();
+        let missing = !line.is_empty() && index.count_of(line) == 0;
+        missing && added.contains(&plain(&String::from_utf8_lossy(line)))
     })
 }
 

@@ -291,6 +291,8 @@ fn a_patch_may_change_what_it_created_itself() {
         "a\n<<<<<<< SEARCH\none\n=======\n1\n>>>>>>> REPLACE\n<<<<<<< SEARCH\n1\n=======\nuno\n>>>>>>> REPLACE\n",
         "    *** Begin Patch\n    *** Update File: a\n    @@\n    -one\n    +1\n    *** End Patch\n",
         "+++ b/a\n@@ -1,2 +1,2 @@\n-one\n+1\n two\n",
+        // The added line has an invisible character that the next hunk leaves out.
+        "*** Begin Patch\n*** Update File: a\n@@\n-two\n+two\n+n =\u{feff} 1\n*** Update File: a\n@@\n-n = 1\n+n = 2\n*** End Patch\n",
     ] {
         assert_eq!(whole(&tree, text), Ok(()), "{text}");
         assert_eq!(watched(&tree, &pieces(text, 1)), None, "{text}");
