@@ -1,4 +1,4 @@
-//! Any bytes as a GGUF file: reading the header does not panic, and what it accepts fits the file.
+//! Any bytes as a GGUF file: reading the header does not panic, and accepted sizes fit the file.
 //!
 //! The first byte is the size of the file beyond the bytes that follow, in kB, so that tensors may
 //! be larger than an input.

@@ -9,7 +9,7 @@ use crate::layers::Environment;
 use crate::model_store;
 use crate::progress;
 
-/// The model to start with: the smallest that solves tasks, by the project's own measurements.
+/// The model to offer first: the smallest one that solved tasks in this project's measurements.
 const FIRST: &str = "qwen2.5-coder-1.5b";
 
 /// The first model; `None` if this agent was built without an engine, so that no model file is of

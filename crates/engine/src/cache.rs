@@ -60,8 +60,13 @@ impl<'m> Cache<'m> {
 
     /// Loads a saved prefix into an empty sequence. Returns whether there was one.
     pub(crate) fn load(&mut self, saved: &Saved, at: usize, prefix: &str) -> bool {
-        let tokens = saved.load(&mut self.context, at as i32, prefix);
-        tokens.map(|tokens| self.extend(at, &tokens)).is_some()
+        let Some(tokens) = saved.load(&mut self.context, at as i32, prefix) else {
+            // A broken file may have been loaded in part.
+            self.roll_back(at, 0);
+            return false;
+        };
+        self.extend(at, &tokens);
+        true
     }
 
     /// Saves a sequence that holds exactly this prefix.

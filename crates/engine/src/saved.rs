@@ -52,7 +52,7 @@ impl Saved {
         }
         match context.state_seq_load_file(&file, sequence, prefix.len() + 1) {
             Ok((tokens, _)) => {
-                // The oldest files go first, by the time of their last use.
+                // `prune` deletes the files that were not used for the longest time.
                 let now = std::fs::FileTimes::new().set_modified(SystemTime::now());
                 let _ = std::fs::File::open(&file).and_then(|file| file.set_times(now));
                 Some(tokens)
@@ -89,7 +89,8 @@ impl Saved {
         }
     }
 
-    /// Deletes all but the most recently used files, and parts that a kill left behind.
+    /// Keeps the most recently used files and deletes the others, including old parts of a killed
+    /// process.
     fn prune(&self) {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
         let mut files: Vec<(SystemTime, PathBuf)> = entries

@@ -354,7 +354,7 @@ pub enum Event {
         turn: u32,
         /// The first reverted record of the tree's history.
         from: u64,
-        /// The record of the reverts, if anything changed.
+        /// The revert's own record in the history, if it changed anything.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         record: Option<u64>,
     },

@@ -28,7 +28,7 @@ pub struct Options {
     pub text_tool: TextTool,
 }
 
-/// The tool that takes a file in a fence, or a message to it whose body is a patch and not JSON.
+/// The tool that receives a file in a fence, and a message whose body is a patch instead of JSON.
 #[derive(Debug, Clone)]
 pub struct TextTool {
     /// Its name.
