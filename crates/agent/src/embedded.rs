@@ -1,24 +1,27 @@
 //! The models that run in this process: finds a model file on this machine, and loads it with the
 //! engine.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use engine::{Embedded, Options};
 use model_files::{Cached, OllamaStore, Store};
-use models::Error;
 use models::choose::{Chosen, InProcess, Surroundings};
+use models::{Error, Think};
 
+use crate::console;
 use crate::layers::Environment;
 use crate::model_store;
 
-/// The folder in the cache folder with evaluated prefixes.
-const SAVED: &str = "prefixes";
+/// The first argument of the process that loads a model file on trial.
+pub(crate) const TRIAL: &str = "--load-model-on-trial";
 
 /// The model files of this machine.
 pub(crate) struct Files {
     store: Store,
     ollama: Vec<OllamaStore>,
-    saved: Option<PathBuf>,
+    cache: Option<PathBuf>,
     gpu_layers: u32,
 }
 
@@ -28,7 +31,7 @@ impl Files {
         Some(Self {
             store: model_store::store(environment).ok()?,
             ollama: model_store::ollama_stores(environment),
-            saved: environment.cache_dir().map(|cache| cache.join(SAVED)),
+            cache: environment.cache_dir(),
             gpu_layers,
         })
     }
@@ -49,6 +52,31 @@ impl Files {
 
 fn is_file_name(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "gguf")
+}
+
+/// This program with [`TRIAL`]. Empty, for no trial, if the system does not name the program.
+fn trial_command() -> Vec<OsString> {
+    std::env::current_exe().map(|program| vec![program.into(), TRIAL.into()]).unwrap_or_default()
+}
+
+/// The process that loads a model file on trial.
+pub(crate) fn trial(file: Option<OsString>) -> ExitCode {
+    let options = Options {
+        file: file.unwrap_or_default().into(),
+        name: String::new(),
+        window: Some(512),
+        gpu_layers: 0,
+        think: Think::Auto,
+        cache: None,
+        trial: Vec::new(),
+    };
+    match engine::load_for_trial(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            console::say(why);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 #[async_trait::async_trait]
@@ -76,7 +104,8 @@ impl InProcess for Files {
             window: around.window,
             gpu_layers: self.gpu_layers,
             think: around.think,
-            saved: self.saved.clone(),
+            cache: self.cache.clone(),
+            trial: trial_command(),
             file: file.clone(),
         };
         let model = Embedded::open(options).await?;

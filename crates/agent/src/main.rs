@@ -43,6 +43,10 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == confinement::LAUNCHER) {
         return sandbox::launcher_main();
     }
+    #[cfg(feature = "embedded")]
+    if std::env::args_os().nth(1).is_some_and(|first| first == embedded::TRIAL) {
+        return embedded::trial(std::env::args_os().nth(2));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

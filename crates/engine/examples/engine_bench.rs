@@ -44,9 +44,9 @@ fn rate(tokens: Option<u64>, ms: Option<f64>) -> f64 {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
-    let file = arguments.next().ok_or("usage: engine_bench FILE.gguf [TOKENS [SAVED_FOLDER]]")?;
+    let file = arguments.next().ok_or("usage: engine_bench FILE.gguf [TOKENS [CACHE_FOLDER]]")?;
     let tokens = arguments.next().map_or(Ok(128), |n| n.parse())?;
-    let saved = arguments.next().map(Into::into);
+    let cache = arguments.next().map(Into::into);
     let from = Instant::now();
     let options = Options {
         file: file.clone().into(),
@@ -54,7 +54,8 @@ async fn main() -> Result<(), Failure> {
         window: Some(8192),
         gpu_layers: 0,
         think: Think::Auto,
-        saved,
+        cache,
+        trial: Vec::new(),
     };
     let model = Embedded::open(options).await?;
     let load = from.elapsed().as_secs_f64();
@@ -84,13 +85,14 @@ async fn main() -> Result<(), Failure> {
         |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("").trim().to_owned();
     println!(
         "{{\"load_s\":{load:.3},\"prompt_tokens\":{},\"prompt_rate\":{:.1},\"first_s\":{first:.3},\"rate\":{:.2},\
-         \"second_cached\":{},\"second_evaluated\":{},\"second_first_s\":{second:.3},\"four_rate\":{batch:.2},\
+         \"second_cached\":{},\"second_evaluated\":{},\"second_first_s\":{second:.3},\"second_rate\":{:.2},\"four_rate\":{batch:.2},\
          \"peak\":\"{}\",\"anon\":\"{}\"}}",
         one.prompt_tokens.unwrap_or(0),
         rate(one.prompt_tokens.map(|all| all - one.cached_tokens.unwrap_or(0)), one.prompt_ms),
         rate(one.generated_tokens, one.generation_ms),
         two.cached_tokens.unwrap_or(0),
         two.prompt_tokens.unwrap_or(0) - two.cached_tokens.unwrap_or(0),
+        rate(two.generated_tokens, two.generation_ms),
         kib("VmHWM:"),
         kib("RssAnon:"),
     );

@@ -9,6 +9,8 @@
 //!   After a cut or a refusal, the cache is rolled back to the last common byte.
 //! - **The system prompt is evaluated once per model.** Its KV cache is saved on disk and loaded
 //!   at the next start.
+//! - **Copied text is guessed.** Where an answer repeats the prompt, several tokens are evaluated at
+//!   once.
 //! - **Alternatives cost nothing**, and several answers share a prefix and a batch.
 //!
 //! Inside, data flows in one direction: messages → `template` → text → `worker` (with `cache`,
@@ -16,6 +18,7 @@
 
 mod cache;
 mod cpu;
+mod draft;
 mod open;
 mod output;
 mod room;
@@ -23,6 +26,7 @@ mod sample;
 mod saved;
 mod sequence;
 mod template;
+mod trial;
 mod worker;
 
 use std::pin::Pin;
@@ -38,6 +42,7 @@ use tokio::sync::{mpsc as channel, oneshot};
 
 pub use open::{Options, close};
 pub use room::free_memory;
+pub use trial::load as load_for_trial;
 
 use crate::template::Template;
 use crate::worker::{Command, Job};

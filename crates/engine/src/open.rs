@@ -1,5 +1,6 @@
 //! Loads a model file: checks what is free, sizes the window, and starts the thread.
 
+use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use crate::cpu;
 use crate::room::{self, Wanted};
 use crate::saved::Saved;
 use crate::template::Template;
+use crate::trial;
 use crate::worker::{BATCH, Command, Worker};
 use crate::{Embedded, Loaded, Thread, gone};
 
@@ -48,7 +50,10 @@ pub struct Options {
     /// Whether the model reasons before it answers, where its template lets the user choose.
     pub think: Think,
     /// Where evaluated prefixes are kept; `None` keeps none.
-    pub saved: Option<PathBuf>,
+    pub cache: Option<PathBuf>,
+    /// The command that calls [`crate::load_for_trial`] with the file as its last argument; empty to
+    /// load the file without a trial.
+    pub trial: Vec<OsString>,
 }
 
 /// What the thread reports when the model is loaded.
@@ -101,7 +106,7 @@ fn work(
     report: oneshot::Sender<Result<Facts, Error>>,
     inbox: &mpsc::Receiver<Command>,
 ) {
-    let plan = match Plan::new(options) {
+    let plan = match Plan::new(options).and_then(|plan| trial::run(options, stop).map(|()| plan)) {
         Ok(plan) => plan,
         Err(why) => return drop(report.send(Err(why))),
     };
@@ -118,8 +123,16 @@ fn work(
     }
 }
 
-/// What is known before the model is loaded. llama.cpp ends the process on some broken files, so
-/// the file is checked first.
+/// Loads a model, opens its context and evaluates one token.
+pub(crate) fn trial(options: &Options) -> Result<(), Error> {
+    let plan = Plan::new(options)?;
+    let model = load(options, &Arc::default())?;
+    let (mut worker, _) = start(options, plan, &model)?;
+    worker.evaluate_one()
+}
+
+/// What is known before the model is loaded. llama.cpp ends the process on most broken headers, so
+/// the header is checked first.
 struct Plan {
     header: gguf::Header,
     window: u64,
@@ -215,7 +228,7 @@ fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Wo
         branches: !thinking,
         ..Identity::default()
     };
-    let saved = options.saved.clone().and_then(|folder| Saved::new(folder, &options.file));
+    let saved = options.cache.as_ref().and_then(|cache| Saved::new(cache, &options.file));
     let facts = Facts { identity, template, warnings: warning.into_iter().collect() };
     Ok((Worker::new(Cache::new(model, context), saved), facts))
 }

@@ -15,28 +15,37 @@ use sha2::{Digest, Sha256};
 /// between. One of 700 tokens takes 20 MB for a model of 1.5 billion parameters.
 const KEPT: usize = 8;
 
+/// The folder in the cache folder.
+const PREFIXES: &str = "prefixes";
+
+/// A name for this version of a model file with this version of the engine.
+pub(crate) fn file_key(model: &Path) -> Option<String> {
+    let metadata = model.metadata().ok()?;
+    let changed = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let (model, length, changed) = (model.display(), metadata.len(), changed.as_nanos());
+    Some(digest(&format!("{}\n{model}\n{length}\n{changed}", crate::VERSION)))
+}
+
+fn digest(text: &str) -> String {
+    Sha256::digest(text).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The saved prefixes of one model.
 #[derive(Debug, Clone)]
 pub(crate) struct Saved {
     folder: PathBuf,
-    /// What every state depends on: the model file and the version of the engine.
+    /// What every state depends on, besides the prefix.
     basis: String,
 }
 
 impl Saved {
-    /// The prefixes in `folder` for this model file.
-    pub(crate) fn new(folder: PathBuf, model: &Path) -> Option<Self> {
-        let metadata = model.metadata().ok()?;
-        let changed = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-        let basis =
-            format!("{}\n{}\n{}\n{}", crate::VERSION, model.display(), metadata.len(), changed.as_nanos());
-        Some(Self { folder, basis })
+    /// The prefixes in the cache folder for this model file.
+    pub(crate) fn new(cache: &Path, model: &Path) -> Option<Self> {
+        Some(Self { folder: cache.join(PREFIXES), basis: file_key(model)? })
     }
 
     fn file(&self, prefix: &str) -> PathBuf {
-        let digest = Sha256::digest(format!("{}\n{prefix}", self.basis));
-        let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        self.folder.join(name + ".kv")
+        self.folder.join(digest(&format!("{}\n{prefix}", self.basis)) + ".kv")
     }
 
     /// Loads the state of a prefix into an empty sequence and returns its tokens.

@@ -3,29 +3,26 @@
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
 use minijinja::{Environment, Error as Jinja, ErrorKind, Value, context};
-use models::{Error, Message, Role, Think};
+use models::{Error, Message, Role, Roles, Think};
 
 /// The template for files without one.
 const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 const NAME: &str = "chat";
+/// The most instructions of one rendering. A long conversation takes some thousands; a template that
+/// takes more may never end.
+const FUEL: u64 = 10_000_000;
 const THINK_OPEN: &str = "<think>";
 
-/// How to present a conversation, from the plainest request to the most compatible. Templates of
-/// Gemma, Mistral and others refuse a system message, or two messages of one role in a row.
-const SHAPES: [Shape; 3] = [
-    Shape { alternate: false, no_system: false },
-    Shape { alternate: true, no_system: false },
-    Shape { alternate: true, no_system: true },
+/// What a template may refuse, in the order in which it is assumed.
+const REFUSED: [Roles; 3] = [
+    Roles { alternate: false, no_system: false },
+    Roles { alternate: true, no_system: false },
+    Roles { alternate: true, no_system: true },
 ];
-
-#[derive(Debug, Clone, Copy)]
-struct Shape {
-    alternate: bool,
-    no_system: bool,
-}
 
 /// A conversation as the text that the model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +59,11 @@ impl Template {
         environment.add_function("raise_exception", |why: String| -> Result<Value, Jinja> {
             Err(Jinja::new(ErrorKind::InvalidOperation, why))
         });
-        environment
-            .add_function("strftime_now", |format: String| jiff::Zoned::now().strftime(&format).to_string());
+        environment.add_function("strftime_now", |format: String| -> Result<String, Jinja> {
+            jiff::fmt::strtime::format(&format, &jiff::Zoned::now())
+                .map_err(|why| Jinja::new(ErrorKind::InvalidOperation, why.to_string()))
+        });
+        environment.set_fuel(Some(FUEL));
         environment.add_template_owned(NAME, source.unwrap_or(CHATML).to_owned()).map_err(invalid)?;
         Ok(Self { environment, think, bos, eos })
     }
@@ -90,8 +90,8 @@ impl Template {
             _ => (messages, None),
         };
         let mut refusal = None;
-        for shape in SHAPES {
-            let mut text = match self.render(told, shape) {
+        for roles in REFUSED {
+            let mut text = match self.render(told, roles) {
                 Ok(text) => text,
                 Err(why) => {
                     refusal.get_or_insert(why);
@@ -100,7 +100,7 @@ impl Template {
             };
             let thinking = continued.is_none() && text.trim_end().ends_with(THINK_OPEN);
             text.push_str(continued.map_or("", String::as_str));
-            let stable = self.stable(told, shape, &text);
+            let stable = self.stable(told, roles, &text);
             return Ok(Prompt { text, stable, thinking });
         }
         let why = refusal.map_or_else(String::new, |why| format!(": {why:#}"));
@@ -108,52 +108,30 @@ impl Template {
     }
 
     /// The length of what `text` shares with the same conversation about another task.
-    fn stable(&self, messages: &[Arc<Message>], shape: Shape, text: &str) -> usize {
+    fn stable(&self, messages: &[Arc<Message>], roles: Roles, text: &str) -> usize {
         let Some(system) = messages.first().filter(|first| first.role == Role::System) else { return 0 };
         let other = Message { role: Role::User, content: String::from("\u{1}"), thinking: None };
-        let Ok(other) = self.render(&[Arc::clone(system), other.into()], shape) else { return 0 };
+        let Ok(other) = self.render(&[Arc::clone(system), other.into()], roles) else { return 0 };
         let common = other.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
         // Both have the same bytes up to here, so this is a character boundary of both.
         (0..=common).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
     }
 
-    fn render(&self, messages: &[Arc<Message>], shape: Shape) -> Result<String, Jinja> {
+    fn render(&self, messages: &[Arc<Message>], roles: Roles) -> Result<String, Jinja> {
+        let messages = roles.shape(messages);
+        let messages: Vec<Value> =
+            messages.iter().map(|m| context! { role => Serde(m.role), content => &m.content }).collect();
         let think = match self.think {
             Think::Auto => Value::UNDEFINED,
             think => Value::from(think != Think::Off),
         };
         self.environment.get_template(NAME)?.render(context! {
-            messages => shape.apply(messages),
+            messages,
             add_generation_prompt => true,
             bos_token => &self.bos,
             eos_token => &self.eos,
             enable_thinking => think,
         })
-    }
-}
-
-impl Shape {
-    fn apply(self, messages: &[Arc<Message>]) -> Vec<Value> {
-        let mut shaped: Vec<(Role, String)> = Vec::with_capacity(messages.len());
-        for message in messages {
-            let role = if self.no_system && message.role == Role::System { Role::User } else { message.role };
-            match shaped.last_mut() {
-                Some((last, text)) if self.alternate && *last == role => {
-                    text.push_str("\n\n");
-                    text.push_str(&message.content);
-                }
-                _ => shaped.push((role, message.content.clone())),
-            }
-        }
-        let name = |role| match role {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-        };
-        shaped
-            .into_iter()
-            .map(|(role, content)| context! { role => name(role), content => content })
-            .collect()
     }
 }
 
@@ -208,6 +186,10 @@ mod tests {
         let never = "{{ raise_exception('no') }}";
         let error = template(Some(never), Think::Auto).prompt(&talk).unwrap_err().to_string();
         assert!(error.contains("refuses the conversation") && error.contains("no"), "{error}");
+        let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
+        for broken in [endless, "{{ strftime_now('%') }}", "{{ strftime_now('%!') }}"] {
+            assert!(template(Some(broken), Think::Auto).prompt(&talk).is_err(), "{broken}");
+        }
         assert!(Template::new(Some("{% if %}"), String::new(), String::new(), Think::Auto).is_err());
     }
 

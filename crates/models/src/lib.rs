@@ -52,6 +52,7 @@ pub use answer::{Answer, collect};
 pub use error::{Error, Retry};
 pub use http::{Secret, Timeouts};
 pub use memory::Memory;
+pub use roles::Roles;
 pub use size::prefers_whole_files;
 pub use think::Think;
 

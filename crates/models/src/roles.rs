@@ -16,11 +16,11 @@ use crate::{Message, Role};
 /// What a template refuses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Roles {
+pub struct Roles {
     /// The system role; its text then goes before the first user message.
-    no_system: bool,
+    pub no_system: bool,
     /// Two messages of one role in a row; they are then joined.
-    alternate: bool,
+    pub alternate: bool,
 }
 
 /// Phrases for roles that must alternate.
@@ -92,7 +92,8 @@ impl Roles {
     }
 
     /// The conversation in a form that the template accepts.
-    pub(crate) fn shape<'a>(&self, messages: &'a [Arc<Message>]) -> Cow<'a, [Arc<Message>]> {
+    #[must_use]
+    pub fn shape<'a>(&self, messages: &'a [Arc<Message>]) -> Cow<'a, [Arc<Message>]> {
         if *self == Self::default() {
             return Cow::Borrowed(messages);
         }
