@@ -36,6 +36,11 @@ impl<'m> Cache<'m> {
         self.exact
     }
 
+    /// Whether the last tokens of a sequence can be removed. A recurrent state cannot go back.
+    pub(crate) fn rewinds(&self) -> bool {
+        !self.model.is_recurrent() && !self.model.is_hybrid()
+    }
+
     /// What a sequence holds.
     pub(crate) fn sequence(&self, at: usize) -> &Sequence {
         &self.sequences[at]

@@ -7,7 +7,8 @@
 //! one batch.
 //!
 //! An answer advances by one token each time its reader waits for more. So a reader that stops has
-//! seen the last token that was sampled, and none was generated in vain.
+//! seen the last token that counts, and none was generated in vain. Guessed tokens ([`crate::draft`])
+//! are evaluated with the last one; the right ones wait until the reader asks for them.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -20,8 +21,9 @@ use models::{Delta, End, EndReason, Error, Request, Usage};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cache::{Cache, SEQUENCES};
+use crate::draft::Draft;
 use crate::output::Output;
-use crate::sample::Sampler;
+use crate::sample::{Choice, Sampler};
 use crate::saved::Saved;
 use crate::template::Prompt;
 
@@ -63,6 +65,9 @@ struct Answer {
     id: u64,
     /// Tokens still to be evaluated, in order: the rest of the prompt, or the last sampled token.
     todo: Vec<LlamaToken>,
+    draft: Draft,
+    /// Sampled tokens that the reader has not asked for. All but the last are evaluated.
+    sampled: VecDeque<Choice>,
     /// How many tokens the sequence has when the stable prefix is complete, if it is to be saved.
     boundary: Option<usize>,
     prompt: Prompt,
@@ -78,6 +83,17 @@ struct Answer {
     started: Instant,
     first: Option<Instant>,
     deltas: mpsc::UnboundedSender<Result<Delta, Error>>,
+}
+
+/// What a batch has of one sequence.
+struct Part {
+    at: usize,
+    /// How many of the tokens to do.
+    count: usize,
+    /// The index of the logits after the last of them, unless more have to be evaluated first.
+    logits: Option<i32>,
+    /// The guessed tokens after them. Each has logits.
+    guess: Vec<LlamaToken>,
 }
 
 #[derive(Default)]
@@ -112,6 +128,13 @@ impl<'m> Worker<'m> {
         }
     }
 
+    /// Evaluates one token, to see whether the model can.
+    pub(crate) fn evaluate_one(&mut self) -> Result<(), Error> {
+        let failed = |why: String| Error::Refused(format!("the engine cannot evaluate a token: {why}"));
+        self.batch.add(LlamaToken(0), 0, &[0], true).map_err(|why| failed(why.to_string()))?;
+        self.cache.context.decode(&mut self.batch).map_err(|why| failed(why.to_string()))
+    }
+
     /// Works until it is told to stop.
     pub(crate) fn run(mut self, commands: &Receiver<Command>) {
         loop {
@@ -139,7 +162,7 @@ impl<'m> Worker<'m> {
                     Err(RecvTimeoutError::Timeout) => {}
                 }
             }
-            self.step();
+            self.step(true);
         }
     }
 
@@ -151,19 +174,25 @@ impl<'m> Worker<'m> {
         match command {
             Command::Start(job) => self.queue.push_back(*job),
             Command::Next(id) => {
-                let answers = self.slots.iter_mut().flat_map(|slot| &mut slot.answer);
-                answers.filter(|answer| answer.id == id).for_each(|answer| answer.wanted = true);
+                if let Some(at) = self.slot_of(id) {
+                    if let Some(answer) = &mut self.slots[at].answer {
+                        answer.wanted = true;
+                    }
+                    self.hand_over(at);
+                }
             }
             Command::Stop => {}
             Command::Cancel(id) => {
                 self.queue.retain(|job| job.id != id);
-                let slot =
-                    self.slots.iter_mut().find(|slot| slot.answer.as_ref().is_some_and(|a| a.id == id));
-                if let Some(slot) = slot {
-                    slot.answer = None;
+                if let Some(at) = self.slot_of(id) {
+                    self.slots[at].answer = None;
                 }
             }
         }
+    }
+
+    fn slot_of(&self, id: u64) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.answer.as_ref().is_some_and(|answer| answer.id == id))
     }
 
     /// Starts the answers that wait for a free sequence.
@@ -228,6 +257,8 @@ impl<'m> Worker<'m> {
         slot.answer = Some(Answer {
             id,
             todo,
+            draft: Draft::new(),
+            sampled: VecDeque::new(),
             boundary,
             prompt_tokens,
             cached: kept,
@@ -263,11 +294,10 @@ impl<'m> Worker<'m> {
         free.min_by_key(|at| (self.cache.sequence(*at).len() > 0, self.slots[*at].used))
     }
 
-    /// Evaluates one batch and samples the tokens that follow it.
-    fn step(&mut self) {
+    /// Evaluates one batch, with guesses if told so, and samples the tokens that follow it.
+    fn step(&mut self, guesses: bool) {
         self.batch.clear();
-        // Of each sequence: how many of its tokens are in the batch, and the index of its logits.
-        let mut parts: Vec<(usize, usize, Option<i32>)> = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
         let mut room = BATCH;
         // Answers that generate come first: a long prompt must not hold them up.
         let mut order: Vec<usize> = (0..self.slots.len()).collect();
@@ -288,25 +318,49 @@ impl<'m> Worker<'m> {
                 }
             }
             room -= count;
-            parts.push((at, count, whole.then(|| self.batch.n_tokens() - 1)));
+            let logits = whole.then(|| self.batch.n_tokens() - 1);
+            let guesses = guesses && whole && self.cache.rewinds();
+            let guess = if guesses { self.guess(answer, at, room) } else { Vec::new() };
+            for (n, token) in guess.iter().enumerate() {
+                if self.batch.add(*token, (start + count + n) as i32, &[at as i32], true).is_err() {
+                    break;
+                }
+            }
+            room -= guess.len();
+            parts.push(Part { at, count, logits, guess });
         }
         match self.cache.context.decode(&mut self.batch) {
             Ok(()) => {
-                for (at, count, logits) in parts {
-                    self.evaluated(at, count, logits);
+                for part in parts {
+                    self.evaluated(part);
                 }
+            }
+            Err(DecodeError::NoKvCacheSlot) if parts.iter().any(|part| !part.guess.is_empty()) => {
+                self.step(false);
             }
             Err(DecodeError::NoKvCacheSlot) => self.make_room(&parts),
             Err(why) => {
-                for (at, ..) in parts {
-                    self.fail(at, Error::Refused(format!("the engine cannot evaluate the prompt: {why}")));
+                for part in parts {
+                    let why = format!("the engine cannot evaluate the prompt: {why}");
+                    self.fail(part.at, Error::Refused(why));
                 }
             }
         }
     }
 
-    /// Notes that the first `count` tokens to do were evaluated, and goes on from there.
-    fn evaluated(&mut self, at: usize, count: usize, logits: Option<i32>) {
+    /// Guesses the tokens after the last one to evaluate, as far as the answer may still go.
+    fn guess(&self, answer: &Answer, at: usize, room: usize) -> Vec<LlamaToken> {
+        let mut tokens = self.cache.sequence(at).tokens().to_vec();
+        tokens.extend(&answer.todo);
+        let in_window = self.window.saturating_sub(tokens.len() + 1);
+        let left = usize::try_from(answer.max_tokens - answer.generated).unwrap_or(usize::MAX);
+        let limit = room.min(in_window).min(left.saturating_sub(1));
+        answer.draft.guess(&tokens, limit).to_vec()
+    }
+
+    /// Notes what was evaluated of an answer, and goes on from there.
+    fn evaluated(&mut self, part: Part) {
+        let Part { at, count, logits, guess } = part;
         let Some(answer) = &mut self.slots[at].answer else { return };
         let done: Vec<LlamaToken> = answer.todo.drain(..count).collect();
         self.cache.extend(at, &done);
@@ -324,7 +378,38 @@ impl<'m> Worker<'m> {
             return;
         };
         answer.first.get_or_insert_with(Instant::now);
-        let choice = answer.sampler.choose(self.cache.context.get_logits_ith(logits));
+        let mut right = 0;
+        for index in logits.. {
+            let choice = answer.sampler.choose(self.cache.context.get_logits_ith(index));
+            let guessed = guess.get(right) == Some(&choice.token);
+            answer.sampled.push_back(choice);
+            if !guessed {
+                break;
+            }
+            right += 1;
+        }
+        answer.draft.learn(right, guess.len());
+        self.cache.extend(at, &guess[..right]);
+        if right < guess.len() {
+            let kept = self.cache.sequence(at).len();
+            self.cache.roll_back(at, kept);
+        }
+        self.hand_over(at);
+    }
+
+    /// Gives the reader the sampled tokens that it asked for.
+    fn hand_over(&mut self, at: usize) {
+        while let Some(answer) = &mut self.slots[at].answer
+            && answer.wanted
+            && let Some(choice) = answer.sampled.pop_front()
+        {
+            self.sampled(at, choice);
+        }
+    }
+
+    /// Adds a sampled token to the answer.
+    fn sampled(&mut self, at: usize, choice: Choice) {
+        let Some(answer) = &mut self.slots[at].answer else { return };
         let vocab = self.cache.vocab();
         if vocab.is_eog(choice.token) {
             return self.end(at, EndReason::Stop);
@@ -360,8 +445,10 @@ impl<'m> Worker<'m> {
             answer.send(delta);
         }
         answer.wanted = wanted;
-        answer.todo.push(choice.token);
-        let full = sequence.len() + 1 >= self.window;
+        if answer.sampled.is_empty() {
+            answer.todo.push(choice.token);
+        }
+        let full = answer.prompt_tokens as u64 + answer.generated >= self.window as u64;
         if answer.output.stopped() {
             self.end(at, EndReason::Stop);
         } else if full || answer.generated >= answer.max_tokens {
@@ -387,7 +474,7 @@ impl<'m> Worker<'m> {
 
     /// Frees cells of the cache: first those of idle sequences, oldest first, then those of the
     /// youngest answer, which has to be sent again.
-    fn make_room(&mut self, parts: &[(usize, usize, Option<i32>)]) {
+    fn make_room(&mut self, parts: &[Part]) {
         let idle = (0..self.slots.len())
             .filter(|at| self.slots[*at].answer.is_none() && self.cache.sequence(*at).len() > 0)
             .min_by_key(|at| self.slots[*at].used);
@@ -395,7 +482,7 @@ impl<'m> Worker<'m> {
             self.cache.roll_back(at, 0);
             return;
         }
-        if let Some((at, ..)) = parts.iter().max_by_key(|(at, ..)| self.slots[*at].used) {
+        if let Some(Part { at, .. }) = parts.iter().max_by_key(|part| self.slots[part.at].used) {
             let message = String::from("the context windows of the answers in progress fill the memory");
             self.fail(*at, Error::Unavailable { message, retry_after: Some(1) });
         }

@@ -1,0 +1,93 @@
+//! Guesses the next tokens from the text so far (prompt lookup decoding). An answer that repeats a
+//! file of the prompt is mostly a copy of it, and evaluating several guessed tokens takes little
+//! longer than evaluating one. A guess counts only if the sampler chooses the same token, so an
+//! answer is the same with and without guesses.
+
+use llama_cpp_2::token::LlamaToken;
+
+/// The most tokens guessed at once.
+const MOST: usize = 16;
+/// The first guess.
+const FIRST: usize = 4;
+/// The fewest tokens in a row that must have occurred before.
+const LEAST_COMMON: usize = 3;
+/// More common tokens than this say no more about the place.
+const MOST_COMMON: usize = 32;
+
+/// How far one answer's guesses go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draft {
+    length: usize,
+}
+
+impl Draft {
+    pub(crate) fn new() -> Self {
+        Self { length: FIRST }
+    }
+
+    /// The tokens that followed the longest earlier occurrence of the end of `tokens`; of equally
+    /// long ones, the latest. At most `limit`.
+    pub(crate) fn guess(self, tokens: &[LlamaToken], limit: usize) -> &[LlamaToken] {
+        let Some((last, before)) = tokens.split_last() else { return &[] };
+        let occurrences = (0..before.len()).rev().filter(|at| before[*at] == *last);
+        let common = |at: usize| {
+            let pairs = tokens[..=at].iter().rev().zip(tokens.iter().rev());
+            pairs.take(MOST_COMMON).take_while(|(a, b)| a == b).count()
+        };
+        let mut best = (LEAST_COMMON - 1, None);
+        for at in occurrences {
+            let common = common(at);
+            if common > best.0 {
+                best = (common, Some(at + 1));
+            }
+            if common >= MOST_COMMON {
+                break;
+            }
+        }
+        let Some(start) = best.1 else { return &[] };
+        &tokens[start..tokens.len().min(start + self.length.min(limit))]
+    }
+
+    /// Adapts to a guess of which the first `right` of `all` tokens were right.
+    pub(crate) fn learn(&mut self, right: usize, all: usize) {
+        if right < all {
+            self.length = right.clamp(FIRST, MOST);
+        } else if all > 0 {
+            self.length = (self.length * 2).min(MOST);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guess(text: &str, limit: usize) -> String {
+        let tokens: Vec<LlamaToken> = text.bytes().map(|byte| LlamaToken(byte.into())).collect();
+        let guess = Draft { length: MOST }.guess(&tokens, limit);
+        guess.iter().map(|token| char::from(token.0 as u8)).collect()
+    }
+
+    #[test]
+    fn what_followed_the_longest_earlier_occurrence_is_guessed() {
+        assert_eq!(guess("if a then b. or a then c. so if a then", 3), " b.");
+        assert_eq!(guess("abc1 abc2 abc", 1), "2", "the latest of equal ones");
+        assert_eq!(guess("abcabc", 9), "abc");
+        assert_eq!(guess("ab ab", 9), "", "two tokens are no place");
+        assert_eq!((guess("", 9), guess("aaaa", 0)), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn right_guesses_get_longer_and_wrong_ones_shorter() {
+        let mut draft = Draft::new();
+        draft.learn(4, 4);
+        assert_eq!(draft.length, 8);
+        draft.learn(8, 8);
+        draft.learn(16, 16);
+        assert_eq!(draft.length, MOST);
+        draft.learn(1, 16);
+        assert_eq!(draft.length, FIRST);
+        draft.learn(0, 0);
+        assert_eq!(draft.length, FIRST);
+    }
+}
