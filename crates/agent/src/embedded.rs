@@ -1,4 +1,4 @@
-//! The models that run in this process: finds a model file on this machine, and loads it with the
+//! Models that run in this process: finds a model file on this machine and loads it with the
 //! engine.
 
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use models::choose::{Chosen, InProcess, Surroundings};
 use crate::layers::Environment;
 use crate::model_store;
 
-/// The folder in the cache folder with evaluated prefixes.
+/// The subfolder of the cache folder for evaluated prefixes.
 const SAVED: &str = "prefixes";
 
-/// The model files of this machine.
+/// The model files on this machine.
 pub(crate) struct Files {
     store: Store,
     ollama: Vec<OllamaStore>,

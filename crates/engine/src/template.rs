@@ -32,8 +32,8 @@ struct Shape {
 pub(crate) struct Prompt {
     /// The text, which the model continues.
     pub(crate) text: String,
-    /// The length in bytes of the part that does not depend on the task: everything before the
-    /// first user message, if a system message comes first.
+    /// The length in bytes of the part that does not depend on the task: everything before the text
+    /// of the first user message, if a system message comes first.
     pub(crate) stable: usize,
     /// Whether the text ends inside the model's reasoning.
     pub(crate) thinking: bool,
