@@ -27,7 +27,7 @@ pub(crate) fn failure(error: Error, model: Option<&Model>) -> Failure {
     let mut failure = Failure::from(error);
     if let Some(model) = model {
         failure = failure.hint(format!(
-            "least effort: `agent models pull {}` or --pull: {}, some minutes, no server and no key",
+            "easiest: `agent models pull {}` or --pull ({}, a few minutes, no server or key needed)",
             model.name,
             bytes(model.bytes),
         ));

@@ -6,8 +6,8 @@
 //! evaluated. If the sequence is in use or shares too little, the prefix goes to another sequence,
 //! which shares its cells without copying them. All answers advance in one batch.
 //!
-//! An answer advances only when its reader waits for more text. So a reader that stops has seen the
-//! last sampled token, and no token was generated in vain.
+//! Tokens are generated only when the reader of the answer waits for more text. So a reader that
+//! stops has seen the last sampled token, and no token was generated in vain.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -405,7 +405,7 @@ impl<'m> Worker<'m> {
 }
 
 impl Answer {
-    /// Whether there are tokens to evaluate and the reader waits, or the prompt is not done.
+    /// Whether there are tokens to evaluate, and either the reader waits or the prompt is not done.
     fn ready(&self) -> bool {
         !self.todo.is_empty() && (self.wanted || self.first.is_none())
     }

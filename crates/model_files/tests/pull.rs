@@ -237,7 +237,7 @@ fn hostile_answers_are_refused() {
     let error = world.pull(&model(true, None)).unwrap_err().to_string();
     assert!(error.contains("has 301") && error.contains("bytes of the file, not"), "{error}");
     for (listed, said) in [
-        ("<html>", "the list of files is not understood"),
+        ("<html>", "cannot parse the list of files"),
         ("[]", "no large file tiny.gguf"),
         (r#"[{"path": "tiny.gguf", "lfs": {"oid": "../../x", "size": 1}}]"#, "is not a SHA-256"),
     ] {

@@ -32,7 +32,7 @@ pub(super) async fn pull(pull: &mut Pull<'_>, hub: &Hub) -> Result<(), Failed> {
     let list = format!("{base}/api/models/{repository}/tree/main");
     let list = pull.document(&list, "application/json", MAX_LIST).await?;
     let entries: Vec<Entry> = serde_json::from_slice(&list)
-        .map_err(|why| models::Error::Protocol(format!("the list of files is not understood: {why}")))?;
+        .map_err(|why| models::Error::Protocol(format!("cannot parse the list of files: {why}")))?;
     let lfs = entries.into_iter().find(|entry| entry.path == *file).and_then(|entry| entry.lfs);
     let lfs =
         lfs.ok_or_else(|| models::Error::Refused(format!("the repository has no large file {file}")))?;

@@ -75,7 +75,7 @@ pub enum Error {
     Lock(#[from] journal::Error),
     /// The disk has too little space.
     #[error(
-        "not enough space in {}: {needs} bytes are needed and {free} are free; free some, or set another folder",
+        "not enough space in {}: {needs} bytes are needed and {free} are free; free some space, or use another folder",
         folder.display()
     )]
     DiskFull {
