@@ -1,7 +1,7 @@
 """One attempt of each approach that `scripts/bench-solve` compares, on a fresh copy of a task.
 
-Every attempt returns a record with `solved`, `seconds`, `evaluated`, `generated` and `note`. The
-task's own verification decides, with the original tests restored; no claim counts.
+Every attempt returns a record with `solved`, `seconds`, `evaluated`, `generated` and `note`. Only
+the task's own verification decides, with the original tests restored.
 """
 
 import difflib
@@ -27,7 +27,7 @@ SIMILAR = 0.5
 
 
 def sources(task):
-    """Return the source files of the task's repository that are no tests and not empty."""
+    """Return the non-empty source files of the task's repository, except tests."""
     repo = task.folder / "repo"
     files = sorted(path for path in repo.rglob("*") if path.suffix in SOURCES and path.stat().st_size)
     return [name for name in (str(path.relative_to(repo)) for path in files) if name not in task.protected]
@@ -36,7 +36,7 @@ def sources(task):
 def shown(task):
     """Return the files that a plain request shows.
 
-    This is the one file to fix if there is no other or the task names it, and otherwise all sources.
+    This is the only file to fix if the task names it, and otherwise all sources.
     """
     files = sources(task)
     if len(files) > 1 and len(task.files) == 1 and task.files[0] in files and pathlib.Path(task.files[0]).name in task.text:
@@ -74,9 +74,9 @@ def most_similar(code, files, path):
 def answered_files(answer, files, path):
     """Return {path: content} of the fenced blocks in an answer.
 
-    The line above a block names its file, or its info string or first line does. A block without a
-    name replaces the shown file that it resembles, so that a small slip does not fail the request.
-    The longest block of a file counts, as in `scripts/floor`.
+    A block's file is named by the line above it, its info string or its first line. A block without
+    a name replaces the shown file that it resembles, so that a small slip does not fail the
+    request. If a file has several blocks, the longest one counts, as in `scripts/floor`.
     """
     if len(files) == 1:
         code = one_request.block(answer)
@@ -121,7 +121,7 @@ def sample(base_url, model, task, number, seconds):
     with task.checkout() as path:
         body = {"model": model, "messages": [{"role": "user", "content": prompt(task, files, path)}], "max_tokens": one_request.MAX_TOKENS}
         body |= {"temperature": SAMPLE_TEMPERATURE, "seed": number} if number else {"temperature": 0}
-        # The server ends the answer in time, so that its tokens are counted.
+        # Let the server end the answer before the timeout, so that its tokens are counted.
         body["t_max_predict_ms"] = max(1000, int(seconds * 1000))
         one_request.REQUEST_SECONDS = seconds + GRACE_SECONDS
         try:
@@ -140,7 +140,7 @@ def sample(base_url, model, task, number, seconds):
 
 
 def run_limited(command, path, env, seconds):
-    """Run a command and return (exit code or None, its output, its errors). Kill it when it is late."""
+    """Run a command and return (exit code or None, its output, its errors). Kill it if it takes too long."""
     started = subprocess.Popen(
         command, cwd=path, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{World, json_lines, snapshot};
 
-/// Where no Ollama listens.
+/// An address where no Ollama listens.
 const NOWHERE: (&str, &str) = ("OLLAMA_HOST", "127.0.0.1:9");
 
 /// Two turns with short answers.
@@ -96,7 +96,7 @@ fn a_file_that_cannot_be_loaded_is_refused_in_one_sentence() {
 }
 
 #[test]
-fn without_a_model_the_ways_to_one_are_named() {
+fn without_a_model_the_error_lists_ways_to_get_one() {
     let world = World::with_a_bug();
     let output = world.agent(&["run", "Fix it."]).envs([NOWHERE]).output().unwrap();
     snapshot!(world.tell(&output), @r"
@@ -104,13 +104,13 @@ fn without_a_model_the_ways_to_one_are_named() {
     --- stderr
     session [SESSION]
     model unavailable: no model found: Ollama is not running at http://127.0.0.1:9 (start it with `ollama serve`); DEEPSEEK_API_KEY is not set; no other model server was found on this machine (ports 9931, 8080, 8000, 1234, 12434, 30000, 1337, 5001, 5000)
-    least effort: `agent models pull qwen2.5-coder-1.5b` or --pull: 1.1 GB, some minutes, no server and no key
+    easiest: `agent models pull qwen2.5-coder-1.5b` or --pull (1.1 GB, a few minutes, no server or key needed)
     a stronger model on this machine: install Ollama, then `ollama pull qwen2.5-coder:7b` (4.7 GB)
     DeepSeek's platform: set DEEPSEEK_API_KEY; nothing to download, each run costs some cents
     another server: name it with --model and --base-url
     show: agent sessions show [SESSION]
     ");
-    // A known name says how to get it.
+    // For a known name, the error says how to get the model.
     let output = world.agent(&["run", "--model", "embedded:smollm2-135m", "Fix it."]).output().unwrap();
     snapshot!(world.tell(&output), @r"
     exit 5

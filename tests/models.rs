@@ -15,7 +15,7 @@ fn observe(world: &World, server: &Server, args: &[&str]) -> String {
     world.tell(&world.agent(args).env("OLLAMA_HOST", server.url()).output().unwrap())
 }
 
-/// A list without the lines of the catalogue.
+/// The list without the catalogue's lines.
 fn without_catalogue(list: &str) -> String {
     let (before, rest) = list.split_once("NAME`:\n").unwrap();
     format!("{before}NAME`:\n{}", rest.find("--- stderr").map_or("", |at| &rest[at..]))
@@ -97,7 +97,7 @@ fn an_unreachable_server_is_named() {
     hint: start it with `ollama serve`, or set its address with OLLAMA_HOST or --base-url
     ");
     let list = world.agent(&["models", "list"]).output().unwrap();
-    assert!(list.stderr.is_empty(), "who has set no address need not read about Ollama");
+    assert!(list.stderr.is_empty(), "Ollama is not mentioned unless an address is set");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 const START: &str =
     "add() { echo $(($1 - $2)); }\nsub() { echo $(($1 - $2)); }\nmul() { echo $(($1 + $2)); }\n";
-/// Counts the operations that are right, in the words of a test runner.
+/// Counts the correct operations and reports them like a test runner.
 const CHECK: &str = r#". ./ops.sh
 passed=0
 [ "$(add 2 3)" = 5 ] && passed=$((passed + 1))
@@ -35,7 +35,7 @@ fn gives_up(command: &str, edit: String) -> Vec<String> {
     vec![call("run_command", json!({ "command": command })), edit, finish(), finish(), finish()]
 }
 
-/// The first try corrects one operation. The second one breaks another one.
+/// The first try corrects one operation. The second one breaks another.
 fn two_tries() -> Vec<String> {
     let mut answers = gives_up(
         "mkdir -p made; echo 1 > made/one",
@@ -53,7 +53,8 @@ fn kept() -> String {
     START.replace("add() { echo $(($1 - $2", "add() { echo $(($1 + $2")
 }
 
-/// The first try's changes are in the tree, in the session, and nowhere after an undo.
+/// Checks that the first try's changes are in the tree and the session, and that an undo removes
+/// them.
 fn has_the_first_try(world: &World) {
     assert_eq!((world.read("ops.sh"), world.read("made/one")), (kept(), "1\n".into()));
     assert!(!world.repo().join("two").exists());

@@ -1,6 +1,6 @@
-//! Any bytes as a GGUF file: reading the header does not panic, and accepted sizes fit the file.
+//! Reads arbitrary bytes as a GGUF header: it never panics, and the accepted sizes fit the file.
 //!
-//! The first byte is the size of the file beyond the bytes that follow, in kB, so that tensors may
+//! The first byte says how many kB the file is larger than the following bytes, so that tensors can
 //! be larger than an input.
 #![no_main]
 

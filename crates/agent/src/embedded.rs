@@ -1,4 +1,4 @@
-//! The models that run in this process: finds a model file on this machine, and loads it with the
+//! Models that run in this process: finds a model file on this machine and loads it with the
 //! engine.
 
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use crate::model_store;
 /// The first argument of the process that loads a model file on trial.
 pub(crate) const TRIAL: &str = "--load-model-on-trial";
 
-/// The model files of this machine.
+/// The model files on this machine.
 pub(crate) struct Files {
     store: Store,
     ollama: Vec<OllamaStore>,

@@ -13,7 +13,7 @@ pub(crate) enum Exit {
     Negative,
     /// A run ended.
     Run(Ending),
-    /// With this code: that of a command in the sandbox, or of a batch's summary.
+    /// Exit with this code: the one of a sandboxed command or of a batch's summary.
     Code(u8),
 }
 

@@ -1,4 +1,4 @@
-//! A machine without a model: what the ways to one are, and how the agent gets one itself.
+//! What to do on a machine without a model: lists the ways to get one, and downloads one.
 
 use model_files::catalogue::{self, Model};
 use models::Error;
@@ -9,26 +9,25 @@ use crate::layers::Environment;
 use crate::model_store;
 use crate::progress;
 
-/// The model to offer first: the smallest one that solved tasks in this project's measurements.
+/// The model to offer: the smallest one that solved tasks in this project's measurements.
 const FIRST: &str = "qwen2.5-coder-1.5b";
 
-/// The first model; `None` if this agent was built without an engine, so that no model file is of
-/// use to it.
+/// The model to offer; `None` if this agent was built without an engine and cannot use model files.
 pub(crate) fn model() -> Option<Model> {
     find(FIRST)
 }
 
-/// A model of the catalogue, on the same condition.
+/// A model in the catalogue; `None` if it has none of this name or this agent has no engine.
 pub(crate) fn find(name: &str) -> Option<Model> {
     catalogue::find(name).filter(|_| cfg!(feature = "embedded"))
 }
 
-/// The failure, with one line for each way to a model.
+/// Turns the error into a failure with one hint for each way to get a model.
 pub(crate) fn failure(error: Error, model: Option<&Model>) -> Failure {
     let mut failure = Failure::from(error);
     if let Some(model) = model {
         failure = failure.hint(format!(
-            "least effort: `agent models pull {}` or --pull: {}, some minutes, no server and no key",
+            "easiest: `agent models pull {}` or --pull ({}, a few minutes, no server or key needed)",
             model.name,
             bytes(model.bytes),
         ));

@@ -75,7 +75,7 @@ impl Environment {
         Some(self.folder("XDG_STATE_HOME", ".local/state")?.join("agent"))
     }
 
-    /// The folder for what can be made or downloaded again.
+    /// The folder for files that can be created or downloaded again.
     pub(crate) fn cache_dir(&self) -> Option<PathBuf> {
         Some(self.folder("XDG_CACHE_HOME", ".cache")?.join("agent"))
     }

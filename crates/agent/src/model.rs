@@ -65,7 +65,7 @@ fn in_process(settings: &Settings) -> Option<Arc<dyn InProcess>> {
     Some(Arc::new(Files::new(&environment, settings.gpu_layers)?))
 }
 
-/// None: this agent was built without an engine.
+/// Returns `None`: this agent was built without an engine.
 #[cfg(not(feature = "embedded"))]
 fn in_process(_: &Settings) -> Option<Arc<dyn InProcess>> {
     None
@@ -191,9 +191,9 @@ pub(crate) fn choice(settings: &Settings) -> Result<Option<Choice>> {
     settings.model.as_deref().map(Choice::from_str).transpose().map_err(Failure::misuse)
 }
 
-/// Opens the model of the settings, or the auto-detected one. A model that is missing is pulled with
-/// `--pull` or after the user agrees. With `preload` a local server starts to load it; without, this
-/// is a check, which asks nothing. `notices` receives waits.
+/// Opens the configured model or the auto-detected one. A missing model is pulled with `--pull` or
+/// after the user agrees. With `preload`, a local server starts to load the model. Without it, this
+/// is only a check, and the user is asked nothing. `notices` receives waits.
 ///
 /// # Errors
 /// As [`choose::open`].
@@ -210,7 +210,7 @@ pub(crate) async fn open(settings: &Settings, preload: bool, notices: Notices) -
         Ok(chosen) => return Ok(chosen),
         Err(error) => error,
     };
-    // A model that the agent can run itself, if it had the file.
+    // A model that the agent could run itself if it had the file.
     let own = match (&choice, &error) {
         (None, Error::NoModel(_)) => first_run::model(),
         (Some(Choice::Embedded(name)), Error::MissingModel { .. })

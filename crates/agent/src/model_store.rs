@@ -1,5 +1,5 @@
-//! Where model files are, and where to pull them from, as the environment says: our cache, Ollama's
-//! store, the hub, and the package index that pip uses.
+//! Resolves the locations of model files from the environment: the agent's cache, Ollama's stores,
+//! the hub, and the package index that pip uses.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::layers::Environment;
 
 const HUB: &str = "https://huggingface.co";
 const INDEX: &str = "https://pypi.org/simple";
-/// Where Ollama's installer for Linux lets the service keep models.
+/// The service's models, as set up by Ollama's installer for Linux.
 const OLLAMA_SERVICE: &str = "/usr/share/ollama/.ollama/models";
 /// The largest configuration file of pip that is read, in bytes.
 const MAX_CONFIGURATION: u64 = 1 << 20;
@@ -46,7 +46,7 @@ pub(crate) fn sources(environment: &Environment, access: Access) -> Sources {
     Sources { hub, index: index.unwrap_or_else(|| INDEX.to_owned()), access, retries }
 }
 
-/// pip's configuration files, in the order in which they count.
+/// pip's configuration files, in order of precedence.
 fn pip_files(environment: &Environment) -> Vec<PathBuf> {
     let home = environment.get("HOME").map(Path::new);
     let named = environment.get("PIP_CONFIG_FILE").map(PathBuf::from);
@@ -57,7 +57,7 @@ fn pip_files(environment: &Environment) -> Vec<PathBuf> {
     named.into_iter().chain(user).chain(old).chain([PathBuf::from("/etc/pip.conf")]).collect()
 }
 
-/// The `index-url` of a configuration file of pip.
+/// The `index-url` in one of pip's configuration files.
 fn index_url(file: &Path) -> Option<String> {
     let metadata = file.metadata().ok()?;
     if !metadata.is_file() || metadata.len() > MAX_CONFIGURATION {

@@ -46,7 +46,7 @@ pub(crate) struct Outcome {
     pub(crate) tree: std::result::Result<usize, &'static str>,
 }
 
-/// Gathers the files that the replay of a session of this machine needs.
+/// Gathers the files needed to replay a session of this machine.
 pub(crate) fn gather(store: &Store, id: &str, records: Vec<Record>, scratch: &Path) -> Result<Gathered> {
     let state = store.folder(id).join(session::STATE);
     Ok(replay::gather(records, &state, scratch, INSTRUCTIONS, masking::is_secret_file)?)

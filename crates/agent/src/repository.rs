@@ -150,7 +150,7 @@ impl planner::Repository for Tree {
         let changes = history.since(record).map_err(|e| e.to_string())?;
         let commit = self.workspace.revert(&changes).map_err(|e| e.to_string())?;
         lock(&self.last).take();
-        // An earlier process may have done it, and was killed before it journaled the record.
+        // An earlier process may have done it and then been killed before it journaled the record.
         let last = history.records().last().filter(|last| last.by == By::Revert && last.id >= record);
         Ok(commit.id.or(last.map(|last| last.id)))
     }

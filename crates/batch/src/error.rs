@@ -13,7 +13,7 @@ pub enum Error {
         /// Who holds it.
         holder: String,
     },
-    /// A file of the folder cannot be used.
+    /// A file in the folder cannot be used.
     #[error(transparent)]
     Journal(#[from] journal::Error),
     /// A task that [`tasks::read`](crate::tasks::read) rejects.

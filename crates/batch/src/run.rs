@@ -282,7 +282,8 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
         Ok(again.then(|| Due { attempt: attempt + 1, retries: due.retries - 1, ..due }))
     }
 
-    /// Makes a tree and runs the task in it. An error says why there is no tree.
+    /// Creates a work tree and runs the task in it. An error says why the tree could not be
+    /// created.
     async fn work(&self, task: &Task, attempt: u32, source: &Source, tree: &Path) -> Result<Attempt, String> {
         if self.noted.borrow_mut().insert(task.repo.clone())
             && let Some(message) = source.note(task).await

@@ -1,6 +1,7 @@
 //! Measures the engine: `cargo run --release -p engine --example engine_bench FILE.gguf [TOKENS]`.
-//! Prints one JSON object: seconds to load, prompt and generation rates in tokens per second, what
-//! a second turn evaluates, and peak memory. `scripts/bench-engine` runs it beside llama-server.
+//! Prints one JSON object: seconds to load, prompt and generation rates in tokens per second,
+//! tokens evaluated by a second turn, and peak memory. `scripts/bench-engine` compares it with
+//! llama-server.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -17,7 +18,8 @@ fn message(role: Role, content: &str) -> Arc<Message> {
     Message { role, content: content.to_owned(), thinking: None }.into()
 }
 
-/// Asks, and returns the text, the counts, and the seconds to the first text and to the end.
+/// Sends the request. Returns the text, the counts, and the seconds to the first text and to the
+/// end.
 async fn ask(model: &Embedded, request: &Request) -> Result<(String, Usage, f64, f64), Failure> {
     let from = Instant::now();
     let (mut text, mut usage, mut first) = (String::new(), Usage::default(), 0.0);

@@ -1,5 +1,5 @@
-//! The KV cache: what each of its sequences holds, and how it becomes the start of another
-//! conversation.
+//! The KV cache: what each of its sequences holds, and how a new conversation reuses the start of
+//! one.
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::model::LlamaModel;
@@ -9,7 +9,8 @@ use llama_cpp_2::vocab::{LlamaVocab, VocabType};
 use crate::saved::Saved;
 use crate::sequence::Sequence;
 
-/// Sequences in the cache, and so answers at a time. More are queued.
+/// The number of sequences in the cache, which limits the simultaneous answers. Further requests
+/// are queued.
 pub(crate) const SEQUENCES: usize = 4;
 
 /// The cache of one model.
@@ -31,7 +32,8 @@ impl<'m> Cache<'m> {
         self.model.vocab()
     }
 
-    /// Whether text may be compared and tokenized in parts.
+    /// Whether text tokenizes the same in parts as in one piece, so that it can be compared as
+    /// bytes.
     pub(crate) fn exact(&self) -> bool {
         self.exact
     }
@@ -41,17 +43,18 @@ impl<'m> Cache<'m> {
         !self.model.is_recurrent() && !self.model.is_hybrid()
     }
 
-    /// What a sequence holds.
+    /// The tokens and the text of a sequence.
     pub(crate) fn sequence(&self, at: usize) -> &Sequence {
         &self.sequences[at]
     }
 
-    /// How many tokens of a sequence spell the start of `text`; 0 if that takes tokenizing it.
+    /// The number of tokens of a sequence that spell the start of `text`; 0 if finding out would
+    /// require tokenizing it.
     pub(crate) fn common(&self, at: usize, text: &str) -> usize {
         if self.exact { self.sequences[at].matching(text.as_bytes()) } else { 0 }
     }
 
-    /// Lets the sequence `to` begin with the first tokens of `from`. Their cells are shared.
+    /// Replaces the sequence `to` by the first tokens of `from`. Both share the cells.
     pub(crate) fn share(&mut self, from: usize, to: usize, tokens: usize) {
         let copied = self.roll_back(to, 0)
             && self
@@ -63,7 +66,7 @@ impl<'m> Cache<'m> {
         }
     }
 
-    /// Loads a saved prefix into an empty sequence. Returns whether there was one.
+    /// Loads a saved prefix into an empty sequence. Returns whether it was loaded.
     pub(crate) fn load(&mut self, saved: &Saved, at: usize, prefix: &str) -> bool {
         let Some(tokens) = saved.load(&mut self.context, at as i32, prefix) else {
             // A broken file may have been loaded in part.
@@ -79,7 +82,8 @@ impl<'m> Cache<'m> {
         saved.save(&self.context, at as i32, prefix, self.sequences[at].tokens());
     }
 
-    /// How many tokens of a sequence spell the start of `text`, and the tokens of the rest.
+    /// The number of tokens of a sequence to keep for `text`, and the tokens of the rest of the
+    /// text.
     pub(crate) fn split(&self, at: usize, text: &str) -> (usize, Vec<LlamaToken>) {
         let sequence = &self.sequences[at];
         if self.exact {
@@ -94,7 +98,7 @@ impl<'m> Cache<'m> {
                 if kept == 0 || appended || !joined(text, end) {
                     return (kept, rest);
                 }
-                // The tokenizer would not end a token here.
+                // The tokenizer might join the text on both sides into one token.
                 kept -= 1;
             }
         }
@@ -112,7 +116,7 @@ impl<'m> Cache<'m> {
             return Vec::new();
         }
         let vocab = self.model.vocab();
-        // Most templates write the first token themselves.
+        // Most templates already contain the first token.
         let bos = vocab.bos();
         let first = start && vocab.should_add_bos() && {
             let piece = vocab.token_to_piece(bos, true, None);
@@ -126,19 +130,20 @@ impl<'m> Cache<'m> {
         tokens
     }
 
-    /// Appends evaluated tokens to what is known of a sequence.
+    /// Records that tokens were evaluated at the end of a sequence.
     pub(crate) fn extend(&mut self, at: usize, tokens: &[LlamaToken]) {
         let vocab = self.model.vocab();
         let sequence = &mut self.sequences[at];
         for token in tokens {
-            // The token that only marks the start spells nothing of the text.
+            // A token that only marks the start spells no text.
             let marks_start = sequence.len() == 0 && *token == vocab.bos() && vocab.should_add_bos();
             let piece = if marks_start { Vec::new() } else { vocab.token_to_piece(*token, true, None) };
             sequence.push(*token, &piece);
         }
     }
 
-    /// Removes all but the first `kept` tokens of a sequence. Returns whether the model can.
+    /// Removes all but the first `kept` tokens of a sequence. Returns `false` if the model does not
+    /// support it.
     pub(crate) fn roll_back(&mut self, at: usize, kept: usize) -> bool {
         let from = u32::try_from(kept).ok();
         let removed = self.context.kv_cache_seq_rm(at as i32, from, None).is_ok();
@@ -149,8 +154,8 @@ impl<'m> Cache<'m> {
     }
 }
 
-/// Whether a token may reach across this place: inside a word, a number, a run of spaces or of
-/// punctuation, or between a space and its word.
+/// Whether a token may span this position: inside a word, a number, a run of spaces or punctuation,
+/// or between a space and its word.
 fn joined(text: &[u8], at: usize) -> bool {
     let class = |byte: u8| match byte {
         b'0'..=b'9' => 0,

@@ -1,28 +1,30 @@
-//! What the engine needs of the CPU and its scheduler.
+//! The engine's requirements on the CPU, and how its threads wait.
 //!
-//! [`check`] compares the instructions that llama.cpp was compiled with to those of this CPU. Without
-//! them the process would be killed in the first matrix product. The set is chosen when the agent is
-//! built (`scripts/setup`): this machine's by default.
+//! [`check`] compares the instruction sets that llama.cpp was compiled for with those of this CPU.
+//! If one is missing, the first matrix product would kill the process. `scripts/setup` chooses the
+//! instruction sets before the build: by default, those of the build machine.
 
 #![allow(unsafe_code)]
 
-/// Makes llama.cpp's threads sleep while they wait for each other. By default they spin, and then
-/// generation slows down thirtyfold as soon as a test run needs one of the cores.
+/// Makes llama.cpp's threads sleep while they wait for each other. By default they spin, which
+/// slows generation down thirtyfold as soon as a test run needs one of the cores.
 ///
-/// OpenMP reads the variable in a constructor of its own, so this one has to come before it.
+/// OpenMP reads the variable in its own constructor, so this constructor has to run first.
 #[cfg(target_os = "linux")]
 #[used]
 #[unsafe(link_section = ".init_array.00101")]
 static SLEEP: extern "C" fn() = {
     extern "C" fn sleep() {
         let name = c"OMP_WAIT_POLICY";
-        // SAFETY: constructors run before any other thread exists, and both texts are constants. A
-        // policy that the user has set stays.
+        // SAFETY: constructors run before any other thread exists, and both strings are constants.
+        // A policy set by the user is kept.
         unsafe { libc::setenv(name.as_ptr(), c"PASSIVE".as_ptr(), 0) };
     }
     sleep
 };
 
+/// Checks that this CPU has the instruction sets that llama.cpp was compiled for.
+///
 /// # Errors
 /// A sentence that names the missing instruction sets.
 pub(crate) fn check() -> Result<(), String> {

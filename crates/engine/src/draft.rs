@@ -7,14 +7,14 @@ use llama_cpp_2::token::LlamaToken;
 
 /// The most tokens guessed at once.
 const MOST: usize = 16;
-/// The first guess.
+/// The length of the first guess.
 const FIRST: usize = 4;
-/// The fewest tokens in a row that must have occurred before.
+/// A shorter match says too little about what follows.
 const LEAST_COMMON: usize = 3;
-/// More common tokens than this say no more about the place.
+/// A longer match says no more about what follows.
 const MOST_COMMON: usize = 32;
 
-/// How far one answer's guesses go.
+/// How many tokens to guess for one answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Draft {
     length: usize,

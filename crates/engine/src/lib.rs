@@ -1,17 +1,19 @@
-//! A model in the process: llama.cpp behind [`models::Model`].
+//! Runs a model in this process: llama.cpp behind [`models::Model`].
 //!
-//! [`Embedded::open`] loads a GGUF file. Its answers stream like those of a server, with what only
-//! an engine in the process can do:
+//! [`Embedded::open`] loads a GGUF file. Its answers stream like those of a server. Being in the
+//! same process adds:
 //!
-//! - **It stops at the exact token.** A token is generated when the reader waits for it, so an
-//!   answer that is cut after a complete call has cost nothing beyond the call.
-//! - **Nothing is evaluated twice.** A conversation is compared with the KV cache byte by byte.
-//!   After a cut or a refusal, the cache is rolled back to the last common byte.
+//! - **It stops at the exact token.** A token is generated only when the reader waits for it, so
+//!   cutting an answer after a complete call wastes no tokens.
+//! - **Only new text is evaluated.** A conversation is compared with the KV cache byte by byte.
+//!   After a cut or a refusal, the cache is rolled back to the last token before the first
+//!   difference.
 //! - **The system prompt is evaluated once per model.** Its KV cache is saved on disk and loaded
 //!   at the next start.
 //! - **Copied text is guessed.** Where an answer repeats the prompt, several tokens are evaluated at
 //!   once.
-//! - **Alternatives cost nothing**, and several answers share a prefix and a batch.
+//! - **Alternative tokens cost nothing extra**, and simultaneous answers share a prefix and a
+//!   batch.
 //!
 //! Inside, data flows in one direction: messages → `template` → text → `worker` (with `cache`,
 //! `saved` and `sample`) → tokens → `output` → [`Delta`]s.
@@ -47,7 +49,7 @@ pub use trial::load as load_for_trial;
 use crate::template::Template;
 use crate::worker::{Command, Job};
 
-/// The engine and its version. A saved prefix of another version is not loaded.
+/// The engine and its version. Prefixes saved by another version are not loaded.
 pub const VERSION: &str = "llama-cpp-2 0.1.160";
 
 /// A loaded model. Clones share it: their answers are generated in one batch, from one KV cache.
@@ -63,7 +65,7 @@ struct Loaded {
 }
 
 impl Embedded {
-    /// What the user should know about how the model was opened.
+    /// Warnings for the user about how the model was opened.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.0.warnings
@@ -82,7 +84,7 @@ impl Drop for Thread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.commands.send(Command::Stop);
-        // The thread must not compute while the process runs its exit handlers.
+        // Wait, because the thread must not compute while the process runs its exit handlers.
         if let Some(handle) = self.handle.take() {
             let _ = handle.join();
         }
@@ -118,7 +120,7 @@ struct Answer {
     id: u64,
     commands: mpsc::Sender<Command>,
     deltas: channel::UnboundedReceiver<Result<Delta, Error>>,
-    /// Whether the engine knows that the reader waits.
+    /// Whether the engine was told that the reader waits.
     asked: bool,
     ended: bool,
 }

@@ -1,4 +1,4 @@
-//! Loads a model file: checks what is free, sizes the window, and starts the thread.
+//! Loads a model file: checks the free memory, chooses the window, and starts the engine's thread.
 
 use std::ffi::OsString;
 use std::num::NonZeroU32;
@@ -24,13 +24,13 @@ use crate::trial;
 use crate::worker::{BATCH, Command, Worker};
 use crate::{Embedded, Loaded, Thread, gone};
 
-/// The model that was opened last. A batch opens its model once for each task.
+/// The last opened model, kept because a batch opens its model again for each task.
 static OPEN: tokio::sync::Mutex<Option<(Options, Embedded)>> = tokio::sync::Mutex::const_new(None);
 
-/// Forgets the model that was opened last. Its memory is freed, and its thread ends, when nobody
-/// else uses it. A program calls this before it ends.
+/// Releases the last opened model. If it has no other users, its thread ends and its memory is
+/// freed. Call this before the program exits.
 pub fn close() {
-    // If another thread is opening a model, the program is not about to end.
+    // If another thread is opening a model, the program is not about to exit.
     if let Ok(mut open) = OPEN.try_lock() {
         *open = None;
     }
@@ -43,13 +43,14 @@ pub struct Options {
     pub file: PathBuf,
     /// The model's name, as the user knows it.
     pub name: String,
-    /// The context window in tokens; `None` chooses it by the free memory.
+    /// The context window in tokens; `None` chooses it from the free memory.
     pub window: Option<u64>,
-    /// How many layers run on a GPU, if the engine was built for one.
+    /// The number of layers to run on a GPU, if the engine was built for one.
     pub gpu_layers: u32,
-    /// Whether the model reasons before it answers, where its template lets the user choose.
+    /// Whether the model reasons before it answers, if its template has a switch for it.
     pub think: Think,
-    /// Where evaluated prefixes are kept; `None` keeps none.
+    /// The cache folder, for evaluated prefixes and the files that passed a trial; `None` caches
+    /// nothing.
     pub cache: Option<PathBuf>,
     /// The command that calls [`crate::load_for_trial`] with the file as its last argument; empty to
     /// load the file without a trial.
@@ -64,20 +65,21 @@ struct Facts {
 }
 
 impl Embedded {
-    /// Loads a model file, which takes from a part of a second to minutes. If the same model is open
-    /// already, it is shared.
+    /// Loads a model file, which takes between a fraction of a second and minutes. If it is already
+    /// open with the same options, it is shared.
     ///
     /// # Errors
-    /// [`Error::Refused`], with what to do, if the file cannot be loaded or the memory does not
-    /// suffice.
+    /// [`Error::Refused`] if the file cannot be loaded or there is too little memory. The message
+    /// says what to do.
     pub async fn open(options: Options) -> Result<Self, Error> {
+        // Held until the model is loaded: llama.cpp's loader cannot load two models at once.
         let mut open = OPEN.lock().await;
         if let Some((same, model)) = open.as_ref()
             && *same == options
         {
             return Ok(model.clone());
         }
-        // Two models may not fit.
+        // Both models might not fit in memory.
         *open = None;
         let model = Self::load(options.clone()).await?;
         *open = Some((options, model.clone()));
@@ -164,8 +166,7 @@ impl Plan {
     }
 }
 
-/// llama.cpp's state of the process. Models are loaded one at a time, because llama.cpp's loader
-/// is not made for more.
+/// Returns llama.cpp's state for this process, and initializes it once.
 fn backend() -> Result<&'static LlamaBackend, Error> {
     static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
     static FIRST: Mutex<()> = Mutex::new(());

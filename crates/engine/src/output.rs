@@ -1,4 +1,5 @@
-//! The bytes of sampled tokens as text: whole characters, reasoning apart, up to a stop text.
+//! Turns the bytes of sampled tokens into text: whole characters, reasoning kept separate, up to
+//! the stop text.
 
 use models::Delta;
 
@@ -9,7 +10,7 @@ const THINK_CLOSE: &str = "</think>";
 pub(crate) struct Output {
     /// The start of a character that the next token completes.
     partial: Vec<u8>,
-    /// Text that may turn out to be the start of a mark.
+    /// Text that may be the start of the stop text or of the end of the reasoning.
     held: String,
     /// Whether the text so far is reasoning.
     thinking: bool,
@@ -27,7 +28,7 @@ impl Output {
         self.stopped
     }
 
-    /// Adds the bytes of a token and returns the text that is certain now.
+    /// Adds the bytes of a token and returns the text that can be released.
     pub(crate) fn push(&mut self, piece: &[u8]) -> Vec<Delta> {
         self.partial.extend_from_slice(piece);
         let complete = complete(&self.partial);
@@ -37,7 +38,7 @@ impl Output {
         self.release()
     }
 
-    /// Returns what was held back; the answer ends here.
+    /// Ends the answer and returns the text that was held back.
     pub(crate) fn finish(&mut self) -> Vec<Delta> {
         let partial = std::mem::take(&mut self.partial);
         self.held.push_str(&String::from_utf8_lossy(&partial));
@@ -86,12 +87,12 @@ impl Output {
     }
 }
 
-/// The length of the bytes without an unfinished character at their end.
+/// The length of the bytes without an incomplete character at their end.
 fn complete(bytes: &[u8]) -> usize {
     match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),
         Ok(_) => bytes.len(),
-        // Bytes that are no UTF-8 come before; only the end matters.
+        // Skip invalid bytes in the middle; only the end matters.
         Err(error) => {
             let bad = error.valid_up_to() + error.error_len().unwrap_or(1);
             bad + complete(&bytes[bad..])
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_of_several_tokens_comes_whole() {
+    fn a_character_split_over_tokens_is_emitted_whole() {
         let mut output = Output::new(false, None);
         assert_eq!(text(output.push(b"a\xe2\x82")), "a");
         assert_eq!(text(output.push(b"\xacb\xff\xc3")), "\u{20ac}b\u{fffd}");
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn reasoning_ends_at_its_mark_wherever_the_tokens_break() {
+    fn reasoning_ends_at_its_mark_however_the_tokens_split_it() {
         for pieces in
             [&["why</think>\n\nso"][..], &["why<", "/thi", "nk>", "\n\nso"], &["why", "</think>", "\n\nso"]]
         {

@@ -1,17 +1,17 @@
-//! What this machine has free: memory and cores.
+//! Free memory and cores, and the context window that fits.
 
 use std::path::Path;
 
-/// Memory that stays free beside the model: compute buffers, the agent, and the commands it runs.
+/// Bytes of memory reserved for compute buffers, the agent, and the commands it runs.
 pub(crate) const RESERVE: u64 = 768 << 20;
-/// The largest window that is chosen without being asked for, in tokens. Prompts of the agent stay
-/// far below, and the memory of the KV cache is taken at once.
+/// The window in tokens, unless the user sets one. The agent's prompts stay far below it, and the
+/// KV cache is allocated in full at the start.
 const DEFAULT_WINDOW: u64 = 16_384;
-/// The least window that a run is useful with, in tokens.
+/// The smallest useful window, in tokens.
 pub(crate) const LEAST_WINDOW: u64 = 2_048;
 
-/// Bytes of memory that a process may still take: the least of the machine's and the control
-/// group's. `None` where the system does not tell.
+/// Bytes of memory that this process may still allocate: the lower of the limits of the machine and
+/// the control group. `None` if the system reports neither.
 #[must_use]
 pub fn free_memory() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
@@ -24,7 +24,7 @@ pub fn free_memory() -> Option<u64> {
     [machine, group()].into_iter().flatten().min()
 }
 
-/// `MemAvailable` of `/proc/meminfo`, in bytes.
+/// Parses `MemAvailable` from `/proc/meminfo`. Returns bytes.
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
@@ -35,14 +35,14 @@ pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// What the size of the window depends on.
+/// The inputs that determine the window.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     /// The window that the user asked for.
     pub(crate) asked: Option<u64>,
     /// The window that the model was trained with.
     pub(crate) trained: u64,
-    /// Bytes of the KV cache per token.
+    /// Bytes per token in the KV cache.
     pub(crate) per_token: u64,
     /// Bytes of the model's weights.
     pub(crate) model: u64,
@@ -50,11 +50,11 @@ pub(crate) struct Wanted {
     pub(crate) free: Option<u64>,
 }
 
-/// The window in tokens, and a sentence if it is smaller than usual or asked for.
+/// Returns the window in tokens, and a warning if it is smaller than the default or the requested
+/// size.
 ///
-/// # Errors
-/// A sentence if the memory does not suffice for the model with the window that the user asked for,
-/// or with the least useful one.
+/// # Errors A sentence if the model does not fit in memory with the requested window, or, if none
+/// was requested, with the smallest useful one.
 pub(crate) fn window(wanted: Wanted) -> Result<(u64, Option<String>), String> {
     let Wanted { asked, trained, per_token, model, free } = wanted;
     let trained = if trained == 0 { DEFAULT_WINDOW } else { trained };
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_shrinks_with_the_free_memory_and_says_so() {
+    fn the_window_shrinks_with_the_free_memory_and_a_warning_says_so() {
         assert_eq!(window(wanted(None, 8192)), Ok((16_384, None)));
         let (tokens, said) = window(wanted(None, 768 + 224)).unwrap();
         assert_eq!(tokens, 8_192);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_was_asked_for_is_kept_or_refused() {
+    fn a_requested_window_is_kept_or_refused() {
         assert_eq!(window(wanted(Some(20_000), 8192)), Ok((20_000, None)));
         assert_eq!(window(wanted(Some(40_000), 8192)).unwrap().0, 32_768);
         assert!(window(wanted(Some(20_000), 1024)).unwrap_err().contains("smaller --num-ctx"));

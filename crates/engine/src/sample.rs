@@ -2,16 +2,18 @@
 
 use llama_cpp_2::token::LlamaToken;
 
-/// The temperature where the request names none: low, since code has few right spellings.
+/// The temperature if the request sets none. It is low, because there are few ways to write correct
+/// code.
 const TEMPERATURE: f32 = 0.2;
-/// The likeliest tokens that sampling considers. The limits are llama.cpp's defaults.
+/// How many of the likeliest tokens are considered. This limit and the two below are llama.cpp's
+/// defaults.
 const TOP_K: usize = 40;
-/// The share of the probability that the considered tokens have to reach.
+/// The cumulative probability at which no further tokens are considered.
 const TOP_P: f32 = 0.95;
-/// The least probability of a considered token, as a share of the likeliest one's.
+/// The lowest probability of a considered token, as a fraction of the likeliest token's.
 const MIN_P: f32 = 0.05;
 
-/// A token, and what might have come in its place.
+/// A sampled token and the alternatives to it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Choice {
     /// The token.
@@ -37,8 +39,8 @@ impl Sampler {
         }
     }
 
-    /// Chooses among the tokens that `allowed` accepts. If it accepts none of the likeliest ones,
-    /// the likeliest accepted one is chosen.
+    /// Chooses the next token: the likeliest one at temperature 0, otherwise a random one of the
+    /// likeliest.
     pub(crate) fn choose(&mut self, logits: &[f32]) -> Choice {
         let count = if self.temperature > 0.0 { TOP_K } else { 1 }.max(self.alternatives + 1);
         let best = likeliest(logits, count);
@@ -57,10 +59,10 @@ impl Sampler {
         Choice { token: LlamaToken(token), others }
     }
 
-    /// Draws an index of `best`, which is sorted.
+    /// Draws an index into `best`, which is sorted by decreasing logit.
     fn draw(&mut self, best: &[(i32, f32)]) -> usize {
         let Some(&(_, top)) = best.first() else { return 0 };
-        // As in llama.cpp: the limits hold for the probabilities before the temperature.
+        // As in llama.cpp, the limits apply to the probabilities before the temperature does.
         let mut weights: Vec<f32> = best.iter().map(|(_, logit)| (logit - top).exp()).collect();
         let total: f32 = weights.iter().sum();
         let mut sum = 0.0;
@@ -101,7 +103,7 @@ fn likeliest(logits: &[f32], count: usize) -> Vec<(i32, f32)> {
     best
 }
 
-/// The logarithm of the sum of the exponentials; `top` is the largest logit.
+/// The logarithm of the sum of the exponentials of the logits; `top` is the largest one.
 fn log_sum(logits: &[f32], top: f32) -> f32 {
     top + logits.iter().map(|logit| (logit - top).exp()).sum::<f32>().ln()
 }
@@ -111,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn temperature_zero_takes_the_likeliest_and_reports_the_next() {
+    fn temperature_zero_chooses_the_likeliest_and_reports_the_next() {
         let mut sampler = Sampler::new(Some(0.0), None, 2);
         let choice = sampler.choose(&[0.0, 2.0, f32::NAN, 1.0, 2.0]);
         assert_eq!(choice.token, LlamaToken(1));
@@ -120,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn log_probabilities_are_those_of_the_whole_vocabulary() {
+    fn log_probabilities_are_normalized_over_the_whole_vocabulary() {
         let logits = [1.0_f32.ln(), 2.0_f32.ln(), 5.0_f32.ln()];
         let choice = Sampler::new(Some(0.0), None, 1).choose(&logits);
         let (token, logprob) = choice.others[0];
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_vocabulary_is_no_panic() {
+    fn an_empty_vocabulary_does_not_panic() {
         assert_eq!(Sampler::new(Some(1.0), Some(1), 1).choose(&[]).others, []);
     }
 }

@@ -1,8 +1,8 @@
-//! Evaluated prefixes on disk: the KV cache of the system prompt, so that the next session does not
-//! evaluate it again.
+//! Evaluated prefixes on disk: the KV cache of the system prompt is saved, so the next session does
+//! not evaluate the prompt again.
 //!
 //! A file holds the state of one sequence in llama.cpp's format. Its name is a digest of everything
-//! that the state depends on. A file that cannot be read is deleted and made again.
+//! that the state depends on. A file that cannot be read is deleted and written again.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -11,8 +11,8 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 use sha2::{Digest, Sha256};
 
-/// How many prefixes are kept: one for each approach and edit format that a user alternates
-/// between. One of 700 tokens takes 20 MB for a model of 1.5 billion parameters.
+/// The number of prefixes to keep, over all models. A user who alternates between approaches or
+/// edit formats needs one for each. 700 tokens of a 1.5-billion-parameter model take 20 MB.
 const KEPT: usize = 8;
 
 /// The folder in the cache folder.
@@ -61,7 +61,7 @@ impl Saved {
         }
         match context.state_seq_load_file(&file, sequence, prefix.len() + 1) {
             Ok((tokens, _)) => {
-                // `prune` deletes the files that were not used for the longest time.
+                // `prune` deletes the least recently used files.
                 let now = std::fs::FileTimes::new().set_modified(SystemTime::now());
                 let _ = std::fs::File::open(&file).and_then(|file| file.set_times(now));
                 Some(tokens)
@@ -74,8 +74,8 @@ impl Saved {
         }
     }
 
-    /// Saves the state of a sequence that holds exactly this prefix. Failing to is no error: the
-    /// next session evaluates it again.
+    /// Saves the state of a sequence that holds exactly this prefix. A failure is only logged: the
+    /// next session evaluates the prefix again.
     pub(crate) fn save(
         &self,
         context: &LlamaContext<'_>,
@@ -98,8 +98,8 @@ impl Saved {
         }
     }
 
-    /// Keeps the most recently used files and deletes the others, including old parts of a killed
-    /// process.
+    /// Keeps the most recently used files and deletes the others, including temporary files left by
+    /// killed processes.
     fn prune(&self) {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
         let mut files: Vec<(SystemTime, PathBuf)> = entries

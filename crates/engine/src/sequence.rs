@@ -1,8 +1,8 @@
-//! What one sequence of the KV cache holds: its tokens, and the text that they spell.
+//! One sequence of the KV cache: its tokens, and the text that they spell.
 //!
 //! A conversation is compared with the cache byte by byte, not token by token: a model does not
-//! always spell its text with the tokens the tokenizer would choose, and an answer may be cut in
-//! the middle of a token. So only the text after the last common byte is evaluated.
+//! always write its text with the tokens that the tokenizer would choose, and an answer may be cut
+//! in the middle of a token. So all whole tokens before the first difference are reused.
 
 use llama_cpp_2::token::LlamaToken;
 
@@ -40,7 +40,7 @@ impl Sequence {
         self.text.truncate(self.bytes(tokens));
     }
 
-    /// The first `tokens` tokens as a sequence of their own.
+    /// A copy of the first `tokens` tokens.
     pub(crate) fn prefix(&self, tokens: usize) -> Self {
         Self {
             tokens: self.tokens[..tokens].to_vec(),
@@ -54,7 +54,7 @@ impl Sequence {
         tokens.checked_sub(1).and_then(|last| self.ends.get(last)).copied().unwrap_or(0)
     }
 
-    /// How many of the first tokens spell the start of `text`.
+    /// The number of leading tokens that spell the start of `text`.
     pub(crate) fn matching(&self, text: &[u8]) -> usize {
         let common = self.text.iter().zip(text).take_while(|(ours, theirs)| ours == theirs).count();
         self.ends.partition_point(|end| *end <= common)

@@ -17,22 +17,23 @@ const NAME: &str = "chat";
 const FUEL: u64 = 10_000_000;
 const THINK_OPEN: &str = "<think>";
 
-/// What a template may refuse, in the order in which it is assumed.
+/// What a template may refuse, in the order in which it is assumed. The templates of Gemma, Mistral
+/// and others refuse a system message, or two messages of one role in a row.
 const REFUSED: [Roles; 3] = [
     Roles { alternate: false, no_system: false },
     Roles { alternate: true, no_system: false },
     Roles { alternate: true, no_system: true },
 ];
 
-/// A conversation as the text that the model reads.
+/// A conversation rendered as the text that the model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Prompt {
-    /// The text. It ends where the model goes on.
+    /// The text, which the model continues.
     pub(crate) text: String,
-    /// The length in bytes of the part that does not depend on the task: everything before the
-    /// first user message, if a system message comes first.
+    /// The length in bytes of the part that does not depend on the task: everything before the text
+    /// of the first user message, if a system message comes first.
     pub(crate) stable: usize,
-    /// Whether the model goes on inside its reasoning.
+    /// Whether the text ends inside the model's reasoning.
     pub(crate) thinking: bool,
 }
 
@@ -68,8 +69,8 @@ impl Template {
         Ok(Self { environment, think, bos, eos })
     }
 
-    /// Whether the model reasons before it answers, given the setting: the template has a switch
-    /// for it, or opens the reasoning itself.
+    /// Whether the model reasons before it answers. It does if its template mentions `<think>`,
+    /// unless the user turned thinking off and the template has a switch for it.
     pub(crate) fn thinks(&self) -> bool {
         let Ok(template) = self.environment.get_template(NAME) else { return false };
         let source = template.source();
@@ -107,13 +108,13 @@ impl Template {
         Err(Error::Refused(format!("the model's chat template refuses the conversation{why}")))
     }
 
-    /// The length of what `text` shares with the same conversation about another task.
+    /// The length of the prefix that `text` shares with a conversation about another task.
     fn stable(&self, messages: &[Arc<Message>], roles: Roles, text: &str) -> usize {
         let Some(system) = messages.first().filter(|first| first.role == Role::System) else { return 0 };
         let other = Message { role: Role::User, content: String::from("\u{1}"), thinking: None };
         let Ok(other) = self.render(&[Arc::clone(system), other.into()], roles) else { return 0 };
         let common = other.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
-        // Both have the same bytes up to here, so this is a character boundary of both.
+        // The first different byte may be in the middle of a character.
         (0..=common).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
     }
 
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_refuses_roles_gets_a_form_it_accepts() {
+    fn a_template_that_refuses_roles_gets_a_conversation_it_accepts() {
         let picky = "{% for m in messages %}\
             {% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}\
             {% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}\

@@ -1,14 +1,15 @@
-//! The thread that owns the model: it evaluates prompts and generates tokens for all answers at
-//! once.
+//! The thread that owns the model. It evaluates the prompts and generates the tokens of all
+//! answers.
 //!
-//! Each answer has a sequence of the KV cache. A new conversation starts from the sequence that
-//! shares most of its text: the rest of that sequence is rolled back, and only the new text is
-//! evaluated. If the sequence is in use, its cells are shared, not copied. All answers advance in
-//! one batch.
+//! Each answer has a sequence of the KV cache. A new conversation starts from the sequence with the
+//! longest common prefix: that sequence is rolled back to the prefix, and only the new text is
+//! evaluated. If the sequence is in use or shares too little, the prefix goes to another sequence,
+//! which shares its cells without copying them. All answers advance in one batch.
 //!
-//! An answer advances by one token each time its reader waits for more. So a reader that stops has
-//! seen the last token that counts, and none was generated in vain. Guessed tokens ([`crate::draft`])
-//! are evaluated with the last one; the right ones wait until the reader asks for them.
+//! Tokens are generated only when the reader of the answer waits for more text. So a reader that
+//! stops has seen the last token that counts, and no token was generated in vain. Guessed tokens
+//! ([`crate::draft`]) are evaluated together with the last one. The right guesses are kept until the
+//! reader asks for more.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -27,18 +28,19 @@ use crate::sample::{Choice, Sampler};
 use crate::saved::Saved;
 use crate::template::Prompt;
 
-/// The most tokens evaluated at once. A reader that stops, and the other answers, wait for one
-/// batch at most: about a second of prompt on two cores.
+/// The most tokens evaluated at once. A reader that stops and the other answers wait for at most
+/// one batch: about a second of prompt on two cores.
 pub(crate) const BATCH: usize = 128;
-/// A stable prefix shorter than this many bytes is evaluated faster than it is loaded.
+/// The shortest stable prefix worth saving, in bytes. A shorter one is faster to evaluate than to
+/// load.
 const LEAST_SAVED: usize = 1024;
-/// How long an answer may take to read a token before the others go on without it.
+/// How long the other answers wait for a reader before they advance without it.
 const PATIENCE: Duration = Duration::from_millis(2);
-/// A conversation takes over an idle sequence if it shares at least this part of it. Otherwise the
-/// idle one is kept for its own conversation, and the shared part is used by both.
+/// The fraction of an idle sequence that a conversation must share to take it over. Below it, the
+/// sequence is kept for its own conversation, and both use the shared part.
 const TAKEN_OVER: f32 = 0.5;
 
-/// What the thread is asked to do.
+/// A message to the thread.
 pub(crate) enum Command {
     /// Start an answer.
     Start(Box<Job>),
@@ -60,7 +62,7 @@ pub(crate) struct Job {
     pub(crate) deltas: mpsc::UnboundedSender<Result<Delta, Error>>,
 }
 
-/// An answer in the making.
+/// An answer in progress.
 struct Answer {
     id: u64,
     /// Tokens still to be evaluated, in order: the rest of the prompt, or the last sampled token.
@@ -68,7 +70,7 @@ struct Answer {
     draft: Draft,
     /// Sampled tokens that the reader has not asked for. All but the last are evaluated.
     sampled: VecDeque<Choice>,
-    /// How many tokens the sequence has when the stable prefix is complete, if it is to be saved.
+    /// The number of tokens in the stable prefix, if it should be saved when it is evaluated.
     boundary: Option<usize>,
     prompt: Prompt,
     prompt_tokens: usize,
@@ -99,7 +101,7 @@ struct Part {
 #[derive(Default)]
 struct Slot {
     answer: Option<Answer>,
-    /// When it was last used, as a count of answers.
+    /// When it was last used, counted in answers.
     used: u64,
 }
 
@@ -135,7 +137,7 @@ impl<'m> Worker<'m> {
         self.cache.context.decode(&mut self.batch).map_err(|why| failed(why.to_string()))
     }
 
-    /// Works until it is told to stop.
+    /// Runs until it receives [`Command::Stop`].
     pub(crate) fn run(mut self, commands: &Receiver<Command>) {
         loop {
             self.start_queued();
@@ -195,7 +197,7 @@ impl<'m> Worker<'m> {
         self.slots.iter().position(|slot| slot.answer.as_ref().is_some_and(|answer| answer.id == id))
     }
 
-    /// Starts the answers that wait for a free sequence.
+    /// Starts queued answers while there are free sequences.
     fn start_queued(&mut self) {
         while !self.queue.is_empty()
             && let Some(at) = self.oldest_free()
@@ -205,7 +207,7 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Starts an answer. At least the sequence `free` is free.
+    /// Starts an answer. The sequence `free` must be free.
     fn start(&mut self, job: Job, free: usize) {
         let mut at = self.choose(&job.prompt, free);
         let Job { id, prompt, request, started, deltas } = job;
@@ -228,7 +230,7 @@ impl<'m> Worker<'m> {
                 todo.extend(self.cache.tokenize(tail, false));
             }
         }
-        // The last token has to be evaluated, since the next one depends on its logits.
+        // The last token has to be evaluated again, because its logits determine the next one.
         if todo.is_empty() && kept > 0 {
             kept -= 1;
             todo.extend(self.cache.sequence(at).tokens().get(kept));
@@ -275,8 +277,8 @@ impl<'m> Worker<'m> {
         });
     }
 
-    /// The free sequence to answer `prompt` in, with the longest common prefix in it. `oldest` is
-    /// the one that was free for the longest time.
+    /// Returns the sequence for the answer to `prompt`, which then begins with the longest common
+    /// prefix of any sequence. `oldest` is an empty free sequence or the least recently used one.
     fn choose(&mut self, prompt: &Prompt, oldest: usize) -> usize {
         let common = (0..SEQUENCES).map(|at| (self.cache.common(at, &prompt.text), at)).max();
         let Some((common, best)) = common.filter(|(common, _)| *common > 0) else { return oldest };
@@ -294,12 +296,12 @@ impl<'m> Worker<'m> {
         free.min_by_key(|at| (self.cache.sequence(*at).len() > 0, self.slots[*at].used))
     }
 
-    /// Evaluates one batch, with guesses if told so, and samples the tokens that follow it.
+    /// Evaluates one batch, with or without guesses, and samples the tokens that follow it.
     fn step(&mut self, guesses: bool) {
         self.batch.clear();
         let mut parts: Vec<Part> = Vec::new();
         let mut room = BATCH;
-        // Answers that generate come first: a long prompt must not hold them up.
+        // Answers that already generate come first, so that a long prompt does not hold them up.
         let mut order: Vec<usize> = (0..self.slots.len()).collect();
         order.sort_by_key(|at| self.slots[*at].answer.as_ref().map_or(usize::MAX, |a| a.todo.len()));
         for at in order {
@@ -358,7 +360,8 @@ impl<'m> Worker<'m> {
         answer.draft.guess(&tokens, limit).to_vec()
     }
 
-    /// Notes what was evaluated of an answer, and goes on from there.
+    /// Records what was evaluated of an answer. If its last token has logits, samples the tokens
+    /// that follow.
     fn evaluated(&mut self, part: Part) {
         let Part { at, count, logits, guess } = part;
         let Some(answer) = &mut self.slots[at].answer else { return };
@@ -472,8 +475,8 @@ impl<'m> Worker<'m> {
         self.cache.roll_back(at, 0);
     }
 
-    /// Frees cells of the cache: first those of idle sequences, oldest first, then those of the
-    /// youngest answer, which has to be sent again.
+    /// Frees the cells of one sequence: the least recently used idle one, or, if none is idle, that
+    /// of the newest answer in the batch, whose request has to be retried.
     fn make_room(&mut self, parts: &[Part]) {
         let idle = (0..self.slots.len())
             .filter(|at| self.slots[*at].answer.is_none() && self.cache.sequence(*at).len() > 0)
@@ -490,13 +493,13 @@ impl<'m> Worker<'m> {
 }
 
 impl Answer {
-    /// Whether there is something to evaluate that the reader waits for.
+    /// Whether there are tokens to evaluate, and either the reader waits or the prompt is not done.
     fn ready(&self) -> bool {
         !self.todo.is_empty() && (self.wanted || self.first.is_none())
     }
 
     fn send(&self, delta: Delta) {
-        // A reader that is gone cancels the answer.
+        // If the reader is gone, it has canceled the answer.
         let _ = self.deltas.send(Ok(delta));
     }
 

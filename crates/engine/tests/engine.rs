@@ -1,5 +1,5 @@
-//! The engine with a tiny model of random weights: what is evaluated, what is generated, and what
-//! is kept. Each fixture has a file of its own, so no two share a model.
+//! Tests the engine with a tiny model of random weights: what it evaluates, generates and keeps.
+//! Each fixture has its own file, so no two tests share a model.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,7 +10,7 @@ use engine::{Embedded, Options};
 use futures_util::StreamExt;
 use models::{Answer, Delta, Error, Message, Model, Request, Role, Think, collect};
 
-/// A model file in a folder of its own.
+/// A model file in its own temporary folder.
 struct Fixture {
     folder: tempfile::TempDir,
 }
@@ -56,7 +56,7 @@ async fn ask(model: &Embedded, request: &Request) -> Answer {
     collect(model.stream(request).await.unwrap()).await.unwrap()
 }
 
-/// Prompt tokens that were evaluated, not taken from the cache.
+/// The number of prompt tokens that were evaluated, not taken from the cache.
 fn evaluated(answer: &Answer) -> u64 {
     answer.end.usage.prompt_tokens.unwrap() - answer.end.usage.cached_tokens.unwrap()
 }
@@ -64,7 +64,7 @@ fn evaluated(answer: &Answer) -> u64 {
 const RULES: &str = "You are the tester of an engine. ";
 
 #[tokio::test]
-async fn an_answer_is_the_same_whether_its_prompt_was_evaluated_now_or_before() {
+async fn an_answer_is_the_same_with_and_without_cached_prompt_tokens() {
     let fixture = Fixture::new();
     let talk = request(&[(Role::System, RULES), (Role::User, "the first question")]);
     let fresh = ask(&fixture.open().await, &talk).await;
@@ -85,7 +85,7 @@ async fn a_turn_evaluates_no_more_than_was_added() {
     let mut talk = request(&[(Role::System, RULES), (Role::User, "one")]);
     let mut before = 0;
     for turn in 0..6 {
-        // Every other answer is cut in the middle, as after a complete call.
+        // Cut every other answer in the middle, as after a complete call.
         let mut deltas = model.stream(&talk).await.unwrap();
         let (mut text, mut generated, mut prompt, mut cached) = (String::new(), 0, 0, 0);
         while let Some(delta) = deltas.next().await {
@@ -107,7 +107,7 @@ async fn a_turn_evaluates_no_more_than_was_added() {
             let added = prompt - before;
             assert!(prompt - cached <= added, "turn {turn}: {} evaluated, {added} added", prompt - cached);
         }
-        // The last token was sampled and never evaluated.
+        // The last token was sampled but not evaluated.
         before = prompt + generated - 1;
         // A cut in the middle of a token, and a refusal as the answer.
         if turn % 2 == 1 {
@@ -138,8 +138,8 @@ async fn a_reader_that_stops_has_seen_the_last_token() {
         }
     }
     drop(deltas);
-    // The continuation starts from the tokens in the cache: all but the last, which was sampled and
-    // never evaluated.
+    // The continuation starts from the cached tokens: all but the last, which was sampled but not
+    // evaluated.
     let mut more = talk.clone();
     more.messages.push(message(Role::Assistant, &text));
     let rest = ask(&model, &more).await;
@@ -166,7 +166,7 @@ async fn an_answer_is_the_same_with_and_without_guessed_tokens() {
 }
 
 #[tokio::test]
-async fn answers_at_the_same_time_are_those_of_one_after_the_other() {
+async fn simultaneous_answers_are_the_same_as_sequential_ones() {
     let fixture = Fixture::new();
     let talks: Vec<Request> = ["a", "bb", "the third", "in between", "five", "and six"]
         .iter()
@@ -196,7 +196,7 @@ async fn a_saved_prefix_is_not_evaluated_by_the_next_session() {
     assert!(evaluated(&second) < 40, "{} evaluated", evaluated(&second));
     drop(model);
     engine::close();
-    // What is not a saved state is deleted and made again.
+    // A file that is not a saved state is deleted and written again.
     for entry in std::fs::read_dir(fixture.folder.path().join("cache/prefixes")).unwrap() {
         std::fs::write(entry.unwrap().path(), "broken").unwrap();
     }
@@ -239,7 +239,7 @@ async fn alternatives_are_reported_before_their_token_and_can_be_followed() {
 }
 
 #[tokio::test]
-async fn a_prompt_beyond_the_window_is_an_overflow_and_an_answer_up_to_it_is_truncated() {
+async fn a_prompt_beyond_the_window_overflows_and_an_answer_is_truncated_at_it() {
     let fixture = Fixture::new();
     let model = Embedded::open(Options { window: Some(512), ..fixture.options() }).await.unwrap();
     let long = request(&[(Role::User, &"x y ".repeat(400))]);

@@ -220,7 +220,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The outcome of a run that changed nothing and asked nothing.
+    /// The outcome of a run that changed nothing and sent no request.
     pub fn new(ending: Ending, message: impl Into<String>) -> Self {
         let (diff, totals) = (Diff::default(), Totals::default());
         Self { ending, message: message.into(), diff, totals }
@@ -341,14 +341,14 @@ pub enum Event {
         ending: Ending,
         /// Why.
         message: String,
-        /// How many tests fail, if the verification tells.
+        /// The number of failing tests, if the verification reports it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failing: Option<u64>,
         /// Lines added and removed.
         lines: u64,
     },
-    /// Changes were reverted: those of a try, for the next one, or later reverts, to keep an earlier
-    /// try.
+    /// Changes were reverted: the changes of a try, so that the next one can start over, or all
+    /// records since the best try was reverted, to restore that try.
     Reverted {
         /// The turn.
         turn: u32,

@@ -1,4 +1,4 @@
-//! The models that can be had, with their sources. The data is in `catalogue.toml`.
+//! The models that can be downloaded, with their sources. The data is in `catalogue.toml`.
 
 use serde::Deserialize;
 
@@ -8,21 +8,22 @@ const CATALOGUE: &str = include_str!("catalogue.toml");
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// What to type, and the name of the file in the store.
+    /// The name to type, which is also the name of the file in the store.
     pub name: String,
     /// The family, for profiles.
     pub family: String,
     /// Billions of parameters.
     pub parameters: f64,
-    /// Such as `Q4_K_M`.
+    /// The quantization, such as `Q4_K_M`.
     pub quantization: String,
-    /// The size of the file; exact if a checksum is known, else rounded.
+    /// The size of the file, in bytes. Always exact if `packages` has a checksum; otherwise it may
+    /// be rounded.
     pub bytes: u64,
     /// The context window that the model was trained with, in tokens.
     pub window: u64,
     /// Bytes of memory with a window of 16,384 tokens, estimated.
     pub memory: u64,
-    /// What it was measured to be good for, or "not measured here".
+    /// What measurements showed it is good for, or "not measured here".
     pub good_for: String,
     /// The name in Ollama's library.
     pub ollama: Option<String>,
@@ -46,13 +47,13 @@ pub struct Hub {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Packages {
-    /// The name of the packages, where `{}` is the number of the part.
+    /// The name of the packages; `{}` stands for the number of the part.
     pub name: String,
-    /// How many there are.
+    /// The number of packages.
     pub parts: usize,
-    /// The version of all.
+    /// The version of every package.
     pub version: String,
-    /// The end of the part's name in its wheel.
+    /// How the part's name in its wheel ends.
     pub member: String,
     /// The size of the whole file.
     pub bytes: u64,

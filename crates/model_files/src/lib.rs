@@ -1,8 +1,8 @@
 //! Model files on this machine: what they are, where they are, and how to get them.
 //!
 //! - [`gguf`] reads and checks the header of a file.
-//! - [`catalogue`] lists the models that can be had.
-//! - [`Store`] holds the files that were pulled, and [`OllamaStore`] finds those that Ollama has.
+//! - [`catalogue`] lists the models that can be downloaded.
+//! - [`Store`] holds the downloaded files, and [`OllamaStore`] finds Ollama's.
 //! - [`pull()`] downloads a model of the catalogue into the store.
 //!
 //! The crate reads no environment and prints nothing: the caller says where the folders are.

@@ -1,11 +1,11 @@
-//! Ollama's store, which is only read: `manifests/HOST/NAMESPACE/NAME/TAG` names the layers of a
-//! model, and `blobs/sha256-…` holds them.
+//! Finds models in Ollama's store and never changes it. `manifests/HOST/NAMESPACE/NAME/TAG` names
+//! the layers of a model, and `blobs/sha256-…` holds them.
 //!
-//! Ollama 0.40 and later write `manifests-v2` instead, where the tags are links to blobs, and a
-//! manifest may be a list of one manifest per engine.
+//! Ollama 0.40 and later write `manifests-v2` instead. There, tags are links to blobs, and a
+//! manifest may list one manifest per engine.
 //!
-//! A manifest is JSON that anyone may have published, so nothing in it becomes part of a path
-//! unchecked. Files are used only if they are regular and have the size that the manifest says.
+//! Anyone may have published a manifest, so everything in it is checked before it becomes part of a
+//! path. A file is used only if it is regular and has the size that the manifest states.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,23 +17,24 @@ use crate::store::{Cached, is_name};
 /// The folders of manifests, newest first.
 const MANIFESTS: [&str; 2] = [V2, "manifests"];
 const V2: &str = "manifests-v2";
-/// What `manifests-v2` has for the colon before a host's port.
+/// How `manifests-v2` encodes the colon before a host's port.
 const PORT_V2: &str = "%3A";
-/// The registries whose names need no host, newest first.
+/// The registries whose models are named without a host, newest first.
 const REGISTRIES: [&str; 2] = ["ollama.com", "registry.ollama.ai"];
 /// The namespace of models without one.
 const LIBRARY: &str = "library";
 /// The largest manifest, in bytes. Real ones have 1 kB.
 const MAX_MANIFEST: u64 = 1 << 20;
-/// The most entries of a folder that are looked at.
+/// The most entries that are read of a folder.
 const MAX_ENTRIES: usize = 10_000;
 /// The layer with the weights.
 const MODEL: &str = "application/vnd.ollama.image.model";
-/// Layers that change the weights or add others; the file alone would be another model.
+/// Layers that change or extend the weights. The weights alone would be a different model.
 const CHANGES: [&str; 2] = ["application/vnd.ollama.image.adapter", "application/vnd.ollama.image.tensor"];
 
-/// Whose build of a model to use, if the manifest lists several: llama.cpp's, or that of Ollama's
-/// own engine, which llama.cpp can open too for most architectures.
+/// The builds of a model to use if the manifest lists several, in order of preference: the one for
+/// llama.cpp, then the one for Ollama's own engine, which llama.cpp can open for most
+/// architectures.
 const ENGINES: [&str; 2] = ["llamacpp", "ggml"];
 
 /// Ollama's folder of models.
@@ -104,7 +105,7 @@ impl OllamaStore {
         paths.find_map(|path| self.model(&path)).map(|(path, _)| path)
     }
 
-    /// Lists the models whose file is there, by name.
+    /// Lists the models whose file exists, sorted by name.
     #[must_use]
     pub fn list(&self) -> Vec<Cached> {
         let mut models = Vec::<Cached>::new();
@@ -118,7 +119,7 @@ impl OllamaStore {
             for (manifest, names) in manifests {
                 let Some((path, bytes)) = self.model(&manifest) else { continue };
                 let name = short(&names);
-                // A copy of a model that is listed under its own name, kept for older versions.
+                // A copy for older versions of a model that is also listed under its own name.
                 if name.starts_with("llamacpp:") {
                     continue;
                 }
@@ -166,7 +167,7 @@ fn read(manifest: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(manifest).ok()?).ok()
 }
 
-/// The entries of a folder, with the names that lead to them.
+/// The entries of a folder, each with the names on its path.
 fn entries(folder: &Path, names: &[String]) -> Vec<(PathBuf, Vec<String>)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_ENTRIES);
     entries
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_store_of_ollama_0_40_is_read_too() {
+    fn models_in_the_store_of_ollama_0_40_are_found() {
         let f = Fixture::new();
         f.write(&format!("blobs/sha256-{OTHER}"), &ok());
         let lists = "0".repeat(64);

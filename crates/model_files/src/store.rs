@@ -22,7 +22,7 @@ pub struct Cached {
     pub bytes: u64,
 }
 
-/// The folder of pulled models. A file under its final name is complete and was checked.
+/// The folder of pulled models. A file with its final name is complete and was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
     folder: PathBuf,
@@ -41,7 +41,7 @@ impl Store {
         &self.folder
     }
 
-    /// Returns the file of a model, if the store has it. `name` may be an Ollama tag of the
+    /// Returns the file of a model, if the store has it. `name` may also be an Ollama tag in the
     /// catalogue.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<PathBuf> {
@@ -49,7 +49,7 @@ impl Store {
         there(name).or_else(|| there(&catalogue::find(name)?.name))
     }
 
-    /// Lists the models, by name.
+    /// Lists the models, sorted by name.
     #[must_use]
     pub fn list(&self) -> Vec<Cached> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
@@ -65,7 +65,7 @@ impl Store {
         models
     }
 
-    /// Removes a model and what an unfinished pull left of it. Returns whether there was anything.
+    /// Removes a model and the files of an unfinished pull. Returns whether there were any.
     ///
     /// # Errors
     /// If a file cannot be removed.
@@ -88,22 +88,22 @@ impl Store {
     }
 }
 
-/// Where the bytes of an unfinished pull are.
+/// The file with the bytes of an unfinished pull.
 pub(crate) fn part(path: &Path) -> PathBuf {
     path.with_extension("part")
 }
 
-/// Where it is written what these bytes are.
+/// The file that identifies these bytes.
 pub(crate) fn state(path: &Path) -> PathBuf {
     path.with_extension("part.json")
 }
 
-/// Where this is being written.
+/// The temporary file that replaces [`state`].
 pub(crate) fn new_state(path: &Path) -> PathBuf {
     path.with_extension("part.json.new")
 }
 
-/// Whether a name can be part of a path without leading anywhere else.
+/// Whether a name is safe as a single component of a path.
 pub(crate) fn is_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('.') && name.bytes().all(allowed)

@@ -1,5 +1,5 @@
-//! GGUF headers: what is read from a valid file, and that no damage to it is accepted, panics or
-//! allocates more than the file has.
+//! GGUF headers: what is read from a valid file, and that a damaged one never causes a panic or an
+//! allocation larger than the file.
 
 use std::io::{BufReader, Cursor};
 
@@ -64,7 +64,7 @@ fn optional_keys_may_be_missing_and_numbers_may_have_any_whole_type() {
 }
 
 #[test]
-fn each_defect_has_one_sentence() {
+fn each_defect_is_described_in_one_sentence() {
     let text = |text: &str| Value::Text(text.as_bytes().to_vec());
     for (writer, expected) in [
         (valid().without("general.architecture"), "no key `general.architecture`"),
@@ -160,7 +160,7 @@ fn every_truncation_is_detected() {
     assert!(said.contains(&format!("its tensors need {}", bytes.len())), "{said}");
 }
 
-/// Any flip either is an error or leaves a header that still fits its file.
+/// Each flip is an error or leaves a header that still fits its file.
 #[test]
 fn every_flipped_bit_is_handled() {
     let bytes = valid().bytes();

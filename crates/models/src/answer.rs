@@ -52,13 +52,13 @@ impl Item for Delta {
     }
 }
 
-/// The object in a frame of an answer. An error that the server sends in its place is returned.
+/// The object in a frame of an answer. If the server sent an error instead, returns that error.
 pub(crate) fn object(value: Value) -> Result<Value, Error> {
     if value.get("error").is_some_and(|error| !error.is_null()) || value["object"] == "error" {
         return Err(Body::from_json(&value).mid_stream());
     }
     if !value.is_object() {
-        return Err(Error::Protocol(format!("the server sent {value} where an object was due")));
+        return Err(Error::Protocol(format!("the server sent {value} instead of an object")));
     }
     Ok(value)
 }

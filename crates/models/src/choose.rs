@@ -85,10 +85,10 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Models that run in this process, which the program provides, since this crate knows only servers.
+/// Runs models in this process. The program provides it, because this crate only knows servers.
 #[async_trait::async_trait]
 pub trait InProcess: Send + Sync {
-    /// The model to use if none is named: the best of those on this machine.
+    /// The best model on this machine, which is used if none is named.
     fn preferred(&self) -> Option<String>;
     /// Whether there is a model of this name on this machine.
     fn has(&self, name: &str) -> bool;
@@ -182,7 +182,7 @@ async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
         Choice::Embedded(name) => match &around.in_process {
             Some(engine) => engine.open(name, around).await,
             None => Err(Error::Settings(String::from(
-                "this agent was built without an engine of its own; choose a model server, or build it with its default features",
+                "this agent was built without the embedded engine; use a model server, or build it with the default features",
             ))),
         },
         Choice::Replay(path) => replay(path).await,
@@ -193,8 +193,8 @@ async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
     }
 }
 
-/// Opens a bare name: Ollama's model if it has one, else the model file of that name, else DeepSeek's
-/// if the name looks like one of its models and there is a key.
+/// Opens a bare name: Ollama's model if it has one, else a model file of that name, else DeepSeek's
+/// model if the name looks like one of its models and there is a key.
 async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     let error = match ollama(name, around, "Ollama has it").await {
         Ok(chosen) => return Ok(chosen),

@@ -1,8 +1,8 @@
-//! Downloads of large files over HTTP, with the TLS roots, the proxy and the timeouts of
-//! [`Access`].
+//! Downloads large files over HTTP, with the TLS roots, the proxy and the timeouts of [`Access`].
 //!
-//! No key, header or client certificate of the user is sent, since the host is not the user's
-//! server. So redirects can be followed, which model hubs need, but never from `https` to `http`.
+//! The user's keys, headers and client certificates are not sent, because the host is not the
+//! user's server. So it is safe to follow redirects, which model hubs need, except from `https` to
+//! `http`.
 
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
@@ -22,18 +22,19 @@ const MAX_REDIRECTS: usize = 10;
 
 /// Part of a file, as it arrives.
 pub struct Download {
-    /// The offset of the first byte: what was asked for, or 0 if the server sends the whole file.
+    /// The offset of the first byte: the requested one, or 0 if the server sends the whole file.
     pub from: u64,
-    /// The size of the whole file, where the server says.
+    /// The size of the whole file, in bytes, if the server states it.
     pub total: Option<u64>,
-    /// The bytes. Ends early only with an error.
+    /// The bytes. A lost connection is an error, unless the server did not state a length.
     pub bytes: ByteStream,
 }
 
 /// The bytes of a download.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 
-/// Requests a file from `from` on. `accept` is the media type, for servers that have several.
+/// Requests a file from the offset `from`. `accept` is the media type, for servers that offer
+/// several.
 ///
 /// # Errors
 /// If the server cannot be reached, is silent too long, or refuses.
@@ -62,8 +63,7 @@ pub async fn get(url: &str, accept: Option<&str>, from: u64, access: &Access) ->
 
 /// Requests a document and reads it whole, up to `limit` bytes.
 ///
-/// # Errors
-/// As [`get`], or if it is larger.
+/// # Errors As [`get`], or if the document is larger.
 pub async fn read(url: &str, accept: &str, limit: usize, access: &Access) -> Result<Vec<u8>, Error> {
     let mut download = get(url, Some(accept), 0, access).await?;
     let mut document = Vec::new();
@@ -76,7 +76,8 @@ pub async fn read(url: &str, accept: &str, limit: usize, access: &Access) -> Res
     Ok(document)
 }
 
-/// The address of a link in the document at `base`. Credentials in `base` go along to the same host.
+/// Resolves a link in the document at `base`. A link to the same host keeps the credentials of
+/// `base`.
 #[must_use]
 pub fn resolve(base: &str, link: &str) -> Option<String> {
     let base = reqwest::Url::parse(base).ok()?;

@@ -277,7 +277,8 @@ pub(crate) fn client(
     builder = access.apply(base, builder)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     if base.starts_with("https:") {
-        // reqwest uses the provider of the process. One that the program has installed stays.
+        // reqwest uses the process-wide provider. Keep the one that the program has installed, if
+        // any.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = Arc::unwrap_or_clone(provider).install_default();
         }

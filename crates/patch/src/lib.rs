@@ -27,7 +27,7 @@
 //! for, and whether context lines lost their first column.
 //!
 //! All hunks match against the original file. If one matches nowhere, they are applied one after
-//! another, each to the result of the one before. Diffs never mean this.
+//! another, each to the result of the one before. The hunks of a diff are never meant this way.
 //!
 //! A new line that stands for omitted code (`# ... existing code ...`) is refused in every dialect
 //! ([`RefusalKind::Placeholder`]).

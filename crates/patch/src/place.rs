@@ -340,7 +340,7 @@ fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     }
 }
 
-/// Chooses the matches that are in the order of the hunks, if there is only one such choice.
+/// Chooses the matches in the order of the hunks, if exactly one choice has that order.
 fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
     let mut all = Vec::with_capacity(found.len());
     for (f, choice) in found.iter().zip(&*chosen) {

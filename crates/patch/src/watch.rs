@@ -359,7 +359,7 @@ fn refuse(path: &str, cause: RefusalCause) -> Result<(), EarlyRefusal> {
 }
 
 /// Returns whether a line that is missing from the file may have been added by an earlier hunk.
-/// Letters and digits decide, since some matches ignore everything else.
+/// Only letters and digits are compared, because some matches ignore everything else.
 fn is_new(added: &HashMap<String, String>, path: &str, index: &Index<'_>, body: &Body<'_>) -> bool {
     let plain = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
     let Some(added) = added.get(path).map(|added| plain(added)) else { return false };

@@ -123,7 +123,7 @@ impl Attempts {
         if self.number == 1 { (base, seed) } else { (1.0, seed.or(Some(u64::from(self.number - 1)))) }
     }
 
-    /// The verification on the file as it is in the tree, if known.
+    /// The verification of the file's content in the tree, if known.
     pub(crate) fn check_in_tree(&self) -> Option<&Check> {
         self.best.as_ref().filter(|_| !self.needs_restore())
     }

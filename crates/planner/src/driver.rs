@@ -116,7 +116,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) checked: bool,
     /// The number of the last change by a command, before the first turn.
     pub(crate) start: u64,
-    /// Whether something may have changed that the machine does not know of.
+    /// Whether anything may have changed without the machine knowing.
     pub(crate) unsettled: bool,
     /// Bytes and number of complete calls per tool, to estimate the length of a refused call.
     pub(crate) call_sizes: HashMap<String, (usize, usize)>,

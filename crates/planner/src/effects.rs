@@ -73,8 +73,8 @@ impl Driver<'_> {
         Ok(lines)
     }
 
-    /// Reverts records of the tree's history, by default everything since the start. Repeating it
-    /// changes nothing, so it is journaled afterwards.
+    /// Reverts the record `from` of the tree's history and all later ones; `None` for everything
+    /// since the start. Repeating a revert changes nothing, so it is journaled after it happens.
     pub(crate) async fn revert_from(&mut self, from: Option<u64>) -> Result<Option<u64>, Stop> {
         self.await_snapshot().await?;
         let from = from.unwrap_or(self.start + 1);

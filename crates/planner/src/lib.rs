@@ -126,7 +126,7 @@ pub struct Instructions {
 /// The tree that the run works on. Calls block, so the driver runs long ones on another thread.
 pub trait Repository: Send + Sync {
     /// The files of the project without ignored ones, sorted and limited in number, relative to the
-    /// root, with `/`. True means that some were omitted.
+    /// root, with `/`. `true` if some were omitted.
     fn files(&self) -> (Vec<String>, bool);
     /// A text file of at most `limit` bytes; `None` for anything else.
     fn read(&self, path: &str, limit: u64) -> Option<String>;
@@ -164,9 +164,9 @@ pub trait Repository: Send + Sync {
     fn roll_back(&self, _turn: u32, _done: usize) -> Result<(), String> {
         Ok(())
     }
-    /// Reverts this record of the history and all later ones, those of commands included. Returns the
-    /// number of its own record if it changed anything. Repeating it changes nothing, and returns
-    /// the same.
+    /// Reverts this record of the history and all later ones, including those of commands. Returns
+    /// the number of the revert's own record if it changed anything. Repeating the call changes
+    /// nothing and returns the same number.
     ///
     /// # Errors
     /// If somebody else has changed one of the files. Then nothing is changed.

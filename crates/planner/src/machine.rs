@@ -86,7 +86,7 @@ pub(crate) enum Input {
     Overflow { window: Option<u64> },
     /// A message of the user.
     UserMessage(String),
-    /// The end of a try is journaled. It changed this many lines.
+    /// The end of a try was journaled. The try changed this many lines.
     TryEnded { lines: u64 },
     /// Changes were reverted, with this record in the tree's history.
     Reverted { record: Option<u64> },
@@ -130,7 +130,7 @@ pub(crate) struct Machine {
     progress: Progress,
     last_answer: String,
     overflows_in_a_row: u32,
-    /// The texts of conversation messages with the user's later messages.
+    /// The texts of the conversation's messages that hold the user's later messages.
     user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,

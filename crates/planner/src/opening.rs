@@ -52,7 +52,7 @@ pub(crate) fn compose(
     (opening, whole)
 }
 
-/// Whether a file can be requested whole.
+/// Whether the model can be asked for the whole file.
 pub(crate) fn may_be_whole(text: &str, window: Option<u64>) -> bool {
     // Control tokens are broken up in prompts, so a file with control tokens would come back
     // changed.
@@ -66,8 +66,8 @@ pub(crate) fn from_recorded(recorded: Opening, tools: &Registry, task: String) -
     Opening { task, tools: tool_descriptions(tools), ..recorded }
 }
 
-/// Reads the files that the first turn depends on, so that `read` can note them. Instruction files
-/// are not among them.
+/// Reads the files that the first turn depends on, except instruction files, so that `read` can
+/// record them.
 pub fn read_opening_files(
     files: &[String],
     task: &str,

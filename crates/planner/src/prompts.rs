@@ -103,8 +103,9 @@ impl Prompts {
     }
 
     /// The request for one file: the first message of the whole-file approach. There is no system
-    /// prompt, so the chat template uses its own. Measurements showed that any further text costs
-    /// solved tasks. `reworded`: another try said the same in other words.
+    /// prompt, so the chat template uses its own. Measurements showed that any additional text
+    /// lowers the number of solved tasks. `reworded` asks for the same in other words than the
+    /// first try.
     pub(crate) fn whole_file(&self, opening: &Opening, shown: &Focus, reworded: bool) -> String {
         let file = file_value(&shown.path, &shown.content);
         self.render(
@@ -157,7 +158,7 @@ impl Prompts {
         self.render("repeated.md", json!({ "tool": tool, "times": times }))
     }
 
-    /// What a new conversation says about the try before it.
+    /// The text about the previous try in a new conversation.
     pub(crate) fn earlier_try(&self, files: &str, check: &Check) -> String {
         let failure = check.text.lines().next().unwrap_or_default();
         self.render("earlier_try.md", json!({ "files": files, "check": check, "failure": failure }))
@@ -177,7 +178,7 @@ fn file_value(path: &str, text: &str) -> Value {
     json!({ "path": path, "text": text.trim_end(), "language": focus::language(path) })
 }
 
-/// Identifies a call by the argument that its tool names for this.
+/// Identifies a call by the argument that its tool designates for this.
 fn about(call: &CallResult) -> String {
     let text = call.spec.titled_by.and_then(|name| call.arguments[name].as_str()).unwrap_or_default();
     text.lines().next().unwrap_or_default().chars().take(80).collect()

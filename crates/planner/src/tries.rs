@@ -1,8 +1,8 @@
 //! Several tries at a task in one session (`--attempts`): how they differ, and which one is kept.
 //!
-//! A try is a conversation from its first message to an ending. The next one starts with the files
-//! as they were at the start of the run. The first try whose verification passes ends the run. If
-//! none does, the best one is kept, if it is better than the start.
+//! A try is a conversation from its first message to an ending. Each try starts with the files as
+//! they were at the start of the run. The first try that passes the verification ends the run. If
+//! none passes, the best one is kept, provided it is better than the start.
 //!
 //! Effect on the prompt cache: the system prompt stays valid from try to try.
 //!
@@ -14,7 +14,7 @@ use serde_json::Value;
 /// The temperatures of the second and later tries. Guesses, not measured.
 const TEMPERATURES: [f32; 3] = [0.7, 0.9, 1.0];
 
-/// What counts when tries are compared.
+/// The test counts by which tries are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) failing: u64,
@@ -34,8 +34,8 @@ impl Counts {
         Some(Self { failing, passing: passing? })
     }
 
-    /// Whether fewer tests fail. Passing tests count too, because a file that does not compile fails
-    /// once.
+    /// Whether fewer tests fail and no fewer pass. Failures alone do not suffice, because a file
+    /// that does not compile counts as a single failure.
     fn better_than(self, other: Self) -> bool {
         self.failing < other.failing && self.passing >= other.passing
     }
@@ -45,7 +45,7 @@ impl Counts {
 #[derive(Debug, Clone, PartialEq)]
 struct Best {
     number: u32,
-    /// The record that reverted its changes. Reverting that brings them back.
+    /// The record that reverted its changes. Reverting that record restores them.
     reverted: Option<u64>,
     counts: Counts,
     lines: u64,
@@ -74,19 +74,19 @@ pub(crate) enum After {
 }
 
 impl Tries {
-    /// `before` is the verification before any change. Without one, there is one try: nothing could
-    /// tell a good one from a bad one.
+    /// `before` is the verification before any change. Without it there is only one try, because
+    /// tries cannot be compared.
     pub(crate) fn new(limit: u32, before: Option<&Check>) -> Self {
         let limit = if before.is_some() { limit } else { 1 };
         Self { limit, number: 1, start: before.and_then(Counts::of), best: None, ended: None }
     }
 
-    /// The number of the current try and of all, if there may be several.
+    /// The number of the current try and the most tries, if there may be several.
     pub(crate) fn several(&self) -> Option<(u32, u32)> {
         (self.limit > 1).then_some((self.number, self.limit))
     }
 
-    /// Whether this is not the first try.
+    /// Whether this is the second or a later try.
     pub(crate) fn again(&self) -> bool {
         self.number > 1
     }
@@ -101,13 +101,13 @@ impl Tries {
         self.number.is_multiple_of(3)
     }
 
-    /// The lowest temperature of this try.
+    /// The temperature of this try: `set`, or a higher one in later tries.
     pub(crate) fn temperature(&self, set: f32) -> f32 {
         let warmer = self.number.checked_sub(2).map(|i| TEMPERATURES.get(i as usize).unwrap_or(&1.0));
         warmer.map_or(set, |warm| set.max(*warm))
     }
 
-    /// Notes how the current try ended. Returns whether the run may be tried again after it.
+    /// Records how the current try ended. Returns whether another try may follow such an ending.
     pub(crate) fn end(&mut self, ending: &Ending, message: &str) -> bool {
         let retried = matches!(ending, Ending::Unverified | Ending::NoChange | Ending::GaveUp);
         if self.limit == 1 || !retried {
@@ -122,7 +122,8 @@ impl Tries {
         self.ended.as_ref()
     }
 
-    /// Rates the current try by the verification on its files and the number of lines it changed.
+    /// Rates the current try by its test counts and the number of lines it changed. Returns what to
+    /// do with its changes.
     pub(crate) fn rate(&mut self, counts: Option<Counts>, lines: u64) -> After {
         let ended = self.ended.clone().unwrap_or((Ending::GaveUp, String::new()));
         let better = |counts: &Counts| match (&self.best, self.start) {
@@ -140,7 +141,7 @@ impl Tries {
         }
     }
 
-    /// Notes the record that reverted the changes of the current try.
+    /// Stores the record that reverted the changes of the current try.
     pub(crate) fn reverted(&mut self, record: Option<u64>) {
         match &mut self.best {
             Some(best) if best.number == self.number => best.reverted = record,
@@ -160,15 +161,16 @@ impl Tries {
         more
     }
 
-    /// How the run ends after the last try, and the message.
+    /// Returns the ending of the run after the last try, and the message.
     pub(crate) fn finish(&self) -> (Ending, String) {
         let ended = self.best.as_ref().map(|best| &best.ended).or(self.ended.as_ref());
         let (ending, message) = ended.cloned().unwrap_or((Ending::GaveUp, String::new()));
         (ending, format!("{message} ({} tries; {})", self.number, self.kept()))
     }
 
-    /// What to revert when the run is stopped in the middle of a try, and a sentence about it. `now`
-    /// are the counts of the files as they are, if known. `None` if these are the best.
+    /// Returns what to revert if the run stops in the middle of a try, and a sentence about it.
+    /// `now` has the counts of the current files, if known. Returns `None` if the current files are
+    /// the best so far or there is only one try.
     pub(crate) fn stop(&self, now: Option<Counts>) -> Option<(Option<u64>, String)> {
         let (number, limit) = self.several()?;
         let best = self.best.as_ref().map(|best| best.counts).or(self.start);
@@ -202,7 +204,8 @@ mod tests {
         Tries { limit, number: 1, start: counts(3, 2), best: None, ended: None }
     }
 
-    /// Runs a try per pair of counts and lines. The record of its reverts has its number.
+    /// Runs one try for each pair of counts and lines. The record of each revert has the number of
+    /// its try.
     fn run(tries: &mut Tries, results: &[(Option<Counts>, u64)]) -> After {
         let mut after = After::Keep;
         for (number, (counts, lines)) in (1..).zip(results) {
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_try_with_the_fewest_failures_is_kept_and_of_equal_ones_the_smallest() {
+    fn the_try_with_the_fewest_failures_and_then_the_fewest_lines_is_kept() {
         let mut three = tries(3);
         let results = [(counts(2, 3), 1), (counts(1, 4), 9), (counts(1, 4), 5)];
         assert_eq!(run(&mut three, &results), After::Keep);
@@ -230,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_try_that_is_no_better_than_the_start_is_never_kept() {
-        // As many failures; a file that no longer compiles; a verification without counts.
+        // Equally many failures; a file that no longer compiles; a verification without counts.
         for result in [counts(3, 9), counts(1, 0), None] {
             let mut two = tries(2);
             assert_eq!(run(&mut two, &[(result, 1), (result, 1)]), After::Revert(None));

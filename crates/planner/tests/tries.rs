@@ -92,7 +92,7 @@ async fn without_a_passing_try_the_one_with_the_fewest_failures_is_kept() {
 }
 
 #[tokio::test]
-async fn the_last_try_is_kept_where_it_is_if_it_is_the_best() {
+async fn the_last_try_is_kept_without_a_revert_if_it_is_the_best() {
     let ran = counted(2).run("t", tries(&["a * b", "half"])).await;
     assert!(ran.files["calc.py"].contains("half"), "{:?}", ran.files);
     assert_eq!(ran.events().filter(|e| matches!(e, Event::Reverted { .. })).count(), 1);

@@ -210,8 +210,8 @@ fn baseline(records: &[Record]) -> Option<&Check> {
     before.filter_map(|r| if let Event::Checked(check) = &r.event { Some(check) } else { None }).last()
 }
 
-/// Maps each change of a command in the history to the number of the record with the command's
-/// result, if there is one, and each revert to the number of its own record.
+/// Maps each command's change in the history to the number of the record with the command's result,
+/// if there is one. Maps each revert to the number of its own record.
 fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     let (mut known, mut open) = (BTreeMap::new(), Vec::new());
     for record in records {

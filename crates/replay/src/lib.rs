@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A session of this machine is replayed like an exported one: [`gather`] first turns it into the
-//! same [`Bundle`] that an exported file gives. The caller passes [`RecordedModel`], [`ReplayedTool`], [`ReplayedChecks`]
-//! and [`ReplayedTree`] to the planner, and the planner's events to [`Script::observe`].
+//! [`Bundle`] that an exported file would give. The caller passes [`RecordedModel`],
+//! [`ReplayedTool`], [`ReplayedChecks`] and [`ReplayedTree`] to the planner, and the planner's
+//! events to [`Script::observe`].
 
 mod bundle;
 mod difference;

@@ -268,8 +268,8 @@ fn try_lines(record: &Record) -> Option<u64> {
     if let Event::TryEnded { lines, .. } = record.event { Some(lines) } else { None }
 }
 
-/// The reverts that a replay repeats: after a try, and at the end of a stopped run. A resumed run has
-/// reverted those of earlier stops.
+/// The reverts that a replay repeats: those after a try and at the end of a stopped run. Those of
+/// earlier stops are left out, because the resumed run reverted them.
 fn reverts(records: &[Record]) -> Vec<(u64, Option<u64>)> {
     let (mut reverts, mut ended, mut stopped) = (Vec::new(), false, None);
     for Record { seq, event, .. } in records {

@@ -55,8 +55,8 @@ impl Overlay {
         &self.merged
     }
 
-    /// Hands over the repository itself, if it had no changes when the overlay was entered. Only for
-    /// reading: a scan of it costs less than a scan of the overlay.
+    /// Hands over the lower layer, the repository itself, if the overlay had no changes when it was
+    /// entered. It is only for reading: scanning it costs less than scanning the overlay.
     pub fn take_lower(&mut self) -> Option<OwnedFd> {
         self.lower.take()
     }

@@ -4,8 +4,8 @@
 //! accepted only where it has one meaning. A tool refuses with a sentence what it cannot honor (a
 //! command in the background, text to append); it never drops it.
 //!
-//! A list of names is one text with spaces between them. Names compare without case, `_` and `-`:
-//! `filePath`, `file-path` and `FILE_PATH` are `file_path`.
+//! A list of names is one string, separated by spaces. Comparisons of names ignore case, `_` and
+//! `-`: `filePath`, `file-path` and `FILE_PATH` are `file_path`.
 
 use serde_json::{Map, Value};
 
@@ -166,7 +166,7 @@ pub fn is_aside(name: &str) -> bool {
     is_one_of(name, ASIDES)
 }
 
-/// Whether a name is one of a table's, in any spelling.
+/// Whether a name is in a list of names, in any spelling.
 #[must_use]
 pub fn is_one_of(name: &str, names: &str) -> bool {
     let name = plain(name);

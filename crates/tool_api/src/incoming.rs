@@ -259,7 +259,7 @@ impl Entry {
         }
     }
 
-    /// The patch that a call with these arguments stands for.
+    /// The patch that a call with these arguments amounts to.
     fn patch_instead(&self, given: &Map<String, Value>) -> Result<Option<String>, Refusal> {
         self.tool.patch_instead(given).map_err(|why| Refusal::value(format!("{}: {why}", self.spec.name)))
     }

@@ -153,12 +153,11 @@ pub trait Tool: Send + Sync {
         None
     }
 
-    /// The patch that a call of this tool stands for, such as a shell command that is nothing but
-    /// one. The tool with [`Spec::patch`] is called instead. The arguments have the tool's own names
-    /// and are not judged yet.
+    /// The patch that a call of this tool amounts to, such as a shell command that only applies
+    /// one. The tool with [`Spec::patch`] is called instead. The arguments have the tool's own
+    /// names and are not checked yet.
     ///
-    /// # Errors
-    /// When the call means a patch and cannot be one as it stands.
+    /// # Errors If the call is meant as a patch but does not contain a usable one.
     fn patch_instead(&self, _arguments: &Map<String, Value>) -> Result<Option<String>, String> {
         Ok(None)
     }

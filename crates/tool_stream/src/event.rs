@@ -24,7 +24,7 @@ pub struct Options {
     pub starts_thinking: bool,
     /// Tools whose argument texts are reported while they are written, as [`Event::FieldText`].
     pub followed: Vec<String>,
-    /// The tool that is called by text that is not a call.
+    /// The tool that text without a call is passed to.
     pub text_tool: TextTool,
 }
 

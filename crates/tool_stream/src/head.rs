@@ -165,8 +165,8 @@ impl Parser {
         }
     }
 
-    /// The tool, and the offset of its first key, where the opening tag of that key is missing or is
-    /// a different one.
+    /// The tool and the offset of its first key, if that key's opening tag is missing or a
+    /// different one.
     fn key_in_head(&self, win: Window<'_>, segment: &str) -> Option<(String, usize)> {
         let Mode::Head(head) = &self.mode else { return None };
         if let Some(tool) = tool_name(&head.before).filter(|_| head.separated) {

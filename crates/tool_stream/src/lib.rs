@@ -46,8 +46,8 @@
 //!   it).
 //! - An object in the middle of a sentence that does not introduce it, when more text comes after it.
 //! - An object in a table row, list item, footnote or log line, or next to a result or a timestamp.
-//! - Anything in an invented turn or tool result. After a call, anything behind such an invention
-//!   too.
+//! - Anything in an invented turn or tool result. After a call, also everything that follows the
+//!   invented text.
 //! - An object directly after a token that no row of the table knows.
 //! - An echoed schema or result, and an object that was cut off.
 //!
@@ -93,7 +93,7 @@
 //!
 //! Time is linear in the number of bytes, whatever they are and however they are chunked. Only the
 //! few bytes after a quote, the first few hundred bytes of a tag or fence line, and a bounded
-//! number of bytes of text that began like an object but was none are scanned twice. Memory is the
+//! number of bytes of text that looked like the start of an object are scanned twice. Memory is the
 //! open call (at most [`Options::max_call_bytes`]) and its values. `benches/throughput.rs` measures
 //! both.
 //!

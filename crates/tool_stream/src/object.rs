@@ -389,7 +389,8 @@ impl Candidate {
             (tool, opened) => {
                 let mut look = Look { announced: self.announced, options, repairs: &mut repairs };
                 look.call(&map).or_else(|| {
-                    // Opened because its name is unknown: a call whatever it holds.
+                    // It was opened because its name is unknown, so it is a call whatever it
+                    // contains.
                     let tool = tool.as_ref().filter(|_| opened.is_some())?;
                     let arguments = Value::Object(Map::new());
                     Some(Shape { tool: options.bare_name(&tool.name), arguments })

@@ -95,8 +95,8 @@ pub fn git(cwd: &Path) -> Command {
     let top = cwd.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
     let path = search_path(top.unwrap_or(cwd));
     let is_program = |file: &PathBuf| file.is_file() && access(file, Access::EXEC_OK).is_ok();
-    // Given a full path, the standard library need not fork, which costs more the more memory this
-    // process has.
+    // With a full path, the standard library does not need to fork. The cost of a fork grows with
+    // the memory of this process.
     let program = std::env::split_paths(&path).map(|folder| folder.join("git")).find(is_program);
     let mut command = Command::new(program.unwrap_or("git".into()));
     command.current_dir(cwd).args(SAFE).env("PATH", path);

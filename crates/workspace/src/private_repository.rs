@@ -1,5 +1,5 @@
-//! A git repository of the agent's own in the state folder. Git keeps what a baseline holds there,
-//! so that nothing in the user's `.git` changes.
+//! The agent's private git repository, in the state folder. Git stores baselines there, so that
+//! nothing in the user's `.git` changes.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -16,7 +16,7 @@ use crate::{
     index::Index,
 };
 
-/// Settings that affect how files become blobs, copied from the user. With others, every file might
+/// The user's settings that affect how files become blobs. With different ones, every file might
 /// appear changed.
 const KEPT: &str = "^core\\.(autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
 
@@ -63,8 +63,8 @@ impl PrivateRepository {
         fs::write(self.folder.join(COMPLETE), "")
     }
 
-    /// Adds the excluded paths that earlier processes of the session stored, and stores all: a
-    /// process that resumes the session cannot find them by its open files.
+    /// Adds the excluded paths that earlier processes of the session stored, and stores them all. A
+    /// process that resumes the session cannot find them through its open files.
     pub(crate) fn keep_own(&self, own: &mut Own) -> io::Result<()> {
         let kept = fs::read(self.folder.join(OWN)).unwrap_or_default();
         let kept = kept.split(|b| *b == 0).filter(|path| !path.is_empty());

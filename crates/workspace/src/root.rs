@@ -137,9 +137,9 @@ impl Workspace {
     }
 
     /// Declares the root an overlay with this upper layer. Later scans skip folders that are not in
-    /// it. If the upper layer is still empty, give the lower one too: the first baseline then scans
-    /// it directly. What is seen through an overlay costs memory until it is unmounted. Can be set
-    /// once.
+    /// it. If the upper layer is still empty, pass the lower one too, so that the first baseline
+    /// scans it directly: every file seen through an overlay takes memory until it is unmounted.
+    /// The upper layer can be set once.
     pub fn overlays(&self, upper: &Path, lower: Option<OwnedFd>) {
         let _ = self.0.upper.set(upper.to_owned());
         *lock(&self.0.lower) = lower;

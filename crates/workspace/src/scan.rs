@@ -73,7 +73,7 @@ type Inner = (PathBuf, Arc<Folder>, bool);
 pub(crate) enum Extent<'a> {
     /// The whole tree.
     Everything,
-    /// The whole tree, which this folder shows too: the lower layer of an overlay without changes.
+    /// The whole tree, read through this folder: the lower layer of an overlay without changes.
     Lower(BorrowedFd<'a>),
     /// In an overlay, only folders with changes. Correct if what is known was learned after the
     /// overlay was mounted.
@@ -137,7 +137,7 @@ impl Workspace {
         let threads = cores.min(THREADS).min(level.len() / FOLDERS_PER_THREAD + 1);
         let todo = Mutex::new(level.into_iter());
         let work = || {
-            // One for all folders: the system would clear a new one for each.
+            // Shared by all folders, because the system would clear a new buffer for each.
             let (mut found, mut names) = (Found::default(), vec![MaybeUninit::uninit(); NAMES]);
             loop {
                 let next = lock(&todo).next();

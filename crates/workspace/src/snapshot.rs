@@ -50,7 +50,7 @@ pub(crate) enum Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) stat: IndexStat,
-    /// The permission bits; until a scan sees the file unchanged, those that git's index has.
+    /// The permission bits. Until a scan finds the file unchanged, they come from git's index.
     pub(crate) mode: u32,
     pub(crate) link: bool,
     pub(crate) content: Content,

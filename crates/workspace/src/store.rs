@@ -34,7 +34,7 @@ pub enum By {
     Edit,
     /// A command that the agent ran ([`crate::Workspace::watched`]).
     Command,
-    /// The agent, which gave up its changes ([`crate::Workspace::revert`]).
+    /// The agent, when it discarded its own changes ([`crate::Workspace::revert`]).
     Revert,
     /// The user, who undid changes ([`crate::Workspace::put_back`]).
     Undo,

@@ -27,7 +27,7 @@ struct Tensor {
     offset: Option<u64>,
 }
 
-/// A file in the making.
+/// Builds a GGUF file.
 #[derive(Clone)]
 pub struct Writer {
     keys: Vec<(String, Value)>,
@@ -118,7 +118,7 @@ impl Writer {
         self
     }
 
-    /// The file.
+    /// Returns the bytes of the file.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let alignment = self.keys.iter().find_map(|(key, value)| match value {
@@ -146,7 +146,8 @@ impl Writer {
             let start = end.next_multiple_of(alignment);
             out.extend(tensor.offset.unwrap_or(start).to_le_bytes());
             let elements = tensor.dimensions.iter().fold(1_u64, |all, one| all.saturating_mul(*one));
-            // Sizes that fit in memory; the others are refused before.
+            // Limited, so that the file fits in memory: larger tensors are refused before their
+            // bytes matter.
             end = start + (elements.min(1 << 20) * if tensor.format == 12 { 144 } else { 1024 }) / 256;
         }
         out.resize(out.len().next_multiple_of(usize::try_from(alignment).unwrap()), 0);

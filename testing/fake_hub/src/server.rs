@@ -1,7 +1,6 @@
 //! A scripted file server: a hub and a package index on 127.0.0.1.
 //!
-//! Misbehaves on command: the next answers for a path are taken from a script before the file is
-//! served as it should be.
+//! Misbehaves on command: scripted answers for a path come first, then the file is served normally.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -14,18 +13,18 @@ use sha2::{Digest, Sha256};
 
 use crate::wheel;
 
-/// What to do instead of answering well.
+/// How to misbehave.
 #[derive(Clone)]
 pub enum Act {
     /// Close the connection after this many bytes of the body.
     Cut(usize),
-    /// Say nothing more after this many bytes of the body, until the client leaves.
+    /// Send nothing more after this many bytes of the body, until the client disconnects.
     Hang(usize),
     /// Refuse with this status.
     Status(u16),
     /// Send the whole file although a range was asked for.
     Whole,
-    /// Send the client elsewhere.
+    /// Redirect to this address.
     Redirect(String),
 }
 
@@ -44,7 +43,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it on a free port.
+    /// Starts a server on a free port.
     #[must_use]
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -65,12 +64,12 @@ impl Server {
         self.state.lock().unwrap().files.insert(path.to_owned(), bytes.into());
     }
 
-    /// Does this at the next request for the path.
+    /// Adds an answer to the script of a path.
     pub fn once(&self, path: &str, act: Act) {
         self.state.lock().unwrap().acts.entry(path.to_owned()).or_default().push_back(act);
     }
 
-    /// Paths that were requested, with the first byte if it was not 0; each only once.
+    /// Returns the paths requested since the last call, each with its first byte if that is not 0.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
@@ -156,7 +155,7 @@ fn respond(
         Some(Act::Cut(bytes)) => stream.write_all(&rest[..bytes]),
         Some(Act::Hang(bytes)) => {
             stream.write_all(&rest[..bytes])?;
-            // Ends when the client leaves.
+            // Blocks until the client disconnects.
             reader.read(&mut [0]).map(|_| ())
         }
         _ => stream.write_all(rest),

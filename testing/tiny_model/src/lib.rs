@@ -82,7 +82,7 @@ pub fn write(path: &Path) -> io::Result<()> {
         for index in 0..shape.iter().product::<u64>() as usize {
             let value = match name.as_str() {
                 norm if norm.contains("norm") => 1.0,
-                // Answers are to be text: bytes that are not printable are never the likeliest.
+                // Answers should be text, so unprintable bytes are never the likeliest.
                 "output.weight" if !printable(&tokens[index / row]) => 0.0,
                 _ => random.f32() - 0.5,
             };

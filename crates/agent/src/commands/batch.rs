@@ -61,8 +61,8 @@ fn beside(tasks: &Path) -> PathBuf {
     absolute.with_extension("results")
 }
 
-/// Works on each task in a thread of its own: reading files, walking trees and syncing block, and
-/// must not stall the streams of other tasks.
+/// Works on each task in its own thread, because reading files, walking trees and syncing block and
+/// would stall the streams of other tasks.
 impl Runner for Worker {
     async fn run(&self, task: &Task, worktree: &Path, interrupt: watch::Receiver<bool>) -> Attempt {
         let (worker, task, worktree) = (self.clone(), task.clone(), worktree.to_owned());

@@ -120,7 +120,8 @@ async fn server(settings: &Settings, findings: &mut Findings) {
     for warning in chosen.warnings {
         findings.warn("model", warning, "");
     }
-    // A check loads no model on a server. One in this process was loaded above: that is its check.
+    // This check does not load a model on a server. A model in this process was loaded above, which
+    // checked it.
     let outlook = match chosen.model.outlook().await {
         Ok(outlook) => outlook,
         Err(error) => return findings.failure("model", &error.into()),

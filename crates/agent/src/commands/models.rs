@@ -1,5 +1,5 @@
 //! `agent models list|show|pull|rm`: the models of an Ollama server, the files on this machine, and
-//! those that can be pulled. `list` also works with OpenAI-compatible servers.
+//! the models that can be downloaded. `list` also works with OpenAI-compatible servers.
 
 mod list;
 mod pull;

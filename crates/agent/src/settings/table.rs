@@ -118,7 +118,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
             "Stop reading an answer after its first call, or read on for more; auto: first for local \
              models",
         ),
-    // Each try is paid for, although the budgets count all of them together.
+    // Each try costs money, even though the budgets count all tries together.
     Definition::new("attempts", Kind::Whole(1, 20), Trust::RepositoryMayLower, Group::Work)
         .default("1")
         .flag(Flag::Value("N"))
@@ -212,8 +212,8 @@ pub(crate) fn definition(key: &str) -> Option<&'static Definition> {
     DEFINITIONS.iter().find(|d| d.key == key)
 }
 
-/// Returns the definition and the value of a setting that a session recorded, maybe under the name
-/// that an earlier version used.
+/// Returns the definition and the value of a recorded setting, which may have a name from an
+/// earlier version.
 ///
 /// # Errors
 /// If this version does not know the setting or its value.

@@ -1,4 +1,4 @@
-//! Reads numbers and text from a file whose length is known, and never past its end.
+//! Reads numbers and text from a file of known length, and never past its end.
 
 use std::io::{BufReader, Read, Seek};
 
@@ -7,7 +7,7 @@ use super::Fault;
 /// The longest header, in bytes. The vocabulary of Gemma 3, one of the largest, takes 15 MB.
 const MAX_HEADER: u64 = 256 << 20;
 
-/// A reader that counts.
+/// A reader that tracks its offset.
 pub(super) struct Input<R> {
     reader: BufReader<R>,
     at: u64,
@@ -29,7 +29,7 @@ impl<R: Read + Seek> Input<R> {
         self.length
     }
 
-    /// Fails unless the file has `count` more items of at least `size` bytes each.
+    /// Fails unless the file has room for `count` more items of at least `size` bytes each.
     pub(super) fn has(&self, count: u64, size: u64, what: &str) -> Result<(), Fault> {
         let needs = self.at.saturating_add(count.saturating_mul(size));
         if needs > self.length {
@@ -64,14 +64,14 @@ impl<R: Read + Seek> Input<R> {
     /// Skips items of a fixed size.
     pub(super) fn skip(&mut self, count: u64, size: u64, what: &str) -> Result<(), Fault> {
         self.has(count, size, what)?;
-        // Within MAX_HEADER.
+        // This cannot saturate: `has` checked it against MAX_HEADER.
         let bytes = count.saturating_mul(size);
         self.reader.seek_relative(bytes.cast_signed())?;
         self.at += bytes;
         Ok(())
     }
 
-    /// Reads text with its length before it, of at most `limit` bytes.
+    /// Reads length-prefixed text of at most `limit` bytes.
     pub(super) fn text(&mut self, limit: u64, what: &str) -> Result<String, Fault> {
         let length = self.u64(what)?;
         if length > limit {
@@ -85,7 +85,7 @@ impl<R: Read + Seek> Input<R> {
         String::from_utf8(bytes).map_err(|_| Fault::NotText(what.to_owned()))
     }
 
-    /// Skips text.
+    /// Skips length-prefixed text.
     pub(super) fn skip_text(&mut self, what: &str) -> Result<(), Fault> {
         let length = self.u64(what)?;
         self.skip(length, 1, what)

@@ -1,4 +1,4 @@
-//! The keys and values in front of the tensors. Keeps what a [`super::Header`] needs, skips the
+//! The keys and values before the tensors. Keeps those that a [`super::Header`] needs and skips the
 //! rest.
 
 use std::collections::HashMap;
@@ -8,8 +8,8 @@ use super::Fault;
 use super::input::Input;
 use super::types::{self, I8, I16, I32, I64, LIST, TEXT, U8, U16, U32, U64};
 
-/// Architectures that llama.cpp runs and that are worth running here: what DeepSeek, Qwen and other
-/// makers of open models for code and chat use. It has about a hundred more.
+/// The architectures that the engine accepts: those of DeepSeek, Qwen and other makers of open
+/// models for code and chat. llama.cpp supports about a hundred more.
 pub const ARCHITECTURES: &[&str] = &[
     "apertus",
     "bailingmoe2",
@@ -81,9 +81,10 @@ const MAX_NAME: u64 = 1_024;
 const MAX_TEMPLATE: u64 = 1 << 20;
 /// The most layers (`LLAMA_MAX_LAYERS`).
 const MAX_LAYERS: u64 = 512;
-/// The largest alignment, in bytes. The usual one is 32; a huge one would be a file of gaps.
+/// The largest alignment, in bytes. The usual one is 32; with a huge one, a file would be mostly
+/// padding.
 const MAX_ALIGNMENT: u64 = 1 << 20;
-/// The alignment of files that do not say.
+/// The alignment of files that state none, in bytes.
 const ALIGNMENT: u64 = 32;
 /// The largest window, head count and the like. Real ones are below 20 million.
 const MAX_NUMBER: u64 = 1 << 32;
@@ -97,11 +98,11 @@ enum Value {
     Text(String),
     /// A list that was skipped, and its length.
     Length(u64),
-    /// A value of a type that no key of ours has.
+    /// A value of a type that no header field has.
     Other,
 }
 
-/// A number for all layers, or one for each.
+/// One number for all layers, or one per layer.
 pub(super) enum PerLayer {
     All(u64),
     Each(Vec<u64>),
@@ -219,7 +220,7 @@ impl Keys {
         Ok(self.per_layer("attention.head_count")?.unwrap_or(PerLayer::All(0)))
     }
 
-    /// The key and value heads, as many as attention heads where the file does not say.
+    /// The key and value heads. If the file states none, there are as many as attention heads.
     pub(super) fn kv_heads(&self) -> Result<PerLayer, Fault> {
         match self.per_layer("attention.head_count_kv")? {
             Some(heads) => Ok(heads),
@@ -294,7 +295,7 @@ fn mistyped(key: &str) -> Fault {
     Fault::Value { key: key.to_owned(), why: String::from("has a value of the wrong type") }
 }
 
-/// Reads a value, or skips one that no header needs.
+/// Reads a value, or skips it if no header needs it.
 fn value<R: Read + Seek>(input: &mut Input<R>, key: &str, number: u32) -> Result<Value, Fault> {
     let unknown = |number: u32| Fault::Value {
         key: key.to_owned(),
@@ -317,7 +318,7 @@ fn value<R: Read + Seek>(input: &mut Input<R>, key: &str, number: u32) -> Result
                 Some(size) if is_whole(of) && length <= MAX_LAYERS => {
                     input.has(length, size, key)?;
                     let numbers = (0..length).map(|_| whole(input, key, of));
-                    // A negative one belongs to a key that is not ours.
+                    // A list with a negative number cannot be one that a header needs.
                     let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
                     let numbers: Option<Vec<u64>> = numbers.into_iter().collect();
                     Ok(numbers.map_or(Value::Length(length), Value::Numbers))

@@ -1,10 +1,11 @@
-//! The header of a GGUF file: read, checked against the file's length, and summarized, before an
-//! engine maps the file.
+//! Reads the header of a GGUF file, checks it against the file's length, and summarizes it, before
+//! an engine maps the file.
 //!
-//! llama.cpp trusts its input more than a downloaded file deserves. [`read`] accepts only what it
-//! can load: versions 2 and 3, little-endian, one file per model, tensors without gaps, everything
-//! inside the file. It reads the header and no tensor, which takes milliseconds for a file of any
-//! size, and it allocates nothing before the length of the file has confirmed a count.
+//! llama.cpp trusts its input more than a downloaded file deserves. [`read`] accepts only files
+//! that llama.cpp can load: version 2 or 3, little-endian, one file per model, tensors without
+//! gaps, everything inside the file. It reads the header and no tensor, which takes milliseconds
+//! for a file of any size. Before it allocates memory for a count, it checks the count against the
+//! length of the file.
 //!
 //! ```no_run
 //! let header = model_files::gguf::read("qwen2.5-coder-1.5b.gguf".as_ref())?;
@@ -29,26 +30,27 @@ use serde::Serialize;
 
 pub use keys::ARCHITECTURES;
 
-/// Bytes of one number in the KV cache, which llama.cpp keeps as 16-bit floats.
+/// Bytes of one number in the KV cache, which llama.cpp stores as 16-bit floats.
 const KV_BYTES: u64 = 2;
 
 /// The read buffer, in bytes. A header is about 6 MB, nearly all of it the vocabulary.
 const BUFFER: usize = 256 << 10;
 
-/// What the header of a valid file says.
+/// The contents of a valid header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Header {
     /// The version of the format: 2 or 3.
     pub version: u32,
     /// The model's architecture, such as `qwen2` or `deepseek2`.
     pub architecture: String,
-    /// Whether [`ARCHITECTURES`] has the architecture. The engine may refuse others.
+    /// Whether [`ARCHITECTURES`] has the architecture. The engine refuses others.
     pub known: bool,
     /// The model's name, if the file has one.
     pub name: Option<String>,
     /// The number of parameters: the elements of all tensors.
     pub parameters: u64,
-    /// The quantization, such as `Q4_K_M`; if the file does not say, the type of most bytes.
+    /// The quantization, such as `Q4_K_M`. If the file states none, the element type that takes the
+    /// most bytes.
     pub quantization: String,
     /// The context window that the model was trained with, in tokens.
     pub trained_window: u64,
@@ -60,9 +62,9 @@ pub struct Header {
     pub heads: u64,
     /// Key and value heads of the widest layer.
     pub kv_heads: u64,
-    /// Numbers in the key of one head.
+    /// Length of the key of one head.
     pub key_length: u64,
-    /// Numbers in the value of one head.
+    /// Length of the value of one head.
     pub value_length: u64,
     /// Bytes that one token of context takes in a KV cache of 16-bit floats. An upper bound:
     /// architectures with a sliding window or recurrent layers take less.
@@ -71,7 +73,7 @@ pub struct Header {
     pub vocabulary: u64,
     /// The Jinja template that turns a conversation into a prompt.
     pub chat_template: Option<String>,
-    /// Bytes of all tensors: what the model takes in memory, without context.
+    /// Bytes of all tensors: the model's memory without context.
     pub tensor_bytes: u64,
     /// Bytes of the file.
     pub file_bytes: u64,
@@ -118,7 +120,7 @@ pub enum Fault {
         "it ends in the middle of its header, after {have} bytes, and {what} needs {needs}; download it again"
     )]
     Header {
-        /// What is being read.
+        /// The item being read.
         what: String,
         /// Bytes of the file.
         have: u64,
@@ -133,7 +135,7 @@ pub enum Fault {
         /// Bytes it needs.
         needs: u64,
     },
-    /// A count or length that no real model has.
+    /// A count or length is larger than in any real model.
     #[error("{what} is {value}, more than the limit of {limit}")]
     TooLarge {
         /// What is too large.
@@ -171,7 +173,7 @@ pub enum Fault {
     /// There are no tensors: a vocabulary, or an empty conversion.
     #[error("it has no tensors")]
     NoTensors,
-    /// One of several files.
+    /// The file is one of several of a split model.
     #[error("it is one of {0} files of a split model; merge them with `llama-gguf-split --merge`")]
     Split(u64),
     /// Reading failed.
@@ -201,7 +203,7 @@ pub fn read(path: &Path) -> Result<Header, Error> {
     parse(BufReader::with_capacity(BUFFER, file), length).map_err(invalid)
 }
 
-/// Reads and checks a header from a reader at its start, of a file with `length` bytes.
+/// Reads and checks a header. `reader` is at the start of a file of `length` bytes.
 ///
 /// # Errors
 /// If it is not the header of a model that can be loaded.
@@ -214,7 +216,7 @@ pub fn parse<R: Read + Seek>(reader: BufReader<R>, length: u64) -> Result<Header
     let version = input.u32("the version")?;
     match version {
         2 | 3 => {}
-        // 2 or 3 with its bytes the other way round.
+        // Version 2 or 3 in big-endian byte order.
         0x0200_0000 | 0x0300_0000 => return Err(Fault::BigEndian),
         other => return Err(Fault::Version(other)),
     }

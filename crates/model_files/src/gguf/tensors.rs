@@ -1,4 +1,4 @@
-//! The list of tensors: names, shapes, types, and where their bytes are.
+//! The list of tensors: names, shapes, types and offsets.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Seek};
@@ -12,17 +12,17 @@ const MAX_TENSORS: u64 = 65_536;
 const MAX_NAME: u64 = 63;
 /// The most dimensions of a tensor (`GGML_MAX_DIMS`).
 const MAX_DIMENSIONS: u32 = 4;
-/// The fewest bytes of an entry: the lengths of its name, the numbers of dimensions and of the type,
-/// and the offset.
+/// The smallest entry, in bytes: the length of its name, the number of dimensions, the type and the
+/// offset.
 const MIN_ENTRY: u64 = 24;
 
-/// What all tensors amount to.
+/// Totals over all tensors.
 pub(super) struct Tensors {
     /// Elements.
     pub(super) parameters: u64,
     /// Bytes, with padding.
     pub(super) bytes: u64,
-    /// The type of most bytes.
+    /// The element type that takes the most bytes.
     pub(super) most: &'static str,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn read<R: Read + Seek>(
     Ok(Tensors { parameters, bytes: end, most })
 }
 
-/// Reads a shape. Returns the elements of a row and of the whole tensor.
+/// Reads a shape. Returns the number of elements in a row and in the whole tensor.
 fn shape<R: Read + Seek>(input: &mut Input<R>, bad: &impl Fn(String) -> Fault) -> Result<(u64, u64), Fault> {
     let dimensions = input.u32("the shape of a tensor")?;
     if dimensions > MAX_DIMENSIONS {
@@ -100,7 +100,7 @@ fn shape<R: Read + Seek>(input: &mut Input<R>, bad: &impl Fn(String) -> Fault) -
         if n == 0 {
             row = length;
         }
-        // llama.cpp counts with signed numbers.
+        // llama.cpp counts in signed integers.
         elements = elements
             .checked_mul(length)
             .filter(|elements| i64::try_from(*elements).is_ok())

@@ -1,9 +1,8 @@
-//! What the numbers in a file stand for, as llama.cpp defines them in `ggml.h`, `ggml-common.h`
-//! and `llama.h`.
+//! The type numbers in a file, as `ggml.h`, `ggml-common.h` and `llama.h` of llama.cpp define them.
 
 /// The type of a tensor's elements.
 pub(super) struct Format {
-    /// As llama.cpp writes it.
+    /// The name, as llama.cpp spells it.
     pub(super) name: &'static str,
     /// Elements of one block.
     pub(super) elements: u64,
@@ -97,7 +96,7 @@ pub(super) fn file_type(number: u64) -> Option<&'static str> {
     })
 }
 
-/// Returns the bytes of a value of this type in a list of keys; `None` for text, lists and unknown
+/// Returns the size of a metadata value of this type, in bytes; `None` for text, lists and unknown
 /// types.
 pub(super) fn value_bytes(number: u32) -> Option<u64> {
     Some(match number {

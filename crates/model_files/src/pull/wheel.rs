@@ -1,5 +1,5 @@
-//! Takes one file out of a Python wheel, which is a zip archive. Reads what wheels have: no
-//! encryption, no parts, nothing over 4 GB.
+//! Extracts one file from a Python wheel, which is a zip archive. Supports only what wheels use: no
+//! encryption, no multi-part archives, no files over 4 GB.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -7,7 +7,7 @@ use flate2::read::DeflateDecoder;
 
 /// The largest list of files, in bytes. A wheel with one model part has 1 kB.
 const MAX_DIRECTORY: u32 = 16 << 20;
-/// The bytes at the end that may hold the end record: the record and the longest comment.
+/// The length of the end record with the longest comment, in bytes.
 const END: u64 = 22 + 65_535;
 
 fn bad(why: &str) -> io::Error {
@@ -41,7 +41,7 @@ pub(super) fn open<R: Read + Seek>(mut wheel: R, suffix: &str) -> io::Result<imp
         8 => Unpacked::Deflated(DeflateDecoder::new(packed)),
         other => return Err(bad(&format!("unknown compression {other}"))),
     };
-    // No more than the list says, whatever the compressed bytes expand to.
+    // Read no more than the listed size, even if the compressed bytes expand to more.
     Ok(unpacked.take(entry.size.into()))
 }
 
@@ -59,7 +59,7 @@ impl<R: Read> Read for Unpacked<R> {
     }
 }
 
-/// Reads the list of files, and how many there are.
+/// Reads the list of files. Returns it with the number of entries.
 fn directory(wheel: &mut (impl Read + Seek)) -> io::Result<(Vec<u8>, u16)> {
     let length = wheel.seek(SeekFrom::End(0))?;
     wheel.seek(SeekFrom::Start(length.saturating_sub(END)))?;

@@ -11,7 +11,7 @@ use crate::opening;
 use crate::tries::{After, Counts};
 
 impl Machine {
-    /// Replaces the end of the run by the end of a try, if there may be another one.
+    /// Ends the try instead of the run, if another try may follow.
     pub(super) fn end_try(&mut self, step: Step) -> Step {
         match step {
             Step::Finish(Ending::Verified, message) if self.tries.again() => {
@@ -31,7 +31,7 @@ impl Machine {
         }
     }
 
-    /// Continues after the changes were reverted.
+    /// Starts the next try or ends the run, after changes were reverted.
     pub(super) fn reverted(&mut self, record: Option<u64>) -> Step {
         self.tries.reverted(record);
         let earlier = self.earlier_try();
@@ -43,7 +43,7 @@ impl Machine {
         Step::Finish(ending, message)
     }
 
-    /// The counts of the verification on the files as they are, if known.
+    /// The test counts of the current files, if known.
     pub(crate) fn counts(&self) -> Option<Counts> {
         let check = match &self.attempts {
             Some(attempts) => attempts.check_in_tree(),
@@ -52,8 +52,8 @@ impl Machine {
         check.and_then(Counts::of)
     }
 
-    /// Opens a new conversation on the original files. Effect on the prompt cache: the system prompt
-    /// stays.
+    /// Opens a new conversation on the original files. Effect on the prompt cache: the system
+    /// prompt stays valid.
     fn open_try(&mut self, earlier: Option<String>) -> Step {
         let (number, of) = self.tries.several().unwrap_or((1, 1));
         let focus = self.plan.focus.clone().map(|focus| self.other_file().unwrap_or(focus));
@@ -81,8 +81,8 @@ impl Machine {
         Some(Focus { path: path.clone(), content: content.clone() })
     }
 
-    /// A line about the try that ended, for the tools approach. In the whole-file approach any further
-    /// text costs solved tasks.
+    /// A line about the try that ended, for the tools approach. The whole-file approach has none,
+    /// because any additional text lowers the number of solved tasks.
     fn earlier_try(&self) -> Option<String> {
         let check: &Check = self.last_check.as_ref().filter(|check| !check.passed)?;
         // A line break in a name could fake a line of the prompt.

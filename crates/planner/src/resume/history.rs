@@ -123,7 +123,7 @@ impl<'a> History<'a> {
         self.find(|event| if let Event::TryEnded { lines, .. } = event { Some(*lines) } else { None })
     }
 
-    /// The record of reverting a try. `None` if it is not recorded.
+    /// The record that reverted a try. The outer `None` means that no revert is recorded.
     pub(crate) fn reverted(&mut self) -> Option<Option<u64>> {
         self.find(|event| if let Event::Reverted { record, .. } = event { Some(*record) } else { None })
     }
@@ -137,8 +137,8 @@ impl<'a> History<'a> {
         Some(found)
     }
 
-    /// The record to revert before anything else: an earlier try was kept when the run was stopped
-    /// in the middle of another one, which now continues.
+    /// The record to revert first, if the run was stopped in the middle of a try and kept an
+    /// earlier one. Reverting it restores the stopped try, which now continues.
     pub(crate) fn stopped_try(&self) -> Option<u64> {
         let (mut ended, mut stopped) = (false, None);
         for event in &self.events {

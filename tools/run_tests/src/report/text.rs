@@ -112,7 +112,7 @@ fn message(lines: &[&str]) -> String {
     kept.join("\n")
 }
 
-/// Returns the lines before the first one that ends them.
+/// Returns the lines before the first one for which `ends` is true.
 pub(crate) fn until<'b, 'a>(lines: &'b [&'a str], ends: impl Fn(&str) -> bool) -> &'b [&'a str] {
     &lines[..lines.iter().position(|l| ends(l)).unwrap_or(lines.len())]
 }

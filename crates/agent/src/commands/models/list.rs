@@ -1,4 +1,4 @@
-//! `agent models list`: what Ollama has, what is on this machine, and what can be pulled.
+//! `agent models list`: the models in Ollama, on this machine and available for download.
 
 use model_files::catalogue::{self, Model};
 use model_files::{Cached, Store, gguf};
@@ -16,9 +16,9 @@ use crate::model_store;
 use crate::sanitize;
 use crate::settings::Settings;
 
-/// The window that estimates of memory assume, in tokens, as in the catalogue.
+/// The window that memory estimates assume, in tokens. The catalogue assumes the same.
 const WINDOW: u64 = 16_384;
-/// Bytes that an engine needs beside the model and its cache.
+/// Bytes that an engine needs besides the model and its cache.
 const ENGINE: u64 = 400_000_000;
 
 /// A line of the list.
@@ -77,7 +77,7 @@ pub(super) async fn run(settings: &Settings, environment: &Environment, json: bo
     groups.push((String::from("To download with `agent models pull NAME`:"), rest.collect()));
     print(&groups, json)?;
     if let Err(why) = &answer {
-        // Who has no Ollama need not read about it.
+        // Do not mention Ollama to users who have not configured it.
         if settings.ollama_host.is_some() || settings.base_url.is_some() {
             console::say(sanitize::text(&format!("Ollama does not answer: {why}")));
         }
@@ -217,7 +217,7 @@ fn print(groups: &[(String, Vec<Row>)], json: bool) -> Result<()> {
     }
     let line = |cells: &[String; 7]| {
         let padded = cells.iter().zip(widths).enumerate().map(|(n, (cell, width))| match n {
-            // Numbers end at the same column.
+            // Numbers are right-aligned.
             3..=5 => format!("{cell:>width$}  "),
             _ => format!("{cell:width$}  "),
         });

@@ -1,4 +1,5 @@
-//! `agent models pull`: by Ollama if it runs and can have the model, else into our store.
+//! `agent models pull`: downloads the catalogue's own names into the agent's store, and Ollama tags
+//! of the catalogue too if Ollama is not running. Ollama pulls everything else.
 
 use model_files::{Store, catalogue};
 use models::ollama::Server;

@@ -40,7 +40,7 @@ pub(super) async fn run(
     show_model(&ollama, name, json).await
 }
 
-/// The file that a name means: a path, or a pulled model.
+/// The file that a name refers to: a path or a pulled model.
 fn named_file(store: Option<&Store>, name: &str) -> Option<PathBuf> {
     if Path::new(name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
         return Some(PathBuf::from(name));
@@ -55,7 +55,7 @@ fn show_file(path: &Path, json: bool) -> Result<Exit> {
         console::print(format!("{value:#}\n"))?;
         return Ok(Exit::Success);
     }
-    let known = if header.known { "" } else { " (the engine may not support it)" };
+    let known = if header.known { "" } else { " (not supported by the engine)" };
     let template = header.chat_template.as_ref().map_or_else(
         || String::from("no"),
         |template| format!("{} characters", thousands(template.chars().count() as u64)),
