@@ -96,6 +96,27 @@ fn a_file_that_cannot_be_loaded_is_refused_in_one_sentence() {
 }
 
 #[test]
+fn a_file_that_makes_the_engine_abort_is_refused_in_one_sentence() {
+    let world = World::with_a_bug();
+    downloaded(&world);
+    let file = world.home().join(".cache/agent/models/tiny-coder.gguf");
+    let mut bytes = std::fs::read(&file).unwrap();
+    // llama.cpp aborts its process on a vocabulary that has the same token twice.
+    let (old, twice) = (b"\x01\0\0\0\0\0\0\0b\x01\0\0\0\0\0\0\0c", b"\x01\0\0\0\0\0\0\0b\x01\0\0\0\0\0\0\0b");
+    let at = bytes.windows(old.len()).position(|window| window == old).unwrap();
+    bytes[at..at + old.len()].copy_from_slice(twice);
+    std::fs::write(&file, bytes).unwrap();
+    let output = world.agent(&["run", "--model", "embedded:tiny-coder", "Fix it."]).output().unwrap();
+    snapshot!(world.tell(&output), @r"
+    exit 5
+    --- stderr
+    session [SESSION]
+    model unavailable: [WORLD]/home/.cache/agent/models/tiny-coder.gguf: the engine cannot load this file: GGML_ASSERT(id_to_token.size() == token_to_id.size()) failed
+    show: agent sessions show [SESSION]
+    ");
+}
+
+#[test]
 fn without_a_model_the_error_lists_ways_to_get_one() {
     let world = World::with_a_bug();
     let output = world.agent(&["run", "Fix it."]).envs([NOWHERE]).output().unwrap();

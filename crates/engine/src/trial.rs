@@ -53,7 +53,8 @@ pub(crate) fn run(options: &Options, stop: &AtomicBool) -> Result<(), Error> {
         .map_err(|why| Error::Refused(format!("cannot start the trial of the model file: {why}")))?;
     if !status.success() {
         let file = options.file.display();
-        let said = messages.lines().find(|line| line.contains("GGML_ASSERT")).or(messages.lines().last());
+        let assertion = messages.lines().find_map(|line| line.get(line.find("GGML_ASSERT")?..));
+        let said = assertion.or(messages.lines().last());
         let said = said.map_or_else(|| status.to_string(), |said| said.chars().take(200).collect());
         return Err(Error::Refused(format!("{file}: the engine cannot load this file: {said}")));
     }
