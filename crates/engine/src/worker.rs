@@ -36,9 +36,9 @@ pub(crate) const BATCH: usize = 128;
 const LEAST_SAVED: usize = 1024;
 /// How long the other answers wait for a reader before they advance without it.
 const PATIENCE: Duration = Duration::from_millis(2);
-/// The fraction of an idle sequence that a conversation must share to take it over. Below it, the
-/// sequence is kept for its own conversation, and both use the shared part.
-const TAKEN_OVER: f32 = 0.5;
+/// A conversation takes over an idle sequence if it rolls back at most this many tokens. Otherwise
+/// the sequence is kept for its own conversation, and both use the shared part.
+const ROLLED_BACK: usize = 16;
 
 /// A message to the thread.
 pub(crate) enum Command {
@@ -283,11 +283,12 @@ impl<'m> Worker<'m> {
         let common = (0..SEQUENCES).map(|at| (self.cache.common(at, &prompt.text), at)).max();
         let Some((common, best)) = common.filter(|(common, _)| *common > 0) else { return oldest };
         let idle = self.slots[best].answer.is_none();
-        let worth = common as f32 >= self.cache.sequence(best).len() as f32 * TAKEN_OVER;
-        if best == oldest || (idle && worth) {
+        let rest = self.cache.sequence(best).len() - common;
+        if best == oldest || (idle && rest <= ROLLED_BACK) {
             return best;
         }
         self.cache.share(best, oldest, common);
+        self.slots[best].used = self.answers;
         oldest
     }
 

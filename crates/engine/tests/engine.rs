@@ -166,6 +166,21 @@ async fn an_answer_is_the_same_with_and_without_guessed_tokens() {
 }
 
 #[tokio::test]
+async fn branches_of_an_answer_leave_it_in_the_cache() {
+    let fixture = Fixture::new();
+    let model = fixture.open().await;
+    let talk = Request { max_tokens: 100, ..request(&[(Role::User, "tell")]) };
+    let text = ask(&model, &talk).await.text;
+    // More branches than sequences, the shortest ones first.
+    for end in (5..text.len()).step_by(text.len() / 8).filter(|end| text.is_char_boundary(*end)) {
+        let mut branch = Request { max_tokens: 1, ..talk.clone() };
+        branch.messages.push(message(Role::Assistant, &format!("{}#", &text[..end])));
+        let evaluated = evaluated(&ask(&model, &branch).await);
+        assert!(evaluated <= 4, "{evaluated} evaluated for the branch at {end}");
+    }
+}
+
+#[tokio::test]
 async fn simultaneous_answers_are_the_same_as_sequential_ones() {
     let fixture = Fixture::new();
     let talks: Vec<Request> = ["a", "bb", "the third", "in between", "five", "and six"]
