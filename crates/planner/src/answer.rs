@@ -3,15 +3,16 @@
 //!
 //! Pure: [`Delta`]s go in, [`AnswerEvent`]s come out. Nothing here runs a call or waits.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use journal::{CutReason, Doubt, EndedBy};
 use models::{Delta, End, EndReason, Usage};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tool_api::{Accepted, Effect, Incoming, Parsed, Refusal, Registry, Spec};
 use tool_stream::{Event, Options, Parser, TextTool};
 
+use crate::blocks::{self, Block, Focus};
 use crate::branches::Echo;
 use crate::focus;
 use crate::guards::Degeneration;
@@ -59,13 +60,6 @@ pub(crate) struct Refused {
     pub(crate) written: usize,
 }
 
-/// The file that a whole-file request is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Focus {
-    pub(crate) path: String,
-    pub(crate) content: String,
-}
-
 /// How to read an answer.
 pub(crate) struct AnswerOptions<'a> {
     pub(crate) tools: &'a Registry,
@@ -84,20 +78,22 @@ pub(crate) enum Wanted {
     /// Tool calls.
     #[default]
     Calls,
-    /// The corrected file in a fenced block, or tool calls.
-    File(Focus),
+    /// Corrected files in fenced blocks, or tool calls.
+    Files(Vec<Focus>),
     /// The rest of a line. No calls.
     Line,
 }
 
 impl Wanted {
-    fn file(&self) -> Option<&Focus> {
-        if let Wanted::File(focus) = self { Some(focus) } else { None }
+    fn files(&self) -> &[Focus] {
+        if let Wanted::Files(files) = self { files } else { &[] }
     }
 }
 
 /// Less likely alternatives (below half a percent) are noise.
 const MIN_LOGPROB: f32 = -5.3;
+/// Why an answer is refused that returns files as they were.
+const UNCHANGED: &str = "the file you sent is unchanged";
 /// The maximum number of lines when one line was requested and the server does not stop. A server
 /// may repeat the prefix first, which is a file.
 const MAX_LINES: usize = 2_000;
@@ -121,8 +117,10 @@ pub(crate) struct Answer<'a> {
     pub(crate) pieces: u64,
     /// Positions where the model almost chose another token.
     pub(crate) doubts: Vec<Doubt>,
-    /// Where the fenced block starts that was accepted as the file.
+    /// Where the fenced block starts that was accepted as the only requested file.
     pub(crate) block: Option<usize>,
+    /// The requested files that were returned, by index.
+    returned: BTreeSet<usize>,
     /// The end of the last complete call in `content`.
     last_call_end: Option<usize>,
     text_guard: Degeneration,
@@ -142,7 +140,7 @@ impl<'a> Answer<'a> {
             echo: options.continues.map(Echo::of).unwrap_or_default(),
             parser: Parser::new(Options {
                 starts_thinking: options.previous.is_some_and(starts_thinking),
-                ..parser_options(options.tools, options.wanted.file())
+                ..parser_options(options.tools, options.wanted.files())
             }),
             options,
             scratch: Vec::new(),
@@ -154,6 +152,7 @@ impl<'a> Answer<'a> {
             pieces: 0,
             doubts: Vec::new(),
             block: None,
+            returned: BTreeSet::new(),
             last_call_end: None,
             text_guard: Degeneration::default(),
             thinking_guard: Degeneration::default(),
@@ -280,8 +279,10 @@ impl<'a> Answer<'a> {
         if calls_wanted && self.calls == 0 && !self.refused && silent {
             self.thinking_only(out);
         }
-        let no_call = self.calls == 0 && !self.refused && self.block.is_none();
-        if calls_wanted && no_call && ended_by == EndedBy::Stop {
+        let no_call = self.calls == 0 && !self.refused;
+        if calls_wanted && no_call && !self.returned.is_empty() {
+            self.refuse_answer(out, UNCHANGED);
+        } else if calls_wanted && no_call && ended_by == EndedBy::Stop {
             self.whole_answer(out);
         }
         if calls_wanted && self.calls == 0 && !self.refused && ended_by == EndedBy::Length {
@@ -300,7 +301,7 @@ impl<'a> Answer<'a> {
     /// tokens of a model family counts, as it does for reasoning inside the text. Anything else is
     /// refused.
     fn thinking_only(&mut self, out: &mut Vec<AnswerEvent>) {
-        let options = parser_options(self.options.tools, None);
+        let options = parser_options(self.options.tools, &[]);
         let call = tool_stream::calls_at_end(self.thinking.as_bytes(), &options).into_iter().next();
         match call {
             Some(call) => {
@@ -350,7 +351,7 @@ impl<'a> Answer<'a> {
             }
             Event::FieldClosed { name, value, .. } => {
                 let Some(incoming) = &mut self.incoming else { return };
-                if self.options.wanted.file().is_some() && (name == "path" || name == "content") {
+                if !self.options.wanted.files().is_empty() && (name == "path" || name == "content") {
                     return; // a whole-file answer is validated when it is complete
                 }
                 if let Err(refusal) = incoming.field(&name, &value) {
@@ -383,20 +384,28 @@ impl<'a> Answer<'a> {
     /// Accepts or refuses a complete call.
     fn judge(&mut self, draft: CallDraft<'a>, in_text: bool, out: &mut Vec<AnswerEvent>) {
         let CallDraft { incoming, tool, mut arguments, span, repairs, certain } = draft;
-        // A fenced block is the requested file. A JSON call names its own file.
-        let fenced = in_text && matches!(self.content.as_bytes().get(span.0 as usize), Some(b'`' | b'~'));
-        if let Some(focus) = self.options.wanted.file()
-            && fenced
-        {
-            let block = classify_block(focus, &mut arguments);
-            if block != Block::Other {
-                self.block = Some(span.0 as usize);
-            }
-            match block {
-                Block::File => {}
+        // A fenced block is a requested file. A JSON call names its own file.
+        let start = span.0 as usize;
+        let fenced = in_text && matches!(self.content.as_bytes().get(start), Some(b'`' | b'~'));
+        let files = self.options.wanted.files();
+        if fenced && !files.is_empty() {
+            let (path, content) = (arguments["path"].as_str(), arguments["content"].as_str());
+            let above = self.content.get(..start).unwrap_or_default();
+            match blocks::classify(files, path, above, content.unwrap_or_default()) {
                 Block::Other => return,
-                Block::Unchanged => {
-                    self.refuse(Some(tool), "the file you sent is unchanged", false, 0, out);
+                Block::File { index, content } => {
+                    self.returned(index, start);
+                    arguments["path"] = Value::from(files[index].path.clone());
+                    arguments["content"] = Value::from(content);
+                }
+                Block::Unchanged { index } => {
+                    self.returned(index, start);
+                    if self.awaits_files() {
+                        return;
+                    }
+                    if self.calls == 0 {
+                        self.refuse(Some(tool), UNCHANGED, false, 0, out);
+                    }
                     self.cut(CutReason::Unchanged, out);
                     return;
                 }
@@ -417,7 +426,7 @@ impl<'a> Answer<'a> {
                     self.last_call_end = Some(end);
                 }
                 out.push(AnswerEvent::Ready(call));
-                if self.options.first_call_only && in_text {
+                if self.options.first_call_only && in_text && !(fenced && self.awaits_files()) {
                     self.content.truncate(end);
                     self.cut(CutReason::Call, out);
                 }
@@ -430,6 +439,18 @@ impl<'a> Answer<'a> {
                 }
             }
         }
+    }
+
+    /// Notes that a requested file was returned.
+    fn returned(&mut self, index: usize, start: usize) {
+        self.returned.insert(index);
+        // Other lines are only tried in a single file.
+        self.block = Some(start).filter(|_| self.options.wanted.files().len() == 1);
+    }
+
+    /// Whether a requested file is still to come.
+    fn awaits_files(&self) -> bool {
+        self.returned.len() < self.options.wanted.files().len()
     }
 
     /// Handles an answer that is a call as a whole: a patch with nothing after it.
@@ -538,7 +559,7 @@ fn starts_thinking(answer: &str) -> bool {
 
 /// The parser's options for an answer. The request for a file shows no tools, so there an object
 /// with the name of another agent's tool is data.
-pub(crate) fn parser_options(tools: &Registry, file: Option<&Focus>) -> Options {
+pub(crate) fn parser_options(tools: &Registry, files: &[Focus]) -> Options {
     let own = || tools.specs().map(|s| s.name.clone()).collect();
     let text_tool = tools.specs().find_map(|spec| {
         let file = spec.whole_file?;
@@ -547,40 +568,11 @@ pub(crate) fn parser_options(tools: &Registry, file: Option<&Focus>) -> Options 
         Some(TextTool { tool: spec.name.clone(), path, content, patch })
     });
     Options {
-        known_tools: Some(if file.is_some() { own() } else { tools.names() }),
+        known_tools: Some(if files.is_empty() { tools.names() } else { own() }),
         followed: tools.followed(),
-        whole_file: file.is_some(),
-        scripts: file.is_some_and(|file| focus::language(&file.path) == "sh"),
+        whole_file: !files.is_empty(),
+        scripts: files.iter().any(|file| focus::language(&file.path) == "sh"),
         text_tool: text_tool.unwrap_or_default(),
         ..Options::default()
     }
-}
-
-/// What a fenced block contains.
-#[derive(PartialEq)]
-enum Block {
-    /// The requested file.
-    File,
-    /// The requested file without a change.
-    Unchanged,
-    Other,
-}
-
-/// Classifies a fenced block. If it is the requested file, completes the arguments.
-fn classify_block(focus: &Focus, arguments: &mut Value) -> Block {
-    let content = arguments["content"].as_str().unwrap_or_default();
-    let (old, new) = (focus.content.trim_end(), content.trim_end());
-    // A short snippet or a shell command is not the file, which may follow.
-    if new.len() * 5 < old.len() * 2 {
-        return Block::Other;
-    }
-    if old.lines().map(str::trim_end).eq(new.lines().map(str::trim_end)) {
-        return Block::Unchanged;
-    }
-    // The tool that writes the file keeps its line endings and byte order mark. The last line ends
-    // as before.
-    let end = if focus.content.ends_with('\n') { "\n" } else { "" };
-    arguments["content"] = Value::from(format!("{new}{end}"));
-    arguments["path"] = Value::from(focus.path.clone());
-    Block::File
 }

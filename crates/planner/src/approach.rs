@@ -1,5 +1,5 @@
-//! The whole-file approach for small models: show one file, ask for the corrected file, verify, and
-//! try the places where the model was unsure.
+//! The whole-file approach for small models: show the file that the task is about, or up to three
+//! files, ask for them corrected, verify, and try the places where the model was unsure.
 //!
 //! Measured on a 1.5B model: shown a file and asked for the whole of it, the model solves most
 //! short repairs of one file. Asked to call tools it solves few, and feedback never helped. So the
@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use journal::{Check, Doubt};
 
-use crate::answer::Focus;
+use crate::blocks::Focus;
 use crate::branches::{self, Branch};
 
 /// Verification time that branches may take, in milliseconds. Each branch runs the verification up
@@ -48,18 +48,18 @@ pub(crate) struct Attempt<'a> {
     /// Where its fenced block begins, if it has one.
     pub(crate) block: Option<usize>,
     pub(crate) doubts: &'a [Doubt],
-    /// The new content of the file, if it was written.
-    pub(crate) wrote: Option<&'a str>,
+    /// The path and the new content of the files that were written.
+    pub(crate) wrote: Vec<(&'a str, &'a str)>,
     pub(crate) check: Option<&'a Check>,
 }
 
 /// The attempts of a run.
 #[derive(Debug)]
 pub(crate) struct Attempts {
-    /// The best version of the file so far. Attempts start from it.
-    base: Focus,
-    /// The content in the tree.
-    in_tree: String,
+    /// The best version of the files so far. Attempts start from it.
+    base: Vec<Focus>,
+    /// Their content in the tree.
+    in_tree: Vec<String>,
     number: u32,
     branched: bool,
     /// The result of the verification on `base`.
@@ -72,11 +72,12 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// `before` is the result of the verification on the file.
-    pub(crate) fn new(focus: Focus, before: Option<Check>) -> Self {
-        Self {
-            in_tree: focus.content.clone(),
-            base: focus,
+    /// The attempts at these files; `None` if there are none. `before` is the result of the
+    /// verification on them.
+    pub(crate) fn new(files: Vec<Focus>, before: Option<Check>) -> Option<Self> {
+        (!files.is_empty()).then(|| Self {
+            in_tree: files.iter().map(|file| file.content.clone()).collect(),
+            base: files,
             number: 1,
             branched: false,
             best: before,
@@ -84,17 +85,22 @@ impl Attempts {
             current: None,
             candidates: VecDeque::new(),
             wrote: false,
-        }
+        })
     }
 
-    /// The best version of the file so far.
-    pub(crate) fn base(&self) -> &Focus {
+    /// The best version of the files so far.
+    pub(crate) fn base(&self) -> &[Focus] {
         &self.base
     }
 
-    /// Whether the tree holds another version than [`Attempts::base`].
-    pub(crate) fn needs_restore(&self) -> bool {
-        self.in_tree != self.base.content
+    /// The index of a file of which the tree holds another version than [`Attempts::base`].
+    fn changed(&self) -> Option<usize> {
+        self.base.iter().zip(&self.in_tree).position(|(base, in_tree)| base.content != *in_tree)
+    }
+
+    /// A file of which the tree holds another version than [`Attempts::base`].
+    pub(crate) fn to_restore(&self) -> Option<&Focus> {
+        self.changed().map(|index| &self.base[index])
     }
 
     /// Whether nothing has been written.
@@ -102,14 +108,16 @@ impl Attempts {
         !self.wrote
     }
 
-    /// Whether the verification fails on the best version of the file.
+    /// Whether the verification fails on the best version of the files.
     pub(crate) fn fails(&self) -> bool {
         self.best.as_ref().is_some_and(|check| !check.passed)
     }
 
-    /// Records that the tree holds the base again.
+    /// Records that the tree holds the base of [`Attempts::to_restore`] again.
     pub(crate) fn restored(&mut self) {
-        self.in_tree.clone_from(&self.base.content);
+        if let Some(index) = self.changed() {
+            self.in_tree[index].clone_from(&self.base[index].content);
+        }
     }
 
     /// The number of the current request for the whole file, from 1.
@@ -123,23 +131,27 @@ impl Attempts {
         if self.number == 1 { (base, seed) } else { (1.0, seed.or(Some(u64::from(self.number - 1)))) }
     }
 
-    /// The verification of the file's content in the tree, if known.
+    /// The verification of the files as they are in the tree, if known.
     pub(crate) fn check_in_tree(&self) -> Option<&Check> {
-        self.best.as_ref().filter(|_| !self.needs_restore())
+        self.best.as_ref().filter(|_| self.changed().is_none())
     }
 
-    /// The move after an answer with the whole file.
+    /// The move after an answer with whole files.
     pub(crate) fn answered(&mut self, attempt: &Attempt<'_>) -> Move {
-        if let Some(content) = attempt.wrote {
+        let before = self.base.clone();
+        if !attempt.wrote.is_empty() {
+            for (path, content) in &attempt.wrote {
+                if let Some(index) = self.base.iter().position(|file| file.path == *path) {
+                    (*content).clone_into(&mut self.in_tree[index]);
+                }
+            }
             let Some(check) = attempt.check else { return Move::Done };
-            let before = self.base.content.clone();
-            if self.wrote(content, check) {
+            if self.wrote(check) {
                 return Move::Done;
             }
-            self.find_branches(attempt, &before);
-        } else {
-            let file = self.base.content.clone();
-            self.find_branches(attempt, &file);
+        }
+        if self.base == before {
+            self.find_branches(attempt);
         }
         self.next_branch()
     }
@@ -147,50 +159,48 @@ impl Attempts {
     /// The move after an answer with the rest of a line.
     pub(crate) fn line(&mut self, rest: &str) -> Move {
         if let Some(branch) = self.current.take() {
-            self.candidates = branches::candidates(&self.base.content, &branch, rest).into();
+            self.candidates = branches::candidates(&self.base[0].content, &branch, rest).into();
         }
         self.next_candidate()
     }
 
     /// The move after [`Move::Try`].
     pub(crate) fn tried(&mut self, content: &str, check: &Check) -> Move {
-        let before = self.base.content.clone();
-        if self.wrote(content, check) {
+        let before = self.base[0].content.clone();
+        content.clone_into(&mut self.in_tree[0]);
+        if self.wrote(check) {
             return Move::Done;
         }
-        if self.base.content != before {
+        let base = &self.base[0].content;
+        if *base != before {
             // Better but not good: the bug may be in two places. The other branches continue from
             // here.
             self.candidates.clear();
-            self.branches = self
-                .branches
-                .iter()
-                .filter_map(|b| branches::moved(b, &before, &self.base.content))
-                .collect();
+            self.branches = self.branches.iter().filter_map(|b| branches::moved(b, &before, base)).collect();
         }
         self.next_candidate()
     }
 
-    /// Records the content in the tree and the result of the verification. Returns whether it
-    /// passes.
-    fn wrote(&mut self, content: &str, check: &Check) -> bool {
-        content.clone_into(&mut self.in_tree);
+    /// Records the result of the verification on the files in the tree. Returns whether it passes.
+    fn wrote(&mut self, check: &Check) -> bool {
         self.wrote = true;
         if check.passed || passing(check) > self.best.as_ref().and_then(passing) {
-            content.clone_into(&mut self.base.content);
+            for (base, in_tree) in self.base.iter_mut().zip(&self.in_tree) {
+                base.content.clone_from(in_tree);
+            }
             self.best = Some(check.clone());
         }
         check.passed
     }
 
-    fn find_branches(&mut self, attempt: &Attempt<'_>, file: &str) {
+    fn find_branches(&mut self, attempt: &Attempt<'_>) {
         let Some((block, best)) = attempt.block.zip(self.best.as_ref()) else { return };
         // A verification that passes cannot tell a good line from a bad one.
-        if self.branched || best.passed || self.base.content != file {
+        if self.branched || best.passed {
             return;
         }
         let affordable = (BRANCH_CHECK_MS / (2 * best.ms).max(1)) as usize;
-        self.branches = branches::find(attempt.answer, block, file, attempt.doubts).into();
+        self.branches = branches::find(attempt.answer, block, &self.base[0].content, attempt.doubts).into();
         self.branches.truncate(affordable);
         self.branched = !self.branches.is_empty();
     }
@@ -233,15 +243,15 @@ mod tests {
 
     fn attempts() -> Attempts {
         let focus = Focus { path: "a.py".into(), content: "a = 1\nb = 2\n".into() };
-        Attempts::new(focus, Some(check(false, 2)))
+        Attempts::new(vec![focus], Some(check(false, 2))).unwrap()
     }
 
     fn wrote<'a>(content: &'a str, check: &'a Check) -> Attempt<'a> {
-        Attempt { answer: "", block: None, doubts: &[], wrote: Some(content), check: Some(check) }
+        Attempt { answer: "", block: None, doubts: &[], wrote: vec![("a.py", content)], check: Some(check) }
     }
 
     const NOTHING: Attempt<'static> =
-        Attempt { answer: "", block: None, doubts: &[], wrote: None, check: None };
+        Attempt { answer: "", block: None, doubts: &[], wrote: Vec::new(), check: None };
 
     #[test]
     fn the_request_is_repeated_warm_and_then_attempts_end() {
@@ -249,9 +259,9 @@ mod tests {
         assert_eq!(attempts.sampling(0.0, None), (0.0, None));
         assert_eq!(attempts.answered(&wrote("worse", &check(false, 1))), Move::Whole);
         assert_eq!(attempts.sampling(0.0, None), (1.0, Some(1)));
-        assert!(attempts.needs_restore());
+        assert_eq!(attempts.to_restore().unwrap().content, "a = 1\nb = 2\n");
         attempts.restored();
-        assert!(!attempts.needs_restore());
+        assert_eq!(attempts.to_restore(), None);
         assert_eq!(attempts.answered(&NOTHING), Move::GiveUp);
     }
 
@@ -259,8 +269,26 @@ mod tests {
     fn the_next_attempt_starts_from_the_version_with_more_passing_tests() {
         let mut attempts = attempts();
         assert_eq!(attempts.answered(&wrote("better", &check(false, 3))), Move::Whole);
-        assert_eq!((attempts.base().content.as_str(), attempts.needs_restore()), ("better", false));
+        assert_eq!((attempts.base()[0].content.as_str(), attempts.to_restore()), ("better", None));
         assert_eq!(attempts.answered(&wrote("best", &check(true, 9))), Move::Done);
+    }
+
+    #[test]
+    fn several_files_are_kept_or_reverted_together() {
+        let files = ["a.py", "b.py"].map(|path| Focus { path: path.into(), content: "old".into() });
+        let mut attempts = Attempts::new(files.to_vec(), Some(check(false, 2))).unwrap();
+        let (worse, best) = (check(false, 1), check(true, 9));
+        let both =
+            |check| Attempt { wrote: vec![("a.py", "x"), ("b.py", "y")], check: Some(check), ..NOTHING };
+        assert_eq!(attempts.answered(&both(&worse)), Move::Whole);
+        for path in ["a.py", "b.py"] {
+            let file = attempts.to_restore().unwrap();
+            assert_eq!((file.path.as_str(), file.content.as_str()), (path, "old"));
+            attempts.restored();
+        }
+        assert_eq!(attempts.to_restore(), None);
+        assert_eq!(attempts.answered(&both(&best)), Move::Done);
+        assert_eq!(attempts.base()[1].content, "y");
     }
 
     #[test]
@@ -274,7 +302,7 @@ mod tests {
             logprob,
         };
         let doubts = [doubt("1", "3", -2.0), doubt("2", "4", -1.0)];
-        let unchanged = Attempt { answer, block: Some(0), doubts: &doubts, wrote: None, check: None };
+        let unchanged = Attempt { answer, block: Some(0), doubts: &doubts, wrote: Vec::new(), check: None };
         assert_eq!(attempts.answered(&unchanged), Move::Line { prefix: "```\na = 1\nb = 4".into() });
         assert_eq!(attempts.line(""), Move::Try("a = 1\nb = 4\n".into()));
         assert_eq!(
@@ -292,7 +320,7 @@ mod tests {
         let doubt =
             |at, other: &str, logprob| Doubt { at, chosen: String::new(), other: other.into(), logprob };
         let doubts = [doubt(8, "3", -2.0), doubt(14, "4", -1.0)];
-        let unchanged = Attempt { answer, block: Some(0), doubts: &doubts, wrote: None, check: None };
+        let unchanged = Attempt { answer, block: Some(0), doubts: &doubts, wrote: Vec::new(), check: None };
         assert_eq!(attempts.answered(&unchanged), Move::Line { prefix: "```\na = 1\nb = 4".into() });
         assert_eq!(attempts.line(""), Move::Try("a = 1\nb = 4\n".into()));
         assert_eq!(
@@ -308,7 +336,7 @@ mod tests {
         attempts.best = Some(Check { ms: 40_000, ..check(false, 2) });
         let answer = "```\na = 1\nb = 2\n```";
         let doubts = [Doubt { at: 8, chosen: "1".into(), other: "3".into(), logprob: -1.0 }];
-        let unchanged = Attempt { answer, block: Some(0), doubts: &doubts, wrote: None, check: None };
+        let unchanged = Attempt { answer, block: Some(0), doubts: &doubts, wrote: Vec::new(), check: None };
         assert_eq!(attempts.answered(&unchanged), Move::Whole);
     }
 }

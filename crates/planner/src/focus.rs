@@ -8,6 +8,8 @@ use journal::Check;
 
 /// Source files read for ranking. In larger repositories only names count.
 const MAX_READ: usize = 60;
+/// The most files to request whole. Small models get lost in more.
+pub(crate) const MAX_FILES: usize = 3;
 /// The largest file worth showing whole.
 pub(crate) const MAX_SHOWN_BYTES: u64 = 16 * 1024;
 
@@ -88,16 +90,19 @@ pub(crate) fn show(
     shown
 }
 
-/// The one file that stands out, if any.
-pub(crate) fn standout(candidates: &[Candidate]) -> Option<&Candidate> {
+/// The files that a whole-file request is about: the one that stands out, or up to [`MAX_FILES`]
+/// that the task points at about equally.
+pub(crate) fn requested(candidates: &[Candidate]) -> &[Candidate] {
     match candidates {
-        [] => None,
-        [only] => Some(only),
-        [first, second, ..] => (first.score >= second.score + 30).then_some(first),
+        [first, second, ..] if first.score < second.score + 30 => {
+            let equal = candidates.iter().take_while(|c| c.score * 2 >= first.score).count();
+            &candidates[..equal.min(MAX_FILES)]
+        }
+        _ => &candidates[..candidates.len().min(1)],
     }
 }
 
-fn file_name(path: &str) -> &str {
+pub(crate) fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
@@ -173,12 +178,20 @@ fn is_test_of(test: &str, stem_of_code: &str) -> bool {
 }
 
 fn mentions(text: &str, what: &str) -> bool {
-    text.match_indices(what).any(|(at, _)| {
-        let before = text[..at].chars().next_back();
-        let after = text[at + what.len()..].chars().next();
-        let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
-        !part(before) && !part(after)
-    })
+    mention(text, what).is_some()
+}
+
+/// Where a text mentions a name last.
+pub(crate) fn mention(text: &str, what: &str) -> Option<usize> {
+    let places = text.rmatch_indices(what).map(|(at, _)| at);
+    places.filter(|at| !what.is_empty() && stands_alone(text, *at, what.len())).max()
+}
+
+fn stands_alone(text: &str, at: usize, length: usize) -> bool {
+    let before = text[..at].chars().next_back();
+    let after = text[at + length..].chars().next();
+    let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
+    !part(before) && !part(after)
 }
 
 fn words(text: &str) -> HashSet<String> {
@@ -232,18 +245,22 @@ mod tests {
         rank(&entries, task, Some(&check), |path| files.iter().find(|f| f.0 == path).map(|f| f.1.to_owned()))
     }
 
+    fn ranked_by_score(scores: &[u32]) -> Vec<Candidate> {
+        scores.iter().map(|score| Candidate { path: score.to_string(), score: *score }).collect()
+    }
+
     #[test]
     fn a_file_that_the_task_names_comes_first() {
         let files = [("a/util.py", ""), ("a/parse.py", ""), ("tests/test_util.py", "from a import util")];
         let ranked = ranked(&files, "Fix the date bug in a/parse.py.", "");
-        assert_eq!(standout(&ranked).unwrap().path, "a/parse.py");
+        assert_eq!(requested(&ranked)[0].path, "a/parse.py");
     }
 
     #[test]
     fn a_file_in_the_trace_of_a_failure_is_found() {
         let files = [("x.py", ""), ("y.py", ""), ("tests/test_all.py", "import x\nimport y")];
         let ranked = ranked(&files, "make the tests pass", "test_all: AssertionError at y.py:4");
-        assert_eq!(standout(&ranked).unwrap().path, "y.py");
+        assert_eq!(requested(&ranked)[0].path, "y.py");
     }
 
     #[test]
@@ -259,7 +276,7 @@ mod tests {
     #[test]
     fn the_only_source_file_beside_a_test_is_found() {
         let files = [("src/lib.rs", "pub fn x() {}"), ("tests/it.rs", "use demo::x;")];
-        assert_eq!(standout(&ranked(&files, "fix it", "1 failed")).unwrap().path, "src/lib.rs");
+        assert_eq!(requested(&ranked(&files, "fix it", "1 failed"))[0].path, "src/lib.rs");
     }
 
     #[test]
@@ -269,9 +286,13 @@ mod tests {
     }
 
     #[test]
-    fn two_files_alike_do_not_stand_out() {
+    fn files_that_the_task_points_at_equally_are_requested_together() {
         let files = [("a.py", ""), ("b.py", "")];
         let ranked = ranked(&files, "compare a.py and b.py", "");
-        assert_eq!((ranked.len(), standout(&ranked)), (2, None));
+        assert_eq!(requested(&ranked).len(), 2);
+        assert_eq!(requested(&ranked_by_score(&[90, 80, 44, 40])).len(), 2, "the others are far behind");
+        assert_eq!(requested(&ranked_by_score(&[90, 80, 70, 60])).len(), MAX_FILES);
+        assert_eq!(requested(&ranked_by_score(&[90, 60])).len(), 1);
+        assert_eq!(requested(&[]).len(), 0);
     }
 }

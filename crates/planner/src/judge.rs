@@ -30,7 +30,7 @@ pub struct JudgedCall {
 
 /// Judges an answer, given in pieces.
 pub fn answer<'a>(tools: &Registry, pieces: impl IntoIterator<Item = &'a [u8]>, end: End) -> Judged {
-    let mut parser = Parser::new(parser_options(tools, None));
+    let mut parser = Parser::new(parser_options(tools, &[]));
     let mut events = Vec::new();
     for piece in pieces {
         parser.feed(piece, &mut events);

@@ -23,6 +23,7 @@
 
 mod answer;
 mod approach;
+mod blocks;
 mod branches;
 mod budget;
 mod calls;

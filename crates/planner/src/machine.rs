@@ -3,8 +3,8 @@
 //!
 //! Two approaches share it. With [`Approach::Tools`](crate::Approach) the model calls tools until a
 //! call of `finish` is accepted. With [`Approach::WholeFile`](crate::Approach), for small models,
-//! the model is shown one file and asked to return it ([`crate::approach`]). The run continues with
-//! tools if no single file stands out, or as soon as the model calls another tool.
+//! the model is shown up to three files and asked to return them ([`crate::approach`]). The run
+//! continues with tools if nothing points at a file, or as soon as the model calls another tool.
 //!
 //! Effect on the prompt cache: messages are only added at the end. Exceptions, such as a fresh
 //! start or a compaction, are journaled as [`Event::Rewound`] and keep as many messages as they
@@ -19,11 +19,12 @@ use std::sync::Arc;
 
 use journal::{Check, Doubt, EndedBy, Ending, Event};
 use models::{Message, Role};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tool_api::Status;
 
-use crate::answer::{Focus, Wanted};
+use crate::answer::Wanted;
 use crate::approach::{Attempts, Move};
+use crate::blocks::Focus;
 use crate::budget::Estimator;
 use crate::calls::CallResult;
 use crate::compaction::Dropped;
@@ -98,7 +99,7 @@ pub(crate) struct Turn {
     pub(crate) content: String,
     pub(crate) thinking: String,
     pub(crate) ended_by: Option<EndedBy>,
-    /// Where the fenced block starts that was accepted as the file.
+    /// Where the fenced block starts that was accepted as the only requested file.
     pub(crate) block: Option<usize>,
     pub(crate) doubts: Vec<Doubt>,
     pub(crate) results: Vec<CallResult>,
@@ -169,17 +170,34 @@ pub(crate) struct Plan {
     /// Whether the server reports alternatives and can continue an answer
     /// ([`models::Identity::branches`]).
     pub(crate) branches: bool,
-    /// The file to request whole, if the approach is whole-file and one file stands out.
-    pub(crate) focus: Option<Focus>,
+    /// The files to request whole, if the approach is whole-file.
+    #[serde(deserialize_with = "none_one_or_several")]
+    pub(crate) focus: Vec<Focus>,
+}
+
+/// Reads the requested files. Earlier versions wrote one file or `null`.
+fn none_one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Focus>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Files {
+        Several(Vec<Focus>),
+        One(Focus),
+        None,
+    }
+    Ok(match Files::deserialize(deserializer)? {
+        Files::Several(files) => files,
+        Files::One(file) => vec![file],
+        Files::None => Vec::new(),
+    })
 }
 
 impl Machine {
     /// Creates a machine for a plan. `baseline` is the verification before any change.
     pub(crate) fn new(plan: Plan, baseline: Option<Check>) -> Result<Self, minijinja::Error> {
-        let focus = plan.focus.clone();
+        let files = plan.focus.clone();
         Ok(Self {
             tries: Tries::new(plan.settings.attempts, baseline.as_ref()),
-            attempts: focus.map(|focus| Attempts::new(focus, baseline.clone())),
+            attempts: Attempts::new(files, baseline.clone()),
             plan,
             prompts: Prompts::new()?,
             messages: Vec::new(),

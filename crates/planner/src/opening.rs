@@ -8,7 +8,7 @@ use journal::Check;
 use tool_api::{Registry, Spec};
 use tool_stream::control_tokens::broken;
 
-use crate::answer::Focus;
+use crate::blocks::Focus;
 use crate::prompts::Opening;
 use crate::settings::Approach;
 use crate::{Instructions, Repository, focus};
@@ -20,8 +20,8 @@ const MAX_INSTRUCTIONS: usize = 8 * 1024;
 /// Files may take one part in this many of the window.
 const WINDOW_SHARE: u64 = 4;
 
-/// Composes the first turn. Also returns the file to request whole if the approach is
-/// [`Approach::WholeFile`] and one file stands out.
+/// Composes the first turn. Also returns the files to request whole if the approach is
+/// [`Approach::WholeFile`]; none if nothing points at a file, or they are too large.
 pub(crate) fn compose(
     repository: &dyn Repository,
     tools: &Registry,
@@ -29,19 +29,17 @@ pub(crate) fn compose(
     check: Option<&Check>,
     approach: Approach,
     window: Option<u64>,
-) -> (Opening, Option<Focus>) {
+) -> (Opening, Vec<Focus>) {
     let (files, more) = repository.files();
     let candidates = focus::rank(&files, &task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
     // Three bytes per token is a low estimate.
     let max_bytes = window.map_or(u64::MAX, |w| w * 3 / WINDOW_SHARE);
     let read = |path: &str, limit| repository.read(path, limit);
     let shown = focus::show(&candidates, read, 2, max_bytes.min(2 * focus::MAX_SHOWN_BYTES));
-    let whole = (approach == Approach::WholeFile)
-        .then(|| focus::standout(&candidates))
-        .flatten()
-        .and_then(|best| shown.iter().find(|(path, _)| *path == best.path))
-        .filter(|(_, text)| may_be_whole(text, window))
-        .map(|(path, content)| Focus { path: path.clone(), content: content.clone() });
+    let whole = match approach {
+        Approach::WholeFile => whole_files(&candidates, read, window),
+        _ => Vec::new(),
+    };
     let opening = Opening {
         task,
         tree: tree(&files, more),
@@ -52,13 +50,32 @@ pub(crate) fn compose(
     (opening, whole)
 }
 
-/// Whether the model can be asked for the whole file.
-pub(crate) fn may_be_whole(text: &str, window: Option<u64>) -> bool {
+/// The files to request whole. Fewer if not all of them can be.
+fn whole_files(
+    candidates: &[focus::Candidate],
+    read: impl Fn(&str, u64) -> Option<String>,
+    window: Option<u64>,
+) -> Vec<Focus> {
+    let mut files: Vec<Focus> = Vec::new();
+    for candidate in focus::requested(candidates) {
+        let Some(content) = read(&candidate.path, focus::MAX_SHOWN_BYTES) else { break };
+        let others: u64 = files.iter().map(|file| file.content.len() as u64).sum();
+        if !may_be_whole(&content, others, window) {
+            break;
+        }
+        files.push(Focus { path: candidate.path.clone(), content });
+    }
+    files
+}
+
+/// Whether the model can be asked for the whole file, together with others of this many bytes.
+pub(crate) fn may_be_whole(text: &str, others: u64, window: Option<u64>) -> bool {
     // Control tokens are broken up in prompts, so a file with control tokens would come back
     // changed.
     let plain = !text.trim().is_empty() && broken(text) == text;
-    // The window must hold the file twice: in the prompt and in the answer.
-    plain && window.is_none_or(|w| (text.len() as u64) * 2 / 3 + 1_024 < w)
+    // The window must hold the files twice: in the prompt and in the answer.
+    let bytes = text.len() as u64 + others;
+    plain && window.is_none_or(|w| bytes * 2 / 3 + 1_024 < w)
 }
 
 /// A first turn that shows the recorded state of the repository with the current tools.
@@ -75,7 +92,10 @@ pub fn read_opening_files(
     read: impl Fn(&str, u64) -> Option<String>,
 ) {
     let candidates = focus::rank(files, task, check, |path| read(path, focus::MAX_SHOWN_BYTES));
-    focus::show(&candidates, read, 2, 2 * focus::MAX_SHOWN_BYTES);
+    focus::show(&candidates, &read, 2, 2 * focus::MAX_SHOWN_BYTES);
+    for candidate in focus::requested(&candidates) {
+        read(&candidate.path, focus::MAX_SHOWN_BYTES);
+    }
 }
 
 fn tool_descriptions(tools: &Registry) -> Vec<(String, String, String)> {

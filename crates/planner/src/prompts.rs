@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use tool_stream::control_tokens::broken;
 
-use crate::answer::Focus;
+use crate::blocks::Focus;
 use crate::calls::{CallResult, status_name};
 use crate::{Instructions, focus};
 
@@ -102,15 +102,15 @@ impl Prompts {
         )
     }
 
-    /// The request for one file: the first message of the whole-file approach. There is no system
+    /// The request for whole files: the first message of the whole-file approach. There is no system
     /// prompt, so the chat template uses its own. Measurements showed that any additional text
     /// lowers the number of solved tasks. `reworded` asks for the same in other words than the
     /// first try.
-    pub(crate) fn whole_file(&self, opening: &Opening, shown: &Focus, reworded: bool) -> String {
-        let file = file_value(&shown.path, &shown.content);
+    pub(crate) fn whole_file(&self, opening: &Opening, shown: &[Focus], reworded: bool) -> String {
+        let files: Vec<_> = shown.iter().map(|file| file_value(&file.path, &file.content)).collect();
         self.render(
             if reworded { "whole_file_again.md" } else { "whole_file.md" },
-            json!({ "task": opening.task, "file": file, "instructions": opening.instructions }),
+            json!({ "task": opening.task, "files": files, "instructions": opening.instructions }),
         )
     }
 
@@ -230,8 +230,8 @@ mod tests {
         }];
         let messages = [
             prompts.first(&opening, Some(&check)),
-            prompts.whole_file(&opening, &focus, false),
-            prompts.whole_file(&opening, &focus, true),
+            prompts.whole_file(&opening, std::slice::from_ref(&focus), false),
+            prompts.whole_file(&opening, std::slice::from_ref(&focus), true),
             prompts.earlier_try(token, &check),
             prompts.results(&results, Some(&check), Some(token)),
             prompts.correction(Some(token), 2),
@@ -286,7 +286,7 @@ mod tests {
             prompts.tools(&opening),
             prompts.first(&opening, Some(&check)),
             prompts.first(&Opening::default(), None),
-            prompts.whole_file(&opening, &focus, true),
+            prompts.whole_file(&opening, std::slice::from_ref(&focus), true),
             prompts.results(&results, Some(&check), Some("note")),
             prompts.correction(None, 1),
             prompts.correction(Some("why"), 2),

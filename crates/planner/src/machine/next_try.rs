@@ -4,8 +4,8 @@ use journal::{Check, Ending};
 use models::Role;
 
 use super::{Machine, Progress, Step};
-use crate::answer::Focus;
 use crate::approach::{Attempts, Move};
+use crate::blocks::Focus;
 use crate::compaction::Dropped;
 use crate::opening;
 use crate::tries::{After, Counts};
@@ -56,8 +56,8 @@ impl Machine {
     /// prompt stays valid.
     fn open_try(&mut self, earlier: Option<String>) -> Step {
         let (number, of) = self.tries.several().unwrap_or((1, 1));
-        let focus = self.plan.focus.clone().map(|focus| self.other_file().unwrap_or(focus));
-        self.attempts = focus.map(|focus| Attempts::new(focus, self.baseline.clone()));
+        let files = self.other_file().map_or_else(|| self.plan.focus.clone(), |other| vec![other]);
+        self.attempts = Attempts::new(files, self.baseline.clone());
         self.last_check.clone_from(&self.baseline);
         (self.progress, self.dropped) = (Progress::default(), Dropped::default());
         (self.unchecked, self.overflows_in_a_row) = (false, 0);
@@ -75,9 +75,10 @@ impl Machine {
 
     /// The second-best file, for the tries that show it.
     fn other_file(&self) -> Option<Focus> {
-        let shown = self.plan.focus.as_ref().filter(|_| self.tries.other_file())?;
+        let [shown] = self.plan.focus.as_slice() else { return None };
         let mut files = self.plan.opening.files.iter().filter(|(path, _)| *path != shown.path);
-        let (path, content) = files.find(|(_, text)| opening::may_be_whole(text, self.plan.window))?;
+        let (path, content) = files.find(|(_, text)| opening::may_be_whole(text, 0, self.plan.window))?;
+        let (path, content) = Some((path, content)).filter(|_| self.tries.other_file())?;
         Some(Focus { path: path.clone(), content: content.clone() })
     }
 

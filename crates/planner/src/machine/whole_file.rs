@@ -5,8 +5,9 @@ use journal::{Check, Doubt, Ending};
 use models::{Message, Role};
 
 use super::{Ask, Machine, Step, WriteReason, non_empty};
-use crate::answer::{Focus, Wanted};
-use crate::approach::{Attempt, Move};
+use crate::answer::Wanted;
+use crate::approach::{Attempt, Attempts, Move};
+use crate::blocks::Focus;
 use crate::branches;
 use crate::calls::CallResult;
 
@@ -27,7 +28,7 @@ impl Machine {
                 return Step::Finish(Ending::Unverified, message.into());
             }
             Move::Try(content) => {
-                let focus = Focus { content, ..attempts.base().clone() };
+                let focus = Focus { content, ..attempts.base()[0].clone() };
                 return Step::Write { focus, why: WriteReason::Try };
             }
             Move::Line { prefix } => {
@@ -37,10 +38,10 @@ impl Machine {
                 return Step::Ask(Ask { wanted: Wanted::Line, max_tokens, stop, ..Ask::default() });
             }
             Move::Whole => {
-                let (focus, number) = (attempts.base().clone(), attempts.number());
+                let (files, number) = (attempts.base().to_vec(), attempts.number());
                 let temperature = self.tries.temperature(self.plan.settings.temperature);
                 let (temperature, seed) = attempts.sampling(temperature, self.seed());
-                let body = self.prompts.whole_file(&self.plan.opening, &focus, self.tries.reworded());
+                let body = self.prompts.whole_file(&self.plan.opening, &files, self.tries.reworded());
                 if number > 1 && attempts.untouched() && !attempts.fails() {
                     let text = self.prompts.no_change(false, true);
                     self.push_message(Role::User, text);
@@ -51,12 +52,13 @@ impl Machine {
                     self.push_message(Role::User, body);
                 }
                 let alternatives = if self.plan.branches && number == 1 { ALTERNATIVES } else { 0 };
-                // The answer is a little longer than the file.
-                let file = Message { role: Role::User, content: focus.content.clone(), thinking: None };
+                // The answer is a little longer than the files.
+                let content = files.iter().map(|file| file.content.as_str()).collect();
+                let file = Message { role: Role::User, content, thinking: None };
                 let limit = self.estimator.messages(&[file]) * 3 / 2 + 512;
                 let limit = u32::try_from(limit).unwrap_or(u32::MAX);
                 let max_tokens = self.room_for(self.plan.settings.max_answer_tokens.max(limit));
-                let wanted = Wanted::File(focus);
+                let wanted = Wanted::Files(files);
                 Step::Ask(Ask { wanted, temperature, seed, max_tokens, alternatives, stop: None })
             }
             Move::GiveUp if !attempts.fails() => {
@@ -77,14 +79,14 @@ impl Machine {
         self.restore_first(step)
     }
 
-    /// Restores the best version of the file before the step, if the tree has another one.
+    /// Restores the best version of the files before the step, if the tree has another one.
     fn restore_first(&mut self, step: Step) -> Step {
-        match &self.attempts {
-            Some(attempts) if attempts.needs_restore() => {
+        match self.attempts.as_ref().and_then(Attempts::to_restore) {
+            Some(file) => {
                 self.after_restore = Some(Box::new(step));
-                Step::Write { focus: attempts.base().clone(), why: WriteReason::Restore }
+                Step::Write { focus: file.clone(), why: WriteReason::Restore }
             }
-            _ => step,
+            None => step,
         }
     }
 
@@ -97,7 +99,7 @@ impl Machine {
         }
         attempts.restored();
         match self.after_restore.take() {
-            Some(step) => *step,
+            Some(step) => self.restore_first(*step),
             None => Step::Ask(self.ask()),
         }
     }
@@ -118,7 +120,7 @@ impl Machine {
         let attempts = self.attempts.as_mut()?;
         let file = |r: &CallResult| {
             let written = r.spec.written_file(&r.arguments);
-            written.is_some_and(|(path, _)| path == attempts.base().path)
+            written.is_some_and(|(path, _)| attempts.base().iter().any(|file| file.path == path))
         };
         let by_tools = results.iter().any(|r| !r.spec.finishes && !file(r));
         if by_tools {
@@ -135,8 +137,8 @@ impl Machine {
         if let Some(answer) = finish.or_else(|| words().then(|| self.last_answer.trim().to_owned())) {
             self.progress.unchanged_summary = Some(answer);
         }
-        let wrote = results.iter().rfind(|r| !r.outcome.changed.is_empty());
-        let wrote = wrote.map(|r| r.spec.written_file(&r.arguments).map_or("", |(_, content)| content));
+        let wrote = results.iter().filter(|r| !r.outcome.changed.is_empty());
+        let wrote = wrote.filter_map(|r| r.spec.written_file(&r.arguments)).collect();
         let attempt = Attempt { answer: &self.last_answer, block, doubts, wrote, check };
         let next = attempts.answered(&attempt);
         Some(self.whole_file(next))

@@ -1,0 +1,130 @@
+//! Finds out which of the requested files a fenced block of an answer is.
+
+use serde::{Deserialize, Serialize};
+
+use crate::focus::{file_name, mention};
+
+/// A file that the model is asked to return whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Focus {
+    pub(crate) path: String,
+    pub(crate) content: String,
+}
+
+/// What a fenced block contains.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Block {
+    /// The new content of a requested file.
+    File {
+        index: usize,
+        content: String,
+    },
+    /// A requested file without a change.
+    Unchanged {
+        index: usize,
+    },
+    Other,
+}
+
+/// Classifies a fenced block. `path` is the one in its info string, and `above` is the answer up to
+/// the block.
+pub(crate) fn classify(files: &[Focus], path: Option<&str>, above: &str, content: &str) -> Block {
+    let Some((index, file)) = requested(files, path, above, content) else { return Block::Other };
+    let (old, new) = (file.content.trim_end(), content.trim_end());
+    // A short snippet or a shell command is not the file, which may follow.
+    if new.len() * 5 < old.len() * 2 {
+        return Block::Other;
+    }
+    if old.lines().map(str::trim_end).eq(new.lines().map(str::trim_end)) {
+        return Block::Unchanged { index };
+    }
+    // The tool that writes the file keeps its line endings and byte order mark. The last line ends
+    // as before.
+    let end = if file.content.ends_with('\n') { "\n" } else { "" };
+    Block::File { index, content: format!("{new}{end}") }
+}
+
+/// The requested file that a block is. With several, it is the one that its info string, the line
+/// above it or its first line names, and otherwise the one that has most of its lines.
+fn requested<'a>(
+    files: &'a [Focus],
+    path: Option<&str>,
+    above: &str,
+    content: &str,
+) -> Option<(usize, &'a Focus)> {
+    if let [only] = files {
+        return Some((0, only));
+    }
+    let heading = above.trim_end().lines().next_back().unwrap_or_default();
+    let first = content.lines().next().unwrap_or_default();
+    let named =
+        [path.unwrap_or_default(), heading, first].into_iter().find_map(|text| last_named(files, text));
+    let index = named.or_else(|| most_similar(files, content))?;
+    Some((index, &files[index]))
+}
+
+/// The file that a text names last.
+fn last_named(files: &[Focus], text: &str) -> Option<usize> {
+    let place = |file: &Focus| {
+        mention(text, &file.path)
+            .or_else(|| mention(text, file_name(&file.path)))
+            .map(|at| (at, file.path.len()))
+    };
+    let places = files.iter().enumerate().filter_map(|(index, file)| Some((place(file)?, index)));
+    places.max().map(|(_, index)| index)
+}
+
+/// The file that has the most lines of a block, if these are at least half of the block.
+fn most_similar(files: &[Focus], content: &str) -> Option<usize> {
+    let lines = || content.lines().map(str::trim).filter(|line| !line.is_empty());
+    let common = |file: &Focus| {
+        let known: std::collections::HashSet<&str> = file.content.lines().map(str::trim).collect();
+        lines().filter(|line| known.contains(line)).count()
+    };
+    let counts = files.iter().enumerate().map(|(index, file)| (common(file), std::cmp::Reverse(index)));
+    let (count, std::cmp::Reverse(index)) = counts.max()?;
+    (count > 0 && count * 2 >= lines().count()).then_some(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files() -> [Focus; 2] {
+        [("app/a.py", "import b\nx = 1\ny = 2\n"), ("app/b.py", "import c\nz = 3\nw = 4\n")]
+            .map(|(path, content)| Focus { path: path.into(), content: content.into() })
+    }
+
+    fn index(path: Option<&str>, above: &str, content: &str) -> Option<usize> {
+        match classify(&files(), path, above, content) {
+            Block::File { index, .. } | Block::Unchanged { index } => Some(index),
+            Block::Other => None,
+        }
+    }
+
+    #[test]
+    fn a_block_is_the_file_that_its_info_string_heading_or_first_line_names() {
+        let new = "import b\nx = 5\nz = 6\n";
+        assert_eq!(index(Some("app/b.py"), "a.py:", new), Some(1));
+        assert_eq!(index(None, "Two bugs in app/a.py.\n\n**app/b.py**:\n\n", new), Some(1));
+        assert_eq!(index(None, "Here is `b.py` for a.py:\n", new), Some(0), "the last one counts");
+        assert_eq!(index(None, "The file:\n", &format!("# app/b.py\n{new}")), Some(1));
+        assert_eq!(index(None, "data.py:\n", "q = 1\nr = 2\ns = 3\nt = 4"), None, "part of a longer name");
+    }
+
+    #[test]
+    fn a_block_without_a_name_is_the_file_that_has_most_of_its_lines() {
+        assert_eq!(index(None, "", "import c\nz = 3\nw = 5\n"), Some(1));
+        assert_eq!(index(None, "", "import q\nz = 9\nw = 5\n"), None);
+    }
+
+    #[test]
+    fn one_requested_file_is_every_block_but_a_snippet() {
+        let [file, _] = files();
+        let only = std::slice::from_ref(&file);
+        let new = Block::File { index: 0, content: "y = 2\nx = 3\n".into() };
+        assert_eq!(classify(only, Some("other.py"), "b.py", "y = 2\nx = 3"), new);
+        assert_eq!(classify(only, None, "", "import b  \nx = 1\ny = 2"), Block::Unchanged { index: 0 });
+        assert_eq!(classify(only, None, "", "x"), Block::Other);
+    }
+}
